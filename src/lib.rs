@@ -1,0 +1,6 @@
+//! Online partitioning and backfill for PostgreSQL.
+
+pub mod error;
+pub mod event;
+pub mod model;
+pub mod plan;

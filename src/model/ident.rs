@@ -1,0 +1,198 @@
+//! Names. [`Ident`] and [`QualifiedName`] are the only way a name gets into SQL, always quoted.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The longest name the server keeps, in bytes (`NAMEDATALEN - 1`).
+pub const MAX_BYTES: usize = 63;
+
+/// One name as the catalog holds it; displays quoted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ident(String);
+
+impl Ident {
+    /// A name exactly as the catalog holds it.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// A name that we make up: cut at 63 bytes with a hash of the whole, never silently the same as another.
+    ///
+    /// The hash is the first eight hex digits of SHA-256 over the uncut name.
+    pub fn derived(name: &str) -> Self {
+        if name.len() <= MAX_BYTES {
+            return Self(name.to_owned());
+        }
+        let digest = Sha256::digest(name.as_bytes());
+        let hash: String = digest.iter().take(4).map(|b| format!("{b:02x}")).collect();
+        let mut end = MAX_BYTES - 1 - hash.len();
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self(format!("{}_{hash}", &name[..end]))
+    }
+
+    /// The name without quotes, as the catalog holds it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// This name with `suffix` behind it, cut as [`Ident::derived`] cuts.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &str) -> Self {
+        Self::derived(&format!("{}{suffix}", self.0))
+    }
+}
+
+impl fmt::Display for Ident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.replace('"', "\"\""))
+    }
+}
+
+/// A schema's object; displays as `"schema"."name"`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct QualifiedName {
+    /// The schema.
+    pub schema: Ident,
+    /// The object in it.
+    pub name: Ident,
+}
+
+impl QualifiedName {
+    /// `schema.name`, each as the catalog holds it.
+    pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { schema: Ident::new(schema), name: Ident::new(name) }
+    }
+
+    /// Another object of the same schema.
+    #[must_use]
+    pub fn sibling(&self, name: Ident) -> Self {
+        Self { schema: self.schema.clone(), name }
+    }
+
+    /// For people: quoted only where SQL needs it.
+    pub fn plain(&self) -> String {
+        format!("{}.{}", plain(self.schema.as_str()), plain(self.name.as_str()))
+    }
+
+    /// Reads a name written as in SQL: `public.t`, `"Forecasts"."Price Forecasts"`, `t` (then the schema is `public`).
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let parts = split(text)?;
+        match <[String; 2]>::try_from(parts) {
+            Ok([schema, name]) => Ok(Self::new(schema, name)),
+            Err(mut one) if one.len() == 1 => Ok(Self::new("public", one.remove(0))),
+            Err(many) => Err(format!("`{text}` has {} parts; write schema.table", many.len())),
+        }
+    }
+}
+
+impl fmt::Display for QualifiedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// A string as an SQL literal. For the few places where the server takes no parameter (DDL).
+pub fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if text.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+/// `name` quoted only where SQL would fold or reject it.
+pub fn plain(name: &str) -> String {
+    let simple = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if simple { name.to_owned() } else { Ident::new(name).to_string() }
+}
+
+fn split(text: &str) -> Result<Vec<String>, String> {
+    let mut parts = Vec::new();
+    let mut rest = text.trim();
+    loop {
+        let part;
+        (part, rest) = take(rest, text)?;
+        parts.push(part);
+        match rest.strip_prefix('.') {
+            Some(more) => rest = more,
+            None if rest.is_empty() => return Ok(parts),
+            None => {
+                return Err(format!(
+                    "`{text}` is not a name: write schema.table, with double quotes where SQL needs them"
+                ));
+            }
+        }
+    }
+}
+
+/// One part off the front: what it names, and what is left.
+fn take<'a>(rest: &'a str, whole: &str) -> Result<(String, &'a str), String> {
+    let (name, rest) = if let Some(quoted) = rest.strip_prefix('"') {
+        let mut name = String::new();
+        let mut chars = quoted.char_indices().peekable();
+        loop {
+            match chars.next() {
+                Some((_, '"')) if chars.next_if(|(_, c)| *c == '"').is_some() => name.push('"'),
+                Some((at, '"')) => break (name, &quoted[at + 1..]),
+                Some((_, c)) => name.push(c),
+                None => return Err(format!("`{whole}` has a double quote that is not closed")),
+            }
+        }
+    } else {
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(rest.len());
+        (rest[..end].to_lowercase(), &rest[end..])
+    };
+    if name.is_empty() {
+        return Err(format!("`{whole}` has an empty part: write schema.table"));
+    }
+    if name.len() > MAX_BYTES {
+        return Err(format!("`{name}` has {} bytes; PostgreSQL keeps {MAX_BYTES}", name.len()));
+    }
+    if name.contains('\0') {
+        return Err(format!("`{whole}` holds a zero byte"));
+    }
+    Ok((name, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_what_sql_reads() {
+        for (text, schema, name) in [
+            ("petri", "public", "petri"),
+            ("Public.Petri", "public", "petri"),
+            (r#""Forecasts"."Price Forecasts""#, "Forecasts", "Price Forecasts"),
+            (r#"public."a.b""c""#, "public", r#"a.b"c"#),
+        ] {
+            assert_eq!(QualifiedName::parse(text), Ok(QualifiedName::new(schema, name)), "{text}");
+        }
+        for bad in ["", "a.", ".b", "a.b.c", r#""open"#, "a b", "t; drop table x"] {
+            assert!(QualifiedName::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_quoted_name_reads_back(schema in "[^\0]{1,15}", name in "[^\0]{1,15}") {
+            let n = QualifiedName::new(schema, name);
+            prop_assert_eq!(QualifiedName::parse(&n.to_string()), Ok(n.clone()));
+            prop_assert_eq!(QualifiedName::parse(&n.plain()), Ok(n));
+        }
+
+        #[test]
+        fn derived_names_fit_and_stay_apart(a in "\\PC{0,90}", b in "\\PC{0,90}") {
+            let (x, y) = (Ident::derived(&a), Ident::derived(&b));
+            prop_assert!(x.as_str().len() <= MAX_BYTES);
+            prop_assert_eq!(a == b, x == y);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Where a job is. The names are what the store keeps and `status` prints.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a job, each reached when the step that it names is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The job is recorded; nothing is made yet.
+    Planned,
+    /// Target and partitions exist.
+    Prepared,
+    /// The source's changes are logged; the copy goes on.
+    Capturing,
+    /// Every chunk is copied, and what changed between chunks is scrubbed.
+    Copied,
+    /// Every index is built.
+    Indexed,
+    /// The change log was drained in full once: from here on the invariant of verify holds.
+    Synced,
+    /// Source and target were compared and are the same.
+    Verified,
+    /// Applications use the partitioned table; the old one is kept level.
+    Swapped,
+    /// Applications use the source again; the target is kept level.
+    RolledBack,
+    /// The rollback window is closed. The end.
+    Finalized,
+    /// Everything that the job made is gone. The end.
+    Aborted,
+}
+
+/// What asks a job to move on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Create the target.
+    Prepare,
+    /// Log changes.
+    Capture,
+    /// Copy and scrub.
+    Copy,
+    /// Build indexes.
+    Index,
+    /// Drain the log in full.
+    Drain,
+    /// Compare.
+    Verify,
+    /// Exchange the names.
+    Swap,
+    /// Exchange them back.
+    Rollback,
+    /// Close the rollback window.
+    Finalize,
+    /// Remove everything.
+    Abort,
+}
+
+impl State {
+    /// All states, in the order of a job's life.
+    pub const ALL: [Self; 11] = [
+        Self::Planned,
+        Self::Prepared,
+        Self::Capturing,
+        Self::Copied,
+        Self::Indexed,
+        Self::Synced,
+        Self::Verified,
+        Self::Swapped,
+        Self::RolledBack,
+        Self::Finalized,
+        Self::Aborted,
+    ];
+
+    /// The state after `step` was done in this one; none where the step is not legal here.
+    pub fn next(self, step: Step) -> Option<Self> {
+        use State as S;
+        match (self, step) {
+            (S::Planned, Step::Prepare) => Some(S::Prepared),
+            (S::Prepared, Step::Capture) => Some(S::Capturing),
+            (S::Capturing, Step::Copy) => Some(S::Copied),
+            (S::Copied, Step::Index) => Some(S::Indexed),
+            (S::Indexed, Step::Drain) => Some(S::Synced),
+            (S::Synced | S::Verified | S::Swapped | S::RolledBack, Step::Drain) => Some(self),
+            (S::Synced | S::Verified, Step::Verify) => Some(S::Verified),
+            (S::Swapped | S::RolledBack, Step::Verify) => Some(self),
+            (S::Verified | S::RolledBack, Step::Swap) => Some(S::Swapped),
+            (S::Swapped, Step::Rollback) => Some(S::RolledBack),
+            (S::Swapped, Step::Finalize) => Some(S::Finalized),
+            (
+                S::Planned
+                | S::Prepared
+                | S::Capturing
+                | S::Copied
+                | S::Indexed
+                | S::Synced
+                | S::Verified
+                | S::RolledBack,
+                Step::Abort,
+            ) => Some(S::Aborted),
+            _ => None,
+        }
+    }
+
+    /// Whether the job is over, and its name free for another.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Finalized | Self::Aborted)
+    }
+
+    /// The name that the store keeps.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Prepared => "prepared",
+            Self::Capturing => "capturing",
+            Self::Copied => "copied",
+            Self::Indexed => "indexed",
+            Self::Synced => "synced",
+            Self::Verified => "verified",
+            Self::Swapped => "swapped",
+            Self::RolledBack => "rolled_back",
+            Self::Finalized => "finalized",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    /// The state of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == name)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: [Step; 10] = [
+        Step::Prepare,
+        Step::Capture,
+        Step::Copy,
+        Step::Index,
+        Step::Drain,
+        Step::Verify,
+        Step::Swap,
+        Step::Rollback,
+        Step::Finalize,
+        Step::Abort,
+    ];
+
+    #[test]
+    fn names_read_back() {
+        for state in State::ALL {
+            assert_eq!(State::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(State::parse("swaped"), None);
+    }
+
+    #[test]
+    fn nothing_follows_the_end_and_nothing_illegal_is_let_through() {
+        for step in STEPS {
+            assert_eq!(State::Finalized.next(step), None);
+            assert_eq!(State::Aborted.next(step), None);
+        }
+        // A swap needs a verified job (or one that went back); an abort never follows a swap.
+        for state in State::ALL {
+            let may_swap = matches!(state, State::Verified | State::RolledBack);
+            assert_eq!(state.next(Step::Swap).is_some(), may_swap, "{state}");
+            assert_eq!(state.next(Step::Rollback).is_some(), state == State::Swapped, "{state}");
+            assert_eq!(state.next(Step::Finalize).is_some(), state == State::Swapped, "{state}");
+            let early = matches!(state, State::Planned | State::Prepared | State::Capturing | State::Copied);
+            assert_eq!(state.next(Step::Drain).is_none(), early || state.is_final(), "{state}");
+        }
+        assert_eq!(State::Swapped.next(Step::Abort), None);
+    }
+}
