@@ -1,0 +1,80 @@
+//! Named places between two steps that change something, where a test kills the process.
+//!
+//! Without the cargo feature `failpoints` all of it compiles to nothing. With it, `PGSTRATA_FAILPOINT=name` (or `name@3` for
+//! the third time that the place is reached) sends SIGKILL to the process itself: no destructor runs, no goodbye is said.
+
+/// Every name, in the order of a job's life. A test compares the list with the source.
+pub const NAMES: &[&str] = &[
+    "job.created",
+    "prepare.before_commit",
+    "prepare.target",
+    "prepare.partition",
+    "prepare.done",
+    "capture.before_commit",
+    "capture.done",
+    "copy.frozen",
+    "copy.before_commit",
+    "copy.chunk",
+    "copy.chunks_done",
+    "scrub.leaf",
+    "scrub.done",
+    "index.leaf",
+    "index.leaf_done",
+    "index.parent",
+    "index.attached",
+    "index.done",
+    "drain.before_commit",
+    "drain.batch",
+    "drain.done",
+    "verify.range",
+    "verify.done",
+    "swap.locked",
+    "swap.drained",
+    "swap.before_commit",
+    "swap.done",
+    "guard.dropped",
+    "finalize.before_commit",
+    "finalize.done",
+    "abort.before_commit",
+    "abort.done",
+];
+
+/// A place where a test may kill the process.
+#[macro_export]
+macro_rules! failpoint {
+    ($name:literal) => {
+        fail::fail_point!($name)
+    };
+}
+
+/// Arms the failpoint that the environment names.
+///
+/// # Errors
+/// The name is none of [`NAMES`].
+#[cfg(feature = "failpoints")]
+pub fn arm() -> crate::error::Result<()> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    let Ok(spec) = std::env::var("PGSTRATA_FAILPOINT") else { return Ok(()) };
+    let (name, nth) = spec.split_once('@').unwrap_or((&spec, "1"));
+    let nth: u32 = nth.parse().unwrap_or(1);
+    if !NAMES.contains(&name) {
+        return Err(crate::error::Error::usage(format!("there is no failpoint {name}")));
+    }
+    let reached = AtomicU32::new(0);
+    fail::cfg_callback(name, move || {
+        if reached.fetch_add(1, Ordering::SeqCst) + 1 == nth {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+    })
+    .map_err(crate::error::Error::failed)
+}
+
+/// Nothing to arm in a build without failpoints.
+///
+/// # Errors
+/// None.
+#[cfg(not(feature = "failpoints"))]
+pub fn arm() -> crate::error::Result<()> {
+    Ok(())
+}

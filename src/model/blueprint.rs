@@ -1,0 +1,203 @@
+//! What a job builds, decided once before it starts and kept with it: every statement is rendered from this alone.
+
+use serde::{Deserialize, Serialize};
+
+use super::ident::{Ident, QualifiedName};
+use super::table::{Column, Index, Table};
+
+/// The schema that holds the tool's own tables.
+pub const SCHEMA: &str = "pgstrata";
+
+/// A partitioning, down to every name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Blueprint {
+    /// The job's name.
+    pub job: String,
+    /// The source as it was when the job was planned.
+    pub table: Table,
+    /// The partition column.
+    pub by: Ident,
+    /// The index whose columns are the key.
+    pub key_index: Ident,
+    /// The key's columns, in the index's order.
+    pub key: Vec<Ident>,
+    /// Partitions, in order, without gap.
+    pub partitions: Vec<Partition>,
+    /// The default partition, where the plan has one.
+    pub default: Option<QualifiedName>,
+    /// Unique indexes whose guarantee the plan gives up.
+    pub drop_unique: Vec<Ident>,
+}
+
+/// One partition: `[from, to)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// Its table.
+    pub name: QualifiedName,
+    /// Lower bound as the server reads it.
+    pub from: String,
+    /// Upper bound, exclusive; `maxvalue` is the key word.
+    pub to: String,
+}
+
+/// Which way changes flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Before the swap: from the plain table to the partitioned one.
+    Forward,
+    /// After it: from the partitioned table to the old one.
+    Reverse,
+}
+
+/// The two tables of a direction. The source is always what applications use, under its own name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sides {
+    /// What applications write.
+    pub source: QualifiedName,
+    /// What is kept level with it.
+    pub target: QualifiedName,
+    /// The source is the plain table: `ONLY` keeps children out that must not be there.
+    pub plain_source: bool,
+}
+
+impl Blueprint {
+    /// The partitioned table's name before the swap.
+    pub fn target(&self) -> QualifiedName {
+        self.table.name.sibling(self.table.name.name.with_suffix("_new"))
+    }
+
+    /// The plain table's name after the swap.
+    pub fn old(&self) -> QualifiedName {
+        self.table.name.sibling(self.table.name.name.with_suffix("_old"))
+    }
+
+    /// Source and target of a direction.
+    pub fn sides(&self, direction: Direction) -> Sides {
+        let source = self.table.name.clone();
+        match direction {
+            Direction::Forward => Sides { source, target: self.target(), plain_source: true },
+            Direction::Reverse => Sides { source, target: self.old(), plain_source: false },
+        }
+    }
+
+    /// The change log.
+    pub fn log(&self) -> QualifiedName {
+        self.own("changes")
+    }
+
+    /// The list of truncations that capture saw.
+    pub fn truncations(&self) -> QualifiedName {
+        self.own("truncations")
+    }
+
+    /// The capture's trigger function.
+    pub fn capture_function(&self) -> QualifiedName {
+        self.own("capture")
+    }
+
+    /// The guard's trigger function.
+    pub fn guard_function(&self) -> QualifiedName {
+        self.own("guard")
+    }
+
+    fn own(&self, what: &str) -> QualifiedName {
+        QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("{what}_{}", self.job)) }
+    }
+
+    /// The key's columns as the catalog describes them.
+    pub fn key_columns(&self) -> Vec<&Column> {
+        self.key.iter().filter_map(|name| self.table.column(name)).collect()
+    }
+
+    /// What tells one row's place from another's: the key and, where it lacks it, the partition column. It is the
+    /// target's key, and what the change log records.
+    pub fn place_columns(&self) -> Vec<&Column> {
+        let mut place = self.key_columns();
+        if !self.key.contains(&self.by) {
+            place.extend(self.table.column(&self.by));
+        }
+        place
+    }
+
+    /// Whether the key had to be widened by the partition column.
+    pub fn widened(&self) -> bool {
+        !self.key.contains(&self.by)
+    }
+
+    /// The partition column as the catalog describes it; `check` made sure that it is there.
+    pub fn by_column(&self) -> Option<&Column> {
+        self.table.column(&self.by)
+    }
+
+    /// Indexes that the target gets, the key's first: a failure shows early, and the drain needs no other.
+    pub fn carried_indexes(&self) -> Vec<&Index> {
+        let mut all: Vec<&Index> =
+            self.table.indexes.iter().filter(|i| !self.drop_unique.contains(&i.name)).collect();
+        all.sort_by_key(|i| i.name != self.key_index);
+        all
+    }
+
+    /// The name that a leaf's part of `index` gets: the table's name in it is replaced by the leaf's.
+    pub fn leaf_index_name(&self, leaf: &Ident, index: &Ident) -> Ident {
+        let (table, index) = (self.table.name.name.as_str(), index.as_str());
+        let rest = index.strip_prefix(table).and_then(|rest| rest.strip_prefix('_')).unwrap_or(index);
+        Ident::derived(&format!("{}_{rest}", leaf.as_str()))
+    }
+
+    /// Every name that the job takes in the table's schema: target, old, partitions.
+    pub fn taken_names(&self) -> Vec<QualifiedName> {
+        let mut names = vec![self.target(), self.old()];
+        names.extend(self.partitions.iter().map(|p| p.name.clone()));
+        names.extend(self.default.clone());
+        names
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::table::tests::petri;
+
+    /// The blueprint of scenario 1, two months of it.
+    pub(crate) fn blueprint() -> Blueprint {
+        let part = |month: &str, from: &str, to: &str| Partition {
+            name: QualifiedName::new("public", format!("petri_observations_{month}")),
+            from: from.into(),
+            to: to.into(),
+        };
+        Blueprint {
+            job: "petri_observations".into(),
+            table: petri(),
+            by: Ident::new("created_at"),
+            key_index: Ident::new("petri_observations_pkey"),
+            key: vec![Ident::new("observation_id")],
+            partitions: vec![
+                part("y2024m01", "2024-01-01 00:00:00+00", "2024-02-01 00:00:00+00"),
+                part("y2024m02", "2024-02-01 00:00:00+00", "2024-03-01 00:00:00+00"),
+            ],
+            default: Some(QualifiedName::new("public", "petri_observations_default")),
+            drop_unique: vec![],
+        }
+    }
+
+    #[test]
+    fn the_key_is_widened_where_it_lacks_the_partition_column() {
+        let mut b = blueprint();
+        assert!(b.widened());
+        let names = |b: &Blueprint| b.place_columns().iter().map(|c| c.name.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(&b), ["observation_id", "created_at"]);
+        b.key.push(b.by.clone());
+        assert!(!b.widened());
+        assert_eq!(names(&b), ["observation_id", "created_at"]);
+    }
+
+    #[test]
+    fn leaf_indexes_are_named_after_their_leaf() {
+        let b = blueprint();
+        let leaf = Ident::new("petri_observations_y2024m01");
+        let name = |index: &str| b.leaf_index_name(&leaf, &Ident::new(index)).as_str().to_owned();
+        assert_eq!(name("petri_observations_pkey"), "petri_observations_y2024m01_pkey");
+        assert_eq!(name("petri_created"), "petri_observations_y2024m01_petri_created");
+        assert!(name(&"x".repeat(60)).len() <= 63);
+    }
+}

@@ -1,0 +1,115 @@
+//! How many rows the next chunk takes, so that a chunk takes the time that it should. No clock: it is told what was measured.
+
+use std::collections::VecDeque;
+
+/// How many of the last chunks count.
+const WINDOW: usize = 10;
+/// A chunk that takes this many times the target shrinks the next at once.
+const PANIC_FACTOR: f64 = 5.0;
+/// The most that one step grows.
+const GROWTH: f64 = 1.5;
+
+/// Sets the next chunk's rows from the times of the last ones (after block/spirit's dynamic chunk size): the 90th
+/// percentile of the time a row took over the last ten chunks is held against the target; a step grows by at most half,
+/// and a chunk over five times the target cuts the next to a tenth.
+#[derive(Debug, Clone)]
+pub struct ChunkSizer {
+    rows: u64,
+    min: u64,
+    max: u64,
+    target_ms: f64,
+    ms_per_row: VecDeque<f64>,
+}
+
+impl ChunkSizer {
+    /// Starts at `first` rows, stays within `min..=max`, aims at `target_ms` milliseconds a chunk.
+    pub fn new(first: u64, min: u64, max: u64, target_ms: f64) -> Self {
+        let min = min.max(1);
+        let max = max.max(min);
+        Self { rows: first.clamp(min, max), min, max, target_ms, ms_per_row: VecDeque::with_capacity(WINDOW) }
+    }
+
+    /// Rows of the next chunk.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// A chunk of `rows` rows took `ms` milliseconds.
+    pub fn observe(&mut self, rows: u64, ms: f64) {
+        // The last chunk of a range is short: what it says of a row's time is mostly the fixed cost.
+        if rows == 0 || rows * 4 < self.rows && ms < self.target_ms {
+            return;
+        }
+        if ms > PANIC_FACTOR * self.target_ms {
+            self.ms_per_row.clear();
+            self.rows = (self.rows / 10).clamp(self.min, self.max);
+            return;
+        }
+        if self.ms_per_row.len() == WINDOW {
+            self.ms_per_row.pop_front();
+        }
+        self.ms_per_row.push_back(ms / rows as f64);
+        let mut sorted: Vec<f64> = self.ms_per_row.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        let p90 = sorted[(sorted.len() * 9).div_ceil(10) - 1];
+        let ideal = if p90 > 0.0 { self.target_ms / p90 } else { self.max as f64 };
+        let next = ideal.min(self.rows as f64 * GROWTH);
+        self.rows = (next as u64).clamp(self.min, self.max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn stays_within_limits(trace in proptest::collection::vec((0u64..1_000_000, 0.0f64..60_000.0), 0..200)) {
+            let mut sizer = ChunkSizer::new(5_000, 100, 200_000, 500.0);
+            for (rows, ms) in trace {
+                sizer.observe(rows, ms);
+                prop_assert!((100..=200_000).contains(&sizer.rows()));
+            }
+        }
+
+        /// A server with a fixed cost a chunk and a steady cost a row, some noise on top: within 40 chunks the chunk
+        /// takes about the target, and stays there.
+        #[test]
+        fn converges_on_a_steady_server(us_per_row in 3.0f64..2_000.0, fixed_ms in 0.0f64..20.0, seed in 0u64..1000) {
+            let mut sizer = ChunkSizer::new(1_000, 10, 1_000_000, 500.0);
+            let mut noise = seed;
+            for step in 0..120 {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let wobble = 0.95 + 0.1 * ((noise >> 33) as f64 / f64::from(u32::MAX >> 1));
+                let rows = sizer.rows();
+                let ms = (fixed_ms + rows as f64 * us_per_row / 1000.0) * wobble;
+                if step > 40 {
+                    prop_assert!((300.0..800.0).contains(&ms), "step {step}: {rows} rows took {ms} ms");
+                }
+                sizer.observe(rows, ms);
+            }
+        }
+    }
+
+    /// A trace as a busy server gives it: steady, then ten times slower, then steady again.
+    #[test]
+    fn gives_way_at_once_and_comes_back() {
+        let mut sizer = ChunkSizer::new(1_000, 100, 500_000, 500.0);
+        let mut run = |sizer: &mut ChunkSizer, us_per_row: f64, chunks: u32| {
+            for _ in 0..chunks {
+                let rows = sizer.rows();
+                sizer.observe(rows, rows as f64 * us_per_row / 1000.0);
+            }
+            sizer.rows()
+        };
+        let fast = run(&mut sizer, 5.0, 40);
+        assert!((90_000..=100_000).contains(&fast), "{fast}");
+        let after_one = run(&mut sizer, 50.0, 1);
+        assert!(after_one <= fast / 10 + 1, "{after_one}");
+        let slow = run(&mut sizer, 50.0, 20);
+        assert!((9_000..=10_500).contains(&slow), "{slow}");
+        let again = run(&mut sizer, 5.0, 40);
+        assert!((90_000..=100_000).contains(&again), "{again}");
+    }
+}

@@ -1,0 +1,424 @@
+//! A table as the catalog describes it: facts as data, read in one query by `pg::catalog`.
+
+use serde::{Deserialize, Serialize};
+
+use super::ident::{Ident, QualifiedName};
+
+/// Everything about one table that a copy of it must have too, or that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Schema and name.
+    pub name: QualifiedName,
+    /// `pg_class.relkind`: `r` table, `p` partitioned, `v` view, `f` foreign …
+    pub relkind: String,
+    /// `pg_class.relpersistence`: `p` permanent, `u` unlogged, `t` temporary.
+    pub persistence: String,
+    /// It is itself a partition.
+    pub is_partition: bool,
+    /// Tables that inherit from it.
+    pub children: u32,
+    /// Tables that it inherits from.
+    pub parents: u32,
+    /// It was made `OF` a composite type.
+    pub typed: bool,
+    /// The extension that owns it.
+    pub extension: Option<String>,
+    /// The owner.
+    pub owner: Ident,
+    /// `COMMENT ON TABLE`.
+    pub comment: Option<String>,
+    /// Storage parameters, each `name=value`.
+    pub options: Vec<String>,
+    /// Storage parameters of the TOAST table, each `name=value`, without the prefix `toast.`.
+    pub toast_options: Vec<String>,
+    /// Where it lies, if not in the database's default.
+    pub tablespace: Option<Ident>,
+    /// Row-level security is on.
+    pub row_security: bool,
+    /// ... for the owner as well.
+    pub force_row_security: bool,
+    /// Live columns, in order.
+    pub columns: Vec<Column>,
+    /// Indexes, by name.
+    pub indexes: Vec<Index>,
+    /// CHECK constraints, by name.
+    pub checks: Vec<Check>,
+    /// Foreign keys of this table, by name.
+    pub foreign_keys: Vec<ForeignKey>,
+    /// Foreign keys of other tables (or its own) that point here.
+    pub referenced_by: Vec<ForeignKey>,
+    /// Privileges, the owner's own left out.
+    pub grants: Vec<Grant>,
+    /// Row-level security policies, by name.
+    pub policies: Vec<Policy>,
+    /// User triggers other than ours, by name.
+    pub triggers: Vec<Trigger>,
+    /// Views that read the table directly, by name.
+    pub views: Vec<View>,
+    /// Sequences that belong to columns.
+    pub sequences: Vec<Sequence>,
+    /// Whatever else depends on the table, as `pg_describe_object` names it.
+    pub others: Vec<String>,
+}
+
+/// A live column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// The name.
+    pub name: Ident,
+    /// The type as SQL writes it, with modifiers.
+    pub sql_type: String,
+    /// The type under all domains, without modifiers: what keys are cast to.
+    pub base_type: String,
+    /// The collation, where it is not the type's own; quoted and qualified.
+    pub collation: Option<String>,
+    /// False for a nondeterministic collation.
+    pub deterministic: bool,
+    /// Whether equal values hash equally with a built-in function, so that a row hash may take it as it is.
+    pub hashable: bool,
+    /// NOT NULL is declared.
+    pub not_null: bool,
+    /// `pg_attribute.attgenerated`: empty, `s` stored, `v` virtual.
+    pub generated: String,
+    /// `pg_attribute.attidentity`: empty, `a` always, `d` by default.
+    pub identity: String,
+    /// The default or generation expression.
+    pub default: Option<String>,
+    /// Statistics target, where set.
+    pub statistics: Option<i32>,
+}
+
+/// An index, and the constraint that it backs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// The name.
+    pub name: Ident,
+    /// What stands behind `USING` in its definition: method, columns, INCLUDE, WITH, WHERE.
+    pub tail: String,
+    /// It is unique.
+    pub unique: bool,
+    /// The constraint behind it: empty, `p` primary key, `u` unique, `x` exclusion.
+    pub constraint: String,
+    /// `INITIALLY …` and `DEFERRABLE`, as SQL has it behind a constraint; mostly empty.
+    pub deferrable: String,
+    /// It can be used (`indisvalid` and `indisready`).
+    pub valid: bool,
+    /// Key columns by name; none where one is an expression.
+    pub columns: Option<Vec<Ident>>,
+    /// Columns behind INCLUDE.
+    pub include: Vec<Ident>,
+    /// It has a WHERE clause.
+    pub partial: bool,
+    /// Every key column orders by its type's built-in default operators and its own collation, ascending.
+    pub plain_order: bool,
+    /// NULLS NOT DISTINCT.
+    pub nulls_not_distinct: bool,
+    /// Storage parameters, each `name=value`.
+    pub options: Vec<String>,
+    /// `COMMENT ON INDEX`.
+    pub comment: Option<String>,
+}
+
+/// A CHECK constraint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// The name.
+    pub name: Ident,
+    /// `CHECK (…)`, as SQL has it, without NO INHERIT and NOT VALID.
+    pub definition: String,
+    /// Every row was checked.
+    pub validated: bool,
+}
+
+/// A foreign key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignKey {
+    /// The name.
+    pub name: Ident,
+    /// The table that has it.
+    pub table: QualifiedName,
+    /// The table that it points to.
+    pub references: QualifiedName,
+    /// `FOREIGN KEY (…) REFERENCES …`, without NOT VALID.
+    pub definition: String,
+    /// Every row was checked.
+    pub validated: bool,
+}
+
+/// One privilege of one role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The role; none for PUBLIC.
+    pub role: Option<Ident>,
+    /// `SELECT`, `INSERT` …
+    pub privilege: String,
+    /// The column, where it is for one column only.
+    pub column: Option<Ident>,
+    /// WITH GRANT OPTION.
+    pub grantable: bool,
+}
+
+/// A policy of row-level security.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// The name.
+    pub name: Ident,
+    /// False for RESTRICTIVE.
+    pub permissive: bool,
+    /// `ALL`, `SELECT`, `INSERT`, `UPDATE`, `DELETE`.
+    pub command: String,
+    /// The roles; empty for PUBLIC.
+    pub roles: Vec<Ident>,
+    /// USING (…).
+    pub using: Option<String>,
+    /// WITH CHECK (…).
+    pub check: Option<String>,
+}
+
+/// A trigger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    /// The name.
+    pub name: Ident,
+    /// Its definition before the table's name: `CREATE TRIGGER … ON `.
+    pub head: String,
+    /// Its definition behind the table's name.
+    pub tail: String,
+    /// `pg_trigger.tgenabled`: `O` origin, `D` disabled, `R` replica, `A` always.
+    pub enabled: String,
+    /// FOR EACH ROW.
+    pub row: bool,
+    /// BEFORE INSERT.
+    pub before_insert: bool,
+    /// It reads transition tables.
+    pub transition: bool,
+}
+
+/// A view that reads the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Schema and name.
+    pub name: QualifiedName,
+    /// `v` view, `m` materialized view.
+    pub relkind: String,
+    /// Its owner.
+    pub owner: Ident,
+    /// Its query, every name qualified.
+    pub query: String,
+    /// Its options, each `name=value`.
+    pub options: Vec<String>,
+    /// It groups by the primary key alone, or has a whole row as a column: such a view cannot be pointed elsewhere.
+    pub bound_to_key: bool,
+}
+
+/// A sequence that belongs to a column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// Schema and name.
+    pub name: QualifiedName,
+    /// The column.
+    pub column: Ident,
+    /// It is an identity column's, not a serial's.
+    pub identity: bool,
+}
+
+impl Table {
+    /// The column of that name.
+    pub fn column(&self, name: &Ident) -> Option<&Column> {
+        self.columns.iter().find(|c| &c.name == name)
+    }
+
+    /// Columns that a copy writes: all but the generated ones.
+    pub fn written_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|c| c.generated.is_empty())
+    }
+
+    /// What differs in `now` from this definition, each in words; empty where a job planned from this may go on.
+    pub fn drift(&self, now: &Table) -> Vec<String> {
+        let mut found = Vec::new();
+        named(&mut found, "column", &self.columns, &now.columns, |c| c.name.as_str().to_owned());
+        named(&mut found, "index", &self.indexes, &now.indexes, |i| i.name.as_str().to_owned());
+        named(&mut found, "check constraint", &self.checks, &now.checks, |c| c.name.as_str().to_owned());
+        named(&mut found, "foreign key", &self.foreign_keys, &now.foreign_keys, |f| f.name.as_str().to_owned());
+        named(&mut found, "foreign key", &self.referenced_by, &now.referenced_by, |f| {
+            format!("{} of {}", f.name.as_str(), f.table.plain())
+        });
+        named(&mut found, "policy", &self.policies, &now.policies, |p| p.name.as_str().to_owned());
+        named(&mut found, "trigger", &self.triggers, &now.triggers, |t| t.name.as_str().to_owned());
+        named(&mut found, "view", &self.views, &now.views, |v| v.name.plain());
+        named(&mut found, "sequence", &self.sequences, &now.sequences, |s| s.name.plain());
+        named(&mut found, "dependent", &self.others, &now.others, Clone::clone);
+        named(&mut found, "privilege", &self.grants, &now.grants, |g| {
+            let role = g.role.as_ref().map_or("public", Ident::as_str);
+            let column = g.column.as_ref().map_or(String::new(), |c| format!(" ({})", c.as_str()));
+            format!("{}{column} of {role}", g.privilege)
+        });
+        let mut one = |what: &str, same: bool| {
+            if !same {
+                found.push(format!("{what} changed"));
+            }
+        };
+        one("the owner", self.owner == now.owner);
+        one("row-level security", self.row_security == now.row_security);
+        one("forced row-level security", self.force_row_security == now.force_row_security);
+        one("the storage parameters", self.options == now.options && self.toast_options == now.toast_options);
+        one("the kind of table", self.relkind == now.relkind && self.persistence == now.persistence);
+        one("the table itself (dropped and made again)", self.oid == now.oid);
+        one("inheritance", self.children == now.children && self.parents == now.parents);
+        found
+    }
+}
+
+/// Compares two lists of named things and says which were added, dropped or changed.
+fn named<T: PartialEq>(found: &mut Vec<String>, what: &str, was: &[T], is: &[T], name: impl Fn(&T) -> String) {
+    for old in was {
+        let key = name(old);
+        match is.iter().find(|new| name(new) == key) {
+            None => found.push(format!("{what} {key} was dropped")),
+            Some(new) if new != old => found.push(format!("{what} {key} changed")),
+            Some(_) => {}
+        }
+    }
+    for new in is {
+        let key = name(new);
+        if !was.iter().any(|old| name(old) == key) {
+            found.push(format!("{what} {key} was added"));
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A table as scenario 1 has it, for tests of what is rendered from one.
+    pub(crate) fn petri() -> Table {
+        let column = |name: &str, sql_type: &str, not_null: bool| Column {
+            name: Ident::new(name),
+            sql_type: sql_type.into(),
+            base_type: sql_type.into(),
+            collation: None,
+            deterministic: true,
+            hashable: sql_type != "json",
+            not_null,
+            generated: String::new(),
+            identity: String::new(),
+            default: None,
+            statistics: None,
+        };
+        let index = |name: &str, tail: &str, columns: &[&str], constraint: &str| Index {
+            name: Ident::new(name),
+            tail: tail.into(),
+            unique: constraint == "p",
+            constraint: constraint.into(),
+            deferrable: String::new(),
+            valid: true,
+            columns: Some(columns.iter().map(|c| Ident::new(*c)).collect()),
+            include: vec![],
+            partial: false,
+            plain_order: true,
+            nulls_not_distinct: false,
+            options: vec![],
+            comment: None,
+        };
+        let name = QualifiedName::new("public", "petri_observations");
+        Table {
+            oid: 16_400,
+            name: name.clone(),
+            relkind: "r".into(),
+            persistence: "p".into(),
+            is_partition: false,
+            children: 0,
+            parents: 0,
+            typed: false,
+            extension: None,
+            owner: Ident::new("lab"),
+            comment: Some("what was seen in a petri dish; it's raw".into()),
+            options: vec!["fillfactor=90".into()],
+            toast_options: vec!["autovacuum_enabled=true".into()],
+            tablespace: None,
+            row_security: true,
+            force_row_security: true,
+            columns: vec![
+                column("observation_id", "uuid", true),
+                Column { identity: "d".into(), ..column("seq", "bigint", true) },
+                column("submission_id", "bigint", false),
+                column("note", "text", false),
+                column("raw", "json", false),
+                Column { generated: "s".into(), default: Some("length(note)".into()), ..column("len", "integer", false) },
+                column("created_at", "timestamp with time zone", true),
+            ],
+            indexes: vec![
+                index("petri_observations_pkey", "btree (observation_id)", &["observation_id"], "p"),
+                index("petri_created", "btree (created_at DESC)", &["created_at"], ""),
+            ],
+            checks: vec![Check {
+                name: Ident::new("note_short"),
+                definition: "CHECK ((length(note) < 1000))".into(),
+                validated: true,
+            }],
+            foreign_keys: vec![ForeignKey {
+                name: Ident::new("petri_submission_fk"),
+                table: name.clone(),
+                references: QualifiedName::new("public", "submissions"),
+                definition: "FOREIGN KEY (submission_id) REFERENCES public.submissions(id)".into(),
+                validated: true,
+            }],
+            referenced_by: vec![],
+            grants: vec![
+                Grant { role: Some(Ident::new("app")), privilege: "SELECT".into(), column: None, grantable: true },
+                Grant { role: None, privilege: "UPDATE".into(), column: Some(Ident::new("note")), grantable: false },
+            ],
+            policies: vec![Policy {
+                name: Ident::new("own rows"),
+                permissive: true,
+                command: "ALL".into(),
+                roles: vec![Ident::new("app")],
+                using: Some("(submission_id > 0)".into()),
+                check: None,
+            }],
+            triggers: vec![Trigger {
+                name: Ident::new("touch"),
+                head: "CREATE TRIGGER touch BEFORE UPDATE ON ".into(),
+                tail: " FOR EACH ROW EXECUTE FUNCTION public.touch()".into(),
+                enabled: "O".into(),
+                row: true,
+                before_insert: false,
+                transition: false,
+            }],
+            views: vec![View {
+                name: QualifiedName::new("public", "petri_observations_with_names"),
+                relkind: "v".into(),
+                owner: Ident::new("lab"),
+                query: " SELECT p.observation_id\n   FROM public.petri_observations p;".into(),
+                options: vec!["security_barrier=true".into()],
+                bound_to_key: false,
+            }],
+            sequences: vec![Sequence {
+                name: QualifiedName::new("public", "petri_observations_seq_seq"),
+                column: Ident::new("seq"),
+                identity: true,
+            }],
+            others: vec![],
+        }
+    }
+
+    #[test]
+    fn drift_names_what_changed() {
+        let was = petri();
+        assert_eq!(was.drift(&was), Vec::<String>::new());
+        let mut now = petri();
+        now.columns.remove(3);
+        now.columns[0].not_null = false;
+        let mut added = now.columns[1].clone();
+        added.name = Ident::new("batch");
+        now.columns.push(added);
+        now.owner = Ident::new("other");
+        assert_eq!(
+            was.drift(&now),
+            ["column observation_id changed", "column note was dropped", "column batch was added", "the owner changed"]
+        );
+    }
+}

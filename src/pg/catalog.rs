@@ -1,0 +1,107 @@
+//! Reads the catalog into facts.
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::table::Table;
+use crate::sql::catalog as sql;
+
+/// What the server is.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// `server_version_num`: 150018 is 15.18.
+    pub version: i32,
+    /// It is a standby.
+    pub in_recovery: bool,
+    /// The database's name.
+    pub database: String,
+    /// Our role.
+    pub user: String,
+    /// Above this many milliseconds of waiting, the server looks for deadlocks and makes autovacuum give way.
+    pub deadlock_timeout_ms: i32,
+}
+
+/// A leaf of a partitioned table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Schema and name.
+    pub name: QualifiedName,
+    /// Its oid.
+    pub oid: u32,
+    /// It is the default partition.
+    pub default: bool,
+}
+
+/// Asks the server what it is.
+///
+/// # Errors
+/// What the server said.
+pub async fn server(client: &Client) -> Result<Server> {
+    let row = client.query_one(sql::SERVER, &[]).await?;
+    Ok(Server {
+        version: row.get(0),
+        in_recovery: row.get(1),
+        database: row.get(2),
+        user: row.get(3),
+        deadlock_timeout_ms: row.get(4),
+    })
+}
+
+/// The oid of a relation; none where there is none of that name.
+///
+/// # Errors
+/// What the server said.
+pub async fn find(client: &Client, name: &QualifiedName) -> Result<Option<u32>> {
+    let row = client.query_opt(sql::FIND, &[&name.schema.as_str(), &name.name.as_str()]).await?;
+    Ok(row.map(|r| r.get(0)))
+}
+
+/// The oid of a relation that must be there.
+///
+/// # Errors
+/// There is none of that name.
+pub async fn must_find(client: &Client, name: &QualifiedName) -> Result<u32> {
+    find(client, name).await?.ok_or_else(|| {
+        Error::failed(format!("table {} is gone", name.plain()))
+            .hint("somebody dropped or renamed it while the job was under way; put it back, or abort the job")
+    })
+}
+
+/// Everything attached to the relation with that oid.
+///
+/// # Errors
+/// It is gone, or the catalog said something that we do not understand.
+pub async fn table(client: &Client, oid: u32) -> Result<Table> {
+    let row = client
+        .query_opt(sql::TABLE, &[&oid])
+        .await?
+        .ok_or_else(|| Error::failed(format!("relation with oid {oid} is gone")))?;
+    let json: serde_json::Value = row.get(0);
+    serde_json::from_value(json).map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
+}
+
+/// Leaves of a partitioned table, by name, the default one last.
+///
+/// # Errors
+/// What the server said.
+pub async fn leaves(client: &Client, oid: u32) -> Result<Vec<Leaf>> {
+    let rows = client.query(sql::LEAVES, &[&oid]).await?;
+    Ok(rows
+        .iter()
+        .map(|r| Leaf {
+            name: QualifiedName { schema: Ident::new(r.get::<_, String>(0)), name: Ident::new(r.get::<_, String>(1)) },
+            oid: r.get(2),
+            default: r.get(3),
+        })
+        .collect())
+}
+
+/// Estimated rows and size in bytes (all, heap) of a relation.
+///
+/// # Errors
+/// What the server said.
+pub async fn size(client: &Client, oid: u32) -> Result<(i64, i64, i64)> {
+    let row = client.query_one(sql::SIZE, &[&oid]).await?;
+    Ok((row.get(0), row.get(1), row.get(2)))
+}

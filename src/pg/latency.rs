@@ -1,0 +1,80 @@
+//! How long chunks took, as percentiles (hdrhistogram), from the ledger.
+
+use std::fmt;
+
+use hdrhistogram::Histogram;
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+
+use super::store;
+
+/// Milliseconds that chunks took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Latency {
+    /// How many chunks.
+    pub chunks: u64,
+    /// Mean rows of a chunk.
+    pub chunk_rows: u64,
+    /// Half of them took at most this.
+    pub p50_ms: f64,
+    /// 99 % of them took at most this.
+    pub p99_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+}
+
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} chunks of {} rows on average, p50 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
+            self.chunks, self.chunk_rows, self.p50_ms, self.p99_ms, self.max_ms
+        )
+    }
+}
+
+/// The percentiles of `(rows, milliseconds)`; microseconds kept to three digits.
+///
+/// # Errors
+/// A chunk took longer than a histogram can hold (an hour).
+pub fn summarize(times: &[(i64, f64)]) -> Result<Latency> {
+    let wrong = |e: String| Error::failed("failed to sum up chunk times").cause(e);
+    let mut histogram =
+        Histogram::<u64>::new_with_bounds(1, 3_600_000_000, 3).map_err(|e| wrong(e.to_string()))?;
+    let mut rows = 0;
+    for (chunk_rows, ms) in times {
+        rows += chunk_rows;
+        histogram.saturating_record((ms * 1000.0).max(1.0) as u64);
+    }
+    let ms = |q: f64| histogram.value_at_quantile(q) as f64 / 1000.0;
+    let chunks = histogram.len();
+    Ok(Latency {
+        chunks,
+        chunk_rows: u64::try_from(rows).unwrap_or(0) / chunks.max(1),
+        p50_ms: ms(0.5),
+        p99_ms: ms(0.99),
+        max_ms: if chunks == 0 { 0.0 } else { histogram.max() as f64 / 1000.0 },
+    })
+}
+
+/// The percentiles of a job's finished chunks.
+///
+/// # Errors
+/// What the server said.
+pub async fn of_chunks(client: &Client, job: i64) -> Result<Latency> {
+    summarize(&store::chunk_times(client, job).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_up() {
+        let times: Vec<(i64, f64)> = (1..=100).map(|ms| (10, f64::from(ms))).collect();
+        let latency = summarize(&times).unwrap();
+        assert_eq!(latency.to_string(), "100 chunks of 10 rows on average, p50 50 ms, p99 99 ms, longest 100 ms");
+        assert_eq!(summarize(&[]).unwrap().max_ms, 0.0);
+    }
+}

@@ -1,0 +1,276 @@
+//! The job as the database keeps it: state, blueprint, ledger. Every change of state says which state it thinks it leaves.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::{Client, Row, types::Json};
+
+use crate::error::{Error, Kind, Result};
+use crate::model::blueprint::Blueprint;
+use crate::model::key::{Key, KeyRange};
+use crate::model::state::{State, Step};
+use crate::plan::Plan;
+use crate::sql::store as sql;
+
+use super::transaction::{READ_COMMITTED, transaction};
+
+/// A job.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its number.
+    pub id: i64,
+    /// Its name; unique among jobs that are not over.
+    pub name: String,
+    /// `partition`.
+    pub kind: String,
+    /// The source, as people write it.
+    pub source: String,
+    /// The plan's canonical text.
+    pub plan: String,
+    /// What of the plan may not change.
+    pub identity: BTreeMap<String, String>,
+    /// What it builds.
+    pub blueprint: Blueprint,
+    /// Where it is.
+    pub state: State,
+    /// Rows of the source when it was planned, as estimated.
+    pub rows_estimated: i64,
+    /// How the copy reads and where it ends; none before it began.
+    pub copy: Option<Frozen>,
+    /// Rows a second, as last measured.
+    pub rows_per_second: Option<f64>,
+    /// Seconds left, as last estimated.
+    pub eta_s: Option<i64>,
+    /// When both sides were last found the same.
+    pub verified_at: Option<DateTime<Utc>>,
+    /// The transaction of the last swap, or swap back.
+    pub swap_xid: Option<String>,
+    /// When applications began to use the partitioned table.
+    pub swapped_at: Option<DateTime<Utc>>,
+    /// Until when the old table is kept.
+    pub keep_old_until: Option<DateTime<Utc>>,
+    /// When the job was recorded.
+    pub started_at: DateTime<Utc>,
+    /// When anything last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What the copy fixed when it began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// By blocks of the heap, not along the key.
+    pub physical: bool,
+    /// The largest key, or the number of blocks.
+    pub end: Option<Key>,
+    /// The heap's file: another one means that the table was rewritten.
+    pub filenode: u32,
+}
+
+/// Creates the tool's schema, or brings it up to this version.
+///
+/// # Errors
+/// The schema is newer than this program, or the role may not create it.
+pub async fn install(client: &Client) -> Result<()> {
+    if installed(client).await? == Some(sql::VERSION) {
+        return Ok(());
+    }
+    transaction(client, READ_COMMITTED, async |client| {
+        client.execute(sql::INSTALL_LOCK, &[]).await?;
+        let from = installed(client).await?.unwrap_or(0);
+        for upgrade in sql::UPGRADES.iter().skip(usize::try_from(from).unwrap_or(0)) {
+            client.batch_execute(upgrade).await?;
+        }
+        if from != sql::VERSION {
+            client.execute(sql::SET_VERSION, &[&sql::VERSION]).await?;
+        }
+        Ok(())
+    })
+    .await
+    .map_err(|e| e.context("failed to set up schema pgstrata"))
+}
+
+/// The installed version; none where the schema is missing.
+///
+/// # Errors
+/// It is newer than this program.
+pub async fn installed(client: &Client) -> Result<Option<i32>> {
+    if !client.query_one(sql::INSTALLED, &[]).await?.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let version: i32 = client.query_one(sql::INSTALLED_VERSION, &[]).await?.get(0);
+    if version > sql::VERSION {
+        return Err(Error::failed(format!(
+            "schema pgstrata has version {version}, this program knows versions up to {}",
+            sql::VERSION
+        ))
+        .hint("use the newer pgstrata that set it up"));
+    }
+    Ok(Some(version))
+}
+
+/// All jobs, or those of that name; newest first.
+///
+/// # Errors
+/// A row that this version does not understand.
+pub async fn jobs(client: &Client, name: Option<&str>) -> Result<Vec<Job>> {
+    if installed(client).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    client.query(sql::JOBS, &[&name]).await?.iter().map(job).collect()
+}
+
+/// The open job of that name.
+///
+/// # Errors
+/// There is none; the hint names those that there are.
+pub async fn open_job(client: &Client, name: &str) -> Result<Job> {
+    let all = jobs(client, None).await?;
+    if let Some(job) = all.iter().find(|j| j.name == name && !j.state.is_final()) {
+        return Ok(job.clone());
+    }
+    let over = all.iter().find(|j| j.name == name);
+    let open: Vec<&str> = all.iter().filter(|j| !j.state.is_final()).map(|j| j.name.as_str()).collect();
+    let error = match over {
+        Some(job) => Error::new(Kind::Usage, format!("job {name} is {}, there is nothing left to do", job.state)),
+        None => Error::new(Kind::Usage, format!("there is no job {name} in this database")),
+    };
+    Err(error.hint(if open.is_empty() {
+        "no job is open here; `pgstrata run PLAN` starts one".to_owned()
+    } else {
+        format!("open jobs: {}", open.join(", "))
+    }))
+}
+
+fn job(row: &Row) -> Result<Job> {
+    let state: &str = row.get("state");
+    let state = State::parse(state).ok_or_else(|| Error::failed(format!("a job has the unknown state {state}")))?;
+    let physical: Option<String> = row.get("copy_order");
+    Ok(Job {
+        id: row.get("id"),
+        name: row.get("name"),
+        kind: row.get("kind"),
+        source: row.get("source"),
+        plan: row.get("plan"),
+        identity: row.get::<_, Json<_>>("identity").0,
+        blueprint: serde_json::from_value(row.get("blueprint"))
+            .map_err(|e| Error::failed("a job's blueprint is not understood").cause(e.to_string()))?,
+        state,
+        rows_estimated: row.get("rows_estimated"),
+        copy: physical.map(|order| Frozen {
+            physical: order == "physical",
+            end: row.get("copy_end"),
+            filenode: row.get::<_, Option<u32>>("copy_filenode").unwrap_or(0),
+        }),
+        rows_per_second: row.get("rows_per_second"),
+        eta_s: row.get("eta_s"),
+        verified_at: row.get("verified_at"),
+        swap_xid: row.get("swap_xid"),
+        swapped_at: row.get("swapped_at"),
+        keep_old_until: row.get("keep_old_until"),
+        started_at: row.get("started_at"),
+        updated_at: row.get("updated_at"),
+    })
+}
+
+/// Records a new job and its lease's row; returns its number.
+///
+/// # Errors
+/// Another process recorded one of that name just now.
+pub async fn create(client: &Client, plan: &Plan, blueprint: &Blueprint, rows_estimated: i64) -> Result<i64> {
+    let blueprint_json =
+        serde_json::to_value(blueprint).map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;
+    let row = client
+        .query_one(
+            sql::CREATE_JOB,
+            &[
+                &plan.name(),
+                &blueprint.table.name.plain(),
+                &plan.to_toml(),
+                &Json(plan.identity()),
+                &blueprint_json,
+                &rows_estimated,
+            ],
+        )
+        .await
+        .map_err(|e| {
+            let error = Error::from(e);
+            if error.sqlstate() == Some("23505") {
+                Error::new(Kind::Busy, format!("another process has just started job {}", plan.name()))
+            } else {
+                error
+            }
+        })?;
+    Ok(row.get(0))
+}
+
+/// Moves a job on by `step`, in the caller's transaction if there is one.
+///
+/// # Errors
+/// The step is not legal in that state, or the job is in another one by now.
+pub async fn advance(client: &Client, job: i64, from: State, step: Step) -> Result<State> {
+    let to = from.next(step).ok_or_else(|| Error::failed(format!("a job that is {from} cannot {step:?}").to_lowercase()))?;
+    let moved = client.execute(sql::MOVE_JOB, &[&job, &from.as_str(), &to.as_str()]).await?;
+    if moved == 0 {
+        return Err(Error::new(Kind::Busy, format!("job {job} is no longer {from}: another process moved it on")));
+    }
+    event(client, job, to.as_str(), "").await?;
+    Ok(to)
+}
+
+/// Adds an event to a job's history.
+///
+/// # Errors
+/// What the server said.
+pub async fn event(client: &Client, job: i64, what: &str, detail: &str) -> Result<()> {
+    client.execute(sql::ADD_EVENT, &[&job, &what, &detail]).await?;
+    Ok(())
+}
+
+/// Fixes what the copy reads and where it ends; the ledger starts empty.
+///
+/// # Errors
+/// What the server said.
+pub async fn freeze(client: &Client, job: i64, copy: &Frozen) -> Result<()> {
+    let order = if copy.physical { "physical" } else { "keyset" };
+    client.execute(sql::FREEZE_COPY, &[&job, &order, &copy.end, &copy.filenode]).await?;
+    Ok(())
+}
+
+/// The ranges of finished chunks in the order of keys; `casts` turn the ledger's text back (`::bigint`).
+///
+/// # Errors
+/// What the server said.
+pub async fn finished(client: &Client, job: i64, casts: &[String]) -> Result<Vec<KeyRange>> {
+    let casts: Vec<&str> = casts.iter().map(String::as_str).collect();
+    let rows = client.query(&sql::chunks_in_order(&casts), &[&job]).await?;
+    Ok(rows.iter().map(|r| KeyRange { after: r.get(0), through: r.get(1) }).collect())
+}
+
+/// Adds a finished chunk, in the chunk's own transaction.
+///
+/// # Errors
+/// What the server said.
+pub async fn add_chunk(client: &Client, job: i64, epoch: i64, range: &KeyRange, rows: u64, ms: f64) -> Result<()> {
+    let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+    client.execute(sql::ADD_CHUNK, &[&job, &range.after, &range.through, &rows, &ms, &epoch]).await?;
+    Ok(())
+}
+
+/// Rows and milliseconds of every finished chunk.
+///
+/// # Errors
+/// What the server said.
+pub async fn chunk_times(client: &Client, job: i64) -> Result<Vec<(i64, f64)>> {
+    Ok(client.query(sql::CHUNK_TIMES, &[&job]).await?.iter().map(|r| (r.get(0), r.get(1))).collect())
+}
+
+/// Keeps a blueprint that got more partitions.
+///
+/// # Errors
+/// What the server said.
+pub async fn extend(client: &Client, job: i64, blueprint: &Blueprint) -> Result<()> {
+    let json =
+        serde_json::to_value(blueprint).map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;
+    client.execute(sql::EXTEND_JOB, &[&job, &json]).await?;
+    Ok(())
+}

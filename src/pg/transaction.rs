@@ -1,0 +1,62 @@
+//! Short transactions: begun, done, and either committed or rolled back before the session is used for anything else.
+
+use tokio_postgres::{Client, Row, types::ToSql};
+
+use crate::error::Result;
+
+/// Each statement sees its own snapshot.
+pub const READ_COMMITTED: &str = "begin isolation level read committed";
+/// One snapshot, taken by the first statement that needs one; `LOCK TABLE` does not.
+pub const REPEATABLE_READ: &str = "begin isolation level repeatable read";
+
+/// Runs `work` in a transaction that `begin` starts.
+///
+/// # Errors
+/// What `work` or the commit said. After an error of `work` the transaction is rolled back; after a lost connection it is
+/// unknown whether the commit took effect.
+pub async fn transaction<T>(client: &Client, begin: &str, work: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+    client.batch_execute(begin).await?;
+    match work(client).await {
+        Ok(value) => {
+            client.batch_execute("commit").await?;
+            Ok(value)
+        }
+        Err(error) => {
+            // A session that cannot even roll back is broken, and the pool will see that.
+            let _ = client.batch_execute("rollback").await;
+            Err(error)
+        }
+    }
+}
+
+/// Runs statements in order, as one transaction where the caller has begun one.
+///
+/// # Errors
+/// The first that fails; `while_doing` says in the error which statement it was.
+pub async fn all(client: &Client, statements: &[String]) -> Result<()> {
+    for statement in statements {
+        client.batch_execute(statement).await.map_err(|e| {
+            let first = statement.lines().next().unwrap_or_default();
+            crate::error::Error::from(e).context(format!("failed to run `{first}`"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Runs a query whose parameters are all text.
+///
+/// # Errors
+/// What the server said.
+pub async fn query_text(client: &Client, sql: &str, values: &[String]) -> Result<Vec<Row>> {
+    let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
+    Ok(client.query(sql, &parameters).await?)
+}
+
+/// Runs a statement whose parameters are all text; how many rows it changed.
+///
+/// # Errors
+/// What the server said.
+pub async fn execute_text(client: &Client, sql: &str, values: &[String]) -> Result<u64> {
+    let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
+    Ok(client.execute(sql, &parameters).await?)
+}

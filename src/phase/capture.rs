@@ -1,0 +1,59 @@
+//! Capture: from its commit on, every committed change of the source has its place in the log.
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::state::{State, Step};
+use crate::pg::catalog;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::sql::capture as sql;
+
+use super::context::Context;
+use super::meter::Meter;
+
+/// Creates log, function and triggers in one transaction. `CREATE TRIGGER` waits for every open writer, so a try is
+/// given up after the lock budget and made again: writers behind us wait no longer than that.
+///
+/// # Errors
+/// The lock was not to be had.
+pub async fn capture(context: &Context) -> Result<State> {
+    let b = context.blueprint();
+    let meter =
+        Meter::begin(context, "capture", format!("from now on, every change of {} is logged", b.table.name.plain()));
+    let client = &context.control;
+    let mut statements = sql::create_log(&b);
+    statements.extend(sql::create_function(&b));
+    let timeout = format!("set local lock_timeout = {}", context.plan.lock_timeout().as_millis());
+    let state = context
+        .retrying("put the capture triggers in force", async || {
+            transaction(client, READ_COMMITTED, async |client| {
+                client.batch_execute(&timeout).await?;
+                all(client, &statements).await?;
+                all(client, &sql::create_triggers(&b, &b.table.name)).await?;
+                let state = context.advance(client, Step::Capture).await?;
+                failpoint!("capture.before_commit");
+                Ok(state)
+            })
+            .await
+        })
+        .await?;
+    failpoint!("capture.done");
+    meter.end("capture is in force");
+    Ok(state)
+}
+
+/// Fails where the capture is no longer whole: without it, changes are lost.
+///
+/// # Errors
+/// Somebody disabled or dropped a trigger of ours.
+pub async fn in_force(context: &Context) -> Result<()> {
+    let b = context.blueprint();
+    let client = &context.control;
+    let source = catalog::must_find(client, &b.table.name).await?;
+    let triggers: i64 = client.query_one(sql::CAPTURE_IN_FORCE, &[&source]).await?.get(0);
+    if triggers == 2 {
+        return Ok(());
+    }
+    Err(Error::failed(format!("the capture triggers on {} are not in force any more", b.table.name.plain()))
+        .cause("somebody dropped or disabled pgstrata_capture or pgstrata_truncate; changes since then are not known")
+        .hint(format!("abort the job and run it again: `pgstrata abort {}`", context.job.name)))
+}

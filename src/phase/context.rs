@@ -1,0 +1,160 @@
+//! What every phase works with: the job, its lease, its sessions, its way to be stopped.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use bb8::Pool;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::event::Events;
+use crate::model::backoff::Backoff;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::state::{State, Step};
+use crate::pg::connect::{Session, Target};
+use crate::pg::lease::{self, Lease};
+use crate::pg::pool::{Sessions, pool};
+use crate::pg::store::{self, Job};
+use crate::plan::Plan;
+use crate::throttle::Gate;
+
+/// How often a step that rolled back for certain is sent again before it counts as failed.
+const TRIES: u32 = 60;
+
+/// One driver of one job.
+#[derive(Debug)]
+pub struct Context {
+    /// The plan.
+    pub plan: Plan,
+    /// The job as it was when this driver began; its state is in [`Context::state`].
+    pub job: Job,
+    /// Everything statements are rendered from; it may get more partitions.
+    pub blueprint: RefCell<Blueprint>,
+    /// The driver's own session: everything that is not done by many.
+    pub control: Session,
+    /// The workers' sessions.
+    pub pool: Pool<Sessions>,
+    /// The rate limit.
+    pub gate: Gate,
+    /// Where events go.
+    pub events: Events,
+    /// Asks for a stop between chunks.
+    pub stop: CancellationToken,
+    lease: Lease,
+    state: Cell<State>,
+}
+
+impl Context {
+    /// Takes the job's lease and opens its sessions.
+    ///
+    /// # Errors
+    /// Busy where another process has the lease.
+    pub async fn open(target: &Target, plan: Plan, job: i64, events: Events, stop: CancellationToken) -> Result<Self> {
+        let lease = Lease::take(target, job).await?;
+        let control = target.connect(&lease::session_name(job, lease.epoch(), "control")).await?;
+        let job = store::jobs(&control, Some(plan.name()))
+            .await?
+            .into_iter()
+            .find(|j| j.id == job)
+            .ok_or_else(|| Error::failed("the job is gone from pgstrata.jobs"))?;
+        let workers = u32::try_from(plan.workers()).unwrap_or(1);
+        let pool = pool(target, workers, &lease::session_name(job.id, lease.epoch(), "worker")).await?;
+        Ok(Self {
+            gate: Gate::new(plan.rows_per_second()),
+            blueprint: RefCell::new(job.blueprint.clone()),
+            state: Cell::new(job.state),
+            plan,
+            job,
+            control,
+            pool,
+            events,
+            stop,
+            lease,
+        })
+    }
+
+    /// Where the job is.
+    pub fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// The epoch that chunks must hold.
+    pub fn epoch(&self) -> i64 {
+        self.lease.epoch()
+    }
+
+    /// Which way changes flow now.
+    pub fn direction(&self) -> Direction {
+        if self.state() == State::Swapped { Direction::Reverse } else { Direction::Forward }
+    }
+
+    /// A copy of the blueprint, for rendering.
+    pub fn blueprint(&self) -> Blueprint {
+        self.blueprint.borrow().clone()
+    }
+
+    /// Records that `step` is done; in the caller's transaction, if `client` has one open.
+    ///
+    /// # Errors
+    /// The step is not legal here, or another driver moved the job.
+    pub async fn advance(&self, client: &Client, step: Step) -> Result<State> {
+        store::advance(client, self.job.id, self.state(), step).await
+    }
+
+    /// Takes over a state that was committed.
+    pub fn reached(&self, state: State) {
+        self.state.set(state);
+    }
+
+    /// Fails where a stop was asked for, or the lease is lost.
+    ///
+    /// # Errors
+    /// Stopped, or unknown where the lease's connection is gone.
+    pub fn go_on(&self) -> Result<()> {
+        if self.lease.lost().is_cancelled() {
+            return Err(Error::failed("the connection that holds the job's lease was lost").retry(Retry::Unknown));
+        }
+        if self.stop.is_cancelled() {
+            return Err(Error::new(Kind::Stopped, format!("stopped as asked; job {} is {}", self.job.name, self.state()))
+                .hint("run the same command again to go on"));
+        }
+        Ok(())
+    }
+
+    /// Waits until a stop is asked for or the lease is lost.
+    pub async fn interrupted(&self) {
+        tokio::select! {
+            () = self.lease.lost().cancelled() => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Sends a step again as long as the server rolled it back for certain (deadlock, lock timeout, serialization).
+    ///
+    /// # Errors
+    /// The last one, when it will not help to try again.
+    pub async fn retrying<T>(&self, what: &str, step: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
+        let mut tries = 0;
+        loop {
+            self.go_on()?;
+            match step().await {
+                Err(e) if e.retry_class() == Retry::Again && tries < TRIES => {
+                    tracing::debug!(what, tries, error = %e, "again");
+                    tokio::time::sleep(backoff.delay(tries, rand::random())).await;
+                    tries += 1;
+                }
+                Err(e) => return Err(e.context(format!("failed to {what}"))),
+                Ok(value) => return Ok(value),
+            }
+        }
+    }
+
+    /// Lets the job go.
+    pub async fn close(self) {
+        drop(self.pool);
+        drop(self.control);
+        self.lease.release().await;
+    }
+}

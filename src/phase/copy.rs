@@ -1,0 +1,261 @@
+//! Copy: disjoint chunks that together cover the source below an end that was frozen first. What comes later, or changes
+//! meanwhile, is in the log.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::key::KeyRange;
+use crate::model::sizer::ChunkSizer;
+use crate::model::watermark::gaps;
+use crate::pg::connect::Session;
+use crate::pg::store::{self, Frozen};
+use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
+use crate::pg::{catalog, latency};
+use crate::plan::Order;
+use crate::sql::{copy as sql, drain, store as store_sql};
+
+use super::context::Context;
+use super::meter::Meter;
+use super::{capture, partitions, walk, workers};
+
+/// At or above this correlation, in magnitude, the key's index leads through the heap almost in order.
+const FOLLOWS_HEAP: f32 = 0.9;
+/// A chunk holds no more than this many bytes of rows, by the source's mean.
+const MAX_BATCH_BYTES: i64 = 32 << 20;
+/// Rows of the first chunk.
+const FIRST_ROWS: u64 = 5_000;
+/// Not a SQLSTATE of the server's: the heap that the frozen end speaks of is another file now.
+const REWRITTEN: &str = "PS001";
+
+/// Copies every chunk that the ledger lacks.
+///
+/// # Errors
+/// Stopped, or what the server said.
+pub async fn copy(context: &Context) -> Result<()> {
+    capture::in_force(context).await?;
+    let frozen = match store::jobs(&context.control, Some(&context.job.name)).await?.into_iter().find(|j| j.id == context.job.id) {
+        Some(job) if job.copy.is_some() => job.copy,
+        _ => None,
+    };
+    let mut frozen = match frozen {
+        Some(frozen) => frozen,
+        None => freeze(context).await?,
+    };
+    loop {
+        match chunks(context, &frozen).await {
+            Err(e) if e.sqlstate() == Some(REWRITTEN) => {
+                context.events.warn(
+                    "the source's heap was rewritten (VACUUM FULL, CLUSTER, TRUNCATE): the copy by blocks begins anew",
+                );
+                let b = context.blueprint();
+                context
+                    .retrying("empty the target", async || {
+                        Ok(context.control.batch_execute(&drain::empty_target(&b, Direction::Forward)).await?)
+                    })
+                    .await?;
+                frozen = freeze(context).await?;
+            }
+            Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
+            other => return other,
+        }
+    }
+}
+
+/// Decides the order, and fixes the upper end.
+async fn freeze(context: &Context) -> Result<Frozen> {
+    let b = context.blueprint();
+    let client = &context.control;
+    let oid = catalog::must_find(client, &b.table.name).await?;
+    let physical = match context.plan.order() {
+        Order::Keyset => false,
+        Order::Physical => true,
+        Order::Auto => correlation(context, &b).await?.is_none_or(|c| c.abs() < FOLLOWS_HEAP),
+    };
+    let row = client.query_one(sql::HEAP, &[&oid]).await?;
+    let (filenode, blocks): (Option<u32>, i64) = (row.get(0), row.get(1));
+    let end = if physical {
+        Some(vec![blocks.to_string()])
+    } else {
+        let key = b.key_columns();
+        let rows = query_text(client, &sql::largest(&b.sides(Direction::Forward), &key), &[]).await?;
+        rows.first().map(|row| (0..key.len()).map(|i| row.get(i)).collect())
+    };
+    let frozen = Frozen { physical, end, filenode: filenode.unwrap_or(0) };
+    store::freeze(client, context.job.id, &frozen).await?;
+    failpoint!("copy.frozen");
+    Ok(frozen)
+}
+
+async fn correlation(context: &Context, b: &Blueprint) -> Result<Option<f32>> {
+    let Some(first) = b.key.first() else { return Ok(None) };
+    let name = &b.table.name;
+    let row = context
+        .control
+        .query_opt(sql::CORRELATION, &[&name.schema.as_str(), &name.name.as_str(), &first.as_str()])
+        .await?;
+    Ok(row.and_then(|r| r.get(0)))
+}
+
+/// How rows and chunks relate: shared by the producer and the workers.
+struct Pace {
+    sizer: RefCell<ChunkSizer>,
+    rows_per_block: RefCell<f64>,
+}
+
+async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
+    let b = context.blueprint();
+    let done = store::finished(&context.control, context.job.id, &casts(&b, frozen)).await?;
+    let left = if frozen.end.is_some() { gaps(&done, frozen.end.as_ref()) } else { Vec::new() };
+    let copied: i64 = store::chunk_times(&context.control, context.job.id).await?.iter().map(|(rows, _)| rows).sum();
+    let oid = catalog::must_find(&context.control, &b.table.name).await?;
+    let (rows, _, heap_bytes) = catalog::size(&context.control, oid).await?;
+    let order = if frozen.physical { "by blocks of the heap" } else { "along the key" };
+    let threads = context.plan.workers();
+    let mut meter =
+        Meter::begin(context, "copy", format!("copying {order}, {threads} workers; the table stays in use"));
+    meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(copied).unwrap_or(0));
+    let pace = pace(context, rows, heap_bytes);
+    let (meter, pace) = (&meter, &pace);
+    workers::run(
+        context,
+        threads,
+        "copy a chunk",
+        async |sender| {
+            let send = async |range| sender.send(range).await.map_err(workers::nobody_takes);
+            for gap in left {
+                if frozen.physical {
+                    blocks(context, &gap, pace, send).await?;
+                } else {
+                    let sides = b.sides(Direction::Forward);
+                    let size = || pace.sizer.borrow().rows();
+                    walk::walk(context, &sides, &b.key_columns(), gap, size, send).await?;
+                }
+            }
+            Ok(())
+        },
+        async |session, range| {
+            context.gate.pass(pace.sizer.borrow().rows()).await;
+            let began = Instant::now();
+            let rows = chunk(context, session, &b, frozen, oid, range).await?;
+            pace.observe(frozen, range, rows, began.elapsed());
+            meter.add(rows);
+            failpoint!("copy.chunk");
+            meter.keep().await
+        },
+    )
+    .await?;
+    failpoint!("copy.chunks_done");
+    let latency = latency::of_chunks(&context.control, context.job.id).await?;
+    meter.end(format!("{} rows copied; {latency}", meter.done_units()));
+    Ok(())
+}
+
+/// How the ledger's text is turned back so that the server can order it.
+fn casts(b: &Blueprint, frozen: &Frozen) -> Vec<String> {
+    if frozen.physical {
+        return vec!["::bigint".into()];
+    }
+    let collate = |c: &Option<String>| c.as_ref().map_or(String::new(), |name| format!(" collate {name}"));
+    b.key_columns().iter().map(|c| format!("::{}{}", c.base_type, collate(&c.collation))).collect()
+}
+
+fn pace(context: &Context, rows: i64, heap_bytes: i64) -> Pace {
+    let width = (heap_bytes / rows.max(1)).max(16);
+    let mut most = u64::try_from(MAX_BATCH_BYTES / width).unwrap_or(FIRST_ROWS);
+    if let Some(rate) = context.plan.rows_per_second() {
+        // A chunk is at most a second's worth, or the limit would come in bursts.
+        most = most.min(u64::from(rate));
+    }
+    let target_ms = context.plan.target_batch().as_secs_f64() * 1000.0;
+    Pace {
+        sizer: RefCell::new(ChunkSizer::new(FIRST_ROWS, 100, most, target_ms)),
+        rows_per_block: RefCell::new(8192.0 / width as f64),
+    }
+}
+
+impl Pace {
+    fn observe(&self, frozen: &Frozen, range: &KeyRange, rows: u64, took: Duration) {
+        self.sizer.borrow_mut().observe(rows, took.as_secs_f64() * 1000.0);
+        if frozen.physical {
+            let (from, to) = block_ends(range);
+            let seen = rows as f64 / to.saturating_sub(from).max(1) as f64;
+            let mut per_block = self.rows_per_block.borrow_mut();
+            *per_block = (0.7 * *per_block + 0.3 * seen).max(0.1);
+        }
+    }
+
+    fn blocks(&self) -> u64 {
+        (self.sizer.borrow().rows() as f64 / *self.rows_per_block.borrow()).ceil() as u64
+    }
+}
+
+/// Block numbers of a physical range: `[from, to)`.
+fn block_ends(range: &KeyRange) -> (u64, u64) {
+    let number = |end: &Option<Vec<String>>| {
+        end.as_ref().and_then(|key| key.first()).and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    (number(&range.after), number(&range.through))
+}
+
+/// Cuts a gap of the heap into chunks.
+async fn blocks(
+    context: &Context,
+    gap: &KeyRange,
+    pace: &Pace,
+    mut send: impl AsyncFnMut(KeyRange) -> Result<()>,
+) -> Result<()> {
+    let (mut from, end) = block_ends(gap);
+    let mut after = gap.after.clone();
+    while from < end {
+        context.go_on()?;
+        let to = end.min(from + pace.blocks().max(1));
+        let through = Some(vec![to.to_string()]);
+        send(KeyRange { after, through: through.clone() }).await?;
+        (from, after) = (to, through);
+    }
+    Ok(())
+}
+
+/// One chunk and its row of the ledger, in one transaction.
+async fn chunk(
+    context: &Context,
+    session: &Session,
+    b: &Blueprint,
+    frozen: &Frozen,
+    oid: u32,
+    range: &KeyRange,
+) -> Result<u64> {
+    let began = Instant::now();
+    transaction(session, READ_COMMITTED, async |client| {
+        hold_epoch(context, client).await?;
+        client.batch_execute(&sql::hold_still(&b.sides(Direction::Forward))).await?;
+        let rows = if frozen.physical {
+            let now: Option<u32> = client.query_one(sql::HEAP, &[&oid]).await?.get(0);
+            if now != Some(frozen.filenode) {
+                return Err(Error::failed("the source's heap was rewritten").code(REWRITTEN));
+            }
+            let (from, to) = block_ends(range);
+            execute_text(client, &sql::physical_chunk(b), &[format!("({from},0)"), format!("({to},0)")]).await?
+        } else {
+            let (sql, values) = sql::keyset_chunk(b, range);
+            execute_text(client, &sql, &values).await?
+        };
+        let ms = began.elapsed().as_secs_f64() * 1000.0;
+        store::add_chunk(client, context.job.id, context.epoch(), range, rows, ms).await?;
+        failpoint!("copy.before_commit");
+        Ok(rows)
+    })
+    .await
+}
+
+/// Keeps a new driver waiting until this transaction is over, and fails where there is one already.
+pub(super) async fn hold_epoch(context: &Context, client: &tokio_postgres::Client) -> Result<()> {
+    let held = client.query_opt(store_sql::HOLD_EPOCH, &[&context.job.id, &context.epoch()]).await?;
+    if held.is_some() {
+        return Ok(());
+    }
+    Err(Error::new(crate::error::Kind::Busy, "another process has taken this job over"))
+}

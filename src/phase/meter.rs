@@ -1,0 +1,135 @@
+//! How far a phase is and how fast: counts units, says so at most twice a second, and keeps the rate for `status`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::event::Event;
+use crate::sql::store as sql;
+
+use super::context::Context;
+
+/// How often progress is said.
+const SAY: Duration = Duration::from_millis(500);
+/// How often it is written down for `status` elsewhere.
+const KEEP: Duration = Duration::from_secs(2);
+/// The rate is the mean over this time.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Counts one phase's units.
+#[derive(Debug)]
+pub struct Meter<'a> {
+    context: &'a Context,
+    phase: &'static str,
+    unit: &'static str,
+    done: Cell<u64>,
+    total: Cell<u64>,
+    begun: Instant,
+    said: Cell<Option<Instant>>,
+    kept: Cell<Instant>,
+    samples: RefCell<VecDeque<(Instant, u64)>>,
+}
+
+impl<'a> Meter<'a> {
+    /// Begins a phase: says what it is about.
+    pub fn begin(context: &'a Context, phase: &'static str, about: impl Into<String>) -> Self {
+        context.events.phase(&context.job.name, phase, about);
+        let now = Instant::now();
+        Self {
+            context,
+            phase,
+            unit: "rows",
+            done: Cell::new(0),
+            total: Cell::new(0),
+            begun: now,
+            said: Cell::new(None),
+            kept: Cell::new(now),
+            samples: RefCell::new(VecDeque::from([(now, 0)])),
+        }
+    }
+
+    /// What is counted, how many there are, and how many were done before.
+    pub fn count(&mut self, unit: &'static str, total: u64, done: u64) {
+        self.unit = unit;
+        self.total.set(total);
+        self.done.set(done);
+        *self.samples.borrow_mut() = VecDeque::from([(Instant::now(), done)]);
+    }
+
+    /// Units done so far.
+    pub fn done_units(&self) -> u64 {
+        self.done.get()
+    }
+
+    /// Time since the phase began.
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Adds `units` that are done.
+    pub fn add(&self, units: u64) {
+        self.done.set(self.done.get() + units);
+        let now = Instant::now();
+        let mut samples = self.samples.borrow_mut();
+        samples.push_back((now, self.done.get()));
+        while samples.len() > 2 && samples.front().is_some_and(|(at, _)| now - *at > WINDOW) {
+            samples.pop_front();
+        }
+        drop(samples);
+        if self.said.get().is_none_or(|at| now - at >= SAY) {
+            self.said.set(Some(now));
+            self.say();
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        let samples = self.samples.borrow();
+        match (samples.front(), samples.back()) {
+            (Some((first, from)), Some((last, to))) if last > first => {
+                to.saturating_sub(*from) as f64 / (*last - *first).as_secs_f64()
+            }
+            _ => 0.0,
+        }
+    }
+
+    fn eta_s(&self) -> Option<u64> {
+        let rate = self.rate();
+        let left = self.total.get().saturating_sub(self.done.get());
+        (rate > 0.0).then(|| (left as f64 / rate).ceil() as u64)
+    }
+
+    fn say(&self) {
+        self.context.events.send(Event::Progress {
+            job: self.context.job.name.clone(),
+            phase: self.phase,
+            done: self.done.get(),
+            total: self.total.get().max(self.done.get()),
+            unit: self.unit,
+            per_second: self.rate(),
+            eta_s: self.eta_s(),
+        });
+    }
+
+    /// Writes rate and remaining time down for `status`, now and then.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn keep(&self) -> Result<()> {
+        if self.kept.get().elapsed() < KEEP {
+            return Ok(());
+        }
+        self.kept.set(Instant::now());
+        let eta = self.eta_s().and_then(|s| i64::try_from(s).ok());
+        self.context.control.execute(sql::REPORT_RATE, &[&self.context.job.id, &self.rate(), &eta]).await?;
+        Ok(())
+    }
+
+    /// Ends the phase: says what came of it.
+    pub fn end(&self, about: impl Into<String>) {
+        if self.total.get() > 0 {
+            self.say();
+        }
+        self.context.events.done(&self.context.job.name, self.phase, about, self.begun.elapsed());
+    }
+}

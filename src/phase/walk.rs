@@ -1,0 +1,37 @@
+//! Walks a range of keys from one end to the other and says where chunks end: the single producer of copy and verify.
+
+use crate::error::Result;
+use crate::model::blueprint::Sides;
+use crate::model::key::{Key, KeyRange};
+use crate::model::table::Column;
+use crate::pg::transaction::query_text;
+use crate::sql::copy as sql;
+
+use super::context::Context;
+
+/// Cuts `range` over `columns` of the source into contiguous ranges of about `rows()` rows, in order, and hands each to
+/// `send`. The last one ends where `range` ends, open or not.
+///
+/// # Errors
+/// What the server or `send` said.
+pub async fn walk(
+    context: &Context,
+    sides: &Sides,
+    columns: &[&Column],
+    mut range: KeyRange,
+    rows: impl Fn() -> u64,
+    mut send: impl AsyncFnMut(KeyRange) -> Result<()>,
+) -> Result<()> {
+    loop {
+        context.go_on()?;
+        let (sql, values) = sql::boundary(sides, columns, &range, rows());
+        let found = query_text(&context.control, &sql, &values).await?;
+        let Some(row) = found.first() else { return send(range).await };
+        let key: Key = (0..columns.len()).map(|i| row.get(i)).collect();
+        if range.through.as_ref() == Some(&key) {
+            return send(range).await;
+        }
+        send(KeyRange { after: range.after.take(), through: Some(key.clone()) }).await?;
+        range.after = Some(key);
+    }
+}

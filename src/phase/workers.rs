@@ -1,0 +1,99 @@
+//! The worker pool: items from one producer, done by so many sessions at a time, each with its own tries.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result, Retry};
+use crate::model::backoff::Backoff;
+use crate::pg::connect::Session;
+
+use super::context::Context;
+
+/// How many items may lie ready for each worker.
+const READY: usize = 1;
+
+/// Runs `produce`, which sends items, and `work` on each item, `workers` at a time.
+///
+/// The first failure stops the rest between two items: nobody is torn out of a transaction. `produce` learns of it because
+/// sending fails.
+///
+/// # Errors
+/// The first failure of a worker, else the producer's.
+pub async fn run<T>(
+    context: &Context,
+    workers: usize,
+    what: &str,
+    produce: impl AsyncFnOnce(mpsc::Sender<T>) -> Result<()>,
+    work: impl AsyncFn(&Session, &T) -> Result<()>,
+) -> Result<()> {
+    let (sender, receiver) = mpsc::channel(READY * workers.max(1));
+    let receiver = Mutex::new(receiver);
+    let halt = CancellationToken::new();
+    let one = async || {
+        while let Some(item) = next(context, &receiver, &halt).await {
+            if let Err(error) = attempt(context, what, &item, &work).await {
+                halt.cancel();
+                return Err(error);
+            }
+        }
+        Ok(())
+    };
+    let all = async {
+        let results = join_all((0..workers.max(1)).map(|_| one())).await;
+        // With nobody left to take items, a producer that waits to send one must fail.
+        receiver.lock().await.close();
+        results.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+    };
+    let (produced, worked) = tokio::join!(produce(sender), all);
+    worked?;
+    context.go_on()?;
+    produced
+}
+
+/// The next item; none when there are no more, or when it is time to stop.
+async fn next<T>(context: &Context, receiver: &Mutex<mpsc::Receiver<T>>, halt: &CancellationToken) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = halt.cancelled() => None,
+        () = context.interrupted() => None,
+        item = async { receiver.lock().await.recv().await } => item,
+    }
+}
+
+/// One item, sent again while the server rolled it back for certain.
+async fn attempt<T>(
+    context: &Context,
+    what: &str,
+    item: &T,
+    work: &impl AsyncFn(&Session, &T) -> Result<()>,
+) -> Result<()> {
+    context
+        .retrying(what, async || {
+            let session = context.pool.get().await.map_err(pool_error)?;
+            work(&session, item).await
+        })
+        .await
+}
+
+/// What a producer's failed send means: a worker stopped, and has said why.
+pub fn nobody_takes<T>(_: mpsc::error::SendError<T>) -> Error {
+    Error::failed("the workers have stopped")
+}
+
+/// The pool's error as ours.
+pub fn pool_error(error: bb8::RunError<Error>) -> Error {
+    match error {
+        bb8::RunError::User(error) => error,
+        bb8::RunError::TimedOut => {
+            Error::failed("no session could be opened within the pool's time limit").retry(Retry::Unknown)
+        }
+    }
+}
+
+/// The waits between tries of something that other people's locks decide.
+pub fn patience() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(15))
+}

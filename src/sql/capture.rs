@@ -1,0 +1,135 @@
+//! The change log, and the triggers that write it.
+//!
+//! One narrow row per changed row: the place (key and partition column) that it left and the place that it took. Both
+//! are logged, so that whoever reads the log knows every place whose content changed without asking the source: a drain
+//! needs no order among log rows, and each statement of it can be pruned to the partitions that are touched.
+
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::table::Column;
+
+use super::dollar_quoted;
+
+/// The row trigger's name.
+pub const ROW_TRIGGER: &str = "pgstrata_capture";
+/// The truncate trigger's name.
+pub const TRUNCATE_TRIGGER: &str = "pgstrata_truncate";
+
+/// The log's column for the place that a row left.
+pub fn old_column(column: &Column) -> Ident {
+    Ident::derived(&format!("old_{}", column.name.as_str()))
+}
+
+/// The log's column for the place that a row took.
+pub fn new_column(column: &Column) -> Ident {
+    Ident::derived(&format!("new_{}", column.name.as_str()))
+}
+
+/// Creates the log and the list of truncations. The log has no index: it is only ever read by block.
+pub fn create_log(b: &Blueprint) -> Vec<String> {
+    let place = b.place_columns();
+    let column = |name: Ident, c: &Column| {
+        let collate = c.collation.as_ref().map_or(String::new(), |collation| format!(" collate {collation}"));
+        format!("    {name} {}{collate}", c.base_type)
+    };
+    let columns: Vec<String> = place
+        .iter()
+        .map(|c| column(old_column(c), c))
+        .chain(place.iter().map(|c| column(new_column(c), c)))
+        .collect();
+    vec![
+        format!("create table {} (\n{}\n)", b.log(), columns.join(",\n")),
+        format!(
+            "create table {} (\n    relation oid not null,\n    at timestamptz not null default pg_catalog.clock_timestamp()\n)",
+            b.truncations()
+        ),
+    ]
+}
+
+/// Creates the trigger function. It runs with its owner's rights, so that applications need none on the log; its search
+/// path is closed, so that nobody's operators get into it.
+pub fn create_function(b: &Blueprint) -> Vec<String> {
+    let place = b.place_columns();
+    let names = |of: fn(&Column) -> Ident| place.iter().map(|c| of(c).to_string()).collect::<Vec<_>>().join(", ");
+    let values = |row: &str| place.iter().map(|c| format!("{row}.{}", c.name)).collect::<Vec<_>>().join(", ");
+    let (log, old, new) = (b.log(), names(old_column), names(new_column));
+    let (old_values, new_values) = (values("old"), values("new"));
+    let body = format!(
+        "begin
+  if tg_op = 'UPDATE' then
+    insert into {log} ({old}, {new}) values ({old_values}, {new_values});
+  elsif tg_op = 'INSERT' then
+    insert into {log} ({new}) values ({new_values});
+  elsif tg_op = 'DELETE' then
+    insert into {log} ({old}) values ({old_values});
+  else
+    insert into {} (relation) values (tg_relid);
+  end if;
+  return null;
+end",
+        b.truncations()
+    );
+    let function = b.capture_function();
+    vec![
+        format!(
+            "create or replace function {function}() returns trigger\nlanguage plpgsql security definer \
+             set search_path = pg_catalog, pg_temp\nas {}",
+            dollar_quoted(&body)
+        ),
+        // Else whoever owns a table could hang our function on it and fill the log.
+        format!("revoke all on function {function}() from public"),
+    ]
+}
+
+/// Creates the capture on `table`. `ENABLE ALWAYS`: the apply worker of logical replication fires no other.
+pub fn create_triggers(b: &Blueprint, table: &QualifiedName) -> Vec<String> {
+    let row = Ident::new(ROW_TRIGGER);
+    let mut all = vec![
+        format!(
+            "create trigger {row} after insert or update or delete on {table} for each row execute function {}()",
+            b.capture_function()
+        ),
+        format!("alter table {table} enable always trigger {row}"),
+    ];
+    all.extend(create_truncate_trigger(b, table));
+    all
+}
+
+/// Creates the truncate trigger alone, as each leaf needs it: a parent's does not see a leaf's TRUNCATE.
+pub fn create_truncate_trigger(b: &Blueprint, table: &QualifiedName) -> Vec<String> {
+    let truncate = Ident::new(TRUNCATE_TRIGGER);
+    vec![
+        format!(
+            "create trigger {truncate} after truncate on {table} for each statement execute function {}()",
+            b.capture_function()
+        ),
+        format!("alter table {table} enable always trigger {truncate}"),
+    ]
+}
+
+/// Drops the capture from `table`.
+pub fn drop_triggers(table: &QualifiedName) -> Vec<String> {
+    [ROW_TRIGGER, TRUNCATE_TRIGGER]
+        .into_iter()
+        .map(|name| format!("drop trigger if exists {} on {table}", Ident::new(name)))
+        .collect()
+}
+
+/// Drops log and function.
+pub fn drop_log(b: &Blueprint) -> Vec<String> {
+    vec![
+        format!("drop function if exists {}()", b.capture_function()),
+        format!("drop function if exists {}()", b.guard_function()),
+        format!("drop table if exists {}", b.log()),
+        format!("drop table if exists {}", b.truncations()),
+    ]
+}
+
+/// How many of the two capture triggers on the relation with oid `$1` fire always; 2 where capture is whole.
+pub const CAPTURE_IN_FORCE: &str = "select pg_catalog.count(*) from pg_catalog.pg_trigger \
+    where tgrelid = $1 and tgname in ('pgstrata_capture', 'pgstrata_truncate') and tgenabled = 'A'";
+
+/// The source's capture in a direction: what the start of a job and the swap put in force.
+pub fn source_triggers(b: &Blueprint, direction: Direction) -> Vec<String> {
+    create_triggers(b, &b.sides(direction).source)
+}

@@ -1,0 +1,246 @@
+//! What the catalog says of a table, as one JSON document ([`crate::model::table::Table`]), so that it is one snapshot's.
+
+/// Everything attached to the relation with oid `$1`. Names of ours are left out, so that a running job does not look like
+/// a change of the table.
+///
+/// Sent under an empty search path: every expression and view comes back fully qualified.
+pub const TABLE: &str = r#"
+select pg_catalog.json_build_object(
+  'oid', c.oid::bigint,
+  'name', json_build_object('schema', n.nspname, 'name', c.relname),
+  'relkind', c.relkind,
+  'persistence', c.relpersistence,
+  'is_partition', c.relispartition,
+  'children', (select count(*) from pg_inherits where inhparent = c.oid),
+  'parents', (select count(*) from pg_inherits where inhrelid = c.oid),
+  'typed', c.reloftype <> 0,
+  'extension', (select e.extname from pg_depend d join pg_extension e on e.oid = d.refobjid
+                where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'),
+  'owner', pg_get_userbyid(c.relowner),
+  'comment', obj_description(c.oid, 'pg_class'),
+  'options', coalesce(to_json(c.reloptions), '[]'),
+  'toast_options', coalesce((select to_json(t.reloptions) from pg_class t where t.oid = c.reltoastrelid), '[]'),
+  'tablespace', (select spcname from pg_tablespace where oid = c.reltablespace),
+  'row_security', c.relrowsecurity,
+  'force_row_security', c.relforcerowsecurity,
+  'columns', coalesce((
+    select json_agg(json_build_object(
+      'name', a.attname,
+      'sql_type', format_type(a.atttypid, a.atttypmod),
+      'base_type', format_type(b.oid, -1),
+      'collation', case when a.attcollation <> b.typcollation
+        then (select quote_ident(cn.nspname) || '.' || quote_ident(co.collname)
+              from pg_collation co join pg_namespace cn on cn.oid = co.collnamespace where co.oid = a.attcollation) end,
+      'deterministic', coalesce((select co.collisdeterministic from pg_collation co where co.oid = a.attcollation), true),
+      'hashable', coalesce(b.typtype = 'e' or b.oid = any (array['bool', 'char', 'name', 'int2', 'int4', 'int8', 'oid',
+          'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'bytea', 'date', 'time', 'timetz', 'timestamp',
+          'timestamptz', 'interval', 'uuid', 'inet', 'cidr', 'macaddr', 'jsonb']::regtype[]::oid[]), false)
+        or exists (select from pg_type e where e.oid = b.typelem and b.typcategory = 'A'
+          and (e.typtype = 'e' or e.oid = any (array['bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric',
+          'text', 'varchar', 'date', 'timestamp', 'timestamptz', 'uuid']::regtype[]::oid[]))),
+      'not_null', a.attnotnull,
+      'generated', a.attgenerated,
+      'identity', a.attidentity,
+      'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d where d.adrelid = a.attrelid and d.adnum = a.attnum),
+      'statistics', a.attstattarget
+    ) order by a.attnum)
+    from pg_attribute a
+      cross join lateral (
+        with recursive under as (
+          select t.oid, t.typbasetype, t.typtype from pg_type t where t.oid = a.atttypid
+          union all
+          select t.oid, t.typbasetype, t.typtype from pg_type t join under u on t.oid = u.typbasetype where u.typtype = 'd'
+        ) select t.* from under u join pg_type t on t.oid = u.oid where u.typtype <> 'd'
+      ) b
+    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]'),
+  'indexes', coalesce((
+    select json_agg(json_build_object(
+      'name', i.relname,
+      'tail', substr(pg_get_indexdef(i.oid), strpos(pg_get_indexdef(i.oid),
+          ' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' USING ')
+          + length(' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' USING ')),
+      'unique', x.indisunique,
+      'constraint', coalesce(k.contype::text, ''),
+      'deferrable', case when k.condeferred then ' deferrable initially deferred'
+                         when k.condeferrable then ' deferrable' else '' end,
+      'valid', x.indisvalid and x.indisready and x.indislive,
+      'columns', case when x.indexprs is null then
+        (select json_agg(a.attname order by key.place) from unnest(x.indkey::int2[]) with ordinality key (attnum, place)
+          join pg_attribute a on a.attrelid = c.oid and a.attnum = key.attnum where key.place <= x.indnkeyatts) end,
+      'include', coalesce(
+        (select json_agg(a.attname order by key.place) from unnest(x.indkey::int2[]) with ordinality key (attnum, place)
+          join pg_attribute a on a.attrelid = c.oid and a.attnum = key.attnum where key.place > x.indnkeyatts), '[]'),
+      'partial', x.indpred is not null,
+      'plain_order', am.amname = 'btree'
+        and not exists (select from unnest(x.indoption::int2[]) o where o <> 0)
+        and not exists (select from unnest(x.indclass::oid[]) o join pg_opclass oc on oc.oid = o
+          where not oc.opcdefault or oc.opcnamespace <> 'pg_catalog'::regnamespace)
+        and not exists (select from unnest(x.indkey::int2[], x.indcollation::oid[]) key (attnum, coll)
+          join pg_attribute a on a.attrelid = c.oid and a.attnum = key.attnum
+          where key.coll is not null and key.coll <> a.attcollation),
+      'nulls_not_distinct', coalesce((to_jsonb(x) ->> 'indnullsnotdistinct')::boolean, false),
+      'options', coalesce(to_json(i.reloptions), '[]'),
+      'comment', obj_description(i.oid, 'pg_class')
+    ) order by i.relname)
+    from pg_index x join pg_class i on i.oid = x.indexrelid join pg_am am on am.oid = i.relam
+      left join pg_constraint k on k.conindid = i.oid and k.contype in ('p', 'u', 'x')
+    where x.indrelid = c.oid), '[]'),
+  'checks', coalesce((
+    select json_agg(json_build_object(
+      'name', k.conname,
+      'definition', 'CHECK (' || pg_get_expr(k.conbin, k.conrelid) || ')',
+      'validated', k.convalidated
+    ) order by k.conname)
+    from pg_constraint k where k.conrelid = c.oid and k.contype = 'c'), '[]'),
+  'foreign_keys', coalesce((
+    select json_agg(json_build_object(
+      'name', k.conname,
+      'table', json_build_object('schema', n.nspname, 'name', c.relname),
+      'references', json_build_object('schema', rn.nspname, 'name', r.relname),
+      'definition', regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
+      'validated', k.convalidated
+    ) order by k.conname)
+    from pg_constraint k join pg_class r on r.oid = k.confrelid join pg_namespace rn on rn.oid = r.relnamespace
+    where k.conrelid = c.oid and k.contype = 'f' and k.confrelid <> c.oid), '[]'),
+  'referenced_by', coalesce((
+    select json_agg(json_build_object(
+      'name', k.conname,
+      'table', json_build_object('schema', rn.nspname, 'name', r.relname),
+      'references', json_build_object('schema', n.nspname, 'name', c.relname),
+      'definition', pg_get_constraintdef(k.oid),
+      'validated', k.convalidated
+    ) order by r.relname, k.conname)
+    from pg_constraint k join pg_class r on r.oid = k.conrelid join pg_namespace rn on rn.oid = r.relnamespace
+    where k.confrelid = c.oid and k.contype = 'f' and k.conparentid = 0), '[]'),
+  'grants', coalesce((
+    select json_agg(json_build_object(
+      'role', case g.grantee when 0 then null else pg_get_userbyid(g.grantee) end,
+      'privilege', g.privilege_type, 'column', g.attname, 'grantable', g.is_grantable
+    ) order by g.attname nulls first, g.place)
+    from (
+      select x.grantee, x.privilege_type, x.is_grantable, null::name as attname, x.place
+      from aclexplode(c.relacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
+      union all
+      select x.grantee, x.privilege_type, x.is_grantable, a.attname, x.place
+      from pg_attribute a,
+        lateral aclexplode(a.attacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
+      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    ) g where g.grantee <> c.relowner), '[]'),
+  'policies', coalesce((
+    select json_agg(json_build_object(
+      'name', p.polname, 'permissive', p.polpermissive,
+      'command', case p.polcmd when 'r' then 'SELECT' when 'a' then 'INSERT' when 'w' then 'UPDATE'
+                               when 'd' then 'DELETE' else 'ALL' end,
+      'roles', (select coalesce(json_agg(pg_get_userbyid(role) order by role), '[]')
+                from unnest(p.polroles) role where role <> 0),
+      'using', pg_get_expr(p.polqual, p.polrelid),
+      'check', pg_get_expr(p.polwithcheck, p.polrelid)
+    ) order by p.polname)
+    from pg_policy p where p.polrelid = c.oid), '[]'),
+  'triggers', coalesce((
+    select json_agg(json_build_object(
+      'name', t.tgname,
+      'head', substr(t.def, 1, strpos(t.def, t.mark) + 3),
+      'tail', substr(t.def, strpos(t.def, t.mark) + length(t.mark) - 1),
+      'enabled', t.tgenabled,
+      'row', t.tgtype & 1 = 1,
+      'before_insert', t.tgtype & 6 = 6,
+      'transition', t.tgoldtable is not null or t.tgnewtable is not null
+    ) order by t.tgname)
+    from (
+      select g.*, pg_get_triggerdef(g.oid) as def,
+        ' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' ' as mark
+      from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and not starts_with(g.tgname, 'pgstrata_')
+    ) t), '[]'),
+  'views', coalesce((
+    select json_agg(json_build_object(
+      'name', json_build_object('schema', vn.nspname, 'name', v.relname),
+      'relkind', v.relkind,
+      'owner', pg_get_userbyid(v.relowner),
+      'query', pg_get_viewdef(v.oid),
+      'options', coalesce(to_json(v.reloptions), '[]'),
+      'bound_to_key', exists (
+          select from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+            join pg_constraint k on d.refclassid = 'pg_constraint'::regclass and d.refobjid = k.oid
+          where w.ev_class = v.oid and k.conrelid = c.oid)
+        or exists (select from pg_attribute a where a.attrelid = v.oid and a.attnum > 0 and a.atttypid = c.reltype)
+    ) order by vn.nspname, v.relname)
+    from pg_class v join pg_namespace vn on vn.oid = v.relnamespace
+    where v.relkind in ('v', 'm') and v.oid in (
+      select w.ev_class from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+      where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid and w.ev_class <> c.oid)), '[]'),
+  'sequences', coalesce((
+    select json_agg(json_build_object(
+      'name', json_build_object('schema', sn.nspname, 'name', s.relname),
+      'column', a.attname, 'identity', d.deptype = 'i'
+    ) order by s.relname)
+    from pg_depend d join pg_class s on d.classid = 'pg_class'::regclass and s.oid = d.objid and s.relkind = 'S'
+      join pg_namespace sn on sn.oid = s.relnamespace
+      join pg_attribute a on a.attrelid = c.oid and a.attnum = d.refobjsubid
+    where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid and d.deptype in ('a', 'i')), '[]'),
+  'others', coalesce((
+    select json_agg(o.name order by o.name) from (
+      select distinct pg_describe_object(d.classid, d.objid, 0) as name
+      from pg_depend d
+      where ((d.refclassid = 'pg_class'::regclass and (d.refobjid = c.oid
+                or d.refobjid in (select indexrelid from pg_index where indrelid = c.oid)
+                or d.refobjid in (select s.objid from pg_depend s where s.refclassid = 'pg_class'::regclass
+                     and s.classid = 'pg_class'::regclass and s.refobjid = c.oid and s.deptype in ('a', 'i')
+                     and s.refobjsubid > 0 and (select relkind from pg_class where oid = s.objid) = 'S')))
+          or (d.refclassid = 'pg_type'::regclass and d.refobjid in (c.reltype,
+                (select typarray from pg_type where oid = c.reltype)))
+          or (d.refclassid = 'pg_constraint'::regclass and d.refobjid in (select oid from pg_constraint where conrelid = c.oid)))
+        and d.deptype in ('n', 'a', 'P', 'S', 'x')
+        and not (d.classid = 'pg_class'::regclass and (d.objid = c.oid
+              or d.objid in (select indexrelid from pg_index where indrelid = c.oid)
+              or (select relkind from pg_class where oid = d.objid) in ('S', 't')
+              or d.objid in (select inhrelid from pg_inherits where inhparent = c.oid)))
+        and not (d.classid = 'pg_constraint'::regclass and d.objid in
+              (select oid from pg_constraint where conrelid = c.oid or confrelid = c.oid))
+        and not (d.classid = 'pg_trigger'::regclass and d.objid in
+              (select oid from pg_trigger where tgrelid = c.oid or tgconstrrelid = c.oid))
+        and not (d.classid = 'pg_attrdef'::regclass and d.objid in (select oid from pg_attrdef where adrelid = c.oid))
+        and not (d.classid = 'pg_policy'::regclass and d.objid in (select oid from pg_policy where polrelid = c.oid))
+        and not (d.classid = 'pg_rewrite'::regclass and d.objid in
+              (select w.oid from pg_rewrite w join pg_class v on v.oid = w.ev_class where v.relkind in ('v', 'm')))
+        and not (d.classid = 'pg_type'::regclass and d.objid in (c.reltype, (select typarray from pg_type where oid = c.reltype)))
+      union
+      select 'publication ' || p.pubname from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+      where r.prrelid = c.oid
+      union
+      select 'rule ' || w.rulename || ' on table ' || c.relname from pg_rewrite w
+      where w.ev_class = c.oid and w.rulename <> '_RETURN'
+      union
+      select 'subscription of the table (pg_subscription_rel)' from pg_subscription_rel r where r.srrelid = c.oid
+    ) o), '[]')
+)
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.oid = $1
+"#;
+
+/// The oid of `$1.$2`; no row where there is none.
+pub const FIND: &str = "select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname = $1 and c.relname = $2";
+
+/// Tables whose name is near `$2` or which have that name in another schema, for an error's hint.
+pub const TABLE_NAMES: &str = "select n.nspname, c.relname from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_schema', 'pgstrata')
+order by 1, 2 limit 10000";
+
+/// Leaves of the relation with oid `$1`: schema, name, oid, bounds as SQL has them, whether it is the default.
+pub const LEAVES: &str = "select n.nspname, c.relname, c.oid, pg_catalog.pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT'
+from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhrelid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where h.inhparent = $1
+order by 4, c.relname";
+
+/// Rows and bytes of the relation with oid `$1`, as last estimated.
+pub const SIZE: &str = "select greatest(c.reltuples, 0)::bigint, pg_catalog.pg_total_relation_size(c.oid),
+  pg_catalog.pg_relation_size(c.oid)
+from pg_catalog.pg_class c where c.oid = $1";
+
+/// What the server is: version number, in recovery, database, user, deadlock_timeout in ms, data page checks aside.
+pub const SERVER: &str = "select current_setting('server_version_num')::integer, pg_catalog.pg_is_in_recovery(),
+  current_database()::text, current_user::text,
+  (select setting::integer from pg_catalog.pg_settings where name = 'deadlock_timeout')";

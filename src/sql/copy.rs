@@ -1,0 +1,72 @@
+//! The copy: where chunks end, and one chunk.
+
+use crate::model::blueprint::{Blueprint, Direction, Sides};
+use crate::model::key::KeyRange;
+use crate::model::table::Column;
+
+use super::{from_source, in_range, list};
+
+/// `"a"::text, "b"::text`: a key as the ledger keeps it.
+fn as_text(columns: &[&Column]) -> String {
+    columns.iter().map(|c| format!("{}::text", c.name)).collect::<Vec<_>>().join(", ")
+}
+
+fn names(columns: &[&Column]) -> String {
+    list("", columns.iter().map(|c| &c.name))
+}
+
+/// The largest key; no row where the table is empty.
+pub fn largest(sides: &Sides, columns: &[&Column]) -> String {
+    let order = columns.iter().map(|c| format!("{} desc", c.name)).collect::<Vec<_>>().join(", ");
+    format!("select {} from {} order by {order} limit 1", as_text(columns), from_source(sides))
+}
+
+/// The key of the last row of the next chunk in `range`, `rows` rows on; no row where fewer are left.
+pub fn boundary(sides: &Sides, columns: &[&Column], range: &KeyRange, rows: u64) -> (String, Vec<String>) {
+    let (condition, values) = in_range("", columns, range, 1);
+    let sql = format!(
+        "select {} from {} where {condition} order by {} offset {} limit 1",
+        as_text(columns),
+        from_source(sides),
+        names(columns),
+        rows.saturating_sub(1)
+    );
+    (sql, values)
+}
+
+/// Copies the rows of one key range.
+///
+/// No `ON CONFLICT`: it needs the unique index, triples the time and hides errors. No row locks: they dirty the source.
+pub fn keyset_chunk(b: &Blueprint, range: &KeyRange) -> (String, Vec<String>) {
+    let (condition, values) = in_range("", &b.key_columns(), range, 1);
+    (insert(b, &condition), values)
+}
+
+/// Copies the rows of the heap's blocks `[$1, $2)`; both ends given as `ctid` text.
+pub fn physical_chunk(b: &Blueprint) -> String {
+    insert(b, "ctid >= $1::text::tid and ctid < $2::text::tid")
+}
+
+fn insert(b: &Blueprint, condition: &str) -> String {
+    let sides = b.sides(Direction::Forward);
+    let columns = list("", b.table.written_columns().map(|c| &c.name));
+    format!(
+        "insert into {} ({columns}) overriding system value\nselect {columns} from {} where {condition}",
+        sides.target,
+        from_source(&sides)
+    )
+}
+
+/// Takes the lock that keeps a TRUNCATE or a rewrite away until the transaction ends. Sent before anything that takes a
+/// snapshot: a snapshot older than a TRUNCATE would see an empty table that never was.
+pub fn hold_still(sides: &Sides) -> String {
+    format!("lock table {} in access share mode", from_source(sides))
+}
+
+/// The heap's file, which a rewrite (VACUUM FULL, CLUSTER, TRUNCATE) replaces, and its length in blocks; `$1` is the oid.
+pub const HEAP: &str = "select pg_catalog.pg_relation_filenode($1::oid), \
+    pg_catalog.pg_relation_size($1::oid) / pg_catalog.current_setting('block_size')::bigint";
+
+/// How the key's first column follows the heap (`pg_stats.correlation`); `$1` schema, `$2` table, `$3` column.
+pub const CORRELATION: &str = "select correlation from pg_catalog.pg_stats \
+    where schemaname = $1 and tablename = $2 and attname = $3 and not inherited";

@@ -1,0 +1,148 @@
+//! The drain: makes the places that the log names on the target what they are on the source, and takes the log rows away,
+//! all at one snapshot.
+//!
+//! Why it needs no order: the unit is a place (key and partition column), not a change. Every change to what stands at a
+//! place logs that place, so a place without a pending log row is the same on both sides; and one with, is made the same
+//! by reading the source again.
+
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::table::Column;
+
+use super::capture::{new_column, old_column};
+use super::{equal, from_source, list};
+
+/// Which log rows a batch takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batch {
+    /// Those in the log's blocks `[$1, $2)`, both ends as `ctid` text.
+    Blocks,
+    /// All that the snapshot sees.
+    All,
+}
+
+impl Batch {
+    fn condition(self) -> &'static str {
+        match self {
+            Self::Blocks => "ctid >= $1::text::tid and ctid < $2::text::tid",
+            Self::All => "true",
+        }
+    }
+}
+
+/// The distinct places that log rows under `condition` name, under the source's column names.
+pub(super) fn places(b: &Blueprint, condition: &str) -> String {
+    let place = b.place_columns();
+    let half = |of: fn(&Column) -> Ident| {
+        let columns: Vec<String> = place.iter().map(|c| format!("{} as {}", of(c), c.name)).collect();
+        let present = place.first().map_or(String::new(), |c| format!(" and {} is not null", of(c)));
+        format!("select {} from {} where {condition}{present}", columns.join(", "), b.log())
+    };
+    format!("{}\n  union\n  {}", half(old_column), half(new_column))
+}
+
+/// Settings of a drain's transaction. Few places against large tables: only a nested loop over the target's key prunes to
+/// the partitions that are touched, and a planner that knows no statistics yet would rather read everything.
+pub const SETTINGS: &str =
+    "set local enable_hashjoin = off; set local enable_mergejoin = off; set local enable_seqscan = off";
+
+/// Clears the places on the target.
+pub fn clear(b: &Blueprint, direction: Direction, batch: Batch) -> String {
+    format!(
+        "delete from {} t using (\n  {}\n) d\nwhere {}",
+        b.sides(direction).target,
+        places(b, batch.condition()),
+        equal("t", "d", &b.place_columns())
+    )
+}
+
+/// Writes to the target what the source has at the places now.
+pub fn fill(b: &Blueprint, direction: Direction, batch: Batch) -> String {
+    let sides = b.sides(direction);
+    let columns: Vec<_> = b.table.written_columns().map(|c| &c.name).collect();
+    format!(
+        "insert into {} ({}) overriding system value\nselect {}\nfrom (\n  {}\n) d join {} s on {}",
+        sides.target,
+        list("", columns.iter().copied()),
+        list("s.", columns.iter().copied()),
+        places(b, batch.condition()),
+        from_source(&sides),
+        equal("s", "d", &b.place_columns())
+    )
+}
+
+/// Takes the log rows away.
+pub fn forget(b: &Blueprint, batch: Batch) -> String {
+    format!("delete from {} where {}", b.log(), batch.condition())
+}
+
+/// Relations that were truncated, as capture saw them: the source's own oid, or a leaf's.
+pub fn truncated(b: &Blueprint) -> String {
+    format!("select distinct relation from {}", b.truncations())
+}
+
+/// Forgets the truncations that the snapshot sees.
+pub fn forget_truncations(b: &Blueprint) -> String {
+    format!("delete from {}", b.truncations())
+}
+
+/// Empties the target, after the source was truncated. Nobody but us uses it, so its lock harms nobody.
+pub fn empty_target(b: &Blueprint, direction: Direction) -> String {
+    format!("truncate {}", b.sides(direction).target)
+}
+
+/// Deletes from the target what belonged to a leaf of the source that was truncated; `constraint` is that leaf's.
+pub fn empty_leaf(b: &Blueprint, direction: Direction, constraint: &str) -> String {
+    format!("delete from {} where {constraint}", b.sides(direction).target)
+}
+
+/// The partition constraint of the leaf with oid `$1`; null where it is no longer one.
+pub const LEAF_CONSTRAINT: &str = "select pg_catalog.pg_get_partition_constraintdef($1::oid)";
+
+/// The log's length in blocks, and whether any row is visible.
+pub fn pending(b: &Blueprint) -> String {
+    let log = b.log();
+    format!(
+        "select pg_catalog.pg_relation_size('{0}'::regclass) / pg_catalog.current_setting('block_size')::bigint, \
+         exists (select from {log}) or exists (select from {1})",
+        log.to_string().replace('\'', "''"),
+        b.truncations()
+    )
+}
+
+/// How many log rows are pending.
+pub fn pending_count(b: &Blueprint) -> String {
+    format!("select pg_catalog.count(*) from {}", b.log())
+}
+
+/// Smallest and largest partition value among the pending new places that no partition takes: `$1` and `$2` are the ends
+/// of what the partitions cover.
+pub fn outside(b: &Blueprint) -> Option<String> {
+    let by = b.by_column()?;
+    let (column, base) = (new_column(by), &by.base_type);
+    Some(format!(
+        "select min({column})::text, max({column})::text from {} where {column} < $1::text::{base} or {column} >= $2::text::{base}",
+        b.log()
+    ))
+}
+
+/// The scrub: deletes from `leaf` every row whose place the log names. What was copied twice, or copied and then changed,
+/// was changed since capture began, so it is in the log.
+pub fn scrub(b: &Blueprint, leaf: &QualifiedName) -> String {
+    format!(
+        "delete from {leaf} t using (\n  {}\n) d\nwhere {}",
+        places(b, "true"),
+        equal("t", "d", &b.place_columns())
+    )
+}
+
+/// Which leaves the log's places fall into, by the position in the ascending bounds `$1` (as text): 0 is below the first.
+pub fn scrubbed_leaves(b: &Blueprint) -> Option<String> {
+    let by = b.by_column()?;
+    Some(format!(
+        "select distinct pg_catalog.width_bucket(d.{}, $1::text[]::{}[]) from (\n  {}\n) d",
+        by.name,
+        by.base_type,
+        places(b, "true")
+    ))
+}

@@ -1,0 +1,126 @@
+//! Indexes: each leaf's alone, by many workers; then the parent's, which the leaves' are attached to.
+
+use crate::model::blueprint::Blueprint;
+use crate::model::ident::{Ident, QualifiedName, literal};
+use crate::model::table::Index;
+
+use super::list;
+
+/// What stands behind USING for the target: the source's own words, or the widened key.
+fn tail(b: &Blueprint, index: &Index) -> String {
+    if index.name != b.key_index || !b.widened() {
+        return index.tail.clone();
+    }
+    let mut sql = format!("btree ({})", list("", b.place_columns().iter().map(|c| &c.name)));
+    let include: Vec<&Ident> = index.include.iter().filter(|c| **c != b.by).collect();
+    if !include.is_empty() {
+        sql.push_str(&format!(" include ({})", list("", include)));
+    }
+    if !index.options.is_empty() {
+        let options: Vec<String> = index.options.iter().map(|o| super::prepare::option(o)).collect();
+        sql.push_str(&format!(" with ({})", options.join(", ")));
+    }
+    sql
+}
+
+fn create(b: &Blueprint, index: &Index, name: &Ident, table: &str) -> String {
+    let unique = if index.unique { "unique " } else { "" };
+    format!("create {unique}index {name} on {table} using {}", tail(b, index))
+}
+
+/// Whether the index is the parent's by `ADD CONSTRAINT`.
+fn is_constraint(index: &Index) -> bool {
+    index.constraint == "p" || index.constraint == "u"
+}
+
+fn constraint(table: &str, name: &Ident, index: &Index, what: &str) -> String {
+    let kind = if index.constraint == "p" { "primary key" } else { "unique" };
+    format!("alter table {table} add constraint {name} {kind} {what}{}", index.deferrable)
+}
+
+/// One index of one leaf; a constraint where the source has one. One transaction.
+pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String> {
+    let name = b.leaf_index_name(&leaf.name, &index.name);
+    let mut all = vec![create(b, index, &name, &leaf.to_string())];
+    if is_constraint(index) {
+        all.push(constraint(&leaf.to_string(), &name, index, &format!("using index {name}")));
+    }
+    all
+}
+
+/// The parent's index, invalid until every leaf's is attached. Its name gives way to the source's at the swap.
+pub fn on_parent(b: &Blueprint, index: &Index) -> Vec<String> {
+    let name = index.name.with_suffix("_new");
+    let only = format!("only {}", b.target());
+    let mut all = Vec::new();
+    if is_constraint(index) {
+        let columns = if index.name == b.key_index {
+            list("", b.place_columns().iter().map(|c| &c.name))
+        } else {
+            list("", index.columns.iter().flatten())
+        };
+        let distinct = if index.nulls_not_distinct { "nulls not distinct " } else { "" };
+        let include: Vec<&Ident> =
+            index.include.iter().filter(|c| index.name != b.key_index || **c != b.by).collect();
+        let include =
+            if include.is_empty() { String::new() } else { format!(" include ({})", list("", include)) };
+        all.push(constraint(&only, &name, index, &format!("{distinct}({columns}){include}")));
+    } else {
+        all.push(create(b, index, &name, &only));
+    }
+    if let Some(comment) = &index.comment {
+        all.push(format!(
+            "comment on index {} is {}",
+            b.table.name.sibling(name),
+            literal(comment)
+        ));
+    }
+    all
+}
+
+/// Attaches a leaf's index to the parent's.
+pub fn attach(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> String {
+    let parent = b.table.name.sibling(index.name.with_suffix("_new"));
+    format!("alter index {parent} attach partition {}", leaf.sibling(b.leaf_index_name(&leaf.name, &index.name)))
+}
+
+/// Indexes on the leaves of the relation with oid `$1`, with the parent index that each is attached to.
+pub const LEAF_INDEXES: &str = "select n.nspname, l.relname, i.relname, p.inhparent is not null, x.indisvalid
+from pg_catalog.pg_inherits h
+  join pg_catalog.pg_class l on l.oid = h.inhrelid
+  join pg_catalog.pg_index x on x.indrelid = l.oid
+  join pg_catalog.pg_class i on i.oid = x.indexrelid
+  join pg_catalog.pg_namespace n on n.oid = l.relnamespace
+  left join pg_catalog.pg_inherits p on p.inhrelid = i.oid
+where h.inhparent = $1";
+
+/// Fresh statistics and visibility map of one leaf. Not in a transaction.
+pub fn vacuum(leaf: &QualifiedName) -> String {
+    format!("vacuum (analyze) {leaf}")
+}
+
+/// Fresh statistics of the parent, which autovacuum never analyses.
+pub fn analyze(b: &Blueprint) -> String {
+    format!("analyze {}", b.target())
+}
+
+/// A CHECK that the source has not validated: added without looking at the rows, after the copy.
+pub fn late_checks(b: &Blueprint) -> Vec<String> {
+    let target = b.target();
+    b.table
+        .checks
+        .iter()
+        .filter(|c| !c.validated)
+        .map(|c| format!("alter table {target} add constraint {} {} not valid", c.name, c.definition))
+        .collect()
+}
+
+/// A foreign key on one leaf, without looking at the rows.
+pub fn foreign_key(leaf: &QualifiedName, name: &Ident, definition: &str) -> String {
+    format!("alter table {leaf} add constraint {name} {definition} not valid")
+}
+
+/// Looks at the leaf's rows, with a lock that lets everybody write.
+pub fn validate(leaf: &QualifiedName, name: &Ident) -> String {
+    format!("alter table {leaf} validate constraint {name}")
+}

@@ -1,0 +1,75 @@
+//! PURE: every statement the tool sends is rendered here, from a blueprint, as text with `$n` for the values.
+//!
+//! Identifiers get in as [`crate::model::ident::Ident`] only, always quoted; every object is schema-qualified. Snapshots hold all of it, so that a
+//! reviewer reads what a DBA would.
+
+pub mod capture;
+pub mod catalog;
+pub mod copy;
+pub mod drain;
+pub mod finalize;
+pub mod index;
+pub mod prepare;
+pub mod script;
+pub mod store;
+pub mod swap;
+pub mod verify;
+
+use crate::model::blueprint::Sides;
+use crate::model::ident::Ident;
+use crate::model::key::KeyRange;
+use crate::model::table::Column;
+
+/// `"a", "b"`, each behind `prefix`.
+fn list<'a>(prefix: &str, names: impl IntoIterator<Item = &'a Ident>) -> String {
+    names.into_iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
+}
+
+/// `only "public"."t"` for a plain table, the bare name for a partitioned one.
+fn from_source(sides: &Sides) -> String {
+    if sides.plain_source { format!("only {}", sides.source) } else { sides.source.to_string() }
+}
+
+/// `l.a = r.a and l.b = r.b`.
+fn equal(left: &str, right: &str, columns: &[&Column]) -> String {
+    columns
+        .iter()
+        .map(|c| format!("{left}.{0} = {right}.{0}", c.name))
+        .collect::<Vec<_>>()
+        .join(" and ")
+}
+
+/// The condition that a row lies in `range` over `columns`, and its parameters (text, cast back by the server).
+/// Parameters are numbered from `first`. Row comparison is lexicographic in the columns' own collations, as their
+/// index is.
+pub fn in_range(alias: &str, columns: &[&Column], range: &KeyRange, first: usize) -> (String, Vec<String>) {
+    let (mut conditions, mut values) = (Vec::new(), Vec::new());
+    let left = columns.iter().map(|c| format!("{alias}{}", c.name)).collect::<Vec<_>>().join(", ");
+    for (operator, end) in [(">", &range.after), ("<=", &range.through)] {
+        let Some(end) = end else { continue };
+        let start = first + values.len();
+        let right: Vec<String> =
+            columns.iter().enumerate().map(|(i, c)| format!("${}::text::{}", start + i, c.base_type)).collect();
+        conditions.push(if columns.len() == 1 {
+            format!("{left} {operator} {}", right[0])
+        } else {
+            format!("({left}) {operator} ({})", right.join(", "))
+        });
+        values.extend(end.iter().cloned());
+    }
+    if conditions.is_empty() {
+        conditions.push("true".into());
+    }
+    (conditions.join(" and "), values)
+}
+
+/// A function body between dollar quotes that do not occur in it.
+fn dollar_quoted(body: &str) -> String {
+    let mut tag = "$pgstrata$".to_owned();
+    let mut n = 0;
+    while body.contains(&tag) {
+        n += 1;
+        tag = format!("$pgstrata{n}$");
+    }
+    format!("{tag}\n{body}\n{tag}")
+}

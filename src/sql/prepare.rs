@@ -1,0 +1,141 @@
+//! The target: a partitioned table like the source, and its partitions. No index yet: building them after the copy is
+//! faster, and a duplicate that the copy made can then be scrubbed.
+
+use crate::model::blueprint::{Blueprint, Partition};
+use crate::model::ident::{Ident, QualifiedName, literal};
+use crate::model::table::{Grant, Policy, Trigger};
+
+/// Creates the target and everything on it that costs no time. One transaction.
+pub fn target(b: &Blueprint) -> Vec<String> {
+    let (target, table) = (b.target(), &b.table);
+    let tablespace = table.tablespace.as_ref().map_or(String::new(), |name| format!(" tablespace {name}"));
+    // `INCLUDING ALL` would fail on the key, clone invalid indexes as valid and validate what is not.
+    let mut all = vec![format!(
+        "create table {target} (like {} including defaults including generated including identity including storage \
+         including compression including comments) partition by range ({}){tablespace}",
+        table.name, b.by
+    )];
+    for sequence in table.sequences.iter().filter(|s| s.identity) {
+        all.push(format!(
+            "do {}",
+            super::dollar_quoted(&format!(
+                "begin\n  execute format('alter sequence %s rename to %I', pg_catalog.pg_get_serial_sequence({}, {}), {});\nend",
+                literal(&target.to_string()),
+                literal(sequence.column.as_str()),
+                literal(sequence.name.name.with_suffix("_new").as_str()),
+            ))
+        ));
+    }
+    all.push(format!("alter table {target} owner to {}", table.owner));
+    if let Some(comment) = &table.comment {
+        all.push(format!("comment on table {target} is {}", literal(comment)));
+    }
+    for check in table.checks.iter().filter(|c| c.validated) {
+        all.push(format!("alter table {target} add constraint {} {}", check.name, check.definition));
+    }
+    for column in &table.columns {
+        if let Some(n) = column.statistics.filter(|n| *n >= 0) {
+            all.push(format!("alter table {target} alter column {} set statistics {n}", column.name));
+        }
+    }
+    all.extend(grants(b));
+    if table.row_security {
+        all.push(format!("alter table {target} enable row level security"));
+    }
+    all.extend(table.policies.iter().map(|p| policy(&target, p)));
+    all.extend(table.triggers.iter().flat_map(|t| trigger(&target, t)));
+    all
+}
+
+/// The target's privileges: those of the source, and none that default privileges added.
+fn grants(b: &Blueprint) -> Vec<String> {
+    let target = b.target();
+    let mut all = vec![format!(
+        "do {}",
+        super::dollar_quoted(&format!(
+            "declare\n  holder record;\nbegin\n  for holder in select distinct a.grantee from pg_catalog.pg_class c, \
+             pg_catalog.aclexplode(c.relacl) a\n      where c.oid = {}::regclass and a.grantee <> c.relowner loop\n    \
+             execute format('revoke all on %s from %s', {0}, \
+             case holder.grantee when 0 then 'public' else holder.grantee::regrole::text end);\n  end loop;\nend",
+            literal(&target.to_string())
+        ))
+    )];
+    all.extend(b.table.grants.iter().map(|g| grant(&target, g)));
+    all
+}
+
+fn grant(table: &QualifiedName, grant: &Grant) -> String {
+    let column = grant.column.as_ref().map_or(String::new(), |c| format!(" ({c})"));
+    let role = grant.role.as_ref().map_or("public".to_owned(), ToString::to_string);
+    let option = if grant.grantable { " with grant option" } else { "" };
+    format!("grant {}{column} on {table} to {role}{option}", grant.privilege.to_lowercase())
+}
+
+fn policy(table: &QualifiedName, p: &Policy) -> String {
+    let roles = if p.roles.is_empty() {
+        "public".to_owned()
+    } else {
+        p.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let kind = if p.permissive { "permissive" } else { "restrictive" };
+    let mut sql = format!("create policy {} on {table} as {kind} for {} to {roles}", p.name, p.command.to_lowercase());
+    if let Some(using) = &p.using {
+        sql.push_str(&format!(" using ({using})"));
+    }
+    if let Some(check) = &p.check {
+        sql.push_str(&format!(" with check ({check})"));
+    }
+    sql
+}
+
+/// A user trigger, made and put out of force in one transaction: it must not fire for the copy.
+fn trigger(table: &QualifiedName, t: &Trigger) -> [String; 2] {
+    [format!("{}{table}{}", t.head, t.tail), format!("alter table {table} disable trigger {}", t.name)]
+}
+
+/// Creates one partition: as its own table, then attached, so that it can be made with nobody waiting.
+pub fn partition(b: &Blueprint, partition: &Partition) -> Vec<String> {
+    let values = format!("for values from ({}) to ({})", bound(&partition.from), bound(&partition.to));
+    leaf(b, &partition.name, &values)
+}
+
+/// Creates the default partition.
+pub fn default_partition(b: &Blueprint, name: &QualifiedName) -> Vec<String> {
+    leaf(b, name, "default")
+}
+
+fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
+    let table = &b.table;
+    let options: Vec<String> = table
+        .options
+        .iter()
+        .cloned()
+        .chain(table.toast_options.iter().map(|o| format!("toast.{o}")))
+        .map(|o| option(&o))
+        .collect();
+    let with = if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) };
+    let unlogged = if table.persistence == "u" { "unlogged " } else { "" };
+    vec![
+        format!("create {unlogged}table {name} partition of {} {values}{with}", b.target()),
+        format!("alter table {name} owner to {}", table.owner),
+    ]
+}
+
+/// `name=value` as the catalog keeps it, as SQL takes it.
+pub(super) fn option(text: &str) -> String {
+    match text.split_once('=') {
+        Some((name, value)) => match name.split_once('.') {
+            Some((space, name)) => format!("{space}.{} = {}", Ident::new(name), literal(value)),
+            None => format!("{} = {}", Ident::new(name), literal(value)),
+        },
+        None => text.to_owned(),
+    }
+}
+
+/// A bound as SQL takes it: a literal, or the key words.
+fn bound(text: &str) -> String {
+    match text {
+        "minvalue" | "maxvalue" => text.to_owned(),
+        _ => literal(text),
+    }
+}

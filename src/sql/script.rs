@@ -1,0 +1,128 @@
+//! Every statement of a run, in order, phase by phase: what `pgstrata sql` prints.
+
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::QualifiedName;
+use crate::model::key::KeyRange;
+use crate::plan::Rows;
+
+use super::drain::Batch;
+use super::{capture, copy, drain, finalize, index, prepare, swap, verify};
+
+/// A phase and its statements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// The phase, and what is true of its statements (one transaction, repeated …).
+    pub title: String,
+    /// The statements, without semicolons.
+    pub statements: Vec<String>,
+}
+
+fn section(title: &str, statements: Vec<String>) -> Section {
+    Section { title: title.to_owned(), statements }
+}
+
+/// The whole run. Statements that repeat stand once, with their parameters as `$n`.
+pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
+    let forward = Direction::Forward;
+    let sides = b.sides(forward);
+    let leaves: Vec<QualifiedName> =
+        b.partitions.iter().map(|p| p.name.clone()).chain(b.default.clone()).collect();
+    let key = b.key_columns();
+    let middle = KeyRange {
+        after: Some(vec![String::new(); key.len()]),
+        through: Some(vec![String::new(); key.len()]),
+    };
+    vec![
+        section("prepare: the target (one transaction)", prepare::target(b)),
+        section("prepare: its partitions (one transaction each)", partitions(b)),
+        section("capture (one transaction, short lock_timeout, retried)", captured(b)),
+        section("copy: a chunk (each one transaction with its row of the ledger; repeated)", chunk(b, physical, &middle)),
+        section(
+            "scrub: per partition, where the log has something for it (one transaction each)",
+            leaves.iter().take(1).map(|leaf| drain::scrub(b, leaf)).collect(),
+        ),
+        section("index: per partition (one transaction per index)", leaf_indexes(b, &leaves)),
+        section("index: the parent's (short lock_timeout)", parent_indexes(b, &leaves)),
+        section("drain: a batch (one REPEATABLE READ transaction; repeated)", batch(b, forward)),
+        section(
+            "verify: a range (one REPEATABLE READ transaction; repeated; row by row where the sums differ)",
+            vec![
+                copy::hold_still(&sides),
+                verify::summary(b, forward, &key, &middle, rows).0,
+                verify::differences(b, forward, &key, &middle, rows, 100).0,
+            ],
+        ),
+        section("swap (one transaction; lock_timeout as planned, retried)", exchange(b, forward)),
+        section("rollback (one transaction; the same way back)", exchange(b, Direction::Reverse)),
+        section("finalize (one transaction)", finalize::finalize(b, &leaves)),
+        section("abort, any time before the swap (one transaction)", finalize::abort(b)),
+    ]
+}
+
+fn partitions(b: &Blueprint) -> Vec<String> {
+    let mut all: Vec<String> = b.partitions.iter().flat_map(|p| prepare::partition(b, p)).collect();
+    all.extend(b.default.iter().flat_map(|name| prepare::default_partition(b, name)));
+    all
+}
+
+fn captured(b: &Blueprint) -> Vec<String> {
+    let mut all = capture::create_log(b);
+    all.extend(capture::create_function(b));
+    all.extend(capture::source_triggers(b, Direction::Forward));
+    all
+}
+
+fn chunk(b: &Blueprint, physical: bool, middle: &KeyRange) -> Vec<String> {
+    let sides = b.sides(Direction::Forward);
+    if physical {
+        return vec![copy::hold_still(&sides), copy::physical_chunk(b)];
+    }
+    let key = b.key_columns();
+    vec![copy::boundary(&sides, &key, middle, 10_000).0, copy::hold_still(&sides), copy::keyset_chunk(b, middle).0]
+}
+
+fn leaf_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
+    leaves
+        .iter()
+        .flat_map(|leaf| {
+            let mut all: Vec<String> =
+                b.carried_indexes().into_iter().flat_map(|i| index::on_leaf(b, i, leaf)).collect();
+            for f in &b.table.foreign_keys {
+                all.push(index::foreign_key(leaf, &f.name, &f.definition));
+                all.push(index::validate(leaf, &f.name));
+            }
+            all.extend(capture::create_truncate_trigger(b, leaf));
+            all.push(index::vacuum(leaf));
+            all
+        })
+        .collect()
+}
+
+fn parent_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
+    let mut all = index::late_checks(b);
+    for i in b.carried_indexes() {
+        all.extend(index::on_parent(b, i));
+        all.extend(leaves.iter().map(|leaf| index::attach(b, i, leaf)));
+    }
+    all.push(index::analyze(b));
+    all
+}
+
+fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
+    vec![
+        copy::hold_still(&b.sides(direction)),
+        drain::SETTINGS.to_owned(),
+        drain::truncated(b),
+        drain::clear(b, direction, Batch::Blocks),
+        drain::fill(b, direction, Batch::Blocks),
+        drain::forget(b, Batch::Blocks),
+    ]
+}
+
+fn exchange(b: &Blueprint, away: Direction) -> Vec<String> {
+    let mut all = vec![swap::first_lock(b, away)];
+    all.extend(swap::locks(b, away));
+    all.extend([drain::clear(b, away, Batch::All), drain::fill(b, away, Batch::All), drain::forget(b, Batch::All)]);
+    all.extend(swap::statements(b, away));
+    all
+}

@@ -1,0 +1,178 @@
+//! The tool's own tables, in the database that is being migrated: jobs, lease, ledger, events, settings.
+
+/// The version of the schema below; a step up is one more entry of [`UPGRADES`].
+pub const VERSION: i32 = 1;
+
+/// Whether the schema is there, and its version; no row where the schema is missing.
+pub const INSTALLED: &str = "select pg_catalog.to_regclass('pgstrata.version') is not null";
+
+/// The version that is installed.
+pub const INSTALLED_VERSION: &str = "select number from pgstrata.version";
+
+/// One maker at a time; held to the end of the transaction.
+pub const INSTALL_LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(7041, 0)";
+
+/// From version n to n + 1, each in one transaction with the number.
+pub const UPGRADES: &[&str] = &[V1];
+
+/// Sets the version number.
+pub const SET_VERSION: &str =
+    "with gone as (delete from pgstrata.version) insert into pgstrata.version (number) values ($1)";
+
+const V1: &str = "
+create schema if not exists pgstrata;
+comment on schema pgstrata is 'Jobs of pgstrata: state, finished chunks, change logs.';
+create table pgstrata.version (number integer not null);
+create table pgstrata.jobs (
+    id bigint generated always as identity primary key,
+    name text not null,
+    kind text not null,
+    source text not null,
+    plan text not null,
+    identity jsonb not null,
+    blueprint jsonb not null,
+    state text not null,
+    rows_estimated bigint not null default 0,
+    copy_order text,
+    copy_end text[],
+    copy_filenode oid,
+    rows_per_second double precision,
+    eta_s bigint,
+    verified_at timestamptz,
+    swap_xid text,
+    swapped_at timestamptz,
+    keep_old_until timestamptz,
+    started_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    ended_at timestamptz
+);
+comment on table pgstrata.jobs is 'One row a job; kept as history after finalize and abort.';
+create unique index jobs_one_open on pgstrata.jobs (name) where state not in ('finalized', 'aborted');
+create table pgstrata.leases (
+    job_id bigint primary key references pgstrata.jobs on delete cascade,
+    epoch bigint not null default 0,
+    holder text not null default '',
+    beat_at timestamptz not null default now()
+);
+comment on table pgstrata.leases is 'Who drives a job; every chunk holds its row in share mode, so that a new driver waits for the last one''s.';
+create table pgstrata.chunks (
+    job_id bigint not null references pgstrata.jobs on delete cascade,
+    step text not null,
+    \"after\" text[],
+    through text[],
+    rows bigint not null,
+    ms double precision not null,
+    epoch bigint not null,
+    done_at timestamptz not null default now()
+);
+comment on table pgstrata.chunks is 'The ledger: one row a finished chunk, committed with the chunk''s data.';
+create index chunks_job on pgstrata.chunks (job_id, step);
+create table pgstrata.events (
+    id bigint generated always as identity primary key,
+    job_id bigint not null references pgstrata.jobs on delete cascade,
+    at timestamptz not null default clock_timestamp(),
+    what text not null,
+    detail text not null default ''
+);
+comment on table pgstrata.events is 'What happened to a job, for people.';
+create table pgstrata.settings (
+    job_id bigint not null references pgstrata.jobs on delete cascade,
+    key text not null,
+    value text not null,
+    set_at timestamptz not null default now(),
+    primary key (job_id, key)
+);
+comment on table pgstrata.settings is 'Settings of a running job that differ from its plan.'
+";
+
+/// Every open job and every ended one of the name `$1`, newest first.
+pub const JOBS: &str = "select id, name, kind, source, plan, identity, blueprint, state, rows_estimated, copy_order, copy_end,
+    copy_filenode, rows_per_second, eta_s, verified_at, swap_xid, swapped_at, keep_old_until, started_at, updated_at
+from pgstrata.jobs where ($1::text is null or name = $1) order by id desc";
+
+/// Records a job; returns its id.
+pub const CREATE_JOB: &str = "with job as (
+    insert into pgstrata.jobs (name, kind, source, plan, identity, blueprint, state, rows_estimated)
+    values ($1, 'partition', $2, $3, $4, $5, 'planned', $6) returning id
+)
+insert into pgstrata.leases (job_id) select id from job returning job_id";
+
+/// Moves a job on; nothing where it is not in the state that was thought.
+pub const MOVE_JOB: &str =
+    "update pgstrata.jobs set state = $3, updated_at = now(), ended_at = case when $3 in ('finalized', 'aborted') then now() end
+where id = $1 and state = $2";
+
+/// Keeps an edited plan's tunable part.
+pub const RETUNE_JOB: &str = "update pgstrata.jobs set plan = $2, updated_at = now() where id = $1";
+
+/// Fixes order, upper end and heap file of the copy, and forgets chunks of an earlier try.
+pub const FREEZE_COPY: &str = "with gone as (delete from pgstrata.chunks where job_id = $1 and step = 'copy')
+update pgstrata.jobs set copy_order = $2, copy_end = $3, copy_filenode = $4, updated_at = now() where id = $1";
+
+/// Keeps a blueprint that got more partitions.
+pub const EXTEND_JOB: &str = "update pgstrata.jobs set blueprint = $2, updated_at = now() where id = $1";
+
+/// Says how fast it goes, for `status`.
+pub const REPORT_RATE: &str =
+    "update pgstrata.jobs set rows_per_second = $2, eta_s = $3, updated_at = now() where id = $1";
+
+/// Records a swap, or a swap back.
+pub const RECORD_SWAP: &str = "update pgstrata.jobs set swap_xid = pg_catalog.pg_current_xact_id()::text,
+    swapped_at = case when $2 then now() end,
+    keep_old_until = case when $2 then now() + pg_catalog.make_interval(secs => $3) end
+where id = $1";
+
+/// Marks the verification's time.
+pub const RECORD_VERIFIED: &str = "update pgstrata.jobs set verified_at = now(), updated_at = now() where id = $1";
+
+/// Adds an event.
+pub const ADD_EVENT: &str = "insert into pgstrata.events (job_id, what, detail) values ($1, $2, $3)";
+
+/// Tries to take a job's lease for as long as the session lives; 7041 is ours among advisory locks.
+pub const TRY_LEASE: &str = "select pg_catalog.pg_try_advisory_lock(7041, $1::integer)";
+
+/// Lets the lease go.
+pub const RELEASE_LEASE: &str = "select pg_catalog.pg_advisory_unlock_all()";
+
+/// Who holds the lease: process, client, since when.
+pub const LEASE_HOLDER: &str = "select a.pid, coalesce(a.client_addr::text, 'this machine'), a.backend_start::text
+from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'advisory' and l.classid = 7041 and l.objid = $1::bigint::oid and l.granted
+  and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())";
+
+/// Ends what an earlier driver of the job left behind: sessions are known by their name, `$1` its prefix.
+pub const END_FORMER: &str = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity
+where pg_catalog.starts_with(application_name, $1) and datname = pg_catalog.current_database()
+  and usename = current_user and pid <> pg_catalog.pg_backend_pid()";
+
+/// How many of them are still there.
+pub const FORMER_LEFT: &str = "select pg_catalog.count(*) from pg_catalog.pg_stat_activity
+where pg_catalog.starts_with(application_name, $1) and datname = pg_catalog.current_database()
+  and pid <> pg_catalog.pg_backend_pid()";
+
+/// Begins an epoch: waits for the transactions of the one before, which hold the row in share mode.
+pub const NEXT_EPOCH: &str = "update pgstrata.leases set epoch = epoch + 1, holder = $2, beat_at = now()
+where job_id = $1 returning epoch";
+
+/// Holds the lease's row against a new driver until the transaction ends; no row where there is one already.
+pub const HOLD_EPOCH: &str = "select from pgstrata.leases where job_id = $1 and epoch = $2 for share";
+
+/// Adds a finished chunk.
+pub const ADD_CHUNK: &str = "insert into pgstrata.chunks (job_id, step, \"after\", through, rows, ms, epoch)
+values ($1, 'copy', $2, $3, $4, $5, $6)";
+
+/// The finished chunks' ranges, in the order of their upper ends as the server orders keys.
+pub fn chunks_in_order(casts: &[&str]) -> String {
+    let order: Vec<String> =
+        casts.iter().enumerate().map(|(i, sql_type)| format!("through[{}]{sql_type} nulls last", i + 1)).collect();
+    format!(
+        "select \"after\", through from pgstrata.chunks where job_id = $1 and step = 'copy' order by {}",
+        order.join(", ")
+    )
+}
+
+/// Chunks done, rows copied, and each chunk's milliseconds.
+pub const CHUNK_TIMES: &str = "select rows, ms from pgstrata.chunks where job_id = $1 and step = 'copy' order by done_at";
+
+/// Forgets the ledger of a job that is over; its sum goes into the events.
+pub const FORGET_CHUNKS: &str = "delete from pgstrata.chunks where job_id = $1";

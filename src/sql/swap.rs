@@ -1,0 +1,233 @@
+//! The swap and the swap back: one transaction each, and the same text seen from both ends.
+
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::{Ident, QualifiedName, literal};
+use crate::model::table::{Index, Trigger, View};
+
+use super::{capture, dollar_quoted, prepare};
+
+/// The guard's name.
+pub const GUARD: &str = "pgstrata_guard";
+
+/// Which way the names go.
+///
+/// `away` is the direction that ends: a swap ends `Forward`, a swap back ends `Reverse`.
+fn suffixes(away: Direction) -> (&'static str, &'static str) {
+    match away {
+        Direction::Forward => ("_old", "_new"),
+        Direction::Reverse => ("_new", "_old"),
+    }
+}
+
+/// Takes the locks, in the order that cannot deadlock with applications: views first, since who reads a view locks it
+/// before its table. `LOCK TABLE view` would take every other table of the view as well; an owner that stays the same
+/// takes the view's lock alone.
+pub fn locks(b: &Blueprint, away: Direction) -> Vec<String> {
+    let sides = b.sides(away);
+    let mut all: Vec<String> = views(b).map(|v| format!("alter view {} owner to {}", v.name, v.owner)).collect();
+    all.push(format!("lock table {} in access exclusive mode", sides.source));
+    all.push(format!("lock table {} in access exclusive mode", sides.target));
+    all
+}
+
+/// Gives way to nobody and makes autovacuum give way, without anyone waiting for us.
+pub fn first_lock(b: &Blueprint, away: Direction) -> String {
+    format!("lock table {} in share update exclusive mode", b.sides(away).source)
+}
+
+fn views(b: &Blueprint) -> impl Iterator<Item = &View> {
+    b.table.views.iter().filter(|v| v.relkind == "v")
+}
+
+/// Everything between the last drain and the commit, in order. `leaves` only name what is dropped from them on the way
+/// back; nothing here is a statement a partition.
+pub fn statements(b: &Blueprint, away: Direction) -> Vec<String> {
+    let sides = b.sides(away);
+    let to_plain = away == Direction::Reverse;
+    let mut all = capture::drop_triggers(&sides.source);
+    all.push(format!("drop trigger if exists {} on {}", Ident::new(GUARD), sides.source));
+    if !to_plain {
+        all.extend(parent_foreign_keys(b));
+    }
+    all.extend(user_triggers(b, away));
+    if b.table.force_row_security {
+        all.push(format!("alter table {} force row level security", sides.target));
+        all.push(format!("alter table {} no force row level security", sides.source));
+    }
+    all.extend(renames(b, away));
+    all.extend(sequences(b, away));
+    all.extend(views(b).map(view));
+    all.extend(capture::create_triggers(b, &b.table.name));
+    all.extend(guard(b));
+    // What the reverse way knows of truncations begins here.
+    all.push(format!("delete from {}", b.truncations()));
+    all
+}
+
+/// The parent's foreign keys: the leaves have them validated, so nothing is scanned. On the way back they stay.
+fn parent_foreign_keys(b: &Blueprint) -> Vec<String> {
+    let target = b.target();
+    b.table
+        .foreign_keys
+        .iter()
+        .map(|f| {
+            let body = format!(
+                "begin\n  if not exists (select from pg_catalog.pg_constraint where conrelid = {}::regclass and conname = {}) \
+                 then\n    {};\n  end if;\nend",
+                literal(&target.to_string()),
+                literal(f.name.as_str()),
+                format_args!("alter table {target} add constraint {} {}", f.name, f.definition)
+            );
+            format!("do {}", dollar_quoted(&body))
+        })
+        .collect()
+}
+
+/// User triggers fire on one table only: the one that applications use.
+fn user_triggers(b: &Blueprint, away: Direction) -> Vec<String> {
+    let sides = b.sides(away);
+    let state = |t: &Trigger| match t.enabled.as_str() {
+        "D" => "disable trigger",
+        "R" => "enable replica trigger",
+        "A" => "enable always trigger",
+        _ => "enable trigger",
+    };
+    b.table
+        .triggers
+        .iter()
+        .flat_map(|t| {
+            [
+                format!("alter table {} disable trigger {}", sides.source, t.name),
+                format!("alter table {} {} {}", sides.target, state(t), t.name),
+            ]
+        })
+        .collect()
+}
+
+/// The source's names move away, the target's move in. Names of indexes and sequences are the schema's, so they move one
+/// by one; renaming an index renames its constraint.
+fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
+    let (out, from) = suffixes(away);
+    let name = &b.table.name;
+    let to_plain = away == Direction::Reverse;
+    let mut all = vec![
+        format!("alter table {name} rename to {}", name.name.with_suffix(out)),
+        format!("alter table {} rename to {}", name.sibling(name.name.with_suffix(from)), name.name),
+    ];
+    let carried = |i: &&Index| !b.drop_unique.contains(&i.name);
+    let indexes = b.table.indexes.iter().filter(|i| if to_plain { carried(i) } else { true });
+    for index in indexes {
+        let object = name.sibling(index.name.clone());
+        // An index that the target lacks only moves away, and back.
+        let away_name = index.name.with_suffix(out);
+        all.push(format!("alter index {object} rename to {away_name}"));
+    }
+    let back = b.table.indexes.iter().filter(|i| if to_plain { true } else { carried(i) });
+    for index in back {
+        let object = name.sibling(index.name.with_suffix(from));
+        all.push(format!("alter index {object} rename to {}", index.name));
+    }
+    for sequence in b.table.sequences.iter().filter(|s| s.identity) {
+        let own = &sequence.name;
+        all.push(format!("alter sequence {own} rename to {}", own.name.with_suffix(out)));
+        let other = own.sibling(own.name.with_suffix(from));
+        all.push(format!("alter sequence {other} rename to {}", own.name));
+    }
+    all
+}
+
+/// Identity goes on counting where it was; a serial's sequence belongs to the table in use.
+fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
+    let (out, _) = suffixes(away);
+    b.table
+        .sequences
+        .iter()
+        .map(|s| {
+            let name = &s.name;
+            if s.identity {
+                let was = name.sibling(name.name.with_suffix(out));
+                format!(
+                    "select pg_catalog.setval({}::regclass, last_value, is_called) from {was}",
+                    literal(&name.to_string())
+                )
+            } else {
+                format!("alter sequence {name} owned by {}.{}", b.table.name, s.column)
+            }
+        })
+        .collect()
+}
+
+/// A view, bound again by name: `CREATE OR REPLACE` keeps its owner, privileges and comment.
+fn view(view: &View) -> String {
+    let options = if view.options.is_empty() {
+        String::new()
+    } else {
+        let all: Vec<String> = view.options.iter().map(|o| prepare::option(o)).collect();
+        format!(" with ({})", all.join(", "))
+    };
+    format!("create or replace view {}{options} as{}{}", view.name, "\n", view.query.trim_end().trim_end_matches(';'))
+}
+
+/// The guard: a statement whose snapshot is older than the swap does not see what the last drain brought, so its UPDATE
+/// would silently change nothing. It gets the error that its isolation level allows for anyway.
+fn guard(b: &Blueprint) -> Vec<String> {
+    let function = b.guard_function();
+    let body = format!(
+        "do $swap$
+begin
+  execute format($create$
+    create or replace function {function}() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $guard$
+    begin
+      if not pg_visible_in_snapshot(%L::xid8, pg_current_snapshot()) then
+        raise exception 'could not serialize access: this transaction is older than a swap of the table'
+          using errcode = '40001', hint = 'Retry the transaction.';
+      end if;
+      return null;
+    end
+    $guard$
+  $create$, pg_catalog.pg_current_xact_id());
+end
+$swap$"
+    );
+    vec![
+        body,
+        format!(
+            "create trigger {} before insert or update or delete on {} for each statement execute function {function}()",
+            Ident::new(GUARD),
+            b.table.name
+        ),
+        format!("alter table {} enable always trigger {}", b.table.name, Ident::new(GUARD)),
+    ]
+}
+
+/// Drops the guard.
+pub fn drop_guard(table: &QualifiedName) -> String {
+    format!("drop trigger if exists {} on {table}", Ident::new(GUARD))
+}
+
+/// Whether the guard stands on the relation with oid `$1`.
+pub const GUARDED: &str =
+    "select exists (select from pg_catalog.pg_trigger where tgrelid = $1 and tgname = 'pgstrata_guard')";
+
+/// Whether anybody still holds a snapshot older than the transaction `$1` (the swap's).
+pub const OLDER_SNAPSHOT: &str = "select exists (
+  select from pg_catalog.pg_stat_activity
+  where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid()
+    and (backend_xmin is not null and pg_catalog.age(backend_xmin) >= pg_catalog.age($1::text::xid8::xid))
+)";
+
+/// Who would make us wait for a lock on one of the relations `$1` (oids): transactions older than `$2` milliseconds that
+/// hold a lock there, prepared ones too. A try that is bound to fail makes applications wait for nothing.
+pub const IN_THE_WAY: &str = "select a.pid, a.usename::text, a.application_name, a.state, \
+    a.xact_start::text, coalesce(a.query_start::text, '')
+from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'relation' and l.granted and l.relation = any ($1::oid[]) and l.pid <> pg_catalog.pg_backend_pid()
+  and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+  and a.backend_type <> 'autovacuum worker'
+  and a.xact_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2 / 1000.0)
+union
+select 0, p.owner::text, p.gid, 'prepared transaction', p.prepared::text, ''
+from pg_catalog.pg_prepared_xacts p
+  join pg_catalog.pg_locks l on l.virtualtransaction = '-1/' || p.transaction::text
+where l.locktype = 'relation' and l.relation = any ($1::oid[])
+order by 5";
