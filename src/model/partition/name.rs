@@ -130,7 +130,7 @@ impl Template {
         });
         match foreign {
             Some((name, _)) => Err(format!(
-                "the names have the field {name}, which says nothing about a {kind}: write `{}`, for instance",
+                "the names have the field {name}, which says nothing about a column of type {kind}: write `{}`, for instance",
                 Self::default_for(scheme.every())
             )),
             None => Ok(()),

@@ -81,9 +81,9 @@ impl Scheme {
         if server_text == MAXVALUE {
             return Ok(Bound(Value::Top));
         }
-        if let Some((least, largest)) = kind.integers() {
-            let n = server_text.parse().ok().filter(|n| (least..=largest).contains(n));
-            return n.map(|n| Bound(Value::Integer(n))).ok_or_else(form);
+        if kind.integers().is_some() {
+            let n = server_text.parse().ok().and_then(|n| self.within_reach(Value::Integer(n)));
+            return n.ok_or_else(|| format!("the server's text for a {kind} is no number that fits one"));
         }
         let written = written(server_text).map_err(|fault| match fault {
             Fault::Form => form(),
@@ -321,12 +321,16 @@ impl Scheme {
         })
     }
 
-    /// A time that PostgreSQL has and that lies before [`END_YEAR`].
+    /// A number that the column holds, or a time that PostgreSQL has and that lies before [`END_YEAR`].
     fn within_reach(&self, value: Value) -> Option<Bound> {
         let day = match &value {
             Value::TimestampTz(at) | Value::Timestamp(at) => at.date(),
             Value::Date(day) => *day,
-            Value::Integer(_) | Value::Top => return Some(Bound(value)),
+            Value::Integer(n) => {
+                let (least, largest) = self.kind.integers()?;
+                return (least..=largest).contains(n).then_some(Bound(value));
+            }
+            Value::Top => return Some(Bound(value)),
         };
         (day >= FIRST && day.year() < END_YEAR).then_some(Bound(value))
     }
