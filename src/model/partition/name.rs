@@ -199,7 +199,7 @@ pub fn names(
         if let Some(other) = taken.insert(name.clone(), range) {
             let missing = template.missing(scheme.every());
             let way_out = if missing.is_empty() {
-                "write other names".to_owned()
+                "write names that differ in 63 bytes".to_owned()
             } else {
                 format!("add {missing} to the names")
             };

@@ -61,6 +61,11 @@ impl Scheme {
         self.every
     }
 
+    /// The zone whose clock a `timestamptz` column goes by.
+    pub fn zone(&self) -> Tz {
+        self.zone
+    }
+
     /// The type of the column.
     pub fn kind(&self) -> ColumnKind {
         self.kind
