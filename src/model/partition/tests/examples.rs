@@ -203,6 +203,20 @@ fn a_wall_time_that_is_skipped_or_shown_twice() {
 }
 
 #[test]
+fn a_clock_that_goes_back_across_midnight_does_not_go_back_a_day() {
+    let days = scheme(ColumnKind::TimestampTz, "1 day", "America/St_Johns");
+    // At 02:31 UTC the clock went from 00:01 on the 7th to 23:01 on the 6th.
+    for (value, from) in [
+        ("2010-11-07 02:29:59.999999+00", "2010-11-06 02:30:00+00"),
+        ("2010-11-07 02:30:30+00", "2010-11-07 02:30:00+00"),
+        ("2010-11-07 02:45:00+00", "2010-11-07 02:30:00+00"),
+    ] {
+        let range = days.containing(&days.value(value).unwrap()).unwrap();
+        assert_eq!(range.from.to_string(), from, "{value}");
+    }
+}
+
+#[test]
 fn a_range_that_is_no_cell_is_joined() {
     let months = scheme(ColumnKind::Date, "1 month", "UTC");
     let odd = Range { from: months.start("2024-01-15").unwrap(), to: months.start("2024-02-10").unwrap() };

@@ -15,6 +15,7 @@ fn any_every() -> impl Strategy<Value = Every> {
     let n = || prop_oneof![4 => 1..=40_u32, 1 => 1..=Every::MOST_UNITS];
     prop_oneof![
         Just(Every::Hours(1)),
+        Just(Every::Days(1)),
         n().prop_map(Every::Hours),
         n().prop_map(Every::Days),
         n().prop_map(Every::Weeks),
@@ -30,11 +31,23 @@ fn any_instant(zone: Tz) -> impl Strategy<Value = NaiveDateTime> {
     let (first_s, end_s, changes_s) =
         (-210_866_803_200_i64, 8_205_727_680_000, -4_200_000_000..4_200_000_000_i64);
     let instant = |s: i64| chrono::DateTime::from_timestamp(s, 0).unwrap().naive_utc();
-    let offset = move |at: &NaiveDateTime| zone.offset_from_utc_datetime(at).fix();
-    let near_change = (changes_s.clone(), -172_800..172_800_i64).prop_map(move |(s, by_s)| {
-        let days = (0..400).map(|day| instant(s) + TimeDelta::days(day));
-        let change = days.clone().zip(days.skip(1)).find(|(a, b)| offset(a) != offset(b));
-        change.map_or(instant(s), |(before, _)| before + TimeDelta::seconds(by_s))
+    let offset = move |s: i64| zone.offset_from_utc_datetime(&instant(s)).fix();
+    let by_s = prop_oneof![3 => -7_200..7_200_i64, 1 => -172_800..172_800_i64];
+    let near_change = (changes_s.clone(), by_s).prop_map(move |(s, by_s)| {
+        let mut days = (0..400).map(|day| s + day * 86_400);
+        let Some(mut day_s) = days.find(|s| offset(*s) != offset(s + 86_400)) else {
+            return instant(s);
+        };
+        // The change lies within the day: halve what is left.
+        let mut left_s = 86_400;
+        while left_s > 1 {
+            let half_s = left_s / 2;
+            if offset(day_s) == offset(day_s + half_s) {
+                day_s += half_s;
+            }
+            left_s -= half_s;
+        }
+        instant(day_s + 1 + by_s)
     });
     let whole = prop_oneof![
         6 => near_change,
