@@ -18,6 +18,7 @@
 //! (2011-12-30 in Samoa) there is no partition between them. In the hour that comes twice, `1 hour` makes one
 //! partition of two hours, so that a wall-clock name stays unique; where a clock goes back across midnight
 //! (Newfoundland until 2011) what it shows a second time belongs to the new day.
+//! There alone a bound differs from the server's `date_trunc`, which takes the later of the two instants.
 //!
 //! Ends: bounds are exact from the first instant PostgreSQL knows (4714-11-24 BC) up to the year 261999, which
 //! is as far as the calendar library goes; a value beyond is refused. The range that would reach over that, or
