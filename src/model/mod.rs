@@ -1,5 +1,6 @@
 //! Pure: facts, bounds, ranges and controllers as data. Nothing here knows a clock, a socket or a server.
 
+pub mod backoff;
 pub mod ident;
 pub mod key;
 pub mod partition;
