@@ -11,7 +11,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::SimpleQueryMessage;
 
-use super::connect::{Session, Target};
+use super::{
+    connect::{Session, Target},
+    retry,
+};
 use crate::error::{Error, Kind, Result};
 
 /// On a proxy with many idle server connections one look can miss by chance.
@@ -46,7 +49,11 @@ pub(super) async fn refuse(target: &Target) -> Result<()> {
 async fn is_pooled(a: &Session, b: &Session) -> Result<bool> {
     let first = backend(a).await?;
     for _ in 0..ROUNDS {
-        b.simple_query("begin").await?;
+        match b.simple_query("begin").await {
+            // In statement mode PgBouncer allows no transaction at all.
+            Err(e) if retry::sqlstate(&e) == Some("08P01") => return Ok(true),
+            other => other?,
+        };
         // Asked before A is asked again: were A's connection lent to B, A would have to wait for B's end.
         if backend(b).await? == first || backend(a).await? != first {
             return Ok(true);

@@ -31,7 +31,12 @@ pub(super) fn explain(e: tokio_postgres::Error, is_socket: bool) -> Error {
     // The driver's word for what it was doing ("error connecting to server") says less than its cause.
     let message = if cause.is_empty() { error.message().to_owned() } else { cause };
     let hint = hint_without_code(&message, io_kind, is_socket);
-    let retry = if io_kind.is_some() { Retry::Unknown } else { error.retry_class() };
+    let retry = match io_kind {
+        // A certificate does not get better by asking again.
+        Some(io::ErrorKind::InvalidData) => Retry::Never,
+        Some(_) => Retry::Unknown,
+        None => error.retry_class(),
+    };
     let error = Error::failed(message).retry(retry);
     match hint {
         Some(hint) => error.hint(hint),
