@@ -1,7 +1,10 @@
 //! Pure: facts, bounds, ranges and controllers as data. Nothing here knows a clock, a socket or a server.
 
 pub mod backoff;
+pub mod finding;
 pub mod ident;
 pub mod key;
 pub mod partition;
 pub mod state;
+pub mod status;
+pub mod verdict;
