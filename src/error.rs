@@ -124,6 +124,11 @@ impl Error {
         &self.message
     }
 
+    /// The cause, where one is known.
+    pub fn cause_text(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
     /// The hint, where there is one.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()

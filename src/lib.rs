@@ -2,5 +2,10 @@
 
 pub mod error;
 pub mod event;
+pub mod failpoint;
 pub mod model;
+pub mod pg;
+pub mod phase;
 pub mod plan;
+pub mod sql;
+pub mod throttle;

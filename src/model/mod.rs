@@ -1,10 +1,14 @@
 //! Pure: facts, bounds, ranges and controllers as data. Nothing here knows a clock, a socket or a server.
 
+pub mod backoff;
 pub mod blueprint;
+pub mod finding;
 pub mod ident;
 pub mod key;
-pub mod sizer;
-pub mod table;
-pub mod watermark;
 pub mod partition;
+pub mod sizer;
 pub mod state;
+pub mod status;
+pub mod table;
+pub mod verdict;
+pub mod watermark;

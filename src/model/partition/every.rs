@@ -1,9 +1,9 @@
-//! Partition bounds and names, as pure data.
+//! The interval of a plan: how much one partition holds.
 
 use std::{fmt, str::FromStr};
 
 /// How much one partition holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Every {
     /// So many hours.
     Hours(u32),
@@ -22,7 +22,11 @@ pub enum Every {
 }
 
 impl Every {
-    fn unit(self) -> (u64, &'static str) {
+    /// The largest number of hours, days, ... in one interval.
+    pub const MOST_UNITS: u32 = 10_000;
+
+    /// The number and what it counts; nothing for integers.
+    pub(super) fn unit(self) -> (u64, &'static str) {
         match self {
             Self::Hours(n) => (n.into(), "hour"),
             Self::Days(n) => (n.into(), "day"),
@@ -65,8 +69,8 @@ impl FromStr for Every {
             return if n > 0 { Ok(Self::Integers(n)) } else { Err(wrong()) };
         }
         let n: u32 = if number.is_empty() { 1 } else { number.parse().map_err(|_| wrong())? };
-        if n == 0 || n > 10_000 {
-            return Err(format!("`{text}`: the number must lie between 1 and 10000"));
+        if !(1..=Self::MOST_UNITS).contains(&n) {
+            return Err(format!("`{text}`: the number must lie between 1 and {}", Self::MOST_UNITS));
         }
         match unit.strip_suffix('s').unwrap_or(unit) {
             "hour" => Ok(Self::Hours(n)),

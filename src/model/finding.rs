@@ -1,0 +1,107 @@
+//! What a check found: every finding at once, each with its way out.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How bad a finding is; the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The job cannot be done like this.
+    Error,
+    /// It can be done; somebody should look first.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        })
+    }
+}
+
+/// One thing found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// A stable name for this kind of finding; the README lists them all.
+    pub code: &'static str,
+    /// What it is about: the table, the index, the column.
+    pub object: String,
+    /// The fact, lowercase, with its numbers.
+    pub message: String,
+    /// What to do about it; empty where there is nothing to do.
+    pub hint: String,
+}
+
+/// Everything found, the worst first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    errors: usize,
+    warnings: usize,
+    findings: Vec<Finding>,
+}
+
+impl Findings {
+    /// `findings`, the worst first, else in the order given.
+    pub fn new(mut findings: Vec<Finding>) -> Self {
+        findings.sort_by_key(|finding| finding.level);
+        let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+        Self { errors: count(Level::Error), warnings: count(Level::Warning), findings }
+    }
+
+    /// How many errors: with any, the job must not start.
+    pub fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// How many warnings.
+    pub fn warnings(&self) -> usize {
+        self.warnings
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
+        self.findings.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Findings {
+    type Item = &'a Finding;
+    type IntoIter = std::slice::Iter<'a, Finding>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_comes_first_and_equals_keep_their_order() {
+        let finding = |level, code| Finding {
+            level,
+            code,
+            object: "t".to_owned(),
+            message: "m".to_owned(),
+            hint: String::new(),
+        };
+        let findings = Findings::new(vec![
+            finding(Level::Note, "a"),
+            finding(Level::Error, "b"),
+            finding(Level::Warning, "c"),
+            finding(Level::Error, "d"),
+        ]);
+        assert_eq!(findings.iter().map(|f| f.code).collect::<String>(), "bdca");
+        assert_eq!((findings.errors(), findings.warnings()), (2, 1));
+    }
+}

@@ -1,0 +1,370 @@
+//! Puts a value into its range. The rules are in the head of [`super`].
+
+use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone};
+use chrono_tz::Tz;
+
+use super::{
+    bound::{Bound, ColumnKind, MAXVALUE, Range, Value},
+    every::Every,
+    read::{END_YEAR, Fault, written},
+};
+
+/// More than this many partitions are refused: planning gets slow long before.
+pub const MAX_PARTITIONS: u32 = 10_000;
+
+const DAY_S: i64 = 86_400;
+
+/// How one column is cut into ranges.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scheme {
+    kind: ColumnKind,
+    every: Every,
+    zone: Tz,
+}
+
+/// The distance between marks on a wall clock.
+enum Stride {
+    Seconds { step: i128, origin: i128 },
+    Months(i128),
+}
+
+impl Scheme {
+    /// `zone` matters to `timestamptz` alone.
+    ///
+    /// # Errors
+    /// A sentence where the interval does not fit the column's type.
+    pub fn new(kind: ColumnKind, every: Every, zone: Tz) -> Result<Self, String> {
+        match every {
+            Every::Integers(_) if kind.integers().is_none() => Err(format!(
+                "an interval of `{every}` is a plain number, but the column is of type {kind}: \
+                 write a time, such as \"1 month\""
+            )),
+            Every::Integers(n) if n < 1 => Err(format!("an interval of `{n}`: the number must be 1 or more")),
+            Every::Integers(_) => Ok(Self { kind, every, zone }),
+            _ if kind.integers().is_some() => Err(format!(
+                "an interval of `{every}` is a time, but the column is of type {kind}: \
+                 write a plain number, such as \"100000\""
+            )),
+            _ if !(1..=Every::MOST_UNITS.into()).contains(&every.unit().0) => Err(format!(
+                "an interval of `{every}`: the number must lie between 1 and {}",
+                Every::MOST_UNITS
+            )),
+            Every::Hours(_) if kind == ColumnKind::Date => Err(format!(
+                "an interval of `{every}` is in hours, but the column is of type date: write \"1 day\" or longer"
+            )),
+            _ => Ok(Self { kind, every, zone }),
+        }
+    }
+
+    /// The interval.
+    pub fn every(&self) -> Every {
+        self.every
+    }
+
+    /// The zone whose clock a `timestamptz` column goes by.
+    pub fn zone(&self) -> Tz {
+        self.zone
+    }
+
+    /// The type of the column.
+    pub fn kind(&self) -> ColumnKind {
+        self.kind
+    }
+
+    /// Reads what the server prints with `TimeZone = UTC` and `DateStyle = ISO`; `maxvalue` too.
+    ///
+    /// # Errors
+    /// A sentence, without the value itself: infinity, beyond the year 261999, or another form.
+    pub fn value(&self, server_text: &str) -> Result<Bound, String> {
+        let kind = self.kind;
+        let form = || {
+            format!(
+                "the server's text for a {kind} is not of the form expected: \
+                 the session must have TimeZone = UTC and DateStyle = ISO"
+            )
+        };
+        if server_text == MAXVALUE {
+            return Ok(Bound(Value::Top));
+        }
+        if kind.integers().is_some() {
+            let n = server_text.parse().ok().and_then(|n| self.within_reach(Value::Integer(n)));
+            return n.ok_or_else(|| format!("the server's text for a {kind} is no number that fits one"));
+        }
+        let written = written(server_text).map_err(|fault| match fault {
+            Fault::Form => form(),
+            Fault::Infinite => "infinity lies in no partition with bounds: leave such rows to a default \
+                                partition (`default = true`) or give them a date first"
+                .to_owned(),
+            Fault::Far => format!("the column holds a {kind} out of reach: {}", Fault::REACH),
+        })?;
+        let value = match (kind, written.time, written.offset_s) {
+            (ColumnKind::TimestampTz, Some(time), Some(offset_s)) => {
+                Value::TimestampTz(written.day.and_time(time) - TimeDelta::seconds(offset_s.into()))
+            }
+            (ColumnKind::Timestamp, Some(time), None) => Value::Timestamp(written.day.and_time(time)),
+            (ColumnKind::Date, None, None) => Value::Date(written.day),
+            _ => return Err(form()),
+        };
+        self.within_reach(value)
+            .ok_or_else(|| format!("the column holds a {kind} out of reach: {}", Fault::REACH))
+    }
+
+    /// Reads a bound as a plan has it: `2024-01-01`, `2024-01-01 06:00`, `2024-01-01T06:00:00+02:00`, `1000`.
+    ///
+    /// For `timestamptz` a time without an offset is on the clock of the zone: one that the clock skips is the
+    /// first instant after the gap, one that it shows twice the earlier. The value need not be a mark.
+    ///
+    /// # Errors
+    /// A sentence that says what to write.
+    pub fn start(&self, plan_text: &str) -> Result<Bound, String> {
+        let kind = self.kind;
+        if let Some((least, largest)) = kind.integers() {
+            let n: i128 = plan_text.trim().replace('_', "").parse().map_err(|_| {
+                format!(
+                    "`{plan_text}` is no whole number, but the column is of type {kind}: \
+                     write one, such as \"1000\""
+                )
+            })?;
+            return i64::try_from(n)
+                .ok()
+                .filter(|n| (least..=largest).contains(n))
+                .map(|n| Bound(Value::Integer(n)))
+                .ok_or_else(|| {
+                    format!("`{plan_text}` does not fit a {kind}: it holds {least} to {largest}")
+                });
+        }
+        let written = written(plan_text).map_err(|fault| match fault {
+            Fault::Form => format!("`{plan_text}` is no date: write \"2024-01-31\" or \"2024-01-31 06:00\""),
+            Fault::Infinite => format!("`{plan_text}` is no bound of a partition: write a date"),
+            Fault::Far => format!("`{plan_text}` is out of reach: {}", Fault::REACH),
+        })?;
+        let at = written.day.and_time(written.time.unwrap_or(NaiveTime::MIN));
+        let value = match (kind, written.offset_s) {
+            (ColumnKind::TimestampTz, Some(offset_s)) => {
+                Value::TimestampTz(at - TimeDelta::seconds(offset_s.into()))
+            }
+            (ColumnKind::TimestampTz, None) => Value::TimestampTz(first_instant(self.zone, at)),
+            (_, Some(_)) => {
+                return Err(format!(
+                    "`{plan_text}` has an offset from UTC, but the column is of type {kind}: leave it out"
+                ));
+            }
+            (ColumnKind::Timestamp, None) => Value::Timestamp(at),
+            _ if at.time() != NaiveTime::MIN => {
+                return Err(format!(
+                    "`{plan_text}` has a time of day, but the column is of type date: leave it out"
+                ));
+            }
+            _ => Value::Date(written.day),
+        };
+        self.within_reach(value).ok_or_else(|| format!("`{plan_text}` is out of reach: {}", Fault::REACH))
+    }
+
+    /// The range that holds `value`.
+    ///
+    /// # Errors
+    /// A sentence where `value` is of another column's type, or is `maxvalue`.
+    pub fn containing(&self, value: &Bound) -> Result<Range, String> {
+        let mut cell = self.cell(value)?;
+        // A clock that went back shows a time before a mark that it has shown already.
+        while self.mark(cell + 1) <= *value {
+            cell += 1;
+        }
+        Ok(Range { from: self.mark(cell), to: self.mark(cell + 1) })
+    }
+
+    /// The range that begins where `range` ends, also where `range` is not of this scheme's making.
+    ///
+    /// # Errors
+    /// A sentence where `range` ends at `maxvalue`.
+    pub fn next(&self, range: &Range) -> Result<Range, String> {
+        Ok(Range { from: range.to.clone(), to: self.containing(&range.to)?.to })
+    }
+
+    /// The range that ends where `range` begins.
+    ///
+    /// # Errors
+    /// A sentence where the column has no values below `range`.
+    pub fn previous(&self, range: &Range) -> Result<Range, String> {
+        let nothing = || format!("a {} has no values below {}", self.kind, range.from);
+        let below =
+            range.from.just_below().and_then(|below| self.within_reach(below.0)).ok_or_else(nothing)?;
+        Ok(Range { from: self.containing(&below)?.from, to: range.from.clone() })
+    }
+
+    /// All ranges from the one that holds `oldest` to the one that holds `newest`, and `ahead` more, each
+    /// beginning where the one before ends. Fewer ahead where the column's type comes to its end.
+    ///
+    /// # Errors
+    /// A sentence where they would be more than [`MAX_PARTITIONS`], or `newest` lies before `oldest`.
+    pub fn cover(&self, oldest: &Bound, newest: &Bound, ahead: u32) -> Result<Vec<Range>, String> {
+        if newest < oldest {
+            return Err("the newest value lies before the oldest: there is nothing to cover".to_owned());
+        }
+        let count = self.cell(newest)? - self.cell(oldest)? + 1 + i128::from(ahead);
+        if count > i128::from(MAX_PARTITIONS) {
+            return Err(format!(
+                "an interval of `{}` from {} to {} with {ahead} ahead makes {count} partitions, more than \
+                 {MAX_PARTITIONS}: choose a longer interval, or begin later with `from` and leave what is \
+                 older to a default partition",
+                self.every,
+                self.containing(oldest)?.from,
+                self.containing(newest)?.to,
+            ));
+        }
+        let mut ranges = vec![self.containing(oldest)?];
+        let mut left = ahead;
+        while let Some(last) = ranges.last().filter(|last| last.to.0 != Value::Top) {
+            if last.to > *newest {
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+            }
+            ranges.push(self.next(last)?);
+        }
+        Ok(ranges)
+    }
+
+    /// The time on the wall clock of the mark that `range` begins at or just after; nothing for integers.
+    pub(super) fn wall_mark(&self, range: &Range) -> Option<NaiveDateTime> {
+        self.wall_at(self.cell_of_wall(self.wall(&range.from)?)?)
+    }
+
+    /// The number of the cell of the grid that the clock shows at `value`. Wide enough for one beyond the last.
+    fn cell(&self, value: &Bound) -> Result<i128, String> {
+        let cell = match (self.every, self.kind.integers(), &value.0) {
+            (_, _, Value::Top) => return Err("nothing lies beyond maxvalue".to_owned()),
+            (Every::Integers(step), Some((least, largest)), Value::Integer(n)) => {
+                (least..=largest).contains(n).then(|| i128::from(n.div_euclid(step)))
+            }
+            _ => self.wall(value).and_then(|wall| self.cell_of_wall(wall)),
+        };
+        cell.ok_or_else(|| {
+            format!("the column is of type {}, but a value of another type was given", self.kind)
+        })
+    }
+
+    /// Where a cell begins, kept within what the column's type holds.
+    fn mark(&self, cell: i128) -> Bound {
+        if let (Every::Integers(step), Some((least, largest))) = (self.every, self.kind.integers()) {
+            let mark = cell * i128::from(step);
+            return Bound(match i64::try_from(mark.max(least.into())) {
+                Ok(n) if n <= largest => Value::Integer(n),
+                _ => Value::Top,
+            });
+        }
+        let Some(at) = self.wall_at(cell).filter(|wall| wall.year() <= END_YEAR) else {
+            return Bound(Value::Top);
+        };
+        let at = match self.kind {
+            ColumnKind::TimestampTz => first_instant(self.zone, at),
+            _ => at,
+        };
+        let at = at.max(FIRST.and_time(NaiveTime::MIN));
+        Bound(match self.kind {
+            _ if at.year() >= END_YEAR => Value::Top,
+            ColumnKind::TimestampTz => Value::TimestampTz(at),
+            ColumnKind::Timestamp => Value::Timestamp(at),
+            _ => Value::Date(at.date()),
+        })
+    }
+
+    /// What the clock shows.
+    fn wall(&self, value: &Bound) -> Option<NaiveDateTime> {
+        match (self.kind, &value.0) {
+            (ColumnKind::TimestampTz, Value::TimestampTz(at)) => {
+                Some(self.zone.from_utc_datetime(at).naive_local())
+            }
+            (ColumnKind::Timestamp, Value::Timestamp(at)) => Some(*at),
+            (ColumnKind::Date, Value::Date(day)) => Some(day.and_time(NaiveTime::MIN)),
+            _ => None,
+        }
+    }
+
+    fn cell_of_wall(&self, wall: NaiveDateTime) -> Option<i128> {
+        Some(match self.stride()? {
+            Stride::Seconds { step, origin } => {
+                (i128::from(wall.and_utc().timestamp()) - origin).div_euclid(step)
+            }
+            Stride::Months(step) => {
+                (i128::from(wall.year()) * 12 + i128::from(wall.month0())).div_euclid(step)
+            }
+        })
+    }
+
+    /// The mark at the beginning of a cell; nothing beyond the calendar.
+    fn wall_at(&self, cell: i128) -> Option<NaiveDateTime> {
+        match self.stride()? {
+            Stride::Seconds { step, origin } => {
+                let at_s = i64::try_from(cell * step + origin).ok()?;
+                DateTime::from_timestamp(at_s, 0).map(|at| at.naive_utc())
+            }
+            Stride::Months(step) => {
+                let months = cell * step;
+                let year = i32::try_from(months.div_euclid(12)).ok()?;
+                let month = u32::try_from(months.rem_euclid(12)).ok()? + 1;
+                NaiveDate::from_ymd_opt(year, month, 1).map(|day| day.and_time(NaiveTime::MIN))
+            }
+        }
+    }
+
+    fn stride(&self) -> Option<Stride> {
+        let seconds = |n: u32, unit_s: i64, origin: i64| Stride::Seconds {
+            step: i128::from(n) * i128::from(unit_s),
+            origin: origin.into(),
+        };
+        Some(match self.every {
+            Every::Hours(n) => seconds(n, 3600, 0),
+            Every::Days(n) => seconds(n, DAY_S, 0),
+            // 1970-01-01 is a Thursday.
+            Every::Weeks(n) => seconds(n, 7 * DAY_S, -3 * DAY_S),
+            Every::Months(n) => Stride::Months(n.into()),
+            Every::Quarters(n) => Stride::Months(i128::from(n) * 3),
+            Every::Years(n) => Stride::Months(i128::from(n) * 12),
+            Every::Integers(_) => return None,
+        })
+    }
+
+    /// A number that the column holds, or a time that PostgreSQL has and that lies before [`END_YEAR`].
+    fn within_reach(&self, value: Value) -> Option<Bound> {
+        let day = match &value {
+            Value::TimestampTz(at) | Value::Timestamp(at) => at.date(),
+            Value::Date(day) => *day,
+            Value::Integer(n) => {
+                let (least, largest) = self.kind.integers()?;
+                return (least..=largest).contains(n).then_some(Bound(value));
+            }
+            Value::Top => return Some(Bound(value)),
+        };
+        (day >= FIRST && day.year() < END_YEAR).then_some(Bound(value))
+    }
+}
+
+/// The first day that PostgreSQL has: Julian day 0, 4714-11-24 BC.
+const FIRST: NaiveDate = match NaiveDate::from_ymd_opt(-4713, 11, 24) {
+    Some(day) => day,
+    None => NaiveDate::MIN,
+};
+
+/// The first instant, in UTC, at which the clocks of `zone` show `wall` or a later time.
+fn first_instant(zone: Tz, wall: NaiveDateTime) -> NaiveDateTime {
+    if let Some(at) = zone.from_local_datetime(&wall).earliest() {
+        return at.naive_utc();
+    }
+    // The clocks jump over `wall`. No zone is a whole day from UTC, and they change on whole seconds.
+    let earliest = wall - Days::new(1);
+    let shows_wall = |after_s: i64| {
+        zone.from_utc_datetime(&(earliest + TimeDelta::seconds(after_s))).naive_local() >= wall
+    };
+    let (mut before_s, mut after_s) = (0, 2 * DAY_S);
+    while after_s - before_s > 1 {
+        let middle_s = before_s.midpoint(after_s);
+        if shows_wall(middle_s) {
+            after_s = middle_s;
+        } else {
+            before_s = middle_s;
+        }
+    }
+    earliest + TimeDelta::seconds(after_s)
+}

@@ -1,0 +1,64 @@
+//! What `status` says of a job. The fields' names are the JSON's and stay.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::state::State;
+
+/// A job at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// The job's name.
+    pub job: String,
+    /// What kind of job: `partition`.
+    pub kind: String,
+    /// The table, quoted only where SQL needs it.
+    pub table: String,
+    /// Where it is.
+    pub state: State,
+    /// The phase at work, where a process drives the job.
+    pub phase: Option<String>,
+    /// Rows to copy, as the server's statistics guess them.
+    pub rows_estimated: u64,
+    /// Rows copied.
+    pub rows_copied: u64,
+    /// Rows a second over the last seconds, while it copies.
+    pub rows_per_second: Option<f64>,
+    /// Seconds left of the copy, where it can be said.
+    pub eta_s: Option<u64>,
+    /// Chunks copied.
+    pub chunks_done: u64,
+    /// Rows of a chunk, as now sized.
+    pub chunk_rows: Option<u64>,
+    /// Half of the chunks took at most so many milliseconds.
+    pub chunk_ms_p50: Option<u64>,
+    /// 99 of 100 chunks took at most so many milliseconds.
+    pub chunk_ms_p99: Option<u64>,
+    /// The longest chunk, in milliseconds.
+    pub chunk_ms_max: Option<u64>,
+    /// Logged changes that the other side lacks; none where nothing is logged.
+    pub changes_pending: Option<u64>,
+    /// How far the slowest replica is behind, in seconds; none without replicas.
+    pub replica_lag_s: Option<f64>,
+    /// Why it waits, where it does.
+    pub hold: Option<Hold>,
+    /// When the job was started.
+    pub started_at: DateTime<Utc>,
+    /// When the job last wrote anything down.
+    pub updated_at: DateTime<Utc>,
+    /// When the names were exchanged.
+    pub swapped_at: Option<DateTime<Utc>>,
+    /// Until when the old table is kept.
+    pub keep_old_until: Option<DateTime<Utc>>,
+}
+
+/// A signal over its limit, which holds the job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Hold {
+    /// The signal, with its unit: `replica_lag_s`.
+    pub signal: String,
+    /// What it is.
+    pub value: f64,
+    /// What it may be.
+    pub limit: f64,
+}

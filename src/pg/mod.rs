@@ -1,0 +1,16 @@
+//! Effects: everything that talks to a server.
+
+pub mod catalog;
+pub mod connect;
+mod driver;
+pub mod latency;
+pub mod lease;
+mod passfile;
+pub mod pool;
+mod pooler;
+mod refusal;
+pub mod retry;
+mod settings;
+pub mod store;
+mod tls;
+pub mod transaction;

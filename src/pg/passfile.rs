@@ -1,0 +1,106 @@
+//! The password file, as libpq has it ("The Password File"): `host:port:database:user:password` a line, `*` for any,
+//! `\` before a `:` or `\` that is meant. A file that others may read is left alone, with a warning.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+/// Whose password is looked for.
+pub(super) struct Login<'a> {
+    /// The host's name; `localhost` for the server's own socket directory.
+    pub host: &'a str,
+    /// The port.
+    pub port: u16,
+    /// The database.
+    pub dbname: &'a str,
+    /// The user.
+    pub user: &'a str,
+}
+
+/// The password in `file`; none where there is no such file, it may not be used, or no line fits.
+pub(super) fn password(file: &Path, login: &Login<'_>) -> Option<String> {
+    let about = fs::metadata(file).ok()?;
+    if !about.is_file() {
+        tracing::warn!("password file {} is not a plain file, so it is not used", file.display());
+        return None;
+    }
+    if about.permissions().mode() & 0o077 != 0 {
+        let file = file.display();
+        tracing::warn!("password file {file} has group or world access, so it is not used; chmod 600 {file}");
+        return None;
+    }
+    match fs::read_to_string(file) {
+        Ok(text) => text.lines().find_map(|line| of_line(line, login)),
+        Err(e) => {
+            tracing::warn!("password file {} cannot be read: {e}", file.display());
+            None
+        }
+    }
+}
+
+/// The line's password, where the line is about `login`.
+fn of_line(line: &str, login: &Login<'_>) -> Option<String> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let mut rest = line;
+    for wanted in [login.host, &login.port.to_string(), login.dbname, login.user] {
+        let (field, after) = field(rest);
+        // A lone star is any; an escaped one is a name.
+        if field.raw != "*" && field.value != wanted {
+            return None;
+        }
+        rest = after?;
+    }
+    Some(field(rest).0.value).filter(|password| !password.is_empty())
+}
+
+struct Field<'a> {
+    raw: &'a str,
+    value: String,
+}
+
+/// The field up to the next `:` that is not escaped, and what follows it.
+fn field(text: &str) -> (Field<'_>, Option<&str>) {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            ':' => return (Field { raw: &text[..at], value }, Some(&text[at + 1..])),
+            '\\' => value.extend(chars.next().map(|(_, c)| c)),
+            c => value.push(c),
+        }
+    }
+    (Field { raw: text, value }, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGIN: Login<'_> = Login { host: "db.example", port: 5432, dbname: "a:b", user: "m\\e" };
+
+    #[test]
+    fn the_first_line_that_fits_is_taken() {
+        let of = |line| of_line(line, &LOGIN);
+        assert_eq!(of("db.example:5432:a\\:b:m\\\\e:s3cret").as_deref(), Some("s3cret"));
+        assert_eq!(of("*:*:*:*:with\\:colon\\\\").as_deref(), Some("with:colon\\"));
+        assert_eq!(of("*:*:*:*:up to:here").as_deref(), Some("up to"));
+        for line in
+            ["", "#*:*:*:*:x", "*:*:*:*", "*:*:*:*:", "db:5432:a\\:b:m\\\\e:x", "*:5433:*:*:x", "*:*:\\*:*:x"]
+        {
+            assert_eq!(of(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pgpass");
+        fs::write(&file, "other:*:*:*:no\n*:*:*:*:yes\n*:*:*:*:late\n").unwrap();
+        for (mode, expected) in [(0o600, Some("yes")), (0o400, Some("yes")), (0o640, None), (0o604, None)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(password(&file, &LOGIN).as_deref(), expected, "{mode:o}");
+        }
+        assert_eq!(password(dir.path(), &LOGIN), None);
+        assert_eq!(password(&dir.path().join("none"), &LOGIN), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! A bounded pool of sessions for the workers, on bb8.
+
+use std::time::Duration;
+
+use bb8::{ManageConnection, Pool, RunError};
+
+use super::connect::{Session, Target, refuse_pooler};
+use crate::error::{Error, Result, Retry};
+
+/// How long a worker waits for a session of its own pool, which has one for each.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Makes the pool's sessions: where to connect, and their `application_name`.
+#[derive(Debug, Clone)]
+pub struct Sessions(pub Target, pub String);
+
+impl ManageConnection for Sessions {
+    type Connection = Session;
+    type Error = Error;
+
+    async fn connect(&self) -> Result<Session> {
+        self.0.connect(&self.1).await
+    }
+
+    /// No round trip: a connection that broke while idle is known to be closed, and one that breaks later is the
+    /// caller's to find out in any case.
+    async fn is_valid(&self, session: &mut Session) -> Result<()> {
+        if session.is_closed() {
+            return Err(Error::failed("the connection is closed").retry(Retry::Unknown));
+        }
+        Ok(())
+    }
+
+    fn has_broken(&self, session: &mut Session) -> bool {
+        session.is_closed()
+    }
+}
+
+impl From<RunError<Error>> for Error {
+    fn from(e: RunError<Error>) -> Self {
+        match e {
+            RunError::User(e) => e,
+            RunError::TimedOut => {
+                Self::failed(format!("no session came free within {} s", WAIT.as_secs())).retry(Retry::Again)
+            }
+        }
+    }
+}
+
+/// A pool of at most `size` sessions, opened when first needed.
+///
+/// A session that cannot be opened is an error at once: whoever asked knows better than the pool when to try again.
+///
+/// # Errors
+/// As [`refuse_pooler`].
+pub async fn pool(target: &Target, size: u32, app_name: &str) -> Result<Pool<Sessions>> {
+    refuse_pooler(target).await?;
+    let sessions = Sessions(target.clone(), app_name.to_owned());
+    Pool::builder()
+        .max_size(size)
+        .connection_timeout(WAIT)
+        .retry_connection(false)
+        // Sessions live as long as the job: none is given back for its age or for resting.
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .build(sessions)
+        .await
+}

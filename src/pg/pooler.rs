@@ -1,0 +1,76 @@
+//! Finds out whether a proxy with transaction pooling is in between.
+//!
+//! Such a proxy lends a server connection for one transaction, so what a session holds, an advisory lock above all, is
+//! lost or left behind on a connection that someone else gets. Two connections tell: the server process behind one
+//! connection must never be the one behind another, and must stay the same from one statement to the next.
+//!
+//! Only the simple protocol, and no settings: named statements fail behind some proxies, and a setting would stay behind.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::SimpleQueryMessage;
+
+use super::{
+    connect::{Session, Target},
+    retry,
+};
+use crate::error::{Error, Kind, Result};
+
+/// On a proxy with many idle server connections one look can miss by chance.
+const ROUNDS: usize = 3;
+
+/// How long the probe may take: a proxy whose server connections are all lent makes it wait.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Fails where a transaction-pooling proxy is found.
+pub(super) async fn refuse(target: &Target) -> Result<()> {
+    let a = target.open(target.application_name()).await?;
+    let b = target.open(target.application_name()).await?;
+    let found = timeout(LIMIT, is_pooled(&a, &b)).await.map_err(|_| {
+        Error::failed(format!(
+            "{} let us in but did not answer within {} s",
+            target.describe(),
+            LIMIT.as_secs()
+        ))
+        .hint("if a connection pool is in between, connect to the server directly")
+    })??;
+    if found {
+        return Err(Error::new(Kind::Preflight, format!("a transaction-pooling proxy is at {}", target.describe()))
+            .cause(
+                "two statements of one connection reach different server processes, so session locks and settings, \
+                 which keep a job to one driver, do not hold",
+            )
+            .hint("connect to the server itself, or to a pool in session mode"));
+    }
+    Ok(())
+}
+
+async fn is_pooled(a: &Session, b: &Session) -> Result<bool> {
+    let first = backend(a).await?;
+    for _ in 0..ROUNDS {
+        match b.simple_query("begin").await {
+            // In statement mode PgBouncer allows no transaction at all.
+            Err(e) if retry::sqlstate(&e) == Some("08P01") => return Ok(true),
+            other => other?,
+        };
+        // Asked before A is asked again: were A's connection lent to B, A would have to wait for B's end.
+        if backend(b).await? == first || backend(a).await? != first {
+            return Ok(true);
+        }
+        b.simple_query("rollback").await?;
+    }
+    Ok(false)
+}
+
+/// The number of the server process behind the connection.
+async fn backend(session: &Session) -> Result<String> {
+    let messages = session.simple_query("select pg_catalog.pg_backend_pid()").await?;
+    messages
+        .iter()
+        .find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+        .ok_or_else(|| Error::failed("the server did not say which process serves us"))
+}

@@ -1,0 +1,106 @@
+//! Why a connection was refused, and what to do about it.
+
+use std::{error::Error as _, io};
+
+use super::retry;
+use crate::error::{Error, Retry};
+
+/// Whether the same login may do better when encrypted otherwise: `pg_hba.conf` has no line for it (28000), or the
+/// handshake failed.
+pub(super) fn is_about_encryption(e: &tokio_postgres::Error) -> bool {
+    let by_handshake = e
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .and_then(io::Error::get_ref)
+        .is_some_and(|inner| inner.is::<rustls::Error>());
+    by_handshake || retry::sqlstate(e) == Some("28000")
+}
+
+/// The driver's error from connecting, with a hint. Nothing was done yet, but whether the server is there is unknown.
+pub(super) fn explain(e: tokio_postgres::Error, is_socket: bool) -> Error {
+    let by_code = retry::sqlstate(&e).and_then(hint_for_code);
+    let io_kind = e.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+    let cause = e.source().map(ToString::to_string).unwrap_or_default();
+    let error = retry::from_pg(e);
+    if error.sqlstate().is_some() {
+        return match by_code {
+            Some(hint) => error.hint(hint),
+            None => error,
+        };
+    }
+    // The driver's word for what it was doing ("error connecting to server") says less than its cause.
+    let message = if cause.is_empty() { error.message().to_owned() } else { cause };
+    let hint = hint_without_code(&message, io_kind, is_socket);
+    let retry = match io_kind {
+        // A certificate does not get better by asking again.
+        Some(io::ErrorKind::InvalidData) => Retry::Never,
+        Some(_) => Retry::Unknown,
+        None => error.retry_class(),
+    };
+    let error = Error::failed(message).retry(retry);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// By SQLSTATE (PostgreSQL manual, Appendix A).
+fn hint_for_code(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "28P01" => {
+            "the password is wrong: check PGPASSWORD, the password file (~/.pgpass) or the connection string"
+        }
+        "28000" => {
+            "pg_hba.conf lets nobody in this way: add a line for this user, database, address and encryption \
+             (sslmode=require encrypts, sslmode=disable does not), or check the user's name"
+        }
+        "3D000" => {
+            "there is no such database: check PGDATABASE or the connection string (psql -l lists them)"
+        }
+        "53300" => {
+            "the server has no connection left: raise max_connections or the role's limit, or close some"
+        }
+        "57P03" => "the server is starting up, shutting down or recovering: try again in a moment",
+        "42501" => {
+            "the role lacks the CONNECT privilege on this database: GRANT CONNECT ON DATABASE ... TO ..."
+        }
+        "08P01" => "something between us and the server did not understand: connect to the server directly",
+        _ => return None,
+    })
+}
+
+fn hint_without_code(message: &str, io: Option<io::ErrorKind>, is_socket: bool) -> Option<&'static str> {
+    // The driver gives these two only as text.
+    if message.contains("password missing") {
+        return Some(
+            "the server wants a password: set PGPASSWORD, or write a line into ~/.pgpass (chmod 600)",
+        );
+    }
+    if message.contains("does not support TLS") {
+        return Some(
+            "the server has no TLS: set up ssl = on there, or use sslmode=prefer or disable (PGSSLMODE)",
+        );
+    }
+    match io? {
+        io::ErrorKind::NotFound if is_socket => {
+            Some("no server has its socket in this directory: start it, or check PGHOST and PGPORT")
+        }
+        io::ErrorKind::ConnectionRefused => {
+            Some("no server listens there: start it, or check host and port (PGHOST, PGPORT)")
+        }
+        io::ErrorKind::PermissionDenied if message.contains("does not allow writes") => {
+            Some("the server is a standby, or default_transaction_read_only is on: name the primary")
+        }
+        io::ErrorKind::InvalidData => Some(
+            "the server's certificate was not accepted: check sslrootcert (PGSSLROOTCERT), the host's name in the \
+             certificate and its dates",
+        ),
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            Some("the server cannot be reached: check host, port and firewall")
+        }
+        _ if message.contains("lookup address") => {
+            Some("the host's name is not known: check PGHOST or the connection string")
+        }
+        _ => None,
+    }
+}

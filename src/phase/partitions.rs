@@ -1,0 +1,99 @@
+//! Partitions that turn out to be missing while the job is under way: a row that fits none stops us, never the application.
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Partition};
+use crate::model::partition::{ColumnKind, Scheme, Template, names};
+use crate::model::state::State;
+use crate::pg::store;
+use crate::pg::transaction::{all, query_text};
+use crate::plan::Plan;
+use crate::sql::{capture, drain, prepare as sql};
+
+use super::context::Context;
+use super::prepare;
+
+/// How the plan cuts the partition column's values.
+///
+/// # Errors
+/// The column's type and the interval do not go together.
+pub fn scheme(plan: &Plan, base_type: &str) -> Result<Scheme> {
+    let kind = ColumnKind::from_sql(base_type).ok_or_else(|| {
+        Error::usage(format!("a column of type {base_type} cannot be the partition column")).hint(
+            "choose a column of type timestamptz, timestamp, date, smallint, integer or bigint under [partition] by",
+        )
+    })?;
+    Scheme::new(kind, plan.every(), plan.timezone()).map_err(Error::usage)
+}
+
+/// How the plan names partitions.
+///
+/// # Errors
+/// The template is wrong.
+pub fn template(plan: &Plan) -> Result<Template> {
+    Template::parse(plan.names().unwrap_or_else(|| Template::default_for(plan.every()))).map_err(Error::usage)
+}
+
+/// Whether an error says that a row fits no partition.
+pub fn lacks_partition(error: &Error) -> bool {
+    error.sqlstate() == Some("23514") && error.to_string().contains("no partition of relation")
+}
+
+/// Makes the partitions that pending rows need: same interval, chained to what is there.
+///
+/// # Errors
+/// The rows need more partitions than can be right, or nothing is found that needs one.
+pub async fn extend(context: &Context) -> Result<()> {
+    let b = context.blueprint();
+    let missing = missing(context, &b).await?;
+    if missing.is_empty() {
+        return Err(Error::failed("a row fits no partition, and the change log does not say which")
+            .hint("it was written before the job began: abort, and run again with a wider [partition] from and to, or default = true"));
+    }
+    for partition in &missing {
+        context.events.note(format!("rows came that no partition takes: creating {}", partition.name.plain()));
+        prepare::make(context, &partition.name, &sql::partition(&b, partition)).await?;
+        let built = !matches!(context.state(), State::Planned | State::Prepared | State::Capturing | State::Copied);
+        if built {
+            all(&context.control, &capture::create_truncate_trigger(&b, &partition.name)).await?;
+        }
+    }
+    let mut wider = b;
+    wider.partitions.extend(missing);
+    let scheme = scheme(&context.plan, by_type(&wider)?)?;
+    wider.partitions.sort_by_key(|p| scheme.value(&p.from).ok());
+    store::extend(&context.control, context.job.id, &wider).await?;
+    context.blueprint.replace(wider);
+    failpoint!("prepare.partition");
+    Ok(())
+}
+
+fn by_type(b: &Blueprint) -> Result<&str> {
+    b.by_column().map(|c| c.base_type.as_str()).ok_or_else(|| Error::failed("the partition column is gone"))
+}
+
+async fn missing(context: &Context, b: &Blueprint) -> Result<Vec<Partition>> {
+    let scheme = scheme(&context.plan, by_type(b)?)?;
+    let (Some(first), Some(last), Some(statement)) = (b.partitions.first(), b.partitions.last(), drain::outside(b))
+    else {
+        return Ok(Vec::new());
+    };
+    let rows = query_text(&context.control, &statement, &[first.from.clone(), last.to.clone()]).await?;
+    let (low, high): (Option<String>, Option<String>) = rows.first().map_or((None, None), |r| (r.get(0), r.get(1)));
+    let (Some(low), Some(high)) = (low, high) else { return Ok(Vec::new()) };
+    let value = |text: &str| scheme.value(text).map_err(Error::failed);
+    let (low, high) = (value(&low)?.min(value(&first.from)?), value(&high)?.max(value(&first.from)?));
+    let ranges = scheme.cover(&low, &high, 0).map_err(Error::failed)?;
+    let table = b.table.name.name.as_str();
+    let names = names(&template(&context.plan)?, table, &scheme, &ranges).map_err(Error::failed)?;
+    Ok(ranges
+        .iter()
+        .zip(names)
+        .map(|(range, name)| Partition {
+            name: b.table.name.sibling(name),
+            from: range.from.to_string(),
+            to: range.to.to_string(),
+        })
+        .filter(|p| !b.partitions.iter().any(|have| have.from == p.from))
+        .collect())
+}
