@@ -235,6 +235,16 @@ impl Table {
         self.columns.iter().filter(|c| c.generated.is_empty())
     }
 
+    /// What differs in the columns that a copy needs: names, types, what is generated; each in words.
+    pub fn column_drift(&self, now: &Table) -> Vec<String> {
+        let mut found = Vec::new();
+        let shape = |t: &Table| -> Vec<(Ident, String, String)> {
+            t.columns.iter().map(|c| (c.name.clone(), c.sql_type.clone(), c.generated.clone())).collect()
+        };
+        named(&mut found, "column", &shape(self), &shape(now), |(name, _, _)| name.as_str().to_owned());
+        found
+    }
+
     /// What differs in `now` from this definition, each in words; empty where a job planned from this may go on.
     pub fn drift(&self, now: &Table) -> Vec<String> {
         let mut found = Vec::new();

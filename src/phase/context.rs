@@ -135,14 +135,14 @@ impl Context {
     /// # Errors
     /// The last one, when it will not help to try again.
     pub async fn retrying<T>(&self, what: &str, step: impl AsyncFn() -> Result<T>) -> Result<T> {
-        let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
         let mut tries = 0;
         loop {
             self.go_on()?;
             match step().await {
                 Err(e) if e.retry_class() == Retry::Again && tries < TRIES => {
                     tracing::debug!(what, tries, error = %e, "again");
-                    tokio::time::sleep(backoff.delay(tries, rand::random())).await;
+                    tokio::time::sleep(backoff.next(rand::random())).await;
                     tries += 1;
                 }
                 Err(e) => return Err(e.context(format!("failed to {what}"))),

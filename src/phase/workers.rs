@@ -1,13 +1,10 @@
 //! The worker pool: items from one producer, done by so many sessions at a time, each with its own tries.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result, Retry};
-use crate::model::backoff::Backoff;
 use crate::pg::connect::Session;
 
 use super::context::Context;
@@ -91,9 +88,4 @@ pub fn pool_error(error: bb8::RunError<Error>) -> Error {
             Error::failed("no session could be opened within the pool's time limit").retry(Retry::Unknown)
         }
     }
-}
-
-/// The waits between tries of something that other people's locks decide.
-pub fn patience() -> Backoff {
-    Backoff::new(Duration::from_millis(200), Duration::from_secs(15))
 }

@@ -133,3 +133,7 @@ pub const CAPTURE_IN_FORCE: &str = "select pg_catalog.count(*) from pg_catalog.p
 pub fn source_triggers(b: &Blueprint, direction: Direction) -> Vec<String> {
     create_triggers(b, &b.sides(direction).source)
 }
+
+/// Whether the relation with oid `$1` has the truncate trigger.
+pub const HAS_TRUNCATE_TRIGGER: &str = "select exists (select from pg_catalog.pg_trigger \
+    where tgrelid = $1 and tgname = 'pgstrata_truncate')";

@@ -146,3 +146,8 @@ pub fn scrubbed_leaves(b: &Blueprint) -> Option<String> {
         places(b, "true")
     ))
 }
+
+/// Sweeps up the log's dead rows. Not in a transaction.
+pub fn vacuum_log(b: &Blueprint) -> String {
+    format!("vacuum (truncate false) {}", b.log())
+}

@@ -124,3 +124,7 @@ pub fn foreign_key(leaf: &QualifiedName, name: &Ident, definition: &str) -> Stri
 pub fn validate(leaf: &QualifiedName, name: &Ident) -> String {
     format!("alter table {leaf} validate constraint {name}")
 }
+
+/// Foreign keys of the leaf with oid `$1`, and whether its rows were looked through.
+pub const LEAF_FOREIGN_KEYS: &str =
+    "select conname::text, convalidated from pg_catalog.pg_constraint where conrelid = $1 and contype = 'f'";

@@ -27,6 +27,13 @@ pub enum ColumnKind {
 }
 
 impl ColumnKind {
+    /// The kind of a column whose type the server writes so; none for a type that cannot be partitioned by.
+    pub fn from_sql(base_type: &str) -> Option<Self> {
+        [Self::TimestampTz, Self::Timestamp, Self::Date, Self::SmallInt, Self::Integer, Self::BigInt]
+            .into_iter()
+            .find(|kind| kind.to_string() == base_type)
+    }
+
     /// The least and the largest number, for an integer column.
     pub(super) fn integers(self) -> Option<(i64, i64)> {
         match self {

@@ -1,0 +1,196 @@
+//! Drain: brings the target level with the source, batch by batch, each at one snapshot. Safe at any time after the scrub,
+//! in either direction, and again after any crash: it only makes places what the source says they are.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result, Retry};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::sizer::ChunkSizer;
+use crate::model::state::{State, Step};
+use crate::pg::catalog;
+use crate::pg::transaction::{REPEATABLE_READ, execute_text, transaction};
+use crate::sql::drain::Batch;
+use crate::sql::{copy as copy_sql, drain as sql};
+
+use super::context::Context;
+use super::copy::hold_epoch;
+use super::meter::Meter;
+use super::{capture, partitions};
+
+/// Blocks of the log in the first batch: some 8,000 changes.
+const FIRST_BLOCKS: u64 = 64;
+/// A sweep that found no more than this leaves little enough.
+const LITTLE: u64 = 1_000;
+/// Sweeps without getting there: writers are faster than the drain.
+const MOST_SWEEPS: u32 = 200;
+
+/// What a sweep did.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Swept {
+    /// Log rows taken.
+    pub changes: u64,
+    /// Rows that the source had at their places.
+    pub rows: u64,
+}
+
+/// The phase: drains until little is left.
+///
+/// # Errors
+/// What the server said.
+pub async fn drain(context: &Context) -> Result<State> {
+    capture::in_force(context).await?;
+    let mut meter = Meter::begin(context, "drain", "bringing over what changed meanwhile");
+    let pending: i64 = context.control.query_one(&sql::pending_count(&context.blueprint()), &[]).await?.get(0);
+    meter.count("changes", u64::try_from(pending).unwrap_or(0), 0);
+    let swept = level(context, &meter).await?;
+    let state = context.advance(&context.control, Step::Drain).await?;
+    failpoint!("drain.done");
+    meter.end(format!("{} changes brought over", swept.changes));
+    Ok(state)
+}
+
+/// Sweeps until one finds little.
+///
+/// # Errors
+/// What the server said, or that writers outrun the drain.
+pub async fn level(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
+    let mut total = Swept::default();
+    for _ in 0..MOST_SWEEPS {
+        let swept = sweep(context, meter).await?;
+        total.changes += swept.changes;
+        total.rows += swept.rows;
+        if swept.changes <= LITTLE {
+            return Ok(total);
+        }
+        // The rows taken are dead weight at the log's start until they are swept up: without this, the next sweep reads
+        // them all again. Blocks are kept, so nobody waits for a truncation.
+        context.control.batch_execute(&sql::vacuum_log(&context.blueprint())).await?;
+    }
+    Err(Error::failed(format!("the drain does not catch up: after {MOST_SWEEPS} sweeps of the log more is written than taken"))
+        .hint("run it again at a quieter time; the log keeps everything until then"))
+}
+
+/// Once over the log, as long as it is now.
+async fn sweep(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
+    let b = context.blueprint();
+    let row = context.control.query_one(&sql::pending(&b), &[]).await?;
+    let (blocks, any): (i64, bool) = (row.get(0), row.get(1));
+    let mut swept = Swept::default();
+    if !any {
+        return Ok(swept);
+    }
+    let blocks = u64::try_from(blocks).unwrap_or(0).max(1);
+    let target_ms = context.plan.target_batch().as_secs_f64() * 1000.0;
+    let sizer = RefCell::new(ChunkSizer::new(FIRST_BLOCKS, 1, 100_000, target_ms));
+    let mut from = 0;
+    while from < blocks {
+        context.go_on()?;
+        let to = blocks.min(from + sizer.borrow().rows());
+        let began = Instant::now();
+        let done = batch(context, Some((from, to))).await?;
+        sizer.borrow_mut().observe(to - from, began.elapsed().as_secs_f64() * 1000.0);
+        swept.changes += done.changes;
+        swept.rows += done.rows;
+        meter.add(done.changes);
+        failpoint!("drain.batch");
+        meter.keep().await?;
+        from = to;
+    }
+    Ok(swept)
+}
+
+/// One batch, with every way out that is known: a unique value that moved between rows, a row whose partition is missing, a
+/// referenced row that is gone by now.
+async fn batch(context: &Context, blocks: Option<(u64, u64)>) -> Result<Swept> {
+    let mut whole = blocks.is_none();
+    let mut stale = 0;
+    loop {
+        let range = if whole { None } else { blocks };
+        let done = context.retrying("drain the change log", async || one(context, range).await).await;
+        match done {
+            Err(e) if e.sqlstate() == Some("23505") && !whole => whole = true,
+            Err(e) if e.sqlstate() == Some("23505") => return Err(doubled(context, e)),
+            // The row that ours refers to was deleted after our snapshot; so was ours, and the next snapshot shows it.
+            Err(e) if e.sqlstate() == Some("23503") && stale < 20 => stale += 1,
+            Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
+            other => return other,
+        }
+    }
+}
+
+fn doubled(context: &Context, error: Error) -> Error {
+    let target = context.blueprint().sides(context.direction()).target;
+    error
+        .context(format!("a unique value stands twice in what {} should get", target.plain()))
+        .retry(Retry::Never)
+        .hint(
+            "the two tables have different unique keys, and rows were written that only one of them allows; \
+             `pgstrata verify` names them; nothing was changed",
+        )
+}
+
+async fn one(context: &Context, blocks: Option<(u64, u64)>) -> Result<Swept> {
+    let b = context.blueprint();
+    transaction(&context.control, REPEATABLE_READ, async |client| {
+        // Before the snapshot, so that no TRUNCATE can lie to it.
+        client.batch_execute(&copy_sql::hold_still(&b.sides(context.direction()))).await?;
+        hold_epoch(context, client).await?;
+        let swept = drain_visible(client, &b, context.direction(), blocks).await?;
+        failpoint!("drain.before_commit");
+        Ok(swept)
+    })
+    .await
+}
+
+/// Drains log rows of `blocks`, or all, at the transaction's snapshot. A truncation turns it into a drain of all.
+///
+/// # Errors
+/// What the server said.
+pub async fn drain_visible(
+    client: &Client,
+    b: &Blueprint,
+    direction: Direction,
+    blocks: Option<(u64, u64)>,
+) -> Result<Swept> {
+    client.batch_execute(sql::SETTINGS).await?;
+    let truncated = truncate_as_source_did(client, b, direction).await?;
+    let (batch, values) = match blocks {
+        Some((from, to)) if !truncated => (Batch::Blocks, vec![format!("({from},0)"), format!("({to},0)")]),
+        _ => (Batch::All, Vec::new()),
+    };
+    execute_text(client, &sql::clear(b, direction, batch), &values).await?;
+    let rows = execute_text(client, &sql::fill(b, direction, batch), &values).await?;
+    let changes = execute_text(client, &sql::forget(b, batch), &values).await?;
+    Ok(Swept { changes, rows })
+}
+
+/// Empties of the target what a TRUNCATE emptied of the source; whether there was any.
+///
+/// Whoever's snapshot sees a key that was written after a TRUNCATE sees the TRUNCATE too, so looking first is enough.
+async fn truncate_as_source_did(client: &Client, b: &Blueprint, direction: Direction) -> Result<bool> {
+    let relations: Vec<u32> = client.query(&sql::truncated(b), &[]).await?.iter().map(|r| r.get(0)).collect();
+    if relations.is_empty() {
+        return Ok(false);
+    }
+    let source = catalog::must_find(client, &b.sides(direction).source).await?;
+    let target = catalog::find(client, &b.sides(direction).target).await?;
+    if relations.contains(&source) {
+        client.batch_execute(&sql::empty_target(b, direction)).await?;
+    } else if direction == Direction::Reverse {
+        for leaf in relations.iter().filter(|oid| Some(**oid) != target) {
+            let constraint: Option<String> = client.query_one(sql::LEAF_CONSTRAINT, &[leaf]).await?.get(0);
+            let constraint = constraint.ok_or_else(|| {
+                Error::failed("a partition was truncated and then detached or dropped: its rows cannot be told any more")
+                    .hint("`pgstrata verify` says what differs; a rollback would bring its rows back")
+            })?;
+            client.execute(&sql::empty_leaf(b, direction, &constraint), &[]).await?;
+        }
+    }
+    // Truncating the target writes its own leaves' marks: they go as well.
+    client.execute(&sql::forget_truncations(b), &[]).await?;
+    Ok(true)
+}

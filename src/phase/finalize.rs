@@ -1,0 +1,84 @@
+//! The two ends of a job: finalize closes the rollback window, abort takes everything back. Both are one transaction.
+
+use crate::error::{Error, Result, Retry};
+use crate::failpoint;
+use crate::model::blueprint::Direction;
+use crate::model::ident::QualifiedName;
+use crate::model::state::{State, Step};
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{catalog, latency, store};
+use crate::sql::{finalize as sql, store as store_sql};
+
+use super::context::Context;
+use super::meter::Meter;
+
+/// Drops the old table and everything that kept it level.
+///
+/// # Errors
+/// Something still hangs on the old table; it is named and kept.
+pub async fn finalize(context: &Context) -> Result<State> {
+    let b = context.blueprint();
+    let meter = Meter::begin(context, "finalize", format!("dropping {}: no way back from here", b.old().plain()));
+    let parent = catalog::must_find(&context.control, &b.table.name).await?;
+    let leaves: Vec<QualifiedName> =
+        catalog::leaves(&context.control, parent).await?.into_iter().map(|leaf| leaf.name).collect();
+    let state = end(context, Step::Finalize, &sql::finalize(&b, &leaves)).await.map_err(|e| {
+        if e.sqlstate() == Some("2BP01") {
+            e.hint(format!(
+                "something outside this job still depends on {}; drop it or point it to {}, then finalize again",
+                b.old().plain(),
+                b.table.name.plain()
+            ))
+        } else {
+            e
+        }
+    })?;
+    failpoint!("finalize.done");
+    meter.end(format!("{} is partitioned for good", b.table.name.plain()));
+    Ok(state)
+}
+
+/// Removes everything that the job made.
+///
+/// # Errors
+/// The job is past the swap, or what the server said.
+pub async fn abort(context: &Context) -> Result<State> {
+    if context.state().next(Step::Abort).is_none() {
+        return Err(Error::usage(format!("job {} is {}; only a job before its swap can be aborted", context.job.name, context.state()))
+            .hint(format!("`pgstrata rollback {}` first: it loses nothing", context.job.name)));
+    }
+    let b = context.blueprint();
+    let about = format!("removing what the job made; {} stays as it is", b.sides(Direction::Forward).source.plain());
+    let meter = Meter::begin(context, "abort", about);
+    let state = end(context, Step::Abort, &sql::abort(&b)).await?;
+    failpoint!("abort.done");
+    meter.end("removed");
+    Ok(state)
+}
+
+async fn end(context: &Context, step: Step, statements: &[String]) -> Result<State> {
+    let client = &context.control;
+    let summary = latency::of_chunks(client, context.job.id).await?.to_string();
+    let timeout = format!("set local lock_timeout = {}", context.plan.lock_timeout().as_millis());
+    let state = context
+        .retrying("end the job", async || {
+            transaction(client, READ_COMMITTED, async |client| {
+                client.batch_execute(&timeout).await?;
+                all(client, statements).await?;
+                client.execute(store_sql::FORGET_CHUNKS, &[&context.job.id]).await?;
+                store::event(client, context.job.id, "chunks", &summary).await?;
+                let state = context.advance(client, step).await?;
+                if step == Step::Finalize {
+                    failpoint!("finalize.before_commit");
+                } else {
+                    failpoint!("abort.before_commit");
+                }
+                Ok(state)
+            })
+            .await
+        })
+        .await
+        .map_err(|e| e.retry(Retry::Never))?;
+    context.reached(state);
+    Ok(state)
+}

@@ -1,0 +1,166 @@
+//! Index: every leaf's indexes by the worker pool, each in a transaction of its own, so that a crash loses one build; then
+//! the parent's, which only tie them together.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::blueprint::Blueprint;
+use crate::model::ident::QualifiedName;
+use crate::model::state::{State, Step};
+use crate::model::table::Index;
+use crate::pg::catalog::{self, Leaf};
+use crate::pg::connect::Session;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::sql::{capture as capture_sql, index as sql};
+
+use super::context::Context;
+use super::meter::Meter;
+use super::workers;
+
+/// Builds what is missing.
+///
+/// # Errors
+/// A unique index finds a value twice, or what the server said.
+pub async fn index(context: &Context) -> Result<State> {
+    let b = context.blueprint();
+    let client = &context.control;
+    let target = catalog::must_find(client, &b.target()).await?;
+    let leaves = catalog::leaves(client, target).await?;
+    let indexes: Vec<Index> = b.carried_indexes().into_iter().cloned().collect();
+    let mut meter = Meter::begin(
+        context,
+        "index",
+        format!("building {} indexes on each of {} partitions", indexes.len(), leaves.len()),
+    );
+    let built = built(context, target).await?;
+    let tasks: Vec<(&Leaf, &Index)> = indexes
+        .iter()
+        .flat_map(|index| leaves.iter().map(move |leaf| (leaf, index)))
+        .filter(|(leaf, index)| {
+            !built.contains_key(&leaf.name.sibling(b.leaf_index_name(&leaf.name.name, &index.name)))
+        })
+        .collect();
+    meter.count("indexes", (indexes.len() * leaves.len()) as u64, (indexes.len() * leaves.len() - tasks.len()) as u64);
+    let (meter, b) = (&meter, &b);
+    workers::run(
+        context,
+        context.plan.workers(),
+        "build an index",
+        async |sender| {
+            for task in tasks {
+                sender.send(task).await.map_err(workers::nobody_takes)?;
+            }
+            Ok(())
+        },
+        async |session, (leaf, index)| {
+            transaction(session, READ_COMMITTED, async |client| all(client, &sql::on_leaf(b, index, &leaf.name)).await)
+                .await?;
+            meter.add(1);
+            failpoint!("index.leaf");
+            meter.keep().await
+        },
+    )
+    .await?;
+    finish_leaves(context, b, &leaves).await?;
+    parent(context, b, target, &leaves, &indexes).await?;
+    let state = context.advance(client, Step::Index).await?;
+    failpoint!("index.done");
+    meter.end("every index is valid");
+    Ok(state)
+}
+
+/// Indexes that are on leaves already: attached to a parent's or not.
+async fn built(context: &Context, target: u32) -> Result<HashMap<QualifiedName, bool>> {
+    let rows = context.control.query(sql::LEAF_INDEXES, &[&target]).await?;
+    Ok(rows
+        .iter()
+        .filter(|r| r.get(4))
+        .map(|r| (QualifiedName::new(r.get::<_, String>(0), r.get::<_, String>(2)), r.get(3)))
+        .collect())
+}
+
+/// What a leaf needs besides indexes: foreign keys looked through, the truncate trigger, fresh statistics.
+async fn finish_leaves(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
+    workers::run(
+        context,
+        context.plan.workers(),
+        "finish a partition",
+        async |sender| {
+            for leaf in leaves {
+                sender.send(leaf).await.map_err(workers::nobody_takes)?;
+            }
+            Ok(())
+        },
+        async |session, leaf| {
+            finish_leaf(session, b, leaf).await?;
+            failpoint!("index.leaf_done");
+            Ok(())
+        },
+    )
+    .await
+}
+
+async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()> {
+    let have = session.query(sql::LEAF_FOREIGN_KEYS, &[&leaf.oid]).await?;
+    let have: HashMap<String, bool> = have.iter().map(|r| (r.get(0), r.get(1))).collect();
+    for key in &b.table.foreign_keys {
+        if !have.contains_key(key.name.as_str()) {
+            session.batch_execute(&sql::foreign_key(&leaf.name, &key.name, &key.definition)).await?;
+        }
+        if key.validated && !have.get(key.name.as_str()).copied().unwrap_or(false) {
+            session.batch_execute(&sql::validate(&leaf.name, &key.name)).await?;
+        }
+    }
+    let trigger: bool = session.query_one(capture_sql::HAS_TRUNCATE_TRIGGER, &[&leaf.oid]).await?.get(0);
+    if !trigger {
+        transaction(session, READ_COMMITTED, async |client| {
+            all(client, &capture_sql::create_truncate_trigger(b, &leaf.name)).await
+        })
+        .await?;
+    }
+    session.batch_execute(&sql::vacuum(&leaf.name)).await?;
+    Ok(())
+}
+
+/// The parent's indexes and late constraints. Each statement is instant: nothing is read.
+async fn parent(context: &Context, b: &Blueprint, target: u32, leaves: &[Leaf], indexes: &[Index]) -> Result<()> {
+    let client = &context.control;
+    let step = async |what: &str, statements: &[String]| {
+        context
+            .retrying(what, async || {
+                transaction(client, READ_COMMITTED, async |client| all(client, statements).await).await
+            })
+            .await
+    };
+    let now = catalog::table(client, target).await?;
+    let late: Vec<_> =
+        b.table.checks.iter().filter(|c| !c.validated && !now.checks.iter().any(|n| n.name == c.name)).collect();
+    if !late.is_empty() {
+        step("add constraints that are not validated", &sql::late_checks(b)).await?;
+    }
+    for index in indexes {
+        let name = index.name.with_suffix("_new");
+        if !now.indexes.iter().any(|i| i.name == name) {
+            step("create the parent's index", &sql::on_parent(b, index)).await?;
+        }
+        failpoint!("index.parent");
+        let attached = built(context, target).await?;
+        let missing: Vec<String> = leaves
+            .iter()
+            .filter(|leaf| {
+                let part = leaf.name.sibling(b.leaf_index_name(&leaf.name.name, &index.name));
+                attached.get(&part) == Some(&false)
+            })
+            .map(|leaf| sql::attach(b, index, &leaf.name))
+            .collect();
+        step("attach the partitions' indexes", &missing).await?;
+        failpoint!("index.attached");
+    }
+    let now = catalog::table(client, target).await?;
+    if let Some(open) = now.indexes.iter().find(|i| !i.valid) {
+        return Err(Error::failed(format!("index {} is not valid on every partition", open.name.as_str()))
+            .hint("a partition has no part of it: was one attached by hand?"));
+    }
+    step("analyze the target", &[sql::analyze(b)]).await
+}

@@ -1,0 +1,72 @@
+//! The pipeline, in order. Start reading here.
+//!
+//! ```text
+//! planned -prepare-> prepared -capture-> capturing -copy, scrub-> copied -index-> indexed -drain-> synced
+//!         -verify-> verified -swap-> swapped -finalize-> finalized
+//!                      ^                |
+//!                      |                +-rollback-> rolled_back -swap-> swapped
+//!                      +- drain, verify: any number of times
+//! any state before the swap, and rolled_back: -abort-> aborted
+//! ```
+//!
+//! Each phase may be run again after a crash at any point of it: what is done is found done.
+
+mod blockers;
+mod capture;
+mod context;
+mod copy;
+mod drain;
+mod finalize;
+mod index;
+mod meter;
+pub mod partitions;
+mod prepare;
+mod scrub;
+mod swap;
+mod verify;
+mod walk;
+mod workers;
+
+pub use context::Context;
+pub use finalize::{abort, finalize};
+pub use swap::{Swapped, drop_guard, swap};
+pub use verify::{Verified, compare, differs, verify};
+
+use crate::error::Result;
+use crate::model::state::State;
+
+/// Does the next phase before verification; the state after it. None where the job is that far already.
+///
+/// # Errors
+/// What the phase said.
+pub async fn next(context: &Context) -> Result<Option<State>> {
+    let state = match context.state() {
+        State::Planned => prepare::prepare(context).await?,
+        State::Prepared => capture::capture(context).await?,
+        State::Capturing => {
+            copy::copy(context).await?;
+            scrub::scrub(context).await?
+        }
+        State::Copied => index::index(context).await?,
+        State::Indexed => drain::drain(context).await?,
+        State::Synced
+        | State::Verified
+        | State::Swapped
+        | State::RolledBack
+        | State::Finalized
+        | State::Aborted => return Ok(None),
+    };
+    context.reached(state);
+    Ok(Some(state))
+}
+
+/// Brings the other side level, in whichever direction changes flow now.
+///
+/// # Errors
+/// What the server said.
+pub async fn sync(context: &Context) -> Result<()> {
+    let state = drain::drain(context).await?;
+    context.reached(state);
+    drop_guard(context).await?;
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! The swap and the swap back: drain until little is left, look who is in the way, then one short transaction that locks,
+//! checks, drains the rest and exchanges the names. Its row in `pgstrata.jobs` commits with it, so that after a lost
+//! connection the database says whether it happened.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::failpoint;
+use crate::model::backoff::Backoff;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::state::{State, Step};
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{catalog, store};
+use crate::sql::{store as store_sql, swap as sql};
+
+use super::blockers::{Blocker, in_the_way};
+use super::context::Context;
+use super::meter::Meter;
+use super::verify::Verified;
+use super::{capture, drain};
+
+/// The lock that evicts autovacuum harms nobody, so it may take longer than the one that does.
+const FIRST_LOCK_MS: u32 = 5_000;
+/// The whole transaction may hold its locks for this long; a rest that takes longer to drain lets go and tries again.
+const BUDGET_MS: u32 = 2_000;
+/// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
+const GUARD_WAITS: Duration = Duration::from_secs(5);
+
+/// What a swap took.
+#[derive(Debug, Clone, Copy)]
+pub struct Swapped {
+    /// Milliseconds from the first exclusive lock to the commit's return.
+    pub held_ms: f64,
+    /// Tries it took.
+    pub tries: u32,
+}
+
+/// Exchanges the names: forward from a verified job, or back from a swapped one.
+///
+/// # Errors
+/// Lock where it was not to be had within the plan's attempts: the source is untouched, capture goes on.
+pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped)> {
+    let away = context.direction();
+    let b = context.blueprint();
+    let (phase, step) = match away {
+        Direction::Forward => ("swap", Step::Swap),
+        Direction::Reverse => ("rollback", Step::Rollback),
+    };
+    let about = format!("exchanging {} and {}", b.sides(away).source.plain(), b.sides(away).target.plain());
+    let meter = Meter::begin(context, phase, about);
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let attempts = context.plan.attempts();
+    let mut last = String::new();
+    for attempt in 1..=attempts {
+        context.go_on()?;
+        drain::level(context, &meter).await?;
+        drift(context, &b, away).await?;
+        let older_ms = context.plan.lock_timeout().as_secs_f64() * 1000.0;
+        let blockers = in_the_way(&context.control, &b, away, older_ms).await?;
+        let failed = if blockers.is_empty() {
+            match exchange(context, &b, away, step).await {
+                Ok((state, held_ms)) => return finish(context, &meter, state, Swapped { held_ms, tries: attempt }).await,
+                Err(e) if e.retry_class() == Retry::Again => {
+                    let now = in_the_way(&context.control, &b, away, 0.0).await?;
+                    said(&now).unwrap_or_else(|| e.to_string().replace('\n', "; "))
+                }
+                Err(e) => return Err(e.context(format!("failed to {phase}"))),
+            }
+        } else {
+            said(&blockers).unwrap_or_default()
+        };
+        if failed != last {
+            context.events.warn(format!("{phase}: attempt {attempt} of {attempts}: in the way: {failed}"));
+            last = failed;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next(rand::random())) => {}
+            () = context.interrupted() => {}
+        }
+    }
+    Err(Error::new(Kind::Lock, format!("the lock on {} was not to be had in {attempts} attempts", b.table.name.plain()))
+        .cause(format!("in the way: {last}"))
+        .hint(format!(
+            "nothing was changed and the job keeps itself level; end the session in the way, or try at a quieter time: \
+             `pgstrata {phase} {}`",
+            context.job.name
+        )))
+}
+
+fn said(blockers: &[Blocker]) -> Option<String> {
+    (!blockers.is_empty()).then(|| blockers.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+/// Fails where the source is no longer what the job was planned from, or the sides differ in a column.
+async fn drift(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
+    let client = &context.control;
+    let sides = b.sides(away);
+    let source = catalog::table(client, catalog::must_find(client, &sides.source).await?).await?;
+    let found = match away {
+        Direction::Forward => b.table.drift(&source),
+        Direction::Reverse => {
+            let target = catalog::table(client, catalog::must_find(client, &sides.target).await?).await?;
+            target.column_drift(&source)
+        }
+    };
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed(format!("{} is no longer what this job was planned from: {}", sides.source.plain(), found.join("; ")))
+        .hint(match away {
+            Direction::Forward => {
+                "undo the change, or abort the job and run it again from the new definition; nothing was swapped"
+            }
+            Direction::Reverse => {
+                "make the same change to the old table, or undo it; or keep the partitioned table and finalize"
+            }
+        }))
+}
+
+/// The transaction.
+async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step) -> Result<(State, f64)> {
+    let client = &context.control;
+    let lock_timeout_ms = context.plan.lock_timeout().as_millis();
+    let held = std::cell::Cell::new(Instant::now());
+    let state = transaction(client, READ_COMMITTED, async |client| {
+        client.batch_execute(&format!("set local lock_timeout = {FIRST_LOCK_MS}")).await?;
+        client.batch_execute(&sql::first_lock(b, away)).await?;
+        client
+            .batch_execute(&format!(
+                "set local lock_timeout = {lock_timeout_ms}; set local statement_timeout = {BUDGET_MS}"
+            ))
+            .await?;
+        held.set(Instant::now());
+        all(client, &sql::locks(b, away)).await?;
+        failpoint!("swap.locked");
+        checks_under_lock(context, client, b, away).await?;
+        drain::drain_visible(client, b, away, None).await?;
+        failpoint!("swap.drained");
+        all(client, &sql::statements(b, away)).await?;
+        let keep_s = context.plan.keep_old().as_secs_f64();
+        let forward = away == Direction::Forward;
+        client.execute(store_sql::RECORD_SWAP, &[&context.job.id, &forward, &keep_s]).await?;
+        let state = context.advance(client, step).await?;
+        failpoint!("swap.before_commit");
+        Ok(state)
+    })
+    .await?;
+    let held_ms = held.get().elapsed().as_secs_f64() * 1000.0;
+    context.reached(state);
+    failpoint!("swap.done");
+    Ok((state, held_ms))
+}
+
+/// What may have changed since the look before the lock. Cheap: everybody waits for us now.
+async fn checks_under_lock(context: &Context, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
+    super::copy::hold_epoch(context, client).await?;
+    drift(context, b, away).await?;
+    capture::in_force(context).await
+}
+
+async fn finish(context: &Context, meter: &Meter<'_>, state: State, swapped: Swapped) -> Result<(State, Swapped)> {
+    let Swapped { held_ms, tries } = swapped;
+    store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, {tries} tries")).await?;
+    meter.end(format!("done in {tries} tries; the lock was held for {held_ms:.0} ms; rows go to the other table now"));
+    let deadline = Instant::now() + GUARD_WAITS;
+    while !drop_guard(context).await? && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok((state, swapped))
+}
+
+/// Drops the guard once nobody holds a snapshot older than the swap; whether it is gone.
+///
+/// # Errors
+/// What the server said.
+pub async fn drop_guard(context: &Context) -> Result<bool> {
+    let client = &context.control;
+    let table = context.blueprint().table.name;
+    let oid = catalog::must_find(client, &table).await?;
+    if !client.query_one(sql::GUARDED, &[&oid]).await?.get::<_, bool>(0) {
+        return Ok(true);
+    }
+    let jobs = store::jobs(client, Some(&context.job.name)).await?;
+    let Some(xid) = jobs.into_iter().find(|j| j.id == context.job.id).and_then(|j| j.swap_xid) else { return Ok(true) };
+    if client.query_one(sql::OLDER_SNAPSHOT, &[&xid]).await?.get(0) {
+        return Ok(false);
+    }
+    let timeout = format!("set local lock_timeout = {}", context.plan.lock_timeout().as_millis());
+    let dropped = transaction(client, READ_COMMITTED, async |client| {
+        client.batch_execute(&timeout).await?;
+        Ok(client.batch_execute(&sql::drop_guard(&table)).await?)
+    })
+    .await;
+    failpoint!("guard.dropped");
+    match dropped {
+        Ok(()) => Ok(true),
+        Err(e) if e.retry_class() == Retry::Again => Ok(false),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,286 @@
+//! Verify: at every snapshot after the first full drain, a place without a pending log row holds the same on both sides.
+//! So the check needs no pause: range by range, each at one snapshot, count and hash of both sides; where they differ, row by
+//! row without the pending places; and what is left is looked at again at a fresh snapshot after a drain.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::time::Instant;
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Kind, Result};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction, Sides};
+use crate::model::key::{Key, KeyRange};
+use crate::model::sizer::ChunkSizer;
+use crate::model::state::{State, Step};
+use crate::model::table::Column;
+use crate::model::verdict::{Difference, EXAMPLES_MAX, Example, VerifyReport};
+use crate::pg::transaction::{REPEATABLE_READ, query_text, transaction};
+use crate::sql::{copy as copy_sql, store as store_sql, verify as sql};
+
+use super::context::Context;
+use super::meter::Meter;
+use super::{capture, drain, walk, workers};
+
+/// Rows of the first range.
+const FIRST_ROWS: u64 = 20_000;
+/// A range never holds more: the comparison row by row keeps it in the server's memory.
+const MOST_ROWS: u64 = 250_000;
+/// Differences of one range that are read.
+const MOST_DIFFERENCES: u32 = 1_000;
+/// How often what differs is drained and looked at again before it counts.
+const LOOKS: u32 = 3;
+
+/// Proof that both sides were compared and found the same by this process. Nothing else makes one; a swap takes one.
+#[derive(Debug)]
+pub struct Verified(());
+
+/// One place that differs.
+#[derive(Debug, Clone)]
+struct Finding {
+    key: Key,
+    place: String,
+    source: i64,
+    target: i64,
+}
+
+/// Sums over ranges.
+#[derive(Debug, Default)]
+struct Tally {
+    rows_source: u64,
+    rows_target: u64,
+    suspects: Vec<KeyRange>,
+}
+
+/// The phase: drains, compares, records the result.
+///
+/// # Errors
+/// A difference, with the report behind it; or what the server said.
+pub async fn verify(context: &Context) -> Result<(State, Verified, VerifyReport)> {
+    let report = compare(context).await?;
+    if !report.verified {
+        return Err(differs(&report));
+    }
+    context.control.execute(store_sql::RECORD_VERIFIED, &[&context.job.id]).await?;
+    let state = context.advance(&context.control, Step::Verify).await?;
+    failpoint!("verify.done");
+    Ok((state, Verified(()), report))
+}
+
+/// The error that a report with differences is.
+pub fn differs(report: &VerifyReport) -> Error {
+    Error::new(
+        Kind::Differs,
+        format!(
+            "the two tables differ: {} rows missing, {} extra, {} different",
+            report.missing, report.extra, report.different
+        ),
+    )
+    .hint("nothing was swapped and everything is kept; the keys are named above; to start over: `pgstrata abort`")
+}
+
+/// Drains and compares both sides, and changes nothing.
+///
+/// # Errors
+/// What the server said; a difference is no error here.
+pub async fn compare(context: &Context) -> Result<VerifyReport> {
+    capture::in_force(context).await?;
+    let b = context.blueprint();
+    let sides = b.sides(context.direction());
+    let mut meter = Meter::begin(
+        context,
+        "verify",
+        format!("comparing {} and {}, row by row where a sum differs", sides.source.plain(), sides.target.plain()),
+    );
+    drain::level(context, &meter).await?;
+    let by = dimension(&b, context);
+    let (rows, _, _) = crate::pg::catalog::size(
+        &context.control,
+        crate::pg::catalog::must_find(&context.control, &b.sides(Direction::Forward).source).await?,
+    )
+    .await?;
+    meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
+    let tally = sums(context, &b, &by, &meter).await?;
+    let suspects = tally.suspects.len();
+    let findings = look_again(context, &b, &by, tally.suspects, &meter).await?;
+    let report = report(context, &b, &sides, &findings, tally.rows_source, tally.rows_target).await?;
+    let verdict = if report.verified {
+        format!("{} rows are the same on both sides ({suspects} ranges were looked at row by row)", report.rows_source)
+    } else {
+        format!("{} rows differ", report.missing + report.extra + report.different)
+    };
+    meter.end(verdict);
+    Ok(report)
+}
+
+/// Along which columns ranges are cut: the key, where its index leads through the heap; else the partition column, where an
+/// index leads with it, so that each range lies in one partition and in one part of the heap.
+fn dimension<'b>(b: &'b Blueprint, context: &Context) -> Vec<&'b Column> {
+    let physical = context.job.copy.as_ref().is_some_and(|c| c.physical);
+    let indexed = b.table.indexes.iter().any(|i| {
+        i.valid && !i.partial && i.tail.starts_with("btree") && i.columns.as_ref().is_some_and(|c| c.first() == Some(&b.by))
+    });
+    match b.by_column() {
+        Some(by) if physical && indexed => vec![by],
+        _ => b.key_columns(),
+    }
+}
+
+/// Count and hash of every range; ranges are contiguous and open at both ends, so that extra rows are found too.
+async fn sums(context: &Context, b: &Blueprint, by: &[&Column], meter: &Meter<'_>) -> Result<Tally> {
+    let tally = RefCell::new(Tally::default());
+    let target_ms = context.plan.target_batch().as_secs_f64() * 1000.0;
+    let sizer = RefCell::new(ChunkSizer::new(FIRST_ROWS, 500, MOST_ROWS, target_ms));
+    let sides = b.sides(context.direction());
+    workers::run(
+        context,
+        context.plan.workers(),
+        "compare a range",
+        async |sender| {
+            let whole = KeyRange { after: None, through: None };
+            let send = async |range| sender.send(range).await.map_err(workers::nobody_takes);
+            walk::walk(context, &sides, by, whole, || sizer.borrow().rows(), send).await
+        },
+        async |session, range| {
+            let began = Instant::now();
+            let (statement, values) = sql::summary(b, context.direction(), by, range, context.plan.verify());
+            let row = at_one_snapshot(session, &sides, async |client| {
+                Ok(query_text(client, &statement, &values).await?.remove(0))
+            })
+            .await?;
+            let (source, target): (i64, i64) = (row.get(0), row.get(2));
+            let rows = u64::try_from(source).unwrap_or(0);
+            let mut tally = tally.borrow_mut();
+            tally.rows_source += rows;
+            tally.rows_target += u64::try_from(target).unwrap_or(0);
+            if source != target || row.get::<_, i64>(1) != row.get::<_, i64>(3) {
+                tally.suspects.push(range.clone());
+            }
+            drop(tally);
+            sizer.borrow_mut().observe(rows, began.elapsed().as_secs_f64() * 1000.0);
+            meter.add(rows);
+            failpoint!("verify.range");
+            Ok(())
+        },
+    )
+    .await?;
+    Ok(tally.into_inner())
+}
+
+/// Compares suspect ranges row by row; what differs is drained and looked at again, and only what still differs counts.
+async fn look_again(
+    context: &Context,
+    b: &Blueprint,
+    by: &[&Column],
+    mut suspects: Vec<KeyRange>,
+    meter: &Meter<'_>,
+) -> Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    for look in 0..LOOKS {
+        found.clear();
+        if look > 0 {
+            drain::level(context, meter).await?;
+        }
+        let results: RefCell<Vec<(KeyRange, Vec<Finding>)>> = RefCell::default();
+        workers::run(
+            context,
+            context.plan.workers(),
+            "compare rows",
+            async |sender| {
+                for range in &suspects {
+                    sender.send(range.clone()).await.map_err(workers::nobody_takes)?;
+                }
+                Ok(())
+            },
+            async |session, range| {
+                let findings = differences(context, session, b, by, range).await?;
+                if !findings.is_empty() {
+                    results.borrow_mut().push((range.clone(), findings));
+                }
+                Ok(())
+            },
+        )
+        .await?;
+        (suspects, found) = results.into_inner().into_iter().unzip();
+        if suspects.is_empty() {
+            break;
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+async fn differences(
+    context: &Context,
+    client: &Client,
+    b: &Blueprint,
+    by: &[&Column],
+    range: &KeyRange,
+) -> Result<Vec<Finding>> {
+    let direction = context.direction();
+    let (statement, values) = sql::differences(b, direction, by, range, context.plan.verify(), MOST_DIFFERENCES);
+    let rows =
+        at_one_snapshot(client, &b.sides(direction), async |client| query_text(client, &statement, &values).await).await?;
+    let (places, keys) = (b.place_columns(), b.key_columns());
+    let at = places.iter().position(|c| c.name == b.by).unwrap_or(0);
+    Ok(rows
+        .iter()
+        .map(|r| Finding {
+            key: (0..keys.len()).map(|i| r.get(i)).collect(),
+            place: r.get(at),
+            source: r.get(places.len()),
+            target: r.get(places.len() + 1),
+        })
+        .collect())
+}
+
+/// A transaction with one snapshot that no TRUNCATE can lie to: the lock comes first.
+async fn at_one_snapshot<T>(client: &Client, sides: &Sides, work: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+    transaction(client, REPEATABLE_READ, async |client| {
+        client.batch_execute(&copy_sql::hold_still(sides)).await?;
+        work(client).await
+    })
+    .await
+}
+
+async fn report(
+    context: &Context,
+    b: &Blueprint,
+    sides: &Sides,
+    findings: &[Finding],
+    rows_source: u64,
+    rows_target: u64,
+) -> Result<VerifyReport> {
+    let pending: i64 = context.control.query_one(&crate::sql::drain::pending_count(b), &[]).await?.get(0);
+    let missing: HashSet<&Key> = findings.iter().filter(|f| f.target == 0).map(|f| &f.key).collect();
+    let extra: HashSet<&Key> = findings.iter().filter(|f| f.source == 0).map(|f| &f.key).collect();
+    let mut examples = Vec::new();
+    for finding in findings.iter().take(EXAMPLES_MAX) {
+        let moved = missing.contains(&finding.key) && extra.contains(&finding.key);
+        let kind = match (finding.source, finding.target) {
+            _ if moved => Difference::Misplaced,
+            (_, 0) => Difference::Missing,
+            (0, _) if occurrences(context, b, sides, &finding.key).await? > 1 => Difference::Doubled,
+            (0, _) => Difference::Extra,
+            (s, t) if t > s => Difference::Doubled,
+            _ => Difference::Different,
+        };
+        examples.push(Example { kind, key: finding.key.join(", "), place: Some(finding.place.clone()) });
+    }
+    let count = |keep: &dyn Fn(&Finding) -> bool| findings.iter().filter(|f| keep(f)).count() as u64;
+    Ok(VerifyReport {
+        job: context.job.name.clone(),
+        rows_source,
+        rows_target,
+        missing: count(&|f| f.target < f.source && f.target == 0),
+        extra: count(&|f| f.target > f.source),
+        different: count(&|f| f.target > 0 && f.source >= f.target),
+        pending: u64::try_from(pending).unwrap_or(0),
+        verified: findings.is_empty(),
+        examples,
+    })
+}
+
+async fn occurrences(context: &Context, b: &Blueprint, sides: &Sides, key: &Key) -> Result<i64> {
+    Ok(query_text(&context.control, &sql::occurrences(b, sides), key).await?.first().map_or(0, |r| r.get(0)))
+}
