@@ -1,10 +1,27 @@
 //! The plan: what a person wrote and reviewed, checked and with every default filled in.
 //!
-//! `file` mirrors the TOML, `resolve` turns it into a [`Plan`]; nothing else builds one.
+//! `file` mirrors the TOML, `resolve` turns it into a [`Plan`]; nothing else builds one. `identity` tells which of
+//! its settings a started job is bound to. `suggest` and `draft` write the first plan of a table.
+
+mod draft;
+mod file;
+mod identity;
+mod problem;
+mod resolve;
+mod suggest;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
-use crate::model::{ident::QualifiedName, partition::Every};
+pub use draft::{Facts, draft};
+pub use identity::{Change, changed};
+pub use suggest::{histogram_by_month, suggest, suggest_integers};
+
+use crate::{
+    error::Error,
+    model::{ident::QualifiedName, partition::Every},
+};
 
 /// In what order rows are read for the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +53,7 @@ pub enum When {
 }
 
 /// A checked plan with every default filled in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     name: String,
     table: QualifiedName,
@@ -46,7 +63,7 @@ pub struct Plan {
     from: Option<String>,
     to: Option<String>,
     ahead: u32,
-    names: String,
+    names: Option<String>,
     default: bool,
     drop_unique: Vec<String>,
     workers: usize,
@@ -58,4 +75,125 @@ pub struct Plan {
     lock_timeout: Duration,
     attempts: u32,
     keep_old: Duration,
+}
+
+impl Plan {
+    /// Reads a plan; `file` is what messages call it.
+    ///
+    /// # Errors
+    /// A usage error with every problem of the text, each with its line and column. Text that is no TOML gives the
+    /// first problem only.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Error> {
+        let (mirror, mut problems) = file::read(text);
+        if let Some(mirror) = mirror {
+            match resolve::resolve(&mirror) {
+                Ok(plan) if problems.is_empty() => return Ok(plan),
+                Ok(_) => {}
+                // A key is missing because it is misspelt, as a rule: the unknown key is the one to tell.
+                Err(more) if problems.is_empty() => problems = more,
+                Err(more) => problems.extend(more.into_iter().filter(|problem| problem.span.is_some())),
+            }
+        }
+        Err(problem::report(file, text, problems))
+    }
+
+    /// The job's name: 1 to 63 bytes without control characters.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The table to partition.
+    pub fn table(&self) -> &QualifiedName {
+        &self.table
+    }
+
+    /// The partition column, as the catalog holds its name.
+    pub fn by(&self) -> &str {
+        &self.by
+    }
+
+    /// How much one partition holds.
+    pub fn every(&self) -> Every {
+        self.every
+    }
+
+    /// Where a day or month begins, for a `timestamptz` column.
+    pub fn timezone(&self) -> chrono_tz::Tz {
+        self.timezone
+    }
+
+    /// Where the first partition begins, as written; none: at the oldest row.
+    pub fn from(&self) -> Option<&str> {
+        self.from.as_deref()
+    }
+
+    /// Where the last partition ends, as written; none: at the newest row, and `ahead` beyond it.
+    pub fn to(&self) -> Option<&str> {
+        self.to.as_deref()
+    }
+
+    /// Partitions beyond the newest row.
+    pub fn ahead(&self) -> u32 {
+        self.ahead
+    }
+
+    /// The template of partition names; none: the interval's own.
+    pub fn names(&self) -> Option<&str> {
+        self.names.as_deref()
+    }
+
+    /// Whether there is a default partition for what fits nowhere.
+    pub fn default_partition(&self) -> bool {
+        self.default
+    }
+
+    /// Unique indexes and constraints whose guarantee is given up, as the catalog holds their names; sorted.
+    pub fn drop_unique(&self) -> &[String] {
+        &self.drop_unique
+    }
+
+    /// How many workers copy, index and verify at once.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// In what order rows are read for the copy.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// How long one chunk should take.
+    pub fn target_batch(&self) -> Duration {
+        self.target_batch
+    }
+
+    /// The most rows copied in a second; none: no limit.
+    pub fn rows_per_second(&self) -> Option<u32> {
+        self.rows_per_second
+    }
+
+    /// What verification compares.
+    pub fn verify(&self) -> Rows {
+        self.verify
+    }
+
+    /// When the swap happens.
+    pub fn when(&self) -> When {
+        self.when
+    }
+
+    /// How long one try of the swap may wait for its lock, and the application behind it.
+    pub fn lock_timeout(&self) -> Duration {
+        self.lock_timeout
+    }
+
+    /// How often the swap is tried.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// How long the old table is kept after the swap.
+    pub fn keep_old(&self) -> Duration {
+        self.keep_old
+    }
 }

@@ -1,0 +1,400 @@
+//! The first plan of a table: what was found, as comments, and what is suggested, as values. It parses with
+//! [`super::Plan::parse`] as it is, whatever the names in it.
+
+use chrono_tz::Tz;
+use indicatif::{HumanBytes, HumanCount};
+use toml::Value;
+
+use super::suggest::{days, moment};
+use crate::model::{
+    ident::{QualifiedName, plain},
+    partition::Every,
+};
+
+/// Lines of the listing of rows by month; beyond, it goes by years.
+const MOST_LINES: usize = 24;
+
+/// What was found about a table.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The table.
+    pub table: QualifiedName,
+    /// The partition column, as the catalog holds its name.
+    pub by: String,
+    /// Its type, as `format_type` says it.
+    pub by_type: String,
+    /// The key's columns, as the catalog holds their names.
+    pub key: Vec<String>,
+    /// `primary key` or `unique index`.
+    pub key_kind: String,
+    /// Rows, by the planner's statistics.
+    pub rows_estimated: u64,
+    /// Bytes of the table with its indexes.
+    pub bytes: u64,
+    /// The smallest value of the partition column.
+    pub oldest: Option<String>,
+    /// The largest.
+    pub newest: Option<String>,
+    /// Rows by month (`2024-01`), from [`super::histogram_by_month`]; none for integers.
+    pub per_month: Vec<(String, u64)>,
+    /// The interval suggested by what is there.
+    pub suggested: Every,
+    /// Why it is suggested, in one line.
+    pub because: String,
+    /// The interval asked for, if any; it is the one that gets into the plan.
+    pub every: Option<Every>,
+    /// The zone in which months begin, for `timestamptz`.
+    pub zone: Tz,
+    /// The template of partition names.
+    pub names: String,
+    /// What to look at before running it, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// The commented plan.
+pub fn draft(facts: &Facts) -> String {
+    let mut lines = found(facts);
+    lines.push(String::new());
+    let table = facts.table.plain();
+    lines.extend([
+        setting("name", 5, job_name(facts), "the job"),
+        setting("kind", 5, "partition", ""),
+        setting("table", 5, table, ""),
+        String::new(),
+    ]);
+    lines.extend(partition(facts));
+    lines.extend([
+        String::new(),
+        "[copy]".to_owned(),
+        setting("workers", 15, 2, "copy, build indexes and verify side by side"),
+        setting("order", 15, "auto", "by how the key follows the heap; or \"keyset\", \"physical\""),
+        setting("target_batch_ms", 15, 500, "how long a chunk should take"),
+        String::new(),
+        "[throttle]".to_owned(),
+        "# rows_per_second = 50_000  # no limit without it".to_owned(),
+        String::new(),
+        "[verify]".to_owned(),
+        setting("rows", 0, "hash", "every row; \"count\" compares counts only"),
+        String::new(),
+        "[swap]".to_owned(),
+        setting("when", 12, "manual", "on `pgstrata swap`; \"verified\": at once when verified"),
+        setting("lock_timeout", 12, "200ms", "the longest that one try makes the application wait"),
+        setting("attempts", 12, 100, ""),
+        setting("keep_old", 12, "7 days", "how long a rollback stays possible"),
+    ]);
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn found(facts: &Facts) -> Vec<String> {
+    let by = plain(&facts.by);
+    let of = |end: &Option<String>| end.clone().unwrap_or_else(|| "unknown".to_owned());
+    let names = |key: &[String]| key.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ");
+    let key = if facts.key.contains(&facts.by) {
+        format!("{} ({}), which holds {by} already", facts.key_kind, names(&facts.key))
+    } else {
+        let key = names(&facts.key);
+        format!("{} ({key}); widened to ({key}, {by}): a partitioned table's key holds {by}", facts.key_kind)
+    };
+    let mut lines = vec![
+        "A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations."
+            .to_owned(),
+        String::new(),
+        format!(
+            "rows    about {}, {} with indexes",
+            HumanCount(facts.rows_estimated),
+            HumanBytes(facts.bytes)
+        ),
+        format!("column  {by}, {}", facts.by_type),
+        format!("oldest  {}", of(&facts.oldest)),
+        format!("newest  {}", of(&facts.newest)),
+        format!("key     {key}"),
+    ];
+    if !facts.per_month.is_empty() {
+        lines.extend([String::new(), "rows by statistics, about:".to_owned()]);
+        lines.extend(listing(&facts.per_month));
+    }
+    if !facts.warnings.is_empty() {
+        lines.push(String::new());
+        lines.extend(facts.warnings.iter().map(|warning| format!("warning: {warning}")));
+    }
+    lines.iter().map(|line| comment(line)).collect()
+}
+
+/// Rows by month; by year where there are many months; the last years where there are many years.
+fn listing(per_month: &[(String, u64)]) -> Vec<String> {
+    let mut rows: Vec<(String, u64)> = per_month.to_vec();
+    if rows.len() > MOST_LINES {
+        rows.clear();
+        for (month, count) in per_month {
+            let year = month.split('-').next().unwrap_or(month);
+            match rows.last_mut() {
+                Some((last, sum)) if last == year => *sum += count,
+                _ => rows.push((year.to_owned(), *count)),
+            }
+        }
+    }
+    let early = rows.len().saturating_sub(MOST_LINES);
+    let before: u64 = rows.drain(..early).map(|(_, count)| count).sum();
+    if early > 0 {
+        rows.insert(0, ("before".to_owned(), before));
+    }
+    let counts: Vec<(String, String)> =
+        rows.into_iter().map(|(label, count)| (label, HumanCount(count).to_string())).collect();
+    let width = counts.iter().map(|(_, count)| count.len()).max().unwrap_or_default();
+    counts.into_iter().map(|(label, count)| format!("  {label:<7}  {count:>width$}")).collect()
+}
+
+fn partition(facts: &Facts) -> Vec<String> {
+    let every = facts.every.unwrap_or(facts.suggested);
+    let written = match every {
+        Every::Integers(n) => Value::from(n),
+        every => Value::from(every.to_string()),
+    };
+    let about = match partitions(facts, every) {
+        Some(1) => "about 1 partition".to_owned(),
+        Some(many) => format!("about {many} partitions"),
+        None => String::new(),
+    };
+    let why = if every == facts.suggested {
+        format!("suggested: {}", facts.because)
+    } else {
+        format!("asked for; the suggestion is {}: {}", facts.suggested, facts.because)
+    };
+    let mut lines = vec!["[partition]".to_owned(), setting("by", 8, plain(&facts.by), "")];
+    lines.extend([comment(&why), setting("every", 8, written, &about)]);
+    if matches!(facts.by_type.as_str(), "timestamptz" | "timestamp with time zone") {
+        lines.push(setting("timezone", 8, facts.zone.name(), "where a day or month begins"));
+    }
+    if let Some(oldest) = &facts.oldest {
+        let value = Value::from(oldest.as_str());
+        lines.push(comment(&format!(
+            "from   = {value}  # where the first begins; without it, at the oldest row"
+        )));
+    }
+    lines.extend([
+        setting("ahead", 8, 3, "partitions beyond the newest row"),
+        setting("names", 8, facts.names.as_str(), ""),
+        setting("default", 8, true, "a default partition for what fits nowhere"),
+    ]);
+    lines
+}
+
+/// About how many partitions what is there needs.
+fn partitions(facts: &Facts, every: Every) -> Option<u64> {
+    let (oldest, newest) = (facts.oldest.as_ref()?, facts.newest.as_ref()?);
+    if let Every::Integers(n) = every {
+        let (oldest, newest): (i128, i128) = (oldest.parse().ok()?, newest.parse().ok()?);
+        let n = i128::from(n);
+        return u64::try_from(newest.div_euclid(n) - oldest.div_euclid(n) + 1).ok();
+    }
+    let span_days = (moment(newest)? - moment(oldest)?).num_seconds() as f64 / 86_400.0;
+    Some((span_days / days(every)?).round().max(1.0) as u64)
+}
+
+/// The table's name, without what no job's name may hold.
+fn job_name(facts: &Facts) -> String {
+    let name: String =
+        facts.table.name.as_str().chars().map(|c| if c.is_control() { '_' } else { c }).collect();
+    if name.trim().is_empty() { "job".to_owned() } else { name }
+}
+
+fn setting(key: &str, width: usize, value: impl Into<Value>, about: &str) -> String {
+    let value: Value = value.into();
+    let line = format!("{key:<width$} = {value}");
+    if about.is_empty() { line } else { format!("{line:<30} {}", comment(about)) }
+}
+
+/// One line of comment, whatever the text: a line break in a name must not end it.
+fn comment(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.is_empty() { "#".to_owned() } else { format!("# {text}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+    use insta::assert_snapshot;
+    use proptest::prelude::*;
+
+    fn observations() -> Facts {
+        Facts {
+            table: QualifiedName::new("public", "petri_observations"),
+            by: "created_at".to_owned(),
+            by_type: "timestamp with time zone".to_owned(),
+            key: vec!["id".to_owned()],
+            key_kind: "primary key".to_owned(),
+            rows_estimated: 12_500_000,
+            bytes: 2_480_000_000,
+            oldest: Some("2024-01-01 00:00:04+00".to_owned()),
+            newest: Some("2024-03-31 23:59:58+00".to_owned()),
+            per_month: [("2024-01", 950_000), ("2024-02", 11_000_000), ("2024-03", 550_000)]
+                .map(|(month, rows)| (month.to_owned(), rows))
+                .to_vec(),
+            suggested: Every::Months(1),
+            because: "a month holds about 4,166,666 rows, 788.00 MiB".to_owned(),
+            every: None,
+            zone: Tz::UTC,
+            names: "{table}_y{yyyy}m{mm}".to_owned(),
+            warnings: vec!["unique index petri_email_key does not hold created_at".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_draft() {
+        let text = draft(&observations());
+        assert_snapshot!(text, @r#"
+        # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
+        #
+        # rows    about 12,500,000, 2.31 GiB with indexes
+        # column  created_at, timestamp with time zone
+        # oldest  2024-01-01 00:00:04+00
+        # newest  2024-03-31 23:59:58+00
+        # key     primary key (id); widened to (id, created_at): a partitioned table's key holds created_at
+        #
+        # rows by statistics, about:
+        #   2024-01     950,000
+        #   2024-02  11,000,000
+        #   2024-03     550,000
+        #
+        # warning: unique index petri_email_key does not hold created_at
+
+        name  = "petri_observations"   # the job
+        kind  = "partition"
+        table = "public.petri_observations"
+
+        [partition]
+        by       = "created_at"
+        # suggested: a month holds about 4,166,666 rows, 788.00 MiB
+        every    = "1 month"           # about 3 partitions
+        timezone = "UTC"               # where a day or month begins
+        # from   = "2024-01-01 00:00:04+00"  # where the first begins; without it, at the oldest row
+        ahead    = 3                   # partitions beyond the newest row
+        names    = "{table}_y{yyyy}m{mm}"
+        default  = true                # a default partition for what fits nowhere
+
+        [copy]
+        workers         = 2            # copy, build indexes and verify side by side
+        order           = "auto"       # by how the key follows the heap; or "keyset", "physical"
+        target_batch_ms = 500          # how long a chunk should take
+
+        [throttle]
+        # rows_per_second = 50_000  # no limit without it
+
+        [verify]
+        rows = "hash"                  # every row; "count" compares counts only
+
+        [swap]
+        when         = "manual"        # on `pgstrata swap`; "verified": at once when verified
+        lock_timeout = "200ms"         # the longest that one try makes the application wait
+        attempts     = 100
+        keep_old     = "7 days"        # how long a rollback stays possible
+        "#);
+        let plan = Plan::parse(&text, "draft").unwrap();
+        assert_eq!((plan.table(), plan.by()), (&observations().table, "created_at"));
+        assert_eq!((plan.every(), plan.from()), (Every::Months(1), None));
+    }
+
+    #[test]
+    fn a_draft_says_what_the_defaults_are() {
+        let drafted = Plan::parse(&draft(&observations()), "draft").unwrap();
+        let least = "table = \"petri_observations\"\n[partition]\nby = \"created_at\"\nevery = \"month\"\n\
+                     names = \"{table}_y{yyyy}m{mm}\"\n";
+        assert_eq!(drafted, Plan::parse(least, "least").unwrap());
+    }
+
+    #[test]
+    fn a_draft_for_integers_with_an_interval_asked_for() {
+        let facts = Facts {
+            table: QualifiedName::new("Forecasts", "Price Forecasts"),
+            by: "Id".to_owned(),
+            by_type: "bigint".to_owned(),
+            key: vec!["Id".to_owned(), "at".to_owned()],
+            key_kind: "unique index".to_owned(),
+            oldest: Some("-5".to_owned()),
+            newest: Some("20000000".to_owned()),
+            per_month: Vec::new(),
+            suggested: Every::Integers(10_000_000),
+            because: "10,000,000 integers hold about 10,000,000 rows, 1.80 GiB".to_owned(),
+            every: Some(Every::Integers(5_000_000)),
+            names: "{table}_{from}".to_owned(),
+            warnings: Vec::new(),
+            ..observations()
+        };
+        let text = draft(&facts);
+        assert_snapshot!(text, @r#"
+        # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
+        #
+        # rows    about 12,500,000, 2.31 GiB with indexes
+        # column  "Id", bigint
+        # oldest  -5
+        # newest  20000000
+        # key     unique index ("Id", at), which holds "Id" already
+
+        name  = "Price Forecasts"      # the job
+        kind  = "partition"
+        table = '"Forecasts"."Price Forecasts"'
+
+        [partition]
+        by       = '"Id"'
+        # asked for; the suggestion is 10000000: 10,000,000 integers hold about 10,000,000 rows, 1.80 GiB
+        every    = 5000000             # about 6 partitions
+        # from   = "-5"  # where the first begins; without it, at the oldest row
+        ahead    = 3                   # partitions beyond the newest row
+        names    = "{table}_{from}"
+        default  = true                # a default partition for what fits nowhere
+
+        [copy]
+        workers         = 2            # copy, build indexes and verify side by side
+        order           = "auto"       # by how the key follows the heap; or "keyset", "physical"
+        target_batch_ms = 500          # how long a chunk should take
+
+        [throttle]
+        # rows_per_second = 50_000  # no limit without it
+
+        [verify]
+        rows = "hash"                  # every row; "count" compares counts only
+
+        [swap]
+        when         = "manual"        # on `pgstrata swap`; "verified": at once when verified
+        lock_timeout = "200ms"         # the longest that one try makes the application wait
+        attempts     = 100
+        keep_old     = "7 days"        # how long a rollback stays possible
+        "#);
+        assert_eq!(Plan::parse(&text, "draft").unwrap().every(), Every::Integers(5_000_000));
+    }
+
+    #[test]
+    fn long_listings_go_by_years_and_end() {
+        let months = |years: std::ops::Range<u32>| -> Vec<(String, u64)> {
+            years.flat_map(|year| (1..=12).map(move |month| (format!("{year:04}-{month:02}"), 100))).collect()
+        };
+        assert_eq!(listing(&months(2020..2022)).len(), 24);
+        assert_eq!(
+            listing(&months(2020..2023)),
+            ["  2020     1,200", "  2021     1,200", "  2022     1,200"]
+        );
+        let long = listing(&months(1900..2024));
+        assert_eq!((long.len(), long[0].as_str()), (25, "  before   120,000"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_draft_reads_back_whatever_the_names(
+            table in "[^\0]{1,15}", by in "[^\0]{1,15}", key in "[^\0]{1,15}", warning: String, oldest: String,
+        ) {
+            let facts = Facts {
+                table: QualifiedName::new("public", table),
+                by: by.clone(),
+                key: vec![key],
+                warnings: vec![warning],
+                oldest: Some(oldest),
+                ..observations()
+            };
+            let text = draft(&facts);
+            let plan = Plan::parse(&text, "draft").map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
+            prop_assert_eq!((plan.table(), plan.by()), (&facts.table, by.as_str()));
+        }
+    }
+}

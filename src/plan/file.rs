@@ -1,0 +1,155 @@
+//! The TOML of a plan as it is written: sections and keys, checked against the ones there are.
+//!
+//! Values stay untyped here: `resolve` reads each with its key at hand, so that a wrong one is told in the plan's
+//! terms and not in those of the deserializer.
+
+use serde::Deserialize;
+use toml::{
+    Spanned, Value,
+    de::{DeString, DeTable, DeValue},
+};
+
+use super::problem::Problem;
+
+/// A value and where it stands.
+pub(super) type Leaf = Spanned<Value>;
+
+/// Every key there is, by section; the file's head has no name.
+pub(super) const KEYS: [(&str, &[&str]); 6] = [
+    ("", &["name", "kind", "table"]),
+    ("partition", &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "drop_unique"]),
+    ("copy", &["workers", "order", "target_batch_ms"]),
+    ("throttle", &["rows_per_second"]),
+    ("verify", &["rows"]),
+    ("swap", &["when", "lock_timeout", "attempts", "keep_old"]),
+];
+
+/// Below this likeness (Jaro-Winkler) a key is not taken for a misspelling of another.
+const ALIKE: f64 = 0.8;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanFile {
+    pub(super) name: Option<Leaf>,
+    pub(super) kind: Option<Leaf>,
+    pub(super) table: Option<Leaf>,
+    #[serde(default)]
+    pub(super) partition: PartitionSection,
+    #[serde(default)]
+    pub(super) copy: CopySection,
+    #[serde(default)]
+    pub(super) throttle: ThrottleSection,
+    #[serde(default)]
+    pub(super) verify: VerifySection,
+    #[serde(default)]
+    pub(super) swap: SwapSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section [partition]")]
+pub(super) struct PartitionSection {
+    pub(super) by: Option<Leaf>,
+    pub(super) every: Option<Leaf>,
+    pub(super) timezone: Option<Leaf>,
+    pub(super) from: Option<Leaf>,
+    pub(super) to: Option<Leaf>,
+    pub(super) ahead: Option<Leaf>,
+    pub(super) names: Option<Leaf>,
+    pub(super) default: Option<Leaf>,
+    pub(super) drop_unique: Option<Leaf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section [copy]")]
+pub(super) struct CopySection {
+    pub(super) workers: Option<Leaf>,
+    pub(super) order: Option<Leaf>,
+    pub(super) target_batch_ms: Option<Leaf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section [throttle]")]
+pub(super) struct ThrottleSection {
+    pub(super) rows_per_second: Option<Leaf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section [verify]")]
+pub(super) struct VerifySection {
+    pub(super) rows: Option<Leaf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section [swap]")]
+pub(super) struct SwapSection {
+    pub(super) when: Option<Leaf>,
+    pub(super) lock_timeout: Option<Leaf>,
+    pub(super) attempts: Option<Leaf>,
+    pub(super) keep_old: Option<Leaf>,
+}
+
+/// Reads the text: the mirror where there is one, and what is wrong so far.
+///
+/// Unknown keys are taken out first, so that all of them are told, together with what is wrong with the known ones.
+pub(super) fn read(text: &str) -> (Option<PlanFile>, Vec<Problem>) {
+    let mut root = match DeTable::parse(text) {
+        Ok(root) => root,
+        Err(error) => return (None, vec![error.into()]),
+    };
+    let mut problems = take_unknown(root.get_mut());
+    match PlanFile::deserialize(toml::Deserializer::from(root)) {
+        Ok(file) => (Some(file), problems),
+        Err(error) => {
+            problems.push(error.into());
+            (None, problems)
+        }
+    }
+}
+
+fn take_unknown(root: &mut DeTable<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (section, known) in KEYS {
+        let keys = if section.is_empty() {
+            &mut *root
+        } else if let Some(DeValue::Table(keys)) = root.get_mut(section).map(Spanned::get_mut) {
+            keys
+        } else {
+            continue;
+        };
+        let is_known = |key: &str| known.contains(&key) || section.is_empty() && is_section(key);
+        let unknown: Vec<_> = keys.keys().filter(|key| !is_known(key.get_ref())).cloned().collect();
+        for key in unknown {
+            keys.remove(&key);
+            problems.push(unknown_key(&key, section, known));
+        }
+    }
+    problems
+}
+
+fn is_section(key: &str) -> bool {
+    !key.is_empty() && KEYS.iter().any(|(section, _)| *section == key)
+}
+
+/// Says what `key` may have been meant to be: the likest of all keys and sections, or else what its section knows.
+fn unknown_key(key: &Spanned<DeString<'_>>, section: &str, known: &[&str]) -> Problem {
+    let name = key.get_ref().as_ref();
+    let sections = KEYS.iter().map(|(section, _)| (*section, "")).filter(|(section, _)| !section.is_empty());
+    let keys = KEYS.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)));
+    let scored = sections.chain(keys).map(|(at, key)| {
+        let written = if key.is_empty() { at } else { key };
+        (strsim::jaro_winkler(&name.to_lowercase(), written), at, key)
+    });
+    // Of two as much alike, the one of the same section is meant.
+    let likest = scored.max_by(|a, b| a.0.total_cmp(&b.0).then((a.1 == section).cmp(&(b.1 == section))));
+    let hint = match likest.filter(|(likeness, _, _)| *likeness >= ALIKE) {
+        Some((_, at, "")) => format!("did you mean the section [{at}]?"),
+        Some((_, at, key)) if at == section => format!("did you mean `{key}`?"),
+        Some((_, at, key)) => format!("did you mean `{key}` {}?", place(at)),
+        None => format!("known {}: {}", place(section), known.join(", ")),
+    };
+    Problem::new(Some(key.span()), format!("unknown key `{name}` {}", place(section))).hint(hint)
+}
+
+fn place(section: &str) -> String {
+    if section.is_empty() { "at the head of the file".to_owned() } else { format!("under [{section}]") }
+}

@@ -1,0 +1,196 @@
+//! What a started job is bound to, and what may still change.
+//!
+//! A job that is resumed with another identity would mix two results in one target, so it is refused, by name of the
+//! setting. Each setting stands once in `settings` with its part; the stored text of a plan comes from the same list,
+//! with every default written out, so that a later version with other defaults goes on the same way.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use sha2::{Digest, Sha256};
+use toml::{Table, Value};
+
+use super::{Order, Plan, Rows, When};
+use crate::model::{ident::plain, partition::Every};
+
+/// What a setting means for a job that has started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Names the job: another name is another job.
+    Name,
+    /// Decides the result, or what "verified" says of it.
+    Identity,
+    /// How fast and when: free to change.
+    Tunable,
+}
+
+/// A setting that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The key, such as `partition.every`.
+    pub field: String,
+    /// What it was; none: not set.
+    pub was: Option<String>,
+    /// What it is; none: not set.
+    pub is: Option<String>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
+        let (was, is) = (said(&self.was), said(&self.is));
+        write!(f, "the plan's {} was {was} when the job started and is {is} now", self.field)
+    }
+}
+
+/// What differs between two identities (or two sets of tunables), by key.
+pub fn changed(old: &BTreeMap<String, String>, new: &BTreeMap<&'static str, String>) -> Vec<Change> {
+    let gone = old.keys().map(String::as_str).filter(|field| !new.contains_key(field));
+    let mut fields: Vec<&str> = new.keys().copied().chain(gone).collect();
+    fields.sort_unstable();
+    fields
+        .into_iter()
+        .map(|field| Change {
+            field: field.to_owned(),
+            was: old.get(field).cloned(),
+            is: new.get(field).cloned(),
+        })
+        .filter(|change| change.was != change.is)
+        .collect()
+}
+
+impl Plan {
+    /// The settings that decide the result: a job that has started keeps them. What is not set is left out.
+    pub fn identity(&self) -> BTreeMap<&'static str, String> {
+        self.part(Part::Identity)
+    }
+
+    /// The settings that may change while the job runs. What is not set is left out.
+    pub fn tunables(&self) -> BTreeMap<&'static str, String> {
+        self.part(Part::Tunable)
+    }
+
+    /// SHA-256 over the identity, in hexadecimal digits: one for all plans with the same result.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for (key, value) in self.identity() {
+            // With its length in front, no value can pass for another one and a key.
+            hash.update(format!("{key} {} {value}\n", value.len()));
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The plan as TOML with every default written out: [`Plan::parse`] gives the same plan back.
+    pub fn to_toml(&self) -> String {
+        let mut head = Table::new();
+        let mut sections: BTreeMap<&str, Table> = BTreeMap::new();
+        for (key, _, value) in self.settings() {
+            match key.split_once('.') {
+                Some((section, key)) => {
+                    sections.entry(section).or_default().insert(key.to_owned(), value);
+                }
+                None => {
+                    head.insert(key.to_owned(), value);
+                }
+            }
+        }
+        head.extend(sections.into_iter().map(|(section, keys)| (section.to_owned(), Value::Table(keys))));
+        head.to_string()
+    }
+
+    fn part(&self, wanted: Part) -> BTreeMap<&'static str, String> {
+        let settings = self.settings().into_iter().filter(|(_, part, _)| *part == wanted);
+        settings.map(|(key, _, value)| (key, said(&value))).collect()
+    }
+
+    /// Every setting under its key; what is not set is left out.
+    fn settings(&self) -> Vec<(&'static str, Part, Value)> {
+        use Part::{Identity, Name, Tunable};
+        let every = match self.every {
+            Every::Integers(n) => Value::from(n),
+            every => every.to_string().into(),
+        };
+        let drop_unique: Vec<String> = self.drop_unique.iter().map(|name| plain(name)).collect();
+        let drop_unique = (!drop_unique.is_empty()).then(|| drop_unique.into());
+        let settings = [
+            ("name", Name, Some(self.name.clone().into())),
+            ("kind", Identity, Some("partition".into())),
+            ("table", Identity, Some(self.table.plain().into())),
+            ("partition.by", Identity, Some(plain(&self.by).into())),
+            ("partition.every", Identity, Some(every)),
+            ("partition.timezone", Identity, Some(self.timezone.name().into())),
+            ("partition.from", Identity, self.from.clone().map(Value::from)),
+            ("partition.to", Identity, self.to.clone().map(Value::from)),
+            ("partition.ahead", Identity, Some(self.ahead.into())),
+            ("partition.names", Identity, self.names.clone().map(Value::from)),
+            ("partition.default", Identity, Some(self.default.into())),
+            ("partition.drop_unique", Identity, drop_unique),
+            ("copy.workers", Tunable, Some((self.workers as i64).into())),
+            ("copy.order", Identity, Some(self.order.name().into())),
+            ("copy.target_batch_ms", Tunable, Some((self.target_batch.as_millis() as i64).into())),
+            ("throttle.rows_per_second", Tunable, self.rows_per_second.map(Value::from)),
+            ("verify.rows", Identity, Some(self.verify.name().into())),
+            ("swap.when", Tunable, Some(self.when.name().into())),
+            ("swap.lock_timeout", Tunable, Some(duration_text(self.lock_timeout).into())),
+            ("swap.attempts", Tunable, Some(self.attempts.into())),
+            ("swap.keep_old", Tunable, Some(duration_text(self.keep_old).into())),
+        ];
+        settings.into_iter().filter_map(|(key, part, value)| Some((key, part, value?))).collect()
+    }
+}
+
+/// A setting for people: a text without its quotes.
+fn said(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(many) => many.iter().map(said).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+impl Order {
+    pub(super) const ALL: [Self; 3] = [Self::Auto, Self::Keyset, Self::Physical];
+
+    /// As a plan writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Keyset => "keyset",
+            Self::Physical => "physical",
+        }
+    }
+}
+
+impl Rows {
+    pub(super) const ALL: [Self; 2] = [Self::Hash, Self::Count];
+
+    /// As a plan writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hash => "hash",
+            Self::Count => "count",
+        }
+    }
+}
+
+impl When {
+    pub(super) const ALL: [Self; 2] = [Self::Manual, Self::Verified];
+
+    /// As a plan writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Verified => "verified",
+        }
+    }
+}
+
+/// A duration in its largest whole unit: `30 days` stays that, where `humantime` alone would write a month less hours.
+pub(super) fn duration_text(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] = [(86_400_000, " days"), (3_600_000, "h"), (1000, "s"), (1, "ms")];
+    let ms = duration.as_millis();
+    if duration.is_zero() || !duration.as_nanos().is_multiple_of(1_000_000) {
+        return humantime::format_duration(duration).to_string();
+    }
+    let unit = UNITS.into_iter().find(|(length_ms, _)| ms.is_multiple_of(*length_ms));
+    unit.map_or_else(String::new, |(length_ms, name)| format!("{}{name}", ms / length_ms))
+}

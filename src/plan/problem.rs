@@ -1,0 +1,65 @@
+//! What is wrong with a plan, and where. All problems of one file are told at once: a plan is corrected in one go.
+
+use std::ops::Range;
+
+use crate::error::Error;
+
+/// One thing wrong in the file.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// Bytes of the text it stands at; none for what is missing.
+    pub(super) span: Option<Range<usize>>,
+    pub(super) fact: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(span: Option<Range<usize>>, fact: impl Into<String>) -> Self {
+        Self { span, fact: fact.into(), hint: None }
+    }
+
+    #[must_use]
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<toml::de::Error> for Problem {
+    fn from(error: toml::de::Error) -> Self {
+        Self::new(error.span(), error.message().replace('\n', "; "))
+    }
+}
+
+/// One error of all `problems`, in the order of the file.
+pub(super) fn report(file: &str, text: &str, mut problems: Vec<Problem>) -> Error {
+    problems.sort_by_key(|problem| problem.span.as_ref().map_or(usize::MAX, |span| span.start));
+    if let [only] = problems.as_slice() {
+        let error = Error::usage(line(file, text, only));
+        return match &only.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        };
+    }
+    let mut message = format!("{file} has {} errors", problems.len());
+    for problem in &problems {
+        message.push_str("\n  ");
+        message.push_str(&line(file, text, problem));
+        if let Some(hint) = &problem.hint {
+            message.push_str("\n    hint: ");
+            message.push_str(hint);
+        }
+    }
+    Error::usage(message)
+}
+
+fn line(file: &str, text: &str, problem: &Problem) -> String {
+    match problem.span.as_ref().and_then(|span| text.get(..span.start)) {
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+            format!("{file}:{line}:{column}: {}", problem.fact)
+        }
+        None => format!("{file}: {}", problem.fact),
+    }
+}

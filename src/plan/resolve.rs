@@ -1,0 +1,293 @@
+//! From the file to the [`Plan`]: every value read, checked against its range, and the defaults filled in.
+//!
+//! The defaults are the decision: each stands here once, with its reason where it is not plain.
+
+use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+
+use chrono_tz::{TZ_VARIANTS, Tz};
+use toml::Value;
+
+use super::{
+    Order, Plan, Rows, When,
+    file::{Leaf, PlanFile},
+    identity::duration_text,
+    problem::Problem,
+};
+use crate::model::{
+    ident::{MAX_BYTES, QualifiedName},
+    partition::Every,
+};
+
+const AHEAD: u32 = 3;
+const WORKERS: usize = 2;
+const TARGET_BATCH_MS: u64 = 500;
+/// How long the application may wait behind one try of the swap.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+const ATTEMPTS: u32 = 100;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Must stay below the server's `deadlock_timeout` as well, which preflight knows.
+const LOCK_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+const KEEPS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3650 * 86_400);
+
+/// Why a value is wrong, and what to write instead.
+struct Wrong {
+    fact: String,
+    hint: Option<String>,
+}
+
+type Read<T> = Result<T, Wrong>;
+
+impl From<String> for Wrong {
+    fn from(fact: String) -> Self {
+        Self { fact, hint: None }
+    }
+}
+
+fn wrong<T>(fact: impl Into<String>, hint: impl Into<String>) -> Read<T> {
+    Err(Wrong { fact: fact.into(), hint: Some(hint.into()) })
+}
+
+/// The problems so far. Whoever reads a wrong value goes on without it, to find the others.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn optional<T>(
+        &mut self,
+        key: &str,
+        leaf: &Option<Leaf>,
+        read: impl FnOnce(&Value) -> Read<T>,
+    ) -> Option<T> {
+        let leaf = leaf.as_ref()?;
+        match read(leaf.get_ref()) {
+            Ok(value) => Some(value),
+            Err(Wrong { fact, hint }) => {
+                let problem = Problem::new(Some(leaf.span()), format!("{key}: {fact}"));
+                self.0.push(match hint {
+                    Some(hint) => problem.hint(hint),
+                    None => problem,
+                });
+                None
+            }
+        }
+    }
+
+    fn required<T>(
+        &mut self,
+        key: &str,
+        leaf: &Option<Leaf>,
+        example: &str,
+        read: impl FnOnce(&Value) -> Read<T>,
+    ) -> Option<T> {
+        if leaf.is_none() {
+            let hint = match key.split_once('.') {
+                Some((section, _)) => format!("write {example} under [{section}]"),
+                None => format!("write {example}"),
+            };
+            self.0.push(Problem::new(None, format!("{key} is missing")).hint(hint));
+        }
+        self.optional(key, leaf, read)
+    }
+}
+
+/// The plan of a file, or everything that is wrong with it.
+pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
+    let mut p = Problems::default();
+    let PlanFile { name, kind, table, partition, copy, throttle, verify, swap } = file;
+    p.optional("kind", kind, read_kind);
+    let written_table = table;
+    let table = p
+        .required("table", written_table, "table = \"schema.name\"", |v| Ok(QualifiedName::parse(text(v)?)?));
+    let name = match (name, &table) {
+        (None, Some(table)) => p.optional("name", written_table, |_| table_as_name(table)),
+        (name, _) => p.optional("name", name, |v| Ok(checked_name(text(v)?)?)),
+    };
+    let by = p.required("partition.by", &partition.by, "by = \"created_at\"", |v| column(text(v)?));
+    let every = p.required("partition.every", &partition.every, "every = \"1 month\"", |v| {
+        Ok(plain_text(v)?.parse::<Every>()?)
+    });
+    let timezone = p.optional("partition.timezone", &partition.timezone, |v| zone(text(v)?));
+    let from = p.optional("partition.from", &partition.from, plain_text);
+    let to = p.optional("partition.to", &partition.to, plain_text);
+    let ahead = p.optional("partition.ahead", &partition.ahead, number(0..=1000));
+    let names = p.optional("partition.names", &partition.names, |v| template(text(v)?));
+    let default = p.optional("partition.default", &partition.default, flag);
+    let drop_unique = p.optional("partition.drop_unique", &partition.drop_unique, index_names);
+    let workers = p.optional("copy.workers", &copy.workers, number(1..=64));
+    let order = p.optional("copy.order", &copy.order, one_of(Order::ALL, Order::name));
+    let target_ms = p.optional("copy.target_batch_ms", &copy.target_batch_ms, number(10..=60_000));
+    let rate = &throttle.rows_per_second;
+    let rate = p.optional("throttle.rows_per_second", rate, number(1..=u32::MAX));
+    let verify = p.optional("verify.rows", &verify.rows, one_of(Rows::ALL, Rows::name));
+    let when = p.optional("swap.when", &swap.when, one_of(When::ALL, When::name));
+    let lock_timeout =
+        p.optional("swap.lock_timeout", &swap.lock_timeout, |v| duration(v, "200ms", LOCK_TIMEOUTS));
+    let attempts = p.optional("swap.attempts", &swap.attempts, number(1..=100_000));
+    let keep_old = p.optional("swap.keep_old", &swap.keep_old, |v| duration(v, "7 days", KEEPS));
+    match (name, table, by, every) {
+        (Some(name), Some(table), Some(by), Some(every)) if p.0.is_empty() => Ok(Plan {
+            name,
+            table,
+            by,
+            every,
+            timezone: timezone.unwrap_or(Tz::UTC),
+            from,
+            to,
+            ahead: ahead.unwrap_or(AHEAD),
+            names,
+            default: default.unwrap_or(true),
+            drop_unique: drop_unique.unwrap_or_default(),
+            workers: workers.unwrap_or(WORKERS),
+            order: order.unwrap_or(Order::Auto),
+            target_batch: Duration::from_millis(target_ms.unwrap_or(TARGET_BATCH_MS)),
+            rows_per_second: rate,
+            verify: verify.unwrap_or(Rows::Hash),
+            when: when.unwrap_or(When::Manual),
+            lock_timeout: lock_timeout.unwrap_or(LOCK_TIMEOUT),
+            attempts: attempts.unwrap_or(ATTEMPTS),
+            keep_old: keep_old.unwrap_or(7 * DAY),
+        }),
+        _ => Err(p.0),
+    }
+}
+
+fn read_kind(value: &Value) -> Read<()> {
+    match text(value)? {
+        "partition" => Ok(()),
+        other => wrong(format!("`{other}` is no kind of job"), "there is one kind: \"partition\""),
+    }
+}
+
+fn table_as_name(table: &QualifiedName) -> Read<String> {
+    let name = table.name.as_str();
+    checked_name(name)
+        .or_else(|fact| wrong(format!("the table's name {fact}"), "give the job a name of its own"))
+}
+
+/// A job's name: it is typed on command lines and stands in logs.
+fn checked_name(name: &str) -> Result<String, String> {
+    if name.trim().is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if name.len() > MAX_BYTES {
+        return Err(format!("has {} bytes, not 1 to {MAX_BYTES}", name.len()));
+    }
+    if name.chars().any(char::is_control) {
+        return Err("has a control character".to_owned());
+    }
+    Ok(name.to_owned())
+}
+
+/// One name as in SQL, read as the last part of a name of two so that it is quoted and folded by the same rules.
+fn column(written: &str) -> Read<String> {
+    match QualifiedName::parse(&format!("x.{}", written.trim())) {
+        Ok(two) => Ok(two.name.as_str().to_owned()),
+        Err(_) => wrong(
+            format!("`{written}` is not one name"),
+            "write it as in SQL, in double quotes where it has other signs than letters, digits and _: '\"My Column\"'",
+        ),
+    }
+}
+
+/// Sorted, each once: their order means nothing.
+fn index_names(value: &Value) -> Read<Vec<String>> {
+    let Value::Array(names) = value else {
+        return wrong(format!("{value} is no list"), "write [\"index_name\"]");
+    };
+    let mut names = names.iter().map(|name| column(text(name)?)).collect::<Read<Vec<_>>>()?;
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+/// The template of partition names.
+fn template(written: &str) -> Read<String> {
+    if written.is_empty() {
+        return wrong("is empty", "write \"{table}_y{yyyy}m{mm}\", for instance, or leave it out");
+    }
+    Ok(written.to_owned())
+}
+
+fn zone(written: &str) -> Read<Tz> {
+    Tz::from_str_insensitive(written).or_else(|_| {
+        wrong(format!("`{written}` is no time zone"), format!("did you mean {}?", nearest_zones(written)))
+    })
+}
+
+/// The three likest, by the whole name or by the city alone: `Berlin` means `Europe/Berlin`.
+fn nearest_zones(written: &str) -> String {
+    let written = written.to_lowercase();
+    let likeness = |zone: &Tz| {
+        let name = zone.name().to_lowercase();
+        let city = name.rsplit('/').next().unwrap_or_default();
+        strsim::jaro_winkler(&written, &name).max(strsim::jaro_winkler(&written, city))
+    };
+    let mut zones: Vec<(f64, &str)> = TZ_VARIANTS.iter().map(|zone| (likeness(zone), zone.name())).collect();
+    zones.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    let [first, second, third] = [0, 1, 2].map(|at: usize| zones.get(at).map_or("UTC", |zone| zone.1));
+    format!("{first}, {second} or {third}")
+}
+
+fn text(value: &Value) -> Read<&str> {
+    match value {
+        Value::String(text) => Ok(text),
+        other => wrong(format!("{other} is no text"), "write it in double quotes"),
+    }
+}
+
+/// Text, or what TOML has for a number or a date without quotes.
+fn plain_text(value: &Value) -> Read<String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Integer(n) => Ok(n.to_string()),
+        Value::Datetime(moment) => Ok(moment.to_string()),
+        other => wrong(format!("{other} is no text"), "write it in double quotes"),
+    }
+}
+
+fn flag(value: &Value) -> Read<bool> {
+    value
+        .as_bool()
+        .map_or_else(|| wrong(format!("{value} is not true or false"), "write it without quotes"), Ok)
+}
+
+fn number<T>(range: RangeInclusive<T>) -> impl FnOnce(&Value) -> Read<T>
+where
+    T: TryFrom<i64> + PartialOrd + Display,
+{
+    move |value| {
+        let number = value.as_integer().and_then(|n| T::try_from(n).ok()).filter(|n| range.contains(n));
+        number.ok_or_else(|| {
+            Wrong::from(format!("{value} is not a whole number from {} to {}", range.start(), range.end()))
+        })
+    }
+}
+
+fn duration(value: &Value, example: &str, range: RangeInclusive<Duration>) -> Read<Duration> {
+    let written = plain_text(value)?;
+    let Ok(duration) = humantime::parse_duration(&written) else {
+        return wrong(
+            format!("`{written}` is no duration"),
+            format!("write a whole number and its unit (ms, s, min, h, days): \"{example}\""),
+        );
+    };
+    if !range.contains(&duration) {
+        let (least, most) = (duration_text(*range.start()), duration_text(*range.end()));
+        return Err(format!("{written} is not from {least} to {most}").into());
+    }
+    Ok(duration)
+}
+
+fn one_of<T: Copy, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> impl FnOnce(&Value) -> Read<T> {
+    move |value| {
+        let found = all.into_iter().find(|one| value.as_str() == Some(name(*one)));
+        found.ok_or_else(|| {
+            let known = all.map(|one| format!("\"{}\"", name(one)));
+            Wrong::from(format!("{value} is not {}", known.join(" or ")))
+        })
+    }
+}

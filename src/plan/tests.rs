@@ -1,0 +1,453 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use chrono_tz::{TZ_VARIANTS, Tz};
+use insta::assert_snapshot;
+use proptest::prelude::*;
+
+use super::{Order, Plan, Rows, When, changed, file::KEYS};
+use crate::model::{ident::QualifiedName, partition::Every};
+
+const LEAST: &str = "table = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\n";
+
+fn error(text: &str) -> String {
+    let error = Plan::parse(text, "p.toml").unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    error.to_string()
+}
+
+/// The least plan with `lines` behind it: still under [partition] unless they open a section.
+fn error_with(lines: &str) -> String {
+    error(&format!("{LEAST}{lines}"))
+}
+
+#[test]
+fn the_example_of_the_interface_reads() {
+    let text = r#"
+name  = "petri_observations"
+kind  = "partition"
+table = '"Forecasts"."Price Forecasts"'
+
+[partition]
+by       = '"Created At"'
+every    = "1 month"
+timezone = "europe/berlin"
+from     = 2024-01-01
+to       = "2026-01-01"
+ahead    = 0
+names    = "{table}_y{yyyy}m{mm}"
+default  = false
+drop_unique = ["b_key", '"A"', "b_key"]
+
+[copy]
+workers         = 4
+order           = "physical"
+target_batch_ms = 250
+
+[throttle]
+rows_per_second = 50_000
+
+[verify]
+rows = "count"
+
+[swap]
+when         = "verified"
+lock_timeout = "1s 500ms"
+attempts     = 7
+keep_old     = "2 weeks"
+"#;
+    let expected = Plan {
+        name: "petri_observations".to_owned(),
+        table: QualifiedName::new("Forecasts", "Price Forecasts"),
+        by: "Created At".to_owned(),
+        every: Every::Months(1),
+        timezone: Tz::Europe__Berlin,
+        from: Some("2024-01-01".to_owned()),
+        to: Some("2026-01-01".to_owned()),
+        ahead: 0,
+        names: Some("{table}_y{yyyy}m{mm}".to_owned()),
+        default: false,
+        drop_unique: vec!["A".to_owned(), "b_key".to_owned()],
+        workers: 4,
+        order: Order::Physical,
+        target_batch: Duration::from_millis(250),
+        rows_per_second: Some(50_000),
+        verify: Rows::Count,
+        when: When::Verified,
+        lock_timeout: Duration::from_millis(1500),
+        attempts: 7,
+        keep_old: Duration::from_secs(14 * 86_400),
+    };
+    assert_eq!(Plan::parse(text, "p.toml").unwrap(), expected);
+}
+
+#[test]
+fn the_least_plan_with_its_defaults() {
+    assert_snapshot!(Plan::parse(LEAST, "p.toml").unwrap().to_toml(), @r#"
+    kind = "partition"
+    name = "t"
+    table = "public.t"
+
+    [copy]
+    order = "auto"
+    target_batch_ms = 500
+    workers = 2
+
+    [partition]
+    ahead = 3
+    by = "at"
+    default = true
+    every = "1 month"
+    timezone = "UTC"
+
+    [swap]
+    attempts = 100
+    keep_old = "7 days"
+    lock_timeout = "200ms"
+    when = "manual"
+
+    [verify]
+    rows = "hash"
+    "#);
+}
+
+#[test]
+fn an_integer_interval_needs_no_quotes() {
+    for every in ["10_000_000", "\"10_000_000\""] {
+        let text = format!("table = \"t\"\n[partition]\nby = \"ID\"\nevery = {every}\nfrom = -5\n");
+        let plan = Plan::parse(&text, "p.toml").unwrap();
+        assert_eq!((plan.every(), plan.by(), plan.from()), (Every::Integers(10_000_000), "id", Some("-5")));
+    }
+}
+
+#[test]
+fn unknown_keys() {
+    assert_snapshot!(error_with("evry = 3"), @"
+    p.toml:5:1: unknown key `evry` under [partition]
+    hint: did you mean `every`?
+    ");
+    assert_snapshot!(error_with("[copy]\nworker = 3"), @"
+    p.toml:6:1: unknown key `worker` under [copy]
+    hint: did you mean `workers`?
+    ");
+    assert_snapshot!(error_with("rows_per_second = 3"), @"
+    p.toml:5:1: unknown key `rows_per_second` under [partition]
+    hint: did you mean `rows_per_second` under [throttle]?
+    ");
+    assert_snapshot!(error_with("[throttle]\nmax_replica_lag = \"5s\""), @"
+    p.toml:6:1: unknown key `max_replica_lag` under [throttle]
+    hint: known under [throttle]: rows_per_second
+    ");
+    assert_snapshot!(error_with("[partitions]\nby = \"at\""), @"
+    p.toml:5:2: unknown key `partitions` at the head of the file
+    hint: did you mean the section [partition]?
+    ");
+    assert_snapshot!(error("tabel = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\""), @"
+    p.toml:1:1: unknown key `tabel` at the head of the file
+    hint: did you mean `table`?
+    ");
+}
+
+#[test]
+fn everything_wrong_is_told_at_once() {
+    assert_snapshot!(error(
+        "table = \"a.b.c\"\nkinds = \"partition\"\n[partition]\nevery = \"1 fortnight\"\n[copy]\nworkers = 0\n"
+    ), @r#"
+    p.toml has 4 errors
+      p.toml:1:9: table: `a.b.c` has 3 parts; write schema.table
+      p.toml:2:1: unknown key `kinds` at the head of the file
+        hint: did you mean `kind`?
+      p.toml:4:9: partition.every: `1 fortnight` is no interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column
+      p.toml:6:11: copy.workers: 0 is not a whole number from 1 to 64
+    "#);
+    assert_snapshot!(error(""), @r#"
+    p.toml has 3 errors
+      p.toml: table is missing
+        hint: write table = "schema.name"
+      p.toml: partition.by is missing
+        hint: write by = "created_at" under [partition]
+      p.toml: partition.every is missing
+        hint: write every = "1 month" under [partition]
+    "#);
+}
+
+#[test]
+fn wrong_toml() {
+    assert_snapshot!(error("table = \"t\"\n[partition\n"), @"p.toml:2:11: unclosed table, expected `]`");
+    assert_snapshot!(error("table = \"t\"\ntable = \"u\"\n"), @"p.toml:2:1: duplicate key");
+    assert_snapshot!(error_with("[copy]\nworkers = "), @"p.toml:6:11: string values must be quoted, expected literal string");
+    assert_snapshot!(error("copy = 3\n"), @"p.toml:1:8: invalid type: integer `3`, expected a section [copy]");
+}
+
+#[test]
+fn wrong_names() {
+    assert_snapshot!(error("table = \"a b\"\n[partition]\nby = \"at\"\nevery = \"month\""), @"p.toml:1:9: table: `a b` is not a name: write schema.table, with double quotes where SQL needs them");
+    assert_snapshot!(error("table = 3\n[partition]\nby = \"at\"\nevery = \"month\""), @"
+    p.toml:1:9: table: 3 is no text
+    hint: write it in double quotes
+    ");
+    assert_snapshot!(error("table = '\"a\\u0000\"'\n[partition]\nby = \"t.at\"\nevery = \"month\""), @r#"
+    p.toml:3:6: partition.by: `t.at` is not one name
+    hint: write it as in SQL, in double quotes where it has other signs than letters, digits and _: '"My Column"'
+    "#);
+    assert_snapshot!(error("table = \"t\"\n[partition]\nevery = \"month\""), @r#"
+    p.toml: partition.by is missing
+    hint: write by = "created_at" under [partition]
+    "#);
+    assert_snapshot!(error(&format!("name = \"\"\n{LEAST}")), @"p.toml:1:8: name: is empty");
+    assert_snapshot!(error(&format!("name = \"{}\"\n{LEAST}", "é".repeat(32))), @"p.toml:1:8: name: has 64 bytes, not 1 to 63");
+    assert_snapshot!(error(&format!("name = \"a\\nb\"\n{LEAST}")), @"p.toml:1:8: name: has a control character");
+    assert_snapshot!(error(
+        "table = '''\"a\nb\"'''\n[partition]\nby = \"at\"\nevery = \"month\""
+    ), @"
+    p.toml:1:9: name: the table's name has a control character
+    hint: give the job a name of its own
+    ");
+    assert_snapshot!(error_with("drop_unique = \"t_email_key\""), @r#"
+    p.toml:5:15: partition.drop_unique: "t_email_key" is no list
+    hint: write ["index_name"]
+    "#);
+    assert_snapshot!(error_with("drop_unique = [\"t_email_key\", 3]"), @"
+    p.toml:5:15: partition.drop_unique: 3 is no text
+    hint: write it in double quotes
+    ");
+    assert_snapshot!(error_with("names = \"\""), @r#"
+    p.toml:5:9: partition.names: is empty
+    hint: write "{table}_y{yyyy}m{mm}", for instance, or leave it out
+    "#);
+}
+
+#[test]
+fn wrong_kinds_and_choices() {
+    assert_snapshot!(error(&format!("kind = \"backfill\"\n{LEAST}")), @r#"
+    p.toml:1:8: kind: `backfill` is no kind of job
+    hint: there is one kind: "partition"
+    "#);
+    assert_snapshot!(error_with("default = \"yes\""), @r#"
+    p.toml:5:11: partition.default: "yes" is not true or false
+    hint: write it without quotes
+    "#);
+    assert_snapshot!(error_with("[copy]\norder = \"key\""), @r#"p.toml:6:9: copy.order: "key" is not "auto" or "keyset" or "physical""#);
+    assert_snapshot!(error_with("[verify]\nrows = true"), @r#"p.toml:6:8: verify.rows: true is not "hash" or "count""#);
+    assert_snapshot!(error_with("[swap]\nwhen = \"now\""), @r#"p.toml:6:8: swap.when: "now" is not "manual" or "verified""#);
+}
+
+#[test]
+fn wrong_zones() {
+    assert_snapshot!(error_with("timezone = \"Europe/Berln\""), @"
+    p.toml:5:12: partition.timezone: `Europe/Berln` is no time zone
+    hint: did you mean Europe/Berlin, Europe/Dublin or Europe/Belgrade?
+    ");
+    assert_snapshot!(error_with("timezone = \"Vienna\""), @"
+    p.toml:5:12: partition.timezone: `Vienna` is no time zone
+    hint: did you mean Europe/Vienna, Asia/Vientiane or America/Indiana/Vincennes?
+    ");
+}
+
+#[test]
+fn wrong_units() {
+    assert_snapshot!(error_with("[swap]\nlock_timeout = 200"), @r#"
+    p.toml:6:16: swap.lock_timeout: `200` is no duration
+    hint: write a whole number and its unit (ms, s, min, h, days): "200ms"
+    "#);
+    assert_snapshot!(error_with("[swap]\nlock_timeout = \"200 msecs.\""), @r#"
+    p.toml:6:16: swap.lock_timeout: `200 msecs.` is no duration
+    hint: write a whole number and its unit (ms, s, min, h, days): "200ms"
+    "#);
+    assert_snapshot!(error_with("[swap]\nkeep_old = \"7 dayz\""), @r#"
+    p.toml:6:12: swap.keep_old: `7 dayz` is no duration
+    hint: write a whole number and its unit (ms, s, min, h, days): "7 days"
+    "#);
+    assert_snapshot!(error_with("[swap]\nkeep_old = true"), @"
+    p.toml:6:12: swap.keep_old: true is no text
+    hint: write it in double quotes
+    ");
+    assert_snapshot!(error("table = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 fortnight\""), @r#"p.toml:4:9: partition.every: `1 fortnight` is no interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column"#);
+    assert_snapshot!(error("table = \"t\"\n[partition]\nby = \"at\"\nevery = 0"), @r#"p.toml:4:9: partition.every: `0` is no interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column"#);
+}
+
+#[test]
+fn out_of_range() {
+    assert_snapshot!(error_with(
+        "ahead = -1\n[copy]\nworkers = 65\ntarget_batch_ms = 9\n[throttle]\nrows_per_second = 0\n\
+         [swap]\nlock_timeout = \"11s\"\nattempts = 0\nkeep_old = \"11 years\"\n"
+    ), @"
+    p.toml has 7 errors
+      p.toml:5:9: partition.ahead: -1 is not a whole number from 0 to 1000
+      p.toml:7:11: copy.workers: 65 is not a whole number from 1 to 64
+      p.toml:8:19: copy.target_batch_ms: 9 is not a whole number from 10 to 60000
+      p.toml:10:19: throttle.rows_per_second: 0 is not a whole number from 1 to 4294967295
+      p.toml:12:16: swap.lock_timeout: 11s is not from 1ms to 10s
+      p.toml:13:12: swap.attempts: 0 is not a whole number from 1 to 100000
+      p.toml:14:12: swap.keep_old: 11 years is not from 0s to 3650 days
+    ");
+    assert_snapshot!(error_with(
+        "ahead = 1001\n[copy]\nworkers = 2.5\ntarget_batch_ms = 60001\n[throttle]\nrows_per_second = \"9\"\n\
+         [swap]\nlock_timeout = \"0s\"\nattempts = 100001\n"
+    ), @r#"
+    p.toml has 6 errors
+      p.toml:5:9: partition.ahead: 1001 is not a whole number from 0 to 1000
+      p.toml:7:11: copy.workers: 2.5 is not a whole number from 1 to 64
+      p.toml:8:19: copy.target_batch_ms: 60001 is not a whole number from 10 to 60000
+      p.toml:10:19: throttle.rows_per_second: "9" is not a whole number from 1 to 4294967295
+      p.toml:12:16: swap.lock_timeout: 0s is not from 1ms to 10s
+      p.toml:13:12: swap.attempts: 100001 is not a whole number from 1 to 100000
+    "#);
+}
+
+#[test]
+fn the_ends_of_every_range_are_in_it() {
+    for (lines, least) in [
+        ("ahead = 0\n[copy]\nworkers = 1\ntarget_batch_ms = 10\n", true),
+        ("ahead = 1000\n[copy]\nworkers = 64\ntarget_batch_ms = 60000\n", false),
+    ] {
+        let swap = if least {
+            "[throttle]\nrows_per_second = 1\n[swap]\nlock_timeout = \"1ms\"\nattempts = 1\nkeep_old = \"0s\"\n"
+        } else {
+            "[swap]\nlock_timeout = \"10s\"\nattempts = 100000\nkeep_old = \"3650 days\"\n"
+        };
+        Plan::parse(&format!("{LEAST}{lines}{swap}"), "p.toml").unwrap();
+    }
+}
+
+fn owned(map: &BTreeMap<&'static str, String>) -> BTreeMap<String, String> {
+    map.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
+}
+
+#[test]
+fn a_changed_identity_is_told_by_field() {
+    let plan = Plan::parse(LEAST, "p.toml").unwrap();
+    let was = owned(&plan.identity());
+    assert_eq!(changed(&was, &plan.identity()), []);
+    let edited = Plan {
+        every: Every::Weeks(1),
+        from: Some("2024-01-01".to_owned()),
+        drop_unique: vec!["B".to_owned(), "a".to_owned()],
+        ..plan.clone()
+    };
+    assert_ne!(plan.fingerprint(), edited.fingerprint());
+    let told = |was: &BTreeMap<String, String>, is| {
+        changed(was, &is).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(told(&was, edited.identity()), @r#"
+    the plan's partition.drop_unique was not set when the job started and is "B", a now
+    the plan's partition.every was 1 month when the job started and is 1 week now
+    the plan's partition.from was not set when the job started and is 2024-01-01 now
+    "#);
+    assert_snapshot!(told(&owned(&edited.identity()), plan.identity()), @r#"
+    the plan's partition.drop_unique was "B", a when the job started and is not set now
+    the plan's partition.every was 1 week when the job started and is 1 month now
+    the plan's partition.from was 2024-01-01 when the job started and is not set now
+    "#);
+}
+
+#[test]
+fn a_tunable_changes_no_identity() {
+    let plan = Plan::parse(LEAST, "p.toml").unwrap();
+    let faster = Plan {
+        name: "other".to_owned(),
+        workers: 8,
+        rows_per_second: Some(1),
+        when: When::Verified,
+        ..plan.clone()
+    };
+    assert_eq!(plan.identity(), faster.identity());
+    assert_eq!(plan.fingerprint(), faster.fingerprint());
+    let fields = changed(&owned(&plan.tunables()), &faster.tunables());
+    let fields: Vec<&str> = fields.iter().map(|change| change.field.as_str()).collect();
+    assert_eq!(fields, ["copy.workers", "swap.when", "throttle.rows_per_second"]);
+}
+
+#[test]
+fn every_known_key_is_identity_or_tunable_or_the_name() {
+    let full = Plan {
+        from: Some("a".to_owned()),
+        to: Some("b".to_owned()),
+        names: Some("c".to_owned()),
+        drop_unique: vec!["d".to_owned()],
+        rows_per_second: Some(1),
+        ..Plan::parse(LEAST, "p.toml").unwrap()
+    };
+    let mut settings: Vec<String> =
+        full.identity().into_keys().chain(full.tunables().into_keys()).map(str::to_owned).collect();
+    settings.push("name".to_owned());
+    let mut known: Vec<String> = KEYS
+        .iter()
+        .flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")))
+        .map(|key| key.trim_start_matches('.').to_owned())
+        .collect();
+    settings.sort();
+    known.sort();
+    assert_eq!(settings, known);
+}
+
+fn every() -> impl Strategy<Value = Every> {
+    prop_oneof![
+        Just(Every::Hours(1)),
+        (1..=60_u32).prop_map(Every::Days),
+        (1..=9_u32).prop_map(Every::Weeks),
+        (1..=24_u32).prop_map(Every::Months),
+        (1..=9_u32).prop_map(Every::Quarters),
+        (1..=99_u32).prop_map(Every::Years),
+        (1..=i64::MAX).prop_map(Every::Integers),
+    ]
+}
+
+fn duration(ms: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
+    prop_oneof![ms.clone(), ms.prop_map(|ms| (ms / 1000 * 1000).max(1000))].prop_map(Duration::from_millis)
+}
+
+prop_compose! {
+    fn copying()(
+        workers in 1..=64_usize,
+        order in prop::sample::select(Order::ALL.to_vec()),
+        target_batch in (10..=60_000_u64).prop_map(Duration::from_millis),
+        rows_per_second in prop::option::of(1..=u32::MAX),
+        verify in prop::sample::select(Rows::ALL.to_vec()),
+        when in prop::sample::select(When::ALL.to_vec()),
+        lock_timeout in duration(1..=10_000),
+        attempts in 1..=100_000_u32,
+        keep_old in duration(0..=3650 * 86_400_000),
+    ) -> Plan {
+        Plan {
+            workers, order, target_batch, rows_per_second, verify, when, lock_timeout, attempts, keep_old,
+            ..Plan::parse(LEAST, "p.toml").unwrap()
+        }
+    }
+}
+
+prop_compose! {
+    fn plan()(
+        rest in copying(),
+        name in "[^\\p{C}\\s]\\PC{0,14}",
+        (schema, table, by) in ("[^\0]{1,15}", "[^\0]{1,15}", "[^\0]{1,15}"),
+        every in every(),
+        timezone in prop::sample::select(TZ_VARIANTS.to_vec()),
+        (from, to) in (prop::option::of(any::<String>()), prop::option::of(any::<String>())),
+        ahead in 0..=1000_u32,
+        names in prop::option::of("\\PC{1,20}"),
+        default in any::<bool>(),
+        drop_unique in prop::collection::btree_set("[^\0]{1,15}", 0..3),
+    ) -> Plan {
+        let table = QualifiedName::new(schema, table);
+        let drop_unique = drop_unique.into_iter().collect();
+        Plan { name, table, by, every, timezone, from, to, ahead, names, default, drop_unique, ..rest }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_plan_reads_back(plan in plan()) {
+        let text = plan.to_toml();
+        prop_assert_eq!(Plan::parse(&text, "p.toml").map_err(|e| e.to_string()), Ok(plan), "{}", text);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "(\\[partition\\]|table|by|every|=|\"|\n|[a-z0-9é])*") {
+        let _ = Plan::parse(&text, "p.toml");
+    }
+
+    #[test]
+    fn the_fingerprint_follows_the_identity(a in plan(), b in plan()) {
+        prop_assert_eq!(a.fingerprint() == b.fingerprint(), a.identity() == b.identity());
+    }
+}
