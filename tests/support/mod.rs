@@ -1,0 +1,3 @@
+//! What the tests stand on: a server, databases, the real binary, writers with their oracle, and a proxy.
+
+pub mod cluster;
