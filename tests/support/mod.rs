@@ -1,3 +1,7 @@
 //! What the tests stand on: a server, databases, the real binary, writers with their oracle, and a proxy.
 
 pub mod cluster;
+pub mod load;
+pub mod oracle;
+pub mod tables;
+mod transaction;
