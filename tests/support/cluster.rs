@@ -1,6 +1,6 @@
 //! One server for the whole test process, and a database of its own for each test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,6 +49,7 @@ impl Ran {
 /// A database of its own, with a directory for its plans.
 #[derive(Debug)]
 pub struct Database {
+    socket_dir: PathBuf,
     dsn: String,
     plans: TempDir,
 }
@@ -66,12 +67,18 @@ impl Database {
         let name = format!("test_{}", LAST.fetch_add(1, Ordering::Relaxed));
         let admin = connect(&server.dsn("postgres")).await;
         admin.batch_execute(&format!("create database {name}")).await.unwrap();
-        Self { dsn: server.dsn(&name), plans: tempfile::tempdir().unwrap() }
+        let socket_dir = server.socket_dir().to_owned();
+        Self { socket_dir, dsn: server.dsn(&name), plans: tempfile::tempdir().unwrap() }
     }
 
     /// How to reach it, as the superuser.
     pub fn dsn(&self) -> &str {
         &self.dsn
+    }
+
+    /// Where its server listens.
+    pub fn socket_dir(&self) -> &Path {
+        &self.socket_dir
     }
 
     /// A connection; it closes when the client is dropped.
@@ -102,7 +109,7 @@ impl Database {
         self.pgstrata_with(args, &[]).await
     }
 
-    /// The same with more environment variables, such as `FAILPOINTS`.
+    /// The same with more environment variables: `FAILPOINTS`, or the `DATABASE_URL` of a proxy.
     pub async fn pgstrata_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
         let mut command = self.command(args);
         let output = command.envs(env.iter().copied()).output().await.unwrap();

@@ -3,5 +3,6 @@
 pub mod cluster;
 pub mod load;
 pub mod oracle;
+pub mod proxy;
 pub mod tables;
 mod transaction;

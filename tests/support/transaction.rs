@@ -236,7 +236,7 @@ impl Writer {
         let sql =
             format!("insert into {} ({columns}) values ({payload}) returning {key_list}", self.spec.table);
         let answer = self.timed(&sql).await?;
-        let key = rows_of(&answer).pop().ok_or_else(|| Trouble::Lost(sql))?;
+        let key = rows_of(&answer).pop().ok_or(Trouble::Lost(sql))?;
         let sql = format!(
             "insert into {} ({key_list}, {columns}) values ({}, {payload})",
             self.spec.truth,
