@@ -313,7 +313,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let report = writers.stop().await;
-        assert!(report.failures[0].starts_with("lost: 0 rows in the table, 1 in the truth"), "{report:#?}");
+        assert!(report.failures.iter().all(|what| what.starts_with("lost: ")), "{report:#?}");
         let compared =
             tokio::spawn(async move { oracle::compare(&db, "observations", "truth_observations").await });
         assert!(compared.await.is_err());
