@@ -1,5 +1,6 @@
 //! Online partitioning and backfill for PostgreSQL.
 
+pub mod demo;
 pub mod error;
 pub mod event;
 pub mod failpoint;

@@ -1,0 +1,3 @@
+//! `pgstrata demo`: the main job on a private server, shown as it goes.
+
+pub mod server;

@@ -1,0 +1,167 @@
+//! One server for the whole test process, and a database of its own for each test.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pgstrata::demo::server::PrivateServer;
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+
+/// What every test server has: room for many tests at once, and no care for the disk. Commits stay synchronous: a
+/// killed server must come back with all of them, which the operating system's cache sees to without `fsync`.
+pub const SETTINGS: &[(&str, &str)] = &[
+    ("max_connections", "300"),
+    ("shared_buffers", "256MB"),
+    ("fsync", "off"),
+    ("full_page_writes", "off"),
+    ("max_wal_size", "4GB"),
+    ("autovacuum_naptime", "5s"),
+    ("deadlock_timeout", "200ms"),
+];
+
+/// Never dropped, as statics are not: the server's keeper ends it when this process ends.
+static SERVER: LazyLock<PrivateServer> = LazyLock::new(|| PrivateServer::start(SETTINGS).unwrap());
+
+/// What the tool said, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// The exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// The same, if it ended well.
+    pub fn ok(self) -> Self {
+        self.exits(0)
+    }
+
+    /// The same, if it ended with this code.
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// A database of its own, with a directory for its plans.
+#[derive(Debug)]
+pub struct Database {
+    socket_dir: PathBuf,
+    dsn: String,
+    plans: TempDir,
+}
+
+impl Database {
+    /// A new one on the shared server.
+    pub async fn new() -> Self {
+        let server = tokio::task::spawn_blocking(|| &*SERVER).await.unwrap();
+        Self::on(server).await
+    }
+
+    /// A new one on a server that the test may kill.
+    pub async fn on(server: &PrivateServer) -> Self {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", LAST.fetch_add(1, Ordering::Relaxed));
+        let admin = connect(&server.dsn("postgres")).await;
+        admin.batch_execute(&format!("create database {name}")).await.unwrap();
+        let socket_dir = server.socket_dir().to_owned();
+        Self { socket_dir, dsn: server.dsn(&name), plans: tempfile::tempdir().unwrap() }
+    }
+
+    /// How to reach it, as the superuser.
+    pub fn dsn(&self) -> &str {
+        &self.dsn
+    }
+
+    /// Where its server listens.
+    pub fn socket_dir(&self) -> &Path {
+        &self.socket_dir
+    }
+
+    /// A connection; it closes when the client is dropped.
+    pub async fn client(&self) -> Client {
+        connect(&self.dsn).await
+    }
+
+    /// Runs statements, as the superuser.
+    pub async fn execute(&self, sql: &str) {
+        self.client().await.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+
+    /// The first column of the only row.
+    pub async fn count(&self, sql: &str) -> i64 {
+        self.client().await.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
+    }
+
+    /// Writes a plan to a file.
+    pub fn plan(&self, text: &str) -> PathBuf {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let path = self.plans.path().join(format!("{}.toml", LAST.fetch_add(1, Ordering::Relaxed)));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Runs the real binary on this database, to its end.
+    pub async fn pgstrata(&self, args: &[&str]) -> Ran {
+        self.pgstrata_with(args, &[]).await
+    }
+
+    /// The same with more environment variables: `FAILPOINTS`, or the `DATABASE_URL` of a proxy.
+    pub async fn pgstrata_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
+        let mut command = self.command(args);
+        let output = command.envs(env.iter().copied()).output().await.unwrap();
+        Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The command itself, for a test that kills it; it is killed when dropped.
+    pub fn command(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pgstrata"));
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"PG") {
+                command.env_remove(name);
+            }
+        }
+        command.args(args).env("DATABASE_URL", &self.dsn).stdin(Stdio::null()).kill_on_drop(true);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+/// A connection whose task ends with its client.
+pub async fn connect(dsn: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(dsn, NoTls).await.unwrap_or_else(|e| panic!("{e:?}"));
+    tokio::spawn(connection);
+    client
+}
+
+#[tokio::test]
+async fn databases_are_separate() {
+    let (one, other) = (Database::new().await, Database::new().await);
+    one.execute("create table t (id int)").await;
+    assert_eq!(other.count("select count(*) from pg_class where relname = 't'").await, 0);
+    assert_eq!(std::fs::read_to_string(one.plan("table = 't'")).unwrap(), "table = 't'");
+}
+
+#[tokio::test]
+async fn a_database_can_stand_on_a_server_that_is_killed() {
+    let server = PrivateServer::start(SETTINGS).unwrap();
+    let db = Database::on(&server).await;
+    db.execute("create table t (id int)").await;
+    server.stop_immediate().unwrap();
+    assert!(tokio_postgres::connect(db.dsn(), NoTls).await.is_err());
+    server.start_again().unwrap();
+    assert_eq!(db.count("select count(*) from t").await, 0);
+}
+
+#[tokio::test]
+async fn the_real_binary_runs() {
+    let ran = Database::new().await.pgstrata(&["--help"]).await.ok();
+    assert_eq!(ran.stderr, "", "{}", ran.stdout);
+}

@@ -1,0 +1,321 @@
+//! Writers: applications at work on a table, and on its truth in the same transactions.
+//!
+//! Each statement goes to the table and then to the truth. If it finds another number of rows in the one than in the
+//! other, a write is lost. A transaction owns the keys it touches: it takes them out of a shared pool and puts them
+//! back after its end, so writers never wait for each other's rows, and a deadlock is never their own doing. The pool
+//! knows a key only once its row is committed, so every snapshot that a transaction takes has the rows it looks for.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+use tokio::task::JoinSet;
+
+use super::tables::{Key, TableSpec};
+use super::transaction::{Trouble, Writer};
+
+/// What the writers met with.
+#[derive(Debug, Default, Clone)]
+pub struct LoadReport {
+    /// All transactions, however they ended.
+    pub transactions: u64,
+    pub committed: u64,
+    /// Rolled back because the application wanted it.
+    pub rolled_back: u64,
+    /// SQLSTATE 40001: no fault, the application tries again.
+    pub serialization_failures: u64,
+    /// Ended by the loss of their connection, as when the server is killed.
+    pub disconnects: u64,
+    /// Writes that found another number of rows in the table than in the truth.
+    pub lost: u64,
+    /// Any other error, and the lost writes; the first 20 of them.
+    pub failures: Vec<String>,
+    /// The longest that a single statement on the table took.
+    pub longest_wait_ms: u64,
+}
+
+impl LoadReport {
+    /// Panics if any transaction failed in a way that its application did not ask for.
+    pub fn assert_clean(&self) {
+        assert_eq!(self.disconnects, 0, "{self:#?}");
+        self.assert_nothing_lost();
+    }
+
+    /// The same for a test that kills the server: connections may have been lost.
+    pub fn assert_nothing_lost(&self) {
+        assert!(self.failures.is_empty() && self.lost == 0, "{self:#?}");
+        assert!(self.committed > 0, "no transaction was committed: {self:#?}");
+    }
+}
+
+/// Keys that no transaction is using: of rows that are there, and of rows that were.
+#[derive(Debug, Default, Clone)]
+pub struct Keys {
+    pub alive: Vec<Key>,
+    pub dead: Vec<Key>,
+}
+
+impl Keys {
+    /// Takes up to so many of each, at random.
+    fn take(&mut self, rng: &mut StdRng, alive: usize, dead: usize) -> Self {
+        let mut some = |from: &mut Vec<Key>, n: usize| -> Vec<Key> {
+            (0..n.min(from.len())).map(|_| from.swap_remove(rng.random_range(0..from.len()))).collect()
+        };
+        Self { alive: some(&mut self.alive, alive), dead: some(&mut self.dead, dead) }
+    }
+
+    fn put_back(&mut self, keys: Self) {
+        self.alive.extend(keys.alive);
+        self.dead.extend(keys.dead);
+    }
+}
+
+/// What all writers of a table share.
+#[derive(Debug)]
+struct Shared {
+    spec: Arc<TableSpec>,
+    keys: Mutex<Keys>,
+    /// Transactions hold it for reading; a TRUNCATE, and whoever wants quiet, for writing.
+    gate: Arc<RwLock<()>>,
+    stop: AtomicBool,
+    committed: AtomicU64,
+    report: Mutex<LoadReport>,
+}
+
+/// Writers at work; `stop` them to learn how it went.
+#[derive(Debug)]
+pub struct Writers {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+impl Writers {
+    /// Sets `n` writers to work on a table that exists, in mixed isolation levels.
+    pub async fn start(dsn: &str, spec: TableSpec, n: usize, seed: u64) -> Self {
+        let spec = Arc::new(spec);
+        let known = Writer::connect(dsn, &spec, seed).await.unwrap().known_keys(None).await.unwrap();
+        let shared = Arc::new(Shared {
+            spec,
+            keys: Mutex::new(Keys { alive: known, dead: Vec::new() }),
+            gate: Arc::default(),
+            stop: AtomicBool::default(),
+            committed: AtomicU64::default(),
+            report: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        for i in 0..n as u64 {
+            tasks.spawn(work(shared.clone(), dsn.to_owned(), seed * 1000 + i));
+        }
+        Self { shared, tasks }
+    }
+
+    /// Waits until `n` more transactions are committed.
+    pub async fn commit_more(&self, n: u64) {
+        let until = self.shared.committed.load(Ordering::Relaxed) + n;
+        while self.shared.committed.load(Ordering::Relaxed) < until {
+            assert!(self.shared.report.lock().unwrap().failures.len() < 20, "{:#?}", self.report());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// How it goes.
+    pub fn report(&self) -> LoadReport {
+        self.shared.report.lock().unwrap().clone()
+    }
+
+    /// Lets the open transactions end; the next ones begin when the guard is dropped.
+    pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
+        self.shared.gate.clone().write_owned().await
+    }
+
+    /// Ends them after their present transactions.
+    pub async fn stop(mut self) -> LoadReport {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        self.report()
+    }
+}
+
+async fn work(shared: Arc<Shared>, dsn: String, seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut writer = None;
+    while !shared.stop.load(Ordering::Relaxed) {
+        let mut connected = match writer.take() {
+            Some(writer) => writer,
+            None => match Writer::connect(&dsn, &shared.spec, seed).await {
+                Ok(writer) => writer,
+                Err(trouble) => {
+                    shared.count(&Err(trouble), Duration::ZERO);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            },
+        };
+        let truncate = shared.spec.truncate_one_in.is_some_and(|n| rng.random_ratio(1, n));
+        let ended = if truncate {
+            shared.truncate(&mut connected, &dsn).await
+        } else {
+            shared.transact(&mut connected, &dsn, &mut rng).await
+        };
+        shared.count(&ended, connected.longest_wait);
+        if connected.is_open() {
+            writer = Some(connected);
+        }
+        // An application thinks, too; and the machine has other work to do.
+        tokio::time::sleep(Duration::from_micros(rng.random_range(0..4000))).await;
+    }
+}
+
+impl Shared {
+    /// One transaction; true if committed.
+    async fn transact(&self, writer: &mut Writer, dsn: &str, rng: &mut StdRng) -> Result<bool, Trouble> {
+        let _open = self.gate.read().await;
+        let (alive, dead) = (rng.random_range(2..12), rng.random_range(0..3));
+        let before = self.keys.lock().unwrap().take(rng, alive, dead);
+        let mut mine = before.clone();
+        let ended = writer.transaction(&mut mine).await;
+        let after = match &ended {
+            Ok(true) => mine,
+            // Nobody knows whether it was committed. Dead keys are forgotten: another spelling may be alive.
+            Err(Trouble::Disconnected) => {
+                let all = [before.alive, mine.alive, mine.dead].concat();
+                Keys { alive: self.ask(dsn, Some(&all)).await, dead: Vec::new() }
+            }
+            Ok(false) | Err(_) => before,
+        };
+        self.keys.lock().unwrap().put_back(after);
+        ended
+    }
+
+    /// Empties both tables while no other transaction is open.
+    async fn truncate(&self, writer: &mut Writer, dsn: &str) -> Result<bool, Trouble> {
+        let _alone = self.gate.write().await;
+        let ended = writer.truncate().await;
+        let alive = self.ask(dsn, None).await;
+        *self.keys.lock().unwrap() = Keys { alive, dead: Vec::new() };
+        ended.map(|()| true)
+    }
+
+    /// Which keys have rows, of these or of all: asks until the server answers.
+    async fn ask(&self, dsn: &str, of: Option<&[Key]>) -> Vec<Key> {
+        while !self.stop.load(Ordering::Relaxed) {
+            if let Ok(writer) = Writer::connect(dsn, &self.spec, 0).await
+                && let Ok(alive) = writer.known_keys(of).await
+            {
+                return alive;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Vec::new()
+    }
+
+    fn count(&self, ended: &Result<bool, Trouble>, longest_wait: Duration) {
+        let mut report = self.report.lock().unwrap();
+        report.transactions += 1;
+        report.longest_wait_ms = report.longest_wait_ms.max(longest_wait.as_millis() as u64);
+        let failure = match ended {
+            Ok(true) => {
+                report.committed += 1;
+                self.committed.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            Ok(false) => return report.rolled_back += 1,
+            Err(Trouble::Serialization) => return report.serialization_failures += 1,
+            Err(Trouble::Disconnected) => return report.disconnects += 1,
+            Err(Trouble::Lost(what)) => {
+                report.lost += 1;
+                format!("lost: {what}")
+            }
+            Err(Trouble::Other(what)) => what.clone(),
+        };
+        if report.failures.len() < 20 {
+            report.failures.push(failure);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::Database;
+    use super::super::oracle;
+    use super::*;
+
+    /// Without the tool, the load itself does nothing wrong.
+    async fn runs_clean(spec: TableSpec, seed: u64) {
+        let (table, truth) = (spec.table.clone(), spec.truth.clone());
+        let db = Database::new().await;
+        spec.create(&db).await;
+        let writers = Writers::start(db.dsn(), spec, 8, seed).await;
+        writers.commit_more(1000).await;
+        oracle::compare(&db, &table, &truth).await;
+        let report = writers.stop().await;
+        report.assert_clean();
+        assert!(
+            report.rolled_back > 0 && report.serialization_failures * 4 < report.committed,
+            "{report:#?}"
+        );
+        println!("{table}: {report:?}");
+        oracle::compare(&db, &table, &truth).await;
+    }
+
+    #[tokio::test]
+    async fn bigint_load_runs_clean() {
+        runs_clean(TableSpec::bigint("observations", 5_000), 1).await;
+    }
+
+    #[tokio::test]
+    async fn uuid_load_with_truncates_runs_clean() {
+        runs_clean(TableSpec::uuid("observations", 5_000).truncating(200), 2).await;
+    }
+
+    #[tokio::test]
+    async fn composite_load_runs_clean() {
+        runs_clean(TableSpec::composite("observations", 5_000), 3).await;
+    }
+
+    #[tokio::test]
+    async fn slots_load_with_truncates_runs_clean() {
+        runs_clean(TableSpec::slots("observations", 5_000).truncating(200), 4).await;
+    }
+
+    #[tokio::test]
+    async fn the_load_outlives_its_server() {
+        let server = pgstrata::demo::server::PrivateServer::start(super::super::cluster::SETTINGS).unwrap();
+        let db = Database::on(&server).await;
+        let spec = TableSpec::bigint("observations", 2_000);
+        spec.create(&db).await;
+        let writers = Writers::start(db.dsn(), spec, 8, 5).await;
+        writers.commit_more(200).await;
+        server.stop_immediate().unwrap();
+        server.start_again().unwrap();
+        writers.commit_more(200).await;
+        let report = writers.stop().await;
+        report.assert_nothing_lost();
+        assert!(report.disconnects > 0, "{report:#?}");
+        oracle::compare(&db, "observations", "truth_observations").await;
+    }
+
+    #[tokio::test]
+    async fn a_write_that_only_one_side_has_is_found() {
+        let db = Database::new().await;
+        let spec = TableSpec::bigint("observations", 200);
+        spec.create(&db).await;
+        let writers = Writers::start(db.dsn(), spec, 2, 6).await;
+        let quiet = writers.pause().await;
+        db.execute("delete from observations where id >= 0").await;
+        drop(quiet);
+        while writers.report().lost == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let report = writers.stop().await;
+        assert!(report.failures.iter().all(|what| what.starts_with("lost: ")), "{report:#?}");
+        let compared =
+            tokio::spawn(async move { oracle::compare(&db, "observations", "truth_observations").await });
+        assert!(compared.await.is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! What the tests stand on: a server, databases, the real binary, writers with their oracle, and a proxy.
+
+pub mod cluster;
+pub mod load;
+pub mod oracle;
+pub mod proxy;
+pub mod tables;
+mod transaction;

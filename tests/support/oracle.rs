@@ -1,0 +1,42 @@
+//! The judge: a table and its truth hold the same rows, or the test fails with the rows that differ.
+//!
+//! Writers change both in one transaction, so the two are equal in every snapshot, also while they write.
+
+use super::cluster::Database;
+
+/// Compares row for row, in one snapshot, by the bytes of their texts: values that a collation takes for equal differ.
+pub async fn compare(db: &Database, table: &str, truth: &str) {
+    let client = db.client().await;
+    let columns: String = client
+        .query_one(
+            "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+             where attrelid = $1::text::regclass and attnum > 0 and not attisdropped",
+            &[&truth],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    let differing = client
+        .query(
+            &format!(
+                "with t as (select row({columns})::text as r from {table}),
+                      truth as (select row({columns})::text as r from {truth}),
+                      differing as (
+                          select '+ ' as side, r from (select r from t except all select r from truth) extra
+                          union all
+                          select '- ', r from (select r from truth except all select r from t) missing)
+                 select side || r, count(*) over () from differing order by r limit 5"
+            ),
+            &[],
+        )
+        .await
+        .unwrap();
+    if let Some(first) = differing.first() {
+        let rows: Vec<String> = differing.iter().map(|row| row.get(0)).collect();
+        panic!(
+            "{} rows differ between {table} (+) and {truth} (-):\n{}",
+            first.get::<_, i64>(1),
+            rows.join("\n")
+        );
+    }
+}

@@ -1,0 +1,351 @@
+//! A proxy between a client and the server, on Unix sockets, that cuts connections when told to.
+//!
+//! It reads the protocol's messages as far as it must to see a COMMIT, so that a connection can be lost right before
+//! the server hears of it, or right after it took effect and before the client does.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What a client begins with that would like to encrypt.
+const SSL_REQUEST: &[u8] = &80_877_103_u32.to_be_bytes();
+const GSS_REQUEST: &[u8] = &80_877_104_u32.to_be_bytes();
+
+/// On which side of a COMMIT to cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Before,
+    After,
+}
+
+/// The cut that waits for its COMMIT.
+#[derive(Debug)]
+struct Armed {
+    side: Side,
+    needle: String,
+}
+
+#[derive(Debug)]
+struct Shared {
+    armed: Mutex<Option<Armed>>,
+    /// Cancelled to cut every connection there is; then replaced.
+    all: Mutex<CancellationToken>,
+    cuts: watch::Sender<usize>,
+}
+
+/// A listening proxy; dropping it cuts everything.
+#[derive(Debug)]
+pub struct Proxy {
+    dir: TempDir,
+    shared: Arc<Shared>,
+    listening: CancellationToken,
+}
+
+impl Proxy {
+    /// Listens on a socket of its own for the server with this socket directory.
+    pub async fn start(server: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("proxy-").tempdir_in("/tmp").unwrap();
+        let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).unwrap();
+        let shared =
+            Arc::new(Shared { armed: Mutex::default(), all: Mutex::default(), cuts: watch::Sender::new(0) });
+        let listening = CancellationToken::new();
+        let proxy = Self { dir, shared: shared.clone(), listening: listening.clone() };
+        let server = server.join(".s.PGSQL.5432");
+        tokio::spawn(listening.run_until_cancelled_owned(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = UnixStream::connect(&server).await else { continue };
+                let all = shared.all.lock().unwrap().clone();
+                let session = Session::new(client, server, shared.clone());
+                tokio::spawn(all.run_until_cancelled_owned(session.run()));
+            }
+        }));
+        proxy
+    }
+
+    /// How to reach a database through it.
+    pub fn dsn(&self, direct: &str) -> String {
+        let host = format!("host={}", self.dir.path().display());
+        direct
+            .split(' ')
+            .map(|part| if part.starts_with("host=") { &host } else { part })
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    /// Cuts every connection, now.
+    pub fn cut_all(&self) {
+        std::mem::take(&mut *self.shared.all.lock().unwrap()).cancel();
+    }
+
+    /// Cuts the connection that sends the next fitting COMMIT, before the server gets it. It fits if the needle occurs
+    /// in the `application_name` that the connection began with, or in the transaction's statements.
+    pub fn cut_before_commit(&self, needle: &str) {
+        self.arm(Side::Before, needle);
+    }
+
+    /// The same, when the COMMIT has taken effect, but before the client learns of it.
+    pub fn cut_after_commit(&self, needle: &str) {
+        self.arm(Side::After, needle);
+    }
+
+    fn arm(&self, side: Side, needle: &str) {
+        *self.shared.armed.lock().unwrap() = Some(Armed { side, needle: needle.to_owned() });
+    }
+
+    /// How many COMMITs were cut at.
+    pub fn cuts(&self) -> usize {
+        *self.shared.cuts.borrow()
+    }
+
+    /// Waits for so many cuts in all.
+    pub async fn wait_for_cuts(&self, n: usize) {
+        self.shared.cuts.subscribe().wait_for(|cuts| *cuts >= n).await.unwrap();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listening.cancel();
+        self.cut_all();
+    }
+}
+
+/// One connection through the proxy.
+struct Session {
+    client: UnixStream,
+    server: UnixStream,
+    shared: Arc<Shared>,
+    application_name: String,
+    /// The texts of prepared statements, by name.
+    statements: HashMap<Vec<u8>, String>,
+    /// What the open transaction has sent.
+    transaction: String,
+    /// Whether what is bound is a COMMIT.
+    commit_is_bound: bool,
+}
+
+impl Session {
+    fn new(client: UnixStream, server: UnixStream, shared: Arc<Shared>) -> Self {
+        Self {
+            client,
+            server,
+            shared,
+            application_name: String::new(),
+            statements: HashMap::new(),
+            transaction: String::new(),
+            commit_is_bound: false,
+        }
+    }
+
+    /// Passes messages on until either side ends, or the connection is cut.
+    async fn run(mut self) -> std::io::Result<()> {
+        self.start_up().await?;
+        let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
+        loop {
+            tokio::select! {
+                read = self.client.read_buf(&mut from_client) => if read? == 0 { return Ok(()) },
+                read = self.server.read_buf(&mut from_server) => {
+                    if read? == 0 { return Ok(()) }
+                    self.client.write_all(&from_server).await?;
+                    from_server.clear();
+                }
+            }
+            while let Some(message) = take_message(&mut from_client) {
+                let cut = if self.is_commit(&message) { self.fitting_cut() } else { None };
+                if cut == Some(Side::Before) {
+                    return self.cut();
+                }
+                self.server.write_all(&message).await?;
+                if cut == Some(Side::After) {
+                    // The rest of the client's batch holds the Sync that an extended query's COMMIT ends with.
+                    self.server.write_all(&from_client).await?;
+                    return self.cut_when_done().await;
+                }
+            }
+        }
+    }
+
+    /// Passes the start-up message on, and keeps the application's name. Encryption is declined.
+    async fn start_up(&mut self) -> std::io::Result<()> {
+        let (length, body) = loop {
+            let length = self.client.read_u32().await?;
+            let mut body = vec![0; length as usize - 4];
+            self.client.read_exact(&mut body).await?;
+            if ![SSL_REQUEST, GSS_REQUEST].contains(&&body[..4]) {
+                break (length, body);
+            }
+            self.client.write_all(b"N").await?;
+        };
+        self.server.write_u32(length).await?;
+        self.server.write_all(&body).await?;
+        let mut words = body[4..].split(|byte| *byte == 0);
+        while let (Some(name), Some(value)) = (words.next(), words.next()) {
+            if name == b"application_name" {
+                self.application_name = text(value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this message makes the server commit; keeps what the transaction sends.
+    fn is_commit(&mut self, message: &[u8]) -> bool {
+        let mut words = message[5..].split(|byte| *byte == 0);
+        let mut word = || words.next().unwrap_or_default();
+        let sent = match message[0] {
+            b'Q' => text(word()),
+            b'P' => {
+                let (name, sql) = (word().to_vec(), text(word()));
+                self.statements.insert(name, sql);
+                return false;
+            }
+            b'B' => {
+                let (_portal, name) = (word(), word());
+                let sql = self.statements.get(name).cloned().unwrap_or_default();
+                self.commit_is_bound = ends_in_commit(&sql);
+                self.transaction += &sql;
+                return false;
+            }
+            b'E' => return std::mem::take(&mut self.commit_is_bound),
+            _ => return false,
+        };
+        if sent
+            .trim_start()
+            .get(..5)
+            .is_some_and(|start| ["begin", "start"].contains(&&*start.to_lowercase()))
+        {
+            self.transaction.clear();
+        }
+        self.transaction += &sent;
+        ends_in_commit(&sent)
+    }
+
+    /// The armed cut, if it is for this transaction; it is used up then.
+    fn fitting_cut(&mut self) -> Option<Side> {
+        let transaction = std::mem::take(&mut self.transaction);
+        let mut armed = self.shared.armed.lock().unwrap();
+        let fits = armed.as_ref().is_some_and(|Armed { needle, .. }| {
+            self.application_name.contains(needle) || transaction.contains(needle)
+        });
+        if fits { armed.take().map(|armed| armed.side) } else { None }
+    }
+
+    fn cut(self) -> std::io::Result<()> {
+        let Self { client, server, shared, .. } = self;
+        drop((client, server));
+        shared.cuts.send_modify(|cuts| *cuts += 1);
+        Ok(())
+    }
+
+    /// Waits for the server's last word on the COMMIT, and keeps it from the client.
+    async fn cut_when_done(mut self) -> std::io::Result<()> {
+        let mut from_server = Vec::new();
+        loop {
+            while let Some(message) = take_message(&mut from_server) {
+                if message[0] == b'Z' {
+                    return self.cut();
+                }
+            }
+            let mut more = [0; 4096];
+            tokio::select! {
+                read = self.server.read_buf(&mut from_server) => if read? == 0 { return Ok(()) },
+                read = self.client.read(&mut more) => {
+                    let n = read?;
+                    self.server.write_all(&more[..n]).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Takes a whole message off the front: a byte for its type, four for its length.
+fn take_message(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let length = u32::from_be_bytes(buffer.get(1..5)?.try_into().unwrap()) as usize + 1;
+    (buffer.len() >= length).then(|| buffer.drain(..length).collect())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn ends_in_commit(sql: &str) -> bool {
+    sql.rsplit(';')
+        .find(|part| !part.trim().is_empty())
+        .is_some_and(|last| last.trim().eq_ignore_ascii_case("commit"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::{Database, connect};
+    use super::*;
+
+    async fn database() -> (Database, Proxy) {
+        let db = Database::new().await;
+        db.execute("create table t (id int)").await;
+        let proxy = Proxy::start(db.socket_dir()).await;
+        (db, proxy)
+    }
+
+    async fn rows(db: &Database) -> i64 {
+        db.count("select count(*) from t").await
+    }
+
+    #[tokio::test]
+    async fn it_passes_everything_on_until_it_cuts_all() {
+        let (db, proxy) = database().await;
+        let client = connect(&proxy.dsn(db.dsn())).await;
+        client.execute("insert into t select generate_series(1, $1::int)", &[&50_000]).await.unwrap();
+        assert_eq!(client.query("select id from t", &[]).await.unwrap().len(), 50_000);
+        proxy.cut_all();
+        assert!(client.execute("select 1", &[]).await.is_err());
+        connect(&proxy.dsn(db.dsn())).await.execute("select 1", &[]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_is_cut_before_never_happened() {
+        let (db, proxy) = database().await;
+        proxy.cut_before_commit("insert into t");
+        let mut client = connect(&proxy.dsn(db.dsn())).await;
+        let unfitting = client.transaction().await.unwrap();
+        unfitting.execute("select 1", &[]).await.unwrap();
+        unfitting.commit().await.unwrap();
+        let cut = client.transaction().await.unwrap();
+        cut.execute("insert into t values (1)", &[]).await.unwrap();
+        assert!(cut.commit().await.is_err());
+        proxy.wait_for_cuts(1).await;
+        assert_eq!(rows(&db).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_is_cut_after_has_happened() {
+        let (db, proxy) = database().await;
+        proxy.cut_after_commit("by name");
+        let mut client = connect(&format!("{} application_name='it is by name'", proxy.dsn(db.dsn()))).await;
+        let cut = client.transaction().await.unwrap();
+        cut.execute("insert into t values (1)", &[]).await.unwrap();
+        assert!(cut.commit().await.is_err());
+        assert_eq!((proxy.cuts(), rows(&db).await), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_prepared_commit_is_seen_too() {
+        for (after, expected) in [(false, 0), (true, 1)] {
+            let (db, proxy) = database().await;
+            let client = connect(&proxy.dsn(db.dsn())).await;
+            client.batch_execute("begin; insert into t values (1)").await.unwrap();
+            if after {
+                proxy.cut_after_commit("");
+            } else {
+                proxy.cut_before_commit("");
+            }
+            assert!(client.execute("COMMIT", &[]).await.is_err());
+            proxy.wait_for_cuts(1).await;
+            assert_eq!(rows(&db).await, expected);
+        }
+    }
+}
