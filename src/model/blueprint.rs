@@ -184,7 +184,8 @@ pub(crate) mod tests {
     fn the_key_is_widened_where_it_lacks_the_partition_column() {
         let mut b = blueprint();
         assert!(b.widened());
-        let names = |b: &Blueprint| b.place_columns().iter().map(|c| c.name.as_str().to_owned()).collect::<Vec<_>>();
+        let names =
+            |b: &Blueprint| b.place_columns().iter().map(|c| c.name.as_str().to_owned()).collect::<Vec<_>>();
         assert_eq!(names(&b), ["observation_id", "created_at"]);
         b.key.push(b.by.clone());
         assert!(!b.widened());

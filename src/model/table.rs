@@ -251,7 +251,9 @@ impl Table {
         named(&mut found, "column", &self.columns, &now.columns, |c| c.name.as_str().to_owned());
         named(&mut found, "index", &self.indexes, &now.indexes, |i| i.name.as_str().to_owned());
         named(&mut found, "check constraint", &self.checks, &now.checks, |c| c.name.as_str().to_owned());
-        named(&mut found, "foreign key", &self.foreign_keys, &now.foreign_keys, |f| f.name.as_str().to_owned());
+        named(&mut found, "foreign key", &self.foreign_keys, &now.foreign_keys, |f| {
+            f.name.as_str().to_owned()
+        });
         named(&mut found, "foreign key", &self.referenced_by, &now.referenced_by, |f| {
             format!("{} of {}", f.name.as_str(), f.table.plain())
         });
@@ -282,7 +284,13 @@ impl Table {
 }
 
 /// Compares two lists of named things and says which were added, dropped or changed.
-fn named<T: PartialEq>(found: &mut Vec<String>, what: &str, was: &[T], is: &[T], name: impl Fn(&T) -> String) {
+fn named<T: PartialEq>(
+    found: &mut Vec<String>,
+    what: &str,
+    was: &[T],
+    is: &[T],
+    name: impl Fn(&T) -> String,
+) {
     for old in was {
         let key = name(old);
         match is.iter().find(|new| name(new) == key) {
@@ -357,7 +365,11 @@ pub(crate) mod tests {
                 column("submission_id", "bigint", false),
                 column("note", "text", false),
                 column("raw", "json", false),
-                Column { generated: "s".into(), default: Some("length(note)".into()), ..column("len", "integer", false) },
+                Column {
+                    generated: "s".into(),
+                    default: Some("length(note)".into()),
+                    ..column("len", "integer", false)
+                },
                 column("created_at", "timestamp with time zone", true),
             ],
             indexes: vec![
@@ -378,8 +390,18 @@ pub(crate) mod tests {
             }],
             referenced_by: vec![],
             grants: vec![
-                Grant { role: Some(Ident::new("app")), privilege: "SELECT".into(), column: None, grantable: true },
-                Grant { role: None, privilege: "UPDATE".into(), column: Some(Ident::new("note")), grantable: false },
+                Grant {
+                    role: Some(Ident::new("app")),
+                    privilege: "SELECT".into(),
+                    column: None,
+                    grantable: true,
+                },
+                Grant {
+                    role: None,
+                    privilege: "UPDATE".into(),
+                    column: Some(Ident::new("note")),
+                    grantable: false,
+                },
             ],
             policies: vec![Policy {
                 name: Ident::new("own rows"),
@@ -428,7 +450,12 @@ pub(crate) mod tests {
         now.owner = Ident::new("other");
         assert_eq!(
             was.drift(&now),
-            ["column observation_id changed", "column note was dropped", "column batch was added", "the owner changed"]
+            [
+                "column observation_id changed",
+                "column note was dropped",
+                "column batch was added",
+                "the owner changed"
+            ]
         );
     }
 }

@@ -14,7 +14,7 @@ pub fn gaps(done: &[KeyRange], end: Option<&Key>) -> Vec<KeyRange> {
     let mut cursor: Option<Key> = None;
     for range in done {
         if range.after != cursor {
-            left.push(KeyRange { after: cursor, through: range.after.clone() });
+            left.push(KeyRange { after: cursor.take(), through: range.after.clone() });
         }
         cursor.clone_from(&range.through);
         if cursor.is_none() {

@@ -78,7 +78,8 @@ pub async fn table(client: &Client, oid: u32) -> Result<Table> {
         .await?
         .ok_or_else(|| Error::failed(format!("relation with oid {oid} is gone")))?;
     let json: serde_json::Value = row.get(0);
-    serde_json::from_value(json).map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
+    serde_json::from_value(json)
+        .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
 }
 
 /// Leaves of a partitioned table, by name, the default one last.
@@ -90,7 +91,10 @@ pub async fn leaves(client: &Client, oid: u32) -> Result<Vec<Leaf>> {
     Ok(rows
         .iter()
         .map(|r| Leaf {
-            name: QualifiedName { schema: Ident::new(r.get::<_, String>(0)), name: Ident::new(r.get::<_, String>(1)) },
+            name: QualifiedName {
+                schema: Ident::new(r.get::<_, String>(0)),
+                name: Ident::new(r.get::<_, String>(1)),
+            },
             oid: r.get(2),
             default: r.get(3),
         })

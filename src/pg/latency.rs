@@ -74,7 +74,10 @@ mod tests {
     fn sums_up() {
         let times: Vec<(i64, f64)> = (1..=100).map(|ms| (10, f64::from(ms))).collect();
         let latency = summarize(&times).unwrap();
-        assert_eq!(latency.to_string(), "100 chunks of 10 rows on average, p50 50 ms, p99 99 ms, longest 100 ms");
+        assert_eq!(
+            latency.to_string(),
+            "100 chunks of 10 rows on average, p50 50 ms, p99 99 ms, longest 100 ms"
+        );
         assert_eq!(summarize(&[]).unwrap().max_ms, 0.0);
     }
 }

@@ -64,7 +64,9 @@ impl Lease {
                  set lock_timeout = '30s'",
             )
             .await?;
-        session.execute("select pg_catalog.set_config('application_name', $1, false)", &[&prefix(job)]).await?;
+        session
+            .execute("select pg_catalog.set_config('application_name', $1, false)", &[&prefix(job)])
+            .await?;
         end_former(&session, job).await?;
         let holder = format!("process {}", std::process::id());
         let epoch: i64 = session.query_one(sql::NEXT_EPOCH, &[&job, &holder]).await?.get(0);
@@ -127,10 +129,14 @@ async fn end_former(session: &Session, job: i64) -> Result<()> {
         if tokio::time::Instant::now() > deadline {
             return Err(Error::new(
                 Kind::Busy,
-                format!("{left} sessions of a former driver of this job do not end (application_name {prefix}…)"),
+                format!(
+                    "{left} sessions of a former driver of this job do not end (application_name {prefix}…)"
+                ),
             )
             .retry(Retry::Never)
-            .hint("if they belong to another role, let that role end them: select pg_terminate_backend(pid) …"));
+            .hint(
+                "if they belong to another role, let that role end them: select pg_terminate_backend(pid) …",
+            ));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

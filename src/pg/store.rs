@@ -131,7 +131,9 @@ pub async fn open_job(client: &Client, name: &str) -> Result<Job> {
     let over = all.iter().find(|j| j.name == name);
     let open: Vec<&str> = all.iter().filter(|j| !j.state.is_final()).map(|j| j.name.as_str()).collect();
     let error = match over {
-        Some(job) => Error::new(Kind::Usage, format!("job {name} is {}, there is nothing left to do", job.state)),
+        Some(job) => {
+            Error::new(Kind::Usage, format!("job {name} is {}, there is nothing left to do", job.state))
+        }
         None => Error::new(Kind::Usage, format!("there is no job {name} in this database")),
     };
     Err(error.hint(if open.is_empty() {
@@ -143,7 +145,8 @@ pub async fn open_job(client: &Client, name: &str) -> Result<Job> {
 
 fn job(row: &Row) -> Result<Job> {
     let state: &str = row.get("state");
-    let state = State::parse(state).ok_or_else(|| Error::failed(format!("a job has the unknown state {state}")))?;
+    let state =
+        State::parse(state).ok_or_else(|| Error::failed(format!("a job has the unknown state {state}")))?;
     let physical: Option<String> = row.get("copy_order");
     Ok(Job {
         id: row.get("id"),
@@ -177,8 +180,8 @@ fn job(row: &Row) -> Result<Job> {
 /// # Errors
 /// Another process recorded one of that name just now.
 pub async fn create(client: &Client, plan: &Plan, blueprint: &Blueprint, rows_estimated: i64) -> Result<i64> {
-    let blueprint_json =
-        serde_json::to_value(blueprint).map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;
+    let blueprint_json = serde_json::to_value(blueprint)
+        .map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;
     let row = client
         .query_one(
             sql::CREATE_JOB,
@@ -208,10 +211,15 @@ pub async fn create(client: &Client, plan: &Plan, blueprint: &Blueprint, rows_es
 /// # Errors
 /// The step is not legal in that state, or the job is in another one by now.
 pub async fn advance(client: &Client, job: i64, from: State, step: Step) -> Result<State> {
-    let to = from.next(step).ok_or_else(|| Error::failed(format!("a job that is {from} cannot {step:?}").to_lowercase()))?;
+    let to = from
+        .next(step)
+        .ok_or_else(|| Error::failed(format!("a job that is {from} cannot {step:?}").to_lowercase()))?;
     let moved = client.execute(sql::MOVE_JOB, &[&job, &from.as_str(), &to.as_str()]).await?;
     if moved == 0 {
-        return Err(Error::new(Kind::Busy, format!("job {job} is no longer {from}: another process moved it on")));
+        return Err(Error::new(
+            Kind::Busy,
+            format!("job {job} is no longer {from}: another process moved it on"),
+        ));
     }
     event(client, job, to.as_str(), "").await?;
     Ok(to)
@@ -250,7 +258,14 @@ pub async fn finished(client: &Client, job: i64, casts: &[String]) -> Result<Vec
 ///
 /// # Errors
 /// What the server said.
-pub async fn add_chunk(client: &Client, job: i64, epoch: i64, range: &KeyRange, rows: u64, ms: f64) -> Result<()> {
+pub async fn add_chunk(
+    client: &Client,
+    job: i64,
+    epoch: i64,
+    range: &KeyRange,
+    rows: u64,
+    ms: f64,
+) -> Result<()> {
     let rows = i64::try_from(rows).unwrap_or(i64::MAX);
     client.execute(sql::ADD_CHUNK, &[&job, &range.after, &range.through, &rows, &ms, &epoch]).await?;
     Ok(())
@@ -269,8 +284,8 @@ pub async fn chunk_times(client: &Client, job: i64) -> Result<Vec<(i64, f64)>> {
 /// # Errors
 /// What the server said.
 pub async fn extend(client: &Client, job: i64, blueprint: &Blueprint) -> Result<()> {
-    let json =
-        serde_json::to_value(blueprint).map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;
+    let json = serde_json::to_value(blueprint)
+        .map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;
     client.execute(sql::EXTEND_JOB, &[&job, &json]).await?;
     Ok(())
 }

@@ -14,7 +14,11 @@ pub const REPEATABLE_READ: &str = "begin isolation level repeatable read";
 /// # Errors
 /// What `work` or the commit said. After an error of `work` the transaction is rolled back; after a lost connection it is
 /// unknown whether the commit took effect.
-pub async fn transaction<T>(client: &Client, begin: &str, work: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+pub async fn transaction<T>(
+    client: &Client,
+    begin: &str,
+    work: impl AsyncFnOnce(&Client) -> Result<T>,
+) -> Result<T> {
     client.batch_execute(begin).await?;
     match work(client).await {
         Ok(value) => {

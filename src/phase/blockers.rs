@@ -23,7 +23,11 @@ pub struct Blocker {
 impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.pid == 0 {
-            return write!(f, "prepared transaction {} of {}, since {}", self.application, self.user, self.since);
+            return write!(
+                f,
+                "prepared transaction {} of {}, since {}",
+                self.application, self.user, self.since
+            );
         }
         write!(
             f,
@@ -37,7 +41,12 @@ impl fmt::Display for Blocker {
 ///
 /// # Errors
 /// What the server said.
-pub async fn in_the_way(client: &Client, b: &Blueprint, away: Direction, older_ms: f64) -> Result<Vec<Blocker>> {
+pub async fn in_the_way(
+    client: &Client,
+    b: &Blueprint,
+    away: Direction,
+    older_ms: f64,
+) -> Result<Vec<Blocker>> {
     let sides = b.sides(away);
     let mut oids = Vec::new();
     for name in [&sides.source, &sides.target].into_iter().chain(b.table.views.iter().map(|v| &v.name)) {

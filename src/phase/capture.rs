@@ -17,8 +17,11 @@ use super::meter::Meter;
 /// The lock was not to be had.
 pub async fn capture(context: &Context) -> Result<State> {
     let b = context.blueprint();
-    let meter =
-        Meter::begin(context, "capture", format!("from now on, every change of {} is logged", b.table.name.plain()));
+    let meter = Meter::begin(
+        context,
+        "capture",
+        format!("from now on, every change of {} is logged", b.table.name.plain()),
+    );
     let client = &context.control;
     let mut statements = sql::create_log(&b);
     statements.extend(sql::create_function(&b));

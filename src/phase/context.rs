@@ -50,7 +50,13 @@ impl Context {
     ///
     /// # Errors
     /// Busy where another process has the lease.
-    pub async fn open(target: &Target, plan: Plan, job: i64, events: Events, stop: CancellationToken) -> Result<Self> {
+    pub async fn open(
+        target: &Target,
+        plan: Plan,
+        job: i64,
+        events: Events,
+        stop: CancellationToken,
+    ) -> Result<Self> {
         let lease = Lease::take(target, job).await?;
         let control = target.connect(&lease::session_name(job, lease.epoch(), "control")).await?;
         let job = store::jobs(&control, Some(plan.name()))
@@ -113,11 +119,16 @@ impl Context {
     /// Stopped, or unknown where the lease's connection is gone.
     pub fn go_on(&self) -> Result<()> {
         if self.lease.lost().is_cancelled() {
-            return Err(Error::failed("the connection that holds the job's lease was lost").retry(Retry::Unknown));
+            return Err(
+                Error::failed("the connection that holds the job's lease was lost").retry(Retry::Unknown)
+            );
         }
         if self.stop.is_cancelled() {
-            return Err(Error::new(Kind::Stopped, format!("stopped as asked; job {} is {}", self.job.name, self.state()))
-                .hint("run the same command again to go on"));
+            return Err(Error::new(
+                Kind::Stopped,
+                format!("stopped as asked; job {} is {}", self.job.name, self.state()),
+            )
+            .hint("run the same command again to go on"));
         }
         Ok(())
     }

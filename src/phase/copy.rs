@@ -36,7 +36,11 @@ const REWRITTEN: &str = "PS001";
 /// Stopped, or what the server said.
 pub async fn copy(context: &Context) -> Result<()> {
     capture::in_force(context).await?;
-    let frozen = match store::jobs(&context.control, Some(&context.job.name)).await?.into_iter().find(|j| j.id == context.job.id) {
+    let frozen = match store::jobs(&context.control, Some(&context.job.name))
+        .await?
+        .into_iter()
+        .find(|j| j.id == context.job.id)
+    {
         Some(job) if job.copy.is_some() => job.copy,
         _ => None,
     };
@@ -53,7 +57,10 @@ pub async fn copy(context: &Context) -> Result<()> {
                 let b = context.blueprint();
                 context
                     .retrying("empty the target", async || {
-                        Ok(context.control.batch_execute(&drain::empty_target(&b, Direction::Forward)).await?)
+                        Ok(context
+                            .control
+                            .batch_execute(&drain::empty_target(&b, Direction::Forward))
+                            .await?)
                     })
                     .await?;
                 frozen = freeze(context).await?;
@@ -109,7 +116,8 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     let b = context.blueprint();
     let done = store::finished(&context.control, context.job.id, &casts(&b, frozen)).await?;
     let left = if frozen.end.is_some() { gaps(&done, frozen.end.as_ref()) } else { Vec::new() };
-    let copied: i64 = store::chunk_times(&context.control, context.job.id).await?.iter().map(|(rows, _)| rows).sum();
+    let copied: i64 =
+        store::chunk_times(&context.control, context.job.id).await?.iter().map(|(rows, _)| rows).sum();
     let oid = catalog::must_find(&context.control, &b.table.name).await?;
     let (rows, _, heap_bytes) = catalog::size(&context.control, oid).await?;
     let order = if frozen.physical { "by blocks of the heap" } else { "along the key" };
@@ -238,7 +246,8 @@ async fn chunk(
                 return Err(Error::failed("the source's heap was rewritten").code(REWRITTEN));
             }
             let (from, to) = block_ends(range);
-            execute_text(client, &sql::physical_chunk(b), &[format!("({from},0)"), format!("({to},0)")]).await?
+            execute_text(client, &sql::physical_chunk(b), &[format!("({from},0)"), format!("({to},0)")])
+                .await?
         } else {
             let (sql, values) = sql::keyset_chunk(b, range);
             execute_text(client, &sql, &values).await?

@@ -44,7 +44,8 @@ pub struct Swept {
 pub async fn drain(context: &Context) -> Result<State> {
     capture::in_force(context).await?;
     let mut meter = Meter::begin(context, "drain", "bringing over what changed meanwhile");
-    let pending: i64 = context.control.query_one(&sql::pending_count(&context.blueprint()), &[]).await?.get(0);
+    let pending: i64 =
+        context.control.query_one(&sql::pending_count(&context.blueprint()), &[]).await?.get(0);
     meter.count("changes", u64::try_from(pending).unwrap_or(0), 0);
     let swept = level(context, &meter).await?;
     let state = context.advance(&context.control, Step::Drain).await?;
@@ -70,8 +71,10 @@ pub async fn level(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
         // them all again. Blocks are kept, so nobody waits for a truncation.
         context.control.batch_execute(&sql::vacuum_log(&context.blueprint())).await?;
     }
-    Err(Error::failed(format!("the drain does not catch up: after {MOST_SWEEPS} sweeps of the log more is written than taken"))
-        .hint("run it again at a quieter time; the log keeps everything until then"))
+    Err(Error::failed(format!(
+        "the drain does not catch up: after {MOST_SWEEPS} sweeps of the log more is written than taken"
+    ))
+    .hint("run it again at a quieter time; the log keeps everything until then"))
 }
 
 /// Once over the log, as long as it is now.

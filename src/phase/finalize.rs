@@ -18,7 +18,8 @@ use super::meter::Meter;
 /// Something still hangs on the old table; it is named and kept.
 pub async fn finalize(context: &Context) -> Result<State> {
     let b = context.blueprint();
-    let meter = Meter::begin(context, "finalize", format!("dropping {}: no way back from here", b.old().plain()));
+    let meter =
+        Meter::begin(context, "finalize", format!("dropping {}: no way back from here", b.old().plain()));
     let parent = catalog::must_find(&context.control, &b.table.name).await?;
     let leaves: Vec<QualifiedName> =
         catalog::leaves(&context.control, parent).await?.into_iter().map(|leaf| leaf.name).collect();
@@ -44,11 +45,16 @@ pub async fn finalize(context: &Context) -> Result<State> {
 /// The job is past the swap, or what the server said.
 pub async fn abort(context: &Context) -> Result<State> {
     if context.state().next(Step::Abort).is_none() {
-        return Err(Error::usage(format!("job {} is {}; only a job before its swap can be aborted", context.job.name, context.state()))
-            .hint(format!("`pgstrata rollback {}` first: it loses nothing", context.job.name)));
+        return Err(Error::usage(format!(
+            "job {} is {}; only a job before its swap can be aborted",
+            context.job.name,
+            context.state()
+        ))
+        .hint(format!("`pgstrata rollback {}` first: it loses nothing", context.job.name)));
     }
     let b = context.blueprint();
-    let about = format!("removing what the job made; {} stays as it is", b.sides(Direction::Forward).source.plain());
+    let about =
+        format!("removing what the job made; {} stays as it is", b.sides(Direction::Forward).source.plain());
     let meter = Meter::begin(context, "abort", about);
     let state = end(context, Step::Abort, &sql::abort(&b)).await?;
     failpoint!("abort.done");

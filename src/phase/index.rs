@@ -41,7 +41,11 @@ pub async fn index(context: &Context) -> Result<State> {
             !built.contains_key(&leaf.name.sibling(b.leaf_index_name(&leaf.name.name, &index.name)))
         })
         .collect();
-    meter.count("indexes", (indexes.len() * leaves.len()) as u64, (indexes.len() * leaves.len() - tasks.len()) as u64);
+    meter.count(
+        "indexes",
+        (indexes.len() * leaves.len()) as u64,
+        (indexes.len() * leaves.len() - tasks.len()) as u64,
+    );
     let (meter, b) = (&meter, &b);
     workers::run(
         context,
@@ -54,8 +58,10 @@ pub async fn index(context: &Context) -> Result<State> {
             Ok(())
         },
         async |session, (leaf, index)| {
-            transaction(session, READ_COMMITTED, async |client| all(client, &sql::on_leaf(b, index, &leaf.name)).await)
-                .await?;
+            transaction(session, READ_COMMITTED, async |client| {
+                all(client, &sql::on_leaf(b, index, &leaf.name)).await
+            })
+            .await?;
             meter.add(1);
             failpoint!("index.leaf");
             meter.keep().await
@@ -124,7 +130,13 @@ async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()
 }
 
 /// The parent's indexes and late constraints. Each statement is instant: nothing is read.
-async fn parent(context: &Context, b: &Blueprint, target: u32, leaves: &[Leaf], indexes: &[Index]) -> Result<()> {
+async fn parent(
+    context: &Context,
+    b: &Blueprint,
+    target: u32,
+    leaves: &[Leaf],
+    indexes: &[Index],
+) -> Result<()> {
     let client = &context.control;
     let step = async |what: &str, statements: &[String]| {
         context
@@ -134,8 +146,12 @@ async fn parent(context: &Context, b: &Blueprint, target: u32, leaves: &[Leaf], 
             .await
     };
     let now = catalog::table(client, target).await?;
-    let late: Vec<_> =
-        b.table.checks.iter().filter(|c| !c.validated && !now.checks.iter().any(|n| n.name == c.name)).collect();
+    let late: Vec<_> = b
+        .table
+        .checks
+        .iter()
+        .filter(|c| !c.validated && !now.checks.iter().any(|n| n.name == c.name))
+        .collect();
     if !late.is_empty() {
         step("add constraints that are not validated", &sql::late_checks(b)).await?;
     }

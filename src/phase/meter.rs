@@ -62,11 +62,6 @@ impl<'a> Meter<'a> {
         self.done.get()
     }
 
-    /// Time since the phase began.
-    pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
-    }
-
     /// Adds `units` that are done.
     pub fn add(&self, units: u64) {
         self.done.set(self.done.get() + units);

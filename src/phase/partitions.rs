@@ -51,9 +51,12 @@ pub async fn extend(context: &Context) -> Result<()> {
             .hint("it was written before the job began: abort, and run again with a wider [partition] from and to, or default = true"));
     }
     for partition in &missing {
-        context.events.note(format!("rows came that no partition takes: creating {}", partition.name.plain()));
+        context
+            .events
+            .note(format!("rows came that no partition takes: creating {}", partition.name.plain()));
         prepare::make(context, &partition.name, &sql::partition(&b, partition)).await?;
-        let built = !matches!(context.state(), State::Planned | State::Prepared | State::Capturing | State::Copied);
+        let built =
+            !matches!(context.state(), State::Planned | State::Prepared | State::Capturing | State::Copied);
         if built {
             all(&context.control, &capture::create_truncate_trigger(&b, &partition.name)).await?;
         }
@@ -74,12 +77,14 @@ fn by_type(b: &Blueprint) -> Result<&str> {
 
 async fn missing(context: &Context, b: &Blueprint) -> Result<Vec<Partition>> {
     let scheme = scheme(&context.plan, by_type(b)?)?;
-    let (Some(first), Some(last), Some(statement)) = (b.partitions.first(), b.partitions.last(), drain::outside(b))
+    let (Some(first), Some(last), Some(statement)) =
+        (b.partitions.first(), b.partitions.last(), drain::outside(b))
     else {
         return Ok(Vec::new());
     };
     let rows = query_text(&context.control, &statement, &[first.from.clone(), last.to.clone()]).await?;
-    let (low, high): (Option<String>, Option<String>) = rows.first().map_or((None, None), |r| (r.get(0), r.get(1)));
+    let (low, high): (Option<String>, Option<String>) =
+        rows.first().map_or((None, None), |r| (r.get(0), r.get(1)));
     let (Some(low), Some(high)) = (low, high) else { return Ok(Vec::new()) };
     let value = |text: &str| scheme.value(text).map_err(Error::failed);
     let (low, high) = (value(&low)?.min(value(&first.from)?), value(&high)?.max(value(&first.from)?));

@@ -62,8 +62,12 @@ pub(super) async fn make(
         return if leaves.iter().any(|leaf| &leaf.name == name) {
             Ok(())
         } else {
-            Err(Error::failed(format!("table {} exists and is no partition of {}", name.plain(), b.target().plain()))
-                .hint("somebody made it meanwhile; rename or drop it, then run again"))
+            Err(Error::failed(format!(
+                "table {} exists and is no partition of {}",
+                name.plain(),
+                b.target().plain()
+            ))
+            .hint("somebody made it meanwhile; rename or drop it, then run again"))
         };
     }
     context

@@ -19,9 +19,14 @@ use super::meter::Meter;
 pub async fn scrub(context: &Context) -> Result<State> {
     let b = context.blueprint();
     let client = &context.control;
-    let mut meter = Meter::begin(context, "scrub", "taking out what changed while it was copied; the drain brings it back");
+    let mut meter = Meter::begin(
+        context,
+        "scrub",
+        "taking out what changed while it was copied; the drain brings it back",
+    );
     let source = catalog::must_find(client, &b.table.name).await?;
-    let truncated = client.query(&sql::truncated(&b), &[]).await?.iter().any(|r| r.get::<_, u32>(0) == source);
+    let truncated =
+        client.query(&sql::truncated(&b), &[]).await?.iter().any(|r| r.get::<_, u32>(0) == source);
     let mut rows = 0;
     if truncated {
         // Everything that the source holds now came after the TRUNCATE, and is in the log.
@@ -36,7 +41,9 @@ pub async fn scrub(context: &Context) -> Result<State> {
         for leaf in leaves {
             let statement = sql::scrub(&b, &leaf);
             rows += context
-                .retrying(&format!("scrub {}", leaf.plain()), async || Ok(client.execute(&statement, &[]).await?))
+                .retrying(&format!("scrub {}", leaf.plain()), async || {
+                    Ok(client.execute(&statement, &[]).await?)
+                })
                 .await?;
             meter.add(1);
             failpoint!("scrub.leaf");
@@ -61,7 +68,8 @@ async fn touched(context: &Context, b: &Blueprint) -> Result<Vec<QualifiedName>>
     for row in rows {
         let bucket: Option<i32> = row.get(0);
         let bucket = bucket.and_then(|n| usize::try_from(n).ok()).map(|n| n + skipped);
-        let leaf = bucket.and_then(|n| n.checked_sub(1)).and_then(|n| b.partitions.get(n)).map(|p| p.name.clone());
+        let leaf =
+            bucket.and_then(|n| n.checked_sub(1)).and_then(|n| b.partitions.get(n)).map(|p| p.name.clone());
         if let Some(name) = leaf.or_else(|| b.default.clone())
             && !leaves.contains(&name)
         {

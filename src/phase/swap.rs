@@ -61,7 +61,9 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
         let blockers = in_the_way(&context.control, &b, away, older_ms).await?;
         let failed = if blockers.is_empty() {
             match exchange(context, &b, away, step).await {
-                Ok((state, held_ms)) => return finish(context, &meter, state, Swapped { held_ms, tries: attempt }).await,
+                Ok((state, held_ms)) => {
+                    return finish(context, &meter, state, Swapped { held_ms, tries: attempt }).await;
+                }
                 Err(e) if e.retry_class() == Retry::Again => {
                     let now = in_the_way(&context.control, &b, away, 0.0).await?;
                     said(&now).unwrap_or_else(|| e.to_string().replace('\n', "; "))
@@ -90,7 +92,8 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
 }
 
 fn said(blockers: &[Blocker]) -> Option<String> {
-    (!blockers.is_empty()).then(|| blockers.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    (!blockers.is_empty())
+        .then(|| blockers.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 /// Fails where the source is no longer what the job was planned from, or the sides differ in a column.
@@ -108,15 +111,19 @@ async fn drift(context: &Context, b: &Blueprint, away: Direction) -> Result<()> 
     if found.is_empty() {
         return Ok(());
     }
-    Err(Error::failed(format!("{} is no longer what this job was planned from: {}", sides.source.plain(), found.join("; ")))
-        .hint(match away {
-            Direction::Forward => {
-                "undo the change, or abort the job and run it again from the new definition; nothing was swapped"
-            }
-            Direction::Reverse => {
-                "make the same change to the old table, or undo it; or keep the partitioned table and finalize"
-            }
-        }))
+    Err(Error::failed(format!(
+        "{} is no longer what this job was planned from: {}",
+        sides.source.plain(),
+        found.join("; ")
+    ))
+    .hint(match away {
+        Direction::Forward => {
+            "undo the change, or abort the job and run it again from the new definition; nothing was swapped"
+        }
+        Direction::Reverse => {
+            "make the same change to the old table, or undo it; or keep the partitioned table and finalize"
+        }
+    }))
 }
 
 /// The transaction.
@@ -160,10 +167,18 @@ async fn checks_under_lock(context: &Context, client: &Client, b: &Blueprint, aw
     capture::in_force(context).await
 }
 
-async fn finish(context: &Context, meter: &Meter<'_>, state: State, swapped: Swapped) -> Result<(State, Swapped)> {
+async fn finish(
+    context: &Context,
+    meter: &Meter<'_>,
+    state: State,
+    swapped: Swapped,
+) -> Result<(State, Swapped)> {
     let Swapped { held_ms, tries } = swapped;
-    store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, {tries} tries")).await?;
-    meter.end(format!("done in {tries} tries; the lock was held for {held_ms:.0} ms; rows go to the other table now"));
+    store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, {tries} tries"))
+        .await?;
+    meter.end(format!(
+        "done in {tries} tries; the lock was held for {held_ms:.0} ms; rows go to the other table now"
+    ));
     let deadline = Instant::now() + GUARD_WAITS;
     while !drop_guard(context).await? && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -183,7 +198,9 @@ pub async fn drop_guard(context: &Context) -> Result<bool> {
         return Ok(true);
     }
     let jobs = store::jobs(client, Some(&context.job.name)).await?;
-    let Some(xid) = jobs.into_iter().find(|j| j.id == context.job.id).and_then(|j| j.swap_xid) else { return Ok(true) };
+    let Some(xid) = jobs.into_iter().find(|j| j.id == context.job.id).and_then(|j| j.swap_xid) else {
+        return Ok(true);
+    };
     if client.query_one(sql::OLDER_SNAPSHOT, &[&xid]).await?.get(0) {
         return Ok(false);
     }

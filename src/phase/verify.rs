@@ -91,7 +91,11 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
     let mut meter = Meter::begin(
         context,
         "verify",
-        format!("comparing {} and {}, row by row where a sum differs", sides.source.plain(), sides.target.plain()),
+        format!(
+            "comparing {} and {}, row by row where a sum differs",
+            sides.source.plain(),
+            sides.target.plain()
+        ),
     );
     drain::level(context, &meter).await?;
     let by = dimension(&b, context);
@@ -106,7 +110,10 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
     let findings = look_again(context, &b, &by, tally.suspects, &meter).await?;
     let report = report(context, &b, &sides, &findings, tally.rows_source, tally.rows_target).await?;
     let verdict = if report.verified {
-        format!("{} rows are the same on both sides ({suspects} ranges were looked at row by row)", report.rows_source)
+        format!(
+            "{} rows are the same on both sides ({suspects} ranges were looked at row by row)",
+            report.rows_source
+        )
     } else {
         format!("{} rows differ", report.missing + report.extra + report.different)
     };
@@ -119,7 +126,10 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
 fn dimension<'b>(b: &'b Blueprint, context: &Context) -> Vec<&'b Column> {
     let physical = context.job.copy.as_ref().is_some_and(|c| c.physical);
     let indexed = b.table.indexes.iter().any(|i| {
-        i.valid && !i.partial && i.tail.starts_with("btree") && i.columns.as_ref().is_some_and(|c| c.first() == Some(&b.by))
+        i.valid
+            && !i.partial
+            && i.tail.starts_with("btree")
+            && i.columns.as_ref().is_some_and(|c| c.first() == Some(&b.by))
     });
     match b.by_column() {
         Some(by) if physical && indexed => vec![by],
@@ -218,9 +228,12 @@ async fn differences(
     range: &KeyRange,
 ) -> Result<Vec<Finding>> {
     let direction = context.direction();
-    let (statement, values) = sql::differences(b, direction, by, range, context.plan.verify(), MOST_DIFFERENCES);
-    let rows =
-        at_one_snapshot(client, &b.sides(direction), async |client| query_text(client, &statement, &values).await).await?;
+    let (statement, values) =
+        sql::differences(b, direction, by, range, context.plan.verify(), MOST_DIFFERENCES);
+    let rows = at_one_snapshot(client, &b.sides(direction), async |client| {
+        query_text(client, &statement, &values).await
+    })
+    .await?;
     let (places, keys) = (b.place_columns(), b.key_columns());
     let at = places.iter().position(|c| c.name == b.by).unwrap_or(0);
     Ok(rows
@@ -235,7 +248,11 @@ async fn differences(
 }
 
 /// A transaction with one snapshot that no TRUNCATE can lie to: the lock comes first.
-async fn at_one_snapshot<T>(client: &Client, sides: &Sides, work: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+async fn at_one_snapshot<T>(
+    client: &Client,
+    sides: &Sides,
+    work: impl AsyncFnOnce(&Client) -> Result<T>,
+) -> Result<T> {
     transaction(client, REPEATABLE_READ, async |client| {
         client.batch_execute(&copy_sql::hold_still(sides)).await?;
         work(client).await

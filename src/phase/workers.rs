@@ -51,7 +51,11 @@ pub async fn run<T>(
 }
 
 /// The next item; none when there are no more, or when it is time to stop.
-async fn next<T>(context: &Context, receiver: &Mutex<mpsc::Receiver<T>>, halt: &CancellationToken) -> Option<T> {
+async fn next<T>(
+    context: &Context,
+    receiver: &Mutex<mpsc::Receiver<T>>,
+    halt: &CancellationToken,
+) -> Option<T> {
     tokio::select! {
         biased;
         () = halt.cancelled() => None,

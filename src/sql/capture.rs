@@ -50,7 +50,8 @@ pub fn create_log(b: &Blueprint) -> Vec<String> {
 /// path is closed, so that nobody's operators get into it.
 pub fn create_function(b: &Blueprint) -> Vec<String> {
     let place = b.place_columns();
-    let names = |of: fn(&Column) -> Ident| place.iter().map(|c| of(c).to_string()).collect::<Vec<_>>().join(", ");
+    let names =
+        |of: fn(&Column) -> Ident| place.iter().map(|c| of(c).to_string()).collect::<Vec<_>>().join(", ");
     let values = |row: &str| place.iter().map(|c| format!("{row}.{}", c.name)).collect::<Vec<_>>().join(", ");
     let (log, old, new) = (b.log(), names(old_column), names(new_column));
     let (old_values, new_values) = (values("old"), values("new"));

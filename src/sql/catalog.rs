@@ -219,7 +219,8 @@ where c.oid = $1
 "#;
 
 /// The oid of `$1.$2`; no row where there is none.
-pub const FIND: &str = "select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+pub const FIND: &str =
+    "select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where n.nspname = $1 and c.relname = $2";
 
 /// Tables whose name is near `$2` or which have that name in another schema, for an error's hint.
@@ -229,7 +230,8 @@ where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_s
 order by 1, 2 limit 10000";
 
 /// Leaves of the relation with oid `$1`: schema, name, oid, bounds as SQL has them, whether it is the default.
-pub const LEAVES: &str = "select n.nspname, c.relname, c.oid, pg_catalog.pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT'
+pub const LEAVES: &str =
+    "select n.nspname, c.relname, c.oid, pg_catalog.pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT'
 from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhrelid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where h.inhparent = $1
@@ -241,6 +243,7 @@ pub const SIZE: &str = "select greatest(c.reltuples, 0)::bigint, pg_catalog.pg_t
 from pg_catalog.pg_class c where c.oid = $1";
 
 /// What the server is: version number, in recovery, database, user, deadlock_timeout in ms, data page checks aside.
-pub const SERVER: &str = "select current_setting('server_version_num')::integer, pg_catalog.pg_is_in_recovery(),
+pub const SERVER: &str =
+    "select current_setting('server_version_num')::integer, pg_catalog.pg_is_in_recovery(),
   current_database()::text, current_user::text,
   (select setting::integer from pg_catalog.pg_settings where name = 'deadlock_timeout')";

@@ -69,11 +69,7 @@ pub fn on_parent(b: &Blueprint, index: &Index) -> Vec<String> {
         all.push(create(b, index, &name, &only));
     }
     if let Some(comment) = &index.comment {
-        all.push(format!(
-            "comment on index {} is {}",
-            b.table.name.sibling(name),
-            literal(comment)
-        ));
+        all.push(format!("comment on index {} is {}", b.table.name.sibling(name), literal(comment)));
     }
     all
 }
@@ -81,7 +77,10 @@ pub fn on_parent(b: &Blueprint, index: &Index) -> Vec<String> {
 /// Attaches a leaf's index to the parent's.
 pub fn attach(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> String {
     let parent = b.table.name.sibling(index.name.with_suffix("_new"));
-    format!("alter index {parent} attach partition {}", leaf.sibling(b.leaf_index_name(&leaf.name, &index.name)))
+    format!(
+        "alter index {parent} attach partition {}",
+        leaf.sibling(b.leaf_index_name(&leaf.name, &index.name))
+    )
 }
 
 /// Indexes on the leaves of the relation with oid `$1`, with the parent index that each is attached to.

@@ -78,7 +78,8 @@ fn policy(table: &QualifiedName, p: &Policy) -> String {
         p.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
     let kind = if p.permissive { "permissive" } else { "restrictive" };
-    let mut sql = format!("create policy {} on {table} as {kind} for {} to {roles}", p.name, p.command.to_lowercase());
+    let mut sql =
+        format!("create policy {} on {table} as {kind} for {} to {roles}", p.name, p.command.to_lowercase());
     if let Some(using) = &p.using {
         sql.push_str(&format!(" using ({using})"));
     }

@@ -36,7 +36,10 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
         section("prepare: the target (one transaction)", prepare::target(b)),
         section("prepare: its partitions (one transaction each)", partitions(b)),
         section("capture (one transaction, short lock_timeout, retried)", captured(b)),
-        section("copy: a chunk (each one transaction with its row of the ledger; repeated)", chunk(b, physical, &middle)),
+        section(
+            "copy: a chunk (each one transaction with its row of the ledger; repeated)",
+            chunk(b, physical, &middle),
+        ),
         section(
             "scrub: per partition, where the log has something for it (one transaction each)",
             leaves.iter().take(1).map(|leaf| drain::scrub(b, leaf)).collect(),
@@ -78,7 +81,11 @@ fn chunk(b: &Blueprint, physical: bool, middle: &KeyRange) -> Vec<String> {
         return vec![copy::hold_still(&sides), copy::physical_chunk(b)];
     }
     let key = b.key_columns();
-    vec![copy::boundary(&sides, &key, middle, 10_000).0, copy::hold_still(&sides), copy::keyset_chunk(b, middle).0]
+    vec![
+        copy::boundary(&sides, &key, middle, 10_000).0,
+        copy::hold_still(&sides),
+        copy::keyset_chunk(b, middle).0,
+    ]
 }
 
 fn leaf_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
@@ -122,7 +129,11 @@ fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
 fn exchange(b: &Blueprint, away: Direction) -> Vec<String> {
     let mut all = vec![swap::first_lock(b, away)];
     all.extend(swap::locks(b, away));
-    all.extend([drain::clear(b, away, Batch::All), drain::fill(b, away, Batch::All), drain::forget(b, Batch::All)]);
+    all.extend([
+        drain::clear(b, away, Batch::All),
+        drain::fill(b, away, Batch::All),
+        drain::forget(b, Batch::All),
+    ]);
     all.extend(swap::statements(b, away));
     all
 }

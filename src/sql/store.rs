@@ -123,7 +123,8 @@ pub const RECORD_SWAP: &str = "update pgstrata.jobs set swap_xid = pg_catalog.pg
 where id = $1";
 
 /// Marks the verification's time.
-pub const RECORD_VERIFIED: &str = "update pgstrata.jobs set verified_at = now(), updated_at = now() where id = $1";
+pub const RECORD_VERIFIED: &str =
+    "update pgstrata.jobs set verified_at = now(), updated_at = now() where id = $1";
 
 /// Adds an event.
 pub const ADD_EVENT: &str = "insert into pgstrata.events (job_id, what, detail) values ($1, $2, $3)";
@@ -135,7 +136,8 @@ pub const TRY_LEASE: &str = "select pg_catalog.pg_try_advisory_lock(7041, $1::in
 pub const RELEASE_LEASE: &str = "select pg_catalog.pg_advisory_unlock_all()";
 
 /// Who holds the lease: process, client, since when.
-pub const LEASE_HOLDER: &str = "select a.pid, coalesce(a.client_addr::text, 'this machine'), a.backend_start::text
+pub const LEASE_HOLDER: &str =
+    "select a.pid, coalesce(a.client_addr::text, 'this machine'), a.backend_start::text
 from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
 where l.locktype = 'advisory' and l.classid = 7041 and l.objid = $1::bigint::oid and l.granted
   and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())";
@@ -163,8 +165,11 @@ values ($1, 'copy', $2, $3, $4, $5, $6)";
 
 /// The finished chunks' ranges, in the order of their upper ends as the server orders keys.
 pub fn chunks_in_order(casts: &[&str]) -> String {
-    let order: Vec<String> =
-        casts.iter().enumerate().map(|(i, sql_type)| format!("through[{}]{sql_type} nulls last", i + 1)).collect();
+    let order: Vec<String> = casts
+        .iter()
+        .enumerate()
+        .map(|(i, sql_type)| format!("through[{}]{sql_type} nulls last", i + 1))
+        .collect();
     format!(
         "select \"after\", through from pgstrata.chunks where job_id = $1 and step = 'copy' order by {}",
         order.join(", ")
@@ -172,7 +177,8 @@ pub fn chunks_in_order(casts: &[&str]) -> String {
 }
 
 /// Chunks done, rows copied, and each chunk's milliseconds.
-pub const CHUNK_TIMES: &str = "select rows, ms from pgstrata.chunks where job_id = $1 and step = 'copy' order by done_at";
+pub const CHUNK_TIMES: &str =
+    "select rows, ms from pgstrata.chunks where job_id = $1 and step = 'copy' order by done_at";
 
 /// Forgets the ledger of a job that is over; its sum goes into the events.
 pub const FORGET_CHUNKS: &str = "delete from pgstrata.chunks where job_id = $1";

@@ -24,7 +24,8 @@ fn suffixes(away: Direction) -> (&'static str, &'static str) {
 /// takes the view's lock alone.
 pub fn locks(b: &Blueprint, away: Direction) -> Vec<String> {
     let sides = b.sides(away);
-    let mut all: Vec<String> = views(b).map(|v| format!("alter view {} owner to {}", v.name, v.owner)).collect();
+    let mut all: Vec<String> =
+        views(b).map(|v| format!("alter view {} owner to {}", v.name, v.owner)).collect();
     all.push(format!("lock table {} in access exclusive mode", sides.source));
     all.push(format!("lock table {} in access exclusive mode", sides.target));
     all
@@ -165,7 +166,12 @@ fn view(view: &View) -> String {
         let all: Vec<String> = view.options.iter().map(|o| prepare::option(o)).collect();
         format!(" with ({})", all.join(", "))
     };
-    format!("create or replace view {}{options} as{}{}", view.name, "\n", view.query.trim_end().trim_end_matches(';'))
+    format!(
+        "create or replace view {}{options} as{}{}",
+        view.name,
+        "\n",
+        view.query.trim_end().trim_end_matches(';')
+    )
 }
 
 /// The guard: a statement whose snapshot is older than the swap does not see what the last drain brought, so its UPDATE

@@ -25,7 +25,13 @@ fn row_hash(alias: &str, columns: &[Column], rows: Rows) -> String {
 }
 
 /// Count and hash of both sides of `range` over `by`: source count, source hash, target count, target hash.
-pub fn summary(b: &Blueprint, direction: Direction, by: &[&Column], range: &KeyRange, rows: Rows) -> (String, Vec<String>) {
+pub fn summary(
+    b: &Blueprint,
+    direction: Direction,
+    by: &[&Column],
+    range: &KeyRange,
+    rows: Rows,
+) -> (String, Vec<String>) {
     let sides = b.sides(direction);
     let (condition, values) = in_range("r.", by, range, 1);
     let side = |table: &str| {
@@ -56,7 +62,8 @@ pub fn differences(
     let sides = b.sides(direction);
     let place = b.place_columns();
     let (condition, values) = in_range("r.", by, range, 1);
-    let columns = |alias: &str| place.iter().map(|c| format!("{alias}.{}", c.name)).collect::<Vec<_>>().join(", ");
+    let columns =
+        |alias: &str| place.iter().map(|c| format!("{alias}.{}", c.name)).collect::<Vec<_>>().join(", ");
     let side = |table: &str| {
         format!(
             "select {0}, count(*) as n, bit_xor({1}) as h from {table} r where {condition} group by {0}",
@@ -64,7 +71,8 @@ pub fn differences(
             row_hash("r", &b.table.columns, rows)
         )
     };
-    let merged = place.iter().map(|c| format!("coalesce(s.{0}, t.{0}) as {0}", c.name)).collect::<Vec<_>>().join(", ");
+    let merged =
+        place.iter().map(|c| format!("coalesce(s.{0}, t.{0}) as {0}", c.name)).collect::<Vec<_>>().join(", ");
     let text = place.iter().map(|c| format!("x.{}::text", c.name)).collect::<Vec<_>>().join(", ");
     let sql = format!(
         "with s as materialized ({}),\n  t as materialized ({}),\n  pending as materialized (\n  {}\n),\n  \
@@ -85,7 +93,10 @@ pub fn differences(
 /// How many rows of the target have the key given as text in `$1 …`.
 pub fn occurrences(b: &Blueprint, sides: &Sides) -> String {
     let key = b.key_columns();
-    let conditions: Vec<String> =
-        key.iter().enumerate().map(|(i, c)| format!("{} = ${}::text::{}", c.name, i + 1, c.base_type)).collect();
+    let conditions: Vec<String> = key
+        .iter()
+        .enumerate()
+        .map(|(i, c)| format!("{} = ${}::text::{}", c.name, i + 1, c.base_type))
+        .collect();
     format!("select count(*) from {} where {}", sides.target, conditions.join(" and "))
 }
