@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod finding;
 pub mod ident;
 pub mod key;
+pub mod number;
 pub mod partition;
 pub mod state;
 pub mod status;
