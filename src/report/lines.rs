@@ -54,7 +54,7 @@ pub(super) fn text(event: &Event, paint: Paint) -> String {
     }
 }
 
-/// `1,234 of 12,345 rows (10 %), 340 rows/s, 32.7 s left`; empty for what is no progress.
+/// `1,234 of 12,345 rows (10 %), 340 rows/s, 32s left`; empty for what is no progress.
 pub(super) fn progress(event: &Event) -> String {
     let Event::Progress { done, total, unit, per_second, eta_s, .. } = event else {
         return String::new();

@@ -48,7 +48,7 @@ pub(super) fn table(statuses: &[Status]) -> String {
             status.state.to_string(),
             number::count(status.rows_copied),
             or_dash(number::percent(status.rows_copied, status.rows_estimated)),
-            or_dash(status.eta_s.map(|eta_s| number::seconds(eta_s))),
+            or_dash(status.eta_s.map(number::seconds)),
             or_dash(status.changes_pending.map(number::count)),
             time(status.updated_at),
         ]
