@@ -16,7 +16,7 @@ use crate::model::backoff::Backoff;
 use crate::model::finding::Findings;
 use crate::model::state::State;
 use crate::model::verdict::VerifyReport;
-use crate::pg::connect::{Session, Target, refuse_pooler};
+use crate::pg::connect::{Session, Target};
 use crate::pg::lease;
 use crate::pg::preflight::preflight;
 use crate::pg::store::{self, Job};
@@ -66,12 +66,13 @@ impl Engine {
     /// # Errors
     /// Preflight found an error (findings are said before), the plan changed, or what a phase said.
     pub async fn run(&self, plan: Plan, swap: bool, found: impl FnOnce(&Findings)) -> Result<Outcome> {
-        refuse_pooler(&self.target).await?;
         let session = self.target.connect("pgstrata").await?;
         let jobs = store::jobs(&session, Some(plan.name())).await?;
         let job = match jobs.first() {
             Some(job) if !job.state.is_final() => self.resume(&session, &plan, job).await?,
-            Some(job) if job.state == State::Finalized && changed(&job.identity, &plan.identity()).is_empty() => {
+            Some(job)
+                if job.state == State::Finalized && changed(&job.identity, &plan.identity()).is_empty() =>
+            {
                 self.events.note(format!("job {} is done: {} is partitioned", job.name, job.source));
                 return Ok(Outcome::at(job.state));
             }
@@ -111,7 +112,8 @@ impl Engine {
                 )));
         }
         if job.plan != plan.to_toml() {
-            self.events.note("the plan's settings changed since the job began; the new ones hold from here on");
+            self.events
+                .note("the plan's settings changed since the job began; the new ones hold from here on");
             session.execute(store_sql::RETUNE_JOB, &[&job.id, &plan.to_toml()]).await?;
         }
         Ok(job.id)
@@ -185,7 +187,9 @@ impl Engine {
     /// The job is not swapped, the window is open, or something hangs on the old table.
     pub async fn finalize(&self, name: &str, now: bool) -> Result<State> {
         let session = self.target.connect("pgstrata").await?;
-        if let Some(job) = store::jobs(&session, Some(name)).await?.first().filter(|j| j.state == State::Finalized) {
+        if let Some(job) =
+            store::jobs(&session, Some(name)).await?.first().filter(|j| j.state == State::Finalized)
+        {
             self.events.note(format!("job {} is finalized already", job.name));
             return Ok(job.state);
         }
@@ -196,13 +200,19 @@ impl Engine {
                 return Ok(State::Finalized);
             }
             if context.state() != State::Swapped {
-                return Err(Error::usage(format!("job {name} is {}: only a swapped job can be finalized", context.state()))
-                    .hint(format!("`pgstrata status {name}` says what comes next")));
+                return Err(Error::usage(format!(
+                    "job {name} is {}: only a swapped job can be finalized",
+                    context.state()
+                ))
+                .hint(format!("`pgstrata status {name}` says what comes next")));
             }
             match context.job.keep_old_until.filter(|until| !now && *until > chrono::Utc::now()) {
                 Some(until) => Err(Error::new(
                     Kind::Stopped,
-                    format!("the old table is kept until {}, as the plan says", until.format("%Y-%m-%d %H:%M UTC")),
+                    format!(
+                        "the old table is kept until {}, as the plan says",
+                        until.format("%Y-%m-%d %H:%M UTC")
+                    ),
                 )
                 .hint(format!("to drop it now: `pgstrata finalize {name} --now`"))),
                 None => phase::finalize(context).await,
@@ -217,7 +227,9 @@ impl Engine {
     /// The job is swapped, or what the server said.
     pub async fn abort(&self, name: &str) -> Result<State> {
         let session = self.target.connect("pgstrata").await?;
-        if let Some(job) = store::jobs(&session, Some(name)).await?.first().filter(|j| j.state == State::Aborted) {
+        if let Some(job) =
+            store::jobs(&session, Some(name)).await?.first().filter(|j| j.state == State::Aborted)
+        {
             self.events.note(format!("job {} is aborted already", job.name));
             return Ok(job.state);
         }
@@ -246,7 +258,6 @@ impl Engine {
     }
 
     async fn find(&self, name: &str) -> Result<(Plan, Job)> {
-        refuse_pooler(&self.target).await?;
         let session = self.target.connect("pgstrata").await?;
         let job = store::open_job(&session, name).await?;
         let plan = Plan::parse(&job.plan, &format!("the plan of job {name}"))?;
@@ -260,17 +271,19 @@ impl Engine {
         let mut outage: Option<Instant> = None;
         loop {
             let began = Instant::now();
-            let result = match Context::open(&self.target, plan.clone(), job, self.events.clone(), self.stop.clone()).await
-            {
-                Ok(context) => {
-                    let result = work(&context).await;
-                    context.close().await;
-                    result
-                }
-                // Our own lease of before the loss may take a moment to end.
-                Err(e) if e.kind() == Kind::Busy && outage.is_some() => Err(e.retry(Retry::Unknown)),
-                Err(e) => Err(e),
-            };
+            let result =
+                match Context::open(&self.target, plan.clone(), job, self.events.clone(), self.stop.clone())
+                    .await
+                {
+                    Ok(context) => {
+                        let result = work(&context).await;
+                        context.close().await;
+                        result
+                    }
+                    // Our own lease of before the loss may take a moment to end.
+                    Err(e) if e.kind() == Kind::Busy && outage.is_some() => Err(e.retry(Retry::Unknown)),
+                    Err(e) => Err(e),
+                };
             let Err(error) = result else { return result };
             if error.retry_class() != Retry::Unknown || self.stop.is_cancelled() {
                 return Err(error);
@@ -280,9 +293,12 @@ impl Engine {
             }
             let since = *outage.get_or_insert_with(Instant::now);
             if since.elapsed() > OUTAGE {
-                return Err(error.hint("the job's state is kept; run the same command again when the server is back"));
+                return Err(
+                    error.hint("the job's state is kept; run the same command again when the server is back")
+                );
             }
-            self.events.warn(format!("{}; taking the job up again from what the database holds", error.message()));
+            self.events
+                .warn(format!("{}; taking the job up again from what the database holds", error.message()));
             tokio::time::sleep(backoff.next(rand::random())).await;
         }
     }
@@ -318,7 +334,9 @@ async fn verified_and_swapped(context: &Context) -> Result<Outcome> {
 fn at_least_synced(context: &Context) -> Result<()> {
     match context.state() {
         State::Synced | State::Verified | State::Swapped | State::RolledBack => Ok(()),
-        state => Err(Error::usage(format!("job {} is {state}: the copy is not complete yet", context.job.name))
-            .hint("`pgstrata run PLAN` goes on with it")),
+        state => {
+            Err(Error::usage(format!("job {} is {state}: the copy is not complete yet", context.job.name))
+                .hint("`pgstrata run PLAN` goes on with it"))
+        }
     }
 }
