@@ -153,7 +153,7 @@ async fn statistics(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result
     context
         .retrying("analyze the target", async || Ok(context.control.batch_execute(&statement).await?))
         .await?;
-    meter.end("done");
+    meter.end("statistics are fresh");
     Ok(())
 }
 
