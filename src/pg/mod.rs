@@ -8,6 +8,7 @@ pub mod lease;
 mod passfile;
 pub mod pool;
 mod pooler;
+pub mod preflight;
 mod refusal;
 pub mod retry;
 mod settings;
