@@ -1,1 +1,33 @@
-fn main() {}
+//! Parses the command line, runs it, and maps what came of it to an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use pgstrata::cli::Cli;
+use pgstrata::report::{self, Output};
+use pgstrata::{command, failpoint};
+use tracing_subscriber::{EnvFilter, fmt};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::detect(cli.everywhere.json, cli.everywhere.quiet, cli.everywhere.color);
+    trace(cli.everywhere.verbose);
+    let result = failpoint::arm().and_then(|()| command::run(cli, output));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::print_error(&output, &error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Logs go to stderr, and only what was asked for: the driver's own logs quote statements, never values.
+fn trace(verbose: u8) {
+    let level = match verbose {
+        0 => "off",
+        1 => "pgstrata=debug",
+        _ => "pgstrata=trace,tokio_postgres=debug",
+    };
+    fmt().with_env_filter(EnvFilter::new(level)).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -5,6 +5,7 @@ pub mod blueprint;
 pub mod finding;
 pub mod ident;
 pub mod key;
+pub mod number;
 pub mod partition;
 pub mod sizer;
 pub mod state;

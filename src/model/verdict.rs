@@ -59,7 +59,7 @@ pub enum Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Missing => "missing",
             Self::Extra => "extra",
             Self::Different => "different",

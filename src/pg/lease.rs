@@ -37,7 +37,8 @@ pub fn session_name(job: i64, epoch: i64, role: &str) -> String {
     format!("{}{epoch}/{role}", prefix(job))
 }
 
-fn prefix(job: i64) -> String {
+/// What all session names of a job begin with.
+pub fn prefix(job: i64) -> String {
     format!("pgstrata/{job}/")
 }
 

@@ -12,6 +12,8 @@ pub mod preflight;
 mod refusal;
 pub mod retry;
 mod settings;
+pub mod status;
 pub mod store;
+pub mod survey;
 mod tls;
 pub mod transaction;

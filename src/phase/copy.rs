@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Client;
+
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
@@ -14,7 +16,7 @@ use crate::pg::connect::Session;
 use crate::pg::store::{self, Frozen};
 use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
 use crate::pg::{catalog, latency};
-use crate::plan::Order;
+use crate::plan::{Order, Plan};
 use crate::sql::{copy as sql, drain, store as store_sql};
 
 use super::context::Context;
@@ -76,11 +78,7 @@ async fn freeze(context: &Context) -> Result<Frozen> {
     let b = context.blueprint();
     let client = &context.control;
     let oid = catalog::must_find(client, &b.table.name).await?;
-    let physical = match context.plan.order() {
-        Order::Keyset => false,
-        Order::Physical => true,
-        Order::Auto => correlation(context, &b).await?.is_none_or(|c| c.abs() < FOLLOWS_HEAP),
-    };
+    let physical = reads_by_block(client, &context.plan, &b).await?;
     let row = client.query_one(sql::HEAP, &[&oid]).await?;
     let (filenode, blocks): (Option<u32>, i64) = (row.get(0), row.get(1));
     let end = if physical {
@@ -96,14 +94,22 @@ async fn freeze(context: &Context) -> Result<Frozen> {
     Ok(frozen)
 }
 
-async fn correlation(context: &Context, b: &Blueprint) -> Result<Option<f32>> {
-    let Some(first) = b.key.first() else { return Ok(None) };
-    let name = &b.table.name;
-    let row = context
-        .control
-        .query_opt(sql::CORRELATION, &[&name.schema.as_str(), &name.name.as_str(), &first.as_str()])
-        .await?;
-    Ok(row.and_then(|r| r.get(0)))
+/// Whether the copy reads by blocks of the heap: where the key does not follow it, or nobody knows.
+///
+/// # Errors
+/// What the server said.
+pub async fn reads_by_block(client: &Client, plan: &Plan, b: &Blueprint) -> Result<bool> {
+    let correlation: Option<f32> = match (plan.order(), b.key.first()) {
+        (Order::Keyset, _) => return Ok(false),
+        (Order::Physical, _) | (Order::Auto, None) => return Ok(true),
+        (Order::Auto, Some(first)) => {
+            let name = &b.table.name;
+            let names = [name.schema.as_str(), name.name.as_str(), first.as_str()];
+            let row = client.query_opt(sql::CORRELATION, &[&names[0], &names[1], &names[2]]).await?;
+            row.and_then(|r| r.get(0))
+        }
+    };
+    Ok(correlation.is_none_or(|c| c.abs() < FOLLOWS_HEAP))
 }
 
 /// How rows and chunks relate: shared by the producer and the workers.
@@ -261,7 +267,7 @@ async fn chunk(
 }
 
 /// Keeps a new driver waiting until this transaction is over, and fails where there is one already.
-pub(super) async fn hold_epoch(context: &Context, client: &tokio_postgres::Client) -> Result<()> {
+pub(super) async fn hold_epoch(context: &Context, client: &Client) -> Result<()> {
     let held = client.query_opt(store_sql::HOLD_EPOCH, &[&context.job.id, &context.epoch()]).await?;
     if held.is_some() {
         return Ok(());

@@ -28,6 +28,7 @@ mod walk;
 mod workers;
 
 pub use context::Context;
+pub use copy::reads_by_block;
 pub use finalize::{abort, finalize};
 pub use swap::{Swapped, drop_guard, swap};
 pub use verify::{Verified, compare, differs, verify};

@@ -27,8 +27,8 @@ use super::{capture, drain, walk, workers};
 const FIRST_ROWS: u64 = 20_000;
 /// A range never holds more: the comparison row by row keeps it in the server's memory.
 const MOST_ROWS: u64 = 250_000;
-/// Differences of one range that are read.
-const MOST_DIFFERENCES: u32 = 1_000;
+/// Differences of one range that are named.
+const NAMED: u32 = 100;
 /// How often what differs is drained and looked at again before it counts.
 const LOOKS: u32 = 3;
 
@@ -43,6 +43,24 @@ struct Finding {
     place: String,
     source: i64,
     target: i64,
+}
+
+/// What differs in a range, or in all: places named, and how many there are of each kind.
+#[derive(Debug, Default)]
+struct Differing {
+    named: Vec<Finding>,
+    missing: i64,
+    extra: i64,
+    different: i64,
+}
+
+impl Differing {
+    fn add(&mut self, other: Self) {
+        self.named.extend(other.named);
+        self.missing += other.missing;
+        self.extra += other.extra;
+        self.different += other.different;
+    }
 }
 
 /// Sums over ranges.
@@ -185,14 +203,13 @@ async fn look_again(
     by: &[&Column],
     mut suspects: Vec<KeyRange>,
     meter: &Meter<'_>,
-) -> Result<Vec<Finding>> {
+) -> Result<Differing> {
     let mut found = Vec::new();
     for look in 0..LOOKS {
-        found.clear();
         if look > 0 {
             drain::level(context, meter).await?;
         }
-        let results: RefCell<Vec<(KeyRange, Vec<Finding>)>> = RefCell::default();
+        let results: RefCell<Vec<(KeyRange, Differing)>> = RefCell::default();
         workers::run(
             context,
             context.plan.workers(),
@@ -205,7 +222,7 @@ async fn look_again(
             },
             async |session, range| {
                 let findings = differences(context, session, b, by, range).await?;
-                if !findings.is_empty() {
+                if !findings.named.is_empty() {
                     results.borrow_mut().push((range.clone(), findings));
                 }
                 Ok(())
@@ -217,7 +234,9 @@ async fn look_again(
             break;
         }
     }
-    Ok(found.into_iter().flatten().collect())
+    let mut all = Differing::default();
+    found.into_iter().for_each(|range| all.add(range));
+    Ok(all)
 }
 
 async fn differences(
@@ -226,25 +245,30 @@ async fn differences(
     b: &Blueprint,
     by: &[&Column],
     range: &KeyRange,
-) -> Result<Vec<Finding>> {
+) -> Result<Differing> {
     let direction = context.direction();
-    let (statement, values) =
-        sql::differences(b, direction, by, range, context.plan.verify(), MOST_DIFFERENCES);
+    let (statement, values) = sql::differences(b, direction, by, range, context.plan.verify(), NAMED);
     let rows = at_one_snapshot(client, &b.sides(direction), async |client| {
         query_text(client, &statement, &values).await
     })
     .await?;
     let (places, keys) = (b.place_columns(), b.key_columns());
     let at = places.iter().position(|c| c.name == b.by).unwrap_or(0);
-    Ok(rows
-        .iter()
-        .map(|r| Finding {
-            key: (0..keys.len()).map(|i| r.get(i)).collect(),
-            place: r.get(at),
-            source: r.get(places.len()),
-            target: r.get(places.len() + 1),
-        })
-        .collect())
+    let count = |column: usize| rows.first().map_or(0, |r| r.get(places.len() + 2 + column));
+    Ok(Differing {
+        missing: count(0),
+        extra: count(1),
+        different: count(2),
+        named: rows
+            .iter()
+            .map(|r| Finding {
+                key: (0..keys.len()).map(|i| r.get(i)).collect(),
+                place: r.get(at),
+                source: r.get(places.len()),
+                target: r.get(places.len() + 1),
+            })
+            .collect(),
+    })
 }
 
 /// A transaction with one snapshot that no TRUNCATE can lie to: the lock comes first.
@@ -264,11 +288,12 @@ async fn report(
     context: &Context,
     b: &Blueprint,
     sides: &Sides,
-    findings: &[Finding],
+    differing: &Differing,
     rows_source: u64,
     rows_target: u64,
 ) -> Result<VerifyReport> {
     let pending: i64 = context.control.query_one(&crate::sql::drain::pending_count(b), &[]).await?.get(0);
+    let findings = &differing.named;
     let missing: HashSet<&Key> = findings.iter().filter(|f| f.target == 0).map(|f| &f.key).collect();
     let extra: HashSet<&Key> = findings.iter().filter(|f| f.source == 0).map(|f| &f.key).collect();
     let mut examples = Vec::new();
@@ -284,15 +309,15 @@ async fn report(
         };
         examples.push(Example { kind, key: finding.key.join(", "), place: Some(finding.place.clone()) });
     }
-    let count = |keep: &dyn Fn(&Finding) -> bool| findings.iter().filter(|f| keep(f)).count() as u64;
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
     Ok(VerifyReport {
         job: context.job.name.clone(),
         rows_source,
         rows_target,
-        missing: count(&|f| f.target < f.source && f.target == 0),
-        extra: count(&|f| f.target > f.source),
-        different: count(&|f| f.target > 0 && f.source >= f.target),
-        pending: u64::try_from(pending).unwrap_or(0),
+        missing: count(differing.missing),
+        extra: count(differing.extra),
+        different: count(differing.different),
+        pending: count(pending),
         verified: findings.is_empty(),
         examples,
     })

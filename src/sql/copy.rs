@@ -6,29 +6,26 @@ use crate::model::table::Column;
 
 use super::{from_source, in_range, list};
 
-/// `"a"::text, "b"::text`: a key as the ledger keeps it.
+/// `r."a"::text, r."b"::text`: a key as the ledger keeps it. Qualified here and in `order by`, where a bare name would
+/// mean the text and not the column.
 fn as_text(columns: &[&Column]) -> String {
-    columns.iter().map(|c| format!("{}::text", c.name)).collect::<Vec<_>>().join(", ")
-}
-
-fn names(columns: &[&Column]) -> String {
-    list("", columns.iter().map(|c| &c.name))
+    columns.iter().map(|c| format!("r.{}::text", c.name)).collect::<Vec<_>>().join(", ")
 }
 
 /// The largest key; no row where the table is empty.
 pub fn largest(sides: &Sides, columns: &[&Column]) -> String {
-    let order = columns.iter().map(|c| format!("{} desc", c.name)).collect::<Vec<_>>().join(", ");
-    format!("select {} from {} order by {order} limit 1", as_text(columns), from_source(sides))
+    let order = columns.iter().map(|c| format!("r.{} desc", c.name)).collect::<Vec<_>>().join(", ");
+    format!("select {} from {} r order by {order} limit 1", as_text(columns), from_source(sides))
 }
 
 /// The key of the last row of the next chunk in `range`, `rows` rows on; no row where fewer are left.
 pub fn boundary(sides: &Sides, columns: &[&Column], range: &KeyRange, rows: u64) -> (String, Vec<String>) {
-    let (condition, values) = in_range("", columns, range, 1);
+    let (condition, values) = in_range("r.", columns, range, 1);
     let sql = format!(
-        "select {} from {} where {condition} order by {} offset {} limit 1",
+        "select {} from {} r where {condition} order by {} offset {} limit 1",
         as_text(columns),
         from_source(sides),
-        names(columns),
+        list("r.", columns.iter().map(|c| &c.name)),
         rows.saturating_sub(1)
     );
     (sql, values)

@@ -119,7 +119,7 @@ pub const REPORT_RATE: &str =
 /// Records a swap, or a swap back.
 pub const RECORD_SWAP: &str = "update pgstrata.jobs set swap_xid = pg_catalog.pg_current_xact_id()::text,
     swapped_at = case when $2 then now() end,
-    keep_old_until = case when $2 then now() + pg_catalog.make_interval(secs => $3) end
+    keep_old_until = case when $2 then now() + pg_catalog.make_interval(secs => $3::double precision) end
 where id = $1";
 
 /// Marks the verification's time.

@@ -230,7 +230,7 @@ from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
 where l.locktype = 'relation' and l.granted and l.relation = any ($1::oid[]) and l.pid <> pg_catalog.pg_backend_pid()
   and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
   and a.backend_type <> 'autovacuum worker'
-  and a.xact_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2 / 1000.0)
+  and a.xact_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2::double precision / 1000)
 union
 select 0, p.owner::text, p.gid, 'prepared transaction', p.prepared::text, ''
 from pg_catalog.pg_prepared_xacts p

@@ -49,8 +49,8 @@ pub fn summary(
 }
 
 /// What differs in `range`, row by row, pending places left out: the key's and the partition column's values as text, how
-/// many rows the source has at that place, how many the target has, and whether they are the same where each has one.
-/// At most `limit` rows.
+/// many rows the source has at that place and how many the target has; then, on every row, how many places in all are
+/// missing, extra and different. At most `limit` rows.
 pub fn differences(
     b: &Blueprint,
     direction: Direction,
@@ -76,10 +76,12 @@ pub fn differences(
     let text = place.iter().map(|c| format!("x.{}::text", c.name)).collect::<Vec<_>>().join(", ");
     let sql = format!(
         "with s as materialized ({}),\n  t as materialized ({}),\n  pending as materialized (\n  {}\n),\n  \
-         x as (\n    select {merged}, coalesce(s.n, 0) as source_n, coalesce(t.n, 0) as target_n, \
-         s.h is not distinct from t.h as same\n    from s full join t on {}\n    \
+         x as (\n    select {merged}, coalesce(s.n, 0) as source_n, coalesce(t.n, 0) as target_n\n    from s full join t on {}\n    \
          where s.n is distinct from t.n or s.h is distinct from t.h\n  )\n\
-         select {text}, x.source_n, x.target_n, x.same from x\n\
+         select {text}, x.source_n, x.target_n,\n  \
+         count(*) filter (where x.target_n = 0) over (),\n  \
+         count(*) filter (where x.target_n > x.source_n) over (),\n  \
+         count(*) filter (where x.target_n > 0 and x.target_n <= x.source_n) over ()\nfrom x\n\
          where not exists (select from pending p where {})\nlimit {limit}",
         side(&from_source(&sides)),
         side(&sides.target.to_string()),

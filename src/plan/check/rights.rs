@@ -13,7 +13,7 @@ pub(super) fn check(report: &mut Report, table: &Table, rights: &Rights, server:
     let owner = plain(table.owner.as_str());
     let schema = plain(table.name.schema.as_str());
     let mut lacks = |object: &str, what: String, grant: String| {
-        report.error(CODE, object, format!("role {role} {what}"), grant)
+        report.error(CODE, object, format!("role {role} {what}"), grant);
     };
     if !rights.owner {
         lacks(
@@ -75,7 +75,7 @@ pub(super) fn check(report: &mut Report, table: &Table, rights: &Rights, server:
 fn own_schema(report: &mut Report, rights: &Rights, server: &Server) {
     let (role, database) = (plain(&server.user), plain(&server.database));
     let mut lacks = |object: &str, what: &str, grant: String| {
-        report.error(CODE, object, format!("role {role} {what}"), grant)
+        report.error(CODE, object, format!("role {role} {what}"), grant);
     };
     match &rights.own_schema {
         None if rights.database_create => {}

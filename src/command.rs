@@ -1,0 +1,254 @@
+//! One function a command: what the words of the command line mean.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{Cli, Command, Dsn};
+use crate::demo;
+use crate::engine::{Engine, Outcome};
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::model::finding::Findings;
+use crate::model::ident::QualifiedName;
+use crate::model::partition::Every;
+use crate::model::state::State;
+use crate::model::status::Status;
+use crate::pg::connect::Target;
+use crate::pg::preflight::preflight;
+use crate::pg::{status, store, survey};
+use crate::phase;
+use crate::plan::Plan;
+use crate::report::{self, Output, Watch};
+use crate::sql::script;
+
+/// How often `status --watch` looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// What the command said; its kind is the exit code.
+pub fn run(cli: Cli, output: Output) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::failed("failed to start the runtime").cause(e.to_string()))?;
+    runtime.block_on(dispatch(cli, output))
+}
+
+async fn dispatch(cli: Cli, output: Output) -> Result<()> {
+    let target = || Target::from_env(cli.everywhere.dsn.as_ref().map(Dsn::as_str));
+    match &cli.command {
+        Command::Plan { table, by, every, output: file } => {
+            plan(&target()?, table, by, every.as_deref(), file.as_deref()).await
+        }
+        Command::Check { plan } => check(&target()?, plan, output).await,
+        Command::Sql { plan } => sql(&target()?, plan, output).await,
+        Command::Status { job, watch } => show_status(&target()?, job.as_deref(), *watch, output).await,
+        Command::Demo { keep } => demo::run(*keep, output).await,
+        command => drive(&target()?, command, output).await,
+    }
+}
+
+/// Commands that drive a job: events are printed as they come, and Ctrl-C stops between chunks.
+async fn drive(target: &Target, command: &Command, output: Output) -> Result<()> {
+    let (events, receiver) = Events::channel();
+    let printer = report::spawn(output, receiver);
+    let stop = CancellationToken::new();
+    let engine = Engine::new(target.clone(), events.clone(), stop.clone());
+    let signals = tokio::spawn(watch_signals(engine.clone(), events.clone(), stop));
+    let result = act(&engine, command, output).await;
+    signals.abort();
+    let _ = signals.await;
+    drop(engine);
+    drop(events);
+    let _ = printer.await;
+    match result? {
+        Said::Nothing => {}
+        Said::Verdict(report) => {
+            report::print_verdict(&output, &report);
+            if !report.verified {
+                return Err(phase::differs(&report));
+            }
+        }
+        Said::Next(job, state) if !output.quiet && !output.json => {
+            report::print_text(&what_next(&job, state))
+        }
+        Said::Next(..) => {}
+    }
+    Ok(())
+}
+
+/// What is left to say once the progress has been printed.
+enum Said {
+    Nothing,
+    Verdict(Box<crate::model::verdict::VerifyReport>),
+    Next(String, State),
+}
+
+async fn act(engine: &Engine, command: &Command, output: Output) -> Result<Said> {
+    let next = |job: &str, outcome: Outcome| Said::Next(job.to_owned(), outcome.state);
+    match command {
+        Command::Run { plan, swap } => {
+            let plan = read_plan(plan)?;
+            let name = plan.name().to_owned();
+            let found = |findings: &Findings| {
+                if findings.errors() > 0 || findings.warnings() > 0 {
+                    report::print_findings(&output, findings);
+                }
+            };
+            Ok(next(&name, engine.run(plan, *swap, found).await?))
+        }
+        Command::Verify { job } => Ok(Said::Verdict(Box::new(engine.verify(job).await?))),
+        Command::Swap { job } => Ok(next(job, engine.swap(job).await?)),
+        Command::Rollback { job } => Ok(next(job, engine.rollback(job).await?)),
+        Command::Sync { job } => engine.sync(job).await.map(|_| Said::Nothing),
+        Command::Finalize { job, now } => engine.finalize(job, *now).await.map(|_| Said::Nothing),
+        Command::Abort { job } => engine.abort(job).await.map(|_| Said::Nothing),
+        _ => Err(Error::usage("this command drives no job")),
+    }
+}
+
+/// The first signal asks for a stop between chunks; the second ends what the job's sessions are doing.
+async fn watch_signals(engine: Engine, events: Events, stop: CancellationToken) {
+    interrupted().await;
+    events.warn("stopping after the chunks that are under way; once more to cancel them");
+    stop.cancel();
+    interrupted().await;
+    events.warn("cancelling what is under way");
+    let _ = engine.end_sessions().await;
+}
+
+/// Waits for Ctrl-C, or for the signal that a service manager sends.
+pub async fn interrupted() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending::<()>().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}
+
+/// What a person does next.
+fn what_next(job: &str, state: State) -> String {
+    match state {
+        State::Verified => format!(
+            "job {job} is verified; both tables are kept level by `pgstrata sync {job}` until you swap: `pgstrata swap {job}`\n"
+        ),
+        State::Swapped => format!(
+            "job {job} is swapped; to go back, losing nothing: `pgstrata rollback {job}`; to end the window: `pgstrata finalize {job}`\n"
+        ),
+        State::RolledBack => format!(
+            "job {job} is rolled back; to swap again: `pgstrata swap {job}`; to remove what it made: `pgstrata abort {job}`\n"
+        ),
+        _ => format!("job {job} is {state}\n"),
+    }
+}
+
+fn read_plan(path: &Path) -> Result<Plan> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Error::usage(format!("failed to read plan {name}"))
+            .cause(e.to_string())
+            .hint("`pgstrata plan TABLE --by COLUMN -o FILE` writes one")
+    })?;
+    Plan::parse(&text, &name)
+}
+
+async fn plan(
+    target: &Target,
+    table: &str,
+    by: &str,
+    every: Option<&str>,
+    file: Option<&Path>,
+) -> Result<()> {
+    let table = QualifiedName::parse(table).map_err(Error::usage)?;
+    let every: Option<Every> = every.map(|e| e.parse().map_err(Error::usage)).transpose()?;
+    let session = target.connect(target.application_name()).await?;
+    let text = survey::survey(&session, &table, by, every).await?;
+    match file {
+        None => report::print_text(&text),
+        Some(path) => std::fs::write(path, text)
+            .map_err(|e| Error::usage(format!("failed to write {}", path.display())).cause(e.to_string()))?,
+    }
+    Ok(())
+}
+
+async fn check(target: &Target, plan: &Path, output: Output) -> Result<()> {
+    let plan = read_plan(plan)?;
+    let session = target.connect(target.application_name()).await?;
+    let findings = preflight(&session, &plan).await?.findings;
+    report::print_findings(&output, &findings);
+    match findings.errors() {
+        0 => Ok(()),
+        n => Err(Error::new(Kind::Preflight, format!("{n} findings stand in the way; nothing was changed"))),
+    }
+}
+
+async fn sql(target: &Target, plan: &Path, output: Output) -> Result<()> {
+    let plan = read_plan(plan)?;
+    let session = target.connect(target.application_name()).await?;
+    let preflight = preflight(&session, &plan).await?;
+    let Some(blueprint) = preflight.blueprint else {
+        report::print_findings(&output, &preflight.findings);
+        return Err(Error::new(
+            Kind::Preflight,
+            "the plan's statements cannot be said before its errors are gone",
+        ));
+    };
+    let physical = phase::reads_by_block(&session, &plan, &blueprint).await?;
+    let mut text = String::new();
+    for section in script::script(&blueprint, physical, plan.verify()) {
+        text.push_str(&format!("-- {}\n", section.title));
+        for statement in section.statements {
+            text.push_str(&format!("{statement};\n"));
+        }
+        text.push('\n');
+    }
+    report::print_text(&text);
+    Ok(())
+}
+
+async fn show_status(target: &Target, job: Option<&str>, watch: bool, output: Output) -> Result<()> {
+    let session = target.connect(target.application_name()).await?;
+    let look = async || -> Result<Vec<Status>> {
+        let mut all = Vec::new();
+        for one in store::jobs(&session, job).await? {
+            // Of a name, only the newest job: those before it are history.
+            if !all.iter().any(|s: &Status| s.job == one.name) {
+                all.push(status::of(&session, &one).await?);
+            }
+        }
+        match job {
+            Some(name) if all.is_empty() => {
+                Err(Error::usage(format!("there is no job {name} in this database"))
+                    .hint("`pgstrata status` lists all jobs"))
+            }
+            _ => Ok(all),
+        }
+    };
+    if !watch {
+        let all = look().await?;
+        match (job, all.first()) {
+            (Some(_), Some(one)) => report::print_status(&output, one),
+            _ => report::print_statuses(&output, &all),
+        }
+        return Ok(());
+    }
+    let mut screen = Watch::default();
+    loop {
+        screen.print(&output, &look().await?);
+        tokio::select! {
+            () = interrupted() => return Ok(()),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Drives a job: takes its lease, does phase after phase, and goes on by itself when a connection or the server is lost.
+//!
+//! There is one way to recover, whether a worker's session was killed, the server restarted or another machine crashed:
+//! take the lease again, which ends everything that the driver before left behind, and do what the database says is left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::event::Events;
+use crate::failpoint;
+use crate::model::backoff::Backoff;
+use crate::model::finding::Findings;
+use crate::model::state::State;
+use crate::model::verdict::VerifyReport;
+use crate::pg::connect::{Session, Target};
+use crate::pg::lease;
+use crate::pg::preflight::preflight;
+use crate::pg::store::{self, Job};
+use crate::phase::{self, Context, Swapped};
+use crate::plan::{Plan, When, changed};
+use crate::sql::store as store_sql;
+
+/// How long a server may be away before the tool gives up; running it again goes on then, too.
+const OUTAGE: Duration = Duration::from_secs(300);
+/// A driver that worked this long before it lost its connection starts a new outage.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// What drives jobs: where to connect, who listens, how to be stopped.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    target: Target,
+    events: Events,
+    stop: CancellationToken,
+    driving: Arc<AtomicI64>,
+}
+
+/// Where a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The job's state.
+    pub state: State,
+    /// What the comparison found, where there was one.
+    pub report: Option<VerifyReport>,
+    /// What the swap took, where there was one.
+    pub swapped: Option<Swapped>,
+}
+
+impl Outcome {
+    fn at(state: State) -> Self {
+        Self { state, report: None, swapped: None }
+    }
+}
+
+impl Engine {
+    /// An engine for jobs in the database at `target`; `stop` asks it to stop between chunks.
+    pub fn new(target: Target, events: Events, stop: CancellationToken) -> Self {
+        Self { target, events, stop, driving: Arc::default() }
+    }
+
+    /// Starts the plan's job or goes on with it, up to verified; swaps too where the plan or `swap` says so.
+    ///
+    /// # Errors
+    /// Preflight found an error (findings are said before), the plan changed, or what a phase said.
+    pub async fn run(&self, plan: Plan, swap: bool, found: impl FnOnce(&Findings)) -> Result<Outcome> {
+        let session = self.target.connect("pgstrata").await?;
+        let jobs = store::jobs(&session, Some(plan.name())).await?;
+        let job = match jobs.first() {
+            Some(job) if !job.state.is_final() => self.resume(&session, &plan, job).await?,
+            Some(job)
+                if job.state == State::Finalized && changed(&job.identity, &plan.identity()).is_empty() =>
+            {
+                self.events.note(format!("job {} is done: {} is partitioned", job.name, job.source));
+                return Ok(Outcome::at(job.state));
+            }
+            _ => self.start(&session, &plan, found).await?,
+        };
+        drop(session);
+        let swap = swap || plan.when() == When::Verified;
+        self.drive(&plan, job, async |context| up_to_verified(context, swap).await).await
+    }
+
+    /// Checks the plan and records its job.
+    async fn start(&self, session: &Session, plan: &Plan, found: impl FnOnce(&Findings)) -> Result<i64> {
+        let preflight = preflight(session, plan).await?;
+        found(&preflight.findings);
+        let Some(blueprint) = preflight.blueprint else {
+            return Err(Error::new(
+                Kind::Preflight,
+                format!("{} findings stand in the way; nothing was changed", preflight.findings.errors()),
+            ));
+        };
+        store::install(session).await?;
+        let job = store::create(session, plan, &blueprint, preflight.rows_estimated).await?;
+        failpoint!("job.created");
+        Ok(job)
+    }
+
+    /// Goes on with a job, if the plan is still its plan. Settings that do not decide the result may change.
+    async fn resume(&self, session: &Session, plan: &Plan, job: &Job) -> Result<i64> {
+        let changes = changed(&job.identity, &plan.identity());
+        if !changes.is_empty() {
+            let all: Vec<String> = changes.iter().map(ToString::to_string).collect();
+            return Err(Error::usage(format!("the plan is not the one that job {} began with", job.name))
+                .cause(all.join("; "))
+                .hint(format!(
+                    "put it back and run again; or `pgstrata abort {}` and start over with the new plan",
+                    job.name
+                )));
+        }
+        if job.plan != plan.to_toml() {
+            self.events
+                .note("the plan's settings changed since the job began; the new ones hold from here on");
+            session.execute(store_sql::RETUNE_JOB, &[&job.id, &plan.to_toml()]).await?;
+        }
+        Ok(job.id)
+    }
+
+    /// Compares both sides now.
+    ///
+    /// # Errors
+    /// What the server said; a difference is in the report.
+    pub async fn verify(&self, name: &str) -> Result<VerifyReport> {
+        let (plan, job) = self.find(name).await?;
+        self.drive(&plan, job.id, async |context| {
+            at_least_synced(context)?;
+            phase::compare(context).await
+        })
+        .await
+    }
+
+    /// Drains, compares and swaps.
+    ///
+    /// # Errors
+    /// The job is not that far, or both sides differ, or the lock was not to be had.
+    pub async fn swap(&self, name: &str) -> Result<Outcome> {
+        let (plan, job) = self.find(name).await?;
+        self.drive(&plan, job.id, async |context| {
+            if context.state() == State::Swapped {
+                self.events.note(format!("job {name} is swapped already"));
+                return Ok(Outcome::at(State::Swapped));
+            }
+            at_least_synced(context)?;
+            verified_and_swapped(context).await
+        })
+        .await
+    }
+
+    /// Drains, compares and swaps back.
+    ///
+    /// # Errors
+    /// The job is not swapped, or both sides differ, or the lock was not to be had.
+    pub async fn rollback(&self, name: &str) -> Result<Outcome> {
+        let (plan, job) = self.find(name).await?;
+        self.drive(&plan, job.id, async |context| match context.state() {
+            State::RolledBack => {
+                self.events.note(format!("job {name} is rolled back already"));
+                Ok(Outcome::at(State::RolledBack))
+            }
+            State::Swapped => verified_and_swapped(context).await,
+            state => Err(Error::usage(format!("job {name} is {state}: there is no swap to take back"))
+                .hint(format!("to remove what the job made: `pgstrata abort {name}`"))),
+        })
+        .await
+    }
+
+    /// Brings the other side level and ends.
+    ///
+    /// # Errors
+    /// The job is not that far, or what the server said.
+    pub async fn sync(&self, name: &str) -> Result<State> {
+        let (plan, job) = self.find(name).await?;
+        self.drive(&plan, job.id, async |context| {
+            at_least_synced(context)?;
+            phase::sync(context).await?;
+            Ok(context.state())
+        })
+        .await
+    }
+
+    /// Closes the rollback window; before its time only with `now`.
+    ///
+    /// # Errors
+    /// The job is not swapped, the window is open, or something hangs on the old table.
+    pub async fn finalize(&self, name: &str, now: bool) -> Result<State> {
+        let session = self.target.connect("pgstrata").await?;
+        if let Some(job) =
+            store::jobs(&session, Some(name)).await?.first().filter(|j| j.state == State::Finalized)
+        {
+            self.events.note(format!("job {} is finalized already", job.name));
+            return Ok(job.state);
+        }
+        drop(session);
+        let (plan, job) = self.find(name).await?;
+        self.drive(&plan, job.id, async |context| {
+            if context.state() == State::Finalized {
+                return Ok(State::Finalized);
+            }
+            if context.state() != State::Swapped {
+                return Err(Error::usage(format!(
+                    "job {name} is {}: only a swapped job can be finalized",
+                    context.state()
+                ))
+                .hint(format!("`pgstrata status {name}` says what comes next")));
+            }
+            match context.job.keep_old_until.filter(|until| !now && *until > chrono::Utc::now()) {
+                Some(until) => Err(Error::new(
+                    Kind::Stopped,
+                    format!(
+                        "the old table is kept until {}, as the plan says",
+                        until.format("%Y-%m-%d %H:%M UTC")
+                    ),
+                )
+                .hint(format!("to drop it now: `pgstrata finalize {name} --now`"))),
+                None => phase::finalize(context).await,
+            }
+        })
+        .await
+    }
+
+    /// Removes everything that the job made.
+    ///
+    /// # Errors
+    /// The job is swapped, or what the server said.
+    pub async fn abort(&self, name: &str) -> Result<State> {
+        let session = self.target.connect("pgstrata").await?;
+        if let Some(job) =
+            store::jobs(&session, Some(name)).await?.first().filter(|j| j.state == State::Aborted)
+        {
+            self.events.note(format!("job {} is aborted already", job.name));
+            return Ok(job.state);
+        }
+        drop(session);
+        let (plan, job) = self.find(name).await?;
+        self.drive(&plan, job.id, async |context| {
+            if context.state() == State::Aborted {
+                return Ok(State::Aborted);
+            }
+            phase::abort(context).await
+        })
+        .await
+    }
+
+    /// Ends the sessions of the job that this process drives, whatever they are doing.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    pub async fn end_sessions(&self) -> Result<()> {
+        let job = self.driving.load(Ordering::SeqCst);
+        if job != 0 {
+            let session = self.target.connect("pgstrata").await?;
+            session.execute(store_sql::END_FORMER, &[&lease::prefix(job)]).await?;
+        }
+        Ok(())
+    }
+
+    async fn find(&self, name: &str) -> Result<(Plan, Job)> {
+        let session = self.target.connect("pgstrata").await?;
+        let job = store::open_job(&session, name).await?;
+        let plan = Plan::parse(&job.plan, &format!("the plan of job {name}"))?;
+        Ok((plan, job))
+    }
+
+    /// Takes the lease and does `work`; after a lost connection, again from what the database says.
+    async fn drive<T>(&self, plan: &Plan, job: i64, work: impl AsyncFn(&Context) -> Result<T>) -> Result<T> {
+        self.driving.store(job, Ordering::SeqCst);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut outage: Option<Instant> = None;
+        loop {
+            let began = Instant::now();
+            let result =
+                match Context::open(&self.target, plan.clone(), job, self.events.clone(), self.stop.clone())
+                    .await
+                {
+                    Ok(context) => {
+                        let result = work(&context).await;
+                        context.close().await;
+                        result
+                    }
+                    // Our own lease of before the loss may take a moment to end.
+                    Err(e) if e.kind() == Kind::Busy && outage.is_some() => Err(e.retry(Retry::Unknown)),
+                    Err(e) => Err(e),
+                };
+            let Err(error) = result else { return result };
+            if error.retry_class() != Retry::Unknown || self.stop.is_cancelled() {
+                return Err(error);
+            }
+            if began.elapsed() > SETTLED {
+                outage = None;
+            }
+            let since = *outage.get_or_insert_with(Instant::now);
+            if since.elapsed() > OUTAGE {
+                return Err(
+                    error.hint("the job's state is kept; run the same command again when the server is back")
+                );
+            }
+            self.events
+                .warn(format!("{}; taking the job up again from what the database holds", error.message()));
+            tokio::time::sleep(backoff.next(rand::random())).await;
+        }
+    }
+}
+
+/// Phase after phase, then the comparison; and the swap if asked for.
+async fn up_to_verified(context: &Context, swap: bool) -> Result<Outcome> {
+    while phase::next(context).await?.is_some() {
+        context.go_on()?;
+    }
+    match context.state() {
+        State::Swapped => {
+            phase::sync(context).await?;
+            Ok(Outcome::at(State::Swapped))
+        }
+        State::Finalized | State::Aborted => Ok(Outcome::at(context.state())),
+        _ if swap => verified_and_swapped(context).await,
+        _ => {
+            let (state, _, report) = phase::verify(context).await?;
+            context.reached(state);
+            Ok(Outcome { state, report: Some(report), swapped: None })
+        }
+    }
+}
+
+async fn verified_and_swapped(context: &Context) -> Result<Outcome> {
+    let (state, proof, report) = phase::verify(context).await?;
+    context.reached(state);
+    let (state, swapped) = phase::swap(context, proof).await?;
+    Ok(Outcome { state, report: Some(report), swapped: Some(swapped) })
+}
+
+fn at_least_synced(context: &Context) -> Result<()> {
+    match context.state() {
+        State::Synced | State::Verified | State::Swapped | State::RolledBack => Ok(()),
+        state => {
+            Err(Error::usage(format!("job {} is {state}: the copy is not complete yet", context.job.name))
+                .hint("`pgstrata run PLAN` goes on with it"))
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The moving bar for somebody who watches: phase, share done, rows, rate, time left. What is worth keeping is printed
+//! above it and stays.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{
+    lines,
+    paint::{Paint, harmless},
+};
+use crate::{event::Event, model::number};
+
+/// How often the bar moves when nothing new is said, so that it is seen to live.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Narrow, so that what counts fits into 80 columns behind it.
+const WITH_END: &str = "{prefix:>8} [{bar:12}] {wide_msg}";
+const WITHOUT_END: &str = "{prefix:>8} {spinner} {wide_msg}";
+
+pub(super) struct Bar {
+    paint: Paint,
+    bar: Option<ProgressBar>,
+}
+
+impl Bar {
+    pub(super) fn new(paint: Paint) -> Self {
+        Self { paint, bar: None }
+    }
+
+    /// Shows `event`.
+    pub(super) fn show(&mut self, event: &Event) {
+        match event {
+            Event::Phase { phase, about, .. } => {
+                self.clear();
+                let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+                bar.set_style(style(false));
+                bar.set_prefix(*phase);
+                bar.set_message(harmless(about).into_owned());
+                bar.enable_steady_tick(TICK);
+                self.bar = Some(bar);
+            }
+            Event::Progress { phase, done, total, .. } => {
+                let bar = self
+                    .bar
+                    .get_or_insert_with(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
+                if bar.length() != Some(*total) {
+                    bar.set_style(style(*total > 0));
+                    bar.set_length(*total);
+                }
+                bar.set_prefix(*phase);
+                bar.set_position(*done);
+                bar.set_message(message(event));
+            }
+            Event::Done { .. } => {
+                self.clear();
+                super::to_stderr(&lines::text(event, self.paint));
+            }
+            Event::Note { .. } | Event::Warning { .. } => {
+                let line = lines::text(event, self.paint);
+                match &self.bar {
+                    Some(bar) => bar.suspend(|| super::to_stderr(&line)),
+                    None => super::to_stderr(&line),
+                }
+            }
+        }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn end(mut self) {
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `27 % 3,400,000/12,345,678 rows 340,000/s 3m 10s left`.
+fn message(event: &Event) -> String {
+    let Event::Progress { done, total, unit, per_second, eta_s, .. } = event else {
+        return String::new();
+    };
+    let of = match total {
+        0 => String::new(),
+        total => format!("/{}", number::count(*total)),
+    };
+    let mut words = Vec::from_iter(number::percent(*done, *total));
+    words.push(format!("{}{of} {unit}", number::count(*done)));
+    if *per_second > 0.0 {
+        words.push(format!("{}/s", number::rate(*per_second)));
+    }
+    words.extend(eta_s.map(|left_s| format!("{} left", number::seconds(left_s))));
+    words.join(" ")
+}
+
+/// With a bar where the end is known, else with a wheel that turns.
+fn style(has_end: bool) -> ProgressStyle {
+    let template = if has_end { WITH_END } else { WITHOUT_END };
+    let base = ProgressStyle::default_bar().progress_chars("=> ");
+    base.clone().template(template).unwrap_or(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_templates_are_understood() {
+        let base = || ProgressStyle::default_bar();
+        for template in [WITH_END, WITHOUT_END] {
+            assert!(base().template(template).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_counts_fits_into_80_columns() {
+        let progress = |done, total, eta_s| Event::Progress {
+            job: String::new(),
+            phase: "copy",
+            done,
+            total,
+            unit: "rows",
+            per_second: 340_000.0,
+            eta_s,
+        };
+        let text = message(&progress(3_400_000, 12_345_678, Some(190)));
+        insta::assert_snapshot!(text, @"27 % 3,400,000/12,345,678 rows 340,000/s 3m 10s left");
+        assert!("rollback [            ] ".len() + text.len() <= 80);
+        insta::assert_snapshot!(message(&progress(7, 0, None)), @"7 rows 340,000/s");
+    }
+}

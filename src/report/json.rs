@@ -1,0 +1,71 @@
+//! Events, results and errors as one line of JSON each.
+
+use serde::Serialize;
+
+use crate::{error::Error, event::Event};
+
+/// One event.
+pub(super) fn line(event: &Event) -> String {
+    result(event)
+}
+
+/// One result.
+pub(super) fn result<T: Serialize>(value: &T) -> String {
+    match serde_json::to_string(value) {
+        Ok(text) => text,
+        Err(e) => serde_json::json!({ "error": { "message": e.to_string() } }).to_string(),
+    }
+}
+
+/// An error: `{"error":{"message","cause","hint","sqlstate","exit_code"}}`.
+pub(super) fn error(error: &Error) -> String {
+    #[derive(Serialize)]
+    struct Outer<'a> {
+        error: Inner<'a>,
+    }
+    #[derive(Serialize)]
+    struct Inner<'a> {
+        message: &'a str,
+        cause: Option<&'a str>,
+        hint: Option<&'a str>,
+        sqlstate: Option<&'a str>,
+        exit_code: u8,
+    }
+    result(&Outer {
+        error: Inner {
+            message: error.message(),
+            cause: error.cause_text(),
+            hint: error.hint_text(),
+            sqlstate: error.sqlstate(),
+            exit_code: error.exit_code(),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_one_object_each() {
+        let progress = Event::Progress {
+            job: "j".to_owned(),
+            phase: "copy",
+            done: 1,
+            total: 2,
+            unit: "rows",
+            per_second: 0.5,
+            eta_s: Some(2),
+        };
+        insta::assert_snapshot!(line(&progress), @r#"{"event":"progress","job":"j","phase":"copy","done":1,"total":2,"unit":"rows","per_second":0.5,"eta_s":2}"#);
+        let warning = Event::Warning { text: "two\nlines".to_owned() };
+        insta::assert_snapshot!(line(&warning), @r#"{"event":"warning","text":"two\nlines"}"#);
+    }
+
+    #[test]
+    fn an_error_keeps_its_parts() {
+        let it = Error::usage("no table t").cause("it is a view").hint("name a table").code("42809");
+        insta::assert_snapshot!(error(&it), @r#"{"error":{"message":"no table t","cause":"it is a view","hint":"name a table","sqlstate":"42809","exit_code":2}}"#);
+        insta::assert_snapshot!(error(&Error::failed("x")), @r#"{"error":{"message":"x","cause":null,"hint":null,"sqlstate":null,"exit_code":1}}"#);
+    }
+}
