@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::blueprint::Blueprint;
 use crate::model::finding::Findings;
 use crate::model::ident::{Ident, QualifiedName};
-use crate::model::partition::{ColumnKind, Scheme};
+use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, Table};
 use crate::plan::Plan;
 use crate::plan::check::{self, Facts, Found, OpenJob, Relation, Rights, Server, Size, Values};
@@ -35,25 +35,29 @@ pub struct Preflight {
 /// # Errors
 /// What the server said. What is wrong with the table or the plan is no error but a finding.
 pub async fn preflight(client: &Client, plan: &Plan) -> Result<Preflight> {
-    let facts = facts(client, plan).await?;
+    let mut facts = facts(client, plan.table(), plan.by()).await?;
+    if let Relation::There(found) = &mut facts.relation {
+        count_outside(client, plan, found).await?;
+    }
     let rows_estimated = match &facts.relation {
         Relation::There(found) => found.size.rows,
-        Relation::Unread | Relation::Missing(_) => 0,
+        Relation::Unread | Relation::Missing { .. } => 0,
     };
     let (findings, blueprint) = check::check(plan, &facts);
     Ok(Preflight { findings: Findings::new(findings), blueprint, rows_estimated })
 }
 
-async fn facts(client: &Client, plan: &Plan) -> Result<Facts> {
+/// The facts about a table and the column called `by`, but for rows outside the ends that a plan has.
+pub(super) async fn facts(client: &Client, table: &QualifiedName, by: &str) -> Result<Facts> {
     let server = server(client).await?;
     if server.version < check::OLDEST_SERVER {
         return Ok(Facts { server, relation: Relation::Unread, jobs: Vec::new() });
     }
-    let Some(oid) = catalog::find(client, plan.table()).await? else {
-        let relation = Relation::Missing(tables(client).await?);
+    let Some(oid) = catalog::find(client, table).await? else {
+        let relation = Relation::Missing { name: table.clone(), tables: tables(client).await? };
         return Ok(Facts { server, relation, jobs: Vec::new() });
     };
-    let found = found(client, plan, oid).await?;
+    let found = found(client, by, oid).await?;
     let readable = found.rights.own_schema.as_ref().is_some_and(|own| own.usage && own.tables);
     let jobs = if readable { open_jobs(client).await? } else { Vec::new() };
     Ok(Facts { server, relation: Relation::There(Box::new(found)), jobs })
@@ -73,7 +77,7 @@ async fn server(client: &Client) -> Result<Server> {
 }
 
 /// Every table there is, for the hint of an error.
-pub(super) async fn tables(client: &Client) -> Result<Vec<QualifiedName>> {
+async fn tables(client: &Client) -> Result<Vec<QualifiedName>> {
     let rows = client.query(catalog_sql::TABLE_NAMES, &[]).await?;
     Ok(rows.iter().map(|r| QualifiedName::new(r.get::<_, &str>(0), r.get::<_, &str>(1))).collect())
 }
@@ -87,18 +91,16 @@ async fn open_jobs(client: &Client) -> Result<Vec<OpenJob>> {
         .collect())
 }
 
-async fn found(client: &Client, plan: &Plan, oid: u32) -> Result<Found> {
+async fn found(client: &Client, by: &str, oid: u32) -> Result<Found> {
     let table = catalog::table(client, oid).await?;
     let rights: serde_json::Value = client.query_one(sql::RIGHTS, &[&oid]).await?.get(0);
     let rights: Rights = serde_json::from_value(rights)
         .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))?;
     let readable =
         table.relkind == "r" && rights.select && !rights.rows_hidden && rights.schemas_closed.is_empty();
-    let values = match table.column(&Ident::new(plan.by())) {
-        Some(column) if readable => match partitioning::scheme(plan, &column.base_type) {
-            Ok(scheme) => Some(values(client, plan, &table, column, &scheme).await?),
-            Err(_) => None,
-        },
+    let column = table.column(&Ident::new(by)).filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
+    let values = match column {
+        Some(column) if readable => Some(values(client, &table, column).await?),
         _ => None,
     };
     let names = client.query(sql::NAMES, &[&table.name.schema.as_str()]).await?;
@@ -110,7 +112,7 @@ async fn found(client: &Client, plan: &Plan, oid: u32) -> Result<Found> {
 }
 
 /// How large a table is, and how much it changes.
-pub(super) async fn size(client: &Client, oid: u32) -> Result<Size> {
+async fn size(client: &Client, oid: u32) -> Result<Size> {
     let (rows, bytes, _) = catalog::size(client, oid).await?;
     let row = client.query_one(sql::ACTIVITY, &[&oid]).await?;
     Ok(Size {
@@ -132,7 +134,7 @@ fn leads(table: &Table, column: &Column) -> bool {
 }
 
 /// The ends of what the column holds, and what it must not hold.
-pub(super) async fn ends(client: &Client, table: &Table, column: &Column) -> Result<Values> {
+async fn values(client: &Client, table: &Table, column: &Column) -> Result<Values> {
     let by_index = leads(table, column);
     let row = client.query_one(&sql::values(&table.name, column, by_index, is_time(column)), &[]).await?;
     Ok(Values {
@@ -146,29 +148,27 @@ pub(super) async fn ends(client: &Client, table: &Table, column: &Column) -> Res
     })
 }
 
-async fn values(
-    client: &Client,
-    plan: &Plan,
-    table: &Table,
-    column: &Column,
-    scheme: &Scheme,
-) -> Result<Values> {
-    let mut values = ends(client, table, column).await?;
-    // Ends that cannot be read are the check's to tell.
-    let Ok(limits) = partitioning::limits(plan, scheme) else { return Ok(values) };
+/// Counts the rows that the plan's own ends leave out, where the smallest or the largest value says that there are any.
+async fn count_outside(client: &Client, plan: &Plan, found: &mut Found) -> Result<()> {
+    let (Some(values), Some(column)) = (&mut found.values, found.table.column(&Ident::new(plan.by()))) else {
+        return Ok(());
+    };
+    // A plan that does not fit the column is the check's to tell.
+    let Ok(scheme) = partitioning::scheme(plan, &column.base_type) else { return Ok(()) };
+    let Ok(limits) = partitioning::limits(plan, &scheme) else { return Ok(()) };
     let value = |text: &Option<String>| text.as_deref().and_then(|text| scheme.value(text).ok());
     let below = limits.from.filter(|from| value(&values.oldest).is_some_and(|oldest| oldest < *from));
     let above = limits.to.filter(|to| value(&values.newest).is_some_and(|newest| newest >= *to));
-    if below.is_some() || above.is_some() {
-        let text = |bound: Option<crate::model::partition::Bound>| bound.map(|bound| bound.to_string());
-        let statement = sql::outside(&table.name, column, is_time(column));
-        let row = client.query_one(&statement, &[&text(below), &text(above)]).await?;
-        (values.below, values.above) = (row.get(0), row.get(1));
+    if below.is_none() && above.is_none() {
+        return Ok(());
     }
-    Ok(values)
+    let text = |bound: Option<Bound>| bound.map(|bound| bound.to_string());
+    let statement = sql::outside(&found.table.name, column, is_time(column));
+    let row = client.query_one(&statement, &[&text(below), &text(above)]).await?;
+    (values.below, values.above) = (row.get(0), row.get(1));
+    Ok(())
 }
 
 fn is_time(column: &Column) -> bool {
-    use ColumnKind::{Date, Timestamp, TimestampTz};
-    matches!(ColumnKind::from_sql(&column.base_type), Some(Date | Timestamp | TimestampTz))
+    ColumnKind::from_sql(&column.base_type).is_some_and(partitioning::is_time)
 }

@@ -12,6 +12,7 @@ pub mod partitioning;
 mod problem;
 mod resolve;
 mod suggest;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 

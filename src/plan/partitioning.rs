@@ -28,6 +28,11 @@ pub fn template(plan: &Plan) -> Result<Template, Error> {
     Template::parse(plan.names().unwrap_or_else(|| Template::default_for(plan.every()))).map_err(Error::usage)
 }
 
+/// Whether the column holds times or dates, which go on with the clock; else it holds numbers.
+pub fn is_time(kind: ColumnKind) -> bool {
+    matches!(kind, ColumnKind::TimestampTz | ColumnKind::Timestamp | ColumnKind::Date)
+}
+
 /// Where the plan says that the first partition begins and the last one ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {

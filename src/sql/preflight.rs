@@ -144,3 +144,7 @@ pub fn outside(table: &QualifiedName, by: &Column, time: bool) -> String {
   (select count(*) from only {table} where {column} >= $2::text::{sql_type}{finite})"
     )
 }
+
+/// Bounds of the histogram of column `$3` of table `$1.$2`, as text.
+pub const HISTOGRAM: &str = "select histogram_bounds::text::text[] from pg_catalog.pg_stats
+where schemaname = $1 and tablename = $2 and attname = $3 and not inherited";

@@ -1,9 +1,9 @@
 //! The partition column: its type, what it holds, and the partitions that this needs.
 
-use super::{Found, Report, Values, counted, nearest, partition, set_not_null};
+use super::{Found, Report, Values, counted, listed, nearest, partition, set_not_null};
 use crate::model::blueprint::Partition;
 use crate::model::ident::{Ident, plain};
-use crate::model::partition::{Bound, Range, Scheme, names};
+use crate::model::partition::{Bound, ColumnKind, Range, Scheme, names};
 use crate::model::table::{Column, Table};
 use crate::plan::Plan;
 use crate::plan::partitioning::{self, Limits};
@@ -11,13 +11,18 @@ use crate::plan::partitioning::{self, Limits};
 /// The partitions, or findings that say why there can be none.
 pub(super) fn check(report: &mut Report, plan: &Plan, found: &Found) -> Option<Vec<Partition>> {
     let table = &found.table;
-    let column = exists(report, plan, table)?;
+    let column = find(report, table, plan.by())?;
     definition(report, column);
+    kind(report, column)?;
     let scheme = match partitioning::scheme(plan, &column.base_type) {
         Ok(scheme) => scheme,
         Err(e) => {
-            let message = format!("partition column {}: {}", plain(plan.by()), e.message());
-            report.error("unusable_type", plan.by(), message, e.hint_text().unwrap_or_default());
+            report.error(
+                "interval",
+                "partition.every",
+                e.message().to_owned(),
+                "change every under [partition]",
+            );
             return None;
         }
     };
@@ -40,23 +45,45 @@ pub(super) fn check(report: &mut Report, plan: &Plan, found: &Found) -> Option<V
     }
 }
 
-fn exists<'a>(report: &mut Report, plan: &Plan, table: &'a Table) -> Option<&'a Column> {
-    let column = table.column(&Ident::new(plan.by()));
+/// The column of that name; says what may have been meant if there is none.
+pub(super) fn find<'a>(report: &mut Report, table: &'a Table, by: &str) -> Option<&'a Column> {
+    let column = table.column(&Ident::new(by));
     if column.is_none() {
-        let name = table.name.plain();
-        let names = table.columns.iter().map(|c| c.name.as_str());
-        let hint = match nearest(plan.by(), names) {
+        let message = format!("table {} has no column {}", table.name.plain(), plain(by));
+        let hint = match nearest(by, table.columns.iter().map(|c| c.name.as_str())) {
             Some(near) => format!("did you mean {}?", plain(near)),
-            None => format!("its columns are {}", super::listed(table.columns.iter().map(|c| &c.name))),
+            None => usable(table),
         };
-        report.error(
-            "no_such_column",
-            plan.by(),
-            format!("table {name} has no column {}", plain(plan.by())),
-            hint,
-        );
+        report.error("no_such_column", plain(by), message, hint);
     }
     column
+}
+
+/// Names the columns that could be partitioned by.
+fn usable(table: &Table) -> String {
+    let usable = table.columns.iter().filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
+    match listed(usable.map(|c| &c.name)).as_str() {
+        "" => "it has no column of type timestamptz, timestamp, date, smallint, integer or bigint".to_owned(),
+        names => format!("columns that it could be partitioned by: {names}"),
+    }
+}
+
+/// What kind of values the column holds; says so if they are none to partition by.
+pub(super) fn kind(report: &mut Report, column: &Column) -> Option<ColumnKind> {
+    let kind = ColumnKind::from_sql(&column.base_type);
+    if kind.is_none() {
+        let name = plain(column.name.as_str());
+        report.error(
+            "unusable_type",
+            &name,
+            format!(
+                "partition column {name} is of type {}, which has no ranges of equal length",
+                column.sql_type
+            ),
+            "choose a column of type timestamptz, timestamp, date, smallint, integer or bigint",
+        );
+    }
+    kind
 }
 
 fn definition(report: &mut Report, column: &Column) {

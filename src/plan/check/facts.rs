@@ -40,8 +40,13 @@ pub struct Server {
 pub enum Relation {
     /// The server's catalog is not one that this version reads.
     Unread,
-    /// Nothing; these are the tables there are.
-    Missing(Vec<QualifiedName>),
+    /// Nothing.
+    Missing {
+        /// The name.
+        name: QualifiedName,
+        /// The tables there are.
+        tables: Vec<QualifiedName>,
+    },
     /// A relation.
     There(Box<Found>),
 }

@@ -19,6 +19,7 @@ mod tests;
 use std::fmt::Display;
 
 pub use server::OLDEST_SERVER;
+pub(super) use shape::no_such_table;
 
 pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
 
@@ -26,6 +27,8 @@ use super::Plan;
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::finding::{Finding, Level};
 use crate::model::ident::{Ident, plain};
+use crate::model::partition::ColumnKind;
+use crate::model::table::{Column, Index, Table};
 
 /// Below this likeness (Jaro-Winkler) a name is not taken for a misspelling of another.
 const ALIKE: f64 = 0.8;
@@ -75,8 +78,8 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     server::check(&mut report, plan, &facts.server);
     let found = match &facts.relation {
         Relation::Unread => return (report.0, None),
-        Relation::Missing(tables) => {
-            shape::missing(&mut report, plan.table(), tables);
+        Relation::Missing { name, tables } => {
+            report.0.push(no_such_table(name, tables));
             return (report.0, None);
         }
         Relation::There(found) => found,
@@ -114,8 +117,27 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     (report.0, passed.then_some(b))
 }
 
+/// The column called `by`, its kind, and the key; or the first thing that stands in the way of any plan for them.
+///
+/// # Errors
+/// The finding.
+pub(super) fn candidates<'a>(
+    table: &'a Table,
+    by: &str,
+) -> Result<(&'a Column, ColumnKind, &'a Index), Finding> {
+    let mut report = Report::default();
+    let is_table = shape::check(&mut report, table);
+    let column = if is_table { column::find(&mut report, table, by) } else { None };
+    let kind = column.and_then(|column| column::kind(&mut report, column));
+    let key = if kind.is_some() { key::check(&mut report, table) } else { None };
+    match (column, kind, key) {
+        (Some(column), Some(kind), Some(key)) => Ok((column, kind, key)),
+        _ => Err(report.0.swap_remove(0)),
+    }
+}
+
 /// The likest of `names` to `written`; none where nothing is like it.
-pub(crate) fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
     let scored = names.into_iter().map(|name| (strsim::jaro_winkler(&written, &name.to_lowercase()), name));
     scored.filter(|(likeness, _)| *likeness >= ALIKE).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)

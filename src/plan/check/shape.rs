@@ -2,11 +2,12 @@
 //! of it.
 
 use super::{Report, nearest};
+use crate::model::finding::{Finding, Level};
 use crate::model::ident::{QualifiedName, plain};
 use crate::model::table::Table;
 
 /// Says that nothing bears the name, and what may have been meant.
-pub(super) fn missing(report: &mut Report, name: &QualifiedName, tables: &[QualifiedName]) {
+pub(in crate::plan) fn no_such_table(name: &QualifiedName, tables: &[QualifiedName]) -> Finding {
     let elsewhere = tables.iter().find(|t| t.name == name.name);
     let in_schema = tables.iter().filter(|t| t.schema == name.schema).map(|t| t.name.as_str());
     let hint = match (elsewhere, nearest(name.name.as_str(), in_schema)) {
@@ -16,7 +17,9 @@ pub(super) fn missing(report: &mut Report, name: &QualifiedName, tables: &[Quali
             "write the name as in SQL: schema.table, in double quotes where SQL needs them".to_owned()
         }
     };
-    report.error("no_such_table", name.plain(), format!("there is no table {}", name.plain()), hint);
+    let (code, object) = ("no_such_table", name.plain());
+    let message = format!("there is no table {object}");
+    Finding { level: Level::Error, code, object, message, hint }
 }
 
 /// Whether it is a plain table; says what it is if not.
