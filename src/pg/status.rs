@@ -20,6 +20,9 @@ pub async fn of(client: &Client, job: &Job) -> Result<Status> {
     let latency = latency::summarize(&times)?;
     let driven = client.query_opt(sql::LEASE_HOLDER, &[&job.id]).await?.is_some();
     let copying = driven && job.state == State::Capturing;
+    // Once everything is copied, what was copied is what there was.
+    let rows_estimated =
+        if logs_changes(job.state) && job.state != State::Capturing { copied } else { job.rows_estimated };
     let whole_ms = |ms: f64| (latency.chunks > 0).then_some(ms.round() as u64);
     let pending = if logs_changes(job.state) {
         let row = client.query_one(&drain::pending_count(&job.blueprint), &[]).await?;
@@ -33,7 +36,7 @@ pub async fn of(client: &Client, job: &Job) -> Result<Status> {
         table: job.source.clone(),
         state: job.state,
         phase: driven.then(|| phase_after(job.state).to_owned()),
-        rows_estimated: u64::try_from(job.rows_estimated).unwrap_or(0),
+        rows_estimated: u64::try_from(rows_estimated).unwrap_or(0),
         rows_copied: u64::try_from(copied).unwrap_or(0),
         rows_per_second: job.rows_per_second.filter(|_| copying),
         eta_s: job.eta_s.filter(|_| copying).and_then(|s| u64::try_from(s).ok()),

@@ -41,6 +41,7 @@ pub struct Context {
     pub events: Events,
     /// Asks for a stop between chunks.
     pub stop: CancellationToken,
+    target: Target,
     lease: Lease,
     state: Cell<State>,
 }
@@ -76,8 +77,17 @@ impl Context {
             pool,
             events,
             stop,
+            target: target.clone(),
             lease,
         })
+    }
+
+    /// One more session of this driver, for what must not wait for the others.
+    ///
+    /// # Errors
+    /// What connecting said.
+    pub async fn session(&self, role: &str) -> Result<Session> {
+        self.target.connect(&lease::session_name(self.job.id, self.epoch(), role)).await
     }
 
     /// Where the job is.

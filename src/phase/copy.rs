@@ -21,7 +21,7 @@ use crate::sql::{copy as sql, drain, store as store_sql};
 
 use super::context::Context;
 use super::meter::Meter;
-use super::{capture, partitions, walk, workers};
+use super::{capture, growth, partitions, walk, workers};
 
 /// At or above this correlation, in magnitude, the key's index leads through the heap almost in order.
 const FOLLOWS_HEAP: f32 = 0.9;
@@ -133,7 +133,7 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(copied).unwrap_or(0));
     let pace = pace(context, rows, heap_bytes);
     let (meter, pace) = (&meter, &pace);
-    workers::run(
+    let copied = workers::run(
         context,
         threads,
         "copy a chunk",
@@ -159,8 +159,11 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
             failpoint!("copy.chunk");
             meter.keep().await
         },
-    )
-    .await?;
+    );
+    tokio::select! {
+        done = copied => done?,
+        grown = growth::watch(context) => grown?,
+    }
     failpoint!("copy.chunks_done");
     let latency = latency::of_chunks(&context.control, context.job.id).await?;
     meter.end(format!("{} rows copied; {latency}", meter.done_units()));

@@ -69,7 +69,7 @@ pub async fn level(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
         }
         // The rows taken are dead weight at the log's start until they are swept up: without this, the next sweep reads
         // them all again. Blocks are kept, so nobody waits for a truncation.
-        context.control.batch_execute(&sql::vacuum_log(&context.blueprint())).await?;
+        context.control.batch_execute(&sql::vacuum_log(&context.blueprint(), false)).await?;
     }
     Err(Error::failed(format!(
         "the drain does not catch up: after {MOST_SWEEPS} sweeps of the log more is written than taken"

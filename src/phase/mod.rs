@@ -17,6 +17,7 @@ mod context;
 mod copy;
 mod drain;
 mod finalize;
+mod growth;
 mod index;
 mod meter;
 pub mod partitions;

@@ -13,7 +13,7 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, store};
-use crate::sql::{store as store_sql, swap as sql};
+use crate::sql::{drain as drain_sql, store as store_sql, swap as sql};
 
 use super::blockers::{Blocker, in_the_way};
 use super::context::Context;
@@ -25,6 +25,8 @@ use super::{capture, drain};
 const FIRST_LOCK_MS: u32 = 5_000;
 /// The whole transaction may hold its locks for this long; a rest that takes longer to drain lets go and tries again.
 const BUDGET_MS: u32 = 2_000;
+/// A log longer than this many blocks (8 MiB), although drained, is shortened before the lock: the last drain reads it all.
+const LONG_LOG_BLOCKS: i64 = 1_024;
 /// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
 const GUARD_WAITS: Duration = Duration::from_secs(5);
 
@@ -56,6 +58,7 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
     for attempt in 1..=attempts {
         context.go_on()?;
         drain::level(context, &meter).await?;
+        shorten_log(context, &b).await?;
         drift(context, &b, away).await?;
         let older_ms = context.plan.lock_timeout().as_secs_f64() * 1000.0;
         let blockers = in_the_way(&context.control, &b, away, older_ms).await?;
@@ -126,6 +129,14 @@ async fn drift(context: &Context, b: &Blueprint, away: Direction) -> Result<()> 
     }))
 }
 
+async fn shorten_log(context: &Context, b: &Blueprint) -> Result<()> {
+    let blocks: i64 = context.control.query_one(&drain_sql::pending(b), &[]).await?.get(0);
+    if blocks > LONG_LOG_BLOCKS {
+        context.control.batch_execute(&drain_sql::vacuum_log(b, true)).await?;
+    }
+    Ok(())
+}
+
 /// The transaction.
 async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step) -> Result<(State, f64)> {
     let client = &context.control;
@@ -144,6 +155,9 @@ async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step)
         failpoint!("swap.locked");
         checks_under_lock(context, client, b, away).await?;
         drain::drain_visible(client, b, away, None).await?;
+        if client.query_one(&drain_sql::pending(b), &[]).await?.get(1) {
+            return Err(Error::failed("changes are pending although the table is locked").retry(Retry::Again));
+        }
         failpoint!("swap.drained");
         all(client, &sql::statements(b, away)).await?;
         let keep_s = context.plan.keep_old().as_secs_f64();

@@ -205,10 +205,11 @@ async fn look_again(
     meter: &Meter<'_>,
 ) -> Result<Differing> {
     let mut found = Vec::new();
-    for look in 0..LOOKS {
-        if look > 0 {
-            drain::level(context, meter).await?;
+    for _ in 0..LOOKS {
+        if suspects.is_empty() {
+            break;
         }
+        drain::level(context, meter).await?;
         let results: RefCell<Vec<(KeyRange, Differing)>> = RefCell::default();
         workers::run(
             context,
@@ -230,9 +231,6 @@ async fn look_again(
         )
         .await?;
         (suspects, found) = results.into_inner().into_iter().unzip();
-        if suspects.is_empty() {
-            break;
-        }
     }
     let mut all = Differing::default();
     found.into_iter().for_each(|range| all.add(range));

@@ -22,21 +22,27 @@ pub enum Batch {
 }
 
 impl Batch {
-    fn condition(self) -> &'static str {
+    /// The condition on log rows, as it stands behind WHERE; none for all.
+    fn condition(self) -> Option<&'static str> {
         match self {
-            Self::Blocks => "ctid >= $1::text::tid and ctid < $2::text::tid",
-            Self::All => "true",
+            Self::Blocks => Some("ctid >= $1::text::tid and ctid < $2::text::tid"),
+            Self::All => None,
         }
     }
 }
 
-/// The distinct places that log rows under `condition` name, under the source's column names.
-pub(super) fn places(b: &Blueprint, condition: &str) -> String {
+/// The distinct places that the log rows of a batch name, under the source's column names.
+pub(super) fn places(b: &Blueprint, batch: Batch) -> String {
+    distinct_places(b, &b.log().to_string(), batch.condition().as_slice())
+}
+
+fn distinct_places(b: &Blueprint, log: &str, conditions: &[&str]) -> String {
     let place = b.place_columns();
     let half = |of: fn(&Column) -> Ident| {
         let columns: Vec<String> = place.iter().map(|c| format!("{} as {}", of(c), c.name)).collect();
-        let present = place.first().map_or(String::new(), |c| format!(" and {} is not null", of(c)));
-        format!("select {} from {} where {condition}{present}", columns.join(", "), b.log())
+        let present = place.first().map(|c| format!("{} is not null", of(c)));
+        let all: Vec<String> = conditions.iter().map(|c| (*c).to_owned()).chain(present).collect();
+        format!("select {} from {log} where {}", columns.join(", "), all.join(" and "))
     };
     format!("{}\n  union\n  {}", half(old_column), half(new_column))
 }
@@ -51,7 +57,7 @@ pub fn clear(b: &Blueprint, direction: Direction, batch: Batch) -> String {
     format!(
         "delete from {} t using (\n  {}\n) d\nwhere {}",
         b.sides(direction).target,
-        places(b, batch.condition()),
+        places(b, batch),
         equal("t", "d", &b.place_columns())
     )
 }
@@ -65,7 +71,7 @@ pub fn fill(b: &Blueprint, direction: Direction, batch: Batch) -> String {
         sides.target,
         list("", columns.iter().copied()),
         list("s.", columns.iter().copied()),
-        places(b, batch.condition()),
+        places(b, batch),
         from_source(&sides),
         equal("s", "d", &b.place_columns())
     )
@@ -73,7 +79,8 @@ pub fn fill(b: &Blueprint, direction: Direction, batch: Batch) -> String {
 
 /// Takes the log rows away.
 pub fn forget(b: &Blueprint, batch: Batch) -> String {
-    format!("delete from {} where {}", b.log(), batch.condition())
+    let condition = batch.condition().map_or(String::new(), |c| format!(" where {c}"));
+    format!("delete from {}{condition}", b.log())
 }
 
 /// Relations that were truncated, as capture saw them: the source's own oid, or a leaf's.
@@ -131,7 +138,7 @@ pub fn outside(b: &Blueprint) -> Option<String> {
 pub fn scrub(b: &Blueprint, leaf: &QualifiedName) -> String {
     format!(
         "delete from {leaf} t using (\n  {}\n) d\nwhere {}",
-        places(b, "true"),
+        places(b, Batch::All),
         equal("t", "d", &b.place_columns())
     )
 }
@@ -143,11 +150,25 @@ pub fn scrubbed_leaves(b: &Blueprint) -> Option<String> {
         "select distinct pg_catalog.width_bucket(d.{}, $1::text[]::{}[]) from (\n  {}\n) d",
         by.name,
         by.base_type,
-        places(b, "true")
+        places(b, Batch::All)
     ))
 }
 
-/// Sweeps up the log's dead rows. Not in a transaction.
-pub fn vacuum_log(b: &Blueprint) -> String {
-    format!("vacuum (truncate false) {}", b.log())
+/// Sweeps up the log's dead rows. Not in a transaction. With `shrink`, empty blocks at its end go back to the system: for
+/// that VACUUM takes the log's lock where it is free, and gives it back within 20 ms of somebody asking for it.
+pub fn vacuum_log(b: &Blueprint, shrink: bool) -> String {
+    format!("vacuum (truncate {shrink}) {}", b.log())
+}
+
+/// Compacts the log's blocks `[$1, $2)`: takes their rows away and puts each place that they name back, once. One statement,
+/// so that a place is pending before and after.
+pub fn compact(b: &Blueprint) -> Option<String> {
+    let condition = Batch::Blocks.condition()?;
+    let place = b.place_columns();
+    Some(format!(
+        "with gone as (delete from {0} where {condition} returning *)\ninsert into {0} ({1})\n  {2}",
+        b.log(),
+        place.iter().map(|c| new_column(c).to_string()).collect::<Vec<_>>().join(", "),
+        distinct_places(b, "gone", &[])
+    ))
 }

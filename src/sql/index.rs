@@ -39,9 +39,14 @@ fn constraint(table: &str, name: &Ident, index: &Index, what: &str) -> String {
 }
 
 /// One index of one leaf; a constraint where the source has one. One transaction.
+///
+/// The server's own parallel build is off: the pool builds many at once, and no more than the plan's workers.
 pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String> {
     let name = b.leaf_index_name(&leaf.name, &index.name);
-    let mut all = vec![create(b, index, &name, &leaf.to_string())];
+    let mut all = vec![
+        "set local max_parallel_maintenance_workers = 0".to_owned(),
+        create(b, index, &name, &leaf.to_string()),
+    ];
     if is_constraint(index) {
         all.push(constraint(&leaf.to_string(), &name, index, &format!("using index {name}")));
     }

@@ -137,3 +137,59 @@ fn exchange(b: &Blueprint, away: Direction) -> Vec<String> {
     all.extend(swap::statements(b, away));
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::blueprint::tests::blueprint;
+    use crate::model::ident::Ident;
+    use crate::sql::drain::Batch;
+
+    fn text(sections: &[Section]) -> String {
+        sections
+            .iter()
+            .map(|s| {
+                format!(
+                    "-- {}\n{}\n",
+                    s.title,
+                    s.statements.iter().map(|s| format!("{s};\n")).collect::<String>()
+                )
+            })
+            .collect()
+    }
+
+    /// Every statement of a run, as a DBA reads it before it is run.
+    #[test]
+    fn a_whole_run() {
+        insta::assert_snapshot!("run_keyset", text(&script(&blueprint(), false, Rows::Hash)));
+    }
+
+    /// What differs where the key holds the partition column already, names need their quotes, and the copy goes by block.
+    #[test]
+    fn a_composite_key_by_block() {
+        let mut b = blueprint();
+        b.job = "it's \"odd\"".into();
+        b.table.name = QualifiedName::new("Lab \"A\"", "x; drop table y;--");
+        b.key = vec![Ident::new("note"), Ident::new("created_at")];
+        b.table.columns[3].collation = Some("public.\"any case\"".into());
+        b.table.columns[3].deterministic = false;
+        insta::assert_snapshot!("run_physical", text(&script(&b, true, Rows::Count)));
+    }
+
+    /// The drain after the swap: the same statements, the other way.
+    #[test]
+    fn the_reverse_drain() {
+        let b = blueprint();
+        let all = [
+            drain::clear(&b, Direction::Reverse, Batch::All),
+            drain::fill(&b, Direction::Reverse, Batch::All),
+            drain::empty_leaf(&b, Direction::Reverse, "(created_at >= '2024-01-01')"),
+            drain::outside(&b).unwrap(),
+            drain::scrubbed_leaves(&b).unwrap(),
+            drain::pending(&b),
+            verify::occurrences(&b, &b.sides(Direction::Reverse)),
+            copy::largest(&b.sides(Direction::Forward), &b.key_columns()),
+        ];
+        insta::assert_snapshot!("reverse_drain", all.join(";\n"));
+    }
+}

@@ -85,7 +85,7 @@ pub fn differences(
          where not exists (select from pending p where {})\nlimit {limit}",
         side(&from_source(&sides)),
         side(&sides.target.to_string()),
-        drain::places(b, "true"),
+        drain::places(b, drain::Batch::All),
         equal("s", "t", &place),
         equal("p", "x", &place),
     );
