@@ -1,59 +1,174 @@
-//! Stub.
-use crate::error::{Error, Result};
-use crate::model::blueprint::{Blueprint, Partition};
-use crate::model::finding::Findings;
-use crate::model::ident::Ident;
-use crate::model::partition::names;
-use crate::phase::partitions::{scheme, template};
-use crate::plan::Plan;
+//! Preflight: reads the facts, and leaves the judging to [`crate::plan::check`]. It changes nothing.
+//!
+//! The session must be one of [`super::connect::Target`]: values are read as text, and mean what its settings say.
+
+use std::collections::BTreeMap;
+
 use tokio_postgres::Client;
-/// x
+
+use crate::error::{Error, Result};
+use crate::model::blueprint::Blueprint;
+use crate::model::finding::Findings;
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::partition::{Bound, ColumnKind};
+use crate::model::table::{Column, Table};
+use crate::plan::Plan;
+use crate::plan::check::{self, Facts, Found, OpenJob, Relation, Rights, Server, Size, Values};
+use crate::plan::partitioning;
+use crate::sql::{catalog as catalog_sql, preflight as sql};
+
+use super::{catalog, store};
+
+/// What was found, and what the job would build.
+#[derive(Debug)]
 pub struct Preflight {
-    /// x
+    /// Every finding, the worst first.
     pub findings: Findings,
-    /// x
+    /// What the job would build; some where no finding is an error.
     pub blueprint: Option<Blueprint>,
-    /// x
+    /// Rows of the table by the statistics; 0 where they say nothing.
     pub rows_estimated: i64,
 }
+
+/// Holds the plan against the live table.
+///
 /// # Errors
-/// x
+/// What the server said. What is wrong with the table or the plan is no error but a finding.
 pub async fn preflight(client: &Client, plan: &Plan) -> Result<Preflight> {
-    let oid = super::catalog::must_find(client, plan.table()).await?;
-    let table = super::catalog::table(client, oid).await?;
-    let by = Ident::new(plan.by());
-    let base = table.column(&by).unwrap().base_type.clone();
-    let s = scheme(plan, &base)?;
-    let row = client
-        .query_one(&format!("select min({by})::text, max({by})::text from {}", table.name), &[])
-        .await?;
-    let v = |t: Option<String>| s.value(&t.unwrap()).map_err(Error::failed);
-    let ranges = s.cover(&v(row.get(0))?, &v(row.get(1))?, plan.ahead()).map_err(Error::failed)?;
-    let n = names(&template(plan)?, table.name.name.as_str(), &s, &ranges).map_err(Error::failed)?;
-    let pk = table.indexes.iter().find(|i| i.constraint == "p").unwrap().clone();
-    let b = Blueprint {
-        job: plan.name().into(),
-        by,
-        key_index: pk.name,
-        key: pk.columns.unwrap(),
-        partitions: ranges
-            .iter()
-            .zip(n)
-            .map(|(r, n)| Partition {
-                name: table.name.sibling(n),
-                from: r.from.to_string(),
-                to: r.to.to_string(),
-            })
-            .collect(),
-        default: plan
-            .default_partition()
-            .then(|| table.name.sibling(table.name.name.with_suffix("_default"))),
-        drop_unique: vec![],
-        table,
+    let mut facts = facts(client, plan.table(), plan.by()).await?;
+    if let Relation::There(found) = &mut facts.relation {
+        count_outside(client, plan, found).await?;
+    }
+    let rows_estimated = match &facts.relation {
+        Relation::There(found) => found.size.rows,
+        Relation::Unread | Relation::Missing { .. } => 0,
     };
-    Ok(Preflight {
-        findings: Findings::new(vec![]),
-        blueprint: Some(b),
-        rows_estimated: super::catalog::size(client, oid).await?.0,
+    let (findings, blueprint) = check::check(plan, &facts);
+    Ok(Preflight { findings: Findings::new(findings), blueprint, rows_estimated })
+}
+
+/// The facts about a table and the column called `by`, but for rows outside the ends that a plan has.
+pub(super) async fn facts(client: &Client, table: &QualifiedName, by: &str) -> Result<Facts> {
+    let server = server(client).await?;
+    if server.version < check::OLDEST_SERVER {
+        return Ok(Facts { server, relation: Relation::Unread, jobs: Vec::new() });
+    }
+    let Some(oid) = catalog::find(client, table).await? else {
+        let relation = Relation::Missing { name: table.clone(), tables: tables(client).await? };
+        return Ok(Facts { server, relation, jobs: Vec::new() });
+    };
+    let found = found(client, by, oid).await?;
+    let readable = found.rights.own_schema.as_ref().is_some_and(|own| own.usage && own.tables);
+    let jobs = if readable { open_jobs(client).await? } else { Vec::new() };
+    Ok(Facts { server, relation: Relation::There(Box::new(found)), jobs })
+}
+
+async fn server(client: &Client) -> Result<Server> {
+    let server = catalog::server(client).await?;
+    let event_triggers = client.query(sql::EVENT_TRIGGERS, &[]).await?;
+    Ok(Server {
+        version: server.version,
+        in_recovery: server.in_recovery,
+        database: server.database,
+        user: server.user,
+        deadlock_timeout_ms: server.deadlock_timeout_ms,
+        event_triggers: event_triggers.iter().map(|row| row.get(0)).collect(),
     })
+}
+
+/// Every table there is, for the hint of an error.
+async fn tables(client: &Client) -> Result<Vec<QualifiedName>> {
+    let rows = client.query(catalog_sql::TABLE_NAMES, &[]).await?;
+    Ok(rows.iter().map(|r| QualifiedName::new(r.get::<_, &str>(0), r.get::<_, &str>(1))).collect())
+}
+
+async fn open_jobs(client: &Client) -> Result<Vec<OpenJob>> {
+    let jobs = store::jobs(client, None).await?;
+    Ok(jobs
+        .into_iter()
+        .filter(|job| !job.state.is_final())
+        .map(|job| OpenJob { name: job.name, source: job.source, state: job.state.to_string() })
+        .collect())
+}
+
+async fn found(client: &Client, by: &str, oid: u32) -> Result<Found> {
+    let table = catalog::table(client, oid).await?;
+    let rights: serde_json::Value = client.query_one(sql::RIGHTS, &[&oid]).await?.get(0);
+    let rights: Rights = serde_json::from_value(rights)
+        .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))?;
+    let readable =
+        table.relkind == "r" && rights.select && !rights.rows_hidden && rights.schemas_closed.is_empty();
+    let column = table.column(&Ident::new(by)).filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
+    let values = match column {
+        Some(column) if readable => Some(values(client, &table, column).await?),
+        _ => None,
+    };
+    let names = client.query(sql::NAMES, &[&table.name.schema.as_str()]).await?;
+    let names: BTreeMap<Ident, String> =
+        names.iter().map(|r| (Ident::new(r.get::<_, &str>(0)), r.get(1))).collect();
+    let prepared = client.query(sql::PREPARED, &[&oid]).await?.iter().map(|row| row.get(0)).collect();
+    let size = size(client, oid).await?;
+    Ok(Found { table, rights, values, size, names, prepared })
+}
+
+/// How large a table is, and how much it changes.
+async fn size(client: &Client, oid: u32) -> Result<Size> {
+    let (rows, bytes, _) = catalog::size(client, oid).await?;
+    let row = client.query_one(sql::ACTIVITY, &[&oid]).await?;
+    Ok(Size {
+        rows,
+        analyzed: row.get(0),
+        bytes,
+        changes: row.get(1),
+        observed_s: row.get(2),
+        since_known: row.get(3),
+    })
+}
+
+/// Whether an index that can be used leads with the column.
+fn leads(table: &Table, column: &Column) -> bool {
+    table.indexes.iter().any(|index| {
+        let first = index.columns.as_ref().and_then(|columns| columns.first());
+        index.valid && !index.partial && index.tail.starts_with("btree ") && first == Some(&column.name)
+    })
+}
+
+/// The ends of what the column holds, and what it must not hold.
+async fn values(client: &Client, table: &Table, column: &Column) -> Result<Values> {
+    let by_index = leads(table, column);
+    let row = client.query_one(&sql::values(&table.name, column, by_index, is_time(column)), &[]).await?;
+    Ok(Values {
+        by_index,
+        oldest: row.get(0),
+        newest: row.get(1),
+        nulls: row.get(2),
+        infinite: row.get(3),
+        now: row.get(4),
+        ..Values::default()
+    })
+}
+
+/// Counts the rows that the plan's own ends leave out, where the smallest or the largest value says that there are any.
+async fn count_outside(client: &Client, plan: &Plan, found: &mut Found) -> Result<()> {
+    let (Some(values), Some(column)) = (&mut found.values, found.table.column(&Ident::new(plan.by()))) else {
+        return Ok(());
+    };
+    // A plan that does not fit the column is the check's to tell.
+    let Ok(scheme) = partitioning::scheme(plan, &column.base_type) else { return Ok(()) };
+    let Ok(limits) = partitioning::limits(plan, &scheme) else { return Ok(()) };
+    let value = |text: &Option<String>| text.as_deref().and_then(|text| scheme.value(text).ok());
+    let below = limits.from.filter(|from| value(&values.oldest).is_some_and(|oldest| oldest < *from));
+    let above = limits.to.filter(|to| value(&values.newest).is_some_and(|newest| newest >= *to));
+    if below.is_none() && above.is_none() {
+        return Ok(());
+    }
+    let text = |bound: Option<Bound>| bound.map(|bound| bound.to_string());
+    let statement = sql::outside(&found.table.name, column, is_time(column));
+    let row = client.query_one(&statement, &[&text(below), &text(above)]).await?;
+    (values.below, values.above) = (row.get(0), row.get(1));
+    Ok(())
+}
+
+fn is_time(column: &Column) -> bool {
+    ColumnKind::from_sql(&column.base_type).is_some_and(partitioning::is_time)
 }

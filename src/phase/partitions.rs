@@ -3,36 +3,15 @@
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Partition};
-use crate::model::partition::{ColumnKind, Scheme, Template, names};
+use crate::model::partition::names;
 use crate::model::state::State;
 use crate::pg::store;
 use crate::pg::transaction::{all, query_text};
-use crate::plan::Plan;
+use crate::plan::partitioning::{scheme, template};
 use crate::sql::{capture, drain, prepare as sql};
 
 use super::context::Context;
 use super::prepare;
-
-/// How the plan cuts the partition column's values.
-///
-/// # Errors
-/// The column's type and the interval do not go together.
-pub fn scheme(plan: &Plan, base_type: &str) -> Result<Scheme> {
-    let kind = ColumnKind::from_sql(base_type).ok_or_else(|| {
-        Error::usage(format!("a column of type {base_type} cannot be the partition column")).hint(
-            "choose a column of type timestamptz, timestamp, date, smallint, integer or bigint under [partition] by",
-        )
-    })?;
-    Scheme::new(kind, plan.every(), plan.timezone()).map_err(Error::usage)
-}
-
-/// How the plan names partitions.
-///
-/// # Errors
-/// The template is wrong.
-pub fn template(plan: &Plan) -> Result<Template> {
-    Template::parse(plan.names().unwrap_or_else(|| Template::default_for(plan.every()))).map_err(Error::usage)
-}
 
 /// Whether an error says that a row fits no partition.
 pub fn lacks_partition(error: &Error) -> bool {

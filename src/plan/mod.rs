@@ -1,14 +1,18 @@
 //! The plan: what a person wrote and reviewed, checked and with every default filled in.
 //!
 //! `file` mirrors the TOML, `resolve` turns it into a [`Plan`]; nothing else builds one. `identity` tells which of
-//! its settings a started job is bound to. `suggest` and `draft` write the first plan of a table.
+//! its settings a started job is bound to. `check` holds it against a live table's facts. `suggest` and `draft` write
+//! the first plan of a table.
 
+pub mod check;
 mod draft;
 mod file;
 mod identity;
+pub mod partitioning;
 mod problem;
 mod resolve;
 mod suggest;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 

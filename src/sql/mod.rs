@@ -9,6 +9,7 @@ pub mod copy;
 pub mod drain;
 pub mod finalize;
 pub mod index;
+pub mod preflight;
 pub mod prepare;
 pub mod script;
 pub mod store;

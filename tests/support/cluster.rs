@@ -18,7 +18,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("full_page_writes", "off"),
     ("max_wal_size", "4GB"),
     ("autovacuum_naptime", "5s"),
-    ("deadlock_timeout", "200ms"),
+    ("deadlock_timeout", "400ms"),
 ];
 
 /// Never dropped, as statics are not: the server's keeper ends it when this process ends.

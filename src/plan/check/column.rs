@@ -1,0 +1,197 @@
+//! The partition column: its type, what it holds, and the partitions that this needs.
+
+use super::{Found, Report, Values, counted, listed, nearest, partition, set_not_null};
+use crate::model::blueprint::Partition;
+use crate::model::ident::{Ident, plain};
+use crate::model::partition::{Bound, ColumnKind, Range, Scheme, names};
+use crate::model::table::{Column, Table};
+use crate::plan::Plan;
+use crate::plan::partitioning::{self, Limits};
+
+/// The partitions, or findings that say why there can be none.
+pub(super) fn check(report: &mut Report, plan: &Plan, found: &Found) -> Option<Vec<Partition>> {
+    let table = &found.table;
+    let column = find(report, table, plan.by())?;
+    definition(report, column);
+    kind(report, column)?;
+    let scheme = match partitioning::scheme(plan, &column.base_type) {
+        Ok(scheme) => scheme,
+        Err(e) => {
+            report.error(
+                "interval",
+                "partition.every",
+                e.message().to_owned(),
+                "change every under [partition]",
+            );
+            return None;
+        }
+    };
+    if let Err(e) = partitioning::template(plan) {
+        report.error("partition_names", "partition.names", e.message().to_owned(), "");
+        return None;
+    }
+    // Where it could not be read, the missing right is a finding of its own.
+    let values = found.values.as_ref()?;
+    contents(report, plan, table, column, values);
+    match ranges(plan, &scheme, values) {
+        Ok((limits, ranges)) => {
+            outside(report, plan, values, &limits);
+            named(report, plan, table, &scheme, &ranges)
+        }
+        Err(message) => {
+            report.error("bounds", plan.by(), message, "change from, to or every under [partition]");
+            None
+        }
+    }
+}
+
+/// The column of that name; says what may have been meant if there is none.
+pub(super) fn find<'a>(report: &mut Report, table: &'a Table, by: &str) -> Option<&'a Column> {
+    let column = table.column(&Ident::new(by));
+    if column.is_none() {
+        let message = format!("table {} has no column {}", table.name.plain(), plain(by));
+        let hint = match nearest(by, table.columns.iter().map(|c| c.name.as_str())) {
+            Some(near) => format!("did you mean {}?", plain(near)),
+            None => usable(table),
+        };
+        report.error("no_such_column", plain(by), message, hint);
+    }
+    column
+}
+
+/// Names the columns that could be partitioned by.
+fn usable(table: &Table) -> String {
+    let usable = table.columns.iter().filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
+    match listed(usable.map(|c| &c.name)).as_str() {
+        "" => "it has no column of type timestamptz, timestamp, date, smallint, integer or bigint".to_owned(),
+        names => format!("columns that it could be partitioned by: {names}"),
+    }
+}
+
+/// What kind of values the column holds; says so if they are none to partition by.
+pub(super) fn kind(report: &mut Report, column: &Column) -> Option<ColumnKind> {
+    let kind = ColumnKind::from_sql(&column.base_type);
+    if kind.is_none() {
+        let name = plain(column.name.as_str());
+        report.error(
+            "unusable_type",
+            &name,
+            format!(
+                "partition column {name} is of type {}, which has no ranges of equal length",
+                column.sql_type
+            ),
+            "choose a column of type timestamptz, timestamp, date, smallint, integer or bigint",
+        );
+    }
+    kind
+}
+
+fn definition(report: &mut Report, column: &Column) {
+    let name = plain(column.name.as_str());
+    if !column.generated.is_empty() {
+        report.error(
+            "generated_partition_column",
+            &name,
+            format!("partition column {name} is generated, and PostgreSQL cannot partition by such a column"),
+            "choose the column that it is made from, or one that is written",
+        );
+    }
+}
+
+fn contents(report: &mut Report, plan: &Plan, table: &Table, column: &Column, values: &Values) {
+    let name = plain(column.name.as_str());
+    let table = table.name.plain();
+    if !column.not_null {
+        let nulls = counted(values.nulls, "row holds NULL", "rows hold NULL");
+        let set = set_not_null(&table, &column.name);
+        let hint = if values.nulls > 0 { format!("give them a value; then {set}") } else { set };
+        report.error(
+            "nullable_partition_column",
+            &name,
+            format!("partition column {name} can be NULL ({nulls} now), and the key will hold it"),
+            hint,
+        );
+    }
+    if values.infinite > 0 {
+        let infinite = counted(values.infinite, "row holds", "rows hold");
+        let message =
+            format!("{infinite} infinity or -infinity in {name}, which no partition with bounds takes");
+        if plan.default_partition() {
+            report.warning("infinite_values", &name, message + ": they go to the default partition", "");
+        } else {
+            let hint = "give them a date, or set default = true under [partition]";
+            report.error("infinite_values", &name, message, hint);
+        }
+    }
+    if !values.by_index {
+        let message = format!("no index leads with {name}: its ends were found by reading the whole table");
+        report.note("no_index_on_partition_column", &name, message);
+    }
+}
+
+fn ranges(plan: &Plan, scheme: &Scheme, values: &Values) -> Result<(Limits, Vec<Range>), String> {
+    let limits = partitioning::limits(plan, scheme)?;
+    let read = |text: &Option<String>| text.as_deref().map(|text| scheme.value(text)).transpose();
+    let (oldest, newest, now) = (read(&values.oldest)?, read(&values.newest)?, read(&values.now)?);
+    let start = match &now {
+        Some(now) => now.clone(),
+        None => scheme.value("0")?,
+    };
+    let newest = match newest {
+        // A time column goes on from today, whatever the newest row; numbers go on from the largest.
+        Some(newest) => now.map_or(newest.clone(), |now: Bound| now.max(newest)),
+        None => start.clone(),
+    };
+    // An empty table begins now.
+    let oldest = oldest.unwrap_or(start);
+    let ranges = partitioning::ranges(scheme, &limits, &oldest, &newest, plan.ahead())?;
+    Ok((limits, ranges))
+}
+
+/// Rows that none of the partitions with bounds takes.
+fn outside(report: &mut Report, plan: &Plan, values: &Values, limits: &Limits) {
+    if values.below == 0 && values.above == 0 {
+        return;
+    }
+    let mut where_to = Vec::new();
+    if let Some(from) = limits.from.as_ref().filter(|_| values.below > 0) {
+        where_to.push(format!("{} below {from}", counted(values.below, "row lies", "rows lie")));
+    }
+    if let Some(to) = limits.to.as_ref().filter(|_| values.above > 0) {
+        where_to.push(format!("{} at or above {to}", counted(values.above, "row lies", "rows lie")));
+    }
+    let message = where_to.join(", ");
+    if plan.default_partition() {
+        let message = format!("{message}: they go to the default partition");
+        report.warning("rows_outside_bounds", plan.by(), message, "");
+    } else {
+        let message = format!("{message}, and default = false leaves no place for them");
+        let hint = "widen from and to under [partition], or set default = true";
+        report.error("rows_outside_bounds", plan.by(), message, hint);
+    }
+}
+
+fn named(
+    report: &mut Report,
+    plan: &Plan,
+    table: &Table,
+    scheme: &Scheme,
+    ranges: &[Range],
+) -> Option<Vec<Partition>> {
+    let names = partitioning::template(plan)
+        .map_err(|e| e.message().to_owned())
+        .and_then(|template| names(&template, table.name.name.as_str(), scheme, ranges));
+    match names {
+        Ok(names) => Some(
+            ranges
+                .iter()
+                .zip(names)
+                .map(|(range, name)| partition(table.name.sibling(name), range))
+                .collect(),
+        ),
+        Err(message) => {
+            report.error("partition_names", "partition.names", message, "change names under [partition]");
+            None
+        }
+    }
+}

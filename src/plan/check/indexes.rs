@@ -1,0 +1,89 @@
+//! Indexes that a partitioned table cannot have as they are.
+
+use super::{Report, nearest};
+use crate::model::ident::{Ident, plain};
+use crate::model::table::{Index, Table};
+use crate::plan::Plan;
+
+pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, key: Option<&Index>) {
+    let by = Ident::new(plan.by());
+    for index in &table.indexes {
+        let name = plain(index.name.as_str());
+        let dropped = plan.drop_unique().iter().any(|n| n == index.name.as_str());
+        if !index.valid {
+            report.error(
+                "invalid_index",
+                &name,
+                format!("index {name} is invalid: a concurrent build of it failed, or is under way"),
+                format!(
+                    "drop index concurrently {0}, or reindex index concurrently {0}",
+                    qualified(table, index)
+                ),
+            );
+        } else if index.constraint == "x" {
+            report.error(
+                "exclusion_constraint",
+                &name,
+                format!("exclusion constraint {name} cannot be kept across partitions"),
+                format!("give it up: alter table {} drop constraint {name}", table.name.plain()),
+            );
+        } else if index.unique && !dropped && key.is_none_or(|k| k.name != index.name) {
+            lacking(report, index, &by);
+        }
+    }
+    for name in plan.drop_unique() {
+        dropped(report, table, key, name);
+    }
+}
+
+/// A unique index holds on a partitioned table only with the partition column in it.
+fn lacking(report: &mut Report, index: &Index, by: &Ident) {
+    let what = if index.constraint.is_empty() { "unique index" } else { "unique constraint" };
+    let (name, column) = (plain(index.name.as_str()), plain(by.as_str()));
+    let hint =
+        format!("add {column} to it, or list it under [partition] drop_unique to give the guarantee up");
+    match &index.columns {
+        Some(columns) if columns.contains(by) => {}
+        Some(_) => report.error(
+            "unique_without_partition_column",
+            &name,
+            format!("{what} {name} does not contain the partition column {column}"),
+            hint,
+        ),
+        None => report.error(
+            "unique_on_expression",
+            &name,
+            format!("{what} {name} is on an expression, and cannot be carried over to partitions"),
+            "list it under [partition] drop_unique to give the guarantee up",
+        ),
+    }
+}
+
+fn dropped(report: &mut Report, table: &Table, key: Option<&Index>, name: &str) {
+    let shown = plain(name);
+    let code = "drop_unique";
+    let unique = || table.indexes.iter().filter(|i| i.unique && key.is_none_or(|k| k.name != i.name));
+    match table.indexes.iter().find(|i| i.name.as_str() == name) {
+        None => {
+            let hint = match nearest(name, unique().map(|i| i.name.as_str())) {
+                Some(near) => format!("did you mean {}?", plain(near)),
+                None => "leave it out".to_owned(),
+            };
+            let message = format!("drop_unique names {shown}, and {} has no such index", table.name.plain());
+            report.error(code, shown, message, hint);
+        }
+        Some(index) if !index.unique => {
+            let message = format!("drop_unique names {shown}, which is not unique");
+            report.error(code, shown, message, "leave it out: the index is carried over");
+        }
+        Some(index) if key.is_some_and(|k| k.name == index.name) => {
+            let message = format!("drop_unique names {shown}, which is the key");
+            report.error(code, shown, message, "leave it out: the key is widened by the partition column");
+        }
+        Some(_) => {}
+    }
+}
+
+fn qualified(table: &Table, index: &Index) -> String {
+    table.name.sibling(index.name.clone()).plain()
+}

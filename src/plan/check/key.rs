@@ -1,0 +1,109 @@
+//! Which index is the key. A key tells every row from every other, by `=`, `<` and `>` as `pg_catalog` has them.
+
+use super::{Report, listed, set_not_null};
+use crate::model::blueprint::Blueprint;
+use crate::model::ident::{Ident, plain};
+use crate::model::table::{Index, Table};
+
+/// The primary key if it can be used, else the first unique index by name that can.
+pub(super) fn choose(table: &Table) -> Option<&Index> {
+    let mut usable: Vec<&Index> =
+        table.indexes.iter().filter(|i| i.unique && unfit(table, i).is_none()).collect();
+    usable.sort_by_key(|i| (i.constraint != "p", i.name.clone()));
+    usable.first().copied()
+}
+
+/// Why a unique index cannot be the key; none where it can.
+fn unfit(table: &Table, index: &Index) -> Option<String> {
+    if !index.valid {
+        return Some("is invalid".to_owned());
+    }
+    if index.partial {
+        return Some("holds a part of the rows only".to_owned());
+    }
+    let Some(columns) = &index.columns else { return Some("is on an expression".to_owned()) };
+    let nullable = nullable(table, columns);
+    if !nullable.is_empty() {
+        return Some(format!("has columns that can be NULL ({})", listed(nullable)));
+    }
+    if !index.plain_order {
+        return Some("is not in the ascending order of the types' own operators in pg_catalog".to_owned());
+    }
+    None
+}
+
+fn nullable<'a>(table: &Table, columns: &'a [Ident]) -> Vec<&'a Ident> {
+    columns.iter().filter(|name| table.column(name).is_some_and(|c| !c.not_null)).collect()
+}
+
+/// The key, or a finding that says why there is none and how to get one.
+pub(super) fn check<'a>(report: &mut Report, table: &'a Table) -> Option<&'a Index> {
+    let chosen = choose(table);
+    if chosen.is_some() {
+        return chosen;
+    }
+    let name = table.name.plain();
+    let tried: Vec<String> = table
+        .indexes
+        .iter()
+        .filter(|i| i.unique)
+        .filter_map(|i| Some(format!("{} {}", plain(i.name.as_str()), unfit(table, i)?)))
+        .collect();
+    let message = if tried.is_empty() {
+        format!("table {name} has no primary key and no unique index")
+    } else {
+        format!("table {name} has no usable key: {}", tried.join("; "))
+    };
+    report.error("no_usable_key", &name, message, way_out(table));
+    None
+}
+
+/// The statements that give the table a key.
+fn way_out(table: &Table) -> String {
+    let name = table.name.plain();
+    let only_nullable = table
+        .indexes
+        .iter()
+        .find(|i| i.unique && i.valid && !i.partial && i.plain_order && i.columns.is_some());
+    if let Some(columns) = only_nullable.and_then(|i| i.columns.as_deref()) {
+        let each: Vec<String> = nullable(table, columns).iter().map(|c| set_not_null(&name, c)).collect();
+        return each.join("; ");
+    }
+    let column = likely_key(table).map_or("<column>".to_owned(), |c| plain(c.as_str()));
+    let key = plain(table.name.name.with_suffix("_key").as_str());
+    format!(
+        "create unique index concurrently {key} on {name} ({column}); \
+         alter table {name} add primary key using index {key}"
+    )
+}
+
+/// A column that may well be unique: identity or serial, or called as keys are.
+fn likely_key(table: &Table) -> Option<&Ident> {
+    let named = [Ident::new("id"), table.name.name.with_suffix("_id"), Ident::new("uuid")];
+    let counted = table.sequences.first().map(|s| &s.column);
+    counted.or_else(|| table.columns.iter().map(|c| &c.name).find(|c| named.contains(c)))
+}
+
+/// Says which key it is, and what becomes of it.
+pub(super) fn note(report: &mut Report, b: &Blueprint) {
+    let index = plain(b.key_index.as_str());
+    let key = listed(&b.key);
+    if !b.widened() {
+        report.note(
+            "key",
+            &index,
+            format!("the key is {index} ({key}), which holds {} already", plain(b.by.as_str())),
+        );
+        return;
+    }
+    let wide = listed(b.place_columns().iter().map(|c| &c.name));
+    report.warning(
+        "key_widened",
+        &index,
+        format!(
+            "the key {index} ({key}) becomes ({wide}): after the swap nothing keeps ({key}) alone unique, \
+             and ON CONFLICT ({key}) fails"
+        ),
+        format!("look for ON CONFLICT ({key}) in the applications, and see that ({key}) comes from a sequence or is a uuid"),
+    );
+}

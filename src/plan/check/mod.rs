@@ -1,0 +1,171 @@
+//! Holds a plan against a live table: every finding at once, and the blueprint where there is no error.
+//!
+//! Pure: `pg::preflight` asks the server, this decides. A finding's code is stable; its hint is the statement to run,
+//! where there is one.
+
+mod column;
+mod dependents;
+mod facts;
+mod indexes;
+mod key;
+mod names;
+mod rights;
+mod server;
+mod shape;
+mod size;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Display;
+
+pub use server::OLDEST_SERVER;
+pub(super) use shape::no_such_table;
+
+pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
+
+use super::Plan;
+use crate::model::blueprint::{Blueprint, Partition};
+use crate::model::finding::{Finding, Level};
+use crate::model::ident::{Ident, plain};
+use crate::model::partition::ColumnKind;
+use crate::model::table::{Column, Index, Table};
+
+/// Below this likeness (Jaro-Winkler) a name is not taken for a misspelling of another.
+const ALIKE: f64 = 0.8;
+
+/// What was found so far.
+#[derive(Debug, Default)]
+struct Report(Vec<Finding>);
+
+impl Report {
+    fn add(
+        &mut self,
+        level: Level,
+        code: &'static str,
+        object: impl Display,
+        message: String,
+        hint: impl Into<String>,
+    ) {
+        self.0.push(Finding { level, code, object: object.to_string(), message, hint: hint.into() });
+    }
+
+    fn error(&mut self, code: &'static str, object: impl Display, message: String, hint: impl Into<String>) {
+        self.add(Level::Error, code, object, message, hint);
+    }
+
+    fn warning(
+        &mut self,
+        code: &'static str,
+        object: impl Display,
+        message: String,
+        hint: impl Into<String>,
+    ) {
+        self.add(Level::Warning, code, object, message, hint);
+    }
+
+    fn note(&mut self, code: &'static str, object: impl Display, message: String) {
+        self.add(Level::Note, code, object, message, "");
+    }
+
+    fn has_errors(&self) -> bool {
+        self.0.iter().any(|finding| finding.level == Level::Error)
+    }
+}
+
+/// Every finding, and what the job would build; none where there is an error.
+pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
+    let mut report = Report::default();
+    server::check(&mut report, plan, &facts.server);
+    let found = match &facts.relation {
+        Relation::Unread => return (report.0, None),
+        Relation::Missing { name, tables } => {
+            report.0.push(no_such_table(name, tables));
+            return (report.0, None);
+        }
+        Relation::There(found) => found,
+    };
+    let table = &found.table;
+    if !shape::check(&mut report, table) {
+        return (report.0, None);
+    }
+    let resumed = names::jobs(&mut report, plan, table, &facts.jobs);
+    rights::check(&mut report, table, &found.rights, &facts.server);
+    let key = key::check(&mut report, table);
+    let partitions = column::check(&mut report, plan, found);
+    indexes::check(&mut report, plan, table, key);
+    dependents::check(&mut report, table, &found.prepared);
+    size::check(&mut report, table, &found.size);
+    let (Some(key), Some(partitions)) = (key, partitions) else { return (report.0, None) };
+    let columns = key.columns.clone().unwrap_or_default();
+    let b = Blueprint {
+        job: plan.name().to_owned(),
+        by: Ident::new(plan.by()),
+        key_index: key.name.clone(),
+        key: columns,
+        partitions,
+        default: plan
+            .default_partition()
+            .then(|| table.name.sibling(table.name.name.with_suffix("_default"))),
+        drop_unique: plan.drop_unique().iter().map(Ident::new).collect(),
+        table: table.clone(),
+    };
+    // What a job under way has made bears these names already.
+    names::check(&mut report, &b, (!resumed).then_some(&found.names));
+    key::note(&mut report, &b);
+    size::partitions(&mut report, &b);
+    let passed = !report.has_errors();
+    (report.0, passed.then_some(b))
+}
+
+/// The column called `by`, its kind, and the key; or the first thing that stands in the way of any plan for them.
+///
+/// # Errors
+/// The finding.
+pub(super) fn candidates<'a>(
+    table: &'a Table,
+    by: &str,
+) -> Result<(&'a Column, ColumnKind, &'a Index), Finding> {
+    let mut report = Report::default();
+    let is_table = shape::check(&mut report, table);
+    let column = if is_table { column::find(&mut report, table, by) } else { None };
+    let kind = column.and_then(|column| column::kind(&mut report, column));
+    let key = if kind.is_some() { key::check(&mut report, table) } else { None };
+    match (column, kind, key) {
+        (Some(column), Some(kind), Some(key)) => Ok((column, kind, key)),
+        _ => Err(report.0.swap_remove(0)),
+    }
+}
+
+/// The likest of `names` to `written`; none where nothing is like it.
+fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let written = written.to_lowercase();
+    let scored = names.into_iter().map(|name| (strsim::jaro_winkler(&written, &name.to_lowercase()), name));
+    scored.filter(|(likeness, _)| *likeness >= ALIKE).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+}
+
+/// `a, b`, each quoted only where SQL needs it.
+fn listed<'a>(names: impl IntoIterator<Item = &'a Ident>) -> String {
+    names.into_iter().map(|name| plain(name.as_str())).collect::<Vec<_>>().join(", ")
+}
+
+/// `1 row`, `2,000 rows`.
+fn counted(n: i64, one: &str, many: &str) -> String {
+    let count = indicatif::HumanCount(n.unsigned_abs());
+    format!("{count} {}", if n == 1 { one } else { many })
+}
+
+/// What makes the column NOT NULL without a long lock: the scan is that of `validate`, which lets everybody write.
+fn set_not_null(table: &str, column: &Ident) -> String {
+    let check = plain(column.with_suffix("_not_null").as_str());
+    let column = plain(column.as_str());
+    format!(
+        "alter table {table} add constraint {check} check ({column} is not null) not valid; \
+         alter table {table} validate constraint {check}; \
+         alter table {table} alter column {column} set not null, drop constraint {check}"
+    )
+}
+
+/// Ranges with their names, as partitions.
+fn partition(name: crate::model::ident::QualifiedName, range: &crate::model::partition::Range) -> Partition {
+    Partition { name, from: range.from.to_string(), to: range.to.to_string() }
+}

@@ -1,0 +1,114 @@
+//! Names: those that the job will take must be free, and different from each other. And the jobs that are there.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{OpenJob, Report};
+use crate::model::blueprint::Blueprint;
+use crate::model::ident::{Ident, plain};
+use crate::model::table::Table;
+use crate::plan::Plan;
+
+/// At most this many taken names are told one by one.
+const TOLD: usize = 10;
+
+/// Other jobs in the way; whether this job itself is under way.
+pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[OpenJob]) -> bool {
+    let source = table.name.plain();
+    let mut resumed = false;
+    for OpenJob { name, source: theirs, state } in jobs {
+        match (name == plan.name(), *theirs == source) {
+            (true, true) => {
+                report.note(
+                    "job_under_way",
+                    name,
+                    format!("job {name} is under way ({state}): `run` goes on with it"),
+                );
+                resumed = true;
+            }
+            (true, false) => report.error(
+                "job_name_taken",
+                name,
+                format!("a job called {name} is under way on table {theirs} ({state})"),
+                "give this one another name: name = \"...\" at the head of the plan",
+            ),
+            (false, true) => report.error(
+                "table_in_other_job",
+                &source,
+                format!("job {name} is under way on the same table ({state})"),
+                format!("go on with it, or end it: pgstrata abort {name}"),
+            ),
+            (false, false) => {}
+        }
+    }
+    resumed
+}
+
+/// Every name that the job takes in the table's schema, and what for.
+fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
+    let mut all = vec![
+        (b.target().name, "the partitioned table until the swap".to_owned()),
+        (b.old().name, "the old table after the swap".to_owned()),
+    ];
+    let leaves: Vec<&Ident> =
+        b.partitions.iter().map(|p| &p.name.name).chain(b.default.as_ref().map(|d| &d.name)).collect();
+    all.extend(leaves.iter().map(|leaf| ((*leaf).clone(), "a partition".to_owned())));
+    for index in &b.table.indexes {
+        all.push((
+            index.name.with_suffix("_old"),
+            format!("index {} after the swap", plain(index.name.as_str())),
+        ));
+    }
+    for index in b.carried_indexes() {
+        let shown = plain(index.name.as_str());
+        all.push((index.name.with_suffix("_new"), format!("index {shown} of the partitioned table")));
+        let of_leaf =
+            |leaf: &&Ident| (b.leaf_index_name(leaf, &index.name), format!("index {shown} of a partition"));
+        all.extend(leaves.iter().map(of_leaf));
+    }
+    for sequence in b.table.sequences.iter().filter(|s| s.identity) {
+        let shown = plain(sequence.name.name.as_str());
+        for suffix in ["_new", "_old"] {
+            all.push((sequence.name.name.with_suffix(suffix), format!("sequence {shown} beside the swap")));
+        }
+    }
+    all
+}
+
+/// `taken` is none where the job is under way and has taken its names itself.
+pub(super) fn check(report: &mut Report, b: &Blueprint, taken: Option<&BTreeMap<Ident, String>>) {
+    let schema = plain(b.table.name.schema.as_str());
+    let mut uses: HashMap<&Ident, &str> = HashMap::new();
+    let wanted = wanted(b);
+    let mut more = 0;
+    for (name, purpose) in &wanted {
+        let shown = format!("{schema}.{}", plain(name.as_str()));
+        if let Some(other) = uses.insert(name, purpose) {
+            report.error(
+                "names_collide",
+                &shown,
+                format!("{purpose} and {other} would both be called {shown}"),
+                "rename the index, or change names under [partition]",
+            );
+        } else if let Some(what) = taken.and_then(|taken| taken.get(name)) {
+            if report.0.iter().filter(|f| f.code == "name_taken").count() == TOLD {
+                more += 1;
+                continue;
+            }
+            report.error(
+                "name_taken",
+                &shown,
+                format!("{what} is called {shown}, the name that {purpose} needs"),
+                "rename or drop it",
+            );
+        }
+    }
+    if more > 0 {
+        let message = format!("{more} more names that the job needs are taken in schema {schema}");
+        report.error(
+            "name_taken",
+            schema,
+            message,
+            "rename or drop what bears them, or change names under [partition]",
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether the relation is a table that can be partitioned at all. What is not gets one finding: the rest would not be true
+//! of it.
+
+use super::{Report, nearest};
+use crate::model::finding::{Finding, Level};
+use crate::model::ident::{QualifiedName, plain};
+use crate::model::table::Table;
+
+/// Says that nothing bears the name, and what may have been meant.
+pub(in crate::plan) fn no_such_table(name: &QualifiedName, tables: &[QualifiedName]) -> Finding {
+    let elsewhere = tables.iter().find(|t| t.name == name.name);
+    let in_schema = tables.iter().filter(|t| t.schema == name.schema).map(|t| t.name.as_str());
+    let hint = match (elsewhere, nearest(name.name.as_str(), in_schema)) {
+        (Some(table), _) => format!("did you mean {}?", table.plain()),
+        (None, Some(near)) => format!("did you mean {}.{}?", plain(name.schema.as_str()), plain(near)),
+        (None, None) => {
+            "write the name as in SQL: schema.table, in double quotes where SQL needs them".to_owned()
+        }
+    };
+    let (code, object) = ("no_such_table", name.plain());
+    let message = format!("there is no table {object}");
+    Finding { level: Level::Error, code, object, message, hint }
+}
+
+/// Whether it is a plain table; says what it is if not.
+pub(super) fn check(report: &mut Report, table: &Table) -> bool {
+    let name = table.name.plain();
+    let mut refuse = |code, what: &str, hint: &str| {
+        report.error(code, &name, format!("{name} is {what}"), hint);
+        false
+    };
+    match table.relkind.as_str() {
+        "r" => {}
+        "p" => {
+            return refuse(
+                "already_partitioned",
+                "partitioned already",
+                "there is nothing to do; `pgstrata maintain --table` makes partitions ahead",
+            );
+        }
+        "v" => return refuse("is_view", "a view, not a table", "name the table that it reads"),
+        "m" => return refuse("is_view", "a materialized view, not a table", "name the table that it reads"),
+        "f" => {
+            return refuse(
+                "is_foreign_table",
+                "a foreign table: its rows are on another server",
+                "run pgstrata there",
+            );
+        }
+        _ => return refuse("not_a_table", "no table", "name a table"),
+    }
+    if ["pg_catalog", "information_schema", "pgstrata"].contains(&table.name.schema.as_str()) {
+        return refuse("system_table", "a table of the system or of pgstrata", "name a table of your own");
+    }
+    if table.is_partition {
+        return refuse(
+            "is_partition",
+            "itself a partition",
+            "name the partitioned table, or detach it first",
+        );
+    }
+    if table.persistence == "t" {
+        return refuse(
+            "temporary_table",
+            "a temporary table, which other sessions cannot see",
+            "name another",
+        );
+    }
+    inheritance(report, table)
+}
+
+fn inheritance(report: &mut Report, table: &Table) -> bool {
+    let name = table.name.plain();
+    if table.children > 0 {
+        let message =
+            format!("{} tables inherit from {name}, a partitioned table can have none", table.children);
+        let hint = format!("detach each: alter table <child> no inherit {name}");
+        report.error("inheritance_children", &name, message, hint);
+    }
+    if table.parents > 0 {
+        let message = format!("{name} inherits from {} tables, a partitioned table cannot", table.parents);
+        let hint = format!("detach it: alter table {name} no inherit <parent>");
+        report.error("inheritance_parents", &name, message, hint);
+    }
+    if table.typed {
+        let message = format!("{name} was created OF a type, a partitioned copy of it would not be");
+        report.error("typed_table", &name, message, format!("alter table {name} not of"));
+    }
+    if let Some(extension) = &table.extension {
+        let extension = plain(extension);
+        let message = format!("{name} belongs to extension {extension}, which would lose it");
+        let hint = format!("alter extension {extension} drop table {name}");
+        report.error("extension_member", &name, message, hint);
+    }
+    true
+}

@@ -1,0 +1,87 @@
+//! How a plan cuts its table: the scheme, the names, and the ranges that what is there needs.
+//!
+//! Both ends are whole intervals: the first partition is the one that `from` (or the oldest row) lies in, the last one
+//! ends at the first mark at or above `to`.
+
+use super::Plan;
+use crate::error::Error;
+use crate::model::partition::{Bound, ColumnKind, Range, Scheme, Template};
+
+/// How the plan cuts the partition column's values.
+///
+/// # Errors
+/// The column's type and the interval do not go together.
+pub fn scheme(plan: &Plan, base_type: &str) -> Result<Scheme, Error> {
+    let kind = ColumnKind::from_sql(base_type).ok_or_else(|| {
+        Error::usage(format!("a column of type {base_type} cannot be the partition column")).hint(
+            "choose a column of type timestamptz, timestamp, date, smallint, integer or bigint under [partition] by",
+        )
+    })?;
+    Scheme::new(kind, plan.every(), plan.timezone()).map_err(Error::usage)
+}
+
+/// How the plan names partitions.
+///
+/// # Errors
+/// The template is wrong.
+pub fn template(plan: &Plan) -> Result<Template, Error> {
+    Template::parse(plan.names().unwrap_or_else(|| Template::default_for(plan.every()))).map_err(Error::usage)
+}
+
+/// Whether the column holds times or dates, which go on with the clock; else it holds numbers.
+pub fn is_time(kind: ColumnKind) -> bool {
+    matches!(kind, ColumnKind::TimestampTz | ColumnKind::Timestamp | ColumnKind::Date)
+}
+
+/// Where the plan says that the first partition begins and the last one ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The least value of the first partition.
+    pub from: Option<Bound>,
+    /// The least value above the last one.
+    pub to: Option<Bound>,
+}
+
+/// The plan's own ends, moved outward to the marks of the interval.
+///
+/// # Errors
+/// A sentence: one of them is no value of the column's type, or they are in the wrong order.
+pub fn limits(plan: &Plan, scheme: &Scheme) -> Result<Limits, String> {
+    let read = |text: Option<&str>| text.map(|text| scheme.start(text)).transpose();
+    let (from, to) = (read(plan.from())?, read(plan.to())?);
+    if let (Some(from), Some(to)) = (&from, &to)
+        && to <= from
+    {
+        return Err(format!("`to` ({to}) does not lie above `from` ({from})"));
+    }
+    let from = from.map(|from| scheme.containing(&from)).transpose()?.map(|range| range.from);
+    let to = match to {
+        Some(to) => {
+            let range = scheme.containing(&to)?;
+            Some(if range.from == to { to } else { range.to })
+        }
+        None => None,
+    };
+    Ok(Limits { from, to })
+}
+
+/// The ranges of all partitions: from the plan's `from`, else `oldest`, to the plan's `to`, else `ahead` beyond `newest`.
+///
+/// # Errors
+/// A sentence: too many of them, or none.
+pub fn ranges(
+    scheme: &Scheme,
+    limits: &Limits,
+    oldest: &Bound,
+    newest: &Bound,
+    ahead: u32,
+) -> Result<Vec<Range>, String> {
+    let first = limits.from.as_ref().unwrap_or(oldest);
+    let Some(to) = &limits.to else { return scheme.cover(first, newest.max(first), ahead) };
+    if to <= first {
+        return Err(format!("the last partition would end at {to}, before the first one begins ({first})"));
+    }
+    let mut ranges = scheme.cover(first, to, 0)?;
+    ranges.retain(|range| range.from < *to);
+    Ok(ranges)
+}

@@ -1,0 +1,150 @@
+//! What preflight asks beyond [`super::catalog`]. It reads only; the largest question is one pass over the table, and that
+//! only where no index leads with the partition column.
+
+use crate::model::ident::QualifiedName;
+use crate::model::table::Column;
+
+/// Event triggers in force.
+pub const EVENT_TRIGGERS: &str =
+    "select evtname::text from pg_catalog.pg_event_trigger where evtenabled <> 'D' order by 1";
+
+/// What our role may do with the relation with oid `$1`, and around it: one JSON document
+/// ([`crate::plan::check::Rights`]).
+pub const RIGHTS: &str = "select json_build_object(
+  'superuser', current_setting('is_superuser')::boolean,
+  'owner', pg_has_role(c.relowner, 'USAGE'),
+  'become_owner', pg_has_role(c.relowner,
+    case when current_setting('server_version_num')::integer >= 160000 then 'SET' else 'MEMBER' end),
+  'owner_creates', has_schema_privilege(c.relowner, c.relnamespace, 'CREATE'),
+  'schema_create', has_schema_privilege(c.relnamespace, 'CREATE'),
+  'database_create', has_database_privilege(current_database(), 'CREATE'),
+  'select', has_table_privilege(c.oid, 'SELECT'),
+  'rows_hidden', row_security_active(c.oid),
+  'own_schema', (
+    select json_build_object(
+      'usage', has_schema_privilege(o.oid, 'USAGE'),
+      'create', has_schema_privilege(o.oid, 'CREATE'),
+      'tables', not exists (
+        select from pg_class t
+        where t.relnamespace = o.oid and t.relkind = 'r'
+          and t.relname in ('version', 'jobs', 'leases', 'chunks', 'events', 'settings')
+          and not (has_table_privilege(t.oid, 'SELECT') and has_table_privilege(t.oid, 'INSERT')
+            and has_table_privilege(t.oid, 'UPDATE') and has_table_privilege(t.oid, 'DELETE'))))
+    from pg_namespace o where o.nspname = 'pgstrata'),
+  'schemas_closed', coalesce((
+    select json_agg(distinct s.nspname)
+    from pg_namespace s
+    where not has_schema_privilege(s.oid, 'USAGE') and (
+      s.oid = c.relnamespace
+      or s.oid in (select r.relnamespace from pg_constraint k join pg_class r on r.oid = k.confrelid
+                   where k.conrelid = c.oid and k.contype = 'f')
+      or s.oid in (select f.pronamespace from pg_trigger t join pg_proc f on f.oid = t.tgfoid
+                   where t.tgrelid = c.oid and not t.tgisinternal)
+      or s.oid in (select v.relnamespace from pg_depend d join pg_rewrite w on d.objid = w.oid
+                     join pg_class v on v.oid = w.ev_class
+                   where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass
+                     and d.refobjid = c.oid and v.relkind = 'v'))), '[]'),
+  'not_referenceable', coalesce((
+    select json_agg(json_build_object('schema', rn.nspname, 'name', r.relname) order by rn.nspname, r.relname)
+    from pg_class r join pg_namespace rn on rn.oid = r.relnamespace
+    where exists (
+      select from pg_constraint k
+      where k.conrelid = c.oid and k.contype = 'f' and k.confrelid = r.oid and k.confrelid <> c.oid
+        and not has_table_privilege(r.oid, 'REFERENCES')
+        and exists (select from unnest(k.confkey) key (attnum)
+                    where not has_column_privilege(r.oid, key.attnum, 'REFERENCES')))), '[]'),
+  'not_executable', coalesce((
+    select json_agg(distinct f.oid::regprocedure::text)
+    from pg_trigger t join pg_proc f on f.oid = t.tgfoid
+    where t.tgrelid = c.oid and not t.tgisinternal and not has_function_privilege(f.oid, 'EXECUTE')), '[]'),
+  'foreign_views', coalesce((
+    select json_agg(json_build_object(
+      'name', json_build_object('schema', vn.nspname, 'name', v.relname),
+      'owner', pg_get_userbyid(v.relowner),
+      'owned', pg_has_role(v.relowner, 'USAGE')) order by vn.nspname, v.relname)
+    from pg_class v join pg_namespace vn on vn.oid = v.relnamespace
+    where v.relkind = 'v'
+      and v.oid in (select w.ev_class from pg_depend d join pg_rewrite w on d.objid = w.oid
+                    where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass
+                      and d.refobjid = c.oid)
+      and not (pg_has_role(v.relowner, 'USAGE') and has_schema_privilege(vn.oid, 'CREATE'))), '[]')
+)
+from pg_class c where c.oid = $1";
+
+/// Every name in the schema `$1` that a new table, index or sequence cannot take, and what bears it.
+pub const NAMES: &str = "select c.relname::text,
+  case c.relkind when 'r' then 'a table' when 'p' then 'a partitioned table' when 'v' then 'a view'
+    when 'm' then 'a materialized view' when 'S' then 'a sequence' when 'f' then 'a foreign table'
+    when 'c' then 'a type' when 't' then 'a TOAST table' else 'an index' end
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname = $1
+union all
+select t.typname::text, 'a type'
+from pg_catalog.pg_type t join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+where n.nspname = $1 and t.typrelid = 0 and t.typcategory <> 'A'";
+
+/// Prepared transactions that hold a lock on the relation with oid `$1`.
+pub const PREPARED: &str = "select distinct p.gid
+from pg_catalog.pg_prepared_xacts p
+  join pg_catalog.pg_locks l on l.virtualtransaction = '-1/' || p.transaction::text
+where l.locktype = 'relation' and l.relation = $1 and p.database = pg_catalog.current_database()
+order by 1";
+
+/// Of the relation with oid `$1`: whether it was analysed, its changes, over how many seconds, and whether these are known.
+/// Where nobody ever reset the counters, they are older than the server's start.
+pub const ACTIVITY: &str = "select c.reltuples >= 0
+    and (s.last_analyze is not null or s.last_autoanalyze is not null or exists (
+      select from pg_catalog.pg_statistic where starelid = c.oid)),
+  (coalesce(s.n_tup_ins, 0) + coalesce(s.n_tup_upd, 0) + coalesce(s.n_tup_del, 0))::double precision,
+  extract(epoch from pg_catalog.clock_timestamp()
+    - coalesce(d.stats_reset, pg_catalog.pg_postmaster_start_time()))::double precision,
+  d.stats_reset is not null
+from pg_catalog.pg_class c
+  left join pg_catalog.pg_stat_user_tables s on s.relid = c.oid
+  left join pg_catalog.pg_stat_database d on d.datname = pg_catalog.current_database()
+where c.oid = $1";
+
+/// Smallest and largest finite value of the partition column, rows without a value and rows with an infinite one, and the
+/// clock in the column's type.
+///
+/// With an index that leads with the column each is a question of its own, so that none reads the table (a column that is
+/// NOT NULL is not asked for NULLs at all); else all of them are answered in one pass.
+pub fn values(table: &QualifiedName, by: &Column, indexed: bool, time: bool) -> String {
+    let (column, sql_type) = (&by.name, &by.base_type);
+    let finite =
+        if time { format!("{column} > '-infinity' and {column} < 'infinity'") } else { "true".to_owned() };
+    let infinite = if time { format!("{column} in ('-infinity', 'infinity')") } else { "false".to_owned() };
+    let now = if time { format!("pg_catalog.now()::{sql_type}::text") } else { "null::text".to_owned() };
+    if !indexed {
+        return format!(
+            "select (min({column}) filter (where {finite}))::text, (max({column}) filter (where {finite}))::text,
+  count(*) filter (where {column} is null), count(*) filter (where {infinite}), {now}
+from only {table}"
+        );
+    }
+    let nulls = if by.not_null {
+        "0::bigint".to_owned()
+    } else {
+        format!("(select count(*) from only {table} where {column} is null)")
+    };
+    format!(
+        "select (select min({column}) from only {table} where {finite})::text,
+  (select max({column}) from only {table} where {finite})::text,
+  {nulls}, (select count(*) from only {table} where {infinite}), {now}"
+    )
+}
+
+/// Rows with a finite value below `$1` and at or above `$2` (text; null: no such end).
+pub fn outside(table: &QualifiedName, by: &Column, time: bool) -> String {
+    let (column, sql_type) = (&by.name, &by.base_type);
+    let finite =
+        if time { format!(" and {column} > '-infinity' and {column} < 'infinity'") } else { String::new() };
+    format!(
+        "select (select count(*) from only {table} where {column} < $1::text::{sql_type}{finite}),
+  (select count(*) from only {table} where {column} >= $2::text::{sql_type}{finite})"
+    )
+}
+
+/// Bounds of the histogram of column `$3` of table `$1.$2`, as text.
+pub const HISTOGRAM: &str = "select histogram_bounds::text::text[] from pg_catalog.pg_stats
+where schemaname = $1 and tablename = $2 and attname = $3 and not inherited";
