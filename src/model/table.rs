@@ -311,8 +311,7 @@ fn named<T: PartialEq>(
 pub(crate) mod tests {
     use super::*;
 
-    /// A table as scenario 1 has it, for tests of what is rendered from one.
-    pub(crate) fn petri() -> Table {
+    fn columns() -> Vec<Column> {
         let column = |name: &str, sql_type: &str, not_null: bool| Column {
             name: Ident::new(name),
             sql_type: sql_type.into(),
@@ -326,6 +325,22 @@ pub(crate) mod tests {
             default: None,
             statistics: None,
         };
+        vec![
+            column("observation_id", "uuid", true),
+            Column { identity: "d".into(), ..column("seq", "bigint", true) },
+            column("submission_id", "bigint", false),
+            column("note", "text", false),
+            column("raw", "json", false),
+            Column {
+                generated: "s".into(),
+                default: Some("length(note)".into()),
+                ..column("len", "integer", false)
+            },
+            column("created_at", "timestamp with time zone", true),
+        ]
+    }
+
+    fn indexes() -> Vec<Index> {
         let index = |name: &str, tail: &str, columns: &[&str], constraint: &str| Index {
             name: Ident::new(name),
             tail: tail.into(),
@@ -341,6 +356,14 @@ pub(crate) mod tests {
             options: vec![],
             comment: None,
         };
+        vec![
+            index("petri_observations_pkey", "btree (observation_id)", &["observation_id"], "p"),
+            index("petri_created", "btree (created_at DESC)", &["created_at"], ""),
+        ]
+    }
+
+    /// A table as scenario 1 has it, for tests of what is rendered from one.
+    pub(crate) fn petri() -> Table {
         let name = QualifiedName::new("public", "petri_observations");
         Table {
             oid: 16_400,
@@ -359,23 +382,8 @@ pub(crate) mod tests {
             tablespace: None,
             row_security: true,
             force_row_security: true,
-            columns: vec![
-                column("observation_id", "uuid", true),
-                Column { identity: "d".into(), ..column("seq", "bigint", true) },
-                column("submission_id", "bigint", false),
-                column("note", "text", false),
-                column("raw", "json", false),
-                Column {
-                    generated: "s".into(),
-                    default: Some("length(note)".into()),
-                    ..column("len", "integer", false)
-                },
-                column("created_at", "timestamp with time zone", true),
-            ],
-            indexes: vec![
-                index("petri_observations_pkey", "btree (observation_id)", &["observation_id"], "p"),
-                index("petri_created", "btree (created_at DESC)", &["created_at"], ""),
-            ],
+            columns: columns(),
+            indexes: indexes(),
             checks: vec![Check {
                 name: Ident::new("note_short"),
                 definition: "CHECK ((length(note) < 1000))".into(),

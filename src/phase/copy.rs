@@ -151,7 +151,8 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
             Ok(())
         },
         async |session, range| {
-            context.gate.pass(pace.sizer.borrow().rows()).await;
+            let rows = pace.sizer.borrow().rows();
+            context.gate.pass(rows).await;
             let began = Instant::now();
             let rows = chunk(context, session, &b, frozen, oid, range).await?;
             pace.observe(frozen, range, rows, began.elapsed());

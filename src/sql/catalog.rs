@@ -205,12 +205,6 @@ select pg_catalog.json_build_object(
               (select w.oid from pg_rewrite w join pg_class v on v.oid = w.ev_class where v.relkind in ('v', 'm')))
         and not (d.classid = 'pg_type'::regclass and d.objid in (c.reltype, (select typarray from pg_type where oid = c.reltype)))
       union
-      select 'publication ' || p.pubname from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
-      where r.prrelid = c.oid
-      union
-      select 'rule ' || w.rulename || ' on table ' || c.relname from pg_rewrite w
-      where w.ev_class = c.oid and w.rulename <> '_RETURN'
-      union
       select 'subscription of the table (pg_subscription_rel)' from pg_subscription_rel r where r.srrelid = c.oid
     ) o), '[]')
 )
