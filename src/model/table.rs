@@ -362,6 +362,40 @@ pub(crate) mod tests {
         ]
     }
 
+    fn policies() -> Vec<Policy> {
+        vec![Policy {
+            name: Ident::new("own rows"),
+            permissive: true,
+            command: "ALL".into(),
+            roles: vec![Ident::new("app")],
+            using: Some("(submission_id > 0)".into()),
+            check: None,
+        }]
+    }
+
+    fn triggers() -> Vec<Trigger> {
+        vec![Trigger {
+            name: Ident::new("touch"),
+            head: "CREATE TRIGGER touch BEFORE UPDATE ON ".into(),
+            tail: " FOR EACH ROW EXECUTE FUNCTION public.touch()".into(),
+            enabled: "O".into(),
+            row: true,
+            before_insert: false,
+            transition: false,
+        }]
+    }
+
+    fn views() -> Vec<View> {
+        vec![View {
+            name: QualifiedName::new("public", "petri_observations_with_names"),
+            relkind: "v".into(),
+            owner: Ident::new("lab"),
+            query: " SELECT p.observation_id\n   FROM public.petri_observations p;".into(),
+            options: vec!["security_barrier=true".into()],
+            bound_to_key: false,
+        }]
+    }
+
     /// A table as scenario 1 has it, for tests of what is rendered from one.
     pub(crate) fn petri() -> Table {
         let name = QualifiedName::new("public", "petri_observations");
@@ -411,31 +445,9 @@ pub(crate) mod tests {
                     grantable: false,
                 },
             ],
-            policies: vec![Policy {
-                name: Ident::new("own rows"),
-                permissive: true,
-                command: "ALL".into(),
-                roles: vec![Ident::new("app")],
-                using: Some("(submission_id > 0)".into()),
-                check: None,
-            }],
-            triggers: vec![Trigger {
-                name: Ident::new("touch"),
-                head: "CREATE TRIGGER touch BEFORE UPDATE ON ".into(),
-                tail: " FOR EACH ROW EXECUTE FUNCTION public.touch()".into(),
-                enabled: "O".into(),
-                row: true,
-                before_insert: false,
-                transition: false,
-            }],
-            views: vec![View {
-                name: QualifiedName::new("public", "petri_observations_with_names"),
-                relkind: "v".into(),
-                owner: Ident::new("lab"),
-                query: " SELECT p.observation_id\n   FROM public.petri_observations p;".into(),
-                options: vec!["security_barrier=true".into()],
-                bound_to_key: false,
-            }],
+            policies: policies(),
+            triggers: triggers(),
+            views: views(),
             sequences: vec![Sequence {
                 name: QualifiedName::new("public", "petri_observations_seq_seq"),
                 column: Ident::new("seq"),
