@@ -15,7 +15,7 @@ use crate::model::watermark::gaps;
 use crate::pg::connect::Session;
 use crate::pg::store::{self, Frozen};
 use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
-use crate::pg::{catalog, latency};
+use crate::pg::{catalog, latency, lease};
 use crate::plan::{Order, Plan};
 use crate::sql::{copy as sql, drain, store as store_sql};
 
@@ -65,6 +65,7 @@ pub async fn copy(context: &Context) -> Result<()> {
                             .await?)
                     })
                     .await?;
+                failpoint!("copy.emptied");
                 frozen = freeze(context).await?;
             }
             Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
@@ -276,5 +277,5 @@ pub(super) async fn hold_epoch(context: &Context, client: &Client) -> Result<()>
     if held.is_some() {
         return Ok(());
     }
-    Err(Error::new(crate::error::Kind::Busy, "another process has taken this job over"))
+    Err(lease::taken_over())
 }

@@ -1,6 +1,6 @@
 //! The two ends of a job: finalize closes the rollback window, abort takes everything back. Both are one transaction.
 
-use crate::error::{Error, Result, Retry};
+use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
@@ -83,8 +83,7 @@ async fn end(context: &Context, step: Step, statements: &[String]) -> Result<Sta
             })
             .await
         })
-        .await
-        .map_err(|e| e.retry(Retry::Never))?;
+        .await?;
     context.reached(state);
     Ok(state)
 }
