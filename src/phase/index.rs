@@ -114,9 +114,11 @@ async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()
     for key in &b.table.foreign_keys {
         if !have.contains_key(key.name.as_str()) {
             session.batch_execute(&sql::foreign_key(&leaf.name, &key.name, &key.definition)).await?;
+            failpoint!("index.foreign_key");
         }
         if key.validated && !have.get(key.name.as_str()).copied().unwrap_or(false) {
             session.batch_execute(&sql::validate(&leaf.name, &key.name)).await?;
+            failpoint!("index.validated");
         }
     }
     let trigger: bool = session.query_one(capture_sql::HAS_TRUNCATE_TRIGGER, &[&leaf.oid]).await?.get(0);
@@ -149,10 +151,12 @@ async fn statistics(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result
         async |session, leaf| Ok(session.batch_execute(&sql::vacuum(&leaf.name)).await?),
     )
     .await?;
+    failpoint!("index.vacuumed");
     let statement = sql::analyze(b);
     context
         .retrying("analyze the target", async || Ok(context.control.batch_execute(&statement).await?))
         .await?;
+    failpoint!("index.analyzed");
     meter.end("statistics are fresh");
     Ok(())
 }
@@ -182,6 +186,7 @@ async fn parent(
         .collect();
     if !late.is_empty() {
         step("add constraints that are not validated", &sql::late_checks(b)).await?;
+        failpoint!("index.checks");
     }
     for index in indexes {
         let name = index.name.with_suffix("_new");

@@ -35,6 +35,7 @@ pub async fn scrub(context: &Context) -> Result<State> {
                 Ok(client.batch_execute(&sql::empty_target(&b, Direction::Forward)).await?)
             })
             .await?;
+        failpoint!("scrub.emptied");
     } else {
         let leaves = touched(context, &b).await?;
         meter.count("partitions", leaves.len() as u64, 0);

@@ -190,6 +190,7 @@ async fn finish(
     let Swapped { held_ms, tries } = swapped;
     store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, {tries} tries"))
         .await?;
+    failpoint!("swap.told");
     meter.end(format!(
         "done in {tries} tries; the lock was held for {held_ms:.0} ms; rows go to the other table now"
     ));

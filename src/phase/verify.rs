@@ -81,6 +81,7 @@ pub async fn verify(context: &Context) -> Result<(State, Verified, VerifyReport)
         return Err(differs(&report));
     }
     context.control.execute(store_sql::RECORD_VERIFIED, &[&context.job.id]).await?;
+    failpoint!("verify.recorded");
     let state = context.advance(&context.control, Step::Verify).await?;
     failpoint!("verify.done");
     Ok((state, Verified(()), report))
