@@ -1,6 +1,6 @@
 //! Short transactions: begun, done, and either committed or rolled back before the session is used for anything else.
 
-use tokio_postgres::{Client, Row, types::ToSql};
+use tokio_postgres::{Client, Row, ToStatement, types::ToSql};
 
 use crate::error::Result;
 
@@ -60,7 +60,10 @@ pub async fn query_text(client: &Client, sql: &str, values: &[String]) -> Result
 ///
 /// # Errors
 /// What the server said.
-pub async fn execute_text(client: &Client, sql: &str, values: &[String]) -> Result<u64> {
+pub async fn execute_text<T>(client: &Client, sql: &T, values: &[String]) -> Result<u64>
+where
+    T: ?Sized + ToStatement,
+{
     let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
     Ok(client.execute(sql, &parameters).await?)
 }

@@ -63,6 +63,7 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
         let older_ms = context.plan.lock_timeout().as_secs_f64() * 1000.0;
         let blockers = in_the_way(&context.control, &b, away, older_ms).await?;
         let failed = if blockers.is_empty() {
+            drain::rest(context).await?;
             match exchange(context, &b, away, step).await {
                 Ok((state, held_ms)) => {
                     return finish(context, &meter, state, Swapped { held_ms, tries: attempt }).await;
@@ -154,7 +155,7 @@ async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step)
         all(client, &sql::locks(b, away)).await?;
         failpoint!("swap.locked");
         checks_under_lock(context, client, b, away).await?;
-        drain::drain_visible(client, b, away, None).await?;
+        drain::drain_visible(context, b, away, None).await?;
         if client.query_one(&drain_sql::pending(b), &[]).await?.get(1) {
             return Err(Error::failed("changes are pending although the table is locked").retry(Retry::Again));
         }

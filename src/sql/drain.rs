@@ -48,9 +48,10 @@ fn distinct_places(b: &Blueprint, log: &str, conditions: &[&str]) -> String {
 }
 
 /// Settings of a drain's transaction. Few places against large tables: only a nested loop over the target's key prunes to
-/// the partitions that are touched, and a planner that knows no statistics yet would rather read everything.
-pub const SETTINGS: &str =
-    "set local enable_hashjoin = off; set local enable_mergejoin = off; set local enable_seqscan = off";
+/// the partitions that are touched, and a planner that knows no statistics yet would rather read everything. The plan does
+/// not depend on the values, so it is made once and kept: over many partitions, planning takes longer than running.
+pub const SETTINGS: &str = "set local enable_hashjoin = off; set local enable_mergejoin = off; \
+    set local enable_seqscan = off; set local plan_cache_mode = force_generic_plan";
 
 /// Clears the places on the target.
 pub fn clear(b: &Blueprint, direction: Direction, batch: Batch) -> String {
