@@ -6,23 +6,19 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::error::{Error, Kind, Result, Retry};
+use crate::error::{Error, Result, Retry};
 use crate::failpoint;
-use crate::model::backoff::Backoff;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, store};
 use crate::sql::{drain as drain_sql, store as store_sql, swap as sql};
 
-use super::blockers::{Blocker, in_the_way};
 use super::context::Context;
 use super::meter::Meter;
 use super::verify::Verified;
-use super::{capture, drain};
+use super::{capture, drain, locks};
 
-/// The lock that evicts autovacuum harms nobody, so it may take longer than the one that does.
-const FIRST_LOCK_MS: u32 = 5_000;
 /// The whole transaction may hold its locks for this long; a rest that takes longer to drain lets go and tries again.
 const BUDGET_MS: u32 = 2_000;
 /// A log longer than this many blocks (8 MiB), although drained, is shortened before the lock: the last drain reads it all.
@@ -52,52 +48,16 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
     };
     let about = format!("exchanging {} and {}", b.sides(away).source.plain(), b.sides(away).target.plain());
     let meter = Meter::begin(context, phase, about);
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    let attempts = context.plan.attempts();
-    let mut last = String::new();
-    for attempt in 1..=attempts {
-        context.go_on()?;
+    let ((state, held_ms), tries) = locks::patiently(context, &b, phase, async || {
         drain::level(context, &meter).await?;
         shorten_log(context, &b).await?;
         drift(context, &b, away).await?;
-        let older_ms = context.plan.lock_timeout().as_secs_f64() * 1000.0;
-        let blockers = in_the_way(&context.control, &b, away, older_ms).await?;
-        let failed = if blockers.is_empty() {
-            drain::rest(context).await?;
-            match exchange(context, &b, away, step).await {
-                Ok((state, held_ms)) => {
-                    return finish(context, &meter, state, Swapped { held_ms, tries: attempt }).await;
-                }
-                Err(e) if e.retry_class() == Retry::Again => {
-                    let now = in_the_way(&context.control, &b, away, 0.0).await?;
-                    said(&now).unwrap_or_else(|| e.to_string().replace('\n', "; "))
-                }
-                Err(e) => return Err(e.context(format!("failed to {phase}"))),
-            }
-        } else {
-            said(&blockers).unwrap_or_default()
-        };
-        if failed != last {
-            context.events.warn(format!("{phase}: attempt {attempt} of {attempts}: in the way: {failed}"));
-            last = failed;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.next(rand::random())) => {}
-            () = context.interrupted() => {}
-        }
-    }
-    Err(Error::new(Kind::Lock, format!("the lock on {} was not to be had in {attempts} attempts", b.table.name.plain()))
-        .cause(format!("in the way: {last}"))
-        .hint(format!(
-            "nothing was changed and the job keeps itself level; end the session in the way, or try at a quieter time: \
-             `pgstrata {phase} {}`",
-            context.job.name
-        )))
-}
-
-fn said(blockers: &[Blocker]) -> Option<String> {
-    (!blockers.is_empty())
-        .then(|| blockers.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        locks::look(context, &b, away).await?;
+        drain::rest(context).await?;
+        exchange(context, &b, away, step).await
+    })
+    .await?;
+    finish(context, &meter, state, Swapped { held_ms, tries }).await
 }
 
 /// Fails where the source is no longer what the job was planned from, or the sides differ in a column.
@@ -141,16 +101,10 @@ async fn shorten_log(context: &Context, b: &Blueprint) -> Result<()> {
 /// The transaction.
 async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step) -> Result<(State, f64)> {
     let client = &context.control;
-    let lock_timeout_ms = context.plan.lock_timeout().as_millis();
     let held = std::cell::Cell::new(Instant::now());
     let state = transaction(client, READ_COMMITTED, async |client| {
-        client.batch_execute(&format!("set local lock_timeout = {FIRST_LOCK_MS}")).await?;
-        client.batch_execute(&sql::first_lock(b, away)).await?;
-        client
-            .batch_execute(&format!(
-                "set local lock_timeout = {lock_timeout_ms}; set local statement_timeout = {BUDGET_MS}"
-            ))
-            .await?;
+        locks::begin(context, client, b, away).await?;
+        client.batch_execute(&format!("set local statement_timeout = {BUDGET_MS}")).await?;
         held.set(Instant::now());
         all(client, &sql::locks(b, away)).await?;
         failpoint!("swap.locked");
