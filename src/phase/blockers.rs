@@ -4,10 +4,13 @@ use std::fmt;
 
 use tokio_postgres::Client;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result, Retry};
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::pg::catalog;
+use crate::pg::retry::LOCK_NOT_AVAILABLE;
 use crate::sql::swap as sql;
+
+use super::context::Context;
 
 /// A transaction that holds a lock which we would have to wait for.
 #[derive(Debug, Clone)]
@@ -64,4 +67,37 @@ pub async fn in_the_way(
             query_start: r.get(5),
         })
         .collect())
+}
+
+/// The first of them in words; none where there are none.
+pub fn said(blockers: &[Blocker]) -> Option<String> {
+    (!blockers.is_empty())
+        .then(|| blockers.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+/// Does `step`, which locks the direction's source against everybody, unless a transaction older than the lock budget is
+/// in the way.
+///
+/// # Errors
+/// The lock was not to be had, and who was in the way: to be tried again later. Or what `step` said.
+pub async fn unless_in_the_way<T>(
+    context: &Context,
+    b: &Blueprint,
+    direction: Direction,
+    step: impl AsyncFnOnce() -> Result<T>,
+) -> Result<T> {
+    let budget_ms = context.plan.lock_timeout().as_secs_f64() * 1000.0;
+    let mut blockers = in_the_way(&context.control, b, direction, budget_ms).await?;
+    if blockers.is_empty() {
+        match step().await {
+            Err(e) if e.sqlstate() == Some(LOCK_NOT_AVAILABLE) => {}
+            other => return other,
+        }
+        blockers = in_the_way(&context.control, b, direction, 0.0).await?;
+    }
+    let who = said(&blockers).unwrap_or_else(|| "transactions that have ended by now".to_owned());
+    Err(Error::new(Kind::Lock, format!("the lock on {} was not to be had", b.table.name.plain()))
+        .cause(format!("in the way: {who}"))
+        .hint("nothing was changed; end the session in the way, or run the same command at a quieter time")
+        .retry(Retry::Again))
 }

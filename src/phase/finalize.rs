@@ -9,6 +9,7 @@ use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, latency, store};
 use crate::sql::{finalize as sql, store as store_sql};
 
+use super::blockers::unless_in_the_way;
 use super::context::Context;
 use super::meter::Meter;
 
@@ -63,12 +64,12 @@ pub async fn abort(context: &Context) -> Result<State> {
 }
 
 async fn end(context: &Context, step: Step, statements: &[String]) -> Result<State> {
-    let client = &context.control;
+    let (client, b) = (&context.control, context.blueprint());
     let summary = latency::of_chunks(client, context.job.id).await?.to_string();
     let timeout = format!("set local lock_timeout = {}", context.plan.lock_timeout().as_millis());
     let state = context
         .retrying("end the job", async || {
-            transaction(client, READ_COMMITTED, async |client| {
+            let end = transaction(client, READ_COMMITTED, async |client| {
                 client.batch_execute(&timeout).await?;
                 all(client, statements).await?;
                 client.execute(store_sql::FORGET_CHUNKS, &[&context.job.id]).await?;
@@ -80,8 +81,8 @@ async fn end(context: &Context, step: Step, statements: &[String]) -> Result<Sta
                     failpoint!("abort.before_commit");
                 }
                 Ok(state)
-            })
-            .await
+            });
+            unless_in_the_way(context, &b, context.direction(), async || end.await).await
         })
         .await
         .map_err(|e| e.retry(Retry::Never))?;

@@ -15,7 +15,7 @@ use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, store};
 use crate::sql::{drain as drain_sql, store as store_sql, swap as sql};
 
-use super::blockers::{Blocker, in_the_way};
+use super::blockers::{in_the_way, said};
 use super::context::Context;
 use super::meter::Meter;
 use super::verify::Verified;
@@ -92,11 +92,6 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
              `pgstrata {phase} {}`",
             context.job.name
         )))
-}
-
-fn said(blockers: &[Blocker]) -> Option<String> {
-    (!blockers.is_empty())
-        .then(|| blockers.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 /// Fails where the source is no longer what the job was planned from, or the sides differ in a column.
