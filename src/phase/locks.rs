@@ -124,7 +124,7 @@ pub async fn patiently<T>(
         };
         // A lock that was not to be had says nothing of who had it.
         let error = match in_the_way(&context.control, b, context.direction(), 0.0).await? {
-            blockers if blockers.is_empty() || error.kind() == Kind::Lock => error,
+            blockers if blockers.is_empty() || error.sqlstate().is_none() => error,
             blockers => blocked(&blockers),
         };
         let said = error.message().to_owned();
