@@ -18,6 +18,8 @@ pub const RIGHTS: &str = "select json_build_object(
   'owner_creates', has_schema_privilege(c.relowner, c.relnamespace, 'CREATE'),
   'schema_create', has_schema_privilege(c.relnamespace, 'CREATE'),
   'database_create', has_database_privilege(current_database(), 'CREATE'),
+  'tablespace_create', c.reltablespace = 0 or has_tablespace_privilege(c.reltablespace, 'CREATE'),
+  'sees_sessions', pg_has_role('pg_read_all_stats', 'USAGE'),
   'select', has_table_privilege(c.oid, 'SELECT'),
   'rows_hidden', row_security_active(c.oid),
   'own_schema', (
@@ -88,6 +90,15 @@ pub const PREPARED: &str = "select distinct p.gid
 from pg_catalog.pg_prepared_xacts p
   join pg_catalog.pg_locks l on l.virtualtransaction = '-1/' || p.transaction::text
 where l.locktype = 'relation' and l.relation = $1 and p.database = pg_catalog.current_database()
+order by 1";
+
+/// Publications that have the table `$1.$2` (oid `$3`) for having all tables, of the database or of a schema.
+pub const PUBLICATIONS: &str = "select p.pubname::text
+from pg_catalog.pg_publication_tables p
+where p.schemaname = $1 and p.tablename = $2
+  and not exists (
+    select from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication named on named.oid = r.prpubid
+    where r.prrelid = $3 and named.pubname = p.pubname)
 order by 1";
 
 /// Of the relation with oid `$1`: whether it was analysed, its changes, over how many seconds, and whether these are known.

@@ -24,9 +24,10 @@ pub(super) use shape::no_such_table;
 pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
 
 use super::Plan;
-use crate::model::blueprint::{Blueprint, Partition};
+use crate::model::blueprint::Blueprint;
 use crate::model::finding::{Finding, Level};
 use crate::model::ident::{Ident, plain};
+use crate::model::number;
 use crate::model::partition::ColumnKind;
 use crate::model::table::{Column, Index, Table};
 
@@ -93,15 +94,14 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     let key = key::check(&mut report, table);
     let partitions = column::check(&mut report, plan, found);
     indexes::check(&mut report, plan, table, key);
-    dependents::check(&mut report, table, &found.prepared);
+    dependents::check(&mut report, found);
     size::check(&mut report, table, &found.size);
     let (Some(key), Some(partitions)) = (key, partitions) else { return (report.0, None) };
-    let columns = key.columns.clone().unwrap_or_default();
     let b = Blueprint {
         job: plan.name().to_owned(),
         by: Ident::new(plan.by()),
         key_index: key.name.clone(),
-        key: columns,
+        key: key.columns.clone().unwrap_or_default(),
         partitions,
         default: plan
             .default_partition()
@@ -148,10 +148,9 @@ fn listed<'a>(names: impl IntoIterator<Item = &'a Ident>) -> String {
     names.into_iter().map(|name| plain(name.as_str())).collect::<Vec<_>>().join(", ")
 }
 
-/// `1 row`, `2,000 rows`.
-fn counted(n: i64, one: &str, many: &str) -> String {
-    let count = indicatif::HumanCount(n.unsigned_abs());
-    format!("{count} {}", if n == 1 { one } else { many })
+/// `1 row holds`, `2,000 rows hold`.
+fn rows_that(n: i64, one: &str, many: &str) -> String {
+    format!("{} {}", number::counted(n.unsigned_abs(), "row"), if n == 1 { one } else { many })
 }
 
 /// What makes the column NOT NULL without a long lock: the scan is that of `validate`, which lets everybody write.
@@ -163,9 +162,4 @@ fn set_not_null(table: &str, column: &Ident) -> String {
          alter table {table} validate constraint {check}; \
          alter table {table} alter column {column} set not null, drop constraint {check}"
     )
-}
-
-/// Ranges with their names, as partitions.
-fn partition(name: crate::model::ident::QualifiedName, range: &crate::model::partition::Range) -> Partition {
-    Partition { name, from: range.from.to_string(), to: range.to.to_string() }
 }
