@@ -194,7 +194,10 @@ select pg_catalog.json_build_object(
         and not (d.classid = 'pg_class'::regclass and (d.objid = c.oid
               or d.objid in (select indexrelid from pg_index where indrelid = c.oid)
               or (select relkind from pg_class where oid = d.objid) in ('S', 't')
-              or d.objid in (select inhrelid from pg_inherits where inhparent = c.oid)))
+              or d.objid in (select inhrelid from pg_inherits where inhparent = c.oid)
+              or d.objid in (select w.ev_class from pg_depend v join pg_rewrite w
+                  on v.classid = 'pg_rewrite'::regclass and v.objid = w.oid
+                where v.refclassid = 'pg_class'::regclass and v.refobjid = c.oid)))
         and not (d.classid = 'pg_constraint'::regclass and d.objid in
               (select oid from pg_constraint where conrelid = c.oid or confrelid = c.oid))
         and not (d.classid = 'pg_trigger'::regclass and d.objid in
@@ -204,12 +207,6 @@ select pg_catalog.json_build_object(
         and not (d.classid = 'pg_rewrite'::regclass and d.objid in
               (select w.oid from pg_rewrite w join pg_class v on v.oid = w.ev_class where v.relkind in ('v', 'm')))
         and not (d.classid = 'pg_type'::regclass and d.objid in (c.reltype, (select typarray from pg_type where oid = c.reltype)))
-      union
-      select 'publication ' || p.pubname from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
-      where r.prrelid = c.oid
-      union
-      select 'rule ' || w.rulename || ' on table ' || c.relname from pg_rewrite w
-      where w.ev_class = c.oid and w.rulename <> '_RETURN'
       union
       select 'subscription of the table (pg_subscription_rel)' from pg_subscription_rel r where r.srrelid = c.oid
     ) o), '[]')

@@ -153,13 +153,15 @@ fn rows_that(n: i64, one: &str, many: &str) -> String {
     format!("{} {}", number::counted(n.unsigned_abs(), "row"), if n == 1 { one } else { many })
 }
 
-/// What makes the column NOT NULL without a long lock: the scan is that of `validate`, which lets everybody write.
+/// What makes the column NOT NULL without a long lock: the scan is that of `validate`, which lets everybody write. The
+/// constraint goes in a statement of its own: within one, it would be dropped before it is of use.
 fn set_not_null(table: &str, column: &Ident) -> String {
     let check = plain(column.with_suffix("_not_null").as_str());
     let column = plain(column.as_str());
     format!(
         "alter table {table} add constraint {check} check ({column} is not null) not valid; \
          alter table {table} validate constraint {check}; \
-         alter table {table} alter column {column} set not null, drop constraint {check}"
+         alter table {table} alter column {column} set not null; \
+         alter table {table} drop constraint {check}"
     )
 }
