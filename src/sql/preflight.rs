@@ -85,11 +85,13 @@ select t.typname::text, 'a type'
 from pg_catalog.pg_type t join pg_catalog.pg_namespace n on n.oid = t.typnamespace
 where n.nspname = $1 and t.typrelid = 0 and t.typcategory <> 'A'";
 
-/// Prepared transactions that hold a lock on the relation with oid `$1`.
+/// Prepared transactions that hold a lock on the relation with oid `$1`. What their locks are listed under changes when the
+/// server is restarted, so the lock on their own number tells.
 pub const PREPARED: &str = "select distinct p.gid
 from pg_catalog.pg_prepared_xacts p
-  join pg_catalog.pg_locks l on l.virtualtransaction = '-1/' || p.transaction::text
-where l.locktype = 'relation' and l.relation = $1 and p.database = pg_catalog.current_database()
+  join pg_catalog.pg_locks own on own.locktype = 'transactionid' and own.transactionid = p.transaction
+  join pg_catalog.pg_locks l on l.virtualtransaction = own.virtualtransaction and l.pid is null
+where own.pid is null and l.locktype = 'relation' and l.relation = $1 and p.database = pg_catalog.current_database()
 order by 1";
 
 /// Publications that have the table `$1.$2` (oid `$3`) for having all tables, of the database or of a schema.

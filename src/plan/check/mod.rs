@@ -89,7 +89,7 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     if !shape::check(&mut report, table) {
         return (report.0, None);
     }
-    let resumed = names::jobs(&mut report, plan, table, &facts.jobs);
+    let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
     rights::check(&mut report, table, &found.rights, &facts.server);
     let key = key::check(&mut report, table);
     let partitions = column::check(&mut report, plan, found);
@@ -109,8 +109,7 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
         drop_unique: plan.drop_unique().iter().map(Ident::new).collect(),
         table: table.clone(),
     };
-    // What a job under way has made bears these names already.
-    names::check(&mut report, &b, (!resumed).then_some(&found.names));
+    names::check(&mut report, &b, (!under_way).then_some(&found.names));
     key::note(&mut report, &b);
     size::partitions(&mut report, &b);
     let passed = !report.has_errors();

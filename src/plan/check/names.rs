@@ -12,10 +12,9 @@ use crate::plan::Plan;
 /// At most this many names that cannot be had are told one by one.
 const TOLD: u64 = 10;
 
-/// Other jobs in the way; whether this job itself is under way.
+/// Other jobs in the way; whether any, this one or another, is under way on the table.
 pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[OpenJob]) -> bool {
     let source = table.name.plain();
-    let mut resumed = false;
     for OpenJob { name, source: theirs, state } in jobs {
         match (name == plan.name(), *theirs == source) {
             (true, true) => {
@@ -24,7 +23,6 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                     name,
                     format!("job {name} is under way ({state}): `run` goes on with it"),
                 );
-                resumed = true;
             }
             (true, false) => report.error(
                 "job_name_taken",
@@ -41,7 +39,7 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
             (false, false) => {}
         }
     }
-    resumed
+    jobs.iter().any(|job| job.source == source)
 }
 
 /// Every name that the job takes in the table's schema, and what for.
@@ -75,7 +73,7 @@ fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
     all
 }
 
-/// `taken` is none where the job is under way and has taken its names itself.
+/// `taken` is none where a job is under way on the table, and has taken such names itself.
 pub(super) fn check(report: &mut Report, b: &Blueprint, taken: Option<&BTreeMap<Ident, String>>) {
     let schema = plain(b.table.name.schema.as_str());
     let mut uses: HashMap<&Ident, &str> = HashMap::new();

@@ -99,7 +99,7 @@ fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
         } else {
             let what =
                 format!("lacks the rights of {owner}, who owns view {name}, which is replaced at the swap");
-            us.lacks(&name, &what, format!("grant {owner} to {role}"));
+            us.lacks(&name, &what, format!("grant {owner} to {role}, or alter view {name} owner to {role}"));
         }
     }
 }
