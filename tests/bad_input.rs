@@ -439,14 +439,14 @@ async fn other_jobs() {
     assert_eq!(check(&db, &format!("name = 'first'\n{YEARS}")).await, "");
 }
 
-#[tokio::test]
-async fn missing_privileges_are_named_with_their_grant() {
+/// A table owned by a role that has no other right, in a schema closed to everybody.
+async fn owned_by(owner: &str) -> Database {
     let db = Database::new().await;
     db.execute(&format!(
         "{GOOD}
-         create role \"priv Guest\" login; create role priv_owner login;
+         create role \"{owner}\" login;
          revoke create, usage on schema public from public;
-         alter table t owner to priv_owner;
+         alter table t owner to \"{owner}\";
          create schema lab; create table lab.submissions (id bigint primary key);
          create function lab.touch() returns trigger language plpgsql as 'begin return new; end';
          revoke execute on function lab.touch() from public;
@@ -455,9 +455,16 @@ async fn missing_privileges_are_named_with_their_grant() {
          create view v as select id from t"
     ))
     .await;
+    db
+}
+
+#[tokio::test]
+async fn missing_privileges_of_a_stranger() {
+    let db = owned_by("priv_lab").await;
+    db.execute("create role \"priv Guest\" login").await;
     insta::assert_snapshot!(check_as(&db, "'priv Guest'", MONTHS).await, @r#"
-    error[missing_privilege]: public.t: role "priv Guest" lacks the rights of priv_owner, who owns public.t
-      hint: grant priv_owner to "priv Guest"
+    error[missing_privilege]: public.t: role "priv Guest" lacks the rights of priv_lab, who owns public.t
+      hint: grant priv_lab to "priv Guest"
     error[missing_privilege]: public: role "priv Guest" lacks CREATE on schema public, where the partitions will be
       hint: grant create on schema public to "priv Guest"
     error[missing_privilege]: lab: role "priv Guest" lacks USAGE on schema lab
@@ -475,6 +482,11 @@ async fn missing_privileges_are_named_with_their_grant() {
     warning[sessions_hidden]: "priv Guest": role "priv Guest" cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
       hint: grant pg_read_all_stats to "priv Guest"
     "#);
+}
+
+#[tokio::test]
+async fn missing_privileges_of_the_owner() {
+    let db = owned_by("priv_owner").await;
     db.execute("grant usage on schema public to priv_owner").await;
     insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
     error[missing_privilege]: public: role priv_owner lacks CREATE on schema public, where the partitions will be
