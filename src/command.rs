@@ -74,7 +74,7 @@ async fn drive(target: &Target, command: &Command, output: Output) -> Result<()>
             }
         }
         Said::Next(job, state) if !output.quiet && !output.json => {
-            report::print_text(&what_next(&job, state))
+            report::print_text(&what_next(&job, state));
         }
         Said::Next(..) => {}
     }

@@ -17,9 +17,9 @@ use crate::model::finding::Findings;
 use crate::model::state::State;
 use crate::model::verdict::VerifyReport;
 use crate::pg::connect::{Session, Target};
-use crate::pg::lease;
 use crate::pg::preflight::preflight;
 use crate::pg::store::{self, Job};
+use crate::pg::{catalog, lease};
 use crate::phase::{self, Context, Swapped};
 use crate::plan::{Plan, When, changed};
 use crate::sql::store as store_sql;
@@ -70,9 +70,7 @@ impl Engine {
         let jobs = store::jobs(&session, Some(plan.name())).await?;
         let job = match jobs.first() {
             Some(job) if !job.state.is_final() => self.resume(&session, &plan, job).await?,
-            Some(job)
-                if job.state == State::Finalized && changed(&job.identity, &plan.identity()).is_empty() =>
-            {
+            Some(job) if job.state == State::Finalized && still_done(&session, &plan, job).await? => {
                 self.events.note(format!("job {} is done: {} is partitioned", job.name, job.source));
                 return Ok(Outcome::at(job.state));
             }
@@ -302,6 +300,16 @@ impl Engine {
             tokio::time::sleep(backoff.next(rand::random())).await;
         }
     }
+}
+
+/// Whether a finalized job's plan is the one given, and its table still the partitioned one that it made.
+async fn still_done(session: &Session, plan: &Plan, job: &Job) -> Result<bool> {
+    let same = changed(&job.identity, &plan.identity()).is_empty();
+    let oid = catalog::find(session, plan.table()).await?;
+    Ok(match oid {
+        Some(oid) if same => catalog::table(session, oid).await?.relkind == "p",
+        _ => false,
+    })
 }
 
 /// Phase after phase, then the comparison; and the swap if asked for.

@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn gives_way_at_once_and_comes_back() {
         let mut sizer = ChunkSizer::new(1_000, 100, 500_000, 500.0);
-        let mut run = |sizer: &mut ChunkSizer, us_per_row: f64, chunks: u32| {
+        let run = |sizer: &mut ChunkSizer, us_per_row: f64, chunks: u32| {
             for _ in 0..chunks {
                 let rows = sizer.rows();
                 sizer.observe(rows, rows as f64 * us_per_row / 1000.0);

@@ -311,8 +311,7 @@ fn named<T: PartialEq>(
 pub(crate) mod tests {
     use super::*;
 
-    /// A table as scenario 1 has it, for tests of what is rendered from one.
-    pub(crate) fn petri() -> Table {
+    fn columns() -> Vec<Column> {
         let column = |name: &str, sql_type: &str, not_null: bool| Column {
             name: Ident::new(name),
             sql_type: sql_type.into(),
@@ -326,6 +325,22 @@ pub(crate) mod tests {
             default: None,
             statistics: None,
         };
+        vec![
+            column("observation_id", "uuid", true),
+            Column { identity: "d".into(), ..column("seq", "bigint", true) },
+            column("submission_id", "bigint", false),
+            column("note", "text", false),
+            column("raw", "json", false),
+            Column {
+                generated: "s".into(),
+                default: Some("length(note)".into()),
+                ..column("len", "integer", false)
+            },
+            column("created_at", "timestamp with time zone", true),
+        ]
+    }
+
+    fn indexes() -> Vec<Index> {
         let index = |name: &str, tail: &str, columns: &[&str], constraint: &str| Index {
             name: Ident::new(name),
             tail: tail.into(),
@@ -341,6 +356,48 @@ pub(crate) mod tests {
             options: vec![],
             comment: None,
         };
+        vec![
+            index("petri_observations_pkey", "btree (observation_id)", &["observation_id"], "p"),
+            index("petri_created", "btree (created_at DESC)", &["created_at"], ""),
+        ]
+    }
+
+    fn policies() -> Vec<Policy> {
+        vec![Policy {
+            name: Ident::new("own rows"),
+            permissive: true,
+            command: "ALL".into(),
+            roles: vec![Ident::new("app")],
+            using: Some("(submission_id > 0)".into()),
+            check: None,
+        }]
+    }
+
+    fn triggers() -> Vec<Trigger> {
+        vec![Trigger {
+            name: Ident::new("touch"),
+            head: "CREATE TRIGGER touch BEFORE UPDATE ON ".into(),
+            tail: " FOR EACH ROW EXECUTE FUNCTION public.touch()".into(),
+            enabled: "O".into(),
+            row: true,
+            before_insert: false,
+            transition: false,
+        }]
+    }
+
+    fn views() -> Vec<View> {
+        vec![View {
+            name: QualifiedName::new("public", "petri_observations_with_names"),
+            relkind: "v".into(),
+            owner: Ident::new("lab"),
+            query: " SELECT p.observation_id\n   FROM public.petri_observations p;".into(),
+            options: vec!["security_barrier=true".into()],
+            bound_to_key: false,
+        }]
+    }
+
+    /// A table as scenario 1 has it, for tests of what is rendered from one.
+    pub(crate) fn petri() -> Table {
         let name = QualifiedName::new("public", "petri_observations");
         Table {
             oid: 16_400,
@@ -359,23 +416,8 @@ pub(crate) mod tests {
             tablespace: None,
             row_security: true,
             force_row_security: true,
-            columns: vec![
-                column("observation_id", "uuid", true),
-                Column { identity: "d".into(), ..column("seq", "bigint", true) },
-                column("submission_id", "bigint", false),
-                column("note", "text", false),
-                column("raw", "json", false),
-                Column {
-                    generated: "s".into(),
-                    default: Some("length(note)".into()),
-                    ..column("len", "integer", false)
-                },
-                column("created_at", "timestamp with time zone", true),
-            ],
-            indexes: vec![
-                index("petri_observations_pkey", "btree (observation_id)", &["observation_id"], "p"),
-                index("petri_created", "btree (created_at DESC)", &["created_at"], ""),
-            ],
+            columns: columns(),
+            indexes: indexes(),
             checks: vec![Check {
                 name: Ident::new("note_short"),
                 definition: "CHECK ((length(note) < 1000))".into(),
@@ -403,31 +445,9 @@ pub(crate) mod tests {
                     grantable: false,
                 },
             ],
-            policies: vec![Policy {
-                name: Ident::new("own rows"),
-                permissive: true,
-                command: "ALL".into(),
-                roles: vec![Ident::new("app")],
-                using: Some("(submission_id > 0)".into()),
-                check: None,
-            }],
-            triggers: vec![Trigger {
-                name: Ident::new("touch"),
-                head: "CREATE TRIGGER touch BEFORE UPDATE ON ".into(),
-                tail: " FOR EACH ROW EXECUTE FUNCTION public.touch()".into(),
-                enabled: "O".into(),
-                row: true,
-                before_insert: false,
-                transition: false,
-            }],
-            views: vec![View {
-                name: QualifiedName::new("public", "petri_observations_with_names"),
-                relkind: "v".into(),
-                owner: Ident::new("lab"),
-                query: " SELECT p.observation_id\n   FROM public.petri_observations p;".into(),
-                options: vec!["security_barrier=true".into()],
-                bound_to_key: false,
-            }],
+            policies: policies(),
+            triggers: triggers(),
+            views: views(),
             sequences: vec![Sequence {
                 name: QualifiedName::new("public", "petri_observations_seq_seq"),
                 column: Ident::new("seq"),

@@ -70,9 +70,10 @@ pub async fn index(context: &Context) -> Result<State> {
     .await?;
     finish_leaves(context, b, &leaves).await?;
     parent(context, b, target, &leaves, &indexes).await?;
+    meter.end("every index is valid");
+    statistics(context, b, &leaves).await?;
     let state = context.advance(client, Step::Index).await?;
     failpoint!("index.done");
-    meter.end("every index is valid");
     Ok(state)
 }
 
@@ -86,7 +87,7 @@ async fn built(context: &Context, target: u32) -> Result<HashMap<QualifiedName, 
         .collect())
 }
 
-/// What a leaf needs besides indexes: foreign keys looked through, the truncate trigger, fresh statistics.
+/// What a leaf needs besides indexes: foreign keys looked through, the truncate trigger.
 async fn finish_leaves(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
     workers::run(
         context,
@@ -125,7 +126,34 @@ async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()
         })
         .await?;
     }
-    session.batch_execute(&sql::vacuum(&leaf.name)).await?;
+    Ok(())
+}
+
+/// Fresh statistics and visibility maps, so that the first query after the swap is planned as well as the last before it.
+async fn statistics(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
+    let meter = Meter::begin(
+        context,
+        "analyze",
+        "statistics and visibility maps, so that plans are right from the start",
+    );
+    workers::run(
+        context,
+        context.plan.workers(),
+        "vacuum a partition",
+        async |sender| {
+            for leaf in leaves {
+                sender.send(leaf).await.map_err(workers::nobody_takes)?;
+            }
+            Ok(())
+        },
+        async |session, leaf| Ok(session.batch_execute(&sql::vacuum(&leaf.name)).await?),
+    )
+    .await?;
+    let statement = sql::analyze(b);
+    context
+        .retrying("analyze the target", async || Ok(context.control.batch_execute(&statement).await?))
+        .await?;
+    meter.end("statistics are fresh");
     Ok(())
 }
 
@@ -178,5 +206,5 @@ async fn parent(
         return Err(Error::failed(format!("index {} is not valid on every partition", open.name.as_str()))
             .hint("a partition has no part of it: was one attached by hand?"));
     }
-    step("analyze the target", &[sql::analyze(b)]).await
+    Ok(())
 }

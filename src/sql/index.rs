@@ -98,12 +98,12 @@ from pg_catalog.pg_inherits h
   left join pg_catalog.pg_inherits p on p.inhrelid = i.oid
 where h.inhparent = $1";
 
-/// Fresh statistics and visibility map of one leaf. Not in a transaction.
+/// Fresh visibility map of one leaf, for index-only scans. Not in a transaction.
 pub fn vacuum(leaf: &QualifiedName) -> String {
-    format!("vacuum (analyze) {leaf}")
+    format!("vacuum {leaf}")
 }
 
-/// Fresh statistics of the parent, which autovacuum never analyses.
+/// Fresh statistics of the parent, which autovacuum never analyses, and of every leaf.
 pub fn analyze(b: &Blueprint) -> String {
     format!("analyze {}", b.target())
 }

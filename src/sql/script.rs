@@ -46,6 +46,7 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
         ),
         section("index: per partition (one transaction per index)", leaf_indexes(b, &leaves)),
         section("index: the parent's (short lock_timeout)", parent_indexes(b, &leaves)),
+        section("analyze (no transaction)", statistics(b, &leaves)),
         section("drain: a batch (one REPEATABLE READ transaction; repeated)", batch(b, forward)),
         section(
             "verify: a range (one REPEATABLE READ transaction; repeated; row by row where the sums differ)",
@@ -99,7 +100,6 @@ fn leaf_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
                 all.push(index::validate(leaf, &f.name));
             }
             all.extend(capture::create_truncate_trigger(b, leaf));
-            all.push(index::vacuum(leaf));
             all
         })
         .collect()
@@ -111,8 +111,11 @@ fn parent_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
         all.extend(index::on_parent(b, i));
         all.extend(leaves.iter().map(|leaf| index::attach(b, i, leaf)));
     }
-    all.push(index::analyze(b));
     all
+}
+
+fn statistics(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
+    leaves.iter().map(index::vacuum).chain([index::analyze(b)]).collect()
 }
 
 fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
