@@ -14,7 +14,7 @@ mod server;
 mod shape;
 mod size;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::fmt::Display;
 

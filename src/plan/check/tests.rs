@@ -15,7 +15,7 @@ fn plan(more: &str) -> Plan {
 }
 
 /// Scenario 1 without fault: half a year of rows, seen in August 2024, by its owner.
-fn facts() -> Facts {
+pub(in crate::plan) fn facts() -> Facts {
     let rights = Rights {
         owner: true,
         become_owner: true,
