@@ -131,9 +131,9 @@ async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step)
 
 /// What may have changed since the look before the lock. Cheap: everybody waits for us now.
 async fn checks_under_lock(context: &Context, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
-    super::copy::hold_epoch(context, client).await?;
-    drift(context, b, away).await?;
-    capture::in_force(context).await
+    let lease = super::copy::hold_epoch(context, client);
+    tokio::try_join!(lease, drift(context, b, away), capture::in_force(context))?;
+    Ok(())
 }
 
 async fn finish(
