@@ -74,7 +74,8 @@ async fn stretches(context: &Context, b: &Blueprint, meter: &mut Meter<'_>) -> R
         },
         async |session, (leaf, from)| {
             let ends = [format!("({from},0)"), format!("({},0)", from + STRETCH_BLOCKS as i64)];
-            rows.set(rows.get() + execute_text(session, &sql::scrub(b, leaf), &ends).await?);
+            let gone = execute_text(session, &sql::scrub(b, leaf), &ends).await?;
+            rows.set(rows.get() + gone);
             meter.add(1);
             failpoint!("scrub.leaf");
             Ok(())
