@@ -1,10 +1,11 @@
 //! What every phase works with: the job, its lease, its sessions, its way to be stopped.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bb8::Pool;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result, Retry};
@@ -44,6 +45,7 @@ pub struct Context {
     target: Target,
     lease: Lease,
     state: Cell<State>,
+    prepared: RefCell<HashMap<String, Statement>>,
 }
 
 impl Context {
@@ -73,6 +75,7 @@ impl Context {
             gate: Gate::new(plan.rows_per_second()),
             blueprint: RefCell::new(job.blueprint.clone()),
             state: Cell::new(job.state),
+            prepared: RefCell::default(),
             plan,
             job,
             control,
@@ -90,6 +93,20 @@ impl Context {
     /// What connecting said.
     pub async fn session(&self, role: &str) -> Result<Session> {
         lease::session(&self.target, self.job.id, self.epoch(), role).await
+    }
+
+    /// A statement of the control session, prepared once: planning one over many partitions takes longer than running it.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn prepared(&self, sql: &str) -> Result<Statement> {
+        let known = self.prepared.borrow().get(sql).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.control.prepare(sql).await?;
+        self.prepared.borrow_mut().insert(sql.to_owned(), statement.clone());
+        Ok(statement)
     }
 
     /// Where the job is.

@@ -139,7 +139,7 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
         threads,
         "copy a chunk",
         async |sender| {
-            let send = async |range| sender.send(range).await.map_err(workers::nobody_takes);
+            let send = async |range, rows| sender.send((range, rows)).await.map_err(workers::nobody_takes);
             for gap in left {
                 if frozen.physical {
                     blocks(context, &gap, pace, send).await?;
@@ -151,9 +151,8 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
             }
             Ok(())
         },
-        async |session, range| {
-            let rows = pace.sizer.borrow().rows();
-            context.gate.pass(rows).await;
+        async |session, (range, expected)| {
+            context.gate.pass(*expected).await;
             let began = Instant::now();
             let rows = chunk(context, session, &b, frozen, oid, range).await?;
             pace.observe(frozen, range, rows, began.elapsed());
@@ -206,6 +205,10 @@ impl Pace {
         }
     }
 
+    fn rows_of(&self, blocks: u64) -> u64 {
+        (blocks as f64 * *self.rows_per_block.borrow()).ceil() as u64
+    }
+
     fn blocks(&self) -> u64 {
         (self.sizer.borrow().rows() as f64 / *self.rows_per_block.borrow()).ceil() as u64
     }
@@ -224,7 +227,7 @@ async fn blocks(
     context: &Context,
     gap: &KeyRange,
     pace: &Pace,
-    mut send: impl AsyncFnMut(KeyRange) -> Result<()>,
+    mut send: impl AsyncFnMut(KeyRange, u64) -> Result<()>,
 ) -> Result<()> {
     let (mut from, end) = block_ends(gap);
     let mut after = gap.after.clone();
@@ -232,7 +235,7 @@ async fn blocks(
         context.go_on()?;
         let to = end.min(from + pace.blocks().max(1));
         let through = Some(vec![to.to_string()]);
-        send(KeyRange { after, through: through.clone() }).await?;
+        send(KeyRange { after, through: through.clone() }, pace.rows_of(to - from)).await?;
         (from, after) = (to, through);
     }
     Ok(())

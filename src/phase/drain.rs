@@ -2,7 +2,7 @@
 //! in either direction, and again after any crash: it only makes places what the source says they are.
 
 use std::cell::RefCell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
@@ -23,8 +23,12 @@ use super::{capture, partitions};
 
 /// Blocks of the log in the first batch: some 8,000 changes.
 const FIRST_BLOCKS: u64 = 64;
-/// A sweep that found no more than this leaves little enough.
+/// The least blocks of a batch: below, what a batch costs whatever it holds outweighs what it does.
+const LEAST_BLOCKS: u64 = 16;
+/// A sweep that found no more than this leaves little enough,
 const LITTLE: u64 = 1_000;
+/// and so does one that took no longer than this: what came meanwhile takes the next one no longer.
+const SHORT: Duration = Duration::from_millis(300);
 /// Sweeps without getting there: writers are faster than the drain.
 const MOST_SWEEPS: u32 = 200;
 
@@ -61,10 +65,11 @@ pub async fn drain(context: &Context) -> Result<State> {
 pub async fn level(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
     let mut total = Swept::default();
     for _ in 0..MOST_SWEEPS {
+        let began = Instant::now();
         let swept = sweep(context, meter).await?;
         total.changes += swept.changes;
         total.rows += swept.rows;
-        if swept.changes <= LITTLE {
+        if swept.changes <= LITTLE || began.elapsed() < SHORT {
             return Ok(total);
         }
         // The rows taken are dead weight at the log's start until they are swept up: without this, the next sweep reads
@@ -75,6 +80,15 @@ pub async fn level(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
         "the drain does not catch up: after {MOST_SWEEPS} sweeps of the log more is written than taken"
     ))
     .hint("run it again at a quieter time; the log keeps everything until then"))
+}
+
+/// All that is visible, at once: for when little is left, right before a lock. It also leaves the statements planned that the
+/// drain under the lock sends.
+///
+/// # Errors
+/// What the server said.
+pub async fn rest(context: &Context) -> Result<Swept> {
+    batch(context, None).await
 }
 
 /// Once over the log, as long as it is now.
@@ -88,7 +102,7 @@ async fn sweep(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
     }
     let blocks = u64::try_from(blocks).unwrap_or(0).max(1);
     let target_ms = context.plan.target_batch().as_secs_f64() * 1000.0;
-    let sizer = RefCell::new(ChunkSizer::new(FIRST_BLOCKS, 1, 100_000, target_ms));
+    let sizer = RefCell::new(ChunkSizer::new(FIRST_BLOCKS, LEAST_BLOCKS, 100_000, target_ms));
     let mut from = 0;
     while from < blocks {
         context.go_on()?;
@@ -142,32 +156,35 @@ async fn one(context: &Context, blocks: Option<(u64, u64)>) -> Result<Swept> {
         // Before the snapshot, so that no TRUNCATE can lie to it.
         client.batch_execute(&copy_sql::hold_still(&b.sides(context.direction()))).await?;
         hold_epoch(context, client).await?;
-        let swept = drain_visible(client, &b, context.direction(), blocks).await?;
+        let swept = drain_visible(context, &b, context.direction(), blocks).await?;
         failpoint!("drain.before_commit");
         Ok(swept)
     })
     .await
 }
 
-/// Drains log rows of `blocks`, or all, at the transaction's snapshot. A truncation turns it into a drain of all.
+/// Drains log rows of `blocks`, or all, at the snapshot of the control session's transaction. A truncation turns it into a
+/// drain of all.
 ///
 /// # Errors
 /// What the server said.
 pub async fn drain_visible(
-    client: &Client,
+    context: &Context,
     b: &Blueprint,
     direction: Direction,
     blocks: Option<(u64, u64)>,
 ) -> Result<Swept> {
+    let client = &context.control;
     client.batch_execute(sql::SETTINGS).await?;
     let truncated = truncate_as_source_did(client, b, direction).await?;
     let (batch, values) = match blocks {
         Some((from, to)) if !truncated => (Batch::Blocks, vec![format!("({from},0)"), format!("({to},0)")]),
         _ => (Batch::All, Vec::new()),
     };
-    execute_text(client, &sql::clear(b, direction, batch), &values).await?;
-    let rows = execute_text(client, &sql::fill(b, direction, batch), &values).await?;
-    let changes = execute_text(client, &sql::forget(b, batch), &values).await?;
+    let run = async |sql: String| execute_text(client, &context.prepared(&sql).await?, &values).await;
+    run(sql::clear(b, direction, batch)).await?;
+    let rows = run(sql::fill(b, direction, batch)).await?;
+    let changes = run(sql::forget(b, batch)).await?;
     Ok(Swept { changes, rows })
 }
 

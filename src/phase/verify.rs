@@ -168,7 +168,7 @@ async fn sums(context: &Context, b: &Blueprint, by: &[&Column], meter: &Meter<'_
         "compare a range",
         async |sender| {
             let whole = KeyRange { after: None, through: None };
-            let send = async |range| sender.send(range).await.map_err(workers::nobody_takes);
+            let send = async |range, _| sender.send(range).await.map_err(workers::nobody_takes);
             walk::walk(context, &sides, by, whole, || sizer.borrow().rows(), send).await
         },
         async |session, range| {

@@ -10,7 +10,7 @@ use crate::sql::copy as sql;
 use super::context::Context;
 
 /// Cuts `range` over `columns` of the source into contiguous ranges of about `rows()` rows, in order, and hands each to
-/// `send`. The last one ends where `range` ends, open or not.
+/// `send` with the rows it was cut for. The last one ends where `range` ends, open or not.
 ///
 /// # Errors
 /// What the server or `send` said.
@@ -20,18 +20,19 @@ pub async fn walk(
     columns: &[&Column],
     mut range: KeyRange,
     rows: impl Fn() -> u64,
-    mut send: impl AsyncFnMut(KeyRange) -> Result<()>,
+    mut send: impl AsyncFnMut(KeyRange, u64) -> Result<()>,
 ) -> Result<()> {
     loop {
         context.go_on()?;
-        let (sql, values) = sql::boundary(sides, columns, &range, rows());
+        let wanted = rows();
+        let (sql, values) = sql::boundary(sides, columns, &range, wanted);
         let found = query_text(&context.control, &sql, &values).await?;
-        let Some(row) = found.first() else { return send(range).await };
+        let Some(row) = found.first() else { return send(range, wanted).await };
         let key: Key = (0..columns.len()).map(|i| row.get(i)).collect();
         if range.through.as_ref() == Some(&key) {
-            return send(range).await;
+            return send(range, wanted).await;
         }
-        send(KeyRange { after: range.after.take(), through: Some(key.clone()) }).await?;
+        send(KeyRange { after: range.after.take(), through: Some(key.clone()) }, wanted).await?;
         range.after = Some(key);
     }
 }

@@ -48,9 +48,10 @@ fn distinct_places(b: &Blueprint, log: &str, conditions: &[&str]) -> String {
 }
 
 /// Settings of a drain's transaction. Few places against large tables: only a nested loop over the target's key prunes to
-/// the partitions that are touched, and a planner that knows no statistics yet would rather read everything.
-pub const SETTINGS: &str =
-    "set local enable_hashjoin = off; set local enable_mergejoin = off; set local enable_seqscan = off";
+/// the partitions that are touched, and a planner that knows no statistics yet would rather read everything. The plan does
+/// not depend on the values, so it is made once and kept: over many partitions, planning takes longer than running.
+pub const SETTINGS: &str = "set local enable_hashjoin = off; set local enable_mergejoin = off; \
+    set local enable_seqscan = off; set local plan_cache_mode = force_generic_plan";
 
 /// Clears the places on the target.
 pub fn clear(b: &Blueprint, direction: Direction, batch: Batch) -> String {
@@ -133,11 +134,11 @@ pub fn outside(b: &Blueprint) -> Option<String> {
     ))
 }
 
-/// The scrub: deletes from `leaf` every row whose place the log names. What was copied twice, or copied and then changed,
-/// was changed since capture began, so it is in the log.
+/// The scrub: deletes from `leaf`'s blocks `[$1, $2)` every row whose place the log names. What was copied twice, or copied
+/// and then changed, was changed since capture began, so it is in the log.
 pub fn scrub(b: &Blueprint, leaf: &QualifiedName) -> String {
     format!(
-        "delete from {leaf} t using (\n  {}\n) d\nwhere {}",
+        "delete from {leaf} t using (\n  {}\n) d\nwhere {}\n  and t.ctid >= $1::text::tid and t.ctid < $2::text::tid",
         places(b, Batch::All),
         equal("t", "d", &b.place_columns())
     )
