@@ -28,6 +28,7 @@ pub const NAMES: &[&str] = &[
     "scrub.leaf",
     "scrub.done",
     "index.leaf",
+    "index.constraint",
     "index.foreign_key",
     "index.validated",
     "index.leaf_done",

@@ -87,7 +87,7 @@ async fn built(context: &Context, target: u32) -> Result<HashMap<QualifiedName, 
         .collect())
 }
 
-/// What a leaf needs besides indexes: foreign keys looked through, the truncate trigger.
+/// What a leaf needs besides indexes: its constraints, foreign keys looked through, the truncate trigger.
 async fn finish_leaves(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
     workers::run(
         context,
@@ -109,8 +109,16 @@ async fn finish_leaves(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Res
 }
 
 async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()> {
-    let have = session.query(sql::LEAF_FOREIGN_KEYS, &[&leaf.oid]).await?;
+    let have = session.query(sql::LEAF_CONSTRAINTS, &[&leaf.oid]).await?;
     let have: HashMap<String, bool> = have.iter().map(|r| (r.get(0), r.get(1))).collect();
+    for index in b.carried_indexes() {
+        if let Some((name, statement)) = sql::leaf_constraint(b, index, &leaf.name)
+            && !have.contains_key(name.as_str())
+        {
+            session.batch_execute(&statement).await?;
+            failpoint!("index.constraint");
+        }
+    }
     for key in &b.table.foreign_keys {
         if !have.contains_key(key.name.as_str()) {
             session.batch_execute(&sql::foreign_key(&leaf.name, &key.name, &key.definition)).await?;
