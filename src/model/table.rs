@@ -222,6 +222,8 @@ pub struct Sequence {
     pub column: Ident,
     /// It is an identity column's, not a serial's.
     pub identity: bool,
+    /// Privileges, the owner's own left out.
+    pub grants: Vec<Grant>,
 }
 
 impl Table {
@@ -452,6 +454,12 @@ pub(crate) mod tests {
                 name: QualifiedName::new("public", "petri_observations_seq_seq"),
                 column: Ident::new("seq"),
                 identity: true,
+                grants: vec![Grant {
+                    role: Some(Ident::new("app")),
+                    privilege: "USAGE".into(),
+                    column: None,
+                    grantable: false,
+                }],
             }],
             others: vec![],
         }

@@ -175,7 +175,14 @@ select pg_catalog.json_build_object(
   'sequences', coalesce((
     select json_agg(json_build_object(
       'name', json_build_object('schema', sn.nspname, 'name', s.relname),
-      'column', a.attname, 'identity', d.deptype = 'i'
+      'column', a.attname, 'identity', d.deptype = 'i',
+      'grants', coalesce((
+        select json_agg(json_build_object(
+          'role', case x.grantee when 0 then null else pg_get_userbyid(x.grantee) end,
+          'privilege', x.privilege_type, 'column', null, 'grantable', x.is_grantable
+        ) order by x.place)
+        from aclexplode(s.relacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
+        where x.grantee <> s.relowner), '[]')
     ) order by s.relname)
     from pg_depend d join pg_class s on d.classid = 'pg_class'::regclass and s.oid = d.objid and s.relkind = 'S'
       join pg_namespace sn on sn.oid = s.relnamespace
