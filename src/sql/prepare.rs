@@ -3,7 +3,7 @@
 
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::ident::{Ident, QualifiedName, literal};
-use crate::model::table::{Grant, Policy, Trigger};
+use crate::model::table::{Column, Grant, Policy, Trigger};
 
 /// Creates the target and everything on it that costs no time. One transaction.
 pub fn target(b: &Blueprint) -> Vec<String> {
@@ -33,11 +33,7 @@ pub fn target(b: &Blueprint) -> Vec<String> {
     for check in table.checks.iter().filter(|c| c.validated) {
         all.push(format!("alter table {target} add constraint {} {}", check.name, check.definition));
     }
-    for column in &table.columns {
-        if let Some(n) = column.statistics.filter(|n| *n >= 0) {
-            all.push(format!("alter table {target} alter column {} set statistics {n}", column.name));
-        }
-    }
+    all.extend(statistics_targets(b, &target));
     all.extend(grants(b));
     if table.row_security {
         all.push(format!("alter table {target} enable row level security"));
@@ -131,11 +127,23 @@ fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
         .collect();
     let with = if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) };
     let unlogged = if table.persistence == "u" { "unlogged " } else { "" };
-    vec![
+    let mut all = vec![
         format!("create {unlogged}table {name} partition of {} {values}{with}", b.target()),
         format!("alter table {name} owner to {}", table.owner),
         revoke(name),
-    ]
+    ];
+    // A partition does not get them from the table.
+    all.extend(statistics_targets(b, name));
+    all
+}
+
+/// How closely ANALYZE is to look at columns.
+fn statistics_targets(b: &Blueprint, relation: &QualifiedName) -> Vec<String> {
+    let set = |column: &Column, n: i32| {
+        format!("alter table {relation} alter column {} set statistics {n}", column.name)
+    };
+    let columns = b.table.columns.iter();
+    columns.filter_map(|c| c.statistics.filter(|n| *n >= 0).map(|n| set(c, n))).collect()
 }
 
 /// `name=value` as the catalog keeps it, as SQL takes it.
