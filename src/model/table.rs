@@ -59,8 +59,21 @@ pub struct Table {
     pub views: Vec<View>,
     /// Sequences that belong to columns.
     pub sequences: Vec<Sequence>,
+    /// Comments on its constraints, triggers and policies.
+    pub comments: Vec<Comment>,
     /// Whatever else depends on the table, as `pg_describe_object` names it.
     pub others: Vec<String>,
+}
+
+/// A comment on something that is named within the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comment {
+    /// `constraint`, `trigger` or `policy`.
+    pub kind: String,
+    /// Its name.
+    pub name: Ident,
+    /// What it says.
+    pub text: String,
 }
 
 /// A live column.
@@ -460,6 +473,11 @@ pub(crate) mod tests {
                     column: None,
                     grantable: false,
                 }],
+            }],
+            comments: vec![Comment {
+                kind: "trigger".into(),
+                name: Ident::new("touch"),
+                text: "says when it's changed".into(),
             }],
             others: vec![],
         }

@@ -188,6 +188,17 @@ select pg_catalog.json_build_object(
       join pg_namespace sn on sn.oid = s.relnamespace
       join pg_attribute a on a.attrelid = c.oid and a.attnum = d.refobjsubid
     where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid and d.deptype in ('a', 'i')), '[]'),
+  'comments', coalesce((
+    select json_agg(json_build_object('kind', x.kind, 'name', x.name, 'text', x.text) order by x.kind, x.name)
+    from (
+      select 'constraint' as kind, k.conname as name, obj_description(k.oid, 'pg_constraint') as text
+      from pg_constraint k where k.conrelid = c.oid and k.contype <> 't'
+      union all
+      select 'trigger', t.tgname, obj_description(t.oid, 'pg_trigger')
+      from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal
+      union all
+      select 'policy', p.polname, obj_description(p.oid, 'pg_policy') from pg_policy p where p.polrelid = c.oid
+    ) x where x.text is not null), '[]'),
   'others', coalesce((
     select json_agg(o.name order by o.name) from (
       select distinct pg_describe_object(d.classid, d.objid, 0) as name
