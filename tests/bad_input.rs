@@ -139,7 +139,7 @@ async fn what_is_no_plain_table() {
     ");
     insta::assert_snapshot!(told("create table t (at timestamptz) partition by range (at)", MONTHS).await, @"
     error[already_partitioned]: public.t: public.t is partitioned already
-      hint: there is nothing to do; `pgstrata maintain --table` makes partitions ahead
+      hint: there is nothing to do
     ");
     let partition =
         "create table p (at timestamptz) partition by range (at); create table t partition of p default";
@@ -465,6 +465,8 @@ async fn missing_privileges_of_a_stranger() {
     insta::assert_snapshot!(check_as(&db, "'priv Guest'", MONTHS).await, @r#"
     error[missing_privilege]: public.t: role "priv Guest" lacks the rights of priv_lab, who owns public.t
       hint: grant priv_lab to "priv Guest"
+    error[missing_privilege]: public.t: role "priv Guest" lacks SELECT on public.t
+      hint: grant select on public.t to "priv Guest"
     error[missing_privilege]: public: role "priv Guest" lacks CREATE on schema public, where the partitions will be
       hint: grant create on schema public to "priv Guest"
     error[missing_privilege]: lab: role "priv Guest" lacks USAGE on schema lab
@@ -525,6 +527,21 @@ async fn missing_privileges_of_the_owner() {
     error[row_security]: public.t: row-level security hides rows of public.t from role priv_owner
       hint: alter role priv_owner bypassrls, or alter table public.t no force row level security for the run
     ");
+}
+
+#[tokio::test]
+async fn a_schema_made_beforehand_does_for_create_on_the_database() {
+    let db = Database::new().await;
+    db.execute(&format!(
+        "{GOOD} create role priv_guest_of_schema login; alter table t owner to priv_guest_of_schema;
+         grant create on schema public to priv_guest_of_schema;
+         create schema pgstrata; grant usage, create on schema pgstrata to priv_guest_of_schema"
+    ))
+    .await;
+    let file = db.plan(&MONTHS.replace("month", "year"));
+    let dsn = format!("{} user=priv_guest_of_schema", db.dsn());
+    let ran = db.pgstrata_with(&["run", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await;
+    ran.ok();
 }
 
 #[tokio::test]

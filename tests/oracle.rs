@@ -99,7 +99,11 @@ async fn whole_job(spec: impl Fn() -> TableSpec, more: &str) {
     bench.swap_and_back_and_swap().await;
     let report = bench.end().await;
     let with = share(&report);
-    println!("{report:?}\nserialization failures: {:.2} % without the tool, {:.2} % with it", without * 100.0, with * 100.0);
+    println!(
+        "{report:?}\nserialization failures: {:.2} % without the tool, {:.2} % with it",
+        without * 100.0,
+        with * 100.0
+    );
     // Besides what the load has anyway, the guard refuses those whose snapshot a swap overtook: some at each swap.
     assert!(with < 3.0 * without + 0.05, "{with} against {without}: {report:#?}");
 }

@@ -60,17 +60,14 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
     finish(context, &meter, state, Swapped { held_ms, tries }).await
 }
 
-/// Fails where the source is no longer what the job was planned from, or the sides differ in a column.
+/// Fails where the table in use is no longer what the job was planned from.
 async fn drift(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
     let client = &context.control;
     let sides = b.sides(away);
     let source = catalog::table(client, catalog::must_find(client, &sides.source).await?).await?;
     let found = match away {
         Direction::Forward => b.table.drift(&source),
-        Direction::Reverse => {
-            let target = catalog::table(client, catalog::must_find(client, &sides.target).await?).await?;
-            target.column_drift(&source)
-        }
+        Direction::Reverse => b.table.drift_since_swap(&source),
     };
     if found.is_empty() {
         return Ok(());
@@ -85,7 +82,7 @@ async fn drift(context: &Context, b: &Blueprint, away: Direction) -> Result<()> 
             "undo the change, or abort the job and run it again from the new definition; nothing was swapped"
         }
         Direction::Reverse => {
-            "make the same change to the old table, or undo it; or keep the partitioned table and finalize"
+            "undo the change and roll back then; or keep the partitioned table, and finalize"
         }
     }))
 }
@@ -131,9 +128,9 @@ async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step)
 
 /// What may have changed since the look before the lock. Cheap: everybody waits for us now.
 async fn checks_under_lock(context: &Context, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
-    super::copy::hold_epoch(context, client).await?;
-    drift(context, b, away).await?;
-    capture::in_force(context).await
+    let lease = super::copy::hold_epoch(context, client);
+    tokio::try_join!(lease, drift(context, b, away), capture::in_force(context))?;
+    Ok(())
 }
 
 async fn finish(
@@ -143,11 +140,11 @@ async fn finish(
     swapped: Swapped,
 ) -> Result<(State, Swapped)> {
     let Swapped { held_ms, tries } = swapped;
-    store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, {tries} tries"))
+    store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, attempt {tries}"))
         .await?;
-    meter.end(format!(
-        "done in {tries} tries; the lock was held for {held_ms:.0} ms; rows go to the other table now"
-    ));
+    let at = if tries == 1 { "the first attempt".to_owned() } else { format!("attempt {tries}") };
+    meter
+        .end(format!("the lock was held for {held_ms:.0} ms, at {at}; applications use the other table now"));
     let deadline = Instant::now() + GUARD_WAITS;
     while !drop_guard(context).await? && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -18,10 +18,9 @@ pub(super) mod tests;
 
 use std::fmt::Display;
 
+pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
-
-pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
 
 use super::Plan;
 use crate::model::blueprint::Blueprint;

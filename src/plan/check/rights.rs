@@ -57,6 +57,10 @@ fn on_table(us: &mut Role<'_>, table: &Table, rights: &Rights) {
         let what = format!("cannot give tables to {owner}, who owns {name}");
         us.lacks(&name, &what, format!("grant {owner} to {role} with set true"));
     }
+    if !rights.select {
+        let what = format!("lacks SELECT on {name}");
+        us.lacks(&name, &what, format!("grant select on {name} to {role}"));
+    }
     if !rights.schema_create {
         let what = format!("lacks CREATE on schema {schema}, where the partitions will be");
         us.lacks(&schema, &what, format!("grant create on schema {schema} to {role}"));

@@ -33,11 +33,7 @@ pub(super) fn check(report: &mut Report, table: &Table) -> bool {
     match table.relkind.as_str() {
         "r" => {}
         "p" => {
-            return refuse(
-                "already_partitioned",
-                "partitioned already",
-                "there is nothing to do; `pgstrata maintain --table` makes partitions ahead",
-            );
+            return refuse("already_partitioned", "partitioned already", "there is nothing to do");
         }
         "v" => return refuse("is_view", "a view, not a table", "name the table that it reads"),
         "m" => return refuse("is_view", "a materialized view, not a table", "name the table that it reads"),
