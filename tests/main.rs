@@ -3,5 +3,6 @@
 
 mod bad_input;
 mod crash;
+mod dependents;
 mod oracle;
 mod support;
