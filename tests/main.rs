@@ -5,4 +5,5 @@ mod bad_input;
 mod crash;
 mod dependents;
 mod oracle;
+mod rights;
 mod support;
