@@ -7,3 +7,4 @@ mod dependents;
 mod oracle;
 mod rights;
 mod support;
+mod survey;
