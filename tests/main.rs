@@ -4,4 +4,5 @@
 mod bad_input;
 mod dependents;
 mod oracle;
+mod scenarios;
 mod support;
