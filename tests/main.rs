@@ -6,5 +6,6 @@ mod crash;
 mod dependents;
 mod oracle;
 mod rights;
+mod scenarios;
 mod support;
 mod survey;
