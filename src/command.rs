@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::model::finding::Findings;
 use crate::model::ident::QualifiedName;
+use crate::model::number;
 use crate::model::partition::Every;
 use crate::model::state::State;
 use crate::model::status::Status;
@@ -189,7 +190,10 @@ async fn check(target: &Target, plan: &Path, output: Output) -> Result<()> {
     report::print_findings(&output, &findings);
     match findings.errors() {
         0 => Ok(()),
-        n => Err(Error::new(Kind::Preflight, format!("{n} findings stand in the way; nothing was changed"))),
+        n => Err(Error::new(
+            Kind::Preflight,
+            format!("{} in the way; nothing was changed", number::counted(n as u64, "finding")),
+        )),
     }
 }
 

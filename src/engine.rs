@@ -14,6 +14,7 @@ use crate::event::Events;
 use crate::failpoint;
 use crate::model::backoff::Backoff;
 use crate::model::finding::Findings;
+use crate::model::number;
 use crate::model::state::State;
 use crate::model::verdict::VerifyReport;
 use crate::pg::connect::{Session, Target};
@@ -88,7 +89,10 @@ impl Engine {
         let Some(blueprint) = preflight.blueprint else {
             return Err(Error::new(
                 Kind::Preflight,
-                format!("{} findings stand in the way; nothing was changed", preflight.findings.errors()),
+                format!(
+                    "{} in the way; nothing was changed",
+                    number::counted(preflight.findings.errors() as u64, "finding")
+                ),
             ));
         };
         store::install(session).await?;

@@ -1,50 +1,77 @@
-//! Plans that do not fit their table: each case's message, as `check` and `run` find it on a real server.
+//! Plans that do not fit their table or server: what `check` says of each, all errors at once, and that `run` does nothing.
 
+use pgstrata::demo::server::PrivateServer;
 use pgstrata::pg::connect::Target;
-use pgstrata::pg::preflight::{Preflight, preflight};
+use pgstrata::pg::preflight::preflight;
 use pgstrata::plan::Plan;
 
-use super::support::cluster::Database;
+use super::support::cluster::{Database, SETTINGS};
 
-/// What preflight finds as the superuser.
-async fn found(db: &Database, plan: &str) -> Preflight {
-    let plan = Plan::parse(plan, "plan.toml").unwrap();
-    let session = Target::from_env(Some(db.dsn())).unwrap().connect("preflight").await.unwrap();
-    preflight(&session, &plan).await.unwrap()
-}
+/// The plan of most cases.
+const MONTHS: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n";
+/// ... with ends of its own and no default partition.
+const SPRING: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\nfrom = '2024-01-01'\nto = '2024-04-01'\ndefault = false\n";
+/// A table without fault.
+const GOOD: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
+    insert into t select i, timestamptz '2024-01-15 00:00Z' + i * interval '1 day' from generate_series(0, 99) i;
+    analyze t;";
 
-/// The same, one finding a line with its hint below.
-async fn told(db: &Database, plan: &str) -> String {
-    let mut lines = Vec::new();
-    for f in &found(db, plan).await.findings {
-        lines.push(format!("{} {} {}: {}", f.level, f.code, f.object, f.message));
-        if !f.hint.is_empty() {
-            lines.push(format!("  hint: {}", f.hint));
+/// Errors and warnings with their hints, as the real binary prints them; it exits as they ask for.
+async fn check_as(db: &Database, user: &str, plan: &str) -> String {
+    let file = db.plan(plan);
+    let dsn = format!("{} user={user}", db.dsn());
+    let ran = db.pgstrata_with(&["check", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await;
+    let mut findings = String::new();
+    let mut wanted = false;
+    for line in ran.stdout.lines() {
+        wanted = line.starts_with("error[")
+            || line.starts_with("warning[")
+            || wanted && line.starts_with("  hint");
+        if wanted && !line.starts_with("warning[key_widened]") {
+            findings += &format!("{line}\n");
+        } else {
+            wanted = false;
         }
     }
-    lines.join("\n")
+    let name = db.dsn().rsplit_once("dbname=").unwrap().1;
+    let findings = findings.replace(name, "DATABASE");
+    let code = if findings.contains("error[") { 3 } else { 0 };
+    assert_eq!(ran.code, Some(code), "{}{}", ran.stdout, ran.stderr);
+    findings
 }
 
-const MONTHS: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n";
+async fn check(db: &Database, plan: &str) -> String {
+    check_as(db, "postgres", plan).await
+}
+
+/// What `check` says of `plan` after `setup`, in a database of its own.
+async fn told(setup: &str, plan: &str) -> String {
+    let db = Database::new().await;
+    db.execute(setup).await;
+    check(&db, plan).await
+}
+
+/// ... of the plan by months on a table without fault, to which `more` is done.
+async fn told_after(more: &str) -> String {
+    told(&format!("{GOOD}{more}"), MONTHS).await
+}
 
 #[tokio::test]
 async fn a_good_table_gets_a_blueprint() {
     let db = Database::new().await;
-    db.execute(
-        "create table t (id bigint primary key, at timestamptz not null);
-         insert into t select i, timestamptz '2024-01-15 00:00:00Z' + i * interval '1 day' from generate_series(0, 99) i;
-         analyze t",
-    )
-    .await;
-    let plan = format!("{MONTHS}to = '2024-09-15'\n");
-    insta::assert_snapshot!(told(&db, &plan).await, @"
-    warning key_widened t_pkey: the key t_pkey (id) becomes (id, at): after the swap nothing keeps (id) alone unique, and ON CONFLICT (id) fails
-      hint: look for ON CONFLICT (id) in the applications, and see that (id) comes from a sequence or is a uuid
-    note no_index_on_partition_column at: no index leads with at: its ends were found by reading the whole table
-    note size public.t: public.t holds about 100 rows, 24.00 KiB with indexes; the job needs about as much again on disk
-    note partitions public.t: 9 partitions from 2024-01-01 00:00:00+00 to 2024-10-01 00:00:00+00 and a default partition
+    db.execute(GOOD).await;
+    let plan = Plan::parse(&format!("{MONTHS}to = '2024-05-15'\n"), "plan.toml").unwrap();
+    let session = Target::from_env(Some(db.dsn())).unwrap().connect("preflight").await.unwrap();
+    let found = preflight(&session, &plan).await.unwrap();
+    let said: Vec<String> =
+        found.findings.iter().map(|f| format!("{} {}: {}", f.level, f.code, f.message)).collect();
+    let said: Vec<&str> = said.iter().map(String::as_str).filter(|line| !line.contains("iB")).collect();
+    insta::assert_snapshot!(said.join("\n"), @"
+    warning key_widened: the key t_pkey (id) becomes (id, at): after the swap nothing keeps (id) alone unique, and ON CONFLICT (id) fails
+    note no_index_on_partition_column: no index leads with at: its ends were found by reading the whole table
+    note partitions: 5 partitions from 2024-01-01 00:00:00+00 to 2024-06-01 00:00:00+00 and a default partition
     ");
-    let b = found(&db, &plan).await.blueprint.unwrap();
+    let b = found.blueprint.unwrap();
     let parts: Vec<String> =
         b.partitions.iter().map(|p| format!("{} {} {}", p.name.plain(), p.from, p.to)).collect();
     insta::assert_snapshot!(parts.join("\n"), @"
@@ -53,9 +80,567 @@ async fn a_good_table_gets_a_blueprint() {
     public.t_y2024m03 2024-03-01 00:00:00+00 2024-04-01 00:00:00+00
     public.t_y2024m04 2024-04-01 00:00:00+00 2024-05-01 00:00:00+00
     public.t_y2024m05 2024-05-01 00:00:00+00 2024-06-01 00:00:00+00
-    public.t_y2024m06 2024-06-01 00:00:00+00 2024-07-01 00:00:00+00
-    public.t_y2024m07 2024-07-01 00:00:00+00 2024-08-01 00:00:00+00
-    public.t_y2024m08 2024-08-01 00:00:00+00 2024-09-01 00:00:00+00
-    public.t_y2024m09 2024-09-01 00:00:00+00 2024-10-01 00:00:00+00
+    ");
+    assert_eq!(found.rows_estimated, 100);
+}
+
+#[tokio::test]
+async fn run_does_nothing_where_check_finds_an_error() {
+    let db = Database::new().await;
+    db.execute(&format!("{GOOD} alter table t alter at drop not null;")).await;
+    let file = db.plan(MONTHS);
+    let ran = db.pgstrata(&["run", file.to_str().unwrap()]).await.exits(3);
+    assert!(
+        ran.stdout.contains("error[nullable_partition_column]")
+            || ran.stderr.contains("error[nullable_partition_column]")
+    );
+    assert_eq!(db.count("select count(*) from pg_namespace where nspname = 'pgstrata'").await, 0);
+    assert_eq!(
+        db.count("select count(*) from pg_class where relnamespace = 'public'::regnamespace").await,
+        2
+    );
+}
+
+#[tokio::test]
+async fn no_such_table() {
+    insta::assert_snapshot!(told("create table observations ()", "table = 'obsrevations'\n[partition]\nby = 'at'\nevery = 'month'\n").await, @"
+    error[no_such_table]: public.obsrevations: there is no table public.obsrevations
+      hint: did you mean public.observations?
+    ");
+    insta::assert_snapshot!(told("create schema lab create table t ()", MONTHS).await, @"
+    error[no_such_table]: public.t: there is no table public.t
+      hint: did you mean lab.t?
+    ");
+    insta::assert_snapshot!(told("", MONTHS).await, @"
+    error[no_such_table]: public.t: there is no table public.t
+      hint: write the name as in SQL: schema.table, in double quotes where SQL needs them
+    ");
+}
+
+#[tokio::test]
+async fn what_is_no_plain_table() {
+    insta::assert_snapshot!(told("create view t as select 1 as id, now() as at", MONTHS).await, @"
+    error[is_view]: public.t: public.t is a view, not a table
+      hint: name the table that it reads
+    ");
+    insta::assert_snapshot!(told("create materialized view t as select 1 as id, now() as at", MONTHS).await, @"
+    error[is_view]: public.t: public.t is a materialized view, not a table
+      hint: name the table that it reads
+    ");
+    insta::assert_snapshot!(told("create sequence t", MONTHS).await, @"
+    error[not_a_table]: public.t: public.t is no table
+      hint: name a table
+    ");
+    let foreign = "create foreign data wrapper w; create server s foreign data wrapper w;
+        create foreign table t (id bigint, at timestamptz) server s";
+    insta::assert_snapshot!(told(foreign, MONTHS).await, @"
+    error[is_foreign_table]: public.t: public.t is a foreign table: its rows are on another server
+      hint: run pgstrata there
+    ");
+    insta::assert_snapshot!(told("create table t (at timestamptz) partition by range (at)", MONTHS).await, @"
+    error[already_partitioned]: public.t: public.t is partitioned already
+      hint: there is nothing to do
+    ");
+    let partition =
+        "create table p (at timestamptz) partition by range (at); create table t partition of p default";
+    insta::assert_snapshot!(told(partition, MONTHS).await, @"
+    error[is_partition]: public.t: public.t is itself a partition
+      hint: name the partitioned table, or detach it first
+    ");
+    insta::assert_snapshot!(told("", "table = 'pg_catalog.pg_class'\n[partition]\nby = 'oid'\nevery = 1000\n").await, @"
+    error[system_table]: pg_catalog.pg_class: pg_catalog.pg_class is a table of the system or of pgstrata
+      hint: name a table of your own
+    ");
+}
+
+#[tokio::test]
+async fn inheritance_and_types() {
+    insta::assert_snapshot!(told_after("create table child () inherits (t)").await, @"
+    error[inheritance_children]: public.t: public.t has 1 inheriting table, and a partitioned table can have none
+      hint: detach each: alter table <child> no inherit public.t
+    ");
+    insta::assert_snapshot!(told_after("create table parent (note text); alter table t inherit parent").await, @"
+    error[inheritance_parents]: public.t: public.t inherits from another table, which a partitioned table cannot
+      hint: detach it: alter table public.t no inherit <parent>
+    ");
+    let typed = "create type row as (id bigint, at timestamptz);
+        create table t of row (id primary key, at not null); analyze t";
+    insta::assert_snapshot!(told(typed, MONTHS).await, @"
+    error[typed_table]: public.t: public.t was created OF a type, a partitioned copy of it would not be
+      hint: alter table public.t not of
+    ");
+}
+
+#[tokio::test]
+async fn no_usable_key() {
+    let columns = "create table t (id bigint, at timestamptz not null, code text not null);";
+    insta::assert_snapshot!(told(&format!("{columns} analyze t"), MONTHS).await, @"
+    error[no_usable_key]: public.t: table public.t has no primary key and no unique index
+      hint: alter table public.t add constraint id_not_null check (id is not null) not valid; alter table public.t validate constraint id_not_null; alter table public.t alter column id set not null; alter table public.t drop constraint id_not_null; create unique index concurrently t_key on public.t (id); alter table public.t add primary key using index t_key
+    ");
+    insta::assert_snapshot!(told(&format!("{columns} create unique index t_id on t (id); analyze t"), MONTHS).await, @"
+    error[no_usable_key]: public.t: table public.t has no usable key: t_id has columns that can be NULL (id)
+      hint: alter table public.t add constraint id_not_null check (id is not null) not valid; alter table public.t validate constraint id_not_null; alter table public.t alter column id set not null; alter table public.t drop constraint id_not_null
+    ");
+    let others = "create unique index a on t (code) where id > 0; create unique index b on t (lower(code));
+        create unique index c on t (code text_pattern_ops); create unique index d on t (code desc); analyze t";
+    insta::assert_snapshot!(told(&format!("{columns} {others}"), &format!("{MONTHS}drop_unique = ['a', 'b', 'c', 'd']")).await, @"
+    error[no_usable_key]: public.t: table public.t has no usable key: a holds a part of the rows only; b is on an expression; c is not in the ascending order of the types' own operators in pg_catalog; d is not in the ascending order of the types' own operators in pg_catalog
+      hint: alter table public.t add constraint id_not_null check (id is not null) not valid; alter table public.t validate constraint id_not_null; alter table public.t alter column id set not null; alter table public.t drop constraint id_not_null; create unique index concurrently t_key on public.t (id); alter table public.t add primary key using index t_key
+    ");
+}
+
+#[tokio::test]
+async fn the_partition_column() {
+    insta::assert_snapshot!(told_after("alter table t rename at to created_at").await, @"
+    error[no_such_column]: at: table public.t has no column at
+      hint: columns that it could be partitioned by: id, created_at
+    ");
+    insta::assert_snapshot!(told(GOOD, &MONTHS.replace("'at'", "'att'")).await, @"
+    error[no_such_column]: att: table public.t has no column att
+      hint: did you mean at?
+    ");
+    insta::assert_snapshot!(told(GOOD, &MONTHS.replace("'at'", "'note'")).await, @"
+    error[unusable_type]: note: partition column note is of type text, which has no ranges of equal length
+      hint: choose a column of type timestamptz, timestamp, date, smallint, integer or bigint
+    ");
+    insta::assert_snapshot!(told(GOOD, &MONTHS.replace("'at'", "'id'")).await, @r#"
+    error[interval]: partition.every: an interval of `1 month` is a time, but the column is of type bigint: write a plain number, such as "100000"
+      hint: change every under [partition]
+    "#);
+    let generated =
+        "create table t (id bigint primary key, s bigint, at bigint not null generated always as (s) stored);
+        analyze t";
+    insta::assert_snapshot!(told(generated, &MONTHS.replace("'month'", "1000")).await, @"
+    error[generated_partition_column]: at: partition column at is generated, and PostgreSQL cannot partition by such a column
+      hint: choose the column that it is made from, or one that is written
+    ");
+}
+
+#[tokio::test]
+async fn nulls_and_infinities_are_counted() {
+    let nulls = "alter table t alter at drop not null; update t set at = null where id < 3;";
+    insta::assert_snapshot!(told_after(nulls).await, @"
+    error[nullable_partition_column]: at: partition column at can be NULL (3 rows hold NULL now), and the key will hold it
+      hint: give them a value; then alter table public.t add constraint at_not_null check (at is not null) not valid; alter table public.t validate constraint at_not_null; alter table public.t alter column at set not null; alter table public.t drop constraint at_not_null
+    ");
+    insta::assert_snapshot!(told_after("alter table t alter at drop not null; create index on t (at)").await, @"
+    error[nullable_partition_column]: at: partition column at can be NULL (0 rows hold NULL now), and the key will hold it
+      hint: alter table public.t add constraint at_not_null check (at is not null) not valid; alter table public.t validate constraint at_not_null; alter table public.t alter column at set not null; alter table public.t drop constraint at_not_null
+    ");
+    let infinite = format!(
+        "{GOOD} update t set at = 'infinity' where id = 1; update t set at = '-infinity' where id in (2, 3)"
+    );
+    insta::assert_snapshot!(told(&infinite, MONTHS).await, @"warning[infinite_values]: at: 3 rows hold infinity or -infinity in at, which no partition with bounds takes: they go to the default partition");
+    insta::assert_snapshot!(told(&format!("{infinite}; create index on t (at)"), &format!("{MONTHS}default = false\n")).await, @"
+    error[infinite_values]: at: 3 rows hold infinity or -infinity in at, which no partition with bounds takes
+      hint: give them a date, or set default = true under [partition]
+    ");
+}
+
+#[tokio::test]
+async fn rows_outside_the_plans_ends_are_counted() {
+    let rows = "insert into t values (-1, '2023-12-31 23:59:59Z', ''), (-2, '-infinity', '')";
+    insta::assert_snapshot!(told(&format!("{GOOD}{rows}"), SPRING).await, @"
+    error[infinite_values]: at: 1 row holds infinity or -infinity in at, which no partition with bounds takes
+      hint: give them a date, or set default = true under [partition]
+    error[rows_outside_bounds]: at: 1 row lies below 2024-01-01 00:00:00+00, 23 rows lie at or above 2024-04-01 00:00:00+00, and default = false leaves no place for them
+      hint: widen from and to under [partition], or set default = true
+    ");
+    insta::assert_snapshot!(told(&format!("{GOOD}{rows}"), &SPRING.replace("false", "true")).await, @"
+    warning[infinite_values]: at: 1 row holds infinity or -infinity in at, which no partition with bounds takes: they go to the default partition
+    warning[rows_outside_bounds]: at: 1 row lies below 2024-01-01 00:00:00+00, 23 rows lie at or above 2024-04-01 00:00:00+00: they go to the default partition
+    ");
+    insta::assert_snapshot!(told(GOOD, &SPRING.replace("2024-04-01", "2023-04-01")).await, @"
+    error[bounds]: at: `to` (2023-04-01 00:00:00+00) does not lie above `from` (2024-01-01 00:00:00+00)
+      hint: change from, to or every under [partition]
+    ");
+    insta::assert_snapshot!(told(GOOD, &SPRING.replace("2024-04-01", "April")).await, @r#"
+    error[bounds]: at: `April` is no date: write "2024-01-31" or "2024-01-31 06:00"
+      hint: change from, to or every under [partition]
+    "#);
+    insta::assert_snapshot!(told(GOOD, &SPRING.replace("month", "hour").replace("2024-04", "2034-04")).await, @"
+    error[bounds]: at: an interval of `1 hour` from 2024-01-01 00:00:00+00 to 2034-04-01 01:00:00+00 with 0 ahead makes 89833 partitions, more than 10000: choose a longer interval, or begin later with `from` and leave what is older to a default partition
+      hint: change from, to or every under [partition]
+    ");
+    insta::assert_snapshot!(told(GOOD, &format!("{MONTHS}names = '{{table}}_{{mm}}'\nto = '2025-04-01'")).await, @r#"
+    error[partition_names]: partition.names: the partitions [2024-01-01 00:00:00+00, 2024-02-01 00:00:00+00) and [2025-01-01 00:00:00+00, 2025-02-01 00:00:00+00) would both be called "t_01": add {yyyy} to the names
+      hint: change names under [partition]
+    "#);
+}
+
+#[tokio::test]
+async fn indexes_that_partitions_cannot_have() {
+    insta::assert_snapshot!(told_after("alter table t add constraint t_note_key unique (note)").await, @"
+    error[unique_without_partition_column]: t_note_key: unique constraint t_note_key does not contain the partition column at
+      hint: add at to it, or list it under [partition] drop_unique to give the guarantee up
+    ");
+    insta::assert_snapshot!(told_after("create unique index t_lower on t (lower(note))").await, @"
+    error[unique_on_expression]: t_lower: unique index t_lower is on an expression, and cannot be carried over to partitions
+      hint: list it under [partition] drop_unique to give the guarantee up
+    ");
+    insta::assert_snapshot!(told_after("create extension btree_gist; alter table t add constraint t_excl exclude using gist (note with =)").await, @"
+    error[exclusion_constraint]: t_excl: exclusion constraint t_excl cannot be kept across partitions
+      hint: give it up: alter table public.t drop constraint t_excl
+    ");
+    insta::assert_snapshot!(told_after("create index t_at on t (at); update pg_index set indisvalid = false where indexrelid = 't_at'::regclass").await, @"
+    error[invalid_index]: t_at: index t_at is invalid: a concurrent build of it failed, or is under way
+      hint: drop index concurrently public.t_at, or reindex index concurrently public.t_at
+    ");
+    let plan = format!("{MONTHS}drop_unique = ['t_nope', 't_pkey', 't_at', 't_note_key']\n");
+    insta::assert_snapshot!(told(&format!("{GOOD} create index t_at on t (at); create unique index t_note on t (note)"), &plan).await, @"
+    error[unique_without_partition_column]: t_note: unique index t_note does not contain the partition column at
+      hint: add at to it, or list it under [partition] drop_unique to give the guarantee up
+    error[drop_unique]: t_at: drop_unique names t_at, which is not unique
+      hint: leave it out: the index is carried over
+    error[drop_unique]: t_nope: drop_unique names t_nope, and public.t has no such index
+      hint: did you mean t_note?
+    error[drop_unique]: t_note_key: drop_unique names t_note_key, and public.t has no such index
+      hint: did you mean t_note?
+    error[drop_unique]: t_pkey: drop_unique names t_pkey, which is the key
+      hint: leave it out: the key is widened by the partition column
+    ");
+}
+
+#[tokio::test]
+async fn what_hangs_on_the_table() {
+    insta::assert_snapshot!(told_after("create table c (t_id bigint references t); alter table t add parent bigint references t").await, @"
+    error[incoming_foreign_key]: c_t_id_fkey: foreign key c_t_id_fkey of table public.c points to public.t
+      hint: drop it: alter table public.c drop constraint c_t_id_fkey; after the swap one can only point to the key with the partition column in it
+    error[incoming_foreign_key]: t_parent_fkey: foreign key t_parent_fkey of the table itself points to public.t
+      hint: drop it: alter table public.t drop constraint t_parent_fkey; after the swap one can only point to the key with the partition column in it
+    ");
+    insta::assert_snapshot!(told_after("create view v as select id, note from t group by id; create view w as select t from t").await, @"
+    error[view_bound_to_key]: public.v: view public.v groups by the primary key alone or has a whole row as a column: it cannot be pointed to another table
+      hint: write out in it the columns that it groups by, or those of the row
+    error[view_bound_to_key]: public.w: view public.w groups by the primary key alone or has a whole row as a column: it cannot be pointed to another table
+      hint: write out in it the columns that it groups by, or those of the row
+    ");
+    insta::assert_snapshot!(told_after("create materialized view m as select * from t").await, @"
+    error[materialized_view]: public.m: materialized view public.m reads the table, and would go on reading the old one
+      hint: drop materialized view public.m, and create it again after the swap
+    ");
+    let triggers = "create function f() returns trigger language plpgsql as 'begin return new; end';
+        create trigger before before insert on t for each row execute function f();
+        create trigger transition after insert on t referencing new table as n for each row execute function f()";
+    insta::assert_snapshot!(told_after(triggers).await, @"
+    error[trigger_with_transition_table]: transition: row trigger transition reads a transition table, which a partitioned table cannot have
+      hint: make it a statement trigger, or do without the transition table
+    warning[before_insert_trigger]: before: row trigger before fires before an insert: on a partitioned table it must not change the partition column so that the row belongs elsewhere
+      hint: look at its function
+    ");
+    let others = "create rule r as on delete to t do nothing; create publication p for table t;
+        create statistics s on at, note from t; create function g(t) returns int language sql as 'select 1'";
+    insta::assert_snapshot!(told_after(others).await, @"
+    error[unclassified_dependent]: function public.g(public.t): function public.g(public.t) depends on public.t, and this version does not carry it over
+      hint: drop it before the run and create it again after the swap
+    error[unclassified_dependent]: publication of table public.t in publication p: publication of table public.t in publication p depends on public.t, and this version does not carry it over
+      hint: drop it before the run and create it again after the swap
+    error[unclassified_dependent]: rule r on table public.t: rule r on table public.t depends on public.t, and this version does not carry it over
+      hint: drop it before the run and create it again after the swap
+    error[unclassified_dependent]: statistics object public.s: statistics object public.s depends on public.t, and this version does not carry it over
+      hint: drop it before the run and create it again after the swap
+    ");
+    insta::assert_snapshot!(told_after("create publication everything for all tables").await, @"
+    warning[published]: everything: publication everything has public.t for being one of all tables of the database or the schema: it will have the partitioned table too, and a subscriber that lacks it stops
+      hint: create the partitioned table and its partitions on the subscribers first, or publish tables by name
+    ");
+}
+
+#[tokio::test]
+async fn event_triggers() {
+    let setup = "create function f() returns event_trigger language plpgsql as 'begin end';
+        create event trigger watch on ddl_command_end execute function f()";
+    insta::assert_snapshot!(told_after(setup).await, @"
+    warning[event_triggers]: watch: event triggers are in force, and may fire on what pgstrata creates, alters and drops
+      hint: see to it that they let its statements pass: `pgstrata sql` prints them
+    ");
+}
+
+#[tokio::test]
+async fn names_that_are_taken() {
+    let taken = "create table t_new (); create view t_old as select 1; create table t_y2024m02 (); create table t_default ();
+        create index t_pkey_new on t (note); create type t_y2024m03 as enum ('a'); create sequence t_y2024m01_pkey;";
+    insta::assert_snapshot!(told(&format!("{GOOD}{taken}"), SPRING).await, @"
+    error[rows_outside_bounds]: at: 23 rows lie at or above 2024-04-01 00:00:00+00, and default = false leaves no place for them
+      hint: widen from and to under [partition], or set default = true
+    error[name_taken]: public.t_new: a table is called public.t_new, the name that the partitioned table until the swap needs
+      hint: rename or drop it
+    error[name_taken]: public.t_old: a view is called public.t_old, the name that the old table after the swap needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m02: a table is called public.t_y2024m02, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m03: a type is called public.t_y2024m03, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_pkey_new: an index is called public.t_pkey_new, the name that index t_pkey of the partitioned table needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m01_pkey: a sequence is called public.t_y2024m01_pkey, the name that index t_pkey of a partition needs
+      hint: rename or drop it
+    ");
+    let many = "do 'begin for m in 1..12 loop execute format(''create table t_y2024m%s ()'', to_char(m, ''FM00'')); end loop; end'";
+    insta::assert_snapshot!(told(&format!("{GOOD}{many}"), &format!("{MONTHS}to = '2025-01-01'\n")).await, @"
+    error[name_taken]: public.t_y2024m01: a table is called public.t_y2024m01, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m02: a table is called public.t_y2024m02, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m03: a table is called public.t_y2024m03, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m04: a table is called public.t_y2024m04, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m05: a table is called public.t_y2024m05, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m06: a table is called public.t_y2024m06, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m07: a table is called public.t_y2024m07, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m08: a table is called public.t_y2024m08, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m09: a table is called public.t_y2024m09, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public.t_y2024m10: a table is called public.t_y2024m10, the name that a partition needs
+      hint: rename or drop it
+    error[name_taken]: public: 2 more names in schema public cannot be had
+      hint: rename or drop what bears them, or change names under [partition]
+    ");
+    let collision = "create index t_by_at on t (at); create index by_at on t (at desc)";
+    insta::assert_snapshot!(told(&format!("{GOOD}{collision}"), &format!("{MONTHS}to = '2024-06-01'\n")).await, @"
+    error[names_collide]: public.t_y2024m01_by_at: index t_by_at of a partition and index by_at of a partition would both be called public.t_y2024m01_by_at
+      hint: rename the index, or change names under [partition]
+    error[names_collide]: public.t_y2024m02_by_at: index t_by_at of a partition and index by_at of a partition would both be called public.t_y2024m02_by_at
+      hint: rename the index, or change names under [partition]
+    error[names_collide]: public.t_y2024m03_by_at: index t_by_at of a partition and index by_at of a partition would both be called public.t_y2024m03_by_at
+      hint: rename the index, or change names under [partition]
+    error[names_collide]: public.t_y2024m04_by_at: index t_by_at of a partition and index by_at of a partition would both be called public.t_y2024m04_by_at
+      hint: rename the index, or change names under [partition]
+    error[names_collide]: public.t_y2024m05_by_at: index t_by_at of a partition and index by_at of a partition would both be called public.t_y2024m05_by_at
+      hint: rename the index, or change names under [partition]
+    error[names_collide]: public.t_default_by_at: index t_by_at of a partition and index by_at of a partition would both be called public.t_default_by_at
+      hint: rename the index, or change names under [partition]
+    ");
+}
+
+#[tokio::test]
+async fn other_jobs() {
+    let db = Database::new().await;
+    const YEARS: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'year'\n";
+    db.execute(&format!("{GOOD} create table u (like t including all)")).await;
+    let file = db.plan(&format!("name = 'first'\n{YEARS}"));
+    db.pgstrata(&["run", file.to_str().unwrap()]).await.ok();
+    insta::assert_snapshot!(check(&db, YEARS).await, @"
+    error[table_in_other_job]: public.t: job first is under way on the same table (verified)
+      hint: go on with it, or end it: pgstrata abort first
+    ");
+    insta::assert_snapshot!(check(&db, &format!("name = 'first'\n{}", YEARS.replace("'t'", "'u'"))).await, @r#"
+    error[job_name_taken]: first: a job called first is under way on table public.t (verified)
+      hint: give this one another name: name = "..." at the head of the plan
+    warning[no_statistics]: public.u: public.u has no statistics yet, 16.0 KiB with indexes: progress and order of the copy are guesses
+      hint: analyze public.u
+    "#);
+    assert_eq!(check(&db, &format!("name = 'first'\n{YEARS}")).await, "");
+}
+
+/// A table owned by a role that has no other right, in a schema closed to everybody.
+async fn owned_by(owner: &str) -> Database {
+    let db = Database::new().await;
+    db.execute(&format!(
+        "{GOOD}
+         create role \"{owner}\" login;
+         revoke create, usage on schema public from public;
+         alter table t owner to \"{owner}\";
+         create schema lab; create table lab.submissions (id bigint primary key);
+         create function lab.touch() returns trigger language plpgsql as 'begin return new; end';
+         revoke execute on function lab.touch() from public;
+         create trigger touch before update on t for each row execute function lab.touch();
+         alter table t add submission bigint references lab.submissions;
+         create view v as select id from t"
+    ))
+    .await;
+    db
+}
+
+#[tokio::test]
+async fn missing_privileges_of_a_stranger() {
+    let db = owned_by("priv_lab").await;
+    db.execute("create role \"priv Guest\" login").await;
+    insta::assert_snapshot!(check_as(&db, "'priv Guest'", MONTHS).await, @r#"
+    error[missing_privilege]: public.t: role "priv Guest" lacks the rights of priv_lab, who owns public.t
+      hint: grant priv_lab to "priv Guest"
+    error[missing_privilege]: public.t: role "priv Guest" lacks SELECT on public.t
+      hint: grant select on public.t to "priv Guest"
+    error[missing_privilege]: public: role "priv Guest" lacks CREATE on schema public, where the partitions will be
+      hint: grant create on schema public to "priv Guest"
+    error[missing_privilege]: lab: role "priv Guest" lacks USAGE on schema lab
+      hint: grant usage on schema lab to "priv Guest"
+    error[missing_privilege]: public: role "priv Guest" lacks USAGE on schema public
+      hint: grant usage on schema public to "priv Guest"
+    error[missing_privilege]: lab.submissions: role "priv Guest" lacks REFERENCES on lab.submissions, which a foreign key points to
+      hint: grant references on lab.submissions to "priv Guest"
+    error[missing_privilege]: lab.touch(): role "priv Guest" lacks EXECUTE on lab.touch(), which a trigger calls
+      hint: grant execute on function lab.touch() to "priv Guest"
+    error[missing_privilege]: public.v: role "priv Guest" lacks the rights of postgres, who owns view public.v, which is replaced at the swap
+      hint: grant postgres to "priv Guest", or alter view public.v owner to "priv Guest"
+    error[missing_privilege]: DATABASE: role "priv Guest" lacks CREATE on database DATABASE, and schema pgstrata is not there yet
+      hint: grant create on database DATABASE to "priv Guest"
+    warning[sessions_hidden]: "priv Guest": role "priv Guest" cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
+      hint: grant pg_read_all_stats to "priv Guest"
+    "#);
+}
+
+#[tokio::test]
+async fn missing_privileges_of_the_owner() {
+    let db = owned_by("priv_owner").await;
+    db.execute("grant usage on schema public to priv_owner").await;
+    insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
+    error[missing_privilege]: public: role priv_owner lacks CREATE on schema public, where the partitions will be
+      hint: grant create on schema public to priv_owner
+    error[missing_privilege]: lab: role priv_owner lacks USAGE on schema lab
+      hint: grant usage on schema lab to priv_owner
+    error[missing_privilege]: lab.submissions: role priv_owner lacks REFERENCES on lab.submissions, which a foreign key points to
+      hint: grant references on lab.submissions to priv_owner
+    error[missing_privilege]: lab.touch(): role priv_owner lacks EXECUTE on lab.touch(), which a trigger calls
+      hint: grant execute on function lab.touch() to priv_owner
+    error[missing_privilege]: public.v: role priv_owner lacks the rights of postgres, who owns view public.v, which is replaced at the swap
+      hint: grant postgres to priv_owner, or alter view public.v owner to priv_owner
+    error[missing_privilege]: DATABASE: role priv_owner lacks CREATE on database DATABASE, and schema pgstrata is not there yet
+      hint: grant create on database DATABASE to priv_owner
+    warning[sessions_hidden]: priv_owner: role priv_owner cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
+      hint: grant pg_read_all_stats to priv_owner
+    ");
+    db.execute(&format!(
+        "grant create on database {} to priv_owner; grant create on schema public to priv_owner;
+         grant usage on schema lab to priv_owner; grant references on lab.submissions to priv_owner;
+         grant execute on function lab.touch() to priv_owner; alter view v owner to priv_owner;
+         grant pg_read_all_stats to priv_owner",
+        db.dsn().rsplit_once("dbname=").unwrap().1
+    ))
+    .await;
+    assert_eq!(check_as(&db, "priv_owner", MONTHS).await, "");
+    db.execute("alter table t enable row level security, force row level security").await;
+    insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
+    error[row_security]: public.t: row-level security hides rows of public.t from role priv_owner
+      hint: alter role priv_owner bypassrls, or alter table public.t no force row level security for the run
+    ");
+    db.execute("create schema pgstrata").await;
+    insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
+    error[missing_privilege]: pgstrata: role priv_owner lacks USAGE or CREATE on schema pgstrata
+      hint: grant usage, create on schema pgstrata to priv_owner
+    error[row_security]: public.t: row-level security hides rows of public.t from role priv_owner
+      hint: alter role priv_owner bypassrls, or alter table public.t no force row level security for the run
+    ");
+}
+
+#[tokio::test]
+async fn a_schema_made_beforehand_does_for_create_on_the_database() {
+    let db = Database::new().await;
+    db.execute(&format!(
+        "{GOOD} create role priv_guest_of_schema login; alter table t owner to priv_guest_of_schema;
+         grant create on schema public to priv_guest_of_schema;
+         create schema pgstrata; grant usage, create on schema pgstrata to priv_guest_of_schema"
+    ))
+    .await;
+    let file = db.plan(&MONTHS.replace("month", "year"));
+    let dsn = format!("{} user=priv_guest_of_schema", db.dsn());
+    let ran = db.pgstrata_with(&["run", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await;
+    ran.ok();
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_and_a_standby() {
+    let settings = [SETTINGS, &[("max_prepared_transactions", "2")]].concat();
+    let server = tokio::task::spawn_blocking(move || PrivateServer::start(&settings)).await.unwrap().unwrap();
+    let db = Database::on(&server).await;
+    db.execute(GOOD).await;
+    db.execute("begin; update t set note = '' where id = 1; prepare transaction 'it''s'").await;
+    insta::assert_snapshot!(check(&db, MONTHS).await, @"
+    error[prepared_transaction]: it's: prepared transaction it's holds a lock on public.t
+      hint: commit prepared 'it''s', or rollback prepared 'it''s'
+    ");
+    db.execute("rollback prepared 'it''s'").await;
+    server.stop_immediate().unwrap();
+    std::fs::write(server.data_dir().join("standby.signal"), "").unwrap();
+    server.start_again().unwrap();
+    insta::assert_snapshot!(check(&db, MONTHS).await, @"
+    error[standby]: server: the server is a standby, which cannot be written to
+      hint: connect to the primary; with several hosts, add target_session_attrs=read-write
+    ");
+}
+
+#[tokio::test]
+async fn a_lock_timeout_at_the_servers_deadlock_timeout() {
+    insta::assert_snapshot!(told(GOOD, &format!("{MONTHS}[swap]\nlock_timeout = '1s'\n")).await, @r#"
+    error[lock_timeout_too_long]: swap.lock_timeout: lock_timeout is 1000 ms, the server's deadlock_timeout is 400 ms: the swap must give up before the server looks for deadlocks
+      hint: set lock_timeout below 400 ms under [swap], such as "200 ms"
+    "#);
+}
+
+#[tokio::test]
+async fn a_table_without_statistics() {
+    insta::assert_snapshot!(told("create table t (id bigint primary key, at timestamptz not null)", MONTHS).await, @"
+    warning[no_statistics]: public.t: public.t has no statistics yet, 8.0 KiB with indexes: progress and order of the copy are guesses
+      hint: analyze public.t
+    ");
+}
+
+#[tokio::test]
+async fn plan_of_a_live_table() {
+    let db = Database::new().await;
+    let table = "\"p\"\"l. a;--🦠\"";
+    db.execute(&format!(
+        "create table {table} (\"I d\" bigint primary key, \"A t\" timestamptz not null);
+         insert into {table} select i, timestamptz '2024-01-01Z' + i * interval '1 hour' from generate_series(0, 9999) i;
+         analyze {table}"
+    ))
+    .await;
+    let file = db.plan("");
+    let path = file.to_str().unwrap();
+    db.pgstrata(&["plan", table, "--by", "A t", "-o", path]).await.ok();
+    let text = std::fs::read_to_string(path).unwrap();
+    // How many bytes there are is the server's affair.
+    let found: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.starts_with("ahead"))
+        .filter(|line| !line.contains("iB"))
+        .collect();
+    insta::assert_snapshot!(found.join("\n"), @r#"
+    # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
+    #
+    # column  "A t", timestamp with time zone
+    # oldest  2024-01-01 00:00:00+00
+    # newest  2025-02-20 15:00:00+00
+    # key     primary key ("I d"); widened to ("I d", "A t"): a partitioned table's key holds "A t"
+    #
+    # rows by statistics, about:
+    #   2024-01  745
+    #   2024-02  696
+    #   2024-03  744
+    #   2024-04  720
+    #   2024-05  744
+    #   2024-06  720
+    #   2024-07  744
+    #   2024-08  744
+    #   2024-09  720
+    #   2024-10  744
+    #   2024-11  720
+    #   2024-12  744
+    #   2025-01  744
+    #   2025-02  471
+    #
+    # warning: the key "p""l. a;--🦠_pkey" ("I d") becomes ("I d", "A t"): after the swap nothing keeps ("I d") alone unique, and ON CONFLICT ("I d") fails; look for ON CONFLICT ("I d") in the applications, and see that ("I d") comes from a sequence or is a uuid
+
+    name  = 'p"l. a;--🦠'           # the job
+    kind  = "partition"
+    table = 'public."p""l. a;--🦠"'
+
+    [partition]
+    by       = '"A t"'
+    every    = "1 year"            # about 1 partition
+    timezone = "UTC"               # where a day or month begins
+    # from   = "2024-01-01 00:00:00+00"  # where the first begins; without it, at the oldest row
+    "#);
+    db.pgstrata(&["check", path]).await.ok();
+    let said = db.pgstrata(&["plan", "lpa", "--by", "at"]).await.exits(2).stderr;
+    insta::assert_snapshot!(said, @"
+    error: there is no table public.lpa
+    hint: write the name as in SQL: schema.table, in double quotes where SQL needs them
     ");
 }

@@ -235,13 +235,22 @@ impl Table {
         self.columns.iter().filter(|c| c.generated.is_empty())
     }
 
-    /// What differs in the columns that a copy needs: names, types, what is generated; each in words.
-    pub fn column_drift(&self, now: &Table) -> Vec<String> {
+    /// What differs in `now`, the partitioned table in use, so that the way back would lose it: columns that a drain does
+    /// not know, and dependents that came after the swap.
+    pub fn drift_since_swap(&self, now: &Table) -> Vec<String> {
         let mut found = Vec::new();
-        let shape = |t: &Table| -> Vec<(Ident, String, String)> {
-            t.columns.iter().map(|c| (c.name.clone(), c.sql_type.clone(), c.generated.clone())).collect()
+        let columns = |t: &Table| -> Vec<(String, String, String)> {
+            let shape = |c: &Column| (c.name.as_str().to_owned(), c.sql_type.clone(), c.generated.clone());
+            t.columns.iter().map(shape).collect()
         };
-        named(&mut found, "column", &shape(self), &shape(now), |(name, _, _)| name.as_str().to_owned());
+        named(&mut found, "column", &columns(self), &columns(now), |(name, _, _)| name.clone());
+        let views = |t: &Table| -> Vec<String> { t.views.iter().map(|v| v.name.plain()).collect() };
+        named(&mut found, "view", &views(self), &views(now), Clone::clone);
+        let children = |t: &Table| -> Vec<String> {
+            t.referenced_by.iter().map(|f| format!("{} of {}", f.name.as_str(), f.table.plain())).collect()
+        };
+        named(&mut found, "foreign key", &children(self), &children(now), Clone::clone);
+        named(&mut found, "dependent", &self.others, &now.others, Clone::clone);
         found
     }
 

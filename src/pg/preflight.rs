@@ -107,8 +107,11 @@ async fn found(client: &Client, by: &str, oid: u32) -> Result<Found> {
     let names: BTreeMap<Ident, String> =
         names.iter().map(|r| (Ident::new(r.get::<_, &str>(0)), r.get(1))).collect();
     let prepared = client.query(sql::PREPARED, &[&oid]).await?.iter().map(|row| row.get(0)).collect();
+    let (schema, name) = (table.name.schema.as_str(), table.name.name.as_str());
+    let publications = client.query(sql::PUBLICATIONS, &[&schema, &name, &oid]).await?;
+    let publications = publications.iter().map(|row| row.get(0)).collect();
     let size = size(client, oid).await?;
-    Ok(Found { table, rights, values, size, names, prepared })
+    Ok(Found { table, rights, values, size, names, prepared, publications })
 }
 
 /// How large a table is, and how much it changes.

@@ -9,7 +9,10 @@
 
 use std::{error::Error as _, io};
 
-use crate::error::{Error, Retry};
+use crate::error::{Error, Kind, Retry};
+
+/// What the server says when a lock was not to be had in time.
+pub const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 impl From<tokio_postgres::Error> for Error {
     fn from(e: tokio_postgres::Error) -> Self {
@@ -21,7 +24,8 @@ impl From<tokio_postgres::Error> for Error {
 pub fn from_pg(e: tokio_postgres::Error) -> Error {
     if let Some(db) = e.as_db_error() {
         let code = db.code().code();
-        return Error::failed(without_values(code, db.message())).code(code).retry(class(code));
+        let kind = if code == LOCK_NOT_AVAILABLE { Kind::Lock } else { Kind::Failed };
+        return Error::new(kind, without_values(code, db.message())).code(code).retry(class(code));
     }
     let error = Error::failed(e.to_string()).retry(class_without_code(&e));
     match e.into_source() {

@@ -2,12 +2,14 @@
 
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::model::blueprint::Direction;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::sql::capture as sql;
 
 use super::context::Context;
+use super::locks;
 use super::meter::Meter;
 
 /// Creates log, function and triggers in one transaction. `CREATE TRIGGER` waits for every open writer, so a try is
@@ -25,20 +27,19 @@ pub async fn capture(context: &Context) -> Result<State> {
     let client = &context.control;
     let mut statements = sql::create_log(&b);
     statements.extend(sql::create_function(&b));
-    let timeout = format!("set local lock_timeout = {}", context.plan.lock_timeout().as_millis());
-    let state = context
-        .retrying("put the capture triggers in force", async || {
-            transaction(client, READ_COMMITTED, async |client| {
-                client.batch_execute(&timeout).await?;
-                all(client, &statements).await?;
-                all(client, &sql::create_triggers(&b, &b.table.name)).await?;
-                let state = context.advance(client, Step::Capture).await?;
-                failpoint!("capture.before_commit");
-                Ok(state)
-            })
-            .await
+    let (state, _) = locks::patiently(context, &b, "put the capture triggers in force", async || {
+        locks::look(context, &b, Direction::Forward).await?;
+        transaction(client, READ_COMMITTED, async |client| {
+            locks::begin(context, client, &b, Direction::Forward).await?;
+            all(client, &statements).await?;
+            all(client, &sql::create_triggers(&b, &b.table.name)).await?;
+            let state = context.advance(client, Step::Capture).await?;
+            failpoint!("capture.before_commit");
+            Ok(state)
         })
-        .await?;
+        .await
+    })
+    .await?;
     failpoint!("capture.done");
     meter.end("capture is in force");
     Ok(state)

@@ -1,6 +1,6 @@
 //! The two ends of a job: finalize closes the rollback window, abort takes everything back. Both are one transaction.
 
-use crate::error::{Error, Result, Retry};
+use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
@@ -10,6 +10,7 @@ use crate::pg::{catalog, latency, store};
 use crate::sql::{finalize as sql, store as store_sql};
 
 use super::context::Context;
+use super::locks;
 use super::meter::Meter;
 
 /// Drops the old table and everything that kept it level.
@@ -65,26 +66,26 @@ pub async fn abort(context: &Context) -> Result<State> {
 async fn end(context: &Context, step: Step, statements: &[String]) -> Result<State> {
     let client = &context.control;
     let summary = latency::of_chunks(client, context.job.id).await?.to_string();
-    let timeout = format!("set local lock_timeout = {}", context.plan.lock_timeout().as_millis());
-    let state = context
-        .retrying("end the job", async || {
-            transaction(client, READ_COMMITTED, async |client| {
-                client.batch_execute(&timeout).await?;
-                all(client, statements).await?;
-                client.execute(store_sql::FORGET_CHUNKS, &[&context.job.id]).await?;
-                store::event(client, context.job.id, "chunks", &summary).await?;
-                let state = context.advance(client, step).await?;
-                if step == Step::Finalize {
-                    failpoint!("finalize.before_commit");
-                } else {
-                    failpoint!("abort.before_commit");
-                }
-                Ok(state)
-            })
-            .await
+    let b = context.blueprint();
+    let direction = context.direction();
+    let (state, _) = locks::patiently(context, &b, "end the job", async || {
+        locks::look(context, &b, direction).await?;
+        transaction(client, READ_COMMITTED, async |client| {
+            locks::begin(context, client, &b, direction).await?;
+            all(client, statements).await?;
+            client.execute(store_sql::FORGET_CHUNKS, &[&context.job.id]).await?;
+            store::event(client, context.job.id, "chunks", &summary).await?;
+            let state = context.advance(client, step).await?;
+            if step == Step::Finalize {
+                failpoint!("finalize.before_commit");
+            } else {
+                failpoint!("abort.before_commit");
+            }
+            Ok(state)
         })
         .await
-        .map_err(|e| e.retry(Retry::Never))?;
+    })
+    .await?;
     context.reached(state);
     Ok(state)
 }

@@ -11,7 +11,6 @@
 //!
 //! Each phase may be run again after a crash at any point of it: what is done is found done.
 
-mod blockers;
 mod capture;
 mod context;
 mod copy;
@@ -19,6 +18,7 @@ mod drain;
 mod finalize;
 mod growth;
 mod index;
+mod locks;
 mod meter;
 pub mod partitions;
 mod prepare;

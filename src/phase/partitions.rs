@@ -6,7 +6,7 @@ use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::partition::names;
 use crate::model::state::State;
 use crate::pg::store;
-use crate::pg::transaction::{all, query_text};
+use crate::pg::transaction::{READ_COMMITTED, all, query_text, transaction};
 use crate::plan::partitioning::{scheme, template};
 use crate::sql::{capture, drain, prepare as sql};
 
@@ -37,7 +37,8 @@ pub async fn extend(context: &Context) -> Result<()> {
         let built =
             !matches!(context.state(), State::Planned | State::Prepared | State::Capturing | State::Copied);
         if built {
-            all(&context.control, &capture::create_truncate_trigger(&b, &partition.name)).await?;
+            let trigger = capture::create_truncate_trigger(&b, &partition.name);
+            transaction(&context.control, READ_COMMITTED, async |client| all(client, &trigger).await).await?;
         }
     }
     let mut wider = b;

@@ -1,16 +1,23 @@
 //! Scrub: when no chunk is in flight, takes out of the target what may be there twice or stale. Every such place is in the
 //! log by now, so what is left is unique and the key index can be built. The log rows stay; the drain brings the rows back.
 
+use std::cell::Cell;
+
 use crate::error::Result;
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::QualifiedName;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
-use crate::sql::drain as sql;
+use crate::pg::transaction::execute_text;
+use crate::sql::{copy as copy_sql, drain as sql};
 
 use super::context::Context;
 use super::meter::Meter;
+use super::workers;
+
+/// Blocks of a leaf that one transaction scrubs: 256 MiB.
+const STRETCH_BLOCKS: usize = 32_768;
 
 /// Scrubs every leaf that the log has places for.
 ///
@@ -36,23 +43,46 @@ pub async fn scrub(context: &Context) -> Result<State> {
             })
             .await?;
     } else {
-        let leaves = touched(context, &b).await?;
-        meter.count("partitions", leaves.len() as u64, 0);
-        for leaf in leaves {
-            let statement = sql::scrub(&b, &leaf);
-            rows += context
-                .retrying(&format!("scrub {}", leaf.plain()), async || {
-                    Ok(client.execute(&statement, &[]).await?)
-                })
-                .await?;
-            meter.add(1);
-            failpoint!("scrub.leaf");
-        }
+        rows = stretches(context, &b, &mut meter).await?;
     }
     let state = context.advance(client, Step::Copy).await?;
     failpoint!("scrub.done");
     meter.end(format!("{rows} rows taken out"));
     Ok(state)
+}
+
+/// Scrubs the leaves that the log has places for, a stretch of blocks at a time, so that no transaction is long.
+async fn stretches(context: &Context, b: &Blueprint, meter: &mut Meter<'_>) -> Result<u64> {
+    let mut tasks = Vec::new();
+    for leaf in touched(context, b).await? {
+        let oid = catalog::must_find(&context.control, &leaf).await?;
+        let blocks: i64 = context.control.query_one(copy_sql::HEAP, &[&oid]).await?.get(1);
+        tasks.extend((0..blocks).step_by(STRETCH_BLOCKS).map(|from| (leaf.clone(), from)));
+    }
+    meter.count("stretches", tasks.len() as u64, 0);
+    let rows = Cell::new(0);
+    let meter = &*meter;
+    workers::run(
+        context,
+        context.plan.workers(),
+        "scrub a partition",
+        async |sender| {
+            for task in tasks {
+                sender.send(task).await.map_err(workers::nobody_takes)?;
+            }
+            Ok(())
+        },
+        async |session, (leaf, from)| {
+            let ends = [format!("({from},0)"), format!("({},0)", from + STRETCH_BLOCKS as i64)];
+            let gone = execute_text(session, &sql::scrub(b, leaf), &ends).await?;
+            rows.set(rows.get() + gone);
+            meter.add(1);
+            failpoint!("scrub.leaf");
+            Ok(())
+        },
+    )
+    .await?;
+    Ok(rows.get())
 }
 
 /// The leaves that the log's places fall into.

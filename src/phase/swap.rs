@@ -6,23 +6,19 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::error::{Error, Kind, Result, Retry};
+use crate::error::{Error, Result, Retry};
 use crate::failpoint;
-use crate::model::backoff::Backoff;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, store};
 use crate::sql::{drain as drain_sql, store as store_sql, swap as sql};
 
-use super::blockers::{Blocker, in_the_way};
 use super::context::Context;
 use super::meter::Meter;
 use super::verify::Verified;
-use super::{capture, drain};
+use super::{capture, drain, locks};
 
-/// The lock that evicts autovacuum harms nobody, so it may take longer than the one that does.
-const FIRST_LOCK_MS: u32 = 5_000;
 /// The whole transaction may hold its locks for this long; a rest that takes longer to drain lets go and tries again.
 const BUDGET_MS: u32 = 2_000;
 /// A log longer than this many blocks (8 MiB), although drained, is shortened before the lock: the last drain reads it all.
@@ -52,65 +48,26 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
     };
     let about = format!("exchanging {} and {}", b.sides(away).source.plain(), b.sides(away).target.plain());
     let meter = Meter::begin(context, phase, about);
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    let attempts = context.plan.attempts();
-    let mut last = String::new();
-    for attempt in 1..=attempts {
-        context.go_on()?;
+    let ((state, held_ms), tries) = locks::patiently(context, &b, phase, async || {
         drain::level(context, &meter).await?;
         shorten_log(context, &b).await?;
         drift(context, &b, away).await?;
-        let older_ms = context.plan.lock_timeout().as_secs_f64() * 1000.0;
-        let blockers = in_the_way(&context.control, &b, away, older_ms).await?;
-        let failed = if blockers.is_empty() {
-            drain::rest(context).await?;
-            match exchange(context, &b, away, step).await {
-                Ok((state, held_ms)) => {
-                    return finish(context, &meter, state, Swapped { held_ms, tries: attempt }).await;
-                }
-                Err(e) if e.retry_class() == Retry::Again => {
-                    let now = in_the_way(&context.control, &b, away, 0.0).await?;
-                    said(&now).unwrap_or_else(|| e.to_string().replace('\n', "; "))
-                }
-                Err(e) => return Err(e.context(format!("failed to {phase}"))),
-            }
-        } else {
-            said(&blockers).unwrap_or_default()
-        };
-        if failed != last {
-            context.events.warn(format!("{phase}: attempt {attempt} of {attempts}: in the way: {failed}"));
-            last = failed;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.next(rand::random())) => {}
-            () = context.interrupted() => {}
-        }
-    }
-    Err(Error::new(Kind::Lock, format!("the lock on {} was not to be had in {attempts} attempts", b.table.name.plain()))
-        .cause(format!("in the way: {last}"))
-        .hint(format!(
-            "nothing was changed and the job keeps itself level; end the session in the way, or try at a quieter time: \
-             `pgstrata {phase} {}`",
-            context.job.name
-        )))
+        locks::look(context, &b, away).await?;
+        drain::rest(context).await?;
+        exchange(context, &b, away, step).await
+    })
+    .await?;
+    finish(context, &meter, state, Swapped { held_ms, tries }).await
 }
 
-fn said(blockers: &[Blocker]) -> Option<String> {
-    (!blockers.is_empty())
-        .then(|| blockers.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; "))
-}
-
-/// Fails where the source is no longer what the job was planned from, or the sides differ in a column.
+/// Fails where the table in use is no longer what the job was planned from.
 async fn drift(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
     let client = &context.control;
     let sides = b.sides(away);
     let source = catalog::table(client, catalog::must_find(client, &sides.source).await?).await?;
     let found = match away {
         Direction::Forward => b.table.drift(&source),
-        Direction::Reverse => {
-            let target = catalog::table(client, catalog::must_find(client, &sides.target).await?).await?;
-            target.column_drift(&source)
-        }
+        Direction::Reverse => b.table.drift_since_swap(&source),
     };
     if found.is_empty() {
         return Ok(());
@@ -125,7 +82,7 @@ async fn drift(context: &Context, b: &Blueprint, away: Direction) -> Result<()> 
             "undo the change, or abort the job and run it again from the new definition; nothing was swapped"
         }
         Direction::Reverse => {
-            "make the same change to the old table, or undo it; or keep the partitioned table and finalize"
+            "undo the change and roll back then; or keep the partitioned table, and finalize"
         }
     }))
 }
@@ -141,16 +98,10 @@ async fn shorten_log(context: &Context, b: &Blueprint) -> Result<()> {
 /// The transaction.
 async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step) -> Result<(State, f64)> {
     let client = &context.control;
-    let lock_timeout_ms = context.plan.lock_timeout().as_millis();
     let held = std::cell::Cell::new(Instant::now());
     let state = transaction(client, READ_COMMITTED, async |client| {
-        client.batch_execute(&format!("set local lock_timeout = {FIRST_LOCK_MS}")).await?;
-        client.batch_execute(&sql::first_lock(b, away)).await?;
-        client
-            .batch_execute(&format!(
-                "set local lock_timeout = {lock_timeout_ms}; set local statement_timeout = {BUDGET_MS}"
-            ))
-            .await?;
+        locks::begin(context, client, b, away).await?;
+        client.batch_execute(&format!("set local statement_timeout = {BUDGET_MS}")).await?;
         held.set(Instant::now());
         all(client, &sql::locks(b, away)).await?;
         failpoint!("swap.locked");
@@ -177,9 +128,9 @@ async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step)
 
 /// What may have changed since the look before the lock. Cheap: everybody waits for us now.
 async fn checks_under_lock(context: &Context, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
-    super::copy::hold_epoch(context, client).await?;
-    drift(context, b, away).await?;
-    capture::in_force(context).await
+    let lease = super::copy::hold_epoch(context, client);
+    tokio::try_join!(lease, drift(context, b, away), capture::in_force(context))?;
+    Ok(())
 }
 
 async fn finish(
@@ -189,11 +140,11 @@ async fn finish(
     swapped: Swapped,
 ) -> Result<(State, Swapped)> {
     let Swapped { held_ms, tries } = swapped;
-    store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, {tries} tries"))
+    store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, attempt {tries}"))
         .await?;
-    meter.end(format!(
-        "done in {tries} tries; the lock was held for {held_ms:.0} ms; rows go to the other table now"
-    ));
+    let at = if tries == 1 { "the first attempt".to_owned() } else { format!("attempt {tries}") };
+    meter
+        .end(format!("the lock was held for {held_ms:.0} ms, at {at}; applications use the other table now"));
     let deadline = Instant::now() + GUARD_WAITS;
     while !drop_guard(context).await? && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -87,3 +87,108 @@ fn describe(
         warnings: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::check::tests::facts;
+    use super::*;
+
+    fn table(facts: &mut Facts) -> &mut crate::model::table::Table {
+        match &mut facts.relation {
+            Relation::There(found) => &mut found.table,
+            Relation::Unread | Relation::Missing { .. } => panic!("there is a table"),
+        }
+    }
+
+    fn refused(facts: &Facts, by: &str, every: Option<Every>) -> String {
+        survey(facts, by, every, &[]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_plan_with_what_a_check_would_find() {
+        let mut facts = facts();
+        table(&mut facts).columns[6].not_null = false;
+        let bounds = ["2024-01-15 00:00:00+00", "2024-03-31 00:00:00+00", "2024-06-30 12:00:00+00"];
+        let text = survey(&facts, "created_at", None, &bounds.map(str::to_owned)).unwrap();
+        let head: Vec<&str> = text.lines().take_while(|line| !line.starts_with("[copy]")).collect();
+        assert_snapshot!(head.join("\n"), @r#"
+        # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
+        #
+        # rows    about 1,000,000, 200.00 MiB with indexes
+        # column  created_at, timestamp with time zone
+        # oldest  2024-01-15 00:00:00+00
+        # newest  2024-06-30 12:00:00+00
+        # key     primary key (observation_id); widened to (observation_id, created_at): a partitioned table's key holds created_at
+        #
+        # rows by statistics, about:
+        #   2024-01  111,842
+        #   2024-02  190,789
+        #   2024-03  202,833
+        #   2024-04  163,934
+        #   2024-05  169,399
+        #   2024-06  161,202
+        #
+        # warning: partition column created_at can be NULL (0 rows hold NULL now), and the key will hold it; alter table public.petri_observations add constraint created_at_not_null check (created_at is not null) not valid; alter table public.petri_observations validate constraint created_at_not_null; alter table public.petri_observations alter column created_at set not null; alter table public.petri_observations drop constraint created_at_not_null
+        # warning: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails; look for ON CONFLICT (observation_id) in the applications, and see that (observation_id) comes from a sequence or is a uuid
+
+        name  = "petri_observations"   # the job
+        kind  = "partition"
+        table = "public.petri_observations"
+
+        [partition]
+        by       = "created_at"
+        # suggested: a month holds about 181,712 rows, 36.34 MiB
+        every    = "1 month"           # about 6 partitions
+        timezone = "UTC"               # where a day or month begins
+        # from   = "2024-01-15 00:00:00+00"  # where the first begins; without it, at the oldest row
+        ahead    = 3                   # partitions beyond the newest row
+        names    = "{table}_y{yyyy}m{mm}"
+        default  = true                # a default partition for what fits nowhere
+        "#);
+        Plan::parse(&text, "plan.toml").unwrap();
+    }
+
+    #[test]
+    fn numbers_and_an_interval_asked_for() {
+        let mut facts = facts();
+        if let Relation::There(found) = &mut facts.relation {
+            let ends = (Some("1".to_owned()), Some("250000000".to_owned()));
+            found.values = Some(check::Values { oldest: ends.0, newest: ends.1, ..check::Values::default() });
+        }
+        let suggested = survey(&facts, "seq", None, &[]).unwrap();
+        let asked = survey(&facts, "seq", Some(Every::Integers(5_000_000)), &[]).unwrap();
+        let every = |text: &str| Plan::parse(text, "plan.toml").unwrap().every();
+        assert_eq!(
+            (every(&suggested), every(&asked)),
+            (Every::Integers(2_000_000_000), Every::Integers(5_000_000))
+        );
+    }
+
+    #[test]
+    fn what_no_plan_can_be_made_for() {
+        let mut facts = facts();
+        assert_snapshot!(refused(&facts, "create_at", None), @"
+        table public.petri_observations has no column create_at
+        hint: did you mean created_at?
+        ");
+        assert_snapshot!(refused(&facts, "note", None), @"
+        partition column note is of type text, which has no ranges of equal length
+        hint: choose a column of type timestamptz, timestamp, date, smallint, integer or bigint
+        ");
+        assert_snapshot!(refused(&facts, "seq", Some(Every::Months(1))), @r#"an interval of `1 month` is a time, but the column is of type bigint: write a plain number, such as "100000""#);
+        table(&mut facts).indexes.clear();
+        assert_snapshot!(refused(&facts, "created_at", None), @"
+        table public.petri_observations has no primary key and no unique index
+        hint: create unique index concurrently petri_observations_key on public.petri_observations (seq); alter table public.petri_observations add primary key using index petri_observations_key
+        ");
+        table(&mut facts).relkind = "v".into();
+        assert_snapshot!(refused(&facts, "created_at", None), @"
+        public.petri_observations is a view, not a table
+        hint: name the table that it reads
+        ");
+        facts.relation = Relation::Unread;
+        assert_snapshot!(refused(&facts, "created_at", None), @"the server is older than PostgreSQL 14");
+    }
+}

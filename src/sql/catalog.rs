@@ -3,6 +3,9 @@
 /// Everything attached to the relation with oid `$1`. Names of ours are left out, so that a running job does not look like
 /// a change of the table.
 ///
+/// A serial's sequence is handed over as it is, so what depends on it (the target's own default, for one) may stay; an
+/// identity's is not.
+///
 /// Sent under an empty search path: every expression and view comes back fully qualified.
 pub const TABLE: &str = r#"
 select pg_catalog.json_build_object(
@@ -185,7 +188,7 @@ select pg_catalog.json_build_object(
       where ((d.refclassid = 'pg_class'::regclass and (d.refobjid = c.oid
                 or d.refobjid in (select indexrelid from pg_index where indrelid = c.oid)
                 or d.refobjid in (select s.objid from pg_depend s where s.refclassid = 'pg_class'::regclass
-                     and s.classid = 'pg_class'::regclass and s.refobjid = c.oid and s.deptype in ('a', 'i')
+                     and s.classid = 'pg_class'::regclass and s.refobjid = c.oid and s.deptype = 'i'
                      and s.refobjsubid > 0 and (select relkind from pg_class where oid = s.objid) = 'S')))
           or (d.refclassid = 'pg_type'::regclass and d.refobjid in (c.reltype,
                 (select typarray from pg_type where oid = c.reltype)))
@@ -194,7 +197,10 @@ select pg_catalog.json_build_object(
         and not (d.classid = 'pg_class'::regclass and (d.objid = c.oid
               or d.objid in (select indexrelid from pg_index where indrelid = c.oid)
               or (select relkind from pg_class where oid = d.objid) in ('S', 't')
-              or d.objid in (select inhrelid from pg_inherits where inhparent = c.oid)))
+              or d.objid in (select inhrelid from pg_inherits where inhparent = c.oid)
+              or d.objid in (select w.ev_class from pg_depend v join pg_rewrite w
+                  on v.classid = 'pg_rewrite'::regclass and v.objid = w.oid
+                where v.refclassid = 'pg_class'::regclass and v.refobjid = c.oid)))
         and not (d.classid = 'pg_constraint'::regclass and d.objid in
               (select oid from pg_constraint where conrelid = c.oid or confrelid = c.oid))
         and not (d.classid = 'pg_trigger'::regclass and d.objid in

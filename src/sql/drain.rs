@@ -134,11 +134,11 @@ pub fn outside(b: &Blueprint) -> Option<String> {
     ))
 }
 
-/// The scrub: deletes from `leaf` every row whose place the log names. What was copied twice, or copied and then changed,
-/// was changed since capture began, so it is in the log.
+/// The scrub: deletes from `leaf`'s blocks `[$1, $2)` every row whose place the log names. What was copied twice, or copied
+/// and then changed, was changed since capture began, so it is in the log.
 pub fn scrub(b: &Blueprint, leaf: &QualifiedName) -> String {
     format!(
-        "delete from {leaf} t using (\n  {}\n) d\nwhere {}",
+        "delete from {leaf} t using (\n  {}\n) d\nwhere {}\n  and t.ctid >= $1::text::tid and t.ctid < $2::text::tid",
         places(b, Batch::All),
         equal("t", "d", &b.place_columns())
     )

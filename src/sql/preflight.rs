@@ -18,6 +18,8 @@ pub const RIGHTS: &str = "select json_build_object(
   'owner_creates', has_schema_privilege(c.relowner, c.relnamespace, 'CREATE'),
   'schema_create', has_schema_privilege(c.relnamespace, 'CREATE'),
   'database_create', has_database_privilege(current_database(), 'CREATE'),
+  'tablespace_create', c.reltablespace = 0 or has_tablespace_privilege(c.reltablespace, 'CREATE'),
+  'sees_sessions', pg_has_role('pg_read_all_stats', 'USAGE'),
   'select', has_table_privilege(c.oid, 'SELECT'),
   'rows_hidden', row_security_active(c.oid),
   'own_schema', (
@@ -83,23 +85,33 @@ select t.typname::text, 'a type'
 from pg_catalog.pg_type t join pg_catalog.pg_namespace n on n.oid = t.typnamespace
 where n.nspname = $1 and t.typrelid = 0 and t.typcategory <> 'A'";
 
-/// Prepared transactions that hold a lock on the relation with oid `$1`.
+/// Prepared transactions that hold a lock on the relation with oid `$1`. What their locks are listed under changes when the
+/// server is restarted, so the lock on their own number tells.
 pub const PREPARED: &str = "select distinct p.gid
 from pg_catalog.pg_prepared_xacts p
-  join pg_catalog.pg_locks l on l.virtualtransaction = '-1/' || p.transaction::text
-where l.locktype = 'relation' and l.relation = $1 and p.database = pg_catalog.current_database()
+  join pg_catalog.pg_locks own on own.locktype = 'transactionid' and own.transactionid = p.transaction
+  join pg_catalog.pg_locks l on l.virtualtransaction = own.virtualtransaction and l.pid is null
+where own.pid is null and l.locktype = 'relation' and l.relation = $1 and p.database = pg_catalog.current_database()
+order by 1";
+
+/// Publications that have the table `$1.$2` (oid `$3`) for having all tables, of the database or of a schema.
+pub const PUBLICATIONS: &str = "select p.pubname::text
+from pg_catalog.pg_publication_tables p
+where p.schemaname = $1 and p.tablename = $2
+  and not exists (
+    select from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication named on named.oid = r.prpubid
+    where r.prrelid = $3 and named.pubname = p.pubname)
 order by 1";
 
 /// Of the relation with oid `$1`: whether it was analysed, its changes, over how many seconds, and whether these are known.
 /// Where nobody ever reset the counters, they are older than the server's start.
-pub const ACTIVITY: &str = "select c.reltuples >= 0
-    and (s.last_analyze is not null or s.last_autoanalyze is not null or exists (
-      select from pg_catalog.pg_statistic where starelid = c.oid)),
+pub const ACTIVITY: &str = "select s.last_analyze is not null or s.last_autoanalyze is not null or exists (
+    select from pg_catalog.pg_stats t where t.schemaname = n.nspname and t.tablename = c.relname),
   (coalesce(s.n_tup_ins, 0) + coalesce(s.n_tup_upd, 0) + coalesce(s.n_tup_del, 0))::double precision,
   extract(epoch from pg_catalog.clock_timestamp()
     - coalesce(d.stats_reset, pg_catalog.pg_postmaster_start_time()))::double precision,
   d.stats_reset is not null
-from pg_catalog.pg_class c
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   left join pg_catalog.pg_stat_user_tables s on s.relid = c.oid
   left join pg_catalog.pg_stat_database d on d.datname = pg_catalog.current_database()
 where c.oid = $1";

@@ -20,8 +20,15 @@ pub const SET_VERSION: &str =
     "with gone as (delete from pgstrata.version) insert into pgstrata.version (number) values ($1)";
 
 const V1: &str = "
-create schema if not exists pgstrata;
-comment on schema pgstrata is 'Jobs of pgstrata: state, finished chunks, change logs.';
+do $$
+begin
+  -- Where the schema is there, CREATE SCHEMA IF NOT EXISTS asks for CREATE on the database all the same.
+  if pg_catalog.to_regnamespace('pgstrata') is null then
+    create schema pgstrata;
+    comment on schema pgstrata is 'Jobs of pgstrata: state, finished chunks, change logs.';
+  end if;
+end
+$$;
 create table pgstrata.version (number integer not null);
 create table pgstrata.jobs (
     id bigint generated always as identity primary key,

@@ -234,6 +234,8 @@ where l.locktype = 'relation' and l.granted and l.relation = any ($1::oid[]) and
 union
 select 0, p.owner::text, p.gid, 'prepared transaction', p.prepared::text, ''
 from pg_catalog.pg_prepared_xacts p
-  join pg_catalog.pg_locks l on l.virtualtransaction = '-1/' || p.transaction::text
-where l.locktype = 'relation' and l.relation = any ($1::oid[])
+  join pg_catalog.pg_locks own on own.locktype = 'transactionid' and own.transactionid = p.transaction
+  join pg_catalog.pg_locks l on l.virtualtransaction = own.virtualtransaction and l.pid is null
+where own.pid is null and l.locktype = 'relation' and l.relation = any ($1::oid[])
+  and p.database = pg_catalog.current_database()
 order by 5";

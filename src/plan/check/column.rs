@@ -1,6 +1,6 @@
 //! The partition column: its type, what it holds, and the partitions that this needs.
 
-use super::{Found, Report, Values, counted, listed, nearest, partition, set_not_null};
+use super::{Found, Report, Values, listed, nearest, rows_that, set_not_null};
 use crate::model::blueprint::Partition;
 use crate::model::ident::{Ident, plain};
 use crate::model::partition::{Bound, ColumnKind, Range, Scheme, names};
@@ -102,7 +102,7 @@ fn contents(report: &mut Report, plan: &Plan, table: &Table, column: &Column, va
     let name = plain(column.name.as_str());
     let table = table.name.plain();
     if !column.not_null {
-        let nulls = counted(values.nulls, "row holds NULL", "rows hold NULL");
+        let nulls = rows_that(values.nulls, "holds NULL", "hold NULL");
         let set = set_not_null(&table, &column.name);
         let hint = if values.nulls > 0 { format!("give them a value; then {set}") } else { set };
         report.error(
@@ -113,7 +113,7 @@ fn contents(report: &mut Report, plan: &Plan, table: &Table, column: &Column, va
         );
     }
     if values.infinite > 0 {
-        let infinite = counted(values.infinite, "row holds", "rows hold");
+        let infinite = rows_that(values.infinite, "holds", "hold");
         let message =
             format!("{infinite} infinity or -infinity in {name}, which no partition with bounds takes");
         if plan.default_partition() {
@@ -155,10 +155,10 @@ fn outside(report: &mut Report, plan: &Plan, values: &Values, limits: &Limits) {
     }
     let mut where_to = Vec::new();
     if let Some(from) = limits.from.as_ref().filter(|_| values.below > 0) {
-        where_to.push(format!("{} below {from}", counted(values.below, "row lies", "rows lie")));
+        where_to.push(format!("{} below {from}", rows_that(values.below, "lies", "lie")));
     }
     if let Some(to) = limits.to.as_ref().filter(|_| values.above > 0) {
-        where_to.push(format!("{} at or above {to}", counted(values.above, "row lies", "rows lie")));
+        where_to.push(format!("{} at or above {to}", rows_that(values.above, "lies", "lie")));
     }
     let message = where_to.join(", ");
     if plan.default_partition() {
@@ -182,13 +182,14 @@ fn named(
         .map_err(|e| e.message().to_owned())
         .and_then(|template| names(&template, table.name.name.as_str(), scheme, ranges));
     match names {
-        Ok(names) => Some(
-            ranges
-                .iter()
-                .zip(names)
-                .map(|(range, name)| partition(table.name.sibling(name), range))
-                .collect(),
-        ),
+        Ok(names) => {
+            let part = |(range, name): (&Range, Ident)| Partition {
+                name: table.name.sibling(name),
+                from: range.from.to_string(),
+                to: range.to.to_string(),
+            };
+            Some(ranges.iter().zip(names).map(part).collect())
+        }
         Err(message) => {
             report.error("partition_names", "partition.names", message, "change names under [partition]");
             None

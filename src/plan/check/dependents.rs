@@ -1,13 +1,15 @@
 //! What hangs on the table and would not come along, or holds it fast.
 
-use super::Report;
+use super::{Found, Report};
 use crate::model::ident::{literal, plain};
 use crate::model::table::Table;
 
-pub(super) fn check(report: &mut Report, table: &Table, prepared: &[String]) {
+pub(super) fn check(report: &mut Report, found: &Found) {
+    let table = &found.table;
     foreign_keys(report, table);
     views(report, table);
     triggers(report, table);
+    publications(report, found);
     for other in &table.others {
         report.error(
             "unclassified_dependent",
@@ -16,12 +18,29 @@ pub(super) fn check(report: &mut Report, table: &Table, prepared: &[String]) {
             "drop it before the run and create it again after the swap",
         );
     }
-    for gid in prepared {
+    for gid in &found.prepared {
         report.error(
             "prepared_transaction",
             gid,
             format!("prepared transaction {gid} holds a lock on {}", table.name.plain()),
             format!("commit prepared {0}, or rollback prepared {0}", literal(gid)),
+        );
+    }
+}
+
+/// A publication of everything takes the target in as well, and its subscribers need not have it.
+fn publications(report: &mut Report, found: &Found) {
+    let name = found.table.name.plain();
+    for publication in &found.publications {
+        let publication = plain(publication);
+        report.warning(
+            "published",
+            &publication,
+            format!(
+                "publication {publication} has {name} for being one of all tables of the database or the schema: \
+                 it will have the partitioned table too, and a subscriber that lacks it stops"
+            ),
+            "create the partitioned table and its partitions on the subscribers first, or publish tables by name",
         );
     }
 }

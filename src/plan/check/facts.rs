@@ -66,6 +66,8 @@ pub struct Found {
     pub names: BTreeMap<Ident, String>,
     /// Prepared transactions that hold a lock on it: their names.
     pub prepared: Vec<String>,
+    /// Publications that have it without naming it.
+    pub publications: Vec<String>,
 }
 
 /// What the partition column holds; values as the server prints them with `TimeZone = UTC` and `DateStyle = ISO`.
@@ -121,6 +123,10 @@ pub struct Rights {
     pub schema_create: bool,
     /// CREATE on the database.
     pub database_create: bool,
+    /// CREATE on the table's tablespace.
+    pub tablespace_create: bool,
+    /// It sees what other roles' sessions do.
+    pub sees_sessions: bool,
     /// SELECT on the table.
     pub select: bool,
     /// Row-level security hides rows from it.

@@ -1,12 +1,14 @@
 //! Indexes that a partitioned table cannot have as they are.
 
-use super::{Report, nearest};
+use super::{Report, key, nearest};
 use crate::model::ident::{Ident, plain};
 use crate::model::table::{Index, Table};
 use crate::plan::Plan;
 
 pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, key: Option<&Index>) {
     let by = Ident::new(plan.by());
+    // One that will be the key when its columns are NOT NULL is widened then.
+    let to_be = key.or_else(|| key::nearly(table));
     for index in &table.indexes {
         let name = plain(index.name.as_str());
         let dropped = plan.drop_unique().iter().any(|n| n == index.name.as_str());
@@ -27,7 +29,7 @@ pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, key: Option
                 format!("exclusion constraint {name} cannot be kept across partitions"),
                 format!("give it up: alter table {} drop constraint {name}", table.name.plain()),
             );
-        } else if index.unique && !dropped && key.is_none_or(|k| k.name != index.name) {
+        } else if index.unique && !dropped && to_be.is_none_or(|k| k.name != index.name) {
             lacking(report, index, &by);
         }
     }

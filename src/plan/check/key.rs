@@ -58,21 +58,27 @@ pub(super) fn check<'a>(report: &mut Report, table: &'a Table) -> Option<&'a Ind
     None
 }
 
+/// A unique index that could be the key if only its columns were NOT NULL.
+pub(super) fn nearly(table: &Table) -> Option<&Index> {
+    table.indexes.iter().find(|i| i.unique && i.valid && !i.partial && i.plain_order && i.columns.is_some())
+}
+
 /// The statements that give the table a key.
 fn way_out(table: &Table) -> String {
     let name = table.name.plain();
-    let only_nullable = table
-        .indexes
-        .iter()
-        .find(|i| i.unique && i.valid && !i.partial && i.plain_order && i.columns.is_some());
-    if let Some(columns) = only_nullable.and_then(|i| i.columns.as_deref()) {
+    if let Some(columns) = nearly(table).and_then(|i| i.columns.as_deref()) {
         let each: Vec<String> = nullable(table, columns).iter().map(|c| set_not_null(&name, c)).collect();
         return each.join("; ");
     }
-    let column = likely_key(table).map_or("<column>".to_owned(), |c| plain(c.as_str()));
     let key = plain(table.name.name.with_suffix("_key").as_str());
+    let column = likely_key(table).and_then(|name| table.column(name));
+    let shown = column.map_or("<column>".to_owned(), |c| plain(c.name.as_str()));
+    let not_null = match column {
+        Some(column) if !column.not_null => set_not_null(&name, &column.name) + "; ",
+        _ => String::new(),
+    };
     format!(
-        "create unique index concurrently {key} on {name} ({column}); \
+        "{not_null}create unique index concurrently {key} on {name} ({shown}); \
          alter table {name} add primary key using index {key}"
     )
 }

@@ -14,19 +14,19 @@ mod server;
 mod shape;
 mod size;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::fmt::Display;
 
+pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
 
-pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
-
 use super::Plan;
-use crate::model::blueprint::{Blueprint, Partition};
+use crate::model::blueprint::Blueprint;
 use crate::model::finding::{Finding, Level};
 use crate::model::ident::{Ident, plain};
+use crate::model::number;
 use crate::model::partition::ColumnKind;
 use crate::model::table::{Column, Index, Table};
 
@@ -88,20 +88,19 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     if !shape::check(&mut report, table) {
         return (report.0, None);
     }
-    let resumed = names::jobs(&mut report, plan, table, &facts.jobs);
+    let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
     rights::check(&mut report, table, &found.rights, &facts.server);
     let key = key::check(&mut report, table);
     let partitions = column::check(&mut report, plan, found);
     indexes::check(&mut report, plan, table, key);
-    dependents::check(&mut report, table, &found.prepared);
+    dependents::check(&mut report, found);
     size::check(&mut report, table, &found.size);
     let (Some(key), Some(partitions)) = (key, partitions) else { return (report.0, None) };
-    let columns = key.columns.clone().unwrap_or_default();
     let b = Blueprint {
         job: plan.name().to_owned(),
         by: Ident::new(plan.by()),
         key_index: key.name.clone(),
-        key: columns,
+        key: key.columns.clone().unwrap_or_default(),
         partitions,
         default: plan
             .default_partition()
@@ -109,8 +108,7 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
         drop_unique: plan.drop_unique().iter().map(Ident::new).collect(),
         table: table.clone(),
     };
-    // What a job under way has made bears these names already.
-    names::check(&mut report, &b, (!resumed).then_some(&found.names));
+    names::check(&mut report, &b, (!under_way).then_some(&found.names));
     key::note(&mut report, &b);
     size::partitions(&mut report, &b);
     let passed = !report.has_errors();
@@ -148,24 +146,20 @@ fn listed<'a>(names: impl IntoIterator<Item = &'a Ident>) -> String {
     names.into_iter().map(|name| plain(name.as_str())).collect::<Vec<_>>().join(", ")
 }
 
-/// `1 row`, `2,000 rows`.
-fn counted(n: i64, one: &str, many: &str) -> String {
-    let count = indicatif::HumanCount(n.unsigned_abs());
-    format!("{count} {}", if n == 1 { one } else { many })
+/// `1 row holds`, `2,000 rows hold`.
+fn rows_that(n: i64, one: &str, many: &str) -> String {
+    format!("{} {}", number::counted(n.unsigned_abs(), "row"), if n == 1 { one } else { many })
 }
 
-/// What makes the column NOT NULL without a long lock: the scan is that of `validate`, which lets everybody write.
+/// What makes the column NOT NULL without a long lock: the scan is that of `validate`, which lets everybody write. The
+/// constraint goes in a statement of its own: within one, it would be dropped before it is of use.
 fn set_not_null(table: &str, column: &Ident) -> String {
     let check = plain(column.with_suffix("_not_null").as_str());
     let column = plain(column.as_str());
     format!(
         "alter table {table} add constraint {check} check ({column} is not null) not valid; \
          alter table {table} validate constraint {check}; \
-         alter table {table} alter column {column} set not null, drop constraint {check}"
+         alter table {table} alter column {column} set not null; \
+         alter table {table} drop constraint {check}"
     )
-}
-
-/// Ranges with their names, as partitions.
-fn partition(name: crate::model::ident::QualifiedName, range: &crate::model::partition::Range) -> Partition {
-    Partition { name, from: range.from.to_string(), to: range.to.to_string() }
 }

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, HashMap};
 use super::{OpenJob, Report};
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, plain};
+use crate::model::number;
 use crate::model::table::Table;
 use crate::plan::Plan;
 
-/// At most this many taken names are told one by one.
-const TOLD: usize = 10;
+/// At most this many names that cannot be had are told one by one.
+const TOLD: u64 = 10;
 
-/// Other jobs in the way; whether this job itself is under way.
+/// Other jobs in the way; whether any, this one or another, is under way on the table.
 pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[OpenJob]) -> bool {
     let source = table.name.plain();
-    let mut resumed = false;
     for OpenJob { name, source: theirs, state } in jobs {
         match (name == plan.name(), *theirs == source) {
             (true, true) => {
@@ -23,7 +23,6 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                     name,
                     format!("job {name} is under way ({state}): `run` goes on with it"),
                 );
-                resumed = true;
             }
             (true, false) => report.error(
                 "job_name_taken",
@@ -40,7 +39,7 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
             (false, false) => {}
         }
     }
-    resumed
+    jobs.iter().any(|job| job.source == source)
 }
 
 /// Every name that the job takes in the table's schema, and what for.
@@ -74,36 +73,36 @@ fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
     all
 }
 
-/// `taken` is none where the job is under way and has taken its names itself.
+/// `taken` is none where a job is under way on the table, and has taken such names itself.
 pub(super) fn check(report: &mut Report, b: &Blueprint, taken: Option<&BTreeMap<Ident, String>>) {
     let schema = plain(b.table.name.schema.as_str());
     let mut uses: HashMap<&Ident, &str> = HashMap::new();
     let wanted = wanted(b);
-    let mut more = 0;
+    let mut told = 0;
     for (name, purpose) in &wanted {
         let shown = format!("{schema}.{}", plain(name.as_str()));
-        if let Some(other) = uses.insert(name, purpose) {
-            report.error(
-                "names_collide",
-                &shown,
-                format!("{purpose} and {other} would both be called {shown}"),
-                "rename the index, or change names under [partition]",
-            );
-        } else if let Some(what) = taken.and_then(|taken| taken.get(name)) {
-            if report.0.iter().filter(|f| f.code == "name_taken").count() == TOLD {
-                more += 1;
-                continue;
-            }
-            report.error(
-                "name_taken",
-                &shown,
-                format!("{what} is called {shown}, the name that {purpose} needs"),
-                "rename or drop it",
-            );
+        let (code, message, hint) =
+            match (uses.insert(name, purpose), taken.and_then(|taken| taken.get(name))) {
+                (Some(other), _) => (
+                    "names_collide",
+                    format!("{purpose} and {other} would both be called {shown}"),
+                    "rename the index, or change names under [partition]",
+                ),
+                (None, Some(what)) => (
+                    "name_taken",
+                    format!("{what} is called {shown}, the name that {purpose} needs"),
+                    "rename or drop it",
+                ),
+                (None, None) => continue,
+            };
+        told += 1;
+        if told <= TOLD {
+            report.error(code, &shown, message, hint);
         }
     }
-    if more > 0 {
-        let message = format!("{more} more names that the job needs are taken in schema {schema}");
+    if told > TOLD {
+        let more = number::counted(told - TOLD, "more name");
+        let message = format!("{more} in schema {schema} cannot be had");
         report.error(
             "name_taken",
             schema,

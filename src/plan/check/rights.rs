@@ -5,61 +5,25 @@ use crate::model::blueprint::SCHEMA;
 use crate::model::ident::plain;
 use crate::model::table::Table;
 
-const CODE: &str = "missing_privilege";
+/// A role, and the report of what it lacks.
+struct Role<'a> {
+    report: &'a mut Report,
+    name: String,
+}
+
+impl Role<'_> {
+    /// `what` goes on from "role ...".
+    fn lacks(&mut self, object: &str, what: &str, grant: String) {
+        self.report.error("missing_privilege", object, format!("role {} {what}", self.name), grant);
+    }
+}
 
 pub(super) fn check(report: &mut Report, table: &Table, rights: &Rights, server: &Server) {
-    let role = plain(&server.user);
-    let name = table.name.plain();
-    let owner = plain(table.owner.as_str());
-    let schema = plain(table.name.schema.as_str());
-    let mut lacks = |object: &str, what: String, grant: String| {
-        report.error(CODE, object, format!("role {role} {what}"), grant);
-    };
-    if !rights.owner {
-        lacks(
-            &name,
-            format!("has not the rights of {owner}, who owns {name}"),
-            format!("grant {owner} to {role}"),
-        );
-    } else if !rights.become_owner {
-        let what = format!("cannot give tables to {owner}, who owns {name}");
-        lacks(&name, what, format!("grant {owner} to {role} with set true"));
-    }
-    if !rights.schema_create {
-        let what = format!("lacks CREATE on schema {schema}, where the partitions will be");
-        lacks(&schema, what, format!("grant create on schema {schema} to {role}"));
-    }
-    if rights.schema_create && !rights.owner_creates && !rights.superuser {
-        let what = format!("cannot give tables in schema {schema} to {owner}, who lacks CREATE there");
-        lacks(&schema, what, format!("grant create on schema {schema} to {owner}"));
-    }
-    for closed in &rights.schemas_closed {
-        let closed = plain(closed.as_str());
-        let what = format!("lacks USAGE on schema {closed}");
-        lacks(&closed, what, format!("grant usage on schema {closed} to {role}"));
-    }
-    for table in &rights.not_referenceable {
-        let table = table.plain();
-        let what = format!("lacks REFERENCES on {table}, which a foreign key points to");
-        lacks(&table, what, format!("grant references on {table} to {role}"));
-    }
-    for function in &rights.not_executable {
-        let what = format!("lacks EXECUTE on {function}, which a trigger calls");
-        lacks(function, what, format!("grant execute on function {function} to {role}"));
-    }
-    for view in &rights.foreign_views {
-        let (name, owner, schema) =
-            (view.name.plain(), plain(view.owner.as_str()), plain(view.name.schema.as_str()));
-        if view.owned {
-            let what = format!("lacks CREATE on schema {schema}, where view {name} is replaced at the swap");
-            lacks(&name, what, format!("grant create on schema {schema} to {role}"));
-        } else {
-            let what =
-                format!("has not the rights of {owner}, who owns view {name}, which is replaced at the swap");
-            lacks(&name, what, format!("grant {owner} to {role}"));
-        }
-    }
-    own_schema(report, rights, server);
+    let (role, name) = (plain(&server.user), table.name.plain());
+    let mut us = Role { report, name: role.clone() };
+    on_table(&mut us, table, rights);
+    on_dependents(&mut us, rights);
+    own_schema(&mut us, rights, &plain(&server.database));
     if rights.rows_hidden {
         report.error(
             "row_security",
@@ -70,37 +34,98 @@ pub(super) fn check(report: &mut Report, table: &Table, rights: &Rights, server:
             ),
         );
     }
+    if !rights.sees_sessions {
+        report.warning(
+            "sessions_hidden",
+            &role,
+            format!(
+                "role {role} cannot see since when other roles' transactions are open: \
+                 the swap may wait behind one, and applications behind the swap, for all of lock_timeout"
+            ),
+            format!("grant pg_read_all_stats to {role}"),
+        );
+    }
 }
 
-fn own_schema(report: &mut Report, rights: &Rights, server: &Server) {
-    let (role, database) = (plain(&server.user), plain(&server.database));
-    let mut lacks = |object: &str, what: &str, grant: String| {
-        report.error(CODE, object, format!("role {role} {what}"), grant);
-    };
-    match &rights.own_schema {
-        None if rights.database_create => {}
-        None => lacks(
-            &database,
-            &format!("lacks CREATE on database {database}, and schema {SCHEMA} is not there yet"),
-            format!("grant create on database {database} to {role}"),
-        ),
-        Some(own) => {
-            if !(own.usage && own.create) {
-                lacks(
-                    SCHEMA,
-                    "lacks USAGE or CREATE on schema pgstrata",
-                    format!("grant usage, create on schema {SCHEMA} to {role}"),
-                );
-            }
-            if !own.tables {
-                lacks(
-                    SCHEMA,
-                    "cannot read and write the tables of schema pgstrata, which another role set up",
-                    format!(
-                        "grant select, insert, update, delete on all tables in schema {SCHEMA} to {role}"
-                    ),
-                );
-            }
+fn on_table(us: &mut Role<'_>, table: &Table, rights: &Rights) {
+    let (role, name) = (us.name.clone(), table.name.plain());
+    let (owner, schema) = (plain(table.owner.as_str()), plain(table.name.schema.as_str()));
+    if !rights.owner {
+        let what = format!("lacks the rights of {owner}, who owns {name}");
+        us.lacks(&name, &what, format!("grant {owner} to {role}"));
+    } else if !rights.become_owner {
+        let what = format!("cannot give tables to {owner}, who owns {name}");
+        us.lacks(&name, &what, format!("grant {owner} to {role} with set true"));
+    }
+    if !rights.select {
+        let what = format!("lacks SELECT on {name}");
+        us.lacks(&name, &what, format!("grant select on {name} to {role}"));
+    }
+    if !rights.schema_create {
+        let what = format!("lacks CREATE on schema {schema}, where the partitions will be");
+        us.lacks(&schema, &what, format!("grant create on schema {schema} to {role}"));
+    } else if !rights.owner_creates && !rights.superuser {
+        let what = format!("cannot give tables in schema {schema} to {owner}, who lacks CREATE there");
+        us.lacks(&schema, &what, format!("grant create on schema {schema} to {owner}"));
+    }
+    if !rights.tablespace_create
+        && let Some(space) = &table.tablespace
+    {
+        let space = plain(space.as_str());
+        let what = format!("lacks CREATE on tablespace {space}, where {name} lies");
+        us.lacks(&space, &what, format!("grant create on tablespace {space} to {role}"));
+    }
+}
+
+/// What is created again beside the table, or replaced at the swap.
+fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
+    let role = us.name.clone();
+    for schema in &rights.schemas_closed {
+        let schema = plain(schema.as_str());
+        let what = format!("lacks USAGE on schema {schema}");
+        us.lacks(&schema, &what, format!("grant usage on schema {schema} to {role}"));
+    }
+    for table in &rights.not_referenceable {
+        let table = table.plain();
+        let what = format!("lacks REFERENCES on {table}, which a foreign key points to");
+        us.lacks(&table, &what, format!("grant references on {table} to {role}"));
+    }
+    for function in &rights.not_executable {
+        let what = format!("lacks EXECUTE on {function}, which a trigger calls");
+        us.lacks(function, &what, format!("grant execute on function {function} to {role}"));
+    }
+    for view in &rights.foreign_views {
+        let (name, owner) = (view.name.plain(), plain(view.owner.as_str()));
+        if view.owned {
+            let schema = plain(view.name.schema.as_str());
+            let what = format!("lacks CREATE on schema {schema}, where view {name} is replaced at the swap");
+            us.lacks(&name, &what, format!("grant create on schema {schema} to {role}"));
+        } else {
+            let what =
+                format!("lacks the rights of {owner}, who owns view {name}, which is replaced at the swap");
+            us.lacks(&name, &what, format!("grant {owner} to {role}, or alter view {name} owner to {role}"));
         }
+    }
+}
+
+/// The schema of our own tables: it must be there and open to us, or ours to make.
+fn own_schema(us: &mut Role<'_>, rights: &Rights, database: &str) {
+    let role = us.name.clone();
+    let Some(own) = &rights.own_schema else {
+        if !rights.database_create {
+            let what = format!("lacks CREATE on database {database}, and schema {SCHEMA} is not there yet");
+            us.lacks(database, &what, format!("grant create on database {database} to {role}"));
+        }
+        return;
+    };
+    if !(own.usage && own.create) {
+        let what = format!("lacks USAGE or CREATE on schema {SCHEMA}");
+        us.lacks(SCHEMA, &what, format!("grant usage, create on schema {SCHEMA} to {role}"));
+    }
+    if !own.tables {
+        let what = format!("cannot read and write all tables of schema {SCHEMA}, which another role set up");
+        let grant =
+            format!("grant select, insert, update, delete on all tables in schema {SCHEMA} to {role}");
+        us.lacks(SCHEMA, &what, grant);
     }
 }

@@ -7,7 +7,7 @@ use crate::plan::Plan;
 pub const OLDEST_SERVER: i32 = 140_000;
 
 pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
-    let object = &server.database;
+    let object = "server";
     if server.version < OLDEST_SERVER {
         let (major, minor) = (server.version / 10_000, server.version % 10_000);
         report.error(
@@ -44,11 +44,8 @@ pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
     if !server.event_triggers.is_empty() {
         report.warning(
             "event_triggers",
-            object,
-            format!(
-                "event triggers are in force ({}) and fire on what pgstrata creates, alters and drops",
-                server.event_triggers.join(", ")
-            ),
+            server.event_triggers.join(", "),
+            "event triggers are in force, and may fire on what pgstrata creates, alters and drops".to_owned(),
             "see to it that they let its statements pass: `pgstrata sql` prints them",
         );
     }

@@ -4,6 +4,7 @@
 use super::{Report, nearest};
 use crate::model::finding::{Finding, Level};
 use crate::model::ident::{QualifiedName, plain};
+use crate::model::number;
 use crate::model::table::Table;
 
 /// Says that nothing bears the name, and what may have been meant.
@@ -32,11 +33,7 @@ pub(super) fn check(report: &mut Report, table: &Table) -> bool {
     match table.relkind.as_str() {
         "r" => {}
         "p" => {
-            return refuse(
-                "already_partitioned",
-                "partitioned already",
-                "there is nothing to do; `pgstrata maintain --table` makes partitions ahead",
-            );
+            return refuse("already_partitioned", "partitioned already", "there is nothing to do");
         }
         "v" => return refuse("is_view", "a view, not a table", "name the table that it reads"),
         "m" => return refuse("is_view", "a materialized view, not a table", "name the table that it reads"),
@@ -72,13 +69,13 @@ pub(super) fn check(report: &mut Report, table: &Table) -> bool {
 fn inheritance(report: &mut Report, table: &Table) -> bool {
     let name = table.name.plain();
     if table.children > 0 {
-        let message =
-            format!("{} tables inherit from {name}, a partitioned table can have none", table.children);
+        let children = number::counted(table.children.into(), "inheriting table");
+        let message = format!("{name} has {children}, and a partitioned table can have none");
         let hint = format!("detach each: alter table <child> no inherit {name}");
         report.error("inheritance_children", &name, message, hint);
     }
     if table.parents > 0 {
-        let message = format!("{name} inherits from {} tables, a partitioned table cannot", table.parents);
+        let message = format!("{name} inherits from another table, which a partitioned table cannot");
         let hint = format!("detach it: alter table {name} no inherit <parent>");
         report.error("inheritance_parents", &name, message, hint);
     }

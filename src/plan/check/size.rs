@@ -1,9 +1,8 @@
 //! How much there is to do, in rows and bytes, as the statistics say.
 
-use indicatif::{HumanBytes, HumanCount};
-
 use super::{Report, Size};
 use crate::model::blueprint::Blueprint;
+use crate::model::number;
 use crate::model::table::Table;
 
 /// Bytes that one changed row takes in the change log: 430 million rows were 25 GB.
@@ -14,9 +13,9 @@ const LEAST_OBSERVED_S: f64 = 3600.0;
 
 pub(super) fn check(report: &mut Report, table: &Table, size: &Size) {
     let name = table.name.plain();
-    let bytes = HumanBytes(size.bytes.unsigned_abs());
+    let bytes = number::bytes(size.bytes.unsigned_abs());
     if size.analyzed {
-        let rows = HumanCount(size.rows.unsigned_abs());
+        let rows = number::count(size.rows.unsigned_abs());
         let message = format!(
             "{name} holds about {rows} rows, {bytes} with indexes; the job needs about as much again on disk"
         );
@@ -31,7 +30,7 @@ pub(super) fn check(report: &mut Report, table: &Table, size: &Size) {
     }
     let per_second = size.changes / size.observed_s.max(1.0);
     if size.observed_s >= LEAST_OBSERVED_S && per_second >= 0.01 {
-        let a_day = HumanBytes((per_second * LOG_BYTES_PER_CHANGE * DAY_S) as u64);
+        let a_day = number::bytes((per_second * LOG_BYTES_PER_CHANGE * DAY_S) as u64);
         let most = if size.since_known { "about" } else { "at most" };
         let message = format!(
             "{most} {per_second:.2} changed rows a second on average: \
@@ -46,8 +45,8 @@ pub(super) fn partitions(report: &mut Report, b: &Blueprint) {
     let (Some(first), Some(last)) = (b.partitions.first(), b.partitions.last()) else { return };
     let default = if b.default.is_some() { " and a default partition" } else { "" };
     let message = format!(
-        "{} partitions from {} to {}{default}",
-        HumanCount(b.partitions.len() as u64),
+        "{} from {} to {}{default}",
+        number::counted(b.partitions.len() as u64, "partition"),
         first.from,
         last.to
     );

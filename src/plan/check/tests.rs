@@ -1,1 +1,257 @@
-//! Tests of the check on facts as data.
+//! The check on facts as data: what no test server can be, and what depends on the clock.
+
+use std::collections::BTreeMap;
+
+use insta::assert_snapshot;
+
+use super::*;
+use crate::model::ident::QualifiedName;
+use crate::model::table::tests::petri;
+
+const PLAN: &str = "table = 'petri_observations'\n[partition]\nby = 'created_at'\nevery = 'month'\n";
+
+fn plan(more: &str) -> Plan {
+    Plan::parse(&format!("{PLAN}{more}"), "plan.toml").unwrap()
+}
+
+/// Scenario 1 without fault: half a year of rows, seen in August 2024, by its owner.
+pub(in crate::plan) fn facts() -> Facts {
+    let rights = Rights {
+        owner: true,
+        become_owner: true,
+        owner_creates: true,
+        schema_create: true,
+        database_create: true,
+        tablespace_create: true,
+        sees_sessions: true,
+        select: true,
+        ..Rights::default()
+    };
+    let values = Values {
+        by_index: true,
+        oldest: Some("2024-01-15 00:00:00+00".into()),
+        newest: Some("2024-06-30 12:00:00+00".into()),
+        now: Some("2024-08-09 10:11:12+00".into()),
+        ..Values::default()
+    };
+    let size = Size {
+        rows: 1_000_000,
+        analyzed: true,
+        bytes: 200 << 20,
+        changes: 864_000.0,
+        observed_s: 86_400.0,
+        since_known: true,
+    };
+    Facts {
+        server: Server {
+            version: 150_004,
+            in_recovery: false,
+            database: "lab".into(),
+            user: "lab".into(),
+            deadlock_timeout_ms: 1000,
+            event_triggers: Vec::new(),
+        },
+        relation: Relation::There(Box::new(Found {
+            table: petri(),
+            rights,
+            values: Some(values),
+            size,
+            names: BTreeMap::new(),
+            prepared: Vec::new(),
+            publications: Vec::new(),
+        })),
+        jobs: Vec::new(),
+    }
+}
+
+fn found(facts: &mut Facts) -> &mut Found {
+    match &mut facts.relation {
+        Relation::There(found) => found,
+        Relation::Unread | Relation::Missing { .. } => panic!("there is a table"),
+    }
+}
+
+fn told(plan: &Plan, facts: &Facts) -> String {
+    let (findings, blueprint) = check(plan, facts);
+    let passed = findings.iter().all(|f| f.level != Level::Error);
+    assert_eq!(blueprint.is_some(), passed);
+    findings.iter().map(|f| format!("{}[{}]: {}\n", f.level, f.code, f.message)).collect()
+}
+
+/// The bounds of the partitions.
+fn bounds(plan: &Plan, facts: &Facts) -> Vec<String> {
+    let (findings, blueprint) = check(plan, facts);
+    let b = blueprint.unwrap_or_else(|| panic!("{findings:?}"));
+    let mut bounds: Vec<String> = b.partitions.iter().map(|p| p.from.clone()).collect();
+    bounds.extend(b.partitions.last().map(|p| p.to.clone()));
+    bounds
+}
+
+/// The same table by its integer column.
+fn by_number(values: Values) -> (Plan, Facts) {
+    let plan = "table = 'petri_observations'\n[partition]\nby = 'seq'\nevery = 1000\nahead = 1\n";
+    let mut facts = facts();
+    found(&mut facts).values = Some(values);
+    (Plan::parse(plan, "plan.toml").unwrap(), facts)
+}
+
+#[test]
+fn a_table_without_fault() {
+    assert_snapshot!(told(&plan(""), &facts()), @"
+    note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
+    note[change_rate]: about 10.00 changed rows a second on average: the change log grows by about 49.4 MiB a day until it is drained
+    warning[key_widened]: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails
+    note[partitions]: 11 partitions from 2024-01-01 00:00:00+00 to 2024-12-01 00:00:00+00 and a default partition
+    ");
+}
+
+#[test]
+fn partitions_go_on_beyond_today() {
+    let months = bounds(&plan("ahead = 1\n"), &facts());
+    assert_eq!((months.len(), months[0].as_str()), (10, "2024-01-01 00:00:00+00"));
+    assert_eq!(months[9], "2024-10-01 00:00:00+00");
+    let mut future = facts();
+    found(&mut future).values.as_mut().unwrap().newest = Some("2024-12-31 00:00:00+00".into());
+    assert_eq!(bounds(&plan("ahead = 0\n"), &future)[12], "2025-01-01 00:00:00+00");
+}
+
+#[test]
+fn an_empty_table_begins_now() {
+    let mut empty = facts();
+    let values = found(&mut empty).values.as_mut().unwrap();
+    (values.oldest, values.newest) = (None, None);
+    assert_eq!(
+        bounds(&plan("ahead = 1\n"), &empty),
+        ["2024-08-01 00:00:00+00", "2024-09-01 00:00:00+00", "2024-10-01 00:00:00+00"]
+    );
+    let early = plan("ahead = 0\nfrom = '2024-07-15'\n");
+    assert_eq!(bounds(&early, &empty)[0], "2024-07-01 00:00:00+00");
+    let (plan, facts) = by_number(Values::default());
+    assert_eq!(bounds(&plan, &facts), ["0", "1000", "2000"]);
+}
+
+#[test]
+fn numbers_go_on_from_the_largest() {
+    let ends = |oldest: &str, newest: &str| Values {
+        oldest: Some(oldest.into()),
+        newest: Some(newest.into()),
+        ..Values::default()
+    };
+    let (plan, facts) = by_number(ends("-1", "1000"));
+    assert_eq!(bounds(&plan, &facts), ["-1000", "0", "1000", "2000", "3000"]);
+    let (plan, facts) = by_number(ends("9223372036854775000", "9223372036854775807"));
+    assert_eq!(bounds(&plan, &facts), ["9223372036854775000", "maxvalue"]);
+}
+
+#[test]
+fn ends_of_the_plan_move_outward_to_a_mark() {
+    let spring = plan("from = '2024-03-20'\nto = '2024-05-02'\n");
+    assert_eq!(
+        bounds(&spring, &facts()),
+        [
+            "2024-03-01 00:00:00+00",
+            "2024-04-01 00:00:00+00",
+            "2024-05-01 00:00:00+00",
+            "2024-06-01 00:00:00+00"
+        ]
+    );
+    assert_eq!(bounds(&plan("from = '2024-05-01'\nto = '2024-06-01'\n"), &facts()).len(), 2);
+    assert_snapshot!(told(&plan("to = '2023-06-01'\n"), &facts()), @"
+    error[bounds]: the last partition would end at 2023-06-01 00:00:00+00, before the first one begins (2024-01-15 00:00:00+00)
+    note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
+    note[change_rate]: about 10.00 changed rows a second on average: the change log grows by about 49.4 MiB a day until it is drained
+    ");
+}
+
+#[test]
+fn the_key_is_the_primary_key_or_the_first_that_can_be() {
+    let mut facts = facts();
+    let table = &mut found(&mut facts).table;
+    let index = |name: &str, column: &str| Index {
+        name: Ident::new(name),
+        columns: Some(vec![Ident::new(column)]),
+        constraint: String::new(),
+        unique: true,
+        ..petri().indexes[0].clone()
+    };
+    table.indexes.extend([index("b", "seq"), index("a", "seq"), index("0", "note")]);
+    assert_eq!(key::choose(table).unwrap().name.as_str(), "petri_observations_pkey");
+    table.indexes[0].plain_order = false;
+    assert_eq!(key::choose(table).unwrap().name.as_str(), "a");
+}
+
+#[test]
+fn an_old_server_is_all_that_is_said() {
+    let mut facts = facts();
+    facts.server.version = 130_011;
+    facts.relation = Relation::Unread;
+    assert_snapshot!(told(&plan(""), &facts), @"error[server_too_old]: the server is PostgreSQL 13.11, pgstrata needs 14 or later");
+}
+
+#[test]
+fn tables_of_others_than_the_user() {
+    let mut temporary = facts();
+    found(&mut temporary).table.persistence = "t".into();
+    assert_snapshot!(told(&plan(""), &temporary), @"error[temporary_table]: public.petri_observations is a temporary table, which other sessions cannot see");
+    let mut extension = facts();
+    found(&mut extension).table.extension = Some("postgis".into());
+    let said = told(&plan(""), &extension);
+    assert_snapshot!(said.lines().next().unwrap(), @"error[extension_member]: public.petri_observations belongs to extension postgis, which would lose it");
+}
+
+#[test]
+fn a_value_out_of_reach_is_refused() {
+    let mut far = facts();
+    found(&mut far).values.as_mut().unwrap().newest = Some("290000-01-01 00:00:00+00".into());
+    assert_snapshot!(told(&plan(""), &far), @"
+    error[bounds]: the column holds a timestamp with time zone out of reach: bounds reach from 4714-11-24 BC to the end of the year 261999
+    note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
+    note[change_rate]: about 10.00 changed rows a second on average: the change log grows by about 49.4 MiB a day until it is drained
+    ");
+}
+
+#[test]
+fn everything_is_told_at_once() {
+    let mut facts = facts();
+    facts.server.in_recovery = true;
+    facts.jobs = vec![OpenJob {
+        name: "other".into(),
+        source: "public.petri_observations".into(),
+        state: "copied".into(),
+    }];
+    let found = found(&mut facts);
+    found.rights.become_owner = false;
+    found.rights.tablespace_create = false;
+    found.rights.own_schema = Some(OwnSchema { usage: true, create: true, tables: false });
+    found.table.tablespace = Some(Ident::new("fast"));
+    found.table.columns[6].not_null = false;
+    found.table.others.push("function f(petri_observations)".into());
+    found.publications.push("all".into());
+    found.size.since_known = false;
+    assert_snapshot!(told(&plan("drop_unique = ['x']\n"), &facts), @"
+    error[standby]: the server is a standby, which cannot be written to
+    error[table_in_other_job]: job other is under way on the same table (copied)
+    error[missing_privilege]: role lab cannot give tables to lab, who owns public.petri_observations
+    error[missing_privilege]: role lab lacks CREATE on tablespace fast, where public.petri_observations lies
+    error[missing_privilege]: role lab cannot read and write all tables of schema pgstrata, which another role set up
+    error[nullable_partition_column]: partition column created_at can be NULL (0 rows hold NULL now), and the key will hold it
+    error[drop_unique]: drop_unique names x, and public.petri_observations has no such index
+    warning[published]: publication all has public.petri_observations for being one of all tables of the database or the schema: it will have the partitioned table too, and a subscriber that lacks it stops
+    error[unclassified_dependent]: function f(petri_observations) depends on public.petri_observations, and this version does not carry it over
+    note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
+    note[change_rate]: at most 10.00 changed rows a second on average: the change log grows by at most 49.4 MiB a day until it is drained
+    warning[key_widened]: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails
+    note[partitions]: 11 partitions from 2024-01-01 00:00:00+00 to 2024-12-01 00:00:00+00 and a default partition
+    ");
+}
+
+#[test]
+fn the_nearest_table_is_named() {
+    let near = |tables: &[(&str, &str)]| {
+        let tables: Vec<_> = tables.iter().map(|(schema, name)| QualifiedName::new(*schema, *name)).collect();
+        no_such_table(&QualifiedName::new("public", "Order"), &tables).hint
+    };
+    assert_eq!(near(&[("public", "orders"), ("Shop", "Order")]), "did you mean \"Shop\".\"Order\"?");
+    assert_eq!(near(&[("public", "customers"), ("public", "orders")]), "did you mean public.orders?");
+    assert!(near(&[("public", "customers")]).starts_with("write the name as in SQL"));
+}
