@@ -59,15 +59,25 @@ pub(super) async fn tell(events: Events, keep: bool) -> Result<Figures> {
 }
 
 async fn start(events: &Events) -> Result<PrivateServer> {
-    events.send(Event::Story {
-        title: "1. A private server".to_owned(),
-        text: "It lives in a temporary directory, listens on a Unix socket only, and goes when\n\
-               the demo ends. Nothing of yours is touched."
-            .to_owned(),
-    });
-    tokio::task::spawn_blocking(|| PrivateServer::start(SETTINGS))
+    let title = "pgstrata demo: a table in use becomes a partitioned one, goes back, and again";
+    say(events, title, "");
+    say(
+        events,
+        "1. A private server",
+        "It lives in a temporary directory, listens on a Unix socket only, and goes when the\n\
+         demo ends. Nothing of yours is touched.",
+    );
+    let began = Instant::now();
+    events.phase(DATABASE, "start", "starting a server");
+    let server = tokio::task::spawn_blocking(|| PrivateServer::start(SETTINGS))
         .await
-        .map_err(|e| Error::failed("failed to start the server").cause(e.to_string()))?
+        .map_err(|e| Error::failed("failed to start the server").cause(e.to_string()))??;
+    events.done(DATABASE, "start", format!("it is in {}", server.socket_dir().display()), began.elapsed());
+    Ok(server)
+}
+
+fn say(events: &Events, title: &str, text: &str) {
+    events.send(Event::Story { title: title.to_owned(), text: text.to_owned() });
 }
 
 /// A session of an ordinary client; the tool's own are made by the engine.
@@ -90,39 +100,42 @@ struct Stage {
 impl Stage {
     /// Creates the table and sets the writers to work.
     async fn set(server: &PrivateServer, events: Events) -> Result<Self> {
+        say(
+            &events,
+            "2. A table in use",
+            &format!(
+                "{WRITERS} applications insert, update and delete rows of {TABLE}, and move\n\
+                 some to another month, from now until the end. In the same transactions they do\n\
+                 the same to {WITNESS}, a plain table that pgstrata knows\n\
+                 nothing of: should pgstrata lose, double or spoil a row, the two will differ."
+            ),
+        );
+        let began = Instant::now();
+        events.phase(DATABASE, "fill", format!("filling {TABLE} and its witness"));
         let admin = connect(&server.dsn("postgres")).await?;
         admin.batch_execute(&format!("create database {DATABASE}")).await?;
         let dsn = server.dsn(DATABASE);
         let client = connect(&dsn).await?;
-        let rows = table::create(&client).await?;
+        let rows = number::counted(table::create(&client).await?, "row");
         let size = number::bytes(table::bytes(&client).await?);
+        let about = format!("{rows} of two years, {size}, a uuid key and three more indexes");
+        events.done(DATABASE, "fill", about, began.elapsed());
         let writers = Writers::start(&dsn).await?;
         let target = Target::from_dsn(&dsn)?;
         let engine = Engine::new(target.clone(), events.clone(), CancellationToken::new());
-        let stage = Self { events, client, target, engine, writers, month_query: table::month_query() };
-        stage.say(
-            "2. A table in use",
-            &format!(
-                "{TABLE}: {} rows of two years, {size}, a uuid key and three more\n\
-                 indexes. {WRITERS} applications insert, update and delete rows and move some to another\n\
-                 month, from now until the end. In the same transactions they do the same to\n\
-                 {WITNESS}, a plain table that pgstrata knows nothing of:\n\
-                 should pgstrata lose, double or spoil a row, the two will differ.",
-                number::count(rows)
-            ),
-        );
-        Ok(stage)
+        Ok(Self { events, client, target, engine, writers, month_query: table::month_query() })
     }
 
     fn say(&self, title: &str, text: &str) {
-        self.events.send(Event::Story { title: title.to_owned(), text: text.to_owned() });
+        say(&self.events, title, text);
     }
 
+    /// Shows what the table is like to query; the pages that a month's query reads.
     async fn problem(&self) -> Result<u64> {
         self.say(
             "3. What is wrong with it",
-            "A query for one month reads the whole table. To delete a month takes as long, and\n\
-             leaves vacuum the work.",
+            "A query for one month reads the whole table; deleting an old month takes longer\n\
+             still, and leaves bloat behind.",
         );
         self.explain().await
     }
@@ -228,15 +241,11 @@ impl Stage {
 
     /// Compares the table with the witness, and says so.
     async fn witness(&self) -> Result<table::Compared> {
+        let began = Instant::now();
+        self.events.phase(DATABASE, "witness", "comparing the table with its witness, row by row");
         let compared = table::compare(&self.client).await?;
-        self.say(
-            "",
-            &format!(
-                "  witness       {} rows compared, {} differ",
-                number::count(compared.rows),
-                number::count(compared.differing)
-            ),
-        );
+        let (rows, differing) = (number::counted(compared.rows, "row"), number::count(compared.differing));
+        self.events.done(DATABASE, "witness", format!("{rows}, {differing} differ"), began.elapsed());
         Ok(compared)
     }
 }
