@@ -37,6 +37,8 @@ pub struct Engine {
     events: Events,
     stop: CancellationToken,
     driving: Arc<AtomicI64>,
+    /// This process among all that ever drove a job.
+    holder: String,
 }
 
 /// Where a run ended.
@@ -59,7 +61,8 @@ impl Outcome {
 impl Engine {
     /// An engine for jobs in the database at `target`; `stop` asks it to stop between chunks.
     pub fn new(target: Target, events: Events, stop: CancellationToken) -> Self {
-        Self { target, events, stop, driving: Arc::default() }
+        let holder = format!("process {} {:016x}", std::process::id(), rand::random::<u64>());
+        Self { target, events, stop, driving: Arc::default(), holder }
     }
 
     /// Starts the plan's job or goes on with it, up to verified; swaps too where the plan or `swap` says so.
@@ -96,6 +99,7 @@ impl Engine {
             ));
         };
         store::install(session).await?;
+        failpoint!("job.installed");
         let job = store::create(session, plan, &blueprint, preflight.rows_estimated).await?;
         failpoint!("job.created");
         Ok(job)
@@ -117,6 +121,7 @@ impl Engine {
             self.events
                 .note("the plan's settings changed since the job began; the new ones hold from here on");
             session.execute(store_sql::RETUNE_JOB, &[&job.id, &plan.to_toml()]).await?;
+            failpoint!("job.retuned");
         }
         Ok(job.id)
     }
@@ -266,29 +271,35 @@ impl Engine {
         Ok((plan, job))
     }
 
-    /// Takes the lease and does `work`; after a lost connection, again from what the database says.
+    /// Takes the lease and does `work`; after a lost connection, or a statement that was cancelled or waited too long, again
+    /// from what the database says.
     async fn drive<T>(&self, plan: &Plan, job: i64, work: impl AsyncFn(&Context) -> Result<T>) -> Result<T> {
         self.driving.store(job, Ordering::SeqCst);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let mut outage: Option<Instant> = None;
+        let mut drove = false;
         loop {
             let began = Instant::now();
-            let result =
-                match Context::open(&self.target, plan.clone(), job, self.events.clone(), self.stop.clone())
-                    .await
-                {
-                    Ok(context) => {
-                        let result = work(&context).await;
-                        context.close().await;
-                        result
-                    }
-                    // Our own lease of before the loss may take a moment to end.
-                    Err(e) if e.kind() == Kind::Busy && outage.is_some() => Err(e.retry(Retry::Unknown)),
-                    Err(e) => Err(e),
-                };
+            let (events, stop) = (self.events.clone(), self.stop.clone());
+            let opened =
+                Context::open(&self.target, plan.clone(), job, events, stop, &self.holder, drove).await;
+            let result = match opened {
+                Ok(context) => {
+                    drove = true;
+                    let result = work(&context).await;
+                    context.close().await;
+                    result
+                }
+                Err(e) => Err(e),
+            };
             let Err(error) = result else { return result };
-            if error.retry_class() != Retry::Unknown || self.stop.is_cancelled() {
+            if error.retry_class() == Retry::Never {
                 return Err(error);
+            }
+            if self.stop.is_cancelled() {
+                return Err(Error::new(Kind::Stopped, "stopped as asked; what was under way was cancelled")
+                    .cause(error.message())
+                    .hint("run the same command again to go on"));
             }
             if began.elapsed() > SETTLED {
                 outage = None;

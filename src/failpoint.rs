@@ -2,10 +2,15 @@
 //!
 //! Without the cargo feature `failpoints` all of it compiles to nothing. With it, `PGSTRATA_FAILPOINT=name` (or `name@3` for
 //! the third time that the place is reached) sends SIGKILL to the process itself: no destructor runs, no goodbye is said.
+//! `name=stop` sends SIGSTOP: the process freezes there, as one whose machine is suspended.
 
 /// Every name, in the order of a job's life. A test compares the list with the source.
 pub const NAMES: &[&str] = &[
+    "job.installed",
     "job.created",
+    "job.retuned",
+    "lease.former_ended",
+    "lease.taken",
     "prepare.before_commit",
     "prepare.target",
     "prepare.partition",
@@ -15,23 +20,35 @@ pub const NAMES: &[&str] = &[
     "copy.frozen",
     "copy.before_commit",
     "copy.chunk",
+    "copy.emptied",
     "copy.chunks_done",
+    "extend.before_commit",
+    "extend.done",
+    "scrub.emptied",
     "scrub.leaf",
     "scrub.done",
     "index.leaf",
+    "index.constraint",
+    "index.foreign_key",
+    "index.validated",
     "index.leaf_done",
+    "index.checks",
     "index.parent",
     "index.attached",
+    "index.vacuumed",
+    "index.analyzed",
     "index.done",
     "drain.before_commit",
     "drain.batch",
     "drain.done",
     "verify.range",
+    "verify.recorded",
     "verify.done",
     "swap.locked",
     "swap.drained",
     "swap.before_commit",
     "swap.done",
+    "swap.told",
     "guard.dropped",
     "finalize.before_commit",
     "finalize.done",
@@ -55,8 +72,14 @@ macro_rules! failpoint {
 pub fn arm() -> crate::error::Result<()> {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use rustix::process::Signal;
+
     let Ok(spec) = std::env::var("PGSTRATA_FAILPOINT") else { return Ok(()) };
-    let (name, nth) = spec.split_once('@').unwrap_or((&spec, "1"));
+    let (spec, signal) = match spec.strip_suffix("=stop") {
+        Some(spec) => (spec, Signal::STOP),
+        None => (spec.as_str(), Signal::KILL),
+    };
+    let (name, nth) = spec.split_once('@').unwrap_or((spec, "1"));
     let nth: u32 = nth.parse().unwrap_or(1);
     if !NAMES.contains(&name) {
         return Err(crate::error::Error::usage(format!("there is no failpoint {name}")));
@@ -64,7 +87,7 @@ pub fn arm() -> crate::error::Result<()> {
     let reached = AtomicU32::new(0);
     fail::cfg_callback(name, move || {
         if reached.fetch_add(1, Ordering::SeqCst) + 1 == nth {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
         }
     })
     .map_err(crate::error::Error::failed)

@@ -2,6 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod bad_input;
+mod crash;
 mod demo;
+mod dependents;
 mod oracle;
+mod rights;
 mod support;
+mod survey;

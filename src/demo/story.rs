@@ -42,15 +42,15 @@ const COLUMNS: usize = 72;
 pub(super) async fn tell(events: Events, keep: bool) -> Result<Figures> {
     let began = Instant::now();
     let server = start(&events).await?;
-    let stage = Stage::set(&server, events).await?;
+    let mut stage = Stage::set(&server, events).await?;
     let pages_before = stage.problem().await?;
     let plan = stage.plan().await?;
     stage.run(plan).await?;
     stage.swap(pages_before).await?;
     stage.rollback().await?;
     stage.finalize().await?;
-    let end = stage.witness().await?;
     let tally = stage.writers.stop().await?;
+    let end = stage.witness().await?;
     let kept = keep.then(|| Kept { connect: server.connect_hint(DATABASE), stop: server.stop_hint() });
     if keep {
         server.keep()?;
@@ -245,7 +245,12 @@ impl Stage {
         self.events.phase(DATABASE, "witness", "comparing the table with its witness, row by row");
         let compared = table::compare(&self.client).await?;
         let (rows, differing) = (number::counted(compared.rows, "row"), number::count(compared.differing));
-        self.events.done(DATABASE, "witness", format!("{rows}, {differing} differ"), began.elapsed());
+        self.events.done(
+            DATABASE,
+            "witness",
+            format!("{rows}, {differing} differ (except all, both ways)"),
+            began.elapsed(),
+        );
         Ok(compared)
     }
 }

@@ -104,7 +104,7 @@ impl Writers {
     }
 
     /// Lets each finish its transaction, and says how it went.
-    pub(super) async fn stop(mut self) -> Result<Tally> {
+    pub(super) async fn stop(&mut self) -> Result<Tally> {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(|e| Error::failed("a writer broke down").cause(e.to_string()))?;

@@ -45,6 +45,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// - `lock_timeout`: whoever waits for a lock makes others wait behind it, so no wait is long.
 /// - `idle_in_transaction_session_timeout`: if our process hangs, its snapshot does not keep vacuum from working.
 /// - `statement_timeout`, `transaction_timeout` (17 and later): an index build may take hours; ours are bounded by us.
+/// - `idle_session_timeout` (14 and later): a session of ours rests while the others work, and the lease must not be lost.
 /// - `default_transaction_*`: each phase says what it needs beyond READ COMMITTED.
 const SESSION_SETTINGS: &str = "
 set search_path = pg_catalog;
@@ -63,6 +64,7 @@ set lock_timeout = '500ms';
 set idle_in_transaction_session_timeout = '60s';
 set default_transaction_read_only = off;
 set default_transaction_isolation = 'read committed';
+select set_config('idle_session_timeout', '0', false) where current_setting('server_version_num')::int >= 140000;
 select set_config('transaction_timeout', '0', false) where current_setting('server_version_num')::int >= 170000;
 ";
 

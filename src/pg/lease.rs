@@ -3,6 +3,9 @@
 //! A session advisory lock on a connection of its own says who; an epoch, counted up by each new driver, keeps a former
 //! one's late transactions out: every chunk holds the lease's row in share mode, so that the next epoch begins only when
 //! none of them is open, and finds its epoch gone when it comes later.
+//!
+//! A process that was frozen, or cut off, while another one took over wakes up with all its sessions ended, and gets no
+//! new one: each is opened in the name of an epoch, and refused where that is over.
 
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result, Retry};
+use crate::failpoint;
 use crate::sql::store as sql;
 
 use super::connect::{Session, Target};
@@ -43,18 +47,20 @@ pub fn prefix(job: i64) -> String {
 }
 
 impl Lease {
-    /// Takes the lease of a job and begins an epoch: what a former driver left behind is ended, and gone when this returns.
+    /// Takes the lease of a job for `holder` and begins an epoch: what a former driver left behind is ended, and gone when
+    /// this returns. `again`: this holder had the lease and lost it, so nobody else may have had it since.
     ///
     /// # Errors
-    /// Busy where another process has it, with who that is.
-    pub async fn take(target: &Target, job: i64) -> Result<Self> {
+    /// Busy where another process has it, with who that is, or had it meanwhile. Unknown where it is still held by a
+    /// session of this holder's that the server has not missed yet.
+    pub async fn take(target: &Target, job: i64, holder: &str, again: bool) -> Result<Self> {
         let session = target.connect("pgstrata").await?;
         let number = i32::try_from(job).map_err(|_| Error::failed("the job's number is too large"))?;
         // The backend of a process that has just ended may need a moment to notice.
         let deadline = tokio::time::Instant::now() + HANDOVER;
         while !session.query_one(sql::TRY_LEASE, &[&number]).await?.get::<_, bool>(0) {
             if tokio::time::Instant::now() > deadline {
-                return Err(busy(&session, job).await);
+                return Err(busy(&session, job, holder).await);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -69,8 +75,12 @@ impl Lease {
             .execute("select pg_catalog.set_config('application_name', $1, false)", &[&prefix(job)])
             .await?;
         end_former(&session, job).await?;
-        let holder = format!("process {}", std::process::id());
-        let epoch: i64 = session.query_one(sql::NEXT_EPOCH, &[&job, &holder]).await?.get(0);
+        failpoint!("lease.former_ended");
+        let epoch = session.query_opt(sql::NEXT_EPOCH, &[&job, &holder, &again]).await?;
+        let epoch: i64 = epoch.ok_or_else(taken_over)?.get(0);
+        // Once more: a session that was opened just before the epoch began, by a former driver that still runs.
+        end_former(&session, job).await?;
+        failpoint!("lease.taken");
         let (lost, done) = (CancellationToken::new(), CancellationToken::new());
         let beat = tokio::spawn(keep(session, lost.clone(), done.clone()));
         Ok(Self { epoch, lost, done, beat })
@@ -143,7 +153,31 @@ async fn end_former(session: &Session, job: i64) -> Result<()> {
     }
 }
 
-async fn busy(session: &Session, job: i64) -> Error {
+/// Opens one more session in the name of an epoch, called after its `role`.
+///
+/// # Errors
+/// Busy where that epoch is over.
+pub async fn session(target: &Target, job: i64, epoch: i64, role: &str) -> Result<Session> {
+    let session = target.connect(&session_name(job, epoch, role)).await?;
+    let now = session.query_opt(sql::EPOCH, &[&job]).await?;
+    if now.is_none_or(|row| row.get::<_, i64>(0) != epoch) {
+        return Err(taken_over());
+    }
+    Ok(session)
+}
+
+/// What a driver hears that is no longer the job's.
+pub fn taken_over() -> Error {
+    Error::new(Kind::Busy, "another process has taken this job over")
+        .hint("this one has stopped; `pgstrata status` says how far the job is")
+}
+
+async fn busy(session: &Session, job: i64, holder: &str) -> Error {
+    let last = session.query_opt(sql::HOLDER, &[&job]).await;
+    if last.is_ok_and(|row| row.is_some_and(|row| row.get::<_, &str>(0) == holder)) {
+        return Error::failed("the lease is still held by a lost session of this process")
+            .retry(Retry::Unknown);
+    }
     let error = Error::new(Kind::Busy, "another process drives this job");
     match session.query_opt(sql::LEASE_HOLDER, &[&job]).await {
         Ok(Some(row)) => {

@@ -5,21 +5,26 @@ use std::time::Duration;
 use bb8::{ManageConnection, Pool, RunError};
 
 use super::connect::{Session, Target, refuse_pooler};
+use super::lease;
 use crate::error::{Error, Result, Retry};
 
 /// How long a worker waits for a session of its own pool, which has one for each.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// Makes the pool's sessions: where to connect, and their `application_name`.
+/// Makes the workers' sessions: where to connect, and in the name of which job and epoch.
 #[derive(Debug, Clone)]
-pub struct Sessions(pub Target, pub String);
+pub struct Sessions {
+    target: Target,
+    job: i64,
+    epoch: i64,
+}
 
 impl ManageConnection for Sessions {
     type Connection = Session;
     type Error = Error;
 
     async fn connect(&self) -> Result<Session> {
-        self.0.connect(&self.1).await
+        lease::session(&self.target, self.job, self.epoch, "worker").await
     }
 
     /// No round trip: a connection that broke while idle is known to be closed, and one that breaks later is the
@@ -53,9 +58,9 @@ impl From<RunError<Error>> for Error {
 ///
 /// # Errors
 /// As [`refuse_pooler`].
-pub async fn pool(target: &Target, size: u32, app_name: &str) -> Result<Pool<Sessions>> {
+pub async fn pool(target: &Target, size: u32, job: i64, epoch: i64) -> Result<Pool<Sessions>> {
     refuse_pooler(target).await?;
-    let sessions = Sessions(target.clone(), app_name.to_owned());
+    let sessions = Sessions { target: target.clone(), job, epoch };
     Pool::builder()
         .max_size(size)
         .connection_timeout(WAIT)

@@ -221,7 +221,6 @@ pub async fn advance(client: &Client, job: i64, from: State, step: Step) -> Resu
             format!("job {job} is no longer {from}: another process moved it on"),
         ));
     }
-    event(client, job, to.as_str(), "").await?;
     Ok(to)
 }
 

@@ -53,11 +53,19 @@ pub async fn in_force(context: &Context) -> Result<()> {
     let b = context.blueprint();
     let client = &context.control;
     let source = catalog::must_find(client, &b.table.name).await?;
-    let triggers: i64 = client.query_one(sql::CAPTURE_IN_FORCE, &[&source]).await?.get(0);
-    if triggers == 2 {
+    if client.query_one(sql::CAPTURE_IN_FORCE, &[&source]).await?.get(0) {
         return Ok(());
     }
+    let name = &context.job.name;
     Err(Error::failed(format!("the capture triggers on {} are not in force any more", b.table.name.plain()))
-        .cause("somebody dropped or disabled pgstrata_capture or pgstrata_truncate; changes since then are not known")
-        .hint(format!("abort the job and run it again: `pgstrata abort {}`", context.job.name)))
+        .cause(
+            "somebody dropped or disabled pgstrata_capture or pgstrata_truncate, or enabled them other than ALWAYS; \
+             changes since then are not known",
+        )
+        .hint(match context.direction() {
+            Direction::Forward => format!("abort the job and run it again: `pgstrata abort {name}`"),
+            Direction::Reverse => format!(
+                "the way back is lost with them; to keep the partitioned table: `pgstrata finalize {name} --now`"
+            ),
+        }))
 }

@@ -49,26 +49,28 @@ pub struct Context {
 }
 
 impl Context {
-    /// Takes the job's lease and opens its sessions.
+    /// Takes the job's lease, as [`Lease::take`] does, and opens its sessions.
     ///
     /// # Errors
-    /// Busy where another process has the lease.
+    /// Busy where another process has the lease, or had it since this one lost it.
     pub async fn open(
         target: &Target,
         plan: Plan,
         job: i64,
         events: Events,
         stop: CancellationToken,
+        holder: &str,
+        again: bool,
     ) -> Result<Self> {
-        let lease = Lease::take(target, job).await?;
-        let control = target.connect(&lease::session_name(job, lease.epoch(), "control")).await?;
+        let lease = Lease::take(target, job, holder, again).await?;
+        let control = lease::session(target, job, lease.epoch(), "control").await?;
         let job = store::jobs(&control, Some(plan.name()))
             .await?
             .into_iter()
             .find(|j| j.id == job)
             .ok_or_else(|| Error::failed("the job is gone from pgstrata.jobs"))?;
         let workers = u32::try_from(plan.workers()).unwrap_or(1);
-        let pool = pool(target, workers, &lease::session_name(job.id, lease.epoch(), "worker")).await?;
+        let pool = pool(target, workers, job.id, lease.epoch()).await?;
         Ok(Self {
             gate: Gate::new(plan.rows_per_second()),
             blueprint: RefCell::new(job.blueprint.clone()),
@@ -90,7 +92,7 @@ impl Context {
     /// # Errors
     /// What connecting said.
     pub async fn session(&self, role: &str) -> Result<Session> {
-        self.target.connect(&lease::session_name(self.job.id, self.epoch(), role)).await
+        lease::session(&self.target, self.job.id, self.epoch(), role).await
     }
 
     /// A statement of the control session, prepared once: planning one over many partitions takes longer than running it.
@@ -182,6 +184,10 @@ impl Context {
                     tracing::debug!(what, tries, error = %e, "again");
                     tokio::time::sleep(backoff.next(rand::random())).await;
                     tries += 1;
+                }
+                // It was tried often enough: whoever took it up once more would do all of that again.
+                Err(e) if e.retry_class() == Retry::Again => {
+                    return Err(e.context(format!("failed to {what} in {TRIES} tries")).retry(Retry::Never));
                 }
                 Err(e) => return Err(e.context(format!("failed to {what}"))),
                 Ok(value) => return Ok(value),

@@ -16,7 +16,7 @@ use crate::model::watermark::gaps;
 use crate::pg::connect::Session;
 use crate::pg::store::{self, Frozen};
 use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
-use crate::pg::{catalog, latency};
+use crate::pg::{catalog, latency, lease};
 use crate::plan::{Order, Plan};
 use crate::sql::{copy as sql, drain, store as store_sql};
 
@@ -49,7 +49,7 @@ pub async fn copy(context: &Context) -> Result<()> {
     };
     let mut frozen = match frozen {
         Some(frozen) => frozen,
-        None => freeze(context).await?,
+        None => context.retrying("fix where the copy ends", async || freeze(context).await).await?,
     };
     loop {
         match chunks(context, &frozen).await {
@@ -66,7 +66,8 @@ pub async fn copy(context: &Context) -> Result<()> {
                             .await?)
                     })
                     .await?;
-                frozen = freeze(context).await?;
+                failpoint!("copy.emptied");
+                frozen = context.retrying("fix where the copy ends", async || freeze(context).await).await?;
             }
             Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
             other => return other,
@@ -126,7 +127,8 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     let copied: i64 =
         store::chunk_times(&context.control, context.job.id).await?.iter().map(|(rows, _)| rows).sum();
     let oid = catalog::must_find(&context.control, &b.table.name).await?;
-    let (rows, _, heap_bytes) = catalog::size(&context.control, oid).await?;
+    let size = async || catalog::size(&context.control, oid).await;
+    let (rows, _, heap_bytes) = context.retrying("look at the table's size", size).await?;
     let order = if frozen.physical { "by blocks of the heap" } else { "along the key" };
     let threads = context.plan.workers();
     let mut meter =
@@ -280,5 +282,5 @@ pub(super) async fn hold_epoch(context: &Context, client: &Client) -> Result<()>
     if held.is_some() {
         return Ok(());
     }
-    Err(Error::new(crate::error::Kind::Busy, "another process has taken this job over"))
+    Err(lease::taken_over())
 }

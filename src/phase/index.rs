@@ -87,7 +87,7 @@ async fn built(context: &Context, target: u32) -> Result<HashMap<QualifiedName, 
         .collect())
 }
 
-/// What a leaf needs besides indexes: foreign keys looked through, the truncate trigger.
+/// What a leaf needs besides indexes: its constraints, foreign keys looked through, the truncate trigger.
 async fn finish_leaves(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
     workers::run(
         context,
@@ -109,14 +109,24 @@ async fn finish_leaves(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Res
 }
 
 async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()> {
-    let have = session.query(sql::LEAF_FOREIGN_KEYS, &[&leaf.oid]).await?;
+    let have = session.query(sql::LEAF_CONSTRAINTS, &[&leaf.oid]).await?;
     let have: HashMap<String, bool> = have.iter().map(|r| (r.get(0), r.get(1))).collect();
+    for index in b.carried_indexes() {
+        if let Some((name, statement)) = sql::leaf_constraint(b, index, &leaf.name)
+            && !have.contains_key(name.as_str())
+        {
+            session.batch_execute(&statement).await?;
+            failpoint!("index.constraint");
+        }
+    }
     for key in &b.table.foreign_keys {
         if !have.contains_key(key.name.as_str()) {
             session.batch_execute(&sql::foreign_key(&leaf.name, &key.name, &key.definition)).await?;
+            failpoint!("index.foreign_key");
         }
         if key.validated && !have.get(key.name.as_str()).copied().unwrap_or(false) {
             session.batch_execute(&sql::validate(&leaf.name, &key.name)).await?;
+            failpoint!("index.validated");
         }
     }
     let trigger: bool = session.query_one(capture_sql::HAS_TRUNCATE_TRIGGER, &[&leaf.oid]).await?.get(0);
@@ -149,10 +159,12 @@ async fn statistics(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result
         async |session, leaf| Ok(session.batch_execute(&sql::vacuum(&leaf.name)).await?),
     )
     .await?;
+    failpoint!("index.vacuumed");
     let statement = sql::analyze(b);
     context
         .retrying("analyze the target", async || Ok(context.control.batch_execute(&statement).await?))
         .await?;
+    failpoint!("index.analyzed");
     meter.end("statistics are fresh");
     Ok(())
 }
@@ -182,6 +194,7 @@ async fn parent(
         .collect();
     if !late.is_empty() {
         step("add constraints that are not validated", &sql::late_checks(b)).await?;
+        failpoint!("index.checks");
     }
     for index in indexes {
         let name = index.name.with_suffix("_new");

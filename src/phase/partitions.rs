@@ -11,7 +11,6 @@ use crate::plan::partitioning::{scheme, template};
 use crate::sql::{capture, drain, prepare as sql};
 
 use super::context::Context;
-use super::prepare;
 
 /// Whether an error says that a row fits no partition.
 pub fn lacks_partition(error: &Error) -> bool {
@@ -29,25 +28,36 @@ pub async fn extend(context: &Context) -> Result<()> {
         return Err(Error::failed("a row fits no partition, and the change log does not say which")
             .hint("it was written before the job began: abort, and run again with a wider [partition] from and to, or default = true"));
     }
+    let built =
+        !matches!(context.state(), State::Planned | State::Prepared | State::Capturing | State::Copied);
+    let mut statements = Vec::new();
     for partition in &missing {
         context
             .events
             .note(format!("rows came that no partition takes: creating {}", partition.name.plain()));
-        prepare::make(context, &partition.name, &sql::partition(&b, partition)).await?;
-        let built =
-            !matches!(context.state(), State::Planned | State::Prepared | State::Capturing | State::Copied);
+        statements.extend(sql::partition(&b, partition));
         if built {
-            let trigger = capture::create_truncate_trigger(&b, &partition.name);
-            transaction(&context.control, READ_COMMITTED, async |client| all(client, &trigger).await).await?;
+            statements.extend(capture::create_truncate_trigger(&b, &partition.name));
         }
     }
     let mut wider = b;
     wider.partitions.extend(missing);
     let scheme = scheme(&context.plan, by_type(&wider)?)?;
     wider.partitions.sort_by_key(|p| scheme.value(&p.from).ok());
-    store::extend(&context.control, context.job.id, &wider).await?;
+    // All at once: a partition that the job does not know of would never get its trigger, nor be looked for again.
+    context
+        .retrying("create the partitions that rows need", async || {
+            transaction(&context.control, READ_COMMITTED, async |client| {
+                all(client, &statements).await?;
+                store::extend(client, context.job.id, &wider).await?;
+                failpoint!("extend.before_commit");
+                Ok(())
+            })
+            .await
+        })
+        .await?;
     context.blueprint.replace(wider);
-    failpoint!("prepare.partition");
+    failpoint!("extend.done");
     Ok(())
 }
 

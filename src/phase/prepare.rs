@@ -49,7 +49,7 @@ pub async fn prepare(context: &Context) -> Result<State> {
 }
 
 /// Creates one partition if it is not there. One that is there must be the target's.
-pub(super) async fn make(
+async fn make(
     context: &Context,
     name: &crate::model::ident::QualifiedName,
     statements: &[String],

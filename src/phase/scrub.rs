@@ -43,6 +43,7 @@ pub async fn scrub(context: &Context) -> Result<State> {
                 Ok(client.batch_execute(&sql::empty_target(&b, Direction::Forward)).await?)
             })
             .await?;
+        failpoint!("scrub.emptied");
     } else {
         rows = stretches(context, &b, &mut meter).await?;
     }

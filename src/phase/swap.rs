@@ -17,7 +17,7 @@ use crate::sql::{drain as drain_sql, store as store_sql, swap as sql};
 use super::context::Context;
 use super::meter::Meter;
 use super::verify::Verified;
-use super::{capture, drain, locks};
+use super::{capture, drain, locks, partitions};
 
 /// The whole transaction may hold its locks for this long; a rest that takes longer to drain lets go and tries again.
 const BUDGET_MS: u32 = 2_000;
@@ -55,7 +55,11 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
         drift(context, &b, away).await?;
         locks::look(context, &b, away).await?;
         drain::rest(context).await?;
-        exchange(context, &b, away, step).await
+        match exchange(context, &b, away, step).await {
+            // The drain before the next attempt makes its partition.
+            Err(e) if partitions::lacks_partition(&e) => Err(e.retry(Retry::Again)),
+            other => other,
+        }
     })
     .await?;
     finish(context, &meter, state, Swapped { held_ms, tries }).await
@@ -143,6 +147,7 @@ async fn finish(
     let Swapped { held_ms, tries } = swapped;
     store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, attempt {tries}"))
         .await?;
+    failpoint!("swap.told");
     let at = if tries == 1 { "the first attempt".to_owned() } else { format!("attempt {tries}") };
     meter.end(format!("the lock was held for {held_ms:.0} ms, at {at}"));
     let deadline = Instant::now() + GUARD_WAITS;

@@ -10,13 +10,14 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
-use crate::model::blueprint::{Blueprint, Direction, Sides};
+use crate::model::blueprint::{Blueprint, Sides};
 use crate::model::key::{Key, KeyRange};
 use crate::model::number;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::model::table::Column;
 use crate::model::verdict::{Difference, EXAMPLES_MAX, Example, VerifyReport};
+use crate::pg::catalog;
 use crate::pg::transaction::{REPEATABLE_READ, query_text, transaction};
 use crate::sql::{copy as copy_sql, store as store_sql, verify as sql};
 
@@ -82,6 +83,7 @@ pub async fn verify(context: &Context) -> Result<(State, Verified, VerifyReport)
         return Err(differs(&report));
     }
     context.control.execute(store_sql::RECORD_VERIFIED, &[&context.job.id]).await?;
+    failpoint!("verify.recorded");
     let state = context.advance(&context.control, Step::Verify).await?;
     failpoint!("verify.done");
     Ok((state, Verified(()), report))
@@ -119,11 +121,11 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
     meter.count("changes", 0, 0);
     drain::level(context, &meter).await?;
     let by = dimension(&b, context);
-    let (rows, _, _) = crate::pg::catalog::size(
-        &context.control,
-        crate::pg::catalog::must_find(&context.control, &b.sides(Direction::Forward).source).await?,
-    )
-    .await?;
+    let size = async || {
+        let client = &context.control;
+        catalog::size(client, catalog::must_find(client, &b.table.name).await?).await
+    };
+    let (rows, _, _) = context.retrying("look at the table's size", size).await?;
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
     let tally = sums(context, &b, &by, &meter).await?;
     let suspects = tally.suspects.len();

@@ -126,9 +126,12 @@ pub fn drop_log(b: &Blueprint) -> Vec<String> {
     ]
 }
 
-/// How many of the two capture triggers on the relation with oid `$1` fire always; 2 where capture is whole.
-pub const CAPTURE_IN_FORCE: &str = "select pg_catalog.count(*) from pg_catalog.pg_trigger \
-    where tgrelid = $1 and tgname in ('pgstrata_capture', 'pgstrata_truncate') and tgenabled = 'A'";
+/// Whether the relation with oid `$1` has both capture triggers, and they fire always, on its leaves as well.
+pub const CAPTURE_IN_FORCE: &str =
+    "select pg_catalog.count(*) filter (where tgrelid = $1) = 2 and coalesce(pg_catalog.bool_and(tgenabled = 'A'), false)
+from pg_catalog.pg_trigger
+where tgname in ('pgstrata_capture', 'pgstrata_truncate')
+  and (tgrelid = $1 or tgrelid in (select relid from pg_catalog.pg_partition_tree($1::oid::regclass)))";
 
 /// The source's capture in a direction: what the start of a job and the swap put in force.
 pub fn source_triggers(b: &Blueprint, direction: Direction) -> Vec<String> {

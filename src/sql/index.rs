@@ -38,19 +38,23 @@ fn constraint(table: &str, name: &Ident, index: &Index, what: &str) -> String {
     format!("alter table {table} add constraint {name} {kind} {what}{}", index.deferrable)
 }
 
-/// One index of one leaf; a constraint where the source has one. One transaction.
+/// One index of one leaf. One transaction.
 ///
 /// The server's own parallel build is off: the pool builds many at once, and no more than the plan's workers.
 pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String> {
     let name = b.leaf_index_name(&leaf.name, &index.name);
-    let mut all = vec![
+    vec![
         "set local max_parallel_maintenance_workers = 0".to_owned(),
         create(b, index, &name, &leaf.to_string()),
-    ];
-    if is_constraint(index) {
-        all.push(constraint(&leaf.to_string(), &name, index, &format!("using index {name}")));
-    }
-    all
+    ]
+}
+
+/// Makes a leaf's index a constraint where the source's is one. Not with the build: it needs the whole table's lock, and two
+/// builds side by side would wait for each other, so that one is lost.
+pub fn leaf_constraint(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Option<(Ident, String)> {
+    let name = b.leaf_index_name(&leaf.name, &index.name);
+    let statement = constraint(&leaf.to_string(), &name, index, &format!("using index {name}"));
+    is_constraint(index).then_some((name, statement))
 }
 
 /// The parent's index, invalid until every leaf's is attached. Its name gives way to the source's at the swap.
@@ -129,6 +133,6 @@ pub fn validate(leaf: &QualifiedName, name: &Ident) -> String {
     format!("alter table {leaf} validate constraint {name}")
 }
 
-/// Foreign keys of the leaf with oid `$1`, and whether its rows were looked through.
-pub const LEAF_FOREIGN_KEYS: &str =
-    "select conname::text, convalidated from pg_catalog.pg_constraint where conrelid = $1 and contype = 'f'";
+/// Keys and foreign keys of the leaf with oid `$1`, and whether its rows were looked through.
+pub const LEAF_CONSTRAINTS: &str = "select conname::text, convalidated from pg_catalog.pg_constraint \
+    where conrelid = $1 and contype in ('p', 'u', 'f')";

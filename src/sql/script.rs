@@ -44,7 +44,7 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
             "scrub: per partition, where the log has something for it (one transaction each)",
             leaves.iter().take(1).map(|leaf| drain::scrub(b, leaf)).collect(),
         ),
-        section("index: per partition (one transaction per index)", leaf_indexes(b, &leaves)),
+        section("index: per partition (one transaction a statement)", leaf_indexes(b, &leaves)),
         section("index: the parent's (short lock_timeout)", parent_indexes(b, &leaves)),
         section("analyze (no transaction)", statistics(b, &leaves)),
         section("drain: a batch (one REPEATABLE READ transaction; repeated)", batch(b, forward)),
@@ -95,6 +95,8 @@ fn leaf_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
         .flat_map(|leaf| {
             let mut all: Vec<String> =
                 b.carried_indexes().into_iter().flat_map(|i| index::on_leaf(b, i, leaf)).collect();
+            let constraint = |i| index::leaf_constraint(b, i, leaf).map(|(_, statement)| statement);
+            all.extend(b.carried_indexes().into_iter().filter_map(constraint));
             for f in &b.table.foreign_keys {
                 all.push(index::foreign_key(leaf, &f.name, &f.definition));
                 all.push(index::validate(leaf, &f.name));

@@ -104,10 +104,13 @@ pub const CREATE_JOB: &str = "with job as (
 )
 insert into pgstrata.leases (job_id) select id from job returning job_id";
 
-/// Moves a job on; nothing where it is not in the state that was thought.
-pub const MOVE_JOB: &str =
-    "update pgstrata.jobs set state = $3, updated_at = now(), ended_at = case when $3 in ('finalized', 'aborted') then now() end
-where id = $1 and state = $2";
+/// Moves a job on, and says so in its history; nothing where it is not in the state that was thought.
+pub const MOVE_JOB: &str = "with moved as (
+    update pgstrata.jobs set state = $3, updated_at = now(),
+        ended_at = case when $3 in ('finalized', 'aborted') then now() end
+    where id = $1 and state = $2 returning id
+)
+insert into pgstrata.events (job_id, what) select id, $3 from moved";
 
 /// Keeps an edited plan's tunable part.
 pub const RETUNE_JOB: &str = "update pgstrata.jobs set plan = $2, updated_at = now() where id = $1";
@@ -159,9 +162,16 @@ pub const FORMER_LEFT: &str = "select pg_catalog.count(*) from pg_catalog.pg_sta
 where pg_catalog.starts_with(application_name, $1) and datname = pg_catalog.current_database()
   and pid <> pg_catalog.pg_backend_pid()";
 
-/// Begins an epoch: waits for the transactions of the one before, which hold the row in share mode.
+/// Begins an epoch of the holder `$2`: waits for the transactions of the one before, which hold the row in share mode. With
+/// `$3`, only where the epoch before was the same holder's.
 pub const NEXT_EPOCH: &str = "update pgstrata.leases set epoch = epoch + 1, holder = $2, beat_at = now()
-where job_id = $1 returning epoch";
+where job_id = $1 and (not $3 or holder = $2) returning epoch";
+
+/// The present epoch.
+pub const EPOCH: &str = "select epoch from pgstrata.leases where job_id = $1";
+
+/// Whose the present epoch is.
+pub const HOLDER: &str = "select holder from pgstrata.leases where job_id = $1";
 
 /// Holds the lease's row against a new driver until the transaction ends; no row where there is one already.
 pub const HOLD_EPOCH: &str = "select from pgstrata.leases where job_id = $1 and epoch = $2 for share";

@@ -1,0 +1,242 @@
+//! The process is killed at every named place between two steps, under load; the next one goes on, and nothing is lost.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pgstrata::failpoint;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::support::cluster::Database;
+use super::support::load::Writers;
+use super::support::oracle;
+use super::support::tables::TableSpec;
+
+/// The signal that nobody can catch.
+const SIGKILL: i32 = 9;
+/// Lives that go on side by side.
+const AT_ONCE: usize = 4;
+
+/// A table with all that makes the job take every step: a foreign key, a constraint that is not validated.
+const DEPENDENTS: &str = "create table kinds (id int primary key); insert into kinds values (1);
+    alter table observations add column kind int not null default 1 references kinds;
+    alter table observations add constraint later check (title <> 'never') not valid";
+
+/// A row behind the last partition; the job makes one for it.
+const FAR_ROW: &str = "begin;
+    insert into observations (id, created_at, title, flag) values (-7, '2031-05-05', 'far', true);
+    insert into truth_observations (id, created_at, title, flag) values (-7, '2031-05-05', 'far', true);
+    commit";
+
+/// Everything goes but some rows that come after.
+const EMPTIED: &str = "begin; truncate observations; truncate truth_observations;
+    insert into observations (id, created_at, title, flag) overriding system value
+        select 1000000 + i, timestamptz '2024-02-01' + i * interval '1 day', 'after', true from generate_series(1, 300) i;
+    insert into truth_observations (id, created_at, title, amount, doc, flag)
+        select id, created_at, title, amount, doc, flag from observations;
+    commit";
+
+/// One life of a job, and where it is killed.
+#[derive(Debug, Clone)]
+struct Case {
+    /// The command that is killed; of several of the same name, the first.
+    command: &'static str,
+    /// The failpoint.
+    at: String,
+    /// A run that is killed before any writer is there, and what happens to the table then.
+    before: Option<(&'static str, &'static str)>,
+    /// Many small chunks, by blocks of the heap.
+    chunks: bool,
+}
+
+impl Case {
+    fn new(command: &'static str, at: &str) -> Self {
+        Self { command, at: at.to_owned(), before: None, chunks: at.contains('@') }
+    }
+
+    fn after(mut self, at: &'static str, sql: &'static str) -> Self {
+        self.before = Some((at, sql));
+        self
+    }
+
+    /// The cases that a failpoint needs.
+    fn of(name: &str) -> Vec<Self> {
+        let run = Self::new("run", name);
+        match name.split_once('.').unwrap_or_default() {
+            ("extend", _) => {
+                vec![run.clone().after("capture.done", FAR_ROW), run.after("index.done", FAR_ROW)]
+            }
+            ("scrub", "emptied") => vec![run.after("copy.frozen", EMPTIED)],
+            ("copy", "emptied") => {
+                vec![Self { chunks: true, ..run.after("copy.chunk", "vacuum full observations") }]
+            }
+            ("job", "retuned") => vec![run.after("copy.frozen", "")],
+            ("lease", _) => vec![run, Self::new("finalize", name)],
+            ("swap" | "guard", _) => vec![Self::new("swap", name), Self::new("rollback", name)],
+            ("abort", _) => vec![Self::new("abort", name)],
+            ("finalize", _) => vec![Self::new("finalize", name)],
+            _ => vec![run],
+        }
+    }
+
+    /// The source that this life partitions: all kinds get their turn.
+    fn spec(&self) -> TableSpec {
+        if self.chunks {
+            return TableSpec::bigint("observations", 5_000);
+        }
+        match self.at.len() % 3 {
+            _ if self.before.is_some() => TableSpec::bigint("observations", 1_500),
+            0 => TableSpec::uuid("observations", 1_500),
+            1 => TableSpec::slots("observations", 1_500),
+            _ => TableSpec::bigint("observations", 1_500),
+        }
+    }
+
+    fn plan(&self, workers: usize) -> String {
+        let more = if self.chunks {
+            "order = 'physical'\n[throttle]\nrows_per_second = 2000\n[verify]\n"
+        } else {
+            "[verify]\n"
+        };
+        format!(
+            "table = 'observations'\n[partition]\nby = 'created_at'\nevery = '6 months'\nahead = 1\ndefault = false\n\
+             [copy]\nworkers = {workers}\n{more}rows = 'hash'\n"
+        )
+    }
+
+    async fn live(self) {
+        let db = Database::new().await;
+        let spec = self.spec();
+        spec.create(&db).await;
+        db.execute(DEPENDENTS).await;
+        let mut plan = db.plan(&self.plan(2));
+        if let Some((at, sql)) = self.before {
+            killed(&db, &arguments("run", &plan), at).await;
+            db.execute(sql).await;
+        }
+        if self.at == "job.retuned" {
+            plan = db.plan(&self.plan(3));
+        }
+        let writers = Writers::start(db.dsn(), spec, 2, 7).await;
+        let mut left = Some(self.at.as_str());
+        let life = if self.command == "abort" {
+            vec!["run", "abort", "run", "swap", "rollback", "swap", "finalize"]
+        } else {
+            vec!["run", "swap", "rollback", "swap", "finalize"]
+        };
+        for command in life {
+            writers.commit_more(5).await;
+            let arguments = arguments(command, &plan);
+            if command == self.command
+                && let Some(at) = left.take()
+            {
+                killed(&db, &arguments, at).await;
+                writers.commit_more(5).await;
+            }
+            db.pgstrata(&as_str(&arguments)).await.ok();
+            oracle::compare(&db, "observations", "truth_observations").await;
+        }
+        writers.commit_more(5).await;
+        writers.stop().await.assert_clean();
+        oracle::compare(&db, "observations", "truth_observations").await;
+        assert_eq!(db.count(LEFT_BEHIND).await, 0);
+    }
+}
+
+/// What the job made and finalize should have removed: relations, functions and triggers of ours, and the old table.
+const LEFT_BEHIND: &str = "select
+    (select count(*) from pg_class c join pg_namespace n on n.oid = relnamespace
+     where nspname = 'pgstrata' and relkind = 'r'
+       and relname not in ('version', 'jobs', 'leases', 'chunks', 'events', 'settings'))
+  + (select count(*) from pg_proc p join pg_namespace n on n.oid = pronamespace where nspname = 'pgstrata')
+  + (select count(*) from pg_trigger where tgname like 'pgstrata%')
+  + (select count(*) from pg_class where relname like 'observations%\\_old' or relname like 'observations%\\_new')
+  + (select count(*) from pgstrata.chunks)";
+
+fn arguments(command: &str, plan: &Path) -> Vec<String> {
+    match command {
+        "run" => vec!["run".to_owned(), plan.display().to_string()],
+        "finalize" => vec!["finalize".to_owned(), "observations".to_owned(), "--now".to_owned()],
+        other => vec![other.to_owned(), "observations".to_owned()],
+    }
+}
+
+fn as_str(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+/// Runs a command that must be killed at the failpoint, and by nothing else.
+async fn killed(db: &Database, arguments: &[String], at: &str) {
+    let output = db.command(&as_str(arguments)).env("PGSTRATA_FAILPOINT", at).output().await.unwrap();
+    assert_eq!(
+        output.status.signal(),
+        Some(SIGKILL),
+        "{arguments:?} never came to {at}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Lives through all cases, some at a time, and names those that failed.
+async fn live_through(cases: Vec<Case>) {
+    let turn = Arc::new(Semaphore::new(AT_ONCE));
+    let lives: Vec<(Case, JoinHandle<()>)> = cases
+        .into_iter()
+        .map(|case| {
+            let (turn, life) = (turn.clone(), case.clone());
+            let life = tokio::spawn(async move {
+                let _turn = turn.acquire_owned().await.unwrap();
+                life.live().await;
+            });
+            (case, life)
+        })
+        .collect();
+    let mut failed = Vec::new();
+    for (case, life) in lives {
+        if life.await.is_err() {
+            failed.push(format!("{} at {}", case.command, case.at));
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[tokio::test]
+async fn killed_at_every_failpoint_a_job_goes_on_and_loses_nothing() {
+    live_through(failpoint::NAMES.iter().flat_map(|name| Case::of(name)).collect()).await;
+}
+
+#[tokio::test]
+async fn killed_at_a_later_chunk_or_batch_a_job_goes_on_and_loses_nothing() {
+    let places =
+        ["prepare.partition@3", "copy.before_commit@2", "copy.chunk@3", "index.leaf@3", "drain.batch@2"];
+    live_through(places.iter().map(|at| Case::new("run", at)).collect()).await;
+}
+
+#[test]
+fn every_failpoint_has_a_name_and_every_name_a_failpoint() {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(path).unwrap();
+                found.extend(
+                    text.split("failpoint!(\"")
+                        .skip(1)
+                        .map(|rest| rest.split_once('"').unwrap().0.to_owned()),
+                );
+            }
+        }
+    }
+    let named: BTreeSet<String> = failpoint::NAMES.iter().map(ToString::to_string).collect();
+    assert_eq!(found, named);
+    assert_eq!(named.len(), failpoint::NAMES.len());
+}
