@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod crash;
+mod demo;
 mod dependents;
 mod oracle;
 mod rights;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::key::KeyRange;
+use crate::model::number;
 use crate::model::sizer::ChunkSizer;
 use crate::model::watermark::gaps;
 use crate::pg::connect::Session;
@@ -168,7 +169,7 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     }
     failpoint!("copy.chunks_done");
     let latency = latency::of_chunks(&context.control, context.job.id).await?;
-    meter.end(format!("{} rows copied; {latency}", meter.done_units()));
+    meter.end(format!("{}; {latency}", number::counted(meter.done_units(), "row")));
     Ok(())
 }
 

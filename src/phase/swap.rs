@@ -47,7 +47,8 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
         Direction::Reverse => ("rollback", Step::Rollback),
     };
     let about = format!("exchanging {} and {}", b.sides(away).source.plain(), b.sides(away).target.plain());
-    let meter = Meter::begin(context, phase, about);
+    let mut meter = Meter::begin(context, phase, about);
+    meter.count("changes", 0, 0);
     let ((state, held_ms), tries) = locks::patiently(context, &b, phase, async || {
         drain::level(context, &meter).await?;
         shorten_log(context, &b).await?;
@@ -148,8 +149,7 @@ async fn finish(
         .await?;
     failpoint!("swap.told");
     let at = if tries == 1 { "the first attempt".to_owned() } else { format!("attempt {tries}") };
-    meter
-        .end(format!("the lock was held for {held_ms:.0} ms, at {at}; applications use the other table now"));
+    meter.end(format!("the lock was held for {held_ms:.0} ms, at {at}"));
     let deadline = Instant::now() + GUARD_WAITS;
     while !drop_guard(context).await? && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Sides};
 use crate::model::key::{Key, KeyRange};
+use crate::model::number;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::model::table::Column;
@@ -117,6 +118,7 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
             sides.target.plain()
         ),
     );
+    meter.count("changes", 0, 0);
     drain::level(context, &meter).await?;
     let by = dimension(&b, context);
     let size = async || {
@@ -131,11 +133,13 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
     let report = report(context, &b, &sides, &findings, tally.rows_source, tally.rows_target).await?;
     let verdict = if report.verified {
         format!(
-            "{} rows are the same on both sides ({suspects} ranges were looked at row by row)",
-            report.rows_source
+            "{} on both sides, all the same; {} compared row by row",
+            number::counted(report.rows_source, "row"),
+            number::counted(suspects as u64, "range")
         )
     } else {
-        format!("{} rows differ", report.missing + report.extra + report.different)
+        let differing = report.missing + report.extra + report.different;
+        format!("{} found", number::counted(differing, "difference"))
     };
     meter.end(verdict);
     Ok(report)
