@@ -46,6 +46,13 @@ pub enum Event {
         /// How long it took, in seconds.
         seconds: f64,
     },
+    /// The demo tells what it does and why.
+    Story {
+        /// The step; empty where the text goes on with the one before.
+        title: String,
+        /// Lines of text.
+        text: String,
+    },
     /// Something worth knowing that changes nothing.
     Note {
         /// The sentence.

@@ -8,16 +8,16 @@ use pgstrata::plan::Plan;
 use super::support::cluster::{Database, SETTINGS};
 
 /// The plan of most cases.
-const MONTHS: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n";
+pub const MONTHS: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n";
 /// ... with ends of its own and no default partition.
-const SPRING: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\nfrom = '2024-01-01'\nto = '2024-04-01'\ndefault = false\n";
+pub const SPRING: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\nfrom = '2024-01-01'\nto = '2024-04-01'\ndefault = false\n";
 /// A table without fault.
-const GOOD: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
+pub const GOOD: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
     insert into t select i, timestamptz '2024-01-15 00:00Z' + i * interval '1 day' from generate_series(0, 99) i;
     analyze t;";
 
 /// Errors and warnings with their hints, as the real binary prints them; it exits as they ask for.
-async fn check_as(db: &Database, user: &str, plan: &str) -> String {
+pub async fn check_as(db: &Database, user: &str, plan: &str) -> String {
     let file = db.plan(plan);
     let dsn = format!("{} user={user}", db.dsn());
     let ran = db.pgstrata_with(&["check", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await;
@@ -40,19 +40,19 @@ async fn check_as(db: &Database, user: &str, plan: &str) -> String {
     findings
 }
 
-async fn check(db: &Database, plan: &str) -> String {
+pub async fn check(db: &Database, plan: &str) -> String {
     check_as(db, "postgres", plan).await
 }
 
 /// What `check` says of `plan` after `setup`, in a database of its own.
-async fn told(setup: &str, plan: &str) -> String {
+pub async fn told(setup: &str, plan: &str) -> String {
     let db = Database::new().await;
     db.execute(setup).await;
     check(&db, plan).await
 }
 
 /// ... of the plan by months on a table without fault, to which `more` is done.
-async fn told_after(more: &str) -> String {
+pub async fn told_after(more: &str) -> String {
     told(&format!("{GOOD}{more}"), MONTHS).await
 }
 
@@ -439,111 +439,6 @@ async fn other_jobs() {
     assert_eq!(check(&db, &format!("name = 'first'\n{YEARS}")).await, "");
 }
 
-/// A table owned by a role that has no other right, in a schema closed to everybody.
-async fn owned_by(owner: &str) -> Database {
-    let db = Database::new().await;
-    db.execute(&format!(
-        "{GOOD}
-         create role \"{owner}\" login;
-         revoke create, usage on schema public from public;
-         alter table t owner to \"{owner}\";
-         create schema lab; create table lab.submissions (id bigint primary key);
-         create function lab.touch() returns trigger language plpgsql as 'begin return new; end';
-         revoke execute on function lab.touch() from public;
-         create trigger touch before update on t for each row execute function lab.touch();
-         alter table t add submission bigint references lab.submissions;
-         create view v as select id from t"
-    ))
-    .await;
-    db
-}
-
-#[tokio::test]
-async fn missing_privileges_of_a_stranger() {
-    let db = owned_by("priv_lab").await;
-    db.execute("create role \"priv Guest\" login").await;
-    insta::assert_snapshot!(check_as(&db, "'priv Guest'", MONTHS).await, @r#"
-    error[missing_privilege]: public.t: role "priv Guest" lacks the rights of priv_lab, who owns public.t
-      hint: grant priv_lab to "priv Guest"
-    error[missing_privilege]: public.t: role "priv Guest" lacks SELECT on public.t
-      hint: grant select on public.t to "priv Guest"
-    error[missing_privilege]: public: role "priv Guest" lacks CREATE on schema public, where the partitions will be
-      hint: grant create on schema public to "priv Guest"
-    error[missing_privilege]: lab: role "priv Guest" lacks USAGE on schema lab
-      hint: grant usage on schema lab to "priv Guest"
-    error[missing_privilege]: public: role "priv Guest" lacks USAGE on schema public
-      hint: grant usage on schema public to "priv Guest"
-    error[missing_privilege]: lab.submissions: role "priv Guest" lacks REFERENCES on lab.submissions, which a foreign key points to
-      hint: grant references on lab.submissions to "priv Guest"
-    error[missing_privilege]: lab.touch(): role "priv Guest" lacks EXECUTE on lab.touch(), which a trigger calls
-      hint: grant execute on function lab.touch() to "priv Guest"
-    error[missing_privilege]: public.v: role "priv Guest" lacks the rights of postgres, who owns view public.v, which is replaced at the swap
-      hint: grant postgres to "priv Guest", or alter view public.v owner to "priv Guest"
-    error[missing_privilege]: DATABASE: role "priv Guest" lacks CREATE on database DATABASE, and schema pgstrata is not there yet
-      hint: grant create on database DATABASE to "priv Guest"
-    warning[sessions_hidden]: "priv Guest": role "priv Guest" cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
-      hint: grant pg_read_all_stats to "priv Guest"
-    "#);
-}
-
-#[tokio::test]
-async fn missing_privileges_of_the_owner() {
-    let db = owned_by("priv_owner").await;
-    db.execute("grant usage on schema public to priv_owner").await;
-    insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
-    error[missing_privilege]: public: role priv_owner lacks CREATE on schema public, where the partitions will be
-      hint: grant create on schema public to priv_owner
-    error[missing_privilege]: lab: role priv_owner lacks USAGE on schema lab
-      hint: grant usage on schema lab to priv_owner
-    error[missing_privilege]: lab.submissions: role priv_owner lacks REFERENCES on lab.submissions, which a foreign key points to
-      hint: grant references on lab.submissions to priv_owner
-    error[missing_privilege]: lab.touch(): role priv_owner lacks EXECUTE on lab.touch(), which a trigger calls
-      hint: grant execute on function lab.touch() to priv_owner
-    error[missing_privilege]: public.v: role priv_owner lacks the rights of postgres, who owns view public.v, which is replaced at the swap
-      hint: grant postgres to priv_owner, or alter view public.v owner to priv_owner
-    error[missing_privilege]: DATABASE: role priv_owner lacks CREATE on database DATABASE, and schema pgstrata is not there yet
-      hint: grant create on database DATABASE to priv_owner
-    warning[sessions_hidden]: priv_owner: role priv_owner cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
-      hint: grant pg_read_all_stats to priv_owner
-    ");
-    db.execute(&format!(
-        "grant create on database {} to priv_owner; grant create on schema public to priv_owner;
-         grant usage on schema lab to priv_owner; grant references on lab.submissions to priv_owner;
-         grant execute on function lab.touch() to priv_owner; alter view v owner to priv_owner;
-         grant pg_read_all_stats to priv_owner",
-        db.dsn().rsplit_once("dbname=").unwrap().1
-    ))
-    .await;
-    assert_eq!(check_as(&db, "priv_owner", MONTHS).await, "");
-    db.execute("alter table t enable row level security, force row level security").await;
-    insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
-    error[row_security]: public.t: row-level security hides rows of public.t from role priv_owner
-      hint: alter role priv_owner bypassrls, or alter table public.t no force row level security for the run
-    ");
-    db.execute("create schema pgstrata").await;
-    insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
-    error[missing_privilege]: pgstrata: role priv_owner lacks USAGE or CREATE on schema pgstrata
-      hint: grant usage, create on schema pgstrata to priv_owner
-    error[row_security]: public.t: row-level security hides rows of public.t from role priv_owner
-      hint: alter role priv_owner bypassrls, or alter table public.t no force row level security for the run
-    ");
-}
-
-#[tokio::test]
-async fn a_schema_made_beforehand_does_for_create_on_the_database() {
-    let db = Database::new().await;
-    db.execute(&format!(
-        "{GOOD} create role priv_guest_of_schema login; alter table t owner to priv_guest_of_schema;
-         grant create on schema public to priv_guest_of_schema;
-         create schema pgstrata; grant usage, create on schema pgstrata to priv_guest_of_schema"
-    ))
-    .await;
-    let file = db.plan(&MONTHS.replace("month", "year"));
-    let dsn = format!("{} user=priv_guest_of_schema", db.dsn());
-    let ran = db.pgstrata_with(&["run", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await;
-    ran.ok();
-}
-
 #[tokio::test]
 async fn a_prepared_transaction_and_a_standby() {
     let settings = [SETTINGS, &[("max_prepared_transactions", "2")]].concat();
@@ -578,69 +473,5 @@ async fn a_table_without_statistics() {
     insta::assert_snapshot!(told("create table t (id bigint primary key, at timestamptz not null)", MONTHS).await, @"
     warning[no_statistics]: public.t: public.t has no statistics yet, 8.0 KiB with indexes: progress and order of the copy are guesses
       hint: analyze public.t
-    ");
-}
-
-#[tokio::test]
-async fn plan_of_a_live_table() {
-    let db = Database::new().await;
-    let table = "\"p\"\"l. a;--🦠\"";
-    db.execute(&format!(
-        "create table {table} (\"I d\" bigint primary key, \"A t\" timestamptz not null);
-         insert into {table} select i, timestamptz '2024-01-01Z' + i * interval '1 hour' from generate_series(0, 9999) i;
-         analyze {table}"
-    ))
-    .await;
-    let file = db.plan("");
-    let path = file.to_str().unwrap();
-    db.pgstrata(&["plan", table, "--by", "A t", "-o", path]).await.ok();
-    let text = std::fs::read_to_string(path).unwrap();
-    // How many bytes there are is the server's affair.
-    let found: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.starts_with("ahead"))
-        .filter(|line| !line.contains("iB"))
-        .collect();
-    insta::assert_snapshot!(found.join("\n"), @r#"
-    # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
-    #
-    # column  "A t", timestamp with time zone
-    # oldest  2024-01-01 00:00:00+00
-    # newest  2025-02-20 15:00:00+00
-    # key     primary key ("I d"); widened to ("I d", "A t"): a partitioned table's key holds "A t"
-    #
-    # rows by statistics, about:
-    #   2024-01  745
-    #   2024-02  696
-    #   2024-03  744
-    #   2024-04  720
-    #   2024-05  744
-    #   2024-06  720
-    #   2024-07  744
-    #   2024-08  744
-    #   2024-09  720
-    #   2024-10  744
-    #   2024-11  720
-    #   2024-12  744
-    #   2025-01  744
-    #   2025-02  471
-    #
-    # warning: the key "p""l. a;--🦠_pkey" ("I d") becomes ("I d", "A t"): after the swap nothing keeps ("I d") alone unique, and ON CONFLICT ("I d") fails; look for ON CONFLICT ("I d") in the applications, and see that ("I d") comes from a sequence or is a uuid
-
-    name  = 'p"l. a;--🦠'           # the job
-    kind  = "partition"
-    table = 'public."p""l. a;--🦠"'
-
-    [partition]
-    by       = '"A t"'
-    every    = "1 year"            # about 1 partition
-    timezone = "UTC"               # where a day or month begins
-    # from   = "2024-01-01 00:00:00+00"  # where the first begins; without it, at the oldest row
-    "#);
-    db.pgstrata(&["check", path]).await.ok();
-    let said = db.pgstrata(&["plan", "lpa", "--by", "at"]).await.exits(2).stderr;
-    insta::assert_snapshot!(said, @"
-    error: there is no table public.lpa
-    hint: write the name as in SQL: schema.table, in double quotes where SQL needs them
     ");
 }

@@ -1,9 +1,35 @@
-//! `pgstrata demo`: the main job on a private server, shown as it goes.
+//! `pgstrata demo`: the main job on a private server, with applications at work on the table, told as it goes.
+//!
+//! The story goes through the one printer, in order with the engine's own events; the figures are the result. Nothing
+//! outlives it: the server ends when the story does, or is dropped by Ctrl-C in the middle of it.
 
+mod figures;
 pub mod server;
-/// x
+mod story;
+mod table;
+mod writers;
+
+use crate::command::interrupted;
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::report::{self, Output};
+
+/// Runs the demo; with `keep` the server stays up.
+///
 /// # Errors
-/// x
-pub async fn run(_: bool, _: crate::report::Output) -> crate::error::Result<()> {
-    Ok(())
+/// Stopped on Ctrl-C, failed where a transaction of the writers failed, differs where the table and its witness do; or
+/// what the engine said.
+pub async fn run(keep: bool, output: Output) -> Result<()> {
+    let (events, receiver) = Events::channel();
+    let printer = report::spawn(output, receiver);
+    let told = tokio::select! {
+        told = story::tell(events, keep) => told,
+        () = interrupted() => {
+            Err(Error::new(Kind::Stopped, "the demo was stopped; its server and its directory are gone"))
+        }
+    };
+    let _ = printer.await;
+    let figures = told?;
+    report::print_result(&output, &figures, || figures.to_string());
+    figures.verdict()
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariant: nothing outlives the process that started it, however that ends. A small shell, the keeper, holds the
 //! reading end of a pipe whose writing end is ours alone. When the pipe closes (drop, exit, panic, SIGKILL) it stops
-//! the server and removes the directory. It sits in a process group of its own, so a terminal's Ctrl-C passes it by.
+//! the server and removes the directory. It and the server's programs sit in process groups of their own, so that a
+//! terminal's Ctrl-C passes them by.
 //!
 //! The server listens on a Unix socket only, inside a directory that only its owner may enter; that is why it can
 //! trust whoever connects. It never runs as root: as root, its programs drop to an unprivileged user.
@@ -62,7 +63,7 @@ impl PrivateServer {
         let dir = make_dir(user)?;
         let mut keeper = command(Path::new("sh"), user, dir.path());
         keeper.args(["-c", KEEPER, "sh"]).arg(bin.join("pg_ctl")).arg(dir.path());
-        keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let keeper = keeper.spawn().map_err(|e| cannot("start a shell", &e))?;
         let server = Self { dir: dir.keep(), bin, user, keeper };
         server.init(settings)?;
@@ -272,10 +273,11 @@ fn unprivileged_user() -> Result<Option<Unprivileged>> {
     })
 }
 
-/// A command as the server's user, in a directory it may enter, blind to the PG* variables of ours.
+/// A command as the server's user, in a directory it may enter, blind to the PG* variables of ours, in a process group
+/// of its own.
 fn command(program: &Path, user: Option<Unprivileged>, dir: &Path) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(dir).stdin(Stdio::null());
+    command.current_dir(dir).stdin(Stdio::null()).process_group(0);
     for (name, _) in env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PG") {
             command.env_remove(name);

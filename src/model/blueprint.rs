@@ -156,7 +156,7 @@ impl Blueprint {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::table::tests::petri;
+    use crate::model::fixture::petri;
 
     /// The blueprint of scenario 1, two months of it.
     pub(crate) fn blueprint() -> Blueprint {

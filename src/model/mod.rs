@@ -3,6 +3,8 @@
 pub mod backoff;
 pub mod blueprint;
 pub mod finding;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod ident;
 pub mod key;
 pub mod number;

@@ -59,8 +59,21 @@ pub struct Table {
     pub views: Vec<View>,
     /// Sequences that belong to columns.
     pub sequences: Vec<Sequence>,
+    /// Comments on its constraints, triggers and policies.
+    pub comments: Vec<Comment>,
     /// Whatever else depends on the table, as `pg_describe_object` names it.
     pub others: Vec<String>,
+}
+
+/// A comment on something that is named within the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comment {
+    /// `constraint`, `trigger` or `policy`.
+    pub kind: String,
+    /// Its name.
+    pub name: Ident,
+    /// What it says.
+    pub text: String,
 }
 
 /// A live column.
@@ -222,6 +235,8 @@ pub struct Sequence {
     pub column: Ident,
     /// It is an identity column's, not a serial's.
     pub identity: bool,
+    /// Privileges, the owner's own left out.
+    pub grants: Vec<Grant>,
 }
 
 impl Table {
@@ -317,154 +332,9 @@ fn named<T: PartialEq>(
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    fn columns() -> Vec<Column> {
-        let column = |name: &str, sql_type: &str, not_null: bool| Column {
-            name: Ident::new(name),
-            sql_type: sql_type.into(),
-            base_type: sql_type.into(),
-            collation: None,
-            deterministic: true,
-            hashable: sql_type != "json",
-            not_null,
-            generated: String::new(),
-            identity: String::new(),
-            default: None,
-            statistics: None,
-        };
-        vec![
-            column("observation_id", "uuid", true),
-            Column { identity: "d".into(), ..column("seq", "bigint", true) },
-            column("submission_id", "bigint", false),
-            column("note", "text", false),
-            column("raw", "json", false),
-            Column {
-                generated: "s".into(),
-                default: Some("length(note)".into()),
-                ..column("len", "integer", false)
-            },
-            column("created_at", "timestamp with time zone", true),
-        ]
-    }
-
-    fn indexes() -> Vec<Index> {
-        let index = |name: &str, tail: &str, columns: &[&str], constraint: &str| Index {
-            name: Ident::new(name),
-            tail: tail.into(),
-            unique: constraint == "p",
-            constraint: constraint.into(),
-            deferrable: String::new(),
-            valid: true,
-            columns: Some(columns.iter().map(|c| Ident::new(*c)).collect()),
-            include: vec![],
-            partial: false,
-            plain_order: true,
-            nulls_not_distinct: false,
-            options: vec![],
-            comment: None,
-        };
-        vec![
-            index("petri_observations_pkey", "btree (observation_id)", &["observation_id"], "p"),
-            index("petri_created", "btree (created_at DESC)", &["created_at"], ""),
-        ]
-    }
-
-    fn policies() -> Vec<Policy> {
-        vec![Policy {
-            name: Ident::new("own rows"),
-            permissive: true,
-            command: "ALL".into(),
-            roles: vec![Ident::new("app")],
-            using: Some("(submission_id > 0)".into()),
-            check: None,
-        }]
-    }
-
-    fn triggers() -> Vec<Trigger> {
-        vec![Trigger {
-            name: Ident::new("touch"),
-            head: "CREATE TRIGGER touch BEFORE UPDATE ON ".into(),
-            tail: " FOR EACH ROW EXECUTE FUNCTION public.touch()".into(),
-            enabled: "O".into(),
-            row: true,
-            before_insert: false,
-            transition: false,
-        }]
-    }
-
-    fn views() -> Vec<View> {
-        vec![View {
-            name: QualifiedName::new("public", "petri_observations_with_names"),
-            relkind: "v".into(),
-            owner: Ident::new("lab"),
-            query: " SELECT p.observation_id\n   FROM public.petri_observations p;".into(),
-            options: vec!["security_barrier=true".into()],
-            bound_to_key: false,
-        }]
-    }
-
-    /// A table as scenario 1 has it, for tests of what is rendered from one.
-    pub(crate) fn petri() -> Table {
-        let name = QualifiedName::new("public", "petri_observations");
-        Table {
-            oid: 16_400,
-            name: name.clone(),
-            relkind: "r".into(),
-            persistence: "p".into(),
-            is_partition: false,
-            children: 0,
-            parents: 0,
-            typed: false,
-            extension: None,
-            owner: Ident::new("lab"),
-            comment: Some("what was seen in a petri dish; it's raw".into()),
-            options: vec!["fillfactor=90".into()],
-            toast_options: vec!["autovacuum_enabled=true".into()],
-            tablespace: None,
-            row_security: true,
-            force_row_security: true,
-            columns: columns(),
-            indexes: indexes(),
-            checks: vec![Check {
-                name: Ident::new("note_short"),
-                definition: "CHECK ((length(note) < 1000))".into(),
-                validated: true,
-            }],
-            foreign_keys: vec![ForeignKey {
-                name: Ident::new("petri_submission_fk"),
-                table: name.clone(),
-                references: QualifiedName::new("public", "submissions"),
-                definition: "FOREIGN KEY (submission_id) REFERENCES public.submissions(id)".into(),
-                validated: true,
-            }],
-            referenced_by: vec![],
-            grants: vec![
-                Grant {
-                    role: Some(Ident::new("app")),
-                    privilege: "SELECT".into(),
-                    column: None,
-                    grantable: true,
-                },
-                Grant {
-                    role: None,
-                    privilege: "UPDATE".into(),
-                    column: Some(Ident::new("note")),
-                    grantable: false,
-                },
-            ],
-            policies: policies(),
-            triggers: triggers(),
-            views: views(),
-            sequences: vec![Sequence {
-                name: QualifiedName::new("public", "petri_observations_seq_seq"),
-                column: Ident::new("seq"),
-                identity: true,
-            }],
-            others: vec![],
-        }
-    }
+    use crate::model::fixture::petri;
 
     #[test]
     fn drift_names_what_changed() {

@@ -100,6 +100,14 @@ impl Target {
         Self::from_lookup(dsn, &|name| std::env::var(name).ok())
     }
 
+    /// The target that `dsn` names, whatever the environment says.
+    ///
+    /// # Errors
+    /// Settings that cannot be read.
+    pub fn from_dsn(dsn: &str) -> Result<Self> {
+        Self::from_lookup(Some(dsn), &|_| None)
+    }
+
     /// [`Target::from_env`] with the environment as a function.
     fn from_lookup(dsn: Option<&str>, var: Lookup<'_>) -> Result<Self> {
         let mut settings = settings::gather(dsn, var)?;

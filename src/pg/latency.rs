@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
+use crate::model::number::{count, counted};
 
 use super::store;
 
@@ -28,8 +29,12 @@ impl fmt::Display for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} chunks of {} rows on average, p50 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
-            self.chunks, self.chunk_rows, self.p50_ms, self.p99_ms, self.max_ms
+            "{} of {} rows, p50 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
+            counted(self.chunks, "chunk"),
+            count(self.chunk_rows),
+            self.p50_ms,
+            self.p99_ms,
+            self.max_ms
         )
     }
 }
@@ -74,10 +79,7 @@ mod tests {
     fn sums_up() {
         let times: Vec<(i64, f64)> = (1..=100).map(|ms| (10, f64::from(ms))).collect();
         let latency = summarize(&times).unwrap();
-        assert_eq!(
-            latency.to_string(),
-            "100 chunks of 10 rows on average, p50 50 ms, p99 99 ms, longest 100 ms"
-        );
+        assert_eq!(latency.to_string(), "100 chunks of 10 rows, p50 50 ms, p99 99 ms, longest 100 ms");
         assert_eq!(summarize(&[]).unwrap().max_ms, 0.0);
     }
 }

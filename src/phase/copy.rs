@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::key::KeyRange;
+use crate::model::number;
 use crate::model::sizer::ChunkSizer;
 use crate::model::watermark::gaps;
 use crate::pg::connect::Session;
@@ -48,7 +49,7 @@ pub async fn copy(context: &Context) -> Result<()> {
     };
     let mut frozen = match frozen {
         Some(frozen) => frozen,
-        None => freeze(context).await?,
+        None => context.retrying("fix where the copy ends", async || freeze(context).await).await?,
     };
     loop {
         match chunks(context, &frozen).await {
@@ -66,7 +67,7 @@ pub async fn copy(context: &Context) -> Result<()> {
                     })
                     .await?;
                 failpoint!("copy.emptied");
-                frozen = freeze(context).await?;
+                frozen = context.retrying("fix where the copy ends", async || freeze(context).await).await?;
             }
             Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
             other => return other,
@@ -126,7 +127,8 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     let copied: i64 =
         store::chunk_times(&context.control, context.job.id).await?.iter().map(|(rows, _)| rows).sum();
     let oid = catalog::must_find(&context.control, &b.table.name).await?;
-    let (rows, _, heap_bytes) = catalog::size(&context.control, oid).await?;
+    let size = async || catalog::size(&context.control, oid).await;
+    let (rows, _, heap_bytes) = context.retrying("look at the table's size", size).await?;
     let order = if frozen.physical { "by blocks of the heap" } else { "along the key" };
     let threads = context.plan.workers();
     let mut meter =
@@ -167,7 +169,7 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     }
     failpoint!("copy.chunks_done");
     let latency = latency::of_chunks(&context.control, context.job.id).await?;
-    meter.end(format!("{} rows copied; {latency}", meter.done_units()));
+    meter.end(format!("{}; {latency}", number::counted(meter.done_units(), "row")));
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 use crate::error::{Error, Result, Retry};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::number;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
@@ -54,7 +55,7 @@ pub async fn drain(context: &Context) -> Result<State> {
     let swept = level(context, &meter).await?;
     let state = context.advance(&context.control, Step::Drain).await?;
     failpoint!("drain.done");
-    meter.end(format!("{} changes brought over", swept.changes));
+    meter.end(format!("{} brought over", number::counted(swept.changes, "change")));
     Ok(state)
 }
 

@@ -91,7 +91,7 @@ impl<'a> Meter<'a> {
     fn eta_s(&self) -> Option<u64> {
         let rate = self.rate();
         let left = self.total.get().saturating_sub(self.done.get());
-        (rate > 0.0).then(|| (left as f64 / rate).ceil() as u64)
+        (rate > 0.0 && self.total.get() > 0).then(|| (left as f64 / rate).ceil() as u64)
     }
 
     fn say(&self) {
@@ -99,7 +99,8 @@ impl<'a> Meter<'a> {
             job: self.context.job.name.clone(),
             phase: self.phase,
             done: self.done.get(),
-            total: self.total.get().max(self.done.get()),
+            // None known stays none: what is done is no measure of what is left.
+            total: if self.total.get() == 0 { 0 } else { self.total.get().max(self.done.get()) },
             unit: self.unit,
             per_second: self.rate(),
             eta_s: self.eta_s(),

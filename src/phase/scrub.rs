@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::QualifiedName;
+use crate::model::number;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::execute_text;
@@ -48,7 +49,7 @@ pub async fn scrub(context: &Context) -> Result<State> {
     }
     let state = context.advance(client, Step::Copy).await?;
     failpoint!("scrub.done");
-    meter.end(format!("{rows} rows taken out"));
+    meter.end(format!("{} taken out", number::counted(rows, "row")));
     Ok(state)
 }
 

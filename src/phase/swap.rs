@@ -17,7 +17,7 @@ use crate::sql::{drain as drain_sql, store as store_sql, swap as sql};
 use super::context::Context;
 use super::meter::Meter;
 use super::verify::Verified;
-use super::{capture, drain, locks};
+use super::{capture, drain, locks, partitions};
 
 /// The whole transaction may hold its locks for this long; a rest that takes longer to drain lets go and tries again.
 const BUDGET_MS: u32 = 2_000;
@@ -47,14 +47,19 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
         Direction::Reverse => ("rollback", Step::Rollback),
     };
     let about = format!("exchanging {} and {}", b.sides(away).source.plain(), b.sides(away).target.plain());
-    let meter = Meter::begin(context, phase, about);
+    let mut meter = Meter::begin(context, phase, about);
+    meter.count("changes", 0, 0);
     let ((state, held_ms), tries) = locks::patiently(context, &b, phase, async || {
         drain::level(context, &meter).await?;
         shorten_log(context, &b).await?;
         drift(context, &b, away).await?;
         locks::look(context, &b, away).await?;
         drain::rest(context).await?;
-        exchange(context, &b, away, step).await
+        match exchange(context, &b, away, step).await {
+            // The drain before the next attempt makes its partition.
+            Err(e) if partitions::lacks_partition(&e) => Err(e.retry(Retry::Again)),
+            other => other,
+        }
     })
     .await?;
     finish(context, &meter, state, Swapped { held_ms, tries }).await
@@ -144,8 +149,7 @@ async fn finish(
         .await?;
     failpoint!("swap.told");
     let at = if tries == 1 { "the first attempt".to_owned() } else { format!("attempt {tries}") };
-    meter
-        .end(format!("the lock was held for {held_ms:.0} ms, at {at}; applications use the other table now"));
+    meter.end(format!("the lock was held for {held_ms:.0} ms, at {at}"));
     let deadline = Instant::now() + GUARD_WAITS;
     while !drop_guard(context).await? && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -10,12 +10,14 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
-use crate::model::blueprint::{Blueprint, Direction, Sides};
+use crate::model::blueprint::{Blueprint, Sides};
 use crate::model::key::{Key, KeyRange};
+use crate::model::number;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::model::table::Column;
 use crate::model::verdict::{Difference, EXAMPLES_MAX, Example, VerifyReport};
+use crate::pg::catalog;
 use crate::pg::transaction::{REPEATABLE_READ, query_text, transaction};
 use crate::sql::{copy as copy_sql, store as store_sql, verify as sql};
 
@@ -116,13 +118,14 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
             sides.target.plain()
         ),
     );
+    meter.count("changes", 0, 0);
     drain::level(context, &meter).await?;
     let by = dimension(&b, context);
-    let (rows, _, _) = crate::pg::catalog::size(
-        &context.control,
-        crate::pg::catalog::must_find(&context.control, &b.sides(Direction::Forward).source).await?,
-    )
-    .await?;
+    let size = async || {
+        let client = &context.control;
+        catalog::size(client, catalog::must_find(client, &b.table.name).await?).await
+    };
+    let (rows, _, _) = context.retrying("look at the table's size", size).await?;
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
     let tally = sums(context, &b, &by, &meter).await?;
     let suspects = tally.suspects.len();
@@ -130,11 +133,13 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
     let report = report(context, &b, &sides, &findings, tally.rows_source, tally.rows_target).await?;
     let verdict = if report.verified {
         format!(
-            "{} rows are the same on both sides ({suspects} ranges were looked at row by row)",
-            report.rows_source
+            "{} on both sides, all the same; {} compared row by row",
+            number::counted(report.rows_source, "row"),
+            number::counted(suspects as u64, "range")
         )
     } else {
-        format!("{} rows differ", report.missing + report.extra + report.different)
+        let differing = report.missing + report.extra + report.different;
+        format!("{} found", number::counted(differing, "difference"))
     };
     meter.end(verdict);
     Ok(report)

@@ -26,7 +26,9 @@ pub async fn walk(
         context.go_on()?;
         let wanted = rows();
         let (sql, values) = sql::boundary(sides, columns, &range, wanted);
-        let found = query_text(&context.control, &sql, &values).await?;
+        let found = context
+            .retrying("find the end of a range", async || query_text(&context.control, &sql, &values).await)
+            .await?;
         let Some(row) = found.first() else { return send(range, wanted).await };
         let key: Key = (0..columns.len()).map(|i| row.get(i)).collect();
         if range.through.as_ref() == Some(&key) {

@@ -44,19 +44,20 @@ impl Bar {
                 let bar = self
                     .bar
                     .get_or_insert_with(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
-                if bar.length() != Some(*total) {
-                    bar.set_style(style(*total > 0));
-                    bar.set_length(*total);
-                }
+                // Each of these may draw: the words first, so that no bar stands beside those of before.
                 bar.set_prefix(*phase);
-                bar.set_position(*done);
                 bar.set_message(message(event));
+                bar.set_position(*done);
+                if bar.length() != Some(*total) {
+                    bar.set_length(*total);
+                    bar.set_style(style(*total > 0));
+                }
             }
             Event::Done { .. } => {
                 self.clear();
                 super::to_stderr(&lines::text(event, self.paint));
             }
-            Event::Note { .. } | Event::Warning { .. } => {
+            Event::Story { .. } | Event::Note { .. } | Event::Warning { .. } => {
                 let line = lines::text(event, self.paint);
                 match &self.bar {
                     Some(bar) => bar.suspend(|| super::to_stderr(&line)),

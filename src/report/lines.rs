@@ -39,7 +39,7 @@ impl Lines {
     }
 }
 
-/// What an event says, on one line.
+/// What an event says, on one line; a story's text keeps its lines.
 pub(super) fn text(event: &Event, paint: Paint) -> String {
     match event {
         Event::Phase { phase, about, .. } => format!("{}: {}", paint.strong(phase), harmless(about)),
@@ -48,6 +48,14 @@ pub(super) fn text(event: &Event, paint: Paint) -> String {
             let took = number::duration(Duration::try_from_secs_f64(*seconds).unwrap_or_default());
             let about = if about.is_empty() { String::new() } else { format!(": {}", harmless(about)) };
             format!("{}: done in {took}{about}", paint.strong(phase))
+        }
+        Event::Story { title, text } => {
+            let title = if title.is_empty() { None } else { Some(format!("\n{}", paint.strong(title))) };
+            title
+                .into_iter()
+                .chain(text.lines().map(|line| harmless(line).into_owned()))
+                .collect::<Vec<_>>()
+                .join("\n")
         }
         Event::Note { text } => format!("{}: {}", paint.level(Level::Note), harmless(text)),
         Event::Warning { text } => format!("{}: {}", paint.level(Level::Warning), harmless(text)),

@@ -97,7 +97,7 @@ pub fn print_text(text: &str) {
 
 /// Where one job is.
 pub fn print_status(output: &Output, status: &Status) {
-    result(output, status, || status::block(status));
+    print_result(output, status, || status::block(status));
 }
 
 /// Where all jobs are: a table, or one JSON object a line.
@@ -111,12 +111,12 @@ pub fn print_statuses(output: &Output, statuses: &[Status]) {
 
 /// What a check found.
 pub fn print_findings(output: &Output, findings: &Findings) {
-    result(output, findings, || findings::text(findings, Paint(output.color_stdout)));
+    print_result(output, findings, || findings::text(findings, Paint(output.color_stdout)));
 }
 
 /// What a comparison found.
 pub fn print_verdict(output: &Output, report: &VerifyReport) {
-    result(output, report, || verdict::text(report, Paint(output.color_stdout)));
+    print_result(output, report, || verdict::text(report, Paint(output.color_stdout)));
 }
 
 /// `status --watch`: each look in the place of the one before where stdout is a terminal, else one below the other.
@@ -144,7 +144,8 @@ impl Watch {
     }
 }
 
-fn result<T: Serialize>(output: &Output, value: &T, text: impl FnOnce() -> String) {
+/// Prints a result: as one line of JSON, or as `text` says it.
+pub fn print_result<T: Serialize>(output: &Output, value: &T, text: impl FnOnce() -> String) {
     to_stdout(&if output.json { json::result(value) } else { text() });
 }
 

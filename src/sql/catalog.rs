@@ -175,12 +175,30 @@ select pg_catalog.json_build_object(
   'sequences', coalesce((
     select json_agg(json_build_object(
       'name', json_build_object('schema', sn.nspname, 'name', s.relname),
-      'column', a.attname, 'identity', d.deptype = 'i'
+      'column', a.attname, 'identity', d.deptype = 'i',
+      'grants', coalesce((
+        select json_agg(json_build_object(
+          'role', case x.grantee when 0 then null else pg_get_userbyid(x.grantee) end,
+          'privilege', x.privilege_type, 'column', null, 'grantable', x.is_grantable
+        ) order by x.place)
+        from aclexplode(s.relacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
+        where x.grantee <> s.relowner), '[]')
     ) order by s.relname)
     from pg_depend d join pg_class s on d.classid = 'pg_class'::regclass and s.oid = d.objid and s.relkind = 'S'
       join pg_namespace sn on sn.oid = s.relnamespace
       join pg_attribute a on a.attrelid = c.oid and a.attnum = d.refobjsubid
     where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid and d.deptype in ('a', 'i')), '[]'),
+  'comments', coalesce((
+    select json_agg(json_build_object('kind', x.kind, 'name', x.name, 'text', x.text) order by x.kind, x.name)
+    from (
+      select 'constraint' as kind, k.conname as name, obj_description(k.oid, 'pg_constraint') as text
+      from pg_constraint k where k.conrelid = c.oid and k.contype <> 't'
+      union all
+      select 'trigger', t.tgname, obj_description(t.oid, 'pg_trigger')
+      from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal
+      union all
+      select 'policy', p.polname, obj_description(p.oid, 'pg_policy') from pg_policy p where p.polrelid = c.oid
+    ) x where x.text is not null), '[]'),
   'others', coalesce((
     select json_agg(o.name order by o.name) from (
       select distinct pg_describe_object(d.classid, d.objid, 0) as name

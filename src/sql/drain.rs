@@ -156,9 +156,10 @@ pub fn scrubbed_leaves(b: &Blueprint) -> Option<String> {
 }
 
 /// Sweeps up the log's dead rows. Not in a transaction. With `shrink`, empty blocks at its end go back to the system: for
-/// that VACUUM takes the log's lock where it is free, and gives it back within 20 ms of somebody asking for it.
+/// that VACUUM takes the log's lock where it is free, and gives it back within 20 ms of somebody asking for it. Where
+/// autovacuum is at it already, nothing is left to do.
 pub fn vacuum_log(b: &Blueprint, shrink: bool) -> String {
-    format!("vacuum (truncate {shrink}) {}", b.log())
+    format!("vacuum (truncate {shrink}, skip_locked) {}", b.log())
 }
 
 /// Compacts the log's blocks `[$1, $2)`: takes their rows away and puts each place that they name back, once. One statement,

@@ -3,7 +3,7 @@
 
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::ident::{Ident, QualifiedName, literal};
-use crate::model::table::{Grant, Policy, Trigger};
+use crate::model::table::{Column, Grant, Policy, Trigger};
 
 /// Creates the target and everything on it that costs no time. One transaction.
 pub fn target(b: &Blueprint) -> Vec<String> {
@@ -33,11 +33,7 @@ pub fn target(b: &Blueprint) -> Vec<String> {
     for check in table.checks.iter().filter(|c| c.validated) {
         all.push(format!("alter table {target} add constraint {} {}", check.name, check.definition));
     }
-    for column in &table.columns {
-        if let Some(n) = column.statistics.filter(|n| *n >= 0) {
-            all.push(format!("alter table {target} alter column {} set statistics {n}", column.name));
-        }
-    }
+    all.extend(statistics_targets(b, &target));
     all.extend(grants(b));
     if table.row_security {
         all.push(format!("alter table {target} enable row level security"));
@@ -47,21 +43,36 @@ pub fn target(b: &Blueprint) -> Vec<String> {
     all
 }
 
-/// The target's privileges: those of the source, and none that default privileges added.
+/// The target's privileges and those of its identities' sequences: the source's.
 fn grants(b: &Blueprint) -> Vec<String> {
     let target = b.target();
-    let mut all = vec![format!(
-        "do {}",
-        super::dollar_quoted(&format!(
-            "declare\n  holder record;\nbegin\n  for holder in select distinct a.grantee from pg_catalog.pg_class c, \
-             pg_catalog.aclexplode(c.relacl) a\n      where c.oid = {}::regclass and a.grantee <> c.relowner loop\n    \
-             execute format('revoke all on %s from %s', {0}, \
-             case holder.grantee when 0 then 'public' else holder.grantee::regrole::text end);\n  end loop;\nend",
-            literal(&target.to_string())
-        ))
-    )];
+    let mut all = vec![revoke(&target)];
     all.extend(b.table.grants.iter().map(|g| grant(&target, g)));
+    for sequence in b.table.sequences.iter().filter(|s| s.identity) {
+        let name = sequence.name.sibling(sequence.name.name.with_suffix("_new"));
+        all.push(revoke(&name));
+        all.extend(sequence.grants.iter().map(|g| grant(&name, g)));
+    }
     all
+}
+
+/// Takes away what default privileges gave to others than the owner. A partition keeps nothing else: nobody may go round
+/// the privileges and policies of the table, which hold for whoever asks the table and not its partition.
+fn revoke(relation: &QualifiedName) -> String {
+    let name = literal(&relation.to_string());
+    let body = format!(
+        "declare
+  holder text;
+begin
+  for holder in
+    select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+    from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a where c.oid = {name}::regclass and a.grantee <> c.relowner
+  loop
+    execute format('revoke all on %s from %s', {name}, holder);
+  end loop;
+end"
+    );
+    format!("do {}", super::dollar_quoted(&body))
 }
 
 fn grant(table: &QualifiedName, grant: &Grant) -> String {
@@ -116,10 +127,23 @@ fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
         .collect();
     let with = if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) };
     let unlogged = if table.persistence == "u" { "unlogged " } else { "" };
-    vec![
+    let mut all = vec![
         format!("create {unlogged}table {name} partition of {} {values}{with}", b.target()),
         format!("alter table {name} owner to {}", table.owner),
-    ]
+        revoke(name),
+    ];
+    // A partition does not get them from the table.
+    all.extend(statistics_targets(b, name));
+    all
+}
+
+/// How closely ANALYZE is to look at columns.
+fn statistics_targets(b: &Blueprint, relation: &QualifiedName) -> Vec<String> {
+    let set = |column: &Column, n: i32| {
+        format!("alter table {relation} alter column {} set statistics {n}", column.name)
+    };
+    let columns = b.table.columns.iter();
+    columns.filter_map(|c| c.statistics.filter(|n| *n >= 0).map(|n| set(c, n))).collect()
 }
 
 /// `name=value` as the catalog keeps it, as SQL takes it.

@@ -58,6 +58,9 @@ pub fn statements(b: &Blueprint, away: Direction) -> Vec<String> {
     all.extend(renames(b, away));
     all.extend(sequences(b, away));
     all.extend(views(b).map(view));
+    if !to_plain {
+        all.extend(comments(b));
+    }
     all.extend(capture::create_triggers(b, &b.table.name));
     all.extend(guard(b));
     // What the reverse way knows of truncations begins here.
@@ -156,6 +159,13 @@ fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// Comments on what has its name only now, or is named within the table.
+fn comments(b: &Blueprint) -> impl Iterator<Item = String> {
+    let carried =
+        b.table.comments.iter().filter(|c| c.kind != "constraint" || !b.drop_unique.contains(&c.name));
+    carried.map(|c| format!("comment on {} {} on {} is {}", c.kind, c.name, b.table.name, literal(&c.text)))
 }
 
 /// A view, bound again by name: `CREATE OR REPLACE` keeps its owner, privileges and comment.

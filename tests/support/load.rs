@@ -143,12 +143,16 @@ impl Writers {
 
 async fn work(shared: Arc<Shared>, dsn: String, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut writer = None;
+    let (mut writer, mut connection_seed) = (None, seed);
     while !shared.stop.load(Ordering::Relaxed) {
         let mut connected = match writer.take() {
             Some(writer) => writer,
-            None => match Writer::connect(&dsn, &shared.spec, seed).await {
-                Ok(writer) => writer,
+            None => match Writer::connect(&dsn, &shared.spec, connection_seed).await {
+                Ok(writer) => {
+                    // The next connection goes on differently, at the same isolation level: no key is made up twice.
+                    connection_seed += 4_000_000;
+                    writer
+                }
                 Err(trouble) => {
                     shared.count(&Err(trouble), Duration::ZERO);
                     tokio::time::sleep(Duration::from_millis(20)).await;

@@ -154,7 +154,11 @@ impl Writer {
         if let Ok(true) = ended {
             self.timed("commit").await?;
         } else if self.is_open() {
-            self.client.batch_execute("rollback").await?;
+            let rolled_back = self.client.batch_execute("rollback").await;
+            // The driver loses its connection over a COPY that the server refuses; what the server said is what counts.
+            if ended.is_ok() {
+                rolled_back?;
+            }
         }
         ended
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use insta::assert_snapshot;
 
 use super::*;
+use crate::model::fixture::petri;
 use crate::model::ident::QualifiedName;
-use crate::model::table::tests::petri;
 
 const PLAN: &str = "table = 'petri_observations'\n[partition]\nby = 'created_at'\nevery = 'month'\n";
 

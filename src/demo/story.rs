@@ -1,0 +1,266 @@
+//! The story, act by act: each says what comes and why, does it with the real engine, and shows what came of it.
+
+use std::time::Instant;
+
+use tokio_postgres::{Client, NoTls};
+use tokio_util::sync::CancellationToken;
+
+use super::figures::{Figures, Kept};
+use super::server::PrivateServer;
+use super::table::{self, TABLE, WITNESS};
+use super::writers::{Lap, WRITERS, Writers};
+use crate::engine::{Engine, Outcome};
+use crate::error::{Error, Result};
+use crate::event::{Event, Events};
+use crate::model::ident::QualifiedName;
+use crate::model::number;
+use crate::model::partition::Every;
+use crate::pg::connect::Target;
+use crate::pg::survey::survey;
+use crate::plan::Plan;
+
+const DATABASE: &str = "demo";
+
+/// A throwaway server needs no care for the disk.
+const SETTINGS: &[(&str, &str)] = &[
+    ("shared_buffers", "256MB"),
+    ("work_mem", "64MB"),
+    ("maintenance_work_mem", "128MB"),
+    ("max_wal_size", "2GB"),
+    ("fsync", "off"),
+    ("full_page_writes", "off"),
+    ("jit", "off"),
+    ("max_parallel_workers_per_gather", "0"),
+    ("timezone", "UTC"),
+    ("log_timezone", "UTC"),
+];
+
+/// Longer lines of EXPLAIN are cut, so that they fit into a terminal of 80 columns.
+const COLUMNS: usize = 72;
+
+/// Tells the story to its end, with the server left up if `keep` says so.
+pub(super) async fn tell(events: Events, keep: bool) -> Result<Figures> {
+    let began = Instant::now();
+    let server = start(&events).await?;
+    let mut stage = Stage::set(&server, events).await?;
+    let pages_before = stage.problem().await?;
+    let plan = stage.plan().await?;
+    stage.run(plan).await?;
+    stage.swap(pages_before).await?;
+    stage.rollback().await?;
+    stage.finalize().await?;
+    let tally = stage.writers.stop().await?;
+    let end = stage.witness().await?;
+    let kept = keep.then(|| Kept { connect: server.connect_hint(DATABASE), stop: server.stop_hint() });
+    if keep {
+        server.keep()?;
+    }
+    Ok(Figures::new(began.elapsed().as_secs_f64(), tally, end, kept))
+}
+
+async fn start(events: &Events) -> Result<PrivateServer> {
+    let title = "pgstrata demo: a table in use becomes a partitioned one, goes back, and again";
+    say(events, title, "");
+    say(
+        events,
+        "1. A private server",
+        "It lives in a temporary directory, listens on a Unix socket only, and goes when the\n\
+         demo ends. Nothing of yours is touched.",
+    );
+    let began = Instant::now();
+    events.phase(DATABASE, "start", "starting a server");
+    let server = tokio::task::spawn_blocking(|| PrivateServer::start(SETTINGS))
+        .await
+        .map_err(|e| Error::failed("failed to start the server").cause(e.to_string()))??;
+    events.done(DATABASE, "start", format!("it is in {}", server.socket_dir().display()), began.elapsed());
+    Ok(server)
+}
+
+fn say(events: &Events, title: &str, text: &str) {
+    events.send(Event::Story { title: title.to_owned(), text: text.to_owned() });
+}
+
+/// A session of an ordinary client; the tool's own are made by the engine.
+async fn connect(dsn: &str) -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(dsn, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// The table with the writers on it, and the engine to work on it.
+struct Stage {
+    events: Events,
+    client: Client,
+    target: Target,
+    engine: Engine,
+    writers: Writers,
+    month_query: String,
+}
+
+impl Stage {
+    /// Creates the table and sets the writers to work.
+    async fn set(server: &PrivateServer, events: Events) -> Result<Self> {
+        say(
+            &events,
+            "2. A table in use",
+            &format!(
+                "{WRITERS} applications insert, update and delete rows of {TABLE}, and move\n\
+                 some to another month, from now until the end. In the same transactions they do\n\
+                 the same to {WITNESS}, a plain table that pgstrata knows\n\
+                 nothing of: should pgstrata lose, double or spoil a row, the two will differ."
+            ),
+        );
+        let began = Instant::now();
+        events.phase(DATABASE, "fill", format!("filling {TABLE} and its witness"));
+        let admin = connect(&server.dsn("postgres")).await?;
+        admin.batch_execute(&format!("create database {DATABASE}")).await?;
+        let dsn = server.dsn(DATABASE);
+        let client = connect(&dsn).await?;
+        let rows = number::counted(table::create(&client).await?, "row");
+        let size = number::bytes(table::bytes(&client).await?);
+        let about = format!("{rows} of two years, {size}, a uuid key and three more indexes");
+        events.done(DATABASE, "fill", about, began.elapsed());
+        let writers = Writers::start(&dsn).await?;
+        let target = Target::from_dsn(&dsn)?;
+        let engine = Engine::new(target.clone(), events.clone(), CancellationToken::new());
+        Ok(Self { events, client, target, engine, writers, month_query: table::month_query() })
+    }
+
+    fn say(&self, title: &str, text: &str) {
+        say(&self.events, title, text);
+    }
+
+    /// Shows what the table is like to query; the pages that a month's query reads.
+    async fn problem(&self) -> Result<u64> {
+        self.say(
+            "3. What is wrong with it",
+            "A query for one month reads the whole table; deleting an old month takes longer\n\
+             still, and leaves bloat behind.",
+        );
+        self.explain().await
+    }
+
+    /// Shows how the month's query is done; the pages it read.
+    async fn explain(&self) -> Result<u64> {
+        let explained = table::explain(&self.client, &self.month_query).await?;
+        let mut text = format!("  explain {}\n", self.month_query.replace('\n', "\n    "));
+        for line in &explained.lines {
+            let cut: String = line.chars().take(COLUMNS).collect();
+            let more = if cut.len() < line.len() { "..." } else { "" };
+            text.push_str(&format!("    {cut}{more}\n"));
+        }
+        self.say("", &text);
+        Ok(explained.pages)
+    }
+
+    async fn plan(&self) -> Result<Plan> {
+        let session = self.target.connect(self.target.application_name()).await?;
+        let name = QualifiedName::parse(TABLE).map_err(Error::usage)?;
+        let every: Every = "month".parse().map_err(Error::usage)?;
+        let text = survey(&session, &name, "created_at", Some(every)).await?;
+        let settings: String = text
+            .lines()
+            .skip_while(|line| line.starts_with('#') || line.is_empty())
+            .map(|line| format!("  {line}").trim_end().to_owned() + "\n")
+            .collect();
+        self.say(
+            &format!("4. pgstrata plan {TABLE} --by created_at --every month"),
+            &format!(
+                "It looks at the table and drafts a plan: a file to review, to change and to keep.\n\
+                 (Left out here: what it found, as comments at the head.)\n{settings}"
+            ),
+        );
+        Plan::parse(&text, "the drafted plan")
+    }
+
+    async fn run(&self, plan: Plan) -> Result<()> {
+        self.say(
+            "5. pgstrata run",
+            "It builds the partitioned table beside the one in use. Triggers note the keys that\n\
+             change; the rows are copied in short chunks, each a transaction of its own; then\n\
+             what changed meanwhile is brought over, and both tables are compared row by row.\n\
+             The table stays in use all the time. Stopped or killed, it goes on where it was.",
+        );
+        self.writers.lap();
+        self.engine.run(plan, false, |_| ()).await?;
+        self.say("", &applications(self.writers.lap()));
+        Ok(())
+    }
+
+    async fn swap(&self, pages_before: u64) -> Result<()> {
+        self.say(
+            "6. pgstrata swap",
+            "It compares once more, then locks both tables for a moment, brings the last changes\n\
+             over and exchanges the names. Should the lock not be had within 200 ms, it lets go\n\
+             and tries again later, so that no application waits for long.",
+        );
+        self.exchange(self.engine.swap(TABLE)).await?;
+        self.say("", "The same query now:");
+        let pages = self.explain().await?;
+        self.say(
+            "",
+            &format!(
+                "  pages read    {} in place of {}: one partition, not the whole table",
+                number::count(pages),
+                number::count(pages_before)
+            ),
+        );
+        self.witness().await.map(drop)
+    }
+
+    async fn rollback(&self) -> Result<()> {
+        self.say(
+            "7. pgstrata rollback",
+            "Second thoughts? The old table has been kept ready to be brought level, so the way\n\
+             back is the same exchange: everything written since the swap is there.",
+        );
+        self.exchange(self.engine.rollback(TABLE)).await?;
+        self.witness().await.map(drop)
+    }
+
+    async fn finalize(&self) -> Result<()> {
+        self.say(
+            "8. pgstrata swap, pgstrata finalize",
+            "Again, and for good: finalize drops the old table and all that pgstrata made beside\n\
+             the partitioned one. Normally that is days later, as the plan says.",
+        );
+        self.exchange(self.engine.swap(TABLE)).await?;
+        self.engine.finalize(TABLE, true).await.map(drop)
+    }
+
+    /// Swaps or rolls back, and says how long it took whom.
+    async fn exchange(&self, doing: impl Future<Output = Result<Outcome>>) -> Result<()> {
+        self.writers.lap();
+        let outcome = doing.await?;
+        let meanwhile = applications(self.writers.lap());
+        if let Some(swapped) = outcome.swapped {
+            self.say("", &format!("  lock held     {:.0} ms\n{meanwhile}", swapped.held_ms));
+        }
+        Ok(())
+    }
+
+    /// Compares the table with the witness, and says so.
+    async fn witness(&self) -> Result<table::Compared> {
+        let began = Instant::now();
+        self.events.phase(DATABASE, "witness", "comparing the table with its witness, row by row");
+        let compared = table::compare(&self.client).await?;
+        let (rows, differing) = (number::counted(compared.rows, "row"), number::count(compared.differing));
+        self.events.done(
+            DATABASE,
+            "witness",
+            format!("{rows}, {differing} differ (except all, both ways)"),
+            began.elapsed(),
+        );
+        Ok(compared)
+    }
+}
+
+/// `  applications  4,151 transactions meanwhile, 0 failed, the longest took 36 ms`.
+fn applications(lap: Lap) -> String {
+    format!(
+        "  applications  {} meanwhile, {} failed, the longest took {}",
+        number::counted(lap.transactions, "transaction"),
+        number::count(lap.failures),
+        number::duration(lap.longest)
+    )
+}

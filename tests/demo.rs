@@ -1,0 +1,147 @@
+//! The demo, as the real binary runs it: it tells its story to the end, and however it ends, it leaves nothing behind.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// An environment that points elsewhere: the demo has a server of its own, and takes no notice.
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("DATABASE_URL", "postgres://nobody@nowhere.invalid/nothing"),
+    ("PGHOST", "nowhere.invalid"),
+    ("PGSERVICE", "nothing"),
+    ("PGSSLMODE", "verify-full"),
+];
+
+fn demo(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgstrata"));
+    command.arg("demo").args(args).envs(ELSEWHERE).env_remove("NO_COLOR");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Processes: the parent's number, and the command line.
+fn processes() -> Vec<(u32, String)> {
+    let ps = std::process::Command::new("ps").args(["-A", "-ww", "-o", "ppid=,args="]).output().unwrap();
+    let lines = String::from_utf8_lossy(&ps.stdout).into_owned();
+    let split = |line: &str| {
+        let (parent, args) = line.trim().split_once(' ')?;
+        Some((parent.parse().ok()?, args.to_owned()))
+    };
+    lines.lines().filter_map(split).collect()
+}
+
+fn nothing_is_left(dir: &Path) {
+    assert!(!dir.exists(), "{} is left", dir.display());
+    let name = dir.display().to_string();
+    let left: Vec<_> = processes().into_iter().filter(|(_, args)| args.contains(&name)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The word behind `before` in the text.
+fn word_behind<'t>(text: &'t str, before: &str) -> &'t str {
+    let rest = text.split_once(before).unwrap_or_else(|| panic!("no {before:?} in:\n{text}")).1;
+    rest.split_whitespace().next().unwrap()
+}
+
+#[tokio::test]
+async fn the_story_is_told_to_its_end() {
+    let output = demo(&[]).output().await.unwrap();
+    let (stdout, story) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{story}\n{stdout}");
+    let mut rest = &*story;
+    for step in [
+        "fill: done in",
+        "Seq Scan on petri_observations (",
+        "every    = \"1 month\"",
+        "copy: done in",
+        "verify: done in",
+        "swap: done in",
+        "lock held",
+        "Scan on petri_observations_y20",
+        "witness: done in",
+        "rollback: done in",
+        "witness: done in",
+        "swap: done in",
+        "finalize: done in",
+        "witness: done in",
+    ] {
+        rest =
+            rest.split_once(step).unwrap_or_else(|| panic!("no {step:?} after what came before:\n{story}")).1;
+    }
+    assert_eq!(word_behind(&stdout, "of which "), "0", "{stdout}");
+    assert!(stdout.contains("of which 0 failed") && stdout.contains("of which 0 differ"), "{stdout}");
+    assert!(!stdout.contains("still up"), "{stdout}");
+    nothing_is_left(Path::new(word_behind(&story, "it is in ")));
+}
+
+#[tokio::test]
+async fn a_kept_server_can_be_looked_at_and_is_ended_as_said() {
+    let output = demo(&["--keep", "--json"]).output().await.unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &*stderr), (Some(0), ""), "{stdout}");
+    let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["event"] == "done" && line["phase"] == "swap"), "{stdout}");
+    let figures = lines.last().unwrap();
+    assert_eq!((&figures["failures"], &figures["rows_differing"]), (&0.into(), &0.into()), "{figures}");
+    assert!(figures["transactions"].as_u64().unwrap() > 0, "{figures}");
+    let shell = async |command: String| Command::new("sh").args(["-c", &command]).output().await.unwrap();
+    let (connect, stop) = (figures["kept"]["connect"].as_str(), figures["kept"]["stop"].as_str());
+    let connect = connect.unwrap();
+    let count = shell(format!("{connect} -Atc 'select count(*) from petri_observations'")).await;
+    assert_eq!(String::from_utf8_lossy(&count.stdout).trim(), figures["rows"].to_string(), "{count:?}");
+    assert!(shell(stop.unwrap().to_owned()).await.status.success());
+    assert!(!Path::new(word_behind(connect, "-h ")).exists());
+}
+
+/// The directory that the demo has made: its keeper's last argument.
+async fn dir_of(child: &Child) -> PathBuf {
+    let parent = child.id().unwrap();
+    loop {
+        let keeper =
+            processes().into_iter().find(|(ppid, args)| *ppid == parent && args.contains("/tmp/pgstrata-"));
+        if let Some((_, args)) = keeper {
+            return args.split_whitespace().find(|word| word.starts_with("/tmp/pgstrata-")).unwrap().into();
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Sends Ctrl-C, and waits for the end.
+async fn interrupted(child: Child, dir: &Path) {
+    let pid = Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{stderr}");
+    assert!(
+        stderr.contains("error: the demo was stopped; its server and its directory are gone\n"),
+        "{stderr}"
+    );
+    nothing_is_left(dir);
+}
+
+#[tokio::test]
+async fn ctrl_c_while_the_server_is_made_leaves_nothing() {
+    let child = demo(&[]).spawn().unwrap();
+    let dir = dir_of(&child).await;
+    interrupted(child, &dir).await;
+}
+
+#[tokio::test]
+async fn ctrl_c_in_the_middle_of_the_job_leaves_nothing() {
+    let mut child = demo(&[]).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("copy: ") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).await.unwrap() > 0, "it ended early");
+    }
+    let dir = dir_of(&child).await;
+    child.stderr = Some(stderr.into_inner());
+    interrupted(child, &dir).await;
+}

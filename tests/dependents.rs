@@ -1,0 +1,260 @@
+//! What hangs on a table comes along: through swap, rollback and swap, as the catalog has it and by what it does.
+
+use std::path::PathBuf;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::support::cluster::Database;
+
+const FIXTURE: &str = include_str!("dependents.sql");
+const FINGERPRINT: &str = include_str!("fingerprint.sql");
+
+/// The fixture in a database of its own, and the plan of its job.
+struct Lab {
+    db: Database,
+    plan: PathBuf,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let db = Database::new().await;
+        db.execute(FIXTURE).await;
+        let plan = db.plan(
+            "table = \"lab.observations\"\n[partition]\nby = \"created_at\"\nevery = \"1 month\"\nto = \"2025-08-01\"\n\
+             drop_unique = [\"observations_serial_key\"]\n[swap]\nlock_timeout = \"100ms\"\nattempts = 1000\n",
+        );
+        Self { db, plan }
+    }
+
+    /// The job up to verified.
+    async fn run(&self) {
+        self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok();
+    }
+
+    /// Another command of the job.
+    async fn then(&self, command: &str) {
+        self.db.pgstrata(&[command, "observations"]).await.ok();
+    }
+
+    async fn fingerprint(&self) -> Vec<String> {
+        let client = self.db.client().await;
+        // So that every name is told with its schema.
+        client.batch_execute("set search_path = ''").await.unwrap();
+        let rows = client.query(FINGERPRINT, &[&"lab.observations"]).await.unwrap();
+        rows.iter().map(|r| format!("{}: {}", r.get::<_, &str>(0), r.get::<_, &str>(1))).collect()
+    }
+
+    /// A session with the rights of `role`.
+    async fn as_role(&self, role: &str) -> Client {
+        let client = self.db.client().await;
+        client.batch_execute(&format!("set role {role}")).await.unwrap();
+        client
+    }
+}
+
+/// Lines that only one of the two has.
+fn differences(before: &[String], after: &[String]) -> String {
+    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}"));
+    let new = after.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
+    gone.chain(new).collect::<Vec<_>>().join("\n")
+}
+
+/// The error that a statement ends with.
+async fn refused(client: &Client, sql: &str) -> SqlState {
+    let error = client.batch_execute(sql).await.expect_err(sql);
+    error.code().unwrap_or_else(|| panic!("{sql}: {error:?}")).clone()
+}
+
+#[tokio::test]
+async fn the_catalog_says_the_same_but_for_what_partitioning_changes() {
+    let lab = Lab::new().await;
+    let before = lab.fingerprint().await;
+    lab.run().await;
+    assert_eq!(differences(&before, &lab.fingerprint().await), "");
+    lab.then("swap").await;
+    let after = lab.fingerprint().await;
+    insta::assert_snapshot!(differences(&before, &after));
+    lab.then("rollback").await;
+    assert_eq!(differences(&before, &lab.fingerprint().await), "");
+    lab.then("swap").await;
+    assert_eq!(differences(&after, &lab.fingerprint().await), "");
+    lab.db.pgstrata(&["finalize", "observations", "--now"]).await.ok();
+    assert_eq!(differences(&after, &lab.fingerprint().await), "");
+}
+
+#[tokio::test]
+async fn what_the_parent_cannot_hold_is_on_every_partition() {
+    let lab = Lab::new().await;
+    lab.run().await;
+    let client = lab.db.client().await;
+    let row = client
+        .query_one(
+            "select count(*), array_agg(distinct c.relowner::regrole::text), array_agg(distinct c.reloptions::text),
+               array_agg(distinct t.reloptions::text),
+               array_agg(distinct (select i.reloptions::text from pg_index x join pg_class i on i.oid = indexrelid
+                                   where indrelid = c.oid and indisprimary)),
+               array_agg(distinct (select attstattarget::int from pg_attribute where attrelid = c.oid and attname = 'code'))
+             from pg_inherits join pg_class c on c.oid = inhrelid left join pg_class t on t.oid = c.reltoastrelid
+             where inhparent = 'lab.observations_new'::regclass",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, i64>(0), 8);
+    for (at, expected) in [
+        (1, "dep_owner"),
+        (2, "{fillfactor=70,autovacuum_vacuum_scale_factor=0.05}"),
+        (3, "{autovacuum_enabled=off}"),
+        (4, "{fillfactor=80}"),
+    ] {
+        assert_eq!(row.get::<_, Vec<Option<String>>>(at), [Some(expected.to_owned())]);
+    }
+    assert_eq!(row.get::<_, Vec<i32>>(5), [500]);
+}
+
+/// What the application's triggers noted, sorted, since the last look.
+async fn seen(client: &Client) -> Vec<String> {
+    let rows = client
+        .query("with all_ as (delete from lab.seen returning what) select what from all_ order by 1", &[]);
+    rows.await.unwrap().iter().map(|r| r.get(0)).collect()
+}
+
+#[tokio::test]
+async fn triggers_fire_for_the_application_and_on_one_table_only() {
+    let lab = Lab::new().await;
+    let app = lab.as_role("dep_app").await;
+    let client = lab.db.client().await;
+    let at_work = async |n: i32| {
+        app.batch_execute(&format!(
+            "insert into lab.observations (submission_id, code, created_at) values ({n}, 'by the app {n}', '2025-03-03Z');
+             update lab.observations set note = '  said ' where code = 'by the app {n}'"
+        ))
+        .await
+        .unwrap();
+        assert_eq!(
+            seen(&client).await,
+            ["a_origin INSERT", "a_origin UPDATE", "d_always UPDATE", "f_late INSERT"]
+        );
+        let trimmed = client
+            .query_one(&format!("select note from lab.observations where code = 'by the app {n}'"), &[])
+            .await
+            .unwrap();
+        assert_eq!(trimmed.get::<_, &str>(0), "said");
+    };
+    lab.run().await;
+    assert_eq!(seen(&client).await, [""; 0], "the copy fired triggers");
+    for (n, command) in (1..).zip(["swap", "rollback", "swap"]) {
+        at_work(n).await;
+        lab.then(command).await;
+        assert_eq!(seen(&client).await, [""; 0], "the drain of the {command} fired triggers");
+    }
+    at_work(4).await;
+    client
+        .batch_execute(
+            "set session_replication_role = replica;
+             insert into lab.observations (submission_id, code, created_at) values (1, 'replicated', '2025-03-03Z');
+             reset session_replication_role",
+        )
+        .await
+        .unwrap();
+    assert_eq!(seen(&client).await, ["c_replica INSERT"]);
+}
+
+#[tokio::test]
+async fn privileges_and_policies_hold_and_nobody_gets_round_them() {
+    let lab = Lab::new().await;
+    let (app, reader) = (lab.as_role("dep_app").await, lab.as_role("dep_reader").await);
+    let holds = async || {
+        let rows: i64 = app.query_one("select count(*) from lab.observations", &[]).await.unwrap().get(0);
+        assert_eq!(rows, 10_000);
+        let as_refused = [
+            (&app, "insert into lab.observations (submission_id, code, note) values (1, 'code', 'bad')"),
+            (&app, "truncate lab.observations"),
+            (&reader, "select note from lab.observations"),
+            (&reader, "delete from lab.observations"),
+        ];
+        for (client, sql) in as_refused {
+            assert_eq!(refused(client, sql).await, SqlState::INSUFFICIENT_PRIVILEGE, "{sql}");
+        }
+        let hidden = "insert into lab.with_names (code, submission_id, note) values ('code', 1, 'hidden')";
+        assert_eq!(refused(&app, hidden).await, SqlState::WITH_CHECK_OPTION_VIOLATION);
+        app.batch_execute("select nextval('lab.observations_observation_id_seq')").await.unwrap();
+        reader.batch_execute("select max(observation_id) from lab.observations").await.unwrap();
+        // Through the table alone: whoever may read a partition itself sees every row of it.
+        let round = "select count(*) from pg_class c, (values ('dep_app'), ('dep_reader')) r (role)
+            where relnamespace = 'lab'::regnamespace and relkind = 'r' and relispartition
+              and has_table_privilege(role, c.oid, 'select, insert, update, delete, truncate, references, trigger')";
+        assert_eq!(lab.db.count(round).await, 0);
+    };
+    lab.run().await;
+    for command in ["swap", "rollback", "swap"] {
+        holds().await;
+        lab.then(command).await;
+    }
+    holds().await;
+}
+
+#[tokio::test]
+async fn foreign_keys_act_on_the_table_in_use() {
+    let lab = Lab::new().await;
+    let client = lab.db.client().await;
+    let rows = async |condition: String| {
+        lab.db.count(&format!("select count(*) from lab.observations where {condition}")).await
+    };
+    let act = async |n: i32| {
+        let missing = "insert into lab.observations (submission_id, code, created_at) values (999, 'code', '2025-03-03Z')";
+        assert_eq!(refused(&client, missing).await, SqlState::FOREIGN_KEY_VIOLATION);
+        let moved = rows(format!("site_id = {n}")).await;
+        assert!(moved > 0);
+        client
+            .batch_execute(&format!("update lab.sites set site_id = {n} + 50 where site_id = {n}"))
+            .await
+            .unwrap();
+        assert_eq!(rows(format!("site_id = {n} + 50")).await, moved, "on update cascade");
+        let nulls = rows("site_id is null".into()).await;
+        client.batch_execute(&format!("delete from lab.sites where site_id = {n} + 50")).await.unwrap();
+        assert_eq!(rows("site_id is null".into()).await, nulls + moved, "on delete set null");
+        assert!(rows(format!("submission_id = {n}")).await > 0);
+        client
+            .batch_execute(&format!("delete from lab.submissions where submission_id = {n}"))
+            .await
+            .unwrap();
+        assert_eq!(rows(format!("submission_id = {n}")).await, 0, "on delete cascade");
+    };
+    lab.run().await;
+    for (n, command) in (11..).zip(["swap", "rollback", "swap", "verify"]) {
+        act(n).await;
+        lab.then(command).await;
+    }
+}
+
+#[tokio::test]
+async fn forced_row_level_security_takes_a_role_that_it_does_not_bind() {
+    let lab = Lab::new().await;
+    let name = lab.db.client().await.query_one("select current_database()::text", &[]).await.unwrap();
+    let name: &str = name.get(0);
+    lab.db
+        .execute(&format!(
+            "drop owned by dep_dba; grant dep_owner to dep_dba; grant create on database {name} to dep_dba, dep_owner"
+        ))
+        .await;
+    let plan = lab.plan.to_str().unwrap();
+    let dsn = |role: &str| lab.db.dsn().replace("user=postgres", &format!("user={role}"));
+    let owner = dsn("dep_owner");
+    let ran = lab.db.pgstrata_with(&["run", plan], &[("DATABASE_URL", &owner)]).await.exits(3);
+    assert!(
+        ran.stdout.contains("row-level security hides rows of lab.observations from role dep_owner"),
+        "{ran:?}"
+    );
+    let before = lab.fingerprint().await;
+    let dba = dsn("dep_dba");
+    let command = async |args: &[&str]| lab.db.pgstrata_with(args, &[("DATABASE_URL", &dba)]).await.ok();
+    command(&["run", plan]).await;
+    command(&["swap", "observations"]).await;
+    command(&["rollback", "observations"]).await;
+    assert_eq!(differences(&before, &lab.fingerprint().await), "");
+    command(&["swap", "observations"]).await;
+    command(&["verify", "observations"]).await;
+    command(&["finalize", "observations", "--now"]).await;
+}

@@ -1,0 +1,109 @@
+//! What a role lacks is named with its GRANT, and what it is told to have is enough.
+
+use super::bad_input::*;
+use super::support::cluster::Database;
+
+/// A table owned by a role that has no other right, in a schema closed to everybody.
+async fn owned_by(owner: &str) -> Database {
+    let db = Database::new().await;
+    db.execute(&format!(
+        "{GOOD}
+         create role \"{owner}\" login;
+         revoke create, usage on schema public from public;
+         alter table t owner to \"{owner}\";
+         create schema lab; create table lab.submissions (id bigint primary key);
+         create function lab.touch() returns trigger language plpgsql as 'begin return new; end';
+         revoke execute on function lab.touch() from public;
+         create trigger touch before update on t for each row execute function lab.touch();
+         alter table t add submission bigint references lab.submissions;
+         create view v as select id from t"
+    ))
+    .await;
+    db
+}
+
+#[tokio::test]
+async fn missing_privileges_of_a_stranger() {
+    let db = owned_by("priv_lab").await;
+    db.execute("create role \"priv Guest\" login").await;
+    insta::assert_snapshot!(check_as(&db, "'priv Guest'", MONTHS).await, @r#"
+    error[missing_privilege]: public.t: role "priv Guest" lacks the rights of priv_lab, who owns public.t
+      hint: grant priv_lab to "priv Guest"
+    error[missing_privilege]: public.t: role "priv Guest" lacks SELECT on public.t
+      hint: grant select on public.t to "priv Guest"
+    error[missing_privilege]: public: role "priv Guest" lacks CREATE on schema public, where the partitions will be
+      hint: grant create on schema public to "priv Guest"
+    error[missing_privilege]: lab: role "priv Guest" lacks USAGE on schema lab
+      hint: grant usage on schema lab to "priv Guest"
+    error[missing_privilege]: public: role "priv Guest" lacks USAGE on schema public
+      hint: grant usage on schema public to "priv Guest"
+    error[missing_privilege]: lab.submissions: role "priv Guest" lacks REFERENCES on lab.submissions, which a foreign key points to
+      hint: grant references on lab.submissions to "priv Guest"
+    error[missing_privilege]: lab.touch(): role "priv Guest" lacks EXECUTE on lab.touch(), which a trigger calls
+      hint: grant execute on function lab.touch() to "priv Guest"
+    error[missing_privilege]: public.v: role "priv Guest" lacks the rights of postgres, who owns view public.v, which is replaced at the swap
+      hint: grant postgres to "priv Guest", or alter view public.v owner to "priv Guest"
+    error[missing_privilege]: DATABASE: role "priv Guest" lacks CREATE on database DATABASE, and schema pgstrata is not there yet
+      hint: grant create on database DATABASE to "priv Guest"
+    warning[sessions_hidden]: "priv Guest": role "priv Guest" cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
+      hint: grant pg_read_all_stats to "priv Guest"
+    "#);
+}
+
+#[tokio::test]
+async fn missing_privileges_of_the_owner() {
+    let db = owned_by("priv_owner").await;
+    db.execute("grant usage on schema public to priv_owner").await;
+    insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
+    error[missing_privilege]: public: role priv_owner lacks CREATE on schema public, where the partitions will be
+      hint: grant create on schema public to priv_owner
+    error[missing_privilege]: lab: role priv_owner lacks USAGE on schema lab
+      hint: grant usage on schema lab to priv_owner
+    error[missing_privilege]: lab.submissions: role priv_owner lacks REFERENCES on lab.submissions, which a foreign key points to
+      hint: grant references on lab.submissions to priv_owner
+    error[missing_privilege]: lab.touch(): role priv_owner lacks EXECUTE on lab.touch(), which a trigger calls
+      hint: grant execute on function lab.touch() to priv_owner
+    error[missing_privilege]: public.v: role priv_owner lacks the rights of postgres, who owns view public.v, which is replaced at the swap
+      hint: grant postgres to priv_owner, or alter view public.v owner to priv_owner
+    error[missing_privilege]: DATABASE: role priv_owner lacks CREATE on database DATABASE, and schema pgstrata is not there yet
+      hint: grant create on database DATABASE to priv_owner
+    warning[sessions_hidden]: priv_owner: role priv_owner cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
+      hint: grant pg_read_all_stats to priv_owner
+    ");
+    db.execute(&format!(
+        "grant create on database {} to priv_owner; grant create on schema public to priv_owner;
+         grant usage on schema lab to priv_owner; grant references on lab.submissions to priv_owner;
+         grant execute on function lab.touch() to priv_owner; alter view v owner to priv_owner;
+         grant pg_read_all_stats to priv_owner",
+        db.dsn().rsplit_once("dbname=").unwrap().1
+    ))
+    .await;
+    assert_eq!(check_as(&db, "priv_owner", MONTHS).await, "");
+    db.execute("alter table t enable row level security, force row level security").await;
+    insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
+    error[row_security]: public.t: row-level security hides rows of public.t from role priv_owner
+      hint: alter role priv_owner bypassrls, or alter table public.t no force row level security for the run
+    ");
+    db.execute("create schema pgstrata").await;
+    insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
+    error[missing_privilege]: pgstrata: role priv_owner lacks USAGE or CREATE on schema pgstrata
+      hint: grant usage, create on schema pgstrata to priv_owner
+    error[row_security]: public.t: row-level security hides rows of public.t from role priv_owner
+      hint: alter role priv_owner bypassrls, or alter table public.t no force row level security for the run
+    ");
+}
+
+#[tokio::test]
+async fn a_schema_made_beforehand_does_for_create_on_the_database() {
+    let db = Database::new().await;
+    db.execute(&format!(
+        "{GOOD} create role priv_guest_of_schema login; alter table t owner to priv_guest_of_schema;
+         grant create on schema public to priv_guest_of_schema;
+         create schema pgstrata; grant usage, create on schema pgstrata to priv_guest_of_schema"
+    ))
+    .await;
+    let file = db.plan(&MONTHS.replace("month", "year"));
+    let dsn = format!("{} user=priv_guest_of_schema", db.dsn());
+    let ran = db.pgstrata_with(&["run", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await;
+    ran.ok();
+}

@@ -1,0 +1,67 @@
+//! `plan`: what it draws up from a live table.
+
+use super::support::cluster::Database;
+
+#[tokio::test]
+async fn plan_of_a_live_table() {
+    let db = Database::new().await;
+    let table = "\"p\"\"l. a;--🦠\"";
+    db.execute(&format!(
+        "create table {table} (\"I d\" bigint primary key, \"A t\" timestamptz not null);
+         insert into {table} select i, timestamptz '2024-01-01Z' + i * interval '1 hour' from generate_series(0, 9999) i;
+         analyze {table}"
+    ))
+    .await;
+    let file = db.plan("");
+    let path = file.to_str().unwrap();
+    db.pgstrata(&["plan", table, "--by", "A t", "-o", path]).await.ok();
+    let text = std::fs::read_to_string(path).unwrap();
+    // How many bytes there are is the server's affair.
+    let found: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.starts_with("ahead"))
+        .filter(|line| !line.contains("iB"))
+        .collect();
+    insta::assert_snapshot!(found.join("\n"), @r#"
+    # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
+    #
+    # column  "A t", timestamp with time zone
+    # oldest  2024-01-01 00:00:00+00
+    # newest  2025-02-20 15:00:00+00
+    # key     primary key ("I d"); widened to ("I d", "A t"): a partitioned table's key holds "A t"
+    #
+    # rows by statistics, about:
+    #   2024-01  745
+    #   2024-02  696
+    #   2024-03  744
+    #   2024-04  720
+    #   2024-05  744
+    #   2024-06  720
+    #   2024-07  744
+    #   2024-08  744
+    #   2024-09  720
+    #   2024-10  744
+    #   2024-11  720
+    #   2024-12  744
+    #   2025-01  744
+    #   2025-02  471
+    #
+    # warning: the key "p""l. a;--🦠_pkey" ("I d") becomes ("I d", "A t"): after the swap nothing keeps ("I d") alone unique, and ON CONFLICT ("I d") fails; look for ON CONFLICT ("I d") in the applications, and see that ("I d") comes from a sequence or is a uuid
+
+    name  = 'p"l. a;--🦠'           # the job
+    kind  = "partition"
+    table = 'public."p""l. a;--🦠"'
+
+    [partition]
+    by       = '"A t"'
+    every    = "1 year"            # about 1 partition
+    timezone = "UTC"               # where a day or month begins
+    # from   = "2024-01-01 00:00:00+00"  # where the first begins; without it, at the oldest row
+    "#);
+    db.pgstrata(&["check", path]).await.ok();
+    let said = db.pgstrata(&["plan", "lpa", "--by", "at"]).await.exits(2).stderr;
+    insta::assert_snapshot!(said, @"
+    error: there is no table public.lpa
+    hint: write the name as in SQL: schema.table, in double quotes where SQL needs them
+    ");
+}
