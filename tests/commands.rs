@@ -28,7 +28,7 @@ impl Events {
 
     /// A slow copy: some chunks, for seconds.
     pub async fn slow() -> Self {
-        Self::with("[throttle]\nrows_per_second = 1000\n").await
+        Self::with("[throttle]\nrows_per_second = 500\n").await
     }
 
     pub async fn with(more: &str) -> Self {
@@ -195,9 +195,16 @@ async fn a_second_driver_is_told_who_holds_the_job() {
     let events = Events::slow().await;
     let first = events.start("run", &[]);
     events.copying().await;
-    insta::assert_snapshot!(events.refused("run").await, @"");
-    for command in ["swap", "verify", "sync", "abort"] {
-        assert_eq!(events.ran(command).await.code, Some(7), "{command}");
+    // Each waits a moment for the lease, so all at once.
+    let others = ["swap", "verify", "sync", "abort"].map(|command| events.start(command, &[]));
+    insta::assert_snapshot!(events.refused("run").await, @"
+    exit 7
+    error: another process drives this job
+    cause: its lease is held by backend # for a client at this machine, since #-#-# #:#:#.#+#
+    hint: wait for it, or stop it there; if that machine is dead: select pg_terminate_backend(#)
+    ");
+    for other in others {
+        ended(other).await.exits(7);
     }
     ended(first).await.ok();
 }
@@ -221,7 +228,7 @@ async fn every_command_may_be_given_twice() {
     }
     // Quietly: nothing but what it found.
     assert_eq!(events.ran("finalize --now --quiet").await.ok().stderr, "");
-    insta::assert_snapshot!(events.ran("run").await.ok().stderr, @"");
+    insta::assert_snapshot!(events.ran("run").await.ok().stderr, @"note: job events is done: public.events is partitioned");
     let events = Events::new().await;
     events.ok(&["run", "abort", "abort", "run"]).await;
 }
@@ -229,22 +236,58 @@ async fn every_command_may_be_given_twice() {
 #[tokio::test]
 async fn a_command_in_the_wrong_state_says_what_comes_first() {
     let events = Events::new().await;
-    insta::assert_snapshot!(events.refused("swap").await, @"");
+    insta::assert_snapshot!(events.refused("swap").await, @"
+    exit 2
+    error: there is no job events in this database
+    hint: no job is open here; `pgstrata run PLAN` starts one
+    ");
     events.killed("run", "copy.chunk").await;
-    insta::assert_snapshot!(events.refused("swap").await, @"");
+    insta::assert_snapshot!(events.refused("swap").await, @"
+    exit 2
+    error: job events is capturing: the copy is not complete yet
+    hint: `pgstrata run PLAN` goes on with it
+    ");
     for command in ["verify", "sync"] {
         assert_eq!(events.refused(command).await, events.refused("swap").await);
     }
-    insta::assert_snapshot!(events.refused("rollback").await, @"");
-    insta::assert_snapshot!(events.refused("finalize --now").await, @"");
+    insta::assert_snapshot!(events.refused("rollback").await, @"
+    exit 2
+    error: job events is capturing: there is no swap to take back
+    hint: to remove what the job made: `pgstrata abort events`
+    ");
+    insta::assert_snapshot!(events.refused("finalize --now").await, @"
+    exit 2
+    error: job events is capturing: only a swapped job can be finalized
+    hint: `pgstrata status events` says what comes next
+    ");
     events.ok(&["run", "swap"]).await;
-    insta::assert_snapshot!(events.refused("finalize").await, @"");
-    insta::assert_snapshot!(events.refused("abort").await, @"");
+    insta::assert_snapshot!(events.refused("finalize").await, @"
+    exit 6
+    error: the old table is kept until #-#-# #:# UTC, as the plan says
+    hint: to drop it now: `pgstrata finalize events --now`
+    ");
+    insta::assert_snapshot!(events.refused("abort").await, @"
+    exit 2
+    error: job events is swapped; only a job before its swap can be aborted
+    hint: `pgstrata rollback events` first: it loses nothing
+    ");
     events.ok(&["finalize --now"]).await;
-    insta::assert_snapshot!(events.refused("swap").await, @"");
-    insta::assert_snapshot!(events.refused("abort").await, @"");
+    insta::assert_snapshot!(events.refused("swap").await, @"
+    exit 2
+    error: job events is finalized, there is nothing left to do
+    hint: no job is open here; `pgstrata run PLAN` starts one
+    ");
+    insta::assert_snapshot!(events.refused("abort").await, @"
+    exit 2
+    error: job events is finalized, there is nothing left to do
+    hint: no job is open here; `pgstrata run PLAN` starts one
+    ");
     let ran = events.db.pgstrata(&["swap", "evens"]).await;
-    insta::assert_snapshot!(refusal(&ran), @"");
+    insta::assert_snapshot!(refusal(&ran), @"
+    exit 2
+    error: there is no job evens in this database
+    hint: no job is open here; `pgstrata run PLAN` starts one
+    ");
 }
 
 #[tokio::test]
@@ -252,9 +295,17 @@ async fn an_unknown_job_is_answered_with_those_there_are() {
     let events = Events::new().await;
     events.killed("run", "job.created").await;
     let ran = events.db.pgstrata(&["swap", "evens"]).await;
-    insta::assert_snapshot!(refusal(&ran), @"");
+    insta::assert_snapshot!(refusal(&ran), @"
+    exit 2
+    error: there is no job evens in this database
+    hint: open jobs: events
+    ");
     let ran = events.db.pgstrata(&["status", "evens"]).await;
-    insta::assert_snapshot!(refusal(&ran), @"");
+    insta::assert_snapshot!(refusal(&ran), @"
+    exit 2
+    error: there is no job evens in this database
+    hint: `pgstrata status` lists all jobs
+    ");
 }
 
 #[tokio::test]
@@ -262,10 +313,15 @@ async fn a_plan_edited_in_mid_job_is_refused_but_for_its_pace() {
     let events = Events::new().await;
     events.killed("run", "copy.chunk").await;
     let other = events.db.plan(&plan_text("2 months", "[verify]\nrows = 'count'\n"));
-    insta::assert_snapshot!(refusal(&events.run_plan(&other).await), @"");
+    insta::assert_snapshot!(refusal(&events.run_plan(&other).await), @"
+    exit 2
+    error: the plan is not the one that job events began with
+    cause: the plan's partition.every was # month when the job started and is # months now; the plan's verify.rows was hash when the job started and is count now
+    hint: put it back and run again; or `pgstrata abort events` and start over with the new plan
+    ");
     let faster = events.db.plan(&plan_text("month", "[copy]\nworkers = 3\n"));
     let said = events.run_plan(&faster).await.ok().stderr;
-    insta::assert_snapshot!(said.lines().next().unwrap(), @"");
+    insta::assert_snapshot!(said.lines().next().unwrap(), @"note: the plan's settings changed since the job began; the new ones hold from here on");
     let said = events.run_plan(&faster).await.ok().stderr;
     assert!(!said.contains("settings changed"), "{said}");
 }
@@ -281,11 +337,21 @@ async fn a_source_that_changed_in_mid_job_is_not_swapped() {
     .await;
     events.ok(&["run"]).await;
     let before = events.catalog().await;
-    insta::assert_snapshot!(events.refused("swap").await, @"");
+    insta::assert_snapshot!(events.refused("swap").await, @"
+    exit 1
+    error: failed to swap
+    cause: public.events is no longer what this job was planned from: column late was added; index events_note was dropped; index later was added
+    hint: undo the change, or abort the job and run it again from the new definition; nothing was swapped
+    ");
     assert_eq!(events.catalog().await, before);
     change("alter table events drop column late; drop index later; revoke insert on events from public")
         .await;
-    insta::assert_snapshot!(events.refused("swap").await, @"");
+    insta::assert_snapshot!(events.refused("swap").await, @"
+    exit 1
+    error: failed to swap
+    cause: public.events is no longer what this job was planned from: index events_note was dropped; privilege INSERT of public was dropped
+    hint: undo the change, or abort the job and run it again from the new definition; nothing was swapped
+    ");
 }
 
 #[tokio::test]
@@ -293,7 +359,12 @@ async fn a_capture_out_of_force_is_found_before_anything_relies_on_it() {
     let events = Events::new().await;
     events.ok(&["run"]).await;
     events.db.execute("alter table events disable trigger all").await;
-    insta::assert_snapshot!(events.refused("sync").await, @"");
+    insta::assert_snapshot!(events.refused("sync").await, @"
+    exit 1
+    error: the capture triggers on public.events are not in force any more
+    cause: somebody dropped or disabled pgstrata_capture or pgstrata_truncate, or enabled them other than ALWAYS; changes since then are not known
+    hint: abort the job and run it again: `pgstrata abort events`
+    ");
     // Now it fires, but not for what a replication worker applies.
     events.db.execute("alter table events enable trigger all").await;
     for command in ["sync", "verify", "swap", "run"] {
@@ -301,6 +372,11 @@ async fn a_capture_out_of_force_is_found_before_anything_relies_on_it() {
     }
     events.ok(&["abort", "run", "swap"]).await;
     events.db.execute("alter table events_y2024m02 disable trigger all").await;
-    insta::assert_snapshot!(events.refused("rollback").await, @"");
+    insta::assert_snapshot!(events.refused("rollback").await, @"
+    exit 1
+    error: the capture triggers on public.events are not in force any more
+    cause: somebody dropped or disabled pgstrata_capture or pgstrata_truncate, or enabled them other than ALWAYS; changes since then are not known
+    hint: the way back is lost with them; to keep the partitioned table: `pgstrata finalize events --now`
+    ");
     events.ok(&["finalize --now"]).await;
 }
