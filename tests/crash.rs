@@ -104,7 +104,7 @@ impl Case {
         };
         format!(
             "table = 'observations'\n[partition]\nby = 'created_at'\nevery = '6 months'\nahead = 1\ndefault = false\n\
-             [copy]\nworkers = {workers}\n{more}rows = 'hash'\n"
+             [swap]\nlock_timeout = '100ms'\n[copy]\nworkers = {workers}\n{more}rows = 'hash'\n"
         )
     }
 
@@ -215,6 +215,62 @@ async fn killed_at_a_later_chunk_or_batch_a_job_goes_on_and_loses_nothing() {
     let places =
         ["prepare.partition@3", "copy.before_commit@2", "copy.chunk@3", "index.leaf@3", "drain.batch@2"];
     live_through(places.iter().map(|at| Case::new("run", at)).collect()).await;
+}
+
+/// Killed at random places, again and again, until nothing is left to do.
+async fn tortured(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let db = Database::new().await;
+    let spec = TableSpec::uuid("observations", 4_000).truncating(300);
+    spec.create(&db).await;
+    db.execute(DEPENDENTS).await;
+    let plan = db.plan(&Case::new("run", "@").plan(2));
+    let writers = Writers::start(db.dsn(), spec, 3, seed).await;
+    let mut kills = 0;
+    for (command, first) in [
+        ("run", "lease.taken"),
+        ("swap", "drain.batch"),
+        ("rollback", "drain.batch"),
+        ("swap", "drain.batch"),
+        ("finalize", "finalize.before_commit"),
+    ] {
+        // Names stand in the order of a job's life: what it has behind it is not reached again.
+        let usual = |name: &&str| !name.contains("emptied") && !name.contains("extend");
+        let places: Vec<&str> =
+            failpoint::NAMES.iter().copied().skip_while(|name| *name != first).filter(usual).collect();
+        let mut from = 0;
+        loop {
+            let at = rng.random_range(from..places.len().min(from + 5));
+            let killed_at = format!("{}@{}", places[at], 1 + u32::from(rng.random_bool(0.2)));
+            let mut process = db.command(&as_str(&arguments(command, &plan)));
+            let output = process.env("PGSTRATA_FAILPOINT", &killed_at).output().await.unwrap();
+            if output.status.signal() != Some(SIGKILL) {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(
+                    output.status.success(),
+                    "seed {seed}, {command}, {killed_at}: {}\n{said}",
+                    output.status
+                );
+                break;
+            }
+            kills += 1;
+            from = at.saturating_sub(2);
+        }
+        oracle::compare(&db, "observations", "truth_observations").await;
+    }
+    writers.commit_more(5).await;
+    writers.stop().await.assert_clean();
+    oracle::compare(&db, "observations", "truth_observations").await;
+    assert_eq!(db.count(LEFT_BEHIND).await, 0);
+    println!("seed {seed}: {kills} kills");
+    assert!(kills > 0, "seed {seed}");
+}
+
+#[tokio::test]
+async fn killed_again_and_again_a_job_comes_to_its_end() {
+    for seed in [11, 12, 13] {
+        tortured(seed).await;
+    }
 }
 
 #[test]

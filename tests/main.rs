@@ -7,5 +7,6 @@ mod demo;
 mod dependents;
 mod oracle;
 mod rights;
+mod scenarios;
 mod support;
 mod survey;

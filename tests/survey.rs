@@ -1,6 +1,5 @@
 //! `plan`: what it draws up from a live table.
 
-use super::bad_input::*;
 use super::support::cluster::Database;
 
 #[tokio::test]

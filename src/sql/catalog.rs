@@ -214,18 +214,19 @@ select pg_catalog.json_build_object(
         and d.deptype in ('n', 'a', 'P', 'S', 'x')
         and not (d.classid = 'pg_class'::regclass and (d.objid = c.oid
               or d.objid in (select indexrelid from pg_index where indrelid = c.oid)
+              or d.objid in (select indexrelid from pg_index
+                  where indrelid in (select inhrelid from pg_inherits where inhparent = c.oid))
               or (select relkind from pg_class where oid = d.objid) in ('S', 't')
               or d.objid in (select inhrelid from pg_inherits where inhparent = c.oid)
-              or d.objid in (select x.indexrelid from pg_index x join pg_inherits h on h.inhrelid = x.indrelid
-                where h.inhparent = c.oid)
               or d.objid in (select w.ev_class from pg_depend v join pg_rewrite w
                   on v.classid = 'pg_rewrite'::regclass and v.objid = w.oid
                 where v.refclassid = 'pg_class'::regclass and v.refobjid = c.oid)))
         and not (d.classid = 'pg_constraint'::regclass and d.objid in
               (select oid from pg_constraint where conrelid = c.oid or confrelid = c.oid
-                or conrelid in (select inhrelid from pg_inherits where inhparent = c.oid)))
+                  or conrelid in (select inhrelid from pg_inherits where inhparent = c.oid)))
         and not (d.classid = 'pg_trigger'::regclass and d.objid in
-              (select oid from pg_trigger where tgrelid = c.oid or tgconstrrelid = c.oid))
+              (select oid from pg_trigger where tgrelid = c.oid or tgconstrrelid = c.oid
+                  or tgrelid in (select inhrelid from pg_inherits where inhparent = c.oid)))
         and not (d.classid = 'pg_attrdef'::regclass and d.objid in (select oid from pg_attrdef where adrelid = c.oid))
         and not (d.classid = 'pg_policy'::regclass and d.objid in (select oid from pg_policy where polrelid = c.oid))
         and not (d.classid = 'pg_rewrite'::regclass and d.objid in

@@ -3,8 +3,10 @@
 /// The version of the schema below; a step up is one more entry of [`UPGRADES`].
 pub const VERSION: i32 = 1;
 
-/// Whether the schema is there, and its version; no row where the schema is missing.
-pub const INSTALLED: &str = "select pg_catalog.to_regclass('pgstrata.version') is not null";
+/// Whether the schema is there. Asked of the tables themselves: `to_regclass` may answer from a session's cache, which does
+/// not know yet what another session made while this one waited for [`INSTALL_LOCK`].
+pub const INSTALLED: &str = "select exists (select from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'pgstrata' and c.relname = 'version')";
 
 /// The version that is installed.
 pub const INSTALLED_VERSION: &str = "select number from pgstrata.version";

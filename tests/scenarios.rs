@@ -1,0 +1,357 @@
+//! The migrations that people brought, from their plans in `plans/`: under writers, and by their own measure of success.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use pgstrata::plan::Plan;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinSet;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::support::cluster::{Database, connect};
+use crate::support::oracle;
+use crate::support::tables::random_instant;
+
+const FIXTURE: &str = include_str!("scenarios.sql");
+const ROWS: i64 = 200_000;
+const WRITERS: u64 = 3;
+
+fn plans() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("plans")
+}
+
+#[test]
+fn every_plan_in_plans_is_one() {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(plans()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let plan = Plan::parse(&text, &name).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(plan.name(), name, "a plan's file is called as its job");
+        assert!(text.starts_with("# "), "{name} begins with what it is for");
+        names.push(name);
+    }
+    names.sort();
+    assert_eq!(names, ["gasifier_observations", "petri_observations"]);
+}
+
+/// The field workers of one table: each transaction writes to the table and to its truth, and looks at it through the view.
+struct FieldWork {
+    stop: Arc<AtomicBool>,
+    committed: Arc<AtomicU64>,
+    tasks: JoinSet<()>,
+}
+
+impl FieldWork {
+    async fn start(db: &Database, table: &'static str, code: &'static str) -> Self {
+        let (stop, committed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let dsn = db.dsn().replace("user=postgres", "user=field");
+        let mut tasks = JoinSet::new();
+        for n in 0..WRITERS {
+            let client = connect(&dsn).await;
+            let theirs = format!(
+                "select observation_id from truth_{table} order by observation_id offset {} limit 300",
+                n * 300
+            );
+            let owned = ids(&client, &theirs).await;
+            let worker = FieldWorker { client, table, code, owned, rng: StdRng::seed_from_u64(n) };
+            tasks.spawn(worker.work(stop.clone(), committed.clone()));
+        }
+        Self { stop, committed, tasks }
+    }
+
+    async fn commit_more(&self, n: u64) {
+        let until = self.committed.load(Ordering::Relaxed) + n;
+        while self.committed.load(Ordering::Relaxed) < until {
+            // A worker that ends early has panicked: every one of its transactions must succeed.
+            assert_eq!(self.tasks.len() as u64, WRITERS);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn end(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+struct FieldWorker {
+    client: Client,
+    table: &'static str,
+    code: &'static str,
+    /// Observations that no other worker touches.
+    owned: Vec<String>,
+    rng: StdRng,
+}
+
+impl FieldWorker {
+    async fn work(mut self, stop: Arc<AtomicBool>, committed: Arc<AtomicU64>) {
+        while !stop.load(Ordering::Relaxed) {
+            self.client.batch_execute("begin").await.unwrap();
+            for _ in 0..self.rng.random_range(1..=3) {
+                self.step().await;
+            }
+            self.look().await;
+            self.client.batch_execute("commit").await.unwrap();
+            committed.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..10))).await;
+        }
+    }
+
+    async fn step(&mut self) {
+        let (table, code) = (self.table, self.code);
+        let at = random_instant(&mut self.rng);
+        let one = self.rng.random_range(0..self.owned.len());
+        let id = self.owned[one].clone();
+        match self.rng.random_range(0..10) {
+            0..=3 => {
+                let sql = format!(
+                    "with new as (
+                        insert into {table} (submission_id, site_id, {code}, note, created_at)
+                        select submission_id, site_id, 'new', 'now', '{at}' from submissions order by random() limit 2
+                        returning *)
+                     insert into truth_{table} select * from new returning observation_id"
+                );
+                self.owned.extend(ids(&self.client, &sql).await);
+            }
+            4 => {
+                // Without a time of its own: it goes to the partition of today, which is the default one.
+                let sql = format!(
+                    "with new as (
+                        insert into {table} (submission_id, site_id, {code})
+                        select submission_id, site_id, 'today' from submissions order by random() limit 1 returning *)
+                     insert into truth_{table} select * from new returning observation_id"
+                );
+                self.owned.extend(ids(&self.client, &sql).await);
+            }
+            5..=7 => self.on_both(&id, "update @ set note = note || '!', updated_at = now()").await,
+            8 => self.on_both(&id, &format!("update @ set created_at = '{at}'")).await,
+            _ => {
+                self.on_both(&id, "delete from @").await;
+                self.owned.swap_remove(one);
+            }
+        }
+    }
+
+    async fn on_both(&self, id: &str, sql: &str) {
+        for table in [self.table.to_owned(), format!("truth_{}", self.table)] {
+            let sql = format!("{} where observation_id = '{id}'", sql.replace('@', &table));
+            let changed = self.client.execute(&sql, &[]).await.unwrap();
+            assert_eq!(changed, 1, "lost: {sql}");
+        }
+    }
+
+    /// What a transaction wrote is in the view, whichever table that reads.
+    async fn look(&self) {
+        let Some(id) = self.owned.last() else { return };
+        let sql = format!(
+            "select v.observation_id from {0}_with_names v join truth_{0} t using (observation_id)
+             where v.observation_id = '{id}' and v.note is not distinct from t.note and v.created_at = t.created_at",
+            self.table
+        );
+        assert_eq!(ids(&self.client, &sql).await, [id.as_str()], "lost: {sql}");
+    }
+}
+
+/// The first column, as text.
+async fn ids(client: &Client, sql: &str) -> Vec<String> {
+    let answer = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    let first = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+        _ => None,
+    };
+    answer.iter().filter_map(first).collect()
+}
+
+/// One of the two tables, with what hangs on it.
+struct Observations {
+    table: &'static str,
+    code: &'static str,
+    views: &'static [&'static str],
+}
+
+const PETRI: Observations = Observations {
+    table: "petri_observations",
+    code: "petri_code",
+    views: &["petri_observations_summary", "petri_observations_with_names"],
+};
+const GASIFIER: Observations = Observations {
+    table: "gasifier_observations",
+    code: "gasifier_code",
+    views: &["gasifier_observations_with_names"],
+};
+
+impl Observations {
+    fn plan(&self) -> String {
+        plans().join(self.table).with_extension("toml").to_str().unwrap().to_owned()
+    }
+
+    /// What holds whichever table has the name: nothing lost, views, foreign keys and policies in force.
+    async fn holds(&self, db: &Database) {
+        let table = self.table;
+        oracle::compare(db, table, &format!("truth_{table}")).await;
+        // Their own check: counts, and keys that are on one side only. One statement, so one snapshot.
+        let missing = format!(
+            "select (select count(*) from {table} full join truth_{table} t using (observation_id)
+                     where {table}.submission_id is null or t.submission_id is null)
+                  + abs((select count(*) from {table}) - (select count(*) from truth_{table}))
+                  + (select count(*) - count(distinct observation_id) from {table})"
+        );
+        assert_eq!(db.count(&missing).await, 0);
+        let client = db.client().await;
+        let views = format!(
+            "select distinct w.ev_class::regclass::text from pg_depend d join pg_rewrite w on w.oid = d.objid
+             where d.classid = 'pg_rewrite'::regclass and d.refobjid = '{table}'::regclass order by 1"
+        );
+        assert_eq!(ids(&client, &views).await, self.views);
+        let keys = format!(
+            "select conname || ' ' || convalidated || ' ' || pg_get_constraintdef(oid) from pg_constraint
+             where conrelid = '{table}'::regclass and contype = 'f' order by 1"
+        );
+        let expected = [
+            format!("{table}_site_id_fkey true FOREIGN KEY (site_id) REFERENCES sites(site_id)"),
+            format!(
+                "{table}_submission_id_fkey true FOREIGN KEY (submission_id) REFERENCES submissions(submission_id) \
+                 ON DELETE CASCADE"
+            ),
+        ];
+        assert_eq!(ids(&client, &keys).await, expected);
+        self.foreign_keys_act(&client).await;
+        self.policies_hold(db).await;
+    }
+
+    /// In a transaction that is rolled back.
+    async fn foreign_keys_act(&self, client: &Client) {
+        let (table, code) = (self.table, self.code);
+        let orphan = format!(
+            "insert into {table} (submission_id, site_id, {code})
+             values (gen_random_uuid(), (select min(site_id::text)::uuid from sites), 'orphan')"
+        );
+        let error = client.batch_execute(&orphan).await.expect_err("an orphan came in");
+        assert_eq!(error.code(), Some(&SqlState::FOREIGN_KEY_VIOLATION), "{error:?}");
+        let cascaded = format!(
+            "begin;
+             create temporary table gone as select submission_id from submissions order by created_at desc limit 1;
+             insert into {table} (submission_id, site_id, {code}, created_at)
+               select submission_id, site_id, 'child', '2024-05-05Z' from submissions join gone using (submission_id);
+             delete from submissions where submission_id in (select submission_id from gone);
+             select count(*) from {table} where submission_id in (select submission_id from gone);
+             rollback"
+        );
+        assert_eq!(ids(client, &cascaded).await, ["0"], "on delete cascade");
+    }
+
+    /// A stranger may ask, and sees nothing, in the table or in any partition.
+    async fn policies_hold(&self, db: &Database) {
+        let client = connect(&db.dsn().replace("user=postgres", "user=stranger")).await;
+        assert_eq!(ids(&client, &format!("select count(*) from {}", self.table)).await, ["0"]);
+        let open = format!(
+            "select inhrelid::regclass from pg_inherits
+             where inhparent = '{}'::regclass and has_table_privilege('stranger', inhrelid, 'select')",
+            self.table
+        );
+        assert_eq!(ids(&client, &open).await, [""; 0]);
+    }
+
+    /// What only the partitioned table has: their partitions, pruning, fresh statistics.
+    async fn is_partitioned(&self, db: &Database) {
+        let table = self.table;
+        let client = db.client().await;
+        let parts = format!(
+            "select inhrelid::regclass::text from pg_inherits where inhparent = '{table}'::regclass order by 1"
+        );
+        let mut expected: Vec<String> = vec![format!("{table}_default")];
+        for year in [2024, 2025] {
+            expected.extend((1..=12).map(|month| format!("{table}_y{year}m{month:02}")));
+        }
+        assert_eq!(ids(&client, &parts).await, expected);
+        let march = format!(
+            "explain (costs off) select count(*) from {table}
+             where created_at >= '2024-03-01Z' and created_at < '2024-04-01Z' and note is null"
+        );
+        let plan = ids(&client, &march).await.join("\n");
+        assert!(plan.contains(&format!("{table}_y2024m03")), "{plan}");
+        assert_eq!(plan.matches("_y202").count(), 1, "no pruning: {plan}");
+        assert!(!plan.contains("_default"), "no pruning: {plan}");
+        // Every month has some 8,000 rows; writers add few.
+        let stale = format!(
+            "select inhrelid::regclass from pg_inherits join pg_class c on c.oid = inhrelid
+             where inhparent = '{table}'::regclass and relname like '%\\_y%' and reltuples not between 7000 and 12000"
+        );
+        assert_eq!(ids(&client, &stale).await, [""; 0], "partitions without fresh statistics");
+        let columns = format!("select count(*) from pg_stats where tablename = '{table}' and inherited");
+        assert_eq!(db.count(&columns).await, 8, "columns of the whole that the planner knows");
+    }
+}
+
+/// Runs one command after the other for both tables, with the workers at work.
+async fn for_both(db: &Database, command: &[&str]) {
+    for observations in [&PETRI, &GASIFIER] {
+        db.pgstrata(&[command, &[observations.table]].concat()).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn petri_and_gasifier_observations() {
+    let db = Database::new().await;
+    db.execute(FIXTURE).await;
+    // The server's own default, which the tests' server undercuts.
+    db.execute(&format!("alter database {} set deadlock_timeout = '1s'", name_of(&db).await)).await;
+    let both = [&PETRI, &GASIFIER];
+    for observations in both {
+        assert_eq!(db.count(&format!("select count(*) from {}", observations.table)).await, ROWS);
+    }
+    let mut work = Vec::new();
+    for observations in both {
+        work.push(FieldWork::start(&db, observations.table, observations.code).await);
+    }
+    let more = async || {
+        for workers in &work {
+            workers.commit_more(30).await;
+        }
+    };
+    more().await;
+    let (petri, gasifier) = (PETRI.plan(), GASIFIER.plan());
+    let run = async |plan: &str| db.pgstrata(&["run", plan]).await.ok();
+    // Two jobs in one database, at the same time.
+    tokio::join!(run(&petri), run(&gasifier));
+    more().await;
+    for command in ["swap", "rollback", "swap"] {
+        for_both(&db, &[command]).await;
+        more().await;
+        for observations in both {
+            observations.holds(&db).await;
+            if command == "swap" {
+                observations.is_partitioned(&db).await;
+            }
+        }
+    }
+    for observations in both {
+        let kept = db.pgstrata(&["finalize", observations.table]).await.exits(6);
+        assert!(kept.stderr.contains("the old table is kept until"), "{kept:?}");
+    }
+    for_both(&db, &["verify"]).await;
+    for_both(&db, &["finalize", "--now"]).await;
+    more().await;
+    for workers in work {
+        workers.end().await;
+    }
+    for observations in both {
+        observations.holds(&db).await;
+        observations.is_partitioned(&db).await;
+    }
+    let left = "select count(*) from pg_class where relname like '%\\_old%' or relname like '%\\_new'
+        or relname like 'changes\\_%' or relname like 'truncations\\_%'";
+    assert_eq!(db.count(left).await, 0);
+}
+
+async fn name_of(db: &Database) -> String {
+    ids(&db.client().await, "select current_database()").await.remove(0)
+}
