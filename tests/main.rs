@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod bad_input;
+mod commands;
+mod connections;
 mod crash;
 mod demo;
 mod dependents;
