@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::table::Compared;
 use super::writers::Tally;
 use crate::error::{Error, Kind, Result};
 use crate::model::number::count;
@@ -34,7 +33,13 @@ pub(super) struct Kept {
 }
 
 impl Figures {
-    pub(super) fn new(seconds: f64, tally: Tally, end: Compared, kept: Option<Kept>) -> Self {
+    pub(super) fn new(
+        seconds: f64,
+        tally: Tally,
+        rows: u64,
+        rows_differing: u64,
+        kept: Option<Kept>,
+    ) -> Self {
         Self {
             seconds,
             transactions: tally.transactions,
@@ -43,8 +48,8 @@ impl Figures {
             p99_ms: tally.ms(0.99),
             longest_ms: tally.ms(1.0),
             first_failure: tally.first_failure,
-            rows: end.rows,
-            rows_differing: end.differing,
+            rows,
+            rows_differing,
             kept,
         }
     }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::figures::{Figures, Kept};
 use super::server::PrivateServer;
-use super::table::{self, TABLE, WITNESS};
+use super::table::{self, Compared, TABLE, WITNESS};
 use super::writers::{Lap, WRITERS, Writers};
 use crate::engine::{Engine, Outcome};
 use crate::error::{Error, Result};
@@ -46,16 +46,17 @@ pub(super) async fn tell(events: Events, keep: bool) -> Result<Figures> {
     let pages_before = stage.problem().await?;
     let plan = stage.plan().await?;
     stage.run(plan).await?;
-    stage.swap(pages_before).await?;
-    stage.rollback().await?;
+    let after_swap = stage.swap(pages_before).await?;
+    let after_rollback = stage.rollback().await?;
     stage.finalize().await?;
     let tally = stage.writers.stop().await?;
     let end = stage.witness().await?;
+    let rows_differing = after_swap.differing + after_rollback.differing + end.differing;
     let kept = keep.then(|| Kept { connect: server.connect_hint(DATABASE), stop: server.stop_hint() });
     if keep {
         server.keep()?;
     }
-    Ok(Figures::new(began.elapsed().as_secs_f64(), tally, end, kept))
+    Ok(Figures::new(began.elapsed().as_secs_f64(), tally, end.rows, rows_differing, kept))
 }
 
 async fn start(events: &Events) -> Result<PrivateServer> {
@@ -143,7 +144,7 @@ impl Stage {
     /// Shows how the month's query is done; the pages it read.
     async fn explain(&self) -> Result<u64> {
         let explained = table::explain(&self.client, &self.month_query).await?;
-        let mut text = format!("  explain {}\n", self.month_query.replace('\n', "\n    "));
+        let mut text = format!("  explain (analyze, buffers) {}\n", self.month_query.replace('\n', "\n    "));
         for line in &explained.lines {
             let cut: String = line.chars().take(COLUMNS).collect();
             let more = if cut.len() < line.len() { "..." } else { "" };
@@ -164,7 +165,7 @@ impl Stage {
             .map(|line| format!("  {line}").trim_end().to_owned() + "\n")
             .collect();
         self.say(
-            &format!("4. pgstrata plan {TABLE} --by created_at --every month"),
+            &format!("4. pgstrata plan {TABLE} --by created_at --every month -o plan.toml"),
             &format!(
                 "It looks at the table and drafts a plan: a file to review, to change and to keep.\n\
                  (Left out here: what it found, as comments at the head.)\n{settings}"
@@ -175,7 +176,7 @@ impl Stage {
 
     async fn run(&self, plan: Plan) -> Result<()> {
         self.say(
-            "5. pgstrata run",
+            "5. pgstrata run plan.toml",
             "It builds the partitioned table beside the one in use. Triggers note the keys that\n\
              change; the rows are copied in short chunks, each a transaction of its own; then\n\
              what changed meanwhile is brought over, and both tables are compared row by row.\n\
@@ -187,9 +188,9 @@ impl Stage {
         Ok(())
     }
 
-    async fn swap(&self, pages_before: u64) -> Result<()> {
+    async fn swap(&self, pages_before: u64) -> Result<Compared> {
         self.say(
-            "6. pgstrata swap",
+            &format!("6. pgstrata swap {TABLE}"),
             "It compares once more, then locks both tables for a moment, brings the last changes\n\
              over and exchanges the names. Should the lock not be had within 200 ms, it lets go\n\
              and tries again later, so that no application waits for long.",
@@ -205,22 +206,22 @@ impl Stage {
                 number::count(pages_before)
             ),
         );
-        self.witness().await.map(drop)
+        self.witness().await
     }
 
-    async fn rollback(&self) -> Result<()> {
+    async fn rollback(&self) -> Result<Compared> {
         self.say(
-            "7. pgstrata rollback",
+            &format!("7. pgstrata rollback {TABLE}"),
             "Second thoughts? The old table has been kept ready to be brought level, so the way\n\
              back is the same exchange: everything written since the swap is there.",
         );
         self.exchange(self.engine.rollback(TABLE)).await?;
-        self.witness().await.map(drop)
+        self.witness().await
     }
 
     async fn finalize(&self) -> Result<()> {
         self.say(
-            "8. pgstrata swap, pgstrata finalize",
+            &format!("8. pgstrata swap {TABLE}; pgstrata finalize {TABLE} --now"),
             "Again, and for good: finalize drops the old table and all that pgstrata made beside\n\
              the partitioned one. Normally that is days later, as the plan says.",
         );
@@ -240,7 +241,7 @@ impl Stage {
     }
 
     /// Compares the table with the witness, and says so.
-    async fn witness(&self) -> Result<table::Compared> {
+    async fn witness(&self) -> Result<Compared> {
         let began = Instant::now();
         self.events.phase(DATABASE, "witness", "comparing the table with its witness, row by row");
         let compared = table::compare(&self.client).await?;
