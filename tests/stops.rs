@@ -142,3 +142,29 @@ async fn the_ends_of_a_job_wait_no_longer_for_a_lock_than_they_may() {
         events.ok(&[command, then]).await;
     }
 }
+
+/// The pattern of many an application: a value of the sequence first, then the row.
+#[tokio::test]
+async fn who_took_a_value_of_the_sequence_first_is_not_chosen_as_a_deadlock_s_victim() {
+    let events = Events::new().await;
+    events.ok(&["run"]).await;
+    for command in ["swap", "rollback"] {
+        let mut client = events.db.client().await;
+        let writer = client.transaction().await.unwrap();
+        let id: i64 = writer.query_one("select nextval('events_id_seq')", &[]).await.unwrap().get(0);
+        let exchange = events.start(command, &[]);
+        let waits = "select count(*) from pg_stat_activity where datname = current_database()
+            and application_name like 'pgstrata/%' and wait_event_type = 'Lock'";
+        while events.db.count(waits).await == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        writer.execute("insert into events (id, at) values ($1, '2024-02-02')", &[&id]).await.unwrap();
+        writer.commit().await.unwrap();
+        let ran = ended(exchange).await;
+        if ran.code != Some(0) {
+            ran.exits(5);
+            events.ok(&[command]).await;
+        }
+        assert_eq!(events.db.count(&format!("select count(*) from events where id = {id}")).await, 1);
+    }
+}

@@ -111,6 +111,7 @@ async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step)
         all(client, &sql::locks(b, away)).await?;
         failpoint!("swap.locked");
         checks_under_lock(context, client, b, away).await?;
+        all(client, &sql::further_locks(b, away)).await?;
         drain::drain_visible(context, b, away, None).await?;
         if client.query_one(&drain_sql::pending(b), &[]).await?.get(1) {
             return Err(Error::failed("changes are pending although the table is locked").retry(Retry::Again));

@@ -2,7 +2,7 @@
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName, literal};
-use crate::model::table::{Index, Trigger, View};
+use crate::model::table::{Index, Sequence, Trigger, View};
 
 use super::{capture, dollar_quoted, prepare};
 
@@ -31,6 +31,17 @@ pub fn locks(b: &Blueprint, away: Direction) -> Vec<String> {
     all
 }
 
+/// What locks more than the tables, sent right after them: a transaction that has taken a value of the sequence by hand, or
+/// changed a table that the foreign key refers to, and comes to the source now, waits for us while we wait for it. The
+/// sooner our `lock_timeout` ends that, the surer it is over before the server looks for deadlocks.
+pub fn further_locks(b: &Blueprint, away: Direction) -> Vec<String> {
+    let mut all = sequences(b, away);
+    if away == Direction::Forward {
+        all.extend(parent_foreign_keys(b));
+    }
+    all
+}
+
 /// Gives way to nobody and makes autovacuum give way, without anyone waiting for us.
 pub fn first_lock(b: &Blueprint, away: Direction) -> String {
     format!("lock table {} in share update exclusive mode", b.sides(away).source)
@@ -47,16 +58,13 @@ pub fn statements(b: &Blueprint, away: Direction) -> Vec<String> {
     let to_plain = away == Direction::Reverse;
     let mut all = capture::drop_triggers(&sides.source);
     all.push(format!("drop trigger if exists {} on {}", Ident::new(GUARD), sides.source));
-    if !to_plain {
-        all.extend(parent_foreign_keys(b));
-    }
     all.extend(user_triggers(b, away));
     if b.table.force_row_security {
         all.push(format!("alter table {} force row level security", sides.target));
         all.push(format!("alter table {} no force row level security", sides.source));
     }
     all.extend(renames(b, away));
-    all.extend(sequences(b, away));
+    all.extend(counters(b, away));
     all.extend(views(b).map(view));
     if !to_plain {
         all.extend(comments(b));
@@ -131,34 +139,37 @@ fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
         let object = name.sibling(index.name.with_suffix(from));
         all.push(format!("alter index {object} rename to {}", index.name));
     }
-    for sequence in b.table.sequences.iter().filter(|s| s.identity) {
-        let own = &sequence.name;
-        all.push(format!("alter sequence {own} rename to {}", own.name.with_suffix(out)));
-        let other = own.sibling(own.name.with_suffix(from));
-        all.push(format!("alter sequence {other} rename to {}", own.name));
-    }
     all
 }
 
-/// Identity goes on counting where it was; a serial's sequence belongs to the table in use.
+/// An identity's sequence exchanges its name with the other's; a serial's belongs to the table that comes into use.
 fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
+    let (out, from) = suffixes(away);
+    let sequence = |s: &Sequence| {
+        let own = &s.name;
+        if !s.identity {
+            return vec![format!("alter sequence {own} owned by {}.{}", b.sides(away).target, s.column)];
+        }
+        let other = own.sibling(own.name.with_suffix(from));
+        vec![
+            format!("alter sequence {own} rename to {}", own.name.with_suffix(out)),
+            format!("alter sequence {other} rename to {}", own.name),
+        ]
+    };
+    b.table.sequences.iter().flat_map(sequence).collect()
+}
+
+/// Identity goes on counting where it was.
+fn counters(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, _) = suffixes(away);
-    b.table
-        .sequences
-        .iter()
-        .map(|s| {
-            let name = &s.name;
-            if s.identity {
-                let was = name.sibling(name.name.with_suffix(out));
-                format!(
-                    "select pg_catalog.setval({}::regclass, last_value, is_called) from {was}",
-                    literal(&name.to_string())
-                )
-            } else {
-                format!("alter sequence {name} owned by {}.{}", b.table.name, s.column)
-            }
-        })
-        .collect()
+    let counter = |s: &Sequence| {
+        let was = s.name.sibling(s.name.name.with_suffix(out));
+        format!(
+            "select pg_catalog.setval({}::regclass, last_value, is_called) from {was}",
+            literal(&s.name.to_string())
+        )
+    };
+    b.table.sequences.iter().filter(|s| s.identity).map(counter).collect()
 }
 
 /// Comments on what has its name only now, or is named within the table.
