@@ -46,6 +46,8 @@ pub struct Writer {
     spec: Arc<TableSpec>,
     rng: StdRng,
     retitle: [Statement; 2],
+    /// A COPY failed: where the server refuses it before the first row, the driver loses count of the server's answers.
+    out_of_step: bool,
     /// The longest that a single statement on the table took.
     pub longest_wait: Duration,
 }
@@ -113,12 +115,13 @@ impl Writer {
         let retitle =
             [client.prepare(&retitle(&spec.table)).await?, client.prepare(&retitle(&spec.truth)).await?];
         let rng = StdRng::seed_from_u64(seed);
-        Ok(Self { client, spec: spec.clone(), rng, retitle, longest_wait: Duration::ZERO })
+        let (spec, longest_wait) = (spec.clone(), Duration::ZERO);
+        Ok(Self { client, spec, rng, retitle, out_of_step: false, longest_wait })
     }
 
     /// Whether the connection can be used again.
     pub fn is_open(&self) -> bool {
-        !self.client.is_closed()
+        !self.client.is_closed() && !self.out_of_step
     }
 
     /// The keys that have rows, of these or of all.
@@ -154,11 +157,7 @@ impl Writer {
         if let Ok(true) = ended {
             self.timed("commit").await?;
         } else if self.is_open() {
-            let rolled_back = self.client.batch_execute("rollback").await;
-            // The driver loses its connection over a COPY that the server refuses; what the server said is what counts.
-            if ended.is_ok() {
-                rolled_back?;
-            }
+            self.client.batch_execute("rollback").await?;
         }
         ended
     }
@@ -277,6 +276,13 @@ impl Writer {
     }
 
     async fn copy(&mut self, mine: &mut Keys) -> Result<(), Trouble> {
+        self.out_of_step = true;
+        self.copy_rows(mine).await?;
+        self.out_of_step = false;
+        Ok(())
+    }
+
+    async fn copy_rows(&mut self, mine: &mut Keys) -> Result<(), Trouble> {
         let mut lines = String::new();
         for _ in 0..self.rng.random_range(1..8) {
             let key = self.spec.fresh_key(&mut self.rng);
