@@ -182,24 +182,28 @@ async fn killed(db: &Database, arguments: &[String], at: &str) {
     );
 }
 
-/// Lives through all cases, some at a time, and names those that failed.
-async fn live_through(cases: Vec<Case>) {
+/// Does `one` for each case, some at a time, and names those that failed.
+pub async fn side_by_side<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
+where
+    C: Clone + std::fmt::Debug,
+    F: Future<Output = ()> + Send + 'static,
+{
     let turn = Arc::new(Semaphore::new(AT_ONCE));
-    let lives: Vec<(Case, JoinHandle<()>)> = cases
+    let tasks: Vec<(C, JoinHandle<()>)> = cases
         .into_iter()
         .map(|case| {
-            let (turn, life) = (turn.clone(), case.clone());
-            let life = tokio::spawn(async move {
+            let (turn, work) = (turn.clone(), one(case.clone()));
+            let task = tokio::spawn(async move {
                 let _turn = turn.acquire_owned().await.unwrap();
-                life.live().await;
+                work.await;
             });
-            (case, life)
+            (case, task)
         })
         .collect();
     let mut failed = Vec::new();
-    for (case, life) in lives {
-        if life.await.is_err() {
-            failed.push(format!("{} at {}", case.command, case.at));
+    for (case, task) in tasks {
+        if task.await.is_err() {
+            failed.push(case);
         }
     }
     assert!(failed.is_empty(), "{failed:#?}");
@@ -207,14 +211,14 @@ async fn live_through(cases: Vec<Case>) {
 
 #[tokio::test]
 async fn killed_at_every_failpoint_a_job_goes_on_and_loses_nothing() {
-    live_through(failpoint::NAMES.iter().flat_map(|name| Case::of(name)).collect()).await;
+    side_by_side(failpoint::NAMES.iter().flat_map(|name| Case::of(name)).collect(), Case::live).await;
 }
 
 #[tokio::test]
 async fn killed_at_a_later_chunk_or_batch_a_job_goes_on_and_loses_nothing() {
     let places =
         ["prepare.partition@3", "copy.before_commit@2", "copy.chunk@3", "index.leaf@3", "drain.batch@2"];
-    live_through(places.iter().map(|at| Case::new("run", at)).collect()).await;
+    side_by_side(places.iter().map(|at| Case::new("run", at)).collect(), Case::live).await;
 }
 
 /// Killed at random places, again and again, until nothing is left to do.

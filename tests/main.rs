@@ -2,11 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod bad_input;
+mod commands;
+mod connections;
 mod crash;
 mod demo;
 mod dependents;
+mod layering;
 mod oracle;
 mod rights;
 mod scenarios;
 mod support;
 mod survey;
+mod verify;

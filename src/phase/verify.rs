@@ -91,14 +91,23 @@ pub async fn verify(context: &Context) -> Result<(State, Verified, VerifyReport)
 
 /// The error that a report with differences is.
 pub fn differs(report: &VerifyReport) -> Error {
+    let named: Vec<String> =
+        report.examples.iter().take(5).map(|e| format!("{} {}", e.kind, e.key)).collect();
     Error::new(
         Kind::Differs,
         format!(
-            "the two tables differ: {} rows missing, {} extra, {} different",
-            report.missing, report.extra, report.different
+            "the two tables differ: {} missing, {} extra, {} different",
+            number::counted(report.missing, "row"),
+            number::count(report.extra),
+            number::count(report.different)
         ),
     )
-    .hint("nothing was swapped and everything is kept; the keys are named above; to start over: `pgstrata abort`")
+    .cause(format!("among them, by key: {}", named.join(", ")))
+    .hint(format!(
+        "nothing was swapped and everything is kept; `pgstrata verify {}` names more; to start over before the swap: \
+         `pgstrata abort {0}`",
+        report.job
+    ))
 }
 
 /// Drains and compares both sides, and changes nothing.

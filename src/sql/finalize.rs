@@ -6,9 +6,13 @@ use crate::model::ident::QualifiedName;
 use super::{capture, swap};
 
 /// Closes the window: no more capture, no old table. `CASCADE` is never said: what still hangs on the old table is an error.
+///
+/// The parent's lock comes first: `DROP TRIGGER` would take the leaves' before it, and applications take the parent's
+/// first, so that each would wait for the other.
 pub fn finalize(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
     let sides = b.sides(Direction::Reverse);
-    let mut all = capture::drop_triggers(&sides.source);
+    let mut all = vec![format!("lock table {} in access exclusive mode", sides.source)];
+    all.extend(capture::drop_triggers(&sides.source));
     all.extend(leaves.iter().map(truncate_trigger));
     all.push(swap::drop_guard(&sides.source));
     all.push(format!("drop table if exists {}", sides.target));

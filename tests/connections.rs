@@ -1,0 +1,338 @@
+//! Connections that end: with the server, by a cut at a COMMIT, by an administrator, by another driver. A run goes on by
+//! itself and loses nothing; a driver that was replaced writes nothing more.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgstrata::demo::server::PrivateServer;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Child;
+
+use super::crash::side_by_side;
+use super::support::cluster::{Database, Ran, SETTINGS};
+use super::support::load::Writers;
+use super::support::oracle;
+use super::support::proxy::Proxy;
+use super::support::tables::TableSpec;
+
+/// The job's sessions, by the rest of their names.
+const OURS: &str =
+    "from pg_stat_activity where datname = current_database() and application_name ~ '^pgstrata/[0-9]+";
+
+/// A table under load, and a plan whose copy takes some seconds and many chunks.
+struct Bench {
+    db: Database,
+    plan: PathBuf,
+    writers: Writers,
+}
+
+impl Bench {
+    async fn on(db: Database, rows_per_second: u32) -> Self {
+        let spec = TableSpec::bigint("observations", 4_000);
+        spec.create(&db).await;
+        let plan = db.plan(&format!(
+            "table = 'observations'\n[partition]\nby = 'created_at'\nevery = '6 months'\n[swap]\nlock_timeout = '100ms'\n\
+             [throttle]\nrows_per_second = {rows_per_second}\n"
+        ));
+        let writers = Writers::start(db.dsn(), spec, 2, 5).await;
+        Self { db, plan, writers }
+    }
+
+    async fn start() -> Self {
+        Self::on(Database::new().await, 2_000).await
+    }
+
+    fn command(&self, command: &str, env: &[(&str, &str)]) -> Child {
+        let plan = self.plan.display().to_string();
+        let arguments = match command {
+            "run" => vec!["run", &plan],
+            "finalize" => vec!["finalize", "observations", "--now"],
+            other => vec![other, "observations"],
+        };
+        self.db.command(&arguments).envs(env.iter().copied()).spawn().unwrap()
+    }
+
+    /// A command that freezes at a failpoint, once it is frozen.
+    async fn frozen(&self, command: &str, at: &str) -> Child {
+        let child = self.command(command, &[("PGSTRATA_FAILPOINT", &format!("{at}=stop"))]);
+        let pid = child.id().unwrap().to_string();
+        loop {
+            let ps =
+                tokio::process::Command::new("ps").args(["-o", "state=", "-p", &pid]).output().await.unwrap();
+            match ps.stdout.first() {
+                Some(b'T') => return child,
+                Some(b'Z') | None => panic!("{command} never came to {at}: {:?}", ended(child).await),
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    /// Waits until so many chunks are in the ledger.
+    async fn chunks(&self, n: i64) {
+        self.until(&format!("select (count(*) >= {n})::int::bigint from pgstrata.chunks")).await;
+    }
+
+    /// Waits until a query gives 1; what it asks about may not be there yet.
+    async fn until(&self, sql: &str) {
+        let client = self.db.client().await;
+        while client.query_one(sql, &[]).await.ok().and_then(|row| row.get::<_, Option<i64>>(0)) != Some(1) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends the job's sessions of a role; how many there were.
+    async fn terminate(&self, role: &str) -> i64 {
+        let name = if role == "lease" { String::new() } else { format!("[0-9]+/{role}") };
+        self.db.count(&format!("select count(pg_terminate_backend(pid)) {OURS}/{name}$'")).await
+    }
+
+    /// The rest of the job's life; nothing may have been lost, and no chunk done twice.
+    async fn swaps_and_holds(self) {
+        let twice =
+            "select count(*) - count(distinct (after, through)) from pgstrata.chunks where step = 'copy'";
+        assert_eq!(self.db.count(twice).await, 0);
+        oracle::compare(&self.db, "observations", "truth_observations").await;
+        self.db.pgstrata(&["swap", "observations"]).await.ok();
+        self.writers.commit_more(5).await;
+        self.writers.stop().await.assert_nothing_lost();
+        oracle::compare(&self.db, "observations", "truth_observations").await;
+    }
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
+}
+
+async fn ended(child: Child) -> Ran {
+    let output = child.wait_with_output().await.unwrap();
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_run_outlives_its_server() {
+    let server = PrivateServer::start(SETTINGS).unwrap();
+    let bench = Bench::on(Database::on(&server).await, 2_000).await;
+    let run = bench.command("run", &[]);
+    bench.chunks(1).await;
+    server.stop_immediate().unwrap();
+    server.start_again().unwrap();
+    let said = ended(run).await.ok().stderr;
+    assert!(said.contains("taking the job up again"), "{said}");
+    bench.swaps_and_holds().await;
+}
+
+/// A command whose COMMIT is lost on the way there, or whose answer is lost on the way back.
+async fn cut((command, needle, after): (&'static str, &'static str, bool)) {
+    let bench = Bench::start().await;
+    let before: &[&str] = match command {
+        "run" => &[],
+        "swap" | "abort" => &["run"],
+        "rollback" | "finalize" => &["run", "swap"],
+        other => panic!("{other}"),
+    };
+    for command in before {
+        ended(bench.command(command, &[])).await.ok();
+    }
+    let proxy = Proxy::start(bench.db.socket_dir()).await;
+    if after {
+        proxy.cut_after_commit(needle);
+    } else {
+        proxy.cut_before_commit(needle);
+    }
+    ended(bench.command(command, &[("DATABASE_URL", &proxy.dsn(bench.db.dsn()))])).await.ok();
+    assert_eq!(proxy.cuts(), 1, "{command} commits nothing with {needle}");
+    oracle::compare(&bench.db, "observations", "truth_observations").await;
+    match command {
+        "run" => bench.swaps_and_holds().await,
+        _ => {
+            bench.writers.stop().await.assert_clean();
+            oracle::compare(&bench.db, "observations", "truth_observations").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_lost_on_the_way_is_neither_done_twice_nor_left_out() {
+    let commits = [
+        ("run", "create table \"public\".\"observations_new\""),
+        ("run", "create trigger \"pgstrata_capture\""),
+        ("run", "/worker"),
+        ("run", "create unique index \"observations_y"),
+        ("run", "delete from \"pgstrata\".\"changes_observations\""),
+        ("swap", "in access exclusive mode"),
+        ("rollback", "in access exclusive mode"),
+        ("finalize", "drop table"),
+        ("abort", "drop table"),
+    ];
+    let cases =
+        commits.iter().flat_map(|(command, needle)| [(*command, *needle, false), (*command, *needle, true)]);
+    side_by_side(cases.collect(), cut).await;
+}
+
+/// A command that is frozen at a place, loses a session there, and goes on.
+async fn terminated((command, at, role): (&'static str, &'static str, &'static str)) {
+    let bench = Bench::start().await;
+    if command != "run" {
+        ended(bench.command("run", &[])).await.ok();
+    }
+    let child = bench.frozen(command, at).await;
+    assert!(bench.terminate(role).await > 0, "no session is a {role} at {at}");
+    send(&child, Signal::CONT);
+    let said = ended(child).await.ok().stderr;
+    // A command that is done before the next beat does not miss its lease: whoever took it would have ended the rest.
+    assert!(role == "lease" || said.contains("taking the job up again"), "{said}");
+    if command == "run" {
+        bench.swaps_and_holds().await;
+    } else {
+        bench.writers.stop().await.assert_clean();
+        oracle::compare(&bench.db, "observations", "truth_observations").await;
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_an_administrator_ends_is_replaced() {
+    let mut cases = Vec::new();
+    for role in ["lease", "control"] {
+        for at in [
+            "prepare.partition",
+            "capture.before_commit",
+            "copy.chunk",
+            "index.parent",
+            "drain.before_commit",
+        ] {
+            cases.push(("run", at, role));
+        }
+        cases.push(("swap", "verify.range", role));
+        cases.push(("swap", "swap.locked", role));
+    }
+    for at in ["copy.before_commit", "index.leaf"] {
+        cases.push(("run", at, "worker"));
+    }
+    side_by_side(cases, terminated).await;
+}
+
+/// What a job's driver writes down.
+const WRITTEN: &str = "select jsonb_agg(to_jsonb(j) || to_jsonb(l)) || to_jsonb(array[
+        (select count(*) from pgstrata.chunks), (select count(*) from pgstrata.events),
+        (select count(*) from observations_new), (select count(*) from pg_class)])
+    from pgstrata.jobs j join pgstrata.leases l on l.job_id = j.id";
+
+#[tokio::test]
+async fn a_frozen_driver_that_was_replaced_wakes_up_and_writes_nothing() {
+    let places = [
+        "lease.taken",
+        "prepare.target",
+        "copy.before_commit",
+        "copy.chunk",
+        "index.leaf",
+        "drain.before_commit",
+    ];
+    side_by_side(places.to_vec(), async |at| {
+        let bench = Bench::start().await;
+        let frozen = bench.frozen("run", at).await;
+        assert_eq!(bench.terminate("lease").await, 1);
+        ended(bench.command("run", &[])).await.ok();
+        let _quiet = bench.writers.pause().await;
+        let client = bench.db.client().await;
+        let written: serde_json::Value = client.query_one(WRITTEN, &[]).await.unwrap().get(0);
+        send(&frozen, Signal::CONT);
+        let said = ended(frozen).await.exits(7).stderr;
+        assert!(said.contains("another process has taken this job over"), "{said}");
+        let now: serde_json::Value = client.query_one(WRITTEN, &[]).await.unwrap().get(0);
+        assert_eq!(written, now);
+        drop(_quiet);
+        bench.swaps_and_holds().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_drivers_after_a_lost_lease_one_goes_on_and_the_other_says_why_it_ends() {
+    let bench = Bench::on(Database::new().await, 500).await;
+    let first = bench.command("run", &[]);
+    bench.chunks(1).await;
+    assert_eq!(bench.terminate("lease").await, 1);
+    let second = bench.command("run", &[]);
+    let mut ran = [ended(first).await, ended(second).await];
+    ran.sort_by_key(|ran| ran.code);
+    let [goes_on, ends] = ran;
+    goes_on.ok();
+    let said = ends.exits(7).stderr;
+    assert!(said.contains("another process"), "{said}");
+    bench.swaps_and_holds().await;
+}
+
+#[tokio::test]
+async fn a_replaced_driver_that_wakes_up_in_the_midst_of_the_next_one_s_work_disturbs_nothing() {
+    let bench = Bench::on(Database::new().await, 1_000).await;
+    let frozen = bench.frozen("run", "copy.before_commit@2").await;
+    assert_eq!(bench.terminate("lease").await, 1);
+    let next = bench.command("run", &[]);
+    bench.until("select max((epoch > 1)::int::bigint) from pgstrata.chunks").await;
+    send(&frozen, Signal::CONT);
+    ended(frozen).await.exits(7);
+    ended(next).await.ok();
+    bench.swaps_and_holds().await;
+}
+
+/// Does something to one of the job's sessions, again and again, until it was done so often, while a run is on its way.
+async fn disturbed(what: &'static str) {
+    let bench = Bench::start().await;
+    let mut run = bench.command("run", &[]);
+    let disturb = async {
+        let mut times = 0;
+        while times < 15 {
+            let one =
+                format!("select count({what}(pid)) from (select pid {OURS}' order by random() limit 1) one");
+            times += bench.db.count(&one).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        () = disturb => {}
+        status = run.wait() => panic!("the run ended before: {status:?}"),
+    }
+    ended(run).await.ok();
+    bench.swaps_and_holds().await;
+}
+
+#[tokio::test]
+async fn sessions_that_are_ended_or_cancelled_at_any_time_end_no_run() {
+    side_by_side(vec!["pg_terminate_backend", "pg_cancel_backend"], disturbed).await;
+}
+
+#[tokio::test]
+async fn a_source_that_is_locked_for_a_while_ends_no_run() {
+    let bench = Bench::start().await;
+    let run = bench.command("run", &[]);
+    bench.chunks(1).await;
+    let mut client = bench.db.client().await;
+    let migration = client.transaction().await.unwrap();
+    migration.batch_execute("lock table observations in access exclusive mode").await.unwrap();
+    bench.until(&format!("select max(1::bigint) {OURS}' and wait_event_type = 'Lock'")).await;
+    // Longer than any of the run's statements waits for a lock.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    migration.commit().await.unwrap();
+    ended(run).await.ok();
+    bench.swaps_and_holds().await;
+}
+
+#[tokio::test]
+async fn timeouts_of_the_database_end_no_session_of_a_job() {
+    let bench = Bench::start().await;
+    for timeout in
+        ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
+    {
+        let set = format!("execute format('alter database %I set {timeout} = 300', current_database())");
+        bench.db.execute(&format!("do $$ begin {set}; end $$")).await;
+    }
+    let said = ended(bench.command("run", &[])).await.ok().stderr;
+    assert!(!said.contains("taking the job up again"), "{said}");
+    let reset = "do $$ begin execute format('alter database %I reset all', current_database()); end $$";
+    bench.db.client().await.batch_execute(reset).await.unwrap();
+    bench.swaps_and_holds().await;
+}

@@ -1,0 +1,130 @@
+//! `verify` finds what was changed behind the tool's back, names the key, and under load says nothing that is not so.
+
+use serde_json::Value;
+
+use super::support::{cluster::Database, load::Writers, tables::TableSpec};
+
+const PLAN: &str =
+    "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"3 months\"\nahead = 0\n";
+
+/// A table with a job on it that is verified; `t_new` is its target.
+async fn verified() -> Database {
+    let db = Database::new().await;
+    db.execute(
+        "create table t (id bigint primary key, at timestamptz not null, note text, data jsonb, amount numeric(9, 2));
+         insert into t select g, '2024-01-01'::timestamptz + g * interval '6 hours', 'note ' || g,
+           jsonb_build_object('n', g), g from generate_series(1, 2000) g;
+         analyze t",
+    )
+    .await;
+    let plan = db.plan(PLAN);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    db
+}
+
+/// What `verify --json` says after `damage`, which the exit code 4 must announce.
+async fn found(db: &Database, damage: &str) -> Value {
+    db.execute(damage).await;
+    let ran = db.pgstrata(&["verify", "job", "--json"]).await.exits(4);
+    let last = ran.stdout.lines().rfind(|line| line.contains("rows_source")).unwrap();
+    serde_json::from_str(last).unwrap()
+}
+
+/// Kind and key of each example.
+fn examples(report: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    report["examples"].as_array().unwrap().iter().map(|e| (text(&e["kind"]), text(&e["key"]))).collect()
+}
+
+fn one(report: &Value, counted: &str, kind: &str, key: &str) {
+    assert_eq!(report[counted], 1, "{report}");
+    assert_eq!(examples(report), [(kind.to_owned(), key.to_owned())], "{report}");
+    assert_eq!(report["verified"], false);
+}
+
+#[tokio::test]
+async fn a_missing_row() {
+    let db = verified().await;
+    one(&found(&db, "delete from t_new where id = 77").await, "missing", "missing", "77");
+}
+
+#[tokio::test]
+async fn an_extra_row() {
+    let db = verified().await;
+    let report = found(&db, "insert into t_new (id, at) values (999999, '2024-03-03')").await;
+    one(&report, "extra", "extra", "999999");
+}
+
+#[tokio::test]
+async fn a_row_that_differs_in_one_column() {
+    for damage in ["note = 'Note 500'", "note = null", "data = '{\"n\": 501}'", "amount = amount + 0.01"] {
+        let db = verified().await;
+        let report = found(&db, &format!("update t_new set {damage} where id = 500")).await;
+        one(&report, "different", "different", "500");
+    }
+}
+
+#[tokio::test]
+async fn a_row_in_the_wrong_partition() {
+    let db = verified().await;
+    let report = found(&db, "update t_new set at = at + interval '6 months' where id = 42").await;
+    assert_eq!((&report["missing"], &report["extra"]), (&Value::from(1), &Value::from(1)), "{report}");
+    assert!(examples(&report).iter().all(|(kind, key)| kind == "misplaced" && key == "42"), "{report}");
+}
+
+#[tokio::test]
+async fn a_doubled_key() {
+    let db = verified().await;
+    let report = found(
+        &db,
+        "insert into t_new select id, at + interval '6 months', note, data, amount from t_new where id = 42",
+    )
+    .await;
+    one(&report, "extra", "doubled", "42");
+}
+
+#[tokio::test]
+async fn the_old_table_is_compared_after_the_swap() {
+    let db = verified().await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+    one(&found(&db, "delete from t_old where id = 5").await, "missing", "missing", "5");
+    // The way back is refused, and says why.
+    let ran = db.pgstrata(&["rollback", "job"]).await.exits(4);
+    assert!(ran.stderr.contains("1 rows missing") || ran.stderr.contains("1 row missing"), "{}", ran.stderr);
+    // What is put right is found right.
+    db.execute("insert into t_old select * from t where id = 5").await;
+    db.pgstrata(&["rollback", "job"]).await.ok();
+}
+
+#[tokio::test]
+async fn case_under_a_collation_that_ignores_it_is_seen() {
+    let db = Database::new().await;
+    if db.count("select count(*) from pg_collation where collprovider = 'i'").await == 0 {
+        println!("this server was built without ICU");
+        return;
+    }
+    db.execute(
+        "create collation any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         create table t (id bigint primary key, at timestamptz not null, name text collate any_case);
+         insert into t select g, '2024-01-01'::timestamptz + g * interval '6 hours', 'name' from generate_series(1, 500) g",
+    )
+    .await;
+    let plan = db.plan(PLAN);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    one(&found(&db, "update t_new set name = 'NAME' where id = 9").await, "different", "different", "9");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_reported_falsely_while_writers_write() {
+    let db = Database::new().await;
+    let spec = TableSpec::bigint("t", 5_000).truncating(300);
+    spec.create(&db).await;
+    let writers = Writers::start(db.dsn(), spec, 4, 11).await;
+    let plan = db.plan(&PLAN.replace("\"at\"", "\"created_at\""));
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    for command in ["verify", "verify", "swap", "verify", "verify", "rollback", "verify"] {
+        writers.commit_more(50).await;
+        db.pgstrata(&[command, "job"]).await.ok();
+    }
+    writers.stop().await.assert_clean();
+}
