@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod bad_input;
+mod commands;
 mod crash;
 mod demo;
 mod dependents;
 mod oracle;
+mod pooler;
 mod rights;
 mod scenarios;
 mod support;
