@@ -9,6 +9,7 @@ mod demo;
 mod dependents;
 mod layering;
 mod oracle;
+mod pooler;
 mod rights;
 mod scenarios;
 mod support;

@@ -16,7 +16,11 @@ use super::store::{Job, chunk_times};
 /// What the server said.
 pub async fn of(client: &Client, job: &Job) -> Result<Status> {
     let times = chunk_times(client, job.id).await?;
-    let copied: i64 = times.iter().map(|(rows, _)| rows).sum();
+    let copied = match job.state {
+        // The ledger is gone by then.
+        State::Finalized => job.rows_estimated,
+        _ => times.iter().map(|(rows, _)| rows).sum(),
+    };
     let latency = latency::summarize(&times)?;
     let driven = client.query_opt(sql::LEASE_HOLDER, &[&job.id]).await?.is_some();
     let copying = driven && job.state == State::Capturing;
