@@ -414,14 +414,14 @@ async fn status_as_json_has_the_documented_fields() {
         "keep_old_until",
     ];
     let at_verified = status(&db).await;
-    assert_eq!(sorted(at_verified.as_object().unwrap().keys()), sorted(&fields));
+    assert_eq!(sorted(at_verified.as_object().unwrap().keys()), sorted(fields));
     assert_eq!(at_verified["rows_copied"], ROWS);
     assert_eq!(at_verified["swapped_at"], Value::Null);
     db.pgstrata(&["swap", "observations"]).await.ok();
     assert!(status(&db).await["keep_old_until"].is_string());
     db.pgstrata(&["finalize", "observations", "--now"]).await.ok();
     let over = status(&db).await;
-    assert_eq!(sorted(over.as_object().unwrap().keys()), sorted(&fields));
+    assert_eq!(sorted(over.as_object().unwrap().keys()), sorted(fields));
     assert_eq!((&over["state"], &over["changes_pending"]), (&Value::from("finalized"), &Value::Null));
 }
 
