@@ -5,6 +5,7 @@ mod bad_input;
 mod crash;
 mod demo;
 mod dependents;
+mod keys;
 mod oracle;
 mod rights;
 mod scenarios;
