@@ -7,6 +7,7 @@ mod connections;
 mod crash;
 mod demo;
 mod dependents;
+mod keys;
 mod layering;
 mod oracle;
 mod pooler;
