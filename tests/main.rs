@@ -13,6 +13,8 @@ mod oracle;
 mod pooler;
 mod rights;
 mod scenarios;
+mod status;
+mod stops;
 mod support;
 mod survey;
 mod verify;

@@ -1,0 +1,135 @@
+//! What `status` says, and the JSON that scripts read: fields as documented, each line an object.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::commands::{Events, ended};
+
+/// The fields of `status --json`.
+const STATUS: [&str; 21] = [
+    "job",
+    "kind",
+    "table",
+    "state",
+    "phase",
+    "rows_estimated",
+    "rows_copied",
+    "rows_per_second",
+    "eta_s",
+    "chunks_done",
+    "chunk_rows",
+    "chunk_ms_p50",
+    "chunk_ms_p99",
+    "chunk_ms_max",
+    "changes_pending",
+    "replica_lag_s",
+    "hold",
+    "started_at",
+    "updated_at",
+    "swapped_at",
+    "keep_old_until",
+];
+/// The fields of `verify --json`.
+const VERIFY: [&str; 9] =
+    ["job", "rows_source", "rows_target", "missing", "extra", "different", "pending", "verified", "examples"];
+
+/// Fails where the object has other fields than these.
+fn has_exactly(object: &Value, fields: &[&str]) {
+    let is: BTreeSet<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(is, fields.iter().copied().collect());
+}
+
+fn objects(stdout: &str) -> Vec<Value> {
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+    let objects: Vec<Value> = stdout.lines().map(parse).collect();
+    assert!(objects.iter().all(Value::is_object), "{stdout}");
+    objects
+}
+
+async fn status(events: &Events) -> Value {
+    let mut all = objects(&events.ran("status --json").await.ok().stdout);
+    assert_eq!(all.len(), 1);
+    let one = all.remove(0);
+    has_exactly(&one, &STATUS);
+    one
+}
+
+/// The facts that do not depend on the machine.
+async fn facts(events: &Events) -> String {
+    let one = status(events).await;
+    let of = |field: &str| format!("{field}={}", one[field]);
+    let set = |field: &str| format!("{field}:{}", !one[field].is_null());
+    let exact = ["job", "table", "state", "phase", "rows_copied", "changes_pending", "hold"].map(of);
+    let present =
+        ["rows_per_second", "eta_s", "chunk_rows", "chunk_ms_p50", "swapped_at", "keep_old_until"].map(set);
+    format!("{}\n{}", exact.join(" "), present.join(" "))
+}
+
+#[tokio::test]
+async fn status_follows_a_job_to_its_end() {
+    let events = Events::slow().await;
+    assert_eq!(events.db.pgstrata(&["status"]).await.ok().stdout, "no jobs\n");
+    assert_eq!(events.db.pgstrata(&["status", "--json"]).await.ok().stdout, "");
+    let run = events.start("run --json", &[]);
+    events.copying().await;
+    let copying = status(&events).await;
+    assert_eq!((copying["state"].as_str(), copying["phase"].as_str()), (Some("capturing"), Some("copy")));
+    let stream = objects(&ended(run).await.ok().stdout);
+    let phases: Vec<&str> =
+        stream.iter().filter(|e| e["event"] == "phase").filter_map(|e| e["phase"].as_str()).collect();
+    insta::assert_snapshot!(phases.join(" "), @"prepare capture copy scrub index analyze drain verify");
+    insta::assert_snapshot!(facts(&events).await, @r#"
+    job="events" table="public.events" state="verified" phase=null rows_copied=4000 changes_pending=0 hold=null
+    rows_per_second:false eta_s:false chunk_rows:true chunk_ms_p50:true swapped_at:false keep_old_until:false
+    "#);
+    events.db.execute("update events set note = 'x' where at < '2024-01-02'").await;
+    insta::assert_snapshot!(facts(&events).await, @r#"
+    job="events" table="public.events" state="verified" phase=null rows_copied=4000 changes_pending=48 hold=null
+    rows_per_second:false eta_s:false chunk_rows:true chunk_ms_p50:true swapped_at:false keep_old_until:false
+    "#);
+    events.ok(&["swap"]).await;
+    insta::assert_snapshot!(facts(&events).await, @r#"
+    job="events" table="public.events" state="swapped" phase=null rows_copied=4000 changes_pending=0 hold=null
+    rows_per_second:false eta_s:false chunk_rows:true chunk_ms_p50:true swapped_at:true keep_old_until:true
+    "#);
+    events.ok(&["rollback"]).await;
+    insta::assert_snapshot!(facts(&events).await, @r#"
+    job="events" table="public.events" state="rolled_back" phase=null rows_copied=4000 changes_pending=0 hold=null
+    rows_per_second:false eta_s:false chunk_rows:true chunk_ms_p50:true swapped_at:false keep_old_until:false
+    "#);
+    events.ok(&["swap", "finalize --now"]).await;
+    insta::assert_snapshot!(facts(&events).await, @r#"
+    job="events" table="public.events" state="finalized" phase=null rows_copied=4000 changes_pending=null hold=null
+    rows_per_second:false eta_s:false chunk_rows:false chunk_ms_p50:false swapped_at:true keep_old_until:true
+    "#);
+    assert_eq!(objects(&events.db.pgstrata(&["status", "--json"]).await.ok().stdout).len(), 1);
+    assert!(events.ran("status").await.ok().stdout.contains("finalized"));
+}
+
+#[tokio::test]
+async fn every_command_s_json_is_one_object_a_line_and_an_error_is_one_too() {
+    let events = Events::new().await;
+    let commands = [
+        "check --json",
+        "run --json",
+        "verify --json",
+        "sync --json",
+        "swap --json",
+        "rollback --json",
+        "abort --json",
+    ];
+    for command in commands {
+        let said = objects(&events.ran(command).await.ok().stdout);
+        assert!(!said.is_empty(), "{command}");
+        if command.starts_with("verify") {
+            let verdict = said.last().unwrap();
+            has_exactly(verdict, &VERIFY);
+            assert_eq!(verdict["verified"], true);
+        }
+    }
+    let refused = events.ran("swap --json").await.exits(2);
+    let error = &objects(&refused.stderr)[0]["error"];
+    assert_eq!(error["exit_code"], 2);
+    assert!(error["message"].is_string() && error["hint"].is_string());
+}
