@@ -10,6 +10,7 @@ mod dependents;
 mod keys;
 mod layering;
 mod oracle;
+mod owner;
 mod pooler;
 mod rights;
 mod scenarios;
