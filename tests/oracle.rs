@@ -1,106 +1,24 @@
 //! The oracle's verdict over the whole job: writers of every kind write all the while, each transaction on the table and
 //! on its truth, and the two are the same at every look, whichever table carries the name.
 
-use std::path::PathBuf;
+use tokio_postgres::error::SqlState;
 
+use crate::support::bench::{Bench, COPY, KEYSET, PHYSICAL, TABLE, TRUTH, without_tool};
 use crate::support::cluster::Database;
-use crate::support::load::{LoadReport, Writers};
-use crate::support::oracle;
+use crate::support::load::LoadReport;
 use crate::support::tables::TableSpec;
 
-const TABLE: &str = "observations";
-const TRUTH: &str = "truth_observations";
 const ROWS: u64 = 20_000;
 
-/// Chunks so short that writes fall between and into them.
-const COPY: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\n";
-/// On a machine with more to do than it can, a transaction takes long; so the lock's budget is large, and below
-/// `deadlock_timeout`, as it must be.
-const SWAP: &str = "[swap]\nlock_timeout = \"1500ms\"\nattempts = 1000\n";
-const DEADLOCK_TIMEOUT: &str = "do $$ begin execute format('alter database %I set deadlock_timeout = ''3s''', current_database()); end $$";
-
-/// A table under eight writers, and the plan of its job.
-pub struct Bench {
-    pub db: Database,
-    pub writers: Writers,
-    plan: PathBuf,
-}
-
-impl Bench {
-    /// Sets the writers to work on a new table; `more` is the rest of the plan.
-    pub async fn start(spec: TableSpec, more: &str) -> Self {
-        let db = Database::new().await;
-        db.execute(DEADLOCK_TIMEOUT).await;
-        spec.create(&db).await;
-        let plan = db.plan(&format!(
-            "table = \"{TABLE}\"\n{SWAP}[partition]\nby = \"created_at\"\nevery = \"1 month\"\n{more}"
-        ));
-        let writers = Writers::start(db.dsn(), spec, 8, 7).await;
-        writers.commit_more(50).await;
-        Self { db, writers, plan }
-    }
-
-    /// `run`: to verified.
-    pub async fn run(&self) {
-        self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok();
-    }
-
-    /// Another command of the job; then some writing, and a look.
-    pub async fn then(&self, command: &[&str]) {
-        self.db.pgstrata(&[command, &[TABLE]].concat()).await.ok();
-        self.writers.commit_more(100).await;
-        oracle::compare(&self.db, TABLE, TRUTH).await;
-    }
-
-    /// Brings the table that is not in use level while nobody writes: it holds the truth, too.
-    pub async fn is_level(&self, other: &str) {
-        let _quiet = self.writers.pause().await;
-        self.db.pgstrata(&["sync", TABLE]).await.ok();
-        oracle::compare(&self.db, other, TRUTH).await;
-    }
-
-    /// There, back, there again and done.
-    pub async fn swap_and_back_and_swap(&self) {
-        self.then(&["swap"]).await;
-        self.is_level("observations_old").await;
-        self.then(&["rollback"]).await;
-        self.is_level("observations_new").await;
-        self.then(&["swap"]).await;
-        self.then(&["finalize", "--now"]).await;
-    }
-
-    /// The writers' last word.
-    pub async fn end(self) -> LoadReport {
-        let report = self.writers.stop().await;
-        report.assert_clean();
-        oracle::compare(&self.db, TABLE, TRUTH).await;
-        report
-    }
-}
-
-/// The share of transactions that the same load loses to serialization failures with no tool about.
-async fn share_without_tool(spec: TableSpec) -> f64 {
-    let db = Database::new().await;
-    spec.create(&db).await;
-    let writers = Writers::start(db.dsn(), spec, 8, 7).await;
-    writers.commit_more(1_000).await;
-    let report = writers.stop().await;
-    report.assert_clean();
-    share(&report)
-}
-
-fn share(report: &LoadReport) -> f64 {
-    report.serialization_failures as f64 / report.transactions as f64
-}
-
-/// The whole job; `spec` makes the table twice, once for the load alone.
-async fn whole_job(spec: impl Fn() -> TableSpec, more: &str) {
-    let without = share_without_tool(spec()).await;
-    let bench = Bench::start(spec(), more).await;
+/// The whole job, and the same load without it; `spec` makes the table twice.
+async fn whole_job(spec: impl Fn() -> TableSpec, partition: &str) {
+    let share = |report: &LoadReport| report.serialization_failures as f64 / report.transactions as f64;
+    let without = share(&without_tool(spec()).await);
+    let bench = Bench::start(spec(), partition).await;
     bench.run().await;
     bench.writers.commit_more(100).await;
     bench.swap_and_back_and_swap().await;
-    let report = bench.end().await;
+    let (_, report) = bench.end().await;
     let with = share(&report);
     println!(
         "{report:?}\nserialization failures: {:.2} % without the tool, {:.2} % with it",
@@ -113,17 +31,17 @@ async fn whole_job(spec: impl Fn() -> TableSpec, more: &str) {
 
 #[tokio::test]
 async fn bigint_key() {
-    whole_job(|| TableSpec::bigint(TABLE, ROWS), &format!("{COPY}order = \"keyset\"")).await;
+    whole_job(|| TableSpec::bigint(TABLE, ROWS), KEYSET).await;
 }
 
 #[tokio::test]
 async fn uuid_key_by_blocks() {
-    whole_job(|| TableSpec::uuid(TABLE, ROWS), &format!("{COPY}order = \"physical\"")).await;
+    whole_job(|| TableSpec::uuid(TABLE, ROWS), PHYSICAL).await;
 }
 
 #[tokio::test]
 async fn composite_text_key() {
-    whole_job(|| TableSpec::composite(TABLE, ROWS), &format!("{COPY}order = \"keyset\"")).await;
+    whole_job(|| TableSpec::composite(TABLE, ROWS), KEYSET).await;
 }
 
 #[tokio::test]
@@ -133,10 +51,115 @@ async fn unique_values_that_move_between_rows() {
 
 #[tokio::test]
 async fn uuid_key_by_blocks_with_truncates() {
-    whole_job(|| TableSpec::uuid(TABLE, ROWS).truncating(300), &format!("{COPY}order = \"physical\"")).await;
+    whole_job(|| TableSpec::uuid(TABLE, ROWS).truncating(300), PHYSICAL).await;
 }
 
 #[tokio::test]
 async fn unique_values_that_move_with_truncates() {
-    whole_job(|| TableSpec::slots(TABLE, ROWS).truncating(300), &format!("{COPY}order = \"keyset\"")).await;
+    whole_job(|| TableSpec::slots(TABLE, ROWS).truncating(300), KEYSET).await;
+}
+
+#[tokio::test]
+async fn mostly_deletes() {
+    whole_job(|| TableSpec::uuid(TABLE, ROWS).deleting(), COPY).await;
+}
+
+/// As the apply worker of logical replication writes: no ordinary trigger fires.
+#[tokio::test]
+async fn writes_in_the_replica_role() {
+    let replica = "set session_replication_role = replica";
+    whole_job(|| TableSpec::slots(TABLE, ROWS).in_sessions(replica), PHYSICAL).await;
+}
+
+/// The ledger tells that no more rows were copied in a second than the plan allows. A slow machine copies fewer.
+#[tokio::test]
+async fn a_limited_copy() {
+    let bench = Bench::start(
+        TableSpec::bigint(TABLE, ROWS),
+        &format!("{KEYSET}[throttle]\nrows_per_second = 8_000\n"),
+    )
+    .await;
+    bench.run().await;
+    let rate =
+        "select (sum(rows) filter (where done_at > first) / extract(epoch from max(done_at) - first))::bigint
+                from pgstrata.chunks, (select min(done_at) as first from pgstrata.chunks) _ group by first";
+    let rate = bench.db.count(rate).await;
+    assert!(rate < 10_000, "{rate} rows a second");
+    bench.swap_and_back_and_swap().await;
+    bench.end().await;
+}
+
+/// A copy by blocks notices that the heap is another one, and begins anew: blocks say nothing of the new heap.
+#[tokio::test]
+async fn a_heap_that_is_rewritten_in_mid_copy() {
+    let slowly = format!("{PHYSICAL}[throttle]\nrows_per_second = 5_000\n");
+    let bench = Bench::start(TableSpec::uuid(TABLE, ROWS), &slowly).await;
+    let rewrite = async {
+        for rewrite in [format!("vacuum full {TABLE}"), format!("cluster {TABLE} using {TABLE}_pkey")] {
+            bench.until("select to_regclass('pgstrata.chunks') is not null").await;
+            bench.until("select count(*) >= 2 from pgstrata.chunks").await;
+            bench.db.execute(&rewrite).await;
+            let filenode =
+                format!("select copy_filenode = pg_relation_filenode('{TABLE}') from pgstrata.jobs");
+            bench.until(&filenode).await;
+        }
+    };
+    let (ran, ()) = tokio::join!(bench.run(), rewrite);
+    assert_eq!(ran.stderr.matches("begins anew").count(), 2, "{}", ran.stderr);
+    bench.swap_and_back_and_swap().await;
+    bench.end().await;
+}
+
+/// Without a default partition, rows beyond the last one make the drain create what they need. After the swap it is the
+/// application that finds no partition, as on any partitioned table.
+#[tokio::test]
+async fn rows_beyond_the_last_partition() {
+    let partition = format!("default = false\nahead = 0\n{KEYSET}");
+    let bench = Bench::start(TableSpec::bigint(TABLE, ROWS), &partition).await;
+    let beyond = async {
+        bench.until("select to_regclass('pgstrata.jobs') is not null").await;
+        bench.until("select state not in ('planned', 'prepared') from pgstrata.jobs").await;
+        write_beyond(&bench.db, 0).await
+    };
+    let job = async {
+        bench.run().await;
+        bench.then(&["swap"]).await;
+    };
+    let (written, ()) = tokio::join!(beyond, job);
+    bench.then(&["rollback"]).await;
+    let (again, ()) = tokio::join!(write_beyond(&bench.db, written), async {
+        bench.writers.commit_more(200).await;
+        bench.then(&["swap"]).await;
+    });
+    bench.then(&["finalize", "--now"]).await;
+    let (db, _) = bench.end().await;
+    let beyond = db.count(&format!("select count(*) from {TABLE} where created_at >= '2026-01-01'")).await;
+    println!("{written} rows beyond the last partition, then {}: {beyond} are left", again - written);
+    assert!(0 < written && written < again);
+}
+
+/// Writes on and on into months that have no partition yet, until the table refuses it; how many rows it wrote.
+async fn write_beyond(db: &Database, from: i64) -> i64 {
+    let client = db.client().await;
+    for n in from.. {
+        let id = (1_i64 << 50) + n;
+        let row = format!("({id}, timestamptz '2026-01-01 00:00+00' + {n} * interval '6 hours', true)");
+        let statements: String = [TABLE, TRUTH]
+            .iter()
+            .map(|name| {
+                format!(
+                    "insert into {name} (id, created_at, flag) values {row};
+                     update {name} set created_at = created_at - interval '1 year' where id = {id} - 2 and {n} % 3 = 0;
+                     delete from {name} where id = {id} - 5;"
+                )
+            })
+            .collect();
+        match client.batch_execute(&format!("begin; {statements} commit")).await {
+            Ok(()) => {}
+            Err(e) if e.code() == Some(&SqlState::CHECK_VIOLATION) => return n,
+            Err(e) => panic!("{e:?}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    unreachable!("partitions for all time");
 }

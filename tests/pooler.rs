@@ -1,99 +1,117 @@
-//! Behind a pool that lends its connections by the transaction nothing is begun; behind one that lends them by the session
-//! the job runs.
+//! PgBouncer in between: in transaction mode a session's lock holds nothing, so the tool must refuse to begin; in
+//! session mode everything works.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use pgstrata::demo::server::PrivateServer;
+use tokio_postgres::NoTls;
 
-use super::commands::refusal;
-use super::support::cluster::{Database, SETTINGS, connect};
+use crate::support::cluster::{Database, SETTINGS};
 
-/// A running pgbouncer; it ends when dropped.
-struct Pool {
-    process: Child,
-    dsn: String,
+const PORT: u16 = 6432;
+const PLAN: &str = "table = 't'\n[partition]\nby = 'at'\nevery = '3 months'\n";
+/// Ends PgBouncer when its standard input does: with this process, however that ends.
+const KEEPER: &str = "exec 3<&0; \"$1\" -q \"$2\" </dev/null & read -r _ <&3; kill -TERM $!; wait $!";
+
+/// PgBouncer in front of a server, with a socket beside the server's.
+struct Pooler {
+    dir: String,
+    keeper: Child,
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Pool {
-    /// One in front of the server, on a socket in the same directory.
-    async fn start(server: &PrivateServer, mode: &str, database: &str) -> Self {
-        let dir = server.socket_dir().display();
-        let settings = format!(
-            "[databases]\n* = host={dir} port={} user=postgres\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {dir}\n\
-             listen_port = 6432\nauth_type = any\npool_mode = {mode}\nlogfile = {dir}/bouncer.log\n",
+impl Pooler {
+    async fn start(server: &PrivateServer, mode: &str) -> Self {
+        let dir = server.socket_dir().display().to_string();
+        let ini = server.socket_dir().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host={dir} port={} user=postgres\n[pgbouncer]\nlisten_port = {PORT}\nunix_socket_dir = {dir}\n\
+             auth_type = any\npool_mode = {mode}\nlogfile = {dir}/pgbouncer.log\n",
             server.port()
         );
-        let file = server.socket_dir().join("bouncer.ini");
-        std::fs::write(&file, settings).unwrap();
-        let mut command = server.command("pgbouncer");
-        let process = command.arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let dsn = format!("host={dir} port=6432 user=postgres dbname={database}");
-        let pool = Self { process, dsn };
-        while !server.socket_dir().join(".s.PGSQL.6432").exists() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        std::fs::write(&ini, text).unwrap();
+        std::fs::set_permissions(&ini, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let installed = ["/usr/sbin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
+        let program = installed.into_iter().find(|p| Path::new(p).exists()).unwrap_or("pgbouncer");
+        let mut keeper = server.command("sh");
+        keeper.args(["-c", KEEPER, "sh", program]).arg(&ini).stdin(Stdio::piped());
+        let mut pooler = Self { dir, keeper: keeper.spawn().unwrap() };
+        while tokio_postgres::connect(&pooler.dsn("postgres"), NoTls).await.is_err() {
+            assert_eq!(pooler.keeper.try_wait().unwrap(), None);
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        connect(&pool.dsn).await;
-        pool
+        pooler
+    }
+
+    fn dsn(&self, dbname: &str) -> String {
+        format!("host={} port={PORT} user=postgres dbname={dbname}", self.dir)
     }
 }
 
-/// A server of its own, a table, and a plan for it.
-async fn behind(mode: &str) -> (PrivateServer, Pool, Database, String) {
-    let server = PrivateServer::start(SETTINGS).unwrap();
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// A server, a pooler before it, and a table in a database.
+async fn pooled(mode: &str) -> (PrivateServer, Pooler, Database) {
+    let server = tokio::task::spawn_blocking(|| PrivateServer::start(SETTINGS).unwrap()).await.unwrap();
+    let pooler = Pooler::start(&server, mode).await;
     let db = Database::on(&server).await;
     db.execute(
-        "create table events (id bigint primary key, at date not null);
-         insert into events select i, date '2024-01-01' + i::int % 100 from generate_series(1, 3000) i; analyze events",
+        "create table t (id bigint primary key, at timestamptz not null);
+         insert into t select i, timestamptz '2024-01-15 00:00Z' + i * interval '6 hours' from generate_series(1, 2000) i",
     )
     .await;
-    let name: String =
-        db.client().await.query_one("select current_database()::text", &[]).await.unwrap().get(0);
-    let pool = Pool::start(&server, mode, &name).await;
-    let plan = "table = 'events'\n[partition]\nby = 'at'\nevery = 'month'\nto = '2024-06-01'\n[swap]\nlock_timeout = '100ms'\n";
-    let plan = db.plan(plan).display().to_string();
-    (server, pool, db, plan)
+    (server, pooler, db)
 }
 
 #[tokio::test]
-async fn a_transaction_pool_is_refused_and_nothing_is_changed() {
-    let (_server, pool, db, plan) = behind("transaction").await;
-    let through = [("DATABASE_URL", pool.dsn.as_str())];
-    let refused =
-        |ran| refusal(&ran).replace(&pool.dsn["host=".len()..pool.dsn.find(" port").unwrap()], "DIR");
-    insta::assert_snapshot!(refused(db.pgstrata_with(&["run", &plan], &through).await), @"
-    exit 3
-    error: a transaction-pooling proxy is at DIR:#/test_# as postgres
-    cause: two statements of one connection reach different server processes, so session locks and settings, which keep a job to one driver, do not hold
-    hint: connect to the server itself, or to a pool in session mode
-    ");
-    for command in ["check", "sql"] {
-        db.pgstrata_with(&[command, &plan], &through).await.exits(3);
+async fn a_pool_in_transaction_mode_is_refused() {
+    let (_server, pooler, db) = pooled("transaction").await;
+    let name = db.dsn().rsplit_once('=').unwrap().1;
+    let dsn = pooler.dsn(name);
+    let plan = db.plan(PLAN);
+    for command in ["check", "run"] {
+        let args = [command, plan.to_str().unwrap()];
+        let ran = db.pgstrata_with(&args, &[("DATABASE_URL", &dsn)]).await.exits(3);
+        assert_eq!(ran.stdout, "");
+        let said = ran.stderr.replace(&pooler.dir, "DIR").replace(name, "DATABASE");
+        insta::allow_duplicates!(insta::assert_snapshot!(said, @"
+        error: a transaction-pooling proxy is at DIR:6432/DATABASE as postgres
+        cause: two statements of one connection reach different server processes, so session locks and settings, which keep a job to one driver, do not hold
+        hint: connect to the server itself, or to a pool in session mode
+        "));
     }
-    db.pgstrata_with(&["status"], &through).await.exits(3);
-    assert_eq!(db.count("select count(*) from pg_namespace where nspname = 'pgstrata'").await, 0);
+    assert_eq!(db.count("select count(to_regnamespace('pgstrata'))").await, 0);
 }
 
 #[tokio::test]
-async fn through_a_session_pool_the_whole_job_runs() {
-    let (_server, pool, db, plan) = behind("session").await;
-    let through = [("DATABASE_URL", pool.dsn.as_str())];
-    for command in [
-        vec!["check", &plan],
-        vec!["run", &plan],
-        vec!["swap", "events"],
-        vec!["rollback", "events"],
-        vec!["swap", "events"],
-        vec!["finalize", "events", "--now"],
+async fn a_pool_in_session_mode_serves_a_whole_job() {
+    let (_server, pooler, db) = pooled("session").await;
+    let dsn = pooler.dsn(db.dsn().rsplit_once('=').unwrap().1);
+    let plan = db.plan(PLAN);
+    let plan = plan.to_str().unwrap();
+    for args in [
+        &["check", plan][..],
+        &["run", plan],
+        &["swap", "t"],
+        &["sync", "t"],
+        &["rollback", "t"],
+        &["verify", "t"],
     ] {
-        db.pgstrata_with(&command, &through).await.ok();
+        db.pgstrata_with(args, &[("DATABASE_URL", &dsn)]).await.ok();
     }
-    assert_eq!(db.count("select count(*) from events").await, 3_000);
+    for args in [&["swap", "t"][..], &["finalize", "t", "--now"], &["status", "t"]] {
+        db.pgstrata_with(args, &[("DATABASE_URL", &dsn)]).await.ok();
+    }
+    assert_eq!(db.count("select count(*) from t").await, 2000);
+    assert_eq!(
+        db.count("select count(*) from pg_partitioned_table where partrelid = 't'::regclass").await,
+        1
+    );
 }

@@ -16,8 +16,8 @@ use super::store::{Job, chunk_times};
 /// What the server said.
 pub async fn of(client: &Client, job: &Job) -> Result<Status> {
     let times = chunk_times(client, job.id).await?;
-    let copied: i64 = match job.state {
-        // The ledger is gone; its sum was kept.
+    let copied = match job.state {
+        // The ledger is gone by then.
         State::Finalized => job.rows_estimated,
         _ => times.iter().map(|(rows, _)| rows).sum(),
     };

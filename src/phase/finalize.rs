@@ -73,6 +73,9 @@ async fn end(context: &Context, step: Step, statements: &[String]) -> Result<Sta
         transaction(client, READ_COMMITTED, async |client| {
             locks::begin(context, client, &b, direction).await?;
             all(client, statements).await?;
+            if step == Step::Finalize {
+                client.execute(store_sql::KEEP_ROWS_COPIED, &[&context.job.id]).await?;
+            }
             client.execute(store_sql::FORGET_CHUNKS, &[&context.job.id]).await?;
             store::event(client, context.job.id, "chunks", &summary).await?;
             let state = context.advance(client, step).await?;

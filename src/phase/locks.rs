@@ -127,7 +127,10 @@ pub async fn patiently<T>(
             blockers if blockers.is_empty() || error.sqlstate().is_none() => error,
             blockers => blocked(&blockers),
         };
-        let said = error.message().to_owned();
+        let said = match error.cause_text() {
+            Some(cause) => format!("{}: {cause}", error.message()),
+            None => error.message().to_owned(),
+        };
         if said != last {
             context.events.warn(format!("{what}: attempt {number} of {attempts}: {said}"));
             last = said;

@@ -2,6 +2,7 @@
 //! checks, drains the rest and exchanges the names. Its row in `pgstrata.jobs` commits with it, so that after a lost
 //! connection the database says whether it happened.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
@@ -12,6 +13,7 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, store};
+use crate::sql::swap::LockOrder;
 use crate::sql::{drain as drain_sql, store as store_sql, swap as sql};
 
 use super::context::Context;
@@ -49,13 +51,15 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
     let about = format!("exchanging {} and {}", b.sides(away).source.plain(), b.sides(away).target.plain());
     let mut meter = Meter::begin(context, phase, about);
     meter.count("changes", 0, 0);
+    let order = Cell::new(LockOrder::ViewsFirst);
     let ((state, held_ms), tries) = locks::patiently(context, &b, phase, async || {
         drain::level(context, &meter).await?;
         shorten_log(context, &b).await?;
         drift(context, &b, away).await?;
         locks::look(context, &b, away).await?;
         drain::rest(context).await?;
-        match exchange(context, &b, away, step).await {
+        let order = order.replace(order.get().turn());
+        match exchange(context, &b, away, step, order).await {
             // The drain before the next attempt makes its partition.
             Err(e) if partitions::lacks_partition(&e) => Err(e.retry(Retry::Again)),
             other => other,
@@ -101,14 +105,20 @@ async fn shorten_log(context: &Context, b: &Blueprint) -> Result<()> {
 }
 
 /// The transaction.
-async fn exchange(context: &Context, b: &Blueprint, away: Direction, step: Step) -> Result<(State, f64)> {
+async fn exchange(
+    context: &Context,
+    b: &Blueprint,
+    away: Direction,
+    step: Step,
+    order: LockOrder,
+) -> Result<(State, f64)> {
     let client = &context.control;
-    let held = std::cell::Cell::new(Instant::now());
+    let held = Cell::new(Instant::now());
     let state = transaction(client, READ_COMMITTED, async |client| {
         locks::begin(context, client, b, away).await?;
         client.batch_execute(&format!("set local statement_timeout = {BUDGET_MS}")).await?;
         held.set(Instant::now());
-        all(client, &sql::locks(b, away)).await?;
+        all(client, &sql::locks(b, away, order)).await?;
         failpoint!("swap.locked");
         checks_under_lock(context, client, b, away).await?;
         all(client, &sql::further_locks(b, away)).await?;

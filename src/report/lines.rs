@@ -150,6 +150,14 @@ mod tests {
     }
 
     #[test]
+    fn a_story_keeps_its_lines_and_nothing_else() {
+        let story = |title: &str, text: &str| Event::Story { title: title.to_owned(), text: text.to_owned() };
+        let said = [story("1. A table", "one\n  two\x07\n"), story("", "three"), story("2.", "")];
+        let said = said.map(|event| text(&event, Paint(false)));
+        assert_eq!(said, ["\n1. A table\none\n  two\\u{7}", "three", "\n2."]);
+    }
+
+    #[test]
     fn an_error_says_what_why_and_what_to_do() {
         let it = Error::failed("cannot connect to h:5432/d as u")
             .code("28P01")

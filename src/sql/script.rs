@@ -133,7 +133,7 @@ fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
 
 fn exchange(b: &Blueprint, away: Direction) -> Vec<String> {
     let mut all = vec![swap::first_lock(b, away)];
-    all.extend(swap::locks(b, away));
+    all.extend(swap::locks(b, away, swap::LockOrder::ViewsFirst));
     all.extend(swap::further_locks(b, away));
     all.extend([
         drain::clear(b, away, Batch::All),

@@ -199,8 +199,9 @@ pub fn chunks_in_order(casts: &[&str]) -> String {
 pub const CHUNK_TIMES: &str =
     "select rows, ms from pgstrata.chunks where job_id = $1 and step = 'copy' order by done_at";
 
-/// Forgets the ledger of a job that is over. Its sum goes into the events, and how many rows it was stays with a job that
-/// came to its end.
-pub const FORGET_CHUNKS: &str = "with gone as (delete from pgstrata.chunks where job_id = $1 returning rows)
-update pgstrata.jobs set rows_estimated = (select coalesce(sum(rows), 0)::bigint from gone)
-where id = $1 and state = 'swapped'";
+/// Keeps how many rows were copied, for `status`, before the ledger is forgotten.
+pub const KEEP_ROWS_COPIED: &str = "update pgstrata.jobs set rows_estimated =
+    (select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step = 'copy') where id = $1";
+
+/// Forgets the ledger of a job that is over; its sum goes into the events.
+pub const FORGET_CHUNKS: &str = "delete from pgstrata.chunks where job_id = $1";

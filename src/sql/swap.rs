@@ -19,16 +19,38 @@ fn suffixes(away: Direction) -> (&'static str, &'static str) {
     }
 }
 
-/// Takes the locks, in the order that cannot deadlock with applications: views first, since who reads a view locks it
-/// before its table. `LOCK TABLE view` would take every other table of the view as well; an owner that stays the same
-/// takes the view's lock alone.
-pub fn locks(b: &Blueprint, away: Direction) -> Vec<String> {
+/// What is locked first, the views or the table. Each order can deadlock with one kind of transaction: whoever reads a view
+/// locks it before its table, and whoever writes the table and then reads a view locks them the other way round. Neither
+/// fails for it, our try does; so tries take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockOrder {
+    /// Views, then tables.
+    ViewsFirst,
+    /// Tables, then views.
+    TablesFirst,
+}
+
+impl LockOrder {
+    /// The other one.
+    #[must_use]
+    pub fn turn(self) -> Self {
+        match self {
+            Self::ViewsFirst => Self::TablesFirst,
+            Self::TablesFirst => Self::ViewsFirst,
+        }
+    }
+}
+
+/// Takes the locks. `LOCK TABLE view` would take every other table of the view as well; an owner that stays the same takes
+/// the view's lock alone.
+pub fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
     let sides = b.sides(away);
-    let mut all: Vec<String> =
-        views(b).map(|v| format!("alter view {} owner to {}", v.name, v.owner)).collect();
-    all.push(format!("lock table {} in access exclusive mode", sides.source));
-    all.push(format!("lock table {} in access exclusive mode", sides.target));
-    all
+    let views = views(b).map(|v| format!("alter view {} owner to {}", v.name, v.owner));
+    let tables = [sides.source, sides.target].map(|t| format!("lock table {t} in access exclusive mode"));
+    match order {
+        LockOrder::ViewsFirst => views.chain(tables).collect(),
+        LockOrder::TablesFirst => tables.into_iter().chain(views).collect(),
+    }
 }
 
 /// What locks more than the tables, sent right after them: a transaction that has taken a value of the sequence by hand, or

@@ -1,6 +1,7 @@
 //! Verification: both sides of a range at one snapshot, first as count and hash, then row by row.
 
 use crate::model::blueprint::{Blueprint, Direction, Sides};
+use crate::model::ident::literal;
 use crate::model::key::KeyRange;
 use crate::model::table::Column;
 use crate::plan::Rows;
@@ -51,6 +52,9 @@ pub fn summary(
 /// What differs in `range`, row by row, pending places left out: the key's and the partition column's values as text, how
 /// many rows the source has at that place and how many the target has; then, on every row, how many places in all are
 /// missing, extra and different. At most `limit` rows.
+///
+/// A TRUNCATE of the source that is still pending makes every place pending: what the source holds came after it and is in
+/// the log, and what the target holds goes with it.
 pub fn differences(
     b: &Blueprint,
     direction: Direction,
@@ -82,12 +86,15 @@ pub fn differences(
          count(*) filter (where x.target_n = 0) over (),\n  \
          count(*) filter (where x.target_n > x.source_n) over (),\n  \
          count(*) filter (where x.target_n > 0 and x.target_n <= x.source_n) over ()\nfrom x\n\
-         where not exists (select from pending p where {})\nlimit {limit}",
+         where not exists (select from pending p where {})\n  \
+         and not exists (select from {} where relation = {}::pg_catalog.regclass)\nlimit {limit}",
         side(&from_source(&sides)),
         side(&sides.target.to_string()),
         drain::places(b, drain::Batch::All),
         equal("s", "t", &place),
         equal("p", "x", &place),
+        b.truncations(),
+        literal(&sides.source.to_string()),
     );
     (sql, values)
 }

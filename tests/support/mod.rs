@@ -1,5 +1,6 @@
 //! What the tests stand on: a server, databases, the real binary, writers with their oracle, and a proxy.
 
+pub mod bench;
 pub mod cluster;
 pub mod load;
 pub mod oracle;

@@ -37,6 +37,10 @@ pub struct TableSpec {
     rows: u64,
     /// One transaction in so many is a TRUNCATE.
     pub truncate_one_in: Option<u32>,
+    /// How much more often than usual a step is a delete.
+    pub deletes: u32,
+    /// What each writer's session begins with.
+    pub session: &'static str,
     fresh: AtomicU64,
 }
 
@@ -63,12 +67,33 @@ impl TableSpec {
 
     fn new(table: &str, rows: u64, kind: Kind) -> Self {
         let truth = format!("truth_{table}");
-        Self { table: table.to_owned(), truth, kind, rows, truncate_one_in: None, fresh: AtomicU64::new(1) }
+        Self {
+            table: table.to_owned(),
+            truth,
+            kind,
+            rows,
+            truncate_one_in: None,
+            deletes: 1,
+            session: "",
+            fresh: AtomicU64::new(1),
+        }
     }
 
     /// Makes one transaction in `one_in` a TRUNCATE.
     pub fn truncating(mut self, one_in: u32) -> Self {
         self.truncate_one_in = Some(one_in);
+        self
+    }
+
+    /// Makes most steps deletes.
+    pub fn deleting(mut self) -> Self {
+        self.deletes = 8;
+        self
+    }
+
+    /// Lets each writer's session begin with these statements.
+    pub fn in_sessions(mut self, statements: &'static str) -> Self {
+        self.session = statements;
         self
     }
 

@@ -103,6 +103,7 @@ impl Writer {
                 "set application_name = 'writer'; set timezone = 'UTC'; set default_transaction_isolation = '{isolation}'"
             ))
             .await?;
+        client.batch_execute(spec.session).await?;
         let retitle = |name: &str| {
             let key: Vec<_> = spec
                 .key_columns()
@@ -221,7 +222,12 @@ impl Writer {
             Step::Respell => self.spec.key_columns().len() > 1 && !mine.alive.is_empty(),
             _ => !mine.alive.is_empty(),
         };
-        let possible: Vec<_> = WEIGHTS.into_iter().filter(|(step, _)| possible(*step)).collect();
+        let weighed = |step: Step, weight: u32| match step {
+            Step::Delete | Step::DeleteMany => (step, weight * self.spec.deletes),
+            _ => (step, weight),
+        };
+        let possible: Vec<_> =
+            WEIGHTS.into_iter().filter(|(step, _)| possible(*step)).map(|(s, w)| weighed(s, w)).collect();
         let mut at = self.rng.random_range(0..possible.iter().map(|(_, weight)| weight).sum());
         for (step, weight) in possible {
             if at < weight {

@@ -1,0 +1,412 @@
+//! Every kind of key, partition column and name, through a whole life of a job: each table and its truth get the same
+//! changes between `run`, `swap`, `rollback`, `swap` and `finalize`, and hold the same rows after each.
+//!
+//! Small tables with few partitions: what is tested is the SQL made for a type or a name, not the volume.
+
+use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
+use tokio::task::JoinHandle;
+
+use crate::support::cluster::Database;
+use crate::support::oracle;
+
+const ROWS: u32 = 1_200;
+const TRUTH: &str = "public.truth";
+/// Over a little more than a year, and one row of the first changes far beyond it: it goes to the default partition.
+const AT: &str = "timestamptz '2024-01-01 00:00:00+00' + ($i % 400) * interval '25 hours'
+                  + case $i when 10015 then interval '9 years' else interval '0' end";
+const QUARTERS: &str = "every = \"3 months\"";
+
+/// A column of the key: its name as the catalog holds it, its type, and its value by a row's number `$i`.
+type KeyColumn = (&'static str, &'static str, &'static str);
+
+/// A table, what is to become of it, and what happens to it meanwhile.
+struct Case {
+    /// Of the job too.
+    name: String,
+    table: QualifiedName,
+    /// What must be there before the table.
+    before: &'static str,
+    /// More columns, in front of the others.
+    columns: &'static str,
+    key: Vec<(Ident, &'static str, &'static str)>,
+    /// What makes the key unique; none: a primary key on its columns.
+    unique: Option<String>,
+    by: Ident,
+    by_type: &'static str,
+    by_value: &'static str,
+    /// `[partition]` but for `by`.
+    partition: &'static str,
+    order: &'static str,
+    /// Run when the table, `@`, is filled.
+    after: String,
+    /// More changes of `@` in round `$n`.
+    more: &'static str,
+    /// How the server makes the key of a row without one; empty: it does not.
+    made: &'static str,
+    /// Counts what must not be.
+    none: Option<&'static str>,
+}
+
+fn case(name: &str, key: &[KeyColumn]) -> Case {
+    Case {
+        name: name.to_owned(),
+        table: QualifiedName::new("public", "t"),
+        before: "",
+        columns: "",
+        key: key.iter().map(|(name, kind, value)| (Ident::new(*name), *kind, *value)).collect(),
+        unique: None,
+        by: Ident::new("at"),
+        by_type: "timestamptz",
+        by_value: AT,
+        partition: QUARTERS,
+        order: "auto",
+        after: String::new(),
+        more: "",
+        made: "",
+        none: None,
+    }
+}
+
+impl Case {
+    /// Partitioned by a column of another type.
+    fn by(self, by_type: &'static str, by_value: &'static str, partition: &'static str) -> Self {
+        Self { by_type, by_value, partition, ..self }
+    }
+
+    fn key_list(&self) -> String {
+        self.key.iter().map(|(name, ..)| name.to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The key's values in row `i`, an expression.
+    fn key_values(&self, i: &str) -> Vec<String> {
+        self.key.iter().map(|(_, kind, value)| format!("({})::{kind}", value.replace("$i", i))).collect()
+    }
+
+    fn by_value(&self, i: &str) -> String {
+        format!("({})::{}", self.by_value.replace("$i", i), self.by_type)
+    }
+
+    /// Rows with these numbers, for `@`.
+    fn insert(&self, numbers: &str) -> String {
+        let (keys, by) = (self.key_list(), &self.by);
+        let (values, at) = (self.key_values("i").join(", "), self.by_value("i"));
+        format!(
+            "insert into @ ({keys}, {by}, i, v) overriding system value
+             select {values}, {at}, i, 'value ' || i from generate_series({numbers}) i;"
+        )
+    }
+
+    fn setup(&self) -> String {
+        let Self { before, columns, by, by_type, after, made, .. } = self;
+        let schema = &self.table.schema;
+        let keys: String =
+            self.key.iter().map(|(name, kind, _)| format!("{name} {kind} not null {made}, ")).collect();
+        let unique = self.unique.clone().unwrap_or_else(|| format!(", primary key ({})", self.key_list()));
+        let fill = self.insert(&format!("1, {ROWS}"));
+        format!(
+            "create schema if not exists {schema}; {before};
+             create table @ ({columns} {keys} {by} {by_type} not null, i int not null, v text {unique});
+             {fill} {after}; analyze @;"
+        )
+    }
+
+    fn plan(&self) -> String {
+        let string = |text: &str| toml::Value::from(text).to_string();
+        format!(
+            "name = {}\ntable = {}\n[partition]\nby = {}\nahead = 0\n{}\n[copy]\norder = \"{}\"\n",
+            string(&self.name),
+            string(&self.table.to_string()),
+            string(&self.by.to_string()),
+            self.partition,
+            self.order
+        )
+    }
+
+    /// Rows come, change, go, take another key, and move to another partition: other rows in each round `$n`.
+    fn changes(&self) -> String {
+        let (by, moved) = (&self.by, self.by_value("(i * 3 + $n)"));
+        let mut sql = self.insert("10000 + 10 * $n, 10009 + 10 * $n");
+        sql.push_str(
+            "update @ set v = v || ' in round $n' where i % 7 = $n; delete from @ where i % 11 = $n;",
+        );
+        sql.push_str(&format!("update @ set {by} = {moved} where i % 5 = $n;"));
+        // An UPDATE may not change what is generated always.
+        if !self.made.contains("always") {
+            let (keys, values) = (self.key_list(), self.key_values("(i + 100000 * $n)").join(", "));
+            sql.push_str(&format!("update @ set ({keys}) = row({values}) where i % 13 = $n;"));
+        }
+        sql + self.more
+    }
+}
+
+/// A table in a database of its own, and how far its life has gone.
+struct Life<'a> {
+    db: Database,
+    case: &'a Case,
+    changes: String,
+    round: u32,
+}
+
+impl Life<'_> {
+    async fn pgstrata(&self, args: &[&str]) {
+        let ran = self.db.pgstrata(args).await;
+        assert_eq!(ran.code, Some(0), "{args:?}: stdout:\n{}\nstderr:\n{}", ran.stdout, ran.stderr);
+    }
+
+    /// Changes table and truth alike.
+    async fn change(&mut self) {
+        self.round += 1;
+        let changes = self.changes.replace("$n", &self.round.to_string());
+        for table in [&self.case.table.to_string(), TRUTH] {
+            self.db.execute(&changes.replace('@', table)).await;
+        }
+        if !self.case.made.is_empty() {
+            self.make_key().await;
+        }
+    }
+
+    /// A key that the server makes is larger than all before it.
+    async fn make_key(&self) {
+        let Case { table, .. } = self.case;
+        let (key, at) = (self.case.key_list(), self.case.by_value("0"));
+        let largest = self.db.count(&format!("select max({key})::bigint from {TRUTH}")).await;
+        let made = format!(
+            "with made as (insert into {table} (at, i, v) values ({at}, 0, 'made') returning *),
+                  kept as (insert into {TRUTH} select * from made)
+             select {key}::bigint from made"
+        );
+        let made = self.db.count(&made).await;
+        assert!(made > largest, "round {}: made {made} after {largest}", self.round);
+    }
+
+    /// The table has this kind, its own indexes' names, and the truth's rows.
+    async fn holds(&self, kind: char, indexes: &str) {
+        let table = &self.case.table.to_string();
+        oracle::compare(&self.db, table, TRUTH).await;
+        let client = self.db.client().await;
+        let found: String = client
+            .query_one("select relkind::text from pg_class where oid = $1::text::regclass", &[table])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!((found.as_str(), self.indexes().await.as_str()), (kind.to_string().as_str(), indexes));
+        if let Some(sql) = self.case.none.filter(|_| kind == 'p') {
+            assert_eq!(self.db.count(sql).await, 0, "{sql}");
+        }
+    }
+
+    async fn indexes(&self) -> String {
+        let sql = "select string_agg(c.relname, ' | ' order by c.relname collate \"C\")
+                   from pg_index x join pg_class c on c.oid = x.indexrelid where x.indrelid = $1::text::regclass";
+        self.db.client().await.query_one(sql, &[&self.case.table.to_string()]).await.unwrap().get(0)
+    }
+
+    /// A copy of the table that knows its defaults and generated columns and nothing else; it makes no keys.
+    async fn truth(&self) {
+        let table = &self.case.table.to_string();
+        let defaults = if self.case.made.is_empty() { "including defaults" } else { "" };
+        let like = format!("create table {TRUTH} (like {table} including generated {defaults})");
+        self.db.execute(&like).await;
+        let sql = "select string_agg(quote_ident(attname), ', ') from pg_attribute
+                   where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attgenerated = ''";
+        let columns: String = self.db.client().await.query_one(sql, &[table]).await.unwrap().get(0);
+        self.db.execute(&format!("insert into {TRUTH} ({columns}) select {columns} from {table}")).await;
+    }
+}
+
+/// From `run` to `finalize`, with changes before and after each step.
+async fn life(db: Database, case: &Case) {
+    db.execute(&case.setup().replace('@', &case.table.to_string())).await;
+    let plan = db.plan(&case.plan());
+    let mut life = Life { db, case, changes: case.changes(), round: 0 };
+    life.truth().await;
+    let indexes = life.indexes().await;
+    life.pgstrata(&["run", plan.to_str().unwrap()]).await;
+    life.change().await;
+    life.pgstrata(&["swap", &case.name]).await;
+    life.change().await;
+    life.holds('p', &indexes).await;
+    life.pgstrata(&["rollback", &case.name]).await;
+    life.change().await;
+    life.holds('r', &indexes).await;
+    life.pgstrata(&["swap", &case.name]).await;
+    life.change().await;
+    life.pgstrata(&["finalize", &case.name, "--now"]).await;
+    life.holds('p', &indexes).await;
+    life.change().await;
+    life.holds('p', &indexes).await;
+}
+
+/// Lives the cases side by side; the first that fails is named.
+async fn live(cases: Vec<Case>) {
+    let mut lives: Vec<(String, JoinHandle<()>)> = Vec::new();
+    for case in cases {
+        let name = case.name.clone();
+        let task = tokio::spawn(async move { life(Database::new().await, &case).await });
+        lives.push((name, task));
+    }
+    for (name, task) in lives {
+        task.await.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
+/// What the sequence makes from now on is larger than all keys that the changes make.
+const SETVAL: &str = "select setval(pg_get_serial_sequence('@', 'id'), 2000000)";
+
+#[tokio::test]
+async fn keys_that_the_server_makes() {
+    let bigint = |name: &str, made: &'static str| Case {
+        made,
+        after: SETVAL.to_owned(),
+        ..case(name, &[("id", "bigint", "$i")])
+    };
+    live(vec![
+        bigint("always", "generated always as identity"),
+        Case { order: "keyset", ..bigint("by_default", "generated by default as identity") },
+        Case {
+            before: "create sequence s",
+            after: format!("alter sequence s owned by @.id; {SETVAL}"),
+            order: "physical",
+            ..bigint("serial", "default nextval('s')")
+        },
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn keys_of_text() {
+    let texts = "(array['a', 'B', 'é', 'Z', 'zz '])[1 + $i % 5] || $i";
+    let c = [("id", "text collate \"C\"", texts)];
+    let mut cases = vec![
+        case("c", &c),
+        Case { order: "keyset", ..case("c_keyset", &c) },
+        Case { order: "keyset", ..case("char", &[("id", "char(5)", "to_hex($i)")]) },
+        Case {
+            before: "create domain code as text not null check (value ~ '^[aBéZz]')",
+            ..case("domain_over_text", &[("id", "code", texts)])
+        },
+    ];
+    if Database::new().await.count("select count(*) from pg_collation where collprovider = 'i'").await > 0 {
+        let texts = "(array['ab', 'AB', 'É'])[1 + $i % 3] || $i";
+        cases.push(Case {
+            before: "create collation alike (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+            // Keys that change for an equal one, too.
+            more: "update @ set id = lower(id) where i % 17 = $n; update @ set id = upper(id) where i % 19 = $n;",
+            order: "keyset",
+            ..case("nondeterministic", &[("id", "text collate alike", texts)])
+        });
+    }
+    live(cases).await;
+}
+
+#[tokio::test]
+async fn keys_of_other_types() {
+    // Row 600 leaves NaN in the second round, row 614 takes it in the third.
+    let numbers =
+        "case when $i in (600, 300614) then 'NaN' when $i = 601 then '-1e-20' else ($i - 700) * 1.50 end";
+    let numeric = [("id", "numeric", numbers)];
+    let seconds = "timestamp '2020-01-01' + ($i - 600) * interval '1.000001 s'";
+    live(vec![
+        Case { order: "physical", ..case("uuid", &[("id", "uuid", "md5($i::text)")]) },
+        Case { order: "keyset", ..case("uuid_keyset", &[("id", "uuid", "md5($i::text)")]) },
+        Case { order: "keyset", ..case("numeric", &numeric) },
+        case("timestamp", &[("id", "timestamp", seconds)]),
+        Case { order: "keyset", ..case("bytea", &[("id", "bytea", "int4send($i * 1021)")]) },
+        Case {
+            before: "create domain code as int not null check (value > 0)",
+            ..case("domain_over_int", &[("id", "code", "$i")])
+        },
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn keys_of_many_columns() {
+    let mixed = [
+        ("region", "text", "(array['north', 'South', 'it''s \"x\", \\N'])[1 + $i % 3]"),
+        ("n", "numeric", "$i / 8.0 - 50"),
+        ("since", "timestamp", "timestamp '2020-01-01' + $i % 7 * interval '1 h'"),
+    ];
+    let mood = [("mood", "mood", "(array['sad', 'ok', 'Very ''happy'''])[1 + $i % 3]"), ("n", "int", "$i")];
+    live(vec![
+        Case { order: "keyset", ..case("mixed", &mixed) },
+        Case { order: "physical", ..case("mixed_physical", &mixed) },
+        Case {
+            before: "create type mood as enum ('sad', 'ok', 'Very ''happy''')",
+            order: "keyset",
+            ..case("enum", &mood)
+        },
+        Case {
+            unique: Some(String::new()),
+            after: "create unique index t_u on @ (n, region)".to_owned(),
+            ..case("unique_index", &mixed[..2])
+        },
+        Case {
+            unique: Some(", primary key (at, id)".to_owned()),
+            ..case("with_at", &[("id", "bigint", "$i")])
+        },
+        Case {
+            columns: "g text generated always as (v || '-' || i) stored,",
+            ..case("generated", &[("id", "int", "$i")])
+        },
+        Case {
+            columns: "gone int, gone_too text default 'x',",
+            after: "alter table @ drop gone, drop gone_too; alter table @ add late text default 'late'"
+                .to_owned(),
+            ..case("dropped", &[("id", "int", "$i")])
+        },
+    ])
+    .await;
+}
+
+/// Partitions that hold rows of more than one day of New York; no row lies outside them all.
+const DAYS_MIXED: &str = "select count(*) from (
+    select from t group by tableoid having count(distinct (at at time zone 'America/New_York')::date) > 1) mixed";
+
+#[tokio::test]
+async fn partition_columns() {
+    let id = [("id", "bigint", "$i")];
+    let days = "every = \"1 day\"\ntimezone = \"America/New_York\"";
+    let spring = "timestamptz '2026-03-06 12:00:00-05' + ($i % 120) * interval '1 h'";
+    let autumn = "timestamptz '2026-10-30 12:00:00-04' + ($i % 120) * interval '1 h'";
+    let hours = "timestamp '2024-01-01' + $i % 9000 * interval '1 h'";
+    live(vec![
+        case("date", &id).by("date", "date '2024-01-01' + $i % 400", QUARTERS),
+        case("timestamp_at", &id).by("timestamp", hours, QUARTERS),
+        Case { none: Some(DAYS_MIXED), ..case("spring", &id).by("timestamptz", spring, days) },
+        Case { none: Some(DAYS_MIXED), ..case("autumn", &id).by("timestamptz", autumn, days) },
+        case("smallint", &id).by("smallint", "$i % 300 - 100", "every = 100"),
+        case("integer", &id).by("integer", "($i % 3000 - 1500) * 1000000", "every = 1000000000"),
+        case("bigint", &id).by("bigint", "($i % 3000 - 1500) * 10000000000", "every = 10000000000000"),
+    ])
+    .await;
+}
+
+/// A name that the server keeps whole, and no longer one.
+fn longest(stem: &str) -> String {
+    stem.to_owned() + &"x".repeat(MAX_BYTES - stem.len())
+}
+
+fn named(job: String, name: impl Fn(&str) -> String) -> Case {
+    let ident = |stem: &str| Ident::new(name(stem));
+    let [id, at] = [ident("Id\"i.d ;--🦠"), ident("At\"a.t ;--🦠")];
+    let [key, check, index] = [ident("Key\"k ;--🦠"), ident("Check\"c ;--🦠"), ident("Index\"i ;--🦠")];
+    Case {
+        unique: Some(format!(
+            ", constraint {key} primary key ({id}), constraint {check} check ({at} is not null)"
+        )),
+        after: format!("create index {index} on @ ({at})"),
+        key: vec![(id, "bigint", "$i")],
+        by: at,
+        table: QualifiedName::new(name("Sche\"ma.s ;--🦠"), name("Ta\"ble.t ;--🦠")),
+        name: job,
+        ..case("", &[])
+    }
+}
+
+#[tokio::test]
+async fn names_of_all_kinds() {
+    let short = named("Job\"j.o.b ;--🦠 'x'".to_owned(), str::to_owned);
+    let long = named(longest("Job\"j ;--🦠"), longest);
+    live(vec![short, long]).await;
+}

@@ -1,0 +1,106 @@
+//! A table under eight writers, and the job that partitions it.
+
+use std::path::PathBuf;
+
+use super::cluster::{Database, Ran};
+use super::load::{LoadReport, Writers};
+use super::oracle;
+use super::tables::TableSpec;
+
+/// The table that is partitioned; the job is named after it.
+pub const TABLE: &str = "observations";
+/// What it must be like.
+pub const TRUTH: &str = "truth_observations";
+/// Chunks so short that writes fall between and into them.
+pub const COPY: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\n";
+/// The same along the key.
+pub const KEYSET: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\norder = \"keyset\"\n";
+/// The same by blocks of the heap.
+pub const PHYSICAL: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\norder = \"physical\"\n";
+
+/// On a machine with more to do than it can, a transaction takes long; so the lock's budget is large, and below
+/// `deadlock_timeout`, as it must be.
+const SWAP: &str = "[swap]\nlock_timeout = \"1500ms\"\nattempts = 1000\n";
+const DEADLOCK_TIMEOUT: &str = "do $$ begin execute format('alter database %I set deadlock_timeout = ''3s''', current_database()); end $$";
+
+/// How many write.
+const WRITERS: usize = 8;
+
+/// A table under writers, and the plan of its job.
+#[derive(Debug)]
+pub struct Bench {
+    pub db: Database,
+    pub writers: Writers,
+    plan: PathBuf,
+}
+
+impl Bench {
+    /// Sets the writers to work on a new table; `partition` goes on with that section of the plan, and with others.
+    pub async fn start(spec: TableSpec, partition: &str) -> Self {
+        let db = Database::new().await;
+        db.execute(DEADLOCK_TIMEOUT).await;
+        spec.create(&db).await;
+        let plan = db.plan(&format!(
+            "table = \"{TABLE}\"\n{SWAP}[partition]\nby = \"created_at\"\nevery = \"1 month\"\n{partition}"
+        ));
+        let writers = Writers::start(db.dsn(), spec, WRITERS, 7).await;
+        writers.commit_more(50).await;
+        Self { db, writers, plan }
+    }
+
+    /// `run`, to verified.
+    pub async fn run(&self) -> Ran {
+        self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok()
+    }
+
+    /// Another command of the job; then some writing, and a look.
+    pub async fn then(&self, command: &[&str]) {
+        self.db.pgstrata(&[command, &[TABLE]].concat()).await.ok();
+        self.writers.commit_more(100).await;
+        oracle::compare(&self.db, TABLE, TRUTH).await;
+    }
+
+    /// Brings the table that is not in use level while nobody writes: it holds the truth, too.
+    pub async fn is_level(&self, other: &str) {
+        let _quiet = self.writers.pause().await;
+        self.db.pgstrata(&["sync", TABLE]).await.ok();
+        oracle::compare(&self.db, other, TRUTH).await;
+    }
+
+    /// There, back, there again and done.
+    pub async fn swap_and_back_and_swap(&self) {
+        self.then(&["swap"]).await;
+        self.is_level("observations_old").await;
+        self.then(&["rollback"]).await;
+        self.is_level("observations_new").await;
+        self.then(&["swap"]).await;
+        self.then(&["finalize", "--now"]).await;
+    }
+
+    /// Waits until the question has the answer yes.
+    pub async fn until(&self, question: &str) {
+        let client = self.db.client().await;
+        while !client.query_one(question, &[]).await.unwrap().get::<_, bool>(0) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The writers' last word; the database is left for more questions.
+    pub async fn end(self) -> (Database, LoadReport) {
+        let report = self.writers.stop().await;
+        report.assert_clean();
+        oracle::compare(&self.db, TABLE, TRUTH).await;
+        (self.db, report)
+    }
+}
+
+/// What the same load does with no tool about.
+pub async fn without_tool(spec: TableSpec) -> LoadReport {
+    let db = Database::new().await;
+    spec.create(&db).await;
+    let writers = Writers::start(db.dsn(), spec, WRITERS, 7).await;
+    writers.commit_more(1_000).await;
+    let report = writers.stop().await;
+    report.assert_clean();
+    report
+}
