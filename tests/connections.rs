@@ -183,8 +183,10 @@ async fn terminated((command, at, role): (&'static str, &'static str, &'static s
     assert!(bench.terminate(role).await > 0, "no session is a {role} at {at}");
     send(&child, Signal::CONT);
     let said = ended(child).await.ok().stderr;
-    // A command that is done before the next beat does not miss its lease: whoever took it would have ended the rest.
-    assert!(role == "lease" || said.contains("taking the job up again"), "{said}");
+    // A command that is done before the next beat does not miss its lease: whoever took it would have ended the rest. And a
+    // worker that rests between two transactions is replaced by the pool without a word.
+    let quietly = role == "lease" || (role == "worker" && at == "index.leaf");
+    assert!(quietly || said.contains("taking the job up again"), "{said}");
     if command == "run" {
         bench.swaps_and_holds().await;
     } else {
