@@ -6,7 +6,7 @@ use crate::model::key::KeyRange;
 use crate::model::table::Column;
 use crate::plan::Rows;
 
-use super::{drain, equal, from_source, in_range};
+use super::{drain, from_source, in_range};
 
 /// A row as one number, order-free to sum up. A type without a hash of its own goes through text, and so does what a
 /// nondeterministic collation would call equal; the other columns are hashed as they are, which is faster.
@@ -66,20 +66,26 @@ pub fn differences(
     let sides = b.sides(direction);
     let place = b.place_columns();
     let (condition, values) = in_range("r.", by, range, 1);
-    let columns =
-        |alias: &str| place.iter().map(|c| format!("{alias}.{}", c.name)).collect::<Vec<_>>().join(", ");
+    // The places' columns are numbered: whatever they are called, it could be what we call ours.
+    let numbered = |prefix: &str| (1..=place.len()).map(|i| format!("{prefix}p{i}")).collect::<Vec<_>>();
+    let both = |left: &str, right: &str| {
+        let pairs = numbered(left).into_iter().zip(numbered(right));
+        pairs.map(|(l, r)| format!("{l} = {r}")).collect::<Vec<_>>().join(" and ")
+    };
+    let columns = place.iter().map(|c| format!("r.{}", c.name)).collect::<Vec<_>>().join(", ");
     let side = |table: &str| {
         format!(
-            "select {0}, count(*) as n, bit_xor({1}) as h from {table} r where {condition} group by {0}",
-            columns("r"),
+            "select {columns}, count(*), bit_xor({}) from {table} r where {condition} group by {columns}",
             row_hash("r", &b.table.columns, rows)
         )
     };
+    let names = numbered("").join(", ");
     let merged =
-        place.iter().map(|c| format!("coalesce(s.{0}, t.{0}) as {0}", c.name)).collect::<Vec<_>>().join(", ");
-    let text = place.iter().map(|c| format!("x.{}::text", c.name)).collect::<Vec<_>>().join(", ");
+        (1..=place.len()).map(|i| format!("coalesce(s.p{i}, t.p{i}) as p{i}")).collect::<Vec<_>>().join(", ");
+    let text = numbered("x.").iter().map(|p| format!("{p}::text")).collect::<Vec<_>>().join(", ");
     let sql = format!(
-        "with s as materialized ({}),\n  t as materialized ({}),\n  pending as materialized (\n  {}\n),\n  \
+        "with s ({names}, n, h) as materialized ({}),\n  t ({names}, n, h) as materialized ({}),\n  \
+         pending ({names}) as materialized (\n  {}\n),\n  \
          x as (\n    select {merged}, coalesce(s.n, 0) as source_n, coalesce(t.n, 0) as target_n\n    from s full join t on {}\n    \
          where s.n is distinct from t.n or s.h is distinct from t.h\n  )\n\
          select {text}, x.source_n, x.target_n,\n  \
@@ -91,8 +97,8 @@ pub fn differences(
         side(&from_source(&sides)),
         side(&sides.target.to_string()),
         drain::places(b, drain::Batch::All),
-        equal("s", "t", &place),
-        equal("p", "x", &place),
+        both("s.", "t."),
+        both("p.", "x."),
         b.truncations(),
         literal(&sides.source.to_string()),
     );
