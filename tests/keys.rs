@@ -311,6 +311,13 @@ async fn keys_of_other_types() {
         Case { order: "keyset", ..case("uuid_keyset", &[("id", "uuid", "md5($i::text)")]) },
         Case { order: "keyset", ..case("numeric", &numeric) },
         case("timestamp", &[("id", "timestamp", seconds)]),
+        case(
+            "double",
+            &[("id", "float8", "case $i when 600 then 'NaN' when 614 then '-infinity' else $i / 3.0 end")],
+        ),
+        case("interval", &[("id", "interval", "$i * interval '-61 min'")]),
+        Case { order: "keyset", ..case("inet", &[("id", "inet", "inet '10.0.0.0/8' + $i")]) },
+        Case { order: "keyset", ..case("array", &[("id", "int[]", "array[$i, null, 7]")]) },
         Case { order: "keyset", ..case("bytea", &[("id", "bytea", "int4send($i * 1021)")]) },
         Case {
             before: "create domain code as int not null check (value > 0)",
@@ -345,6 +352,14 @@ async fn keys_of_many_columns() {
             unique: Some(", primary key (at, id)".to_owned()),
             ..case("with_at", &[("id", "bigint", "$i")])
         },
+        // Names that statements of ours use, too.
+        Case {
+            columns: "s int, t int, p1 int default 1, relation int,",
+            ..case(
+                "names_of_ours",
+                &[("n", "int", "$i"), ("h", "int", "$i"), ("r", "int", "$i"), ("old", "int", "$i")],
+            )
+        },
         Case {
             columns: "g text generated always as (v || '-' || i) stored,",
             ..case("generated", &[("id", "int", "$i")])
@@ -378,6 +393,56 @@ async fn partition_columns() {
         case("smallint", &id).by("smallint", "$i % 300 - 100", "every = 100"),
         case("integer", &id).by("integer", "($i % 3000 - 1500) * 1000000", "every = 1000000000"),
         case("bigint", &id).by("bigint", "($i % 3000 - 1500) * 10000000000", "every = 10000000000000"),
+    ])
+    .await;
+}
+
+/// What a database sets for its sessions changes how values read as text, and how text is read.
+#[tokio::test]
+async fn a_database_with_settings_of_its_own() {
+    let mut before = String::new();
+    for setting in [
+        "datestyle = 'German, DMY'",
+        "intervalstyle = 'sql_standard'",
+        "timezone = 'Asia/Kathmandu'",
+        "extra_float_digits = -15",
+        "bytea_output = 'escape'",
+        "standard_conforming_strings = off",
+        "escape_string_warning = off",
+        "quote_all_identifiers = on",
+    ] {
+        before += &format!(
+            "do $$ begin execute format($f$alter database %I set {setting}$f$, current_database()); end $$;"
+        );
+    }
+    // For the program's life: a case has its statements for as long.
+    let before: &'static str = before.leak();
+    let instants = "timestamptz '2020-03-04 05:06:07.891011+00' + $i * interval '1 second'";
+    let lengths = "$i * interval '-1 month 2 days -03:04:05.678'";
+    live(vec![
+        Case {
+            before,
+            order: "keyset",
+            ..case(
+                "times",
+                &[
+                    ("id", "timestamptz", instants),
+                    ("length", "interval", lengths),
+                    ("f", "float8", "1.0 / (3 + $i)"),
+                ],
+            )
+        },
+        Case {
+            before,
+            order: "keyset",
+            ..case(
+                "bytes",
+                &[
+                    ("id", "bytea", "int4send($i * 1021)"),
+                    ("s", "text", "chr(92) || $i || chr(39) || chr(92)"),
+                ],
+            )
+        },
     ])
     .await;
 }

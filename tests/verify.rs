@@ -96,6 +96,47 @@ async fn the_old_table_is_compared_after_the_swap() {
     db.pgstrata(&["rollback", "job"]).await.ok();
 }
 
+/// Along the partition column, as after a copy by blocks; and each kind at once.
+#[tokio::test]
+async fn all_that_differs_in_the_old_table() {
+    let db = Database::new().await;
+    db.execute(
+        "create table t (id uuid primary key, at timestamptz not null, note text);
+         insert into t select lpad(g::text, 32, '0')::uuid, '2024-01-01'::timestamptz + g * interval '6 hours', 'x'
+           from generate_series(1, 2000) g;
+         create index on t (at); analyze t",
+    )
+    .await;
+    let plan = db.plan(&format!("{PLAN}[copy]\norder = \"physical\"\n"));
+    db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
+    let id = |n: u32| format!("00000000-0000-0000-0000-{n:012}");
+    let report = found(
+        &db,
+        &format!(
+            "delete from t_old where id = '{}'; update t_old set at = at + interval '1 year' where id = '{}';
+             update t_old set note = '' where id = '{}'; update t_old set note = null where id = '{}';
+             insert into t_old values ('{}', '2030-01-01', 'x')",
+            id(1),
+            id(500),
+            id(1000),
+            id(1500),
+            id(3000)
+        ),
+    )
+    .await;
+    let mut examples = examples(&report);
+    examples.sort();
+    let expected = [
+        ("different", 1000),
+        ("different", 1500),
+        ("extra", 3000),
+        ("misplaced", 500),
+        ("misplaced", 500),
+        ("missing", 1),
+    ];
+    assert_eq!(examples, expected.map(|(kind, n)| (kind.to_owned(), id(n))), "{report}");
+}
+
 #[tokio::test]
 async fn case_under_a_collation_that_ignores_it_is_seen() {
     let db = Database::new().await;

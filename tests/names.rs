@@ -1,0 +1,42 @@
+//! What we write as a name is what the server takes for that name.
+
+use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
+use proptest::prelude::{Strategy, TestCaseError, any, prop_assert, prop_assert_eq};
+use proptest::test_runner::{Config, TestRunner};
+
+use super::support::cluster::Database;
+
+const READ: &str = "select n.nspname::text, c.relname::text, a.attname::text
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      join pg_attribute a on a.attrelid = c.oid and a.attnum = 1
+    where c.oid = $1::text::regclass";
+
+#[test]
+fn a_name_comes_back_from_the_server_as_it_was() {
+    let name = || {
+        any::<String>().prop_map(|text| {
+            let text = text.replace('\0', "");
+            Ident::derived(if text.is_empty() { "\"" } else { &text })
+        })
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let db = runtime.block_on(Database::new());
+    let client = runtime.block_on(db.client());
+    let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
+    let round_trip = |(schema, table, column): (Ident, Ident, Ident)| {
+        let name = QualifiedName { schema, name: table };
+        let qualified = name.to_string();
+        let create =
+            format!("create schema if not exists {}; create table {qualified} ({column} int)", name.schema);
+        runtime.block_on(client.batch_execute(&create)).map_err(|e| TestCaseError::fail(format!("{e:?}")))?;
+        let row = runtime.block_on(client.query_one(READ, &[&qualified])).unwrap();
+        prop_assert_eq!(row.get::<_, &str>(0), name.schema.as_str());
+        prop_assert_eq!(row.get::<_, &str>(1), name.name.as_str());
+        prop_assert_eq!(row.get::<_, &str>(2), column.as_str());
+        prop_assert!([&name.schema, &name.name, &column].iter().all(|n| n.as_str().len() <= MAX_BYTES));
+        runtime.block_on(client.batch_execute(&format!("drop table {qualified}"))).unwrap();
+        prop_assert_eq!(QualifiedName::parse(&qualified), Ok(name));
+        Ok(())
+    };
+    runner.run(&(name(), name(), name()), round_trip).unwrap();
+}

@@ -1,0 +1,142 @@
+//! The time between the swap and its end: what somebody does to partitions by hand, and what a transaction meets with
+//! whose snapshot a swap overtook.
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::support::cluster::Database;
+use super::support::oracle;
+
+const PLAN: &str = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 year\"\nahead = 0\n\
+    [swap]\nlock_timeout = \"190ms\"\n";
+
+/// A table with a job on it that is verified: 100 rows a year from 2021 to 2024.
+async fn verified() -> Database {
+    let db = Database::new().await;
+    db.execute(
+        "create table t (id bigint primary key, at timestamptz not null, note text);
+         insert into t select i, timestamptz '2021-01-01 00:00+00' + i * interval '3.6525 days', 'note ' || i
+           from generate_series(0, 399) i;
+         analyze t",
+    )
+    .await;
+    let plan = db.plan(PLAN);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    db
+}
+
+async fn swapped() -> Database {
+    let db = verified().await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+    db
+}
+
+/// Goes back, and finds what was there before, with nothing lost.
+async fn goes_back(db: &Database) {
+    db.execute("create table kept as table t").await;
+    db.pgstrata(&["rollback", "job"]).await.ok();
+    oracle::compare(db, "t", "kept").await;
+    db.execute("insert into t values (-1, '2022-02-02', 'back'); delete from t where id = 399").await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+    assert_eq!(db.count("select count(*) from t where id in (-1, 399)").await, 1);
+}
+
+#[tokio::test]
+async fn a_truncated_partition_is_emptied_on_the_way_back() {
+    let db = swapped().await;
+    // Rows come and go on both sides of the TRUNCATE, one of them by another partition.
+    db.execute(
+        "insert into t values (1000, '2022-05-05', 'before'), (1001, '2023-05-05', 'moves away');
+         update t set at = '2022-06-06' where id = 1; update t set at = '2021-06-06' where id = 150;
+         truncate t_y2022;
+         insert into t values (1002, '2022-07-07', 'after'); update t set at = '2022-08-08' where id = 1001;
+         insert into t_y2022 values (1003, '2022-09-09', 'straight into it')",
+    )
+    .await;
+    assert_eq!(db.count("select count(*) from t where at >= '2022-01-01' and at < '2023-01-01'").await, 3);
+    goes_back(&db).await;
+}
+
+#[tokio::test]
+async fn a_truncated_table_is_emptied_on_the_way_back() {
+    let db = swapped().await;
+    db.execute(
+        "truncate t; insert into t values (7, '2024-07-07', 'the only one'), (399, '2024-08-08', 'x')",
+    )
+    .await;
+    goes_back(&db).await;
+}
+
+/// Rows that left without a DELETE are in no log: the way back would bring them up again, so it is refused.
+#[tokio::test]
+async fn a_detached_or_dropped_partition_bars_the_way_back() {
+    let db = swapped().await;
+    let refused = async || {
+        let ran = db.pgstrata(&["rollback", "job"]).await.exits(4);
+        assert!(ran.stderr.contains("the two tables differ: 0 rows missing, 1"), "{}", ran.stderr);
+        let said = ran.stdout + &ran.stderr;
+        assert!(said.contains("by key: extra 1"), "{said}");
+    };
+    db.execute("alter table t detach partition t_y2022").await;
+    refused().await;
+    db.execute("alter table t attach partition t_y2022 for values from ('2022-01-01 00:00+00') to ('2023-01-01 00:00+00')")
+        .await;
+    goes_back(&db).await;
+    db.execute("drop table t_y2022").await;
+    refused().await;
+}
+
+/// A transaction that took its snapshot but has not touched the table yet.
+async fn with_a_snapshot(db: &Database, isolation: &str) -> Client {
+    let client = db.client().await;
+    client
+        .batch_execute(&format!("begin isolation level {isolation}; select count(*) from pg_class"))
+        .await
+        .unwrap();
+    client
+}
+
+async fn is_guarded(db: &Database) -> bool {
+    db.count("select count(*) from pg_trigger where tgname = 'pgstrata_guard'").await > 0
+}
+
+/// Its snapshot does not see what the last drain brought, so its write would find no row and say nothing: it gets the
+/// error that its isolation level has anyway, and tries again.
+async fn is_guarded_after(db: &Database, command: &str) {
+    let writes = [
+        "update t set note = 'late' where id = 5",
+        "delete from t where id = 6",
+        "insert into t values (2000, '2023-03-03', 'late')",
+        "insert into t values (7, '2021-01-26 07:12+00', 'late') on conflict do nothing",
+    ];
+    let mut late = Vec::new();
+    for (write, isolation) in writes.into_iter().zip(["repeatable read", "serializable"].into_iter().cycle())
+    {
+        late.push((write, with_a_snapshot(db, isolation).await));
+    }
+    // What only the last drain brings: the late snapshots have it in one table alone.
+    db.execute("update t set note = 'written while they waited' where id = 5").await;
+    db.pgstrata(&[command, "job"]).await.ok();
+    db.execute("update t set note = note || '!' where id = 5").await;
+    assert!(is_guarded(db).await, "after {command}");
+    for (write, client) in &late {
+        let error = client.batch_execute(write).await.unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{write}: {error:?}");
+        client.batch_execute("rollback").await.unwrap();
+    }
+    let client = with_a_snapshot(db, "serializable").await;
+    assert_eq!(client.execute("update t set note = 'in time' where id = 5", &[]).await.unwrap(), 1);
+    client.batch_execute("commit").await.unwrap();
+    // With the last of them gone, nobody needs the guard. Autovacuum has a snapshot, too, for as long as it works.
+    while is_guarded(db).await {
+        db.pgstrata(&["sync", "job"]).await.ok();
+    }
+    db.pgstrata(&["verify", "job"]).await.ok();
+}
+
+#[tokio::test]
+async fn a_write_under_a_snapshot_older_than_the_swap_fails_aloud() {
+    let db = verified().await;
+    is_guarded_after(&db, "swap").await;
+    is_guarded_after(&db, "rollback").await;
+}
