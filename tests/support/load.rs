@@ -38,6 +38,11 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
+    /// The share of transactions that ended in a serialization failure.
+    pub fn serialization_share(&self) -> f64 {
+        self.serialization_failures as f64 / self.transactions as f64
+    }
+
     /// Panics if any transaction failed in a way that its application did not ask for.
     pub fn assert_clean(&self) {
         assert_eq!(self.disconnects, 0, "{self:#?}");
