@@ -148,6 +148,7 @@ impl Engine {
         self.drive(&plan, job.id, async |context| {
             if context.state() == State::Swapped {
                 self.events.note(format!("job {name} is swapped already"));
+                phase::settle(context).await?;
                 return Ok(Outcome::at(State::Swapped));
             }
             at_least_synced(context)?;
@@ -165,6 +166,7 @@ impl Engine {
         self.drive(&plan, job.id, async |context| match context.state() {
             State::RolledBack => {
                 self.events.note(format!("job {name} is rolled back already"));
+                phase::settle(context).await?;
                 Ok(Outcome::at(State::RolledBack))
             }
             State::Swapped => verified_and_swapped(context).await,
@@ -348,9 +350,12 @@ async fn up_to_verified(context: &Context, swap: bool) -> Result<Outcome> {
 }
 
 async fn verified_and_swapped(context: &Context) -> Result<Outcome> {
+    // What the swap before this one left open would look like a change of the table.
+    phase::settle(context).await?;
     let (state, proof, report) = phase::verify(context).await?;
     context.reached(state);
     let (state, swapped) = phase::swap(context, proof).await?;
+    phase::settle(context).await?;
     Ok(Outcome { state, report: Some(report), swapped: Some(swapped) })
 }
 

@@ -32,6 +32,12 @@ const FAR_ROW: &str = "begin;
     insert into truth_observations (id, created_at, title, flag) values (-7, '2031-05-05', 'far', true);
     commit";
 
+/// A change that the copy overtakes, so that the scrub has something to do, whatever the writers did by then.
+const TOUCHED: &str = "begin;
+    update observations set title = 'touched' where id = (select min(id) from truth_observations);
+    update truth_observations set title = 'touched' where id = (select min(id) from truth_observations);
+    commit";
+
 /// Everything goes but some rows that come after.
 const EMPTIED: &str = "begin; truncate observations; truncate truth_observations;
     insert into observations (id, created_at, title, flag) overriding system value
@@ -74,12 +80,14 @@ impl Case {
                 vec![run.clone().after("capture.done", ""), run.after("index.done", "")]
             }
             ("scrub", "emptied") => vec![run.after("copy.frozen", EMPTIED)],
+            ("scrub", "leaf") => vec![run.after("copy.frozen", TOUCHED)],
             ("copy", "emptied") => {
                 vec![Self { chunks: true, ..run.after("copy.chunk", "vacuum full observations") }]
             }
             ("job", "retuned") => vec![run.after("copy.frozen", "")],
             ("lease", _) => vec![run, Self::new("finalize", name)],
-            ("swap" | "guard", _) => vec![Self::new("swap", name), Self::new("rollback", name)],
+            ("settle", "parent") => vec![Self::new("swap", name)],
+            ("swap" | "guard" | "settle", _) => vec![Self::new("swap", name), Self::new("rollback", name)],
             ("abort", _) => vec![Self::new("abort", name)],
             ("finalize", _) => vec![Self::new("finalize", name)],
             _ => vec![run],

@@ -7,6 +7,7 @@ mod connections;
 mod crash;
 mod demo;
 mod dependents;
+mod foreign_keys;
 mod keys;
 mod layering;
 mod names;

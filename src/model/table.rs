@@ -259,12 +259,19 @@ impl Table {
             t.columns.iter().map(shape).collect()
         };
         named(&mut found, "column", &columns(self), &columns(now), |(name, _, _)| name.clone());
+        // One that was not valid is the partitions' alone.
+        let known = |f: &&ForeignKey| self.foreign_keys.iter().all(|was| was.name != f.name || was.validated);
+        let keys = |t: &Table| -> Vec<(String, String)> {
+            let shape = |f: &ForeignKey| (f.name.as_str().to_owned(), f.definition.clone());
+            t.foreign_keys.iter().filter(known).map(shape).collect()
+        };
+        named(&mut found, "foreign key", &keys(self), &keys(now), |(name, _)| name.clone());
         let views = |t: &Table| -> Vec<String> { t.views.iter().map(|v| v.name.plain()).collect() };
         named(&mut found, "view", &views(self), &views(now), Clone::clone);
         let children = |t: &Table| -> Vec<String> {
             t.referenced_by.iter().map(|f| format!("{} of {}", f.name.as_str(), f.table.plain())).collect()
         };
-        named(&mut found, "foreign key", &children(self), &children(now), Clone::clone);
+        named(&mut found, "foreign key to it", &children(self), &children(now), Clone::clone);
         named(&mut found, "dependent", &self.others, &now.others, Clone::clone);
         found
     }

@@ -10,14 +10,15 @@ use crate::pg::{catalog, latency, store};
 use crate::sql::{finalize as sql, store as store_sql};
 
 use super::context::Context;
-use super::locks;
 use super::meter::Meter;
+use super::{locks, settle};
 
 /// Drops the old table and everything that kept it level.
 ///
 /// # Errors
 /// Something still hangs on the old table; it is named and kept.
 pub async fn finalize(context: &Context) -> Result<State> {
+    settle::settle(context).await?;
     let b = context.blueprint();
     let meter =
         Meter::begin(context, "finalize", format!("dropping {}: no way back from here", b.old().plain()));
@@ -53,6 +54,7 @@ pub async fn abort(context: &Context) -> Result<State> {
         ))
         .hint(format!("`pgstrata rollback {}` first: it loses nothing", context.job.name)));
     }
+    settle::settle(context).await?;
     let b = context.blueprint();
     let about =
         format!("removing what the job made; {} stays as it is", b.sides(Direction::Forward).source.plain());

@@ -1,7 +1,7 @@
 //! Index: every leaf's indexes by the worker pool, each in a transaction of its own, so that a crash loses one build; then
 //! the parent's, which only tie them together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -87,7 +87,7 @@ async fn built(context: &Context, target: u32) -> Result<HashMap<QualifiedName, 
         .collect())
 }
 
-/// What a leaf needs besides indexes: its constraints, foreign keys looked through, the truncate trigger.
+/// What a leaf needs besides indexes: its constraints and the truncate trigger.
 async fn finish_leaves(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
     workers::run(
         context,
@@ -110,23 +110,13 @@ async fn finish_leaves(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Res
 
 async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()> {
     let have = session.query(sql::LEAF_CONSTRAINTS, &[&leaf.oid]).await?;
-    let have: HashMap<String, bool> = have.iter().map(|r| (r.get(0), r.get(1))).collect();
+    let have: HashSet<String> = have.iter().map(|r| r.get(0)).collect();
     for index in b.carried_indexes() {
         if let Some((name, statement)) = sql::leaf_constraint(b, index, &leaf.name)
-            && !have.contains_key(name.as_str())
+            && !have.contains(name.as_str())
         {
             session.batch_execute(&statement).await?;
             failpoint!("index.constraint");
-        }
-    }
-    for key in &b.table.foreign_keys {
-        if !have.contains_key(key.name.as_str()) {
-            session.batch_execute(&sql::foreign_key(&leaf.name, &key.name, &key.definition)).await?;
-            failpoint!("index.foreign_key");
-        }
-        if key.validated && !have.get(key.name.as_str()).copied().unwrap_or(false) {
-            session.batch_execute(&sql::validate(&leaf.name, &key.name)).await?;
-            failpoint!("index.validated");
         }
     }
     let trigger: bool = session.query_one(capture_sql::HAS_TRUNCATE_TRIGGER, &[&leaf.oid]).await?.get(0);

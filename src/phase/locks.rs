@@ -45,7 +45,8 @@ impl fmt::Display for Blocker {
     }
 }
 
-/// Transactions older than `older_ms` that hold a lock on one of the tables that the direction's swap locks.
+/// Transactions older than `older_ms` that hold a lock on one of the tables that the direction's swap locks: both sides, the
+/// views, and what foreign keys point to.
 ///
 /// # Errors
 /// What the server said.
@@ -57,7 +58,9 @@ pub async fn in_the_way(
 ) -> Result<Vec<Blocker>> {
     let sides = b.sides(away);
     let mut oids = Vec::new();
-    for name in [&sides.source, &sides.target].into_iter().chain(b.table.views.iter().map(|v| &v.name)) {
+    let views = b.table.views.iter().map(|v| &v.name);
+    let referenced = b.table.foreign_keys.iter().map(|f| &f.references);
+    for name in [&sides.source, &sides.target].into_iter().chain(views).chain(referenced) {
         oids.extend(catalog::find(client, name).await?);
     }
     let rows = client.query(sql::IN_THE_WAY, &[&oids, &older_ms]).await?;

@@ -23,6 +23,7 @@ mod meter;
 pub mod partitions;
 mod prepare;
 mod scrub;
+mod settle;
 mod swap;
 mod verify;
 mod walk;
@@ -31,6 +32,7 @@ mod workers;
 pub use context::Context;
 pub use copy::reads_by_block;
 pub use finalize::{abort, finalize};
+pub use settle::settle;
 pub use swap::{Swapped, drop_guard, swap};
 pub use verify::{Verified, compare, differs, verify};
 
@@ -70,5 +72,5 @@ pub async fn sync(context: &Context) -> Result<()> {
     let state = drain::drain(context).await?;
     context.reached(state);
     drop_guard(context).await?;
-    Ok(())
+    settle::settle(context).await
 }

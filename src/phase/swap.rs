@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use crate::error::{Error, Result, Retry};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::QualifiedName;
 use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, store};
@@ -19,7 +20,7 @@ use crate::sql::{drain as drain_sql, store as store_sql, swap as sql};
 use super::context::Context;
 use super::meter::Meter;
 use super::verify::Verified;
-use super::{capture, drain, locks, partitions};
+use super::{capture, drain, locks, partitions, settle};
 
 /// The whole transaction may hold its locks for this long; a rest that takes longer to drain lets go and tries again.
 const BUDGET_MS: u32 = 2_000;
@@ -120,14 +121,14 @@ async fn exchange(
         held.set(Instant::now());
         all(client, &sql::locks(b, away, order)).await?;
         failpoint!("swap.locked");
-        checks_under_lock(context, client, b, away).await?;
-        all(client, &sql::further_locks(b, away)).await?;
+        let leaves = checks_under_lock(context, client, b, away).await?;
+        all(client, &sql::further_locks(b, away, &leaves)).await?;
         drain::drain_visible(context, b, away, None).await?;
         if client.query_one(&drain_sql::pending(b), &[]).await?.get(1) {
             return Err(Error::failed("changes are pending although the table is locked").retry(Retry::Again));
         }
         failpoint!("swap.drained");
-        all(client, &sql::statements(b, away)).await?;
+        all(client, &sql::statements(b, away, &leaves)).await?;
         let keep_s = context.plan.keep_old().as_secs_f64();
         let forward = away == Direction::Forward;
         client.execute(store_sql::RECORD_SWAP, &[&context.job.id, &forward, &keep_s]).await?;
@@ -142,11 +143,19 @@ async fn exchange(
     Ok((state, held_ms))
 }
 
-/// What may have changed since the look before the lock. Cheap: everybody waits for us now.
-async fn checks_under_lock(context: &Context, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
+/// What may have changed since the look before the lock; the leaves whose foreign keys the swap moves. Cheap: everybody
+/// waits for us now.
+async fn checks_under_lock(
+    context: &Context,
+    client: &Client,
+    b: &Blueprint,
+    away: Direction,
+) -> Result<Vec<QualifiedName>> {
     let lease = super::copy::hold_epoch(context, client);
-    tokio::try_join!(lease, drift(context, b, away), capture::in_force(context))?;
-    Ok(())
+    let leaves = settle::leaves(client, b, away);
+    let ((), (), (), leaves) =
+        tokio::try_join!(lease, drift(context, b, away), capture::in_force(context), leaves)?;
+    Ok(leaves)
 }
 
 async fn finish(

@@ -104,7 +104,7 @@ select pg_catalog.json_build_object(
       'validated', k.convalidated
     ) order by k.conname)
     from pg_constraint k join pg_class r on r.oid = k.confrelid join pg_namespace rn on rn.oid = r.relnamespace
-    where k.conrelid = c.oid and k.contype = 'f' and k.confrelid <> c.oid), '[]'),
+    where k.conrelid = c.oid and k.contype = 'f' and k.conparentid = 0 and k.confrelid <> c.oid), '[]'),
   'referenced_by', coalesce((
     select json_agg(json_build_object(
       'name', k.conname,

@@ -123,16 +123,6 @@ pub fn late_checks(b: &Blueprint) -> Vec<String> {
         .collect()
 }
 
-/// A foreign key on one leaf, without looking at the rows.
-pub fn foreign_key(leaf: &QualifiedName, name: &Ident, definition: &str) -> String {
-    format!("alter table {leaf} add constraint {name} {definition} not valid")
-}
-
-/// Looks at the leaf's rows, with a lock that lets everybody write.
-pub fn validate(leaf: &QualifiedName, name: &Ident) -> String {
-    format!("alter table {leaf} validate constraint {name}")
-}
-
-/// Keys and foreign keys of the leaf with oid `$1`, and whether its rows were looked through.
-pub const LEAF_CONSTRAINTS: &str = "select conname::text, convalidated from pg_catalog.pg_constraint \
-    where conrelid = $1 and contype in ('p', 'u', 'f')";
+/// Keys of the leaf with oid `$1`, by name.
+pub const LEAF_CONSTRAINTS: &str =
+    "select conname::text from pg_catalog.pg_constraint where conrelid = $1 and contype in ('p', 'u')";

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod copy;
 pub mod drain;
 pub mod finalize;
+pub mod foreign_key;
 pub mod index;
 pub mod preflight;
 pub mod prepare;

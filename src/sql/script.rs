@@ -6,7 +6,7 @@ use crate::model::key::KeyRange;
 use crate::plan::Rows;
 
 use super::drain::Batch;
-use super::{capture, copy, drain, finalize, index, prepare, swap, verify};
+use super::{capture, copy, drain, finalize, foreign_key, index, prepare, swap, verify};
 
 /// A phase and its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +56,13 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
                 verify::differences(b, forward, &key, &middle, rows, 100).0,
             ],
         ),
-        section("swap (one transaction; lock_timeout as planned, retried)", exchange(b, forward)),
-        section("rollback (one transaction; the same way back)", exchange(b, Direction::Reverse)),
+        section("swap (one transaction; lock_timeout as planned, retried)", exchange(b, forward, &leaves)),
+        section("after the swap: foreign keys (each its own transaction)", settled(b, forward, &leaves)),
+        section("rollback (one transaction; the same way back)", exchange(b, Direction::Reverse, &leaves)),
+        section(
+            "after the rollback: foreign keys (each its own transaction)",
+            settled(b, Direction::Reverse, &leaves),
+        ),
         section("finalize (one transaction)", finalize::finalize(b, &leaves)),
         section("abort, any time before the swap (one transaction)", finalize::abort(b)),
     ]
@@ -97,10 +102,6 @@ fn leaf_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
                 b.carried_indexes().into_iter().flat_map(|i| index::on_leaf(b, i, leaf)).collect();
             let constraint = |i| index::leaf_constraint(b, i, leaf).map(|(_, statement)| statement);
             all.extend(b.carried_indexes().into_iter().filter_map(constraint));
-            for f in &b.table.foreign_keys {
-                all.push(index::foreign_key(leaf, &f.name, &f.definition));
-                all.push(index::validate(leaf, &f.name));
-            }
             all.extend(capture::create_truncate_trigger(b, leaf));
             all
         })
@@ -131,17 +132,32 @@ fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
     ]
 }
 
-fn exchange(b: &Blueprint, away: Direction) -> Vec<String> {
+fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = vec![swap::first_lock(b, away)];
     all.extend(swap::locks(b, away, swap::LockOrder::ViewsFirst));
-    all.extend(swap::further_locks(b, away));
+    all.extend(swap::further_locks(b, away, leaves));
     all.extend([
         drain::clear(b, away, Batch::All),
         drain::fill(b, away, Batch::All),
         drain::forget(b, Batch::All),
     ]);
-    all.extend(swap::statements(b, away));
+    all.extend(swap::statements(b, away, leaves));
     all
+}
+
+fn settled(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+    let plain = [b.table.name.clone()];
+    let tables = if away == Direction::Forward { leaves } else { &plain };
+    let valid = b.table.foreign_keys.iter().filter(|key| key.validated);
+    valid
+        .flat_map(|key| {
+            let mut all: Vec<String> = tables.iter().map(|t| foreign_key::validate(t, key)).collect();
+            if away == Direction::Forward {
+                all.extend(foreign_key::on_parent(b, key));
+            }
+            all
+        })
+        .collect()
 }
 
 #[cfg(test)]

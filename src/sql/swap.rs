@@ -2,9 +2,9 @@
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName, literal};
-use crate::model::table::{Index, Sequence, Trigger, View};
+use crate::model::table::{Comment, Index, Sequence, Trigger, View};
 
-use super::{capture, dollar_quoted, prepare};
+use super::{capture, foreign_key, prepare};
 
 /// The guard's name.
 pub const GUARD: &str = "pgstrata_guard";
@@ -54,13 +54,11 @@ pub fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
 }
 
 /// What locks more than the tables, sent right after them: a transaction that has taken a value of the sequence by hand, or
-/// changed a table that the foreign key refers to, and comes to the source now, waits for us while we wait for it. The
-/// sooner our `lock_timeout` ends that, the surer it is over before the server looks for deadlocks.
-pub fn further_locks(b: &Blueprint, away: Direction) -> Vec<String> {
-    let mut all = sequences(b, away);
-    if away == Direction::Forward {
-        all.extend(parent_foreign_keys(b));
-    }
+/// changed a table that a foreign key refers to, and comes to the source now, waits for us while we wait for it. The sooner
+/// our `lock_timeout` ends that, the surer it is over before the server looks for deadlocks.
+pub fn further_locks(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+    let mut all = foreign_key::drop(b, away, leaves);
+    all.extend(sequences(b, away));
     all
 }
 
@@ -73,12 +71,13 @@ fn views(b: &Blueprint) -> impl Iterator<Item = &View> {
     b.table.views.iter().filter(|v| v.relkind == "v")
 }
 
-/// Everything between the last drain and the commit, in order. `leaves` only name what is dropped from them on the way
-/// back; nothing here is a statement a partition.
-pub fn statements(b: &Blueprint, away: Direction) -> Vec<String> {
+/// Everything between the last drain and the commit, in order. Foreign keys come after that drain: it may bring a row that
+/// violates a key which is not valid.
+pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let sides = b.sides(away);
     let to_plain = away == Direction::Reverse;
-    let mut all = capture::drop_triggers(&sides.source);
+    let mut all = foreign_key::add(b, away, leaves);
+    all.extend(capture::drop_triggers(&sides.source));
     all.push(format!("drop trigger if exists {} on {}", Ident::new(GUARD), sides.source));
     all.extend(user_triggers(b, away));
     if b.table.force_row_security {
@@ -96,25 +95,6 @@ pub fn statements(b: &Blueprint, away: Direction) -> Vec<String> {
     // What the reverse way knows of truncations begins here.
     all.push(format!("delete from {}", b.truncations()));
     all
-}
-
-/// The parent's foreign keys: the leaves have them validated, so nothing is scanned. On the way back they stay.
-fn parent_foreign_keys(b: &Blueprint) -> Vec<String> {
-    let target = b.target();
-    b.table
-        .foreign_keys
-        .iter()
-        .map(|f| {
-            let body = format!(
-                "begin\n  if not exists (select from pg_catalog.pg_constraint where conrelid = {}::regclass and conname = {}) \
-                 then\n    {};\n  end if;\nend",
-                literal(&target.to_string()),
-                literal(f.name.as_str()),
-                format_args!("alter table {target} add constraint {} {}", f.name, f.definition)
-            );
-            format!("do {}", dollar_quoted(&body))
-        })
-        .collect()
 }
 
 /// User triggers fire on one table only: the one that applications use.
@@ -196,8 +176,9 @@ fn counters(b: &Blueprint, away: Direction) -> Vec<String> {
 
 /// Comments on what has its name only now, or is named within the table.
 fn comments(b: &Blueprint) -> impl Iterator<Item = String> {
-    let carried =
-        b.table.comments.iter().filter(|c| c.kind != "constraint" || !b.drop_unique.contains(&c.name));
+    let foreign = |c: &Comment| b.table.foreign_keys.iter().any(|f| foreign_key::is_of(&c.kind, &c.name, f));
+    let dropped = |c: &Comment| c.kind == "constraint" && b.drop_unique.contains(&c.name);
+    let carried = b.table.comments.iter().filter(move |c| !foreign(c) && !dropped(c));
     carried.map(|c| format!("comment on {} {} on {} is {}", c.kind, c.name, b.table.name, literal(&c.text)))
 }
 

@@ -1,0 +1,160 @@
+//! Settle: what a swap, either way, leaves to be done without a lock that anyone notices. The foreign keys of the table in use
+//! stand, and check every write; its rows are looked through now, so that the keys are as valid as they were. Whatever is
+//! found done is left alone, so any later command may go on with it.
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::QualifiedName;
+use crate::model::state::State;
+use crate::model::table::ForeignKey;
+use crate::pg::catalog::{self, Leaf};
+use crate::pg::connect::Session;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::sql::foreign_key as sql;
+
+use super::context::Context;
+use super::meter::Meter;
+use super::{locks, workers};
+
+/// Makes the foreign keys of the table in use as valid as the source's were. A key that somebody dropped since stays dropped.
+///
+/// # Errors
+/// A row violates a key (none can, unless somebody went round it); or what the server said. The swap stands either way.
+pub async fn settle(context: &Context) -> Result<()> {
+    let b = context.blueprint();
+    if !matches!(context.state(), State::Swapped | State::RolledBack) || b.table.foreign_keys.is_empty() {
+        return Ok(());
+    }
+    let client = &context.control;
+    let oid = catalog::must_find(client, &b.table.name).await?;
+    let own = own(client, oid).await?;
+    let partitioned = context.state() == State::Swapped;
+    let unfinished = |key: &Own| if partitioned { key.table != oid } else { !key.valid };
+    let open: Vec<&ForeignKey> = b
+        .table
+        .foreign_keys
+        .iter()
+        .filter(|key| key.validated && own.iter().any(|o| o.name == key.name.as_str() && unfinished(o)))
+        .collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let tables = if partitioned {
+        catalog::leaves(client, oid).await?
+    } else {
+        vec![Leaf { name: b.table.name.clone(), oid, default: false }]
+    };
+    look_through(context, &b, &open, &tables).await?;
+    if partitioned {
+        for key in open {
+            on_parent(context, &b, key).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A foreign key that is no part of another.
+struct Own {
+    table: u32,
+    name: String,
+    valid: bool,
+}
+
+/// Those of a relation and of its leaves.
+async fn own(client: &Client, oid: u32) -> Result<Vec<Own>> {
+    let rows = client.query(sql::OWN, &[&oid]).await?;
+    Ok(rows.iter().map(|r| Own { table: r.get(0), name: r.get(1), valid: r.get(2) }).collect())
+}
+
+async fn look_through(context: &Context, b: &Blueprint, open: &[&ForeignKey], tables: &[Leaf]) -> Result<()> {
+    let mut meter = Meter::begin(
+        context,
+        "settle",
+        format!(
+            "looking through the foreign keys of {}, which check every write already",
+            b.table.name.plain()
+        ),
+    );
+    meter.count("tables", tables.len() as u64, 0);
+    let meter = &meter;
+    workers::run(
+        context,
+        context.plan.workers(),
+        "look through a foreign key",
+        async |sender| {
+            for table in tables {
+                sender.send(table).await.map_err(workers::nobody_takes)?;
+            }
+            Ok(())
+        },
+        async |session, table| {
+            one_table(session, open, table).await?;
+            meter.add(1);
+            meter.keep().await
+        },
+    )
+    .await?;
+    meter.end("every foreign key is as it was");
+    Ok(())
+}
+
+async fn one_table(session: &Session, open: &[&ForeignKey], table: &Leaf) -> Result<()> {
+    let have = own(session, table.oid).await?;
+    for key in open {
+        let have = have.iter().find(|o| o.name == key.name.as_str());
+        if have.is_none() {
+            // A partition that came after the swap.
+            session.batch_execute(&sql::on(&table.name, key)).await?;
+        }
+        if have.is_none_or(|o| !o.valid) {
+            session.batch_execute(&sql::validate(&table.name, key)).await.map_err(violated)?;
+            failpoint!("settle.key");
+        }
+    }
+    Ok(())
+}
+
+fn violated(error: tokio_postgres::Error) -> Error {
+    let error = Error::from(error);
+    if error.sqlstate() == Some("23503") {
+        return error.hint(
+            "the swap stands, and the key checks every new write; find the rows that point nowhere, put them right, and \
+             `pgstrata sync` goes on",
+        );
+    }
+    error
+}
+
+async fn on_parent(context: &Context, b: &Blueprint, key: &ForeignKey) -> Result<()> {
+    let client = &context.control;
+    let statements = sql::on_parent(b, key);
+    locks::patiently(context, b, "tie a foreign key together", async || {
+        locks::look(context, b, Direction::Reverse).await?;
+        transaction(client, READ_COMMITTED, async |client| {
+            locks::begin(context, client, b, Direction::Reverse).await?;
+            all(client, &statements).await
+        })
+        .await
+    })
+    .await?;
+    failpoint!("settle.parent");
+    Ok(())
+}
+
+/// The leaves that a swap which ends `away` gives the keys to, or takes keys of their own from.
+///
+/// # Errors
+/// What the server said.
+pub async fn leaves(client: &Client, b: &Blueprint, away: Direction) -> Result<Vec<QualifiedName>> {
+    let partitioned = match away {
+        Direction::Forward => b.target(),
+        Direction::Reverse => b.table.name.clone(),
+    };
+    let oid = catalog::must_find(client, &partitioned).await?;
+    let (leaves, own) = tokio::try_join!(catalog::leaves(client, oid), own(client, oid))?;
+    let moved = |leaf: &Leaf| away == Direction::Forward || own.iter().any(|o| o.table == leaf.oid);
+    Ok(leaves.into_iter().filter(moved).map(|leaf| leaf.name).collect())
+}
