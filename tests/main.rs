@@ -16,6 +16,7 @@ mod owner;
 mod pooler;
 mod rights;
 mod scenarios;
+mod sequences;
 mod status;
 mod stops;
 mod support;

@@ -85,7 +85,6 @@ pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> V
         all.push(format!("alter table {} no force row level security", sides.source));
     }
     all.extend(renames(b, away));
-    all.extend(counters(b, away));
     all.extend(views(b).map(view));
     if !to_plain {
         all.extend(comments(b));
@@ -94,6 +93,7 @@ pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> V
     all.extend(guard(b));
     // What the reverse way knows of truncations begins here.
     all.push(format!("delete from {}", b.truncations()));
+    all.extend(counters(b, away));
     all
 }
 
@@ -161,14 +161,22 @@ fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
     b.table.sequences.iter().flat_map(sequence).collect()
 }
 
-/// Identity goes on counting where it was.
+/// Identity goes on counting where it was. Who waits for the old sequence by now, having called `nextval` on it by name,
+/// takes one number more from it after the commit: the new one leaves room for as many sessions as there can be. So this
+/// comes last, when whoever calls it often is seen to wait.
 fn counters(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, _) = suffixes(away);
     let counter = |s: &Sequence| {
         let was = s.name.sibling(s.name.name.with_suffix(out));
+        let (name, old) = (literal(&s.name.to_string()), literal(&was.to_string()));
         format!(
-            "select pg_catalog.setval({}::regclass, last_value, is_called) from {was}",
-            literal(&s.name.to_string())
+            "select pg_catalog.setval({name}::regclass, case when not waiting then last_value
+    when seqincrement > 0 then least(seqmax, last_value + seqincrement * room)
+    else greatest(seqmin, last_value + seqincrement * room) end::bigint, is_called or waiting)
+from {was}, pg_catalog.pg_sequence,
+  (select pg_catalog.current_setting('max_connections')::numeric, exists (
+     select from pg_catalog.pg_locks where locktype = 'relation' and relation = {old}::regclass and not granted)) x (room, waiting)
+where seqrelid = {old}::regclass"
         )
     };
     b.table.sequences.iter().filter(|s| s.identity).map(counter).collect()
