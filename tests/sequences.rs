@@ -7,13 +7,17 @@ use tokio_postgres::Client;
 
 use super::support::cluster::Database;
 
-/// Takes a number by name and writes a row with it, over and over; how many.
+/// Takes numbers by name, one by one, and writes rows with them, over and over; how many. Most of its time it asks for
+/// numbers, so that the swap finds it there, and not at the table.
 async fn by_name(client: Client, stop: Arc<AtomicBool>) -> u64 {
     let mut rows = 0;
     while !stop.load(Ordering::SeqCst) {
-        let id: i64 = client.query_one("select nextval('readings_id_seq')", &[]).await.unwrap().get(0);
-        client.execute("insert into readings (id, at) values ($1, '2026-02-03Z')", &[&id]).await.unwrap();
-        rows += 1;
+        let mut ids: Vec<i64> = Vec::new();
+        for _ in 0..100 {
+            ids.push(client.query_one("select nextval('readings_id_seq')", &[]).await.unwrap().get(0));
+        }
+        let insert = "insert into readings (id, at) select id, '2026-02-03Z' from unnest($1::bigint[]) id";
+        rows += client.execute(insert, &[&ids]).await.unwrap();
     }
     rows
 }
