@@ -230,6 +230,64 @@ async fn foreign_keys_act_on_the_table_in_use() {
 }
 
 #[tokio::test]
+async fn what_is_bound_by_oid_follows_the_name() {
+    let lab = Lab::new().await;
+    let (client, app) = (lab.db.client().await, lab.as_role("dep_app").await);
+    let one = async |client: &Client, sql: String| -> i64 {
+        client.query_one(&sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
+    };
+    let works = async |n: i32| {
+        client
+            .batch_execute(&format!("insert into lab.inbox values ('by the rule {n}', timestamptz '2025-07-30Z' + interval '{n} hours')"))
+            .await
+            .unwrap();
+        let found = "select count(*) from lab.observations where code";
+        assert_eq!(one(&client, format!("{found} = 'by the rule {n}'")).await, 1, "a rule of another table");
+        assert_eq!(
+            one(&client, "select lab.how_many('by the rule')".into()).await,
+            i64::from(n),
+            "a function"
+        );
+        let newest = "select count(*) from lab.observations where created_at = lab.newest() and code";
+        assert_eq!(one(&client, format!("{newest} = 'by the rule {n}'")).await, 1, "a function");
+        client
+            .batch_execute(&format!(
+                "update lab.observations set note = 'by rule' where code = 'by the rule {n}'"
+            ))
+            .await
+            .unwrap();
+        let said = format!("select count(*) from lab.seen where what = 'rule by the rule {n}'");
+        assert_eq!(one(&client, said).await, 1, "its own rule");
+        client
+            .batch_execute(&format!(
+                "insert into lab.remarks select observation_id, 'x' from lab.observations where code = 'by the rule {n}'"
+            ))
+            .await
+            .unwrap();
+        assert_eq!(
+            one(&app, "select count(*) from lab.remarks".into()).await,
+            i64::from(n),
+            "another's policy"
+        );
+        let draft = "insert into lab.drafts (title) values ('x') returning draft_id";
+        let after =
+            "insert into lab.observations (submission_id, code, created_at) values (1, 'next', '2025-07-01Z')
+            returning observation_id";
+        let draft = one(&client, draft.into()).await;
+        assert_eq!(one(&client, after.into()).await, draft + 1, "another's default");
+        client.batch_execute("delete from lab.observations where code = 'next'").await.unwrap();
+    };
+    lab.run().await;
+    for (n, command) in (1..).zip(["swap", "rollback", "swap", "verify"]) {
+        works(n).await;
+        lab.then(command).await;
+    }
+    works(5).await;
+    lab.db.pgstrata(&["finalize", "observations", "--now"]).await.ok();
+    works(6).await;
+}
+
+#[tokio::test]
 async fn forced_row_level_security_takes_a_role_that_it_does_not_bind() {
     let lab = Lab::new().await;
     let name = lab.db.client().await.query_one("select current_database()::text", &[]).await.unwrap();
@@ -249,6 +307,9 @@ async fn forced_row_level_security_takes_a_role_that_it_does_not_bind() {
     );
     let before = lab.fingerprint().await;
     let dba = dsn("dep_dba");
+    let ran = lab.db.pgstrata_with(&["check", plan], &[("DATABASE_URL", &dba)]).await.exits(3);
+    assert!(ran.stdout.contains("lacks the rights of dep_app, who granted privileges on it"), "{ran:?}");
+    lab.db.execute("grant dep_app to dep_dba").await;
     let command = async |args: &[&str]| lab.db.pgstrata_with(args, &[("DATABASE_URL", &dba)]).await.ok();
     command(&["run", plan]).await;
     command(&["swap", "observations"]).await;

@@ -4,7 +4,7 @@ do $$ begin create role dep_app; exception when duplicate_object or unique_viola
 do $$ begin create role dep_reader; exception when duplicate_object or unique_violation then null; end $$;
 do $$ begin create role dep_dba login bypassrls; exception when duplicate_object or unique_violation then null; end $$;
 create schema lab authorization dep_owner;
-grant usage on schema lab to dep_app, dep_reader;
+grant usage on schema lab to dep_app, dep_reader, dep_dba;
 alter default privileges in schema lab grant insert, truncate on tables to dep_reader;
 alter default privileges in schema lab grant all on tables to public;
 set role dep_owner;
@@ -51,6 +51,7 @@ create index observations_hash on lab.observations using hash (note);
 create index observations_place on lab.observations using gist (place);
 create index observations_pattern on lab.observations (code text_pattern_ops);
 alter index lab.observations_lower alter column 2 set statistics 700;
+alter table lab.observations replica identity full, cluster on observations_newest;
 
 comment on table lab.observations is 'it''s what was seen';
 comment on column lab.observations.note is 'what "they" wrote';
@@ -83,6 +84,11 @@ revoke all on lab.observations from public, dep_reader;
 grant select, insert, update, delete on lab.observations to dep_app with grant option;
 grant select (observation_id, created_at), update (note) on lab.observations to dep_reader;
 grant references (observation_id) on lab.observations to public;
+set role dep_app;
+grant insert on lab.observations to dep_dba with grant option;
+set role dep_dba;
+grant insert on lab.observations to dep_reader;
+set role dep_owner;
 revoke truncate on lab.observations from dep_owner;
 grant usage on sequence lab.observations_serial_no_seq, lab.observations_observation_id_seq to dep_app;
 grant insert on lab.seen to dep_app;
@@ -97,5 +103,30 @@ comment on column lab.with_names.note is 'as written';
 alter view lab.with_names alter column note set default 'from the view';
 grant select, insert on lab.with_names to dep_app;
 grant select on lab.nested, lab.per_month to dep_reader;
+
+-- What is bound by oid.
+create statistics lab.observations_where (dependencies, mcv) on submission_id, site_id from lab.observations;
+create statistics lab."By Code" on (lower(code)), site_id from lab.observations;
+alter statistics lab.observations_where set statistics 300;
+comment on statistics lab."By Code" is 'for the planner';
+create rule said as on update to lab.observations where new.note = 'by rule' do also
+    insert into lab.seen (observation_id, what) values (old.observation_id, 'rule ' || new.code);
+comment on rule said on lab.observations is 'who said so';
+create table lab.inbox (code text, at timestamptz);
+create rule inbox_in as on insert to lab.inbox do instead
+    insert into lab.observations (submission_id, code, created_at) values (1, new.code, new.at);
+create function lab.newest() returns timestamptz language sql stable begin atomic select max(created_at) from lab.observations; end;
+create function lab.how_many(prefix text) returns bigint language sql stable
+    begin atomic select count(*) from lab.observations where starts_with(code, prefix); end;
+comment on function lab.newest() is 'the newest';
+create table lab.remarks (observation_id bigint, remark text);
+alter table lab.remarks enable row level security;
+create policy visible on lab.remarks to dep_app using (exists (select from lab.observations o where o.observation_id = remarks.observation_id));
+grant select on lab.remarks to dep_app;
+create table lab.drafts (draft_id bigint default nextval('lab.observations_observation_id_seq'), title text);
+reset role;
+do $$ begin execute format('grant create on database %I to dep_owner', current_database()); end $$;
+set role dep_owner;
+create publication lab_part for table lab.observations, lab.sites with (publish = 'insert, update');
 reset role;
 analyze lab.observations;

@@ -40,6 +40,34 @@ select 'sequence ' || s.relname, format('owner %s, column %s, kind %s, privilege
 from t join pg_depend d on refobjid = t.oid and classid = 'pg_class'::regclass and refobjsubid > 0 and deptype in ('a', 'i')
   join pg_class s on s.oid = objid and s.relkind = 'S' join pg_attribute a on a.attrelid = t.oid and a.attnum = refobjsubid
 union all
+select 'rule ' || rulename, format('%s, enabled %s, comment %s', pg_get_ruledef(w.oid), ev_enabled, obj_description(w.oid, 'pg_rewrite'))
+from t join pg_rewrite w on ev_class = t.oid
+union all
+select 'rule ' || rulename || ' of ' || e.oid::regclass, format('%s, enabled %s', pg_get_ruledef(w.oid), ev_enabled)
+from t join pg_class e on e.relnamespace = t.relnamespace and e.oid <> t.oid and e.relkind = 'r' and e.relname !~ '_(old|new)$'
+  join pg_rewrite w on ev_class = e.oid
+union all
+select 'statistics ' || stxname, format('%s, owner %s, target %s, comment %s', pg_get_statisticsobjdef(s.oid), stxowner::regrole,
+    nullif(stxstattarget, -1), obj_description(s.oid, 'pg_statistic_ext'))
+from t join pg_statistic_ext s on stxrelid = t.oid
+union all
+select 'function ' || f.oid::regprocedure, format('%s, owner %s, privileges %s, comment %s, reads %s', pg_get_functiondef(f.oid), proowner::regrole,
+    proacl, obj_description(f.oid, 'pg_proc'),
+    (select array_agg(distinct refobjid::regclass::text) from pg_depend d where classid = 'pg_proc'::regclass and objid = f.oid
+       and refclassid = 'pg_class'::regclass))
+from t join pg_proc f on pronamespace = t.relnamespace and prosqlbody is not null
+union all
+select 'policy ' || polname || ' of ' || p.polrelid::regclass, format('using %s, check %s', pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
+from t join pg_class e on e.relnamespace = t.relnamespace and e.oid <> t.oid and not e.relispartition join pg_policy p on polrelid = e.oid
+  and e.relname !~ '_(old|new)$'
+union all
+select 'default of ' || e.oid::regclass || '.' || adnum, pg_get_expr(adbin, adrelid)
+from t join pg_class e on e.relnamespace = t.relnamespace and e.oid <> t.oid and e.relkind = 'r' and not e.relispartition
+  and e.relname !~ '_(old|new)$' join pg_attrdef d on adrelid = e.oid
+union all
+select 'publication ' || pubname, format('%s %s %s, via root %s', prrelid::regclass, to_jsonb(r) ->> 'prattrs', to_jsonb(r) ->> 'prqual', pubviaroot)
+from t join pg_publication_rel r on prrelid = t.oid join pg_publication p on p.oid = prpubid
+union all
 select 'view ' || v.oid::regclass, format('%s owner %s, privileges %s, options %s, comment %s, reads %s, defaults %s, comments %s',
     pg_get_viewdef(v.oid), v.relowner::regrole, v.relacl, v.reloptions, obj_description(v.oid, 'pg_class'),
     (select array_agg(distinct d.refobjid::regclass::text) from pg_rewrite w join pg_depend d on d.classid = 'pg_rewrite'::regclass

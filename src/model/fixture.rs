@@ -1,5 +1,6 @@
 //! A table as scenario 1 has it, for tests of what is rendered from one.
 
+use super::dependent::*;
 use super::ident::{Ident, QualifiedName};
 use super::table::*;
 
@@ -16,6 +17,7 @@ fn columns() -> Vec<Column> {
         identity: String::new(),
         default: None,
         statistics: None,
+        options: vec![],
     };
     vec![
         column("observation_id", "uuid", true),
@@ -47,6 +49,8 @@ fn indexes() -> Vec<Index> {
         nulls_not_distinct: false,
         options: vec![],
         comment: None,
+        statistics: vec![],
+        clustered: false,
     };
     vec![
         index("petri_observations_pkey", "btree (observation_id)", &["observation_id"], "p"),
@@ -88,6 +92,69 @@ fn views() -> Vec<View> {
     }]
 }
 
+fn grants() -> Vec<Grant> {
+    vec![
+        Grant {
+            role: Some(Ident::new("app")),
+            grantor: Ident::new("lab"),
+            privilege: "SELECT".into(),
+            column: None,
+            grantable: true,
+        },
+        Grant {
+            role: None,
+            grantor: Ident::new("lab"),
+            privilege: "UPDATE".into(),
+            column: Some(Ident::new("note")),
+            grantable: false,
+        },
+    ]
+}
+
+fn dependents() -> Dependents {
+    let table = |name: &str| QualifiedName::new("public", name);
+    Dependents {
+        rules: vec![Rule {
+            name: Ident::new("said"),
+            table: table("petri_observations"),
+            relkind: "r".into(),
+            definition: "CREATE RULE said AS\n    ON DELETE TO public.petri_observations DO  INSERT INTO public.said VALUES (1);".into(),
+            enabled: "O".into(),
+            comment: None,
+        }],
+        statistics: vec![Statistics {
+            name: table("petri_where"),
+            tail: " (dependencies) ON submission_id, note".into(),
+            owner: Ident::new("lab"),
+            target: Some(300),
+            comment: None,
+        }],
+        publications: vec![Publication {
+            name: Ident::new("lab_out"),
+            columns: None,
+            condition: Some("(seq > 0)".into()),
+            via_root: false,
+        }],
+        functions: vec![Function {
+            name: "public.newest()".into(),
+            definition: "CREATE OR REPLACE FUNCTION public.newest()\n RETURNS bigint\n LANGUAGE sql\nBEGIN ATOMIC\n \
+                         SELECT max(seq) FROM public.petri_observations;\nEND\n"
+                .into(),
+        }],
+        policies: vec![OtherPolicy {
+            name: Ident::new("seen"),
+            table: table("remarks"),
+            using: Some("(EXISTS ( SELECT FROM public.petri_observations))".into()),
+            check: None,
+        }],
+        defaults: vec![OtherDefault {
+            table: table("drafts"),
+            column: Ident::new("id"),
+            expression: "nextval('public.petri_observations_seq_seq'::regclass)".into(),
+        }],
+    }
+}
+
 /// A table as scenario 1 has it, for tests of what is rendered from one.
 pub(crate) fn petri() -> Table {
     let name = QualifiedName::new("public", "petri_observations");
@@ -105,6 +172,8 @@ pub(crate) fn petri() -> Table {
         comment: Some("what was seen in a petri dish; it's raw".into()),
         options: vec!["fillfactor=90".into()],
         toast_options: vec!["autovacuum_enabled=true".into()],
+        replica_identity: ReplicaIdentity::Default,
+        access_method: None,
         tablespace: None,
         row_security: true,
         force_row_security: true,
@@ -123,20 +192,8 @@ pub(crate) fn petri() -> Table {
             validated: true,
         }],
         referenced_by: vec![],
-        grants: vec![
-            Grant {
-                role: Some(Ident::new("app")),
-                privilege: "SELECT".into(),
-                column: None,
-                grantable: true,
-            },
-            Grant {
-                role: None,
-                privilege: "UPDATE".into(),
-                column: Some(Ident::new("note")),
-                grantable: false,
-            },
-        ],
+        grants: grants(),
+        default_privileges: false,
         policies: policies(),
         triggers: triggers(),
         views: views(),
@@ -146,6 +203,7 @@ pub(crate) fn petri() -> Table {
             identity: true,
             grants: vec![Grant {
                 role: Some(Ident::new("app")),
+                grantor: Ident::new("lab"),
                 privilege: "USAGE".into(),
                 column: None,
                 grantable: false,
@@ -156,6 +214,7 @@ pub(crate) fn petri() -> Table {
             name: Ident::new("touch"),
             text: "says when it's changed".into(),
         }],
+        dependents: dependents(),
         others: vec![],
     }
 }

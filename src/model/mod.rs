@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod blueprint;
+pub mod dependent;
 pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixture;

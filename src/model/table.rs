@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::dependent::Dependents;
 use super::ident::{Ident, QualifiedName};
 
 /// Everything about one table that a copy of it must have too, or that stands in the way.
@@ -33,6 +34,12 @@ pub struct Table {
     pub options: Vec<String>,
     /// Storage parameters of the TOAST table, each `name=value`, without the prefix `toast.`.
     pub toast_options: Vec<String>,
+    /// How logical replication tells rows apart.
+    #[serde(default)]
+    pub replica_identity: ReplicaIdentity,
+    /// How it is stored, if not as a heap.
+    #[serde(default)]
+    pub access_method: Option<Ident>,
     /// Where it lies, if not in the database's default.
     pub tablespace: Option<Ident>,
     /// Row-level security is on.
@@ -49,8 +56,11 @@ pub struct Table {
     pub foreign_keys: Vec<ForeignKey>,
     /// Foreign keys of other tables (or its own) that point here.
     pub referenced_by: Vec<ForeignKey>,
-    /// Privileges, the owner's own left out.
+    /// Privileges, in the order in which they build on each other; none where `default_privileges` hold.
     pub grants: Vec<Grant>,
+    /// Nobody ever granted or revoked a thing: the owner may do all, others nothing.
+    #[serde(default)]
+    pub default_privileges: bool,
     /// Row-level security policies, by name.
     pub policies: Vec<Policy>,
     /// User triggers other than ours, by name.
@@ -61,8 +71,26 @@ pub struct Table {
     pub sequences: Vec<Sequence>,
     /// Comments on its constraints, triggers and policies.
     pub comments: Vec<Comment>,
+    /// What the swap binds again.
+    #[serde(default)]
+    pub dependents: Dependents,
     /// Whatever else depends on the table, as `pg_describe_object` names it.
     pub others: Vec<String>,
+}
+
+/// What an update or delete tells subscribers of the old row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaIdentity {
+    /// The primary key.
+    #[default]
+    Default,
+    /// Nothing.
+    Nothing,
+    /// All of it.
+    Full,
+    /// The columns of a unique index.
+    Index(Ident),
 }
 
 /// A comment on something that is named within the table.
@@ -101,6 +129,9 @@ pub struct Column {
     pub default: Option<String>,
     /// Statistics target, where set.
     pub statistics: Option<i32>,
+    /// Column options (`n_distinct`), each `name=value`.
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 /// An index, and the constraint that it backs.
@@ -132,6 +163,12 @@ pub struct Index {
     pub options: Vec<String>,
     /// `COMMENT ON INDEX`.
     pub comment: Option<String>,
+    /// Statistics targets of its columns, by number, where set.
+    #[serde(default)]
+    pub statistics: Vec<(i16, i32)>,
+    /// CLUSTER goes by it.
+    #[serde(default)]
+    pub clustered: bool,
 }
 
 /// A CHECK constraint.
@@ -165,6 +202,8 @@ pub struct ForeignKey {
 pub struct Grant {
     /// The role; none for PUBLIC.
     pub role: Option<Ident>,
+    /// Who gave it.
+    pub grantor: Ident,
     /// `SELECT`, `INSERT` …
     pub privilege: String,
     /// The column, where it is for one column only.
@@ -293,10 +332,13 @@ impl Table {
         named(&mut found, "view", &self.views, &now.views, |v| v.name.plain());
         named(&mut found, "sequence", &self.sequences, &now.sequences, |s| s.name.plain());
         named(&mut found, "dependent", &self.others, &now.others, Clone::clone);
+        named(&mut found, "dependent", &self.dependents.each(), &now.dependents.each(), |(name, _)| {
+            name.clone()
+        });
         named(&mut found, "privilege", &self.grants, &now.grants, |g| {
             let role = g.role.as_ref().map_or("public", Ident::as_str);
             let column = g.column.as_ref().map_or(String::new(), |c| format!(" ({})", c.as_str()));
-            format!("{}{column} of {role}", g.privilege)
+            format!("{}{column} of {role}, by {}", g.privilege, g.grantor.as_str())
         });
         let mut one = |what: &str, same: bool| {
             if !same {
@@ -307,6 +349,7 @@ impl Table {
         one("row-level security", self.row_security == now.row_security);
         one("forced row-level security", self.force_row_security == now.force_row_security);
         one("the storage parameters", self.options == now.options && self.toast_options == now.toast_options);
+        one("the replica identity", self.replica_identity == now.replica_identity);
         one("the kind of table", self.relkind == now.relkind && self.persistence == now.persistence);
         one("the table itself (dropped and made again)", self.oid == now.oid);
         one("inheritance", self.children == now.children && self.parents == now.parents);

@@ -74,7 +74,7 @@ pub async fn must_find(client: &Client, name: &QualifiedName) -> Result<u32> {
 /// It is gone, or the catalog said something that we do not understand.
 pub async fn table(client: &Client, oid: u32) -> Result<Table> {
     let row = client
-        .query_opt(sql::TABLE, &[&oid])
+        .query_opt(&sql::table(), &[&oid])
         .await?
         .ok_or_else(|| Error::failed(format!("relation with oid {oid} is gone")))?;
     let json: serde_json::Value = row.get(0);

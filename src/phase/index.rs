@@ -119,6 +119,9 @@ async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()
             failpoint!("index.constraint");
         }
     }
+    for statement in sql::leaf_marks(b, &leaf.name) {
+        session.batch_execute(&statement).await?;
+    }
     let trigger: bool = session.query_one(capture_sql::HAS_TRUNCATE_TRIGGER, &[&leaf.oid]).await?.get(0);
     if !trigger {
         transaction(session, READ_COMMITTED, async |client| {
@@ -204,6 +207,8 @@ async fn parent(
         step("attach the partitions' indexes", &missing).await?;
         failpoint!("index.attached");
     }
+    let identity = sql::replica_identity(b, &b.target(), |index| index.with_suffix("_new"));
+    step("set the replica identity", identity.as_slice()).await?;
     let now = catalog::table(client, target).await?;
     if let Some(open) = now.indexes.iter().find(|i| !i.valid) {
         return Err(Error::failed(format!("index {} is not valid on every partition", open.name.as_str()))

@@ -45,8 +45,8 @@ impl fmt::Display for Blocker {
     }
 }
 
-/// Transactions older than `older_ms` that hold a lock on one of the tables that the direction's swap locks: both sides, the
-/// views, and what foreign keys point to.
+/// Transactions older than `older_ms` that hold a lock on one of the tables that the direction's swap locks: both sides,
+/// what reads them, and what foreign keys point to.
 ///
 /// # Errors
 /// What the server said.
@@ -60,7 +60,8 @@ pub async fn in_the_way(
     let mut oids = Vec::new();
     let views = b.table.views.iter().map(|v| &v.name);
     let referenced = b.table.foreign_keys.iter().map(|f| &f.references);
-    for name in [&sides.source, &sides.target].into_iter().chain(views).chain(referenced) {
+    let others = b.table.dependents.tables(&b.table.name);
+    for name in [&sides.source, &sides.target].into_iter().chain(views).chain(referenced).chain(others) {
         oids.extend(catalog::find(client, name).await?);
     }
     let rows = client.query(sql::IN_THE_WAY, &[&oids, &older_ms]).await?;

@@ -52,7 +52,7 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
     let about = format!("exchanging {} and {}", b.sides(away).source.plain(), b.sides(away).target.plain());
     let mut meter = Meter::begin(context, phase, about);
     meter.count("changes", 0, 0);
-    let order = Cell::new(LockOrder::ViewsFirst);
+    let order = Cell::new(LockOrder::DependentsFirst);
     let ((state, held_ms), tries) = locks::patiently(context, &b, phase, async || {
         drain::level(context, &meter).await?;
         shorten_log(context, &b).await?;

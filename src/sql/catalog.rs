@@ -7,7 +7,11 @@
 /// identity's is not.
 ///
 /// Sent under an empty search path: every expression and view comes back fully qualified.
-pub const TABLE: &str = r#"
+pub fn table() -> String {
+    TABLE.replacen("{dependents}", super::dependent::CATALOG, 1)
+}
+
+const TABLE: &str = r#"
 select pg_catalog.json_build_object(
   'oid', c.oid::bigint,
   'name', json_build_object('schema', n.nspname, 'name', c.relname),
@@ -23,6 +27,11 @@ select pg_catalog.json_build_object(
   'comment', obj_description(c.oid, 'pg_class'),
   'options', coalesce(to_json(c.reloptions), '[]'),
   'toast_options', coalesce((select to_json(t.reloptions) from pg_class t where t.oid = c.reltoastrelid), '[]'),
+  'replica_identity', case c.relreplident when 'n' then to_json('nothing'::text) when 'f' then to_json('full'::text)
+    when 'i' then (select json_build_object('index', i.relname) from pg_index x join pg_class i on i.oid = x.indexrelid
+                   where x.indrelid = c.oid and x.indisreplident)
+    else to_json('default'::text) end,
+  'access_method', (select amname from pg_am where oid = c.relam and amname <> 'heap'),
   'tablespace', (select spcname from pg_tablespace where oid = c.reltablespace),
   'row_security', c.relrowsecurity,
   'force_row_security', c.relforcerowsecurity,
@@ -45,7 +54,8 @@ select pg_catalog.json_build_object(
       'generated', a.attgenerated,
       'identity', a.attidentity,
       'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d where d.adrelid = a.attrelid and d.adnum = a.attnum),
-      'statistics', a.attstattarget
+      'statistics', nullif(a.attstattarget, -1),
+      'options', coalesce(to_json(a.attoptions), '[]')
     ) order by a.attnum)
     from pg_attribute a
       cross join lateral (
@@ -83,7 +93,11 @@ select pg_catalog.json_build_object(
           where key.coll is not null and key.coll <> a.attcollation),
       'nulls_not_distinct', coalesce((to_jsonb(x) ->> 'indnullsnotdistinct')::boolean, false),
       'options', coalesce(to_json(i.reloptions), '[]'),
-      'comment', obj_description(i.oid, 'pg_class')
+      'comment', obj_description(i.oid, 'pg_class'),
+      'statistics', coalesce((
+        select json_agg(json_build_array(a.attnum, a.attstattarget) order by a.attnum)
+        from pg_attribute a where a.attrelid = i.oid and a.attstattarget >= 0), '[]'),
+      'clustered', x.indisclustered
     ) order by i.relname)
     from pg_index x join pg_class i on i.oid = x.indexrelid join pg_am am on am.oid = i.relam
       left join pg_constraint k on k.conindid = i.oid and k.contype in ('p', 'u', 'x')
@@ -118,17 +132,19 @@ select pg_catalog.json_build_object(
   'grants', coalesce((
     select json_agg(json_build_object(
       'role', case g.grantee when 0 then null else pg_get_userbyid(g.grantee) end,
+      'grantor', pg_get_userbyid(g.grantor),
       'privilege', g.privilege_type, 'column', g.attname, 'grantable', g.is_grantable
     ) order by g.attname nulls first, g.place)
     from (
-      select x.grantee, x.privilege_type, x.is_grantable, null::name as attname, x.place
+      select x.grantor, x.grantee, x.privilege_type, x.is_grantable, null::name as attname, x.place
       from aclexplode(c.relacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
       union all
-      select x.grantee, x.privilege_type, x.is_grantable, a.attname, x.place
+      select x.grantor, x.grantee, x.privilege_type, x.is_grantable, a.attname, x.place
       from pg_attribute a,
         lateral aclexplode(a.attacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-    ) g where g.grantee <> c.relowner), '[]'),
+    ) g), '[]'),
+  'default_privileges', c.relacl is null,
   'policies', coalesce((
     select json_agg(json_build_object(
       'name', p.polname, 'permissive', p.polpermissive,
@@ -179,6 +195,7 @@ select pg_catalog.json_build_object(
       'grants', coalesce((
         select json_agg(json_build_object(
           'role', case x.grantee when 0 then null else pg_get_userbyid(x.grantee) end,
+          'grantor', pg_get_userbyid(x.grantor),
           'privilege', x.privilege_type, 'column', null, 'grantable', x.is_grantable
         ) order by x.place)
         from aclexplode(s.relacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
@@ -199,6 +216,7 @@ select pg_catalog.json_build_object(
       union all
       select 'policy', p.polname, obj_description(p.oid, 'pg_policy') from pg_policy p where p.polrelid = c.oid
     ) x where x.text is not null), '[]'),
+  'dependents', {dependents},
   'others', coalesce((
     select json_agg(o.name order by o.name) from (
       select distinct pg_describe_object(d.classid, d.objid, 0) as name
@@ -227,10 +245,12 @@ select pg_catalog.json_build_object(
         and not (d.classid = 'pg_trigger'::regclass and d.objid in
               (select oid from pg_trigger where tgrelid = c.oid or tgconstrrelid = c.oid
                   or tgrelid in (select inhrelid from pg_inherits where inhparent = c.oid)))
-        and not (d.classid = 'pg_attrdef'::regclass and d.objid in (select oid from pg_attrdef where adrelid = c.oid))
-        and not (d.classid = 'pg_policy'::regclass and d.objid in (select oid from pg_policy where polrelid = c.oid))
-        and not (d.classid = 'pg_rewrite'::regclass and d.objid in
-              (select w.oid from pg_rewrite w join pg_class v on v.oid = w.ev_class where v.relkind in ('v', 'm')))
+        and not (d.classid = 'pg_attrdef'::regclass and (d.refobjid <> c.oid
+              or d.objid in (select oid from pg_attrdef where adrelid = c.oid)))
+        and d.classid not in ('pg_policy'::regclass, 'pg_rewrite'::regclass, 'pg_publication_rel'::regclass,
+              'pg_statistic_ext'::regclass)
+        and not (d.classid = 'pg_proc'::regclass and d.refclassid = 'pg_class'::regclass and d.objid in
+              (select oid from pg_proc where prosqlbody is not null))
         and not (d.classid = 'pg_type'::regclass and d.objid in (c.reltype, (select typarray from pg_type where oid = c.reltype)))
       union
       select 'subscription of the table (pg_subscription_rel)' from pg_subscription_rel r where r.srrelid = c.oid

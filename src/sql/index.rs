@@ -2,7 +2,7 @@
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName, literal};
-use crate::model::table::Index;
+use crate::model::table::{Index, ReplicaIdentity};
 
 use super::list;
 
@@ -43,10 +43,44 @@ fn constraint(table: &str, name: &Ident, index: &Index, what: &str) -> String {
 /// The server's own parallel build is off: the pool builds many at once, and no more than the plan's workers.
 pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String> {
     let name = b.leaf_index_name(&leaf.name, &index.name);
-    vec![
+    let mut all = vec![
         "set local max_parallel_maintenance_workers = 0".to_owned(),
         create(b, index, &name, &leaf.to_string()),
-    ]
+    ];
+    all.extend(statistics(index, &leaf.sibling(name)));
+    all
+}
+
+/// Statistics targets of the index's columns: a leaf's index does not get them from the parent's.
+fn statistics(index: &Index, name: &QualifiedName) -> Vec<String> {
+    let set =
+        |(column, n): &(i16, i32)| format!("alter index {name} alter column {column} set statistics {n}");
+    index.statistics.iter().map(set).collect()
+}
+
+/// How subscribers tell rows apart, on the target or a leaf; nothing where it is by the primary key, as it is by itself.
+/// `name` is what the table calls an index of the source.
+pub fn replica_identity(
+    b: &Blueprint,
+    table: &QualifiedName,
+    name: impl Fn(&Ident) -> Ident,
+) -> Option<String> {
+    let identity = match &b.table.replica_identity {
+        ReplicaIdentity::Default => return None,
+        ReplicaIdentity::Nothing => "nothing".to_owned(),
+        ReplicaIdentity::Full => "full".to_owned(),
+        ReplicaIdentity::Index(index) => format!("using index {}", name(index)),
+    };
+    Some(format!("alter table {table} replica identity {identity}"))
+}
+
+/// What a leaf has that goes by its indexes: the replica identity, and which one CLUSTER follows.
+pub fn leaf_marks(b: &Blueprint, leaf: &QualifiedName) -> Vec<String> {
+    let name = |index: &Ident| b.leaf_index_name(&leaf.name, index);
+    let mut all: Vec<String> = replica_identity(b, leaf, name).into_iter().collect();
+    let clustered = b.carried_indexes().into_iter().find(|i| i.clustered);
+    all.extend(clustered.map(|i| format!("alter table {leaf} cluster on {}", name(&i.name))));
+    all
 }
 
 /// Makes a leaf's index a constraint where the source's is one. Not with the build: it needs the whole table's lock, and two
@@ -77,8 +111,10 @@ pub fn on_parent(b: &Blueprint, index: &Index) -> Vec<String> {
     } else {
         all.push(create(b, index, &name, &only));
     }
+    let name = b.table.name.sibling(name);
+    all.extend(statistics(index, &name));
     if let Some(comment) = &index.comment {
-        all.push(format!("comment on index {} is {}", b.table.name.sibling(name), literal(comment)));
+        all.push(format!("comment on index {name} is {}", literal(comment)));
     }
     all
 }

@@ -55,6 +55,32 @@ pub const RIGHTS: &str = "select json_build_object(
         and not has_table_privilege(r.oid, 'REFERENCES')
         and exists (select from unnest(k.confkey) key (attnum)
                     where not has_column_privilege(r.oid, key.attnum, 'REFERENCES')))), '[]'),
+  'grantors', coalesce((
+    select json_agg(pg_get_userbyid(g.grantor) order by pg_get_userbyid(g.grantor)) from (
+      select x.grantor from aclexplode(c.relacl) x
+      union select x.grantor from pg_attribute a, aclexplode(a.attacl) x where a.attrelid = c.oid
+      union select x.grantor from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S', aclexplode(s.relacl) x
+        where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
+          and d.deptype = 'i'
+    ) g where g.grantor <> c.relowner and not pg_has_role(g.grantor,
+      case when current_setting('server_version_num')::integer >= 160000 then 'SET' else 'MEMBER' end)), '[]'),
+  'not_owned', coalesce((
+    select json_agg(json_build_object('name', o.name, 'owner', pg_get_userbyid(o.owner)) order by o.name) from (
+      select 'extended statistics ' || stxname as name, stxowner as owner from pg_statistic_ext where stxrelid = c.oid
+      union
+      select 'publication ' || p.pubname, p.pubowner from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+      where r.prrelid = c.oid
+      union
+      select distinct 'function ' || f.oid::regprocedure, f.proowner from pg_depend d join pg_proc f on f.oid = d.objid
+      where d.classid = 'pg_proc'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
+      union
+      select distinct 'table ' || e.oid::regclass, e.relowner
+      from pg_depend d
+        left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid and w.rulename <> '_RETURN'
+        left join pg_policy p on d.classid = 'pg_policy'::regclass and p.oid = d.objid
+        join pg_class e on e.oid = coalesce(w.ev_class, p.polrelid)
+      where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid and e.oid <> c.oid and e.relkind <> 'v'
+    ) o where not pg_has_role(o.owner, 'USAGE')), '[]'),
   'not_executable', coalesce((
     select json_agg(distinct f.oid::regprocedure::text)
     from pg_trigger t join pg_proc f on f.oid = t.tgfoid

@@ -34,6 +34,7 @@ pub fn target(b: &Blueprint) -> Vec<String> {
         all.push(format!("alter table {target} add constraint {} {}", check.name, check.definition));
     }
     all.extend(statistics_targets(b, &target));
+    all.extend(super::dependent::statistics(b));
     all.extend(grants(b));
     if table.row_security {
         all.push(format!("alter table {target} enable row level security"));
@@ -47,11 +48,14 @@ pub fn target(b: &Blueprint) -> Vec<String> {
 fn grants(b: &Blueprint) -> Vec<String> {
     let target = b.target();
     let mut all = vec![revoke(&target)];
-    all.extend(b.table.grants.iter().map(|g| grant(&target, g)));
+    if !b.table.default_privileges {
+        all.push(format!("revoke all on {target} from {}", b.table.owner));
+    }
+    all.extend(b.table.grants.iter().flat_map(|g| grant(b, &target, g)));
     for sequence in b.table.sequences.iter().filter(|s| s.identity) {
         let name = sequence.name.sibling(sequence.name.name.with_suffix("_new"));
         all.push(revoke(&name));
-        all.extend(sequence.grants.iter().map(|g| grant(&name, g)));
+        all.extend(sequence.grants.iter().flat_map(|g| grant(b, &name, g)));
     }
     all
 }
@@ -75,11 +79,19 @@ end"
     format!("do {}", super::dollar_quoted(&body))
 }
 
-fn grant(table: &QualifiedName, grant: &Grant) -> String {
+/// A privilege, given by who gave it: what another role passed on goes when that role's is taken.
+fn grant(b: &Blueprint, relation: &QualifiedName, grant: &Grant) -> Vec<String> {
     let column = grant.column.as_ref().map_or(String::new(), |c| format!(" ({c})"));
     let role = grant.role.as_ref().map_or("public".to_owned(), ToString::to_string);
-    let option = if grant.grantable { " with grant option" } else { "" };
-    format!("grant {}{column} on {table} to {role}{option}", grant.privilege.to_lowercase())
+    // The owner's own option is nobody's to give.
+    let owners = grant.role.as_ref() == Some(&b.table.owner);
+    let option = if grant.grantable && !owners { " with grant option" } else { "" };
+    let statement =
+        format!("grant {}{column} on {relation} to {role}{option}", grant.privilege.to_lowercase());
+    if grant.grantor == b.table.owner {
+        return vec![statement];
+    }
+    vec![format!("set local role {}", grant.grantor), statement, "reset role".to_owned()]
 }
 
 fn policy(table: &QualifiedName, p: &Policy) -> String {
@@ -126,9 +138,10 @@ fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
         .map(|o| option(&o))
         .collect();
     let with = if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) };
+    let using = table.access_method.as_ref().map_or(String::new(), |name| format!(" using {name}"));
     let unlogged = if table.persistence == "u" { "unlogged " } else { "" };
     let mut all = vec![
-        format!("create {unlogged}table {name} partition of {} {values}{with}", b.target()),
+        format!("create {unlogged}table {name} partition of {} {values}{using}{with}", b.target()),
         format!("alter table {name} owner to {}", table.owner),
         revoke(name),
     ];
@@ -137,13 +150,26 @@ fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
     all
 }
 
-/// How closely ANALYZE is to look at columns.
+/// What ANALYZE is told of columns.
 fn statistics_targets(b: &Blueprint, relation: &QualifiedName) -> Vec<String> {
-    let set = |column: &Column, n: i32| {
-        format!("alter table {relation} alter column {} set statistics {n}", column.name)
-    };
-    let columns = b.table.columns.iter();
-    columns.filter_map(|c| c.statistics.filter(|n| *n >= 0).map(|n| set(c, n))).collect()
+    let alter =
+        |column: &Column, what: String| format!("alter table {relation} alter column {} {what}", column.name);
+    let mut all = Vec::new();
+    for column in &b.table.columns {
+        all.extend(column.statistics.map(|n| alter(column, format!("set statistics {n}"))));
+        let mut options: Vec<String> = column.options.iter().map(|o| option(o)).collect();
+        // Of a partitioned table ANALYZE counts the rows of all partitions, which have an option of their own.
+        if *relation == b.target()
+            && let Some(n) = column.options.iter().find_map(|o| o.strip_prefix("n_distinct="))
+            && !column.options.iter().any(|o| o.starts_with("n_distinct_inherited="))
+        {
+            options.push(option(&format!("n_distinct_inherited={n}")));
+        }
+        if !options.is_empty() {
+            all.push(alter(column, format!("set ({})", options.join(", "))));
+        }
+    }
+    all
 }
 
 /// `name=value` as the catalog keeps it, as SQL takes it.

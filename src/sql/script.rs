@@ -102,6 +102,7 @@ fn leaf_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
                 b.carried_indexes().into_iter().flat_map(|i| index::on_leaf(b, i, leaf)).collect();
             let constraint = |i| index::leaf_constraint(b, i, leaf).map(|(_, statement)| statement);
             all.extend(b.carried_indexes().into_iter().filter_map(constraint));
+            all.extend(index::leaf_marks(b, leaf));
             all.extend(capture::create_truncate_trigger(b, leaf));
             all
         })
@@ -114,6 +115,7 @@ fn parent_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
         all.extend(index::on_parent(b, i));
         all.extend(leaves.iter().map(|leaf| index::attach(b, i, leaf)));
     }
+    all.extend(index::replica_identity(b, &b.target(), |index| index.with_suffix("_new")));
     all
 }
 
@@ -134,7 +136,7 @@ fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
 
 fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = vec![swap::first_lock(b, away)];
-    all.extend(swap::locks(b, away, swap::LockOrder::ViewsFirst));
+    all.extend(swap::locks(b, away, swap::LockOrder::DependentsFirst));
     all.extend(swap::further_locks(b, away, leaves));
     all.extend([
         drain::clear(b, away, Batch::All),

@@ -4,7 +4,7 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Comment, Index, Sequence, Trigger, View};
 
-use super::{capture, foreign_key, prepare};
+use super::{capture, dependent, foreign_key, prepare};
 
 /// The guard's name.
 pub const GUARD: &str = "pgstrata_guard";
@@ -12,21 +12,21 @@ pub const GUARD: &str = "pgstrata_guard";
 /// Which way the names go.
 ///
 /// `away` is the direction that ends: a swap ends `Forward`, a swap back ends `Reverse`.
-fn suffixes(away: Direction) -> (&'static str, &'static str) {
+pub(super) fn suffixes(away: Direction) -> (&'static str, &'static str) {
     match away {
         Direction::Forward => ("_old", "_new"),
         Direction::Reverse => ("_new", "_old"),
     }
 }
 
-/// What is locked first, the views or the table. Each order can deadlock with one kind of transaction: whoever reads a view
+/// What is locked first, what reads the table or the table itself. Each order can deadlock with one kind of transaction: whoever reads a view
 /// locks it before its table, and whoever writes the table and then reads a view locks them the other way round. Neither
 /// fails for it, our try does; so tries take turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockOrder {
-    /// Views, then tables.
-    ViewsFirst,
-    /// Tables, then views.
+    /// Views and other tables whose rules, policies or defaults name the table; then the tables.
+    DependentsFirst,
+    /// The other way round.
     TablesFirst,
 }
 
@@ -35,8 +35,8 @@ impl LockOrder {
     #[must_use]
     pub fn turn(self) -> Self {
         match self {
-            Self::ViewsFirst => Self::TablesFirst,
-            Self::TablesFirst => Self::ViewsFirst,
+            Self::DependentsFirst => Self::TablesFirst,
+            Self::TablesFirst => Self::DependentsFirst,
         }
     }
 }
@@ -45,11 +45,14 @@ impl LockOrder {
 /// the view's lock alone.
 pub fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
     let sides = b.sides(away);
+    let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
     let views = views(b).map(|v| format!("alter view {} owner to {}", v.name, v.owner));
-    let tables = [sides.source, sides.target].map(|t| format!("lock table {t} in access exclusive mode"));
+    let others = b.table.dependents.tables(&b.table.name).into_iter().map(lock);
+    let dependents = views.chain(others);
+    let tables = [lock(&sides.source), lock(&sides.target)];
     match order {
-        LockOrder::ViewsFirst => views.chain(tables).collect(),
-        LockOrder::TablesFirst => tables.into_iter().chain(views).collect(),
+        LockOrder::DependentsFirst => dependents.chain(tables).collect(),
+        LockOrder::TablesFirst => tables.into_iter().chain(dependents).collect(),
     }
 }
 
@@ -85,7 +88,9 @@ pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> V
         all.push(format!("alter table {} no force row level security", sides.source));
     }
     all.extend(renames(b, away));
+    all.extend(dependent::renames(b, away));
     all.extend(views(b).map(view));
+    all.extend(dependent::bind(b, away));
     if !to_plain {
         all.extend(comments(b));
     }

@@ -139,6 +139,10 @@ pub struct Rights {
     pub not_referenceable: Vec<QualifiedName>,
     /// Trigger functions without EXECUTE, with their arguments, as SQL has them.
     pub not_executable: Vec<String>,
+    /// Roles that granted privileges on the table, and that it cannot become.
+    pub grantors: Vec<Ident>,
+    /// What the swap binds again, and only its owner may.
+    pub not_owned: Vec<NotOwned>,
     /// Views that it cannot replace.
     pub foreign_views: Vec<ForeignView>,
 }
@@ -152,6 +156,15 @@ pub struct OwnSchema {
     pub create: bool,
     /// It may read and write every table of the tool.
     pub tables: bool,
+}
+
+/// Something whose owner our role is not.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NotOwned {
+    /// What it is, and its name as SQL has it.
+    pub name: String,
+    /// Its owner.
+    pub owner: Ident,
 }
 
 /// A view that our role cannot replace.

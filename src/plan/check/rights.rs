@@ -94,6 +94,19 @@ fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
         let what = format!("lacks EXECUTE on {function}, which a trigger calls");
         us.lacks(function, &what, format!("grant execute on function {function} to {role}"));
     }
+    for grantor in &rights.grantors {
+        let grantor = plain(grantor.as_str());
+        let what = format!(
+            "lacks the rights of {grantor}, who granted privileges on it: they are granted again, by the same"
+        );
+        us.lacks(&grantor, &what, format!("grant {grantor} to {role}"));
+    }
+    for thing in &rights.not_owned {
+        let (name, owner) = (&thing.name, plain(thing.owner.as_str()));
+        let what =
+            format!("lacks the rights of {owner}, who owns {name}, which the swap binds to the new table");
+        us.lacks(name, &what, format!("grant {owner} to {role}"));
+    }
     for view in &rights.foreign_views {
         let (name, owner) = (view.name.plain(), plain(view.owner.as_str()));
         if view.owned {

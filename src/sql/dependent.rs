@@ -1,0 +1,168 @@
+//! What is bound to the table by its oid: read from the catalog while nothing is renamed, and bound again by name at the swap,
+//! from the same text both ways.
+
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::dependent::{Publication, Rule, Statistics};
+use crate::model::ident::{QualifiedName, literal};
+
+use super::list;
+use super::swap::suffixes;
+
+/// Part of [`super::catalog::table`]: what depends on the relation `c` in namespace `n`
+/// ([`crate::model::dependent::Dependents`]). What only newer servers have is asked for by way of JSON.
+pub const CATALOG: &str = r#"json_build_object(
+  'rules', coalesce((
+    select json_agg(json_build_object(
+      'name', w.rulename,
+      'table', json_build_object('schema', en.nspname, 'name', e.relname),
+      'relkind', e.relkind,
+      'definition', pg_get_ruledef(w.oid),
+      'enabled', w.ev_enabled,
+      'comment', obj_description(w.oid, 'pg_rewrite')
+    ) order by en.nspname, e.relname, w.rulename)
+    from pg_rewrite w join pg_class e on e.oid = w.ev_class join pg_namespace en on en.oid = e.relnamespace
+    where w.rulename <> '_RETURN' and w.oid in (
+      select d.objid from pg_depend d
+      where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)), '[]'),
+  'statistics', coalesce((
+    select json_agg(json_build_object(
+      'name', json_build_object('schema', sn.nspname, 'name', s.stxname),
+      'tail', regexp_replace(substr(pg_get_statisticsobjdef(s.oid),
+          length('CREATE STATISTICS ' || quote_ident(sn.nspname) || '.' || quote_ident(s.stxname)) + 1),
+          ' FROM [^ ].*$', ''),
+      'owner', pg_get_userbyid(s.stxowner),
+      'target', nullif(s.stxstattarget, -1),
+      'comment', obj_description(s.oid, 'pg_statistic_ext')
+    ) order by sn.nspname, s.stxname)
+    from pg_statistic_ext s join pg_namespace sn on sn.oid = s.stxnamespace where s.stxrelid = c.oid), '[]'),
+  'publications', coalesce((
+    select json_agg(json_build_object(
+      'name', p.pubname,
+      'columns', case when to_jsonb(r) ->> 'prattrs' is not null then to_jsonb(t) -> 'attnames' end,
+      'condition', to_jsonb(t) ->> 'rowfilter',
+      'via_root', p.pubviaroot
+    ) order by p.pubname)
+    from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+      left join pg_publication_tables t on t.pubname = p.pubname and t.schemaname = n.nspname and t.tablename = c.relname
+    where r.prrelid = c.oid), '[]'),
+  'functions', coalesce((
+    select json_agg(json_build_object(
+      'name', f.oid::regprocedure::text, 'definition', pg_get_functiondef(f.oid)
+    ) order by f.oid::regprocedure::text)
+    from pg_proc f
+    where f.prosqlbody is not null and f.oid in (
+      select d.objid from pg_depend d
+      where d.classid = 'pg_proc'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)), '[]'),
+  'policies', coalesce((
+    select json_agg(json_build_object(
+      'name', p.polname,
+      'table', json_build_object('schema', pn.nspname, 'name', pt.relname),
+      'using', pg_get_expr(p.polqual, p.polrelid),
+      'check', pg_get_expr(p.polwithcheck, p.polrelid)
+    ) order by pn.nspname, pt.relname, p.polname)
+    from pg_policy p join pg_class pt on pt.oid = p.polrelid join pg_namespace pn on pn.oid = pt.relnamespace
+    where p.polrelid <> c.oid and p.oid in (
+      select d.objid from pg_depend d
+      where d.classid = 'pg_policy'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)), '[]'),
+  'defaults', coalesce((
+    select json_agg(json_build_object(
+      'table', json_build_object('schema', dn.nspname, 'name', dt.relname),
+      'column', a.attname,
+      'expression', pg_get_expr(e.adbin, e.adrelid)
+    ) order by dn.nspname, dt.relname, a.attnum)
+    from pg_attrdef e join pg_class dt on dt.oid = e.adrelid join pg_namespace dn on dn.oid = dt.relnamespace
+      join pg_attribute a on a.attrelid = e.adrelid and a.attnum = e.adnum
+    where e.adrelid <> c.oid and e.oid in (
+      select d.objid from pg_depend s join pg_depend d
+        on d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = s.objid
+      where s.classid = 'pg_class'::regclass and s.refclassid = 'pg_class'::regclass and s.refobjid = c.oid
+        and s.deptype = 'i' and s.refobjsubid > 0)), '[]')
+)"#;
+
+/// Extended statistics of the target, under names that give way at the swap.
+pub fn statistics(b: &Blueprint) -> Vec<String> {
+    b.table.dependents.statistics.iter().flat_map(|s| statistics_of(b, s)).collect()
+}
+
+fn statistics_of(b: &Blueprint, s: &Statistics) -> Vec<String> {
+    let name = s.name.sibling(s.name.name.with_suffix("_new"));
+    let mut all = vec![
+        format!("create statistics {name}{} from {}", s.tail, b.target()),
+        format!("alter statistics {name} owner to {}", s.owner),
+    ];
+    all.extend(s.target.map(|n| format!("alter statistics {name} set statistics {n}")));
+    all.extend(s.comment.as_ref().map(|text| format!("comment on statistics {name} is {}", literal(text))));
+    all
+}
+
+/// Statistics exchange their names, as indexes do.
+pub fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
+    let (out, from) = suffixes(away);
+    let rename = |s: &Statistics| {
+        let other = s.name.sibling(s.name.name.with_suffix(from));
+        [
+            format!("alter statistics {} rename to {}", s.name, s.name.name.with_suffix(out)),
+            format!("alter statistics {other} rename to {}", s.name.name),
+        ]
+    };
+    b.table.dependents.statistics.iter().flat_map(rename).collect()
+}
+
+/// Binds everything to the table that bears the name by now.
+pub fn bind(b: &Blueprint, away: Direction) -> Vec<String> {
+    let d = &b.table.dependents;
+    let (out, _) = suffixes(away);
+    let outgoing = b.table.name.sibling(b.table.name.name.with_suffix(out));
+    let mut all: Vec<String> = d.functions.iter().map(|f| trimmed(&f.definition)).collect();
+    all.extend(d.rules.iter().flat_map(|r| rule(b, r, &outgoing)));
+    for p in &d.policies {
+        let using = p.using.as_ref().map_or(String::new(), |e| format!(" using ({e})"));
+        let check = p.check.as_ref().map_or(String::new(), |e| format!(" with check ({e})"));
+        all.push(format!("alter policy {} on {}{using}{check}", p.name, p.table));
+    }
+    for e in &d.defaults {
+        all.push(format!("alter table {} alter column {} set default {}", e.table, e.column, e.expression));
+    }
+    all.extend(d.publications.iter().flat_map(|p| publication(b, away, p, &outgoing)));
+    all
+}
+
+fn trimmed(statement: &str) -> String {
+    statement.trim_end().trim_end_matches(';').to_owned()
+}
+
+/// A rule fires on the table in use alone: it would do to what the drain brings what it did to the application's write.
+fn rule(b: &Blueprint, r: &Rule, outgoing: &QualifiedName) -> Vec<String> {
+    let definition = trimmed(&r.definition);
+    let body = definition.strip_prefix("CREATE RULE").unwrap_or(&definition);
+    let mut all = vec![format!("create or replace rule{body}")];
+    if r.table != b.table.name {
+        return all;
+    }
+    let state = match r.enabled.as_str() {
+        "D" => "disable",
+        "R" => "enable replica",
+        "A" => "enable always",
+        _ => "enable",
+    };
+    all.push(format!("alter table {outgoing} disable rule {}", r.name));
+    all.push(format!("alter table {} {state} rule {}", b.table.name, r.name));
+    all.extend(
+        r.comment
+            .as_ref()
+            .map(|text| format!("comment on rule {} on {} is {}", r.name, b.table.name, literal(text))),
+    );
+    all
+}
+
+/// A subscriber knows the table by its name, and takes what comes in the root's name; so it goes on as before.
+fn publication(b: &Blueprint, away: Direction, p: &Publication, outgoing: &QualifiedName) -> [String; 3] {
+    let via_root = away == Direction::Forward || p.via_root;
+    let columns = p.columns.as_ref().map_or(String::new(), |names| format!(" ({})", list("", names)));
+    let condition = p.condition.as_ref().map_or(String::new(), |e| format!(" where ({e})"));
+    [
+        format!("alter publication {} drop table {outgoing}", p.name),
+        format!("alter publication {} set (publish_via_partition_root = {via_root})", p.name),
+        format!("alter publication {} add table {}{columns}{condition}", p.name, b.table.name),
+    ]
+}
