@@ -1,7 +1,8 @@
 //! Verification: both sides of a range at one snapshot, first as count and hash, then row by row.
 //!
-//! Rows are hashed by the types' own hash functions, so what a type calls equal is equal here: 1.0 and 1.00, 0 and -0, '1 day'
-//! and '24 hours'. No statement of ours turns one into the other, and hashing images instead takes half as long again.
+//! Rows are hashed by the types' own hash functions, so what a type calls equal is equal here: the numerics 1.0 and 1.00, the
+//! floats 0 and -0, the intervals '1 day' and '24 hours'. No statement of ours turns one into the other, and hashing images
+//! instead costs a quarter more time where two columns of eleven are of such a type.
 
 use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::ident::literal;
