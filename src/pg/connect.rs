@@ -42,6 +42,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// - `standard_conforming_strings`: our literals mean what they say.
 /// - `row_security = off`: a policy that would hide rows is an error, not rows missing from the copy.
 /// - `jit = off`: chunks are short; compiling costs more than it gives.
+/// - `max_parallel_workers_per_gather = 0`: how many work at once is the plan's to say.
 /// - `lock_timeout`: whoever waits for a lock makes others wait behind it, so no wait is long.
 /// - `idle_in_transaction_session_timeout`: if our process hangs, its snapshot does not keep vacuum from working.
 /// - `statement_timeout`, `transaction_timeout` (17 and later): an index build may take hours; ours are bounded by us.
@@ -58,6 +59,7 @@ set xmloption = content;
 set standard_conforming_strings = on;
 set row_security = off;
 set jit = off;
+set max_parallel_workers_per_gather = 0;
 set client_min_messages = warning;
 set statement_timeout = 0;
 set lock_timeout = '500ms';

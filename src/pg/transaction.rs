@@ -1,7 +1,12 @@
 //! Short transactions: begun, done, and either committed or rolled back before the session is used for anything else.
 
+use std::error;
+
+use bytes::BytesMut;
 use futures_util::future::join_all;
-use tokio_postgres::{Client, Row, ToStatement, types::ToSql};
+
+use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Row, ToStatement};
 
 use crate::error::{Error, Result};
 
@@ -50,16 +55,43 @@ pub async fn all(client: &Client, statements: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Runs a query whose parameters are all text.
+/// A value as text, whatever the parameter's type: the server reads it as it reads a literal, once. A cast from text to, say,
+/// timestamptz would be done again for every row, and would hide the value from the planner.
+#[derive(Debug)]
+struct Value<'a>(&'a str);
+
+impl ToSql for Value<'_> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> std::result::Result<IsNull, Box<dyn error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        Format::Text
+    }
+
+    to_sql_checked!();
+}
+
+/// Runs a query whose parameters are all given as text.
 ///
 /// # Errors
 /// What the server said.
 pub async fn query_text(client: &Client, sql: &str, values: &[String]) -> Result<Vec<Row>> {
+    let values: Vec<Value<'_>> = values.iter().map(|v| Value(v)).collect();
     let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
     Ok(client.query(sql, &parameters).await?)
 }
 
-/// Runs a statement whose parameters are all text; how many rows it changed.
+/// Runs a statement whose parameters are all given as text; how many rows it changed.
 ///
 /// # Errors
 /// What the server said.
@@ -67,6 +99,7 @@ pub async fn execute_text<T>(client: &Client, sql: &T, values: &[String]) -> Res
 where
     T: ?Sized + ToStatement,
 {
+    let values: Vec<Value<'_>> = values.iter().map(|v| Value(v)).collect();
     let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
     Ok(client.execute(sql, &parameters).await?)
 }

@@ -25,7 +25,7 @@ use super::meter::Meter;
 use super::{capture, growth, partitions, walk, workers};
 
 /// At or above this correlation, in magnitude, the key's index leads through the heap almost in order.
-const FOLLOWS_HEAP: f32 = 0.9;
+pub(super) const FOLLOWS_HEAP: f32 = 0.9;
 /// A chunk holds no more than this many bytes of rows, by the source's mean.
 const MAX_BATCH_BYTES: i64 = 32 << 20;
 /// Rows of the first chunk.

@@ -64,6 +64,18 @@ pub async fn drain(context: &Context) -> Result<State> {
 /// # Errors
 /// What the server said, or that writers outrun the drain.
 pub async fn level(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
+    sweeps(context, Some(meter)).await
+}
+
+/// [`level`] beside a phase that counts something else.
+///
+/// # Errors
+/// As [`level`].
+pub async fn level_unmetered(context: &Context) -> Result<Swept> {
+    sweeps(context, None).await
+}
+
+async fn sweeps(context: &Context, meter: Option<&Meter<'_>>) -> Result<Swept> {
     let mut total = Swept::default();
     for _ in 0..MOST_SWEEPS {
         let began = Instant::now();
@@ -93,7 +105,7 @@ pub async fn rest(context: &Context) -> Result<Swept> {
 }
 
 /// Once over the log, as long as it is now.
-async fn sweep(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
+async fn sweep(context: &Context, meter: Option<&Meter<'_>>) -> Result<Swept> {
     let b = context.blueprint();
     let row = context.control.query_one(&sql::pending(&b), &[]).await?;
     let (blocks, any): (i64, bool) = (row.get(0), row.get(1));
@@ -113,9 +125,11 @@ async fn sweep(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
         sizer.borrow_mut().observe(to - from, began.elapsed().as_secs_f64() * 1000.0);
         swept.changes += done.changes;
         swept.rows += done.rows;
-        meter.add(done.changes);
         failpoint!("drain.batch");
-        meter.keep().await?;
+        if let Some(meter) = meter {
+            meter.add(done.changes);
+            meter.keep().await?;
+        }
         from = to;
     }
     Ok(swept)

@@ -22,6 +22,7 @@ mod locks;
 mod meter;
 pub mod partitions;
 mod prepare;
+mod ranges;
 mod scrub;
 mod settle;
 mod swap;

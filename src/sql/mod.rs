@@ -38,7 +38,8 @@ fn equal(left: &str, right: &str, columns: &[&Column]) -> String {
     columns.iter().map(|c| format!("{left}.{0} = {right}.{0}", c.name)).collect::<Vec<_>>().join(" and ")
 }
 
-/// The condition that a row lies in `range` over `columns`, and its parameters (text, cast back by the server).
+/// The condition that a row lies in `range` over `columns`, and its parameters (text, read by the server as the column's
+/// type).
 /// Parameters are numbered from `first`. Row comparison is lexicographic in the columns' own collations, as their
 /// index is.
 pub fn in_range(alias: &str, columns: &[&Column], range: &KeyRange, first: usize) -> (String, Vec<String>) {
@@ -47,11 +48,8 @@ pub fn in_range(alias: &str, columns: &[&Column], range: &KeyRange, first: usize
     for (operator, end) in [(">", &range.after), ("<=", &range.through)] {
         let Some(end) = end else { continue };
         let start = first + values.len();
-        let right: Vec<String> = columns
-            .iter()
-            .enumerate()
-            .map(|(i, c)| format!("${}::text::{}", start + i, c.base_type))
-            .collect();
+        let right: Vec<String> =
+            columns.iter().enumerate().map(|(i, c)| format!("${}::{}", start + i, c.base_type)).collect();
         conditions.push(if columns.len() == 1 {
             format!("{left} {operator} {}", right[0])
         } else {

@@ -49,10 +49,13 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
         section("analyze (no transaction)", statistics(b, &leaves)),
         section("drain: a batch (one REPEATABLE READ transaction; repeated)", batch(b, forward)),
         section(
-            "verify: a range (one REPEATABLE READ transaction; repeated; row by row where the sums differ)",
+            "verify: a range (one REPEATABLE READ transaction; repeated; pending places are taken out of sums that differ; \
+             row by row where they still do)",
             vec![
                 copy::hold_still(&sides),
                 verify::summary(b, forward, &key, &middle, rows).0,
+                drain::SETTINGS.to_owned(),
+                verify::pending(b, forward, &key, &middle, rows).0,
                 verify::differences(b, forward, &key, &middle, rows, 100).0,
             ],
         ),
