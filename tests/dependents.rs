@@ -5,10 +5,19 @@ use std::path::PathBuf;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::support::cluster::Database;
+use crate::support::cluster::{Database, Version, on_every_version};
 
 const FIXTURE: &str = include_str!("dependents.sql");
 const FINGERPRINT: &str = include_str!("fingerprint.sql");
+
+on_every_version! {
+    the_catalog_says_the_same_but_for_what_partitioning_changes,
+    what_the_parent_cannot_hold_is_on_every_partition,
+    triggers_fire_for_the_application_and_on_one_table_only,
+    privileges_and_policies_hold_and_nobody_gets_round_them,
+    foreign_keys_act_on_the_table_in_use,
+    forced_row_level_security_takes_a_role_that_it_does_not_bind,
+}
 
 /// The fixture in a database of its own, and the plan of its job.
 struct Lab {
@@ -17,8 +26,8 @@ struct Lab {
 }
 
 impl Lab {
-    async fn new() -> Self {
-        let db = Database::new().await;
+    async fn on(version: Version) -> Self {
+        let db = Database::of(version).await;
         db.execute(FIXTURE).await;
         let plan = db.plan(
             "table = \"lab.observations\"\n[partition]\nby = \"created_at\"\nevery = \"1 month\"\nto = \"2025-08-01\"\n\
@@ -66,15 +75,15 @@ async fn refused(client: &Client, sql: &str) -> SqlState {
     error.code().unwrap_or_else(|| panic!("{sql}: {error:?}")).clone()
 }
 
-#[tokio::test]
-async fn the_catalog_says_the_same_but_for_what_partitioning_changes() {
-    let lab = Lab::new().await;
+async fn the_catalog_says_the_same_but_for_what_partitioning_changes(version: Version) {
+    let lab = Lab::on(version).await;
     let before = lab.fingerprint().await;
     lab.run().await;
     assert_eq!(differences(&before, &lab.fingerprint().await), "");
     lab.then("swap").await;
     let after = lab.fingerprint().await;
-    insta::assert_snapshot!(differences(&before, &after));
+    // By its name: every version has to say the same.
+    insta::assert_snapshot!("what_partitioning_changes", differences(&before, &after));
     lab.then("rollback").await;
     assert_eq!(differences(&before, &lab.fingerprint().await), "");
     lab.then("swap").await;
@@ -83,9 +92,8 @@ async fn the_catalog_says_the_same_but_for_what_partitioning_changes() {
     assert_eq!(differences(&after, &lab.fingerprint().await), "");
 }
 
-#[tokio::test]
-async fn what_the_parent_cannot_hold_is_on_every_partition() {
-    let lab = Lab::new().await;
+async fn what_the_parent_cannot_hold_is_on_every_partition(version: Version) {
+    let lab = Lab::on(version).await;
     lab.run().await;
     let client = lab.db.client().await;
     let row = client
@@ -120,9 +128,8 @@ async fn seen(client: &Client) -> Vec<String> {
     rows.await.unwrap().iter().map(|r| r.get(0)).collect()
 }
 
-#[tokio::test]
-async fn triggers_fire_for_the_application_and_on_one_table_only() {
-    let lab = Lab::new().await;
+async fn triggers_fire_for_the_application_and_on_one_table_only(version: Version) {
+    let lab = Lab::on(version).await;
     let app = lab.as_role("dep_app").await;
     let client = lab.db.client().await;
     let at_work = async |n: i32| {
@@ -161,9 +168,8 @@ async fn triggers_fire_for_the_application_and_on_one_table_only() {
     assert_eq!(seen(&client).await, ["c_replica INSERT"]);
 }
 
-#[tokio::test]
-async fn privileges_and_policies_hold_and_nobody_gets_round_them() {
-    let lab = Lab::new().await;
+async fn privileges_and_policies_hold_and_nobody_gets_round_them(version: Version) {
+    let lab = Lab::on(version).await;
     let (app, reader) = (lab.as_role("dep_app").await, lab.as_role("dep_reader").await);
     let holds = async || {
         let rows: i64 = app.query_one("select count(*) from lab.observations", &[]).await.unwrap().get(0);
@@ -195,9 +201,8 @@ async fn privileges_and_policies_hold_and_nobody_gets_round_them() {
     holds().await;
 }
 
-#[tokio::test]
-async fn foreign_keys_act_on_the_table_in_use() {
-    let lab = Lab::new().await;
+async fn foreign_keys_act_on_the_table_in_use(version: Version) {
+    let lab = Lab::on(version).await;
     let client = lab.db.client().await;
     let rows = async |condition: String| {
         lab.db.count(&format!("select count(*) from lab.observations where {condition}")).await
@@ -229,9 +234,8 @@ async fn foreign_keys_act_on_the_table_in_use() {
     }
 }
 
-#[tokio::test]
-async fn forced_row_level_security_takes_a_role_that_it_does_not_bind() {
-    let lab = Lab::new().await;
+async fn forced_row_level_security_takes_a_role_that_it_does_not_bind(version: Version) {
+    let lab = Lab::on(version).await;
     let name = lab.db.client().await.query_one("select current_database()::text", &[]).await.unwrap();
     let name: &str = name.get(0);
     lab.db
