@@ -16,6 +16,7 @@ on_every_version! {
     triggers_fire_for_the_application_and_on_one_table_only,
     privileges_and_policies_hold_and_nobody_gets_round_them,
     foreign_keys_act_on_the_table_in_use,
+    what_only_later_versions_have,
     forced_row_level_security_takes_a_role_that_it_does_not_bind,
 }
 
@@ -119,6 +120,42 @@ async fn what_the_parent_cannot_hold_is_on_every_partition(version: Version) {
         assert_eq!(row.get::<_, Vec<Option<String>>>(at), [Some(expected.to_owned())]);
     }
     assert_eq!(row.get::<_, Vec<i32>>(5), [500]);
+}
+
+/// Since which version it can be there, and how it gets there.
+const LATER: &[(i64, &str)] = &[
+    (15, "alter table lab.observations add constraint once unique nulls not distinct (note, created_at)"),
+    (17, "grant maintain on lab.observations to dep_reader"),
+    (18, "alter table lab.observations add amount_thrice numeric generated always as (amount * 3) virtual"),
+    (18, "alter table lab.observations add constraint there not null doc"),
+    (18, "comment on constraint there on lab.observations is 'even if empty'"),
+];
+
+/// What a partitioned table cannot have, from 18 on.
+const REFUSED: &[&str] = &[
+    "constraint c not null place not valid",
+    "constraint c check (amount > 1) not enforced",
+    "constraint c foreign key (site_id) references lab.sites not enforced",
+];
+
+async fn what_only_later_versions_have(version: Version) {
+    let lab = Lab::on(version).await;
+    let server = lab.db.count("select current_setting('server_version_num')::bigint / 10000").await;
+    for (_, sql) in LATER.iter().filter(|(since, _)| *since <= server) {
+        lab.db.execute(sql).await;
+    }
+    for constraint in REFUSED.iter().filter(|_| server >= 18) {
+        lab.db.execute(&format!("alter table lab.observations add {constraint}")).await;
+        let ran = lab.db.pgstrata(&["check", lab.plan.to_str().unwrap()]).await.exits(3);
+        assert!(ran.stdout.contains("constraint c on table lab.observations (NOT "), "{constraint}: {ran:?}");
+        lab.db.execute("alter table lab.observations drop constraint c").await;
+    }
+    let before = lab.fingerprint().await;
+    lab.run().await;
+    lab.then("swap").await;
+    insta::assert_snapshot!("what_partitioning_changes", differences(&before, &lab.fingerprint().await));
+    lab.then("rollback").await;
+    assert_eq!(differences(&before, &lab.fingerprint().await), "");
 }
 
 /// What the application's triggers noted, sorted, since the last look.
