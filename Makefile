@@ -7,7 +7,7 @@ demo:
 	cargo run --release -- demo
 
 test:
-	@sh tests/setup.sh server pgbouncer lints
+	@sh tests/setup.sh server versions pgbouncer lints
 	@$(MAKE) --no-print-directory lint
 	cargo test --features failpoints
 

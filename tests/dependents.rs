@@ -5,10 +5,21 @@ use std::path::PathBuf;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::support::cluster::Database;
+use crate::support::cluster::{Database, Version, on_every_version};
 
 const FIXTURE: &str = include_str!("dependents.sql");
 const FINGERPRINT: &str = include_str!("fingerprint.sql");
+
+on_every_version! {
+    the_catalog_says_the_same_but_for_what_partitioning_changes,
+    what_the_parent_cannot_hold_is_on_every_partition,
+    triggers_fire_for_the_application_and_on_one_table_only,
+    privileges_and_policies_hold_and_nobody_gets_round_them,
+    foreign_keys_act_on_the_table_in_use,
+    what_is_bound_by_oid_follows_the_name,
+    what_only_later_versions_have,
+    forced_row_level_security_takes_a_role_that_it_does_not_bind,
+}
 
 /// The fixture in a database of its own, and the plan of its job.
 struct Lab {
@@ -17,8 +28,8 @@ struct Lab {
 }
 
 impl Lab {
-    async fn new() -> Self {
-        let db = Database::new().await;
+    async fn on(version: Version) -> Self {
+        let db = Database::of(version).await;
         db.execute(FIXTURE).await;
         let plan = db.plan(
             "table = \"lab.observations\"\n[partition]\nby = \"created_at\"\nevery = \"1 month\"\nto = \"2025-08-01\"\n\
@@ -66,15 +77,15 @@ async fn refused(client: &Client, sql: &str) -> SqlState {
     error.code().unwrap_or_else(|| panic!("{sql}: {error:?}")).clone()
 }
 
-#[tokio::test]
-async fn the_catalog_says_the_same_but_for_what_partitioning_changes() {
-    let lab = Lab::new().await;
+async fn the_catalog_says_the_same_but_for_what_partitioning_changes(version: Version) {
+    let lab = Lab::on(version).await;
     let before = lab.fingerprint().await;
     lab.run().await;
     assert_eq!(differences(&before, &lab.fingerprint().await), "");
     lab.then("swap").await;
     let after = lab.fingerprint().await;
-    insta::assert_snapshot!(differences(&before, &after));
+    // By its name: every version has to say the same.
+    insta::assert_snapshot!("what_partitioning_changes", differences(&before, &after));
     lab.then("rollback").await;
     assert_eq!(differences(&before, &lab.fingerprint().await), "");
     lab.then("swap").await;
@@ -83,9 +94,8 @@ async fn the_catalog_says_the_same_but_for_what_partitioning_changes() {
     assert_eq!(differences(&after, &lab.fingerprint().await), "");
 }
 
-#[tokio::test]
-async fn what_the_parent_cannot_hold_is_on_every_partition() {
-    let lab = Lab::new().await;
+async fn what_the_parent_cannot_hold_is_on_every_partition(version: Version) {
+    let lab = Lab::on(version).await;
     lab.run().await;
     let client = lab.db.client().await;
     let row = client
@@ -113,6 +123,42 @@ async fn what_the_parent_cannot_hold_is_on_every_partition() {
     assert_eq!(row.get::<_, Vec<i32>>(5), [500]);
 }
 
+/// Since which version it can be there, and how it gets there.
+const LATER: &[(i64, &str)] = &[
+    (15, "alter table lab.observations add constraint once unique nulls not distinct (note, created_at)"),
+    (17, "grant maintain on lab.observations to dep_reader"),
+    (18, "alter table lab.observations add amount_thrice numeric generated always as (amount * 3) virtual"),
+    (18, "alter table lab.observations add constraint there not null doc"),
+    (18, "comment on constraint there on lab.observations is 'even if empty'"),
+];
+
+/// What a partitioned table cannot have, from 18 on.
+const REFUSED: &[&str] = &[
+    "constraint c not null place not valid",
+    "constraint c check (amount > 1) not enforced",
+    "constraint c foreign key (site_id) references lab.sites not enforced",
+];
+
+async fn what_only_later_versions_have(version: Version) {
+    let lab = Lab::on(version).await;
+    let server = lab.db.count("select current_setting('server_version_num')::bigint / 10000").await;
+    for (_, sql) in LATER.iter().filter(|(since, _)| *since <= server) {
+        lab.db.execute(sql).await;
+    }
+    for constraint in REFUSED.iter().filter(|_| server >= 18) {
+        lab.db.execute(&format!("alter table lab.observations add {constraint}")).await;
+        let ran = lab.db.pgstrata(&["check", lab.plan.to_str().unwrap()]).await.exits(3);
+        assert!(ran.stdout.contains("constraint c on table lab.observations (NOT "), "{constraint}: {ran:?}");
+        lab.db.execute("alter table lab.observations drop constraint c").await;
+    }
+    let before = lab.fingerprint().await;
+    lab.run().await;
+    lab.then("swap").await;
+    insta::assert_snapshot!("what_partitioning_changes", differences(&before, &lab.fingerprint().await));
+    lab.then("rollback").await;
+    assert_eq!(differences(&before, &lab.fingerprint().await), "");
+}
+
 /// What the application's triggers noted, sorted, since the last look.
 async fn seen(client: &Client) -> Vec<String> {
     let rows = client
@@ -120,9 +166,8 @@ async fn seen(client: &Client) -> Vec<String> {
     rows.await.unwrap().iter().map(|r| r.get(0)).collect()
 }
 
-#[tokio::test]
-async fn triggers_fire_for_the_application_and_on_one_table_only() {
-    let lab = Lab::new().await;
+async fn triggers_fire_for_the_application_and_on_one_table_only(version: Version) {
+    let lab = Lab::on(version).await;
     let app = lab.as_role("dep_app").await;
     let client = lab.db.client().await;
     let at_work = async |n: i32| {
@@ -161,9 +206,8 @@ async fn triggers_fire_for_the_application_and_on_one_table_only() {
     assert_eq!(seen(&client).await, ["c_replica INSERT"]);
 }
 
-#[tokio::test]
-async fn privileges_and_policies_hold_and_nobody_gets_round_them() {
-    let lab = Lab::new().await;
+async fn privileges_and_policies_hold_and_nobody_gets_round_them(version: Version) {
+    let lab = Lab::on(version).await;
     let (app, reader) = (lab.as_role("dep_app").await, lab.as_role("dep_reader").await);
     let holds = async || {
         let rows: i64 = app.query_one("select count(*) from lab.observations", &[]).await.unwrap().get(0);
@@ -195,9 +239,8 @@ async fn privileges_and_policies_hold_and_nobody_gets_round_them() {
     holds().await;
 }
 
-#[tokio::test]
-async fn foreign_keys_act_on_the_table_in_use() {
-    let lab = Lab::new().await;
+async fn foreign_keys_act_on_the_table_in_use(version: Version) {
+    let lab = Lab::on(version).await;
     let client = lab.db.client().await;
     let rows = async |condition: String| {
         lab.db.count(&format!("select count(*) from lab.observations where {condition}")).await
@@ -229,9 +272,8 @@ async fn foreign_keys_act_on_the_table_in_use() {
     }
 }
 
-#[tokio::test]
-async fn what_is_bound_by_oid_follows_the_name() {
-    let lab = Lab::new().await;
+async fn what_is_bound_by_oid_follows_the_name(version: Version) {
+    let lab = Lab::on(version).await;
     let (client, app) = (lab.db.client().await, lab.as_role("dep_app").await);
     let one = async |client: &Client, sql: String| -> i64 {
         client.query_one(&sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
@@ -287,9 +329,8 @@ async fn what_is_bound_by_oid_follows_the_name() {
     works(6).await;
 }
 
-#[tokio::test]
-async fn forced_row_level_security_takes_a_role_that_it_does_not_bind() {
-    let lab = Lab::new().await;
+async fn forced_row_level_security_takes_a_role_that_it_does_not_bind(version: Version) {
+    let lab = Lab::on(version).await;
     let name = lab.db.client().await.query_one("select current_database()::text", &[]).await.unwrap();
     let name: &str = name.get(0);
     lab.db

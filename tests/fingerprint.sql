@@ -10,7 +10,7 @@ from t, aclexplode(relacl) x
 union all
 select 'column ' || attname, format('%s %s, not null %s, identity %s, generated %s, default %s, statistics %s, storage %s, compression %s, options %s, collation %s, comment %s',
     attnum, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated, pg_get_expr(d.adbin, d.adrelid),
-    attstattarget, attstorage, attcompression, attoptions, attcollation::regcollation, col_description(a.attrelid, attnum))
+    coalesce(attstattarget, -1), attstorage, attcompression, attoptions, attcollation::regcollation, col_description(a.attrelid, attnum))
 from t join pg_attribute a on a.attrelid = t.oid left join pg_attrdef d on d.adrelid = t.oid and d.adnum = a.attnum
 where attnum > 0 and not attisdropped
 union all
@@ -24,7 +24,7 @@ from t join pg_constraint k on conrelid = t.oid
 union all
 select 'index ' || i.relname, format('%s, valid %s, comment %s, statistics %s, owner %s', replace(pg_get_indexdef(i.oid), ' ON ONLY ', ' ON '),
     indisvalid, obj_description(i.oid, 'pg_class'),
-    (select array_agg(attstattarget order by attnum) from pg_attribute where attrelid = i.oid), i.relowner::regrole)
+    (select array_agg(coalesce(attstattarget, -1) order by attnum) from pg_attribute where attrelid = i.oid), i.relowner::regrole)
 from t join pg_index x on indrelid = t.oid join pg_class i on i.oid = indexrelid
 union all
 select 'trigger ' || tgname, format('%s, enabled %s, comment %s', pg_get_triggerdef(g.oid), tgenabled, obj_description(g.oid, 'pg_trigger'))

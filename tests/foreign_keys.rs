@@ -4,7 +4,15 @@ use std::path::PathBuf;
 
 use tokio_postgres::error::SqlState;
 
-use super::support::cluster::Database;
+use super::support::cluster::{Database, Version, on_every_version};
+
+on_every_version! {
+    a_child_and_then_its_parent_can_be_deleted_in_every_state,
+    a_key_that_is_not_valid_stays_so_whatever_rows_violate_it,
+    a_key_may_point_to_a_partitioned_table,
+    a_key_dropped_in_the_window_stays_dropped_and_is_told_before_a_rollback,
+    a_row_that_violates_a_key_is_told_and_the_swap_stands,
+}
 
 const SETUP: &str = "
     create table vessels (vessel_id int primary key);
@@ -30,8 +38,8 @@ struct Lab {
 }
 
 impl Lab {
-    async fn new(more: &str) -> Self {
-        let db = Database::new().await;
+    async fn on(version: Version, more: &str) -> Self {
+        let db = Database::of(version).await;
         db.execute(SETUP).await;
         db.execute(more).await;
         let plan = db.plan(
@@ -80,9 +88,8 @@ impl Lab {
     }
 }
 
-#[tokio::test]
-async fn a_child_and_then_its_parent_can_be_deleted_in_every_state() {
-    let lab = Lab::new("").await;
+async fn a_child_and_then_its_parent_can_be_deleted_in_every_state(version: Version) {
+    let lab = Lab::on(version, "").await;
     let before = lab.keys().await;
     let partitioned = [
         "samples samples_vessel valid t, where it was taken",
@@ -101,9 +108,8 @@ async fn a_child_and_then_its_parent_can_be_deleted_in_every_state() {
     }
 }
 
-#[tokio::test]
-async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it() {
-    let lab = Lab::new(
+async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Version) {
+    let lab = Lab::on(version, 
         "alter table samples drop constraint samples_vessel;
          update samples set vessel_id = 9999 where sample_id in (7, 300);
          alter table samples add constraint samples_vessel foreign key (vessel_id) references vessels on update cascade not valid;
@@ -139,9 +145,9 @@ async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it() {
     assert_eq!(lab.db.count("select count(*) from samples where vessel_id = 9999").await, 2);
 }
 
-#[tokio::test]
-async fn a_key_may_point_to_a_partitioned_table() {
-    let lab = Lab::new(
+async fn a_key_may_point_to_a_partitioned_table(version: Version) {
+    let lab = Lab::on(
+        version,
         "create table crews (crew_id int primary key) partition by range (crew_id);
          create table crews_low partition of crews for values from (0) to (200);
          create table crews_high partition of crews for values from (200) to (2000);
@@ -169,9 +175,8 @@ async fn a_key_may_point_to_a_partitioned_table() {
     }
 }
 
-#[tokio::test]
-async fn a_key_dropped_in_the_window_stays_dropped_and_is_told_before_a_rollback() {
-    let lab = Lab::new("").await;
+async fn a_key_dropped_in_the_window_stays_dropped_and_is_told_before_a_rollback(version: Version) {
+    let lab = Lab::on(version, "").await;
     lab.then("run").await;
     lab.then("swap").await;
     lab.db.execute("alter table samples drop constraint samples_vessel").await;
@@ -183,9 +188,8 @@ async fn a_key_dropped_in_the_window_stays_dropped_and_is_told_before_a_rollback
     assert_eq!(lab.keys().await, [""; 0]);
 }
 
-#[tokio::test]
-async fn a_row_that_violates_a_key_is_told_and_the_swap_stands() {
-    let lab = Lab::new("").await;
+async fn a_row_that_violates_a_key_is_told_and_the_swap_stands(version: Version) {
+    let lab = Lab::on(version, "").await;
     lab.then("run").await;
     // Nobody but a superuser gets round a key.
     lab.db

@@ -3,25 +3,31 @@
 use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
 use proptest::prelude::{Strategy, TestCaseError, any, prop_assert, prop_assert_eq};
 use proptest::test_runner::{Config, TestRunner};
+use tokio::runtime::Handle;
+use tokio_postgres::Client;
 
-use super::support::cluster::Database;
+use super::support::cluster::{Database, Version, on_every_version};
+
+on_every_version!(a_name_comes_back_from_the_server_as_it_was);
 
 const READ: &str = "select n.nspname::text, c.relname::text, a.attname::text
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
       join pg_attribute a on a.attrelid = c.oid and a.attnum = 1
     where c.oid = $1::text::regclass";
 
-#[test]
-fn a_name_comes_back_from_the_server_as_it_was() {
+async fn a_name_comes_back_from_the_server_as_it_was(version: Version) {
+    let client = Database::of(version).await.client().await;
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || round_trips(&client, &runtime)).await.unwrap();
+}
+
+fn round_trips(client: &Client, runtime: &Handle) {
     let name = || {
         any::<String>().prop_map(|text| {
             let text = text.replace('\0', "");
             Ident::derived(if text.is_empty() { "\"" } else { &text })
         })
     };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let db = runtime.block_on(Database::new());
-    let client = runtime.block_on(db.client());
     let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
     let round_trip = |(schema, table, column): (Ident, Ident, Ident)| {
         let name = QualifiedName { schema, name: table };

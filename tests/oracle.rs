@@ -4,10 +4,29 @@
 use tokio_postgres::error::SqlState;
 
 use crate::support::bench::{Bench, COPY, KEYSET, PHYSICAL, TABLE, TRUTH, shares_without_tool};
-use crate::support::cluster::Database;
+use crate::support::cluster::{Database, Version, on_other_versions};
 use crate::support::tables::TableSpec;
 
 const ROWS: u64 = 20_000;
+
+on_other_versions!(values_that_move_by_key, rows_by_blocks);
+
+/// What differs from version to version is what a job does, not how often writers collide.
+async fn whole_job_on(version: Version, spec: TableSpec, partition: &str) {
+    let bench = Bench::start_on(version, spec, partition).await;
+    bench.run().await;
+    bench.writers.commit_more(100).await;
+    bench.swap_and_back_and_swap().await;
+    bench.end().await;
+}
+
+async fn values_that_move_by_key(version: Version) {
+    whole_job_on(version, TableSpec::slots(TABLE, ROWS).truncating(300), KEYSET).await;
+}
+
+async fn rows_by_blocks(version: Version) {
+    whole_job_on(version, TableSpec::bigint(TABLE, ROWS), PHYSICAL).await;
+}
 
 /// The whole job, and the same load without it; `spec` makes the table anew each time.
 async fn whole_job(spec: impl Fn() -> TableSpec, partition: &str) {

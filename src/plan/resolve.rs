@@ -9,9 +9,10 @@ use toml::Value;
 
 use super::{
     Order, Plan, Rows, When,
-    file::{Leaf, PlanFile},
+    file::{Leaf, PlanFile, RetentionSection},
     identity::duration_text,
     problem::Problem,
+    retention::{How, Retention},
 };
 use crate::model::{
     ident::{MAX_BYTES, QualifiedName},
@@ -94,7 +95,7 @@ impl Problems {
 /// The plan of a file, or everything that is wrong with it.
 pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let mut p = Problems::default();
-    let PlanFile { name, kind, table, partition, copy, throttle, verify, swap } = file;
+    let PlanFile { name, kind, table, partition, copy, throttle, verify, swap, retention } = file;
     p.optional("kind", kind, read_kind);
     let written_table = table;
     let table = p
@@ -125,6 +126,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
         p.optional("swap.lock_timeout", &swap.lock_timeout, |v| duration(v, "200ms", LOCK_TIMEOUTS));
     let attempts = p.optional("swap.attempts", &swap.attempts, number(1..=100_000));
     let keep_old = p.optional("swap.keep_old", &swap.keep_old, |v| duration(v, "7 days", KEEPS));
+    let retention = read_retention(&mut p, retention, every);
     match (name, table, by, every) {
         (Some(name), Some(table), Some(by), Some(every)) if p.0.is_empty() => Ok(Plan {
             name,
@@ -147,9 +149,30 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
             lock_timeout: lock_timeout.unwrap_or(LOCK_TIMEOUT),
             attempts: attempts.unwrap_or(ATTEMPTS),
             keep_old: keep_old.unwrap_or(7 * DAY),
+            retention,
         }),
         _ => Err(p.0),
     }
+}
+
+/// All partitions are kept unless the section says otherwise.
+fn read_retention(p: &mut Problems, section: &RetentionSection, every: Option<Every>) -> Option<Retention> {
+    if section.keep.is_none() && section.how.is_none() {
+        return None;
+    }
+    let how = p.optional("retention.how", &section.how, one_of(How::ALL, How::name));
+    let keep = p.required("retention.keep", &section.keep, "keep = \"24 months\"", |v| {
+        let keep = plain_text(v)?.parse::<Every>()?;
+        let counts = |interval| matches!(interval, Every::Integers(_));
+        match every.filter(|every| counts(*every) != counts(keep)) {
+            None => Ok(keep),
+            Some(every) => wrong(
+                format!("`{keep}` does not go with partitions of `{every}`"),
+                "write both as times, or both as numbers",
+            ),
+        }
+    });
+    Some(Retention { keep: keep?, how: how.unwrap_or(How::Report) })
 }
 
 fn read_kind(value: &Value) -> Read<()> {

@@ -4,7 +4,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
-use super::{Order, Plan, Rows, When, changed, file::KEYS};
+use super::{How, Order, Plan, Retention, Rows, When, changed, file::KEYS};
 use crate::model::{ident::QualifiedName, partition::Every};
 
 const LEAST: &str = "table = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\n";
@@ -54,6 +54,10 @@ when         = "verified"
 lock_timeout = "1s 500ms"
 attempts     = 7
 keep_old     = "2 weeks"
+
+[retention]
+keep = "24 months"
+how  = "detach"
 "#;
     let expected = Plan {
         name: "petri_observations".to_owned(),
@@ -76,6 +80,7 @@ keep_old     = "2 weeks"
         lock_timeout: Duration::from_millis(1500),
         attempts: 7,
         keep_old: Duration::from_secs(14 * 86_400),
+        retention: Some(Retention { keep: Every::Months(24), how: How::Detach }),
     };
     assert_eq!(Plan::parse(text, "p.toml").unwrap(), expected);
 }
@@ -365,6 +370,7 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
         names: Some("c".to_owned()),
         drop_unique: vec!["d".to_owned()],
         rows_per_second: Some(1),
+        retention: Some(Retention { keep: Every::Months(1), how: How::Report }),
         ..Plan::parse(LEAST, "p.toml").unwrap()
     };
     let mut settings: Vec<String> =
@@ -427,10 +433,15 @@ prop_compose! {
         names in prop::option::of("\\PC{1,20}"),
         default in any::<bool>(),
         drop_unique in prop::collection::btree_set("[^\0]{1,15}", 0..3),
+        kept in prop::option::of((1..=99_u32, prop::sample::select(How::ALL.to_vec()))),
     ) -> Plan {
         let table = QualifiedName::new(schema, table);
         let drop_unique = drop_unique.into_iter().collect();
-        Plan { name, table, by, every, timezone, from, to, ahead, names, default, drop_unique, ..rest }
+        let retention = kept.map(|(n, how)| {
+            let keep = if let Every::Integers(_) = every { Every::Integers(n.into()) } else { Every::Months(n) };
+            Retention { keep, how }
+        });
+        Plan { name, table, by, every, timezone, from, to, ahead, names, default, drop_unique, retention, ..rest }
     }
 }
 

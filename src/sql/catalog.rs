@@ -253,6 +253,15 @@ select pg_catalog.json_build_object(
               (select oid from pg_proc where prosqlbody is not null))
         and not (d.classid = 'pg_type'::regclass and d.objid in (c.reltype, (select typarray from pg_type where oid = c.reltype)))
       union
+      -- What constraints can be from 18 on, and partitions cannot have, or not the same way.
+      select pg_describe_object('pg_constraint'::regclass, k.oid, 0) || case
+          when k.contype = 'n' and not k.convalidated then ' (NOT VALID)'
+          when to_jsonb(k) ->> 'conenforced' = 'false' then ' (NOT ENFORCED)'
+          else ' (over a period)' end
+      from pg_constraint k
+      where k.conrelid = c.oid and (k.contype = 'n' and not k.convalidated
+        or to_jsonb(k) ->> 'conenforced' = 'false' or to_jsonb(k) ->> 'conperiod' = 'true')
+      union
       select 'subscription of the table (pg_subscription_rel)' from pg_subscription_rel r where r.srrelid = c.oid
     ) o), '[]')
 )

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::cluster::{Database, Ran};
+use super::cluster::{Database, Ran, Version};
 use super::load::{LoadReport, Writers};
 use super::oracle;
 use super::tables::TableSpec;
@@ -37,7 +37,12 @@ pub struct Bench {
 impl Bench {
     /// Sets the writers to work on a new table; `partition` goes on with that section of the plan, and with others.
     pub async fn start(spec: TableSpec, partition: &str) -> Self {
-        let db = Database::new().await;
+        Self::start_on(Version::System, spec, partition).await
+    }
+
+    /// The same on the server of a version.
+    pub async fn start_on(version: Version, spec: TableSpec, partition: &str) -> Self {
+        let db = Database::of(version).await;
         db.execute(DEADLOCK_TIMEOUT).await;
         spec.create(&db).await;
         let plan = db.plan(&format!(

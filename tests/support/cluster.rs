@@ -1,8 +1,9 @@
-//! One server for the whole test process, and a database of its own for each test.
+//! One server of each version for the whole test process, and a database of its own for each test.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgstrata::demo::server::PrivateServer;
@@ -21,8 +22,83 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("deadlock_timeout", "400ms"),
 ];
 
-/// Never dropped, as statics are not: the server's keeper ends it when this process ends.
-static SERVER: LazyLock<PrivateServer> = LazyLock::new(|| PrivateServer::start(SETTINGS).unwrap());
+/// The servers that tests run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// Whatever this machine has installed.
+    System,
+    V14,
+    V16,
+    V17,
+    V18,
+}
+
+impl Version {
+    /// Whether there is such a server here: `tests/setup.sh versions` installs them. One that is missing is said, and
+    /// fails the test where none may be.
+    pub fn is_there(self) -> bool {
+        let there = self == Self::System || self.bin().is_dir();
+        if !there {
+            let said = format!("skipped: {self:?} is not in target/servers (tests/setup.sh versions)");
+            assert!(std::env::var_os("PGSTRATA_ALL_VERSIONS").is_none(), "{said}");
+            // Printed with the macro, it would be heard only if the test failed.
+            std::io::stderr().write_all(format!("{said}\n").as_bytes()).unwrap();
+        }
+        there
+    }
+
+    fn bin(self) -> PathBuf {
+        let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers");
+        servers.join(format!("{self:?}").trim_start_matches('V')).join("bin")
+    }
+
+    fn server(self) -> &'static PrivateServer {
+        /// Never dropped, as statics are not: a server's keeper ends it when this process ends.
+        static SERVERS: [OnceLock<PrivateServer>; 5] = [const { OnceLock::new() }; 5];
+        SERVERS[self as usize].get_or_init(|| match self {
+            Self::System => PrivateServer::start(SETTINGS).unwrap(),
+            // Where the link leads: the server's user may not be let into our directory.
+            _ => PrivateServer::start_from(self.bin().canonicalize().unwrap(), SETTINGS).unwrap(),
+        })
+    }
+}
+
+/// Makes tests of `async fn name(version: Version)`: `system::name`, `v14::name` and so on.
+macro_rules! on_every_version {
+    ($($name:ident),* $(,)?) => {
+        $crate::support::cluster::on_version!(system System $($name)*);
+        $crate::support::cluster::on_other_versions!($($name),*);
+    };
+}
+pub(crate) use on_every_version;
+
+/// The same but for the system's version, which has tests of its own there.
+macro_rules! on_other_versions {
+    ($($name:ident),* $(,)?) => {
+        $crate::support::cluster::on_version!(v14 V14 $($name)*);
+        $crate::support::cluster::on_version!(v16 V16 $($name)*);
+        $crate::support::cluster::on_version!(v17 V17 $($name)*);
+        $crate::support::cluster::on_version!(v18 V18 $($name)*);
+    };
+}
+pub(crate) use on_other_versions;
+
+macro_rules! on_version {
+    ($module:ident $version:ident $($name:ident)*) => {
+        mod $module {
+            use $crate::support::cluster::Version;
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    if Version::$version.is_there() {
+                        super::$name(Version::$version).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_version;
 
 /// What the tool said, and how it ended.
 #[derive(Debug)]
@@ -55,9 +131,14 @@ pub struct Database {
 }
 
 impl Database {
-    /// A new one on the shared server.
+    /// A new one on the shared server of the system's version.
     pub async fn new() -> Self {
-        let server = tokio::task::spawn_blocking(|| &*SERVER).await.unwrap();
+        Self::of(Version::System).await
+    }
+
+    /// A new one on the shared server of this version.
+    pub async fn of(version: Version) -> Self {
+        let server = tokio::task::spawn_blocking(move || version.server()).await.unwrap();
         Self::on(server).await
     }
 
@@ -139,6 +220,13 @@ pub async fn connect(dsn: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(dsn, NoTls).await.unwrap_or_else(|e| panic!("{e:?}"));
     tokio::spawn(connection);
     client
+}
+
+on_other_versions!(a_server_is_of_its_version);
+
+async fn a_server_is_of_its_version(version: Version) {
+    let major = "select current_setting('server_version_num')::bigint / 10000";
+    assert_eq!(format!("V{}", Database::of(version).await.count(major).await), format!("{version:?}"));
 }
 
 #[tokio::test]

@@ -25,12 +25,16 @@
 //! over the largest number of an integer column, ends at `maxvalue`, so that the largest number has a place.
 //! After 2100 the zone database has no rules left and its last offset goes on.
 
+mod adopt;
+mod ahead;
 mod bound;
 mod every;
 mod name;
 mod read;
 mod scheme;
 
+pub use adopt::{ends, scheme as adopted_scheme};
+pub use ahead::{horizon, missing};
 pub use bound::{Bound, ColumnKind, Range};
 pub use every::Every;
 pub use name::{Template, names};

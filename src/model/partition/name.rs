@@ -15,17 +15,17 @@ use crate::model::ident::Ident;
 /// What a name is made of, such as `{table}_y{yyyy}m{mm}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    pieces: Vec<Piece>,
+    pub(super) pieces: Vec<Piece>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
+pub(super) enum Piece {
     Text(String),
     Field(Field),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+pub(super) enum Field {
     Table,
     Year,
     Month,
@@ -154,7 +154,7 @@ impl Field {
         FIELDS.iter().find(|(_, field)| *field == self).map_or("", |(name, _)| name)
     }
 
-    fn text(self, mark: Option<NaiveDateTime>, from: &Bound) -> Option<String> {
+    pub(super) fn text(self, mark: Option<NaiveDateTime>, from: &Bound) -> Option<String> {
         match (self, &from.0) {
             (Self::From, Value::Integer(n)) if *n < 0 => return Some(format!("neg{}", n.unsigned_abs())),
             (Self::From, Value::Integer(n)) => return Some(n.to_string()),

@@ -271,7 +271,7 @@ impl Scheme {
     }
 
     /// What the clock shows.
-    fn wall(&self, value: &Bound) -> Option<NaiveDateTime> {
+    pub(super) fn wall(&self, value: &Bound) -> Option<NaiveDateTime> {
         match (self.kind, &value.0) {
             (ColumnKind::TimestampTz, Value::TimestampTz(at)) => {
                 Some(self.zone.from_utc_datetime(at).naive_local())
@@ -280,6 +280,16 @@ impl Scheme {
             (ColumnKind::Date, Value::Date(day)) => Some(day.and_time(NaiveTime::MIN)),
             _ => None,
         }
+    }
+
+    /// The first value of the column at which the clock shows `at` or a later time; none where the column has none.
+    pub(super) fn at_wall(&self, at: NaiveDateTime) -> Option<Bound> {
+        self.within_reach(match self.kind {
+            ColumnKind::TimestampTz => Value::TimestampTz(first_instant(self.zone, at)),
+            ColumnKind::Timestamp => Value::Timestamp(at),
+            ColumnKind::Date => Value::Date(at.date()),
+            ColumnKind::SmallInt | ColumnKind::Integer | ColumnKind::BigInt => return None,
+        })
     }
 
     fn cell_of_wall(&self, wall: NaiveDateTime) -> Option<i128> {

@@ -1,0 +1,165 @@
+//! Which partitions are missing at the young end, and which at the old end have had their time.
+
+use chrono::{Days, Months, NaiveDateTime, TimeDelta};
+
+use super::bound::{Bound, Range, Value};
+use super::every::Every;
+use super::scheme::{MAX_PARTITIONS, Scheme};
+
+/// The ranges that no partition holds, from the end of the last one (or from the present one, where that is before) to
+/// `ahead` beyond the present one. `have` is in order; `present` is the range that the clock or the newest row is in.
+///
+/// A gap among partitions that are older than the present one is left alone: whoever made it will have wanted it.
+///
+/// # Errors
+/// A sentence where they would be more than [`MAX_PARTITIONS`].
+pub fn missing(scheme: &Scheme, have: &[Range], present: &Range, ahead: u32) -> Result<Vec<Range>, String> {
+    let mut end = present.clone();
+    for _ in 0..ahead {
+        if end.to.0 != Value::Top {
+            end = scheme.next(&end)?;
+        }
+    }
+    let mut from = match have.last() {
+        Some(last) => present.from.clone().min(last.to.clone()),
+        None => present.from.clone(),
+    };
+    let mut missing = Vec::new();
+    while from < end.to {
+        if let Some(there) = have.iter().find(|range| range.from <= from && from < range.to) {
+            from = there.to.clone();
+            continue;
+        }
+        let mark = scheme.containing(&from)?.to;
+        let to = have
+            .iter()
+            .map(|range| &range.from)
+            .filter(|at| **at > from)
+            .fold(mark, |to, at| to.min(at.clone()));
+        missing.push(Range { from, to: to.clone() });
+        if missing.len() > MAX_PARTITIONS as usize {
+            return Err(format!(
+                "more than {MAX_PARTITIONS} partitions are missing up to {}: make those that are wanted by hand",
+                end.to
+            ));
+        }
+        from = to;
+    }
+    Ok(missing)
+}
+
+/// Where what is kept begins: `keep` before `now`, on the clock of the scheme's zone.
+///
+/// # Errors
+/// A sentence where the interval does not fit the column's type, or reaches beyond what the type holds.
+pub fn horizon(scheme: &Scheme, now: &Bound, keep: Every) -> Result<Bound, String> {
+    let far = || format!("{keep} before {now} is beyond what a {} holds", scheme.kind());
+    match (keep, &now.0) {
+        (Every::Integers(n), Value::Integer(at)) => {
+            at.checked_sub(n).map(|at| Bound(Value::Integer(at))).ok_or_else(far)
+        }
+        (Every::Integers(_), _) | (_, Value::Integer(_)) => {
+            Err(format!("an interval of `{keep}` does not fit a column of type {}", scheme.kind()))
+        }
+        _ => {
+            let wall = scheme.wall(now).ok_or_else(far)?;
+            before(wall, keep).and_then(|wall| scheme.at_wall(wall)).ok_or_else(far)
+        }
+    }
+}
+
+fn before(wall: NaiveDateTime, keep: Every) -> Option<NaiveDateTime> {
+    let months = |n: u32, each: u32| wall.checked_sub_months(Months::new(n.checked_mul(each)?));
+    match keep {
+        Every::Hours(n) => wall.checked_sub_signed(TimeDelta::try_hours(n.into())?),
+        Every::Days(n) => wall.checked_sub_days(Days::new(n.into())),
+        Every::Weeks(n) => wall.checked_sub_days(Days::new(u64::from(n) * 7)),
+        Every::Months(n) => months(n, 1),
+        Every::Quarters(n) => months(n, 3),
+        Every::Years(n) => months(n, 12),
+        Every::Integers(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono_tz::Tz;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::partition::ColumnKind;
+
+    fn scheme(kind: ColumnKind, every: Every, zone: Tz) -> Scheme {
+        Scheme::new(kind, every, zone).unwrap()
+    }
+
+    fn range(scheme: &Scheme, from: &str, to: &str) -> Range {
+        Range { from: scheme.start(from).unwrap(), to: scheme.start(to).unwrap() }
+    }
+
+    fn said(ranges: &[Range]) -> String {
+        ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn they_chain_from_the_last_bound_or_fill_the_present() {
+        let months = scheme(ColumnKind::Date, Every::Months(1), Tz::UTC);
+        let have = [range(&months, "2024-01-01", "2024-02-01"), range(&months, "2024-02-01", "2024-03-01")];
+        let at = |day: &str| months.containing(&months.start(day).unwrap()).unwrap();
+        assert_eq!(said(&missing(&months, &have, &at("2024-01-10"), 1).unwrap()), "");
+        insta::assert_snapshot!(said(&missing(&months, &have, &at("2024-02-10"), 2).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-05-01)");
+        // Nobody looked for two months.
+        insta::assert_snapshot!(said(&missing(&months, &have, &at("2024-05-10"), 0).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-05-01) [2024-05-01, 2024-06-01)");
+        // A gap before the present is somebody's will, one after it is not; an odd bound is chained to.
+        let odd = [range(&months, "2023-01-01", "2023-02-01"), range(&months, "2024-04-11", "2024-05-05")];
+        insta::assert_snapshot!(said(&missing(&months, &odd, &at("2024-03-10"), 3).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-04-11) [2024-05-05, 2024-06-01) [2024-06-01, 2024-07-01)");
+    }
+
+    #[test]
+    fn an_open_end_leaves_nothing_to_make() {
+        let tens = scheme(ColumnKind::SmallInt, Every::Integers(10_000), Tz::UTC);
+        let last = Range { from: tens.start("20000").unwrap(), to: Bound(Value::Top) };
+        assert_eq!(missing(&tens, std::slice::from_ref(&last), &last, 5).unwrap(), []);
+        let hours = scheme(ColumnKind::Timestamp, Every::Hours(1), Tz::UTC);
+        let have = [range(&hours, "1990-01-01 00:00", "1990-01-01 01:00")];
+        let now = hours.containing(&hours.start("2024-01-01").unwrap()).unwrap();
+        let message = missing(&hours, &have, &now, 3).unwrap_err();
+        insta::assert_snapshot!(message, @"more than 10000 partitions are missing up to 2024-01-01 04:00:00: make those that are wanted by hand");
+    }
+
+    #[test]
+    fn what_is_kept_begins_on_the_zones_clock() {
+        let berlin = scheme(ColumnKind::TimestampTz, Every::Months(1), Tz::Europe__Berlin);
+        let now = berlin.value("2024-07-31 10:00:00+00").unwrap();
+        let kept = |keep| horizon(&berlin, &now, keep).unwrap().to_string();
+        assert_eq!(kept(Every::Months(5)), "2024-02-29 11:00:00+00");
+        assert_eq!(kept(Every::Years(2)), "2022-07-31 10:00:00+00");
+        assert_eq!(kept(Every::Weeks(1)), "2024-07-24 10:00:00+00");
+        assert!(horizon(&berlin, &now, Every::Integers(5)).is_err());
+        let numbers = scheme(ColumnKind::Integer, Every::Integers(100), Tz::UTC);
+        let newest = numbers.value("12345").unwrap();
+        assert_eq!(horizon(&numbers, &newest, Every::Integers(345)).unwrap().to_string(), "12000");
+        assert!(horizon(&numbers, &newest, Every::Days(1)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn made_once_nothing_is_missing(first in -500i64..500, last in 0usize..20, present in -500i64..900, ahead in 0u32..9, gone in any::<prop::sample::Index>()) {
+            let tens = scheme(ColumnKind::Integer, Every::Integers(10), Tz::UTC);
+            let cell = |n: i64| tens.containing(&Bound(Value::Integer(n))).unwrap();
+            let mut have = vec![cell(first)];
+            for _ in 0..last { have.push(tens.next(have.last().unwrap()).unwrap()); }
+            if have.len() > 1 { have.remove(gone.index(have.len())); }
+            let present = cell(present);
+            let made = missing(&tens, &have, &present, ahead).unwrap();
+            for range in &made {
+                prop_assert!(range.from < range.to);
+                prop_assert!(have.iter().all(|there| range.to <= there.from || there.to <= range.from), "{} overlaps", range);
+            }
+            have.extend(made);
+            have.sort();
+            prop_assert_eq!(missing(&tens, &have, &present, ahead).unwrap(), vec![]);
+            prop_assert!(have.iter().any(|range| range.from <= present.from && present.to <= range.to));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! How long partitions are kept, and what `maintain` does with those that are older.
+
+use crate::model::partition::Every;
+
+/// What happens to a partition that is older than what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It is named, and stays.
+    Report,
+    /// It becomes a table of its own.
+    Detach,
+    /// It is dropped, with its rows.
+    Drop,
+}
+
+impl How {
+    pub(super) const ALL: [Self; 3] = [Self::Report, Self::Detach, Self::Drop];
+
+    /// As a plan writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::Detach => "detach",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// The section `[retention]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How far back from now, or from the largest number, values are kept.
+    pub keep: Every,
+    /// What becomes of a partition that holds older ones only.
+    pub how: How,
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::plan::Plan;
+
+    fn plan(every: &str, section: &str) -> Result<Plan, String> {
+        let text = format!("table = 't'\n[partition]\nby = 'at'\nevery = {every}\n[retention]\n{section}");
+        Plan::parse(&text, "p.toml").map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn partitions_are_kept_for_good_or_as_the_plan_says() {
+        let retention = |every, section| plan(every, section).unwrap().retention();
+        assert_eq!(retention("'month'", ""), None);
+        let report = Retention { keep: Every::Years(2), how: How::Report };
+        assert_eq!(retention("'month'", "keep = '2 years'"), Some(report));
+        let dropped = Retention { keep: Every::Integers(1_000_000), how: How::Drop };
+        assert_eq!(retention("1000", "keep = 1_000_000\nhow = 'drop'"), Some(dropped));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let error = |every, section| plan(every, section).unwrap_err();
+        assert_snapshot!(error("'month'", "how = 'drop'"), @r#"
+        p.toml: retention.keep is missing
+        hint: write keep = "24 months" under [retention]
+        "#);
+        assert_snapshot!(error("'month'", "keep = 100\nhow = 'archive'"), @r#"
+        p.toml has 2 errors
+          p.toml:6:8: retention.keep: `100` does not go with partitions of `1 month`
+            hint: write both as times, or both as numbers
+          p.toml:7:7: retention.how: "archive" is not "report" or "detach" or "drop"
+        "#);
+        assert_snapshot!(error("100", "keep = '2 fortnights'"), @r#"p.toml:6:8: retention.keep: `2 fortnights` is no interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column"#);
+        assert_snapshot!(error("100", "keep = '2 years'\nhoww = 'drop'"), @r#"
+        p.toml has 2 errors
+          p.toml:7:1: unknown key `howw` under [retention]
+            hint: did you mean `how`?
+          p.toml:6:8: retention.keep: `2 years` does not go with partitions of `100`
+            hint: write both as times, or both as numbers
+        "#);
+    }
+}
