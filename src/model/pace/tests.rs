@@ -140,7 +140,7 @@ proptest! {
         let speed = |s: f64| match shape {
             0 => 1.0,
             1 => 1.0 + s / 60.0,
-            _ => if (s / 7.0) as u64 % 2 == 0 { 1.0 } else { 4.0 },
+            _ => if ((s / 7.0) as u64).is_multiple_of(2) { 1.0 } else { 4.0 },
         };
         let (worst_s, holds, copied) = drive(&server, limit_s, speed);
         // What is copied before the lag shows: the looks that it is late, one more, and the chunk that is under way.
