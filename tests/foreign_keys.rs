@@ -109,7 +109,8 @@ async fn a_child_and_then_its_parent_can_be_deleted_in_every_state(version: Vers
 }
 
 async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Version) {
-    let lab = Lab::on(version, 
+    let lab = Lab::on(
+        version,
         "alter table samples drop constraint samples_vessel;
          update samples set vessel_id = 9999 where sample_id in (7, 300);
          alter table samples add constraint samples_vessel foreign key (vessel_id) references vessels on update cascade not valid;

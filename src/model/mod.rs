@@ -9,6 +9,7 @@ pub(crate) mod fixture;
 pub mod ident;
 pub mod key;
 pub mod number;
+pub mod pace;
 pub mod partition;
 pub mod sizer;
 pub mod state;

@@ -69,10 +69,10 @@ impl Context {
             .into_iter()
             .find(|j| j.id == job)
             .ok_or_else(|| Error::failed("the job is gone from pgstrata.jobs"))?;
-        let workers = u32::try_from(plan.workers()).unwrap_or(1);
+        let workers = u32::try_from(plan.workers().fixed().unwrap_or(1)).unwrap_or(1);
         let pool = pool(target, workers, job.id, lease.epoch()).await?;
         Ok(Self {
-            gate: Gate::new(plan.rows_per_second()),
+            gate: Gate::new(plan.throttle().rows_per_second),
             blueprint: RefCell::new(job.blueprint.clone()),
             state: Cell::new(job.state),
             prepared: RefCell::default(),

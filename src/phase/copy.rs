@@ -131,8 +131,11 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     let (rows, _, heap_bytes) = context.retrying("look at the table's size", size).await?;
     let order = if frozen.physical { "by blocks of the heap" } else { "along the key" };
     let threads = context.plan.workers();
-    let mut meter =
-        Meter::begin(context, "copy", format!("copying {order}, {threads} workers; the table stays in use"));
+    let mut meter = Meter::begin(
+        context,
+        "copy",
+        format!("copying {order}, {} workers; the table stays in use", threads.fixed().unwrap_or(1)),
+    );
     meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(copied).unwrap_or(0));
     let pace = pace(context, rows, heap_bytes);
     let (meter, pace) = (&meter, &pace);
@@ -185,7 +188,7 @@ fn casts(b: &Blueprint, frozen: &Frozen) -> Vec<String> {
 fn pace(context: &Context, rows: i64, heap_bytes: i64) -> Pace {
     let width = (heap_bytes / rows.max(1)).max(16);
     let mut most = u64::try_from(MAX_BATCH_BYTES / width).unwrap_or(FIRST_ROWS);
-    if let Some(rate) = context.plan.rows_per_second() {
+    if let Some(rate) = context.plan.throttle().rows_per_second {
         // A chunk is at most a second's worth, or the limit would come in bursts.
         most = most.min(u64::from(rate));
     }

@@ -173,7 +173,7 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
 fn sizer(context: &Context, dimension: &ranges::Dimension<'_>, rows: i64, bytes: i64) -> RefCell<ChunkSizer> {
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
     let first = count(FIRST_BYTES / (bytes / rows.max(1)).max(1)).clamp(1_000, 100_000);
-    let shares = context.plan.workers().max(1) * if dimension.scattered { 1 } else { 4 };
+    let shares = context.plan.workers().fixed().unwrap_or(1) * if dimension.scattered { 1 } else { 4 };
     let most = (count(rows) / shares as u64 + 1).clamp(first, MOST_ROWS);
     let target_ms = context.plan.target_batch().as_secs_f64() * 1000.0;
     RefCell::new(ChunkSizer::new(first, 500, most, target_ms))

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result, Retry};
 use crate::pg::connect::Session;
+use crate::plan::Workers;
 
 use super::context::Context;
 
@@ -21,12 +22,13 @@ const READY: usize = 1;
 /// The first failure of a worker, else the producer's.
 pub async fn run<T>(
     context: &Context,
-    workers: usize,
+    workers: Workers,
     what: &str,
     produce: impl AsyncFnOnce(mpsc::Sender<T>) -> Result<()>,
     work: impl AsyncFn(&Session, &T) -> Result<()>,
 ) -> Result<()> {
-    let (sender, receiver) = mpsc::channel(READY * workers.max(1));
+    let workers = workers.fixed().unwrap_or(1);
+    let (sender, receiver) = mpsc::channel(READY * workers);
     let receiver = Mutex::new(receiver);
     let halt = CancellationToken::new();
     let one = async || {
@@ -39,7 +41,7 @@ pub async fn run<T>(
         Ok(())
     };
     let all = async {
-        let results = join_all((0..workers.max(1)).map(|_| one())).await;
+        let results = join_all((0..workers).map(|_| one())).await;
         // With nobody left to take items, a producer that waits to send one must fail.
         receiver.lock().await.close();
         results.into_iter().find(Result::is_err).unwrap_or(Ok(()))

@@ -19,7 +19,25 @@ pub(super) const KEYS: [(&str, &[&str]); 7] = [
     ("", &["name", "kind", "table"]),
     ("partition", &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "drop_unique"]),
     ("copy", &["workers", "order", "target_batch_ms"]),
-    ("throttle", &["rows_per_second"]),
+    (
+        "throttle",
+        &[
+            "rows_per_second",
+            "wal_bytes_per_second",
+            "max_replica_lag",
+            "max_replica_lag_bytes",
+            "replicas",
+            "forget_replica_after",
+            "max_slot_retained_bytes",
+            "archiver",
+            "max_active_backends",
+            "max_commit_latency",
+            "query",
+            "query_limit",
+            "windows",
+            "timezone",
+        ],
+    ),
     ("verify", &["rows"]),
     ("swap", &["when", "lock_timeout", "attempts", "keep_old"]),
     ("retention", &["keep", "how"]),
@@ -74,6 +92,19 @@ pub(super) struct CopySection {
 #[serde(deny_unknown_fields, expecting = "a section [throttle]")]
 pub(super) struct ThrottleSection {
     pub(super) rows_per_second: Option<Leaf>,
+    pub(super) wal_bytes_per_second: Option<Leaf>,
+    pub(super) max_replica_lag: Option<Leaf>,
+    pub(super) max_replica_lag_bytes: Option<Leaf>,
+    pub(super) replicas: Option<Leaf>,
+    pub(super) forget_replica_after: Option<Leaf>,
+    pub(super) max_slot_retained_bytes: Option<Leaf>,
+    pub(super) archiver: Option<Leaf>,
+    pub(super) max_active_backends: Option<Leaf>,
+    pub(super) max_commit_latency: Option<Leaf>,
+    pub(super) query: Option<Leaf>,
+    pub(super) query_limit: Option<Leaf>,
+    pub(super) windows: Option<Leaf>,
+    pub(super) timezone: Option<Leaf>,
 }
 
 #[derive(Debug, Default, Deserialize)]

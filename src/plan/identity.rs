@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use super::{Order, Plan, Rows, When};
+use super::{Order, Plan, Rows, When, Workers};
 use crate::model::{ident::plain, partition::Every};
 
 /// What a setting means for a job that has started.
@@ -111,6 +111,10 @@ impl Plan {
         };
         let drop_unique: Vec<String> = self.drop_unique.iter().map(|name| plain(name)).collect();
         let drop_unique = (!drop_unique.is_empty()).then(|| drop_unique.into());
+        let workers = match self.workers {
+            Workers::Auto => "auto".into(),
+            Workers::Fixed(n) => Value::from(i64::try_from(n).unwrap_or(i64::MAX)),
+        };
         let settings = [
             ("name", Name, Some(self.name.clone().into())),
             ("kind", Identity, Some("partition".into())),
@@ -124,10 +128,9 @@ impl Plan {
             ("partition.names", Identity, self.names.clone().map(Value::from)),
             ("partition.default", Identity, Some(self.default.into())),
             ("partition.drop_unique", Identity, drop_unique),
-            ("copy.workers", Tunable, Some((self.workers as i64).into())),
+            ("copy.workers", Tunable, Some(workers)),
             ("copy.order", Identity, Some(self.order.name().into())),
             ("copy.target_batch_ms", Tunable, Some((self.target_batch.as_millis() as i64).into())),
-            ("throttle.rows_per_second", Tunable, self.rows_per_second.map(Value::from)),
             ("verify.rows", Identity, Some(self.verify.name().into())),
             ("swap.when", Tunable, Some(self.when.name().into())),
             ("swap.lock_timeout", Tunable, Some(duration_text(self.lock_timeout).into())),
@@ -136,7 +139,12 @@ impl Plan {
             ("retention.keep", Tunable, self.retention.map(|r| interval(r.keep))),
             ("retention.how", Tunable, self.retention.map(|r| r.how.name().into())),
         ];
-        settings.into_iter().filter_map(|(key, part, value)| Some((key, part, value?))).collect()
+        let throttle = self.throttle.settings().map(|(key, value)| (key, Tunable, value));
+        settings
+            .into_iter()
+            .chain(throttle)
+            .filter_map(|(key, part, value)| Some((key, part, value?)))
+            .collect()
     }
 }
 

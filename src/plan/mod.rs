@@ -8,6 +8,7 @@ pub mod check;
 mod draft;
 mod file;
 mod identity;
+mod live;
 pub mod partitioning;
 mod problem;
 mod resolve;
@@ -16,13 +17,16 @@ mod suggest;
 pub mod survey;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 use std::time::Duration;
 
 pub use draft::{Facts, draft};
 pub use identity::{Change, changed};
+pub use live::assignment;
 pub use retention::{How, Retention};
 pub use suggest::{histogram_by_month, suggest, suggest_integers};
+pub use throttle::{ReplicaLag, Throttle};
 
 use crate::{
     error::Error,
@@ -38,6 +42,25 @@ pub enum Order {
     Keyset,
     /// By blocks of the heap.
     Physical,
+}
+
+/// How many workers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as pay, up to the machine's cores.
+    Auto,
+    /// So many.
+    Fixed(usize),
+}
+
+impl Workers {
+    /// The number, where it is fixed.
+    pub fn fixed(self) -> Option<usize> {
+        match self {
+            Self::Auto => None,
+            Self::Fixed(n) => Some(n),
+        }
+    }
 }
 
 /// What verification compares.
@@ -72,10 +95,10 @@ pub struct Plan {
     names: Option<String>,
     default: bool,
     drop_unique: Vec<String>,
-    workers: usize,
+    workers: Workers,
     order: Order,
     target_batch: Duration,
-    rows_per_second: Option<u32>,
+    throttle: Throttle,
     verify: Rows,
     when: When,
     lock_timeout: Duration,
@@ -160,7 +183,7 @@ impl Plan {
     }
 
     /// How many workers copy, index and verify at once.
-    pub fn workers(&self) -> usize {
+    pub fn workers(&self) -> Workers {
         self.workers
     }
 
@@ -174,9 +197,9 @@ impl Plan {
         self.target_batch
     }
 
-    /// The most rows copied in a second; none: no limit.
-    pub fn rows_per_second(&self) -> Option<u32> {
-        self.rows_per_second
+    /// What holds the job, and how fast it may go.
+    pub fn throttle(&self) -> &Throttle {
+        &self.throttle
     }
 
     /// What verification compares.

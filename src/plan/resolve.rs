@@ -8,19 +8,21 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use toml::Value;
 
 use super::{
-    Order, Plan, Rows, When,
+    Order, Plan, Rows, When, Workers,
     file::{Leaf, PlanFile, RetentionSection},
     identity::duration_text,
     problem::Problem,
     retention::{How, Retention},
+    throttle,
 };
 use crate::model::{
     ident::{MAX_BYTES, QualifiedName},
+    pace::MOST_WORKERS,
     partition::Every,
 };
 
 const AHEAD: u32 = 3;
-const WORKERS: usize = 2;
+const WORKERS: Workers = Workers::Fixed(2);
 const TARGET_BATCH_MS: u64 = 500;
 /// How long the application may wait behind one try of the swap.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
@@ -32,12 +34,12 @@ const LOCK_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Durat
 const KEEPS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3650 * 86_400);
 
 /// Why a value is wrong, and what to write instead.
-struct Wrong {
+pub(super) struct Wrong {
     fact: String,
     hint: Option<String>,
 }
 
-type Read<T> = Result<T, Wrong>;
+pub(super) type Read<T> = Result<T, Wrong>;
 
 impl From<String> for Wrong {
     fn from(fact: String) -> Self {
@@ -45,16 +47,16 @@ impl From<String> for Wrong {
     }
 }
 
-fn wrong<T>(fact: impl Into<String>, hint: impl Into<String>) -> Read<T> {
+pub(super) fn wrong<T>(fact: impl Into<String>, hint: impl Into<String>) -> Read<T> {
     Err(Wrong { fact: fact.into(), hint: Some(hint.into()) })
 }
 
 /// The problems so far. Whoever reads a wrong value goes on without it, to find the others.
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn optional<T>(
+    pub(super) fn optional<T>(
         &mut self,
         key: &str,
         leaf: &Option<Leaf>,
@@ -95,7 +97,7 @@ impl Problems {
 /// The plan of a file, or everything that is wrong with it.
 pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let mut p = Problems::default();
-    let PlanFile { name, kind, table, partition, copy, throttle, verify, swap, retention } = file;
+    let PlanFile { name, kind, table, partition, copy, throttle: _, verify, swap, retention } = file;
     p.optional("kind", kind, read_kind);
     let written_table = table;
     let table = p
@@ -115,11 +117,10 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let names = p.optional("partition.names", &partition.names, |v| template(text(v)?));
     let default = p.optional("partition.default", &partition.default, flag);
     let drop_unique = p.optional("partition.drop_unique", &partition.drop_unique, index_names);
-    let workers = p.optional("copy.workers", &copy.workers, number(1..=64));
+    let workers = p.optional("copy.workers", &copy.workers, workers);
     let order = p.optional("copy.order", &copy.order, one_of(Order::ALL, Order::name));
     let target_ms = p.optional("copy.target_batch_ms", &copy.target_batch_ms, number(10..=60_000));
-    let rate = &throttle.rows_per_second;
-    let rate = p.optional("throttle.rows_per_second", rate, number(1..=u32::MAX));
+    let throttle = throttle::resolve(&file.throttle, &mut p);
     let verify = p.optional("verify.rows", &verify.rows, one_of(Rows::ALL, Rows::name));
     let when = p.optional("swap.when", &swap.when, one_of(When::ALL, When::name));
     let lock_timeout =
@@ -143,7 +144,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
             workers: workers.unwrap_or(WORKERS),
             order: order.unwrap_or(Order::Auto),
             target_batch: Duration::from_millis(target_ms.unwrap_or(TARGET_BATCH_MS)),
-            rows_per_second: rate,
+            throttle,
             verify: verify.unwrap_or(Rows::Hash),
             when: when.unwrap_or(When::Manual),
             lock_timeout: lock_timeout.unwrap_or(LOCK_TIMEOUT),
@@ -213,6 +214,15 @@ fn column(written: &str) -> Read<String> {
     }
 }
 
+fn workers(value: &Value) -> Read<Workers> {
+    if value.as_str() == Some("auto") {
+        return Ok(Workers::Auto);
+    }
+    number(1..=MOST_WORKERS)(value).map(Workers::Fixed).map_err(|_| {
+        Wrong::from(format!("{value} is not \"auto\" or a whole number from 1 to {MOST_WORKERS}"))
+    })
+}
+
 /// Sorted, each once: their order means nothing.
 fn index_names(value: &Value) -> Read<Vec<String>> {
     let Value::Array(names) = value else {
@@ -232,7 +242,7 @@ fn template(written: &str) -> Read<String> {
     Ok(written.to_owned())
 }
 
-fn zone(written: &str) -> Read<Tz> {
+pub(super) fn zone(written: &str) -> Read<Tz> {
     Tz::from_str_insensitive(written).or_else(|_| {
         wrong(format!("`{written}` is no time zone"), format!("did you mean {}?", nearest_zones(written)))
     })
@@ -252,7 +262,7 @@ fn nearest_zones(written: &str) -> String {
     format!("{first}, {second} or {third}")
 }
 
-fn text(value: &Value) -> Read<&str> {
+pub(super) fn text(value: &Value) -> Read<&str> {
     match value {
         Value::String(text) => Ok(text),
         other => wrong(format!("{other} is no text"), "write it in double quotes"),
@@ -269,13 +279,13 @@ fn plain_text(value: &Value) -> Read<String> {
     }
 }
 
-fn flag(value: &Value) -> Read<bool> {
+pub(super) fn flag(value: &Value) -> Read<bool> {
     value
         .as_bool()
         .map_or_else(|| wrong(format!("{value} is not true or false"), "write it without quotes"), Ok)
 }
 
-fn number<T>(range: RangeInclusive<T>) -> impl FnOnce(&Value) -> Read<T>
+pub(super) fn number<T>(range: RangeInclusive<T>) -> impl FnOnce(&Value) -> Read<T>
 where
     T: TryFrom<i64> + PartialOrd + Display,
 {
@@ -287,7 +297,7 @@ where
     }
 }
 
-fn duration(value: &Value, example: &str, range: RangeInclusive<Duration>) -> Read<Duration> {
+pub(super) fn duration(value: &Value, example: &str, range: RangeInclusive<Duration>) -> Read<Duration> {
     let written = plain_text(value)?;
     let Ok(duration) = humantime::parse_duration(&written) else {
         return wrong(

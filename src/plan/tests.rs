@@ -4,8 +4,8 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
-use super::{How, Order, Plan, Retention, Rows, When, changed, file::KEYS};
-use crate::model::{ident::QualifiedName, partition::Every};
+use super::{How, Order, Plan, ReplicaLag, Retention, Rows, Throttle, When, Workers, changed, file::KEYS};
+use crate::model::{ident::QualifiedName, pace::Windows, partition::Every};
 
 const LEAST: &str = "table = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\n";
 
@@ -71,10 +71,10 @@ how  = "detach"
         names: Some("{table}_y{yyyy}m{mm}".to_owned()),
         default: false,
         drop_unique: vec!["A".to_owned(), "b_key".to_owned()],
-        workers: 4,
+        workers: Workers::Fixed(4),
         order: Order::Physical,
         target_batch: Duration::from_millis(250),
-        rows_per_second: Some(50_000),
+        throttle: Throttle { rows_per_second: Some(50_000), ..Throttle::default() },
         verify: Rows::Count,
         when: When::Verified,
         lock_timeout: Duration::from_millis(1500),
@@ -110,6 +110,12 @@ fn the_least_plan_with_its_defaults() {
     lock_timeout = "200ms"
     when = "manual"
 
+    [throttle]
+    archiver = true
+    forget_replica_after = "300s"
+    query_limit = 0
+    timezone = "UTC"
+
     [verify]
     rows = "hash"
     "#);
@@ -138,9 +144,9 @@ fn unknown_keys() {
     p.toml:5:1: unknown key `rows_per_second` under [partition]
     hint: did you mean `rows_per_second` under [throttle]?
     ");
-    assert_snapshot!(error_with("[throttle]\nmax_replica_lag = \"5s\""), @"
-    p.toml:6:1: unknown key `max_replica_lag` under [throttle]
-    hint: known under [throttle]: rows_per_second
+    assert_snapshot!(error_with("[throttle]\nmax_lag_replica = \"5s\""), @"
+    p.toml:6:1: unknown key `max_lag_replica` under [throttle]
+    hint: did you mean `max_replica_lag`?
     ");
     assert_snapshot!(error_with("[partitions]\nby = \"at\""), @"
     p.toml:5:2: unknown key `partitions` at the head of the file
@@ -162,7 +168,7 @@ fn everything_wrong_is_told_at_once() {
       p.toml:2:1: unknown key `kinds` at the head of the file
         hint: did you mean `kind`?
       p.toml:4:9: partition.every: `1 fortnight` is no interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column
-      p.toml:6:11: copy.workers: 0 is not a whole number from 1 to 64
+      p.toml:6:11: copy.workers: 0 is not "auto" or a whole number from 1 to 64
     "#);
     assert_snapshot!(error(""), @r#"
     p.toml has 3 errors
@@ -275,23 +281,23 @@ fn out_of_range() {
     assert_snapshot!(error_with(
         "ahead = -1\n[copy]\nworkers = 65\ntarget_batch_ms = 9\n[throttle]\nrows_per_second = 0\n\
          [swap]\nlock_timeout = \"11s\"\nattempts = 0\nkeep_old = \"11 years\"\n"
-    ), @"
+    ), @r#"
     p.toml has 7 errors
       p.toml:5:9: partition.ahead: -1 is not a whole number from 0 to 1000
-      p.toml:7:11: copy.workers: 65 is not a whole number from 1 to 64
+      p.toml:7:11: copy.workers: 65 is not "auto" or a whole number from 1 to 64
       p.toml:8:19: copy.target_batch_ms: 9 is not a whole number from 10 to 60000
       p.toml:10:19: throttle.rows_per_second: 0 is not a whole number from 1 to 4294967295
       p.toml:12:16: swap.lock_timeout: 11s is not from 1ms to 10s
       p.toml:13:12: swap.attempts: 0 is not a whole number from 1 to 100000
       p.toml:14:12: swap.keep_old: 11 years is not from 0s to 3650 days
-    ");
+    "#);
     assert_snapshot!(error_with(
         "ahead = 1001\n[copy]\nworkers = 2.5\ntarget_batch_ms = 60001\n[throttle]\nrows_per_second = \"9\"\n\
          [swap]\nlock_timeout = \"0s\"\nattempts = 100001\n"
     ), @r#"
     p.toml has 6 errors
       p.toml:5:9: partition.ahead: 1001 is not a whole number from 0 to 1000
-      p.toml:7:11: copy.workers: 2.5 is not a whole number from 1 to 64
+      p.toml:7:11: copy.workers: 2.5 is not "auto" or a whole number from 1 to 64
       p.toml:8:19: copy.target_batch_ms: 60001 is not a whole number from 10 to 60000
       p.toml:10:19: throttle.rows_per_second: "9" is not a whole number from 1 to 4294967295
       p.toml:12:16: swap.lock_timeout: 0s is not from 1ms to 10s
@@ -350,8 +356,8 @@ fn a_tunable_changes_no_identity() {
     let plan = Plan::parse(LEAST, "p.toml").unwrap();
     let faster = Plan {
         name: "other".to_owned(),
-        workers: 8,
-        rows_per_second: Some(1),
+        workers: Workers::Auto,
+        throttle: Throttle { rows_per_second: Some(1), ..Throttle::default() },
         when: When::Verified,
         ..plan.clone()
     };
@@ -362,6 +368,22 @@ fn a_tunable_changes_no_identity() {
     assert_eq!(fields, ["copy.workers", "swap.when", "throttle.rows_per_second"]);
 }
 
+fn full_throttle() -> Throttle {
+    Throttle {
+        rows_per_second: Some(1),
+        wal_bytes_per_second: Some(1 << 20),
+        max_replica_lag: ReplicaLag::Off,
+        max_replica_lag_bytes: Some(1 << 20),
+        replicas: vec!["host=a".to_owned()],
+        max_slot_retained_bytes: Some(1 << 20),
+        max_active_backends: Some(1),
+        max_commit_latency: Some(Duration::from_millis(1)),
+        query: Some("select 1".to_owned()),
+        windows: Windows::parse(["22:00-05:00"]).unwrap(),
+        ..Throttle::default()
+    }
+}
+
 #[test]
 fn every_known_key_is_identity_or_tunable_or_the_name() {
     let full = Plan {
@@ -369,7 +391,7 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
         to: Some("b".to_owned()),
         names: Some("c".to_owned()),
         drop_unique: vec!["d".to_owned()],
-        rows_per_second: Some(1),
+        throttle: full_throttle(),
         retention: Some(Retention { keep: Every::Months(1), how: How::Report }),
         ..Plan::parse(LEAST, "p.toml").unwrap()
     };
@@ -403,11 +425,39 @@ fn duration(ms: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration
 }
 
 prop_compose! {
+    fn throttle()(
+        rows_per_second in prop::option::of(1..=u32::MAX),
+        (wal_bytes_per_second, max_replica_lag_bytes, max_slot_retained_bytes) in (bytes(), bytes(), bytes()),
+        max_replica_lag in prop_oneof![
+            Just(ReplicaLag::Default), Just(ReplicaLag::Off), duration(100..=86_400_000).prop_map(ReplicaLag::Limit),
+        ],
+        replicas in prop::collection::vec("host=[a-z ]{1,9}", 0..3),
+        forget_replica_after in duration(0..=30 * 86_400_000),
+        archiver in any::<bool>(),
+        max_active_backends in prop::option::of(1..=100_000_u32),
+        max_commit_latency in prop::option::of(duration(1..=60_000)),
+        (query, query_limit) in (prop::option::of("select \\PC{1,20}[^;\\s\\p{C}]"), any::<u32>()),
+        windows in prop::collection::vec("(Mon-Fri |Sat |)22:[0-5][0-9]-0[0-9]:00", 0..3),
+        timezone in prop::sample::select(TZ_VARIANTS.to_vec()),
+    ) -> Throttle {
+        let windows = Windows::parse(windows.iter().map(String::as_str)).unwrap();
+        Throttle {
+            rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after,
+            max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, query, query_limit, windows, timezone,
+        }
+    }
+}
+
+fn bytes() -> impl Strategy<Value = Option<u64>> {
+    prop::option::of(prop_oneof![(64_u64..=1 << 20).prop_map(|n| n << 10), (65_536..=1_u64 << 50)])
+}
+
+prop_compose! {
     fn copying()(
-        workers in 1..=64_usize,
+        workers in prop_oneof![Just(Workers::Auto), (1..=64_usize).prop_map(Workers::Fixed)],
         order in prop::sample::select(Order::ALL.to_vec()),
         target_batch in (10..=60_000_u64).prop_map(Duration::from_millis),
-        rows_per_second in prop::option::of(1..=u32::MAX),
+        throttle in throttle(),
         verify in prop::sample::select(Rows::ALL.to_vec()),
         when in prop::sample::select(When::ALL.to_vec()),
         lock_timeout in duration(1..=10_000),
@@ -415,7 +465,7 @@ prop_compose! {
         keep_old in duration(0..=3650 * 86_400_000),
     ) -> Plan {
         Plan {
-            workers, order, target_batch, rows_per_second, verify, when, lock_timeout, attempts, keep_old,
+            workers, order, target_batch, throttle, verify, when, lock_timeout, attempts, keep_old,
             ..Plan::parse(LEAST, "p.toml").unwrap()
         }
     }

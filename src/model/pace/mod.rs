@@ -1,0 +1,159 @@
+//! Pace: how fast, and why not faster. Readings of signals in, go or hold out; every hold names its signal, its value and its
+//! limit.
+//!
+//! Pure: times are handed in, in seconds of any clock that only goes forward, so that tests replay what a server showed. A
+//! signal has two thresholds, the limit and four fifths of it, so that it does not flap. One that cannot be read fails closed:
+//! at once if it never could, else when the last reading is too old.
+
+mod budget;
+mod crew;
+mod lag;
+mod signal;
+#[cfg(test)]
+mod tests;
+mod windows;
+
+use std::collections::BTreeMap;
+
+pub use budget::Budget;
+pub use crew::{Crew, MOST_WORKERS};
+pub use lag::LagClock;
+pub use signal::{Signal, Unit, Work};
+pub use windows::Windows;
+
+/// A signal over its limit goes on when it is at or below this share of it.
+const GO_ON_SHARE: f64 = 0.8;
+/// How long the last reading of a signal counts, in seconds.
+pub const STALE_S: f64 = 15.0;
+
+/// What was read of one signal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// The signal.
+    pub signal: Signal,
+    /// What it is, or why that cannot be said and what to do about it.
+    pub value: Result<f64, String>,
+    /// Above this it holds.
+    pub limit: f64,
+    /// Whose value it is, in a few words: a standby, a slot, a session. May be empty.
+    pub about: String,
+}
+
+/// Why the job waits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hold {
+    /// The signal.
+    pub signal: Signal,
+    /// What it was last; for one that cannot be read, how many seconds ago that was possible.
+    pub value: f64,
+    /// What it may be; for one that cannot be read, how old a reading may be.
+    pub limit: f64,
+    /// Whose value it is, or why it cannot be read.
+    pub about: String,
+    /// Since when.
+    pub since_s: f64,
+    /// It is held because it cannot be read.
+    pub unread: bool,
+}
+
+/// What has changed by a reading.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A signal holds the job.
+    Held(Hold),
+    /// It does no longer.
+    Released {
+        /// The signal.
+        signal: Signal,
+        /// For how many seconds it held.
+        held_s: f64,
+    },
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    read_s: Option<f64>,
+    hold: Option<Hold>,
+}
+
+/// Every signal's state.
+#[derive(Debug, Clone, Default)]
+pub struct Pace {
+    states: BTreeMap<Signal, State>,
+    observed: bool,
+}
+
+impl Pace {
+    /// Takes in what was read at `at_s`, one reading a signal. A signal without one is no longer watched.
+    pub fn observe(&mut self, at_s: f64, readings: &[Reading]) -> Vec<Change> {
+        self.observed = true;
+        let mut changes = Vec::new();
+        let unwatched: Vec<Signal> = self
+            .states
+            .keys()
+            .filter(|signal| readings.iter().all(|r| r.signal != **signal))
+            .copied()
+            .collect();
+        for signal in unwatched {
+            if let Some(hold) = self.states.remove(&signal).and_then(|state| state.hold) {
+                changes.push(Change::Released { signal, held_s: at_s - hold.since_s });
+            }
+        }
+        for reading in readings {
+            changes.extend(self.states.entry(reading.signal).or_default().take(at_s, reading));
+        }
+        changes
+    }
+
+    /// What holds `work`, the most telling first; all of it holds before the first reading.
+    pub fn holds(&self, work: Work) -> impl Iterator<Item = &Hold> {
+        self.states
+            .values()
+            .filter_map(|state| state.hold.as_ref())
+            .filter(move |hold| hold.signal.stops(work))
+    }
+
+    /// Whether `work` may go on.
+    pub fn goes(&self, work: Work) -> bool {
+        self.observed && self.holds(work).next().is_none()
+    }
+}
+
+impl State {
+    fn take(&mut self, at_s: f64, reading: &Reading) -> Option<Change> {
+        let Reading { signal, limit, .. } = *reading;
+        let hold = |value, limit, about: &str, since_s, unread| Hold {
+            signal,
+            value,
+            limit,
+            about: about.to_owned(),
+            since_s,
+            unread,
+        };
+        let since_s = self.hold.as_ref().map_or(at_s, |hold| hold.since_s);
+        let next = match &reading.value {
+            Ok(value) => {
+                self.read_s = Some(at_s);
+                // A value that could not be read before is held against the limit itself.
+                let over = match &self.hold {
+                    Some(held) if !held.unread => *value > limit * GO_ON_SHARE,
+                    _ => *value > limit,
+                };
+                over.then(|| hold(*value, limit, &reading.about, since_s, false))
+            }
+            Err(why) => {
+                let age_s = self.read_s.map(|read_s| at_s - read_s);
+                match age_s {
+                    Some(age_s) if age_s <= STALE_S => self.hold.clone(),
+                    _ => Some(hold(age_s.unwrap_or(at_s - since_s), STALE_S, why, since_s, true)),
+                }
+            }
+        };
+        let was = std::mem::replace(&mut self.hold, next);
+        match (was, &self.hold) {
+            (None, Some(hold)) => Some(Change::Held(hold.clone())),
+            (Some(was), None) => Some(Change::Released { signal, held_s: at_s - was.since_s }),
+            _ => None,
+        }
+    }
+}

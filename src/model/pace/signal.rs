@@ -1,0 +1,127 @@
+//! The signals there are: what each is called, what it is counted in, and what it stops.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Hold;
+use crate::model::number;
+
+/// What is done while the gate is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// It reads only: lag does not stop it, load does.
+    Reads,
+    /// It writes.
+    Writes,
+}
+
+/// What a signal is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Milliseconds,
+    /// Bytes.
+    Bytes,
+    /// Things.
+    Count,
+}
+
+/// What can hold a job; in the order in which it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// Somebody said `pgstrata pause`.
+    Paused,
+    /// Sessions that wait for a lock that this job holds.
+    BlockedSessions,
+    /// A standby that was there is not.
+    ReplicaGone,
+    /// How far the slowest standby is behind, in time.
+    ReplicaLag,
+    /// How far the slowest standby is behind, in WAL.
+    ReplicaLagBytes,
+    /// WAL that a replication slot keeps.
+    SlotRetained,
+    /// The archiver's last try failed.
+    Archiver,
+    /// An autovacuum of the source that prevents wraparound.
+    WraparoundVacuum,
+    /// Sessions of others that are at work.
+    ActiveBackends,
+    /// How long a tiny transaction of ours takes.
+    CommitLatency,
+    /// The user's own query.
+    Query,
+}
+
+impl Signal {
+    /// As the log and the JSON call it; with its unit, where it has one.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::BlockedSessions => "blocked_sessions",
+            Self::ReplicaGone => "replica_gone_s",
+            Self::ReplicaLag => "replica_lag_s",
+            Self::ReplicaLagBytes => "replica_lag_bytes",
+            Self::SlotRetained => "slot_retained_bytes",
+            Self::Archiver => "archiver_failing",
+            Self::WraparoundVacuum => "wraparound_vacuum",
+            Self::ActiveBackends => "active_backends",
+            Self::CommitLatency => "commit_latency_ms",
+            Self::Query => "query",
+        }
+    }
+
+    /// What it is counted in.
+    pub fn unit(self) -> Unit {
+        match self {
+            Self::ReplicaGone | Self::ReplicaLag => Unit::Seconds,
+            Self::CommitLatency => Unit::Milliseconds,
+            Self::ReplicaLagBytes | Self::SlotRetained => Unit::Bytes,
+            _ => Unit::Count,
+        }
+    }
+
+    /// Whether it stops that work: who only reads adds nothing to any lag.
+    pub fn stops(self, work: Work) -> bool {
+        let is_lag = matches!(
+            self,
+            Self::ReplicaGone
+                | Self::ReplicaLag
+                | Self::ReplicaLagBytes
+                | Self::SlotRetained
+                | Self::Archiver
+        );
+        work == Work::Writes || !is_lag
+    }
+}
+
+impl Unit {
+    fn said(self, value: f64) -> String {
+        match self {
+            Self::Seconds => number::duration(Duration::try_from_secs_f64(value).unwrap_or_default()),
+            Self::Milliseconds => {
+                number::duration(Duration::try_from_secs_f64(value / 1000.0).unwrap_or_default())
+            }
+            Self::Bytes => number::bytes(value.max(0.0) as u64),
+            Self::Count if value.fract() == 0.0 && value >= 0.0 => number::count(value as u64),
+            Self::Count => format!("{value}"),
+        }
+    }
+}
+
+impl fmt::Display for Hold {
+    /// `replica_lag_s is 12s, limit 10s: standby walreceiver`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.signal.name();
+        if self.unread {
+            let age = Unit::Seconds.said(self.value);
+            let limit = Unit::Seconds.said(self.limit);
+            return write!(f, "{name} has not been read for {age}, limit {limit}: {}", self.about);
+        }
+        let unit = self.signal.unit();
+        write!(f, "{name} is {}, limit {}", unit.said(self.value), unit.said(self.limit))?;
+        if self.about.is_empty() { Ok(()) } else { write!(f, ": {}", self.about) }
+    }
+}

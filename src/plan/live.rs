@@ -1,0 +1,176 @@
+//! Settings that `pgstrata set` changes while a job runs: read, and refused, as those of a plan are.
+
+use std::collections::BTreeMap;
+
+use toml::{Table, Value};
+
+use super::file::{self, KEYS, PlanFile};
+use super::problem::Problem;
+use super::{Plan, resolve};
+use crate::error::{Error, Result};
+
+/// Settings of [copy] that may change at once; of [throttle], all may.
+const OF_COPY: [&str; 2] = ["workers", "target_batch_ms"];
+/// Settings that are lists.
+const LISTS: [&str; 2] = ["replicas", "windows"];
+/// Below this likeness (Jaro-Winkler) a key is not taken for a misspelling of another.
+const ALIKE: f64 = 0.8;
+
+/// Every key that may change while a job runs, with its section.
+fn known() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let of_copy = OF_COPY.iter().map(|key| ("copy", *key));
+    let of_throttle = KEYS.iter().filter(|(section, _)| *section == "throttle");
+    of_copy.chain(of_throttle.flat_map(|(section, keys)| keys.iter().map(|key| (*section, *key))))
+}
+
+/// `KEY=VALUE` of a command line.
+///
+/// # Errors
+/// It is none, or no key that may change while a job runs; the nearest is told.
+pub fn assignment(written: &str) -> Result<(String, String)> {
+    let Some((key, value)) = written.split_once('=') else {
+        return Err(Error::usage(format!("`{written}` sets nothing"))
+            .hint("write KEY=VALUE: rows_per_second=20000, max_replica_lag=5s"));
+    };
+    let (key, value) = (key.trim(), value.trim());
+    if !known().any(|(_, one)| one == key) {
+        let scored = known().map(|(_, one)| (strsim::jaro_winkler(&key.to_lowercase(), one), one));
+        let likest = scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness >= ALIKE);
+        let all = known().map(|(_, key)| key).collect::<Vec<_>>().join(", ");
+        let hint =
+            likest.map_or_else(|| format!("known: {all}"), |(_, one)| format!("did you mean `{one}`?"));
+        return Err(
+            Error::usage(format!("`{key}` is no setting that can change while a job runs")).hint(hint)
+        );
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Plan {
+    /// The plan with these settings in the place of its own.
+    ///
+    /// # Errors
+    /// A value that a plan could not have, with its range.
+    pub fn with(&self, settings: &BTreeMap<String, String>) -> Result<Self> {
+        let mut root: Table = self.to_toml().parse().map_err(|e: toml::de::Error| {
+            Error::failed("the plan does not read back").cause(e.to_string())
+        })?;
+        for (section, key) in known() {
+            let Some(value) = settings.get(key) else { continue };
+            let keys = root.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(keys) = keys {
+                keys.insert(key.to_owned(), read(key, value));
+            }
+        }
+        let (mirror, problems) = file::read(&root.to_string());
+        let resolved = match mirror {
+            Some(mirror) if problems.is_empty() => resolve_placeless(&mirror),
+            _ => Err(problems),
+        };
+        resolved.map_err(|problems| super::problem::report("set", "", problems))
+    }
+}
+
+fn resolve_placeless(mirror: &PlanFile) -> std::result::Result<Plan, Vec<Problem>> {
+    resolve::resolve(mirror)
+        .map_err(|problems| problems.into_iter().map(|problem| Problem { span: None, ..problem }).collect())
+}
+
+/// As TOML, where it is that; else as text, which needs no quotes here.
+fn read(key: &str, written: &str) -> Value {
+    let parsed =
+        format!("value = {written}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let value = parsed.unwrap_or_else(|| Value::from(written));
+    match value {
+        Value::String(text) if LISTS.contains(&key) => {
+            if text == "off" {
+                Value::Array(Vec::new())
+            } else {
+                Value::from(vec![text])
+            }
+        }
+        value => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::plan::Workers;
+
+    fn plan() -> Plan {
+        Plan::parse("table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n", "p.toml").unwrap()
+    }
+
+    fn with(written: &[&str]) -> Result<Plan> {
+        let settings = written.iter().map(|one| assignment(one)).collect::<Result<_>>()?;
+        plan().with(&settings)
+    }
+
+    #[test]
+    fn what_is_set_is_the_plan_s() {
+        let set = with(&[
+            "workers=auto",
+            "rows_per_second=20_000",
+            "max_replica_lag=5s",
+            "wal_bytes_per_second = 16MB",
+            "windows=Mon-Fri 22:00-05:00",
+            "query=select count(*) > 3 from jobs",
+            "archiver=false",
+        ]);
+        let set = set.unwrap();
+        assert_eq!(set.workers(), Workers::Auto);
+        assert_eq!(set.identity(), plan().identity());
+        let text = |plan: &Plan| {
+            let own = plan.tunables();
+            let differs = own.iter().filter(|(key, value)| plan_default(key).as_ref() != Some(*value));
+            differs.map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join("\n")
+        };
+        assert_snapshot!(text(&set), @"
+        copy.workers = auto
+        throttle.archiver = false
+        throttle.max_replica_lag = 5s
+        throttle.query = select count(*) > 3 from jobs
+        throttle.rows_per_second = 20000
+        throttle.wal_bytes_per_second = 16 MiB
+        throttle.windows = Mon,Tue,Wed,Thu,Fri 22:00-05:00
+        ");
+        assert_eq!(with(&["rows_per_second=off", "windows=off"]).unwrap(), plan());
+    }
+
+    fn plan_default(key: &str) -> Option<String> {
+        plan().tunables().remove(key)
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_range() {
+        let refused = |written: &str| with(&[written]).unwrap_err().to_string();
+        assert_snapshot!(refused("workers=0"), @r#"set: copy.workers: 0 is not "auto" or a whole number from 1 to 64"#);
+        assert_snapshot!(refused("rows_per_second=-3"), @"set: throttle.rows_per_second: -3 is not a whole number from 1 to 4294967295");
+        assert_snapshot!(refused("max_replica_lag=soon"), @r#"
+        set: throttle.max_replica_lag: `soon` is no duration
+        hint: write a whole number and its unit (ms, s, min, h, days): "5s"
+        "#);
+        assert_snapshot!(refused("max_replica_lag=1ms"), @"set: throttle.max_replica_lag: 1ms is not from 100ms to 1 days");
+        assert_snapshot!(refused("max_slot_retained_bytes=3"), @"set: throttle.max_slot_retained_bytes: 3 is not from 64 KiB to 1024 TiB");
+        assert_snapshot!(refused("windows=Mo-Fr 22-5"), @r#"set: throttle.windows: `Mo-Fr 22-5` is no window: write days and times, "Mon-Fri 22:00-05:00", or times alone"#);
+        assert_snapshot!(refused("replicas=host=a password=b"), @"
+        set: throttle.replicas: holds a password
+        hint: leave it out, and put it into ~/.pgpass
+        ");
+        assert_snapshot!(refused("worker=3"), @"
+        `worker` is no setting that can change while a job runs
+        hint: did you mean `workers`?
+        ");
+        assert_snapshot!(refused("table=x"), @"
+        `table` is no setting that can change while a job runs
+        hint: known: workers, target_batch_ms, rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after, max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, query, query_limit, windows, timezone
+        ");
+        assert_snapshot!(refused("workers"), @"
+        `workers` sets nothing
+        hint: write KEY=VALUE: rows_per_second=20000, max_replica_lag=5s
+        ");
+    }
+}

@@ -1,0 +1,246 @@
+//! `[throttle]`: what holds a job, and its limits. All of it may change while the job runs.
+
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use toml::Value;
+
+use super::file::ThrottleSection;
+use super::identity::duration_text;
+use super::resolve::{Problems, Read, Wrong, duration, flag, number, text, wrong, zone};
+use crate::model::pace::Windows;
+
+/// Over this lag, a standby holds the job where the plan says nothing.
+const MAX_REPLICA_LAG: Duration = Duration::from_secs(10);
+const FORGET_REPLICA_AFTER: Duration = Duration::from_secs(300);
+
+const LAGS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
+const FORGETS: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
+const LATENCIES: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
+/// Bytes: less than a segment of WAL means nothing to the server.
+const LEAST_BYTES: u64 = 64 << 10;
+const MOST_BYTES: u64 = 1 << 50;
+/// In size order: the first that divides a number evenly is the one that it is written in.
+const UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// What holds a job, and how fast it may go. None: no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Throttle {
+    /// Rows that the copy may read in a second.
+    pub rows_per_second: Option<u32>,
+    /// Bytes of WAL that the whole server may write in a second.
+    pub wal_bytes_per_second: Option<u64>,
+    /// How far a standby may be behind.
+    pub max_replica_lag: ReplicaLag,
+    /// How many bytes of WAL a standby may be behind.
+    pub max_replica_lag_bytes: Option<u64>,
+    /// Standbys that are asked themselves: connection strings without passwords.
+    pub replicas: Vec<String>,
+    /// How long a standby that is gone holds the job.
+    pub forget_replica_after: Duration,
+    /// Bytes of WAL that a replication slot may keep.
+    pub max_slot_retained_bytes: Option<u64>,
+    /// Whether a failing archiver holds.
+    pub archiver: bool,
+    /// Sessions of others that may be at work.
+    pub max_active_backends: Option<u32>,
+    /// How long a tiny transaction of ours may take, smoothed.
+    pub max_commit_latency: Option<Duration>,
+    /// A query that holds when it says true, or a number over `query_limit`.
+    pub query: Option<String>,
+    /// What `query` may say.
+    pub query_limit: u32,
+    /// When the job may run; none: always.
+    pub windows: Windows,
+    /// Whose clocks `windows` means.
+    pub timezone: Tz,
+}
+
+/// How far a standby may be behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicaLag {
+    /// Nothing was said: ten seconds, of whatever standby can be seen.
+    Default,
+    /// So far; where it cannot be read, the job holds.
+    Limit(Duration),
+    /// However far.
+    Off,
+}
+
+impl ReplicaLag {
+    /// The limit, where there is one.
+    pub fn limit(self) -> Option<Duration> {
+        match self {
+            Self::Default => Some(MAX_REPLICA_LAG),
+            Self::Limit(limit) => Some(limit),
+            Self::Off => None,
+        }
+    }
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self {
+            rows_per_second: None,
+            wal_bytes_per_second: None,
+            max_replica_lag: ReplicaLag::Default,
+            max_replica_lag_bytes: None,
+            replicas: Vec::new(),
+            forget_replica_after: FORGET_REPLICA_AFTER,
+            max_slot_retained_bytes: None,
+            archiver: true,
+            max_active_backends: None,
+            max_commit_latency: None,
+            query: None,
+            query_limit: 0,
+            windows: Windows::default(),
+            timezone: Tz::UTC,
+        }
+    }
+}
+
+/// The section's settings; what is wrong goes into `p`.
+pub(super) fn resolve(section: &ThrottleSection, p: &mut Problems) -> Throttle {
+    let d = Throttle::default();
+    let s = section;
+    let mut bytes = |key: &str, leaf| p.optional(key, leaf, or_off(size)).flatten();
+    let wal_bytes_per_second = bytes("throttle.wal_bytes_per_second", &s.wal_bytes_per_second);
+    let max_replica_lag_bytes = bytes("throttle.max_replica_lag_bytes", &s.max_replica_lag_bytes);
+    let max_slot_retained_bytes = bytes("throttle.max_slot_retained_bytes", &s.max_slot_retained_bytes);
+    let rows = or_off(|v: &Value| number(1..=u32::MAX)(v));
+    let rows_per_second = p.optional("throttle.rows_per_second", &s.rows_per_second, rows).flatten();
+    let lag = p.optional("throttle.max_replica_lag", &s.max_replica_lag, or_off(|v| duration(v, "5s", LAGS)));
+    let backends = or_off(|v: &Value| number(1..=100_000)(v));
+    let max_active_backends =
+        p.optional("throttle.max_active_backends", &s.max_active_backends, backends).flatten();
+    let latency = or_off(|v| duration(v, "20ms", LATENCIES));
+    let max_commit_latency =
+        p.optional("throttle.max_commit_latency", &s.max_commit_latency, latency).flatten();
+    let forget = p
+        .optional("throttle.forget_replica_after", &s.forget_replica_after, |v| duration(v, "5min", FORGETS));
+    Throttle {
+        rows_per_second,
+        wal_bytes_per_second,
+        max_replica_lag: lag
+            .map_or(ReplicaLag::Default, |lag| lag.map_or(ReplicaLag::Off, ReplicaLag::Limit)),
+        max_replica_lag_bytes,
+        replicas: p.optional("throttle.replicas", &s.replicas, replicas).unwrap_or_default(),
+        forget_replica_after: forget.unwrap_or(d.forget_replica_after),
+        max_slot_retained_bytes,
+        archiver: p.optional("throttle.archiver", &s.archiver, flag).unwrap_or(d.archiver),
+        max_active_backends,
+        max_commit_latency,
+        query: p.optional("throttle.query", &s.query, or_off(query)).flatten(),
+        query_limit: p.optional("throttle.query_limit", &s.query_limit, number(0..=u32::MAX)).unwrap_or(0),
+        windows: p.optional("throttle.windows", &s.windows, windows).unwrap_or_default(),
+        timezone: p.optional("throttle.timezone", &s.timezone, |v| zone(text(v)?)).unwrap_or(d.timezone),
+    }
+}
+
+impl Throttle {
+    /// Every setting under its key; what is not set is left out.
+    pub(super) fn settings(&self) -> [(&'static str, Option<Value>); 14] {
+        let bytes = |n: Option<u64>| n.map(|n| Value::from(size_text(n)));
+        let lag = match self.max_replica_lag {
+            ReplicaLag::Default => None,
+            ReplicaLag::Limit(limit) => Some(duration_text(limit)),
+            ReplicaLag::Off => Some("off".to_owned()),
+        };
+        let many = |list: Vec<String>| (!list.is_empty()).then(|| Value::from(list));
+        [
+            ("throttle.rows_per_second", self.rows_per_second.map(Value::from)),
+            ("throttle.wal_bytes_per_second", bytes(self.wal_bytes_per_second)),
+            ("throttle.max_replica_lag", lag.map(Value::from)),
+            ("throttle.max_replica_lag_bytes", bytes(self.max_replica_lag_bytes)),
+            ("throttle.replicas", many(self.replicas.clone())),
+            ("throttle.forget_replica_after", Some(duration_text(self.forget_replica_after).into())),
+            ("throttle.max_slot_retained_bytes", bytes(self.max_slot_retained_bytes)),
+            ("throttle.archiver", Some(self.archiver.into())),
+            ("throttle.max_active_backends", self.max_active_backends.map(Value::from)),
+            ("throttle.max_commit_latency", self.max_commit_latency.map(|l| duration_text(l).into())),
+            ("throttle.query", self.query.clone().map(Value::from)),
+            ("throttle.query_limit", Some(self.query_limit.into())),
+            ("throttle.windows", many(self.windows.written())),
+            ("throttle.timezone", Some(self.timezone.name().into())),
+        ]
+    }
+}
+
+/// `"off"`: no limit.
+fn or_off<T>(read: impl FnOnce(&Value) -> Read<T>) -> impl FnOnce(&Value) -> Read<Option<T>> {
+    move |value| if value.as_str() == Some("off") { Ok(None) } else { read(value).map(Some) }
+}
+
+/// `"64 MiB"`, `"1.5 GB"`, or a plain number of bytes.
+fn size(value: &Value) -> Read<u64> {
+    let bytes = match value {
+        Value::Integer(n) => u64::try_from(*n).ok(),
+        other => other.as_str().and_then(parse_size),
+    };
+    let Some(bytes) = bytes else {
+        return wrong(
+            format!("{value} is no size"),
+            "write a number and its unit (KiB, MiB, GiB): \"64 MiB\"",
+        );
+    };
+    if !(LEAST_BYTES..=MOST_BYTES).contains(&bytes) {
+        let (least, most) = (size_text(LEAST_BYTES), size_text(MOST_BYTES));
+        return Err(Wrong::from(format!("{value} is not from {least} to {most}")));
+    }
+    Ok(bytes)
+}
+
+/// As the server's own settings, `MB` is 1024 * 1024 bytes, like `MiB`.
+fn parse_size(written: &str) -> Option<u64> {
+    let split = written.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(written.len());
+    let (number, unit) = (written[..split].parse::<f64>().ok()?, written[split..].trim());
+    let same = |name: &str| {
+        let short = name.replace('i', "");
+        unit.eq_ignore_ascii_case(name) || unit.eq_ignore_ascii_case(&short)
+    };
+    let (_, factor) =
+        if unit.is_empty() { Some(&("B", 1)) } else { UNITS.iter().find(|(name, _)| same(name)) }?;
+    Some((number * *factor as f64).round() as u64)
+}
+
+fn size_text(bytes: u64) -> String {
+    let unit = UNITS.into_iter().find(|(_, factor)| bytes.is_multiple_of(*factor));
+    unit.map_or_else(String::new, |(name, factor)| format!("{} {name}", bytes / factor))
+}
+
+fn list<'a>(value: &'a Value, example: &str) -> Read<Vec<&'a str>> {
+    let Value::Array(list) = value else {
+        return wrong(format!("{value} is no list"), format!("write {example}"));
+    };
+    list.iter().map(text).collect()
+}
+
+fn windows(value: &Value) -> Read<Windows> {
+    Ok(Windows::parse(list(value, "[\"Mon-Fri 22:00-05:00\"]")?)?)
+}
+
+fn query(value: &Value) -> Read<String> {
+    let written = text(value)?.trim().trim_end_matches(';').to_owned();
+    if written.is_empty() {
+        return wrong("is empty", "write a query for one value: \"select ...\"");
+    }
+    Ok(written)
+}
+
+/// A plan lies in a repository, and is kept in the database: no place for a password.
+fn replicas(value: &Value) -> Read<Vec<String>> {
+    let list = list(value, "[\"host=standby1\"]")?;
+    let secret = |dsn: &str| {
+        let login =
+            dsn.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map_or("", |(login, _)| login);
+        dsn.to_ascii_lowercase().contains("password") || login.contains(':')
+    };
+    if list.iter().any(|dsn| secret(dsn)) {
+        return wrong("holds a password", "leave it out, and put it into ~/.pgpass");
+    }
+    if list.iter().any(|dsn| dsn.trim().is_empty()) {
+        return wrong("names a standby without a word", "write [\"host=standby1\"]");
+    }
+    Ok(list.into_iter().map(str::to_owned).collect())
+}
