@@ -304,12 +304,12 @@ async fn indexes_that_partitions_cannot_have() {
 
 #[tokio::test]
 async fn what_hangs_on_the_table() {
-    insta::assert_snapshot!(told_after("create table c (t_id bigint references t); alter table t add parent bigint references t").await, @"
-    error[incoming_foreign_key]: c_t_id_fkey: foreign key c_t_id_fkey of table public.c points to public.t
-      hint: drop it: alter table public.c drop constraint c_t_id_fkey; after the swap one can only point to the key with the partition column in it
-    error[incoming_foreign_key]: t_parent_fkey: foreign key t_parent_fkey of the table itself points to public.t
-      hint: drop it: alter table public.t drop constraint t_parent_fkey; after the swap one can only point to the key with the partition column in it
-    ");
+    insta::assert_snapshot!(told_after("create table c (t_id bigint references t); alter table t add parent bigint references t").await, @r#"
+    error[incoming_foreign_key]: c_t_id_fkey: foreign key c_t_id_fkey of table public.c points to public.t: the partitioned table is not unique on (id) alone
+      hint: give it up with [dependents] incoming_fk = "drop", or by hand: alter table public.c drop constraint c_t_id_fkey; or let it point to the key with at in it
+    error[incoming_foreign_key]: t_parent_fkey: foreign key t_parent_fkey of the table itself points to public.t: the partitioned table is not unique on (id) alone
+      hint: give it up with [dependents] incoming_fk = "drop", or by hand: alter table public.t drop constraint t_parent_fkey; or let it point to the key with at in it
+    "#);
     insta::assert_snapshot!(told_after("create view v as select id, note from t group by id; create view w as select t from t").await, @"
     error[view_bound_to_key]: public.v: view public.v groups by the primary key alone or has a whole row as a column: it cannot be pointed to another table
       hint: write out in it the columns that it groups by, or those of the row
@@ -329,17 +329,20 @@ async fn what_hangs_on_the_table() {
     warning[before_insert_trigger]: before: row trigger before fires before an insert: on a partitioned table it must not change the partition column so that the row belongs elsewhere
       hint: look at its function
     ");
-    let others = "create rule r as on delete to t do nothing; create publication p for table t;
-        create statistics s on at, note from t; create function g(t) returns int language sql as 'select 1'";
+    let others = "create function g(t) returns int language sql as 'select 1';
+        create function h() returns setof t language sql as 'select * from t';
+        create table u (whole t, many t[]); create domain d as t check ((value).id > 0)";
     insta::assert_snapshot!(told_after(others).await, @"
-    error[unclassified_dependent]: function public.g(public.t): function public.g(public.t) depends on public.t, and this version does not carry it over
+    error[unclassified_dependent]: constraint d_check: constraint d_check depends on public.t, and this version does not carry it over
       hint: drop it before the run and create it again after the swap
-    error[unclassified_dependent]: publication of table public.t in publication p: publication of table public.t in publication p depends on public.t, and this version does not carry it over
-      hint: drop it before the run and create it again after the swap
-    error[unclassified_dependent]: rule r on table public.t: rule r on table public.t depends on public.t, and this version does not carry it over
-      hint: drop it before the run and create it again after the swap
-    error[unclassified_dependent]: statistics object public.s: statistics object public.s depends on public.t, and this version does not carry it over
-      hint: drop it before the run and create it again after the swap
+    error[row_type_function]: function public.g(public.t): function public.g(public.t) takes or returns rows of public.t as a type, which stays the old table's
+      hint: write out the columns that it takes, or returns table (...); or drop it before the run and create it again after the swap
+    error[row_type_function]: function public.h(): function public.h() takes or returns rows of public.t as a type, which stays the old table's
+      hint: write out the columns that it takes, or returns table (...); or drop it before the run and create it again after the swap
+    error[row_type_column]: table public.u: table public.u holds rows of public.t as a type, which stays the old table's
+      hint: give it a type of its own: create type ... as (...)
+    error[row_type_column]: type public.d: type public.d holds rows of public.t as a type, which stays the old table's
+      hint: give it a type of its own: create type ... as (...)
     ");
     insta::assert_snapshot!(told_after("create publication everything for all tables").await, @"
     warning[published]: everything: publication everything has public.t for being one of all tables of the database or the schema: it will have the partitioned table too, and a subscriber that lacks it stops

@@ -127,6 +127,6 @@ create table lab.drafts (draft_id bigint default nextval('lab.observations_obser
 reset role;
 do $$ begin execute format('grant create on database %I to dep_owner', current_database()); end $$;
 set role dep_owner;
-create publication lab_part for table lab.observations, lab.sites with (publish = 'insert, update');
+create publication lab_part for table lab.observations, lab.sites with (publish = 'insert');
 reset role;
 analyze lab.observations;

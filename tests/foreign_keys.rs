@@ -12,6 +12,8 @@ on_every_version! {
     a_key_may_point_to_a_partitioned_table,
     a_key_dropped_in_the_window_stays_dropped_and_is_told_before_a_rollback,
     a_row_that_violates_a_key_is_told_and_the_swap_stands,
+    keys_that_point_to_the_table_point_to_the_one_in_use,
+    a_key_that_cannot_point_to_partitions_is_given_up_if_asked,
 }
 
 const SETUP: &str = "
@@ -39,13 +41,17 @@ struct Lab {
 
 impl Lab {
     async fn on(version: Version, more: &str) -> Self {
+        Self::planned(version, more, "").await
+    }
+
+    async fn planned(version: Version, more: &str, plan: &str) -> Self {
         let db = Database::of(version).await;
         db.execute(SETUP).await;
         db.execute(more).await;
-        let plan = db.plan(
+        let plan = db.plan(&format!(
             "table = 'samples'\n[partition]\nby = 'taken_at'\nevery = '1 month'\nto = '2026-05-01'\ndefault = false\n\
-             [swap]\nlock_timeout = '100ms'\nattempts = 1000\n",
-        );
+             [swap]\nlock_timeout = '100ms'\nattempts = 1000\n{plan}"
+        ));
         Self { db, plan }
     }
 
@@ -208,4 +214,83 @@ async fn a_row_that_violates_a_key_is_told_and_the_swap_stands(version: Version)
             .await,
         1
     );
+}
+
+/// A key that holds the partition column, a table that points to it, and a key of the table to itself.
+const POINTED_TO: &str = "
+    alter table samples drop constraint samples_pkey, add primary key (sample_id, taken_at);
+    create table results (
+        result_id int primary key, sample_id bigint, taken_at timestamptz,
+        constraint results_sample foreign key (sample_id, taken_at) references samples on delete cascade on update cascade
+    );
+    comment on constraint results_sample on results is 'what came of it';
+    alter table samples add column parent_id bigint, add column parent_at timestamptz,
+        add constraint samples_parent foreign key (parent_id, parent_at) references samples (sample_id, taken_at);
+    update samples s set parent_id = p.sample_id, parent_at = p.taken_at
+    from samples p where s.sample_id % 3 = 0 and p.sample_id = s.sample_id - 1;
+    insert into results select sample_id, sample_id, taken_at from samples where sample_id % 2 = 0";
+
+async fn keys_that_point_to_the_table_point_to_the_one_in_use(version: Version) {
+    let lab = Lab::on(version, POINTED_TO).await;
+    if version == Version::V14 {
+        let told = lab.db.pgstrata(&["check", lab.plan.to_str().unwrap()]).await.exits(3);
+        assert!(told.stdout.contains("before PostgreSQL 15, an update that moves a row"), "{told:?}");
+        return;
+    }
+    let client = lab.db.client().await;
+    for (n, command) in (1_i64..).zip(["run", "verify", "swap", "sync", "rollback", "swap", "finalize"]) {
+        lab.then(command).await;
+        let n = n * 24;
+        let count = async |sql: &str| lab.db.count(&sql.replace("{n}", &n.to_string())).await;
+        for refused in [
+            "insert into results values (-1, {n}, '1999-01-01Z')",
+            "update samples set parent_at = '1999-01-01Z' where sample_id = {n} + 3",
+            // Another sample's parent.
+            "delete from samples where sample_id = {n} + 2",
+        ] {
+            let error =
+                client.batch_execute(&refused.replace("{n}", &n.to_string())).await.expect_err(refused);
+            assert_eq!(error.code(), Some(&SqlState::FOREIGN_KEY_VIOLATION), "{command}: {refused}");
+        }
+        client.batch_execute(&format!("delete from samples where sample_id = {n}")).await.unwrap();
+        assert_eq!(count("select count(*) from results where sample_id = {n}").await, 0, "on delete cascade");
+        // Its result goes along, also where the row moves to another partition.
+        client
+            .batch_execute(&format!(
+                "update samples set taken_at = '2026-04-30Z' where sample_id = {n} + 4 and taken_at < '2026-04-01Z'"
+            ))
+            .await
+            .unwrap();
+        assert_eq!(
+            count("select count(*) from results join samples using (sample_id, taken_at) where sample_id = {n} + 4").await,
+            1,
+            "on update cascade"
+        );
+        let standing = "select count(*) from pg_constraint
+            where contype = 'f' and conparentid = 0 and convalidated and conname in ('results_sample', 'samples_parent')
+              and confrelid = 'samples'::regclass and conrelid in ('results'::regclass, 'samples'::regclass)";
+        assert_eq!(count(standing).await, 2, "{command}");
+        let comment = "select count(*) from pg_constraint
+            where conname = 'results_sample' and obj_description(oid, 'pg_constraint') = 'what came of it'";
+        assert_eq!(count(comment).await, 1, "{command}");
+    }
+}
+
+/// A table that points to the key, which gets the partition column.
+const NARROW: &str = "
+    create table results (result_id int primary key, sample_id bigint constraint results_sample references samples);
+    insert into results select i, i from generate_series(1, 100) i";
+
+async fn a_key_that_cannot_point_to_partitions_is_given_up_if_asked(version: Version) {
+    let refusing = Lab::on(version, NARROW).await;
+    let told = refusing.db.pgstrata(&["check", refusing.plan.to_str().unwrap()]).await.exits(3);
+    assert!(told.stdout.contains("the partitioned table is not unique on (sample_id) alone"), "{told:?}");
+    let lab = Lab::planned(version, NARROW, "[dependents]\nincoming_fk = 'drop'\n").await;
+    for (command, keys) in [("run", 1), ("swap", 0), ("rollback", 1), ("swap", 0), ("finalize", 0)] {
+        lab.then(command).await;
+        let standing = "select count(*) from pg_constraint
+            where contype = 'f' and convalidated and conrelid = 'results'::regclass and confrelid = 'samples'::regclass";
+        assert_eq!(lab.db.count(standing).await, keys, "{command}");
+    }
+    assert_eq!(lab.db.count("select count(*) from results").await, 100);
 }

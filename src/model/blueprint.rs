@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ident::{Ident, QualifiedName};
-use super::table::{Column, Index, Table};
+use super::table::{Column, ForeignKey, Index, Table};
 
 /// The schema that holds the tool's own tables.
 pub const SCHEMA: &str = "pgstrata";
@@ -27,6 +27,12 @@ pub struct Blueprint {
     pub default: Option<QualifiedName>,
     /// Unique indexes whose guarantee the plan gives up.
     pub drop_unique: Vec<Ident>,
+    /// Foreign keys that point to the table, and can point to the partitioned one as well.
+    #[serde(default)]
+    pub incoming: Vec<ForeignKey>,
+    /// Those that cannot, and that the plan gives up: they come back with the plain table.
+    #[serde(default)]
+    pub incoming_dropped: Vec<ForeignKey>,
 }
 
 /// One partition: `[from, to)`.
@@ -137,6 +143,28 @@ impl Blueprint {
         all
     }
 
+    /// Foreign keys of the table itself that stand on whichever is in use: those to others, and those to itself that the
+    /// partitioned table can have.
+    pub fn own_keys(&self) -> Vec<&ForeignKey> {
+        let to_itself = self.incoming.iter().filter(|key| key.table == self.table.name);
+        self.table.foreign_keys.iter().chain(to_itself).collect()
+    }
+
+    /// Foreign keys of other tables that stand on whichever is in use.
+    pub fn child_keys(&self) -> Vec<&ForeignKey> {
+        self.incoming.iter().filter(|key| key.table != self.table.name).collect()
+    }
+
+    /// Tables besides the two sides that the swap alters.
+    pub fn altered_beside(&self) -> Vec<&QualifiedName> {
+        let children = self.incoming.iter().chain(&self.incoming_dropped).map(|key| &key.table);
+        let mut all = self.table.dependents.tables(&self.table.name);
+        all.extend(children.filter(|name| **name != self.table.name));
+        all.sort();
+        all.dedup();
+        all
+    }
+
     /// The name that a leaf's part of `index` gets: the table's name in it is replaced by the leaf's.
     pub fn leaf_index_name(&self, leaf: &Ident, index: &Ident) -> Ident {
         let (table, index) = (self.table.name.name.as_str(), index.as_str());
@@ -177,6 +205,8 @@ pub(crate) mod tests {
             ],
             default: Some(QualifiedName::new("public", "petri_observations_default")),
             drop_unique: vec![],
+            incoming: vec![],
+            incoming_dropped: vec![],
         }
     }
 

@@ -195,6 +195,15 @@ pub struct ForeignKey {
     pub definition: String,
     /// Every row was checked.
     pub validated: bool,
+    /// `COMMENT ON CONSTRAINT`.
+    #[serde(default)]
+    pub comment: Option<String>,
+    /// The unique index of the table that it points to.
+    #[serde(default)]
+    pub index: Option<Ident>,
+    /// The table that has it is partitioned.
+    #[serde(default)]
+    pub from_partitioned: bool,
 }
 
 /// One privilege of one role.
@@ -291,7 +300,8 @@ impl Table {
 
     /// What differs in `now`, the partitioned table in use, so that the way back would lose it: columns that a drain does
     /// not know, and dependents that came after the swap.
-    pub fn drift_since_swap(&self, now: &Table) -> Vec<String> {
+    /// Keys of other tables that the swap dropped (`given_up`) are known to be gone.
+    pub fn drift_since_swap(&self, now: &Table, given_up: &[ForeignKey]) -> Vec<String> {
         let mut found = Vec::new();
         let columns = |t: &Table| -> Vec<(String, String, String)> {
             let shape = |c: &Column| (c.name.as_str().to_owned(), c.sql_type.clone(), c.generated.clone());
@@ -308,7 +318,9 @@ impl Table {
         let views = |t: &Table| -> Vec<String> { t.views.iter().map(|v| v.name.plain()).collect() };
         named(&mut found, "view", &views(self), &views(now), Clone::clone);
         let children = |t: &Table| -> Vec<String> {
-            t.referenced_by.iter().map(|f| format!("{} of {}", f.name.as_str(), f.table.plain())).collect()
+            let gone = |f: &&ForeignKey| given_up.iter().any(|g| g.name == f.name && g.table == f.table);
+            let standing = t.referenced_by.iter().filter(|f| !gone(f));
+            standing.map(|f| format!("{} of {}", f.name.as_str(), f.table.plain())).collect()
         };
         named(&mut found, "foreign key to it", &children(self), &children(now), Clone::clone);
         named(&mut found, "dependent", &self.others, &now.others, Clone::clone);

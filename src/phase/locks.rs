@@ -60,7 +60,7 @@ pub async fn in_the_way(
     let mut oids = Vec::new();
     let views = b.table.views.iter().map(|v| &v.name);
     let referenced = b.table.foreign_keys.iter().map(|f| &f.references);
-    let others = b.table.dependents.tables(&b.table.name);
+    let others = b.altered_beside();
     for name in [&sides.source, &sides.target].into_iter().chain(views).chain(referenced).chain(others) {
         oids.extend(catalog::find(client, name).await?);
     }

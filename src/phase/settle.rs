@@ -25,35 +25,71 @@ use super::{locks, workers};
 /// A row violates a key (none can, unless somebody went round it); or what the server said. The swap stands either way.
 pub async fn settle(context: &Context) -> Result<()> {
     let b = context.blueprint();
-    if !matches!(context.state(), State::Swapped | State::RolledBack) || b.table.foreign_keys.is_empty() {
-        return Ok(());
-    }
-    let client = &context.control;
-    let oid = catalog::must_find(client, &b.table.name).await?;
-    let own = own(client, oid).await?;
-    let partitioned = context.state() == State::Swapped;
-    let unfinished = |key: &Own| if partitioned { key.table != oid } else { !key.valid };
-    let open: Vec<&ForeignKey> = b
-        .table
-        .foreign_keys
-        .iter()
-        .filter(|key| key.validated && own.iter().any(|o| o.name == key.name.as_str() && unfinished(o)))
-        .collect();
-    if open.is_empty() {
-        return Ok(());
-    }
-    let tables = if partitioned {
-        catalog::leaves(client, oid).await?
-    } else {
-        vec![Leaf { name: b.table.name.clone(), oid, default: false }]
+    let partitioned = match context.state() {
+        State::Swapped => true,
+        State::RolledBack => false,
+        _ => return Ok(()),
     };
-    look_through(context, &b, &open, &tables).await?;
+    let (open, mut tasks) = own_keys(context, &b, partitioned).await?;
+    tasks.extend(child_keys(context, &b, partitioned).await?);
+    if tasks.is_empty() {
+        return Ok(());
+    }
+    look_through(context, &b, &tasks).await?;
     if partitioned {
         for key in open {
             on_parent(context, &b, key).await?;
         }
     }
     Ok(())
+}
+
+/// A table, and the keys that it should have, valid.
+struct Task<'a> {
+    table: QualifiedName,
+    oid: u32,
+    keys: Vec<&'a ForeignKey>,
+}
+
+/// The table's own keys that are not what they were, and where they are to be looked through.
+async fn own_keys<'a>(
+    context: &Context,
+    b: &'a Blueprint,
+    partitioned: bool,
+) -> Result<(Vec<&'a ForeignKey>, Vec<Task<'a>>)> {
+    let client = &context.control;
+    let oid = catalog::must_find(client, &b.table.name).await?;
+    let own = own(client, oid).await?;
+    let unfinished = |key: &Own| if partitioned { key.table != oid } else { !key.valid };
+    let open: Vec<&ForeignKey> = b
+        .own_keys()
+        .into_iter()
+        .filter(|key| key.validated && own.iter().any(|o| o.name == key.name.as_str() && unfinished(o)))
+        .collect();
+    if open.is_empty() {
+        return Ok((open, Vec::new()));
+    }
+    let task = |table: QualifiedName, oid: u32| Task { table, oid, keys: open.clone() };
+    let tasks = if partitioned {
+        catalog::leaves(client, oid).await?.into_iter().map(|leaf| task(leaf.name, leaf.oid)).collect()
+    } else {
+        vec![task(b.table.name.clone(), oid)]
+    };
+    Ok((open, tasks))
+}
+
+/// Keys of other tables that stand and are still to be looked through.
+async fn child_keys<'a>(context: &Context, b: &'a Blueprint, partitioned: bool) -> Result<Vec<Task<'a>>> {
+    let client = &context.control;
+    let back = b.incoming_dropped.iter().filter(|_| !partitioned);
+    let mut tasks = Vec::new();
+    for key in b.child_keys().into_iter().chain(back).filter(|key| key.validated) {
+        let Some(oid) = catalog::find(client, &key.table).await? else { continue };
+        if own(client, oid).await?.iter().any(|o| o.table == oid && o.name == key.name.as_str() && !o.valid) {
+            tasks.push(Task { table: key.table.clone(), oid, keys: vec![key] });
+        }
+    }
+    Ok(tasks)
 }
 
 /// A foreign key that is no part of another.
@@ -69,29 +105,26 @@ async fn own(client: &Client, oid: u32) -> Result<Vec<Own>> {
     Ok(rows.iter().map(|r| Own { table: r.get(0), name: r.get(1), valid: r.get(2) }).collect())
 }
 
-async fn look_through(context: &Context, b: &Blueprint, open: &[&ForeignKey], tables: &[Leaf]) -> Result<()> {
+async fn look_through(context: &Context, b: &Blueprint, tasks: &[Task<'_>]) -> Result<()> {
     let mut meter = Meter::begin(
         context,
         "settle",
-        format!(
-            "looking through the foreign keys of {}, which check every write already",
-            b.table.name.plain()
-        ),
+        format!("looking foreign keys of {} through; they check every write already", b.table.name.plain()),
     );
-    meter.count("tables", tables.len() as u64, 0);
+    meter.count("tables", tasks.len() as u64, 0);
     let meter = &meter;
     workers::run(
         context,
         context.plan.workers(),
         "look through a foreign key",
         async |sender| {
-            for table in tables {
-                sender.send(table).await.map_err(workers::nobody_takes)?;
+            for task in tasks {
+                sender.send(task).await.map_err(workers::nobody_takes)?;
             }
             Ok(())
         },
-        async |session, table| {
-            one_table(session, open, table).await?;
+        async |session, task| {
+            one_table(session, task).await?;
             meter.add(1);
             meter.keep().await
         },
@@ -101,16 +134,16 @@ async fn look_through(context: &Context, b: &Blueprint, open: &[&ForeignKey], ta
     Ok(())
 }
 
-async fn one_table(session: &Session, open: &[&ForeignKey], table: &Leaf) -> Result<()> {
-    let have = own(session, table.oid).await?;
-    for key in open {
-        let have = have.iter().find(|o| o.name == key.name.as_str());
+async fn one_table(session: &Session, task: &Task<'_>) -> Result<()> {
+    let have = own(session, task.oid).await?;
+    for key in &task.keys {
+        let have = have.iter().find(|o| o.table == task.oid && o.name == key.name.as_str());
         if have.is_none() {
             // A partition that came after the swap.
-            session.batch_execute(&sql::on(&table.name, key)).await?;
+            session.batch_execute(&sql::on(&task.table, key)).await?;
         }
         if have.is_none_or(|o| !o.valid) {
-            session.batch_execute(&sql::validate(&table.name, key)).await.map_err(violated)?;
+            session.batch_execute(&sql::validate(&task.table, key)).await.map_err(violated)?;
             failpoint!("settle.key");
         }
     }

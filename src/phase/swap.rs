@@ -77,7 +77,7 @@ async fn drift(context: &Context, b: &Blueprint, away: Direction) -> Result<()> 
     let source = catalog::table(client, catalog::must_find(client, &sides.source).await?).await?;
     let found = match away {
         Direction::Forward => b.table.drift(&source),
-        Direction::Reverse => b.table.drift_since_swap(&source),
+        Direction::Reverse => b.table.drift_since_swap(&source, &b.incoming_dropped),
     };
     if found.is_empty() {
         return Ok(());

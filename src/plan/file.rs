@@ -15,7 +15,7 @@ use super::problem::Problem;
 pub(super) type Leaf = Spanned<Value>;
 
 /// Every key there is, by section; the file's head has no name.
-pub(super) const KEYS: [(&str, &[&str]); 7] = [
+pub(super) const KEYS: [(&str, &[&str]); 8] = [
     ("", &["name", "kind", "table"]),
     ("partition", &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "drop_unique"]),
     ("copy", &["workers", "order", "target_batch_ms"]),
@@ -40,6 +40,7 @@ pub(super) const KEYS: [(&str, &[&str]); 7] = [
     ),
     ("verify", &["rows"]),
     ("swap", &["when", "lock_timeout", "attempts", "keep_old"]),
+    ("dependents", &["incoming_fk"]),
     ("retention", &["keep", "how"]),
 ];
 
@@ -62,6 +63,8 @@ pub(super) struct PlanFile {
     pub(super) verify: VerifySection,
     #[serde(default)]
     pub(super) swap: SwapSection,
+    #[serde(default)]
+    pub(super) dependents: DependentsSection,
     #[serde(default)]
     pub(super) retention: RetentionSection,
 }
@@ -111,6 +114,12 @@ pub(super) struct ThrottleSection {
 #[serde(deny_unknown_fields, expecting = "a section [verify]")]
 pub(super) struct VerifySection {
     pub(super) rows: Option<Leaf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section [dependents]")]
+pub(super) struct DependentsSection {
+    pub(super) incoming_fk: Option<Leaf>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use super::{Order, Plan, Rows, When, Workers};
+use super::{IncomingKeys, Order, Plan, Rows, When, Workers};
 use crate::model::{ident::plain, partition::Every};
 
 /// What a setting means for a job that has started.
@@ -115,6 +115,8 @@ impl Plan {
             Workers::Auto => "auto".into(),
             Workers::Fixed(n) => Value::from(i64::try_from(n).unwrap_or(i64::MAX)),
         };
+        // A default that came after jobs were begun is left out, so that those are still the same.
+        let incoming = (self.incoming_keys != IncomingKeys::Refuse).then(|| self.incoming_keys.name().into());
         let settings = [
             ("name", Name, Some(self.name.clone().into())),
             ("kind", Identity, Some("partition".into())),
@@ -132,6 +134,7 @@ impl Plan {
             ("copy.order", Identity, Some(self.order.name().into())),
             ("copy.target_batch_ms", Tunable, Some((self.target_batch.as_millis() as i64).into())),
             ("verify.rows", Identity, Some(self.verify.name().into())),
+            ("dependents.incoming_fk", Identity, incoming),
             ("swap.when", Tunable, Some(self.when.name().into())),
             ("swap.lock_timeout", Tunable, Some(duration_text(self.lock_timeout).into())),
             ("swap.attempts", Tunable, Some(self.attempts.into())),
@@ -178,6 +181,18 @@ impl Rows {
         match self {
             Self::Hash => "hash",
             Self::Count => "count",
+        }
+    }
+}
+
+impl IncomingKeys {
+    pub(super) const ALL: [Self; 2] = [Self::Refuse, Self::Drop];
+
+    /// As a plan writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Drop => "drop",
         }
     }
 }

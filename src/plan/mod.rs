@@ -81,6 +81,15 @@ pub enum When {
     Verified,
 }
 
+/// What becomes of foreign keys of other tables that cannot point to the partitioned table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IncomingKeys {
+    /// There is no job with one.
+    Refuse,
+    /// The swap drops them, a rollback brings them back.
+    Drop,
+}
+
 /// A checked plan with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -104,6 +113,7 @@ pub struct Plan {
     lock_timeout: Duration,
     attempts: u32,
     keep_old: Duration,
+    incoming_keys: IncomingKeys,
     retention: Option<Retention>,
 }
 
@@ -225,6 +235,11 @@ impl Plan {
     /// How long the old table is kept after the swap.
     pub fn keep_old(&self) -> Duration {
         self.keep_old
+    }
+
+    /// What becomes of foreign keys of other tables that cannot point to the partitioned table.
+    pub fn incoming_keys(&self) -> IncomingKeys {
+        self.incoming_keys
     }
 
     /// How long partitions are kept; none: for good.

@@ -8,7 +8,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use toml::Value;
 
 use super::{
-    Order, Plan, Rows, When, Workers,
+    IncomingKeys, Order, Plan, Rows, When, Workers,
     file::{Leaf, PlanFile, RetentionSection},
     identity::duration_text,
     problem::Problem,
@@ -97,7 +97,8 @@ impl Problems {
 /// The plan of a file, or everything that is wrong with it.
 pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let mut p = Problems::default();
-    let PlanFile { name, kind, table, partition, copy, throttle: _, verify, swap, retention } = file;
+    let PlanFile { name, kind, table, partition, copy, throttle: _, verify, swap, dependents, retention } =
+        file;
     p.optional("kind", kind, read_kind);
     let written_table = table;
     let table = p
@@ -126,6 +127,9 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let lock_timeout =
         p.optional("swap.lock_timeout", &swap.lock_timeout, |v| duration(v, "200ms", LOCK_TIMEOUTS));
     let attempts = p.optional("swap.attempts", &swap.attempts, number(1..=100_000));
+    let incoming = &dependents.incoming_fk;
+    let incoming =
+        p.optional("dependents.incoming_fk", incoming, one_of(IncomingKeys::ALL, IncomingKeys::name));
     let keep_old = p.optional("swap.keep_old", &swap.keep_old, |v| duration(v, "7 days", KEEPS));
     let retention = read_retention(&mut p, retention, every);
     match (name, table, by, every) {
@@ -150,6 +154,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
             lock_timeout: lock_timeout.unwrap_or(LOCK_TIMEOUT),
             attempts: attempts.unwrap_or(ATTEMPTS),
             keep_old: keep_old.unwrap_or(7 * DAY),
+            incoming_keys: incoming.unwrap_or(IncomingKeys::Refuse),
             retention,
         }),
         _ => Err(p.0),

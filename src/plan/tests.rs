@@ -4,7 +4,9 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
-use super::{How, Order, Plan, ReplicaLag, Retention, Rows, Throttle, When, Workers, changed, file::KEYS};
+use super::{
+    How, IncomingKeys, Order, Plan, ReplicaLag, Retention, Rows, Throttle, When, Workers, changed, file::KEYS,
+};
 use crate::model::{ident::QualifiedName, pace::Windows, partition::Every};
 
 const LEAST: &str = "table = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\n";
@@ -55,6 +57,9 @@ lock_timeout = "1s 500ms"
 attempts     = 7
 keep_old     = "2 weeks"
 
+[dependents]
+incoming_fk = "drop"
+
 [retention]
 keep = "24 months"
 how  = "detach"
@@ -80,6 +85,7 @@ how  = "detach"
         lock_timeout: Duration::from_millis(1500),
         attempts: 7,
         keep_old: Duration::from_secs(14 * 86_400),
+        incoming_keys: IncomingKeys::Drop,
         retention: Some(Retention { keep: Every::Months(24), how: How::Detach }),
     };
     assert_eq!(Plan::parse(text, "p.toml").unwrap(), expected);
@@ -392,6 +398,7 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
         names: Some("c".to_owned()),
         drop_unique: vec!["d".to_owned()],
         throttle: full_throttle(),
+        incoming_keys: IncomingKeys::Drop,
         retention: Some(Retention { keep: Every::Months(1), how: How::Report }),
         ..Plan::parse(LEAST, "p.toml").unwrap()
     };

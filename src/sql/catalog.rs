@@ -115,7 +115,8 @@ select pg_catalog.json_build_object(
       'table', json_build_object('schema', n.nspname, 'name', c.relname),
       'references', json_build_object('schema', rn.nspname, 'name', r.relname),
       'definition', regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
-      'validated', k.convalidated
+      'validated', k.convalidated,
+      'comment', obj_description(k.oid, 'pg_constraint')
     ) order by k.conname)
     from pg_constraint k join pg_class r on r.oid = k.confrelid join pg_namespace rn on rn.oid = r.relnamespace
     where k.conrelid = c.oid and k.contype = 'f' and k.conparentid = 0 and k.confrelid <> c.oid), '[]'),
@@ -124,8 +125,11 @@ select pg_catalog.json_build_object(
       'name', k.conname,
       'table', json_build_object('schema', rn.nspname, 'name', r.relname),
       'references', json_build_object('schema', n.nspname, 'name', c.relname),
-      'definition', pg_get_constraintdef(k.oid),
-      'validated', k.convalidated
+      'definition', regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
+      'validated', k.convalidated,
+      'comment', obj_description(k.oid, 'pg_constraint'),
+      'index', (select relname from pg_class where oid = k.conindid),
+      'from_partitioned', r.relkind = 'p'
     ) order by r.relname, k.conname)
     from pg_constraint k join pg_class r on r.oid = k.conrelid join pg_namespace rn on rn.oid = r.relnamespace
     where k.confrelid = c.oid and k.contype = 'f' and k.conparentid = 0), '[]'),

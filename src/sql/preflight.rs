@@ -74,6 +74,9 @@ pub const RIGHTS: &str = "select json_build_object(
       select distinct 'function ' || f.oid::regprocedure, f.proowner from pg_depend d join pg_proc f on f.oid = d.objid
       where d.classid = 'pg_proc'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
       union
+      select 'table ' || e.oid::regclass, e.relowner from pg_constraint k join pg_class e on e.oid = k.conrelid
+      where k.confrelid = c.oid and k.contype = 'f' and k.conparentid = 0 and e.oid <> c.oid
+      union
       select distinct 'table ' || e.oid::regclass, e.relowner
       from pg_depend d
         left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid and w.rulename <> '_RETURN'

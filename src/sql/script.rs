@@ -153,16 +153,16 @@ fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Str
 fn settled(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let plain = [b.table.name.clone()];
     let tables = if away == Direction::Forward { leaves } else { &plain };
-    let valid = b.table.foreign_keys.iter().filter(|key| key.validated);
-    valid
-        .flat_map(|key| {
-            let mut all: Vec<String> = tables.iter().map(|t| foreign_key::validate(t, key)).collect();
-            if away == Direction::Forward {
-                all.extend(foreign_key::on_parent(b, key));
-            }
-            all
-        })
-        .collect()
+    let own = b.own_keys().into_iter().filter(|key| key.validated).flat_map(|key| {
+        let mut all: Vec<String> = tables.iter().map(|t| foreign_key::validate(t, key)).collect();
+        if away == Direction::Forward {
+            all.extend(foreign_key::on_parent(b, key));
+        }
+        all
+    });
+    let back = b.incoming_dropped.iter().filter(|_| away == Direction::Reverse);
+    let others = b.child_keys().into_iter().chain(back).filter(|key| key.validated);
+    own.chain(others.map(|key| foreign_key::validate(&key.table, key))).collect()
 }
 
 #[cfg(test)]

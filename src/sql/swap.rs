@@ -47,7 +47,7 @@ pub fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
     let sides = b.sides(away);
     let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
     let views = views(b).map(|v| format!("alter view {} owner to {}", v.name, v.owner));
-    let others = b.table.dependents.tables(&b.table.name).into_iter().map(lock);
+    let others = b.altered_beside().into_iter().map(lock);
     let dependents = views.chain(others);
     let tables = [lock(&sides.source), lock(&sides.target)];
     match order {
@@ -79,8 +79,7 @@ fn views(b: &Blueprint) -> impl Iterator<Item = &View> {
 pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let sides = b.sides(away);
     let to_plain = away == Direction::Reverse;
-    let mut all = foreign_key::add(b, away, leaves);
-    all.extend(capture::drop_triggers(&sides.source));
+    let mut all = capture::drop_triggers(&sides.source);
     all.push(format!("drop trigger if exists {} on {}", Ident::new(GUARD), sides.source));
     all.extend(user_triggers(b, away));
     if b.table.force_row_security {
@@ -89,6 +88,7 @@ pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> V
     }
     all.extend(renames(b, away));
     all.extend(dependent::renames(b, away));
+    all.extend(foreign_key::add(b, away, leaves));
     all.extend(views(b).map(view));
     all.extend(dependent::bind(b, away));
     if !to_plain {
@@ -189,7 +189,10 @@ where seqrelid = {old}::regclass"
 
 /// Comments on what has its name only now, or is named within the table.
 fn comments(b: &Blueprint) -> impl Iterator<Item = String> {
-    let foreign = |c: &Comment| b.table.foreign_keys.iter().any(|f| foreign_key::is_of(&c.kind, &c.name, f));
+    // A foreign key's comes with the key.
+    let keys = b.table.foreign_keys.iter().chain(&b.incoming).chain(&b.incoming_dropped);
+    let keys: Vec<&Ident> = keys.filter(|f| f.table == b.table.name).map(|f| &f.name).collect();
+    let foreign = move |c: &Comment| c.kind == "constraint" && keys.contains(&&c.name);
     let dropped = |c: &Comment| c.kind == "constraint" && b.drop_unique.contains(&c.name);
     let carried = b.table.comments.iter().filter(move |c| !foreign(c) && !dropped(c));
     carried.map(|c| format!("comment on {} {} on {} is {}", c.kind, c.name, b.table.name, literal(&c.text)))

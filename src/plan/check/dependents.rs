@@ -1,22 +1,17 @@
 //! What hangs on the table and would not come along, or holds it fast.
 
-use super::{Found, Report};
-use crate::model::ident::{literal, plain};
-use crate::model::table::Table;
+use super::{Found, Report, listed};
+use crate::model::ident::{Ident, literal, plain};
+use crate::model::table::{ForeignKey, Index, Table};
+use crate::plan::{IncomingKeys, Plan};
 
 pub(super) fn check(report: &mut Report, found: &Found) {
     let table = &found.table;
-    foreign_keys(report, table);
     views(report, table);
     triggers(report, table);
     publications(report, found);
     for other in &table.others {
-        report.error(
-            "unclassified_dependent",
-            other,
-            format!("{other} depends on {}, and this version does not carry it over", table.name.plain()),
-            "drop it before the run and create it again after the swap",
-        );
+        others(report, table, other);
     }
     for gid in &found.prepared {
         report.error(
@@ -24,6 +19,34 @@ pub(super) fn check(report: &mut Report, found: &Found) {
             gid,
             format!("prepared transaction {gid} holds a lock on {}", table.name.plain()),
             format!("commit prepared {0}, or rollback prepared {0}", literal(gid)),
+        );
+    }
+}
+
+/// What depends on the table in a way that cannot be carried over, or that is not known.
+fn others(report: &mut Report, table: &Table, other: &str) {
+    let name = table.name.plain();
+    if other.starts_with("function ") || other.starts_with("procedure ") {
+        report.error(
+            "row_type_function",
+            other,
+            format!("{other} takes or returns rows of {name} as a type, which stays the old table's"),
+            "write out the columns that it takes, or returns table (...); or drop it before the run and create it again \
+             after the swap",
+        );
+    } else if ["column ", "table ", "type "].iter().any(|kind| other.starts_with(kind)) {
+        report.error(
+            "row_type_column",
+            other,
+            format!("{other} holds rows of {name} as a type, which stays the old table's"),
+            "give it a type of its own: create type ... as (...)",
+        );
+    } else {
+        report.error(
+            "unclassified_dependent",
+            other,
+            format!("{other} depends on {name}, and this version does not carry it over"),
+            "drop it before the run and create it again after the swap",
         );
     }
 }
@@ -45,21 +68,81 @@ fn publications(report: &mut Report, found: &Found) {
     }
 }
 
-fn foreign_keys(report: &mut Report, table: &Table) {
+/// Foreign keys that point to the table: those that go with it, and those that the plan gives up.
+pub(super) fn incoming(
+    report: &mut Report,
+    plan: &Plan,
+    table: &Table,
+    version: i32,
+) -> (Vec<ForeignKey>, Vec<ForeignKey>) {
+    let by = Ident::new(plan.by());
+    let (mut carried, mut dropped) = (Vec::new(), Vec::new());
     for key in &table.referenced_by {
+        let why = match unfit(plan, table, &by, key, version) {
+            None => {
+                carried.push(key.clone());
+                continue;
+            }
+            Some(why) => why,
+        };
         let (name, from) = (plain(key.name.as_str()), key.table.plain());
-        let from_itself = key.table == table.name;
-        let whose = if from_itself { "the table itself".to_owned() } else { format!("table {from}") };
-        report.error(
-            "incoming_foreign_key",
-            &name,
-            format!("foreign key {name} of {whose} points to {}", table.name.plain()),
-            format!(
-                "drop it: alter table {from} drop constraint {name}; after the swap one can only point to the \
-                 key with the partition column in it"
-            ),
+        let whose =
+            if key.table == table.name { "the table itself".to_owned() } else { format!("table {from}") };
+        let message = format!("foreign key {name} of {whose} points to {}: {why}", table.name.plain());
+        let drop = format!("alter table {from} drop constraint {name}");
+        if key.from_partitioned && version < NOT_VALID_ON_PARTITIONED {
+            // Nor could a rollback bring it back without looking through all of its rows under a lock.
+            report.error("incoming_foreign_key", &name, message, format!("drop it: {drop}"));
+        } else if plan.incoming_keys() == IncomingKeys::Drop {
+            report.warning(
+                "incoming_foreign_key_dropped",
+                &name,
+                format!("{message}; the swap drops it, a rollback brings it back"),
+                "see that the application does without it",
+            );
+            dropped.push(key.clone());
+        } else {
+            report.error(
+                "incoming_foreign_key",
+                &name,
+                message,
+                format!(
+                    "give it up with [dependents] incoming_fk = \"drop\", or by hand: {drop}; or let it point to the \
+                     key with {} in it",
+                    plain(by.as_str())
+                ),
+            );
+        }
+    }
+    (carried, dropped)
+}
+
+/// From here on a partitioned table can have a key that is not validated yet.
+const NOT_VALID_ON_PARTITIONED: i32 = 180_000;
+/// Up to here an update that moves a row between partitions deletes what points to it.
+const MOVES_DELETE_CHILDREN: i32 = 150_000;
+
+/// Why the key cannot point to the partitioned table; none where it can.
+fn unfit(plan: &Plan, table: &Table, by: &Ident, key: &ForeignKey, version: i32) -> Option<String> {
+    let index = table.indexes.iter().find(|i| Some(&i.name) == key.index.as_ref());
+    let columns = index.and_then(|i| i.columns.as_ref());
+    let given_up = |i: &Index| plan.drop_unique().iter().any(|n| n == i.name.as_str());
+    if !columns.is_some_and(|columns| columns.contains(by)) || index.is_some_and(given_up) {
+        let columns = columns.map_or(String::new(), |c| listed(c));
+        return Some(format!("the partitioned table is not unique on ({columns}) alone"));
+    }
+    if version < MOVES_DELETE_CHILDREN {
+        return Some(
+            "before PostgreSQL 15, an update that moves a row to another partition deletes what points to it"
+                .into(),
         );
     }
+    if key.from_partitioned && version < NOT_VALID_ON_PARTITIONED {
+        return Some(
+            "before PostgreSQL 18, the key of a partitioned table cannot be moved without a long lock".into(),
+        );
+    }
+    None
 }
 
 fn views(report: &mut Report, table: &Table) {

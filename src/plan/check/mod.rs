@@ -93,6 +93,7 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     let key = key::check(&mut report, table);
     let partitions = column::check(&mut report, plan, found);
     indexes::check(&mut report, plan, table, key);
+    let (incoming, incoming_dropped) = dependents::incoming(&mut report, plan, table, facts.server.version);
     dependents::check(&mut report, found);
     size::check(&mut report, table, &found.size);
     let (Some(key), Some(partitions)) = (key, partitions) else { return (report.0, None) };
@@ -106,6 +107,8 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
             .default_partition()
             .then(|| table.name.sibling(table.name.name.with_suffix("_default"))),
         drop_unique: plan.drop_unique().iter().map(Ident::new).collect(),
+        incoming,
+        incoming_dropped,
         table: table.clone(),
     };
     names::check(&mut report, &b, (!under_way).then_some(&found.names));
