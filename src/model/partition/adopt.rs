@@ -79,7 +79,7 @@ fn interval(from: NaiveDateTime, to: NaiveDateTime) -> Option<Every> {
         let months = u32::try_from(months).ok().filter(|n| *n > 0)?;
         return Some(match months {
             n if n % 12 == 0 => Every::Years(n / 12),
-            n if n % 3 == 0 && from.month0() % 3 == 0 => Every::Quarters(n / 3),
+            n if n % 3 == 0 && from.month0().is_multiple_of(3) => Every::Quarters(n / 3),
             n => Every::Months(n),
         });
     }

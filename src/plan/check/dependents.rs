@@ -128,7 +128,7 @@ fn unfit(plan: &Plan, table: &Table, by: &Ident, key: &ForeignKey, version: i32)
     let columns = index.and_then(|i| i.columns.as_ref());
     let given_up = |i: &Index| plan.drop_unique().iter().any(|n| n == i.name.as_str());
     if !columns.is_some_and(|columns| columns.contains(by)) || index.is_some_and(given_up) {
-        let columns = columns.map_or(String::new(), |c| listed(c));
+        let columns = columns.map_or(String::new(), listed);
         return Some(format!("the partitioned table is not unique on ({columns}) alone"));
     }
     if version < MOVES_DELETE_CHILDREN {
