@@ -14,7 +14,7 @@ use super::context::Context;
 
 /// Whether an error says that a row fits no partition.
 pub fn lacks_partition(error: &Error) -> bool {
-    error.sqlstate() == Some("23514") && error.to_string().contains("no partition of relation")
+    error.lacks_partition()
 }
 
 /// Makes the partitions that pending rows need: same interval, chained to what is there.
