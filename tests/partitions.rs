@@ -1,0 +1,57 @@
+//! Partitions that are missing, attached, truncated or dropped while a job is under way.
+
+use rustix::process::Signal;
+
+use pgstrata::demo::server::PrivateServer;
+
+use super::commands::ended;
+use super::connections::{frozen, send};
+use super::support::cluster::{Database, SETTINGS};
+use super::support::oracle;
+
+const TABLE: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
+    insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '6 hours', 'x' from generate_series(0, 300) i;
+    analyze t";
+const PLAN: &str = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\nahead = 0\ndefault = false\n";
+
+/// Freezes the run before capture, where no log knows yet what comes, and lets a row come that no partition takes.
+async fn row_beyond_before_capture(db: &Database) {
+    db.execute(TABLE).await;
+    let plan = db.plan(PLAN);
+    let command =
+        db.command(&["run", plan.to_str().unwrap()]).env("PGSTRATA_FAILPOINT", "prepare.done=stop").spawn();
+    let run = frozen(command.unwrap()).await;
+    db.execute("insert into t values (1000, '2024-06-15', 'late'), (1001, '2023-11-11', 'early')").await;
+    send(&run, Signal::CONT);
+    ended(run).await.ok();
+    db.pgstrata(&["swap", "job"]).await.ok();
+    oracle::compare(db, "t", "t_old").await;
+    assert_eq!(db.count("select count(*) from t_y2024m06").await, 1);
+    assert_eq!(db.count("select count(*) from t_y2023m11").await, 1);
+}
+
+#[tokio::test]
+async fn the_copy_makes_a_partition_for_a_row_that_came_before_capture() {
+    row_beyond_before_capture(&Database::new().await).await;
+}
+
+/// The server's messages are in German; what they mean is read from their fields.
+#[tokio::test]
+async fn a_missing_partition_is_recognised_in_any_language() {
+    let settings: Vec<_> = SETTINGS.iter().copied().chain([("lc_messages", "C.UTF-8")]).collect();
+    let server = tokio::task::spawn_blocking(move || PrivateServer::start(&settings)).await.unwrap();
+    let Ok(server) = server else {
+        println!("this machine has no locale that can be translated");
+        return;
+    };
+    server.stop_immediate().unwrap();
+    let mut start = server.command("pg_ctl");
+    start.arg("-D").arg(server.data_dir()).args(["-w", "start", "-l"]).arg(server.socket_dir().join("log"));
+    assert!(start.env("LANGUAGE", "de").output().unwrap().status.success());
+    let db = Database::on(&server).await;
+    let refused = db.client().await.batch_execute("select 1/0").await.unwrap_err();
+    if refused.as_db_error().is_none_or(|e| e.message() != "Division durch Null") {
+        println!("this server speaks English only: {refused:?}");
+    }
+    row_beyond_before_capture(&db).await;
+}
