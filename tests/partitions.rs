@@ -8,6 +8,7 @@ use super::commands::ended;
 use super::connections::{frozen, send};
 use super::support::cluster::{Database, SETTINGS};
 use super::support::oracle;
+use super::window::{goes_back, swapped};
 
 const TABLE: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
     insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '6 hours', 'x' from generate_series(0, 300) i;
@@ -54,4 +55,23 @@ async fn a_missing_partition_is_recognised_in_any_language() {
         println!("this server speaks English only: {refused:?}");
     }
     row_beyond_before_capture(&db).await;
+}
+
+/// Which rows went with the TRUNCATE is not to be known any more. The drain goes on and says so; the way back is barred until
+/// the rows are gone from the old table as well.
+#[tokio::test]
+async fn a_partition_truncated_and_then_dropped_stops_no_drain() {
+    for gone in ["drop table t_y2022", "alter table t detach partition t_y2022"] {
+        let db = swapped().await;
+        db.execute(&format!("truncate t_y2022; {gone}; insert into t values (1000, '2023-03-03', 'after')"))
+            .await;
+        let refused = db.pgstrata(&["rollback", "job"]).await.exits(4);
+        assert!(refused.stderr.contains("public.t_old keeps its rows"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("0 rows missing, 1"), "{}", refused.stderr);
+        // The drain took its changes all the same, and does not say it twice.
+        let again = db.pgstrata(&["verify", "job"]).await.exits(4);
+        assert!(!again.stderr.contains("keeps its rows"), "{}", again.stderr);
+        db.execute("delete from t_old where at >= '2022-01-01 00:00Z' and at < '2023-01-01 00:00Z'").await;
+        goes_back(&db).await;
+    }
 }
