@@ -75,3 +75,21 @@ async fn a_partition_truncated_and_then_dropped_stops_no_drain() {
         goes_back(&db).await;
     }
 }
+
+#[tokio::test]
+async fn a_truncate_of_a_partition_attached_by_hand_is_logged() {
+    let db = swapped().await;
+    db.execute(
+        "create table by_hand (like t including all);
+         alter table t attach partition by_hand for values from ('1999-01-01 00:00Z') to ('2000-01-01 00:00Z')",
+    )
+    .await;
+    let said = db.pgstrata(&["verify", "job"]).await.ok();
+    let said = said.stdout + &said.stderr;
+    assert!(said.contains("public.by_hand was attached by hand"), "{said}");
+    db.execute("insert into t values (1000, '1999-03-03', 'x')").await;
+    db.pgstrata(&["verify", "job"]).await.ok();
+    db.execute("truncate by_hand; insert into t values (1001, '1999-04-04', 'x')").await;
+    assert_eq!(db.count("select count(*) from pgstrata.truncations_job").await, 1);
+    goes_back(&db).await;
+}

@@ -46,6 +46,7 @@ pub struct Swept {
 /// What the server said.
 pub async fn drain(context: &Context) -> Result<State> {
     capture::in_force(context).await?;
+    capture::watch_leaves(context).await?;
     let mut meter = Meter::begin(context, "drain", "bringing over what changed meanwhile");
     let pending: i64 =
         context.control.query_one(&sql::pending_count(&context.blueprint()), &[]).await?.get(0);

@@ -129,6 +129,7 @@ pub fn differs(report: &VerifyReport) -> Error {
 /// What the server said; a difference is no error here.
 pub async fn compare(context: &Context) -> Result<VerifyReport> {
     capture::in_force(context).await?;
+    capture::watch_leaves(context).await?;
     let b = context.blueprint();
     let sides = b.sides(context.direction());
     let mut meter = Meter::begin(
