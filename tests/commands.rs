@@ -380,3 +380,23 @@ async fn a_capture_out_of_force_is_found_before_anything_relies_on_it() {
     ");
     events.ok(&["finalize --now"]).await;
 }
+
+/// Nothing of the source is left that a lock could be taken on; what the job made is taken away all the same.
+#[tokio::test]
+async fn a_job_whose_table_was_dropped_can_be_aborted() {
+    for until in ["prepare.done", "capture.done", "copy.chunks_done", "drain.done"] {
+        let events = Events::new().await;
+        events.killed("run", until).await;
+        events.db.execute("drop table events cascade").await;
+        let said = events.ran("abort").await.ok();
+        assert!(said.stderr.contains("public.events is gone already"), "{}", said.stderr);
+        let left = "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where nspname = 'public' and relname like 'events%' or relname ~ '^(changes|truncations)_'";
+        assert_eq!(events.db.count(left).await, 0, "{until}");
+        assert_eq!(
+            events.db.count("select count(*) from pg_proc where proname ~ '^(capture|guard)_'").await,
+            0
+        );
+        assert!(events.ran("status").await.ok().stdout.contains("aborted"));
+    }
+}
