@@ -400,3 +400,28 @@ async fn a_job_whose_table_was_dropped_can_be_aborted() {
         assert!(events.ran("status").await.ok().stdout.contains("aborted"));
     }
 }
+
+/// `-v` tells job, phase and chunk, and nothing of what is in the rows.
+#[tokio::test]
+async fn more_of_what_happens_is_told_when_asked_for() {
+    let events = Events::new().await;
+    let key = 6_482_915;
+    events
+        .db
+        .execute(&format!("insert into events values ({key}, '2024-02-02 01:02:03.456789Z', 'a secret')"))
+        .await;
+    let run = events.ran("run -v").await.ok().stderr;
+    for step in [
+        r#"job{name="events"}:phase{name="copy"}:chunk{n=1}: begins what="copy a chunk""#,
+        r#"job{name="events"}:phase{name="index"}:chunk{n=1}: begins"#,
+        r#"job{name="events"}:phase{name="verify"}:chunk{n=1}: ends what="compare a range" ok=true"#,
+    ] {
+        assert!(run.contains(step), "{step}\n{run}");
+    }
+    events.db.execute(&format!("update events set note = 'another secret' where id = {key}")).await;
+    let swap = events.ran("swap -v").await.ok().stderr;
+    assert!(swap.contains("a batch of the log's blocks from=0 to="), "{swap}");
+    for value in [&key.to_string(), "secret", "456789"] {
+        assert!(!run.contains(value) && !swap.contains(value), "{value}\n{run}\n{swap}");
+    }
+}

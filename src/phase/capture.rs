@@ -18,6 +18,7 @@ use super::meter::Meter;
 ///
 /// # Errors
 /// The lock was not to be had.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
 pub async fn capture(context: &Context) -> Result<State> {
     let b = context.blueprint();
     let meter = Meter::begin(

@@ -44,6 +44,7 @@ pub struct Swept {
 ///
 /// # Errors
 /// What the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "drain"))]
 pub async fn drain(context: &Context) -> Result<State> {
     capture::in_force(context).await?;
     capture::watch_leaves(context).await?;
@@ -120,6 +121,7 @@ async fn sweep(context: &Context, meter: Option<&Meter<'_>>) -> Result<Swept> {
         context.go_on()?;
         let to = blocks.min(from + sizer.borrow().rows());
         let began = Instant::now();
+        tracing::debug!(from, to, "a batch of the log's blocks");
         let done = batch(context, Some((from, to))).await?;
         sizer.borrow_mut().observe(to - from, began.elapsed().as_secs_f64() * 1000.0);
         swept.changes += done.changes;

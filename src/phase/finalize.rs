@@ -17,6 +17,7 @@ use super::{locks, settle};
 ///
 /// # Errors
 /// Something still hangs on the old table; it is named and kept.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
 pub async fn finalize(context: &Context) -> Result<State> {
     settle::settle(context).await?;
     let b = context.blueprint();
@@ -45,6 +46,7 @@ pub async fn finalize(context: &Context) -> Result<State> {
 ///
 /// # Errors
 /// The job is past the swap, or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 pub async fn abort(context: &Context) -> Result<State> {
     if context.state().next(Step::Abort).is_none() {
         return Err(Error::usage(format!(
