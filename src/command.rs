@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::cli::{Cli, Command, Dsn};
 use crate::demo;
@@ -91,6 +92,7 @@ enum Said {
 
 async fn act(engine: &Engine, command: &Command, output: Output) -> Result<Said> {
     let next = |job: &str, outcome: Outcome| Said::Next(job.to_owned(), outcome.state);
+    let of = |job: &str| tracing::debug_span!("job", name = job);
     match command {
         Command::Run { plan, swap } => {
             let plan = read_plan(plan)?;
@@ -100,14 +102,16 @@ async fn act(engine: &Engine, command: &Command, output: Output) -> Result<Said>
                     report::print_findings(&output, findings);
                 }
             };
-            Ok(next(&name, engine.run(plan, *swap, found).await?))
+            Ok(next(&name, engine.run(plan, *swap, found).instrument(of(&name)).await?))
         }
-        Command::Verify { job } => Ok(Said::Verdict(Box::new(engine.verify(job).await?))),
-        Command::Swap { job } => Ok(next(job, engine.swap(job).await?)),
-        Command::Rollback { job } => Ok(next(job, engine.rollback(job).await?)),
-        Command::Sync { job } => engine.sync(job).await.map(|_| Said::Nothing),
-        Command::Finalize { job, now } => engine.finalize(job, *now).await.map(|_| Said::Nothing),
-        Command::Abort { job } => engine.abort(job).await.map(|_| Said::Nothing),
+        Command::Verify { job } => Ok(Said::Verdict(Box::new(engine.verify(job).instrument(of(job)).await?))),
+        Command::Swap { job } => Ok(next(job, engine.swap(job).instrument(of(job)).await?)),
+        Command::Rollback { job } => Ok(next(job, engine.rollback(job).instrument(of(job)).await?)),
+        Command::Sync { job } => engine.sync(job).instrument(of(job)).await.map(|_| Said::Nothing),
+        Command::Finalize { job, now } => {
+            engine.finalize(job, *now).instrument(of(job)).await.map(|_| Said::Nothing)
+        }
+        Command::Abort { job } => engine.abort(job).instrument(of(job)).await.map(|_| Said::Nothing),
         _ => Err(Error::usage("this command drives no job")),
     }
 }

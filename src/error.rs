@@ -41,6 +41,7 @@ pub struct Error {
     kind: Kind,
     retry: Retry,
     code: Option<String>,
+    lacks_partition: bool,
     message: String,
     cause: Option<String>,
     hint: Option<String>,
@@ -52,7 +53,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of `kind`; `message` is a lowercase fact without a full stop.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, retry: Retry::Never, code: None, message: message.into(), cause: None, hint: None }
+        Self {
+            kind,
+            retry: Retry::Never,
+            code: None,
+            lacks_partition: false,
+            message: message.into(),
+            cause: None,
+            hint: None,
+        }
     }
 
     /// A step failed.
@@ -93,6 +102,13 @@ impl Error {
         self
     }
 
+    /// Says that the server found no partition for a row: its SQLSTATE is that of any check.
+    #[must_use]
+    pub fn lacking_partition(mut self, lacks: bool) -> Self {
+        self.lacks_partition = lacks;
+        self
+    }
+
     /// Puts `context` in front, and what was said so far behind it as the cause.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {
@@ -117,6 +133,11 @@ impl Error {
     /// The SQLSTATE, where a server said one.
     pub fn sqlstate(&self) -> Option<&str> {
         self.code.as_deref()
+    }
+
+    /// Whether the server found no partition for a row.
+    pub fn lacks_partition(&self) -> bool {
+        self.lacks_partition
     }
 
     /// The fact alone.

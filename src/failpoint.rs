@@ -20,6 +20,7 @@ pub const NAMES: &[&str] = &[
     "copy.frozen",
     "copy.before_commit",
     "copy.chunk",
+    "growth.compacted",
     "copy.emptied",
     "copy.chunks_done",
     "extend.before_commit",

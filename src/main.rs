@@ -11,7 +11,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::detect(cli.everywhere.json, cli.everywhere.quiet, cli.everywhere.color);
-    trace(cli.everywhere.verbose);
+    trace(cli.everywhere.verbose, output.color_stderr);
     let result = failpoint::arm().and_then(|()| command::run(cli, output));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -22,12 +22,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to stderr, and only what was asked for: the driver's own logs quote statements, never values.
-fn trace(verbose: u8) {
+/// Logs go to stderr, and only what was asked for: ours name job, phase and chunk, the driver's quote statements, and neither
+/// has values.
+fn trace(verbose: u8, color: bool) {
     let level = match verbose {
         0 => "off",
         1 => "pgstrata=debug",
         _ => "pgstrata=trace,tokio_postgres=debug",
     };
-    fmt().with_env_filter(EnvFilter::new(level)).with_writer(std::io::stderr).with_target(false).init();
+    fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(color)
+        .with_target(false)
+        .init();
 }

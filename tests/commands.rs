@@ -380,3 +380,48 @@ async fn a_capture_out_of_force_is_found_before_anything_relies_on_it() {
     ");
     events.ok(&["finalize --now"]).await;
 }
+
+/// Nothing of the source is left that a lock could be taken on; what the job made is taken away all the same.
+#[tokio::test]
+async fn a_job_whose_table_was_dropped_can_be_aborted() {
+    for until in ["prepare.done", "capture.done", "copy.chunks_done", "drain.done"] {
+        let events = Events::new().await;
+        events.killed("run", until).await;
+        events.db.execute("drop table events cascade").await;
+        let said = events.ran("abort").await.ok();
+        assert!(said.stderr.contains("public.events is gone already"), "{}", said.stderr);
+        let left = "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where nspname = 'public' and relname like 'events%' or relname ~ '^(changes|truncations)_'";
+        assert_eq!(events.db.count(left).await, 0, "{until}");
+        assert_eq!(
+            events.db.count("select count(*) from pg_proc where proname ~ '^(capture|guard)_'").await,
+            0
+        );
+        assert!(events.ran("status").await.ok().stdout.contains("aborted"));
+    }
+}
+
+/// `-v` tells job, phase and chunk, and nothing of what is in the rows.
+#[tokio::test]
+async fn more_of_what_happens_is_told_when_asked_for() {
+    let events = Events::new().await;
+    let key = 6_482_915;
+    events
+        .db
+        .execute(&format!("insert into events values ({key}, '2024-02-02 01:02:03.456789Z', 'a secret')"))
+        .await;
+    let run = events.ran("run -v").await.ok().stderr;
+    for step in [
+        r#"job{name="events"}:phase{name="copy"}:chunk{n=1}: begins what="copy a chunk""#,
+        r#"job{name="events"}:phase{name="index"}:chunk{n=1}: begins"#,
+        r#"job{name="events"}:phase{name="verify"}:chunk{n=1}: ends what="compare a range" ok=true"#,
+    ] {
+        assert!(run.contains(step), "{step}\n{run}");
+    }
+    events.db.execute(&format!("update events set note = 'another secret' where id = {key}")).await;
+    let swap = events.ran("swap -v").await.ok().stderr;
+    assert!(swap.contains("a batch of the log's blocks from=0 to="), "{swap}");
+    for value in [&key.to_string(), "secret", "456789"] {
+        assert!(!run.contains(value) && !swap.contains(value), "{value}\n{run}\n{swap}");
+    }
+}

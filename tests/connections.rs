@@ -55,16 +55,7 @@ impl Bench {
     /// A command that freezes at a failpoint, once it is frozen.
     async fn frozen(&self, command: &str, at: &str) -> Child {
         let child = self.command(command, &[("PGSTRATA_FAILPOINT", &format!("{at}=stop"))]);
-        let pid = child.id().unwrap().to_string();
-        loop {
-            let ps =
-                tokio::process::Command::new("ps").args(["-o", "state=", "-p", &pid]).output().await.unwrap();
-            match ps.stdout.first() {
-                Some(b'T') => return child,
-                Some(b'Z') | None => panic!("{command} never came to {at}: {:?}", ended(child).await),
-                _ => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
+        frozen(child).await
     }
 
     /// Waits until so many chunks are in the ledger.
@@ -99,7 +90,21 @@ impl Bench {
     }
 }
 
-fn send(child: &Child, signal: Signal) {
+/// A command that freezes at a failpoint, once it is frozen.
+pub async fn frozen(child: Child) -> Child {
+    let pid = child.id().unwrap().to_string();
+    loop {
+        let ps =
+            tokio::process::Command::new("ps").args(["-o", "state=", "-p", &pid]).output().await.unwrap();
+        match ps.stdout.first() {
+            Some(b'T') => return child,
+            Some(b'Z') | None => panic!("it never came to its failpoint: {:?}", ended(child).await),
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+pub fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(child.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
 }
 

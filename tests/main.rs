@@ -13,6 +13,7 @@ mod layering;
 mod names;
 mod oracle;
 mod owner;
+mod partitions;
 mod pooler;
 mod rights;
 mod scenarios;

@@ -133,3 +133,26 @@ async fn every_command_s_json_is_one_object_a_line_and_an_error_is_one_too() {
     assert_eq!(error["exit_code"], 2);
     assert!(error["message"].is_string() && error["hint"].is_string());
 }
+
+/// The job is finalized between the query for its record and the one for its log.
+#[tokio::test]
+async fn a_job_that_ends_while_it_is_looked_at_is_looked_at_again() {
+    let events = Events::new().await;
+    events.ok(&["run", "swap"]).await;
+    let finalizer = events.db.client().await;
+    finalizer
+        .batch_execute(
+            "begin; drop table pgstrata.changes_events; update pgstrata.jobs set state = 'finalized'",
+        )
+        .await
+        .unwrap();
+    let looking = events.start("status --json", &[]);
+    let waiting = "select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock' and query like '%changes_events%'";
+    while events.db.count(waiting).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    finalizer.batch_execute("commit").await.unwrap();
+    let said = objects(&ended(looking).await.ok().stdout);
+    assert_eq!((said[0]["state"].as_str(), said[0]["changes_pending"].as_u64()), (Some("finalized"), None));
+}

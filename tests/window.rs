@@ -25,14 +25,14 @@ async fn verified() -> Database {
     db
 }
 
-async fn swapped() -> Database {
+pub async fn swapped() -> Database {
     let db = verified().await;
     db.pgstrata(&["swap", "job"]).await.ok();
     db
 }
 
 /// Goes back, and finds what was there before, with nothing lost.
-async fn goes_back(db: &Database) {
+pub async fn goes_back(db: &Database) {
     db.execute("create table kept as table t").await;
     db.pgstrata(&["rollback", "job"]).await.ok();
     oracle::compare(db, "t", "kept").await;

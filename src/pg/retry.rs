@@ -25,13 +25,21 @@ pub fn from_pg(e: tokio_postgres::Error) -> Error {
     if let Some(db) = e.as_db_error() {
         let code = db.code().code();
         let kind = if code == LOCK_NOT_AVAILABLE { Kind::Lock } else { Kind::Failed };
-        return Error::new(kind, without_values(code, db.message())).code(code).retry(class(code));
+        return Error::new(kind, without_values(code, db.message()))
+            .code(code)
+            .retry(class(code))
+            .lacking_partition(lacks_partition(code, db.constraint(), db.routine()));
     }
     let error = Error::failed(e.to_string()).retry(class_without_code(&e));
     match e.into_source() {
         Some(source) => error.cause(source.to_string()),
         None => error,
     }
+}
+
+/// Whether a row fits no partition: `check_violation`, but of no constraint, and said by the routine that looks for one.
+fn lacks_partition(code: &str, constraint: Option<&str>, routine: Option<&str>) -> bool {
+    code == "23514" && constraint.is_none() && routine == Some("ExecFindPartition")
 }
 
 /// The SQLSTATE, where it was the server that said no.
@@ -101,6 +109,15 @@ mod tests {
         ] {
             assert_eq!(class(code), Retry::Never, "{code}");
         }
+    }
+
+    #[test]
+    fn a_missing_partition_is_told_from_a_failed_check() {
+        assert!(lacks_partition("23514", None, Some("ExecFindPartition")));
+        assert!(!lacks_partition("23514", Some("t_amount_check"), Some("ExecConstraints")));
+        // A row that was written straight to a partition which does not take it.
+        assert!(!lacks_partition("23514", None, Some("ExecPartitionCheckEmitError")));
+        assert!(!lacks_partition("23505", None, Some("ExecFindPartition")));
     }
 
     #[test]

@@ -8,13 +8,30 @@ use crate::model::status::Status;
 use crate::sql::{drain, store as sql};
 
 use super::latency;
-use super::store::{Job, chunk_times};
+use super::store::{Job, chunk_times, jobs};
+
+/// What the server says where a table is gone.
+const UNDEFINED_TABLE: &str = "42P01";
 
 /// Where a job is now.
 ///
 /// # Errors
 /// What the server said.
 pub async fn of(client: &Client, job: &Job) -> Result<Status> {
+    match as_recorded(client, job).await {
+        // It ended after its record was read, and took its log with it.
+        Err(e) if e.sqlstate() == Some(UNDEFINED_TABLE) => {
+            match jobs(client, Some(&job.name)).await?.iter().find(|j| j.id == job.id && j.state != job.state)
+            {
+                Some(now) => as_recorded(client, now).await,
+                None => Err(e),
+            }
+        }
+        other => other,
+    }
+}
+
+async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
     let times = chunk_times(client, job.id).await?;
     let copied = match job.state {
         // The ledger is gone by then.

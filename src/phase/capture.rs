@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
+use crate::model::ident::QualifiedName;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
@@ -17,6 +18,7 @@ use super::meter::Meter;
 ///
 /// # Errors
 /// The lock was not to be had.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
 pub async fn capture(context: &Context) -> Result<State> {
     let b = context.blueprint();
     let meter = Meter::begin(
@@ -68,4 +70,30 @@ pub async fn in_force(context: &Context) -> Result<()> {
                 "the way back is lost with them; to keep the partitioned table: `pgstrata finalize {name} --now`"
             ),
         }))
+}
+
+/// Gives the truncate trigger to leaves that were attached by hand. What was truncated before that is in no log; verification
+/// finds it.
+///
+/// # Errors
+/// The lock was not to be had.
+pub async fn watch_leaves(context: &Context) -> Result<()> {
+    let b = context.blueprint();
+    let source = catalog::must_find(&context.control, &b.table.name).await?;
+    for row in context.control.query(sql::UNWATCHED_LEAVES, &[&source]).await? {
+        let leaf = QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
+        let mut statements =
+            vec![format!("set local lock_timeout = '{}ms'", context.plan.lock_timeout().as_millis())];
+        statements.extend(sql::create_truncate_trigger(&b, &leaf));
+        context
+            .retrying("watch a partition that was attached by hand", async || {
+                transaction(&context.control, READ_COMMITTED, async |client| all(client, &statements).await)
+                    .await
+            })
+            .await?;
+        context
+            .events
+            .note(format!("{} was attached by hand: from now on a TRUNCATE of it is logged", leaf.plain()));
+    }
+    Ok(())
 }

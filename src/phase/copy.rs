@@ -37,6 +37,7 @@ const REWRITTEN: &str = "PS001";
 ///
 /// # Errors
 /// Stopped, or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "copy"))]
 pub async fn copy(context: &Context) -> Result<()> {
     capture::in_force(context).await?;
     let frozen = match store::jobs(&context.control, Some(&context.job.name))

@@ -4,8 +4,6 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Client;
-
 use crate::error::{Error, Result, Retry};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
@@ -46,8 +44,10 @@ pub struct Swept {
 ///
 /// # Errors
 /// What the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "drain"))]
 pub async fn drain(context: &Context) -> Result<State> {
     capture::in_force(context).await?;
+    capture::watch_leaves(context).await?;
     let mut meter = Meter::begin(context, "drain", "bringing over what changed meanwhile");
     let pending: i64 =
         context.control.query_one(&sql::pending_count(&context.blueprint()), &[]).await?.get(0);
@@ -121,6 +121,7 @@ async fn sweep(context: &Context, meter: Option<&Meter<'_>>) -> Result<Swept> {
         context.go_on()?;
         let to = blocks.min(from + sizer.borrow().rows());
         let began = Instant::now();
+        tracing::debug!(from, to, "a batch of the log's blocks");
         let done = batch(context, Some((from, to))).await?;
         sizer.borrow_mut().observe(to - from, began.elapsed().as_secs_f64() * 1000.0);
         swept.changes += done.changes;
@@ -191,7 +192,7 @@ pub async fn drain_visible(
 ) -> Result<Swept> {
     let client = &context.control;
     client.batch_execute(sql::SETTINGS).await?;
-    let truncated = truncate_as_source_did(client, b, direction).await?;
+    let truncated = truncate_as_source_did(context, b, direction).await?;
     let (batch, values) = match blocks {
         Some((from, to)) if !truncated => (Batch::Blocks, vec![format!("({from},0)"), format!("({to},0)")]),
         _ => (Batch::All, Vec::new()),
@@ -206,7 +207,11 @@ pub async fn drain_visible(
 /// Empties of the target what a TRUNCATE emptied of the source; whether there was any.
 ///
 /// Whoever's snapshot sees a key that was written after a TRUNCATE sees the TRUNCATE too, so looking first is enough.
-async fn truncate_as_source_did(client: &Client, b: &Blueprint, direction: Direction) -> Result<bool> {
+///
+/// What was a leaf and is none any more says nothing about which rows went: the target keeps them, as it keeps those of every
+/// leaf that is detached or dropped, so that verification finds them and bars the way back.
+async fn truncate_as_source_did(context: &Context, b: &Blueprint, direction: Direction) -> Result<bool> {
+    let client = &context.control;
     let relations: Vec<u32> = client.query(&sql::truncated(b), &[]).await?.iter().map(|r| r.get(0)).collect();
     if relations.is_empty() {
         return Ok(false);
@@ -218,10 +223,17 @@ async fn truncate_as_source_did(client: &Client, b: &Blueprint, direction: Direc
     } else if direction == Direction::Reverse {
         for leaf in relations.iter().filter(|oid| Some(**oid) != target) {
             let constraint: Option<String> = client.query_one(sql::LEAF_CONSTRAINT, &[leaf]).await?.get(0);
-            let constraint = constraint.ok_or_else(|| {
-                Error::failed("a partition was truncated and then detached or dropped: its rows cannot be told any more")
-                    .hint("`pgstrata verify` says what differs; a rollback would bring its rows back")
-            })?;
+            let Some(constraint) = constraint else {
+                let sides = b.sides(direction);
+                context.events.warn(format!(
+                    "a partition of {} was truncated and then detached or dropped: {1} keeps its rows, `pgstrata verify {2}` \
+                     counts them as extra, and a rollback is refused until they are deleted from {1}",
+                    sides.source.plain(),
+                    sides.target.plain(),
+                    context.job.name
+                ));
+                continue;
+            };
             client.execute(&sql::empty_leaf(b, direction, &constraint), &[]).await?;
         }
     }

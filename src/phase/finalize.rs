@@ -17,6 +17,7 @@ use super::{locks, settle};
 ///
 /// # Errors
 /// Something still hangs on the old table; it is named and kept.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
 pub async fn finalize(context: &Context) -> Result<State> {
     settle::settle(context).await?;
     let b = context.blueprint();
@@ -45,6 +46,7 @@ pub async fn finalize(context: &Context) -> Result<State> {
 ///
 /// # Errors
 /// The job is past the swap, or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 pub async fn abort(context: &Context) -> Result<State> {
     if context.state().next(Step::Abort).is_none() {
         return Err(Error::usage(format!(
@@ -56,8 +58,12 @@ pub async fn abort(context: &Context) -> Result<State> {
     }
     settle::settle(context).await?;
     let b = context.blueprint();
-    let about =
-        format!("removing what the job made; {} stays as it is", b.sides(Direction::Forward).source.plain());
+    let source = b.sides(Direction::Forward).source;
+    let stays = match catalog::find(&context.control, &source).await? {
+        Some(_) => "stays as it is",
+        None => "is gone already",
+    };
+    let about = format!("removing what the job made; {} {stays}", source.plain());
     let meter = Meter::begin(context, "abort", about);
     let state = end(context, Step::Abort, &sql::abort(&b)).await?;
     failpoint!("abort.done");
@@ -73,7 +79,10 @@ async fn end(context: &Context, step: Step, statements: &[String]) -> Result<Sta
     let (state, _) = locks::patiently(context, &b, "end the job", async || {
         locks::look(context, &b, direction).await?;
         transaction(client, READ_COMMITTED, async |client| {
-            locks::begin(context, client, &b, direction).await?;
+            // A source that somebody dropped has nobody who waits for its lock, and keeps nothing of ours from going.
+            if step == Step::Finalize || catalog::find(client, &b.table.name).await?.is_some() {
+                locks::begin(context, client, &b, direction).await?;
+            }
             all(client, statements).await?;
             if step == Step::Finalize {
                 client.execute(store_sql::KEEP_ROWS_COPIED, &[&context.job.id]).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::error::Result;
+use crate::failpoint;
 use crate::pg::catalog;
 use crate::pg::transaction::execute_text;
 use crate::sql::{copy as copy_sql, drain as sql};
@@ -66,6 +67,7 @@ async fn compact(context: &Context, client: &Client, blocks: i64) -> Result<()> 
         context
             .retrying("compact the change log", async || execute_text(client, &statement, &values).await)
             .await?;
+        failpoint!("growth.compacted");
         from = to;
     }
     client.batch_execute(&sql::vacuum_log(&b, true)).await?;

@@ -34,8 +34,10 @@ pub use context::Context;
 pub use copy::reads_by_block;
 pub use finalize::{abort, finalize};
 pub use settle::settle;
-pub use swap::{Swapped, drop_guard, swap};
+pub use swap::{Swapped, drop_guard};
 pub use verify::{Verified, compare, differs, verify};
+
+use tracing::Instrument;
 
 use crate::error::Result;
 use crate::model::state::State;
@@ -52,7 +54,9 @@ pub async fn next(context: &Context) -> Result<Option<State>> {
             copy::copy(context).await?;
             scrub::scrub(context).await?
         }
-        State::Copied => index::index(context).await?,
+        State::Copied => {
+            index::index(context).instrument(tracing::debug_span!("phase", name = "index")).await?
+        }
         State::Indexed => drain::drain(context).await?,
         State::Synced
         | State::Verified
@@ -63,6 +67,14 @@ pub async fn next(context: &Context) -> Result<Option<State>> {
     };
     context.reached(state);
     Ok(Some(state))
+}
+
+/// Exchanges the two tables, in whichever direction is left.
+///
+/// # Errors
+/// The lock was not to be had, or what stands in the way.
+pub async fn swap(context: &Context, proof: Verified) -> Result<(State, Swapped)> {
+    swap::swap(context, proof).instrument(tracing::debug_span!("phase", name = "swap")).await
 }
 
 /// Brings the other side level, in whichever direction changes flow now.

@@ -8,13 +8,13 @@ use crate::model::state::State;
 use crate::pg::store;
 use crate::pg::transaction::{READ_COMMITTED, all, query_text, transaction};
 use crate::plan::partitioning::{scheme, template};
-use crate::sql::{capture, drain, prepare as sql};
+use crate::sql::{capture, copy, drain, prepare as sql};
 
 use super::context::Context;
 
 /// Whether an error says that a row fits no partition.
 pub fn lacks_partition(error: &Error) -> bool {
-    error.sqlstate() == Some("23514") && error.to_string().contains("no partition of relation")
+    error.lacks_partition()
 }
 
 /// Makes the partitions that pending rows need: same interval, chained to what is there.
@@ -25,8 +25,10 @@ pub async fn extend(context: &Context) -> Result<()> {
     let b = context.blueprint();
     let missing = missing(context, &b).await?;
     if missing.is_empty() {
-        return Err(Error::failed("a row fits no partition, and the change log does not say which")
-            .hint("it was written before the job began: abort, and run again with a wider [partition] from and to, or default = true"));
+        return Err(Error::failed(
+            "a row fits no partition, and neither the change log nor the table has such a row now",
+        )
+        .hint("run the same command again"));
     }
     let built =
         !matches!(context.state(), State::Planned | State::Prepared | State::Capturing | State::Copied);
@@ -67,15 +69,21 @@ fn by_type(b: &Blueprint) -> Result<&str> {
 
 async fn missing(context: &Context, b: &Blueprint) -> Result<Vec<Partition>> {
     let scheme = scheme(&context.plan, by_type(b)?)?;
-    let (Some(first), Some(last), Some(statement)) =
-        (b.partitions.first(), b.partitions.last(), drain::outside(b))
-    else {
+    let (Some(first), Some(last)) = (b.partitions.first(), b.partitions.last()) else {
         return Ok(Vec::new());
     };
-    let rows = query_text(&context.control, &statement, &[first.from.clone(), last.to.clone()]).await?;
-    let (low, high): (Option<String>, Option<String>) =
-        rows.first().map_or((None, None), |r| (r.get(0), r.get(1)));
-    let (Some(low), Some(high)) = (low, high) else { return Ok(Vec::new()) };
+    let mut ends = None;
+    // What came after the checks and before capture is in no log: it is in the table that the copy reads.
+    for table in [drain::outside(b), copy::outside(b)] {
+        let Some(statement) = table else { return Ok(Vec::new()) };
+        let rows = query_text(&context.control, &statement, &[first.from.clone(), last.to.clone()]).await?;
+        let found: Option<(Option<String>, Option<String>)> = rows.first().map(|r| (r.get(0), r.get(1)));
+        if let Some((Some(low), Some(high))) = found {
+            ends = Some((low, high));
+            break;
+        }
+    }
+    let Some((low, high)) = ends else { return Ok(Vec::new()) };
     let value = |text: &str| scheme.value(text).map_err(Error::failed);
     let (low, high) = (value(&low)?.min(value(&first.from)?), value(&high)?.max(value(&first.from)?));
     let ranges = scheme.cover(&low, &high, 0).map_err(Error::failed)?;

@@ -14,6 +14,7 @@ use super::meter::Meter;
 ///
 /// # Errors
 /// The definition of the source changed since the plan was made, or a name was taken meanwhile.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
 pub async fn prepare(context: &Context) -> Result<State> {
     let b = context.blueprint();
     let parts = b.partitions.len() + usize::from(b.default.is_some());

@@ -24,6 +24,7 @@ const STRETCH_BLOCKS: usize = 32_768;
 ///
 /// # Errors
 /// What the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "scrub"))]
 pub async fn scrub(context: &Context) -> Result<State> {
     let b = context.blueprint();
     let client = &context.control;

@@ -127,8 +127,10 @@ pub fn differs(report: &VerifyReport) -> Error {
 ///
 /// # Errors
 /// What the server said; a difference is no error here.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
 pub async fn compare(context: &Context) -> Result<VerifyReport> {
     capture::in_force(context).await?;
+    capture::watch_leaves(context).await?;
     let b = context.blueprint();
     let sides = b.sides(context.direction());
     let mut meter = Meter::begin(

@@ -1,8 +1,11 @@
 //! The worker pool: items from one producer, done by so many sessions at a time, each with its own tries.
 
+use std::cell::Cell;
+
 use futures_util::future::join_all;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::error::{Error, Result, Retry};
 use crate::pg::connect::Session;
@@ -31,9 +34,13 @@ pub async fn run<T>(
     let (sender, receiver) = mpsc::channel(READY * workers);
     let receiver = Mutex::new(receiver);
     let halt = CancellationToken::new();
+    let taken = Cell::new(0_u64);
     let one = async || {
         while let Some(item) = next(context, &receiver, &halt).await {
-            if let Err(error) = attempt(context, what, &item, &work).await {
+            taken.set(taken.get() + 1);
+            // By number: what an item is made of are keys.
+            let span = tracing::debug_span!("chunk", n = taken.get());
+            if let Err(error) = attempt(context, what, &item, &work).instrument(span).await {
                 halt.cancel();
                 return Err(error);
             }
@@ -73,12 +80,15 @@ async fn attempt<T>(
     item: &T,
     work: &impl AsyncFn(&Session, &T) -> Result<()>,
 ) -> Result<()> {
-    context
+    tracing::debug!(what, "begins");
+    let result = context
         .retrying(what, async || {
             let session = context.pool.get().await.map_err(pool_error)?;
             work(&session, item).await
         })
-        .await
+        .await;
+    tracing::debug!(what, ok = result.is_ok(), "ends");
+    result
 }
 
 /// What a producer's failed send means: a worker stopped, and has said why.

@@ -1,9 +1,11 @@
 //! The moving bar for somebody who watches: phase, share done, rows, rate, time left. What is worth keeping is printed
 //! above it and stays.
 
+use std::io;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::{
     lines,
@@ -17,6 +19,63 @@ const TICK: Duration = Duration::from_millis(200);
 /// Narrow, so that what counts fits into 80 columns behind it.
 const WITH_END: &str = "{prefix:>8} [{bar:12}] {wide_msg}";
 const WITHOUT_END: &str = "{prefix:>8} {spinner} {wide_msg}";
+
+/// Columns left free at the right: the terminal writes `^C` behind the bar, and in the next line where it finds no room. The
+/// bar's own line would then stay for good.
+const FREE: u16 = 4;
+/// How often the bar is drawn at most, a second.
+const DRAWS: u8 = 20;
+
+/// The terminal at stderr, as if it were narrower.
+#[derive(Debug)]
+struct Narrowed(Term);
+
+impl TermLike for Narrowed {
+    fn width(&self) -> u16 {
+        self.0.size().1.saturating_sub(FREE).max(1)
+    }
+
+    fn height(&self) -> u16 {
+        self.0.size().0
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_up(n)
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_down(n)
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_right(n)
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_left(n)
+    }
+
+    fn write_line(&self, s: &str) -> io::Result<()> {
+        self.0.write_line(s)
+    }
+
+    fn write_str(&self, s: &str) -> io::Result<()> {
+        self.0.write_str(s)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.0.clear_line()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn new_bar() -> ProgressBar {
+    let terminal = Box::new(Narrowed(Term::buffered_stderr()));
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like_with_hz(terminal, DRAWS))
+}
 
 pub(super) struct Bar {
     paint: Paint,
@@ -33,7 +92,7 @@ impl Bar {
         match event {
             Event::Phase { phase, about, .. } => {
                 self.clear();
-                let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+                let bar = new_bar();
                 bar.set_style(style(false));
                 bar.set_prefix(*phase);
                 bar.set_message(harmless(about).into_owned());
@@ -41,9 +100,7 @@ impl Bar {
                 self.bar = Some(bar);
             }
             Event::Progress { phase, done, total, .. } => {
-                let bar = self
-                    .bar
-                    .get_or_insert_with(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
+                let bar = self.bar.get_or_insert_with(new_bar);
                 // Each of these may draw: the words first, so that no bar stands beside those of before.
                 bar.set_prefix(*phase);
                 bar.set_message(message(event));

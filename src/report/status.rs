@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::paint::harmless;
-use crate::model::{number, status::Status};
+use crate::model::{number, state::State, status::Status};
 
 const NAME_WIDTH: usize = 10;
 
@@ -75,8 +75,12 @@ pub(super) fn table(statuses: &[Status]) -> String {
     lines.join("\n")
 }
 
+/// Once all is copied, a guess at how many there were says nothing more.
 fn rows(status: &Status) -> String {
     let copied = number::count(status.rows_copied);
+    if !matches!(status.state, State::Planned | State::Prepared | State::Capturing) {
+        return copied;
+    }
     match number::percent(status.rows_copied, status.rows_estimated) {
         Some(percent) => format!("{copied} of about {} ({percent})", number::count(status.rows_estimated)),
         None => copied,
@@ -123,7 +127,7 @@ fn time(at: DateTime<Utc>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{state::State, status::Hold};
+    use crate::model::status::Hold;
 
     fn at(s: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_767_225_600 + s, 0).unwrap()
@@ -212,7 +216,7 @@ mod tests {
         job        t
         table      public.petri_observations (partition)
         state      swapped
-        rows       11 of about 10 (100 %)
+        rows       11
         changes    0 pending
         started    2026-01-01 00:00:00 UTC
         updated    2026-01-01 00:00:00 UTC

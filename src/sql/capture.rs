@@ -141,3 +141,12 @@ pub fn source_triggers(b: &Blueprint, direction: Direction) -> Vec<String> {
 /// Whether the relation with oid `$1` has the truncate trigger.
 pub const HAS_TRUNCATE_TRIGGER: &str = "select exists (select from pg_catalog.pg_trigger \
     where tgrelid = $1 and tgname = 'pgstrata_truncate')";
+
+/// Leaves of the relation with oid `$1` that lack the truncate trigger: schema and name. A row trigger comes to a leaf with
+/// its attachment, a statement trigger does not.
+pub const UNWATCHED_LEAVES: &str = "select n.nspname, c.relname
+from pg_catalog.pg_partition_tree($1::oid::regclass) p join pg_catalog.pg_class c on c.oid = p.relid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where p.isleaf and p.level > 0 and c.relkind = 'r'
+  and not exists (select from pg_catalog.pg_trigger t where t.tgrelid = c.oid and t.tgname = 'pgstrata_truncate')
+order by 1, 2";

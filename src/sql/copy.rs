@@ -31,6 +31,17 @@ pub fn boundary(sides: &Sides, columns: &[&Column], range: &KeyRange, rows: u64)
     (sql, values)
 }
 
+/// Smallest and largest partition value of the source that no partition takes: `$1` and `$2` are the ends of what the
+/// partitions cover.
+pub fn outside(b: &Blueprint) -> Option<String> {
+    let by = b.by_column()?;
+    let (column, base) = (&by.name, &by.base_type);
+    Some(format!(
+        "select min({column})::text, max({column})::text from {} where {column} < $1::{base} or {column} >= $2::{base}",
+        from_source(&b.sides(Direction::Forward))
+    ))
+}
+
 /// Copies the rows of one key range.
 ///
 /// No `ON CONFLICT`: it needs the unique index, triples the time and hides errors. No row locks: they dirty the source.

@@ -129,7 +129,7 @@ pub fn outside(b: &Blueprint) -> Option<String> {
     let by = b.by_column()?;
     let (column, base) = (new_column(by), &by.base_type);
     Some(format!(
-        "select min({column})::text, max({column})::text from {} where {column} < $1::text::{base} or {column} >= $2::text::{base}",
+        "select min({column})::text, max({column})::text from {} where {column} < $1::{base} or {column} >= $2::{base}",
         b.log()
     ))
 }

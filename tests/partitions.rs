@@ -1,0 +1,95 @@
+//! Partitions that are missing, attached, truncated or dropped while a job is under way.
+
+use rustix::process::Signal;
+
+use pgstrata::demo::server::PrivateServer;
+
+use super::commands::ended;
+use super::connections::{frozen, send};
+use super::support::cluster::{Database, SETTINGS};
+use super::support::oracle;
+use super::window::{goes_back, swapped};
+
+const TABLE: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
+    insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '6 hours', 'x' from generate_series(0, 300) i;
+    analyze t";
+const PLAN: &str = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\nahead = 0\ndefault = false\n";
+
+/// Freezes the run before capture, where no log knows yet what comes, and lets a row come that no partition takes.
+async fn row_beyond_before_capture(db: &Database) {
+    db.execute(TABLE).await;
+    let plan = db.plan(PLAN);
+    let command =
+        db.command(&["run", plan.to_str().unwrap()]).env("PGSTRATA_FAILPOINT", "prepare.done=stop").spawn();
+    let run = frozen(command.unwrap()).await;
+    db.execute("insert into t values (1000, '2024-06-15', 'late'), (1001, '2023-11-11', 'early')").await;
+    send(&run, Signal::CONT);
+    ended(run).await.ok();
+    db.pgstrata(&["swap", "job"]).await.ok();
+    oracle::compare(db, "t", "t_old").await;
+    assert_eq!(db.count("select count(*) from t_y2024m06").await, 1);
+    assert_eq!(db.count("select count(*) from t_y2023m11").await, 1);
+}
+
+#[tokio::test]
+async fn the_copy_makes_a_partition_for_a_row_that_came_before_capture() {
+    row_beyond_before_capture(&Database::new().await).await;
+}
+
+/// The server's messages are in German; what they mean is read from their fields.
+#[tokio::test]
+async fn a_missing_partition_is_recognised_in_any_language() {
+    let settings: Vec<_> = SETTINGS.iter().copied().chain([("lc_messages", "C.UTF-8")]).collect();
+    let server = tokio::task::spawn_blocking(move || PrivateServer::start(&settings)).await.unwrap();
+    let Ok(server) = server else {
+        println!("this machine has no locale that can be translated");
+        return;
+    };
+    server.stop_immediate().unwrap();
+    let mut start = server.command("pg_ctl");
+    start.arg("-D").arg(server.data_dir()).args(["-w", "start", "-l"]).arg(server.socket_dir().join("log"));
+    assert!(start.env("LANGUAGE", "de").output().unwrap().status.success());
+    let db = Database::on(&server).await;
+    let refused = db.client().await.batch_execute("select 1/0").await.unwrap_err();
+    if refused.as_db_error().is_none_or(|e| e.message() != "Division durch Null") {
+        println!("this server speaks English only: {refused:?}");
+    }
+    row_beyond_before_capture(&db).await;
+}
+
+/// Which rows went with the TRUNCATE is not to be known any more. The drain goes on and says so; the way back is barred until
+/// the rows are gone from the old table as well.
+#[tokio::test]
+async fn a_partition_truncated_and_then_dropped_stops_no_drain() {
+    for gone in ["drop table t_y2022", "alter table t detach partition t_y2022"] {
+        let db = swapped().await;
+        db.execute(&format!("truncate t_y2022; {gone}; insert into t values (1000, '2023-03-03', 'after')"))
+            .await;
+        let refused = db.pgstrata(&["rollback", "job"]).await.exits(4);
+        assert!(refused.stderr.contains("public.t_old keeps its rows"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("0 rows missing, 1"), "{}", refused.stderr);
+        // The drain took its changes all the same, and does not say it twice.
+        let again = db.pgstrata(&["verify", "job"]).await.exits(4);
+        assert!(!again.stderr.contains("keeps its rows"), "{}", again.stderr);
+        db.execute("delete from t_old where at >= '2022-01-01 00:00Z' and at < '2023-01-01 00:00Z'").await;
+        goes_back(&db).await;
+    }
+}
+
+#[tokio::test]
+async fn a_truncate_of_a_partition_attached_by_hand_is_logged() {
+    let db = swapped().await;
+    db.execute(
+        "create table by_hand (like t including all);
+         alter table t attach partition by_hand for values from ('1999-01-01 00:00Z') to ('2000-01-01 00:00Z')",
+    )
+    .await;
+    let said = db.pgstrata(&["verify", "job"]).await.ok();
+    let said = said.stdout + &said.stderr;
+    assert!(said.contains("public.by_hand was attached by hand"), "{said}");
+    db.execute("insert into t values (1000, '1999-03-03', 'x')").await;
+    db.pgstrata(&["verify", "job"]).await.ok();
+    db.execute("truncate by_hand; insert into t values (1001, '1999-04-04', 'x')").await;
+    assert_eq!(db.count("select count(*) from pgstrata.truncations_job").await, 1);
+    goes_back(&db).await;
+}
