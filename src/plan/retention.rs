@@ -73,10 +73,10 @@ mod tests {
         assert_snapshot!(error("100", "keep = '2 fortnights'"), @r#"p.toml:6:8: retention.keep: `2 fortnights` is no interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column"#);
         assert_snapshot!(error("100", "keep = '2 years'\nhoww = 'drop'"), @r#"
         p.toml has 2 errors
-          p.toml:7:1: unknown key `howw` under [retention]
-            hint: did you mean `how`?
           p.toml:6:8: retention.keep: `2 years` does not go with partitions of `100`
             hint: write both as times, or both as numbers
+          p.toml:7:1: unknown key `howw` under [retention]
+            hint: did you mean `how`?
         "#);
     }
 }

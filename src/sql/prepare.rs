@@ -3,7 +3,7 @@
 
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::ident::{Ident, QualifiedName, literal};
-use crate::model::table::{Column, Grant, Policy, Trigger};
+use crate::model::table::{Column, Grant, Policy, Table, Trigger};
 
 /// Creates the target and everything on it that costs no time. One transaction.
 pub fn target(b: &Blueprint) -> Vec<String> {
@@ -33,7 +33,7 @@ pub fn target(b: &Blueprint) -> Vec<String> {
     for check in table.checks.iter().filter(|c| c.validated) {
         all.push(format!("alter table {target} add constraint {} {}", check.name, check.definition));
     }
-    all.extend(statistics_targets(b, &target));
+    all.extend(statistics_targets(table, &target));
     all.extend(grants(b));
     if table.row_security {
         all.push(format!("alter table {target} enable row level security"));
@@ -58,7 +58,7 @@ fn grants(b: &Blueprint) -> Vec<String> {
 
 /// Takes away what default privileges gave to others than the owner. A partition keeps nothing else: nobody may go round
 /// the privileges and policies of the table, which hold for whoever asks the table and not its partition.
-fn revoke(relation: &QualifiedName) -> String {
+pub(super) fn revoke(relation: &QualifiedName) -> String {
     let name = literal(&relation.to_string());
     let body = format!(
         "declare
@@ -75,14 +75,14 @@ end"
     format!("do {}", super::dollar_quoted(&body))
 }
 
-fn grant(table: &QualifiedName, grant: &Grant) -> String {
+pub(super) fn grant(table: &QualifiedName, grant: &Grant) -> String {
     let column = grant.column.as_ref().map_or(String::new(), |c| format!(" ({c})"));
     let role = grant.role.as_ref().map_or("public".to_owned(), ToString::to_string);
     let option = if grant.grantable { " with grant option" } else { "" };
     format!("grant {}{column} on {table} to {role}{option}", grant.privilege.to_lowercase())
 }
 
-fn policy(table: &QualifiedName, p: &Policy) -> String {
+pub(super) fn policy(table: &QualifiedName, p: &Policy) -> String {
     let roles = if p.roles.is_empty() {
         "public".to_owned()
     } else {
@@ -118,14 +118,7 @@ pub fn default_partition(b: &Blueprint, name: &QualifiedName) -> Vec<String> {
 
 fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
     let table = &b.table;
-    let options: Vec<String> = table
-        .options
-        .iter()
-        .cloned()
-        .chain(table.toast_options.iter().map(|o| format!("toast.{o}")))
-        .map(|o| option(&o))
-        .collect();
-    let with = if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) };
+    let with = with(table);
     let unlogged = if table.persistence == "u" { "unlogged " } else { "" };
     let mut all = vec![
         format!("create {unlogged}table {name} partition of {} {values}{with}", b.target()),
@@ -133,16 +126,23 @@ fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
         revoke(name),
     ];
     // A partition does not get them from the table.
-    all.extend(statistics_targets(b, name));
+    all.extend(statistics_targets(table, name));
     all
 }
 
+/// The storage parameters of a leaf, as they stand behind its definition.
+pub(super) fn with(table: &Table) -> String {
+    let toast = table.toast_options.iter().map(|o| format!("toast.{o}"));
+    let options: Vec<String> = table.options.iter().cloned().chain(toast).map(|o| option(&o)).collect();
+    if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) }
+}
+
 /// How closely ANALYZE is to look at columns.
-fn statistics_targets(b: &Blueprint, relation: &QualifiedName) -> Vec<String> {
+pub(super) fn statistics_targets(table: &Table, relation: &QualifiedName) -> Vec<String> {
     let set = |column: &Column, n: i32| {
         format!("alter table {relation} alter column {} set statistics {n}", column.name)
     };
-    let columns = b.table.columns.iter();
+    let columns = table.columns.iter();
     columns.filter_map(|c| c.statistics.filter(|n| *n >= 0).map(|n| set(c, n))).collect()
 }
 
