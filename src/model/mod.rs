@@ -7,6 +7,7 @@ pub mod finding;
 pub(crate) mod fixture;
 pub mod ident;
 pub mod key;
+pub mod maintained;
 pub mod number;
 pub mod partition;
 pub mod sizer;
