@@ -164,6 +164,17 @@ pub enum Command {
         #[arg(long)]
         now: bool,
     },
+    /// Keep a partitioned table going: partitions ahead, old ones away, fresh statistics; for cron
+    #[command(
+        after_help = "Example:\n  17 3 * * *  pgstrata maintain events --quiet\n  pgstrata maintain --table public.clicks"
+    )]
+    Maintain {
+        /// The job's name; the tables of all jobs where left out
+        job: Option<String>,
+        /// Any partitioned table, also one that pgstrata did not make: interval and names are read from its partitions
+        #[arg(long, value_name = "TABLE", conflicts_with = "job")]
+        table: Option<String>,
+    },
     /// Before the swap: remove everything that the job made
     #[command(after_help = "Example:\n  pgstrata abort events")]
     Abort {

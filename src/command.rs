@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::model::finding::Findings;
 use crate::model::ident::QualifiedName;
+use crate::model::maintained::Maintained;
 use crate::model::number;
 use crate::model::partition::Every;
 use crate::model::state::State;
@@ -108,6 +109,21 @@ async fn act(engine: &Engine, command: &Command, output: Output) -> Result<Said>
         Command::Swap { job } => Ok(next(job, engine.swap(job).instrument(of(job)).await?)),
         Command::Rollback { job } => Ok(next(job, engine.rollback(job).instrument(of(job)).await?)),
         Command::Sync { job } => engine.sync(job).instrument(of(job)).await.map(|_| Said::Nothing),
+        Command::Maintain { job, table } => {
+            let said = |done: &Maintained| {
+                if !(output.quiet && done.is_idle()) {
+                    report::print_result(&output, done, || done.to_string());
+                }
+            };
+            match table {
+                Some(table) => {
+                    let table = QualifiedName::parse(table).map_err(Error::usage)?;
+                    engine.maintain_table(&table, said).await?;
+                }
+                None => engine.maintain(job.as_deref(), said).await?,
+            }
+            Ok(Said::Nothing)
+        }
         Command::Finalize { job, now } => {
             engine.finalize(job, *now).instrument(of(job)).await.map(|_| Said::Nothing)
         }

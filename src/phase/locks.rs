@@ -5,10 +5,13 @@ use std::fmt;
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result, Retry};
+use crate::event::Events;
 use crate::model::backoff::Backoff;
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::QualifiedName;
 use crate::pg::catalog;
 use crate::sql::swap as sql;
 
@@ -45,23 +48,19 @@ impl fmt::Display for Blocker {
     }
 }
 
-/// Transactions older than `older_ms` that hold a lock on one of the tables that the direction's swap locks: both sides,
-/// what reads them, and what foreign keys point to.
-///
-/// # Errors
-/// What the server said.
-pub async fn in_the_way(
-    client: &Client,
-    b: &Blueprint,
-    away: Direction,
-    older_ms: f64,
-) -> Result<Vec<Blocker>> {
+/// What the direction's swap locks: both sides, what reads them, and what foreign keys point to.
+fn locked(b: &Blueprint, away: Direction) -> Vec<QualifiedName> {
     let sides = b.sides(away);
+    let views = b.table.views.iter().map(|v| v.name.clone());
+    let referenced = b.table.foreign_keys.iter().map(|f| f.references.clone());
+    let others = b.altered_beside().into_iter().cloned();
+    [sides.source, sides.target].into_iter().chain(views).chain(referenced).chain(others).collect()
+}
+
+/// Transactions older than `older_ms` that hold a lock on one of `tables`.
+async fn in_the_way(client: &Client, tables: &[QualifiedName], older_ms: f64) -> Result<Vec<Blocker>> {
     let mut oids = Vec::new();
-    let views = b.table.views.iter().map(|v| &v.name);
-    let referenced = b.table.foreign_keys.iter().map(|f| &f.references);
-    let others = b.altered_beside();
-    for name in [&sides.source, &sides.target].into_iter().chain(views).chain(referenced).chain(others) {
+    for name in tables {
         oids.extend(catalog::find(client, name).await?);
     }
     let rows = client.query(sql::IN_THE_WAY, &[&oids, &older_ms]).await?;
@@ -78,14 +77,104 @@ pub async fn in_the_way(
         .collect())
 }
 
-/// Fails, to be tried again, while a transaction older than the lock budget holds a lock that we would wait for.
-///
-/// # Errors
-/// Who is in the way; or what the server said.
-pub async fn look(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
-    let older_ms = context.plan.lock_timeout().as_secs_f64() * 1000.0;
-    let blockers = in_the_way(&context.control, b, away, older_ms).await?;
-    if blockers.is_empty() { Ok(()) } else { Err(blocked(&blockers)) }
+/// The tables that somebody is about to lock, how long applications may wait behind one try, and how many there are.
+#[derive(Debug)]
+pub struct Ladder<'a> {
+    /// The session that locks.
+    pub client: &'a Client,
+    /// Who is in the way is said here.
+    pub events: &'a Events,
+    /// Ends a pause early.
+    pub stop: &'a CancellationToken,
+    /// What is locked; the first is what errors name.
+    pub tables: Vec<QualifiedName>,
+    /// The longest that applications may wait behind a try.
+    pub lock_timeout: Duration,
+    /// How many tries.
+    pub attempts: u32,
+}
+
+impl<'a> Ladder<'a> {
+    /// Of the locks that the direction's swap takes.
+    fn of(context: &'a Context, b: &Blueprint, away: Direction) -> Self {
+        Self {
+            client: &context.control,
+            events: &context.events,
+            stop: &context.stop,
+            tables: locked(b, away),
+            lock_timeout: context.plan.lock_timeout(),
+            attempts: context.plan.attempts(),
+        }
+    }
+
+    /// Fails, to be tried again, while a transaction older than the lock budget holds a lock that we would wait for.
+    ///
+    /// # Errors
+    /// Who is in the way; or what the server said.
+    pub async fn look(&self) -> Result<()> {
+        let older_ms = self.lock_timeout.as_secs_f64() * 1000.0;
+        let blockers = in_the_way(self.client, &self.tables, older_ms).await?;
+        if blockers.is_empty() { Ok(()) } else { Err(blocked(&blockers)) }
+    }
+
+    /// Begins a transaction's locking: `first`, a weak lock, which makes autovacuum give way while nobody waits for us; then
+    /// the short `lock_timeout` for all that follow.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn begin(&self, client: &Client, first: &str) -> Result<()> {
+        client.batch_execute(&format!("set local lock_timeout = {FIRST_LOCK_MS}")).await?;
+        client.batch_execute(first).await?;
+        let short = self.lock_timeout.as_millis();
+        Ok(client.batch_execute(&format!("set local lock_timeout = {short}")).await?)
+    }
+
+    /// Makes attempts, with growing pauses, while the lock is not to be had; what came of it and which attempt it was.
+    /// `go_on` is asked before each.
+    ///
+    /// # Errors
+    /// Lock after the last attempt, with who was in the way; any other error at once.
+    pub async fn climb<T>(
+        &self,
+        what: &str,
+        go_on: impl Fn() -> Result<()>,
+        attempt: impl AsyncFn() -> Result<T>,
+    ) -> Result<(T, u32)> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        let attempts = self.attempts;
+        let mut last = String::new();
+        for number in 1..=attempts {
+            go_on()?;
+            let error = match attempt().await {
+                Ok(value) => return Ok((value, number)),
+                Err(e) if e.retry_class() == Retry::Again => e,
+                Err(e) => return Err(e.context(format!("failed to {what}"))),
+            };
+            // A lock that was not to be had says nothing of who had it.
+            let error = match in_the_way(self.client, &self.tables, 0.0).await? {
+                blockers if blockers.is_empty() || error.sqlstate().is_none() => error,
+                blockers => blocked(&blockers),
+            };
+            let said = match error.cause_text() {
+                Some(cause) => format!("{}: {cause}", error.message()),
+                None => error.message().to_owned(),
+            };
+            if said != last {
+                self.events.warn(format!("{what}: attempt {number} of {attempts}: {said}"));
+                last = said;
+            }
+            if number < attempts {
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.next(rand::random())) => {}
+                    () = self.stop.cancelled() => {}
+                }
+            }
+        }
+        let table = self.tables.first().map(QualifiedName::plain).unwrap_or_default();
+        Err(Error::new(Kind::Lock, format!("the lock on {table} was not to be had in {attempts} attempts"))
+            .cause(last)
+            .hint("nothing was changed; end the session in the way, or try at a quieter time, with the same command"))
+    }
 }
 
 fn blocked(blockers: &[Blocker]) -> Error {
@@ -93,20 +182,23 @@ fn blocked(blockers: &[Blocker]) -> Error {
     Error::new(Kind::Lock, format!("in the way: {}", said.join("; "))).retry(Retry::Again)
 }
 
-/// Begins a transaction's locking: the weak lock first, which makes autovacuum give way while nobody waits for us; then
-/// the plan's short `lock_timeout` for all that follow.
+/// [`Ladder::look`] for the direction's swap.
+///
+/// # Errors
+/// Who is in the way; or what the server said.
+pub async fn look(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
+    Ladder::of(context, b, away).look().await
+}
+
+/// [`Ladder::begin`] for the direction's swap.
 ///
 /// # Errors
 /// What the server said.
 pub async fn begin(context: &Context, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
-    client.batch_execute(&format!("set local lock_timeout = {FIRST_LOCK_MS}")).await?;
-    client.batch_execute(&sql::first_lock(b, away)).await?;
-    let short = context.plan.lock_timeout().as_millis();
-    Ok(client.batch_execute(&format!("set local lock_timeout = {short}")).await?)
+    Ladder::of(context, b, away).begin(client, &sql::first_lock(b, away)).await
 }
 
-/// Makes up to the plan's number of attempts, with growing pauses, while the lock is not to be had; what came of it and
-/// which attempt it was.
+/// [`Ladder::climb`] for the locks of the present direction's swap.
 ///
 /// # Errors
 /// Lock after the last attempt, with who was in the way; any other error at once.
@@ -116,40 +208,12 @@ pub async fn patiently<T>(
     what: &str,
     attempt: impl AsyncFn() -> Result<T>,
 ) -> Result<(T, u32)> {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    let attempts = context.plan.attempts();
-    let mut last = String::new();
-    for number in 1..=attempts {
-        context.go_on()?;
-        let error = match attempt().await {
-            Ok(value) => return Ok((value, number)),
-            Err(e) if e.retry_class() == Retry::Again => e,
-            Err(e) => return Err(e.context(format!("failed to {what}"))),
-        };
-        // A lock that was not to be had says nothing of who had it.
-        let error = match in_the_way(&context.control, b, context.direction(), 0.0).await? {
-            blockers if blockers.is_empty() || error.sqlstate().is_none() => error,
-            blockers => blocked(&blockers),
-        };
-        let said = match error.cause_text() {
-            Some(cause) => format!("{}: {cause}", error.message()),
-            None => error.message().to_owned(),
-        };
-        if said != last {
-            context.events.warn(format!("{what}: attempt {number} of {attempts}: {said}"));
-            last = said;
-        }
-        if number < attempts {
-            tokio::select! {
-                () = tokio::time::sleep(backoff.next(rand::random())) => {}
-                () = context.interrupted() => {}
-            }
-        }
-    }
-    Err(Error::new(Kind::Lock, format!("the lock on {} was not to be had in {attempts} attempts", b.table.name.plain()))
-        .cause(last)
-        .hint(
+    let ladder = Ladder::of(context, b, context.direction());
+    ladder.climb(what, || context.go_on(), attempt).await.map_err(|e| match e.kind() {
+        Kind::Lock => e.hint(
             "nothing was changed, and changes go on being logged; end the session in the way, or try at a quieter time, with the \
              same command",
-        ))
+        ),
+        _ => e,
+    })
 }

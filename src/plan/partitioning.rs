@@ -5,7 +5,27 @@
 
 use super::Plan;
 use crate::error::Error;
+use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind, Range, Scheme, Template};
+
+impl Plan {
+    /// What a plan would say of a table that is partitioned already, and nothing more.
+    ///
+    /// # Errors
+    /// The interval is none that a plan can have.
+    pub fn adopted(table: &QualifiedName, by: &Ident, scheme: &Scheme) -> Result<Self, Error> {
+        let text = |text: &str| toml::Value::from(text).to_string();
+        let toml = format!(
+            "name = {}\ntable = {}\n[partition]\nby = {}\nevery = {}\ntimezone = {}\n",
+            text("adopted"),
+            text(&table.to_string()),
+            text(&by.to_string()),
+            text(&scheme.every().to_string()),
+            text(scheme.zone().name())
+        );
+        Self::parse(&toml, &table.plain())
+    }
+}
 
 /// How the plan cuts the partition column's values.
 ///

@@ -11,6 +11,7 @@ pub mod drain;
 pub mod finalize;
 pub mod foreign_key;
 pub mod index;
+pub mod maintain;
 pub mod preflight;
 pub mod prepare;
 pub mod script;

@@ -3,7 +3,7 @@
 
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::ident::{Ident, QualifiedName, literal};
-use crate::model::table::{Column, Grant, Policy, Trigger};
+use crate::model::table::{Column, Grant, Policy, Table, Trigger};
 
 /// Creates the target and everything on it that costs no time. One transaction.
 pub fn target(b: &Blueprint) -> Vec<String> {
@@ -33,7 +33,7 @@ pub fn target(b: &Blueprint) -> Vec<String> {
     for check in table.checks.iter().filter(|c| c.validated) {
         all.push(format!("alter table {target} add constraint {} {}", check.name, check.definition));
     }
-    all.extend(statistics_targets(b, &target));
+    all.extend(statistics_targets(table, &target, true));
     all.extend(super::dependent::statistics(b));
     all.extend(grants(b));
     if table.row_security {
@@ -51,18 +51,18 @@ fn grants(b: &Blueprint) -> Vec<String> {
     if !b.table.default_privileges {
         all.push(format!("revoke all on {target} from {}", b.table.owner));
     }
-    all.extend(b.table.grants.iter().flat_map(|g| grant(b, &target, g)));
+    all.extend(b.table.grants.iter().flat_map(|g| grant(&b.table.owner, &target, g)));
     for sequence in b.table.sequences.iter().filter(|s| s.identity) {
         let name = sequence.name.sibling(sequence.name.name.with_suffix("_new"));
         all.push(revoke(&name));
-        all.extend(sequence.grants.iter().flat_map(|g| grant(b, &name, g)));
+        all.extend(sequence.grants.iter().flat_map(|g| grant(&b.table.owner, &name, g)));
     }
     all
 }
 
 /// Takes away what default privileges gave to others than the owner. A partition keeps nothing else: nobody may go round
 /// the privileges and policies of the table, which hold for whoever asks the table and not its partition.
-fn revoke(relation: &QualifiedName) -> String {
+pub(super) fn revoke(relation: &QualifiedName) -> String {
     let name = literal(&relation.to_string());
     let body = format!(
         "declare
@@ -80,21 +80,21 @@ end"
 }
 
 /// A privilege, given by who gave it: what another role passed on goes when that role's is taken.
-fn grant(b: &Blueprint, relation: &QualifiedName, grant: &Grant) -> Vec<String> {
+pub(super) fn grant(owner: &Ident, relation: &QualifiedName, grant: &Grant) -> Vec<String> {
     let column = grant.column.as_ref().map_or(String::new(), |c| format!(" ({c})"));
     let role = grant.role.as_ref().map_or("public".to_owned(), ToString::to_string);
     // The owner's own option is nobody's to give.
-    let owners = grant.role.as_ref() == Some(&b.table.owner);
+    let owners = grant.role.as_ref() == Some(owner);
     let option = if grant.grantable && !owners { " with grant option" } else { "" };
     let statement =
         format!("grant {}{column} on {relation} to {role}{option}", grant.privilege.to_lowercase());
-    if grant.grantor == b.table.owner {
+    if grant.grantor == *owner {
         return vec![statement];
     }
     vec![format!("set local role {}", grant.grantor), statement, "reset role".to_owned()]
 }
 
-fn policy(table: &QualifiedName, p: &Policy) -> String {
+pub(super) fn policy(table: &QualifiedName, p: &Policy) -> String {
     let roles = if p.roles.is_empty() {
         "public".to_owned()
     } else {
@@ -130,14 +130,7 @@ pub fn default_partition(b: &Blueprint, name: &QualifiedName) -> Vec<String> {
 
 fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
     let table = &b.table;
-    let options: Vec<String> = table
-        .options
-        .iter()
-        .cloned()
-        .chain(table.toast_options.iter().map(|o| format!("toast.{o}")))
-        .map(|o| option(&o))
-        .collect();
-    let with = if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) };
+    let with = with(table);
     let using = table.access_method.as_ref().map_or(String::new(), |name| format!(" using {name}"));
     let unlogged = if table.persistence == "u" { "unlogged " } else { "" };
     let mut all = vec![
@@ -146,20 +139,27 @@ fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
         revoke(name),
     ];
     // A partition does not get them from the table.
-    all.extend(statistics_targets(b, name));
+    all.extend(statistics_targets(table, name, false));
     all
 }
 
+/// The storage parameters of a leaf, as they stand behind its definition.
+pub(super) fn with(table: &Table) -> String {
+    let toast = table.toast_options.iter().map(|o| format!("toast.{o}"));
+    let options: Vec<String> = table.options.iter().cloned().chain(toast).map(|o| option(&o)).collect();
+    if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) }
+}
+
 /// What ANALYZE is told of columns.
-fn statistics_targets(b: &Blueprint, relation: &QualifiedName) -> Vec<String> {
+pub(super) fn statistics_targets(table: &Table, relation: &QualifiedName, of_all: bool) -> Vec<String> {
     let alter =
         |column: &Column, what: String| format!("alter table {relation} alter column {} {what}", column.name);
     let mut all = Vec::new();
-    for column in &b.table.columns {
+    for column in &table.columns {
         all.extend(column.statistics.map(|n| alter(column, format!("set statistics {n}"))));
         let mut options: Vec<String> = column.options.iter().map(|o| option(o)).collect();
         // Of a partitioned table ANALYZE counts the rows of all partitions, which have an option of their own.
-        if *relation == b.target()
+        if of_all
             && let Some(n) = column.options.iter().find_map(|o| o.strip_prefix("n_distinct="))
             && !column.options.iter().any(|o| o.starts_with("n_distinct_inherited="))
         {

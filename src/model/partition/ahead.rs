@@ -20,32 +20,36 @@ pub fn missing(scheme: &Scheme, have: &[Range], present: &Range, ahead: u32) -> 
             end = scheme.next(&end)?;
         }
     }
-    let mut from = match have.last() {
+    let from = match have.last() {
         Some(last) => present.from.clone().min(last.to.clone()),
         None => present.from.clone(),
     };
-    let mut missing = Vec::new();
-    while from < end.to {
+    gaps(scheme, have, from, &end.to)
+}
+
+/// The ranges from `from` to `to` that none of `have`, which is in order, holds; each as long as the marks allow.
+///
+/// # Errors
+/// A sentence where they would be more than [`MAX_PARTITIONS`].
+pub fn gaps(scheme: &Scheme, have: &[Range], mut from: Bound, to: &Bound) -> Result<Vec<Range>, String> {
+    let mut gaps = Vec::new();
+    while from < *to {
         if let Some(there) = have.iter().find(|range| range.from <= from && from < range.to) {
             from = there.to.clone();
             continue;
         }
         let mark = scheme.containing(&from)?.to;
-        let to = have
-            .iter()
-            .map(|range| &range.from)
-            .filter(|at| **at > from)
-            .fold(mark, |to, at| to.min(at.clone()));
-        missing.push(Range { from, to: to.clone() });
-        if missing.len() > MAX_PARTITIONS as usize {
+        let next = have.iter().map(|range| &range.from).find(|at| **at > from);
+        let end = next.map_or(mark.clone(), |next| mark.min(next.clone()));
+        gaps.push(Range { from, to: end.clone() });
+        if gaps.len() > MAX_PARTITIONS as usize {
             return Err(format!(
-                "more than {MAX_PARTITIONS} partitions are missing up to {}: make those that are wanted by hand",
-                end.to
+                "more than {MAX_PARTITIONS} partitions are missing up to {to}: make those that are wanted by hand"
             ));
         }
-        from = to;
+        from = end;
     }
-    Ok(missing)
+    Ok(gaps)
 }
 
 /// Where what is kept begins: `keep` before `now`, on the clock of the scheme's zone.

@@ -34,7 +34,7 @@ mod read;
 mod scheme;
 
 pub use adopt::{ends, scheme as adopted_scheme};
-pub use ahead::{horizon, missing};
+pub use ahead::{gaps, horizon, missing};
 pub use bound::{Bound, ColumnKind, Range};
 pub use every::Every;
 pub use name::{Template, names};

@@ -1,0 +1,109 @@
+//! What `maintain` found and did with one table.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::number;
+
+/// What `maintain` found and did with one table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Maintained {
+    /// The job that made the table; none where somebody else did.
+    pub job: Option<String>,
+    /// The table.
+    pub table: String,
+    /// Partitions that were made.
+    pub created: Vec<String>,
+    /// Partitions that are missing and could not be made, because rows of the default partition belong in them.
+    pub blocked: Vec<String>,
+    /// Rows in the default partition.
+    pub default_rows: u64,
+    /// Where they belong.
+    pub default_ranges: Vec<Stray>,
+    /// Partitions that are older than what is kept, and still there.
+    pub expired: Vec<String>,
+    /// Partitions that were detached and kept.
+    pub detached: Vec<String>,
+    /// Partitions that were dropped.
+    pub dropped: Vec<String>,
+    /// Statistics of the whole table were old and are fresh.
+    pub analyzed: bool,
+    /// Where the last partition ends.
+    pub until: String,
+}
+
+/// Rows of the default partition that belong in one range.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stray {
+    /// The least value of the range; none for rows that no range takes: NULL and infinity.
+    pub from: Option<String>,
+    /// The least value above it.
+    pub to: Option<String>,
+    /// How many.
+    pub rows: u64,
+}
+
+impl Maintained {
+    /// Whether nothing was done and nothing is left to look at.
+    pub fn is_idle(&self) -> bool {
+        let lists = [&self.created, &self.blocked, &self.expired, &self.detached, &self.dropped];
+        lists.iter().all(|list| list.is_empty()) && self.default_rows == 0 && !self.analyzed
+    }
+}
+
+impl fmt::Display for Maintained {
+    /// One line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = Vec::new();
+        for (list, what) in [
+            (&self.created, "made"),
+            (&self.blocked, "missing"),
+            (&self.detached, "detached"),
+            (&self.dropped, "dropped"),
+            (&self.expired, "older than what is kept"),
+        ] {
+            if !list.is_empty() {
+                said.push(format!("{} {what}", number::counted(list.len() as u64, "partition")));
+            }
+        }
+        if self.default_rows > 0 {
+            said.push(format!("{} in the default partition", number::counted(self.default_rows, "row")));
+        }
+        if self.analyzed {
+            said.push("statistics refreshed".to_owned());
+        }
+        if said.is_empty() {
+            said.push("nothing to do".to_owned());
+        }
+        write!(f, "{}: {}; partitions reach to {}", self.table, said.join(", "), self.until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_one_line() {
+        let idle = Maintained {
+            table: "public.t".to_owned(),
+            until: "2025-01-01".to_owned(),
+            ..Maintained::default()
+        };
+        assert!(idle.is_idle());
+        insta::assert_snapshot!(idle, @"public.t: nothing to do; partitions reach to 2025-01-01");
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let busy = Maintained {
+            created: names(&["a", "b"]),
+            blocked: names(&["c"]),
+            dropped: names(&["d"]),
+            expired: names(&["e"]),
+            default_rows: 1234,
+            analyzed: true,
+            ..idle
+        };
+        assert!(!busy.is_idle());
+        insta::assert_snapshot!(busy, @"public.t: 2 partitions made, 1 partition missing, 1 partition dropped, 1 partition older than what is kept, 1,234 rows in the default partition, statistics refreshed; partitions reach to 2025-01-01");
+    }
+}

@@ -1,0 +1,185 @@
+//! Makes partitions ahead, each like the youngest one that is there.
+
+use crate::error::{Error, Result};
+use crate::model::blueprint::{Blueprint, Partition};
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::maintained::Maintained;
+use crate::model::partition::{Range, names};
+use crate::model::table::Table;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{catalog, store};
+use crate::sql::maintain::Sibling;
+use crate::sql::{capture, maintain as sql};
+
+use super::Upkeep;
+use super::layout::Layout;
+
+/// The default partition is looked through under its lock, when a partition is attached; who writes to it waits so long.
+const LOOK_THROUGH_MS: u32 = 1_000;
+
+/// What came of one partition.
+enum Made {
+    Now,
+    /// Somebody else did.
+    Before,
+    /// A row of the default partition belongs in it.
+    Blocked,
+}
+
+impl Upkeep<'_> {
+    /// Makes those of `wanted` that no row of the default partition belongs in.
+    pub(super) async fn make_all(
+        &self,
+        layout: &Layout,
+        wanted: &[Range],
+        strays: &[Range],
+        done: &mut Maintained,
+    ) -> Result<()> {
+        let (parent, sibling) = self.family(layout).await?;
+        let table = layout.table.name.as_str();
+        let names = names(&self.template, table, &self.scheme, wanted).map_err(Error::failed)?;
+        for (range, name) in wanted.iter().zip(names) {
+            let name = layout.table.sibling(name);
+            let blocked = strays.iter().any(|stray| stray.from < range.to && range.from < stray.to);
+            let made = if blocked {
+                Made::Blocked
+            } else {
+                self.make(layout, &parent, &sibling, &name, range).await?
+            };
+            match made {
+                Made::Now => {
+                    self.events.note(format!("made partition {} for {range}", name.plain()));
+                    done.created.push(name.plain());
+                }
+                Made::Before => {}
+                Made::Blocked => {
+                    self.events.warn(format!(
+                        "partition {} for {range} cannot be made: rows that belong in it lie in the default partition; \
+                         they stay there until they are moved",
+                        name.plain()
+                    ));
+                    done.blocked.push(name.plain());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The table, and what a new partition takes after.
+    async fn family(&self, layout: &Layout) -> Result<(Table, Sibling)> {
+        let Some(youngest) = layout.parts.last() else {
+            return Err(Error::failed(format!("{} has no partition to take after", layout.table.plain())));
+        };
+        if !youngest.plain {
+            return Err(Error::failed(format!(
+                "partition {} is partitioned itself, or a foreign table: none can be made like it",
+                youngest.name.plain()
+            )));
+        }
+        let parent = catalog::table(self.client, layout.oid).await?;
+        let table = catalog::table(self.client, youngest.oid).await?;
+        let mut constraints = Vec::new();
+        for row in self.client.query(sql::OWN_CONSTRAINTS, &[&youngest.oid, &layout.by.as_str()]).await? {
+            let name = Ident::new(row.get::<_, &str>(0));
+            if row.get(2) {
+                let (column, youngest) = (layout.by.as_str(), youngest.name.plain());
+                self.events.note(format!(
+                    "constraint {name} of {youngest} is about {column}, and would not hold in another partition: new ones go without"
+                ));
+            } else {
+                constraints.push((name, row.get(1)));
+            }
+        }
+        let row = self.client.query_one(sql::REPLICA_IDENTITY, &[&youngest.oid]).await?;
+        let replica_index = row.get::<_, Option<String>>(1).map(Ident::new);
+        Ok((parent, Sibling { table, constraints, replica_identity: row.get(0), replica_index }))
+    }
+
+    async fn make(
+        &self,
+        layout: &Layout,
+        parent: &Table,
+        sibling: &Sibling,
+        name: &QualifiedName,
+        range: &Range,
+    ) -> Result<Made> {
+        let statements = sql::create(parent, sibling, name);
+        let attach = sql::attach(&layout.table, name, range);
+        // Applications wait for us at the default partition, and at tables that a foreign key points to.
+        let referenced =
+            parent.foreign_keys.iter().chain(&sibling.table.foreign_keys).map(|key| key.references.clone());
+        let noticed: Vec<QualifiedName> = layout.default.iter().cloned().chain(referenced).collect();
+        let quiet = noticed.is_empty();
+        let ladder = self.ladder(if quiet { vec![layout.table.clone()] } else { noticed });
+        let attempt = async || {
+            if !quiet {
+                ladder.look().await?;
+            }
+            transaction(self.client, READ_COMMITTED, async |client| {
+                ladder.begin(client, &sql::first_lock(&layout.table)).await?;
+                if catalog::find(client, name).await?.is_some() {
+                    return Ok(Made::Before);
+                }
+                all(client, &statements).await?;
+                let wider = match self.open_window() {
+                    Some(context) => {
+                        let b = context.blueprint();
+                        all(client, &capture::create_truncate_trigger(&b, name)).await?;
+                        Some((context, wider(b, name, range)))
+                    }
+                    None => None,
+                };
+                client.batch_execute(&format!("set local statement_timeout = {LOOK_THROUGH_MS}")).await?;
+                match client.batch_execute(&attach).await.map_err(Error::from) {
+                    Err(e) if e.sqlstate() == Some("57014") => return Err(too_large(layout)),
+                    other => other?,
+                }
+                if let Some((context, wider)) = wider {
+                    store::extend(client, context.job.id, &wider).await?;
+                }
+                Ok(Made::Now)
+            })
+            .await
+        };
+        let made = ladder.climb(&format!("make partition {}", name.plain()), || self.go_on(), attempt).await;
+        match made {
+            Ok((Made::Before, _)) => self.made_before(layout, name).await,
+            Ok((made, _)) => {
+                if let Some(context) = self.open_window() {
+                    let wider = wider(context.blueprint(), name, range);
+                    context.blueprint.replace(wider);
+                }
+                Ok(made)
+            }
+            Err(e) if e.sqlstate() == Some("23514") && layout.default.is_some() => Ok(Made::Blocked),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether what has the name is a partition of the table.
+    async fn made_before(&self, layout: &Layout, name: &QualifiedName) -> Result<Made> {
+        let now = Layout::read(self.client, &layout.table).await?;
+        if now.parts.iter().any(|part| &part.name == name) {
+            return Ok(Made::Before);
+        }
+        Err(Error::failed(format!("{} exists and is no partition of {}", name.plain(), layout.table.plain()))
+            .hint("rename or drop it; the next run makes the partition"))
+    }
+}
+
+/// The job must know of every partition that the way back has to do with.
+fn wider(mut b: Blueprint, name: &QualifiedName, range: &Range) -> Blueprint {
+    let partition = Partition { name: name.clone(), from: range.from.to_string(), to: range.to.to_string() };
+    b.partitions.push(partition);
+    b
+}
+
+fn too_large(layout: &Layout) -> Error {
+    let default = layout.default.as_ref().map(QualifiedName::plain).unwrap_or_default();
+    Error::failed(format!(
+        "the default partition {default} takes longer to look through than {LOOK_THROUGH_MS} ms, and nobody can write to it meanwhile"
+    ))
+    .hint(
+        "move its rows to partitions of their own; or give it a CHECK, NOT VALID and then VALIDATE, that excludes the ranges to come",
+    )
+}

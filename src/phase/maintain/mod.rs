@@ -1,0 +1,183 @@
+//! Maintain: keeps a partitioned table going, once it is in use. For cron: what is done is found done, and what is in the
+//! way is said; every lock that applications could notice is taken by the ladder of short tries.
+//!
+//! The catalog says what is there, also of a table that a job made: people attach and detach partitions.
+
+mod layout;
+mod make;
+mod retire;
+mod strays;
+
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::model::ident::QualifiedName;
+use crate::model::maintained::Maintained;
+use crate::model::partition::{Bound, Range, Scheme, Template, adopted_scheme, missing};
+use crate::model::state::State;
+use crate::pg::transaction::query_text;
+use crate::plan::{Plan, partitioning};
+use crate::sql::maintain as sql;
+
+use self::layout::Layout;
+use super::context::Context;
+use super::locks::Ladder;
+
+/// Statistics of the whole table are old after a day, if anything changed: most partitions hold a day or more, and a query
+/// for the newest values meets a histogram that ends before them. Sampling the table once a day costs little.
+const STATISTICS_OLD_S: f64 = 86_400.0;
+
+/// What the work on one table needs.
+struct Upkeep<'a> {
+    client: &'a Client,
+    events: &'a Events,
+    stop: &'a CancellationToken,
+    plan: Plan,
+    scheme: Scheme,
+    template: Template,
+    /// The job that made the table.
+    job: Option<&'a Context>,
+}
+
+/// Maintains the table that a job made and that is in use.
+///
+/// # Errors
+/// A lock was not to be had, or what the server said. What was done before is done.
+pub async fn maintain(context: &Context) -> Result<Maintained> {
+    let layout = Layout::read(&context.control, context.plan.table()).await?;
+    let upkeep = Upkeep {
+        client: &context.control,
+        events: &context.events,
+        stop: &context.stop,
+        scheme: partitioning::scheme(&context.plan, &layout.kind.to_string())?,
+        template: partitioning::template(&context.plan)?,
+        plan: context.plan.clone(),
+        job: Some(context),
+    };
+    let done = upkeep.all(layout).await?;
+    Ok(Maintained { job: Some(context.job.name.clone()), ..done })
+}
+
+/// Maintains a partitioned table that somebody else made: interval and names are read from its partitions, the rest is as
+/// in a plan that says nothing more.
+///
+/// # Errors
+/// Interval or names cannot be read for certain; or as [`maintain`].
+pub async fn maintain_adopted(
+    client: &Client,
+    table: &QualifiedName,
+    events: &Events,
+    stop: &CancellationToken,
+) -> Result<Maintained> {
+    let layout = Layout::read(client, table).await?;
+    let refuse = |why: String| {
+        Error::usage(format!("{} cannot be adopted: {why}", table.plain()))
+            .hint("make its partitions so that each is one interval and is named after where it begins")
+    };
+    let zone: String = client.query_one(sql::ZONE, &[]).await?.get(0);
+    let zones: Vec<chrono_tz::Tz> = std::iter::once(chrono_tz::Tz::UTC).chain(zone.parse()).collect();
+    let scheme = adopted_scheme(layout.kind, &layout.ranges(), &zones).map_err(refuse)?;
+    let named: Vec<(Range, &str)> =
+        layout.parts.iter().map(|part| (part.range.clone(), part.name.name.as_str())).collect();
+    let template = Template::of(table.name.as_str(), &scheme, &named).map_err(refuse)?;
+    let plan = Plan::adopted(table, &layout.by, &scheme)?;
+    Upkeep { client, events, stop, plan, scheme, template, job: None }.all(layout).await
+}
+
+impl Upkeep<'_> {
+    async fn all(&self, mut layout: Layout) -> Result<Maintained> {
+        let mut done = Maintained { table: layout.table.plain(), ..Maintained::default() };
+        let now = self.now(&layout).await?;
+        let present = self.present(&layout, now.as_ref()).await?;
+        let strays = self.strays(&layout, &mut done).await?;
+        let wanted =
+            missing(&self.scheme, &layout.ranges(), &present, self.plan.ahead()).map_err(Error::failed)?;
+        if !wanted.is_empty() {
+            self.make_all(&layout, &wanted, &strays, &mut done).await?;
+            layout = Layout::read(self.client, &layout.table).await?;
+        }
+        self.retire(&layout, &present, now, &mut done).await?;
+        self.analyze(&layout, &mut done).await?;
+        done.until = layout.until();
+        Ok(done)
+    }
+
+    /// The clock, where the column goes by it.
+    async fn now(&self, layout: &Layout) -> Result<Option<Bound>> {
+        if !layout.is_time() {
+            return Ok(None);
+        }
+        let now: String = self.client.query_one(&sql::now(&layout.kind.to_string()), &[]).await?.get(0);
+        self.scheme.value(&now).map(Some).map_err(Error::failed)
+    }
+
+    /// The range that the clock is in, or a younger one that holds rows already; of numbers, the youngest that does.
+    async fn present(&self, layout: &Layout, now: Option<&Bound>) -> Result<Range> {
+        let now = now.map(|now| self.scheme.containing(now)).transpose().map_err(Error::failed)?;
+        for part in layout.parts.iter().rev() {
+            if now.as_ref().is_some_and(|now| part.range.from <= now.from) {
+                break;
+            }
+            if self.client.query_one(&sql::has_rows(&part.name), &[]).await?.get(0) {
+                return Ok(part.range.clone());
+            }
+        }
+        now.or_else(|| layout.parts.first().map(|part| part.range.clone())).ok_or_else(|| {
+            Error::failed(format!("{} has no partition with bounds to go on from", layout.table.plain()))
+        })
+    }
+
+    async fn analyze(&self, layout: &Layout, done: &mut Maintained) -> Result<()> {
+        let Some(row) = self.client.query_opt(sql::STATISTICS, &[&layout.oid]).await? else { return Ok(()) };
+        let (age_s, changed): (Option<f64>, bool) = (row.get(0), row.get(1));
+        if age_s.is_some_and(|age_s| age_s < STATISTICS_OLD_S || !changed) {
+            return Ok(());
+        }
+        let ladder = self.ladder(vec![layout.table.clone()]);
+        let analyze = sql::analyze(&layout.table, layout.server_version);
+        let attempt = async || Ok(self.client.batch_execute(&analyze).await?);
+        ladder.climb("analyze the table", || self.go_on(), attempt).await?;
+        self.events.note(format!("statistics of {} are fresh", layout.table.plain()));
+        done.analyzed = true;
+        Ok(())
+    }
+
+    fn ladder(&self, tables: Vec<QualifiedName>) -> Ladder<'_> {
+        Ladder {
+            client: self.client,
+            events: self.events,
+            stop: self.stop,
+            tables,
+            lock_timeout: self.plan.lock_timeout(),
+            attempts: self.plan.attempts(),
+        }
+    }
+
+    fn go_on(&self) -> Result<()> {
+        match self.job {
+            Some(context) => context.go_on(),
+            None if self.stop.is_cancelled() => {
+                Err(Error::new(Kind::Stopped, "stopped as asked").hint("run the same command again to go on"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The job, while the old table is kept level: what is done must not get lost on the way back.
+    fn open_window(&self) -> Option<&Context> {
+        self.job.filter(|context| context.state() == State::Swapped)
+    }
+}
+
+/// Values as a text array's parameter.
+async fn buckets(client: &Client, statement: &str, bounds: Vec<String>) -> Result<Vec<(i32, i64)>> {
+    let rows = client.query(statement, &[&bounds]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The only value of the only row, as text.
+async fn text(client: &Client, statement: &str) -> Result<Option<String>> {
+    Ok(query_text(client, statement, &[]).await?.first().and_then(|row| row.get(0)))
+}

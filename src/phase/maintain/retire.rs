@@ -1,0 +1,106 @@
+//! Partitions that hold nothing but what is older than the plan keeps. Never while the rollback window is open: the old
+//! table has their rows, and would have them again after a rollback.
+
+use crate::error::{Error, Result};
+use crate::model::ident::QualifiedName;
+use crate::model::maintained::Maintained;
+use crate::model::partition::{Bound, Range, horizon};
+use crate::pg::transaction::{READ_COMMITTED, transaction};
+use crate::plan::How;
+use crate::sql::maintain as sql;
+
+use super::layout::{Layout, Part};
+use super::{Upkeep, text};
+
+impl Upkeep<'_> {
+    pub(super) async fn retire(
+        &self,
+        layout: &Layout,
+        present: &Range,
+        now: Option<Bound>,
+        done: &mut Maintained,
+    ) -> Result<()> {
+        let Some(retention) = self.plan.retention() else { return Ok(()) };
+        let Some(newest) = self.newest(layout, present, now).await? else { return Ok(()) };
+        let horizon = horizon(&self.scheme, &newest, retention.keep).map_err(Error::failed)?;
+        let old =
+            layout.parts.iter().filter(|part| part.range.to <= horizon && part.range.to <= present.from);
+        for part in old {
+            let name = part.name.plain();
+            if self.open_window().is_some() || retention.how == How::Report {
+                let why =
+                    if self.open_window().is_some() { "; it stays while a rollback is possible" } else { "" };
+                self.events.note(format!(
+                    "partition {name} for {} is older than {}{why}",
+                    part.range, retention.keep
+                ));
+                done.expired.push(name);
+                continue;
+            }
+            self.detach(layout, part).await?;
+            if retention.how == How::Detach {
+                self.events
+                    .note(format!("detached partition {name} for {}: it is a table of its own", part.range));
+                done.detached.push(name);
+                continue;
+            }
+            self.drop(&part.name).await?;
+            self.events.note(format!("dropped partition {name} for {}", part.range));
+            done.dropped.push(name);
+        }
+        Ok(())
+    }
+
+    /// What age is counted from: the clock, or the largest number.
+    async fn newest(&self, layout: &Layout, present: &Range, now: Option<Bound>) -> Result<Option<Bound>> {
+        if now.is_some() {
+            return Ok(now);
+        }
+        let Some(part) = layout.parts.iter().find(|part| &part.range == present) else { return Ok(None) };
+        let newest = text(self.client, &sql::newest(&part.name, &layout.by)).await?;
+        newest.map(|text| self.scheme.value(&text)).transpose().map_err(Error::failed)
+    }
+
+    async fn detach(&self, layout: &Layout, part: &Part) -> Result<()> {
+        let what = format!("detach partition {}", part.name.plain());
+        let tables = [&layout.table, &part.name].into_iter().chain(&layout.default).cloned().collect();
+        let ladder = self.ladder(tables);
+        let go_on = || self.go_on();
+        if layout.default.is_some() {
+            let detach = sql::detach(&layout.table, &part.name);
+            let attempt = async || {
+                ladder.look().await?;
+                transaction(self.client, READ_COMMITTED, async |client| {
+                    ladder.begin(client, &sql::first_lock(&layout.table)).await?;
+                    Ok(client.batch_execute(&detach).await?)
+                })
+                .await
+            };
+            return ladder.climb(&what, go_on, attempt).await.map(drop);
+        }
+        let attempt = async || {
+            // A try that gave up waiting has begun it.
+            let now = Layout::read(self.client, &layout.table).await?;
+            let Some(part) = now.parts.iter().find(|p| p.oid == part.oid) else { return Ok(()) };
+            let statement = sql::detach_concurrently(&layout.table, &part.name, part.detaching);
+            Ok(self.client.batch_execute(&statement).await?)
+        };
+        ladder.climb(&what, go_on, attempt).await.map(drop)
+    }
+
+    async fn drop(&self, name: &QualifiedName) -> Result<()> {
+        let ladder = self.ladder(vec![name.clone()]);
+        let statement = sql::drop(name);
+        let attempt = async || {
+            transaction(self.client, READ_COMMITTED, async |client| {
+                ladder.begin(client, &sql::first_lock(name)).await?;
+                Ok(client.batch_execute(&statement).await?)
+            })
+            .await
+        };
+        let dropped = ladder.climb(&format!("drop {}", name.plain()), || self.go_on(), attempt).await;
+        dropped.map(drop).map_err(|e| {
+            e.hint(format!("{} is detached, and a table of its own now; drop it by hand", name.plain()))
+        })
+    }
+}

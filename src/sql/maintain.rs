@@ -1,0 +1,228 @@
+//! What keeps a partitioned table going: partitions ahead, each like its siblings; old ones away; fresh statistics.
+//!
+//! A partition is made as a table of its own, with everything that it needs, and attached last: `ATTACH` lets everybody
+//! read and write the table meanwhile, where `CREATE ... PARTITION OF` would stop them.
+
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::partition::Range;
+use crate::model::table::{Index, Table};
+
+use super::prepare::{grant, policy, revoke, statistics_targets, with};
+
+/// How the relation with oid `$1` is partitioned: strategy, number of columns, the first one's name and type, and whether
+/// it has a default partition. No row where it is not partitioned.
+pub const KEY: &str = "select p.partstrat::text, p.partnatts::integer, a.attname::text,
+  pg_catalog.format_type(a.atttypid, -1), pg_catalog.current_setting('server_version_num')::integer
+from pg_catalog.pg_partitioned_table p
+  left join pg_catalog.pg_attribute a on a.attrelid = p.partrelid and a.attnum = p.partattrs[0] and a.attnum > 0
+where p.partrelid = $1";
+
+/// Its partitions: schema, name, oid, kind, bound, and whether an interrupted DETACH CONCURRENTLY waits to be finished.
+pub const PARTITIONS: &str = "select n.nspname::text, c.relname::text, c.oid, c.relkind::text,
+  pg_catalog.pg_get_expr(c.relpartbound, c.oid), h.inhdetachpending
+from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhrelid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where h.inhparent = $1";
+
+/// The time zone that sessions have here unless they say otherwise.
+pub const ZONE: &str = "select reset_val from pg_catalog.pg_settings where name = 'TimeZone'";
+
+/// The clock, as a value of the partition column.
+pub fn now(sql_type: &str) -> String {
+    format!("select pg_catalog.now()::{sql_type}::text")
+}
+
+/// Whether the partition holds a row.
+pub fn has_rows(partition: &QualifiedName) -> String {
+    format!("select exists (select from {partition})")
+}
+
+/// The largest value in the partition.
+pub fn newest(partition: &QualifiedName, by: &Ident) -> String {
+    format!("select max({by})::text from {partition}")
+}
+
+/// What lies in the default partition: rows, rows that no range takes, least and largest value of the others.
+pub fn strays(default: &QualifiedName, by: &Ident, time: bool) -> String {
+    let finite = finite(by, time);
+    format!(
+        "select count(*), count(*) filter (where ({finite}) is not true),
+  (min({by}) filter (where {finite}))::text, (max({by}) filter (where {finite}))::text
+from {default}"
+    )
+}
+
+/// The same by range: `$1` are the least values of the ranges, in order; the number of each range that holds rows, from 1.
+pub fn strays_by_range(default: &QualifiedName, by: &Ident, sql_type: &str, time: bool) -> String {
+    let finite = finite(by, time);
+    format!(
+        "select pg_catalog.width_bucket({by}, $1::text[]::{sql_type}[]), count(*) from {default}\nwhere {finite}\ngroup by 1 order by 1"
+    )
+}
+
+fn finite(by: &Ident, time: bool) -> String {
+    if time { format!("{by} > '-infinity' and {by} < 'infinity'") } else { format!("{by} is not null") }
+}
+
+/// What a partition (oid `$1`) has that does not come from its parent: name and definition of each constraint but the
+/// unique ones, and whether it is a CHECK on column `$2`.
+pub const OWN_CONSTRAINTS: &str = "select k.conname::text,
+  pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
+  k.contype = 'c' and exists (select from pg_catalog.pg_attribute a
+    where a.attrelid = k.conrelid and a.attname = $2 and a.attnum = any (k.conkey))
+from pg_catalog.pg_constraint k
+where k.conrelid = $1 and k.conparentid = 0 and k.coninhcount = 0 and k.contype in ('c', 'f', 'x')
+order by 1";
+
+/// The replica identity of the relation with oid `$1`: its kind, and its index.
+pub const REPLICA_IDENTITY: &str = "select c.relreplident::text, (select i.relname::text
+    from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid
+    where x.indrelid = c.oid and x.indisreplident)
+from pg_catalog.pg_class c where c.oid = $1";
+
+/// What a new partition takes after.
+#[derive(Debug)]
+pub struct Sibling {
+    /// The youngest partition that is there.
+    pub table: Table,
+    /// Constraints of its own: name and definition.
+    pub constraints: Vec<(Ident, String)>,
+    /// `pg_class.relreplident`.
+    pub replica_identity: String,
+    /// The index of its replica identity.
+    pub replica_index: Option<Ident>,
+}
+
+/// Makes a table that can become a partition of `parent`. One transaction, with [`attach`].
+pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<String> {
+    let like = &sibling.table;
+    let unlogged = if like.persistence == "u" { "unlogged " } else { "" };
+    let tablespace = like.tablespace.as_ref().map_or(String::new(), |space| format!(" tablespace {space}"));
+    // An identity stays the parent's alone.
+    let mut all = vec![
+        format!(
+            "create {unlogged}table {name} (like {} including defaults including generated including constraints \
+             including storage including compression){}{tablespace}",
+            parent.name,
+            with(like)
+        ),
+        format!("alter table {name} owner to {}", like.owner),
+        revoke(name),
+    ];
+    all.extend(like.grants.iter().flat_map(|g| grant(&like.owner, name, g)));
+    all.extend(statistics_targets(like, name, false));
+    all.extend(like.indexes.iter().filter(|i| i.constraint != "x").flat_map(|i| index(like, name, i)));
+    all.extend(
+        sibling
+            .constraints
+            .iter()
+            .map(|(own, definition)| format!("alter table {name} add constraint {own} {definition}")),
+    );
+    all.extend(row_security(like, name));
+    all.extend(triggers(parent, like, name));
+    all.extend(replica_identity(sibling, name));
+    all
+}
+
+fn index(like: &Table, table: &QualifiedName, index: &Index) -> Vec<String> {
+    let name = renamed(like, table, &index.name);
+    let unique = if index.unique { "unique " } else { "" };
+    let mut all = vec![format!("create {unique}index {name} on {table} using {}", index.tail)];
+    let kind = match index.constraint.as_str() {
+        "p" => "primary key",
+        "u" => "unique",
+        _ => return all,
+    };
+    all.push(format!(
+        "alter table {table} add constraint {name} {kind} using index {name}{}",
+        index.deferrable
+    ));
+    all
+}
+
+/// The sibling's name in an index's name is replaced by the new partition's.
+fn renamed(like: &Table, table: &QualifiedName, index: &Ident) -> Ident {
+    let rest = index.as_str().strip_prefix(like.name.name.as_str());
+    let rest = rest.map_or_else(|| format!("_{}", index.as_str()), str::to_owned);
+    Ident::derived(&format!("{}{rest}", table.name.as_str()))
+}
+
+fn row_security(like: &Table, name: &QualifiedName) -> Vec<String> {
+    let set = [(like.row_security, "enable"), (like.force_row_security, "force")];
+    let set = set
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, word)| format!("alter table {name} {word} row level security"));
+    set.chain(like.policies.iter().map(|p| policy(name, p))).collect()
+}
+
+/// Triggers of the sibling alone; those of the parent come with [`attach`].
+fn triggers(parent: &Table, like: &Table, name: &QualifiedName) -> Vec<String> {
+    let own = like.triggers.iter().filter(|t| parent.triggers.iter().all(|p| p.name != t.name));
+    own.flat_map(|t| {
+        let state = match t.enabled.as_str() {
+            "D" => Some("disable"),
+            "R" => Some("enable replica"),
+            "A" => Some("enable always"),
+            _ => None,
+        };
+        let set = state.map(|state| format!("alter table {name} {state} trigger {}", t.name));
+        std::iter::once(format!("{}{name}{}", t.head, t.tail)).chain(set)
+    })
+    .collect()
+}
+
+fn replica_identity(sibling: &Sibling, name: &QualifiedName) -> Option<String> {
+    let identity = match (sibling.replica_identity.as_str(), &sibling.replica_index) {
+        ("f", _) => "full".to_owned(),
+        ("n", _) => "nothing".to_owned(),
+        ("i", Some(index)) => format!("using index {}", renamed(&sibling.table, name, index)),
+        _ => return None,
+    };
+    Some(format!("alter table {name} replica identity {identity}"))
+}
+
+/// Makes the table a partition. The default partition, if there is one, is looked through meanwhile.
+pub fn attach(parent: &QualifiedName, name: &QualifiedName, range: &Range) -> String {
+    format!(
+        "alter table {parent} attach partition {name} for values from ({}) to ({})",
+        range.from.sql(),
+        range.to.sql()
+    )
+}
+
+/// The weak lock that comes first, which only one of us can have.
+pub fn first_lock(table: &QualifiedName) -> String {
+    format!("lock table {table} in share update exclusive mode")
+}
+
+/// Makes a partition a table of its own, in a transaction: who uses the table waits for it.
+pub fn detach(parent: &QualifiedName, name: &QualifiedName) -> String {
+    format!("alter table {parent} detach partition {name}")
+}
+
+/// The same with nobody waiting, not in a transaction, where there is no default partition; it waits for transactions that
+/// use the table. `again`: it was begun before and gave up waiting.
+pub fn detach_concurrently(parent: &QualifiedName, name: &QualifiedName, again: bool) -> String {
+    format!("{} {}", detach(parent, name), if again { "finalize" } else { "concurrently" })
+}
+
+/// Drops what was detached.
+pub fn drop(name: &QualifiedName) -> String {
+    format!("drop table {name}")
+}
+
+/// Of the partitioned table with oid `$1`: seconds since it was analysed, none where it never was; and whether anything
+/// changed in a partition since that partition was, or it was later than the table.
+pub const STATISTICS: &str = "select
+  extract(epoch from pg_catalog.now() - greatest(s.last_analyze, s.last_autoanalyze))::double precision,
+  coalesce((select pg_catalog.bool_or(l.n_mod_since_analyze > 0 or l.last_autoanalyze > s.last_analyze)
+    from pg_catalog.pg_inherits h join pg_catalog.pg_stat_all_tables l on l.relid = h.inhrelid
+    where h.inhparent = s.relid), false)
+from pg_catalog.pg_stat_all_tables s where s.relid = $1";
+
+/// Fresh statistics of the whole table; from 18 on without those of each partition, which autovacuum sees to.
+pub fn analyze(table: &QualifiedName, server_version: i32) -> String {
+    let only = if server_version >= 180_000 { "only " } else { "" };
+    format!("analyze {only}{table}")
+}
