@@ -51,6 +51,8 @@ pub const NAMES: &[&str] = &[
     "guard.dropped",
     "settle.key",
     "settle.parent",
+    "settle.matview",
+    "settle.exchanged",
     "finalize.before_commit",
     "finalize.done",
     "abort.before_commit",

@@ -311,6 +311,10 @@ async fn what_is_bound_by_oid_follows_the_name(version: Version) {
             i64::from(n),
             "another's policy"
         );
+        client.batch_execute("refresh materialized view concurrently lab.monthly").await.unwrap();
+        let counted =
+            "select (select sum(n) from lab.months)::bigint - (select count(*) from lab.observations)";
+        assert_eq!(one(&client, counted.into()).await, 0, "a materialized view");
         let draft = "insert into lab.drafts (title) values ('x') returning draft_id";
         let after =
             "insert into lab.observations (submission_id, code, created_at) values (1, 'next', '2025-07-01Z')

@@ -40,6 +40,16 @@ select 'sequence ' || s.relname, format('owner %s, column %s, kind %s, privilege
 from t join pg_depend d on refobjid = t.oid and classid = 'pg_class'::regclass and refobjsubid > 0 and deptype in ('a', 'i')
   join pg_class s on s.oid = objid and s.relkind = 'S' join pg_attribute a on a.attrelid = t.oid and a.attnum = refobjsubid
 union all
+select 'materialized view ' || v.oid::regclass, format('%s owner %s, privileges %s, options %s, populated %s, comment %s %s, statistics %s, indexes %s, reads %s',
+    pg_get_viewdef(v.oid), v.relowner::regrole, coalesce(v.relacl, acldefault('r', v.relowner)), v.reloptions, v.relispopulated, obj_description(v.oid, 'pg_class'),
+    (select array_agg(description order by objsubid) from pg_description where objoid = v.oid and objsubid > 0),
+    (select array_agg(nullif(attstattarget, -1) order by attnum) from pg_attribute where attrelid = v.oid and attnum > 0),
+    (select array_agg(format('%s, clustered %s, comment %s', pg_get_indexdef(indexrelid), indisclustered, obj_description(indexrelid, 'pg_class'))
+       order by indexrelid::regclass::text) from pg_index where indrelid = v.oid),
+    (select array_agg(distinct d.refobjid::regclass::text) from pg_rewrite w join pg_depend d on d.classid = 'pg_rewrite'::regclass
+       and d.objid = w.oid and d.refclassid = 'pg_class'::regclass and d.refobjid <> v.oid where ev_class = v.oid))
+from t join pg_class v on v.relnamespace = t.relnamespace and v.relkind = 'm'
+union all
 select 'rule ' || rulename, format('%s, enabled %s, comment %s', pg_get_ruledef(w.oid), ev_enabled, obj_description(w.oid, 'pg_rewrite'))
 from t join pg_rewrite w on ev_class = t.oid
 union all

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ident::{Ident, QualifiedName};
+use super::table::{Grant, View};
 
 /// All of it, views and foreign keys aside.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub struct Dependents {
     pub policies: Vec<OtherPolicy>,
     /// Defaults of other tables' columns that take numbers from an identity's sequence of the table.
     pub defaults: Vec<OtherDefault>,
+    /// Materialized views that read the table. They are not the swap's, but are made anew after it.
+    pub matviews: Vec<Matview>,
 }
 
 /// A rule, other than a view's own.
@@ -101,6 +104,57 @@ pub struct OtherDefault {
     pub expression: String,
 }
 
+/// A materialized view that reads the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Matview {
+    /// Name, owner, query, options.
+    pub view: View,
+    /// `COMMENT ON MATERIALIZED VIEW`.
+    pub comment: Option<String>,
+    /// It holds rows: it was not made WITH NO DATA.
+    pub populated: bool,
+    /// How it is stored, if not as a heap.
+    pub access_method: Option<Ident>,
+    /// Where it lies, if not in the database's default.
+    pub tablespace: Option<Ident>,
+    /// Privileges, the owner's too, in the order in which they build on each other.
+    pub grants: Vec<Grant>,
+    /// Columns with a comment or a statistics target.
+    pub columns: Vec<MatviewColumn>,
+    /// Its indexes, by name.
+    pub indexes: Vec<MatviewIndex>,
+    /// Views that read it.
+    pub readers: Vec<View>,
+    /// Whatever else depends on it, as `pg_describe_object` names it.
+    pub others: Vec<String>,
+}
+
+/// What a column of a materialized view has besides its query's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatviewColumn {
+    /// The name.
+    pub name: Ident,
+    /// `COMMENT ON COLUMN`.
+    pub comment: Option<String>,
+    /// Statistics target, where set.
+    pub statistics: Option<i32>,
+}
+
+/// An index of a materialized view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatviewIndex {
+    /// The name.
+    pub name: Ident,
+    /// It is unique.
+    pub unique: bool,
+    /// CLUSTER goes by it.
+    pub clustered: bool,
+    /// What stands behind `USING` in its definition.
+    pub tail: String,
+    /// `COMMENT ON INDEX`.
+    pub comment: Option<String>,
+}
+
 impl Dependents {
     /// Each as people name it, with its definition: what a later look is compared with.
     pub fn each(&self) -> Vec<(String, String)> {
@@ -121,7 +175,18 @@ impl Dependents {
             .defaults
             .iter()
             .map(|d| (format!("default of {}.{}", d.table.plain(), d.column.as_str()), d.expression.clone()));
-        rules.chain(statistics).chain(publications).chain(functions).chain(policies).chain(defaults).collect()
+        let matviews = self
+            .matviews
+            .iter()
+            .map(|m| (format!("materialized view {}", m.view.name.plain()), format!("{m:?}")));
+        rules
+            .chain(statistics)
+            .chain(publications)
+            .chain(functions)
+            .chain(policies)
+            .chain(defaults)
+            .chain(matviews)
+            .collect()
     }
 
     /// Tables other than `table` that are altered at the swap, so that their locks are needed too.

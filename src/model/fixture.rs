@@ -84,7 +84,6 @@ fn triggers() -> Vec<Trigger> {
 fn views() -> Vec<View> {
     vec![View {
         name: QualifiedName::new("public", "petri_observations_with_names"),
-        relkind: "v".into(),
         owner: Ident::new("lab"),
         query: " SELECT p.observation_id\n   FROM public.petri_observations p;".into(),
         options: vec!["security_barrier=true".into()],
@@ -152,6 +151,7 @@ fn dependents() -> Dependents {
             column: Ident::new("id"),
             expression: "nextval('public.petri_observations_seq_seq'::regclass)".into(),
         }],
+        matviews: vec![],
     }
 }
 

@@ -262,8 +262,6 @@ pub struct Trigger {
 pub struct View {
     /// Schema and name.
     pub name: QualifiedName,
-    /// `v` view, `m` materialized view.
-    pub relkind: String,
     /// Its owner.
     pub owner: Ident,
     /// Its query, every name qualified.

@@ -95,6 +95,14 @@ pub struct Ladder<'a> {
 }
 
 impl<'a> Ladder<'a> {
+    /// Of one relation's lock.
+    pub fn on(context: &'a Context, relation: &QualifiedName) -> Self {
+        Self {
+            tables: vec![relation.clone()],
+            ..Self::of(context, &context.blueprint(), context.direction())
+        }
+    }
+
     /// Of the locks that the direction's swap takes.
     fn of(context: &'a Context, b: &Blueprint, away: Direction) -> Self {
         Self {

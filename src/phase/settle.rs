@@ -13,11 +13,12 @@ use crate::model::table::ForeignKey;
 use crate::pg::catalog::{self, Leaf};
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
-use crate::sql::foreign_key as sql;
+use crate::sql::{foreign_key as sql, matview};
 
 use super::context::Context;
+use super::locks::{self, Ladder};
 use super::meter::Meter;
-use super::{locks, workers};
+use super::workers;
 
 /// Makes the foreign keys of the table in use as valid as the source's were. A key that somebody dropped since stays dropped.
 ///
@@ -32,14 +33,56 @@ pub async fn settle(context: &Context) -> Result<()> {
     };
     let (open, mut tasks) = own_keys(context, &b, partitioned).await?;
     tasks.extend(child_keys(context, &b, partitioned).await?);
-    if tasks.is_empty() {
-        return Ok(());
+    if !tasks.is_empty() {
+        look_through(context, &b, &tasks).await?;
     }
-    look_through(context, &b, &tasks).await?;
     if partitioned {
         for key in open {
             on_parent(context, &b, key).await?;
         }
+    }
+    matviews(context, &b).await
+}
+
+/// Makes anew the materialized views that still read the table which went out of use.
+async fn matviews(context: &Context, b: &Blueprint) -> Result<()> {
+    let client = &context.control;
+    let table = catalog::must_find(client, &b.table.name).await?;
+    for m in &b.table.dependents.matviews {
+        // One that somebody dropped since stays dropped.
+        let Some(oid) = catalog::find(client, &m.view.name).await? else { continue };
+        if client.query_one(matview::READS, &[&oid, &table]).await?.get(0) {
+            continue;
+        }
+        let name = m.view.name.plain();
+        let meter = Meter::begin(
+            context,
+            "settle",
+            format!("making {name} anew, from the table in use; readers go on"),
+        );
+        context
+            .retrying("make a materialized view", async || {
+                transaction(client, READ_COMMITTED, async |client| all(client, &matview::build(m)).await)
+                    .await
+            })
+            .await?;
+        failpoint!("settle.matview");
+        let ladder = Ladder::on(context, &m.view.name);
+        let exchanged = ladder.climb(
+            "exchange a materialized view",
+            || context.go_on(),
+            async || {
+                ladder.look().await?;
+                transaction(client, READ_COMMITTED, async |client| {
+                    ladder.begin(client, &matview::first_lock(m)).await?;
+                    all(client, &matview::exchange(m)).await
+                })
+                .await
+            },
+        );
+        exchanged.await?;
+        failpoint!("settle.exchanged");
+        meter.end(format!("{name} reads the table in use"));
     }
     Ok(())
 }

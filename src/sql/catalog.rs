@@ -8,8 +8,21 @@
 ///
 /// Sent under an empty search path: every expression and view comes back fully qualified.
 pub fn table() -> String {
-    TABLE.replacen("{dependents}", super::dependent::CATALOG, 1)
+    TABLE.replacen("{dependents}", super::dependent::CATALOG, 1).replace("{view}", VIEW)
 }
+
+/// The view `v` in namespace `vn` ([`crate::model::table::View`]).
+const VIEW: &str = "json_build_object(
+    'name', json_build_object('schema', vn.nspname, 'name', v.relname),
+    'owner', pg_get_userbyid(v.relowner),
+    'query', pg_get_viewdef(v.oid),
+    'options', coalesce(to_json(v.reloptions), '[]'),
+    'bound_to_key', exists (
+        select from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+          join pg_constraint k on d.refclassid = 'pg_constraint'::regclass and d.refobjid = k.oid
+        where w.ev_class = v.oid and k.conrelid = c.oid)
+      or exists (select from pg_attribute a where a.attrelid = v.oid and a.attnum > 0 and a.atttypid = c.reltype)
+  )";
 
 const TABLE: &str = r#"
 select pg_catalog.json_build_object(
@@ -176,20 +189,9 @@ select pg_catalog.json_build_object(
       from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and not starts_with(g.tgname, 'pgstrata_')
     ) t), '[]'),
   'views', coalesce((
-    select json_agg(json_build_object(
-      'name', json_build_object('schema', vn.nspname, 'name', v.relname),
-      'relkind', v.relkind,
-      'owner', pg_get_userbyid(v.relowner),
-      'query', pg_get_viewdef(v.oid),
-      'options', coalesce(to_json(v.reloptions), '[]'),
-      'bound_to_key', exists (
-          select from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
-            join pg_constraint k on d.refclassid = 'pg_constraint'::regclass and d.refobjid = k.oid
-          where w.ev_class = v.oid and k.conrelid = c.oid)
-        or exists (select from pg_attribute a where a.attrelid = v.oid and a.attnum > 0 and a.atttypid = c.reltype)
-    ) order by vn.nspname, v.relname)
+    select json_agg({view} order by vn.nspname, v.relname)
     from pg_class v join pg_namespace vn on vn.oid = v.relnamespace
-    where v.relkind in ('v', 'm') and v.oid in (
+    where v.relkind = 'v' and v.oid in (
       select w.ev_class from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
       where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid and w.ev_class <> c.oid)), '[]'),
   'sequences', coalesce((

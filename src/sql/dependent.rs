@@ -76,7 +76,59 @@ pub const CATALOG: &str = r#"json_build_object(
       select d.objid from pg_depend s join pg_depend d
         on d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = s.objid
       where s.classid = 'pg_class'::regclass and s.refclassid = 'pg_class'::regclass and s.refobjid = c.oid
-        and s.deptype = 'i' and s.refobjsubid > 0)), '[]')
+        and s.deptype = 'i' and s.refobjsubid > 0)), '[]'),
+  'matviews', coalesce((
+    select json_agg(json_build_object(
+      'view', {view},
+      'comment', obj_description(v.oid, 'pg_class'),
+      'populated', v.relispopulated,
+      'access_method', (select amname from pg_am where oid = v.relam and amname <> 'heap'),
+      'tablespace', (select spcname from pg_tablespace where oid = v.reltablespace),
+      'grants', coalesce((
+        select json_agg(json_build_object(
+          'role', case x.grantee when 0 then null else pg_get_userbyid(x.grantee) end,
+          'grantor', pg_get_userbyid(x.grantor),
+          'privilege', x.privilege_type, 'column', x.attname, 'grantable', x.is_grantable
+        ) order by x.attname nulls first, x.place)
+        from (
+          select a.*, null::name as attname from aclexplode(coalesce(v.relacl, acldefault('r', v.relowner))) with ordinality
+            a (grantor, grantee, privilege_type, is_grantable, place)
+          union all
+          select a.*, t.attname from pg_attribute t, aclexplode(t.attacl) with ordinality
+            a (grantor, grantee, privilege_type, is_grantable, place)
+          where t.attrelid = v.oid and t.attnum > 0
+        ) x), '[]'),
+      'columns', coalesce((
+        select json_agg(json_build_object(
+          'name', a.attname, 'comment', col_description(v.oid, a.attnum), 'statistics', nullif(a.attstattarget, -1)
+        ) order by a.attnum)
+        from pg_attribute a where a.attrelid = v.oid and a.attnum > 0
+          and (col_description(v.oid, a.attnum) is not null or a.attstattarget >= 0)), '[]'),
+      'indexes', coalesce((
+        select json_agg(json_build_object(
+          'name', i.relname, 'unique', x.indisunique, 'clustered', x.indisclustered,
+          'tail', substr(pg_get_indexdef(i.oid), strpos(pg_get_indexdef(i.oid), ' USING ') + 7),
+          'comment', obj_description(i.oid, 'pg_class')
+        ) order by i.relname)
+        from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = v.oid), '[]'),
+      'readers', coalesce((
+        select json_agg({view} order by vn.nspname, v.relname)
+        from pg_class v join pg_namespace vn on vn.oid = v.relnamespace
+        where v.relkind = 'v' and v.oid in (
+          select mw.ev_class from pg_depend md join pg_rewrite mw on md.classid = 'pg_rewrite'::regclass and md.objid = mw.oid
+          where md.refclassid = 'pg_class'::regclass and md.refobjid = read.oid)), '[]'),
+      'others', coalesce((
+        select json_agg(distinct case w.rulename when '_RETURN' then 'materialized view ' || w.ev_class::regclass
+          else pg_describe_object(d.classid, d.objid, 0) end)
+        from pg_depend d left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
+        where d.refclassid = 'pg_class'::regclass and d.refobjid = v.oid and d.deptype in ('n', 'a')
+          and not (d.classid = 'pg_class'::regclass and d.objid in (select indexrelid from pg_index where indrelid = v.oid))
+          and not exists (select from pg_class e where e.oid = w.ev_class and (e.relkind = 'v' or e.oid = v.oid))), '[]')
+    ) order by vn.nspname, v.relname)
+    from pg_class v join pg_namespace vn on vn.oid = v.relnamespace, lateral (select v.oid) read
+    where v.relkind = 'm' and v.oid in (
+      select w.ev_class from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+      where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)), '[]')
 )"#;
 
 /// Extended statistics of the target, under names that give way at the swap.

@@ -12,6 +12,7 @@ pub mod finalize;
 pub mod foreign_key;
 pub mod index;
 pub mod maintain;
+pub mod matview;
 pub mod preflight;
 pub mod prepare;
 pub mod script;

@@ -66,6 +66,11 @@ pub const RIGHTS: &str = "select json_build_object(
       case when current_setting('server_version_num')::integer >= 160000 then 'SET' else 'MEMBER' end)), '[]'),
   'not_owned', coalesce((
     select json_agg(json_build_object('name', o.name, 'owner', pg_get_userbyid(o.owner)) order by o.name) from (
+      select distinct 'materialized view ' || v.oid::regclass as name, v.relowner as owner
+      from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+        join pg_class v on v.oid = w.ev_class and v.relkind = 'm'
+      where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
+      union
       select 'extended statistics ' || stxname as name, stxowner as owner from pg_statistic_ext where stxrelid = c.oid
       union
       select 'publication ' || p.pubname, p.pubowner from pg_publication_rel r join pg_publication p on p.oid = r.prpubid

@@ -46,7 +46,7 @@ impl LockOrder {
 pub fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
     let sides = b.sides(away);
     let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
-    let views = views(b).map(|v| format!("alter view {} owner to {}", v.name, v.owner));
+    let views = b.table.views.iter().map(|v| format!("alter view {} owner to {}", v.name, v.owner));
     let others = b.altered_beside().into_iter().map(lock);
     let dependents = views.chain(others);
     let tables = [lock(&sides.source), lock(&sides.target)];
@@ -70,10 +70,6 @@ pub fn first_lock(b: &Blueprint, away: Direction) -> String {
     format!("lock table {} in share update exclusive mode", b.sides(away).source)
 }
 
-fn views(b: &Blueprint) -> impl Iterator<Item = &View> {
-    b.table.views.iter().filter(|v| v.relkind == "v")
-}
-
 /// Everything between the last drain and the commit, in order. Foreign keys come after that drain: it may bring a row that
 /// violates a key which is not valid.
 pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
@@ -89,7 +85,7 @@ pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> V
     all.extend(renames(b, away));
     all.extend(dependent::renames(b, away));
     all.extend(foreign_key::add(b, away, leaves));
-    all.extend(views(b).map(view));
+    all.extend(b.table.views.iter().map(view));
     all.extend(dependent::bind(b, away));
     if !to_plain {
         all.extend(comments(b));
@@ -199,7 +195,7 @@ fn comments(b: &Blueprint) -> impl Iterator<Item = String> {
 }
 
 /// A view, bound again by name: `CREATE OR REPLACE` keeps its owner, privileges and comment.
-fn view(view: &View) -> String {
+pub(super) fn view(view: &View) -> String {
     let options = if view.options.is_empty() {
         String::new()
     } else {

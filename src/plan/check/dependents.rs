@@ -146,24 +146,27 @@ fn unfit(plan: &Plan, table: &Table, by: &Ident, key: &ForeignKey, version: i32)
 }
 
 fn views(report: &mut Report, table: &Table) {
-    for view in &table.views {
+    let matviews = &table.dependents.matviews;
+    for view in table.views.iter().chain(matviews.iter().map(|m| &m.view)).filter(|view| view.bound_to_key) {
         let name = view.name.plain();
-        if view.relkind == "m" {
+        report.error(
+            "view_bound_to_key",
+            &name,
+            format!(
+                "view {name} groups by the primary key alone or has a whole row as a column: \
+                 it cannot be pointed to another table"
+            ),
+            "write out in it the columns that it groups by, or those of the row",
+        );
+    }
+    for m in matviews {
+        let name = m.view.name.plain();
+        for other in &m.others {
             report.error(
                 "materialized_view",
                 &name,
-                format!("materialized view {name} reads the table, and would go on reading the old one"),
-                format!("drop materialized view {name}, and create it again after the swap"),
-            );
-        } else if view.bound_to_key {
-            report.error(
-                "view_bound_to_key",
-                &name,
-                format!(
-                    "view {name} groups by the primary key alone or has a whole row as a column: \
-                     it cannot be pointed to another table"
-                ),
-                "write out in it the columns that it groups by, or those of the row",
+                format!("{other} depends on materialized view {name}, which is made anew after the swap"),
+                format!("drop {other} before the run and create it again after the swap"),
             );
         }
     }

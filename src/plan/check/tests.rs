@@ -237,7 +237,7 @@ fn everything_is_told_at_once() {
     error[nullable_partition_column]: partition column created_at can be NULL (0 rows hold NULL now), and the key will hold it
     error[drop_unique]: drop_unique names x, and public.petri_observations has no such index
     warning[published]: publication all has public.petri_observations for being one of all tables of the database or the schema: it will have the partitioned table too, and a subscriber that lacks it stops
-    error[unclassified_dependent]: function f(petri_observations) depends on public.petri_observations, and this version does not carry it over
+    error[row_type_function]: function f(petri_observations) takes or returns rows of public.petri_observations as a type, which stays the old table's
     note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
     note[change_rate]: at most 10.00 changed rows a second on average: the change log grows by at most 49.4 MiB a day until it is drained
     warning[key_widened]: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails

@@ -1,0 +1,93 @@
+//! Materialized views that read the table: made anew after a swap, from the table in use, and then exchanged by name.
+//!
+//! Not before it: what is built then would be as old as the wait for the swap is long, and the application's own last REFRESH
+//! newer. Until the exchange it reads what it read, which is what it holds.
+
+use crate::model::dependent::{Matview, MatviewIndex};
+use crate::model::ident::{Ident, QualifiedName, literal};
+
+use super::{prepare, swap};
+
+/// The name of the one that is being made.
+pub fn new_name(m: &Matview) -> QualifiedName {
+    m.view.name.sibling(m.view.name.name.with_suffix("_new"))
+}
+
+/// Makes it, whole, under another name. One transaction.
+pub fn build(m: &Matview) -> Vec<String> {
+    let name = new_name(m);
+    let using = m.access_method.as_ref().map_or(String::new(), |a| format!(" using {a}"));
+    let options: Vec<String> = m.view.options.iter().map(|o| prepare::option(o)).collect();
+    let with = if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) };
+    let tablespace = m.tablespace.as_ref().map_or(String::new(), |t| format!(" tablespace {t}"));
+    let query = m.view.query.trim_end().trim_end_matches(';');
+    let mut all = vec![
+        format!("drop materialized view if exists {name}"),
+        format!("create materialized view {name}{using}{with}{tablespace} as\n{query}\nwith no data"),
+        format!("alter materialized view {name} owner to {}", m.view.owner),
+        prepare::revoke(&name),
+        format!("revoke all on {name} from {}", m.view.owner),
+    ];
+    all.extend(m.grants.iter().flat_map(|g| prepare::grant(&m.view.owner, &name, g)));
+    all.extend(m.comment.iter().map(|c| format!("comment on materialized view {name} is {}", literal(c))));
+    for column in &m.columns {
+        let at = &column.name;
+        all.extend(column.comment.iter().map(|c| format!("comment on column {name}.{at} is {}", literal(c))));
+        let set = |n: &i32| format!("alter materialized view {name} alter column {at} set statistics {n}");
+        all.extend(column.statistics.iter().map(set));
+    }
+    if m.populated {
+        // As its owner, from whom policies may hide rows.
+        all.push("set local row_security = on".to_owned());
+        all.push(format!("refresh materialized view {name}"));
+    }
+    all.extend(m.indexes.iter().flat_map(|i| index(&name, i)));
+    all.push(format!("analyze {name}"));
+    all
+}
+
+fn index(name: &QualifiedName, index: &MatviewIndex) -> Vec<String> {
+    let unique = if index.unique { "unique " } else { "" };
+    let called = index.name.with_suffix("_new");
+    let mut all = vec![format!("create {unique}index {called} on {name} using {}", index.tail)];
+    all.extend(
+        index
+            .comment
+            .iter()
+            .map(|c| format!("comment on index {} is {}", name.sibling(called.clone()), literal(c))),
+    );
+    if index.clustered {
+        all.push(format!("alter materialized view {name} cluster on {called}"));
+    }
+    all
+}
+
+/// A weak lock to begin with, as for a table.
+pub fn first_lock(m: &Matview) -> String {
+    // What else takes it of a materialized view changes something.
+    format!(
+        "comment on materialized view {} is {}",
+        m.view.name,
+        m.comment.as_ref().map_or("null".into(), |c| literal(c))
+    )
+}
+
+/// Exchanges the names, points what reads it to the new one, and drops the old one. One transaction.
+pub fn exchange(m: &Matview) -> Vec<String> {
+    let name = &m.view.name;
+    let rename =
+        |kind: &str, from: Ident, to: Ident| format!("alter {kind} {} rename to {to}", name.sibling(from));
+    let mut all = vec![rename("materialized view", name.name.clone(), name.name.with_suffix("_old"))];
+    all.extend(m.indexes.iter().map(|i| rename("index", i.name.clone(), i.name.with_suffix("_old"))));
+    all.push(rename("materialized view", name.name.with_suffix("_new"), name.name.clone()));
+    all.extend(m.indexes.iter().map(|i| rename("index", i.name.with_suffix("_new"), i.name.clone())));
+    all.extend(m.readers.iter().map(swap::view));
+    all.push(format!("drop materialized view {}", name.sibling(name.name.with_suffix("_old"))));
+    all
+}
+
+/// Whether the materialized view with oid `$1` reads the relation with oid `$2`.
+pub const READS: &str = "select exists (
+  select from pg_catalog.pg_rewrite w join pg_catalog.pg_depend d
+    on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = w.oid
+  where w.ev_class = $1 and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = $2)";
