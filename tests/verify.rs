@@ -189,3 +189,50 @@ async fn what_is_pending_makes_no_range_suspect() {
     }
     writers.stop().await.assert_clean();
 }
+
+/// Ranges are some small partitions together, pieces of a large one, and what lies in the default partition below and above:
+/// every row is in exactly one.
+#[tokio::test]
+async fn every_row_is_compared_once() {
+    let db = Database::new().await;
+    db.execute(
+        "create table t (id uuid primary key, at timestamptz not null, note text);
+         insert into t select gen_random_uuid(), '2019-01-01'::timestamptz + g * interval '10 minutes', 'x'
+           from generate_series(1, 160000) g;
+         insert into t select gen_random_uuid(), '2020-03-01'::timestamptz + g * interval '7 seconds', 'x'
+           from generate_series(1, 250000) g;
+         create index on t (at); analyze t",
+    )
+    .await;
+    let plan = db.plan(
+        "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 month\"\nfrom = \"2019-07-01\"\nto = \"2021-03-01\"\n\
+         default = true\n",
+    );
+    db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
+    for (table, other) in [("t_old", "t"), ("t_new", "t")] {
+        // One row from each: below, above, the large one's middle, a small one.
+        let report = found(
+            &db,
+            &format!(
+                "delete from {table} where at in (
+                    (select min(at) from {other}), (select max(at) from {other}),
+                    (select min(at) from {other} where at > '2020-03-10'), (select min(at) from {other} where at > '2019-09-09'))"
+            ),
+        )
+        .await;
+        assert_eq!(
+            (&report["rows_source"], &report["missing"]),
+            (&Value::from(410_000), &Value::from(4)),
+            "{report}"
+        );
+        assert_eq!(
+            (&report["rows_target"], &report["extra"]),
+            (&Value::from(409_996), &Value::from(0)),
+            "{report}"
+        );
+        db.execute(&format!("insert into {table} select * from {other} except select * from {table}")).await;
+        if table == "t_old" {
+            db.pgstrata(&["rollback", "job"]).await.ok();
+        }
+    }
+}

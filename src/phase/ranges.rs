@@ -1,5 +1,6 @@
 //! How a comparison cuts the two tables into ranges: contiguous, open at both ends, and each cheap to read on both sides.
-//! Where the cuts are is a matter of speed only. Any cuts are right: every value lies in exactly one range.
+//! Where the cuts are is a matter of speed only. Any cuts are right: every value lies in exactly one range, and there are no
+//! nulls, which lie in none: `check` demands NOT NULL of the key and of the partition column.
 
 use std::collections::HashMap;
 

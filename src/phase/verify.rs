@@ -36,6 +36,8 @@ use super::{capture, drain, ranges, walk, workers};
 
 /// A first range holds no more bytes, by the table's mean: nobody knows yet how long they take.
 const FIRST_BYTES: i64 = 64 << 20;
+/// Rows of a first range where the server knows nothing of the table.
+const FIRST_ROWS: u64 = 20_000;
 /// A range never holds more rows.
 const MOST_ROWS: u64 = 1_000_000;
 /// Rows compared one by one at once: the server keeps them in memory.
@@ -174,9 +176,16 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
 /// reads pages all over the heap.
 fn sizer(context: &Context, dimension: &ranges::Dimension<'_>, rows: i64, bytes: i64) -> RefCell<ChunkSizer> {
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
-    let first = count(FIRST_BYTES / (bytes / rows.max(1)).max(1)).clamp(1_000, 100_000);
+    let first = match rows {
+        // Never analyzed.
+        0 => FIRST_ROWS,
+        _ => count(FIRST_BYTES / (bytes / rows).max(1)).clamp(1_000, 100_000),
+    };
     let shares = context.plan.workers().fixed().unwrap_or(1) * if dimension.scattered { 1 } else { 4 };
-    let most = (count(rows) / shares as u64 + 1).clamp(first, MOST_ROWS);
+    let most = match rows {
+        0 => MOST_ROWS,
+        _ => (count(rows) / shares as u64 + 1).clamp(first, MOST_ROWS),
+    };
     let target_ms = context.plan.target_batch().as_secs_f64() * 1000.0;
     RefCell::new(ChunkSizer::new(first, 500, most, target_ms))
 }
