@@ -1,8 +1,7 @@
 //! Locks that applications have to wait behind: each try is short, a try that is bound to fail is not made, and who was in
 //! the way is said.
 
-use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -12,41 +11,15 @@ use crate::event::Events;
 use crate::model::backoff::Backoff;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::QualifiedName;
-use crate::pg::catalog;
+use crate::model::number;
+use crate::plan::LockBudget;
 use crate::sql::swap as sql;
 
+use super::blockers::{self, Asked, Blocker};
 use super::context::Context;
 
 /// The lock that evicts autovacuum harms nobody, so it may take longer than the one that does.
 const FIRST_LOCK_MS: u32 = 5_000;
-
-/// A transaction that holds a lock which we would have to wait for.
-#[derive(Debug, Clone)]
-pub struct Blocker {
-    pid: i32,
-    user: String,
-    application: String,
-    state: String,
-    since: String,
-    query_start: String,
-}
-
-impl fmt::Display for Blocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.pid == 0 {
-            return write!(
-                f,
-                "prepared transaction {} of {}, since {}",
-                self.application, self.user, self.since
-            );
-        }
-        write!(
-            f,
-            "pid {}, user {}, application \"{}\", {}, transaction since {}, query since {}",
-            self.pid, self.user, self.application, self.state, self.since, self.query_start
-        )
-    }
-}
 
 /// What the direction's swap locks: both sides, what reads them, and what foreign keys point to.
 fn locked(b: &Blueprint, away: Direction) -> Vec<QualifiedName> {
@@ -55,26 +28,6 @@ fn locked(b: &Blueprint, away: Direction) -> Vec<QualifiedName> {
     let referenced = b.table.foreign_keys.iter().map(|f| f.references.clone());
     let others = b.altered_beside().into_iter().cloned();
     [sides.source, sides.target].into_iter().chain(views).chain(referenced).chain(others).collect()
-}
-
-/// Transactions older than `older_ms` that hold a lock on one of `tables`.
-async fn in_the_way(client: &Client, tables: &[QualifiedName], older_ms: f64) -> Result<Vec<Blocker>> {
-    let mut oids = Vec::new();
-    for name in tables {
-        oids.extend(catalog::find(client, name).await?);
-    }
-    let rows = client.query(sql::IN_THE_WAY, &[&oids, &older_ms]).await?;
-    Ok(rows
-        .iter()
-        .map(|r| Blocker {
-            pid: r.get(0),
-            user: r.get::<_, Option<String>>(1).unwrap_or_default(),
-            application: r.get::<_, Option<String>>(2).unwrap_or_default(),
-            state: r.get::<_, Option<String>>(3).unwrap_or_default(),
-            since: r.get::<_, Option<String>>(4).unwrap_or_default(),
-            query_start: r.get(5),
-        })
-        .collect())
 }
 
 /// The tables that somebody is about to lock, how long applications may wait behind one try, and how many there are.
@@ -88,10 +41,8 @@ pub struct Ladder<'a> {
     pub stop: &'a CancellationToken,
     /// What is locked; the first is what errors name.
     pub tables: Vec<QualifiedName>,
-    /// The longest that applications may wait behind a try.
-    pub lock_timeout: Duration,
-    /// How many tries.
-    pub attempts: u32,
+    /// How long, how often, and what may be done about it.
+    pub budget: LockBudget,
 }
 
 impl<'a> Ladder<'a> {
@@ -110,8 +61,7 @@ impl<'a> Ladder<'a> {
             events: &context.events,
             stop: &context.stop,
             tables: locked(b, away),
-            lock_timeout: context.plan.lock_timeout(),
-            attempts: context.plan.attempts(),
+            budget: context.plan.lock_budget(),
         }
     }
 
@@ -120,8 +70,8 @@ impl<'a> Ladder<'a> {
     /// # Errors
     /// Who is in the way; or what the server said.
     pub async fn look(&self) -> Result<()> {
-        let older_ms = self.lock_timeout.as_secs_f64() * 1000.0;
-        let blockers = in_the_way(self.client, &self.tables, older_ms).await?;
+        let older_ms = self.budget.lock_timeout.as_secs_f64() * 1000.0;
+        let blockers = blockers::in_the_way(self.client, &self.tables, older_ms).await?;
         if blockers.is_empty() { Ok(()) } else { Err(blocked(&blockers)) }
     }
 
@@ -133,7 +83,7 @@ impl<'a> Ladder<'a> {
     pub async fn begin(&self, client: &Client, first: &str) -> Result<()> {
         client.batch_execute(&format!("set local lock_timeout = {FIRST_LOCK_MS}")).await?;
         client.batch_execute(first).await?;
-        let short = self.lock_timeout.as_millis();
+        let short = self.budget.lock_timeout.as_millis();
         Ok(client.batch_execute(&format!("set local lock_timeout = {short}")).await?)
     }
 
@@ -149,20 +99,26 @@ impl<'a> Ladder<'a> {
         attempt: impl AsyncFn() -> Result<T>,
     ) -> Result<(T, u32)> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-        let attempts = self.attempts;
+        let LockBudget { attempts, give_up_after, .. } = self.budget;
+        let begun = Instant::now();
+        let mut asked = Asked::default();
         let mut last = String::new();
-        for number in 1..=attempts {
+        let mut number = 0;
+        while number < attempts && (number == 0 || begun.elapsed() < give_up_after) {
             go_on()?;
+            number += 1;
             let error = match attempt().await {
                 Ok(value) => return Ok((value, number)),
                 Err(e) if e.retry_class() == Retry::Again => e,
                 Err(e) => return Err(e.context(format!("failed to {what}"))),
             };
             // A lock that was not to be had says nothing of who had it.
-            let error = match in_the_way(self.client, &self.tables, 0.0).await? {
-                blockers if blockers.is_empty() || error.sqlstate().is_none() => error,
-                blockers => blocked(&blockers),
-            };
+            let blockers = blockers::in_the_way(self.client, &self.tables, 0.0).await?;
+            if let Some(after) = self.budget.cancel_blockers_after {
+                asked.end(self.client, self.events, &blockers, after).await;
+            }
+            let error =
+                if blockers.is_empty() || error.sqlstate().is_none() { error } else { blocked(&blockers) };
             let said = match error.cause_text() {
                 Some(cause) => format!("{}: {cause}", error.message()),
                 None => error.message().to_owned(),
@@ -179,9 +135,13 @@ impl<'a> Ladder<'a> {
             }
         }
         let table = self.tables.first().map(QualifiedName::plain).unwrap_or_default();
-        Err(Error::new(Kind::Lock, format!("the lock on {table} was not to be had in {attempts} attempts"))
-            .cause(last)
-            .hint("nothing was changed; end the session in the way, or try at a quieter time, with the same command"))
+        let spent = humantime::format_duration(Duration::from_secs(begun.elapsed().as_secs().max(1)));
+        Err(Error::new(
+            Kind::Lock,
+            format!("the lock on {table} was not to be had in {} ({spent})", number::counted(number.into(), "attempt")),
+        )
+        .cause(last)
+        .hint("nothing was changed; end the session in the way, or try at a quieter time, with the same command"))
     }
 }
 

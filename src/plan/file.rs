@@ -39,7 +39,7 @@ pub(super) const KEYS: [(&str, &[&str]); 8] = [
         ],
     ),
     ("verify", &["rows"]),
-    ("swap", &["when", "lock_timeout", "attempts", "keep_old"]),
+    ("swap", &["when", "lock_timeout", "attempts", "give_up_after", "cancel_blockers_after", "keep_old"]),
     ("dependents", &["incoming_fk"]),
     ("retention", &["keep", "how"]),
 ];
@@ -128,6 +128,8 @@ pub(super) struct SwapSection {
     pub(super) when: Option<Leaf>,
     pub(super) lock_timeout: Option<Leaf>,
     pub(super) attempts: Option<Leaf>,
+    pub(super) give_up_after: Option<Leaf>,
+    pub(super) cancel_blockers_after: Option<Leaf>,
     pub(super) keep_old: Option<Leaf>,
 }
 

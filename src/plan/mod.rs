@@ -90,6 +90,19 @@ pub enum IncomingKeys {
     Drop,
 }
 
+/// How locks that applications wait behind are tried for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockBudget {
+    /// The longest that they may wait behind one try.
+    pub lock_timeout: Duration,
+    /// How many tries.
+    pub attempts: u32,
+    /// No new try after this time.
+    pub give_up_after: Duration,
+    /// Sessions that have been in the way for longer are cancelled, then ended; none: never.
+    pub cancel_blockers_after: Option<Duration>,
+}
+
 /// A checked plan with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -110,8 +123,7 @@ pub struct Plan {
     throttle: Throttle,
     verify: Rows,
     when: When,
-    lock_timeout: Duration,
-    attempts: u32,
+    budget: LockBudget,
     keep_old: Duration,
     incoming_keys: IncomingKeys,
     retention: Option<Retention>,
@@ -224,12 +236,12 @@ impl Plan {
 
     /// How long one try of the swap may wait for its lock, and the application behind it.
     pub fn lock_timeout(&self) -> Duration {
-        self.lock_timeout
+        self.budget.lock_timeout
     }
 
-    /// How often the swap is tried.
-    pub fn attempts(&self) -> u32 {
-        self.attempts
+    /// How locks that applications wait behind are tried for.
+    pub fn lock_budget(&self) -> LockBudget {
+        self.budget
     }
 
     /// How long the old table is kept after the swap.

@@ -8,7 +8,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use toml::Value;
 
 use super::{
-    IncomingKeys, Order, Plan, Rows, When, Workers,
+    IncomingKeys, LockBudget, Order, Plan, Rows, When, Workers,
     file::{Leaf, PlanFile, RetentionSection},
     identity::duration_text,
     problem::Problem,
@@ -27,10 +27,14 @@ const TARGET_BATCH_MS: u64 = 500;
 /// How long the application may wait behind one try of the swap.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 const ATTEMPTS: u32 = 100;
+/// No new try of the swap after this time.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(15 * 60);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Must stay below the server's `deadlock_timeout` as well, which preflight knows.
 const LOCK_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+const GIVES_UP: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
+const CANCELS: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 const KEEPS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3650 * 86_400);
 
 /// Why a value is wrong, and what to write instead.
@@ -127,6 +131,10 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let lock_timeout =
         p.optional("swap.lock_timeout", &swap.lock_timeout, |v| duration(v, "200ms", LOCK_TIMEOUTS));
     let attempts = p.optional("swap.attempts", &swap.attempts, number(1..=100_000));
+    let give_up_after =
+        p.optional("swap.give_up_after", &swap.give_up_after, |v| duration(v, "15 min", GIVES_UP));
+    let cancel_blockers_after =
+        p.optional("swap.cancel_blockers_after", &swap.cancel_blockers_after, |v| duration(v, "5s", CANCELS));
     let incoming = &dependents.incoming_fk;
     let incoming =
         p.optional("dependents.incoming_fk", incoming, one_of(IncomingKeys::ALL, IncomingKeys::name));
@@ -151,8 +159,12 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
             throttle,
             verify: verify.unwrap_or(Rows::Hash),
             when: when.unwrap_or(When::Manual),
-            lock_timeout: lock_timeout.unwrap_or(LOCK_TIMEOUT),
-            attempts: attempts.unwrap_or(ATTEMPTS),
+            budget: LockBudget {
+                lock_timeout: lock_timeout.unwrap_or(LOCK_TIMEOUT),
+                attempts: attempts.unwrap_or(ATTEMPTS),
+                give_up_after: give_up_after.unwrap_or(GIVE_UP_AFTER),
+                cancel_blockers_after,
+            },
             keep_old: keep_old.unwrap_or(7 * DAY),
             incoming_keys: incoming.unwrap_or(IncomingKeys::Refuse),
             retention,

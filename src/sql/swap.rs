@@ -261,17 +261,27 @@ pub const OLDER_SNAPSHOT: &str = "select exists (
 /// Who would make us wait for a lock on one of the relations `$1` (oids): transactions older than `$2` milliseconds that
 /// hold a lock there, prepared ones too. A try that is bound to fail makes applications wait for nothing.
 pub const IN_THE_WAY: &str = "select a.pid, a.usename::text, a.application_name, a.state, \
-    a.xact_start::text, coalesce(a.query_start::text, '')
+    a.xact_start::text, coalesce(a.query_start::text, ''),
+    extract(epoch from pg_catalog.clock_timestamp() - a.xact_start)::double precision * 1000,
+    a.backend_type = 'client backend' and not coalesce((select rolsuper from pg_catalog.pg_roles where oid = a.usesysid), true)
 from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
 where l.locktype = 'relation' and l.granted and l.relation = any ($1::oid[]) and l.pid <> pg_catalog.pg_backend_pid()
   and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
   and a.backend_type <> 'autovacuum worker'
   and a.xact_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2::double precision / 1000)
 union
-select 0, p.owner::text, p.gid, 'prepared transaction', p.prepared::text, ''
+select 0, p.owner::text, p.gid, 'prepared transaction', p.prepared::text, '', 0, false
 from pg_catalog.pg_prepared_xacts p
   join pg_catalog.pg_locks own on own.locktype = 'transactionid' and own.transactionid = p.transaction
   join pg_catalog.pg_locks l on l.virtualtransaction = own.virtualtransaction and l.pid is null
 where own.pid is null and l.locktype = 'relation' and l.relation = any ($1::oid[])
   and p.database = pg_catalog.current_database()
 order by 5";
+
+/// Cancels what the session with process number `$1` runs, if its transaction is still the one that began at `$2`.
+pub const CANCEL: &str = "select pg_catalog.pg_cancel_backend(pid) from pg_catalog.pg_stat_activity
+where pid = $1 and xact_start::text = $2";
+
+/// Ends that session.
+pub const TERMINATE: &str = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity
+where pid = $1 and xact_start::text = $2";

@@ -177,6 +177,18 @@ impl Database {
         self.client().await.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
     }
 
+    /// Waits until the count is `wanted`.
+    pub async fn until(&self, sql: &str, wanted: i64) {
+        let client = self.client().await;
+        for _ in 0..1_000 {
+            if client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == wanted {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("it never came to {wanted}: {sql}");
+    }
+
     /// Writes a plan to a file.
     pub fn plan(&self, text: &str) -> PathBuf {
         static LAST: AtomicU32 = AtomicU32::new(0);

@@ -150,8 +150,7 @@ impl Upkeep<'_> {
             events: self.events,
             stop: self.stop,
             tables,
-            lock_timeout: self.plan.lock_timeout(),
-            attempts: self.plan.attempts(),
+            budget: self.plan.lock_budget(),
         }
     }
 

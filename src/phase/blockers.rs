@@ -1,0 +1,96 @@
+//! Who holds a lock that we would have to wait for; and, only where the plan says so, how they are asked to let go.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::error::Result;
+use crate::event::Events;
+use crate::model::ident::QualifiedName;
+use crate::pg::catalog;
+use crate::sql::swap as sql;
+
+/// A transaction that holds a lock which we would have to wait for.
+#[derive(Debug, Clone)]
+pub struct Blocker {
+    pid: i32,
+    user: String,
+    application: String,
+    state: String,
+    since: String,
+    query_start: String,
+    age_ms: f64,
+    /// A client's session, and not a superuser's.
+    ordinary: bool,
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            return write!(
+                f,
+                "prepared transaction {} of {}, since {}",
+                self.application, self.user, self.since
+            );
+        }
+        write!(
+            f,
+            "pid {}, user {}, application \"{}\", {}, transaction since {}, query since {}",
+            self.pid, self.user, self.application, self.state, self.since, self.query_start
+        )
+    }
+}
+
+/// Transactions older than `older_ms` that hold a lock on one of `tables`.
+///
+/// # Errors
+/// What the server said.
+pub async fn in_the_way(client: &Client, tables: &[QualifiedName], older_ms: f64) -> Result<Vec<Blocker>> {
+    let mut oids = Vec::new();
+    for name in tables {
+        oids.extend(catalog::find(client, name).await?);
+    }
+    let rows = client.query(sql::IN_THE_WAY, &[&oids, &older_ms]).await?;
+    Ok(rows
+        .iter()
+        .map(|r| Blocker {
+            pid: r.get(0),
+            user: r.get::<_, Option<String>>(1).unwrap_or_default(),
+            application: r.get::<_, Option<String>>(2).unwrap_or_default(),
+            state: r.get::<_, Option<String>>(3).unwrap_or_default(),
+            since: r.get::<_, Option<String>>(4).unwrap_or_default(),
+            query_start: r.get(5),
+            age_ms: r.get::<_, Option<f64>>(6).unwrap_or_default(),
+            ordinary: r.get(7),
+        })
+        .collect())
+}
+
+/// Who was asked to let go already, by process and the time its transaction began: the second time it is ended.
+#[derive(Debug, Default)]
+pub struct Asked(HashSet<(i32, String)>);
+
+impl Asked {
+    /// Cancels what runs in each session that has been in the way for longer than `after`; where that did not help, ends the
+    /// session. Never a superuser's, a replication's or the server's own. That it could not be done is said, and no error.
+    pub async fn end(&mut self, client: &Client, events: &Events, blockers: &[Blocker], after: Duration) {
+        let old = |b: &&Blocker| b.ordinary && b.age_ms >= after.as_secs_f64() * 1000.0;
+        for blocker in blockers.iter().filter(old) {
+            let asked = !self.0.insert((blocker.pid, blocker.since.clone()));
+            let (statement, what) = if asked {
+                (sql::TERMINATE, "ending the session")
+            } else {
+                (sql::CANCEL, "cancelling the statement")
+            };
+            events.warn(format!("{what} in the way, as the plan says: {blocker}"));
+            if let Err(error) = client.execute(statement, &[&blocker.pid, &blocker.since]).await {
+                let said = error.as_db_error().map_or("the connection failed", |e| e.message()).to_owned();
+                events.warn(format!(
+                    "that was refused: {said}; it takes `grant pg_signal_backend to` our role"
+                ));
+            }
+        }
+    }
+}

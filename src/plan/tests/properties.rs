@@ -1,0 +1,128 @@
+//! Properties of plans: what is written reads back as the same, and no text makes the reader panic.
+
+use std::time::Duration;
+
+use chrono_tz::TZ_VARIANTS;
+use proptest::prelude::*;
+
+use super::LEAST;
+use crate::model::{ident::QualifiedName, pace::Windows, partition::Every};
+use crate::plan::{
+    How, IncomingKeys, LockBudget, Order, Plan, ReplicaLag, Retention, Rows, Throttle, When, Workers,
+};
+
+fn every() -> impl Strategy<Value = Every> {
+    prop_oneof![
+        Just(Every::Hours(1)),
+        (1..=60_u32).prop_map(Every::Days),
+        (1..=9_u32).prop_map(Every::Weeks),
+        (1..=24_u32).prop_map(Every::Months),
+        (1..=9_u32).prop_map(Every::Quarters),
+        (1..=99_u32).prop_map(Every::Years),
+        (1..=i64::MAX).prop_map(Every::Integers),
+    ]
+}
+
+fn duration(ms: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
+    prop_oneof![ms.clone(), ms.prop_map(|ms| (ms / 1000 * 1000).max(1000))].prop_map(Duration::from_millis)
+}
+
+prop_compose! {
+    fn throttle()(
+        rows_per_second in prop::option::of(1..=u32::MAX),
+        (wal_bytes_per_second, max_replica_lag_bytes, max_slot_retained_bytes) in (bytes(), bytes(), bytes()),
+        max_replica_lag in prop_oneof![
+            Just(ReplicaLag::Default), Just(ReplicaLag::Off), duration(100..=86_400_000).prop_map(ReplicaLag::Limit),
+        ],
+        replicas in prop::collection::vec("host=[a-z ]{1,9}", 0..3),
+        forget_replica_after in duration(0..=30 * 86_400_000),
+        archiver in any::<bool>(),
+        max_active_backends in prop::option::of(1..=100_000_u32),
+        max_commit_latency in prop::option::of(duration(1..=60_000)),
+        (query, query_limit) in (prop::option::of("select \\PC{1,20}[^;\\s\\p{C}]"), any::<u32>()),
+        windows in prop::collection::vec("(Mon-Fri |Sat |)22:[0-5][0-9]-0[0-9]:00", 0..3),
+        timezone in prop::sample::select(TZ_VARIANTS.to_vec()),
+    ) -> Throttle {
+        let windows = Windows::parse(windows.iter().map(String::as_str)).unwrap();
+        Throttle {
+            rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after,
+            max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, query, query_limit, windows, timezone,
+        }
+    }
+}
+
+fn bytes() -> impl Strategy<Value = Option<u64>> {
+    prop::option::of(prop_oneof![(64_u64..=1 << 20).prop_map(|n| n << 10), (65_536..=1_u64 << 50)])
+}
+
+prop_compose! {
+    fn budget()(
+        lock_timeout in duration(1..=10_000),
+        attempts in 1..=100_000_u32,
+        give_up_after in duration(1_000..=86_400_000),
+        cancel_blockers_after in prop::option::of(duration(0..=86_400_000)),
+    ) -> LockBudget {
+        LockBudget { lock_timeout, attempts, give_up_after, cancel_blockers_after }
+    }
+}
+
+prop_compose! {
+    fn copying()(
+        workers in prop_oneof![Just(Workers::Auto), (1..=64_usize).prop_map(Workers::Fixed)],
+        order in prop::sample::select(Order::ALL.to_vec()),
+        target_batch in (10..=60_000_u64).prop_map(Duration::from_millis),
+        throttle in throttle(),
+        verify in prop::sample::select(Rows::ALL.to_vec()),
+        when in prop::sample::select(When::ALL.to_vec()),
+        incoming_keys in prop::sample::select(IncomingKeys::ALL.to_vec()),
+        budget in budget(),
+        keep_old in duration(0..=3650 * 86_400_000),
+    ) -> Plan {
+        Plan {
+            workers, order, target_batch, throttle, verify, when, incoming_keys, budget, keep_old,
+            ..Plan::parse(LEAST, "p.toml").unwrap()
+        }
+    }
+}
+
+prop_compose! {
+    fn plan()(
+        rest in copying(),
+        name in "[^\\p{C}\\s]\\PC{0,14}",
+        (schema, table, by) in ("[^\0]{1,15}", "[^\0]{1,15}", "[^\0]{1,15}"),
+        every in every(),
+        timezone in prop::sample::select(TZ_VARIANTS.to_vec()),
+        (from, to) in (prop::option::of(any::<String>()), prop::option::of(any::<String>())),
+        ahead in 0..=1000_u32,
+        names in prop::option::of("\\PC{1,20}"),
+        default in any::<bool>(),
+        drop_unique in prop::collection::btree_set("[^\0]{1,15}", 0..3),
+        kept in prop::option::of((1..=99_u32, prop::sample::select(How::ALL.to_vec()))),
+    ) -> Plan {
+        let table = QualifiedName::new(schema, table);
+        let drop_unique = drop_unique.into_iter().collect();
+        let retention = kept.map(|(n, how)| {
+            let keep = if let Every::Integers(_) = every { Every::Integers(n.into()) } else { Every::Months(n) };
+            Retention { keep, how }
+        });
+        Plan { name, table, by, every, timezone, from, to, ahead, names, default, drop_unique, retention, ..rest }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_plan_reads_back(plan in plan()) {
+        let text = plan.to_toml();
+        prop_assert_eq!(Plan::parse(&text, "p.toml").map_err(|e| e.to_string()), Ok(plan), "{}", text);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "(\\[partition\\]|table|by|every|=|\"|\n|[a-z0-9é])*") {
+        let _ = Plan::parse(&text, "p.toml");
+    }
+
+    #[test]
+    fn the_fingerprint_follows_the_identity(a in plan(), b in plan()) {
+        prop_assert_eq!(a.fingerprint() == b.fingerprint(), a.identity() == b.identity());
+    }
+}
