@@ -417,6 +417,7 @@ async fn verified_and_swapped(context: &Context) -> Result<Outcome> {
     context.reached(state);
     let (state, swapped) = phase::swap(context, proof).await?;
     phase::settle(context).await?;
+    phase::compare_by_name(context).await?;
     Ok(Outcome { state, report: Some(report), swapped: Some(swapped) })
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::cluster::{Database, Ran, Version, on_every_version};
 
 const FIXTURE: &str = include_str!("dependents.sql");
 const FINGERPRINT: &str = include_str!("fingerprint.sql");
@@ -44,8 +44,10 @@ impl Lab {
     }
 
     /// Another command of the job.
-    async fn then(&self, command: &str) {
-        self.db.pgstrata(&[command, "observations"]).await.ok();
+    async fn then(&self, command: &str) -> Ran {
+        let ran = self.db.pgstrata(&[command, "observations"]).await.ok();
+        assert!(!ran.stderr.contains("should not have"), "{ran:?}");
+        ran
     }
 
     async fn fingerprint(&self) -> Vec<String> {
@@ -82,7 +84,9 @@ async fn the_catalog_says_the_same_but_for_what_partitioning_changes(version: Ve
     let before = lab.fingerprint().await;
     lab.run().await;
     assert_eq!(differences(&before, &lab.fingerprint().await), "");
-    lab.then("swap").await;
+    let told = lab.then("swap").await;
+    let by_name: Vec<&str> = told.stderr.lines().filter(|line| line.contains("by name")).collect();
+    insta::assert_snapshot!("told_by_name", by_name.join("\n"));
     let after = lab.fingerprint().await;
     // By its name: every version has to say the same.
     insta::assert_snapshot!("what_partitioning_changes", differences(&before, &after));

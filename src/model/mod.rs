@@ -8,6 +8,7 @@ pub mod finding;
 pub(crate) mod fixture;
 pub mod ident;
 pub mod key;
+pub mod likeness;
 pub mod maintained;
 pub mod number;
 pub mod pace;

@@ -325,6 +325,23 @@ impl Table {
         found
     }
 
+    /// Comments on constraints, triggers and policies that differ in `now`.
+    pub fn changed_comments(&self, now: &Table) -> Vec<String> {
+        let mut found = Vec::new();
+        let carried = |t: &Table| -> Vec<(String, String)> {
+            let known = |c: &&Comment| {
+                c.kind != "constraint" || self.indexes.iter().chain(&now.indexes).any(|i| i.name == c.name)
+            };
+            let named = |c: &Comment| (format!("{} {}", c.kind, c.name.as_str()), c.text.clone());
+            t.comments.iter().filter(known).map(named).collect()
+        };
+        named(&mut found, "comment on", &carried(self), &carried(now), |(name, _)| name.clone());
+        if self.comment != now.comment {
+            found.push("comment on the table changed".to_owned());
+        }
+        found
+    }
+
     /// What differs in `now` from this definition, each in words; empty where a job planned from this may go on.
     pub fn drift(&self, now: &Table) -> Vec<String> {
         let mut found = Vec::new();

@@ -36,7 +36,7 @@ pub use context::Context;
 pub use copy::reads_by_block;
 pub use finalize::{abort, finalize};
 pub use maintain::{maintain, maintain_adopted};
-pub use settle::settle;
+pub use settle::{compare_by_name, settle};
 pub use swap::{Swapped, drop_guard};
 pub use verify::{Verified, compare, differs, verify};
 

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::QualifiedName;
+use crate::model::likeness;
 use crate::model::state::State;
 use crate::model::table::ForeignKey;
 use crate::pg::catalog::{self, Leaf};
@@ -42,6 +43,31 @@ pub async fn settle(context: &Context) -> Result<()> {
         }
     }
     matviews(context, &b).await
+}
+
+/// Says what the last swap changed by name, line by line; and aloud what it should not have.
+///
+/// # Errors
+/// What the server said.
+pub async fn compare_by_name(context: &Context) -> Result<()> {
+    let b = context.blueprint();
+    let client = &context.control;
+    let now = catalog::table(client, catalog::must_find(client, &b.table.name).await?).await?;
+    let (changes, unexpected) = match context.state() {
+        State::Swapped => (likeness::changes(&b), likeness::unexpected(&b, &now)),
+        State::RolledBack => (Vec::new(), b.table.drift(&now)),
+        _ => return Ok(()),
+    };
+    for line in changes {
+        context.events.note(format!("by name: {line}"));
+    }
+    if unexpected.is_empty() {
+        context.events.note("by name, nothing else differs from before");
+    }
+    for line in unexpected {
+        context.events.warn(format!("by name: {line}, and should not have"));
+    }
+    Ok(())
 }
 
 /// Makes anew the materialized views that still read the table which went out of use.

@@ -82,9 +82,7 @@ select pg_catalog.json_build_object(
   'indexes', coalesce((
     select json_agg(json_build_object(
       'name', i.relname,
-      'tail', substr(pg_get_indexdef(i.oid), strpos(pg_get_indexdef(i.oid),
-          ' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' USING ')
-          + length(' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' USING ')),
+      'tail', substr(d.def, strpos(d.def, d.mark) + length(d.mark)),
       'unique', x.indisunique,
       'constraint', coalesce(k.contype::text, ''),
       'deferrable', case when k.condeferred then ' deferrable initially deferred'
@@ -113,6 +111,8 @@ select pg_catalog.json_build_object(
       'clustered', x.indisclustered
     ) order by i.relname)
     from pg_index x join pg_class i on i.oid = x.indexrelid join pg_am am on am.oid = i.relam
+      cross join lateral (select pg_get_indexdef(i.oid) as def, case i.relkind when 'I' then ' ON ONLY ' else ' ON ' end
+          || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' USING ' as mark) d
       left join pg_constraint k on k.conindid = i.oid and k.contype in ('p', 'u', 'x')
     where x.indrelid = c.oid), '[]'),
   'checks', coalesce((
