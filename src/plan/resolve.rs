@@ -9,7 +9,7 @@ use toml::Value;
 
 use super::{
     IncomingKeys, LockBudget, Order, Plan, Rows, When, Workers,
-    file::{Leaf, PlanFile, RetentionSection},
+    file::{Leaf, PlanFile, RetentionSection, SwapSection},
     identity::duration_text,
     problem::Problem,
     retention::{How, Retention},
@@ -128,13 +128,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let throttle = throttle::resolve(&file.throttle, &mut p);
     let verify = p.optional("verify.rows", &verify.rows, one_of(Rows::ALL, Rows::name));
     let when = p.optional("swap.when", &swap.when, one_of(When::ALL, When::name));
-    let lock_timeout =
-        p.optional("swap.lock_timeout", &swap.lock_timeout, |v| duration(v, "200ms", LOCK_TIMEOUTS));
-    let attempts = p.optional("swap.attempts", &swap.attempts, number(1..=100_000));
-    let give_up_after =
-        p.optional("swap.give_up_after", &swap.give_up_after, |v| duration(v, "15 min", GIVES_UP));
-    let cancel_blockers_after =
-        p.optional("swap.cancel_blockers_after", &swap.cancel_blockers_after, |v| duration(v, "5s", CANCELS));
+    let budget = lock_budget(&mut p, swap);
     let incoming = &dependents.incoming_fk;
     let incoming =
         p.optional("dependents.incoming_fk", incoming, one_of(IncomingKeys::ALL, IncomingKeys::name));
@@ -159,12 +153,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
             throttle,
             verify: verify.unwrap_or(Rows::Hash),
             when: when.unwrap_or(When::Manual),
-            budget: LockBudget {
-                lock_timeout: lock_timeout.unwrap_or(LOCK_TIMEOUT),
-                attempts: attempts.unwrap_or(ATTEMPTS),
-                give_up_after: give_up_after.unwrap_or(GIVE_UP_AFTER),
-                cancel_blockers_after,
-            },
+            budget,
             keep_old: keep_old.unwrap_or(7 * DAY),
             incoming_keys: incoming.unwrap_or(IncomingKeys::Refuse),
             retention,
@@ -191,6 +180,22 @@ fn read_retention(p: &mut Problems, section: &RetentionSection, every: Option<Ev
         }
     });
     Some(Retention { keep: keep?, how: how.unwrap_or(How::Report) })
+}
+
+fn lock_budget(p: &mut Problems, swap: &SwapSection) -> LockBudget {
+    let lock_timeout =
+        p.optional("swap.lock_timeout", &swap.lock_timeout, |v| duration(v, "200ms", LOCK_TIMEOUTS));
+    let attempts = p.optional("swap.attempts", &swap.attempts, number(1..=100_000));
+    let give_up_after =
+        p.optional("swap.give_up_after", &swap.give_up_after, |v| duration(v, "15 min", GIVES_UP));
+    let cancel_blockers_after =
+        p.optional("swap.cancel_blockers_after", &swap.cancel_blockers_after, |v| duration(v, "5s", CANCELS));
+    LockBudget {
+        lock_timeout: lock_timeout.unwrap_or(LOCK_TIMEOUT),
+        attempts: attempts.unwrap_or(ATTEMPTS),
+        give_up_after: give_up_after.unwrap_or(GIVE_UP_AFTER),
+        cancel_blockers_after,
+    }
 }
 
 fn read_kind(value: &Value) -> Read<()> {
