@@ -140,11 +140,13 @@ fn index(like: &Table, table: &QualifiedName, index: &Index) -> Vec<String> {
     all
 }
 
-/// The sibling's name in an index's name is replaced by the new partition's.
+/// The sibling's name in an index's name is replaced by the new partition's; one without it gets that in front.
 fn renamed(like: &Table, table: &QualifiedName, index: &Ident) -> Ident {
-    let rest = index.as_str().strip_prefix(like.name.name.as_str());
-    let rest = rest.map_or_else(|| format!("_{}", index.as_str()), str::to_owned);
-    Ident::derived(&format!("{}{rest}", table.name.as_str()))
+    let (sibling, new, index) = (like.name.name.as_str(), table.name.as_str(), index.as_str());
+    Ident::derived(&match index.contains(sibling) {
+        true => index.replacen(sibling, new, 1),
+        false => format!("{new}_{index}"),
+    })
 }
 
 fn row_security(like: &Table, name: &QualifiedName) -> Vec<String> {
