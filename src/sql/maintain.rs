@@ -111,7 +111,9 @@ pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<St
     ];
     all.extend(like.grants.iter().flat_map(|g| grant(&like.owner, name, g)));
     all.extend(statistics_targets(like, name, false));
-    all.extend(like.indexes.iter().filter(|i| i.constraint != "x").flat_map(|i| index(like, name, i)));
+    all.extend(
+        like.indexes.iter().filter(|i| i.valid && i.constraint != "x").flat_map(|i| index(like, name, i)),
+    );
     all.extend(
         sibling
             .constraints
@@ -227,4 +229,49 @@ from pg_catalog.pg_stat_all_tables s where s.relid = $1";
 pub fn analyze(table: &QualifiedName, server_version: i32) -> String {
     let only = if server_version >= 180_000 { "only " } else { "" };
     format!("analyze {only}{table}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixture::petri;
+    use crate::model::partition::{ColumnKind, Every, Scheme};
+
+    fn sibling() -> Sibling {
+        let mut table = petri();
+        table.name = QualifiedName::new("public", "petri_observations_y2024m01");
+        table.sequences.clear();
+        table.columns[3].statistics = Some(500);
+        for index in &mut table.indexes {
+            index.name =
+                Ident::new(index.name.as_str().replace("petri_observations", "petri_observations_y2024m01"));
+        }
+        let own = "FOREIGN KEY (submission_id) REFERENCES public.submissions(id)".to_owned();
+        Sibling {
+            replica_identity: "i".to_owned(),
+            replica_index: Some(table.indexes[0].name.clone()),
+            table,
+            constraints: vec![(Ident::new("own_fk"), own)],
+        }
+    }
+
+    #[test]
+    fn everything_that_is_sent() {
+        let scheme = Scheme::new(ColumnKind::TimestampTz, Every::Months(1), chrono_tz::Tz::UTC).unwrap();
+        let range = scheme.containing(&scheme.start("2024-02-01").unwrap()).unwrap();
+        let mut parent = petri();
+        parent.triggers.clear();
+        let name = QualifiedName::new("public", "petri_observations_y2024m02");
+        let (table, by) = (&parent.name, Ident::new("created_at"));
+        let default = QualifiedName::new("public", "petri_observations_default");
+        let mut all = vec![first_lock(table)];
+        all.extend(create(&parent, &sibling(), &name));
+        all.push(attach(table, &name, &range));
+        all.extend([detach(table, &name), detach_concurrently(table, &name, false)]);
+        all.extend([detach_concurrently(table, &name, true), drop(&name)]);
+        all.extend([analyze(table, 150_000), analyze(table, 180_000), now("date"), has_rows(&name)]);
+        all.extend([newest(&name, &by), strays(&default, &by, true), strays(&default, &by, false)]);
+        all.push(strays_by_range(&default, &by, "timestamp with time zone", true));
+        insta::assert_snapshot!(all.join(";\n"));
+    }
 }

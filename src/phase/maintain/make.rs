@@ -39,7 +39,7 @@ impl Upkeep<'_> {
         let table = layout.table.name.as_str();
         let names = names(&self.template, table, &self.scheme, wanted).map_err(Error::failed)?;
         for (range, name) in wanted.iter().zip(names) {
-            let name = layout.table.sibling(name);
+            let name = sibling.table.name.sibling(name);
             let blocked = strays.iter().any(|stray| stray.from < range.to && range.from < stray.to);
             let made = if blocked {
                 Made::Blocked
@@ -105,16 +105,15 @@ impl Upkeep<'_> {
     ) -> Result<Made> {
         let statements = sql::create(parent, sibling, name);
         let attach = sql::attach(&layout.table, name, range);
-        // Applications wait for us at the default partition, and at tables that a foreign key points to.
+        // Where applications may have to wait: at the default partition, and briefly at tables that a foreign key points to.
         let referenced =
             parent.foreign_keys.iter().chain(&sibling.table.foreign_keys).map(|key| key.references.clone());
-        let noticed: Vec<QualifiedName> = layout.default.iter().cloned().chain(referenced).collect();
-        let quiet = noticed.is_empty();
-        let ladder = self.ladder(if quiet { vec![layout.table.clone()] } else { noticed });
+        let default: Vec<QualifiedName> = layout.default.iter().cloned().collect();
+        let ladder =
+            self.ladder([&layout.table].into_iter().chain(&default).cloned().chain(referenced).collect());
+        let default = self.ladder(default);
         let attempt = async || {
-            if !quiet {
-                ladder.look().await?;
-            }
+            default.look().await?;
             transaction(self.client, READ_COMMITTED, async |client| {
                 ladder.begin(client, &sql::first_lock(&layout.table)).await?;
                 if catalog::find(client, name).await?.is_some() {
@@ -125,7 +124,7 @@ impl Upkeep<'_> {
                     Some(context) => {
                         let b = context.blueprint();
                         all(client, &capture::create_truncate_trigger(&b, name)).await?;
-                        Some((context, wider(b, name, range)))
+                        Some((context, self.wider(b, name, range)))
                     }
                     None => None,
                 };
@@ -146,7 +145,7 @@ impl Upkeep<'_> {
             Ok((Made::Before, _)) => self.made_before(layout, name).await,
             Ok((made, _)) => {
                 if let Some(context) = self.open_window() {
-                    let wider = wider(context.blueprint(), name, range);
+                    let wider = self.wider(context.blueprint(), name, range);
                     context.blueprint.replace(wider);
                 }
                 Ok(made)
@@ -154,6 +153,14 @@ impl Upkeep<'_> {
             Err(e) if e.sqlstate() == Some("23514") && layout.default.is_some() => Ok(Made::Blocked),
             Err(e) => Err(e),
         }
+    }
+
+    /// The job must know of every partition that the way back has to do with.
+    fn wider(&self, mut b: Blueprint, name: &QualifiedName, range: &Range) -> Blueprint {
+        let (from, to) = (range.from.to_string(), range.to.to_string());
+        b.partitions.push(Partition { name: name.clone(), from, to });
+        b.partitions.sort_by_key(|p| self.scheme.value(&p.from).ok());
+        b
     }
 
     /// Whether what has the name is a partition of the table.
@@ -165,13 +172,6 @@ impl Upkeep<'_> {
         Err(Error::failed(format!("{} exists and is no partition of {}", name.plain(), layout.table.plain()))
             .hint("rename or drop it; the next run makes the partition"))
     }
-}
-
-/// The job must know of every partition that the way back has to do with.
-fn wider(mut b: Blueprint, name: &QualifiedName, range: &Range) -> Blueprint {
-    let partition = Partition { name: name.clone(), from: range.from.to_string(), to: range.to.to_string() };
-    b.partitions.push(partition);
-    b
 }
 
 fn too_large(layout: &Layout) -> Error {
