@@ -142,7 +142,7 @@ impl Upkeep<'_> {
         };
         let made = ladder.climb(&format!("make partition {}", name.plain()), || self.go_on(), attempt).await;
         match made {
-            Ok((Made::Before, _)) => self.made_before(layout, name).await,
+            Ok((Made::Before, _)) => self.made_before(layout, name, range).await,
             Ok((made, _)) => {
                 if let Some(context) = self.open_window() {
                     let wider = self.wider(context.blueprint(), name, range);
@@ -163,14 +163,19 @@ impl Upkeep<'_> {
         b
     }
 
-    /// Whether what has the name is a partition of the table.
-    async fn made_before(&self, layout: &Layout, name: &QualifiedName) -> Result<Made> {
+    /// Whether what has the name is the partition that was wanted.
+    async fn made_before(&self, layout: &Layout, name: &QualifiedName, range: &Range) -> Result<Made> {
         let now = Layout::read(self.client, &layout.table).await?;
-        if now.parts.iter().any(|part| &part.name == name) {
-            return Ok(Made::Before);
+        let (shown, table) = (name.plain(), layout.table.plain());
+        match now.parts.iter().find(|part| &part.name == name) {
+            Some(part) if part.range.from <= range.from && range.to <= part.range.to => Ok(Made::Before),
+            Some(part) => {
+                Err(Error::failed(format!("{shown} is the partition for {}, not for {range}", part.range))
+                    .hint("rename it; the next run makes the other"))
+            }
+            None => Err(Error::failed(format!("{shown} exists and is no partition of {table}"))
+                .hint("rename or drop it; the next run makes the partition")),
         }
-        Err(Error::failed(format!("{} exists and is no partition of {}", name.plain(), layout.table.plain()))
-            .hint("rename or drop it; the next run makes the partition"))
     }
 }
 
