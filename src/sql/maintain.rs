@@ -5,7 +5,7 @@
 
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::Range;
-use crate::model::table::{Index, Table};
+use crate::model::table::{Index, ReplicaIdentity, Table};
 
 use super::prepare::{grant, policy, revoke, statistics_targets, with};
 
@@ -74,12 +74,6 @@ from pg_catalog.pg_constraint k
 where k.conrelid = $1 and k.conparentid = 0 and k.coninhcount = 0 and k.contype in ('c', 'f', 'x')
 order by 1";
 
-/// The replica identity of the relation with oid `$1`: its kind, and its index.
-pub const REPLICA_IDENTITY: &str = "select c.relreplident::text, (select i.relname::text
-    from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid
-    where x.indrelid = c.oid and x.indisreplident)
-from pg_catalog.pg_class c where c.oid = $1";
-
 /// What a new partition takes after.
 #[derive(Debug)]
 pub struct Sibling {
@@ -87,22 +81,19 @@ pub struct Sibling {
     pub table: Table,
     /// Constraints of its own: name and definition.
     pub constraints: Vec<(Ident, String)>,
-    /// `pg_class.relreplident`.
-    pub replica_identity: String,
-    /// The index of its replica identity.
-    pub replica_index: Option<Ident>,
 }
 
 /// Makes a table that can become a partition of `parent`. One transaction, with [`attach`].
 pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<String> {
     let like = &sibling.table;
+    let method = like.access_method.as_ref().map_or(String::new(), |method| format!(" using {method}"));
     let unlogged = if like.persistence == "u" { "unlogged " } else { "" };
     let tablespace = like.tablespace.as_ref().map_or(String::new(), |space| format!(" tablespace {space}"));
     // An identity stays the parent's alone.
     let mut all = vec![
         format!(
             "create {unlogged}table {name} (like {} including defaults including generated including constraints \
-             including storage including compression){}{tablespace}",
+             including storage including compression){method}{}{tablespace}",
             parent.name,
             with(like)
         ),
@@ -122,7 +113,7 @@ pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<St
     );
     all.extend(row_security(like, name));
     all.extend(triggers(parent, like, name));
-    all.extend(replica_identity(sibling, name));
+    all.extend(replica_identity(like, name));
     all
 }
 
@@ -176,12 +167,12 @@ fn triggers(parent: &Table, like: &Table, name: &QualifiedName) -> Vec<String> {
     .collect()
 }
 
-fn replica_identity(sibling: &Sibling, name: &QualifiedName) -> Option<String> {
-    let identity = match (sibling.replica_identity.as_str(), &sibling.replica_index) {
-        ("f", _) => "full".to_owned(),
-        ("n", _) => "nothing".to_owned(),
-        ("i", Some(index)) => format!("using index {}", renamed(&sibling.table, name, index)),
-        _ => return None,
+fn replica_identity(like: &Table, name: &QualifiedName) -> Option<String> {
+    let identity = match &like.replica_identity {
+        ReplicaIdentity::Default => return None,
+        ReplicaIdentity::Nothing => "nothing".to_owned(),
+        ReplicaIdentity::Full => "full".to_owned(),
+        ReplicaIdentity::Index(index) => format!("using index {}", renamed(like, name, index)),
     };
     Some(format!("alter table {name} replica identity {identity}"))
 }
@@ -246,13 +237,9 @@ mod tests {
             index.name =
                 Ident::new(index.name.as_str().replace("petri_observations", "petri_observations_y2024m01"));
         }
+        table.replica_identity = ReplicaIdentity::Index(table.indexes[0].name.clone());
         let own = "FOREIGN KEY (submission_id) REFERENCES public.submissions(id)".to_owned();
-        Sibling {
-            replica_identity: "i".to_owned(),
-            replica_index: Some(table.indexes[0].name.clone()),
-            table,
-            constraints: vec![(Ident::new("own_fk"), own)],
-        }
+        Sibling { table, constraints: vec![(Ident::new("own_fk"), own)] }
     }
 
     #[test]

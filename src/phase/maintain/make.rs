@@ -90,9 +90,7 @@ impl Upkeep<'_> {
                 constraints.push((name, row.get(1)));
             }
         }
-        let row = self.client.query_one(sql::REPLICA_IDENTITY, &[&youngest.oid]).await?;
-        let replica_index = row.get::<_, Option<String>>(1).map(Ident::new);
-        Ok((parent, Sibling { table, constraints, replica_identity: row.get(0), replica_index }))
+        Ok((parent, Sibling { table, constraints }))
     }
 
     async fn make(
