@@ -202,7 +202,7 @@ async fn rows_in_the_default_partition_are_told_and_kept() {
             ran.stderr.contains("8 rows in the default partition public.events_default: 7 in ["),
             "{ran:?}"
         );
-        assert!(ran.stderr.contains("; 1 in no range, NULL or infinity"), "{ran:?}");
+        assert!(ran.stderr.contains("; 1 in no range, NULL, infinity or too far away"), "{ran:?}");
         assert!(ran.stderr.contains(&format!("partition public.{blocked} for [")), "{ran:?}");
         let there = partitions(&db, "events").await;
         assert!(there.contains(&first) && there.contains(&third) && !there.contains(&blocked), "{there:?}");
@@ -360,6 +360,24 @@ async fn who_is_in_the_way_is_told() {
     assert!(rest[1].starts_with(&format!("warning: partition public.{blocked} ")), "{rest:?}");
     assert!(rest[2].starts_with(&format!("note: made partition public.{third} ")), "{rest:?}");
     assert_eq!(db.count("select count(*) from events_default").await, 1);
+}
+
+/// A row that lies thousands of years ahead keeps no partition from being made.
+#[tokio::test]
+async fn a_row_of_the_year_9999() {
+    let db = Database::new().await;
+    db.execute(MONTHS).await;
+    db.execute(
+        "create table events_default partition of events default;
+         insert into events (at) values ('9999-12-31'), ('290000-01-01'), (now() + interval '2 months')",
+    )
+    .await;
+    let ran = adopt(&db).await;
+    assert!(ran.stdout.contains("2 partitions made, 1 partition missing, 3 rows in the default"), "{ran:?}");
+    assert!(ran.stderr.contains("3 in no range, NULL, infinity or too far away"), "{ran:?}");
+    db.execute("delete from events where at > '10000-01-01'").await;
+    let ran = adopt(&db).await;
+    assert!(ran.stderr.contains(", 10000-01-01 00:00:00+00)"), "{ran:?}");
 }
 
 /// A name that is taken is no partition.
