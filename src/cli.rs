@@ -164,7 +164,7 @@ pub enum Command {
         #[arg(long)]
         now: bool,
     },
-    /// Keep a partitioned table going: partitions ahead, old ones away, fresh statistics; for cron
+    /// Keep a partitioned table going: partitions ahead, retention, statistics; for cron
     #[command(
         after_help = "Example:\n  17 3 * * *  pgstrata maintain events --quiet\n  pgstrata maintain --table public.clicks"
     )]

@@ -269,11 +269,15 @@ impl Engine {
             return Err(Error::usage(format!("there is no job {name} in this database"))
                 .hint("`pgstrata status` lists all jobs; `pgstrata maintain --table TABLE` needs none"));
         }
-        drop(session);
         let mut failed = None;
         for job in jobs {
             if !matches!(job.state, State::Swapped | State::Finalized) {
                 self.events.note(format!("job {} is {}: its table is not in use yet", job.name, job.state));
+                continue;
+            }
+            if name.is_none() && catalog::find(&session, &job.blueprint.table.name).await?.is_none() {
+                self.events
+                    .note(format!("{}, the table of job {}, is not there any more", job.source, job.name));
                 continue;
             }
             let plan = Plan::parse(&job.plan, &format!("the plan of job {}", job.name))?;

@@ -11,6 +11,7 @@ mod dependents;
 mod foreign_keys;
 mod keys;
 mod layering;
+mod maintain;
 mod names;
 mod oracle;
 mod owner;

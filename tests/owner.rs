@@ -62,6 +62,13 @@ async fn whole_job(owner: &str, app: &str, grants: &str) {
         .await;
     }
     as_owner(&db, owner, &["finalize", "job", "--now"]).await.ok();
+    db.execute(
+        "do $$ begin execute (select 'drop table ' || max(c.oid::regclass::text) from pg_inherits join pg_class c on c.oid = inhrelid
+           where inhparent = 'app.notes'::regclass and pg_get_expr(relpartbound, c.oid) <> 'DEFAULT'); end $$",
+    )
+    .await;
+    let maintained = as_owner(&db, owner, &["maintain", "job"]).await.ok();
+    assert!(maintained.stdout.contains("1 partition made"), "{maintained:?}");
     assert_eq!(db.count("select count(*) from app.notes").await, 3_005);
     assert_eq!(db.count("select count(*) from app.notes where note = 'by the application'").await, 5);
     assert_eq!(

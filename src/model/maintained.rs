@@ -36,7 +36,7 @@ pub struct Maintained {
 /// Rows of the default partition that belong in one range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stray {
-    /// The least value of the range; none for rows that no range takes: NULL and infinity.
+    /// The least value of the range; none for rows of no range: NULL, infinity, and times beyond the calendar.
     pub from: Option<String>,
     /// The least value above it.
     pub to: Option<String>,

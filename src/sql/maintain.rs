@@ -5,7 +5,7 @@
 
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::Range;
-use crate::model::table::{Index, Table};
+use crate::model::table::{Index, ReplicaIdentity, Table};
 
 use super::prepare::{grant, policy, revoke, statistics_targets, with};
 
@@ -74,12 +74,6 @@ from pg_catalog.pg_constraint k
 where k.conrelid = $1 and k.conparentid = 0 and k.coninhcount = 0 and k.contype in ('c', 'f', 'x')
 order by 1";
 
-/// The replica identity of the relation with oid `$1`: its kind, and its index.
-pub const REPLICA_IDENTITY: &str = "select c.relreplident::text, (select i.relname::text
-    from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid
-    where x.indrelid = c.oid and x.indisreplident)
-from pg_catalog.pg_class c where c.oid = $1";
-
 /// What a new partition takes after.
 #[derive(Debug)]
 pub struct Sibling {
@@ -87,22 +81,19 @@ pub struct Sibling {
     pub table: Table,
     /// Constraints of its own: name and definition.
     pub constraints: Vec<(Ident, String)>,
-    /// `pg_class.relreplident`.
-    pub replica_identity: String,
-    /// The index of its replica identity.
-    pub replica_index: Option<Ident>,
 }
 
 /// Makes a table that can become a partition of `parent`. One transaction, with [`attach`].
 pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<String> {
     let like = &sibling.table;
+    let method = like.access_method.as_ref().map_or(String::new(), |method| format!(" using {method}"));
     let unlogged = if like.persistence == "u" { "unlogged " } else { "" };
     let tablespace = like.tablespace.as_ref().map_or(String::new(), |space| format!(" tablespace {space}"));
     // An identity stays the parent's alone.
     let mut all = vec![
         format!(
             "create {unlogged}table {name} (like {} including defaults including generated including constraints \
-             including storage including compression){}{tablespace}",
+             including storage including compression){method}{}{tablespace}",
             parent.name,
             with(like)
         ),
@@ -111,7 +102,9 @@ pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<St
     ];
     all.extend(like.grants.iter().flat_map(|g| grant(&like.owner, name, g)));
     all.extend(statistics_targets(like, name, false));
-    all.extend(like.indexes.iter().filter(|i| i.constraint != "x").flat_map(|i| index(like, name, i)));
+    all.extend(
+        like.indexes.iter().filter(|i| i.valid && i.constraint != "x").flat_map(|i| index(like, name, i)),
+    );
     all.extend(
         sibling
             .constraints
@@ -120,7 +113,7 @@ pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<St
     );
     all.extend(row_security(like, name));
     all.extend(triggers(parent, like, name));
-    all.extend(replica_identity(sibling, name));
+    all.extend(replica_identity(like, name));
     all
 }
 
@@ -140,11 +133,13 @@ fn index(like: &Table, table: &QualifiedName, index: &Index) -> Vec<String> {
     all
 }
 
-/// The sibling's name in an index's name is replaced by the new partition's.
+/// The sibling's name in an index's name is replaced by the new partition's; one without it gets that in front.
 fn renamed(like: &Table, table: &QualifiedName, index: &Ident) -> Ident {
-    let rest = index.as_str().strip_prefix(like.name.name.as_str());
-    let rest = rest.map_or_else(|| format!("_{}", index.as_str()), str::to_owned);
-    Ident::derived(&format!("{}{rest}", table.name.as_str()))
+    let (sibling, new, index) = (like.name.name.as_str(), table.name.as_str(), index.as_str());
+    Ident::derived(&match index.contains(sibling) {
+        true => index.replacen(sibling, new, 1),
+        false => format!("{new}_{index}"),
+    })
 }
 
 fn row_security(like: &Table, name: &QualifiedName) -> Vec<String> {
@@ -172,12 +167,12 @@ fn triggers(parent: &Table, like: &Table, name: &QualifiedName) -> Vec<String> {
     .collect()
 }
 
-fn replica_identity(sibling: &Sibling, name: &QualifiedName) -> Option<String> {
-    let identity = match (sibling.replica_identity.as_str(), &sibling.replica_index) {
-        ("f", _) => "full".to_owned(),
-        ("n", _) => "nothing".to_owned(),
-        ("i", Some(index)) => format!("using index {}", renamed(&sibling.table, name, index)),
-        _ => return None,
+fn replica_identity(like: &Table, name: &QualifiedName) -> Option<String> {
+    let identity = match &like.replica_identity {
+        ReplicaIdentity::Default => return None,
+        ReplicaIdentity::Nothing => "nothing".to_owned(),
+        ReplicaIdentity::Full => "full".to_owned(),
+        ReplicaIdentity::Index(index) => format!("using index {}", renamed(like, name, index)),
     };
     Some(format!("alter table {name} replica identity {identity}"))
 }
@@ -225,4 +220,45 @@ from pg_catalog.pg_stat_all_tables s where s.relid = $1";
 pub fn analyze(table: &QualifiedName, server_version: i32) -> String {
     let only = if server_version >= 180_000 { "only " } else { "" };
     format!("analyze {only}{table}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixture::petri;
+    use crate::model::partition::{ColumnKind, Every, Scheme};
+
+    fn sibling() -> Sibling {
+        let mut table = petri();
+        table.name = QualifiedName::new("public", "petri_observations_y2024m01");
+        table.sequences.clear();
+        table.columns[3].statistics = Some(500);
+        for index in &mut table.indexes {
+            index.name =
+                Ident::new(index.name.as_str().replace("petri_observations", "petri_observations_y2024m01"));
+        }
+        table.replica_identity = ReplicaIdentity::Index(table.indexes[0].name.clone());
+        let own = "FOREIGN KEY (submission_id) REFERENCES public.submissions(id)".to_owned();
+        Sibling { table, constraints: vec![(Ident::new("own_fk"), own)] }
+    }
+
+    #[test]
+    fn everything_that_is_sent() {
+        let scheme = Scheme::new(ColumnKind::TimestampTz, Every::Months(1), chrono_tz::Tz::UTC).unwrap();
+        let range = scheme.containing(&scheme.start("2024-02-01").unwrap()).unwrap();
+        let mut parent = petri();
+        parent.triggers.clear();
+        let name = QualifiedName::new("public", "petri_observations_y2024m02");
+        let (table, by) = (&parent.name, Ident::new("created_at"));
+        let default = QualifiedName::new("public", "petri_observations_default");
+        let mut all = vec![first_lock(table)];
+        all.extend(create(&parent, &sibling(), &name));
+        all.push(attach(table, &name, &range));
+        all.extend([detach(table, &name), detach_concurrently(table, &name, false)]);
+        all.extend([detach_concurrently(table, &name, true), drop(&name)]);
+        all.extend([analyze(table, 150_000), analyze(table, 180_000), now("date"), has_rows(&name)]);
+        all.extend([newest(&name, &by), strays(&default, &by, true), strays(&default, &by, false)]);
+        all.push(strays_by_range(&default, &by, "timestamp with time zone", true));
+        insta::assert_snapshot!(all.join(";\n"));
+    }
 }

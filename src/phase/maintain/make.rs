@@ -39,7 +39,7 @@ impl Upkeep<'_> {
         let table = layout.table.name.as_str();
         let names = names(&self.template, table, &self.scheme, wanted).map_err(Error::failed)?;
         for (range, name) in wanted.iter().zip(names) {
-            let name = layout.table.sibling(name);
+            let name = sibling.table.name.sibling(name);
             let blocked = strays.iter().any(|stray| stray.from < range.to && range.from < stray.to);
             let made = if blocked {
                 Made::Blocked
@@ -90,9 +90,7 @@ impl Upkeep<'_> {
                 constraints.push((name, row.get(1)));
             }
         }
-        let row = self.client.query_one(sql::REPLICA_IDENTITY, &[&youngest.oid]).await?;
-        let replica_index = row.get::<_, Option<String>>(1).map(Ident::new);
-        Ok((parent, Sibling { table, constraints, replica_identity: row.get(0), replica_index }))
+        Ok((parent, Sibling { table, constraints }))
     }
 
     async fn make(
@@ -105,16 +103,15 @@ impl Upkeep<'_> {
     ) -> Result<Made> {
         let statements = sql::create(parent, sibling, name);
         let attach = sql::attach(&layout.table, name, range);
-        // Applications wait for us at the default partition, and at tables that a foreign key points to.
+        // Where applications may have to wait: at the default partition, and briefly at tables that a foreign key points to.
         let referenced =
             parent.foreign_keys.iter().chain(&sibling.table.foreign_keys).map(|key| key.references.clone());
-        let noticed: Vec<QualifiedName> = layout.default.iter().cloned().chain(referenced).collect();
-        let quiet = noticed.is_empty();
-        let ladder = self.ladder(if quiet { vec![layout.table.clone()] } else { noticed });
+        let default: Vec<QualifiedName> = layout.default.iter().cloned().collect();
+        let ladder =
+            self.ladder([&layout.table].into_iter().chain(&default).cloned().chain(referenced).collect());
+        let default = self.ladder(default);
         let attempt = async || {
-            if !quiet {
-                ladder.look().await?;
-            }
+            default.look().await?;
             transaction(self.client, READ_COMMITTED, async |client| {
                 ladder.begin(client, &sql::first_lock(&layout.table)).await?;
                 if catalog::find(client, name).await?.is_some() {
@@ -125,7 +122,7 @@ impl Upkeep<'_> {
                     Some(context) => {
                         let b = context.blueprint();
                         all(client, &capture::create_truncate_trigger(&b, name)).await?;
-                        Some((context, wider(b, name, range)))
+                        Some((context, self.wider(b, name, range)))
                     }
                     None => None,
                 };
@@ -143,10 +140,10 @@ impl Upkeep<'_> {
         };
         let made = ladder.climb(&format!("make partition {}", name.plain()), || self.go_on(), attempt).await;
         match made {
-            Ok((Made::Before, _)) => self.made_before(layout, name).await,
+            Ok((Made::Before, _)) => self.made_before(layout, name, range).await,
             Ok((made, _)) => {
                 if let Some(context) = self.open_window() {
-                    let wider = wider(context.blueprint(), name, range);
+                    let wider = self.wider(context.blueprint(), name, range);
                     context.blueprint.replace(wider);
                 }
                 Ok(made)
@@ -156,22 +153,28 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Whether what has the name is a partition of the table.
-    async fn made_before(&self, layout: &Layout, name: &QualifiedName) -> Result<Made> {
-        let now = Layout::read(self.client, &layout.table).await?;
-        if now.parts.iter().any(|part| &part.name == name) {
-            return Ok(Made::Before);
-        }
-        Err(Error::failed(format!("{} exists and is no partition of {}", name.plain(), layout.table.plain()))
-            .hint("rename or drop it; the next run makes the partition"))
+    /// The job must know of every partition that the way back has to do with.
+    fn wider(&self, mut b: Blueprint, name: &QualifiedName, range: &Range) -> Blueprint {
+        let (from, to) = (range.from.to_string(), range.to.to_string());
+        b.partitions.push(Partition { name: name.clone(), from, to });
+        b.partitions.sort_by_key(|p| self.scheme.value(&p.from).ok());
+        b
     }
-}
 
-/// The job must know of every partition that the way back has to do with.
-fn wider(mut b: Blueprint, name: &QualifiedName, range: &Range) -> Blueprint {
-    let partition = Partition { name: name.clone(), from: range.from.to_string(), to: range.to.to_string() };
-    b.partitions.push(partition);
-    b
+    /// Whether what has the name is the partition that was wanted.
+    async fn made_before(&self, layout: &Layout, name: &QualifiedName, range: &Range) -> Result<Made> {
+        let now = Layout::read(self.client, &layout.table).await?;
+        let (shown, table) = (name.plain(), layout.table.plain());
+        match now.parts.iter().find(|part| &part.name == name) {
+            Some(part) if part.range.from <= range.from && range.to <= part.range.to => Ok(Made::Before),
+            Some(part) => {
+                Err(Error::failed(format!("{shown} is the partition for {}, not for {range}", part.range))
+                    .hint("rename it; the next run makes the other"))
+            }
+            None => Err(Error::failed(format!("{shown} exists and is no partition of {table}"))
+                .hint("rename or drop it; the next run makes the partition")),
+        }
+    }
 }
 
 fn too_large(layout: &Layout) -> Error {

@@ -170,12 +170,6 @@ impl Upkeep<'_> {
     }
 }
 
-/// Values as a text array's parameter.
-async fn buckets(client: &Client, statement: &str, bounds: Vec<String>) -> Result<Vec<(i32, i64)>> {
-    let rows = client.query(statement, &[&bounds]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-}
-
 /// The only value of the only row, as text.
 async fn text(client: &Client, statement: &str) -> Result<Option<String>> {
     Ok(query_text(client, statement, &[]).await?.first().and_then(|row| row.get(0)))

@@ -1,13 +1,14 @@
 //! What lies in the default partition, and where it belongs: rows that came when their partition was not there yet.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::model::ident::QualifiedName;
 use crate::model::maintained::{Maintained, Stray};
 use crate::model::number;
-use crate::model::partition::{Range, gaps};
+use crate::model::partition::{Bound, Range, gaps};
 use crate::sql::maintain as sql;
 
+use super::Upkeep;
 use super::layout::Layout;
-use super::{Upkeep, buckets};
 
 /// So many ranges are told one by one.
 const TOLD: usize = 12;
@@ -20,32 +21,23 @@ impl Upkeep<'_> {
             return Ok(Vec::new());
         }
         let row = self.client.query_one(&sql::strays(default, &layout.by, layout.is_time()), &[]).await?;
-        let rows = |n: i64| u64::try_from(n).unwrap_or(0);
         done.default_rows = rows(row.get(0));
-        let (least, largest): (Option<String>, Option<String>) = (row.get(2), row.get(3));
+        let outside = rows(row.get(1));
         let mut found = Vec::new();
-        if let (Some(least), Some(largest)) = (least, largest) {
-            let value = |text: &str| self.scheme.value(text).and_then(|value| self.scheme.containing(&value));
-            let ends = value(&least).and_then(|first| Ok((first.from, value(&largest)?.to)));
-            let (from, to) = ends.map_err(Error::failed)?;
-            let ranges = gaps(&self.scheme, &layout.ranges(), from, &to).map_err(Error::failed)?;
-            let bounds = ranges.iter().map(|range| range.from.to_string()).collect();
-            let by_range =
-                sql::strays_by_range(default, &layout.by, &layout.kind.to_string(), layout.is_time());
-            for (number, count) in buckets(self.client, &by_range, bounds).await? {
-                let Some(range) = usize::try_from(number - 1).ok().and_then(|at| ranges.get(at)) else {
-                    continue;
-                };
-                done.default_ranges.push(Stray {
-                    from: Some(range.from.to_string()),
-                    to: Some(range.to.to_string()),
-                    rows: rows(count),
-                });
-                found.push(range.clone());
+        if let Some((from, to)) = self.ends(row.get(2), row.get(3)) {
+            match gaps(&self.scheme, &layout.ranges(), from.clone(), &to) {
+                Ok(ranges) => found = self.by_range(layout, default, ranges, done).await?,
+                // Somebody wrote a year 9999: it is no reason to make no partition. One that is in the way shows when it is.
+                Err(_) => done.default_ranges.push(Stray {
+                    from: Some(from.to_string()),
+                    to: Some(to.to_string()),
+                    rows: done.default_rows - outside,
+                }),
             }
         }
-        if row.get::<_, i64>(1) > 0 {
-            done.default_ranges.push(Stray { from: None, to: None, rows: rows(row.get(1)) });
+        let told: u64 = done.default_ranges.iter().map(|stray| stray.rows).sum();
+        if told < done.default_rows {
+            done.default_ranges.push(Stray { from: None, to: None, rows: done.default_rows - told });
         }
         let where_to: Vec<String> = done.default_ranges.iter().map(said).collect();
         let more = match where_to.len().saturating_sub(TOLD) {
@@ -60,12 +52,48 @@ impl Upkeep<'_> {
         ));
         Ok(found)
     }
+
+    /// Where the ranges of the least and of the largest value begin and end; none where there is no such range.
+    fn ends(&self, least: Option<String>, largest: Option<String>) -> Option<(Bound, Bound)> {
+        let range = |text: Option<String>| {
+            let value = self.scheme.value(&text?).ok()?;
+            self.scheme.containing(&value).ok()
+        };
+        Some((range(least)?.from, range(largest)?.to))
+    }
+
+    /// Those of `ranges` that rows of the default partition belong in.
+    async fn by_range(
+        &self,
+        layout: &Layout,
+        default: &QualifiedName,
+        ranges: Vec<Range>,
+        done: &mut Maintained,
+    ) -> Result<Vec<Range>> {
+        let bounds: Vec<String> = ranges.iter().map(|range| range.from.to_string()).collect();
+        let statement = sql::strays_by_range(default, &layout.by, &layout.kind.to_string(), layout.is_time());
+        let mut found = Vec::new();
+        for row in self.client.query(&statement, &[&bounds]).await? {
+            let (number, count): (i32, i64) = (row.get(0), row.get(1));
+            let Some(range) = usize::try_from(number - 1).ok().and_then(|at| ranges.get(at)) else {
+                continue;
+            };
+            let (from, to) = (Some(range.from.to_string()), Some(range.to.to_string()));
+            done.default_ranges.push(Stray { from, to, rows: rows(count) });
+            found.push(range.clone());
+        }
+        Ok(found)
+    }
+}
+
+fn rows(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
 }
 
 fn said(stray: &Stray) -> String {
     let rows = number::count(stray.rows);
     match (&stray.from, &stray.to) {
         (Some(from), Some(to)) => format!("{rows} in [{from}, {to})"),
-        _ => format!("{rows} in no range, NULL or infinity"),
+        _ => format!("{rows} in no range, NULL, infinity or too far away"),
     }
 }
