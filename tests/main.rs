@@ -17,6 +17,7 @@ mod oracle;
 mod owner;
 mod partitions;
 mod pooler;
+mod races;
 mod rights;
 mod scenarios;
 mod sequences;

@@ -97,7 +97,9 @@ async fn with_a_snapshot(db: &Database, isolation: &str) -> Client {
 }
 
 async fn is_guarded(db: &Database) -> bool {
-    db.count("select count(*) from pg_trigger where tgname = 'pgstrata_guard'").await > 0
+    db.count("select count(*) from pg_trigger where tgname = 'pgstrata_guard' and tgrelid = 't'::regclass")
+        .await
+        > 0
 }
 
 /// Its snapshot does not see what the last drain brought, so its write would find no row and say nothing: it gets the

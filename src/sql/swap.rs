@@ -76,7 +76,6 @@ pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> V
     let sides = b.sides(away);
     let to_plain = away == Direction::Reverse;
     let mut all = capture::drop_triggers(&sides.source);
-    all.push(format!("drop trigger if exists {} on {}", Ident::new(GUARD), sides.source));
     all.extend(user_triggers(b, away));
     if b.table.force_row_security {
         all.push(format!("alter table {} force row level security", sides.target));
@@ -91,7 +90,7 @@ pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> V
         all.extend(comments(b));
     }
     all.extend(capture::create_triggers(b, &b.table.name));
-    all.extend(guard(b));
+    all.extend(guard(b, away));
     // What the reverse way knows of truncations begins here.
     all.push(format!("delete from {}", b.truncations()));
     all.extend(counters(b, away));
@@ -212,15 +211,25 @@ pub(super) fn view(view: &View) -> String {
 
 /// The guard: a statement whose snapshot is older than the swap does not see what the last drain brought, so its UPDATE
 /// would silently change nothing. It gets the error that its isolation level allows for anyway.
-fn guard(b: &Blueprint) -> Vec<String> {
+///
+/// The table that goes out of use has one as well, for as long as it is kept. Nothing locks a function: a call of one with
+/// a `BEGIN ATOMIC` body that waits for the table by now has read what the swap replaces, and would write to the table that
+/// nobody uses any more. Our own sessions are told by their names.
+fn guard(b: &Blueprint, away: Direction) -> Vec<String> {
     let function = b.guard_function();
+    let formatted = function.to_string().replace('%', "%%");
     let body = format!(
         "do $swap$
 begin
   execute format($create$
-    create or replace function {function}() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $guard$
+    create or replace function {formatted}() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $guard$
     begin
-      if not pg_visible_in_snapshot(%L::xid8, pg_current_snapshot()) then
+      if tg_nargs > 0 then
+        if not starts_with(current_setting('application_name'), 'pgstrata/') then
+          raise exception 'could not serialize access: a swap took %%.%% out of use', tg_table_schema, tg_table_name
+            using errcode = '40001', hint = 'Retry the transaction. To change this table on purpose, disable its trigger {GUARD} first.';
+        end if;
+      elsif not pg_visible_in_snapshot(%L::xid8, pg_current_snapshot()) then
         raise exception 'could not serialize access: this transaction is older than a swap of the table'
           using errcode = '40001', hint = 'Retry the transaction.';
       end if;
@@ -231,15 +240,19 @@ begin
 end
 $swap$"
     );
-    vec![
-        body,
-        format!(
-            "create trigger {} before insert or update or delete on {} for each statement execute function {function}()",
-            Ident::new(GUARD),
-            b.table.name
-        ),
-        format!("alter table {} enable always trigger {}", b.table.name, Ident::new(GUARD)),
-    ]
+    let (out, _) = suffixes(away);
+    let outgoing = b.table.name.sibling(b.table.name.name.with_suffix(out));
+    let name = Ident::new(GUARD);
+    let trigger = |table: &QualifiedName, argument: &str| {
+        [
+            format!(
+                "create or replace trigger {name} before insert or update or delete on {table} for each statement \
+                 execute function {function}({argument})"
+            ),
+            format!("alter table {table} enable always trigger {name}"),
+        ]
+    };
+    [body].into_iter().chain(trigger(&outgoing, "'out of use'")).chain(trigger(&b.table.name, "")).collect()
 }
 
 /// Drops the guard.

@@ -21,7 +21,8 @@ pub const PHYSICAL: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\norder = \
 /// On a machine with more to do than it can, a transaction takes long; so the lock's budget is large, and below
 /// `deadlock_timeout`, as it must be.
 const SWAP: &str = "[swap]\nlock_timeout = \"1500ms\"\nattempts = 1000\n";
-const DEADLOCK_TIMEOUT: &str = "do $$ begin execute format('alter database %I set deadlock_timeout = ''3s''', current_database()); end $$";
+/// For a database whose job has a lock budget of more than a second.
+pub const DEADLOCK_TIMEOUT: &str = "do $$ begin execute format('alter database %I set deadlock_timeout = ''3s''', current_database()); end $$";
 
 /// How many write.
 const WRITERS: usize = 8;
