@@ -184,6 +184,7 @@ pub(crate) fn petri() -> Table {
             definition: "CHECK ((length(note) < 1000))".into(),
             validated: true,
         }],
+        not_null_no_inherit: vec![],
         foreign_keys: vec![ForeignKey {
             name: Ident::new("petri_submission_fk"),
             table: name.clone(),

@@ -52,6 +52,9 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// CHECK constraints, by name.
     pub checks: Vec<Check>,
+    /// NOT NULL constraints that are NO INHERIT (there are such from 18 on), by name.
+    #[serde(default)]
+    pub not_null_no_inherit: Vec<Ident>,
     /// Foreign keys of this table, by name.
     pub foreign_keys: Vec<ForeignKey>,
     /// Foreign keys of other tables (or its own) that point here.

@@ -122,6 +122,9 @@ select pg_catalog.json_build_object(
       'validated', k.convalidated
     ) order by k.conname)
     from pg_constraint k where k.conrelid = c.oid and k.contype = 'c'), '[]'),
+  'not_null_no_inherit', coalesce((
+    select json_agg(k.conname order by k.conname)
+    from pg_constraint k where k.conrelid = c.oid and k.contype = 'n' and k.connoinherit), '[]'),
   'foreign_keys', coalesce((
     select json_agg(json_build_object(
       'name', k.conname,
