@@ -148,6 +148,12 @@ pub struct Index {
     pub unique: bool,
     /// The constraint behind it: empty, `p` primary key, `u` unique, `x` exclusion.
     pub constraint: String,
+    /// The exclusion constraint: `EXCLUDE …` as SQL has it.
+    #[serde(default)]
+    pub exclusion: Option<String>,
+    /// The columns that it compares by `=`.
+    #[serde(default)]
+    pub equated: Vec<Ident>,
     /// `INITIALLY …` and `DEFERRABLE`, as SQL has it behind a constraint; mostly empty.
     pub deferrable: String,
     /// It can be used (`indisvalid` and `indisready`).
@@ -183,6 +189,9 @@ pub struct Check {
     pub definition: String,
     /// Every row was checked.
     pub validated: bool,
+    /// NO INHERIT.
+    #[serde(default)]
+    pub no_inherit: bool,
 }
 
 /// A foreign key.
