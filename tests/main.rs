@@ -8,6 +8,8 @@ mod connections;
 mod crash;
 mod demo;
 mod dependents;
+mod exclusion;
+mod findings;
 mod foreign_keys;
 mod keys;
 mod layering;

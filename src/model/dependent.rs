@@ -39,6 +39,9 @@ pub struct Rule {
     pub definition: String,
     /// `pg_rewrite.ev_enabled`: `O` origin, `D` disabled, `R` replica, `A` always.
     pub enabled: String,
+    /// It groups by the primary key alone.
+    #[serde(default)]
+    pub needs_key: bool,
     /// `COMMENT ON RULE`.
     pub comment: Option<String>,
 }
@@ -78,6 +81,9 @@ pub struct Function {
     pub name: String,
     /// `CREATE OR REPLACE FUNCTION …`.
     pub definition: String,
+    /// It groups by the primary key alone.
+    #[serde(default)]
+    pub needs_key: bool,
 }
 
 /// A policy of another table.

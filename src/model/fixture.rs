@@ -40,6 +40,8 @@ fn indexes() -> Vec<Index> {
         tail: tail.into(),
         unique: constraint == "p",
         constraint: constraint.into(),
+        exclusion: None,
+        equated: vec![],
         deferrable: String::new(),
         valid: true,
         columns: Some(columns.iter().map(|c| Ident::new(*c)).collect()),
@@ -119,6 +121,7 @@ fn dependents() -> Dependents {
             relkind: "r".into(),
             definition: "CREATE RULE said AS\n    ON DELETE TO public.petri_observations DO  INSERT INTO public.said VALUES (1);".into(),
             enabled: "O".into(),
+            needs_key: false,
             comment: None,
         }],
         statistics: vec![Statistics {
@@ -139,6 +142,7 @@ fn dependents() -> Dependents {
             definition: "CREATE OR REPLACE FUNCTION public.newest()\n RETURNS bigint\n LANGUAGE sql\nBEGIN ATOMIC\n \
                          SELECT max(seq) FROM public.petri_observations;\nEND\n"
                 .into(),
+            needs_key: false,
         }],
         policies: vec![OtherPolicy {
             name: Ident::new("seen"),
@@ -183,7 +187,9 @@ pub(crate) fn petri() -> Table {
             name: Ident::new("note_short"),
             definition: "CHECK ((length(note) < 1000))".into(),
             validated: true,
+            no_inherit: false,
         }],
+        not_null_no_inherit: vec![],
         foreign_keys: vec![ForeignKey {
             name: Ident::new("petri_submission_fk"),
             table: name.clone(),

@@ -52,6 +52,9 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// CHECK constraints, by name.
     pub checks: Vec<Check>,
+    /// NOT NULL constraints that are NO INHERIT (there are such from 18 on), by name.
+    #[serde(default)]
+    pub not_null_no_inherit: Vec<Ident>,
     /// Foreign keys of this table, by name.
     pub foreign_keys: Vec<ForeignKey>,
     /// Foreign keys of other tables (or its own) that point here.
@@ -145,6 +148,12 @@ pub struct Index {
     pub unique: bool,
     /// The constraint behind it: empty, `p` primary key, `u` unique, `x` exclusion.
     pub constraint: String,
+    /// The exclusion constraint: `EXCLUDE …` as SQL has it.
+    #[serde(default)]
+    pub exclusion: Option<String>,
+    /// The columns that it compares by `=`.
+    #[serde(default)]
+    pub equated: Vec<Ident>,
     /// `INITIALLY …` and `DEFERRABLE`, as SQL has it behind a constraint; mostly empty.
     pub deferrable: String,
     /// It can be used (`indisvalid` and `indisready`).
@@ -180,6 +189,9 @@ pub struct Check {
     pub definition: String,
     /// Every row was checked.
     pub validated: bool,
+    /// NO INHERIT.
+    #[serde(default)]
+    pub no_inherit: bool,
 }
 
 /// A foreign key.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
 use crate::model::blueprint::Blueprint;
@@ -13,9 +13,11 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, Table};
 use crate::plan::Plan;
-use crate::plan::check::{self, Facts, Found, OpenJob, Relation, Rights, Server, Size, Values};
+use crate::plan::check::{
+    self, Facts, Found, OpenJob, Relation, Rights, Server, Size, Surroundings, Text, Values,
+};
 use crate::plan::partitioning;
-use crate::sql::{catalog as catalog_sql, preflight as sql};
+use crate::sql::{catalog as catalog_sql, preflight as sql, surroundings as around};
 
 use super::{catalog, store};
 
@@ -94,8 +96,7 @@ async fn open_jobs(client: &Client) -> Result<Vec<OpenJob>> {
 async fn found(client: &Client, by: &str, oid: u32) -> Result<Found> {
     let table = catalog::table(client, oid).await?;
     let rights: serde_json::Value = client.query_one(sql::RIGHTS, &[&oid]).await?.get(0);
-    let rights: Rights = serde_json::from_value(rights)
-        .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))?;
+    let rights: Rights = understood(rights)?;
     let readable =
         table.relkind == "r" && rights.select && !rights.rows_hidden && rights.schemas_closed.is_empty();
     let column = table.column(&Ident::new(by)).filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
@@ -107,11 +108,33 @@ async fn found(client: &Client, by: &str, oid: u32) -> Result<Found> {
     let names: BTreeMap<Ident, String> =
         names.iter().map(|r| (Ident::new(r.get::<_, &str>(0)), r.get(1))).collect();
     let prepared = client.query(sql::PREPARED, &[&oid]).await?.iter().map(|row| row.get(0)).collect();
-    let (schema, name) = (table.name.schema.as_str(), table.name.name.as_str());
-    let publications = client.query(sql::PUBLICATIONS, &[&schema, &name, &oid]).await?;
-    let publications = publications.iter().map(|row| row.get(0)).collect();
+    let around = surroundings(client, &table).await?;
     let size = size(client, oid).await?;
-    Ok(Found { table, rights, values, size, names, prepared, publications })
+    Ok(Found { table, rights, values, size, names, prepared, around })
+}
+
+/// Those who use the table. Statements only where pg_stat_statements can be read: it is loaded, and open to us.
+async fn surroundings(client: &Client, table: &Table) -> Result<Surroundings> {
+    let json: serde_json::Value = client.query_one(around::SURROUNDINGS, &[&table.oid]).await?.get(0);
+    let mut found: Surroundings = understood(json)?;
+    if let Some(row) = client.query_opt(around::STATEMENTS_SCHEMA, &[]).await? {
+        let view = QualifiedName::new(row.get::<_, &str>(0), "pg_stat_statements");
+        let name = table.name.name.as_str().to_lowercase();
+        match client.query(&around::statements(&view), &[&name]).await {
+            Ok(rows) => {
+                let text = |row: &Row| Text { name: row.get(0), text: row.get(1) };
+                found.statements = rows.iter().map(text).collect();
+            }
+            Err(e) if e.as_db_error().is_some() => tracing::debug!("pg_stat_statements cannot be read"),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(found)
+}
+
+fn understood<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> Result<T> {
+    serde_json::from_value(json)
+        .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
 }
 
 /// How large a table is, and how much it changes.

@@ -145,14 +145,19 @@ async fn batch(context: &Context, blocks: Option<(u64, u64)>) -> Result<Swept> {
         let range = if whole { None } else { blocks };
         let done = context.retrying("drain the change log", async || one(context, range).await).await;
         match done {
-            Err(e) if e.sqlstate() == Some("23505") && !whole => whole = true,
-            Err(e) if e.sqlstate() == Some("23505") => return Err(doubled(context, e)),
+            Err(e) if stands_twice(&e) && !whole => whole = true,
+            Err(e) if stands_twice(&e) => return Err(doubled(context, e)),
             // The row that ours refers to was deleted after our snapshot; so was ours, and the next snapshot shows it.
             Err(e) if e.sqlstate() == Some("23503") && stale < 20 => stale += 1,
             Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
             other => return other,
         }
     }
+}
+
+/// A unique key or an exclusion constraint says so.
+fn stands_twice(error: &Error) -> bool {
+    matches!(error.sqlstate(), Some("23505" | "23P01"))
 }
 
 fn doubled(context: &Context, error: Error) -> Error {

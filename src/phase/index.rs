@@ -34,18 +34,16 @@ pub async fn index(context: &Context) -> Result<State> {
         format!("building {} indexes on each of {} partitions", indexes.len(), leaves.len()),
     );
     let built = built(context, target).await?;
-    let tasks: Vec<(&Leaf, &Index)> = indexes
+    let by_leaf: Vec<&Index> = indexes.iter().filter(|index| sql::by_leaf(index)).collect();
+    let tasks: Vec<(&Leaf, &Index)> = by_leaf
         .iter()
-        .flat_map(|index| leaves.iter().map(move |leaf| (leaf, index)))
+        .flat_map(|index| leaves.iter().map(move |leaf| (leaf, *index)))
         .filter(|(leaf, index)| {
             !built.contains_key(&leaf.name.sibling(b.leaf_index_name(&leaf.name.name, &index.name)))
         })
         .collect();
-    meter.count(
-        "indexes",
-        (indexes.len() * leaves.len()) as u64,
-        (indexes.len() * leaves.len() - tasks.len()) as u64,
-    );
+    let wanted = by_leaf.len() * leaves.len();
+    meter.count("indexes", wanted as u64, (wanted - tasks.len()) as u64);
     let (meter, b) = (&meter, &b);
     workers::run(
         context,

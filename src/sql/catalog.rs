@@ -85,6 +85,11 @@ select pg_catalog.json_build_object(
       'tail', substr(d.def, strpos(d.def, d.mark) + length(d.mark)),
       'unique', x.indisunique,
       'constraint', coalesce(k.contype::text, ''),
+      'exclusion', case when k.contype = 'x' then pg_get_constraintdef(k.oid) end,
+      'equated', case when k.contype = 'x' then coalesce((
+        select json_agg(a.attname order by a.attname) from unnest(k.conkey, k.conexclop) key (attnum, operator)
+          join pg_attribute a on a.attrelid = c.oid and a.attnum = key.attnum
+          join pg_operator o on o.oid = key.operator where o.oprname = '='), '[]') else '[]' end,
       'deferrable', case when k.condeferred then ' deferrable initially deferred'
                          when k.condeferrable then ' deferrable' else '' end,
       'valid', x.indisvalid and x.indisready and x.indislive,
@@ -119,9 +124,13 @@ select pg_catalog.json_build_object(
     select json_agg(json_build_object(
       'name', k.conname,
       'definition', 'CHECK (' || pg_get_expr(k.conbin, k.conrelid) || ')',
-      'validated', k.convalidated
+      'validated', k.convalidated,
+      'no_inherit', k.connoinherit
     ) order by k.conname)
     from pg_constraint k where k.conrelid = c.oid and k.contype = 'c'), '[]'),
+  'not_null_no_inherit', coalesce((
+    select json_agg(k.conname order by k.conname)
+    from pg_constraint k where k.conrelid = c.oid and k.contype = 'n' and k.connoinherit), '[]'),
   'foreign_keys', coalesce((
     select json_agg(json_build_object(
       'name', k.conname,
@@ -255,8 +264,8 @@ select pg_catalog.json_build_object(
               or d.objid in (select oid from pg_attrdef where adrelid = c.oid)))
         and d.classid not in ('pg_policy'::regclass, 'pg_rewrite'::regclass, 'pg_publication_rel'::regclass,
               'pg_statistic_ext'::regclass)
-        and not (d.classid = 'pg_proc'::regclass and d.refclassid = 'pg_class'::regclass and d.objid in
-              (select oid from pg_proc where prosqlbody is not null))
+        and not (d.classid = 'pg_proc'::regclass and d.refclassid in ('pg_class'::regclass, 'pg_constraint'::regclass)
+              and d.objid in (select oid from pg_proc where prosqlbody is not null))
         and not (d.classid = 'pg_type'::regclass and d.objid in (c.reltype, (select typarray from pg_type where oid = c.reltype)))
       union
       -- What constraints can be from 18 on, and partitions cannot have, or not the same way.
@@ -268,7 +277,8 @@ select pg_catalog.json_build_object(
       where k.conrelid = c.oid and (k.contype = 'n' and not k.convalidated
         or to_jsonb(k) ->> 'conenforced' = 'false' or to_jsonb(k) ->> 'conperiod' = 'true')
       union
-      select 'subscription of the table (pg_subscription_rel)' from pg_subscription_rel r where r.srrelid = c.oid
+      select 'subscription ' || quote_ident(s.subname)
+      from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid where r.srrelid = c.oid
     ) o), '[]')
 )
 from pg_class c join pg_namespace n on n.oid = c.relnamespace

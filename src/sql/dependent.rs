@@ -18,6 +18,9 @@ pub const CATALOG: &str = r#"json_build_object(
       'relkind', e.relkind,
       'definition', pg_get_ruledef(w.oid),
       'enabled', w.ev_enabled,
+      'needs_key', pg_get_ruledef(w.oid) !~ 'ON CONFLICT ON CONSTRAINT' and exists (
+        select from pg_depend d join pg_constraint k on d.refclassid = 'pg_constraint'::regclass and d.refobjid = k.oid
+        where d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and k.conrelid = c.oid),
       'comment', obj_description(w.oid, 'pg_rewrite')
     ) order by en.nspname, e.relname, w.rulename)
     from pg_rewrite w join pg_class e on e.oid = w.ev_class join pg_namespace en on en.oid = e.relnamespace
@@ -47,7 +50,10 @@ pub const CATALOG: &str = r#"json_build_object(
     where r.prrelid = c.oid), '[]'),
   'functions', coalesce((
     select json_agg(json_build_object(
-      'name', f.oid::regprocedure::text, 'definition', pg_get_functiondef(f.oid)
+      'name', f.oid::regprocedure::text, 'definition', pg_get_functiondef(f.oid),
+      'needs_key', pg_get_functiondef(f.oid) !~ 'ON CONFLICT ON CONSTRAINT' and exists (
+        select from pg_depend d join pg_constraint k on d.refclassid = 'pg_constraint'::regclass and d.refobjid = k.oid
+        where d.classid = 'pg_proc'::regclass and d.objid = f.oid and k.conrelid = c.oid)
     ) order by f.oid::regprocedure::text)
     from pg_proc f
     where f.prosqlbody is not null and f.oid in (

@@ -38,6 +38,12 @@ fn constraint(table: &str, name: &Ident, index: &Index, what: &str) -> String {
     format!("alter table {table} add constraint {name} {kind} {what}{}", index.deferrable)
 }
 
+/// Whether each leaf's is built by itself. An exclusion constraint's is not: the server attaches none to the parent's, so
+/// the parent's statement builds all of them.
+pub fn by_leaf(index: &Index) -> bool {
+    index.exclusion.is_none()
+}
+
 /// One index of one leaf. One transaction.
 ///
 /// The server's own parallel build is off: the pool builds many at once, and no more than the plan's workers.
@@ -78,7 +84,7 @@ pub fn replica_identity(
 pub fn leaf_marks(b: &Blueprint, leaf: &QualifiedName) -> Vec<String> {
     let name = |index: &Ident| b.leaf_index_name(&leaf.name, index);
     let mut all: Vec<String> = replica_identity(b, leaf, name).into_iter().collect();
-    let clustered = b.carried_indexes().into_iter().find(|i| i.clustered);
+    let clustered = b.carried_indexes().into_iter().find(|i| i.clustered && by_leaf(i));
     all.extend(clustered.map(|i| format!("alter table {leaf} cluster on {}", name(&i.name))));
     all
 }
@@ -91,12 +97,15 @@ pub fn leaf_constraint(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Op
     is_constraint(index).then_some((name, statement))
 }
 
-/// The parent's index, invalid until every leaf's is attached. Its name gives way to the source's at the swap.
+/// The parent's index, invalid until every leaf's is attached; that of an exclusion constraint with the leaves' own. Its name
+/// gives way to the source's at the swap.
 pub fn on_parent(b: &Blueprint, index: &Index) -> Vec<String> {
     let name = index.name.with_suffix("_new");
     let only = format!("only {}", b.target());
     let mut all = Vec::new();
-    if is_constraint(index) {
+    if let Some(definition) = &index.exclusion {
+        all.push(format!("alter table {} add constraint {name} {definition}", b.target()));
+    } else if is_constraint(index) {
         let columns = if index.name == b.key_index {
             list("", b.place_columns().iter().map(|c| &c.name))
         } else {

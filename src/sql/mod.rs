@@ -17,6 +17,7 @@ pub mod preflight;
 pub mod prepare;
 pub mod script;
 pub mod store;
+pub mod surroundings;
 pub mod swap;
 pub mod verify;
 

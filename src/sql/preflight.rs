@@ -128,15 +128,6 @@ from pg_catalog.pg_prepared_xacts p
 where own.pid is null and l.locktype = 'relation' and l.relation = $1 and p.database = pg_catalog.current_database()
 order by 1";
 
-/// Publications that have the table `$1.$2` (oid `$3`) for having all tables, of the database or of a schema.
-pub const PUBLICATIONS: &str = "select p.pubname::text
-from pg_catalog.pg_publication_tables p
-where p.schemaname = $1 and p.tablename = $2
-  and not exists (
-    select from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication named on named.oid = r.prpubid
-    where r.prrelid = $3 and named.pubname = p.pubname)
-order by 1";
-
 /// Of the relation with oid `$1`: whether it was analysed, its changes, over how many seconds, and whether these are known.
 /// Where nobody ever reset the counters, they are older than the server's start.
 pub const ACTIVITY: &str = "select s.last_analyze is not null or s.last_autoanalyze is not null or exists (

@@ -33,6 +33,9 @@ pub fn target(b: &Blueprint) -> Vec<String> {
     for check in table.checks.iter().filter(|c| c.validated) {
         all.push(format!("alter table {target} add constraint {} {}", check.name, check.definition));
     }
+    // Partitions would take NULL.
+    let inherit = |name: &Ident| format!("alter table {target} alter constraint {name} inherit");
+    all.extend(table.not_null_no_inherit.iter().map(inherit));
     all.extend(statistics_targets(table, &target, true));
     all.extend(super::dependent::statistics(b));
     all.extend(grants(b));

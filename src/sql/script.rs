@@ -98,11 +98,11 @@ fn chunk(b: &Blueprint, physical: bool, middle: &KeyRange) -> Vec<String> {
 }
 
 fn leaf_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
+    let by_leaf = || b.carried_indexes().into_iter().filter(|i| index::by_leaf(i));
     leaves
         .iter()
         .flat_map(|leaf| {
-            let mut all: Vec<String> =
-                b.carried_indexes().into_iter().flat_map(|i| index::on_leaf(b, i, leaf)).collect();
+            let mut all: Vec<String> = by_leaf().flat_map(|i| index::on_leaf(b, i, leaf)).collect();
             let constraint = |i| index::leaf_constraint(b, i, leaf).map(|(_, statement)| statement);
             all.extend(b.carried_indexes().into_iter().filter_map(constraint));
             all.extend(index::leaf_marks(b, leaf));
@@ -116,7 +116,7 @@ fn parent_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = index::late_checks(b);
     for i in b.carried_indexes() {
         all.extend(index::on_parent(b, i));
-        all.extend(leaves.iter().map(|leaf| index::attach(b, i, leaf)));
+        all.extend(leaves.iter().filter(|_| index::by_leaf(i)).map(|leaf| index::attach(b, i, leaf)));
     }
     all.extend(index::replica_identity(b, &b.target(), |index| index.with_suffix("_new")));
     all

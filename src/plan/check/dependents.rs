@@ -1,18 +1,18 @@
 //! What hangs on the table and would not come along, or holds it fast.
 
+use super::words::Words;
 use super::{Found, Report, listed};
 use crate::model::ident::{Ident, literal, plain};
 use crate::model::table::{ForeignKey, Index, Table};
 use crate::plan::{IncomingKeys, Plan};
 
-pub(super) fn check(report: &mut Report, found: &Found) {
+pub(super) fn check(report: &mut Report, found: &Found, by: &Ident, key: Option<&Index>) {
     let table = &found.table;
     views(report, table);
-    triggers(report, table);
-    publications(report, found);
     for other in &table.others {
         others(report, table, other);
     }
+    bound_to_key(report, table, by, key);
     for gid in &found.prepared {
         report.error(
             "prepared_transaction",
@@ -41,6 +41,15 @@ fn others(report: &mut Report, table: &Table, other: &str) {
             format!("{other} holds rows of {name} as a type, which stays the old table's"),
             "give it a type of its own: create type ... as (...)",
         );
+    } else if other.starts_with("subscription ") {
+        report.error(
+            "subscribed",
+            other,
+            format!("{name} is filled by {other}, which would pass over the partitioned table in silence until it is refreshed"),
+            format!("take it out of the publication on the other server and refresh: alter {other} refresh publication"),
+        );
+    } else if let Some((constraint, code, why, hint)) = constraint(other) {
+        report.error(code, constraint, format!("{constraint} is {why}"), hint);
     } else {
         report.error(
             "unclassified_dependent",
@@ -51,20 +60,49 @@ fn others(report: &mut Report, table: &Table, other: &str) {
     }
 }
 
-/// A publication of everything takes the target in as well, and its subscribers need not have it.
-fn publications(report: &mut Report, found: &Found) {
-    let name = found.table.name.plain();
-    for publication in &found.publications {
-        let publication = plain(publication);
-        report.warning(
-            "published",
-            &publication,
-            format!(
-                "publication {publication} has {name} for being one of all tables of the database or the schema: \
-                 it will have the partitioned table too, and a subscriber that lacks it stops"
-            ),
-            "create the partitioned table and its partitions on the subscribers first, or publish tables by name",
-        );
+/// What constraints can be from PostgreSQL 18 on, and a partitioned table's cannot: the constraint, code, what it is, hint.
+fn constraint(other: &str) -> Option<(&str, &'static str, &'static str, &'static str)> {
+    const KINDS: [(&str, &str, &str, &str); 3] = [
+        (
+            " (over a period)",
+            "over_a_period",
+            "WITHOUT OVERLAPS or goes by PERIOD, and is not carried over",
+            "drop it before the run",
+        ),
+        (
+            " (NOT VALID)",
+            "not_null_not_valid",
+            "NOT VALID, and partitions would have it valid",
+            "validate it: alter table ... validate constraint ...",
+        ),
+        (
+            " (NOT ENFORCED)",
+            "not_enforced",
+            "NOT ENFORCED, and on partitions it would be",
+            "drop it before the run, and add it again after the swap",
+        ),
+    ];
+    KINDS.into_iter().find_map(|(mark, code, why, hint)| Some((other.strip_suffix(mark)?, code, why, hint)))
+}
+
+/// A body that PostgreSQL parses when it is made, and refuses where the key that it goes by has more columns.
+fn bound_to_key(report: &mut Report, table: &Table, by: &Ident, key: Option<&Index>) {
+    let columns = key.and_then(|k| k.columns.as_deref()).filter(|columns| !columns.contains(by));
+    let Some(columns) = columns else { return };
+    let d = &table.dependents;
+    let functions = d.functions.iter().map(|f| (format!("function {}", f.name), &f.definition, f.needs_key));
+    let of_rule = |name: &Ident, of: &str| format!("rule {} on {of}", plain(name.as_str()));
+    let rules = d.rules.iter().map(|r| (of_rule(&r.name, &r.table.plain()), &r.definition, r.needs_key));
+    for (name, definition, needs_key) in functions.chain(rules) {
+        if needs_key || Words::of(definition).arbiter_is(&table.name, columns) {
+            let (column, key) = (plain(by.as_str()), listed(columns));
+            report.error(
+                "bound_to_key",
+                &name,
+                format!("{name} groups by ({key}) alone or says ON CONFLICT ({key}): it cannot be bound to a table whose key has {column} too"),
+                format!("write out in it the columns that it groups by, or add {column} behind ON CONFLICT; or drop it for the run"),
+            );
+        }
     }
 }
 
@@ -167,31 +205,6 @@ fn views(report: &mut Report, table: &Table) {
                 &name,
                 format!("{other} depends on materialized view {name}, which is made anew after the swap"),
                 format!("drop {other} before the run and create it again after the swap"),
-            );
-        }
-    }
-}
-
-fn triggers(report: &mut Report, table: &Table) {
-    for trigger in &table.triggers {
-        let name = plain(trigger.name.as_str());
-        if trigger.row && trigger.transition {
-            report.error(
-                "trigger_with_transition_table",
-                &name,
-                format!("row trigger {name} reads a transition table, which a partitioned table cannot have"),
-                "make it a statement trigger, or do without the transition table",
-            );
-        }
-        if trigger.row && trigger.before_insert {
-            report.warning(
-                "before_insert_trigger",
-                &name,
-                format!(
-                    "row trigger {name} fires before an insert: on a partitioned table it must not change the \
-                     partition column so that the row belongs elsewhere"
-                ),
-                "look at its function",
             );
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::surroundings::Surroundings;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::table::Table;
 
@@ -66,8 +67,8 @@ pub struct Found {
     pub names: BTreeMap<Ident, String>,
     /// Prepared transactions that hold a lock on it: their names.
     pub prepared: Vec<String>,
-    /// Publications that have it without naming it.
-    pub publications: Vec<String>,
+    /// Those who use it and are no part of it.
+    pub around: Surroundings,
 }
 
 /// What the partition column holds; values as the server prints them with `TimeZone = UTC` and `DateStyle = ISO`.

@@ -5,7 +5,7 @@ use crate::model::ident::{Ident, plain};
 use crate::model::table::{Index, Table};
 use crate::plan::Plan;
 
-pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, key: Option<&Index>) {
+pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, key: Option<&Index>, version: i32) {
     let by = Ident::new(plan.by());
     // One that will be the key when its columns are NOT NULL is widened then.
     let to_be = key.or_else(|| key::nearly(table));
@@ -22,19 +22,47 @@ pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, key: Option
                     qualified(table, index)
                 ),
             );
-        } else if index.constraint == "x" {
-            report.error(
-                "exclusion_constraint",
-                &name,
-                format!("exclusion constraint {name} cannot be kept across partitions"),
-                format!("give it up: alter table {} drop constraint {name}", table.name.plain()),
-            );
+        } else if index.exclusion.is_some() {
+            exclusion(report, table, index, &by, version);
         } else if index.unique && !dropped && to_be.is_none_or(|k| k.name != index.name) {
             lacking(report, index, &by);
         }
     }
+    clustered(report, table);
     for name in plan.drop_unique() {
         dropped(report, table, key, name);
+    }
+}
+
+/// From here on a partitioned table can have an exclusion constraint that compares the partition column by `=`.
+const EXCLUSION: i32 = 170_000;
+
+fn exclusion(report: &mut Report, table: &Table, index: &Index, by: &Ident, version: i32) {
+    let (name, column) = (plain(index.name.as_str()), plain(by.as_str()));
+    let why = if version < EXCLUSION {
+        "before PostgreSQL 17".to_owned()
+    } else if index.equated.contains(by) {
+        return;
+    } else {
+        format!("without {column} WITH = in it")
+    };
+    report.error(
+        "exclusion_constraint",
+        &name,
+        format!("exclusion constraint {name} cannot be kept across partitions {why}"),
+        format!("give it up: alter table {} drop constraint {name}", table.name.plain()),
+    );
+}
+
+fn clustered(report: &mut Report, table: &Table) {
+    if let Some(index) = table.indexes.iter().find(|i| i.clustered) {
+        let (index, table) = (plain(index.name.as_str()), table.name.plain());
+        report.warning(
+            "cluster_on",
+            &index,
+            format!("CLUSTER goes by index {index}: a partitioned table keeps no such mark, only its partitions do"),
+            format!("after the swap, cluster a partition; or from PostgreSQL 15 on: cluster {table} using {index}"),
+        );
     }
 }
 

@@ -4,23 +4,30 @@
 //! where there is one.
 
 mod column;
+mod constraints;
 mod dependents;
 mod facts;
 mod indexes;
 mod key;
+mod mentions;
 mod names;
+mod replication;
 mod rights;
 mod server;
 mod shape;
 mod size;
+mod surroundings;
 #[cfg(test)]
 pub(super) mod tests;
+mod triggers;
+mod words;
 
 use std::fmt::Display;
 
 pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
+pub use surroundings::{DecodingSlot, Label, Published, Surroundings, Text, Tied, TriggerFunction};
 
 use super::Plan;
 use crate::model::blueprint::Blueprint;
@@ -92,14 +99,18 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     rights::check(&mut report, table, &found.rights, &facts.server);
     let key = key::check(&mut report, table);
     let partitions = column::check(&mut report, plan, found);
-    indexes::check(&mut report, plan, table, key);
+    let by = Ident::new(plan.by());
+    indexes::check(&mut report, plan, table, key, facts.server.version);
+    constraints::check(&mut report, found);
     let (incoming, incoming_dropped) = dependents::incoming(&mut report, plan, table, facts.server.version);
-    dependents::check(&mut report, found);
+    dependents::check(&mut report, found, &by, key);
+    triggers::check(&mut report, found, &by);
+    replication::check(&mut report, plan, found, key);
     size::check(&mut report, table, &found.size);
     let (Some(key), Some(partitions)) = (key, partitions) else { return (report.0, None) };
     let b = Blueprint {
         job: plan.name().to_owned(),
-        by: Ident::new(plan.by()),
+        by,
         key_index: key.name.clone(),
         key: key.columns.clone().unwrap_or_default(),
         partitions,
@@ -113,6 +124,7 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     };
     names::check(&mut report, &b, (!under_way).then_some(&found.names));
     key::note(&mut report, &b);
+    mentions::check(&mut report, found, &b);
     size::partitions(&mut report, &b);
     let passed = !report.has_errors();
     (report.0, passed.then_some(b))

@@ -62,7 +62,8 @@ fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
         all.push((index.name.with_suffix("_new"), format!("index {shown} of the partitioned table")));
         let of_leaf =
             |leaf: &&Ident| (b.leaf_index_name(leaf, &index.name), format!("index {shown} of a partition"));
-        all.extend(leaves.iter().map(of_leaf));
+        // The server names those of an exclusion constraint, and takes what is free.
+        all.extend(leaves.iter().filter(|_| index.exclusion.is_none()).map(of_leaf));
     }
     for sequence in b.table.sequences.iter().filter(|s| s.identity) {
         let shown = plain(sequence.name.name.as_str());

@@ -58,7 +58,7 @@ pub(in crate::plan) fn facts() -> Facts {
             size,
             names: BTreeMap::new(),
             prepared: Vec::new(),
-            publications: Vec::new(),
+            around: Surroundings::default(),
         })),
         jobs: Vec::new(),
     }
@@ -226,7 +226,14 @@ fn everything_is_told_at_once() {
     found.table.tablespace = Some(Ident::new("fast"));
     found.table.columns[6].not_null = false;
     found.table.others.push("function f(petri_observations)".into());
-    found.publications.push("all".into());
+    found.around.publications.push(Published {
+        name: Ident::new("all"),
+        named: false,
+        changes: false,
+        via_root: false,
+        partitions: 0,
+        slots: vec![],
+    });
     found.size.since_known = false;
     assert_snapshot!(told(&plan("drop_unique = ['x']\n"), &facts), @"
     error[standby]: the server is a standby, which cannot be written to

@@ -1,0 +1,139 @@
+//! What functions and statements say of the table that a partitioned one does otherwise. One warning for each thing said,
+//! and only where somebody says it.
+
+use super::words::Words;
+use super::{Found, Report, listed};
+use crate::model::blueprint::Blueprint;
+use crate::model::ident::QualifiedName;
+
+/// At most so many are named.
+const TOLD: usize = 5;
+
+/// What can be said, and what becomes of it.
+struct Saying<'a> {
+    code: &'static str,
+    /// Goes on from who says it.
+    message: String,
+    hint: String,
+    says: Box<dyn Fn(&Words) -> bool + 'a>,
+}
+
+pub(super) fn check(report: &mut Report, found: &Found, b: &Blueprint) {
+    let around = &found.around;
+    let functions = around.functions.iter().map(|f| (format!("function {}", f.name), Words::of(&f.text)));
+    let statements = around.statements.iter().map(|s| (s.name.clone(), Words::of(&s.text)));
+    // Those of foreign keys' own triggers, and those of a job that was here before: they know what they read.
+    let internal =
+        |words: &Words| words.after(&["from", "only"]).any(|i| words.table(i, &b.table.name).is_some());
+    let texts: Vec<(String, Words)> =
+        functions.chain(statements.filter(|(_, words)| !internal(words))).collect();
+    for saying in sayings(b) {
+        let who: Vec<&str> =
+            texts.iter().filter(|(_, words)| (saying.says)(words)).map(|(name, _)| name.as_str()).collect();
+        if !who.is_empty() {
+            let message = format!("{} {}", named(&who), saying.message);
+            report.warning(saying.code, b.table.name.plain(), message, saying.hint);
+        }
+    }
+}
+
+fn named(who: &[&str]) -> String {
+    let told = who[..who.len().min(TOLD)].join(", ");
+    if who.len() > TOLD { format!("{told} and {} more:", who.len() - TOLD) } else { format!("{told}:") }
+}
+
+fn sayings(b: &Blueprint) -> Vec<Saying<'_>> {
+    let table = &b.table.name;
+    let name = table.plain();
+    let key = listed(&b.key);
+    let wide = listed(b.place_columns().iter().map(|c| &c.name));
+    let mut all = in_statements(table, &name);
+    if b.widened() {
+        all.insert(
+            0,
+            Saying {
+                code: "on_conflict_key",
+                message: format!(
+                    "ON CONFLICT ({key}) fails after the swap, when no unique index is on ({key}) alone"
+                ),
+                hint: format!("write ON CONFLICT ({wide}), and give both"),
+                says: Box::new(|words| words.arbiter_is(&b.table.name, &b.key)),
+            },
+        );
+    }
+    all
+}
+
+fn in_statements<'a>(table: &'a QualifiedName, name: &str) -> Vec<Saying<'a>> {
+    vec![
+        Saying {
+            code: "returning_system_column",
+            message: "INSERT ... RETURNING of xmin or xmax fails on a partitioned table".to_owned(),
+            hint: "tell inserted rows from updated ones by a column of their own".to_owned(),
+            says: Box::new(|words| words.inserts(table).any(|i| returns_system_column(words, i))),
+        },
+        Saying {
+            code: "ctid",
+            message:
+                "a ctid is unique within a partition only: ctid in (...) takes rows of other partitions too"
+                    .to_owned(),
+            hint: "compare (tableoid, ctid), or the key".to_owned(),
+            says: Box::new(|words| words.has(&["ctid"]) && !words.has(&["tableoid"])),
+        },
+        Saying {
+            code: "copy_to",
+            message: format!("COPY {name} TO fails on a partitioned table"),
+            hint: format!("copy (select * from {name}) to ...; pg_dump does without by itself"),
+            says: Box::new(|words| words.after(&["copy"]).any(|i| copies_out(words, i, table))),
+        },
+        Saying {
+            code: "only",
+            message: format!("ONLY {name} has no rows after the swap, and TRUNCATE ONLY fails"),
+            hint: "leave ONLY out".to_owned(),
+            says: Box::new(|words| words.after(&["only"]).any(|i| reads_only(words, i, table))),
+        },
+        Saying {
+            code: "relation_size",
+            message: format!("the size of {name} itself is 0 after the swap, its partitions hold the rows"),
+            hint: format!("select sum(pg_relation_size(relid)) from pg_partition_tree('{name}')"),
+            says: Box::new(|words| {
+                SIZES.iter().any(|f| words.after(&[f, "("]).any(|i| words.table(i, table).is_some()))
+            }),
+        },
+        Saying {
+            code: "whole_row",
+            message: "prepared, it fails once after the swap: cached plan must not change result type"
+                .to_owned(),
+            hint: "select the columns, or see that the application prepares it again".to_owned(),
+            says: Box::new(|words| {
+                words
+                    .after(&["select"])
+                    .any(|i| words.get(i) == table.name.as_str() && words.get(i + 1) == "from")
+            }),
+        },
+    ]
+}
+
+const SIZES: [&str; 4] = ["pg_relation_size", "pg_table_size", "pg_indexes_size", "pg_total_relation_size"];
+
+fn returns_system_column(words: &Words, insert: usize) -> bool {
+    let returned = words.statement(insert).skip_while(|word| *word != "returning");
+    returned.take_while(|word| *word != "into").any(|word| ["xmin", "xmax", "cmin", "cmax"].contains(&word))
+}
+
+/// A lock on it is nobody's mistake: pg_dump takes it of each table.
+fn reads_only(words: &Words, i: usize, table: &QualifiedName) -> bool {
+    let mut before = words.before(i - 1).map(|(_, word)| word);
+    let of = before.next().filter(|word| *word != "table").or_else(|| before.next());
+    words.table(i, table).is_some() && of.is_some_and(|word| word != "lock")
+}
+
+fn copies_out(words: &Words, i: usize, table: &QualifiedName) -> bool {
+    let Some(end) = words.table(i, table) else { return false };
+    let columns = if words.get(end) == "(" {
+        words.statement(end).take_while(|word| *word != ")").count() + 1
+    } else {
+        0
+    };
+    words.get(end + columns) == "to"
+}

@@ -1,0 +1,333 @@
+//! What `check` says of what hangs on a table, and that it says nothing of a table without it.
+
+use pgstrata::demo::server::PrivateServer;
+
+use super::bad_input::{GOOD, MONTHS, check, told, told_after, told_on};
+use super::support::cluster::{Database, SETTINGS, Version};
+
+/// Nothing is found on the table after these statements.
+async fn nothing_after(more: &str) {
+    assert_eq!(told_after(more).await, "", "{more}");
+}
+
+#[tokio::test]
+async fn a_trigger_that_moves_the_row() {
+    let function = |body: &str| {
+        format!(
+            "create function f() returns trigger language plpgsql as $$ begin {body} return new; end $$;
+             create trigger stamp before insert on t for each row execute function f();"
+        )
+    };
+    insta::assert_snapshot!(told_after(&function("NEW.at := coalesce(new.at, now());")).await, @"
+    error[trigger_moves_row]: stamp: row trigger stamp gives at a value before an insert, when the row has its partition already: an insert fails where the value belongs in another one
+      hint: let a default give the value, or the application, or a trigger on a view; then drop it: drop trigger stamp on public.t
+    warning[trigger_on_move]: public.t: an update that moves a row to another partition fires the row triggers for DELETE and INSERT, and of those for UPDATE only the BEFORE ones: stamp
+      hint: see that this is right where the application updates the partition column
+    ");
+    insta::assert_snapshot!(told_after(&function("if new.at = now() then new.note = ''; end if;")).await, @"
+    warning[trigger_on_move]: public.t: an update that moves a row to another partition fires the row triggers for DELETE and INSERT, and of those for UPDATE only the BEFORE ones: stamp
+      hint: see that this is right where the application updates the partition column
+    warning[before_insert_trigger]: stamp: row trigger stamp fires before an insert: on a partitioned table it must not change the partition column so that the row belongs elsewhere
+      hint: look at its function
+    ");
+    nothing_after(&function("new.at := now();").replace("insert", "update")).await;
+}
+
+#[tokio::test]
+async fn triggers_that_act_on_partitions() {
+    let function = "create function f() returns trigger language plpgsql as $$ begin
+        raise log '% %', tg_op, TG_TABLE_NAME; return null; end $$;";
+    let trigger = |when: &str| format!("{function} create trigger told after {when} execute function f();");
+    insta::assert_snapshot!(told_after(&trigger("update or delete on t for each row")).await, @"
+    warning[trigger_on_move]: public.t: an update that moves a row to another partition fires the row triggers for DELETE and INSERT, and of those for UPDATE only the BEFORE ones: told
+      hint: see that this is right where the application updates the partition column
+    warning[trigger_names_partition]: told: the function of row trigger told reads TG_TABLE_NAME, which is the partition's after the swap
+      hint: hand it the table's name as an argument of the trigger: TG_ARGV
+    ");
+    nothing_after(&trigger("update or delete on t for each statement")).await;
+    let before = "create function f() returns trigger language plpgsql as 'begin return new; end';
+        create trigger touch before update on t for each row execute function f()";
+    nothing_after(before).await;
+}
+
+#[tokio::test]
+async fn constraints_that_become_others() {
+    insta::assert_snapshot!(told_after("alter table t add constraint t_some check (id > -5) no inherit").await, @"warning[no_inherit]: t_some: constraint t_some is NO INHERIT, which a partitioned table cannot have: it gets it without");
+    nothing_after("alter table t add constraint t_some check (id > -5)").await;
+    let key = "create table u (id bigint primary key); alter table t add u bigint;
+        alter table t add constraint t_u foreign key (u) references u";
+    insta::assert_snapshot!(told_after(&format!("{key} not valid")).await, @"
+    warning[foreign_key_not_valid]: t_u: foreign key t_u is NOT VALID: after the swap each partition has it, and the table itself does not
+      hint: validate it first: alter table public.t validate constraint t_u
+    ");
+    nothing_after(key).await;
+    insta::assert_snapshot!(told_after("create index t_at on t (at); cluster t using t_at; analyze t").await, @"
+    warning[cluster_on]: t_at: CLUSTER goes by index t_at: a partitioned table keeps no such mark, only its partitions do
+      hint: after the swap, cluster a partition; or from PostgreSQL 15 on: cluster public.t using t_at
+    ");
+    nothing_after("create index t_at on t (at)").await;
+}
+
+#[tokio::test]
+async fn what_is_said_of_the_table_to_others() {
+    let label = "insert into pg_seclabel select 't'::regclass, 'pg_class'::regclass, n, 'guard', 'secret' from generate_series(0, 1) n";
+    insta::assert_snapshot!(told_after(label).await, @"
+    error[security_label]: public.t: table public.t has a security label for guard, and the partitioned table would have none
+      hint: take it away, and put it on again after the swap: security label for guard on table public.t is null
+    error[security_label]: public.t.id: column public.t.id has a security label for guard, and the partitioned table would have none
+      hint: take it away, and put it on again after the swap: security label for guard on column public.t.id is null
+    ");
+    let tied = "create extension btree_gist; create index t_note on t using gist (note);";
+    nothing_after(tied).await;
+    insta::assert_snapshot!(told_after(&format!("{tied} alter index t_note depends on extension btree_gist")).await, @"
+    warning[depends_on_extension]: index public.t_note: index public.t_note goes when extension btree_gist goes; the partitioned table's will not
+      hint: after the swap: alter index public.t_note depends on extension btree_gist
+    ");
+}
+
+/// Bodies that are parsed when they are made.
+#[tokio::test]
+async fn bodies_bound_to_the_key() {
+    let bound = "create function f() returns void begin atomic insert into t values (1, now()) on conflict (id) do nothing; end;
+        create function g() returns setof text begin atomic select note from t group by id; end;
+        create table u (n int);
+        create rule r as on insert to u do also insert into t values (new.n, now()) on conflict (id) do update set note = excluded.note";
+    insta::assert_snapshot!(told_after(bound).await, @"
+    error[bound_to_key]: function public.f(): function public.f() groups by (id) alone or says ON CONFLICT (id): it cannot be bound to a table whose key has at too
+      hint: write out in it the columns that it groups by, or add at behind ON CONFLICT; or drop it for the run
+    error[bound_to_key]: function public.g(): function public.g() groups by (id) alone or says ON CONFLICT (id): it cannot be bound to a table whose key has at too
+      hint: write out in it the columns that it groups by, or add at behind ON CONFLICT; or drop it for the run
+    error[bound_to_key]: rule r on public.u: rule r on public.u groups by (id) alone or says ON CONFLICT (id): it cannot be bound to a table whose key has at too
+      hint: write out in it the columns that it groups by, or add at behind ON CONFLICT; or drop it for the run
+    ");
+    let free = "create table u (id int primary key);
+        create function f() returns void begin atomic insert into t values (1, now()) on conflict do nothing; end;
+        create function g() returns void begin atomic insert into t values (1, now()) on conflict on constraint t_pkey do nothing; end;
+        create function h() returns void begin atomic insert into u select id from t on conflict (id) do nothing; end;
+        create rule r as on insert to u do also insert into t values (new.id, now()) on conflict do nothing";
+    nothing_after(free).await;
+    let wide = "alter table t drop constraint t_pkey; alter table t add primary key (id, at);
+        create function f() returns void begin atomic insert into t values (1, now()) on conflict (id, at) do nothing; end";
+    nothing_after(wide).await;
+}
+
+#[tokio::test]
+async fn what_functions_say() {
+    let function = |n: usize, body: &str| {
+        format!(
+            "create function f{n}() returns void language plpgsql as $$ declare was bool; begin {body}; end $$;"
+        )
+    };
+    let of =
+        |bodies: &[&str]| bodies.iter().enumerate().map(|(n, body)| function(n, body)).collect::<String>();
+    let said = of(&[
+        "insert into public.t values (1, now()) on conflict (id) do update set note = ''",
+        "execute 'insert into t values ($1, now()) on conflict (id) do nothing' using 1",
+        "insert into t values (1, now()) returning (xmax = 0) into strict was",
+        "delete from t where ctid in (select ctid from t limit 10)",
+        "copy t (id, at) to '/tmp/t'",
+        "truncate table only t",
+        "perform pg_total_relation_size('public.t')",
+    ]);
+    insta::assert_snapshot!(told_after(&said).await, @"
+    warning[on_conflict_key]: public.t: function public.f0(), function public.f1(): ON CONFLICT (id) fails after the swap, when no unique index is on (id) alone
+      hint: write ON CONFLICT (id, at), and give both
+    warning[returning_system_column]: public.t: function public.f2(): INSERT ... RETURNING of xmin or xmax fails on a partitioned table
+      hint: tell inserted rows from updated ones by a column of their own
+    warning[ctid]: public.t: function public.f3(): a ctid is unique within a partition only: ctid in (...) takes rows of other partitions too
+      hint: compare (tableoid, ctid), or the key
+    warning[copy_to]: public.t: function public.f4(): COPY public.t TO fails on a partitioned table
+      hint: copy (select * from public.t) to ...; pg_dump does without by itself
+    warning[only]: public.t: function public.f5(): ONLY public.t has no rows after the swap, and TRUNCATE ONLY fails
+      hint: leave ONLY out
+    warning[relation_size]: public.t: function public.f6(): the size of public.t itself is 0 after the swap, its partitions hold the rows
+      hint: select sum(pg_relation_size(relid)) from pg_partition_tree('public.t')
+    ");
+    let unsaid = of(&[
+        "insert into t values (1, now()) on conflict do nothing; insert into u values (1) on conflict (id) do nothing",
+        "update t set note = null returning xmin = '1' into was",
+        "delete from t where (tableoid, ctid) in (select tableoid, ctid from t limit 10)",
+        "copy (select * from t) to '/tmp/t'; copy t from '/tmp/t'",
+        "truncate only u; truncate t",
+        "perform pg_total_relation_size('t_pkey')",
+        "perform t from t /* on conflict (id) */",
+    ]);
+    nothing_after(&unsaid).await;
+}
+
+/// What only a server has that sends its changes to others, and that keeps statements.
+#[tokio::test]
+async fn what_others_take_and_say() {
+    let settings =
+        [SETTINGS, &[("wal_level", "logical"), ("shared_preload_libraries", "pg_stat_statements")]].concat();
+    let server = tokio::task::spawn_blocking(move || PrivateServer::start(&settings)).await.unwrap().unwrap();
+    let db = Database::on(&server).await;
+    db.execute(&format!("{GOOD} create extension pg_stat_statements; create publication named for table t"))
+        .await;
+    let client = db.client().await;
+    let nothing = async || assert_eq!(check(&db, MONTHS).await, "");
+    nothing().await;
+    db.execute("create publication every for all tables with (publish = 'insert')").await;
+    insta::assert_snapshot!(check(&db, MONTHS).await, @"
+    warning[published]: every: publication every has public.t for being one of all tables of the database or the schema: it will have the partitioned table too, and a subscriber that lacks it stops
+      hint: create the partitioned table and its partitions on the subscribers first, or publish tables by name
+    ");
+    db.execute("select pg_create_logical_replication_slot('lagging', 'pgoutput')").await;
+    insta::assert_snapshot!(check(&db, MONTHS).await, @"
+    error[published]: every: publication every has public.t for being one of all tables of the database or the schema: its subscriber (slot lagging) lacks the partitioned table, and would stop
+      hint: publish tables by name for the job: drop publication every; create publication every for table ...
+    ");
+    db.execute("drop publication every").await;
+    nothing().await;
+    db.execute("select pg_create_logical_replication_slot('cdc', 'test_decoding')").await;
+    insta::assert_snapshot!(check(&db, MONTHS).await, @"
+    warning[logical_slot]: cdc: slot cdc (plugin test_decoding) decodes every table's changes: it will get the copy, and after the swap the partitions by their own names
+      hint: see that its reader passes over the copy and knows the partitions
+    ");
+    db.execute("select pg_drop_replication_slot('cdc')").await;
+    client.batch_execute("set application_name = 'postgres_fdw'").await.unwrap();
+    insta::assert_snapshot!(check(&db, MONTHS).await, @"
+    warning[postgres_fdw]: public.t: 1 session of postgres_fdw on another server: if it updates public.t, it does so by ctid, which is not unique across partitions
+      hint: see that no UPDATE or DELETE of the foreign table has a part that is not sent to this server
+    ");
+    client.batch_execute("reset application_name").await.unwrap();
+    client.batch_execute("select t from t limit 0; copy t to '/dev/null'").await.unwrap();
+    insta::assert_snapshot!(numberless(&check(&db, MONTHS).await), @"
+    warning[copy_to]: public.t: statement N of pg_stat_statements: COPY public.t TO fails on a partitioned table
+      hint: copy (select * from public.t) to ...; pg_dump does without by itself
+    warning[whole_row]: public.t: statement N of pg_stat_statements: prepared, it fails once after the swap: cached plan must not change result type
+      hint: select the columns, or see that the application prepares it again
+    ");
+    db.execute("select pg_stat_statements_reset()").await;
+    nothing().await;
+}
+
+/// Without the numbers by which statements go.
+fn numberless(text: &str) -> String {
+    let of = |line: &str| match line.split_once("statement ") {
+        Some((head, tail)) => {
+            format!(
+                "{head}statement N{}\n",
+                tail.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-')
+            )
+        }
+        None => format!("{line}\n"),
+    };
+    text.lines().map(of).collect()
+}
+
+#[tokio::test]
+async fn publications_that_the_swap_touches() {
+    let others = "create table p (id int primary key) partition by range (id); create table p1 partition of p default;";
+    insta::assert_snapshot!(told_after(&format!("{others} create publication shared for table t, p")).await, @"
+    warning[publication_via_root]: shared: publication shared has 1 partition of other tables, by their own names: from the swap of public.t on they are published by their root's name
+      hint: have a publication of its own for the table; or see that the subscribers know the roots
+    ");
+    nothing_after(&format!(
+        "{others} create publication shared for table t; create publication other for table p"
+    ))
+    .await;
+    nothing_after(&format!(
+        "{others} create publication shared for table t, p with (publish_via_partition_root)"
+    ))
+    .await;
+    insta::assert_snapshot!(told_after("create publication narrow for table t (id, note)").await, @"
+    error[publication_columns]: narrow: publication narrow has only the columns (id, note), without at, which the key will hold: updates and deletes would fail after the swap
+      hint: alter publication narrow set table public.t (id, note, at), and the other tables that it has
+    ");
+    nothing_after("create publication narrow for table t (id, at)").await;
+    nothing_after("create publication narrow for table t (id) with (publish = 'insert, truncate')").await;
+    insta::assert_snapshot!(told_after("create publication whole for tables in schema public").await, @"
+    error[published]: whole: publication whole has public.t for being one of all tables of the database or the schema: PostgreSQL refuses updates and deletes of what the job makes, which has no key at first
+      hint: publish tables by name for the job: drop publication whole; create publication whole for table ...
+    ");
+    let other = format!(
+        "{GOOD} update t set note = ''; alter table t alter note set not null; create unique index t_note on t (note, id);"
+    );
+    let gives_up = format!("{MONTHS}drop_unique = ['t_note']\n");
+    let identity = format!("{other} alter table t replica identity using index t_note");
+    insta::assert_snapshot!(told(&identity, &gives_up).await, @"
+    error[replica_identity]: t_note: drop_unique gives up t_note, by which subscribers tell rows apart
+      hint: leave it out, or choose another: alter table public.t replica identity using index ...
+    ");
+    assert_eq!(told(&other, &gives_up).await, "");
+}
+
+#[tokio::test]
+async fn a_table_that_a_subscription_fills() {
+    let subscription =
+        "create subscription \"From\" connection 'dbname=nowhere' publication p with (connect = false);";
+    nothing_after(subscription).await;
+    let fills = "insert into pg_subscription_rel select oid, 't'::regclass, 'r', null from pg_subscription
+        where subdbid = (select oid from pg_database where datname = current_database())";
+    insta::assert_snapshot!(told_after(&format!("{subscription}{fills}")).await, @r#"
+    error[subscribed]: subscription "From": public.t is filled by subscription "From", which would pass over the partitioned table in silence until it is refreshed
+      hint: take it out of the publication on the other server and refresh: alter subscription "From" refresh publication
+    "#);
+}
+
+#[tokio::test]
+async fn whose_transactions_are_strict() {
+    let db = Database::new().await;
+    let name = db.dsn().rsplit_once("dbname=").unwrap().1;
+    db.execute(&format!("{GOOD} create role strict_one; alter database {name} set default_transaction_isolation = 'serializable';
+        alter role strict_one in database {name} set default_transaction_isolation = 'repeatable read'")).await;
+    insta::assert_snapshot!(check(&db, MONTHS).await, @"
+    warning[strict_isolation]: public.t: transactions are REPEATABLE READ or SERIALIZABLE by default for every role in database DATABASE, role strict_one in database DATABASE: those that began before the swap and write after it get SQLSTATE 40001
+      hint: see that the application tries again, as it must at these levels anyway
+    ");
+    db.execute(&format!(
+        "alter database {name} reset all; alter role strict_one in database {name} reset all"
+    ))
+    .await;
+    assert_eq!(check(&db, MONTHS).await, "");
+}
+
+#[tokio::test]
+async fn exclusion_constraints() {
+    let with_column = format!(
+        "{GOOD} create extension btree_gist;
+         alter table t add constraint t_excl exclude using gist (at with =, int8range(id, id + 1) with &&)"
+    );
+    insta::assert_snapshot!(told_on(Version::System, &with_column, MONTHS).await, @"
+         error[exclusion_constraint]: t_excl: exclusion constraint t_excl cannot be kept across partitions before PostgreSQL 17
+           hint: give it up: alter table public.t drop constraint t_excl
+         ");
+    let without = with_column.replace("at with =", "note with =");
+    for version in [Version::V17, Version::V18] {
+        if version.is_there() {
+            assert_eq!(told_on(version, &with_column, MONTHS).await, "");
+            let said = told_on(version, &without, MONTHS).await;
+            insta::allow_duplicates! { insta::assert_snapshot!(said, @"
+            error[exclusion_constraint]: t_excl: exclusion constraint t_excl cannot be kept across partitions without at WITH = in it
+              hint: give it up: alter table public.t drop constraint t_excl
+            ") }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_constraints_can_be_from_18_on() {
+    if !Version::V18.is_there() {
+        return;
+    }
+    let after = async |more: &str| told_on(Version::V18, &format!("{GOOD}{more}"), MONTHS).await;
+    let period = "create extension btree_gist; alter table t add during tstzrange;
+        alter table t add constraint t_during unique (id, during without overlaps)";
+    insta::assert_snapshot!(after(period).await, @"
+    error[unique_without_partition_column]: t_during: unique constraint t_during does not contain the partition column at
+      hint: add at to it, or list it under [partition] drop_unique to give the guarantee up
+    error[over_a_period]: constraint t_during on table public.t: constraint t_during on table public.t is WITHOUT OVERLAPS or goes by PERIOD, and is not carried over
+      hint: drop it before the run
+    ");
+    insta::assert_snapshot!(after("alter table t add constraint t_note not null note not valid").await, @"
+    error[not_null_not_valid]: constraint t_note on table public.t: constraint t_note on table public.t is NOT VALID, and partitions would have it valid
+      hint: validate it: alter table ... validate constraint ...
+    ");
+    insta::assert_snapshot!(after("alter table t add constraint t_some check (id > 5) not enforced").await, @"
+    error[not_enforced]: constraint t_some on table public.t: constraint t_some on table public.t is NOT ENFORCED, and on partitions it would be
+      hint: drop it before the run, and add it again after the swap
+    ");
+    insta::assert_snapshot!(after("alter table t alter at drop not null; alter table t add constraint t_at not null at no inherit").await, @"warning[no_inherit]: t_at: constraint t_at is NO INHERIT, which a partitioned table cannot have: it gets it without");
+    assert_eq!(after("alter table t add constraint t_some check (id > -5)").await, "");
+}
