@@ -5,7 +5,6 @@ use std::fmt;
 use std::time::Duration;
 
 use tokio_postgres::Client;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
@@ -14,6 +13,7 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::QualifiedName;
 use crate::pg::catalog;
 use crate::sql::swap as sql;
+use crate::stop::Stop;
 
 use super::context::Context;
 
@@ -85,7 +85,7 @@ pub struct Ladder<'a> {
     /// Who is in the way is said here.
     pub events: &'a Events,
     /// Ends a pause early.
-    pub stop: &'a CancellationToken,
+    pub stop: &'a Stop,
     /// What is locked; the first is what errors name.
     pub tables: Vec<QualifiedName>,
     /// The longest that applications may wait behind a try.
@@ -174,7 +174,7 @@ impl<'a> Ladder<'a> {
             if number < attempts {
                 tokio::select! {
                     () = tokio::time::sleep(backoff.next(rand::random())) => {}
-                    () = self.stop.cancelled() => {}
+                    () = self.stop.asked() => {}
                 }
             }
         }
