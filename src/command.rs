@@ -1,5 +1,6 @@
 //! One function a command: what the words of the command line mean.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
@@ -111,10 +112,12 @@ async fn act(
                     report::print_findings(&output, findings);
                 }
             };
-            if let Some(deadline) = deadline(*limit, *until, plan.throttle().timezone) {
-                tokio::spawn(watch_deadline(deadline, events.clone(), stop.clone()));
-            }
-            Ok(next(&name, engine.run(plan, *swap, found).instrument(of(&name)).await?))
+            let deadline = deadline(*limit, *until, plan.throttle().timezone);
+            let outcome = tokio::select! {
+                outcome = engine.run(plan, *swap, found).instrument(of(&name)) => outcome?,
+                never = watch_deadline(deadline, events, stop) => match never {},
+            };
+            Ok(next(&name, outcome))
         }
         Command::Pause { job } => {
             engine.set(job, &[("paused", Some("true"))]).await?;
@@ -177,14 +180,17 @@ fn deadline(limit: Option<Duration>, until: Option<NaiveTime>, zone: Tz) -> Opti
     moments.map(|moment| moment.to_utc()).find(|moment| *moment > now)
 }
 
-/// Asks for a stop between chunks at the deadline.
-async fn watch_deadline(deadline: DateTime<Utc>, events: Events, stop: Stop) {
-    // In short steps, by the wall clock: a machine may sleep, and clocks are set.
-    while let Ok(left) = (deadline - Utc::now()).to_std() {
-        tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+/// Asks for a stop between chunks at the deadline, where there is one; to be run beside the work.
+async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: &Stop) -> Infallible {
+    if let Some(deadline) = deadline {
+        // In short steps, by the wall clock: a machine may sleep, and clocks are set.
+        while let Ok(left) = (deadline - Utc::now()).to_std() {
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        }
+        events.note("the time is over: stopping after the chunks that are under way");
+        stop.ask("because the time given to it is over");
     }
-    events.note("the time is over: stopping after the chunks that are under way");
-    stop.ask("because the time given to it is over");
+    std::future::pending().await
 }
 
 /// The first signal asks for a stop between chunks; the second ends what the job's sessions are doing.

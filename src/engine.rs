@@ -75,6 +75,7 @@ impl Engine {
         let session = self.target.connect("pgstrata").await?;
         let jobs = store::jobs(&session, Some(plan.name())).await?;
         self.in_window(&session, &plan, jobs.first()).await?;
+        self.can_ask_standbys(&plan)?;
         let job = match jobs.first() {
             Some(job) if !job.state.is_final() => self.resume(&session, &plan, job).await?,
             Some(job) if job.state == State::Finalized && still_done(&session, &plan, job).await? => {
@@ -146,6 +147,11 @@ impl Engine {
         }
     }
 
+    /// Whether what the plan lists as standbys can be read as such.
+    fn can_ask_standbys(&self, plan: &Plan) -> Result<()> {
+        plan.throttle().replicas.iter().try_for_each(|dsn| self.target.standby(dsn).map(drop))
+    }
+
     /// Changes settings of a job, for its driver, whoever and wherever that is, and for those to come. None: the plan's again.
     ///
     /// # Errors
@@ -160,9 +166,7 @@ impl Engine {
                 None => all.remove(*key),
             };
         }
-        for dsn in &plan.with(&all)?.throttle().replicas {
-            self.target.standby(dsn)?;
-        }
+        self.can_ask_standbys(&plan.with(&all)?)?;
         store::set(&session, job.id, settings).await
     }
 

@@ -31,7 +31,7 @@ pub(super) const FOLLOWS_HEAP: f32 = 0.9;
 const MAX_BATCH_BYTES: f64 = 33_554_432.0;
 /// Rows of the first chunk, and the least, where no budget wants fewer.
 const FIRST_ROWS: u64 = 5_000;
-const LEAST_ROWS: u64 = 100;
+const LEAST_ROWS: u64 = 10;
 /// Not a SQLSTATE of the server's: the heap that the frozen end speaks of is another file now.
 const REWRITTEN: &str = "PS001";
 

@@ -25,7 +25,7 @@ use super::readings::{self, Sources};
 
 /// How often the signals are looked at; a notification is heard at once.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long the tiny transaction may take before the session is given up.
+/// How long a look, or the tiny transaction, may take before the session is given up.
 const SAY: Duration = Duration::from_secs(10);
 /// How long the first look waits for standbys and the user's query.
 const FIRST: Duration = Duration::from_secs(3);
@@ -93,11 +93,11 @@ impl<'a> Watch<'a> {
                         self.standbys.expect(context.gate.now_s(), &asked.name);
                         self.listed.push(asked);
                     }
-                    // It was read before the job began; a later one is refused where it is set.
+                    // Refused where it is set; what came in by another way is no freedom either.
                     Err(e) => {
-                        context
-                            .events
-                            .warn(format!("a standby of the plan cannot be asked: {}", e.message()));
+                        let why = format!("a standby of the plan cannot be asked: {}", e.message());
+                        context.events.warn(why);
+                        self.standbys.expect(context.gate.now_s(), "of [throttle] replicas");
                     }
                 }
             }
@@ -117,7 +117,8 @@ impl<'a> Watch<'a> {
     /// One look, and everything that follows from it.
     async fn look(&mut self) {
         let gate = &self.context.gate;
-        let seen = match self.see().await {
+        let seen = timeout(SAY, self.see()).await;
+        let seen = match seen.unwrap_or_else(|_| Err(Error::failed("the server does not answer"))) {
             Ok(seen) => seen,
             Err(e) => {
                 self.session = None;
