@@ -164,6 +164,9 @@ async fn lines_of_the_crontab_and_the_unit_run_and_have_nothing_to_say() {
     run --quiet
     sync --quiet
     ");
+    // The run that starts a job tells what it found.
+    let first = events.ran(&all[0]).await.ok();
+    assert!(first.stdout.starts_with("warning[key_widened]") && first.stderr.is_empty(), "{}", first.stderr);
     for command in &all {
         let ran = events.ran(command).await.ok();
         assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{command}");
