@@ -1,7 +1,8 @@
 //! The command line as types, nothing else: what it means is decided where it is run.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
+use chrono::NaiveTime;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
@@ -81,6 +82,15 @@ impl fmt::Debug for Dsn {
     }
 }
 
+fn limit(written: &str) -> Result<Duration, String> {
+    let limit = humantime::parse_duration(written).map_err(|e| format!("{e}; write 2h, 90min"))?;
+    if limit.is_zero() { Err("nothing can be done in no time".to_owned()) } else { Ok(limit) }
+}
+
+fn time_of_day(written: &str) -> Result<NaiveTime, String> {
+    NaiveTime::parse_from_str(written, "%H:%M").map_err(|_| "write hours and minutes: 05:00".to_owned())
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -121,6 +131,35 @@ pub enum Command {
         /// Then swap, whatever the plan says
         #[arg(long)]
         swap: bool,
+        /// Stop after so long, between two chunks: 2h, 90min; exit code 6
+        #[arg(long = "for", value_name = "DURATION", value_parser = limit, conflicts_with = "until")]
+        limit: Option<Duration>,
+        /// Stop when it is next that time of the day, by the clocks of the plan's [throttle] timezone; exit code 6
+        #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
+        until: Option<NaiveTime>,
+    },
+    /// Hold a job at the next chunk, until it is resumed; from any machine
+    #[command(after_help = "Example:\n  pgstrata pause events")]
+    Pause {
+        /// The job's name
+        job: String,
+    },
+    /// Let a paused job go on
+    #[command(after_help = "Example:\n  pgstrata resume events")]
+    Resume {
+        /// The job's name
+        job: String,
+    },
+    /// Change a job's pace while it runs; kept until it ends
+    #[command(
+        after_help = "Example:\n  pgstrata set events workers=2 rows_per_second=20000 max_replica_lag=5s"
+    )]
+    Set {
+        /// The job's name
+        job: String,
+        /// workers, target_batch_ms, or any key of the plan's [throttle]; off: no limit
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        settings: Vec<String>,
     },
     /// Say where a job is, or all jobs
     #[command(after_help = "Example:\n  pgstrata status events --watch")]
@@ -235,5 +274,10 @@ mod tests {
         assert_eq!(cli.everywhere.dsn.unwrap().as_str(), "postgres://u:s3cret@h/d");
         assert!(Cli::try_parse_from(["pgstrata", "plan", "t"]).is_err());
         assert!(Cli::try_parse_from(["pgstrata"]).is_err());
+        assert!(Cli::try_parse_from(["pgstrata", "run", "p", "--for", "2h"]).is_ok());
+        assert!(Cli::try_parse_from(["pgstrata", "run", "p", "--until", "05:00"]).is_ok());
+        for wrong in [["--for", "0s"], ["--for", "soon"], ["--until", "5 o'clock"], ["--until", "24:00"]] {
+            assert!(Cli::try_parse_from([&["pgstrata", "run", "p"][..], &wrong].concat()).is_err());
+        }
     }
 }

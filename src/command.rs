@@ -1,9 +1,11 @@
 //! One function a command: what the words of the command line mean.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use chrono::{DateTime, NaiveTime, TimeZone, Utc};
+use chrono_tz::Tz;
 use tracing::Instrument;
 
 use crate::cli::{Cli, Command, Dsn};
@@ -22,9 +24,10 @@ use crate::pg::connect::Target;
 use crate::pg::preflight::preflight;
 use crate::pg::{status, store, survey};
 use crate::phase;
-use crate::plan::Plan;
+use crate::plan::{Plan, assignment};
 use crate::report::{self, Output, Watch};
 use crate::sql::script;
+use crate::stop::Stop;
 
 /// How often `status --watch` looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -59,10 +62,10 @@ async fn dispatch(cli: Cli, output: Output) -> Result<()> {
 async fn drive(target: &Target, command: &Command, output: Output) -> Result<()> {
     let (events, receiver) = Events::channel();
     let printer = report::spawn(output, receiver);
-    let stop = CancellationToken::new();
+    let stop = Stop::default();
     let engine = Engine::new(target.clone(), events.clone(), stop.clone());
-    let signals = tokio::spawn(watch_signals(engine.clone(), events.clone(), stop));
-    let result = act(&engine, command, output).await;
+    let signals = tokio::spawn(watch_signals(engine.clone(), events.clone(), stop.clone()));
+    let result = act(&engine, command, output, &events, &stop).await;
     signals.abort();
     let _ = signals.await;
     drop(engine);
@@ -91,11 +94,17 @@ enum Said {
     Next(String, State),
 }
 
-async fn act(engine: &Engine, command: &Command, output: Output) -> Result<Said> {
+async fn act(
+    engine: &Engine,
+    command: &Command,
+    output: Output,
+    events: &Events,
+    stop: &Stop,
+) -> Result<Said> {
     let next = |job: &str, outcome: Outcome| Said::Next(job.to_owned(), outcome.state);
     let of = |job: &str| tracing::debug_span!("job", name = job);
     match command {
-        Command::Run { plan, swap } => {
+        Command::Run { plan, swap, limit, until } => {
             let plan = read_plan(plan)?;
             let name = plan.name().to_owned();
             let found = |findings: &Findings| {
@@ -103,7 +112,32 @@ async fn act(engine: &Engine, command: &Command, output: Output) -> Result<Said>
                     report::print_findings(&output, findings);
                 }
             };
-            Ok(next(&name, engine.run(plan, *swap, found).instrument(of(&name)).await?))
+            let deadline = deadline(*limit, *until, plan.throttle().timezone);
+            let outcome = tokio::select! {
+                outcome = engine.run(plan, *swap, found).instrument(of(&name)) => outcome?,
+                never = watch_deadline(deadline, events, stop) => match never {},
+            };
+            Ok(next(&name, outcome))
+        }
+        Command::Pause { job } => {
+            engine.set(job, &[("paused", Some("true"))]).await?;
+            events.note(format!("job {job} is paused, whoever drives it: `pgstrata resume {job}` goes on"));
+            Ok(Said::Nothing)
+        }
+        Command::Resume { job } => {
+            engine.set(job, &[("paused", None)]).await?;
+            events.note(format!("job {job} is not paused"));
+            Ok(Said::Nothing)
+        }
+        Command::Set { job, settings } => {
+            let settings = settings.iter().map(|one| assignment(one)).collect::<Result<Vec<_>>>()?;
+            let settings: Vec<_> = settings.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
+            engine.set(job, &settings).await?;
+            events.note(format!(
+                "job {job}: {} set, from now on",
+                number::counted(settings.len() as u64, "setting")
+            ));
+            Ok(Said::Nothing)
         }
         Command::Verify { job } => Ok(Said::Verdict(Box::new(engine.verify(job).instrument(of(job)).await?))),
         Command::Swap { job } => Ok(next(job, engine.swap(job).instrument(of(job)).await?)),
@@ -132,11 +166,38 @@ async fn act(engine: &Engine, command: &Command, output: Output) -> Result<Said>
     }
 }
 
+/// When `--for` or `--until` ends a run.
+fn deadline(limit: Option<Duration>, until: Option<NaiveTime>, zone: Tz) -> Option<DateTime<Utc>> {
+    let now = Utc::now();
+    if let Some(limit) = limit {
+        return Some(now + limit);
+    }
+    let today = now.with_timezone(&zone).date_naive();
+    let moments = today
+        .iter_days()
+        .take(3)
+        .filter_map(|day| zone.from_local_datetime(&day.and_time(until?)).earliest());
+    moments.map(|moment| moment.to_utc()).find(|moment| *moment > now)
+}
+
+/// Asks for a stop between chunks at the deadline, where there is one; to be run beside the work.
+async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: &Stop) -> Infallible {
+    if let Some(deadline) = deadline {
+        // In short steps, by the wall clock: a machine may sleep, and clocks are set.
+        while let Ok(left) = (deadline - Utc::now()).to_std() {
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        }
+        events.note("the time is over: stopping after the chunks that are under way");
+        stop.ask("because the time given to it is over");
+    }
+    std::future::pending().await
+}
+
 /// The first signal asks for a stop between chunks; the second ends what the job's sessions are doing.
-async fn watch_signals(engine: Engine, events: Events, stop: CancellationToken) {
+async fn watch_signals(engine: Engine, events: Events, stop: Stop) {
     interrupted().await;
     events.warn("stopping after the chunks that are under way; once more to cancel them");
-    stop.cancel();
+    stop.ask("as asked");
     interrupted().await;
     events.warn("cancelling what is under way");
     let _ = engine.end_sessions().await;

@@ -3,11 +3,10 @@
 //! There is one way to recover, whether a worker's session was killed, the server restarted or another machine crashed:
 //! take the lease again, which ends everything that the driver before left behind, and do what the database says is left.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
-
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
@@ -23,9 +22,10 @@ use crate::pg::connect::{Session, Target};
 use crate::pg::preflight::preflight;
 use crate::pg::store::{self, Job};
 use crate::pg::{catalog, lease};
-use crate::phase::{self, Context, Swapped};
+use crate::phase::{self, Context, Opening, Pacing, Swapped, pace};
 use crate::plan::{Plan, When, changed};
 use crate::sql::store as store_sql;
+use crate::stop::Stop;
 
 /// How long a server may be away before the tool gives up; running it again goes on then, too.
 const OUTAGE: Duration = Duration::from_secs(300);
@@ -37,7 +37,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 pub struct Engine {
     target: Target,
     events: Events,
-    stop: CancellationToken,
+    stop: Stop,
     driving: Arc<AtomicI64>,
     /// This process among all that ever drove a job.
     holder: String,
@@ -62,7 +62,7 @@ impl Outcome {
 
 impl Engine {
     /// An engine for jobs in the database at `target`; `stop` asks it to stop between chunks.
-    pub fn new(target: Target, events: Events, stop: CancellationToken) -> Self {
+    pub fn new(target: Target, events: Events, stop: Stop) -> Self {
         let holder = format!("process {} {:016x}", std::process::id(), rand::random::<u64>());
         Self { target, events, stop, driving: Arc::default(), holder }
     }
@@ -74,6 +74,8 @@ impl Engine {
     pub async fn run(&self, plan: Plan, swap: bool, found: impl FnOnce(&Findings)) -> Result<Outcome> {
         let session = self.target.connect("pgstrata").await?;
         let jobs = store::jobs(&session, Some(plan.name())).await?;
+        self.in_window(&session, &plan, jobs.first()).await?;
+        self.can_ask_standbys(&plan)?;
         let job = match jobs.first() {
             Some(job) if !job.state.is_final() => self.resume(&session, &plan, job).await?,
             Some(job) if job.state == State::Finalized && still_done(&session, &plan, job).await? => {
@@ -86,7 +88,7 @@ impl Engine {
         };
         drop(session);
         let swap = swap || plan.when() == When::Verified;
-        self.drive(&plan, job, async |context| up_to_verified(context, swap).await).await
+        self.drive(&plan, job, Pacing::Windowed, async |context| up_to_verified(context, swap).await).await
     }
 
     /// Checks the plan and records its job.
@@ -121,6 +123,7 @@ impl Engine {
                     job.name
                 )));
         }
+        store::install(session).await?;
         if job.plan != plan.to_toml() {
             self.events
                 .note("the plan's settings changed since the job began; the new ones hold from here on");
@@ -130,13 +133,50 @@ impl Engine {
         Ok(job.id)
     }
 
+    /// Nothing is begun outside the plan's windows, or those that were set for the job.
+    async fn in_window(&self, session: &Session, plan: &Plan, job: Option<&Job>) -> Result<()> {
+        let settings = match job.filter(|job| !job.state.is_final()) {
+            Some(job) => store::settings(session, job.id).await?,
+            None => BTreeMap::new(),
+        };
+        match pace::closed(&plan.with(&settings)?, chrono::Utc::now()) {
+            Some(why) => Err(Error::new(Kind::Stopped, format!("nothing was done: {why}")).hint(
+                "run the same command again when it is open; from cron or a timer, more often than it opens",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether what the plan lists as standbys can be read as such.
+    fn can_ask_standbys(&self, plan: &Plan) -> Result<()> {
+        plan.throttle().replicas.iter().try_for_each(|dsn| self.target.standby(dsn).map(drop))
+    }
+
+    /// Changes settings of a job, for its driver, whoever and wherever that is, and for those to come. None: the plan's again.
+    ///
+    /// # Errors
+    /// There is no such job, or a value that a plan could not have.
+    pub async fn set(&self, name: &str, settings: &[(&str, Option<&str>)]) -> Result<()> {
+        let (plan, job) = self.find(name).await?;
+        let session = self.target.connect("pgstrata").await?;
+        let mut all = store::settings(&session, job.id).await?;
+        for (key, value) in settings {
+            match value {
+                Some(value) => all.insert((*key).to_owned(), (*value).to_owned()),
+                None => all.remove(*key),
+            };
+        }
+        self.can_ask_standbys(&plan.with(&all)?)?;
+        store::set(&session, job.id, settings).await
+    }
+
     /// Compares both sides now.
     ///
     /// # Errors
     /// What the server said; a difference is in the report.
     pub async fn verify(&self, name: &str) -> Result<VerifyReport> {
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, async |context| {
+        self.drive(&plan, job.id, Pacing::Signals, async |context| {
             at_least_synced(context)?;
             phase::compare(context).await
         })
@@ -149,7 +189,7 @@ impl Engine {
     /// The job is not that far, or both sides differ, or the lock was not to be had.
     pub async fn swap(&self, name: &str) -> Result<Outcome> {
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, async |context| {
+        self.drive(&plan, job.id, Pacing::AtOnce, async |context| {
             if context.state() == State::Swapped {
                 self.events.note(format!("job {name} is swapped already"));
                 phase::settle(context).await?;
@@ -167,7 +207,7 @@ impl Engine {
     /// The job is not swapped, or both sides differ, or the lock was not to be had.
     pub async fn rollback(&self, name: &str) -> Result<Outcome> {
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, async |context| match context.state() {
+        self.drive(&plan, job.id, Pacing::AtOnce, async |context| match context.state() {
             State::RolledBack => {
                 self.events.note(format!("job {name} is rolled back already"));
                 phase::settle(context).await?;
@@ -186,7 +226,7 @@ impl Engine {
     /// The job is not that far, or what the server said.
     pub async fn sync(&self, name: &str) -> Result<State> {
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, async |context| {
+        self.drive(&plan, job.id, Pacing::Signals, async |context| {
             at_least_synced(context)?;
             phase::sync(context).await?;
             Ok(context.state())
@@ -208,7 +248,7 @@ impl Engine {
         }
         drop(session);
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, async |context| {
+        self.drive(&plan, job.id, Pacing::AtOnce, async |context| {
             if context.state() == State::Finalized {
                 return Ok(State::Finalized);
             }
@@ -248,7 +288,7 @@ impl Engine {
         }
         drop(session);
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, async |context| {
+        self.drive(&plan, job.id, Pacing::AtOnce, async |context| {
             if context.state() == State::Aborted {
                 return Ok(State::Aborted);
             }
@@ -281,7 +321,10 @@ impl Engine {
                 continue;
             }
             let plan = Plan::parse(&job.plan, &format!("the plan of job {}", job.name))?;
-            match self.drive(&plan, job.id, async |context| phase::maintain(context).await).await {
+            match self
+                .drive(&plan, job.id, Pacing::AtOnce, async |context| phase::maintain(context).await)
+                .await
+            {
                 Ok(done) => said(&done),
                 Err(e) if failed.is_none() => failed = Some(e),
                 Err(e) => self.events.warn(format!("{}: {e}", job.source)),
@@ -323,26 +366,39 @@ impl Engine {
     async fn find(&self, name: &str) -> Result<(Plan, Job)> {
         let session = self.target.connect("pgstrata").await?;
         let job = store::open_job(&session, name).await?;
+        store::install(&session).await?;
         let plan = Plan::parse(&job.plan, &format!("the plan of job {name}"))?;
         Ok((plan, job))
     }
 
     /// Takes the lease and does `work`; after a lost connection, or a statement that was cancelled or waited too long, again
     /// from what the database says.
-    async fn drive<T>(&self, plan: &Plan, job: i64, work: impl AsyncFn(&Context) -> Result<T>) -> Result<T> {
+    async fn drive<T>(
+        &self,
+        plan: &Plan,
+        job: i64,
+        pacing: Pacing,
+        work: impl AsyncFn(&Context) -> Result<T>,
+    ) -> Result<T> {
         self.driving.store(job, Ordering::SeqCst);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let mut outage: Option<Instant> = None;
         let mut drove = false;
         loop {
             let began = Instant::now();
-            let (events, stop) = (self.events.clone(), self.stop.clone());
-            let opened =
-                Context::open(&self.target, plan.clone(), job, events, stop, &self.holder, drove).await;
-            let result = match opened {
+            let opening = Opening {
+                plan: plan.clone(),
+                job,
+                events: self.events.clone(),
+                stop: self.stop.clone(),
+                holder: &self.holder,
+                again: drove,
+                pacing,
+            };
+            let result = match Context::open(&self.target, opening).await {
                 Ok(context) => {
                     drove = true;
-                    let result = work(&context).await;
+                    let result = beside_pace(&context, &work).await;
                     context.close().await;
                     result
                 }
@@ -352,7 +408,7 @@ impl Engine {
             if error.retry_class() == Retry::Never {
                 return Err(error);
             }
-            if self.stop.is_cancelled() {
+            if self.stop.is_asked() {
                 return Err(Error::new(Kind::Stopped, "stopped as asked; what was under way was cancelled")
                     .cause(error.message())
                     .hint("run the same command again to go on"));
@@ -382,6 +438,17 @@ fn latest(jobs: Vec<Job>) -> Vec<Job> {
         }
     }
     latest
+}
+
+/// Does `work` while the signals are looked at, where they may hold it.
+async fn beside_pace<T>(context: &Context, work: &impl AsyncFn(&Context) -> Result<T>) -> Result<T> {
+    if context.pacing() == Pacing::AtOnce {
+        return work(context).await;
+    }
+    tokio::select! {
+        result = work(context) => result,
+        never = pace::watch(context) => match never {},
+    }
 }
 
 /// Whether a finalized job's plan is the one given, and its table still the partitioned one that it made.

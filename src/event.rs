@@ -46,6 +46,28 @@ pub enum Event {
         /// How long it took, in seconds.
         seconds: f64,
     },
+    /// A signal holds the job.
+    Hold {
+        /// The job's name.
+        job: String,
+        /// The signal.
+        signal: &'static str,
+        /// What it is.
+        value: f64,
+        /// What it may be.
+        limit: f64,
+        /// Signal, value, limit and whose, in plain words.
+        about: String,
+    },
+    /// A signal holds the job no longer.
+    GoOn {
+        /// The job's name.
+        job: String,
+        /// The signal.
+        signal: &'static str,
+        /// For how long it held, in seconds.
+        seconds: f64,
+    },
     /// The demo tells what it does and why.
     Story {
         /// The step; empty where the text goes on with the one before.

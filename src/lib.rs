@@ -16,4 +16,5 @@ pub mod phase;
 pub mod plan;
 pub mod report;
 pub mod sql;
+pub mod stop;
 pub mod throttle;

@@ -1,40 +1,353 @@
-//! The gate that every chunk passes: no more rows a second than the plan allows.
+//! The gate that every chunk, index build and batch passes: it waits while a signal holds, and until the budgets of rows and
+//! of WAL allow more.
+//!
+//! What is decided is decided by [`crate::model::pace`]; here are the clock and the waiting. A gate that nobody feeds with
+//! readings (a command that somebody waits for, such as `swap`) lets everything through.
 
-use std::num::NonZeroU32;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant, SystemTime};
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::Notify;
 
-/// A limit on rows, or none.
+use crate::model::pace::{Budget, Change, Crew, Hold, Pace, Reading, Work};
+use crate::plan::{Plan, Workers};
+
+/// The longest sleep for a budget: settings may change meanwhile.
+const NAP: Duration = Duration::from_millis(200);
+/// A chunk takes at most this many seconds of a budget, or the limit would come in bursts.
+const CHUNK_S: f64 = 0.4;
+/// How fast the mean of WAL a row forgets.
+const WAL_DECAY: f64 = 0.9;
+
+/// What a running job goes by: the plan's settings, and those that were set since.
 #[derive(Debug)]
 pub struct Gate {
-    limiter: Option<(DefaultDirectRateLimiter, NonZeroU32)>,
+    began: Instant,
+    began_s: f64,
+    /// Readings come, and hold.
+    watched: bool,
+    plan: RefCell<Plan>,
+    pace: RefCell<Pace>,
+    crew: RefCell<Crew>,
+    rows: RefCell<Option<Budget>>,
+    wal: RefCell<Wal>,
+    changed: Notify,
+    work: Cell<Work>,
+    /// Somebody waits behind us, and the next chunk has not been made smaller yet.
+    shrink: Cell<bool>,
+    /// How far the phase is.
+    progress: Cell<Progress>,
 }
 
-/// The bucket holds this share of a second's rows: long enough not to wake up for every row, short enough that a chunk
-/// does not arrive as a burst.
-const BUCKET_SHARE: u32 = 10;
+/// How far a phase is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    /// The phase.
+    pub phase: &'static str,
+    /// Units done.
+    pub done: u64,
+    /// Units a second, over the last seconds.
+    pub per_second: f64,
+}
+
+/// The budget of WAL: what was written is known afterwards only, so that each chunk is paid by a guess and settled.
+#[derive(Debug, Default)]
+struct Wal {
+    budget: Option<Budget>,
+    place: Option<u64>,
+    /// Guessed bytes of chunks that have ended since the last reading.
+    ended: f64,
+    /// Rows copied since the last reading.
+    rows: f64,
+    sum_bytes: f64,
+    sum_rows: f64,
+    per_second: f64,
+    read_s: f64,
+}
+
+/// A chunk that is under way.
+#[derive(Debug)]
+pub struct Permit<'a> {
+    gate: &'a Gate,
+    rows: f64,
+    bytes: f64,
+    done: f64,
+}
 
 impl Gate {
-    /// A gate that lets `rows_per_second` through; all where none is given.
-    pub fn new(rows_per_second: Option<u32>) -> Self {
-        let limiter = rows_per_second.and_then(NonZeroU32::new).map(|rate| {
-            let slice = NonZeroU32::new(rate.get() / BUCKET_SHARE).unwrap_or(NonZeroU32::MIN);
-            (RateLimiter::direct(Quota::per_second(rate).allow_burst(slice)), slice)
-        });
-        Self { limiter }
+    /// A gate for the plan's job; it holds only where it is `watched`, and then from the start, until the first reading.
+    pub fn new(plan: &Plan, watched: bool) -> Self {
+        let began_s =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let gate = Self {
+            began: Instant::now(),
+            began_s,
+            watched,
+            plan: RefCell::new(plan.clone()),
+            pace: RefCell::default(),
+            crew: RefCell::new(crew(plan)),
+            rows: RefCell::default(),
+            wal: RefCell::default(),
+            changed: Notify::new(),
+            work: Cell::new(Work::Writes),
+            shrink: Cell::new(false),
+            progress: Cell::default(),
+        };
+        gate.budgets(plan);
+        gate
     }
 
-    /// Waits until `rows` more may be read. A chunk may be larger than the bucket, so permits are taken in slices.
-    pub async fn pass(&self, rows: u64) {
-        let Some((limiter, slice)) = &self.limiter else { return };
-        let mut left = rows;
-        while left > 0 {
-            let take = u32::try_from(left).unwrap_or(u32::MAX).min(slice.get());
-            if let Some(take) = NonZeroU32::new(take) {
-                // Never more than the bucket holds, which is the only error there is.
-                let _ = limiter.until_n_ready(take).await;
-            }
-            left -= u64::from(take);
+    /// Whether readings come.
+    pub fn watched(&self) -> bool {
+        self.watched
+    }
+
+    /// The time, in seconds since 1970, by a clock that only goes forward.
+    pub fn now_s(&self) -> f64 {
+        self.began_s + self.began.elapsed().as_secs_f64()
+    }
+
+    /// The plan with what was set since.
+    pub fn plan(&self) -> Plan {
+        self.plan.borrow().clone()
+    }
+
+    /// Other settings from now on.
+    pub fn set(&self, plan: &Plan) {
+        if plan.workers() != self.plan.borrow().workers() {
+            *self.crew.borrow_mut() = crew(plan);
         }
+        self.budgets(plan);
+        self.plan.replace(plan.clone());
+        self.changed.notify_waiters();
+    }
+
+    fn budgets(&self, plan: &Plan) {
+        let now_s = self.now_s();
+        let renew = |old: Option<Budget>, rate: Option<f64>| match (old, rate) {
+            (Some(mut budget), Some(rate)) => {
+                budget.set(rate, now_s);
+                Some(budget)
+            }
+            (_, rate) => rate.map(|rate| Budget::new(rate, now_s)),
+        };
+        let rows = self.rows.take();
+        *self.rows.borrow_mut() = renew(rows, plan.throttle().rows_per_second.map(f64::from));
+        let mut wal = self.wal.borrow_mut();
+        wal.budget = renew(wal.budget.take(), plan.throttle().wal_bytes_per_second.map(|n| n as f64));
+    }
+
+    /// Nothing could be read, and why.
+    pub fn blind(&self, why: &str) -> Vec<Change> {
+        let changes = self.pace.borrow_mut().blind(self.now_s(), why);
+        self.changed.notify_waiters();
+        changes
+    }
+
+    /// Takes in readings.
+    pub fn observe(&self, readings: &[Reading]) -> Vec<Change> {
+        let changes = self.pace.borrow_mut().observe(self.now_s(), readings);
+        for change in &changes {
+            if let Change::Held(hold) = change {
+                self.crew.borrow_mut().held();
+                self.shrink.set(self.shrink.get() || hold.signal.is_ours());
+            }
+        }
+        self.changed.notify_waiters();
+        changes
+    }
+
+    /// Everything that holds now.
+    pub fn holds(&self) -> Vec<Hold> {
+        self.pace.borrow().holds(Work::Writes).cloned().collect()
+    }
+
+    /// What is done from now on, where a step does not say.
+    pub fn does(&self, work: Work) {
+        self.work.set(work);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits while a signal holds what is done now.
+    pub async fn pass(&self) {
+        self.pass_for(self.work.get()).await;
+    }
+
+    /// Waits while a signal holds that kind of work.
+    pub async fn pass_for(&self, work: Work) {
+        while self.watched && !self.pace.borrow().goes(work) {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits until there is work for the worker of that number, counted from 0.
+    pub async fn seat(&self, worker: usize) {
+        while worker >= self.workers() {
+            self.changed.notified().await;
+        }
+    }
+
+    /// How many workers there are now.
+    pub fn workers(&self) -> usize {
+        self.crew.borrow().workers()
+    }
+
+    /// While nothing held, so many units were done a second.
+    pub fn measured(&self, per_second: f64) {
+        self.crew.borrow_mut().measured(per_second);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until a chunk of some `rows` rows may begin, each of about `width` bytes.
+    pub async fn admit(&self, rows: u64, width: f64) -> Permit<'_> {
+        loop {
+            self.pass().await;
+            let now_s = self.now_s();
+            let rows_s = self.rows.borrow_mut().as_mut().map_or(0.0, |budget| budget.wait_s(now_s));
+            let wal_s = self.wal.borrow_mut().budget.as_mut().map_or(0.0, |budget| budget.wait_s(now_s));
+            let wait_s = f64::max(rows_s, wal_s);
+            if wait_s <= 0.0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs_f64(wait_s).clamp(Duration::from_millis(1), NAP)).await;
+        }
+        let rows = rows as f64;
+        let bytes = rows * self.wal.borrow().per_row(width);
+        if let Some(budget) = self.rows.borrow_mut().as_mut() {
+            budget.pay(rows);
+        }
+        if let Some(budget) = self.wal.borrow_mut().budget.as_mut() {
+            budget.pay(bytes);
+        }
+        Permit { gate: self, rows, bytes, done: 0.0 }
+    }
+
+    /// The server's WAL was at `place`.
+    pub fn wal_at(&self, place: u64) {
+        self.wal.borrow_mut().read(self.now_s(), place);
+    }
+
+    /// Bytes of WAL a second, as last measured.
+    pub fn wal_per_second(&self) -> f64 {
+        self.wal.borrow().per_second
+    }
+
+    /// The most rows that a chunk may have, of about `width` bytes each.
+    pub fn most_rows(&self, width: f64) -> u64 {
+        let rows = self.rows.borrow().as_ref().map_or(f64::INFINITY, |budget| budget.per_second() * CHUNK_S);
+        let wal = self.wal.borrow();
+        let by_wal =
+            wal.budget.as_ref().map_or(f64::INFINITY, |b| b.per_second() * CHUNK_S / wal.per_row(width));
+        // More than there can be is as good as no limit.
+        rows.min(by_wal).max(1.0) as u64
+    }
+
+    /// Whether the next chunk must be smaller because somebody waited behind one; said once.
+    pub fn must_shrink(&self) -> bool {
+        self.shrink.take()
+    }
+
+    /// How far the phase is.
+    pub fn progress(&self) -> Progress {
+        self.progress.get()
+    }
+
+    /// Says how far the phase is.
+    pub fn report(&self, progress: Progress) {
+        self.progress.set(progress);
+    }
+}
+
+impl Permit<'_> {
+    /// The chunk is done, and had so many rows.
+    pub fn done(mut self, rows: u64) {
+        self.done = rows as f64;
+    }
+}
+
+impl Drop for Permit<'_> {
+    /// The guess is settled; all of it is given back where nothing was done.
+    fn drop(&mut self) {
+        if let Some(budget) = self.gate.rows.borrow_mut().as_mut() {
+            budget.pay(self.done - self.rows);
+        }
+        let mut wal = self.gate.wal.borrow_mut();
+        wal.ended += self.bytes;
+        wal.rows += self.done;
+    }
+}
+
+impl Wal {
+    /// Bytes of WAL a row, the writes of others among them; a little more than its width before anything is known.
+    fn per_row(&self, width: f64) -> f64 {
+        if self.sum_rows > 0.0 { (self.sum_bytes / self.sum_rows).max(1.0) } else { 1.2 * width }
+    }
+
+    fn read(&mut self, at_s: f64, place: u64) {
+        let was = self.place.replace(place);
+        let ended = std::mem::take(&mut self.ended);
+        let (rows, span_s) =
+            (std::mem::take(&mut self.rows), at_s - std::mem::replace(&mut self.read_s, at_s));
+        let Some(was) = was else { return };
+        let written = place.saturating_sub(was) as f64;
+        if let Some(budget) = &mut self.budget {
+            budget.wait_s(at_s);
+            budget.pay(written - ended);
+        }
+        if span_s > 0.0 {
+            self.per_second = written / span_s;
+        }
+        if rows > 0.0 {
+            self.sum_bytes = WAL_DECAY * self.sum_bytes + written;
+            self.sum_rows = WAL_DECAY * self.sum_rows + rows;
+        }
+    }
+}
+
+fn crew(plan: &Plan) -> Crew {
+    match plan.workers() {
+        Workers::Fixed(n) => Crew::fixed(n),
+        Workers::Auto => Crew::auto(std::thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(throttle: &str) -> Gate {
+        let plan = format!("table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n[throttle]\n{throttle}");
+        Gate::new(&Plan::parse(&plan, "p.toml").unwrap(), false)
+    }
+
+    #[test]
+    fn wal_is_paid_by_a_guess_and_settled_by_what_was_written() {
+        let mut wal = Wal { budget: Some(Budget::new(1000.0, 0.0)), ..Wal::default() };
+        wal.read(0.0, 5_000);
+        assert_eq!(wal.per_row(100.0), 120.0);
+        let pay = |wal: &mut Wal, bytes| wal.budget.as_mut().unwrap().pay(bytes);
+        pay(&mut wal, 3_000.0);
+        (wal.ended, wal.rows) = (3_000.0, 10.0);
+        // It wrote what was guessed, in three seconds: nothing is left, nothing is owed.
+        wal.read(3.0, 8_000);
+        assert_eq!(wal.budget.as_mut().unwrap().wait_s(3.0), 0.0);
+        pay(&mut wal, 1.0);
+        assert!(wal.budget.as_mut().unwrap().wait_s(3.0) > 0.0);
+        assert_eq!((wal.per_row(100.0), wal.per_second), (300.0, 1_000.0));
+    }
+
+    #[tokio::test]
+    async fn what_a_permit_did_not_do_is_given_back() {
+        let gate = gate("rows_per_second = 1000\n");
+        assert_eq!(gate.most_rows(100.0), 400);
+        drop(gate.admit(1_000_000, 1.0).await);
+        let permit = gate.admit(10_000, 1.0).await;
+        permit.done(1);
+        drop(gate.admit(1, 1.0).await);
+        assert_eq!(gate_without_limits().most_rows(100.0), u64::MAX);
+    }
+
+    fn gate_without_limits() -> Gate {
+        gate("")
     }
 }

@@ -183,7 +183,7 @@ async fn abort_leaves_the_source_as_it_was() {
         events.ok(&["abort"]).await;
         assert_eq!(events.catalog().await, before);
         let own: String = events.db.client().await.query_one(OWN, &[]).await.unwrap().get(0);
-        assert_eq!(own, "chunks, events, job aborted, jobs, leases, settings, version");
+        assert_eq!(own, "chunks, events, job aborted, jobs, leases, pace, settings, version");
         events.ok(&["run", "swap", "finalize --now"]).await;
         assert_eq!(events.db.count("select count(*) from events").await, 4_000);
     })

@@ -47,6 +47,8 @@ async fn missing_privileges_of_a_stranger() {
       hint: grant create on database DATABASE to "priv Guest"
     warning[sessions_hidden]: "priv Guest": role "priv Guest" cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
       hint: grant pg_read_all_stats to "priv Guest"
+    warning[replicas_hidden]: "priv Guest": role "priv Guest" cannot see how far standbys are behind: where the server has any, or the plan asks for a limit, the job holds until it can
+      hint: grant pg_monitor to "priv Guest", or list the standbys under [throttle] replicas
     "#);
 }
 
@@ -69,6 +71,8 @@ async fn missing_privileges_of_the_owner() {
       hint: grant create on database DATABASE to priv_owner
     warning[sessions_hidden]: priv_owner: role priv_owner cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
       hint: grant pg_read_all_stats to priv_owner
+    warning[replicas_hidden]: priv_owner: role priv_owner cannot see how far standbys are behind: where the server has any, or the plan asks for a limit, the job holds until it can
+      hint: grant pg_monitor to priv_owner, or list the standbys under [throttle] replicas
     ");
     db.execute(&format!(
         "grant create on database {} to priv_owner; grant create on schema public to priv_owner;

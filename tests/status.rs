@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::commands::{Events, ended};
 
 /// The fields of `status --json`.
-const STATUS: [&str; 21] = [
+const STATUS: [&str; 26] = [
     "job",
     "kind",
     "table",
@@ -25,6 +25,11 @@ const STATUS: [&str; 21] = [
     "changes_pending",
     "replica_lag_s",
     "hold",
+    "holds",
+    "replicas",
+    "workers",
+    "settings",
+    "rates",
     "started_at",
     "updated_at",
     "swapped_at",

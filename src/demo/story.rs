@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use crate::stop::Stop;
 use tokio_postgres::{Client, NoTls};
-use tokio_util::sync::CancellationToken;
 
 use super::figures::{Figures, Kept};
 use super::server::PrivateServer;
@@ -123,7 +123,7 @@ impl Stage {
         events.done(DATABASE, "fill", about, began.elapsed());
         let writers = Writers::start(&dsn).await?;
         let target = Target::from_dsn(&dsn)?;
-        let engine = Engine::new(target.clone(), events.clone(), CancellationToken::new());
+        let engine = Engine::new(target.clone(), events.clone(), Stop::default());
         Ok(Self { events, client, target, engine, writers, month_query: table::month_query() })
     }
 

@@ -34,6 +34,18 @@ impl ChunkSizer {
         self.rows
     }
 
+    /// Aims at `target_ms` from now on, and takes at most `max` rows.
+    pub fn aim(&mut self, target_ms: f64, max: u64) {
+        (self.target_ms, self.max) = (target_ms, max.max(1));
+        self.rows = self.rows.clamp(self.min.min(self.max), self.max);
+    }
+
+    /// Somebody waits behind a chunk: the next is a tenth of it.
+    pub fn shrink(&mut self) {
+        self.ms_per_row.clear();
+        self.rows = (self.rows / 10).clamp(self.min.min(self.max), self.max);
+    }
+
     /// A chunk of `rows` rows took `ms` milliseconds.
     pub fn observe(&mut self, rows: u64, ms: f64) {
         // The last chunk of a range is short: what it says of a row's time is mostly the fixed cost.
@@ -41,8 +53,7 @@ impl ChunkSizer {
             return;
         }
         if ms > PANIC_FACTOR * self.target_ms {
-            self.ms_per_row.clear();
-            self.rows = (self.rows / 10).clamp(self.min, self.max);
+            self.shrink();
             return;
         }
         if self.ms_per_row.len() == WINDOW {
@@ -54,7 +65,7 @@ impl ChunkSizer {
         let p90 = sorted[(sorted.len() * 9).div_ceil(10) - 1];
         let ideal = if p90 > 0.0 { self.target_ms / p90 } else { self.max as f64 };
         let next = ideal.min(self.rows as f64 * GROWTH);
-        self.rows = (next as u64).clamp(self.min, self.max);
+        self.rows = (next as u64).clamp(self.min.min(self.max), self.max);
     }
 }
 

@@ -1,8 +1,11 @@
 //! What `status` says of a job. The fields' names are the JSON's and stay.
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
+use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::pace::Behind;
 use super::state::State;
 
 /// A job at one moment.
@@ -40,8 +43,18 @@ pub struct Status {
     pub changes_pending: Option<u64>,
     /// How far the slowest replica is behind, in seconds; none without replicas.
     pub replica_lag_s: Option<f64>,
-    /// Why it waits, where it does.
+    /// Why it waits, where it does: the most telling of [`Status::holds`].
     pub hold: Option<Hold>,
+    /// Every signal that holds.
+    pub holds: Vec<Hold>,
+    /// How far each replica is behind.
+    pub replicas: Vec<Behind>,
+    /// Workers at work.
+    pub workers: Option<u32>,
+    /// Settings that differ from the plan.
+    pub settings: BTreeMap<String, String>,
+    /// Units a second over the last minutes, the oldest first.
+    pub rates: Vec<f64>,
     /// When the job was started.
     pub started_at: DateTime<Utc>,
     /// When the job last wrote anything down.
@@ -53,7 +66,7 @@ pub struct Status {
 }
 
 /// A signal over its limit, which holds the job.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hold {
     /// The signal, with its unit: `replica_lag_s`.
     pub signal: String,
@@ -61,4 +74,8 @@ pub struct Hold {
     pub value: f64,
     /// What it may be.
     pub limit: f64,
+    /// The same and whose value it is, in words.
+    pub about: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
 }

@@ -13,8 +13,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::OnceCell, time::timeout};
-use tokio_postgres::{Client, Config, config::SslMode};
+use tokio::{
+    sync::{Notify, OnceCell},
+    time::timeout,
+};
+use tokio_postgres::{AsyncMessage, Client, Config, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
@@ -157,6 +160,21 @@ impl Target {
         })))
     }
 
+    /// A standby of this target, as `dsn` names it: the same role, password and database, where it does not say others.
+    ///
+    /// # Errors
+    /// As [`Target::from_dsn`].
+    pub fn standby(&self, dsn: &str) -> Result<Self> {
+        let password = self.0.servers.first().and_then(|server| server.password.clone());
+        Self::from_lookup(Some(dsn), &|name| match name {
+            "PGUSER" => Some(self.0.user.clone()),
+            "PGDATABASE" => Some(self.0.dbname.clone()),
+            "PGPASSWORD" => password.clone().or_else(|| std::env::var(name).ok()),
+            "PGHOST" | "PGHOSTADDR" | "PGPORT" | "PGTARGETSESSIONATTRS" => None,
+            _ => std::env::var(name).ok(),
+        })
+    }
+
     /// `host:port/dbname as user`; no secrets.
     pub fn describe(&self) -> String {
         let servers: Vec<String> = self.0.servers.iter().map(ToString::to_string).collect();
@@ -218,8 +236,9 @@ impl Target {
             }
             match timeout(self.0.limit, config.connect(self.0.tls.clone())).await {
                 Ok(Ok((client, connection))) => {
-                    tokio::spawn(serve(connection));
-                    return Ok(Session { client, tls: self.0.tls.clone() });
+                    let heard = Arc::new(Notify::new());
+                    tokio::spawn(serve(connection, heard.clone()));
+                    return Ok(Session { client, tls: self.0.tls.clone(), heard });
                 }
                 Ok(Err(e)) => {
                     let about_encryption = is_about_encryption(&e);
@@ -277,22 +296,33 @@ pub async fn refuse_pooler(target: &Target) -> Result<()> {
     target.0.not_pooled.get_or_try_init(|| pooler::refuse(target)).await.copied()
 }
 
-/// Drives a connection to its end. Notices are dropped; an error ends every call in flight, which reports it.
-async fn serve<S, T>(mut connection: tokio_postgres::Connection<S, T>)
+/// Drives a connection to its end. Notices are dropped, and of notifications only the fact is passed on; an error ends every
+/// call in flight, which reports it.
+async fn serve<S, T>(mut connection: tokio_postgres::Connection<S, T>, heard: Arc<Notify>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    while let Some(Ok(_)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {}
+    while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+        if let AsyncMessage::Notification(_) = message {
+            heard.notify_one();
+        }
+    }
 }
 
 /// A connection of ours; it closes when this is dropped.
 pub struct Session {
     client: Client,
     tls: MakeRustlsConnect,
+    heard: Arc<Notify>,
 }
 
 impl Session {
+    /// Waits for a notification that the session listens for.
+    pub async fn heard(&self) {
+        self.heard.notified().await;
+    }
+
     /// What cancels this session's running statement, from any task.
     pub fn cancel_token(&self) -> Cancel {
         Cancel { token: self.client.cancel_token(), tls: self.tls.clone() }

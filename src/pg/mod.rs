@@ -12,6 +12,7 @@ pub mod preflight;
 mod refusal;
 pub mod retry;
 mod settings;
+pub mod signals;
 pub mod status;
 pub mod store;
 pub mod survey;

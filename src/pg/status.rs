@@ -1,14 +1,22 @@
 //! What `status` says of a job, from what the database keeps.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::Client;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::model::pace::Behind;
 use crate::model::state::State;
-use crate::model::status::Status;
-use crate::sql::{drain, store as sql};
+use crate::model::status::{Hold, Status};
+use crate::sql::{drain, pace, store as sql};
 
 use super::latency;
-use super::store::{Job, chunk_times, jobs};
+use super::store::{self, Job, chunk_times, jobs};
+
+/// What a driver said longer ago than this, in seconds, is no longer so.
+const FRESH_S: f64 = 20.0;
+/// Samples that are shown: ten minutes.
+const SAMPLES: i64 = 60;
 
 /// What the server says where a table is gone.
 const UNDEFINED_TABLE: &str = "42P01";
@@ -51,6 +59,12 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
     } else {
         None
     };
+    let goes = if store::installed(client).await? == Some(sql::VERSION) {
+        goes(client, job, driven).await?
+    } else {
+        Goes::default()
+    };
+    let slowest = goes.replicas.iter().map(|one| one.lag_s).max_by(f64::total_cmp);
     Ok(Status {
         job: job.name.clone(),
         kind: job.kind.clone(),
@@ -67,13 +81,46 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         chunk_ms_p99: whole_ms(latency.p99_ms),
         chunk_ms_max: whole_ms(latency.max_ms),
         changes_pending: pending,
-        replica_lag_s: None,
-        hold: None,
+        replica_lag_s: slowest,
+        hold: goes.holds.first().cloned(),
+        holds: goes.holds,
+        replicas: goes.replicas,
+        workers: goes.workers,
+        settings: goes.settings,
+        rates: goes.rates,
         started_at: job.started_at,
         updated_at: job.updated_at,
         swapped_at: job.swapped_at,
         keep_old_until: job.keep_old_until,
     })
+}
+
+/// How a job goes, and what was set for it.
+#[derive(Debug, Default)]
+struct Goes {
+    workers: Option<u32>,
+    holds: Vec<Hold>,
+    replicas: Vec<Behind>,
+    settings: BTreeMap<String, String>,
+    rates: Vec<f64>,
+}
+
+async fn goes(client: &Client, job: &Job, driven: bool) -> Result<Goes> {
+    let mut goes = Goes { settings: store::settings(client, job.id).await?, ..Goes::default() };
+    if !driven {
+        return Ok(goes);
+    }
+    if let Some(row) = client.query_opt(pace::PACE, &[&job.id, &FRESH_S]).await? {
+        goes.workers = row.get::<_, Option<i32>>(0).and_then(|n| u32::try_from(n).ok());
+        let understood =
+            |e: serde_json::Error| Error::failed("how the job goes is not understood").cause(e.to_string());
+        goes.holds = serde_json::from_value(row.get(1)).map_err(understood)?;
+        goes.replicas = serde_json::from_value(row.get(2)).map_err(understood)?;
+    }
+    let samples = client.query(pace::SAMPLES, &[&job.id, &SAMPLES]).await?;
+    let rate = |detail: &str| serde_json::from_str::<serde_json::Value>(detail).ok()?["per_second"].as_f64();
+    goes.rates = samples.iter().rev().filter_map(|row| rate(row.get(0))).collect();
+    Ok(goes)
 }
 
 /// Whether there is a change log in that state.

@@ -10,7 +10,7 @@ use crate::model::blueprint::Blueprint;
 use crate::model::key::{Key, KeyRange};
 use crate::model::state::{State, Step};
 use crate::plan::Plan;
-use crate::sql::store as sql;
+use crate::sql::{pace, store as sql};
 
 use super::transaction::{READ_COMMITTED, transaction};
 
@@ -231,6 +231,34 @@ pub async fn advance(client: &Client, job: i64, from: State, step: Step) -> Resu
 pub async fn event(client: &Client, job: i64, what: &str, detail: &str) -> Result<()> {
     client.execute(sql::ADD_EVENT, &[&job, &what, &detail]).await?;
     Ok(())
+}
+
+/// What was set for a job, and differs from its plan.
+///
+/// # Errors
+/// What the server said.
+pub async fn settings(client: &Client, job: i64) -> Result<BTreeMap<String, String>> {
+    Ok(client.query(pace::SETTINGS, &[&job]).await?.iter().map(|r| (r.get(0), r.get(1))).collect())
+}
+
+/// Keeps settings (none: forgets one), and tells the job's driver.
+///
+/// # Errors
+/// What the server said.
+pub async fn set(client: &Client, job: i64, settings: &[(&str, Option<&str>)]) -> Result<()> {
+    transaction(client, READ_COMMITTED, async |client| {
+        for (key, value) in settings {
+            match value {
+                Some(value) => client.execute(pace::KEEP_SETTING, &[&job, key, value]).await?,
+                None => client.execute(pace::FORGET_SETTING, &[&job, key]).await?,
+            };
+            let detail = value.map_or_else(|| (*key).to_owned(), |value| format!("{key}={value}"));
+            event(client, job, if value.is_some() { "set" } else { "unset" }, &detail).await?;
+        }
+        client.execute(pace::TELL, &[&job]).await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Fixes what the copy reads and where it ends; the ledger starts empty.

@@ -1,27 +1,57 @@
 //! What every phase works with: the job, its lease, its sessions, its way to be stopped.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
-
-use bb8::Pool;
-use tokio_postgres::{Client, Statement};
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
 use crate::model::backoff::Backoff;
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::pace::{MOST_WORKERS, Work};
 use crate::model::state::{State, Step};
 use crate::pg::connect::{Session, Target};
 use crate::pg::lease::{self, Lease};
 use crate::pg::pool::{Sessions, pool};
 use crate::pg::store::{self, Job};
 use crate::plan::Plan;
+use crate::stop::Stop;
 use crate::throttle::Gate;
+use bb8::Pool;
+use tokio_postgres::{Client, Statement};
 
 /// How often a step that rolled back for certain is sent again before it counts as failed.
 const TRIES: u32 = 60;
+
+/// What may hold a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pacing {
+    /// Nothing: somebody waits for it, or applications do.
+    AtOnce,
+    /// The signals.
+    Signals,
+    /// The signals, and outside the plan's windows it stops.
+    Windowed,
+}
+
+/// How a job is taken up.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    /// The plan.
+    pub plan: Plan,
+    /// The job's number.
+    pub job: i64,
+    /// Where events go.
+    pub events: Events,
+    /// Asks for a stop.
+    pub stop: Stop,
+    /// This process.
+    pub holder: &'a str,
+    /// This process had the lease and lost it.
+    pub again: bool,
+    /// What may hold it.
+    pub pacing: Pacing,
+}
 
 /// One driver of one job.
 #[derive(Debug)]
@@ -36,12 +66,15 @@ pub struct Context {
     pub control: Session,
     /// The workers' sessions.
     pub pool: Pool<Sessions>,
-    /// The rate limit.
+    /// What every chunk passes.
     pub gate: Gate,
+    /// Settings that differed from the plan when this driver began.
+    pub settings: BTreeMap<String, String>,
     /// Where events go.
     pub events: Events,
     /// Asks for a stop between chunks.
-    pub stop: CancellationToken,
+    pub stop: Stop,
+    pacing: Pacing,
     target: Target,
     lease: Lease,
     state: Cell<State>,
@@ -53,15 +86,8 @@ impl Context {
     ///
     /// # Errors
     /// Busy where another process has the lease, or had it since this one lost it.
-    pub async fn open(
-        target: &Target,
-        plan: Plan,
-        job: i64,
-        events: Events,
-        stop: CancellationToken,
-        holder: &str,
-        again: bool,
-    ) -> Result<Self> {
+    pub async fn open(target: &Target, opening: Opening<'_>) -> Result<Self> {
+        let Opening { plan, job, events, stop, holder, again, pacing } = opening;
         let lease = Lease::take(target, job, holder, again).await?;
         let control = lease::session(target, job, lease.epoch(), "control").await?;
         let job = store::jobs(&control, Some(plan.name()))
@@ -69,10 +95,14 @@ impl Context {
             .into_iter()
             .find(|j| j.id == job)
             .ok_or_else(|| Error::failed("the job is gone from pgstrata.jobs"))?;
-        let workers = u32::try_from(plan.workers().fixed().unwrap_or(1)).unwrap_or(1);
-        let pool = pool(target, workers, job.id, lease.epoch()).await?;
+        let settings = store::settings(&control, job.id).await?;
+        let gate = Gate::new(&plan.with(&settings)?, pacing != Pacing::AtOnce);
+        // Sessions are opened when they are first needed, so that the number of workers may grow.
+        let most = u32::try_from(MOST_WORKERS).unwrap_or(1);
+        let pool = pool(target, most, job.id, lease.epoch()).await?;
         Ok(Self {
-            gate: Gate::new(plan.throttle().rows_per_second),
+            gate,
+            settings,
             blueprint: RefCell::new(job.blueprint.clone()),
             state: Cell::new(job.state),
             prepared: RefCell::default(),
@@ -82,9 +112,33 @@ impl Context {
             pool,
             events,
             stop,
+            pacing,
             target: target.clone(),
             lease,
         })
+    }
+
+    /// Where the job is.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What may hold this command.
+    pub fn pacing(&self) -> Pacing {
+        self.pacing
+    }
+
+    /// Waits while a signal holds work that writes.
+    ///
+    /// # Errors
+    /// As [`Context::go_on`], at once.
+    pub async fn pass(&self) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = self.interrupted() => {}
+            () = self.gate.pass_for(Work::Writes) => {}
+        }
+        self.go_on()
     }
 
     /// One more session of this driver, for what must not wait for the others.
@@ -152,10 +206,10 @@ impl Context {
                 Error::failed("the connection that holds the job's lease was lost").retry(Retry::Unknown)
             );
         }
-        if self.stop.is_cancelled() {
+        if self.stop.is_asked() {
             return Err(Error::new(
                 Kind::Stopped,
-                format!("stopped as asked; job {} is {}", self.job.name, self.state()),
+                format!("stopped {}; job {} is {}", self.stop.why(), self.job.name, self.state()),
             )
             .hint("run the same command again to go on"));
         }
@@ -166,7 +220,7 @@ impl Context {
     pub async fn interrupted(&self) {
         tokio::select! {
             () = self.lease.lost().cancelled() => {}
-            () = self.stop.cancelled() => {}
+            () = self.stop.asked() => {}
         }
     }
 
@@ -185,6 +239,7 @@ impl Context {
                     tokio::time::sleep(backoff.next(rand::random())).await;
                     tries += 1;
                 }
+                Err(e) if e.kind() == Kind::Stopped => return Err(e),
                 // It was tried often enough: whoever took it up once more would do all of that again.
                 Err(e) if e.retry_class() == Retry::Again => {
                     return Err(e.context(format!("failed to {what} in {TRIES} tries")).retry(Retry::Never));

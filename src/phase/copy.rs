@@ -19,6 +19,7 @@ use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transacti
 use crate::pg::{catalog, latency, lease};
 use crate::plan::{Order, Plan};
 use crate::sql::{copy as sql, drain, store as store_sql};
+use crate::throttle::Gate;
 
 use super::context::Context;
 use super::meter::Meter;
@@ -27,9 +28,10 @@ use super::{capture, growth, partitions, walk, workers};
 /// At or above this correlation, in magnitude, the key's index leads through the heap almost in order.
 pub(super) const FOLLOWS_HEAP: f32 = 0.9;
 /// A chunk holds no more than this many bytes of rows, by the source's mean.
-const MAX_BATCH_BYTES: i64 = 32 << 20;
-/// Rows of the first chunk.
+const MAX_BATCH_BYTES: f64 = 33_554_432.0;
+/// Rows of the first chunk, and the least, where no budget wants fewer.
 const FIRST_ROWS: u64 = 5_000;
+const LEAST_ROWS: u64 = 10;
 /// Not a SQLSTATE of the server's: the heap that the frozen end speaks of is another file now.
 const REWRITTEN: &str = "PS001";
 
@@ -116,9 +118,12 @@ pub async fn reads_by_block(client: &Client, plan: &Plan, b: &Blueprint) -> Resu
 }
 
 /// How rows and chunks relate: shared by the producer and the workers.
-struct Pace {
+struct Pace<'a> {
+    gate: &'a Gate,
     sizer: RefCell<ChunkSizer>,
     rows_per_block: RefCell<f64>,
+    /// Bytes of a row, by the source's mean.
+    width: f64,
 }
 
 async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
@@ -131,18 +136,15 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     let size = async || catalog::size(&context.control, oid).await;
     let (rows, _, heap_bytes) = context.retrying("look at the table's size", size).await?;
     let order = if frozen.physical { "by blocks of the heap" } else { "along the key" };
-    let threads = context.plan.workers();
-    let mut meter = Meter::begin(
-        context,
-        "copy",
-        format!("copying {order}, {} workers; the table stays in use", threads.fixed().unwrap_or(1)),
-    );
+    let workers = number::counted(context.gate.workers() as u64, "worker");
+    let about = format!("copying {order}, {workers}; the table stays in use");
+    let mut meter = Meter::begin(context, "copy", about);
     meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(copied).unwrap_or(0));
     let pace = pace(context, rows, heap_bytes);
     let (meter, pace) = (&meter, &pace);
     let copied = workers::run(
         context,
-        threads,
+        context.plan.workers(),
         "copy a chunk",
         async |sender| {
             let send = async |range, rows| sender.send((range, rows)).await.map_err(workers::nobody_takes);
@@ -158,9 +160,13 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
             Ok(())
         },
         async |session, (range, expected)| {
-            context.gate.pass(*expected).await;
+            let permit = tokio::select! {
+                permit = context.gate.admit(*expected, pace.width) => permit,
+                () = context.interrupted() => return context.go_on(),
+            };
             let began = Instant::now();
             let rows = chunk(context, session, &b, frozen, oid, range).await?;
+            permit.done(rows);
             pace.observe(frozen, range, rows, began.elapsed());
             meter.add(rows);
             failpoint!("copy.chunk");
@@ -170,6 +176,7 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     tokio::select! {
         done = copied => done?,
         grown = growth::watch(context) => grown?,
+        kept = meter.beat() => kept?,
     }
     failpoint!("copy.chunks_done");
     let latency = latency::of_chunks(&context.control, context.job.id).await?;
@@ -186,23 +193,33 @@ fn casts(b: &Blueprint, frozen: &Frozen) -> Vec<String> {
     b.key_columns().iter().map(|c| format!("::{}{}", c.base_type, collate(&c.collation))).collect()
 }
 
-fn pace(context: &Context, rows: i64, heap_bytes: i64) -> Pace {
-    let width = (heap_bytes / rows.max(1)).max(16);
-    let mut most = u64::try_from(MAX_BATCH_BYTES / width).unwrap_or(FIRST_ROWS);
-    if let Some(rate) = context.plan.throttle().rows_per_second {
-        // A chunk is at most a second's worth, or the limit would come in bursts.
-        most = most.min(u64::from(rate));
-    }
-    let target_ms = context.plan.target_batch().as_secs_f64() * 1000.0;
-    Pace {
-        sizer: RefCell::new(ChunkSizer::new(FIRST_ROWS, 100, most, target_ms)),
-        rows_per_block: RefCell::new(8192.0 / width as f64),
-    }
+fn pace(context: &Context, rows: i64, heap_bytes: i64) -> Pace<'_> {
+    let width = (heap_bytes / rows.max(1)).max(16) as f64;
+    let pace = Pace {
+        gate: &context.gate,
+        sizer: RefCell::new(ChunkSizer::new(FIRST_ROWS, LEAST_ROWS, FIRST_ROWS, 1.0)),
+        rows_per_block: RefCell::new(8192.0 / width),
+        width,
+    };
+    pace.aim();
+    pace
 }
 
-impl Pace {
+impl Pace<'_> {
+    /// By what holds now: settings may have changed, and what a row costs in WAL is learned.
+    fn aim(&self) {
+        let target_ms = self.gate.plan().target_batch().as_secs_f64() * 1000.0;
+        let most = (MAX_BATCH_BYTES / self.width) as u64;
+        self.sizer.borrow_mut().aim(target_ms, most.min(self.gate.most_rows(self.width)));
+    }
+
     fn observe(&self, frozen: &Frozen, range: &KeyRange, rows: u64, took: Duration) {
-        self.sizer.borrow_mut().observe(rows, took.as_secs_f64() * 1000.0);
+        self.aim();
+        if self.gate.must_shrink() {
+            self.sizer.borrow_mut().shrink();
+        } else {
+            self.sizer.borrow_mut().observe(rows, took.as_secs_f64() * 1000.0);
+        }
         if frozen.physical {
             let (from, to) = block_ends(range);
             let seen = rows as f64 / to.saturating_sub(from).max(1) as f64;
@@ -232,7 +249,7 @@ fn block_ends(range: &KeyRange) -> (u64, u64) {
 async fn blocks(
     context: &Context,
     gap: &KeyRange,
-    pace: &Pace,
+    pace: &Pace<'_>,
     mut send: impl AsyncFnMut(KeyRange, u64) -> Result<()>,
 ) -> Result<()> {
     let (mut from, end) = block_ends(gap);

@@ -114,11 +114,14 @@ async fn sweep(context: &Context, meter: Option<&Meter<'_>>) -> Result<Swept> {
         return Ok(swept);
     }
     let blocks = u64::try_from(blocks).unwrap_or(0).max(1);
-    let target_ms = context.plan.target_batch().as_secs_f64() * 1000.0;
+    let target_ms = context.gate.plan().target_batch().as_secs_f64() * 1000.0;
     let sizer = RefCell::new(ChunkSizer::new(FIRST_BLOCKS, LEAST_BLOCKS, 100_000, target_ms));
     let mut from = 0;
     while from < blocks {
-        context.go_on()?;
+        context.pass().await?;
+        if context.gate.must_shrink() {
+            sizer.borrow_mut().shrink();
+        }
         let to = blocks.min(from + sizer.borrow().rows());
         let began = Instant::now();
         tracing::debug!(from, to, "a batch of the log's blocks");

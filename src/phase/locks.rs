@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
@@ -14,6 +13,7 @@ use crate::model::ident::QualifiedName;
 use crate::model::number;
 use crate::plan::LockBudget;
 use crate::sql::swap as sql;
+use crate::stop::Stop;
 
 use super::blockers::{self, Asked, Blocker};
 use super::context::Context;
@@ -38,7 +38,7 @@ pub struct Ladder<'a> {
     /// Who is in the way is said here.
     pub events: &'a Events,
     /// Ends a pause early.
-    pub stop: &'a CancellationToken,
+    pub stop: &'a Stop,
     /// What is locked; the first is what errors name.
     pub tables: Vec<QualifiedName>,
     /// How long, how often, and what may be done about it.
@@ -130,7 +130,7 @@ impl<'a> Ladder<'a> {
             if number < attempts {
                 tokio::select! {
                     () = tokio::time::sleep(backoff.next(rand::random())) => {}
-                    () = self.stop.cancelled() => {}
+                    () = self.stop.asked() => {}
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::event::Event;
 use crate::sql::store as sql;
+use crate::throttle::Progress;
 
 use super::context::Context;
 
@@ -14,8 +15,14 @@ use super::context::Context;
 const SAY: Duration = Duration::from_millis(500);
 /// How often it is written down for `status` elsewhere.
 const KEEP: Duration = Duration::from_secs(2);
-/// The rate is the mean over this time.
+/// The rate is the mean over this time,
 const WINDOW: Duration = Duration::from_secs(10);
+/// and what is left is estimated by the mean over this one, holds and all.
+const LONG: Duration = Duration::from_secs(600);
+/// How far apart the places are that the longer one is measured by.
+const APART: Duration = Duration::from_secs(5);
+/// How often [`Meter::beat`] looks.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Counts one phase's units.
 #[derive(Debug)]
@@ -29,6 +36,7 @@ pub struct Meter<'a> {
     said: Cell<Option<Instant>>,
     kept: Cell<Instant>,
     samples: RefCell<VecDeque<(Instant, u64)>>,
+    places: RefCell<VecDeque<(Instant, u64)>>,
 }
 
 impl<'a> Meter<'a> {
@@ -46,6 +54,7 @@ impl<'a> Meter<'a> {
             said: Cell::new(None),
             kept: Cell::new(now),
             samples: RefCell::new(VecDeque::from([(now, 0)])),
+            places: RefCell::new(VecDeque::from([(now, 0)])),
         }
     }
 
@@ -55,6 +64,7 @@ impl<'a> Meter<'a> {
         self.total.set(total);
         self.done.set(done);
         *self.samples.borrow_mut() = VecDeque::from([(Instant::now(), done)]);
+        *self.places.borrow_mut() = VecDeque::from([(Instant::now(), done)]);
     }
 
     /// Units done so far.
@@ -66,32 +76,58 @@ impl<'a> Meter<'a> {
     pub fn add(&self, units: u64) {
         self.done.set(self.done.get() + units);
         let now = Instant::now();
-        let mut samples = self.samples.borrow_mut();
-        samples.push_back((now, self.done.get()));
-        while samples.len() > 2 && samples.front().is_some_and(|(at, _)| now - *at > WINDOW) {
-            samples.pop_front();
+        self.samples.borrow_mut().push_back((now, self.done.get()));
+        let mut places = self.places.borrow_mut();
+        if places.back().is_none_or(|(at, _)| now - *at >= APART) {
+            places.push_back((now, self.done.get()));
         }
-        drop(samples);
+        drop(places);
+        self.report();
         if self.said.get().is_none_or(|at| now - at >= SAY) {
             self.said.set(Some(now));
             self.say();
         }
     }
 
+    /// Units a second over the last seconds; while nothing is done, it falls.
     fn rate(&self) -> f64 {
-        let samples = self.samples.borrow();
-        match (samples.front(), samples.back()) {
-            (Some((first, from)), Some((last, to))) if last > first => {
-                to.saturating_sub(*from) as f64 / (*last - *first).as_secs_f64()
+        self.mean(&mut self.samples.borrow_mut(), WINDOW)
+    }
+
+    fn mean(&self, places: &mut VecDeque<(Instant, u64)>, over: Duration) -> f64 {
+        let now = Instant::now();
+        while places.len() > 1 && places.get(1).is_some_and(|(at, _)| now - *at > over) {
+            places.pop_front();
+        }
+        match places.front() {
+            Some((at, from)) if now > *at => {
+                self.done.get().saturating_sub(*from) as f64 / (now - *at).as_secs_f64()
             }
             _ => 0.0,
         }
     }
 
     fn eta_s(&self) -> Option<u64> {
-        let rate = self.rate();
+        let rate = self.mean(&mut self.places.borrow_mut(), LONG);
         let left = self.total.get().saturating_sub(self.done.get());
         (rate > 0.0 && self.total.get() > 0).then(|| (left as f64 / rate).ceil() as u64)
+    }
+
+    fn report(&self) {
+        let (phase, done, per_second) = (self.phase, self.done.get(), self.rate());
+        self.context.gate.report(Progress { phase, done, per_second });
+    }
+
+    /// Goes on saying how fast it goes while nothing is done; to be run beside the work.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn beat(&self) -> Result<()> {
+        loop {
+            tokio::time::sleep(BEAT).await;
+            self.report();
+            self.keep().await?;
+        }
     }
 
     fn say(&self) {

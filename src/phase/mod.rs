@@ -22,9 +22,11 @@ mod index;
 mod locks;
 mod maintain;
 mod meter;
+pub mod pace;
 pub mod partitions;
 mod prepare;
 mod ranges;
+mod readings;
 mod scrub;
 mod settle;
 mod swap;
@@ -32,18 +34,20 @@ mod verify;
 mod walk;
 mod workers;
 
-pub use context::Context;
+pub use context::{Context, Opening, Pacing};
 pub use copy::reads_by_block;
 pub use finalize::{abort, finalize};
 pub use maintain::{maintain, maintain_adopted};
 pub use settle::{compare_by_name, settle};
 pub use swap::{Swapped, drop_guard};
-pub use verify::{Verified, compare, differs, verify};
+pub use verify::{Verified, differs};
 
 use tracing::Instrument;
 
 use crate::error::Result;
+use crate::model::pace::Work;
 use crate::model::state::State;
+use crate::model::verdict::VerifyReport;
 
 /// Does the next phase before verification; the state after it. None where the job is that far already.
 ///
@@ -89,4 +93,26 @@ pub async fn sync(context: &Context) -> Result<()> {
     context.reached(state);
     drop_guard(context).await?;
     settle::settle(context).await
+}
+
+/// Brings both sides level and compares them, as [`verify::verify`]; lag does not stop who only reads.
+///
+/// # Errors
+/// What the server said.
+pub async fn verify(context: &Context) -> Result<(State, Verified, VerifyReport)> {
+    context.gate.does(Work::Reads);
+    let verified = verify::verify(context).await;
+    context.gate.does(Work::Writes);
+    verified
+}
+
+/// Compares both sides, as [`verify::compare`]; lag does not stop who only reads.
+///
+/// # Errors
+/// What the server said.
+pub async fn compare(context: &Context) -> Result<VerifyReport> {
+    context.gate.does(Work::Reads);
+    let compared = verify::compare(context).await;
+    context.gate.does(Work::Writes);
+    compared
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::error::{Error, Result, Retry};
+use crate::model::pace::MOST_WORKERS;
 use crate::pg::connect::Session;
 use crate::plan::Workers;
 
@@ -16,7 +17,8 @@ use super::context::Context;
 /// How many items may lie ready for each worker.
 const READY: usize = 1;
 
-/// Runs `produce`, which sends items, and `work` on each item, `workers` at a time.
+/// Runs `produce`, which sends items, and `work` on each item, as many at a time as the gate has seats; each item passes the
+/// gate first. `workers` says how many items lie ready.
 ///
 /// The first failure stops the rest between two items: nobody is torn out of a transaction. `produce` learns of it because
 /// sending fails.
@@ -30,13 +32,12 @@ pub async fn run<T>(
     produce: impl AsyncFnOnce(mpsc::Sender<T>) -> Result<()>,
     work: impl AsyncFn(&Session, &T) -> Result<()>,
 ) -> Result<()> {
-    let workers = workers.fixed().unwrap_or(1);
-    let (sender, receiver) = mpsc::channel(READY * workers);
+    let (sender, receiver) = mpsc::channel(READY * workers.fixed().unwrap_or(1));
     let receiver = Mutex::new(receiver);
-    let halt = CancellationToken::new();
+    let (halt, over) = (CancellationToken::new(), CancellationToken::new());
     let taken = Cell::new(0_u64);
-    let one = async || {
-        while let Some(item) = next(context, &receiver, &halt).await {
+    let one = async |worker| {
+        while let Some(item) = next(context, worker, &receiver, &halt, &over).await {
             taken.set(taken.get() + 1);
             // By number: what an item is made of are keys.
             let span = tracing::debug_span!("chunk", n = taken.get());
@@ -45,10 +46,11 @@ pub async fn run<T>(
                 return Err(error);
             }
         }
+        over.cancel();
         Ok(())
     };
     let all = async {
-        let results = join_all((0..workers).map(|_| one())).await;
+        let results = join_all((0..MOST_WORKERS).map(one)).await;
         // With nobody left to take items, a producer that waits to send one must fail.
         receiver.lock().await.close();
         results.into_iter().find(Result::is_err).unwrap_or(Ok(()))
@@ -59,17 +61,28 @@ pub async fn run<T>(
     produced
 }
 
-/// The next item; none when there are no more, or when it is time to stop.
+/// The next item for the worker of that number, once it has a seat and the gate is open; none when there are no more, or when
+/// it is time to stop. `over`: somebody found that there are no more, so nobody need wait for a seat; whoever has an item keeps it.
 async fn next<T>(
     context: &Context,
+    worker: usize,
     receiver: &Mutex<mpsc::Receiver<T>>,
     halt: &CancellationToken,
+    over: &CancellationToken,
 ) -> Option<T> {
     tokio::select! {
         biased;
         () = halt.cancelled() => None,
         () = context.interrupted() => None,
-        item = async { receiver.lock().await.recv().await } => item,
+        item = async {
+            tokio::select! {
+                () = context.gate.seat(worker) => {}
+                () = over.cancelled() => return None,
+            }
+            let item = receiver.lock().await.recv().await?;
+            context.gate.pass().await;
+            Some(item)
+        } => item,
     }
 }
 

@@ -3,13 +3,13 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono_tz::Tz;
 use insta::assert_snapshot;
 
+use super::throttle::tests::full_throttle;
 use super::{
-    How, IncomingKeys, LockBudget, Order, Plan, ReplicaLag, Retention, Rows, Throttle, When, Workers,
-    changed, file::KEYS,
+    How, IncomingKeys, LockBudget, Order, Plan, Retention, Rows, Throttle, When, Workers, changed, file::KEYS,
 };
-use crate::model::{ident::QualifiedName, pace::Windows, partition::Every};
+use crate::model::{ident::QualifiedName, partition::Every};
 
-mod properties;
+pub(super) mod properties;
 
 const LEAST: &str = "table = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\n";
 
@@ -381,22 +381,6 @@ fn a_tunable_changes_no_identity() {
     let fields = changed(&owned(&plan.tunables()), &faster.tunables());
     let fields: Vec<&str> = fields.iter().map(|change| change.field.as_str()).collect();
     assert_eq!(fields, ["copy.workers", "swap.when", "throttle.rows_per_second"]);
-}
-
-fn full_throttle() -> Throttle {
-    Throttle {
-        rows_per_second: Some(1),
-        wal_bytes_per_second: Some(1 << 20),
-        max_replica_lag: ReplicaLag::Off,
-        max_replica_lag_bytes: Some(1 << 20),
-        replicas: vec!["host=a".to_owned()],
-        max_slot_retained_bytes: Some(1 << 20),
-        max_active_backends: Some(1),
-        max_commit_latency: Some(Duration::from_millis(1)),
-        query: Some("select 1".to_owned()),
-        windows: Windows::parse(["22:00-05:00"]).unwrap(),
-        ..Throttle::default()
-    }
 }
 
 #[test]

@@ -244,3 +244,109 @@ fn replicas(value: &Value) -> Read<Vec<String>> {
     }
     Ok(list.into_iter().map(str::to_owned).collect())
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use chrono_tz::TZ_VARIANTS;
+    use insta::assert_snapshot;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::Plan;
+    use crate::plan::tests::properties::duration;
+
+    /// Every setting is said.
+    pub(in crate::plan) fn full_throttle() -> Throttle {
+        Throttle {
+            rows_per_second: Some(1),
+            wal_bytes_per_second: Some(1 << 20),
+            max_replica_lag: ReplicaLag::Off,
+            max_replica_lag_bytes: Some(1 << 20),
+            replicas: vec!["host=a".to_owned()],
+            max_slot_retained_bytes: Some(1 << 20),
+            max_active_backends: Some(1),
+            max_commit_latency: Some(Duration::from_millis(1)),
+            query: Some("select 1".to_owned()),
+            windows: Windows::parse(["22:00-05:00"]).unwrap(),
+            ..Throttle::default()
+        }
+    }
+
+    prop_compose! {
+        pub(in crate::plan) fn throttle()(
+            rows_per_second in prop::option::of(1..=u32::MAX),
+            (wal_bytes_per_second, max_replica_lag_bytes, max_slot_retained_bytes) in (bytes(), bytes(), bytes()),
+            max_replica_lag in prop_oneof![
+                Just(ReplicaLag::Default), Just(ReplicaLag::Off), duration(100..=86_400_000).prop_map(ReplicaLag::Limit),
+            ],
+            replicas in prop::collection::vec("host=[a-z ]{1,9}", 0..3),
+            forget_replica_after in duration(0..=30 * 86_400_000),
+            archiver in any::<bool>(),
+            max_active_backends in prop::option::of(1..=100_000_u32),
+            max_commit_latency in prop::option::of(duration(1..=60_000)),
+            (query, query_limit) in (prop::option::of("select \\PC{1,20}[^;\\s\\p{C}]"), any::<u32>()),
+            windows in prop::collection::vec("(Mon-Fri |Sat |)22:[0-5][0-9]-0[0-9]:00", 0..3),
+            timezone in prop::sample::select(TZ_VARIANTS.to_vec()),
+        ) -> Throttle {
+            let windows = Windows::parse(windows.iter().map(String::as_str)).unwrap();
+            Throttle {
+                rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after,
+                max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, query, query_limit, windows, timezone,
+            }
+        }
+    }
+
+    fn bytes() -> impl Strategy<Value = Option<u64>> {
+        prop::option::of(prop_oneof![(64_u64..=1 << 20).prop_map(|n| n << 10), (65_536..=1_u64 << 50)])
+    }
+
+    fn refused(lines: &str) -> String {
+        let text = format!("table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n[throttle]\n{lines}\n");
+        Plan::parse(&text, "p.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn sizes_are_read_as_the_server_reads_them() {
+        let read = ["64 MiB", "64MB", "65536 kB", "67108864", "0.0625 gb", "67108864 B"].map(parse_size);
+        assert_eq!(read, [Some(64 << 20); 6]);
+        assert_eq!(["", "MB", "1 XB", "1,5 GB", "-1"].map(parse_size), [None; 5]);
+        assert_eq!([1 << 30, 3 << 19, 70_000].map(size_text), ["1 GiB", "1536 KiB", "70000 B"]);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_range() {
+        assert_snapshot!(refused(
+            "max_replica_lag = '2 days'\nmax_replica_lag_bytes = 'much'\nreplicas = ['postgres://u:p@h/d']\nforget_replica_after = -1\n\
+             max_slot_retained_bytes = 1\narchiver = 'no'\nmax_active_backends = 0\nmax_commit_latency = '2min'\n\
+             query = ' ; '\nquery_limit = 0.5\nwindows = 'always'\ntimezone = 'Berlin'\nwal_bytes_per_second = true"
+        ), @r#"
+        p.toml has 13 errors
+          p.toml:6:19: throttle.max_replica_lag: 2 days is not from 100ms to 1 days
+          p.toml:7:25: throttle.max_replica_lag_bytes: "much" is no size
+            hint: write a number and its unit (KiB, MiB, GiB): "64 MiB"
+          p.toml:8:12: throttle.replicas: holds a password
+            hint: leave it out, and put it into ~/.pgpass
+          p.toml:9:24: throttle.forget_replica_after: `-1` is no duration
+            hint: write a whole number and its unit (ms, s, min, h, days): "5min"
+          p.toml:10:27: throttle.max_slot_retained_bytes: 1 is not from 64 KiB to 1024 TiB
+          p.toml:11:12: throttle.archiver: "no" is not true or false
+            hint: write it without quotes
+          p.toml:12:23: throttle.max_active_backends: 0 is not a whole number from 1 to 100000
+          p.toml:13:22: throttle.max_commit_latency: 2min is not from 1ms to 60s
+          p.toml:14:9: throttle.query: is empty
+            hint: write a query for one value: "select ..."
+          p.toml:15:15: throttle.query_limit: 0.5 is not a whole number from 0 to 4294967295
+          p.toml:16:11: throttle.windows: "always" is no list
+            hint: write ["Mon-Fri 22:00-05:00"]
+          p.toml:17:12: throttle.timezone: `Berlin` is no time zone
+            hint: did you mean Europe/Berlin, America/Belize or Europe/Dublin?
+          p.toml:18:24: throttle.wal_bytes_per_second: true is no size
+            hint: write a number and its unit (KiB, MiB, GiB): "64 MiB"
+        "#);
+        assert_snapshot!(refused("windows = ['Mon 24:00-05:00']"), @"p.toml:6:11: throttle.windows: `Mon 24:00-05:00` is empty: it ends when it begins; a whole day is 00:00-24:00");
+        assert_snapshot!(refused("max_replica_lag_s = 5"), @"
+        p.toml:6:1: unknown key `max_replica_lag_s` under [throttle]
+        hint: did you mean `max_replica_lag`?
+        ");
+    }
+}

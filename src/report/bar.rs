@@ -114,7 +114,11 @@ impl Bar {
                 self.clear();
                 super::to_stderr(&lines::text(event, self.paint));
             }
-            Event::Story { .. } | Event::Note { .. } | Event::Warning { .. } => {
+            Event::Hold { .. }
+            | Event::GoOn { .. }
+            | Event::Story { .. }
+            | Event::Note { .. }
+            | Event::Warning { .. } => {
                 let line = lines::text(event, self.paint);
                 match &self.bar {
                     Some(bar) => bar.suspend(|| super::to_stderr(&line)),

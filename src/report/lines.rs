@@ -57,6 +57,11 @@ pub(super) fn text(event: &Event, paint: Paint) -> String {
                 .collect::<Vec<_>>()
                 .join("\n")
         }
+        Event::Hold { about, .. } => format!("{}: {}", paint.strong("hold"), harmless(about)),
+        Event::GoOn { signal, seconds, .. } => {
+            let held = number::duration(Duration::try_from_secs_f64(*seconds).unwrap_or_default());
+            format!("{}: {signal} held for {held}", paint.strong("go on"))
+        }
         Event::Note { text } => format!("{}: {}", paint.level(Level::Note), harmless(text)),
         Event::Warning { text } => format!("{}: {}", paint.level(Level::Warning), harmless(text)),
     }

@@ -22,7 +22,7 @@ use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle};
 
 use self::{bar::Bar, lines::Lines, paint::Paint};
 use crate::{
-    error::Error,
+    error::{Error, Kind},
     event::Event,
     model::{finding::Findings, status::Status, verdict::VerifyReport},
 };
@@ -83,8 +83,11 @@ async fn print_events(output: Output, mut events: UnboundedReceiver<Event>) {
     }
 }
 
-/// Says why the process ends.
+/// Says why the process ends. A quiet run that found another one at work, or stopped as asked, has nothing to say: cron would mail it.
 pub fn print_error(output: &Output, error: &Error) {
+    if output.quiet && matches!(error.kind(), Kind::Busy | Kind::Stopped) {
+        return;
+    }
     let text = if output.json { json::error(error) } else { lines::error(error, Paint(output.color_stderr)) };
     to_stderr(&text);
 }

@@ -1,11 +1,17 @@
 //! Where jobs are, for people: a block for one, a table for all.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use super::paint::harmless;
-use crate::model::{number, state::State, status::Status};
+use crate::model::{
+    number,
+    pace::Behind,
+    state::State,
+    status::{Hold, Status},
+};
 
 const NAME_WIDTH: usize = 10;
 
@@ -23,8 +29,10 @@ pub(super) fn block(status: &Status) -> String {
         ("rate", rate(status)),
         ("chunks", chunks(status)),
         ("changes", status.changes_pending.map(|n| format!("{} pending", number::count(n)))),
-        ("replicas", status.replica_lag_s.map(|lag_s| format!("{} behind", seconds(lag_s)))),
-        ("on hold", hold(status)),
+        ("history", history(&status.rates)),
+        ("replicas", lines(status.replicas.iter().map(behind))),
+        ("on hold", lines(status.holds.iter().map(hold))),
+        ("set", set(&status.settings)),
         ("started", Some(time(status.started_at))),
         ("updated", Some(time(status.updated_at))),
         ("swapped", status.swapped_at.map(time)),
@@ -98,6 +106,9 @@ fn chunks(status: &Status) -> Option<String> {
         return None;
     }
     let mut text = format!("{} done", number::count(status.chunks_done));
+    if let Some(workers) = status.workers {
+        text.push_str(&format!(" by {}", number::counted(workers.into(), "worker")));
+    }
     if let Some(rows) = status.chunk_rows {
         text.push_str(&format!(", now of {}", number::counted(rows, "row")));
     }
@@ -111,9 +122,40 @@ fn chunks(status: &Status) -> Option<String> {
     Some(text)
 }
 
-fn hold(status: &Status) -> Option<String> {
-    let hold = status.hold.as_ref()?;
-    Some(format!("{} is {}, over its limit of {}", hold.signal, hold.value, hold.limit))
+/// Below each other, all behind the fact's name.
+fn lines(facts: impl Iterator<Item = String>) -> Option<String> {
+    let facts: Vec<String> = facts.collect();
+    let indent = " ".repeat(NAME_WIDTH + 1);
+    (!facts.is_empty()).then(|| facts.join(&format!("\n{indent}")))
+}
+
+fn behind(replica: &Behind) -> String {
+    let (name, bytes) = (harmless(&replica.name), number::bytes(replica.lag_bytes));
+    format!("{name}: {} behind, {bytes}", seconds(replica.lag_s))
+}
+
+fn hold(hold: &Hold) -> String {
+    format!("{} (since {})", harmless(&hold.about), time(hold.since))
+}
+
+fn set(settings: &BTreeMap<String, String>) -> Option<String> {
+    let all: Vec<String> = settings.iter().map(|(key, value)| format!("{key}={}", harmless(value))).collect();
+    (!all.is_empty()).then(|| all.join(" "))
+}
+
+/// Rates of the last minutes as a row of bars, the highest named.
+fn history(rates: &[f64]) -> Option<String> {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = rates.iter().copied().fold(0.0, f64::max);
+    if rates.len() < 2 || most <= 0.0 {
+        return None;
+    }
+    let bar = |rate: &f64| BARS[((rate / most * 7.0).round() as usize).min(7)];
+    Some(format!(
+        "{} at most {}/s, every 10 s",
+        rates.iter().map(bar).collect::<String>(),
+        number::rate(most)
+    ))
 }
 
 fn seconds(s: f64) -> String {
@@ -127,7 +169,6 @@ fn time(at: DateTime<Utc>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::status::Hold;
 
     fn at(s: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_767_225_600 + s, 0).unwrap()
@@ -152,6 +193,11 @@ mod tests {
             changes_pending: None,
             replica_lag_s: None,
             hold: None,
+            holds: Vec::new(),
+            replicas: Vec::new(),
+            workers: None,
+            settings: BTreeMap::new(),
+            rates: Vec::new(),
             started_at: at(0),
             updated_at: at(0),
             swapped_at: None,
@@ -160,6 +206,23 @@ mod tests {
     }
 
     fn busy() -> Status {
+        let held = |signal: &str, value, limit, about: &str| Hold {
+            signal: signal.to_owned(),
+            value,
+            limit,
+            about: about.to_owned(),
+            since: at(80),
+        };
+        let holds = vec![
+            held("replica_lag_s", 7.25, 5.0, "replica_lag_s is 7.2 s, limit 5.0 s: standby b"),
+            held(
+                "archiver_failing",
+                1.0,
+                0.0,
+                "archiver_failing is 1, limit 0: archive_command failed for 0000",
+            ),
+        ];
+        let behind = |name: &str, lag_s, lag_bytes| Behind { name: name.to_owned(), lag_s, lag_bytes };
         Status {
             state: State::Capturing,
             phase: Some("copy".to_owned()),
@@ -174,7 +237,12 @@ mod tests {
             chunk_ms_max: Some(1_234),
             changes_pending: Some(4_321),
             replica_lag_s: Some(7.25),
-            hold: Some(Hold { signal: "replica_lag_s".to_owned(), value: 7.25, limit: 5.0 }),
+            hold: holds.first().cloned(),
+            holds,
+            replicas: vec![behind("a", 0.1, 0), behind("b at 10.0.0.2", 7.25, 5 << 20)],
+            workers: Some(2),
+            settings: BTreeMap::from([("rows_per_second".to_owned(), "20000".to_owned())]),
+            rates: vec![0.0, 10_000.0, 40_000.0, 34_000.4],
             updated_at: at(90),
             ..new("petri_observations")
         }
@@ -188,10 +256,14 @@ mod tests {
         state      capturing, in copy
         rows       1,234,567 of about 12,345,678 (9 %)
         rate       34,000 rows/s, 5m 27s left
-        chunks     62 done, now of 20,000 rows, p50 480 ms, p99 900 ms, longest 1.2 s
+        chunks     62 done by 2 workers, now of 20,000 rows, p50 480 ms, p99 900 ms, longest 1.2 s
         changes    4,321 pending
-        replicas   7.2 s behind
-        on hold    replica_lag_s is 7.25, over its limit of 5
+        history    ▁▃█▇ at most 40,000/s, every 10 s
+        replicas   a: 100 ms behind, 0 B
+                   b at 10.0.0.2: 7.2 s behind, 5.0 MiB
+        on hold    replica_lag_s is 7.2 s, limit 5.0 s: standby b (since 2026-01-01 00:01:20 UTC)
+                   archiver_failing is 1, limit 0: archive_command failed for 0000 (since 2026-01-01 00:01:20 UTC)
+        set        rows_per_second=20000
         started    2026-01-01 00:00:00 UTC
         updated    2026-01-01 00:01:30 UTC
         ");
@@ -237,6 +309,6 @@ mod tests {
 
     #[test]
     fn the_json_has_the_fields_that_are_promised() {
-        insta::assert_snapshot!(super::super::json::result(&busy()), @r#"{"job":"petri_observations","kind":"partition","table":"public.petri_observations","state":"capturing","phase":"copy","rows_estimated":12345678,"rows_copied":1234567,"rows_per_second":34000.4,"eta_s":327,"chunks_done":62,"chunk_rows":20000,"chunk_ms_p50":480,"chunk_ms_p99":900,"chunk_ms_max":1234,"changes_pending":4321,"replica_lag_s":7.25,"hold":{"signal":"replica_lag_s","value":7.25,"limit":5.0},"started_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:01:30Z","swapped_at":null,"keep_old_until":null}"#);
+        insta::assert_snapshot!(super::super::json::result(&busy()), @r#"{"job":"petri_observations","kind":"partition","table":"public.petri_observations","state":"capturing","phase":"copy","rows_estimated":12345678,"rows_copied":1234567,"rows_per_second":34000.4,"eta_s":327,"chunks_done":62,"chunk_rows":20000,"chunk_ms_p50":480,"chunk_ms_p99":900,"chunk_ms_max":1234,"changes_pending":4321,"replica_lag_s":7.25,"hold":{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},"holds":[{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},{"signal":"archiver_failing","value":1.0,"limit":0.0,"about":"archiver_failing is 1, limit 0: archive_command failed for 0000","since":"2026-01-01T00:01:20Z"}],"replicas":[{"name":"a","lag_s":0.1,"lag_bytes":0},{"name":"b at 10.0.0.2","lag_s":7.25,"lag_bytes":5242880}],"workers":2,"settings":{"rows_per_second":"20000"},"rates":[0.0,10000.0,40000.0,34000.4],"started_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:01:30Z","swapped_at":null,"keep_old_until":null}"#);
     }
 }

@@ -13,6 +13,7 @@ pub mod foreign_key;
 pub mod index;
 pub mod maintain;
 pub mod matview;
+pub mod pace;
 pub mod preflight;
 pub mod prepare;
 pub mod script;

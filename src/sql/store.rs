@@ -1,7 +1,7 @@
 //! The tool's own tables, in the database that is being migrated: jobs, lease, ledger, events, settings.
 
 /// The version of the schema below; a step up is one more entry of [`UPGRADES`].
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 
 /// Whether the schema is there. Asked of the tables themselves: `to_regclass` may answer from a session's cache, which does
 /// not know yet what another session made while this one waited for [`INSTALL_LOCK`].
@@ -15,7 +15,7 @@ pub const INSTALLED_VERSION: &str = "select number from pgstrata.version";
 pub const INSTALL_LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(7041, 0)";
 
 /// From version n to n + 1, each in one transaction with the number.
-pub const UPGRADES: &[&str] = &[V1];
+pub const UPGRADES: &[&str] = &[V1, V2];
 
 /// Sets the version number.
 pub const SET_VERSION: &str =
@@ -92,6 +92,18 @@ create table pgstrata.settings (
     primary key (job_id, key)
 );
 comment on table pgstrata.settings is 'Settings of a running job that differ from its plan.'
+";
+
+const V2: &str = "
+create table pgstrata.pace (
+    job_id bigint primary key references pgstrata.jobs on delete cascade,
+    read_at timestamptz not null default clock_timestamp(),
+    workers integer,
+    holds jsonb not null default '[]',
+    replicas jsonb not null default '[]'
+) with (fillfactor = 20);
+comment on table pgstrata.pace is 'How a job goes that is driven now: written twice a second.';
+create index events_samples on pgstrata.events (job_id, id) where what = 'sample';
 ";
 
 /// Every open job and every ended one of the name `$1`, newest first.
@@ -203,5 +215,7 @@ pub const CHUNK_TIMES: &str =
 pub const KEEP_ROWS_COPIED: &str = "update pgstrata.jobs set rows_estimated =
     (select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step = 'copy') where id = $1";
 
-/// Forgets the ledger of a job that is over; its sum goes into the events.
-pub const FORGET_CHUNKS: &str = "delete from pgstrata.chunks where job_id = $1";
+/// Forgets the ledger of a job that is over, and what was set for it.
+pub const FORGET_CHUNKS: &str = "with pace as (delete from pgstrata.pace where job_id = $1),
+settings as (delete from pgstrata.settings where job_id = $1)
+delete from pgstrata.chunks where job_id = $1";

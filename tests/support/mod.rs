@@ -5,5 +5,6 @@ pub mod cluster;
 pub mod load;
 pub mod oracle;
 pub mod proxy;
+pub mod standby;
 pub mod tables;
 mod transaction;

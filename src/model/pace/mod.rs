@@ -9,6 +9,7 @@ mod budget;
 mod crew;
 mod lag;
 mod signal;
+mod standbys;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -19,6 +20,7 @@ pub use budget::Budget;
 pub use crew::{Crew, MOST_WORKERS};
 pub use lag::LagClock;
 pub use signal::{Signal, Unit, Work};
+pub use standbys::{Behind, Standby, Standbys};
 pub use windows::Windows;
 
 /// A signal over its limit goes on when it is at or below this share of it.
@@ -87,11 +89,13 @@ impl Pace {
     /// Takes in what was read at `at_s`, one reading a signal. A signal without one is no longer watched.
     pub fn observe(&mut self, at_s: f64, readings: &[Reading]) -> Vec<Change> {
         self.observed = true;
-        let mut changes = Vec::new();
+        let seen = Reading { signal: Signal::Signals, value: Ok(0.0), limit: 0.0, about: String::new() };
+        let mut changes: Vec<Change> =
+            self.states.entry(Signal::Signals).or_default().take(at_s, &seen).into_iter().collect();
         let unwatched: Vec<Signal> = self
             .states
             .keys()
-            .filter(|signal| readings.iter().all(|r| r.signal != **signal))
+            .filter(|signal| **signal != Signal::Signals && readings.iter().all(|r| r.signal != **signal))
             .copied()
             .collect();
         for signal in unwatched {
@@ -103,6 +107,13 @@ impl Pace {
             changes.extend(self.states.entry(reading.signal).or_default().take(at_s, reading));
         }
         changes
+    }
+
+    /// Nothing could be read at `at_s`, and why. What held goes on holding.
+    pub fn blind(&mut self, at_s: f64, why: &str) -> Vec<Change> {
+        let reading =
+            Reading { signal: Signal::Signals, value: Err(why.to_owned()), limit: 0.0, about: String::new() };
+        self.states.entry(Signal::Signals).or_default().take(at_s, &reading).into_iter().collect()
     }
 
     /// What holds `work`, the most telling first; all of it holds before the first reading.
@@ -136,6 +147,8 @@ impl State {
                 self.read_s = Some(at_s);
                 // A value that could not be read before is held against the limit itself.
                 let over = match &self.hold {
+                    // It holds from the start; its limit is when it is forgotten.
+                    _ if signal == Signal::ReplicaGone => *value > 0.0,
                     Some(held) if !held.unread => *value > limit * GO_ON_SHARE,
                     _ => *value > limit,
                 };

@@ -31,6 +31,8 @@ pub enum Unit {
 /// What can hold a job; in the order in which it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
+    /// The server, which did not say anything at all.
+    Signals,
     /// Somebody said `pgstrata pause`.
     Paused,
     /// Sessions that wait for a lock that this job holds.
@@ -59,6 +61,7 @@ impl Signal {
     /// As the log and the JSON call it; with its unit, where it has one.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Signals => "signals",
             Self::Paused => "paused",
             Self::BlockedSessions => "blocked_sessions",
             Self::ReplicaGone => "replica_gone_s",
@@ -81,6 +84,11 @@ impl Signal {
             Self::ReplicaLagBytes | Self::SlotRetained => Unit::Bytes,
             _ => Unit::Count,
         }
+    }
+
+    /// Whether a chunk of ours is what is wrong, so that the next must be smaller.
+    pub fn is_ours(self) -> bool {
+        self == Self::BlockedSessions
     }
 
     /// Whether it stops that work: who only reads adds nothing to any lag.

@@ -9,7 +9,6 @@ mod retire;
 mod strays;
 
 use tokio_postgres::Client;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
@@ -20,6 +19,7 @@ use crate::model::state::State;
 use crate::pg::transaction::query_text;
 use crate::plan::{Plan, partitioning};
 use crate::sql::maintain as sql;
+use crate::stop::Stop;
 
 use self::layout::Layout;
 use super::context::Context;
@@ -33,7 +33,7 @@ const STATISTICS_OLD_S: f64 = 86_400.0;
 struct Upkeep<'a> {
     client: &'a Client,
     events: &'a Events,
-    stop: &'a CancellationToken,
+    stop: &'a Stop,
     plan: Plan,
     scheme: Scheme,
     template: Template,
@@ -69,7 +69,7 @@ pub async fn maintain_adopted(
     client: &Client,
     table: &QualifiedName,
     events: &Events,
-    stop: &CancellationToken,
+    stop: &Stop,
 ) -> Result<Maintained> {
     let layout = Layout::read(client, table).await?;
     let refuse = |why: String| {
@@ -157,7 +157,7 @@ impl Upkeep<'_> {
     fn go_on(&self) -> Result<()> {
         match self.job {
             Some(context) => context.go_on(),
-            None if self.stop.is_cancelled() => {
+            None if self.stop.is_asked() => {
                 Err(Error::new(Kind::Stopped, "stopped as asked").hint("run the same command again to go on"))
             }
             None => Ok(()),

@@ -96,7 +96,7 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
         return (report.0, None);
     }
     let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
-    rights::check(&mut report, table, &found.rights, &facts.server);
+    rights::check(&mut report, plan, table, &found.rights, &facts.server);
     let key = key::check(&mut report, table);
     let partitions = column::check(&mut report, plan, found);
     let by = Ident::new(plan.by());

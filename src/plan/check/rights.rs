@@ -4,6 +4,7 @@ use super::{Report, Rights, Server};
 use crate::model::blueprint::SCHEMA;
 use crate::model::ident::plain;
 use crate::model::table::Table;
+use crate::plan::Plan;
 
 /// A role, and the report of what it lacks.
 struct Role<'a> {
@@ -18,7 +19,7 @@ impl Role<'_> {
     }
 }
 
-pub(super) fn check(report: &mut Report, table: &Table, rights: &Rights, server: &Server) {
+pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, rights: &Rights, server: &Server) {
     let (role, name) = (plain(&server.user), table.name.plain());
     let mut us = Role { report, name: role.clone() };
     on_table(&mut us, table, rights);
@@ -43,6 +44,24 @@ pub(super) fn check(report: &mut Report, table: &Table, rights: &Rights, server:
                  the swap may wait behind one, and applications behind the swap, for all of lock_timeout"
             ),
             format!("grant pg_read_all_stats to {role}"),
+        );
+        standbys(report, plan, &role);
+    }
+}
+
+/// A role that sees no standby's lag is held where there are standbys, or a limit was asked for.
+fn standbys(report: &mut Report, plan: &Plan, role: &str) {
+    let throttle = plan.throttle();
+    let by_time = throttle.max_replica_lag.limit().is_some();
+    if throttle.replicas.is_empty() && (by_time || throttle.max_replica_lag_bytes.is_some()) {
+        report.warning(
+            "replicas_hidden",
+            role,
+            format!(
+                "role {role} cannot see how far standbys are behind: where the server has any, or the plan asks for a \
+                 limit, the job holds until it can"
+            ),
+            format!("grant pg_monitor to {role}, or list the standbys under [throttle] replicas"),
         );
     }
 }

@@ -6,10 +6,9 @@ use chrono_tz::TZ_VARIANTS;
 use proptest::prelude::*;
 
 use super::LEAST;
-use crate::model::{ident::QualifiedName, pace::Windows, partition::Every};
-use crate::plan::{
-    How, IncomingKeys, LockBudget, Order, Plan, ReplicaLag, Retention, Rows, Throttle, When, Workers,
-};
+use crate::model::{ident::QualifiedName, partition::Every};
+use crate::plan::throttle::tests::throttle;
+use crate::plan::{How, IncomingKeys, LockBudget, Order, Plan, Retention, Rows, When, Workers};
 
 fn every() -> impl Strategy<Value = Every> {
     prop_oneof![
@@ -23,36 +22,8 @@ fn every() -> impl Strategy<Value = Every> {
     ]
 }
 
-fn duration(ms: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
+pub(in crate::plan) fn duration(ms: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
     prop_oneof![ms.clone(), ms.prop_map(|ms| (ms / 1000 * 1000).max(1000))].prop_map(Duration::from_millis)
-}
-
-prop_compose! {
-    fn throttle()(
-        rows_per_second in prop::option::of(1..=u32::MAX),
-        (wal_bytes_per_second, max_replica_lag_bytes, max_slot_retained_bytes) in (bytes(), bytes(), bytes()),
-        max_replica_lag in prop_oneof![
-            Just(ReplicaLag::Default), Just(ReplicaLag::Off), duration(100..=86_400_000).prop_map(ReplicaLag::Limit),
-        ],
-        replicas in prop::collection::vec("host=[a-z ]{1,9}", 0..3),
-        forget_replica_after in duration(0..=30 * 86_400_000),
-        archiver in any::<bool>(),
-        max_active_backends in prop::option::of(1..=100_000_u32),
-        max_commit_latency in prop::option::of(duration(1..=60_000)),
-        (query, query_limit) in (prop::option::of("select \\PC{1,20}[^;\\s\\p{C}]"), any::<u32>()),
-        windows in prop::collection::vec("(Mon-Fri |Sat |)22:[0-5][0-9]-0[0-9]:00", 0..3),
-        timezone in prop::sample::select(TZ_VARIANTS.to_vec()),
-    ) -> Throttle {
-        let windows = Windows::parse(windows.iter().map(String::as_str)).unwrap();
-        Throttle {
-            rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after,
-            max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, query, query_limit, windows, timezone,
-        }
-    }
-}
-
-fn bytes() -> impl Strategy<Value = Option<u64>> {
-    prop::option::of(prop_oneof![(64_u64..=1 << 20).prop_map(|n| n << 10), (65_536..=1_u64 << 50)])
 }
 
 prop_compose! {

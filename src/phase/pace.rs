@@ -1,0 +1,346 @@
+//! Beside every throttled phase: looks at the signals twice a second, tells the gate, and says in log and database why the job
+//! waits. It fails never; what it cannot read holds.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::model::number;
+use crate::model::pace::{Behind, Change, Hold, Reading, Standby, Standbys};
+use crate::model::status::Hold as Said;
+use crate::pg::connect::Session;
+use crate::pg::signals::{self, Asked, Seen};
+use crate::pg::{lease, store};
+use crate::plan::{Plan, Throttle};
+use crate::sql::pace as sql;
+
+use super::context::{Context, Pacing};
+use super::readings::{self, Sources};
+
+/// How often the signals are looked at; a notification is heard at once.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a look, or the tiny transaction, may take before the session is given up.
+const SAY: Duration = Duration::from_secs(10);
+/// How long the first look waits for standbys and the user's query.
+const FIRST: Duration = Duration::from_secs(3);
+/// How often a sample goes into the job's history.
+const SAMPLE: Duration = Duration::from_secs(10);
+/// Over how long the number of workers is measured.
+const MEASURE: Duration = Duration::from_secs(3);
+/// The weight of a new reading in the smoothed commit latency.
+const NEW: f64 = 0.3;
+
+/// Looks until dropped; to be run beside the work.
+pub async fn watch(context: &Context) -> Infallible {
+    let mut watch = Watch::new(context);
+    loop {
+        watch.look().await;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = watch.heard() => {}
+        }
+    }
+}
+
+struct Watch<'a> {
+    context: &'a Context,
+    session: Option<Session>,
+    listed: Vec<Asked<Standby>>,
+    query: Option<Asked<f64>>,
+    standbys: Standbys,
+    behind: Vec<Behind>,
+    latency_ms: Option<f64>,
+    /// What differs from the plan, as last applied.
+    settings: BTreeMap<String, String>,
+    sampled: Instant,
+    measured: (Instant, u64, bool),
+}
+
+impl<'a> Watch<'a> {
+    fn new(context: &'a Context) -> Self {
+        let now = Instant::now();
+        let mut watch = Self {
+            context,
+            session: None,
+            listed: Vec::new(),
+            query: None,
+            standbys: Standbys::default(),
+            behind: Vec::new(),
+            latency_ms: None,
+            settings: context.settings.clone(),
+            sampled: now,
+            measured: (now, 0, false),
+        };
+        watch.ask(&Throttle::default(), context.gate.plan().throttle());
+        watch
+    }
+
+    /// Begins to ask the standbys that are listed, and the user's query.
+    fn ask(&mut self, was: &Throttle, is: &Throttle) {
+        let context = self.context;
+        let name = lease::session_name(context.job.id, context.epoch(), "pace");
+        if was.replicas != is.replicas {
+            (self.listed, self.standbys) = (Vec::new(), Standbys::default());
+            for dsn in &is.replicas {
+                match signals::standby(context.target(), dsn, &name) {
+                    Ok(asked) => {
+                        self.standbys.expect(context.gate.now_s(), &asked.name);
+                        self.listed.push(asked);
+                    }
+                    // Refused where it is set; what came in by another way is no freedom either.
+                    Err(e) => {
+                        let why = format!("a standby of the plan cannot be asked: {}", e.message());
+                        context.events.warn(why);
+                        self.standbys.expect(context.gate.now_s(), "of [throttle] replicas");
+                    }
+                }
+            }
+        }
+        if was.query != is.query {
+            self.query = is.query.as_ref().map(|query| signals::query(context.target(), query, &name));
+        }
+    }
+
+    async fn heard(&self) {
+        match &self.session {
+            Some(session) => session.heard().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// One look, and everything that follows from it.
+    async fn look(&mut self) {
+        let gate = &self.context.gate;
+        let seen = timeout(SAY, self.see()).await;
+        let seen = match seen.unwrap_or_else(|_| Err(Error::failed("the server does not answer"))) {
+            Ok(seen) => seen,
+            Err(e) => {
+                self.session = None;
+                let changes = gate.blind(e.message());
+                self.tell(changes).await;
+                return;
+            }
+        };
+        self.apply(&seen.settings);
+        self.first_answers().await;
+        gate.wal_at(seen.place);
+        let readings = self.readings(&seen);
+        let changes = gate.observe(&readings);
+        self.tell(changes).await;
+        if let Err(e) = self.say().await {
+            tracing::debug!(error = %e, "the pace could not be said");
+            self.session = None;
+        }
+        self.windows();
+        self.measure();
+    }
+
+    async fn see(&mut self) -> Result<Seen> {
+        let context = self.context;
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => {
+                let session = context.session("pace").await?;
+                session.batch_execute(&sql::listen(context.job.id)).await?;
+                session.execute(sql::BEGIN_PACE, &[&context.job.id]).await?;
+                session
+            }
+        };
+        let table = context.blueprint.borrow().table.name.to_string();
+        let seen = signals::look(&session, &lease::prefix(context.job.id), context.job.id, &table).await;
+        self.session = Some(session);
+        seen
+    }
+
+    /// At the first look, those that are asked elsewhere get the time to answer.
+    async fn first_answers(&self) {
+        let until = Instant::now() + FIRST;
+        let missing = || {
+            let query = self.query.as_ref().is_some_and(|query| query.last().is_none());
+            query || self.listed.iter().any(|asked| asked.last().is_none())
+        };
+        while missing() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Settings that somebody changed hold from now on.
+    fn apply(&mut self, settings: &BTreeMap<String, String>) {
+        if *settings == self.settings {
+            return;
+        }
+        let context = self.context;
+        match context.plan.with(settings) {
+            Ok(plan) => {
+                let was = context.gate.plan();
+                context.gate.set(&plan);
+                self.ask(was.throttle(), plan.throttle());
+                for change in differences(&was, &plan) {
+                    context.events.note(change);
+                }
+            }
+            Err(e) => context
+                .events
+                .warn(format!("settings that this version does not understand: {}", e.message())),
+        }
+        self.settings = settings.clone();
+    }
+
+    fn readings(&mut self, seen: &Seen) -> Vec<Reading> {
+        let context = self.context;
+        let now_s = context.gate.now_s();
+        let plan = context.gate.plan();
+        let throttle = plan.throttle();
+        let listed: Vec<_> = self.listed.iter().map(|asked| (asked.name.clone(), asked.last())).collect();
+        let query = self
+            .query
+            .as_ref()
+            .map(|query| query.last().unwrap_or_else(|| Err("it has not answered yet".to_owned())));
+        let standbys = readings::standbys(seen, &listed);
+        self.behind = self.standbys.observe(now_s, seen.place, &standbys);
+        let forget_s = throttle.forget_replica_after.as_secs_f64();
+        for name in self.standbys.forget(now_s, forget_s) {
+            let after = number::duration(throttle.forget_replica_after);
+            context
+                .events
+                .warn(format!("standby {name} has been gone for {after}: it is no longer waited for"));
+        }
+        let sources = Sources {
+            seen,
+            listed: &listed,
+            behind: &self.behind,
+            gone: self.standbys.gone(now_s),
+            latency_ms: self.latency_ms,
+            query,
+        };
+        readings::of(&sources, throttle, &context.job.name)
+    }
+
+    /// Says what has changed, here and in the job's history.
+    async fn tell(&self, changes: Vec<Change>) {
+        let context = self.context;
+        for change in changes {
+            let job = context.job.name.clone();
+            let (what, detail, event) = match change {
+                Change::Held(hold) => {
+                    let about = hold.to_string();
+                    let Hold { signal, value, limit, .. } = hold;
+                    ("hold", about.clone(), Event::Hold { job, signal: signal.name(), value, limit, about })
+                }
+                Change::Released { signal, held_s } => {
+                    let detail = format!("{} held for {held_s:.1} s", signal.name());
+                    ("go_on", detail, Event::GoOn { job, signal: signal.name(), seconds: held_s })
+                }
+            };
+            context.events.send(event);
+            if let Some(session) = &self.session {
+                let _ = timeout(SAY, store::event(session, context.job.id, what, &detail)).await;
+            }
+        }
+    }
+
+    /// Writes the holds down for `status`: the tiny transaction whose time is the commit latency.
+    async fn say(&mut self) -> Result<()> {
+        let Some(session) = &self.session else { return Ok(()) };
+        let gate = &self.context.gate;
+        let holds: Vec<Said> = gate.holds().iter().map(said).collect();
+        let workers = i32::try_from(gate.workers()).unwrap_or(i32::MAX);
+        let (holds_json, behind) = (json!(holds), json!(self.behind));
+        let began = Instant::now();
+        timeout(SAY, session.execute(sql::SAY_PACE, &[&self.context.job.id, &workers, &holds_json, &behind]))
+            .await
+            .map_err(|_| Error::failed(format!("no answer within {} s", SAY.as_secs())))??;
+        let ms = began.elapsed().as_secs_f64() * 1000.0;
+        self.latency_ms = Some(self.latency_ms.map_or(ms, |was| was + NEW * (ms - was)));
+        if self.sampled.elapsed() >= SAMPLE {
+            self.sampled = Instant::now();
+            let progress = gate.progress();
+            let sample = json!({
+                "phase": progress.phase,
+                "done": progress.done,
+                "per_second": progress.per_second.round(),
+                "workers": workers,
+                "wal_bytes_per_second": gate.wal_per_second().round(),
+                "commit_latency_ms": (ms * 10.0).round() / 10.0,
+                "replicas": self.behind,
+                "holds": holds.iter().map(|hold| hold.signal.as_str()).collect::<Vec<_>>(),
+            });
+            store::event(session, self.context.job.id, "sample", &sample.to_string()).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a stop when the time of a scheduled job is over.
+    fn windows(&self) {
+        let context = self.context;
+        if context.pacing() == Pacing::Windowed
+            && !context.stop.is_asked()
+            && let Some(why) = closed(&context.gate.plan(), Utc::now())
+        {
+            context.events.warn(format!("stopping after the chunks that are under way: {why}"));
+            context.stop.ask(format!("because {why}"));
+        }
+    }
+
+    /// How much was done while nothing held, for the number of workers.
+    fn measure(&mut self) {
+        let gate = &self.context.gate;
+        let progress = gate.progress();
+        let (since, done, held) = self.measured;
+        let held = held || !gate.holds().is_empty();
+        let span = since.elapsed();
+        if span < MEASURE {
+            self.measured.2 = held;
+            return;
+        }
+        if progress.phase == "copy" && !held && progress.done > done && done > 0 {
+            gate.measured((progress.done - done) as f64 / span.as_secs_f64());
+        }
+        self.measured = (Instant::now(), progress.done, false);
+    }
+}
+
+/// Why it is not the time to run, where it is not.
+pub fn closed(plan: &Plan, now: DateTime<Utc>) -> Option<String> {
+    let throttle = plan.throttle();
+    if throttle.windows.open(now, throttle.timezone) {
+        return None;
+    }
+    let next = throttle.windows.next_open(now, throttle.timezone).map_or_else(
+        || "none opens".to_owned(),
+        |next| {
+            format!(
+                "the next opens {}",
+                next.with_timezone(&throttle.timezone).format("%a %Y-%m-%d %H:%M %Z")
+            )
+        },
+    );
+    Some(format!("it is outside the windows {}; {next}", throttle.windows.written().join(", ")))
+}
+
+fn said(hold: &Hold) -> Said {
+    Said {
+        signal: hold.signal.name().to_owned(),
+        value: hold.value,
+        limit: hold.limit,
+        about: hold.to_string(),
+        since: DateTime::from_timestamp_millis((hold.since_s * 1000.0) as i64).unwrap_or_default(),
+    }
+}
+
+/// What is set otherwise now, in words.
+fn differences(was: &Plan, is: &Plan) -> Vec<String> {
+    let (was, is) = (was.tunables(), is.tunables());
+    let keys: std::collections::BTreeSet<&str> = was.keys().chain(is.keys()).copied().collect();
+    let of = |one: &BTreeMap<&'static str, String>, key: &str| one.get(key).cloned();
+    keys.into_iter()
+        .filter(|key| of(&was, key) != of(&is, key))
+        .map(|key| format!("{key} is {} now", of(&is, key).unwrap_or_else(|| "not set".to_owned())))
+        .collect()
+}

@@ -1,0 +1,105 @@
+//! What the signals are read from. One statement sees all that the server knows of itself; none of it needs a right beyond
+//! connecting, except what `sees_all` says.
+
+/// Every signal of the server's, as one JSON object. `$1` is what names of the job's sessions begin with, `$2` the job, `$3`
+/// the table that applications use, as text.
+///
+/// - Replicas are walsenders that replay: without `pg_read_all_stats` all of them are seen, but not how far they are.
+/// - A vacuum prevents wraparound where it works on a table older than `autovacuum_freeze_max_age`: a lock and an age, which
+///   everybody may see, unlike the words of another role's query.
+/// - Who waits behind us is asked of waiting sessions only: `pg_blocking_pids` stops the lock manager for a moment.
+pub const SIGNALS: &str = "
+with ours as materialized (
+  select pid from pg_catalog.pg_stat_activity
+  where pg_catalog.starts_with(application_name, $1) and datname = pg_catalog.current_database()
+), waiting as materialized (
+  select distinct pid from pg_catalog.pg_locks where not granted and pid not in (select pid from ours)
+), blocked as (
+  select pid from waiting where pg_catalog.pg_blocking_pids(pid) && array(select pid from ours)
+), used as (
+  select relid as oid from pg_catalog.pg_partition_tree(pg_catalog.to_regclass($3))
+  union select pg_catalog.to_regclass($3)::oid
+), vacuums as (
+  select c.oid::regclass::text as name, pg_catalog.age(c.relfrozenxid) as age
+  from used join pg_catalog.pg_class c using (oid)
+  join pg_catalog.pg_locks l on l.locktype = 'relation' and l.relation = c.oid and l.granted
+    and l.mode = 'ShareUpdateExclusiveLock'
+    and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+  where l.pid not in (select pid from ours) and (
+    pg_catalog.age(c.relfrozenxid) > least(pg_catalog.current_setting('autovacuum_freeze_max_age')::bigint,
+      (select option_value::bigint from pg_catalog.pg_options_to_table(c.reloptions)
+       where option_name = 'autovacuum_freeze_max_age'))
+    or pg_catalog.mxid_age(c.relminmxid) > least(pg_catalog.current_setting('autovacuum_multixact_freeze_max_age')::bigint,
+      (select option_value::bigint from pg_catalog.pg_options_to_table(c.reloptions)
+       where option_name = 'autovacuum_multixact_freeze_max_age')))
+)
+select pg_catalog.json_build_object(
+  'role', current_user,
+  'sees_all', pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'usage'),
+  'place', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::bigint,
+  'replicas', (select coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+        'name', coalesce(nullif(r.application_name, ''), 'walsender') || coalesce(' at ' || r.client_addr::text, ''),
+        'hidden', r.state is null,
+        'place', pg_catalog.pg_wal_lsn_diff(r.replay_lsn, '0/0')::bigint,
+        'lag_s', extract(epoch from r.replay_lag)) order by r.pid), '[]')
+      from pg_catalog.pg_stat_replication r
+      where coalesce(r.state in ('startup', 'catchup', 'streaming'), true) and (r.state is null or r.replay_lsn is not null)
+        and not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')),
+  'slot', (select pg_catalog.json_build_object('name', slot_name,
+        'bytes', greatest(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn), 0)::bigint)
+      from pg_catalog.pg_replication_slots where restart_lsn is not null order by restart_lsn limit 1),
+  'archiver', (select last_failed_wal from pg_catalog.pg_stat_archiver
+      where pg_catalog.current_setting('archive_mode') <> 'off'
+        and last_failed_time > coalesce(last_archived_time, '-infinity')),
+  'blocked', (select pg_catalog.count(*) from blocked),
+  'blocked_pid', (select pg_catalog.min(pid) from blocked),
+  'vacuum', (select pg_catalog.json_build_object('name', name, 'age', age) from vacuums order by age desc limit 1),
+  'active', (select pg_catalog.count(*) from pg_catalog.pg_stat_activity
+      where state = 'active' and backend_type = 'client backend' and pid not in (select pid from ours)),
+  'settings', (select coalesce(pg_catalog.json_object_agg(key, value), '{}') from pgstrata.settings where job_id = $2)
+)";
+
+/// How far a standby is: whether it is one, the place that it has replayed, and how old the last transaction there is.
+pub const STANDBY: &str = "select pg_catalog.pg_is_in_recovery(),
+  pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::bigint,
+  extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::double precision";
+
+/// What a session that asks the user's query begins with: names as the user's own sessions find them, nothing is written, and
+/// nobody waits for it.
+pub const QUERY_SETTINGS: &str =
+    "reset search_path; set default_transaction_read_only = on; set statement_timeout = '5s'";
+
+/// Begins to say how the job goes.
+pub const BEGIN_PACE: &str = "insert into pgstrata.pace (job_id) values ($1)
+on conflict (job_id) do update set read_at = pg_catalog.clock_timestamp(), holds = '[]', replicas = '[]'";
+
+/// Says how the job goes. It is also the tiny transaction whose time is a signal, and what keeps standbys answering.
+pub const SAY_PACE: &str =
+    "update pgstrata.pace set read_at = pg_catalog.clock_timestamp(), workers = $2, holds = $3, replicas = $4
+where job_id = $1";
+
+/// How the job goes, as last said; not what was said too long ago.
+pub const PACE: &str = "select workers, holds, replicas from pgstrata.pace
+where job_id = $1 and read_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2)";
+
+/// Keeps a setting that differs from the plan.
+pub const KEEP_SETTING: &str = "insert into pgstrata.settings (job_id, key, value) values ($1, $2, $3)
+on conflict (job_id, key) do update set value = excluded.value, set_at = pg_catalog.now()";
+
+/// Forgets a setting.
+pub const FORGET_SETTING: &str = "delete from pgstrata.settings where job_id = $1 and key = $2";
+
+/// The settings that differ from the plan.
+pub const SETTINGS: &str = "select key, value from pgstrata.settings where job_id = $1 order by key";
+
+/// Tells a job's driver that its settings changed, when the transaction is committed.
+pub const TELL: &str = "select pg_catalog.pg_notify('pgstrata_' || $1::bigint, '')";
+
+/// Hears of it.
+pub fn listen(job: i64) -> String {
+    format!("listen pgstrata_{job}")
+}
+
+/// Samples of how the job went, the newest first.
+pub const SAMPLES: &str =
+    "select detail from pgstrata.events where job_id = $1 and what = 'sample' order by id desc limit $2";

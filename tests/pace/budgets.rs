@@ -1,0 +1,61 @@
+//! Budgets: over 20 seconds, what the ledger and the server's WAL say stays near the limit, above and below.
+
+use std::time::{Duration, Instant};
+
+use pgstrata::demo::server::PrivateServer;
+
+use super::ended;
+use crate::support::cluster::{Database, SETTINGS};
+
+/// Over how long it is measured: the issue's promise.
+const SPAN: Duration = Duration::from_secs(20);
+
+/// Runs the job of a table of two million rows, and measures its rows and its server's WAL a second, once it is under way.
+async fn measured(throttle: &str) -> (f64, f64) {
+    let server = PrivateServer::start(SETTINGS).unwrap();
+    let db = Database::on(&server).await;
+    db.execute(
+        "create table events (id bigint primary key, at timestamptz not null, note text) with (autovacuum_enabled = off);
+         insert into events select i, timestamptz '2024-01-01 00:00Z' + i * interval '10 seconds', 'note ' || i
+             from generate_series(1, 2000000) i;
+         analyze events; checkpoint",
+    )
+    .await;
+    let plan = db
+        .plan(&format!("table = 'events'\n[partition]\nby = 'at'\nevery = 'month'\n[throttle]\n{throttle}"));
+    let mut run = db.command(&["run", plan.to_str().unwrap()]).spawn().unwrap();
+    let client = db.client().await;
+    let so_far =
+        "select coalesce(sum(rows), 0)::float8, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8,
+        count(*) from pgstrata.chunks";
+    while !client.query_one(so_far, &[]).await.is_ok_and(|row| row.get::<_, i64>(2) >= 8) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let look = async || {
+        let row = client.query_one(so_far, &[]).await.unwrap();
+        (Instant::now(), row.get::<_, f64>(0), row.get::<_, f64>(1))
+    };
+    let (begun, rows, wal) = look().await;
+    tokio::time::sleep(SPAN).await;
+    let (ended_at, rows_then, wal_then) = look().await;
+    assert!(run.try_wait().unwrap().is_none(), "the copy was over before it was measured");
+    run.start_kill().unwrap();
+    ended(run).await;
+    let s = (ended_at - begun).as_secs_f64();
+    ((rows_then - rows) / s, (wal_then - wal) / s)
+}
+
+#[tokio::test]
+async fn rows_a_second_hold() {
+    let (rows, _) = measured("rows_per_second = 50_000\n").await;
+    println!("{rows:.0} rows a second of 50,000");
+    assert!((0.8 * 50_000.0..=1.1 * 50_000.0).contains(&rows), "{rows} rows a second");
+}
+
+#[tokio::test]
+async fn bytes_of_wal_a_second_hold() {
+    let (_, wal) = measured("wal_bytes_per_second = '5 MiB'\n").await;
+    let limit = f64::from(5 << 20);
+    println!("{:.0} % of the limit", wal / limit * 100.0);
+    assert!((0.8 * limit..=1.1 * limit).contains(&wal), "{wal} bytes a second of {limit}");
+}

@@ -1,0 +1,97 @@
+//! Live control: from another process, at once, kept over a restart, nonsense refused.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Slow, ended};
+
+#[tokio::test]
+async fn pause_and_resume_from_another_process_and_over_a_restart() {
+    let job = Slow::new("").await;
+    let mut run = job.copying().await;
+    job.ok("pause").await;
+    let took = job.held("paused").await;
+    assert!(took.as_secs_f64() <= 1.0, "{took:?}");
+    assert!(job.says("paused").await["about"].as_str().unwrap().contains("`pgstrata resume events`"));
+    job.stands_still().await;
+    run.kill().await.unwrap();
+    assert_eq!(job.status().await["settings"]["paused"], "true");
+    let before = job.chunks().await;
+    let run = job.start(&[]);
+    job.until("select exists (select from pg_stat_activity where datname = current_database() and application_name like '%/pace')")
+        .await;
+    job.looks(3).await;
+    job.says("paused").await;
+    assert_eq!(job.chunks().await, before);
+    // A held job ends at once when it is asked to.
+    kill_process(Pid::from_raw(run.id().unwrap().cast_signed()).unwrap(), Signal::INT).unwrap();
+    ended(run).await.exits(6);
+    let run = job.start(&[]);
+    job.ok("resume").await;
+    job.goes_on().await;
+    job.finish(run).await;
+}
+
+#[tokio::test]
+async fn set_takes_effect_within_a_second_is_kept_and_read_back() {
+    let job = Slow::new("").await;
+    let run = job.copying().await;
+    job.ok("set workers=1 rows_per_second=300 max_replica_lag=5s").await;
+    let took = job.until("select workers = 1 from pgstrata.pace").await;
+    assert!(took.as_secs_f64() <= 1.0, "{took:?}");
+    let set = job.status().await["settings"].to_string();
+    assert_eq!(set, r#"{"max_replica_lag":"5s","rows_per_second":"300","workers":"1"}"#);
+    assert!(
+        job.ok("status").await.stdout.contains("set        max_replica_lag=5s rows_per_second=300 workers=1")
+    );
+    // Chunks are as small as that rate wants them.
+    job.until("select rows <= 120 from pgstrata.chunks order by done_at desc limit 1").await;
+    ended_by_interrupt(run).await;
+    let run = job.start(&[]);
+    job.goes_on().await;
+    job.until("select workers = 1 from pgstrata.pace").await;
+    job.ok("set workers=3").await;
+    job.until("select workers = 3 from pgstrata.pace").await;
+    let said = job.finish(run).await.stderr;
+    assert!(said.contains("copy.workers is 3 now"), "{said}");
+    // A job that is over has nothing set.
+    job.ok("abort").await;
+    assert_eq!(job.db.count("select count(*) from pgstrata.settings").await, 0);
+}
+
+async fn ended_by_interrupt(run: tokio::process::Child) {
+    kill_process(Pid::from_raw(run.id().unwrap().cast_signed()).unwrap(), Signal::INT).unwrap();
+    ended(run).await.exits(6);
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_with_its_range_and_changes_nothing() {
+    let job = Slow::new("").await;
+    let run = job.copying().await;
+    let mut said = Vec::new();
+    for wrong in [
+        "workers=0",
+        "rows_per_second=-1",
+        "max_replica_lag=1ms",
+        "workrs=3",
+        "every=week",
+        "workers",
+        "windows=always",
+    ] {
+        said.push(job.ran(&format!("set {wrong}")).await.exits(2).stderr);
+    }
+    insta::assert_snapshot!(said.concat(), @r#"
+    error: set: copy.workers: 0 is not "auto" or a whole number from 1 to 64
+    error: set: throttle.rows_per_second: -1 is not a whole number from 1 to 4294967295
+    error: set: throttle.max_replica_lag: 1ms is not from 100ms to 1 days
+    error: `workrs` is no setting that can change while a job runs
+    hint: did you mean `workers`?
+    error: `every` is no setting that can change while a job runs
+    hint: known: workers, target_batch_ms, rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after, max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, query, query_limit, windows, timezone
+    error: `workers` sets nothing
+    hint: write KEY=VALUE: rows_per_second=20000, max_replica_lag=5s
+    error: set: throttle.windows: `always` is no window: write days and times, "Mon-Fri 22:00-05:00", or times alone
+    "#);
+    assert_eq!(job.status().await["settings"].to_string(), "{}");
+    assert_eq!(job.db.pgstrata(&["set", "nothing", "workers=1"]).await.code, Some(2));
+    job.finish(run).await;
+}

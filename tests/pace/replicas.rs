@@ -1,0 +1,162 @@
+//! Standbys and slots: behind by time or by bytes, gone, not to be seen, asked themselves.
+
+use pgstrata::demo::server::PrivateServer;
+
+use super::{Slow, ended};
+use crate::support::cluster::{Database, SETTINGS, connect};
+use crate::support::standby::Standby;
+
+/// A server that standbys and logical slots can follow.
+fn primary() -> PrivateServer {
+    PrivateServer::start(&[SETTINGS, &[("wal_level", "logical"), ("wal_keep_size", "256MB")]].concat())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_standby_that_falls_behind_holds_and_the_worst_of_two_counts() {
+    let server = primary();
+    let (one, two) = (Standby::of(&server, "one", 5501).await, Standby::of(&server, "two", 5502).await);
+    let job = Slow::on(Database::on(&server).await, "max_replica_lag = '1s'\n").await;
+    let run = job.copying().await;
+    for (standby, name) in [(&one, "one"), (&two, "two"), (&one, "one")] {
+        standby.replays(false).await;
+        // A second until it is a second behind.
+        let took = job.held("replica_lag_s").await;
+        assert!(took.as_secs_f64() <= 1.0 + 2.0, "{took:?}");
+        let hold = job.says("replica_lag_s").await;
+        assert_eq!(hold["limit"], 1.0);
+        assert!(hold["about"].as_str().unwrap().contains(&format!("standby {name}")), "{hold}");
+        job.stands_still().await;
+        let status = job.status().await;
+        assert!(
+            status["replica_lag_s"].as_f64().unwrap() > 1.0
+                && status["replicas"].as_array().unwrap().len() == 2
+        );
+        standby.replays(true).await;
+        job.goes_on().await;
+    }
+    let said = job.finish(run).await.stderr;
+    assert!(
+        said.contains("hold: replica_lag_s is ") && said.contains("go on: replica_lag_s held for "),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn bytes_count_as_well_and_a_listed_standby_is_asked_itself() {
+    let server = primary();
+    let standby = Standby::of(&server, "listed", 5503).await;
+    let throttle = format!(
+        "max_replica_lag = 'off'\nmax_replica_lag_bytes = '64 KiB'\nreplicas = [\"{}\"]\n",
+        standby.listed()
+    );
+    let job = Slow::on(Database::on(&server).await, &throttle).await;
+    let run = job.copying().await;
+    standby.replays(false).await;
+    job.held("replica_lag_bytes").await;
+    let hold = job.says("replica_lag_bytes").await;
+    assert!(hold["value"].as_f64().unwrap() > 65_536.0 && hold["limit"] == 65_536.0, "{hold}");
+    assert!(hold["about"].as_str().unwrap().contains("5503/"), "{hold}");
+    job.stands_still().await;
+    standby.replays(true).await;
+    job.goes_on().await;
+    // By time, of the same standby, from now on.
+    job.ok("set max_replica_lag_bytes=off max_replica_lag=1s").await;
+    standby.replays(false).await;
+    job.held("replica_lag_s").await;
+    job.stands_still().await;
+    standby.replays(true).await;
+    job.goes_on().await;
+    job.finish(run).await;
+}
+
+#[tokio::test]
+async fn a_standby_that_disappears_is_a_hold_until_it_is_back_or_forgotten() {
+    let server = primary();
+    let standby = Standby::of(&server, "gone", 5504).await;
+    let job = Slow::on(Database::on(&server).await, "").await;
+    let run = job.copying().await;
+    job.looks(1).await;
+    drop(standby);
+    job.until("select not exists (select from pg_stat_replication)").await;
+    let hold = job.held_soon("replica_gone_s").await;
+    assert_eq!(hold["limit"], 300.0);
+    assert!(hold["about"].as_str().unwrap().contains("standby gone is gone"), "{hold}");
+    job.stands_still().await;
+    let back = Standby::start(&server, "gone", 5504).await;
+    job.goes_on().await;
+    job.ok("set forget_replica_after=1s").await;
+    drop(back);
+    job.held("replica_gone_s").await;
+    job.goes_on().await;
+    let said = job.finish(run).await.stderr;
+    assert!(
+        said.contains("warning: standby gone has been gone for 1.0 s: it is no longer waited for"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_listed_standby_that_does_not_answer_holds_from_the_start() {
+    let server = primary();
+    let throttle = format!("replicas = [\"host={} port=5999\"]\n", server.socket_dir().display());
+    let job = Slow::on(Database::on(&server).await, &throttle).await;
+    let run = job.start(&[]);
+    job.held("replica_gone_s").await;
+    assert!(job.says("replica_gone_s").await["about"].as_str().unwrap().contains("5999"));
+    assert_eq!(job.chunks().await, 0);
+    job.ok("set replicas=off").await;
+    job.goes_on().await;
+    job.finish(run).await;
+}
+
+#[tokio::test]
+async fn a_role_that_cannot_see_standbys_is_warned_and_held_where_a_limit_was_asked_for() {
+    let server = primary();
+    let db = Database::on(&server).await;
+    db.execute(
+        "create role app login; grant create on schema public to app;
+         do $$ begin execute format('grant create on database %I to app', current_database()); end $$",
+    )
+    .await;
+    let job = Slow::on(db, "max_replica_lag = '5s'\n").await;
+    job.db.execute("alter table events owner to app").await;
+    let as_app = job.db.dsn().replace("user=postgres", "user=app");
+    let plan = job.plan.display().to_string();
+    let checked = job.db.pgstrata_with(&["check", &plan], &[("DATABASE_URL", &as_app)]).await.ok();
+    assert!(
+        checked.stdout.contains("warning[replicas_hidden]")
+            && checked.stdout.contains("grant pg_monitor to app"),
+        "{}",
+        checked.stdout
+    );
+    let mut run = job.db.command(&["run", &plan]);
+    let run = run.env("DATABASE_URL", &as_app).spawn().unwrap();
+    job.held("replica_lag_s").await;
+    let hold = job.says("replica_lag_s").await;
+    assert!(hold["about"].as_str().unwrap().contains("grant pg_monitor to app"), "{hold}");
+    assert_eq!(job.chunks().await, 0);
+    connect(&server.dsn("postgres")).await.batch_execute("grant pg_monitor to app").await.unwrap();
+    job.goes_on().await;
+    job.db
+        .execute("insert into pgstrata.settings select id, 'rows_per_second', 'off' from pgstrata.jobs")
+        .await;
+    ended(run).await.ok();
+}
+
+#[tokio::test]
+async fn a_slot_that_nobody_reads_holds() {
+    let server = primary();
+    let job = Slow::on(Database::on(&server).await, "max_slot_retained_bytes = '1 MiB'\n").await;
+    job.db.execute("select pg_create_logical_replication_slot('nobody', 'test_decoding')").await;
+    let run = job.copying().await;
+    // Others write more than it may keep.
+    job.db.execute("create table noise as select i, repeat('x', 500) from generate_series(1, 8000) i").await;
+    let hold = job.held_soon("slot_retained_bytes").await;
+    assert!(hold["value"].as_f64().unwrap() > 1_048_576.0 && hold["limit"] == 1_048_576.0, "{hold}");
+    assert!(hold["about"].as_str().unwrap().contains("slot nobody"), "{hold}");
+    job.stands_still().await;
+    job.db.execute("select pg_drop_replication_slot('nobody')").await;
+    job.goes_on().await;
+    job.finish(run).await;
+}

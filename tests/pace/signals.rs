@@ -1,0 +1,178 @@
+//! The server's own signals: its archiver, its vacuum, its load, who waits behind us, and what the user asks.
+
+use std::time::Duration;
+
+use pgstrata::demo::server::PrivateServer;
+
+use super::Slow;
+use crate::support::cluster::{Database, SETTINGS};
+
+#[tokio::test]
+async fn a_failing_archiver_holds() {
+    let archive = [("archive_mode", "on"), ("archive_command", "true")];
+    let server = PrivateServer::start(&[SETTINGS, &archive].concat()).unwrap();
+    let job = Slow::on(Database::on(&server).await, "").await;
+    let run = job.copying().await;
+    job.db.execute("alter system set archive_command = 'false'").await;
+    job.db.execute("select pg_reload_conf()").await;
+    job.db.execute("select pg_switch_wal()").await;
+    job.until("select failed_count > 0 from pg_stat_archiver").await;
+    let hold = job.held_soon("archiver_failing").await;
+    assert!(hold["about"].as_str().unwrap().contains("archive_command failed for 0000"), "{hold}");
+    job.stands_still().await;
+    job.db.execute("alter system set archive_command = 'true'").await;
+    job.db.execute("select pg_reload_conf()").await;
+    job.goes_on().await;
+    job.finish(run).await;
+}
+
+#[tokio::test]
+async fn a_session_that_waits_behind_us_holds_at_once_and_the_chunk_shrinks() {
+    // A chunk that takes seconds, so that somebody can wait for it.
+    let job = Slow::new("").await;
+    job.db
+        .execute(
+            "create function slow(bigint) returns bigint language plpgsql immutable as 'begin return $1; end';
+             alter table events add column slow bigint generated always as (slow(id)) stored;
+             create or replace function slow(bigint) returns bigint language plpgsql immutable
+                 as 'begin perform pg_sleep(0.02); return $1; end'",
+        )
+        .await;
+    let run = job.copying().await;
+    let before: i64 = job.db.count("select max(rows) from pgstrata.chunks").await;
+    let (dsn, wants) = (job.db.dsn().to_owned(), "alter table events add column more int");
+    let waiter = tokio::spawn(async move {
+        let client = crate::support::cluster::connect(&dsn).await;
+        client.batch_execute(wants).await.unwrap();
+    });
+    job.until("select exists (select from pg_locks where not granted and locktype = 'relation')").await;
+    let took = job.held("blocked_sessions").await;
+    assert!(took <= super::SOON, "{took:?}");
+    // It has its lock when the chunks under way are done, because no other begins.
+    tokio::time::timeout(super::LIMIT, waiter).await.unwrap().unwrap();
+    let told = job.one("select detail from pgstrata.events where what = 'hold' order by id limit 1").await;
+    assert!(told.starts_with("blocked_sessions is 1, limit 0: pid "), "{told}");
+    let done = job.chunks().await;
+    job.until(&format!("select count(*) >= {done} + 6 from pgstrata.chunks")).await;
+    let after: i64 = job
+        .db
+        .count("select min(rows) from (select rows from pgstrata.chunks order by done_at desc limit 6) last")
+        .await;
+    assert!(after <= before / 5, "chunks had {before} rows, and {after} after somebody had waited");
+    drop(run);
+}
+
+#[tokio::test]
+async fn an_autovacuum_that_prevents_wraparound_holds() {
+    let slow = [
+        ("autovacuum_vacuum_cost_delay", "100"),
+        ("autovacuum_vacuum_cost_limit", "1"),
+        ("autovacuum_naptime", "1s"),
+    ];
+    let server = PrivateServer::start(&[SETTINGS, &slow].concat()).unwrap();
+    let job = Slow::on(Database::on(&server).await, "").await;
+    job.db
+        .execute("alter table events set (autovacuum_enabled = off, autovacuum_freeze_max_age = 100000)")
+        .await;
+    let run = job.copying().await;
+    job.db
+        .execute(
+            "create table burnt (); create procedure burn() language plpgsql as $$ begin
+                 for i in 1..100500 loop perform pg_current_xact_id(); commit; end loop; end $$; set synchronous_commit = off",
+        )
+        .await;
+    job.db.execute("call burn()").await;
+    job.until(
+        "select exists (select from pg_stat_activity where backend_type = 'autovacuum worker' and datname = current_database()
+             and query like '%public.events (to prevent wraparound)')",
+    )
+    .await;
+    job.held_soon("wraparound_vacuum").await;
+    assert!(
+        job.says("wraparound_vacuum").await["about"].as_str().unwrap().contains("a vacuum of public.events")
+    );
+    job.stands_still().await;
+    // The next one goes at full speed; this one knows its pace from its beginning.
+    job.db.execute("alter system set autovacuum_vacuum_cost_delay = 0").await;
+    job.db.execute("select pg_reload_conf()").await;
+    job.db
+        .execute("select pg_terminate_backend(pid) from pg_stat_activity where query like '%(to prevent wraparound)'")
+        .await;
+    job.goes_on().await;
+    job.finish(run).await;
+}
+
+#[tokio::test]
+async fn a_user_s_query_holds_while_it_is_true_or_over_its_limit() {
+    let job = Slow::new("query = 'select busy from load'\n").await;
+    job.db.execute("create table load (busy text); insert into load values ('f')").await;
+    let run = job.copying().await;
+    for (holds, lets) in [("t", "f"), ("11", "8")] {
+        if holds == "11" {
+            let query = "query=select busy from load where busy ~ '^[0-9]'";
+            job.db.pgstrata(&["set", "events", "query_limit=10", query]).await.ok();
+        }
+        job.db.execute(&format!("update load set busy = '{holds}'")).await;
+        let hold = job.held_soon("query").await;
+        assert!(hold["about"].as_str().unwrap().contains("the plan's query"), "{hold}");
+        job.stands_still().await;
+        job.db.execute(&format!("update load set busy = '{lets}'")).await;
+        job.goes_on().await;
+    }
+    // A query that cannot be answered is no freedom.
+    job.db.execute("alter table load rename to loads").await;
+    let took = job.held("query").await;
+    assert!(took <= Duration::from_secs(15 + 2), "{took:?}");
+    assert!(job.says("query").await["about"].as_str().unwrap().contains("relation \"load\" does not exist"));
+    job.db.execute("alter table loads rename to load").await;
+    job.goes_on().await;
+    job.finish(run).await;
+}
+
+#[tokio::test]
+async fn load_holds_by_sessions_at_work() {
+    let server = PrivateServer::start(SETTINGS).unwrap();
+    let job = Slow::on(Database::on(&server).await, "max_active_backends = 6\n").await;
+    let run = job.copying().await;
+    let pgbench = |args: &[&str]| {
+        let mut command = server.command("pgbench");
+        command.arg("-h").arg(server.socket_dir()).args(["-p", &server.port().to_string(), "-U", "postgres"]);
+        command.args(args).arg("postgres");
+        command
+    };
+    assert!(pgbench(&["-i", "-s", "1", "-q"]).output().unwrap().status.success());
+    let mut load = pgbench(&["-c", "12", "-T", "60"]).spawn().unwrap();
+    job.until(
+        "select count(*) > 8 from pg_stat_activity where state = 'active' and application_name = 'pgbench'",
+    )
+    .await;
+    let took = job.held("active_backends").await;
+    assert!(took <= super::SOON, "{took:?}");
+    // Sessions come and go: it may go on in between, so what is asked is that it held.
+    load.kill().unwrap();
+    load.wait().unwrap();
+    job.goes_on().await;
+    let told = job.one("select detail from pgstrata.events where what = 'hold' order by id limit 1").await;
+    assert!(told.contains(", limit 6: sessions of others"), "{told}");
+    job.finish(run).await;
+}
+
+#[tokio::test]
+async fn the_source_s_own_commit_latency_holds() {
+    // The delay is one of a commit that is flushed.
+    let server = PrivateServer::start(&[SETTINGS, &[("fsync", "on")]].concat()).unwrap();
+    let job = Slow::on(Database::on(&server).await, "max_commit_latency = '1s'\n").await;
+    let run = job.copying().await;
+    // Every commit waits a tenth of a second: as with a slow disk, or a slow synchronous standby.
+    job.db.execute("alter system set commit_delay = 100000").await;
+    job.db.execute("alter system set commit_siblings = 0").await;
+    job.db.execute("select pg_reload_conf()").await;
+    job.ok("set max_commit_latency=60ms").await;
+    job.held("commit_latency_ms").await;
+    assert_eq!(job.says("commit_latency_ms").await["limit"], 60.0);
+    job.stands_still().await;
+    job.db.execute("alter system reset commit_delay").await;
+    job.db.execute("select pg_reload_conf()").await;
+    job.goes_on().await;
+    job.finish(run).await;
+}

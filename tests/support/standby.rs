@@ -1,0 +1,108 @@
+//! Streaming standbys of a private server: made with `pg_basebackup`, in a directory inside the server's own.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use pgstrata::demo::server::PrivateServer;
+use tokio_postgres::Client;
+
+use super::cluster::connect;
+
+/// Runs a command, which becomes the server, until the pipe closes: it ends with its test, however that ends.
+const KEEPER: &str = r#"
+log=$1; shift
+"$@" >"$log" 2>&1 &
+server=$!
+read -r _
+kill -QUIT $server
+wait $server
+"#;
+
+/// A standby; dropping it stops it at once.
+#[derive(Debug)]
+pub struct Standby {
+    socket_dir: PathBuf,
+    port: u16,
+    keeper: Child,
+}
+
+impl Standby {
+    /// Makes a standby called `name` of `primary`, on the port of its own, and waits until it streams.
+    pub async fn of(primary: &PrivateServer, name: &str, port: u16) -> Self {
+        let data = primary.socket_dir().join(name);
+        let mut backup = primary.command("pg_basebackup");
+        backup.arg("-h").arg(primary.socket_dir()).args([
+            "-p",
+            &primary.port().to_string(),
+            "-U",
+            "postgres",
+        ]);
+        backup.arg("-D").arg(&data).args(["-R", "-X", "stream", "-c", "fast", "--no-sync"]);
+        let made = backup.output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self::start(primary, name, port).await
+    }
+
+    /// Starts a standby that was made before.
+    pub async fn start(primary: &PrivateServer, name: &str, port: u16) -> Self {
+        let data = primary.socket_dir().join(name);
+        let mut server = vec![primary.command("postgres").get_program().to_owned()];
+        let options = [format!("port={port}"), format!("cluster_name={name}"), "hot_standby=on".to_owned()];
+        server.extend(["-D".into(), data.into()]);
+        server.extend(options.iter().flat_map(|option| ["-c".into(), option.into()]));
+        Self::run(primary, name, port, &server, &[]).await
+    }
+
+    /// Runs a command that becomes a standby called `name` on that port, and waits until it streams.
+    pub async fn run(
+        primary: &PrivateServer,
+        name: &str,
+        port: u16,
+        server: &[OsString],
+        env: &[(String, String)],
+    ) -> Self {
+        let log = primary.socket_dir().join(name).with_extension("log");
+        let mut keeper: Command = primary.command("sh");
+        keeper.args(["-c", KEEPER, "sh"]).arg(&log).args(server).envs(env.iter().cloned());
+        keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let standby =
+            Self { socket_dir: primary.socket_dir().to_owned(), port, keeper: keeper.spawn().unwrap() };
+        let streams = format!(
+            "select count(*) from pg_stat_replication where application_name = '{name}' and state = 'streaming'"
+        );
+        let client = connect(&primary.dsn("postgres")).await;
+        for _ in 0..1500 {
+            if client.query_one(&streams, &[]).await.unwrap().get::<_, i64>(0) == 1 {
+                return standby;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        panic!("standby {name} does not stream: {log}");
+    }
+
+    /// How to reach it, without a database.
+    pub fn listed(&self) -> String {
+        format!("host={} port={}", self.socket_dir.display(), self.port)
+    }
+
+    /// A session of the superuser.
+    pub async fn client(&self) -> Client {
+        connect(&format!("{} user=postgres dbname=postgres", self.listed())).await
+    }
+
+    /// Stops or goes on with replaying what it has.
+    pub async fn replays(&self, yes: bool) {
+        let sql = if yes { "select pg_wal_replay_resume()" } else { "select pg_wal_replay_pause()" };
+        self.client().await.batch_execute(sql).await.unwrap();
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
