@@ -3,6 +3,8 @@
 //! There is one way to recover, whether a worker's session was killed, the server restarted or another machine crashed:
 //! take the lease again, which ends everything that the driver before left behind, and do what the database says is left.
 
+mod maintain;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,8 +15,6 @@ use crate::event::Events;
 use crate::failpoint;
 use crate::model::backoff::Backoff;
 use crate::model::finding::Findings;
-use crate::model::ident::QualifiedName;
-use crate::model::maintained::Maintained;
 use crate::model::number;
 use crate::model::state::State;
 use crate::model::verdict::VerifyReport;
@@ -297,59 +297,6 @@ impl Engine {
         .await
     }
 
-    /// Keeps partitioned tables going: that of the newest job of each table that is in use, or the one named. What was done
-    /// with each is told to `said`.
-    ///
-    /// # Errors
-    /// There is no such job; or what came of the first table that could not be maintained. The others are.
-    pub async fn maintain(&self, name: Option<&str>, said: impl Fn(&Maintained)) -> Result<()> {
-        let session = self.target.connect("pgstrata").await?;
-        let jobs = latest(store::jobs(&session, name).await?);
-        if let (Some(name), true) = (name, jobs.is_empty()) {
-            return Err(Error::usage(format!("there is no job {name} in this database"))
-                .hint("`pgstrata status` lists all jobs; `pgstrata maintain --table TABLE` needs none"));
-        }
-        let mut failed = None;
-        for job in jobs {
-            if !matches!(job.state, State::Swapped | State::Finalized) {
-                self.events.note(format!("job {} is {}: its table is not in use yet", job.name, job.state));
-                continue;
-            }
-            if name.is_none() && catalog::find(&session, &job.blueprint.table.name).await?.is_none() {
-                self.events
-                    .note(format!("{}, the table of job {}, is not there any more", job.source, job.name));
-                continue;
-            }
-            let plan = Plan::parse(&job.plan, &format!("the plan of job {}", job.name))?;
-            match self
-                .drive(&plan, job.id, Pacing::AtOnce, async |context| phase::maintain(context).await)
-                .await
-            {
-                Ok(done) => said(&done),
-                Err(e) if failed.is_none() => failed = Some(e),
-                Err(e) => self.events.warn(format!("{}: {e}", job.source)),
-            }
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Keeps one partitioned table going, whoever made it.
-    ///
-    /// # Errors
-    /// It is none that can be; or what the server said.
-    pub async fn maintain_table(&self, table: &QualifiedName, said: impl Fn(&Maintained)) -> Result<()> {
-        let session = self.target.connect("pgstrata").await?;
-        let jobs = latest(store::jobs(&session, None).await?);
-        let own = |job: &Job| {
-            matches!(job.state, State::Swapped | State::Finalized) && &job.blueprint.table.name == table
-        };
-        if let Some(job) = jobs.iter().find(|job| own(job)) {
-            return self.maintain(Some(&job.name), said).await;
-        }
-        said(&phase::maintain_adopted(&session, table, &self.events, &self.stop).await?);
-        Ok(())
-    }
-
     /// Ends the sessions of the job that this process drives, whatever they are doing.
     ///
     /// # Errors
@@ -427,17 +374,6 @@ impl Engine {
             tokio::time::sleep(backoff.next(rand::random())).await;
         }
     }
-}
-
-/// The newest job of each table that was not aborted; those before it are history.
-fn latest(jobs: Vec<Job>) -> Vec<Job> {
-    let mut latest: Vec<Job> = Vec::new();
-    for job in jobs {
-        if job.state != State::Aborted && latest.iter().all(|newer| newer.source != job.source) {
-            latest.push(job);
-        }
-    }
-    latest
 }
 
 /// Does `work` while the signals are looked at, where they may hold it.
