@@ -152,7 +152,10 @@ async fn what_only_later_versions_have(version: Version) {
     for constraint in REFUSED.iter().filter(|_| server >= 18) {
         lab.db.execute(&format!("alter table lab.observations add {constraint}")).await;
         let ran = lab.db.pgstrata(&["check", lab.plan.to_str().unwrap()]).await.exits(3);
-        assert!(ran.stdout.contains("constraint c on table lab.observations is NOT "), "{constraint}: {ran:?}");
+        assert!(
+            ran.stdout.contains("constraint c on table lab.observations is NOT "),
+            "{constraint}: {ran:?}"
+        );
         lab.db.execute("alter table lab.observations drop constraint c").await;
     }
     let before = lab.fingerprint().await;
