@@ -112,9 +112,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
         (name, _) => p.optional("name", name, |v| Ok(checked_name(text(v)?)?)),
     };
     let by = p.required("partition.by", &partition.by, "by = \"created_at\"", |v| column(text(v)?));
-    let every = p.required("partition.every", &partition.every, "every = \"1 month\"", |v| {
-        Ok(plain_text(v)?.parse::<Every>()?)
-    });
+    let every = p.required("partition.every", &partition.every, "every = \"1 month\"", interval);
     let timezone = p.optional("partition.timezone", &partition.timezone, |v| zone(text(v)?));
     let from = p.optional("partition.from", &partition.from, plain_text);
     let to = p.optional("partition.to", &partition.to, plain_text);
@@ -162,6 +160,10 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     }
 }
 
+fn interval(value: &Value) -> Read<Every> {
+    Ok(plain_text(value)?.parse::<Every>()?)
+}
+
 /// All partitions are kept unless the section says otherwise.
 fn read_retention(p: &mut Problems, section: &RetentionSection, every: Option<Every>) -> Option<Retention> {
     if section.keep.is_none() && section.how.is_none() {
@@ -169,7 +171,7 @@ fn read_retention(p: &mut Problems, section: &RetentionSection, every: Option<Ev
     }
     let how = p.optional("retention.how", &section.how, one_of(How::ALL, How::name));
     let keep = p.required("retention.keep", &section.keep, "keep = \"24 months\"", |v| {
-        let keep = plain_text(v)?.parse::<Every>()?;
+        let keep = interval(v)?;
         let counts = |interval| matches!(interval, Every::Integers(_));
         match every.filter(|every| counts(*every) != counts(keep)) {
             None => Ok(keep),

@@ -107,8 +107,8 @@ impl Upkeep<'_> {
         let referenced =
             parent.foreign_keys.iter().chain(&sibling.table.foreign_keys).map(|key| key.references.clone());
         let default: Vec<QualifiedName> = layout.default.iter().cloned().collect();
-        let ladder =
-            self.ladder([&layout.table].into_iter().chain(&default).cloned().chain(referenced).collect());
+        let noticed: Vec<QualifiedName> = default.iter().cloned().chain(referenced).collect();
+        let ladder = self.ladder(if noticed.is_empty() { vec![layout.table.clone()] } else { noticed });
         let default = self.ladder(default);
         let attempt = async || {
             default.look().await?;

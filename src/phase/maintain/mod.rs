@@ -17,7 +17,7 @@ use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, Scheme, Template, adopted_scheme, missing};
 use crate::model::state::State;
 use crate::pg::transaction::query_text;
-use crate::plan::{Plan, partitioning};
+use crate::plan::{LockBudget, Plan, partitioning};
 use crate::sql::maintain as sql;
 use crate::stop::Stop;
 
@@ -145,13 +145,9 @@ impl Upkeep<'_> {
     }
 
     fn ladder(&self, tables: Vec<QualifiedName>) -> Ladder<'_> {
-        Ladder {
-            client: self.client,
-            events: self.events,
-            stop: self.stop,
-            tables,
-            budget: self.plan.lock_budget(),
-        }
+        // Nobody's work is ended for the sake of a partition: the plan's word on that is about the swap.
+        let budget = LockBudget { cancel_blockers_after: None, ..self.plan.lock_budget() };
+        Ladder { client: self.client, events: self.events, stop: self.stop, tables, budget }
     }
 
     fn go_on(&self) -> Result<()> {
