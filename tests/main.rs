@@ -12,6 +12,7 @@ mod docker;
 mod exclusion;
 mod findings;
 mod foreign_keys;
+mod in_the_way;
 mod keys;
 mod layering;
 mod maintain;
