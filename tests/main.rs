@@ -14,6 +14,7 @@ mod findings;
 mod foreign_keys;
 mod in_the_way;
 mod keys;
+mod kitchen_sink;
 mod layering;
 mod maintain;
 mod names;
