@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use super::commands::ended;
 use super::connections::{frozen, send};
 use super::support::bench::DEADLOCK_TIMEOUT;
-use super::support::cluster::{Database, Ran, SETTINGS, Version, on_every_version};
+use super::support::cluster::{Database, Ran, Version, on_every_version};
 use super::support::oracle;
 
 on_every_version!(who_locks_in_another_order_is_no_victim);
@@ -139,8 +139,7 @@ async fn who_locks_in_another_order_is_no_victim(version: Version) {
 
 /// A server of its own: with prepared transactions, and an autovacuum that comes soon.
 fn server() -> PrivateServer {
-    let more = [("max_prepared_transactions", "10"), ("autovacuum_naptime", "1s")];
-    PrivateServer::start(&SETTINGS.iter().chain(&more).copied().collect::<Vec<_>>()).unwrap()
+    Version::System.start(&[("max_prepared_transactions", "10"), ("autovacuum_naptime", "1s")])
 }
 
 #[tokio::test]

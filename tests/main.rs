@@ -29,6 +29,7 @@ mod scenarios;
 mod sequences;
 mod status;
 mod stops;
+mod subscriber;
 mod support;
 mod survey;
 mod verify;
