@@ -22,24 +22,30 @@ on_every_version! {
 }
 
 /// The fixture in a database of its own, and the plan of its job.
-struct Lab {
-    db: Database,
+pub struct Lab {
+    pub db: Database,
     plan: PathBuf,
 }
 
 impl Lab {
     async fn on(version: Version) -> Self {
+        Self::with(version, "", "100ms").await
+    }
+
+    /// The same with more statements behind the fixture's.
+    pub async fn with(version: Version, more: &str, lock_timeout: &str) -> Self {
         let db = Database::of(version).await;
         db.execute(FIXTURE).await;
-        let plan = db.plan(
+        db.execute(more).await;
+        let plan = db.plan(&format!(
             "table = \"lab.observations\"\n[partition]\nby = \"created_at\"\nevery = \"1 month\"\nto = \"2025-08-01\"\n\
-             drop_unique = [\"observations_serial_key\"]\n[swap]\nlock_timeout = \"100ms\"\nattempts = 1000\n",
-        );
+             drop_unique = [\"observations_serial_key\"]\n[swap]\nlock_timeout = \"{lock_timeout}\"\nattempts = 1000\n",
+        ));
         Self { db, plan }
     }
 
     /// The job up to verified.
-    async fn run(&self) {
+    pub async fn run(&self) {
         self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok();
     }
 
@@ -50,7 +56,7 @@ impl Lab {
         ran
     }
 
-    async fn fingerprint(&self) -> Vec<String> {
+    pub async fn fingerprint(&self) -> Vec<String> {
         let client = self.db.client().await;
         // So that every name is told with its schema.
         client.batch_execute("set search_path = ''").await.unwrap();
@@ -59,7 +65,7 @@ impl Lab {
     }
 
     /// A session with the rights of `role`.
-    async fn as_role(&self, role: &str) -> Client {
+    pub async fn as_role(&self, role: &str) -> Client {
         let client = self.db.client().await;
         client.batch_execute(&format!("set role {role}")).await.unwrap();
         client
@@ -67,7 +73,7 @@ impl Lab {
 }
 
 /// Lines that only one of the two has.
-fn differences(before: &[String], after: &[String]) -> String {
+pub fn differences(before: &[String], after: &[String]) -> String {
     let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}"));
     let new = after.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
     gone.chain(new).collect::<Vec<_>>().join("\n")

@@ -1,6 +1,6 @@
 //! Reads the catalog into facts.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 
 use crate::error::{Error, Result};
 use crate::model::ident::{Ident, QualifiedName};
@@ -73,8 +73,16 @@ pub async fn must_find(client: &Client, name: &QualifiedName) -> Result<u32> {
 /// # Errors
 /// It is gone, or the catalog said something that we do not understand.
 pub async fn table(client: &Client, oid: u32) -> Result<Table> {
+    table_by(client, &client.prepare(&sql::table()).await?, oid).await
+}
+
+/// [`table`] by its statement, prepared: to plan it takes ten times as long as to run it.
+///
+/// # Errors
+/// As [`table`].
+pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Result<Table> {
     let row = client
-        .query_opt(&sql::table(), &[&oid])
+        .query_opt(statement, &[&oid])
         .await?
         .ok_or_else(|| Error::failed(format!("relation with oid {oid} is gone")))?;
     let json: serde_json::Value = row.get(0);

@@ -76,15 +76,18 @@ impl<'a> Ladder<'a> {
     }
 
     /// Begins a transaction's locking: `first`, a weak lock, which makes autovacuum give way while nobody waits for us; then
-    /// the short `lock_timeout` for all that follow.
+    /// the short `lock_timeout` for all that follow. The weak lock is let go before we ask for more: who has read the table
+    /// and asks for a lock that it bars, while we wait for theirs, would be the deadlock's victim at once, with no timeout.
     ///
     /// # Errors
     /// What the server said.
     pub async fn begin(&self, client: &Client, first: &str) -> Result<()> {
-        client.batch_execute(&format!("set local lock_timeout = {FIRST_LOCK_MS}")).await?;
-        client.batch_execute(first).await?;
         let short = self.budget.lock_timeout.as_millis();
-        Ok(client.batch_execute(&format!("set local lock_timeout = {short}")).await?)
+        let sql = format!(
+            "savepoint first; set local lock_timeout = {FIRST_LOCK_MS}; {first}; rollback to first; release first; \
+             set local lock_timeout = {short}"
+        );
+        Ok(client.batch_execute(&sql).await?)
     }
 
     /// Makes attempts, with growing pauses, while the lock is not to be had; what came of it and which attempt it was.

@@ -15,7 +15,7 @@ use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, store};
 use crate::sql::swap::LockOrder;
-use crate::sql::{drain as drain_sql, store as store_sql, swap as sql};
+use crate::sql::{catalog as catalog_sql, drain as drain_sql, store as store_sql, swap as sql};
 
 use super::context::Context;
 use super::meter::Meter;
@@ -26,6 +26,8 @@ use super::{capture, drain, locks, partitions, settle};
 const BUDGET_MS: u32 = 2_000;
 /// A log longer than this many blocks (8 MiB), although drained, is shortened before the lock: the last drain reads it all.
 const LONG_LOG_BLOCKS: i64 = 1_024;
+/// A statement's first plan is its last, whatever its values.
+const KEEP_PLANS: &str = "set local plan_cache_mode = force_generic_plan";
 /// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
 const GUARD_WAITS: Duration = Duration::from_secs(5);
 
@@ -56,7 +58,7 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
     let ((state, held_ms), tries) = locks::patiently(context, &b, phase, async || {
         drain::level(context, &meter).await?;
         shorten_log(context, &b).await?;
-        drift(context, &b, away).await?;
+        unlocked_drift(context, &b, away).await?;
         locks::look(context, &b, away).await?;
         drain::rest(context).await?;
         let order = order.replace(order.get().turn());
@@ -70,11 +72,23 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
     finish(context, &meter, state, Swapped { held_ms, tries }).await
 }
 
+/// [`drift`] before the lock. It also leaves its statement planned for the look under the lock: planned there, applications
+/// would wait for that longer than for all the rest.
+async fn unlocked_drift(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
+    transaction(&context.control, READ_COMMITTED, async |client| {
+        client.batch_execute(KEEP_PLANS).await?;
+        drift(context, b, away).await
+    })
+    .await
+}
+
 /// Fails where the table in use is no longer what the job was planned from.
 async fn drift(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
     let client = &context.control;
     let sides = b.sides(away);
-    let source = catalog::table(client, catalog::must_find(client, &sides.source).await?).await?;
+    let statement = context.prepared(&catalog_sql::table()).await?;
+    let source =
+        catalog::table_by(client, &statement, catalog::must_find(client, &sides.source).await?).await?;
     let found = match away {
         Direction::Forward => b.table.drift(&source),
         Direction::Reverse => b.table.drift_since_swap(&source, &b.incoming_dropped),
@@ -117,7 +131,7 @@ async fn exchange(
     let held = Cell::new(Instant::now());
     let state = transaction(client, READ_COMMITTED, async |client| {
         locks::begin(context, client, b, away).await?;
-        client.batch_execute(&format!("set local statement_timeout = {BUDGET_MS}")).await?;
+        client.batch_execute(&format!("set local statement_timeout = {BUDGET_MS}; {KEEP_PLANS}")).await?;
         held.set(Instant::now());
         all(client, &sql::locks(b, away, order)).await?;
         failpoint!("swap.locked");

@@ -272,13 +272,18 @@ pub const OLDER_SNAPSHOT: &str = "select exists (
 )";
 
 /// Who would make us wait for a lock on one of the relations `$1` (oids): transactions older than `$2` milliseconds that
-/// hold a lock there, prepared ones too. A try that is bound to fail makes applications wait for nothing.
-pub const IN_THE_WAY: &str = "select a.pid, a.usename::text, a.application_name, a.state, \
+/// hold a lock there or on a partition of it, prepared ones too. A try that is bound to fail makes applications wait for nothing.
+pub const IN_THE_WAY: &str = "with relations as (
+  select unnest($1::oid[]) as oid
+  union
+  select p.relid from unnest($1::oid[]) r (oid), pg_catalog.pg_partition_tree(r.oid::regclass) p
+)
+select a.pid, a.usename::text, a.application_name, a.state, \
     a.xact_start::text, coalesce(a.query_start::text, ''),
     extract(epoch from pg_catalog.clock_timestamp() - a.xact_start)::double precision * 1000,
     a.backend_type = 'client backend' and not coalesce((select rolsuper from pg_catalog.pg_roles where oid = a.usesysid), true)
 from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
-where l.locktype = 'relation' and l.granted and l.relation = any ($1::oid[]) and l.pid <> pg_catalog.pg_backend_pid()
+where l.locktype = 'relation' and l.granted and l.relation in (select oid from relations) and l.pid <> pg_catalog.pg_backend_pid()
   and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
   and a.backend_type <> 'autovacuum worker'
   and a.xact_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2::double precision / 1000)
@@ -287,7 +292,7 @@ select 0, p.owner::text, p.gid, 'prepared transaction', p.prepared::text, '', 0,
 from pg_catalog.pg_prepared_xacts p
   join pg_catalog.pg_locks own on own.locktype = 'transactionid' and own.transactionid = p.transaction
   join pg_catalog.pg_locks l on l.virtualtransaction = own.virtualtransaction and l.pid is null
-where own.pid is null and l.locktype = 'relation' and l.relation = any ($1::oid[])
+where own.pid is null and l.locktype = 'relation' and l.relation in (select oid from relations)
   and p.database = pg_catalog.current_database()
 order by 5";
 

@@ -55,11 +55,17 @@ impl Version {
     fn server(self) -> &'static PrivateServer {
         /// Never dropped, as statics are not: a server's keeper ends it when this process ends.
         static SERVERS: [OnceLock<PrivateServer>; 5] = [const { OnceLock::new() }; 5];
-        SERVERS[self as usize].get_or_init(|| match self {
-            Self::System => PrivateServer::start(SETTINGS).unwrap(),
+        SERVERS[self as usize].get_or_init(|| self.start(&[]))
+    }
+
+    /// A server of the test's own, with more settings.
+    pub fn start(self, more: &[(&str, &str)]) -> PrivateServer {
+        let settings = [SETTINGS, more].concat();
+        match self {
+            Self::System => PrivateServer::start(&settings).unwrap(),
             // Where the link leads: the server's user may not be let into our directory.
-            _ => PrivateServer::start_from(self.bin().canonicalize().unwrap(), SETTINGS).unwrap(),
-        })
+            _ => PrivateServer::start_from(self.bin().canonicalize().unwrap(), &settings).unwrap(),
+        }
     }
 }
 

@@ -1,0 +1,279 @@
+//! A table with one of everything under load in prepared mode, through swap, rollback, swap and the end: no transaction
+//! of the application fails, no row is lost, and the catalog says what it said.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinSet;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+
+use super::dependents::{Lab, differences};
+use super::support::bench::DEADLOCK_TIMEOUT;
+use super::support::cluster::{Version, on_every_version};
+use super::support::oracle;
+
+on_every_version!(everything_at_once_under_load);
+
+/// Keys that point to the table, its own too: from the version on that can carry them.
+const POINTED_TO: &str = "
+    set role dep_owner;
+    alter table lab.observations add column follows_id bigint, add column follows_at timestamptz,
+      add constraint observations_place_key unique (observation_id, created_at),
+      add constraint follows foreign key (follows_id, follows_at) references lab.observations (observation_id, created_at);
+    create table lab.results (
+      result_id bigint generated always as identity primary key, observation_id bigint, created_at timestamptz,
+      constraint results_observation foreign key (observation_id, created_at)
+        references lab.observations (observation_id, created_at) on delete cascade on update cascade
+    );
+    grant insert, select on lab.results to dep_app;
+    reset role";
+
+/// What the application may do besides, and the truth.
+const TRUTH: &str = "
+    grant update on lab.with_names to dep_app;
+    grant select on lab.nested, lab.per_month to dep_app;
+    grant insert on lab.inbox to dep_app;
+    create table lab.truth as select observation_id, submission_id, site_id, code, note, amount, created_at from lab.observations;
+    alter table lab.truth add primary key (observation_id, created_at);
+    create table lab.truth_results (observation_id bigint, created_at timestamptz,
+      foreign key (observation_id, created_at) references lab.truth on delete cascade on update cascade);
+    grant all on lab.truth, lab.truth_results to dep_app";
+
+/// Each on the table and on its truth: the same number of rows, and what they return.
+const INSERT: [&str; 2] = [
+    "insert into lab.observations (submission_id, site_id, code, note, amount, created_at)
+       values (7, 3, $1, 'new', 2.5, $2::text::timestamptz)",
+    "insert into lab.truth select observation_id, 7, 3, code, 'new', 2.5, $2::text::timestamptz from lab.observations where code = $1",
+];
+const INSERT_BY_VIEW: [&str; 2] = [
+    "insert into lab.with_names (submission_id, site_id, code, created_at) values (8, 4, $1, $2::text::timestamptz)",
+    "insert into lab.truth select observation_id, 8, 4, code, 'from the view', 0.5, $2::text::timestamptz
+       from lab.observations where code = $1",
+];
+const INSERT_BY_RULE: [&str; 2] = [
+    "insert into lab.inbox values ($1, $2::text::timestamptz)",
+    "insert into lab.truth select observation_id, 1, 1, code, 'none', 0.5, $2::text::timestamptz from lab.observations where code = $1",
+];
+const UPDATE: [&str; 2] = [
+    "update lab.observations set note = $2, amount = amount + 1 where code = $1",
+    "update lab.truth set note = $2, amount = amount + 1 where code = $1",
+];
+const UPDATE_BY_VIEW: [&str; 2] = [
+    "update lab.with_names set note = 'view ' || $2 where code = $1",
+    "update lab.truth set note = 'view ' || $2 where code = $1",
+];
+/// The table's own rule tells of it.
+const UPDATE_WITH_RULE: [&str; 2] = [
+    "update lab.observations set note = case when $2 <> '' then 'by rule' end where code = $1",
+    "update lab.truth set note = case when $2 <> '' then 'by rule' end where code = $1",
+];
+const MOVE: [&str; 2] = [
+    "update lab.observations set created_at = $2::text::timestamptz where code = $1",
+    "update lab.truth set created_at = $2::text::timestamptz where code = $1",
+];
+const DELETE: [&str; 2] = [
+    "delete from lab.observations where code = $1 and $2 <> ''",
+    "delete from lab.truth where code = $1 and $2 <> ''",
+];
+/// A row of a table that points to it.
+const RESULT: [&str; 2] = [
+    "insert into lab.results (observation_id, created_at)
+       select observation_id, created_at from lab.observations where code = $1 and $2 <> ''",
+    "insert into lab.truth_results select observation_id, created_at from lab.truth where code = $1 and $2 <> ''",
+];
+/// A row that points to another.
+const FOLLOW: [&str; 2] = [
+    "update lab.observations o set follows_id = f.observation_id, follows_at = f.created_at
+       from lab.observations f where f.code = 'code77' and o.code = $1 and $2 <> ''",
+    "update lab.truth set note = note where code = $1 and $2 <> ''",
+];
+/// Through a view on a view, through one that adds up, and by a function.
+const READS: [&str; 3] = [
+    "select count(*) from lab.nested where code = $1",
+    "select sum(n)::bigint from lab.per_month where last >= $1 or last < $1",
+    "select lab.how_many($1)",
+];
+
+/// A connection of the application: all it says was prepared when it began.
+struct Application {
+    client: Client,
+    inserts: Vec<[Statement; 2]>,
+    changes: Vec<[Statement; 2]>,
+    delete: [Statement; 2],
+    reads: Vec<Statement>,
+    rng: StdRng,
+    name: String,
+    rows: Vec<String>,
+    fresh: u32,
+}
+
+async fn prepared(client: &Client, pair: [&str; 2]) -> [Statement; 2] {
+    let types = [tokio_postgres::types::Type::TEXT, tokio_postgres::types::Type::TEXT];
+    [
+        client.prepare_typed(pair[0], &types).await.unwrap(),
+        client.prepare_typed(pair[1], &types).await.unwrap(),
+    ]
+}
+
+impl Application {
+    async fn new(lab: &Lab, seed: u64, pointed_to: bool) -> Self {
+        let client = lab.as_role("dep_app").await;
+        client.batch_execute("set application_name = 'application'; set timezone = 'UTC'").await.unwrap();
+        let mut inserts = Vec::new();
+        for pair in [INSERT, INSERT_BY_VIEW, INSERT_BY_RULE] {
+            inserts.push(prepared(&client, pair).await);
+        }
+        let mut changes = Vec::new();
+        let keys = if pointed_to { &[RESULT, FOLLOW][..] } else { &[] };
+        for pair in [UPDATE, UPDATE_BY_VIEW, UPDATE_WITH_RULE, MOVE, MOVE].iter().chain(keys) {
+            changes.push(prepared(&client, *pair).await);
+        }
+        let delete = prepared(&client, DELETE).await;
+        let mut reads = Vec::new();
+        for sql in READS {
+            reads.push(client.prepare(sql).await.unwrap());
+        }
+        let (rng, name) = (StdRng::seed_from_u64(seed), format!("application {seed}"));
+        Self { client, inserts, changes, delete, reads, rng, name, rows: Vec::new(), fresh: 0 }
+    }
+
+    /// One transaction and one look, on rows of its own.
+    async fn work(&mut self) -> Result<(), String> {
+        // Partitions end on 2025-08-01; what lies behind goes to the default one.
+        let at =
+            format!("2025-{:02}-{:02} 12:00Z", self.rng.random_range(1..10), self.rng.random_range(1..28));
+        let row = self.rng.random_range(0..40_usize);
+        if row >= self.rows.len() {
+            self.fresh += 1;
+            let code = format!("{} row {}.", self.name, self.fresh);
+            let pair = self.inserts[self.rng.random_range(0..self.inserts.len())].clone();
+            self.both(&pair, &code, &at).await?;
+            self.rows.push(code);
+        } else if self.rng.random_ratio(1, 8) {
+            let code = self.rows.swap_remove(row);
+            self.both(&self.delete, &code, &at).await?;
+        } else {
+            let pair = &self.changes[self.rng.random_range(0..self.changes.len())];
+            self.both(pair, &self.rows[row], &at).await?;
+        }
+        let Some(code) = self.rows.last() else { return Ok(()) };
+        for (statement, sql) in self.reads.iter().zip(READS) {
+            let found =
+                self.client.query_one(statement, &[code]).await.map_err(|e| format!("{sql}: {e:?}"))?;
+            // A function that is not volatile reads with the snapshot of its caller, which may be older than a swap it waited for.
+            if sql == READS[0] && found.get::<_, i64>(0) != 1 {
+                return Err(format!("{sql}: {} rows of {code}", found.get::<_, i64>(0)));
+            }
+        }
+        Ok(())
+    }
+
+    /// A statement on the table and on the truth, in one transaction; each finds one row.
+    async fn both(&self, pair: &[Statement; 2], code: &str, value: &str) -> Result<(), String> {
+        let parameters: [&(dyn ToSql + Sync); 2] = [&code, &value];
+        self.client.batch_execute("begin").await.map_err(|e| format!("begin: {e:?}"))?;
+        for (statement, which) in pair.iter().zip(["the table", "the truth"]) {
+            match self.client.execute(statement, &parameters).await {
+                Ok(1) => {}
+                // A rule's row is counted for the statement that it stands for.
+                Ok(n) => return Err(format!("{n} rows of {which}: {code}, {value}")),
+                Err(e) => return Err(format!("{which}: {code}, {value}: {e:?}")),
+            }
+        }
+        self.client.batch_execute("commit").await.map_err(|e| format!("commit: {e:?}"))
+    }
+}
+
+/// Applications at work.
+struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    tasks: JoinSet<Result<(), String>>,
+}
+
+impl Load {
+    async fn start(lab: &Lab, n: u64, pointed_to: bool) -> Self {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut tasks = JoinSet::new();
+        for seed in 0..n {
+            let mut application = Application::new(lab, seed, pointed_to).await;
+            let (stop, done) = (stop.clone(), done.clone());
+            tasks.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    application.work().await?;
+                    done.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                Ok(())
+            });
+        }
+        Self { stop, done, tasks }
+    }
+
+    /// Waits until `n` more transactions are done; fails with the first that failed.
+    async fn goes_on(&mut self, n: u64) {
+        let until = self.done.load(Ordering::Relaxed) + n;
+        while self.done.load(Ordering::Relaxed) < until {
+            if let Some(ended) = self.tasks.try_join_next() {
+                panic!("{:?}", ended.unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn end(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+/// All but how far the sequences are.
+async fn catalog(lab: &Lab) -> Vec<String> {
+    let lines = lab.fingerprint().await;
+    let still = |line: String| match line.rsplit_once(", last ") {
+        Some((still, _)) if line.starts_with("sequence ") => still.to_owned(),
+        _ => line,
+    };
+    lines.into_iter().map(still).collect()
+}
+
+async fn everything_at_once_under_load(version: Version) {
+    let pointed_to = version != Version::V14;
+    let lab = Lab::with(version, if pointed_to { POINTED_TO } else { "" }, "1500ms").await;
+    lab.db.execute(DEADLOCK_TIMEOUT).await;
+    lab.db.execute(TRUTH).await;
+    let plain = catalog(&lab).await;
+    let mut load = Load::start(&lab, 6, pointed_to).await;
+    load.goes_on(50).await;
+    lab.run().await;
+    let mut partitioned = Vec::new();
+    for command in ["swap", "rollback", "swap", "finalize --now"] {
+        load.goes_on(100).await;
+        let (command, now) = command.split_once(' ').map_or((command, None), |(c, n)| (c, Some(n)));
+        let arguments: Vec<&str> = [command, "observations"].into_iter().chain(now).collect();
+        let ran = tokio::join!(lab.db.pgstrata(&arguments), load.goes_on(20)).0;
+        let said = ran.ok().stderr;
+        assert!(!said.contains("should not have"), "{said}");
+        load.goes_on(100).await;
+        oracle::compare(&lab.db, "lab.observations", "lab.truth").await;
+        if pointed_to {
+            oracle::compare(&lab.db, "lab.results", "lab.truth_results").await;
+        }
+        let now = catalog(&lab).await;
+        if command == "rollback" {
+            assert_eq!(differences(&plain, &now), "");
+        } else if partitioned.is_empty() {
+            partitioned = now;
+        } else {
+            assert_eq!(differences(&partitioned, &now), "", "{command}");
+        }
+    }
+    load.end().await;
+    oracle::compare(&lab.db, "lab.observations", "lab.truth").await;
+}

@@ -1,0 +1,140 @@
+//! A subscriber of another version goes on through every swap: nothing is copied anew, nothing fails, no row is missing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::support::cluster::{Database, Version};
+
+const TABLES: &str = "
+    create table t (id bigint primary key, at timestamptz not null, note text);
+    create table other (id bigint primary key, at timestamptz not null, note text)";
+const ROWS: &str = "
+    insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '2 hours', 'note ' || i from generate_series(1, 4000) i;
+    insert into other select * from t where id <= 10;
+    create publication p for table t, other";
+
+#[tokio::test]
+async fn a_newer_subscriber_goes_on() {
+    if Version::V17.is_there() {
+        goes_on(Version::System, Version::V17).await;
+    }
+}
+
+#[tokio::test]
+async fn an_older_subscriber_goes_on() {
+    if Version::V17.is_there() {
+        goes_on(Version::V17, Version::System).await;
+    }
+}
+
+/// One application, writing on and on.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    /// Transactions, those of the writers before included.
+    done: Arc<AtomicI64>,
+    at_work: tokio::task::JoinHandle<()>,
+}
+
+impl Writer {
+    async fn start(db: &Database, from: i64) -> Self {
+        let client = db.client().await;
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(from)));
+        let (stopped, counted) = (stop.clone(), done.clone());
+        let at_work = tokio::spawn(async move {
+            while !stopped.load(Ordering::Relaxed) {
+                let n = counted.load(Ordering::Relaxed);
+                let sql = format!(
+                    "begin;
+                     insert into t values (10000 + {n}, timestamptz '2024-01-01 00:00Z' + {n} % 300 * interval '1 day', 'new');
+                     update t set note = 'changed {n}' where id = {n} % 4000;
+                     update t set at = timestamptz '2024-12-01 00:00Z' - {n} % 300 * interval '1 day' where id = ({n} * 7) % 4000;
+                     delete from t where id = 10000 + {n} - 40 and {n} % 3 = 0;
+                     update other set note = '{n}' where id = {n} % 10;
+                     commit"
+                );
+                client.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{e:?}"));
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        Self { stop, done, at_work }
+    }
+
+    /// Ends it after some more transactions; where the next one goes on.
+    async fn end(self) -> i64 {
+        let until = self.done.load(Ordering::Relaxed) + 20;
+        while self.done.load(Ordering::Relaxed) < until && !self.at_work.is_finished() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        self.at_work.await.unwrap();
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits until the query says yes, and while it does not, that the subscription has had no error.
+async fn until(asked: &Client, sql: &str, subscriber: &Client) {
+    while !asked.query_one(sql, &[]).await.unwrap().get::<_, bool>(0) {
+        let errors = "select coalesce(sum(apply_error_count + sync_error_count), 0)::bigint from pg_stat_subscription_stats";
+        assert_eq!(subscriber.query_one(errors, &[]).await.unwrap().get::<_, i64>(0), 0);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What there is to a subscription's tables: which, how far their first copy was, and that it is over.
+async fn relations(subscriber: &Client) -> Vec<String> {
+    let sql = "select format('%s %s %s', srrelid::regclass, srsubstate, srsublsn) from pg_subscription_rel order by 1";
+    subscriber.query(sql, &[]).await.unwrap().iter().map(|r| r.get(0)).collect()
+}
+
+async fn content(client: &Client) -> Vec<(i64, String)> {
+    let mut all = Vec::new();
+    for table in ["t", "other"] {
+        let sql = format!(
+            "select count(*), md5(string_agg(row(id, at at time zone 'UTC', note)::text, '|' order by id)) from {table}"
+        );
+        let row = client.query_one(&sql, &[]).await.unwrap();
+        all.push((row.get(0), row.get(1)));
+    }
+    all
+}
+
+async fn goes_on(publisher: Version, subscriber: Version) {
+    let (publisher, subscriber) = (publisher.start(&[("wal_level", "logical")]), subscriber.start(&[]));
+    let (here, there) = (Database::on(&publisher).await, Database::on(&subscriber).await);
+    here.execute(TABLES).await;
+    here.execute(ROWS).await;
+    there.execute(TABLES).await;
+    there.execute(&format!("create subscription s connection '{}' publication p", here.dsn())).await;
+    let (source, copy) = (here.client().await, there.client().await);
+    let ready = "select count(*) = 2 from pg_subscription_rel where srsubstate = 'r'";
+    until(&copy, ready, &copy).await;
+    let before = relations(&copy).await;
+
+    let plan = here.plan(
+        "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\nto = '2025-01-01'\n\
+         [swap]\nlock_timeout = '200ms'\nattempts = 1000\n",
+    );
+    let mut n = 1;
+    for command in ["run", "swap", "rollback", "swap", "finalize"] {
+        let writer = Writer::start(&here, n).await;
+        match command {
+            "run" => here.pgstrata(&["run", plan.to_str().unwrap()]).await.ok(),
+            "finalize" => here.pgstrata(&["finalize", "job", "--now"]).await.ok(),
+            _ => here.pgstrata(&[command, "job"]).await.ok(),
+        };
+        n = writer.end().await;
+        let reached: String =
+            source.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
+        let replayed = format!(
+            "select coalesce(bool_and(replay_lsn >= '{reached}'), false) from pg_stat_replication where application_name = 's'"
+        );
+        until(&source, &replayed, &copy).await;
+        assert_eq!(content(&copy).await, content(&source).await, "{command}");
+        assert_eq!(relations(&copy).await, before, "{command}: tables were copied anew");
+    }
+    there.execute("drop subscription s").await;
+}
