@@ -30,4 +30,5 @@ mod stops;
 mod support;
 mod survey;
 mod verify;
+mod wide;
 mod window;

@@ -101,6 +101,7 @@ fn a_table_without_fault() {
     note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
     note[change_rate]: about 10.00 changed rows a second on average: the change log grows by about 49.4 MiB a day until it is drained
     warning[key_widened]: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails
+    note[carried]: carried: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy elsewhere, 1 default elsewhere, 1 publication, 1 trigger, 1 policy, 3 grants
     note[partitions]: 11 partitions from 2024-01-01 00:00:00+00 to 2024-12-01 00:00:00+00 and a default partition
     ");
 }
@@ -243,11 +244,12 @@ fn everything_is_told_at_once() {
     error[missing_privilege]: role lab cannot read and write all tables of schema pgstrata, which another role set up
     error[nullable_partition_column]: partition column created_at can be NULL (0 rows hold NULL now), and the key will hold it
     error[drop_unique]: drop_unique names x, and public.petri_observations has no such index
-    warning[published]: publication all has public.petri_observations for being one of all tables of the database or the schema: it will have the partitioned table too, and a subscriber that lacks it stops
     error[row_type_function]: function f(petri_observations) takes or returns rows of public.petri_observations as a type, which stays the old table's
+    warning[published]: publication all has public.petri_observations for being one of all tables of the database or the schema: it will have the partitioned table too, and a subscriber that lacks it stops
     note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
     note[change_rate]: at most 10.00 changed rows a second on average: the change log grows by at most 49.4 MiB a day until it is drained
     warning[key_widened]: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails
+    note[carried]: carried: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy elsewhere, 1 default elsewhere, 1 publication, 1 trigger, 1 policy, 3 grants
     note[partitions]: 11 partitions from 2024-01-01 00:00:00+00 to 2024-12-01 00:00:00+00 and a default partition
     ");
 }
