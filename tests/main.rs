@@ -20,6 +20,7 @@ mod oracle;
 mod owner;
 mod pace;
 mod partitions;
+mod plans;
 mod pooler;
 mod races;
 mod rights;
