@@ -111,7 +111,8 @@ pub enum Command {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Say everything that is in the plan's way, each with its fix; change nothing
+    /// Say everything that is in the plan's way, each with its fix, and what comes along (-v: each thing and how); change
+    /// nothing
     #[command(after_help = "Example:\n  pgstrata check events.toml")]
     Check {
         /// The plan's file

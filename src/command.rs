@@ -21,9 +21,10 @@ use crate::model::partition::Every;
 use crate::model::state::State;
 use crate::model::status::Status;
 use crate::pg::connect::Target;
-use crate::pg::preflight::preflight;
+use crate::pg::preflight::{Preflight, preflight};
 use crate::pg::{status, store, survey};
 use crate::phase;
+use crate::plan::check::each_carried;
 use crate::plan::{Plan, assignment};
 use crate::report::{self, Output, Watch};
 use crate::sql::script;
@@ -50,7 +51,9 @@ async fn dispatch(cli: Cli, output: Output) -> Result<()> {
         Command::Plan { table, by, every, output: file } => {
             plan(&target()?, table, by, every.as_deref(), file.as_deref()).await
         }
-        Command::Check { plan } => check(&target()?, plan, output).await,
+        Command::Check { plan } => {
+            check(&target()?, plan, cli.everywhere.verbose > 0 || output.json, output).await
+        }
         Command::Sql { plan } => sql(&target()?, plan, output).await,
         Command::Status { job, watch } => show_status(&target()?, job.as_deref(), *watch, output).await,
         Command::Demo { keep } => demo::run(*keep, output).await,
@@ -264,10 +267,14 @@ async fn plan(
     Ok(())
 }
 
-async fn check(target: &Target, plan: &Path, output: Output) -> Result<()> {
+/// `each`: every object that comes along is told too.
+async fn check(target: &Target, plan: &Path, each: bool, output: Output) -> Result<()> {
     let plan = read_plan(plan)?;
     let session = target.connect(target.application_name()).await?;
-    let findings = preflight(&session, &plan).await?.findings;
+    let Preflight { mut findings, blueprint, .. } = preflight(&session, &plan).await?;
+    if let Some(blueprint) = blueprint.filter(|_| each) {
+        findings.extend(each_carried(&blueprint));
+    }
     report::print_findings(&output, &findings);
     match findings.errors() {
         0 => Ok(()),

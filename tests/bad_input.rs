@@ -73,6 +73,7 @@ async fn a_good_table_gets_a_blueprint() {
     insta::assert_snapshot!(said.join("\n"), @"
     warning key_widened: the key t_pkey (id) becomes (id, at): after the swap nothing keeps (id) alone unique, and ON CONFLICT (id) fails
     note no_index_on_partition_column: no index leads with at: its ends were found by reading the whole table
+    note carried: carried: 3 columns, 1 index
     note partitions: 5 partitions from 2024-01-01 00:00:00+00 to 2024-06-01 00:00:00+00 and a default partition
     ");
     let b = found.blueprint.unwrap();

@@ -97,6 +97,55 @@ async fn missing_privileges_of_the_owner() {
     ");
 }
 
+/// What is bound again in the swap lies elsewhere, and is others'.
+#[tokio::test]
+async fn missing_privileges_beyond_the_schema() {
+    let db = Database::new().await;
+    let name = db.dsn().rsplit_once("dbname=").unwrap().1.to_owned();
+    db.execute(&format!(
+        "create type mood as enum ('good'); revoke usage on type mood from public;
+         create table t (id bigint generated always as identity primary key, at timestamptz not null, mood mood, note text);
+         insert into t (at) select timestamptz '2024-01-15 00:00Z' from generate_series(0, 99); analyze t;
+         create role priv_beyond login; grant create on database {name} to priv_beyond; alter table t owner to priv_beyond;
+         grant create on schema public to priv_beyond; grant pg_read_all_stats to priv_beyond;
+         create schema lab; grant usage on schema lab to priv_beyond;
+         create function lab.newest() returns timestamptz begin atomic select max(at) from t; end;
+         create statistics lab.t_both on at, note from t;
+         create table drafts (id bigint default nextval('t_id_seq'));
+         create publication out for table t"
+    ))
+    .await;
+    insta::assert_snapshot!(check_as(&db, "priv_beyond", MONTHS).await, @"
+    error[missing_privilege]: lab: role priv_beyond lacks CREATE on schema lab, where extended statistics t_both is made again
+      hint: grant create on schema lab to priv_beyond
+    error[missing_privilege]: lab: role priv_beyond lacks CREATE on schema lab, where function lab.newest() is made again
+      hint: grant create on schema lab to priv_beyond
+    error[missing_privilege]: public.mood: role priv_beyond lacks USAGE on type public.mood, which a column has
+      hint: grant usage on type public.mood to priv_beyond
+    error[missing_privilege]: extended statistics t_both: role priv_beyond lacks the rights of postgres, who owns extended statistics t_both, which the swap binds to the new table
+      hint: grant postgres to priv_beyond
+    error[missing_privilege]: function lab.newest(): role priv_beyond lacks the rights of postgres, who owns function lab.newest(), which the swap binds to the new table
+      hint: grant postgres to priv_beyond
+    error[missing_privilege]: publication out: role priv_beyond lacks the rights of postgres, who owns publication out, which the swap binds to the new table
+      hint: grant postgres to priv_beyond
+    error[missing_privilege]: table public.drafts: role priv_beyond lacks the rights of postgres, who owns table public.drafts, which the swap binds to the new table
+      hint: grant postgres to priv_beyond
+    ");
+    db.execute(
+        "grant create on schema lab to priv_beyond; grant usage on type mood to priv_beyond;
+         alter function lab.newest() owner to priv_beyond; alter statistics lab.t_both owner to priv_beyond;
+         alter table drafts owner to priv_beyond; alter publication out owner to priv_beyond",
+    )
+    .await;
+    assert_eq!(check_as(&db, "priv_beyond", MONTHS).await, "");
+    let file = db.plan(&MONTHS.replace("month", "year"));
+    let dsn = format!("{} user=priv_beyond", db.dsn());
+    let env = [("DATABASE_URL", dsn.as_str())];
+    for args in [["run", file.to_str().unwrap()], ["swap", "t"], ["rollback", "t"], ["swap", "t"]] {
+        db.pgstrata_with(&args, &env).await.ok();
+    }
+}
+
 #[tokio::test]
 async fn a_schema_made_beforehand_does_for_create_on_the_database() {
     let db = Database::new().await;

@@ -29,6 +29,7 @@ async fn plan_of_a_live_table() {
     # oldest  2024-01-01 00:00:00+00
     # newest  2025-02-20 15:00:00+00
     # key     primary key ("I d"); widened to ("I d", "A t"): a partitioned table's key holds "A t"
+    # carried 2 columns, 1 index
     #
     # rows by statistics, about:
     #   2024-01  745

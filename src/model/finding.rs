@@ -57,6 +57,12 @@ impl Findings {
         Self { errors: count(Level::Error), warnings: count(Level::Warning), findings }
     }
 
+    /// Adds more, each where it belongs.
+    pub fn extend(&mut self, more: impl IntoIterator<Item = Finding>) {
+        let all = std::mem::take(&mut self.findings).into_iter().chain(more);
+        *self = Self::new(all.collect());
+    }
+
     /// How many errors: with any, the job must not start.
     pub fn errors(&self) -> usize {
         self.errors

@@ -7,6 +7,7 @@ pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod ident;
+pub mod inventory;
 pub mod key;
 pub mod likeness;
 pub mod maintained;

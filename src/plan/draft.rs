@@ -47,6 +47,8 @@ pub struct Facts {
     pub zone: Tz,
     /// The template of partition names.
     pub names: String,
+    /// What comes along, counted; empty where it is not known.
+    pub carried: String,
     /// What to look at before running it, one line each.
     pub warnings: Vec<String>,
 }
@@ -110,6 +112,9 @@ fn found(facts: &Facts) -> Vec<String> {
         format!("newest  {}", of(&facts.newest)),
         format!("key     {key}"),
     ];
+    if !facts.carried.is_empty() {
+        lines.push(format!("carried {}", facts.carried));
+    }
     if !facts.per_month.is_empty() {
         lines.extend([String::new(), "rows by statistics, about:".to_owned()]);
         lines.extend(listing(&facts.per_month));
@@ -237,6 +242,7 @@ mod tests {
             every: None,
             zone: Tz::UTC,
             names: "{table}_y{yyyy}m{mm}".to_owned(),
+            carried: String::new(),
             warnings: vec!["unique index petri_email_key does not hold created_at".to_owned()],
         }
     }
@@ -319,6 +325,7 @@ mod tests {
             because: "10,000,000 integers hold about 10,000,000 rows, 1.80 GiB".to_owned(),
             every: Some(Every::Integers(5_000_000)),
             names: "{table}_{from}".to_owned(),
+            carried: String::new(),
             warnings: Vec::new(),
             ..observations()
         };
@@ -388,7 +395,8 @@ mod tests {
                 table: QualifiedName::new("public", table),
                 by: by.clone(),
                 key: vec![key],
-                warnings: vec![warning],
+                carried: String::new(),
+            warnings: vec![warning],
                 oldest: Some(oldest),
                 ..observations()
             };

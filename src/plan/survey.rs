@@ -28,6 +28,9 @@ pub fn survey(facts: &Facts, by: &str, every: Option<Every>, histogram: &[String
     let mut drafted = describe(found, column, kind, key, every, histogram);
     let plan = Plan::parse(&draft(&drafted), "the draft")?;
     let (findings, _) = check::check(&plan, facts);
+    if let Some(carried) = findings.iter().find(|finding| finding.code == "carried") {
+        drafted.carried = carried.message.trim_start_matches("carried: ").to_owned();
+    }
     let worth_it = findings.into_iter().filter(|finding| finding.level != Level::Note);
     drafted.warnings = worth_it
         .map(|finding| match finding.hint.as_str() {
@@ -84,6 +87,7 @@ fn describe(
         every,
         zone: chrono_tz::Tz::UTC,
         names: Template::default_for(every.unwrap_or(suggested)).to_owned(),
+        carried: String::new(),
         warnings: Vec::new(),
     }
 }
@@ -121,6 +125,7 @@ mod tests {
         # oldest  2024-01-15 00:00:00+00
         # newest  2024-06-30 12:00:00+00
         # key     primary key (observation_id); widened to (observation_id, created_at): a partitioned table's key holds created_at
+        # carried 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy elsewhere, 1 default elsewhere, 1 publication, 1 trigger, 1 policy, 3 grants
         #
         # rows by statistics, about:
         #   2024-01  111,842

@@ -57,12 +57,12 @@ select pg_catalog.json_build_object(
         then (select quote_ident(cn.nspname) || '.' || quote_ident(co.collname)
               from pg_collation co join pg_namespace cn on cn.oid = co.collnamespace where co.oid = a.attcollation) end,
       'deterministic', coalesce((select co.collisdeterministic from pg_collation co where co.oid = a.attcollation), true),
-      'hashable', coalesce(b.typtype = 'e' or b.oid = any (array['bool', 'char', 'name', 'int2', 'int4', 'int8', 'oid',
-          'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'bytea', 'date', 'time', 'timetz', 'timestamp',
-          'timestamptz', 'interval', 'uuid', 'inet', 'cidr', 'macaddr', 'jsonb']::regtype[]::oid[]), false)
+      'hashable', b.typtype = 'e' or b.typnamespace = 'pg_catalog'::regnamespace and b.typname = any (array['bool',
+          'name', 'int2', 'int4', 'int8', 'oid', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'bytea', 'date',
+          'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'uuid', 'inet', 'cidr', 'macaddr', 'jsonb'])
         or exists (select from pg_type e where e.oid = b.typelem and b.typcategory = 'A'
-          and (e.typtype = 'e' or e.oid = any (array['bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric',
-          'text', 'varchar', 'date', 'timestamp', 'timestamptz', 'uuid']::regtype[]::oid[]))),
+          and (e.typtype = 'e' or e.typnamespace = 'pg_catalog'::regnamespace and e.typname = any (array['bool', 'int2',
+          'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'date', 'timestamp', 'timestamptz', 'uuid']))),
       'not_null', a.attnotnull,
       'generated', a.attgenerated,
       'identity', a.attidentity,

@@ -88,7 +88,28 @@ pub const RIGHTS: &str = "select json_build_object(
         left join pg_policy p on d.classid = 'pg_policy'::regclass and p.oid = d.objid
         join pg_class e on e.oid = coalesce(w.ev_class, p.polrelid)
       where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid and e.oid <> c.oid and e.relkind <> 'v'
+      union
+      select distinct 'table ' || e.oid::regclass, e.relowner
+      from pg_depend s join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.refobjid = s.objid
+          and d.refclassid = 'pg_class'::regclass
+        join pg_attrdef f on f.oid = d.objid join pg_class e on e.oid = f.adrelid
+      where s.classid = 'pg_class'::regclass and s.refclassid = 'pg_class'::regclass and s.refobjid = c.oid
+        and s.deptype = 'i' and s.refobjsubid > 0 and e.oid <> c.oid
     ) o where not pg_has_role(o.owner, 'USAGE')), '[]'),
+  'schemas_fixed', coalesce((
+    select json_agg(json_build_object('schema', s.nspname, 'name', o.name) order by s.nspname, o.name)
+    from (
+      select 'extended statistics ' || stxname as name, stxnamespace as namespace from pg_statistic_ext where stxrelid = c.oid
+      union
+      select 'function ' || f.oid::regprocedure, f.pronamespace from pg_depend d join pg_proc f on f.oid = d.objid
+      where d.classid = 'pg_proc'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
+        and f.prosqlbody is not null
+    ) o join pg_namespace s on s.oid = o.namespace
+    where s.oid <> c.relnamespace and not has_schema_privilege(s.oid, 'CREATE')), '[]'),
+  'types_closed', coalesce((
+    select json_agg(distinct format_type(a.atttypid, null))
+    from pg_attribute a
+    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and not has_type_privilege(a.atttypid, 'USAGE')), '[]'),
   'not_executable', coalesce((
     select json_agg(distinct f.oid::regprocedure::text)
     from pg_trigger t join pg_proc f on f.oid = t.tgfoid

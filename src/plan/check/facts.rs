@@ -136,6 +136,10 @@ pub struct Rights {
     pub own_schema: Option<OwnSchema>,
     /// Schemas that it may not look into, of the table itself and of all that is created again.
     pub schemas_closed: Vec<Ident>,
+    /// What is made again in a schema other than the table's, where it may not create.
+    pub schemas_fixed: Vec<MadeIn>,
+    /// Types of the table's columns that it may not use, as SQL has them.
+    pub types_closed: Vec<String>,
     /// Tables that a foreign key points to, without REFERENCES.
     pub not_referenceable: Vec<QualifiedName>,
     /// Trigger functions without EXECUTE, with their arguments, as SQL has them.
@@ -157,6 +161,15 @@ pub struct OwnSchema {
     pub create: bool,
     /// It may read and write every table of the tool.
     pub tables: bool,
+}
+
+/// Something that is made again in its schema.
+#[derive(Debug, Clone, Deserialize)]
+pub struct MadeIn {
+    /// The schema.
+    pub schema: Ident,
+    /// What it is, and its name as SQL has it.
+    pub name: String,
 }
 
 /// Something whose owner our role is not.

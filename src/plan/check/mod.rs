@@ -33,6 +33,7 @@ use super::Plan;
 use crate::model::blueprint::Blueprint;
 use crate::model::finding::{Finding, Level};
 use crate::model::ident::{Ident, plain};
+use crate::model::inventory::{self, Carried};
 use crate::model::number;
 use crate::model::partition::ColumnKind;
 use crate::model::table::{Column, Index, Table};
@@ -125,9 +126,27 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     names::check(&mut report, &b, (!under_way).then_some(&found.names));
     key::note(&mut report, &b);
     mentions::check(&mut report, found, &b);
+    carried(&mut report, &b);
     size::partitions(&mut report, &b);
     let passed = !report.has_errors();
     (report.0, passed.then_some(b))
+}
+
+fn carried(report: &mut Report, b: &Blueprint) {
+    let summary = inventory::summary(&inventory::inventory(b));
+    report.note("carried", b.table.name.plain(), format!("carried: {summary}"));
+}
+
+/// Each thing that comes along, and how: a note of its own.
+pub fn each_carried(b: &Blueprint) -> impl Iterator<Item = Finding> {
+    let note = |one: Carried| Finding {
+        level: Level::Note,
+        code: "carried_object",
+        message: format!("{} {}: {}", one.kind, one.name, one.how),
+        object: one.name,
+        hint: String::new(),
+    };
+    inventory::inventory(b).into_iter().map(note)
 }
 
 /// The column called `by`, its kind, and the key; or the first thing that stands in the way of any plan for them.

@@ -1,5 +1,6 @@
 //! What our role may not do and must: each with its GRANT.
 
+use super::facts::MadeIn;
 use super::{Report, Rights, Server};
 use crate::model::blueprint::SCHEMA;
 use crate::model::ident::plain;
@@ -103,6 +104,15 @@ fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
         let schema = plain(schema.as_str());
         let what = format!("lacks USAGE on schema {schema}");
         us.lacks(&schema, &what, format!("grant usage on schema {schema} to {role}"));
+    }
+    for MadeIn { schema, name } in &rights.schemas_fixed {
+        let schema = plain(schema.as_str());
+        let what = format!("lacks CREATE on schema {schema}, where {name} is made again");
+        us.lacks(&schema, &what, format!("grant create on schema {schema} to {role}"));
+    }
+    for name in &rights.types_closed {
+        let what = format!("lacks USAGE on type {name}, which a column has");
+        us.lacks(name, &what, format!("grant usage on type {name} to {role}"));
     }
     for table in &rights.not_referenceable {
         let table = table.plain();

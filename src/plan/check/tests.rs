@@ -101,6 +101,7 @@ fn a_table_without_fault() {
     note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
     note[change_rate]: about 10.00 changed rows a second on average: the change log grows by about 49.4 MiB a day until it is drained
     warning[key_widened]: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails
+    note[carried]: carried: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy elsewhere, 1 default elsewhere, 1 publication, 1 trigger, 1 policy, 3 grants
     note[partitions]: 11 partitions from 2024-01-01 00:00:00+00 to 2024-12-01 00:00:00+00 and a default partition
     ");
 }
@@ -248,6 +249,7 @@ fn everything_is_told_at_once() {
     note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
     note[change_rate]: at most 10.00 changed rows a second on average: the change log grows by at most 49.4 MiB a day until it is drained
     warning[key_widened]: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails
+    note[carried]: carried: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy elsewhere, 1 default elsewhere, 1 publication, 1 trigger, 1 policy, 3 grants
     note[partitions]: 11 partitions from 2024-01-01 00:00:00+00 to 2024-12-01 00:00:00+00 and a default partition
     ");
 }

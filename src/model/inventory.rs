@@ -1,0 +1,255 @@
+//! What hangs on a table, thing by thing, and how each comes along: what a DBA goes through before the run.
+
+use super::blueprint::Blueprint;
+use super::ident::plain;
+use super::number;
+use super::table::{Index, Table};
+
+/// One thing, and its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// What it is: `index`, `view` …
+    pub kind: &'static str,
+    /// Its name, as people write it.
+    pub name: String,
+    /// When it is made and how.
+    pub how: String,
+}
+
+/// Everything that comes along, in the order in which the summary counts it.
+pub fn inventory(b: &Blueprint) -> Vec<Carried> {
+    let mut all = Inventory(Vec::new());
+    own(&mut all, b);
+    keys(&mut all, b);
+    dependents(&mut all, &b.table);
+    guarded(&mut all, &b.table);
+    all.0
+}
+
+/// `5 indexes, 3 views, 2 policies`: how many of each kind, in the order of their first.
+pub fn summary(all: &[Carried]) -> String {
+    let mut kinds: Vec<(&str, u64)> = Vec::new();
+    for one in all {
+        match kinds.iter_mut().find(|(kind, _)| *kind == one.kind) {
+            Some((_, n)) => *n += 1,
+            None => kinds.push((one.kind, 1)),
+        }
+    }
+    let counted = |(kind, n): &(&str, u64)| match (*n, plural(kind)) {
+        (1, _) => format!("1 {kind}"),
+        (n, plural) => format!("{} {plural}", number::count(n)),
+    };
+    kinds.iter().map(counted).collect::<Vec<_>>().join(", ")
+}
+
+fn plural(kind: &str) -> String {
+    match kind {
+        "extended statistics" => kind.to_owned(),
+        "index" => "indexes".to_owned(),
+        "policy" => "policies".to_owned(),
+        "policy elsewhere" => "policies elsewhere".to_owned(),
+        "default elsewhere" => "defaults elsewhere".to_owned(),
+        "foreign key to it" => "foreign keys to it".to_owned(),
+        _ => format!("{kind}s"),
+    }
+}
+
+/// The list while it grows.
+struct Inventory(Vec<Carried>);
+
+impl Inventory {
+    fn add(&mut self, kind: &'static str, name: impl Into<String>, how: impl Into<String>) {
+        self.0.push(Carried { kind, name: name.into(), how: how.into() });
+    }
+}
+
+/// What the table is made of.
+fn own(all: &mut Inventory, b: &Blueprint) {
+    let table = &b.table;
+    for column in &table.columns {
+        let how = match (column.generated.as_str(), column.identity.as_str()) {
+            ("", "") => "copied",
+            ("", _) => "copied; its identity goes on counting where it was",
+            _ => "generated again from the same expression",
+        };
+        all.add("column", plain(column.name.as_str()), how);
+    }
+    for index in b.carried_indexes() {
+        all.add("index", plain(index.name.as_str()), of_index(b, index));
+    }
+    for check in &table.checks {
+        let how = if check.validated { "on the table before the copy" } else { "NOT VALID, after the copy" };
+        all.add("check constraint", plain(check.name.as_str()), how);
+    }
+    for sequence in &table.sequences {
+        let how = if sequence.identity {
+            "the partitioned table's own takes the name and goes on counting in the swap"
+        } else {
+            "the same sequence, owned by the table in use from the swap on"
+        };
+        all.add("sequence", sequence.name.plain(), how);
+    }
+    for statistics in &table.dependents.statistics {
+        all.add(
+            "extended statistics",
+            statistics.name.plain(),
+            "made on the partitioned table, exchanged by name in the swap",
+        );
+    }
+    for comment in &table.comments {
+        let name = format!("{} {}", comment.kind, plain(comment.name.as_str()));
+        all.add("comment", name, "written again in the swap");
+    }
+}
+
+fn of_index(b: &Blueprint, index: &Index) -> String {
+    if index.exclusion.is_some() {
+        return "an exclusion constraint of the table, built with it on every partition after the copy"
+            .to_owned();
+    }
+    let wider = if index.name == b.key_index && b.widened() {
+        format!("with {} in it, ", plain(b.by.as_str()))
+    } else {
+        String::new()
+    };
+    format!("{wider}built on each partition after the copy, exchanged by name in the swap")
+}
+
+fn keys(all: &mut Inventory, b: &Blueprint) {
+    for key in b.own_keys() {
+        let how = if key.validated {
+            "moved in the swap without looking at the rows, looked through afterwards"
+        } else {
+            "moved in the swap to each partition, NOT VALID as it is"
+        };
+        all.add("foreign key", plain(key.name.as_str()), how);
+    }
+    for key in b.child_keys() {
+        let name = format!("{} of {}", plain(key.name.as_str()), key.table.plain());
+        all.add(
+            "foreign key to it",
+            name,
+            "moved in the swap without looking at the rows, looked through afterwards",
+        );
+    }
+}
+
+/// What is bound to the table by its oid.
+fn dependents(all: &mut Inventory, table: &Table) {
+    let d = &table.dependents;
+    let bound = "bound again in the swap, from the same text";
+    for view in &table.views {
+        all.add(
+            "view",
+            view.name.plain(),
+            "replaced in the swap by the same query; keeps its owner, privileges and comment",
+        );
+    }
+    for matview in &d.matviews {
+        all.add(
+            "materialized view",
+            matview.view.name.plain(),
+            "made anew after the swap, and exchanged by name",
+        );
+    }
+    for rule in &d.rules {
+        all.add("rule", format!("{} on {}", plain(rule.name.as_str()), rule.table.plain()), bound);
+    }
+    for function in &d.functions {
+        all.add("function", function.name.clone(), bound);
+    }
+    for policy in &d.policies {
+        all.add(
+            "policy elsewhere",
+            format!("{} on {}", plain(policy.name.as_str()), policy.table.plain()),
+            bound,
+        );
+    }
+    for default in &d.defaults {
+        let name = format!("{}.{}", default.table.plain(), plain(default.column.as_str()));
+        all.add("default elsewhere", name, "takes its numbers from the sequence in use from the swap on");
+    }
+    for publication in &d.publications {
+        let how = "takes the table in use in the swap, with publish_via_partition_root";
+        all.add("publication", plain(publication.name.as_str()), how);
+    }
+}
+
+/// Who may do what, and what happens when they do it.
+fn guarded(all: &mut Inventory, table: &Table) {
+    for trigger in &table.triggers {
+        let how = "made before the copy, in force from the swap on";
+        all.add("trigger", plain(trigger.name.as_str()), how);
+    }
+    for policy in &table.policies {
+        all.add("policy", plain(policy.name.as_str()), "made before the copy");
+    }
+    let of_sequences = table.sequences.iter().filter(|s| s.identity);
+    let of_sequences = of_sequences.flat_map(|s| s.grants.iter().map(move |g| (g, Some(s.name.plain()))));
+    for (grant, sequence) in table.grants.iter().map(|g| (g, None)).chain(of_sequences) {
+        let role = grant.role.as_ref().map_or("public".to_owned(), |role| plain(role.as_str()));
+        let column = grant.column.as_ref().map_or(String::new(), |c| format!(" ({})", plain(c.as_str())));
+        let on = sequence.map_or(String::new(), |name| format!(" on {name}"));
+        let grantor = plain(grant.grantor.as_str());
+        all.add(
+            "grant",
+            format!("{}{column}{on} to {role}", grant.privilege),
+            format!("granted again, by {grantor}"),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::blueprint::tests::blueprint;
+
+    #[test]
+    fn everything_that_comes_along() {
+        let all = inventory(&blueprint());
+        insta::assert_snapshot!(summary(&all), @"7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy elsewhere, 1 default elsewhere, 1 publication, 1 trigger, 1 policy, 3 grants");
+        let told: Vec<String> = all.iter().map(|c| format!("{} {}: {}", c.kind, c.name, c.how)).collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        column observation_id: copied
+        column seq: copied; its identity goes on counting where it was
+        column submission_id: copied
+        column note: copied
+        column raw: copied
+        column len: generated again from the same expression
+        column created_at: copied
+        index petri_observations_pkey: with created_at in it, built on each partition after the copy, exchanged by name in the swap
+        index petri_created: built on each partition after the copy, exchanged by name in the swap
+        check constraint note_short: on the table before the copy
+        sequence public.petri_observations_seq_seq: the partitioned table's own takes the name and goes on counting in the swap
+        extended statistics public.petri_where: made on the partitioned table, exchanged by name in the swap
+        comment trigger touch: written again in the swap
+        foreign key petri_submission_fk: moved in the swap without looking at the rows, looked through afterwards
+        view public.petri_observations_with_names: replaced in the swap by the same query; keeps its owner, privileges and comment
+        rule said on public.petri_observations: bound again in the swap, from the same text
+        function public.newest(): bound again in the swap, from the same text
+        policy elsewhere seen on public.remarks: bound again in the swap, from the same text
+        default elsewhere public.drafts.id: takes its numbers from the sequence in use from the swap on
+        publication lab_out: takes the table in use in the swap, with publish_via_partition_root
+        trigger touch: made before the copy, in force from the swap on
+        policy "own rows": made before the copy
+        grant SELECT to app: granted again, by lab
+        grant UPDATE (note) to public: granted again, by lab
+        grant USAGE on public.petri_observations_seq_seq to app: granted again, by lab
+        "#);
+    }
+
+    #[test]
+    fn each_kind_has_its_plural() {
+        let of = |kind: &'static str| Carried { kind, name: String::new(), how: String::new() };
+        let kinds = [
+            "extended statistics",
+            "foreign key to it",
+            "policy elsewhere",
+            "materialized view",
+            "default elsewhere",
+            "index",
+        ];
+        let all: Vec<Carried> = kinds.iter().flat_map(|kind| [of(kind), of(kind)]).collect();
+        insta::assert_snapshot!(summary(&all), @"2 extended statistics, 2 foreign keys to it, 2 policies elsewhere, 2 materialized views, 2 defaults elsewhere, 2 indexes");
+    }
+}
