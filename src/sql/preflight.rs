@@ -29,7 +29,7 @@ pub const RIGHTS: &str = "select json_build_object(
       'tables', not exists (
         select from pg_class t
         where t.relnamespace = o.oid and t.relkind = 'r'
-          and t.relname in ('version', 'jobs', 'leases', 'chunks', 'events', 'settings')
+          and t.relname in ('version', 'jobs', 'leases', 'chunks', 'events', 'settings', 'pace')
           and not (has_table_privilege(t.oid, 'SELECT') and has_table_privilege(t.oid, 'INSERT')
             and has_table_privilege(t.oid, 'UPDATE') and has_table_privilege(t.oid, 'DELETE'))))
     from pg_namespace o where o.nspname = 'pgstrata'),

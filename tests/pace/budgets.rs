@@ -39,6 +39,10 @@ async fn measured(throttle: &str) -> (f64, f64) {
     tokio::time::sleep(SPAN).await;
     let (ended_at, rows_then, wal_then) = look().await;
     assert!(run.try_wait().unwrap().is_none(), "the copy was over before it was measured");
+    let sampled = "select count(*) from pgstrata.events where what = 'sample'
+        and detail::jsonb ->> 'phase' = 'copy' and (detail::jsonb ->> 'per_second')::float8 > 0
+        and (detail::jsonb ->> 'wal_bytes_per_second')::float8 > 0 and detail::jsonb -> 'holds' = '[]'";
+    assert!(client.query_one(sampled, &[]).await.unwrap().get::<_, i64>(0) > 0);
     run.start_kill().unwrap();
     ended(run).await;
     let s = (ended_at - begun).as_secs_f64();

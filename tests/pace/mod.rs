@@ -3,6 +3,7 @@
 
 mod budgets;
 mod live;
+mod phases;
 mod replicas;
 mod schedule;
 mod signals;

@@ -1,0 +1,69 @@
+//! Every phase that goes on for long passes the gate: index builds between two partitions, the drain between two batches; what
+//! somebody waits for does not. As many workers as pay.
+
+use super::{Slow, ended};
+
+#[tokio::test]
+async fn index_builds_hold_between_two_partitions() {
+    let job = Slow::new("").await;
+    // Each partition's build takes a while, and there are three dozen.
+    job.db
+        .execute(
+            "create function slow(bigint) returns bigint language plpgsql immutable as 'begin return $1; end';
+             create index events_slow on events (slow(id)) where id % 100 = 0;
+             create or replace function slow(bigint) returns bigint language plpgsql immutable
+                 as 'begin perform pg_sleep(0.01); return $1; end'",
+        )
+        .await;
+    let run = job.copying().await;
+    job.ok("set rows_per_second=off workers=1").await;
+    let built = "select count(*) from pg_class where relname like '%\\_slow%' and relnamespace = 'public'::regnamespace";
+    job.until(&format!("select ({built}) > 3")).await;
+    job.ok("pause").await;
+    job.held("paused").await;
+    job.until(
+        "select not exists (select from pg_stat_activity where datname = current_database()
+             and application_name like 'pgstrata/%/worker' and state <> 'idle')",
+    )
+    .await;
+    let before = job.db.count(built).await;
+    job.looks(3).await;
+    assert_eq!(job.db.count(built).await, before);
+    assert!(job.status().await["state"] == "copied", "the builds were over before they were held");
+    job.ok("resume").await;
+    ended(run).await.ok();
+}
+
+#[tokio::test]
+async fn the_drain_holds_and_a_swap_that_somebody_waits_for_does_not() {
+    let job = Slow::new("").await;
+    let run = job.copying().await;
+    job.finish(run).await;
+    job.db.execute("update events set note = note || '!' where id % 10 = 0").await;
+    job.ok("pause").await;
+    let sync = job.db.command(&["sync", "events"]).spawn().unwrap();
+    job.until("select read_at > now() - interval '1 s' and holds::text like '%paused%' from pgstrata.pace")
+        .await;
+    job.looks(3).await;
+    assert_eq!(job.status().await["changes_pending"], 20_000);
+    job.ok("resume").await;
+    ended(sync).await.ok();
+    assert_eq!(job.status().await["changes_pending"], 0);
+    job.ok("pause").await;
+    job.ok("swap").await;
+}
+
+#[tokio::test]
+async fn as_many_workers_as_pay_copy_every_row_once() {
+    let job = Slow::new("").await;
+    job.db.execute("create index on events (note)").await;
+    let run = job.copying().await;
+    let cores = std::thread::available_parallelism().unwrap().get();
+    job.ok("set workers=auto").await;
+    job.until("select workers = 1 from pgstrata.pace").await;
+    // By budget, one does as much as two: it tries, and comes back.
+    job.until("select workers = 2 from pgstrata.pace").await;
+    job.until("select workers = 1 from pgstrata.pace").await;
+    assert!(cores > 1, "there is nothing to try on one core");
+    job.finish(run).await;
+}
