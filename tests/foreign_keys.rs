@@ -140,11 +140,14 @@ async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Vers
         if command == "run" || command == "rollback" {
             assert_eq!(lab.keys().await, before, "{command}");
         } else {
-            assert_eq!(
-                lab.keys().await,
-                [1, 2, 3, 4].map(|m| format!("samples_y2026m0{m} samples_vessel valid f, not yet")),
-                "{command}"
-            );
+            let month = |m: i32, comment| format!("samples_y2026m0{m} samples_vessel valid f, {comment}");
+            let mut expected: Vec<String> = (1..=4).map(|m| month(m, "not yet")).collect();
+            if version == Version::V18 {
+                // From here on the table itself can have it.
+                expected = (1..=4).map(|m| month(m, "no comment, a part")).collect();
+                expected.insert(0, "samples samples_vessel valid f, not yet".into());
+            }
+            assert_eq!(lab.keys().await, expected, "{command}");
         }
     }
     assert!(!changes.is_finished(), "a change failed");

@@ -33,6 +33,13 @@ pub struct Blueprint {
     /// Those that cannot, and that the plan gives up: they come back with the plain table.
     #[serde(default)]
     pub incoming_dropped: Vec<ForeignKey>,
+    /// The server's partitioned tables take no NOT VALID foreign key (before PostgreSQL 18), so that each partition gets it.
+    #[serde(default = "yes")]
+    pub keys_on_leaves: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One partition: `[from, to)`.
@@ -207,6 +214,7 @@ pub(crate) mod tests {
             drop_unique: vec![],
             incoming: vec![],
             incoming_dropped: vec![],
+            keys_on_leaves: true,
         }
     }
 

@@ -119,8 +119,10 @@ fn keys(all: &mut Inventory, b: &Blueprint) {
     for key in b.own_keys() {
         let how = if key.validated {
             "moved in the swap without looking at the rows, looked through afterwards"
-        } else {
+        } else if b.keys_on_leaves {
             "moved in the swap to each partition, NOT VALID as it is"
+        } else {
+            "moved in the swap, NOT VALID as it is"
         };
         all.add("foreign key", plain(key.name.as_str()), how);
     }

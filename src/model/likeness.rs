@@ -25,7 +25,7 @@ pub fn changes(b: &Blueprint) -> Vec<String> {
     if table.indexes.iter().any(|i| i.clustered) {
         all.push("what CLUSTER follows stands on each partition".to_owned());
     }
-    let unproven = table.foreign_keys.iter().filter(|key| !key.validated);
+    let unproven = table.foreign_keys.iter().filter(|key| !key.validated && b.keys_on_leaves);
     all.extend(unproven.map(|key| {
         format!("foreign key {}, which is NOT VALID, stands on each partition", plain(key.name.as_str()))
     }));
@@ -52,7 +52,7 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     }
     let given_up: Vec<&Ident> = b.incoming_dropped.iter().map(|key| &key.name).collect();
     expected.referenced_by.retain(|key| !given_up.contains(&&key.name));
-    expected.foreign_keys.retain(|key| key.validated);
+    expected.foreign_keys.retain(|key| key.validated || !b.keys_on_leaves);
     for publication in &mut expected.dependents.publications {
         publication.via_root = true;
     }

@@ -129,7 +129,8 @@ async fn own_keys<'a>(
     let client = &context.control;
     let oid = catalog::must_find(client, &b.table.name).await?;
     let own = own(client, oid).await?;
-    let unfinished = |key: &Own| if partitioned { key.table != oid } else { !key.valid };
+    // A leaf has one of its own only until the parent has it.
+    let unfinished = |key: &Own| if partitioned && b.keys_on_leaves { key.table != oid } else { !key.valid };
     let open: Vec<&ForeignKey> = b
         .own_keys()
         .into_iter()
@@ -161,7 +162,7 @@ async fn child_keys<'a>(context: &Context, b: &'a Blueprint, partitioned: bool) 
     Ok(tasks)
 }
 
-/// A foreign key that is no part of another.
+/// A foreign key as it stands.
 struct Own {
     table: u32,
     name: String,
@@ -170,7 +171,11 @@ struct Own {
 
 /// Those of a relation and of its leaves.
 async fn own(client: &Client, oid: u32) -> Result<Vec<Own>> {
-    let rows = client.query(sql::OWN, &[&oid]).await?;
+    keys(client, sql::OWN, oid).await
+}
+
+async fn keys(client: &Client, statement: &str, oid: u32) -> Result<Vec<Own>> {
+    let rows = client.query(statement, &[&oid]).await?;
     Ok(rows.iter().map(|r| Own { table: r.get(0), name: r.get(1), valid: r.get(2) }).collect())
 }
 
@@ -204,9 +209,9 @@ async fn look_through(context: &Context, b: &Blueprint, tasks: &[Task<'_>]) -> R
 }
 
 async fn one_table(session: &Session, task: &Task<'_>) -> Result<()> {
-    let have = own(session, task.oid).await?;
+    let have = keys(session, sql::ON, task.oid).await?;
     for key in &task.keys {
-        let have = have.iter().find(|o| o.table == task.oid && o.name == key.name.as_str());
+        let have = have.iter().find(|o| o.name == key.name.as_str());
         if have.is_none() {
             // A partition that came after the swap.
             session.batch_execute(&sql::on(&task.table, key)).await?;

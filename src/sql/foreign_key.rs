@@ -3,7 +3,8 @@
 //! first step over. So the swap moves them, without looking at the rows, and they are looked through afterwards.
 //!
 //! A partitioned table takes no NOT VALID key before PostgreSQL 18, so the partitions get it one by one; the parent's, added
-//! once all of theirs are valid, only ties them together. A key of another table is one statement either way.
+//! once all of theirs are valid, only ties them together. From 18 on the parent gets it, and its partitions with it; they are
+//! looked through one by one all the same. A key of another table is one statement either way.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{QualifiedName, literal};
@@ -36,8 +37,9 @@ pub fn add(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Stri
     let mut all = Vec::new();
     for key in b.own_keys() {
         let plain = [b.table.name.clone()];
-        let tables = if forward { leaves } else { &plain };
-        all.extend(tables.iter().flat_map(|table| one(table, key, !forward || !key.validated)));
+        let by_leaf = forward && b.keys_on_leaves;
+        let tables = if by_leaf { leaves } else { &plain };
+        all.extend(tables.iter().flat_map(|table| one(table, key, !by_leaf || !key.validated)));
     }
     let back = b.incoming_dropped.iter().filter(|_| !forward);
     all.extend(b.child_keys().into_iter().chain(back).flat_map(|key| one(&key.table, key, true)));
@@ -54,10 +56,14 @@ pub fn validate(table: &QualifiedName, key: &ForeignKey) -> String {
     format!("alter table {table} validate constraint {}", key.name)
 }
 
-/// The parent's key and its comment, once every leaf's is valid. Nothing is read; the table that it points to is locked for
-/// that moment, because its triggers for the leaves give way to one for all.
+/// The parent's key, once every leaf's is valid: nothing is read. Where it has it already it becomes valid, with a weak lock;
+/// where it gets it only now, with its comment, the table that it points to is locked for that moment, because its triggers
+/// for the leaves give way to one for all.
 pub fn on_parent(b: &Blueprint, key: &ForeignKey) -> Vec<String> {
     let table = &b.table.name;
+    if !b.keys_on_leaves {
+        return vec![validate(table, key)];
+    }
     let mut all = vec![format!("alter table {table} add constraint {} {}", key.name, key.definition)];
     all.extend(comment_on(table, key));
     all
@@ -67,6 +73,10 @@ fn comment_on(table: &QualifiedName, key: &ForeignKey) -> Option<String> {
     let text = key.comment.as_ref()?;
     Some(format!("comment on constraint {} on {table} is {}", key.name, literal(text)))
 }
+
+/// Foreign keys on the relation with oid `$1`: table, name, whether the rows were looked through.
+pub const ON: &str = "select k.conrelid, k.conname::text, k.convalidated from pg_catalog.pg_constraint k
+where k.contype = 'f' and k.conrelid = $1";
 
 /// Foreign keys that stand on the relation with oid `$1` or on a leaf of it and are nobody's part: table, name, whether the
 /// rows were looked through.

@@ -1,15 +1,17 @@
 //! Constraints that become something else, and what is said of the table to others than PostgreSQL's core.
 
+use super::dependents::NOT_VALID_ON_PARTITIONED;
 use super::{Found, Report};
 use crate::model::ident::{Ident, plain};
 
-pub(super) fn check(report: &mut Report, found: &Found) {
+pub(super) fn check(report: &mut Report, found: &Found, version: i32) {
     let table = &found.table;
     let checks = table.checks.iter().filter(|c| c.no_inherit).map(|c| &c.name);
     for name in checks.chain(&table.not_null_no_inherit) {
         no_inherit(report, name);
     }
-    for key in table.foreign_keys.iter().filter(|key| !key.validated) {
+    let by_leaf = version < NOT_VALID_ON_PARTITIONED;
+    for key in table.foreign_keys.iter().filter(|key| by_leaf && !key.validated) {
         let name = plain(key.name.as_str());
         report.warning(
             "foreign_key_not_valid",

@@ -156,7 +156,7 @@ pub(super) fn incoming(
 }
 
 /// From here on a partitioned table can have a key that is not validated yet.
-const NOT_VALID_ON_PARTITIONED: i32 = 180_000;
+pub(super) const NOT_VALID_ON_PARTITIONED: i32 = 180_000;
 /// Up to here an update that moves a row between partitions deletes what points to it.
 const MOVES_DELETE_CHILDREN: i32 = 150_000;
 

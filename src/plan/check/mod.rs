@@ -102,7 +102,7 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     let partitions = column::check(&mut report, plan, found);
     let by = Ident::new(plan.by());
     indexes::check(&mut report, plan, table, key, facts.server.version);
-    constraints::check(&mut report, found);
+    constraints::check(&mut report, found, facts.server.version);
     let (incoming, incoming_dropped) = dependents::incoming(&mut report, plan, table, facts.server.version);
     dependents::check(&mut report, found, &by, key);
     triggers::check(&mut report, found, &by);
@@ -121,6 +121,7 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
         drop_unique: plan.drop_unique().iter().map(Ident::new).collect(),
         incoming,
         incoming_dropped,
+        keys_on_leaves: facts.server.version < dependents::NOT_VALID_ON_PARTITIONED,
         table: table.clone(),
     };
     names::check(&mut report, &b, (!under_way).then_some(&found.names));
