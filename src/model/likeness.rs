@@ -91,6 +91,8 @@ fn common(mut table: Table) -> Table {
     }
     for key in &mut table.referenced_by {
         key.index = None;
+        // A key of the table to itself comes from a partitioned table by now.
+        key.from_partitioned &= key.table != table.name;
     }
     table
 }
