@@ -215,6 +215,7 @@ async fn every_row_is_compared_once() {
     );
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
     for (table, other) in [("t_old", "t"), ("t_new", "t")] {
+        db.execute(&ON_PURPOSE.replace("t_old", table)).await;
         // One row from each: below, above, the large one's middle, a small one.
         let report = found(
             &db,
