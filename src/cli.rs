@@ -111,9 +111,8 @@ pub enum Command {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Say everything that is in the plan's way, each with its fix, and what comes along (-v: each thing and how); change
-    /// nothing
-    #[command(after_help = "Example:\n  pgstrata check events.toml")]
+    /// Say everything that is in the plan's way, and with -v what comes along; change nothing
+    #[command(after_help = "Example:\n  pgstrata check events.toml\n  pgstrata check events.toml -v")]
     Check {
         /// The plan's file
         plan: PathBuf,
