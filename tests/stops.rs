@@ -106,7 +106,7 @@ async fn a_swap_whose_lock_is_held_names_the_holder_and_changes_nothing() {
     report.batch_execute("select count(*) from events").await.unwrap();
     insta::assert_snapshot!(events.refused("swap").await, @r#"
     exit 5
-    error: the lock on public.events was not to be had in # attempts (#s)
+    error: the lock on public.events was not to be had in # attempts (# s)
     cause: in the way: pid #, user postgres, application "monthly report", idle in transaction, transaction since #-#-# #:#:#.#+#, query since #-#-# #:#:#.#+#
     hint: nothing was changed, and changes go on being logged; end the session in the way, or try at a quieter time, with the same command
     "#);

@@ -138,10 +138,10 @@ impl<'a> Ladder<'a> {
             }
         }
         let table = self.tables.first().map(QualifiedName::plain).unwrap_or_default();
-        let spent = humantime::format_duration(Duration::from_secs(begun.elapsed().as_secs().max(1)));
+        let spent_s = begun.elapsed().as_secs().max(1);
         Err(Error::new(
             Kind::Lock,
-            format!("the lock on {table} was not to be had in {} ({spent})", number::counted(number.into(), "attempt")),
+            format!("the lock on {table} was not to be had in {} ({spent_s} s)", number::counted(number.into(), "attempt")),
         )
         .cause(last)
         .hint("nothing was changed; end the session in the way, or try at a quieter time, with the same command"))
