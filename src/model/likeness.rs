@@ -75,7 +75,6 @@ fn common(mut table: Table) -> Table {
     table.access_method = None;
     table.children = 0;
     for index in &mut table.indexes {
-        index.clustered = false;
         // A partitioned table's constraint takes no parameters; its partitions' do.
         if !index.constraint.is_empty() {
             index.options.clear();

@@ -358,7 +358,11 @@ impl Table {
     pub fn drift(&self, now: &Table) -> Vec<String> {
         let mut found = Vec::new();
         named(&mut found, "column", &self.columns, &now.columns, |c| c.name.as_str().to_owned());
-        named(&mut found, "index", &self.indexes, &now.indexes, |i| i.name.as_str().to_owned());
+        // Somebody may CLUSTER the table at any time.
+        let indexes = |t: &Table| -> Vec<Index> {
+            t.indexes.iter().cloned().map(|index| Index { clustered: false, ..index }).collect()
+        };
+        named(&mut found, "index", &indexes(self), &indexes(now), |i| i.name.as_str().to_owned());
         named(&mut found, "check constraint", &self.checks, &now.checks, |c| c.name.as_str().to_owned());
         named(&mut found, "foreign key", &self.foreign_keys, &now.foreign_keys, |f| {
             f.name.as_str().to_owned()

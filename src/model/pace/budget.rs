@@ -94,8 +94,9 @@ impl Budget {
     /// Takes what the bucket holds, as far as something is owed.
     fn pay_off(&mut self) {
         let mut slice = BUCKET.get();
-        while self.owed >= 1.0 && slice > 0 {
-            let wanted = NonZeroU32::new(slice.min(self.owed as u32)).unwrap_or(NonZeroU32::MIN);
+        while self.owed > 0.0 && slice > 0 {
+            // A permit is not to be had in parts: what is too much lies ready for the next one.
+            let wanted = NonZeroU32::new(slice.min(self.owed.ceil() as u32)).unwrap_or(NonZeroU32::MIN);
             if matches!(self.limiter.check_n(wanted), Ok(Ok(()))) {
                 self.owed -= f64::from(wanted.get());
             } else {
@@ -159,6 +160,19 @@ mod tests {
         assert_eq!(budget.wait_s(105.0), 0.0);
         budget.pay(1e9);
         assert_eq!(budget.wait_s(105.0), DEBT_S);
+    }
+
+    #[test]
+    fn whoever_waits_as_long_as_was_said_may_go_on() {
+        let mut budget = Budget::new(5_000.0, 0.0);
+        for chunk in [1.0, 333.3, 2_000.0, 1_999.9, 0.1] {
+            budget.pay(chunk);
+            let mut now_s = budget.at_s;
+            for _ in 0..3 {
+                now_s += budget.wait_s(now_s).max(0.001);
+            }
+            assert_eq!(budget.wait_s(now_s), 0.0, "{chunk}");
+        }
     }
 
     #[test]
