@@ -195,14 +195,11 @@ impl Dependents {
             .collect()
     }
 
-    /// Tables other than `table` that are altered at the swap, so that their locks are needed too.
+    /// Tables other than `table` that are altered at the swap, so that their locks are needed too; some more than once.
     pub fn tables<'a>(&'a self, table: &QualifiedName) -> Vec<&'a QualifiedName> {
         let rules = self.rules.iter().filter(|r| r.relkind != "v").map(|r| &r.table);
         let policies = self.policies.iter().map(|p| &p.table);
         let defaults = self.defaults.iter().map(|d| &d.table);
-        let mut all: Vec<_> = rules.chain(policies).chain(defaults).filter(|name| *name != table).collect();
-        all.sort();
-        all.dedup();
-        all
+        rules.chain(policies).chain(defaults).filter(|name| *name != table).collect()
     }
 }

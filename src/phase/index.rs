@@ -45,26 +45,15 @@ pub async fn index(context: &Context) -> Result<State> {
     let wanted = by_leaf.len() * leaves.len();
     meter.count("indexes", wanted as u64, (wanted - tasks.len()) as u64);
     let (meter, b) = (&meter, &b);
-    workers::run(
-        context,
-        context.plan.workers(),
-        "build an index",
-        async |sender| {
-            for task in tasks {
-                sender.send(task).await.map_err(workers::nobody_takes)?;
-            }
-            Ok(())
-        },
-        async |session, (leaf, index)| {
-            transaction(session, READ_COMMITTED, async |client| {
-                all(client, &sql::on_leaf(b, index, &leaf.name)).await
-            })
-            .await?;
-            meter.add(1);
-            failpoint!("index.leaf");
-            meter.keep().await
-        },
-    )
+    workers::each(context, "build an index", tasks, async |session, (leaf, index)| {
+        transaction(session, READ_COMMITTED, async |client| {
+            all(client, &sql::on_leaf(b, index, &leaf.name)).await
+        })
+        .await?;
+        meter.add(1);
+        failpoint!("index.leaf");
+        meter.keep().await
+    })
     .await?;
     finish_leaves(context, b, &leaves).await?;
     parent(context, b, target, &leaves, &indexes).await?;
@@ -87,22 +76,11 @@ async fn built(context: &Context, target: u32) -> Result<HashMap<QualifiedName, 
 
 /// What a leaf needs besides indexes: its constraints and the truncate trigger.
 async fn finish_leaves(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
-    workers::run(
-        context,
-        context.plan.workers(),
-        "finish a partition",
-        async |sender| {
-            for leaf in leaves {
-                sender.send(leaf).await.map_err(workers::nobody_takes)?;
-            }
-            Ok(())
-        },
-        async |session, leaf| {
-            finish_leaf(session, b, leaf).await?;
-            failpoint!("index.leaf_done");
-            Ok(())
-        },
-    )
+    workers::each(context, "finish a partition", leaves, async |session, leaf| {
+        finish_leaf(session, b, leaf).await?;
+        failpoint!("index.leaf_done");
+        Ok(())
+    })
     .await
 }
 
@@ -137,18 +115,9 @@ async fn statistics(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result
         "analyze",
         "statistics and visibility maps, so that plans are right from the start",
     );
-    workers::run(
-        context,
-        context.plan.workers(),
-        "vacuum a partition",
-        async |sender| {
-            for leaf in leaves {
-                sender.send(leaf).await.map_err(workers::nobody_takes)?;
-            }
-            Ok(())
-        },
-        async |session, leaf| Ok(session.batch_execute(&sql::vacuum(&leaf.name)).await?),
-    )
+    workers::each(context, "vacuum a partition", leaves, async |session, leaf| {
+        Ok(session.batch_execute(&sql::vacuum(&leaf.name)).await?)
+    })
     .await?;
     failpoint!("index.vacuumed");
     let statement = sql::analyze(b);

@@ -65,25 +65,14 @@ async fn stretches(context: &Context, b: &Blueprint, meter: &mut Meter<'_>) -> R
     meter.count("stretches", tasks.len() as u64, 0);
     let rows = Cell::new(0);
     let meter = &*meter;
-    workers::run(
-        context,
-        context.plan.workers(),
-        "scrub a partition",
-        async |sender| {
-            for task in tasks {
-                sender.send(task).await.map_err(workers::nobody_takes)?;
-            }
-            Ok(())
-        },
-        async |session, (leaf, from)| {
-            let ends = [format!("({from},0)"), format!("({},0)", from + STRETCH_BLOCKS as i64)];
-            let gone = execute_text(session, &sql::scrub(b, leaf), &ends).await?;
-            rows.set(rows.get() + gone);
-            meter.add(1);
-            failpoint!("scrub.leaf");
-            Ok(())
-        },
-    )
+    workers::each(context, "scrub a partition", tasks, async |session, (leaf, from)| {
+        let ends = [format!("({from},0)"), format!("({},0)", from + STRETCH_BLOCKS as i64)];
+        let gone = execute_text(session, &sql::scrub(b, leaf), &ends).await?;
+        rows.set(rows.get() + gone);
+        meter.add(1);
+        failpoint!("scrub.leaf");
+        Ok(())
+    })
     .await?;
     Ok(rows.get())
 }

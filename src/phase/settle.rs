@@ -1,6 +1,7 @@
 //! Settle: what a swap, either way, leaves to be done without a lock that anyone notices. The foreign keys of the table in use
-//! stand, and check every write; its rows are looked through now, so that the keys are as valid as they were. Whatever is
-//! found done is left alone, so any later command may go on with it.
+//! stand, and check every write; its rows are looked through now, so that the keys are as valid as they were. Materialized
+//! views that still read the table out of use are made anew. Whatever is found done is left alone, so any later command may
+//! go on with it.
 
 use tokio_postgres::Client;
 
@@ -21,7 +22,8 @@ use super::locks::{self, Ladder};
 use super::meter::Meter;
 use super::workers;
 
-/// Makes the foreign keys of the table in use as valid as the source's were. A key that somebody dropped since stays dropped.
+/// Makes the foreign keys of the table in use as valid as the source's were, and materialized views read it. What somebody
+/// dropped since stays dropped.
 ///
 /// # Errors
 /// A row violates a key (none can, unless somebody went round it); or what the server said. The swap stands either way.
@@ -187,22 +189,11 @@ async fn look_through(context: &Context, b: &Blueprint, tasks: &[Task<'_>]) -> R
     );
     meter.count("tables", tasks.len() as u64, 0);
     let meter = &meter;
-    workers::run(
-        context,
-        context.plan.workers(),
-        "look through a foreign key",
-        async |sender| {
-            for task in tasks {
-                sender.send(task).await.map_err(workers::nobody_takes)?;
-            }
-            Ok(())
-        },
-        async |session, task| {
-            one_table(session, task).await?;
-            meter.add(1);
-            meter.keep().await
-        },
-    )
+    workers::each(context, "look through a foreign key", tasks, async |session, task| {
+        one_table(session, task).await?;
+        meter.add(1);
+        meter.keep().await
+    })
     .await?;
     meter.end("every foreign key is as it was");
     Ok(())

@@ -104,6 +104,25 @@ async fn attempt<T>(
     result
 }
 
+/// [`run`] where all items are known.
+///
+/// # Errors
+/// The first failure of a worker.
+pub async fn each<T>(
+    context: &Context,
+    what: &str,
+    items: impl IntoIterator<Item = T>,
+    work: impl AsyncFn(&Session, &T) -> Result<()>,
+) -> Result<()> {
+    let produce = async |sender: mpsc::Sender<T>| {
+        for item in items {
+            sender.send(item).await.map_err(nobody_takes)?;
+        }
+        Ok(())
+    };
+    run(context, context.plan.workers(), what, produce, work).await
+}
+
 /// What a producer's failed send means: a worker stopped, and has said why.
 pub fn nobody_takes<T>(_: mpsc::error::SendError<T>) -> Error {
     Error::failed("the workers have stopped")
