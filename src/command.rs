@@ -13,6 +13,7 @@ use crate::demo;
 use crate::engine::{Engine, Outcome};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
+use crate::model::design::Design;
 use crate::model::finding::Findings;
 use crate::model::ident::QualifiedName;
 use crate::model::maintained::Maintained;
@@ -271,8 +272,8 @@ async fn plan(
 async fn check(target: &Target, plan: &Path, each: bool, output: Output) -> Result<()> {
     let plan = read_plan(plan)?;
     let session = target.connect(target.application_name()).await?;
-    let Preflight { mut findings, blueprint, .. } = preflight(&session, &plan).await?;
-    if let Some(blueprint) = blueprint.filter(|_| each) {
+    let Preflight { mut findings, design, .. } = preflight(&session, &plan).await?;
+    if let Some(Design::Partition(blueprint)) = design.filter(|_| each) {
         findings.extend(each_carried(&blueprint));
     }
     report::print_findings(&output, &findings);
@@ -289,16 +290,23 @@ async fn sql(target: &Target, plan: &Path, output: Output) -> Result<()> {
     let plan = read_plan(plan)?;
     let session = target.connect(target.application_name()).await?;
     let preflight = preflight(&session, &plan).await?;
-    let Some(blueprint) = preflight.blueprint else {
+    let Some(design) = preflight.design else {
         report::print_findings(&output, &preflight.findings);
         return Err(Error::new(
             Kind::Preflight,
             "the plan's statements cannot be said before its errors are gone",
         ));
     };
-    let physical = phase::reads_by_block(&session, &plan, &blueprint).await?;
+    let sections = match &design {
+        Design::Partition(blueprint) => {
+            let partitioning = plan.partitioning()?;
+            let physical = phase::reads_by_block(&session, partitioning.order, blueprint).await?;
+            script::script(blueprint, physical, partitioning.verify)
+        }
+        Design::Backfill(filling) => script::backfill(filling),
+    };
     let mut text = String::new();
-    for section in script::script(&blueprint, physical, plan.verify()) {
+    for section in sections {
         text.push_str(&format!("-- {}\n", section.title));
         for statement in section.statements {
             text.push_str(&format!("{statement};\n"));

@@ -1,6 +1,7 @@
 //! Plans that do not fit their table or server: what `check` says of each, all errors at once, and that `run` does nothing.
 
 use pgstrata::demo::server::PrivateServer;
+use pgstrata::model::design::Design;
 use pgstrata::pg::connect::Target;
 use pgstrata::pg::preflight::preflight;
 use pgstrata::plan::Plan;
@@ -76,7 +77,7 @@ async fn a_good_table_gets_a_blueprint() {
     note carried: carried: 3 columns, 1 index
     note partitions: 5 partitions from 2024-01-01 00:00:00+00 to 2024-06-01 00:00:00+00 and a default partition
     ");
-    let b = found.blueprint.unwrap();
+    let Some(Design::Partition(b)) = found.design else { panic!("there is a blueprint") };
     let parts: Vec<String> =
         b.partitions.iter().map(|p| format!("{} {} {}", p.name.plain(), p.from, p.to)).collect();
     insta::assert_snapshot!(parts.join("\n"), @"

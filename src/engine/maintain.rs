@@ -1,6 +1,7 @@
 //! The engine's `maintain`: one table after another, each under its job's lease where it has one.
 
 use crate::error::{Error, Result};
+use crate::model::design::Design;
 use crate::model::ident::QualifiedName;
 use crate::model::maintained::Maintained;
 use crate::model::state::State;
@@ -30,16 +31,13 @@ impl Engine {
                 self.events.note(format!("job {} is {}: its table is not in use yet", job.name, job.state));
                 continue;
             }
-            if name.is_none() && catalog::find(&session, &job.blueprint.table.name).await?.is_none() {
+            if name.is_none() && catalog::find(&session, job.design.table()).await?.is_none() {
                 self.events
                     .note(format!("{}, the table of job {}, is not there any more", job.source, job.name));
                 continue;
             }
             let plan = Plan::parse(&job.plan, &format!("the plan of job {}", job.name))?;
-            match self
-                .drive(&plan, job.id, Pacing::AtOnce, async |context| phase::maintain(context).await)
-                .await
-            {
+            match self.drive(&plan, job.id, Pacing::AtOnce, phase::maintain).await {
                 Ok(done) => said(&done),
                 Err(e) if failed.is_none() => failed = Some(e),
                 Err(e) => self.events.warn(format!("{}: {e}", job.source)),
@@ -55,9 +53,8 @@ impl Engine {
     pub async fn maintain_table(&self, table: &QualifiedName, said: impl Fn(&Maintained)) -> Result<()> {
         let session = self.target.connect("pgstrata").await?;
         let jobs = latest(store::jobs(&session, None).await?);
-        let own = |job: &Job| {
-            matches!(job.state, State::Swapped | State::Finalized) && &job.blueprint.table.name == table
-        };
+        let own =
+            |job: &Job| matches!(job.state, State::Swapped | State::Finalized) && job.design.table() == table;
         if let Some(job) = jobs.iter().find(|job| own(job)) {
             return self.maintain(Some(&job.name), said).await;
         }
@@ -66,11 +63,13 @@ impl Engine {
     }
 }
 
-/// The newest job of each table that was not aborted; those before it are history.
+/// The newest partition job of each table that was not aborted; those before it are history.
 fn latest(jobs: Vec<Job>) -> Vec<Job> {
     let mut latest: Vec<Job> = Vec::new();
     for job in jobs {
-        if job.state != State::Aborted && latest.iter().all(|newer| newer.source != job.source) {
+        let partitions = matches!(job.design, Design::Partition(_));
+        if partitions && job.state != State::Aborted && latest.iter().all(|newer| newer.source != job.source)
+        {
             latest.push(job);
         }
     }

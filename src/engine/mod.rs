@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
 use crate::failpoint;
 use crate::model::backoff::Backoff;
+use crate::model::design::Design;
 use crate::model::finding::Findings;
 use crate::model::number;
 use crate::model::state::State;
@@ -22,8 +23,9 @@ use crate::pg::connect::{Session, Target};
 use crate::pg::preflight::preflight;
 use crate::pg::store::{self, Job};
 use crate::pg::{catalog, lease};
-use crate::phase::{self, Context, Opening, Pacing, Swapped, pace};
-use crate::plan::{Plan, When, changed};
+use crate::phase::fill::{self, Filler};
+use crate::phase::{self, Context, Driver, Drives, Opening, Pacing, Swapped, pace};
+use crate::plan::{Plan, Task, When, changed};
 use crate::sql::store as store_sql;
 use crate::stop::Stop;
 
@@ -81,21 +83,27 @@ impl Engine {
             Some(job) if job.state == State::Finalized && still_done(&session, &plan, job).await? => {
                 // Retention may be another one now.
                 self.resume(&session, &plan, job).await?;
-                self.events.note(format!("job {} is done: {} is partitioned", job.name, job.source));
+                self.events.note(done_already(&plan, job));
                 return Ok(Outcome::at(job.state));
             }
             _ => self.start(&session, &plan, found).await?,
         };
         drop(session);
-        let swap = swap || plan.when() == When::Verified;
-        self.drive(&plan, job, Pacing::Windowed, async |context| up_to_verified(context, swap).await).await
+        match plan.task() {
+            Task::Partition(_) => {
+                let swap = swap || plan.when() == When::Verified;
+                let work = async |context: &Context| up_to_verified(context, swap).await;
+                self.drive(&plan, job, Pacing::Windowed, work).await
+            }
+            Task::Backfill(_) => self.drive(&plan, job, Pacing::Windowed, up_to_filled).await,
+        }
     }
 
     /// Checks the plan and records its job.
     async fn start(&self, session: &Session, plan: &Plan, found: impl FnOnce(&Findings)) -> Result<i64> {
         let preflight = preflight(session, plan).await?;
         found(&preflight.findings);
-        let Some(blueprint) = preflight.blueprint else {
+        let Some(design) = preflight.design else {
             return Err(Error::new(
                 Kind::Preflight,
                 format!(
@@ -106,7 +114,7 @@ impl Engine {
         };
         store::install(session).await?;
         failpoint!("job.installed");
-        let job = store::create(session, plan, &blueprint, preflight.rows_estimated).await?;
+        let job = store::create(session, plan, &design, preflight.rows_estimated).await?;
         failpoint!("job.created");
         Ok(job)
     }
@@ -176,7 +184,7 @@ impl Engine {
     /// What the server said; a difference is in the report.
     pub async fn verify(&self, name: &str) -> Result<VerifyReport> {
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, Pacing::Signals, async |context| {
+        self.drive(&plan, job.id, Pacing::Signals, async |context: &Context| {
             at_least_synced(context)?;
             phase::compare(context).await
         })
@@ -189,7 +197,7 @@ impl Engine {
     /// The job is not that far, or both sides differ, or the lock was not to be had.
     pub async fn swap(&self, name: &str) -> Result<Outcome> {
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, Pacing::AtOnce, async |context| {
+        self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| {
             if context.state() == State::Swapped {
                 self.events.note(format!("job {name} is swapped already"));
                 phase::settle(context).await?;
@@ -207,7 +215,7 @@ impl Engine {
     /// The job is not swapped, or both sides differ, or the lock was not to be had.
     pub async fn rollback(&self, name: &str) -> Result<Outcome> {
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, Pacing::AtOnce, async |context| match context.state() {
+        self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| match context.state() {
             State::RolledBack => {
                 self.events.note(format!("job {name} is rolled back already"));
                 phase::settle(context).await?;
@@ -226,7 +234,7 @@ impl Engine {
     /// The job is not that far, or what the server said.
     pub async fn sync(&self, name: &str) -> Result<State> {
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, Pacing::Signals, async |context| {
+        self.drive(&plan, job.id, Pacing::Signals, async |context: &Context| {
             at_least_synced(context)?;
             phase::sync(context).await?;
             Ok(context.state())
@@ -248,7 +256,7 @@ impl Engine {
         }
         drop(session);
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, Pacing::AtOnce, async |context| {
+        self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| {
             if context.state() == State::Finalized {
                 return Ok(State::Finalized);
             }
@@ -288,13 +296,10 @@ impl Engine {
         }
         drop(session);
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, Pacing::AtOnce, async |context| {
-            if context.state() == State::Aborted {
-                return Ok(State::Aborted);
-            }
-            phase::abort(context).await
-        })
-        .await
+        match plan.task() {
+            Task::Partition(_) => self.drive(&plan, job.id, Pacing::AtOnce, phase::abort).await,
+            Task::Backfill(_) => self.drive(&plan, job.id, Pacing::AtOnce, fill::abort).await,
+        }
     }
 
     /// Ends the sessions of the job that this process drives, whatever they are doing.
@@ -320,12 +325,12 @@ impl Engine {
 
     /// Takes the lease and does `work`; after a lost connection, or a statement that was cancelled or waited too long, again
     /// from what the database says.
-    async fn drive<T>(
+    async fn drive<D: Drives, T>(
         &self,
         plan: &Plan,
         job: i64,
         pacing: Pacing,
-        work: impl AsyncFn(&Context) -> Result<T>,
+        work: impl AsyncFn(&D) -> Result<T>,
     ) -> Result<T> {
         self.driving.store(job, Ordering::SeqCst);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -342,11 +347,12 @@ impl Engine {
                 again: drove,
                 pacing,
             };
-            let result = match Context::open(&self.target, opening).await {
-                Ok(context) => {
+            let result = match Driver::open(&self.target, opening).await {
+                Ok(driver) => {
                     drove = true;
-                    let result = beside_pace(&context, &work).await;
-                    context.close().await;
+                    let own = D::take_up(driver)?;
+                    let result = beside_pace(&own, &work).await;
+                    own.into_driver().close().await;
                     result
                 }
                 Err(e) => Err(e),
@@ -377,24 +383,42 @@ impl Engine {
 }
 
 /// Does `work` while the signals are looked at, where they may hold it.
-async fn beside_pace<T>(context: &Context, work: &impl AsyncFn(&Context) -> Result<T>) -> Result<T> {
-    if context.pacing() == Pacing::AtOnce {
-        return work(context).await;
+async fn beside_pace<D: Drives, T>(own: &D, work: &impl AsyncFn(&D) -> Result<T>) -> Result<T> {
+    if own.pacing() == Pacing::AtOnce {
+        return work(own).await;
     }
     tokio::select! {
-        result = work(context) => result,
-        never = pace::watch(context) => match never {},
+        result = work(own) => result,
+        never = pace::watch(own) => match never {},
     }
 }
 
-/// Whether a finalized job's plan is the one given, and its table still the partitioned one that it made.
+/// Whether a finalized job's plan is the one given, and there is nothing to do for it: the table is still the partitioned one
+/// that it made, or no row is meant to be filled.
 async fn still_done(session: &Session, plan: &Plan, job: &Job) -> Result<bool> {
-    let same = changed(&job.identity, &plan.identity()).is_empty();
-    let oid = catalog::find(session, plan.table()).await?;
-    Ok(match oid {
-        Some(oid) if same => catalog::table(session, oid).await?.relkind == "p",
-        _ => false,
-    })
+    if !changed(&job.identity, &plan.identity()).is_empty() {
+        return Ok(false);
+    }
+    let Some(oid) = catalog::find(session, plan.table()).await? else { return Ok(false) };
+    match &job.design {
+        Design::Partition(_) => Ok(catalog::table(session, oid).await?.relkind == "p"),
+        Design::Backfill(filling) => Ok(!fill::any_meant(session, filling).await?),
+    }
+}
+
+fn done_already(plan: &Plan, job: &Job) -> String {
+    match plan.task() {
+        Task::Partition(_) => format!("job {} is done: {} is partitioned", job.name, job.source),
+        Task::Backfill(_) => format!("job {} is done: no row of {} is left to fill", job.name, job.source),
+    }
+}
+
+/// Phase after phase, to the last.
+async fn up_to_filled(filler: &Filler) -> Result<Outcome> {
+    while fill::next(filler).await?.is_some() {
+        filler.go_on()?;
+    }
+    Ok(Outcome::at(filler.state()))
 }
 
 /// Phase after phase, then the comparison; and the swap if asked for.

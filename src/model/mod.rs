@@ -3,6 +3,8 @@
 pub mod backoff;
 pub mod blueprint;
 pub mod dependent;
+pub mod design;
+pub mod filling;
 pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixture;

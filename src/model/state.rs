@@ -14,6 +14,8 @@ pub enum State {
     Prepared,
     /// The source's changes are logged; the copy goes on.
     Capturing,
+    /// Every row that the plan means is filled: a backfill's, as all that follows until verified.
+    Filled,
     /// Every chunk is copied, and what changed between chunks is scrubbed.
     Copied,
     /// Every index is built.
@@ -39,6 +41,8 @@ pub enum Step {
     Prepare,
     /// Log changes.
     Capture,
+    /// Fill rows.
+    Fill,
     /// Copy and scrub.
     Copy,
     /// Build indexes.
@@ -51,6 +55,8 @@ pub enum Step {
     Swap,
     /// Exchange them back.
     Rollback,
+    /// Build what the filled columns are to guarantee.
+    Finish,
     /// Close the rollback window.
     Finalize,
     /// Remove everything.
@@ -59,10 +65,11 @@ pub enum Step {
 
 impl State {
     /// All states, in the order of a job's life.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Planned,
         Self::Prepared,
         Self::Capturing,
+        Self::Filled,
         Self::Copied,
         Self::Indexed,
         Self::Synced,
@@ -79,6 +86,9 @@ impl State {
         match (self, step) {
             (S::Planned, Step::Prepare) => Some(S::Prepared),
             (S::Prepared, Step::Capture) => Some(S::Capturing),
+            (S::Capturing, Step::Fill) => Some(S::Filled),
+            (S::Filled, Step::Verify) => Some(S::Verified),
+            (S::Verified, Step::Finish) => Some(S::Finalized),
             (S::Capturing, Step::Copy) => Some(S::Copied),
             (S::Copied, Step::Index) => Some(S::Indexed),
             (S::Indexed, Step::Drain) => Some(S::Synced),
@@ -92,6 +102,7 @@ impl State {
                 S::Planned
                 | S::Prepared
                 | S::Capturing
+                | S::Filled
                 | S::Copied
                 | S::Indexed
                 | S::Synced
@@ -114,6 +125,7 @@ impl State {
             Self::Planned => "planned",
             Self::Prepared => "prepared",
             Self::Capturing => "capturing",
+            Self::Filled => "filled",
             Self::Copied => "copied",
             Self::Indexed => "indexed",
             Self::Synced => "synced",
@@ -141,15 +153,17 @@ impl fmt::Display for State {
 mod tests {
     use super::*;
 
-    const STEPS: [Step; 10] = [
+    const STEPS: [Step; 12] = [
         Step::Prepare,
         Step::Capture,
+        Step::Fill,
         Step::Copy,
         Step::Index,
         Step::Drain,
         Step::Verify,
         Step::Swap,
         Step::Rollback,
+        Step::Finish,
         Step::Finalize,
         Step::Abort,
     ];
@@ -170,11 +184,15 @@ mod tests {
         }
         // A swap needs a verified job (or one that went back); an abort never follows a swap.
         for state in State::ALL {
+            assert_eq!(state.next(Step::Finish).is_some(), state == State::Verified, "{state}");
             let may_swap = matches!(state, State::Verified | State::RolledBack);
             assert_eq!(state.next(Step::Swap).is_some(), may_swap, "{state}");
             assert_eq!(state.next(Step::Rollback).is_some(), state == State::Swapped, "{state}");
             assert_eq!(state.next(Step::Finalize).is_some(), state == State::Swapped, "{state}");
-            let early = matches!(state, State::Planned | State::Prepared | State::Capturing | State::Copied);
+            let early = matches!(
+                state,
+                State::Planned | State::Prepared | State::Capturing | State::Filled | State::Copied
+            );
             assert_eq!(state.next(Step::Drain).is_none(), early || state.is_final(), "{state}");
         }
         assert_eq!(State::Swapped.next(Step::Abort), None);

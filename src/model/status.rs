@@ -13,7 +13,7 @@ use super::state::State;
 pub struct Status {
     /// The job's name.
     pub job: String,
-    /// What kind of job: `partition`.
+    /// What kind of job: `partition` or `backfill`.
     pub kind: String,
     /// The table, quoted only where SQL needs it.
     pub table: String,
@@ -23,8 +23,10 @@ pub struct Status {
     pub phase: Option<String>,
     /// Rows to copy, as the server's statistics guess them.
     pub rows_estimated: u64,
-    /// Rows copied.
+    /// Rows copied; of a backfill, rows gone through.
     pub rows_copied: u64,
+    /// Rows that a backfill has set.
+    pub rows_set: Option<u64>,
     /// Rows a second over the last seconds, while it copies.
     pub rows_per_second: Option<f64>,
     /// Seconds left of the copy, where it can be said.

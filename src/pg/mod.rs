@@ -18,3 +18,4 @@ pub mod store;
 pub mod survey;
 mod tls;
 pub mod transaction;
+pub mod trial;

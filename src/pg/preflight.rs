@@ -7,27 +7,27 @@ use std::collections::BTreeMap;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
-use crate::model::blueprint::Blueprint;
+use crate::model::design::Design;
 use crate::model::finding::Findings;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, Table};
-use crate::plan::Plan;
 use crate::plan::check::{
     self, Facts, Found, OpenJob, Relation, Rights, Server, Size, Surroundings, Text, Values,
 };
 use crate::plan::partitioning;
+use crate::plan::{Backfill, Partitioning, Plan, Task};
 use crate::sql::{catalog as catalog_sql, preflight as sql, surroundings as around};
 
-use super::{catalog, store};
+use super::{catalog, store, trial};
 
 /// What was found, and what the job would build.
 #[derive(Debug)]
 pub struct Preflight {
     /// Every finding, the worst first.
     pub findings: Findings,
-    /// What the job would build; some where no finding is an error.
-    pub blueprint: Option<Blueprint>,
+    /// What the job would do; some where no finding is an error.
+    pub design: Option<Design>,
     /// Rows of the table by the statistics; 0 where they say nothing.
     pub rows_estimated: i64,
 }
@@ -37,16 +37,39 @@ pub struct Preflight {
 /// # Errors
 /// What the server said. What is wrong with the table or the plan is no error but a finding.
 pub async fn preflight(client: &Client, plan: &Plan) -> Result<Preflight> {
-    let mut facts = facts(client, plan.table(), plan.by()).await?;
-    if let Relation::There(found) = &mut facts.relation {
-        count_outside(client, plan, found).await?;
+    match plan.task() {
+        Task::Partition(partitioning) => of_partition(client, plan, partitioning).await,
+        Task::Backfill(backfill) => of_backfill(client, plan, backfill).await,
     }
-    let rows_estimated = match &facts.relation {
+}
+
+async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Result<Preflight> {
+    let facts = facts(client, plan.table(), "").await?;
+    let (mut findings, mut filling) = check::backfill(plan, backfill, &facts);
+    if let Some(filling) = &mut filling {
+        let trial = trial::trial(client, filling).await?;
+        findings.extend(check::tried(filling, &trial));
+    }
+    let findings = Findings::new(findings);
+    let design = filling.filter(|_| findings.errors() == 0).map(|f| Design::Backfill(Box::new(f)));
+    Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts) })
+}
+
+async fn of_partition(client: &Client, plan: &Plan, partitioning: &Partitioning) -> Result<Preflight> {
+    let mut facts = facts(client, plan.table(), &partitioning.by).await?;
+    if let Relation::There(found) = &mut facts.relation {
+        count_outside(client, partitioning, found).await?;
+    }
+    let (findings, blueprint) = check::check(plan, partitioning, &facts);
+    let design = blueprint.map(|b| Design::Partition(Box::new(b)));
+    Ok(Preflight { findings: Findings::new(findings), design, rows_estimated: rows_estimated(&facts) })
+}
+
+fn rows_estimated(facts: &Facts) -> i64 {
+    match &facts.relation {
         Relation::There(found) => found.size.rows,
         Relation::Unread | Relation::Missing { .. } => 0,
-    };
-    let (findings, blueprint) = check::check(plan, &facts);
-    Ok(Preflight { findings: Findings::new(findings), blueprint, rows_estimated })
+    }
 }
 
 /// The facts about a table and the column called `by`, but for rows outside the ends that a plan has.
@@ -175,8 +198,8 @@ async fn values(client: &Client, table: &Table, column: &Column) -> Result<Value
 }
 
 /// Counts the rows that the plan's own ends leave out, where the smallest or the largest value says that there are any.
-async fn count_outside(client: &Client, plan: &Plan, found: &mut Found) -> Result<()> {
-    let (Some(values), Some(column)) = (&mut found.values, found.table.column(&Ident::new(plan.by()))) else {
+async fn count_outside(client: &Client, plan: &Partitioning, found: &mut Found) -> Result<()> {
+    let (Some(values), Some(column)) = (&mut found.values, found.table.column(&Ident::new(&plan.by))) else {
         return Ok(());
     };
     // A plan that does not fit the column is the check's to tell.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
+use crate::model::design::Design;
 use crate::model::pace::Behind;
 use crate::model::state::State;
 use crate::model::status::{Hold, Status};
@@ -53,11 +54,16 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
     let rows_estimated =
         if logs_changes(job.state) && job.state != State::Capturing { copied } else { job.rows_estimated };
     let whole_ms = |ms: f64| (latency.chunks > 0).then_some(ms.round() as u64);
-    let pending = if logs_changes(job.state) {
-        let row = client.query_one(&drain::pending_count(&job.blueprint), &[]).await?;
-        u64::try_from(row.get::<_, i64>(0)).ok()
-    } else {
-        None
+    let pending = match &job.design {
+        Design::Partition(blueprint) if logs_changes(job.state) => {
+            let row = client.query_one(&drain::pending_count(blueprint), &[]).await?;
+            u64::try_from(row.get::<_, i64>(0)).ok()
+        }
+        _ => None,
+    };
+    let set = match &job.design {
+        Design::Backfill(_) if !job.state.is_final() => Some(store::rows_set(client, job.id).await?),
+        _ => None,
     };
     let goes = if store::installed(client).await? == Some(sql::VERSION) {
         goes(client, job, driven).await?
@@ -70,9 +76,10 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         kind: job.kind.clone(),
         table: job.source.clone(),
         state: job.state,
-        phase: driven.then(|| phase_after(job.state).to_owned()),
+        phase: driven.then(|| phase_after(job).to_owned()),
         rows_estimated: u64::try_from(rows_estimated).unwrap_or(0),
         rows_copied: u64::try_from(copied).unwrap_or(0),
+        rows_set: set,
         rows_per_second: job.rows_per_second.filter(|_| copying),
         eta_s: job.eta_s.filter(|_| copying).and_then(|s| u64::try_from(s).ok()),
         chunks_done: latency.chunks,
@@ -129,8 +136,12 @@ fn logs_changes(state: State) -> bool {
 }
 
 /// The phase that a driver is in while the job has that state.
-fn phase_after(state: State) -> &'static str {
-    match state {
+fn phase_after(job: &Job) -> &'static str {
+    let fills = matches!(job.design, Design::Backfill(_));
+    match job.state {
+        State::Capturing if fills => "fill",
+        State::Filled => "verify",
+        State::Verified if fills => "finish",
         State::Planned => "prepare",
         State::Prepared => "capture",
         State::Capturing => "copy",

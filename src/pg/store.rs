@@ -7,6 +7,8 @@ use tokio_postgres::{Client, Row, types::Json};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::blueprint::Blueprint;
+use crate::model::design::Design;
+use crate::model::filling::Filling;
 use crate::model::key::{Key, KeyRange};
 use crate::model::state::{State, Step};
 use crate::plan::Plan;
@@ -21,7 +23,7 @@ pub struct Job {
     pub id: i64,
     /// Its name; unique among jobs that are not over.
     pub name: String,
-    /// `partition`.
+    /// `partition` or `backfill`.
     pub kind: String,
     /// The source, as people write it.
     pub source: String,
@@ -29,8 +31,8 @@ pub struct Job {
     pub plan: String,
     /// What of the plan may not change.
     pub identity: BTreeMap<String, String>,
-    /// What it builds.
-    pub blueprint: Blueprint,
+    /// What it does.
+    pub design: Design,
     /// Where it is.
     pub state: State,
     /// Rows of the source when it was planned, as estimated.
@@ -53,6 +55,35 @@ pub struct Job {
     pub started_at: DateTime<Utc>,
     /// When anything last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Job {
+    /// What a partition job builds.
+    ///
+    /// # Errors
+    /// It is a job of another kind.
+    pub fn blueprint(&self) -> Result<&Blueprint> {
+        match &self.design {
+            Design::Partition(blueprint) => Ok(blueprint),
+            Design::Backfill(_) => Err(self.of_another_kind()),
+        }
+    }
+
+    /// What a backfill does.
+    ///
+    /// # Errors
+    /// It is a job of another kind.
+    pub fn filling(&self) -> Result<&Filling> {
+        match &self.design {
+            Design::Backfill(filling) => Ok(filling),
+            Design::Partition(_) => Err(self.of_another_kind()),
+        }
+    }
+
+    fn of_another_kind(&self) -> Error {
+        Error::usage(format!("job {} is a {} job, which has nothing of the sort", self.name, self.kind))
+            .hint(format!("`pgstrata status {}` says where it is", self.name))
+    }
 }
 
 /// What the copy fixed when it began.
@@ -155,8 +186,9 @@ fn job(row: &Row) -> Result<Job> {
         source: row.get("source"),
         plan: row.get("plan"),
         identity: row.get::<_, Json<_>>("identity").0,
-        blueprint: serde_json::from_value(row.get("blueprint"))
-            .map_err(|e| Error::failed("a job's blueprint is not understood").cause(e.to_string()))?,
+        design: Design::read(row.get("kind"), row.get("blueprint"))
+            .map_err(|e| Error::failed("a job's blueprint is not understood").cause(e.to_string()))?
+            .ok_or_else(|| Error::failed("a job is of a kind that this version does not know"))?,
         state,
         rows_estimated: row.get("rows_estimated"),
         copy: physical.map(|order| Frozen {
@@ -179,19 +211,20 @@ fn job(row: &Row) -> Result<Job> {
 ///
 /// # Errors
 /// Another process recorded one of that name just now.
-pub async fn create(client: &Client, plan: &Plan, blueprint: &Blueprint, rows_estimated: i64) -> Result<i64> {
-    let blueprint_json = serde_json::to_value(blueprint)
-        .map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;
+pub async fn create(client: &Client, plan: &Plan, design: &Design, rows_estimated: i64) -> Result<i64> {
+    let stored =
+        design.stored().map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;
     let row = client
         .query_one(
             sql::CREATE_JOB,
             &[
                 &plan.name(),
-                &blueprint.table.name.plain(),
+                &design.table().plain(),
                 &plan.to_toml(),
                 &Json(plan.identity()),
-                &blueprint_json,
+                &stored,
                 &rows_estimated,
+                &plan.task().kind(),
             ],
         )
         .await
@@ -271,31 +304,58 @@ pub async fn freeze(client: &Client, job: i64, copy: &Frozen) -> Result<()> {
     Ok(())
 }
 
-/// The ranges of finished chunks in the order of keys; `casts` turn the ledger's text back (`::bigint`).
+/// The ranges of finished chunks of the table or of one partition in the order of keys; `casts` turn the ledger's text back (`::bigint`).
 ///
 /// # Errors
 /// What the server said.
-pub async fn finished(client: &Client, job: i64, casts: &[String]) -> Result<Vec<KeyRange>> {
+pub async fn finished(
+    client: &Client,
+    job: i64,
+    leaf: Option<&str>,
+    casts: &[String],
+) -> Result<Vec<KeyRange>> {
     let casts: Vec<&str> = casts.iter().map(String::as_str).collect();
-    let rows = client.query(&sql::chunks_in_order(&casts), &[&job]).await?;
+    let rows = client.query(&sql::chunks_in_order(&casts), &[&job, &leaf]).await?;
     Ok(rows.iter().map(|r| KeyRange { after: r.get(0), through: r.get(1) }).collect())
+}
+
+/// A finished chunk.
+#[derive(Debug)]
+pub struct Chunk<'a> {
+    /// What was done: `copy`, `fill`.
+    pub step: &'static str,
+    /// The partition, where each is done by itself.
+    pub leaf: Option<&'a str>,
+    /// Its range.
+    pub range: &'a KeyRange,
+    /// Rows that were written.
+    pub rows: u64,
+    /// Rows that were looked at, where that is not the same.
+    pub seen: Option<u64>,
+    /// Milliseconds.
+    pub ms: f64,
 }
 
 /// Adds a finished chunk, in the chunk's own transaction.
 ///
 /// # Errors
 /// What the server said.
-pub async fn add_chunk(
-    client: &Client,
-    job: i64,
-    epoch: i64,
-    range: &KeyRange,
-    rows: u64,
-    ms: f64,
-) -> Result<()> {
-    let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-    client.execute(sql::ADD_CHUNK, &[&job, &range.after, &range.through, &rows, &ms, &epoch]).await?;
+pub async fn add_chunk(client: &Client, job: i64, epoch: i64, chunk: &Chunk<'_>) -> Result<()> {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let Chunk { step, leaf, range, rows, seen, ms } = chunk;
+    let (rows, seen) = (number(*rows), seen.map(number));
+    client
+        .execute(sql::ADD_CHUNK, &[&job, step, &range.after, &range.through, &rows, ms, &epoch, leaf, &seen])
+        .await?;
     Ok(())
+}
+
+/// How many rows a backfill has set.
+///
+/// # Errors
+/// What the server said.
+pub async fn rows_set(client: &Client, job: i64) -> Result<u64> {
+    Ok(u64::try_from(client.query_one(sql::ROWS_SET, &[&job]).await?.get::<_, i64>(0)).unwrap_or(0))
 }
 
 /// Rows and milliseconds of every finished chunk.

@@ -12,13 +12,14 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::key::KeyRange;
 use crate::model::number;
 use crate::model::sizer::ChunkSizer;
+use crate::model::table::Column;
 use crate::model::watermark::gaps;
 use crate::pg::connect::Session;
-use crate::pg::store::{self, Frozen};
+use crate::pg::store::{self, Chunk, Frozen};
 use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
-use crate::pg::{catalog, latency, lease};
-use crate::plan::{Order, Plan};
-use crate::sql::{copy as sql, drain, store as store_sql};
+use crate::pg::{catalog, latency};
+use crate::plan::Order;
+use crate::sql::{copy as sql, drain, from_source};
 use crate::throttle::Gate;
 
 use super::context::Context;
@@ -83,7 +84,7 @@ async fn freeze(context: &Context) -> Result<Frozen> {
     let b = context.blueprint();
     let client = &context.control;
     let oid = catalog::must_find(client, &b.table.name).await?;
-    let physical = reads_by_block(client, &context.plan, &b).await?;
+    let physical = reads_by_block(client, context.partitioning.order, &b).await?;
     let row = client.query_one(sql::HEAP, &[&oid]).await?;
     let (filenode, blocks): (Option<u32>, i64) = (row.get(0), row.get(1));
     let end = if physical {
@@ -103,8 +104,8 @@ async fn freeze(context: &Context) -> Result<Frozen> {
 ///
 /// # Errors
 /// What the server said.
-pub async fn reads_by_block(client: &Client, plan: &Plan, b: &Blueprint) -> Result<bool> {
-    let correlation: Option<f32> = match (plan.order(), b.key.first()) {
+pub async fn reads_by_block(client: &Client, order: Order, b: &Blueprint) -> Result<bool> {
+    let correlation: Option<f32> = match (order, b.key.first()) {
         (Order::Keyset, _) => return Ok(false),
         (Order::Physical, _) | (Order::Auto, None) => return Ok(true),
         (Order::Auto, Some(first)) => {
@@ -128,7 +129,7 @@ struct Pace<'a> {
 
 async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     let b = context.blueprint();
-    let done = store::finished(&context.control, context.job.id, &casts(&b, frozen)).await?;
+    let done = store::finished(&context.control, context.job.id, None, &casts(&b, frozen)).await?;
     let left = if frozen.end.is_some() { gaps(&done, frozen.end.as_ref()) } else { Vec::new() };
     let copied: i64 =
         store::chunk_times(&context.control, context.job.id).await?.iter().map(|(rows, _)| rows).sum();
@@ -152,9 +153,9 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
                 if frozen.physical {
                     blocks(context, &gap, pace, send).await?;
                 } else {
-                    let sides = b.sides(Direction::Forward);
+                    let from = from_source(&b.sides(Direction::Forward));
                     let size = || pace.sizer.borrow().rows();
-                    walk::walk(context, &sides, &b.key_columns(), gap, size, send).await?;
+                    walk::walk(context, &from, &b.key_columns(), gap, size, send).await?;
                 }
             }
             Ok(())
@@ -189,8 +190,13 @@ fn casts(b: &Blueprint, frozen: &Frozen) -> Vec<String> {
     if frozen.physical {
         return vec!["::bigint".into()];
     }
+    key_casts(&b.key_columns())
+}
+
+/// The same of a key's columns.
+pub(super) fn key_casts(key: &[&Column]) -> Vec<String> {
     let collate = |c: &Option<String>| c.as_ref().map_or(String::new(), |name| format!(" collate {name}"));
-    b.key_columns().iter().map(|c| format!("::{}{}", c.base_type, collate(&c.collation))).collect()
+    key.iter().map(|c| format!("::{}{}", c.base_type, collate(&c.collation))).collect()
 }
 
 fn pace(context: &Context, rows: i64, heap_bytes: i64) -> Pace<'_> {
@@ -275,7 +281,7 @@ async fn chunk(
 ) -> Result<u64> {
     let began = Instant::now();
     transaction(session, READ_COMMITTED, async |client| {
-        hold_epoch(context, client).await?;
+        context.hold_epoch(client).await?;
         client.batch_execute(&sql::hold_still(&b.sides(Direction::Forward))).await?;
         let rows = if frozen.physical {
             let now: Option<u32> = client.query_one(sql::HEAP, &[&oid]).await?.get(0);
@@ -290,18 +296,10 @@ async fn chunk(
             execute_text(client, &sql, &values).await?
         };
         let ms = began.elapsed().as_secs_f64() * 1000.0;
-        store::add_chunk(client, context.job.id, context.epoch(), range, rows, ms).await?;
+        let done = Chunk { step: "copy", leaf: None, range, rows, seen: None, ms };
+        store::add_chunk(client, context.job.id, context.epoch(), &done).await?;
         failpoint!("copy.before_commit");
         Ok(rows)
     })
     .await
-}
-
-/// Keeps a new driver waiting until this transaction is over, and fails where there is one already.
-pub(super) async fn hold_epoch(context: &Context, client: &Client) -> Result<()> {
-    let held = client.query_opt(store_sql::HOLD_EPOCH, &[&context.job.id, &context.epoch()]).await?;
-    if held.is_some() {
-        return Ok(());
-    }
-    Err(lease::taken_over())
 }

@@ -16,7 +16,6 @@ use crate::sql::drain::Batch;
 use crate::sql::{copy as copy_sql, drain as sql};
 
 use super::context::Context;
-use super::copy::hold_epoch;
 use super::meter::Meter;
 use super::{capture, partitions};
 
@@ -179,7 +178,7 @@ async fn one(context: &Context, blocks: Option<(u64, u64)>) -> Result<Swept> {
     transaction(&context.control, REPEATABLE_READ, async |client| {
         // Before the snapshot, so that no TRUNCATE can lie to it.
         client.batch_execute(&copy_sql::hold_still(&b.sides(context.direction()))).await?;
-        hold_epoch(context, client).await?;
+        context.hold_epoch(client).await?;
         let swept = drain_visible(context, &b, context.direction(), blocks).await?;
         failpoint!("drain.before_commit");
         Ok(swept)

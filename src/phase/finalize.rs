@@ -48,6 +48,9 @@ pub async fn finalize(context: &Context) -> Result<State> {
 /// The job is past the swap, or what the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 pub async fn abort(context: &Context) -> Result<State> {
+    if context.state() == State::Aborted {
+        return Ok(State::Aborted);
+    }
     if context.state().next(Step::Abort).is_none() {
         return Err(Error::usage(format!(
             "job {} is {}; only a job before its swap can be aborted",

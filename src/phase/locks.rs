@@ -17,6 +17,7 @@ use crate::stop::Stop;
 
 use super::blockers::{self, Asked, Blocker};
 use super::context::Context;
+use super::driver::Driver;
 
 /// The lock that evicts autovacuum harms nobody, so it may take longer than the one that does.
 const FIRST_LOCK_MS: u32 = 5_000;
@@ -46,23 +47,15 @@ pub struct Ladder<'a> {
 }
 
 impl<'a> Ladder<'a> {
-    /// Of one relation's lock.
-    pub fn on(context: &'a Context, relation: &QualifiedName) -> Self {
-        Self {
-            tables: vec![relation.clone()],
-            ..Self::of(context, &context.blueprint(), context.direction())
-        }
+    /// Of the locks on some relations.
+    pub fn on(driver: &'a Driver, tables: Vec<QualifiedName>) -> Self {
+        let budget = driver.plan.lock_budget();
+        Self { client: &driver.control, events: &driver.events, stop: &driver.stop, tables, budget }
     }
 
     /// Of the locks that the direction's swap takes.
     fn of(context: &'a Context, b: &Blueprint, away: Direction) -> Self {
-        Self {
-            client: &context.control,
-            events: &context.events,
-            stop: &context.stop,
-            tables: locked(b, away),
-            budget: context.plan.lock_budget(),
-        }
+        Self::on(context, locked(b, away))
     }
 
     /// Fails, to be tried again, while a transaction older than the lock budget holds a lock that we would wait for.

@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::sql::store as sql;
 use crate::throttle::Progress;
 
-use super::context::Context;
+use super::driver::Driver;
 
 /// How often progress is said.
 const SAY: Duration = Duration::from_millis(500);
@@ -27,7 +27,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Counts one phase's units.
 #[derive(Debug)]
 pub struct Meter<'a> {
-    context: &'a Context,
+    driver: &'a Driver,
     phase: &'static str,
     unit: &'static str,
     done: Cell<u64>,
@@ -41,11 +41,11 @@ pub struct Meter<'a> {
 
 impl<'a> Meter<'a> {
     /// Begins a phase: says what it is about.
-    pub fn begin(context: &'a Context, phase: &'static str, about: impl Into<String>) -> Self {
-        context.events.phase(&context.job.name, phase, about);
+    pub fn begin(driver: &'a Driver, phase: &'static str, about: impl Into<String>) -> Self {
+        driver.events.phase(&driver.job.name, phase, about);
         let now = Instant::now();
         Self {
-            context,
+            driver,
             phase,
             unit: "rows",
             done: Cell::new(0),
@@ -115,7 +115,7 @@ impl<'a> Meter<'a> {
 
     fn report(&self) {
         let (phase, done, per_second) = (self.phase, self.done.get(), self.rate());
-        self.context.gate.report(Progress { phase, done, per_second });
+        self.driver.gate.report(Progress { phase, done, per_second });
     }
 
     /// Goes on saying how fast it goes while nothing is done; to be run beside the work.
@@ -131,8 +131,8 @@ impl<'a> Meter<'a> {
     }
 
     fn say(&self) {
-        self.context.events.send(Event::Progress {
-            job: self.context.job.name.clone(),
+        self.driver.events.send(Event::Progress {
+            job: self.driver.job.name.clone(),
             phase: self.phase,
             done: self.done.get(),
             // None known stays none: what is done is no measure of what is left.
@@ -153,7 +153,7 @@ impl<'a> Meter<'a> {
         }
         self.kept.set(Instant::now());
         let eta = self.eta_s().and_then(|s| i64::try_from(s).ok());
-        self.context.control.execute(sql::REPORT_RATE, &[&self.context.job.id, &self.rate(), &eta]).await?;
+        self.driver.control.execute(sql::REPORT_RATE, &[&self.driver.job.id, &self.rate(), &eta]).await?;
         Ok(())
     }
 
@@ -162,6 +162,6 @@ impl<'a> Meter<'a> {
         if self.total.get() > 0 {
             self.say();
         }
-        self.context.events.done(&self.context.job.name, self.phase, about, self.begun.elapsed());
+        self.driver.events.done(&self.driver.job.name, self.phase, about, self.begun.elapsed());
     }
 }

@@ -16,6 +16,8 @@ mod capture;
 mod context;
 mod copy;
 mod drain;
+mod driver;
+pub mod fill;
 mod finalize;
 mod growth;
 mod index;
@@ -34,8 +36,9 @@ mod verify;
 mod walk;
 mod workers;
 
-pub use context::{Context, Opening, Pacing};
+pub use context::Context;
 pub use copy::reads_by_block;
+pub use driver::{Driver, Drives, Opening, Pacing};
 pub use finalize::{abort, finalize};
 pub use maintain::{maintain, maintain_adopted};
 pub use settle::{compare_by_name, settle};
@@ -65,7 +68,8 @@ pub async fn next(context: &Context) -> Result<Option<State>> {
             index::index(context).instrument(tracing::debug_span!("phase", name = "index")).await?
         }
         State::Indexed => drain::drain(context).await?,
-        State::Synced
+        State::Filled
+        | State::Synced
         | State::Verified
         | State::Swapped
         | State::RolledBack

@@ -20,7 +20,7 @@ use crate::pg::{lease, store};
 use crate::plan::{Plan, Throttle};
 use crate::sql::pace as sql;
 
-use super::context::{Context, Pacing};
+use super::driver::{Driver, Pacing};
 use super::readings::{self, Sources};
 
 /// How often the signals are looked at; a notification is heard at once.
@@ -37,8 +37,8 @@ const MEASURE: Duration = Duration::from_secs(3);
 const NEW: f64 = 0.3;
 
 /// Looks until dropped; to be run beside the work.
-pub async fn watch(context: &Context) -> Infallible {
-    let mut watch = Watch::new(context);
+pub async fn watch(driver: &Driver) -> Infallible {
+    let mut watch = Watch::new(driver);
     loop {
         watch.look().await;
         tokio::select! {
@@ -49,7 +49,7 @@ pub async fn watch(context: &Context) -> Infallible {
 }
 
 struct Watch<'a> {
-    context: &'a Context,
+    driver: &'a Driver,
     session: Option<Session>,
     listed: Vec<Asked<Standby>>,
     query: Option<Asked<f64>>,
@@ -63,47 +63,47 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(context: &'a Context) -> Self {
+    fn new(driver: &'a Driver) -> Self {
         let now = Instant::now();
         let mut watch = Self {
-            context,
+            driver,
             session: None,
             listed: Vec::new(),
             query: None,
             standbys: Standbys::default(),
             behind: Vec::new(),
             latency_ms: None,
-            settings: context.settings.clone(),
+            settings: driver.settings.clone(),
             sampled: now,
             measured: (now, 0, false),
         };
-        watch.ask(&Throttle::default(), context.gate.plan().throttle());
+        watch.ask(&Throttle::default(), driver.gate.plan().throttle());
         watch
     }
 
     /// Begins to ask the standbys that are listed, and the user's query.
     fn ask(&mut self, was: &Throttle, is: &Throttle) {
-        let context = self.context;
-        let name = lease::session_name(context.job.id, context.epoch(), "pace");
+        let driver = self.driver;
+        let name = lease::session_name(driver.job.id, driver.epoch(), "pace");
         if was.replicas != is.replicas {
             (self.listed, self.standbys) = (Vec::new(), Standbys::default());
             for dsn in &is.replicas {
-                match signals::standby(context.target(), dsn, &name) {
+                match signals::standby(driver.target(), dsn, &name) {
                     Ok(asked) => {
-                        self.standbys.expect(context.gate.now_s(), &asked.name);
+                        self.standbys.expect(driver.gate.now_s(), &asked.name);
                         self.listed.push(asked);
                     }
                     // Refused where it is set; what came in by another way is no freedom either.
                     Err(e) => {
                         let why = format!("a standby of the plan cannot be asked: {}", e.message());
-                        context.events.warn(why);
-                        self.standbys.expect(context.gate.now_s(), "of [throttle] replicas");
+                        driver.events.warn(why);
+                        self.standbys.expect(driver.gate.now_s(), "of [throttle] replicas");
                     }
                 }
             }
         }
         if was.query != is.query {
-            self.query = is.query.as_ref().map(|query| signals::query(context.target(), query, &name));
+            self.query = is.query.as_ref().map(|query| signals::query(driver.target(), query, &name));
         }
     }
 
@@ -116,7 +116,7 @@ impl<'a> Watch<'a> {
 
     /// One look, and everything that follows from it.
     async fn look(&mut self) {
-        let gate = &self.context.gate;
+        let gate = &self.driver.gate;
         let seen = timeout(SAY, self.see()).await;
         let seen = match seen.unwrap_or_else(|_| Err(Error::failed("the server does not answer"))) {
             Ok(seen) => seen,
@@ -142,18 +142,18 @@ impl<'a> Watch<'a> {
     }
 
     async fn see(&mut self) -> Result<Seen> {
-        let context = self.context;
+        let driver = self.driver;
         let session = match self.session.take() {
             Some(session) => session,
             None => {
-                let session = context.session("pace").await?;
-                session.batch_execute(&sql::listen(context.job.id)).await?;
-                session.execute(sql::BEGIN_PACE, &[&context.job.id]).await?;
+                let session = driver.session("pace").await?;
+                session.batch_execute(&sql::listen(driver.job.id)).await?;
+                session.execute(sql::BEGIN_PACE, &[&driver.job.id]).await?;
                 session
             }
         };
-        let table = context.blueprint.borrow().table.name.to_string();
-        let seen = signals::look(&session, &lease::prefix(context.job.id), context.job.id, &table).await;
+        let table = driver.plan.table().to_string();
+        let seen = signals::look(&session, &lease::prefix(driver.job.id), driver.job.id, &table).await;
         self.session = Some(session);
         seen
     }
@@ -175,27 +175,29 @@ impl<'a> Watch<'a> {
         if *settings == self.settings {
             return;
         }
-        let context = self.context;
-        match context.plan.with(settings) {
+        let driver = self.driver;
+        match driver.plan.with(settings) {
             Ok(plan) => {
-                let was = context.gate.plan();
-                context.gate.set(&plan);
+                let was = driver.gate.plan();
+                driver.gate.set(&plan);
                 self.ask(was.throttle(), plan.throttle());
                 for change in differences(&was, &plan) {
-                    context.events.note(change);
+                    driver.events.note(change);
                 }
             }
-            Err(e) => context
-                .events
-                .warn(format!("settings that this version does not understand: {}", e.message())),
+            Err(e) => {
+                driver
+                    .events
+                    .warn(format!("settings that this version does not understand: {}", e.message()));
+            }
         }
         self.settings = settings.clone();
     }
 
     fn readings(&mut self, seen: &Seen) -> Vec<Reading> {
-        let context = self.context;
-        let now_s = context.gate.now_s();
-        let plan = context.gate.plan();
+        let driver = self.driver;
+        let now_s = driver.gate.now_s();
+        let plan = driver.gate.plan();
         let throttle = plan.throttle();
         let listed: Vec<_> = self.listed.iter().map(|asked| (asked.name.clone(), asked.last())).collect();
         let query = self
@@ -207,7 +209,7 @@ impl<'a> Watch<'a> {
         let forget_s = throttle.forget_replica_after.as_secs_f64();
         for name in self.standbys.forget(now_s, forget_s) {
             let after = number::duration(throttle.forget_replica_after);
-            context
+            driver
                 .events
                 .warn(format!("standby {name} has been gone for {after}: it is no longer waited for"));
         }
@@ -219,14 +221,14 @@ impl<'a> Watch<'a> {
             latency_ms: self.latency_ms,
             query,
         };
-        readings::of(&sources, throttle, &context.job.name)
+        readings::of(&sources, throttle, &driver.job.name)
     }
 
     /// Says what has changed, here and in the job's history.
     async fn tell(&self, changes: Vec<Change>) {
-        let context = self.context;
+        let driver = self.driver;
         for change in changes {
-            let job = context.job.name.clone();
+            let job = driver.job.name.clone();
             let (what, detail, event) = match change {
                 Change::Held(hold) => {
                     let about = hold.to_string();
@@ -238,9 +240,9 @@ impl<'a> Watch<'a> {
                     ("go_on", detail, Event::GoOn { job, signal: signal.name(), seconds: held_s })
                 }
             };
-            context.events.send(event);
+            driver.events.send(event);
             if let Some(session) = &self.session {
-                let _ = timeout(SAY, store::event(session, context.job.id, what, &detail)).await;
+                let _ = timeout(SAY, store::event(session, driver.job.id, what, &detail)).await;
             }
         }
     }
@@ -248,12 +250,12 @@ impl<'a> Watch<'a> {
     /// Writes the holds down for `status`: the tiny transaction whose time is the commit latency.
     async fn say(&mut self) -> Result<()> {
         let Some(session) = &self.session else { return Ok(()) };
-        let gate = &self.context.gate;
+        let gate = &self.driver.gate;
         let holds: Vec<Said> = gate.holds().iter().map(said).collect();
         let workers = i32::try_from(gate.workers()).unwrap_or(i32::MAX);
         let (holds_json, behind) = (json!(holds), json!(self.behind));
         let began = Instant::now();
-        timeout(SAY, session.execute(sql::SAY_PACE, &[&self.context.job.id, &workers, &holds_json, &behind]))
+        timeout(SAY, session.execute(sql::SAY_PACE, &[&self.driver.job.id, &workers, &holds_json, &behind]))
             .await
             .map_err(|_| Error::failed(format!("no answer within {} s", SAY.as_secs())))??;
         let ms = began.elapsed().as_secs_f64() * 1000.0;
@@ -271,26 +273,26 @@ impl<'a> Watch<'a> {
                 "replicas": self.behind,
                 "holds": holds.iter().map(|hold| hold.signal.as_str()).collect::<Vec<_>>(),
             });
-            store::event(session, self.context.job.id, "sample", &sample.to_string()).await?;
+            store::event(session, self.driver.job.id, "sample", &sample.to_string()).await?;
         }
         Ok(())
     }
 
     /// Asks for a stop when the time of a scheduled job is over.
     fn windows(&self) {
-        let context = self.context;
-        if context.pacing() == Pacing::Windowed
-            && !context.stop.is_asked()
-            && let Some(why) = closed(&context.gate.plan(), Utc::now())
+        let driver = self.driver;
+        if driver.pacing() == Pacing::Windowed
+            && !driver.stop.is_asked()
+            && let Some(why) = closed(&driver.gate.plan(), Utc::now())
         {
-            context.events.warn(format!("stopping after the chunks that are under way: {why}"));
-            context.stop.ask(format!("because {why}"));
+            driver.events.warn(format!("stopping after the chunks that are under way: {why}"));
+            driver.stop.ask(format!("because {why}"));
         }
     }
 
     /// How much was done while nothing held, for the number of workers.
     fn measure(&mut self) {
-        let gate = &self.context.gate;
+        let gate = &self.driver.gate;
         let progress = gate.progress();
         let (since, done, held) = self.measured;
         let held = held || !gate.holds().is_empty();

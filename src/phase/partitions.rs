@@ -44,7 +44,7 @@ pub async fn extend(context: &Context) -> Result<()> {
     }
     let mut wider = b;
     wider.partitions.extend(missing);
-    let scheme = scheme(&context.plan, by_type(&wider)?)?;
+    let scheme = scheme(&context.partitioning, by_type(&wider)?)?;
     wider.partitions.sort_by_key(|p| scheme.value(&p.from).ok());
     // All at once: a partition that the job does not know of would never get its trigger, nor be looked for again.
     context
@@ -68,7 +68,7 @@ fn by_type(b: &Blueprint) -> Result<&str> {
 }
 
 async fn missing(context: &Context, b: &Blueprint) -> Result<Vec<Partition>> {
-    let scheme = scheme(&context.plan, by_type(b)?)?;
+    let scheme = scheme(&context.partitioning, by_type(b)?)?;
     let (Some(first), Some(last)) = (b.partitions.first(), b.partitions.last()) else {
         return Ok(Vec::new());
     };
@@ -88,7 +88,7 @@ async fn missing(context: &Context, b: &Blueprint) -> Result<Vec<Partition>> {
     let (low, high) = (value(&low)?.min(value(&first.from)?), value(&high)?.max(value(&first.from)?));
     let ranges = scheme.cover(&low, &high, 0).map_err(Error::failed)?;
     let table = b.table.name.name.as_str();
-    let names = names(&template(&context.plan)?, table, &scheme, &ranges).map_err(Error::failed)?;
+    let names = names(&template(&context.partitioning)?, table, &scheme, &ranges).map_err(Error::failed)?;
     Ok(ranges
         .iter()
         .zip(names)

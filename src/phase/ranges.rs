@@ -10,7 +10,7 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::{Key, KeyRange};
 use crate::model::table::Column;
 use crate::pg::catalog;
-use crate::sql::verify as sql;
+use crate::sql::{from_source, verify as sql};
 
 use super::context::Context;
 use super::copy::FOLLOWS_HEAP;
@@ -86,10 +86,10 @@ pub(super) async fn cut(
     mut send: impl AsyncFnMut(KeyRange) -> Result<()>,
 ) -> Result<()> {
     let sides = b.sides(context.direction());
-    let columns = &dimension.columns;
+    let (from, columns) = (from_source(&sides), &dimension.columns);
     if !dimension.partitioned {
         let whole = KeyRange { after: None, through: None };
-        return walk::walk(context, &sides, columns, whole, &rows, async |range, _| send(range).await).await;
+        return walk::walk(context, &from, columns, whole, &rows, async |range, _| send(range).await).await;
     }
     let known = leaf_rows(context, &sides).await?;
     let rows_of = |leaf: &QualifiedName| known.get(leaf).copied().flatten().unwrap_or(f64::INFINITY);
@@ -99,7 +99,7 @@ pub(super) async fn cut(
         if held <= rows() as f64 {
             return send(range).await;
         }
-        walk::walk(context, &sides, columns, range, &rows, async |range, _| send(range).await).await
+        walk::walk(context, &from, columns, range, &rows, async |range, _| send(range).await).await
     };
     let (mut after, mut held): (Option<Key>, f64) = (None, stray);
     for partition in &b.partitions {

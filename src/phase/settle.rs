@@ -95,7 +95,7 @@ async fn matviews(context: &Context, b: &Blueprint) -> Result<()> {
             })
             .await?;
         failpoint!("settle.matview");
-        let ladder = Ladder::on(context, &m.view.name);
+        let ladder = Ladder::on(context, vec![m.view.name.clone()]);
         let exchanged = ladder.climb(
             "exchange a materialized view",
             || context.go_on(),

@@ -165,7 +165,7 @@ async fn checks_under_lock(
     b: &Blueprint,
     away: Direction,
 ) -> Result<Vec<QualifiedName>> {
-    let lease = super::copy::hold_epoch(context, client);
+    let lease = context.hold_epoch(client);
     let leaves = settle::leaves(client, b, away);
     let ((), (), (), leaves) =
         tokio::try_join!(lease, drift(context, b, away), capture::in_force(context), leaves)?;

@@ -28,7 +28,7 @@ use crate::model::table::Column;
 use crate::model::verdict::{Difference, EXAMPLES_MAX, Example, VerifyReport};
 use crate::pg::catalog;
 use crate::pg::transaction::{REPEATABLE_READ, query_text, transaction};
-use crate::sql::{copy as copy_sql, drain as drain_sql, store as store_sql, verify as sql};
+use crate::sql::{copy as copy_sql, drain as drain_sql, from_source, store as store_sql, verify as sql};
 
 use super::context::Context;
 use super::meter::Meter;
@@ -265,7 +265,7 @@ async fn prove(
     by: &[&Column],
     range: &KeyRange,
 ) -> Result<(Sums, bool)> {
-    let (direction, rows) = (context.direction(), context.plan.verify());
+    let (direction, rows) = (context.direction(), context.partitioning.verify);
     at_one_snapshot(client, &b.sides(direction), async |client| {
         let sums = Sums::ask(client, sql::summary(b, direction, by, range, rows)).await?;
         if sums.source == sums.target {
@@ -301,7 +301,8 @@ async fn look_again(
             async |sender| {
                 let send = async |range, _| sender.send(range).await.map_err(workers::nobody_takes);
                 for range in &suspects {
-                    walk::walk(context, &sides, by, range.clone(), || ROWS_ONE_BY_ONE, send).await?;
+                    walk::walk(context, &from_source(&sides), by, range.clone(), || ROWS_ONE_BY_ONE, send)
+                        .await?;
                 }
                 Ok(())
             },
@@ -329,7 +330,7 @@ async fn differences(
     range: &KeyRange,
 ) -> Result<Differing> {
     let direction = context.direction();
-    let (statement, values) = sql::differences(b, direction, by, range, context.plan.verify(), NAMED);
+    let (statement, values) = sql::differences(b, direction, by, range, context.partitioning.verify, NAMED);
     let rows = at_one_snapshot(client, &b.sides(direction), async |client| {
         query_text(client, &statement, &values).await
     })

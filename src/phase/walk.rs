@@ -1,33 +1,32 @@
 //! Walks a range of keys from one end to the other and says where chunks end: the single producer of copy and verify.
 
 use crate::error::Result;
-use crate::model::blueprint::Sides;
 use crate::model::key::{Key, KeyRange};
 use crate::model::table::Column;
 use crate::pg::transaction::query_text;
 use crate::sql::copy as sql;
 
-use super::context::Context;
+use super::driver::Driver;
 
-/// Cuts `range` over `columns` of the source into contiguous ranges of about `rows()` rows, in order, and hands each to
+/// Cuts `range` over `columns` of `from` (`only "public"."t"`) into contiguous ranges of about `rows()` rows, in order, and hands each to
 /// `send` with the rows it was cut for. The last one ends where `range` ends, open or not.
 ///
 /// # Errors
 /// What the server or `send` said.
 pub async fn walk(
-    context: &Context,
-    sides: &Sides,
+    driver: &Driver,
+    from: &str,
     columns: &[&Column],
     mut range: KeyRange,
     rows: impl Fn() -> u64,
     mut send: impl AsyncFnMut(KeyRange, u64) -> Result<()>,
 ) -> Result<()> {
     loop {
-        context.go_on()?;
+        driver.go_on()?;
         let wanted = rows();
-        let (sql, values) = sql::boundary(sides, columns, &range, wanted);
-        let found = context
-            .retrying("find the end of a range", async || query_text(&context.control, &sql, &values).await)
+        let (sql, values) = sql::boundary(from, columns, &range, wanted);
+        let found = driver
+            .retrying("find the end of a range", async || query_text(&driver.control, &sql, &values).await)
             .await?;
         let Some(row) = found.first() else { return send(range, wanted).await };
         let key: Key = (0..columns.len()).map(|i| row.get(i)).collect();

@@ -12,7 +12,7 @@ use crate::model::pace::MOST_WORKERS;
 use crate::pg::connect::Session;
 use crate::plan::Workers;
 
-use super::context::Context;
+use super::driver::Driver;
 
 /// How many items may lie ready for each worker.
 const READY: usize = 1;
@@ -26,7 +26,7 @@ const READY: usize = 1;
 /// # Errors
 /// The first failure of a worker, else the producer's.
 pub async fn run<T>(
-    context: &Context,
+    driver: &Driver,
     workers: Workers,
     what: &str,
     produce: impl AsyncFnOnce(mpsc::Sender<T>) -> Result<()>,
@@ -37,11 +37,11 @@ pub async fn run<T>(
     let (halt, over) = (CancellationToken::new(), CancellationToken::new());
     let taken = Cell::new(0_u64);
     let one = async |worker| {
-        while let Some(item) = next(context, worker, &receiver, &halt, &over).await {
+        while let Some(item) = next(driver, worker, &receiver, &halt, &over).await {
             taken.set(taken.get() + 1);
             // By number: what an item is made of are keys.
             let span = tracing::debug_span!("chunk", n = taken.get());
-            if let Err(error) = attempt(context, what, &item, &work).instrument(span).await {
+            if let Err(error) = attempt(driver, what, &item, &work).instrument(span).await {
                 halt.cancel();
                 return Err(error);
             }
@@ -57,14 +57,14 @@ pub async fn run<T>(
     };
     let (produced, worked) = tokio::join!(produce(sender), all);
     worked?;
-    context.go_on()?;
+    driver.go_on()?;
     produced
 }
 
 /// The next item for the worker of that number, once it has a seat and the gate is open; none when there are no more, or when
 /// it is time to stop. `over`: somebody found that there are no more, so nobody need wait for a seat; whoever has an item keeps it.
 async fn next<T>(
-    context: &Context,
+    driver: &Driver,
     worker: usize,
     receiver: &Mutex<mpsc::Receiver<T>>,
     halt: &CancellationToken,
@@ -73,14 +73,14 @@ async fn next<T>(
     tokio::select! {
         biased;
         () = halt.cancelled() => None,
-        () = context.interrupted() => None,
+        () = driver.interrupted() => None,
         item = async {
             tokio::select! {
-                () = context.gate.seat(worker) => {}
+                () = driver.gate.seat(worker) => {}
                 () = over.cancelled() => return None,
             }
             let item = receiver.lock().await.recv().await?;
-            context.gate.pass().await;
+            driver.gate.pass().await;
             Some(item)
         } => item,
     }
@@ -88,15 +88,15 @@ async fn next<T>(
 
 /// One item, sent again while the server rolled it back for certain.
 async fn attempt<T>(
-    context: &Context,
+    driver: &Driver,
     what: &str,
     item: &T,
     work: &impl AsyncFn(&Session, &T) -> Result<()>,
 ) -> Result<()> {
     tracing::debug!(what, "begins");
-    let result = context
+    let result = driver
         .retrying(what, async || {
-            let session = context.pool.get().await.map_err(pool_error)?;
+            let session = driver.pool.get().await.map_err(pool_error)?;
             work(&session, item).await
         })
         .await;
@@ -109,7 +109,7 @@ async fn attempt<T>(
 /// # Errors
 /// The first failure of a worker.
 pub async fn each<T>(
-    context: &Context,
+    driver: &Driver,
     what: &str,
     items: impl IntoIterator<Item = T>,
     work: impl AsyncFn(&Session, &T) -> Result<()>,
@@ -120,7 +120,7 @@ pub async fn each<T>(
         }
         Ok(())
     };
-    run(context, context.plan.workers(), what, produce, work).await
+    run(driver, driver.plan.workers(), what, produce, work).await
 }
 
 /// What a producer's failed send means: a worker stopped, and has said why.

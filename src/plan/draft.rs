@@ -298,8 +298,9 @@ mod tests {
         keep_old     = "7 days"        # how long a rollback stays possible
         "#);
         let plan = Plan::parse(&text, "draft").unwrap();
-        assert_eq!((plan.table(), plan.by()), (&observations().table, "created_at"));
-        assert_eq!((plan.every(), plan.from()), (Every::Months(1), None));
+        let own = plan.partitioning().unwrap();
+        assert_eq!((plan.table(), own.by.as_str()), (&observations().table, "created_at"));
+        assert_eq!((own.every, own.from.as_deref()), (Every::Months(1), None));
     }
 
     #[test]
@@ -369,7 +370,10 @@ mod tests {
         attempts     = 100
         keep_old     = "7 days"        # how long a rollback stays possible
         "#);
-        assert_eq!(Plan::parse(&text, "draft").unwrap().every(), Every::Integers(5_000_000));
+        assert_eq!(
+            Plan::parse(&text, "draft").unwrap().partitioning().unwrap().every,
+            Every::Integers(5_000_000)
+        );
     }
 
     #[test]
@@ -402,7 +406,7 @@ mod tests {
             };
             let text = draft(&facts);
             let plan = Plan::parse(&text, "draft").map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
-            prop_assert_eq!((plan.table(), plan.by()), (&facts.table, by.as_str()));
+            prop_assert_eq!((plan.table(), plan.partitioning().unwrap().by.as_str()), (&facts.table, by.as_str()));
         }
     }
 }

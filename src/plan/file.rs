@@ -15,8 +15,9 @@ use super::problem::Problem;
 pub(super) type Leaf = Spanned<Value>;
 
 /// Every key there is, by section; the file's head has no name.
-pub(super) const KEYS: [(&str, &[&str]); 8] = [
+pub(super) const KEYS: [(&str, &[&str]); 9] = [
     ("", &["name", "kind", "table"]),
+    ("backfill", &["add", "from", "set", "where", "keep_filled", "finish"]),
     ("partition", &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "drop_unique"]),
     ("copy", &["workers", "order", "target_batch_ms"]),
     (
@@ -54,6 +55,8 @@ pub(super) struct PlanFile {
     pub(super) kind: Option<Leaf>,
     pub(super) table: Option<Leaf>,
     #[serde(default)]
+    pub(super) backfill: BackfillSection,
+    #[serde(default)]
     pub(super) partition: PartitionSection,
     #[serde(default)]
     pub(super) copy: CopySection,
@@ -70,6 +73,31 @@ pub(super) struct PlanFile {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section [backfill]")]
+pub(super) struct BackfillSection {
+    pub(super) add: Option<Leaf>,
+    pub(super) from: Option<Leaf>,
+    pub(super) set: Option<Leaf>,
+    #[serde(rename = "where")]
+    pub(super) filter: Option<Leaf>,
+    pub(super) keep_filled: Option<Leaf>,
+    pub(super) finish: Option<Leaf>,
+}
+
+impl BackfillSection {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 6] {
+        [
+            ("backfill.add", &self.add),
+            ("backfill.from", &self.from),
+            ("backfill.set", &self.set),
+            ("backfill.where", &self.filter),
+            ("backfill.keep_filled", &self.keep_filled),
+            ("backfill.finish", &self.finish),
+        ]
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section [partition]")]
 pub(super) struct PartitionSection {
     pub(super) by: Option<Leaf>,
@@ -81,6 +109,22 @@ pub(super) struct PartitionSection {
     pub(super) names: Option<Leaf>,
     pub(super) default: Option<Leaf>,
     pub(super) drop_unique: Option<Leaf>,
+}
+
+impl PartitionSection {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 9] {
+        [
+            ("partition.by", &self.by),
+            ("partition.every", &self.every),
+            ("partition.timezone", &self.timezone),
+            ("partition.from", &self.from),
+            ("partition.to", &self.to),
+            ("partition.ahead", &self.ahead),
+            ("partition.names", &self.names),
+            ("partition.default", &self.default),
+            ("partition.drop_unique", &self.drop_unique),
+        ]
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -138,6 +182,12 @@ pub(super) struct SwapSection {
 pub(super) struct RetentionSection {
     pub(super) keep: Option<Leaf>,
     pub(super) how: Option<Leaf>,
+}
+
+impl RetentionSection {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 2] {
+        [("retention.keep", &self.keep), ("retention.how", &self.how)]
+    }
 }
 
 /// Reads the text: the mirror where there is one, and what is wrong so far.

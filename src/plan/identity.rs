@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use super::{IncomingKeys, Order, Plan, Rows, When, Workers};
+use super::{IncomingKeys, Order, Partitioning, Plan, Rows, Task, When, Workers};
 use crate::model::{ident::plain, partition::Every};
 
 /// What a setting means for a job that has started.
@@ -105,22 +105,53 @@ impl Plan {
     /// Every setting under its key; what is not set is left out.
     fn settings(&self) -> Vec<(&'static str, Part, Value)> {
         use Part::{Identity, Name, Tunable};
+        let workers = match self.workers {
+            Workers::Auto => "auto".into(),
+            Workers::Fixed(n) => Value::from(i64::try_from(n).unwrap_or(i64::MAX)),
+        };
+        let common = [
+            ("name", Name, Some(self.name.clone().into())),
+            ("kind", Identity, Some(self.task.kind().into())),
+            ("table", Identity, Some(self.table.plain().into())),
+            ("copy.workers", Tunable, Some(workers)),
+            ("copy.target_batch_ms", Tunable, Some((self.target_batch.as_millis() as i64).into())),
+            ("swap.lock_timeout", Tunable, Some(duration_text(self.budget.lock_timeout).into())),
+            ("swap.attempts", Tunable, Some(self.budget.attempts.into())),
+            ("swap.give_up_after", Tunable, Some(duration_text(self.budget.give_up_after).into())),
+            (
+                "swap.cancel_blockers_after",
+                Tunable,
+                self.budget.cancel_blockers_after.map(|after| duration_text(after).into()),
+            ),
+        ];
+        let own = match &self.task {
+            Task::Partition(partitioning) => partitioning.settings(self),
+            Task::Backfill(backfill) => {
+                backfill.settings().into_iter().map(|(key, value)| (key, Identity, value)).collect()
+            }
+        };
+        let throttle = self.throttle.settings().map(|(key, value)| (key, Tunable, value));
+        common
+            .into_iter()
+            .chain(own)
+            .chain(throttle)
+            .filter_map(|(key, part, value)| Some((key, part, value?)))
+            .collect()
+    }
+}
+
+impl Partitioning {
+    fn settings(&self, plan: &Plan) -> Vec<(&'static str, Part, Option<Value>)> {
+        use Part::{Identity, Tunable};
         let interval = |every| match every {
             Every::Integers(n) => Value::from(n),
             every => every.to_string().into(),
         };
         let drop_unique: Vec<String> = self.drop_unique.iter().map(|name| plain(name)).collect();
         let drop_unique = (!drop_unique.is_empty()).then(|| drop_unique.into());
-        let workers = match self.workers {
-            Workers::Auto => "auto".into(),
-            Workers::Fixed(n) => Value::from(i64::try_from(n).unwrap_or(i64::MAX)),
-        };
         // A default that came after jobs were begun is left out, so that those are still the same.
         let incoming = (self.incoming_keys != IncomingKeys::Refuse).then(|| self.incoming_keys.name().into());
-        let settings = [
-            ("name", Name, Some(self.name.clone().into())),
-            ("kind", Identity, Some("partition".into())),
-            ("table", Identity, Some(self.table.plain().into())),
+        vec![
             ("partition.by", Identity, Some(plain(&self.by).into())),
             ("partition.every", Identity, Some(interval(self.every))),
             ("partition.timezone", Identity, Some(self.timezone.name().into())),
@@ -130,30 +161,14 @@ impl Plan {
             ("partition.names", Identity, self.names.clone().map(Value::from)),
             ("partition.default", Identity, Some(self.default.into())),
             ("partition.drop_unique", Identity, drop_unique),
-            ("copy.workers", Tunable, Some(workers)),
             ("copy.order", Identity, Some(self.order.name().into())),
-            ("copy.target_batch_ms", Tunable, Some((self.target_batch.as_millis() as i64).into())),
             ("verify.rows", Identity, Some(self.verify.name().into())),
             ("dependents.incoming_fk", Identity, incoming),
-            ("swap.when", Tunable, Some(self.when.name().into())),
-            ("swap.lock_timeout", Tunable, Some(duration_text(self.budget.lock_timeout).into())),
-            ("swap.attempts", Tunable, Some(self.budget.attempts.into())),
-            ("swap.give_up_after", Tunable, Some(duration_text(self.budget.give_up_after).into())),
-            (
-                "swap.cancel_blockers_after",
-                Tunable,
-                self.budget.cancel_blockers_after.map(|after| duration_text(after).into()),
-            ),
-            ("swap.keep_old", Tunable, Some(duration_text(self.keep_old).into())),
+            ("swap.when", Tunable, Some(plan.when.name().into())),
+            ("swap.keep_old", Tunable, Some(duration_text(plan.keep_old).into())),
             ("retention.keep", Tunable, self.retention.map(|r| interval(r.keep))),
             ("retention.how", Tunable, self.retention.map(|r| r.how.name().into())),
-        ];
-        let throttle = self.throttle.settings().map(|(key, value)| (key, Tunable, value));
-        settings
-            .into_iter()
-            .chain(throttle)
-            .filter_map(|(key, part, value)| Some((key, part, value?)))
-            .collect()
+        ]
     }
 }
 

@@ -4,6 +4,7 @@
 //! its settings a started job is bound to. `check` holds it against a live table's facts. `suggest` and `draft` write
 //! the first plan of a table.
 
+pub mod backfill;
 pub mod check;
 mod draft;
 mod file;
@@ -21,17 +22,17 @@ mod throttle;
 
 use std::time::Duration;
 
+pub use backfill::{Backfill, Finish, KeepFilled};
 pub use draft::{Facts, draft};
 pub use identity::{Change, changed};
 pub use live::assignment;
+pub use partitioning::Partitioning;
 pub use retention::{How, Retention};
 pub use suggest::{histogram_by_month, suggest, suggest_integers};
 pub use throttle::{ReplicaLag, Throttle};
 
-use crate::{
-    error::Error,
-    model::{ident::QualifiedName, partition::Every},
-};
+use crate::error::Error;
+use crate::model::ident::QualifiedName;
 
 /// In what order rows are read for the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,30 +104,37 @@ pub struct LockBudget {
     pub cancel_blockers_after: Option<Duration>,
 }
 
+/// What a job is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// Turn the table into a partitioned one.
+    Partition(Partitioning),
+    /// Fill columns of its rows.
+    Backfill(Backfill),
+}
+
+impl Task {
+    /// As a plan and the store write it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Partition(_) => "partition",
+            Self::Backfill(_) => "backfill",
+        }
+    }
+}
+
 /// A checked plan with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     name: String,
     table: QualifiedName,
-    by: String,
-    every: Every,
-    timezone: chrono_tz::Tz,
-    from: Option<String>,
-    to: Option<String>,
-    ahead: u32,
-    names: Option<String>,
-    default: bool,
-    drop_unique: Vec<String>,
+    task: Task,
     workers: Workers,
-    order: Order,
     target_batch: Duration,
     throttle: Throttle,
-    verify: Rows,
     when: When,
     budget: LockBudget,
     keep_old: Duration,
-    incoming_keys: IncomingKeys,
-    retention: Option<Retention>,
 }
 
 impl Plan {
@@ -154,64 +162,46 @@ impl Plan {
         &self.name
     }
 
-    /// The table to partition.
+    /// The table that the job is about.
     pub fn table(&self) -> &QualifiedName {
         &self.table
     }
 
-    /// The partition column, as the catalog holds its name.
-    pub fn by(&self) -> &str {
-        &self.by
+    /// What the job is for.
+    pub fn task(&self) -> &Task {
+        &self.task
     }
 
-    /// How much one partition holds.
-    pub fn every(&self) -> Every {
-        self.every
+    /// How the table is partitioned.
+    ///
+    /// # Errors
+    /// The plan is for something else.
+    pub fn partitioning(&self) -> Result<&Partitioning, Error> {
+        match &self.task {
+            Task::Partition(partitioning) => Ok(partitioning),
+            Task::Backfill(_) => Err(self.of_another_kind()),
+        }
     }
 
-    /// Where a day or month begins, for a `timestamptz` column.
-    pub fn timezone(&self) -> chrono_tz::Tz {
-        self.timezone
+    /// What is filled, and how.
+    ///
+    /// # Errors
+    /// The plan is for something else.
+    pub fn backfill(&self) -> Result<&Backfill, Error> {
+        match &self.task {
+            Task::Backfill(backfill) => Ok(backfill),
+            Task::Partition(_) => Err(self.of_another_kind()),
+        }
     }
 
-    /// Where the first partition begins, as written; none: at the oldest row.
-    pub fn from(&self) -> Option<&str> {
-        self.from.as_deref()
+    fn of_another_kind(&self) -> Error {
+        Error::usage(format!("job {} is a {} job: it has nothing of the sort", self.name, self.task.kind()))
+            .hint(format!("`pgstrata status {}` says what comes next", self.name))
     }
 
-    /// Where the last partition ends, as written; none: at the newest row, and `ahead` beyond it.
-    pub fn to(&self) -> Option<&str> {
-        self.to.as_deref()
-    }
-
-    /// Partitions beyond the newest row.
-    pub fn ahead(&self) -> u32 {
-        self.ahead
-    }
-
-    /// The template of partition names; none: the interval's own.
-    pub fn names(&self) -> Option<&str> {
-        self.names.as_deref()
-    }
-
-    /// Whether there is a default partition for what fits nowhere.
-    pub fn default_partition(&self) -> bool {
-        self.default
-    }
-
-    /// Unique indexes and constraints whose guarantee is given up, as the catalog holds their names; sorted.
-    pub fn drop_unique(&self) -> &[String] {
-        &self.drop_unique
-    }
-
-    /// How many workers copy, index and verify at once.
+    /// How many workers there are.
     pub fn workers(&self) -> Workers {
         self.workers
-    }
-
-    /// In what order rows are read for the copy.
-    pub fn order(&self) -> Order {
-        self.order
     }
 
     /// How long one chunk should take.
@@ -222,11 +212,6 @@ impl Plan {
     /// What holds the job, and how fast it may go.
     pub fn throttle(&self) -> &Throttle {
         &self.throttle
-    }
-
-    /// What verification compares.
-    pub fn verify(&self) -> Rows {
-        self.verify
     }
 
     /// When the swap happens.
@@ -247,15 +232,5 @@ impl Plan {
     /// How long the old table is kept after the swap.
     pub fn keep_old(&self) -> Duration {
         self.keep_old
-    }
-
-    /// What becomes of foreign keys of other tables that cannot point to the partitioned table.
-    pub fn incoming_keys(&self) -> IncomingKeys {
-        self.incoming_keys
-    }
-
-    /// How long partitions are kept; none: for good.
-    pub fn retention(&self) -> Option<Retention> {
-        self.retention
     }
 }

@@ -3,10 +3,41 @@
 //! Both ends are whole intervals: the first partition is the one that `from` (or the oldest row) lies in, the last one
 //! ends at the first mark at or above `to`.
 
-use super::Plan;
+use super::{IncomingKeys, Order, Plan, Retention, Rows};
 use crate::error::Error;
 use crate::model::ident::{Ident, QualifiedName};
-use crate::model::partition::{Bound, ColumnKind, Range, Scheme, Template};
+use crate::model::partition::{Bound, ColumnKind, Every, Range, Scheme, Template};
+
+/// The part of a plan that only partition jobs have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partitioning {
+    /// The partition column, as the catalog holds its name.
+    pub by: String,
+    /// How much one partition holds.
+    pub every: Every,
+    /// Where a day or month begins, for a `timestamptz` column.
+    pub timezone: chrono_tz::Tz,
+    /// Where the first partition begins, as written; none: at the oldest row.
+    pub from: Option<String>,
+    /// Where the last partition ends, as written; none: at the newest row, and `ahead` beyond it.
+    pub to: Option<String>,
+    /// Partitions beyond the newest row.
+    pub ahead: u32,
+    /// The template of partition names; none: the interval's own.
+    pub names: Option<String>,
+    /// Whether there is a default partition for what fits nowhere.
+    pub default: bool,
+    /// Unique indexes and constraints whose guarantee is given up, as the catalog holds their names; sorted.
+    pub drop_unique: Vec<String>,
+    /// In what order rows are read for the copy.
+    pub order: Order,
+    /// What verification compares.
+    pub verify: Rows,
+    /// What becomes of foreign keys of other tables that cannot point to the partitioned table.
+    pub incoming_keys: IncomingKeys,
+    /// How long partitions are kept; none: for good.
+    pub retention: Option<Retention>,
+}
 
 impl Plan {
     /// What a plan would say of a table that is partitioned already, and nothing more.
@@ -31,21 +62,22 @@ impl Plan {
 ///
 /// # Errors
 /// The column's type and the interval do not go together.
-pub fn scheme(plan: &Plan, base_type: &str) -> Result<Scheme, Error> {
+pub fn scheme(plan: &Partitioning, base_type: &str) -> Result<Scheme, Error> {
     let kind = ColumnKind::from_sql(base_type).ok_or_else(|| {
         Error::usage(format!("a column of type {base_type} cannot be the partition column")).hint(
             "choose a column of type timestamptz, timestamp, date, smallint, integer or bigint under [partition] by",
         )
     })?;
-    Scheme::new(kind, plan.every(), plan.timezone()).map_err(Error::usage)
+    Scheme::new(kind, plan.every, plan.timezone).map_err(Error::usage)
 }
 
 /// How the plan names partitions.
 ///
 /// # Errors
 /// The template is wrong.
-pub fn template(plan: &Plan) -> Result<Template, Error> {
-    Template::parse(plan.names().unwrap_or_else(|| Template::default_for(plan.every()))).map_err(Error::usage)
+pub fn template(plan: &Partitioning) -> Result<Template, Error> {
+    Template::parse(plan.names.as_deref().unwrap_or_else(|| Template::default_for(plan.every)))
+        .map_err(Error::usage)
 }
 
 /// Whether the column holds times or dates, which go on with the clock; else it holds numbers.
@@ -66,9 +98,9 @@ pub struct Limits {
 ///
 /// # Errors
 /// A sentence: one of them is no value of the column's type, or they are in the wrong order.
-pub fn limits(plan: &Plan, scheme: &Scheme) -> Result<Limits, String> {
+pub fn limits(plan: &Partitioning, scheme: &Scheme) -> Result<Limits, String> {
     let read = |text: Option<&str>| text.map(|text| scheme.start(text)).transpose();
-    let (from, to) = (read(plan.from())?, read(plan.to())?);
+    let (from, to) = (read(plan.from.as_deref())?, read(plan.to.as_deref())?);
     if let (Some(from), Some(to)) = (&from, &to)
         && to <= from
     {

@@ -8,7 +8,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use toml::Value;
 
 use super::{
-    IncomingKeys, LockBudget, Order, Plan, Rows, When, Workers,
+    IncomingKeys, LockBudget, Order, Partitioning, Plan, Rows, Task, When, Workers, backfill,
     file::{Leaf, PlanFile, RetentionSection, SwapSection},
     identity::duration_text,
     problem::Problem,
@@ -80,7 +80,7 @@ impl Problems {
         }
     }
 
-    fn required<T>(
+    pub(super) fn required<T>(
         &mut self,
         key: &str,
         leaf: &Option<Leaf>,
@@ -101,16 +101,84 @@ impl Problems {
 /// The plan of a file, or everything that is wrong with it.
 pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let mut p = Problems::default();
-    let PlanFile { name, kind, table, partition, copy, throttle: _, verify, swap, dependents, retention } =
-        file;
-    p.optional("kind", kind, read_kind);
-    let written_table = table;
+    let PlanFile { name, kind, table: written_table, copy, swap, .. } = file;
+    let kind = p.optional("kind", kind, one_of(Kind::ALL, Kind::name)).unwrap_or(Kind::Partition);
     let table = p
         .required("table", written_table, "table = \"schema.name\"", |v| Ok(QualifiedName::parse(text(v)?)?));
     let name = match (name, &table) {
         (None, Some(table)) => p.optional("name", written_table, |_| table_as_name(table)),
         (name, _) => p.optional("name", name, |v| Ok(checked_name(text(v)?)?)),
     };
+    strangers(&mut p, file, kind);
+    let task = match kind {
+        Kind::Partition => partitioning(&mut p, file).map(Task::Partition),
+        Kind::Backfill => backfill::resolve(&file.backfill, &mut p).map(Task::Backfill),
+    };
+    let workers = p.optional("copy.workers", &copy.workers, workers);
+    let target_ms = p.optional("copy.target_batch_ms", &copy.target_batch_ms, number(10..=60_000));
+    let throttle = throttle::resolve(&file.throttle, &mut p);
+    let when = p.optional("swap.when", &swap.when, one_of(When::ALL, When::name));
+    let budget = lock_budget(&mut p, swap);
+    let keep_old = p.optional("swap.keep_old", &swap.keep_old, |v| duration(v, "7 days", KEEPS));
+    match (name, table, task) {
+        (Some(name), Some(table), Some(task)) if p.0.is_empty() => Ok(Plan {
+            name,
+            table,
+            task,
+            workers: workers.unwrap_or(WORKERS),
+            target_batch: Duration::from_millis(target_ms.unwrap_or(TARGET_BATCH_MS)),
+            throttle,
+            when: when.unwrap_or(When::Manual),
+            budget,
+            keep_old: keep_old.unwrap_or(7 * DAY),
+        }),
+        _ => Err(p.0),
+    }
+}
+
+/// What a plan may be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Partition,
+    Backfill,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Partition, Self::Backfill];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Partition => "partition",
+            Self::Backfill => "backfill",
+        }
+    }
+}
+
+/// Settings that a job of that kind has no use for: whoever wrote them expects something that would not happen.
+fn strangers(p: &mut Problems, file: &PlanFile, kind: Kind) {
+    let of_partition = file.partition.leaves().into_iter().chain(file.retention.leaves()).chain([
+        ("copy.order", &file.copy.order),
+        ("verify.rows", &file.verify.rows),
+        ("dependents.incoming_fk", &file.dependents.incoming_fk),
+        ("swap.when", &file.swap.when),
+        ("swap.keep_old", &file.swap.keep_old),
+    ]);
+    let strangers: Vec<_> = match kind {
+        Kind::Partition => file.backfill.leaves().into_iter().collect(),
+        Kind::Backfill => of_partition.collect(),
+    };
+    for (key, leaf) in strangers {
+        p.optional::<()>(key, leaf, |_| {
+            wrong(
+                format!("means nothing to a job of kind \"{}\"", kind.name()),
+                "leave it out, or write another kind",
+            )
+        });
+    }
+}
+
+fn partitioning(p: &mut Problems, file: &PlanFile) -> Option<Partitioning> {
+    let PlanFile { partition, copy, verify, dependents, retention, .. } = file;
     let by = p.required("partition.by", &partition.by, "by = \"created_at\"", |v| column(text(v)?));
     let every = p.required("partition.every", &partition.every, "every = \"1 month\"", interval);
     let timezone = p.optional("partition.timezone", &partition.timezone, |v| zone(text(v)?));
@@ -120,44 +188,27 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let names = p.optional("partition.names", &partition.names, |v| template(text(v)?));
     let default = p.optional("partition.default", &partition.default, flag);
     let drop_unique = p.optional("partition.drop_unique", &partition.drop_unique, index_names);
-    let workers = p.optional("copy.workers", &copy.workers, workers);
     let order = p.optional("copy.order", &copy.order, one_of(Order::ALL, Order::name));
-    let target_ms = p.optional("copy.target_batch_ms", &copy.target_batch_ms, number(10..=60_000));
-    let throttle = throttle::resolve(&file.throttle, &mut p);
     let verify = p.optional("verify.rows", &verify.rows, one_of(Rows::ALL, Rows::name));
-    let when = p.optional("swap.when", &swap.when, one_of(When::ALL, When::name));
-    let budget = lock_budget(&mut p, swap);
     let incoming = &dependents.incoming_fk;
     let incoming =
         p.optional("dependents.incoming_fk", incoming, one_of(IncomingKeys::ALL, IncomingKeys::name));
-    let keep_old = p.optional("swap.keep_old", &swap.keep_old, |v| duration(v, "7 days", KEEPS));
-    let retention = read_retention(&mut p, retention, every);
-    match (name, table, by, every) {
-        (Some(name), Some(table), Some(by), Some(every)) if p.0.is_empty() => Ok(Plan {
-            name,
-            table,
-            by,
-            every,
-            timezone: timezone.unwrap_or(Tz::UTC),
-            from,
-            to,
-            ahead: ahead.unwrap_or(AHEAD),
-            names,
-            default: default.unwrap_or(true),
-            drop_unique: drop_unique.unwrap_or_default(),
-            workers: workers.unwrap_or(WORKERS),
-            order: order.unwrap_or(Order::Auto),
-            target_batch: Duration::from_millis(target_ms.unwrap_or(TARGET_BATCH_MS)),
-            throttle,
-            verify: verify.unwrap_or(Rows::Hash),
-            when: when.unwrap_or(When::Manual),
-            budget,
-            keep_old: keep_old.unwrap_or(7 * DAY),
-            incoming_keys: incoming.unwrap_or(IncomingKeys::Refuse),
-            retention,
-        }),
-        _ => Err(p.0),
-    }
+    let retention = read_retention(p, retention, every);
+    Some(Partitioning {
+        by: by?,
+        every: every?,
+        timezone: timezone.unwrap_or(Tz::UTC),
+        from,
+        to,
+        ahead: ahead.unwrap_or(AHEAD),
+        names,
+        default: default.unwrap_or(true),
+        drop_unique: drop_unique.unwrap_or_default(),
+        order: order.unwrap_or(Order::Auto),
+        verify: verify.unwrap_or(Rows::Hash),
+        incoming_keys: incoming.unwrap_or(IncomingKeys::Refuse),
+        retention,
+    })
 }
 
 fn interval(value: &Value) -> Read<Every> {
@@ -200,13 +251,6 @@ fn lock_budget(p: &mut Problems, swap: &SwapSection) -> LockBudget {
     }
 }
 
-fn read_kind(value: &Value) -> Read<()> {
-    match text(value)? {
-        "partition" => Ok(()),
-        other => wrong(format!("`{other}` is no kind of job"), "there is one kind: \"partition\""),
-    }
-}
-
 fn table_as_name(table: &QualifiedName) -> Read<String> {
     let name = table.name.as_str();
     checked_name(name)
@@ -228,7 +272,7 @@ fn checked_name(name: &str) -> Result<String, String> {
 }
 
 /// One name as in SQL, read as the last part of a name of two so that it is quoted and folded by the same rules.
-fn column(written: &str) -> Read<String> {
+pub(super) fn column(written: &str) -> Read<String> {
     match QualifiedName::parse(&format!("x.{}", written.trim())) {
         Ok(two) => Ok(two.name.as_str().to_owned()),
         Err(_) => wrong(
@@ -300,6 +344,14 @@ fn plain_text(value: &Value) -> Read<String> {
         Value::Integer(n) => Ok(n.to_string()),
         Value::Datetime(moment) => Ok(moment.to_string()),
         other => wrong(format!("{other} is no text"), "write it in double quotes"),
+    }
+}
+
+/// A list of texts.
+pub(super) fn plain_texts(value: &Value) -> Read<Vec<String>> {
+    match value {
+        Value::Array(all) => all.iter().map(|one| text(one).map(str::to_owned)).collect(),
+        other => wrong(format!("{other} is no list"), "write it in brackets: [\"...\"]"),
     }
 }
 

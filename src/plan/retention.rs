@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn partitions_are_kept_for_good_or_as_the_plan_says() {
-        let retention = |every, section| plan(every, section).unwrap().retention();
+        let retention = |every, section| plan(every, section).unwrap().partitioning().unwrap().retention;
         assert_eq!(retention("'month'", ""), None);
         let report = Retention { keep: Every::Years(2), how: How::Report };
         assert_eq!(retention("'month'", "keep = '2 years'"), Some(report));

@@ -27,7 +27,7 @@ pub fn survey(facts: &Facts, by: &str, every: Option<Every>, histogram: &[String
     }
     let mut drafted = describe(found, column, kind, key, every, histogram);
     let plan = Plan::parse(&draft(&drafted), "the draft")?;
-    let (findings, _) = check::check(&plan, facts);
+    let (findings, _) = check::check(&plan, plan.partitioning()?, facts);
     if let Some(carried) = findings.iter().find(|finding| finding.code == "carried") {
         drafted.carried = carried.message.trim_start_matches("carried: ").to_owned();
     }
@@ -164,7 +164,7 @@ mod tests {
         }
         let suggested = survey(&facts, "seq", None, &[]).unwrap();
         let asked = survey(&facts, "seq", Some(Every::Integers(5_000_000)), &[]).unwrap();
-        let every = |text: &str| Plan::parse(text, "plan.toml").unwrap().every();
+        let every = |text: &str| Plan::parse(text, "plan.toml").unwrap().partitioning().unwrap().every;
         assert_eq!(
             (every(&suggested), every(&asked)),
             (Every::Integers(2_000_000_000), Every::Integers(5_000_000))

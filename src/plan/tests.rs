@@ -5,11 +5,26 @@ use insta::assert_snapshot;
 
 use super::throttle::tests::full_throttle;
 use super::{
-    How, IncomingKeys, LockBudget, Order, Plan, Retention, Rows, Throttle, When, Workers, changed, file::KEYS,
+    How, IncomingKeys, LockBudget, Order, Partitioning, Plan, Retention, Rows, Task, Throttle, When, Workers,
+    changed, file::KEYS,
 };
 use crate::model::{ident::QualifiedName, partition::Every};
 
 pub(super) mod properties;
+
+/// A backfill with everything in it.
+const FILLING: &str = r#"
+name = "ci"
+kind = "backfill"
+table = "suppliers"
+[backfill]
+add = { carbon_intensity = "double precision", '"Since"' = "date default current_date" }
+from = "(select supplier_id, avg(x) as ci from emissions group by 1) e on e.supplier_id = t.id"
+set = { carbon_intensity = "coalesce(e.ci, 0)" }
+where = "t.carbon_intensity is null"
+keep_filled = "always"
+finish = { not_null = ["carbon_intensity"], check = ["carbon_intensity >= 0"], unique = [["a", '"B"']], index = ["(a)"], foreign_key = ["(a) references b (c)"] }
+"#;
 
 const LEAST: &str = "table = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\n";
 
@@ -71,20 +86,24 @@ how  = "detach"
     let expected = Plan {
         name: "petri_observations".to_owned(),
         table: QualifiedName::new("Forecasts", "Price Forecasts"),
-        by: "Created At".to_owned(),
-        every: Every::Months(1),
-        timezone: Tz::Europe__Berlin,
-        from: Some("2024-01-01".to_owned()),
-        to: Some("2026-01-01".to_owned()),
-        ahead: 0,
-        names: Some("{table}_y{yyyy}m{mm}".to_owned()),
-        default: false,
-        drop_unique: vec!["A".to_owned(), "b_key".to_owned()],
+        task: Task::Partition(Partitioning {
+            by: "Created At".to_owned(),
+            every: Every::Months(1),
+            timezone: Tz::Europe__Berlin,
+            from: Some("2024-01-01".to_owned()),
+            to: Some("2026-01-01".to_owned()),
+            ahead: 0,
+            names: Some("{table}_y{yyyy}m{mm}".to_owned()),
+            default: false,
+            drop_unique: vec!["A".to_owned(), "b_key".to_owned()],
+            order: Order::Physical,
+            verify: Rows::Count,
+            incoming_keys: IncomingKeys::Drop,
+            retention: Some(Retention { keep: Every::Months(24), how: How::Detach }),
+        }),
         workers: Workers::Fixed(4),
-        order: Order::Physical,
         target_batch: Duration::from_millis(250),
         throttle: Throttle { rows_per_second: Some(50_000), ..Throttle::default() },
-        verify: Rows::Count,
         when: When::Verified,
         budget: LockBudget {
             lock_timeout: Duration::from_millis(1500),
@@ -93,8 +112,6 @@ how  = "detach"
             cancel_blockers_after: Some(Duration::from_secs(5)),
         },
         keep_old: Duration::from_secs(14 * 86_400),
-        incoming_keys: IncomingKeys::Drop,
-        retention: Some(Retention { keep: Every::Months(24), how: How::Detach }),
     };
     assert_eq!(Plan::parse(text, "p.toml").unwrap(), expected);
 }
@@ -141,7 +158,11 @@ fn an_integer_interval_needs_no_quotes() {
     for every in ["10_000_000", "\"10_000_000\""] {
         let text = format!("table = \"t\"\n[partition]\nby = \"ID\"\nevery = {every}\nfrom = -5\n");
         let plan = Plan::parse(&text, "p.toml").unwrap();
-        assert_eq!((plan.every(), plan.by(), plan.from()), (Every::Integers(10_000_000), "id", Some("-5")));
+        let own = plan.partitioning().unwrap();
+        assert_eq!(
+            (own.every, own.by.as_str(), own.from.as_deref()),
+            (Every::Integers(10_000_000), "id", Some("-5"))
+        );
     }
 }
 
@@ -245,8 +266,13 @@ fn wrong_names() {
 #[test]
 fn wrong_kinds_and_choices() {
     assert_snapshot!(error(&format!("kind = \"backfill\"\n{LEAST}")), @r#"
-    p.toml:1:8: kind: `backfill` is no kind of job
-    hint: there is one kind: "partition"
+    p.toml has 3 errors
+      p.toml:4:6: partition.by: means nothing to a job of kind "backfill"
+        hint: leave it out, or write another kind
+      p.toml:5:9: partition.every: means nothing to a job of kind "backfill"
+        hint: leave it out, or write another kind
+      p.toml: backfill.set is missing
+        hint: write set = { note = "upper(t.title)" } under [backfill]
     "#);
     assert_snapshot!(error_with("default = \"yes\""), @r#"
     p.toml:5:11: partition.default: "yes" is not true or false
@@ -344,12 +370,13 @@ fn a_changed_identity_is_told_by_field() {
     let plan = Plan::parse(LEAST, "p.toml").unwrap();
     let was = owned(&plan.identity());
     assert_eq!(changed(&was, &plan.identity()), []);
-    let edited = Plan {
+    let edited = Partitioning {
         every: Every::Weeks(1),
         from: Some("2024-01-01".to_owned()),
         drop_unique: vec!["B".to_owned(), "a".to_owned()],
-        ..plan.clone()
+        ..plan.partitioning().unwrap().clone()
     };
+    let edited = Plan { task: Task::Partition(edited), ..plan.clone() };
     assert_ne!(plan.fingerprint(), edited.fingerprint());
     let told = |was: &BTreeMap<String, String>, is| {
         changed(was, &is).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
@@ -385,24 +412,30 @@ fn a_tunable_changes_no_identity() {
 
 #[test]
 fn every_known_key_is_identity_or_tunable_or_the_name() {
-    let full = Plan {
+    let least = Plan::parse(LEAST, "p.toml").unwrap();
+    let partitioning = Partitioning {
         from: Some("a".to_owned()),
         to: Some("b".to_owned()),
         names: Some("c".to_owned()),
         drop_unique: vec!["d".to_owned()],
-        throttle: full_throttle(),
         incoming_keys: IncomingKeys::Drop,
+        retention: Some(Retention { keep: Every::Months(1), how: How::Report }),
+        ..least.partitioning().unwrap().clone()
+    };
+    let full = Plan {
+        task: Task::Partition(partitioning),
+        throttle: full_throttle(),
         budget: LockBudget {
             lock_timeout: Duration::from_secs(1),
             attempts: 1,
             give_up_after: Duration::from_secs(1),
             cancel_blockers_after: Some(Duration::from_secs(1)),
         },
-        retention: Some(Retention { keep: Every::Months(1), how: How::Report }),
-        ..Plan::parse(LEAST, "p.toml").unwrap()
+        ..least
     };
-    let mut settings: Vec<String> =
-        full.identity().into_keys().chain(full.tunables().into_keys()).map(str::to_owned).collect();
+    let filling = Plan::parse(FILLING, "p.toml").unwrap();
+    let settings = [full.identity(), full.tunables(), filling.identity()].into_iter().flatten();
+    let mut settings: Vec<String> = settings.map(|(key, _)| key.to_owned()).collect();
     settings.push("name".to_owned());
     let mut known: Vec<String> = KEYS
         .iter()
@@ -411,5 +444,91 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
         .collect();
     settings.sort();
     known.sort();
+    settings.dedup();
     assert_eq!(settings, known);
+}
+
+#[test]
+fn a_backfill_reads_with_all_it_can_have() {
+    let plan = Plan::parse(FILLING, "p.toml").unwrap();
+    assert_snapshot!(plan.to_toml(), @r#"
+    kind = "backfill"
+    name = "ci"
+    table = "public.suppliers"
+
+    [backfill]
+    from = "(select supplier_id, avg(x) as ci from emissions group by 1) e on e.supplier_id = t.id"
+    keep_filled = "always"
+    where = "t.carbon_intensity is null"
+
+    [backfill.add]
+    '"Since"' = "date default current_date"
+    carbon_intensity = "double precision"
+
+    [backfill.finish]
+    check = ["carbon_intensity >= 0"]
+    foreign_key = ["(a) references b (c)"]
+    index = ["(a)"]
+    not_null = ["carbon_intensity"]
+    unique = [["a", '"B"']]
+
+    [backfill.set]
+    carbon_intensity = "coalesce(e.ci, 0)"
+
+    [copy]
+    target_batch_ms = 500
+    workers = 2
+
+    [swap]
+    attempts = 100
+    give_up_after = "900s"
+    lock_timeout = "200ms"
+
+    [throttle]
+    archiver = true
+    forget_replica_after = "300s"
+    query_limit = 0
+    timezone = "UTC"
+    "#);
+    assert_eq!(Plan::parse(&plan.to_toml(), "p.toml").unwrap(), plan);
+}
+
+#[test]
+fn what_is_wrong_with_a_backfill_is_told() {
+    assert_snapshot!(error("kind = 'backfill'\ntable = 't'\n[partition]\nby = 'at'\n[swap]\nkeep_old = '1 day'"), @r#"
+    p.toml has 3 errors
+      p.toml:4:6: partition.by: means nothing to a job of kind "backfill"
+        hint: leave it out, or write another kind
+      p.toml:6:12: swap.keep_old: means nothing to a job of kind "backfill"
+        hint: leave it out, or write another kind
+      p.toml: backfill.set is missing
+        hint: write set = { note = "upper(t.title)" } under [backfill]
+    "#);
+    assert_snapshot!(error(
+        "kind = 'backfill'\ntable = 't'\n[backfill]\nadd = { a = 'int not null', b = 'int references c' }\nset = { a = '1;', A = '' }\n\
+         from = ' '\nkeep_filled = 'ever'\nfinish = { notnull = ['a'] }"
+    ), @r#"
+    p.toml has 5 errors
+      p.toml:4:7: backfill.add: a cannot be NOT NULL before it is filled
+        hint: write it under finish: not_null = [...]
+      p.toml:5:7: backfill.set: is empty
+        hint: write SQL, or leave it out
+      p.toml:6:8: backfill.from: is empty
+        hint: write SQL, or leave it out
+      p.toml:7:15: backfill.keep_filled: "ever" is not true, false or "always"
+      p.toml:8:10: backfill.finish: there is no `notnull`
+        hint: known: not_null, check, unique, index, foreign_key
+    "#);
+    assert_snapshot!(error("kind = 'backfil'\ntable = 't'"), @r#"
+    p.toml has 3 errors
+      p.toml:1:8: kind: "backfil" is not "partition" or "backfill"
+      p.toml: partition.by is missing
+        hint: write by = "created_at" under [partition]
+      p.toml: partition.every is missing
+        hint: write every = "1 month" under [partition]
+    "#);
+    assert_snapshot!(error(&format!("{LEAST}[backfill]\nset = {{ a = '1' }}")), @r#"
+    p.toml:6:7: backfill.set: means nothing to a job of kind "partition"
+    hint: leave it out, or write another kind
+    "#);
 }

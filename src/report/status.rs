@@ -26,13 +26,14 @@ pub(super) fn block(status: &Status) -> String {
         ("table", Some(format!("{} ({})", harmless(&status.table), status.kind))),
         ("state", Some(state)),
         ("rows", Some(rows(status))),
+        ("set", status.rows_set.map(|n| number::counted(n, "row"))),
         ("rate", rate(status)),
         ("chunks", chunks(status)),
         ("changes", status.changes_pending.map(|n| format!("{} pending", number::count(n)))),
         ("history", history(&status.rates)),
         ("replicas", lines(status.replicas.iter().map(behind))),
         ("on hold", lines(status.holds.iter().map(hold))),
-        ("set", set(&status.settings)),
+        ("settings", set(&status.settings)),
         ("started", Some(time(status.started_at))),
         ("updated", Some(time(status.updated_at))),
         ("swapped", status.swapped_at.map(time)),
@@ -183,6 +184,7 @@ mod tests {
             phase: None,
             rows_estimated: 0,
             rows_copied: 0,
+            rows_set: None,
             rows_per_second: None,
             eta_s: None,
             chunks_done: 0,
@@ -263,7 +265,7 @@ mod tests {
                    b at 10.0.0.2: 7.2 s behind, 5.0 MiB
         on hold    replica_lag_s is 7.2 s, limit 5.0 s: standby b (since 2026-01-01 00:01:20 UTC)
                    archiver_failing is 1, limit 0: archive_command failed for 0000 (since 2026-01-01 00:01:20 UTC)
-        set        rows_per_second=20000
+        settings   rows_per_second=20000
         started    2026-01-01 00:00:00 UTC
         updated    2026-01-01 00:01:30 UTC
         ");
@@ -309,6 +311,6 @@ mod tests {
 
     #[test]
     fn the_json_has_the_fields_that_are_promised() {
-        insta::assert_snapshot!(super::super::json::result(&busy()), @r#"{"job":"petri_observations","kind":"partition","table":"public.petri_observations","state":"capturing","phase":"copy","rows_estimated":12345678,"rows_copied":1234567,"rows_per_second":34000.4,"eta_s":327,"chunks_done":62,"chunk_rows":20000,"chunk_ms_p50":480,"chunk_ms_p99":900,"chunk_ms_max":1234,"changes_pending":4321,"replica_lag_s":7.25,"hold":{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},"holds":[{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},{"signal":"archiver_failing","value":1.0,"limit":0.0,"about":"archiver_failing is 1, limit 0: archive_command failed for 0000","since":"2026-01-01T00:01:20Z"}],"replicas":[{"name":"a","lag_s":0.1,"lag_bytes":0},{"name":"b at 10.0.0.2","lag_s":7.25,"lag_bytes":5242880}],"workers":2,"settings":{"rows_per_second":"20000"},"rates":[0.0,10000.0,40000.0,34000.4],"started_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:01:30Z","swapped_at":null,"keep_old_until":null}"#);
+        insta::assert_snapshot!(super::super::json::result(&busy()), @r#"{"job":"petri_observations","kind":"partition","table":"public.petri_observations","state":"capturing","phase":"copy","rows_estimated":12345678,"rows_copied":1234567,"rows_set":null,"rows_per_second":34000.4,"eta_s":327,"chunks_done":62,"chunk_rows":20000,"chunk_ms_p50":480,"chunk_ms_p99":900,"chunk_ms_max":1234,"changes_pending":4321,"replica_lag_s":7.25,"hold":{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},"holds":[{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},{"signal":"archiver_failing","value":1.0,"limit":0.0,"about":"archiver_failing is 1, limit 0: archive_command failed for 0000","since":"2026-01-01T00:01:20Z"}],"replicas":[{"name":"a","lag_s":0.1,"lag_bytes":0},{"name":"b at 10.0.0.2","lag_s":7.25,"lag_bytes":5242880}],"workers":2,"settings":{"rows_per_second":"20000"},"rates":[0.0,10000.0,40000.0,34000.4],"started_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:01:30Z","swapped_at":null,"keep_old_until":null}"#);
     }
 }

@@ -18,13 +18,12 @@ pub fn largest(sides: &Sides, columns: &[&Column]) -> String {
     format!("select {} from {} r order by {order} limit 1", as_text(columns), from_source(sides))
 }
 
-/// The key of the last row of the next chunk in `range`, `rows` rows on; no row where fewer are left.
-pub fn boundary(sides: &Sides, columns: &[&Column], range: &KeyRange, rows: u64) -> (String, Vec<String>) {
+/// The key of the last row of the next chunk of `from` in `range`, `rows` rows on; no row where fewer are left.
+pub fn boundary(from: &str, columns: &[&Column], range: &KeyRange, rows: u64) -> (String, Vec<String>) {
     let (condition, values) = in_range("r.", columns, range, 1);
     let sql = format!(
-        "select {} from {} r where {condition} order by {} offset {} limit 1",
+        "select {} from {from} r where {condition} order by {} offset {} limit 1",
         as_text(columns),
-        from_source(sides),
         list("r.", columns.iter().map(|c| &c.name)),
         rows.saturating_sub(1)
     );

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod copy;
 pub mod dependent;
 pub mod drain;
+pub mod fill;
 pub mod finalize;
 pub mod foreign_key;
 pub mod index;
@@ -33,7 +34,7 @@ fn list<'a>(prefix: &str, names: impl IntoIterator<Item = &'a Ident>) -> String 
 }
 
 /// `only "public"."t"` for a plain table, the bare name for a partitioned one.
-fn from_source(sides: &Sides) -> String {
+pub fn from_source(sides: &Sides) -> String {
     if sides.plain_source { format!("only {}", sides.source) } else { sides.source.to_string() }
 }
 

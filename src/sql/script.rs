@@ -1,12 +1,13 @@
 //! Every statement of a run, in order, phase by phase: what `pgstrata sql` prints.
 
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::filling::Filling;
 use crate::model::ident::QualifiedName;
 use crate::model::key::KeyRange;
 use crate::plan::Rows;
 
 use super::drain::Batch;
-use super::{capture, copy, drain, finalize, foreign_key, index, prepare, swap, verify};
+use super::{capture, copy, drain, fill, finalize, foreign_key, index, prepare, swap, verify};
 
 /// A phase and its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +72,42 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
     ]
 }
 
+/// The whole run of a backfill.
+pub fn backfill(f: &Filling) -> Vec<Section> {
+    let key = f.key_columns();
+    let middle = KeyRange {
+        after: Some(vec![String::new(); key.len()]),
+        through: Some(vec![String::new(); key.len()]),
+    };
+    let leaf = &f.table.name;
+    let mut columns = vec![fill::names(f)];
+    columns.extend(f.missing().flat_map(|column| fill::add_column(f, column)));
+    let mut all =
+        vec![section("prepare: the columns (one transaction, short lock_timeout, retried)", columns)];
+    if f.keep_filled {
+        let title =
+            "capture: what is written meanwhile is filled (one transaction, short lock_timeout, retried)";
+        all.push(section(title, fill::keep_filled(f)));
+    }
+    all.push(section(
+        "fill: a chunk (each one transaction with its row of the ledger; repeated, of each partition)",
+        vec![
+            copy::boundary(&format!("only {leaf}"), &key, &middle, 10_000).0,
+            fill::names(f),
+            fill::OWN_WRITES.to_owned(),
+            fill::batch(f, leaf, fill::Rows::Free(&middle)).0,
+        ],
+    ));
+    let one = vec![String::new(); key.len()];
+    all.push(section(
+        "verify: a range, and each row of it that is meant still (one transaction each)",
+        vec![fill::meant(f, leaf, &middle, 1_000).0, fill::batch(f, leaf, fill::Rows::One(&one)).0],
+    ));
+    let last = if f.keep_filled && !f.stays { fill::stop_filling(f) } else { Vec::new() };
+    all.push(section("finish: the end (one transaction)", last));
+    all
+}
+
 fn partitions(b: &Blueprint) -> Vec<String> {
     let mut all: Vec<String> = b.partitions.iter().flat_map(|p| prepare::partition(b, p)).collect();
     all.extend(b.default.iter().flat_map(|name| prepare::default_partition(b, name)));
@@ -91,7 +128,7 @@ fn chunk(b: &Blueprint, physical: bool, middle: &KeyRange) -> Vec<String> {
     }
     let key = b.key_columns();
     vec![
-        copy::boundary(&sides, &key, middle, 10_000).0,
+        copy::boundary(&super::from_source(&sides), &key, middle, 10_000).0,
         copy::hold_still(&sides),
         copy::keyset_chunk(b, middle).0,
     ]

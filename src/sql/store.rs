@@ -1,7 +1,7 @@
 //! The tool's own tables, in the database that is being migrated: jobs, lease, ledger, events, settings.
 
 /// The version of the schema below; a step up is one more entry of [`UPGRADES`].
-pub const VERSION: i32 = 2;
+pub const VERSION: i32 = 3;
 
 /// Whether the schema is there. Asked of the tables themselves: `to_regclass` may answer from a session's cache, which does
 /// not know yet what another session made while this one waited for [`INSTALL_LOCK`].
@@ -15,7 +15,7 @@ pub const INSTALLED_VERSION: &str = "select number from pgstrata.version";
 pub const INSTALL_LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(7041, 0)";
 
 /// From version n to n + 1, each in one transaction with the number.
-pub const UPGRADES: &[&str] = &[V1, V2];
+pub const UPGRADES: &[&str] = &[V1, V2, V3];
 
 /// Sets the version number.
 pub const SET_VERSION: &str =
@@ -106,6 +106,12 @@ comment on table pgstrata.pace is 'How a job goes that is driven now: written tw
 create index events_samples on pgstrata.events (job_id, id) where what = 'sample';
 ";
 
+const V3: &str = "
+alter table pgstrata.chunks add column leaf text, add column seen bigint;
+comment on column pgstrata.chunks.leaf is 'The partition that the chunk is of, where each is done by itself.';
+comment on column pgstrata.chunks.seen is 'How many rows a chunk went through that did not set them all.';
+";
+
 /// Every open job and every ended one of the name `$1`, newest first.
 pub const JOBS: &str = "select id, name, kind, source, plan, identity, blueprint, state, rows_estimated, copy_order, copy_end,
     copy_filenode, rows_per_second, eta_s, verified_at, swap_xid, swapped_at, keep_old_until, started_at, updated_at
@@ -114,7 +120,7 @@ from pgstrata.jobs where ($1::text is null or name = $1) order by id desc";
 /// Records a job; returns its id.
 pub const CREATE_JOB: &str = "with job as (
     insert into pgstrata.jobs (name, kind, source, plan, identity, blueprint, state, rows_estimated)
-    values ($1, 'partition', $2, $3, $4, $5, 'planned', $6) returning id
+    values ($1, $7, $2, $3, $4, $5, 'planned', $6) returning id
 )
 insert into pgstrata.leases (job_id) select id from job returning job_id";
 
@@ -191,8 +197,9 @@ pub const HOLDER: &str = "select holder from pgstrata.leases where job_id = $1";
 pub const HOLD_EPOCH: &str = "select from pgstrata.leases where job_id = $1 and epoch = $2 for share";
 
 /// Adds a finished chunk.
-pub const ADD_CHUNK: &str = "insert into pgstrata.chunks (job_id, step, \"after\", through, rows, ms, epoch)
-values ($1, 'copy', $2, $3, $4, $5, $6)";
+pub const ADD_CHUNK: &str =
+    "insert into pgstrata.chunks (job_id, step, \"after\", through, rows, ms, epoch, leaf, seen)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 /// The finished chunks' ranges, in the order of their upper ends as the server orders keys.
 pub fn chunks_in_order(casts: &[&str]) -> String {
@@ -202,18 +209,21 @@ pub fn chunks_in_order(casts: &[&str]) -> String {
         .map(|(i, sql_type)| format!("through[{}]{sql_type} nulls last", i + 1))
         .collect();
     format!(
-        "select \"after\", through from pgstrata.chunks where job_id = $1 and step = 'copy' order by {}",
+        "select \"after\", through from pgstrata.chunks where job_id = $1 and leaf is not distinct from $2 order by {}",
         order.join(", ")
     )
 }
 
-/// Chunks done, rows copied, and each chunk's milliseconds.
+/// How many rows each chunk went through, and its milliseconds.
 pub const CHUNK_TIMES: &str =
-    "select rows, ms from pgstrata.chunks where job_id = $1 and step = 'copy' order by done_at";
+    "select coalesce(seen, rows), ms from pgstrata.chunks where job_id = $1 order by done_at";
+
+/// How many rows a backfill has set.
+pub const ROWS_SET: &str = "select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step <> 'copy'";
 
 /// Keeps how many rows were copied, for `status`, before the ledger is forgotten.
 pub const KEEP_ROWS_COPIED: &str = "update pgstrata.jobs set rows_estimated =
-    (select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step = 'copy') where id = $1";
+    (select coalesce(pg_catalog.sum(coalesce(seen, rows)), 0)::bigint from pgstrata.chunks where job_id = $1) where id = $1";
 
 /// Forgets the ledger of a job that is over, and what was set for it.
 pub const FORGET_CHUNKS: &str = "with pace as (delete from pgstrata.pace where job_id = $1),

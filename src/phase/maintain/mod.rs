@@ -17,7 +17,7 @@ use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, Scheme, Template, adopted_scheme, missing};
 use crate::model::state::State;
 use crate::pg::transaction::query_text;
-use crate::plan::{LockBudget, Plan, partitioning};
+use crate::plan::{LockBudget, Plan, Retention, partitioning};
 use crate::sql::maintain as sql;
 use crate::stop::Stop;
 
@@ -34,7 +34,9 @@ struct Upkeep<'a> {
     client: &'a Client,
     events: &'a Events,
     stop: &'a Stop,
-    plan: Plan,
+    ahead: u32,
+    retention: Option<Retention>,
+    budget: LockBudget,
     scheme: Scheme,
     template: Template,
     /// The job that made the table.
@@ -51,9 +53,11 @@ pub async fn maintain(context: &Context) -> Result<Maintained> {
         client: &context.control,
         events: &context.events,
         stop: &context.stop,
-        scheme: partitioning::scheme(&context.plan, &layout.kind.to_string())?,
-        template: partitioning::template(&context.plan)?,
-        plan: context.plan.clone(),
+        scheme: partitioning::scheme(&context.partitioning, &layout.kind.to_string())?,
+        template: partitioning::template(&context.partitioning)?,
+        ahead: context.partitioning.ahead,
+        retention: context.partitioning.retention,
+        budget: context.plan.lock_budget(),
         job: Some(context),
     };
     let done = upkeep.all(layout).await?;
@@ -83,7 +87,9 @@ pub async fn maintain_adopted(
         layout.parts.iter().map(|part| (part.range.clone(), part.name.name.as_str())).collect();
     let template = Template::of(table.name.as_str(), &scheme, &named).map_err(refuse)?;
     let plan = Plan::adopted(table, &layout.by, &scheme)?;
-    Upkeep { client, events, stop, plan, scheme, template, job: None }.all(layout).await
+    let own = plan.partitioning()?;
+    let (ahead, retention, budget) = (own.ahead, own.retention, plan.lock_budget());
+    Upkeep { client, events, stop, ahead, retention, budget, scheme, template, job: None }.all(layout).await
 }
 
 impl Upkeep<'_> {
@@ -92,8 +98,7 @@ impl Upkeep<'_> {
         let now = self.now(&layout).await?;
         let present = self.present(&layout, now.as_ref()).await?;
         let strays = self.strays(&layout, &mut done).await?;
-        let wanted =
-            missing(&self.scheme, &layout.ranges(), &present, self.plan.ahead()).map_err(Error::failed)?;
+        let wanted = missing(&self.scheme, &layout.ranges(), &present, self.ahead).map_err(Error::failed)?;
         if !wanted.is_empty() {
             self.make_all(&layout, &wanted, &strays, &mut done).await?;
             layout = Layout::read(self.client, &layout.table).await?;
@@ -146,7 +151,7 @@ impl Upkeep<'_> {
 
     fn ladder(&self, tables: Vec<QualifiedName>) -> Ladder<'_> {
         // Nobody's work is ended for the sake of a partition: the plan's word on that is about the swap.
-        let budget = LockBudget { cancel_blockers_after: None, ..self.plan.lock_budget() };
+        let budget = LockBudget { cancel_blockers_after: None, ..self.budget };
         Ladder { client: self.client, events: self.events, stop: self.stop, tables, budget }
     }
 

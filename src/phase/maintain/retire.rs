@@ -20,7 +20,7 @@ impl Upkeep<'_> {
         now: Option<Bound>,
         done: &mut Maintained,
     ) -> Result<()> {
-        let Some(retention) = self.plan.retention() else { return Ok(()) };
+        let Some(retention) = self.retention else { return Ok(()) };
         let Some(newest) = self.newest(layout, present, now).await? else { return Ok(()) };
         let horizon = horizon(&self.scheme, &newest, retention.keep).map_err(Error::failed)?;
         let old =

@@ -5,13 +5,13 @@ use crate::model::blueprint::Partition;
 use crate::model::ident::{Ident, plain};
 use crate::model::partition::{Bound, ColumnKind, Range, Scheme, names};
 use crate::model::table::{Column, Table};
-use crate::plan::Plan;
+use crate::plan::Partitioning;
 use crate::plan::partitioning::{self, Limits};
 
 /// The partitions, or findings that say why there can be none.
-pub(super) fn check(report: &mut Report, plan: &Plan, found: &Found) -> Option<Vec<Partition>> {
+pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> Option<Vec<Partition>> {
     let table = &found.table;
-    let column = find(report, table, plan.by())?;
+    let column = find(report, table, &plan.by)?;
     definition(report, column);
     kind(report, column)?;
     let scheme = match partitioning::scheme(plan, &column.base_type) {
@@ -39,7 +39,7 @@ pub(super) fn check(report: &mut Report, plan: &Plan, found: &Found) -> Option<V
             named(report, plan, table, &scheme, &ranges)
         }
         Err(message) => {
-            report.error("bounds", plan.by(), message, "change from, to or every under [partition]");
+            report.error("bounds", &plan.by, message, "change from, to or every under [partition]");
             None
         }
     }
@@ -98,7 +98,7 @@ fn definition(report: &mut Report, column: &Column) {
     }
 }
 
-fn contents(report: &mut Report, plan: &Plan, table: &Table, column: &Column, values: &Values) {
+fn contents(report: &mut Report, plan: &Partitioning, table: &Table, column: &Column, values: &Values) {
     let name = plain(column.name.as_str());
     let table = table.name.plain();
     if !column.not_null {
@@ -116,7 +116,7 @@ fn contents(report: &mut Report, plan: &Plan, table: &Table, column: &Column, va
         let infinite = rows_that(values.infinite, "holds", "hold");
         let message =
             format!("{infinite} infinity or -infinity in {name}, which no partition with bounds takes");
-        if plan.default_partition() {
+        if plan.default {
             report.warning("infinite_values", &name, message + ": they go to the default partition", "");
         } else {
             let hint = "give them a date, or set default = true under [partition]";
@@ -129,7 +129,7 @@ fn contents(report: &mut Report, plan: &Plan, table: &Table, column: &Column, va
     }
 }
 
-fn ranges(plan: &Plan, scheme: &Scheme, values: &Values) -> Result<(Limits, Vec<Range>), String> {
+fn ranges(plan: &Partitioning, scheme: &Scheme, values: &Values) -> Result<(Limits, Vec<Range>), String> {
     let limits = partitioning::limits(plan, scheme)?;
     let read = |text: &Option<String>| text.as_deref().map(|text| scheme.value(text)).transpose();
     let (oldest, newest, now) = (read(&values.oldest)?, read(&values.newest)?, read(&values.now)?);
@@ -144,12 +144,12 @@ fn ranges(plan: &Plan, scheme: &Scheme, values: &Values) -> Result<(Limits, Vec<
     };
     // An empty table begins now.
     let oldest = oldest.unwrap_or(start);
-    let ranges = partitioning::ranges(scheme, &limits, &oldest, &newest, plan.ahead())?;
+    let ranges = partitioning::ranges(scheme, &limits, &oldest, &newest, plan.ahead)?;
     Ok((limits, ranges))
 }
 
 /// Rows that none of the partitions with bounds takes.
-fn outside(report: &mut Report, plan: &Plan, values: &Values, limits: &Limits) {
+fn outside(report: &mut Report, plan: &Partitioning, values: &Values, limits: &Limits) {
     if values.below == 0 && values.above == 0 {
         return;
     }
@@ -161,19 +161,19 @@ fn outside(report: &mut Report, plan: &Plan, values: &Values, limits: &Limits) {
         where_to.push(format!("{} at or above {to}", rows_that(values.above, "lies", "lie")));
     }
     let message = where_to.join(", ");
-    if plan.default_partition() {
+    if plan.default {
         let message = format!("{message}: they go to the default partition");
-        report.warning("rows_outside_bounds", plan.by(), message, "");
+        report.warning("rows_outside_bounds", &plan.by, message, "");
     } else {
         let message = format!("{message}, and default = false leaves no place for them");
         let hint = "widen from and to under [partition], or set default = true";
-        report.error("rows_outside_bounds", plan.by(), message, hint);
+        report.error("rows_outside_bounds", &plan.by, message, hint);
     }
 }
 
 fn named(
     report: &mut Report,
-    plan: &Plan,
+    plan: &Partitioning,
     table: &Table,
     scheme: &Scheme,
     ranges: &[Range],

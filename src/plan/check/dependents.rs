@@ -4,7 +4,7 @@ use super::words::Words;
 use super::{Found, Report, listed};
 use crate::model::ident::{Ident, literal, plain};
 use crate::model::table::{ForeignKey, Index, Table};
-use crate::plan::{IncomingKeys, Plan};
+use crate::plan::{IncomingKeys, Partitioning};
 
 pub(super) fn check(report: &mut Report, found: &Found, by: &Ident, key: Option<&Index>) {
     let table = &found.table;
@@ -109,11 +109,11 @@ fn bound_to_key(report: &mut Report, table: &Table, by: &Ident, key: Option<&Ind
 /// Foreign keys that point to the table: those that go with it, and those that the plan gives up.
 pub(super) fn incoming(
     report: &mut Report,
-    plan: &Plan,
+    plan: &Partitioning,
     table: &Table,
     version: i32,
 ) -> (Vec<ForeignKey>, Vec<ForeignKey>) {
-    let by = Ident::new(plan.by());
+    let by = Ident::new(&plan.by);
     let (mut carried, mut dropped) = (Vec::new(), Vec::new());
     for key in &table.referenced_by {
         let why = match unfit(plan, table, &by, key, version) {
@@ -131,7 +131,7 @@ pub(super) fn incoming(
         if key.from_partitioned && version < NOT_VALID_ON_PARTITIONED {
             // Nor could a rollback bring it back without looking through all of its rows under a lock.
             report.error("incoming_foreign_key", &name, message, format!("drop it: {drop}"));
-        } else if plan.incoming_keys() == IncomingKeys::Drop {
+        } else if plan.incoming_keys == IncomingKeys::Drop {
             report.warning(
                 "incoming_foreign_key_dropped",
                 &name,
@@ -161,10 +161,10 @@ pub(super) const NOT_VALID_ON_PARTITIONED: i32 = 180_000;
 const MOVES_DELETE_CHILDREN: i32 = 150_000;
 
 /// Why the key cannot point to the partitioned table; none where it can.
-fn unfit(plan: &Plan, table: &Table, by: &Ident, key: &ForeignKey, version: i32) -> Option<String> {
+fn unfit(plan: &Partitioning, table: &Table, by: &Ident, key: &ForeignKey, version: i32) -> Option<String> {
     let index = table.indexes.iter().find(|i| Some(&i.name) == key.index.as_ref());
     let columns = index.and_then(|i| i.columns.as_ref());
-    let given_up = |i: &Index| plan.drop_unique().iter().any(|n| n == i.name.as_str());
+    let given_up = |i: &Index| plan.drop_unique.iter().any(|n| n == i.name.as_str());
     if !columns.is_some_and(|columns| columns.contains(by)) || index.is_some_and(given_up) {
         let columns = columns.map_or(String::new(), listed);
         return Some(format!("the partitioned table is not unique on ({columns}) alone"));

@@ -3,15 +3,21 @@
 use super::{Report, key, nearest};
 use crate::model::ident::{Ident, plain};
 use crate::model::table::{Index, Table};
-use crate::plan::Plan;
+use crate::plan::Partitioning;
 
-pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, key: Option<&Index>, version: i32) {
-    let by = Ident::new(plan.by());
+pub(super) fn check(
+    report: &mut Report,
+    plan: &Partitioning,
+    table: &Table,
+    key: Option<&Index>,
+    version: i32,
+) {
+    let by = Ident::new(&plan.by);
     // One that will be the key when its columns are NOT NULL is widened then.
     let to_be = key.or_else(|| key::nearly(table));
     for index in &table.indexes {
         let name = plain(index.name.as_str());
-        let dropped = plan.drop_unique().iter().any(|n| n == index.name.as_str());
+        let dropped = plan.drop_unique.iter().any(|n| n == index.name.as_str());
         if !index.valid {
             report.error(
                 "invalid_index",
@@ -29,7 +35,7 @@ pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, key: Option
         }
     }
     clustered(report, table);
-    for name in plan.drop_unique() {
+    for name in &plan.drop_unique {
         dropped(report, table, key, name);
     }
 }

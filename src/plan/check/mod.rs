@@ -3,6 +3,7 @@
 //! Pure: `pg::preflight` asks the server, this decides. A finding's code is stable; its hint is the statement to run,
 //! where there is one.
 
+mod backfill;
 mod column;
 mod constraints;
 mod dependents;
@@ -24,12 +25,13 @@ mod words;
 
 use std::fmt::Display;
 
+pub use backfill::{Trial, backfill, tried};
 pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
 pub use surroundings::{DecodingSlot, Label, Published, Surroundings, Text, Tied, TriggerFunction};
 
-use super::Plan;
+use super::{Partitioning, Plan};
 use crate::model::blueprint::Blueprint;
 use crate::model::finding::{Finding, Level};
 use crate::model::ident::{Ident, plain};
@@ -81,7 +83,7 @@ impl Report {
 }
 
 /// Every finding, and what the job would build; none where there is an error.
-pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
+pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     let mut report = Report::default();
     server::check(&mut report, plan, &facts.server);
     let found = match &facts.relation {
@@ -99,14 +101,15 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
     rights::check(&mut report, plan, table, &found.rights, &facts.server);
     let key = key::check(&mut report, table);
-    let partitions = column::check(&mut report, plan, found);
-    let by = Ident::new(plan.by());
-    indexes::check(&mut report, plan, table, key, facts.server.version);
+    let partitions = column::check(&mut report, partitioning, found);
+    let by = Ident::new(&partitioning.by);
+    indexes::check(&mut report, partitioning, table, key, facts.server.version);
     constraints::check(&mut report, found, facts.server.version);
-    let (incoming, incoming_dropped) = dependents::incoming(&mut report, plan, table, facts.server.version);
+    let (incoming, incoming_dropped) =
+        dependents::incoming(&mut report, partitioning, table, facts.server.version);
     dependents::check(&mut report, found, &by, key);
     triggers::check(&mut report, found, &by);
-    replication::check(&mut report, plan, found, key);
+    replication::check(&mut report, partitioning, found, key);
     size::check(&mut report, table, &found.size);
     let (Some(key), Some(partitions)) = (key, partitions) else { return (report.0, None) };
     let b = Blueprint {
@@ -115,10 +118,8 @@ pub fn check(plan: &Plan, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
         key_index: key.name.clone(),
         key: key.columns.clone().unwrap_or_default(),
         partitions,
-        default: plan
-            .default_partition()
-            .then(|| table.name.sibling(table.name.name.with_suffix("_default"))),
-        drop_unique: plan.drop_unique().iter().map(Ident::new).collect(),
+        default: partitioning.default.then(|| table.name.sibling(table.name.name.with_suffix("_default"))),
+        drop_unique: partitioning.drop_unique.iter().map(Ident::new).collect(),
         incoming,
         incoming_dropped,
         keys_on_leaves: facts.server.version < dependents::NOT_VALID_ON_PARTITIONED,

@@ -4,9 +4,9 @@ use super::{Found, Published, Report, listed};
 use crate::model::ident::{Ident, plain};
 use crate::model::number;
 use crate::model::table::{Index, ReplicaIdentity};
-use crate::plan::Plan;
+use crate::plan::Partitioning;
 
-pub(super) fn check(report: &mut Report, plan: &Plan, found: &Found, key: Option<&Index>) {
+pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found, key: Option<&Index>) {
     for publication in &found.around.publications {
         if publication.named {
             via_root(report, found, publication);
@@ -81,9 +81,9 @@ fn via_root(report: &mut Report, found: &Found, publication: &Published) {
 }
 
 /// What tells subscribers of the old row gets the partition column with the key, or is given up.
-fn identity(report: &mut Report, plan: &Plan, found: &Found, key: Option<&Index>) {
+fn identity(report: &mut Report, plan: &Partitioning, found: &Found, key: Option<&Index>) {
     let table = &found.table;
-    let by = Ident::new(plan.by());
+    let by = Ident::new(&plan.by);
     let index = match &table.replica_identity {
         ReplicaIdentity::Default => table.indexes.iter().find(|i| i.constraint == "p"),
         ReplicaIdentity::Index(name) => table.indexes.iter().find(|i| i.name == *name),
@@ -93,7 +93,7 @@ fn identity(report: &mut Report, plan: &Plan, found: &Found, key: Option<&Index>
     let (name, column) = (plain(index.name.as_str()), plain(by.as_str()));
     let chosen = matches!(table.replica_identity, ReplicaIdentity::Index(_));
     let published = found.around.publications.iter().any(|p| p.changes);
-    if plan.drop_unique().iter().any(|n| n == index.name.as_str()) {
+    if plan.drop_unique.iter().any(|n| n == index.name.as_str()) {
         if chosen || published {
             report.error(
                 "replica_identity",

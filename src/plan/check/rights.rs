@@ -50,6 +50,31 @@ pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, rights: &Ri
     }
 }
 
+/// What a backfill needs: it writes the table's rows, and alters the table where the plan adds or builds something.
+pub(super) fn of_backfill(report: &mut Report, plan: &Plan, table: &Table, rights: &Rights, server: &Server) {
+    let (role, name) = (plain(&server.user), table.name.plain());
+    let mut us = Role { report, name: role.clone() };
+    if !rights.owner {
+        let owner = plain(table.owner.as_str());
+        let what = format!("lacks the rights of {owner}, who owns {name}");
+        us.lacks(&name, &what, format!("grant {owner} to {role}"));
+    }
+    own_schema(&mut us, rights, &plain(&server.database));
+    if rights.rows_hidden {
+        report.error(
+            "row_security",
+            &name,
+            format!("row-level security hides rows of {name} from role {role}"),
+            format!(
+                "alter role {role} bypassrls, or alter table {name} no force row level security for the run"
+            ),
+        );
+    }
+    if !rights.sees_sessions {
+        standbys(report, plan, &role);
+    }
+}
+
 /// A role that sees no standby's lag is held where there are standbys, or a limit was asked for.
 fn standbys(report: &mut Report, plan: &Plan, role: &str) {
     let throttle = plan.throttle();

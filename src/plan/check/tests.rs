@@ -72,7 +72,7 @@ fn found(facts: &mut Facts) -> &mut Found {
 }
 
 fn told(plan: &Plan, facts: &Facts) -> String {
-    let (findings, blueprint) = check(plan, facts);
+    let (findings, blueprint) = check(plan, plan.partitioning().unwrap(), facts);
     let passed = findings.iter().all(|f| f.level != Level::Error);
     assert_eq!(blueprint.is_some(), passed);
     findings.iter().map(|f| format!("{}[{}]: {}\n", f.level, f.code, f.message)).collect()
@@ -80,7 +80,7 @@ fn told(plan: &Plan, facts: &Facts) -> String {
 
 /// The bounds of the partitions.
 fn bounds(plan: &Plan, facts: &Facts) -> Vec<String> {
-    let (findings, blueprint) = check(plan, facts);
+    let (findings, blueprint) = check(plan, plan.partitioning().unwrap(), facts);
     let b = blueprint.unwrap_or_else(|| panic!("{findings:?}"));
     let mut bounds: Vec<String> = b.partitions.iter().map(|p| p.from.clone()).collect();
     bounds.extend(b.partitions.last().map(|p| p.to.clone()));

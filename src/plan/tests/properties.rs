@@ -7,8 +7,12 @@ use proptest::prelude::*;
 
 use super::LEAST;
 use crate::model::{ident::QualifiedName, partition::Every};
+use crate::plan::backfill::Added;
 use crate::plan::throttle::tests::throttle;
-use crate::plan::{How, IncomingKeys, LockBudget, Order, Plan, Retention, Rows, When, Workers};
+use crate::plan::{
+    Backfill, Finish, How, IncomingKeys, KeepFilled, LockBudget, Order, Partitioning, Plan, Retention, Rows,
+    Task, When, Workers,
+};
 
 fn every() -> impl Strategy<Value = Every> {
     prop_oneof![
@@ -40,27 +44,25 @@ prop_compose! {
 prop_compose! {
     fn copying()(
         workers in prop_oneof![Just(Workers::Auto), (1..=64_usize).prop_map(Workers::Fixed)],
-        order in prop::sample::select(Order::ALL.to_vec()),
         target_batch in (10..=60_000_u64).prop_map(Duration::from_millis),
         throttle in throttle(),
-        verify in prop::sample::select(Rows::ALL.to_vec()),
         when in prop::sample::select(When::ALL.to_vec()),
-        incoming_keys in prop::sample::select(IncomingKeys::ALL.to_vec()),
         budget in budget(),
         keep_old in duration(0..=3650 * 86_400_000),
     ) -> Plan {
         Plan {
-            workers, order, target_batch, throttle, verify, when, incoming_keys, budget, keep_old,
+            workers, target_batch, throttle, when, budget, keep_old,
             ..Plan::parse(LEAST, "p.toml").unwrap()
         }
     }
 }
 
 prop_compose! {
-    fn plan()(
-        rest in copying(),
-        name in "[^\\p{C}\\s]\\PC{0,14}",
-        (schema, table, by) in ("[^\0]{1,15}", "[^\0]{1,15}", "[^\0]{1,15}"),
+    fn partitioning()(
+        by in "[^\0]{1,15}",
+        order in prop::sample::select(Order::ALL.to_vec()),
+        verify in prop::sample::select(Rows::ALL.to_vec()),
+        incoming_keys in prop::sample::select(IncomingKeys::ALL.to_vec()),
         every in every(),
         timezone in prop::sample::select(TZ_VARIANTS.to_vec()),
         (from, to) in (prop::option::of(any::<String>()), prop::option::of(any::<String>())),
@@ -69,14 +71,69 @@ prop_compose! {
         default in any::<bool>(),
         drop_unique in prop::collection::btree_set("[^\0]{1,15}", 0..3),
         kept in prop::option::of((1..=99_u32, prop::sample::select(How::ALL.to_vec()))),
-    ) -> Plan {
-        let table = QualifiedName::new(schema, table);
+    ) -> Partitioning {
         let drop_unique = drop_unique.into_iter().collect();
         let retention = kept.map(|(n, how)| {
             let keep = if let Every::Integers(_) = every { Every::Integers(n.into()) } else { Every::Months(n) };
             Retention { keep, how }
         });
-        Plan { name, table, by, every, timezone, from, to, ahead, names, default, drop_unique, retention, ..rest }
+        Partitioning {
+            by, every, timezone, from, to, ahead, names, default, drop_unique, order, verify, incoming_keys, retention,
+        }
+    }
+}
+
+/// SQL as a plan may have it: trimmed, not empty, and not ended.
+fn sql() -> impl Strategy<Value = String> {
+    "[^\0\\s][^\0]{0,10}[^\0\\s;]"
+}
+
+fn columns() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec("[^\0]{1,15}", 1..3)
+}
+
+prop_compose! {
+    fn finish()(
+        not_null in prop::collection::vec("[^\0]{1,15}", 0..3),
+        check in prop::collection::vec(sql(), 0..3),
+        unique in prop::collection::vec(columns(), 0..3),
+        index in prop::collection::vec(sql(), 0..3),
+        foreign_key in prop::collection::vec(sql(), 0..3),
+    ) -> Finish {
+        Finish { not_null, check, unique, index, foreign_key }
+    }
+}
+
+prop_compose! {
+    fn backfill()(
+        add in prop::collection::btree_map("[^\0]{1,15}", (r"[a-z]{1,9}(\([0-9]\))?", prop::option::of("[a-z0-9']{1,9}")), 0..3),
+        from in prop::option::of(sql()),
+        set in prop::collection::btree_map("[^\0]{1,15}", sql(), 1..3),
+        filter in prop::option::of(sql()),
+        keep_filled in prop::sample::select(vec![KeepFilled::No, KeepFilled::UntilDone, KeepFilled::Always]),
+        finish in finish(),
+    ) -> Backfill {
+        let add = add.into_iter().map(|(name, (sql_type, default))| Added { name, sql_type, default }).collect();
+        Backfill { add, from, set: set.into_iter().collect(), filter, keep_filled, finish }
+    }
+}
+
+prop_compose! {
+    fn plan()(
+        rest in copying(),
+        name in "[^\\p{C}\\s]\\PC{0,14}",
+        (schema, table) in ("[^\0]{1,15}", "[^\0]{1,15}"),
+        task in prop_oneof![partitioning().prop_map(Task::Partition), backfill().prop_map(Task::Backfill)],
+    ) -> Plan {
+        let table = QualifiedName::new(schema, table);
+        let rest = match &task {
+            Task::Partition(_) => rest,
+            Task::Backfill(_) => {
+                let plain = Plan::parse(LEAST, "p.toml").unwrap();
+                Plan { when: plain.when, keep_old: plain.keep_old, ..rest }
+            }
+        };
+        Plan { name, table, task, ..rest }
     }
 }
 

@@ -1,0 +1,268 @@
+//! What every phase of every kind of job works with: the job, its lease, its sessions, its way to be stopped.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::event::Events;
+use crate::model::backoff::Backoff;
+use crate::model::pace::{MOST_WORKERS, Work};
+use crate::model::state::{State, Step};
+use crate::pg::connect::{Session, Target};
+use crate::pg::lease::{self, Lease};
+use crate::pg::pool::{Sessions, pool};
+use crate::pg::store::{self, Job};
+use crate::plan::Plan;
+use crate::sql::store as sql;
+use crate::stop::Stop;
+use crate::throttle::Gate;
+use bb8::Pool;
+use tokio_postgres::{Client, Statement};
+
+/// How often a step that rolled back for certain is sent again before it counts as failed.
+const TRIES: u32 = 60;
+
+/// What may hold a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pacing {
+    /// Nothing: somebody waits for it, or applications do.
+    AtOnce,
+    /// The signals.
+    Signals,
+    /// The signals, and outside the plan's windows it stops.
+    Windowed,
+}
+
+/// How a job is taken up.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    /// The plan.
+    pub plan: Plan,
+    /// The job's number.
+    pub job: i64,
+    /// Where events go.
+    pub events: Events,
+    /// Asks for a stop.
+    pub stop: Stop,
+    /// This process.
+    pub holder: &'a str,
+    /// This process had the lease and lost it.
+    pub again: bool,
+    /// What may hold it.
+    pub pacing: Pacing,
+}
+
+/// What the phases of one kind of job work with: its driver, and what only jobs of that kind have.
+pub trait Drives: Deref<Target = Driver> + Sized {
+    /// Takes over a driver of a job of that kind.
+    ///
+    /// # Errors
+    /// The job is of another kind.
+    fn take_up(driver: Driver) -> Result<Self>;
+
+    /// Gives the driver back.
+    fn into_driver(self) -> Driver;
+}
+
+/// One driver of one job.
+#[derive(Debug)]
+pub struct Driver {
+    /// The plan.
+    pub plan: Plan,
+    /// The job as it was when this driver began; its state is in [`Driver::state`].
+    pub job: Job,
+    /// The driver's own session: everything that is not done by many.
+    pub control: Session,
+    /// The workers' sessions.
+    pub pool: Pool<Sessions>,
+    /// What every chunk passes.
+    pub gate: Gate,
+    /// Settings that differed from the plan when this driver began.
+    pub settings: BTreeMap<String, String>,
+    /// Where events go.
+    pub events: Events,
+    /// Asks for a stop between chunks.
+    pub stop: Stop,
+    pacing: Pacing,
+    target: Target,
+    lease: Lease,
+    state: Cell<State>,
+    prepared: RefCell<HashMap<String, Statement>>,
+}
+
+impl Driver {
+    /// Takes the job's lease, as [`Lease::take`] does, and opens its sessions.
+    ///
+    /// # Errors
+    /// Busy where another process has the lease, or had it since this one lost it.
+    pub async fn open(target: &Target, opening: Opening<'_>) -> Result<Self> {
+        let Opening { plan, job, events, stop, holder, again, pacing } = opening;
+        let lease = Lease::take(target, job, holder, again).await?;
+        let control = lease::session(target, job, lease.epoch(), "control").await?;
+        let job = store::jobs(&control, Some(plan.name()))
+            .await?
+            .into_iter()
+            .find(|j| j.id == job)
+            .ok_or_else(|| Error::failed("the job is gone from pgstrata.jobs"))?;
+        let settings = store::settings(&control, job.id).await?;
+        let gate = Gate::new(&plan.with(&settings)?, pacing != Pacing::AtOnce);
+        // Sessions are opened when they are first needed, so that the number of workers may grow.
+        let most = u32::try_from(MOST_WORKERS).unwrap_or(1);
+        let pool = pool(target, most, job.id, lease.epoch()).await?;
+        Ok(Self {
+            gate,
+            settings,
+            state: Cell::new(job.state),
+            prepared: RefCell::default(),
+            plan,
+            job,
+            control,
+            pool,
+            events,
+            stop,
+            pacing,
+            target: target.clone(),
+            lease,
+        })
+    }
+
+    /// Where the job is.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What may hold this command.
+    pub fn pacing(&self) -> Pacing {
+        self.pacing
+    }
+
+    /// Waits while a signal holds work that writes.
+    ///
+    /// # Errors
+    /// As [`Driver::go_on`], at once.
+    pub async fn pass(&self) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = self.interrupted() => {}
+            () = self.gate.pass_for(Work::Writes) => {}
+        }
+        self.go_on()
+    }
+
+    /// One more session of this driver, for what must not wait for the others.
+    ///
+    /// # Errors
+    /// What connecting said.
+    pub async fn session(&self, role: &str) -> Result<Session> {
+        lease::session(&self.target, self.job.id, self.epoch(), role).await
+    }
+
+    /// A statement of the control session, prepared once: planning one over many partitions takes longer than running it.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn prepared(&self, sql: &str) -> Result<Statement> {
+        let known = self.prepared.borrow().get(sql).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.control.prepare(sql).await?;
+        self.prepared.borrow_mut().insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Where the job is.
+    pub fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// The epoch that chunks must hold.
+    pub fn epoch(&self) -> i64 {
+        self.lease.epoch()
+    }
+
+    /// Records that `step` is done; in the caller's transaction, if `client` has one open.
+    ///
+    /// # Errors
+    /// The step is not legal here, or another driver moved the job.
+    pub async fn advance(&self, client: &Client, step: Step) -> Result<State> {
+        store::advance(client, self.job.id, self.state(), step).await
+    }
+
+    /// Takes over a state that was committed.
+    pub fn reached(&self, state: State) {
+        self.state.set(state);
+    }
+
+    /// Fails where a stop was asked for, or the lease is lost.
+    ///
+    /// # Errors
+    /// Stopped, or unknown where the lease's connection is gone.
+    pub fn go_on(&self) -> Result<()> {
+        if self.lease.lost().is_cancelled() {
+            return Err(
+                Error::failed("the connection that holds the job's lease was lost").retry(Retry::Unknown)
+            );
+        }
+        if self.stop.is_asked() {
+            return Err(Error::new(
+                Kind::Stopped,
+                format!("stopped {}; job {} is {}", self.stop.why(), self.job.name, self.state()),
+            )
+            .hint("run the same command again to go on"));
+        }
+        Ok(())
+    }
+
+    /// Waits until a stop is asked for or the lease is lost.
+    pub async fn interrupted(&self) {
+        tokio::select! {
+            () = self.lease.lost().cancelled() => {}
+            () = self.stop.asked() => {}
+        }
+    }
+
+    /// Sends a step again as long as the server rolled it back for certain (deadlock, lock timeout, serialization).
+    ///
+    /// # Errors
+    /// The last one, when it will not help to try again.
+    pub async fn retrying<T>(&self, what: &str, step: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
+        let mut tries = 0;
+        loop {
+            self.go_on()?;
+            match step().await {
+                Err(e) if e.retry_class() == Retry::Again && tries < TRIES => {
+                    tracing::debug!(what, tries, error = %e, "again");
+                    tokio::time::sleep(backoff.next(rand::random())).await;
+                    tries += 1;
+                }
+                Err(e) if e.kind() == Kind::Stopped => return Err(e),
+                // It was tried often enough: whoever took it up once more would do all of that again.
+                Err(e) if e.retry_class() == Retry::Again => {
+                    return Err(e.context(format!("failed to {what} in {TRIES} tries")).retry(Retry::Never));
+                }
+                Err(e) => return Err(e.context(format!("failed to {what}"))),
+                Ok(value) => return Ok(value),
+            }
+        }
+    }
+
+    /// Keeps a new driver waiting until this transaction is over.
+    ///
+    /// # Errors
+    /// There is a new driver already.
+    pub async fn hold_epoch(&self, client: &Client) -> Result<()> {
+        let held = client.query_opt(sql::HOLD_EPOCH, &[&self.job.id, &self.epoch()]).await?;
+        if held.is_some() { Ok(()) } else { Err(lease::taken_over()) }
+    }
+
+    /// Lets the job go.
+    pub async fn close(self) {
+        drop(self.pool);
+        drop(self.control);
+        self.lease.release().await;
+    }
+}

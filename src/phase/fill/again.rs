@@ -1,0 +1,159 @@
+//! The second look: every row once more. What others held when the first pass came by, and what was written behind it, is
+//! filled now; when the look is over, no row is meant that somebody did not write behind it.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::failpoint;
+use crate::model::backoff::Backoff;
+use crate::model::ident::QualifiedName;
+use crate::model::key::{Key, KeyRange};
+use crate::model::number;
+use crate::model::state::{State, Step};
+use crate::pg::catalog;
+use crate::pg::connect::Session;
+use crate::pg::store;
+use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::sql::{fill as sql, store as store_sql};
+
+use super::super::meter::Meter;
+use super::super::{walk, workers};
+use super::pass::{Pass, key_of, sizer};
+use super::{Filler, in_force, leaves};
+
+/// Rows of a range, at first: the look only reads, where the first pass did its work.
+const FIRST_ROWS: u64 = 20_000;
+/// Rows that are meant still: so many of a range are filled one by one at a time.
+const ONE_BY_ONE: u32 = 1_000;
+/// How often a row is tried that somebody holds, each for as long as `lock_timeout` lets us wait, with growing pauses.
+const TRIES: u32 = 20;
+
+/// The phase: looks, fills what is found, records the result.
+///
+/// # Errors
+/// Rows cannot be filled; or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
+pub async fn again(filler: &Filler) -> Result<State> {
+    in_force(filler).await?;
+    look(filler).await?;
+    in_force(filler).await?;
+    filler.control.execute(store_sql::RECORD_VERIFIED, &[&filler.job.id]).await?;
+    failpoint!("verify.recorded");
+    let state = filler.advance(&filler.control, Step::Verify).await?;
+    failpoint!("verify.done");
+    Ok(state)
+}
+
+/// Looks at every row and fills what is found; how many were.
+///
+/// # Errors
+/// As [`again`].
+pub async fn look(filler: &Filler) -> Result<u64> {
+    let table = &filler.filling.table.name;
+    let about = format!("looking at every row of {} again", table.plain());
+    let mut meter = Meter::begin(filler, "verify", about);
+    let oid = catalog::must_find(&filler.control, table).await?;
+    let (rows, ..) = catalog::size(&filler.control, oid).await?;
+    meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
+    let before = store::rows_set(&filler.control, filler.job.id).await?;
+    let found = Cell::new(0_u64);
+    let pass = Pass { filler, sizer: RefCell::new(sizer()), proven: Cell::new(true) };
+    for leaf in leaves(filler).await? {
+        let key = filler.filling.key_columns();
+        let whole = KeyRange { after: None, through: None };
+        let (from, leaf, meter, pass, found) = (format!("only {leaf}"), &leaf, &meter, &pass, &found);
+        workers::run(
+            filler,
+            filler.plan.workers(),
+            "look at a range again",
+            async |sender| {
+                let send =
+                    async |range, rows| sender.send((range, rows)).await.map_err(workers::nobody_takes);
+                walk::walk(filler, &from, &key, whole, || FIRST_ROWS, send).await
+            },
+            async |session, (range, rows)| {
+                let late = one_range(pass, session, leaf, range, *rows).await?;
+                found.set(found.get() + late);
+                meter.add(*rows);
+                failpoint!("verify.range");
+                meter.keep().await
+            },
+        )
+        .await?;
+    }
+    let set = store::rows_set(&filler.control, filler.job.id).await?.saturating_sub(before);
+    meter.end(match found.get() {
+        0 => "every row is filled".to_owned(),
+        n => format!("{} not filled yet: {set} set now", number::counted(n, "row")),
+    });
+    Ok(set)
+}
+
+/// Fills what is meant in a range; how many rows were.
+async fn one_range(
+    pass: &Pass<'_>,
+    session: &Session,
+    leaf: &QualifiedName,
+    range: &KeyRange,
+    rows: u64,
+) -> Result<u64> {
+    let late = meant(pass.filler, session, leaf, range).await?;
+    if late.is_empty() {
+        return Ok(0);
+    }
+    if late.len() as u32 == ONE_BY_ONE {
+        pass.paced(session, leaf, range, rows, false).await?;
+    }
+    for key in meant(pass.filler, session, leaf, range).await? {
+        patiently(pass, session, leaf, &key).await?;
+    }
+    let left = meant(pass.filler, session, leaf, range).await?;
+    if left.is_empty() || !pass.filler.filling.keep_filled {
+        return Ok(late.len() as u64);
+    }
+    let named: Vec<String> = left.iter().take(5).map(|key| key.join(", ")).collect();
+    Err(Error::new(
+        Kind::Differs,
+        format!("{} still match the plan's where after they were filled", number::counted(left.len() as u64, "row")),
+    )
+    .cause(format!("among them, by key: {}", named.join("; ")))
+    .hint("applications write such rows, and the trigger's SQL fails on them or leaves them: look at these rows, then run again"))
+}
+
+/// Fills one row; who holds it is waited for, in short waits.
+async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
+    let filler = pass.filler;
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    for _ in 0..TRIES {
+        filler.go_on()?;
+        filler.gate.pass().await;
+        match pass.single(session, leaf, key).await {
+            Err(e) if e.retry_class() == Retry::Again => {
+                tokio::time::sleep(backoff.next(rand::random())).await;
+            }
+            other => return other,
+        }
+    }
+    Err(Error::new(
+        Kind::Lock,
+        format!("a row of {} is held by somebody's transaction for all of the time", leaf.plain()),
+    )
+    .cause(format!("its key: {}", key.join(", ")))
+    .hint("end that transaction, or wait for its end; then run the same command again"))
+}
+
+async fn meant(
+    filler: &Filler,
+    session: &Session,
+    leaf: &QualifiedName,
+    range: &KeyRange,
+) -> Result<Vec<Key>> {
+    let f = &filler.filling;
+    transaction(session, READ_COMMITTED, async |client| {
+        client.batch_execute(&sql::names(f)).await?;
+        let (statement, values) = sql::meant(f, leaf, range, ONE_BY_ONE);
+        Ok(query_text(client, &statement, &values).await?.iter().map(key_of).collect())
+    })
+    .await
+}

@@ -1,0 +1,215 @@
+//! A backfill, from its first lock to the last constraint. Start reading here.
+//!
+//! ```text
+//! planned -open-> prepared -keep-> capturing -pass-> filled -look again-> verified -finish-> finalized
+//! any state before the last: -abort-> aborted
+//! ```
+//!
+//! Every row is looked at twice: once by chunks that wait for nobody, along the key, and once more, where what was held by
+//! others, or came behind the first pass, is filled too. Each phase may be run again after a crash at any point of it.
+
+mod again;
+mod finish;
+mod open;
+mod pass;
+
+use std::ops::Deref;
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::filling::Filling;
+use crate::model::ident::QualifiedName;
+use crate::model::pace::Work;
+use crate::model::state::{State, Step};
+use crate::pg::catalog;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{latency, store};
+use crate::sql::{fill as sql, store as store_sql};
+
+use super::driver::{Driver, Drives};
+use super::locks::Ladder;
+use super::meter::Meter;
+
+/// How long one statement may look for a row to fill, in milliseconds.
+const LOOK_MS: u32 = 5_000;
+
+/// One driver of one backfill.
+#[derive(Debug)]
+pub struct Filler {
+    driver: Driver,
+    /// Everything statements are rendered from.
+    pub filling: Filling,
+}
+
+impl Deref for Filler {
+    type Target = Driver;
+
+    fn deref(&self) -> &Driver {
+        &self.driver
+    }
+}
+
+impl Drives for Filler {
+    fn take_up(driver: Driver) -> Result<Self> {
+        let filling = driver.job.filling()?.clone();
+        Ok(Self { driver, filling })
+    }
+
+    fn into_driver(self) -> Driver {
+        self.driver
+    }
+}
+
+/// Does the next phase; the state after it. None where the job is over.
+///
+/// # Errors
+/// What the phase said.
+pub async fn next(filler: &Filler) -> Result<Option<State>> {
+    let state = match filler.state() {
+        State::Planned => open::open(filler).await?,
+        State::Prepared => open::keep(filler).await?,
+        State::Capturing => pass::pass(filler).await?,
+        State::Filled => again::again(filler).await?,
+        State::Verified => finish::finish(filler).await?,
+        _ => return Ok(None),
+    };
+    filler.reached(state);
+    Ok(Some(state))
+}
+
+/// Whether any row is meant to be filled; also where that takes too long to say.
+///
+/// # Errors
+/// What the server said.
+pub async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
+    let asked = transaction(client, READ_COMMITTED, async |client| {
+        client
+            .batch_execute(&format!("{}; set local statement_timeout = '{LOOK_MS}ms'", sql::names(filling)))
+            .await?;
+        Ok(client.query_one(&sql::any_meant(filling), &[]).await?.get(0))
+    })
+    .await;
+    match asked {
+        // Whoever goes through the table in chunks gets to know.
+        Err(e) if e.sqlstate() == Some("57014") => Ok(true),
+        other => other,
+    }
+}
+
+/// Looks at every row and fills what is found; how many were.
+///
+/// # Errors
+/// Rows are meant that cannot be filled; or what the server said.
+pub async fn look_again(filler: &Filler) -> Result<u64> {
+    filler.gate.does(Work::Writes);
+    again::look(filler).await
+}
+
+/// Ends the job where it is: takes the trigger back. Columns that were added stay, and so does what was filled.
+///
+/// # Errors
+/// What the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
+pub async fn abort(filler: &Filler) -> Result<State> {
+    if filler.state() == State::Aborted {
+        return Ok(State::Aborted);
+    }
+    let f = &filler.filling;
+    let table = f.table.name.plain();
+    let meter =
+        Meter::begin(filler, "abort", format!("{table} keeps its columns, and what is filled by now"));
+    let mut statements = finish::leftovers(filler).await?;
+    if catalog::find(&filler.control, &f.table.name).await?.is_some() {
+        statements.extend(sql::stop_filling(f));
+    }
+    let state = end(filler, Step::Abort, &statements).await?;
+    failpoint!("abort.done");
+    for column in &f.add {
+        filler.events.note(format!(
+            "to drop what was added: alter table {table} drop column {}",
+            crate::model::ident::plain(column.name.as_str())
+        ));
+    }
+    meter.end("no trigger of the job is left");
+    Ok(state)
+}
+
+/// The last transaction of a job: what it leaves behind, and its record.
+async fn end(filler: &Filler, step: Step, statements: &[String]) -> Result<State> {
+    let summary = latency::of_chunks(&filler.control, filler.job.id).await?.to_string();
+    let tables = vec![filler.filling.table.name.clone()];
+    let (state, _) = briefly(filler, tables, "end the job", async || {
+        let client = &filler.control;
+        all(client, statements).await?;
+        client.execute(store_sql::KEEP_ROWS_COPIED, &[&filler.job.id]).await?;
+        client.execute(store_sql::FORGET_CHUNKS, &[&filler.job.id]).await?;
+        store::event(client, filler.job.id, "chunks", &summary).await?;
+        let state = filler.advance(client, step).await?;
+        if step == Step::Abort {
+            failpoint!("abort.before_commit");
+        } else {
+            failpoint!("finish.before_commit");
+        }
+        Ok(state)
+    })
+    .await?;
+    filler.reached(state);
+    Ok(state)
+}
+
+/// Does `work` in a transaction whose locks on `tables` applications wait behind: each try is short.
+async fn briefly<T>(
+    filler: &Filler,
+    tables: Vec<QualifiedName>,
+    what: &str,
+    work: impl AsyncFn() -> Result<T>,
+) -> Result<(T, u32)> {
+    let there = match tables.first() {
+        Some(table) => catalog::find(&filler.control, table).await?.is_some(),
+        None => false,
+    };
+    let first = tables.first().map(|t| format!("lock table {t} in share update exclusive mode"));
+    let ladder = Ladder::on(filler, tables);
+    let attempt = async || {
+        if there {
+            ladder.look().await?;
+        }
+        transaction(&filler.control, READ_COMMITTED, async |client| {
+            filler.hold_epoch(client).await?;
+            if let Some(first) = first.as_ref().filter(|_| there) {
+                ladder.begin(client, first).await?;
+            }
+            work().await
+        })
+        .await
+    };
+    ladder.climb(what, || filler.go_on(), attempt).await
+}
+
+/// The tables that hold the rows: the partitions of a partitioned table, or the table itself.
+async fn leaves(filler: &Filler) -> Result<Vec<QualifiedName>> {
+    let table = &filler.filling.table.name;
+    let oid = catalog::must_find(&filler.control, table).await?;
+    if !filler.filling.is_partitioned() {
+        return Ok(vec![table.clone()]);
+    }
+    Ok(catalog::leaves(&filler.control, oid).await?.into_iter().map(|leaf| leaf.name).collect())
+}
+
+/// Fails where the trigger that fills what is written meanwhile is no longer in force.
+async fn in_force(filler: &Filler) -> Result<()> {
+    let f = &filler.filling;
+    if !f.keep_filled {
+        return Ok(());
+    }
+    let oid = catalog::must_find(&filler.control, &f.table.name).await?;
+    let trigger = f.fill_trigger();
+    if filler.control.query_one(sql::KEEPS_FILLED, &[&oid, &trigger.as_str()]).await?.get(0) {
+        return Ok(());
+    }
+    Err(Error::failed(format!("trigger {} of {} is not in force any more", trigger.as_str(), f.table.name.plain()))
+        .cause("somebody dropped or disabled it, or enabled it other than ALWAYS; what was written since then is not filled")
+        .hint(format!("abort the job and run it again: `pgstrata abort {}`", filler.job.name)))
+}

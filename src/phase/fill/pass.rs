@@ -1,0 +1,379 @@
+//! The first pass: chunks along the key, each a short transaction with its row of the ledger. A chunk never waits for a row
+//! that somebody holds: it would hold others meanwhile, and the application's could be the transaction that a deadlock
+//! ends. Such a row is filled alone, holding nothing else; or left to the second look.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, Row};
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::failpoint;
+use crate::model::ident::QualifiedName;
+use crate::model::key::{Key, KeyRange};
+use crate::model::number;
+use crate::model::sizer::ChunkSizer;
+use crate::model::state::{State, Step};
+use crate::model::watermark::gaps;
+use crate::pg::connect::Session;
+use crate::pg::store::{self, Chunk};
+use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::pg::{catalog, latency};
+use crate::sql::{copy as copy_sql, fill as sql};
+
+use super::super::copy::key_casts;
+use super::super::meter::Meter;
+use super::super::{walk, workers};
+use super::{Filler, in_force, leaves};
+
+/// A chunk never goes through more rows: where few are meant for long, many may be meant at once.
+const MOST_ROWS: u64 = 50_000;
+/// Rows of the first chunk: nobody knows yet how long they take.
+const FIRST_ROWS: u64 = 1_000;
+/// Rows held by others that one chunk fills one by one; what is beyond is left to the second look.
+const ONE_BY_ONE: u32 = 100;
+
+/// What became of a batch's rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Filled {
+    /// Rows there are.
+    pub(super) seen: u64,
+    /// Rows that were meant at the statement's snapshot.
+    pub(super) meant: u64,
+    /// Rows that were set.
+    pub(super) set: u64,
+    /// For how long rows were locked.
+    pub(super) held: Duration,
+}
+
+impl Filled {
+    pub(super) fn add(&mut self, other: Self) {
+        self.seen += other.seen;
+        self.meant += other.meant;
+        self.set += other.set;
+        self.held = self.held.max(other.held);
+    }
+}
+
+/// Fills every row of a partition after the other that the ledger lacks.
+///
+/// # Errors
+/// Stopped; the plan's SQL cannot be right; or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "fill"))]
+pub async fn pass(filler: &Filler) -> Result<State> {
+    in_force(filler).await?;
+    let f = &filler.filling;
+    let oid = catalog::must_find(&filler.control, &f.table.name).await?;
+    let (rows, ..) = filler
+        .retrying("look at the table's size", async || catalog::size(&filler.control, oid).await)
+        .await?;
+    let done: i64 =
+        store::chunk_times(&filler.control, filler.job.id).await?.iter().map(|(rows, _)| rows).sum();
+    let columns = f.set.iter().map(|(name, _)| crate::model::ident::plain(name.as_str())).collect::<Vec<_>>();
+    let about = format!(
+        "filling {} of {}, {}; the table stays in use",
+        columns.join(", "),
+        f.table.name.plain(),
+        number::counted(filler.gate.workers() as u64, "worker")
+    );
+    let mut meter = Meter::begin(filler, "fill", about);
+    meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(done).unwrap_or(0));
+    let pass = Pass { filler, sizer: RefCell::new(sizer()), proven: Cell::new(false) };
+    let leaves = leaves(filler).await?;
+    tokio::select! {
+        done = pass.all(&leaves, &meter) => done?,
+        kept = meter.beat() => kept?,
+    }
+    failpoint!("fill.chunks_done");
+    let state = filler.advance(&filler.control, Step::Fill).await?;
+    failpoint!("fill.done");
+    let latency = latency::of_chunks(&filler.control, filler.job.id).await?;
+    let set = store::rows_set(&filler.control, filler.job.id).await?;
+    meter.end(format!("{} set; {latency}", number::counted(set, "row")));
+    Ok(state)
+}
+
+pub(super) fn sizer() -> ChunkSizer {
+    ChunkSizer::new(FIRST_ROWS, 1, MOST_ROWS, 1.0)
+}
+
+/// What the chunks of one pass share.
+pub(super) struct Pass<'a> {
+    pub(super) filler: &'a Filler,
+    pub(super) sizer: RefCell<ChunkSizer>,
+    /// Rows that were set are not meant any more: seen once, so that a plan that never ends is found at once.
+    pub(super) proven: Cell<bool>,
+}
+
+impl Pass<'_> {
+    async fn all(&self, leaves: &[QualifiedName], meter: &Meter<'_>) -> Result<()> {
+        for leaf in leaves {
+            self.one_leaf(leaf, meter).await?;
+        }
+        Ok(())
+    }
+
+    async fn one_leaf(&self, leaf: &QualifiedName, meter: &Meter<'_>) -> Result<()> {
+        let filler = self.filler;
+        let key = filler.filling.key_columns();
+        let done = store::finished(&filler.control, filler.job.id, Some(&leaf.to_string()), &key_casts(&key))
+            .await?;
+        let left = gaps(&done, None);
+        let from = format!("only {leaf}");
+        workers::run(
+            filler,
+            filler.plan.workers(),
+            "fill a chunk",
+            async |sender| {
+                let send =
+                    async |range, rows| sender.send((range, rows)).await.map_err(workers::nobody_takes);
+                for gap in left {
+                    walk::walk(filler, &from, &key, gap, || self.sizer.borrow().rows(), send).await?;
+                }
+                Ok(())
+            },
+            async |session, (range, expected)| {
+                let filled = self.paced(session, leaf, range, *expected, true).await?;
+                meter.add(filled.seen);
+                failpoint!("fill.chunk");
+                meter.keep().await
+            },
+        )
+        .await
+    }
+
+    /// Fills a range when the gate lets it, in halves where the server would not have it whole.
+    pub(super) async fn paced(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        expected: u64,
+        in_ledger: bool,
+    ) -> Result<Filled> {
+        let gate = &self.filler.gate;
+        let permit = tokio::select! {
+            permit = gate.admit(expected, 100.0) => permit,
+            () = self.filler.interrupted() => {
+                self.filler.go_on()?;
+                return Ok(Filled::default());
+            }
+        };
+        let filled = self.halving(session, leaf, range, expected, in_ledger).await?;
+        permit.done(filled.set);
+        self.observe(expected, filled.held);
+        if filled.meant > filled.set {
+            self.one_by_one(session, leaf, range).await?;
+        }
+        Ok(filled)
+    }
+
+    /// What counts is for how long rows were locked. What the plan's from takes by itself comes before that, and is the same
+    /// for few rows and for many: chunks that shrank for it would only make more of it.
+    fn observe(&self, rows: u64, took: Duration) {
+        let gate = &self.filler.gate;
+        let mut sizer = self.sizer.borrow_mut();
+        sizer.aim(gate.plan().target_batch().as_secs_f64() * 1000.0, MOST_ROWS.min(gate.most_rows(100.0)));
+        if gate.must_shrink() {
+            sizer.shrink();
+        } else {
+            sizer.observe(rows, took.as_secs_f64() * 1000.0);
+        }
+    }
+
+    /// A chunk that was rolled back for certain (deadlock, timeout) is done again as two halves, down to single rows.
+    async fn halving(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        rows: u64,
+        in_ledger: bool,
+    ) -> Result<Filled> {
+        let (mut sum, mut left) = (Filled::default(), vec![(range.clone(), rows)]);
+        while let Some((range, rows)) = left.pop() {
+            match self.chunk(session, leaf, &range, in_ledger).await {
+                Ok(filled) => sum.add(filled),
+                Err(e) if e.retry_class() == Retry::Again && rows > 1 => {
+                    tracing::debug!(rows, error = %e, "in halves");
+                    let (statement, values) = copy_sql::boundary(
+                        &format!("only {leaf}"),
+                        &self.filler.filling.key_columns(),
+                        &range,
+                        rows / 2,
+                    );
+                    let middle = query_text(session, &statement, &values).await?.first().map(key_of);
+                    match middle.filter(|key| range.through.as_ref() != Some(key)) {
+                        Some(middle) => {
+                            left.push((
+                                KeyRange { after: Some(middle.clone()), through: range.through },
+                                rows - rows / 2,
+                            ));
+                            left.push((KeyRange { after: range.after, through: Some(middle) }, rows / 2));
+                        }
+                        None => left.push((range, rows / 2)),
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// One chunk and its row of the ledger, in one transaction.
+    async fn chunk(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        in_ledger: bool,
+    ) -> Result<Filled> {
+        let (filler, f) = (self.filler, &self.filler.filling);
+        let began = Instant::now();
+        transaction(session, READ_COMMITTED, async |client| {
+            filler.hold_epoch(client).await?;
+            client.batch_execute(&format!("{}; {}", sql::names(f), sql::OWN_WRITES)).await?;
+            let (statement, values) = sql::batch(f, leaf, sql::Rows::Free(range));
+            let row = query_text(client, &statement, &values).await.map_err(|e| self.explain(e))?;
+            let (filled, locked) = counts(&row)?;
+            if locked != filled.set {
+                return Err(self.lost(client, leaf, range, locked - filled.set.min(locked)).await);
+            }
+            self.prove(client, leaf, range, filled).await?;
+            if in_ledger {
+                let (ms, name) = (began.elapsed().as_secs_f64() * 1000.0, leaf.to_string());
+                let done = Chunk {
+                    step: "fill",
+                    leaf: Some(&name),
+                    range,
+                    rows: filled.set,
+                    seen: Some(filled.seen),
+                    ms,
+                };
+                store::add_chunk(client, filler.job.id, filler.epoch(), &done).await?;
+            }
+            failpoint!("fill.before_commit");
+            Ok(filled)
+        })
+        .await
+    }
+
+    /// The plan's SQL fails on a row: which one, the server does not say.
+    fn explain(&self, error: Error) -> Error {
+        if error.retry_class() != Retry::Never || error.kind() != Kind::Failed {
+            return error;
+        }
+        error
+            .context("the plan's SQL fails on a row")
+            .hint("`pgstrata check PLAN --sample 1000` names such rows by their keys; change the plan's expression or its where")
+    }
+
+    /// What was set must not be meant any more.
+    async fn prove(
+        &self,
+        client: &Client,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        filled: Filled,
+    ) -> Result<()> {
+        if filled.set == 0 || self.proven.get() {
+            return Ok(());
+        }
+        let (statement, values) = sql::still_meant(&self.filler.filling, leaf, range);
+        let rows = query_text(client, &statement, &values).await?;
+        if rows.is_empty() {
+            self.proven.set(true);
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "rows match the plan's where after they were set: the job would never end; {}",
+            named(&rows)
+        ))
+        .hint("write a where that is false for a row that is filled, such as `t.column is null`; nothing of this chunk was kept"))
+    }
+
+    /// Fewer rows were set than locked.
+    async fn lost(&self, client: &Client, leaf: &QualifiedName, range: &KeyRange, missing: u64) -> Error {
+        let (statement, values) = sql::twice(&self.filler.filling, leaf, range);
+        match query_text(client, &statement, &values).await {
+            Ok(rows) if !rows.is_empty() => {
+                Error::failed(format!("the plan's from yields more than one row for one of the table; {}", named(&rows)))
+                    .hint("group it, or select distinct, so that each row has one value; nothing of this chunk was kept")
+            }
+            Ok(_) => Error::failed(format!(
+                "{} locked but not set: a trigger of {} suppressed the update",
+                number::counted(missing, "row"),
+                self.filler.filling.table.name.plain()
+            ))
+            .hint("a BEFORE UPDATE trigger that returns NULL keeps rows as they are; disable it for the run"),
+            Err(e) => e,
+        }
+    }
+
+    /// Rows that others held: each in a transaction of its own, waited for while nothing else is held.
+    async fn one_by_one(&self, session: &Session, leaf: &QualifiedName, range: &KeyRange) -> Result<()> {
+        let f = &self.filler.filling;
+        let keys: Vec<Key> = transaction(session, READ_COMMITTED, async |client| {
+            client.batch_execute(&sql::names(f)).await?;
+            let (statement, values) = sql::meant(f, leaf, range, ONE_BY_ONE);
+            Ok(query_text(client, &statement, &values).await?.iter().map(key_of).collect())
+        })
+        .await?;
+        for key in keys {
+            match self.single(session, leaf, &key).await {
+                Ok(()) => {}
+                // Held for long: the second look comes to it again.
+                Err(e) if e.retry_class() == Retry::Again => {}
+                Err(e) => return Err(e),
+            }
+            self.filler.go_on()?;
+        }
+        Ok(())
+    }
+
+    /// Fills one row, and waits for who holds it.
+    pub(super) async fn single(&self, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
+        let (filler, f) = (self.filler, &self.filler.filling);
+        transaction(session, READ_COMMITTED, async |client| {
+            filler.hold_epoch(client).await?;
+            client.batch_execute(&format!("{}; {}", sql::names(f), sql::OWN_WRITES)).await?;
+            let (statement, values) = sql::batch(f, leaf, sql::Rows::One(key));
+            let row = query_text(client, &statement, &values).await.map_err(|e| self.explain(e))?;
+            let (filled, _) = counts(&row)?;
+            if filled.set > 0 {
+                let range = KeyRange { after: None, through: Some(key.clone()) };
+                let name = leaf.to_string();
+                let done = Chunk {
+                    step: "late",
+                    leaf: Some(&name),
+                    range: &range,
+                    rows: filled.set,
+                    seen: Some(0),
+                    ms: 0.0,
+                };
+                store::add_chunk(client, filler.job.id, filler.epoch(), &done).await?;
+            }
+            failpoint!("fill.single");
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Of a batch's answer: what became of the rows, and how many were locked.
+fn counts(rows: &[Row]) -> Result<(Filled, u64)> {
+    let row = rows.first().ok_or_else(|| Error::failed("a batch answered nothing"))?;
+    let number = |i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0);
+    let held = Duration::from_secs_f64(row.get::<_, Option<f64>>(4).unwrap_or(0.0).max(0.0) / 1000.0);
+    Ok((Filled { seen: number(0), meant: number(1), set: number(3), held }, number(2)))
+}
+
+pub(super) fn key_of(row: &Row) -> Key {
+    (0..row.len()).map(|i| row.get(i)).collect()
+}
+
+/// `among them, by key: 3; 17`.
+pub(super) fn named(rows: &[Row]) -> String {
+    let keys: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    format!("among them, by key: {}", keys.join("; "))
+}

@@ -1,0 +1,272 @@
+//! A backfill: columns that are added, the trigger that fills what is written meanwhile, and one batch.
+//!
+//! The plan's own SQL stands on lines of its own, so that a comment in it ends there.
+
+use crate::model::filling::{Filling, NewColumn};
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::key::{Key, KeyRange};
+use crate::model::table::Column;
+
+use super::in_range;
+
+/// Names without a schema in the plan's SQL are looked for in the table's schema, then in `public`; until the transaction ends.
+pub fn names(f: &Filling) -> String {
+    format!("set local search_path = {}", search_path(f))
+}
+
+fn search_path(f: &Filling) -> String {
+    let schema = &f.table.name.schema;
+    if schema.as_str() == "public" { schema.to_string() } else { format!("{schema}, \"public\"") }
+}
+
+/// Marks the transaction's writes as the job's own, which its trigger lets pass.
+pub const OWN_WRITES: &str = "set local pgstrata.filling = 'on'";
+
+/// Adds a column. None of it writes a row anew: a default that is not the same for every row is set behind the column, and
+/// holds for rows that come from then on.
+pub fn add_column(f: &Filling, column: &NewColumn) -> Vec<String> {
+    let table = &f.table.name;
+    let NewColumn { name, sql_type, default, volatile } = column;
+    match default {
+        None => vec![format!("alter table {table} add column {name} {sql_type}")],
+        Some(default) if *volatile => vec![
+            format!("alter table {table} add column {name} {sql_type}"),
+            format!("alter table {table} alter column {name} set default {default}"),
+        ],
+        Some(default) => vec![format!("alter table {table} add column {name} {sql_type} default {default}")],
+    }
+}
+
+/// The table's rows with what they are joined with.
+fn joined(f: &Filling, rows: &str) -> String {
+    match &f.from {
+        Some(from) => format!("{rows} t\n  left join {from}\n"),
+        None => format!("{rows} t\n"),
+    }
+}
+
+/// Which rows of `t` are meant.
+pub fn filter(f: &Filling) -> String {
+    match &f.filter {
+        Some(filter) => format!("(\n{filter}\n)"),
+        None => {
+            let differs =
+                |(name, value): &(Ident, String)| format!("t.{name} is distinct from (\n{value}\n)");
+            format!("({})", f.set.iter().map(differs).collect::<Vec<_>>().join(" or "))
+        }
+    }
+}
+
+/// `(expression) as v1, ...`: what each column is set to.
+fn values(f: &Filling) -> String {
+    let one = |(i, (_, value)): (usize, &(Ident, String))| format!("(\n{value}\n) as v{}", i + 1);
+    f.set.iter().enumerate().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Rows of a batch.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    /// Those of a range, but for any that somebody holds: nobody waits for one row while holding others.
+    Free(&'a KeyRange),
+    /// One row, waited for.
+    One(&'a Key),
+}
+
+fn condition(f: &Filling, alias: &str, rows: Rows<'_>) -> (String, Vec<String>) {
+    let key = f.key_columns();
+    match rows {
+        Rows::Free(range) => in_range(alias, &key, range, 1),
+        Rows::One(values) => {
+            let equal =
+                |(i, c): (usize, &&Column)| format!("{alias}{} = ${}::{}", c.name, i + 1, c.base_type);
+            (key.iter().enumerate().map(equal).collect::<Vec<_>>().join(" and "), values.clone())
+        }
+    }
+}
+
+/// Fills rows of one table or partition. Answers with how many rows there are, how many were meant, were locked, and were
+/// filled, and for how many milliseconds rows have been locked.
+///
+/// Locks come first, in the key's order; what a locked row is set to is computed from its newest version (the server computes
+/// it again where the row changed since the snapshot), so that nothing older overwrites anything.
+pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
+    let key = f.key_columns();
+    let (of_t, values_of) = condition(f, "t.", rows);
+    let (of_u, _) = condition(f, "u.", rows);
+    let list =
+        |prefix: &str| key.iter().map(|c| format!("{prefix}{}", c.name)).collect::<Vec<_>>().join(", ");
+    let named =
+        key.iter().enumerate().map(|(i, c)| format!("t.{} as k{}", c.name, i + 1)).collect::<Vec<_>>();
+    let same =
+        key.iter().enumerate().map(|(i, c)| format!("u.{} = b.k{}", c.name, i + 1)).collect::<Vec<_>>();
+    let set =
+        f.set.iter().enumerate().map(|(i, (name, _))| format!("{name} = b.v{}", i + 1)).collect::<Vec<_>>();
+    let lock = if f.changes_unique() { "for update" } else { "for no key update" };
+    let skip = if matches!(rows, Rows::Free(_)) { " skip locked" } else { "" };
+    let (source, filter) = (joined(f, &format!("only {leaf}")), filter(f));
+    let sql = format!(
+        "with batch as materialized (
+  select locked.*, clock_timestamp() as since from (
+    select {named}, {values}
+    from {source}  where {of_t} and {filter}
+    order by {order}
+    {lock} of t{skip}
+  ) locked
+), filled as (
+  update only {leaf} u set {set} from batch b where {same} and {of_u} returning 1
+)
+select meant.rows, meant.meant, (select count(*) from batch), (select count(*) from filled),
+  (extract(epoch from clock_timestamp() - (select min(since) from batch)) * 1000)::double precision
+from (select count(*) as rows, count(*) filter (where {filter}) as meant from {source}  where {of_t}) meant",
+        named = named.join(", "),
+        values = values(f),
+        order = list("t."),
+        set = set.join(", "),
+        same = same.join(" and "),
+    );
+    (sql, values_of)
+}
+
+/// Keys, as text, of rows that this transaction wrote and that are still meant: up to ten.
+pub fn still_meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> (String, Vec<String>) {
+    let (condition, values) = in_range("t.", &f.key_columns(), range, 1);
+    let sql = format!(
+        "select {} from {}  where {condition} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} limit 10",
+        key_text(f),
+        joined(f, &format!("only {leaf}")),
+        filter(f)
+    );
+    (sql, values)
+}
+
+/// Keys, as text, that `from` yields more than one row for: up to ten.
+pub fn twice(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> (String, Vec<String>) {
+    let (condition, values) = in_range("t.", &f.key_columns(), range, 1);
+    let key = f.key_columns().iter().map(|c| format!("t.{}", c.name)).collect::<Vec<_>>().join(", ");
+    let sql = format!(
+        "select {} from {}  where {condition} and {} group by {key} having count(*) > 1 limit 10",
+        key_text(f),
+        joined(f, &format!("only {leaf}")),
+        filter(f)
+    );
+    (sql, values)
+}
+
+/// Keys of rows that are meant, in their order: up to `limit`.
+pub fn meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) -> (String, Vec<String>) {
+    let key = f.key_columns();
+    let (condition, values) = in_range("t.", &key, range, 1);
+    let list = |cast: &str| key.iter().map(|c| format!("t.{}{cast}", c.name)).collect::<Vec<_>>().join(", ");
+    let sql = format!(
+        "select {} from {}  where {condition} and {} order by {} limit {limit}",
+        list("::text"),
+        joined(f, &format!("only {leaf}")),
+        filter(f),
+        list("")
+    );
+    (sql, values)
+}
+
+/// Whether any row of the table is meant.
+pub fn any_meant(f: &Filling) -> String {
+    let rows = if f.is_partitioned() { f.table.name.to_string() } else { format!("only {}", f.table.name) };
+    format!("select exists (select from {}  where {})", joined(f, &rows), filter(f))
+}
+
+/// A key as people read it: its values, one behind the other.
+fn key_text(f: &Filling) -> String {
+    let parts: Vec<String> = f.key_columns().iter().map(|c| format!("t.{}::text", c.name)).collect();
+    format!("concat_ws(', ', {})", parts.join(", "))
+}
+
+/// The trigger that fills what is written from now on, and its function. An error in the plan's SQL leaves the row as it was
+/// written: the application's write must not fail, and the job finds the row.
+pub fn keep_filled(f: &Filling) -> Vec<String> {
+    let (table, function, trigger) = (&f.table.name, f.fill_function(), f.fill_trigger());
+    let set: String = f
+        .set
+        .iter()
+        .enumerate()
+        .map(|(i, (name, _))| format!("    new.{name} := filled.v{};\n", i + 1))
+        .collect();
+    let body = format!(
+        "#variable_conflict use_column
+declare
+  filled record;
+begin
+  select {} into filled from {}  where {};
+  if found then
+{set}  end if;
+  return new;
+exception when others then
+  return new;
+end",
+        values(f),
+        joined(f, "(select new.*)"),
+        filter(f)
+    );
+    vec![
+        format!(
+            "create or replace function {function}() returns trigger language plpgsql security definer\n\
+             set search_path = {}, pg_temp\nas {}",
+            search_path(f),
+            super::dollar_quoted(&body)
+        ),
+        format!("revoke all on function {function}() from public"),
+        format!("drop trigger if exists {trigger} on {table}"),
+        format!(
+            "create trigger {trigger} before insert or update on {table} for each row \
+             when (pg_catalog.current_setting('pgstrata.filling', true) is distinct from 'on') \
+             execute function {function}()"
+        ),
+        format!("alter table {table} enable always trigger {trigger}"),
+    ]
+}
+
+/// Removes the trigger.
+pub fn stop_filling(f: &Filling) -> Vec<String> {
+    vec![
+        format!("drop trigger if exists {} on {}", f.fill_trigger(), f.table.name),
+        format!("drop function if exists {}()", f.fill_function()),
+    ]
+}
+
+/// Whether the table has that trigger, in force; `$1` the table's oid, `$2` the trigger's name.
+pub const KEEPS_FILLED: &str = "select exists (select from pg_catalog.pg_trigger \
+    where tgrelid = $1 and tgname = $2 and tgenabled = 'A')";
+
+/// Which columns the table has; `$1` its oid.
+pub const COLUMNS: &str =
+    "select attname from pg_catalog.pg_attribute where attrelid = $1 and attnum > 0 and not attisdropped";
+
+/// The name of the part of a probe that the server keeps apart only where it calls volatile functions.
+pub const PROBE: &str = "pgstrata_probe";
+
+/// Plans the plan's SQL, and runs none of it. Columns that are still missing are there as NULL.
+pub fn probe(f: &Filling) -> String {
+    let (values, filter) = (values(f), filter(f));
+    let source = joined(f, &rows_as_they_will_be(f));
+    format!(
+        "explain (format json) with {PROBE} as (\n  select {values}, {filter} as meant\n  from {source}) select * from {PROBE}"
+    )
+}
+
+/// Plans the default of a column that is to be added, in the column's type; none where it has no default.
+pub fn probe_default(f: &Filling, column: &NewColumn) -> Option<String> {
+    let default = column.default.as_ref()?;
+    Some(format!(
+        "explain (format json) with {PROBE} as (\n  select cast((\n{default}\n) as {}) as v\n  from only {} t) select v from {PROBE}",
+        column.sql_type, f.table.name
+    ))
+}
+
+/// The table's rows with the columns that it is going to have.
+fn rows_as_they_will_be(f: &Filling) -> String {
+    let only = if f.is_partitioned() { "" } else { "only " };
+    let missing: String =
+        f.missing().map(|c| format!(", cast(null as {}) as {}", c.sql_type, c.name)).collect();
+    if missing.is_empty() {
+        return format!("{only}{}", f.table.name);
+    }
+    format!("(select r.*{missing} from {only}{} r)", f.table.name)
+}
