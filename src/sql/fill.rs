@@ -140,8 +140,8 @@ pub fn still_meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> (Stri
 }
 
 /// Keys, as text, that `from` yields more than one row for: up to ten.
-pub fn twice(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> (String, Vec<String>) {
-    let (condition, values) = in_range("t.", &f.key_columns(), range, 1);
+pub fn twice(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
+    let (condition, values) = condition(f, "t.", rows);
     let key = f.key_columns().iter().map(|c| format!("t.{}", c.name)).collect::<Vec<_>>().join(", ");
     let sql = format!(
         "select {} from {}  where {condition} and {} group by {key} having count(*) > 1 limit 10",

@@ -209,14 +209,14 @@ pub fn chunks_in_order(casts: &[&str]) -> String {
         .map(|(i, sql_type)| format!("through[{}]{sql_type} nulls last", i + 1))
         .collect();
     format!(
-        "select \"after\", through from pgstrata.chunks where job_id = $1 and leaf is not distinct from $2 order by {}",
+        "select \"after\", through from pgstrata.chunks where job_id = $1 and step <> 'late' \
+         and leaf is not distinct from $2 order by {}",
         order.join(", ")
     )
 }
 
-/// How many rows each chunk went through, and its milliseconds.
-pub const CHUNK_TIMES: &str =
-    "select coalesce(seen, rows), ms from pgstrata.chunks where job_id = $1 order by done_at";
+/// How many rows each chunk went through, and its milliseconds; `late` rows were done alone, and are no chunks.
+pub const CHUNK_TIMES: &str = "select coalesce(seen, rows), ms from pgstrata.chunks where job_id = $1 and step <> 'late' order by done_at";
 
 /// How many rows a backfill has set.
 pub const ROWS_SET: &str = "select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step <> 'copy'";
