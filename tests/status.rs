@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::commands::{Events, ended};
 
 /// The fields of `status --json`.
-const STATUS: [&str; 26] = [
+const STATUS: [&str; 27] = [
     "job",
     "kind",
     "table",
@@ -15,6 +15,7 @@ const STATUS: [&str; 26] = [
     "phase",
     "rows_estimated",
     "rows_copied",
+    "rows_set",
     "rows_per_second",
     "eta_s",
     "chunks_done",

@@ -10,21 +10,8 @@ use super::{
 };
 use crate::model::{ident::QualifiedName, partition::Every};
 
+mod backfill;
 pub(super) mod properties;
-
-/// A backfill with everything in it.
-const FILLING: &str = r#"
-name = "ci"
-kind = "backfill"
-table = "suppliers"
-[backfill]
-add = { carbon_intensity = "double precision", '"Since"' = "date default current_date" }
-from = "(select supplier_id, avg(x) as ci from emissions group by 1) e on e.supplier_id = t.id"
-set = { carbon_intensity = "coalesce(e.ci, 0)" }
-where = "t.carbon_intensity is null"
-keep_filled = "always"
-finish = { not_null = ["carbon_intensity"], check = ["carbon_intensity >= 0"], unique = [["a", '"B"']], index = ["(a)"], foreign_key = ["(a) references b (c)"] }
-"#;
 
 const LEAST: &str = "table = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\n";
 
@@ -433,7 +420,7 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
         },
         ..least
     };
-    let filling = Plan::parse(FILLING, "p.toml").unwrap();
+    let filling = Plan::parse(backfill::FULL, "p.toml").unwrap();
     let settings = [full.identity(), full.tunables(), filling.identity()].into_iter().flatten();
     let mut settings: Vec<String> = settings.map(|(key, _)| key.to_owned()).collect();
     settings.push("name".to_owned());
@@ -446,89 +433,4 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
     known.sort();
     settings.dedup();
     assert_eq!(settings, known);
-}
-
-#[test]
-fn a_backfill_reads_with_all_it_can_have() {
-    let plan = Plan::parse(FILLING, "p.toml").unwrap();
-    assert_snapshot!(plan.to_toml(), @r#"
-    kind = "backfill"
-    name = "ci"
-    table = "public.suppliers"
-
-    [backfill]
-    from = "(select supplier_id, avg(x) as ci from emissions group by 1) e on e.supplier_id = t.id"
-    keep_filled = "always"
-    where = "t.carbon_intensity is null"
-
-    [backfill.add]
-    '"Since"' = "date default current_date"
-    carbon_intensity = "double precision"
-
-    [backfill.finish]
-    check = ["carbon_intensity >= 0"]
-    foreign_key = ["(a) references b (c)"]
-    index = ["(a)"]
-    not_null = ["carbon_intensity"]
-    unique = [["a", '"B"']]
-
-    [backfill.set]
-    carbon_intensity = "coalesce(e.ci, 0)"
-
-    [copy]
-    target_batch_ms = 500
-    workers = 2
-
-    [swap]
-    attempts = 100
-    give_up_after = "900s"
-    lock_timeout = "200ms"
-
-    [throttle]
-    archiver = true
-    forget_replica_after = "300s"
-    query_limit = 0
-    timezone = "UTC"
-    "#);
-    assert_eq!(Plan::parse(&plan.to_toml(), "p.toml").unwrap(), plan);
-}
-
-#[test]
-fn what_is_wrong_with_a_backfill_is_told() {
-    assert_snapshot!(error("kind = 'backfill'\ntable = 't'\n[partition]\nby = 'at'\n[swap]\nkeep_old = '1 day'"), @r#"
-    p.toml has 3 errors
-      p.toml:4:6: partition.by: means nothing to a job of kind "backfill"
-        hint: leave it out, or write another kind
-      p.toml:6:12: swap.keep_old: means nothing to a job of kind "backfill"
-        hint: leave it out, or write another kind
-      p.toml: backfill.set is missing
-        hint: write set = { note = "upper(t.title)" } under [backfill]
-    "#);
-    assert_snapshot!(error(
-        "kind = 'backfill'\ntable = 't'\n[backfill]\nadd = { a = 'int not null', b = 'int references c' }\nset = { a = '1;', A = '' }\n\
-         from = ' '\nkeep_filled = 'ever'\nfinish = { notnull = ['a'] }"
-    ), @r#"
-    p.toml has 5 errors
-      p.toml:4:7: backfill.add: a cannot be NOT NULL before it is filled
-        hint: write it under finish: not_null = [...]
-      p.toml:5:7: backfill.set: is empty
-        hint: write SQL, or leave it out
-      p.toml:6:8: backfill.from: is empty
-        hint: write SQL, or leave it out
-      p.toml:7:15: backfill.keep_filled: "ever" is not true, false or "always"
-      p.toml:8:10: backfill.finish: there is no `notnull`
-        hint: known: not_null, check, unique, index, foreign_key
-    "#);
-    assert_snapshot!(error("kind = 'backfil'\ntable = 't'"), @r#"
-    p.toml has 3 errors
-      p.toml:1:8: kind: "backfil" is not "partition" or "backfill"
-      p.toml: partition.by is missing
-        hint: write by = "created_at" under [partition]
-      p.toml: partition.every is missing
-        hint: write every = "1 month" under [partition]
-    "#);
-    assert_snapshot!(error(&format!("{LEAST}[backfill]\nset = {{ a = '1' }}")), @r#"
-    p.toml:6:7: backfill.set: means nothing to a job of kind "partition"
-    hint: leave it out, or write another kind
-    "#);
 }
