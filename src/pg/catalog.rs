@@ -7,21 +7,6 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::table::Table;
 use crate::sql::catalog as sql;
 
-/// What the server is.
-#[derive(Debug, Clone)]
-pub struct Server {
-    /// `server_version_num`: 150018 is 15.18.
-    pub version: i32,
-    /// It is a standby.
-    pub in_recovery: bool,
-    /// The database's name.
-    pub database: String,
-    /// Our role.
-    pub user: String,
-    /// Above this many milliseconds of waiting, the server looks for deadlocks and makes autovacuum give way.
-    pub deadlock_timeout_ms: i32,
-}
-
 /// A leaf of a partitioned table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
@@ -31,21 +16,6 @@ pub struct Leaf {
     pub oid: u32,
     /// It is the default partition.
     pub default: bool,
-}
-
-/// Asks the server what it is.
-///
-/// # Errors
-/// What the server said.
-pub async fn server(client: &Client) -> Result<Server> {
-    let row = client.query_one(sql::SERVER, &[]).await?;
-    Ok(Server {
-        version: row.get(0),
-        in_recovery: row.get(1),
-        database: row.get(2),
-        user: row.get(3),
-        deadlock_timeout_ms: row.get(4),
-    })
 }
 
 /// The oid of a relation; none where there is none of that name.

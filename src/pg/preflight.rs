@@ -89,14 +89,14 @@ pub(super) async fn facts(client: &Client, table: &QualifiedName, by: &str) -> R
 }
 
 async fn server(client: &Client) -> Result<Server> {
-    let server = catalog::server(client).await?;
+    let server = client.query_one(catalog_sql::SERVER, &[]).await?;
     let event_triggers = client.query(sql::EVENT_TRIGGERS, &[]).await?;
     Ok(Server {
-        version: server.version,
-        in_recovery: server.in_recovery,
-        database: server.database,
-        user: server.user,
-        deadlock_timeout_ms: server.deadlock_timeout_ms,
+        version: server.get(0),
+        in_recovery: server.get(1),
+        database: server.get(2),
+        user: server.get(3),
+        deadlock_timeout_ms: server.get(4),
         event_triggers: event_triggers.iter().map(|row| row.get(0)).collect(),
     })
 }
