@@ -115,16 +115,18 @@ async fn statistics(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result
         "analyze",
         "statistics and visibility maps, so that plans are right from the start",
     );
-    workers::each(context, "vacuum a partition", leaves, async |session, leaf| {
+    let statements = sql::analyze(b);
+    context
+        .retrying("analyze the target", async || {
+            transaction(&context.control, READ_COMMITTED, async |client| all(client, &statements).await).await
+        })
+        .await?;
+    failpoint!("index.analyzed");
+    workers::each(context, "vacuum and analyze a partition", leaves, async |session, leaf| {
         Ok(session.batch_execute(&sql::vacuum(&leaf.name)).await?)
     })
     .await?;
     failpoint!("index.vacuumed");
-    let statement = sql::analyze(b);
-    context
-        .retrying("analyze the target", async || Ok(context.control.batch_execute(&statement).await?))
-        .await?;
-    failpoint!("index.analyzed");
     meter.end("statistics are fresh");
     Ok(())
 }

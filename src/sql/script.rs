@@ -47,7 +47,8 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
         ),
         section("index: per partition (one transaction a statement)", leaf_indexes(b, &leaves)),
         section("index: the parent's (short lock_timeout)", parent_indexes(b, &leaves)),
-        section("analyze (no transaction)", statistics(b, &leaves)),
+        section("analyze: the parent (one transaction)", index::analyze(b)),
+        section("analyze: its partitions (no transaction)", leaves.iter().map(index::vacuum).collect()),
         section("drain: a batch (one REPEATABLE READ transaction; repeated)", batch(b, forward)),
         section(
             "verify: a range (one REPEATABLE READ transaction; repeated; pending places are taken out of sums that differ; \
@@ -157,10 +158,6 @@ fn parent_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
     }
     all.extend(index::replica_identity(b, &b.target(), |index| index.with_suffix("_new")));
     all
-}
-
-fn statistics(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
-    leaves.iter().map(index::vacuum).chain([index::analyze(b)]).collect()
 }
 
 fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
