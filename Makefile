@@ -1,6 +1,6 @@
 # On a fresh Debian, Ubuntu or macOS with Rust: `make demo`, `make test`. What is missing is installed, and said.
 
-.PHONY: demo test lint build deny
+.PHONY: demo test lint build bench bench-quick deny
 
 demo:
 	@sh tests/setup.sh server
@@ -17,6 +17,16 @@ lint:
 
 build:
 	cargo build --release
+
+# BENCH_ROWS is the table's size. The tables go to the terminal; JSON and a page with plots to target/bench.
+bench:
+	@sh tests/setup.sh server partman
+	cargo bench --bench throughput
+
+# The same with fewer rows and without the sweeps, in two minutes.
+bench-quick:
+	@sh tests/setup.sh server partman
+	cargo bench --bench throughput -- --quick
 
 # Not part of `test`: cargo-deny is no part of Rust, and its advisory database cannot be had offline.
 deny:

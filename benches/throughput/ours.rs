@@ -1,0 +1,160 @@
+//! The tool's side: the release binary, started as users start it, its events read as they come.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use pgstrata::model::blueprint::Blueprint;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Command;
+
+use super::figure::{Chunk, Phase, Run};
+use super::server::Server;
+use super::table::{TABLE, Unit};
+
+/// The job.
+const JOB: &str = "bench";
+/// How often the process's memory is looked at: the system keeps the highest itself, so only the very end may be missed.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A job of the tool's.
+#[derive(Debug)]
+pub struct Job<'a> {
+    server: &'a Server,
+    dir: TempDir,
+    plan: String,
+}
+
+/// A command of the tool's that has ended well.
+#[derive(Debug)]
+struct Ended {
+    began: SystemTime,
+    seconds: f64,
+    phases: Vec<Phase>,
+    memory_mb: Option<f64>,
+}
+
+impl<'a> Job<'a> {
+    /// A plan with so many workers; `more` goes on behind its `[copy]` section.
+    pub fn new(server: &'a Server, every: Unit, workers: usize, more: &str) -> Result<Self> {
+        let plan = format!(
+            "name = \"{JOB}\"\ntable = \"{TABLE}\"\n[partition]\nby = \"created_at\"\nevery = \"1 {every}\"\nahead = 0\n\
+             [copy]\nworkers = {workers}\n{more}"
+        );
+        Ok(Self { server, dir: tempfile::tempdir()?, plan })
+    }
+
+    /// From nothing to verified.
+    pub async fn run(&self, name: &str) -> Result<Run> {
+        let path = self.dir.path().join("plan.toml");
+        std::fs::write(&path, &self.plan)?;
+        let ended = self.command(&["run", &path.display().to_string()]).await?;
+        let began_s = ended.began.duration_since(UNIX_EPOCH)?.as_secs_f64();
+        let rows = self
+            .server
+            .client()
+            .await?
+            .query(
+                "select rows, ms, extract(epoch from done_at)::float8 from pgstrata.chunks
+                 where step = 'copy' and job_id = (select max(id) from pgstrata.jobs) order by done_at",
+                &[],
+            )
+            .await?;
+        let chunks =
+            rows.iter().map(|r| Chunk { rows: r.get(0), ms: r.get(1), at_s: r.get::<_, f64>(2) - began_s });
+        Ok(Run {
+            name: name.to_owned(),
+            seconds: ended.seconds,
+            phases: ended.phases,
+            chunks: chunks.collect(),
+            memory_mb: ended.memory_mb,
+        })
+    }
+
+    /// Another command of the job; its phases.
+    pub async fn then(&self, command: &str) -> Result<Vec<Phase>> {
+        Ok(self.command(&[command, JOB]).await?.phases)
+    }
+
+    /// Ends a swapped job: the old table is gone.
+    pub async fn finalize(&self) -> Result<()> {
+        self.command(&["finalize", JOB, "--now"]).await.map(drop)
+    }
+
+    /// Removes what the job made; the source is as it was.
+    pub async fn abort(&self) -> Result<()> {
+        self.command(&["abort", JOB]).await.map(drop)
+    }
+
+    /// For how long the last swap, or swap back, held its lock, in milliseconds.
+    pub async fn lock_held_ms(&self) -> Result<f64> {
+        let said: String = self
+            .server
+            .value("select detail from pgstrata.events where what = 'lock held' order by id desc limit 1")
+            .await?;
+        said.split(' ').next().and_then(|ms| ms.parse().ok()).with_context(|| format!("no time in: {said}"))
+    }
+
+    async fn command(&self, args: &[&str]) -> Result<Ended> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgstrata"));
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"PG") {
+                command.env_remove(name);
+            }
+        }
+        command.args(args).arg("--json").env("DATABASE_URL", self.server.dsn()).kill_on_drop(true);
+        let (began, clock) = (SystemTime::now(), Instant::now());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let (stdout, mut stderr) =
+            (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
+        let pid = child.id().context("no process")?;
+        let said = tokio::spawn(async move {
+            let mut said = String::new();
+            stderr.read_to_string(&mut said).await.map(|_| said)
+        });
+        let mut lines = BufReader::new(stdout).lines();
+        let mut looks = tokio::time::interval(LOOK);
+        let (mut phases, mut memory_mb) = (Vec::new(), None);
+        loop {
+            tokio::select! {
+                line = lines.next_line() => match line? {
+                    Some(line) => phases.extend(phase(&line, clock.elapsed().as_secs_f64())),
+                    None => break,
+                },
+                _ = looks.tick() => memory_mb = most_memory_mb(pid).or(memory_mb),
+            }
+        }
+        let status = child.wait().await?;
+        let seconds = clock.elapsed().as_secs_f64();
+        let said = said.await??;
+        if !status.success() {
+            bail!("pgstrata {} ended with {status}: {}", args.join(" "), said.trim());
+        }
+        Ok(Ended { began, seconds, phases, memory_mb })
+    }
+}
+
+/// What the last job was to build: the tool's statements are rendered from it.
+pub async fn blueprint(server: &Server) -> Result<Blueprint> {
+    let kept: Value = server.value("select blueprint from pgstrata.jobs order by id desc limit 1").await?;
+    Ok(serde_json::from_value(kept)?)
+}
+
+/// The phase that a line says has ended.
+fn phase(line: &str, now_s: f64) -> Option<Phase> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    if event["event"] != "done" {
+        return None;
+    }
+    let seconds = event["seconds"].as_f64()?;
+    Some(Phase { name: event["phase"].as_str()?.to_owned(), from_s: now_s - seconds, seconds })
+}
+
+/// The most memory that a running process has had so far; none where the system has no /proc.
+fn most_memory_mb(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok().map(|kb| kb / 1024.0)
+}

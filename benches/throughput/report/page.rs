@@ -1,0 +1,57 @@
+//! One page that needs no other file: the tables, and the plots as SVG inside it.
+
+use anyhow::Result;
+
+use super::super::figure::Results;
+use super::{HEADS, LATENCY_HEADS, POINT_HEADS, cells, circumstances, latency_cells, plot, point_cells};
+
+const STYLE: &str = "body { font: 14px sans-serif; margin: 2em auto; max-width: 75em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 2em } th { text-align: left }
+td, th { padding: .2em .8em; border-bottom: 1px solid #ddd } tr.MISSED { background: #fdd }
+svg { display: block; margin: 1em 0; max-width: 100%; height: auto }";
+
+/// The page.
+pub fn page(results: &Results) -> Result<String> {
+    let mut body = String::from("<h1>pgstrata: batch throughput</h1>\n");
+    for line in circumstances(results).iter().chain(&results.notes) {
+        body += &format!("<p>{}</p>\n", escaped(line));
+    }
+    body += "<h2>Figures and their goals</h2>\n";
+    body += &table(&HEADS, results.figures.iter().map(cells));
+    if !results.runs.is_empty() {
+        body += "<h2>Throughput over time</h2>\n";
+        body += &plot::throughput(&results.runs)?;
+        body += "<h2>How long chunks took</h2>\n";
+        body += &plot::chunks(&results.runs)?;
+        body += "<h2>What each phase took</h2>\n";
+        body += &plot::phases(&results.runs)?;
+    }
+    if !results.points.is_empty() {
+        body += "<h2>The copy, by what may change it</h2>\n";
+        body += &table(&POINT_HEADS, results.points.iter().map(point_cells));
+    }
+    if !results.latencies.is_empty() {
+        body += "<h2>What applications saw</h2>\n";
+        body += &table(&LATENCY_HEADS, latency_cells(results).into_iter());
+    }
+    Ok(format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>pgstrata: batch throughput</title>\n\
+         <style>{STYLE}</style></head>\n<body>\n{body}</body></html>\n"
+    ))
+}
+
+/// A row is marked with its last cell, which says whether a goal was met.
+fn table<const N: usize>(heads: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let heads: String = heads.iter().map(|head| format!("<th>{}</th>", escaped(head))).collect();
+    let mut text = format!("<table>\n<tr>{heads}</tr>\n");
+    for row in rows {
+        let mark = if row.last().is_some_and(|cell| cell == "MISSED") { " class=\"MISSED\"" } else { "" };
+        let cells: String = row.iter().map(|cell| format!("<td>{}</td>", escaped(cell))).collect();
+        text += &format!("<tr{mark}>{cells}</tr>\n");
+    }
+    text + "</table>\n"
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

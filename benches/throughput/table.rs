@@ -1,0 +1,143 @@
+//! The table that everything is measured on, and empty partitioned ones for the alternatives.
+
+use std::fmt;
+
+use anyhow::Result;
+
+use super::server::Server;
+
+/// The table; the job is named after it.
+pub const TABLE: &str = "bench_t";
+/// The alternatives' target.
+pub const TARGET: &str = "bench_plain";
+/// Bytes of a row without more.
+pub const ROW_BYTES: u64 = 140;
+
+/// What the key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// Rises with the rows' order in the heap.
+    Bigint,
+    /// Random: the key's index leads all over the heap.
+    Uuid,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bigint => "bigint",
+            Self::Uuid => "uuid",
+        })
+    }
+}
+
+/// How much one partition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Month,
+    Day,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Month => "month",
+            Self::Day => "day",
+        })
+    }
+}
+
+/// The table: 11 columns, the key and three more indexes; its rows are spread evenly over the partitions' time.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    pub rows: u64,
+    pub key: Key,
+    pub partitions: u32,
+    pub unit: Unit,
+    /// More bytes a row, in one column. From 2,000 on they are stored apart (TOAST), not compressed.
+    pub padding: u64,
+}
+
+impl Table {
+    /// With 24 months.
+    pub fn new(rows: u64, key: Key) -> Self {
+        Self { rows, key, partitions: 24, unit: Unit::Month, padding: 0 }
+    }
+
+    /// Over so many days, one a partition.
+    pub fn over_days(self, partitions: u32) -> Self {
+        Self { partitions, unit: Unit::Day, ..self }
+    }
+
+    /// Makes it anew, with everything of an earlier one gone.
+    pub async fn create(&self, server: &Server) -> Result<()> {
+        let Self { rows, partitions, unit, padding, .. } = self;
+        let (key_type, key) = match self.key {
+            Key::Bigint => ("bigint", "g"),
+            Key::Uuid => ("uuid", "gen_random_uuid()"),
+        };
+        server
+            .execute(&[
+                format!("drop table if exists {TABLE}, {TABLE}_new, {TABLE}_old, {TARGET} cascade"),
+                "drop schema if exists pgstrata cascade".to_owned(),
+                format!(
+                    "create table {TABLE} (id {key_type} primary key, created_at timestamptz not null,
+                       site integer not null, a text, b text, n numeric, f double precision, ok boolean, d date,
+                       c integer, s smallint, padding text)"
+                ),
+                format!("alter table {TABLE} alter padding set storage external"),
+                format!(
+                    "insert into {TABLE} select {key}, timestamptz '2024-01-01'
+                         + g * (timestamp '2024-01-01' + interval '{partitions} {unit}' - timestamp '2024-01-01') / {rows},
+                       g % 100, 'name ' || g, md5(g::text), g * 1.5, g / 3.0, g % 2 = 0,
+                       '2024-01-01'::date + (g % 700)::integer, g, g % 1000,
+                       nullif(repeat(md5(g::text), {padding} / 32), '')
+                     from generate_series(0, {rows} - 1) g"
+                ),
+                format!("create index on {TABLE} (created_at)"),
+                format!("create index on {TABLE} (site, created_at)"),
+                format!("create index on {TABLE} (c)"),
+                format!("vacuum analyze {TABLE}"),
+                "checkpoint".to_owned(),
+            ])
+            .await
+    }
+
+    /// Makes the alternatives' target with its partitions, with all indexes or with none.
+    pub async fn create_target(&self, server: &Server, indexed: bool) -> Result<()> {
+        let Self { partitions, unit, .. } = self;
+        let mut statements = vec![
+            format!("drop table if exists {TARGET} cascade"),
+            format!("create table {TARGET} (like {TABLE} including defaults) partition by range (created_at)"),
+            format!(
+                "do $$ declare t timestamptz; n int := 0; begin
+                   while n < {partitions} loop
+                     t := timestamptz '2024-01-01' + n * interval '1 {unit}';
+                     execute format('create table {TARGET}_%s partition of {TARGET} for values from (%L) to (%L)',
+                       n, t, t + interval '1 {unit}');
+                     n := n + 1;
+                   end loop; end $$"
+            ),
+        ];
+        if indexed {
+            statements.extend(indexes_on(TARGET));
+        }
+        statements.push("checkpoint".to_owned());
+        server.execute(&statements).await
+    }
+
+    /// Statements that index the target, partition by partition.
+    pub fn index_statements(&self) -> Vec<String> {
+        (0..self.partitions).flat_map(|n| indexes_on(&format!("{TARGET}_{n}"))).collect()
+    }
+}
+
+/// The key and three more, as the job makes them.
+pub fn indexes_on(table: &str) -> Vec<String> {
+    vec![
+        format!("create unique index on {table} (id, created_at)"),
+        format!("create index on {table} (created_at)"),
+        format!("create index on {table} (site, created_at)"),
+        format!("create index on {table} (c)"),
+    ]
+}

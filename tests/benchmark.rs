@@ -1,0 +1,82 @@
+//! What the benchmark reports, from results as it records them: the benchmark itself is too long for a test.
+
+#[path = "../benches/throughput/figure.rs"]
+mod figure;
+#[path = "../benches/throughput/report/mod.rs"]
+mod report;
+
+use figure::{Chunk, Figure, Goal, Latency, Machine, Phase, Results, Run, Spread};
+
+fn run() -> Run {
+    let phase = |name: &str, from_s: f64, seconds: f64| Phase { name: name.to_owned(), from_s, seconds };
+    Run {
+        name: "bigint key".to_owned(),
+        seconds: 4.5,
+        phases: vec![phase("prepare", 0.1, 0.1), phase("copy", 0.2, 2.0), phase("index", 2.2, 1.8)],
+        chunks: (1..=20)
+            .map(|n| Chunk { at_s: f64::from(n) / 10.0 + 0.2, rows: 10_000, ms: 190.0 })
+            .collect(),
+        memory_mb: Some(13.8),
+    }
+}
+
+fn results() -> Results {
+    let run = run();
+    Results {
+        machine: Machine {
+            began: "2026-11-21 18:00 UTC".to_owned(),
+            server: "15.18".to_owned(),
+            settings: vec![("fsync".to_owned(), "on".to_owned())],
+            cores: 2,
+            load: Some(0.4),
+            rows: 200_000,
+        },
+        figures: vec![
+            Figure::new("bigint key", "copy", "s", run.seconds_of("copy"))
+                .against("plain SQL", 1.6)
+                .goal(Goal::RatioAtMost(1.1)),
+            Figure::new("bigint key", "whole job", "s", run.seconds)
+                .against("pg_partman", 19.6)
+                .goal(Goal::TimesFaster(4.0)),
+            Figure::new("24 partitions", "drain", "keys/s", 58_000.0)
+                .against("psql", 60_000.0)
+                .goal(Goal::RatioAtLeast(0.9)),
+            Figure::new("bigint key", "memory", "MB", 13.8).goal(Goal::AtMost(40.0)),
+            Figure::new("bigint key", "index", "s", 1.8),
+        ],
+        points: vec![run.point("workers", "2").unwrap()],
+        latencies: vec![Latency {
+            during: "idle".to_owned(),
+            transactions: Spread::of([1.0, 2.0, 3.0]).unwrap(),
+            failed: 0,
+        }],
+        runs: vec![run],
+        notes: vec!["pg_partman <is> not installed".to_owned()],
+    }
+}
+
+#[test]
+fn the_table_says_what_was_measured_and_what_was_missed() {
+    insta::assert_snapshot!(report::tables(&results()), @"");
+}
+
+#[test]
+fn a_figure_is_one_line() {
+    insta::assert_snapshot!(report::line(&results().figures[0]), @"");
+    insta::assert_snapshot!(report::point_line(&results().points[0]), @"");
+}
+
+#[test]
+fn recorded_results_show_what_the_run_showed() {
+    let recorded = serde_json::to_string(&results()).unwrap();
+    let read: Results = serde_json::from_str(&recorded).unwrap();
+    assert_eq!(report::tables(&read), report::tables(&results()));
+}
+
+#[test]
+fn the_page_has_its_plots_within_and_needs_nothing_else() {
+    let page = report::page(&results()).unwrap();
+    assert_eq!(page.matches("<svg").count(), 3);
+    assert!(!page.contains("href") && !page.contains("src="), "{page}");
+    assert!(page.contains("pg_partman &lt;is&gt; not installed"), "{page}");
+}
