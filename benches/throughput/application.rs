@@ -31,7 +31,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     .await?;
     if let Some(version) = alternatives::partman_version(&bench.server).await? {
         alternative(bench, &table, "pg_partman, partition_data_proc", async |bench| {
-            alternatives::partman(&bench.server, &version).await
+            alternatives::partman(&bench.server, &table, &version).await
         })
         .await?;
     }

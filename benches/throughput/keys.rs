@@ -59,7 +59,7 @@ async fn others(bench: &mut Bench, table: &Table, on: &str, run: &Run, faster: f
     if table.key == Key::Bigint {
         match alternatives::partman_version(&bench.server).await? {
             Some(version) => {
-                let took = alternatives::partman(&bench.server, &version).await?;
+                let took = alternatives::partman(&bench.server, table, &version).await?;
                 let left: i64 = bench.server.value(&format!("select count(*) from {TABLE}")).await?;
                 ensure!(left == 0, "pg_partman left {left} rows where they were");
                 let name = format!("pg_partman {version}, partition_data_proc");

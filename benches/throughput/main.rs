@@ -24,7 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use bench::Bench;
 use figure::{Machine, Results};
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
 async fn run(quick: bool, parts: &[&str]) -> Result<()> {
     let mut bench = begin(quick).await?;
     let began = Instant::now();
-    let mut failed = None;
+    let mut whole = true;
     for part in parts {
         eprintln!("\n{part}, after {:.0} s", began.elapsed().as_secs_f64());
         let measured = match *part {
@@ -67,14 +67,15 @@ async fn run(quick: bool, parts: &[&str]) -> Result<()> {
             _ => sweep::measure(&mut bench).await,
         };
         // What the other parts find is worth as much.
-        if let Err(error) = measured.with_context(|| format!("failed to measure: {part}")) {
-            bench.note(&format!("{error:#}"));
-            failed.get_or_insert(error);
+        if let Err(error) = measured {
+            bench.note(&format!("failed to measure {part}: {error:#}"));
+            whole = false;
         }
     }
     write(&bench.results)?;
     eprintln!("took {:.0} s", began.elapsed().as_secs_f64());
-    failed.map_or(Ok(()), Err)
+    ensure!(whole, "not everything could be measured: see above");
+    Ok(())
 }
 
 async fn begin(quick: bool) -> Result<Bench> {
