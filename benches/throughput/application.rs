@@ -40,7 +40,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
 
 /// One load over everything, so that idle and busy are the same sessions.
 async fn job(bench: &mut Bench, table: &Table) -> Result<()> {
-    let job = Job::new(&bench.server, table.unit, bench.workers, "")?;
+    let job = Job::new(&bench.server, table, bench.workers, "")?;
     let load = Load::start(&bench.server, table).await?;
     tokio::time::sleep(SETTLES).await;
     let idle_s = now_s();

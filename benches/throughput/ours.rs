@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use super::figure::{Chunk, Phase, Run};
 use super::server::Server;
-use super::table::{TABLE, Unit};
+use super::table::{TABLE, Table};
 
 /// The job.
 const JOB: &str = "bench";
@@ -37,11 +37,12 @@ struct Ended {
 }
 
 impl<'a> Job<'a> {
-    /// A plan with so many workers; `more` goes on behind its `[copy]` section.
-    pub fn new(server: &'a Server, every: Unit, workers: usize, more: &str) -> Result<Self> {
+    /// A plan with the table's partitions and no others, and so many workers; `more` goes on behind its `[copy]` section.
+    pub fn new(server: &'a Server, table: &Table, workers: usize, more: &str) -> Result<Self> {
+        let (every, to) = (table.unit, table.end().context("the table ends after all calendars")?);
         let plan = format!(
-            "name = \"{JOB}\"\ntable = \"{TABLE}\"\n[partition]\nby = \"created_at\"\nevery = \"1 {every}\"\nahead = 0\n\
-             [copy]\nworkers = {workers}\n{more}"
+            "name = \"{JOB}\"\ntable = \"{TABLE}\"\n[partition]\nby = \"created_at\"\nevery = \"1 {every}\"\n\
+             from = \"2024-01-01\"\nto = \"{to}\"\n[copy]\nworkers = {workers}\n{more}"
         );
         Ok(Self { server, dir: tempfile::tempdir()?, plan })
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use anyhow::Result;
+use chrono::{Days, Months, NaiveDate};
 
 use super::server::Server;
 
@@ -67,6 +68,15 @@ impl Table {
     /// Over so many days, one a partition.
     pub fn over_days(self, partitions: u32) -> Self {
         Self { partitions, unit: Unit::Day, ..self }
+    }
+
+    /// Where its last partition ends.
+    pub fn end(&self) -> Option<NaiveDate> {
+        let begin = NaiveDate::from_ymd_opt(2024, 1, 1)?;
+        match self.unit {
+            Unit::Month => begin.checked_add_months(Months::new(self.partitions)),
+            Unit::Day => begin.checked_add_days(Days::new(self.partitions.into())),
+        }
     }
 
     /// Makes it anew, with everything of an earlier one gone.
