@@ -68,7 +68,8 @@ fn a_figure_is_one_line() {
 
 #[test]
 fn recorded_results_show_what_the_run_showed() {
-    let recorded = serde_json::to_string(&results()).unwrap();
+    let recorded = report::json(&results()).unwrap();
+    assert!(recorded.contains("\"met\": false"), "{recorded}");
     let read: Results = serde_json::from_str(&recorded).unwrap();
     assert_eq!(report::tables(&read), report::tables(&results()));
 }

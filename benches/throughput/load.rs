@@ -52,17 +52,16 @@ pub fn now_s() -> f64 {
 }
 
 impl Load {
-    /// Sets applications to work on the table: each transaction updates a row and adds one.
+    /// Sets applications to work on the table: each transaction updates any row and adds one at the end.
     pub async fn start(server: &Server, table: &Table) -> Result<Self> {
-        let Table { rows, partitions, unit, .. } = table;
-        let next = format!("create sequence if not exists bench_ids start {rows}");
+        let (rows, end) = (table.rows, table.end().context("the table ends after all calendars")?);
+        let next = format!("create sequence bench_ids start {rows}");
         server.execute(&[next]).await?;
         let script = format!(
-            "\\set id random(0, {rows} - 1)\n\\set at random(0, 999999)\nbegin;\n\
+            "\\set id random(0, {rows} - 1)\n\\set before random(0, 999999)\nbegin;\n\
              update {TABLE} set n = n + 1 where id = :id;\n\
-             insert into {TABLE} (id, created_at, site, a, n) values (nextval('bench_ids'), timestamptz '2024-01-01'
-               + :at / 1000000.0 * (timestamp '2024-01-01' + interval '{partitions} {unit}' - timestamp '2024-01-01'),
-               :id % 100, 'new', 1);\ncommit;\n"
+             insert into {TABLE} (id, created_at, site, a, n) values (nextval('bench_ids'),
+                 timestamptz '{end}' - (:before + 1) / 1000000.0 * interval '1 day', :id % 100, 'new', 1);\ncommit;\n"
         );
         std::fs::write(server.dir().join("load.sql"), script)?;
         let mut pgbench = server.program("pgbench");

@@ -89,6 +89,7 @@ impl Table {
         server
             .execute(&[
                 format!("drop table if exists {TABLE}, {TABLE}_new, {TABLE}_old, {TARGET} cascade"),
+                "drop sequence if exists bench_ids".to_owned(),
                 "drop schema if exists pgstrata cascade".to_owned(),
                 format!(
                     "create table {TABLE} (id {key_type} primary key, created_at timestamptz not null,

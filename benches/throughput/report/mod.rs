@@ -7,8 +7,22 @@ mod table;
 
 use super::figure::{Figure, Goal, Point, Results};
 
+use anyhow::Result;
+use serde_json::{Value, json};
+
 pub use page::page;
 pub use table::tables;
+
+/// The results as JSON, each figure with its ratio and whether its goal is met.
+pub fn json(results: &Results) -> Result<String> {
+    let mut all = serde_json::to_value(results)?;
+    if let Some(figures) = all["figures"].as_array_mut() {
+        for (value, figure) in figures.iter_mut().zip(&results.figures) {
+            (value["ratio"], value["met"]) = (json!(figure.ratio()), json!(figure.is_met()));
+        }
+    }
+    Ok(serde_json::to_string_pretty::<Value>(&all)?)
+}
 
 /// A figure in one line, said as soon as it is known.
 pub fn line(figure: &Figure) -> String {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
+use pgstrata::model::number::count;
 use plotters::prelude::*;
 
 use super::super::figure::{Chunk, Phase, Run};
@@ -29,8 +30,9 @@ type Line = (String, Vec<(f64, f64)>);
 /// Rows copied a second, over the time of each job.
 pub fn throughput(runs: &[Run]) -> Result<String> {
     let lines: Vec<Line> = runs.iter().map(|run| (run.name.clone(), rates(&run.chunks))).collect();
-    let x = lines.iter().flat_map(|(_, line)| line).fold(1.0, |most: f64, (x, _)| most.max(*x));
-    let y = lines.iter().flat_map(|(_, line)| line).fold(1.0, |most: f64, (_, y)| most.max(*y));
+    let points = || lines.iter().flat_map(|(_, line)| line);
+    let x = points().fold(1.0, |most: f64, (x, _)| most.max(*x));
+    let y = points().fold(1.0, |most: f64, (_, y)| most.max(*y));
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -39,7 +41,14 @@ pub fn throughput(runs: &[Run]) -> Result<String> {
             .x_label_area_size(40)
             .y_label_area_size(80)
             .build_cartesian_2d(0.0..x, 0.0..y * 1.05)?;
-        chart.configure_mesh().label_style(FONT).x_desc("seconds").y_desc("rows a second").draw()?;
+        chart
+            .configure_mesh()
+            .label_style(FONT)
+            .max_light_lines(1)
+            .x_desc("seconds")
+            .y_desc("rows a second")
+            .y_label_formatter(&|y| count(*y as u64))
+            .draw()?;
         draw(&mut chart, &lines)?;
         area.present()?;
     }
@@ -76,7 +85,9 @@ pub fn chunks(runs: &[Run]) -> Result<String> {
     for run in runs {
         lines.push((run.name.clone(), shares(&run.chunks)?));
     }
-    let most_ms = lines.iter().flat_map(|(_, line)| line).fold(10.0, |most: f64, (x, _)| most.max(*x));
+    let points = || lines.iter().flat_map(|(_, line)| line);
+    let most_ms = points().fold(10.0, |most: f64, (x, _)| most.max(*x));
+    let most_share = points().fold(10.0, |most: f64, (_, y)| most.max(*y));
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -84,10 +95,11 @@ pub fn chunks(runs: &[Run]) -> Result<String> {
             .margin(10)
             .x_label_area_size(40)
             .y_label_area_size(80)
-            .build_cartesian_2d((1.0..most_ms).log_scale(), 0.0..100.0)?;
+            .build_cartesian_2d((1.0..most_ms).log_scale(), 0.0..most_share * 1.05)?;
         chart
             .configure_mesh()
             .label_style(FONT)
+            .max_light_lines(1)
             .x_desc("milliseconds a chunk")
             .y_desc("% of chunks")
             .draw()?;
@@ -129,7 +141,12 @@ where
             .label(name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], color.stroke_width(2)));
     }
-    chart.configure_series_labels().label_font(FONT).background_style(WHITE.mix(0.8)).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .label_font(FONT)
+        .background_style(WHITE.mix(0.8))
+        .draw()?;
     Ok(())
 }
 
@@ -149,7 +166,7 @@ pub fn phases(runs: &[Run]) -> Result<String> {
             .margin(10)
             .x_label_area_size(40)
             .y_label_area_size(260)
-            .build_cartesian_2d(0.0..most_s * 1.15, (0..runs.len()).into_segmented())?;
+            .build_cartesian_2d(0.0..most_s * 1.15, (0..runs.len().saturating_sub(1)).into_segmented())?;
         let label = |row: &SegmentValue<usize>| match row {
             SegmentValue::CenterOf(n) => runs.get(*n).map_or(String::new(), |run| run.name.clone()),
             _ => String::new(),
@@ -160,6 +177,7 @@ pub fn phases(runs: &[Run]) -> Result<String> {
             .x_desc("seconds")
             .y_label_formatter(&label)
             .y_labels(runs.len())
+            .max_light_lines(1)
             .disable_y_mesh()
             .draw()?;
         for (n, name) in names.iter().enumerate() {
