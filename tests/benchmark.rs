@@ -57,13 +57,31 @@ fn results() -> Results {
 
 #[test]
 fn the_table_says_what_was_measured_and_what_was_missed() {
-    insta::assert_snapshot!(report::tables(&results()), @"");
+    insta::assert_snapshot!(report::tables(&results()), @"
+    200,000 rows; PostgreSQL 15.18; 2 processors, load 0.4 when it began; 2026-11-21 18:00 UTC
+    fsync on
+
+    on             what            pgstrata  against                    ratio  goal
+    bigint key     copy              2.00 s  plain SQL          1.60 s   1.25  at most 1.10      MISSED
+    bigint key     whole job         4.50 s  pg_partman         19.6 s   4.36  4.0 times faster  met
+    24 partitions  drain      58,000 keys/s  psql        60,000 keys/s   0.97  at least 0.90     met
+    bigint key     memory           13.8 MB                                    at most 40 MB     met
+    bigint key     index             1.80 s
+
+    changed  to   rows/s  chunks  p50 ms  p90 ms  p99 ms  max ms
+    workers   2  100,000      20     190     190     190     190
+
+    applications, during  transactions  p50 ms  p99 ms  max ms  failed
+    idle                             3    2.00    3.00    3.00       0
+
+    pg_partman <is> not installed
+    ");
 }
 
 #[test]
 fn a_figure_is_one_line() {
-    insta::assert_snapshot!(report::line(&results().figures[0]), @"");
-    insta::assert_snapshot!(report::point_line(&results().points[0]), @"");
+    insta::assert_snapshot!(report::line(&results().figures[0]), @"bigint key  copy  2.00 s  plain SQL  1.60 s  1.25  at most 1.10  MISSED");
+    insta::assert_snapshot!(report::point_line(&results().points[0]), @"workers  2  100,000  20  190  190  190  190");
 }
 
 #[test]

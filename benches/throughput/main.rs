@@ -1,11 +1,12 @@
 //! The job's throughput beside what people use today, each pair measured in one run, on a server of its own.
 //!
-//! `cargo bench --bench throughput -- [--quick] [PART...]`; parts: keys, application, swap, partitions, growth, sweep; all
+//! `cargo bench --bench throughput -- [--quick] [PART...]`; parts: keys, application, swap, partitions, growth, backfill, sweep; all
 //! where none is named. `BENCH_ROWS` is the table's size. Results go to the terminal, and as JSON and a page with plots to
 //! `target/bench/`.
 
 mod alternatives;
 mod application;
+mod backfill;
 mod bench;
 mod cutover;
 mod figure;
@@ -35,7 +36,7 @@ const ROWS: u64 = 2_000_000;
 /// Rows of a quick run.
 const QUICK_ROWS: u64 = 200_000;
 /// What there is to measure, in order.
-const PARTS: [&str; 6] = ["keys", "application", "swap", "partitions", "growth", "sweep"];
+const PARTS: [&str; 7] = ["keys", "application", "swap", "partitions", "growth", "backfill", "sweep"];
 /// What a quick run leaves out.
 const SLOW: &str = "sweep";
 
@@ -69,6 +70,7 @@ async fn run(quick: bool, parts: &[&str]) -> Result<()> {
             "swap" => cutover::measure(&mut bench).await,
             "partitions" => partitions::measure(&mut bench).await,
             "growth" => growth::measure(&mut bench).await,
+            "backfill" => backfill::measure(&mut bench).await,
             _ => sweep::measure(&mut bench).await,
         };
         // What the other parts find is worth as much.

@@ -16,6 +16,8 @@ use super::table::{TABLE, Table};
 
 /// The job.
 const JOB: &str = "bench";
+/// The column that a backfill adds.
+pub const FILLED: &str = "filled";
 /// How often the process's memory is looked at: the system keeps the highest itself, so only the very end may be missed.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -47,6 +49,16 @@ impl<'a> Job<'a> {
         Ok(Self { server, dir: tempfile::tempdir()?, plan })
     }
 
+    /// A plan that fills the new column [`FILLED`], with so many workers.
+    pub fn backfill(server: &'a Server, workers: usize) -> Result<Self> {
+        let plan = format!(
+            "name = \"{JOB}\"\nkind = \"backfill\"\ntable = \"{TABLE}\"\n[backfill]\n\
+             add = {{ {FILLED} = \"numeric\" }}\nset = {{ {FILLED} = \"t.n * 2\" }}\nwhere = \"t.{FILLED} is null\"\n\
+             [copy]\nworkers = {workers}\n"
+        );
+        Ok(Self { server, dir: tempfile::tempdir()?, plan })
+    }
+
     /// From nothing to verified.
     pub async fn run(&self, name: &str) -> Result<Run> {
         let path = self.dir.path().join("plan.toml");
@@ -58,8 +70,8 @@ impl<'a> Job<'a> {
             .client()
             .await?
             .query(
-                "select rows, ms, extract(epoch from done_at)::float8 from pgstrata.chunks
-                 where step = 'copy' and job_id = (select max(id) from pgstrata.jobs) order by done_at",
+                "select coalesce(seen, rows), ms, extract(epoch from done_at)::float8 from pgstrata.chunks
+                 where step <> 'late' and job_id = (select max(id) from pgstrata.jobs) order by done_at",
                 &[],
             )
             .await?;

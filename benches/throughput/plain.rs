@@ -47,15 +47,25 @@ pub async fn prototype(server: &Server, table: &Table, workers: usize) -> Result
 
 /// Statements that copy so many rows each, along the key.
 pub async fn chunks_by_key(server: &Server, rows: u64) -> Result<Vec<String>> {
-    let insert = format!("insert into {TARGET} select * from {TABLE} where");
+    by_key(server, &format!("insert into {TARGET} select * from {TABLE} where"), rows).await
+}
+
+/// The statement for each range of so many keys.
+async fn by_key(server: &Server, statement: &str, rows: u64) -> Result<Vec<String>> {
     server
         .column(&format!(
-            "select concat('{insert} ', 'id > ' || quote_literal(lag(id) over (order by id)) || ' and ',
+            "select concat('{statement} ', 'id > ' || quote_literal(lag(id) over (order by id)) || ' and ',
                  'id <= ', quote_literal(id))
              from (select id, row_number() over (order by id) n, count(*) over () total from {TABLE}) k
              where n % {rows} = 0 or n = total order by id"
         ))
         .await
+}
+
+/// Statements that fill the new column of so many rows each, along the key.
+pub async fn fills_by_key(server: &Server, column: &str) -> Result<Vec<String>> {
+    let update = format!("update {TABLE} set {column} = n * 2 where {column} is null and");
+    by_key(server, &update, CHUNK_ROWS).await
 }
 
 async fn chunks_by_block(server: &Server) -> Result<Vec<String>> {
