@@ -1,8 +1,8 @@
 //! The job's throughput beside what people use today, each pair measured in one run, on a server of its own.
 //!
-//! `cargo bench --bench throughput -- [--quick] [PART...]`; parts: keys, application, swap, partitions, growth, backfill, sweep; all
-//! where none is named. `BENCH_ROWS` is the table's size. Results go to the terminal, and as JSON and a page with plots to
-//! `target/bench/`.
+//! `cargo bench --bench throughput -- [--quick] [PART...]`; parts: keys, application, swap, partitions, growth, backfill,
+//! sweep; all where none is named. `BENCH_ROWS` is the table's size. Results go to the terminal, and as JSON and a page with
+//! plots to `target/bench/`.
 
 mod alternatives;
 mod application;

@@ -8,7 +8,7 @@ use super::{HEADS, LATENCY_HEADS, POINT_HEADS, cells, circumstances, latency_cel
 const STYLE: &str = "body { font: 14px sans-serif; margin: 2em auto; max-width: 75em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 2em } th { text-align: left }
 td, th { padding: .2em .8em; border-bottom: 1px solid #ddd } tr.MISSED { background: #fdd }
-svg { display: block; margin: 1em 0; max-width: 100%; height: auto }";
+svg { max-width: 100%; height: auto }";
 
 /// The page.
 pub fn page(results: &Results) -> Result<String> {
@@ -19,12 +19,13 @@ pub fn page(results: &Results) -> Result<String> {
     body += "<h2>Figures and their goals</h2>\n";
     body += &table(&HEADS, results.figures.iter().map(cells));
     if !results.runs.is_empty() {
-        body += "<h2>Throughput over time</h2>\n";
-        body += &plot::throughput(&results.runs)?;
-        body += "<h2>How long chunks took</h2>\n";
-        body += &plot::chunks(&results.runs)?;
         body += "<h2>What each phase took</h2>\n";
         body += &plot::phases(&results.runs)?;
+        body += "<h2>Throughput over time, and how long chunks took</h2>\n";
+        for run in &results.runs {
+            let (throughput, chunks) = (plot::throughput(run)?, plot::chunks(run)?);
+            body += &format!("<h3>{}</h3>\n<div>{throughput}{chunks}</div>\n", escaped(&run.name));
+        }
     }
     if !results.points.is_empty() {
         body += "<h2>The copy, by what may change it</h2>\n";

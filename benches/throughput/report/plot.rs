@@ -7,9 +7,10 @@ use plotters::prelude::*;
 
 use super::super::figure::{Chunk, Phase, Run};
 
-const SIZE: (u32, u32) = (1_000, 380);
+const SMALL: (u32, u32) = (500, 240);
+const WIDE: (u32, u32) = (1_000, 380);
 const FONT: (&str, u32) = ("sans-serif", 13);
-/// Runs, or phases, in turn.
+/// Phases in turn.
 const COLORS: [RGBColor; 10] = [
     RGBColor(31, 119, 180),
     RGBColor(255, 127, 14),
@@ -22,40 +23,37 @@ const COLORS: [RGBColor; 10] = [
     RGBColor(188, 189, 34),
     RGBColor(23, 190, 207),
 ];
-/// Into how many pieces of time a copy is cut.
+/// Into how many pieces the time of a job's chunks is cut.
 const PIECES: usize = 30;
 
-type Line = (String, Vec<(f64, f64)>);
-
-/// Rows copied a second, over the time of each job.
-pub fn throughput(runs: &[Run]) -> Result<String> {
-    let lines: Vec<Line> = runs.iter().map(|run| (run.name.clone(), rates(&run.chunks))).collect();
-    let points = || lines.iter().flat_map(|(_, line)| line);
-    let x = points().fold(1.0, |most: f64, (x, _)| most.max(*x));
-    let y = points().fold(1.0, |most: f64, (_, y)| most.max(*y));
+/// Rows copied, or filled, a second, over the time of one job's chunks.
+pub fn throughput(run: &Run) -> Result<String> {
+    let rates = rates(&run.chunks);
+    let most_s = rates.iter().fold(0.001, |most: f64, (s, _)| most.max(*s));
+    let most_rows = rates.iter().fold(1.0, |most: f64, (_, rows)| most.max(*rows));
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, SMALL).into_drawing_area();
         let mut chart = ChartBuilder::on(&area)
             .margin(10)
             .x_label_area_size(40)
-            .y_label_area_size(80)
-            .build_cartesian_2d(0.0..x, 0.0..y * 1.05)?;
+            .y_label_area_size(90)
+            .build_cartesian_2d(0.0..most_s, 0.0..most_rows * 1.05)?;
         chart
             .configure_mesh()
             .label_style(FONT)
             .max_light_lines(1)
             .x_desc("seconds")
             .y_desc("rows a second")
-            .y_label_formatter(&|y| count(*y as u64))
+            .y_label_formatter(&|rows| count(*rows as u64))
             .draw()?;
-        draw(&mut chart, &lines)?;
+        chart.draw_series(LineSeries::new(rates, COLORS[0].stroke_width(2)))?;
         area.present()?;
     }
     Ok(svg)
 }
 
-/// The mean of each piece of a copy's time: a chunk's rows are spread over the time it took.
+/// The mean of each piece of the chunks' time: a chunk's rows are spread over the time it took.
 fn rates(chunks: &[Chunk]) -> Vec<(f64, f64)> {
     let from = chunks.iter().map(|c| c.at_s - c.ms / 1000.0).fold(f64::INFINITY, f64::min);
     let to = chunks.iter().map(|c| c.at_s).fold(from, f64::max);
@@ -63,91 +61,59 @@ fn rates(chunks: &[Chunk]) -> Vec<(f64, f64)> {
         return Vec::new();
     }
     let piece_s = (to - from) / PIECES as f64;
-    (0..PIECES)
-        .map(|n| {
-            let (begin, end) = (from + piece_s * n as f64, from + piece_s * (n + 1) as f64);
-            let rows: f64 = chunks
-                .iter()
-                .map(|chunk| {
-                    let seconds = (chunk.ms / 1000.0).max(1e-6);
-                    let within = chunk.at_s.min(end) - (chunk.at_s - seconds).max(begin);
-                    chunk.rows as f64 * within.max(0.0) / seconds
-                })
-                .sum();
-            (begin + piece_s / 2.0, rows / piece_s)
-        })
+    let rows_between = |begin: f64, end: f64| -> f64 {
+        let within = chunks.iter().map(|chunk| {
+            let seconds = (chunk.ms / 1000.0).max(1e-6);
+            let share = (chunk.at_s.min(end) - (chunk.at_s - seconds).max(begin)) / seconds;
+            chunk.rows as f64 * share.max(0.0)
+        });
+        within.sum()
+    };
+    let pieces = (0..PIECES).map(|n| (piece_s * n as f64, piece_s * (n + 1) as f64));
+    pieces
+        .map(|(begin, end)| ((begin + end) / 2.0, rows_between(from + begin, from + end) / piece_s))
         .collect()
 }
 
-/// What share of its chunks took how long.
-pub fn chunks(runs: &[Run]) -> Result<String> {
-    let mut lines: Vec<Line> = Vec::new();
-    for run in runs {
-        lines.push((run.name.clone(), shares(&run.chunks)?));
-    }
-    let points = || lines.iter().flat_map(|(_, line)| line);
-    let most_ms = points().fold(10.0, |most: f64, (x, _)| most.max(*x));
-    let most_share = points().fold(10.0, |most: f64, (_, y)| most.max(*y));
+/// How many of one job's chunks took how long.
+pub fn chunks(run: &Run) -> Result<String> {
+    let bars = bars(&run.chunks)?;
+    let most_ms = bars.iter().fold(10.0, |most: f64, (_, to, _)| most.max(*to));
+    let most = bars.iter().fold(1, |most: u64, (_, _, count)| most.max(*count));
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, SMALL).into_drawing_area();
         let mut chart = ChartBuilder::on(&area)
             .margin(10)
             .x_label_area_size(40)
-            .y_label_area_size(80)
-            .build_cartesian_2d((1.0..most_ms).log_scale(), 0.0..most_share * 1.05)?;
+            .y_label_area_size(60)
+            .build_cartesian_2d((1.0..most_ms).log_scale(), 0..most + 1)?;
         chart
             .configure_mesh()
             .label_style(FONT)
             .max_light_lines(1)
-            .x_desc("milliseconds a chunk")
-            .y_desc("% of chunks")
+            .x_desc("milliseconds")
+            .y_desc("chunks")
             .draw()?;
-        draw(&mut chart, &lines)?;
+        let bar = |(from, to, count)| Rectangle::new([(from, 0), (to, count)], COLORS[0].mix(0.7).filled());
+        chart.draw_series(bars.into_iter().map(bar))?;
         area.present()?;
     }
     Ok(svg)
 }
 
-/// By milliseconds that double: steps of a line.
-fn shares(chunks: &[Chunk]) -> Result<Vec<(f64, f64)>> {
+/// Chunks by milliseconds, in bars that are twice as wide each as the one before.
+fn bars(chunks: &[Chunk]) -> Result<Vec<(f64, f64, u64)>> {
     let mut histogram = Histogram::<u64>::new_with_bounds(1, 3_600_000, 3)?;
     for chunk in chunks {
         histogram.saturating_record(chunk.ms.max(1.0) as u64);
     }
-    let mut line = Vec::new();
     let mut from_ms = 1.0;
-    for step in histogram.iter_log(1, 2.0) {
+    let bars = histogram.iter_log(1, 2.0).map(|step| {
         let to_ms = step.value_iterated_to() as f64 + 1.0;
-        let share = step.count_since_last_iteration() as f64 * 100.0 / histogram.len().max(1) as f64;
-        line.extend([(from_ms, share), (to_ms, share)]);
-        from_ms = to_ms;
-    }
-    Ok(line)
-}
-
-/// Draws lines with their names.
-fn draw<'a, X>(
-    chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, plotters::coord::types::RangedCoordf64>>,
-    lines: &[Line],
-) -> Result<()>
-where
-    X: plotters::coord::ranged1d::Ranged<ValueType = f64>,
-{
-    for (n, (name, line)) in lines.iter().enumerate() {
-        let color = COLORS[n % COLORS.len()];
-        chart
-            .draw_series(LineSeries::new(line.iter().copied(), color.stroke_width(2)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], color.stroke_width(2)));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .label_font(FONT)
-        .background_style(WHITE.mix(0.8))
-        .draw()?;
-    Ok(())
+        (std::mem::replace(&mut from_ms, to_ms), to_ms, step.count_since_last_iteration())
+    });
+    Ok(bars.collect())
 }
 
 /// Each job's phases, one behind the other.
@@ -161,7 +127,7 @@ pub fn phases(runs: &[Run]) -> Result<String> {
     }
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, WIDE).into_drawing_area();
         let mut chart = ChartBuilder::on(&area)
             .margin(10)
             .x_label_area_size(40)
