@@ -45,7 +45,7 @@ pub struct NewColumn {
     pub volatile: bool,
 }
 
-/// What is built when every row is filled.
+/// What is built when every row is filled, each under its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finishing {
     /// Columns that become NOT NULL.
@@ -56,8 +56,40 @@ pub struct Finishing {
     pub unique: Vec<(Ident, Vec<Ident>)>,
     /// Indexes: name, and what stands behind the table's name.
     pub indexes: Vec<(Ident, String)>,
-    /// Foreign keys: name and what stands behind FOREIGN KEY.
-    pub foreign_keys: Vec<(Ident, String)>,
+    /// Foreign keys.
+    pub foreign_keys: Vec<NewKey>,
+}
+
+impl Finishing {
+    /// Whether there is nothing to build.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A foreign key to be added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewKey {
+    /// The constraint's name.
+    pub name: Ident,
+    /// The columns that point.
+    pub columns: Vec<Ident>,
+    /// The table that they point to.
+    pub references: QualifiedName,
+    /// The plan names that table without a schema: if it is not in the table's, it is in `public`.
+    pub unqualified: bool,
+    /// The columns that they point to; none: the primary key's.
+    pub referenced: Vec<Ident>,
+    /// What stands behind: ON DELETE, MATCH, DEFERRABLE ...
+    pub more: String,
+}
+
+impl NewKey {
+    /// MATCH FULL: a row that has some of the columns and not all violates the key.
+    pub fn is_full(&self) -> bool {
+        let words: Vec<String> = self.more.split_whitespace().map(str::to_ascii_lowercase).collect();
+        words.windows(2).any(|two| two == ["match", "full"])
+    }
 }
 
 impl Filling {
@@ -91,5 +123,20 @@ impl Filling {
     /// The trigger's name: by name behind all others, so that it sees what they made of the row.
     pub fn fill_trigger(&self) -> Ident {
         Ident::derived(&format!("zz_pgstrata_fill_{}", self.job))
+    }
+
+    /// The name that a part of the table (`part`, or the table itself) has for its share of an index.
+    pub fn index_name(&self, index: &Ident, part: &QualifiedName) -> QualifiedName {
+        let (table, name) = (self.table.name.name.as_str(), index.as_str());
+        if *part == self.table.name {
+            return part.sibling(index.clone());
+        }
+        let rest = name.strip_prefix(table).and_then(|rest| rest.strip_prefix('_')).unwrap_or(name);
+        part.sibling(Ident::derived(&format!("{}_{rest}", part.name.as_str())))
+    }
+
+    /// The CHECK that stands while a column becomes NOT NULL, so that the server need not read the rows under its lock.
+    pub fn not_null_helper(&self, column: &Ident) -> Ident {
+        Ident::derived(&format!("pgstrata_not_null_{}", column.as_str()))
     }
 }

@@ -26,8 +26,7 @@ impl Ident {
         if name.len() <= MAX_BYTES {
             return Self(name.to_owned());
         }
-        let digest = Sha256::digest(name.as_bytes());
-        let hash: String = digest.iter().take(4).map(|b| format!("{b:02x}")).collect();
+        let hash = short_hash(name);
         let mut end = MAX_BYTES - 1 - hash.len();
         while !name.is_char_boundary(end) {
             end -= 1;
@@ -97,6 +96,11 @@ impl fmt::Display for QualifiedName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.name)
     }
+}
+
+/// The first eight hex digits of SHA-256 over a text.
+pub fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(4).map(|b| format!("{b:02x}")).collect()
 }
 
 /// A string as an SQL literal. For the few places where the server takes no parameter (DDL).

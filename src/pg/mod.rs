@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod connect;
 mod driver;
+mod finish_trial;
 pub mod latency;
 pub mod lease;
 mod passfile;

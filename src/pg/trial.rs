@@ -9,6 +9,7 @@ use crate::model::filling::Filling;
 use crate::plan::check::Trial;
 use crate::sql::fill as sql;
 
+use super::finish_trial;
 use super::transaction::{READ_COMMITTED, transaction};
 
 /// What the server says of the plan's SQL.
@@ -31,6 +32,9 @@ pub async fn trial(client: &Client, f: &Filling) -> Result<Trial> {
             Ok(volatile) => trial.volatile = volatile,
             Err(e) => trial.refused = Some(refusal(e)?),
         }
+    }
+    if trial.defaults_refused.is_empty() && !f.finish.is_empty() {
+        trial.finish = finish_trial::trial(client, f).await?;
     }
     Ok(trial)
 }
@@ -56,7 +60,7 @@ fn scans_probe(plan: &Value) -> bool {
 }
 
 /// What the server said of the SQL; other errors are ours.
-fn refusal(error: Error) -> Result<(String, Option<String>)> {
+pub(super) fn refusal(error: Error) -> Result<(String, Option<String>)> {
     if error.sqlstate().is_none() {
         return Err(error);
     }

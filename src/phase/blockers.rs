@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use crate::error::Result;
 use crate::event::Events;
 use crate::model::ident::QualifiedName;
 use crate::pg::catalog;
-use crate::sql::swap as sql;
+use crate::sql::{finish, swap as sql};
 
 /// A transaction that holds a lock which we would have to wait for.
 #[derive(Debug, Clone)]
@@ -53,19 +53,28 @@ pub async fn in_the_way(client: &Client, tables: &[QualifiedName], older_ms: f64
         oids.extend(catalog::find(client, name).await?);
     }
     let rows = client.query(sql::IN_THE_WAY, &[&oids, &older_ms]).await?;
-    Ok(rows
-        .iter()
-        .map(|r| Blocker {
-            pid: r.get(0),
-            user: r.get::<_, Option<String>>(1).unwrap_or_default(),
-            application: r.get::<_, Option<String>>(2).unwrap_or_default(),
-            state: r.get::<_, Option<String>>(3).unwrap_or_default(),
-            since: r.get::<_, Option<String>>(4).unwrap_or_default(),
-            query_start: r.get(5),
-            age_ms: r.get::<_, Option<f64>>(6).unwrap_or_default(),
-            ordinary: r.get(7),
-        })
-        .collect())
+    Ok(rows.iter().map(blocker).collect())
+}
+
+/// Those that the session with process number `pid` waits for; none while it does not wait.
+///
+/// # Errors
+/// What the server said.
+pub async fn waited_for(client: &Client, pid: i32) -> Result<Vec<Blocker>> {
+    Ok(client.query(finish::WAITED_FOR, &[&pid]).await?.iter().map(blocker).collect())
+}
+
+fn blocker(r: &Row) -> Blocker {
+    Blocker {
+        pid: r.get(0),
+        user: r.get::<_, Option<String>>(1).unwrap_or_default(),
+        application: r.get::<_, Option<String>>(2).unwrap_or_default(),
+        state: r.get::<_, Option<String>>(3).unwrap_or_default(),
+        since: r.get::<_, Option<String>>(4).unwrap_or_default(),
+        query_start: r.get(5),
+        age_ms: r.get::<_, Option<f64>>(6).unwrap_or_default(),
+        ordinary: r.get(7),
+    }
 }
 
 /// Who was asked to let go already, by process and the time its transaction began: the second time it is ended.

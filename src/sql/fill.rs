@@ -261,7 +261,7 @@ pub fn probe_default(f: &Filling, column: &NewColumn) -> Option<String> {
 }
 
 /// The table's rows with the columns that it is going to have.
-fn rows_as_they_will_be(f: &Filling) -> String {
+pub(super) fn rows_as_they_will_be(f: &Filling) -> String {
     let only = if f.is_partitioned() { "" } else { "only " };
     let missing: String =
         f.missing().map(|c| format!(", cast(null as {}) as {}", c.sql_type, c.name)).collect();

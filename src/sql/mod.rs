@@ -10,6 +10,8 @@ pub mod dependent;
 pub mod drain;
 pub mod fill;
 pub mod finalize;
+pub mod finish;
+pub mod finish_trial;
 pub mod foreign_key;
 pub mod index;
 pub mod maintain;

@@ -7,7 +7,7 @@ use crate::model::key::KeyRange;
 use crate::plan::Rows;
 
 use super::drain::Batch;
-use super::{capture, copy, drain, fill, finalize, foreign_key, index, prepare, swap, verify};
+use super::{capture, copy, drain, fill, finalize, finish, foreign_key, index, prepare, swap, verify};
 
 /// A phase and its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Section {
     pub statements: Vec<String>,
 }
 
-fn section(title: &str, statements: Vec<String>) -> Section {
+pub(super) fn section(title: &str, statements: Vec<String>) -> Section {
     Section { title: title.to_owned(), statements }
 }
 
@@ -104,6 +104,7 @@ pub fn backfill(f: &Filling) -> Vec<Section> {
         "verify: a range, and each row of it that is meant still (one transaction each)",
         vec![fill::meant(f, leaf, &middle, 1_000).0, fill::batch(f, leaf, fill::Rows::One(&one)).0],
     ));
+    all.extend(finish::sections(f));
     let last = if f.keep_filled && !f.stays { fill::stop_filling(f) } else { Vec::new() };
     all.push(section("finish: the end (one transaction)", last));
     all

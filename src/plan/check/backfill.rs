@@ -1,7 +1,10 @@
 //! A backfill held against a live table: what is in its way, and what it will do.
 
-use super::{Facts, Relation, Report, key, listed, names, nearest, no_such_table, rights, server};
-use crate::model::filling::{Filling, Finishing, NewColumn};
+use super::{
+    Facts, FinishTrial, Relation, Report, finishing, key, listed, names, nearest, no_such_table, rights,
+    server,
+};
+use crate::model::filling::{Filling, NewColumn};
 use crate::model::finding::Finding;
 use crate::model::ident::{Ident, plain};
 use crate::model::table::Table;
@@ -18,6 +21,8 @@ pub struct Trial {
     pub defaults_refused: Vec<(Ident, String)>,
     /// Defaults that are not the same for every row.
     pub defaults_volatile: Vec<Ident>,
+    /// What it says of what is built in the end.
+    pub finish: FinishTrial,
 }
 
 /// Every finding that needs no trial, and what the job would do; none where there is an error.
@@ -40,6 +45,7 @@ pub fn backfill(plan: &Plan, backfill: &Backfill, facts: &Facts) -> (Vec<Finding
     rights::of_backfill(&mut report, plan, table, &found.rights, &facts.server);
     let key = key::check(&mut report, table).and_then(|index| index.columns.clone());
     columns(&mut report, backfill, table, key.as_deref().unwrap_or_default());
+    finishing::check(&mut report, backfill, found);
     let passed = !report.has_errors();
     let filling = key.filter(|_| passed).map(|key| design(plan, backfill, table, key));
     (report.0, filling)
@@ -86,6 +92,7 @@ pub fn tried(filling: &mut Filling, trial: &Trial) -> Vec<Finding> {
             );
         }
     }
+    report.0.extend(finishing::tried(filling, &trial.finish));
     report.0
 }
 
@@ -200,32 +207,6 @@ fn design(plan: &Plan, backfill: &Backfill, table: &Table, key: Vec<Ident>) -> F
         filter: backfill.filter.clone(),
         keep_filled: backfill.keep_filled != KeepFilled::No,
         stays: backfill.keep_filled == KeepFilled::Always,
-        finish: finishing(backfill, table),
+        finish: finishing::finishing(backfill, table),
     }
-}
-
-/// The constraints' and indexes' names: made as the server makes them, of the table's and the columns'.
-fn finishing(backfill: &Backfill, table: &Table) -> Finishing {
-    let finish = &backfill.finish;
-    let base = table.name.name.as_str();
-    let numbered = |what: &str, all: &[String]| -> Vec<(Ident, String)> {
-        let name = |n: usize| Ident::derived(&format!("{base}_{}_{what}{}", plan_name(backfill), n + 1));
-        all.iter().enumerate().map(|(n, text)| (name(n), text.clone())).collect()
-    };
-    let unique = |columns: &Vec<String>| {
-        let name = Ident::derived(&format!("{base}_{}_key", columns.join("_")));
-        (name, columns.iter().map(Ident::new).collect())
-    };
-    Finishing {
-        not_null: finish.not_null.iter().map(Ident::new).collect(),
-        checks: numbered("check", &finish.check),
-        unique: finish.unique.iter().map(unique).collect(),
-        indexes: numbered("idx", &finish.index),
-        foreign_keys: numbered("fkey", &finish.foreign_key),
-    }
-}
-
-/// The columns that are set, as they stand in a name.
-fn plan_name(backfill: &Backfill) -> String {
-    backfill.set.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("_")
 }

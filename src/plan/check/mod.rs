@@ -8,6 +8,7 @@ mod column;
 mod constraints;
 mod dependents;
 mod facts;
+mod finishing;
 mod indexes;
 mod key;
 mod mentions;
@@ -27,6 +28,7 @@ use std::fmt::Display;
 
 pub use backfill::{Trial, backfill, tried};
 pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
+pub use finishing::{FinishTrial, Referenced, Standing};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
 pub use surroundings::{DecodingSlot, Label, Published, Surroundings, Text, Tied, TriggerFunction};

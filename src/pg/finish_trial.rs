@@ -1,0 +1,155 @@
+//! Tries what a backfill builds in the end, on an empty temporary table in a transaction that is rolled back. No row is read,
+//! and no lock is taken that anybody could notice.
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::model::filling::Filling;
+use crate::model::ident::{Ident, QualifiedName};
+use crate::plan::check::{FinishTrial, Referenced, Standing};
+use crate::sql::{fill, finish, finish_trial as sql};
+
+use super::catalog;
+use super::transaction::READ_COMMITTED;
+use super::trial::refusal;
+
+/// What the server says of each.
+///
+/// # Errors
+/// The server is gone. What it refuses is in the trial.
+pub async fn trial(client: &Client, f: &Filling) -> Result<FinishTrial> {
+    client.batch_execute(READ_COMMITTED).await?;
+    let tried = rolled_back(client, f).await;
+    client.batch_execute("rollback").await?;
+    tried
+}
+
+async fn rolled_back(client: &Client, f: &Filling) -> Result<FinishTrial> {
+    let mut trial = FinishTrial::default();
+    let oid = catalog::must_find(client, &f.table.name).await?;
+    client.batch_execute(&fill::names(f)).await?;
+    let oids = keys(client, f, &mut trial).await?;
+    let levels = client.query(sql::PARTITIONED_BY, &[&oid]).await?;
+    trial.partition_columns = levels
+        .iter()
+        .map(|row| row.get::<_, Option<Vec<String>>>(0).map(|all| all.into_iter().map(Ident::new).collect()))
+        .collect();
+    if let Err(error) = attempt(client, &[sql::stand_in(f)]).await? {
+        trial.untried = Some(error.0);
+        return Ok(trial);
+    }
+    let mut builds = sql::builds(f);
+    for (n, (key, referenced)) in f.finish.foreign_keys.iter().zip(&trial.keys).enumerate() {
+        if let Some(referenced) = referenced.as_ref().filter(|r| r.lacking.is_empty()) {
+            let mut key = key.clone();
+            key.references = referenced.name.clone();
+            builds.push((key.name.clone(), sql::key(f, &key, n)));
+        }
+    }
+    for (name, statements) in builds {
+        if let Err((message, _)) = attempt(client, &statements).await? {
+            trial.refused.push((name, message));
+        }
+    }
+    trial.standing = standing(client, f, oid, &oids).await?;
+    trial.standing.retain(|(name, _)| trial.refused.iter().all(|(refused, _)| refused != name));
+    Ok(trial)
+}
+
+/// Runs statements whose failure is an answer.
+async fn attempt(
+    client: &Client,
+    statements: &[String],
+) -> Result<std::result::Result<(), (String, Option<String>)>> {
+    client.batch_execute("savepoint attempt").await?;
+    for statement in statements {
+        if let Err(error) = client.batch_execute(statement).await {
+            let refused = refusal(Error::from(error))?;
+            client.batch_execute("rollback to attempt").await?;
+            return Ok(Err(refused));
+        }
+    }
+    client.batch_execute("release attempt").await?;
+    Ok(Ok(()))
+}
+
+/// Where each foreign key leads; the oids of those that lead somewhere, by the key's name.
+async fn keys(client: &Client, f: &Filling, trial: &mut FinishTrial) -> Result<(Vec<String>, Vec<u32>)> {
+    let (mut names, mut oids) = (Vec::new(), Vec::new());
+    for key in &f.finish.foreign_keys {
+        let columns: Vec<&str> = key.referenced.iter().map(Ident::as_str).collect();
+        let (schema, name) = (key.references.schema.as_str(), key.references.name.as_str());
+        let row = client.query_opt(sql::REFERENCED, &[&schema, &name, &key.unqualified, &columns]).await?;
+        trial.keys.push(row.map(|row| {
+            names.push(key.name.as_str().to_owned());
+            oids.push(row.get(2));
+            Referenced {
+                name: QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+                primary: row.get::<_, Vec<String>>(3).into_iter().map(Ident::new).collect(),
+                lacking: row.get(4),
+            }
+        }));
+    }
+    Ok((names, oids))
+}
+
+/// What bears the wanted names, of the table and of its parts.
+async fn standing(
+    client: &Client,
+    f: &Filling,
+    oid: u32,
+    (key_names, key_oids): &(Vec<String>, Vec<u32>),
+) -> Result<Vec<(Ident, Standing)>> {
+    let stand_in: u32 = client
+        .query_one(
+            "select oid from pg_catalog.pg_class where relnamespace = pg_catalog.pg_my_temp_schema() and relname = $1",
+            &[&f.table.name.name.as_str()],
+        )
+        .await?
+        .get(0);
+    let text = |name: &Ident| name.as_str().to_owned();
+    let unique: Vec<String> = f.finish.unique.iter().map(|(name, _)| text(name)).collect();
+    let mut constraints: Vec<String> = f.finish.checks.iter().map(|(name, _)| text(name)).collect();
+    constraints.extend(unique.iter().cloned());
+    constraints.extend(f.finish.foreign_keys.iter().map(|key| text(&key.name)));
+    let mut indexes: Vec<String> = f.finish.indexes.iter().map(|(name, _)| text(name)).collect();
+    indexes.extend(unique.iter().cloned());
+    let mut found: Vec<(String, Standing)> = Vec::new();
+    let of = |row: &tokio_postgres::Row| match (row.get(2), row.get(1)) {
+        (false, _) => Standing::Other,
+        (true, true) => Standing::Same,
+        (true, false) => Standing::Unfinished,
+    };
+    for row in client.query(sql::CONSTRAINTS, &[&oid, &stand_in, &constraints, key_names, key_oids]).await? {
+        found.push((row.get(0), of(&row)));
+    }
+    for row in client.query(sql::INDEXES, &[&oid, &stand_in, &indexes]).await? {
+        let (name, standing): (String, _) = (row.get(0), of(&row));
+        if found.iter().any(|(known, _)| *known == name) {
+            continue;
+        }
+        let lacks_constraint = standing == Standing::Same && unique.contains(&name);
+        found.push((name, if lacks_constraint { Standing::Unfinished } else { standing }));
+    }
+    let mut all: Vec<(Ident, Standing)> = found.into_iter().map(|(name, s)| (Ident::new(name), s)).collect();
+    let names = f.finish.unique.iter().map(|(name, _)| name);
+    let names: Vec<&Ident> = names.chain(f.finish.indexes.iter().map(|(name, _)| name)).collect();
+    all.extend(parts_taken(client, f, oid, &names).await?.into_iter().map(|name| (name, Standing::Other)));
+    Ok(all)
+}
+
+/// Names that parts' indexes need and something else bears.
+async fn parts_taken(client: &Client, f: &Filling, oid: u32, names: &[&Ident]) -> Result<Vec<Ident>> {
+    let (mut schemas, mut wanted, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    for row in client.query(finish::TREE, &[&oid]).await? {
+        let part = QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+        for name in names.iter().filter(|_| part != f.table.name) {
+            let index = f.index_name(name, &part);
+            schemas.push(index.schema.as_str().to_owned());
+            wanted.push(index.name.as_str().to_owned());
+            parts.push(row.get::<_, u32>(2));
+        }
+    }
+    let rows = client.query(sql::PARTS_TAKEN, &[&schemas, &wanted, &parts]).await?;
+    Ok(rows.iter().map(|row| Ident::new(row.get::<_, String>(0))).collect())
+}

@@ -1,0 +1,192 @@
+//! What the table is to guarantee of the filled columns, none of it with a long lock; then the end of the job.
+//!
+//! Rows in the way are looked for before anything is added. Everything is known by its name: what is found there is left
+//! alone, so that any later run goes on with it. The trigger that fills what is written goes last.
+
+mod constraints;
+mod indexes;
+mod violations;
+
+use std::collections::{HashMap, HashSet};
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::model::filling::NewKey;
+use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::state::{State, Step};
+use crate::pg::catalog;
+use crate::sql::{fill as sql, finish as finish_sql};
+
+use super::super::meter::Meter;
+use super::{Filler, end, in_force};
+
+/// Builds what is missing, and ends the job.
+///
+/// # Errors
+/// Rows are in the way; or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finish"))]
+pub async fn finish(filler: &Filler) -> Result<State> {
+    let f = &filler.filling;
+    in_force(filler).await?;
+    let open = Open::of(filler).await?;
+    if !open.is_empty() {
+        violations::none(filler, &open).await?;
+        constraints::checks(filler, &open).await?;
+        indexes::build(filler, &open).await?;
+        constraints::foreign_keys(filler, &open).await?;
+    }
+    let meter = Meter::begin(filler, "finish", format!("the last of {}", f.table.name.plain()));
+    let statements = if f.keep_filled && !f.stays { sql::stop_filling(f) } else { Vec::new() };
+    let state = end(filler, Step::Finish, &statements).await?;
+    crate::failpoint!("finish.done");
+    meter.end("done");
+    Ok(state)
+}
+
+/// What a job that ends before its time takes back: whatever is begun and not done. What is done stays, and is said; so does
+/// what was there before the job.
+///
+/// # Errors
+/// What the server said.
+pub async fn leftovers(filler: &Filler) -> Result<Vec<String>> {
+    let f = &filler.filling;
+    if f.finish.is_empty() || catalog::find(&filler.control, &f.table.name).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let open = Open::of(filler).await?;
+    let table = f.table.name.plain();
+    let parts = tree(filler).await?;
+    let known = |name: &Ident| {
+        f.table.checks.iter().any(|c| c.name == *name)
+            || f.table.foreign_keys.iter().any(|k| k.name == *name)
+            || f.table.indexes.iter().any(|i| i.name == *name)
+    };
+    let mut gone: Vec<String> = f
+        .finish
+        .not_null
+        .iter()
+        .map(|c| finish_sql::drop_constraint(&f.table.name, &f.not_null_helper(c)))
+        .collect();
+    for (name, _) in &f.finish.checks {
+        if open.checks.contains(name) && !known(name) {
+            gone.push(finish_sql::drop_constraint(&f.table.name, name));
+        }
+    }
+    for key in open.keys.iter().filter(|key| !known(&key.name)) {
+        gone.extend(parts.iter().map(|part| finish_sql::drop_constraint(&part.name, &key.name)));
+    }
+    for name in open.indexes.iter().filter(|name| !known(name)) {
+        for part in &parts {
+            let index = f.index_name(name, &part.name);
+            gone.push(finish_sql::drop_constraint(&part.name, &index.name));
+            gone.push(finish_sql::drop_index(&index));
+        }
+    }
+    for name in open.done(filler).into_iter().filter(|name| !known(name)) {
+        filler.events.note(format!("{} of {table} is built, and stays", plain(name.as_str())));
+    }
+    Ok(gone)
+}
+
+/// What the plan wants and the table does not have yet.
+#[derive(Debug)]
+struct Open<'a> {
+    /// Columns that are not NOT NULL.
+    not_null: Vec<&'a Ident>,
+    /// CHECK constraints that are missing or not valid.
+    checks: HashSet<&'a Ident>,
+    /// Indexes, those of UNIQUE constraints among them, that are missing or cannot be used.
+    indexes: HashSet<&'a Ident>,
+    /// Foreign keys that are missing or not valid.
+    keys: Vec<&'a NewKey>,
+}
+
+impl<'a> Open<'a> {
+    async fn of(filler: &'a Filler) -> Result<Self> {
+        let (client, wanted) = (&filler.control, &filler.filling.finish);
+        let oid = catalog::must_find(client, &filler.filling.table.name).await?;
+        let rows = client.query(finish_sql::NOT_NULL, &[&oid]).await?;
+        let not_null: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+        let (constraints, indexes) = (constraints_of(client, oid).await?, indexes_of(client, oid).await?);
+        let valid = |name: &Ident| constraints.get(name.as_str()) == Some(&true);
+        let usable = |name: &Ident| indexes.get(name.as_str()).is_some_and(|index| index.valid);
+        let checks = wanted.checks.iter().map(|(name, _)| name).filter(|name| !valid(name));
+        let unique = wanted.unique.iter().map(|(name, _)| name).filter(|name| !(valid(name) && usable(name)));
+        let plain = wanted.indexes.iter().map(|(name, _)| name).filter(|name| !usable(name));
+        Ok(Self {
+            not_null: wanted.not_null.iter().filter(|c| !not_null.contains(c.as_str())).collect(),
+            checks: checks.collect(),
+            indexes: unique.chain(plain).collect(),
+            keys: wanted.foreign_keys.iter().filter(|key| !valid(&key.name)).collect(),
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.not_null.is_empty() && self.checks.is_empty() && self.indexes.is_empty() && self.keys.is_empty()
+    }
+
+    /// Names of what is wanted and there.
+    fn done(&self, filler: &'a Filler) -> Vec<&'a Ident> {
+        let wanted = &filler.filling.finish;
+        let unique = wanted.unique.iter().map(|(name, _)| name);
+        let indexes = unique.chain(wanted.indexes.iter().map(|(name, _)| name));
+        let checks = wanted.checks.iter().map(|(name, _)| name).filter(|name| !self.checks.contains(name));
+        let keys = wanted.foreign_keys.iter().filter(|key| !self.keys.contains(key)).map(|key| &key.name);
+        checks.chain(indexes.filter(|name| !self.indexes.contains(name))).chain(keys).collect()
+    }
+}
+
+/// A part of the table, or the table itself.
+#[derive(Debug)]
+struct Part {
+    name: QualifiedName,
+    oid: u32,
+    /// Whose part it is.
+    parent: Option<QualifiedName>,
+    /// It holds rows.
+    leaf: bool,
+}
+
+/// The table and every part of it, the outermost first.
+async fn tree(filler: &Filler) -> Result<Vec<Part>> {
+    let oid = catalog::must_find(&filler.control, &filler.filling.table.name).await?;
+    let rows = filler.control.query(finish_sql::TREE, &[&oid]).await?;
+    let parts = rows.iter().map(|row| {
+        let schema: Option<String> = row.get(3);
+        Part {
+            name: QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+            oid: row.get(2),
+            parent: schema.map(|schema| QualifiedName::new(schema, row.get::<_, String>(4))),
+            leaf: row.get(5),
+        }
+    });
+    Ok(parts.collect())
+}
+
+/// Those of a relation: name, and whether every row was looked at.
+async fn constraints_of(client: &Client, oid: u32) -> Result<HashMap<String, bool>> {
+    let rows = client.query(finish_sql::CONSTRAINTS, &[&oid]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// An index as it stands.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    valid: bool,
+    attached: bool,
+}
+
+async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, Standing>> {
+    let rows = client.query(finish_sql::INDEXES, &[&oid]).await?;
+    let standing = |row: &tokio_postgres::Row| Standing { valid: row.get(1), attached: row.get(2) };
+    Ok(rows.iter().map(|row| (row.get(0), standing(row))).collect())
+}
+
+/// A row that came between the look and the statement that found it: told as the look tells it.
+async fn told(filler: &Filler, open: &Open<'_>, error: Error) -> Error {
+    if !matches!(error.sqlstate(), Some("23502" | "23503" | "23505" | "23514")) {
+        return error;
+    }
+    violations::none(filler, open).await.err().unwrap_or(error)
+}

@@ -1,0 +1,392 @@
+//! What a backfill is to build in the end, held against the live table: names, columns, and what the server says of each
+//! constraint and index on an empty table of the same columns.
+
+use std::collections::HashSet;
+
+use super::{Found, Report, listed, nearest};
+use crate::model::filling::{Filling, Finishing, NewKey};
+use crate::model::finding::Finding;
+use crate::model::ident::{Ident, QualifiedName, plain, short_hash};
+use crate::model::table::Table;
+use crate::plan::{Backfill, KeepFilled};
+
+/// What the server says of the constraints and indexes that are to be built.
+#[derive(Debug, Clone, Default)]
+pub struct FinishTrial {
+    /// They could not be tried, and why.
+    pub untried: Option<String>,
+    /// Those that cannot be built: name, and the server's message.
+    pub refused: Vec<(Ident, String)>,
+    /// Names that the table has already.
+    pub standing: Vec<(Ident, Standing)>,
+    /// Where each foreign key leads; in their order.
+    pub keys: Vec<Option<Referenced>>,
+    /// The columns that each level of a partitioned table is partitioned by; none where one is an expression.
+    pub partition_columns: Vec<Option<Vec<Ident>>>,
+}
+
+/// What bears a name that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The same thing.
+    Same,
+    /// The same thing, not validated, or an index that cannot be used.
+    Unfinished,
+    /// Something else.
+    Other,
+}
+
+/// The table that a foreign key leads to.
+#[derive(Debug, Clone)]
+pub struct Referenced {
+    /// Schema and name.
+    pub name: QualifiedName,
+    /// The columns of its primary key.
+    pub primary: Vec<Ident>,
+    /// What our role may not and must: SELECT, REFERENCES.
+    pub lacking: Vec<String>,
+}
+
+/// What the plan wants, each under its name: made as the server makes them, of the table's and the columns'. Where it is more
+/// than a list of columns, a hash of it is a part, so that a name always means the same thing.
+pub(super) fn finishing(backfill: &Backfill, table: &Table) -> Finishing {
+    let finish = &backfill.finish;
+    let base = table.name.name.as_str();
+    let written = |text: &String, what: &str| (name_of(base, text, what), text.clone());
+    let unique = |columns: &Vec<String>| {
+        let name = Ident::derived(&format!("{base}_{}_key", columns.join("_")));
+        (name, columns.iter().map(Ident::new).collect())
+    };
+    Finishing {
+        not_null: finish.not_null.iter().map(Ident::new).collect(),
+        checks: finish.check.iter().map(|text| written(text, "check")).collect(),
+        unique: finish.unique.iter().map(unique).collect(),
+        indexes: finish.index.iter().map(|text| written(text, "idx")).collect(),
+        foreign_keys: finish.foreign_key.iter().filter_map(|text| foreign_key(table, text)).collect(),
+    }
+}
+
+fn name_of(base: &str, text: &str, what: &str) -> Ident {
+    let words: Vec<&str> =
+        text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).collect();
+    let list = format!("({})", words.join(", "));
+    let hash = if list == text { String::new() } else { format!("_{}", short_hash(text)) };
+    Ident::derived(&format!("{base}_{}_{what}{hash}", words.join("_").to_lowercase()))
+}
+
+/// `(a, b) references [schema.]other [(c, d)] [more]`; none where it is not that.
+fn foreign_key(table: &Table, text: &str) -> Option<NewKey> {
+    let (columns, rest) = column_list(text)?;
+    let rest = rest.trim_start();
+    let word = "references";
+    if !rest.get(..word.len())?.eq_ignore_ascii_case(word) {
+        return None;
+    }
+    let rest = rest[word.len()..].trim_start();
+    let end = name_end(rest);
+    let written = QualifiedName::parse(&rest[..end]).ok()?;
+    let unqualified = !outside_quotes(&rest[..end]).contains('.');
+    let rest = rest[end..].trim_start();
+    let (referenced, more) = if rest.starts_with('(') { column_list(rest)? } else { (Vec::new(), rest) };
+    let name = columns.iter().map(Ident::as_str).collect::<Vec<_>>().join("_");
+    Some(NewKey {
+        name: Ident::derived(&format!("{}_{name}_fkey", table.name.name.as_str())),
+        references: if unqualified { table.name.sibling(written.name) } else { written },
+        columns,
+        unqualified,
+        referenced,
+        more: more.trim().to_owned(),
+    })
+}
+
+/// The text with everything between double quotes left out.
+fn outside_quotes(text: &str) -> String {
+    text.split('"').step_by(2).collect()
+}
+
+/// Where a name ends: at the first blank or parenthesis outside of double quotes.
+fn name_end(text: &str) -> usize {
+    let mut quoted = false;
+    let ends = |(_, c): &(usize, char)| {
+        quoted ^= *c == '"';
+        !quoted && (c.is_whitespace() || *c == '(')
+    };
+    text.char_indices().find(ends).map_or(text.len(), |(at, _)| at)
+}
+
+/// `(a, "B")` off the front, and what is left.
+fn column_list(text: &str) -> Option<(Vec<Ident>, &str)> {
+    let inner = text.trim_start().strip_prefix('(')?;
+    let mut quoted = false;
+    let close = inner.char_indices().find(|(_, c)| {
+        quoted ^= *c == '"';
+        !quoted && *c == ')'
+    })?;
+    let mut columns = Vec::new();
+    let (mut from, list) = (0, &inner[..close.0]);
+    quoted = false;
+    for (at, c) in list.char_indices().chain([(list.len(), ',')]) {
+        quoted ^= c == '"';
+        if !quoted && c == ',' {
+            let name = QualifiedName::parse(list[from..at].trim()).ok()?;
+            columns.push(name.name);
+            from = at + 1;
+        }
+    }
+    Some((columns, &inner[close.0 + 1..]))
+}
+
+/// What needs no server: columns, names, and what writers must know.
+pub(super) fn check(report: &mut Report, backfill: &Backfill, found: &Found) {
+    let (table, finish) = (&found.table, &backfill.finish);
+    for text in &finish.foreign_key {
+        if foreign_key(table, text).is_none() {
+            report.error(
+                "foreign_key_unread",
+                text,
+                format!("`{text}` is no foreign key"),
+                "write it as \"(column) references schema.table (column) on delete restrict\"",
+            );
+        }
+    }
+    let wanted = finishing(backfill, table);
+    let keyed = wanted.foreign_keys.iter().flat_map(|key| &key.columns);
+    let named = wanted.not_null.iter().chain(wanted.unique.iter().flat_map(|(_, all)| all)).chain(keyed);
+    let mut known: HashSet<&Ident> = HashSet::new();
+    for column in named.filter(|column| known.insert(column)) {
+        exists(report, backfill, table, column);
+    }
+    for column in &wanted.not_null {
+        not_null(report, backfill, table, column);
+    }
+    names(report, &wanted, table);
+}
+
+fn exists(report: &mut Report, backfill: &Backfill, table: &Table, column: &Ident) {
+    if table.column(column).is_some() || backfill.add.iter().any(|one| one.name == column.as_str()) {
+        return;
+    }
+    let (name, shown) = (table.name.plain(), plain(column.as_str()));
+    let all =
+        table.columns.iter().map(|c| c.name.as_str()).chain(backfill.add.iter().map(|a| a.name.as_str()));
+    let hint = match nearest(column.as_str(), all) {
+        Some(near) => format!("did you mean {}?", plain(near)),
+        None => format!("the columns are {}", listed(table.columns.iter().map(|c| &c.name))),
+    };
+    report.error("no_such_column", &shown, format!("{name} has no column {shown}, which finish names"), hint);
+}
+
+fn not_null(report: &mut Report, backfill: &Backfill, table: &Table, column: &Ident) {
+    let shown = plain(column.as_str());
+    let there = table.column(column);
+    if there.is_some_and(|c| c.not_null) {
+        report.note("not_null_already", &shown, format!("column {shown} is NOT NULL already"));
+        return;
+    }
+    let added = backfill.add.iter().find(|one| one.name == column.as_str());
+    let default = there
+        .is_some_and(|c| c.default.is_some() || !c.identity.is_empty() || !c.generated.is_empty())
+        || added.is_some_and(|one| one.default.is_some());
+    if backfill.keep_filled == KeepFilled::Always || default {
+        return;
+    }
+    let message = if backfill.keep_filled == KeepFilled::UntilDone {
+        format!("once the job is done and its trigger gone, writes that leave {shown} NULL fail")
+    } else {
+        format!("writes that leave {shown} NULL fail from then on; while the job runs, they are in its way")
+    };
+    report.warning(
+        "not_null_for_writers",
+        &shown,
+        message,
+        "deploy the application that writes it first; or give the column a default, or set keep_filled = \"always\"",
+    );
+}
+
+/// Names that two things would bear.
+fn names(report: &mut Report, wanted: &Finishing, table: &Table) {
+    let mut seen: HashSet<&Ident> = HashSet::new();
+    for name in each_name(wanted) {
+        if !seen.insert(name) {
+            let shown = plain(name.as_str());
+            let message =
+                format!("finish builds two things that are called {shown} on {}", table.name.plain());
+            report.error(
+                "names_collide",
+                &shown,
+                message,
+                "it is there twice, or two keys have the same columns: build one of them by hand",
+            );
+        }
+    }
+}
+
+fn each_name(wanted: &Finishing) -> impl Iterator<Item = &Ident> {
+    let checks = wanted.checks.iter().map(|(name, _)| name);
+    let unique = wanted.unique.iter().map(|(name, _)| name);
+    let indexes = wanted.indexes.iter().map(|(name, _)| name);
+    checks.chain(unique).chain(indexes).chain(wanted.foreign_keys.iter().map(|key| &key.name))
+}
+
+/// What the server said, and the design with what that taught: which table each key leads to.
+pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> {
+    let mut report = Report::default();
+    let table = filling.table.name.plain();
+    if let Some(why) = &trial.untried {
+        let message = format!("constraints and indexes of finish could not be tried: {why}");
+        report.warning(
+            "finish_untried",
+            &table,
+            message,
+            "grant temporary on the database to the role, or read `pgstrata sql`",
+        );
+    }
+    for (name, message) in &trial.refused {
+        let shown = plain(name.as_str());
+        let message = format!("the server refuses {}: {message}", what(filling, name));
+        report.error(
+            "finish_refused",
+            shown,
+            message,
+            "change it under finish; unqualified names are looked for in the table's schema, then in public",
+        );
+    }
+    for (name, standing) in &trial.standing {
+        let shown = plain(name.as_str());
+        match standing {
+            Standing::Same => {
+                report.note("finish_there", &shown, format!("{shown} is there already, as the plan wants it"))
+            }
+            Standing::Unfinished => report.note(
+                "finish_there",
+                &shown,
+                format!("{shown} is there already and not finished: the job goes on with it"),
+            ),
+            Standing::Other => {
+                let message =
+                    format!("something else is called {shown}, the name that {} needs", what(filling, name));
+                report.error("name_taken", &shown, message, "rename or drop it");
+            }
+        }
+    }
+    for (key, referenced) in filling.finish.foreign_keys.iter_mut().zip(&trial.keys) {
+        lead(&mut report, key, referenced.as_ref());
+    }
+    unique(&mut report, filling, trial);
+    report.0
+}
+
+/// What is to be built under a name.
+fn what(filling: &Filling, name: &Ident) -> String {
+    let f = &filling.finish;
+    let of = |all: &[(Ident, String)]| all.iter().find(|(n, _)| n == name).map(|(_, text)| text.clone());
+    if let Some(condition) = of(&f.checks) {
+        return format!("check ({condition})");
+    }
+    if let Some(tail) = of(&f.indexes) {
+        return format!("index {tail}");
+    }
+    if let Some((_, columns)) = f.unique.iter().find(|(n, _)| n == name) {
+        return format!("unique ({})", listed(columns));
+    }
+    match f.foreign_keys.iter().find(|key| key.name == *name) {
+        Some(key) => format!("foreign key ({}) to {}", listed(&key.columns), key.references.plain()),
+        None => "an index of a partition".to_owned(),
+    }
+}
+
+fn lead(report: &mut Report, key: &mut NewKey, referenced: Option<&Referenced>) {
+    let shown = plain(key.name.as_str());
+    let Some(referenced) = referenced else {
+        let other = key.references.plain();
+        let message = format!("there is no table {other}, to which a foreign key of finish leads");
+        report.error("no_such_table", &shown, message, "name it with its schema");
+        return;
+    };
+    key.references = referenced.name.clone();
+    key.unqualified = false;
+    if key.referenced.is_empty() {
+        key.referenced.clone_from(&referenced.primary);
+    }
+    let other = referenced.name.plain();
+    if !referenced.lacking.is_empty() {
+        let lacking = referenced.lacking.join(", ");
+        let message =
+            format!("our role lacks {} on {other}, to which a foreign key leads", lacking.to_uppercase());
+        report.error("missing_privilege", &other, message, format!("grant {lacking} on {other} to the role"));
+    }
+    if key.referenced.len() != key.columns.len() {
+        let message = format!(
+            "the foreign key has {} columns and leads to {} of {other}",
+            key.columns.len(),
+            key.referenced.len()
+        );
+        report.error(
+            "foreign_key_columns",
+            &shown,
+            message,
+            "name the columns that it leads to: references other (a, b)",
+        );
+    }
+}
+
+/// A unique constraint of a partitioned table holds what it is partitioned by, on every level.
+fn unique(report: &mut Report, filling: &Filling, trial: &FinishTrial) {
+    for (name, columns) in &filling.finish.unique {
+        let lacking = trial.partition_columns.iter().find(|level| match level {
+            Some(by) => by.iter().any(|column| !columns.contains(column)),
+            None => true,
+        });
+        let Some(by) = lacking else { continue };
+        let shown = listed(columns);
+        let by = by.as_ref().map_or_else(|| "an expression".to_owned(), |by| format!("({})", listed(by)));
+        let table = filling.table.name.plain();
+        report.error(
+            "unique_without_partition_column",
+            plain(name.as_str()),
+            format!("unique ({shown}) lacks what {table} is partitioned by, {by}: no server builds it"),
+            "add the partition columns to it",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixture::petri;
+
+    #[test]
+    fn a_name_tells_what_it_is_and_never_means_two_things() {
+        let name = |text: &str, what: &str| name_of("suppliers", text, what).as_str().to_owned();
+        insta::assert_snapshot!(name("(a, b)", "idx"), @"");
+        insta::assert_snapshot!(name("using gin (doc)", "idx"), @"");
+        insta::assert_snapshot!(name("a >= 0", "check"), @"");
+        assert_ne!(name("a >= 0", "check"), name("a > 0", "check"));
+        let long = name(&format!("{} > 0", "a".repeat(80)), "check");
+        assert!(long.len() <= 63, "{long}");
+    }
+
+    #[test]
+    fn a_foreign_key_is_read_as_it_is_written() {
+        let read = |text: &str| {
+            foreign_key(&petri(), text).map(|key| {
+                let parts = [listed(&key.columns), key.references.plain(), listed(&key.referenced), key.more];
+                format!("{} unqualified {}", parts.join(" | "), key.unqualified)
+            })
+        };
+        assert_eq!(read("(a) references other (b)").unwrap(), "a | public.other | b |  unqualified true");
+        assert_eq!(
+            read("(\"A, b\", C)  REFERENCES \"x.y\".Other(d ,\"E)\") on delete cascade").unwrap(),
+            "\"A, b\", c | \"x.y\".other | d, \"E)\" | on delete cascade unqualified false"
+        );
+        assert_eq!(
+            read("(a) references \"x.y\" match full").unwrap(),
+            "a | public.\"x.y\" |  | match full unqualified true"
+        );
+        for wrong in
+            ["a references b", "(a references b", "(a) b", "(a) references", "()", "(a.) references b"]
+        {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}

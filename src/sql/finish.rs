@@ -1,0 +1,394 @@
+//! What a backfill's columns are to guarantee in the end: every statement that adds a constraint or an index, and those that
+//! look for rows in its way first.
+//!
+//! A constraint is added NOT VALID, which reads nothing, and then validated, which lets everybody write. Indexes are built
+//! CONCURRENTLY; those of a partitioned table part by part, and tied together in the end.
+
+use crate::model::filling::{Filling, NewKey};
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::key::KeyRange;
+
+use super::script::{Section, section};
+use super::{fill, in_range, list};
+
+/// A constraint that rows may violate, one by one.
+#[derive(Debug, Clone, Copy)]
+pub enum Rule<'a> {
+    /// A column is NOT NULL.
+    NotNull(&'a Ident),
+    /// A condition is not false.
+    Check(&'a str),
+    /// The row that a foreign key points to is there.
+    Key(&'a NewKey),
+}
+
+/// CHECK constraints that are to be added: those of the plan, and one for each column that is to be NOT NULL.
+pub fn checks<'a>(f: &'a Filling, not_null: &[&'a Ident]) -> Vec<(Ident, String)> {
+    let helper = |column: &&Ident| (f.not_null_helper(column), format!("{column} is not null"));
+    not_null.iter().map(helper).chain(f.finish.checks.iter().cloned()).collect()
+}
+
+/// Adds CHECK constraints without looking at the rows; every write from here on is checked.
+pub fn add_checks(f: &Filling, checks: &[(Ident, String)]) -> String {
+    let one = |(name, condition): &(Ident, String)| {
+        format!("add constraint {name} check (\n{condition}\n) not valid")
+    };
+    format!("alter table {} {}", f.table.name, checks.iter().map(one).collect::<Vec<_>>().join(", "))
+}
+
+/// Looks at the rows, with a lock that lets everybody write.
+pub fn validate(table: &QualifiedName, name: &Ident) -> String {
+    format!("alter table {table} validate constraint {name}")
+}
+
+/// Makes columns NOT NULL. The server takes the valid CHECK's word for it and reads nothing.
+pub fn set_not_null(f: &Filling, columns: &[&Ident]) -> Vec<String> {
+    let set: Vec<String> = columns.iter().map(|c| format!("alter column {c} set not null")).collect();
+    let drop: Vec<String> =
+        columns.iter().map(|c| format!("drop constraint if exists {}", f.not_null_helper(c))).collect();
+    let table = &f.table.name;
+    vec![
+        format!("alter table {table} {}", set.join(", ")),
+        format!("alter table {table} {}", drop.join(", ")),
+    ]
+}
+
+/// A foreign key as it stands behind its name.
+fn key_definition(key: &NewKey) -> String {
+    key_to(key, &key.references)
+}
+
+/// ... leading to another table.
+pub(super) fn key_to(key: &NewKey, references: &QualifiedName) -> String {
+    let referenced = match key.referenced.as_slice() {
+        [] => String::new(),
+        columns => format!(" ({})", list("", columns)),
+    };
+    let more = if key.more.is_empty() { String::new() } else { format!(" {}", key.more) };
+    format!("foreign key ({}) references {references}{referenced}{more}", list("", &key.columns))
+}
+
+/// One key on one table, without looking at the rows.
+pub fn add_key(table: &QualifiedName, key: &NewKey) -> String {
+    format!("alter table {table} add constraint {} {}\nnot valid", key.name, key_definition(key))
+}
+
+/// The parent's key before PostgreSQL 18, once every partition's is valid: nothing is read.
+pub fn tie_key(f: &Filling, key: &NewKey) -> String {
+    format!("alter table {} add constraint {} {}", f.table.name, key.name, key_definition(key))
+}
+
+/// An index to be built.
+#[derive(Debug, Clone, Copy)]
+pub enum Build<'a> {
+    /// Of a UNIQUE constraint.
+    Unique(&'a [Ident]),
+    /// What stands behind the table's name.
+    Plain(&'a str),
+}
+
+/// Builds the index of one table or partition while everybody writes. Not in a transaction.
+pub fn build(name: &Ident, table: &QualifiedName, build: Build<'_>) -> String {
+    match build {
+        Build::Unique(columns) => {
+            format!("create unique index concurrently {name} on {table} ({})", list("", columns))
+        }
+        Build::Plain(tail) => format!("create index concurrently {name} on {table}\n{tail}"),
+    }
+}
+
+/// Removes what an unfinished build left. Not in a transaction.
+pub fn drop_invalid(name: &QualifiedName) -> String {
+    format!("drop index concurrently if exists {name}")
+}
+
+/// Makes a unique index that is built a constraint: nothing is read.
+pub fn use_index(table: &QualifiedName, name: &Ident) -> String {
+    format!("alter table {table} add constraint {name} unique using index {name}")
+}
+
+/// The index of a partitioned table alone, invalid until each partition's is attached.
+pub fn on_parent(name: &Ident, table: &QualifiedName, build: Build<'_>) -> String {
+    match build {
+        Build::Unique(columns) => {
+            format!("alter table only {table} add constraint {name} unique ({})", list("", columns))
+        }
+        Build::Plain(tail) => format!("create index {name} on only {table}\n{tail}"),
+    }
+}
+
+/// Attaches a partition's index to its parent's.
+pub fn attach(parent: &QualifiedName, part: &QualifiedName) -> String {
+    format!("alter index {parent} attach partition {part}")
+}
+
+/// How many rows of a range violate a rule, and up to five of their keys: no row where none does. The table bears its own
+/// name in the condition, or none.
+pub fn violating(
+    f: &Filling,
+    leaf: &QualifiedName,
+    range: &KeyRange,
+    rule: Rule<'_>,
+) -> (String, Vec<String>) {
+    let alias = &f.table.name.name;
+    let key = f.key_columns();
+    let (within, values) = in_range(&format!("{alias}."), &key, range, 1);
+    let order = list(&format!("{alias}."), key.iter().map(|c| &c.name));
+    let sql = format!(
+        "select count(*) over (), {}\nfrom only {leaf} as {alias}\nwhere {within} and {}\norder by {order} limit 5",
+        key_text(f),
+        broken(f, rule)
+    );
+    (sql, values)
+}
+
+/// The condition that a row violates a rule.
+fn broken(f: &Filling, rule: Rule<'_>) -> String {
+    let alias = &f.table.name.name;
+    match rule {
+        Rule::NotNull(column) => format!("{alias}.{column} is null"),
+        Rule::Check(condition) => format!("not (\n{condition}\n)"),
+        Rule::Key(key) => {
+            let pairs = key.columns.iter().zip(&key.referenced);
+            let same: Vec<String> =
+                pairs.map(|(own, other)| format!("referenced.{other} = {alias}.{own}")).collect();
+            let null = |what: &str, word: &str| {
+                let all: Vec<String> =
+                    key.columns.iter().map(|c| format!("{alias}.{c} is {what}null")).collect();
+                all.join(&format!(" {word} "))
+            };
+            let points =
+                if key.is_full() { format!("not ({})", null("", "and")) } else { null("not ", "and") };
+            format!(
+                "{points} and not exists (\n  select from {} referenced where {})",
+                key.references,
+                same.join(" and ")
+            )
+        }
+    }
+}
+
+/// How many values of columns more than one row has, and the keys of two such rows, for up to five of them: no row where
+/// each is unique. NULLs are distinct.
+pub fn repeated(f: &Filling, columns: &[Ident]) -> String {
+    let alias = &f.table.name.name;
+    let only = if f.is_partitioned() { "" } else { "only " };
+    let present: Vec<String> = columns.iter().map(|c| format!("{alias}.{c} is not null")).collect();
+    let order = list(&format!("{alias}."), f.key_columns().iter().map(|c| &c.name));
+    format!(
+        "select count(*) over (), array_to_string((array_agg({} order by {order}))[1:2], ' and ')\n\
+         from {only}{} as {alias}\nwhere {}\ngroup by {} having count(*) > 1 limit 5",
+        key_text(f),
+        f.table.name,
+        present.join(" and "),
+        list(&format!("{alias}."), columns)
+    )
+}
+
+/// A key as people read it.
+fn key_text(f: &Filling) -> String {
+    let alias = &f.table.name.name;
+    let parts: Vec<String> = f.key_columns().iter().map(|c| format!("{alias}.{}::text", c.name)).collect();
+    format!("concat_ws(', ', {})", parts.join(", "))
+}
+
+/// What a job that ends before its time takes back of a CHECK or a foreign key.
+pub fn drop_constraint(table: &QualifiedName, name: &Ident) -> String {
+    format!("alter table {table} drop constraint if exists {name}")
+}
+
+/// ... and of an index: not concurrently, with all the rest in one transaction.
+pub fn drop_index(name: &QualifiedName) -> String {
+    format!("drop index if exists {name}")
+}
+
+/// The relation with oid `$1` and, where it is partitioned, every part of it, the outermost first: schema, name, oid, the
+/// parent's schema and name, whether it holds rows.
+pub const TREE: &str = "select n.nspname::text, c.relname::text, c.oid, pn.nspname::text, p.relname::text, coalesce(t.isleaf, true)
+from (select $1::oid as relid, null::oid as parent, null::boolean as isleaf, 0 as level
+      where not exists (select from pg_catalog.pg_class where oid = $1 and relkind = 'p')
+      union all
+      select t.relid, case when t.relid <> $1 then t.parentrelid end, t.isleaf, t.level from pg_catalog.pg_class r,
+        pg_catalog.pg_partition_tree(r.oid) t where r.oid = $1 and r.relkind = 'p') t
+  join pg_catalog.pg_class c on c.oid = t.relid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  left join pg_catalog.pg_class p on p.oid = t.parent left join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace
+order by t.level, n.nspname, c.relname";
+
+/// Columns of the relation with oid `$1` that are NOT NULL.
+pub const NOT_NULL: &str = "select attname::text from pg_catalog.pg_attribute
+where attrelid = $1 and attnum > 0 and not attisdropped and attnotnull";
+
+/// Constraints of the relation with oid `$1`: name, and whether every row was looked at.
+pub const CONSTRAINTS: &str = "select conname::text, convalidated from pg_catalog.pg_constraint
+where conrelid = $1 and contype in ('c', 'f', 'u', 'p')";
+
+/// Indexes of the relation with oid `$1`: name, whether it can be used, and whether it is part of a parent's.
+pub const INDEXES: &str =
+    "select i.relname::text, x.indisvalid and x.indisready and x.indislive, i.relispartition
+from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid where x.indrelid = $1";
+
+/// The transactions that the session with process number `$1` waits for, as [`super::swap::IN_THE_WAY`] describes those in
+/// the way of a lock.
+pub const WAITED_FOR: &str = "select a.pid, a.usename::text, a.application_name, a.state, a.xact_start::text,
+  coalesce(a.query_start::text, ''),
+  extract(epoch from pg_catalog.clock_timestamp() - a.xact_start)::double precision * 1000, false
+from pg_catalog.pg_stat_activity a where a.pid = any (pg_catalog.pg_blocking_pids($1))
+union all
+select 0, p.owner::text, p.gid, 'prepared transaction', p.prepared::text, '', 0, false
+from pg_catalog.pg_prepared_xacts p
+where 0 = any (pg_catalog.pg_blocking_pids($1)) and p.database = pg_catalog.current_database()
+order by 5";
+
+/// Cancels what the session with process number `$1` is doing.
+pub const CANCEL: &str = "select pg_catalog.pg_cancel_backend($1)";
+
+/// All of it, as `pgstrata sql` prints it.
+pub fn sections(f: &Filling) -> Vec<Section> {
+    let mut all = Vec::new();
+    let not_null: Vec<&Ident> = f.finish.not_null.iter().collect();
+    let checks = checks(f, &not_null);
+    let middle = KeyRange {
+        after: Some(vec![String::new(); f.key.len()]),
+        through: Some(vec![String::new(); f.key.len()]),
+    };
+    if !f.finish.is_empty() {
+        let leaf = part(f);
+        let mut looks: Vec<String> =
+            rules(f).into_iter().map(|rule| violating(f, &leaf, &middle, rule).0).collect();
+        looks.extend(f.finish.unique.iter().map(|(_, columns)| repeated(f, columns)));
+        let title =
+            "finish: rows in the way, a range (repeated, of each partition), and values that are there twice";
+        all.push(section(title, looks));
+    }
+    if !checks.is_empty() {
+        let title = "finish: constraints, not validated (one transaction, short lock_timeout, retried)";
+        all.push(section(title, vec![fill::names(f), add_checks(f, &checks)]));
+        let valid: Vec<String> = checks.iter().map(|(name, _)| validate(&f.table.name, name)).collect();
+        let title = "finish: their validation (one transaction each; each partition's first)";
+        all.push(section(title, valid));
+    }
+    if !not_null.is_empty() {
+        let title = "finish: NOT NULL by the valid constraint (one transaction, short lock_timeout, retried)";
+        all.push(section(title, set_not_null(f, &not_null)));
+    }
+    let unique = f.finish.unique.iter().map(|(name, columns)| (name, Build::Unique(columns)));
+    let plain = f.finish.indexes.iter().map(|(name, tail)| (name, Build::Plain(tail)));
+    for (name, build) in unique.chain(plain) {
+        all.push(index_section(f, name, build));
+    }
+    all.extend(f.finish.foreign_keys.iter().map(|key| key_section(f, key)));
+    all
+}
+
+/// Every rule that rows may violate one by one.
+pub fn rules(f: &Filling) -> Vec<Rule<'_>> {
+    let checks = f.finish.checks.iter().map(|(_, condition)| Rule::Check(condition));
+    let keys = f.finish.foreign_keys.iter().map(Rule::Key);
+    f.finish.not_null.iter().map(Rule::NotNull).chain(checks).chain(keys).collect()
+}
+
+/// What stands for each part of a partitioned table in what is printed before they are known.
+fn part(f: &Filling) -> QualifiedName {
+    let name = &f.table.name;
+    if f.is_partitioned() { name.sibling(name.name.with_suffix("_PARTITION")) } else { name.clone() }
+}
+
+fn index_section(f: &Filling, name: &Ident, what: Build<'_>) -> Section {
+    let leaf = part(f);
+    let of_leaf = f.index_name(name, &leaf);
+    let mut statements = vec![build(&of_leaf.name, &leaf, what)];
+    if matches!(what, Build::Unique(_)) {
+        statements.push(use_index(&leaf, &of_leaf.name));
+    }
+    if f.is_partitioned() {
+        statements.push(on_parent(name, &f.table.name, what));
+        statements.push(attach(&f.table.name.sibling(name.clone()), &of_leaf));
+    }
+    let each = if f.is_partitioned() { "; of each partition, then tied together" } else { "" };
+    section(
+        &format!("finish: an index (built in no transaction; the rest one transaction each{each})"),
+        statements,
+    )
+}
+
+fn key_section(f: &Filling, key: &NewKey) -> Section {
+    let leaf = part(f);
+    let mut statements = vec![add_key(&leaf, key), validate(&leaf, &key.name)];
+    let mut title = "finish: a foreign key (one transaction each, short lock_timeout)".to_owned();
+    if f.is_partitioned() {
+        statements.push(tie_key(f, key));
+        title.push_str(
+            "; of each partition, then tied together; from PostgreSQL 18 on it is added to the whole table",
+        );
+    }
+    section(&title, statements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::filling::Finishing;
+    use crate::model::fixture::petri;
+
+    fn filling(relkind: &str) -> Filling {
+        let mut table = petri();
+        table.relkind = relkind.into();
+        Filling {
+            job: "petri".into(),
+            key: vec![Ident::new("observation_id")],
+            table,
+            add: vec![],
+            from: None,
+            set: vec![(Ident::new("note"), "'-'".into())],
+            filter: Some("t.note is null".into()),
+            keep_filled: false,
+            stays: false,
+            finish: Finishing {
+                not_null: vec![Ident::new("note")],
+                checks: vec![(Ident::new("petri_observations_short"), "length(note) < 9 -- not long".into())],
+                unique: vec![(
+                    Ident::new("petri_observations_note_key"),
+                    vec![Ident::new("note"), Ident::new("created_at")],
+                )],
+                indexes: vec![(Ident::new("petri_observations_note_idx"), "using hash (note)".into())],
+                foreign_keys: vec![NewKey {
+                    name: Ident::new("petri_observations_note_fkey"),
+                    columns: vec![Ident::new("note")],
+                    references: QualifiedName::new("public", "notes"),
+                    unqualified: false,
+                    referenced: vec![Ident::new("Note")],
+                    more: "on delete cascade".into(),
+                }],
+            },
+        }
+    }
+
+    fn text(f: &Filling) -> String {
+        let one = |s: Section| {
+            format!("-- {}\n{}", s.title, s.statements.iter().map(|s| format!("{s};\n")).collect::<String>())
+        };
+        sections(f).into_iter().map(one).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_plain_table() {
+        insta::assert_snapshot!("finish_plain", text(&filling("r")));
+    }
+
+    #[test]
+    fn a_partitioned_table() {
+        insta::assert_snapshot!("finish_partitioned", text(&filling("p")));
+    }
+
+    #[test]
+    fn a_key_that_is_full_is_violated_by_half_of_it() {
+        let mut f = filling("r");
+        let key = &mut f.finish.foreign_keys[0];
+        key.more = "Match  FULL".into();
+        key.columns.push(Ident::new("batch"));
+        key.referenced.push(Ident::new("batch"));
+        let whole = KeyRange { after: None, through: None };
+        let sql = violating(&f, &f.table.name, &whole, Rule::Key(&f.finish.foreign_keys[0])).0;
+        insta::assert_snapshot!(sql, @"");
+    }
+}

@@ -1,0 +1,114 @@
+//! What a backfill builds in the end, tried on an empty table of the same columns in a transaction that is rolled back: the
+//! server itself says what it would refuse, and how it writes down what it accepts, so that what is there by name can be
+//! compared.
+
+use crate::model::filling::{Filling, NewKey};
+use crate::model::ident::{Ident, QualifiedName};
+
+use super::{fill, finish, list};
+
+/// The table's columns, as they will be, without a row; it bears the table's name, which conditions may mention.
+pub fn stand_in(f: &Filling) -> String {
+    format!(
+        "create temporary table {} on commit drop as select * from {} r with no data",
+        f.table.name.name,
+        fill::rows_as_they_will_be(f)
+    )
+}
+
+fn temporary(name: &Ident) -> QualifiedName {
+    QualifiedName { schema: Ident::new("pg_temp"), name: name.clone() }
+}
+
+/// What is built, one by one: its name, and the statements that build it on the stand-in.
+pub fn builds(f: &Filling) -> Vec<(Ident, Vec<String>)> {
+    let table = temporary(&f.table.name.name);
+    let mut all = Vec::new();
+    for (name, condition) in &f.finish.checks {
+        all.push((name, vec![format!("alter table {table} add constraint {name} check (\n{condition}\n)")]));
+    }
+    for (name, columns) in &f.finish.unique {
+        all.push((
+            name,
+            vec![format!("alter table {table} add constraint {name} unique ({})", list("", columns))],
+        ));
+    }
+    for (name, tail) in &f.finish.indexes {
+        all.push((name, vec![format!("create index {name} on {table}\n{tail}")]));
+    }
+    all.into_iter().map(|(name, statements)| (name.clone(), statements)).collect()
+}
+
+/// A foreign key that leads to a stand-in of the other table.
+pub fn key(f: &Filling, key: &NewKey, number: usize) -> Vec<String> {
+    let other = Ident::new(format!("pgstrata_referenced_{number}"));
+    let table = temporary(&f.table.name.name);
+    vec![
+        format!("create temporary table {other} (like {} including indexes) on commit drop", key.references),
+        format!(
+            "alter table {table} add constraint {} {}",
+            key.name,
+            finish::key_to(key, &temporary(&other))
+        ),
+    ]
+}
+
+/// The table called `$2` in schema `$1`, or else in `public` where `$3`: schema, name, oid, its primary key's columns, and
+/// what our role lacks to point a key at columns `$4` of it (none: the primary key's).
+pub const REFERENCED: &str = "select n.nspname::text, c.relname::text, c.oid, coalesce(k.names, '{}'),
+  array_remove(array[
+    case when not pg_catalog.has_table_privilege(c.oid, 'SELECT') then 'select' end,
+    case when exists (
+      select from pg_catalog.pg_attribute a where a.attrelid = c.oid and not a.attisdropped
+        and a.attname = any (case when $4::text[] = '{}' then k.names else $4::text[] end)
+        and not pg_catalog.has_column_privilege(c.oid, a.attnum, 'REFERENCES')) then 'references' end], null)
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  left join lateral (
+    select array_agg(a.attname::text order by key.place) as names
+    from pg_catalog.pg_constraint p, unnest(p.conkey) with ordinality key (attnum, place),
+      pg_catalog.pg_attribute a
+    where p.conrelid = c.oid and p.contype = 'p' and a.attrelid = c.oid and a.attnum = key.attnum) k on true
+where c.relname = $2 and (n.nspname = $1 or $3::boolean and n.nspname = 'public') and c.relkind in ('r', 'p')
+order by n.nspname <> $1 limit 1";
+
+/// Constraints of the table with oid `$1` that bear one of the names `$3`: name, whether every row was looked at, and whether
+/// it is what the stand-in with oid `$2` got under that name; `$4` and `$5` say where foreign keys lead, by name.
+pub const CONSTRAINTS: &str = "select k.conname::text, k.convalidated, coalesce(
+  case when k.contype = 'f'
+    then k.confrelid = (select l.oid from unnest($4::text[], $5::oid[]) l (name, oid) where l.name = k.conname)
+      and replace(regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
+            'REFERENCES ' || k.confrelid::regclass::text || '(', '(')
+        = replace(pg_catalog.pg_get_constraintdef(t.oid), 'REFERENCES ' || t.confrelid::regclass::text || '(', '(')
+    else regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', '') = pg_catalog.pg_get_constraintdef(t.oid)
+  end, false)
+from pg_catalog.pg_constraint k
+  left join pg_catalog.pg_constraint t on t.conrelid = $2 and t.conname = k.conname and t.contype = k.contype
+where k.conrelid = $1 and k.conname = any ($3::text[])";
+
+/// Relations of the schema of the table with oid `$1` that bear one of the names `$3`, as [`CONSTRAINTS`].
+pub const INDEXES: &str = "select c.relname::text, coalesce(x.indisvalid, false), coalesce(
+    x.indrelid = $1 and x.indisunique = tx.indisunique
+    and regexp_replace(pg_catalog.pg_get_indexdef(x.indexrelid), '^.*? USING ', '')
+      = regexp_replace(pg_catalog.pg_get_indexdef(tx.indexrelid), '^.*? USING ', ''), false)
+from pg_catalog.pg_class c
+  left join pg_catalog.pg_index x on x.indexrelid = c.oid
+  left join pg_catalog.pg_class t on t.relnamespace = pg_catalog.pg_my_temp_schema() and t.relname = c.relname
+  left join pg_catalog.pg_index tx on tx.indexrelid = t.oid and tx.indrelid = $2
+where c.relnamespace = (select relnamespace from pg_catalog.pg_class where oid = $1) and c.relname = any ($3::text[])";
+
+/// Which of the names `$2` in schemas `$1` something bears that is no index of the relation with the oid in `$3`.
+pub const PARTS_TAKEN: &str = "select c.relname::text
+from unnest($1::text[], $2::text[], $3::oid[]) w (schema, name, part)
+  join pg_catalog.pg_namespace n on n.nspname = w.schema
+  join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.name
+  left join pg_catalog.pg_index x on x.indexrelid = c.oid
+where x.indrelid is distinct from w.part";
+
+/// What each level of the partitioned table with oid `$1` is partitioned by; none where one is an expression. No row for a
+/// plain table.
+pub const PARTITIONED_BY: &str = "select case when 0 = any (p.partattrs::int2[]) then null else (
+    select array_agg(a.attname::text) from pg_catalog.pg_attribute a
+    where a.attrelid = p.partrelid and a.attnum = any (p.partattrs::int2[])) end
+from pg_catalog.pg_class r, pg_catalog.pg_partition_tree(r.oid) t
+  join pg_catalog.pg_partitioned_table p on p.partrelid = t.relid
+where r.oid = $1 and r.relkind = 'p'";
