@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use crate::cli::{Cli, Command, Dsn};
 use crate::demo;
-use crate::engine::{Engine, Outcome};
+use crate::engine::{Engine, Outcome, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::model::design::Design;
@@ -21,6 +21,7 @@ use crate::model::number;
 use crate::model::partition::Every;
 use crate::model::state::State;
 use crate::model::status::Status;
+use crate::model::verdict::{Looked, VerifyReport};
 use crate::pg::connect::Target;
 use crate::pg::preflight::{Preflight, preflight};
 use crate::pg::{status, store, survey};
@@ -77,6 +78,7 @@ async fn drive(target: &Target, command: &Command, output: Output) -> Result<()>
     let _ = printer.await;
     match result? {
         Said::Nothing => {}
+        Said::Looked(looked) => report::print_result(&output, &looked, || looked.to_string()),
         Said::Verdict(report) => {
             report::print_verdict(&output, &report);
             if !report.verified {
@@ -94,7 +96,8 @@ async fn drive(target: &Target, command: &Command, output: Output) -> Result<()>
 /// What is left to say once the progress has been printed.
 enum Said {
     Nothing,
-    Verdict(Box<crate::model::verdict::VerifyReport>),
+    Verdict(Box<VerifyReport>),
+    Looked(Looked),
     Next(String, State),
 }
 
@@ -143,7 +146,10 @@ async fn act(
             ));
             Ok(Said::Nothing)
         }
-        Command::Verify { job } => Ok(Said::Verdict(Box::new(engine.verify(job).instrument(of(job)).await?))),
+        Command::Verify { job } => Ok(match engine.verify(job).instrument(of(job)).await? {
+            Verdict::Sides(report) => Said::Verdict(Box::new(report)),
+            Verdict::Rows(looked) => Said::Looked(looked),
+        }),
         Command::Swap { job } => Ok(next(job, engine.swap(job).instrument(of(job)).await?)),
         Command::Rollback { job } => Ok(next(job, engine.rollback(job).instrument(of(job)).await?)),
         Command::Sync { job } => engine.sync(job).instrument(of(job)).await.map(|_| Said::Nothing),

@@ -18,7 +18,7 @@ use crate::model::design::Design;
 use crate::model::finding::Findings;
 use crate::model::number;
 use crate::model::state::State;
-use crate::model::verdict::VerifyReport;
+use crate::model::verdict::{Looked, VerifyReport};
 use crate::pg::connect::{Session, Target};
 use crate::pg::preflight::preflight;
 use crate::pg::store::{self, Job};
@@ -54,6 +54,15 @@ pub struct Outcome {
     pub report: Option<VerifyReport>,
     /// What the swap took, where there was one.
     pub swapped: Option<Swapped>,
+}
+
+/// What `verify` came to.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Of a partition job: the two sides, compared.
+    Sides(VerifyReport),
+    /// Of a backfill: every row, looked at again.
+    Rows(Looked),
 }
 
 impl Outcome {
@@ -178,17 +187,20 @@ impl Engine {
         store::set(&session, job.id, settings).await
     }
 
-    /// Compares both sides now.
+    /// Compares both sides now; of a backfill, looks at every row again and fills what is found.
     ///
     /// # Errors
-    /// What the server said; a difference is in the report.
-    pub async fn verify(&self, name: &str) -> Result<VerifyReport> {
+    /// What the server said; a difference of the sides is in the report.
+    pub async fn verify(&self, name: &str) -> Result<Verdict> {
         let (plan, job) = self.find(name).await?;
-        self.drive(&plan, job.id, Pacing::Signals, async |context: &Context| {
+        if let Design::Backfill(_) = job.design {
+            return Ok(Verdict::Rows(self.drive(&plan, job.id, Pacing::Signals, fill::look_again).await?));
+        }
+        let compare = async |context: &Context| {
             at_least_synced(context)?;
             phase::compare(context).await
-        })
-        .await
+        };
+        Ok(Verdict::Sides(self.drive(&plan, job.id, Pacing::Signals, compare).await?))
     }
 
     /// Drains, compares and swaps.
@@ -196,7 +208,7 @@ impl Engine {
     /// # Errors
     /// The job is not that far, or both sides differ, or the lock was not to be had.
     pub async fn swap(&self, name: &str) -> Result<Outcome> {
-        let (plan, job) = self.find(name).await?;
+        let (plan, job) = self.find_two_sided(name).await?;
         self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| {
             if context.state() == State::Swapped {
                 self.events.note(format!("job {name} is swapped already"));
@@ -214,7 +226,7 @@ impl Engine {
     /// # Errors
     /// The job is not swapped, or both sides differ, or the lock was not to be had.
     pub async fn rollback(&self, name: &str) -> Result<Outcome> {
-        let (plan, job) = self.find(name).await?;
+        let (plan, job) = self.find_two_sided(name).await?;
         self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| match context.state() {
             State::RolledBack => {
                 self.events.note(format!("job {name} is rolled back already"));
@@ -233,7 +245,7 @@ impl Engine {
     /// # Errors
     /// The job is not that far, or what the server said.
     pub async fn sync(&self, name: &str) -> Result<State> {
-        let (plan, job) = self.find(name).await?;
+        let (plan, job) = self.find_two_sided(name).await?;
         self.drive(&plan, job.id, Pacing::Signals, async |context: &Context| {
             at_least_synced(context)?;
             phase::sync(context).await?;
@@ -248,14 +260,16 @@ impl Engine {
     /// The job is not swapped, the window is open, or something hangs on the old table.
     pub async fn finalize(&self, name: &str, now: bool) -> Result<State> {
         let session = self.target.connect("pgstrata").await?;
-        if let Some(job) =
-            store::jobs(&session, Some(name)).await?.first().filter(|j| j.state == State::Finalized)
+        if let Some(job) = store::jobs(&session, Some(name))
+            .await?
+            .first()
+            .filter(|j| j.state == State::Finalized && j.blueprint().is_ok())
         {
             self.events.note(format!("job {} is finalized already", job.name));
             return Ok(job.state);
         }
         drop(session);
-        let (plan, job) = self.find(name).await?;
+        let (plan, job) = self.find_two_sided(name).await?;
         self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| {
             if context.state() == State::Finalized {
                 return Ok(State::Finalized);
@@ -313,6 +327,13 @@ impl Engine {
             session.execute(store_sql::END_FORMER, &[&lease::prefix(job)]).await?;
         }
         Ok(())
+    }
+
+    /// [`Engine::find`], where there are two tables.
+    async fn find_two_sided(&self, name: &str) -> Result<(Plan, Job)> {
+        let (plan, job) = self.find(name).await?;
+        job.blueprint()?;
+        Ok((plan, job))
     }
 
     async fn find(&self, name: &str) -> Result<(Plan, Job)> {

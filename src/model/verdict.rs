@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::number;
+
 /// How many examples a report names at most.
 pub const EXAMPLES_MAX: usize = 20;
 
@@ -28,6 +30,27 @@ pub struct VerifyReport {
     pub verified: bool,
     /// Some of the rows that differ, at most [`EXAMPLES_MAX`].
     pub examples: Vec<Example>,
+}
+
+/// What another look at every row of a backfill's table came to. A row that cannot be filled is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Looked {
+    /// The job's name.
+    pub job: String,
+    /// Rows that were not filled, and are now.
+    pub rows_set: u64,
+    /// Every row is filled.
+    pub verified: bool,
+}
+
+impl fmt::Display for Looked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "verified: {}: every row is filled", self.job)?;
+        match self.rows_set {
+            0 => Ok(()),
+            n => write!(f, "; {} only now", number::counted(n, "row")),
+        }
+    }
 }
 
 /// One row that differs.

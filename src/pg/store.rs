@@ -81,8 +81,27 @@ impl Job {
     }
 
     fn of_another_kind(&self) -> Error {
-        Error::usage(format!("job {} is a {} job, which has nothing of the sort", self.name, self.kind))
-            .hint(format!("`pgstrata status {}` says where it is", self.name))
+        let name = &self.name;
+        let (fact, hint) = match self.design {
+            Design::Backfill(_) => (
+                format!(
+                    "job {name} is a backfill: it works on {} itself, and there is no second table",
+                    self.source
+                ),
+                format!(
+                    "`pgstrata run PLAN` goes on with it, to its end; `pgstrata verify {name}` looks at every row again; \
+                     `pgstrata abort {name}` ends it"
+                ),
+            ),
+            Design::Partition(_) => (
+                format!(
+                    "job {name} is a partition job: it copies {}, and fills no column of it",
+                    self.source
+                ),
+                format!("`pgstrata status {name}` says where it is"),
+            ),
+        };
+        Error::usage(fact).hint(hint)
     }
 }
 
@@ -162,6 +181,10 @@ pub async fn open_job(client: &Client, name: &str) -> Result<Job> {
     let over = all.iter().find(|j| j.name == name);
     let open: Vec<&str> = all.iter().filter(|j| !j.state.is_final()).map(|j| j.name.as_str()).collect();
     let error = match over {
+        Some(job) if matches!(job.design, Design::Backfill(_)) => {
+            return Err(Error::usage(format!("job {name} is a backfill and {}: it is over", job.state))
+                .hint("`pgstrata run PLAN` looks for rows that came since, and fills them in a job of their own"));
+        }
         Some(job) => {
             Error::new(Kind::Usage, format!("job {name} is {}, there is nothing left to do", job.state))
         }

@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::filling::Filling;
 use crate::model::ident::QualifiedName;
-use crate::model::pace::Work;
 use crate::model::state::{State, Step};
+use crate::model::verdict::Looked;
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{latency, store};
@@ -98,13 +98,22 @@ pub async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
     }
 }
 
-/// Looks at every row and fills what is found; how many were.
+/// Looks at every row once more and fills what is found.
 ///
 /// # Errors
-/// Rows are meant that cannot be filled; or what the server said.
-pub async fn look_again(filler: &Filler) -> Result<u64> {
-    filler.gate.does(Work::Writes);
-    again::look(filler).await
+/// The job is not that far; rows are meant that cannot be filled; or what the server said.
+pub async fn look_again(filler: &Filler) -> Result<Looked> {
+    let (name, state) = (filler.job.name.clone(), filler.state());
+    if !matches!(state, State::Filled | State::Verified) {
+        return Err(Error::usage(format!(
+            "job {name} is {state}: rows are still to be filled for the first time"
+        ))
+        .hint("`pgstrata run PLAN` goes on with it, and looks at every row again in the end"));
+    }
+    in_force(filler).await?;
+    let rows_set = again::look(filler).await?;
+    in_force(filler).await?;
+    Ok(Looked { job: name, rows_set, verified: true })
 }
 
 /// Ends the job where it is: takes the trigger back. Columns that were added stay, and so does what was filled.
