@@ -100,6 +100,8 @@ impl Case {
             ("lease", _) => vec![run, Self::new("finalize", name)],
             ("settle", "parent") => vec![Self::new("swap", name)],
             ("swap" | "guard" | "settle", _) => vec![Self::new("swap", name), Self::new("rollback", name)],
+            // A backfill's.
+            ("fill" | "finish", _) => Vec::new(),
             ("abort", _) => vec![Self::new("abort", name)],
             ("finalize", _) => vec![Self::new("finalize", name)],
             _ => vec![run],

@@ -12,6 +12,7 @@ mod dependents;
 mod docker;
 mod exclusion;
 mod findings;
+mod finish;
 mod foreign_keys;
 mod in_the_way;
 mod keys;

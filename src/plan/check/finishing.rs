@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_name_tells_what_it_is_and_never_means_two_things() {
         let name = |text: &str, what: &str| name_of("suppliers", text, what).as_str().to_owned();
-        insta::assert_snapshot!(name("(a, b)", "idx"), @"");
+        insta::assert_snapshot!(name("(a, b)", "idx"), @"suppliers_a_b_idx");
         insta::assert_snapshot!(name("using gin (doc)", "idx"), @"");
         insta::assert_snapshot!(name("a >= 0", "check"), @"");
         assert_ne!(name("a >= 0", "check"), name("a > 0", "check"));
