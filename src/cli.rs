@@ -170,7 +170,7 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
-    /// Compare both tables, row by row, while they are written to; of a backfill, look at every row again
+    /// Compare both tables, row by row; look at a backfill's rows again
     #[command(after_help = "Example:\n  pgstrata verify events --json")]
     Verify {
         /// The job's name

@@ -202,6 +202,9 @@ pub fn drop_index(name: &QualifiedName) -> String {
     format!("drop index if exists {name}")
 }
 
+/// Whether a partitioned table takes a foreign key that is not valid.
+pub const KEYS_ON_PARENT: &str = "select current_setting('server_version_num')::integer >= 180000";
+
 /// The relation with oid `$1` and, where it is partitioned, every part of it, the outermost first: schema, name, oid, the
 /// parent's schema and name, whether it holds rows.
 pub const TREE: &str = "select n.nspname::text, c.relname::text, c.oid, pn.nspname::text, p.relname::text, coalesce(t.isleaf, true)

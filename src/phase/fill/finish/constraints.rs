@@ -18,8 +18,6 @@ use super::{Open, Part, constraints_of, told, tree};
 /// Nobody who reads or writes waits behind the lock of a validation, so it may be waited for: long enough for autovacuum to
 /// give way.
 const PATIENT: &str = "set local lock_timeout = '5s'";
-/// From here on a partitioned table takes a foreign key that is not valid.
-const KEYS_ON_PARENT: i32 = 180_000;
 
 /// CHECK and NOT NULL.
 ///
@@ -114,8 +112,8 @@ pub async fn foreign_keys(filler: &Filler, open: &Open<'_>) -> Result<()> {
         f.table.name.plain()
     );
     let meter = Meter::begin(filler, "finish", about);
-    let version = catalog::server(&filler.control).await?.version;
-    let by_leaf = f.is_partitioned() && version < KEYS_ON_PARENT;
+    let on_parent: bool = filler.control.query_one(sql::KEYS_ON_PARENT, &[]).await?.get(0);
+    let by_leaf = f.is_partitioned() && !on_parent;
     for key in &open.keys {
         if by_leaf {
             for part in tree(filler).await?.iter().filter(|part| part.leaf) {
