@@ -4,7 +4,7 @@
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
-use crate::model::filling::Filling;
+use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::plan::check::{FinishTrial, Referenced, Standing};
 use crate::sql::{fill, finish, finish_trial as sql};
@@ -25,7 +25,17 @@ pub async fn trial(client: &Client, f: &Filling) -> Result<FinishTrial> {
 }
 
 async fn rolled_back(client: &Client, f: &Filling) -> Result<FinishTrial> {
-    let mut trial = FinishTrial::default();
+    let row = client.query_one(sql::WHO, &[]).await?;
+    let mut trial = FinishTrial {
+        role: Ident::new(row.get::<_, String>(0)),
+        database: Ident::new(row.get::<_, String>(1)),
+        untried: None,
+        refused: Vec::new(),
+        standing: Vec::new(),
+        alike: Vec::new(),
+        keys: Vec::new(),
+        partition_columns: Vec::new(),
+    };
     let oid = catalog::must_find(client, &f.table.name).await?;
     client.batch_execute(&fill::names(f)).await?;
     let oids = keys(client, f, &mut trial).await?;
@@ -40,20 +50,37 @@ async fn rolled_back(client: &Client, f: &Filling) -> Result<FinishTrial> {
     }
     let mut builds = sql::builds(f);
     for (n, (key, referenced)) in f.finish.foreign_keys.iter().zip(&trial.keys).enumerate() {
-        if let Some(referenced) = referenced.as_ref().filter(|r| r.lacking.is_empty()) {
-            let mut key = key.clone();
-            key.references = referenced.name.clone();
+        if let Some(key) = referenced.as_ref().and_then(|referenced| led(key, referenced)) {
             builds.push((key.name.clone(), sql::key(f, &key, n)));
         }
     }
     for (name, statements) in builds {
         if let Err((message, _)) = attempt(client, &statements).await? {
-            trial.refused.push((name, message));
+            trial.refused.push((name, real_names(f, message)));
         }
     }
-    trial.standing = standing(client, f, oid, &oids).await?;
+    let stand_in: u32 = client.query_one(sql::STAND_IN, &[&f.table.name.name.as_str()]).await?.get(0);
+    let alike = client.query(sql::ALIKE, &[&oid, &stand_in]).await?;
+    let ident = |row: &tokio_postgres::Row, i: usize| Ident::new(row.get::<_, String>(i));
+    trial.alike = alike.iter().map(|row| (ident(row, 0), ident(row, 1))).collect();
+    trial.standing = standing(client, f, oid, stand_in, &oids).await?;
     trial.standing.retain(|(name, _)| trial.refused.iter().all(|(refused, _)| refused != name));
     Ok(trial)
+}
+
+/// A key that leads where it is to lead; none where it cannot: that is told without a trial.
+fn led(key: &NewKey, referenced: &Referenced) -> Option<NewKey> {
+    let columns = if key.referenced.is_empty() { &referenced.primary } else { &key.referenced };
+    let can = referenced.lacking.is_empty() && columns.len() == key.columns.len();
+    can.then(|| NewKey { references: referenced.name.clone(), ..key.clone() })
+}
+
+/// A message that names the tables and no stand-in of theirs.
+fn real_names(f: &Filling, mut message: String) -> String {
+    for (n, key) in f.finish.foreign_keys.iter().enumerate() {
+        message = message.replace(sql::referenced(n).as_str(), key.references.name.as_str());
+    }
+    message
 }
 
 /// Runs statements whose failure is an answer.
@@ -98,15 +125,9 @@ async fn standing(
     client: &Client,
     f: &Filling,
     oid: u32,
+    stand_in: u32,
     (key_names, key_oids): &(Vec<String>, Vec<u32>),
 ) -> Result<Vec<(Ident, Standing)>> {
-    let stand_in: u32 = client
-        .query_one(
-            "select oid from pg_catalog.pg_class where relnamespace = pg_catalog.pg_my_temp_schema() and relname = $1",
-            &[&f.table.name.name.as_str()],
-        )
-        .await?
-        .get(0);
     let text = |name: &Ident| name.as_str().to_owned();
     let unique: Vec<String> = f.finish.unique.iter().map(|(name, _)| text(name)).collect();
     let mut constraints: Vec<String> = f.finish.checks.iter().map(|(name, _)| text(name)).collect();

@@ -34,7 +34,7 @@ pub async fn trial(client: &Client, f: &Filling) -> Result<Trial> {
         }
     }
     if trial.defaults_refused.is_empty() && !f.finish.is_empty() {
-        trial.finish = finish_trial::trial(client, f).await?;
+        trial.finish = Some(finish_trial::trial(client, f).await?);
     }
     Ok(trial)
 }

@@ -39,9 +39,17 @@ pub fn builds(f: &Filling) -> Vec<(Ident, Vec<String>)> {
     all.into_iter().map(|(name, statements)| (name.clone(), statements)).collect()
 }
 
+/// Our role, and the database.
+pub const WHO: &str = "select current_user::text, pg_catalog.current_database()::text";
+
+/// What stands in for the table that the foreign key of that number leads to.
+pub fn referenced(number: usize) -> Ident {
+    Ident::new(format!("pgstrata_referenced_{number}"))
+}
+
 /// A foreign key that leads to a stand-in of the other table.
 pub fn key(f: &Filling, key: &NewKey, number: usize) -> Vec<String> {
-    let other = Ident::new(format!("pgstrata_referenced_{number}"));
+    let other = referenced(number);
     let table = temporary(&f.table.name.name);
     vec![
         format!("create temporary table {other} (like {} including indexes) on commit drop", key.references),
@@ -95,6 +103,27 @@ from pg_catalog.pg_class c
   left join pg_catalog.pg_class t on t.relnamespace = pg_catalog.pg_my_temp_schema() and t.relname = c.relname
   left join pg_catalog.pg_index tx on tx.indexrelid = t.oid and tx.indrelid = $2
 where c.relnamespace = (select relnamespace from pg_catalog.pg_class where oid = $1) and c.relname = any ($3::text[])";
+
+/// What the table with oid `$1` has under another name than the stand-in with oid `$2`, and the same: the stand-in's name, and
+/// the table's. Unique constraints are told as the indexes that they are.
+pub const ALIKE: &str = "select ti.relname::text, i.relname::text
+from pg_catalog.pg_index t join pg_catalog.pg_class ti on ti.oid = t.indexrelid
+  join pg_catalog.pg_index x on x.indrelid = $1 and x.indisunique = t.indisunique and x.indisvalid
+  join pg_catalog.pg_class i on i.oid = x.indexrelid
+where t.indrelid = $2 and i.relname <> ti.relname
+  and regexp_replace(pg_catalog.pg_get_indexdef(x.indexrelid), '^.*? USING ', '')
+    = regexp_replace(pg_catalog.pg_get_indexdef(t.indexrelid), '^.*? USING ', '')
+union all
+select t.conname::text, k.conname::text
+from pg_catalog.pg_constraint t
+  join pg_catalog.pg_constraint k on k.conrelid = $1 and k.contype = t.contype and k.conname <> t.conname
+    and regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', '') = pg_catalog.pg_get_constraintdef(t.oid)
+where t.conrelid = $2 and t.contype = 'c'
+order by 1, 2";
+
+/// The oid of the stand-in; `$1` the table's name.
+pub const STAND_IN: &str = "select oid from pg_catalog.pg_class
+where relnamespace = pg_catalog.pg_my_temp_schema() and relname = $1";
 
 /// Which of the names `$2` in schemas `$1` something bears that is no index of the relation with the oid in `$3`.
 pub const PARTS_TAKEN: &str = "select c.relname::text

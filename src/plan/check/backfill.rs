@@ -21,8 +21,8 @@ pub struct Trial {
     pub defaults_refused: Vec<(Ident, String)>,
     /// Defaults that are not the same for every row.
     pub defaults_volatile: Vec<Ident>,
-    /// What it says of what is built in the end.
-    pub finish: FinishTrial,
+    /// What it says of what is built in the end, where anything is.
+    pub finish: Option<FinishTrial>,
 }
 
 /// Every finding that needs no trial, and what the job would do; none where there is an error.
@@ -92,7 +92,7 @@ pub fn tried(filling: &mut Filling, trial: &Trial) -> Vec<Finding> {
             );
         }
     }
-    report.0.extend(finishing::tried(filling, &trial.finish));
+    report.0.extend(trial.finish.iter().flat_map(|finish| finishing::tried(filling, finish)));
     report.0
 }
 

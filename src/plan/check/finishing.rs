@@ -11,14 +11,20 @@ use crate::model::table::Table;
 use crate::plan::{Backfill, KeepFilled};
 
 /// What the server says of the constraints and indexes that are to be built.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct FinishTrial {
+    /// Our role.
+    pub role: Ident,
+    /// The database.
+    pub database: Ident,
     /// They could not be tried, and why.
     pub untried: Option<String>,
     /// Those that cannot be built: name, and the server's message.
     pub refused: Vec<(Ident, String)>,
     /// Names that the table has already.
     pub standing: Vec<(Ident, Standing)>,
+    /// What the table has under other names that is the same: the name that is wanted, and the other.
+    pub alike: Vec<(Ident, Ident)>,
     /// Where each foreign key leads; in their order.
     pub keys: Vec<Option<Referenced>>,
     /// The columns that each level of a partitioned table is partitioned by; none where one is an expression.
@@ -184,6 +190,9 @@ fn not_null(report: &mut Report, backfill: &Backfill, table: &Table, column: &Id
         return;
     }
     let added = backfill.add.iter().find(|one| one.name == column.as_str());
+    if there.is_none() && added.is_none() {
+        return;
+    }
     let default = there
         .is_some_and(|c| c.default.is_some() || !c.identity.is_empty() || !c.generated.is_empty())
         || added.is_some_and(|one| one.default.is_some());
@@ -238,7 +247,11 @@ pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> 
             "finish_untried",
             &table,
             message,
-            "grant temporary on the database to the role, or read `pgstrata sql`",
+            format!(
+                "grant temporary on database {} to {}",
+                plain(trial.database.as_str()),
+                plain(trial.role.as_str())
+            ),
         );
     }
     for (name, message) in &trial.refused {
@@ -253,24 +266,30 @@ pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> 
     }
     for (name, standing) in &trial.standing {
         let shown = plain(name.as_str());
-        match standing {
-            Standing::Same => {
-                report.note("finish_there", &shown, format!("{shown} is there already, as the plan wants it"))
-            }
-            Standing::Unfinished => report.note(
-                "finish_there",
-                &shown,
-                format!("{shown} is there already and not finished: the job goes on with it"),
-            ),
+        let there = match standing {
+            Standing::Same => "as the plan wants it",
+            Standing::Unfinished => "and not finished: the job goes on with it",
             Standing::Other => {
                 let message =
                     format!("something else is called {shown}, the name that {} needs", what(filling, name));
                 report.error("name_taken", &shown, message, "rename or drop it");
+                continue;
             }
-        }
+        };
+        report.note("finish_there", &shown, format!("{shown} is there already, {there}"));
+    }
+    for (name, other) in &trial.alike {
+        let (shown, other) = (plain(name.as_str()), plain(other.as_str()));
+        let message = format!("{table} has {other} already, which is the same as {}", what(filling, name));
+        report.warning(
+            "finish_alike",
+            shown,
+            message,
+            "leave it out of finish, unless both are wanted: every write pays for each",
+        );
     }
     for (key, referenced) in filling.finish.foreign_keys.iter_mut().zip(&trial.keys) {
-        lead(&mut report, key, referenced.as_ref());
+        lead(&mut report, key, referenced.as_ref(), &trial.role);
     }
     unique(&mut report, filling, trial);
     report.0
@@ -295,7 +314,8 @@ fn what(filling: &Filling, name: &Ident) -> String {
     }
 }
 
-fn lead(report: &mut Report, key: &mut NewKey, referenced: Option<&Referenced>) {
+fn lead(report: &mut Report, key: &mut NewKey, referenced: Option<&Referenced>, role: &Ident) {
+    let role = plain(role.as_str());
     let shown = plain(key.name.as_str());
     let Some(referenced) = referenced else {
         let other = key.references.plain();
@@ -312,8 +332,8 @@ fn lead(report: &mut Report, key: &mut NewKey, referenced: Option<&Referenced>) 
     if !referenced.lacking.is_empty() {
         let lacking = referenced.lacking.join(", ");
         let message =
-            format!("our role lacks {} on {other}, to which a foreign key leads", lacking.to_uppercase());
-        report.error("missing_privilege", &other, message, format!("grant {lacking} on {other} to the role"));
+            format!("role {role} lacks {} on {other}, to which a foreign key leads", lacking.to_uppercase());
+        report.error("missing_privilege", &other, message, format!("grant {lacking} on {other} to {role}"));
     }
     if key.referenced.len() != key.columns.len() {
         let message = format!(

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::Client;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::filling::NewKey;
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::state::{State, Step};
@@ -188,5 +188,10 @@ async fn told(filler: &Filler, open: &Open<'_>, error: Error) -> Error {
     if !matches!(error.sqlstate(), Some("23502" | "23503" | "23505" | "23514")) {
         return error;
     }
-    violations::none(filler, open).await.err().unwrap_or(error)
+    match violations::none(filler, open).await {
+        Err(told) if told.kind() == Kind::Differs => told.hint(
+            "they came while it was built; put these rows right, then run again: the job goes on from here",
+        ),
+        _ => error,
+    }
 }

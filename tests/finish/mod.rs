@@ -1,13 +1,14 @@
 //! What a backfill builds in the end: every kind of constraint and index, while applications write.
 
+mod check;
+mod interrupted;
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use pgstrata::failpoint;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 
@@ -16,6 +17,7 @@ use super::support::cluster::{Database, Version, on_every_version};
 on_every_version! {
     every_kind_is_built_while_applications_write,
     a_partitioned_table_gets_them_part_by_part,
+    partitions_of_partitions_get_them_too,
     rows_in_the_way_are_told_and_nothing_is_added,
 }
 
@@ -228,13 +230,35 @@ async fn a_partitioned_table_gets_them_part_by_part(version: Version) {
     }
 }
 
+/// Rows that are filled already, in partitions of partitions.
+async fn partitions_of_partitions_get_them_too(version: Version) {
+    let setup = PARTITIONED.replace(
+        "suppliers_low partition of suppliers for values from (0) to (1000)",
+        "suppliers_low partition of suppliers for values from (0) to (1000) partition by range (id);
+         create table suppliers_lower partition of suppliers_low for values from (0) to (500);
+         create table suppliers_upper partition of suppliers_low for values from (500) to (1000)",
+    );
+    let lab = Lab::on(version, &setup).await;
+    lab.db.execute("update suppliers set kind = amount % 10, code = 'c' || amount").await;
+    lab.killed("finish.attached").await;
+    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
+    guarded(&lab.db).await;
+    let built = lab.built().await;
+    assert!(!built.contains("INVALID"), "{built}");
+    for part in ["suppliers_low", "suppliers_lower", "suppliers_upper", "suppliers_high"] {
+        let parts =
+            built.lines().filter(|l| l.starts_with(&format!("{part} ")) && l.ends_with(", a part")).count();
+        assert_eq!(parts, 5, "{part}: {built}");
+    }
+}
+
 async fn rows_in_the_way_are_told_and_nothing_is_added(version: Version) {
     let setup = if version == Version::V14 { PARTITIONED } else { PLAIN };
     let lab = Lab::on(version, setup).await;
     // The plan leaves rows alone that have a code.
     lab.db
         .execute(
-            "update suppliers set code = 'x' where id in (11, 12, 1013);
+            "update suppliers set code = 'x' where id in (11, 12, 13);
              update suppliers set kind = -1, code = 'yy' where id in (21, 22); update suppliers set kind = 77, code = 'zz' where id = 31",
         )
         .await;
@@ -245,7 +269,7 @@ async fn rows_in_the_way_are_told_and_nothing_is_added(version: Version) {
     insta::allow_duplicates! {
         insta::assert_snapshot!(error, @"
         error: rows of public.suppliers are in the way of 4 constraints
-        cause: not null of kind: 3 rows, by key 11; 12; 1013 | check (kind >= 0): 2 rows, by key 21; 22 | check (length(code) > 1): 3 rows, by key 11; 12; 1013 | foreign key (kind) to public.kinds: 3 rows, by key 21; 22; 31
+        cause: not null of kind: 3 rows, by key 11; 12; 13 | check (kind >= 0): 2 rows, by key 21; 22 | check (length(code) > 1): 3 rows, by key 11; 12; 13 | foreign key (kind) to public.kinds: 3 rows, by key 21; 22; 31
         hint: nothing was added for them; put these rows right, or change the plan's set, then run again: the job goes on from here
         ");
     }
@@ -302,117 +326,6 @@ async fn a_key_that_is_full_and_one_to_the_table_itself() {
     ");
 }
 
-/// A build that ended before its time, as the server leaves it.
-const UNFINISHED: &str = "update pg_index set indisvalid = false
-    where indexrelid in (select oid from pg_class where relname ~ '^suppliers.*amount_kind_idx$' and relkind = 'i')";
-
-#[tokio::test]
-async fn an_index_that_was_left_unfinished_is_built_again() {
-    let lab = Lab::on(Version::System, PLAIN).await;
-    lab.killed("finish.index@2").await;
-    lab.db.execute(UNFINISHED).await;
-    let ran = lab.db.pgstrata(&["run", lab.plan()]).await.ok();
-    assert!(
-        ran.stderr.contains("suppliers_amount_kind_idx was left unfinished: it is built again"),
-        "{ran:?}"
-    );
-    assert!(!lab.built().await.contains("INVALID"));
-}
-
-#[tokio::test]
-async fn who_a_build_waits_for_is_said_and_a_killed_one_is_built_again() {
-    let lab = Lab::with(Version::System, PLAIN, "finish = { index = ['(amount)'] }").await;
-    let other = lab.db.client().await;
-    other.batch_execute("set application_name = 'nightly report'").await.unwrap();
-    other.batch_execute("begin isolation level repeatable read; select count(*) from kinds").await.unwrap();
-    let mut child = lab.db.command(&["run", lab.plan()]).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    loop {
-        let line = lines.next_line().await.unwrap().expect("it ended without a word");
-        if line.contains("waits for transactions that began before it") {
-            assert!(line.contains("nightly report"), "{line}");
-            break;
-        }
-    }
-    child.kill().await.unwrap();
-    assert!(lab.built().await.contains("INVALID"));
-    other.batch_execute("rollback").await.unwrap();
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
-    assert_eq!(lab.built().await, "suppliers index using btree (amount)\n");
-}
-
-#[tokio::test]
-async fn a_build_that_waits_is_cancelled_where_the_time_is_over() {
-    let lab = Lab::with(Version::System, PLAIN, "finish = { index = ['(amount)'] }").await;
-    let other = lab.db.client().await;
-    other.batch_execute("begin isolation level repeatable read; select count(*) from kinds").await.unwrap();
-    lab.db.pgstrata(&["run", lab.plan(), "--for", "3s"]).await.exits(6);
-    other.batch_execute("rollback").await.unwrap();
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
-    assert_eq!(lab.built().await, "suppliers index using btree (amount)\n");
-}
-
-/// The versions take different ways with keys of a partitioned table.
-#[tokio::test]
-async fn killed_at_every_place_the_next_run_goes_on() {
-    let whole = Lab::on(Version::System, PARTITIONED).await;
-    whole.db.pgstrata(&["run", whole.plan()]).await.ok();
-    let built = whole.built().await;
-    let places = failpoint::NAMES.iter().filter(|name| name.starts_with("finish."));
-    let lives = places.flat_map(|name| [(*name).to_owned(), format!("{name}@2")]).map(|at| {
-        let built = built.clone();
-        async move {
-            let once =
-                ["finish.added", "finish.not_null", "finish.tied", "finish.before_commit", "finish.done"];
-            if at.split_once('@').is_some_and(|(name, _)| once.contains(&name)) {
-                return;
-            }
-            let lab = Lab::on(Version::System, PARTITIONED).await;
-            if at.starts_with("finish.dropped") {
-                lab.killed("finish.parent@2").await;
-                lab.db.execute(UNFINISHED).await;
-            }
-            lab.killed(&at).await;
-            lab.db.pgstrata(&["run", lab.plan()]).await.ok();
-            assert_eq!((lab.built().await, lab.state().await), (built, "finalized".into()), "{at}");
-        }
-    });
-    let lives: Vec<_> = lives.collect();
-    futures_util::stream::StreamExt::for_each_concurrent(futures_util::stream::iter(lives), 3, |life| life)
-        .await;
-}
-
-#[tokio::test]
-async fn an_abort_takes_back_what_is_not_done() {
-    for (setup, at) in [
-        (PLAIN, "finish.added"),
-        (PLAIN, "finish.validated@2"),
-        (PARTITIONED, "finish.index@3"),
-        (PARTITIONED, "finish.parent"),
-        (PARTITIONED, "finish.attached"),
-        (PARTITIONED, "finish.key"),
-    ] {
-        let lab = Lab::on(Version::System, setup).await;
-        lab.killed(at).await;
-        let told = lab.db.pgstrata(&["abort", "fill"]).await.ok();
-        let built = lab.built().await;
-        assert!(!built.contains("NOT VALID") && !built.contains("INVALID"), "{at}: {built}");
-        let helpers = "select count(*) from pg_constraint where conname like 'pgstrata%'";
-        assert_eq!(lab.db.count(helpers).await, 0, "{at}");
-        match at {
-            "finish.added" => assert_eq!(built, "", "{at}"),
-            "finish.key" => {
-                assert!(
-                    told.stderr.contains("suppliers_code_id_key of public.suppliers is built, and stays"),
-                    "{told:?}"
-                );
-                assert!(!built.contains("FOREIGN KEY"), "{built}");
-            }
-            _ => {}
-        }
-    }
-}
-
 #[tokio::test]
 async fn one_partition_alone() {
     let lab = Lab::on(Version::System, PARTITIONED).await;
@@ -429,117 +342,4 @@ async fn one_partition_alone() {
     suppliers_low index using hash (code) WHERE (kind = 3)
     suppliers_low kind not null
     ");
-}
-
-#[tokio::test]
-async fn check_tells_what_cannot_be_built() {
-    let setup = format!(
-        "{PARTITIONED}; create table suppliers_code_id_key (); create role nobody_reads; create table lonely (a int);
-         alter table suppliers alter amount set not null; create index suppliers_low_amount_idx on suppliers_high (id)"
-    );
-    let finish = "add = { doc = 'json' }\nfinish = { not_null = ['kinds', 'kind', 'amount'],
-        check = ['kind > (select 1)', 'no_such(kind)', \"doc is not null\", 'kind > 0'],
-        unique = [['code'], ['code', 'id'], ['doc', 'id']], index = ['(amount)', '(doc)', 'using gin'],
-        foreign_key = ['(kind) references lonely (a)', '(code) references kinds', '(code, kind) references kinds',
-                       '(amount) references elsewhere', 'kind -> kinds'] }";
-    let lab = Lab::with(Version::System, &setup, finish).await;
-    let told = lab.db.pgstrata(&["check", lab.plan(), "--color", "never"]).await.exits(3);
-    insta::assert_snapshot!(told.stdout, @r#"
-    error[foreign_key_unread]: kind -> kinds: `kind -> kinds` is no foreign key
-      hint: write it as "(column) references schema.table (column) on delete restrict"
-    error[no_such_column]: kinds: public.suppliers has no column kinds, which finish names
-      hint: did you mean kind?
-    warning[not_null_for_writers]: kinds: once the job is done and its trigger gone, writes that leave kinds NULL fail
-      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
-    warning[not_null_for_writers]: kind: once the job is done and its trigger gone, writes that leave kind NULL fail
-      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
-    note[not_null_already]: amount: column amount is NOT NULL already
-    2 errors, 2 warnings: the job cannot start
-    "#);
-    let corrected = lab
-        .db
-        .plan(&plan_text(&finish.replace("'kinds', 'kind'", "'kind'").replace(", 'kind -> kinds'", "")));
-    let told = lab.db.pgstrata(&["check", corrected.to_str().unwrap(), "--color", "never"]).await.exits(3);
-    insta::assert_snapshot!(told.stdout, @r#"
-    error[finish_refused]: suppliers_kind_select_1_check_fdf0c6af: the server refuses check (kind > (select 1)): cannot use subquery in check constraint
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_no_such_kind_check_d39c7f75: the server refuses check (no_such(kind)): function no_such(integer) does not exist
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_doc_id_key: the server refuses unique (doc, id): data type json has no default operator class for access method "btree"
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_doc_idx: the server refuses index (doc): data type json has no default operator class for access method "btree"
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_using_gin_idx_84bc94ca: the server refuses index using gin: syntax error at end of input
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_kind_fkey: the server refuses foreign key (kind) to public.lonely: there is no unique constraint matching given keys for referenced table "pgstrata_referenced_0"
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_code_fkey: the server refuses foreign key (code) to public.kinds: foreign key constraint "suppliers_code_fkey" cannot be implemented
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_code_kind_fkey: the server refuses foreign key (code, kind) to public.kinds: number of referencing and referenced columns for foreign key disagree
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[name_taken]: suppliers_code_id_key: something else is called suppliers_code_id_key, the name that unique (code, id) needs
-      hint: rename or drop it
-    error[name_taken]: suppliers_low_amount_idx: something else is called suppliers_low_amount_idx, the name that an index of a partition needs
-      hint: rename or drop it
-    error[foreign_key_columns]: suppliers_code_kind_fkey: the foreign key has 2 columns and leads to 1 of public.kinds
-      hint: name the columns that it leads to: references other (a, b)
-    error[no_such_table]: suppliers_amount_fkey: there is no table public.elsewhere, to which a foreign key of finish leads
-      hint: name it with its schema
-    error[unique_without_partition_column]: suppliers_code_key: unique (code) lacks what public.suppliers is partitioned by, (id): no server builds it
-      hint: add the partition columns to it
-    warning[not_null_for_writers]: kind: once the job is done and its trigger gone, writes that leave kind NULL fail
-      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
-    note[not_null_already]: amount: column amount is NOT NULL already
-    13 errors, 1 warning: the job cannot start
-    "#);
-}
-
-#[tokio::test]
-async fn check_warns_writers_and_knows_what_is_there() {
-    let setup = format!(
-        "{PLAIN}; create index suppliers_amount_kind_idx on suppliers (amount, kind);
-         alter table suppliers add constraint suppliers_kind_fkey foreign key (kind) references kinds on delete cascade not valid;
-         alter table suppliers add constraint suppliers_code_id_key unique (id, code)"
-    );
-    let lab = Lab::on(Version::System, &setup).await;
-    let told = lab.db.pgstrata(&["check", lab.plan(), "-v", "--color", "never"]).await.exits(3);
-    insta::assert_snapshot!(told.stdout, @r#"
-    error[name_taken]: suppliers_code_id_key: something else is called suppliers_code_id_key, the name that unique (code, id) needs
-      hint: rename or drop it
-    warning[not_null_for_writers]: kind: once the job is done and its trigger gone, writes that leave kind NULL fail
-      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
-    warning[not_null_for_writers]: code: once the job is done and its trigger gone, writes that leave code NULL fail
-      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
-    note[finish_there]: suppliers_kind_fkey: suppliers_kind_fkey is there already and not finished: the job goes on with it
-    note[finish_there]: suppliers_amount_kind_idx: suppliers_amount_kind_idx is there already, as the plan wants it
-    1 error, 2 warnings: the job cannot start
-    "#);
-}
-
-#[tokio::test]
-async fn verify_looks_again_and_other_commands_say_what_it_is() {
-    let lab = Lab::on(Version::System, PLAIN).await;
-    lab.killed("fill.chunk").await;
-    lab.db.pgstrata(&["verify", "fill"]).await.exits(2);
-    lab.killed("verify.done").await;
-    // Nobody but a superuser gets round the trigger.
-    lab.db
-        .execute("begin; set local pgstrata.filling = 'on'; update suppliers set code = null where id in (3, 4); commit")
-        .await;
-    let told = lab.db.pgstrata(&["verify", "fill"]).await.ok();
-    assert_eq!(told.stdout, "verified: fill: every row is filled; 2 rows only now\n");
-    let told = lab.db.pgstrata(&["verify", "fill", "--json"]).await.ok();
-    assert_eq!(told.stdout, "{\"job\":\"fill\",\"rows_set\":0,\"verified\":true}\n");
-    for command in ["swap", "rollback", "sync", "finalize"] {
-        let told = lab.db.pgstrata(&[command, "fill"]).await.exits(2);
-        assert!(
-            told.stderr.contains("job fill is a backfill: it works on public.suppliers itself"),
-            "{told:?}"
-        );
-    }
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
-    for command in ["verify", "swap", "finalize"] {
-        let told = lab.db.pgstrata(&[command, "fill"]).await.exits(2);
-        assert!(told.stderr.contains("job fill is a backfill and finalized: it is over"), "{told:?}");
-    }
 }

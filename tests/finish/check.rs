@@ -1,0 +1,155 @@
+//! What `check` tells of it beforehand, and what other commands say of a backfill.
+
+use super::super::support::cluster::{Database, Version};
+use super::{Lab, PARTITIONED, PLAIN, plan_text};
+
+#[tokio::test]
+async fn check_tells_what_cannot_be_built() {
+    let setup = format!(
+        "{PARTITIONED}; create table suppliers_code_id_key (); create role nobody_reads; create table lonely (a int);
+         alter table suppliers alter amount set not null; create index suppliers_low_amount_idx on suppliers_high (id)"
+    );
+    let finish = "add = { doc = 'json' }\nfinish = { not_null = ['kinds', 'kind', 'amount'],
+        check = ['kind > (select 1)', 'no_such(kind)', \"doc is not null\", 'kind > 0'],
+        unique = [['code'], ['code', 'id'], ['doc', 'id']], index = ['(amount)', '(doc)', 'using gin'],
+        foreign_key = ['(kind) references lonely (a)', '(code) references kinds', '(code, kind) references kinds',
+                       '(amount) references elsewhere', 'kind -> kinds'] }";
+    let lab = Lab::with(Version::System, &setup, finish).await;
+    let told = lab.db.pgstrata(&["check", lab.plan(), "--color", "never"]).await.exits(3);
+    insta::assert_snapshot!(told.stdout, @r#"
+    error[foreign_key_unread]: kind -> kinds: `kind -> kinds` is no foreign key
+      hint: write it as "(column) references schema.table (column) on delete restrict"
+    error[no_such_column]: kinds: public.suppliers has no column kinds, which finish names
+      hint: did you mean kind?
+    warning[not_null_for_writers]: kind: once the job is done and its trigger gone, writes that leave kind NULL fail
+      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
+    note[not_null_already]: amount: column amount is NOT NULL already
+    2 errors, 1 warning: the job cannot start
+    "#);
+    let corrected = lab
+        .db
+        .plan(&plan_text(&finish.replace("'kinds', 'kind'", "'kind'").replace(", 'kind -> kinds'", "")));
+    let told = lab.db.pgstrata(&["check", corrected.to_str().unwrap(), "--color", "never"]).await.exits(3);
+    insta::assert_snapshot!(told.stdout, @r#"
+    error[finish_refused]: suppliers_kind_select_1_check_fdf0c6af: the server refuses check (kind > (select 1)): cannot use subquery in check constraint
+      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
+    error[finish_refused]: suppliers_no_such_kind_check_d39c7f75: the server refuses check (no_such(kind)): function no_such(integer) does not exist
+      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
+    error[finish_refused]: suppliers_doc_id_key: the server refuses unique (doc, id): data type json has no default operator class for access method "btree"
+      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
+    error[finish_refused]: suppliers_doc_idx: the server refuses index (doc): data type json has no default operator class for access method "btree"
+      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
+    error[finish_refused]: suppliers_using_gin_idx_84bc94ca: the server refuses index using gin: syntax error at end of input
+      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
+    error[finish_refused]: suppliers_kind_fkey: the server refuses foreign key (kind) to public.lonely: there is no unique constraint matching given keys for referenced table "lonely"
+      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
+    error[finish_refused]: suppliers_code_fkey: the server refuses foreign key (code) to public.kinds: foreign key constraint "suppliers_code_fkey" cannot be implemented
+      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
+    error[name_taken]: suppliers_code_id_key: something else is called suppliers_code_id_key, the name that unique (code, id) needs
+      hint: rename or drop it
+    error[name_taken]: suppliers_low_amount_idx: something else is called suppliers_low_amount_idx, the name that an index of a partition needs
+      hint: rename or drop it
+    error[foreign_key_columns]: suppliers_code_kind_fkey: the foreign key has 2 columns and leads to 1 of public.kinds
+      hint: name the columns that it leads to: references other (a, b)
+    error[no_such_table]: suppliers_amount_fkey: there is no table public.elsewhere, to which a foreign key of finish leads
+      hint: name it with its schema
+    error[unique_without_partition_column]: suppliers_code_key: unique (code) lacks what public.suppliers is partitioned by, (id): no server builds it
+      hint: add the partition columns to it
+    warning[not_null_for_writers]: kind: once the job is done and its trigger gone, writes that leave kind NULL fail
+      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
+    note[not_null_already]: amount: column amount is NOT NULL already
+    12 errors, 1 warning: the job cannot start
+    "#);
+}
+
+#[tokio::test]
+async fn check_tells_what_our_role_may_not() {
+    let db = Database::new().await;
+    let role = format!("filler_{}", std::process::id());
+    db.execute(&format!(
+        "{PLAIN}; create role {role} login; grant create on schema public to {role}; alter table suppliers owner to {role}"
+    ))
+    .await;
+    let plan =
+        db.plan(&plan_text("finish = { index = ['(amount)'], foreign_key = ['(kind) references kinds'] }"));
+    let name: String =
+        db.client().await.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    db.execute(&format!(
+        "grant create on database {name} to {role}; revoke temporary on database {name} from public"
+    ))
+    .await;
+    let dsn = db.dsn().replace("user=postgres", &format!("user={role}"));
+    let args = ["check", plan.to_str().unwrap(), "--color", "never"];
+    let told = db.pgstrata_with(&args, &[("DATABASE_URL", &dsn)]).await.exits(3);
+    let told = told.stdout.replace(&name, "DATABASE").replace(&role, "ROLE");
+    insta::assert_snapshot!(told, @r#"
+    error[missing_privilege]: public.kinds: our role lacks SELECT, REFERENCES on public.kinds, to which a foreign key leads
+      hint: grant select, references on public.kinds to the role
+    warning[replicas_hidden]: ROLE: role ROLE cannot see how far standbys are behind: where the server has any, or the plan asks for a limit, the job holds until it can
+      hint: grant pg_monitor to ROLE, or list the standbys under [throttle] replicas
+    warning[finish_untried]: public.suppliers: constraints and indexes of finish could not be tried: permission denied to create temporary tables in database "DATABASE"
+      hint: grant temporary on the database to the role, or read `pgstrata sql`
+    1 error, 2 warnings: the job cannot start
+    "#);
+    db.execute(&format!(
+        "grant select, references on kinds to {role}; grant temporary on database {name} to {role}"
+    ))
+    .await;
+    db.pgstrata_with(&args, &[("DATABASE_URL", &dsn)]).await.ok();
+    db.pgstrata_with(&["run", plan.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await.ok();
+}
+
+#[tokio::test]
+async fn check_warns_writers_and_knows_what_is_there() {
+    let setup = format!(
+        "{PLAIN}; create index suppliers_amount_kind_idx on suppliers (amount, kind);
+         create index by_code on suppliers using hash (code) where kind = 3; alter table suppliers add check (kind >= 0);
+         alter table suppliers add constraint suppliers_kind_fkey foreign key (kind) references kinds on delete cascade not valid;
+         alter table suppliers add constraint suppliers_code_id_key unique (id, code)"
+    );
+    let lab = Lab::on(Version::System, &setup).await;
+    let told = lab.db.pgstrata(&["check", lab.plan(), "-v", "--color", "never"]).await.exits(3);
+    insta::assert_snapshot!(told.stdout, @r#"
+    error[name_taken]: suppliers_code_id_key: something else is called suppliers_code_id_key, the name that unique (code, id) needs
+      hint: rename or drop it
+    warning[not_null_for_writers]: kind: once the job is done and its trigger gone, writes that leave kind NULL fail
+      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
+    warning[not_null_for_writers]: code: once the job is done and its trigger gone, writes that leave code NULL fail
+      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
+    warning[finish_alike]: suppliers_kind_0_check_5f3ba75c: public.suppliers has suppliers_kind_check already, which is the same as check (kind >= 0)
+      hint: leave it out of finish, unless both are wanted: every write pays for each
+    warning[finish_alike]: suppliers_using_hash_code_where_kind_3_idx_103487a9: public.suppliers has by_code already, which is the same as index using hash (code) where kind = 3
+      hint: leave it out of finish, unless both are wanted: every write pays for each
+    note[finish_there]: suppliers_kind_fkey: suppliers_kind_fkey is there already and not finished: the job goes on with it
+    note[finish_there]: suppliers_amount_kind_idx: suppliers_amount_kind_idx is there already, as the plan wants it
+    1 error, 4 warnings: the job cannot start
+    "#);
+}
+
+#[tokio::test]
+async fn verify_looks_again_and_other_commands_say_what_it_is() {
+    let lab = Lab::on(Version::System, PLAIN).await;
+    lab.killed("fill.chunk").await;
+    lab.db.pgstrata(&["verify", "fill"]).await.exits(2);
+    lab.killed("verify.done").await;
+    // Nobody but a superuser gets round the trigger.
+    lab.db
+        .execute("begin; set local pgstrata.filling = 'on'; update suppliers set code = null where id in (3, 4); commit")
+        .await;
+    let told = lab.db.pgstrata(&["verify", "fill"]).await.ok();
+    assert_eq!(told.stdout, "verified: fill: every row is filled; 2 rows only now\n");
+    let told = lab.db.pgstrata(&["verify", "fill", "--json"]).await.ok();
+    assert!(told.stdout.ends_with("\n{\"job\":\"fill\",\"rows_set\":0,\"verified\":true}\n"), "{told:?}");
+    for command in ["swap", "rollback", "sync", "finalize"] {
+        let told = lab.db.pgstrata(&[command, "fill"]).await.exits(2);
+        assert!(
+            told.stderr.contains("job fill is a backfill: it works on public.suppliers itself"),
+            "{told:?}"
+        );
+    }
+    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
+    for command in ["verify", "swap", "finalize"] {
+        let told = lab.db.pgstrata(&[command, "fill"]).await.exits(2);
+        assert!(told.stderr.contains("job fill is a backfill and finalized: it is over"), "{told:?}");
+    }
+}
