@@ -9,6 +9,7 @@ use chrono_tz::Tz;
 use tracing::Instrument;
 
 use crate::cli::{Cli, Command, Dsn};
+use crate::clock;
 use crate::demo;
 use crate::engine::{Engine, Outcome, Verdict};
 use crate::error::{Error, Kind, Result};
@@ -178,7 +179,7 @@ async fn act(
 
 /// When `--for` or `--until` ends a run.
 fn deadline(limit: Option<Duration>, until: Option<NaiveTime>, zone: Tz) -> Option<DateTime<Utc>> {
-    let now = Utc::now();
+    let now = clock::now();
     if let Some(limit) = limit {
         return Some(now + limit);
     }
@@ -194,7 +195,7 @@ fn deadline(limit: Option<Duration>, until: Option<NaiveTime>, zone: Tz) -> Opti
 async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: &Stop) -> Infallible {
     if let Some(deadline) = deadline {
         // In short steps, by the wall clock: a machine may sleep, and clocks are set.
-        while let Ok(left) = (deadline - Utc::now()).to_std() {
+        while let Ok(left) = (deadline - clock::now()).to_std() {
             tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
         events.note("the time is over: stopping after the chunks that are under way");

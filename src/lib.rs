@@ -4,6 +4,7 @@
 //! `model`, `plan` and `sql` are pure: they import neither the runtime nor the driver. The pipeline is drawn in [`phase`].
 
 pub mod cli;
+pub mod clock;
 pub mod command;
 pub mod demo;
 pub mod engine;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
 use crate::failpoint;
@@ -156,7 +157,7 @@ impl Engine {
             Some(job) => store::settings(session, job.id).await?,
             None => BTreeMap::new(),
         };
-        match pace::closed(&plan.with(&settings)?, chrono::Utc::now()) {
+        match pace::closed(&plan.with(&settings)?, clock::now()) {
             Some(why) => Err(Error::new(Kind::Stopped, format!("nothing was done: {why}")).hint(
                 "run the same command again when it is open; from cron or a timer, more often than it opens",
             )),
@@ -281,7 +282,7 @@ impl Engine {
                 ))
                 .hint(format!("`pgstrata status {name}` says what comes next")));
             }
-            match context.job.keep_old_until.filter(|until| !now && *until > chrono::Utc::now()) {
+            match context.job.keep_old_until.filter(|until| !now && *until > clock::now()) {
                 Some(until) => Err(Error::new(
                     Kind::Stopped,
                     format!(

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::model::number;
@@ -283,7 +284,7 @@ impl<'a> Watch<'a> {
         let driver = self.driver;
         if driver.pacing() == Pacing::Windowed
             && !driver.stop.is_asked()
-            && let Some(why) = closed(&driver.gate.plan(), Utc::now())
+            && let Some(why) = closed(&driver.gate.plan(), clock::now())
         {
             driver.events.warn(format!("stopping after the chunks that are under way: {why}"));
             driver.stop.ask(format!("because {why}"));
