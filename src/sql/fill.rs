@@ -22,6 +22,10 @@ fn search_path(f: &Filling) -> String {
 /// Marks the transaction's writes as the job's own, which its trigger lets pass.
 pub const OWN_WRITES: &str = "set local pgstrata.filling = 'on'";
 
+/// A chunk holds rows, so it waits for nothing else that others have (a unique value, a row that a foreign key points to)
+/// for longer than this: the server looks for deadlocks after a second, and must not find the application in one with us.
+pub const WAIT_BRIEFLY: &str = "set local lock_timeout = '20ms'";
+
 /// Adds a column. None of it writes a row anew: a default that is not the same for every row is set behind the column, and
 /// holds for rows that come from then on.
 pub fn add_column(f: &Filling, column: &NewColumn) -> Vec<String> {
@@ -85,20 +89,19 @@ fn condition(f: &Filling, alias: &str, rows: Rows<'_>) -> (String, Vec<String>) 
 }
 
 /// Fills rows of one table or partition. Answers with how many rows there are, how many were meant, were locked, and were
-/// filled, and for how many milliseconds rows have been locked.
+/// filled, for how many milliseconds rows have been locked, and which rows the plan's from yields more than once.
 ///
-/// Locks come first, in the key's order; what a locked row is set to is computed from its newest version (the server computes
-/// it again where the row changed since the snapshot), so that nothing older overwrites anything.
+/// Locks come first, in the key's order. A row that changed between the snapshot and its lock is locked, and not set: the
+/// server would compute it anew from its newest version, but join that with what the old one was joined with, or with
+/// nothing. It is told by its place (ctid), which is not the snapshot's any more. The same statement once more, in the same
+/// transaction, sets it: nobody else can change it by then.
 pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
     let key = f.key_columns();
     let (of_t, values_of) = condition(f, "t.", rows);
     let (of_u, _) = condition(f, "u.", rows);
-    let list =
-        |prefix: &str| key.iter().map(|c| format!("{prefix}{}", c.name)).collect::<Vec<_>>().join(", ");
-    let named =
-        key.iter().enumerate().map(|(i, c)| format!("t.{} as k{}", c.name, i + 1)).collect::<Vec<_>>();
-    let same =
-        key.iter().enumerate().map(|(i, c)| format!("u.{} = b.k{}", c.name, i + 1)).collect::<Vec<_>>();
+    let each = |one: &dyn Fn(usize, &Column) -> String, separator: &str| {
+        key.iter().enumerate().map(|(i, c)| one(i + 1, c)).collect::<Vec<_>>().join(separator)
+    };
     let set =
         f.set.iter().enumerate().map(|(i, (name, _))| format!("{name} = b.v{}", i + 1)).collect::<Vec<_>>();
     let lock = if f.changes_unique() { "for update" } else { "for no key update" };
@@ -107,44 +110,35 @@ pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<
     let sql = format!(
         "with batch as materialized (
   select locked.*, clock_timestamp() as since from (
-    select {named}, {values}
+    select {named}, t.ctid as place, {values}
     from {source}  where {of_t} and {filter}
     order by {order}
     {lock} of t{skip}
   ) locked
 ), filled as (
-  update only {leaf} u set {set} from batch b where {same} and {of_u} returning 1
+  update only {leaf} u set {set} from batch b where {same} and u.ctid = b.place and {of_u} returning 1
 )
 select meant.rows, meant.meant, (select count(*) from batch), (select count(*) from filled),
-  (extract(epoch from clock_timestamp() - (select min(since) from batch)) * 1000)::double precision
+  (extract(epoch from clock_timestamp() - (select min(since) from batch)) * 1000)::double precision,
+  case when (select count(*) from batch) > (select count(*) from filled) then (select string_agg(key, '; ') from (
+    select concat_ws(', ', {text}) as key from batch group by place, {list} having count(*) > 1 order by {list} limit 10) twice) end
 from (select count(*) as rows, count(*) filter (where {filter}) as meant from {source}  where {of_t}) meant",
-        named = named.join(", "),
+        named = each(&|i, c| format!("t.{} as k{i}", c.name), ", "),
         values = values(f),
-        order = list("t."),
+        order = each(&|_, c| format!("t.{}", c.name), ", "),
         set = set.join(", "),
-        same = same.join(" and "),
+        same = each(&|i, c| format!("u.{} = b.k{i}", c.name), " and "),
+        text = each(&|i, _| format!("k{i}::text"), ", "),
+        list = each(&|i, _| format!("k{i}"), ", "),
     );
     (sql, values_of)
 }
 
 /// Keys, as text, of rows that this transaction wrote and that are still meant: up to ten.
-pub fn still_meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> (String, Vec<String>) {
-    let (condition, values) = in_range("t.", &f.key_columns(), range, 1);
+pub fn still_meant(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
+    let (condition, values) = condition(f, "t.", rows);
     let sql = format!(
         "select {} from {}  where {condition} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} limit 10",
-        key_text(f),
-        joined(f, &format!("only {leaf}")),
-        filter(f)
-    );
-    (sql, values)
-}
-
-/// Keys, as text, that `from` yields more than one row for: up to ten.
-pub fn twice(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
-    let (condition, values) = condition(f, "t.", rows);
-    let key = f.key_columns().iter().map(|c| format!("t.{}", c.name)).collect::<Vec<_>>().join(", ");
-    let sql = format!(
-        "select {} from {}  where {condition} and {} group by {key} having count(*) > 1 limit 10",
         key_text(f),
         joined(f, &format!("only {leaf}")),
         filter(f)
@@ -238,6 +232,11 @@ pub const KEEPS_FILLED: &str = "select exists (select from pg_catalog.pg_trigger
 /// Which columns the table has; `$1` its oid.
 pub const COLUMNS: &str =
     "select attname from pg_catalog.pg_attribute where attrelid = $1 and attnum > 0 and not attisdropped";
+
+/// The tables that hold a partitioned table's rows, however many levels down; `$1` its oid.
+pub const LEAVES: &str = "select n.nspname, c.relname from pg_catalog.pg_partition_tree($1::oid::regclass) p
+  join pg_catalog.pg_class c on c.oid = p.relid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where p.isleaf order by 1, 2";
 
 /// The name of the part of a probe that the server keeps apart only where it calls volatile functions.
 pub const PROBE: &str = "pgstrata_probe";

@@ -96,6 +96,7 @@ pub fn backfill(f: &Filling) -> Vec<Section> {
             copy::boundary(&format!("only {leaf}"), &key, &middle, 10_000).0,
             fill::names(f),
             fill::OWN_WRITES.to_owned(),
+            fill::WAIT_BRIEFLY.to_owned(),
             fill::batch(f, leaf, fill::Rows::Free(&middle)).0,
         ],
     ));

@@ -2,7 +2,8 @@
 //! filled now; when the look is over, no row is meant that somebody did not write behind it.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result, Retry};
 use crate::failpoint;
@@ -15,19 +16,20 @@ use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::store;
 use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::plan::LockBudget;
 use crate::sql::{fill as sql, store as store_sql};
 
 use super::super::meter::Meter;
 use super::super::{walk, workers};
-use super::pass::{Pass, key_of, sizer};
-use super::{Filler, in_force, leaves};
+use super::pass::{LATE, Pass, key_of, sizer};
+use super::{Filler, in_force, leaves, unless_gone};
 
 /// Rows of a range, at first: the look only reads, where the first pass did its work.
 const FIRST_ROWS: u64 = 20_000;
 /// Rows that are meant still: so many of a range are filled one by one at a time.
 const ONE_BY_ONE: u32 = 1_000;
-/// How often a row is tried that somebody holds, each for as long as `lock_timeout` lets us wait, with growing pauses.
-const TRIES: u32 = 20;
+/// How often the look comes back to a range where rows that it filled are meant once more.
+const ROUNDS: u32 = 10;
 
 /// The phase: looks, fills what is found, records the result.
 ///
@@ -58,29 +60,13 @@ pub async fn look(filler: &Filler) -> Result<u64> {
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
     let before = store::rows_set(&filler.control, filler.job.id).await?;
     let found = Cell::new(0_u64);
-    let pass = Pass { filler, sizer: RefCell::new(sizer()), proven: Cell::new(true) };
-    for leaf in leaves(filler).await? {
-        let key = filler.filling.key_columns();
-        let whole = KeyRange { after: None, through: None };
-        let (from, leaf, meter, pass, found) = (format!("only {leaf}"), &leaf, &meter, &pass, &found);
-        workers::run(
-            filler,
-            filler.plan.workers(),
-            "look at a range again",
-            async |sender| {
-                let send =
-                    async |range, rows| sender.send((range, rows)).await.map_err(workers::nobody_takes);
-                walk::walk(filler, &from, &key, whole, || FIRST_ROWS, send).await
-            },
-            async |session, (range, rows)| {
-                let late = one_range(pass, session, leaf, range, *rows).await?;
-                found.set(found.get() + late);
-                meter.add(*rows);
-                failpoint!("verify.range");
-                meter.keep().await
-            },
-        )
-        .await?;
+    let pass = Pass { filler, sizer: RefCell::new(sizer()), proven: Cell::new(false) };
+    let mut looked = HashSet::new();
+    // A partition that is attached meanwhile comes with rows that no trigger saw.
+    while let Some(leaf) = leaves(filler).await?.into_iter().find(|leaf| !looked.contains(leaf)) {
+        let late = unless_gone(filler, &leaf, one_leaf(&pass, &leaf, &meter).await).await?;
+        found.set(found.get() + late);
+        looked.insert(leaf);
     }
     let set = store::rows_set(&filler.control, filler.job.id).await?.saturating_sub(before);
     meter.end(match found.get() {
@@ -90,7 +76,33 @@ pub async fn look(filler: &Filler) -> Result<u64> {
     Ok(set)
 }
 
-/// Fills what is meant in a range; how many rows were.
+/// Looks at a table or partition; how many of its rows were not filled yet.
+async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> Result<u64> {
+    let filler = pass.filler;
+    let (key, from) = (filler.filling.key_columns(), format!("only {leaf}"));
+    let found = Cell::new(0_u64);
+    workers::run(
+        filler,
+        filler.plan.workers(),
+        "look at a range again",
+        async |sender| {
+            let whole = KeyRange { after: None, through: None };
+            let send = async |range, rows| sender.send((range, rows)).await.map_err(workers::nobody_takes);
+            walk::walk(filler, &from, &key, whole, || FIRST_ROWS, send).await
+        },
+        async |session, (range, rows)| {
+            let late = one_range(pass, session, leaf, range, *rows).await?;
+            found.set(found.get() + late);
+            meter.add(*rows);
+            failpoint!("verify.range");
+            meter.keep().await
+        },
+    )
+    .await?;
+    Ok(found.get())
+}
+
+/// Fills what is meant in a range, until nothing is that was not filled before; how many rows were.
 async fn one_range(
     pass: &Pass<'_>,
     session: &Session,
@@ -98,34 +110,52 @@ async fn one_range(
     range: &KeyRange,
     rows: u64,
 ) -> Result<u64> {
-    let late = meant(pass.filler, session, leaf, range).await?;
-    if late.is_empty() {
-        return Ok(0);
+    let (mut found, mut rounds, mut once_more) = (0, 0, 0);
+    let mut tried: HashSet<Key> = HashSet::new();
+    loop {
+        let mut late = meant(pass.filler, session, leaf, range).await?;
+        let more = late.len() as u32 == ONE_BY_ONE;
+        let again: Vec<&Key> = late.iter().filter(|key| tried.contains(*key)).collect();
+        // What the plan's from reads may have changed meanwhile, so once more is no proof.
+        if !again.is_empty() {
+            once_more += 1;
+            if once_more == ROUNDS {
+                return Err(still_meant(&again));
+            }
+        }
+        found += (late.len() - again.len()) as u64;
+        // Without the trigger, applications may go on leaving rows for the next run.
+        let enough = !pass.filler.filling.keep_filled && (rounds == ROUNDS || rounds > 0 && !more);
+        if late.is_empty() || enough {
+            return Ok(found);
+        }
+        rounds += 1;
+        if more {
+            pass.paced(session, leaf, range, rows, LATE).await?;
+            late = meant(pass.filler, session, leaf, range).await?;
+        }
+        for key in late {
+            patiently(pass, session, leaf, &key).await?;
+            tried.insert(key);
+        }
     }
-    if late.len() as u32 == ONE_BY_ONE {
-        pass.paced(session, leaf, range, rows, false).await?;
-    }
-    for key in meant(pass.filler, session, leaf, range).await? {
-        patiently(pass, session, leaf, &key).await?;
-    }
-    let left = meant(pass.filler, session, leaf, range).await?;
-    if left.is_empty() || !pass.filler.filling.keep_filled {
-        return Ok(late.len() as u64);
-    }
-    let named: Vec<String> = left.iter().take(5).map(|key| key.join(", ")).collect();
-    Err(Error::new(
-        Kind::Differs,
-        format!("{} still match the plan's where after they were filled", number::counted(left.len() as u64, "row")),
-    )
-    .cause(format!("among them, by key: {}", named.join("; ")))
-    .hint("applications write such rows, and the trigger's SQL fails on them or leaves them: look at these rows, then run again"))
+}
+
+fn still_meant(keys: &[&Key]) -> Error {
+    let named: Vec<String> = keys.iter().take(5).map(|key| key.join(", ")).collect();
+    let count = number::counted(keys.len() as u64, "row");
+    Error::new(Kind::Differs, format!("{count} still match the plan's where after they were filled"))
+        .cause(format!("among them, by key: {}", named.join("; ")))
+        .hint("applications write such rows, and the trigger's SQL fails on them or leaves them: look at these rows, then run again")
 }
 
 /// Fills one row; who holds it is waited for, in short waits.
 async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
     let filler = pass.filler;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-    for _ in 0..TRIES {
+    let LockBudget { attempts, give_up_after, .. } = filler.plan.lock_budget();
+    let (begun, mut tries) = (Instant::now(), 0);
+    while tries < attempts && begun.elapsed() < give_up_after {
         filler.go_on()?;
         filler.gate.pass().await;
         match pass.single(session, leaf, key).await {
@@ -134,13 +164,18 @@ async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key
             }
             other => return other,
         }
+        tries += 1;
     }
     Err(Error::new(
         Kind::Lock,
-        format!("a row of {} is held by somebody's transaction for all of the time", leaf.plain()),
+        format!(
+            "a row of {} was held by others in {tries} attempts ({} s)",
+            leaf.plain(),
+            begun.elapsed().as_secs()
+        ),
     )
     .cause(format!("its key: {}", key.join(", ")))
-    .hint("end that transaction, or wait for its end; then run the same command again"))
+    .hint("end the transaction that holds it, or wait for its end; then run the same command again"))
 }
 
 async fn meant(

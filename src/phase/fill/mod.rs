@@ -35,6 +35,9 @@ use super::meter::Meter;
 /// How long one statement may look for a row to fill, in milliseconds.
 const LOOK_MS: u32 = 5_000;
 
+/// What the server says where a table is gone.
+const UNDEFINED_TABLE: &str = "42P01";
+
 /// One driver of one backfill.
 #[derive(Debug)]
 pub struct Filler {
@@ -148,7 +151,7 @@ pub async fn abort(filler: &Filler) -> Result<State> {
 /// The last transaction of a job: what it leaves behind, and its record.
 async fn end(filler: &Filler, step: Step, statements: &[String]) -> Result<State> {
     let summary = latency::of_chunks(&filler.control, filler.job.id).await?.to_string();
-    let tables = vec![filler.filling.table.name.clone()];
+    let tables = if statements.is_empty() { Vec::new() } else { vec![filler.filling.table.name.clone()] };
     let (state, _) = briefly(filler, tables, "end the job", async || {
         let client = &filler.control;
         all(client, statements).await?;
@@ -197,14 +200,28 @@ async fn briefly<T>(
     ladder.climb(what, || filler.go_on(), attempt).await
 }
 
-/// The tables that hold the rows: the partitions of a partitioned table, or the table itself.
+/// The tables that hold the rows: the leaves of a partitioned table, or the table itself.
 async fn leaves(filler: &Filler) -> Result<Vec<QualifiedName>> {
     let table = &filler.filling.table.name;
     let oid = catalog::must_find(&filler.control, table).await?;
     if !filler.filling.is_partitioned() {
         return Ok(vec![table.clone()]);
     }
-    Ok(catalog::leaves(&filler.control, oid).await?.into_iter().map(|leaf| leaf.name).collect())
+    let rows = filler.control.query(sql::LEAVES, &[&oid]).await?;
+    Ok(rows.iter().map(|row| QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
+}
+
+/// What was done of a partition; one that somebody has dropped meanwhile needs nothing any more.
+async fn unless_gone<T: Default>(filler: &Filler, leaf: &QualifiedName, done: Result<T>) -> Result<T> {
+    match done {
+        Err(e) if e.sqlstate() == Some(UNDEFINED_TABLE) && !leaves(filler).await?.contains(leaf) => {
+            filler
+                .events
+                .note(format!("{} is gone: what it held is not to be filled any more", leaf.plain()));
+            Ok(T::default())
+        }
+        other => other,
+    }
 }
 
 /// Fails where the trigger that fills what is written meanwhile is no longer in force.

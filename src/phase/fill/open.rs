@@ -27,17 +27,19 @@ pub async fn open(filler: &Filler) -> Result<State> {
     let there: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
     let missing: Vec<&NewColumn> = f.add.iter().filter(|c| !there.contains(c.name.as_str())).collect();
     let table = f.table.name.plain();
-    let about = match missing.len() {
-        0 => format!("{table} has the columns already"),
-        n => format!("adding {} to {table}, without writing its rows", number::counted(n as u64, "column")),
-    };
+    if missing.is_empty() {
+        // No lock is needed, so none is waited for.
+        let state = filler.advance(client, Step::Prepare).await?;
+        filler.events.note(format!("{table} has the columns already"));
+        return Ok(state);
+    }
+    let number = number::counted(missing.len() as u64, "column");
+    let about = format!("adding {number} to {table}, without writing its rows");
     let meter = Meter::begin(filler, "prepare", about);
     let mut statements = vec![sql::names(f)];
     statements.extend(missing.into_iter().flat_map(|column| sql::add_column(f, column)));
     let (state, _) = briefly(filler, vec![f.table.name.clone()], "add the columns", async || {
-        if statements.len() > 1 {
-            all(client, &statements).await?;
-        }
+        all(client, &statements).await?;
         let state = filler.advance(client, Step::Prepare).await?;
         failpoint!("prepare.before_commit");
         Ok(state)

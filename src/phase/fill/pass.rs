@@ -24,7 +24,7 @@ use crate::sql::{copy as copy_sql, fill as sql};
 use super::super::copy::key_casts;
 use super::super::meter::Meter;
 use super::super::{walk, workers};
-use super::{Filler, in_force, leaves};
+use super::{Filler, in_force, leaves, unless_gone};
 
 /// A chunk never goes through more rows: where few are meant for long, many may be meant at once.
 const MOST_ROWS: u64 = 50_000;
@@ -32,6 +32,12 @@ const MOST_ROWS: u64 = 50_000;
 const FIRST_ROWS: u64 = 1_000;
 /// Rows held by others that one chunk fills one by one; what is beyond is left to the second look.
 const ONE_BY_ONE: u32 = 100;
+/// So many of them may still be held after a wait, before the chunk leaves the others alone.
+const MOST_HELD: u32 = 3;
+/// What the ledger calls a chunk of the first pass,
+const FILL: &str = "fill";
+/// and rows that were filled behind it.
+pub(super) const LATE: &str = "late";
 
 /// What became of a batch's rows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -108,7 +114,7 @@ pub(super) struct Pass<'a> {
 impl Pass<'_> {
     async fn all(&self, leaves: &[QualifiedName], meter: &Meter<'_>) -> Result<()> {
         for leaf in leaves {
-            self.one_leaf(leaf, meter).await?;
+            unless_gone(self.filler, leaf, self.one_leaf(leaf, meter).await).await?;
         }
         Ok(())
     }
@@ -133,7 +139,7 @@ impl Pass<'_> {
                 Ok(())
             },
             async |session, (range, expected)| {
-                let filled = self.paced(session, leaf, range, *expected, true).await?;
+                let filled = self.paced(session, leaf, range, *expected, FILL).await?;
                 meter.add(filled.seen);
                 failpoint!("fill.chunk");
                 meter.keep().await
@@ -149,7 +155,7 @@ impl Pass<'_> {
         leaf: &QualifiedName,
         range: &KeyRange,
         expected: u64,
-        in_ledger: bool,
+        step: &'static str,
     ) -> Result<Filled> {
         let gate = &self.filler.gate;
         let permit = tokio::select! {
@@ -159,7 +165,7 @@ impl Pass<'_> {
                 return Ok(Filled::default());
             }
         };
-        let filled = self.halving(session, leaf, range, expected, in_ledger).await?;
+        let filled = self.halving(session, leaf, range, expected, step).await?;
         permit.done(filled.set);
         self.observe(expected, filled.held);
         if filled.meant > filled.set {
@@ -181,37 +187,31 @@ impl Pass<'_> {
         }
     }
 
-    /// A chunk that was rolled back for certain (deadlock, timeout) is done again as two halves, down to single rows.
+    /// A chunk that was rolled back for certain (deadlock, timeout) is done again as two halves, down to single rows. A single
+    /// row that will not go is left to the second look, which has the patience.
     async fn halving(
         &self,
         session: &Session,
         leaf: &QualifiedName,
         range: &KeyRange,
         rows: u64,
-        in_ledger: bool,
+        step: &'static str,
     ) -> Result<Filled> {
         let (mut sum, mut left) = (Filled::default(), vec![(range.clone(), rows)]);
         while let Some((range, rows)) = left.pop() {
-            match self.chunk(session, leaf, &range, in_ledger).await {
+            match self.chunk(session, leaf, &range, step).await {
                 Ok(filled) => sum.add(filled),
-                Err(e) if e.retry_class() == Retry::Again && rows > 1 => {
+                Err(e) if e.retry_class() == Retry::Again => {
                     tracing::debug!(rows, error = %e, "in halves");
-                    let (statement, values) = copy_sql::boundary(
-                        &format!("only {leaf}"),
-                        &self.filler.filling.key_columns(),
-                        &range,
-                        rows / 2,
-                    );
-                    let middle = query_text(session, &statement, &values).await?.first().map(key_of);
-                    match middle.filter(|key| range.through.as_ref() != Some(key)) {
+                    self.filler.go_on()?;
+                    match self.middle(session, leaf, &range, rows).await? {
                         Some(middle) => {
-                            left.push((
-                                KeyRange { after: Some(middle.clone()), through: range.through },
-                                rows - rows / 2,
-                            ));
+                            let upper =
+                                KeyRange { after: Some(middle.clone()), through: range.through.clone() };
+                            left.push((upper, rows - rows / 2));
                             left.push((KeyRange { after: range.after, through: Some(middle) }, rows / 2));
                         }
-                        None => left.push((range, rows / 2)),
+                        None => sum.add(self.pass_by(session, leaf, &range, step).await?),
                     }
                 }
                 Err(e) => return Err(e),
@@ -220,42 +220,123 @@ impl Pass<'_> {
         Ok(sum)
     }
 
+    /// The key in the middle of a range; none where it has but one row.
+    async fn middle(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        rows: u64,
+    ) -> Result<Option<Key>> {
+        let (from, key) = (format!("only {leaf}"), self.filler.filling.key_columns());
+        // The last range is open, and others may have more rows by now, or fewer, than they were cut for.
+        for rows in [rows / 2, 1] {
+            let (statement, values) = copy_sql::boundary(&from, &key, range, rows.max(1));
+            let found = self
+                .filler
+                .retrying("find the middle of a chunk", async || {
+                    query_text(session, &statement, &values).await
+                })
+                .await?;
+            let middle = found.first().map(key_of);
+            if let Some(middle) = middle.filter(|key| range.through.as_ref() != Some(key)) {
+                return Ok(Some(middle));
+            }
+        }
+        Ok(None)
+    }
+
+    /// One row that cannot be set now: the ledger says that the pass has been there.
+    async fn pass_by(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        step: &'static str,
+    ) -> Result<Filled> {
+        let filled = Filled { seen: 1, meant: 1, ..Filled::default() };
+        transaction(session, READ_COMMITTED, async |client| {
+            self.filler.hold_epoch(client).await?;
+            self.record(client, leaf, range, step, filled, Instant::now()).await
+        })
+        .await?;
+        Ok(filled)
+    }
+
     /// One chunk and its row of the ledger, in one transaction.
     async fn chunk(
         &self,
         session: &Session,
         leaf: &QualifiedName,
         range: &KeyRange,
-        in_ledger: bool,
+        step: &'static str,
     ) -> Result<Filled> {
         let (filler, f) = (self.filler, &self.filler.filling);
         let began = Instant::now();
         transaction(session, READ_COMMITTED, async |client| {
             filler.hold_epoch(client).await?;
-            client.batch_execute(&format!("{}; {}", sql::names(f), sql::OWN_WRITES)).await?;
-            let (statement, values) = sql::batch(f, leaf, sql::Rows::Free(range));
-            let row = query_text(client, &statement, &values).await.map_err(|e| self.explain(e))?;
-            let (filled, locked) = counts(&row)?;
-            if locked > filled.set {
-                self.not_twice(client, leaf, sql::Rows::Free(range)).await?;
+            client
+                .batch_execute(&format!("{}; {}; {}", sql::names(f), sql::OWN_WRITES, sql::WAIT_BRIEFLY))
+                .await?;
+            let (filled, _) = self.batch(client, leaf, sql::Rows::Free(range)).await?;
+            if filled.set > 0 && !self.proven.get() {
+                self.prove(client, leaf, sql::Rows::Free(range)).await?;
+                self.proven.set(true);
             }
-            self.prove(client, leaf, range, filled).await?;
-            if in_ledger {
-                let (ms, name) = (began.elapsed().as_secs_f64() * 1000.0, leaf.to_string());
-                let done = Chunk {
-                    step: "fill",
-                    leaf: Some(&name),
-                    range,
-                    rows: filled.set,
-                    seen: Some(filled.seen),
-                    ms,
-                };
-                store::add_chunk(client, filler.job.id, filler.epoch(), &done).await?;
-            }
+            self.record(client, leaf, range, step, filled, began).await?;
             failpoint!("fill.before_commit");
             Ok(filled)
         })
         .await
+    }
+
+    /// Fills rows in the caller's transaction: those that changed between the snapshot and their lock, too. What became of
+    /// them, and how many were locked that could not be set.
+    async fn batch(
+        &self,
+        client: &Client,
+        leaf: &QualifiedName,
+        rows: sql::Rows<'_>,
+    ) -> Result<(Filled, u64)> {
+        let (statement, values) = sql::batch(&self.filler.filling, leaf, rows);
+        let run = async || {
+            let answer = query_text(client, &statement, &values).await.map_err(|e| self.explain(e))?;
+            counts(&answer)
+        };
+        let (mut filled, locked) = run().await?;
+        if locked == filled.set {
+            return Ok((filled, 0));
+        }
+        let (again, locked) = run().await?;
+        filled.set += again.set;
+        filled.held += again.held;
+        Ok((filled, locked.saturating_sub(again.set)))
+    }
+
+    async fn record(
+        &self,
+        client: &Client,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        step: &'static str,
+        filled: Filled,
+        began: Instant,
+    ) -> Result<()> {
+        let (filler, leaf) = (self.filler, leaf.to_string());
+        let late = step == LATE;
+        if late && filled.set == 0 {
+            return Ok(());
+        }
+        let done = Chunk {
+            step,
+            leaf: Some(&leaf),
+            range,
+            rows: filled.set,
+            // The first pass has counted it.
+            seen: Some(if late { 0 } else { filled.seen }),
+            ms: began.elapsed().as_secs_f64() * 1000.0,
+        };
+        store::add_chunk(client, filler.job.id, filler.epoch(), &done).await
     }
 
     /// The plan's SQL fails on a row: which one, the server does not say.
@@ -269,20 +350,10 @@ impl Pass<'_> {
     }
 
     /// What was set must not be meant any more.
-    async fn prove(
-        &self,
-        client: &Client,
-        leaf: &QualifiedName,
-        range: &KeyRange,
-        filled: Filled,
-    ) -> Result<()> {
-        if filled.set == 0 || self.proven.get() {
-            return Ok(());
-        }
-        let (statement, values) = sql::still_meant(&self.filler.filling, leaf, range);
+    async fn prove(&self, client: &Client, leaf: &QualifiedName, rows: sql::Rows<'_>) -> Result<()> {
+        let (statement, values) = sql::still_meant(&self.filler.filling, leaf, rows);
         let rows = query_text(client, &statement, &values).await?;
         if rows.is_empty() {
-            self.proven.set(true);
             return Ok(());
         }
         Err(Error::failed(format!(
@@ -290,21 +361,6 @@ impl Pass<'_> {
             named(&rows)
         ))
         .hint("write a where that is false for a row that is filled, such as `t.column is null`; nothing of this chunk was kept"))
-    }
-
-    /// Fewer rows were set than locked. A row whose key was changed since the snapshot is locked by its new one and found by
-    /// its old one: it is filled alone. But a row that is there twice must not get one of two values.
-    async fn not_twice(&self, client: &Client, leaf: &QualifiedName, rows: sql::Rows<'_>) -> Result<()> {
-        let (statement, values) = sql::twice(&self.filler.filling, leaf, rows);
-        let rows = query_text(client, &statement, &values).await?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        Err(Error::failed(format!(
-            "the plan's from yields more than one row for one of the table; {}",
-            named(&rows)
-        ))
-        .hint("group it, or select distinct, so that each row has one value; nothing of this chunk was kept"))
     }
 
     /// Rows that others held: each in a transaction of its own, waited for while nothing else is held.
@@ -316,11 +372,13 @@ impl Pass<'_> {
             Ok(query_text(client, &statement, &values).await?.iter().map(key_of).collect())
         })
         .await?;
+        let mut held = 0;
         for key in keys {
             match self.single(session, leaf, &key).await {
                 Ok(()) => {}
-                // Held for long: the second look comes to it again.
-                Err(e) if e.retry_class() == Retry::Again => {}
+                // Held for long, and so may the others be: the second look comes to them again.
+                Err(e) if e.retry_class() == Retry::Again && held == MOST_HELD => break,
+                Err(e) if e.retry_class() == Retry::Again => held += 1,
                 Err(e) => return Err(e),
             }
             self.filler.go_on()?;
@@ -331,14 +389,12 @@ impl Pass<'_> {
     /// Fills one row, and waits for who holds it.
     pub(super) async fn single(&self, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
         let (filler, f) = (self.filler, &self.filler.filling);
+        let (rows, began) = (sql::Rows::One(key), Instant::now());
         transaction(session, READ_COMMITTED, async |client| {
             filler.hold_epoch(client).await?;
             client.batch_execute(&format!("{}; {}", sql::names(f), sql::OWN_WRITES)).await?;
-            let (statement, values) = sql::batch(f, leaf, sql::Rows::One(key));
-            let row = query_text(client, &statement, &values).await.map_err(|e| self.explain(e))?;
-            let (filled, locked) = counts(&row)?;
-            if locked > filled.set {
-                self.not_twice(client, leaf, sql::Rows::One(key)).await?;
+            let (filled, kept) = self.batch(client, leaf, rows).await?;
+            if kept > 0 {
                 return Err(Error::failed(format!(
                     "a row of {} was locked, and could not be set: a trigger suppressed the update",
                     leaf.plain()
@@ -347,18 +403,10 @@ impl Pass<'_> {
                 .hint("a BEFORE UPDATE trigger that returns NULL keeps rows as they are; disable it for the run"));
             }
             if filled.set > 0 {
-                let range = KeyRange { after: None, through: Some(key.clone()) };
-                let name = leaf.to_string();
-                let done = Chunk {
-                    step: "late",
-                    leaf: Some(&name),
-                    range: &range,
-                    rows: filled.set,
-                    seen: Some(0),
-                    ms: 0.0,
-                };
-                store::add_chunk(client, filler.job.id, filler.epoch(), &done).await?;
+                self.prove(client, leaf, rows).await?;
             }
+            let range = KeyRange { after: None, through: Some(key.clone()) };
+            self.record(client, leaf, &range, LATE, filled, began).await?;
             failpoint!("fill.single");
             Ok(())
         })
@@ -369,6 +417,14 @@ impl Pass<'_> {
 /// Of a batch's answer: what became of the rows, and how many were locked.
 fn counts(rows: &[Row]) -> Result<(Filled, u64)> {
     let row = rows.first().ok_or_else(|| Error::failed("a batch answered nothing"))?;
+    if let Some(keys) = row.get::<_, Option<&str>>(5) {
+        return Err(Error::failed(format!(
+            "the plan's from yields more than one row for one of the table; among them, by key: {keys}"
+        ))
+        .hint(
+            "group it, or select distinct, so that each row has one value; nothing of this chunk was kept",
+        ));
+    }
     let number = |i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0);
     let held = Duration::from_secs_f64(row.get::<_, Option<f64>>(4).unwrap_or(0.0).max(0.0) / 1000.0);
     Ok((Filled { seen: number(0), meant: number(1), set: number(3), held }, number(2)))
