@@ -120,7 +120,7 @@ pub async fn shares_without_tool(spec: impl Fn() -> TableSpec) -> [f64; 2] {
 }
 
 /// Statements that partition the table the plain way, while nobody uses it.
-fn by_hand(spec: &TableSpec) -> String {
+pub fn by_hand(spec: &TableSpec) -> String {
     let slots = if spec.has_slots() { ", unique (created_at, slot)" } else { "" };
     // Beyond the rows that are there, and below the keys that writers make.
     let identity = spec.key_columns()[0].1 == "bigint";

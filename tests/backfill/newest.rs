@@ -1,0 +1,204 @@
+//! A row that an application changed is set from its newest version, never from an older one; and no application has to
+//! wait for us while it holds what we wait for. Rows are watched by a trigger that sees each version as it is written.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinSet;
+
+use super::{Job, LEFT_BEHIND};
+use crate::support::cluster::connect;
+
+const ROWS: i64 = 6_000;
+const WRITERS: i64 = 4;
+/// Rows that each writer writes to, and nobody else but the job: a deadlock is then never between writers.
+const OWN: i64 = 60;
+
+/// `x` is `v` and what `ref` points to. The expression is slow, so that much happens between a chunk's snapshot and its locks.
+const EXPRESSION: &str =
+    "t.v * 10 + coalesce(e.rate, 0) + (select count(*) from generate_series(1, 500) s where s < 0)";
+
+/// A row whose `x` was written is right as a whole; and the job writes nothing but `x`.
+const WATCH: &str = "
+    create table wrong (who text, old_row text, new_row text);
+    create function watch() returns trigger language plpgsql as $$ begin
+        if new.x is distinct from new.v * 10 + new.ref * 1000
+           or current_setting('application_name') like 'pgstrata/%'
+              and to_jsonb(old) - 'x' is distinct from to_jsonb(new) - 'x' then
+            insert into wrong values (current_setting('application_name'), old::text, new::text);
+        end if;
+        return null;
+    end $$;
+    create trigger watch after update on items for each row
+        when (new.x is not null and new.x is distinct from old.x) execute function watch();";
+
+fn table(partitioned: bool) -> String {
+    let (key, rest) = if partitioned {
+        let parts = (0..4).map(|n| format!("create table items_{n} partition of items for values in ({n});"));
+        ("id, ref", format!(") partition by list (ref); {}", parts.collect::<String>()))
+    } else {
+        ("id", ");".to_owned())
+    };
+    format!(
+        "create table refs (id int primary key, rate bigint not null);
+         insert into refs select i, i * 1000 from generate_series(0, 3) i;
+         create table items (id bigint, ref int not null, v bigint not null, note text, x bigint, primary key ({key}){rest}
+         insert into items select i, i % 4, 0, 'note ' || i from generate_series(1, {ROWS}) i;
+         analyze items; {WATCH}"
+    )
+}
+
+fn plan(keep_filled: &str) -> String {
+    format!(
+        "table = 'items'\n[copy]\nworkers = 3\ntarget_batch_ms = 100\n[backfill]\nfrom = 'refs e on e.id = t.ref'\n\
+         set = {{ x = '{EXPRESSION}' }}\nwhere = 't.x is null'\nkeep_filled = {keep_filled}\n"
+    )
+}
+
+/// Applications at work; each of their transactions must succeed.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    committed: Arc<AtomicU64>,
+    tasks: JoinSet<()>,
+}
+
+impl Writers {
+    async fn start(job: &Job) -> Self {
+        let (stop, committed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut tasks = JoinSet::new();
+        for n in 0..WRITERS {
+            let client = connect(job.db.dsn()).await;
+            let rng = StdRng::seed_from_u64(n as u64);
+            let own = (0..OWN).map(|i| i * (ROWS / OWN) + n + 1).collect();
+            let mut writer = Writer { client, rng, own, fresh: ROWS * 1000 + n, holds_long: n == 0 };
+            let (stop, committed) = (stop.clone(), committed.clone());
+            tasks.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    writer.transaction().await;
+                    committed.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        Self { stop, committed, tasks }
+    }
+
+    async fn commit_more(&self, n: u64) {
+        let until = self.committed.load(Ordering::Relaxed) + n;
+        while self.committed.load(Ordering::Relaxed) < until {
+            // A writer that ends early has panicked.
+            assert_eq!(self.tasks.len() as i64, WRITERS);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn end(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+struct Writer {
+    client: tokio_postgres::Client,
+    rng: StdRng,
+    own: Vec<i64>,
+    fresh: i64,
+    /// The trigger is put in force between two such transactions, so not everybody may make them.
+    holds_long: bool,
+}
+
+impl Writer {
+    /// Locks some rows of its own in any order, and holds them, now and then for longer than any of us waits.
+    async fn transaction(&mut self) {
+        let long = self.holds_long && self.rng.random_ratio(1, 60);
+        let hold_ms = if long { 900 } else { self.rng.random_range(0..25) };
+        let n = self.rng.random_range(1..=5);
+        self.own.shuffle(&mut self.rng);
+        self.execute("begin").await;
+        for i in 0..n {
+            self.step(i).await;
+            tokio::time::sleep(Duration::from_millis(hold_ms / n as u64)).await;
+        }
+        self.execute("commit").await;
+    }
+
+    async fn step(&mut self, i: usize) {
+        let id = self.own[i];
+        let sql = match self.rng.random_range(0..12) {
+            0 => format!("select from items where id = {id} for update"),
+            1..=3 => format!("update items set ref = (ref + 1) % 4 where id = {id}"),
+            4..=6 => format!("update items set v = v + 1 where id = {id}"),
+            7 => format!("update items set v = v + 1, x = null where id = {id}"),
+            8 => {
+                // Near where it was, so that one chunk may know it by both keys.
+                self.own[i] = if id > ROWS { id - ROWS * 2 } else { -id };
+                format!("update items set id = {} where id = {id}", self.own[i])
+            }
+            9 => format!(
+                "savepoint here; update items set v = v + 100, x = -1 where id = {id}; rollback to savepoint here"
+            ),
+            10 => {
+                self.fresh += WRITERS;
+                format!("insert into items values ({}, 1, 5, 'new')", self.fresh)
+            }
+            _ => format!("update items set note = note || '!' where id = {id}"),
+        };
+        self.execute(&sql).await;
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+}
+
+async fn is_set_from_the_newest(partitioned: bool, keep_filled: &str) {
+    let job = Job::new(&table(partitioned), &plan(keep_filled)).await;
+    let writers = Writers::start(&job).await;
+    writers.commit_more(20).await;
+    let ran = job.run().await;
+    writers.commit_more(50).await;
+    job.none("select count(*) from wrong").await;
+    writers.end().await;
+    if keep_filled != "\"always\"" {
+        // What was written behind it is the next run's.
+        job.run().await;
+    }
+    let wrong: Vec<String> = job
+        .client
+        .query("select wrong::text from wrong limit 5", &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}\n{}", ran.stderr);
+    job.none("select count(*) from items where x is null").await;
+    let left = i64::from(keep_filled == "\"always\"") * 2
+        + if partitioned && keep_filled == "\"always\"" { 4 } else { 0 };
+    assert_eq!(job.count(LEFT_BEHIND).await, left);
+}
+
+#[tokio::test]
+async fn without_the_trigger() {
+    is_set_from_the_newest(false, "false").await;
+}
+
+#[tokio::test]
+async fn with_the_trigger() {
+    is_set_from_the_newest(false, "true").await;
+}
+
+#[tokio::test]
+async fn with_the_trigger_for_good() {
+    is_set_from_the_newest(true, "\"always\"").await;
+}
+
+#[tokio::test]
+async fn rows_that_move_between_partitions() {
+    is_set_from_the_newest(true, "false").await;
+}

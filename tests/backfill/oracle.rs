@@ -1,0 +1,176 @@
+//! The oracle's verdict: writers of every kind write all the while, each transaction on the table and on its truth, where the
+//! same expression is a generated column. With the trigger in force and every row looked at, the two are the same at every
+//! snapshot; without it, they are once nobody writes and the plan has run again.
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Child;
+
+use super::{Job, LEFT_BEHIND, ended};
+use crate::support::bench::{DEADLOCK_TIMEOUT, TABLE, TRUTH, by_hand};
+use crate::support::cluster::Database;
+use crate::support::load::Writers;
+use crate::support::oracle;
+use crate::support::tables::TableSpec;
+
+const ROWS: u64 = 8_000;
+const WRITERS: usize = 6;
+/// A month in the midst of the writers' two years, and its partition of the table made by hand.
+const MONTH: (&str, &str) =
+    ("p7", "created_at >= '2024-08-01 00:00+00' and created_at < '2024-09-01 00:00+00'");
+
+/// Of columns that writers change all the time; each side of the comparison is written by it alone.
+const EXPRESSION: &str = "md5(coalesce(title, '-') || amount || flag || doc::text)";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Plain,
+    Partitioned,
+    OnePartition,
+}
+
+struct Bench {
+    job: Job,
+    writers: Writers,
+    /// What is compared with what.
+    sides: [&'static str; 2],
+}
+
+impl Bench {
+    async fn start(spec: TableSpec, shape: Shape, keep_filled: &str) -> Self {
+        let db = Database::new().await;
+        db.execute(DEADLOCK_TIMEOUT).await;
+        spec.create(&db).await;
+        if shape != Shape::Plain {
+            db.execute(&by_hand(&spec)).await;
+        }
+        // The filled column is there, and wrong: writers neither name it nor leave it alone.
+        db.execute(&format!(
+            "alter table {TABLE} add column digest text default 'wrong';
+             alter table {TRUTH} add column digest text generated always as ({EXPRESSION}) stored"
+        ))
+        .await;
+        let (table, sides) = match shape {
+            Shape::OnePartition => {
+                let (partition, within) = MONTH;
+                db.execute(&format!("create view truth_part as select * from {TRUTH} where {within}")).await;
+                (partition, [partition, "truth_part"])
+            }
+            _ => (TABLE, [TABLE, TRUTH]),
+        };
+        let plan = format!(
+            "table = '{table}'\n[copy]\nworkers = 3\ntarget_batch_ms = 20\n[swap]\nlock_timeout = '1500ms'\nattempts = 1000\n\
+             [backfill]\nset = {{ digest = \"{}\" }}\nkeep_filled = {keep_filled}\n",
+            EXPRESSION.replace("title", "t.title")
+        );
+        let writers = Writers::start(db.dsn(), spec, WRITERS, 7).await;
+        writers.commit_more(50).await;
+        Self { job: Job::on(db, &plan).await, writers, sides }
+    }
+
+    async fn compare(&self) {
+        oracle::compare(&self.job.db, self.sides[0], self.sides[1]).await;
+    }
+
+    /// A run that freezes when every row has been looked at, with the trigger in force still.
+    async fn frozen(&self) -> Child {
+        let run = self.job.start(&["run"], &[("PGSTRATA_FAILPOINT", "verify.done=stop")]);
+        self.job.until("select exists (select from pgstrata.jobs where state = 'verified')").await;
+        run
+    }
+
+    async fn end(self) -> Job {
+        self.writers.stop().await.assert_clean();
+        self.job
+    }
+}
+
+fn thaw(run: &Child) {
+    let pid = Pid::from_raw(run.id().unwrap() as i32).unwrap();
+    kill_process(pid, Signal::CONT).unwrap();
+}
+
+/// The trigger holds what the job has filled, until the job is over.
+async fn with_the_trigger(spec: TableSpec, shape: Shape) {
+    let bench = Bench::start(spec, shape, "true").await;
+    let run = bench.frozen().await;
+    for _ in 0..3 {
+        bench.compare().await;
+        bench.writers.commit_more(50).await;
+    }
+    let quiet = bench.writers.pause().await;
+    thaw(&run);
+    ended(run).await.ok();
+    bench.compare().await;
+    bench.job.none(LEFT_BEHIND).await;
+    drop(quiet);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn bigint_key() {
+    with_the_trigger(TableSpec::bigint(TABLE, ROWS), Shape::Plain).await;
+}
+
+#[tokio::test]
+async fn uuid_key_with_truncates() {
+    with_the_trigger(TableSpec::uuid(TABLE, ROWS).truncating(200), Shape::Plain).await;
+}
+
+#[tokio::test]
+async fn key_of_two_columns_that_ignores_case() {
+    with_the_trigger(TableSpec::composite(TABLE, ROWS), Shape::Plain).await;
+}
+
+#[tokio::test]
+async fn partitions_that_rows_move_between() {
+    with_the_trigger(TableSpec::slots(TABLE, ROWS), Shape::Partitioned).await;
+}
+
+#[tokio::test]
+async fn one_partition_that_rows_move_to_and_from() {
+    with_the_trigger(TableSpec::uuid(TABLE, ROWS), Shape::OnePartition).await;
+}
+
+/// As the apply worker of logical replication writes.
+#[tokio::test]
+async fn writes_in_the_replica_role() {
+    let spec = TableSpec::bigint(TABLE, ROWS).in_sessions("set session_replication_role = replica");
+    with_the_trigger(spec, Shape::Partitioned).await;
+}
+
+#[tokio::test]
+async fn a_trigger_that_stays() {
+    let bench = Bench::start(TableSpec::bigint(TABLE, ROWS), Shape::Plain, "\"always\"").await;
+    bench.job.run().await;
+    bench.compare().await;
+    bench.writers.commit_more(100).await;
+    bench.compare().await;
+    // With nothing left to fill, the same plan again does nothing, and leaves the trigger where it is.
+    let again = bench.job.run().await;
+    assert!(again.stderr.contains("no row of public.observations is left to fill"), "{}", again.stderr);
+    bench.writers.commit_more(50).await;
+    bench.compare().await;
+    let job = bench.end().await;
+    oracle::compare(&job.db, TABLE, TRUTH).await;
+    job.none("select count(*) from pgstrata.chunks").await;
+}
+
+async fn without_the_trigger(spec: TableSpec, shape: Shape) {
+    let bench = Bench::start(spec, shape, "false").await;
+    bench.job.run().await;
+    bench.writers.commit_more(50).await;
+    let job = bench.end().await;
+    job.run().await;
+    oracle::compare(&job.db, TABLE, TRUTH).await;
+    job.none(LEFT_BEHIND).await;
+}
+
+#[tokio::test]
+async fn without_the_trigger_the_next_run_does_the_rest() {
+    without_the_trigger(TableSpec::bigint(TABLE, ROWS).truncating(300), Shape::Plain).await;
+}
+
+#[tokio::test]
+async fn without_the_trigger_on_partitions() {
+    without_the_trigger(TableSpec::uuid(TABLE, ROWS), Shape::Partitioned).await;
+}

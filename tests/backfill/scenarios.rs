@@ -1,0 +1,1 @@
+//! Scenarios of scenarios.md: to come with their plans.

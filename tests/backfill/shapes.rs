@@ -1,0 +1,223 @@
+//! Tables as they are found: partitions that come and go, dropped and generated columns, names that need quotes, and SQL with
+//! everything in it that could end a statement too early. And plans that cannot be right.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Job, LEFT_BEHIND, ended};
+
+/// Name and column in mixed case, a column that was dropped, one that is generated, and SQL that is found only in the table's
+/// schema.
+#[tokio::test]
+async fn names_columns_and_sql_of_every_kind() {
+    let job = Job::new(
+        r#"create schema "Odd Schema";
+           create function "Odd Schema".shout(text) returns text language sql immutable as 'select upper($1)';
+           create table "Odd Schema".words (word text primary key, rank int);
+           insert into "Odd Schema".words select 'w' || i, i from generate_series(0, 9) i;
+           create table "Odd Schema"."The ""Items""" (
+               gone int, "Key, Part" bigint, "Word" text, also_gone text, twice bigint generated always as ("Key, Part" * 2) stored,
+               "Loud -- Word" text, primary key ("Key, Part"));
+           alter table "Odd Schema"."The ""Items""" drop column gone, drop column also_gone;
+           insert into "Odd Schema"."The ""Items""" ("Key, Part", "Word") select i, 'w' || i % 10 from generate_series(1, 2000) i;
+           create view truth as select *, upper("Word") || ' it''s; "' || coalesce((select rank from "Odd Schema".words where word = "Word"), -1) || '$1' || twice as expected
+               from "Odd Schema"."The ""Items""";"#,
+        r#"table = '"Odd Schema"."The ""Items"""'
+[backfill]
+from = """words w -- the schema's own
+  on w.word = t."Word" -- as it stands"""
+keep_filled = true
+where = "t.\"Loud -- Word\" is null -- not yet"
+[backfill.set]
+'"Loud -- Word"' = """shout(t."Word") -- it's loud
+  || ' it''s; "' || coalesce(w.rank, -1) || $a$$1$a$ || t.twice -- the end"""
+"#,
+    )
+    .await;
+    let checked = job.ran(&["check"]).await.ok();
+    assert!(checked.stdout.contains("0 errors"), "{}", checked.stdout);
+    job.ran(&["sql"]).await.ok();
+    let run = frozen(&job, "fill.chunks_done").await;
+    job.db
+        .execute(
+            r#"insert into "Odd Schema"."The ""Items""" ("Key, Part", "Word") values (-1, 'w3'), (-2, 'w11');
+               update "Odd Schema"."The ""Items""" set "Loud -- Word" = null where "Key, Part" = 7"#,
+        )
+        .await;
+    thaw_to_its_end(&job, run).await;
+    job.none(r#"select count(*) from truth where "Loud -- Word" is distinct from expected"#).await;
+    assert_eq!(job.count("select count(*) from truth").await, 2_002);
+}
+
+/// A run that stands still at a failpoint.
+async fn frozen(job: &Job, at: &str) -> tokio::process::Child {
+    let run = job.start(&["run"], &[("PGSTRATA_FAILPOINT", &format!("{at}=stop"))]);
+    let stat = format!("/proc/{}/stat", run.id().unwrap());
+    while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    run
+}
+
+async fn thaw_to_its_end(job: &Job, run: tokio::process::Child) {
+    kill_process(Pid::from_raw(run.id().unwrap() as i32).unwrap(), Signal::CONT).unwrap();
+    let ran = ended(run).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    job.none(LEFT_BEHIND).await;
+}
+
+const PARTED: &str = "create table events (id bigint, at date, day text, primary key (id, at)) partition by range (at);
+    create table events_1 partition of events for values from ('2024-01-01') to ('2024-02-01');
+    create table events_2 partition of events for values from ('2024-02-01') to ('2024-03-01') partition by hash (id);
+    create table events_2_0 partition of events_2 for values with (modulus 2, remainder 0);
+    create table events_2_1 partition of events_2 for values with (modulus 2, remainder 1);
+    create table events_3 partition of events for values from ('2024-03-01') to ('2024-04-01');
+    insert into events select i, date '2024-01-01' + i % 90 from generate_series(1, 3000) i;
+    create table events_4 (like events including all);
+    insert into events_4 select i, date '2024-04-01' + i % 30 from generate_series(1, 1000) i;
+    create table events_5 (like events including all);
+    insert into events_5 select i, date '2024-05-01' + i % 30 from generate_series(1, 1000) i;
+    analyze events";
+
+/// With one worker, no other's transaction is open while the run stands still.
+const PARTED_PLAN: &str = "table = 'events'\n[copy]\nworkers = 1\n[backfill]\nset = { day = \"to_char(t.at, 'Day')\" }\nwhere = 't.day is null'\n";
+
+#[tokio::test]
+async fn partitions_that_are_attached_meanwhile_are_filled_too() {
+    for (at, keep_filled) in [("fill.chunk", "true"), ("fill.done", "false"), ("verify.range", "false")] {
+        let job = Job::new(PARTED, &format!("{PARTED_PLAN}keep_filled = {keep_filled}\n")).await;
+        let run = frozen(&job, at).await;
+        job.db
+            .execute(
+                "alter table events attach partition events_4 for values from ('2024-04-01') to ('2024-05-01');
+                 alter table events attach partition events_5 for values from ('2024-05-01') to ('2024-06-01')",
+            )
+            .await;
+        thaw_to_its_end(&job, run).await;
+        let left = "select coalesce(string_agg(distinct tableoid::regclass::text, ' '), '') from events where day is null";
+        assert_eq!(job.one(left).await, "", "attached at {at}");
+        assert_eq!(job.count("select count(*) from events").await, 5_000);
+    }
+}
+
+#[tokio::test]
+async fn partitions_that_go_meanwhile_are_not_missed() {
+    for at in ["fill.chunk", "fill.chunks_done", "verify.range"] {
+        let job = Job::new(PARTED, &format!("{PARTED_PLAN}keep_filled = true\n")).await;
+        let run = frozen(&job, at).await;
+        job.db.execute("drop table events_3; alter table events detach partition events_2").await;
+        thaw_to_its_end(&job, run).await;
+        job.none("select count(*) from events where day is null").await;
+    }
+}
+
+const ITEMS: &str = "create table items (id bigint primary key, kind int, note text, n int);
+    insert into items select i, i % 10 from generate_series(1, 2000) i;
+    create table kinds (kind int, name text);
+    insert into kinds select i, 'kind ' || i from generate_series(0, 9) i; insert into kinds values (7, 'again');
+    analyze items";
+
+/// So that it is always the same chunk that comes first.
+const ONE_WORKER: &str = "table = 'items'\n[copy]\nworkers = 1\n";
+
+/// A run that fails at its first chunk, of which nothing is kept.
+async fn refused(setup: &str, plan: &str) -> String {
+    let job = Job::new(&format!("{ITEMS};{setup}"), &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
+    let ran = job.ran(&["run"]).await.exits(1);
+    job.none("select count(*) from items where note is not null or n is not null").await;
+    let at = ran.stderr.find("error: ").unwrap();
+    ran.stderr[at..].to_owned()
+}
+
+#[tokio::test]
+async fn a_from_that_yields_two_rows_for_one_is_refused_at_the_first_chunk() {
+    for filter in ["", "where = 't.note is null'\n"] {
+        let plan = format!("from = 'kinds k on k.kind = t.kind'\nset = {{ note = 'k.name' }}\n{filter}");
+        let said = refused("", &plan).await;
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(said, @"
+            error: failed to fill a chunk
+            cause: the plan's from yields more than one row for one of the table; among them, by key: 7; 17; 27; 37; 47; 57; 67; 77; 87; 97
+            hint: group it, or select distinct, so that each row has one value; nothing of this chunk was kept
+            ");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_where_that_stays_true_is_refused_at_the_first_chunk() {
+    let plan = "set = { n = 't.kind + 1' }\nwhere = 't.kind >= 0'\n";
+    insta::assert_snapshot!(refused("", plan).await, @"
+    error: failed to fill a chunk
+    cause: rows match the plan's where after they were set: the job would never end; among them, by key: 1; 2; 3; 4; 5; 6; 7; 8; 9; 10
+    hint: write a where that is false for a row that is filled, such as `t.column is null`; nothing of this chunk was kept
+    ");
+}
+
+/// Of a few rows only: those of the first chunk are right.
+#[tokio::test]
+async fn a_where_that_stays_true_for_some_is_refused_in_the_end() {
+    let job = Job::new(
+        &format!("{ITEMS}; update items set kind = null where id = 1999"),
+        &format!("{ONE_WORKER}[backfill]\nset = {{ n = 't.kind + 1' }}\nwhere = 't.n is null'\n"),
+    )
+    .await;
+    let ran = job.ran(&["run"]).await.exits(1);
+    let at = ran.stderr.find("error: ").unwrap();
+    insta::assert_snapshot!(ran.stderr[at..], @"
+    error: failed to look at a range again
+    cause: rows match the plan's where after they were set: the job would never end; among them, by key: 1999
+    hint: write a where that is false for a row that is filled, such as `t.column is null`; nothing of this chunk was kept
+    ");
+    assert_eq!(job.count("select count(*) from items where n is null").await, 1);
+}
+
+#[tokio::test]
+async fn a_trigger_that_suppresses_the_update_is_named() {
+    let setup = "create function no() returns trigger language plpgsql as 'begin return null; end';
+        create trigger no before update on items for each row execute function no()";
+    insta::assert_snapshot!(refused(setup, "set = { n = '1' }\nwhere = 't.n is null'\n").await, @"
+    error: failed to fill a chunk
+    cause: a row of public.items was locked, and could not be set: a trigger suppressed the update: its key: 1
+    hint: a BEFORE UPDATE trigger that returns NULL keeps rows as they are; disable it for the run
+    ");
+}
+
+#[tokio::test]
+async fn a_row_that_the_expression_fails_on_ends_the_run() {
+    let plan = "set = { n = '10 / (t.kind - 3)' }\nwhere = 't.n is null'\n";
+    insta::assert_snapshot!(refused("", plan).await, @"
+    error: failed to fill a chunk (SQLSTATE 22012)
+    cause: the plan's SQL fails on a row: division by zero
+    hint: `pgstrata check PLAN --sample 1000` names such rows by their keys; change the plan's expression or its where
+    ");
+}
+
+/// The application's write goes through where the expression fails on it, and the job comes to the row by itself.
+#[tokio::test]
+async fn an_application_s_write_never_fails_for_the_expression() {
+    let job = Job::new(
+        ITEMS,
+        "table = 'items'\n[backfill]\nset = { n = '10 / (t.kind - 30)' }\nwhere = 't.n is null'\nkeep_filled = true\n",
+    )
+    .await;
+    let run = frozen(&job, "fill.chunks_done").await;
+    job.db.execute("insert into items values (-5, 30), (-6, 31)").await;
+    assert_eq!(
+        job.one(
+            "select string_agg(id || ':' || coalesce(n::text, '-'), ' ' order by id) from items where id < 0"
+        )
+        .await,
+        "-6:10 -5:-"
+    );
+    kill_process(Pid::from_raw(run.id().unwrap() as i32).unwrap(), Signal::CONT).unwrap();
+    let ran = ended(run).await.exits(1);
+    let at = ran.stderr.find("error: ").unwrap();
+    insta::assert_snapshot!(ran.stderr[at..], @"
+    error: failed to look at a range again (SQLSTATE 22012)
+    cause: the plan's SQL fails on a row: division by zero
+    hint: `pgstrata check PLAN --sample 1000` names such rows by their keys; change the plan's expression or its where
+    ");
+    job.db.execute("update items set kind = 29 where id = -5").await;
+    job.run().await;
+    assert_eq!(job.one("select n::text from items where id = -5").await, "-10");
+}
