@@ -48,6 +48,8 @@ pub struct Seen {
     pub vacuum: Option<Vacuum>,
     /// Sessions of others at work.
     pub active: u32,
+    /// The table, or partition, with the largest share of dead rows.
+    pub dead: Option<Dead>,
     /// Settings that differ from the plan.
     pub settings: BTreeMap<String, String>,
 }
@@ -83,12 +85,37 @@ pub struct Vacuum {
     pub age: i64,
 }
 
-/// Asks the server on `session`; `prefix` begins the names of the job's sessions, `table` is the one in use.
+/// A table with dead rows.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Dead {
+    /// The table.
+    pub name: String,
+    /// Dead rows, by the statistics.
+    pub dead: u64,
+    /// How many of all rows they are, 0 to 1.
+    pub share: f64,
+    /// Autovacuum comes to it.
+    pub autovacuum: bool,
+    /// What keeps a vacuum from taking the rows away, where that has been there for a minute; in words.
+    pub kept: Option<Kept>,
+}
+
+/// The oldest snapshot.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Kept {
+    /// Whose: `pid 17`, `prepared transaction p`.
+    pub by: String,
+    /// How old it is.
+    pub age_s: f64,
+}
+
+/// Asks the server on `session`; `prefix` begins the names of the job's sessions, `table` is the one in use, and
+/// tables with fewer than `least_dead` dead rows have none.
 ///
 /// # Errors
 /// What the server said, or that it did not.
-pub async fn look(session: &Session, prefix: &str, job: i64, table: &str) -> Result<Seen> {
-    let row = timeout(ANSWER, session.query_one(sql::SIGNALS, &[&prefix, &job, &table])).await;
+pub async fn look(session: &Session, prefix: &str, job: i64, table: &str, least_dead: i64) -> Result<Seen> {
+    let row = timeout(ANSWER, session.query_one(sql::SIGNALS, &[&prefix, &job, &table, &least_dead])).await;
     let row = row.map_err(|_| Error::failed(format!("no answer within {} s", ANSWER.as_secs())))??;
     serde_json::from_value(row.get(0))
         .map_err(|e| Error::failed("the server's answer is not understood").cause(e.to_string()))

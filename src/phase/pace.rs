@@ -154,7 +154,9 @@ impl<'a> Watch<'a> {
             }
         };
         let table = driver.plan.table().to_string();
-        let seen = signals::look(&session, &lease::prefix(driver.job.id), driver.job.id, &table).await;
+        let least_dead = driver.gate.plan().dead_limit().map_or(i64::MAX, |limit| limit.least);
+        let prefix = lease::prefix(driver.job.id);
+        let seen = signals::look(&session, &prefix, driver.job.id, &table, least_dead).await;
         self.session = Some(session);
         seen
     }
@@ -222,7 +224,7 @@ impl<'a> Watch<'a> {
             latency_ms: self.latency_ms,
             query,
         };
-        readings::of(&sources, throttle, &driver.job.name)
+        readings::of(&sources, &plan, &driver.job.name)
     }
 
     /// Says what has changed, here and in the job's history.

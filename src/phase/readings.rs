@@ -1,9 +1,11 @@
 //! What was seen, held against the limits: one reading a signal.
 
+use std::time::Duration;
+
 use crate::model::number;
 use crate::model::pace::{Behind, Reading, Signal, Standby};
-use crate::pg::signals::{Answer, Seen};
-use crate::plan::{ReplicaLag, Throttle};
+use crate::pg::signals::{Answer, Dead, Seen};
+use crate::plan::{Plan, ReplicaLag, Throttle};
 
 /// Everything that was seen.
 pub struct Sources<'a> {
@@ -34,8 +36,8 @@ pub fn standbys(seen: &Seen, listed: &[(String, Option<Answer<Standby>>)]) -> Ve
 }
 
 /// A reading of every signal that has a limit.
-pub fn of(sources: &Sources<'_>, throttle: &Throttle, job: &str) -> Vec<Reading> {
-    let seen = sources.seen;
+pub fn of(sources: &Sources<'_>, plan: &Plan, job: &str) -> Vec<Reading> {
+    let (seen, throttle) = (sources.seen, plan.throttle());
     let mut all = Vec::new();
     let mut read = |signal, value: Answer<f64>, limit: f64, about: String| {
         all.push(Reading { signal, value, limit, about });
@@ -86,6 +88,11 @@ pub fn of(sources: &Sources<'_>, throttle: &Throttle, job: &str) -> Vec<Reading>
             about,
         );
     }
+    if let Some(limit) = plan.dead_limit() {
+        let dead = seen.dead.as_ref();
+        let (share, about) = (dead.map_or(0.0, |dead| dead.share), dead.map_or_else(String::new, about_dead));
+        read(Signal::DeadShare, Ok(share), limit.share, about);
+    }
     if let Some(answer) = &sources.query {
         let (answer, limit) = match answer {
             Ok(value) if value.is_infinite() => (Ok(1.0), 0.0),
@@ -100,6 +107,21 @@ pub fn of(sources: &Sources<'_>, throttle: &Throttle, job: &str) -> Vec<Reading>
     }
     all.extend(lag(sources, throttle));
     all
+}
+
+/// Which table it is, and what its next vacuum waits for.
+fn about_dead(dead: &Dead) -> String {
+    let name = &dead.name;
+    let rows = number::counted(dead.dead, "dead row");
+    let next = match (&dead.kept, dead.autovacuum) {
+        (Some(kept), _) => {
+            let age = number::duration(Duration::try_from_secs_f64(kept.age_s).unwrap_or_default());
+            format!("no vacuum takes them away before {} ends, whose snapshot is {age} old", kept.by)
+        }
+        (None, true) => "autovacuum takes them away when it comes".to_owned(),
+        (None, false) => format!("autovacuum is off for it: `vacuum {name}`"),
+    };
+    format!("{name} has {rows}; {next}")
 }
 
 fn lag(sources: &Sources<'_>, throttle: &Throttle) -> Vec<Reading> {
@@ -144,4 +166,23 @@ fn lag(sources: &Sources<'_>, throttle: &Throttle) -> Vec<Reading> {
 
 fn visible(seen: &Seen, value: f64) -> Answer<f64> {
     if seen.sees_all { Ok(value) } else { Err(format!("grant pg_monitor to {}", seen.role)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::signals::Kept;
+
+    #[test]
+    fn dead_rows_say_what_their_vacuum_waits_for() {
+        let dead = |autovacuum, kept| {
+            let (name, share) = ("events_y2024m01".to_owned(), 0.5);
+            about_dead(&Dead { name, dead: 1_200_000, share, autovacuum, kept })
+        };
+        let kept = |by: &str| Some(Kept { by: by.to_owned(), age_s: 7_380.0 });
+        insta::assert_snapshot!(dead(true, None), @"events_y2024m01 has 1,200,000 dead rows; autovacuum takes them away when it comes");
+        insta::assert_snapshot!(dead(false, None), @"events_y2024m01 has 1,200,000 dead rows; autovacuum is off for it: `vacuum events_y2024m01`");
+        insta::assert_snapshot!(dead(true, kept("pid 17")), @"events_y2024m01 has 1,200,000 dead rows; no vacuum takes them away before pid 17 ends, whose snapshot is 2h 3m old");
+        insta::assert_snapshot!(dead(false, kept("prepared transaction p")), @"events_y2024m01 has 1,200,000 dead rows; no vacuum takes them away before prepared transaction p ends, whose snapshot is 2h 3m old");
+    }
 }

@@ -166,7 +166,7 @@ mod tests {
         ");
         assert_snapshot!(refused("table=x"), @"
         `table` is no setting that can change while a job runs
-        hint: known: workers, target_batch_ms, rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after, max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, query, query_limit, windows, timezone
+        hint: known: workers, target_batch_ms, rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after, max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, max_dead_share, query, query_limit, windows, timezone
         ");
         assert_snapshot!(refused("workers"), @"
         `workers` sets nothing

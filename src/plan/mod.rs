@@ -29,7 +29,7 @@ pub use live::assignment;
 pub use partitioning::Partitioning;
 pub use retention::{How, Retention};
 pub use suggest::{histogram_by_month, suggest, suggest_integers};
-pub use throttle::{ReplicaLag, Throttle};
+pub use throttle::{DeadLimit, DeadShare, ReplicaLag, Throttle};
 
 use crate::error::Error;
 use crate::model::ident::QualifiedName;
@@ -212,6 +212,12 @@ impl Plan {
     /// What holds the job, and how fast it may go.
     pub fn throttle(&self) -> &Throttle {
         &self.throttle
+    }
+
+    /// How much of a table may be dead rows, where there is a limit.
+    pub fn dead_limit(&self) -> Option<DeadLimit> {
+        let updates = !matches!(self.task, Task::Partition(_));
+        self.throttle.max_dead_share.limit(updates)
     }
 
     /// When the swap happens.

@@ -16,6 +16,13 @@ const FORGET_REPLICA_AFTER: Duration = Duration::from_secs(300);
 
 const LAGS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 const FORGETS: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
+/// Over this share of dead rows, in thousandths, a job that updates rows holds where the plan says nothing.
+const MAX_DEAD_PER_MILLE: u16 = 400;
+/// Fewer dead rows than this hold nothing where the plan says nothing: one pass over a table leaves as many dead as live, and a
+/// small table is through before the first vacuum comes.
+const MANY_DEAD: i64 = 5_000_000;
+/// Fewer dead rows than this are no burden, whatever their share.
+const LEAST_DEAD: i64 = 10_000;
 const LATENCIES: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 /// Bytes: less than a segment of WAL means nothing to the server.
 const LEAST_BYTES: u64 = 64 << 10;
@@ -47,6 +54,8 @@ pub struct Throttle {
     pub max_active_backends: Option<u32>,
     /// How long a tiny transaction of ours may take, smoothed.
     pub max_commit_latency: Option<Duration>,
+    /// How much of a table may be dead rows.
+    pub max_dead_share: DeadShare,
     /// A query that holds when it says true, or a number over `query_limit`.
     pub query: Option<String>,
     /// What `query` may say.
@@ -79,6 +88,38 @@ impl ReplicaLag {
     }
 }
 
+/// How much of a table may be dead rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadShare {
+    /// Nothing was said: four tenths, where the job updates rows and the table is large.
+    Default,
+    /// So many thousandths.
+    Limit(u16),
+    /// All of it.
+    Off,
+}
+
+/// A limit of dead rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DeadLimit {
+    /// Of all rows of a table, live and dead.
+    pub share: f64,
+    /// Tables with fewer dead rows than this do not count.
+    pub least: i64,
+}
+
+impl DeadShare {
+    /// The limit, where there is one; `updates`: the job updates the rows of the table itself.
+    pub fn limit(self, updates: bool) -> Option<DeadLimit> {
+        let limit = |per_mille, least| DeadLimit { share: f64::from(per_mille) / 1000.0, least };
+        match self {
+            Self::Default => updates.then(|| limit(MAX_DEAD_PER_MILLE, MANY_DEAD)),
+            Self::Limit(per_mille) => Some(limit(per_mille, LEAST_DEAD)),
+            Self::Off => None,
+        }
+    }
+}
+
 impl Default for Throttle {
     fn default() -> Self {
         Self {
@@ -92,6 +133,7 @@ impl Default for Throttle {
             archiver: true,
             max_active_backends: None,
             max_commit_latency: None,
+            max_dead_share: DeadShare::Default,
             query: None,
             query_limit: 0,
             windows: Windows::default(),
@@ -117,6 +159,7 @@ pub(super) fn resolve(section: &ThrottleSection, p: &mut Problems) -> Throttle {
     let latency = or_off(|v| duration(v, "20ms", LATENCIES));
     let max_commit_latency =
         p.optional("throttle.max_commit_latency", &s.max_commit_latency, latency).flatten();
+    let dead = p.optional("throttle.max_dead_share", &s.max_dead_share, or_off(per_mille));
     let forget = p
         .optional("throttle.forget_replica_after", &s.forget_replica_after, |v| duration(v, "5min", FORGETS));
     Throttle {
@@ -131,6 +174,7 @@ pub(super) fn resolve(section: &ThrottleSection, p: &mut Problems) -> Throttle {
         archiver: p.optional("throttle.archiver", &s.archiver, flag).unwrap_or(d.archiver),
         max_active_backends,
         max_commit_latency,
+        max_dead_share: dead.map_or(DeadShare::Default, |dead| dead.map_or(DeadShare::Off, DeadShare::Limit)),
         query: p.optional("throttle.query", &s.query, or_off(query)).flatten(),
         query_limit: p.optional("throttle.query_limit", &s.query_limit, number(0..=u32::MAX)).unwrap_or(0),
         windows: p.optional("throttle.windows", &s.windows, windows).unwrap_or_default(),
@@ -140,12 +184,17 @@ pub(super) fn resolve(section: &ThrottleSection, p: &mut Problems) -> Throttle {
 
 impl Throttle {
     /// Every setting under its key; what is not set is left out.
-    pub(super) fn settings(&self) -> [(&'static str, Option<Value>); 14] {
+    pub(super) fn settings(&self) -> [(&'static str, Option<Value>); 15] {
         let bytes = |n: Option<u64>| n.map(|n| Value::from(size_text(n)));
         let lag = match self.max_replica_lag {
             ReplicaLag::Default => None,
             ReplicaLag::Limit(limit) => Some(duration_text(limit)),
             ReplicaLag::Off => Some("off".to_owned()),
+        };
+        let dead = match self.max_dead_share {
+            DeadShare::Default => None,
+            DeadShare::Limit(per_mille) => Some(Value::from(f64::from(per_mille) / 1000.0)),
+            DeadShare::Off => Some(Value::from("off")),
         };
         let many = |list: Vec<String>| (!list.is_empty()).then(|| Value::from(list));
         [
@@ -159,6 +208,7 @@ impl Throttle {
             ("throttle.archiver", Some(self.archiver.into())),
             ("throttle.max_active_backends", self.max_active_backends.map(Value::from)),
             ("throttle.max_commit_latency", self.max_commit_latency.map(|l| duration_text(l).into())),
+            ("throttle.max_dead_share", dead),
             ("throttle.query", self.query.clone().map(Value::from)),
             ("throttle.query_limit", Some(self.query_limit.into())),
             ("throttle.windows", many(self.windows.written())),
@@ -207,6 +257,15 @@ fn parse_size(written: &str) -> Option<u64> {
 fn size_text(bytes: u64) -> String {
     let unit = UNITS.into_iter().find(|(_, factor)| bytes.is_multiple_of(*factor));
     unit.map_or_else(String::new, |(name, factor)| format!("{} {name}", bytes / factor))
+}
+
+/// A share, in thousandths.
+fn per_mille(value: &Value) -> Read<u16> {
+    let share = value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
+    match share.filter(|share| (0.01..=1.0).contains(share)) {
+        Some(share) => Ok((share * 1000.0).round() as u16),
+        None => Err(Wrong::from(format!("{value} is not a share from 0.01 to 1"))),
+    }
 }
 
 fn list<'a>(value: &'a Value, example: &str) -> Read<Vec<&'a str>> {
@@ -266,6 +325,7 @@ pub(super) mod tests {
             max_slot_retained_bytes: Some(1 << 20),
             max_active_backends: Some(1),
             max_commit_latency: Some(Duration::from_millis(1)),
+            max_dead_share: DeadShare::Limit(250),
             query: Some("select 1".to_owned()),
             windows: Windows::parse(["22:00-05:00"]).unwrap(),
             ..Throttle::default()
@@ -284,6 +344,9 @@ pub(super) mod tests {
             archiver in any::<bool>(),
             max_active_backends in prop::option::of(1..=100_000_u32),
             max_commit_latency in prop::option::of(duration(1..=60_000)),
+            max_dead_share in prop_oneof![
+                Just(DeadShare::Default), Just(DeadShare::Off), (10_u16..=1000).prop_map(DeadShare::Limit),
+            ],
             (query, query_limit) in (prop::option::of("select \\PC{1,20}[^;\\s\\p{C}]"), any::<u32>()),
             windows in prop::collection::vec("(Mon-Fri |Sat |)22:[0-5][0-9]-0[0-9]:00", 0..3),
             timezone in prop::sample::select(TZ_VARIANTS.to_vec()),
@@ -291,7 +354,8 @@ pub(super) mod tests {
             let windows = Windows::parse(windows.iter().map(String::as_str)).unwrap();
             Throttle {
                 rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after,
-                max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, query, query_limit, windows, timezone,
+                max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, max_dead_share, query, query_limit, windows,
+                timezone,
             }
         }
     }
@@ -317,10 +381,10 @@ pub(super) mod tests {
     fn nonsense_is_refused_with_its_range() {
         assert_snapshot!(refused(
             "max_replica_lag = '2 days'\nmax_replica_lag_bytes = 'much'\nreplicas = ['postgres://u:p@h/d']\nforget_replica_after = -1\n\
-             max_slot_retained_bytes = 1\narchiver = 'no'\nmax_active_backends = 0\nmax_commit_latency = '2min'\n\
+             max_slot_retained_bytes = 1\narchiver = 'no'\nmax_active_backends = 0\nmax_commit_latency = '2min'\nmax_dead_share = 40\n\
              query = ' ; '\nquery_limit = 0.5\nwindows = 'always'\ntimezone = 'Berlin'\nwal_bytes_per_second = true"
         ), @r#"
-        p.toml has 13 errors
+        p.toml has 14 errors
           p.toml:6:19: throttle.max_replica_lag: 2 days is not from 100ms to 1 days
           p.toml:7:25: throttle.max_replica_lag_bytes: "much" is no size
             hint: write a number and its unit (KiB, MiB, GiB): "64 MiB"
@@ -333,14 +397,15 @@ pub(super) mod tests {
             hint: write it without quotes
           p.toml:12:23: throttle.max_active_backends: 0 is not a whole number from 1 to 100000
           p.toml:13:22: throttle.max_commit_latency: 2min is not from 1ms to 60s
-          p.toml:14:9: throttle.query: is empty
+          p.toml:14:18: throttle.max_dead_share: 40 is not a share from 0.01 to 1
+          p.toml:15:9: throttle.query: is empty
             hint: write a query for one value: "select ..."
-          p.toml:15:15: throttle.query_limit: 0.5 is not a whole number from 0 to 4294967295
-          p.toml:16:11: throttle.windows: "always" is no list
+          p.toml:16:15: throttle.query_limit: 0.5 is not a whole number from 0 to 4294967295
+          p.toml:17:11: throttle.windows: "always" is no list
             hint: write ["Mon-Fri 22:00-05:00"]
-          p.toml:17:12: throttle.timezone: `Berlin` is no time zone
+          p.toml:18:12: throttle.timezone: `Berlin` is no time zone
             hint: did you mean Europe/Berlin, America/Belize or Europe/Dublin?
-          p.toml:18:24: throttle.wal_bytes_per_second: true is no size
+          p.toml:19:24: throttle.wal_bytes_per_second: true is no size
             hint: write a number and its unit (KiB, MiB, GiB): "64 MiB"
         "#);
         assert_snapshot!(refused("windows = ['Mon 24:00-05:00']"), @"p.toml:6:11: throttle.windows: `Mon 24:00-05:00` is empty: it ends when it begins; a whole day is 00:00-24:00");

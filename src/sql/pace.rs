@@ -2,11 +2,13 @@
 //! connecting, except what `sees_all` says.
 
 /// Every signal of the server's, as one JSON object. `$1` is what names of the job's sessions begin with, `$2` the job, `$3`
-/// the table that applications use, as text.
+/// the table that applications use, as text, `$4` how many dead rows count.
 ///
 /// - Replicas are walsenders that replay: without `pg_read_all_stats` all of them are seen, but not how far they are.
 /// - A vacuum prevents wraparound where it works on a table older than `autovacuum_freeze_max_age`: a lock and an age, which
 ///   everybody may see, unlike the words of another role's query.
+/// - Of what keeps dead rows from being taken away, it is the oldest that counts; a session's snapshot may be seen by its role,
+///   and by those who may see all.
 /// - Who waits behind us is asked of waiting sessions only: `pg_blocking_pids` stops the lock manager for a moment.
 pub const SIGNALS: &str = "
 with ours as materialized (
@@ -32,6 +34,24 @@ with ours as materialized (
     or pg_catalog.mxid_age(c.relminmxid) > least(pg_catalog.current_setting('autovacuum_multixact_freeze_max_age')::bigint,
       (select option_value::bigint from pg_catalog.pg_options_to_table(c.reloptions)
        where option_name = 'autovacuum_multixact_freeze_max_age')))
+), dead as materialized (
+  select c.oid, c.oid::regclass::text as name, s.dead, s.dead::float8 / (s.dead + s.live) as share,
+    pg_catalog.current_setting('autovacuum')::boolean and coalesce(
+      (select option_value::boolean from pg_catalog.pg_options_to_table(c.reloptions)
+       where option_name = 'autovacuum_enabled'), true) as autovacuum
+  from used join pg_catalog.pg_class c using (oid)
+    cross join lateral (select pg_catalog.pg_stat_get_dead_tuples(c.oid) as dead,
+      greatest(pg_catalog.pg_stat_get_live_tuples(c.oid), 0) as live) s
+  where c.relkind = 'r' and s.dead >= greatest($4::bigint, 1)
+  order by share desc limit 1
+), snapshots as (
+  select 'pid ' || pid as by, xact_start as since, backend_xmin as xmin
+  from pg_catalog.pg_stat_activity
+  where backend_xmin is not null and xact_start is not null
+    and coalesce(datname = pg_catalog.current_database(), true)
+  union all
+  select 'prepared transaction ' || gid, prepared, transaction from pg_catalog.pg_prepared_xacts
+  where database = pg_catalog.current_database()
 )
 select pg_catalog.json_build_object(
   'role', current_user,
@@ -56,6 +76,10 @@ select pg_catalog.json_build_object(
   'vacuum', (select pg_catalog.json_build_object('name', name, 'age', age) from vacuums order by age desc limit 1),
   'active', (select pg_catalog.count(*) from pg_catalog.pg_stat_activity
       where state = 'active' and backend_type = 'client backend' and pid not in (select pid from ours)),
+  'dead', (select pg_catalog.json_build_object('name', name, 'dead', dead, 'share', share, 'autovacuum', autovacuum,
+        'kept', (select pg_catalog.json_build_object('by', by, 'age_s', extract(epoch from pg_catalog.clock_timestamp() - since))
+          from snapshots where since < pg_catalog.clock_timestamp() - interval '1 minute'
+          order by pg_catalog.age(xmin) desc limit 1)) from dead),
   'settings', (select coalesce(pg_catalog.json_object_agg(key, value), '{}') from pgstrata.settings where job_id = $2)
 )";
 

@@ -41,7 +41,7 @@ async fn set_takes_effect_within_a_second_is_kept_and_read_back() {
     let set = job.status().await["settings"].to_string();
     assert_eq!(set, r#"{"max_replica_lag":"5s","rows_per_second":"300","workers":"1"}"#);
     assert!(
-        job.ok("status").await.stdout.contains("set        max_replica_lag=5s rows_per_second=300 workers=1")
+        job.ok("status").await.stdout.contains("settings   max_replica_lag=5s rows_per_second=300 workers=1")
     );
     // Chunks are as small as that rate wants them.
     job.until("select rows <= 120 from pgstrata.chunks order by done_at desc limit 1").await;
@@ -86,7 +86,7 @@ async fn nonsense_is_refused_with_its_range_and_changes_nothing() {
     error: `workrs` is no setting that can change while a job runs
     hint: did you mean `workers`?
     error: `every` is no setting that can change while a job runs
-    hint: known: workers, target_batch_ms, rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after, max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, query, query_limit, windows, timezone
+    hint: known: workers, target_batch_ms, rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after, max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, max_dead_share, query, query_limit, windows, timezone
     error: `workers` sets nothing
     hint: write KEY=VALUE: rows_per_second=20000, max_replica_lag=5s
     error: set: throttle.windows: `always` is no window: write days and times, "Mon-Fri 22:00-05:00", or times alone

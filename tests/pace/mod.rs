@@ -47,6 +47,16 @@ impl Slow {
         Self { db, plan, client }
     }
 
+    /// A backfill instead, as slow, on the server that all tests share.
+    pub async fn filling(throttle: &str) -> Self {
+        let job = Self::new("").await;
+        let plan = job.db.plan(&format!(
+            "name = 'events'\nkind = 'backfill'\ntable = 'events'\n[backfill]\nset = {{ note = 'upper(t.note)' }}
+             [throttle]\nrows_per_second = 1000\n{throttle}"
+        ));
+        Self { plan, ..job }
+    }
+
     /// On the server that all tests share.
     pub async fn new(throttle: &str) -> Self {
         Self::on(Database::new().await, throttle).await

@@ -130,6 +130,35 @@ async fn a_user_s_query_holds_while_it_is_true_or_over_its_limit() {
 }
 
 #[tokio::test]
+async fn dead_rows_hold_until_a_vacuum_takes_them_away() {
+    let job = Slow::filling("max_dead_share = 0.4\n").await;
+    job.db.execute("alter table events set (autovacuum_enabled = off)").await;
+    let run = job.copying().await;
+    job.db.execute("update events set at = at").await;
+    let took = job.held("dead_share").await;
+    assert!(took <= Duration::from_secs(5), "{took:?}");
+    let hold = job.says("dead_share").await;
+    let told = hold["about"].as_str().unwrap();
+    assert!(
+        told.starts_with("dead_share is 0.5") && told.contains(", limit 0.40: public.events has 20"),
+        "{hold}"
+    );
+    assert!(told.ends_with(" dead rows; autovacuum is off for it: `vacuum public.events`"), "{hold}");
+    assert_eq!(hold["limit"], 0.4);
+    job.stands_still().await;
+    job.db.execute("vacuum events").await;
+    job.goes_on().await;
+    // Who does not mind takes the limit away.
+    job.db.execute("update events set at = at").await;
+    job.held("dead_share").await;
+    job.ok("set max_dead_share=off").await;
+    job.goes_on().await;
+    job.ok("set rows_per_second=off").await;
+    crate::commands::ended(run).await.ok();
+    assert_eq!(job.one("select count(*)::text from events where note = upper(note)").await, "200000");
+}
+
+#[tokio::test]
 async fn load_holds_by_sessions_at_work() {
     let server = PrivateServer::start(SETTINGS).unwrap();
     let job = Slow::on(Database::on(&server).await, "max_active_backends = 6\n").await;

@@ -26,6 +26,8 @@ pub enum Unit {
     Bytes,
     /// Things.
     Count,
+    /// A part of a whole, 0 to 1.
+    Share,
 }
 
 /// What can hold a job; in the order in which it is told.
@@ -53,6 +55,8 @@ pub enum Signal {
     ActiveBackends,
     /// How long a tiny transaction of ours takes.
     CommitLatency,
+    /// How much of a table is dead rows.
+    DeadShare,
     /// The user's own query.
     Query,
 }
@@ -72,6 +76,7 @@ impl Signal {
             Self::WraparoundVacuum => "wraparound_vacuum",
             Self::ActiveBackends => "active_backends",
             Self::CommitLatency => "commit_latency_ms",
+            Self::DeadShare => "dead_share",
             Self::Query => "query",
         }
     }
@@ -82,6 +87,7 @@ impl Signal {
             Self::ReplicaGone | Self::ReplicaLag => Unit::Seconds,
             Self::CommitLatency => Unit::Milliseconds,
             Self::ReplicaLagBytes | Self::SlotRetained => Unit::Bytes,
+            Self::DeadShare => Unit::Share,
             _ => Unit::Count,
         }
     }
@@ -91,17 +97,18 @@ impl Signal {
         self == Self::BlockedSessions
     }
 
-    /// Whether it stops that work: who only reads adds nothing to any lag.
+    /// Whether it stops that work: who only reads adds nothing to any lag, and leaves no dead rows.
     pub fn stops(self, work: Work) -> bool {
-        let is_lag = matches!(
+        let of_writes = matches!(
             self,
             Self::ReplicaGone
                 | Self::ReplicaLag
                 | Self::ReplicaLagBytes
                 | Self::SlotRetained
                 | Self::Archiver
+                | Self::DeadShare
         );
-        work == Work::Writes || !is_lag
+        work == Work::Writes || !of_writes
     }
 }
 
@@ -113,6 +120,7 @@ impl Unit {
                 number::duration(Duration::try_from_secs_f64(value / 1000.0).unwrap_or_default())
             }
             Self::Bytes => number::bytes(value.max(0.0) as u64),
+            Self::Share => format!("{value:.2}"),
             Self::Count if value.fract() == 0.0 && value >= 0.0 => number::count(value as u64),
             Self::Count => format!("{value}"),
         }
