@@ -73,6 +73,10 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
     ]
 }
 
+/// The title of a backfill's chunk.
+const CHUNK: &str =
+    "fill: a chunk (each one transaction with its row of the ledger; repeated, of each partition)";
+
 /// The whole run of a backfill.
 pub fn backfill(f: &Filling) -> Vec<Section> {
     let key = f.key_columns();
@@ -91,15 +95,17 @@ pub fn backfill(f: &Filling) -> Vec<Section> {
         all.push(section(title, fill::keep_filled(f)));
     }
     all.push(section(
-        "fill: a chunk (each one transaction with its row of the ledger; repeated, of each partition)",
-        vec![
-            copy::boundary(&format!("only {leaf}"), &key, &middle, 10_000).0,
-            fill::names(f),
-            fill::OWN_WRITES.to_owned(),
-            fill::WAIT_BRIEFLY.to_owned(),
-            fill::batch(f, leaf, fill::Rows::Free(&middle)).0,
-        ],
+        "fill: where a chunk ends (repeated, of each partition)",
+        vec![copy::boundary(&format!("only {leaf}"), &key, &middle, 10_000).0],
     ));
+    let begun = [fill::names(f), fill::OWN_WRITES.to_owned(), fill::WAIT_BRIEFLY.to_owned()];
+    let plain = fill::plain(f, leaf, &middle).map(|(statement, _)| statement);
+    let round = if plain.is_some() { "fill: the same where others hold rows of it" } else { CHUNK };
+    if let Some(plain) = plain {
+        all.push(section(CHUNK, [&begun[..], &[fill::END_EARLY.to_owned(), plain]].concat()));
+    }
+    let batch = fill::batch(f, leaf, fill::Rows::Free(&middle)).0;
+    all.push(section(round, [&begun[..], &[batch]].concat()));
     let one = vec![String::new(); key.len()];
     all.push(section(
         "verify: a range, and each row of it that is meant still (one transaction each)",

@@ -17,7 +17,7 @@ use crate::model::state::{State, Step};
 use crate::model::watermark::gaps;
 use crate::pg::connect::Session;
 use crate::pg::store::{self, Chunk};
-use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
 use crate::pg::{catalog, latency};
 use crate::sql::{copy as copy_sql, fill as sql};
 
@@ -199,7 +199,7 @@ impl Pass<'_> {
     ) -> Result<Filled> {
         let (mut sum, mut left) = (Filled::default(), vec![(range.clone(), rows)]);
         while let Some((range, rows)) = left.pop() {
-            match self.chunk(session, leaf, &range, step).await {
+            match self.chunk(session, leaf, &range, rows, step).await {
                 Ok(filled) => sum.add(filled),
                 Err(e) if e.retry_class() == Retry::Again => {
                     tracing::debug!(rows, error = %e, "in halves");
@@ -263,13 +263,46 @@ impl Pass<'_> {
         Ok(filled)
     }
 
-    /// One chunk and its row of the ledger, in one transaction.
+    /// One chunk and its row of the ledger, in one transaction: by the plain UPDATE where that will do, and where somebody is
+    /// in its way, by the statement that goes round whoever it is.
     async fn chunk(
         &self,
         session: &Session,
         leaf: &QualifiedName,
         range: &KeyRange,
+        rows: u64,
         step: &'static str,
+    ) -> Result<Filled> {
+        // How many rows the last range has, nobody knows.
+        if step == FILL
+            && range.through.is_some()
+            && let Some(plain) = sql::plain(&self.filler.filling, leaf, range)
+        {
+            let fill = async |client: &Client| {
+                client.batch_execute(sql::END_EARLY).await?;
+                let began = Instant::now();
+                let set = execute_text(client, &plain.0, &plain.1).await.map_err(|e| self.explain(e))?;
+                Ok(Filled { seen: rows, meant: set, set, held: began.elapsed() })
+            };
+            match self.recorded(session, leaf, range, step, fill).await {
+                Err(e) if e.retry_class() == Retry::Again => {
+                    tracing::debug!(rows, error = %e, "somebody is in the way");
+                }
+                other => return other,
+            }
+        }
+        let fill = async |client: &Client| Ok(self.batch(client, leaf, sql::Rows::Free(range)).await?.0);
+        self.recorded(session, leaf, range, step, fill).await
+    }
+
+    /// Does `fill` and writes it down, in one transaction.
+    async fn recorded(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        step: &'static str,
+        fill: impl AsyncFnOnce(&Client) -> Result<Filled>,
     ) -> Result<Filled> {
         let (filler, f) = (self.filler, &self.filler.filling);
         let began = Instant::now();
@@ -278,7 +311,7 @@ impl Pass<'_> {
             client
                 .batch_execute(&format!("{}; {}; {}", sql::names(f), sql::OWN_WRITES, sql::WAIT_BRIEFLY))
                 .await?;
-            let (filled, _) = self.batch(client, leaf, sql::Rows::Free(range)).await?;
+            let filled = fill(client).await?;
             if filled.set > 0 && !self.proven.get() {
                 self.prove(client, leaf, sql::Rows::Free(range)).await?;
                 self.proven.set(true);
