@@ -95,3 +95,34 @@ async fn a_truncate_of_a_partition_attached_by_hand_is_logged() {
     assert_eq!(db.count("select count(*) from pgstrata.truncations_job").await, 1);
     goes_back(&db).await;
 }
+
+/// More partitions than one statement of a drain looks through: changes in all of them, at the ends of the slices and beyond
+/// the last partition, are brought over in both directions.
+#[tokio::test]
+async fn a_drain_over_many_partitions_misses_none() {
+    let db = Database::new().await;
+    db.execute(
+        "create table t (id bigint primary key, at timestamptz not null, note text);
+         insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '6 hours', 'x' from generate_series(0, 599) i;
+         analyze t",
+    )
+    .await;
+    let plan = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"day\"\nahead = 0\nto = \"2024-05-30\"\n";
+    let plan = db.plan(plan);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    let change = "update t set note = note || id;
+        update t set at = at + interval '64 days' where id % 7 = 0;
+        update t set at = at - interval '1 year' where id % 31 = 0;
+        delete from t where id % 13 = 0;
+        insert into t select (select max(id) from t) + 1 + i, timestamptz '2024-03-05 00:00Z' + i * interval '1 day', 'new'
+            from generate_series(0, 199) i";
+    db.execute(change).await;
+    db.pgstrata(&["sync", "job"]).await.ok();
+    oracle::compare(&db, "t", "t_new").await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+    db.execute(change).await;
+    db.pgstrata(&["sync", "job"]).await.ok();
+    oracle::compare(&db, "t", "t_old").await;
+    db.pgstrata(&["rollback", "job"]).await.ok();
+    oracle::compare(&db, "t", "t_new").await;
+}

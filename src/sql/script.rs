@@ -6,7 +6,7 @@ use crate::model::ident::QualifiedName;
 use crate::model::key::KeyRange;
 use crate::plan::Rows;
 
-use super::drain::Batch;
+use super::drain::{Batch, Slice};
 use super::{capture, copy, drain, fill, finalize, finish, foreign_key, index, prepare, swap, verify};
 
 /// A phase and its statements.
@@ -173,8 +173,8 @@ fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
         copy::hold_still(&b.sides(direction)),
         drain::SETTINGS.to_owned(),
         drain::truncated(b),
-        drain::clear(b, direction, Batch::Blocks),
-        drain::fill(b, direction, Batch::Blocks),
+        drain::clear(b, direction, Batch::Blocks, &Slice::default()),
+        drain::fill(b, direction, Batch::Blocks, &Slice::default()),
         drain::forget(b, Batch::Blocks),
     ]
 }
@@ -184,8 +184,8 @@ fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Str
     all.extend(swap::locks(b, away, swap::LockOrder::DependentsFirst));
     all.extend(swap::further_locks(b, away, leaves));
     all.extend([
-        drain::clear(b, away, Batch::All),
-        drain::fill(b, away, Batch::All),
+        drain::clear(b, away, Batch::All, &Slice::default()),
+        drain::fill(b, away, Batch::All, &Slice::default()),
         drain::forget(b, Batch::All),
     ]);
     all.extend(swap::statements(b, away, leaves));
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::model::blueprint::tests::blueprint;
     use crate::model::ident::Ident;
-    use crate::sql::drain::Batch;
+    use crate::sql::drain::{Batch, Slice};
 
     fn text(sections: &[Section]) -> String {
         sections
@@ -250,8 +250,8 @@ mod tests {
     fn the_reverse_drain() {
         let b = blueprint();
         let all = [
-            drain::clear(&b, Direction::Reverse, Batch::All),
-            drain::fill(&b, Direction::Reverse, Batch::All),
+            drain::clear(&b, Direction::Reverse, Batch::All, &Slice::default()),
+            drain::fill(&b, Direction::Reverse, Batch::All, &Slice::default()),
             drain::empty_leaf(&b, Direction::Reverse, "(created_at >= '2024-01-01')"),
             drain::outside(&b).unwrap(),
             drain::scrubbed_leaves(&b).unwrap(),
