@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ident::{Ident, QualifiedName};
+use super::ident::{Ident, QualifiedName, part_index};
 use super::table::{Column, ForeignKey, Index, Table};
 
 /// The schema that holds the tool's own tables.
@@ -174,9 +174,7 @@ impl Blueprint {
 
     /// The name that a leaf's part of `index` gets: the table's name in it is replaced by the leaf's.
     pub fn leaf_index_name(&self, leaf: &Ident, index: &Ident) -> Ident {
-        let (table, index) = (self.table.name.name.as_str(), index.as_str());
-        let rest = index.strip_prefix(table).and_then(|rest| rest.strip_prefix('_')).unwrap_or(index);
-        Ident::derived(&format!("{}_{rest}", leaf.as_str()))
+        part_index(&self.table.name.name, leaf, index)
     }
 
     /// Every name that the job takes in the table's schema: target, old, partitions.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::blueprint::SCHEMA;
-use super::ident::{Ident, QualifiedName};
+use super::ident::{Ident, QualifiedName, part_index};
 use super::table::{Column, Table};
 
 /// A backfill, down to every name.
@@ -127,12 +127,10 @@ impl Filling {
 
     /// The name that a part of the table (`part`, or the table itself) has for its share of an index.
     pub fn index_name(&self, index: &Ident, part: &QualifiedName) -> QualifiedName {
-        let (table, name) = (self.table.name.name.as_str(), index.as_str());
         if *part == self.table.name {
             return part.sibling(index.clone());
         }
-        let rest = name.strip_prefix(table).and_then(|rest| rest.strip_prefix('_')).unwrap_or(name);
-        part.sibling(Ident::derived(&format!("{}_{rest}", part.name.as_str())))
+        part.sibling(part_index(&self.table.name.name, &part.name, index))
     }
 
     /// The CHECK that stands while a column becomes NOT NULL, so that the server need not read the rows under its lock.

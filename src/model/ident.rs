@@ -98,6 +98,13 @@ impl fmt::Display for QualifiedName {
     }
 }
 
+/// The name of a part's share of an index: the table's name in it is replaced by the part's.
+pub fn part_index(table: &Ident, part: &Ident, index: &Ident) -> Ident {
+    let (table, index) = (table.as_str(), index.as_str());
+    let rest = index.strip_prefix(table).and_then(|rest| rest.strip_prefix('_')).unwrap_or(index);
+    Ident::derived(&format!("{}_{rest}", part.as_str()))
+}
+
 /// The first eight hex digits of SHA-256 over a text.
 pub fn short_hash(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(4).map(|b| format!("{b:02x}")).collect()

@@ -83,12 +83,12 @@ async fn check_tells_what_our_role_may_not() {
     let told = db.pgstrata_with(&args, &[("DATABASE_URL", &dsn)]).await.exits(3);
     let told = told.stdout.replace(&name, "DATABASE").replace(&role, "ROLE");
     insta::assert_snapshot!(told, @r#"
-    error[missing_privilege]: public.kinds: our role lacks SELECT, REFERENCES on public.kinds, to which a foreign key leads
-      hint: grant select, references on public.kinds to the role
+    error[missing_privilege]: public.kinds: role ROLE lacks SELECT, REFERENCES on public.kinds, to which a foreign key leads
+      hint: grant select, references on public.kinds to ROLE
     warning[replicas_hidden]: ROLE: role ROLE cannot see how far standbys are behind: where the server has any, or the plan asks for a limit, the job holds until it can
       hint: grant pg_monitor to ROLE, or list the standbys under [throttle] replicas
     warning[finish_untried]: public.suppliers: constraints and indexes of finish could not be tried: permission denied to create temporary tables in database "DATABASE"
-      hint: grant temporary on the database to the role, or read `pgstrata sql`
+      hint: grant temporary on database DATABASE to ROLE
     1 error, 2 warnings: the job cannot start
     "#);
     db.execute(&format!(
@@ -120,7 +120,7 @@ async fn check_warns_writers_and_knows_what_is_there() {
       hint: leave it out of finish, unless both are wanted: every write pays for each
     warning[finish_alike]: suppliers_using_hash_code_where_kind_3_idx_103487a9: public.suppliers has by_code already, which is the same as index using hash (code) where kind = 3
       hint: leave it out of finish, unless both are wanted: every write pays for each
-    note[finish_there]: suppliers_kind_fkey: suppliers_kind_fkey is there already and not finished: the job goes on with it
+    note[finish_there]: suppliers_kind_fkey: suppliers_kind_fkey is there already, and not finished: the job goes on with it
     note[finish_there]: suppliers_amount_kind_idx: suppliers_amount_kind_idx is there already, as the plan wants it
     1 error, 4 warnings: the job cannot start
     "#);

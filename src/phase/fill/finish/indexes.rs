@@ -46,8 +46,12 @@ pub async fn build(filler: &Filler, open: &Open<'_>) -> Result<()> {
     );
     let mut meter = Meter::begin(filler, "finish", about);
     meter.count("indexes", (missing.len() * leaves) as u64, 0);
+    // A session of its own: it waits for others as long as it takes, and nobody waits behind it.
+    let session = filler.session("index").await?;
+    session.batch_execute("set lock_timeout = 0").await?;
+    session.batch_execute(&fill::names(f).replacen("set local", "set", 1)).await?;
     for (name, what) in missing {
-        if let Err(error) = one(filler, name, what, &meter).await {
+        if let Err(error) = one(filler, &session, name, what, &meter).await {
             return Err(told(filler, open, error).await);
         }
     }
@@ -55,13 +59,19 @@ pub async fn build(filler: &Filler, open: &Open<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn one(filler: &Filler, name: &Ident, what: Build<'_>, meter: &Meter<'_>) -> Result<()> {
+async fn one(
+    filler: &Filler,
+    session: &Session,
+    name: &Ident,
+    what: Build<'_>,
+    meter: &Meter<'_>,
+) -> Result<()> {
     let f = &filler.filling;
     let parts = tree(filler).await?;
     for part in parts.iter().filter(|part| part.leaf) {
         filler.go_on()?;
         filler.gate.pass().await;
-        leaf(filler, part, &f.index_name(name, &part.name), what).await?;
+        leaf(filler, session, part, &f.index_name(name, &part.name), what).await?;
         meter.add(1);
         meter.keep().await?;
     }
@@ -92,8 +102,16 @@ async fn one(filler: &Filler, name: &Ident, what: Build<'_>, meter: &Meter<'_>) 
 }
 
 /// Makes the index of one part, and the constraint if it is one.
-async fn leaf(filler: &Filler, part: &Part, index: &QualifiedName, what: Build<'_>) -> Result<()> {
-    filler.retrying("build an index", async || concurrently(filler, part, index, what).await).await?;
+async fn leaf(
+    filler: &Filler,
+    session: &Session,
+    part: &Part,
+    index: &QualifiedName,
+    what: Build<'_>,
+) -> Result<()> {
+    filler
+        .retrying("build an index", async || concurrently(filler, session, part, index, what).await)
+        .await?;
     let unique = matches!(what, Build::Unique(_));
     if !unique || constraints_of(&filler.control, part.oid).await?.contains_key(index.name.as_str()) {
         return Ok(());
@@ -108,24 +126,26 @@ async fn leaf(filler: &Filler, part: &Part, index: &QualifiedName, what: Build<'
 }
 
 /// Builds an index that is missing, or was left unfinished.
-async fn concurrently(filler: &Filler, part: &Part, index: &QualifiedName, what: Build<'_>) -> Result<()> {
+async fn concurrently(
+    filler: &Filler,
+    session: &Session,
+    part: &Part,
+    index: &QualifiedName,
+    what: Build<'_>,
+) -> Result<()> {
     let standing = indexes_of(&filler.control, part.oid).await?.get(index.name.as_str()).copied();
     if standing.is_some_and(|index| index.valid) {
         return Ok(());
     }
-    // A session of its own: it waits for others as long as it takes, and nobody waits behind it.
-    let session = filler.session("index").await?;
-    session.batch_execute("set lock_timeout = 0").await?;
-    session.batch_execute(&fill::names(&filler.filling).replacen("set local", "set", 1)).await?;
     if standing.is_some() {
         filler.events.note(format!("{} was left unfinished: it is built again", index.plain()));
-        watched(filler, &session, &sql::drop_invalid(index), index).await?;
+        watched(filler, session, &sql::drop_invalid(index), index).await?;
         failpoint!("finish.dropped");
     }
-    let built = watched(filler, &session, &sql::build(&index.name, &part.name, what), index).await;
+    let built = watched(filler, session, &sql::build(&index.name, &part.name, what), index).await;
     if let Err(error) = built {
         if error.sqlstate() == Some("23505") {
-            watched(filler, &session, &sql::drop_invalid(index), index).await?;
+            watched(filler, session, &sql::drop_invalid(index), index).await?;
         }
         return Err(error);
     }

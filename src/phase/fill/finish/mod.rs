@@ -16,7 +16,7 @@ use crate::model::filling::NewKey;
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
-use crate::sql::{fill as sql, finish as finish_sql};
+use crate::sql::{fill, finish as sql};
 
 use super::super::meter::Meter;
 use super::{Filler, end, in_force};
@@ -37,7 +37,7 @@ pub async fn finish(filler: &Filler) -> Result<State> {
         constraints::foreign_keys(filler, &open).await?;
     }
     let meter = Meter::begin(filler, "finish", format!("the last of {}", f.table.name.plain()));
-    let statements = if f.keep_filled && !f.stays { sql::stop_filling(f) } else { Vec::new() };
+    let statements = if f.keep_filled && !f.stays { fill::stop_filling(f) } else { Vec::new() };
     let state = end(filler, Step::Finish, &statements).await?;
     crate::failpoint!("finish.done");
     meter.end("done");
@@ -50,40 +50,38 @@ pub async fn finish(filler: &Filler) -> Result<State> {
 /// # Errors
 /// What the server said.
 pub async fn leftovers(filler: &Filler) -> Result<Vec<String>> {
-    let f = &filler.filling;
-    if f.finish.is_empty() || catalog::find(&filler.control, &f.table.name).await?.is_none() {
+    let (f, client) = (&filler.filling, &filler.control);
+    if f.finish.is_empty() || catalog::find(client, &f.table.name).await?.is_none() {
         return Ok(Vec::new());
     }
     let open = Open::of(filler).await?;
-    let table = f.table.name.plain();
-    let parts = tree(filler).await?;
-    let known = |name: &Ident| {
-        f.table.checks.iter().any(|c| c.name == *name)
-            || f.table.foreign_keys.iter().any(|k| k.name == *name)
-            || f.table.indexes.iter().any(|i| i.name == *name)
+    let ours = |name: &Ident| {
+        f.table.checks.iter().all(|c| c.name != *name)
+            && f.table.foreign_keys.iter().all(|k| k.name != *name)
+            && f.table.indexes.iter().all(|i| i.name != *name)
     };
-    let mut gone: Vec<String> = f
-        .finish
-        .not_null
-        .iter()
-        .map(|c| finish_sql::drop_constraint(&f.table.name, &f.not_null_helper(c)))
+    let helpers = f.finish.not_null.iter().map(|c| f.not_null_helper(c));
+    let begun: Vec<Ident> = helpers
+        .chain(open.checks.iter().copied().cloned())
+        .chain(open.keys.iter().map(|key| key.name.clone()))
+        .filter(ours)
         .collect();
-    for (name, _) in &f.finish.checks {
-        if open.checks.contains(name) && !known(name) {
-            gone.push(finish_sql::drop_constraint(&f.table.name, name));
+    let indexes: Vec<&Ident> = open.indexes.iter().copied().filter(|name| ours(name)).collect();
+    let mut gone = Vec::new();
+    // The whole table's go first, and the parts' with them, but for those that nothing ties together yet.
+    for part in tree(filler).await? {
+        let constraints = constraints_of(client, part.oid).await?;
+        let own = begun.iter().filter(|name| constraints.contains_key(name.as_str()));
+        gone.extend(own.map(|name| sql::drop_constraint(&part.name, name)));
+        let standing = indexes_of(client, part.oid).await?;
+        let names = indexes.iter().map(|name| f.index_name(name, &part.name));
+        for index in names.filter(|index| standing.contains_key(index.name.as_str())) {
+            gone.push(sql::drop_constraint(&part.name, &index.name));
+            gone.push(sql::drop_index(&index));
         }
     }
-    for key in open.keys.iter().filter(|key| !known(&key.name)) {
-        gone.extend(parts.iter().map(|part| finish_sql::drop_constraint(&part.name, &key.name)));
-    }
-    for name in open.indexes.iter().filter(|name| !known(name)) {
-        for part in &parts {
-            let index = f.index_name(name, &part.name);
-            gone.push(finish_sql::drop_constraint(&part.name, &index.name));
-            gone.push(finish_sql::drop_index(&index));
-        }
-    }
-    for name in open.done(filler).into_iter().filter(|name| !known(name)) {
+    let table = f.table.name.plain();
+    for name in open.done(filler).into_iter().filter(|name| ours(name)) {
         filler.events.note(format!("{} of {table} is built, and stays", plain(name.as_str())));
     }
     Ok(gone)
@@ -106,7 +104,7 @@ impl<'a> Open<'a> {
     async fn of(filler: &'a Filler) -> Result<Self> {
         let (client, wanted) = (&filler.control, &filler.filling.finish);
         let oid = catalog::must_find(client, &filler.filling.table.name).await?;
-        let rows = client.query(finish_sql::NOT_NULL, &[&oid]).await?;
+        let rows = client.query(sql::NOT_NULL, &[&oid]).await?;
         let not_null: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
         let (constraints, indexes) = (constraints_of(client, oid).await?, indexes_of(client, oid).await?);
         let valid = |name: &Ident| constraints.get(name.as_str()) == Some(&true);
@@ -151,7 +149,7 @@ struct Part {
 /// The table and every part of it, the outermost first.
 async fn tree(filler: &Filler) -> Result<Vec<Part>> {
     let oid = catalog::must_find(&filler.control, &filler.filling.table.name).await?;
-    let rows = filler.control.query(finish_sql::TREE, &[&oid]).await?;
+    let rows = filler.control.query(sql::TREE, &[&oid]).await?;
     let parts = rows.iter().map(|row| {
         let schema: Option<String> = row.get(3);
         Part {
@@ -166,7 +164,7 @@ async fn tree(filler: &Filler) -> Result<Vec<Part>> {
 
 /// Those of a relation: name, and whether every row was looked at.
 async fn constraints_of(client: &Client, oid: u32) -> Result<HashMap<String, bool>> {
-    let rows = client.query(finish_sql::CONSTRAINTS, &[&oid]).await?;
+    let rows = client.query(sql::CONSTRAINTS, &[&oid]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -178,7 +176,7 @@ struct Standing {
 }
 
 async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, Standing>> {
-    let rows = client.query(finish_sql::INDEXES, &[&oid]).await?;
+    let rows = client.query(sql::INDEXES, &[&oid]).await?;
     let standing = |row: &tokio_postgres::Row| Standing { valid: row.get(1), attached: row.get(2) };
     Ok(rows.iter().map(|row| (row.get(0), standing(row))).collect())
 }
