@@ -90,6 +90,20 @@ async fn a_row_that_comes_after_the_look_is_told_too() {
     }
 }
 
+/// Without a trigger nobody fills what comes behind the last look.
+#[tokio::test]
+async fn rows_that_come_behind_the_last_look_are_filled_before_they_are_in_the_way() {
+    let lab = Lab::on(Version::System, PLAIN).await;
+    let text =
+        std::fs::read_to_string(&lab.plan).unwrap().replace("keep_filled = true", "keep_filled = false");
+    std::fs::write(&lab.plan, text).unwrap();
+    lab.killed("verify.done").await;
+    lab.db.execute("insert into suppliers (amount) values (7), (8)").await;
+    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
+    assert_eq!(lab.db.count("select count(*) from suppliers where code in ('c7', 'c8')").await, 4);
+    assert!(lab.built().await.contains("code not null"));
+}
+
 /// The versions take different ways with keys of a partitioned table.
 #[tokio::test]
 async fn killed_at_every_place_the_next_run_goes_on() {
