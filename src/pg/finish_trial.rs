@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use crate::error::{Error, Result};
 use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
-use crate::plan::check::{FinishTrial, Referenced, Standing};
+use crate::plan::check::{FinishTrial, Referenced, Refusal, Standing};
 use crate::sql::{fill, finish, finish_trial as sql};
 
 use super::catalog;
@@ -45,7 +45,7 @@ async fn rolled_back(client: &Client, f: &Filling) -> Result<FinishTrial> {
         .map(|row| row.get::<_, Option<Vec<String>>>(0).map(|all| all.into_iter().map(Ident::new).collect()))
         .collect();
     if let Err(error) = attempt(client, &[sql::stand_in(f)]).await? {
-        trial.untried = Some(error.0);
+        trial.untried = Some(error.message);
         return Ok(trial);
     }
     let mut builds = sql::builds(f);
@@ -55,8 +55,8 @@ async fn rolled_back(client: &Client, f: &Filling) -> Result<FinishTrial> {
         }
     }
     for (name, statements) in builds {
-        if let Err((message, _)) = attempt(client, &statements).await? {
-            trial.refused.push((name, real_names(f, message)));
+        if let Err(refusal) = attempt(client, &statements).await? {
+            trial.refused.push((name, real_names(f, refusal.message)));
         }
     }
     let stand_in: u32 = client.query_one(sql::STAND_IN, &[&f.table.name.name.as_str()]).await?.get(0);
@@ -84,10 +84,7 @@ fn real_names(f: &Filling, mut message: String) -> String {
 }
 
 /// Runs statements whose failure is an answer.
-async fn attempt(
-    client: &Client,
-    statements: &[String],
-) -> Result<std::result::Result<(), (String, Option<String>)>> {
+async fn attempt(client: &Client, statements: &[String]) -> Result<std::result::Result<(), Refusal>> {
     client.batch_execute("savepoint attempt").await?;
     for statement in statements {
         if let Err(error) = client.batch_execute(statement).await {

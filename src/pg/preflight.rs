@@ -13,11 +13,11 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, Table};
 use crate::plan::check::{
-    self, Facts, Found, OpenJob, Relation, Rights, Server, Size, Surroundings, Text, Values,
+    self, Facts, Found, OpenJob, Relation, Rights, Server, Size, Surroundings, Text, Values, Writing,
 };
 use crate::plan::partitioning;
 use crate::plan::{Backfill, Partitioning, Plan, Task};
-use crate::sql::{catalog as catalog_sql, preflight as sql, surroundings as around};
+use crate::sql::{catalog as catalog_sql, preflight as sql, surroundings as around, writing as writing_sql};
 
 use super::{catalog, store, trial};
 
@@ -45,10 +45,15 @@ pub async fn preflight(client: &Client, plan: &Plan) -> Result<Preflight> {
 
 async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Result<Preflight> {
     let facts = facts(client, plan.table(), "").await?;
-    let (mut findings, mut filling) = check::backfill(plan, backfill, &facts);
+    let writing = match &facts.relation {
+        Relation::There(found) => writing(client, found.table.oid).await?,
+        Relation::Unread | Relation::Missing { .. } => Writing::default(),
+    };
+    let (mut findings, mut filling) = check::backfill(plan, backfill, &facts, &writing);
     if let Some(filling) = &mut filling {
-        let trial = trial::trial(client, filling).await?;
-        findings.extend(check::tried(filling, &trial));
+        let trial = trial::trial(client, filling, &writing).await?;
+        findings.extend(check::tried(filling, &trial, &facts.server.user));
+        findings.extend(check::space(plan, filling, &writing, trial.meant));
     }
     let findings = Findings::new(findings);
     let design = filling.filter(|_| findings.errors() == 0).map(|f| Design::Backfill(Box::new(f)));
@@ -153,6 +158,11 @@ async fn surroundings(client: &Client, table: &Table) -> Result<Surroundings> {
         }
     }
     Ok(found)
+}
+
+/// What updating the rows of the relation with that oid sets in motion.
+async fn writing(client: &Client, oid: u32) -> Result<Writing> {
+    understood(client.query_one(writing_sql::WRITING, &[&oid]).await?.get(0))
 }
 
 fn understood<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> Result<T> {

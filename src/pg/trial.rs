@@ -1,52 +1,167 @@
-//! Tries a backfill's SQL: the server plans it and says what it thinks of it. No row is read or written, no lock is taken
-//! that anybody could notice.
+//! Tries a backfill's SQL: the server plans it and says what it thinks of it. No row is written and hardly any is read (a few
+//! keys, where chunks would begin and end); no lock is taken that anybody could notice.
 
 use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
 use crate::model::filling::Filling;
-use crate::plan::check::Trial;
-use crate::sql::fill as sql;
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::key::{Key, KeyRange};
+use crate::plan::check::{EveryChunk, Refusal, Trial, Writing};
+use crate::sql::{copy as copy_sql, fill as fill_sql, trial as sql};
 
 use super::finish_trial;
-use super::transaction::{READ_COMMITTED, transaction};
+use super::transaction::{READ_COMMITTED, query_text, transaction};
+
+/// Rows of the chunks that are compared: what both cost alike, every chunk costs.
+const CHUNK_ROWS: [u64; 2] = [1_000, 20_000];
+/// From this share of a chunk's cost on, and from this cost on (about a tenth of a second), it is worth saying.
+const SAME_SHARE: f64 = 0.5;
+const SAME_COST: f64 = 5_000.0;
 
 /// What the server says of the plan's SQL.
 ///
 /// # Errors
 /// The server is gone. What it refuses is in the trial.
-pub async fn trial(client: &Client, f: &Filling) -> Result<Trial> {
+pub async fn trial(client: &Client, f: &Filling, writing: &Writing) -> Result<Trial> {
     let mut trial = Trial::default();
     for column in f.missing() {
         if let Some(probe) = sql::probe_default(f, column) {
-            match planned(client, f, &probe).await {
-                Ok(volatile) if volatile => trial.defaults_volatile.push(column.name.clone()),
+            match explained(client, f, &probe).await? {
+                Ok(plan) if scans_probe(&plan) => trial.defaults_volatile.push(column.name.clone()),
                 Ok(_) => {}
-                Err(e) => trial.defaults_refused.push((column.name.clone(), refusal(e)?.0)),
+                Err(refusal) => trial.defaults_refused.push((column.name.clone(), refusal.message)),
             }
         }
     }
-    if trial.defaults_refused.is_empty() {
-        match planned(client, f, &sql::probe(f)).await {
-            Ok(volatile) => trial.volatile = volatile,
-            Err(e) => trial.refused = Some(refusal(e)?),
+    if !trial.defaults_refused.is_empty() {
+        return Ok(trial);
+    }
+    match explained(client, f, &sql::probe(f)).await? {
+        Ok(plan) => trial.volatile = scans_probe(&plan),
+        Err(refusal) => {
+            trial.refused = Some(refusal);
+            return Ok(trial);
         }
     }
-    if trial.defaults_refused.is_empty() && !f.finish.is_empty() {
+    if !f.finish.is_empty() {
         trial.finish = Some(finish_trial::trial(client, f).await?);
     }
+    trial.filter_volatile =
+        explained(client, f, &sql::probe_filter(f)).await?.is_ok_and(|plan| scans_probe(&plan));
+    if let Some(assigned) = sql::assigned(f) {
+        trial.not_assignable = planned(client, f, &assigned).await?.err();
+    }
+    types(client, f, &mut trial).await?;
+    if f.keep_filled && f.table.columns.iter().any(|column| !column.generated.is_empty()) {
+        trial.in_trigger = planned(client, f, &sql::in_trigger(f)).await?.err();
+    }
+    trial.meant = explained(client, f, &sql::meant(f))
+        .await?
+        .ok()
+        .and_then(|plan| plan[0]["Plan"]["Plan Rows"].as_f64());
+    trial.every_chunk = every_chunk(client, f, writing).await?;
     Ok(trial)
 }
 
-/// Plans a query of a common table expression that the server takes into the query unless it calls volatile functions.
-async fn planned(client: &Client, f: &Filling, probe: &str) -> Result<bool> {
+/// The types of the columns that are to be added.
+async fn types(client: &Client, f: &Filling, trial: &mut Trial) -> Result<()> {
     transaction(client, READ_COMMITTED, async |client| {
-        client.batch_execute(&sql::names(f)).await?;
-        let plan: Value = client.query_one(probe, &[]).await?.get(0);
-        Ok(scans_probe(&plan))
+        client.batch_execute(&fill_sql::names(f)).await?;
+        let set = client.prepare(&sql::typed(f)).await?;
+        for column in f.missing() {
+            let (name, _) = sql::type_and_collation(column);
+            let at = f.set.iter().position(|(name, _)| *name == column.name);
+            // A column that is not set is as NULL.
+            let is = at.and_then(|at| set.columns().get(at)).map_or(0, |value| value.type_().oid());
+            let row = client.query_one(sql::TAKEN, &[&is, &name]).await?;
+            if !row.get::<_, bool>(0) {
+                trial.of_another_type.push((column.name.clone(), row.get(2)));
+            }
+            if row.get(1) {
+                trial.constrained.push(column.name.clone());
+            }
+        }
+        Ok(())
     })
     .await
+}
+
+/// What a chunk reads however few rows it has.
+async fn every_chunk(client: &Client, f: &Filling, writing: &Writing) -> Result<Option<EveryChunk>> {
+    let largest = writing.leaves.iter().max_by(|a, b| a.rows.total_cmp(&b.rows));
+    let (Some(leaf), Some(_)) = (largest.filter(|leaf| leaf.rows >= CHUNK_ROWS[1] as f64), &f.from) else {
+        return Ok(None);
+    };
+    let mut plans = Vec::new();
+    for rows in CHUNK_ROWS {
+        let Some(range) = first_rows(client, f, &leaf.name, rows).await? else { return Ok(None) };
+        let (statement, ends) = sql::chunk(f, &leaf.name, &range);
+        let plan: Result<Value> = transaction(client, READ_COMMITTED, async |client| {
+            client.batch_execute(&fill_sql::names(f)).await?;
+            let rows = query_text(client, &statement, &ends).await?;
+            Ok(rows.first().map_or(Value::Null, |row| row.get(0)))
+        })
+        .await;
+        plans.push(plan?[0]["Plan"].take());
+    }
+    let cost = |plan: &Value| plan["Total Cost"].as_f64().unwrap_or(0.0);
+    let [few, many] = [&plans[0], &plans[1]];
+    let times = (CHUNK_ROWS[1] / CHUNK_ROWS[0]) as f64;
+    let same = (times * cost(few) - cost(many)) / (times - 1.0);
+    let share = (same / cost(few).max(1.0)).min(1.0);
+    let biggest = biggest_scan(few, &leaf.name.name);
+    Ok(biggest
+        .filter(|(_, rows)| share >= SAME_SHARE && same >= SAME_COST && *rows > CHUNK_ROWS[0] as f64)
+        .map(|(reads, rows)| EveryChunk { reads, rows, share, chunk_rows: CHUNK_ROWS[0] }))
+}
+
+/// The range of the first rows by key; none where there are not so many.
+async fn first_rows(
+    client: &Client,
+    f: &Filling,
+    leaf: &QualifiedName,
+    rows: u64,
+) -> Result<Option<KeyRange>> {
+    let whole = KeyRange { after: None, through: None };
+    let from = format!("only {leaf}");
+    let (statement, values) = copy_sql::boundary(&from, &f.key_columns(), &whole, rows);
+    let found = query_text(client, &statement, &values).await?;
+    let key = found.first().map(|row| (0..row.len()).map(|i| row.get(i)).collect::<Key>());
+    Ok(key.map(|key| KeyRange { after: None, through: Some(key) }))
+}
+
+/// The scan of most rows, of anything but the table itself.
+fn biggest_scan(node: &Value, table: &Ident) -> Option<(String, f64)> {
+    let below = node["Plans"].as_array().into_iter().flatten().filter_map(|plan| biggest_scan(plan, table));
+    let name = ["Relation Name", "Function Name"].iter().find_map(|key| node[*key].as_str());
+    let rows = node["Plan Rows"].as_f64().unwrap_or(0.0);
+    let own = name.filter(|name| *name != table.as_str()).map(|name| (name.to_owned(), rows));
+    below.chain(own).max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// Plans a statement; the plan, or what the server says against it.
+async fn explained(
+    client: &Client,
+    f: &Filling,
+    statement: &str,
+) -> Result<std::result::Result<Value, Refusal>> {
+    let plan = transaction(client, READ_COMMITTED, async |client| {
+        client.batch_execute(&fill_sql::names(f)).await?;
+        Ok(client.query_one(statement, &[]).await?.get(0))
+    });
+    refused(plan.await)
+}
+
+/// The same of a plan that nobody reads.
+async fn planned(client: &Client, f: &Filling, statement: &str) -> Result<std::result::Result<(), Refusal>> {
+    let plan = transaction(client, READ_COMMITTED, async |client| {
+        client.batch_execute(&fill_sql::names(f)).await?;
+        client.query(statement, &[]).await?;
+        Ok(())
+    });
+    refused(plan.await)
 }
 
 fn scans_probe(plan: &Value) -> bool {
@@ -60,9 +175,17 @@ fn scans_probe(plan: &Value) -> bool {
 }
 
 /// What the server said of the SQL; other errors are ours.
-pub(super) fn refusal(error: Error) -> Result<(String, Option<String>)> {
-    if error.sqlstate().is_none() {
-        return Err(error);
+fn refused<T>(result: Result<T>) -> Result<std::result::Result<T, Refusal>> {
+    match result {
+        Ok(it) => Ok(Ok(it)),
+        Err(e) => refusal(e).map(Err),
     }
-    Ok((error.message().to_owned(), error.hint_text().map(str::to_owned)))
+}
+
+/// The same of an error.
+pub(super) fn refusal(error: Error) -> Result<Refusal> {
+    match error.sqlstate() {
+        Some(code) => Ok(Refusal { message: error.message().to_owned(), code: code.to_owned() }),
+        None => Err(error),
+    }
 }

@@ -47,7 +47,7 @@ pub fn add_column(f: &Filling, column: &NewColumn) -> Vec<String> {
 }
 
 /// The table's rows with what they are joined with.
-fn joined(f: &Filling, rows: &str) -> String {
+pub(super) fn joined(f: &Filling, rows: &str) -> String {
     match &f.from {
         Some(from) => format!("{rows} t\n  left join {from}\n"),
         None => format!("{rows} t\n"),
@@ -67,7 +67,7 @@ pub fn filter(f: &Filling) -> String {
 }
 
 /// `(expression) as v1, ...`: what each column is set to.
-fn values(f: &Filling) -> String {
+pub(super) fn values(f: &Filling) -> String {
     let one = |(i, (_, value)): (usize, &(Ident, String))| format!("(\n{value}\n) as v{}", i + 1);
     f.set.iter().enumerate().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -256,35 +256,3 @@ pub const COLUMNS: &str =
 pub const LEAVES: &str = "select n.nspname, c.relname from pg_catalog.pg_partition_tree($1::oid::regclass) p
   join pg_catalog.pg_class c on c.oid = p.relid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where p.isleaf order by 1, 2";
-
-/// The name of the part of a probe that the server keeps apart only where it calls volatile functions.
-pub const PROBE: &str = "pgstrata_probe";
-
-/// Plans the plan's SQL, and runs none of it. Columns that are still missing are there as NULL.
-pub fn probe(f: &Filling) -> String {
-    let (values, filter) = (values(f), filter(f));
-    let source = joined(f, &rows_as_they_will_be(f));
-    format!(
-        "explain (format json) with {PROBE} as (\n  select {values}, {filter} as meant\n  from {source}) select * from {PROBE}"
-    )
-}
-
-/// Plans the default of a column that is to be added, in the column's type; none where it has no default.
-pub fn probe_default(f: &Filling, column: &NewColumn) -> Option<String> {
-    let default = column.default.as_ref()?;
-    Some(format!(
-        "explain (format json) with {PROBE} as (\n  select cast((\n{default}\n) as {}) as v\n  from only {} t) select v from {PROBE}",
-        column.sql_type, f.table.name
-    ))
-}
-
-/// The table's rows with the columns that it is going to have.
-pub(super) fn rows_as_they_will_be(f: &Filling) -> String {
-    let only = if f.is_partitioned() { "" } else { "only " };
-    let missing: String =
-        f.missing().map(|c| format!(", cast(null as {}) as {}", c.sql_type, c.name)).collect();
-    if missing.is_empty() {
-        return format!("{only}{}", f.table.name);
-    }
-    format!("(select r.*{missing} from {only}{} r)", f.table.name)
-}

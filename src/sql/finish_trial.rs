@@ -5,14 +5,14 @@
 use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
 
-use super::{fill, finish, list};
+use super::{finish, list, trial};
 
 /// The table's columns, as they will be, without a row; it bears the table's name, which conditions may mention.
 pub fn stand_in(f: &Filling) -> String {
     format!(
         "create temporary table {} on commit drop as select * from {} r with no data",
         f.table.name.name,
-        fill::rows_as_they_will_be(f)
+        trial::rows_as_they_will_be(f, &trial::whole(f))
     )
 }
 

@@ -23,7 +23,9 @@ pub mod script;
 pub mod store;
 pub mod surroundings;
 pub mod swap;
+pub mod trial;
 pub mod verify;
+pub mod writing;
 
 use crate::model::blueprint::Sides;
 use crate::model::ident::Ident;

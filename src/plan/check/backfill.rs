@@ -1,8 +1,8 @@
 //! A backfill held against a live table: what is in its way, and what it will do.
 
+use super::writing::Writing;
 use super::{
-    Facts, FinishTrial, Relation, Report, finishing, key, listed, names, nearest, no_such_table, rights,
-    server,
+    Facts, Relation, Report, finishing, key, listed, names, nearest, no_such_table, rights, server, updates,
 };
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::finding::Finding;
@@ -10,23 +10,13 @@ use crate::model::ident::{Ident, plain};
 use crate::model::table::Table;
 use crate::plan::{Backfill, KeepFilled, Plan};
 
-/// What the server says of the plan's SQL, without running it on any row.
-#[derive(Debug, Clone, Default)]
-pub struct Trial {
-    /// It cannot be run: the server's message, and its hint.
-    pub refused: Option<(String, Option<String>)>,
-    /// It gives another value each time: it calls a function that is declared VOLATILE.
-    pub volatile: bool,
-    /// Defaults of columns to be added that cannot be had, and why.
-    pub defaults_refused: Vec<(Ident, String)>,
-    /// Defaults that are not the same for every row.
-    pub defaults_volatile: Vec<Ident>,
-    /// What it says of what is built in the end, where anything is.
-    pub finish: Option<FinishTrial>,
-}
-
 /// Every finding that needs no trial, and what the job would do; none where there is an error.
-pub fn backfill(plan: &Plan, backfill: &Backfill, facts: &Facts) -> (Vec<Finding>, Option<Filling>) {
+pub fn backfill(
+    plan: &Plan,
+    backfill: &Backfill,
+    facts: &Facts,
+    writing: &Writing,
+) -> (Vec<Finding>, Option<Filling>) {
     let mut report = Report::default();
     server::check(&mut report, plan, &facts.server);
     let found = match &facts.relation {
@@ -42,58 +32,14 @@ pub fn backfill(plan: &Plan, backfill: &Backfill, facts: &Facts) -> (Vec<Finding
         return (report.0, None);
     }
     names::jobs(&mut report, plan, table, &facts.jobs);
-    rights::of_backfill(&mut report, plan, table, &found.rights, &facts.server);
+    rights::of_backfill(&mut report, plan, backfill, found, writing, &facts.server);
     let key = key::check(&mut report, table).and_then(|index| index.columns.clone());
     columns(&mut report, backfill, table, key.as_deref().unwrap_or_default());
     finishing::check(&mut report, backfill, found);
+    updates::check(&mut report, backfill, table, writing);
     let passed = !report.has_errors();
     let filling = key.filter(|_| passed).map(|key| design(plan, backfill, table, key));
     (report.0, filling)
-}
-
-/// What the trial says, and the design with what it taught.
-pub fn tried(filling: &mut Filling, trial: &Trial) -> Vec<Finding> {
-    let mut report = Report::default();
-    let name = filling.table.name.plain();
-    if let Some((message, hint)) = &trial.refused {
-        let hint = hint.clone().unwrap_or_else(|| {
-            "the table is called t; names without a schema are looked for in its schema, then in public"
-                .to_owned()
-        });
-        report.error("sql_refused", &name, format!("the server refuses the plan's SQL: {message}"), hint);
-    }
-    for (column, message) in &trial.defaults_refused {
-        let column = plain(column.as_str());
-        let message = format!("the server refuses type or default of {column}: {message}");
-        report.error("sql_refused", &column, message, "write add = { column = \"TYPE DEFAULT EXPRESSION\" }");
-    }
-    if trial.volatile && filling.filter.is_none() {
-        report.error(
-            "volatile_expression",
-            &name,
-            "the plan's SQL gives another value each time, so that no row is ever as it would be set"
-                .to_owned(),
-            "write a where that tells a row that is filled, such as where = \"t.column is null\"",
-        );
-    }
-    for column in &mut filling.add {
-        column.volatile = trial.defaults_volatile.contains(&column.name);
-        if column.volatile {
-            let name = plain(column.name.as_str());
-            report.warning(
-                "volatile_default",
-                &name,
-                format!(
-                    "the default of {name} differs from row to row: rows that are there already do not get it"
-                ),
-                format!(
-                    "nothing, if set gives {name} its value; it holds for rows that come after the column"
-                ),
-            );
-        }
-    }
-    report.0.extend(trial.finish.iter().flat_map(|finish| finishing::tried(filling, finish)));
-    report.0
 }
 
 /// Whether it is a table whose rows can be written, plain or partitioned, or one partition.

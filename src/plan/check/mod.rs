@@ -18,20 +18,27 @@ mod rights;
 mod server;
 mod shape;
 mod size;
+mod space;
 mod surroundings;
 #[cfg(test)]
 pub(super) mod tests;
+mod trial;
 mod triggers;
+mod updates;
 mod words;
+mod writing;
 
 use std::fmt::Display;
 
-pub use backfill::{Trial, backfill, tried};
+pub use backfill::backfill;
 pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
 pub use finishing::{FinishTrial, Referenced, Standing};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
+pub use space::space;
 pub use surroundings::{DecodingSlot, Label, Published, Surroundings, Text, Tied, TriggerFunction};
+pub use trial::{EveryChunk, Refusal, Trial, tried};
+pub use writing::{Leaf, OnColumns, UpdateTrigger, Writing};
 
 use super::{Partitioning, Plan};
 use crate::model::blueprint::Blueprint;

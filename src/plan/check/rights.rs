@@ -1,11 +1,12 @@
 //! What our role may not do and must: each with its GRANT.
 
 use super::facts::MadeIn;
-use super::{Report, Rights, Server};
+use super::writing::Writing;
+use super::{Found, Report, Rights, Server};
 use crate::model::blueprint::SCHEMA;
-use crate::model::ident::plain;
+use crate::model::ident::{Ident, plain};
 use crate::model::table::Table;
-use crate::plan::Plan;
+use crate::plan::{Backfill, KeepFilled, Plan};
 
 /// A role, and the report of what it lacks.
 struct Role<'a> {
@@ -50,17 +51,39 @@ pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, rights: &Ri
     }
 }
 
-/// What a backfill needs: it writes the table's rows, and alters the table where the plan adds or builds something.
-pub(super) fn of_backfill(report: &mut Report, plan: &Plan, table: &Table, rights: &Rights, server: &Server) {
+/// What a backfill needs: it writes the rows, each partition's by its own name, and alters the table where the plan adds,
+/// keeps or builds something.
+pub(super) fn of_backfill(
+    report: &mut Report,
+    plan: &Plan,
+    backfill: &Backfill,
+    found: &Found,
+    writing: &Writing,
+    server: &Server,
+) {
+    let (table, rights) = (&found.table, &found.rights);
     let (role, name) = (plain(&server.user), table.name.plain());
     let mut us = Role { report, name: role.clone() };
-    if !rights.owner {
+    if let Some(why) = alters(backfill, table).filter(|_| !rights.owner) {
         let owner = plain(table.owner.as_str());
-        let what = format!("lacks the rights of {owner}, who owns {name}");
+        let what = format!("lacks the rights of {owner}, who owns {name}, and the plan {why}");
         us.lacks(&name, &what, format!("grant {owner} to {role}"));
     }
+    for schema in &writing.closed {
+        let schema = plain(schema.as_str());
+        let what = format!("lacks USAGE on schema {schema}");
+        us.lacks(&schema, &what, format!("grant usage on schema {schema} to {role}"));
+    }
+    for (right, tables) in [("select", &writing.unreadable), ("update", &writing.unwritable)] {
+        for one in tables {
+            let one = one.plain();
+            let what = format!("lacks {} on {one}", right.to_uppercase());
+            us.lacks(&one, &what, format!("grant {right} on {one} to {role}"));
+        }
+    }
     own_schema(&mut us, rights, &plain(&server.database));
-    if rights.rows_hidden {
+    for hidden in &writing.hidden {
+        let name = hidden.plain();
         report.error(
             "row_security",
             &name,
@@ -73,6 +96,17 @@ pub(super) fn of_backfill(report: &mut Report, plan: &Plan, table: &Table, right
     if !rights.sees_sessions {
         standbys(report, plan, &role);
     }
+}
+
+/// What only the table's owner may do, in words; none where the plan wants none of it.
+fn alters(backfill: &Backfill, table: &Table) -> Option<&'static str> {
+    if backfill.add.iter().any(|one| table.column(&Ident::new(&one.name)).is_none()) {
+        return Some("adds columns");
+    }
+    if backfill.keep_filled != KeepFilled::No {
+        return Some("keeps rows filled, by a trigger");
+    }
+    (!backfill.finish.is_empty()).then_some("builds constraints or indexes in the end")
 }
 
 /// A role that sees no standby's lag is held where there are standbys, or a limit was asked for.

@@ -1,0 +1,178 @@
+//! What filling costs in space: every update writes the row anew, and the dead row stays until it is vacuumed.
+
+use super::writing::{Leaf, Writing};
+use super::{Report, listed};
+use crate::model::filling::Filling;
+use crate::model::finding::Finding;
+use crate::model::ident::Ident;
+use crate::model::number;
+use crate::plan::Plan;
+
+/// Below this share of its pages that rows fill, a table has room for new versions beside the old ones.
+const FULL: f64 = 0.9;
+
+/// What filling takes of the disk, and who gives it back; `meant` rows are to be filled, by the statistics.
+pub fn space(plan: &Plan, f: &Filling, writing: &Writing, meant: Option<f64>) -> Vec<Finding> {
+    let mut report = Report::default();
+    let hot = indexed(&mut report, f, writing);
+    growth(&mut report, f, writing, meant, hot);
+    vacuum(&mut report, plan, writing);
+    report.0
+}
+
+/// Says which indexes know a column that is set; whether none does.
+fn indexed(report: &mut Report, f: &Filling, writing: &Writing) -> bool {
+    let set: Vec<&Ident> = f.set.iter().map(|(name, _)| name).collect();
+    let known: Vec<&Ident> = writing
+        .indexes
+        .iter()
+        .filter(|index| index.columns.iter().any(|column| set.contains(&column)))
+        .map(|index| &index.name)
+        .collect();
+    if known.is_empty() {
+        return true;
+    }
+    let all = match writing.indexes.len() {
+        1 => String::new(),
+        n => format!(" of {n}"),
+    };
+    let (many, is) = if known.len() == 1 { ("index", "is") } else { ("indexes", "are") };
+    report.warning(
+        "index_on_set_column",
+        f.table.name.plain(),
+        format!(
+            "{many} {} {is} on columns that are set: no update can be HOT, each filled row is written to every index{all}",
+            listed(known.iter().copied())
+        ),
+        "an index that nobody needs meanwhile is better built afterwards: drop it, and list it under finish: index = [...]",
+    );
+    false
+}
+
+/// How much larger the table is in the end, at most.
+fn growth(report: &mut Report, f: &Filling, writing: &Writing, meant: Option<f64>, hot: bool) {
+    let name = f.table.name.plain();
+    let sum = |of: fn(&Leaf) -> f64| writing.leaves.iter().map(of).sum::<f64>();
+    let (rows, heap, indexes) = (sum(|l| l.rows.max(0.0)), sum(|l| l.heap_bytes), sum(|l| l.index_bytes));
+    if !writing.leaves.is_empty() && writing.leaves.iter().all(|leaf| leaf.rows < 0.0) {
+        report.warning(
+            "no_statistics",
+            &name,
+            format!("{name} has no statistics yet: nobody can say how many rows there are to fill, and how much it will grow"),
+            format!("analyze {name}"),
+        );
+        return;
+    }
+    if rows < 1.0 {
+        return;
+    }
+    let meant = meant.unwrap_or(rows).clamp(1.0, rows);
+    let share = meant / rows;
+    let room = sum(|l| l.live_bytes.unwrap_or(l.heap_bytes)) < FULL * heap;
+    let stays = hot && room;
+    let mut message = format!(
+        "about {} of {} to fill by the statistics: {name} grows by up to {}",
+        number::count(meant.round() as u64),
+        number::counted(rows.round() as u64, "row"),
+        number::bytes((share * heap) as u64)
+    );
+    if indexes > 0.0 && !stays {
+        message += &format!(", its indexes by up to {}", number::bytes((share * indexes) as u64));
+    }
+    message += ", less where vacuum comes in between; free space on disk cannot be seen from here";
+    if hot && !room && writing.leaves.iter().any(|leaf| leaf.fillfactor > 90) {
+        message += &format!(
+            "; its pages are full, so that even updates that could be HOT write all indexes: where such updates come again, \
+             alter table {name} set (fillfactor = 90), for pages written from then on"
+        );
+    }
+    report.note("growth", &name, message);
+}
+
+/// Nobody takes the dead rows away, or only after the job has come to hold for them.
+fn vacuum(report: &mut Report, plan: &Plan, writing: &Writing) {
+    let names = |of: &dyn Fn(&Leaf) -> bool| {
+        let some: Vec<String> =
+            writing.leaves.iter().filter(|leaf| of(leaf)).map(|leaf| leaf.name.plain()).collect();
+        match some.len() {
+            0..=3 => some.join(", "),
+            n => format!("{} and {} more", some[..2].join(", "), n - 2),
+        }
+    };
+    let off = names(&|leaf| !leaf.autovacuum);
+    if !writing.autovacuum {
+        report.warning(
+            "autovacuum_off",
+            "autovacuum",
+            "autovacuum is off on this server: nobody takes away the dead rows that filling leaves"
+                .to_owned(),
+            "alter system set autovacuum = on; alter system set track_counts = on; select pg_reload_conf()",
+        );
+    } else if !off.is_empty() {
+        report.warning(
+            "autovacuum_off",
+            &off,
+            format!("autovacuum is off for {off}: nobody takes away the dead rows that filling leaves"),
+            format!(
+                "alter table {} reset (autovacuum_enabled), or vacuum it while the job runs",
+                first(&off)
+            ),
+        );
+    }
+    let Some(limit) = plan.dead_limit().filter(|limit| limit.share < 1.0) else { return };
+    let late = |leaf: &Leaf| {
+        let dead = limit.share / (1.0 - limit.share) * leaf.rows;
+        leaf.autovacuum && dead >= limit.least as f64 && leaf.vacuum_at > dead
+    };
+    let late = names(&late);
+    if writing.autovacuum && !late.is_empty() {
+        report.warning(
+            "vacuum_after_hold",
+            &late,
+            format!(
+                "autovacuum comes to {late} when more rows are dead than the job lets be (max_dead_share {:.2}): it would hold, and \
+                 nobody would come",
+                limit.share
+            ),
+            format!("alter table {} set (autovacuum_vacuum_scale_factor = 0.1)", first(&late)),
+        );
+    }
+}
+
+fn first(names: &str) -> &str {
+    names.split(", ").next().unwrap_or(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ident::QualifiedName;
+
+    #[test]
+    fn a_vacuum_that_comes_too_late() {
+        let plan = |more: &str| {
+            let text = format!("kind = 'backfill'\ntable = 't'\n[backfill]\nset = {{ a = '1' }}\n{more}");
+            Plan::parse(&text, "p.toml").unwrap()
+        };
+        let told = |plan: &Plan, leaf: Leaf, autovacuum: bool| {
+            let mut report = Report::default();
+            vacuum(&mut report, plan, &Writing { leaves: vec![leaf], autovacuum, ..Writing::default() });
+            report.0.iter().map(|f| format!("{}: {}\n{}\n", f.code, f.message, f.hint)).collect::<String>()
+        };
+        let leaf = |vacuum_at: f64| Leaf {
+            name: QualifiedName::new("public", "t"),
+            rows: 1e7,
+            heap_bytes: 1e9,
+            index_bytes: 1e8,
+            live_bytes: None,
+            fillfactor: 100,
+            autovacuum: true,
+            vacuum_at,
+        };
+        assert_eq!(told(&plan(""), leaf(2e6), true), "");
+        insta::assert_snapshot!(told(&plan(""), leaf(7e6), true), @"");
+        assert_eq!(told(&plan("[throttle]\nmax_dead_share = 'off'"), leaf(7e6), true), "");
+        insta::assert_snapshot!(told(&plan(""), leaf(7e6), false), @"");
+        insta::assert_snapshot!(told(&plan(""), Leaf { autovacuum: false, ..leaf(2e6) }, true), @"");
+    }
+}

@@ -1,0 +1,203 @@
+//! What the server says of a backfill's SQL when it plans it, and what follows.
+
+use super::{FinishTrial, Report, finishing};
+use crate::model::filling::Filling;
+use crate::model::finding::Finding;
+use crate::model::ident::{Ident, plain};
+use crate::model::number;
+
+/// What helps where a value is of another type than its column.
+const CAST: &str = "write the cast: set = { column = \"(...)::the_type\" }";
+
+/// What the server says of the plan's SQL, without running it on any row.
+#[derive(Debug, Clone, Default)]
+pub struct Trial {
+    /// It cannot be run.
+    pub refused: Option<Refusal>,
+    /// A column cannot be set to what the plan says.
+    pub not_assignable: Option<Refusal>,
+    /// Columns to be added that cannot be set to what the plan says, and the type that it has.
+    pub of_another_type: Vec<(Ident, String)>,
+    /// What is set differs each time: it calls a function that is declared VOLATILE.
+    pub volatile: bool,
+    /// Which rows are meant differs each time.
+    pub filter_volatile: bool,
+    /// The trigger cannot run it: generated columns have no value yet.
+    pub in_trigger: Option<Refusal>,
+    /// Defaults of columns to be added that cannot be had, and why.
+    pub defaults_refused: Vec<(Ident, String)>,
+    /// Defaults that are not the same for every row.
+    pub defaults_volatile: Vec<Ident>,
+    /// Columns to be added whose type is a domain with constraints.
+    pub constrained: Vec<Ident>,
+    /// What it says of what is built in the end, where anything is.
+    pub finish: Option<FinishTrial>,
+    /// Rows that are meant, by the statistics.
+    pub meant: Option<f64>,
+    /// What each chunk does over again.
+    pub every_chunk: Option<EveryChunk>,
+}
+
+/// What the server said against a statement.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// Its message.
+    pub message: String,
+    /// Its SQLSTATE.
+    pub code: String,
+}
+
+/// Work of a chunk that is the same however few rows it has.
+#[derive(Debug, Clone)]
+pub struct EveryChunk {
+    /// The largest table or function that is read, as the server calls it.
+    pub reads: String,
+    /// Rows of it, by the planner's estimate.
+    pub rows: f64,
+    /// Of the planner's cost of a chunk of [`EveryChunk::chunk_rows`], 0 to 1.
+    pub share: f64,
+    /// Rows of that chunk.
+    pub chunk_rows: u64,
+}
+
+/// What the trial says, and the design with what it taught. `role` is ours.
+pub fn tried(filling: &mut Filling, trial: &Trial, role: &str) -> Vec<Finding> {
+    let mut report = Report::default();
+    refused(&mut report, filling, trial, &plain(role));
+    types(&mut report, trial);
+    volatile(&mut report, filling, trial);
+    for column in &mut filling.add {
+        column.volatile = trial.defaults_volatile.contains(&column.name);
+    }
+    added(&mut report, filling, trial);
+    if let Some(every) = &trial.every_chunk {
+        over_again(&mut report, filling, every);
+    }
+    report.0.extend(trial.finish.iter().flat_map(|finish| finishing::tried(filling, finish)));
+    report.0
+}
+
+fn refused(report: &mut Report, filling: &Filling, trial: &Trial, role: &str) {
+    let name = filling.table.name.plain();
+    if let Some(refusal) = &trial.refused {
+        if let Some((what, grant)) = lacking(refusal, role) {
+            report.error("missing_privilege", what, format!("role {role}: {}", refusal.message), grant);
+            return;
+        }
+        let hint = match refusal.code.as_str() {
+            // No such operator or function: without a where, each column is compared with what it is set to.
+            "42883" => CAST,
+            _ => "the table is called t; names without a schema are looked for in its schema, then in public",
+        };
+        let message = format!("the server refuses the plan's SQL: {}", refusal.message);
+        report.error("sql_refused", &name, message, hint);
+    }
+    if let Some(refusal) = &trial.in_trigger {
+        report.error(
+            "generated_column_in_trigger",
+            &name,
+            format!(
+                "the trigger of keep_filled sees a row before its generated columns have their values: {}",
+                refusal.message
+            ),
+            "write what the generated column is made from, or leave keep_filled out",
+        );
+    }
+    for (column, message) in &trial.defaults_refused {
+        let column = plain(column.as_str());
+        let message = format!("the server refuses type or default of {column}: {message}");
+        report.error("sql_refused", &column, message, "write add = { column = \"TYPE DEFAULT EXPRESSION\" }");
+    }
+}
+
+/// What our role may not use, and the GRANT.
+fn lacking(refusal: &Refusal, role: &str) -> Option<(String, String)> {
+    if refusal.code != "42501" {
+        return None;
+    }
+    let (kind, object) = refusal.message.strip_prefix("permission denied for ")?.split_once(' ')?;
+    let (right, on) = match kind {
+        "table" | "view" => ("select", ""),
+        "schema" => ("usage", "schema "),
+        "function" => ("execute", "function "),
+        "sequence" => ("usage", "sequence "),
+        "type" => ("usage", "type "),
+        _ => return None,
+    };
+    Some((object.to_owned(), format!("grant {right} on {on}{} to {role}", plain(object))))
+}
+
+fn types(report: &mut Report, trial: &Trial) {
+    if let Some(refusal) = &trial.not_assignable {
+        report.error("type_mismatch", "set", format!("the server refuses set: {}", refusal.message), CAST);
+    }
+    for (column, is) in &trial.of_another_type {
+        let column = plain(column.as_str());
+        let message =
+            format!("column {column} is set to an expression of type {is}, which its own type does not take");
+        report.error("type_mismatch", &column, message, CAST);
+    }
+}
+
+fn volatile(report: &mut Report, filling: &Filling, trial: &Trial) {
+    let name = filling.table.name.plain();
+    if trial.volatile && filling.filter.is_none() {
+        report.error(
+            "volatile_expression",
+            &name,
+            "the plan's SQL gives another value each time, so that no row is ever as it would be set"
+                .to_owned(),
+            "write a where that tells a row that is filled, such as where = \"t.column is null\"",
+        );
+    }
+    if trial.filter_volatile && filling.filter.is_some() {
+        report.error(
+            "volatile_where",
+            &name,
+            "the plan's where means other rows each time: nobody could say that the job is done".to_owned(),
+            "write a where of the row's own values, such as where = \"t.column is null\"",
+        );
+    }
+}
+
+fn added(report: &mut Report, filling: &Filling, trial: &Trial) {
+    for column in filling.add.iter().filter(|column| column.volatile) {
+        let name = plain(column.name.as_str());
+        report.warning(
+            "volatile_default",
+            &name,
+            format!(
+                "the default of {name} differs from row to row: rows that are there already do not get it"
+            ),
+            format!("nothing, if set gives {name} its value; it holds for rows that come after the column"),
+        );
+    }
+    for column in filling.add.iter().filter(|column| trial.constrained.contains(&column.name)) {
+        let name = plain(column.name.as_str());
+        report.error(
+            "constrained_domain",
+            &name,
+            format!(
+                "{name} would be of domain {}, which has constraints: the server writes every row anew to add it, while everybody \
+                 waits",
+                column.sql_type
+            ),
+            "add it with the domain's base type, and its conditions under finish: check = [...]",
+        );
+    }
+}
+
+fn over_again(report: &mut Report, filling: &Filling, every: &EveryChunk) {
+    report.note(
+        "from_read_by_every_chunk",
+        filling.table.name.plain(),
+        format!(
+            "every chunk reads about {} of {}, {:.0} % of what a chunk of {} costs: write from as lateral (select ... where ... = t.id) \
+             alias on true, and give the column in it an index, so that a chunk reads only what belongs to its rows",
+            number::counted(every.rows.round() as u64, "row"),
+            every.reads,
+            every.share * 100.0,
+            number::counted(every.chunk_rows, "row")
+        ),
+    );
+}

@@ -1,0 +1,116 @@
+//! What an update of each row sets in motion besides: triggers, rules, subscribers; and whether it can be done at all.
+
+use super::writing::{UpdateTrigger, Writing};
+use super::{Report, listed};
+use crate::model::ident::{Ident, plain};
+use crate::model::number;
+use crate::model::table::Table;
+use crate::plan::Backfill;
+
+pub(super) fn check(report: &mut Report, backfill: &Backfill, table: &Table, writing: &Writing) {
+    let set: Vec<Ident> = backfill.set.iter().map(|(name, _)| Ident::new(name)).collect();
+    stays_in_place(report, table, writing, &set);
+    for rule in &writing.rules {
+        let rule = plain(rule.as_str());
+        report.error(
+            "update_rule",
+            &rule,
+            format!(
+                "rule {rule} rewrites every UPDATE of {}: a batch would not do what it says",
+                table.name.plain()
+            ),
+            format!(
+                "alter table {} disable rule {rule} for the run, or make it a trigger",
+                table.name.plain()
+            ),
+        );
+    }
+    for trigger in writing.triggers.iter().filter(|trigger| fires(trigger, &set)) {
+        triggered(report, table, trigger);
+    }
+    published(report, table, writing);
+}
+
+/// A row that moved to another partition would be another row under the same key; one on another server cannot be locked.
+fn stays_in_place(report: &mut Report, table: &Table, writing: &Writing, set: &[Ident]) {
+    for column in set.iter().filter(|column| writing.routing.contains(column)) {
+        let column = plain(column.as_str());
+        report.error(
+            "sets_partition_column",
+            &column,
+            format!(
+                "column {column} decides in which partition a row of {} belongs: it would have to move",
+                table.name.plain()
+            ),
+            "move such rows by hand: insert and delete, in one transaction",
+        );
+    }
+    for foreign in &writing.foreign {
+        let foreign = foreign.plain();
+        report.error(
+            "foreign_partition",
+            &foreign,
+            format!("partition {foreign} is a foreign table: its rows are on another server"),
+            "fill them there; here, name the other partitions, each in a plan of its own",
+        );
+    }
+}
+
+/// Whether the batches' UPDATE fires it.
+fn fires(trigger: &UpdateTrigger, set: &[Ident]) -> bool {
+    trigger.columns.is_empty() || trigger.columns.iter().any(|column| set.contains(column))
+}
+
+fn triggered(report: &mut Report, table: &Table, trigger: &UpdateTrigger) {
+    let (name, function) = (plain(trigger.name.as_str()), &trigger.function);
+    let when = if trigger.before { "before" } else { "after" };
+    let how_often = match (trigger.row, trigger.before) {
+        (true, true) => "for each filled row, which it may change, or keep from being filled",
+        (true, false) => "for each filled row",
+        (false, _) => "for each chunk",
+    };
+    report.warning(
+        "update_trigger",
+        &name,
+        format!("trigger {name} calls {function} {when} an update of {}: {how_often}", table.name.plain()),
+        format!(
+            "see that it is meant for these writes too (audit tables grow by them, and clocks such as updated_at go on); to spare \
+             them it, make it anew with: when (current_setting('pgstrata.filling', true) is distinct from 'on')"
+        ),
+    );
+}
+
+/// Who gets each filled row.
+fn published(report: &mut Report, table: &Table, writing: &Writing) {
+    for unidentified in &writing.unidentified {
+        let name = unidentified.plain();
+        report.error(
+            "no_replica_identity",
+            &name,
+            format!(
+                "updates of {name} are published, and it has no replica identity: the server refuses them"
+            ),
+            format!("alter table {name} replica identity using index ..., or full"),
+        );
+    }
+    if writing.publications.is_empty() {
+        return;
+    }
+    let name = table.name.plain();
+    report.note(
+        "filled_rows_published",
+        &name,
+        format!(
+            "{} {} each filled row of {name} to subscribers: limit what their slots may keep with [throttle] max_slot_retained_bytes",
+            publications(writing),
+            if writing.publications.len() == 1 { "sends" } else { "send" }
+        ),
+    );
+}
+
+fn publications(writing: &Writing) -> String {
+    match writing.publications.len() {
+        1 => format!("publication {}", listed(&writing.publications)),
+        n => format!("{} ({})", number::counted(n as u64, "publication"), listed(&writing.publications)),
+    }
+}

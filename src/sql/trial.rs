@@ -1,0 +1,139 @@
+//! What a backfill's SQL is tried with: statements that the server plans and does not run.
+
+use crate::model::filling::{Filling, NewColumn};
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::key::KeyRange;
+use crate::model::table::Column;
+
+use super::fill::{filter, joined, values};
+use super::{in_range, list};
+
+/// The name of the part of a probe that the server keeps apart only where it calls volatile functions.
+pub const PROBE: &str = "pgstrata_probe";
+
+/// Plans what is set, and which rows.
+pub fn probe(f: &Filling) -> String {
+    let (values, filter) = (values(f), filter(f));
+    let source = joined(f, &rows_as_they_will_be(f, &whole(f)));
+    kept_apart(&format!("select {values}, {filter} as meant\n  from {source}"))
+}
+
+/// Plans which rows are meant.
+pub fn probe_filter(f: &Filling) -> String {
+    let source = joined(f, &rows_as_they_will_be(f, &whole(f)));
+    kept_apart(&format!("select {} as meant\n  from {source}", filter(f)))
+}
+
+/// Plans the default of a column that is to be added, in the column's type; none where it has no default.
+pub fn probe_default(f: &Filling, column: &NewColumn) -> Option<String> {
+    let default = column.default.as_ref()?;
+    let value = format!("cast((\n{default}\n) as {})", type_and_collation(column).0);
+    Some(kept_apart(&format!("select {value} as v\n  from only {} t", f.table.name)))
+}
+
+fn kept_apart(query: &str) -> String {
+    format!("explain (format json) with {PROBE} as (\n  {query}) select * from {PROBE}")
+}
+
+/// Plans the update of the columns that are there; none where all of them are to be added.
+pub fn assigned(f: &Filling) -> Option<String> {
+    let there = |(_, (name, _)): &(usize, &(Ident, String))| f.table.column(name).is_some();
+    let set: Vec<String> = f
+        .set
+        .iter()
+        .enumerate()
+        .filter(there)
+        .map(|(i, (name, _))| format!("{name} = b.v{}", i + 1))
+        .collect();
+    if set.is_empty() {
+        return None;
+    }
+    let source = joined(f, &rows_as_they_will_be(f, &whole(f)));
+    Some(format!(
+        "explain update {} u set {} from (\n  select {} from {source}) b",
+        whole(f),
+        set.join(", "),
+        values(f)
+    ))
+}
+
+/// What is set, to learn its types.
+pub fn typed(f: &Filling) -> String {
+    format!("select {} from {}", values(f), joined(f, &rows_as_they_will_be(f, &whole(f))))
+}
+
+/// Whether a value of the type with oid `$1` is taken by a column of the type called `$2`, and whether that is a domain with
+/// constraints. Strings take everything; arrays go by their elements.
+pub const TAKEN: &str = "
+with recursive target as (
+  select to_regtype($2)::oid as oid
+), domains as (
+  select t.oid, t.typbasetype, t.typtype, t.typnotnull from pg_catalog.pg_type t join target using (oid)
+  union all
+  select t.oid, t.typbasetype, t.typtype, t.typnotnull from domains d join pg_catalog.pg_type t on t.oid = d.typbasetype
+  where d.typtype = 'd'
+), pair as (
+  select s.oid as source, b.oid as target, s.typelem as source_of, b.typelem as target_of,
+    s.typcategory = 'A' and b.typcategory = 'A' as arrays, b.typcategory as category
+  from pg_catalog.pg_type s, domains d join pg_catalog.pg_type b on b.oid = d.oid
+  where s.oid = $1 and d.typtype <> 'd'
+)
+select coalesce((select source = target or category = 'S' or exists (
+      select from pg_catalog.pg_cast c where c.castcontext in ('a', 'i')
+        and (c.castsource = source and c.casttarget = target
+          or arrays and c.castsource = source_of and c.casttarget = target_of)) from pair), true),
+  exists (select from domains d where d.typtype = 'd' and (d.typnotnull or exists (
+      select from pg_catalog.pg_constraint k where k.contypid = d.oid))),
+  pg_catalog.format_type($1, null)";
+
+/// Plans what the trigger does: on a row without its generated columns.
+pub fn in_trigger(f: &Filling) -> String {
+    let columns = list("r.", f.table.written_columns().map(|c| &c.name));
+    let missing: String = f.missing().map(null_column).collect();
+    let rows = format!("(select {columns}{missing} from {} r)", whole(f));
+    format!("explain select {}, {} from {}", values(f), filter(f), joined(f, &rows))
+}
+
+/// Plans which rows of the table are meant: the top of the plan says how many.
+pub fn meant(f: &Filling) -> String {
+    let source = joined(f, &rows_as_they_will_be(f, &whole(f)));
+    format!("explain (format json) select from {source}  where {}", filter(f))
+}
+
+/// Plans what a chunk of one table or partition computes.
+pub fn chunk(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> (String, Vec<String>) {
+    let key: Vec<&Column> = f.key_columns();
+    let (condition, ends) = in_range("t.", &key, range, 1);
+    let source = joined(f, &rows_as_they_will_be(f, &format!("only {leaf}")));
+    let (values, filter) = (values(f), filter(f));
+    (format!("explain (format json) select {values} from {source}  where {condition} and {filter}"), ends)
+}
+
+/// The table with its partitions, and with nothing that inherits.
+pub(super) fn whole(f: &Filling) -> String {
+    if f.is_partitioned() { f.table.name.to_string() } else { format!("only {}", f.table.name) }
+}
+
+/// Rows with the columns that they are going to have: those that are still missing are NULL.
+pub(super) fn rows_as_they_will_be(f: &Filling, rows: &str) -> String {
+    let missing: String = f.missing().map(null_column).collect();
+    if missing.is_empty() {
+        return rows.to_owned();
+    }
+    format!("(select r.*{missing} from {rows} r)")
+}
+
+fn null_column(column: &NewColumn) -> String {
+    let (sql_type, collation) = type_and_collation(column);
+    let collation = collation.map_or_else(String::new, |collation| format!(" collate {collation}"));
+    format!(", cast(null as {sql_type}){collation} as {}", column.name)
+}
+
+/// Its type, and the collation that the plan wrote behind it.
+pub fn type_and_collation(column: &NewColumn) -> (&str, Option<&str>) {
+    const COLLATE: &str = " collate ";
+    match column.sql_type.to_ascii_lowercase().find(COLLATE) {
+        Some(at) => (column.sql_type[..at].trim_end(), Some(&column.sql_type[at + COLLATE.len()..])),
+        None => (&column.sql_type, None),
+    }
+}
