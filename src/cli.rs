@@ -112,10 +112,16 @@ pub enum Command {
         output: Option<PathBuf>,
     },
     /// Say everything that is in the plan's way, and with -v what comes along; change nothing
-    #[command(after_help = "Example:\n  pgstrata check events.toml\n  pgstrata check events.toml -v")]
+    #[command(
+        after_help = "Example:\n  pgstrata check events.toml\n  pgstrata check events.toml -v\n  pgstrata check backfill.toml --sample 1000"
+    )]
     Check {
         /// The plan's file
         plan: PathBuf,
+        /// Of a backfill: fill about so many rows and roll that back; say what still matches, what fails by its key, and how
+        /// long all of it would take
+        #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        sample: Option<u32>,
     },
     /// Print every statement that a run would send, phase by phase; change nothing
     #[command(after_help = "Example:\n  pgstrata sql events.toml | less")]

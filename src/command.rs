@@ -25,6 +25,7 @@ use crate::model::status::Status;
 use crate::model::verdict::{Looked, VerifyReport};
 use crate::pg::connect::Target;
 use crate::pg::preflight::{Preflight, preflight};
+use crate::pg::sample::sample;
 use crate::pg::{status, store, survey};
 use crate::phase;
 use crate::plan::check::each_carried;
@@ -54,8 +55,8 @@ async fn dispatch(cli: Cli, output: Output) -> Result<()> {
         Command::Plan { table, by, every, output: file } => {
             plan(&target()?, table, by, every.as_deref(), file.as_deref()).await
         }
-        Command::Check { plan } => {
-            check(&target()?, plan, cli.everywhere.verbose > 0 || output.json, output).await
+        Command::Check { plan, sample } => {
+            check(&target()?, plan, cli.everywhere.verbose > 0 || output.json, *sample, output).await
         }
         Command::Sql { plan } => sql(&target()?, plan, output).await,
         Command::Status { job, watch } => show_status(&target()?, job.as_deref(), *watch, output).await,
@@ -275,13 +276,32 @@ async fn plan(
     Ok(())
 }
 
-/// `each`: every object that comes along is told too.
-async fn check(target: &Target, plan: &Path, each: bool, output: Output) -> Result<()> {
+/// `each`: every object that comes along is told too; `rows` of a backfill are filled, and that is taken back.
+async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, output: Output) -> Result<()> {
     let plan = read_plan(plan)?;
+    if let (Some(_), Err(_)) = (rows, plan.backfill()) {
+        return Err(Error::usage(format!(
+            "--sample means nothing to a job of kind \"{}\"",
+            plan.task().kind()
+        ))
+        .hint("leave it out: it fills some rows of a backfill, and takes that back"));
+    }
     let session = target.connect(target.application_name()).await?;
-    let Preflight { mut findings, design, .. } = preflight(&session, &plan).await?;
-    if let Some(Design::Partition(blueprint)) = design.filter(|_| each) {
-        findings.extend(each_carried(&blueprint));
+    let Preflight { mut findings, design, rows_estimated, rows_to_fill } = preflight(&session, &plan).await?;
+    match (design, rows) {
+        (Some(Design::Backfill(filling)), Some(rows)) => {
+            let sample = sample(&session, &filling, rows, rows_to_fill, rows_estimated as f64).await?;
+            report::print_checked(&output, &findings, &sample);
+            if sample.is_bad() {
+                return Err(Error::new(
+                    Kind::Preflight,
+                    "rows of the sample cannot be filled as they should; nothing was changed",
+                ));
+            }
+            return Ok(());
+        }
+        (Some(Design::Partition(blueprint)), _) if each => findings.extend(each_carried(&blueprint)),
+        _ => {}
     }
     report::print_findings(&output, &findings);
     match findings.errors() {

@@ -3,6 +3,7 @@
 
 mod backfill;
 mod backfill_check;
+mod backfill_sample;
 mod bad_input;
 mod benchmark;
 mod blockers;

@@ -12,6 +12,7 @@ mod pooler;
 pub mod preflight;
 mod refusal;
 pub mod retry;
+pub mod sample;
 mod settings;
 pub mod signals;
 pub mod status;

@@ -30,6 +30,8 @@ pub struct Preflight {
     pub design: Option<Design>,
     /// Rows of the table by the statistics; 0 where they say nothing.
     pub rows_estimated: i64,
+    /// Of a backfill: rows that match the plan's `where`, by the statistics.
+    pub rows_to_fill: Option<f64>,
 }
 
 /// Holds the plan against the live table.
@@ -49,15 +51,17 @@ async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resul
         Relation::There(found) => writing(client, found.table.oid).await?,
         Relation::Unread | Relation::Missing { .. } => Writing::default(),
     };
+    let mut rows_to_fill = None;
     let (mut findings, mut filling) = check::backfill(plan, backfill, &facts, &writing);
     if let Some(filling) = &mut filling {
         let trial = trial::trial(client, filling, &writing).await?;
         findings.extend(check::tried(filling, &trial, &facts.server.user));
         findings.extend(check::space(plan, filling, &writing, trial.meant));
+        rows_to_fill = trial.meant;
     }
     let findings = Findings::new(findings);
     let design = filling.filter(|_| findings.errors() == 0).map(|f| Design::Backfill(Box::new(f)));
-    Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts) })
+    Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts), rows_to_fill })
 }
 
 async fn of_partition(client: &Client, plan: &Plan, partitioning: &Partitioning) -> Result<Preflight> {
@@ -67,7 +71,8 @@ async fn of_partition(client: &Client, plan: &Plan, partitioning: &Partitioning)
     }
     let (findings, blueprint) = check::check(plan, partitioning, &facts);
     let design = blueprint.map(|b| Design::Partition(Box::new(b)));
-    Ok(Preflight { findings: Findings::new(findings), design, rows_estimated: rows_estimated(&facts) })
+    let rows_estimated = rows_estimated(&facts);
+    Ok(Preflight { findings: Findings::new(findings), design, rows_estimated, rows_to_fill: None })
 }
 
 fn rows_estimated(facts: &Facts) -> i64 {

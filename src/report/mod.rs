@@ -8,6 +8,7 @@ mod findings;
 mod json;
 mod lines;
 mod paint;
+mod sample;
 mod status;
 mod verdict;
 
@@ -24,7 +25,7 @@ use self::{bar::Bar, lines::Lines, paint::Paint};
 use crate::{
     error::{Error, Kind},
     event::Event,
-    model::{finding::Findings, status::Status, verdict::VerifyReport},
+    model::{finding::Findings, sample::Sample, status::Status, verdict::VerifyReport},
 };
 
 /// How to print.
@@ -115,6 +116,20 @@ pub fn print_statuses(output: &Output, statuses: &[Status]) {
 /// What a check found.
 pub fn print_findings(output: &Output, findings: &Findings) {
     print_result(output, findings, || findings::text(findings, Paint(output.color_stdout)));
+}
+
+/// What a check found, and what became of a sample: in JSON one object.
+pub fn print_checked(output: &Output, findings: &Findings, sample: &Sample) {
+    #[derive(Serialize)]
+    struct Checked<'a> {
+        #[serde(flatten)]
+        findings: &'a Findings,
+        sample: &'a Sample,
+    }
+    let paint = Paint(output.color_stdout);
+    print_result(output, &Checked { findings, sample }, || {
+        format!("{}\n{}", findings::text(findings, paint), sample::text(sample, paint))
+    });
 }
 
 /// What a comparison found.

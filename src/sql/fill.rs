@@ -187,7 +187,7 @@ pub fn any_meant(f: &Filling) -> String {
 }
 
 /// A key as people read it: its values, one behind the other.
-fn key_text(f: &Filling) -> String {
+pub(super) fn key_text(f: &Filling) -> String {
     let parts: Vec<String> = f.key_columns().iter().map(|c| format!("t.{}::text", c.name)).collect();
     format!("concat_ws(', ', {})", parts.join(", "))
 }

@@ -73,10 +73,8 @@ fn triggered(report: &mut Report, table: &Table, trigger: &UpdateTrigger) {
         "update_trigger",
         &name,
         format!("trigger {name} calls {function} {when} an update of {}: {how_often}", table.name.plain()),
-        format!(
-            "see that it is meant for these writes too (audit tables grow by them, and clocks such as updated_at go on); to spare \
-             them it, make it anew with: when (current_setting('pgstrata.filling', true) is distinct from 'on')"
-        ),
+        "see that it is meant for these writes too (audit tables grow by them, and clocks such as updated_at go on); to spare them \
+         it, make it anew with: when (current_setting('pgstrata.filling', true) is distinct from 'on')",
     );
 }
 

@@ -1,0 +1,135 @@
+//! A sample of the rows to fill: which, what they would be set to, and the update that is taken back.
+//!
+//! Rows are told by their keys, which are handed in as one array of texts a column: `$1`, `$2` ...
+
+use crate::model::filling::Filling;
+use crate::model::ident::Ident;
+
+use super::fill::{filter, joined, key_text, values};
+use super::list;
+use super::trial::{rows_as_they_will_be, type_and_collation, whole};
+
+/// Keys of up to `limit` rows, from `percent` of the table's pages; only of rows that are meant where the plan's `where` can be
+/// asked without computing what is set, and does not fail.
+pub fn keys(f: &Filling, percent: f64, limit: u32, asks: bool) -> String {
+    let pages = if percent < 100.0 { format!(" tablesample system ({percent})") } else { String::new() };
+    // A name in front of TABLESAMPLE, and the missing columns around it.
+    let rows = rows_as_they_will_be(f, &format!("(select * from {}{pages})", whole(f)));
+    let key = f.key_columns();
+    let texts = key.iter().map(|c| format!("t.{}::text", c.name)).collect::<Vec<_>>().join(", ");
+    if !(asks && f.filter.is_some()) {
+        return format!("select {texts} from {rows} t limit {limit}");
+    }
+    format!("select {texts} from {}  where {} limit {limit}", joined(f, &rows), filter(f))
+}
+
+/// The condition that `t` is one of the rows.
+fn among(f: &Filling) -> String {
+    let key = f.key_columns();
+    let (mut own, mut cast, mut arrays, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (i, column) in key.iter().enumerate() {
+        let n = i + 1;
+        own.push(format!("t.{}", column.name));
+        cast.push(format!("k.k{n}::{}", column.base_type));
+        arrays.push(format!("${n}::text[]"));
+        names.push(format!("k{n}"));
+    }
+    format!(
+        "({}) in (select {} from unnest({}) k ({}))",
+        own.join(", "),
+        cast.join(", "),
+        arrays.join(", "),
+        names.join(", ")
+    )
+}
+
+/// Of each row that is meant, as often as it is yielded: its key, and whether each column is set to NULL.
+pub fn evaluated(f: &Filling) -> String {
+    let key = f.key_columns().iter().map(|c| format!("t.{}::text", c.name)).collect::<Vec<_>>().join(", ");
+    let nulls = (1..=f.set.len()).map(|n| format!("x.v{n} is null")).collect::<Vec<_>>().join(", ");
+    format!(
+        "select x.key, array[{nulls}] from (\n  select array[{key}] as key, {} from {}  where {} and {}) x",
+        values(f),
+        source(f),
+        among(f),
+        filter(f)
+    )
+}
+
+/// Updates the rows that nobody holds; how many rows were locked, and how many were set.
+pub fn updated(f: &Filling) -> String {
+    let key = f.key_columns();
+    let each = |render: &dyn Fn(usize, &Ident) -> String, between: &str| {
+        let all = key.iter().enumerate().map(|(i, column)| render(i + 1, &column.name));
+        all.collect::<Vec<_>>().join(between)
+    };
+    let set =
+        f.set.iter().enumerate().map(|(i, (name, _))| format!("{name} = b.v{}", i + 1)).collect::<Vec<_>>();
+    let lock = if f.changes_unique() { "for update" } else { "for no key update" };
+    format!(
+        "with batch as materialized (
+  select locked.* from (
+    select {named}, {values}
+    from {source}  where {among} and {filter}
+    order by {order}
+    {lock} of t skip locked
+  ) locked
+), filled as (
+  update {table} u set {set} from batch b where {same} returning 1
+)
+select (select count(*) from (select distinct {keys} from batch) locked), (select count(*) from filled)",
+        named = each(&|n, name| format!("t.{name} as k{n}"), ", "),
+        keys = each(&|n, _| format!("k{n}"), ", "),
+        values = values(f),
+        source = source(f),
+        among = among(f),
+        filter = filter(f),
+        order = each(&|_, name| format!("t.{name}"), ", "),
+        table = whole(f),
+        set = set.join(", "),
+        same = each(&|n, name| format!("u.{name} = b.k{n}"), " and "),
+    )
+}
+
+/// Keys of rows that this transaction updated and that are still meant.
+pub fn still_meant(f: &Filling) -> String {
+    format!(
+        "select {} from {}  where {} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} {}",
+        key_text(f),
+        source(f),
+        among(f),
+        filter(f),
+        once_each(f)
+    )
+}
+
+/// The same of rows as they would be, where the columns are not there yet.
+pub fn would_be_meant(f: &Filling) -> String {
+    let value = |(name, value): &(Ident, String)| {
+        let there = f.table.column(name).map(|c| c.sql_type.as_str());
+        let sql_type =
+            there.or_else(|| f.missing().find(|c| c.name == *name).map(|c| type_and_collation(c).0));
+        format!("cast((\n{value}\n) as {}) as {name}", sql_type.unwrap_or("text"))
+    };
+    let set: Vec<String> = f.set.iter().map(value).collect();
+    let others = f.table.columns.iter().map(|c| &c.name).chain(f.missing().map(|c| &c.name));
+    let others = list("t.", others.filter(|name| f.set.iter().all(|(set, _)| set != *name)));
+    let rows = format!(
+        "(select {others}, {} from {}  where {} and {})",
+        set.join(", "),
+        source(f),
+        among(f),
+        filter(f)
+    );
+    format!("select {} from {}  where {} {}", key_text(f), joined(f, &rows), filter(f), once_each(f))
+}
+
+/// In the key's order.
+fn once_each(f: &Filling) -> String {
+    let key = list("t.", f.key_columns().iter().map(|c| &c.name));
+    format!("group by {key} order by {key}")
+}
+
+fn source(f: &Filling) -> String {
+    joined(f, &rows_as_they_will_be(f, &whole(f)))
+}
