@@ -218,9 +218,22 @@ async fn of_a_partitioned_table() {
     )
     .await;
     let ran = sampled(&db, "set = { ci = 't.id' }\nwhere = 't.ci is null'", 100, &[]).await.ok();
-    insta::assert_snapshot!(told(&ran), @"");
-    let ran = sampled(&db, "add = { n = 'int' }\nset = { n = 't.id' }\nwhere = 't.n is null'", 100, &[]).await.ok();
-    insta::assert_snapshot!(told(&ran), @"");
+    insta::assert_snapshot!(told(&ran), @"
+    sample     100 rows of ... to fill; updated, and rolled back
+    before     100 match
+    after      0 still match
+    time       ...
+    the sample can be filled
+    ");
+    let ran =
+        sampled(&db, "add = { n = 'int' }\nset = { n = 't.id' }\nwhere = 't.n is null'", 100, &[]).await.ok();
+    insta::assert_snapshot!(told(&ran), @"
+    sample     100 rows of ... to fill; computed only: a column is not there yet
+    before     100 match
+    after      0 still match
+    time       ...
+    the sample can be filled
+    ");
 }
 
 #[tokio::test]

@@ -135,8 +135,7 @@ async fn dead_rows_hold_until_a_vacuum_takes_them_away() {
     job.db.execute("alter table events set (autovacuum_enabled = off)").await;
     let run = job.copying().await;
     job.db.execute("update events set at = at").await;
-    let took = job.held("dead_share").await;
-    assert!(took <= Duration::from_secs(5), "{took:?}");
+    job.held("dead_share").await;
     let hold = job.says("dead_share").await;
     let told = hold["about"].as_str().unwrap();
     assert!(
