@@ -46,8 +46,8 @@ impl Case {
         let keep_filled = self.at != "fill.single";
         format!(
             "table = 'observations'\n[copy]\nworkers = {workers}\n[swap]\nattempts = 1000\n[backfill]\n\
-             add = {{ digest = 'text' }}\nset = {{ digest = \"{}\" }}\nkeep_filled = {keep_filled}\n\
-             finish = {{ not_null = ['digest'], check = ['length(digest) = 32'], unique = [['id', 'digest']], \
+             add = {{ digest = \"text default ''\" }}\nset = {{ digest = \"{}\" }}\nkeep_filled = {keep_filled}\n\
+             finish = {{ not_null = ['digest'], check = [\"digest <> 'never'\"], unique = [['id', 'digest']], \
              index = ['(digest)'], foreign_key = ['(kind) references kinds (kind)'] }}\n",
             EXPRESSION.replace("title", "t.title")
         )

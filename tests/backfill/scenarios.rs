@@ -220,7 +220,7 @@ async fn price_forecasts_by_curve() {
     let writer = Writer::start(
         &db,
         "insert into \"Forecasts\".\"PriceForecast\" (\"CurveName\", \"RunDate\", \"DeliveryHour\", \"Price\")
-         values ('Curve ' || $n % 75, '2024-05-01', now(), 0)",
+         values ('Curve ' || 1 + $n % 75, '2024-05-01', now(), 0)",
     )
     .await;
     run(&db, "price_forecast_curve").await;
