@@ -25,7 +25,7 @@ Example:
 The connection is found as psql finds it:
   PGHOST, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, ~/.pgpass, PGSERVICE, PGSSLMODE, PGSSLROOTCERT";
 
-/// Turn a live PostgreSQL table into a range-partitioned one: online, verified, and reversible
+/// Change live PostgreSQL tables while everybody writes to them: partition one, or fill columns of its rows
 #[derive(Debug, Parser)]
 #[command(name = "pgstrata", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
@@ -94,7 +94,7 @@ fn time_of_day(written: &str) -> Result<NaiveTime, String> {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Read a live table and write a commented plan for it
+    /// Read a live table and write a commented plan to partition it
     #[command(
         after_help = "Example:\n  pgstrata plan public.events --by created_at --every month -o events.toml"
     )]
@@ -129,12 +129,14 @@ pub enum Command {
         /// The plan's file
         plan: PathBuf,
     },
-    /// Start the plan's job, or go on with it, until both tables are verified to be the same
-    #[command(after_help = "Example:\n  pgstrata run events.toml --swap")]
+    /// Start the plan's job, or go on with it: until both tables are verified to be the same, or every row is filled
+    #[command(
+        after_help = "Example:\n  pgstrata run events.toml --swap\n  0 22 * * *  pgstrata run backfill.toml --until 05:00 --quiet"
+    )]
     Run {
         /// The plan's file
         plan: PathBuf,
-        /// Then swap, whatever the plan says
+        /// Then swap, whatever the plan says; a backfill has no swap
         #[arg(long)]
         swap: bool,
         /// Stop after so long, between two chunks: 2h, 90min; exit code 6
@@ -220,7 +222,7 @@ pub enum Command {
         #[arg(long, value_name = "TABLE", conflicts_with = "job")]
         table: Option<String>,
     },
-    /// Before the swap: remove everything that the job made
+    /// Before the swap: remove everything that the job made; of a backfill, what it has not finished
     #[command(after_help = "Example:\n  pgstrata abort events")]
     Abort {
         /// The job's name

@@ -243,6 +243,7 @@ fn what_next(job: &str, state: State) -> String {
         State::RolledBack => format!(
             "job {job} is rolled back; to swap again: `pgstrata swap {job}`; to remove what it made: `pgstrata abort {job}`\n"
         ),
+        State::Finalized => format!("job {job} is done\n"),
         _ => format!("job {job} is {state}\n"),
     }
 }

@@ -84,6 +84,10 @@ impl Engine {
     /// # Errors
     /// Preflight found an error (findings are said before), the plan changed, or what a phase said.
     pub async fn run(&self, plan: Plan, swap: bool, found: impl FnOnce(&Findings)) -> Result<Outcome> {
+        if swap && matches!(plan.task(), Task::Backfill(_)) {
+            return Err(Error::usage("a backfill has no swap: its rows are filled where they are")
+                .hint("leave --swap out"));
+        }
         let session = self.target.connect("pgstrata").await?;
         let jobs = store::jobs(&session, Some(plan.name())).await?;
         self.in_window(&session, &plan, jobs.first()).await?;

@@ -41,6 +41,15 @@ pub async fn of(client: &Client, job: &Job) -> Result<Status> {
 }
 
 async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
+    // Before the chunks, so that no more rows are said to be set than there are gone through.
+    let set = match &job.design {
+        Design::Backfill(_) if job.state.is_final() => {
+            let row = client.query_opt(sql::ROWS_SET_IN_ALL, &[&job.id]).await?;
+            row.and_then(|row| u64::try_from(row.get::<_, i64>(0)).ok())
+        }
+        Design::Backfill(_) => Some(store::rows_set(client, job.id).await?),
+        _ => None,
+    };
     let times = chunk_times(client, job.id).await?;
     let copied = match job.state {
         // The ledger is gone by then.
@@ -59,10 +68,6 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
             let row = client.query_one(&drain::pending_count(blueprint), &[]).await?;
             u64::try_from(row.get::<_, i64>(0)).ok()
         }
-        _ => None,
-    };
-    let set = match &job.design {
-        Design::Backfill(_) if !job.state.is_final() => Some(store::rows_set(client, job.id).await?),
         _ => None,
     };
     let goes = if store::installed(client).await? == Some(sql::VERSION) {

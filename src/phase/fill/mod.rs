@@ -151,6 +151,7 @@ pub async fn abort(filler: &Filler) -> Result<State> {
 /// The last transaction of a job: what it leaves behind, and its record.
 async fn end(filler: &Filler, step: Step, statements: &[String]) -> Result<State> {
     let summary = latency::of_chunks(&filler.control, filler.job.id).await?.to_string();
+    let set = store::rows_set(&filler.control, filler.job.id).await?.to_string();
     let tables = if statements.is_empty() { Vec::new() } else { vec![filler.filling.table.name.clone()] };
     let (state, _) = briefly(filler, tables, "end the job", async || {
         let client = &filler.control;
@@ -158,6 +159,7 @@ async fn end(filler: &Filler, step: Step, statements: &[String]) -> Result<State
         client.execute(store_sql::KEEP_ROWS_COPIED, &[&filler.job.id]).await?;
         client.execute(store_sql::FORGET_CHUNKS, &[&filler.job.id]).await?;
         store::event(client, filler.job.id, "chunks", &summary).await?;
+        store::event(client, filler.job.id, "rows_set", &set).await?;
         let state = filler.advance(client, step).await?;
         if step == Step::Abort {
             failpoint!("abort.before_commit");
