@@ -29,11 +29,6 @@ async fn fails(setup: &str, more: &str) -> String {
     db.execute(&format!("{TABLES}{setup}")).await;
     let plan = db.plan(&fill(more));
     let ran = db.pgstrata(&["run", plan.to_str().unwrap()]).await.exits(1);
-    assert_eq!(
-        db.count("select count(*) from s where ci is not null").await,
-        0,
-        "nothing of the chunk was kept"
-    );
     ran.stderr.lines().skip_while(|line| !line.starts_with("error")).collect::<Vec<_>>().join("\n")
 }
 
@@ -144,13 +139,6 @@ async fn what_the_first_batch_finds() {
     cause: the plan's SQL fails on a row: division by zero
     hint: `pgstrata check PLAN --sample 1000` names such rows by their keys; change the plan's expression or its where
     ");
-    let quiet = "create function f() returns trigger language plpgsql as 'begin return null; end';
-        create trigger quiet before update on s for each row when (new.id = 9) execute function f()";
-    insta::assert_snapshot!(fails(quiet, SET).await, @"
-    error: failed to fill a chunk
-    cause: 1 row locked but not set: a trigger of public.s suppressed the update
-    hint: a BEFORE UPDATE trigger that returns NULL keeps rows as they are; disable it for the run
-    ");
 }
 
 #[tokio::test]
@@ -194,7 +182,7 @@ async fn generated_columns_are_not_there_for_the_trigger() {
     let plan = "set = { ci = 't.twice' }\nwhere = 't.ci is null'";
     assert_eq!(told(more, plan).await, "");
     insta::assert_snapshot!(told(more, &format!("{plan}\nkeep_filled = true")).await, @"
-    error[generated_column_in_trigger]: public.s: the trigger of keep_filled sees a row before its generated columns have their values: column t.twice does not exist
+    warning[generated_column_in_trigger]: public.s: the trigger of keep_filled sees a row before its generated columns have their values: column t.twice does not exist
       hint: write what the generated column is made from, or leave keep_filled out
     ");
     assert_eq!(told(more, &format!("{SET}\nkeep_filled = true")).await, "");

@@ -58,6 +58,7 @@ async fn check_tells_what_cannot_be_built() {
     warning[not_null_for_writers]: kind: once the job is done and its trigger gone, writes that leave kind NULL fail
       hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
     note[not_null_already]: amount: column amount is NOT NULL already
+    note[growth]: public.suppliers: about 15 of 2,001 rows to fill by the statistics: public.suppliers grows by up to 1.0 KiB, its indexes by up to 1.3 KiB, less where vacuum comes in between; free space on disk cannot be seen from here; its pages are full, so that even updates that could be HOT write all indexes: where such updates come again, alter table public.suppliers set (fillfactor = 90), for pages written from then on
     12 errors, 1 warning: the job cannot start
     "#);
 }
@@ -89,7 +90,9 @@ async fn check_tells_what_our_role_may_not() {
       hint: grant pg_monitor to ROLE, or list the standbys under [throttle] replicas
     warning[finish_untried]: public.suppliers: constraints and indexes of finish could not be tried: permission denied to create temporary tables in database "DATABASE"
       hint: grant temporary on database DATABASE to ROLE
-    1 error, 2 warnings: the job cannot start
+    warning[no_statistics]: public.suppliers: public.suppliers has no statistics yet: nobody can say how many rows there are to fill, and how much it will grow
+      hint: analyze public.suppliers
+    1 error, 3 warnings: the job cannot start
     "#);
     db.execute(&format!(
         "grant select, references on kinds to {role}; grant temporary on database {name} to {role}"
@@ -120,9 +123,12 @@ async fn check_warns_writers_and_knows_what_is_there() {
       hint: leave it out of finish, unless both are wanted: every write pays for each
     warning[finish_alike]: suppliers_using_hash_code_where_kind_3_idx_103487a9: public.suppliers has by_code already, which is the same as index using hash (code) where kind = 3
       hint: leave it out of finish, unless both are wanted: every write pays for each
+    warning[index_on_set_column]: public.suppliers: indexes by_code, suppliers_amount_kind_idx, suppliers_code_id_key are on columns that are set: no update can be HOT, each filled row is written to every index of 4
+      hint: an index that nobody needs meanwhile is better built afterwards: drop it, and list it under finish: index = [...]
     note[finish_there]: suppliers_kind_fkey: suppliers_kind_fkey is there already, and not finished: the job goes on with it
     note[finish_there]: suppliers_amount_kind_idx: suppliers_amount_kind_idx is there already, as the plan wants it
-    1 error, 4 warnings: the job cannot start
+    note[growth]: public.suppliers: about 15 of 3,000 rows to fill by the statistics: public.suppliers grows by up to 696 B, its indexes by up to 2.3 KiB, less where vacuum comes in between; free space on disk cannot be seen from here
+    1 error, 5 warnings: the job cannot start
     "#);
 }
 

@@ -93,7 +93,7 @@ fn refused(report: &mut Report, filling: &Filling, trial: &Trial, role: &str) {
         report.error("sql_refused", &name, message, hint);
     }
     if let Some(refusal) = &trial.in_trigger {
-        report.error(
+        report.warning(
             "generated_column_in_trigger",
             &name,
             format!(
