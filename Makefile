@@ -6,10 +6,11 @@ demo:
 	@sh tests/setup.sh server
 	cargo run --release -- demo
 
+# Tests wait for servers more than they compute: two a core at a time.
 test:
 	@sh tests/setup.sh server versions pgbouncer lints
 	@$(MAKE) --no-print-directory lint
-	cargo test --features failpoints
+	RUST_TEST_THREADS=$$((2 * $$(getconf _NPROCESSORS_ONLN))) cargo test --features failpoints
 
 lint:
 	cargo fmt --check

@@ -54,9 +54,6 @@ pub async fn trial(client: &Client, f: &Filling, writing: &Writing) -> Result<Tr
         trial.not_assignable = planned(client, f, &assigned).await?.err();
     }
     types(client, f, &mut trial).await?;
-    if f.keep_filled && f.table.columns.iter().any(|column| !column.generated.is_empty()) {
-        trial.in_trigger = planned(client, f, &sql::in_trigger(f)).await?.err();
-    }
     trial.meant = explained(client, f, &sql::meant(f))
         .await?
         .ok()

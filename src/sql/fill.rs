@@ -215,7 +215,7 @@ exception when others then
   return new;
 end",
         values(f),
-        joined(f, "(select new.*)"),
+        joined(f, &row_as_written(f)),
         filter(f)
     );
     vec![
@@ -234,6 +234,19 @@ end",
         ),
         format!("alter table {table} enable always trigger {trigger}"),
     ]
+}
+
+/// The row that the trigger sees. Its generated columns have no value yet: the server makes them behind all triggers.
+fn row_as_written(f: &Filling) -> String {
+    if f.table.written_columns().count() == f.table.columns.len() {
+        return "(select new.*)".to_owned();
+    }
+    let own = f.table.columns.iter().map(|c| match &c.default {
+        Some(made_from) if !c.generated.is_empty() => format!("({made_from}) as {}", c.name),
+        _ => format!("n.{}", c.name),
+    });
+    let added = f.missing().map(|c| format!("n.{}", c.name));
+    format!("(select {} from (select new.*) n)", own.chain(added).collect::<Vec<_>>().join(", "))
 }
 
 /// Removes the trigger.

@@ -6,7 +6,7 @@ use crate::model::key::KeyRange;
 use crate::model::table::Column;
 
 use super::fill::{filter, joined, values};
-use super::{in_range, list};
+use super::in_range;
 
 /// The name of the part of a probe that the server keeps apart only where it calls volatile functions.
 pub const PROBE: &str = "pgstrata_probe";
@@ -85,14 +85,6 @@ select coalesce((select source = target or category = 'S' or exists (
   exists (select from domains d where d.typtype = 'd' and (d.typnotnull or exists (
       select from pg_catalog.pg_constraint k where k.contypid = d.oid))),
   pg_catalog.format_type($1, null)";
-
-/// Plans what the trigger does: on a row without its generated columns.
-pub fn in_trigger(f: &Filling) -> String {
-    let columns = list("r.", f.table.written_columns().map(|c| &c.name));
-    let missing: String = f.missing().map(null_column).collect();
-    let rows = format!("(select {columns}{missing} from {} r)", whole(f));
-    format!("explain select {}, {} from {}", values(f), filter(f), joined(f, &rows))
-}
 
 /// Plans which rows of the table are meant: the top of the plan says how many.
 pub fn meant(f: &Filling) -> String {

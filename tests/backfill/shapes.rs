@@ -29,7 +29,7 @@ keep_filled = true
 where = "t.\"Loud -- Word\" is null -- not yet"
 [backfill.set]
 '"Loud -- Word"' = """shout(t."Word") -- it's loud
-  || ' it''s; "' || coalesce(w.rank, -1) || $a$$1$a$ || t.twice -- the end"""
+  || ' it''s; "' || coalesce(w.rank, -1) || $a$$1$a$ || coalesce(t.twice, 0) -- the end"""
 "#,
     )
     .await;

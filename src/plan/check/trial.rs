@@ -22,8 +22,6 @@ pub struct Trial {
     pub volatile: bool,
     /// Which rows are meant differs each time.
     pub filter_volatile: bool,
-    /// The trigger cannot run it: generated columns have no value yet.
-    pub in_trigger: Option<Refusal>,
     /// Defaults of columns to be added that cannot be had, and why.
     pub defaults_refused: Vec<(Ident, String)>,
     /// Defaults that are not the same for every row.
@@ -91,17 +89,6 @@ fn refused(report: &mut Report, filling: &Filling, trial: &Trial, role: &str) {
         };
         let message = format!("the server refuses the plan's SQL: {}", refusal.message);
         report.error("sql_refused", &name, message, hint);
-    }
-    if let Some(refusal) = &trial.in_trigger {
-        report.warning(
-            "generated_column_in_trigger",
-            &name,
-            format!(
-                "the trigger of keep_filled sees a row before its generated columns have their values: {}",
-                refusal.message
-            ),
-            "write what the generated column is made from, or leave keep_filled out",
-        );
     }
     for (column, message) in &trial.defaults_refused {
         let column = plain(column.as_str());
