@@ -170,9 +170,18 @@ mod tests {
             vacuum_at,
         };
         assert_eq!(told(&plan(""), leaf(2e6), true), "");
-        insta::assert_snapshot!(told(&plan(""), leaf(7e6), true), @"");
+        insta::assert_snapshot!(told(&plan(""), leaf(7e6), true), @"
+        vacuum_after_hold: autovacuum comes to public.t when more rows are dead than the job lets be (max_dead_share 0.40): it would hold, and nobody would come
+        alter table public.t set (autovacuum_vacuum_scale_factor = 0.1)
+        ");
         assert_eq!(told(&plan("[throttle]\nmax_dead_share = 'off'"), leaf(7e6), true), "");
-        insta::assert_snapshot!(told(&plan(""), leaf(7e6), false), @"");
-        insta::assert_snapshot!(told(&plan(""), Leaf { autovacuum: false, ..leaf(2e6) }, true), @"");
+        insta::assert_snapshot!(told(&plan(""), leaf(7e6), false), @"
+        autovacuum_off: autovacuum is off on this server: nobody takes away the dead rows that filling leaves
+        alter system set autovacuum = on; alter system set track_counts = on; select pg_reload_conf()
+        ");
+        insta::assert_snapshot!(told(&plan(""), Leaf { autovacuum: false, ..leaf(2e6) }, true), @"
+        autovacuum_off: autovacuum is off for public.t: nobody takes away the dead rows that filling leaves
+        alter table public.t reset (autovacuum_enabled), or vacuum it while the job runs
+        ");
     }
 }
