@@ -273,8 +273,9 @@ impl Pass<'_> {
         rows: u64,
         step: &'static str,
     ) -> Result<Filled> {
-        // How many rows the last range has, nobody knows.
+        // The first chunk goes by the statement that tells why a row was not set. How many rows the last range has, nobody knows.
         if step == FILL
+            && self.proven.get()
             && range.through.is_some()
             && let Some(plain) = sql::plain(&self.filler.filling, leaf, range)
         {
