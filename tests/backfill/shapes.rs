@@ -176,7 +176,7 @@ async fn a_trigger_that_suppresses_the_update_is_named() {
     let setup = "create function no() returns trigger language plpgsql as 'begin return null; end';
         create trigger no before update on items for each row execute function no()";
     insta::assert_snapshot!(refused(setup, "set = { n = '1' }\nwhere = 't.n is null'\n").await, @"
-    error: failed to look at a range again
+    error: failed to fill a chunk
     cause: a row of public.items was locked, and could not be set: a trigger suppressed the update: its key: 1
     hint: a BEFORE UPDATE trigger that returns NULL keeps rows as they are; disable it for the run
     ");
