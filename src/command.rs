@@ -87,8 +87,8 @@ async fn drive(target: &Target, command: &Command, output: Output) -> Result<()>
                 return Err(phase::differs(&report));
             }
         }
-        Said::Next(job, state) if !output.quiet && !output.json => {
-            report::print_text(&what_next(&job, state));
+        Said::Next(job, kind, state) if !output.quiet && !output.json => {
+            report::print_text(&what_next(&job, kind, state));
         }
         Said::Next(..) => {}
     }
@@ -100,7 +100,7 @@ enum Said {
     Nothing,
     Verdict(Box<VerifyReport>),
     Looked(Looked),
-    Next(String, State),
+    Next(String, &'static str, State),
 }
 
 async fn act(
@@ -110,12 +110,12 @@ async fn act(
     events: &Events,
     stop: &Stop,
 ) -> Result<Said> {
-    let next = |job: &str, outcome: Outcome| Said::Next(job.to_owned(), outcome.state);
+    let next = |job: &str, outcome: Outcome| Said::Next(job.to_owned(), "", outcome.state);
     let of = |job: &str| tracing::debug_span!("job", name = job);
     match command {
         Command::Run { plan, swap, limit, until } => {
             let plan = read_plan(plan)?;
-            let name = plan.name().to_owned();
+            let (name, kind) = (plan.name().to_owned(), plan.task().kind());
             let found = |findings: &Findings| {
                 if findings.errors() > 0 || findings.warnings() > 0 {
                     report::print_findings(&output, findings);
@@ -126,7 +126,7 @@ async fn act(
                 outcome = engine.run(plan, *swap, found).instrument(of(&name)) => outcome?,
                 never = watch_deadline(deadline, events, stop) => match never {},
             };
-            Ok(next(&name, outcome))
+            Ok(Said::Next(name, kind, outcome.state))
         }
         Command::Pause { job } => {
             engine.set(job, &[("paused", Some("true"))]).await?;
@@ -232,8 +232,11 @@ pub async fn interrupted() {
 }
 
 /// What a person does next.
-fn what_next(job: &str, state: State) -> String {
+fn what_next(job: &str, kind: &str, state: State) -> String {
     match state {
+        State::Verified if kind == "retype" => format!(
+            "job {job} is verified; a trigger keeps both columns level until you swap: `pgstrata swap {job}`\n"
+        ),
         State::Verified => format!(
             "job {job} is verified; both tables are kept level by `pgstrata sync {job}` until you swap: `pgstrata swap {job}`\n"
         ),
@@ -332,6 +335,7 @@ async fn sql(target: &Target, plan: &Path, output: Output) -> Result<()> {
             script::script(blueprint, physical, partitioning.verify)
         }
         Design::Backfill(filling) => script::backfill(filling),
+        Design::Retype(retyping) => script::retype(retyping),
     };
     let mut text = String::new();
     for section in sections {

@@ -30,6 +30,7 @@ mod partitions;
 mod plans;
 mod pooler;
 mod races;
+mod retype;
 mod rights;
 mod scenarios;
 mod sequences;

@@ -4,6 +4,7 @@
 //! take the lease again, which ends everything that the driver before left behind, and do what the database says is left.
 
 mod maintain;
+mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,14 +22,20 @@ use crate::model::number;
 use crate::model::state::State;
 use crate::model::verdict::{Looked, VerifyReport};
 use crate::pg::connect::{Session, Target};
+use crate::pg::lease;
 use crate::pg::preflight::preflight;
 use crate::pg::store::{self, Job};
-use crate::pg::{catalog, lease};
-use crate::phase::fill::{self, Filler};
+use crate::phase::fill;
+use crate::phase::retype::{self, Retyper};
 use crate::phase::{self, Context, Driver, Drives, Opening, Pacing, Swapped, pace};
 use crate::plan::{Plan, Task, When, changed};
 use crate::sql::store as store_sql;
 use crate::stop::Stop;
+
+use work::{
+    at_least_synced, done_already, may_finalize, still_done, up_to_filled, up_to_level, up_to_verified,
+    verified_and_swapped,
+};
 
 /// How long a server may be away before the tool gives up; running it again goes on then, too.
 const OUTAGE: Duration = Duration::from_secs(300);
@@ -60,7 +67,7 @@ pub struct Outcome {
 /// What `verify` came to.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Of a partition job: the two sides, compared.
+    /// Of a partition job or a retype: the two sides, compared.
     Sides(VerifyReport),
     /// Of a backfill: every row, looked at again.
     Rows(Looked),
@@ -69,6 +76,10 @@ pub enum Verdict {
 impl Outcome {
     fn at(state: State) -> Self {
         Self { state, report: None, swapped: None }
+    }
+
+    fn of((state, swapped): (State, Option<Swapped>)) -> Self {
+        Self { state, report: None, swapped }
     }
 }
 
@@ -110,6 +121,11 @@ impl Engine {
                 self.drive(&plan, job, Pacing::Windowed, work).await
             }
             Task::Backfill(_) => self.drive(&plan, job, Pacing::Windowed, up_to_filled).await,
+            Task::Retype(_) => {
+                let swap = swap || plan.when() == When::Verified;
+                let work = async |retyper: &Retyper| up_to_level(retyper, swap).await;
+                self.drive(&plan, job, Pacing::Windowed, work).await
+            }
         }
     }
 
@@ -198,8 +214,16 @@ impl Engine {
     /// What the server said; a difference of the sides is in the report.
     pub async fn verify(&self, name: &str) -> Result<Verdict> {
         let (plan, job) = self.find(name).await?;
-        if let Design::Backfill(_) = job.design {
-            return Ok(Verdict::Rows(self.drive(&plan, job.id, Pacing::Signals, fill::look_again).await?));
+        match job.design {
+            Design::Backfill(_) => {
+                let looked = self.drive(&plan, job.id, Pacing::Signals, fill::look_again).await?;
+                return Ok(Verdict::Rows(looked));
+            }
+            Design::Retype(_) => {
+                let compared = self.drive(&plan, job.id, Pacing::Signals, retype::compare).await?;
+                return Ok(Verdict::Sides(compared));
+            }
+            Design::Partition(_) => {}
         }
         let compare = async |context: &Context| {
             at_least_synced(context)?;
@@ -214,6 +238,9 @@ impl Engine {
     /// The job is not that far, or both sides differ, or the lock was not to be had.
     pub async fn swap(&self, name: &str) -> Result<Outcome> {
         let (plan, job) = self.find_two_sided(name).await?;
+        if let Task::Retype(_) = plan.task() {
+            return self.drive(&plan, job.id, Pacing::AtOnce, retype::swap).await.map(Outcome::of);
+        }
         self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| {
             if context.state() == State::Swapped {
                 self.events.note(format!("job {name} is swapped already"));
@@ -232,6 +259,9 @@ impl Engine {
     /// The job is not swapped, or both sides differ, or the lock was not to be had.
     pub async fn rollback(&self, name: &str) -> Result<Outcome> {
         let (plan, job) = self.find_two_sided(name).await?;
+        if let Task::Retype(_) = plan.task() {
+            return self.drive(&plan, job.id, Pacing::AtOnce, retype::rollback).await.map(Outcome::of);
+        }
         self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| match context.state() {
             State::RolledBack => {
                 self.events.note(format!("job {name} is rolled back already"));
@@ -251,6 +281,10 @@ impl Engine {
     /// The job is not that far, or what the server said.
     pub async fn sync(&self, name: &str) -> Result<State> {
         let (plan, job) = self.find_two_sided(name).await?;
+        if let Task::Retype(_) = plan.task() {
+            let work = async |retyper: &Retyper| retype::settle(retyper).await.map(|()| retyper.state());
+            return self.drive(&plan, job.id, Pacing::Signals, work).await;
+        }
         self.drive(&plan, job.id, Pacing::Signals, async |context: &Context| {
             at_least_synced(context)?;
             phase::sync(context).await?;
@@ -268,37 +302,35 @@ impl Engine {
         if let Some(job) = store::jobs(&session, Some(name))
             .await?
             .first()
-            .filter(|j| j.state == State::Finalized && j.blueprint().is_ok())
+            .filter(|j| j.state == State::Finalized && j.filling().is_err())
         {
             self.events.note(format!("job {} is finalized already", job.name));
             return Ok(job.state);
         }
         drop(session);
         let (plan, job) = self.find_two_sided(name).await?;
-        self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| {
-            if context.state() == State::Finalized {
-                return Ok(State::Finalized);
+        match plan.task() {
+            Task::Retype(_) => {
+                let work = async |retyper: &Retyper| match retyper.state() {
+                    State::Finalized => Ok(State::Finalized),
+                    _ => {
+                        may_finalize(retyper, now, "column")?;
+                        retype::finalize(retyper).await
+                    }
+                };
+                self.drive(&plan, job.id, Pacing::AtOnce, work).await
             }
-            if context.state() != State::Swapped {
-                return Err(Error::usage(format!(
-                    "job {name} is {}: only a swapped job can be finalized",
-                    context.state()
-                ))
-                .hint(format!("`pgstrata status {name}` says what comes next")));
+            _ => {
+                let work = async |context: &Context| match context.state() {
+                    State::Finalized => Ok(State::Finalized),
+                    _ => {
+                        may_finalize(context, now, "table")?;
+                        phase::finalize(context).await
+                    }
+                };
+                self.drive(&plan, job.id, Pacing::AtOnce, work).await
             }
-            match context.job.keep_old_until.filter(|until| !now && *until > clock::now()) {
-                Some(until) => Err(Error::new(
-                    Kind::Stopped,
-                    format!(
-                        "the old table is kept until {}, as the plan says",
-                        until.format("%Y-%m-%d %H:%M UTC")
-                    ),
-                )
-                .hint(format!("to drop it now: `pgstrata finalize {name} --now`"))),
-                None => phase::finalize(context).await,
-            }
-        })
-        .await
+        }
     }
 
     /// Removes everything that the job made.
@@ -318,6 +350,7 @@ impl Engine {
         match plan.task() {
             Task::Partition(_) => self.drive(&plan, job.id, Pacing::AtOnce, phase::abort).await,
             Task::Backfill(_) => self.drive(&plan, job.id, Pacing::AtOnce, fill::abort).await,
+            Task::Retype(_) => self.drive(&plan, job.id, Pacing::AtOnce, retype::abort).await,
         }
     }
 
@@ -334,10 +367,12 @@ impl Engine {
         Ok(())
     }
 
-    /// [`Engine::find`], where there are two tables.
+    /// [`Engine::find`], where there are two tables, or two columns.
     async fn find_two_sided(&self, name: &str) -> Result<(Plan, Job)> {
         let (plan, job) = self.find(name).await?;
-        job.blueprint()?;
+        if job.retyping().is_err() {
+            job.blueprint()?;
+        }
         Ok((plan, job))
     }
 
@@ -416,74 +451,5 @@ async fn beside_pace<D: Drives, T>(own: &D, work: &impl AsyncFn(&D) -> Result<T>
     tokio::select! {
         result = work(own) => result,
         never = pace::watch(own) => match never {},
-    }
-}
-
-/// Whether a finalized job's plan is the one given, and there is nothing to do for it: the table is still the partitioned one
-/// that it made, or no row is meant to be filled.
-async fn still_done(session: &Session, plan: &Plan, job: &Job) -> Result<bool> {
-    if !changed(&job.identity, &plan.identity()).is_empty() {
-        return Ok(false);
-    }
-    let Some(oid) = catalog::find(session, plan.table()).await? else { return Ok(false) };
-    match &job.design {
-        Design::Partition(_) => Ok(catalog::table(session, oid).await?.relkind == "p"),
-        Design::Backfill(filling) => Ok(!fill::any_meant(session, filling).await?),
-    }
-}
-
-fn done_already(plan: &Plan, job: &Job) -> String {
-    match plan.task() {
-        Task::Partition(_) => format!("job {} is done: {} is partitioned", job.name, job.source),
-        Task::Backfill(_) => format!("job {} is done: no row of {} is left to fill", job.name, job.source),
-    }
-}
-
-/// Phase after phase, to the last.
-async fn up_to_filled(filler: &Filler) -> Result<Outcome> {
-    while fill::next(filler).await?.is_some() {
-        filler.go_on()?;
-    }
-    Ok(Outcome::at(filler.state()))
-}
-
-/// Phase after phase, then the comparison; and the swap if asked for.
-async fn up_to_verified(context: &Context, swap: bool) -> Result<Outcome> {
-    while phase::next(context).await?.is_some() {
-        context.go_on()?;
-    }
-    match context.state() {
-        State::Swapped => {
-            phase::sync(context).await?;
-            Ok(Outcome::at(State::Swapped))
-        }
-        State::Finalized | State::Aborted => Ok(Outcome::at(context.state())),
-        _ if swap => verified_and_swapped(context).await,
-        _ => {
-            let (state, _, report) = phase::verify(context).await?;
-            context.reached(state);
-            Ok(Outcome { state, report: Some(report), swapped: None })
-        }
-    }
-}
-
-async fn verified_and_swapped(context: &Context) -> Result<Outcome> {
-    // What the swap before this one left open would look like a change of the table.
-    phase::settle(context).await?;
-    let (state, proof, report) = phase::verify(context).await?;
-    context.reached(state);
-    let (state, swapped) = phase::swap(context, proof).await?;
-    phase::settle(context).await?;
-    phase::compare_by_name(context).await?;
-    Ok(Outcome { state, report: Some(report), swapped: Some(swapped) })
-}
-
-fn at_least_synced(context: &Context) -> Result<()> {
-    match context.state() {
-        State::Synced | State::Verified | State::Swapped | State::RolledBack => Ok(()),
-        state => {
-            Err(Error::usage(format!("job {} is {state}: the copy is not complete yet", context.job.name))
-                .hint("`pgstrata run PLAN` goes on with it"))
-        }
     }
 }

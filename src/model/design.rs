@@ -5,6 +5,7 @@ use serde_json::{Result, Value};
 use super::blueprint::Blueprint;
 use super::filling::Filling;
 use super::ident::QualifiedName;
+use super::retyping::Retyping;
 
 /// What a job does, down to every name.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +14,8 @@ pub enum Design {
     Partition(Box<Blueprint>),
     /// Of a backfill.
     Backfill(Box<Filling>),
+    /// Of a job that gives a column another type.
+    Retype(Box<Retyping>),
 }
 
 impl Design {
@@ -24,6 +27,7 @@ impl Design {
         match kind {
             "partition" => Ok(Some(Self::Partition(serde_json::from_value(stored)?))),
             "backfill" => Ok(Some(Self::Backfill(serde_json::from_value(stored)?))),
+            "retype" => Ok(Some(Self::Retype(serde_json::from_value(stored)?))),
             _ => Ok(None),
         }
     }
@@ -36,6 +40,7 @@ impl Design {
         match self {
             Self::Partition(blueprint) => serde_json::to_value(blueprint),
             Self::Backfill(filling) => serde_json::to_value(filling),
+            Self::Retype(retyping) => serde_json::to_value(retyping),
         }
     }
 
@@ -44,6 +49,7 @@ impl Design {
         match self {
             Self::Partition(blueprint) => &blueprint.table.name,
             Self::Backfill(filling) => &filling.table.name,
+            Self::Retype(retyping) => &retyping.table.name,
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod maintained;
 pub mod number;
 pub mod pace;
 pub mod partition;
+pub mod retyping;
 pub mod sample;
 pub mod sizer;
 pub mod state;

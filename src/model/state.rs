@@ -14,7 +14,7 @@ pub enum State {
     Prepared,
     /// The source's changes are logged; the copy goes on.
     Capturing,
-    /// Every row that the plan means is filled: a backfill's, as all that follows until verified.
+    /// Every row that the plan means is filled, as far as nobody held it: a backfill's, and a retype's.
     Filled,
     /// Every chunk is copied, and what changed between chunks is scrubbed.
     Copied,
@@ -87,10 +87,10 @@ impl State {
             (S::Planned, Step::Prepare) => Some(S::Prepared),
             (S::Prepared, Step::Capture) => Some(S::Capturing),
             (S::Capturing, Step::Fill) => Some(S::Filled),
-            (S::Filled, Step::Verify) => Some(S::Verified),
+            (S::Filled | S::Indexed, Step::Verify) => Some(S::Verified),
             (S::Verified, Step::Finish) => Some(S::Finalized),
             (S::Capturing, Step::Copy) => Some(S::Copied),
-            (S::Copied, Step::Index) => Some(S::Indexed),
+            (S::Copied | S::Filled, Step::Index) => Some(S::Indexed),
             (S::Indexed, Step::Drain) => Some(S::Synced),
             (S::Synced | S::Verified | S::Swapped | S::RolledBack, Step::Drain) => Some(self),
             (S::Synced | S::Verified, Step::Verify) => Some(S::Verified),

@@ -13,7 +13,7 @@ use super::state::State;
 pub struct Status {
     /// The job's name.
     pub job: String,
-    /// What kind of job: `partition` or `backfill`.
+    /// What kind of job: `partition`, `backfill` or `retype`.
     pub kind: String,
     /// The table, quoted only where SQL needs it.
     pub table: String,
@@ -25,7 +25,7 @@ pub struct Status {
     pub rows_estimated: u64,
     /// Rows copied; of a backfill, rows gone through.
     pub rows_copied: u64,
-    /// Rows that a backfill has set.
+    /// Rows that a backfill or a retype has set.
     pub rows_set: Option<u64>,
     /// Rows a second over the last seconds, while it copies.
     pub rows_per_second: Option<f64>,

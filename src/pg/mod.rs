@@ -11,6 +11,7 @@ pub mod pool;
 mod pooler;
 pub mod preflight;
 mod refusal;
+mod rehearsal;
 pub mod retry;
 pub mod sample;
 mod settings;

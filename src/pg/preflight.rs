@@ -13,13 +13,15 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, Table};
 use crate::plan::check::{
-    self, Facts, Found, OpenJob, Relation, Rights, Server, Size, Surroundings, Text, Values, Writing,
+    self, ColumnFacts, Facts, Found, OpenJob, Relation, Rights, Server, Size, Surroundings, Text, Values,
+    Writing,
 };
 use crate::plan::partitioning;
-use crate::plan::{Backfill, Partitioning, Plan, Task};
+use crate::plan::{Backfill, Partitioning, Plan, Retype, Task};
+use crate::sql::retype::facts as retype_sql;
 use crate::sql::{catalog as catalog_sql, preflight as sql, surroundings as around, writing as writing_sql};
 
-use super::{catalog, store, trial};
+use super::{catalog, rehearsal, store, trial};
 
 /// What was found, and what the job would build.
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub async fn preflight(client: &Client, plan: &Plan) -> Result<Preflight> {
     match plan.task() {
         Task::Partition(partitioning) => of_partition(client, plan, partitioning).await,
         Task::Backfill(backfill) => of_backfill(client, plan, backfill).await,
+        Task::Retype(retype) => of_retype(client, plan, retype).await,
     }
 }
 
@@ -62,6 +65,25 @@ async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resul
     let findings = Findings::new(findings);
     let design = filling.filter(|_| findings.errors() == 0).map(|f| Design::Backfill(Box::new(f)));
     Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts), rows_to_fill })
+}
+
+async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Preflight> {
+    let facts = facts(client, plan.table(), "").await?;
+    let column = match &facts.relation {
+        Relation::There(found) => {
+            client.query_opt(retype_sql::COLUMN, &[&found.table.oid, &retype.column]).await?
+        }
+        Relation::Unread | Relation::Missing { .. } => None,
+    };
+    let column: Option<ColumnFacts> = column.map(|row| understood(row.get(0))).transpose()?;
+    let (mut findings, mut retyping) = check::retype(plan, retype, &facts, column.as_ref());
+    if let Some(retyping) = &mut retyping {
+        let rehearsal = rehearsal::rehearse(client, retyping).await?;
+        findings.extend(check::rehearsed(retyping, &rehearsal));
+    }
+    let findings = Findings::new(findings);
+    let design = retyping.filter(|_| findings.errors() == 0).map(|r| Design::Retype(Box::new(r)));
+    Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts), rows_to_fill: None })
 }
 
 async fn of_partition(client: &Client, plan: &Plan, partitioning: &Partitioning) -> Result<Preflight> {

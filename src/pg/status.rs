@@ -48,6 +48,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
             row.and_then(|row| u64::try_from(row.get::<_, i64>(0)).ok())
         }
         Design::Backfill(_) => Some(store::rows_set(client, job.id).await?),
+        Design::Retype(_) if !job.state.is_final() => Some(store::rows_set(client, job.id).await?),
         _ => None,
     };
     let times = chunk_times(client, job.id).await?;
@@ -142,9 +143,12 @@ fn logs_changes(state: State) -> bool {
 
 /// The phase that a driver is in while the job has that state.
 fn phase_after(job: &Job) -> &'static str {
+    let partitions = matches!(job.design, Design::Partition(_));
     let fills = matches!(job.design, Design::Backfill(_));
     match job.state {
-        State::Capturing if fills => "fill",
+        State::Capturing if !partitions => "fill",
+        State::Filled | State::RolledBack if matches!(job.design, Design::Retype(_)) => "index",
+        State::Indexed if !partitions => "verify",
         State::Filled => "verify",
         State::Verified if fills => "finish",
         State::Planned => "prepare",

@@ -10,6 +10,7 @@ use crate::model::blueprint::Blueprint;
 use crate::model::design::Design;
 use crate::model::filling::Filling;
 use crate::model::key::{Key, KeyRange};
+use crate::model::retyping::Retyping;
 use crate::model::state::{State, Step};
 use crate::plan::Plan;
 use crate::sql::{pace, store as sql};
@@ -23,7 +24,7 @@ pub struct Job {
     pub id: i64,
     /// Its name; unique among jobs that are not over.
     pub name: String,
-    /// `partition` or `backfill`.
+    /// `partition`, `backfill` or `retype`.
     pub kind: String,
     /// The source, as people write it.
     pub source: String,
@@ -65,7 +66,7 @@ impl Job {
     pub fn blueprint(&self) -> Result<&Blueprint> {
         match &self.design {
             Design::Partition(blueprint) => Ok(blueprint),
-            Design::Backfill(_) => Err(self.of_another_kind()),
+            Design::Backfill(_) | Design::Retype(_) => Err(self.of_another_kind()),
         }
     }
 
@@ -76,7 +77,18 @@ impl Job {
     pub fn filling(&self) -> Result<&Filling> {
         match &self.design {
             Design::Backfill(filling) => Ok(filling),
-            Design::Partition(_) => Err(self.of_another_kind()),
+            Design::Partition(_) | Design::Retype(_) => Err(self.of_another_kind()),
+        }
+    }
+
+    /// What a retype does.
+    ///
+    /// # Errors
+    /// It is a job of another kind.
+    pub fn retyping(&self) -> Result<&Retyping> {
+        match &self.design {
+            Design::Retype(retyping) => Ok(retyping),
+            Design::Partition(_) | Design::Backfill(_) => Err(self.of_another_kind()),
         }
     }
 
@@ -98,6 +110,10 @@ impl Job {
                     "job {name} is a partition job: it copies {}, and fills no column of it",
                     self.source
                 ),
+                format!("`pgstrata status {name}` says where it is"),
+            ),
+            Design::Retype(_) => (
+                format!("job {name} is a retype: it changes a column of {}, and no rows", self.source),
                 format!("`pgstrata status {name}` says where it is"),
             ),
         };

@@ -161,7 +161,8 @@ async fn planned(client: &Client, f: &Filling, statement: &str) -> Result<std::r
     refused(plan.await)
 }
 
-fn scans_probe(plan: &Value) -> bool {
+/// Whether a plan scans the probe's part apart.
+pub(super) fn scans_probe(plan: &Value) -> bool {
     match plan {
         Value::Object(node) => {
             node.get("CTE Name").and_then(Value::as_str) == Some(sql::PROBE) || node.values().any(scans_probe)

@@ -29,6 +29,7 @@ pub mod partitions;
 mod prepare;
 mod ranges;
 mod readings;
+pub mod retype;
 mod scrub;
 mod settle;
 mod swap;

@@ -15,9 +15,10 @@ use super::problem::Problem;
 pub(super) type Leaf = Spanned<Value>;
 
 /// Every key there is, by section; the file's head has no name.
-pub(super) const KEYS: [(&str, &[&str]); 9] = [
+pub(super) const KEYS: [(&str, &[&str]); 10] = [
     ("", &["name", "kind", "table"]),
     ("backfill", &["add", "from", "set", "where", "keep_filled", "finish"]),
+    ("retype", &["column", "to", "using", "back"]),
     ("partition", &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "drop_unique"]),
     ("copy", &["workers", "order", "target_batch_ms"]),
     (
@@ -58,6 +59,8 @@ pub(super) struct PlanFile {
     #[serde(default)]
     pub(super) backfill: BackfillSection,
     #[serde(default)]
+    pub(super) retype: RetypeSection,
+    #[serde(default)]
     pub(super) partition: PartitionSection,
     #[serde(default)]
     pub(super) copy: CopySection,
@@ -94,6 +97,26 @@ impl BackfillSection {
             ("backfill.where", &self.filter),
             ("backfill.keep_filled", &self.keep_filled),
             ("backfill.finish", &self.finish),
+        ]
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section [retype]")]
+pub(super) struct RetypeSection {
+    pub(super) column: Option<Leaf>,
+    pub(super) to: Option<Leaf>,
+    pub(super) using: Option<Leaf>,
+    pub(super) back: Option<Leaf>,
+}
+
+impl RetypeSection {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 4] {
+        [
+            ("retype.column", &self.column),
+            ("retype.to", &self.to),
+            ("retype.using", &self.using),
+            ("retype.back", &self.back),
         ]
     }
 }

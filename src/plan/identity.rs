@@ -129,6 +129,10 @@ impl Plan {
             Task::Backfill(backfill) => {
                 backfill.settings().into_iter().map(|(key, value)| (key, Identity, value)).collect()
             }
+            Task::Retype(retype) => {
+                let own = retype.settings().into_iter().map(|(key, value)| (key, Identity, value));
+                own.chain(self.of_swap()).collect()
+            }
         };
         let throttle = self.throttle.settings().map(|(key, value)| (key, Tunable, value));
         common
@@ -137,6 +141,16 @@ impl Plan {
             .chain(throttle)
             .filter_map(|(key, part, value)| Some((key, part, value?)))
             .collect()
+    }
+}
+
+impl Plan {
+    /// The settings of jobs that have a swap.
+    fn of_swap(&self) -> [(&'static str, Part, Option<Value>); 2] {
+        [
+            ("swap.when", Part::Tunable, Some(self.when.name().into())),
+            ("swap.keep_old", Part::Tunable, Some(duration_text(self.keep_old).into())),
+        ]
     }
 }
 
@@ -151,7 +165,7 @@ impl Partitioning {
         let drop_unique = (!drop_unique.is_empty()).then(|| drop_unique.into());
         // A default that came after jobs were begun is left out, so that those are still the same.
         let incoming = (self.incoming_keys != IncomingKeys::Refuse).then(|| self.incoming_keys.name().into());
-        vec![
+        let mut all = vec![
             ("partition.by", Identity, Some(plain(&self.by).into())),
             ("partition.every", Identity, Some(interval(self.every))),
             ("partition.timezone", Identity, Some(self.timezone.name().into())),
@@ -164,11 +178,11 @@ impl Partitioning {
             ("copy.order", Identity, Some(self.order.name().into())),
             ("verify.rows", Identity, Some(self.verify.name().into())),
             ("dependents.incoming_fk", Identity, incoming),
-            ("swap.when", Tunable, Some(plan.when.name().into())),
-            ("swap.keep_old", Tunable, Some(duration_text(plan.keep_old).into())),
             ("retention.keep", Tunable, self.retention.map(|r| interval(r.keep))),
             ("retention.how", Tunable, self.retention.map(|r| r.how.name().into())),
-        ]
+        ];
+        all.extend(plan.of_swap());
+        all
     }
 }
 

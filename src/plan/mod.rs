@@ -14,6 +14,7 @@ pub mod partitioning;
 mod problem;
 mod resolve;
 mod retention;
+pub mod retype;
 mod suggest;
 pub mod survey;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use identity::{Change, changed};
 pub use live::assignment;
 pub use partitioning::Partitioning;
 pub use retention::{How, Retention};
+pub use retype::Retype;
 pub use suggest::{histogram_by_month, suggest, suggest_integers};
 pub use throttle::{DeadLimit, DeadShare, ReplicaLag, Throttle};
 
@@ -111,6 +113,8 @@ pub enum Task {
     Partition(Partitioning),
     /// Fill columns of its rows.
     Backfill(Backfill),
+    /// Give a column another type.
+    Retype(Retype),
 }
 
 impl Task {
@@ -119,6 +123,7 @@ impl Task {
         match self {
             Self::Partition(_) => "partition",
             Self::Backfill(_) => "backfill",
+            Self::Retype(_) => "retype",
         }
     }
 }
@@ -179,7 +184,7 @@ impl Plan {
     pub fn partitioning(&self) -> Result<&Partitioning, Error> {
         match &self.task {
             Task::Partition(partitioning) => Ok(partitioning),
-            Task::Backfill(_) => Err(self.of_another_kind()),
+            Task::Backfill(_) | Task::Retype(_) => Err(self.of_another_kind()),
         }
     }
 
@@ -190,7 +195,7 @@ impl Plan {
     pub fn backfill(&self) -> Result<&Backfill, Error> {
         match &self.task {
             Task::Backfill(backfill) => Ok(backfill),
-            Task::Partition(_) => Err(self.of_another_kind()),
+            Task::Partition(_) | Task::Retype(_) => Err(self.of_another_kind()),
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
     identity::duration_text,
     problem::Problem,
     retention::{How, Retention},
-    throttle,
+    retype, throttle,
 };
 use crate::model::{
     ident::{MAX_BYTES, QualifiedName},
@@ -113,6 +113,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let task = match kind {
         Kind::Partition => partitioning(&mut p, file).map(Task::Partition),
         Kind::Backfill => backfill::resolve(&file.backfill, &mut p).map(Task::Backfill),
+        Kind::Retype => retype::resolve(&file.retype, &mut p).map(Task::Retype),
     };
     let workers = p.optional("copy.workers", &copy.workers, workers);
     let target_ms = p.optional("copy.target_batch_ms", &copy.target_batch_ms, number(10..=60_000));
@@ -141,15 +142,17 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
 enum Kind {
     Partition,
     Backfill,
+    Retype,
 }
 
 impl Kind {
-    const ALL: [Self; 2] = [Self::Partition, Self::Backfill];
+    const ALL: [Self; 3] = [Self::Partition, Self::Backfill, Self::Retype];
 
     fn name(self) -> &'static str {
         match self {
             Self::Partition => "partition",
             Self::Backfill => "backfill",
+            Self::Retype => "retype",
         }
     }
 }
@@ -160,12 +163,13 @@ fn strangers(p: &mut Problems, file: &PlanFile, kind: Kind) {
         ("copy.order", &file.copy.order),
         ("verify.rows", &file.verify.rows),
         ("dependents.incoming_fk", &file.dependents.incoming_fk),
-        ("swap.when", &file.swap.when),
-        ("swap.keep_old", &file.swap.keep_old),
     ]);
+    let of_swap = [("swap.when", &file.swap.when), ("swap.keep_old", &file.swap.keep_old)];
+    let (of_backfill, of_retype) = (file.backfill.leaves(), file.retype.leaves());
     let strangers: Vec<_> = match kind {
-        Kind::Partition => file.backfill.leaves().into_iter().collect(),
-        Kind::Backfill => of_partition.collect(),
+        Kind::Partition => of_backfill.into_iter().chain(of_retype).collect(),
+        Kind::Backfill => of_partition.chain(of_swap).chain(of_retype).collect(),
+        Kind::Retype => of_partition.chain(of_backfill).collect(),
     };
     for (key, leaf) in strangers {
         p.optional::<()>(key, leaf, |_| {

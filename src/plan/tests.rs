@@ -12,6 +12,7 @@ use crate::model::{ident::QualifiedName, partition::Every};
 
 mod backfill;
 pub(super) mod properties;
+mod retype;
 
 const LEAST: &str = "table = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\n";
 
@@ -421,7 +422,9 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
         ..least
     };
     let filling = Plan::parse(backfill::FULL, "p.toml").unwrap();
-    let settings = [full.identity(), full.tunables(), filling.identity()].into_iter().flatten();
+    let retyping = Plan::parse(retype::RETYPING, "p.toml").unwrap();
+    let all = [full.identity(), full.tunables(), filling.identity(), retyping.identity()];
+    let settings = all.into_iter().flatten();
     let mut settings: Vec<String> = settings.map(|(key, _)| key.to_owned()).collect();
     settings.push("name".to_owned());
     let mut known: Vec<String> = KEYS

@@ -19,6 +19,7 @@ pub mod matview;
 pub mod pace;
 pub mod preflight;
 pub mod prepare;
+pub mod retype;
 pub mod sample;
 pub mod script;
 pub mod store;

@@ -4,9 +4,11 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::filling::Filling;
 use crate::model::ident::QualifiedName;
 use crate::model::key::KeyRange;
+use crate::model::retyping::Retyping;
 use crate::plan::Rows;
 
 use super::drain::{Batch, Slice};
+use super::retype::{self, exchange};
 use super::{capture, copy, drain, fill, finalize, finish, foreign_key, index, prepare, swap, verify};
 
 /// A phase and its statements.
@@ -115,6 +117,59 @@ pub fn backfill(f: &Filling) -> Vec<Section> {
     let last = if f.keep_filled && !f.stays { fill::stop_filling(f) } else { Vec::new() };
     all.push(section("finish: the end (one transaction)", last));
     all
+}
+
+/// The whole run of a retype.
+pub fn retype(r: &Retyping) -> Vec<Section> {
+    let f = r.filling();
+    let middle = KeyRange {
+        after: Some(vec![String::new(); r.key.len()]),
+        through: Some(vec![String::new(); r.key.len()]),
+    };
+    let level = |direction: Direction| {
+        let mut all = Vec::new();
+        for one in &r.indexes {
+            all.push(retype::build(r, one, direction));
+            all.extend(retype::dress(r, one, direction));
+        }
+        let checks = r.checks.iter().map(|one| (retype::add_check(r, one, direction), one.validated));
+        for ((name, add), valid) in checks.chain(retype::add_proof(r, direction).map(|proof| (proof, true))) {
+            all.push(add);
+            all.extend(valid.then(|| retype::validate(&r.table.name, &name)));
+        }
+        all
+    };
+    let exchange = |away: Direction| {
+        let mut all = vec![exchange::first_lock(r)];
+        all.extend(exchange::locks(r, true));
+        all.extend(exchange::statements(r, away));
+        all
+    };
+    let settled = r.keys.iter().filter(|key| key.validated).map(|key| foreign_key::validate(&key.table, key));
+    let compared = |direction| retype::compare(r, direction, &middle).0;
+    let (forward, reverse) = (Direction::Forward, Direction::Reverse);
+    vec![
+        section("prepare (one transaction, short lock_timeout, retried)", retype::add_column(r)),
+        section("capture (one transaction, short lock_timeout, retried)", retype::keep_level(r)),
+        section(
+            "fill: a chunk (each one transaction with its row of the ledger; repeated)",
+            vec![
+                copy::boundary(&format!("only {}", r.table.name), &f.key_columns(), &middle, 10_000).0,
+                fill::names(&f),
+                fill::OWN_WRITES.to_owned(),
+                fill::batch(&f, &r.table.name, fill::Rows::Free(&middle)).0,
+            ],
+        ),
+        section("index (no transaction; constraints are added with a short lock_timeout)", level(forward)),
+        section("verify: a range", vec![compared(forward)]),
+        section("swap (one transaction, short lock_timeout, retried)", exchange(forward)),
+        section("settle: foreign keys, after either swap", settled.collect()),
+        section("rollback: whether every row can go back; a range", vec![retype::lost(r), compared(reverse)]),
+        section("rollback: what the old column needs", level(reverse)),
+        section("rollback (one transaction, short lock_timeout, retried)", exchange(reverse)),
+        section("finalize (one transaction, short lock_timeout, retried)", retype::remove(r, reverse)),
+        section("abort (one transaction, short lock_timeout, retried)", retype::remove(r, forward)),
+    ]
 }
 
 fn partitions(b: &Blueprint) -> Vec<String> {
@@ -243,6 +298,32 @@ mod tests {
         b.table.columns[3].collation = Some("public.\"any case\"".into());
         b.table.columns[3].deterministic = false;
         insta::assert_snapshot!("run_physical", text(&script(&b, true, Rows::Count)));
+    }
+
+    /// Every statement of a retype, as a DBA reads it before it is run.
+    #[test]
+    fn a_whole_retype() {
+        insta::assert_snapshot!("retype_identity", text(&retype(&crate::model::retyping::tests::retyping())));
+    }
+
+    /// A serial's sequence, a nullable column with expressions of the plan's, names that need their quotes.
+    #[test]
+    fn a_retype_of_odd_names() {
+        let mut r = crate::model::retyping::tests::retyping();
+        let name = Ident::new("a \"b\"");
+        r.table.columns[0].name = name.clone();
+        r.column = crate::model::table::Column {
+            name: name.clone(),
+            identity: String::new(),
+            default: Some("nextval('public.orders_id_seq'::regclass)".into()),
+            not_null: false,
+            statistics: Some(500),
+            ..r.column
+        };
+        r.key = vec![name];
+        r.job = "it's \"odd\"".into();
+        r.using = "t.x -- the old one".into();
+        insta::assert_snapshot!("retype_serial", text(&retype(&r)));
     }
 
     /// The drain after the swap: the same statements, the other way.

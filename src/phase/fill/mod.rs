@@ -13,6 +13,9 @@ mod finish;
 mod open;
 mod pass;
 
+pub(super) use again::{again, look};
+pub(super) use pass::pass;
+
 use std::ops::Deref;
 
 use tokio_postgres::Client;
@@ -46,6 +49,18 @@ pub struct Filler {
     pub filling: Filling,
 }
 
+impl Filler {
+    /// Of a job of another kind whose rows are filled the same way.
+    pub(super) fn of(driver: Driver, filling: Filling) -> Self {
+        Self { driver, filling }
+    }
+
+    /// Gives the driver back.
+    pub(super) fn release(self) -> Driver {
+        self.driver
+    }
+}
+
 impl Deref for Filler {
     type Target = Driver;
 
@@ -61,7 +76,7 @@ impl Drives for Filler {
     }
 
     fn into_driver(self) -> Driver {
-        self.driver
+        self.release()
     }
 }
 
@@ -174,7 +189,7 @@ async fn end(filler: &Filler, step: Step, statements: &[String]) -> Result<State
 }
 
 /// Does `work` in a transaction whose locks on `tables` applications wait behind: each try is short.
-async fn briefly<T>(
+pub(super) async fn briefly<T>(
     filler: &Filler,
     tables: Vec<QualifiedName>,
     what: &str,
@@ -227,7 +242,7 @@ async fn unless_gone<T: Default>(filler: &Filler, leaf: &QualifiedName, done: Re
 }
 
 /// Fails where the trigger that fills what is written meanwhile is no longer in force.
-async fn in_force(filler: &Filler) -> Result<()> {
+pub(super) async fn in_force(filler: &Filler) -> Result<()> {
     let f = &filler.filling;
     if !f.keep_filled {
         return Ok(());

@@ -43,7 +43,7 @@ pub fn backfill(
 }
 
 /// Whether it is a table whose rows can be written, plain or partitioned, or one partition.
-fn shape(report: &mut Report, table: &Table) -> bool {
+pub(super) fn shape(report: &mut Report, table: &Table) -> bool {
     let name = table.name.plain();
     let mut refuse = |code, what: &str, hint: &str| {
         report.error(code, &name, format!("{name} is {what}"), hint);

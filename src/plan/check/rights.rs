@@ -98,6 +98,28 @@ pub(super) fn of_backfill(
     }
 }
 
+/// What a retype needs: it alters the table and writes its rows.
+pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights: &Rights, server: &Server) {
+    let (role, name) = (plain(&server.user), table.name.plain());
+    let mut us = Role { report, name: role.clone() };
+    if !rights.owner {
+        let owner = plain(table.owner.as_str());
+        let what = format!("lacks the rights of {owner}, who owns {name}");
+        us.lacks(&name, &what, format!("grant {owner} to {role}"));
+    }
+    own_schema(&mut us, rights, &plain(&server.database));
+    if rights.rows_hidden {
+        let message = format!("row-level security hides rows of {name} from role {role}");
+        let hint = format!(
+            "alter role {role} bypassrls, or alter table {name} no force row level security for the run"
+        );
+        report.error("row_security", &name, message, hint);
+    }
+    if !rights.sees_sessions {
+        standbys(report, plan, &role);
+    }
+}
+
 /// What only the table's owner may do, in words; none where the plan wants none of it.
 fn alters(backfill: &Backfill, table: &Table) -> Option<&'static str> {
     if backfill.add.iter().any(|one| table.column(&Ident::new(&one.name)).is_none()) {

@@ -92,7 +92,7 @@ fn what_is_wrong_with_a_backfill_is_told() {
     "#);
     assert_snapshot!(error("kind = 'backfil'\ntable = 't'"), @r#"
     p.toml has 3 errors
-      p.toml:1:8: kind: "backfil" is not "partition" or "backfill"
+      p.toml:1:8: kind: "backfil" is not "partition" or "backfill" or "retype"
       p.toml: partition.by is missing
         hint: write by = "created_at" under [partition]
       p.toml: partition.every is missing

@@ -10,8 +10,8 @@ use crate::model::{ident::QualifiedName, partition::Every};
 use crate::plan::backfill::Added;
 use crate::plan::throttle::tests::throttle;
 use crate::plan::{
-    Backfill, Finish, How, IncomingKeys, KeepFilled, LockBudget, Order, Partitioning, Plan, Retention, Rows,
-    Task, When, Workers,
+    Backfill, Finish, How, IncomingKeys, KeepFilled, LockBudget, Order, Partitioning, Plan, Retention,
+    Retype, Rows, Task, When, Workers,
 };
 
 fn every() -> impl Strategy<Value = Every> {
@@ -119,15 +119,30 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn retype()(
+        column in "[^\0]{1,15}",
+        to in sql(),
+        using in prop::option::of(sql()),
+        back in prop::option::of(sql()),
+    ) -> Retype {
+        Retype { column, to, using, back }
+    }
+}
+
+prop_compose! {
     fn plan()(
         rest in copying(),
         name in "[^\\p{C}\\s]\\PC{0,14}",
         (schema, table) in ("[^\0]{1,15}", "[^\0]{1,15}"),
-        task in prop_oneof![partitioning().prop_map(Task::Partition), backfill().prop_map(Task::Backfill)],
+        task in prop_oneof![
+            partitioning().prop_map(Task::Partition),
+            backfill().prop_map(Task::Backfill),
+            retype().prop_map(Task::Retype),
+        ],
     ) -> Plan {
         let table = QualifiedName::new(schema, table);
         let rest = match &task {
-            Task::Partition(_) => rest,
+            Task::Partition(_) | Task::Retype(_) => rest,
             Task::Backfill(_) => {
                 let plain = Plan::parse(LEAST, "p.toml").unwrap();
                 Plan { when: plain.when, keep_old: plain.keep_old, ..rest }

@@ -1,0 +1,335 @@
+//! What a retype does, decided once before it starts and kept with it: its statements are rendered from this alone.
+//!
+//! There are two columns: the one in use, under the column's name, and the one that is kept level with it, under the name
+//! with `_new` behind it before the swap and `_old` after. The invariant, at every snapshot after the first look at every
+//! row: *the new column holds what `using` makes of the old one; after the swap, the old one may hold nothing instead, where
+//! no value of its type means what the new one holds.*
+
+use serde::{Deserialize, Serialize};
+
+use super::blueprint::{Direction, SCHEMA};
+use super::filling::{Filling, Finishing, NewColumn};
+use super::ident::{Ident, QualifiedName};
+use super::table::{Column, ForeignKey, Grant, Index, Table};
+
+/// A retype, down to every name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retyping {
+    /// The job's name.
+    pub job: String,
+    /// The table as it was when the job was planned.
+    pub table: Table,
+    /// The key's columns, in their index's order.
+    pub key: Vec<Ident>,
+    /// The column.
+    pub column: Column,
+    /// The new type, as the plan has it.
+    pub to: String,
+    /// The new type, as the catalog writes it.
+    pub new_type: String,
+    /// What a value becomes.
+    pub using: String,
+    /// The way back.
+    pub back: String,
+    /// What the column has besides its type.
+    pub looks: Looks,
+    /// Indexes that have the column.
+    pub indexes: Vec<Counterpart>,
+    /// CHECK constraints that name the column.
+    pub checks: Vec<CheckPair>,
+    /// Foreign keys from the column and to it.
+    pub keys: Vec<ForeignKey>,
+    /// The sequence that belongs to the column.
+    pub counter: Option<Counter>,
+}
+
+/// What a column has that neither its type nor its constraints say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looks {
+    /// `COMMENT ON COLUMN`.
+    pub comment: Option<String>,
+    /// How values are stored (`external`), where that was set and the new type knows it.
+    pub storage: Option<String>,
+    /// How values are compressed (`lz4`), where that was set and the new type knows it.
+    pub compression: Option<String>,
+}
+
+/// An index of the column in use, and how the same is written on the other column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counterpart {
+    /// The index as it was.
+    pub index: Index,
+    /// Behind USING, on the new column while it is called `_new`.
+    pub tail_new: String,
+    /// The same on the old column while it is called `_old`.
+    pub tail_old: String,
+}
+
+/// A CHECK constraint of the column in use, and how the same is written on the other column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckPair {
+    /// Its name.
+    pub name: Ident,
+    /// Every row was checked.
+    pub validated: bool,
+    /// `CHECK (…)` on the column, as the catalog had it.
+    pub definition: String,
+    /// On the new column while it is called `_new`.
+    pub definition_new: String,
+    /// On the old column while it is called `_old`.
+    pub definition_old: String,
+}
+
+/// A sequence that gives the column its numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// Schema and name.
+    pub name: QualifiedName,
+    /// `smallint`, `integer` or `bigint`.
+    pub sql_type: String,
+    /// `START 1 INCREMENT 1 …`: everything but the type and the limits.
+    pub options: String,
+    /// The smallest number, where it is not that of the type.
+    pub min: Option<String>,
+    /// The largest number, where it is not that of the type.
+    pub max: Option<String>,
+    /// Privileges, the owner's own left out.
+    pub grants: Vec<Grant>,
+    /// `COMMENT ON SEQUENCE`.
+    pub comment: Option<String>,
+}
+
+/// Integer types, by how much they hold.
+const INTEGERS: [&str; 3] = ["smallint", "integer", "bigint"];
+
+impl Retyping {
+    /// The name that the column out of use has.
+    pub fn beside(&self, direction: Direction) -> Ident {
+        self.column.name.with_suffix(suffix(direction))
+    }
+
+    /// The name of the counterpart of something on the column in use.
+    pub fn counterpart(&self, name: &Ident, direction: Direction) -> Ident {
+        name.with_suffix(suffix(direction))
+    }
+
+    /// The key's columns as they are now: the retyped one may be among them.
+    pub fn key_columns(&self, direction: Direction) -> Vec<Column> {
+        let now = |name: &Ident| {
+            let column = self.table.column(name)?.clone();
+            let retyped = direction == Direction::Reverse && *name == self.column.name;
+            Some(if retyped { Column { base_type: self.new_type.clone(), ..column } } else { column })
+        };
+        self.key.iter().filter_map(now).collect()
+    }
+
+    /// The constraint that proves that no row of the column beside lacks its value.
+    pub fn proof(&self) -> Ident {
+        Ident::derived(&format!("pgstrata_level_{}", self.job))
+    }
+
+    /// The function that keeps the column beside level.
+    pub fn function(&self) -> QualifiedName {
+        QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("fill_{}", self.job)) }
+    }
+
+    /// The pass over all rows that fills the new column: the trigger is the retype's own, under the name that a filling's has.
+    pub fn filling(&self) -> Filling {
+        let name = self.beside(Direction::Forward);
+        let column =
+            NewColumn { name: name.clone(), sql_type: self.to.clone(), default: None, volatile: false };
+        Filling {
+            job: self.job.clone(),
+            table: self.table.clone(),
+            key: self.key.clone(),
+            add: vec![column],
+            from: None,
+            set: vec![(name, self.using.clone())],
+            filter: None,
+            keep_filled: true,
+            stays: false,
+            finish: Finishing::default(),
+        }
+    }
+
+    /// The sequence's type after the swap, where it changes with the column's: numbers would end where the old type ends.
+    pub fn wider_counter(&self) -> Option<(&Counter, &str)> {
+        let rank = |name: &str| INTEGERS.iter().position(|one| *one == name);
+        let counter = self.counter.as_ref()?;
+        (rank(&self.new_type)? > rank(&counter.sql_type)?).then_some((counter, self.new_type.as_str()))
+    }
+
+    /// Whether two values of the old type can be one of the new, or a value none: not where an integer gets room.
+    pub fn only_widens(&self) -> bool {
+        let rank = |name: &str| INTEGERS.iter().position(|one| *one == name);
+        let wider = match (rank(&self.column.sql_type), rank(&self.new_type)) {
+            (Some(old), Some(new)) => old <= new,
+            (Some(_), None) => self.new_type == "numeric",
+            _ => false,
+        };
+        wider && self.using == default_cast(&self.column.name, &self.to)
+    }
+
+    /// Tables that the swap locks, the table itself first.
+    pub fn locked(&self) -> Vec<QualifiedName> {
+        let mut all = vec![self.table.name.clone()];
+        for key in &self.keys {
+            for table in [&key.table, &key.references] {
+                if !all.contains(table) {
+                    all.push(table.clone());
+                }
+            }
+        }
+        all
+    }
+
+    /// What differs in `now`, once everything that the job made is taken away, from the table that it was planned from. The
+    /// direction says which column is in use.
+    pub fn drift(&self, mut now: Table, direction: Direction) -> Vec<String> {
+        let mut was = self.table.clone();
+        let swapped = direction == Direction::Reverse;
+        let beside = self.beside(direction);
+        let ours = |name: &Ident| *name == beside || *name == self.column.name;
+        now.columns.retain(|c| c.name != beside);
+        let there = now.columns.iter_mut().find(|c| c.name == self.column.name);
+        if let Some(column) = there.filter(|c| swapped && c.sql_type == self.new_type) {
+            *column = self.column.clone();
+        }
+        let trigger = self.filling().fill_trigger();
+        now.triggers.retain(|t| t.name != trigger);
+        for one in &self.indexes {
+            let name = self.counterpart(&one.index.name, direction);
+            now.indexes.retain(|i| i.name != name);
+            let there = now.indexes.iter_mut().find(|i| i.name == one.index.name);
+            if let Some(index) = there.filter(|i| swapped && i.valid) {
+                *index = one.index.clone();
+            }
+        }
+        now.checks.retain(|c| c.name != self.proof());
+        for check in &self.checks {
+            let name = self.counterpart(&check.name, direction);
+            now.checks.retain(|c| c.name != name);
+            for c in now.checks.iter_mut().filter(|c| swapped && c.name == check.name) {
+                c.definition.clone_from(&check.definition);
+            }
+        }
+        for table in [&mut was, &mut now] {
+            table.grants.retain(|g| !g.column.as_ref().is_some_and(ours));
+        }
+        was.drift(&now)
+    }
+}
+
+fn suffix(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Forward => "_new",
+        Direction::Reverse => "_old",
+    }
+}
+
+/// A column's value in another type.
+pub fn default_cast(column: &Ident, sql_type: &str) -> String {
+    format!("t.{column}::{sql_type}")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::fixture::petri;
+
+    /// An integer key with an identity, a child, a CHECK and an index more.
+    pub(crate) fn retyping() -> Retyping {
+        let mut table = petri();
+        let column = Column {
+            name: Ident::new("id"),
+            sql_type: "integer".into(),
+            base_type: "integer".into(),
+            identity: "a".into(),
+            not_null: true,
+            default: None,
+            ..table.columns[0].clone()
+        };
+        table.columns[0] = column.clone();
+        let key = Index {
+            name: Ident::new("orders_pkey"),
+            tail: "btree (id)".into(),
+            unique: true,
+            constraint: "p".into(),
+            columns: Some(vec![Ident::new("id")]),
+            ..table.indexes[0].clone()
+        };
+        let plain = Index {
+            name: Ident::new("orders_id_note"),
+            tail: "btree (id, note)".into(),
+            unique: false,
+            constraint: String::new(),
+            comment: Some("it's used".into()),
+            ..key.clone()
+        };
+        let counterpart = |index: Index| Counterpart {
+            tail_new: index.tail.replace("id", "id_new"),
+            tail_old: index.tail.replace("id", "id_old"),
+            index,
+        };
+        let child = ForeignKey {
+            name: Ident::new("lines_order_id_fkey"),
+            table: QualifiedName::new("public", "lines"),
+            references: table.name.clone(),
+            definition: format!("FOREIGN KEY (order_id) REFERENCES {}(id)", table.name.plain()),
+            validated: true,
+            comment: None,
+            index: Some(key.name.clone()),
+            from_partitioned: false,
+        };
+        Retyping {
+            job: "orders_id".into(),
+            key: vec![column.name.clone()],
+            looks: Looks { comment: Some("the number".into()), ..Looks::default() },
+            to: "bigint".into(),
+            new_type: "bigint".into(),
+            using: default_cast(&column.name, "bigint"),
+            back: default_cast(&column.name, "integer"),
+            column,
+            indexes: vec![counterpart(key), counterpart(plain)],
+            checks: vec![CheckPair {
+                name: Ident::new("positive"),
+                validated: true,
+                definition: "CHECK ((id > 0))".into(),
+                definition_new: "CHECK ((id_new > 0))".into(),
+                definition_old: "CHECK ((id_old > 0))".into(),
+            }],
+            keys: vec![child],
+            counter: Some(Counter {
+                name: QualifiedName::new("public", "orders_id_seq"),
+                sql_type: "integer".into(),
+                options: "START WITH 1 INCREMENT BY 1 CACHE 1 NO CYCLE".into(),
+                min: None,
+                max: None,
+                grants: Vec::new(),
+                comment: None,
+            }),
+            table,
+        }
+    }
+
+    #[test]
+    fn a_sequence_gets_room_with_its_column_only() {
+        let mut r = retyping();
+        assert_eq!(r.wider_counter().map(|(_, sql_type)| sql_type), Some("bigint"));
+        assert!(r.only_widens());
+        r.new_type = "text".into();
+        assert_eq!(r.wider_counter(), None);
+        assert!(!r.only_widens());
+    }
+
+    #[test]
+    fn what_the_job_made_is_no_drift() {
+        let r = retyping();
+        let mut now = r.table.clone();
+        now.columns.push(Column { name: Ident::new("id_new"), ..r.column.clone() });
+        now.indexes.push(Index { name: Ident::new("orders_pkey_new"), ..r.indexes[0].index.clone() });
+        assert_eq!(r.drift(now.clone(), Direction::Forward), Vec::<String>::new());
+        now.columns.push(Column { name: Ident::new("batch"), ..r.column.clone() });
+        assert_eq!(r.drift(now, Direction::Forward), ["column batch was added"]);
+    }
+}

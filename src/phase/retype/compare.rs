@@ -1,0 +1,121 @@
+//! The comparison of the two columns, row by row, by ranges of the key. It needs no pause: a row's columns are of one version.
+
+use std::cell::{Cell, RefCell};
+
+use crate::error::Result;
+use crate::model::blueprint::Direction;
+use crate::model::key::KeyRange;
+use crate::model::pace::Work;
+use crate::model::state::State;
+use crate::model::verdict::{Difference, EXAMPLES_MAX, Example, VerifyReport};
+use crate::pg::catalog;
+use crate::pg::connect::Session;
+use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::sql::{fill as fill_sql, retype as sql};
+
+use super::super::meter::Meter;
+use super::super::{walk, workers};
+use super::{Retyper, table};
+use crate::error::Error;
+
+/// Rows of a range.
+const RANGE_ROWS: u64 = 20_000;
+
+/// Looks at every row, and says which are not level.
+///
+/// # Errors
+/// The job is not that far; or what the server said. A difference is in the report.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
+pub async fn compare(retyper: &Retyper) -> Result<VerifyReport> {
+    let far =
+        matches!(retyper.state(), State::Indexed | State::Verified | State::Swapped | State::RolledBack);
+    if !far {
+        let (name, state) = (&retyper.job.name, retyper.state());
+        return Err(Error::usage(format!("job {name} is {state}: not every row is filled yet"))
+            .hint("`pgstrata run PLAN` goes on with it"));
+    }
+    retyper.gate.does(Work::Reads);
+    let report = every_row(retyper).await;
+    retyper.gate.does(Work::Writes);
+    report
+}
+
+async fn every_row(retyper: &Retyper) -> Result<VerifyReport> {
+    let r = &retyper.retyping;
+    let direction = retyper.direction();
+    let about = format!("comparing both columns in every row of {}", r.table.name.plain());
+    let mut meter = Meter::begin(retyper, "verify", about);
+    let (rows, ..) = catalog::size(&retyper.control, table(retyper).await?).await?;
+    meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
+    let (counted, examples) = (Cell::new([0_u64; 3]), RefCell::new(Vec::new()));
+    let key = r.key_columns(direction);
+    let columns: Vec<_> = key.iter().collect();
+    let from = format!("only {}", r.table.name);
+    let whole = KeyRange { after: None, through: None };
+    let meter = &meter;
+    workers::run(
+        retyper,
+        retyper.plan.workers(),
+        "compare a range",
+        async |sender| {
+            let send = async |range, _| sender.send(range).await.map_err(workers::nobody_takes);
+            walk::walk(retyper, &from, &columns, whole, || RANGE_ROWS, send).await
+        },
+        async |session, range| {
+            let (found, named) = one_range(retyper, session, direction, range).await?;
+            let sum = counted.get();
+            counted.set([sum[0] + found[0], sum[1] + found[1], sum[2] + found[2]]);
+            let mut examples = examples.borrow_mut();
+            examples.extend(named);
+            examples.truncate(EXAMPLES_MAX);
+            drop(examples);
+            meter.add(found[0]);
+            meter.keep().await
+        },
+    )
+    .await?;
+    let [rows, different, missing] = counted.get();
+    meter.end(match different + missing {
+        0 => "the columns are level in every row".to_owned(),
+        n => format!("{} not level", crate::model::number::counted(n, "row")),
+    });
+    Ok(VerifyReport {
+        job: retyper.job.name.clone(),
+        rows_source: rows,
+        rows_target: rows - missing,
+        missing,
+        extra: 0,
+        different,
+        pending: 0,
+        verified: different + missing == 0,
+        examples: examples.into_inner(),
+    })
+}
+
+/// Rows of a range, those that are not level and those without the old value; and some of their keys.
+async fn one_range(
+    retyper: &Retyper,
+    session: &Session,
+    direction: Direction,
+    range: &KeyRange,
+) -> Result<([u64; 3], Vec<Example>)> {
+    let r = &retyper.retyping;
+    transaction(session, READ_COMMITTED, async |client| {
+        client.batch_execute(&fill_sql::names(&retyper.filler.filling)).await?;
+        let (statement, values) = sql::compare(r, direction, range);
+        let rows = query_text(client, &statement, &values).await?;
+        let number =
+            |i: usize| rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0));
+        let found = [number(0), number(1), number(2)];
+        let mut named = Vec::new();
+        for (kind, any) in [(Difference::Different, found[1] > 0), (Difference::Missing, found[2] > 0)] {
+            if any {
+                let (statement, values) = sql::unlevel(r, direction, kind, range, EXAMPLES_MAX);
+                let rows = query_text(client, &statement, &values).await?;
+                named.extend(rows.iter().map(|row| Example { kind, key: row.get(0), place: None }));
+            }
+        }
+        Ok((found, named))
+    })
+    .await
+}

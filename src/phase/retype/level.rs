@@ -1,0 +1,221 @@
+//! What the column beside needs before it can come into use: for each index and CHECK of the column in use a counterpart,
+//! and the proof that every row has its value. And what a swap leaves to be done. None of it with a lock that anyone notices;
+//! what is found done is left alone.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Kind, Result};
+use crate::failpoint;
+use crate::model::blueprint::Direction;
+use crate::model::ident::Ident;
+use crate::model::retyping::Counterpart;
+use crate::model::state::{State, Step};
+use crate::pg::connect::Session;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::sql::{foreign_key, retype as sql};
+
+use super::super::fill;
+use super::super::meter::Meter;
+use super::{Retyper, table};
+
+/// The phase: fills what the pass left, builds what is missing.
+///
+/// # Errors
+/// A value is there twice or refused by a CHECK; or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "index"))]
+pub(super) async fn index(retyper: &Retyper) -> Result<State> {
+    fill::in_force(&retyper.filler).await?;
+    fill::look(&retyper.filler).await?;
+    level(retyper, Direction::Forward).await?;
+    let statement = sql::analyze(&retyper.retyping, Direction::Forward);
+    retyper
+        .retrying("analyze the column", async || Ok(retyper.control.batch_execute(&statement).await?))
+        .await?;
+    failpoint!("index.analyzed");
+    let state = retyper.advance(&retyper.control, Step::Index).await?;
+    failpoint!("index.done");
+    Ok(state)
+}
+
+/// Builds all that the column beside needs and does not have.
+///
+/// # Errors
+/// As [`index`].
+pub(super) async fn level(retyper: &Retyper, direction: Direction) -> Result<()> {
+    indexes(retyper, direction).await?;
+    checks(retyper, direction).await
+}
+
+/// A session that may wait: it blocks nobody who reads or writes.
+async fn builder(retyper: &Retyper) -> Result<Session> {
+    let session = retyper.session("index").await?;
+    session.batch_execute("set lock_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
+    Ok(session)
+}
+
+/// Names and whether each is valid.
+async fn there(retyper: &Retyper, statement: &str) -> Result<HashMap<String, bool>> {
+    let rows = retyper.control.query(statement, &[&table(retyper).await?]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+async fn indexes(retyper: &Retyper, direction: Direction) -> Result<()> {
+    let r = &retyper.retyping;
+    let there = there(retyper, sql::INDEXES).await?;
+    let name = |one: &Counterpart| r.counterpart(&one.index.name, direction);
+    let missing: Vec<&Counterpart> =
+        r.indexes.iter().filter(|one| there.get(name(one).as_str()) != Some(&true)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let beside = crate::model::ident::plain(r.beside(direction).as_str());
+    let about = format!("building what {beside} lacks of indexes; everybody goes on");
+    let mut meter = Meter::begin(retyper, "index", about);
+    meter.count("indexes", missing.len() as u64, 0);
+    let session = builder(retyper).await?;
+    for one in missing {
+        retyper.go_on()?;
+        let name = name(one);
+        retyper
+            .retrying("build an index", async || {
+                session.batch_execute(&sql::drop_index(&r.table.name, &name)).await?;
+                session.batch_execute(&sql::build(r, one, direction)).await.map_err(|e| twice(e, &name))?;
+                failpoint!("retype.index");
+                transaction(&session, READ_COMMITTED, async |client| {
+                    all(client, &sql::dress(r, one, direction)).await
+                })
+                .await
+            })
+            .await?;
+        meter.add(1);
+    }
+    meter.end("every index is valid");
+    Ok(())
+}
+
+fn twice(error: tokio_postgres::Error, index: &Ident) -> Error {
+    let error = Error::from(error);
+    if error.sqlstate() == Some("23505") {
+        return error
+            .context(format!("two rows have the same value in index {}", index.as_str()))
+            .hint("the plan's expression makes one value of two; change it, or the rows, and run again");
+    }
+    error
+}
+
+async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {
+    let r = &retyper.retyping;
+    let there = there(retyper, sql::CHECKS).await?;
+    let pairs = r.checks.iter().map(|one| (sql::add_check(r, one, direction), one.validated));
+    let wanted: Vec<_> = pairs.chain(sql::add_proof(r, direction).map(|proof| (proof, true))).collect();
+    let done = |name: &Ident, valid: bool| there.get(name.as_str()).is_some_and(|is| *is || !valid);
+    if wanted.iter().all(|((name, _), valid)| done(name, *valid)) {
+        return Ok(());
+    }
+    let meter = Meter::begin(retyper, "prove", "looking at every row, so that the swap need not");
+    let session = builder(retyper).await?;
+    for ((name, add), valid) in &wanted {
+        if !there.contains_key(name.as_str()) {
+            let tables = vec![r.table.name.clone()];
+            fill::briefly(&retyper.filler, tables, "add a constraint", async || {
+                Ok(retyper.control.batch_execute(add).await?)
+            })
+            .await?;
+            failpoint!("retype.check");
+        }
+        if *valid && there.get(name.as_str()) != Some(&true) {
+            let validated = session.batch_execute(&sql::validate(&r.table.name, name)).await;
+            if let Err(e) = validated {
+                let error = Error::from(e);
+                if error.sqlstate() == Some("23514") {
+                    release(retyper, direction).await?;
+                    return Err(violated(error, name));
+                }
+                return Err(error);
+            }
+            failpoint!("retype.proof");
+        }
+    }
+    meter.end("every constraint is proven");
+    Ok(())
+}
+
+fn violated(error: Error, name: &Ident) -> Error {
+    Error::new(Kind::Differs, format!("rows violate constraint {} on the column beside", name.as_str()))
+        .cause(error.message())
+        .hint("`pgstrata verify` names rows whose columns differ; put them right, or change the plan's expression")
+}
+
+/// Takes the constraints of the column beside away: what it cannot hold is none of the application's business.
+///
+/// # Errors
+/// The lock was not to be had.
+pub(super) async fn release(retyper: &Retyper, direction: Direction) -> Result<()> {
+    let r = &retyper.retyping;
+    let there = there(retyper, sql::CHECKS).await?;
+    let ours = r.checks.iter().map(|one| r.counterpart(&one.name, direction)).chain([r.proof()]);
+    let statements: Vec<String> = ours
+        .filter(|name| there.contains_key(name.as_str()))
+        .map(|name| sql::drop_constraint(&r.table.name, &name))
+        .collect();
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let tables = vec![r.table.name.clone()];
+    fill::briefly(&retyper.filler, tables, "take constraints away", async || {
+        all(&retyper.control, &statements).await
+    })
+    .await?;
+    Ok(())
+}
+
+/// What a swap, either way, left to be done: foreign keys that stand and check every write are made as valid as they were;
+/// after the swap, the indexes that the way back needs are built, so that it is quick, and what an interrupted rollback left
+/// is taken away.
+///
+/// # Errors
+/// A row violates a key (none can, unless somebody went round it); or what the server said. The swap stands either way.
+pub async fn settle(retyper: &Retyper) -> Result<()> {
+    if retyper.state() == State::Swapped {
+        release(retyper, Direction::Reverse).await?;
+    }
+    keys(retyper).await?;
+    if retyper.state() == State::Swapped {
+        indexes(retyper, Direction::Reverse).await?;
+    }
+    Ok(())
+}
+
+/// Makes foreign keys as valid as they were before the last swap.
+///
+/// # Errors
+/// As [`settle`].
+pub(super) async fn keys(retyper: &Retyper) -> Result<()> {
+    if !matches!(retyper.state(), State::Swapped | State::RolledBack) {
+        return Ok(());
+    }
+    let client = &retyper.control;
+    let mut open = Vec::new();
+    for key in retyper.retyping.keys.iter().filter(|key| key.validated) {
+        let Some(oid) = crate::pg::catalog::find(client, &key.table).await? else { continue };
+        let rows = client.query(sql::KEYS, &[&oid]).await?;
+        if rows.iter().any(|row| row.get::<_, &str>(0) == key.name.as_str() && !row.get::<_, bool>(1)) {
+            open.push(key);
+        }
+    }
+    if open.is_empty() {
+        return Ok(());
+    }
+    let mut meter =
+        Meter::begin(retyper, "settle", "looking foreign keys through; they check every write already");
+    meter.count("keys", open.len() as u64, 0);
+    let session = builder(retyper).await?;
+    for key in open {
+        retyper.go_on()?;
+        session.batch_execute(&foreign_key::validate(&key.table, key)).await?;
+        failpoint!("settle.key");
+        meter.add(1);
+    }
+    meter.end("every foreign key is as it was");
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! The swap of the two columns, and the swap back: look who is in the way, then one short transaction that locks, checks and
+//! exchanges the names. Its row in `pgstrata.jobs` commits with it, so that after a lost connection the database says whether
+//! it happened.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::failpoint;
+use crate::model::blueprint::Direction;
+use crate::model::number;
+use crate::model::state::{State, Step};
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{catalog, store};
+use crate::sql::retype::exchange;
+use crate::sql::{catalog as catalog_sql, retype as sql, store as store_sql};
+
+use super::super::Swapped;
+use super::super::fill;
+use super::super::locks::Ladder;
+use super::super::meter::Meter;
+use super::super::verify::differs;
+use super::level::{level, release, settle};
+use super::{Retyper, compare, table};
+
+/// No statement under the lock may take longer.
+const BUDGET_MS: u32 = 2_000;
+
+/// Makes the new column the one in use: looks at every row once more, then exchanges the names.
+///
+/// # Errors
+/// The job is not that far; or the lock was not to be had within the plan's attempts: nothing was changed then.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "swap"))]
+pub async fn swap(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
+    match retyper.state() {
+        State::Swapped => {
+            retyper.events.note(format!("job {} is swapped already", retyper.job.name));
+            settle(retyper).await?;
+            return Ok((State::Swapped, None));
+        }
+        State::Verified | State::RolledBack => settle(retyper).await?,
+        state => {
+            return Err(Error::usage(format!(
+                "job {} is {state}: not every row is filled yet",
+                retyper.job.name
+            ))
+            .hint("`pgstrata run PLAN` goes on with it"));
+        }
+    }
+    let client = &retyper.control;
+    let set = fill::look(&retyper.filler).await?;
+    client.execute(sql::LEVEL_SINCE, &[&retyper.job.id, &(set > 0)]).await?;
+    level(retyper, Direction::Forward).await?;
+    let jobs = store::jobs(client, Some(&retyper.job.name)).await?;
+    let since = jobs.into_iter().find(|job| job.id == retyper.job.id).and_then(|job| job.swap_xid);
+    let since =
+        since.ok_or_else(|| Error::failed("the job's record does not say since when rows are level"))?;
+    exchanged(retyper, Direction::Forward, &since).await
+}
+
+/// Makes the old column the one in use again; nothing that was written meanwhile is lost.
+///
+/// # Errors
+/// The job is not swapped; rows hold values that the old type does not; or the lock was not to be had.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "rollback"))]
+pub async fn rollback(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
+    let name = &retyper.job.name;
+    match retyper.state() {
+        State::RolledBack => {
+            retyper.events.note(format!("job {name} is rolled back already"));
+            settle(retyper).await?;
+            return Ok((State::RolledBack, None));
+        }
+        State::Swapped => settle(retyper).await?,
+        state => {
+            return Err(Error::usage(format!("job {name} is {state}: there is no swap to take back"))
+                .hint(format!("to remove what the job made: `pgstrata abort {name}`")));
+        }
+    }
+    fits(retyper).await?;
+    let report = compare(retyper).await?;
+    if !report.verified {
+        return Err(differs(&report));
+    }
+    let back = async {
+        level(retyper, Direction::Reverse).await?;
+        let now: String = retyper.control.query_one(sql::NOW, &[]).await?.get(0);
+        exchanged(retyper, Direction::Reverse, &now).await
+    };
+    match back.await {
+        Err(e) if e.retry_class() == Retry::Never => {
+            // The old type's limits are the application's only if there is a way back.
+            release(retyper, Direction::Reverse).await?;
+            Err(e)
+        }
+        other => other,
+    }
+}
+
+/// Whether every row has a value in the old column.
+async fn fits(retyper: &Retyper) -> Result<()> {
+    let r = &retyper.retyping;
+    let row = retyper.control.query_one(&sql::lost(r), &[]).await?;
+    let count: i64 = row.get(0);
+    if count == 0 {
+        return Ok(());
+    }
+    let rows = number::counted(count.unsigned_abs(), "row");
+    let column = crate::model::ident::plain(r.column.name.as_str());
+    Err(Error::new(
+        Kind::Differs,
+        format!("{rows} of {} cannot go back: {column} has no {} for them", r.table.name.plain(), r.column.sql_type),
+    )
+    .cause(format!("by key: {}", row.get::<_, Option<String>>(1).unwrap_or_default()))
+    .hint(format!(
+        "nothing was changed; change or delete these rows and roll back then, or keep the new type: `pgstrata finalize {}`",
+        retyper.job.name
+    )))
+}
+
+async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(State, Option<Swapped>)> {
+    let r = &retyper.retyping;
+    let (phase, step) = match away {
+        Direction::Forward => ("swap", Step::Swap),
+        Direction::Reverse => ("rollback", Step::Rollback),
+    };
+    let about = format!(
+        "exchanging {} and {} of {}",
+        r.column.name.as_str(),
+        r.beside(away).as_str(),
+        r.table.name.plain()
+    );
+    let meter = Meter::begin(retyper, phase, about);
+    let ladder = Ladder::on(retyper, r.locked());
+    let table_first = Cell::new(true);
+    let attempt = async || {
+        drift(retyper, away).await?;
+        ladder.look().await?;
+        older(retyper, since).await?;
+        exchange(retyper, &ladder, away, step, table_first.replace(!table_first.get())).await
+    };
+    let ((state, held_ms), tries) =
+        ladder.climb(phase, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
+    let detail = format!("{held_ms:.1} ms, attempt {tries}");
+    store::event(&retyper.control, retyper.job.id, "lock held", &detail).await?;
+    failpoint!("swap.told");
+    meter.end(format!("the lock was held for {held_ms:.0} ms, at attempt {tries}"));
+    settle(retyper).await?;
+    Ok((state, Some(Swapped { held_ms, tries })))
+}
+
+/// Fails, to be tried again, while somebody holds a snapshot in which rows are not level.
+async fn older(retyper: &Retyper, since: &str) -> Result<()> {
+    let rows = retyper.control.query(sql::OLDER_SNAPSHOTS, &[&since]).await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let who = |row: &tokio_postgres::Row| {
+        let (pid, user, application, begun): (i32, &str, &str, &str) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        format!("pid {pid}, user {user}, application \"{application}\", transaction since {begun}")
+    };
+    let said: Vec<String> = rows.iter().map(who).collect();
+    Err(Error::new(
+        Kind::Lock,
+        "in the way: a snapshot older than the moment from which every row has both values",
+    )
+    .cause(said.join("; "))
+    .retry(Retry::Again))
+}
+
+/// Fails where the table is no longer what the job was planned from.
+async fn drift(retyper: &Retyper, away: Direction) -> Result<()> {
+    let client = &retyper.control;
+    let r = &retyper.retyping;
+    let statement = retyper.prepared(&catalog_sql::table()).await?;
+    let now = catalog::table_by(client, &statement, table(retyper).await?).await?;
+    let found = r.drift(now, away);
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "{} is no longer what this job was planned from: {}",
+        r.table.name.plain(),
+        found.join("; ")
+    ))
+    .hint(match away {
+        Direction::Forward => "undo the change, or abort the job and run it again; nothing was swapped",
+        Direction::Reverse => "undo the change and roll back then; or keep the new type, and finalize",
+    }))
+}
+
+/// The transaction.
+async fn exchange(
+    retyper: &Retyper,
+    ladder: &Ladder<'_>,
+    away: Direction,
+    step: Step,
+    table_first: bool,
+) -> Result<(State, f64)> {
+    let r = &retyper.retyping;
+    let held = Cell::new(Instant::now());
+    let state = transaction(&retyper.control, READ_COMMITTED, async |client| {
+        retyper.hold_epoch(client).await?;
+        ladder.begin(client, &exchange::first_lock(r)).await?;
+        client.batch_execute(&format!("set local statement_timeout = {BUDGET_MS}")).await?;
+        held.set(Instant::now());
+        all(client, &exchange::locks(r, table_first)).await?;
+        failpoint!("swap.locked");
+        drift(retyper, away).await?;
+        fill::in_force(&retyper.filler).await?;
+        proven(retyper, client, away).await?;
+        all(client, &exchange::statements(r, away)).await?;
+        let (forward, keep_s) = (away == Direction::Forward, retyper.plan.keep_old().as_secs_f64());
+        client.execute(store_sql::RECORD_SWAP, &[&retyper.job.id, &forward, &keep_s]).await?;
+        let state = retyper.advance(client, step).await?;
+        failpoint!("swap.before_commit");
+        Ok(state)
+    })
+    .await?;
+    let held_ms = held.get().elapsed().as_secs_f64() * 1000.0;
+    retyper.reached(state);
+    failpoint!("swap.done");
+    Ok((state, held_ms))
+}
+
+/// The server would look at every row under the lock, where nothing proves that none lacks its value.
+async fn proven(retyper: &Retyper, client: &Client, away: Direction) -> Result<()> {
+    let Some((proof, _)) = sql::add_proof(&retyper.retyping, away) else { return Ok(()) };
+    let rows = client.query(sql::CHECKS, &[&table(retyper).await?]).await?;
+    if rows.iter().any(|row| row.get::<_, &str>(0) == proof.as_str() && row.get(1)) {
+        return Ok(());
+    }
+    Err(Error::failed(format!("constraint {} is gone or not valid", proof.as_str()))
+        .hint("somebody dropped it; run the same command again, which makes it anew"))
+}
+
+fn explained(retyper: &Retyper, away: Direction, error: Error) -> Error {
+    let passed = matches!(error.sqlstate(), Some("22023" | "22003"));
+    match &retyper.retyping.counter {
+        Some(counter) if away == Direction::Reverse && passed => error.hint(format!(
+            "sequence {} has passed the end of the old type; set it back if its numbers are free, or finalize",
+            counter.name.plain()
+        )),
+        _ => error,
+    }
+}

@@ -1,0 +1,64 @@
+//! What preflight asks of the column, as data.
+
+use serde::Deserialize;
+
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::retyping::Counter;
+
+/// What hangs on the column.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct ColumnFacts {
+    /// How values are stored, where that was set.
+    pub storage: Option<String>,
+    /// How values are compressed, where that was set.
+    pub compression: Option<String>,
+    /// `COMMENT ON COLUMN`.
+    pub comment: Option<String>,
+    /// Indexes that have the column.
+    pub indexes: Vec<Ident>,
+    /// CHECK constraints that name it.
+    pub checks: Vec<Ident>,
+    /// Foreign keys from it and to it.
+    pub keys: Vec<Key>,
+    /// The sequence that belongs to it.
+    pub counter: Option<Counter>,
+    /// What the swap does not carry.
+    pub uses: Vec<Use>,
+}
+
+/// A foreign key.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Key {
+    /// Its name.
+    pub name: Ident,
+    /// The table that has it.
+    pub table: QualifiedName,
+    /// We have the rights of that table's owner.
+    pub owned: bool,
+    /// Who owns it.
+    pub owner: Ident,
+    /// The types of its columns.
+    pub columns: Vec<String>,
+}
+
+/// Something that names the column by its number.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Use {
+    /// The catalog that has it, or what it is.
+    pub kind: String,
+    /// Its name, as people read it.
+    pub name: String,
+}
+
+/// What the server says of the plan's SQL and of the definitions in the new type, without a row.
+#[derive(Debug, Clone, Default)]
+pub struct Rehearsal {
+    /// The type that the plan names cannot be had: the server's message.
+    pub type_refused: Option<String>,
+    /// `using` or `back`, by name, cannot be run: the server's message.
+    pub sql_refused: Vec<(&'static str, String)>,
+    /// `using` or `back` gives another value each time.
+    pub volatile: Vec<&'static str>,
+    /// Indexes, constraints, the default: what the new type cannot have, and why.
+    pub refused: Vec<(String, String)>,
+}

@@ -1,0 +1,183 @@
+//! The swap of a retype and the swap back: one transaction each, the same statements with the columns exchanged. Nothing in
+//! it reads a row.
+
+use crate::model::blueprint::Direction;
+use crate::model::ident::{Ident, literal};
+use crate::model::retyping::{Counter, Counterpart, Retyping};
+use crate::model::table::ForeignKey;
+
+use super::super::foreign_key;
+use super::{drop_constraint, level_function};
+
+/// Gives way to nobody and makes autovacuum give way, without anyone waiting for us.
+pub fn first_lock(r: &Retyping) -> String {
+    format!("lock table {} in share update exclusive mode", r.table.name)
+}
+
+/// Takes the locks: a foreign key goes with the locks of both its tables. Writers lock a table and what it refers to in
+/// either order, so tries take turns.
+pub fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
+    let mut tables = r.locked();
+    if !table_first {
+        tables.reverse();
+    }
+    tables.iter().map(|table| format!("lock table {table} in access exclusive mode")).collect()
+}
+
+/// Everything under the lock, in order: what hangs on the column in use goes, the names are exchanged, and the same is put
+/// on the column that comes into use. `away` is the direction that ends.
+pub fn statements(r: &Retyping, away: Direction) -> Vec<String> {
+    let (table, column) = (&r.table.name, &r.column.name);
+    let now = opposite(away);
+    let (comes, goes) = (r.beside(away), r.beside(now));
+    let mut all: Vec<String> =
+        r.keys.iter().map(|key| format!("alter table {} drop constraint {}", key.table, key.name)).collect();
+    all.extend(r.indexes.iter().map(|one| take_index(r, one, now)));
+    all.extend(r.checks.iter().map(|check| format!("alter table {table} drop constraint {}", check.name)));
+    all.extend(take_default(r));
+    if r.column.not_null {
+        all.push(format!("alter table {table} alter column {column} drop not null"));
+    }
+    all.push(format!("alter table {table} rename column {column} to {goes}"));
+    all.push(format!("alter table {table} rename column {comes} to {column}"));
+    if r.column.not_null {
+        all.push(format!("alter table {table} alter column {column} set not null"));
+    }
+    all.push(drop_constraint(table, &r.proof()));
+    all.extend(r.indexes.iter().flat_map(|one| give_index(r, one, away)));
+    for check in &r.checks {
+        let name = r.counterpart(&check.name, away);
+        all.push(format!("alter table {table} rename constraint {name} to {}", check.name));
+        all.extend(comment(r, &check.name));
+    }
+    all.extend(give_default(r, now));
+    all.push(level_function(r, now));
+    all.extend(r.keys.iter().flat_map(give_key));
+    all
+}
+
+/// The other direction.
+pub fn opposite(direction: Direction) -> Direction {
+    match direction {
+        Direction::Forward => Direction::Reverse,
+        Direction::Reverse => Direction::Forward,
+    }
+}
+
+/// A constraint takes its index with it; its counterpart for the way back is built afterwards. Any other index only gets
+/// out of the way.
+fn take_index(r: &Retyping, one: &Counterpart, now: Direction) -> String {
+    let name = &one.index.name;
+    if one.index.constraint.is_empty() {
+        let away = r.counterpart(name, now);
+        return format!("alter index {} rename to {away}", r.table.name.sibling(name.clone()));
+    }
+    format!("alter table {} drop constraint {name}", r.table.name)
+}
+
+fn give_index(r: &Retyping, one: &Counterpart, away: Direction) -> Vec<String> {
+    let (table, name) = (&r.table.name, &one.index.name);
+    let built = r.counterpart(name, away);
+    let kind = match one.index.constraint.as_str() {
+        "p" => "primary key",
+        "u" => "unique",
+        _ => "",
+    };
+    let mut all = if kind.is_empty() {
+        vec![format!("alter index {} rename to {name}", table.sibling(built))]
+    } else {
+        let add = format!("alter table {table} add constraint {name} {kind} using index {built}");
+        [add].into_iter().chain(comment(r, name)).collect()
+    };
+    if one.index.clustered {
+        all.push(format!("alter table {table} cluster on {name}"));
+    }
+    all
+}
+
+/// The comment on a constraint that is made anew.
+fn comment(r: &Retyping, constraint: &Ident) -> Option<String> {
+    let one = r.table.comments.iter().find(|c| c.kind == "constraint" && c.name == *constraint)?;
+    Some(format!("comment on constraint {constraint} on {} is {}", r.table.name, literal(&one.text)))
+}
+
+fn give_key(key: &ForeignKey) -> Vec<String> {
+    let comment = key
+        .comment
+        .iter()
+        .map(|text| format!("comment on constraint {} on {} is {}", key.name, key.table, literal(text)));
+    [foreign_key::on(&key.table, key)].into_iter().chain(comment).collect()
+}
+
+/// Where an identity's counter stands, kept until the new one is there.
+const STANDS: &str = "pgstrata.counter";
+
+fn take_default(r: &Retyping) -> Vec<String> {
+    let (table, column) = (&r.table.name, &r.column.name);
+    match (&r.counter, r.column.identity.as_str()) {
+        (Some(counter), "a" | "d") => vec![
+            format!(
+                "select pg_catalog.set_config('{STANDS}', last_value || ' ' || is_called, true) from {}",
+                counter.name
+            ),
+            format!("alter table {table} alter column {column} drop identity"),
+        ],
+        _ if r.column.default.is_some() => {
+            vec![format!("alter table {table} alter column {column} drop default")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn give_default(r: &Retyping, now: Direction) -> Vec<String> {
+    let (table, column) = (&r.table.name, &r.column.name);
+    let mut all = Vec::new();
+    match (&r.counter, r.column.identity.as_str()) {
+        (Some(counter), kind @ ("a" | "d")) => all.extend(identity(r, counter, kind)),
+        (counter, _) => {
+            all.extend(
+                r.column
+                    .default
+                    .iter()
+                    .map(|d| format!("alter table {table} alter column {column} set default {d}")),
+            );
+            if let Some((counter, wider)) = r.wider_counter() {
+                let sql_type = if now == Direction::Reverse { wider } else { &counter.sql_type };
+                all.push(format!("alter sequence {} as {sql_type}", counter.name));
+            }
+            all.extend(
+                counter.iter().map(|c| format!("alter sequence {} owned by {table}.{column}", c.name)),
+            );
+        }
+    }
+    all
+}
+
+/// An identity has its sequence within the column: it is made again under the same name, and counts on from where it was.
+fn identity(r: &Retyping, counter: &Counter, kind: &str) -> Vec<String> {
+    let (table, column, name) = (&r.table.name, &r.column.name, &counter.name);
+    let kind = if kind == "a" { "always" } else { "by default" };
+    let limit = |what: &str, value: &Option<String>| {
+        value.as_ref().map_or(String::new(), |value| format!(" {what} {value}"))
+    };
+    let mut all = vec![
+        format!(
+            "alter table {table} alter column {column} add generated {kind} as identity (sequence name {name} {}{}{})",
+            counter.options.to_lowercase(),
+            limit("minvalue", &counter.min),
+            limit("maxvalue", &counter.max),
+        ),
+        format!(
+            "select pg_catalog.setval({}::regclass, pg_catalog.split_part(v, ' ', 1)::bigint, pg_catalog.split_part(v, ' ', 2)::boolean)
+from pg_catalog.current_setting('{STANDS}') v",
+            literal(&name.to_string())
+        ),
+    ];
+    all.extend(counter.grants.iter().map(|g| {
+        let role = g.role.as_ref().map_or("public".to_owned(), Ident::to_string);
+        let option = if g.grantable { " with grant option" } else { "" };
+        format!("grant {} on sequence {name} to {role}{option}", g.privilege.to_lowercase())
+    }));
+    all.extend(counter.comment.iter().map(|text| format!("comment on sequence {name} is {}", literal(text))));
+    all
+}

@@ -1,0 +1,157 @@
+//! What preflight asks of the column: what hangs on it by its number, and how what it has is written for another column.
+
+use crate::model::ident::Ident;
+use crate::model::retyping::Retyping;
+use crate::model::table::{Check, Index};
+
+/// Where definitions are tried: a table of the session's own, without rows, in a transaction that is rolled back.
+pub const SCRATCH: &str = "pg_temp.pgstrata_scratch";
+/// The column beside, on it.
+const BESIDE: &str = "pgstrata_beside";
+/// The name of the part of a probe that the server keeps apart only where it calls volatile functions.
+pub const PROBE: &str = super::super::trial::PROBE;
+
+/// The column called `$2` of the relation with oid `$1`: one JSON document ([`crate::plan::check::ColumnFacts`]).
+///
+/// `uses` is what the swap does not carry: it names the column by its number, or stands on a constraint that the swap drops.
+pub const COLUMN: &str = r#"with i as (
+  select x.indexrelid, x.indexrelid::regclass::text as name, k.oid as constraint, x.indisexclusion, x.indisreplident
+  from pg_index x join pg_attribute a on a.attrelid = x.indrelid and a.attname = $2
+    left join pg_constraint k on k.conindid = x.indexrelid and k.contype in ('p', 'u', 'x') and k.conrelid = x.indrelid
+  where x.indrelid = $1 and (a.attnum = any (x.indkey::int2[]) or exists (
+    select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid
+      and d.refclassid = 'pg_class'::regclass and d.refobjid = $1 and d.refobjsubid in (0, a.attnum)))
+)
+select json_build_object(
+  'storage', case when a.attstorage <> t.typstorage then
+    case a.attstorage when 'p' then 'plain' when 'e' then 'external' when 'x' then 'extended' else 'main' end end,
+  'compression', case to_jsonb(a) ->> 'attcompression' when 'l' then 'lz4' when 'p' then 'pglz' end,
+  'comment', col_description(a.attrelid, a.attnum),
+  'indexes', coalesce((select json_agg(c.relname order by c.relname)
+    from i join pg_class c on c.oid = i.indexrelid), '[]'),
+  'checks', coalesce((select json_agg(k.conname order by k.conname) from pg_constraint k
+    where k.conrelid = $1 and k.contype = 'c' and (a.attnum = any (k.conkey) or k.conkey is null)), '[]'),
+  'keys', coalesce((
+    select json_agg(json_build_object('name', k.conname, 'table', json_build_object('schema', n.nspname, 'name', c.relname),
+      'owned', pg_has_role(c.relowner, 'usage'), 'owner', pg_get_userbyid(c.relowner),
+      'columns', (select json_agg(format_type(x.atttypid, x.atttypmod) order by x.attnum) from pg_attribute x
+        where x.attrelid = c.oid and x.attnum = any (k.conkey))) order by c.relname, k.conname)
+    from pg_constraint k join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
+    where k.contype = 'f' and k.conparentid = 0 and (k.conrelid = $1 and a.attnum = any (k.conkey)
+      or k.confrelid = $1 and (a.attnum = any (k.confkey) or k.conindid in (select indexrelid from i)))), '[]'),
+  'counter', (
+    select json_build_object('name', json_build_object('schema', n.nspname, 'name', c.relname),
+      'sql_type', format_type(s.seqtypid, null),
+      'options', format('START WITH %s INCREMENT BY %s CACHE %s %s', s.seqstart, s.seqincrement, s.seqcache,
+        case when s.seqcycle then 'CYCLE' else 'NO CYCLE' end),
+      'min', case when s.seqmin <> case when s.seqincrement > 0 then 1 else r.least end then s.seqmin::text end,
+      'max', case when s.seqmax <> case when s.seqincrement > 0 then r.most else -1 end then s.seqmax::text end,
+      'grants', '[]'::json,
+      'comment', obj_description(c.oid, 'pg_class'))
+    from pg_depend d join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid and c.relkind = 'S'
+      join pg_namespace n on n.oid = c.relnamespace join pg_sequence s on s.seqrelid = c.oid
+      join (values ('int2'::regtype, -32768::int8, 32767::int8), ('int4', -2147483648, 2147483647),
+        ('int8', -9223372036854775808, 9223372036854775807)) r (type, least, most) on r.type = s.seqtypid
+    where d.refclassid = 'pg_class'::regclass and d.refobjid = $1 and d.refobjsubid = a.attnum and d.deptype in ('a', 'i')
+    limit 1),
+  'uses', coalesce((
+    select json_agg(json_build_object('kind', u.kind, 'name', u.name) order by u.kind, u.name)
+    from (
+      select d.classid::regclass::text as kind, case d.classid
+        when 'pg_rewrite'::regclass then (select case v.relkind when 'm' then 'materialized view ' when 'v' then 'view ' else
+            'rule ' || quote_ident(w.rulename) || ' on ' end || v.oid::regclass
+          from pg_rewrite w join pg_class v on v.oid = w.ev_class where w.oid = d.objid)
+        else pg_describe_object(d.classid, d.objid, 0) end as name
+      from pg_depend d
+      where (d.refclassid = 'pg_class'::regclass and d.refobjid = $1 and d.refobjsubid = a.attnum
+          or d.refclassid = 'pg_constraint'::regclass and d.refobjid in (select "constraint" from i))
+        and (d.classid in ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_proc'::regclass,
+            'pg_publication_rel'::regclass, 'pg_statistic_ext'::regclass)
+          or d.classid = 'pg_attrdef'::regclass
+            and d.objid not in (select oid from pg_attrdef where adrelid = $1 and adnum = a.attnum)
+          or d.classid = 'pg_trigger'::regclass and not (select tgisinternal from pg_trigger where oid = d.objid))
+      union
+      select 'exclusion', 'constraint ' || i.name from i where i.indisexclusion
+      union
+      select 'replica identity', 'index ' || i.name from i where i.indisreplident
+    ) u), '[]')
+)
+from pg_attribute a join pg_type t on t.oid = a.atttypid
+where a.attrelid = $1 and a.attname = $2 and a.attnum > 0 and not a.attisdropped"#;
+
+/// Which column of the scratch table stands for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The column has its new type, and gets the name with `_new`.
+    New,
+    /// The column has its old type, and gets the name with `_old`.
+    Old,
+}
+
+/// Makes the scratch table, with the column in the type of that side and one of the other type beside it.
+pub fn scratch(r: &Retyping, side: Side) -> Vec<String> {
+    let (column, old) = (&r.column.name, old_type(r));
+    let mut all =
+        vec![format!("create temporary table pgstrata_scratch (like {}) on commit drop", r.table.name)];
+    match side {
+        Side::Old => all.push(format!("alter table {SCRATCH} add column {BESIDE} {}", r.to)),
+        Side::New => all.extend([
+            format!("alter table {SCRATCH} alter column {column} type {} using null", r.to),
+            format!("alter table {SCRATCH} add column {BESIDE} {old}"),
+        ]),
+    }
+    all
+}
+
+/// The old type with its collation.
+pub fn old_type(r: &Retyping) -> String {
+    match &r.column.collation {
+        Some(collation) => format!("{} collate {collation}", r.column.sql_type),
+        None => r.column.sql_type.clone(),
+    }
+}
+
+/// Plans what the pass or the trigger does with an expression over `t`, and runs none of it.
+pub fn probes(expression: &str) -> [String; 2] {
+    let differs = format!("t.{BESIDE} is distinct from (\n{expression}\n)");
+    [
+        format!(
+            "explain (format json) with {PROBE} as (\n  select (\n{expression}\n) as v, {differs} as meant from {SCRATCH} t) select * from {PROBE}"
+        ),
+        format!("explain (format json) update {SCRATCH} t set {BESIDE} = (\n{expression}\n)"),
+    ]
+}
+
+/// The same index on the scratch table.
+pub fn index(index: &Index, number: usize) -> String {
+    let unique = if index.unique { "unique " } else { "" };
+    format!("create {unique}index pgstrata_index_{number} on {SCRATCH} using {}", index.tail)
+}
+
+/// The same CHECK on the scratch table.
+pub fn check(check: &Check, number: usize) -> String {
+    format!("alter table {SCRATCH} add constraint pgstrata_check_{number} {}", check.definition)
+}
+
+/// The same default on the scratch table.
+pub fn default(column: &Ident, default: &str) -> String {
+    format!("alter table {SCRATCH} alter column {column} set default {default}")
+}
+
+/// Gives the column its name, and every definition with it.
+pub fn rename(column: &Ident, to: &Ident) -> String {
+    format!("alter table {SCRATCH} rename column {column} to {to}")
+}
+
+/// Indexes (`i`) and CHECKs (`c`) of the scratch table, by number: what stands behind USING, or CHECK.
+pub const DEFINITIONS: &str = "select 'i', substr(i.relname, 16)::integer,
+  substr(d.def, strpos(d.def, ' USING ') + 7)
+from pg_index x join pg_class i on i.oid = x.indexrelid, lateral (select pg_get_indexdef(i.oid) as def) d
+where x.indrelid = 'pg_temp.pgstrata_scratch'::regclass and i.relname like 'pgstrata_index_%'
+union all
+select 'c', substr(k.conname, 16)::integer, 'CHECK (' || pg_get_expr(k.conbin, k.conrelid) || ')'
+from pg_constraint k where k.conrelid = 'pg_temp.pgstrata_scratch'::regclass and k.conname like 'pgstrata_check_%'";
+
+/// The type of the column beside on the scratch table, as the catalog writes it.
+pub const BESIDE_TYPE: &str = "select format_type(a.atttypid, a.atttypmod), a.attlen = -1
+from pg_attribute a where a.attrelid = 'pg_temp.pgstrata_scratch'::regclass and a.attname = 'pgstrata_beside'";

@@ -1,0 +1,344 @@
+//! A retype: the column beside, the trigger that keeps it level, what is built on it, and the looks at both.
+//!
+//! The plan's own SQL stands on lines of its own, so that a comment in it ends there.
+
+pub mod exchange;
+pub mod facts;
+
+use crate::model::blueprint::Direction;
+use crate::model::ident::{Ident, QualifiedName, literal};
+use crate::model::key::KeyRange;
+use crate::model::retyping::{CheckPair, Counterpart, Retyping};
+use crate::model::verdict::Difference;
+
+use super::{dollar_quoted, in_range};
+
+/// Values mean the same in the trigger as in the job's own sessions, whatever the application's session says.
+const VALUES: &str = "set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1";
+
+/// Adds the new column, without writing a row, with all that the old one has besides its type.
+pub fn add_column(r: &Retyping) -> Vec<String> {
+    let (table, name) = (&r.table.name, r.beside(Direction::Forward));
+    let mut all = vec![format!("alter table {table} add column {name} {}", r.to)];
+    let alter = |what: String| format!("alter table {table} alter column {name} {what}");
+    all.extend(r.looks.storage.iter().map(|storage| alter(format!("set storage {storage}"))));
+    all.extend(r.looks.compression.iter().map(|method| alter(format!("set compression {method}"))));
+    all.extend(r.column.statistics.map(|target| alter(format!("set statistics {target}"))));
+    if !r.column.options.is_empty() {
+        let options: Vec<String> = r.column.options.iter().map(|o| super::prepare::option(o)).collect();
+        all.push(alter(format!("set ({})", options.join(", "))));
+    }
+    all.extend(
+        r.looks.comment.iter().map(|text| format!("comment on column {table}.{name} is {}", literal(text))),
+    );
+    let own = r.table.grants.iter().filter(|g| g.column.as_ref() == Some(&r.column.name));
+    all.extend(own.map(|g| {
+        let role = g.role.as_ref().map_or("public".to_owned(), Ident::to_string);
+        let option = if g.grantable { " with grant option" } else { "" };
+        format!("grant {} ({name}) on {table} to {role}{option}", g.privilege.to_lowercase())
+    }));
+    all
+}
+
+/// The row as the plan's SQL sees it, `t`, with another value in the column.
+fn row_with(r: &Retyping, record: &str, value: &str) -> String {
+    let columns = r.table.columns.iter().map(|c| {
+        if c.name == r.column.name {
+            format!("{value} as {}", c.name)
+        } else {
+            format!("{record}.{}", c.name)
+        }
+    });
+    format!("(select {}) t", columns.collect::<Vec<_>>().join(", "))
+}
+
+fn search_path(r: &Retyping) -> String {
+    let schema = &r.table.name.schema;
+    if schema.as_str() == "public" { schema.to_string() } else { format!("{schema}, \"public\"") }
+}
+
+fn function(r: &Retyping, body: &str) -> String {
+    format!(
+        "create or replace function {}() returns trigger language plpgsql security definer\n\
+         set search_path = {}, pg_temp {VALUES}\nas {}",
+        r.function(),
+        search_path(r),
+        dollar_quoted(body)
+    )
+}
+
+/// The function that keeps the column beside level. No error of the plan's SQL ends the application's transaction: the row
+/// has no value there then, which the job finds.
+///
+/// Before the swap, what `using` makes of the row. After it, what the row had as long as that still means the same, so that
+/// a row that nobody changed comes back as it was; else what `back` makes of it, if `using` would lead there again.
+pub fn level_function(r: &Retyping, direction: Direction) -> String {
+    let (column, beside) = (&r.column.name, r.beside(direction));
+    let using = &r.using;
+    match direction {
+        Direction::Forward => function(
+            r,
+            &format!(
+                "#variable_conflict use_column
+declare
+  pgstrata_value {to};
+begin
+  select (
+{using}
+) into pgstrata_value from (select new.*) t;
+  new.{beside} := pgstrata_value;
+  return new;
+exception when others then
+  new.{beside} := null;
+  return new;
+end",
+                to = r.to
+            ),
+        ),
+        Direction::Reverse => function(
+            r,
+            &format!(
+                "#variable_conflict use_column
+declare
+  pgstrata_value {old};
+  pgstrata_again {to};
+begin
+  if tg_op = 'UPDATE' then
+    begin
+      select (
+{using}
+) into pgstrata_again from {as_it_was};
+      if old.{beside} is not null and pgstrata_again is not distinct from new.{column} then
+        new.{beside} := old.{beside};
+        return new;
+      end if;
+    exception when others then
+      null;
+    end;
+  end if;
+  select (
+{back}
+) into pgstrata_value from (select new.*) t;
+  select (
+{using}
+) into pgstrata_again from {there_again};
+  if pgstrata_again is distinct from new.{column} then
+    pgstrata_value := null;
+  end if;
+  new.{beside} := pgstrata_value;
+  return new;
+exception when others then
+  new.{beside} := null;
+  return new;
+end",
+                old = facts::old_type(r),
+                to = r.to,
+                back = r.back,
+                as_it_was = row_with(r, "new", &format!("old.{beside}")),
+                there_again = row_with(r, "new", &format!("pgstrata_value::{}", r.column.sql_type)),
+            ),
+        ),
+    }
+}
+
+/// The trigger, by name behind all others, so that it sees what they made of the row; and its function.
+pub fn keep_level(r: &Retyping) -> Vec<String> {
+    let (table, function, trigger) = (&r.table.name, r.function(), r.filling().fill_trigger());
+    vec![
+        level_function(r, Direction::Forward),
+        format!("revoke all on function {function}() from public"),
+        format!("drop trigger if exists {trigger} on {table}"),
+        format!(
+            "create trigger {trigger} before insert or update on {table} for each row \
+             when (pg_catalog.current_setting('pgstrata.filling', true) is distinct from 'on') \
+             execute function {function}()"
+        ),
+        format!("alter table {table} enable always trigger {trigger}"),
+    ]
+}
+
+/// Indexes on the relation with oid `$1`, and whether each can be used.
+pub const INDEXES: &str = "select i.relname::text, x.indisvalid and x.indisready and x.indislive
+from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid where x.indrelid = $1";
+
+/// CHECK constraints on the relation with oid `$1`, and whether every row was checked.
+pub const CHECKS: &str =
+    "select conname::text, convalidated from pg_catalog.pg_constraint where conrelid = $1 and contype = 'c'";
+
+/// Builds the counterpart of an index. Not in a transaction.
+pub fn build(r: &Retyping, one: &Counterpart, direction: Direction) -> String {
+    let unique = if one.index.unique { "unique " } else { "" };
+    let name = r.counterpart(&one.index.name, direction);
+    let tail = match direction {
+        Direction::Forward => &one.tail_new,
+        Direction::Reverse => &one.tail_old,
+    };
+    format!("create {unique}index concurrently {name} on {} using {tail}", r.table.name)
+}
+
+/// What the counterpart has besides its definition.
+pub fn dress(r: &Retyping, one: &Counterpart, direction: Direction) -> Vec<String> {
+    let name = r.table.name.sibling(r.counterpart(&one.index.name, direction));
+    let statistics = one
+        .index
+        .statistics
+        .iter()
+        .map(|(column, n)| format!("alter index {name} alter column {column} set statistics {n}"));
+    let comment = one.index.comment.iter().map(|c| format!("comment on index {name} is {}", literal(c)));
+    statistics.chain(comment).collect()
+}
+
+/// Drops what a build that failed left behind. Not in a transaction.
+pub fn drop_index(table: &QualifiedName, name: &Ident) -> String {
+    format!("drop index concurrently if exists {}", table.sibling(name.clone()))
+}
+
+/// The counterpart of a CHECK, by its name: no row is looked at.
+pub fn add_check(r: &Retyping, one: &CheckPair, direction: Direction) -> (Ident, String) {
+    let name = r.counterpart(&one.name, direction);
+    let definition = match direction {
+        Direction::Forward => &one.definition_new,
+        Direction::Reverse => &one.definition_old,
+    };
+    let sql = format!("alter table {} add constraint {name} {definition} not valid", r.table.name);
+    (name, sql)
+}
+
+/// The constraint that proves every row to be level, where one is needed: for NOT NULL, so that the swap need not look at
+/// the rows; and for the way back, where a row may have no value.
+pub fn add_proof(r: &Retyping, direction: Direction) -> Option<(Ident, String)> {
+    let (name, beside) = (r.proof(), r.beside(direction));
+    let condition = match direction {
+        _ if r.column.not_null => format!("{beside} is not null"),
+        Direction::Forward => return None,
+        Direction::Reverse => format!("{beside} is not null or {} is null", r.column.name),
+    };
+    let sql = format!("alter table {} add constraint {name} check ({condition}) not valid", r.table.name);
+    Some((name, sql))
+}
+
+/// Looks at every row, with a lock that lets everybody write.
+pub fn validate(table: &QualifiedName, constraint: &Ident) -> String {
+    format!("alter table {table} validate constraint {constraint}")
+}
+
+/// Takes a constraint away again.
+pub fn drop_constraint(table: &QualifiedName, constraint: &Ident) -> String {
+    format!("alter table {table} drop constraint if exists {constraint}")
+}
+
+/// Fresh statistics of the column beside.
+pub fn analyze(r: &Retyping, direction: Direction) -> String {
+    format!("analyze {} ({})", r.table.name, r.beside(direction))
+}
+
+/// Rows that are not level, in `t`, whatever the direction: the new column is not what `using` makes of the old one. After
+/// the swap a row without the old value is no difference but counted apart.
+fn differs(r: &Retyping, direction: Direction) -> (String, String) {
+    let (column, beside) = (&r.column.name, r.beside(direction));
+    match direction {
+        Direction::Forward => (
+            format!("r.{beside} is distinct from u.v"),
+            format!("(select (\n{}\n) as v from (select r.*) t) u", r.using),
+        ),
+        Direction::Reverse => (
+            format!("r.{beside} is not null and r.{column} is distinct from u.v"),
+            format!("(select (\n{}\n) as v from {}) u", r.using, row_with(r, "r", &format!("r.{beside}"))),
+        ),
+    }
+}
+
+fn in_key_range(r: &Retyping, direction: Direction, range: &KeyRange) -> (String, Vec<String>) {
+    let key = r.key_columns(direction);
+    in_range("r.", &key.iter().collect::<Vec<_>>(), range, 1)
+}
+
+/// Of a range: how many rows there are, how many are not level, and how many have no value in the column beside that could
+/// have none.
+pub fn compare(r: &Retyping, direction: Direction, range: &KeyRange) -> (String, Vec<String>) {
+    let (condition, values) = in_key_range(r, direction, range);
+    let (differs, row) = differs(r, direction);
+    let sql = format!(
+        "select count(*), count(*) filter (where {differs}), count(*) filter (where {})\nfrom only {} r cross join lateral {row}\nwhere {condition}",
+        without_value(r, direction),
+        r.table.name
+    );
+    (sql, values)
+}
+
+/// Keys of rows of a range that are not level in that way: up to `limit`.
+pub fn unlevel(
+    r: &Retyping,
+    direction: Direction,
+    kind: Difference,
+    range: &KeyRange,
+    limit: usize,
+) -> (String, Vec<String>) {
+    let (condition, values) = in_key_range(r, direction, range);
+    let (differs, row) = differs(r, direction);
+    let which = if kind == Difference::Missing { without_value(r, direction) } else { differs };
+    let sql = format!(
+        "select {} from only {} r cross join lateral {row}\nwhere {condition} and {which} limit {limit}",
+        key_text(r),
+        r.table.name
+    );
+    (sql, values)
+}
+
+/// After the swap: the row has a value that the old type does not.
+fn without_value(r: &Retyping, direction: Direction) -> String {
+    match direction {
+        Direction::Forward => "false".to_owned(),
+        Direction::Reverse => {
+            format!("r.{} is null and r.{} is not null", r.beside(direction), r.column.name)
+        }
+    }
+}
+
+/// How many rows the way back would leave without a value, and the keys of the first ten.
+pub fn lost(r: &Retyping) -> String {
+    format!(
+        "select count(*), array_to_string((array_agg({} order by {}))[1:10], '; ') from only {} r where {}",
+        key_text(r),
+        r.key.iter().map(|name| format!("r.{name}")).collect::<Vec<_>>().join(", "),
+        r.table.name,
+        without_value(r, Direction::Reverse)
+    )
+}
+
+fn key_text(r: &Retyping) -> String {
+    let parts: Vec<String> = r.key.iter().map(|name| format!("r.{name}::text")).collect();
+    format!("concat_ws(', ', {})", parts.join(", "))
+}
+
+/// Removes the trigger and the column that is not in use, with all that hangs on it.
+pub fn remove(r: &Retyping, direction: Direction) -> Vec<String> {
+    let (table, trigger) = (&r.table.name, r.filling().fill_trigger());
+    vec![
+        format!("drop trigger if exists {trigger} on {table}"),
+        format!("drop function if exists {}()", r.function()),
+        format!("alter table if exists {table} drop column if exists {}", r.beside(direction)),
+    ]
+}
+
+/// Whether anybody in this database still holds a snapshot older than the transaction `$1`: rows may look there as they were
+/// before they were filled. Who only cleans up reads no row by its columns.
+pub const OLDER_SNAPSHOTS: &str =
+    "select a.pid, coalesce(a.usename::text, ''), a.application_name, coalesce(a.xact_start::text, '')
+from pg_catalog.pg_stat_activity a
+where a.datname = pg_catalog.current_database() and a.pid <> pg_catalog.pg_backend_pid()
+  and a.backend_type in ('client backend', 'background worker')
+  and a.backend_xmin is not null and pg_catalog.age(a.backend_xmin) >= pg_catalog.age($1::text::xid8::xid)
+order by a.xact_start limit 3";
+
+/// The present transaction: what is seen by every snapshot from now on is as it is now.
+pub const NOW: &str = "select pg_catalog.pg_current_xact_id()::text";
+
+/// Keeps since which transaction every row is level.
+pub const LEVEL_SINCE: &str =
+    "update pgstrata.jobs set swap_xid = pg_catalog.pg_current_xact_id()::text, updated_at = now()
+where id = $1 and (swap_xid is null or $2)";
+
+/// Foreign keys on the relation with oid `$1`, by name, and whether every row was checked.
+pub const KEYS: &str =
+    "select conname::text, convalidated from pg_catalog.pg_constraint where conrelid = $1 and contype = 'f'";

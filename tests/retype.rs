@@ -1,0 +1,340 @@
+//! A column's type changed under applications: there, back, there again and done.
+
+mod refusals;
+mod writers;
+
+use std::path::PathBuf;
+
+use super::crash::{killed, side_by_side};
+use super::support::bench::DEADLOCK_TIMEOUT;
+use super::support::cluster::{Database, Ran, Version, on_version};
+use super::support::oracle;
+use writers::Writers;
+
+on_version!(system System serial_key identity_key);
+on_version!(v14 V14 serial_key identity_key);
+on_version!(v18 V18 serial_key identity_key);
+
+/// The plan that a person would write.
+const PLAN: &str = include_str!("../plans/orders_id_bigint.toml");
+
+/// As people write it, for a machine with more to do than it can.
+fn patient(plan: &str) -> String {
+    format!("{plan}\n[swap]\nlock_timeout = \"1500ms\"\nattempts = 1000\n[copy]\ntarget_batch_ms = 20\n")
+}
+
+async fn run(db: &Database, plan: &PathBuf) -> Ran {
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok()
+}
+
+/// What a table is like, as people ask psql.
+async fn described(db: &Database) -> String {
+    let client = db.client().await;
+    let rows = client
+        .query(
+            "select 'column ' || attname || ' ' || format_type(atttypid, atttypmod)
+                 || case when attnotnull then ' not null' else '' end
+                 || case attidentity when 'a' then ' always' when 'd' then ' by default' else '' end
+                 || coalesce(' default ' || pg_get_expr(adbin, adrelid), '')
+                 || coalesce(' -- ' || col_description(attrelid, attnum), '')
+             from pg_attribute left join pg_attrdef on adrelid = attrelid and adnum = attnum
+             where attrelid = 'orders'::regclass and attnum > 0 and not attisdropped
+             union all select 'index ' || pg_get_indexdef(indexrelid) from pg_index where indrelid = 'orders'::regclass
+             union all select 'constraint ' || conname || ' on ' || conrelid::regclass || ' ' || pg_get_constraintdef(oid)
+             from pg_constraint where (conrelid = 'orders'::regclass or confrelid = 'orders'::regclass) and contype <> 'n'
+             union all select 'sequence ' || s.seqrelid::regclass || ' ' || format_type(seqtypid, null) || ' to ' || seqmax
+             from pg_sequence s join pg_depend d on d.objid = seqrelid and d.refobjid = 'orders'::regclass
+             union all select 'trigger ' || tgname from pg_trigger where tgrelid = 'orders'::regclass and not tgisinternal
+             order by 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
+}
+
+async fn equals_truth(db: &Database) {
+    for table in ["orders", "items", "refunds"] {
+        oracle::compare(db, table, &format!("truth_{table}")).await;
+    }
+}
+
+/// What the job made and finalize should have removed.
+const LEFT_BEHIND: &str = "select
+    (select count(*) from pg_proc p join pg_namespace n on n.oid = pronamespace where nspname = 'pgstrata')
+  + (select count(*) from pg_trigger where tgname like '%pgstrata%')
+  + (select count(*) from pg_constraint where conname like '%pgstrata%' or conname ~ '_(new|old)$')
+  + (select count(*) from pg_attribute where attname ~ '_(new|old)$' and attrelid = 'orders'::regclass)
+  + (select count(*) from pg_class where relname ~ '_(new|old)$')
+  + (select count(*) from pgstrata.chunks)";
+
+/// The whole life of a job under writers.
+async fn whole_life(version: Version, key: &str) -> Database {
+    let db = Database::of(version).await;
+    db.execute(DEADLOCK_TIMEOUT).await;
+    writers::create(&db, key).await;
+    let before = described(&db).await;
+    let plan = db.plan(&patient(PLAN));
+    let mut writers = Writers::start(&db, 4).await;
+    writers.commit_more(50).await;
+    run(&db, &plan).await;
+    equals_truth(&db).await;
+    for command in [&["swap"][..], &["rollback"], &["swap"], &["finalize", "--now"]] {
+        writers.commit_more(100).await;
+        db.pgstrata(&[command, &["orders_id"]].concat()).await.ok();
+        writers.commit_more(50).await;
+        equals_truth(&db).await;
+        if command[0] == "rollback" {
+            let _quiet = writers.pause().await;
+            db.pgstrata(&["verify", "orders_id"]).await.ok();
+            let now = described(&db).await;
+            let extra: Vec<&str> = now.lines().filter(|line| !before.contains(line)).collect();
+            let missing: Vec<&str> = before.lines().filter(|line| !now.contains(line)).collect();
+            assert_eq!(missing, Vec::<&str>::new(), "{now}");
+            assert!(extra.iter().all(|line| line.contains("_new") || line.contains("pgstrata")), "{extra:?}");
+        }
+    }
+    writers.stop().await;
+    equals_truth(&db).await;
+    assert_eq!(db.count(LEFT_BEHIND).await, 0);
+    assert_eq!(before.replace("id integer", "id bigint"), sorted_as_before(&before, &described(&db).await));
+    // The same plan once more, as a scheduler would.
+    let again = run(&db, &plan).await;
+    assert!(again.stderr.contains("is done"), "{}", again.stderr);
+    db
+}
+
+/// The description with the retyped sequence as it was: what else differs, differs.
+fn sorted_as_before(before: &str, now: &str) -> String {
+    let sequence = |text: &str| text.lines().find(|line| line.starts_with("sequence")).map(str::to_owned);
+    match (sequence(before), sequence(now)) {
+        (Some(was), Some(is)) => {
+            assert!(is.contains("bigint to 9223372036854775807"), "{is}");
+            now.replace(&is, &was)
+        }
+        _ => now.to_owned(),
+    }
+}
+
+async fn serial_key(version: Version) {
+    let db = whole_life(version, "serial").await;
+    db.execute("select setval('orders_id_seq', 3000000000); insert into orders (customer) values (1)").await;
+    assert_eq!(db.count("select max(id) from orders").await, 3_000_000_001);
+}
+
+async fn identity_key(version: Version) {
+    let db = whole_life(version, "int generated by default as identity (increment by 2)").await;
+    db.execute("alter table orders alter id restart 3000000000; insert into orders (customer) values (1)")
+        .await;
+    assert_eq!(db.count("select max(id) from orders").await, 3_000_000_000);
+}
+
+/// An identity that is ALWAYS stays one, and no number is given twice.
+#[tokio::test]
+async fn an_identity_counts_on() {
+    let db = whole_life(Version::System, "int generated always as identity").await;
+    assert_eq!(db.count("select count(*) - count(distinct id) from orders").await, 0);
+}
+
+/// A small table, swapped.
+async fn swapped(db: &Database) {
+    db.execute(
+        "create table orders (id serial primary key, note text);
+         create table items (order_id int references orders);
+         insert into orders (note) select 'row ' || i from generate_series(1, 300) i; insert into items select 7",
+    )
+    .await;
+    let plan = db.plan(PLAN);
+    run(db, &plan).await;
+    db.pgstrata(&["swap", "orders_id"]).await.ok();
+}
+
+/// What the old type cannot hold is no failure of the application, but of the way back.
+#[tokio::test]
+async fn values_beyond_the_old_type() {
+    let db = Database::new().await;
+    swapped(&db).await;
+    db.execute(
+        "insert into orders (id, note) values (5000000000, 'far'), (5000000001, 'far');
+         update orders set id = 6000000000 where id = 12; update orders set note = 'near' where id = 13",
+    )
+    .await;
+    let verify = db.pgstrata(&["verify", "orders_id"]).await.exits(4);
+    assert!(verify.stdout.contains('3'), "{}", verify.stdout);
+    let refused = db.pgstrata(&["rollback", "orders_id"]).await.exits(4);
+    insta::assert_snapshot!(errors(&refused), @"
+    error: 3 rows of public.orders cannot go back: id has no integer for them
+    cause: by key: 5000000000; 5000000001; 6000000000
+    hint: nothing was changed; change or delete these rows and roll back then, or keep the new type: `pgstrata finalize orders_id`
+    ");
+    db.execute("delete from orders where note = 'far'; update orders set id = 12 where id = 6000000000")
+        .await;
+    db.execute("select setval('orders_id_seq', 2147483648)").await;
+    let refused = db.pgstrata(&["rollback", "orders_id"]).await.exits(1);
+    insta::assert_snapshot!(errors(&refused), @r#"
+    error: failed to rollback (SQLSTATE 22023)
+    cause: failed to run `alter sequence "public"."orders_id_seq" as integer`: RESTART value (2147483648) cannot be greater than MAXVALUE (2147483647)
+    hint: sequence public.orders_id_seq has passed the end of the old type; set it back if its numbers are free, or finalize
+    "#);
+    // Nothing is left that would refuse a large value meanwhile.
+    db.execute("insert into orders (id) values (7000000000); delete from orders where id = 7000000000").await;
+    db.execute("select setval('orders_id_seq', 1000)").await;
+    db.pgstrata(&["rollback", "orders_id"]).await.ok();
+    db.execute("insert into orders (note) values ('after')").await;
+    assert_eq!(db.count("select max(id)::bigint from orders").await, 1001);
+    assert_eq!(db.count("select count(*) from orders where id_new = id").await, 301);
+    db.pgstrata(&["abort", "orders_id"]).await.ok();
+    assert_eq!(db.count(LEFT_BEHIND).await, 0);
+}
+
+/// The last lines of what it said, where it is an error.
+fn errors(ran: &Ran) -> String {
+    let at = ran.stderr.find("error: ").unwrap_or_else(|| panic!("{}", ran.stderr));
+    ran.stderr[at..].to_owned()
+}
+
+const VISITS: &str = "create table orders (n bigint primary key, at text not null default '1970-01-01', who int);
+    alter table orders add constraint dated check (at <> '');
+    create unique index orders_at on orders (at desc, who);
+    insert into orders select i, to_char(timestamp '2024-01-01' + i * interval '1 minute', 'DD.MM.YYYY HH24:MI'), i
+      from generate_series(1, 2000) i";
+
+const VISITS_PLAN: &str = "name = 'orders_id'\nkind = 'retype'\ntable = 'orders'\n[retype]\ncolumn = 'at'\nto = 'timestamptz'
+using = \"case when t.at ~ '^\\\\d{4}' then t.at::timestamptz else to_timestamp(t.at || '+00', 'DD.MM.YYYY HH24:MITZH') end\"
+back = \"to_char(t.at at time zone 'UTC', 'DD.MM.YYYY HH24:MI')\"\n";
+
+/// By expressions there and back; rows that nobody touched come back as they were written, others as `back` writes them.
+#[tokio::test]
+async fn text_to_timestamptz() {
+    let db = Database::new().await;
+    db.execute(&VISITS.replace("    alter table orders add constraint dated check (at <> '');\n", "")).await;
+    db.execute(
+        "alter table orders alter at drop default; insert into orders values (0, '2023-12-31 23:00', 0)",
+    )
+    .await;
+    let plan = db.plan(VISITS_PLAN);
+    run(&db, &plan).await;
+    db.execute(
+        "insert into orders values (3000, '01.02.2025 03:04', 1); update orders set who = -1 where n = 5",
+    )
+    .await;
+    db.pgstrata(&["swap", "orders_id"]).await.ok();
+    insta::assert_snapshot!(described(&db).await, @"
+    column at timestamp with time zone not null
+    column at_old text
+    column n bigint not null
+    column who integer
+    constraint orders_pkey on orders PRIMARY KEY (n)
+    index CREATE UNIQUE INDEX orders_at ON public.orders USING btree (at DESC, who)
+    index CREATE UNIQUE INDEX orders_at_old ON public.orders USING btree (at_old DESC, who)
+    index CREATE UNIQUE INDEX orders_pkey ON public.orders USING btree (n)
+    trigger zz_pgstrata_fill_orders_id
+    ");
+    db.execute(
+        "set timezone = 'Asia/Tokyo'; set datestyle = 'German';
+         insert into orders (n, at, who) values (3001, '2025-02-01 03:05+00', 1), (3002, '2025-02-01 03:05:06+00', 1);
+         update orders set who = 9 where n in (0, 6); update orders set at = at + interval '1 day' where n = 7",
+    )
+    .await;
+    let verify = db.pgstrata(&["verify", "orders_id"]).await.exits(4);
+    insta::assert_snapshot!(verify.stdout, @"
+    source     2,004 rows
+    target     2,003 rows
+    missing    1 row
+      missing   3002
+    not verified: orders_id: the sides differ
+    ");
+    db.execute("update orders set at = date_trunc('minute', at) + interval '1 minute' where n = 3002").await;
+    db.pgstrata(&["rollback", "orders_id"]).await.ok();
+    let client = db.client().await;
+    let rows = client
+        .query("select n || ': ' || at from orders where n in (0, 1, 6, 7, 3000, 3001, 3002) order by n", &[])
+        .await
+        .unwrap();
+    let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    insta::assert_snapshot!(rows.join("\n"), @"
+    0: 2023-12-31 23:00
+    1: 01.01.2024 00:01
+    6: 01.01.2024 00:06
+    7: 02.01.2024 00:07
+    3000: 01.02.2025 03:04
+    3001: 01.02.2025 03:05
+    3002: 01.02.2025 03:06
+    ");
+    db.pgstrata(&["swap", "orders_id"]).await.ok();
+    db.pgstrata(&["finalize", "orders_id", "--now"]).await.ok();
+    assert_eq!(db.count(LEFT_BEHIND).await, 0);
+}
+
+/// Places of a retype's life, and the command that comes to each.
+const PLACES: [(&str, &str); 30] = [
+    ("run", "job.created"),
+    ("run", "lease.taken"),
+    ("run", "prepare.before_commit"),
+    ("run", "prepare.done"),
+    ("run", "capture.before_commit"),
+    ("run", "capture.done"),
+    ("run", "fill.before_commit"),
+    ("run", "fill.chunk"),
+    ("run", "fill.chunks_done"),
+    ("run", "fill.done"),
+    ("run", "retype.index"),
+    ("run", "retype.check"),
+    ("run", "retype.proof"),
+    ("run", "index.analyzed"),
+    ("run", "index.done"),
+    ("run", "verify.recorded"),
+    ("run", "verify.done"),
+    ("swap", "swap.locked"),
+    ("swap", "swap.before_commit"),
+    ("swap", "swap.done"),
+    ("swap", "swap.told"),
+    ("swap", "settle.key"),
+    ("rollback", "retype.check"),
+    ("rollback", "retype.proof"),
+    ("rollback", "swap.before_commit"),
+    ("rollback", "swap.done"),
+    ("rollback", "settle.key"),
+    ("finalize", "finalize.before_commit"),
+    ("finalize", "finalize.done"),
+    ("abort", "abort.before_commit"),
+];
+
+async fn killed_at((command, at): (&'static str, &'static str)) {
+    let db = Database::new().await;
+    db.execute(DEADLOCK_TIMEOUT).await;
+    writers::create(&db, "serial").await;
+    let plan = db.plan(&patient(PLAN));
+    let mut writers = Writers::start(&db, 1).await;
+    let mut left = Some(at);
+    let life: &[&str] = if command == "abort" {
+        &["run", "abort", "run", "swap", "finalize"]
+    } else {
+        &["run", "swap", "rollback", "swap", "finalize"]
+    };
+    for step in life {
+        let arguments: Vec<String> = match *step {
+            "run" => vec!["run".to_owned(), plan.display().to_string()],
+            "finalize" => vec!["finalize".to_owned(), "orders_id".to_owned(), "--now".to_owned()],
+            other => vec![other.to_owned(), "orders_id".to_owned()],
+        };
+        writers.commit_more(5).await;
+        if *step == command
+            && let Some(at) = left.take()
+        {
+            killed(&db, &arguments, at).await;
+            writers.commit_more(5).await;
+            equals_truth(&db).await;
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        db.pgstrata(&arguments).await.ok();
+    }
+    writers.stop().await;
+    equals_truth(&db).await;
+    assert_eq!(db.count(LEFT_BEHIND).await, 0);
+}
+
+#[tokio::test]
+async fn killed_at_every_place_a_job_goes_on_and_loses_nothing() {
+    side_by_side(PLACES.to_vec(), killed_at).await;
+}

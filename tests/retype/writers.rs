@@ -1,0 +1,271 @@
+//! Applications at work on a parent and its two children, and on the truth of each in the same transactions. A writer knows
+//! the rows that are its own, so that no two wait for each other: a failure is never their own doing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::task::JoinSet;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::support::cluster::{Database, connect};
+
+/// Rows of the parent at first.
+pub const ROWS: i64 = 6_000;
+
+/// Parent and children with their truths; `key` defines the parent's `id`.
+pub async fn create(db: &Database, key: &str) {
+    db.execute(&format!(
+        "create table orders (id {key} primary key, customer int not null, note text);
+         create table items (id int generated always as identity primary key, order_id int not null
+           references orders on update cascade on delete cascade, qty int);
+         create table refunds (order_id int references orders (id) on update cascade on delete set null
+           deferrable initially deferred, cents int unique);
+         create index orders_customer on orders (customer, id) where id <> 13;
+         alter table orders add constraint known check (id <> 0);
+         comment on column orders.id is 'the number';
+         insert into orders (id, customer, note) overriding system value
+           select i, i % 50, 'row ' || i from generate_series(1, {ROWS}) i;
+         select setval(pg_get_serial_sequence('orders', 'id'), {ROWS} + 1);
+         insert into items (order_id, qty) select i, i % 7 from generate_series(1, {ROWS}) i;
+         insert into refunds select i * 3, i from generate_series(1, {ROWS} / 3) i;
+         create table truth_orders as select id::bigint as id, customer, note from orders;
+         create table truth_items as select order_id::bigint as order_id, qty from items;
+         create table truth_refunds as select order_id::bigint as order_id, cents from refunds;
+         create index on truth_orders (id); create index on truth_items (order_id);
+         create index on truth_refunds (order_id);
+         analyze orders; analyze items; analyze refunds"
+    ))
+    .await;
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    committed: AtomicU64,
+    /// Held while a transaction is open.
+    open: Arc<RwLock<()>>,
+}
+
+/// Writers at work.
+#[derive(Debug)]
+pub struct Writers {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+impl Writers {
+    /// Sets so many to work.
+    pub async fn start(db: &Database, n: i64) -> Self {
+        let shared: Arc<Shared> = Arc::default();
+        let mut tasks = JoinSet::new();
+        for number in 0..n {
+            let mine = (1..=ROWS).filter(|id| id % n == number).collect();
+            let client = connect(db.dsn()).await;
+            let writer = Writer {
+                client,
+                shared: shared.clone(),
+                rng: StdRng::seed_from_u64(number as u64),
+                number,
+                fresh: 0,
+                mine,
+            };
+            tasks.spawn(writer.work());
+        }
+        Self { shared, tasks }
+    }
+
+    /// Waits until `n` more transactions are committed.
+    pub async fn commit_more(&mut self, n: u64) {
+        let until = self.shared.committed.load(Ordering::Relaxed) + n;
+        while self.shared.committed.load(Ordering::Relaxed) < until {
+            if let Some(ended) = self.tasks.try_join_next() {
+                ended.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Nothing is written until what this gives is dropped.
+    pub async fn pause(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+        self.shared.open.clone().write_owned().await
+    }
+
+    /// Ends them; fails where any of them did.
+    pub async fn stop(mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        assert!(self.shared.committed.load(Ordering::Relaxed) > 0);
+    }
+}
+
+struct Writer {
+    client: Client,
+    shared: Arc<Shared>,
+    rng: StdRng,
+    number: i64,
+    fresh: i64,
+    mine: Vec<i64>,
+}
+
+impl Writer {
+    async fn work(mut self) {
+        let retitle = self.client.prepare("update orders set note = $1 where id = $2").await.unwrap();
+        let retitle_truth =
+            self.client.prepare("update truth_orders set note = $1 where id = $2").await.unwrap();
+        // The statement keeps the type that its parameter had when it was prepared.
+        let narrow = |id: i64| i32::try_from(id).unwrap();
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let open: OwnedRwLockReadGuard<()> = self.shared.open.clone().read_owned().await;
+            let strict = self.rng.random_bool(0.2);
+            let before = self.mine.clone();
+            let begin = if strict { "begin isolation level repeatable read" } else { "begin" };
+            self.client.batch_execute(begin).await.unwrap();
+            let mut result = Ok(());
+            for _ in 0..self.rng.random_range(1..4) {
+                result = if self.rng.random_bool(0.15) {
+                    let (note, id) = (format!("prepared {}", self.rng.random::<u16>()), self.pick());
+                    match self.client.execute(&retitle, &[&note, &narrow(id)]).await {
+                        Ok(found) => {
+                            let truth = self.client.execute(&retitle_truth, &[&note, &id]).await;
+                            truth.map(|n| assert_eq!(n, found, "{id}"))
+                        }
+                        Err(e) => Err(e),
+                    }
+                } else {
+                    self.step().await
+                };
+                if result.is_err() {
+                    break;
+                }
+            }
+            let commits = result.is_ok() && self.rng.random_bool(0.9);
+            if commits {
+                result = self.client.batch_execute("commit").await;
+            }
+            match result {
+                Ok(()) if commits => {
+                    self.shared.committed.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(()) => self.roll_back(before).await,
+                // A stricter transaction meets rows that the job has filled since its snapshot.
+                Err(e) if strict && e.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) => {
+                    self.roll_back(before).await;
+                }
+                Err(e) => panic!("a writer failed: {e:?}"),
+            }
+            drop(open);
+            tokio::time::sleep(Duration::from_micros(self.rng.random_range(0..3000))).await;
+        }
+    }
+
+    async fn roll_back(&mut self, before: Vec<i64>) {
+        self.client.batch_execute("rollback").await.unwrap();
+        self.mine = before;
+    }
+
+    fn pick(&mut self) -> i64 {
+        self.mine[self.rng.random_range(0..self.mine.len())]
+    }
+
+    /// A key that no row ever had: below zero, where no sequence comes.
+    fn fresh(&mut self) -> i64 {
+        self.fresh += 1;
+        -(self.number * 1_000_000 + self.fresh)
+    }
+
+    async fn step(&mut self) -> Result<(), tokio_postgres::Error> {
+        let id = self.pick();
+        let n = self.rng.random_range(0..1000);
+        match self.rng.random_range(0..10) {
+            0 | 1 => {
+                let insert = format!("insert into orders (customer, note) values ({n}, 'new') returning id");
+                let rows = self.client.simple_query(&insert).await?;
+                let id = rows.iter().find_map(|m| match m {
+                    SimpleQueryMessage::Row(row) => row.get(0).and_then(|id| id.parse::<i64>().ok()),
+                    _ => None,
+                });
+                let id = id.unwrap();
+                self.mine.push(id);
+                self.run(&format!("insert into truth_orders values ({id}, {n}, 'new')")).await
+            }
+            2 => {
+                let id = self.fresh();
+                self.mine.push(id);
+                self.run(&format!(
+                    "insert into orders (id, customer) overriding system value values ({id}, {n});
+                     insert into truth_orders values ({id}, {n}, null)"
+                ))
+                .await
+            }
+            3 => {
+                self.run(&format!(
+                    "insert into orders (id, customer) overriding system value values ({id}, 1)
+                       on conflict (id) do update set customer = {n};
+                     update truth_orders set customer = {n} where id = {id}"
+                ))
+                .await
+            }
+            4 if self.mine.len() > 100 => {
+                self.mine.retain(|mine| *mine != id);
+                self.run(&format!(
+                    "delete from orders where id = {id}; delete from truth_orders where id = {id};
+                     delete from truth_items where order_id = {id};
+                     update truth_refunds set order_id = null where order_id = {id}"
+                ))
+                .await
+            }
+            5 => {
+                let to = self.fresh();
+                self.mine.retain(|mine| *mine != id);
+                self.mine.push(to);
+                self.rekey(id, to).await
+            }
+            6 | 7 => {
+                self.run(&format!(
+                    "insert into items (order_id, qty) values ({id}, {n});
+                     insert into truth_items values ({id}, {n})"
+                ))
+                .await
+            }
+            _ => {
+                self.run(&format!(
+                    "update orders set note = 'updated {n}' where id = {id};
+                     update truth_orders set note = 'updated {n}' where id = {id}"
+                ))
+                .await
+            }
+        }
+    }
+
+    /// An identity that is ALWAYS cannot be changed: the row goes and comes again there.
+    async fn rekey(&self, id: i64, to: i64) -> Result<(), tokio_postgres::Error> {
+        self.run(&format!(
+            "do $$ begin
+               if (select attidentity from pg_attribute where attrelid = 'orders'::regclass and attname = 'id') = 'a' then
+                 insert into orders (id, customer, note) overriding system value
+                   select {to}, customer, note from orders where id = {id};
+                 update items set order_id = {to} where order_id = {id};
+                 update refunds set order_id = {to} where order_id = {id};
+                 delete from orders where id = {id};
+               else
+                 update orders set id = {to} where id = {id};
+               end if;
+             end $$;
+             update truth_orders set id = {to} where id = {id};
+             update truth_items set order_id = {to} where order_id = {id};
+             update truth_refunds set order_id = {to} where order_id = {id}"
+        ))
+        .await
+    }
+
+    async fn run(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.client.batch_execute(sql).await
+    }
+}
