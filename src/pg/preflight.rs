@@ -79,7 +79,7 @@ async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pref
     let (mut findings, mut retyping) = check::retype(plan, retype, &facts, column.as_ref());
     if let Some(retyping) = &mut retyping {
         let rehearsal = rehearsal::rehearse(client, retyping).await?;
-        findings.extend(check::rehearsed(retyping, &rehearsal));
+        findings.extend(check::rehearsed(retyping, &rehearsal, &facts.server));
     }
     let findings = Findings::new(findings);
     let design = retyping.filter(|_| findings.errors() == 0).map(|r| Design::Retype(Box::new(r)));

@@ -27,7 +27,7 @@ pub async fn rehearse(client: &Client, r: &mut Retyping) -> Result<Rehearsal> {
         let tried = one_side(client, r, side, &mut rehearsal).await;
         client.batch_execute("rollback").await?;
         tried?;
-        if rehearsal.type_refused.is_some() {
+        if rehearsal.no_scratch || rehearsal.type_refused.is_some() {
             break;
         }
     }
@@ -36,7 +36,10 @@ pub async fn rehearse(client: &Client, r: &mut Retyping) -> Result<Rehearsal> {
 
 async fn one_side(client: &Client, r: &mut Retyping, side: Side, rehearsal: &mut Rehearsal) -> Result<()> {
     if let Err(e) = all(client, &sql::scratch(r, side)).await {
-        rehearsal.type_refused = Some(refusal(e)?);
+        match e.sqlstate() {
+            Some("42501") => rehearsal.no_scratch = true,
+            _ => rehearsal.type_refused = Some(refusal(e)?),
+        }
         return Ok(());
     }
     let beside = client.query_one(sql::BESIDE_TYPE, &[]).await?;

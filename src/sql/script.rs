@@ -164,7 +164,7 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         section("verify: a range", vec![compared(forward)]),
         section("swap (one transaction, short lock_timeout, retried)", exchange(forward)),
         section("settle: foreign keys, after either swap", settled.collect()),
-        section("rollback: whether every row can go back; a range", vec![retype::lost(r), compared(reverse)]),
+        section("rollback: whether every row can go back: a range", vec![compared(reverse)]),
         section("rollback: what the old column needs", level(reverse)),
         section("rollback (one transaction, short lock_timeout, retried)", exchange(reverse)),
         section("finalize (one transaction, short lock_timeout, retried)", retype::remove(r, reverse)),

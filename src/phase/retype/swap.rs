@@ -10,8 +10,10 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
+use crate::model::ident::plain;
 use crate::model::number;
 use crate::model::state::{State, Step};
+use crate::model::verdict::{Difference, VerifyReport};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, store};
 use crate::sql::retype::exchange;
@@ -27,6 +29,8 @@ use super::{Retyper, compare, table};
 
 /// No statement under the lock may take longer.
 const BUDGET_MS: u32 = 2_000;
+/// So many keys are named in an error.
+const NAMED: usize = 10;
 
 /// Makes the new column the one in use: looks at every row once more, then exchanges the names.
 ///
@@ -79,8 +83,10 @@ pub async fn rollback(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
                 .hint(format!("to remove what the job made: `pgstrata abort {name}`")));
         }
     }
-    fits(retyper).await?;
     let report = compare(retyper).await?;
+    if report.missing > 0 {
+        return Err(lost(retyper, &report));
+    }
     if !report.verified {
         return Err(differs(&report));
     }
@@ -99,32 +105,29 @@ pub async fn rollback(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
     }
 }
 
-/// Whether every row has a value in the old column.
-async fn fits(retyper: &Retyper) -> Result<()> {
+/// Rows that would have no value after the way back.
+fn lost(retyper: &Retyper, report: &VerifyReport) -> Error {
     let r = &retyper.retyping;
-    let row = retyper.control.query_one(&sql::lost(r), &[]).await?;
-    let count: i64 = row.get(0);
-    if count == 0 {
-        return Ok(());
-    }
-    let rows = number::counted(count.unsigned_abs(), "row");
-    let column = crate::model::ident::plain(r.column.name.as_str());
-    Err(Error::new(
+    let rows = number::counted(report.missing, "row");
+    let column = plain(r.column.name.as_str());
+    let missing = report.examples.iter().filter(|one| one.kind == Difference::Missing);
+    let keys: Vec<&str> = missing.take(NAMED).map(|one| one.key.as_str()).collect();
+    Error::new(
         Kind::Differs,
         format!("{rows} of {} cannot go back: {column} has no {} for them", r.table.name.plain(), r.column.sql_type),
     )
-    .cause(format!("by key: {}", row.get::<_, Option<String>>(1).unwrap_or_default()))
+    .cause(format!("by key: {}", keys.join("; ")))
     .hint(format!(
         "nothing was changed; change or delete these rows and roll back then, or keep the new type: `pgstrata finalize {}`",
         retyper.job.name
-    )))
+    ))
 }
 
 async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(State, Option<Swapped>)> {
     let r = &retyper.retyping;
-    let (phase, step) = match away {
-        Direction::Forward => ("swap", Step::Swap),
-        Direction::Reverse => ("rollback", Step::Rollback),
+    let (phase, what, step) = match away {
+        Direction::Forward => ("swap", "swap", Step::Swap),
+        Direction::Reverse => ("rollback", "roll back", Step::Rollback),
     };
     let about = format!(
         "exchanging {} and {} of {}",
@@ -142,7 +145,7 @@ async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(S
         exchange(retyper, &ladder, away, step, table_first.replace(!table_first.get())).await
     };
     let ((state, held_ms), tries) =
-        ladder.climb(phase, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
+        ladder.climb(what, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
     let detail = format!("{held_ms:.1} ms, attempt {tries}");
     store::event(&retyper.control, retyper.job.id, "lock held", &detail).await?;
     failpoint!("swap.told");

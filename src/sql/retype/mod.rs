@@ -278,9 +278,10 @@ pub fn unlevel(
     let (differs, row) = differs(r, direction);
     let which = if kind == Difference::Missing { without_value(r, direction) } else { differs };
     let sql = format!(
-        "select {} from only {} r cross join lateral {row}\nwhere {condition} and {which} limit {limit}",
+        "select {} from only {} r cross join lateral {row}\nwhere {condition} and {which} order by {order} limit {limit}",
         key_text(r),
-        r.table.name
+        r.table.name,
+        order = super::list("r.", &r.key)
     );
     (sql, values)
 }
@@ -293,17 +294,6 @@ fn without_value(r: &Retyping, direction: Direction) -> String {
             format!("r.{} is null and r.{} is not null", r.beside(direction), r.column.name)
         }
     }
-}
-
-/// How many rows the way back would leave without a value, and the keys of the first ten.
-pub fn lost(r: &Retyping) -> String {
-    format!(
-        "select count(*), array_to_string((array_agg({} order by {}))[1:10], '; ') from only {} r where {}",
-        key_text(r),
-        r.key.iter().map(|name| format!("r.{name}")).collect::<Vec<_>>().join(", "),
-        r.table.name,
-        without_value(r, Direction::Reverse)
-    )
 }
 
 fn key_text(r: &Retyping) -> String {

@@ -53,6 +53,8 @@ pub struct Use {
 /// What the server says of the plan's SQL and of the definitions in the new type, without a row.
 #[derive(Debug, Clone, Default)]
 pub struct Rehearsal {
+    /// Our role may not make the temporary table that definitions are tried on.
+    pub no_scratch: bool,
     /// The type that the plan names cannot be had: the server's message.
     pub type_refused: Option<String>,
     /// `using` or `back`, by name, cannot be run: the server's message.

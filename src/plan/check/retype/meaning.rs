@@ -1,6 +1,6 @@
 //! What the new type means for those who use the column, and what the server says of it.
 
-use super::super::{Found, Report};
+use super::super::{Found, Report, Server};
 use super::Rehearsal;
 use crate::model::blueprint::Direction;
 use crate::model::finding::Finding;
@@ -10,9 +10,17 @@ use crate::model::retyping::{Retyping, default_cast};
 use crate::plan::Retype;
 
 /// What the rehearsal says.
-pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal) -> Vec<Finding> {
+pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Finding> {
     let mut report = Report::default();
     let column = format!("{}.{}", r.table.name.plain(), plain(r.column.name.as_str()));
+    if rehearsal.no_scratch {
+        report.error(
+            "missing_privilege",
+            plain(&server.database),
+            format!("role {} lacks TEMPORARY on database {}: the new type is tried on a table of the session's own", plain(&server.user), plain(&server.database)),
+            format!("grant temporary on database {} to {}", plain(&server.database), plain(&server.user)),
+        );
+    }
     if let Some(message) = &rehearsal.type_refused {
         report.error(
             "type_refused",
@@ -42,7 +50,7 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal) -> Vec<Finding> {
             "drop it before the run, and make it anew for the new type after the swap",
         );
     }
-    if !r.only_widens() {
+    if rehearsal.type_refused.is_none() && !r.only_widens() {
         let unique: Vec<&Ident> =
             r.indexes.iter().filter(|one| one.index.unique).map(|one| &one.index.name).collect();
         if r.column.not_null || !unique.is_empty() || !r.checks.is_empty() {

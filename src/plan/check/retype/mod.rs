@@ -6,7 +6,9 @@ mod meaning;
 pub use facts::{ColumnFacts, Key, Rehearsal, Use};
 pub use meaning::rehearsed;
 
-use super::{Facts, Found, Relation, Report, key, listed, names, nearest, no_such_table, rights, server};
+use super::{
+    Facts, Found, Relation, Report, Server, key, listed, names, nearest, no_such_table, rights, server,
+};
 use crate::model::blueprint::Direction;
 use crate::model::finding::Finding;
 use crate::model::ident::{Ident, plain};
@@ -35,7 +37,7 @@ pub fn retype(
         Relation::There(found) => found,
     };
     let table = &found.table;
-    if !super::backfill::shape(&mut report, table) || !alone(&mut report, table) {
+    if !alone(&mut report, table) || !super::backfill::shape(&mut report, table) {
         return (report.0, None);
     }
     let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
@@ -51,9 +53,10 @@ pub fn retype(
         let message = format!("column {} is generated", plain(&retype.column));
         report.error("generated_column", &retype.column, message, "retype the columns that it is made from");
     }
-    uses(&mut report, table, &column.uses);
+    uses(&mut report, table, &retype.column, &column.uses);
     indexes(&mut report, &r);
-    keys(&mut report, &r, &column.keys, facts.server.version);
+    keys(&mut report, &r, &column.keys, &facts.server);
+    may_build(&mut report, &r, found, &facts.server);
     surroundings(&mut report, &r, found);
     if !under_way {
         taken(&mut report, &r, found);
@@ -70,6 +73,8 @@ fn alone(report: &mut Report, table: &Table) -> bool {
         ("is partitioned", "this version retypes plain tables only; retype before partitioning")
     } else if table.is_partition || table.parents > 0 {
         ("takes its columns from another table", "this version retypes plain tables only; detach it first")
+    } else if table.children > 0 {
+        ("is inherited by other tables", "this version retypes plain tables only; detach them first")
     } else if table.typed {
         ("takes its columns from a type", "alter table ... not of")
     } else {
@@ -135,44 +140,48 @@ fn design(plan: &Plan, retype: &Retype, found: &Found, facts: &ColumnFacts, key:
     }
 }
 
-fn uses(report: &mut Report, table: &Table, uses: &[Use]) {
+fn uses(report: &mut Report, table: &Table, column: &str, uses: &[Use]) {
+    let column = plain(column);
     for Use { kind, name } in uses {
         let (what, hint) = match kind.as_str() {
             "pg_rewrite" => (
-                "reads it",
+                "reads",
                 "drop it for the run, and make it again after the swap: it is bound to the column's number and type",
             ),
             "pg_policy" => (
-                "names it",
+                "names",
                 "drop the policy for the run, and make it again after the swap; or write it by other columns",
             ),
             "pg_proc" => (
-                "has an SQL body that names it",
+                "has an SQL body that names",
                 "write its body as a string (as $$ ... $$), which finds the column by name",
             ),
             "pg_publication_rel" => {
-                ("lists it or filters by it", "take the table out of the publication for the run")
+                ("lists or filters by", "take the table out of the publication for the run")
             }
-            "pg_statistic_ext" => ("has it", "drop these statistics, and make them again after the swap"),
+            "pg_statistic_ext" => ("is on", "drop these statistics, and make them again after the swap"),
             "pg_attrdef" => {
-                ("is made from it", "drop the generated column for the run, and add it again after the swap")
+                ("is made from", "drop the generated column for the run, and add it again after the swap")
             }
             "pg_trigger" => (
-                "names it in UPDATE OF or WHEN",
+                "has an UPDATE OF or WHEN with",
                 "make the trigger without it for the run, and ask in its function",
             ),
             "exclusion" => {
-                ("excludes by it", "drop the constraint for the run, and add it again after the swap")
+                ("excludes by", "drop the constraint for the run, and add it again after the swap")
             }
             _ => (
-                "is how subscribers tell its rows apart",
+                "tells subscribers rows apart by",
                 "alter table ... replica identity default, or full, for the run",
             ),
         };
         report.error(
             "column_in_use",
             name,
-            format!("{name} {what}, and cannot be carried to the new column of {}", table.name.plain()),
+            format!(
+                "{name} {what} column {column} of {}, and cannot be carried to the new column",
+                table.name.plain()
+            ),
             hint,
         );
     }
@@ -204,11 +213,11 @@ fn indexes(report: &mut Report, r: &Retyping) {
     }
 }
 
-fn keys(report: &mut Report, r: &Retyping, facts: &[Key], version: i32) {
+fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
     for key in &r.keys {
         let (name, table) = (plain(key.name.as_str()), key.table.plain());
         let Some(fact) = facts.iter().find(|k| k.name == key.name && k.table == key.table) else { continue };
-        if key.from_partitioned && version < NOT_VALID_ON_PARTITIONED {
+        if key.from_partitioned && server.version < NOT_VALID_ON_PARTITIONED {
             let message = format!(
                 "foreign key {name} of {table}, a partitioned table, cannot be added without a look at every row"
             );
@@ -221,14 +230,15 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], version: i32) {
         }
         if !fact.owned {
             let message = format!(
-                "our role lacks the rights of {}, who owns {table}, whose foreign key {name} the swap moves",
-                fact.owner.as_str()
+                "role {} lacks the rights of {}, who owns {table}, whose foreign key {name} the swap moves",
+                plain(&server.user),
+                plain(fact.owner.as_str())
             );
             report.error(
                 "missing_privilege",
                 &table,
                 message,
-                format!("grant {} to current_user", plain(fact.owner.as_str())),
+                format!("grant {} to {}", plain(fact.owner.as_str()), plain(&server.user)),
             );
         }
         let narrow: Vec<&str> = fact
@@ -246,6 +256,17 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], version: i32) {
             );
         }
     }
+}
+
+/// Indexes are made in the table's schema.
+fn may_build(report: &mut Report, r: &Retyping, found: &Found, server: &Server) {
+    if found.rights.schema_create || r.indexes.is_empty() {
+        return;
+    }
+    let (role, schema) = (plain(&server.user), plain(r.table.name.schema.as_str()));
+    let message =
+        format!("role {role} lacks CREATE on schema {schema}, where the column's indexes are built");
+    report.error("missing_privilege", &schema, message, format!("grant create on schema {schema} to {role}"));
 }
 
 fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
