@@ -172,7 +172,7 @@ async fn values_beyond_the_old_type() {
     db.execute("select setval('orders_id_seq', 2147483648)").await;
     let refused = db.pgstrata(&["rollback", "orders_id"]).await.exits(1);
     insta::assert_snapshot!(errors(&refused), @r#"
-    error: failed to rollback (SQLSTATE 22023)
+    error: failed to roll back (SQLSTATE 22023)
     cause: failed to run `alter sequence "public"."orders_id_seq" as integer`: RESTART value (2147483648) cannot be greater than MAXVALUE (2147483647)
     hint: sequence public.orders_id_seq has passed the end of the old type; set it back if its numbers are free, or finalize
     "#);
@@ -276,7 +276,7 @@ async fn what_a_column_has_comes_along() {
          create index later on orders (note) include (id) where id > 2; comment on index later is 'often used';
          comment on constraint small on orders is 'not yet'; comment on column orders.id is 'its kind';
          comment on constraint once on orders is 'each'; comment on constraint known on orders is 'of a kind';
-         alter table orders alter id set statistics 250; alter table orders cluster on later;
+         alter table orders alter id set statistics 250; alter table orders cluster on once;
          create role reader_of_kinds; grant select (id) on orders to reader_of_kinds;
          insert into orders select i, nullif(i % 10, 0), 'x' from generate_series(1, 500) i",
     )
