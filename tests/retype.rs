@@ -3,7 +3,7 @@
 mod refusals;
 mod writers;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::crash::{killed, side_by_side};
 use super::support::bench::DEADLOCK_TIMEOUT;
@@ -23,7 +23,7 @@ fn patient(plan: &str) -> String {
     format!("{plan}\n[swap]\nlock_timeout = \"1500ms\"\nattempts = 1000\n[copy]\ntarget_batch_ms = 20\n")
 }
 
-async fn run(db: &Database, plan: &PathBuf) -> Ran {
+async fn run(db: &Database, plan: &Path) -> Ran {
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok()
 }
 

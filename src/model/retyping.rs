@@ -237,6 +237,18 @@ pub(crate) mod tests {
     use super::*;
     use crate::model::fixture::petri;
 
+    fn counter() -> Counter {
+        Counter {
+            name: QualifiedName::new("public", "orders_id_seq"),
+            sql_type: "integer".into(),
+            options: "START WITH 1 INCREMENT BY 1 CACHE 1 NO CYCLE".into(),
+            min: None,
+            max: None,
+            grants: Vec::new(),
+            comment: None,
+        }
+    }
+
     /// An integer key with an identity, a child, a CHECK and an index more.
     pub(crate) fn retyping() -> Retyping {
         let mut table = petri();
@@ -299,15 +311,7 @@ pub(crate) mod tests {
                 definition_old: "CHECK ((id_old > 0))".into(),
             }],
             keys: vec![child],
-            counter: Some(Counter {
-                name: QualifiedName::new("public", "orders_id_seq"),
-                sql_type: "integer".into(),
-                options: "START WITH 1 INCREMENT BY 1 CACHE 1 NO CYCLE".into(),
-                min: None,
-                max: None,
-                grants: Vec::new(),
-                comment: None,
-            }),
+            counter: Some(counter()),
             table,
         }
     }

@@ -65,10 +65,8 @@ async fn every_row(retyper: &Retyper) -> Result<VerifyReport> {
             let (found, named) = one_range(retyper, session, direction, range).await?;
             let sum = counted.get();
             counted.set([sum[0] + found[0], sum[1] + found[1], sum[2] + found[2]]);
-            let mut examples = examples.borrow_mut();
-            examples.extend(named);
-            examples.truncate(EXAMPLES_MAX);
-            drop(examples);
+            let room = EXAMPLES_MAX.saturating_sub(examples.borrow().len());
+            examples.borrow_mut().extend(named.into_iter().take(room));
             meter.add(found[0]);
             meter.keep().await
         },

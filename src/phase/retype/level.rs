@@ -12,9 +12,11 @@ use crate::model::retyping::Counterpart;
 use crate::model::state::{State, Step};
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
-use crate::sql::{foreign_key, retype as sql};
+use crate::sql::foreign_key;
+use crate::sql::retype::{self as sql, exchange};
 
 use super::super::fill;
+use super::super::locks::Ladder;
 use super::super::meter::Meter;
 use super::{Retyper, table};
 
@@ -129,7 +131,7 @@ async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {
                 let error = Error::from(e);
                 if error.sqlstate() == Some("23514") {
                     release(retyper, direction).await?;
-                    return Err(violated(error, name));
+                    return Err(violated(&error, name));
                 }
                 return Err(error);
             }
@@ -140,7 +142,7 @@ async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {
     Ok(())
 }
 
-fn violated(error: Error, name: &Ident) -> Error {
+fn violated(error: &Error, name: &Ident) -> Error {
     Error::new(Kind::Differs, format!("rows violate constraint {} on the column beside", name.as_str()))
         .cause(error.message())
         .hint("`pgstrata verify` names rows whose columns differ; put them right, or change the plan's expression")
@@ -161,11 +163,17 @@ pub(super) async fn release(retyper: &Retyper, direction: Direction) -> Result<(
     if statements.is_empty() {
         return Ok(());
     }
-    let tables = vec![r.table.name.clone()];
-    fill::briefly(&retyper.filler, tables, "take constraints away", async || {
-        all(&retyper.control, &statements).await
-    })
-    .await?;
+    let ladder = Ladder::on(retyper, vec![r.table.name.clone()]);
+    let attempt = async || {
+        transaction(&retyper.control, READ_COMMITTED, async |client| {
+            retyper.hold_epoch(client).await?;
+            ladder.begin(client, &exchange::first_lock(r)).await?;
+            all(client, &statements).await
+        })
+        .await
+    };
+    // Also where a stop was asked for: applications would be refused values until the next command.
+    ladder.climb("take constraints away", || Ok(()), attempt).await?;
     Ok(())
 }
 

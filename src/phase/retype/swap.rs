@@ -98,7 +98,9 @@ pub async fn rollback(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
     match back.await {
         Err(e) if e.retry_class() == Retry::Never => {
             // The old type's limits are the application's only if there is a way back.
-            release(retyper, Direction::Reverse).await?;
+            if let Err(more) = release(retyper, Direction::Reverse).await {
+                retyper.events.warn(format!("{}: the next command takes them away", more.message()));
+            }
             Err(e)
         }
         other => other,

@@ -258,8 +258,17 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
     }
 }
 
-/// Indexes are made in the table's schema.
+/// Indexes are made in the table's schema; and the swap asks who holds an older snapshot.
 fn may_build(report: &mut Report, r: &Retyping, found: &Found, server: &Server) {
+    if !found.rights.sees_sessions {
+        let role = plain(&server.user);
+        report.warning(
+            "sessions_hidden",
+            &role,
+            format!("role {role} cannot see other roles' snapshots: one older than the filled rows reads NULL in the column after the swap"),
+            format!("grant pg_read_all_stats to {role}"),
+        );
+    }
     if found.rights.schema_create || r.indexes.is_empty() {
         return;
     }
