@@ -137,7 +137,9 @@ async fn rows_beyond_the_last_partition() {
     let bench = Bench::start(TableSpec::bigint(TABLE, ROWS), &partition).await;
     let beyond = async {
         bench.until("select to_regclass('pgstrata.jobs') is not null").await;
-        bench.until("select exists (select from pgstrata.jobs where state not in ('planned', 'prepared'))").await;
+        bench
+            .until("select exists (select from pgstrata.jobs where state not in ('planned', 'prepared'))")
+            .await;
         write_beyond(&bench.db, 0).await
     };
     let job = async {

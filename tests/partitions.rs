@@ -96,7 +96,7 @@ async fn a_truncate_of_a_partition_attached_by_hand_is_logged() {
     goes_back(&db).await;
 }
 
-/// More partitions than one statement of a drain looks through: changes in all of them, at the ends of the slices and beyond
+/// A partition a day: changes in all of them, rows that move far, and rows beyond
 /// the last partition, are brought over in both directions.
 #[tokio::test]
 async fn a_drain_over_many_partitions_misses_none() {

@@ -59,10 +59,7 @@ fn statements(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     criterion.bench_function("statements of a batch of the drain", |bencher| {
         bencher.iter(|| {
             let forward = black_box(Direction::Forward);
-            [
-                drain::clear(&b, forward, Batch::Blocks, &drain::Slice::default()),
-                drain::fill(&b, forward, Batch::Blocks, &drain::Slice::default()),
-            ]
+            [drain::clear(&b, forward, Batch::Blocks), drain::fill(&b, forward, Batch::Blocks)]
         });
     });
     Ok(())

@@ -91,8 +91,8 @@ async fn beside_psql(bench: &mut Bench, ours_s: f64) -> Result<()> {
     let forward = Direction::Forward;
     let mut script = String::new();
     for (name, statement) in [
-        ("clear", drain::clear(&b, forward, Batch::Blocks, &drain::Slice::default())),
-        ("fill", drain::fill(&b, forward, Batch::Blocks, &drain::Slice::default())),
+        ("clear", drain::clear(&b, forward, Batch::Blocks)),
+        ("fill", drain::fill(&b, forward, Batch::Blocks)),
         ("forget", drain::forget(&b, Batch::Blocks)),
     ] {
         script += &format!("prepare {name}(text, text) as {statement};\n");

@@ -12,7 +12,7 @@ use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::{REPEATABLE_READ, execute_text, transaction};
-use crate::sql::drain::{Batch, Slice};
+use crate::sql::drain::Batch;
 use crate::sql::{copy as copy_sql, drain as sql};
 
 use super::context::Context;
@@ -204,25 +204,10 @@ pub async fn drain_visible(
         Some((from, to)) if !truncated => (Batch::Blocks, vec![format!("({from},0)"), format!("({to},0)")]),
         _ => (Batch::All, Vec::new()),
     };
-    let run = async |sql: String, slice: &Slice| {
-        let values: Vec<String> = values.iter().cloned().chain(slice.values()).collect();
-        execute_text(client, &context.prepared(&sql).await?, &values).await
-    };
-    let whole = Slice::default();
-    // Under a lock there is little to drain, and each statement is a round trip.
-    let slices = if batch == Batch::Blocks { Slice::all(b) } else { vec![whole.clone()] };
-    let (cleared, filled) = match direction {
-        Direction::Forward => (slices.as_slice(), std::slice::from_ref(&whole)),
-        Direction::Reverse => (std::slice::from_ref(&whole), slices.as_slice()),
-    };
-    for slice in cleared {
-        run(sql::clear(b, direction, batch, slice), slice).await?;
-    }
-    let mut rows = 0;
-    for slice in filled {
-        rows += run(sql::fill(b, direction, batch, slice), slice).await?;
-    }
-    let changes = run(sql::forget(b, batch), &whole).await?;
+    let run = async |sql: String| execute_text(client, &context.prepared(&sql).await?, &values).await;
+    run(sql::clear(b, direction, batch)).await?;
+    let rows = run(sql::fill(b, direction, batch)).await?;
+    let changes = run(sql::forget(b, batch)).await?;
     Ok(Swept { changes, rows })
 }
 

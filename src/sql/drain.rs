@@ -31,44 +31,6 @@ impl Batch {
     }
 }
 
-/// Partitions that one statement looks through at most. For each place the server goes over all that the statement may meet,
-/// to find the one that it is pruned to: 50 ns each, so that a thousand cost more than the rest of the work.
-const AT_ONCE: usize = 64;
-
-/// The places with a partition value in `[from, to)`; open where there is none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Slice {
-    from: Option<String>,
-    to: Option<String>,
-}
-
-impl Slice {
-    /// Everything, cut so that each slice meets few partitions.
-    pub fn all(b: &Blueprint) -> Vec<Self> {
-        let cuts: Vec<String> =
-            b.partitions.iter().skip(AT_ONCE).step_by(AT_ONCE).map(|p| p.from.clone()).collect();
-        let from = std::iter::once(None).chain(cuts.iter().cloned().map(Some));
-        let to = cuts.iter().cloned().map(Some).chain(std::iter::once(None));
-        from.zip(to).map(|(from, to)| Self { from, to }).collect()
-    }
-
-    /// Its ends, as the parameters behind those of a batch of blocks.
-    pub fn values(&self) -> impl Iterator<Item = String> {
-        self.from.iter().chain(&self.to).cloned().collect::<Vec<_>>().into_iter()
-    }
-
-    /// The condition, on the place and on the partitioned table's row: by the latter the server prunes before it begins.
-    fn condition(&self, b: &Blueprint, row: &str) -> String {
-        let Some(by) = b.by_column() else { return String::new() };
-        let ends = [(">=", &self.from), ("<", &self.to)].into_iter().filter(|(_, end)| end.is_some());
-        let one = |(i, (operator, _)): (usize, (&str, _))| {
-            let end = format!("${}::{}", i + 3, by.base_type);
-            format!("\n  and {row}.{0} {operator} {end} and d.{0} {operator} {end}", by.name)
-        };
-        ends.enumerate().map(one).collect()
-    }
-}
-
 /// The distinct places that the log rows of a batch name, under the source's column names.
 pub(super) fn places(b: &Blueprint, batch: Batch) -> String {
     distinct_places(b, &b.log().to_string(), batch.condition().as_slice())
@@ -91,30 +53,28 @@ fn distinct_places(b: &Blueprint, log: &str, conditions: &[&str]) -> String {
 pub const SETTINGS: &str = "set local enable_hashjoin = off; set local enable_mergejoin = off; \
     set local enable_seqscan = off; set local plan_cache_mode = force_generic_plan";
 
-/// Clears the places of the slice on the target.
-pub fn clear(b: &Blueprint, direction: Direction, batch: Batch, slice: &Slice) -> String {
+/// Clears the places on the target.
+pub fn clear(b: &Blueprint, direction: Direction, batch: Batch) -> String {
     format!(
-        "delete from {} t using (\n  {}\n) d\nwhere {}{}",
+        "delete from {} t using (\n  {}\n) d\nwhere {}",
         b.sides(direction).target,
         places(b, batch),
-        equal("t", "d", &b.place_columns()),
-        slice.condition(b, "t")
+        equal("t", "d", &b.place_columns())
     )
 }
 
-/// Writes to the target what the source has at the places of the slice now.
-pub fn fill(b: &Blueprint, direction: Direction, batch: Batch, slice: &Slice) -> String {
+/// Writes to the target what the source has at the places now.
+pub fn fill(b: &Blueprint, direction: Direction, batch: Batch) -> String {
     let sides = b.sides(direction);
     let columns: Vec<_> = b.table.written_columns().map(|c| &c.name).collect();
     format!(
-        "insert into {} ({}) overriding system value\nselect {}\nfrom (\n  {}\n) d join {} s on {}{}",
+        "insert into {} ({}) overriding system value\nselect {}\nfrom (\n  {}\n) d join {} s on {}",
         sides.target,
         list("", columns.iter().copied()),
         list("s.", columns.iter().copied()),
         places(b, batch),
         from_source(&sides),
-        equal("s", "d", &b.place_columns()),
-        slice.condition(b, "s")
+        equal("s", "d", &b.place_columns())
     )
 }
 
@@ -213,48 +173,4 @@ pub fn compact(b: &Blueprint) -> Option<String> {
         place.iter().map(|c| new_column(c).to_string()).collect::<Vec<_>>().join(", "),
         distinct_places(b, "gone", &[])
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::blueprint::Partition;
-    use crate::model::blueprint::tests::blueprint;
-
-    #[test]
-    fn slices_meet_at_bounds_and_leave_nothing_out() {
-        let mut b = blueprint();
-        let part = |n: usize| Partition {
-            name: QualifiedName::new("public", format!("p{n}")),
-            from: n.to_string(),
-            to: (n + 1).to_string(),
-        };
-        for partitions in [0, 1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE, 1000] {
-            b.partitions = (0..partitions).map(part).collect();
-            let all = Slice::all(&b);
-            assert_eq!(all.len(), partitions.div_ceil(AT_ONCE).max(1));
-            assert_eq!((&all[0].from, &all[all.len() - 1].to), (&None, &None));
-            assert!(all.windows(2).all(|two| two[0].to.is_some() && two[0].to == two[1].from));
-        }
-    }
-
-    #[test]
-    fn a_slice_is_a_condition_on_both_sides_of_the_join() {
-        let b = blueprint();
-        let slice = Slice { from: Some("2024-01-01".into()), to: Some("2024-03-01".into()) };
-        insta::assert_snapshot!(clear(&b, Direction::Forward, Batch::Blocks, &slice), @r#"
-        delete from "public"."petri_observations_new" t using (
-          select "old_observation_id" as "observation_id", "old_created_at" as "created_at" from "pgstrata"."changes_petri_observations" where ctid >= $1::text::tid and ctid < $2::text::tid and "old_observation_id" is not null
-          union
-          select "new_observation_id" as "observation_id", "new_created_at" as "created_at" from "pgstrata"."changes_petri_observations" where ctid >= $1::text::tid and ctid < $2::text::tid and "new_observation_id" is not null
-        ) d
-        where t."observation_id" = d."observation_id" and t."created_at" = d."created_at"
-          and t."created_at" >= $3::timestamp with time zone and d."created_at" >= $3::timestamp with time zone
-          and t."created_at" < $4::timestamp with time zone and d."created_at" < $4::timestamp with time zone
-        "#);
-        let last = Slice { from: slice.to, to: None };
-        insta::assert_snapshot!(last.condition(&b, "s"), @r#"
-        and s."created_at" >= $3::timestamp with time zone and d."created_at" >= $3::timestamp with time zone
-        "#);
-    }
 }

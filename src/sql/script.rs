@@ -7,7 +7,7 @@ use crate::model::key::KeyRange;
 use crate::model::retyping::Retyping;
 use crate::plan::Rows;
 
-use super::drain::{Batch, Slice};
+use super::drain::Batch;
 use super::retype::{self, exchange};
 use super::{capture, copy, drain, fill, finalize, finish, foreign_key, index, prepare, swap, verify};
 
@@ -228,8 +228,8 @@ fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
         copy::hold_still(&b.sides(direction)),
         drain::SETTINGS.to_owned(),
         drain::truncated(b),
-        drain::clear(b, direction, Batch::Blocks, &Slice::default()),
-        drain::fill(b, direction, Batch::Blocks, &Slice::default()),
+        drain::clear(b, direction, Batch::Blocks),
+        drain::fill(b, direction, Batch::Blocks),
         drain::forget(b, Batch::Blocks),
     ]
 }
@@ -239,8 +239,8 @@ fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Str
     all.extend(swap::locks(b, away, swap::LockOrder::DependentsFirst));
     all.extend(swap::further_locks(b, away, leaves));
     all.extend([
-        drain::clear(b, away, Batch::All, &Slice::default()),
-        drain::fill(b, away, Batch::All, &Slice::default()),
+        drain::clear(b, away, Batch::All),
+        drain::fill(b, away, Batch::All),
         drain::forget(b, Batch::All),
     ]);
     all.extend(swap::statements(b, away, leaves));
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::model::blueprint::tests::blueprint;
     use crate::model::ident::Ident;
-    use crate::sql::drain::{Batch, Slice};
+    use crate::sql::drain::Batch;
 
     fn text(sections: &[Section]) -> String {
         sections
@@ -331,8 +331,8 @@ mod tests {
     fn the_reverse_drain() {
         let b = blueprint();
         let all = [
-            drain::clear(&b, Direction::Reverse, Batch::All, &Slice::default()),
-            drain::fill(&b, Direction::Reverse, Batch::All, &Slice::default()),
+            drain::clear(&b, Direction::Reverse, Batch::All),
+            drain::fill(&b, Direction::Reverse, Batch::All),
             drain::empty_leaf(&b, Direction::Reverse, "(created_at >= '2024-01-01')"),
             drain::outside(&b).unwrap(),
             drain::scrubbed_leaves(&b).unwrap(),
