@@ -24,6 +24,8 @@ use crate::model::{
 const AHEAD: u32 = 3;
 const WORKERS: Workers = Workers::Fixed(2);
 const TARGET_BATCH_MS: u64 = 500;
+/// A chunk that holds rows makes whoever writes one of them wait to its end.
+const TARGET_HELD_MS: u64 = 100;
 /// How long the application may wait behind one try of the swap.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 const ATTEMPTS: u32 = 100;
@@ -118,6 +120,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let workers = p.optional("copy.workers", &copy.workers, workers);
     let target_ms = p.optional("copy.target_batch_ms", &copy.target_batch_ms, number(10..=60_000));
     let throttle = throttle::resolve(&file.throttle, &mut p);
+    let usual_ms = if kind == Kind::Partition { TARGET_BATCH_MS } else { TARGET_HELD_MS };
     let when = p.optional("swap.when", &swap.when, one_of(When::ALL, When::name));
     let budget = lock_budget(&mut p, swap);
     let keep_old = p.optional("swap.keep_old", &swap.keep_old, |v| duration(v, "7 days", KEEPS));
@@ -127,7 +130,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
             table,
             task,
             workers: workers.unwrap_or(WORKERS),
-            target_batch: Duration::from_millis(target_ms.unwrap_or(TARGET_BATCH_MS)),
+            target_batch: Duration::from_millis(target_ms.unwrap_or(usual_ms)),
             throttle,
             when: when.unwrap_or(When::Manual),
             budget,
