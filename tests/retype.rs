@@ -81,12 +81,12 @@ async fn whole_life(version: Version, key: &str) -> Database {
     equals_truth(&db).await;
     for command in [&["swap"][..], &["rollback"], &["swap"], &["finalize", "--now"]] {
         writers.commit_more(100).await;
-        db.pgstrata(&[command, &["orders_id"]].concat()).await.ok();
+        db.pgstrata(&[command, &["orders_id_bigint"]].concat()).await.ok();
         writers.commit_more(50).await;
         equals_truth(&db).await;
         if command[0] == "rollback" {
             let _quiet = writers.pause().await;
-            db.pgstrata(&["verify", "orders_id"]).await.ok();
+            db.pgstrata(&["verify", "orders_id_bigint"]).await.ok();
             let now = described(&db).await;
             let extra: Vec<&str> = now.lines().filter(|line| !before.contains(line)).collect();
             let missing: Vec<&str> = before.lines().filter(|line| !now.contains(line)).collect();
@@ -146,7 +146,7 @@ async fn swapped(db: &Database) {
     .await;
     let plan = db.plan(PLAN);
     run(db, &plan).await;
-    db.pgstrata(&["swap", "orders_id"]).await.ok();
+    db.pgstrata(&["swap", "orders_id_bigint"]).await.ok();
 }
 
 /// What the old type cannot hold is no failure of the application, but of the way back.
@@ -159,18 +159,18 @@ async fn values_beyond_the_old_type() {
          update orders set id = 6000000000 where id = 12; update orders set note = 'near' where id = 13",
     )
     .await;
-    let verify = db.pgstrata(&["verify", "orders_id"]).await.exits(4);
+    let verify = db.pgstrata(&["verify", "orders_id_bigint"]).await.exits(4);
     assert!(verify.stdout.contains('3'), "{}", verify.stdout);
-    let refused = db.pgstrata(&["rollback", "orders_id"]).await.exits(4);
+    let refused = db.pgstrata(&["rollback", "orders_id_bigint"]).await.exits(4);
     insta::assert_snapshot!(errors(&refused), @"
     error: 3 rows of public.orders cannot go back: id has no integer for them
     cause: by key: 5000000000; 5000000001; 6000000000
-    hint: nothing was changed; change or delete these rows and roll back then, or keep the new type: `pgstrata finalize orders_id`
+    hint: nothing was changed; change or delete these rows and roll back then, or keep the new type: `pgstrata finalize orders_id_bigint`
     ");
     db.execute("delete from orders where note = 'far'; update orders set id = 12 where id = 6000000000")
         .await;
     db.execute("select setval('orders_id_seq', 2147483648)").await;
-    let refused = db.pgstrata(&["rollback", "orders_id"]).await.exits(1);
+    let refused = db.pgstrata(&["rollback", "orders_id_bigint"]).await.exits(1);
     insta::assert_snapshot!(errors(&refused), @r#"
     error: failed to roll back (SQLSTATE 22023)
     cause: failed to run `alter sequence "public"."orders_id_seq" as integer`: RESTART value (2147483648) cannot be greater than MAXVALUE (2147483647)
@@ -179,11 +179,11 @@ async fn values_beyond_the_old_type() {
     // Nothing is left that would refuse a large value meanwhile.
     db.execute("insert into orders (id) values (7000000000); delete from orders where id = 7000000000").await;
     db.execute("select setval('orders_id_seq', 1000)").await;
-    db.pgstrata(&["rollback", "orders_id"]).await.ok();
+    db.pgstrata(&["rollback", "orders_id_bigint"]).await.ok();
     db.execute("insert into orders (note) values ('after')").await;
     assert_eq!(db.count("select max(id)::bigint from orders").await, 1001);
     assert_eq!(db.count("select count(*) from orders where id_new = id").await, 301);
-    db.pgstrata(&["abort", "orders_id"]).await.ok();
+    db.pgstrata(&["abort", "orders_id_bigint"]).await.ok();
     assert_eq!(db.count(LEFT_BEHIND).await, 0);
 }
 
@@ -198,7 +198,7 @@ const VISITS: &str = "create table orders (n bigint primary key, at text not nul
     insert into orders select i, to_char(timestamp '2024-01-01' + i * interval '1 minute', 'DD.MM.YYYY HH24:MI'), i
       from generate_series(1, 2000) i";
 
-const VISITS_PLAN: &str = "name = 'orders_id'\nkind = 'retype'\ntable = 'orders'\n[retype]\ncolumn = 'at'\nto = 'timestamptz'
+const VISITS_PLAN: &str = "name = 'orders_at'\nkind = 'retype'\ntable = 'orders'\n[retype]\ncolumn = 'at'\nto = 'timestamptz'
 using = \"case when t.at ~ '^\\\\d{4}' then t.at::timestamptz else to_timestamp(t.at || '+00', 'DD.MM.YYYY HH24:MITZH') end\"
 back = \"to_char(t.at at time zone 'UTC', 'DD.MM.YYYY HH24:MI')\"\n";
 
@@ -217,7 +217,7 @@ async fn text_to_timestamptz() {
         "insert into orders values (3000, '01.02.2025 03:04', 1); update orders set who = -1 where n = 5",
     )
     .await;
-    db.pgstrata(&["swap", "orders_id"]).await.ok();
+    db.pgstrata(&["swap", "orders_at"]).await.ok();
     insta::assert_snapshot!(described(&db).await, @"
     column at timestamp with time zone not null
     column at_old text
@@ -227,7 +227,7 @@ async fn text_to_timestamptz() {
     index CREATE UNIQUE INDEX orders_at ON public.orders USING btree (at DESC, who)
     index CREATE UNIQUE INDEX orders_at_old ON public.orders USING btree (at_old DESC, who)
     index CREATE UNIQUE INDEX orders_pkey ON public.orders USING btree (n)
-    trigger zz_pgstrata_fill_orders_id
+    trigger zz_pgstrata_fill_orders_at
     ");
     db.execute(
         "set timezone = 'Asia/Tokyo'; set datestyle = 'German';
@@ -235,16 +235,16 @@ async fn text_to_timestamptz() {
          update orders set who = 9 where n in (0, 6); update orders set at = at + interval '1 day' where n = 7",
     )
     .await;
-    let verify = db.pgstrata(&["verify", "orders_id"]).await.exits(4);
+    let verify = db.pgstrata(&["verify", "orders_at"]).await.exits(4);
     insta::assert_snapshot!(verify.stdout, @"
     source     2,004 rows
     target     2,003 rows
     missing    1 row
       missing   3002
-    not verified: orders_id: the sides differ
+    not verified: orders_at: the sides differ
     ");
     db.execute("update orders set at = date_trunc('minute', at) + interval '1 minute' where n = 3002").await;
-    db.pgstrata(&["rollback", "orders_id"]).await.ok();
+    db.pgstrata(&["rollback", "orders_at"]).await.ok();
     let client = db.client().await;
     let rows = client
         .query("select n || ': ' || at from orders where n in (0, 1, 6, 7, 3000, 3001, 3002) order by n", &[])
@@ -260,8 +260,8 @@ async fn text_to_timestamptz() {
     3001: 01.02.2025 03:05
     3002: 01.02.2025 03:06
     ");
-    db.pgstrata(&["swap", "orders_id"]).await.ok();
-    db.pgstrata(&["finalize", "orders_id", "--now"]).await.ok();
+    db.pgstrata(&["swap", "orders_at"]).await.ok();
+    db.pgstrata(&["finalize", "orders_at", "--now"]).await.ok();
     assert_eq!(db.count(LEFT_BEHIND).await, 0);
 }
 
@@ -285,11 +285,11 @@ async fn what_a_column_has_comes_along() {
     let plan = db.plan(PLAN);
     run(&db, &plan).await;
     for command in ["swap", "rollback", "swap"] {
-        db.pgstrata(&[command, "orders_id"]).await.ok();
+        db.pgstrata(&[command, "orders_id_bigint"]).await.ok();
         db.execute("insert into orders (n, note) select 1 + max(n), 'y' from orders").await;
         assert_eq!(beside(&db).await, before[before.find("statistics").unwrap()..], "{command}");
     }
-    db.pgstrata(&["finalize", "orders_id", "--now"]).await.ok();
+    db.pgstrata(&["finalize", "orders_id_bigint", "--now"]).await.ok();
     let after = [described(&db).await, beside(&db).await].concat();
     assert_eq!(after, before.replace("id integer", "id bigint"));
     assert_eq!(db.count("select count(*) from orders where id = 5 and note = 'y'").await, 3);
@@ -365,8 +365,8 @@ async fn killed_at((command, at): (&'static str, &'static str)) {
     for step in life {
         let arguments: Vec<String> = match *step {
             "run" => vec!["run".to_owned(), plan.display().to_string()],
-            "finalize" => vec!["finalize".to_owned(), "orders_id".to_owned(), "--now".to_owned()],
-            other => vec![other.to_owned(), "orders_id".to_owned()],
+            "finalize" => vec!["finalize".to_owned(), "orders_id_bigint".to_owned(), "--now".to_owned()],
+            other => vec![other.to_owned(), "orders_id_bigint".to_owned()],
         };
         writers.commit_more(5).await;
         if *step == command

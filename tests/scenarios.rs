@@ -43,6 +43,7 @@ fn every_plan_in_plans_is_one() {
         "final_supply_equipment_dates",
         "fse_compliance_reporting",
         "gasifier_observations",
+        "orders_id_bigint",
         "petri_observations",
         "price_forecast_curve",
         "suppliers_carbon_intensity",

@@ -31,7 +31,7 @@ async fn told(more: &str, plan: &str) -> String {
 }
 
 fn plan(retype: &str) -> String {
-    format!("name = 'orders_id'\nkind = 'retype'\ntable = 'orders'\n[retype]\n{retype}")
+    format!("name = 'orders_id_bigint'\nkind = 'retype'\ntable = 'orders'\n[retype]\n{retype}")
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn what_names_the_column_by_its_number() {
     ");
     let behind = "create trigger zzz before update on orders for each row execute function f()";
     insta::assert_snapshot!(told(&format!("{function} {behind}"), PLAN).await, @"
-    error[trigger_behind]: zzz: trigger zzz fires behind ours, zz_pgstrata_fill_orders_id, which has to see what it makes of the row
+    error[trigger_behind]: zzz: trigger zzz fires behind ours, zz_pgstrata_fill_orders_id_bigint, which has to see what it makes of the row
       hint: rename it: triggers fire in the order of their names
     warning[trigger_fires]: zzz: trigger zzz fires on every update of a row of public.orders, the job's too: each row is updated once
       hint: nothing, if it may; else give it WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')
@@ -194,13 +194,13 @@ async fn the_swap_waits_for_older_snapshots() {
     client.batch_execute("select count(*) from pg_class").await.unwrap();
     let plan = db.plan(&format!("{PLAN}[swap]\nattempts = 2\n"));
     run(&db, &plan).await;
-    let refused = db.pgstrata(&["swap", "orders_id"]).await.exits(5);
+    let refused = db.pgstrata(&["swap", "orders_id_bigint"]).await.exits(5);
     assert!(errors(&refused).contains("older than the moment"), "{}", refused.stderr);
     assert_eq!(client.query_one("select count(id) from orders", &[]).await.unwrap().get::<_, i64>(0), 50);
     client.batch_execute("commit").await.unwrap();
-    db.pgstrata(&["swap", "orders_id"]).await.ok();
-    db.pgstrata(&["rollback", "orders_id"]).await.ok();
-    db.pgstrata(&["abort", "orders_id"]).await.ok();
+    db.pgstrata(&["swap", "orders_id_bigint"]).await.ok();
+    db.pgstrata(&["rollback", "orders_id_bigint"]).await.ok();
+    db.pgstrata(&["abort", "orders_id_bigint"]).await.ok();
     assert_eq!(db.count(LEFT_BEHIND).await, 0);
 }
 
@@ -223,7 +223,7 @@ async fn a_prepared_select_of_all_columns_fails_once_and_can_be_prepared_again()
         assert_eq!(client.query(&note, &[&1_i32]).await.unwrap().len(), 1);
         let anew = client.prepare("select * from orders").await.unwrap();
         assert_eq!(client.query(&anew, &[]).await.unwrap().len(), 1);
-        db.pgstrata(&[command, &["orders_id"]].concat()).await.ok();
+        db.pgstrata(&[command, &["orders_id_bigint"]].concat()).await.ok();
     }
 }
 
@@ -232,16 +232,16 @@ async fn a_prepared_select_of_all_columns_fails_once_and_can_be_prepared_again()
 async fn commands_out_of_turn() {
     let db = Database::new().await;
     swapped(&db).await;
-    insta::assert_snapshot!(errors(&db.pgstrata(&["abort", "orders_id"]).await.exits(2)), @"
-    error: job orders_id is swapped; only a job before its swap can be aborted
-    hint: `pgstrata rollback orders_id` first: it loses nothing
+    insta::assert_snapshot!(errors(&db.pgstrata(&["abort", "orders_id_bigint"]).await.exits(2)), @"
+    error: job orders_id_bigint is swapped; only a job before its swap can be aborted
+    hint: `pgstrata rollback orders_id_bigint` first: it loses nothing
     ");
-    insta::assert_snapshot!(errors(&db.pgstrata(&["finalize", "orders_id"]).await.exits(6)).replace(|c: char| c.is_ascii_digit(), "0"), @"
+    insta::assert_snapshot!(errors(&db.pgstrata(&["finalize", "orders_id_bigint"]).await.exits(6)).replace(|c: char| c.is_ascii_digit(), "0"), @"
     error: the old column is kept until 0000-00-00 00:00 UTC, as the plan says
-    hint: to drop it now: `pgstrata finalize orders_id --now`
+    hint: to drop it now: `pgstrata finalize orders_id_bigint --now`
     ");
     db.execute("alter table orders add more int").await;
-    insta::assert_snapshot!(errors(&db.pgstrata(&["rollback", "orders_id"]).await.exits(1)), @"
+    insta::assert_snapshot!(errors(&db.pgstrata(&["rollback", "orders_id_bigint"]).await.exits(1)), @"
     error: failed to roll back
     cause: public.orders is no longer what this job was planned from: column more was added
     hint: undo the change and roll back then; or keep the new type, and finalize
