@@ -23,12 +23,14 @@ async fn told(setup: &str, more: &str) -> String {
     check(&db, &fill(more)).await
 }
 
-/// What a run of that plan says at its end, which is no good one.
+/// What a run of that plan says at its end, which is no good one. Nothing of the chunk is kept.
 async fn fails(setup: &str, more: &str) -> String {
     let db = Database::new().await;
     db.execute(&format!("{TABLES}{setup}")).await;
     let plan = db.plan(&fill(more));
     let ran = db.pgstrata(&["run", plan.to_str().unwrap()]).await.exits(1);
+    assert_eq!(db.count("select count(*) from s where ci is not null").await, 0);
+    assert_eq!(db.count("select count(*) from pgstrata.chunks").await, 0);
     ran.stderr.lines().skip_while(|line| !line.starts_with("error")).collect::<Vec<_>>().join("\n")
 }
 

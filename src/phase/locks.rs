@@ -11,6 +11,8 @@ use crate::model::backoff::Backoff;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::QualifiedName;
 use crate::model::number;
+use crate::pg::catalog;
+use crate::pg::transaction::{READ_COMMITTED, transaction};
 use crate::plan::LockBudget;
 use crate::sql::swap as sql;
 use crate::stop::Stop;
@@ -180,4 +182,36 @@ pub async fn patiently<T>(
         ),
         _ => e,
     })
+}
+
+/// Does `work` in a transaction whose locks on `tables` applications wait behind: each try is short.
+///
+/// # Errors
+/// Lock after the last attempt, with who was in the way; or what `work` said.
+pub async fn briefly<T>(
+    driver: &Driver,
+    tables: Vec<QualifiedName>,
+    what: &str,
+    work: impl AsyncFn() -> Result<T>,
+) -> Result<(T, u32)> {
+    let there = match tables.first() {
+        Some(table) => catalog::find(&driver.control, table).await?.is_some(),
+        None => false,
+    };
+    let first = tables.first().map(|t| format!("lock table {t} in share update exclusive mode"));
+    let ladder = Ladder::on(driver, tables);
+    let attempt = async || {
+        if there {
+            ladder.look().await?;
+        }
+        transaction(&driver.control, READ_COMMITTED, async |client| {
+            driver.hold_epoch(client).await?;
+            if let Some(first) = first.as_ref().filter(|_| there) {
+                ladder.begin(client, first).await?;
+            }
+            work().await
+        })
+        .await
+    };
+    ladder.climb(what, || driver.go_on(), attempt).await
 }

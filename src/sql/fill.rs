@@ -7,16 +7,11 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::{Key, KeyRange};
 use crate::model::table::Column;
 
-use super::in_range;
+use super::{in_range, key_text, search_path};
 
 /// Names without a schema in the plan's SQL are looked for in the table's schema, then in `public`; until the transaction ends.
 pub fn names(f: &Filling) -> String {
-    format!("set local search_path = {}", search_path(f))
-}
-
-fn search_path(f: &Filling) -> String {
-    let schema = &f.table.name.schema;
-    if schema.as_str() == "public" { schema.to_string() } else { format!("{schema}, \"public\"") }
+    format!("set local search_path = {}", search_path(&f.table.name))
 }
 
 /// Marks the transaction's writes as the job's own, which its trigger lets pass.
@@ -126,6 +121,11 @@ pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<
     let lock = if f.changes_unique() { "for update" } else { "for no key update" };
     let skip = if matches!(rows, Rows::Free(_)) { " skip locked" } else { "" };
     let (source, filter) = (joined(f, &format!("only {leaf}")), filter(f));
+    // To join once more, only to count, can cost as much as all the rest: what others hold is left to the second look.
+    let meant = match f.from {
+        None => format!("count(*) filter (where {filter})"),
+        Some(_) => "(select count(*) from batch)".to_owned(),
+    };
     let sql = format!(
         "with batch as materialized (
   select locked.*, clock_timestamp() as since from (
@@ -141,7 +141,7 @@ select meant.rows, meant.meant, (select count(*) from batch), (select count(*) f
   (extract(epoch from clock_timestamp() - (select min(since) from batch)) * 1000)::double precision,
   case when (select count(*) from batch) > (select count(*) from filled) then (select string_agg(key, '; ') from (
     select concat_ws(', ', {text}) as key from batch group by place, {list} having count(*) > 1 order by {list} limit 10) twice) end
-from (select count(*) as rows, count(*) filter (where {filter}) as meant from {source}  where {of_t}) meant",
+from (select count(*) as rows, {meant} as meant from only {leaf} t where {of_t}) meant",
         named = each(&|i, c| format!("t.{} as k{i}", c.name), ", "),
         values = values(f),
         order = each(&|_, c| format!("t.{}", c.name), ", "),
@@ -158,7 +158,7 @@ pub fn still_meant(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String
     let (condition, values) = condition(f, "t.", rows);
     let sql = format!(
         "select {} from {}  where {condition} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} limit 10",
-        key_text(f),
+        key_text("t.", &f.key),
         joined(f, &format!("only {leaf}")),
         filter(f)
     );
@@ -184,12 +184,6 @@ pub fn meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) ->
 pub fn any_meant(f: &Filling) -> String {
     let rows = if f.is_partitioned() { f.table.name.to_string() } else { format!("only {}", f.table.name) };
     format!("select exists (select from {}  where {})", joined(f, &rows), filter(f))
-}
-
-/// A key as people read it: its values, one behind the other.
-pub(super) fn key_text(f: &Filling) -> String {
-    let parts: Vec<String> = f.key_columns().iter().map(|c| format!("t.{}::text", c.name)).collect();
-    format!("concat_ws(', ', {})", parts.join(", "))
 }
 
 /// The trigger that fills what is written from now on, and its function. An error in the plan's SQL leaves the row as it was
@@ -218,22 +212,14 @@ end",
         joined(f, &row_as_written(f)),
         filter(f)
     );
-    vec![
-        format!(
-            "create or replace function {function}() returns trigger language plpgsql security definer\n\
-             set search_path = {}, pg_temp\nas {}",
-            search_path(f),
-            super::dollar_quoted(&body)
-        ),
-        format!("revoke all on function {function}() from public"),
-        format!("drop trigger if exists {trigger} on {table}"),
-        format!(
-            "create trigger {trigger} before insert or update on {table} for each row \
-             when (pg_catalog.current_setting('pgstrata.filling', true) is distinct from 'on') \
-             execute function {function}()"
-        ),
-        format!("alter table {table} enable always trigger {trigger}"),
-    ]
+    let mut all = vec![format!(
+        "create or replace function {function}() returns trigger language plpgsql security definer\n\
+         set search_path = {}, pg_temp\nas {}",
+        search_path(table),
+        super::dollar_quoted(&body)
+    )];
+    all.extend(super::on_writes(table, &trigger, &function));
+    all
 }
 
 /// The row that the trigger sees. Its generated columns have no value yet: the server makes them behind all triggers.

@@ -9,7 +9,7 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::KeyRange;
 
 use super::script::{Section, section};
-use super::{fill, in_range, list};
+use super::{fill, in_range, key_text, list};
 
 /// A constraint that rows may violate, one by one.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +136,7 @@ pub fn violating(
     let order = list(&format!("{alias}."), key.iter().map(|c| &c.name));
     let sql = format!(
         "select count(*) over (), {}\nfrom only {leaf} as {alias}\nwhere {within} and {}\norder by {order} limit 5",
-        key_text(f),
+        key_text(&format!("{}.", f.table.name.name), &f.key),
         broken(f, rule)
     );
     (sql, values)
@@ -178,18 +178,11 @@ pub fn repeated(f: &Filling, columns: &[Ident]) -> String {
     format!(
         "select count(*) over (), array_to_string((array_agg({} order by {order}))[1:2], ' and ')\n\
          from {only}{} as {alias}\nwhere {}\ngroup by {} having count(*) > 1 limit 5",
-        key_text(f),
+        key_text(&format!("{}.", f.table.name.name), &f.key),
         f.table.name,
         present.join(" and "),
         list(&format!("{alias}."), columns)
     )
-}
-
-/// A key as people read it.
-fn key_text(f: &Filling) -> String {
-    let alias = &f.table.name.name;
-    let parts: Vec<String> = f.key_columns().iter().map(|c| format!("{alias}.{}::text", c.name)).collect();
-    format!("concat_ws(', ', {})", parts.join(", "))
 }
 
 /// What a job that ends before its time takes back of a CHECK or a foreign key.

@@ -30,7 +30,7 @@ pub mod verify;
 pub mod writing;
 
 use crate::model::blueprint::Sides;
-use crate::model::ident::Ident;
+use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::KeyRange;
 use crate::model::table::Column;
 
@@ -72,6 +72,32 @@ pub fn in_range(alias: &str, columns: &[&Column], range: &KeyRange, first: usize
         conditions.push("true".into());
     }
     (conditions.join(" and "), values)
+}
+
+/// Where names without a schema in a plan's SQL are looked for: in the table's schema, then in `public`.
+fn search_path(table: &QualifiedName) -> String {
+    let schema = &table.schema;
+    if schema.as_str() == "public" { schema.to_string() } else { format!("{schema}, \"public\"") }
+}
+
+/// A key as people read it: its values, one behind the other.
+fn key_text<'a>(prefix: &str, key: impl IntoIterator<Item = &'a Ident>) -> String {
+    let parts: Vec<String> = key.into_iter().map(|name| format!("{prefix}{name}::text")).collect();
+    format!("concat_ws(', ', {})", parts.join(", "))
+}
+
+/// Puts a function in force as a trigger on what is written to the table, but for the job's own writes.
+fn on_writes(table: &QualifiedName, trigger: &Ident, function: &QualifiedName) -> [String; 4] {
+    [
+        format!("revoke all on function {function}() from public"),
+        format!("drop trigger if exists {trigger} on {table}"),
+        format!(
+            "create trigger {trigger} before insert or update on {table} for each row \
+             when (pg_catalog.current_setting('pgstrata.filling', true) is distinct from 'on') \
+             execute function {function}()"
+        ),
+        format!("alter table {table} enable always trigger {trigger}"),
+    ]
 }
 
 /// A function body between dollar quotes that do not occur in it.

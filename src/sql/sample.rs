@@ -5,9 +5,9 @@
 use crate::model::filling::Filling;
 use crate::model::ident::Ident;
 
-use super::fill::{filter, joined, key_text, values};
-use super::list;
+use super::fill::{filter, joined, values};
 use super::trial::{rows_as_they_will_be, type_and_collation, whole};
+use super::{key_text, list};
 
 /// Keys of up to `limit` rows, from `percent` of the table's pages; only of rows that are meant where the plan's `where` can be
 /// asked without computing what is set, and does not fail.
@@ -95,7 +95,7 @@ select (select count(*) from (select distinct {keys} from batch) locked), (selec
 pub fn still_meant(f: &Filling) -> String {
     format!(
         "select {} from {}  where {} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} {}",
-        key_text(f),
+        key_text("t.", &f.key),
         source(f),
         among(f),
         filter(f),
@@ -121,7 +121,13 @@ pub fn would_be_meant(f: &Filling) -> String {
         among(f),
         filter(f)
     );
-    format!("select {} from {}  where {} {}", key_text(f), joined(f, &rows), filter(f), once_each(f))
+    format!(
+        "select {} from {}  where {} {}",
+        key_text("t.", &f.key),
+        joined(f, &rows),
+        filter(f),
+        once_each(f)
+    )
 }
 
 /// In the key's order.

@@ -75,7 +75,7 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
     ]
 }
 
-/// The title of a backfill's chunk.
+/// The title of a chunk that is filled.
 const CHUNK: &str =
     "fill: a chunk (each one transaction with its row of the ledger; repeated, of each partition)";
 
@@ -96,18 +96,7 @@ pub fn backfill(f: &Filling) -> Vec<Section> {
             "capture: what is written meanwhile is filled (one transaction, short lock_timeout, retried)";
         all.push(section(title, fill::keep_filled(f)));
     }
-    all.push(section(
-        "fill: where a chunk ends (repeated, of each partition)",
-        vec![copy::boundary(&format!("only {leaf}"), &key, &middle, 10_000).0],
-    ));
-    let begun = [fill::names(f), fill::OWN_WRITES.to_owned(), fill::WAIT_BRIEFLY.to_owned()];
-    let plain = fill::plain(f, leaf, &middle).map(|(statement, _)| statement);
-    let round = if plain.is_some() { "fill: the same where others hold rows of it" } else { CHUNK };
-    if let Some(plain) = plain {
-        all.push(section(CHUNK, [&begun[..], &[fill::END_EARLY.to_owned(), plain]].concat()));
-    }
-    let batch = fill::batch(f, leaf, fill::Rows::Free(&middle)).0;
-    all.push(section(round, [&begun[..], &[batch]].concat()));
+    all.extend(filled(f, &middle));
     let one = vec![String::new(); key.len()];
     all.push(section(
         "verify: a range, and each row of it that is meant still (one transaction each)",
@@ -148,18 +137,12 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
     let settled = r.keys.iter().filter(|key| key.validated).map(|key| foreign_key::validate(&key.table, key));
     let compared = |direction| retype::compare(r, direction, &middle).0;
     let (forward, reverse) = (Direction::Forward, Direction::Reverse);
-    vec![
+    let mut all = vec![
         section("prepare (one transaction, short lock_timeout, retried)", retype::add_column(r)),
         section("capture (one transaction, short lock_timeout, retried)", retype::keep_level(r)),
-        section(
-            "fill: a chunk (each one transaction with its row of the ledger; repeated)",
-            vec![
-                copy::boundary(&format!("only {}", r.table.name), &f.key_columns(), &middle, 10_000).0,
-                fill::names(&f),
-                fill::OWN_WRITES.to_owned(),
-                fill::batch(&f, &r.table.name, fill::Rows::Free(&middle)).0,
-            ],
-        ),
+    ];
+    all.extend(filled(&f, &middle));
+    all.extend([
         section("index (no transaction; constraints are added with a short lock_timeout)", level(forward)),
         section("verify: a range", vec![compared(forward)]),
         section("swap (one transaction, short lock_timeout, retried)", exchange(forward)),
@@ -169,7 +152,26 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         section("rollback (one transaction, short lock_timeout, retried)", exchange(reverse)),
         section("finalize (one transaction, short lock_timeout, retried)", retype::remove(r, reverse)),
         section("abort (one transaction, short lock_timeout, retried)", retype::remove(r, forward)),
-    ]
+    ]);
+    all
+}
+
+/// The first pass of a backfill or a retype.
+fn filled(f: &Filling, middle: &KeyRange) -> Vec<Section> {
+    let (leaf, key) = (&f.table.name, f.key_columns());
+    let mut all = vec![section(
+        "fill: where a chunk ends (repeated, of each partition)",
+        vec![copy::boundary(&format!("only {leaf}"), &key, middle, 10_000).0],
+    )];
+    let begun = [fill::names(f), fill::OWN_WRITES.to_owned(), fill::WAIT_BRIEFLY.to_owned()];
+    let plain = fill::plain(f, leaf, middle).map(|(statement, _)| statement);
+    let round = if plain.is_some() { "fill: the same where others hold rows of it" } else { CHUNK };
+    if let Some(plain) = plain {
+        all.push(section(CHUNK, [&begun[..], &[fill::END_EARLY.to_owned(), plain]].concat()));
+    }
+    let batch = fill::batch(f, leaf, fill::Rows::Free(middle)).0;
+    all.push(section(round, [&begun[..], &[batch]].concat()));
+    all
 }
 
 fn partitions(b: &Blueprint) -> Vec<String> {

@@ -32,7 +32,7 @@ use crate::pg::{latency, store};
 use crate::sql::{fill as sql, store as store_sql};
 
 use super::driver::{Driver, Drives};
-use super::locks::Ladder;
+use super::locks::briefly;
 use super::meter::Meter;
 
 /// How long one statement may look for a row to fill, in milliseconds.
@@ -164,57 +164,28 @@ pub async fn abort(filler: &Filler) -> Result<State> {
 }
 
 /// The last transaction of a job: what it leaves behind, and its record.
-async fn end(filler: &Filler, step: Step, statements: &[String]) -> Result<State> {
-    let summary = latency::of_chunks(&filler.control, filler.job.id).await?.to_string();
-    let set = store::rows_set(&filler.control, filler.job.id).await?.to_string();
+pub(super) async fn end(filler: &Filler, step: Step, statements: &[String]) -> Result<State> {
+    let client = &filler.control;
+    let summary = latency::of_chunks(client, filler.job.id).await?.to_string();
+    let set = store::rows_set(client, filler.job.id).await?.to_string();
     let tables = if statements.is_empty() { Vec::new() } else { vec![filler.filling.table.name.clone()] };
     let (state, _) = briefly(filler, tables, "end the job", async || {
-        let client = &filler.control;
         all(client, statements).await?;
         client.execute(store_sql::KEEP_ROWS_COPIED, &[&filler.job.id]).await?;
         client.execute(store_sql::FORGET_CHUNKS, &[&filler.job.id]).await?;
         store::event(client, filler.job.id, "chunks", &summary).await?;
         store::event(client, filler.job.id, "rows_set", &set).await?;
         let state = filler.advance(client, step).await?;
-        if step == Step::Abort {
-            failpoint!("abort.before_commit");
-        } else {
-            failpoint!("finish.before_commit");
+        match step {
+            Step::Abort => failpoint!("abort.before_commit"),
+            Step::Finalize => failpoint!("finalize.before_commit"),
+            _ => failpoint!("finish.before_commit"),
         }
         Ok(state)
     })
     .await?;
     filler.reached(state);
     Ok(state)
-}
-
-/// Does `work` in a transaction whose locks on `tables` applications wait behind: each try is short.
-pub(super) async fn briefly<T>(
-    filler: &Filler,
-    tables: Vec<QualifiedName>,
-    what: &str,
-    work: impl AsyncFn() -> Result<T>,
-) -> Result<(T, u32)> {
-    let there = match tables.first() {
-        Some(table) => catalog::find(&filler.control, table).await?.is_some(),
-        None => false,
-    };
-    let first = tables.first().map(|t| format!("lock table {t} in share update exclusive mode"));
-    let ladder = Ladder::on(filler, tables);
-    let attempt = async || {
-        if there {
-            ladder.look().await?;
-        }
-        transaction(&filler.control, READ_COMMITTED, async |client| {
-            filler.hold_epoch(client).await?;
-            if let Some(first) = first.as_ref().filter(|_| there) {
-                ladder.begin(client, first).await?;
-            }
-            work().await
-        })
-        .await
-    };
-    ladder.climb(what, || filler.go_on(), attempt).await
 }
 
 /// The tables that hold the rows: the leaves of a partitioned table, or the table itself.

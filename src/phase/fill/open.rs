@@ -12,8 +12,9 @@ use crate::pg::catalog;
 use crate::pg::transaction::all;
 use crate::sql::fill as sql;
 
+use super::super::locks::briefly;
 use super::super::meter::Meter;
-use super::{Filler, briefly};
+use super::Filler;
 
 /// Adds the columns that are missing.
 ///

@@ -1,6 +1,6 @@
-//! The first pass: chunks along the key, each a short transaction with its row of the ledger. A chunk never waits for a row
-//! that somebody holds: it would hold others meanwhile, and the application's could be the transaction that a deadlock
-//! ends. Such a row is filled alone, holding nothing else; or left to the second look.
+//! The first pass: chunks along the key, each a short transaction with its row of the ledger. A chunk waits 20 ms at most for
+//! a row that somebody holds, and is rolled back then: it holds others meanwhile, and the application's could be the
+//! transaction that a deadlock ends. Such a row is filled alone, holding nothing else; or left to the second look.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};

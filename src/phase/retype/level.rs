@@ -16,7 +16,7 @@ use crate::sql::foreign_key;
 use crate::sql::retype::{self as sql, exchange};
 
 use super::super::fill;
-use super::super::locks::Ladder;
+use super::super::locks::{Ladder, briefly};
 use super::super::meter::Meter;
 use super::{Retyper, table};
 
@@ -119,7 +119,7 @@ async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {
     for ((name, add), valid) in &wanted {
         if !there.contains_key(name.as_str()) {
             let tables = vec![r.table.name.clone()];
-            fill::briefly(&retyper.filler, tables, "add a constraint", async || {
+            briefly(retyper, tables, "add a constraint", async || {
                 Ok(retyper.control.batch_execute(add).await?)
             })
             .await?;

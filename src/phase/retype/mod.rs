@@ -23,12 +23,13 @@ use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::retyping::Retyping;
 use crate::model::state::{State, Step};
+use crate::pg::catalog;
 use crate::pg::transaction::all;
-use crate::pg::{catalog, latency, store};
-use crate::sql::{retype as sql, store as store_sql};
+use crate::sql::retype as sql;
 
 use super::driver::{Driver, Drives};
 use super::fill::{self, Filler};
+use super::locks::briefly;
 use super::meter::Meter;
 
 pub use compare::compare;
@@ -94,7 +95,7 @@ async fn prepare(retyper: &Retyper) -> Result<State> {
     let about = format!("adding column {name} to {}, without writing its rows", r.table.name.plain());
     let meter = Meter::begin(retyper, "prepare", about);
     let tables = vec![r.table.name.clone()];
-    let (state, _) = fill::briefly(&retyper.filler, tables, "add the column", async || {
+    let (state, _) = briefly(retyper, tables, "add the column", async || {
         all(client, &sql::add_column(r)).await?;
         let state = retyper.advance(client, Step::Prepare).await?;
         failpoint!("prepare.before_commit");
@@ -114,7 +115,7 @@ async fn capture(retyper: &Retyper) -> Result<State> {
     let about = format!("from now on, what is written to {} reaches both columns", r.table.name.plain());
     let meter = Meter::begin(retyper, "capture", about);
     let tables = vec![r.table.name.clone()];
-    let (state, _) = fill::briefly(&retyper.filler, tables, "put the trigger in force", async || {
+    let (state, _) = briefly(retyper, tables, "put the trigger in force", async || {
         all(client, &sql::keep_level(r)).await?;
         let state = retyper.advance(client, Step::Capture).await?;
         failpoint!("capture.before_commit");
@@ -143,7 +144,7 @@ pub async fn finalize(retyper: &Retyper) -> Result<State> {
     let r = &retyper.retyping;
     let old = format!("{}.{}", r.table.name.plain(), r.beside(Direction::Reverse).as_str());
     let meter = Meter::begin(retyper, "finalize", format!("dropping {old}: no way back from here"));
-    let state = end(retyper, Step::Finalize, &sql::remove(r, Direction::Reverse)).await.map_err(|e| {
+    let state = fill::end(&retyper.filler, Step::Finalize, &sql::remove(r, Direction::Reverse)).await.map_err(|e| {
         if e.sqlstate() == Some("2BP01") {
             e.hint(format!("something outside this job depends on {old}; drop it or point it to the column in use, then finalize again"))
         } else {
@@ -176,32 +177,9 @@ pub async fn abort(retyper: &Retyper) -> Result<State> {
     let r = &retyper.retyping;
     let about = format!("removing what the job made; {} stays as it is", r.table.name.plain());
     let meter = Meter::begin(retyper, "abort", about);
-    let state = end(retyper, Step::Abort, &sql::remove(r, Direction::Forward)).await?;
+    let state = fill::end(&retyper.filler, Step::Abort, &sql::remove(r, Direction::Forward)).await?;
     failpoint!("abort.done");
     meter.end("removed");
-    Ok(state)
-}
-
-/// The last transaction of a job: what it leaves behind, and its record.
-async fn end(retyper: &Retyper, step: Step, statements: &[String]) -> Result<State> {
-    let client = &retyper.control;
-    let summary = latency::of_chunks(client, retyper.job.id).await?.to_string();
-    let tables = vec![retyper.retyping.table.name.clone()];
-    let (state, _) = fill::briefly(&retyper.filler, tables, "end the job", async || {
-        all(client, statements).await?;
-        client.execute(store_sql::KEEP_ROWS_COPIED, &[&retyper.job.id]).await?;
-        client.execute(store_sql::FORGET_CHUNKS, &[&retyper.job.id]).await?;
-        store::event(client, retyper.job.id, "chunks", &summary).await?;
-        let state = retyper.advance(client, step).await?;
-        if step == Step::Finalize {
-            failpoint!("finalize.before_commit");
-        } else {
-            failpoint!("abort.before_commit");
-        }
-        Ok(state)
-    })
-    .await?;
-    retyper.reached(state);
     Ok(state)
 }
 

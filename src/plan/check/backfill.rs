@@ -1,9 +1,7 @@
 //! A backfill held against a live table: what is in its way, and what it will do.
 
 use super::writing::Writing;
-use super::{
-    Facts, Relation, Report, finishing, key, listed, names, nearest, no_such_table, rights, server, updates,
-};
+use super::{Facts, Report, finishing, found, key, listed, names, nearest, rights, shape, updates};
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::finding::Finding;
 use crate::model::ident::{Ident, plain};
@@ -18,17 +16,9 @@ pub fn backfill(
     writing: &Writing,
 ) -> (Vec<Finding>, Option<Filling>) {
     let mut report = Report::default();
-    server::check(&mut report, plan, &facts.server);
-    let found = match &facts.relation {
-        Relation::Unread => return (report.0, None),
-        Relation::Missing { name, tables } => {
-            report.0.push(no_such_table(name, tables));
-            return (report.0, None);
-        }
-        Relation::There(found) => found,
-    };
+    let Some(found) = found(&mut report, plan, facts) else { return (report.0, None) };
     let table = &found.table;
-    if !shape(&mut report, table) {
+    if !fillable(&mut report, table) {
         return (report.0, None);
     }
     names::jobs(&mut report, plan, table, &facts.jobs);
@@ -43,40 +33,14 @@ pub fn backfill(
 }
 
 /// Whether it is a table whose rows can be written, plain or partitioned, or one partition.
-pub(super) fn shape(report: &mut Report, table: &Table) -> bool {
-    let name = table.name.plain();
-    let mut refuse = |code, what: &str, hint: &str| {
-        report.error(code, &name, format!("{name} is {what}"), hint);
-        false
-    };
-    match table.relkind.as_str() {
-        "r" | "p" => {}
-        "v" | "m" => return refuse("is_view", "a view, not a table", "name the table that it reads"),
-        "f" => {
-            return refuse(
-                "is_foreign_table",
-                "a foreign table: its rows are on another server",
-                "run pgstrata there",
-            );
-        }
-        _ => return refuse("not_a_table", "no table", "name a table"),
-    }
-    if ["pg_catalog", "information_schema", "pgstrata"].contains(&table.name.schema.as_str()) {
-        return refuse("system_table", "a table of the system or of pgstrata", "name a table of your own");
-    }
-    if table.persistence == "t" {
-        return refuse(
-            "temporary_table",
-            "a temporary table, which other sessions cannot see",
-            "name another",
-        );
+pub(super) fn fillable(report: &mut Report, table: &Table) -> bool {
+    if !shape::is_table(report, table) {
+        return false;
     }
     if table.relkind == "r" && table.children > 0 {
-        return refuse(
-            "inheritance_children",
-            "inherited by other tables, whose rows are no rows of its own",
-            "fill each of them with a plan of its own, the children first; or detach them",
-        );
+        let what = "inherited by other tables, whose rows are no rows of its own";
+        let hint = "fill each of them with a plan of its own, the children first; or detach them";
+        return shape::refuse(report, table, "inheritance_children", what, hint);
     }
     true
 }

@@ -93,18 +93,23 @@ impl Report {
     }
 }
 
+/// What is known of the plan's table; none, and a finding, where there is none to look at.
+fn found<'a>(report: &mut Report, plan: &Plan, facts: &'a Facts) -> Option<&'a Found> {
+    server::check(report, plan, &facts.server);
+    match &facts.relation {
+        Relation::Unread => None,
+        Relation::Missing { name, tables } => {
+            report.0.push(no_such_table(name, tables));
+            None
+        }
+        Relation::There(found) => Some(found),
+    }
+}
+
 /// Every finding, and what the job would build; none where there is an error.
 pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     let mut report = Report::default();
-    server::check(&mut report, plan, &facts.server);
-    let found = match &facts.relation {
-        Relation::Unread => return (report.0, None),
-        Relation::Missing { name, tables } => {
-            report.0.push(no_such_table(name, tables));
-            return (report.0, None);
-        }
-        Relation::There(found) => found,
-    };
+    let Some(found) = found(&mut report, plan, facts) else { return (report.0, None) };
     let table = &found.table;
     if !shape::check(&mut report, table) {
         return (report.0, None);

@@ -28,14 +28,7 @@ pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, rights: &Ri
     on_dependents(&mut us, rights);
     own_schema(&mut us, rights, &plain(&server.database));
     if rights.rows_hidden {
-        report.error(
-            "row_security",
-            &name,
-            format!("row-level security hides rows of {name} from role {role}"),
-            format!(
-                "alter role {role} bypassrls, or alter table {name} no force row level security for the run"
-            ),
-        );
+        hidden(report, &role, &name);
     }
     if !rights.sees_sessions {
         report.warning(
@@ -82,16 +75,8 @@ pub(super) fn of_backfill(
         }
     }
     own_schema(&mut us, rights, &plain(&server.database));
-    for hidden in &writing.hidden {
-        let name = hidden.plain();
-        report.error(
-            "row_security",
-            &name,
-            format!("row-level security hides rows of {name} from role {role}"),
-            format!(
-                "alter role {role} bypassrls, or alter table {name} no force row level security for the run"
-            ),
-        );
+    for table in &writing.hidden {
+        hidden(report, &role, &table.plain());
     }
     if !rights.sees_sessions {
         standbys(report, plan, &role);
@@ -109,15 +94,19 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
     }
     own_schema(&mut us, rights, &plain(&server.database));
     if rights.rows_hidden {
-        let message = format!("row-level security hides rows of {name} from role {role}");
-        let hint = format!(
-            "alter role {role} bypassrls, or alter table {name} no force row level security for the run"
-        );
-        report.error("row_security", &name, message, hint);
+        hidden(report, &role, &name);
     }
     if !rights.sees_sessions {
         standbys(report, plan, &role);
     }
+}
+
+fn hidden(report: &mut Report, role: &str, table: &str) {
+    let message = format!("row-level security hides rows of {table} from role {role}");
+    let hint = format!(
+        "alter role {role} bypassrls, or alter table {table} no force row level security for the run"
+    );
+    report.error("row_security", table, message, hint);
 }
 
 /// What only the table's owner may do, in words; none where the plan wants none of it.

@@ -7,6 +7,9 @@ use crate::model::ident::{QualifiedName, plain};
 use crate::model::number;
 use crate::model::table::Table;
 
+/// Schemas whose tables are not the user's.
+const OF_OTHERS: [&str; 3] = ["pg_catalog", "information_schema", "pgstrata"];
+
 /// Says that nothing bears the name, and what may have been meant.
 pub(in crate::plan) fn no_such_table(name: &QualifiedName, tables: &[QualifiedName]) -> Finding {
     let elsewhere = tables.iter().find(|t| t.name == name.name);
@@ -23,45 +26,41 @@ pub(in crate::plan) fn no_such_table(name: &QualifiedName, tables: &[QualifiedNa
     Finding { level: Level::Error, code, object, message, hint }
 }
 
-/// Whether it is a plain table; says what it is if not.
-pub(super) fn check(report: &mut Report, table: &Table) -> bool {
-    let name = table.name.plain();
-    let mut refuse = |code, what: &str, hint: &str| {
-        report.error(code, &name, format!("{name} is {what}"), hint);
-        false
+/// Whether it is a table of the user's own, plain or partitioned; says what it is if not.
+pub(super) fn is_table(report: &mut Report, table: &Table) -> bool {
+    let (code, what, hint) = match table.relkind.as_str() {
+        "r" | "p" if OF_OTHERS.contains(&table.name.schema.as_str()) => {
+            ("system_table", "a table of the system or of pgstrata", "name a table of your own")
+        }
+        "r" | "p" if table.persistence == "t" => {
+            ("temporary_table", "a temporary table, which other sessions cannot see", "name another")
+        }
+        "r" | "p" => return true,
+        "v" => ("is_view", "a view, not a table", "name the table that it reads"),
+        "m" => ("is_view", "a materialized view, not a table", "name the table that it reads"),
+        "f" => ("is_foreign_table", "a foreign table: its rows are on another server", "run pgstrata there"),
+        _ => ("not_a_table", "no table", "name a table"),
     };
-    match table.relkind.as_str() {
-        "r" => {}
-        "p" => {
-            return refuse("already_partitioned", "partitioned already", "there is nothing to do");
-        }
-        "v" => return refuse("is_view", "a view, not a table", "name the table that it reads"),
-        "m" => return refuse("is_view", "a materialized view, not a table", "name the table that it reads"),
-        "f" => {
-            return refuse(
-                "is_foreign_table",
-                "a foreign table: its rows are on another server",
-                "run pgstrata there",
-            );
-        }
-        _ => return refuse("not_a_table", "no table", "name a table"),
+    refuse(report, table, code, what, hint)
+}
+
+pub(super) fn refuse(report: &mut Report, table: &Table, code: &'static str, what: &str, hint: &str) -> bool {
+    let name = table.name.plain();
+    report.error(code, &name, format!("{name} is {what}"), hint);
+    false
+}
+
+/// Whether it is a plain table that can be partitioned; says what it is if not.
+pub(super) fn check(report: &mut Report, table: &Table) -> bool {
+    if table.relkind == "p" {
+        return refuse(report, table, "already_partitioned", "partitioned already", "there is nothing to do");
     }
-    if ["pg_catalog", "information_schema", "pgstrata"].contains(&table.name.schema.as_str()) {
-        return refuse("system_table", "a table of the system or of pgstrata", "name a table of your own");
+    if !is_table(report, table) {
+        return false;
     }
     if table.is_partition {
-        return refuse(
-            "is_partition",
-            "itself a partition",
-            "name the partitioned table, or detach it first",
-        );
-    }
-    if table.persistence == "t" {
-        return refuse(
-            "temporary_table",
-            "a temporary table, which other sessions cannot see",
-            "name another",
-        );
+        let hint = "name the partitioned table, or detach it first";
+        return refuse(report, table, "is_partition", "itself a partition", hint);
     }
     inheritance(report, table)
 }

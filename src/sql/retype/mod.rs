@@ -11,7 +11,7 @@ use crate::model::key::KeyRange;
 use crate::model::retyping::{CheckPair, Counterpart, Retyping};
 use crate::model::verdict::Difference;
 
-use super::{dollar_quoted, in_range};
+use super::{dollar_quoted, in_range, key_text, search_path};
 
 /// Values mean the same in the trigger as in the job's own sessions, whatever the application's session says.
 const VALUES: &str = "set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1";
@@ -52,17 +52,12 @@ fn row_with(r: &Retyping, record: &str, value: &str) -> String {
     format!("(select {}) t", columns.collect::<Vec<_>>().join(", "))
 }
 
-fn search_path(r: &Retyping) -> String {
-    let schema = &r.table.name.schema;
-    if schema.as_str() == "public" { schema.to_string() } else { format!("{schema}, \"public\"") }
-}
-
 fn function(r: &Retyping, body: &str) -> String {
     format!(
         "create or replace function {}() returns trigger language plpgsql security definer\n\
          set search_path = {}, pg_temp {VALUES}\nas {}",
         r.function(),
-        search_path(r),
+        search_path(&r.table.name),
         dollar_quoted(body)
     )
 }
@@ -143,18 +138,9 @@ end",
 
 /// The trigger, by name behind all others, so that it sees what they made of the row; and its function.
 pub fn keep_level(r: &Retyping) -> Vec<String> {
-    let (table, function, trigger) = (&r.table.name, r.function(), r.filling().fill_trigger());
-    vec![
-        level_function(r, Direction::Forward),
-        format!("revoke all on function {function}() from public"),
-        format!("drop trigger if exists {trigger} on {table}"),
-        format!(
-            "create trigger {trigger} before insert or update on {table} for each row \
-             when (pg_catalog.current_setting('pgstrata.filling', true) is distinct from 'on') \
-             execute function {function}()"
-        ),
-        format!("alter table {table} enable always trigger {trigger}"),
-    ]
+    let mut all = vec![level_function(r, Direction::Forward)];
+    all.extend(super::on_writes(&r.table.name, &r.filling().fill_trigger(), &r.function()));
+    all
 }
 
 /// Indexes on the relation with oid `$1`, and whether each can be used.
@@ -279,7 +265,7 @@ pub fn unlevel(
     let which = if kind == Difference::Missing { without_value(r, direction) } else { differs };
     let sql = format!(
         "select {} from only {} r cross join lateral {row}\nwhere {condition} and {which} order by {order} limit {limit}",
-        key_text(r),
+        key_text("r.", &r.key),
         r.table.name,
         order = super::list("r.", &r.key)
     );
@@ -294,11 +280,6 @@ fn without_value(r: &Retyping, direction: Direction) -> String {
             format!("r.{} is null and r.{} is not null", r.beside(direction), r.column.name)
         }
     }
-}
-
-fn key_text(r: &Retyping) -> String {
-    let parts: Vec<String> = r.key.iter().map(|name| format!("r.{name}::text")).collect();
-    format!("concat_ws(', ', {})", parts.join(", "))
 }
 
 /// Removes the trigger and the column that is not in use, with all that hangs on it.

@@ -10,9 +10,10 @@ use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::sql::{fill, finish as sql};
 
+use super::super::super::locks::briefly;
 use super::super::super::meter::Meter;
 use super::super::super::workers;
-use super::super::{Filler, briefly};
+use super::super::Filler;
 use super::{Open, Part, constraints_of, told, tree};
 
 /// Nobody who reads or writes waits behind the lock of a validation, so it may be waited for: long enough for autovacuum to

@@ -16,8 +16,9 @@ use crate::sql::fill;
 use crate::sql::finish::{self as sql, Build};
 
 use super::super::super::blockers;
+use super::super::super::locks::briefly;
 use super::super::super::meter::Meter;
-use super::super::{Filler, briefly};
+use super::super::Filler;
 use super::{Open, Part, constraints_of, indexes_of, told, tree};
 
 /// How often it is looked who a build waits for,

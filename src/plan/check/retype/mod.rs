@@ -6,18 +6,13 @@ mod meaning;
 pub use facts::{ColumnFacts, Key, Rehearsal, Use};
 pub use meaning::rehearsed;
 
-use super::{
-    Facts, Found, Relation, Report, Server, key, listed, names, nearest, no_such_table, rights, server,
-};
+use super::{Facts, Found, Report, Server, found, key, listed, names, nearest, rights};
 use crate::model::blueprint::Direction;
 use crate::model::finding::Finding;
 use crate::model::ident::{Ident, plain};
 use crate::model::retyping::{CheckPair, Counter, Counterpart, Looks, Retyping, default_cast};
 use crate::model::table::{ForeignKey, Table};
 use crate::plan::{Plan, Retype};
-
-/// Partitioned tables take a foreign key that is not valid yet from this version on.
-const NOT_VALID_ON_PARTITIONED: i32 = 180_000;
 
 /// Every finding that needs no rehearsal, and what the job would do; none where there is an error.
 pub fn retype(
@@ -27,17 +22,9 @@ pub fn retype(
     column: Option<&ColumnFacts>,
 ) -> (Vec<Finding>, Option<Retyping>) {
     let mut report = Report::default();
-    server::check(&mut report, plan, &facts.server);
-    let found = match &facts.relation {
-        Relation::Unread => return (report.0, None),
-        Relation::Missing { name, tables } => {
-            report.0.push(no_such_table(name, tables));
-            return (report.0, None);
-        }
-        Relation::There(found) => found,
-    };
+    let Some(found) = found(&mut report, plan, facts) else { return (report.0, None) };
     let table = &found.table;
-    if !alone(&mut report, table) || !super::backfill::shape(&mut report, table) {
+    if !alone(&mut report, table) || !super::backfill::fillable(&mut report, table) {
         return (report.0, None);
     }
     let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
@@ -217,7 +204,7 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
     for key in &r.keys {
         let (name, table) = (plain(key.name.as_str()), key.table.plain());
         let Some(fact) = facts.iter().find(|k| k.name == key.name && k.table == key.table) else { continue };
-        if key.from_partitioned && server.version < NOT_VALID_ON_PARTITIONED {
+        if key.from_partitioned && server.version < super::dependents::NOT_VALID_ON_PARTITIONED {
             let message = format!(
                 "foreign key {name} of {table}, a partitioned table, cannot be added without a look at every row"
             );
