@@ -26,8 +26,8 @@ use super::{Filler, in_force, leaves, unless_gone};
 
 /// Rows of a range, at first: the look only reads, where the first pass did its work.
 const FIRST_ROWS: u64 = 20_000;
-/// Rows that are meant still: so many of a range are filled one by one at a time.
-const ONE_BY_ONE: u32 = 1_000;
+/// Rows of a range that are meant still: up to so many are filled one by one, where there are more a chunk goes first.
+const ONE_BY_ONE: u32 = 50;
 /// How often the look comes back to a range where rows that it filled are meant once more.
 const ROUNDS: u32 = 10;
 
