@@ -397,12 +397,13 @@ async fn partition_columns() {
     let autumn = "timestamptz '2026-10-30 12:00:00-04' + ($i % 120) * interval '1 h'";
     let hours = "timestamp '2024-01-01' + $i % 9000 * interval '1 h'";
     live(vec![
-        case("date", &id).by("date", "date '2024-01-01' + $i % 400", QUARTERS),
+        // So many that no one statement of a drain looks places up in all of them: three of them.
+        case("date", &id).by("date", "date '2024-01-01' + $i % 400", "every = \"6 days\""),
         case("timestamp_at", &id).by("timestamp", hours, QUARTERS),
         Case { none: Some(DAYS_MIXED), ..case("spring", &id).by("timestamptz", spring, days) },
         Case { none: Some(DAYS_MIXED), ..case("autumn", &id).by("timestamptz", autumn, days) },
-        case("smallint", &id).by("smallint", "$i % 300 - 100", "every = 100"),
-        case("integer", &id).by("integer", "($i % 3000 - 1500) * 1000000", "every = 1000000000"),
+        case("smallint", &id).by("smallint", "$i % 300 - 100", "every = 5"),
+        case("integer", &id).by("integer", "($i % 3000 - 1500) * 1000000", "every = 50000000"),
         case("bigint", &id).by("bigint", "($i % 3000 - 1500) * 10000000000", "every = 10000000000000"),
     ])
     .await;

@@ -89,22 +89,18 @@ async fn beside_psql(bench: &mut Bench, ours_s: f64) -> Result<()> {
     let changed: i64 = server.value(&format!("select count(*) from {TABLE} where c % {CHANGED} = 0")).await?;
     let blocks: i64 = server.value(&format!("select pg_relation_size('{}') / 8192", b.log())).await?;
     let forward = Direction::Forward;
+    let mut statements = drain::clear(&b, forward, Batch::Blocks);
+    statements.extend(drain::fill(&b, forward, Batch::Blocks));
+    statements.push(drain::forget(&b, Batch::Blocks));
     let mut script = String::new();
-    for (name, statement) in [
-        ("clear", drain::clear(&b, forward, Batch::Blocks)),
-        ("fill", drain::fill(&b, forward, Batch::Blocks)),
-        ("forget", drain::forget(&b, Batch::Blocks)),
-    ] {
-        script += &format!("prepare {name}(text, text) as {statement};\n");
+    for (n, statement) in statements.iter().enumerate() {
+        script += &format!("prepare s{n}(text, text) as {statement};\n");
     }
     for from in (0..blocks).step_by(BATCH_BLOCKS.unsigned_abs() as usize) {
         let to = from + BATCH_BLOCKS;
-        let range = format!("('({from},0)', '({to},0)')");
-        script += &format!(
-            "begin isolation level repeatable read;\n{};\nexecute clear{range};\nexecute fill{range};\n\
-             execute forget{range};\ncommit;\n",
-            drain::SETTINGS
-        );
+        let all: String =
+            (0..statements.len()).map(|n| format!("execute s{n}('({from},0)', '({to},0)');\n")).collect();
+        script += &format!("begin isolation level repeatable read;\n{};\n{all}commit;\n", drain::SETTINGS);
     }
     let began = Instant::now();
     server.psql(&script).await?;

@@ -205,8 +205,13 @@ pub async fn drain_visible(
         _ => (Batch::All, Vec::new()),
     };
     let run = async |sql: String| execute_text(client, &context.prepared(&sql).await?, &values).await;
-    run(sql::clear(b, direction, batch)).await?;
-    let rows = run(sql::fill(b, direction, batch)).await?;
+    for clear in sql::clear(b, direction, batch) {
+        run(clear).await?;
+    }
+    let mut rows = 0;
+    for fill in sql::fill(b, direction, batch) {
+        rows += run(fill).await?;
+    }
     let changes = run(sql::forget(b, batch)).await?;
     Ok(Swept { changes, rows })
 }

@@ -226,25 +226,24 @@ fn parent_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
 }
 
 fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
-    vec![
-        copy::hold_still(&b.sides(direction)),
-        drain::SETTINGS.to_owned(),
-        drain::truncated(b),
-        drain::clear(b, direction, Batch::Blocks),
-        drain::fill(b, direction, Batch::Blocks),
-        drain::forget(b, Batch::Blocks),
-    ]
+    let mut all =
+        vec![copy::hold_still(&b.sides(direction)), drain::SETTINGS.to_owned(), drain::truncated(b)];
+    all.extend(drained(b, direction, Batch::Blocks));
+    all
+}
+
+fn drained(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
+    let mut all = drain::clear(b, direction, batch);
+    all.extend(drain::fill(b, direction, batch));
+    all.push(drain::forget(b, batch));
+    all
 }
 
 fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = vec![swap::first_lock(b, away)];
     all.extend(swap::locks(b, away, swap::LockOrder::DependentsFirst));
     all.extend(swap::further_locks(b, away, leaves));
-    all.extend([
-        drain::clear(b, away, Batch::All),
-        drain::fill(b, away, Batch::All),
-        drain::forget(b, Batch::All),
-    ]);
+    all.extend(drained(b, away, Batch::All));
     all.extend(swap::statements(b, away, leaves));
     all
 }
@@ -267,7 +266,7 @@ fn settled(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::blueprint::tests::blueprint;
+    use crate::model::blueprint::{Partition, tests::blueprint};
     use crate::model::ident::Ident;
     use crate::sql::drain::Batch;
 
@@ -332,16 +331,35 @@ mod tests {
     #[test]
     fn the_reverse_drain() {
         let b = blueprint();
-        let all = [
-            drain::clear(&b, Direction::Reverse, Batch::All),
-            drain::fill(&b, Direction::Reverse, Batch::All),
+        let mut all = drain::clear(&b, Direction::Reverse, Batch::All);
+        all.extend(drain::fill(&b, Direction::Reverse, Batch::All));
+        all.extend([
             drain::empty_leaf(&b, Direction::Reverse, "(created_at >= '2024-01-01')"),
             drain::outside(&b).unwrap(),
             drain::scrubbed_leaves(&b).unwrap(),
             drain::pending(&b),
             verify::occurrences(&b, &b.sides(Direction::Reverse)),
             copy::largest(&b.sides(Direction::Forward), &b.key_columns()),
-        ];
+        ]);
         insta::assert_snapshot!("reverse_drain", all.join(";\n"));
+    }
+
+    /// Over very many partitions, in slices on the side that has them.
+    #[test]
+    fn a_drain_over_many_partitions() {
+        let mut b = blueprint();
+        let year = |n: usize| format!("{}-01-01 00:00:00+00", 2000 + n);
+        b.partitions = (0..80)
+            .map(|n| Partition {
+                name: QualifiedName::new("public", format!("petri_observations_{n}")),
+                from: year(n),
+                to: year(n + 1),
+            })
+            .collect();
+        assert_eq!(drain::fill(&b, Direction::Forward, Batch::All).len(), 1);
+        assert_eq!(drain::clear(&b, Direction::Reverse, Batch::All).len(), 1);
+        let mut all = drain::clear(&b, Direction::Forward, Batch::Blocks);
+        all.extend(drain::fill(&b, Direction::Reverse, Batch::All));
+        insta::assert_snapshot!("drain_in_slices", all.join(";\n"));
     }
 }

@@ -36,7 +36,8 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Sets the writers to work on a new table; `partition` goes on with that section of the plan, and with others.
+    /// Sets the writers to work on a new table; `partition` goes on with that section of the plan, and with others. By months,
+    /// if it does not say otherwise.
     pub async fn start(spec: TableSpec, partition: &str) -> Self {
         Self::start_on(Version::System, spec, partition).await
     }
@@ -46,8 +47,9 @@ impl Bench {
         let db = Database::of(version).await;
         db.execute(DEADLOCK_TIMEOUT).await;
         spec.create(&db).await;
+        let every = if partition.contains("every = ") { "" } else { "every = \"1 month\"\n" };
         let plan = db.plan(&format!(
-            "table = \"{TABLE}\"\n{SWAP}[partition]\nby = \"created_at\"\nevery = \"1 month\"\n{partition}"
+            "table = \"{TABLE}\"\n{SWAP}[partition]\nby = \"created_at\"\n{every}{partition}"
         ));
         let writers = Writers::start(db.dsn(), spec, WRITERS, 7).await;
         writers.commit_more(50).await;
