@@ -210,9 +210,12 @@ from (select $1::oid as relid, null::oid as parent, null::boolean as isleaf, 0 a
   left join pg_catalog.pg_class p on p.oid = t.parent left join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace
 order by t.level, n.nspname, c.relname";
 
-/// Columns of the relation with oid `$1` that are NOT NULL.
+/// Columns of the relation with oid `$1` that are NOT NULL, and of no row of which it is unknown: since PostgreSQL 18 such a
+/// constraint can be NOT VALID, which SET NOT NULL validates.
 pub const NOT_NULL: &str = "select attname::text from pg_catalog.pg_attribute
-where attrelid = $1 and attnum > 0 and not attisdropped and attnotnull";
+where attrelid = $1 and attnum > 0 and not attisdropped and attnotnull and not exists (
+  select from pg_catalog.pg_constraint n
+  where n.conrelid = attrelid and n.contype = 'n' and n.conkey = array[attnum] and not n.convalidated)";
 
 /// Constraints of the relation with oid `$1`: name, and whether every row was looked at.
 pub const CONSTRAINTS: &str = "select conname::text, convalidated from pg_catalog.pg_constraint

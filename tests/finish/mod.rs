@@ -281,6 +281,21 @@ async fn rows_in_the_way_are_told_and_nothing_is_added(version: Version) {
     guarded(&lab.db).await;
 }
 
+/// Since version 18 it can be there without being true of the rows that are.
+#[tokio::test]
+async fn not_null_that_is_not_valid_is_validated() {
+    if !Version::V18.is_there() {
+        return;
+    }
+    let lab = Lab::with(Version::V18, PLAIN, "finish = { not_null = ['kind'] }").await;
+    lab.db.execute("alter table suppliers add constraint has_kind not null kind not valid").await;
+    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
+    let valid = "select count(*) from pg_constraint where conname = 'has_kind' and convalidated";
+    assert_eq!(lab.db.count(valid).await, 1);
+    let left = "select count(*) from pg_constraint where conrelid = 'suppliers'::regclass and contype = 'c'";
+    assert_eq!(lab.db.count(left).await, 0);
+}
+
 #[tokio::test]
 async fn values_that_are_there_twice_are_told_by_the_keys_of_their_rows() {
     let lab = Lab::with(Version::System, PLAIN, "finish = { unique = [['amount'], ['kind', 'code']] }").await;
