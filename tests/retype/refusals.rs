@@ -40,6 +40,16 @@ async fn a_plain_table_has_nothing_in_the_way() {
 }
 
 #[tokio::test]
+async fn what_is_said_of_the_column_to_others() {
+    let label = "insert into pg_seclabel select 'orders'::regclass, 'pg_class'::regclass, n, 'guard', 'secret' from generate_series(0, 2) n";
+    insta::assert_snapshot!(told(label, PLAN).await, @"
+    error[security_label]: public.orders.id: column public.orders.id has a security label for guard, and the new column would have none
+      hint: take it away, and put it on again after the swap: security label for guard on column public.orders.id is null
+    error: 1 finding in the way; nothing was changed
+    ");
+}
+
+#[tokio::test]
 async fn what_names_the_column_by_its_number() {
     insta::assert_snapshot!(told("create view v as select id from orders", PLAN).await, @"
     error[column_in_use]: view public.v: view public.v reads column id of public.orders, and cannot be carried to the new column

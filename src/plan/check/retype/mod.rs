@@ -278,6 +278,16 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
             "take the table out of the publication for the run, and let subscribers copy it anew",
         );
     }
+    for label in found.around.labels.iter().filter(|l| l.column.as_ref() == Some(&r.column.name)) {
+        let (object, provider) =
+            (format!("{table}.{}", plain(r.column.name.as_str())), plain(&label.provider));
+        report.error(
+            "security_label",
+            &object,
+            format!("column {object} has a security label for {provider}, and the new column would have none"),
+            format!("take it away, and put it on again after the swap: security label for {provider} on column {object} is null"),
+        );
+    }
     let ours = r.filling().fill_trigger();
     for trigger in r.table.triggers.iter().filter(|t| t.row && t.enabled != "D") {
         let name = plain(trigger.name.as_str());
