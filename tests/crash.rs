@@ -156,10 +156,10 @@ impl Case {
             db.execute(FAR_ROW).await;
         }
         let mut left = Some(self.at.as_str());
-        let life = if self.command == "abort" {
-            vec!["run", "abort", "run", "swap", "rollback", "swap", "finalize"]
-        } else {
-            vec!["run", "swap", "rollback", "swap", "finalize"]
+        let life = match self.command {
+            "run" => vec!["run", "swap", "finalize"],
+            "abort" => vec!["run", "abort", "run", "swap", "finalize"],
+            _ => vec!["run", "swap", "rollback", "swap", "finalize"],
         };
         for command in life {
             writers.commit_more(5).await;

@@ -6,7 +6,7 @@
 use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
 use tokio::task::JoinHandle;
 
-use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::cluster::{Database, Version, on_version};
 use crate::support::oracle;
 
 const ROWS: u32 = 1_200;
@@ -19,7 +19,9 @@ const QUARTERS: &str = "every = \"3 months\"";
 /// A column of the key: its name as the catalog holds it, its type, and its value by a row's number `$i`.
 type KeyColumn = (&'static str, &'static str, &'static str);
 
-on_every_version!(keys_that_the_server_makes, keys_of_many_columns);
+on_version!(system System keys_that_the_server_makes keys_of_many_columns);
+on_version!(v14 V14 keys_that_the_server_makes keys_of_many_columns);
+on_version!(v18 V18 keys_that_the_server_makes keys_of_many_columns);
 
 /// A table, what is to become of it, and what happens to it meanwhile.
 struct Case {

@@ -4,6 +4,7 @@ mod refusals;
 mod writers;
 
 use std::path::Path;
+use std::process::Stdio;
 
 use super::crash::{killed, side_by_side};
 use super::support::bench::DEADLOCK_TIMEOUT;
@@ -147,6 +148,32 @@ async fn swapped(db: &Database) {
     let plan = db.plan(PLAN);
     run(db, &plan).await;
     db.pgstrata(&["swap", "orders_id_bigint"]).await.ok();
+}
+
+/// Paused, hastened, resumed from another process; with `when = "verified"` it swaps by itself.
+#[tokio::test]
+async fn it_is_controlled_as_any_job_and_swaps_when_the_plan_says_so() {
+    let db = Database::new().await;
+    db.execute("create table orders (id serial primary key, note text); insert into orders select i from generate_series(1, 20000) i")
+        .await;
+    let plan = db.plan(&format!("{PLAN}[throttle]\nrows_per_second = 500\n[swap]\nwhen = \"verified\"\n"));
+    let until = async |what: &str| db.until(&format!("select ({what})::int::bigint"), 1).await;
+    let mut command = db.command(&["run", plan.to_str().unwrap()]);
+    let job = command.stderr(Stdio::piped()).spawn().unwrap();
+    until("to_regclass('pgstrata.chunks') is not null").await;
+    until("exists (select from pgstrata.chunks)").await;
+    db.pgstrata(&["pause", "orders_id_bigint"]).await.ok();
+    until("exists (select from pgstrata.pace where holds::text like '%paused%')").await;
+    let chunks = "select count(*) from pgstrata.chunks";
+    let held = db.count(chunks).await;
+    db.pgstrata(&["set", "orders_id_bigint", "rows_per_second=off", "workers=1"]).await.ok();
+    until("exists (select from pgstrata.pace where workers = 1)").await;
+    assert_eq!(db.count(chunks).await, held);
+    db.pgstrata(&["resume", "orders_id_bigint"]).await.ok();
+    let ended = job.wait_with_output().await.unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(db.count("select count(*) from pgstrata.jobs where state = 'swapped'").await, 1);
+    db.execute("insert into orders (id) values (5000000000)").await;
 }
 
 /// What the old type cannot hold is no failure of the application, but of the way back.
@@ -357,10 +384,10 @@ async fn killed_at((command, at): (&'static str, &'static str)) {
     let plan = db.plan(&patient(PLAN));
     let mut writers = Writers::start(&db, 1).await;
     let mut left = Some(at);
-    let life: &[&str] = if command == "abort" {
-        &["run", "abort", "run", "swap", "finalize"]
-    } else {
-        &["run", "swap", "rollback", "swap", "finalize"]
+    let life: &[&str] = match command {
+        "run" => &["run", "swap", "finalize"],
+        "abort" => &["run", "abort", "run", "swap", "finalize"],
+        _ => &["run", "swap", "rollback", "swap", "finalize"],
     };
     for step in life {
         let arguments: Vec<String> = match *step {

@@ -17,7 +17,7 @@ use crate::support::oracle;
 use crate::support::tables::random_instant;
 
 const FIXTURE: &str = include_str!("scenarios.sql");
-const ROWS: i64 = 200_000;
+const ROWS: i64 = 100_000;
 const WRITERS: u64 = 3;
 
 fn plans() -> PathBuf {

@@ -42,12 +42,12 @@ select s.site_id, timestamptz '2024-01-01Z' + i * interval '17 hours' from gener
 create temporary table numbered as select submission_id, site_id, row_number() over (order by created_at) - 1 as n from submissions;
 insert into petri_observations (submission_id, site_id, petri_code, growth_index, note, created_at)
 select submission_id, site_id, 'P' || i % 40, i % 1000 / 10.0, case when i % 5 > 0 then 'dish ' || i end,
-    timestamptz '2024-01-01Z' + i * interval '731 days' / 200000
-from generate_series(0, 199999) i join numbered on n = i % 1000;
+    timestamptz '2024-01-01Z' + i * interval '731 days' / 100000
+from generate_series(0, 99999) i join numbered on n = i % 1000;
 insert into gasifier_observations (submission_id, site_id, gasifier_code, measure, note, created_at)
 select submission_id, site_id, 'G' || i % 30, i / 16.0, case when i % 3 > 0 then 'it''s "burning" ' || i end,
-    timestamptz '2024-01-01Z' + i * interval '731 days' / 200000
-from generate_series(0, 199999) i join numbered on n = i % 1000;
+    timestamptz '2024-01-01Z' + i * interval '731 days' / 100000
+from generate_series(0, 99999) i join numbered on n = i % 1000;
 
 create index petri_observations_created_at on petri_observations (created_at desc);
 create index petri_observations_submission on petri_observations (submission_id);
