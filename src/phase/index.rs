@@ -26,7 +26,10 @@ pub async fn index(context: &Context) -> Result<State> {
     let b = context.blueprint();
     let client = &context.control;
     let target = catalog::must_find(client, &b.target()).await?;
-    let leaves = catalog::leaves(client, target).await?;
+    let mut leaves = catalog::leaves(client, target).await?;
+    let sizes = sizes(context, target).await?;
+    // The largest first: begun last, it would leave all workers but one with nothing to do.
+    leaves.sort_by_key(|leaf| std::cmp::Reverse(sizes.get(&leaf.oid).copied()));
     let indexes: Vec<Index> = b.carried_indexes().into_iter().cloned().collect();
     let mut meter = Meter::begin(
         context,
@@ -62,6 +65,12 @@ pub async fn index(context: &Context) -> Result<State> {
     let state = context.advance(client, Step::Index).await?;
     failpoint!("index.done");
     Ok(state)
+}
+
+/// Bytes of each leaf, by its oid.
+async fn sizes(context: &Context, target: u32) -> Result<HashMap<u32, i64>> {
+    let rows = context.control.query(sql::LEAF_SIZES, &[&target]).await?;
+    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
 /// Indexes that are on leaves already: attached to a parent's or not.

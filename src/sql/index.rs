@@ -147,6 +147,10 @@ from pg_catalog.pg_inherits h
   left join pg_catalog.pg_inherits p on p.inhrelid = i.oid
 where h.inhparent = $1";
 
+/// The leaves of the relation with oid `$1`, and their bytes.
+pub const LEAF_SIZES: &str = "select inhrelid, pg_catalog.pg_relation_size(inhrelid)
+from pg_catalog.pg_inherits where inhparent = $1";
+
 /// Fresh visibility map of one leaf, for index-only scans, and its statistics. Not in a transaction.
 pub fn vacuum(leaf: &QualifiedName) -> String {
     format!("vacuum (analyze) {leaf}")
