@@ -98,4 +98,5 @@ fn the_page_has_its_plots_within_and_needs_nothing_else() {
     assert_eq!(page.matches("<svg").count(), 3);
     assert!(!page.contains("href") && !page.contains("src="), "{page}");
     assert!(page.contains("pg_partman &lt;is&gt; not installed"), "{page}");
+    assert!(page.contains("<h2>What was tried</h2>\n<table>"), "{page}");
 }

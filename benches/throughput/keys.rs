@@ -47,11 +47,15 @@ fn against_prototype(bench: &mut Bench, on: &str, run: &Run, took: plain::Took) 
 
 async fn others(bench: &mut Bench, table: &Table, on: &str, run: &Run, faster: f64) -> Result<()> {
     let whole = Figure::new(on, "whole job, to verified", "s", run.seconds);
+    // The others leave no statistics and compare nothing.
+    let same_s = run.seconds - run.seconds_of("analyze") - run.seconds_of("verify");
+    let same = Figure::new(on, "whole job without analyze and verify", "s", same_s);
     let batches = alternatives::indexed_batches(&bench.server, table).await?;
     let pipe = alternatives::copy_pipe(&bench.server, table, bench.workers).await?;
     let ctas = alternatives::create_table_as(&bench.server).await?;
     bench.figures([
         whole.clone().against("key ranges into indexed partitions", batches).goal(Goal::TimesFaster(faster)),
+        same.clone().against("key ranges into indexed partitions", batches),
         whole.clone().against("COPY pipe, then indexes", pipe),
         whole.clone().against("CREATE TABLE AS, then indexes", ctas),
     ]);
@@ -63,7 +67,10 @@ async fn others(bench: &mut Bench, table: &Table, on: &str, run: &Run, faster: f
                 let left: i64 = bench.server.value(&format!("select count(*) from {TABLE}")).await?;
                 ensure!(left == 0, "pg_partman left {left} rows where they were");
                 let name = format!("pg_partman {version}, partition_data_proc");
-                bench.figures([whole.against(&name, took).goal(Goal::TimesFaster(4.0))]);
+                bench.figures([
+                    whole.against(&name, took).goal(Goal::TimesFaster(4.0)),
+                    same.against(&name, took),
+                ]);
             }
             None => bench.note("pg_partman is not installed: its figures are left out"),
         }

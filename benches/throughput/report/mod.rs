@@ -4,6 +4,7 @@
 mod page;
 mod plot;
 mod table;
+mod tried;
 
 use super::figure::{Figure, Goal, Point, Results};
 

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::super::figure::Results;
+use super::tried::{TRIED, TRIED_HEADS};
 use super::{HEADS, LATENCY_HEADS, POINT_HEADS, cells, circumstances, latency_cells, plot, point_cells};
 
 const STYLE: &str = "body { font: 14px sans-serif; margin: 2em auto; max-width: 75em; color: #222 }
@@ -35,6 +36,8 @@ pub fn page(results: &Results) -> Result<String> {
         body += "<h2>What applications saw</h2>\n";
         body += &table(&LATENCY_HEADS, latency_cells(results).into_iter());
     }
+    body += "<h2>What was tried</h2>\n";
+    body += &table(&TRIED_HEADS, TRIED.iter().map(|row| row.map(str::to_owned)));
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>pgstrata: batch throughput</title>\n\
          <style>{STYLE}</style></head>\n<body>\n{body}</body></html>\n"
