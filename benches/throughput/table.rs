@@ -99,7 +99,8 @@ impl Table {
                 format!("alter table {TABLE} alter padding set storage external"),
                 format!(
                     "insert into {TABLE} select {key}, timestamptz '2024-01-01'
-                         + g * (timestamp '2024-01-01' + interval '{partitions} {unit}' - timestamp '2024-01-01') / {rows},
+                         + (timestamp '2024-01-01' + interval '{partitions} {unit}' - timestamp '2024-01-01')
+                           * (g::double precision / {rows}),
                        g % 100, 'name ' || g, md5(g::text), g * 1.5, g / 3.0, g % 2 = 0,
                        '2024-01-01'::date + (g % 700)::integer, g, g % 1000,
                        nullif(repeat(md5(g::text), {padding} / 32), '')
