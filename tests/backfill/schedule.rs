@@ -147,3 +147,21 @@ async fn a_run_says_how_many_rows_it_set() {
     assert_eq!(ran.stderr, "note: job job is done: no row of public.readings is left to fill\n");
     assert_eq!(ran.stdout, "job job is done\n");
 }
+
+/// The job is done; then somebody takes the column away, or what it is made of.
+#[tokio::test]
+async fn a_column_that_is_gone_again_is_filled_anew_and_what_is_missing_is_told() {
+    let job = Job::new(
+        "create table t (id int primary key, n int); insert into t select i, i from generate_series(1, 500) i",
+        "table = 't'\n[backfill]\nadd = { twice = 'int' }\nset = { twice = 't.n * 2' }\nwhere = 't.twice is null'\n",
+    )
+    .await;
+    job.run().await;
+    job.db.execute("alter table t drop twice").await;
+    assert_eq!(rows_set(&job.run().await), 500);
+    job.none("select count(*) from t where twice is distinct from n * 2").await;
+    job.db.execute("alter table t drop n; insert into t values (501)").await;
+    let refused = job.ran(&["run"]).await.exits(3);
+    let said = "error[sql_refused]: public.t: the server refuses the plan's SQL: column t.n does not exist";
+    assert!(refused.stdout.contains(said), "{refused:?}");
+}

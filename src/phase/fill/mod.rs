@@ -97,7 +97,7 @@ pub async fn next(filler: &Filler) -> Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Whether any row is meant to be filled; also where that takes too long to say.
+/// Whether any row is meant to be filled; also where that takes too long to say, or the plan's SQL cannot be run any more.
 ///
 /// # Errors
 /// What the server said.
@@ -112,6 +112,9 @@ pub async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
     match asked {
         // Whoever goes through the table in chunks gets to know.
         Err(e) if e.sqlstate() == Some("57014") => Ok(true),
+        // A column that is gone is added anew, or `check` says what is missing: class 42, "syntax error or access rule
+        // violation", has undefined columns, tables, functions and types.
+        Err(e) if e.sqlstate().is_some_and(|code| code.starts_with("42")) => Ok(true),
         other => other,
     }
 }
