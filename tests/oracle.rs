@@ -8,6 +8,8 @@ use crate::support::cluster::{Database, Version, on_version};
 use crate::support::tables::TableSpec;
 
 const ROWS: u64 = 12_000;
+/// Of a table whose copy has to last for a while.
+const MORE_ROWS: u64 = 20_000;
 
 // The system's version has the tests below. What a load costs is spent on the ends of the row.
 on_version!(v14 V14 values_that_move_by_key rows_by_blocks);
@@ -101,7 +103,7 @@ async fn writes_in_the_replica_role() {
 #[tokio::test]
 async fn a_limited_copy() {
     let bench = Bench::start(
-        TableSpec::bigint(TABLE, ROWS),
+        TableSpec::bigint(TABLE, MORE_ROWS),
         &format!("{KEYSET}[throttle]\nrows_per_second = 8_000\n"),
     )
     .await;
@@ -119,7 +121,7 @@ async fn a_limited_copy() {
 #[tokio::test]
 async fn a_heap_that_is_rewritten_in_mid_copy() {
     let slowly = format!("{PHYSICAL}[throttle]\nrows_per_second = 5_000\n");
-    let bench = Bench::start(TableSpec::uuid(TABLE, ROWS), &slowly).await;
+    let bench = Bench::start(TableSpec::uuid(TABLE, MORE_ROWS), &slowly).await;
     let rewrite = async {
         for rewrite in [format!("vacuum full {TABLE}"), format!("cluster {TABLE} using {TABLE}_pkey")] {
             bench.until("select to_regclass('pgstrata.chunks') is not null").await;

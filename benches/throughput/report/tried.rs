@@ -5,7 +5,7 @@
 pub const TRIED_HEADS: [&str; 3] = ["tried", "what came of it", ""];
 
 /// In the order in which a job comes to it.
-pub const TRIED: [[&str; 3]; 15] = [
+pub const TRIED: [[&str; 3]; 14] = [
     [
         "chunks with synchronous_commit = off",
         "copy 1.35 s, and 1.40 s with it on, four runs each: a copy is 22 commits",
@@ -18,7 +18,6 @@ pub const TRIED: [[&str; 3]; 15] = [
         "not kept",
     ],
     ["chunk statements prepared", "22 plans of 0.7 ms in a copy of 1.3 s", "not kept"],
-    ["boundaries found ahead of the workers", "no worker waits for its range", "kept"],
     [
         "indexes of a partition while others are copied",
         "not tried: copy and index each keep every processor busy",
