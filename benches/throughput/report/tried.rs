@@ -40,7 +40,7 @@ pub const TRIED: [[&str; 3]; 14] = [
     ],
     [
         "places looked up in 32 partitions at a time",
-        "a drain over 1,000 partitions takes 1.24 times as long as over 24, and 8.6 times before",
+        "a drain over 1,000 partitions takes 1.0 to 1.4 times as long as over 24, and 8.6 times before",
         "kept",
     ],
     [
