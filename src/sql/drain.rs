@@ -207,3 +207,33 @@ pub fn compact(b: &Blueprint) -> Option<String> {
         distinct_places(b, "gone", &[])
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::blueprint::Partition;
+    use crate::model::blueprint::tests::blueprint;
+
+    #[test]
+    fn slices_meet_at_bounds_and_leave_nothing_out() {
+        let mut b = blueprint();
+        let part = |n: usize| Partition {
+            name: QualifiedName::new("public", format!("p{n}")),
+            from: n.to_string(),
+            to: (n + 1).to_string(),
+        };
+        for partitions in [0, 1, SLICE, SLICE + 1, 3 * SLICE, 1000] {
+            b.partitions = (0..partitions).map(part).collect();
+            let all = slices(&b, "t", true);
+            assert_eq!(all.len(), partitions.div_ceil(SLICE).max(1));
+            for (n, slice) in all.iter().enumerate() {
+                let end = |operator: &str, n: usize| format!("t.\"created_at\" {operator} '{}'::", n * SLICE);
+                assert_eq!(slice.contains(" >= "), n > 0);
+                assert_eq!(slice.contains(" < "), n + 1 < all.len());
+                assert!(n == 0 || slice.contains(&end(">=", n)), "{slice}");
+                assert!(n + 1 == all.len() || slice.contains(&end("<", n + 1)), "{slice}");
+            }
+            assert_eq!(slices(&b, "t", false), [""]);
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! Constraints that become something else, and what is said of the table to others than PostgreSQL's core.
 
 use super::dependents::NOT_VALID_ON_PARTITIONED;
-use super::{Found, Report};
-use crate::model::ident::{Ident, plain};
+use super::{Found, Label, Report};
+use crate::model::ident::{Ident, QualifiedName, plain};
 
 pub(super) fn check(report: &mut Report, found: &Found, version: i32) {
     let table = &found.table;
@@ -20,7 +20,8 @@ pub(super) fn check(report: &mut Report, found: &Found, version: i32) {
             format!("validate it first: alter table {} validate constraint {name}", table.name.plain()),
         );
     }
-    labels(report, found);
+    let lost = "the partitioned table would have none";
+    found.around.labels.iter().for_each(|one| label(report, &table.name, one, lost));
     for tied in &found.around.tied_to_extensions {
         let (name, extension) = (&tied.name, plain(tied.extension.as_str()));
         report.warning(
@@ -42,19 +43,17 @@ fn no_inherit(report: &mut Report, name: &Ident) {
     );
 }
 
-fn labels(report: &mut Report, found: &Found) {
-    let table = found.table.name.plain();
-    for label in &found.around.labels {
-        let provider = plain(&label.provider);
-        let (what, object) = match &label.column {
-            Some(column) => ("column", format!("{table}.{}", plain(column.as_str()))),
-            None => ("table", table.clone()),
-        };
-        report.error(
-            "security_label",
-            &object,
-            format!("{what} {object} has a security label for {provider}, and the partitioned table would have none"),
-            format!("take it away, and put it on again after the swap: security label for {provider} on {what} {object} is null"),
-        );
-    }
+/// A security label that is `lost`: only whoever may label can put it on again.
+pub(super) fn label(report: &mut Report, table: &QualifiedName, label: &Label, lost: &str) {
+    let (provider, table) = (plain(&label.provider), table.plain());
+    let (what, object) = match &label.column {
+        Some(column) => ("column", format!("{table}.{}", plain(column.as_str()))),
+        None => ("table", table),
+    };
+    report.error(
+        "security_label",
+        &object,
+        format!("{what} {object} has a security label for {provider}, and {lost}"),
+        format!("take it away, and put it on again after the swap: security label for {provider} on {what} {object} is null"),
+    );
 }

@@ -6,6 +6,7 @@ mod meaning;
 pub use facts::{ColumnFacts, Key, Rehearsal, Use};
 pub use meaning::rehearsed;
 
+use super::constraints::label;
 use super::{Facts, Found, Report, Server, found, key, listed, names, nearest, rights};
 use crate::model::blueprint::Direction;
 use crate::model::finding::Finding;
@@ -278,16 +279,8 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
             "take the table out of the publication for the run, and let subscribers copy it anew",
         );
     }
-    for label in found.around.labels.iter().filter(|l| l.column.as_ref() == Some(&r.column.name)) {
-        let (object, provider) =
-            (format!("{table}.{}", plain(r.column.name.as_str())), plain(&label.provider));
-        report.error(
-            "security_label",
-            &object,
-            format!("column {object} has a security label for {provider}, and the new column would have none"),
-            format!("take it away, and put it on again after the swap: security label for {provider} on column {object} is null"),
-        );
-    }
+    let on_column = found.around.labels.iter().filter(|l| l.column.as_ref() == Some(&r.column.name));
+    on_column.for_each(|one| label(report, &r.table.name, one, "the new column would have none"));
     let ours = r.filling().fill_trigger();
     for trigger in r.table.triggers.iter().filter(|t| t.row && t.enabled != "D") {
         let name = plain(trigger.name.as_str());
