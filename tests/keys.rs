@@ -6,7 +6,7 @@
 use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
 use tokio::task::JoinHandle;
 
-use crate::support::cluster::{Database, Version, on_version};
+use crate::support::cluster::{Database, Version, on_every_version};
 use crate::support::oracle;
 
 const ROWS: u32 = 1_200;
@@ -19,9 +19,7 @@ const QUARTERS: &str = "every = \"3 months\"";
 /// A column of the key: its name as the catalog holds it, its type, and its value by a row's number `$i`.
 type KeyColumn = (&'static str, &'static str, &'static str);
 
-on_version!(system System keys_that_the_server_makes keys_of_many_columns);
-on_version!(v14 V14 keys_that_the_server_makes keys_of_many_columns);
-on_version!(v18 V18 keys_that_the_server_makes keys_of_many_columns);
+on_every_version!(keys_that_the_server_makes, keys_of_many_columns);
 
 /// A table, what is to become of it, and what happens to it meanwhile.
 struct Case {
@@ -399,7 +397,7 @@ async fn partition_columns() {
     let autumn = "timestamptz '2026-10-30 12:00:00-04' + ($i % 120) * interval '1 h'";
     let hours = "timestamp '2024-01-01' + $i % 9000 * interval '1 h'";
     live(vec![
-        // So many that no one statement of a drain looks places up in all of them: three of them.
+        // Three by so many partitions that no one statement of a drain looks places up in all of them.
         case("date", &id).by("date", "date '2024-01-01' + $i % 400", "every = \"6 days\""),
         case("timestamp_at", &id).by("timestamp", hours, QUARTERS),
         Case { none: Some(DAYS_MIXED), ..case("spring", &id).by("timestamptz", spring, days) },

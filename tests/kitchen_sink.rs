@@ -13,14 +13,10 @@ use tokio_postgres::{Client, Statement};
 
 use super::dependents::{Lab, differences};
 use super::support::bench::DEADLOCK_TIMEOUT;
-use super::support::cluster::{Version, on_version};
+use super::support::cluster::{Version, on_every_version};
 use super::support::oracle;
 
-on_version!(system System everything_at_once_under_load);
-on_version!(v14 V14 everything_at_once_under_load);
-// The first with exclusion constraints on partitioned tables.
-on_version!(v17 V17 everything_at_once_under_load);
-on_version!(v18 V18 everything_at_once_under_load);
+on_every_version!(everything_at_once_under_load);
 
 /// Keys that point to the table, its own too: from the version on that can carry them.
 const POINTED_TO: &str = "

@@ -8,16 +8,7 @@ use crate::support::bench::{Bench, TABLE, TRUTH};
 use crate::support::cluster::{Database, Ran, Version, on_every_version};
 use crate::support::tables::TableSpec;
 
-on_every_version!(a_new_partition_is_like_its_siblings);
-
-mod months {
-    use super::months_under_writers;
-    use crate::support::cluster::on_version;
-
-    on_version!(system System months_under_writers);
-    on_version!(v14 V14 months_under_writers);
-    on_version!(v18 V18 months_under_writers);
-}
+on_every_version!(a_new_partition_is_like_its_siblings, months_under_writers);
 
 /// A table of five months up to this one, made by hand; its partitions are called `events_p2026_01` and so on.
 const MONTHS: &str = "
