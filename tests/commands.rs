@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use tokio::process::Child;
 
 use super::crash::side_by_side;
-use super::support::cluster::{Database, Ran};
+use super::support::cluster::Database;
+use super::support::process::{Ran, ended};
+use super::support::wait::until;
 
 /// A table with some of everything that hangs on one, and a plan for it.
 pub struct Events {
@@ -81,7 +83,7 @@ impl Events {
 
     /// Runs a command that is killed at a failpoint.
     async fn killed(&self, command: &str, at: &str) {
-        assert_eq!(ended(self.start(command, &[("PGSTRATA_FAILPOINT", at)])).await.code, None);
+        ended(self.start(command, &[("PGSTRATA_FAILPOINT", at)])).await.killed(at);
     }
 
     /// How a command is refused: its exit code, and what it says of the error.
@@ -98,23 +100,12 @@ impl Events {
     pub async fn copying(&self) {
         let client = self.db.client().await;
         let any = "select exists (select from pgstrata.chunks)";
-        while !client.query_one(any, &[]).await.is_ok_and(|row| row.get(0)) {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        until(any, async || client.query_one(any, &[]).await.is_ok_and(|row| row.get(0))).await;
     }
 
     /// Everything in the catalog outside the tool's own schema, in words.
     pub async fn catalog(&self) -> String {
         self.db.client().await.query_one(CATALOG, &[]).await.unwrap().get(0)
-    }
-}
-
-pub async fn ended(child: Child) -> Ran {
-    let output = child.wait_with_output().await.unwrap();
-    Ran {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 

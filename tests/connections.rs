@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgstrata::demo::server::PrivateServer;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::process::Child;
 
 use super::crash::side_by_side;
-use super::support::cluster::{Database, Ran, SETTINGS};
+use super::support::cluster::{Database, SETTINGS};
 use super::support::load::Writers;
 use super::support::oracle;
+use super::support::process::{ended, frozen, send};
 use super::support::proxy::Proxy;
 use super::support::tables::TableSpec;
+use super::support::wait::{until, within};
 
 /// The job's sessions, by the rest of their names.
 const OURS: &str =
@@ -66,9 +68,8 @@ impl Bench {
     /// Waits until a query gives 1; what it asks about may not be there yet.
     async fn until(&self, sql: &str) {
         let client = self.db.client().await;
-        while client.query_one(sql, &[]).await.ok().and_then(|row| row.get::<_, Option<i64>>(0)) != Some(1) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let one = async || client.query_one(sql, &[]).await.ok().and_then(|row| row.get(0)) == Some(1_i64);
+        until(sql, one).await;
     }
 
     /// Ends the job's sessions of a role; how many there were.
@@ -87,33 +88,6 @@ impl Bench {
         self.writers.commit_more(5).await;
         self.writers.stop().await.assert_nothing_lost();
         oracle::compare(&self.db, "observations", "truth_observations").await;
-    }
-}
-
-/// A command that freezes at a failpoint, once it is frozen.
-pub async fn frozen(child: Child) -> Child {
-    let pid = child.id().unwrap().to_string();
-    loop {
-        let ps =
-            tokio::process::Command::new("ps").args(["-o", "state=", "-p", &pid]).output().await.unwrap();
-        match ps.stdout.first() {
-            Some(b'T') => return child,
-            Some(b'Z') | None => panic!("it never came to its failpoint: {:?}", ended(child).await),
-            _ => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
-pub fn send(child: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(child.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
-}
-
-async fn ended(child: Child) -> Ran {
-    let output = child.wait_with_output().await.unwrap();
-    Ran {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
@@ -300,7 +274,7 @@ async fn disturbed(what: &'static str) {
         }
     };
     tokio::select! {
-        () = disturb => {}
+        () = within("a run that is disturbed often", disturb) => {}
         status = run.wait() => panic!("the run ended before: {status:?}"),
     }
     ended(run).await.ok();

@@ -1,7 +1,6 @@
 //! The process is killed at every named place between two steps, under load; the next one goes on, and nothing is lost.
 
 use std::collections::BTreeSet;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,15 +8,13 @@ use pgstrata::failpoint;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, LocalSet};
 
 use super::support::cluster::Database;
 use super::support::load::Writers;
 use super::support::oracle;
 use super::support::tables::TableSpec;
 
-/// The signal that nobody can catch.
-const SIGKILL: i32 = 9;
 /// Lives that go on side by side.
 const AT_ONCE: usize = 4;
 
@@ -204,29 +201,30 @@ fn as_str(arguments: &[String]) -> Vec<&str> {
 
 /// Runs a command that must be killed at the failpoint, and by nothing else.
 pub async fn killed(db: &Database, arguments: &[String], at: &str) {
-    let output = db.command(&as_str(arguments)).env("PGSTRATA_FAILPOINT", at).output().await.unwrap();
-    assert_eq!(
-        output.status.signal(),
-        Some(SIGKILL),
-        "{arguments:?} never came to {at}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let at_failpoint = [("PGSTRATA_FAILPOINT", at)];
+    db.pgstrata_with(&as_str(arguments), &at_failpoint).await.killed(at);
 }
 
 /// Does `one` for each case, some at a time, and names those that failed.
 pub async fn side_by_side<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
 where
     C: Clone + std::fmt::Debug,
-    F: Future<Output = ()> + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    LocalSet::new().run_until(each(cases, one)).await;
+}
+
+async fn each<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
+where
+    C: Clone + std::fmt::Debug,
+    F: Future<Output = ()> + 'static,
 {
     let turn = Arc::new(Semaphore::new(AT_ONCE));
     let tasks: Vec<(C, JoinHandle<()>)> = cases
         .into_iter()
         .map(|case| {
             let (turn, work) = (turn.clone(), one(case.clone()));
-            let task = tokio::spawn(async move {
+            let task = tokio::task::spawn_local(async move {
                 let _turn = turn.acquire_owned().await.unwrap();
                 work.await;
             });
@@ -279,15 +277,10 @@ async fn tortured(seed: u64) {
         loop {
             let at = rng.random_range(from..places.len().min(from + 5));
             let killed_at = format!("{}@{}", places[at], 1 + u32::from(rng.random_bool(0.2)));
-            let mut process = db.command(&as_str(&arguments(command, &plan)));
-            let output = process.env("PGSTRATA_FAILPOINT", &killed_at).output().await.unwrap();
-            if output.status.signal() != Some(SIGKILL) {
-                let said = String::from_utf8_lossy(&output.stderr);
-                assert!(
-                    output.status.success(),
-                    "seed {seed}, {command}, {killed_at}: {}\n{said}",
-                    output.status
-                );
+            let at_failpoint = [("PGSTRATA_FAILPOINT", killed_at.as_str())];
+            let ran = db.pgstrata_with(&as_str(&arguments(command, &plan)), &at_failpoint).await;
+            if ran.code.is_some() {
+                assert_eq!(ran.code, Some(0), "seed {seed}, {command}, {killed_at}: {ran:?}");
                 break;
             }
             kills += 1;

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use super::support::process::{Ran, ended, send};
+use super::support::wait::{until, within};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -50,9 +51,7 @@ fn word_behind<'t>(text: &'t str, before: &str) -> &'t str {
 
 #[tokio::test]
 async fn the_story_is_told_to_its_end() {
-    let output = demo(&[]).output().await.unwrap();
-    let (stdout, story) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(0), "{story}\n{stdout}");
+    let Ran { stdout, stderr: story, .. } = ended(demo(&[]).spawn().unwrap()).await.ok();
     let mut rest = &*story;
     for step in [
         "fill: done in",
@@ -81,9 +80,8 @@ async fn the_story_is_told_to_its_end() {
 
 #[tokio::test]
 async fn a_kept_server_can_be_looked_at_and_is_ended_as_said() {
-    let output = demo(&["--keep", "--json"]).output().await.unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!((output.status.code(), &*stderr), (Some(0), ""), "{stdout}");
+    let Ran { stdout, stderr, .. } = ended(demo(&["--keep", "--json"]).spawn().unwrap()).await.ok();
+    assert_eq!(stderr, "", "{stdout}");
     let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().any(|line| line["event"] == "done" && line["phase"] == "swap"), "{stdout}");
     let figures = lines.last().unwrap();
@@ -101,23 +99,21 @@ async fn a_kept_server_can_be_looked_at_and_is_ended_as_said() {
 /// The directory that the demo has made: its keeper's last argument.
 async fn dir_of(child: &Child) -> PathBuf {
     let parent = child.id().unwrap();
-    loop {
-        let keeper =
-            processes().into_iter().find(|(ppid, args)| *ppid == parent && args.contains("/tmp/pgstrata-"));
-        if let Some((_, args)) = keeper {
-            return args.split_whitespace().find(|word| word.starts_with("/tmp/pgstrata-")).unwrap().into();
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let mut dir = None;
+    until("a server of the demo's", async || {
+        let mut keepers = processes().into_iter().filter(|(ppid, _)| *ppid == parent);
+        let made = |word: &&str| word.starts_with("/tmp/pgstrata-");
+        dir = keepers.find_map(|(_, args)| args.split_whitespace().find(made).map(PathBuf::from));
+        dir.is_some()
+    })
+    .await;
+    dir.unwrap()
 }
 
 /// Sends Ctrl-C, and waits for the end.
 async fn interrupted(child: Child, dir: &Path) {
-    let pid = Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
-    kill_process(pid, Signal::INT).unwrap();
-    let output = child.wait_with_output().await.unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(6), "{stderr}");
+    send(&child, Signal::INT);
+    let stderr = ended(child).await.exits(6).stderr;
     assert!(
         stderr.contains("error: the demo was stopped; its server and its directory are gone\n"),
         "{stderr}"
@@ -137,10 +133,13 @@ async fn ctrl_c_in_the_middle_of_the_job_leaves_nothing() {
     let mut child = demo(&[]).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    while !line.starts_with("copy: ") {
-        line.clear();
-        assert!(stderr.read_line(&mut line).await.unwrap() > 0, "it ended early");
-    }
+    within("a demo in the middle of its job", async {
+        while !line.starts_with("copy: ") {
+            line.clear();
+            assert!(stderr.read_line(&mut line).await.unwrap() > 0, "it ended early");
+        }
+    })
+    .await;
     let dir = dir_of(&child).await;
     child.stderr = Some(stderr.into_inner());
     interrupted(child, &dir).await;

@@ -3,14 +3,15 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use pgstrata::demo::server::PrivateServer;
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::commands::{Events, ended};
+use super::commands::Events;
 use super::support::cluster::{SETTINGS, connect};
+use super::support::process::ended;
 use super::support::standby::Standby;
+use super::support::wait::until;
 
 fn file(name: &str) -> String {
     std::fs::read_to_string(folder().join(name)).unwrap()
@@ -111,11 +112,7 @@ async fn tool(service: &Yaml, server: &PrivateServer, dbname: &str, standby: &St
     let run = run.spawn().unwrap();
     let client = connect(&server.dsn(dbname)).await;
     let holds = "select exists (select from pgstrata.pace where holds @> '[{\"signal\": \"replica_lag_s\", \"limit\": 10.0}]')";
-    let began = Instant::now();
-    while !client.query_one(holds, &[]).await.is_ok_and(|row| row.get(0)) {
-        assert!(began.elapsed() < Duration::from_secs(120));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until(holds, async || client.query_one(holds, &[]).await.is_ok_and(|row| row.get(0))).await;
     let admin = standby.client().await;
     admin.batch_execute("alter system set recovery_min_apply_delay = 0").await.unwrap();
     admin.batch_execute("select pg_reload_conf()").await.unwrap();

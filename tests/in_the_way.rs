@@ -3,17 +3,16 @@
 
 use std::io::Read;
 use std::process::Stdio;
-use std::time::Duration;
 
 use pgstrata::demo::server::PrivateServer;
 use rustix::process::Signal;
 use tokio_postgres::Client;
 
-use super::commands::ended;
-use super::connections::{frozen, send};
 use super::support::bench::DEADLOCK_TIMEOUT;
-use super::support::cluster::{Database, Ran, Version, on_every_version};
+use super::support::cluster::{Database, Version, on_every_version};
 use super::support::oracle;
+use super::support::process::{Ran, ended, frozen, send};
+use super::support::wait::until;
 
 on_every_version!(who_locks_in_another_order_is_no_victim);
 
@@ -114,12 +113,11 @@ async fn who_locks_in_another_order_is_no_victim(version: Version) {
         send(&exchange, Signal::CONT);
         let waits = "select count(*) from pg_stat_activity where datname = current_database()
             and application_name like 'pgstrata/%' and wait_event_type = 'Lock'";
-        while watch.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-            if exchange.try_wait().unwrap().is_some() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until(waits, async || {
+            exchange.try_wait().unwrap().is_some()
+                || watch.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0
+        })
+        .await;
         let done = client.batch_execute(&format!("{second}; commit")).await;
         done.unwrap_or_else(|e| panic!("{command}: {first}; {second}: {e:?}"));
         let ran = ended(exchange).await;
@@ -185,9 +183,8 @@ async fn autovacuum_gives_way() {
         let vacuumed = "select count(*) from pg_stat_progress_vacuum p join pg_stat_activity a using (pid)
             where a.backend_type = 'autovacuum worker' and (p.relid = 't'::regclass
               or p.relid in (select inhrelid from pg_inherits where inhparent = 't'::regclass))";
-        while client.query_one(vacuumed, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let at_work = async || client.query_one(vacuumed, &[]).await.unwrap().get::<_, i64>(0) > 0;
+        until(vacuumed, at_work).await;
         ok(&db, command).await;
     }
     assert_eq!(db.count("select count(*) from t where n = 2").await, 4_000);
@@ -209,9 +206,7 @@ async fn a_dump_goes_on_to_its_end() {
         let mut dump = dump.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let writes = "select count(*) from pg_stat_activity
             where datname = current_database() and application_name = 'pg_dump' and wait_event = 'ClientWrite'";
-        while client.query_one(writes, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        db.until(writes, 1).await;
         refused(&db, command, "application \"pg_dump\"").await;
         client.batch_execute(&format!("insert into t values ({id}, '2024-02-02', 1)")).await.unwrap();
         let said = tokio::task::spawn_blocking(move || {

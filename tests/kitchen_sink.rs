@@ -15,6 +15,7 @@ use super::dependents::{Lab, differences};
 use super::support::bench::DEADLOCK_TIMEOUT;
 use super::support::cluster::{Version, on_every_version};
 use super::support::oracle;
+use super::support::wait::until;
 
 on_every_version!(everything_at_once_under_load);
 
@@ -216,13 +217,14 @@ impl Load {
 
     /// Waits until `n` more transactions are done; fails with the first that failed.
     async fn goes_on(&mut self, n: u64) {
-        let until = self.done.load(Ordering::Relaxed) + n;
-        while self.done.load(Ordering::Relaxed) < until {
+        let wanted = self.done.load(Ordering::Relaxed) + n;
+        until(&format!("{n} more transactions"), async || {
             if let Some(ended) = self.tasks.try_join_next() {
                 panic!("{:?}", ended.unwrap());
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            self.done.load(Ordering::Relaxed) >= wanted
+        })
+        .await;
     }
 
     async fn end(mut self) {

@@ -1,11 +1,11 @@
 //! `maintain` keeps a partitioned table going, whoever made it; run again, it finds nothing to do.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+use super::support::process::Ran;
+use super::support::wait::within;
 use crate::support::bench::{Bench, TABLE, TRUTH};
-use crate::support::cluster::{Database, Ran, Version, on_every_version};
+use crate::support::cluster::{Database, Version, on_every_version};
 use crate::support::tables::TableSpec;
 
 on_every_version!(a_new_partition_is_like_its_siblings, months_under_writers);
@@ -307,10 +307,7 @@ async fn a_reader_delays_a_detach_and_nothing_else() {
     reader.batch_execute("begin; select count(*) from t").await.unwrap();
     let maintained = async { db.pgstrata(&["maintain"]).await.ok() };
     let others = async {
-        let pending = "select count(*) from pg_inherits where inhdetachpending";
-        while db.count(pending).await == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        db.until("select count(*) from pg_inherits where inhdetachpending", 1).await;
         db.execute(
             "insert into t values (-1, now()); update t set id = -2 where id = -1; select count(*) from t",
         )
@@ -342,12 +339,10 @@ async fn who_is_in_the_way_is_told() {
     let old = format!(
         "select count(*) from pg_stat_activity where pid = {pid} and clock_timestamp() > xact_start + interval '1 s'"
     );
-    while db.count(&old).await == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    db.until(&old, 1).await;
     let mut maintain = db.command(&["maintain", "--table", "events"]).spawn().unwrap();
     let mut said = BufReader::new(maintain.stderr.take().unwrap()).lines();
-    let first = said.next_line().await.unwrap().unwrap();
+    let first = within("a word of who is in the way", said.next_line()).await.unwrap().unwrap();
     assert!(first.contains(&format!("attempt 1 of 100: in the way: pid {pid}, ")), "{first}");
     writer.batch_execute("commit").await.unwrap();
     let mut rest = Vec::new();

@@ -4,10 +4,9 @@ use rustix::process::Signal;
 
 use pgstrata::demo::server::PrivateServer;
 
-use super::commands::ended;
-use super::connections::{frozen, send};
 use super::support::cluster::{Database, SETTINGS};
 use super::support::oracle;
+use super::support::process::{ended, frozen, send};
 use super::verify::ON_PURPOSE;
 use super::window::{goes_back, swapped};
 

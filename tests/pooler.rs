@@ -4,11 +4,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use pgstrata::demo::server::PrivateServer;
 use tokio_postgres::NoTls;
 
+use super::support::wait::until;
 use crate::support::cluster::{Database, SETTINGS};
 
 const PORT: u16 = 6432;
@@ -38,10 +38,11 @@ impl Pooler {
         let mut keeper = server.command("sh");
         keeper.args(["-c", KEEPER, "sh", program]).arg(&ini).stdin(Stdio::piped());
         let mut pooler = Self { dir, keeper: keeper.spawn().unwrap() };
-        while tokio_postgres::connect(&pooler.dsn("postgres"), NoTls).await.is_err() {
+        until("a pooler that answers", async || {
             assert_eq!(pooler.keeper.try_wait().unwrap(), None);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            tokio_postgres::connect(&pooler.dsn("postgres"), NoTls).await.is_ok()
+        })
+        .await;
         pooler
     }
 

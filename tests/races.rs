@@ -1,7 +1,6 @@
 //! Statements that wait for the lock of a swap: each ends on the table in use, whatever way it came, and nothing is lost.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use futures_util::{SinkExt, TryStreamExt};
 use rustix::process::Signal;
@@ -10,10 +9,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
-use super::connections::{frozen, send};
 use super::support::bench::DEADLOCK_TIMEOUT;
 use super::support::cluster::{Database, Version, on_every_version};
 use super::support::oracle;
+use super::support::process::{ended, frozen, send};
+use super::support::wait::{until, within};
 
 on_every_version!(what_waits_for_the_lock_ends_on_the_table_in_use);
 
@@ -277,9 +277,7 @@ impl Lab {
         let sql = "select count(*) from pg_stat_activity
             where datname = current_database() and application_name = 'application' and wait_event_type = 'Lock'";
         let client = self.db.client().await;
-        while client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) < n as i64 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(sql, async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) >= n as i64).await;
     }
 
     /// The command, with every session waiting for its lock.
@@ -296,9 +294,8 @@ impl Lab {
         }
         self.waiting(n).await;
         send(&exchange, Signal::CONT);
-        let output = exchange.wait_with_output().await.unwrap();
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        calls.join_all().await
+        ended(exchange).await.ok();
+        within("calls that end", calls.join_all()).await
     }
 }
 

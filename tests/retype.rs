@@ -8,8 +8,9 @@ use std::process::Stdio;
 
 use super::crash::{killed, side_by_side};
 use super::support::bench::DEADLOCK_TIMEOUT;
-use super::support::cluster::{Database, Ran, Version, on_version};
+use super::support::cluster::{Database, Version, on_version};
 use super::support::oracle;
+use super::support::process::{Ran, ended};
 use writers::Writers;
 
 on_version!(system System serial_key identity_key);
@@ -170,8 +171,7 @@ async fn it_is_controlled_as_any_job_and_swaps_when_the_plan_says_so() {
     until("exists (select from pgstrata.pace where workers = 1)").await;
     assert_eq!(db.count(chunks).await, held);
     db.pgstrata(&["resume", "orders_id_bigint"]).await.ok();
-    let ended = job.wait_with_output().await.unwrap();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    ended(job).await.ok();
     assert_eq!(db.count("select count(*) from pgstrata.jobs where state = 'swapped'").await, 1);
     db.execute("insert into orders (id) values (5000000000)").await;
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use super::support::wait::until;
 use crate::support::cluster::{Database, connect};
 use crate::support::oracle;
 use crate::support::tables::random_instant;
@@ -76,13 +77,16 @@ impl FieldWork {
         Self { stop, committed, tasks }
     }
 
-    async fn commit_more(&self, n: u64) {
-        let until = self.committed.load(Ordering::Relaxed) + n;
-        while self.committed.load(Ordering::Relaxed) < until {
-            // A worker that ends early has panicked: every one of its transactions must succeed.
-            assert_eq!(self.tasks.len() as u64, WRITERS);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    async fn commit_more(&mut self, n: u64) {
+        let wanted = self.committed.load(Ordering::Relaxed) + n;
+        until(&format!("{n} more transactions"), async || {
+            // Every one of a worker's transactions must succeed.
+            if let Some(ended) = self.tasks.try_join_next() {
+                ended.unwrap();
+            }
+            self.committed.load(Ordering::Relaxed) >= wanted
+        })
+        .await;
     }
 
     async fn end(mut self) {
@@ -323,8 +327,8 @@ async fn petri_and_gasifier_observations() {
     for observations in both {
         work.push(FieldWork::start(&db, observations.table, observations.code).await);
     }
-    let more = async || {
-        for workers in &work {
+    let mut more = async || {
+        for workers in &mut work {
             workers.commit_more(30).await;
         }
     };

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::commands::{Events, ended};
+use super::commands::Events;
+use super::support::process::ended;
 
 /// The fields of `status --json`.
 const STATUS: [&str; 27] = [

@@ -1,17 +1,16 @@
 //! A run that is asked to stop, and locks that are not to be had: nothing is lost, who was in the way is said, and the same
 //! command goes on later.
 
-use std::time::Duration;
-
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
-use super::commands::{Events, ended, refusal};
-use super::support::cluster::Ran;
+use super::commands::{Events, refusal};
+use super::support::process::{Ran, ended, send};
+use super::support::wait::{until, within};
 
 fn interrupt(child: &Child) {
-    kill_process(Pid::from_raw(child.id().unwrap().cast_signed()).unwrap(), Signal::INT).unwrap();
+    send(child, Signal::INT);
 }
 
 #[tokio::test]
@@ -46,9 +45,7 @@ const FAST_AGAIN: &str = "create or replace function slow(bigint) returns bigint
 async fn in_mid_chunk(events: &Events) -> Child {
     events.db.execute(SLOW_COLUMN).await;
     let run = events.start("run", &[]);
-    while events.db.count(CHUNKS_AT_WORK).await == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("a chunk at work", async || events.db.count(CHUNKS_AT_WORK).await > 0).await;
     run
 }
 
@@ -70,7 +67,10 @@ async fn a_second_signal_cancels_what_is_under_way() {
     // Two signals at once would be one: the second counts when the first was heard.
     let mut said = BufReader::new(run.stderr.take().unwrap()).lines();
     interrupt(&run);
-    while !said.next_line().await.unwrap().unwrap().contains("stopping after the chunks") {}
+    within("a run that has heard the signal", async {
+        while !said.next_line().await.unwrap().unwrap().contains("stopping after the chunks") {}
+    })
+    .await;
     interrupt(&run);
     let mut rest = String::new();
     while let Some(line) = said.next_line().await.unwrap() {
@@ -155,9 +155,7 @@ async fn who_took_a_value_of_the_sequence_first_is_not_chosen_as_a_deadlock_s_vi
         let exchange = events.start(command, &[]);
         let waits = "select count(*) from pg_stat_activity where datname = current_database()
             and application_name like 'pgstrata/%' and wait_event_type = 'Lock'";
-        while events.db.count(waits).await == 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until(waits, async || events.db.count(waits).await > 0).await;
         writer.execute("insert into events (id, at) values ($1, '2024-02-02')", &[&id]).await.unwrap();
         writer.commit().await.unwrap();
         let ran = ended(exchange).await;

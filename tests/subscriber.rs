@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::support::cluster::{Database, Version};
+use super::support::wait::until;
 
 const TABLES: &str = "
     create table t (id bigint primary key, at timestamptz not null, note text);
@@ -65,10 +66,11 @@ impl Writer {
 
     /// Ends it after some more transactions; where the next one goes on.
     async fn end(self) -> i64 {
-        let until = self.done.load(Ordering::Relaxed) + 20;
-        while self.done.load(Ordering::Relaxed) < until && !self.at_work.is_finished() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let wanted = self.done.load(Ordering::Relaxed) + 20;
+        until("20 more transactions", async || {
+            self.done.load(Ordering::Relaxed) >= wanted || self.at_work.is_finished()
+        })
+        .await;
         self.stop.store(true, Ordering::Relaxed);
         self.at_work.await.unwrap();
         self.done.load(Ordering::Relaxed)
@@ -76,12 +78,13 @@ impl Writer {
 }
 
 /// Waits until the query says yes, and while it does not, that the subscription has had no error.
-async fn until(asked: &Client, sql: &str, subscriber: &Client) {
-    while !asked.query_one(sql, &[]).await.unwrap().get::<_, bool>(0) {
-        let errors = "select coalesce(sum(apply_error_count + sync_error_count), 0)::bigint from pg_stat_subscription_stats";
+async fn says_yes(asked: &Client, sql: &str, subscriber: &Client) {
+    let errors = "select coalesce(sum(apply_error_count + sync_error_count), 0)::bigint from pg_stat_subscription_stats";
+    until(sql, async || {
         assert_eq!(subscriber.query_one(errors, &[]).await.unwrap().get::<_, i64>(0), 0);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        asked.query_one(sql, &[]).await.unwrap().get(0)
+    })
+    .await;
 }
 
 /// What there is to a subscription's tables: which, how far their first copy was, and that it is over.
@@ -111,7 +114,7 @@ async fn goes_on(publisher: Version, subscriber: Version) {
     there.execute(&format!("create subscription s connection '{}' publication p", here.dsn())).await;
     let (source, copy) = (here.client().await, there.client().await);
     let ready = "select count(*) = 2 from pg_subscription_rel where srsubstate = 'r'";
-    until(&copy, ready, &copy).await;
+    says_yes(&copy, ready, &copy).await;
     let before = relations(&copy).await;
 
     let plan = here.plan(
@@ -132,7 +135,7 @@ async fn goes_on(publisher: Version, subscriber: Version) {
         let replayed = format!(
             "select coalesce(bool_and(replay_lsn >= '{reached}'), false) from pg_stat_replication where application_name = 's'"
         );
-        until(&source, &replayed, &copy).await;
+        says_yes(&source, &replayed, &copy).await;
         assert_eq!(content(&copy).await, content(&source).await, "{command}");
         assert_eq!(relations(&copy).await, before, "{command}: tables were copied anew");
     }

@@ -1,7 +1,8 @@
 //! A table with hundreds of everything: `check` tells all of it, each thing by its name where that is asked for.
 
 use super::bad_input::MONTHS;
-use super::support::cluster::{Database, Ran};
+use super::support::cluster::Database;
+use super::support::process::Ran;
 
 const WIDE: &str = r#"
 create table t (id bigint primary key, at timestamptz not null, n int, owner_name text);

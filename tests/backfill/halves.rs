@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Job;
+use super::{Job, ended};
 
 const ROWS: i64 = 3_000;
 
@@ -13,8 +13,7 @@ const SETUP: &str = "create table items (id bigint primary key, code text unique
 
 /// Runs up to the end of the first look, or the second, and leaves the ledger to be looked at.
 async fn killed_at(job: &Job, at: &str) {
-    let mut run = job.start(&["run"], &[("PGSTRATA_FAILPOINT", at)]);
-    assert_eq!(run.wait().await.unwrap().code(), None, "it never came to {at}");
+    ended(job.start(&["run"], &[("PGSTRATA_FAILPOINT", at)])).await.killed(at);
 }
 
 /// The ledger tells of every row once, in chunks that meet end to end.
@@ -78,7 +77,7 @@ async fn a_row_that_will_not_go_is_left_to_the_second_look() {
     let run = job.start(&["run"], &[]);
     tokio::time::sleep(Duration::from_millis(300)).await;
     job.db.execute("delete from busy").await;
-    super::ended(run).await.ok();
+    ended(run).await.ok();
     job.none("select count(*) from items where note is distinct from 'n' || id").await;
 }
 
@@ -111,7 +110,7 @@ async fn a_row_that_is_held_for_long_is_waited_for_alone() {
     )
     .await;
     holder.commit().await.unwrap();
-    super::ended(run).await.ok();
+    ended(run).await.ok();
     job.run().await;
     job.none("select count(*) from items where note is null").await;
 }
@@ -144,6 +143,6 @@ async fn an_application_never_is_a_deadlock_s_victim() {
         client.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
     assert!(n > 10, "{n} transactions");
-    super::ended(run).await.ok();
+    ended(run).await.ok();
     job.none("select count(*) from items where code is distinct from 'c' || id").await;
 }

@@ -9,16 +9,13 @@ mod schedule;
 mod shapes;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use tokio::process::Child;
 use tokio_postgres::Client;
 
-use super::commands::ended;
-use super::support::cluster::{Database, Ran};
-
-/// How long anything that must come may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+use super::support::cluster::Database;
+use super::support::process::{Ran, ended, frozen};
+use super::support::wait::until;
 
 /// What a job that is over must not leave: functions and triggers of ours, and the ledger.
 const LEFT_BEHIND: &str = "select
@@ -61,6 +58,11 @@ impl Job {
         self.db.command(&self.arguments(command)).envs(env.iter().copied()).spawn().unwrap()
     }
 
+    /// A run that stands still at a failpoint.
+    pub async fn frozen(&self, at: &str) -> Child {
+        frozen(self.start(&["run"], &[("PGSTRATA_FAILPOINT", &format!("{at}=stop"))])).await
+    }
+
     /// A command, to its end.
     pub async fn ran(&self, command: &[&str]) -> Ran {
         ended(self.start(command, &[])).await
@@ -73,11 +75,8 @@ impl Job {
 
     /// Waits until the question has the answer yes.
     pub async fn until(&self, question: &str) {
-        let began = Instant::now();
-        while !self.client.query_one(question, &[]).await.is_ok_and(|row| row.get(0)) {
-            assert!(began.elapsed() < LIMIT, "{question}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let yes = async || self.client.query_one(question, &[]).await.is_ok_and(|row| row.get(0));
+        until(question, yes).await;
     }
 
     /// One text.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{Job, LEFT_BEHIND};
 use crate::support::cluster::connect;
+use crate::support::wait::until;
 
 const ROWS: i64 = 6_000;
 const WRITERS: i64 = 4;
@@ -86,13 +87,15 @@ impl Writers {
         Self { stop, committed, tasks }
     }
 
-    async fn commit_more(&self, n: u64) {
-        let until = self.committed.load(Ordering::Relaxed) + n;
-        while self.committed.load(Ordering::Relaxed) < until {
-            // A writer that ends early has panicked.
-            assert_eq!(self.tasks.len() as i64, WRITERS);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    async fn commit_more(&mut self, n: u64) {
+        let wanted = self.committed.load(Ordering::Relaxed) + n;
+        until(&format!("{n} more transactions"), async || {
+            if let Some(ended) = self.tasks.try_join_next() {
+                ended.unwrap();
+            }
+            self.committed.load(Ordering::Relaxed) >= wanted
+        })
+        .await;
     }
 
     async fn end(mut self) {
@@ -158,7 +161,7 @@ impl Writer {
 
 async fn is_set_from_the_newest(partitioned: bool, keep_filled: &str) {
     let job = Job::new(&table(partitioned), &plan(keep_filled)).await;
-    let writers = Writers::start(&job).await;
+    let mut writers = Writers::start(&job).await;
     writers.commit_more(20).await;
     let ran = job.run().await;
     writers.commit_more(50).await;

@@ -2,7 +2,7 @@
 //! same expression is a generated column. With the trigger in force and every row looked at, the two are the same at every
 //! snapshot; without it, they are once nobody writes and the plan has run again.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::process::Child;
 
 use super::{Job, LEFT_BEHIND, ended};
@@ -10,6 +10,7 @@ use crate::support::bench::{DEADLOCK_TIMEOUT, TABLE, TRUTH, by_hand};
 use crate::support::cluster::Database;
 use crate::support::load::Writers;
 use crate::support::oracle;
+use crate::support::process::send;
 use crate::support::tables::TableSpec;
 
 const ROWS: u64 = 8_000;
@@ -73,20 +74,13 @@ impl Bench {
 
     /// A run that freezes when every row has been looked at, with the trigger in force still.
     async fn frozen(&self) -> Child {
-        let run = self.job.start(&["run"], &[("PGSTRATA_FAILPOINT", "verify.done=stop")]);
-        self.job.until("select exists (select from pgstrata.jobs where state = 'verified')").await;
-        run
+        self.job.frozen("verify.done").await
     }
 
     async fn end(self) -> Job {
         self.writers.stop().await.assert_clean();
         self.job
     }
-}
-
-fn thaw(run: &Child) {
-    let pid = Pid::from_raw(run.id().unwrap() as i32).unwrap();
-    kill_process(pid, Signal::CONT).unwrap();
 }
 
 /// The trigger holds what the job has filled, until the job is over.
@@ -98,7 +92,7 @@ async fn with_the_trigger(spec: TableSpec, shape: Shape) {
         bench.writers.commit_more(50).await;
     }
     let quiet = bench.writers.pause().await;
-    thaw(&run);
+    send(&run, Signal::CONT);
     ended(run).await.ok();
     bench.compare().await;
     bench.job.none(LEFT_BEHIND).await;

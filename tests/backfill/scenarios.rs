@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::LEFT_BEHIND;
-use crate::support::cluster::{Database, Ran};
+use crate::support::cluster::Database;
+use crate::support::process::Ran;
+use crate::support::wait::until;
 
 const FIXTURE: &str = include_str!("scenarios.sql");
 
@@ -55,9 +57,7 @@ impl Writer {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         });
-        while sent.load(Ordering::Relaxed) < 20 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("a writer at work", async || sent.load(Ordering::Relaxed) >= 20 || task.is_finished()).await;
         Self { stop, sent, task }
     }
 

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::process::Child;
 
 use super::{Job, ended, rows_set};
-use crate::support::cluster::Ran;
+use crate::support::process::Ran;
 
 const ROWS: i64 = 6_000;
 

@@ -1,9 +1,10 @@
 //! Tables as they are found: partitions that come and go, dropped and generated columns, names that need quotes, and SQL with
 //! everything in it that could end a statement too early. And plans that cannot be right.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::{Job, LEFT_BEHIND, ended};
+use crate::support::process::send;
 
 /// Name and column in mixed case, a column that was dropped, one that is generated, and SQL that is found only in the table's
 /// schema.
@@ -36,7 +37,7 @@ where = "t.\"Loud -- Word\" is null -- not yet"
     let checked = job.ran(&["check"]).await.ok();
     assert!(checked.stdout.contains("0 errors"), "{}", checked.stdout);
     job.ran(&["sql"]).await.ok();
-    let run = frozen(&job, "fill.chunks_done").await;
+    let run = job.frozen("fill.chunks_done").await;
     job.db
         .execute(
             r#"insert into "Odd Schema"."The ""Items""" ("Key, Part", "Word") values (-1, 'w3'), (-2, 'w11');
@@ -48,18 +49,8 @@ where = "t.\"Loud -- Word\" is null -- not yet"
     assert_eq!(job.count("select count(*) from truth").await, 2_002);
 }
 
-/// A run that stands still at a failpoint.
-async fn frozen(job: &Job, at: &str) -> tokio::process::Child {
-    let run = job.start(&["run"], &[("PGSTRATA_FAILPOINT", &format!("{at}=stop"))]);
-    let stat = format!("/proc/{}/stat", run.id().unwrap());
-    while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    run
-}
-
 async fn thaw_to_its_end(job: &Job, run: tokio::process::Child) {
-    kill_process(Pid::from_raw(run.id().unwrap() as i32).unwrap(), Signal::CONT).unwrap();
+    send(&run, Signal::CONT);
     let ran = ended(run).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     job.none(LEFT_BEHIND).await;
@@ -85,7 +76,7 @@ const PARTED_PLAN: &str = "table = 'events'\n[copy]\nworkers = 1\n[backfill]\nse
 async fn partitions_that_are_attached_meanwhile_are_filled_too() {
     for (at, keep_filled) in [("fill.chunk", "true"), ("fill.done", "false"), ("verify.range", "false")] {
         let job = Job::new(PARTED, &format!("{PARTED_PLAN}keep_filled = {keep_filled}\n")).await;
-        let run = frozen(&job, at).await;
+        let run = job.frozen(at).await;
         job.db
             .execute(
                 "alter table events attach partition events_4 for values from ('2024-04-01') to ('2024-05-01');
@@ -103,7 +94,7 @@ async fn partitions_that_are_attached_meanwhile_are_filled_too() {
 async fn partitions_that_go_meanwhile_are_not_missed() {
     for at in ["fill.chunk", "fill.chunks_done", "verify.range"] {
         let job = Job::new(PARTED, &format!("{PARTED_PLAN}keep_filled = true\n")).await;
-        let run = frozen(&job, at).await;
+        let run = job.frozen(at).await;
         job.db.execute("drop table events_3; alter table events detach partition events_2").await;
         thaw_to_its_end(&job, run).await;
         job.none("select count(*) from events where day is null").await;
@@ -200,7 +191,7 @@ async fn an_application_s_write_never_fails_for_the_expression() {
         "table = 'items'\n[backfill]\nset = { n = '10 / (t.kind - 30)' }\nwhere = 't.n is null'\nkeep_filled = true\n",
     )
     .await;
-    let run = frozen(&job, "fill.chunks_done").await;
+    let run = job.frozen("fill.chunks_done").await;
     job.db.execute("insert into items values (-5, 30), (-6, 31)").await;
     assert_eq!(
         job.one(
@@ -209,7 +200,7 @@ async fn an_application_s_write_never_fails_for_the_expression() {
         .await,
         "-6:10 -5:-"
     );
-    kill_process(Pid::from_raw(run.id().unwrap() as i32).unwrap(), Signal::CONT).unwrap();
+    send(&run, Signal::CONT);
     let ran = ended(run).await.exits(1);
     let at = ran.stderr.find("error: ").unwrap();
     insta::assert_snapshot!(ran.stderr[at..], @"

@@ -2,10 +2,13 @@
 
 use futures_util::{StreamExt, stream};
 use pgstrata::failpoint;
+use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::super::support::cluster::Version;
 use super::{Lab, PARTITIONED, PLAIN};
+use crate::support::process::{ended, frozen, send};
+use crate::support::wait::within;
 
 /// A build that ended before its time, as the server leaves it.
 const UNFINISHED: &str = "update pg_index set indisvalid = false
@@ -32,13 +35,16 @@ async fn who_a_build_waits_for_is_said_and_a_killed_one_is_built_again() {
     other.batch_execute("begin isolation level repeatable read; select count(*) from kinds").await.unwrap();
     let mut child = lab.db.command(&["run", lab.plan()]).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    loop {
-        let line = lines.next_line().await.unwrap().expect("it ended without a word");
-        if line.contains("waits for transactions that began before it") {
-            assert!(line.contains("nightly report"), "{line}");
-            break;
+    let waits = within("a build that says who it waits for", async {
+        loop {
+            let line = lines.next_line().await.unwrap().expect("it ended without a word");
+            if line.contains("waits for transactions that began before it") {
+                return line;
+            }
         }
-    }
+    });
+    let waits = waits.await;
+    assert!(waits.contains("nightly report"), "{waits}");
     child.kill().await.unwrap();
     assert!(lab.built().await.contains("INVALID"));
     other.batch_execute("rollback").await.unwrap();
@@ -75,14 +81,10 @@ async fn a_row_that_comes_after_the_look_is_told_too() {
         let finish = format!("finish = {{ not_null = ['code'], {finish} }}");
         let lab = Lab::with(Version::System, PLAIN, &finish).await;
         let mut command = lab.db.command(&["run", lab.plan()]);
-        let child = command.env("PGSTRATA_FAILPOINT", "finish.added=stop").spawn().unwrap();
-        lab.db.until("select count(*) from pg_constraint where conname = 'pgstrata_not_null_code'", 1).await;
+        let run = frozen(command.env("PGSTRATA_FAILPOINT", "finish.added=stop").spawn().unwrap()).await;
         lab.db.execute(sql).await;
-        let pid = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
-        let output = child.wait_with_output().await.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(4), "{said}");
+        send(&run, Signal::CONT);
+        let said = ended(run).await.exits(4).stderr;
         assert!(said.contains(told) && said.contains("they came while it was built"), "{said}");
         assert!(!lab.built().await.contains("INVALID"));
         lab.db.execute("delete from suppliers where id = 77001").await;

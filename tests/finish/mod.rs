@@ -3,7 +3,6 @@
 mod check;
 mod interrupted;
 
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 
 use super::support::cluster::{Database, Version, on_every_version};
+use crate::support::process::ended;
 
 on_every_version! {
     every_kind_is_built_while_applications_write,
@@ -90,8 +90,7 @@ impl Lab {
     /// Runs until the failpoint, where the process is killed.
     async fn killed(&self, at: &str) {
         let mut command = self.db.command(&["run", self.plan()]);
-        let status = command.env("PGSTRATA_FAILPOINT", at).spawn().unwrap().wait().await.unwrap();
-        assert_eq!(status.signal(), Some(9), "{at} was not reached: {status}");
+        ended(command.env("PGSTRATA_FAILPOINT", at).spawn().unwrap()).await.killed(at);
     }
 }
 

@@ -6,6 +6,7 @@ use pgstrata::demo::server::PrivateServer;
 
 use super::ended;
 use crate::support::cluster::{Database, SETTINGS};
+use crate::support::wait::until;
 
 /// Over how long it is measured: the issue's promise.
 const SPAN: Duration = Duration::from_secs(20);
@@ -28,9 +29,8 @@ async fn measured(throttle: &str) -> (f64, f64) {
     let so_far =
         "select coalesce(sum(rows), 0)::float8, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8,
         count(*) from pgstrata.chunks";
-    while !client.query_one(so_far, &[]).await.is_ok_and(|row| row.get::<_, i64>(2) >= 8) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let begun = async || client.query_one(so_far, &[]).await.is_ok_and(|row| row.get::<_, i64>(2) >= 8);
+    until("a copy under way", begun).await;
     let look = async || {
         let row = client.query_one(so_far, &[]).await.unwrap();
         (Instant::now(), row.get::<_, f64>(0), row.get::<_, f64>(1))

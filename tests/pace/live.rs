@@ -1,8 +1,9 @@
 //! Live control: from another process, at once, kept over a restart, nonsense refused.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::{Slow, ended};
+use crate::support::process::send;
 
 #[tokio::test]
 async fn pause_and_resume_from_another_process_and_over_a_restart() {
@@ -23,7 +24,7 @@ async fn pause_and_resume_from_another_process_and_over_a_restart() {
     job.says("paused").await;
     assert_eq!(job.chunks().await, before);
     // A held job ends at once when it is asked to.
-    kill_process(Pid::from_raw(run.id().unwrap().cast_signed()).unwrap(), Signal::INT).unwrap();
+    send(&run, Signal::INT);
     ended(run).await.exits(6);
     let run = job.start(&[]);
     job.ok("resume").await;
@@ -59,7 +60,7 @@ async fn set_takes_effect_within_a_second_is_kept_and_read_back() {
 }
 
 async fn ended_by_interrupt(run: tokio::process::Child) {
-    kill_process(Pid::from_raw(run.id().unwrap().cast_signed()).unwrap(), Signal::INT).unwrap();
+    send(&run, Signal::INT);
     ended(run).await.exits(6);
 }
 

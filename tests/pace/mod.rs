@@ -15,11 +15,10 @@ use serde_json::Value;
 use tokio::process::Child;
 use tokio_postgres::Client;
 
-use super::commands::ended;
-use super::support::cluster::{Database, Ran};
+use super::support::cluster::Database;
+use crate::support::process::{Ran, ended};
+use crate::support::wait::until;
 
-/// How long anything that must come may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
 /// How soon a signal holds: the promise.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -78,16 +77,9 @@ impl Slow {
     /// Waits until the question has the answer yes.
     pub async fn until(&self, question: &str) -> Duration {
         let began = Instant::now();
-        while !self.client.query_one(question, &[]).await.is_ok_and(|row| row.get(0)) {
-            assert!(began.elapsed() < LIMIT, "{question}\n{:?}", self.goes().await);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let yes = async || self.client.query_one(question, &[]).await.is_ok_and(|row| row.get(0));
+        until(question, yes).await;
         began.elapsed()
-    }
-
-    async fn goes(&self) -> Vec<String> {
-        let rows = self.client.query("select row(p.*)::text from pgstrata.pace p", &[]).await;
-        rows.map(|rows| rows.iter().map(|row| row.get(0)).collect()).unwrap_or_default()
     }
 
     /// Waits until the signal holds; how long that took.

@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::support::cluster::{Database, connect};
+use crate::support::wait::until;
 
 /// Rows of the parent at first.
 pub const ROWS: i64 = 6_000;
@@ -81,13 +82,14 @@ impl Writers {
 
     /// Waits until `n` more transactions are committed.
     pub async fn commit_more(&mut self, n: u64) {
-        let until = self.shared.committed.load(Ordering::Relaxed) + n;
-        while self.shared.committed.load(Ordering::Relaxed) < until {
+        let wanted = self.shared.committed.load(Ordering::Relaxed) + n;
+        until(&format!("{n} more transactions"), async || {
             if let Some(ended) = self.tasks.try_join_next() {
                 ended.unwrap();
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            self.shared.committed.load(Ordering::Relaxed) >= wanted
+        })
+        .await;
     }
 
     /// Nothing is written until what this gives is dropped.

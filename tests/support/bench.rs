@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::cluster::{Database, Ran, Version};
+use super::cluster::{Database, Version};
 use super::load::{LoadReport, Writers};
 use super::oracle;
+use super::process::Ran;
 use super::tables::TableSpec;
+use super::wait::until;
 
 /// The table that is partitioned; the job is named after it.
 pub const TABLE: &str = "observations";
@@ -88,9 +90,7 @@ impl Bench {
     /// Waits until the question has the answer yes.
     pub async fn until(&self, question: &str) {
         let client = self.db.client().await;
-        while !client.query_one(question, &[]).await.unwrap().get::<_, bool>(0) {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        until(question, async || client.query_one(question, &[]).await.unwrap().get(0)).await;
     }
 
     /// The writers' last word; the database is left for more questions.

@@ -10,6 +10,9 @@ use pgstrata::demo::server::PrivateServer;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
+use super::process::{Ran, ended};
+use super::wait::{LIMIT, until};
+
 /// What every test server has: room for many tests at once, and no care for the disk. Commits stay synchronous: a
 /// killed server must come back with all of them, which the operating system's cache sees to without `fsync`.
 pub const SETTINGS: &[(&str, &str)] = &[
@@ -106,28 +109,6 @@ macro_rules! on_version {
 }
 pub(crate) use on_version;
 
-/// What the tool said, and how it ended.
-#[derive(Debug)]
-pub struct Ran {
-    /// The exit code; none where a signal ended it.
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Ran {
-    /// The same, if it ended well.
-    pub fn ok(self) -> Self {
-        self.exits(0)
-    }
-
-    /// The same, if it ended with this code.
-    pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
-        self
-    }
-}
-
 /// A database of its own, with a directory for its plans.
 #[derive(Debug)]
 pub struct Database {
@@ -186,13 +167,8 @@ impl Database {
     /// Waits until the count is `wanted`.
     pub async fn until(&self, sql: &str, wanted: i64) {
         let client = self.client().await;
-        for _ in 0..1_000 {
-            if client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == wanted {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        panic!("it never came to {wanted}: {sql}");
+        let come = async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == wanted;
+        until(&format!("{wanted} of {sql}"), come).await;
     }
 
     /// Writes a plan to a file.
@@ -210,13 +186,7 @@ impl Database {
 
     /// The same with more environment variables: `FAILPOINTS`, or the `DATABASE_URL` of a proxy.
     pub async fn pgstrata_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
-        let mut command = self.command(args);
-        let output = command.envs(env.iter().copied()).output().await.unwrap();
-        Ran {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        ended(self.command(args).envs(env.iter().copied()).spawn().unwrap()).await
     }
 
     /// The command itself, for a test that kills it; it is killed when dropped.
@@ -233,9 +203,10 @@ impl Database {
     }
 }
 
-/// A connection whose task ends with its client.
+/// A connection whose task ends with its client. A statement that never comes to its end fails.
 pub async fn connect(dsn: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(dsn, NoTls).await.unwrap_or_else(|e| panic!("{e:?}"));
+    let dsn = format!("{dsn} options='-c statement_timeout={}s'", LIMIT.as_secs());
+    let (client, connection) = tokio_postgres::connect(&dsn, NoTls).await.unwrap_or_else(|e| panic!("{e:?}"));
     tokio::spawn(connection);
     client
 }

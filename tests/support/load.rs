@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::tables::{Key, TableSpec};
 use super::transaction::{Trouble, Writer};
+use super::wait::until;
 
 /// What the writers met with.
 #[derive(Debug, Default, Clone)]
@@ -119,11 +120,12 @@ impl Writers {
 
     /// Waits until `n` more transactions are committed.
     pub async fn commit_more(&self, n: u64) {
-        let until = self.shared.committed.load(Ordering::Relaxed) + n;
-        while self.shared.committed.load(Ordering::Relaxed) < until {
+        let wanted = self.shared.committed.load(Ordering::Relaxed) + n;
+        until(&format!("{n} more transactions"), async || {
             assert!(self.shared.report.lock().unwrap().failures.len() < 20, "{:#?}", self.report());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            self.shared.committed.load(Ordering::Relaxed) >= wanted
+        })
+        .await;
     }
 
     /// How it goes.
@@ -318,9 +320,7 @@ mod tests {
         let quiet = writers.pause().await;
         db.execute("delete from observations where id >= 0").await;
         drop(quiet);
-        while writers.report().lost == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("a write that is lost", async || writers.report().lost > 0).await;
         let report = writers.stop().await;
         assert!(report.failures.iter().all(|what| what.starts_with("lost: ")), "{report:#?}");
         let compared =

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use pgstrata::demo::server::PrivateServer;
 use tokio_postgres::Client;
 
 use super::cluster::connect;
+use super::wait::until;
 
 /// Runs a command, which becomes the server, until the pipe closes: it ends with its test, however that ends.
 const KEEPER: &str = r#"
@@ -73,14 +73,11 @@ impl Standby {
             "select count(*) from pg_stat_replication where application_name = '{name}' and state = 'streaming'"
         );
         let client = connect(&primary.dsn("postgres")).await;
-        for _ in 0..1500 {
-            if client.query_one(&streams, &[]).await.unwrap().get::<_, i64>(0) == 1 {
-                return standby;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let log = std::fs::read_to_string(log).unwrap_or_default();
-        panic!("standby {name} does not stream: {log}");
+        until(&format!("a standby that streams; its log is {}", log.display()), async || {
+            client.query_one(&streams, &[]).await.unwrap().get::<_, i64>(0) == 1
+        })
+        .await;
+        standby
     }
 
     /// How to reach it, without a database.

@@ -1,0 +1,84 @@
+//! The real binary as a process: its end, with a limit, and what it is like between a stop and a wake-up call.
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Child;
+
+use super::wait::{LIMIT, until};
+
+/// What the tool said, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// The exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// The same, if it ended well.
+    pub fn ok(self) -> Self {
+        self.exits(0)
+    }
+
+    /// The same, if it ended with this code.
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The same, if a failpoint killed it.
+    pub fn killed(self, at: &str) -> Self {
+        assert_eq!(
+            self.code, None,
+            "it never came to {at}\nstdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
+        self
+    }
+}
+
+/// The end of a process; what it has said is told where it does not end.
+pub async fn ended(mut child: Child) -> Ran {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let end = async { tokio::join!(read(out, &mut stdout), read(err, &mut stderr), child.wait()).2 };
+    let status = tokio::time::timeout(LIMIT, end).await;
+    let (stdout, stderr) = (text(&stdout), text(&stderr));
+    let Ok(status) = status else {
+        panic!("it did not end within {} s\nstdout:\n{stdout}\nstderr:\n{stderr}", LIMIT.as_secs());
+    };
+    Ran { code: status.unwrap().code(), stdout, stderr }
+}
+
+async fn read(from: Option<impl AsyncRead + Unpin>, said: &mut Vec<u8>) {
+    if let Some(mut from) = from {
+        from.read_to_end(said).await.unwrap();
+    }
+}
+
+fn text(said: &[u8]) -> String {
+    String::from_utf8_lossy(said).into_owned()
+}
+
+/// A process that freezes at a failpoint, once it is frozen.
+pub async fn frozen(mut child: Child) -> Child {
+    let pid = child.id().unwrap().to_string();
+    let mut over = false;
+    until("a process that comes to its failpoint", async || {
+        over = child.try_wait().unwrap().is_some();
+        let ps =
+            tokio::process::Command::new("ps").args(["-o", "state=", "-p", &pid]).output().await.unwrap();
+        over || ps.stdout.first() == Some(&b'T')
+    })
+    .await;
+    if over {
+        panic!("it never came to its failpoint: {:?}", ended(child).await);
+    }
+    child
+}
+
+/// Sends it a signal.
+pub fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
+}
