@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::model::pace::{Budget, Change, Crew, Hold, Pace, Reading, Work};
+use crate::model::pace::{Budget, Change, Crew, Hold, Measured, Pace, Reading, Work};
 use crate::plan::{Plan, Workers};
 
 /// The longest sleep for a budget: settings may change meanwhile.
@@ -75,8 +75,9 @@ pub struct Permit<'a> {
 }
 
 impl Gate {
-    /// A gate for the plan's job; it holds only where it is `watched`, and then from the start, until the first reading.
-    pub fn new(plan: &Plan, watched: bool) -> Self {
+    /// A gate for the plan's job; it holds only where it is `watched`, and then from the start, until the first reading. Where
+    /// as many workers are to be as pay, `workers` begin.
+    pub fn new(plan: &Plan, watched: bool, workers: usize) -> Self {
         let began_s =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let gate = Self {
@@ -85,7 +86,7 @@ impl Gate {
             watched,
             plan: RefCell::new(plan.clone()),
             pace: RefCell::default(),
-            crew: RefCell::new(crew(plan)),
+            crew: RefCell::new(crew(plan, workers)),
             rows: RefCell::default(),
             wal: RefCell::default(),
             changed: Notify::new(),
@@ -115,7 +116,7 @@ impl Gate {
     /// Other settings from now on.
     pub fn set(&self, plan: &Plan) {
         if plan.workers() != self.plan.borrow().workers() {
-            *self.crew.borrow_mut() = crew(plan);
+            *self.crew.borrow_mut() = crew(plan, 1);
         }
         self.budgets(plan);
         self.plan.replace(plan.clone());
@@ -192,9 +193,15 @@ impl Gate {
         self.crew.borrow().workers()
     }
 
-    /// While nothing held, so many units were done a second.
-    pub fn measured(&self, per_second: f64) {
-        self.crew.borrow_mut().measured(per_second);
+    /// What was measured while nothing held.
+    pub fn measured(&self, now: Measured) {
+        self.crew.borrow_mut().measured(now);
+        self.changed.notify_waiters();
+    }
+
+    /// Another kind of work begins.
+    pub fn begins(&self) {
+        self.crew.borrow_mut().begins();
         self.changed.notify_waiters();
     }
 
@@ -304,10 +311,10 @@ impl Wal {
     }
 }
 
-fn crew(plan: &Plan) -> Crew {
+fn crew(plan: &Plan, first: usize) -> Crew {
     match plan.workers() {
         Workers::Fixed(n) => Crew::fixed(n),
-        Workers::Auto => Crew::auto(std::thread::available_parallelism().map_or(1, usize::from)),
+        Workers::Auto => Crew::auto(first, std::thread::available_parallelism().map_or(1, usize::from)),
     }
 }
 
@@ -317,7 +324,7 @@ mod tests {
 
     fn gate(throttle: &str) -> Gate {
         let plan = format!("table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n[throttle]\n{throttle}");
-        Gate::new(&Plan::parse(&plan, "p.toml").unwrap(), false)
+        Gate::new(&Plan::parse(&plan, "p.toml").unwrap(), false, 1)
     }
 
     #[test]

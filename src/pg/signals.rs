@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::Statement;
 
 use crate::error::{Error, Result};
 use crate::model::pace::Standby;
@@ -109,13 +110,20 @@ pub struct Kept {
     pub age_s: f64,
 }
 
-/// Asks the server on `session`; `prefix` begins the names of the job's sessions, `table` is the one in use, and
-/// tables with fewer than `least_dead` dead rows have none.
+/// Asks the server on `session`, which has [`sql::SIGNALS`] prepared as `signals`; `prefix` begins the names of the job's
+/// sessions, `table` is the one in use, and tables with fewer than `least_dead` dead rows have none.
 ///
 /// # Errors
 /// What the server said, or that it did not.
-pub async fn look(session: &Session, prefix: &str, job: i64, table: &str, least_dead: i64) -> Result<Seen> {
-    let row = timeout(ANSWER, session.query_one(sql::SIGNALS, &[&prefix, &job, &table, &least_dead])).await;
+pub async fn look(
+    session: &Session,
+    signals: &Statement,
+    prefix: &str,
+    job: i64,
+    table: &str,
+    least_dead: i64,
+) -> Result<Seen> {
+    let row = timeout(ANSWER, session.query_one(signals, &[&prefix, &job, &table, &least_dead])).await;
     let row = row.map_err(|_| Error::failed(format!("no answer within {} s", ANSWER.as_secs())))??;
     serde_json::from_value(row.get(0))
         .map_err(|e| Error::failed("the server's answer is not understood").cause(e.to_string()))

@@ -313,6 +313,16 @@ pub async fn settings(client: &Client, job: i64) -> Result<BTreeMap<String, Stri
     Ok(client.query(pace::SETTINGS, &[&job]).await?.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
+/// How many workers a job had when it was last driven; none where it never was.
+///
+/// # Errors
+/// What the server said.
+pub async fn last_workers(client: &Client, job: i64) -> Result<usize> {
+    let last = client.query_opt(pace::WORKERS, &[&job]).await?;
+    let last: Option<i32> = last.and_then(|row| row.get(0));
+    Ok(last.and_then(|n| usize::try_from(n).ok()).unwrap_or(0))
+}
+
 /// Keeps settings (none: forgets one), and tells the job's driver.
 ///
 /// # Errors

@@ -147,8 +147,8 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
         context,
         context.plan.workers(),
         "copy a chunk",
-        async |sender| {
-            let send = async |range, rows| sender.send((range, rows)).await.map_err(workers::nobody_takes);
+        async |items| {
+            let send = async |range, rows| items.send((range, rows)).await;
             for gap in left {
                 if frozen.physical {
                     blocks(context, &gap, pace, send).await?;

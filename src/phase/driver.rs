@@ -107,7 +107,8 @@ impl Driver {
             .find(|j| j.id == job)
             .ok_or_else(|| Error::failed("the job is gone from pgstrata.jobs"))?;
         let settings = store::settings(&control, job.id).await?;
-        let gate = Gate::new(&plan.with(&settings)?, pacing != Pacing::AtOnce);
+        let workers = store::last_workers(&control, job.id).await?;
+        let gate = Gate::new(&plan.with(&settings)?, pacing != Pacing::AtOnce, workers);
         // Sessions are opened when they are first needed, so that the number of workers may grow.
         let most = u32::try_from(MOST_WORKERS).unwrap_or(1);
         let pool = pool(target, most, job.id, lease.epoch()).await?;

@@ -8,18 +8,20 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use tokio::time::timeout;
+use tokio_postgres::Statement;
 
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::model::number;
-use crate::model::pace::{Behind, Change, Hold, Reading, Standby, Standbys};
+use crate::model::pace::{Behind, Change, Hold, Measured, Reading, Standby, Standbys};
 use crate::model::status::Hold as Said;
 use crate::pg::connect::Session;
 use crate::pg::signals::{self, Asked, Seen};
 use crate::pg::{lease, store};
 use crate::plan::{Plan, Throttle};
 use crate::sql::pace as sql;
+use crate::throttle::Progress;
 
 use super::driver::{Driver, Pacing};
 use super::readings::{self, Sources};
@@ -32,8 +34,10 @@ const SAY: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_secs(3);
 /// How often a sample goes into the job's history.
 const SAMPLE: Duration = Duration::from_secs(10);
-/// Over how long the number of workers is measured.
+/// Over how long the number of workers is measured,
 const MEASURE: Duration = Duration::from_secs(3);
+/// and in which phases: their units are alike, and there are many of them.
+const MEASURED: [&str; 2] = ["copy", "fill"];
 /// The weight of a new reading in the smoothed commit latency.
 const NEW: f64 = 0.3;
 
@@ -51,7 +55,7 @@ pub async fn watch(driver: &Driver) -> Infallible {
 
 struct Watch<'a> {
     driver: &'a Driver,
-    session: Option<Session>,
+    session: Option<Asking>,
     listed: Vec<Asked<Standby>>,
     query: Option<Asked<f64>>,
     standbys: Standbys,
@@ -60,12 +64,48 @@ struct Watch<'a> {
     /// What differs from the plan, as last applied.
     settings: BTreeMap<String, String>,
     sampled: Instant,
-    measured: (Instant, u64, bool),
+    span: Span,
+}
+
+/// The session that asks, with what it sends twice a second: planning that takes as long as doing it.
+struct Asking {
+    session: Session,
+    signals: Statement,
+    say: Statement,
+}
+
+/// Over which the number of workers is measured.
+struct Span {
+    since: Instant,
+    phase: &'static str,
+    /// Units done before.
+    done: u64,
+    held: bool,
+    /// What our tiny transactions took, in milliseconds.
+    took_ms: Vec<f64>,
+}
+
+impl Span {
+    fn begin(progress: Progress) -> Self {
+        let Progress { phase, done, .. } = progress;
+        Self { since: Instant::now(), phase, done, held: false, took_ms: Vec::new() }
+    }
+
+    /// What was measured; none where something held, or nothing was done.
+    fn measured(mut self, now: Progress) -> Option<Measured> {
+        if self.held || self.took_ms.is_empty() || self.done == 0 || now.done <= self.done {
+            return None;
+        }
+        self.took_ms.sort_by(f64::total_cmp);
+        Some(Measured {
+            per_second: (now.done - self.done) as f64 / self.since.elapsed().as_secs_f64(),
+            latency_ms: self.took_ms[self.took_ms.len() / 2],
+        })
+    }
 }
 
 impl<'a> Watch<'a> {
     fn new(driver: &'a Driver) -> Self {
-        let now = Instant::now();
         let mut watch = Self {
             driver,
             session: None,
@@ -75,8 +115,8 @@ impl<'a> Watch<'a> {
             behind: Vec::new(),
             latency_ms: None,
             settings: driver.settings.clone(),
-            sampled: now,
-            measured: (now, 0, false),
+            sampled: Instant::now(),
+            span: Span::begin(Progress::default()),
         };
         watch.ask(&Throttle::default(), driver.gate.plan().throttle());
         watch
@@ -110,7 +150,7 @@ impl<'a> Watch<'a> {
 
     async fn heard(&self) {
         match &self.session {
-            Some(session) => session.heard().await,
+            Some(asking) => asking.session.heard().await,
             None => std::future::pending().await,
         }
     }
@@ -144,20 +184,23 @@ impl<'a> Watch<'a> {
 
     async fn see(&mut self) -> Result<Seen> {
         let driver = self.driver;
-        let session = match self.session.take() {
-            Some(session) => session,
+        let asking = match self.session.take() {
+            Some(asking) => asking,
             None => {
                 let session = driver.session("pace").await?;
                 session.batch_execute(&sql::listen(driver.job.id)).await?;
                 session.execute(sql::BEGIN_PACE, &[&driver.job.id]).await?;
-                session
+                let (signals, say) =
+                    (session.prepare(sql::SIGNALS).await?, session.prepare(sql::SAY_PACE).await?);
+                Asking { session, signals, say }
             }
         };
         let table = driver.plan.table().to_string();
         let least_dead = driver.gate.plan().dead_limit().map_or(i64::MAX, |limit| limit.least);
         let prefix = lease::prefix(driver.job.id);
-        let seen = signals::look(&session, &prefix, driver.job.id, &table, least_dead).await;
-        self.session = Some(session);
+        let Asking { session, signals, .. } = &asking;
+        let seen = signals::look(session, signals, &prefix, driver.job.id, &table, least_dead).await;
+        self.session = Some(asking);
         seen
     }
 
@@ -244,7 +287,7 @@ impl<'a> Watch<'a> {
                 }
             };
             driver.events.send(event);
-            if let Some(session) = &self.session {
+            if let Some(Asking { session, .. }) = &self.session {
                 let _ = timeout(SAY, store::event(session, driver.job.id, what, &detail)).await;
             }
         }
@@ -252,16 +295,17 @@ impl<'a> Watch<'a> {
 
     /// Writes the holds down for `status`: the tiny transaction whose time is the commit latency.
     async fn say(&mut self) -> Result<()> {
-        let Some(session) = &self.session else { return Ok(()) };
+        let Some(Asking { session, say, .. }) = &self.session else { return Ok(()) };
         let gate = &self.driver.gate;
         let holds: Vec<Said> = gate.holds().iter().map(said).collect();
         let workers = i32::try_from(gate.workers()).unwrap_or(i32::MAX);
         let (holds_json, behind) = (json!(holds), json!(self.behind));
         let began = Instant::now();
-        timeout(SAY, session.execute(sql::SAY_PACE, &[&self.driver.job.id, &workers, &holds_json, &behind]))
+        timeout(SAY, session.execute(say, &[&self.driver.job.id, &workers, &holds_json, &behind]))
             .await
             .map_err(|_| Error::failed(format!("no answer within {} s", SAY.as_secs())))??;
         let ms = began.elapsed().as_secs_f64() * 1000.0;
+        self.span.took_ms.push(ms);
         self.latency_ms = Some(self.latency_ms.map_or(ms, |was| was + NEW * (ms - was)));
         if self.sampled.elapsed() >= SAMPLE {
             self.sampled = Instant::now();
@@ -293,21 +337,22 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// How much was done while nothing held, for the number of workers.
+    /// How much was done while nothing held, and how soon the server answered, for the number of workers.
     fn measure(&mut self) {
         let gate = &self.driver.gate;
         let progress = gate.progress();
-        let (since, done, held) = self.measured;
-        let held = held || !gate.holds().is_empty();
-        let span = since.elapsed();
-        if span < MEASURE {
-            self.measured.2 = held;
-            return;
+        self.span.held |= !gate.holds().is_empty();
+        if progress.phase != self.span.phase {
+            self.span = Span::begin(progress);
+            if MEASURED.contains(&progress.phase) {
+                gate.begins();
+            }
+        } else if self.span.since.elapsed() >= MEASURE {
+            let span = std::mem::replace(&mut self.span, Span::begin(progress));
+            if let Some(measured) = span.measured(progress).filter(|_| MEASURED.contains(&progress.phase)) {
+                gate.measured(measured);
+            }
         }
-        if progress.phase == "copy" && !held && progress.done > done && done > 0 {
-            gate.measured((progress.done - done) as f64 / span.as_secs_f64());
-        }
-        self.measured = (Instant::now(), progress.done, false);
     }
 }
 

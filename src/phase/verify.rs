@@ -181,7 +181,7 @@ fn sizer(context: &Context, dimension: &ranges::Dimension<'_>, rows: i64, bytes:
         0 => FIRST_ROWS,
         _ => count(FIRST_BYTES / (bytes / rows).max(1)).clamp(1_000, 100_000),
     };
-    let shares = context.plan.workers().fixed().unwrap_or(1) * if dimension.scattered { 1 } else { 4 };
+    let shares = context.gate.workers() * if dimension.scattered { 1 } else { 4 };
     let most = match rows {
         0 => MOST_ROWS,
         _ => (count(rows) / shares as u64 + 1).clamp(first, MOST_ROWS),
@@ -204,14 +204,14 @@ async fn sums(
         context,
         context.plan.workers(),
         "compare a range",
-        async |sender| {
+        async |items| {
             let rows = || sizer.borrow().rows();
             let send = async |range| {
                 if drained.get().elapsed() >= DRAIN {
                     drain::level_unmetered(context).await?;
                     drained.set(Instant::now());
                 }
-                sender.send(range).await.map_err(workers::nobody_takes)
+                items.send(range).await
             };
             ranges::cut(context, b, dimension, rows, send).await
         },
@@ -298,8 +298,8 @@ async fn look_again(
             context,
             context.plan.workers(),
             "compare rows",
-            async |sender| {
-                let send = async |range, _| sender.send(range).await.map_err(workers::nobody_takes);
+            async |items| {
+                let send = async |range, _| items.send(range).await;
                 for range in &suspects {
                     walk::walk(context, &from_source(&sides), by, range.clone(), || ROWS_ONE_BY_ONE, send)
                         .await?;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use futures_util::future::join_all;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -17,7 +17,33 @@ use super::driver::Driver;
 /// How many items may lie ready for each worker.
 const READY: usize = 1;
 
-/// Runs `produce`, which sends items, and `work` on each item, as many at a time as the gate has seats; each item passes the
+/// Where a producer hands its items in.
+pub struct Items<'a, T> {
+    driver: &'a Driver,
+    sender: mpsc::Sender<T>,
+    /// How many were handed in and are not done.
+    under_way: &'a watch::Sender<usize>,
+}
+
+impl<T> Items<'_, T> {
+    /// Hands one in, and returns when it is time to look for the next: with several workers while they work, so that none of
+    /// them waits. To look for an item takes the server a moment of its own: with one worker, who is to leave a processor to
+    /// the applications, it is not done beside the work.
+    ///
+    /// # Errors
+    /// A worker stopped, and has said why.
+    pub async fn send(&self, item: T) -> Result<()> {
+        self.under_way.send_modify(|n| *n += 1);
+        self.sender.send(item).await.map_err(|_| Error::failed("the workers have stopped"))?;
+        if self.driver.gate.workers() == 1 {
+            // Only a sender that is gone would be an error.
+            let _ = self.under_way.subscribe().wait_for(|n| *n == 0).await;
+        }
+        Ok(())
+    }
+}
+
+/// Runs `produce`, which hands items in, and `work` on each item, as many at a time as the gate has seats; each item passes the
 /// gate first. `workers` says how many items lie ready.
 ///
 /// The first failure stops the rest between two items: nobody is torn out of a transaction. `produce` learns of it because
@@ -29,11 +55,12 @@ pub async fn run<T>(
     driver: &Driver,
     workers: Workers,
     what: &str,
-    produce: impl AsyncFnOnce(mpsc::Sender<T>) -> Result<()>,
+    produce: impl AsyncFnOnce(Items<'_, T>) -> Result<()>,
     work: impl AsyncFn(&Session, &T) -> Result<()>,
 ) -> Result<()> {
     let (sender, receiver) = mpsc::channel(READY * workers.fixed().unwrap_or(1));
     let receiver = Mutex::new(receiver);
+    let under_way = watch::Sender::new(0);
     let (halt, over) = (CancellationToken::new(), CancellationToken::new());
     let taken = Cell::new(0_u64);
     let one = async |worker| {
@@ -41,7 +68,9 @@ pub async fn run<T>(
             taken.set(taken.get() + 1);
             // By number: what an item is made of are keys.
             let span = tracing::debug_span!("chunk", n = taken.get());
-            if let Err(error) = attempt(driver, what, &item, &work).instrument(span).await {
+            let done = attempt(driver, what, &item, &work).instrument(span).await;
+            under_way.send_modify(|n| *n -= 1);
+            if let Err(error) = done {
                 halt.cancel();
                 return Err(error);
             }
@@ -51,11 +80,14 @@ pub async fn run<T>(
     };
     let all = async {
         let results = join_all((0..MOST_WORKERS).map(one)).await;
-        // With nobody left to take items, a producer that waits to send one must fail.
+        // With nobody left to take items, a producer that waits to send one must fail, and what was not taken is waited for
+        // by nobody.
         receiver.lock().await.close();
+        under_way.send_replace(0);
         results.into_iter().find(Result::is_err).unwrap_or(Ok(()))
     };
-    let (produced, worked) = tokio::join!(produce(sender), all);
+    let items = Items { driver, sender, under_way: &under_way };
+    let (produced, worked) = tokio::join!(produce(items), all);
     worked?;
     driver.go_on()?;
     produced
@@ -114,18 +146,13 @@ pub async fn each<T>(
     items: impl IntoIterator<Item = T>,
     work: impl AsyncFn(&Session, &T) -> Result<()>,
 ) -> Result<()> {
-    let produce = async |sender: mpsc::Sender<T>| {
+    let produce = async |all: Items<'_, T>| {
         for item in items {
-            sender.send(item).await.map_err(nobody_takes)?;
+            all.send(item).await?;
         }
         Ok(())
     };
     run(driver, driver.plan.workers(), what, produce, work).await
-}
-
-/// What a producer's failed send means: a worker stopped, and has said why.
-pub fn nobody_takes<T>(_: mpsc::error::SendError<T>) -> Error {
-    Error::failed("the workers have stopped")
 }
 
 /// The pool's error as ours.

@@ -68,7 +68,7 @@ pub fn draft(facts: &Facts) -> String {
     lines.extend([
         String::new(),
         "[copy]".to_owned(),
-        setting("workers", 15, 2, "copy, build indexes and verify side by side"),
+        setting("workers", 15, "auto", "as many as the server can spare; a number is that many, always"),
         setting("order", 15, "auto", "by how the key follows the heap; or \"keyset\", \"physical\""),
         setting("target_batch_ms", 15, 500, "how long a chunk should take"),
         String::new(),
@@ -281,7 +281,7 @@ mod tests {
         default  = true                # a default partition for what fits nowhere
 
         [copy]
-        workers         = 2            # copy, build indexes and verify side by side
+        workers         = "auto"       # as many as the server can spare; a number is that many, always
         order           = "auto"       # by how the key follows the heap; or "keyset", "physical"
         target_batch_ms = 500          # how long a chunk should take
 
@@ -354,7 +354,7 @@ mod tests {
         default  = true                # a default partition for what fits nowhere
 
         [copy]
-        workers         = 2            # copy, build indexes and verify side by side
+        workers         = "auto"       # as many as the server can spare; a number is that many, always
         order           = "auto"       # by how the key follows the heap; or "keyset", "physical"
         target_batch_ms = 500          # how long a chunk should take
 

@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn what_is_set_is_the_plan_s() {
         let set = with(&[
-            "workers=auto",
+            "workers=3",
             "rows_per_second=20_000",
             "max_replica_lag=5s",
             "wal_bytes_per_second = 16MB",
@@ -121,7 +121,7 @@ mod tests {
             "archiver=false",
         ]);
         let set = set.unwrap();
-        assert_eq!(set.workers(), Workers::Auto);
+        assert_eq!(set.workers(), Workers::Fixed(3));
         assert_eq!(set.identity(), plan().identity());
         let text = |plan: &Plan| {
             let own = plan.tunables();
@@ -129,7 +129,7 @@ mod tests {
             differs.map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join("\n")
         };
         assert_snapshot!(text(&set), @"
-        copy.workers = auto
+        copy.workers = 3
         throttle.archiver = false
         throttle.max_replica_lag = 5s
         throttle.query = select count(*) > 3 from jobs

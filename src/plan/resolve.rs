@@ -22,7 +22,8 @@ use crate::model::{
 };
 
 const AHEAD: u32 = 3;
-const WORKERS: Workers = Workers::Fixed(2);
+/// How many a server can spare, only it can say.
+const WORKERS: Workers = Workers::Auto;
 const TARGET_BATCH_MS: u64 = 500;
 /// A chunk that holds rows makes whoever writes one of them wait to its end.
 const TARGET_HELD_MS: u64 = 100;

@@ -114,7 +114,7 @@ fn the_least_plan_with_its_defaults() {
     [copy]
     order = "auto"
     target_batch_ms = 500
-    workers = 2
+    workers = "auto"
 
     [partition]
     ahead = 3
@@ -386,7 +386,7 @@ fn a_tunable_changes_no_identity() {
     let plan = Plan::parse(LEAST, "p.toml").unwrap();
     let faster = Plan {
         name: "other".to_owned(),
-        workers: Workers::Auto,
+        workers: Workers::Fixed(3),
         throttle: Throttle { rows_per_second: Some(1), ..Throttle::default() },
         when: When::Verified,
         ..plan.clone()

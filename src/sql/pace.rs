@@ -106,6 +106,9 @@ where job_id = $1";
 pub const PACE: &str = "select workers, holds, replicas from pgstrata.pace
 where job_id = $1 and read_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2)";
 
+/// How many workers a job had, as last said, however long ago.
+pub const WORKERS: &str = "select workers from pgstrata.pace where job_id = $1";
+
 /// Keeps a setting that differs from the plan.
 pub const KEEP_SETTING: &str = "insert into pgstrata.settings (job_id, key, value) values ($1, $2, $3)
 on conflict (job_id, key) do update set value = excluded.value, set_at = pg_catalog.now()";

@@ -17,7 +17,7 @@ mod windows;
 use std::collections::BTreeMap;
 
 pub use budget::Budget;
-pub use crew::{Crew, MOST_WORKERS};
+pub use crew::{Crew, MOST_WORKERS, Measured};
 pub use lag::LagClock;
 pub use signal::{Signal, Unit, Work};
 pub use standbys::{Behind, Standby, Standbys};

@@ -85,9 +85,9 @@ async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> R
         filler,
         filler.plan.workers(),
         "look at a range again",
-        async |sender| {
+        async |items| {
             let whole = KeyRange { after: None, through: None };
-            let send = async |range, rows| sender.send((range, rows)).await.map_err(workers::nobody_takes);
+            let send = async |range, rows| items.send((range, rows)).await;
             walk::walk(filler, &from, &key, whole, || FIRST_ROWS, send).await
         },
         async |session, (range, rows)| {

@@ -130,9 +130,8 @@ impl Pass<'_> {
             filler,
             filler.plan.workers(),
             "fill a chunk",
-            async |sender| {
-                let send =
-                    async |range, rows| sender.send((range, rows)).await.map_err(workers::nobody_takes);
+            async |items| {
+                let send = async |range, rows| items.send((range, rows)).await;
                 for gap in left {
                     walk::walk(filler, &from, &key, gap, || self.sizer.borrow().rows(), send).await?;
                 }

@@ -57,8 +57,8 @@ async fn every_row(retyper: &Retyper) -> Result<VerifyReport> {
         retyper,
         retyper.plan.workers(),
         "compare a range",
-        async |sender| {
-            let send = async |range, _| sender.send(range).await.map_err(workers::nobody_takes);
+        async |items| {
+            let send = async |range, _| items.send(range).await;
             walk::walk(retyper, &from, &columns, whole, || RANGE_ROWS, send).await
         },
         async |session, range| {

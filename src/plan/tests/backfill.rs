@@ -48,7 +48,7 @@ fn a_backfill_reads_with_all_it_can_have() {
 
     [copy]
     target_batch_ms = 100
-    workers = 2
+    workers = "auto"
 
     [swap]
     attempts = 100

@@ -30,7 +30,7 @@ fn a_retype_reads_with_all_it_can_have() {
 
     [copy]
     target_batch_ms = 100
-    workers = 2
+    workers = "auto"
 
     [retype]
     back = """to_char(t."At", 'YYYY-MM-DD')"""

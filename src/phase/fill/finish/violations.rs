@@ -132,8 +132,8 @@ async fn one_leaf(
         filler,
         filler.plan.workers(),
         "look for rows in the way",
-        async |sender| {
-            let send = async |range, rows| sender.send((range, rows)).await.map_err(workers::nobody_takes);
+        async |items| {
+            let send = async |range, rows| items.send((range, rows)).await;
             walk::walk(filler, &format!("only {leaf}"), &key, whole, || ROWS, send).await
         },
         async |session, (range, rows)| {
