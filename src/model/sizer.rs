@@ -69,6 +69,13 @@ impl ChunkSizer {
     }
 }
 
+/// A chunk of `rows` rows, cut so that `workers` come to the end of what is `left` at about the same time: none takes more
+/// than half of its share of it, down to `least` (guided self-scheduling, Polychronopoulos and Kuck, 1987). With none left by
+/// what is known, nothing is known.
+pub fn even_end(rows: u64, left: u64, workers: usize, least: u64) -> u64 {
+    if workers == 1 || left == 0 { rows } else { rows.min((left / (2 * workers as u64)).max(least)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +107,20 @@ mod tests {
                 }
                 sizer.observe(rows, ms);
             }
+        }
+    }
+
+    #[test]
+    fn workers_end_together() {
+        for (workers, table) in [(2, 2_000_000), (3, 100_000), (8, 50_000_000), (1, 700_000)] {
+            let (mut free_at, mut left) = (vec![0; workers], table);
+            while left > 0 {
+                let rows = even_end(180_000, left, workers, 5_000).min(left);
+                *free_at.iter_mut().min().unwrap() += rows;
+                left -= rows;
+            }
+            let last = free_at.iter().max().unwrap();
+            assert!(last - free_at.iter().min().unwrap() <= 5_000, "{workers}: {free_at:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Copy: disjoint chunks that together cover the source below an end that was frozen first. What comes later, or changes
 //! meanwhile, is in the log.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
@@ -11,7 +11,7 @@ use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::key::KeyRange;
 use crate::model::number;
-use crate::model::sizer::ChunkSizer;
+use crate::model::sizer::{ChunkSizer, even_end};
 use crate::model::table::Column;
 use crate::model::watermark::gaps;
 use crate::pg::connect::Session;
@@ -125,6 +125,8 @@ struct Pace<'a> {
     rows_per_block: RefCell<f64>,
     /// Bytes of a row, by the source's mean.
     width: f64,
+    /// Rows that no chunk has been cut from yet, by the statistics.
+    left: Cell<u64>,
 }
 
 async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
@@ -141,7 +143,7 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     let about = format!("copying {order}, {workers}; the table stays in use");
     let mut meter = Meter::begin(context, "copy", about);
     meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(copied).unwrap_or(0));
-    let pace = pace(context, rows, heap_bytes);
+    let pace = pace(context, rows, heap_bytes, copied);
     let (meter, pace) = (&meter, &pace);
     let copied = workers::run(
         context,
@@ -154,7 +156,7 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
                     blocks(context, &gap, pace, send).await?;
                 } else {
                     let from = from_source(&b.sides(Direction::Forward));
-                    let size = || pace.sizer.borrow().rows();
+                    let size = || pace.next_rows();
                     walk::walk(context, &from, &b.key_columns(), gap, size, send).await?;
                 }
             }
@@ -199,13 +201,14 @@ pub(super) fn key_casts(key: &[&Column]) -> Vec<String> {
     key.iter().map(|c| format!("::{}{}", c.base_type, collate(&c.collation))).collect()
 }
 
-fn pace(context: &Context, rows: i64, heap_bytes: i64) -> Pace<'_> {
+fn pace(context: &Context, rows: i64, heap_bytes: i64, copied: i64) -> Pace<'_> {
     let width = (heap_bytes / rows.max(1)).max(16) as f64;
     let pace = Pace {
         gate: &context.gate,
         sizer: RefCell::new(ChunkSizer::new(FIRST_ROWS, LEAST_ROWS, FIRST_ROWS, 1.0)),
         rows_per_block: RefCell::new(8192.0 / width),
         width,
+        left: Cell::new(u64::try_from(rows - copied).unwrap_or(0)),
     };
     pace.aim();
     pace
@@ -238,8 +241,16 @@ impl Pace<'_> {
         (blocks as f64 * *self.rows_per_block.borrow()).ceil() as u64
     }
 
+    /// Rows of the next chunk.
+    fn next_rows(&self) -> u64 {
+        let (rows, left) = (self.sizer.borrow().rows(), self.left.get());
+        let rows = even_end(rows, left, self.gate.workers(), FIRST_ROWS);
+        self.left.set(left.saturating_sub(rows));
+        rows
+    }
+
     fn blocks(&self) -> u64 {
-        (self.sizer.borrow().rows() as f64 / *self.rows_per_block.borrow()).ceil() as u64
+        (self.next_rows() as f64 / *self.rows_per_block.borrow()).ceil() as u64
     }
 }
 
