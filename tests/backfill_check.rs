@@ -170,6 +170,17 @@ async fn what_each_filled_row_sets_in_motion() {
     error[no_replica_identity]: public.s: updates of public.s are published, and it has no replica identity: the server refuses them
       hint: alter table public.s replica identity using index ..., or full
     ");
+    let keys = "alter table s add unique (ci); create table pays (ci float8 references s (ci));
+        create table follows (ci float8 references s (ci) on update cascade);
+        create table elsewhere (s_id bigint references s)";
+    insta::assert_snapshot!(told(keys, SET).await, @"
+    warning[set_column_pointed_to]: follows_ci_fkey: foreign key follows_ci_fkey of public.follows follows column ci of public.s: a filled row writes the rows there that point to it
+      hint: they are locked and written with the chunk: have an index there on the key's columns, and small chunks (target_batch_ms)
+    warning[set_column_pointed_to]: pays_ci_fkey: foreign key pays_ci_fkey of public.pays points to column ci of public.s: a row that is pointed to cannot get another value
+      hint: leave such rows out by where, or make the key ON UPDATE CASCADE first
+    warning[index_on_set_column]: public.s: index s_ci_key is on columns that are set: no update can be HOT, each filled row is written to every index of 2
+      hint: an index that nobody needs meanwhile is better built afterwards: drop it, and list it under finish: index = [...]
+    ");
     let db = Database::new().await;
     db.execute(&format!("{TABLES} create publication p for all tables; create publication q for table s with (publish = 'insert')")).await;
     let plan = db.plan(&fill(SET));

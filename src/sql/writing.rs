@@ -85,5 +85,13 @@ select json_build_object(
           current_setting('autovacuum_vacuum_scale_factor')::float8) * greatest(reltuples, 0)
     ) order by nspname, relname)
     from leaves where relkind = 'r'), '[]'),
+  'pointing', coalesce((
+    select json_agg(json_build_object('name', k.conname, 'table', json_build_object('schema', s.nspname, 'name', c.relname),
+      'columns', (select json_agg(a.attname order by a.attnum) from pg_attribute a
+        where a.attrelid = k.confrelid and a.attnum = any (k.confkey)),
+      'writes', k.confupdtype in ('c', 'n', 'd')) order by s.nspname, c.relname, k.conname)
+    from pg_constraint k join tree on tree.oid = k.confrelid join pg_class c on c.oid = k.conrelid
+      join pg_namespace s on s.oid = c.relnamespace
+    where k.contype = 'f' and k.conparentid = 0), '[]'),
   'autovacuum', current_setting('autovacuum')::boolean and current_setting('track_counts')::boolean
 )"#;

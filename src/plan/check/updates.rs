@@ -1,6 +1,6 @@
 //! What an update of each row sets in motion besides: triggers, rules, subscribers; and whether it can be done at all.
 
-use super::writing::{UpdateTrigger, Writing};
+use super::writing::{Pointing, UpdateTrigger, Writing};
 use super::{Report, listed};
 use crate::model::ident::{Ident, plain};
 use crate::model::number;
@@ -28,7 +28,33 @@ pub(super) fn check(report: &mut Report, backfill: &Backfill, table: &Table, wri
     for trigger in writing.triggers.iter().filter(|trigger| fires(trigger, &set)) {
         triggered(report, table, trigger);
     }
+    for key in &writing.pointing {
+        pointed_to(report, table, key, &set);
+    }
     published(report, table, writing);
+}
+
+/// The server looks, for each row whose value changes, who points to the old one.
+fn pointed_to(report: &mut Report, table: &Table, key: &Pointing, set: &[Ident]) {
+    let Some(column) = key.columns.iter().find(|column| set.contains(column)) else { return };
+    let (name, other, column) = (plain(key.name.as_str()), key.table.plain(), plain(column.as_str()));
+    let here = table.name.plain();
+    let (message, hint) = if key.writes {
+        (
+            format!(
+                "foreign key {name} of {other} follows column {column} of {here}: a filled row writes the rows there that point to it"
+            ),
+            "they are locked and written with the chunk: have an index there on the key's columns, and small chunks (target_batch_ms)",
+        )
+    } else {
+        (
+            format!(
+                "foreign key {name} of {other} points to column {column} of {here}: a row that is pointed to cannot get another value"
+            ),
+            "leave such rows out by where, or make the key ON UPDATE CASCADE first",
+        )
+    };
+    report.warning("set_column_pointed_to", &name, message, hint);
 }
 
 /// A row that moved to another partition would be another row under the same key; one on another server cannot be locked.

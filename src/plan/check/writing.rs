@@ -31,8 +31,23 @@ pub struct Writing {
     pub indexes: Vec<OnColumns>,
     /// The table, or its partitions, on this server.
     pub leaves: Vec<Leaf>,
+    /// Foreign keys that point to its columns.
+    pub pointing: Vec<Pointing>,
     /// The server vacuums by itself.
     pub autovacuum: bool,
+}
+
+/// A foreign key of some table to this one.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Pointing {
+    /// Its name.
+    pub name: Ident,
+    /// Whose it is.
+    pub table: QualifiedName,
+    /// The columns here that it points to.
+    pub columns: Vec<Ident>,
+    /// An update here writes there too (ON UPDATE CASCADE, SET NULL, SET DEFAULT); else it is refused where a row points to it.
+    pub writes: bool,
 }
 
 /// A trigger that fires on an update.
