@@ -23,8 +23,8 @@ pub const WAIT_BRIEFLY: &str = "set local lock_timeout = '20ms'";
 
 /// A statement that may wait for a row while it holds others ends before the server looks for deadlocks: whoever waits behind
 /// us began to after we had our first row, and has not waited for as long by then.
-pub const END_EARLY: &str = "select pg_catalog.set_config('statement_timeout', (setting::integer * 8 / 10)::text, true) \
-    from pg_catalog.pg_settings where name = 'deadlock_timeout'";
+pub const END_EARLY: &str = "select pg_catalog.set_config('statement_timeout', \
+    (extract(epoch from pg_catalog.current_setting('deadlock_timeout')::interval) * 800)::integer::text, true)";
 
 /// Adds a column. None of it writes a row anew: a default that is not the same for every row is set behind the column, and
 /// holds for rows that come from then on.

@@ -204,11 +204,11 @@ impl Pass<'_> {
                     tracing::debug!(rows, error = %e, "in halves");
                     self.filler.go_on()?;
                     match self.middle(session, leaf, &range, rows).await? {
-                        Some(middle) => {
+                        Some((middle, below)) => {
                             let upper =
                                 KeyRange { after: Some(middle.clone()), through: range.through.clone() };
-                            left.push((upper, rows - rows / 2));
-                            left.push((KeyRange { after: range.after, through: Some(middle) }, rows / 2));
+                            left.push((upper, rows.saturating_sub(below).max(1)));
+                            left.push((KeyRange { after: range.after, through: Some(middle) }, below));
                         }
                         None => sum.add(self.pass_by(session, leaf, &range, step).await?),
                     }
@@ -219,18 +219,18 @@ impl Pass<'_> {
         Ok(sum)
     }
 
-    /// The key in the middle of a range; none where it has but one row.
+    /// The key in the middle of a range, and how many rows there are up to it; none where the range has but one row.
     async fn middle(
         &self,
         session: &Session,
         leaf: &QualifiedName,
         range: &KeyRange,
         rows: u64,
-    ) -> Result<Option<Key>> {
+    ) -> Result<Option<(Key, u64)>> {
         let (from, key) = (format!("only {leaf}"), self.filler.filling.key_columns());
         // The last range is open, and others may have more rows by now, or fewer, than they were cut for.
-        for rows in [rows / 2, 1] {
-            let (statement, values) = copy_sql::boundary(&from, &key, range, rows.max(1));
+        for rows in [(rows / 2).max(1), 1] {
+            let (statement, values) = copy_sql::boundary(&from, &key, range, rows);
             let found = self
                 .filler
                 .retrying("find the middle of a chunk", async || {
@@ -239,7 +239,7 @@ impl Pass<'_> {
                 .await?;
             let middle = found.first().map(key_of);
             if let Some(middle) = middle.filter(|key| range.through.as_ref() != Some(key)) {
-                return Ok(Some(middle));
+                return Ok(Some((middle, rows)));
             }
         }
         Ok(None)
@@ -279,12 +279,11 @@ impl Pass<'_> {
             && let Some(plain) = sql::plain(&self.filler.filling, leaf, range)
         {
             let fill = async |client: &Client| {
-                client.batch_execute(sql::END_EARLY).await?;
                 let began = Instant::now();
                 let set = execute_text(client, &plain.0, &plain.1).await.map_err(|e| self.explain(e))?;
                 Ok(Filled { seen: rows, meant: set, set, held: began.elapsed() })
             };
-            match self.recorded(session, leaf, range, step, fill).await {
+            match self.recorded(session, leaf, range, step, &[sql::END_EARLY], fill).await {
                 Err(e) if e.retry_class() == Retry::Again => {
                     tracing::debug!(rows, error = %e, "somebody is in the way");
                 }
@@ -292,25 +291,26 @@ impl Pass<'_> {
             }
         }
         let fill = async |client: &Client| Ok(self.batch(client, leaf, sql::Rows::Free(range)).await?.0);
-        self.recorded(session, leaf, range, step, fill).await
+        self.recorded(session, leaf, range, step, &[], fill).await
     }
 
-    /// Does `fill` and writes it down, in one transaction.
+    /// Does `fill` and writes it down, in one transaction, with some settings `more`.
     async fn recorded(
         &self,
         session: &Session,
         leaf: &QualifiedName,
         range: &KeyRange,
         step: &'static str,
+        more: &[&str],
         fill: impl AsyncFnOnce(&Client) -> Result<Filled>,
     ) -> Result<Filled> {
         let (filler, f) = (self.filler, &self.filler.filling);
         let began = Instant::now();
         transaction(session, READ_COMMITTED, async |client| {
             filler.hold_epoch(client).await?;
-            client
-                .batch_execute(&format!("{}; {}; {}", sql::names(f), sql::OWN_WRITES, sql::WAIT_BRIEFLY))
-                .await?;
+            let names = sql::names(f);
+            let settings = [&[names.as_str(), sql::OWN_WRITES, sql::WAIT_BRIEFLY], more].concat();
+            client.batch_execute(&settings.join("; ")).await?;
             let filled = fill(client).await?;
             if filled.set > 0 && !self.proven.get() {
                 self.prove(client, leaf, sql::Rows::Free(range)).await?;
