@@ -14,7 +14,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     let table = Table::new(bench.rows, Key::Bigint);
     let on = "backfill";
     table.create(&bench.server).await?;
-    let run = Job::backfill(&bench.server, bench.workers)?.run(on).await?;
+    let run = Job::backfill(&bench.server, Some(bench.workers))?.run(on).await?;
 
     with_column(&bench.server, &table).await?;
     let batches = plain::fills_by_key(&bench.server, FILLED).await?;

@@ -23,7 +23,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
         ])
         .await?;
     let server = bench.server.clone();
-    let job = Job::new(&server, &table, bench.workers, "")?;
+    let job = Job::new(&server, &table, Some(bench.workers), "")?;
     job.run("36 partitions").await?;
     let on = "36 partitions, 4 indexes, 3 views";
     for (command, what) in

@@ -17,7 +17,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     for rows in sizes {
         let table = Table::new(rows, Key::Bigint);
         table.create(&bench.server).await?;
-        let job = Job::new(&bench.server, &table, bench.workers, "")?;
+        let job = Job::new(&bench.server, &table, Some(bench.workers), "")?;
         let run = job.run(&format!("{rows} rows")).await?;
         job.abort().await?;
         compare(bench, rows, &run, before.as_ref());

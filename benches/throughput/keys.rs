@@ -25,7 +25,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
 
 async fn ours(bench: &Bench, table: &Table, name: &str) -> Result<Run> {
     bench.server.execute(&["drop table if exists bench_plain cascade", "checkpoint"]).await?;
-    let job = Job::new(&bench.server, table, bench.workers, "")?;
+    let job = Job::new(&bench.server, table, Some(bench.workers), "")?;
     let run = job.run(name).await?;
     job.abort().await?;
     Ok(run)

@@ -39,24 +39,32 @@ struct Ended {
 }
 
 impl<'a> Job<'a> {
-    /// A plan with the table's partitions and no others, and so many workers; `more` goes on behind its `[copy]` section.
-    pub fn new(server: &'a Server, table: &Table, workers: usize, more: &str) -> Result<Self> {
+    /// A plan with the table's partitions and no others, and so many workers, or as many as the job finds good; `more` goes on
+    /// behind its `[copy]` section.
+    pub fn new(server: &'a Server, table: &Table, workers: Option<usize>, more: &str) -> Result<Self> {
         let (every, to) = (table.unit, table.end().context("the table ends after all calendars")?);
         let plan = format!(
             "name = \"{JOB}\"\ntable = \"{TABLE}\"\n[partition]\nby = \"created_at\"\nevery = \"1 {every}\"\n\
-             from = \"2024-01-01\"\nto = \"{to}\"\n[copy]\nworkers = {workers}\n{more}"
+             from = \"2024-01-01\"\nto = \"{to}\"\n[copy]\n{}{more}",
+            fixed(workers)
         );
         Ok(Self { server, dir: tempfile::tempdir()?, plan })
     }
 
-    /// A plan that fills the new column [`FILLED`], with so many workers.
-    pub fn backfill(server: &'a Server, workers: usize) -> Result<Self> {
+    /// A plan that fills the new column [`FILLED`], with so many workers, or as many as the job finds good.
+    pub fn backfill(server: &'a Server, workers: Option<usize>) -> Result<Self> {
         let plan = format!(
             "name = \"{JOB}\"\nkind = \"backfill\"\ntable = \"{TABLE}\"\n[backfill]\n\
              add = {{ {FILLED} = \"numeric\" }}\nset = {{ {FILLED} = \"t.n * 2\" }}\nwhere = \"t.{FILLED} is null\"\n\
-             [copy]\nworkers = {workers}\n"
+             [copy]\n{}",
+            fixed(workers)
         );
         Ok(Self { server, dir: tempfile::tempdir()?, plan })
+    }
+
+    /// Whether it fills a column, and swaps nothing.
+    pub fn is_backfill(&self) -> bool {
+        self.plan.contains("[backfill]")
     }
 
     /// From nothing to verified.
@@ -147,6 +155,10 @@ impl<'a> Job<'a> {
         }
         Ok(Ended { began, seconds, phases, memory_mb })
     }
+}
+
+fn fixed(workers: Option<usize>) -> String {
+    workers.map_or(String::new(), |n| format!("workers = {n}\n"))
 }
 
 /// What the last job was to build: the tool's statements are rendered from it.

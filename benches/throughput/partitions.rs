@@ -50,7 +50,7 @@ async fn with(bench: &mut Bench, partitions: u32) -> Result<Took> {
     let table = Table::new(bench.rows, Key::Bigint).over_days(partitions);
     let server = bench.server.clone();
     table.create(&server).await?;
-    let job = Job::new(&server, &table, bench.workers, "")?;
+    let job = Job::new(&server, &table, Some(bench.workers), "")?;
     let run = job.run(&format!("{partitions} partitions")).await?;
     change(&server).await?;
     let drain_s = drain_seconds(&job).await?;

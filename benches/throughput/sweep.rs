@@ -35,7 +35,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
 /// The copy of a job that leaves the source as it was.
 async fn copied(server: &Server, table: &Table, workers: usize, more: &str) -> Result<Run> {
     server.execute(&["checkpoint"]).await?;
-    let job = Job::new(server, table, workers, more)?;
+    let job = Job::new(server, table, Some(workers), more)?;
     let run = job.run("sweep").await?;
     job.abort().await?;
     Ok(run)
