@@ -15,10 +15,9 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     let on = "backfill";
     table.create(&bench.server).await?;
     let run = Job::backfill(&bench.server, Some(bench.workers))?.run(on).await?;
-
-    with_column(&bench.server, &table).await?;
-    let batches = plain::fills_by_key(&bench.server, FILLED).await?;
-    let batches_s = plain::sessions(&bench.server, &batches, bench.workers).await?;
+    let same = bench.rows / run.chunks.len().max(1) as u64;
+    let same_s = batches(bench, &table, same).await?;
+    let larger_s = batches(bench, &table, plain::CHUNK_ROWS).await?;
 
     with_column(&bench.server, &table).await?;
     let update = format!("update {TABLE} set {FILLED} = n * 2 where {FILLED} is null");
@@ -29,12 +28,22 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     let memory =
         run.memory_mb.map(|mb| Figure::new(on, "memory of the process", "MB", mb).goal(Goal::AtMost(40.0)));
     let figures = [
-        ours.clone().against("batches from psql", rate(batches_s)).goal(Goal::RatioAtLeast(0.9)),
+        ours.clone()
+            .against(&format!("the same batches from psql, of {same} rows"), rate(same_s))
+            .goal(Goal::RatioAtLeast(0.9)),
+        ours.clone().against(&format!("batches of {} rows from psql", plain::CHUNK_ROWS), rate(larger_s)),
         ours.against("one UPDATE, which locks every row to its end", rate(update_s)),
     ];
     bench.figures(figures.into_iter().chain(memory));
     bench.results.runs.push(run);
     Ok(())
+}
+
+/// Batches of so many rows from `psql`, in as many sessions as the tool has workers: seconds.
+async fn batches(bench: &Bench, table: &Table, rows: u64) -> Result<f64> {
+    with_column(&bench.server, table).await?;
+    let batches = plain::fills_by_key(&bench.server, FILLED, rows).await?;
+    plain::sessions(&bench.server, &batches, bench.workers).await
 }
 
 async fn with_column(server: &Server, table: &Table) -> Result<()> {

@@ -9,7 +9,7 @@ use super::server::Server;
 use super::table::{Key, TABLE, TARGET, Table};
 
 /// Rows of a chunk along the key.
-const CHUNK_ROWS: u64 = 20_000;
+pub const CHUNK_ROWS: u64 = 20_000;
 /// Blocks of a chunk by the heap.
 const CHUNK_BLOCKS: u64 = 600;
 
@@ -63,9 +63,9 @@ async fn by_key(server: &Server, statement: &str, rows: u64) -> Result<Vec<Strin
 }
 
 /// Statements that fill the new column of so many rows each, along the key.
-pub async fn fills_by_key(server: &Server, column: &str) -> Result<Vec<String>> {
+pub async fn fills_by_key(server: &Server, column: &str, rows: u64) -> Result<Vec<String>> {
     let update = format!("update {TABLE} set {column} = n * 2 where {column} is null and");
-    by_key(server, &update, CHUNK_ROWS).await
+    by_key(server, &update, rows).await
 }
 
 async fn chunks_by_block(server: &Server) -> Result<Vec<String>> {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::{Client, Row, types::Json};
+use tokio_postgres::types::{Json, ToSql, Type};
+use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::blueprint::Blueprint;
@@ -393,9 +394,19 @@ pub async fn add_chunk(client: &Client, job: i64, epoch: i64, chunk: &Chunk<'_>)
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let Chunk { step, leaf, range, rows, seen, ms } = chunk;
     let (rows, seen) = (number(*rows), seen.map(number));
-    client
-        .execute(sql::ADD_CHUNK, &[&job, step, &range.after, &range.through, &rows, ms, &epoch, leaf, &seen])
-        .await?;
+    // With its types, it is one round trip: each chunk has one of these.
+    let values: [(&(dyn ToSql + Sync), Type); 9] = [
+        (&job, Type::INT8),
+        (step, Type::TEXT),
+        (&range.after, Type::TEXT_ARRAY),
+        (&range.through, Type::TEXT_ARRAY),
+        (&rows, Type::INT8),
+        (ms, Type::FLOAT8),
+        (&epoch, Type::INT8),
+        (leaf, Type::TEXT),
+        (&seen, Type::INT8),
+    ];
+    client.query_typed(sql::ADD_CHUNK, &values).await?;
     Ok(())
 }
 

@@ -1,12 +1,14 @@
 //! Short transactions: begun, done, and either committed or rolled back before the session is used for anything else.
 
 use std::error;
+use std::pin::pin;
 
 use bytes::BytesMut;
+use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Row, ToStatement};
+use tokio_postgres::{Client, Row, Statement};
 
 use crate::error::{Error, Result};
 
@@ -81,25 +83,37 @@ impl ToSql for Value<'_> {
     to_sql_checked!();
 }
 
-/// Runs a query whose parameters are all given as text.
+/// As the server finds a parameter's type by itself: it is inferred from where the parameter stands.
+fn untyped<'a>(values: &'a [Value<'a>]) -> impl Iterator<Item = (&'a Value<'a>, Type)> {
+    values.iter().map(|value| (value, Type::UNKNOWN))
+}
+
+fn as_text(values: &[String]) -> Vec<Value<'_>> {
+    values.iter().map(|value| Value(value)).collect()
+}
+
+/// Runs a query whose parameters are all given as text, in one round trip: nothing is prepared for it.
 ///
 /// # Errors
 /// What the server said.
 pub async fn query_text(client: &Client, sql: &str, values: &[String]) -> Result<Vec<Row>> {
-    let values: Vec<Value<'_>> = values.iter().map(|v| Value(v)).collect();
-    let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
-    Ok(client.query(sql, &parameters).await?)
+    Ok(client.query_typed_raw(sql, untyped(&as_text(values))).await?.try_collect().await?)
 }
 
-/// Runs a statement whose parameters are all given as text; how many rows it changed.
+/// Runs a statement whose parameters are all given as text, in one round trip; how many rows it changed.
 ///
 /// # Errors
 /// What the server said.
-pub async fn execute_text<T>(client: &Client, sql: &T, values: &[String]) -> Result<u64>
-where
-    T: ?Sized + ToStatement,
-{
-    let values: Vec<Value<'_>> = values.iter().map(|v| Value(v)).collect();
-    let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
-    Ok(client.execute(sql, &parameters).await?)
+pub async fn execute_text(client: &Client, sql: &str, values: &[String]) -> Result<u64> {
+    let mut rows = pin!(client.query_typed_raw(sql, untyped(&as_text(values))).await?);
+    while rows.try_next().await?.is_some() {}
+    Ok(rows.rows_affected().unwrap_or(0))
+}
+
+/// The same with a statement that was prepared before.
+///
+/// # Errors
+/// What the server said.
+pub async fn execute_prepared(client: &Client, statement: &Statement, values: &[String]) -> Result<u64> {
+    Ok(client.execute_raw(statement, as_text(values)).await?)
 }

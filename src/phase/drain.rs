@@ -11,7 +11,7 @@ use crate::model::number;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
-use crate::pg::transaction::{REPEATABLE_READ, execute_text, transaction};
+use crate::pg::transaction::{REPEATABLE_READ, execute_prepared, transaction};
 use crate::sql::drain::Batch;
 use crate::sql::{copy as copy_sql, drain as sql};
 
@@ -204,7 +204,7 @@ pub async fn drain_visible(
         Some((from, to)) if !truncated => (Batch::Blocks, vec![format!("({from},0)"), format!("({to},0)")]),
         _ => (Batch::All, Vec::new()),
     };
-    let run = async |sql: String| execute_text(client, &context.prepared(&sql).await?, &values).await;
+    let run = async |sql: String| execute_prepared(client, &context.prepared(&sql).await?, &values).await;
     for clear in sql::clear(b, direction, batch) {
         run(clear).await?;
     }

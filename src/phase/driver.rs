@@ -19,6 +19,7 @@ use crate::sql::store as sql;
 use crate::stop::Stop;
 use crate::throttle::Gate;
 use bb8::Pool;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
 /// How often a step that rolled back for certain is sent again before it counts as failed.
@@ -256,7 +257,9 @@ impl Driver {
     /// # Errors
     /// There is a new driver already.
     pub async fn hold_epoch(&self, client: &Client) -> Result<()> {
-        let held = client.query_opt(sql::HOLD_EPOCH, &[&self.job.id, &self.epoch()]).await?;
+        let epoch = self.epoch();
+        let named = [(&self.job.id as &(dyn ToSql + Sync), Type::INT8), (&epoch, Type::INT8)];
+        let held = client.query_typed_opt(sql::HOLD_EPOCH, &named).await?;
         if held.is_some() { Ok(()) } else { Err(lease::taken_over()) }
     }
 

@@ -47,7 +47,7 @@ fn a_backfill_reads_with_all_it_can_have() {
     carbon_intensity = "coalesce(e.ci, 0)"
 
     [copy]
-    target_batch_ms = 100
+    target_batch_ms = 50
     workers = "auto"
 
     [swap]

@@ -29,7 +29,7 @@ fn a_retype_reads_with_all_it_can_have() {
     table = "public.visits"
 
     [copy]
-    target_batch_ms = 100
+    target_batch_ms = 50
     workers = "auto"
 
     [retype]
