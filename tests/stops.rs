@@ -6,6 +6,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
 use super::commands::{Events, refusal};
+use super::pace::slow_column;
 use super::support::process::{Ran, ended, send};
 use super::support::wait::{until, within};
 
@@ -34,16 +35,11 @@ async fn a_first_signal_stops_between_chunks() {
     assert_eq!(events.db.count("select count(*) from events").await, 4_000);
 }
 
-/// A generated column whose computing takes long, once the table is full.
-const SLOW_COLUMN: &str = "create function slow(bigint) returns bigint language plpgsql immutable as 'begin return $1; end';
-    alter table events add column slow bigint generated always as (slow(id)) stored;
-    create or replace function slow(bigint) returns bigint language plpgsql immutable as 'begin perform pg_sleep(0.1); return $1; end'";
-
 const FAST_AGAIN: &str = "create or replace function slow(bigint) returns bigint language plpgsql immutable as 'begin return $1; end'";
 
 /// A run, once a worker is in the midst of a chunk that takes minutes.
 async fn in_mid_chunk(events: &Events) -> Child {
-    events.db.execute(SLOW_COLUMN).await;
+    events.db.execute(&slow_column(0.1)).await;
     let run = events.start("run", &[]);
     until("a chunk at work", async || events.db.count(CHUNKS_AT_WORK).await > 0).await;
     run

@@ -1,7 +1,10 @@
 //! Every phase that goes on for long passes the gate: index builds between two partitions, the drain between two batches; what
 //! somebody waits for does not. As many workers as pay.
 
-use super::{Slow, ended};
+use std::collections::BTreeSet;
+
+use super::{Slow, ended, slow_column};
+use crate::support::wait::until;
 
 #[tokio::test]
 async fn index_builds_hold_between_two_partitions() {
@@ -66,4 +69,28 @@ async fn as_many_workers_as_pay_copy_every_row_once() {
     job.until("select workers = 1 from pgstrata.pace").await;
     assert!(cores > 1, "there is nothing to try on one core");
     job.finish(run).await;
+}
+
+/// With one worker, the next chunk is not looked for while it works: a processor is left to the applications.
+#[tokio::test]
+async fn one_worker_works_alone() {
+    let job = Slow::new("").await;
+    job.db.execute(&slow_column(0.02)).await;
+    let run = job.copying().await;
+    let looks = "select w.xact_start::text, c.query_start <= w.xact_start
+        from pg_stat_activity w join pg_stat_activity c on c.datname = w.datname
+        where w.datname = current_database() and w.application_name like 'pgstrata/%/worker' and w.query like 'insert into%'
+          and clock_timestamp() > w.query_start + interval '100 ms' and w.state = 'active'
+          and c.application_name like 'pgstrata/%/control' and c.query like '%offset%'";
+    let client = job.db.client().await;
+    let mut seen = BTreeSet::new();
+    until(looks, async || {
+        for row in client.query(looks, &[]).await.unwrap() {
+            assert!(row.get::<_, bool>(1), "the next chunk was looked for beside the work");
+            seen.insert(row.get::<_, String>(0));
+        }
+        seen.len() == 5
+    })
+    .await;
+    drop(run);
 }

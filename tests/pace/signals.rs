@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgstrata::demo::server::PrivateServer;
 
-use super::Slow;
+use super::{Slow, slow_column};
 use crate::support::cluster::{Database, SETTINGS};
 use crate::support::wait::within;
 
@@ -31,14 +31,7 @@ async fn a_failing_archiver_holds() {
 async fn a_session_that_waits_behind_us_holds_at_once_and_the_chunk_shrinks() {
     // A chunk that takes seconds, so that somebody can wait for it.
     let job = Slow::new("").await;
-    job.db
-        .execute(
-            "create function slow(bigint) returns bigint language plpgsql immutable as 'begin return $1; end';
-             alter table events add column slow bigint generated always as (slow(id)) stored;
-             create or replace function slow(bigint) returns bigint language plpgsql immutable
-                 as 'begin perform pg_sleep(0.02); return $1; end'",
-        )
-        .await;
+    job.db.execute(&slow_column(0.02)).await;
     let run = job.copying().await;
     let before: i64 = job.db.count("select max(rows) from pgstrata.chunks").await;
     let (dsn, wants) = (job.db.dsn().to_owned(), "alter table events add column more int");
