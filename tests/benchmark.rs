@@ -8,7 +8,10 @@ mod report;
 use figure::{Chunk, Figure, Goal, Latency, Machine, Phase, Results, Run, Spread};
 
 fn run() -> Run {
-    let phase = |name: &str, from_s: f64, seconds: f64| Phase { name: name.to_owned(), from_s, seconds };
+    let phase = |name: &str, from_s: f64, seconds: f64| {
+        let said = "200,000 rows; 20 chunks of 10,000 rows, p50 190 ms".to_owned();
+        Phase { name: name.to_owned(), from_s, seconds, said }
+    };
     Run {
         name: "bigint key".to_owned(),
         seconds: 4.5,
@@ -99,4 +102,10 @@ fn the_page_has_its_plots_within_and_needs_nothing_else() {
     assert!(!page.contains("href") && !page.contains("src="), "{page}");
     assert!(page.contains("pg_partman &lt;is&gt; not installed"), "{page}");
     assert!(page.contains("<h2>What was tried</h2>\n<table>"), "{page}");
+}
+
+#[test]
+fn the_size_of_chunks_is_read_from_what_was_said() {
+    assert_eq!(run().rows_a_chunk("copy"), Some(10_000));
+    assert_eq!(run().rows_a_chunk("fill"), None);
 }

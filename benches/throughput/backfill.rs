@@ -1,6 +1,6 @@
 //! A backfill of one new column without an index, beside the same batches from `psql` and one big UPDATE.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::bench::Bench;
 use super::figure::{Figure, Goal};
@@ -15,7 +15,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     let on = "backfill";
     table.create(&bench.server).await?;
     let run = Job::backfill(&bench.server, Some(bench.workers))?.run(on).await?;
-    let same = bench.rows / run.chunks.len().max(1) as u64;
+    let same = run.rows_a_chunk("fill").context("the job said nothing of its chunks")?;
     let same_s = batches(bench, &table, same).await?;
     let larger_s = batches(bench, &table, plain::CHUNK_ROWS).await?;
 

@@ -185,6 +185,8 @@ pub struct Phase {
     pub from_s: f64,
     /// How long it took.
     pub seconds: f64,
+    /// What it said in the end.
+    pub said: String,
 }
 
 /// A finished chunk.
@@ -217,6 +219,13 @@ impl Run {
     /// What a phase took; nothing where the job did not come to it.
     pub fn seconds_of(&self, phase: &str) -> f64 {
         self.phases.iter().filter(|p| p.name == phase).map(|p| p.seconds).sum()
+    }
+
+    /// Mean rows of a chunk, as a phase said: the ledger of a job that is over is gone.
+    pub fn rows_a_chunk(&self, phase: &str) -> Option<u64> {
+        let said = &self.phases.iter().find(|p| p.name == phase)?.said;
+        let rows = said.split_once(" of ")?.1.split_once(" rows")?.0;
+        rows.replace(',', "").parse().ok()
     }
 
     /// Rows that were copied.

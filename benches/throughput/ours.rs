@@ -174,7 +174,8 @@ fn phase(line: &str, now_s: f64) -> Option<Phase> {
         return None;
     }
     let seconds = event["seconds"].as_f64()?;
-    Some(Phase { name: event["phase"].as_str()?.to_owned(), from_s: now_s - seconds, seconds })
+    let text = |name: &str| Some(event[name].as_str()?.to_owned());
+    Some(Phase { name: text("phase")?, from_s: now_s - seconds, seconds, said: text("about")? })
 }
 
 /// The most memory that a running process has had so far; none where the system has no /proc.
