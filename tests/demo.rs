@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::support::process::{Ran, ended, send};
-use super::support::wait::{until, within};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+
+use super::support::process::{Ran, ended, send};
+use super::support::wait::{until, within};
 
 /// An environment that points elsewhere: the demo has a server of its own, and takes no notice.
 const ELSEWHERE: [(&str, &str); 4] = [

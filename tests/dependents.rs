@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::support::process::Ran;
 use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::process::Ran;
 
 const FIXTURE: &str = include_str!("dependents.sql");
 const FINGERPRINT: &str = include_str!("fingerprint.sql");

@@ -2,11 +2,11 @@
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::support::process::Ran;
-use super::support::wait::within;
 use crate::support::bench::{Bench, TABLE, TRUTH};
 use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::process::Ran;
 use crate::support::tables::TableSpec;
+use crate::support::wait::within;
 
 on_every_version!(a_new_partition_is_like_its_siblings, months_under_writers);
 

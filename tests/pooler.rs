@@ -8,8 +8,8 @@ use std::process::{Child, Stdio};
 use pgstrata::demo::server::PrivateServer;
 use tokio_postgres::NoTls;
 
-use super::support::wait::until;
 use crate::support::cluster::{Database, SETTINGS};
+use crate::support::wait::until;
 
 const PORT: u16 = 6432;
 const PLAN: &str = "table = 't'\n[partition]\nby = 'at'\nevery = '3 months'\n";

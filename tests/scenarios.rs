@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::support::wait::until;
+use super::support::wait;
 use crate::support::cluster::{Database, connect};
 use crate::support::oracle;
 use crate::support::tables::random_instant;
@@ -78,15 +78,7 @@ impl FieldWork {
     }
 
     async fn commit_more(&mut self, n: u64) {
-        let wanted = self.committed.load(Ordering::Relaxed) + n;
-        until(&format!("{n} more transactions"), async || {
-            // Every one of a worker's transactions must succeed.
-            if let Some(ended) = self.tasks.try_join_next() {
-                ended.unwrap();
-            }
-            self.committed.load(Ordering::Relaxed) >= wanted
-        })
-        .await;
+        wait::commit_more(&self.committed, n, &mut self.tasks).await;
     }
 
     async fn end(mut self) {

@@ -54,11 +54,11 @@ async fn beside(bench: &mut Bench, table: &Table, job: &Job<'_>, what: &str, has
     let run_s = now_s();
     let run = job.run(what).await?;
     let swap_s = now_s();
-    let swap = if job.is_backfill() { Vec::new() } else { job.then("swap").await? };
+    let swap = if job.swaps { job.then("swap").await? } else { Vec::new() };
     let end_s = now_s();
     tokio::time::sleep(Duration::from_secs_f64(AFTER_SWAP_S)).await;
     let seen = load.stop().await?;
-    if !job.is_backfill() {
+    if job.swaps {
         job.finalize().await?;
     }
 

@@ -27,6 +27,8 @@ pub struct Job<'a> {
     server: &'a Server,
     dir: TempDir,
     plan: String,
+    /// It exchanges two tables in the end; a backfill does not.
+    pub swaps: bool,
 }
 
 /// A command of the tool's that has ended well.
@@ -48,7 +50,7 @@ impl<'a> Job<'a> {
              from = \"2024-01-01\"\nto = \"{to}\"\n[copy]\n{}{more}",
             fixed(workers)
         );
-        Ok(Self { server, dir: tempfile::tempdir()?, plan })
+        Ok(Self { server, dir: tempfile::tempdir()?, plan, swaps: true })
     }
 
     /// A plan that fills the new column [`FILLED`], with so many workers, or as many as the job finds good.
@@ -59,12 +61,7 @@ impl<'a> Job<'a> {
              [copy]\n{}",
             fixed(workers)
         );
-        Ok(Self { server, dir: tempfile::tempdir()?, plan })
-    }
-
-    /// Whether it fills a column, and swaps nothing.
-    pub fn is_backfill(&self) -> bool {
-        self.plan.contains("[backfill]")
+        Ok(Self { server, dir: tempfile::tempdir()?, plan, swaps: false })
     }
 
     /// From nothing to verified.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{Job, LEFT_BEHIND};
 use crate::support::cluster::connect;
-use crate::support::wait::until;
+use crate::support::wait;
 
 const ROWS: i64 = 6_000;
 const WRITERS: i64 = 4;
@@ -88,14 +88,7 @@ impl Writers {
     }
 
     async fn commit_more(&mut self, n: u64) {
-        let wanted = self.committed.load(Ordering::Relaxed) + n;
-        until(&format!("{n} more transactions"), async || {
-            if let Some(ended) = self.tasks.try_join_next() {
-                ended.unwrap();
-            }
-            self.committed.load(Ordering::Relaxed) >= wanted
-        })
-        .await;
+        wait::commit_more(&self.committed, n, &mut self.tasks).await;
     }
 
     async fn end(mut self) {

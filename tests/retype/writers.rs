@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::support::cluster::{Database, connect};
-use crate::support::wait::until;
+use crate::support::wait;
 
 /// Rows of the parent at first.
 pub const ROWS: i64 = 6_000;
@@ -82,14 +82,7 @@ impl Writers {
 
     /// Waits until `n` more transactions are committed.
     pub async fn commit_more(&mut self, n: u64) {
-        let wanted = self.shared.committed.load(Ordering::Relaxed) + n;
-        until(&format!("{n} more transactions"), async || {
-            if let Some(ended) = self.tasks.try_join_next() {
-                ended.unwrap();
-            }
-            self.shared.committed.load(Ordering::Relaxed) >= wanted
-        })
-        .await;
+        wait::commit_more(&self.shared.committed, n, &mut self.tasks).await;
     }
 
     /// Nothing is written until what this gives is dropped.

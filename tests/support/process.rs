@@ -1,16 +1,23 @@
 //! The real binary as a process: its end, with a limit, and what it is like between a stop and a wake-up call.
 
+use std::os::unix::process::ExitStatusExt;
+
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 
 use super::wait::{LIMIT, until};
 
+/// The signal that nobody can catch, by which failpoints kill.
+pub const SIGKILL: i32 = 9;
+
 /// What the tool said, and how it ended.
 #[derive(Debug)]
 pub struct Ran {
     /// The exit code; none where a signal ended it.
     pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -27,12 +34,14 @@ impl Ran {
         self
     }
 
-    /// The same, if a failpoint killed it.
+    /// The same, if a failpoint killed it, and nothing else.
     pub fn killed(self, at: &str) -> Self {
         assert_eq!(
-            self.code, None,
+            self.signal,
+            Some(SIGKILL),
             "it never came to {at}\nstdout:\n{}\nstderr:\n{}",
-            self.stdout, self.stderr
+            self.stdout,
+            self.stderr
         );
         self
     }
@@ -48,7 +57,8 @@ pub async fn ended(mut child: Child) -> Ran {
     let Ok(status) = status else {
         panic!("it did not end within {} s\nstdout:\n{stdout}\nstderr:\n{stderr}", LIMIT.as_secs());
     };
-    Ran { code: status.unwrap().code(), stdout, stderr }
+    let status = status.unwrap();
+    Ran { code: status.code(), signal: status.signal(), stdout, stderr }
 }
 
 async fn read(from: Option<impl AsyncRead + Unpin>, said: &mut Vec<u8>) {
