@@ -8,7 +8,7 @@ demo:
 
 # Tests wait for servers more than they compute: two a core at a time.
 test:
-	@sh tests/setup.sh server versions pgbouncer lints
+	@sh tests/setup.sh server newest-server versions pgbouncer lints print-versions
 	@$(MAKE) --no-print-directory lint
 	RUST_TEST_THREADS=$$((2 * $$(getconf _NPROCESSORS_ONLN))) cargo test --features failpoints
 

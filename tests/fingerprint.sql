@@ -10,7 +10,8 @@ from t, aclexplode(relacl) x
 union all
 select 'column ' || attname, format('%s %s, not null %s, identity %s, generated %s, default %s, statistics %s, storage %s, compression %s, options %s, collation %s, comment %s',
     attnum, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated, pg_get_expr(d.adbin, d.adrelid),
-    coalesce(attstattarget, -1), attstorage, attcompression, attoptions, attcollation::regcollation, col_description(a.attrelid, attnum))
+    coalesce(attstattarget, -1), attstorage, attcompression,
+    (select array_agg(o) from unnest(attoptions) o where o ~ '^(n_distinct|n_distinct_inherited)='), attcollation::regcollation, col_description(a.attrelid, attnum))
 from t join pg_attribute a on a.attrelid = t.oid left join pg_attrdef d on d.adrelid = t.oid and d.adnum = a.attnum
 where attnum > 0 and not attisdropped
 union all

@@ -1,8 +1,14 @@
 #!/bin/sh
-# Installs what is missing of what is asked for: server (PostgreSQL 14 or later), pgbouncer, partman (pg_partman, for
-# benchmarks, where the system's packages hold it), lints (rustfmt, clippy), versions (servers of every other version, for
-# tests: PGSTRATA_ALL_VERSIONS=1 makes a missing one an error).
-# Says in one line what it installs; is silent, and touches no network, when all is there.
+# Installs what the arguments ask for and is missing:
+#   server          PostgreSQL 14 or later
+#   newest-server   the newest minor version of it that the distribution offers: what its users have
+#   versions        servers of every other version, for tests
+#   pgbouncer
+#   partman         pg_partman, for benchmarks, where the system's packages hold it
+#   lints           rustfmt, clippy
+#   print-versions  prints the versions that tests run on; installs nothing
+# PGSTRATA_ALL_VERSIONS=1 makes a missing version, or a failed upgrade, an error.
+# Prints a line for each thing that it installs. Only newest-server uses the network when nothing is missing.
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -49,6 +55,25 @@ has_server() {
         [ "$major" -ge 14 ] && return
     done
     return 1
+}
+
+# The distribution's package of the server that the tool finds first; empty where that server is from no package.
+server_package() {
+    has dpkg-query || return 0
+    dpkg-query --search "$(realpath "$(server_dirs | head -n 1)/postgres")" 2>/dev/null | sed -n 's/^\([^:,]*\)[:,].*/\1/p'
+}
+
+# Upgrades the server within its major version. A server from elsewhere is left alone.
+upgrade_server() {
+    package=$(server_package)
+    [ -n "$package" ] || return 0
+    as_root apt-get -qq update >/dev/null || return 1
+    installed=$(dpkg-query --show --showformat '${Version}' "$package")
+    candidate=$(apt-cache policy "$package" | sed -n 's/^ *Candidate: //p')
+    [ "$installed" = "$candidate" ] && return
+    say "upgrading $package from $installed to $candidate"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --only-upgrade -o DPkg::Lock::Timeout=300 \
+        install "$package" "$(echo "$package" | sed 's/^postgresql-/postgresql-client-/')" >/dev/null
 }
 
 # Debian has it in /usr/sbin, which is not in everyone's path.
@@ -127,11 +152,22 @@ for thing in "$@"; do
         install postgresql postgresql@17
         has_server || fail "the system's packages hold no PostgreSQL 14 or later: see https://www.postgresql.org/download/"
         ;;
+    newest-server)
+        upgrade_server && continue
+        [ -z "${PGSTRATA_ALL_VERSIONS:-}" ] || fail "PostgreSQL could not be upgraded to its newest minor version"
+        say "PostgreSQL could not be upgraded; tests run on the installed minor version"
+        ;;
     pgbouncer)
         has_pgbouncer || install pgbouncer pgbouncer || say "pgbouncer is not to be had: its test will fail"
         ;;
     partman)
         has_partman || install_partman || say "pg_partman is not to be had: its figures are left out"
+        ;;
+    print-versions)
+        echo "setup: tests run on:"
+        for dir in $(server_dirs | head -n 1) "$(dirname "$0")"/../target/servers/*/bin; do
+            [ -x "$dir/postgres" ] && "$dir/postgres" --version
+        done
         ;;
     lints)
         has_lints && continue

@@ -68,7 +68,8 @@ select pg_catalog.json_build_object(
       'identity', a.attidentity,
       'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d where d.adrelid = a.attrelid and d.adnum = a.attnum),
       'statistics', nullif(a.attstattarget, -1),
-      'options', coalesce(to_json(a.attoptions), '[]')
+      'options', coalesce((select json_agg(o order by o) from unnest(a.attoptions) o
+        where o ~ '^(n_distinct|n_distinct_inherited)='), '[]')
     ) order by a.attnum)
     from pg_attribute a
       cross join lateral (
