@@ -228,6 +228,12 @@ pub enum Command {
         /// The job's name
         job: String,
     },
+    /// Explain what a finding of check means, why it matters and what to do; without a code, list all codes
+    #[command(after_help = "Example:\n  pgstrata explain key_widened")]
+    Explain {
+        /// The code in brackets that check prints: key_widened
+        code: Option<String>,
+    },
     /// See the whole job on a private server with writers on it, in a minute
     #[command(after_help = "Example:\n  pgstrata demo")]
     Demo {
@@ -267,6 +273,29 @@ mod tests {
             let text = help(Some(&name));
             assert!(text.contains("Example:\n") && text.contains(&format!("pgstrata {name}")), "{name}");
             insta::assert_snapshot!(format!("help_{name}"), text);
+        }
+    }
+
+    /// `docs/commands.md` and the README list every command, and the former every exit code as the help does.
+    #[test]
+    fn every_command_and_exit_code_is_documented() {
+        let (commands, readme) = (include_str!("../docs/commands.md"), include_str!("../README.md"));
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            for text in [commands, readme] {
+                let row = |line: &str| {
+                    line.starts_with("| ")
+                        && [" ", "`"].iter().any(|end| line.contains(&format!("`{name}{end}")))
+                };
+                assert!(text.lines().any(row), "{name} is not documented");
+            }
+        }
+        let codes = EXIT_CODES.lines().filter_map(|line| line.trim().split_once("  "));
+        for (code, _) in codes.filter(|(code, _)| code.len() == 1) {
+            assert!(
+                commands.lines().any(|line| line.starts_with(&format!("| {code} |"))),
+                "exit code {code}"
+            );
         }
     }
 

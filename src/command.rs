@@ -15,6 +15,7 @@ use crate::engine::{Engine, Outcome, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::model::design::Design;
+use crate::model::explanation;
 use crate::model::finding::Findings;
 use crate::model::ident::QualifiedName;
 use crate::model::maintained::Maintained;
@@ -60,9 +61,24 @@ async fn dispatch(cli: Cli, output: Output) -> Result<()> {
         }
         Command::Sql { plan } => sql(&target()?, plan, output).await,
         Command::Status { job, watch } => show_status(&target()?, job.as_deref(), *watch, output).await,
+        Command::Explain { code } => explain(code.as_deref(), output),
         Command::Demo { keep } => demo::run(*keep, output).await,
         command => drive(&target()?, command, output).await,
     }
+}
+
+/// Explains one code of `check`, or lists all of them.
+fn explain(code: Option<&str>, output: Output) -> Result<()> {
+    let Some(code) = code else {
+        report::print_explanations(&output, explanation::all());
+        return Ok(());
+    };
+    let Some(one) = explanation::of(code) else {
+        let error = Error::usage(format!("no finding has the code {code}"));
+        return Err(error.hint("`pgstrata explain` lists all codes"));
+    };
+    report::print_explanation(&output, one);
+    Ok(())
 }
 
 /// Commands that drive a job: events are printed as they come, and Ctrl-C stops between chunks.

@@ -53,6 +53,16 @@ fn every_failpoint_is_listed_and_every_listed_one_is_there() {
     assert_eq!(used, listed);
 }
 
+/// That every finding has an entry is asserted where findings are made.
+#[test]
+fn every_explained_finding_is_reported_somewhere() {
+    let sources: Vec<String> = files("src/plan").into_iter().map(|(_, text)| text).collect();
+    for one in pgstrata::model::explanation::all() {
+        let quoted = format!("\"{}\"", one.code);
+        assert!(sources.iter().any(|text| text.contains(&quoted)), "nothing reports {}", one.code);
+    }
+}
+
 #[test]
 fn files_stay_under_500_lines() {
     for (path, text) in ["src", "tests", "benches"].into_iter().flat_map(files) {

@@ -31,7 +31,7 @@ impl fmt::Display for Level {
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
-    /// A stable name for this kind of finding; the README lists them all.
+    /// A stable name for this kind of finding; `docs/findings.md` has an entry for each.
     pub code: &'static str,
     /// What it is about: the table, the index, the column.
     pub object: String,

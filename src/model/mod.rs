@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod blueprint;
 pub mod dependent;
 pub mod design;
+pub mod explanation;
 pub mod filling;
 pub mod finding;
 #[cfg(test)]

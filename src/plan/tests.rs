@@ -14,6 +14,27 @@ mod backfill;
 pub(super) mod properties;
 mod retype;
 
+/// `docs/plan.md` and `docs/throttling.md` describe every key, in a table under the heading of its section.
+#[test]
+fn every_key_is_documented() {
+    let documents = concat!(include_str!("../../docs/plan.md"), include_str!("../../docs/throttling.md"));
+    for (section, keys) in KEYS {
+        let heading =
+            if section.is_empty() { "## Top level\n".to_owned() } else { format!("## [{section}]\n") };
+        let tables: String = documents
+            .split(&heading)
+            .skip(1)
+            .map(|rest| rest.split("\n## ").next().unwrap_or_default())
+            .collect();
+        for key in keys {
+            assert!(
+                tables.lines().any(|line| line.starts_with("| ") && line.contains(&format!("`{key}`"))),
+                "[{section}] {key} is not documented"
+            );
+        }
+    }
+}
+
 const LEAST: &str = "table = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\n";
 
 fn error(text: &str) -> String {

@@ -4,6 +4,7 @@
 //! Nothing that is printed can fail a job: a closed pipe or a terminal that went away is no reason to stop.
 
 mod bar;
+mod explain;
 mod findings;
 mod json;
 mod lines;
@@ -25,7 +26,9 @@ use self::{bar::Bar, lines::Lines, paint::Paint};
 use crate::{
     error::{Error, Kind},
     event::Event,
-    model::{finding::Findings, sample::Sample, status::Status, verdict::VerifyReport},
+    model::{
+        explanation::Explanation, finding::Findings, sample::Sample, status::Status, verdict::VerifyReport,
+    },
 };
 
 /// How to print.
@@ -116,6 +119,20 @@ pub fn print_statuses(output: &Output, statuses: &[Status]) {
 /// What a check found.
 pub fn print_findings(output: &Output, findings: &Findings) {
     print_result(output, findings, || findings::text(findings, Paint(output.color_stdout)));
+}
+
+/// What a finding means.
+pub fn print_explanation(output: &Output, one: &Explanation) {
+    print_result(output, one, || explain::entry(one, Paint(output.color_stdout)));
+}
+
+/// All codes, or one JSON object a line.
+pub fn print_explanations(output: &Output, all: &[Explanation]) {
+    if output.json {
+        all.iter().for_each(|one| to_stdout(&json::result(one)));
+    } else {
+        to_stdout(&explain::list(all, Paint(output.color_stdout)));
+    }
 }
 
 /// What a check found, and what became of a sample: in JSON one object.

@@ -44,6 +44,7 @@ pub use writing::{Leaf, OnColumns, UpdateTrigger, Writing};
 
 use super::{Partitioning, Plan};
 use crate::model::blueprint::Blueprint;
+use crate::model::explanation;
 use crate::model::finding::{Finding, Level};
 use crate::model::ident::{Ident, plain};
 use crate::model::inventory::{self, Carried};
@@ -67,6 +68,10 @@ impl Report {
         message: String,
         hint: impl Into<String>,
     ) {
+        debug_assert!(
+            explanation::of(code).is_some_and(|one| one.allows(level)),
+            "docs/findings.md has no entry for {code} as {level}"
+        );
         self.0.push(Finding { level, code, object: object.to_string(), message, hint: hint.into() });
     }
 

@@ -1,0 +1,92 @@
+//! What each finding means. `docs/findings.md` is the only place where this is written down: it is read here, printed by
+//! `pgstrata explain`, and every finding that is reported is held against it.
+
+use std::sync::LazyLock;
+
+use serde::Serialize;
+
+use super::finding::Level;
+
+/// The entry of one code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The code, as in `check`.
+    pub code: &'static str,
+    /// The part of the document that it stands in.
+    pub topic: &'static str,
+    /// The level, and when it is another one.
+    pub level: &'static str,
+    /// What was found, in one sentence.
+    pub meaning: &'static str,
+    /// Why it matters.
+    pub reason: &'static str,
+    /// What to do about it.
+    pub action: &'static str,
+}
+
+impl Explanation {
+    /// Whether a finding of this code may have the level.
+    pub fn allows(&self, level: Level) -> bool {
+        self.level.split([',', ' ']).any(|word| word == level.to_string())
+    }
+}
+
+static DOCUMENT: &str = include_str!("../../docs/findings.md");
+
+static ALL: LazyLock<Vec<Explanation>> = LazyLock::new(|| {
+    let topics = DOCUMENT.split("\n## ").skip(1);
+    topics
+        .flat_map(|topic| {
+            let (title, rest) = topic.split_once('\n').unwrap_or((topic, ""));
+            rest.split("\n### ").skip(1).filter_map(move |entry| read(title, entry))
+        })
+        .collect()
+});
+
+/// An entry without its `### `; none where it is not of the form that the document has.
+fn read(topic: &'static str, entry: &'static str) -> Option<Explanation> {
+    let (code, rest) = entry.split_once('\n')?;
+    let (level_and_meaning, rest) = rest.split_once("**Why.**")?;
+    let (level, meaning) = level_and_meaning.trim().split_once(". ")?;
+    let (reason, action) = rest.split_once("**What to do.**")?;
+    let [reason, action] = [reason, action].map(str::trim);
+    Some(Explanation { code: code.trim(), topic, level, meaning, reason, action })
+}
+
+/// Every entry, in the document's order.
+pub fn all() -> &'static [Explanation] {
+    &ALL
+}
+
+/// The entry of a code.
+pub fn of(code: &str) -> Option<&'static Explanation> {
+    ALL.iter().find(|one| one.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_entry_of_the_document_is_read_once_and_is_complete() {
+        let headings: Vec<&str> = DOCUMENT.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+        assert_eq!(all().iter().map(|one| one.code).collect::<Vec<_>>(), headings);
+        assert_eq!(headings.iter().collect::<HashSet<_>>().len(), headings.len());
+        for one in all() {
+            let levels = [Level::Error, Level::Warning, Level::Note];
+            assert!(levels.into_iter().any(|level| one.allows(level)), "{}: {}", one.code, one.level);
+            for text in [one.meaning, one.reason, one.action] {
+                assert!(text.ends_with('.') && !text.contains("**"), "{}: {text}", one.code);
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_has_the_levels_of_its_entry() {
+        let one = of("infinite_values").unwrap();
+        assert!(one.allows(Level::Error) && one.allows(Level::Warning) && !one.allows(Level::Note));
+        assert!(of("no_such_code").is_none());
+    }
+}
