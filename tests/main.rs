@@ -21,6 +21,7 @@ mod in_the_way;
 mod keys;
 mod kitchen_sink;
 mod layering;
+mod lease;
 mod maintain;
 mod names;
 mod oracle;

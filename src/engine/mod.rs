@@ -362,7 +362,7 @@ impl Engine {
         let job = self.driving.load(Ordering::SeqCst);
         if job != 0 {
             let session = self.target.connect("pgstrata").await?;
-            session.execute(store_sql::END_FORMER, &[&lease::prefix(job)]).await?;
+            lease::end_sessions(&session, job).await?;
         }
         Ok(())
     }

@@ -4,12 +4,17 @@
 //! one's late transactions out: every chunk holds the lease's row in share mode, so that the next epoch begins only when
 //! none of them is open, and finds its epoch gone when it comes later.
 //!
+//! Any role may take any advisory lock, and may name its sessions as it likes. So each driver takes a lock with a random key
+//! of its own, and the lease's row, which others cannot write, has the key and the role that the driver logged in as. A
+//! lock that a session of another role holds says nothing, nor does a session of another role that is named like ours.
+//!
 //! A process that was frozen, or cut off, while another one took over wakes up with all its sessions ended, and gets no
 //! new one: each is opened in the name of an epoch, and refused where that is over.
 
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result, Retry};
@@ -17,6 +22,7 @@ use crate::failpoint;
 use crate::sql::store as sql;
 
 use super::connect::{Session, Target};
+use super::transaction::{READ_COMMITTED, transaction};
 
 /// How long a former driver's sessions may take to end.
 const FORMER_ENDS: Duration = Duration::from_secs(30);
@@ -55,12 +61,12 @@ impl Lease {
     /// session of this holder's that the server has not missed yet.
     pub async fn take(target: &Target, job: i64, holder: &str, again: bool) -> Result<Self> {
         let session = target.connect("pgstrata").await?;
-        let number = i32::try_from(job).map_err(|_| Error::failed("the job's number is too large"))?;
+        session.execute(sql::RESTORE_LEASE, &[&job]).await?;
         // The backend of a process that has just ended may need a moment to notice.
         let deadline = tokio::time::Instant::now() + HANDOVER;
-        while !session.query_one(sql::TRY_LEASE, &[&number]).await?.get::<_, bool>(0) {
+        while let Some(driver) = Driving::of(&session, job).await? {
             if tokio::time::Instant::now() > deadline {
-                return Err(busy(&session, job, holder).await);
+                return Err(driver.busy(holder));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -74,12 +80,12 @@ impl Lease {
         session
             .execute("select pg_catalog.set_config('application_name', $1, false)", &[&prefix(job)])
             .await?;
-        end_former(&session, job).await?;
+        let former = last_driver(&session, job).await?;
+        end_former(&session, job, former).await?;
         failpoint!("lease.former_ended");
-        let epoch = session.query_opt(sql::NEXT_EPOCH, &[&job, &holder, &again]).await?;
-        let epoch: i64 = epoch.ok_or_else(taken_over)?.get(0);
+        let epoch = begin_epoch(&session, job, holder, again).await?;
         // Once more: a session that was opened just before the epoch began, by a former driver that still runs.
-        end_former(&session, job).await?;
+        end_former(&session, job, former).await?;
         failpoint!("lease.taken");
         let (lost, done) = (CancellationToken::new(), CancellationToken::new());
         let beat = tokio::spawn(keep(session, lost.clone(), done.clone()));
@@ -127,13 +133,51 @@ async fn keep(session: Session, lost: CancellationToken, done: CancellationToken
     lost.cancel();
 }
 
+/// Begins an epoch under a new lock, unless somebody else began one meanwhile.
+async fn begin_epoch(session: &Session, job: i64, holder: &str, again: bool) -> Result<i64> {
+    transaction(session, READ_COMMITTED, async |client| {
+        client.query_opt(sql::LOCK_LEASE, &[&job]).await?.ok_or_else(taken_over)?;
+        if let Some(driver) = Driving::of(client, job).await? {
+            return Err(driver.busy(holder));
+        }
+        let key: i64 = rand::random();
+        if !client.query_one(sql::TAKE_LOCK, &[&key]).await?.get::<_, bool>(0) {
+            return Err(Error::failed("another session holds a random advisory lock").retry(Retry::Again));
+        }
+        let epoch = client.query_opt(sql::NEXT_EPOCH, &[&job, &holder, &again, &key]).await?;
+        Ok(epoch.ok_or_else(taken_over)?.get(0))
+    })
+    .await
+}
+
+async fn last_driver(session: &Session, job: i64) -> Result<Option<u32>> {
+    let row = session.query_opt(sql::LAST_DRIVER, &[&job]).await?;
+    Ok(row.and_then(|row| row.get(0)))
+}
+
+/// Ends the sessions of job `job` that this role's drivers, or the last driver, have open; those that it may end.
+///
+/// # Errors
+/// What the server said.
+pub async fn end_sessions(session: &Session, job: i64) -> Result<()> {
+    let former = last_driver(session, job).await?;
+    transaction(session, sql::AS_SESSION_USER, async |client| {
+        client.execute(&sql::end_former(), &[&prefix(job), &former]).await?;
+        Ok(())
+    })
+    .await
+}
+
 /// Ends sessions of a former driver and waits until they are gone: only then is the ledger the whole truth.
-async fn end_former(session: &Session, job: i64) -> Result<()> {
+async fn end_former(session: &Session, job: i64, former: Option<u32>) -> Result<()> {
     let prefix = prefix(job);
     let deadline = tokio::time::Instant::now() + FORMER_ENDS;
     loop {
-        session.execute(sql::END_FORMER, &[&prefix]).await?;
-        let left: i64 = session.query_one(sql::FORMER_LEFT, &[&prefix]).await?.get(0);
+        let left: i64 = transaction(session, sql::AS_SESSION_USER, async |client| {
+            client.execute(&sql::end_former(), &[&prefix, &former]).await?;
+            Ok(client.query_one(&sql::former_left(), &[&prefix, &former]).await?.get(0))
+        })
+        .await?;
         if left == 0 {
             return Ok(());
         }
@@ -141,7 +185,8 @@ async fn end_former(session: &Session, job: i64) -> Result<()> {
             return Err(Error::new(
                 Kind::Busy,
                 format!(
-                    "{left} sessions of a former driver of this job do not end (application_name {prefix}…)"
+                    "{left} sessions of a former driver of this job did not end within {} s (application_name {prefix}…)",
+                    FORMER_ENDS.as_secs()
                 ),
             )
             .retry(Retry::Never)
@@ -172,20 +217,48 @@ pub fn taken_over() -> Error {
         .hint("this one has stopped; `pgstrata status` says how far the job is")
 }
 
-async fn busy(session: &Session, job: i64, holder: &str) -> Error {
-    let last = session.query_opt(sql::HOLDER, &[&job]).await;
-    if last.is_ok_and(|row| row.is_some_and(|row| row.get::<_, &str>(0) == holder)) {
-        return Error::failed("the lease is still held by a lost session of this process")
-            .retry(Retry::Unknown);
+/// Whether a process drives the job now.
+///
+/// # Errors
+/// What the server said.
+pub async fn is_driven(client: &Client, job: i64) -> Result<bool> {
+    Ok(Driving::of(client, job).await?.is_some())
+}
+
+/// The driver that has the lease now.
+struct Driving {
+    holder: String,
+    pid: i32,
+    from: String,
+    /// None where our role may not see it.
+    since: Option<String>,
+}
+
+impl Driving {
+    /// None where nobody drives the job.
+    async fn of(client: &Client, job: i64) -> Result<Option<Self>> {
+        let row = client.query_opt(sql::DRIVEN, &[&job]).await?;
+        Ok(row.and_then(|row| {
+            let pid: Option<i32> = row.get(1);
+            pid.map(|pid| Self { holder: row.get(0), pid, from: row.get(2), since: row.get(3) })
+        }))
     }
-    let error = Error::new(Kind::Busy, "another process drives this job");
-    match session.query_opt(sql::LEASE_HOLDER, &[&job]).await {
-        Ok(Some(row)) => {
-            let (pid, from, since): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
-            error.cause(format!("its lease is held by backend {pid} for a client at {from}, since {since}")).hint(format!(
+
+    /// Why `holder` cannot have the lease.
+    fn busy(&self, holder: &str) -> Error {
+        if self.holder == holder {
+            return Error::failed("the lease is still held by a lost session of this process")
+                .retry(Retry::Unknown);
+        }
+        let pid = self.pid;
+        let who = match &self.since {
+            Some(since) => format!("backend {pid} for a client at {}, since {since}", self.from),
+            None => format!("backend {pid}, whose details this role may not see"),
+        };
+        Error::new(Kind::Busy, "another process drives this job")
+            .cause(format!("its lease is held by {who}"))
+            .hint(format!(
                 "wait for it, or stop it there; if that machine is dead: select pg_terminate_backend({pid})"
             ))
-        }
-        _ => error.hint("wait for it, or stop it where it runs"),
     }
 }

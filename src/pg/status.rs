@@ -12,6 +12,7 @@ use crate::model::status::{Hold, Status};
 use crate::sql::{drain, pace, store as sql};
 
 use super::latency;
+use super::lease;
 use super::store::{self, Job, chunk_times, jobs};
 
 /// What a driver said longer ago than this, in seconds, is no longer so.
@@ -58,7 +59,8 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         _ => times.iter().map(|(rows, _)| rows).sum(),
     };
     let latency = latency::summarize(&times)?;
-    let driven = client.query_opt(sql::LEASE_HOLDER, &[&job.id]).await?.is_some();
+    let current = store::installed(client).await? == Some(sql::VERSION);
+    let driven = current && lease::is_driven(client, job.id).await?;
     let copying = driven && job.state == State::Capturing;
     // Once everything is copied, what was copied is what there was.
     let rows_estimated =
@@ -71,11 +73,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         }
         _ => None,
     };
-    let goes = if store::installed(client).await? == Some(sql::VERSION) {
-        goes(client, job, driven).await?
-    } else {
-        Goes::default()
-    };
+    let goes = if current { goes(client, job, driven).await? } else { Goes::default() };
     let slowest = goes.replicas.iter().map(|one| one.lag_s).max_by(f64::total_cmp);
     Ok(Status {
         job: job.name.clone(),

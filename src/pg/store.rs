@@ -133,6 +133,9 @@ pub struct Frozen {
     pub filenode: u32,
 }
 
+/// How often a schema that another session makes at the same moment is looked at again.
+const INSTALL_TRIES: u32 = 10;
+
 /// Creates the tool's schema, or brings it up to this version.
 ///
 /// # Errors
@@ -141,8 +144,23 @@ pub async fn install(client: &Client) -> Result<()> {
     if installed(client).await? == Some(sql::VERSION) {
         return Ok(());
     }
+    let mut tries = 0;
+    loop {
+        match upgrade(client).await {
+            // Another session made the schema, or a table of it, at the same moment.
+            Err(e) if matches!(e.sqlstate(), Some("23505" | "42P06" | "42P07")) && tries < INSTALL_TRIES => {
+                tries += 1;
+            }
+            result => return result.map_err(|e| e.context("failed to set up schema pgstrata")),
+        }
+    }
+}
+
+async fn upgrade(client: &Client) -> Result<()> {
     transaction(client, READ_COMMITTED, async |client| {
-        client.execute(sql::INSTALL_LOCK, &[]).await?;
+        if installed(client).await?.is_some() {
+            client.batch_execute(sql::INSTALL_LOCK).await?;
+        }
         let from = installed(client).await?.unwrap_or(0);
         for upgrade in sql::UPGRADES.iter().skip(usize::try_from(from).unwrap_or(0)) {
             client.batch_execute(upgrade).await?;
@@ -153,7 +171,6 @@ pub async fn install(client: &Client) -> Result<()> {
         Ok(())
     })
     .await
-    .map_err(|e| e.context("failed to set up schema pgstrata"))
 }
 
 /// The installed version; none where the schema is missing.

@@ -14,6 +14,7 @@ pub const SIGNALS: &str = "
 with ours as materialized (
   select pid from pg_catalog.pg_stat_activity
   where pg_catalog.starts_with(application_name, $1) and datname = pg_catalog.current_database()
+    and usename = session_user
 ), waiting as materialized (
   select distinct pid from pg_catalog.pg_locks where not granted and pid not in (select pid from ours)
 ), blocked as (

@@ -1,7 +1,7 @@
 //! The tool's own tables, in the database that is being migrated: jobs, lease, ledger, events, settings.
 
 /// The version of the schema below; a step up is one more entry of [`UPGRADES`].
-pub const VERSION: i32 = 3;
+pub const VERSION: i32 = 4;
 
 /// Whether the schema is there. Asked of the tables themselves: `to_regclass` may answer from a session's cache, which does
 /// not know yet what another session made while this one waited for [`INSTALL_LOCK`].
@@ -11,11 +11,12 @@ pub const INSTALLED: &str = "select exists (select from pg_catalog.pg_class c
 /// The version that is installed.
 pub const INSTALLED_VERSION: &str = "select number from pgstrata.version";
 
-/// One maker at a time; held to the end of the transaction.
-pub const INSTALL_LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(7041, 0)";
+/// One upgrade at a time, to the end of the transaction. A lock that only roles with rights on the table can take: an
+/// advisory lock could be taken by any role, and held for ever.
+pub const INSTALL_LOCK: &str = "lock table pgstrata.version in access exclusive mode";
 
 /// From version n to n + 1, each in one transaction with the number.
-pub const UPGRADES: &[&str] = &[V1, V2, V3];
+pub const UPGRADES: &[&str] = &[V1, V2, V3, V4];
 
 /// Sets the version number.
 pub const SET_VERSION: &str =
@@ -112,6 +113,12 @@ comment on column pgstrata.chunks.leaf is 'The partition that the chunk is of, w
 comment on column pgstrata.chunks.seen is 'How many rows a chunk went through that did not set them all.';
 ";
 
+const V4: &str = "
+alter table pgstrata.leases add column lock_key bigint, add column driver oid;
+comment on column pgstrata.leases.lock_key is 'The advisory lock that the present driver holds: a random number, a new one for each driver.';
+comment on column pgstrata.leases.driver is 'The role that the present driver logged in as.';
+";
+
 /// Every open job and every ended one of the name `$1`, newest first.
 pub const JOBS: &str = "select id, name, kind, source, plan, identity, blueprint, state, rows_estimated, copy_order, copy_end,
     copy_filenode, rows_per_second, eta_s, verified_at, swap_xid, swapped_at, keep_old_until, started_at, updated_at
@@ -159,39 +166,72 @@ pub const RECORD_VERIFIED: &str =
 /// Adds an event.
 pub const ADD_EVENT: &str = "insert into pgstrata.events (job_id, what, detail) values ($1, $2, $3)";
 
-/// Tries to take a job's lease for as long as the session lives; 7041 is ours among advisory locks.
-pub const TRY_LEASE: &str = "select pg_catalog.pg_try_advisory_lock(7041, $1::integer)";
+/// Makes the lease's row of job `$1` again where somebody deleted it. Its epoch is later than any before: no job has as many
+/// drivers as milliseconds have passed since 1970.
+pub const RESTORE_LEASE: &str = "insert into pgstrata.leases (job_id, epoch)
+select id, (extract(epoch from pg_catalog.clock_timestamp()) * 1000)::bigint from pgstrata.jobs where id = $1
+on conflict (job_id) do nothing";
+
+/// Who drives job `$1`: the holder's name; process, client and start of the session that holds the lease's lock, where there is
+/// one. Client and start are null where our role may not see them.
+///
+/// Only a session of the role that began the epoch counts: others can see the lock's key in `pg_locks`, and take the lock as
+/// soon as the driver has let it go.
+pub const DRIVEN: &str =
+    "select l.holder, a.pid, coalesce(a.client_addr::text, 'this machine'), a.backend_start::text
+from pgstrata.leases l
+  left join (pg_catalog.pg_locks k join pg_catalog.pg_stat_activity a on a.pid = k.pid)
+    on k.locktype = 'advisory' and k.granted and k.objsubid = 1
+      and (k.classid::bigint << 32) | k.objid::bigint = l.lock_key and a.usesysid = l.driver
+      and k.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+where l.job_id = $1";
+
+/// The lease's row of job `$1`, locked until the transaction ends; nobody else begins an epoch meanwhile.
+pub const LOCK_LEASE: &str = "select from pgstrata.leases where job_id = $1 for no key update";
+
+/// Takes the lock `$1` for as long as the session lives.
+pub const TAKE_LOCK: &str = "select pg_catalog.pg_try_advisory_lock($1)";
 
 /// Lets the lease go.
 pub const RELEASE_LEASE: &str = "select pg_catalog.pg_advisory_unlock_all()";
 
-/// Who holds the lease: process, client, since when.
-pub const LEASE_HOLDER: &str =
-    "select a.pid, coalesce(a.client_addr::text, 'this machine'), a.backend_start::text
-from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
-where l.locktype = 'advisory' and l.classid = 7041 and l.objid = $1::bigint::oid and l.granted
-  and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())";
+/// Begins a transaction with the rights of the role that logged in, whatever role the session has been given: the sessions of
+/// a job are that role's, and only its rights are sure to see and to end them.
+pub const AS_SESSION_USER: &str = "begin isolation level read committed; set local role none";
 
-/// Ends what an earlier driver of the job left behind: sessions are known by their name, `$1` its prefix.
-pub const END_FORMER: &str = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity
+/// The sessions that drivers of a job left behind: by their names, `$1` their prefix, and of the role that logged in now or of
+/// the one that drove the job last, `$2`. Any role can give its session such a name.
+const FORMER: &str = "from pg_catalog.pg_stat_activity
 where pg_catalog.starts_with(application_name, $1) and datname = pg_catalog.current_database()
-  and usename = current_user and pid <> pg_catalog.pg_backend_pid()";
+  and (usename = session_user or usesysid = $2::oid) and pid <> pg_catalog.pg_backend_pid()";
+
+/// Ends those that our role may end.
+pub fn end_former() -> String {
+    format!(
+        "select pg_catalog.pg_terminate_backend(pid) {FORMER}
+  and pg_catalog.pg_has_role(usesysid, 'USAGE')
+  and (current_setting('is_superuser')::boolean
+    or not (select rolsuper from pg_catalog.pg_roles where oid = usesysid))"
+    )
+}
 
 /// How many of them are still there.
-pub const FORMER_LEFT: &str = "select pg_catalog.count(*) from pg_catalog.pg_stat_activity
-where pg_catalog.starts_with(application_name, $1) and datname = pg_catalog.current_database()
-  and pid <> pg_catalog.pg_backend_pid()";
+pub fn former_left() -> String {
+    format!("select pg_catalog.count(*) {FORMER}")
+}
 
-/// Begins an epoch of the holder `$2`: waits for the transactions of the one before, which hold the row in share mode. With
-/// `$3`, only where the epoch before was the same holder's.
-pub const NEXT_EPOCH: &str = "update pgstrata.leases set epoch = epoch + 1, holder = $2, beat_at = now()
+/// The role that drove the job last; null where none did.
+pub const LAST_DRIVER: &str = "select driver from pgstrata.leases where job_id = $1";
+
+/// Begins an epoch of the holder `$2` under the lock `$4`: waits for the transactions of the one before, which hold the row in
+/// share mode. With `$3`, only where the epoch before was the same holder's.
+pub const NEXT_EPOCH: &str =
+    "update pgstrata.leases set epoch = epoch + 1, holder = $2, beat_at = now(), lock_key = $4,
+    driver = (select oid from pg_catalog.pg_roles where rolname = session_user)
 where job_id = $1 and (not $3 or holder = $2) returning epoch";
 
 /// The present epoch.
 pub const EPOCH: &str = "select epoch from pgstrata.leases where job_id = $1";
-
-/// Whose the present epoch is.
-pub const HOLDER: &str = "select holder from pgstrata.leases where job_id = $1";
 
 /// Holds the lease's row against a new driver until the transaction ends; no row where there is one already.
 pub const HOLD_EPOCH: &str = "select from pgstrata.leases where job_id = $1 and epoch = $2 for share";

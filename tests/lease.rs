@@ -1,0 +1,146 @@
+//! Who drives a job: roles that have nothing to do with it can neither stop it nor pass for its driver, and a lease that is
+//! damaged or hidden never keeps a job from going on.
+
+use rustix::process::Signal;
+use tokio::process::Child;
+
+use super::commands::refusal;
+use super::support::cluster::{Database, connect};
+use super::support::process::{ended, frozen, send};
+
+const PLAN: &str = "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = 'month'\nto = '2024-07-01'\n";
+
+/// A table, and roles with a login that have no right on it; the names are of the whole server.
+async fn with_roles(roles: &[&str]) -> Database {
+    let db = Database::new().await;
+    for role in roles {
+        db.execute(&format!("create role {role} login")).await;
+    }
+    db.execute(
+        "create table t (id bigint generated always as identity primary key, at timestamptz not null);
+         insert into t (at) select timestamptz '2024-01-15 00:00Z' + i * interval '1 hour' from generate_series(0, 999) i;
+         analyze t",
+    )
+    .await;
+    db
+}
+
+/// Gives the table to `owner`, with what a job needs.
+async fn give(db: &Database, owner: &str) {
+    db.execute(&format!(
+        "do $$ begin execute format('grant create on database %I to {owner}', current_database()); end $$;
+         grant create on schema public to {owner}; alter table t owner to {owner}"
+    ))
+    .await;
+}
+
+fn dsn_of(db: &Database, role: &str) -> String {
+    db.dsn().replace("user=postgres", &format!("user={role}"))
+}
+
+fn run_as(db: &Database, role: &str, at: Option<&str>) -> Child {
+    let plan = db.plan(PLAN).display().to_string();
+    let mut command = db.command(&["run", &plan]);
+    command.env("DATABASE_URL", dsn_of(db, role));
+    if let Some(at) = at {
+        command.env("PGSTRATA_FAILPOINT", at);
+    }
+    command.spawn().unwrap()
+}
+
+/// A session of another role that has the name of a job's session, and the lock that older versions took.
+#[tokio::test]
+async fn a_session_of_another_role_that_is_named_like_ours_stops_no_job() {
+    let db = with_roles(&["lease_namesake"]).await;
+    let namesake = connect(&dsn_of(&db, "lease_namesake")).await;
+    namesake
+        .batch_execute(
+            "set application_name = 'pgstrata/1/1/worker'; select pg_advisory_lock(7041, 0), pg_advisory_lock(7041, 1)",
+        )
+        .await
+        .unwrap();
+    ended(run_as(&db, "postgres", None)).await.ok();
+    db.pgstrata(&["swap", "job"]).await.ok();
+    // It is not the tool's to end.
+    namesake.batch_execute("select 1").await.unwrap();
+}
+
+const LOCKS: &str = "from pg_locks where locktype = 'advisory'
+    and database = (select oid from pg_database where datname = current_database())";
+
+/// Everybody sees in `pg_locks` which advisory lock a driver holds, and may wait for it.
+#[tokio::test]
+async fn a_role_that_takes_the_driver_s_lock_after_it_stops_no_job() {
+    let db = with_roles(&["lease_heir"]).await;
+    let driver = frozen(run_as(&db, "postgres", Some("copy.chunk=stop"))).await;
+    let heir = connect(&dsn_of(&db, "lease_heir")).await;
+    let (classid, objid): (i64, i64) = {
+        let row =
+            heir.query_one(&format!("select classid::bigint, objid::bigint {LOCKS}"), &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    let key = (classid << 32) | objid;
+    let take = async { heir.query_one("select pg_advisory_lock($1)", &[&key]).await };
+    let end = async {
+        db.until(&format!("select count(*) {LOCKS} and not granted"), 1).await;
+        send(&driver, Signal::KILL);
+        ended(driver).await
+    };
+    let (taken, _) = tokio::join!(take, end);
+    taken.unwrap();
+    ended(run_as(&db, "postgres", None)).await.ok();
+    db.pgstrata(&["swap", "job"]).await.ok();
+    let held = format!("select count(*) {LOCKS} and granted");
+    assert_eq!(db.count(&held).await, 1, "the other role's session was ended");
+}
+
+/// Two roles that log in and become the same one: neither sees the other's sessions.
+#[tokio::test]
+async fn a_driver_whose_session_is_hidden_is_named_as_far_as_it_is_seen() {
+    let db = with_roles(&["lease_group", "lease_one", "lease_other"]).await;
+    db.execute(
+        "grant lease_group to lease_one, lease_other;
+         alter role lease_one set role = lease_group; alter role lease_other set role = lease_group",
+    )
+    .await;
+    give(&db, "lease_group").await;
+    let driver = frozen(run_as(&db, "lease_one", Some("copy.chunk=stop"))).await;
+    insta::assert_snapshot!(refusal(&ended(run_as(&db, "lease_other", None)).await), @"
+    exit 7
+    error: another process drives this job
+    cause: its lease is held by backend #, whose details this role may not see
+    hint: wait for it, or stop it there; if that machine is dead: select pg_terminate_backend(#)
+    ");
+    send(&driver, Signal::CONT);
+    ended(driver).await.ok();
+    ended(run_as(&db, "lease_other", None)).await.ok();
+}
+
+/// `current_user` is not who logged in.
+#[tokio::test]
+async fn a_role_that_is_set_to_another_takes_over_from_itself() {
+    let db = with_roles(&["lease_owner", "lease_member"]).await;
+    db.execute("grant lease_owner to lease_member; alter role lease_member set role = lease_owner").await;
+    give(&db, "lease_owner").await;
+    let driver = frozen(run_as(&db, "lease_member", Some("copy.chunk=stop"))).await;
+    let lease = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+        where datname = current_database() and application_name ~ '^pgstrata/[0-9]+/$'";
+    assert_eq!(db.count(lease).await, 1);
+    ended(run_as(&db, "lease_member", None)).await.ok();
+    send(&driver, Signal::CONT);
+    ended(driver).await.exits(7);
+}
+
+#[tokio::test]
+async fn a_lease_that_somebody_deleted_is_made_again() {
+    let db = with_roles(&[]).await;
+    ended(run_as(&db, "postgres", Some("copy.chunk"))).await.killed("copy.chunk");
+    let frozen = frozen(run_as(&db, "postgres", Some("index.leaf=stop"))).await;
+    db.execute("delete from pgstrata.leases").await;
+    // The driver that lost it has nothing to write under, though it comes back with an epoch of its own.
+    ended(run_as(&db, "postgres", None)).await.ok();
+    send(&frozen, Signal::CONT);
+    ended(frozen).await.exits(7);
+    db.pgstrata(&["swap", "job"]).await.ok();
+    assert_eq!(db.count("select count(*) from t").await, 1_000);
+}
