@@ -17,6 +17,7 @@ mod exclusion;
 mod findings;
 mod finish;
 mod foreign_keys;
+mod identical;
 mod in_the_way;
 mod keys;
 mod kitchen_sink;

@@ -49,6 +49,13 @@ fn equal(left: &str, right: &str, columns: &[&Column]) -> String {
     columns.iter().map(|c| format!("{left}.{0} = {right}.{0}", c.name)).collect::<Vec<_>>().join(" and ")
 }
 
+/// The condition that two values of one type are not identical, byte for byte. Values that are only equal differ by it: another
+/// case of a citext, the numerics 1.5 and 1.50, the intervals `1 day` and `24:00:00`, and whatever a nondeterministic
+/// collation calls equal. Compression and storage out of line make no difference. It needs no `=` of the type's.
+fn differ(left: &str, right: &str) -> String {
+    format!("pg_catalog.record_image_ne(row({left}), row({right}))")
+}
+
 /// The condition that a row lies in `range` over `columns`, and its parameters (text, read by the server as the column's
 /// type).
 /// Parameters are numbered from `first`. Row comparison is lexicographic in the columns' own collations, as their

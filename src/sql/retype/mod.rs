@@ -11,7 +11,7 @@ use crate::model::key::KeyRange;
 use crate::model::retyping::{CheckPair, Counterpart, Retyping};
 use crate::model::verdict::Difference;
 
-use super::{dollar_quoted, in_range, key_text, search_path};
+use super::{differ, dollar_quoted, in_range, key_text, search_path};
 
 /// Values mean the same in the trigger as in the job's own sessions, whatever the application's session says.
 const VALUES: &str = "set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1";
@@ -65,8 +65,11 @@ fn function(r: &Retyping, body: &str) -> String {
 /// The function that keeps the column beside level. No error of the plan's SQL ends the application's transaction: the row
 /// has no value there then, which the job finds.
 ///
-/// Before the swap, what `using` makes of the row. After it, what the row had as long as that still means the same, so that
-/// a row that nobody changed comes back as it was; else what `back` makes of it, if `using` would lead there again.
+/// Before the swap, what `using` makes of the row. After it, what the row had as long as `using` makes of that the very value
+/// that stands in the row, so that a row that nobody changed comes back as it was; else what `back` makes of it, if `using`
+/// would lead to an equal value again. The first comparison is of images: an application that writes a value that only
+/// equals the one before (another case of a citext, `1.50` for `1.5`) has changed the row. The second is the type's own: an
+/// integer may stand for the numeric `1.00`.
 pub fn level_function(r: &Retyping, direction: Direction) -> String {
     let (column, beside) = (&r.column.name, r.beside(direction));
     let using = &r.using;
@@ -103,7 +106,7 @@ begin
       select (
 {using}
 ) into pgstrata_again from {as_it_was};
-      if old.{beside} is not null and pgstrata_again is not distinct from new.{column} then
+      if old.{beside} is not null and not {changed} then
         new.{beside} := old.{beside};
         return new;
       end if;
@@ -127,6 +130,7 @@ exception when others then
   return new;
 end",
                 old = facts::old_type(r),
+                changed = differ("pgstrata_again", &format!("new.{column}")),
                 to = r.to,
                 back = r.back,
                 as_it_was = row_with(r, "new", &format!("old.{beside}")),
@@ -218,19 +222,23 @@ pub fn analyze(r: &Retyping, direction: Direction) -> String {
     format!("analyze {} ({})", r.table.name, r.beside(direction))
 }
 
-/// Rows that are not level, in `t`, whatever the direction: the new column is not what `using` makes of the old one. After
-/// the swap a row without the old value is no difference but counted apart.
+/// Rows that are not in sync, in `t`. Before the swap: the new column is not the very value that `using` makes of the old one.
+/// After it: the old value is neither one that `using` makes the new one of, nor what `back` makes of the new one; see
+/// [`level_function`]. A row without the old value is no difference but counted apart.
 fn differs(r: &Retyping, direction: Direction) -> (String, String) {
-    let (column, beside) = (&r.column.name, r.beside(direction));
+    let (column, beside, to) = (&r.column.name, r.beside(direction), &r.to);
+    let made_of = |row: &str| format!("(select (\n{}\n)::{to} as v from {row}) u", r.using);
     match direction {
-        Direction::Forward => (
-            format!("r.{beside} is distinct from u.v"),
-            format!("(select (\n{}\n) as v from (select r.*) t) u", r.using),
-        ),
-        Direction::Reverse => (
-            format!("r.{beside} is not null and r.{column} is distinct from u.v"),
-            format!("(select (\n{}\n) as v from {}) u", r.using, row_with(r, "r", &format!("r.{beside}"))),
-        ),
+        Direction::Forward => (differ(&format!("r.{beside}"), "u.v"), made_of("(select r.*) t")),
+        Direction::Reverse => {
+            let back = format!("(select (\n{}\n)::{} from (select r.*) t)", r.back, r.column.sql_type);
+            let condition = format!(
+                "r.{beside} is not null and {} and case when r.{column} is distinct from u.v then true else {} end",
+                differ(&format!("r.{column}"), "u.v"),
+                differ(&format!("r.{beside}"), &back)
+            );
+            (condition, made_of(&row_with(r, "r", &format!("r.{beside}"))))
+        }
     }
 }
 

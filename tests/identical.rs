@@ -1,0 +1,185 @@
+//! Values that a type calls equal are not always identical: an application reads another one. What it wrote last is kept, in
+//! either direction, and `verify` sees the difference.
+
+use pgstrata::model::verdict::EXAMPLES_MAX;
+
+use super::support::cluster::Database;
+
+/// A type, and two of its values that are equal by `=`, or cannot be compared, and are read differently.
+const PAIRS: &[(&str, &str, &str)] = &[
+    ("numeric", "1.5", "1.50"),
+    ("whole", "7", "7.0"),
+    ("real", "0", "-0"),
+    ("double precision", "0", "-0"),
+    ("interval", "1 day", "24:00:00"),
+    ("bpchar", "a", "a  "),
+    ("json", "{\"a\":1}", "{\"a\": 1}"),
+    ("jsonb", "{\"a\": 1.0}", "{\"a\": 1.00}"),
+    ("xml", "<a/>", "<a></a>"),
+    ("citext", "abc", "Abc"),
+    ("text collate any_case", "abc", "Abc"),
+    ("point", "(0,1)", "(-0,1)"),
+    ("box", "(2,2),(0,0)", "(4,1),(0,0)"),
+    ("path", "((0,0),(1,1))", "((0,0),(2,2))"),
+    ("numeric[]", "{1.5}", "{1.50}"),
+    ("double precision[]", "{0}", "{-0}"),
+    ("interval[]", "{1 day}", "{24:00:00}"),
+    ("bpchar[]", "{a}", "{\"a  \"}"),
+    ("jsonb[]", "{1.0}", "{1.00}"),
+    ("citext[]", "{abc}", "{Abc}"),
+    ("numrange", "[1.0,2)", "[1.00,2)"),
+    ("nummultirange", "{[1.0,2)}", "{[1.00,2)}"),
+    ("pair", "(1.0,abc)", "(1.00,abc)"),
+    ("pair[]", "{\"(1.0,abc)\"}", "{\"(1.00,abc)\"}"),
+];
+
+const TYPES: &str = "create extension citext;
+    create collation any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    create domain whole as numeric; create type pair as (n numeric, c citext);";
+
+/// A table with a column of each type, and a row for each.
+async fn table_of_pairs() -> Database {
+    let db = Database::new().await;
+    let columns: Vec<String> = PAIRS.iter().enumerate().map(|(i, (t, ..))| format!("c{i} {t}")).collect();
+    let values: Vec<String> = PAIRS.iter().map(|(_, value, _)| format!("'{value}'")).collect();
+    db.execute(&format!(
+        "{TYPES} create table t (id int primary key, at timestamptz not null, {});
+         insert into t select i, '2024-01-01'::timestamptz + i * interval '1 day', {} from generate_series(0, 199) i;
+         analyze t",
+        columns.join(", "),
+        values.join(", ")
+    ))
+    .await;
+    db
+}
+
+/// In the row of that number, the column of that number gets its other value.
+fn other_value(table: &str, i: usize) -> String {
+    format!("update {table} set c{i} = '{}' where id = {i}", PAIRS[i].2)
+}
+
+/// What an application reads, as one number.
+const READ: &str = "select bit_xor(hashtextextended(t::text, 0)) from t";
+
+fn set_all(table: &str) -> String {
+    (0..PAIRS.len()).map(|i| other_value(table, i)).collect::<Vec<_>>().join("; ")
+}
+
+#[tokio::test]
+async fn verify_sees_what_is_equal_and_reads_differently() {
+    let db = table_of_pairs().await;
+    let plan = db.plan("name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    let numbers: Vec<usize> = (0..PAIRS.len()).collect();
+    for some in numbers.chunks(EXAMPLES_MAX) {
+        db.execute(&some.iter().map(|i| other_value("t_new", *i)).collect::<Vec<_>>().join("; ")).await;
+        let ran = db.pgstrata(&["verify", "job", "--json"]).await.exits(4);
+        let report = ran.stdout.lines().rfind(|line| line.contains("rows_source")).unwrap();
+        let report: serde_json::Value = serde_json::from_str(report).unwrap();
+        let seen = |i: &usize| {
+            let key = i.to_string();
+            report["examples"].as_array().unwrap().iter().any(|e| e["key"] == key.as_str())
+        };
+        let unseen: Vec<&str> = some.iter().filter(|i| !seen(i)).map(|i| PAIRS[*i].0).collect();
+        assert_eq!(unseen, [""; 0], "{report}");
+        db.execute("delete from t_new; insert into t_new select * from t").await;
+    }
+}
+
+#[tokio::test]
+async fn a_partitioned_table_goes_back_with_what_was_written_last() {
+    let db = table_of_pairs().await;
+    let plan = db.plan("name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
+    db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
+    let before = db.count(READ).await;
+    db.execute(&set_all("t")).await;
+    let written = db.count(READ).await;
+    assert_ne!(before, written);
+    db.pgstrata(&["verify", "job"]).await.ok();
+    db.pgstrata(&["rollback", "job"]).await.ok();
+    assert_eq!(db.count(READ).await, written);
+    // And forward again.
+    db.execute("update t set c0 = '1.500' where id = 100").await;
+    let written = db.count(READ).await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+    assert_eq!(db.count(READ).await, written);
+}
+
+/// A column of `old` type that becomes `new`: row 1 is left alone, of row 2 another column is written, row 3 gets an equal value.
+struct Retyped {
+    old: &'static str,
+    new: &'static str,
+    stands: &'static str,
+    written: &'static str,
+    comes_back: &'static str,
+}
+
+const RETYPED: &[Retyped] = &[
+    Retyped { old: "text", new: "citext", stands: "Ab@X.org", written: "ab@x.org", comes_back: "ab@x.org" },
+    Retyped { old: "text", new: "interval", stands: "24:00:00", written: "1 day", comes_back: "1 day" },
+    Retyped { old: "text", new: "numeric", stands: "01.5", written: "1.50", comes_back: "1.50" },
+    Retyped { old: "text", new: "double precision", stands: "0.0", written: "-0", comes_back: "-0" },
+    Retyped {
+        old: "text",
+        new: "jsonb",
+        stands: "{\"n\":1.0}",
+        written: "{\"n\": 1.00}",
+        comes_back: "{\"n\": 1.00}",
+    },
+    Retyped { old: "text", new: "numeric[]", stands: "{01.5}", written: "{1.50}", comes_back: "{1.50}" },
+    // The old type has one value for all that are equal.
+    Retyped { old: "integer", new: "numeric", stands: "1", written: "1.00", comes_back: "1" },
+];
+
+async fn retype(db: &Database, case: &Retyped) {
+    let Retyped { old, new, stands, .. } = case;
+    db.execute(&format!(
+        "create extension if not exists citext; create table t (id int primary key, v {old} not null, n int);
+         insert into t select i, '{stands}' from generate_series(1, 1500) i; analyze t"
+    ))
+    .await;
+    let new = if *new == "citext" { "public.citext" } else { new };
+    let plan = db.plan(&format!(
+        "name = 'job'\nkind = 'retype'\ntable = 'public.t'\n[retype]\ncolumn = 'v'\nto = '{new}'\n"
+    ));
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+}
+
+#[tokio::test]
+async fn a_retyped_column_goes_back_with_what_was_written_last() {
+    for case in RETYPED {
+        let db = Database::new().await;
+        retype(&db, case).await;
+        db.pgstrata(&["swap", "job"]).await.ok();
+        db.execute(&format!(
+            "update t set n = 1 where id = 2; update t set v = '{}' where id = 3",
+            case.written
+        ))
+        .await;
+        db.pgstrata(&["verify", "job"]).await.ok();
+        db.pgstrata(&["rollback", "job"]).await.ok();
+        let read = db.client().await.query("select v::text from t where id <= 3 order by id", &[]).await;
+        let read: Vec<String> = read.unwrap().iter().map(|row| row.get(0)).collect();
+        assert_eq!(read, [case.stands, case.stands, case.comes_back], "{} to {}", case.old, case.new);
+    }
+}
+
+/// Writes that go round the trigger leave the two columns with values that are only equal.
+#[tokio::test]
+async fn verify_of_a_retype_sees_what_is_equal_and_reads_differently() {
+    for case in RETYPED.iter().filter(|case| case.old == "text") {
+        let db = Database::new().await;
+        retype(&db, case).await;
+        let past_the_trigger = |column: &str| {
+            format!("set pgstrata.filling = 'on'; update t set {column} = '{}' where id = 3", case.written)
+        };
+        db.execute(&past_the_trigger("v_new")).await;
+        let ran = db.pgstrata(&["verify", "job"]).await.exits(4);
+        assert!(ran.stdout.contains('3') || ran.stderr.contains('3'), "{ran:?}");
+        db.execute("update t set v = v").await;
+        db.pgstrata(&["verify", "job"]).await.ok();
+        db.pgstrata(&["swap", "job"]).await.ok();
+        db.execute(&past_the_trigger("v")).await;
+        db.pgstrata(&["verify", "job"]).await.exits(4);
+    }
+}
