@@ -10,6 +10,7 @@ mod blockers;
 mod commands;
 mod connections;
 mod crash;
+mod definitions;
 mod demo;
 mod dependents;
 mod docker;

@@ -60,7 +60,7 @@ async fn rolled_back(client: &Client, f: &Filling) -> Result<FinishTrial> {
         }
     }
     let stand_in: u32 = client.query_one(sql::STAND_IN, &[&f.table.name.name.as_str()]).await?.get(0);
-    let alike = client.query(sql::ALIKE, &[&oid, &stand_in]).await?;
+    let alike = client.query(&sql::alike(), &[&oid, &stand_in]).await?;
     let ident = |row: &tokio_postgres::Row, i: usize| Ident::new(row.get::<_, String>(i));
     trial.alike = alike.iter().map(|row| (ident(row, 0), ident(row, 1))).collect();
     trial.standing = standing(client, f, oid, stand_in, &oids).await?;
@@ -141,7 +141,7 @@ async fn standing(
     for row in client.query(sql::CONSTRAINTS, &[&oid, &stand_in, &constraints, key_names, key_oids]).await? {
         found.push((row.get(0), of(&row)));
     }
-    for row in client.query(sql::INDEXES, &[&oid, &stand_in, &indexes]).await? {
+    for row in client.query(&sql::indexes(), &[&oid, &stand_in, &indexes]).await? {
         let (name, standing): (String, _) = (row.get(0), of(&row));
         if found.iter().any(|(known, _)| *known == name) {
             continue;

@@ -1,5 +1,7 @@
 //! What the catalog says of a table, as one JSON document ([`crate::model::table::Table`]), so that it is one snapshot's.
 
+use super::definition;
+
 /// Everything attached to the relation with oid `$1`. Names of ours are left out, so that a running job does not look like
 /// a change of the table.
 ///
@@ -8,7 +10,12 @@
 ///
 /// Sent under an empty search path: every expression and view comes back fully qualified.
 pub fn table() -> String {
-    TABLE.replacen("{dependents}", super::dependent::CATALOG, 1).replace("{view}", VIEW)
+    TABLE
+        .replacen("{dependents}", super::dependent::CATALOG, 1)
+        .replace("{view}", VIEW)
+        .replace("{index_tail}", &definition::index_tail("i.oid"))
+        .replace("{trigger_head}", &definition::trigger_head("t.oid"))
+        .replace("{trigger_tail}", &definition::trigger_tail("t.oid"))
 }
 
 /// The view `v` in namespace `vn` ([`crate::model::table::View`]).
@@ -83,7 +90,7 @@ select pg_catalog.json_build_object(
   'indexes', coalesce((
     select json_agg(json_build_object(
       'name', i.relname,
-      'tail', substr(d.def, strpos(d.def, d.mark) + length(d.mark)),
+      'tail', {index_tail},
       'unique', x.indisunique,
       'constraint', coalesce(k.contype::text, ''),
       'exclusion', case when k.contype = 'x' then pg_get_constraintdef(k.oid) end,
@@ -117,8 +124,6 @@ select pg_catalog.json_build_object(
       'clustered', x.indisclustered
     ) order by i.relname)
     from pg_index x join pg_class i on i.oid = x.indexrelid join pg_am am on am.oid = i.relam
-      cross join lateral (select pg_get_indexdef(i.oid) as def, case i.relkind when 'I' then ' ON ONLY ' else ' ON ' end
-          || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' USING ' as mark) d
       left join pg_constraint k on k.conindid = i.oid and k.contype in ('p', 'u', 'x')
     where x.indrelid = c.oid), '[]'),
   'checks', coalesce((
@@ -186,18 +191,14 @@ select pg_catalog.json_build_object(
   'triggers', coalesce((
     select json_agg(json_build_object(
       'name', t.tgname,
-      'head', substr(t.def, 1, strpos(t.def, t.mark) + 3),
-      'tail', substr(t.def, strpos(t.def, t.mark) + length(t.mark) - 1),
+      'head', {trigger_head},
+      'tail', {trigger_tail},
       'enabled', t.tgenabled,
       'row', t.tgtype & 1 = 1,
       'before_insert', t.tgtype & 6 = 6,
       'transition', t.tgoldtable is not null or t.tgnewtable is not null
     ) order by t.tgname)
-    from (
-      select g.*, pg_get_triggerdef(g.oid) as def,
-        ' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' ' as mark
-      from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and not starts_with(g.tgname, 'pgstrata_')
-    ) t), '[]'),
+    from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal and not starts_with(t.tgname, 'pgstrata_')), '[]'),
   'views', coalesce((
     select json_agg({view} order by vn.nspname, v.relname)
     from pg_class v join pg_namespace vn on vn.oid = v.relnamespace

@@ -30,9 +30,9 @@ pub const CATALOG: &str = r#"json_build_object(
   'statistics', coalesce((
     select json_agg(json_build_object(
       'name', json_build_object('schema', sn.nspname, 'name', s.stxname),
-      'tail', regexp_replace(substr(pg_get_statisticsobjdef(s.oid),
+      'tail', left(substr(pg_get_statisticsobjdef(s.oid),
           length('CREATE STATISTICS ' || quote_ident(sn.nspname) || '.' || quote_ident(s.stxname)) + 1),
-          ' FROM [^ ].*$', ''),
+          -length(' FROM ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname))),
       'owner', pg_get_userbyid(s.stxowner),
       'target', nullif(s.stxstattarget, -1),
       'comment', obj_description(s.oid, 'pg_statistic_ext')
@@ -113,7 +113,7 @@ pub const CATALOG: &str = r#"json_build_object(
       'indexes', coalesce((
         select json_agg(json_build_object(
           'name', i.relname, 'unique', x.indisunique, 'clustered', x.indisclustered,
-          'tail', substr(pg_get_indexdef(i.oid), strpos(pg_get_indexdef(i.oid), ' USING ') + 7),
+          'tail', {index_tail},
           'comment', obj_description(i.oid, 'pg_class')
         ) order by i.relname)
         from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = v.oid), '[]'),

@@ -5,7 +5,7 @@
 use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
 
-use super::{finish, list, trial};
+use super::{definition, finish, list, trial};
 
 /// The table's columns, as they will be, without a row; it bears the table's name, which conditions may mention.
 pub fn stand_in(f: &Filling) -> String {
@@ -93,11 +93,27 @@ from pg_catalog.pg_constraint k
   left join pg_catalog.pg_constraint t on t.conrelid = $2 and t.conname = k.conname and t.contype = k.contype
 where k.conrelid = $1 and k.conname = any ($3::text[])";
 
+/// [`INDEXES`], complete.
+pub fn indexes() -> String {
+    tails(INDEXES, "tx.indexrelid")
+}
+
+/// [`ALIKE`], complete.
+pub fn alike() -> String {
+    tails(ALIKE, "t.indexrelid")
+}
+
+fn tails(query: &str, trial: &str) -> String {
+    query
+        .replace("{index_tail}", &definition::index_tail("x.indexrelid"))
+        .replace("{trial_tail}", &definition::index_tail(trial))
+}
+
 /// Relations of the schema of the table with oid `$1` that bear one of the names `$3`, as [`CONSTRAINTS`].
-pub const INDEXES: &str = "select c.relname::text, coalesce(x.indisvalid, false), coalesce(
+const INDEXES: &str = "select c.relname::text, coalesce(x.indisvalid, false), coalesce(
     x.indrelid = $1 and x.indisunique = tx.indisunique
-    and regexp_replace(pg_catalog.pg_get_indexdef(x.indexrelid), '^.*? USING ', '')
-      = regexp_replace(pg_catalog.pg_get_indexdef(tx.indexrelid), '^.*? USING ', ''), false)
+    and {index_tail}
+      = {trial_tail}, false)
 from pg_catalog.pg_class c
   left join pg_catalog.pg_index x on x.indexrelid = c.oid
   left join pg_catalog.pg_class t on t.relnamespace = pg_catalog.pg_my_temp_schema() and t.relname = c.relname
@@ -106,13 +122,13 @@ where c.relnamespace = (select relnamespace from pg_catalog.pg_class where oid =
 
 /// What the table with oid `$1` has under another name than the stand-in with oid `$2`, and the same: the stand-in's name, and
 /// the table's. Unique constraints are told as the indexes that they are.
-pub const ALIKE: &str = "select ti.relname::text, i.relname::text
+const ALIKE: &str = "select ti.relname::text, i.relname::text
 from pg_catalog.pg_index t join pg_catalog.pg_class ti on ti.oid = t.indexrelid
   join pg_catalog.pg_index x on x.indrelid = $1 and x.indisunique = t.indisunique and x.indisvalid
   join pg_catalog.pg_class i on i.oid = x.indexrelid
 where t.indrelid = $2 and i.relname <> ti.relname
-  and regexp_replace(pg_catalog.pg_get_indexdef(x.indexrelid), '^.*? USING ', '')
-    = regexp_replace(pg_catalog.pg_get_indexdef(t.indexrelid), '^.*? USING ', '')
+  and {index_tail}
+    = {trial_tail}
 union all
 select t.conname::text, k.conname::text
 from pg_catalog.pg_constraint t

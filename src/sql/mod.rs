@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod catalog;
 pub mod copy;
+pub mod definition;
 pub mod dependent;
 pub mod drain;
 pub mod fill;
