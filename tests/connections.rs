@@ -188,7 +188,7 @@ async fn a_session_that_an_administrator_ends_is_replaced() {
             cases.push(("run", at, role));
         }
         cases.push(("swap", "verify.range", role));
-        cases.push(("swap", "swap.locked", role));
+        cases.push(("swap", "swap.ready", role));
     }
     for at in ["copy.before_commit", "index.leaf"] {
         cases.push(("run", at, "worker"));

@@ -104,7 +104,7 @@ async fn who_locks_in_another_order_is_no_victim(version: Version) {
     let mut commands = ["swap", "rollback"].into_iter().cycle();
     for (first, second) in ORDERS.iter().chain(with_child) {
         let command = commands.next().unwrap();
-        let stop = [("PGSTRATA_FAILPOINT", "drain.before_commit=stop")];
+        let stop = [("PGSTRATA_FAILPOINT", "swap.ready=stop")];
         // It has looked who is in the way, and is about to lock.
         let mut exchange = frozen(db.command(&[command, "job"]).envs(stop).spawn().unwrap()).await;
         let client = named(&db, "application").await;

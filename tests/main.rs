@@ -14,6 +14,7 @@ mod definitions;
 mod demo;
 mod dependents;
 mod docker;
+mod exchange;
 mod exclusion;
 mod findings;
 mod finish;

@@ -20,7 +20,9 @@ on_every_version!(what_waits_for_the_lock_ends_on_the_table_in_use);
 /// Each kind of statement adds 1 to the sum of `n` over its rows: by an update of one, by a new one, or by deleting one
 /// of those that hold -1.
 const SETUP: &str = "
-    create table t (id bigint, at timestamptz not null, kind int not null, n int not null, primary key (id, at));
+    create table kinds (kind int primary key);
+    insert into kinds select generate_series(1, 60);
+    create table t (id bigint, at timestamptz not null, kind int not null references kinds, n int not null, primary key (id, at));
     insert into t select kind * 100, '2024-02-03 00:00Z', kind, 0 from generate_series(1, 60) kind;
     insert into t select kind * 100 + i, timestamptz '2024-01-01 00:00Z' + i * interval '9 days', kind, -1
       from generate_series(1, 60) kind, generate_series(1, 30) i;
@@ -41,9 +43,14 @@ const SETUP: &str = "
     analyze t";
 
 const PLAN: &str = "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\nto = '2025-02-01'\n\
-    [swap]\nlock_timeout = '1500ms'\nattempts = 1000\n";
+    [swap]\nlock_timeout = '10s'\nattempts = 1\n";
 
 const UPDATE: &str = "update t set n = n + 1 where id = $1";
+
+/// Sessions of the job that have locked the table and wait for one more lock.
+const LOCKED: &str = "select count(*) from pg_stat_activity a join pg_locks l using (pid)
+    where a.datname = current_database() and a.application_name like 'pgstrata/%' and a.wait_event_type = 'Lock'
+      and l.relation = 't'::regclass and l.mode = 'AccessExclusiveLock' and l.granted";
 
 /// How a statement reaches the server.
 #[derive(Debug, Clone, Copy)]
@@ -260,7 +267,7 @@ struct Lab {
 impl Lab {
     async fn on(version: Version) -> Self {
         let db = Database::of(version).await;
-        db.execute(DEADLOCK_TIMEOUT).await;
+        db.execute(&DEADLOCK_TIMEOUT.replace("3s", "60s")).await;
         db.execute(SETUP).await;
         let plan = db.plan(PLAN);
         Self { db, plan }
@@ -280,10 +287,15 @@ impl Lab {
         until(sql, async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) >= n as i64).await;
     }
 
-    /// The command, with every session waiting for its lock.
+    /// The command, with every session waiting for its lock: it holds the table's, and waits for that of a table which the
+    /// foreign key refers to.
     async fn while_all_wait(&self, command: &str, sessions: Vec<Session>) -> Vec<Session> {
-        let stop = [("PGSTRATA_FAILPOINT", "swap.locked=stop")];
+        let stop = [("PGSTRATA_FAILPOINT", "swap.ready=stop")];
         let exchange = frozen(self.db.command(&[command, "job"]).envs(stop).spawn().unwrap()).await;
+        let blocker = self.db.client().await;
+        blocker.batch_execute("begin; lock table kinds in access share mode").await.unwrap();
+        send(&exchange, Signal::CONT);
+        self.db.until(LOCKED, 1).await;
         let n = sessions.len();
         let mut calls = JoinSet::new();
         for mut session in sessions {
@@ -293,7 +305,7 @@ impl Lab {
             });
         }
         self.waiting(n).await;
-        send(&exchange, Signal::CONT);
+        blocker.batch_execute("commit").await.unwrap();
         ended(exchange).await.ok();
         within("calls that end", calls.join_all()).await
     }

@@ -344,7 +344,7 @@ async fn beside(db: &Database) -> String {
 }
 
 /// Places of a retype's life, and the command that comes to each.
-const PLACES: [(&str, &str); 30] = [
+const PLACES: [(&str, &str); 29] = [
     ("run", "job.created"),
     ("run", "lease.taken"),
     ("run", "prepare.before_commit"),
@@ -362,14 +362,13 @@ const PLACES: [(&str, &str); 30] = [
     ("run", "index.done"),
     ("run", "verify.recorded"),
     ("run", "verify.done"),
-    ("swap", "swap.locked"),
-    ("swap", "swap.before_commit"),
+    ("swap", "swap.ready"),
     ("swap", "swap.done"),
     ("swap", "swap.told"),
     ("swap", "settle.key"),
     ("rollback", "retype.check"),
     ("rollback", "retype.proof"),
-    ("rollback", "swap.before_commit"),
+    ("rollback", "swap.ready"),
     ("rollback", "swap.done"),
     ("rollback", "settle.key"),
     ("finalize", "finalize.before_commit"),

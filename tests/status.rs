@@ -8,7 +8,7 @@ use super::commands::Events;
 use super::support::process::ended;
 
 /// The fields of `status --json`.
-const STATUS: [&str; 27] = [
+const STATUS: [&str; 28] = [
     "job",
     "kind",
     "table",
@@ -26,6 +26,7 @@ const STATUS: [&str; 27] = [
     "chunk_ms_max",
     "changes_pending",
     "replica_lag_s",
+    "guarded",
     "hold",
     "holds",
     "replicas",

@@ -113,6 +113,16 @@ impl Blueprint {
         self.own("guard")
     }
 
+    /// The function that exchanges the two tables.
+    pub fn exchange_function(&self) -> QualifiedName {
+        self.own("exchange")
+    }
+
+    /// The function that describes the table to the exchange.
+    pub fn definition_function(&self) -> QualifiedName {
+        self.own("definition")
+    }
+
     fn own(&self, what: &str) -> QualifiedName {
         QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("{what}_{}", self.job)) }
     }

@@ -130,7 +130,21 @@ impl Retyping {
 
     /// The function that keeps the column beside level.
     pub fn function(&self) -> QualifiedName {
-        QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("fill_{}", self.job)) }
+        self.own("fill")
+    }
+
+    /// The function that exchanges the two columns.
+    pub fn exchange_function(&self) -> QualifiedName {
+        self.own("exchange")
+    }
+
+    /// The function that describes the table to the exchange.
+    pub fn definition_function(&self) -> QualifiedName {
+        self.own("definition")
+    }
+
+    fn own(&self, what: &str) -> QualifiedName {
+        QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("{what}_{}", self.job)) }
     }
 
     /// The pass over all rows that fills the new column: the trigger is the retype's own, under the name that a filling's has.

@@ -45,6 +45,8 @@ pub struct Status {
     pub changes_pending: Option<u64>,
     /// How far the slowest replica is behind, in seconds; none without replicas.
     pub replica_lag_s: Option<f64>,
+    /// Whether writes of transactions older than the last swap are refused; any later command of the job ends that.
+    pub guarded: bool,
     /// Why it waits, where it does: the most telling of [`Status::holds`].
     pub hold: Option<Hold>,
     /// Every signal that holds.

@@ -29,6 +29,7 @@ use super::{
     tls::{self, Mode},
 };
 use crate::error::{Error, Result, Retry};
+use crate::sql::locks;
 
 /// The longest `application_name` the server keeps, in bytes.
 const NAME_MAX_BYTES: usize = 63;
@@ -46,8 +47,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// - `row_security = off`: a policy that would hide rows is an error, not rows missing from the copy.
 /// - `jit = off`: chunks are short; compiling costs more than it gives.
 /// - `max_parallel_workers_per_gather = 0`: how many work at once is the plan's to say.
-/// - `lock_timeout`: whoever waits for a lock makes others wait behind it, so no wait is long.
-/// - `idle_in_transaction_session_timeout`: if our process hangs, its snapshot does not keep vacuum from working.
+/// - `lock_timeout` ([`locks::ANY_WAIT`]): whoever waits for a lock makes others wait behind it, so no wait is long.
+/// - `idle_in_transaction_session_timeout`: if our process freezes or is cut off within a transaction, the server ends that, so
+///   that no lock and no snapshot of ours outlives it by more than this ([`locks::IDLE_MS`]).
 /// - `statement_timeout`, `transaction_timeout` (17 and later): an index build may take hours; ours are bounded by us.
 /// - `idle_session_timeout` (14 and later): a session of ours rests while the others work, and the lease must not be lost.
 /// - `default_transaction_*`: each phase says what it needs beyond READ COMMITTED.
@@ -65,8 +67,7 @@ set jit = off;
 set max_parallel_workers_per_gather = 0;
 set client_min_messages = warning;
 set statement_timeout = 0;
-set lock_timeout = '500ms';
-set idle_in_transaction_session_timeout = '60s';
+set idle_in_transaction_session_timeout = '2s';
 set default_transaction_read_only = off;
 set default_transaction_isolation = 'read committed';
 select set_config('idle_session_timeout', '0', false) where current_setting('server_version_num')::int >= 140000;
@@ -193,7 +194,7 @@ impl Target {
     pub async fn connect(&self, application_name: &str) -> Result<Session> {
         refuse_pooler(self).await?;
         let session = self.open(application_name).await?;
-        session.batch_execute(SESSION_SETTINGS).await.map_err(|e| {
+        session.batch_execute(&format!("{SESSION_SETTINGS}{}", locks::ANY_WAIT)).await.map_err(|e| {
             Error::from(e).context(format!("cannot prepare the session with {}", self.describe()))
         })?;
         Ok(session)

@@ -37,6 +37,13 @@ pub fn from_pg(e: tokio_postgres::Error) -> Error {
     }
 }
 
+/// The first line of the statement that a function was running, where it failed in one.
+pub fn failed_statement(e: &tokio_postgres::Error) -> Option<String> {
+    let (_, statement) = e.as_db_error()?.where_()?.split_once("SQL statement \"")?;
+    let first = statement.lines().next().unwrap_or_default();
+    Some(first.strip_suffix('"').unwrap_or(first).to_owned())
+}
+
 /// Whether a row fits no partition: `check_violation`, but of no constraint, and said by the routine that looks for one.
 fn lacks_partition(code: &str, constraint: Option<&str>, routine: Option<&str>) -> bool {
     code == "23514" && constraint.is_none() && routine == Some("ExecFindPartition")

@@ -9,11 +9,10 @@ use crate::model::design::Design;
 use crate::model::pace::Behind;
 use crate::model::state::State;
 use crate::model::status::{Hold, Status};
-use crate::sql::{drain, pace, store as sql};
+use crate::sql::{drain, pace, store as sql, swap};
 
-use super::latency;
-use super::lease;
 use super::store::{self, Job, chunk_times, jobs};
+use super::{catalog, latency, lease};
 
 /// What a driver said longer ago than this, in seconds, is no longer so.
 const FRESH_S: f64 = 20.0;
@@ -74,6 +73,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         _ => None,
     };
     let goes = if current { goes(client, job, driven).await? } else { Goes::default() };
+    let guarded = guarded(client, job).await?;
     let slowest = goes.replicas.iter().map(|one| one.lag_s).max_by(f64::total_cmp);
     Ok(Status {
         job: job.name.clone(),
@@ -93,6 +93,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         chunk_ms_max: whole_ms(latency.max_ms),
         changes_pending: pending,
         replica_lag_s: slowest,
+        guarded,
         hold: goes.holds.first().cloned(),
         holds: goes.holds,
         replicas: goes.replicas,
@@ -104,6 +105,15 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         swapped_at: job.swapped_at,
         keep_old_until: job.keep_old_until,
     })
+}
+
+/// Whether the guard of a swap stands on the table in use.
+async fn guarded(client: &Client, job: &Job) -> Result<bool> {
+    let Design::Partition(blueprint) = &job.design else { return Ok(false) };
+    match catalog::find(client, &blueprint.table.name).await? {
+        Some(oid) if !job.state.is_final() => Ok(client.query_one(swap::GUARDED, &[&oid]).await?.get(0)),
+        _ => Ok(false),
+    }
 }
 
 /// How a job goes, and what was set for it.

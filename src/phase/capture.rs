@@ -7,7 +7,7 @@ use crate::model::ident::QualifiedName;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
-use crate::sql::capture as sql;
+use crate::sql::{capture as sql, locks as locks_sql};
 
 use super::context::Context;
 use super::locks;
@@ -82,8 +82,7 @@ pub async fn watch_leaves(context: &Context) -> Result<()> {
     let source = catalog::must_find(&context.control, &b.table.name).await?;
     for row in context.control.query(sql::UNWATCHED_LEAVES, &[&source]).await? {
         let leaf = QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
-        let mut statements =
-            vec![format!("set local lock_timeout = '{}ms'", context.plan.lock_timeout().as_millis())];
+        let mut statements = vec![locks_sql::bound(context.plan.lock_timeout().as_millis())];
         statements.extend(sql::create_truncate_trigger(&b, &leaf));
         context
             .retrying("watch a partition that was attached by hand", async || {

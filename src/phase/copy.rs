@@ -26,6 +26,8 @@ use super::context::Context;
 use super::meter::Meter;
 use super::{capture, growth, partitions, walk, workers};
 
+/// Messages of a chunk's transaction.
+const MESSAGES: u32 = 6;
 /// At or above this correlation, in magnitude, the key's index leads through the heap almost in order.
 pub(super) const FOLLOWS_HEAP: f32 = 0.9;
 /// A chunk holds no more than this many bytes of rows, by the source's mean.
@@ -170,7 +172,7 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
             let began = Instant::now();
             let rows = chunk(context, session, &b, frozen, oid, range).await?;
             permit.done(rows);
-            pace.observe(frozen, range, rows, began.elapsed());
+            pace.observe(frozen, range, rows, context.work(began.elapsed(), MESSAGES));
             meter.add(rows);
             failpoint!("copy.chunk");
             meter.keep().await

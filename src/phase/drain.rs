@@ -1,7 +1,7 @@
 //! Drain: brings the target level with the source, batch by batch, each at one snapshot. Safe at any time after the scrub,
 //! in either direction, and again after any crash: it only makes places what the source says they are.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Retry};
@@ -37,6 +37,8 @@ pub struct Swept {
     pub changes: u64,
     /// Rows that the source had at their places.
     pub rows: u64,
+    /// For how long the server worked.
+    pub work: Duration,
 }
 
 /// The phase: drains until little is left.
@@ -122,10 +124,9 @@ async fn sweep(context: &Context, meter: Option<&Meter<'_>>) -> Result<Swept> {
             sizer.borrow_mut().shrink();
         }
         let to = blocks.min(from + sizer.borrow().rows());
-        let began = Instant::now();
         tracing::debug!(from, to, "a batch of the log's blocks");
         let done = batch(context, Some((from, to))).await?;
-        sizer.borrow_mut().observe(to - from, began.elapsed().as_secs_f64() * 1000.0);
+        sizer.borrow_mut().observe(to - from, done.work.as_secs_f64() * 1000.0);
         swept.changes += done.changes;
         swept.rows += done.rows;
         failpoint!("drain.batch");
@@ -191,7 +192,7 @@ async fn one(context: &Context, blocks: Option<(u64, u64)>) -> Result<Swept> {
 ///
 /// # Errors
 /// What the server said.
-pub async fn drain_visible(
+async fn drain_visible(
     context: &Context,
     b: &Blueprint,
     direction: Direction,
@@ -204,7 +205,14 @@ pub async fn drain_visible(
         Some((from, to)) if !truncated => (Batch::Blocks, vec![format!("({from},0)"), format!("({to},0)")]),
         _ => (Batch::All, Vec::new()),
     };
-    let run = async |sql: String| execute_prepared(client, &context.prepared(&sql).await?, &values).await;
+    let work = Cell::new(Duration::ZERO);
+    let run = async |sql: String| {
+        let statement = context.prepared(&sql).await?;
+        let sent = Instant::now();
+        let rows = execute_prepared(client, &statement, &values).await?;
+        work.set(work.get() + context.work(sent.elapsed(), 1));
+        Ok::<_, Error>(rows)
+    };
     for clear in sql::clear(b, direction, batch) {
         run(clear).await?;
     }
@@ -213,7 +221,7 @@ pub async fn drain_visible(
         rows += run(fill).await?;
     }
     let changes = run(sql::forget(b, batch)).await?;
-    Ok(Swept { changes, rows })
+    Ok(Swept { changes, rows, work: work.get() })
 }
 
 /// Empties of the target what a TRUNCATE emptied of the source; whether there was any.

@@ -1,6 +1,7 @@
 //! Locks that applications have to wait behind: each try is short, a try that is bound to fail is not made, and who was in
 //! the way is said.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
@@ -14,15 +15,15 @@ use crate::model::number;
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, transaction};
 use crate::plan::LockBudget;
-use crate::sql::swap as sql;
+use crate::sql::{locks as locks_sql, swap as sql};
 use crate::stop::Stop;
 
 use super::blockers::{self, Asked, Blocker};
 use super::context::Context;
 use super::driver::Driver;
 
-/// The lock that evicts autovacuum harms nobody, so it may take longer than the one that does.
-const FIRST_LOCK_MS: u32 = 5_000;
+/// How long a command waits for a synchronous standby before it says so.
+const STANDBY_WAITS: Duration = Duration::from_secs(10);
 
 /// What the direction's swap locks: both sides, what reads them, and what foreign keys point to.
 fn locked(b: &Blueprint, away: Direction) -> Vec<QualifiedName> {
@@ -70,19 +71,13 @@ impl<'a> Ladder<'a> {
         if blockers.is_empty() { Ok(()) } else { Err(blocked(&blockers)) }
     }
 
-    /// Begins a transaction's locking: `first`, a weak lock, which makes autovacuum give way while nobody waits for us; then
-    /// the short `lock_timeout` for all that follow. The weak lock is let go before we ask for more: who has read the table
-    /// and asks for a lock that it bars, while we wait for theirs, would be the deadlock's victim at once, with no timeout.
+    /// Begins a transaction's locking ([`locks_sql::begin`]): `first`, then a short `lock_timeout` for all locks that follow,
+    /// and an end to the transaction if this process freezes.
     ///
     /// # Errors
     /// What the server said.
     pub async fn begin(&self, client: &Client, first: &str) -> Result<()> {
-        let short = self.budget.lock_timeout.as_millis();
-        let sql = format!(
-            "savepoint first; set local lock_timeout = {FIRST_LOCK_MS}; {first}; rollback to first; release first; \
-             set local lock_timeout = {short}"
-        );
-        Ok(client.batch_execute(&sql).await?)
+        Ok(client.batch_execute(&locks_sql::begin(first, self.budget.lock_timeout.as_millis())).await?)
     }
 
     /// Makes attempts, with growing pauses, while the lock is not to be had; what came of it and which attempt it was.
@@ -115,8 +110,8 @@ impl<'a> Ladder<'a> {
             if let Some(after) = self.budget.cancel_blockers_after {
                 asked.end(self.client, self.events, &blockers, after).await;
             }
-            let error =
-                if blockers.is_empty() || error.sqlstate().is_none() { error } else { blocked(&blockers) };
+            let waited = matches!(error.sqlstate(), Some("55P03" | "57014" | "40P01"));
+            let error = if blockers.is_empty() || !waited { error } else { blocked(&blockers) };
             let said = match error.cause_text() {
                 Some(cause) => format!("{}: {cause}", error.message()),
                 None => error.message().to_owned(),
@@ -175,13 +170,41 @@ pub async fn patiently<T>(
     attempt: impl AsyncFn() -> Result<T>,
 ) -> Result<(T, u32)> {
     let ladder = Ladder::of(context, b, context.direction());
-    ladder.climb(what, || context.go_on(), attempt).await.map_err(|e| match e.kind() {
+    let done = ladder.climb(what, || context.go_on(), attempt).await.map_err(|e| match e.kind() {
         Kind::Lock => e.hint(
             "nothing was changed, and changes go on being logged; end the session in the way, or try at a quieter time, with the \
              same command",
         ),
         _ => e,
-    })
+    })?;
+    reach_standby(context).await?;
+    Ok(done)
+}
+
+/// Waits until a synchronous standby has what was committed without waiting for it, while locks were held. Where that takes too
+/// long, says so; the rest of the command does not wait for it either.
+///
+/// # Errors
+/// What the server said.
+pub async fn reach_standby(driver: &Driver) -> Result<()> {
+    let client = &driver.control;
+    if !client.query_one(locks_sql::WAITS_FOR_STANDBY, &[]).await?.get::<_, bool>(0) {
+        return Ok(());
+    }
+    let cancel = client.cancel_token();
+    let mut reached = pin!(client.batch_execute(locks_sql::REACH_STANDBY));
+    if let Ok(reached) = tokio::time::timeout(STANDBY_WAITS, &mut reached).await {
+        return Ok(reached?);
+    }
+    driver.events.warn(format!(
+        "what was done is committed, but no synchronous standby has confirmed it for {} s: a failover now would lose it. \
+         Applications' commits wait for the standby as well",
+        STANDBY_WAITS.as_secs()
+    ));
+    cancel.cancel().await?;
+    // A wait for a standby that is cancelled is no error: the transaction is committed.
+    reached.await?;
+    Ok(client.batch_execute(locks_sql::LEAVE_STANDBY).await?)
 }
 
 /// Does `work` in a transaction whose locks on `tables` applications wait behind: each try is short.
@@ -213,5 +236,7 @@ pub async fn briefly<T>(
         })
         .await
     };
-    ladder.climb(what, || driver.go_on(), attempt).await
+    let done = ladder.climb(what, || driver.go_on(), attempt).await?;
+    reach_standby(driver).await?;
+    Ok(done)
 }

@@ -17,6 +17,7 @@ mod context;
 mod copy;
 mod drain;
 mod driver;
+mod exchange;
 pub mod fill;
 mod finalize;
 mod growth;
@@ -43,7 +44,7 @@ pub use driver::{Driver, Drives, Opening, Pacing};
 pub use finalize::{abort, finalize};
 pub use maintain::{maintain, maintain_adopted};
 pub use settle::{compare_by_name, settle};
-pub use swap::{Swapped, drop_guard};
+pub use swap::Swapped;
 pub use verify::{Verified, differs};
 
 use tracing::Instrument;
@@ -96,7 +97,6 @@ pub async fn swap(context: &Context, proof: Verified) -> Result<(State, Swapped)
 pub async fn sync(context: &Context) -> Result<()> {
     let state = drain::drain(context).await?;
     context.reached(state);
-    drop_guard(context).await?;
     settle::settle(context).await
 }
 
@@ -116,6 +116,7 @@ pub async fn verify(context: &Context) -> Result<(State, Verified, VerifyReport)
 /// # Errors
 /// What the server said.
 pub async fn compare(context: &Context) -> Result<VerifyReport> {
+    swap::drop_guard(context).await?;
     context.gate.does(Work::Reads);
     let compared = verify::compare(context).await;
     context.gate.does(Work::Writes);

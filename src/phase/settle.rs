@@ -12,7 +12,7 @@ use crate::model::ident::QualifiedName;
 use crate::model::likeness;
 use crate::model::state::State;
 use crate::model::table::ForeignKey;
-use crate::pg::catalog::{self, Leaf};
+use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::sql::{foreign_key as sql, matview};
@@ -20,10 +20,11 @@ use crate::sql::{foreign_key as sql, matview};
 use super::context::Context;
 use super::locks::{self, Ladder};
 use super::meter::Meter;
+use super::swap::drop_guard;
 use super::workers;
 
-/// Makes the foreign keys of the table in use as valid as the source's were, and materialized views read it. What somebody
-/// dropped since stays dropped.
+/// Drops the guard if it is not needed any more, makes the foreign keys of the table in use as valid as the source's were, and
+/// materialized views read it. What somebody dropped since stays dropped.
 ///
 /// # Errors
 /// A row violates a key (none can, unless somebody went round it); or what the server said. The swap stands either way.
@@ -34,6 +35,7 @@ pub async fn settle(context: &Context) -> Result<()> {
         State::RolledBack => false,
         _ => return Ok(()),
     };
+    drop_guard(context).await?;
     let (open, mut tasks) = own_keys(context, &b, partitioned).await?;
     tasks.extend(child_keys(context, &b, partitioned).await?);
     if !tasks.is_empty() {
@@ -240,19 +242,4 @@ async fn on_parent(context: &Context, b: &Blueprint, key: &ForeignKey) -> Result
     .await?;
     failpoint!("settle.parent");
     Ok(())
-}
-
-/// The leaves that a swap which ends `away` gives the keys to, or takes keys of their own from.
-///
-/// # Errors
-/// What the server said.
-pub async fn leaves(client: &Client, b: &Blueprint, away: Direction) -> Result<Vec<QualifiedName>> {
-    let partitioned = match away {
-        Direction::Forward => b.target(),
-        Direction::Reverse => b.table.name.clone(),
-    };
-    let oid = catalog::must_find(client, &partitioned).await?;
-    let (leaves, own) = tokio::try_join!(catalog::leaves(client, oid), own(client, oid))?;
-    let moved = |leaf: &Leaf| away == Direction::Forward || own.iter().any(|o| o.table == leaf.oid);
-    Ok(leaves.into_iter().filter(moved).map(|leaf| leaf.name).collect())
 }

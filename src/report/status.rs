@@ -14,6 +14,9 @@ use crate::model::{
 };
 
 const NAME_WIDTH: usize = 10;
+/// What a guard that stands is for.
+const GUARD: &str =
+    "refuses writes of transactions older than the swap (40001); the next command of this job removes it";
 
 /// One job, a fact a line; facts that are not there are left out.
 pub(super) fn block(status: &Status) -> String {
@@ -32,6 +35,7 @@ pub(super) fn block(status: &Status) -> String {
         ("changes", status.changes_pending.map(|n| format!("{} pending", number::count(n)))),
         ("history", history(&status.rates)),
         ("replicas", lines(status.replicas.iter().map(behind))),
+        ("guard", status.guarded.then(|| GUARD.to_owned())),
         ("on hold", lines(status.holds.iter().map(hold))),
         ("settings", set(&status.settings)),
         ("started", Some(time(status.started_at))),
@@ -194,6 +198,7 @@ mod tests {
             chunk_ms_max: None,
             changes_pending: None,
             replica_lag_s: None,
+            guarded: false,
             hold: None,
             holds: Vec::new(),
             replicas: Vec::new(),
@@ -239,6 +244,7 @@ mod tests {
             chunk_ms_max: Some(1_234),
             changes_pending: Some(4_321),
             replica_lag_s: Some(7.25),
+            guarded: false,
             hold: holds.first().cloned(),
             holds,
             replicas: vec![behind("a", 0.1, 0), behind("b at 10.0.0.2", 7.25, 5 << 20)],
@@ -311,6 +317,6 @@ mod tests {
 
     #[test]
     fn the_json_has_the_fields_that_are_promised() {
-        insta::assert_snapshot!(super::super::json::result(&busy()), @r#"{"job":"petri_observations","kind":"partition","table":"public.petri_observations","state":"capturing","phase":"copy","rows_estimated":12345678,"rows_copied":1234567,"rows_set":null,"rows_per_second":34000.4,"eta_s":327,"chunks_done":62,"chunk_rows":20000,"chunk_ms_p50":480,"chunk_ms_p99":900,"chunk_ms_max":1234,"changes_pending":4321,"replica_lag_s":7.25,"hold":{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},"holds":[{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},{"signal":"archiver_failing","value":1.0,"limit":0.0,"about":"archiver_failing is 1, limit 0: archive_command failed for 0000","since":"2026-01-01T00:01:20Z"}],"replicas":[{"name":"a","lag_s":0.1,"lag_bytes":0},{"name":"b at 10.0.0.2","lag_s":7.25,"lag_bytes":5242880}],"workers":2,"settings":{"rows_per_second":"20000"},"rates":[0.0,10000.0,40000.0,34000.4],"started_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:01:30Z","swapped_at":null,"keep_old_until":null}"#);
+        insta::assert_snapshot!(super::super::json::result(&busy()), @r#"{"job":"petri_observations","kind":"partition","table":"public.petri_observations","state":"capturing","phase":"copy","rows_estimated":12345678,"rows_copied":1234567,"rows_set":null,"rows_per_second":34000.4,"eta_s":327,"chunks_done":62,"chunk_rows":20000,"chunk_ms_p50":480,"chunk_ms_p99":900,"chunk_ms_max":1234,"changes_pending":4321,"replica_lag_s":7.25,"guarded":false,"hold":{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},"holds":[{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},{"signal":"archiver_failing","value":1.0,"limit":0.0,"about":"archiver_failing is 1, limit 0: archive_command failed for 0000","since":"2026-01-01T00:01:20Z"}],"replicas":[{"name":"a","lag_s":0.1,"lag_bytes":0},{"name":"b at 10.0.0.2","lag_s":7.25,"lag_bytes":5242880}],"workers":2,"settings":{"rows_per_second":"20000"},"rates":[0.0,10000.0,40000.0,34000.4],"started_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:01:30Z","swapped_at":null,"keep_old_until":null}"#);
     }
 }

@@ -9,6 +9,7 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::table::Column;
 
 use super::dollar_quoted;
+use super::exchange::Exchange;
 
 /// The row trigger's name.
 pub const ROW_TRIGGER: &str = "pgstrata_capture";
@@ -116,14 +117,16 @@ pub fn drop_triggers(table: &QualifiedName) -> Vec<String> {
         .collect()
 }
 
-/// Drops log and function.
+/// Drops log and functions.
 pub fn drop_log(b: &Blueprint) -> Vec<String> {
-    vec![
+    let mut all = vec![
         format!("drop function if exists {}()", b.capture_function()),
         format!("drop function if exists {}()", b.guard_function()),
-        format!("drop table if exists {}", b.log()),
-        format!("drop table if exists {}", b.truncations()),
-    ]
+    ];
+    all.extend(Exchange::drop(&b.exchange_function(), &b.definition_function()));
+    all.push(format!("drop table if exists {}", b.log()));
+    all.push(format!("drop table if exists {}", b.truncations()));
+    all
 }
 
 /// Whether the relation with oid `$1` has both capture triggers, and they fire always, on its leaves as well.

@@ -23,8 +23,11 @@ pub const WAIT_BRIEFLY: &str = "set local lock_timeout = '20ms'";
 
 /// A statement that may wait for a row while it holds others ends before the server looks for deadlocks: whoever waits behind
 /// us began to after we had our first row, and has not waited for as long by then.
-pub const END_EARLY: &str = "select pg_catalog.set_config('statement_timeout', \
-    (extract(epoch from pg_catalog.current_setting('deadlock_timeout')::interval) * 800)::integer::text, true)";
+pub const END_EARLY: &str = concat!(
+    "select pg_catalog.set_config('statement_timeout', ",
+    super::locks::before_deadlock_check_ms!(),
+    "::text, true)"
+);
 
 /// Adds a column. None of it writes a row anew: a default that is not the same for every row is set behind the column, and
 /// holds for rows that come from then on.

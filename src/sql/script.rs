@@ -63,9 +63,12 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
                 verify::differences(b, forward, &key, &middle, rows, 100).0,
             ],
         ),
-        section("swap (one transaction; lock_timeout as planned, retried)", exchange(b, forward, &leaves)),
+        section(
+            "swap: its function, which one message from BEGIN to COMMIT calls",
+            exchange(b, forward, &leaves),
+        ),
         section("after the swap: foreign keys (each its own transaction)", settled(b, forward, &leaves)),
-        section("rollback (one transaction; the same way back)", exchange(b, Direction::Reverse, &leaves)),
+        section("rollback: the same the other way", exchange(b, Direction::Reverse, &leaves)),
         section(
             "after the rollback: foreign keys (each its own transaction)",
             settled(b, Direction::Reverse, &leaves),
@@ -128,12 +131,7 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         }
         all
     };
-    let exchange = |away: Direction| {
-        let mut all = vec![exchange::first_lock(r)];
-        all.extend(exchange::locks(r, true));
-        all.extend(exchange::statements(r, away));
-        all
-    };
+    let exchange = |away: Direction| exchange::exchange(r, away).create();
     let settled = r.keys.iter().filter(|key| key.validated).map(|key| foreign_key::validate(&key.table, key));
     let compared = |direction| retype::compare(r, direction, &middle).0;
     let (forward, reverse) = (Direction::Forward, Direction::Reverse);
@@ -145,11 +143,11 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
     all.extend([
         section("index (no transaction; constraints are added with a short lock_timeout)", level(forward)),
         section("verify: a range", vec![compared(forward)]),
-        section("swap (one transaction, short lock_timeout, retried)", exchange(forward)),
+        section("swap: its function, which one message from BEGIN to COMMIT calls", exchange(forward)),
         section("settle: foreign keys, after either swap", settled.collect()),
         section("rollback: whether every row can go back: a range", vec![compared(reverse)]),
         section("rollback: what the old column needs", level(reverse)),
-        section("rollback (one transaction, short lock_timeout, retried)", exchange(reverse)),
+        section("rollback: the same the other way", exchange(reverse)),
         section("finalize (one transaction, short lock_timeout, retried)", retype::remove(r, reverse)),
         section("abort (one transaction, short lock_timeout, retried)", retype::remove(r, forward)),
     ]);
@@ -240,11 +238,8 @@ fn drained(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
 }
 
 fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
-    let mut all = vec![swap::first_lock(b, away)];
-    all.extend(swap::locks(b, away, swap::LockOrder::DependentsFirst));
-    all.extend(swap::further_locks(b, away, leaves));
-    all.extend(drained(b, away, Batch::All));
-    all.extend(swap::statements(b, away, leaves));
+    let mut all = swap::guard_function(b);
+    all.extend(swap::exchange(b, away, leaves, true, swap::Guard::EveryWrite).create());
     all
 }
 

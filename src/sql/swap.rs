@@ -2,9 +2,12 @@
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName, literal};
+use crate::model::state::State;
 use crate::model::table::{Comment, Index, Sequence, Trigger, View};
 
-use super::{capture, dependent, foreign_key, prepare};
+use super::drain::Batch;
+use super::exchange::Exchange;
+use super::{capture, dependent, dollar_quoted, drain, foreign_key, prepare};
 
 /// The guard's name.
 pub const GUARD: &str = "pgstrata_guard";
@@ -23,27 +26,16 @@ pub(super) fn suffixes(away: Direction) -> (&'static str, &'static str) {
 /// locks it before its table, and whoever writes the table and then reads a view locks them the other way round. Neither
 /// fails for it, our try does; so tries take turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LockOrder {
+enum LockOrder {
     /// Views and other tables whose rules, policies or defaults name the table; then the tables.
     DependentsFirst,
     /// The other way round.
     TablesFirst,
 }
 
-impl LockOrder {
-    /// The other one.
-    #[must_use]
-    pub fn turn(self) -> Self {
-        match self {
-            Self::DependentsFirst => Self::TablesFirst,
-            Self::TablesFirst => Self::DependentsFirst,
-        }
-    }
-}
-
 /// Takes the locks. `LOCK TABLE view` would take every other table of the view as well; an owner that stays the same takes
 /// the view's lock alone.
-pub fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
+fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
     let sides = b.sides(away);
     let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
     let views = b.table.views.iter().map(|v| format!("alter view {} owner to {}", v.name, v.owner));
@@ -59,10 +51,44 @@ pub fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
 /// What locks more than the tables, sent right after them: a transaction that has taken a value of the sequence by hand, or
 /// changed a table that a foreign key refers to, and comes to the source now, waits for us while we wait for it. The sooner
 /// our `lock_timeout` ends that, the surer it is over before the server looks for deadlocks.
-pub fn further_locks(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+fn further_locks(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = foreign_key::drop(b, away, leaves);
     all.extend(sequences(b, away));
     all
+}
+
+/// The exchange in one direction; with `drain`, what is pending is brought over under the lock, else the exchange is refused
+/// for it.
+pub fn exchange(
+    b: &Blueprint,
+    away: Direction,
+    leaves: &[QualifiedName],
+    drain: bool,
+    guard: Guard,
+) -> Exchange {
+    let pending = |table: QualifiedName| format!("exists (select from {table})");
+    let drained = || {
+        let mut all = vec![drain::SETTINGS.to_owned()];
+        all.extend(drain::clear(b, away, Batch::All));
+        all.extend(drain::fill(b, away, Batch::All));
+        all.push(drain::forget(b, Batch::All));
+        all
+    };
+    Exchange {
+        function: b.exchange_function(),
+        definition: b.definition_function(),
+        to: match away {
+            Direction::Forward => State::Swapped,
+            Direction::Reverse => State::RolledBack,
+        },
+        locks: locks(b, away, LockOrder::DependentsFirst),
+        locks_in_turn: locks(b, away, LockOrder::TablesFirst),
+        pending: Some(format!("{} or {}", pending(b.log()), pending(b.truncations()))),
+        drain: if drain { drained() } else { Vec::new() },
+        captured: capture::CAPTURE_IN_FORCE.to_owned(),
+        further_locks: further_locks(b, away, leaves),
+        statements: statements(b, away, leaves, guard),
+    }
 }
 
 /// Gives way to nobody and makes autovacuum give way, without anyone waiting for us.
@@ -70,9 +96,8 @@ pub fn first_lock(b: &Blueprint, away: Direction) -> String {
     format!("lock table {} in share update exclusive mode", b.sides(away).source)
 }
 
-/// Everything between the last drain and the commit, in order. Foreign keys come after that drain: it may bring a row that
-/// violates a key which is not valid.
-pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+/// Everything between the checks and the job's row, in order.
+fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against: Guard) -> Vec<String> {
     let sides = b.sides(away);
     let to_plain = away == Direction::Reverse;
     let mut all = capture::drop_triggers(&sides.source);
@@ -90,7 +115,7 @@ pub fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> V
         all.extend(comments(b));
     }
     all.extend(capture::create_triggers(b, &b.table.name));
-    all.extend(guard(b, away));
+    all.extend(guard(b, away, against));
     // What the reverse way knows of truncations begins here.
     all.push(format!("delete from {}", b.truncations()));
     all.extend(counters(b, away));
@@ -209,40 +234,59 @@ pub(super) fn view(view: &View) -> String {
     )
 }
 
-/// The guard: a statement whose snapshot is older than the swap does not see what the last drain brought, so its UPDATE
-/// would silently change nothing. It gets the error that its isolation level allows for anyway.
+/// Which writes the guard of the table that comes into use refuses, of those whose snapshot is older than the exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// All: such a snapshot may see the table as it was before the last drain. In a READ COMMITTED transaction it is that of one
+    /// statement, which waited for the exchange; what COPY brings in does not depend on it.
+    EveryWrite,
+    /// Those of SERIALIZABLE transactions: every such snapshot sees the same rows in both tables, but the server tracks
+    /// what a transaction read by the table that it read it from.
+    Serializable,
+}
+
+/// The argument of the guard on the table that goes out of use.
+const OUT_OF_USE: &str = "out of use";
+
+/// The guard's function. It is STABLE, so that it reads with the snapshot of the statement that fired it: a snapshot that does
+/// not see the trigger's own row is older than the exchange. Nothing in it depends on this server, so that it works in a
+/// database that was restored from a dump.
 ///
 /// The table that goes out of use has one as well, for as long as it is kept. Nothing locks a function: a call of one with
-/// a `BEGIN ATOMIC` body that waits for the table by now has read what the swap replaces, and would write to the table that
-/// nobody uses any more. Our own sessions are told by their names.
-fn guard(b: &Blueprint, away: Direction) -> Vec<String> {
+/// a `BEGIN ATOMIC` body that waits for the table by now has read what the exchange replaces, and would write to the table that
+/// nobody uses any more. Sessions of this tool may write there.
+pub fn guard_function(b: &Blueprint) -> Vec<String> {
     let function = b.guard_function();
-    let formatted = function.to_string().replace('%', "%%");
     let body = format!(
-        "do $swap$
-begin
-  execute format($create$
-    create or replace function {formatted}() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $guard$
-    begin
-      if tg_nargs > 0 then
-        if not starts_with(current_setting('application_name'), 'pgstrata/') then
-          raise exception 'could not serialize access: a swap took %%.%% out of use', tg_table_schema, tg_table_name
-            using errcode = '40001', hint = 'Retry the transaction. To change this table on purpose, disable its trigger {GUARD} first.';
-        end if;
-      elsif not pg_visible_in_snapshot(%L::xid8, pg_current_snapshot()) then
-        raise exception 'could not serialize access: this transaction is older than a swap of the table'
-          using errcode = '40001', hint = 'Retry the transaction.';
-      end if;
-      return null;
-    end
-    $guard$
-  $create$, pg_catalog.pg_current_xact_id());
-end
-$swap$"
+        "begin
+  if tg_nargs > 0 and tg_argv[0] = '{OUT_OF_USE}' then
+    if not (starts_with(current_setting('application_name'), 'pgstrata/') and pg_has_role(session_user, current_user, 'member')) then
+      raise exception 'could not serialize access: table %.% is out of use', tg_table_schema, tg_table_name
+        using errcode = '40001', hint = 'Retry the transaction. To change this table on purpose, disable its trigger {GUARD} first.';
+    end if;
+  elsif (current_setting('transaction_isolation') = tg_argv[0]
+      or tg_nargs = 0 and (tg_op <> 'INSERT' or current_setting('transaction_isolation') <> 'read committed'))
+    and not exists (select from pg_trigger where tgrelid = tg_relid and tgname = tg_name) then
+    raise exception 'could not serialize access: this transaction is older than a swap of table %.%', tg_table_schema, tg_table_name
+      using errcode = '40001', hint = 'Retry the transaction.';
+  end if;
+  return null;
+end"
     );
+    vec![
+        format!(
+            "create or replace function {function}() returns trigger language plpgsql stable security definer\n\
+             set search_path = pg_catalog, pg_temp\nas {}",
+            dollar_quoted(&body)
+        ),
+        format!("revoke all on function {function}() from public"),
+    ]
+}
+
+fn guard(b: &Blueprint, away: Direction, guard: Guard) -> Vec<String> {
     let (out, _) = suffixes(away);
     let outgoing = b.table.name.sibling(b.table.name.name.with_suffix(out));
-    let name = Ident::new(GUARD);
+    let (name, function) = (Ident::new(GUARD), b.guard_function());
     let trigger = |table: &QualifiedName, argument: &str| {
         [
             format!(
@@ -252,7 +296,12 @@ $swap$"
             format!("alter table {table} enable always trigger {name}"),
         ]
     };
-    [body].into_iter().chain(trigger(&outgoing, "'out of use'")).chain(trigger(&b.table.name, "")).collect()
+    let argument = match guard {
+        Guard::EveryWrite => "",
+        Guard::Serializable => "'serializable'",
+    };
+    let outgoing = trigger(&outgoing, &literal(OUT_OF_USE));
+    outgoing.into_iter().chain(trigger(&b.table.name, argument)).collect()
 }
 
 /// Drops the guard.
@@ -264,11 +313,13 @@ pub fn drop_guard(table: &QualifiedName) -> String {
 pub const GUARDED: &str =
     "select exists (select from pg_catalog.pg_trigger where tgrelid = $1 and tgname = 'pgstrata_guard')";
 
-/// Whether anybody still holds a snapshot older than the transaction `$1` (the swap's).
-pub const OLDER_SNAPSHOT: &str = "select exists (
-  select from pg_catalog.pg_stat_activity
-  where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid()
-    and (backend_xmin is not null and pg_catalog.age(backend_xmin) >= pg_catalog.age($1::text::xid8::xid))
+/// Whether any session still holds a snapshot older than the guard on the relation with oid `$1`.
+pub const OLDER_THAN_GUARD: &str = "select exists (
+  select from pg_catalog.pg_stat_activity, pg_catalog.pg_trigger guard
+  where guard.tgrelid = $1 and guard.tgname = 'pgstrata_guard'
+    and datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid()
+    and backend_type <> 'autovacuum worker'
+    and backend_xmin is not null and pg_catalog.age(backend_xmin) >= pg_catalog.age(guard.xmin)
 )";
 
 /// Who would make us wait for a lock on one of the relations `$1` (oids): transactions older than `$2` milliseconds that

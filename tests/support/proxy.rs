@@ -1,4 +1,5 @@
-//! A proxy between a client and the server, on Unix sockets, that cuts connections when told to.
+//! A proxy between a client and the server, on Unix sockets, that cuts connections when told to, takes its time, and counts
+//! what a transaction waits for.
 //!
 //! It reads the protocol's messages as far as it must to see a COMMIT, so that a connection can be lost right before
 //! the server hears of it, or right after it took effect and before the client does.
@@ -6,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,8 +33,19 @@ struct Armed {
     needle: String,
 }
 
+/// A transaction that was committed.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// Its statements.
+    pub sql: String,
+    /// How often the client sent something and waited for the answer, from BEGIN to COMMIT.
+    pub round_trips: usize,
+}
+
 #[derive(Debug)]
 struct Shared {
+    latency: Duration,
+    committed: Mutex<Vec<Committed>>,
     armed: Mutex<Option<Armed>>,
     /// Cancelled to cut every connection there is; then replaced.
     all: Mutex<CancellationToken>,
@@ -50,10 +63,20 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a socket of its own for the server with this socket directory.
     pub async fn start(server: &Path) -> Self {
+        Self::slow(server, Duration::ZERO).await
+    }
+
+    /// The same, where a message and its answer take at least `latency`.
+    pub async fn slow(server: &Path, latency: Duration) -> Self {
         let dir = tempfile::Builder::new().prefix("proxy-").tempdir_in("/tmp").unwrap();
         let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).unwrap();
-        let shared =
-            Arc::new(Shared { armed: Mutex::default(), all: Mutex::default(), cuts: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            latency,
+            committed: Mutex::default(),
+            armed: Mutex::default(),
+            all: Mutex::default(),
+            cuts: watch::Sender::new(0),
+        });
         let listening = CancellationToken::new();
         let proxy = Self { dir, shared: shared.clone(), listening: listening.clone() };
         let server = server.join(".s.PGSQL.5432");
@@ -98,6 +121,11 @@ impl Proxy {
         *self.shared.armed.lock().unwrap() = Some(Armed { side, needle: needle.to_owned() });
     }
 
+    /// The transactions that were committed since this was last asked.
+    pub fn committed(&self) -> Vec<Committed> {
+        std::mem::take(&mut *self.shared.committed.lock().unwrap())
+    }
+
     /// How many COMMITs were cut at.
     pub fn cuts(&self) -> usize {
         *self.shared.cuts.borrow()
@@ -128,6 +156,10 @@ struct Session {
     transaction: String,
     /// Whether what is bound is a COMMIT.
     commit_is_bound: bool,
+    /// How often the open transaction was answered, and the client sent something then.
+    round_trips: usize,
+    /// Whether the client was answered since it sent something.
+    answered: bool,
 }
 
 impl Session {
@@ -140,6 +172,8 @@ impl Session {
             statements: HashMap::new(),
             transaction: String::new(),
             commit_is_bound: false,
+            round_trips: 0,
+            answered: true,
         }
     }
 
@@ -149,11 +183,16 @@ impl Session {
         let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
         loop {
             tokio::select! {
-                read = self.client.read_buf(&mut from_client) => if read? == 0 { return Ok(()) },
+                read = self.client.read_buf(&mut from_client) => {
+                    if read? == 0 { return Ok(()) }
+                    tokio::time::sleep(self.shared.latency / 2).await;
+                }
                 read = self.server.read_buf(&mut from_server) => {
                     if read? == 0 { return Ok(()) }
+                    tokio::time::sleep(self.shared.latency / 2).await;
                     self.client.write_all(&from_server).await?;
                     from_server.clear();
+                    self.answered = true;
                 }
             }
             while let Some(message) = take_message(&mut from_client) {
@@ -195,6 +234,9 @@ impl Session {
 
     /// Whether this message makes the server commit; keeps what the transaction sends.
     fn is_commit(&mut self, message: &[u8]) -> bool {
+        if matches!(message[0], b'Q' | b'S') && std::mem::take(&mut self.answered) {
+            self.round_trips += 1;
+        }
         let mut words = message[5..].split(|byte| *byte == 0);
         let mut word = || words.next().unwrap_or_default();
         let sent = match message[0] {
@@ -220,8 +262,14 @@ impl Session {
             .is_some_and(|start| ["begin", "start"].contains(&&*start.to_lowercase()))
         {
             self.transaction.clear();
+            self.round_trips = 1;
         }
         self.transaction += &sent;
+        self.transaction += ";";
+        if ends_in_commit(&sent) {
+            let (sql, round_trips) = (self.transaction.clone(), self.round_trips);
+            self.shared.committed.lock().unwrap().push(Committed { sql, round_trips });
+        }
         ends_in_commit(&sent)
     }
 

@@ -281,7 +281,7 @@ impl Pass<'_> {
             let fill = async |client: &Client| {
                 let began = Instant::now();
                 let set = execute_text(client, &plain.0, &plain.1).await.map_err(|e| self.explain(e))?;
-                Ok(Filled { seen: rows, meant: set, set, held: began.elapsed() })
+                Ok(Filled { seen: rows, meant: set, set, held: self.filler.work(began.elapsed(), 1) })
             };
             match self.recorded(session, leaf, range, step, &[sql::END_EARLY], fill).await {
                 Err(e) if e.retry_class() == Retry::Again => {

@@ -1,9 +1,6 @@
-//! The swap of the two columns, and the swap back: look who is in the way, then one short transaction that locks, checks and
-//! exchanges the names. Its row in `pgstrata.jobs` commits with it, so that after a lost connection the database says whether
+//! The swap of the two columns, and the swap back: look who is in the way, then one message that locks, checks and exchanges
+//! the names ([`super::super::exchange`]). Its row in `pgstrata.jobs` commits with it, so that after a lost connection the database says whether
 //! it happened.
-
-use std::cell::Cell;
-use std::time::Instant;
 
 use tokio_postgres::Client;
 
@@ -12,23 +9,22 @@ use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::plain;
 use crate::model::number;
-use crate::model::state::{State, Step};
+use crate::model::state::State;
+use crate::model::table::Table;
 use crate::model::verdict::{Difference, VerifyReport};
-use crate::pg::transaction::{READ_COMMITTED, all, transaction};
-use crate::pg::{catalog, store};
+use crate::pg::store;
+use crate::sql::retype as sql;
 use crate::sql::retype::exchange;
-use crate::sql::{catalog as catalog_sql, retype as sql, store as store_sql};
 
 use super::super::Swapped;
+use super::super::exchange::Exchanger;
 use super::super::fill;
-use super::super::locks::Ladder;
+use super::super::locks::{Ladder, reach_standby};
 use super::super::meter::Meter;
 use super::super::verify::differs;
 use super::level::{level, release, settle};
 use super::{Retyper, compare, table};
 
-/// No statement under the lock may take longer.
-const BUDGET_MS: u32 = 2_000;
 /// So many keys are named in an error.
 const NAMED: usize = 10;
 
@@ -127,9 +123,9 @@ fn lost(retyper: &Retyper, report: &VerifyReport) -> Error {
 
 async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(State, Option<Swapped>)> {
     let r = &retyper.retyping;
-    let (phase, what, step) = match away {
-        Direction::Forward => ("swap", "swap", Step::Swap),
-        Direction::Reverse => ("rollback", "roll back", Step::Rollback),
+    let (phase, what) = match away {
+        Direction::Forward => ("swap", "swap"),
+        Direction::Reverse => ("rollback", "roll back"),
     };
     let about = format!(
         "exchanging {} and {} of {}",
@@ -139,15 +135,23 @@ async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(S
     );
     let meter = Meter::begin(retyper, phase, about);
     let ladder = Ladder::on(retyper, r.locked());
-    let table_first = Cell::new(true);
+    let exchanger = Exchanger::new(retyper, r.exchange_function(), r.definition_function());
+    let exchange = exchange::exchange(r, away);
     let attempt = async || {
-        drift(retyper, away).await?;
+        let oid = table(retyper).await?;
+        let definition = exchanger.look(oid, oid).await?;
+        drift(retyper, away, definition.table.clone())?;
+        fill::in_force(&retyper.filler).await?;
+        proven(retyper, &retyper.control, away).await?;
+        exchanger.ready(&exchange, Vec::new()).await?;
         ladder.look().await?;
         older(retyper, since).await?;
-        exchange(retyper, &ladder, away, step, table_first.replace(!table_first.get())).await
+        exchanger.send(&exchange, &definition, exchange::first_lock(r)).await
     };
     let ((state, held_ms), tries) =
         ladder.climb(what, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
+    reach_standby(retyper).await?;
+    exchanger.drop().await?;
     let detail = format!("{held_ms:.1} ms, attempt {tries}");
     store::event(&retyper.control, retyper.job.id, "lock held", &detail).await?;
     failpoint!("swap.told");
@@ -177,11 +181,8 @@ async fn older(retyper: &Retyper, since: &str) -> Result<()> {
 }
 
 /// Fails where the table is no longer what the job was planned from.
-async fn drift(retyper: &Retyper, away: Direction) -> Result<()> {
-    let client = &retyper.control;
+fn drift(retyper: &Retyper, away: Direction, now: Table) -> Result<()> {
     let r = &retyper.retyping;
-    let statement = retyper.prepared(&catalog_sql::table()).await?;
-    let now = catalog::table_by(client, &statement, table(retyper).await?).await?;
     let found = r.drift(now, away);
     if found.is_empty() {
         return Ok(());
@@ -195,40 +196,6 @@ async fn drift(retyper: &Retyper, away: Direction) -> Result<()> {
         Direction::Forward => "undo the change, or abort the job and run it again; nothing was swapped",
         Direction::Reverse => "undo the change and roll back then; or keep the new type, and finalize",
     }))
-}
-
-/// The transaction.
-async fn exchange(
-    retyper: &Retyper,
-    ladder: &Ladder<'_>,
-    away: Direction,
-    step: Step,
-    table_first: bool,
-) -> Result<(State, f64)> {
-    let r = &retyper.retyping;
-    let held = Cell::new(Instant::now());
-    let state = transaction(&retyper.control, READ_COMMITTED, async |client| {
-        retyper.hold_epoch(client).await?;
-        ladder.begin(client, &exchange::first_lock(r)).await?;
-        client.batch_execute(&format!("set local statement_timeout = {BUDGET_MS}")).await?;
-        held.set(Instant::now());
-        all(client, &exchange::locks(r, table_first)).await?;
-        failpoint!("swap.locked");
-        drift(retyper, away).await?;
-        fill::in_force(&retyper.filler).await?;
-        proven(retyper, client, away).await?;
-        all(client, &exchange::statements(r, away)).await?;
-        let (forward, keep_s) = (away == Direction::Forward, retyper.plan.keep_old().as_secs_f64());
-        client.execute(store_sql::RECORD_SWAP, &[&retyper.job.id, &forward, &keep_s]).await?;
-        let state = retyper.advance(client, step).await?;
-        failpoint!("swap.before_commit");
-        Ok(state)
-    })
-    .await?;
-    let held_ms = held.get().elapsed().as_secs_f64() * 1000.0;
-    retyper.reached(state);
-    failpoint!("swap.done");
-    Ok((state, held_ms))
 }
 
 /// The server would look at every row under the lock, where nothing proves that none lacks its value.

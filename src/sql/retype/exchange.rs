@@ -4,8 +4,11 @@
 use crate::model::blueprint::Direction;
 use crate::model::ident::{Ident, literal};
 use crate::model::retyping::{Counter, Counterpart, Retyping};
+use crate::model::state::State;
 use crate::model::table::ForeignKey;
 
+use super::super::exchange::Exchange;
+use super::super::fill::KEEPS_FILLED;
 use super::super::foreign_key;
 use super::{drop_constraint, level_function};
 
@@ -14,9 +17,28 @@ pub fn first_lock(r: &Retyping) -> String {
     format!("lock table {} in share update exclusive mode", r.table.name)
 }
 
+/// The exchange in one direction. Nothing is pending: each row has both values.
+pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
+    Exchange {
+        function: r.exchange_function(),
+        definition: r.definition_function(),
+        to: match away {
+            Direction::Forward => State::Swapped,
+            Direction::Reverse => State::RolledBack,
+        },
+        locks: locks(r, true),
+        locks_in_turn: locks(r, false),
+        pending: None,
+        drain: Vec::new(),
+        captured: KEEPS_FILLED.replace("$2", &literal(r.filling().fill_trigger().as_str())),
+        further_locks: Vec::new(),
+        statements: statements(r, away),
+    }
+}
+
 /// Takes the locks: a foreign key goes with the locks of both its tables. Writers lock a table and what it refers to in
 /// either order, so tries take turns.
-pub fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
+fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
     let mut tables = r.locked();
     if !table_first {
         tables.reverse();
@@ -26,7 +48,7 @@ pub fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
 
 /// Everything under the lock, in order: what hangs on the column in use goes, the names are exchanged, and the same is put
 /// on the column that comes into use. `away` is the direction that ends.
-pub fn statements(r: &Retyping, away: Direction) -> Vec<String> {
+fn statements(r: &Retyping, away: Direction) -> Vec<String> {
     let (table, column) = (&r.table.name, &r.column.name);
     let now = opposite(away);
     let (comes, goes) = (r.beside(away), r.beside(now));

@@ -11,6 +11,7 @@ use crate::model::key::KeyRange;
 use crate::model::retyping::{CheckPair, Counterpart, Retyping};
 use crate::model::verdict::Difference;
 
+use super::exchange::Exchange;
 use super::{differ, dollar_quoted, in_range, key_text, search_path};
 
 /// Values mean the same in the trigger as in the job's own sessions, whatever the application's session says.
@@ -293,11 +294,13 @@ fn without_value(r: &Retyping, direction: Direction) -> String {
 /// Removes the trigger and the column that is not in use, with all that hangs on it.
 pub fn remove(r: &Retyping, direction: Direction) -> Vec<String> {
     let (table, trigger) = (&r.table.name, r.filling().fill_trigger());
-    vec![
+    let mut all = vec![
         format!("drop trigger if exists {trigger} on {table}"),
         format!("drop function if exists {}()", r.function()),
-        format!("alter table if exists {table} drop column if exists {}", r.beside(direction)),
-    ]
+    ];
+    all.extend(Exchange::drop(&r.exchange_function(), &r.definition_function()));
+    all.push(format!("alter table if exists {table} drop column if exists {}", r.beside(direction)));
+    all
 }
 
 /// Whether anybody in this database still holds a snapshot older than the transaction `$1`: rows may look there as they were

@@ -1,0 +1,323 @@
+//! The exchange, of two tables or of two columns: one message from BEGIN to COMMIT that calls one function. Every statement
+//! under the lock is in that function, so that a lock is held for as long as the server works, whatever the network takes,
+//! and a client that freezes holds none. The function is created beforehand, without a lock.
+
+use crate::model::ident::QualifiedName;
+use crate::model::state::State;
+
+use super::{catalog, dollar_quoted, locks, store};
+
+/// Once they are granted, the locks may be held for this long, in milliseconds.
+pub const BUDGET_MS: u32 = 2_000;
+
+/// Why the function refused, each with its SQLSTATE. Everything is rolled back then, and every lock released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Another process drives the job.
+    TakenOver,
+    /// A change is pending: drain it, and try again.
+    LogNotEmpty,
+    /// The table, or what depends on it, was altered since it was compared with what the job was planned from.
+    DefinitionChanged,
+    /// The capture triggers are not in force.
+    NotCaptured,
+    /// The job is in another state.
+    Moved,
+    /// The locks were held for longer than [`BUDGET_MS`].
+    TooLong,
+}
+
+impl Refused {
+    const ALL: [Self; 6] = [
+        Self::TakenOver,
+        Self::LogNotEmpty,
+        Self::DefinitionChanged,
+        Self::NotCaptured,
+        Self::Moved,
+        Self::TooLong,
+    ];
+
+    /// The SQLSTATE that the function raises.
+    pub fn sqlstate(self) -> &'static str {
+        match self {
+            Self::TakenOver => "PS101",
+            Self::LogNotEmpty => "PS102",
+            Self::DefinitionChanged => "PS103",
+            Self::NotCaptured => "PS104",
+            Self::Moved => "PS105",
+            Self::TooLong => "PS106",
+        }
+    }
+
+    /// What a SQLSTATE means; none where it is not one of these.
+    pub fn of(sqlstate: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.sqlstate() == sqlstate)
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::TakenOver => "another process has taken this job over",
+            Self::LogNotEmpty => "changes are pending",
+            Self::DefinitionChanged => "the table was altered just now",
+            Self::NotCaptured => "the triggers of the job are not in force",
+            Self::Moved => "the job is in another state",
+            Self::TooLong => "the locks were held for too long",
+        }
+    }
+
+    fn raise_if(self, condition: &str) -> String {
+        format!(
+            "  if {condition} then\n    raise exception using errcode = '{}', message = '{}';\n  end if;\n",
+            self.sqlstate(),
+            self.message()
+        )
+    }
+}
+
+/// What is exchanged, as the function is rendered from it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The function.
+    pub function: QualifiedName,
+    /// The function that describes the table.
+    pub definition: QualifiedName,
+    /// The job's state afterwards.
+    pub to: State,
+    /// The first locks, in the order of even attempts.
+    pub locks: Vec<String>,
+    /// The same locks, in the order of odd ones.
+    pub locks_in_turn: Vec<String>,
+    /// A condition that holds while a change is pending, where changes are logged.
+    pub pending: Option<String>,
+    /// What brings pending changes over; where there is none, the exchange is refused.
+    pub drain: Vec<String>,
+    /// A query that tells whether the triggers of the job are in force on the relation with oid `$1`.
+    pub captured: String,
+    /// Statements that lock more than the tables, sent right after them.
+    pub further_locks: Vec<String>,
+    /// The rest.
+    pub statements: Vec<String>,
+}
+
+/// What the function is told.
+const PARAMETERS: &str = "job bigint, job_state text, keep_s double precision, job_epoch bigint, definition bigint, \
+    source oid, partitioned oid, wait_ms integer, in_turn boolean";
+
+/// A statement between dollar quotes.
+fn quoted(statement: &str) -> String {
+    if !statement.contains('$') {
+        return format!("$${statement}$$");
+    }
+    let mut tag = "$s$".to_owned();
+    let mut n = 0;
+    while statement.contains(&tag) {
+        n += 1;
+        tag = format!("$s{n}$");
+    }
+    format!("{tag}{statement}{tag}")
+}
+
+fn array(statements: &[String]) -> String {
+    let all: Vec<String> = statements.iter().map(|one| format!("\n      {}", quoted(one))).collect();
+    format!("array[{}\n    ]::text[]", all.join(","))
+}
+
+/// Runs statements that take locks: all of them together may wait for `wait_ms`. What the server does in between does not
+/// count: it is bounded by itself.
+fn locking(statements: &str) -> String {
+    format!(
+        "  foreach statement in array {statements} loop
+    perform set_config('lock_timeout', greatest(1, wait_ms - waited_ms)::text, true);
+    at := clock_timestamp();
+    execute statement;
+    waited_ms := waited_ms + (extract(epoch from clock_timestamp() - at) * 1000)::integer;
+    if waited_ms > wait_ms then
+      raise exception using errcode = '55P03', message = format('could not acquire all locks within %s ms', wait_ms);
+    end if;
+  end loop;
+"
+    )
+}
+
+fn running(statements: &[String]) -> String {
+    format!("  foreach statement in array {} loop\n    execute statement;\n  end loop;\n", array(statements))
+}
+
+impl Exchange {
+    /// Creates the function; one that is there may be another version's.
+    pub fn create(&self) -> Vec<String> {
+        vec![
+            format!("drop function if exists {}({PARAMETERS})", self.function),
+            format!(
+                "create function {}({PARAMETERS})
+returns void language plpgsql volatile set search_path = pg_catalog, pg_temp
+as {}",
+                self.function,
+                dollar_quoted(&self.body())
+            ),
+            format!("revoke all on function {}({PARAMETERS}) from public", self.function),
+        ]
+    }
+
+    fn body(&self) -> String {
+        let mut body = "#variable_conflict use_variable
+declare
+  asked_at timestamptz;
+  at timestamptz;
+  statement text;
+  waited_ms integer := 0;
+  n bigint;
+begin
+  -- No other process drives the job, and none can until this transaction ends.
+"
+        .to_owned();
+        body += &format!("  execute {} using job, job_epoch;\n", quoted(store::HOLD_EPOCH));
+        body += "  get diagnostics n = row_count;\n";
+        body += &Refused::TakenOver.raise_if("n <> 1");
+        body += "  -- The locks. Writers come in either order, so attempts take turns.\n";
+        body += &format!(
+            "  wait_ms := greatest(1, least(wait_ms, {}));\n  asked_at := clock_timestamp();\n  \
+             perform set_config('pgstrata.asked_at', asked_at::text, false);\n",
+            locks::BEFORE_DEADLOCK_CHECK_MS
+        );
+        body += &locking(&format!(
+            "case when in_turn then {} else {} end",
+            array(&self.locks_in_turn),
+            array(&self.locks)
+        ));
+        body += &self.checks();
+        body += "  -- What locks more.\n";
+        body += &locking(&array(&self.further_locks));
+        body += "  -- The exchange.\n";
+        body += &running(&self.statements);
+        body += &self.record();
+        body += "end";
+        body
+    }
+
+    /// What may have changed since the look before the locks.
+    fn checks(&self) -> String {
+        let mut all = "  -- Nothing is pending.\n".to_owned();
+        if let Some(pending) = &self.pending {
+            if !self.drain.is_empty() {
+                all += &format!("  if {pending} then\n{}  end if;\n", running(&self.drain));
+            }
+            all += &Refused::LogNotEmpty.raise_if(pending);
+        }
+        all += "  -- The table is what it was a moment ago, and the triggers of the job are in force.\n";
+        all += &Refused::DefinitionChanged.raise_if(&format!(
+            "hashtextextended({}(source, partitioned)::text, 0) is distinct from definition",
+            self.definition
+        ));
+        all += &format!(
+            "  execute {} into n using source;\n",
+            quoted(&format!("select ({})::integer", self.captured))
+        );
+        all += &Refused::NotCaptured.raise_if("n is distinct from 1");
+        all
+    }
+
+    fn record(&self) -> String {
+        let mut all = "  -- The job's row: it tells later whether the exchange happened.\n".to_owned();
+        let forward = self.to == State::Swapped;
+        all += &format!("  execute {} using job, {forward}, keep_s;\n", quoted(store::RECORD_SWAP));
+        all += &format!(
+            "  execute {} using job, job_state, '{}'::text;\n",
+            quoted(store::MOVE_JOB),
+            self.to.as_str()
+        );
+        all += "  get diagnostics n = row_count;\n";
+        all += &Refused::Moved.raise_if("n <> 1");
+        all += &Refused::TooLong.raise_if(&format!(
+            "clock_timestamp() > asked_at + make_interval(secs => (wait_ms + {BUDGET_MS}) / 1000.0)"
+        ));
+        all
+    }
+
+    /// The message: from BEGIN to COMMIT.
+    pub fn message(&self, call: &Call) -> String {
+        let Call { first, job, state, keep_s, epoch, definition, source, partitioned, wait_ms, in_turn } =
+            call;
+        let state = state.as_str();
+        format!(
+            "begin isolation level read committed; {}; set local statement_timeout = {}; set local jit = off; \
+             select {}({job}, '{state}', {keep_s}, {epoch}, {definition}, {source}, {partitioned}, {wait_ms}, {in_turn}); commit",
+            locks::begin(first, *wait_ms),
+            wait_ms + u128::from(BUDGET_MS),
+            self.function
+        )
+    }
+
+    /// Drops the functions.
+    pub fn drop(function: &QualifiedName, definition: &QualifiedName) -> [String; 2] {
+        [
+            format!("drop function if exists {function}({PARAMETERS})"),
+            format!("drop function if exists {definition}(oid, oid)"),
+        ]
+    }
+}
+
+/// One call of the function.
+#[derive(Debug)]
+pub struct Call {
+    /// The weak lock that comes first.
+    pub first: String,
+    /// The job.
+    pub job: i64,
+    /// Its state before.
+    pub state: State,
+    /// For how long what goes out of use is kept, in seconds.
+    pub keep_s: f64,
+    /// The lease's epoch.
+    pub epoch: i64,
+    /// The hash of the definition that was compared.
+    pub definition: i64,
+    /// The table that applications use.
+    pub source: u32,
+    /// The partitioned one of the two.
+    pub partitioned: u32,
+    /// How long to wait for all locks together.
+    pub wait_ms: u128,
+    /// Which order of locks this attempt takes.
+    pub in_turn: bool,
+}
+
+/// For how many milliseconds the locks were held, at most; sent right behind the message.
+pub const HELD_MS: &str = "select (extract(epoch from pg_catalog.clock_timestamp() - \
+    pg_catalog.current_setting('pgstrata.asked_at')::timestamptz) * 1000)::double precision";
+
+/// Creates the function that describes the relation with oid `$1` ([`catalog::table`]) and the leaves of the one with oid
+/// `$2`. It is called before the locks as well, in the same session: its plans are kept, and to make them takes ten times as
+/// long as to run them.
+pub fn create_definition(function: &QualifiedName) -> Vec<String> {
+    let body = format!(
+        "begin
+  return json_build_object('table', ({}), 'leaves', (
+{LEAVES}));
+end",
+        catalog::table()
+    );
+    vec![
+        format!("drop function if exists {function}(oid, oid)"),
+        format!(
+            "create function {function}(oid, oid) returns json language plpgsql stable
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+as {}",
+            dollar_quoted(&body)
+        ),
+        format!("revoke all on function {function}(oid, oid) from public"),
+    ]
+}
+
+/// The leaves of the relation with oid `$2`, and whether each has foreign keys of its own.
+const LEAVES: &str = "    select coalesce(json_agg(json_build_object(
+      'name', json_build_object('schema', n.nspname, 'name', c.relname),
+      'keys', (select count(*) from pg_constraint k where k.conrelid = c.oid and k.contype = 'f' and k.conparentid = 0)
+    ) order by pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT', c.relname, n.nspname), '[]')
+    from pg_inherits h join pg_class c on c.oid = h.inhrelid join pg_namespace n on n.oid = c.relnamespace
+    where h.inhparent = $2";
+
+/// The hash of the definition of the relation with oid `$1`, and the definition; `$2` is the partitioned one of the two.
+pub fn definition(function: &QualifiedName) -> String {
+    format!("select pg_catalog.hashtextextended(d::text, 0), d from {function}($1, $2) d")
+}

@@ -1,0 +1,78 @@
+//! Settings of every transaction whose locks applications can wait behind: how long it may wait for a lock, and what ends it
+//! if the process that began it freezes, dies or is cut off.
+
+/// A transaction that holds a lock and is sent nothing for this long is ended by the server, in milliseconds.
+pub const IDLE_MS: u32 = 2_000;
+/// The first lock makes autovacuum give way and blocks no reader or writer, so it may take longer than the ones that do.
+const FIRST_LOCK_MS: u32 = 5_000;
+
+/// Nothing that is done under a lock, waits for locks aside, takes longer than this, in milliseconds.
+const WORK_MS: u128 = 30_000;
+
+/// [`BEFORE_DEADLOCK_CHECK_MS`], as text that constants are made of.
+macro_rules! before_deadlock_check_ms {
+    () => {
+        "(select pg_catalog.min(extract(epoch from deadlock_timeout::interval) * 800)::integer from (
+    select pg_catalog.current_setting('deadlock_timeout')
+    union all
+    select regexp_replace(pg_catalog.substr(setting, 18), '^[0-9.]+$', '\\& ms')
+    from pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) setting
+    where pg_catalog.starts_with(setting, 'deadlock_timeout=')
+      and setdatabase in (0, (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
+  ) sessions (deadlock_timeout))"
+    };
+}
+pub(super) use before_deadlock_check_ms;
+
+/// The longest wait for a lock, in milliseconds, that ends before any session of this database looks for deadlocks: an
+/// application must not be the victim. Read at each use: a setting that was lowered for the database or for a role after this
+/// session began is in force in the application's new sessions.
+pub const BEFORE_DEADLOCK_CHECK_MS: &str = before_deadlock_check_ms!();
+
+/// The longest wait for any lock of a session, unless a transaction says otherwise.
+pub const ANY_WAIT: &str = concat!(
+    "select pg_catalog.set_config('lock_timeout', greatest(1, least(500, ",
+    before_deadlock_check_ms!(),
+    "))::text, false)"
+);
+
+/// The longest wait for each lock of the open transaction: `wait_ms`, or less where the server looks for deadlocks sooner.
+pub fn wait_for_lock(wait_ms: u128) -> String {
+    format!(
+        "select pg_catalog.set_config('lock_timeout', \
+         greatest(1, least({wait_ms}, {BEFORE_DEADLOCK_CHECK_MS}))::text, true)"
+    )
+}
+
+/// What bounds the open transaction from here on, whatever becomes of this process. Its COMMIT does not wait for a
+/// synchronous standby: that one may be gone, and the locks are held until the COMMIT returns. PostgreSQL 17 and later also
+/// end a transaction that is never idle for long, as where a network lets through little by little.
+pub fn bound(wait_ms: u128) -> String {
+    format!(
+        "set local idle_in_transaction_session_timeout = {IDLE_MS}; set local synchronous_commit = local; \
+         select pg_catalog.set_config('transaction_timeout', '{}', true) \
+         where pg_catalog.current_setting('server_version_num')::integer >= 170000; {}",
+        WORK_MS + 10 * wait_ms,
+        wait_for_lock(wait_ms)
+    )
+}
+
+/// Begins the locking of the open transaction. `first`, a weak lock, makes autovacuum give way while nobody waits for us. It
+/// is released before more is asked for: a session that has read the table and asks for a lock that it bars, while we wait for
+/// that session, would be the deadlock's victim at once, with no timeout.
+pub fn begin(first: &str, wait_ms: u128) -> String {
+    format!(
+        "savepoint first; set local lock_timeout = {FIRST_LOCK_MS}; {first}; rollback to first; release first; {}",
+        bound(wait_ms)
+    )
+}
+
+/// Whether a COMMIT of this session waits for a synchronous standby.
+pub const WAITS_FOR_STANDBY: &str = "select pg_catalog.current_setting('synchronous_standby_names') <> ''
+  and pg_catalog.current_setting('synchronous_commit') not in ('off', 'local')";
+
+/// A write of nothing: its COMMIT returns once a synchronous standby has everything up to it.
+pub const REACH_STANDBY: &str = "select pg_catalog.pg_logical_emit_message(true, 'pgstrata', '')";
+
+/// COMMITs of this session wait for no standby any more.
+pub const LEAVE_STANDBY: &str = "set synchronous_commit = local";
