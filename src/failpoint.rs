@@ -51,6 +51,8 @@ pub const NAMES: &[&str] = &[
     "verify.range",
     "verify.recorded",
     "verify.done",
+    "mirror.on",
+    "mirror.off",
     "swap.ready",
     "swap.done",
     "swap.told",

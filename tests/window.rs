@@ -8,7 +8,7 @@ use super::support::cluster::Database;
 use super::support::oracle;
 
 const PLAN: &str = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 year\"\nahead = 0\n\
-    [swap]\nlock_timeout = \"190ms\"\n";
+    [swap]\nlock_timeout = \"190ms\"\nold_snapshots = \"accept\"\n";
 
 /// A table with a job on it that is verified: 100 rows a year from 2021 to 2024.
 async fn verified() -> Database {

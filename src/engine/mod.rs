@@ -412,7 +412,10 @@ impl Engine {
                 Ok(driver) => {
                     drove = true;
                     let own = D::take_up(driver)?;
-                    let result = beside_pace(&own, &work).await;
+                    let result = match own.tidy_up().await {
+                        Ok(()) => beside_pace(&own, &work).await,
+                        Err(e) => Err(e),
+                    };
                     own.into_driver().close().await;
                     result
                 }

@@ -108,6 +108,11 @@ impl Blueprint {
         self.own("capture")
     }
 
+    /// The mirror's function; it is there while the mirror is on.
+    pub fn mirror_function(&self) -> QualifiedName {
+        self.own("mirror")
+    }
+
     /// The guard's trigger function.
     pub fn guard_function(&self) -> QualifiedName {
         self.own("guard")

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod blueprint;
+pub mod cutover;
 pub mod dependent;
 pub mod design;
 pub mod explanation;

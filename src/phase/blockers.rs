@@ -12,6 +12,9 @@ use crate::model::ident::QualifiedName;
 use crate::pg::catalog;
 use crate::sql::{finish, swap as sql};
 
+/// What another role's session does not show to us.
+const UNKNOWN: &str = "(unknown: it takes pg_read_all_stats to see)";
+
 /// A transaction that holds a lock which we would have to wait for.
 #[derive(Debug, Clone)]
 pub struct Blocker {
@@ -26,8 +29,18 @@ pub struct Blocker {
     ordinary: bool,
 }
 
+impl Blocker {
+    /// Its process number.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+}
+
 impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.state == "replication slot" {
+            return write!(f, "replication slot {}", self.application);
+        }
         if self.pid == 0 {
             return write!(
                 f,
@@ -64,13 +77,14 @@ pub async fn waited_for(client: &Client, pid: i32) -> Result<Vec<Blocker>> {
     Ok(client.query(finish::WAITED_FOR, &[&pid]).await?.iter().map(blocker).collect())
 }
 
-fn blocker(r: &Row) -> Blocker {
+/// A row of [`sql::IN_THE_WAY`], or one that begins with the same columns.
+pub fn blocker(r: &Row) -> Blocker {
     Blocker {
         pid: r.get(0),
         user: r.get::<_, Option<String>>(1).unwrap_or_default(),
         application: r.get::<_, Option<String>>(2).unwrap_or_default(),
         state: r.get::<_, Option<String>>(3).unwrap_or_default(),
-        since: r.get::<_, Option<String>>(4).unwrap_or_default(),
+        since: r.get::<_, Option<String>>(4).unwrap_or_else(|| UNKNOWN.to_owned()),
         query_start: r.get(5),
         age_ms: r.get::<_, Option<f64>>(6).unwrap_or_default(),
         ordinary: r.get(7),

@@ -9,6 +9,7 @@ use crate::model::state::State;
 use crate::plan::Partitioning;
 
 use super::driver::{Driver, Drives};
+use super::mirror;
 
 /// One driver of one partition job.
 #[derive(Debug)]
@@ -33,6 +34,13 @@ impl Drives for Context {
         let partitioning = driver.plan.partitioning()?.clone();
         let blueprint = RefCell::new(driver.job.blueprint()?.clone());
         Ok(Self { driver, partitioning, blueprint })
+    }
+
+    async fn tidy_up(&self) -> Result<()> {
+        if mirror::off(self).await? {
+            self.events.note("the mirror was still on from an earlier command; it is off now");
+        }
+        Ok(())
     }
 
     fn into_driver(self) -> Driver {

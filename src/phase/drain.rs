@@ -96,8 +96,7 @@ async fn sweeps(context: &Context, meter: Option<&Meter<'_>>) -> Result<Swept> {
     .hint("run it again at a quieter time; the log keeps everything until then"))
 }
 
-/// All that is visible, at once: for when little is left, right before a lock. It also leaves the statements planned that the
-/// drain under the lock sends.
+/// All that is visible, at once: for when little is left.
 ///
 /// # Errors
 /// What the server said.

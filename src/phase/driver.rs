@@ -63,6 +63,14 @@ pub trait Drives: Deref<Target = Driver> + Sized {
     /// The job is of another kind.
     fn take_up(driver: Driver) -> Result<Self>;
 
+    /// Ends what a command before this one left behind.
+    ///
+    /// # Errors
+    /// What the server said.
+    fn tidy_up(&self) -> impl Future<Output = Result<()>> {
+        async { Ok(()) }
+    }
+
     /// Gives the driver back.
     fn into_driver(self) -> Driver;
 }

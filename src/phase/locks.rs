@@ -25,6 +25,11 @@ use super::driver::Driver;
 /// How long a command waits for a synchronous standby before it says so.
 const STANDBY_WAITS: Duration = Duration::from_secs(10);
 
+/// How long an attempt looks for a moment when nobody is in the way,
+const LOOKS_FOR: Duration = Duration::from_secs(2);
+/// and how often.
+const LOOKS_EVERY: Duration = Duration::from_millis(15);
+
 /// What the direction's swap locks: both sides, what reads them, and what foreign keys point to.
 fn locked(b: &Blueprint, away: Direction) -> Vec<QualifiedName> {
     let sides = b.sides(away);
@@ -69,6 +74,18 @@ impl<'a> Ladder<'a> {
         let older_ms = self.budget.lock_timeout.as_secs_f64() * 1000.0;
         let blockers = blockers::in_the_way(self.client, &self.tables, older_ms).await?;
         if blockers.is_empty() { Ok(()) } else { Err(blocked(&blockers)) }
+    }
+
+    /// Cancels who holds a lock that we would wait for, where the plan says so.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn cancel(&self, asked: &mut Asked) -> Result<()> {
+        if let Some(after) = self.budget.cancel_blockers_after {
+            let blockers = blockers::in_the_way(self.client, &self.tables, 0.0).await?;
+            asked.end(self.client, self.events, &blockers, after).await;
+        }
+        Ok(())
     }
 
     /// Begins a transaction's locking ([`locks_sql::begin`]): `first`, then a short `lock_timeout` for all locks that follow,
@@ -149,6 +166,32 @@ fn blocked(blockers: &[Blocker]) -> Error {
 /// Who is in the way; or what the server said.
 pub async fn look(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
     Ladder::of(context, b, away).look().await
+}
+
+/// The same again and again, for a moment: the next transaction of an application is often a short one.
+///
+/// # Errors
+/// As [`look`].
+pub async fn look_patiently(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
+    let ladder = Ladder::of(context, b, away);
+    let begun = Instant::now();
+    loop {
+        match ladder.look().await {
+            Err(e) if e.retry_class() == Retry::Again && begun.elapsed() < LOOKS_FOR => {
+                context.go_on()?;
+                tokio::time::sleep(LOOKS_EVERY).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// [`Ladder::cancel`] for the direction's swap.
+///
+/// # Errors
+/// What the server said.
+pub async fn cancel(context: &Context, b: &Blueprint, away: Direction, asked: &mut Asked) -> Result<()> {
+    Ladder::of(context, b, away).cancel(asked).await
 }
 
 /// [`Ladder::begin`] for the direction's swap.

@@ -12,18 +12,18 @@ use crate::model::state::State;
 use crate::model::table::Table;
 use crate::pg::transaction::READ_COMMITTED;
 use crate::pg::{catalog, store};
-use crate::sql::exchange::Exchange;
+use crate::plan::OldSnapshots;
+use crate::sql::exchange::{Exchange, Refused};
 use crate::sql::swap::Guard;
-use crate::sql::{drain as drain_sql, locks as locks_sql, swap as sql};
+use crate::sql::{locks as locks_sql, swap as sql};
 
 use super::context::Context;
-use super::exchange::{Definition, Exchanger};
+use super::cutover::Way;
+use super::exchange::{Definition, Exchanger, refused};
 use super::meter::Meter;
 use super::verify::Verified;
-use super::{capture, drain, locks, partitions};
+use super::{capture, locks, mirror};
 
-/// A log longer than this many blocks (8 MiB), although drained, is shortened before the lock: the last drain reads it all.
-const LONG_LOG_BLOCKS: i64 = 1_024;
 /// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
 const GUARD_WAITS: Duration = Duration::from_secs(5);
 
@@ -51,21 +51,34 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
     let mut meter = Meter::begin(context, phase, about);
     meter.count("changes", 0, 0);
     let exchanger = Exchanger::new(context, b.exchange_function(), b.definition_function());
-    let ((state, held_ms), tries) = locks::patiently(context, &b, phase, async || {
-        drain::level(context, &meter).await?;
-        shorten_log(context, &b).await?;
-        let ready = ready(context, &exchanger, away).await?;
-        locks::look(context, &b, away).await?;
-        drain::rest(context).await?;
-        match exchange(context, &exchanger, away, &ready).await {
-            // The drain before the next attempt makes its partition.
-            Err(e) if partitions::lacks_partition(&e) => Err(e.retry(Retry::Again)),
-            other => other,
+    let way = tokio::sync::Mutex::new(Way::begin(context, &meter, away).await?);
+    let exchanged = locks::patiently(context, &b, phase, async || {
+        let mut way = way.lock().await;
+        loop {
+            let ready = ready(context, &exchanger, away).await?;
+            way.clear().await?;
+            locks::look_patiently(context, &b, away).await?;
+            match exchange(context, &exchanger, away, &ready).await {
+                // A change came in before the lock: it is drained, and no snapshot may be older than that.
+                Err(e) if refused(&e) == Some(Refused::LogNotEmpty) => {}
+                other => return other,
+            }
         }
     })
-    .await?;
+    .await;
+    if exchanged.is_err() {
+        end_mirror(context).await;
+    }
+    let ((state, held_ms), tries) = exchanged?;
     exchanger.drop().await?;
     finish(context, &meter, state, Swapped { held_ms, tries }).await
+}
+
+/// Switches the mirror off; where that fails, the next command does it, and the mirror ends by itself before long.
+async fn end_mirror(context: &Context) {
+    if let Err(e) = mirror::off(context).await {
+        context.events.warn(format!("the mirror could not be switched off: {}", e.message()));
+    }
 }
 
 /// Fails where the table in use is no longer what the job was planned from.
@@ -110,7 +123,11 @@ async fn ready(context: &Context, exchanger: &Exchanger<'_>, away: Direction) ->
     drift(&b, away, &definition.table)?;
     let moved = definition.leaves.iter().filter(|leaf| away == Direction::Forward || leaf.keys > 0);
     let leaves: Vec<QualifiedName> = moved.map(|leaf| leaf.name.clone()).collect();
-    let exchange = sql::exchange(&b, away, &leaves, true, Guard::EveryWrite);
+    let guard = match context.plan.old_snapshots() {
+        OldSnapshots::Accept => Guard::EveryWrite,
+        OldSnapshots::Wait | OldSnapshots::Cancel => Guard::Serializable,
+    };
+    let exchange = sql::exchange(&b, away, &leaves, guard);
     exchanger.ready(&exchange, sql::guard_function(&b)).await?;
     Ok(Ready { definition, exchange })
 }
@@ -127,14 +144,6 @@ async fn exchange(
 ) -> Result<(State, f64)> {
     let first = sql::first_lock(&context.blueprint(), away);
     exchanger.send(&ready.exchange, &ready.definition, first).await
-}
-
-async fn shorten_log(context: &Context, b: &Blueprint) -> Result<()> {
-    let blocks: i64 = context.control.query_one(&drain_sql::pending(b), &[]).await?.get(0);
-    if blocks > LONG_LOG_BLOCKS {
-        context.control.batch_execute(&drain_sql::vacuum_log(b, true)).await?;
-    }
-    Ok(())
 }
 
 async fn finish(

@@ -42,7 +42,18 @@ pub(super) const KEYS: [(&str, &[&str]); 10] = [
         ],
     ),
     ("verify", &["rows"]),
-    ("swap", &["when", "lock_timeout", "attempts", "give_up_after", "cancel_blockers_after", "keep_old"]),
+    (
+        "swap",
+        &[
+            "when",
+            "lock_timeout",
+            "attempts",
+            "give_up_after",
+            "cancel_blockers_after",
+            "old_snapshots",
+            "keep_old",
+        ],
+    ),
     ("dependents", &["incoming_fk"]),
     ("retention", &["keep", "how"]),
 ];
@@ -199,6 +210,7 @@ pub(super) struct SwapSection {
     pub(super) attempts: Option<Leaf>,
     pub(super) give_up_after: Option<Leaf>,
     pub(super) cancel_blockers_after: Option<Leaf>,
+    pub(super) old_snapshots: Option<Leaf>,
     pub(super) keep_old: Option<Leaf>,
 }
 

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use super::{IncomingKeys, Order, Partitioning, Plan, Rows, Task, When, Workers};
+use super::{IncomingKeys, OldSnapshots, Order, Partitioning, Plan, Rows, Task, When, Workers};
 use crate::model::{ident::plain, partition::Every};
 
 /// What a setting means for a job that has started.
@@ -146,9 +146,12 @@ impl Plan {
 
 impl Plan {
     /// The settings of jobs that have a swap.
-    fn of_swap(&self) -> [(&'static str, Part, Option<Value>); 2] {
+    fn of_swap(&self) -> [(&'static str, Part, Option<Value>); 3] {
+        // A default that came after jobs were begun is left out, so that their plans are still the same.
+        let old_snapshots = Some(self.old_snapshots).filter(|one| *one != OldSnapshots::Wait);
         [
             ("swap.when", Part::Tunable, Some(self.when.name().into())),
+            ("swap.old_snapshots", Part::Tunable, old_snapshots.map(|one| one.name().into())),
             ("swap.keep_old", Part::Tunable, Some(duration_text(self.keep_old).into())),
         ]
     }
@@ -240,6 +243,19 @@ impl When {
         match self {
             Self::Manual => "manual",
             Self::Verified => "verified",
+        }
+    }
+}
+
+impl OldSnapshots {
+    pub(super) const ALL: [Self; 3] = [Self::Wait, Self::Cancel, Self::Accept];
+
+    /// As a plan writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Cancel => "cancel",
+            Self::Accept => "accept",
         }
     }
 }

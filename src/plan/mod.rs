@@ -84,6 +84,17 @@ pub enum When {
     Verified,
 }
 
+/// What becomes of transactions whose snapshot is older than a swap: they would read wrong after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldSnapshots {
+    /// The swap waits until they have ended.
+    Wait,
+    /// It cancels them.
+    Cancel,
+    /// It goes on; their writes are refused.
+    Accept,
+}
+
 /// What becomes of foreign keys of other tables that cannot point to the partitioned table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IncomingKeys {
@@ -139,6 +150,7 @@ pub struct Plan {
     throttle: Throttle,
     when: When,
     budget: LockBudget,
+    old_snapshots: OldSnapshots,
     keep_old: Duration,
 }
 
@@ -238,6 +250,11 @@ impl Plan {
     /// How locks that applications wait behind are tried for.
     pub fn lock_budget(&self) -> LockBudget {
         self.budget
+    }
+
+    /// What becomes of transactions whose snapshot is older than a swap.
+    pub fn old_snapshots(&self) -> OldSnapshots {
+        self.old_snapshots
     }
 
     /// How long the old table is kept after the swap.

@@ -8,7 +8,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use toml::Value;
 
 use super::{
-    IncomingKeys, LockBudget, Order, Partitioning, Plan, Rows, Task, When, Workers, backfill,
+    IncomingKeys, LockBudget, OldSnapshots, Order, Partitioning, Plan, Rows, Task, When, Workers, backfill,
     file::{Leaf, PlanFile, RetentionSection, SwapSection},
     identity::duration_text,
     problem::Problem,
@@ -125,6 +125,8 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let usual_ms = if kind == Kind::Partition { TARGET_BATCH_MS } else { TARGET_HELD_MS };
     let when = p.optional("swap.when", &swap.when, one_of(When::ALL, When::name));
     let budget = lock_budget(&mut p, swap);
+    let old_snapshots =
+        p.optional("swap.old_snapshots", &swap.old_snapshots, one_of(OldSnapshots::ALL, OldSnapshots::name));
     let keep_old = p.optional("swap.keep_old", &swap.keep_old, |v| duration(v, "7 days", KEEPS));
     match (name, table, task) {
         (Some(name), Some(table), Some(task)) if p.0.is_empty() => Ok(Plan {
@@ -136,6 +138,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
             throttle,
             when: when.unwrap_or(When::Manual),
             budget,
+            old_snapshots: old_snapshots.unwrap_or(OldSnapshots::Wait),
             keep_old: keep_old.unwrap_or(7 * DAY),
         }),
         _ => Err(p.0),
@@ -169,7 +172,11 @@ fn strangers(p: &mut Problems, file: &PlanFile, kind: Kind) {
         ("verify.rows", &file.verify.rows),
         ("dependents.incoming_fk", &file.dependents.incoming_fk),
     ]);
-    let of_swap = [("swap.when", &file.swap.when), ("swap.keep_old", &file.swap.keep_old)];
+    let of_swap = [
+        ("swap.when", &file.swap.when),
+        ("swap.old_snapshots", &file.swap.old_snapshots),
+        ("swap.keep_old", &file.swap.keep_old),
+    ];
     let (of_backfill, of_retype) = (file.backfill.leaves(), file.retype.leaves());
     let strangers: Vec<_> = match kind {
         Kind::Partition => of_backfill.into_iter().chain(of_retype).collect(),

@@ -5,8 +5,8 @@ use insta::assert_snapshot;
 
 use super::throttle::tests::full_throttle;
 use super::{
-    How, IncomingKeys, LockBudget, Order, Partitioning, Plan, Retention, Rows, Task, Throttle, When, Workers,
-    changed, file::KEYS,
+    How, IncomingKeys, LockBudget, OldSnapshots, Order, Partitioning, Plan, Retention, Rows, Task, Throttle,
+    When, Workers, changed, file::KEYS,
 };
 use crate::model::{ident::QualifiedName, partition::Every};
 
@@ -83,6 +83,7 @@ lock_timeout = "1s 500ms"
 attempts     = 7
 give_up_after = "1h"
 cancel_blockers_after = "5s"
+old_snapshots = "accept"
 keep_old     = "2 weeks"
 
 [dependents]
@@ -120,6 +121,7 @@ how  = "detach"
             give_up_after: Duration::from_secs(3600),
             cancel_blockers_after: Some(Duration::from_secs(5)),
         },
+        old_snapshots: OldSnapshots::Accept,
         keep_old: Duration::from_secs(14 * 86_400),
     };
     assert_eq!(Plan::parse(text, "p.toml").unwrap(), expected);
@@ -440,6 +442,7 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
             give_up_after: Duration::from_secs(1),
             cancel_blockers_after: Some(Duration::from_secs(1)),
         },
+        old_snapshots: OldSnapshots::Cancel,
         ..least
     };
     let filling = Plan::parse(backfill::FULL, "p.toml").unwrap();

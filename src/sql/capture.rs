@@ -47,18 +47,36 @@ pub fn create_log(b: &Blueprint) -> Vec<String> {
     ]
 }
 
-/// Creates the trigger function. It runs with its owner's rights, so that applications need none on the log; its search
-/// path is closed, so that nobody's operators get into it.
+/// Creates the trigger function, which logs every change.
 pub fn create_function(b: &Blueprint) -> Vec<String> {
+    vec![
+        function(b, &format!("begin\n{}\nend", log_statements(b))),
+        // Else whoever owns a table could hang our function on it and fill the log.
+        format!("revoke all on function {}() from public", b.capture_function()),
+    ]
+}
+
+/// Creates the trigger function with a body. It runs with its owner's rights, so that applications need none on the log; its
+/// search path is closed, so that nobody's operators get into it.
+pub(super) fn function(b: &Blueprint, body: &str) -> String {
+    format!(
+        "create or replace function {}() returns trigger\nlanguage plpgsql security definer \
+         set search_path = pg_catalog, pg_temp\nas {}",
+        b.capture_function(),
+        dollar_quoted(body)
+    )
+}
+
+/// What logs the change that the trigger was fired for.
+pub(super) fn log_statements(b: &Blueprint) -> String {
     let place = b.place_columns();
     let names =
         |of: fn(&Column) -> Ident| place.iter().map(|c| of(c).to_string()).collect::<Vec<_>>().join(", ");
     let values = |row: &str| place.iter().map(|c| format!("{row}.{}", c.name)).collect::<Vec<_>>().join(", ");
     let (log, old, new) = (b.log(), names(old_column), names(new_column));
     let (old_values, new_values) = (values("old"), values("new"));
-    let body = format!(
-        "begin
-  if tg_op = 'UPDATE' then
+    format!(
+        "  if tg_op = 'UPDATE' then
     insert into {log} ({old}, {new}) values ({old_values}, {new_values});
   elsif tg_op = 'INSERT' then
     insert into {log} ({new}) values ({new_values});
@@ -67,20 +85,9 @@ pub fn create_function(b: &Blueprint) -> Vec<String> {
   else
     insert into {} (relation) values (tg_relid);
   end if;
-  return null;
-end",
+  return null;",
         b.truncations()
-    );
-    let function = b.capture_function();
-    vec![
-        format!(
-            "create or replace function {function}() returns trigger\nlanguage plpgsql security definer \
-             set search_path = pg_catalog, pg_temp\nas {}",
-            dollar_quoted(&body)
-        ),
-        // Else whoever owns a table could hang our function on it and fill the log.
-        format!("revoke all on function {function}() from public"),
-    ]
+    )
 }
 
 /// Creates the capture on `table`. `ENABLE ALWAYS`: the apply worker of logical replication fires no other.

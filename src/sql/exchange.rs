@@ -89,8 +89,6 @@ pub struct Exchange {
     pub locks_in_turn: Vec<String>,
     /// A condition that holds while a change is pending, where changes are logged.
     pub pending: Option<String>,
-    /// What brings pending changes over; where there is none, the exchange is refused.
-    pub drain: Vec<String>,
     /// A query that tells whether the triggers of the job are in force on the relation with oid `$1`.
     pub captured: String,
     /// Statements that lock more than the tables, sent right after them.
@@ -199,9 +197,6 @@ begin
     fn checks(&self) -> String {
         let mut all = "  -- Nothing is pending.\n".to_owned();
         if let Some(pending) = &self.pending {
-            if !self.drain.is_empty() {
-                all += &format!("  if {pending} then\n{}  end if;\n", running(&self.drain));
-            }
             all += &Refused::LogNotEmpty.raise_if(pending);
         }
         all += "  -- The table is what it was a moment ago, and the triggers of the job are in force.\n";

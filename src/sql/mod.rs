@@ -19,6 +19,8 @@ pub mod index;
 pub mod locks;
 pub mod maintain;
 pub mod matview;
+pub mod mirror;
+pub mod old_snapshots;
 pub mod pace;
 pub mod preflight;
 pub mod prepare;

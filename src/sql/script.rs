@@ -9,7 +9,9 @@ use crate::plan::Rows;
 
 use super::drain::Batch;
 use super::retype::{self, exchange};
-use super::{capture, copy, drain, fill, finalize, finish, foreign_key, index, prepare, swap, verify};
+use super::{
+    capture, copy, drain, fill, finalize, finish, foreign_key, index, mirror, prepare, swap, verify,
+};
 
 /// A phase and its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +64,14 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
                 verify::pending(b, forward, &key, &middle, rows).0,
                 verify::differences(b, forward, &key, &middle, rows, 100).0,
             ],
+        ),
+        section(
+            "swap: the mirror, for at most a minute where the change log does not become empty (one transaction)",
+            mirror::on(b, forward, &[], "-infinity"),
+        ),
+        section(
+            "swap: a drain beside the mirror (one REPEATABLE READ transaction; repeated)",
+            mirror::drain(b, forward),
         ),
         section(
             "swap: its function, which one message from BEGIN to COMMIT calls",
@@ -239,7 +249,7 @@ fn drained(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
 
 fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = swap::guard_function(b);
-    all.extend(swap::exchange(b, away, leaves, true, swap::Guard::EveryWrite).create());
+    all.extend(swap::exchange(b, away, leaves, swap::Guard::Serializable).create());
     all
 }
 

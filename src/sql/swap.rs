@@ -5,9 +5,9 @@ use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::state::State;
 use crate::model::table::{Comment, Index, Sequence, Trigger, View};
 
-use super::drain::Batch;
 use super::exchange::Exchange;
-use super::{capture, dependent, dollar_quoted, drain, foreign_key, prepare};
+use super::mirror::{self, SETTING as MIRROR};
+use super::{capture, dependent, dollar_quoted, foreign_key, prepare};
 
 /// The guard's name.
 pub const GUARD: &str = "pgstrata_guard";
@@ -57,23 +57,9 @@ fn further_locks(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Ve
     all
 }
 
-/// The exchange in one direction; with `drain`, what is pending is brought over under the lock, else the exchange is refused
-/// for it.
-pub fn exchange(
-    b: &Blueprint,
-    away: Direction,
-    leaves: &[QualifiedName],
-    drain: bool,
-    guard: Guard,
-) -> Exchange {
+/// The exchange in one direction. It is refused while a change is pending.
+pub fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName], guard: Guard) -> Exchange {
     let pending = |table: QualifiedName| format!("exists (select from {table})");
-    let drained = || {
-        let mut all = vec![drain::SETTINGS.to_owned()];
-        all.extend(drain::clear(b, away, Batch::All));
-        all.extend(drain::fill(b, away, Batch::All));
-        all.push(drain::forget(b, Batch::All));
-        all
-    };
     Exchange {
         function: b.exchange_function(),
         definition: b.definition_function(),
@@ -84,7 +70,6 @@ pub fn exchange(
         locks: locks(b, away, LockOrder::DependentsFirst),
         locks_in_turn: locks(b, away, LockOrder::TablesFirst),
         pending: Some(format!("{} or {}", pending(b.log()), pending(b.truncations()))),
-        drain: if drain { drained() } else { Vec::new() },
         captured: capture::CAPTURE_IN_FORCE.to_owned(),
         further_locks: further_locks(b, away, leaves),
         statements: statements(b, away, leaves, guard),
@@ -116,6 +101,7 @@ fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against:
     }
     all.extend(capture::create_triggers(b, &b.table.name));
     all.extend(guard(b, away, against));
+    all.extend(mirror::off(b));
     // What the reverse way knows of truncations begins here.
     all.push(format!("delete from {}", b.truncations()));
     all.extend(counters(b, away));
@@ -260,7 +246,8 @@ pub fn guard_function(b: &Blueprint) -> Vec<String> {
     let body = format!(
         "begin
   if tg_nargs > 0 and tg_argv[0] = '{OUT_OF_USE}' then
-    if not (starts_with(current_setting('application_name'), 'pgstrata/') and pg_has_role(session_user, current_user, 'member')) then
+    if not (starts_with(current_setting('application_name'), 'pgstrata/') and pg_has_role(session_user, current_user, 'member'))
+      and coalesce(current_setting('{MIRROR}', true), '') <> 'on' then
       raise exception 'could not serialize access: table %.% is out of use', tg_table_schema, tg_table_name
         using errcode = '40001', hint = 'Retry the transaction. To change this table on purpose, disable its trigger {GUARD} first.';
     end if;
@@ -288,9 +275,11 @@ fn guard(b: &Blueprint, away: Direction, guard: Guard) -> Vec<String> {
     let outgoing = b.table.name.sibling(b.table.name.name.with_suffix(out));
     let (name, function) = (Ident::new(GUARD), b.guard_function());
     let trigger = |table: &QualifiedName, argument: &str| {
+        // Not replaced: an older snapshot would see the row of the trigger that was there before.
         [
+            drop_guard(table),
             format!(
-                "create or replace trigger {name} before insert or update or delete on {table} for each statement \
+                "create trigger {name} before insert or update or delete on {table} for each statement \
                  execute function {function}({argument})"
             ),
             format!("alter table {table} enable always trigger {name}"),

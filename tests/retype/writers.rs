@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::support::cluster::{Database, connect};
+use crate::support::reads::{Question, Readers, Reading};
 use crate::support::wait;
 
 /// Rows of the parent at first.
@@ -57,13 +58,40 @@ struct Shared {
 pub struct Writers {
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
+    readers: Readers,
+}
+
+/// Under a snapshot of its own each, before, while and after the columns are exchanged.
+const READINGS: [Reading; 4] = [
+    Reading::Snapshot("repeatable read", 200),
+    Reading::Snapshot("serializable, read only", 200),
+    Reading::Cursor(200),
+    Reading::LateFunction,
+];
+
+/// Whether the parent is what it must be.
+fn question() -> Question {
+    let sum = |table: &str| {
+        format!(
+            "(select row(count(*), sum(id::bigint), sum(customer), sum(hashtext(note)))::text from {table})"
+        )
+    };
+    let query = format!("select ({} <> {})::int", sum("orders"), sum("truth_orders"));
+    Question { query, by_function: "select differs()".to_owned(), right: 0 }
 }
 
 impl Writers {
-    /// Sets so many to work.
+    /// Sets so many to work, and readers beside them.
     pub async fn start(db: &Database, n: i64) -> Self {
         let shared: Arc<Shared> = Arc::default();
         let mut tasks = JoinSet::new();
+        let question = question();
+        db.execute(&format!(
+            "create function differs() returns int language plpgsql stable as $$ begin return ({}); end $$",
+            question.query
+        ))
+        .await;
+        let readers = Readers::start(db, &question, &READINGS);
         for number in 0..n {
             let mine = (1..=ROWS).filter(|id| id % n == number).collect();
             let client = connect(db.dsn()).await;
@@ -77,7 +105,7 @@ impl Writers {
             };
             tasks.spawn(writer.work());
         }
-        Self { shared, tasks }
+        Self { shared, tasks, readers }
     }
 
     /// Waits until `n` more transactions are committed.
@@ -97,6 +125,7 @@ impl Writers {
             ended.unwrap();
         }
         assert!(self.shared.committed.load(Ordering::Relaxed) > 0);
+        self.readers.stop().await;
     }
 }
 

@@ -6,6 +6,7 @@ use super::cluster::{Database, Version};
 use super::load::{LoadReport, Writers};
 use super::oracle;
 use super::process::Ran;
+use super::reads::{Question, Readers, Reading};
 use super::tables::TableSpec;
 use super::wait::until;
 
@@ -26,6 +27,13 @@ const SWAP: &str = "[swap]\nlock_timeout = \"1500ms\"\nattempts = 1000\n";
 /// For a database whose job has a lock budget of more than a second.
 pub const DEADLOCK_TIMEOUT: &str = "do $$ begin execute format('alter database %I set deadlock_timeout = ''3s''', current_database()); end $$";
 
+/// Besides what the bank has: the whole table is read, so that there are few of them.
+const READINGS: [Reading; 3] = [
+    Reading::Snapshot("repeatable read", 300),
+    Reading::Snapshot("serializable, read only", 300),
+    Reading::Cursor(300),
+];
+
 /// How many write.
 const WRITERS: usize = 8;
 
@@ -34,6 +42,7 @@ const WRITERS: usize = 8;
 pub struct Bench {
     pub db: Database,
     pub writers: Writers,
+    readers: Readers,
     plan: PathBuf,
 }
 
@@ -53,9 +62,12 @@ impl Bench {
         let plan = db.plan(&format!(
             "table = \"{TABLE}\"\n{SWAP}[partition]\nby = \"created_at\"\n{every}{partition}"
         ));
+        // A TRUNCATE is seen by snapshots that are older than it.
+        let readings = if spec.truncate_one_in.is_some() { &[][..] } else { &READINGS };
+        let readers = Readers::start(&db, &question(&db).await, readings);
         let writers = Writers::start(db.dsn(), spec, WRITERS, 7).await;
         writers.commit_more(50).await;
-        Self { db, writers, plan }
+        Self { db, writers, readers, plan }
     }
 
     /// `run`, to verified.
@@ -97,9 +109,34 @@ impl Bench {
     pub async fn end(self) -> (Database, LoadReport) {
         let report = self.writers.stop().await;
         report.assert_clean();
+        self.readers.stop().await;
         oracle::compare(&self.db, TABLE, TRUTH).await;
         (self.db, report)
     }
+}
+
+/// Whether the table is what it must be.
+async fn question(db: &Database) -> Question {
+    let columns: String = db
+        .client()
+        .await
+        .query_one(
+            "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+             where attrelid = $1::text::regclass and attnum > 0 and not attisdropped",
+            &[&TRUTH],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    let sum = |table: &str| {
+        format!("(select coalesce(sum(hashtextextended(row({columns})::text, 0)::numeric), 0) from {table})")
+    };
+    let query = format!("select ({} <> {})::int", sum(TABLE), sum(TRUTH));
+    db.execute(&format!(
+        "create function differs() returns int language plpgsql stable as $$ begin return ({query}); end $$"
+    ))
+    .await;
+    Question { query, by_function: "select differs()".to_owned(), right: 0 }
 }
 
 /// The share of its transactions that the same load loses to serialization failures with no tool about: on the plain

@@ -144,6 +144,11 @@ impl Database {
         &self.dsn
     }
 
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        self.dsn.rsplit_once("dbname=").unwrap().1
+    }
+
     /// Where its server listens.
     pub fn socket_dir(&self) -> &Path {
         &self.socket_dir

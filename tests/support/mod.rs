@@ -1,11 +1,13 @@
 //! What the tests stand on: a server, databases, the real binary, writers with their oracle, and a proxy.
 
+pub mod bank;
 pub mod bench;
 pub mod cluster;
 pub mod load;
 pub mod oracle;
 pub mod process;
 pub mod proxy;
+pub mod reads;
 pub mod standby;
 pub mod tables;
 mod transaction;

@@ -87,7 +87,12 @@ impl Standby {
 
     /// A session of the superuser.
     pub async fn client(&self) -> Client {
-        connect(&format!("{} user=postgres dbname=postgres", self.listed())).await
+        connect(&self.dsn_of("postgres")).await
+    }
+
+    /// How the superuser reaches a database there.
+    pub fn dsn_of(&self, dbname: &str) -> String {
+        format!("{} user=postgres dbname={dbname}", self.listed())
     }
 
     /// Stops or goes on with replaying what it has.

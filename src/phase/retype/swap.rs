@@ -2,6 +2,8 @@
 //! the names ([`super::super::exchange`]). Its row in `pgstrata.jobs` commits with it, so that after a lost connection the database says whether
 //! it happened.
 
+use std::time::Instant;
+
 use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result, Retry};
@@ -13,14 +15,17 @@ use crate::model::state::State;
 use crate::model::table::Table;
 use crate::model::verdict::{Difference, VerifyReport};
 use crate::pg::store;
+use crate::plan::OldSnapshots;
 use crate::sql::retype as sql;
 use crate::sql::retype::exchange;
 
 use super::super::Swapped;
+use super::super::blockers::Asked;
 use super::super::exchange::Exchanger;
 use super::super::fill;
 use super::super::locks::{Ladder, reach_standby};
 use super::super::meter::Meter;
+use super::super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, LOOK, Older};
 use super::super::verify::differs;
 use super::level::{level, release, settle};
 use super::{Retyper, compare, table};
@@ -137,6 +142,10 @@ async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(S
     let ladder = Ladder::on(retyper, r.locked());
     let exchanger = Exchanger::new(retyper, r.exchange_function(), r.definition_function());
     let exchange = exchange::exchange(r, away);
+    let mut older = Older::new(retyper)?;
+    older.since(since.to_owned()).await?;
+    let older = tokio::sync::Mutex::new(older);
+    let begun = Instant::now();
     let attempt = async || {
         let oid = table(retyper).await?;
         let definition = exchanger.look(oid, oid).await?;
@@ -144,8 +153,8 @@ async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(S
         fill::in_force(&retyper.filler).await?;
         proven(retyper, &retyper.control, away).await?;
         exchanger.ready(&exchange, Vec::new()).await?;
+        none_older(retyper, &ladder, &mut *older.lock().await, begun).await?;
         ladder.look().await?;
-        older(retyper, since).await?;
         exchanger.send(&exchange, &definition, exchange::first_lock(r)).await
     };
     let ((state, held_ms), tries) =
@@ -160,24 +169,33 @@ async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(S
     Ok((state, Some(Swapped { held_ms, tries })))
 }
 
-/// Fails, to be tried again, while somebody holds a snapshot in which rows are not level.
-async fn older(retyper: &Retyper, since: &str) -> Result<()> {
-    let rows = retyper.control.query(sql::OLDER_SNAPSHOTS, &[&since]).await?;
-    if rows.is_empty() {
+/// Waits, where the plan says so, until nobody holds a snapshot in which a row lacks its second value.
+async fn none_older(
+    retyper: &Retyper,
+    ladder: &Ladder<'_>,
+    older: &mut Older<'_>,
+    begun: Instant,
+) -> Result<()> {
+    if retyper.plan.old_snapshots() == OldSnapshots::Accept {
         return Ok(());
     }
-    let who = |row: &tokio_postgres::Row| {
-        let (pid, user, application, begun): (i32, &str, &str, &str) =
-            (row.get(0), row.get(1), row.get(2), row.get(3));
-        format!("pid {pid}, user {user}, application \"{application}\", transaction since {begun}")
-    };
-    let said: Vec<String> = rows.iter().map(who).collect();
-    Err(Error::new(
-        Kind::Lock,
-        "in the way: a snapshot older than the moment from which every row has both values",
-    )
-    .cause(said.join("; "))
-    .retry(Retry::Again))
+    let (mut looked, mut asked) = (Instant::now(), Asked::default());
+    while older.rounds() < ENOUGH_ROUNDS {
+        if older.look().await? {
+            retyper.go_on()?;
+            if begun.elapsed() >= retyper.plan.lock_budget().give_up_after {
+                return Err(older.gave_up());
+            }
+            if looked.elapsed() > LOCKS {
+                looked = Instant::now();
+                ladder.cancel(&mut asked).await?;
+            }
+            tokio::time::sleep(LOOK).await;
+        } else {
+            older.again();
+        }
+    }
+    Ok(())
 }
 
 /// Fails where the table is no longer what the job was planned from.

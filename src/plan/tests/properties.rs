@@ -10,8 +10,8 @@ use crate::model::{ident::QualifiedName, partition::Every};
 use crate::plan::backfill::Added;
 use crate::plan::throttle::tests::throttle;
 use crate::plan::{
-    Backfill, Finish, How, IncomingKeys, KeepFilled, LockBudget, Order, Partitioning, Plan, Retention,
-    Retype, Rows, Task, When, Workers,
+    Backfill, Finish, How, IncomingKeys, KeepFilled, LockBudget, OldSnapshots, Order, Partitioning, Plan,
+    Retention, Retype, Rows, Task, When, Workers,
 };
 
 fn every() -> impl Strategy<Value = Every> {
@@ -48,10 +48,11 @@ prop_compose! {
         throttle in throttle(),
         when in prop::sample::select(When::ALL.to_vec()),
         budget in budget(),
+        old_snapshots in prop::sample::select(OldSnapshots::ALL.to_vec()),
         keep_old in duration(0..=3650 * 86_400_000),
     ) -> Plan {
         Plan {
-            workers, target_batch, throttle, when, budget, keep_old,
+            workers, target_batch, throttle, when, budget, old_snapshots, keep_old,
             ..Plan::parse(LEAST, "p.toml").unwrap()
         }
     }
@@ -145,7 +146,12 @@ prop_compose! {
             Task::Partition(_) | Task::Retype(_) => rest,
             Task::Backfill(_) => {
                 let plain = Plan::parse(LEAST, "p.toml").unwrap();
-                Plan { when: plain.when, keep_old: plain.keep_old, ..rest }
+                Plan {
+                    when: plain.when,
+                    old_snapshots: plain.old_snapshots,
+                    keep_old: plain.keep_old,
+                    ..rest
+                }
             }
         };
         Plan { name, table, task, ..rest }

@@ -29,7 +29,6 @@ pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
         locks: locks(r, true),
         locks_in_turn: locks(r, false),
         pending: None,
-        drain: Vec::new(),
         captured: KEEPS_FILLED.replace("$2", &literal(r.filling().fill_trigger().as_str())),
         further_locks: Vec::new(),
         statements: statements(r, away),

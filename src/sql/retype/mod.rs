@@ -303,16 +303,6 @@ pub fn remove(r: &Retyping, direction: Direction) -> Vec<String> {
     all
 }
 
-/// Whether anybody in this database still holds a snapshot older than the transaction `$1`: rows may look there as they were
-/// before they were filled. Who only cleans up reads no row by its columns.
-pub const OLDER_SNAPSHOTS: &str =
-    "select a.pid, coalesce(a.usename::text, ''), a.application_name, coalesce(a.xact_start::text, '')
-from pg_catalog.pg_stat_activity a
-where a.datname = pg_catalog.current_database() and a.pid <> pg_catalog.pg_backend_pid()
-  and a.backend_type in ('client backend', 'background worker')
-  and a.backend_xmin is not null and pg_catalog.age(a.backend_xmin) >= pg_catalog.age($1::text::xid8::xid)
-order by a.xact_start limit 3";
-
 /// The present transaction: what is seen by every snapshot from now on is as it is now.
 pub const NOW: &str = "select pg_catalog.pg_current_xact_id()::text";
 

@@ -1,0 +1,226 @@
+//! What comes next before an exchange: drain the change log, wait for snapshots that are older than the last drain, keep the
+//! log empty by the mirror, or try the exchange.
+//!
+//! Nothing here makes the exchange safe: it is refused where the log is not empty under the lock, and it is tried only when
+//! no snapshot is left that the last drain is missing from. This decides how to get there.
+
+use std::time::Duration;
+
+/// Drains in log mode before the mirror is switched on: a table with few writes needs no mirror.
+const DRAINS_BEFORE_MIRROR: u32 = 3;
+/// How long the mirror is on at most; then the log is kept again, and older snapshots are waited for without it.
+pub const MIRROR_AT_MOST: Duration = Duration::from_secs(60);
+
+/// What was seen at a look.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// Since the work on the exchange began.
+    pub elapsed: Duration,
+    /// The change log has rows.
+    pub pending: bool,
+    /// Somebody holds a snapshot that is older than the last drain.
+    pub older: bool,
+    /// It is known that nobody does, seen or unseen.
+    pub proven: bool,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Drain the log.
+    Drain,
+    /// Wait for the older snapshots.
+    Wait,
+    /// Prove that no older snapshot is left.
+    Prove,
+    /// Switch the mirror on.
+    MirrorOn,
+    /// Switch it off: it has been on for [`MIRROR_AT_MOST`].
+    MirrorOff,
+    /// Try the exchange.
+    Exchange,
+    /// The time is over.
+    GiveUp,
+}
+
+/// The way to one exchange.
+#[derive(Debug, Clone)]
+pub struct Cutover {
+    give_up_after: Duration,
+    waits: bool,
+    mirror: Mirror,
+    drains: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mirror {
+    /// It cannot be used for this table.
+    Impossible,
+    Off,
+    /// Since this time.
+    On(Duration),
+}
+
+impl Cutover {
+    /// `waits`: for older snapshots; `mirror`: the table can have one.
+    pub fn new(give_up_after: Duration, waits: bool, mirror: bool) -> Self {
+        let mirror = if mirror { Mirror::Off } else { Mirror::Impossible };
+        Self { give_up_after, waits, mirror, drains: 0 }
+    }
+
+    /// Whether the mirror is on, as far as this knows.
+    pub fn mirrors(&self) -> bool {
+        matches!(self.mirror, Mirror::On(_))
+    }
+
+    /// The mirror could not be switched on: it is not tried again.
+    pub fn no_mirror(&mut self) {
+        self.mirror = Mirror::Impossible;
+    }
+
+    /// The mirror was switched off; it is switched on again when drains do not empty the log.
+    pub fn mirror_ended(&mut self) {
+        self.mirror = Mirror::Off;
+        self.drains = 0;
+    }
+
+    /// What to do after a look.
+    pub fn next(&mut self, seen: &Seen) -> Next {
+        let next = self.without_limit(seen);
+        // What is ready is tried, however late it is.
+        let ready = matches!(next, Next::Exchange | Next::Prove);
+        if seen.elapsed >= self.give_up_after && !ready { Next::GiveUp } else { next }
+    }
+
+    fn without_limit(&mut self, seen: &Seen) -> Next {
+        if let Mirror::On(since) = self.mirror
+            && seen.elapsed.saturating_sub(since) >= MIRROR_AT_MOST
+        {
+            self.mirror_ended();
+            return Next::MirrorOff;
+        }
+        let older = self.waits && seen.older;
+        if seen.pending {
+            self.pending(seen.elapsed, older)
+        } else if older {
+            Next::Wait
+        } else if self.waits && !seen.proven {
+            Next::Prove
+        } else {
+            Next::Exchange
+        }
+    }
+
+    fn pending(&mut self, now: Duration, older: bool) -> Next {
+        match self.mirror {
+            // What is drained now would only have newer snapshots waited for. Those that are there would hold the mirror.
+            Mirror::Off | Mirror::Impossible if older => Next::Wait,
+            Mirror::Off if self.drains >= DRAINS_BEFORE_MIRROR => {
+                self.mirror = Mirror::On(now);
+                Next::MirrorOn
+            }
+            _ => {
+                self.drains += 1;
+                Next::Drain
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(600);
+
+    fn at(s: u64) -> Seen {
+        Seen { elapsed: Duration::from_secs(s), pending: false, older: false, proven: false }
+    }
+
+    fn pending(s: u64) -> Seen {
+        Seen { pending: true, ..at(s) }
+    }
+
+    fn older(seen: Seen) -> Seen {
+        Seen { older: true, ..seen }
+    }
+
+    fn proven(seen: Seen) -> Seen {
+        Seen { proven: true, ..seen }
+    }
+
+    /// In log mode until the mirror is wanted.
+    fn busy() -> Cutover {
+        let mut cutover = Cutover::new(LIMIT, true, true);
+        for _ in 0..DRAINS_BEFORE_MIRROR {
+            assert_eq!(cutover.next(&pending(0)), Next::Drain);
+        }
+        cutover
+    }
+
+    #[test]
+    fn a_quiet_table_needs_no_mirror() {
+        let mut cutover = Cutover::new(LIMIT, true, true);
+        assert_eq!(cutover.next(&pending(0)), Next::Drain);
+        assert_eq!(cutover.next(&older(at(1))), Next::Wait);
+        assert_eq!(cutover.next(&at(2)), Next::Prove);
+        assert_eq!(cutover.next(&proven(at(2))), Next::Exchange);
+        assert!(!cutover.mirrors());
+    }
+
+    #[test]
+    fn an_exchange_never_comes_while_changes_are_pending_or_older_snapshots_are_left() {
+        for waits in [true, false] {
+            for mirror in [true, false] {
+                let mut cutover = Cutover::new(LIMIT, waits, mirror);
+                for s in 0..LIMIT.as_secs() {
+                    for seen in [pending(s), proven(pending(s)), older(at(s)), older(proven(at(s))), at(s)] {
+                        let next = cutover.next(&seen);
+                        let ready = !seen.pending && (!waits || !seen.older && seen.proven);
+                        assert_eq!(next == Next::Exchange, ready && next != Next::MirrorOff, "{seen:?}");
+                    }
+                }
+                assert_eq!(cutover.next(&older(pending(LIMIT.as_secs()))), Next::GiveUp);
+                assert_eq!(cutover.next(&proven(at(LIMIT.as_secs()))), Next::Exchange);
+            }
+        }
+    }
+
+    #[test]
+    fn snapshots_that_would_hold_the_mirror_are_waited_for_without_it() {
+        let mut cutover = busy();
+        assert_eq!(cutover.next(&older(pending(1))), Next::Wait);
+        assert_eq!(cutover.next(&pending(2)), Next::MirrorOn);
+        assert_eq!(cutover.next(&older(pending(2))), Next::Drain);
+        assert_eq!(cutover.next(&older(at(3))), Next::Wait);
+        assert_eq!(cutover.next(&at(4)), Next::Prove);
+        assert_eq!(cutover.next(&pending(4)), Next::Drain);
+    }
+
+    #[test]
+    fn the_mirror_goes_off_after_its_time_and_comes_again() {
+        let mut cutover = busy();
+        assert_eq!(cutover.next(&pending(10)), Next::MirrorOn);
+        assert_eq!(cutover.next(&older(at(69))), Next::Wait);
+        assert_eq!(cutover.next(&older(at(70))), Next::MirrorOff);
+        assert!(!cutover.mirrors());
+        for _ in 0..DRAINS_BEFORE_MIRROR {
+            assert_eq!(cutover.next(&pending(80)), Next::Drain);
+        }
+        assert_eq!(cutover.next(&pending(80)), Next::MirrorOn);
+    }
+
+    #[test]
+    fn without_a_mirror_it_drains_on() {
+        for mut cutover in [Cutover::new(LIMIT, true, false), {
+            let mut cutover = busy();
+            assert_eq!(cutover.next(&pending(1)), Next::MirrorOn);
+            cutover.no_mirror();
+            cutover
+        }] {
+            for s in 0..20 {
+                assert_eq!(cutover.next(&pending(s)), Next::Drain);
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The mirror: for a few seconds before an exchange, capture brings each changed row over in the writer's own transaction, so
+//! that the change log stays empty. Whatever fails there is logged instead, so no write fails for it.
+//!
+//! The exchange does not rely on it: it is refused while the log has rows. It only makes that rare.
+
+use crate::model::blueprint::{Blueprint, Direction, SCHEMA};
+use crate::model::ident::{Ident, literal};
+
+use super::drain::{self, Batch};
+use super::{capture, dollar_quoted, equal, from_source, list};
+
+/// A transaction that has changed so many rows logs the others: each row that is mirrored takes a subtransaction.
+const MOST_ROWS: u32 = 50;
+/// Partitions up to which a session keeps its plan for all of them: beyond, each execution would lock too many.
+const FEW_PARTITIONS: usize = 64;
+
+/// It is `on` while the mirror writes: the guard of a table that is out of use lets it pass.
+pub const SETTING: &str = "pgstrata.mirror";
+
+/// Whether the table can have a mirror. A constraint that is checked at the commit would fail there, where nothing can be
+/// logged any more.
+pub fn possible(b: &Blueprint) -> bool {
+    b.carried_indexes().iter().all(|index| index.deferrable.is_empty())
+}
+
+/// The heaps of the relation with oid `$1` and of its leaves: oid and file.
+pub const HEAPS: &str = "select c.oid, pg_catalog.pg_relation_filenode(c.oid)
+from (select $1::oid as oid union select relid from pg_catalog.pg_partition_tree($1::oid::regclass)) r
+join pg_catalog.pg_class c on c.oid = r.oid where c.relkind = 'r' order by 1";
+
+/// Whether the function with name `$1` in the tool's schema is there.
+pub const IS_ON: &str =
+    "select exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+where n.nspname = 'pgstrata' and p.proname = $1)";
+
+/// When the mirror ends by itself, if it is on for `$1` seconds from now.
+pub const UNTIL: &str =
+    "select (pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $1::double precision))::text";
+
+/// What the mirror's function takes: the operation, the relation, the old place, the new one.
+fn parameters(b: &Blueprint) -> String {
+    let place = b.place_columns();
+    let types: Vec<&str> = place.iter().chain(&place).map(|c| c.base_type.as_str()).collect();
+    format!("text, oid, {}", types.join(", "))
+}
+
+/// Switches the mirror on: `heaps` are those of the source (oid and file), `until` when it ends by itself, as text. To be run
+/// in one transaction.
+///
+/// - It belongs to the table's owner, whose expressions (generated columns, CHECK constraints, indexes) it evaluates.
+/// - A heap with another file was truncated or rewritten since: what is written there is logged, so that a TRUNCATE can be
+///   carried over in full.
+pub fn on(b: &Blueprint, direction: Direction, heaps: &[(u32, u32)], until: &str) -> Vec<String> {
+    let function = format!("{}({})", b.mirror_function(), parameters(b));
+    let own = b.partitions.len() > FEW_PARTITIONS;
+    let plans = if own { " set plan_cache_mode = force_custom_plan" } else { "" };
+    let owner = literal(&b.table.owner.to_string());
+    let (schema, named) = (Ident::new(SCHEMA), literal(&function));
+    let to_owner = format!(
+        "begin
+  if pg_catalog.quote_ident(current_user)::regrole <> {owner}::regrole then
+    -- The owner of a function must be able to create it where it is, for a moment.
+    execute pg_catalog.format('grant create on schema {schema} to %s', {owner});
+    execute pg_catalog.format('alter function %s owner to %s', {named}, {owner});
+    execute pg_catalog.format('revoke create on schema {schema} from %s', {owner});
+  end if;
+end"
+    );
+    vec![
+        format!("drop function if exists {function}"),
+        format!(
+            "create function {function} returns void language plpgsql security definer \
+             set search_path = pg_catalog, pg_temp set row_security = off{plans}\nas {}",
+            dollar_quoted(&body(b, direction, heaps))
+        ),
+        format!("revoke all on function {function} from public"),
+        format!("grant execute on function {function} to current_user"),
+        format!("do {}", dollar_quoted(&to_owner)),
+        capture::function(b, &capturing(b, until)),
+    ]
+}
+
+/// Keeps the log again, and drops the mirror's function.
+pub fn off(b: &Blueprint) -> Vec<String> {
+    let mut all = capture::create_function(b);
+    all.push(format!("drop function if exists {}({})", b.mirror_function(), parameters(b)));
+    all
+}
+
+/// Capture with the mirror on.
+fn capturing(b: &Blueprint, until: &str) -> String {
+    let place = b.place_columns();
+    let values = |row: &str| place.iter().map(|c| format!("{row}.{}", c.name)).collect::<Vec<_>>().join(", ");
+    let nothing = vec!["null"; place.len()].join(", ");
+    let (old, new, mirror) = (values("old"), values("new"), b.mirror_function());
+    format!(
+        "declare
+  pgstrata_rows text;
+begin
+  if tg_level = 'ROW' and pg_catalog.clock_timestamp() < timestamptz {until} then
+    pgstrata_rows := coalesce(pg_catalog.current_setting('pgstrata.mirrored', true), '');
+    if pg_catalog.length(pgstrata_rows) < {MOST_ROWS} then
+      perform pg_catalog.set_config('pgstrata.mirrored', pgstrata_rows || '.', true);
+      begin
+        if tg_op = 'UPDATE' then
+          perform {mirror}(tg_op, tg_relid, {old}, {new});
+        elsif tg_op = 'INSERT' then
+          perform {mirror}(tg_op, tg_relid, {nothing}, {new});
+        else
+          perform {mirror}(tg_op, tg_relid, {old}, {nothing});
+        end if;
+        return null;
+      exception when others then
+        null; -- It is logged.
+      end;
+    end if;
+  end if;
+{}
+end",
+        capture::log_statements(b),
+        until = literal(until)
+    )
+}
+
+/// The drain of one row's places. The source is read again: triggers that fire within each other come in no order.
+fn body(b: &Blueprint, direction: Direction, heaps: &[(u32, u32)]) -> String {
+    let (sides, place) = (b.sides(direction), b.place_columns());
+    let at = |alias: &str, first: usize| {
+        let all = place.iter().enumerate().map(|(i, c)| format!("{alias}.{} = ${}", c.name, first + i));
+        all.collect::<Vec<_>>().join(" and ")
+    };
+    let parameters =
+        |first: usize| (first..first + place.len()).map(|i| format!("${i}")).collect::<Vec<_>>().join(", ");
+    let (old, new) = (3, 3 + place.len());
+    let columns: Vec<&Ident> = b.table.written_columns().map(|c| &c.name).collect();
+    let delete = |first: usize| format!("delete from {} t where {}", sides.target, at("t", first));
+    let heaps: Vec<String> = heaps.iter().map(|(oid, file)| format!("\"{oid}\": {file}")).collect();
+    format!(
+        "declare
+  n bigint;
+begin
+  perform pg_catalog.set_config('{SETTING}', 'on', true);
+  if pg_catalog.pg_relation_filenode($2) is distinct from (jsonb '{{{heaps}}}' ->> $2::text)::oid then
+    raise exception using errcode = 'PS001', message = 'truncated or rewritten';
+  end if;
+  if $1 <> 'INSERT' then
+    {delete_old};
+    get diagnostics n = row_count;
+    if n = 0 then -- It may have waited for a drain.
+      {delete_old};
+      get diagnostics n = row_count;
+    end if;
+    if n <> 1 then
+      raise exception using errcode = 'PS001', message = 'a change is pending';
+    end if;
+  end if;
+  if $1 <> 'DELETE' then
+    if $1 = 'INSERT' or ({old}) is distinct from ({new}) then
+      {delete_new};
+    end if;
+    insert into {target} ({columns}) overriding system value
+      select {read} from {source} s where {at_new};
+  end if;
+  perform pg_catalog.set_config('{SETTING}', '', true);
+end",
+        heaps = heaps.join(", "),
+        delete_old = delete(old),
+        delete_new = delete(new),
+        old = parameters(old),
+        new = parameters(new),
+        target = sides.target,
+        columns = list("", columns.iter().copied()),
+        read = list("s.", columns.iter().copied()),
+        source = from_source(&sides),
+        at_new = at("s", new),
+    )
+}
+
+/// Settings of a drain beside the mirror: writers wait for what it has locked, so it gives way.
+pub const DRAIN_SETTINGS: &str = "set local lock_timeout = '100ms'";
+
+/// The log's blocks that have rows.
+pub fn blocks(b: &Blueprint) -> String {
+    format!("select distinct (ctid::text::point)[0]::bigint from {} order by 1", b.log())
+}
+
+/// A drain of the log's blocks `[$1, $2)` beside the mirror: rows that are the same already are left alone, so that nobody
+/// waits for them.
+pub fn drain(b: &Blueprint, direction: Direction) -> Vec<String> {
+    let (sides, place) = (b.sides(direction), b.place_columns());
+    let columns: Vec<&Ident> = b.table.written_columns().map(|c| &c.name).collect();
+    let row = |alias: &str| format!("row({})", list(&format!("{alias}."), columns.iter().copied()));
+    let (places, source) = (drain::places(b, Batch::Blocks), from_source(&sides));
+    let same = |left: &str, right: &str| equal(left, right, &place);
+    vec![
+        format!(
+            "delete from {} t using (\n  {places}\n) d\nwhere {} and not exists (\n  select from {source} s where {} and pg_catalog.record_image_eq({}, {})\n)",
+            sides.target,
+            same("t", "d"),
+            same("s", "d"),
+            row("s"),
+            row("t"),
+        ),
+        format!(
+            "insert into {target} ({}) overriding system value\nselect {}\nfrom (\n  {places}\n) d join {source} s on {}\n\
+             where not exists (select from {target} t where {})",
+            list("", columns.iter().copied()),
+            list("s.", columns.iter().copied()),
+            same("s", "d"),
+            same("t", "d"),
+            target = sides.target,
+        ),
+        drain::forget(b, Batch::Blocks),
+    ]
+}
+
+/// The name of the function, as the catalog has it.
+pub fn name(b: &Blueprint) -> String {
+    b.mirror_function().name.as_str().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::blueprint::tests::blueprint;
+
+    #[test]
+    fn a_constraint_that_is_checked_at_the_commit_bars_the_mirror() {
+        let mut b = blueprint();
+        assert!(possible(&b));
+        for index in &mut b.table.indexes {
+            index.deferrable = "DEFERRABLE".to_owned();
+        }
+        assert!(!possible(&b));
+    }
+
+    #[test]
+    fn everything_that_is_sent() {
+        let b = blueprint();
+        let mut all = on(&b, Direction::Forward, &[(1, 2)], "2026-01-01 00:00:00+00");
+        all.extend(drain(&b, Direction::Forward));
+        all.extend(off(&b));
+        insta::assert_snapshot!(all.join(";\n\n"));
+    }
+}

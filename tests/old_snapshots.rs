@@ -1,0 +1,264 @@
+//! What becomes of transactions whose snapshot is older than an exchange: who holds one is reported, waited for, cancelled or
+//! accepted, as the plan says; and the mirror, which keeps the change log empty meanwhile, is never left on.
+
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::support::bank::{self, Bank};
+use super::support::cluster::{Database, Version, connect};
+use super::support::process::{ended, send};
+use super::support::wait::until;
+
+const SETUP: &str = "
+    do $$ begin create role old_app login; exception when duplicate_object or unique_violation then null; end $$;
+    create table t (id bigint primary key, at timestamptz not null, n int not null);
+    insert into t select i, timestamptz '2026-01-01Z' + i * interval '1 hour', 1 from generate_series(1, 500) i;
+    create table other (n int);
+    grant all on t, other to old_app";
+const PARTITION: &str = "[partition]\nby = 'at'\nevery = '1 month'\n";
+const RETYPE: &str = "kind = 'retype'\n[retype]\ncolumn = 'n'\nto = 'bigint'\n";
+/// A look of ours at who holds a snapshot.
+const LOOKS: &str = "select exists (select from pg_stat_activity where datname = current_database()
+    and application_name like 'pgstrata/%' and query like '%virtualxid%')";
+
+struct Lab {
+    db: Database,
+    plan: PathBuf,
+}
+
+impl Lab {
+    /// A verified job, with `swap` behind the plan's `[swap]`.
+    async fn verified(kind: &str, swap: &str) -> Self {
+        let lab = Self::new(Database::new().await, kind, swap).await;
+        lab.run().await;
+        lab
+    }
+
+    /// The plan of a job.
+    async fn new(db: Database, kind: &str, swap: &str) -> Self {
+        db.execute(SETUP).await;
+        let head = if kind.starts_with("kind") { "" } else { "kind = 'partition'\n" };
+        let plan = db.plan(&format!(
+            "table = 't'\n{head}{kind}[swap]\nlock_timeout = '190ms'\nattempts = 1000\n{swap}"
+        ));
+        Self { db, plan }
+    }
+
+    /// To verified.
+    async fn run(&self) {
+        self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok();
+    }
+
+    /// A session of a role without rights of its own.
+    async fn app(&self) -> Client {
+        connect(&self.db.dsn().replace("user=postgres", "user=old_app")).await
+    }
+
+    /// One with a snapshot, which has not touched the table yet.
+    async fn with_a_snapshot(&self) -> Client {
+        let app = self.app().await;
+        app.batch_execute(
+            "set application_name = 'night report'; begin isolation level repeatable read; select from pg_class limit 1",
+        )
+        .await
+        .unwrap();
+        app
+    }
+}
+
+/// The command reports who holds an older snapshot and exits with code 5; the snapshot reads rightly; and then it works.
+async fn waits_and_names(lab: &Lab, command: &str, app: Client) {
+    let told = lab.db.pgstrata(&[command, "t"]).await.exits(5);
+    let who = "user old_app, application \"night report\", idle in transaction, transaction since 20";
+    assert!(told.stderr.contains("waiting for transactions with an older snapshot: pid "), "{told:?}");
+    assert!(told.stderr.contains(who) && told.stderr.contains("did not end within"), "{told:?}");
+    assert_eq!(
+        app.query_one("select count(*), sum(n)::bigint from t", &[]).await.unwrap().get::<_, i64>(1),
+        500
+    );
+    app.batch_execute("commit").await.unwrap();
+    lab.db.pgstrata(&[command, "t"]).await.ok();
+}
+
+#[tokio::test]
+async fn a_partition_job_waits_for_an_older_snapshot_and_names_who_holds_it() {
+    let lab = Lab::verified(PARTITION, "give_up_after = '4s'\n").await;
+    for command in ["swap", "rollback"] {
+        let app = lab.with_a_snapshot().await;
+        waits_and_names(&lab, command, app).await;
+    }
+}
+
+/// Before the swap, a snapshot is older when a row had no second value in it.
+#[tokio::test]
+async fn a_retype_waits_for_an_older_snapshot_and_names_who_holds_it() {
+    let lab = Lab::new(Database::new().await, RETYPE, "give_up_after = '4s'\n").await;
+    let app = lab.with_a_snapshot().await;
+    lab.run().await;
+    waits_and_names(&lab, "swap", app).await;
+    let app = lab.with_a_snapshot().await;
+    waits_and_names(&lab, "rollback", app).await;
+}
+
+async fn cancels(kind: &str) {
+    let swap = "old_snapshots = 'cancel'\ncancel_blockers_after = '0s'\n";
+    let lab = Lab::new(Database::new().await, kind, swap).await;
+    let app = lab.with_a_snapshot().await;
+    lab.run().await;
+    let told = lab.db.pgstrata(&["swap", "t"]).await.ok();
+    assert!(told.stderr.contains("ending the session in the way, as the plan says: pid "), "{told:?}");
+    assert!(app.batch_execute("select from t").await.is_err());
+}
+
+#[tokio::test]
+async fn a_partition_job_ends_who_holds_an_older_snapshot_if_the_plan_says_so() {
+    cancels(PARTITION).await;
+}
+
+#[tokio::test]
+async fn a_retype_ends_who_holds_an_older_snapshot_if_the_plan_says_so() {
+    cancels(RETYPE).await;
+}
+
+#[tokio::test]
+async fn a_superusers_snapshot_is_never_cancelled() {
+    let swap = "old_snapshots = 'cancel'\ncancel_blockers_after = '0s'\ngive_up_after = '4s'\n";
+    let lab = Lab::verified(PARTITION, swap).await;
+    let root = lab.db.client().await;
+    root.batch_execute("begin isolation level repeatable read; select from pg_class limit 1").await.unwrap();
+    lab.db.pgstrata(&["swap", "t"]).await.exits(5);
+    root.batch_execute("commit").await.unwrap();
+    lab.db.pgstrata(&["swap", "t"]).await.ok();
+}
+
+#[tokio::test]
+async fn an_accepted_older_snapshot_cannot_write() {
+    let lab = Lab::verified(PARTITION, "old_snapshots = 'accept'\n").await;
+    let app = lab.with_a_snapshot().await;
+    lab.db.pgstrata(&["swap", "t"]).await.ok();
+    let refused = app.batch_execute("update t set n = 1 where id = 5").await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE));
+}
+
+/// Without a snapshot nothing is read: an open transaction that has written elsewhere, and a prepared one, hold nothing up.
+#[tokio::test]
+async fn an_open_transaction_without_a_snapshot_holds_nothing_up() {
+    let server = Version::System.start(&[("max_prepared_transactions", "5")]);
+    let lab = Lab::new(Database::on(&server).await, PARTITION, "give_up_after = '60s'\n").await;
+    lab.run().await;
+    let app = lab.app().await;
+    let prepared = "begin; insert into other values (1); prepare transaction 'p'";
+    app.batch_execute(prepared).await.unwrap();
+    app.batch_execute("begin; insert into other values (2)").await.unwrap();
+    for command in ["swap", "rollback"] {
+        lab.db.execute("update t set n = n + 1 where id < 50").await;
+        lab.db.pgstrata(&[command, "t"]).await.ok();
+    }
+    app.batch_execute("commit").await.unwrap();
+    app.batch_execute("rollback prepared 'p'").await.unwrap();
+}
+
+/// Its transaction is younger than the last drain, its snapshot is not.
+#[tokio::test]
+async fn an_imported_snapshot_is_waited_for() {
+    let lab = Lab::verified(PARTITION, "give_up_after = '60s'\n").await;
+    let exporter = lab.with_a_snapshot().await;
+    let id: String = exporter.query_one("select pg_export_snapshot()", &[]).await.unwrap().get(0);
+    lab.db.execute("insert into t values (1000, '2026-01-05Z', 0)").await;
+    let mut swap = lab.db.command(&["swap", "t"]).spawn().unwrap();
+    let watch = lab.db.client().await;
+    until(LOOKS, async || watch.query_one(LOOKS, &[]).await.unwrap().get(0)).await;
+    let importer = lab.app().await;
+    importer
+        .batch_execute(&format!("begin isolation level repeatable read; set transaction snapshot '{id}'"))
+        .await
+        .unwrap();
+    exporter.batch_execute("commit").await.unwrap();
+    // Long enough for many looks.
+    for _ in 0..100 {
+        watch.batch_execute("select pg_sleep(0.02)").await.unwrap();
+        assert!(swap.try_wait().unwrap().is_none());
+    }
+    assert_eq!(importer.query_one("select count(*) from t", &[]).await.unwrap().get::<_, i64>(0), 500);
+    importer.batch_execute("commit").await.unwrap();
+    ended(swap).await.ok();
+    assert_eq!(lab.db.count("select count(*) from t").await, 501);
+}
+
+async fn mirrors(db: &Database) -> bool {
+    let there = "select count(*) from pg_proc where pronamespace = 'pgstrata'::regnamespace and proname = 'mirror_job'";
+    db.count(there).await > 0
+}
+
+/// A bank under writers, and a verified job on it.
+async fn busy() -> (Database, Bank) {
+    let db = Database::new().await;
+    bank::create(&db, "bigint").await;
+    let mut bank = Bank::open(&db).await;
+    let plan = db.plan("name = 'job'\ntable = 'bank'\n[partition]\nby = 'at'\nevery = '1 month'\n[swap]\nlock_timeout = '190ms'\nattempts = 1000\n");
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    bank.commit_more(50).await;
+    (db, bank)
+}
+
+/// A tool that dies, or freezes, with the mirror on: the next command ends it; and no write and no read is the worse for it.
+#[tokio::test]
+async fn a_mirror_that_was_left_on_is_ended_by_any_later_command() {
+    let (db, mut bank) = busy().await;
+    for later in ["sync", "verify"] {
+        let kill = [("PGSTRATA_FAILPOINT", "mirror.on")];
+        db.pgstrata_with(&["swap", "job"], &kill).await.killed("mirror.on");
+        assert!(mirrors(&db).await);
+        bank.commit_more(100).await;
+        let ran = db.pgstrata(&[later, "job"]).await.ok();
+        assert!(ran.stderr.contains("the mirror was still on from an earlier command"), "{}", ran.stderr);
+        assert!(!mirrors(&db).await);
+    }
+    for at in ["mirror.on", "mirror.off"] {
+        db.pgstrata_with(&["swap", "job"], &[("PGSTRATA_FAILPOINT", at)]).await.killed(at);
+        assert_eq!(mirrors(&db).await, at == "mirror.on");
+    }
+    let stop = [("PGSTRATA_FAILPOINT", "mirror.on=stop")];
+    let frozen =
+        super::support::process::frozen(db.command(&["swap", "job"]).envs(stop).spawn().unwrap()).await;
+    bank.commit_more(100).await;
+    send(&frozen, Signal::CONT);
+    ended(frozen).await.ok();
+    assert!(!mirrors(&db).await);
+    db.pgstrata(&["rollback", "job"]).await.ok();
+    assert!(!mirrors(&db).await);
+    bank.close().await;
+}
+
+/// A TRUNCATE, a missing partition and a bulk write while the mirror is on are carried over.
+#[tokio::test]
+async fn what_the_mirror_cannot_carry_over_is_logged() {
+    let (db, bank) = busy().await;
+    let stop = [("PGSTRATA_FAILPOINT", "mirror.on=stop")];
+    let frozen =
+        super::support::process::frozen(db.command(&["swap", "job"]).envs(stop).spawn().unwrap()).await;
+    bank.close().await;
+    let pending = "select count(*) from pgstrata.changes_job";
+    assert!(mirrors(&db).await);
+    let more = async |sql: &str| {
+        let before = db.count(pending).await;
+        db.execute(sql).await;
+        db.count(pending).await - before
+    };
+    // Rows whose last change is still in the log may be logged again.
+    let logged = more("update bank set amount = amount where id <= 40").await;
+    assert!(logged < 30, "{logged} of 40");
+    let logged = more("update bank set amount = amount where id <= 1000").await;
+    assert!((950..=990).contains(&logged), "{logged} of 1,000: all but 50 in a transaction");
+    let truncated = "begin; truncate bank; insert into bank values (1, '2025-02-02', 7); commit;
+        insert into bank values (2, '2025-03-03', 8)";
+    assert_eq!(more(truncated).await, 2);
+    send(&frozen, Signal::CONT);
+    ended(frozen).await.ok();
+    assert_eq!(db.count("select sum(amount)::bigint from bank").await, 15);
+    assert_eq!(db.count("select count(*) from bank").await, 2);
+    db.pgstrata(&["verify", "job"]).await.ok();
+}

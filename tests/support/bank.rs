@@ -1,0 +1,137 @@
+//! A bank, for the oracle of reads: in every snapshot, the accounts of a bank hold what they held at first and what the journal says was
+//! paid in since. Writers move both in one transaction; readers compare them in one snapshot.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+use super::cluster::{Database, connect};
+use super::reads::{Question, READINGS, Readers, Reading, is_refused};
+use super::wait;
+
+/// Accounts at first.
+const ACCOUNTS: i64 = 3_000;
+/// What each holds at first.
+const AMOUNT: i64 = 100;
+/// Writers; each has a row of the journal.
+const WRITERS: i64 = 4;
+/// What is left over when all accounts and the journal are added up: always the same.
+const BALANCE: &str = "select sum(amount)::bigint - (select sum(n)::bigint from journal) from bank";
+/// The same by a function: the table is locked only when it is called.
+const BY_FUNCTION: &str = "select bank_sum() - (select sum(n)::bigint from journal)";
+
+/// Creates the bank; `amount` is the type of that column.
+pub async fn create(db: &Database, amount: &str) {
+    db.execute(&format!(
+        "create table bank (id bigint primary key, at timestamptz not null, amount {amount} not null);
+         insert into bank select i, timestamptz '2025-01-01 00:00+00' + (i % 300) * interval '1 day', {AMOUNT}
+           from generate_series(1, {ACCOUNTS}) i;
+         create table journal (w int primary key, n bigint not null);
+         insert into journal select i, 0 from generate_series(1, {WRITERS}) i;
+         create function bank_sum() returns bigint language plpgsql stable as
+           $$ begin return (select sum(amount) from bank); end $$;
+         analyze bank"
+    ))
+    .await;
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    committed: AtomicU64,
+}
+
+/// Writers and readers at work.
+#[derive(Debug)]
+pub struct Bank {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+    readers: Readers,
+}
+
+impl Bank {
+    /// Sets the writers to work, and a reader of each way.
+    pub async fn open(db: &Database) -> Self {
+        let (shared, mut tasks) = (Arc::<Shared>::default(), JoinSet::new());
+        for number in 1..=WRITERS {
+            tasks.spawn(write(shared.clone(), connect(db.dsn()).await, number));
+        }
+        Self { shared, tasks, readers: Readers::start(db, &question(), &READINGS) }
+    }
+
+    /// One more reader: of a standby, for instance.
+    pub fn add(&mut self, dsn: &str, reading: Reading, on: &'static str) {
+        self.readers.add(dsn, &question(), reading, on);
+    }
+
+    /// Waits until `n` more transactions are committed.
+    pub async fn commit_more(&mut self, n: u64) {
+        wait::commit_more(&self.shared.committed, n, &mut self.tasks).await;
+    }
+
+    /// Ends them; fails where any read was wrong.
+    pub async fn close(mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        println!("{} transactions", self.shared.committed.load(Ordering::Relaxed));
+        self.readers.stop().await;
+    }
+}
+
+/// What is left over is always the same.
+fn question() -> Question {
+    Question { query: BALANCE.to_owned(), by_function: BY_FUNCTION.to_owned(), right: ACCOUNTS * AMOUNT }
+}
+
+/// Pays in and moves accounts to other days, and opens and closes an account of its own, each with its line in the journal.
+async fn write(shared: Arc<Shared>, client: Client, number: i64) {
+    let mut rng = StdRng::seed_from_u64(number.cast_unsigned());
+    let isolation = ["read committed", "repeatable read", "serializable", "read committed"]
+        [usize::try_from(number).unwrap() % 4];
+    let mut own = None;
+    let mut last = number * 1_000_000;
+    while !shared.stop.load(Ordering::Relaxed) {
+        // Accounts of its own: a row that another writer moves to another partition cannot be waited for.
+        let mut account = || rng.random_range(0..ACCOUNTS / WRITERS) * WRITERS + number;
+        let (a, c) = (account(), account());
+        let b = rng.random_range(0..2) * 40;
+        let (account, opened, paid) = match own {
+            _ if !rng.random_ratio(1, 5) => (String::new(), own, 1),
+            None => {
+                last += 1;
+                (
+                    format!("insert into bank (id, at, amount) values ({last}, '2025-03-03', 1);"),
+                    Some(last),
+                    2,
+                )
+            }
+            Some(id) => (format!("delete from bank where id = {id};"), None, 0),
+        };
+        let sql = format!(
+            "begin isolation level {isolation};
+             update journal set n = n + {paid} where w = {number};
+             update bank set amount = amount - 1 where id = {a};
+             update bank set amount = amount + 2, at = at + {b} * interval '1 day' where id = {c};
+             {account} commit"
+        );
+        match client.batch_execute(&sql).await {
+            Ok(()) => {
+                own = opened;
+                shared.committed.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(e) => {
+                let expected = is_refused(&e) && isolation != "read committed";
+                assert!(expected, "{isolation}: {e:?}");
+                client.batch_execute("rollback").await.unwrap();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

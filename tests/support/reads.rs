@@ -1,0 +1,203 @@
+//! The oracle of reads: a question about an application's tables that has the same answer in every snapshot, asked under every
+//! kind of snapshot that there is.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinSet;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::cluster::{Database, connect};
+
+/// How a reader reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Reading {
+    /// One snapshot for the transaction, and up to so many milliseconds before the table is touched.
+    Snapshot(&'static str, u64),
+    /// A new snapshot for the statement.
+    Statement,
+    /// A cursor that is opened up to so many milliseconds before it is read.
+    Cursor(u64),
+    /// A function, called in a statement that has taken its snapshot 30 ms before.
+    LateFunction,
+}
+
+/// Every way to read on a server that takes writes; the last is a `pg_dump` that comes to the table late.
+pub const READINGS: [Reading; 8] = [
+    Reading::Snapshot("repeatable read", 50),
+    Reading::Snapshot("repeatable read", 200),
+    Reading::Snapshot("serializable", 50),
+    Reading::Snapshot("serializable, read only, deferrable", 50),
+    Reading::Statement,
+    Reading::Cursor(50),
+    Reading::LateFunction,
+    Reading::Snapshot("repeatable read, read only", 2_500),
+];
+
+/// A question with one right answer: a query for a whole number.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub query: String,
+    /// The same, where the tables are locked only when a function is called.
+    pub by_function: String,
+    pub right: i64,
+}
+
+/// What readers of one way met with.
+#[derive(Debug, Default, Clone)]
+pub struct Reads {
+    pub reads: u64,
+    pub wrong: u64,
+    /// Serialization failures, and recovery conflicts on a standby.
+    pub refused: u64,
+    pub longest_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    reads: Mutex<BTreeMap<String, Reads>>,
+}
+
+/// Readers at work.
+#[derive(Debug, Default)]
+pub struct Readers {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+impl Readers {
+    /// Sets a reader of each of these ways to work.
+    pub fn start(db: &Database, question: &Question, readings: &[Reading]) -> Self {
+        let mut readers = Self::default();
+        for reading in readings {
+            readers.add(db.dsn(), question, *reading, "");
+        }
+        readers
+    }
+
+    /// One more: on a standby, for instance.
+    pub fn add(&mut self, dsn: &str, question: &Question, reading: Reading, on: &'static str) {
+        self.tasks.spawn(read(self.shared.clone(), dsn.to_owned(), question.clone(), reading, on));
+    }
+
+    /// Ends them; fails where any read was wrong, or none was made in any of the ways.
+    pub async fn stop(mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        let reads = self.shared.reads.lock().unwrap().clone();
+        for (reading, met) in &reads {
+            println!("{reading}: {met:?}");
+        }
+        let wrong: u64 = reads.values().map(|met| met.wrong).sum();
+        assert!(wrong == 0 && reads.values().all(|met| met.reads > 0), "{reads:#?}");
+    }
+}
+
+impl Shared {
+    /// A read came to an end: the answer and how long it took, or none where it was refused.
+    fn count(&self, name: &str, right: i64, read: Option<(i64, Duration)>) {
+        let mut all = self.reads.lock().unwrap();
+        let met = all.entry(name.to_owned()).or_default();
+        let Some((answer, took)) = read else {
+            met.refused += 1;
+            return;
+        };
+        met.reads += 1;
+        met.wrong += u64::from(answer != right);
+        met.longest_ms = met.longest_ms.max(u64::try_from(took.as_millis()).unwrap());
+    }
+}
+
+/// The isolation level allows for it.
+pub fn is_refused(e: &tokio_postgres::Error) -> bool {
+    e.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
+}
+
+async fn read(shared: Arc<Shared>, dsn: String, question: Question, reading: Reading, on: &'static str) {
+    let mut rng = StdRng::seed_from_u64(17);
+    let mut client = connect(&dsn).await;
+    let name = format!("{reading:?}{on}");
+    while !shared.stop.load(Ordering::Relaxed) {
+        let result = once(&shared, &client, &question, reading, &mut rng).await;
+        if let Err(e) = &result {
+            // A standby ends a session that only waits where its snapshot is in the way of the WAL.
+            let ended = client.is_closed() && !on.is_empty();
+            assert!(is_refused(e) || ended, "{name}: {e:?}");
+            if client.batch_execute("rollback").await.is_err() {
+                client = connect(&dsn).await;
+            }
+        }
+        shared.count(&name, question.right, result.ok());
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+}
+
+/// The answer, and how long the statement took that touched the table.
+async fn once(
+    shared: &Shared,
+    client: &Client,
+    question: &Question,
+    reading: Reading,
+    rng: &mut StdRng,
+) -> Result<(i64, Duration), tokio_postgres::Error> {
+    let mut pause = async |up_to_ms: u64| {
+        let end = Instant::now() + Duration::from_millis(rng.random_range(up_to_ms / 2..=up_to_ms));
+        while Instant::now() < end && !shared.stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let began;
+    let answer = match reading {
+        Reading::Snapshot(isolation, up_to_ms) => {
+            client
+                .batch_execute(&format!("begin isolation level {isolation}; select from pg_class limit 1"))
+                .await?;
+            pause(up_to_ms).await;
+            began = Instant::now();
+            number(client, &question.query).await?
+        }
+        Reading::Statement => {
+            client.batch_execute("begin").await?;
+            began = Instant::now();
+            number(client, &question.query).await?
+        }
+        Reading::Cursor(up_to_ms) => {
+            client.batch_execute(&format!("begin; declare c cursor for {}", question.by_function)).await?;
+            pause(up_to_ms).await;
+            began = Instant::now();
+            number(client, "fetch c").await?
+        }
+        Reading::LateFunction => {
+            client.batch_execute("begin").await?;
+            began = Instant::now() + Duration::from_millis(30);
+            let late = format!(
+                "select max(x) from (select case when i = 1 then (select 0 from pg_sleep(0.03)) else ({}) end as x
+                 from generate_series(1, 2) i) _",
+                question.by_function
+            );
+            number(client, &late).await?
+        }
+    };
+    let took = began.elapsed();
+    client.batch_execute("commit").await?;
+    Ok((answer, took))
+}
+
+/// By the simple protocol: nothing is prepared, so that the snapshot is the statement's own.
+async fn number(client: &Client, sql: &str) -> Result<i64, tokio_postgres::Error> {
+    let messages = client.simple_query(sql).await?;
+    let number = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(|text| text.parse().unwrap()),
+        _ => None,
+    });
+    // A sum of nothing is null.
+    Ok(number.unwrap_or(0))
+}
