@@ -3,6 +3,8 @@
 
 use crate::support::bank::{self, Bank};
 use crate::support::cluster::{Database, Version, on_other_versions};
+use crate::support::reads::Reading;
+use crate::support::standby::Standby;
 
 /// Exchanges there and back, each.
 const EXCHANGES: usize = 4;
@@ -44,4 +46,22 @@ async fn while_a_column_gets_another_type() {
     bank::create(&db, "int").await;
     let bank = Bank::open(&db).await;
     job(&db, bank, RETYPE).await;
+}
+
+/// A standby that the plan knows, and one that it does not.
+#[tokio::test]
+async fn on_standbys_while_a_table_is_partitioned() {
+    let server = Version::System.start(&[("wal_level", "logical"), ("wal_keep_size", "256MB")]);
+    let (known, unknown) =
+        (Standby::of(&server, "known", 5521).await, Standby::of(&server, "unknown", 5522).await);
+    let db = Database::on(&server).await;
+    bank::create(&db, "bigint").await;
+    let mut bank = Bank::open(&db).await;
+    for (standby, on) in [(&known, " on a known standby"), (&unknown, " on an unknown standby")] {
+        for up_to_ms in [50, 1_500] {
+            bank.add(&standby.dsn_of(db.name()), Reading::Snapshot("repeatable read", up_to_ms), on);
+        }
+    }
+    let throttle = format!("[throttle]\nreplicas = [\"{}\"]\n", known.listed());
+    job(&db, bank, &format!("{PARTITION}{throttle}")).await;
 }
