@@ -45,6 +45,7 @@ mod stops;
 mod subscriber;
 mod support;
 mod survey;
+mod trial;
 mod verify;
 mod wide;
 mod window;

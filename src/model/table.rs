@@ -269,6 +269,18 @@ pub struct Trigger {
     pub transition: bool,
 }
 
+impl Trigger {
+    /// What stands behind the name in its definition: `BEFORE INSERT OR UPDATE ...`.
+    pub fn fires(&self) -> &str {
+        let behind = self.head.split_once("TRIGGER ").map_or("", |(_, behind)| behind);
+        let name = self.name.to_string();
+        behind
+            .strip_prefix(&name)
+            .or_else(|| behind.strip_prefix(self.name.as_str()))
+            .map_or(behind, str::trim_start)
+    }
+}
+
 /// A view that reads the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {

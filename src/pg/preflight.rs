@@ -7,21 +7,25 @@ use std::collections::BTreeMap;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
+use crate::model::blueprint::Direction;
 use crate::model::design::Design;
-use crate::model::finding::Findings;
+use crate::model::finding::{Finding, Findings, Level};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, Table};
 use crate::plan::check::{
     self, ColumnFacts, Facts, Found, OpenJob, Relation, Rights, Server, Size, Surroundings, Text, Values,
-    Writing,
+    Writes, Writing,
 };
 use crate::plan::partitioning;
 use crate::plan::{Backfill, Partitioning, Plan, Retype, Task};
 use crate::sql::retype::facts as retype_sql;
-use crate::sql::{catalog as catalog_sql, preflight as sql, surroundings as around, writing as writing_sql};
+use crate::sql::{
+    catalog as catalog_sql, fill as fill_sql, from_source, preflight as sql, surroundings as around,
+    trial as trial_sql, writing as writing_sql,
+};
 
-use super::{catalog, rehearsal, store, trial};
+use super::{catalog, partition_trial, rehearsal, row_trial, store, trial};
 
 /// What was found, and what the job would build.
 #[derive(Debug)]
@@ -61,6 +65,14 @@ async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resul
         findings.extend(check::tried(filling, &trial, &facts.server.user));
         findings.extend(check::space(plan, filling, &writing, trial.meant));
         rows_to_fill = trial.meant;
+        let (table, from) = (&filling.table, trial_sql::whole(filling));
+        findings.extend(readable_keys(client, table, &from, &filling.key).await?);
+        if !has_errors(&findings) {
+            let names = fill_sql::names(filling);
+            let mut trial = row_trial::of_updates(client, table, &from, &filling.key, &names).await?;
+            check::unmended(&mut trial, filling);
+            findings.extend(check::table_tried(table, &trial, Writes::Updates));
+        }
     }
     let findings = Findings::new(findings);
     let design = filling.filter(|_| findings.errors() == 0).map(|f| Design::Backfill(Box::new(f)));
@@ -77,9 +89,18 @@ async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pref
     };
     let column: Option<ColumnFacts> = column.map(|row| understood(row.get(0))).transpose()?;
     let (mut findings, mut retyping) = check::retype(plan, retype, &facts, column.as_ref());
-    if let Some(retyping) = &mut retyping {
-        let rehearsal = rehearsal::rehearse(client, retyping).await?;
+    if let (Some(retyping), Some(column)) = (&mut retyping, &column) {
+        let rehearsal = rehearsal::rehearse(client, retyping, column).await?;
         findings.extend(check::rehearsed(retyping, &rehearsal, &facts.server));
+        let (table, from) = (&retyping.table, format!("only {}", retyping.table.name));
+        findings.extend(readable_keys(client, table, &from, &retyping.key).await?);
+        // A job that is under way has constraints of its own, which not every row satisfies yet.
+        let begun = |direction| table.column(&retyping.beside(direction)).is_some();
+        if !has_errors(&findings) && !begun(Direction::Forward) && !begun(Direction::Reverse) {
+            let names = fill_sql::names(&retyping.filling());
+            let trial = row_trial::of_updates(client, table, &from, &retyping.key, &names).await?;
+            findings.extend(check::table_tried(table, &trial, Writes::Updates));
+        }
     }
     let findings = Findings::new(findings);
     let design = retyping.filter(|_| findings.errors() == 0).map(|r| Design::Retype(Box::new(r)));
@@ -91,10 +112,33 @@ async fn of_partition(client: &Client, plan: &Plan, partitioning: &Partitioning)
     if let Relation::There(found) = &mut facts.relation {
         count_outside(client, partitioning, found).await?;
     }
-    let (findings, blueprint) = check::check(plan, partitioning, &facts);
-    let design = blueprint.map(|b| Design::Partition(Box::new(b)));
+    let (mut findings, blueprint) = check::check(plan, partitioning, &facts);
+    // What a job that is under way made is there, and was tried.
+    if let Some(b) = &blueprint
+        && catalog::find(client, &b.target()).await?.is_none()
+    {
+        let from = from_source(&b.sides(Direction::Forward));
+        findings.extend(readable_keys(client, &b.table, &from, &b.key).await?);
+        if !has_errors(&findings) {
+            let trial = partition_trial::trial(client, b).await?;
+            findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
+        }
+    }
+    let findings = Findings::new(findings);
+    let design = blueprint.filter(|_| findings.errors() == 0).map(|b| Design::Partition(Box::new(b)));
     let rows_estimated = rows_estimated(&facts);
-    Ok(Preflight { findings: Findings::new(findings), design, rows_estimated, rows_to_fill: None })
+    Ok(Preflight { findings, design, rows_estimated, rows_to_fill: None })
+}
+
+fn has_errors(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.level == Level::Error)
+}
+
+/// Whether the job can read the keys of the rows of `from`, in a database whose encoding takes any bytes.
+async fn readable_keys(client: &Client, table: &Table, from: &str, key: &[Ident]) -> Result<Vec<Finding>> {
+    let key: Vec<&Column> = key.iter().filter_map(|name| table.column(name)).collect();
+    let unreadable = row_trial::unreadable_keys(client, from, &key).await?;
+    Ok(unreadable.map_or(Vec::new(), |rows| check::unreadable_keys(table, rows)))
 }
 
 fn rows_estimated(facts: &Facts) -> i64 {
@@ -208,6 +252,7 @@ async fn size(client: &Client, oid: u32) -> Result<Size> {
         changes: row.get(1),
         observed_s: row.get(2),
         since_known: row.get(3),
+        attributes: row.get::<_, i16>(4).into(),
     })
 }
 
@@ -242,9 +287,14 @@ async fn count_outside(client: &Client, plan: &Partitioning, found: &mut Found) 
     // A plan that does not fit the column is the check's to tell.
     let Ok(scheme) = partitioning::scheme(plan, &column.base_type) else { return Ok(()) };
     let Ok(limits) = partitioning::limits(plan, &scheme) else { return Ok(()) };
-    let value = |text: &Option<String>| text.as_deref().and_then(|text| scheme.value(text).ok());
-    let below = limits.from.filter(|from| value(&values.oldest).is_some_and(|oldest| oldest < *from));
-    let above = limits.to.filter(|to| value(&values.newest).is_some_and(|newest| newest >= *to));
+    // A value that no bound can be computed for lies outside of any.
+    let value = |text: &Option<String>| text.as_deref().map(|text| scheme.value(text));
+    let below = limits.from.filter(|from| {
+        value(&values.oldest).is_some_and(|oldest| oldest.map_or(true, |oldest| oldest < *from))
+    });
+    let above = limits
+        .to
+        .filter(|to| value(&values.newest).is_some_and(|newest| newest.map_or(true, |newest| newest >= *to)));
     if below.is_none() && above.is_none() {
         return Ok(());
     }

@@ -9,10 +9,12 @@ use crate::error::{Error, Result};
 use crate::model::blueprint::Direction;
 use crate::model::retyping::Retyping;
 use crate::model::table::Check;
-use crate::plan::check::Rehearsal;
+use crate::plan::check::{ColumnFacts, How, Rehearsal};
 use crate::sql::fill as fill_sql;
 use crate::sql::retype::facts::{self as sql, Side};
+use crate::sql::row_trial as row_sql;
 
+use super::row_trial::{self, Attempt};
 use super::transaction::{READ_COMMITTED, all};
 use super::trial::scans_probe;
 
@@ -20,7 +22,7 @@ use super::trial::scans_probe;
 ///
 /// # Errors
 /// The server is gone. What it refuses is in the rehearsal.
-pub async fn rehearse(client: &Client, r: &mut Retyping) -> Result<Rehearsal> {
+pub async fn rehearse(client: &Client, r: &mut Retyping, column: &ColumnFacts) -> Result<Rehearsal> {
     let mut rehearsal = Rehearsal::default();
     for side in [Side::Old, Side::New] {
         client.batch_execute(READ_COMMITTED).await?;
@@ -28,7 +30,17 @@ pub async fn rehearse(client: &Client, r: &mut Retyping) -> Result<Rehearsal> {
         client.batch_execute("rollback").await?;
         tried?;
         if rehearsal.no_scratch || rehearsal.type_refused.is_some() {
-            break;
+            return Ok(rehearsal);
+        }
+    }
+    for key in &column.keys {
+        let (columns, referenced) = key.types(&r.new_type);
+        client.batch_execute(READ_COMMITTED).await?;
+        let tried = all(client, &sql::key(&referenced, &columns)).await;
+        client.batch_execute("rollback").await?;
+        if let Err(e) = tried {
+            refusal(e)?;
+            rehearsal.keys_refused.push((key.clone(), columns, referenced));
         }
     }
     Ok(rehearsal)
@@ -62,6 +74,9 @@ async fn one_side(client: &Client, r: &mut Retyping, side: Side, rehearsal: &mut
         let shown = format!("index {}", crate::model::ident::plain(one.index.name.as_str()));
         attempt(client, &sql::index(&one.index, number), shown, rehearsal).await?;
     }
+    if side == Side::Old && !r.indexes.is_empty() {
+        index_rows(client, r, rehearsal).await?;
+    }
     for (number, pair) in r.checks.iter().enumerate() {
         let shown = format!("constraint {}", crate::model::ident::plain(pair.name.as_str()));
         let check = Check {
@@ -87,6 +102,18 @@ async fn one_side(client: &Client, r: &mut Retyping, side: Side, rehearsal: &mut
             let Some(one) = r.checks.get_mut(number) else { continue };
             *(if side == Side::New { &mut one.definition_new } else { &mut one.definition_old }) = definition;
         }
+    }
+    Ok(())
+}
+
+/// Computes the column's indexes of some rows, as building them will.
+async fn index_rows(client: &Client, r: &Retyping, rehearsal: &mut Rehearsal) -> Result<()> {
+    let sampled = row_sql::sampled(row_trial::blocks(client, r.table.oid).await?);
+    let columns = r.table.columns.iter().map(|c| &c.name);
+    let fill = row_sql::fill(sql::SCRATCH, &format!("only {}", r.table.name), columns, &sampled);
+    if let Attempt::Refused(refused) = row_trial::attempt(client, &[fill], true).await? {
+        let what = format!("an index of column {}", crate::model::ident::plain(r.column.name.as_str()));
+        row_trial::failed(&mut rehearsal.rows, How::Computed, what, refused);
     }
     Ok(())
 }

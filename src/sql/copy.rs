@@ -54,7 +54,7 @@ pub fn physical_chunk(b: &Blueprint) -> String {
     insert(b, "ctid >= $1::text::tid and ctid < $2::text::tid")
 }
 
-fn insert(b: &Blueprint, condition: &str) -> String {
+pub(super) fn insert(b: &Blueprint, condition: &str) -> String {
     let sides = b.sides(Direction::Forward);
     let columns = list("", b.table.written_columns().map(|c| &c.name));
     format!(

@@ -1,6 +1,8 @@
 //! Parts of the definitions that the server prints. Where a part begins is found by reading the definition from its start,
 //! name by name: a name may contain ` ON `, ` USING ` or anything else.
 
+use crate::model::ident::Ident;
+
 /// A name as the server prints it: quoted, or a word.
 const NAME: &str = r#"(?:"(?:[^"]|"")*"|[^" .,]+)"#;
 
@@ -27,4 +29,104 @@ pub fn trigger_tail(oid: &str) -> String {
     format!(
         r"pg_catalog.regexp_replace(pg_catalog.pg_get_triggerdef({oid}), '{start}{NAME}(?:\.{NAME})?', '')"
     )
+}
+
+/// An expression as the server prints it, whose columns of the table `from` are those of the table `to` from here on.
+///
+/// Nothing is changed where `to` is a name in it already: the columns would be those of something else.
+pub fn requalified(expression: &str, from: &Ident, to: &Ident) -> String {
+    let tokens = tokens(expression);
+    if from == to || tokens.iter().any(|token| names(token, to)) {
+        return expression.to_owned();
+    }
+    let solid: Vec<usize> = (0..tokens.len()).filter(|i| !tokens[*i].trim().is_empty()).collect();
+    let at = |place: usize| solid.get(place).map_or("", |i| tokens[*i]);
+    let mut out: Vec<String> = tokens.iter().map(|token| (*token).to_owned()).collect();
+    for (place, i) in solid.iter().enumerate() {
+        let before = place.checked_sub(1).map_or("", at);
+        // A schema may have the table's name: it stands before a function, a relation or a type.
+        let is_schema = at(place + 3) == "(" || ["FROM", "JOIN", "ONLY", "::"].contains(&before);
+        if names(tokens[*i], from) && at(place + 1) == "." && before != "." && !is_schema {
+            out[*i] = to.to_string();
+        }
+    }
+    out.concat()
+}
+
+fn names(token: &str, name: &Ident) -> bool {
+    token == name.as_str() || token.starts_with('"') && token == name.to_string()
+}
+
+/// Names, strings, runs of blanks, and any other character by itself (`::` is one): together they are the text.
+fn tokens(text: &str) -> Vec<&str> {
+    let is_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    let mut tokens = Vec::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let end = if c == '"' || c == '\'' {
+            closed(rest, c, false)
+        } else if rest.starts_with("E'") {
+            1 + closed(&rest[1..], '\'', true)
+        } else if is_of_word(c) {
+            rest.find(|c| !is_of_word(c)).unwrap_or(rest.len())
+        } else if c.is_whitespace() {
+            rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len())
+        } else if rest.starts_with("::") {
+            2
+        } else {
+            c.len_utf8()
+        };
+        tokens.push(&rest[..end]);
+        rest = &rest[end..];
+    }
+    tokens
+}
+
+/// Where what begins with a quote ends. A doubled quote is a part of it, and with `escapes` what stands behind a backslash.
+fn closed(text: &str, quote: char, escapes: bool) -> usize {
+    let mut chars = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = chars.next() {
+        if c == '\\' && escapes {
+            chars.next();
+        } else if c == quote && chars.next_if(|(_, c)| *c == quote).is_none() {
+            return at + 1;
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn moved(expression: &str) -> String {
+        requalified(expression, &Ident::new("t"), &Ident::new("t_new"))
+    }
+
+    #[test]
+    fn columns_of_the_table_and_nothing_else() {
+        for (expression, expected) in [
+            (
+                "(EXISTS ( SELECT 1 FROM m WHERE (m.team = t.team)))",
+                "(EXISTS ( SELECT 1 FROM m WHERE (m.team = \"t_new\".team)))",
+            ),
+            ("hash_record(t.*) > 0", "hash_record(\"t_new\".*) > 0"),
+            ("(n = 't.a'::text) AND (t.a = E'\\'t.a')", "(n = 't.a'::text) AND (\"t_new\".a = E'\\'t.a')"),
+            ("t.f(a) = (SELECT 1 FROM t.u)", "t.f(a) = (SELECT 1 FROM t.u)"),
+            ("(public.t.a = x.t.b) AND (c)::t.kind", "(public.t.a = x.t.b) AND (c)::t.kind"),
+            ("\"t\".a = \"x t.\".a", "\"t_new\".a = \"x t.\".a"),
+            ("(SELECT t_new.a FROM m t_new WHERE t.b)", "(SELECT t_new.a FROM m t_new WHERE t.b)"),
+        ] {
+            assert_eq!(moved(expression), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_are_the_text(text in "[-t.:*'\"E\\\\ (é\n]{0,30}") {
+            prop_assert_eq!(tokens(&text).concat(), text);
+        }
+    }
 }

@@ -137,12 +137,8 @@ pub const CATALOG: &str = r#"json_build_object(
       where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)), '[]')
 )"#;
 
-/// Extended statistics of the target, under names that give way at the swap.
-pub fn statistics(b: &Blueprint) -> Vec<String> {
-    b.table.dependents.statistics.iter().flat_map(|s| statistics_of(b, s)).collect()
-}
-
-fn statistics_of(b: &Blueprint, s: &Statistics) -> Vec<String> {
+/// Extended statistics of the target, under a name that gives way at the swap.
+pub(super) fn statistics_of(b: &Blueprint, s: &Statistics) -> Vec<String> {
     let name = s.name.sibling(s.name.name.with_suffix("_new"));
     let mut all = vec![
         format!("create statistics {name}{} from {}", s.tail, b.target()),

@@ -148,7 +148,7 @@ fn row_security(like: &Table, name: &QualifiedName) -> Vec<String> {
         .iter()
         .filter(|(on, _)| *on)
         .map(|(_, word)| format!("alter table {name} {word} row level security"));
-    set.chain(like.policies.iter().map(|p| policy(name, p))).collect()
+    set.chain(like.policies.iter().map(|p| policy(name, &like.name.name, p))).collect()
 }
 
 /// Triggers of the sibling alone; those of the parent come with [`attach`].

@@ -6,7 +6,7 @@
 use crate::model::dependent::{Matview, MatviewIndex};
 use crate::model::ident::{Ident, QualifiedName, literal};
 
-use super::{prepare, swap};
+use super::{prepare, search_path, swap};
 
 /// The name of the one that is being made.
 pub fn new_name(m: &Matview) -> QualifiedName {
@@ -37,9 +37,12 @@ pub fn build(m: &Matview) -> Vec<String> {
         all.extend(column.statistics.iter().map(set));
     }
     if m.populated {
-        // As its owner, from whom policies may hide rows.
+        // As its owner, from whom policies may hide rows; and with the names that its functions find where it is refreshed by
+        // the application. From 17 on the server sets the search path itself.
         all.push("set local row_security = on".to_owned());
+        all.push(format!("set local search_path = {}", search_path(&name)));
         all.push(format!("refresh materialized view {name}"));
+        all.push("set local search_path = pg_catalog".to_owned());
     }
     all.extend(m.indexes.iter().flat_map(|i| index(&name, i)));
     all.push(format!("analyze {name}"));

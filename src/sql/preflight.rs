@@ -149,14 +149,15 @@ from pg_catalog.pg_prepared_xacts p
 where own.pid is null and l.locktype = 'relation' and l.relation = $1 and p.database = pg_catalog.current_database()
 order by 1";
 
-/// Of the relation with oid `$1`: whether it was analysed, its changes, over how many seconds, and whether these are known.
+/// Of the relation with oid `$1`: whether it was analysed, its changes, over how many seconds, whether these are known, and
+/// how many columns it has, dropped ones too.
 /// Where nobody ever reset the counters, they are older than the server's start.
 pub const ACTIVITY: &str = "select s.last_analyze is not null or s.last_autoanalyze is not null or exists (
     select from pg_catalog.pg_stats t where t.schemaname = n.nspname and t.tablename = c.relname),
   (coalesce(s.n_tup_ins, 0) + coalesce(s.n_tup_upd, 0) + coalesce(s.n_tup_del, 0))::double precision,
   extract(epoch from pg_catalog.clock_timestamp()
     - coalesce(d.stats_reset, pg_catalog.pg_postmaster_start_time()))::double precision,
-  d.stats_reset is not null
+  d.stats_reset is not null, c.relnatts
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   left join pg_catalog.pg_stat_user_tables s on s.relid = c.oid
   left join pg_catalog.pg_stat_database d on d.datname = pg_catalog.current_database()

@@ -2,11 +2,62 @@
 //! faster, and a duplicate that the copy made can then be scrubbed.
 
 use crate::model::blueprint::{Blueprint, Partition};
-use crate::model::ident::{Ident, QualifiedName, literal};
+use crate::model::ident::{Ident, QualifiedName, literal, plain};
 use crate::model::table::{Column, Grant, Policy, Table, Trigger};
+
+use super::definition::requalified;
 
 /// Creates the target and everything on it that costs no time. One transaction.
 pub fn target(b: &Blueprint) -> Vec<String> {
+    parts(b).into_iter().flat_map(|part| part.statements).collect()
+}
+
+/// Statements that create one object.
+#[derive(Debug)]
+pub struct Part {
+    /// What it is, as people read it: `trigger touch`.
+    pub what: String,
+    /// In their order.
+    pub statements: Vec<String>,
+}
+
+impl Part {
+    pub(super) fn new(kind: &str, name: &Ident, statements: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            what: format!("{kind} {}", plain(name.as_str())),
+            statements: statements.into_iter().collect(),
+        }
+    }
+}
+
+/// The target, object by object, in the order in which they can be created.
+pub fn parts(b: &Blueprint) -> Vec<Part> {
+    let (target, table) = (b.target(), &b.table);
+    let name = &table.name.name;
+    let mut all = vec![Part::new("table", name, empty_target(b))];
+    for check in table.checks.iter().filter(|c| c.validated) {
+        let add = format!("alter table {target} add constraint {} {}", check.name, check.definition);
+        all.push(Part::new("constraint", &check.name, [add]));
+    }
+    // Partitions would take NULL.
+    let inherit = |name: &Ident| format!("alter table {target} alter constraint {name} inherit");
+    all.extend(table.not_null_no_inherit.iter().map(|name| Part::new("constraint", name, [inherit(name)])));
+    all.push(Part::new("statistics targets of", name, statistics_targets(table, &target, true)));
+    for s in &table.dependents.statistics {
+        all.push(Part::new("statistics", &s.name.name, super::dependent::statistics_of(b, s)));
+    }
+    all.push(Part::new("privileges on", name, grants(b)));
+    if table.row_security {
+        let enable = format!("alter table {target} enable row level security");
+        all.push(Part::new("row-level security of", name, [enable]));
+    }
+    all.extend(table.policies.iter().map(|p| Part::new("policy", &p.name, [policy(&target, name, p)])));
+    all.extend(table.triggers.iter().map(|t| Part::new("trigger", &t.name, trigger(&target, t))));
+    all
+}
+
+/// The partitioned table itself, with its columns.
+fn empty_target(b: &Blueprint) -> Vec<String> {
     let (target, table) = (b.target(), &b.table);
     let tablespace = table.tablespace.as_ref().map_or(String::new(), |name| format!(" tablespace {name}"));
     // `INCLUDING ALL` would fail on the key, clone invalid indexes as valid and validate what is not.
@@ -30,20 +81,6 @@ pub fn target(b: &Blueprint) -> Vec<String> {
     if let Some(comment) = &table.comment {
         all.push(format!("comment on table {target} is {}", literal(comment)));
     }
-    for check in table.checks.iter().filter(|c| c.validated) {
-        all.push(format!("alter table {target} add constraint {} {}", check.name, check.definition));
-    }
-    // Partitions would take NULL.
-    let inherit = |name: &Ident| format!("alter table {target} alter constraint {name} inherit");
-    all.extend(table.not_null_no_inherit.iter().map(inherit));
-    all.extend(statistics_targets(table, &target, true));
-    all.extend(super::dependent::statistics(b));
-    all.extend(grants(b));
-    if table.row_security {
-        all.push(format!("alter table {target} enable row level security"));
-    }
-    all.extend(table.policies.iter().map(|p| policy(&target, p)));
-    all.extend(table.triggers.iter().flat_map(|t| trigger(&target, t)));
     all
 }
 
@@ -97,7 +134,8 @@ pub(super) fn grant(owner: &Ident, relation: &QualifiedName, grant: &Grant) -> V
     vec![format!("set local role {}", grant.grantor), statement, "reset role".to_owned()]
 }
 
-pub(super) fn policy(table: &QualifiedName, p: &Policy) -> String {
+/// The policy on `table`; its expressions call their own table `own`.
+pub(super) fn policy(table: &QualifiedName, own: &Ident, p: &Policy) -> String {
     let roles = if p.roles.is_empty() {
         "public".to_owned()
     } else {
@@ -106,11 +144,10 @@ pub(super) fn policy(table: &QualifiedName, p: &Policy) -> String {
     let kind = if p.permissive { "permissive" } else { "restrictive" };
     let mut sql =
         format!("create policy {} on {table} as {kind} for {} to {roles}", p.name, p.command.to_lowercase());
-    if let Some(using) = &p.using {
-        sql.push_str(&format!(" using ({using})"));
-    }
-    if let Some(check) = &p.check {
-        sql.push_str(&format!(" with check ({check})"));
+    for (word, expression) in [("using", &p.using), ("with check", &p.check)] {
+        if let Some(expression) = expression {
+            sql.push_str(&format!(" {word} ({})", requalified(expression, own, &table.name)));
+        }
     }
     sql
 }

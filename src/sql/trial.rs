@@ -102,7 +102,7 @@ pub fn chunk(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> (String, Ve
 }
 
 /// The table with its partitions, and with nothing that inherits.
-pub(super) fn whole(f: &Filling) -> String {
+pub fn whole(f: &Filling) -> String {
     if f.is_partitioned() { f.table.name.to_string() } else { format!("only {}", f.table.name) }
 }
 

@@ -126,9 +126,12 @@ async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {
             failpoint!("retype.check");
         }
         if *valid && there.get(name.as_str()) != Some(&true) {
-            let validated = session.batch_execute(&sql::validate(&r.table.name, name)).await;
-            if let Err(e) = validated {
-                let error = Error::from(e);
+            // A function that it calls finds names as it does for the batches.
+            let validated = transaction(&session, READ_COMMITTED, async |client| {
+                client.batch_execute(&crate::sql::fill::names(&r.filling())).await?;
+                Ok(client.batch_execute(&sql::validate(&r.table.name, name)).await?)
+            });
+            if let Err(error) = validated.await {
                 if error.sqlstate() == Some("23514") {
                     release(retyper, direction).await?;
                     return Err(violated(&error, name));

@@ -1,7 +1,7 @@
 //! A backfill held against a live table: what is in its way, and what it will do.
 
 use super::writing::Writing;
-use super::{Facts, Report, finishing, found, key, listed, names, nearest, rights, shape, updates};
+use super::{Facts, Report, finishing, found, key, listed, names, nearest, rights, shape, size, updates};
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::finding::Finding;
 use crate::model::ident::{Ident, plain};
@@ -25,6 +25,8 @@ pub fn backfill(
     rights::of_backfill(&mut report, plan, backfill, found, writing, &facts.server);
     let key = key::check(&mut report, table).and_then(|index| index.columns.clone());
     columns(&mut report, backfill, table, key.as_deref().unwrap_or_default());
+    let missing = backfill.add.iter().filter(|one| table.column(&Ident::new(&one.name)).is_none()).count();
+    size::room_for_columns(&mut report, table, &found.size, missing);
     finishing::check(&mut report, backfill, found);
     updates::check(&mut report, backfill, table, writing);
     let passed = !report.has_errors();

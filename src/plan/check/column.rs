@@ -33,6 +33,10 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> 
     // Where it could not be read, the missing right is a finding of its own.
     let values = found.values.as_ref()?;
     contents(report, plan, table, column, values);
+    if let Some(end) = beyond(plan, &scheme, values) {
+        out_of_reach(report, plan, column, end);
+        return None;
+    }
     match ranges(plan, &scheme, values) {
         Ok((limits, ranges)) => {
             outside(report, plan, values, &limits);
@@ -43,6 +47,27 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> 
             None
         }
     }
+}
+
+/// The end that the plan leaves to the rows, and that lies in them where no bound can: `from` or `to`.
+fn beyond(plan: &Partitioning, scheme: &Scheme, values: &Values) -> Option<&'static str> {
+    let ends = [("from", &plan.from, &values.oldest), ("to", &plan.to, &values.newest)];
+    let unreadable = |text: &Option<String>| text.as_ref().is_some_and(|text| scheme.value(text).is_err());
+    ends.into_iter().find(|(_, given, found)| given.is_none() && unreadable(found)).map(|(name, ..)| name)
+}
+
+fn out_of_reach(report: &mut Report, plan: &Partitioning, column: &Column, end: &str) {
+    let name = plain(column.name.as_str());
+    report.error(
+        "bounds",
+        &name,
+        format!("{name} holds values after the year 261999: partitions up to them would be too many"),
+        if plan.default {
+            format!("set {end} under [partition]: rows outside go to the default partition")
+        } else {
+            format!("set {end} under [partition], and default = true for the rows outside")
+        },
+    );
 }
 
 /// The column of that name; says what may have been meant if there is none.
@@ -132,7 +157,10 @@ fn contents(report: &mut Report, plan: &Partitioning, table: &Table, column: &Co
 fn ranges(plan: &Partitioning, scheme: &Scheme, values: &Values) -> Result<(Limits, Vec<Range>), String> {
     let limits = partitioning::limits(plan, scheme)?;
     let read = |text: &Option<String>| text.as_deref().map(|text| scheme.value(text)).transpose();
-    let (oldest, newest, now) = (read(&values.oldest)?, read(&values.newest)?, read(&values.now)?);
+    // Where the plan has an end of its own, it does not matter what the rows hold beyond it.
+    let oldest = if limits.from.is_none() { read(&values.oldest)? } else { limits.from.clone() };
+    let newest = if limits.to.is_none() { read(&values.newest)? } else { limits.to.clone() };
+    let now = read(&values.now)?;
     let start = match &now {
         Some(now) => now.clone(),
         None => scheme.value("0")?,

@@ -1,8 +1,10 @@
 //! Constraints that become something else, and what is said of the table to others than PostgreSQL's core.
 
 use super::dependents::NOT_VALID_ON_PARTITIONED;
+use super::words::Words;
 use super::{Found, Label, Report};
 use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::table::{Policy, Table};
 
 pub(super) fn check(report: &mut Report, found: &Found, version: i32) {
     let table = &found.table;
@@ -10,6 +12,7 @@ pub(super) fn check(report: &mut Report, found: &Found, version: i32) {
     for name in checks.chain(&table.not_null_no_inherit) {
         no_inherit(report, name);
     }
+    names_tableoid(report, table);
     let by_leaf = version < NOT_VALID_ON_PARTITIONED;
     for key in table.foreign_keys.iter().filter(|key| by_leaf && !key.validated) {
         let name = plain(key.name.as_str());
@@ -30,6 +33,30 @@ pub(super) fn check(report: &mut Report, found: &Found, version: i32) {
             format!("{name} goes when extension {extension} goes; the partitioned table's will not"),
             format!("after the swap: alter {name} depends on extension {extension}"),
         );
+    }
+}
+
+/// Whatever asks for `tableoid` gets the partition's.
+fn names_tableoid(report: &mut Report, table: &Table) {
+    let generated = table.columns.iter().filter(|c| !c.generated.is_empty());
+    let generated =
+        generated.map(|c| ("generated column", &c.name, c.default.as_deref().unwrap_or_default()));
+    let checks = table.checks.iter().map(|c| ("constraint", &c.name, c.definition.as_str()));
+    let of_policy = |p: &Policy| [p.using.clone(), p.check.clone()].into_iter().flatten().collect::<Vec<_>>();
+    let policies: Vec<(&Ident, String)> =
+        table.policies.iter().map(|p| (&p.name, of_policy(p).join(" and "))).collect();
+    let policies = policies.iter().map(|(name, text)| ("policy", *name, text.as_str()));
+    let triggers = table.triggers.iter().map(|t| ("trigger", &t.name, t.tail.as_str()));
+    for (kind, name, text) in generated.chain(checks).chain(policies).chain(triggers) {
+        if Words::of(text).has(&["tableoid"]) {
+            let what = format!("{kind} {}", plain(name.as_str()));
+            report.error(
+                "names_tableoid",
+                &what,
+                format!("{what} asks for tableoid, which is the partition's after the swap"),
+                "write it without tableoid, or drop it for the run",
+            );
+        }
     }
 }
 

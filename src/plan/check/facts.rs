@@ -107,6 +107,8 @@ pub struct Size {
     pub observed_s: f64,
     /// Whether the counters' beginning is known; without it the average is an upper limit.
     pub since_known: bool,
+    /// Columns that the table has or had: a dropped one keeps its number.
+    pub attributes: i32,
 }
 
 /// What our role may do, as the server's `has_..._privilege` functions say.

@@ -21,6 +21,7 @@ mod shape;
 mod size;
 mod space;
 mod surroundings;
+mod table_trial;
 #[cfg(test)]
 pub(super) mod tests;
 mod trial;
@@ -39,6 +40,7 @@ pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
 pub use space::space;
 pub use surroundings::{DecodingSlot, Label, Published, Surroundings, Text, Tied, TriggerFunction};
+pub use table_trial::{How, Refused, TableTrial, Violated, Writes, table_tried, unmended, unreadable_keys};
 pub use trial::{EveryChunk, Refusal, Trial, tried};
 pub use writing::{Leaf, OnColumns, UpdateTrigger, Writing};
 

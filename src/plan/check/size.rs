@@ -40,6 +40,33 @@ pub(super) fn check(report: &mut Report, table: &Table, size: &Size) {
     }
 }
 
+/// The most columns that a table can have; dropped ones count.
+const MOST_COLUMNS: usize = 1_600;
+
+/// Whether the table takes so many more columns.
+pub(super) fn room_for_columns(report: &mut Report, table: &Table, size: &Size, more: usize) {
+    let have = usize::try_from(size.attributes).unwrap_or(0);
+    if more == 0 || have + more <= MOST_COLUMNS {
+        return;
+    }
+    let name = table.name.plain();
+    let dropped = have.saturating_sub(table.columns.len());
+    let dropped = if dropped == 0 {
+        String::new()
+    } else {
+        format!(", {} of them dropped", number::count(dropped as u64))
+    };
+    report.error(
+        "too_many_columns",
+        &name,
+        format!(
+            "{name} has {} columns{dropped}: a table can have at most 1,600, and the job adds {more}",
+            number::count(have as u64)
+        ),
+        "add them to a table of their own; the numbers of dropped columns are free again only in a new table",
+    );
+}
+
 /// Says what will be made.
 pub(super) fn partitions(report: &mut Report, b: &Blueprint) {
     let (Some(first), Some(last)) = (b.partitions.first(), b.partitions.last()) else { return };

@@ -41,6 +41,7 @@ pub(in crate::plan) fn facts() -> Facts {
         changes: 864_000.0,
         observed_s: 86_400.0,
         since_known: true,
+        attributes: 7,
     };
     Facts {
         server: Server {
@@ -205,7 +206,7 @@ fn a_value_out_of_reach_is_refused() {
     let mut far = facts();
     found(&mut far).values.as_mut().unwrap().newest = Some("290000-01-01 00:00:00+00".into());
     assert_snapshot!(told(&plan(""), &far), @"
-    error[bounds]: the column holds a timestamp with time zone out of reach: bounds reach from 4714-11-24 BC to the end of the year 261999
+    error[bounds]: created_at holds values after the year 261999: partitions up to them would be too many
     note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
     note[change_rate]: about 10.00 changed rows a second on average: the change log grows by about 49.4 MiB a day until it is drained
     ");

@@ -34,8 +34,15 @@ select json_build_object(
   'keys', coalesce((
     select json_agg(json_build_object('name', k.conname, 'table', json_build_object('schema', n.nspname, 'name', c.relname),
       'owned', pg_has_role(c.relowner, 'usage'), 'owner', pg_get_userbyid(c.relowner),
-      'columns', (select json_agg(format_type(x.atttypid, x.atttypmod) order by x.attnum) from pg_attribute x
-        where x.attrelid = c.oid and x.attnum = any (k.conkey))) order by c.relname, k.conname)
+      'columns', (select json_agg(format_type(x.atttypid, x.atttypmod) order by u.place)
+        from unnest(k.conkey) with ordinality u (attnum, place)
+          join pg_attribute x on x.attrelid = k.conrelid and x.attnum = u.attnum),
+      'referenced', (select json_agg(format_type(x.atttypid, x.atttypmod) order by u.place)
+        from unnest(k.confkey) with ordinality u (attnum, place)
+          join pg_attribute x on x.attrelid = k.confrelid and x.attnum = u.attnum),
+      'retyped', case when k.conrelid = $1 then array_position(k.conkey, a.attnum) end,
+      'retyped_referenced', case when k.confrelid = $1 then array_position(k.confkey, a.attnum) end)
+      order by c.relname, k.conname)
     from pg_constraint k join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
     where k.contype = 'f' and k.conparentid = 0 and (k.conrelid = $1 and a.attnum = any (k.conkey)
       or k.confrelid = $1 and (a.attnum = any (k.confkey) or k.conindid in (select indexrelid from i)))), '[]'),
@@ -131,6 +138,30 @@ pub fn index(index: &Index, number: usize) -> String {
 /// The same CHECK on the scratch table.
 pub fn check(check: &Check, number: usize) -> String {
     format!("alter table {SCRATCH} add constraint pgstrata_check_{number} {}", check.definition)
+}
+
+/// Tables of the session's own whose columns have these types, and a foreign key from the second to the first.
+pub fn key(referenced: &[String], columns: &[String]) -> [String; 2] {
+    let list = |types: &[String]| {
+        types
+            .iter()
+            .enumerate()
+            .map(|(i, sql_type)| format!("c{i} {sql_type}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let names = (0..columns.len()).map(|i| format!("c{i}")).collect::<Vec<_>>().join(", ");
+    [
+        format!(
+            "create temporary table pgstrata_referenced ({}, unique ({names})) on commit drop",
+            list(referenced)
+        ),
+        format!(
+            "create temporary table pgstrata_referencing ({}, foreign key ({names}) references pg_temp.pgstrata_referenced ({names})) \
+             on commit drop",
+            list(columns)
+        ),
+    ]
 }
 
 /// The same default on the scratch table.

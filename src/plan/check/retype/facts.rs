@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::super::TableTrial;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::retyping::Counter;
 
@@ -37,8 +38,27 @@ pub struct Key {
     pub owned: bool,
     /// Who owns it.
     pub owner: Ident,
-    /// The types of its columns.
+    /// The types of its columns, in its order.
     pub columns: Vec<String>,
+    /// The types of the columns that it refers to, in the same order.
+    pub referenced: Vec<String>,
+    /// Which of its columns is retyped, counted from 1.
+    pub retyped: Option<usize>,
+    /// Which of the columns that it refers to is retyped, counted from 1.
+    pub retyped_referenced: Option<usize>,
+}
+
+impl Key {
+    /// The types of its columns and of those that it refers to, once the column has the new type.
+    pub fn types(&self, new_type: &str) -> (Vec<String>, Vec<String>) {
+        let with = |types: &[String], at: Option<usize>| {
+            let new = |(i, one): (usize, &String)| {
+                if at == Some(i + 1) { new_type.to_owned() } else { one.clone() }
+            };
+            types.iter().enumerate().map(new).collect()
+        };
+        (with(&self.columns, self.retyped), with(&self.referenced, self.retyped_referenced))
+    }
 }
 
 /// Something that names the column by its number.
@@ -63,4 +83,8 @@ pub struct Rehearsal {
     pub volatile: Vec<&'static str>,
     /// Indexes, constraints, the default: what the new type cannot have, and why.
     pub refused: Vec<(String, String)>,
+    /// Foreign keys that cannot be between the new type and the other side's: the key, and the types of both sides.
+    pub keys_refused: Vec<(Key, Vec<String>, Vec<String>)>,
+    /// What the server says of the column's indexes on rows of the table.
+    pub rows: TableTrial,
 }

@@ -1,6 +1,6 @@
 //! What the new type means for those who use the column, and what the server says of it.
 
-use super::super::{Found, Report, Server};
+use super::super::{Found, Report, Server, Writes, table_tried};
 use super::Rehearsal;
 use crate::model::blueprint::Direction;
 use crate::model::finding::Finding;
@@ -50,6 +50,21 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
             "drop it before the run, and make it anew for the new type after the swap",
         );
     }
+    for (key, columns, referenced) in &rehearsal.keys_refused {
+        let (name, table) = (plain(key.name.as_str()), key.table.plain());
+        report.error(
+            "foreign_key_types",
+            &name,
+            format!(
+                "foreign key {name} of {table} would go from ({}) to ({}), between which the server has no foreign key",
+                columns.join(", "),
+                referenced.join(", ")
+            ),
+            format!(
+                "drop it for the run, retype the other side too, and add it again: alter table {table} drop constraint {name}"
+            ),
+        );
+    }
     if rehearsal.type_refused.is_none() && !r.only_widens() {
         let unique: Vec<&Ident> =
             r.indexes.iter().filter(|one| one.index.unique).map(|one| &one.index.name).collect();
@@ -68,6 +83,7 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
         let message = format!("column {column} is {} already", r.new_type);
         report.error("already_that_type", &column, message, "there is nothing to do");
     }
+    report.0.extend(table_tried(&r.table, &rehearsal.rows, Writes::Updates));
     report.0
 }
 

@@ -7,7 +7,7 @@ pub use facts::{ColumnFacts, Key, Rehearsal, Use};
 pub use meaning::rehearsed;
 
 use super::constraints::label;
-use super::{Facts, Found, Report, Server, found, key, listed, names, nearest, rights};
+use super::{Facts, Found, Report, Server, found, key, listed, names, nearest, rights, size};
 use crate::model::blueprint::Direction;
 use crate::model::finding::Finding;
 use crate::model::ident::{Ident, plain};
@@ -48,6 +48,7 @@ pub fn retype(
     surroundings(&mut report, &r, found);
     if !under_way {
         taken(&mut report, &r, found);
+        size::room_for_columns(&mut report, table, &found.size, 1);
     }
     meaning::semantics(&mut report, retype, &r);
     meaning::size(&mut report, found, &r);
@@ -284,8 +285,8 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
     let ours = r.filling().fill_trigger();
     for trigger in r.table.triggers.iter().filter(|t| t.row && t.enabled != "D") {
         let name = plain(trigger.name.as_str());
-        let head = trigger.head.to_ascii_uppercase();
-        if head.contains(" BEFORE ") && trigger.name > ours {
+        let fires = trigger.fires();
+        if fires.starts_with("BEFORE ") && trigger.name > ours {
             let message = format!(
                 "trigger {name} fires behind ours, {}, which has to see what it makes of the row",
                 ours.as_str()
@@ -297,7 +298,7 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
                 "rename it: triggers fire in the order of their names",
             );
         }
-        if head.contains("UPDATE") && !head.contains("UPDATE OF") && trigger.enabled != "R" {
+        if fires.contains("UPDATE") && !fires.contains("UPDATE OF") && trigger.enabled != "R" {
             report.warning(
                 "trigger_fires",
                 &name,

@@ -1,0 +1,142 @@
+//! Tries a partition job before it starts: creates what it will create, beside the table, in a transaction that is rolled
+//! back, and computes the table's own expressions on some of its rows. Nobody sees any of it, and no lock is taken of
+//! anything that was there but the one that a SELECT takes.
+
+use tokio_postgres::Client;
+
+use crate::error::Result;
+use crate::model::blueprint::Blueprint;
+use crate::model::table::Check;
+use crate::plan::check::{How, TableTrial};
+use crate::sql::partition_trial as sql;
+use crate::sql::prepare::{self, Part};
+
+use super::row_trial::{self, Attempt, attempt, blocks, failed, queried};
+use super::transaction::READ_COMMITTED;
+
+/// What the server says.
+///
+/// # Errors
+/// The server is gone. What it refuses is in the trial.
+pub async fn trial(client: &Client, b: &Blueprint) -> Result<TableTrial> {
+    client.batch_execute(READ_COMMITTED).await?;
+    let tried = rolled_back(client, b).await;
+    client.batch_execute("rollback").await?;
+    let (mut trial, doubtful) = tried?;
+    for (check, depends_on_more) in doubtful {
+        row_trial::violations(client, &sql::source(b), &b.key, check, depends_on_more, &mut trial).await?;
+    }
+    Ok(trial)
+}
+
+/// The trial, and the CHECKs that rows may violate; of each, whether it depends on more than the row.
+async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTrial, Vec<(&'a Check, bool)>)> {
+    let mut trial = TableTrial::default();
+    client.batch_execute("set local lock_timeout = '100ms'").await?;
+    let blocks = blocks(client, b.table.oid).await?;
+    let sampled = crate::sql::row_trial::sampled(blocks);
+    for column in &b.table.columns {
+        if let Some(statement) = sql::generate(b, column, &sampled) {
+            let what = format!("generated column {}", crate::model::ident::plain(column.name.as_str()));
+            computed(client, &statement, what, &mut trial).await?;
+        }
+    }
+    if !created(client, prepare::parts(b), &mut trial).await? {
+        return Ok((trial, Vec::new()));
+    }
+    if let Some(first) = sql::first_partition(b) {
+        create(client, &first, true, &mut trial).await?;
+    }
+    if !create(client, &sql::whole_partition(b), false, &mut trial).await? {
+        return Ok((trial, Vec::new()));
+    }
+    let doubtful = checks(client, b, &sampled, &mut trial).await?;
+    computed(client, &sql::copy(b, &sampled), "a row".to_owned(), &mut trial).await?;
+    for part in sql::leaf_indexes(b).iter().chain(&sql::finish(b)) {
+        create(client, part, false, &mut trial).await?;
+    }
+    for (number, view) in b.table.views.iter().enumerate() {
+        create(client, &sql::view(b, number, view), true, &mut trial).await?;
+    }
+    for view in &b.table.dependents.matviews {
+        let part = sql::materialized_view(view);
+        // One that is not filled when the time is up did not fail.
+        match attempt(client, &part.statements, true).await? {
+            Attempt::Refused(refused) if refused.code != "57014" => {
+                failed(&mut trial, How::Computed, part.what, refused);
+            }
+            Attempt::Refused(_) | Attempt::Done => {}
+        }
+    }
+    Ok((trial, doubtful))
+}
+
+/// Creates the table and what is on it; whether there is a table to go on with.
+async fn created(client: &Client, parts: Vec<Part>, trial: &mut TableTrial) -> Result<bool> {
+    for (number, part) in parts.iter().enumerate() {
+        if !create(client, part, false, trial).await? && number == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Creates one object; whether the server does. It is taken back where it is refused, and where `back` says so.
+async fn create(client: &Client, part: &Part, back: bool, trial: &mut TableTrial) -> Result<bool> {
+    // What rests on an object that was refused fails because of that.
+    if trial.names(&part.what) {
+        return Ok(false);
+    }
+    match attempt(client, &part.statements, back).await? {
+        Attempt::Done => Ok(true),
+        Attempt::Refused(refused) => {
+            // Where code of the application raises, the object could be created without rows.
+            let how = if refused.context.is_some() { How::Computed } else { How::Created };
+            failed(trial, how, part.what.clone(), refused);
+            Ok(false)
+        }
+    }
+}
+
+/// Computes something of rows.
+async fn computed(client: &Client, statement: &str, what: String, trial: &mut TableTrial) -> Result<()> {
+    if let Attempt::Refused(refused) = attempt(client, &[statement.to_owned()], false).await? {
+        failed(trial, How::Computed, what, refused);
+    }
+    Ok(())
+}
+
+/// Tests each CHECK on the sample. Those that cannot be computed, or that rows violate, are taken off the target.
+async fn checks<'a>(
+    client: &Client,
+    b: &'a Blueprint,
+    sampled: &str,
+    trial: &mut TableTrial,
+) -> Result<Vec<(&'a Check, bool)>> {
+    let by_users = row_trial::made_by_users(client, b.table.oid).await?;
+    let mut doubtful = Vec::new();
+    for check in &b.table.checks {
+        let index = [sql::depends_on_row_alone(b, check)];
+        let depends_on_more =
+            matches!(attempt(client, &index, true).await?, Attempt::Refused(r) if r.code == "42P17");
+        let statement = crate::sql::row_trial::violations(&sql::source(b), &b.key, check, Some(sampled));
+        let violated = match queried(client, &statement).await? {
+            Ok(row) => row.get::<_, i64>(0) > 0,
+            Err(refused) => {
+                let what = format!("constraint {}", crate::model::ident::plain(check.name.as_str()));
+                if !trial.names(&what) {
+                    failed(trial, How::Computed, what, refused);
+                }
+                client.batch_execute(&sql::without(b, &check.name)).await?;
+                continue;
+            }
+        };
+        if violated {
+            client.batch_execute(&sql::without(b, &check.name)).await?;
+        }
+        if depends_on_more || check.validated && (violated || by_users.contains(&check.name)) {
+            doubtful.push((check, depends_on_more));
+        }
+    }
+    Ok(doubtful)
+}

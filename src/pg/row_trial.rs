@@ -1,0 +1,189 @@
+//! Tries a table's own expressions on rows that it has, under the settings of the job: CHECKs, index expressions, generated
+//! columns, and the functions that they call.
+
+use tokio_postgres::{Client, Row};
+
+use crate::error::{Error, Result};
+use crate::model::ident::Ident;
+use crate::model::table::{Check, Column, Table};
+use crate::plan::check::{How, Refused, TableTrial, Violated};
+use crate::sql::row_trial as sql;
+
+use super::transaction::{READ_COMMITTED, transaction};
+
+/// What became of statements.
+pub(super) enum Attempt {
+    /// All of them were run.
+    Done,
+    /// One was refused; none took effect.
+    Refused(Refused),
+}
+
+/// Runs statements whose failure is an answer. With `back`, none has taken effect afterwards.
+pub(super) async fn attempt(client: &Client, statements: &[String], back: bool) -> Result<Attempt> {
+    client.batch_execute("savepoint attempt").await?;
+    for statement in statements {
+        if let Err(error) = client.batch_execute(statement).await {
+            let refused = refused(error)?;
+            client.batch_execute("rollback to attempt; release attempt").await?;
+            return Ok(Attempt::Refused(refused));
+        }
+    }
+    client
+        .batch_execute(if back { "rollback to attempt; release attempt" } else { "release attempt" })
+        .await?;
+    Ok(Attempt::Done)
+}
+
+/// Runs a query whose failure is an answer.
+pub(super) async fn queried(client: &Client, statement: &str) -> Result<std::result::Result<Row, Refused>> {
+    client.batch_execute("savepoint attempt").await?;
+    match client.query_one(statement, &[]).await {
+        Ok(row) => {
+            client.batch_execute("release attempt").await?;
+            Ok(Ok(row))
+        }
+        Err(error) => {
+            let refused = refused(error)?;
+            client.batch_execute("rollback to attempt; release attempt").await?;
+            Ok(Err(refused))
+        }
+    }
+}
+
+/// What the server said, and of which function of the application; other errors are ours.
+fn refused(error: tokio_postgres::Error) -> Result<Refused> {
+    let context = error.as_db_error().and_then(|db| {
+        let line = |line: &&str| line.starts_with("PL/") || line.starts_with("SQL function");
+        db.where_().and_then(|text| text.lines().find(line)).map(str::to_owned)
+    });
+    let error = Error::from(error);
+    match error.sqlstate() {
+        Some(code) => Ok(Refused { message: error.message().to_owned(), code: code.to_owned(), context }),
+        None => Err(error),
+    }
+}
+
+/// Records a refusal.
+pub(super) fn failed(trial: &mut TableTrial, how: How, what: String, refused: Refused) {
+    // A lock that others hold, or no time left, says nothing about the object.
+    if ["55P03", "57014", "40P01"].contains(&refused.code.as_str()) {
+        trial.untried.push((what, refused.message));
+    } else {
+        trial.refused.push((how, what, refused));
+    }
+}
+
+/// The heap's length.
+pub(super) async fn blocks(client: &Client, oid: u32) -> Result<i64> {
+    Ok(client.query_one(sql::HEAP_BLOCKS, &[&oid]).await?.get(0))
+}
+
+/// CHECKs of the table that call functions or operators that are not the server's own.
+pub(super) async fn made_by_users(client: &Client, oid: u32) -> Result<Vec<Ident>> {
+    let rows = client.query(sql::MADE_BY_USERS, &[&oid]).await?;
+    Ok(rows.iter().map(|row| Ident::new(row.get::<_, String>(0))).collect())
+}
+
+/// Tests a CHECK on every row of `from`, in a transaction of its own.
+pub(super) async fn violations(
+    client: &Client,
+    from: &str,
+    key: &[Ident],
+    check: &Check,
+    depends_on_more: bool,
+    trial: &mut TableTrial,
+) -> Result<()> {
+    let counted = transaction(client, READ_COMMITTED, async |client| {
+        client.batch_execute(&sql::limit()).await?;
+        queried(client, &sql::violations(from, key, check, None)).await
+    });
+    let what = format!("constraint {}", crate::model::ident::plain(check.name.as_str()));
+    match counted.await? {
+        Ok(row) => trial.violated.push(Violated {
+            check: check.clone(),
+            rows: row.get(0),
+            key: row.get(1),
+            depends_on_more,
+            whole: true,
+        }),
+        Err(refused) => failed(trial, How::Computed, what, refused),
+    }
+    Ok(())
+}
+
+/// Computes what an update of the table's rows computes: CHECKs, generated columns and index expressions, on a table of the
+/// session's own. `names` sets the search path of the job's batches.
+///
+/// # Errors
+/// The server is gone. What it refuses is in the trial.
+pub async fn of_updates(
+    client: &Client,
+    table: &Table,
+    from: &str,
+    key: &[Ident],
+    names: &str,
+) -> Result<TableTrial> {
+    let mut trial = TableTrial::default();
+    client.batch_execute(READ_COMMITTED).await?;
+    let tried = updates(client, table, from, key, names, &mut trial).await;
+    client.batch_execute("rollback").await?;
+    tried?;
+    Ok(trial)
+}
+
+async fn updates(
+    client: &Client,
+    table: &Table,
+    from: &str,
+    key: &[Ident],
+    names: &str,
+    trial: &mut TableTrial,
+) -> Result<()> {
+    client.batch_execute(names).await?;
+    let sampled = sql::sampled(blocks(client, table.oid).await?);
+    let mut with_checks = Vec::new();
+    for check in &table.checks {
+        let what = format!("constraint {}", crate::model::ident::plain(check.name.as_str()));
+        match queried(client, &sql::violations(from, key, check, Some(&sampled))).await? {
+            Ok(row) if row.get::<_, i64>(0) > 0 => trial.violated.push(Violated {
+                check: check.clone(),
+                rows: row.get(0),
+                key: row.get(1),
+                depends_on_more: false,
+                whole: false,
+            }),
+            Ok(_) => with_checks.push(check),
+            Err(refused) => failed(trial, How::Computed, what, refused),
+        }
+    }
+    let all_hold = with_checks.len() == table.checks.len();
+    // A CHECK of the whole row cannot be copied; where no table can be made, rows are tried by the CHECKs alone.
+    for checks in if all_hold { &[true, false][..] } else { &[false] } {
+        if let Attempt::Done = attempt(client, &[sql::empty(&table.name, *checks)], false).await? {
+            let columns = table.columns.iter().filter(|c| c.generated.is_empty()).map(|c| &c.name);
+            let fill = sql::fill(sql::ROWS, from, columns, &sampled);
+            if let Attempt::Refused(refused) = attempt(client, &[fill], false).await? {
+                failed(trial, How::Computed, "a row".to_owned(), refused);
+            }
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Rows whose key cannot be read as text: none where the database's encoding has no such text.
+///
+/// # Errors
+/// What the server said.
+pub async fn unreadable_keys(client: &Client, from: &str, key: &[&Column]) -> Result<Option<i64>> {
+    let any_bytes: bool = client.query_one(sql::ANY_BYTES, &[]).await?.get(0);
+    let texts = |column: &&&Column| {
+        ["text", "character varying", "character", "name"].contains(&column.base_type.as_str())
+    };
+    let key: Vec<&Column> = key.iter().filter(texts).copied().collect();
+    if !any_bytes || key.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(client.query_one(&sql::not_utf8(from, &key), &[]).await?.get(0)))
+}

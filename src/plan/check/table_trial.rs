@@ -1,0 +1,204 @@
+//! What the server says of the table's own definitions when they are created a second time, and computed on some of its
+//! rows, and what follows.
+
+use super::words::Words;
+use super::{Report, rows_that};
+use crate::model::filling::Filling;
+use crate::model::finding::Finding;
+use crate::model::ident::plain;
+use crate::model::number;
+use crate::model::table::{Check, Table};
+
+/// What the server says.
+#[derive(Debug, Clone, Default)]
+pub struct TableTrial {
+    /// What it refuses: how, of which object, and why.
+    pub refused: Vec<(How, String, Refused)>,
+    /// CHECKs that could be tested on rows, and how many of them do not satisfy each.
+    pub violated: Vec<Violated>,
+    /// What could not be tried, and why.
+    pub untried: Vec<(String, String)>,
+}
+
+impl TableTrial {
+    /// Whether it has something to say of that object.
+    pub fn names(&self, what: &str) -> bool {
+        self.refused.iter().any(|(_, object, _)| object == what)
+    }
+}
+
+/// What was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// To create it.
+    Created,
+    /// To compute it of a row.
+    Computed,
+}
+
+/// What the server said.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Its message.
+    pub message: String,
+    /// Its SQLSTATE.
+    pub code: String,
+    /// The function of the application that it was in.
+    pub context: Option<String>,
+}
+
+/// A CHECK, and the rows that do not satisfy it.
+#[derive(Debug, Clone)]
+pub struct Violated {
+    /// The constraint.
+    pub check: Check,
+    /// How many rows.
+    pub rows: i64,
+    /// The key of one of them.
+    pub key: Option<String>,
+    /// It depends on more than the row: it calls functions that are not IMMUTABLE.
+    pub depends_on_more: bool,
+    /// Every row was tested, not some of them.
+    pub whole: bool,
+}
+
+/// The findings.
+pub fn table_tried(table: &Table, trial: &TableTrial, job: Writes) -> Vec<Finding> {
+    let mut report = Report::default();
+    for (how, what, refused) in &trial.refused {
+        match how {
+            How::Created => not_creatable(&mut report, what, refused),
+            How::Computed => fails_for_job(&mut report, table, what, refused),
+        }
+    }
+    for one in &trial.violated {
+        if one.rows > 0 {
+            violated(&mut report, table, one, job);
+        } else if one.depends_on_more {
+            may_change(&mut report, table, &one.check);
+        }
+    }
+    for (what, message) in &trial.untried {
+        let message = format!("{what} could not be tried: {message}");
+        report.warning("untried", what, message, "run the check again when less is going on");
+    }
+    report.0
+}
+
+/// Leaves out what a backfill may mend: CHECKs of columns that it sets; and those of rows that it may leave alone.
+pub fn unmended(trial: &mut TableTrial, filling: &Filling) {
+    let sets = |check: &Check| {
+        let words = Words::of(&check.definition);
+        filling.set.iter().any(|(name, _)| words.has(&[name.as_str()]))
+    };
+    trial.violated.retain(|one| filling.filter.is_none() && !sets(&one.check));
+}
+
+/// How the job writes the table's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// It inserts them into another table.
+    Copies,
+    /// It updates them where they are.
+    Updates,
+}
+
+fn not_creatable(report: &mut Report, what: &str, refused: &Refused) {
+    report.error(
+        "not_creatable",
+        what,
+        format!("{what} cannot be created on the partitioned table: {}", refused.message),
+        "change it so that the server creates it again, or drop it for the run",
+    );
+}
+
+fn fails_for_job(report: &mut Report, table: &Table, what: &str, refused: &Refused) {
+    let name = table.name.plain();
+    let context = refused.context.as_ref().map_or(String::new(), |context| format!(" ({context})"));
+    let (what, object) = if what == "a row" {
+        (format!("a row of {name}"), name.clone())
+    } else {
+        (what.to_owned(), what.to_owned())
+    };
+    let hint = match &refused.context {
+        Some(_) => {
+            "if a function finds no name, give it the search_path that it needs: alter function ... set search_path = ...; \
+             else correct it, or drop what calls it for the run"
+        }
+        None => "correct it, or drop it for the run",
+    };
+    report.error(
+        "fails_for_job",
+        object,
+        format!("{what} fails in the job's sessions: {}{context}", refused.message),
+        hint,
+    );
+}
+
+fn violated(report: &mut Report, table: &Table, one: &Violated, job: Writes) {
+    let (name, table) = (plain(one.check.name.as_str()), table.name.plain());
+    let least = if one.whole { "" } else { "at least " };
+    let rows = rows_that(one.rows, "of", "of");
+    let verb = if one.rows == 1 { "does" } else { "do" };
+    let key = one.key.as_ref().map_or(String::new(), |key| format!(", such as the one with key {key}"));
+    let then = match job {
+        Writes::Copies => "the partitioned table would not take them",
+        Writes::Updates => "an update of them fails",
+    };
+    let hint = if one.depends_on_more || job == Writes::Updates {
+        format!(
+            "correct the rows, or drop the constraint for the run: alter table {table} drop constraint {name}"
+        )
+    } else {
+        format!(
+            "correct the rows; or let old rows be: alter table {table} drop constraint {name}, add constraint {name} {} not valid",
+            one.check.definition
+        )
+    };
+    report.error(
+        "check_violated",
+        &name,
+        format!("{least}{rows} {table} {verb} not satisfy constraint {name}{key}: {then}"),
+        hint,
+    );
+}
+
+fn may_change(report: &mut Report, table: &Table, check: &Check) {
+    let (name, table) = (plain(check.name.as_str()), table.name.plain());
+    report.warning(
+        "check_may_change",
+        &name,
+        format!(
+            "constraint {name} calls functions that are not IMMUTABLE: a changed row that no longer satisfies it when it is \
+             brought over stops the job"
+        ),
+        format!(
+            "nothing, if a row that satisfied it always does; else drop it for the run: alter table {table} drop constraint {name}"
+        ),
+    );
+}
+
+/// Rows whose key is no valid UTF-8: our sessions read keys as such text.
+pub fn unreadable_keys(table: &Table, rows: i64) -> Vec<Finding> {
+    let mut report = Report::default();
+    let name = table.name.plain();
+    if rows > 0 {
+        report.error(
+            "key_not_utf8",
+            &name,
+            format!(
+                "{} of {name} have bytes in the key that are not valid UTF-8, which the job cannot read in an SQL_ASCII database",
+                number::counted(rows.unsigned_abs(), "row")
+            ),
+            "correct the keys, or move the data into a database whose encoding is theirs",
+        );
+    } else {
+        report.warning(
+            "key_not_utf8",
+            &name,
+            format!("the database is SQL_ASCII, and {name} has text in its key: a key that is not valid UTF-8 stops the job"),
+            "nothing, if the application writes no such keys",
+        );
+    }
+    report.0
+}

@@ -1,0 +1,284 @@
+//! What `check` allows does not fail for a reason that was there before: it tries the job's statements, and the table's own
+//! expressions on rows.
+
+use crate::bad_input::{GOOD, MONTHS, check, check_as, told, told_after};
+use crate::support::cluster::{Database, connect};
+
+/// `error[code]: object` of each error and warning.
+fn findings(told: &str) -> Vec<String> {
+    let is = |line: &&str| line.starts_with("error[") || line.starts_with("warning[");
+    told.lines().filter(is).map(|line| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ")).collect()
+}
+
+/// The same of the errors alone.
+fn errors(told: &str) -> Vec<String> {
+    findings(told).into_iter().filter(|finding| finding.starts_with("error")).collect()
+}
+
+/// From `run` to `finalize`, with `between` before and after each step.
+async fn life(db: &Database, plan: &str, between: &str) {
+    let plan = db.plan(plan);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    for args in [&["swap"][..], &["rollback"], &["swap"], &["finalize", "--now"]] {
+        db.execute(between).await;
+        db.pgstrata(&[&args[..1], &["j"], &args[1..]].concat()).await.ok();
+    }
+    db.execute(between).await;
+}
+
+fn months() -> String {
+    format!("name = 'j'\n{MONTHS}")
+}
+
+#[tokio::test]
+async fn definitions_that_the_server_does_not_create_again() {
+    let trigger = "create function bump() returns trigger language plpgsql as $$ begin return new; end $$;
+        create trigger bump before update on t for each row when (old is distinct from new) execute function bump();
+        alter table t add length int generated always as (length(note)) stored";
+    assert_eq!(findings(&told_after(trigger).await), ["error[not_creatable]: trigger bump"]);
+    let index = "create function plain(text) returns text language plpgsql immutable as $$ begin return lower($1); end $$;
+        create index t_plain on t (plain(note)); create index t_some on t (id) where plain(note) <> 'x';
+        alter function plain(text) stable";
+    assert_eq!(
+        findings(&told_after(index).await),
+        ["error[not_creatable]: index t_plain", "error[not_creatable]: index t_some"]
+    );
+    let whole_row = "alter table t add constraint t_row check (hash_record(t) is not null);
+        create index t_hash on t (hash_record(t))";
+    assert_eq!(
+        findings(&told_after(whole_row).await),
+        ["error[not_creatable]: constraint t_row", "error[not_creatable]: index t_hash"]
+    );
+}
+
+#[tokio::test]
+async fn functions_that_need_their_callers_search_path() {
+    let dictionary = "create table dict (word text primary key); insert into dict values ('a');
+        update t set note = 'a';
+        create function known(p text) returns boolean language plpgsql stable as
+          $$ begin return exists (select from dict where word = p); end $$;
+        create function slug(p text) returns text language sql immutable as $$ select lower(p) $$;
+        create function key_of(p text) returns text language plpgsql immutable as $$ begin return slug(p); end $$;";
+    assert_eq!(
+        findings(
+            &told_after(&format!("{dictionary} alter table t add constraint t_known check (known(note))"))
+                .await
+        ),
+        ["error[fails_for_job]: constraint t_known"]
+    );
+    assert_eq!(
+        findings(&told_after(&format!("{dictionary} create index t_slug on t (key_of(note))")).await),
+        ["error[fails_for_job]: index t_slug"]
+    );
+    assert_eq!(
+        findings(
+            &told_after(&format!(
+                "{dictionary} alter table t add s text generated always as (key_of(note)) stored"
+            ))
+            .await
+        ),
+        ["error[fails_for_job]: generated column s", "error[fails_for_job]: public.t"]
+    );
+    assert_eq!(
+        findings(
+            &told_after(&format!("{dictionary} create statistics t_keys on (key_of(note)) from t")).await
+        ),
+        ["error[fails_for_job]: planner statistics of t, statistics t_keys"]
+    );
+    let helped = "alter function known(text) set search_path = public; alter function key_of(text) set search_path = public;
+        alter table t add constraint t_known check (known(note)); create index t_slug on t (key_of(note))";
+    assert_eq!(
+        findings(&told_after(&format!("{dictionary} {helped}")).await),
+        ["warning[check_may_change]: t_known"]
+    );
+}
+
+#[tokio::test]
+async fn checks_that_rows_no_longer_satisfy() {
+    // Rows satisfy it in the session that says so, and in no other.
+    let expired = "set trial.open = 'on';
+        alter table t add constraint t_open check (coalesce(current_setting('trial.open', true), '') = 'on')";
+    assert_eq!(findings(&told_after(expired).await), ["error[check_violated]: t_open"]);
+    let past = "alter table t add constraint t_past check (at < now() or at is null)";
+    assert_eq!(findings(&told_after(past).await), ["warning[check_may_change]: t_past"]);
+    let function = |limit: u32| {
+        format!(
+            "create or replace function small(n bigint) returns boolean language sql immutable as 'select n < {limit}'"
+        )
+    };
+    let changed = format!(
+        "{}; alter table t add constraint t_small check (small(id)); {}",
+        function(1000),
+        function(90)
+    );
+    let told = told_after(&changed).await;
+    assert_eq!(findings(&told), ["error[check_violated]: t_small"]);
+    assert!(
+        told.contains(
+            ": 10 rows of public.t do not satisfy constraint t_small, such as the one with key 90:"
+        ),
+        "{told}"
+    );
+    // Rows that were never looked at go to a constraint that is not validated either.
+    let db = Database::new().await;
+    db.execute(&format!("{GOOD} alter table t add constraint t_few check (id < 50) not valid")).await;
+    life(&db, &months(), "update t set note = 'x' where id = 7").await;
+}
+
+#[tokio::test]
+async fn what_asks_for_tableoid() {
+    let oid = "alter table t add constraint t_oid check (tableoid <> 0::oid);
+        alter table t add constraint t_me check (tableoid = 'public.t'::regclass::oid);
+        create policy mine on t using (tableoid::regclass::text = 't')";
+    assert_eq!(
+        findings(&told_after(oid).await),
+        [
+            "error[names_tableoid]: constraint t_me",
+            "error[names_tableoid]: constraint t_oid",
+            "error[names_tableoid]: policy mine"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_policy_that_names_its_table() {
+    let db = Database::new().await;
+    let policy = "create table members (team int, who name); insert into members values (1, 'trial_member');
+        do $$ begin create role trial_member; exception when duplicate_object then null; end $$;
+        grant select on members to trial_member; grant select on t to trial_member;
+        alter table t add team int default 1; update t set team = 2 where id % 2 = 0;
+        alter table t enable row level security;
+        create policy theirs on t for select to trial_member
+          using (exists (select from members m where m.team = t.team and m.who = current_user))";
+    db.execute(&format!("{GOOD} {policy}")).await;
+    let seen = "do $$ declare n bigint; begin
+          set local role trial_member; select count(*) into n from t; reset role;
+          if n <> 50 then raise exception '% rows are seen', n; end if; end $$";
+    db.execute(seen).await;
+    life(&db, &months(), seen).await;
+    let shown =
+        "select count(*) from pg_policy where pg_get_expr(polqual, polrelid) like '%m.team = t.team%'";
+    assert_eq!(db.count(shown).await, 1);
+}
+
+const NAMELESS: &str = "create function helper() returns int language sql stable as 'select 42';
+    create function calls() returns int language plpgsql stable as 'begin return helper(); end';
+    create materialized view mv as select id, calls() as c from t where id > 3;
+    create view vw as select id, calls() as c from t";
+
+#[tokio::test]
+async fn a_materialized_view_by_a_function_that_needs_the_search_path() {
+    let db = Database::new().await;
+    db.execute(&format!("{GOOD} {NAMELESS}")).await;
+    life(&db, &months(), "update t set note = 'x' where id = 7").await;
+    assert_eq!(db.count("select sum(c)::bigint from mv where id > 97").await, 84);
+    assert_eq!(db.count("select max(c)::bigint from vw").await, 42);
+}
+
+#[tokio::test]
+async fn a_retyped_columns_check_by_a_function() {
+    let db = Database::new().await;
+    db.execute(
+        "create table dict (n int primary key); insert into dict select generate_series(1, 2000);
+         create function known(p bigint) returns boolean language plpgsql stable as
+           $$ begin return exists (select from dict where n = p); end $$;
+         create table t (id int primary key, a int constraint a_known check (known(a)));
+         insert into t select i, i from generate_series(1, 1500) i; analyze",
+    )
+    .await;
+    let plan = "name = 'j'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'a'\nto = 'bigint'\n";
+    life(&db, plan, "update t set a = a + 1 where id % 9 = 0 and a < 1900").await;
+}
+
+#[tokio::test]
+async fn foreign_keys_that_the_new_type_cannot_have() {
+    let tables = "create table t (id int primary key, v text); create table c (t_id int references t);
+        insert into t select i, 'v' from generate_series(1, 100) i; analyze";
+    let plan = |to: &str| format!("kind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'id'\nto = '{to}'\n");
+    assert_eq!(errors(&told(tables, &plan("text")).await), ["error[foreign_key_types]: c_t_id_fkey"]);
+    assert!(errors(&told(tables, &plan("bigint")).await).is_empty());
+    let child = "kind = 'retype'\ntable = 'c'\n[retype]\ncolumn = 't_id'\nto = 'uuid'\nusing = 'null'\nback = 'null'\n";
+    let keyed = "alter table c add id int generated always as identity primary key";
+    assert_eq!(
+        errors(&told(&format!("{tables}; {keyed}"), child).await),
+        ["error[foreign_key_types]: c_t_id_fkey"]
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_utf8() {
+    let db = Database::new().await;
+    let name = format!("{}_bytes", db.dsn().rsplit_once("dbname=").unwrap().1);
+    db.execute(&format!(
+        "create database {name} encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0"
+    ))
+    .await;
+    let client = connect(&format!("{} dbname={name}", db.dsn())).await;
+    let table = r"create table t (id text primary key, at timestamptz not null);
+        insert into t select 'k' || i, timestamptz '2024-01-15 00:00Z' + i * interval '1 day' from generate_series(0, 99) i; analyze t";
+    client.batch_execute(table).await.unwrap();
+    let user = format!("postgres dbname={name}");
+    assert_eq!(findings(&check_as(&db, &user, MONTHS).await), ["warning[key_not_utf8]: public.t"]);
+    client.batch_execute(r"update t set id = E'caf\351' where id = 'k7'").await.unwrap();
+    assert_eq!(findings(&check_as(&db, &user, MONTHS).await), ["error[key_not_utf8]: public.t"]);
+}
+
+#[tokio::test]
+async fn no_room_for_a_column() {
+    let table = "do $$ begin
+          execute (select format('create table t (id int primary key, %s)', string_agg(format('c%s int', i), ', '))
+            from generate_series(1, 1599) i);
+          execute (select 'alter table t ' || string_agg(format('drop c%s', i), ', ') from generate_series(1, 100) i);
+        end $$; analyze t";
+    let backfill = "kind = 'backfill'\ntable = 't'\n[backfill]\nadd = { extra = 'int' }\nset = { extra = '1' }\nwhere = 't.extra is null'\n";
+    let retype = "kind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'c101'\nto = 'bigint'\n";
+    let db = Database::new().await;
+    db.execute(table).await;
+    assert_eq!(errors(&check(&db, backfill).await), ["error[too_many_columns]: public.t"]);
+    assert_eq!(errors(&check(&db, retype).await), ["error[too_many_columns]: public.t"]);
+}
+
+#[tokio::test]
+async fn values_that_no_bound_reaches() {
+    let far = "insert into t values (200, '9999-12-31Z'), (201, '294276-12-31 23:59:59.999999Z'), (202, '4713-01-01 00:00Z BC'),
+        (203, 'infinity')";
+    assert_eq!(errors(&told_after(far).await), ["error[bounds]: at"]);
+    let db = Database::new().await;
+    db.execute(&format!("{GOOD} {far}")).await;
+    let ends = format!("{}from = '2024-01-01'\nto = '2024-03-01'\n", months());
+    let changes = "update t set note = note || 'x' where id % 20 in (1, 2, 3);
+        update t set at = at + interval '40 days' where id = 41";
+    life(&db, &ends, changes).await;
+    assert_eq!(db.count("select count(*) from t_default where id >= 200").await, 4);
+    let dates = "create table t (id int primary key, at date not null);
+        insert into t select i, date '2024-06-01' + i % 90 from generate_series(1, 500) i;
+        insert into t values (-1, 'infinity'), (-2, '0044-03-15 BC'), (-3, '5874897-12-31'); analyze";
+    let db = Database::new().await;
+    db.execute(dates).await;
+    let ends = format!("{}from = '2024-06-01'\nto = '2024-09-01'\n", months());
+    life(&db, &ends, "update t set at = at + 1 where id between 1 and 50; update t set at = at where id < 0")
+        .await;
+}
+
+#[tokio::test]
+async fn rows_that_an_update_of_fails() {
+    let table = "create table t (id int primary key, v text); insert into t select i, 'a' from generate_series(1, 100) i;
+        create schema other; create table other.dict (word text);
+        create function known(p text) returns boolean language plpgsql stable as
+          $$ begin return not exists (select from dict where word = p); end $$;
+        create function key_of(p text) returns text language plpgsql immutable as
+          $$ begin return (select max(word) from dict); end $$;
+        set search_path = public, other; ";
+    let plan = "kind = 'backfill'\ntable = 't'\n[backfill]\nset = { v = \"'b'\" }\n";
+    let check = format!("{table} alter table t add constraint t_known check (known(v)); analyze");
+    assert_eq!(errors(&told(&check, plan).await), ["error[fails_for_job]: constraint t_known"]);
+    let index = format!("{table} create index t_key on t (key_of(v)); analyze");
+    assert_eq!(errors(&told(&index, plan).await), ["error[fails_for_job]: public.t"]);
+    let old = format!("{table} alter table t add constraint t_new check (id > 10) not valid; analyze");
+    assert_eq!(errors(&told(&old, plan).await), ["error[check_violated]: t_new"]);
+    // Rows that the backfill mends.
+    let mended = format!("{table} alter table t add constraint t_new check (v <> 'a') not valid; analyze");
+    assert!(errors(&told(&mended, plan).await).is_empty());
+    let retype = "kind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'varchar'\n";
+    assert_eq!(errors(&told(&mended, retype).await), ["error[check_violated]: t_new"]);
+}
