@@ -21,6 +21,7 @@ use crate::model::ident::QualifiedName;
 use crate::model::maintained::Maintained;
 use crate::model::number;
 use crate::model::partition::Every;
+use crate::model::shell::word;
 use crate::model::state::State;
 use crate::model::status::Status;
 use crate::model::verdict::{Looked, VerifyReport};
@@ -146,7 +147,8 @@ async fn act(
         }
         Command::Pause { job } => {
             engine.set(job, &[("paused", Some("true"))]).await?;
-            events.note(format!("job {job} is paused, whoever drives it: `pgstrata resume {job}` goes on"));
+            let typed = word(job);
+            events.note(format!("job {job} is paused, whoever drives it: `pgstrata resume {typed}` goes on"));
             Ok(Said::Nothing)
         }
         Command::Resume { job } => {
@@ -249,18 +251,19 @@ pub async fn interrupted() {
 
 /// What a person does next.
 fn what_next(job: &str, kind: &str, state: State) -> String {
+    let typed = word(job);
     match state {
         State::Verified if kind == "retype" => format!(
-            "job {job} is verified; a trigger keeps both columns level until you swap: `pgstrata swap {job}`\n"
+            "job {job} is verified; a trigger keeps both columns level until you swap: `pgstrata swap {typed}`\n"
         ),
         State::Verified => format!(
-            "job {job} is verified; both tables are kept level by `pgstrata sync {job}` until you swap: `pgstrata swap {job}`\n"
+            "job {job} is verified; both tables are kept level by `pgstrata sync {typed}` until you swap: `pgstrata swap {typed}`\n"
         ),
         State::Swapped => format!(
-            "job {job} is swapped; to go back, losing nothing: `pgstrata rollback {job}`; to end the window: `pgstrata finalize {job}`\n"
+            "job {job} is swapped; to go back, losing nothing: `pgstrata rollback {typed}`; to end the window: `pgstrata finalize {typed}`\n"
         ),
         State::RolledBack => format!(
-            "job {job} is rolled back; to swap again: `pgstrata swap {job}`; to remove what it made: `pgstrata abort {job}`\n"
+            "job {job} is rolled back; to swap again: `pgstrata swap {typed}`; to remove what it made: `pgstrata abort {typed}`\n"
         ),
         State::Finalized => format!("job {job} is done\n"),
         _ => format!("job {job} is {state}\n"),

@@ -255,7 +255,7 @@ async fn a_command_in_the_wrong_state_says_what_comes_first() {
     insta::assert_snapshot!(events.refused("finalize").await, @"
     exit 6
     error: the old table is kept until #-#-# #:# UTC, as the plan says
-    hint: to drop it now: `pgstrata finalize events --now`
+    hint: to drop it now: `pgstrata finalize --now events`
     ");
     insta::assert_snapshot!(events.refused("abort").await, @"
     exit 2
@@ -367,7 +367,7 @@ async fn a_capture_out_of_force_is_found_before_anything_relies_on_it() {
     exit 1
     error: the capture triggers on public.events are not in force any more
     cause: somebody dropped or disabled pgstrata_capture or pgstrata_truncate, or enabled them other than ALWAYS; changes since then are not known
-    hint: the way back is lost with them; to keep the partitioned table: `pgstrata finalize events --now`
+    hint: the way back is lost with them; to keep the partitioned table: `pgstrata finalize --now events`
     ");
     events.ok(&["finalize --now"]).await;
 }

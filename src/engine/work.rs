@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::design::Design;
+use crate::model::shell::word;
 use crate::model::state::State;
 use crate::pg::catalog;
 use crate::pg::connect::Session;
@@ -69,14 +70,14 @@ pub(super) fn may_finalize(driver: &Driver, now: bool, kept: &str) -> Result<()>
     let (name, state) = (&driver.job.name, driver.state());
     if state != State::Swapped {
         return Err(Error::usage(format!("job {name} is {state}: only a swapped job can be finalized"))
-            .hint(format!("`pgstrata status {name}` says what comes next")));
+            .hint(format!("`pgstrata status {}` says what comes next", word(name))));
     }
     match driver.job.keep_old_until.filter(|until| !now && *until > clock::now()) {
         None => Ok(()),
         Some(until) => {
             let until = until.format("%Y-%m-%d %H:%M UTC");
             Err(Error::new(Kind::Stopped, format!("the old {kept} is kept until {until}, as the plan says"))
-                .hint(format!("to drop it now: `pgstrata finalize {name} --now`")))
+                .hint(format!("to drop it now: `pgstrata finalize --now {}`", word(name))))
         }
     }
 }

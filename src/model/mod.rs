@@ -20,6 +20,7 @@ pub mod pace;
 pub mod partition;
 pub mod retyping;
 pub mod sample;
+pub mod shell;
 pub mod sizer;
 pub mod state;
 pub mod status;

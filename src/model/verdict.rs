@@ -14,6 +14,12 @@ pub const EXAMPLES_MAX: usize = 20;
 pub struct VerifyReport {
     /// The job's name.
     pub job: String,
+    /// What was compared: the two `tables` of a partition job, or the two `columns` of a retype.
+    #[serde(skip)]
+    pub sides: &'static str,
+    /// The sides are exchanged: the source is what came into use by the swap.
+    #[serde(skip)]
+    pub swapped: bool,
     /// Rows of the source.
     pub rows_source: u64,
     /// Rows of the target.

@@ -12,6 +12,7 @@ use crate::model::design::Design;
 use crate::model::filling::Filling;
 use crate::model::key::{Key, KeyRange};
 use crate::model::retyping::Retyping;
+use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::plan::Plan;
 use crate::sql::{pace, store as sql};
@@ -94,7 +95,7 @@ impl Job {
     }
 
     fn of_another_kind(&self) -> Error {
-        let name = &self.name;
+        let (name, typed) = (&self.name, word(&self.name));
         let (fact, hint) = match self.design {
             Design::Backfill(_) => (
                 format!(
@@ -102,8 +103,8 @@ impl Job {
                     self.source
                 ),
                 format!(
-                    "`pgstrata run PLAN` goes on with it, to its end; `pgstrata verify {name}` looks at every row again; \
-                     `pgstrata abort {name}` ends it"
+                    "`pgstrata run PLAN` goes on with it, to its end; `pgstrata verify {typed}` looks at every row again; \
+                     `pgstrata abort {typed}` ends it"
                 ),
             ),
             Design::Partition(_) => (
@@ -111,11 +112,11 @@ impl Job {
                     "job {name} is a partition job: it copies {}, and fills no column of it",
                     self.source
                 ),
-                format!("`pgstrata status {name}` says where it is"),
+                format!("`pgstrata status {typed}` says where it is"),
             ),
             Design::Retype(_) => (
                 format!("job {name} is a retype: it changes a column of {}, and no rows", self.source),
-                format!("`pgstrata status {name}` says where it is"),
+                format!("`pgstrata status {typed}` says where it is"),
             ),
         };
         Error::usage(fact).hint(hint)

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
+use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
@@ -58,7 +59,7 @@ pub async fn in_force(context: &Context) -> Result<()> {
     if client.query_one(sql::CAPTURE_IN_FORCE, &[&source]).await?.get(0) {
         return Ok(());
     }
-    let name = &context.job.name;
+    let name = word(&context.job.name);
     Err(Error::failed(format!("the capture triggers on {} are not in force any more", b.table.name.plain()))
         .cause(
             "somebody dropped or disabled pgstrata_capture or pgstrata_truncate, or enabled them other than ALWAYS; \
@@ -67,7 +68,7 @@ pub async fn in_force(context: &Context) -> Result<()> {
         .hint(match context.direction() {
             Direction::Forward => format!("abort the job and run it again: `pgstrata abort {name}`"),
             Direction::Reverse => format!(
-                "the way back is lost with them; to keep the partitioned table: `pgstrata finalize {name} --now`"
+                "the way back is lost with them; to keep the partitioned table: `pgstrata finalize --now {name}`"
             ),
         }))
 }

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
+use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, latency, store};
@@ -57,7 +58,7 @@ pub async fn abort(context: &Context) -> Result<State> {
             context.job.name,
             context.state()
         ))
-        .hint(format!("`pgstrata rollback {}` first: it loses nothing", context.job.name)));
+        .hint(format!("`pgstrata rollback {}` first: it loses nothing", word(&context.job.name))));
     }
     settle::settle(context).await?;
     let b = context.blueprint();

@@ -1,12 +1,14 @@
 //! Index: every leaf's indexes by the worker pool, each in a transaction of its own, so that a crash loses one build; then
 //! the parent's, which only tie them together.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::model::blueprint::Blueprint;
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{QualifiedName, plain};
+use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::model::table::Index;
 use crate::pg::catalog::{self, Leaf};
@@ -16,7 +18,7 @@ use crate::sql::{capture as capture_sql, index as sql};
 
 use super::context::Context;
 use super::meter::Meter;
-use super::workers;
+use super::{scrub, workers};
 
 /// Builds what is missing.
 ///
@@ -36,28 +38,21 @@ pub async fn index(context: &Context) -> Result<State> {
         "index",
         format!("building {} indexes on each of {} partitions", indexes.len(), leaves.len()),
     );
-    let built = built(context, target).await?;
-    let by_leaf: Vec<&Index> = indexes.iter().filter(|index| sql::by_leaf(index)).collect();
-    let tasks: Vec<(&Leaf, &Index)> = by_leaf
-        .iter()
-        .flat_map(|index| leaves.iter().map(move |leaf| (leaf, *index)))
-        .filter(|(leaf, index)| {
-            !built.contains_key(&leaf.name.sibling(b.leaf_index_name(&leaf.name.name, &index.name)))
-        })
-        .collect();
-    let wanted = by_leaf.len() * leaves.len();
-    meter.count("indexes", wanted as u64, (wanted - tasks.len()) as u64);
+    meter.count("indexes", (indexes.iter().filter(|i| sql::by_leaf(i)).count() * leaves.len()) as u64, 0);
     let (meter, b) = (&meter, &b);
-    workers::each(context, "build an index", tasks, async |session, (leaf, index)| {
-        transaction(session, READ_COMMITTED, async |client| {
-            all(client, &sql::on_leaf(b, index, &leaf.name)).await
-        })
-        .await?;
-        meter.add(1);
-        failpoint!("index.leaf");
-        meter.keep().await
-    })
-    .await?;
+    let refused = RefCell::new(None);
+    let mut built = on_leaves(context, &leaves, &indexes, target, meter, &refused).await;
+    if built.as_ref().is_err_and(is_repeated) {
+        // Rows that were put right since they were copied are in the log: the drain brings them as they are now.
+        scrub::again(context).await?;
+        built = on_leaves(context, &leaves, &indexes, target, meter, &refused).await;
+    }
+    match (built, refused.take()) {
+        (Err(e), Some((leaf, index))) if is_repeated(&e) => {
+            return Err(repeated(context, e, leaf, index).await);
+        }
+        (built, _) => built?,
+    }
     finish_leaves(context, b, &leaves).await?;
     parent(context, b, target, &leaves, &indexes).await?;
     meter.end("every index is valid");
@@ -65,6 +60,72 @@ pub async fn index(context: &Context) -> Result<State> {
     let state = context.advance(client, Step::Index).await?;
     failpoint!("index.done");
     Ok(state)
+}
+
+/// Builds what leaves are missing, by the worker pool; the index that the server refused last is left in `refused`.
+async fn on_leaves<'i>(
+    context: &Context,
+    leaves: &'i [Leaf],
+    indexes: &'i [Index],
+    target: u32,
+    meter: &Meter<'_>,
+    refused: &RefCell<Option<(&'i Leaf, &'i Index)>>,
+) -> Result<()> {
+    let b = &context.blueprint();
+    let built = built(context, target).await?;
+    let wanted = indexes.iter().filter(|index| sql::by_leaf(index));
+    let tasks: Vec<(&Leaf, &Index)> = wanted
+        .flat_map(|index| leaves.iter().map(move |leaf| (leaf, index)))
+        .filter(|(leaf, index)| {
+            !built.contains_key(&leaf.name.sibling(b.leaf_index_name(&leaf.name.name, &index.name)))
+        })
+        .collect();
+    let wanted = indexes.iter().filter(|index| sql::by_leaf(index)).count() * leaves.len();
+    meter.reached((wanted - tasks.len()) as u64);
+    workers::each(context, "build an index", tasks, async |session, (leaf, index)| {
+        transaction(session, READ_COMMITTED, async |client| {
+            all(client, &sql::on_leaf(b, index, &leaf.name)).await
+        })
+        .await
+        .inspect_err(|e| {
+            if is_repeated(e) {
+                refused.replace(Some((*leaf, *index)));
+            }
+        })?;
+        meter.add(1);
+        failpoint!("index.leaf");
+        meter.keep().await
+    })
+    .await
+}
+
+fn is_repeated(error: &Error) -> bool {
+    error.sqlstate() == Some("23505")
+}
+
+/// The source has rows that its own unique index should not have let in.
+async fn repeated(context: &Context, error: Error, leaf: &Leaf, index: &Index) -> Error {
+    let b = context.blueprint();
+    let (source, name) = (b.table.name.plain(), plain(index.name.as_str()));
+    let keys: Vec<String> = match sql::repeated(&b, index, &leaf.name) {
+        Some(statement) => {
+            let rows = context.control.query(&statement, &[]).await;
+            rows.map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| row.get(1)).collect())
+        }
+        None => Vec::new(),
+    };
+    let key: Vec<String> = b.key.iter().map(|c| plain(c.as_str())).collect();
+    let cause = match keys.as_slice() {
+        [] => error.message().to_owned(),
+        keys => format!("rows with the same values, by key ({}): {}", key.join(", "), keys.join("; ")),
+    };
+    Error::new(Kind::Differs, format!("rows of {source} have the same values although index {name} is unique"))
+        .cause(cause)
+        .hint(format!(
+            "index {name} of {source} is damaged, as after a change of the operating system's collations: change or delete all \
+             but one of these rows in {source}, rebuild the index (REINDEX), and run the same command again; or `pgstrata abort {}`",
+            word(&context.job.name)
+        ))
 }
 
 /// Bytes of each leaf, by its oid.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::model::number;
 use crate::model::pace::{Behind, Reading, Signal, Standby};
+use crate::model::shell::word;
 use crate::pg::signals::{Answer, Dead, Seen};
 use crate::plan::{Plan, ReplicaLag, Throttle};
 
@@ -44,7 +45,7 @@ pub fn of(sources: &Sources<'_>, plan: &Plan, job: &str) -> Vec<Reading> {
     };
     let yes = |it: bool| Ok(f64::from(u8::from(it)));
     let paused = seen.settings.contains_key("paused");
-    read(Signal::Paused, yes(paused), 0.0, format!("`pgstrata resume {job}` goes on"));
+    read(Signal::Paused, yes(paused), 0.0, format!("`pgstrata resume {}` goes on", word(job)));
     let pid =
         seen.blocked_pid.map_or_else(String::new, |pid| format!("pid {pid} waits for a lock of this job"));
     read(Signal::BlockedSessions, Ok(f64::from(seen.blocked)), 0.0, pid);

@@ -54,6 +54,18 @@ pub async fn scrub(context: &Context) -> Result<State> {
     Ok(state)
 }
 
+/// Scrubs once more, before the first drain: rows that were changed since are taken out as well.
+///
+/// # Errors
+/// What the server said.
+pub async fn again(context: &Context) -> Result<()> {
+    let b = context.blueprint();
+    let mut meter = Meter::begin(context, "scrub", "taking out what changed since it was copied");
+    let rows = stretches(context, &b, &mut meter).await?;
+    meter.end(format!("{} taken out", number::counted(rows, "row")));
+    Ok(())
+}
+
 /// Scrubs the leaves that the log has places for, a stretch of blocks at a time, so that no transaction is long.
 async fn stretches(context: &Context, b: &Blueprint, meter: &mut Meter<'_>) -> Result<u64> {
     let mut tasks = Vec::new();

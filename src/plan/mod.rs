@@ -35,6 +35,7 @@ pub use throttle::{DeadLimit, DeadShare, ReplicaLag, Throttle};
 
 use crate::error::Error;
 use crate::model::ident::QualifiedName;
+use crate::model::shell::word;
 
 /// In what order rows are read for the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,7 +214,7 @@ impl Plan {
 
     fn of_another_kind(&self) -> Error {
         Error::usage(format!("job {} is a {} job: it has nothing of the sort", self.name, self.task.kind()))
-            .hint(format!("`pgstrata status {}` says what comes next", self.name))
+            .hint(format!("`pgstrata status {}` says what comes next", word(&self.name)))
     }
 
     /// How many workers there are.

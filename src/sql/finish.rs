@@ -168,21 +168,10 @@ fn broken(f: &Filling, rule: Rule<'_>) -> String {
     }
 }
 
-/// How many values of columns more than one row has, and the keys of two such rows, for up to five of them: no row where
-/// each is unique. NULLs are distinct.
+/// [`super::repeated`] of the whole table.
 pub fn repeated(f: &Filling, columns: &[Ident]) -> String {
-    let alias = &f.table.name.name;
     let only = if f.is_partitioned() { "" } else { "only " };
-    let present: Vec<String> = columns.iter().map(|c| format!("{alias}.{c} is not null")).collect();
-    let order = list(&format!("{alias}."), f.key_columns().iter().map(|c| &c.name));
-    format!(
-        "select count(*) over (), array_to_string((array_agg({} order by {order}))[1:2], ' and ')\n\
-         from {only}{} as {alias}\nwhere {}\ngroup by {} having count(*) > 1 limit 5",
-        key_text(&format!("{}.", f.table.name.name), &f.key),
-        f.table.name,
-        present.join(" and "),
-        list(&format!("{alias}."), columns)
-    )
+    super::repeated(&format!("{only}{}", f.table.name), &f.table.name.name, &f.key, columns)
 }
 
 /// What a job that ends before its time takes back of a CHECK or a foreign key.

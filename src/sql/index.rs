@@ -57,6 +57,13 @@ pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String
     all
 }
 
+/// Keys of rows of a leaf that have the same values in an index; see [`super::repeated`]. None where the index has expressions
+/// or a WHERE: which rows are alike only the server can tell.
+pub fn repeated(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Option<String> {
+    let columns = index.columns.as_ref().filter(|_| !index.partial)?;
+    Some(super::repeated(&format!("only {leaf}"), &leaf.name, &b.key, columns))
+}
+
 /// Statistics targets of the index's columns: a leaf's index does not get them from the parent's.
 fn statistics(index: &Index, name: &QualifiedName) -> Vec<String> {
     let set =

@@ -29,6 +29,7 @@ pub mod retype;
 pub mod row_trial;
 pub mod sample;
 pub mod script;
+pub mod space;
 pub mod store;
 pub mod surroundings;
 pub mod swap;
@@ -98,6 +99,21 @@ fn search_path(table: &QualifiedName) -> String {
 fn key_text<'a>(prefix: &str, key: impl IntoIterator<Item = &'a Ident>) -> String {
     let parts: Vec<String> = key.into_iter().map(|name| format!("{prefix}{name}::text")).collect();
     format!("concat_ws(', ', {})", parts.join(", "))
+}
+
+/// How many values of columns more than one row has, and the keys of two such rows, for up to five of them: no row where
+/// each is unique. NULLs are distinct.
+fn repeated(rows: &str, alias: &Ident, key: &[Ident], columns: &[Ident]) -> String {
+    let present: Vec<String> = columns.iter().map(|c| format!("{alias}.{c} is not null")).collect();
+    let alias_dot = format!("{alias}.");
+    format!(
+        "select count(*) over (), array_to_string((array_agg({} order by {}))[1:2], ' and ')\n\
+         from {rows} as {alias}\nwhere {}\ngroup by {} having count(*) > 1 limit 5",
+        key_text(&alias_dot, key),
+        list(&alias_dot, key),
+        present.join(" and "),
+        list(&alias_dot, columns)
+    )
 }
 
 /// Puts a function in force as a trigger on what is written to the table, but for the job's own writes.

@@ -248,7 +248,7 @@ async fn commands_out_of_turn() {
     ");
     insta::assert_snapshot!(errors(&db.pgstrata(&["finalize", "orders_id_bigint"]).await.exits(6)).replace(|c: char| c.is_ascii_digit(), "0"), @"
     error: the old column is kept until 0000-00-00 00:00 UTC, as the plan says
-    hint: to drop it now: `pgstrata finalize orders_id_bigint --now`
+    hint: to drop it now: `pgstrata finalize --now orders_id_bigint`
     ");
     db.execute("alter table orders add more int").await;
     insta::assert_snapshot!(errors(&db.pgstrata(&["rollback", "orders_id_bigint"]).await.exits(1)), @"

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::filling::Filling;
 use crate::model::ident::QualifiedName;
+use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::model::verdict::Looked;
 use crate::pg::catalog;
@@ -228,5 +229,5 @@ pub(super) async fn in_force(filler: &Filler) -> Result<()> {
     }
     Err(Error::failed(format!("trigger {} of {} is not in force any more", trigger.as_str(), f.table.name.plain()))
         .cause("somebody dropped or disabled it, or enabled it other than ALWAYS; what was written since then is not filled")
-        .hint(format!("abort the job and run it again: `pgstrata abort {}`", filler.job.name)))
+        .hint(format!("abort the job and run it again: `pgstrata abort {}`", word(&filler.job.name))))
 }

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use crate::error::{Error, Result};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{ColumnKind, Every, Range, Scheme, ends};
+use crate::model::shell::word;
 use crate::pg::catalog;
 use crate::sql::maintain as sql;
 
@@ -56,7 +57,7 @@ impl Layout {
         let row = client.query_opt(sql::KEY, &[&oid]).await?;
         let row = row.ok_or_else(|| {
             refuse("is not partitioned")
-                .hint(format!("`pgstrata plan {name} --by COLUMN` is the way to partition it"))
+                .hint(format!("`pgstrata plan {} --by COLUMN` is the way to partition it", word(&name)))
         })?;
         if row.get::<_, &str>(0) != "r" {
             return Err(refuse("is partitioned by list or by hash: there is nothing to make ahead"));

@@ -79,6 +79,8 @@ async fn every_row(retyper: &Retyper) -> Result<VerifyReport> {
     });
     Ok(VerifyReport {
         job: retyper.job.name.clone(),
+        sides: "columns",
+        swapped: direction == Direction::Reverse,
         rows_source: rows,
         rows_target: rows - missing,
         missing,

@@ -12,8 +12,8 @@ use crate::model::retyping::Counterpart;
 use crate::model::state::{State, Step};
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
-use crate::sql::foreign_key;
 use crate::sql::retype::{self as sql, exchange};
+use crate::sql::{finish, foreign_key};
 
 use super::super::fill;
 use super::super::locks::{Ladder, briefly};
@@ -78,31 +78,50 @@ async fn indexes(retyper: &Retyper, direction: Direction) -> Result<()> {
     for one in missing {
         retyper.go_on()?;
         let name = name(one);
-        retyper
+        let built = retyper
             .retrying("build an index", async || {
                 session.batch_execute(&sql::drop_index(&r.table.name, &name)).await?;
-                session.batch_execute(&sql::build(r, one, direction)).await.map_err(|e| twice(e, &name))?;
+                session.batch_execute(&sql::build(r, one, direction)).await?;
                 failpoint!("retype.index");
                 transaction(&session, READ_COMMITTED, async |client| {
                     all(client, &sql::dress(r, one, direction)).await
                 })
                 .await
             })
-            .await?;
+            .await;
+        match built {
+            Err(e) if e.sqlstate() == Some("23505") => return Err(twice(retyper, e, one, direction).await),
+            other => other?,
+        }
         meter.add(1);
     }
     meter.end("every index is valid");
     Ok(())
 }
 
-fn twice(error: tokio_postgres::Error, index: &Ident) -> Error {
-    let error = Error::from(error);
-    if error.sqlstate() == Some("23505") {
-        return error
-            .context(format!("two rows have the same value in index {}", index.as_str()))
-            .hint("the plan's expression makes one value of two; change it, or the rows, and run again");
-    }
-    error
+/// The plan's expression makes one value of two.
+async fn twice(retyper: &Retyper, error: Error, one: &Counterpart, direction: Direction) -> Error {
+    let r = &retyper.retyping;
+    let name = r.counterpart(&one.index.name, direction);
+    let beside = |column: &Ident| {
+        if *column == r.column.name { r.beside(direction) } else { column.clone() }
+    };
+    let columns = one.index.columns.as_ref().filter(|_| !one.index.partial);
+    let columns: Option<Vec<Ident>> = columns.map(|all| all.iter().map(beside).collect());
+    let keys: Vec<String> = match columns {
+        Some(columns) => {
+            let rows = retyper.control.query(&finish::repeated(&r.filling(), &columns), &[]).await;
+            rows.map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| row.get(1)).collect())
+        }
+        None => Vec::new(),
+    };
+    let cause = match keys.as_slice() {
+        [] => error.message().to_owned(),
+        keys => format!("by key: {}", keys.join("; ")),
+    };
+    Error::new(Kind::Differs, format!("rows would have the same values in unique index {}", name.as_str()))
+        .cause(cause)
+        .hint("the plan's expression makes the same value of different ones: change these rows, or the expression, and run again")
 }
 
 async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::retyping::Retyping;
+use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::all;
@@ -171,7 +172,7 @@ pub async fn abort(retyper: &Retyper) -> Result<State> {
         return Err(Error::usage(format!(
             "job {name} is {state}; only a job before its swap can be aborted"
         ))
-        .hint(format!("`pgstrata rollback {name}` first: it loses nothing")));
+        .hint(format!("`pgstrata rollback {}` first: it loses nothing", word(name))));
     }
     level::keys(retyper).await?;
     let r = &retyper.retyping;

@@ -11,6 +11,7 @@ use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::plain;
 use crate::model::number;
+use crate::model::shell::word;
 use crate::model::state::State;
 use crate::model::table::Table;
 use crate::model::verdict::{Difference, VerifyReport};
@@ -81,7 +82,7 @@ pub async fn rollback(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
         State::Swapped => settle(retyper).await?,
         state => {
             return Err(Error::usage(format!("job {name} is {state}: there is no swap to take back"))
-                .hint(format!("to remove what the job made: `pgstrata abort {name}`")));
+                .hint(format!("to remove what the job made: `pgstrata abort {}`", word(name))));
         }
     }
     let report = compare(retyper).await?;
@@ -122,7 +123,7 @@ fn lost(retyper: &Retyper, report: &VerifyReport) -> Error {
     .cause(format!("by key: {}", keys.join("; ")))
     .hint(format!(
         "nothing was changed; change or delete these rows and roll back then, or keep the new type: `pgstrata finalize {}`",
-        retyper.job.name
+        word(&retyper.job.name)
     ))
 }
 

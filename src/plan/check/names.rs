@@ -6,6 +6,7 @@ use super::{OpenJob, Report};
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, plain};
 use crate::model::number;
+use crate::model::shell::word;
 use crate::model::table::Table;
 use crate::plan::Plan;
 
@@ -34,7 +35,7 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                 "table_in_other_job",
                 &source,
                 format!("job {name} is under way on the same table ({state})"),
-                format!("go on with it, or end it: pgstrata abort {name}"),
+                format!("go on with it, or end it: pgstrata abort {}", word(name)),
             ),
             (false, false) => {}
         }

@@ -1,0 +1,137 @@
+//! What messages tell people to do can be done, as it stands there; and they name the rows in the way.
+
+use std::path::Path;
+
+use super::support::cluster::Database;
+
+/// The command between backquotes that begins so.
+fn hinted(said: &str, start: &str) -> String {
+    let mut parts = said.split('`').filter(|part| part.starts_with(start));
+    parts.next().unwrap_or_else(|| panic!("`{start} ...` is not in: {said}")).to_owned()
+}
+
+/// A shell runs a command line; what it says.
+async fn shell(db: &Database, line: &str) -> String {
+    let bin = Path::new(env!("CARGO_BIN_EXE_pgstrata")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", line]).env("PATH", path).env("DATABASE_URL", db.dsn());
+    let ran = command.output().await.unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{line}: {said}");
+    said.into_owned()
+}
+
+#[tokio::test]
+async fn a_job_with_an_odd_name_is_driven_by_the_commands_that_are_told() {
+    let db = Database::new().await;
+    db.execute(
+        r#"create table "Ünï/ t'x" (id int primary key, v text, at timestamptz not null default now());
+           insert into "Ünï/ t'x" select i from generate_series(1, 100) i"#,
+    )
+    .await;
+    let plan = db.plan("table = \"\\\"Ünï/ t'x\\\"\"\n[partition]\nby = \"at\"\nevery = \"1 month\"\n");
+    let said = db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok().stdout;
+    let said = shell(&db, &hinted(&said, "pgstrata swap")).await;
+    let said = shell(&db, &hinted(&said, "pgstrata rollback")).await;
+    let said = shell(&db, &hinted(&said, "pgstrata swap")).await;
+    // The window is open: it says how to close it now.
+    let refused = db.pgstrata(&["finalize", "Ünï/ t'x"]).await.exits(6).stderr;
+    assert!(hinted(&said, "pgstrata finalize").contains('\''), "{said}");
+    shell(&db, &hinted(&refused, "pgstrata finalize")).await;
+    assert_eq!(db.count("select count(*) from pgstrata.jobs where state = 'finalized'").await, 1);
+}
+
+/// As after a change of the system's collations: an index that is unique, and rows that are not.
+#[tokio::test]
+async fn rows_that_a_damaged_unique_index_let_in_are_named_and_the_job_goes_on_once_they_are_gone() {
+    let db = Database::new().await;
+    db.execute(
+        "create table t (id bigint generated always as identity primary key, v text, at timestamptz not null default now());
+         insert into t (v, at) select 'v' || i, timestamptz '2025-01-01Z' + i * interval '3 hours' from generate_series(1, 1500) i;
+         analyze t; create index t_v on t (v, at); update t set v = 'same', at = '2025-02-02Z' where id in (500, 501);
+         update pg_index set indisunique = true where indexrelid = 't_v'::regclass",
+    )
+    .await;
+    let plan = db.plan("name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 month\"\n");
+    let plan = plan.to_str().unwrap();
+    let said = db.pgstrata(&["run", plan]).await.exits(4).stderr;
+    for part in
+        ["rows of public.t have the same values although index t_v is unique", "by key (id): 500 and 501"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("same,"), "no value of a row is said: {said}");
+    db.execute("delete from t where id = 501").await;
+    db.pgstrata(&["run", plan, "--swap"]).await.ok();
+    assert_eq!(db.count("select count(*) from t").await, 1499);
+}
+
+#[tokio::test]
+async fn rows_that_a_retype_makes_alike_are_named() {
+    let db = Database::new().await;
+    db.execute(
+        "create table t (id int primary key, code text not null unique, n int);
+         insert into t select i, i::text from generate_series(1, 1000) i; update t set code = '07' where id = 8; analyze t",
+    )
+    .await;
+    let plan = db.plan(
+        "name = \"job\"\nkind = \"retype\"\ntable = \"t\"\n[retype]\ncolumn = \"code\"\nto = \"integer\"\n",
+    );
+    let plan = plan.to_str().unwrap();
+    let said = db.pgstrata(&["run", plan]).await.exits(4).stderr;
+    assert!(said.contains("rows would have the same values in unique index t_code_key_new"), "{said}");
+    assert!(said.contains("by key: 7 and 8"), "{said}");
+    db.execute("update t set code = '08' where id = 8").await;
+    db.pgstrata(&["run", plan]).await.ok();
+}
+
+/// Before and after the swap, in both kinds of job that have one.
+#[tokio::test]
+async fn what_a_difference_means_goes_by_the_swap() {
+    let kinds = [
+        (
+            "[partition]\nby = \"at\"\nevery = \"1 month\"\n",
+            "tables",
+            "update t_new set v = 7 where id = 1",
+            "alter table t_old disable trigger pgstrata_guard; update t_old set v = 7 where id = 1",
+        ),
+        (
+            "kind = \"retype\"\n[retype]\ncolumn = \"v\"\nto = \"bigint\"\n",
+            "columns",
+            "set pgstrata.filling = 'on'; update t set v_new = 7 where id = 1",
+            "set pgstrata.filling = 'on'; update t set v_old = 7 where id = 1",
+        ),
+    ];
+    for (more, sides, before, after) in kinds {
+        let db = Database::new().await;
+        db.execute(
+            "create table t (id int primary key, at timestamptz not null, v int not null);
+             insert into t select i, '2024-01-01'::timestamptz + i * interval '6 hours', i from generate_series(1, 500) i; analyze t",
+        )
+        .await;
+        let plan = db.plan(&format!("name = \"job\"\ntable = \"t\"\n{more}"));
+        db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+        db.execute(before).await;
+        let said = db.pgstrata(&["verify", "job"]).await.exits(4).stderr;
+        assert!(
+            said.contains(&format!("the two {sides} differ: ")) && said.contains("nothing was swapped"),
+            "{said}"
+        );
+        assert!(said.contains("`pgstrata abort job`"), "{said}");
+        db.execute("update t set v = v where id = 1").await;
+        db.pgstrata(&["swap", "job"]).await.ok();
+        db.execute(after).await;
+        for command in ["verify", "rollback"] {
+            let said = db.pgstrata(&[command, "job"]).await.exits(4).stderr;
+            assert!(
+                said.contains("the swap stands") && said.contains("`pgstrata finalize job`"),
+                "{command}: {said}"
+            );
+            assert!(
+                !said.contains("nothing was swapped") && !said.contains("pgstrata abort"),
+                "{command}: {said}"
+            );
+        }
+    }
+}
