@@ -155,6 +155,13 @@ impl Error {
         self.hint.as_deref()
     }
 
+    /// Fact, SQLSTATE and cause in one line, for a report on the way.
+    pub fn brief(&self) -> String {
+        let code = self.code.as_ref().map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
+        let cause = self.cause.as_ref().map_or(String::new(), |cause| format!(": {cause}"));
+        format!("{}{code}{cause}", self.message)
+    }
+
     /// The process's exit code (interface: 1 failed … 7 busy).
     pub fn exit_code(&self) -> u8 {
         match self.kind {

@@ -3,22 +3,23 @@
 //! There is one way to recover, whether a worker's session was killed, the server restarted or another machine crashed:
 //! take the lease again, which ends everything that the driver before left behind, and do what the database says is left.
 
+mod drive;
 mod maintain;
+mod space;
 mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::error::{Error, Kind, Result, Retry};
+use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::failpoint;
-use crate::model::backoff::Backoff;
 use crate::model::design::Design;
 use crate::model::finding::Findings;
 use crate::model::number;
+use crate::model::shell::word;
 use crate::model::state::State;
 use crate::model::verdict::{Looked, VerifyReport};
 use crate::pg::connect::{Session, Target};
@@ -27,7 +28,7 @@ use crate::pg::preflight::preflight;
 use crate::pg::store::{self, Job};
 use crate::phase::fill;
 use crate::phase::retype::{self, Retyper};
-use crate::phase::{self, Context, Driver, Drives, Opening, Pacing, Swapped, pace};
+use crate::phase::{self, Context, Pacing, Swapped, pace};
 use crate::plan::{Plan, Task, When, changed};
 use crate::sql::store as store_sql;
 use crate::stop::Stop;
@@ -36,11 +37,6 @@ use work::{
     at_least_synced, done_already, may_finalize, still_done, up_to_filled, up_to_level, up_to_verified,
     verified_and_swapped,
 };
-
-/// How long a server may be away before the tool gives up; running it again goes on then, too.
-const OUTAGE: Duration = Duration::from_secs(300);
-/// A driver that worked this long before it lost its connection starts a new outage.
-const SETTLED: Duration = Duration::from_secs(10);
 
 /// What drives jobs: where to connect, who listens, how to be stopped.
 #[derive(Debug, Clone)]
@@ -158,7 +154,7 @@ impl Engine {
                 .cause(all.join("; "))
                 .hint(format!(
                     "put it back and run again; or `pgstrata abort {}` and start over with the new plan",
-                    job.name
+                    word(&job.name)
                 )));
         }
         store::install(session).await?;
@@ -270,7 +266,7 @@ impl Engine {
             }
             State::Swapped => verified_and_swapped(context).await,
             state => Err(Error::usage(format!("job {name} is {state}: there is no swap to take back"))
-                .hint(format!("to remove what the job made: `pgstrata abort {name}`"))),
+                .hint(format!("to remove what the job made: `pgstrata abort {}`", word(name)))),
         })
         .await
     }
@@ -382,77 +378,5 @@ impl Engine {
         store::install(&session).await?;
         let plan = Plan::parse(&job.plan, &format!("the plan of job {name}"))?;
         Ok((plan, job))
-    }
-
-    /// Takes the lease and does `work`; after a lost connection, or a statement that was cancelled or waited too long, again
-    /// from what the database says.
-    async fn drive<D: Drives, T>(
-        &self,
-        plan: &Plan,
-        job: i64,
-        pacing: Pacing,
-        work: impl AsyncFn(&D) -> Result<T>,
-    ) -> Result<T> {
-        self.driving.store(job, Ordering::SeqCst);
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        let mut outage: Option<Instant> = None;
-        let mut drove = false;
-        loop {
-            let began = Instant::now();
-            let opening = Opening {
-                plan: plan.clone(),
-                job,
-                events: self.events.clone(),
-                stop: self.stop.clone(),
-                holder: &self.holder,
-                again: drove,
-                pacing,
-            };
-            let result = match Driver::open(&self.target, opening).await {
-                Ok(driver) => {
-                    drove = true;
-                    let own = D::take_up(driver)?;
-                    let result = match own.tidy_up().await {
-                        Ok(()) => beside_pace(&own, &work).await,
-                        Err(e) => Err(e),
-                    };
-                    own.into_driver().close().await;
-                    result
-                }
-                Err(e) => Err(e),
-            };
-            let Err(error) = result else { return result };
-            if error.retry_class() == Retry::Never {
-                return Err(error);
-            }
-            if self.stop.is_asked() {
-                return Err(Error::new(Kind::Stopped, "stopped as asked; what was under way was cancelled")
-                    .cause(error.message())
-                    .hint("run the same command again to go on"));
-            }
-            if began.elapsed() > SETTLED {
-                outage = None;
-            }
-            let since = *outage.get_or_insert_with(Instant::now);
-            if since.elapsed() > OUTAGE {
-                return Err(
-                    error.hint("the job's state is kept; run the same command again when the server is back")
-                );
-            }
-            self.events
-                .warn(format!("{}; taking the job up again from what the database holds", error.message()));
-            tokio::time::sleep(backoff.next(rand::random())).await;
-        }
-    }
-}
-
-/// Does `work` while the signals are looked at, where they may hold it.
-async fn beside_pace<D: Drives, T>(own: &D, work: &impl AsyncFn(&D) -> Result<T>) -> Result<T> {
-    if own.pacing() == Pacing::AtOnce {
-        return work(own).await;
-    }
-    tokio::select! {
-        result = work(own) => result,
-        never = pace::watch(own) => match never {},
     }
 }

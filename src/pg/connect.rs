@@ -194,9 +194,15 @@ impl Target {
     pub async fn connect(&self, application_name: &str) -> Result<Session> {
         refuse_pooler(self).await?;
         let session = self.open(application_name).await?;
-        session.batch_execute(&format!("{SESSION_SETTINGS}{}", locks::ANY_WAIT)).await.map_err(|e| {
-            Error::from(e).context(format!("cannot prepare the session with {}", self.describe()))
-        })?;
+        let settings = format!("{SESSION_SETTINGS}{}", locks::ANY_WAIT);
+        let about = || format!("cannot prepare the session with {}", self.describe());
+        match timeout(self.0.limit, session.batch_execute(&settings)).await {
+            Ok(set) => set.map_err(|e| Error::from(e).context(about()))?,
+            Err(_) => {
+                let message = format!("no answer within {} s", self.0.limit.as_secs());
+                return Err(Error::failed(message).retry(Retry::Unknown).context(about()));
+            }
+        }
         Ok(session)
     }
 

@@ -160,7 +160,7 @@ impl<T: Clone + Send + 'static> Asked<T> {
                     session = None;
                 }
                 if let Ok(mut last) = said.lock() {
-                    *last = Some((Instant::now(), answer.map_err(|e| reason(&e))));
+                    *last = Some((Instant::now(), answer.map_err(|e| e.brief())));
                 }
                 tokio::time::sleep(if failed { AGAIN } else { LOOK }).await;
             }
@@ -182,14 +182,6 @@ impl<T: Clone + Send + 'static> Asked<T> {
 impl<T> Drop for Asked<T> {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-/// The message and its cause; neither holds values of rows.
-fn reason(error: &Error) -> String {
-    match error.cause_text() {
-        Some(cause) => format!("{}: {cause}", error.message()),
-        None => error.message().to_owned(),
     }
 }
 

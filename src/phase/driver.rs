@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
+use super::retries::Retries;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
 use crate::model::backoff::Backoff;
+use crate::model::number;
 use crate::model::pace::{MOST_WORKERS, Work};
 use crate::model::state::{State, Step};
 use crate::pg::connect::{Session, Target};
@@ -237,26 +239,37 @@ impl Driver {
         }
     }
 
+    /// Whether the connection that holds the lease is lost.
+    pub fn has_lost_lease(&self) -> bool {
+        self.lease.lost().is_cancelled()
+    }
+
+    /// Waits until the lease is lost, and `grace` longer.
+    pub async fn silent(&self, grace: Duration) {
+        self.lease.lost().cancelled().await;
+        tokio::time::sleep(grace).await;
+    }
+
     /// Sends a step again as long as the server rolled it back for certain (deadlock, lock timeout, serialization).
     ///
     /// # Errors
     /// The last one, when it will not help to try again.
     pub async fn retrying<T>(&self, what: &str, step: impl AsyncFn() -> Result<T>) -> Result<T> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
-        let mut tries = 0;
+        let mut retries = Retries::usual(&self.events, what, number::counted(TRIES.into(), "attempt"));
         loop {
             self.go_on()?;
             match step().await {
-                Err(e) if e.retry_class() == Retry::Again && tries < TRIES => {
-                    tracing::debug!(what, tries, error = %e, "again");
+                Err(e) if e.retry_class() == Retry::Again => {
+                    retries.failed(&e);
+                    if backoff.failures() + 1 >= TRIES {
+                        // Tried often enough: taking it up once more would do all of that again.
+                        let spent = retries.spent();
+                        return Err(e.context(format!("failed to {what} in {spent}")).retry(Retry::Never));
+                    }
                     tokio::time::sleep(backoff.next(rand::random())).await;
-                    tries += 1;
                 }
                 Err(e) if e.kind() == Kind::Stopped => return Err(e),
-                // It was tried often enough: whoever took it up once more would do all of that again.
-                Err(e) if e.retry_class() == Retry::Again => {
-                    return Err(e.context(format!("failed to {what} in {TRIES} tries")).retry(Retry::Never));
-                }
                 Err(e) => return Err(e.context(format!("failed to {what}"))),
                 Ok(value) => return Ok(value),
             }

@@ -21,6 +21,7 @@ use crate::stop::Stop;
 use super::blockers::{self, Asked, Blocker};
 use super::context::Context;
 use super::driver::Driver;
+use super::retries::Retries;
 
 /// How long a command waits for a synchronous standby before it says so.
 const STANDBY_WAITS: Duration = Duration::from_secs(10);
@@ -112,6 +113,9 @@ impl<'a> Ladder<'a> {
         let LockBudget { attempts, give_up_after, .. } = self.budget;
         let begun = Instant::now();
         let mut asked = Asked::default();
+        let until =
+            format!("{} or {}", number::counted(attempts.into(), "attempt"), number::duration(give_up_after));
+        let mut retries = Retries::of(self.events, what, until);
         let mut last = String::new();
         let mut number = 0;
         while number < attempts && (number == 0 || begun.elapsed() < give_up_after) {
@@ -129,14 +133,8 @@ impl<'a> Ladder<'a> {
             }
             let waited = matches!(error.sqlstate(), Some("55P03" | "57014" | "40P01"));
             let error = if blockers.is_empty() || !waited { error } else { blocked(&blockers) };
-            let said = match error.cause_text() {
-                Some(cause) => format!("{}: {cause}", error.message()),
-                None => error.message().to_owned(),
-            };
-            if said != last {
-                self.events.warn(format!("{what}: attempt {number} of {attempts}: {said}"));
-                last = said;
-            }
+            retries.failed(&error);
+            last = error.brief();
             if number < attempts {
                 tokio::select! {
                     () = tokio::time::sleep(backoff.next(rand::random())) => {}

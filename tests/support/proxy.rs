@@ -50,6 +50,16 @@ struct Shared {
     /// Cancelled to cut every connection there is; then replaced.
     all: Mutex<CancellationToken>,
     cuts: watch::Sender<usize>,
+    /// Connections stay open, and nothing comes through, in either direction.
+    swallows: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// Waits until what is sent comes through.
+    async fn passes(&self) {
+        // The sender is here, so that it cannot be gone.
+        let _ = self.swallows.subscribe().wait_for(|swallows| !*swallows).await;
+    }
 }
 
 /// A listening proxy; dropping it cuts everything.
@@ -76,6 +86,7 @@ impl Proxy {
             armed: Mutex::default(),
             all: Mutex::default(),
             cuts: watch::Sender::new(0),
+            swallows: watch::Sender::new(false),
         });
         let listening = CancellationToken::new();
         let proxy = Self { dir, shared: shared.clone(), listening: listening.clone() };
@@ -104,6 +115,11 @@ impl Proxy {
     /// Cuts every connection, now.
     pub fn cut_all(&self) {
         std::mem::take(&mut *self.shared.all.lock().unwrap()).cancel();
+    }
+
+    /// From now on nothing comes through, and no connection ends; or everything does again.
+    pub fn swallow(&self, all: bool) {
+        self.shared.swallows.send_replace(all);
     }
 
     /// Cuts the connection that sends the next fitting COMMIT, before the server gets it. It fits if the needle occurs
@@ -184,11 +200,15 @@ impl Session {
         loop {
             tokio::select! {
                 read = self.client.read_buf(&mut from_client) => {
-                    if read? == 0 { return Ok(()) }
+                    let read = read?;
+                    self.shared.passes().await;
+                    if read == 0 { return Ok(()) }
                     tokio::time::sleep(self.shared.latency / 2).await;
                 }
                 read = self.server.read_buf(&mut from_server) => {
-                    if read? == 0 { return Ok(()) }
+                    let read = read?;
+                    self.shared.passes().await;
+                    if read == 0 { return Ok(()) }
                     tokio::time::sleep(self.shared.latency / 2).await;
                     self.client.write_all(&from_server).await?;
                     from_server.clear();
@@ -216,6 +236,7 @@ impl Session {
             let length = self.client.read_u32().await?;
             let mut body = vec![0; length as usize - 4];
             self.client.read_exact(&mut body).await?;
+            self.shared.passes().await;
             if ![SSL_REQUEST, GSS_REQUEST].contains(&&body[..4]) {
                 break (length, body);
             }
@@ -352,6 +373,21 @@ mod tests {
         proxy.cut_all();
         assert!(client.execute("select 1", &[]).await.is_err());
         connect(&proxy.dsn(db.dsn())).await.execute("select 1", &[]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_it_swallows_comes_through_later() {
+        let (db, proxy) = database().await;
+        let client = connect(&proxy.dsn(db.dsn())).await;
+        proxy.swallow(true);
+        let insert = client.execute("insert into t values (1)", &[]);
+        tokio::pin!(insert);
+        let now = tokio::time::timeout(std::time::Duration::from_millis(200), &mut insert).await;
+        assert!(now.is_err());
+        assert_eq!(rows(&db).await, 0);
+        proxy.swallow(false);
+        insert.await.unwrap();
+        assert_eq!(rows(&db).await, 1);
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ use crate::plan::LockBudget;
 use crate::sql::{fill as sql, store as store_sql};
 
 use super::super::meter::Meter;
+use super::super::retries::Retries;
 use super::super::{walk, workers};
 use super::pass::{LATE, Pass, key_of, sizer};
 use super::{Filler, in_force, leaves, unless_gone};
@@ -154,12 +155,17 @@ async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key
     let filler = pass.filler;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     let LockBudget { attempts, give_up_after, .. } = filler.plan.lock_budget();
+    let what = format!("fill a row of {} that is held by others", leaf.plain());
+    let until =
+        format!("{} or {}", number::counted(attempts.into(), "attempt"), number::duration(give_up_after));
+    let mut retries = Retries::usual(&filler.events, &what, until);
     let (begun, mut tries) = (Instant::now(), 0);
     while tries < attempts && begun.elapsed() < give_up_after {
         filler.go_on()?;
         filler.gate.pass().await;
         match pass.single(session, leaf, key).await {
             Err(e) if e.retry_class() == Retry::Again => {
+                retries.failed(&e);
                 tokio::time::sleep(backoff.next(rand::random())).await;
             }
             other => return other,
@@ -168,11 +174,7 @@ async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key
     }
     Err(Error::new(
         Kind::Lock,
-        format!(
-            "a row of {} was held by others in {tries} attempts ({} s)",
-            leaf.plain(),
-            begun.elapsed().as_secs()
-        ),
+        format!("a row of {} was held by others in {}", leaf.plain(), retries.spent()),
     )
     .cause(format!("its key: {}", key.join(", ")))
     .hint("end the transaction that holds it, or wait for its end; then run the same command again"))

@@ -1,0 +1,147 @@
+//! Drives a job: takes its lease, works, and goes on by itself when a connection or the server is lost, for a limited time.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::model::backoff::Backoff;
+use crate::model::number;
+use crate::pg::connect::Target;
+use crate::phase::{Driver, Drives, Opening, Pacing, Retries, pace};
+use crate::plan::Plan;
+
+use super::{Engine, space};
+
+/// How long a server may be away before the tool gives up; running it again goes on then, too.
+const OUTAGE: Duration = Duration::from_secs(300);
+/// A driver that worked this long before it lost its connection starts a new outage.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// Pauses between attempts to take a job up again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long it may take to open a driver's sessions, and to end those of the driver before.
+const OPEN: Duration = Duration::from_secs(90);
+/// How long work that still runs may take to end after the connection that holds the lease has been given up.
+const GRACE: Duration = Duration::from_secs(5);
+/// The longest that a job seems to work while the server does not answer.
+const SILENCE: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Takes the lease and does `work`; after a lost connection, or a statement that was cancelled or waited too long, again
+    /// from what the database says.
+    pub(super) async fn drive<D: Drives, T>(
+        &self,
+        plan: &Plan,
+        job: i64,
+        pacing: Pacing,
+        work: impl AsyncFn(&D) -> Result<T>,
+    ) -> Result<T> {
+        self.driving.store(job, Ordering::SeqCst);
+        let limit = outage_limit();
+        let what = format!("job {}: taking the job up again from what the database holds", plan.name());
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut outage: Option<Outage<'_>> = None;
+        let mut drove = false;
+        loop {
+            let mut worked = Duration::ZERO;
+            let opening = Opening {
+                plan: plan.clone(),
+                job,
+                events: self.events.clone(),
+                stop: self.stop.clone(),
+                holder: &self.holder,
+                again: drove,
+                pacing,
+            };
+            let result = match open(&self.target, opening).await {
+                Ok(driver) => {
+                    drove = true;
+                    let own = D::take_up(driver)?;
+                    let began = Instant::now();
+                    let tidied_and_worked = async {
+                        own.tidy_up().await?;
+                        beside_pace(&own, &work).await
+                    };
+                    let result = while_answered(&own, tidied_and_worked).await;
+                    let silence = if own.has_lost_lease() { SILENCE } else { Duration::ZERO };
+                    worked = began.elapsed().saturating_sub(silence);
+                    own.into_driver().close().await;
+                    result
+                }
+                Err(e) => Err(e),
+            };
+            let Err(error) = result else { return result };
+            if error.retry_class() == Retry::Never {
+                return Err(space::explained(&self.target, plan, error).await);
+            }
+            if self.stop.is_asked() {
+                return Err(Error::new(Kind::Stopped, "stopped as asked; what was under way was cancelled")
+                    .cause(error.message())
+                    .hint("run the same command again to go on"));
+            }
+            if worked > SETTLED {
+                (outage, backoff) = (None, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
+            }
+            let outage = outage.get_or_insert_with(|| Outage {
+                since: Instant::now(),
+                retries: Retries::of(&self.events, &what, number::duration(limit)),
+            });
+            outage.retries.failed(&error);
+            if outage.since.elapsed() > limit {
+                let spent = outage.retries.spent();
+                return Err(error
+                    .context(format!("job {} could not be taken up again in {spent}", plan.name()))
+                    .hint("the job's state is kept; run the same command again when the server is back"));
+            }
+            tokio::time::sleep(backoff.next(rand::random())).await;
+        }
+    }
+}
+
+/// A time in which the job cannot be driven.
+struct Outage<'a> {
+    since: Instant,
+    retries: Retries<'a>,
+}
+
+/// [`OUTAGE`]; a test may set another one, in seconds.
+fn outage_limit() -> Duration {
+    #[cfg(feature = "failpoints")]
+    if let Some(s) = std::env::var("PGSTRATA_OUTAGE").ok().and_then(|s| s.parse().ok()) {
+        return Duration::from_secs(s);
+    }
+    OUTAGE
+}
+
+/// [`Driver::open`], which must not wait for a server that has stopped to answer.
+async fn open(target: &Target, opening: Opening<'_>) -> Result<Driver> {
+    let opened = tokio::time::timeout(OPEN, Driver::open(target, opening)).await;
+    opened.unwrap_or_else(|_| {
+        let message = format!("the server did not answer within {} s", OPEN.as_secs());
+        Err(Error::failed(message).retry(Retry::Unknown))
+    })
+}
+
+/// Does `work` as long as the connection that holds the lease is answered. A network that swallows everything ends no
+/// connection: what waits for an answer then would wait for ever.
+async fn while_answered<D: Drives, T>(own: &D, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        result = work => result,
+        () = own.silent(GRACE) => Err(Error::failed(
+            "the server does not answer: the connection that holds the job's lease is lost, and a statement is still under way",
+        )
+        .retry(Retry::Unknown)),
+    }
+}
+
+/// Does `work` while the signals are looked at, where they may hold it.
+async fn beside_pace<D: Drives, T>(own: &D, work: &impl AsyncFn(&D) -> Result<T>) -> Result<T> {
+    if own.pacing() == Pacing::AtOnce {
+        return work(own).await;
+    }
+    tokio::select! {
+        result = work(own) => result,
+        never = pace::watch(own) => match never {},
+    }
+}
