@@ -24,7 +24,7 @@ use crate::throttle::Gate;
 
 use super::context::Context;
 use super::meter::Meter;
-use super::{capture, growth, partitions, walk, workers};
+use super::{capture, partitions, walk, workers};
 
 /// Messages of a chunk's transaction.
 const MESSAGES: u32 = 6;
@@ -180,7 +180,6 @@ async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
     );
     tokio::select! {
         done = copied => done?,
-        grown = growth::watch(context) => grown?,
         kept = meter.beat() => kept?,
     }
     failpoint!("copy.chunks_done");

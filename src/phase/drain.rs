@@ -8,6 +8,7 @@ use crate::error::{Error, Result, Retry};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::number;
+use crate::model::shell::word;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
@@ -16,6 +17,8 @@ use crate::sql::drain::Batch;
 use crate::sql::{copy as copy_sql, drain as sql};
 
 use super::context::Context;
+use super::deficit::{Deficit, Pending};
+use super::growth::Growth;
 use super::meter::Meter;
 use super::{capture, partitions};
 
@@ -27,8 +30,6 @@ const LEAST_BLOCKS: u64 = 16;
 const LITTLE: u64 = 1_000;
 /// and so does one that took no longer than this: what came meanwhile takes the next one no longer.
 const SHORT: Duration = Duration::from_millis(300);
-/// Sweeps without getting there: writers are faster than the drain.
-const MOST_SWEEPS: u32 = 200;
 
 /// What a sweep did.
 #[derive(Debug, Default, Clone, Copy)]
@@ -60,40 +61,59 @@ pub async fn drain(context: &Context) -> Result<State> {
     Ok(state)
 }
 
-/// Sweeps until one finds little.
+/// Sweeps until one finds little, or until sweeps do not get shorter, as writers are as fast as the drain. Then changes are
+/// pending, as they are at any time: a place without one is the same on both sides.
 ///
 /// # Errors
-/// What the server said, or that writers outrun the drain.
+/// What the server said.
 pub async fn level(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
-    sweeps(context, Some(meter)).await
-}
-
-/// [`level`] beside a phase that counts something else.
-///
-/// # Errors
-/// As [`level`].
-pub async fn level_unmetered(context: &Context) -> Result<Swept> {
-    sweeps(context, None).await
-}
-
-async fn sweeps(context: &Context, meter: Option<&Meter<'_>>) -> Result<Swept> {
     let mut total = Swept::default();
-    for _ in 0..MOST_SWEEPS {
+    let (mut growth, deficit) = (Growth::from_block(0), Deficit::default());
+    let mut last: Option<(Instant, u64)> = None;
+    loop {
+        let found = growth.look(context, &context.control).await?;
+        let log = Pending { changes: found.left, bytes: found.bytes };
+        match last {
+            Some((since, drained)) => {
+                deficit.measured(context, Some(meter), since.elapsed(), [found.rows, drained], log);
+            }
+            None => meter.left(Some(log.changes)),
+        }
         let began = Instant::now();
-        let swept = sweep(context, meter).await?;
+        let swept = sweep(context, Some(meter), &deficit, log).await?;
         total.changes += swept.changes;
         total.rows += swept.rows;
-        if swept.changes <= LITTLE || began.elapsed() < SHORT {
+        let took = began.elapsed();
+        if swept.changes <= LITTLE || took < SHORT {
             return Ok(total);
         }
+        if deficit.stalled(took) {
+            context.events.warn(
+                "the drain ends although changes are pending: they are written as fast as it takes them. \
+                 Nothing is lost: they stay in the change log for the next drain",
+            );
+            return Ok(total);
+        }
+        last = Some((began, swept.changes));
         // The rows taken are dead weight at the log's start until they are swept up: without this, the next sweep reads
         // them all again. Blocks are kept, so nobody waits for a truncation.
         context.control.batch_execute(&sql::vacuum_log(&context.blueprint(), false)).await?;
     }
-    Err(Error::failed(format!(
-        "the drain does not catch up: after {MOST_SWEEPS} sweeps of the log more is written than taken"
-    ))
-    .hint("run it again at a quieter time; the log keeps everything until then"))
+}
+
+/// One sweep, beside a phase that counts something else: the log does not grow while it is under way, and few places are
+/// pending.
+///
+/// # Errors
+/// What the server said.
+pub async fn once(context: &Context, deficit: &Deficit) -> Result<Swept> {
+    let found = Growth::from_block(0).look(context, &context.control).await?;
+    let log = Pending { changes: found.left, bytes: found.bytes };
+    let swept = sweep(context, None, deficit, log).await?;
+    if swept.changes > LITTLE {
+        context.control.batch_execute(&sql::vacuum_log(&context.blueprint(), false)).await?;
+    }
+    Ok(swept)
 }
 
 /// All that is visible, at once: for when little is left.
@@ -104,8 +124,13 @@ pub async fn rest(context: &Context) -> Result<Swept> {
     batch(context, None).await
 }
 
-/// Once over the log, as long as it is now.
-async fn sweep(context: &Context, meter: Option<&Meter<'_>>) -> Result<Swept> {
+/// Once over the log, as long as it is now: about so much is `pending`.
+async fn sweep(
+    context: &Context,
+    meter: Option<&Meter<'_>>,
+    deficit: &Deficit,
+    pending: Pending,
+) -> Result<Swept> {
     let b = context.blueprint();
     let row = context.control.query_one(&sql::pending(&b), &[]).await?;
     let (blocks, any): (i64, bool) = (row.get(0), row.get(1));
@@ -116,9 +141,18 @@ async fn sweep(context: &Context, meter: Option<&Meter<'_>>) -> Result<Swept> {
     let blocks = u64::try_from(blocks).unwrap_or(0).max(1);
     let target_ms = context.gate.plan().target_batch().as_secs_f64() * 1000.0;
     let sizer = RefCell::new(ChunkSizer::new(FIRST_BLOCKS, LEAST_BLOCKS, 100_000, target_ms));
+    // What is written meanwhile stands behind, and is kept short there.
+    let (mut tail, since) = (Growth::from_block(blocks), Instant::now());
     let mut from = 0;
     while from < blocks {
         context.pass().await?;
+        if tail.is_due() {
+            let found = tail.look(context, &context.control).await?;
+            let written = found.left + tail.removed;
+            let changes = pending.changes.saturating_sub(swept.changes) + found.left;
+            let log = Pending { changes, bytes: found.bytes };
+            deficit.measured(context, meter, since.elapsed(), [written, swept.changes], log);
+        }
         if context.gate.must_shrink() {
             sizer.borrow_mut().shrink();
         }
@@ -249,7 +283,7 @@ async fn truncate_as_source_did(context: &Context, b: &Blueprint, direction: Dir
                      counts them as extra, and a rollback is refused until they are deleted from {1}",
                     sides.source.plain(),
                     sides.target.plain(),
-                    context.job.name
+                    word(&context.job.name)
                 ));
                 continue;
             };

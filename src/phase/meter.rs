@@ -67,6 +67,16 @@ impl<'a> Meter<'a> {
         *self.places.borrow_mut() = VecDeque::from([(Instant::now(), done)]);
     }
 
+    /// Corrects how many units are done.
+    pub fn reached(&self, units: u64) {
+        self.done.set(units);
+    }
+
+    /// Corrects how many units are left; none where that cannot be said.
+    pub fn left(&self, units: Option<u64>) {
+        self.total.set(units.map_or(0, |units| self.done.get() + units));
+    }
+
     /// Units done so far.
     pub fn done_units(&self) -> u64 {
         self.done.get()

@@ -16,6 +16,7 @@ mod capture;
 mod context;
 mod copy;
 mod cutover;
+mod deficit;
 mod drain;
 mod driver;
 mod exchange;
@@ -33,6 +34,7 @@ pub mod partitions;
 mod prepare;
 mod ranges;
 mod readings;
+mod retries;
 pub mod retype;
 mod scrub;
 mod settle;
@@ -46,6 +48,7 @@ pub use copy::reads_by_block;
 pub use driver::{Driver, Drives, Opening, Pacing};
 pub use finalize::{abort, finalize};
 pub use maintain::{maintain, maintain_adopted};
+pub use retries::Retries;
 pub use settle::{compare_by_name, settle};
 pub use swap::Swapped;
 pub use verify::{Verified, differs};
@@ -66,11 +69,15 @@ pub async fn next(context: &Context) -> Result<Option<State>> {
         State::Planned => prepare::prepare(context).await?,
         State::Prepared => capture::capture(context).await?,
         State::Capturing => {
-            copy::copy(context).await?;
-            scrub::scrub(context).await?
+            let copied = async {
+                copy::copy(context).await?;
+                scrub::scrub(context).await
+            };
+            growth::beside(context, copied).await?
         }
         State::Copied => {
-            index::index(context).instrument(tracing::debug_span!("phase", name = "index")).await?
+            let indexed = index::index(context).instrument(tracing::debug_span!("phase", name = "index"));
+            growth::beside(context, indexed).await?
         }
         State::Indexed => drain::drain(context).await?,
         State::Filled

@@ -6,8 +6,10 @@ use crate::error::Error;
 use crate::event::Events;
 use crate::model::number;
 
-/// How often the same error is reported.
+/// How often the same error is reported,
 const AGAIN: Duration = Duration::from_secs(60);
+/// and how often another one.
+const ANOTHER: Duration = Duration::from_secs(10);
 /// Retries that are over sooner than this are not worth a report, where they are usual.
 const USUAL: Duration = Duration::from_secs(5);
 
@@ -35,13 +37,15 @@ impl<'a> Retries<'a> {
         Self { usual: true, ..Self::of(events, what, until) }
     }
 
-    /// One more attempt has failed: reported where the error is a new one, and every minute.
+    /// One more attempt has failed: the first is reported, later ones every ten seconds where the error is another one, and
+    /// every minute.
     pub fn failed(&mut self, error: &Error) {
         self.failed += 1;
         tracing::debug!(what = self.what, failed = self.failed, error = %error, "again");
         let brief = error.brief();
         let time = self.begun.elapsed();
-        let known = self.said.as_ref().is_some_and(|(was, at)| *was == brief && at.elapsed() < AGAIN);
+        let pause = |was: &String| if *was == brief { AGAIN } else { ANOTHER };
+        let known = self.said.as_ref().is_some_and(|(was, at)| at.elapsed() < pause(was));
         if known || self.usual && time < USUAL {
             return;
         }
@@ -71,7 +75,7 @@ mod tests {
     use crate::event::Event;
 
     #[test]
-    fn an_error_is_reported_once_and_another_one_too() {
+    fn the_first_failure_is_reported_and_not_each_of_many() {
         let (events, mut heard) = Events::channel();
         let mut retries = Retries::of(&events, "swap", "30 attempts");
         for message in ["a", "a", "b"] {
@@ -81,7 +85,7 @@ mod tests {
         while let Ok(Event::Warning { text }) = heard.try_recv() {
             said.push(text);
         }
-        assert_eq!(said.len(), 2, "{said:?}");
+        assert_eq!(said.len(), 1, "{said:?}");
         let time = Duration::from_secs(75);
         let line = retries.line(time, &Error::failed("b").code("55P03").cause("c").brief());
         assert_eq!(

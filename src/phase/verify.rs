@@ -19,9 +19,10 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
-use crate::model::blueprint::{Blueprint, Sides};
+use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::key::{Key, KeyRange};
 use crate::model::number;
+use crate::model::shell::word;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::model::table::Column;
@@ -31,6 +32,7 @@ use crate::pg::transaction::{REPEATABLE_READ, query_text, transaction};
 use crate::sql::{copy as copy_sql, drain as drain_sql, from_source, store as store_sql, verify as sql};
 
 use super::context::Context;
+use super::deficit::Deficit;
 use super::meter::Meter;
 use super::{capture, drain, ranges, walk, workers};
 
@@ -108,21 +110,24 @@ pub async fn verify(context: &Context) -> Result<(State, Verified, VerifyReport)
 pub fn differs(report: &VerifyReport) -> Error {
     let named: Vec<String> =
         report.examples.iter().take(5).map(|e| format!("{} {}", e.kind, e.key)).collect();
+    let job = word(&report.job);
+    let (stands, instead) = if report.swapped {
+        ("the swap stands", format!("to give up the way back: `pgstrata finalize {job}`"))
+    } else {
+        ("nothing was swapped", format!("to start over: `pgstrata abort {job}`"))
+    };
     Error::new(
         Kind::Differs,
         format!(
-            "the two tables differ: {} missing, {} extra, {} different",
+            "the two {} differ: {} missing, {} extra, {} different",
+            report.sides,
             number::counted(report.missing, "row"),
             number::count(report.extra),
             number::count(report.different)
         ),
     )
     .cause(format!("among them, by key: {}", named.join(", ")))
-    .hint(format!(
-        "nothing was swapped and everything is kept; `pgstrata verify {}` names more; to start over before the swap: \
-         `pgstrata abort {0}`",
-        report.job
-    ))
+    .hint(format!("{stands} and nothing was removed; `pgstrata verify {job}` names more rows; {instead}"))
 }
 
 /// Drains and compares both sides, and changes nothing.
@@ -200,6 +205,7 @@ async fn sums(
 ) -> Result<Tally> {
     let tally = RefCell::new(Tally::default());
     let drained = Cell::new(Instant::now());
+    let deficit = Deficit::default();
     workers::run(
         context,
         context.plan.workers(),
@@ -208,7 +214,7 @@ async fn sums(
             let rows = || sizer.borrow().rows();
             let send = async |range| {
                 if drained.get().elapsed() >= DRAIN {
-                    drain::level_unmetered(context).await?;
+                    drain::once(context, &deficit).await?;
                     drained.set(Instant::now());
                 }
                 items.send(range).await
@@ -395,6 +401,8 @@ async fn report(
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
     Ok(VerifyReport {
         job: context.job.name.clone(),
+        sides: "tables",
+        swapped: context.direction() == Direction::Reverse,
         rows_source,
         rows_target,
         missing: count(differing.missing),

@@ -22,10 +22,12 @@ pub enum Batch {
 }
 
 impl Batch {
+    const BLOCKS: &str = "ctid >= $1::text::tid and ctid < $2::text::tid";
+
     /// The condition on log rows, as it stands behind WHERE; none for all.
     fn condition(self) -> Option<&'static str> {
         match self {
-            Self::Blocks => Some("ctid >= $1::text::tid and ctid < $2::text::tid"),
+            Self::Blocks => Some(Self::BLOCKS),
             Self::All => None,
         }
     }
@@ -151,6 +153,11 @@ pub fn pending(b: &Blueprint) -> String {
     )
 }
 
+/// How many log rows there are from a block on, whose first place is `$1`.
+pub fn rows_from(b: &Blueprint) -> String {
+    format!("select pg_catalog.count(*) from {} where ctid >= $1::text::tid", b.log())
+}
+
 /// How many log rows are pending.
 pub fn pending_count(b: &Blueprint) -> String {
     format!("select pg_catalog.count(*) from {}", b.log())
@@ -196,16 +203,17 @@ pub fn vacuum_log(b: &Blueprint, shrink: bool) -> String {
 }
 
 /// Compacts the log's blocks `[$1, $2)`: takes their rows away and puts each place that they name back, once. One statement,
-/// so that a place is pending before and after.
-pub fn compact(b: &Blueprint) -> Option<String> {
-    let condition = Batch::Blocks.condition()?;
+/// so that a place is pending before and after. Answers with how many rows are gone, and how many were put back.
+pub fn compact(b: &Blueprint) -> String {
     let place = b.place_columns();
-    Some(format!(
-        "with gone as (delete from {0} where {condition} returning *)\ninsert into {0} ({1})\n  {2}",
+    let condition = Batch::BLOCKS;
+    format!(
+        "with gone as (delete from {0} where {condition} returning *),\n  put as (insert into {0} ({1})\n  {2}\n  returning 1)\n\
+         select (select pg_catalog.count(*) from gone), (select pg_catalog.count(*) from put)",
         b.log(),
         place.iter().map(|c| new_column(c).to_string()).collect::<Vec<_>>().join(", "),
         distinct_places(b, "gone", &[])
-    ))
+    )
 }
 
 #[cfg(test)]

@@ -1,0 +1,82 @@
+//! Writers that are faster than the drain: the change log stays bounded, the job reports the rates and gets to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::task::JoinHandle;
+
+use super::support::cluster::Database;
+use super::support::oracle;
+use super::support::process::ended;
+use super::support::wait::until;
+
+const ROWS: i64 = 40_000;
+
+/// Rows that one statement updates: it must not take so long that the job cannot begin.
+const AT_ONCE: i64 = 2_000;
+
+/// Sessions that update all rows again and again, each its own share of them, until told to stop.
+async fn update_in_loops(db: &Database, sessions: i64, over: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    let mut all = Vec::new();
+    for n in 0..sessions {
+        let (client, over) = (db.client().await, over.clone());
+        let share = ROWS / sessions;
+        all.push(tokio::spawn(async move {
+            let mut from = 0;
+            while !over.load(Ordering::Relaxed) {
+                let first = n * share + from + 1;
+                let update = "update t set n = n + 1 where id >= $1 and id < $2";
+                client.execute(update, &[&first, &(first + AT_ONCE)]).await.unwrap();
+                from = (from + AT_ONCE) % share;
+            }
+        }));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_writers_fill_faster_than_it_is_drained_stays_bounded() {
+    let db = Database::new().await;
+    db.execute(&format!(
+        "create table t (id bigint primary key, at timestamptz not null, n bigint not null default 0, note text);
+         insert into t select i, '2024-01-01'::timestamptz + i * interval '10 minutes', 0, repeat('x', 100)
+           from generate_series(1, {ROWS}) i;
+         create index on t (n); create index on t (note, at); analyze t"
+    ))
+    .await;
+    let over = Arc::new(AtomicBool::new(false));
+    let plan = db.plan(
+        "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n[throttle]\nrows_per_second = 20000\n",
+    );
+    let run = db.command(&["run", plan.to_str().unwrap()]).spawn().unwrap();
+    let client = db.client().await;
+    until("the capture", async || {
+        let captured =
+            client.query_one("select count(*) > 0 from pgstrata.jobs where state = 'capturing'", &[]).await;
+        captured.is_ok_and(|row| row.get(0))
+    })
+    .await;
+    let writers = update_in_loops(&db, 2, &over).await;
+    let ran = ended(run).await.ok();
+    let log = db.count("select count(*) from pgstrata.changes_job").await;
+    over.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    // Rates, size and advice.
+    let said = ran.stderr;
+    assert!(said.contains("changes are written faster than they are drained: "), "{said}");
+    for number in
+        [" a second written", " a second drained", "the change log holds ", " a minute", "reduce the writes"]
+    {
+        assert!(said.contains(number), "{number}: {said}");
+    }
+    assert!(said.contains("the change log was compacted"), "{said}");
+    assert_eq!(db.count("select count(*) from pgstrata.jobs where state = 'verified'").await, 1);
+    // Without compaction there would be one for each of the writers' changes.
+    let written = db.count("select sum(n)::bigint from t").await;
+    assert!(log < written / 2, "{log} of {written}");
+    // Once the writers rest, nothing is pending, and nothing is lost.
+    db.pgstrata(&["swap", "job"]).await.ok();
+    oracle::compare(&db, "t", "t_old").await;
+}
