@@ -29,6 +29,7 @@ mod lease;
 mod maintain;
 mod names;
 mod old_snapshots;
+mod objects;
 mod oracle;
 mod outpaced;
 mod owner;

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
-use pgstrata::model::blueprint::Blueprint;
+use pgstrata::model::blueprint::{Blueprint, Direction};
 use pgstrata::model::key::KeyRange;
 use pgstrata::pg::transaction::execute_text;
-use pgstrata::sql::{copy, finalize, prepare};
+use pgstrata::sql::finalize::{self, Leaving};
+use pgstrata::sql::{copy, prepare};
 
 use super::bench::Bench;
 use super::figure::{Point, Run};
@@ -151,7 +152,7 @@ async fn sent(server: &Server, b: &Blueprint, chunks: &[Chunk], workers: usize) 
     };
     let done = try_join_all((0..workers).map(|_| work())).await?.concat();
     let seconds = began.elapsed().as_secs_f64();
-    server.execute(&finalize::abort(b)).await?;
+    server.execute(&finalize::end(&Leaving::planned(b, Direction::Forward, &[]))).await?;
     let rows: u64 = done.iter().map(|(rows, _)| rows).sum();
     Ok((rows as f64 / seconds, done.into_iter().map(|(_, ms)| ms).collect()))
 }

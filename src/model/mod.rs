@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod blueprint;
 pub mod cutover;
+pub mod commands;
 pub mod dependent;
 pub mod design;
 pub mod explanation;
@@ -16,6 +17,7 @@ pub mod key;
 pub mod likeness;
 pub mod maintained;
 pub mod number;
+pub mod objects;
 pub mod pace;
 pub mod partition;
 pub mod retyping;

@@ -7,6 +7,7 @@ mod finish_trial;
 pub mod latency;
 pub mod lease;
 mod partition_trial;
+pub mod objects;
 mod passfile;
 pub mod pool;
 mod pooler;

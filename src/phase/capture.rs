@@ -4,15 +4,16 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
-use crate::model::shell::word;
+use crate::model::objects::Role;
 use crate::model::state::{State, Step};
-use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{catalog, objects as pg};
 use crate::sql::{capture as sql, locks as locks_sql};
 
 use super::context::Context;
 use super::locks;
 use super::meter::Meter;
+use super::objects;
 
 /// Creates log, function and triggers in one transaction. `CREATE TRIGGER` waits for every open writer, so a try is
 /// given up after the lock budget and made again: writers behind us wait no longer than that.
@@ -35,6 +36,8 @@ pub async fn capture(context: &Context) -> Result<State> {
         transaction(client, READ_COMMITTED, async |client| {
             locks::begin(context, client, &b, Direction::Forward).await?;
             all(client, &statements).await?;
+            pg::record(client, context.job.id, Role::Log, &b.log()).await?;
+            pg::record(client, context.job.id, Role::Truncations, &b.truncations()).await?;
             all(client, &sql::create_triggers(&b, &b.table.name)).await?;
             let state = context.advance(client, Step::Capture).await?;
             failpoint!("capture.before_commit");
@@ -48,29 +51,25 @@ pub async fn capture(context: &Context) -> Result<State> {
     Ok(state)
 }
 
-/// Fails where the capture is no longer whole: without it, changes are lost.
+/// Fails where the capture is no longer whole (without it, changes are lost), or a name that the job works with belongs to
+/// something else.
 ///
 /// # Errors
-/// Somebody disabled or dropped a trigger of ours.
+/// Somebody disabled or dropped a trigger of ours, or exchanged a table.
 pub async fn in_force(context: &Context) -> Result<()> {
+    objects::in_place(context).await?;
     let b = context.blueprint();
     let client = &context.control;
     let source = catalog::must_find(client, &b.table.name).await?;
     if client.query_one(sql::CAPTURE_IN_FORCE, &[&source]).await?.get(0) {
         return Ok(());
     }
-    let name = word(&context.job.name);
     Err(Error::failed(format!("the capture triggers on {} are not in force any more", b.table.name.plain()))
         .cause(
             "somebody dropped or disabled pgstrata_capture or pgstrata_truncate, or enabled them other than ALWAYS; \
              changes since then are not known",
         )
-        .hint(match context.direction() {
-            Direction::Forward => format!("abort the job and run it again: `pgstrata abort {name}`"),
-            Direction::Reverse => format!(
-                "the way back is lost with them; to keep the partitioned table: `pgstrata finalize --now {name}`"
-            ),
-        }))
+        .hint(context.way_out()))
 }
 
 /// Gives the truncate trigger to leaves that were attached by hand. What was truncated before that is in no log; verification

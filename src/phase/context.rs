@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use crate::error::Result;
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::objects::Objects;
 use crate::model::state::State;
 use crate::plan::Partitioning;
 
@@ -19,6 +20,8 @@ pub struct Context {
     pub partitioning: Partitioning,
     /// Everything statements are rendered from; it may get more partitions.
     pub blueprint: RefCell<Blueprint>,
+    /// What the job made, once it was read; empty before.
+    pub objects: RefCell<Objects>,
 }
 
 impl Deref for Context {
@@ -33,7 +36,7 @@ impl Drives for Context {
     fn take_up(driver: Driver) -> Result<Self> {
         let partitioning = driver.plan.partitioning()?.clone();
         let blueprint = RefCell::new(driver.job.blueprint()?.clone());
-        Ok(Self { driver, partitioning, blueprint })
+        Ok(Self { driver, partitioning, blueprint, objects: RefCell::default() })
     }
 
     async fn tidy_up(&self) -> Result<()> {

@@ -19,12 +19,12 @@ use crate::pg::store::{self, Chunk, Frozen};
 use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
 use crate::pg::{catalog, latency};
 use crate::plan::Order;
-use crate::sql::{copy as sql, drain, from_source};
+use crate::sql::{copy as sql, from_source};
 use crate::throttle::Gate;
 
 use super::context::Context;
 use super::meter::Meter;
-use super::{capture, partitions, walk, workers};
+use super::{capture, objects, partitions, walk, workers};
 
 /// Messages of a chunk's transaction.
 const MESSAGES: u32 = 6;
@@ -66,10 +66,10 @@ pub async fn copy(context: &Context) -> Result<()> {
                 let b = context.blueprint();
                 context
                     .retrying("empty the target", async || {
-                        Ok(context
-                            .control
-                            .batch_execute(&drain::empty_target(&b, Direction::Forward))
-                            .await?)
+                        transaction(&context.control, READ_COMMITTED, async |client| {
+                            objects::empty_target(context, client, &b, Direction::Forward).await
+                        })
+                        .await
                     })
                     .await?;
                 failpoint!("copy.emptied");
@@ -294,7 +294,9 @@ async fn chunk(
     let began = Instant::now();
     transaction(session, READ_COMMITTED, async |client| {
         context.hold_epoch(client).await?;
-        client.batch_execute(&sql::hold_still(&b.sides(Direction::Forward))).await?;
+        let hold = sql::hold_still(&b.sides(Direction::Forward));
+        let target = objects::lock_target(context, Direction::Forward, "row exclusive").await?;
+        client.batch_execute(&format!("{hold}; {target}")).await?;
         let rows = if frozen.physical {
             let now: Option<u32> = client.query_one(sql::HEAP, &[&oid]).await?.get(0);
             if now != Some(frozen.filenode) {

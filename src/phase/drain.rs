@@ -20,7 +20,7 @@ use super::context::Context;
 use super::deficit::{Deficit, Pending};
 use super::growth::Growth;
 use super::meter::Meter;
-use super::{capture, partitions};
+use super::{capture, objects, partitions};
 
 /// Blocks of the log in the first batch: some 8,000 changes.
 const FIRST_BLOCKS: u64 = 64;
@@ -272,7 +272,7 @@ async fn truncate_as_source_did(context: &Context, b: &Blueprint, direction: Dir
     let source = catalog::must_find(client, &b.sides(direction).source).await?;
     let target = catalog::find(client, &b.sides(direction).target).await?;
     if relations.contains(&source) {
-        client.batch_execute(&sql::empty_target(b, direction)).await?;
+        objects::empty_target(context, client, b, direction).await?;
     } else if direction == Direction::Reverse {
         for leaf in relations.iter().filter(|oid| Some(**oid) != target) {
             let constraint: Option<String> = client.query_one(sql::LEAF_CONSTRAINT, &[leaf]).await?.get(0);

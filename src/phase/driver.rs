@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
 use crate::model::backoff::Backoff;
 use crate::model::number;
+use crate::model::commands;
 use crate::model::pace::{MOST_WORKERS, Work};
 use crate::model::state::{State, Step};
 use crate::pg::connect::{Session, Target};
@@ -191,6 +192,11 @@ impl Driver {
     /// Where the job is.
     pub fn state(&self) -> State {
         self.state.get()
+    }
+
+    /// How to end the job where it cannot go on, for a hint: only what can be done in its state.
+    pub fn way_out(&self) -> String {
+        commands::way_out(&self.job.name, &self.job.design, self.state())
     }
 
     /// The epoch that chunks must hold.

@@ -29,6 +29,7 @@ mod maintain;
 mod meter;
 mod mirror;
 mod old_snapshots;
+mod objects;
 pub mod pace;
 pub mod partitions;
 mod prepare;

@@ -3,10 +3,11 @@
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Partition};
+use crate::model::objects::Role;
 use crate::model::partition::names;
 use crate::model::state::State;
-use crate::pg::store;
 use crate::pg::transaction::{READ_COMMITTED, all, query_text, transaction};
+use crate::pg::{objects, store};
 use crate::plan::partitioning::{scheme, template};
 use crate::sql::{capture, copy, drain, prepare as sql};
 
@@ -42,6 +43,7 @@ pub async fn extend(context: &Context) -> Result<()> {
             statements.extend(capture::create_truncate_trigger(&b, &partition.name));
         }
     }
+    let made: Vec<_> = missing.iter().map(|partition| partition.name.clone()).collect();
     let mut wider = b;
     wider.partitions.extend(missing);
     let scheme = scheme(&context.partitioning, by_type(&wider)?)?;
@@ -51,6 +53,9 @@ pub async fn extend(context: &Context) -> Result<()> {
         .retrying("create the partitions that rows need", async || {
             transaction(&context.control, READ_COMMITTED, async |client| {
                 all(client, &statements).await?;
+                for name in &made {
+                    objects::record(client, context.job.id, Role::Partition, name).await?;
+                }
                 store::extend(client, context.job.id, &wider).await?;
                 failpoint!("extend.before_commit");
                 Ok(())

@@ -2,13 +2,15 @@
 
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::model::objects::Role;
 use crate::model::state::{State, Step};
-use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{catalog, objects as pg};
 use crate::sql::prepare as sql;
 
 use super::context::Context;
 use super::meter::Meter;
+use super::objects;
 
 /// Creates what is missing of target and partitions; running it again is harmless.
 ///
@@ -24,11 +26,13 @@ pub async fn prepare(context: &Context) -> Result<State> {
         format!("creating {} and {parts} partitions; nobody else uses them yet", b.target().plain()),
     );
     let client = &context.control;
-    if catalog::find(client, &b.target()).await?.is_none() {
+    if !objects::target_is_there(context).await? {
         context
             .retrying("create the target", async || {
                 transaction(client, READ_COMMITTED, async |client| {
                     all(client, &sql::target(&b)).await?;
+                    pg::forget(client, context.job.id, Role::Target).await?;
+                    pg::record(client, context.job.id, Role::Target, &b.target()).await?;
                     failpoint!("prepare.before_commit");
                     Ok(())
                 })
@@ -73,7 +77,11 @@ async fn make(
     }
     context
         .retrying(&format!("create partition {}", name.plain()), async || {
-            transaction(client, READ_COMMITTED, async |client| all(client, statements).await).await
+            transaction(client, READ_COMMITTED, async |client| {
+                all(client, statements).await?;
+                pg::record(client, context.job.id, Role::Partition, name).await
+            })
+            .await
         })
         .await?;
     failpoint!("prepare.partition");

@@ -10,11 +10,12 @@ use crate::model::ident::QualifiedName;
 use crate::model::number;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
-use crate::pg::transaction::execute_text;
+use crate::pg::transaction::{READ_COMMITTED, execute_text, transaction};
 use crate::sql::{copy as copy_sql, drain as sql};
 
 use super::context::Context;
 use super::meter::Meter;
+use super::objects;
 use super::workers;
 
 /// Blocks of a leaf that one transaction scrubs: 256 MiB.
@@ -26,6 +27,7 @@ const STRETCH_BLOCKS: usize = 32_768;
 /// What the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "scrub"))]
 pub async fn scrub(context: &Context) -> Result<State> {
+    objects::in_place(context).await?;
     let b = context.blueprint();
     let client = &context.control;
     let mut meter = Meter::begin(
@@ -41,7 +43,10 @@ pub async fn scrub(context: &Context) -> Result<State> {
         // Everything that the source holds now came after the TRUNCATE, and is in the log.
         context
             .retrying("empty the target", async || {
-                Ok(client.batch_execute(&sql::empty_target(&b, Direction::Forward)).await?)
+                transaction(client, READ_COMMITTED, async |client| {
+                    objects::empty_target(context, client, &b, Direction::Forward).await
+                })
+                .await
             })
             .await?;
         failpoint!("scrub.emptied");

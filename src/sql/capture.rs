@@ -124,18 +124,6 @@ pub fn drop_triggers(table: &QualifiedName) -> Vec<String> {
         .collect()
 }
 
-/// Drops log and functions.
-pub fn drop_log(b: &Blueprint) -> Vec<String> {
-    let mut all = vec![
-        format!("drop function if exists {}()", b.capture_function()),
-        format!("drop function if exists {}()", b.guard_function()),
-    ];
-    all.extend(Exchange::drop(&b.exchange_function(), &b.definition_function()));
-    all.push(format!("drop table if exists {}", b.log()));
-    all.push(format!("drop table if exists {}", b.truncations()));
-    all
-}
-
 /// Whether the relation with oid `$1` has both capture triggers, and they fire always, on its leaves as well.
 pub const CAPTURE_IN_FORCE: &str =
     "select pg_catalog.count(*) filter (where tgrelid = $1) = 2 and coalesce(pg_catalog.bool_and(tgenabled = 'A'), false)

@@ -21,6 +21,7 @@ pub mod maintain;
 pub mod matview;
 pub mod mirror;
 pub mod old_snapshots;
+pub mod objects;
 pub mod pace;
 pub mod partition_trial;
 pub mod preflight;

@@ -8,6 +8,7 @@ use crate::model::retyping::Retyping;
 use crate::plan::Rows;
 
 use super::drain::Batch;
+use super::finalize::Leaving;
 use super::retype::{self, exchange};
 use super::{
     capture, copy, drain, fill, finalize, finish, foreign_key, index, mirror, prepare, swap, verify,
@@ -83,8 +84,14 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
             "after the rollback: foreign keys (each its own transaction)",
             settled(b, Direction::Reverse, &leaves),
         ),
-        section("finalize (one transaction)", finalize::finalize(b, &leaves)),
-        section("abort, any time before the swap (one transaction)", finalize::abort(b)),
+        section(
+            "finalize (one transaction)",
+            finalize::end(&Leaving::planned(b, Direction::Reverse, &leaves)),
+        ),
+        section(
+            "abort, any time before the swap (one transaction)",
+            finalize::end(&Leaving::planned(b, forward, &[])),
+        ),
     ]
 }
 

@@ -117,6 +117,16 @@ const V4: &str = "
 alter table pgstrata.leases add column lock_key bigint, add column driver oid;
 comment on column pgstrata.leases.lock_key is 'The advisory lock that the present driver holds: a random number, a new one for each driver.';
 comment on column pgstrata.leases.driver is 'The role that the present driver logged in as.';
+create table pgstrata.objects (
+    job_id bigint not null references pgstrata.jobs on delete cascade,
+    role text not null,
+    made text not null,
+    classid oid not null,
+    objid oid not null,
+    objsubid integer not null default 0,
+    primary key (job_id, classid, objid, objsubid)
+);
+comment on table pgstrata.objects is 'What a job made, by oid: it drops, empties and renames nothing else.';
 ";
 
 /// Every open job and every ended one of the name `$1`, newest first.
@@ -268,7 +278,8 @@ pub const ROWS_SET_IN_ALL: &str = "select detail::bigint from pgstrata.events wh
 pub const KEEP_ROWS_COPIED: &str = "update pgstrata.jobs set rows_estimated =
     (select coalesce(pg_catalog.sum(coalesce(seen, rows)), 0)::bigint from pgstrata.chunks where job_id = $1) where id = $1";
 
-/// Forgets the ledger of a job that is over, and what was set for it.
+/// Forgets the ledger of a job that is over, what was set for it and what it made.
 pub const FORGET_CHUNKS: &str = "with pace as (delete from pgstrata.pace where job_id = $1),
-settings as (delete from pgstrata.settings where job_id = $1)
+settings as (delete from pgstrata.settings where job_id = $1),
+objects as (delete from pgstrata.objects where job_id = $1)
 delete from pgstrata.chunks where job_id = $1";

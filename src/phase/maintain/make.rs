@@ -4,10 +4,11 @@ use crate::error::{Error, Result};
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::maintained::Maintained;
+use crate::model::objects::Role;
 use crate::model::partition::{Range, names};
 use crate::model::table::Table;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
-use crate::pg::{catalog, store};
+use crate::pg::{catalog, objects, store};
 use crate::sql::maintain::Sibling;
 use crate::sql::{capture, maintain as sql};
 
@@ -132,6 +133,7 @@ impl Upkeep<'_> {
                     other => other?,
                 }
                 if let Some((context, wider)) = wider {
+                    objects::record(client, context.job.id, Role::Partition, name).await?;
                     store::extend(client, context.job.id, &wider).await?;
                 }
                 Ok(Made::Now)

@@ -1,0 +1,40 @@
+//! Which commands a job takes in a state, so that no hint offers one that it would refuse.
+
+use super::design::Design;
+use super::shell::word;
+use super::state::{State, Step};
+
+/// How to end a job that cannot go on, as a hint says it.
+pub fn way_out(name: &str, design: &Design, state: State) -> String {
+    let shown = name;
+    let name = word(name);
+    if state.next(Step::Abort).is_some() {
+        return format!("abort the job and run it again: `pgstrata abort {name}`");
+    }
+    match (design, state) {
+        (Design::Partition(_), State::Swapped) => {
+            format!("keep the partitioned table, and give up the rollback: `pgstrata finalize --now {name}`")
+        }
+        (_, State::Swapped) => {
+            format!("keep the new column, and give up the rollback: `pgstrata finalize --now {name}`")
+        }
+        _ => format!("job {shown} is {state}: `pgstrata run PLAN` starts it anew"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::blueprint::tests::blueprint;
+
+    #[test]
+    fn abort_is_offered_where_it_can_be_done() {
+        let design = Design::Partition(Box::new(blueprint()));
+        for state in State::ALL {
+            let offered = way_out("job", &design, state).contains("pgstrata abort");
+            assert_eq!(offered, state.next(Step::Abort).is_some(), "{state}");
+        }
+        let swapped = way_out("job", &design, State::Swapped);
+        insta::assert_snapshot!(swapped, @"keep the partitioned table, and give up the rollback: `pgstrata finalize --now job`");
+    }
+}

@@ -1,0 +1,103 @@
+//! The record of what a job made: oids, written in the transaction that makes the object, and read before anything is
+//! dropped, emptied or renamed.
+
+use crate::model::ident::{Ident, QualifiedName, literal};
+
+/// Records a relation: the job's number, the role, the name as people write it, schema and name.
+pub const RECORD_RELATION: &str = "insert into pgstrata.objects (job_id, role, made, classid, objid)
+select $1, $2, $3, 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname = $4 and c.relname = $5
+on conflict (job_id, classid, objid, objsubid) do update set role = excluded.role, made = excluded.made";
+
+/// Records a column: the job's number, the role, the name as people write it, the table's oid, the column's name.
+pub const RECORD_COLUMN: &str = "insert into pgstrata.objects (job_id, role, made, classid, objid, objsubid)
+select $1, $2, $3, 'pg_catalog.pg_class'::pg_catalog.regclass, a.attrelid, a.attnum
+from pg_catalog.pg_attribute a where a.attrelid = $4 and a.attname = $5 and a.attnum > 0 and not a.attisdropped
+on conflict (job_id, classid, objid, objsubid) do update set role = excluded.role, made = excluded.made";
+
+/// Records a constraint: the job's number, the role, the name as people write it, the table's oid, the constraint's name.
+pub const RECORD_CONSTRAINT: &str = "insert into pgstrata.objects (job_id, role, made, classid, objid)
+select $1, $2, $3, 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid
+from pg_catalog.pg_constraint k where k.conrelid = $4 and k.conname = $5
+on conflict (job_id, classid, objid, objsubid) do update set role = excluded.role, made = excluded.made";
+
+/// Forgets what the job `$1` recorded in the role `$2`, before it makes another.
+pub const FORGET: &str = "delete from pgstrata.objects where job_id = $1 and role = $2";
+
+/// Everything that the job `$1` recorded: role, name when it was made, oid, column number, and what it is called now.
+pub const RECORDED: &str = "select o.role, o.made, o.objid, o.objsubid, r.schema, r.relation, r.part
+from pgstrata.objects o left join lateral (
+  select n.nspname::text as schema, c.relname::text as relation, a.attname::text as part
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    left join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = o.objsubid and o.objsubid > 0 and not a.attisdropped
+  where o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = o.objid
+    and (o.objsubid = 0 or a.attname is not null)
+  union all
+  select n.nspname::text, c.relname::text, k.conname::text
+  from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where o.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and k.oid = o.objid
+) r on true
+where o.job_id = $1 order by o.objid, o.objsubid";
+
+/// Triggers that call one of the functions `$1` of ours, wherever their tables are now; those of the relation with oid `$2`
+/// first: schema, table, trigger. A partition's share of its parent's trigger goes with that.
+pub const TRIGGERS: &str = "select n.nspname::text, c.relname::text, t.tgname::text
+from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where t.tgparentid = 0 and t.tgfoid in (
+  select p.oid from pg_catalog.pg_proc p join pg_catalog.pg_namespace f on f.oid = p.pronamespace
+  where f.nspname = 'pgstrata' and p.proname = any ($1::text[]))
+order by c.oid <> $2, c.oid, t.tgname";
+
+/// Which of the names (schemas `$1`, names `$2`) do not belong to the relations with the oids `$3`: by number, from 1.
+pub const MISPLACED: &str = "select w.number::integer
+from rows from (unnest($1::text[]), unnest($2::text[]), unnest($3::oid[])) with ordinality w (schema, name, oid, number)
+where not exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where c.oid = w.oid and n.nspname = w.schema and c.relname = w.name)
+order by 1";
+
+/// The present name of the relation with oid `$1`.
+pub const NAME: &str = "select n.nspname::text, c.relname::text
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
+
+/// Fails where `name` is not the relation with that oid. Sent behind a lock on the name, which keeps it so until the
+/// transaction ends.
+pub fn must_be(name: &QualifiedName, oid: u32) -> String {
+    let body = format!(
+        "begin
+  if pg_catalog.to_regclass({})::pg_catalog.oid is distinct from {oid} then
+    raise exception {} using errcode = 'PS003',
+      detail = pg_catalog.format('The job recorded oid %s, which is %s now; the name belongs to oid %s.', {oid},
+        coalesce((select c.oid::pg_catalog.regclass::text from pg_catalog.pg_class c where c.oid = {oid}), 'gone'),
+        coalesce(pg_catalog.to_regclass({})::pg_catalog.oid::text, '(none)')),
+      hint = 'Nothing was done to it. Give each table its name back, and run the same command again.';
+  end if;
+end",
+        literal(&name.to_string()),
+        literal(&format!("{} is not the table that this job works with", name.plain()).replace('%', "%%")),
+        literal(&name.to_string()),
+    );
+    format!("do {}", super::dollar_quoted(&body))
+}
+
+/// Locks a table by its name, and makes sure that it is the one with that oid.
+pub fn lock(name: &QualifiedName, oid: u32, mode: &str) -> String {
+    format!("lock table {name} in {mode} mode; {}", must_be(name, oid))
+}
+
+/// Drops a trigger.
+pub fn drop_trigger(table: &QualifiedName, trigger: &Ident) -> String {
+    format!("drop trigger if exists {trigger} on {table}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_known_by_its_oid() {
+        insta::assert_snapshot!(lock(&QualifiedName::new("public", "it's 100%"), 4711, "access exclusive"));
+    }
+}

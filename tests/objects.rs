@@ -1,0 +1,206 @@
+//! Objects that are not the job's own, under names that the job uses: nothing happens to them, and the job can still end.
+
+use super::support::cluster::Database;
+
+const SETUP: &str = "
+    create table obs (id bigint primary key, at timestamptz not null, note text);
+    insert into obs select i, timestamptz '2024-01-01Z' + i * interval '1 hour', 'n' from generate_series(1, 2000) i;
+    analyze obs";
+
+const PLAN: &str = "name = 'job'\ntable = 'obs'\n[partition]\nby = 'at'\nevery = '1 month'\n";
+
+const OURS_LEFT: &str = "select (select count(*) from pg_trigger where tgname like 'pgstrata%') + \
+    (select count(*) from pg_proc p join pg_namespace n on n.oid = pronamespace where nspname = 'pgstrata')";
+
+async fn verified() -> Database {
+    let db = Database::new().await;
+    db.execute(SETUP).await;
+    let plan = db.plan(PLAN);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    db
+}
+
+async fn swapped() -> Database {
+    let db = verified().await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+    db
+}
+
+/// A table of somebody's own, and that it is as it was.
+async fn put_in(db: &Database, name: &str) {
+    db.execute(&format!("create table {name} (id bigint, at timestamptz, note text); insert into {name} values (-1, '2024-02-02Z', 'own')")).await;
+}
+
+async fn untouched(db: &Database, name: &str) {
+    let kept = db.count(&format!("select count(*) from {name} where id = -1 and note = 'own'")).await;
+    let all = db.count(&format!("select count(*) from {name}")).await;
+    assert_eq!((kept, all), (1, 1), "{name}");
+}
+
+async fn nothing_of_ours_is_left(db: &Database) {
+    assert_eq!(db.count(OURS_LEFT).await, 0);
+}
+
+#[tokio::test]
+async fn abort_keeps_a_table_that_has_the_name_of_its_target() {
+    let db = verified().await;
+    db.execute("drop table obs_new").await;
+    put_in(&db, "obs_new").await;
+    let ran = db.pgstrata(&["abort", "job"]).await.ok();
+    assert!(ran.stderr.contains("obs_new is not the job's own: it is kept"), "{}", ran.stderr);
+    untouched(&db, "obs_new").await;
+    nothing_of_ours_is_left(&db).await;
+}
+
+#[tokio::test]
+async fn abort_drops_its_target_under_another_name_and_in_another_schema() {
+    let db = verified().await;
+    db.execute("create schema other; alter table obs_new rename to mine; alter table mine set schema other")
+        .await;
+    put_in(&db, "obs_new").await;
+    db.pgstrata(&["abort", "job"]).await.ok();
+    untouched(&db, "obs_new").await;
+    assert_eq!(db.count("select count(*) from pg_class where relname = 'mine'").await, 0);
+    nothing_of_ours_is_left(&db).await;
+}
+
+#[tokio::test]
+async fn finalize_keeps_a_table_that_has_the_name_of_the_old_one() {
+    let db = swapped().await;
+    db.execute("alter table obs_old rename to obs_archive").await;
+    put_in(&db, "obs_old").await;
+    let ran = db.pgstrata(&["finalize", "job", "--now"]).await.ok();
+    assert!(ran.stderr.contains("obs_old was renamed to public.obs_archive: it is kept"), "{}", ran.stderr);
+    untouched(&db, "obs_old").await;
+    assert_eq!(db.count("select count(*) from obs_archive").await, 2000);
+    nothing_of_ours_is_left(&db).await;
+    // It can be written to like any other table.
+    db.execute("insert into obs_archive values (5000, now(), 'x')").await;
+}
+
+#[tokio::test]
+async fn a_replaced_target_is_neither_filled_nor_swapped() {
+    let db = verified().await;
+    db.execute("alter table obs_new rename to obs_saved").await;
+    put_in(&db, "obs_new").await;
+    db.execute("insert into obs values (9000, '2024-02-02Z', 'later'); truncate obs").await;
+    for command in ["swap", "sync", "verify"] {
+        let ran = db.pgstrata(&[command, "job"]).await.exits(1);
+        assert!(
+            ran.stderr.contains("public.obs_new is not the table that job job works with"),
+            "{}",
+            ran.stderr
+        );
+        assert!(ran.stderr.contains("rename public.obs_saved back to public.obs_new"), "{}", ran.stderr);
+        untouched(&db, "obs_new").await;
+    }
+    db.execute("alter table obs_new rename to away; alter table obs_saved rename to obs_new").await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+}
+
+#[tokio::test]
+async fn a_replaced_old_table_is_not_drained_into() {
+    let db = swapped().await;
+    db.execute("drop table obs_old").await;
+    put_in(&db, "obs_old").await;
+    db.execute("truncate obs").await;
+    for command in ["sync", "verify", "rollback"] {
+        let ran = db.pgstrata(&[command, "job"]).await.exits(1);
+        assert!(ran.stderr.contains("was dropped"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("`pgstrata finalize job --now`"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("pgstrata abort"), "{}", ran.stderr);
+        untouched(&db, "obs_old").await;
+    }
+    db.pgstrata(&["finalize", "job", "--now"]).await.ok();
+    untouched(&db, "obs_old").await;
+    nothing_of_ours_is_left(&db).await;
+}
+
+#[tokio::test]
+async fn a_target_that_is_replaced_while_it_is_copied_is_not_written_to() {
+    let db = Database::new().await;
+    db.execute(SETUP).await;
+    let plan = db.plan(PLAN);
+    let run = ["run", plan.to_str().unwrap()];
+    db.pgstrata_with(&run, &[("FAILPOINTS", "copy.frozen=kill")]).await.killed("copy.frozen");
+    db.execute("alter table obs_new rename to obs_saved").await;
+    put_in(&db, "obs_new").await;
+    let ran = db.pgstrata(&run).await.exits(1);
+    assert!(ran.stderr.contains("public.obs_new is not the table that job job works with"), "{}", ran.stderr);
+    untouched(&db, "obs_new").await;
+    db.execute("alter table obs_new rename to away; alter table obs_saved rename to obs_new").await;
+    db.pgstrata(&run).await.ok();
+}
+
+#[tokio::test]
+async fn a_source_that_is_replaced_is_not_copied() {
+    let db = verified().await;
+    db.execute("alter table obs rename to obs_before; create table obs (like obs_before including all)")
+        .await;
+    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+    assert!(ran.stderr.contains("public.obs is not the table that job job works with"), "{}", ran.stderr);
+    db.pgstrata(&["abort", "job"]).await.ok();
+    assert_eq!(db.count("select count(*) from obs_before").await, 2000);
+    nothing_of_ours_is_left(&db).await;
+}
+
+#[tokio::test]
+async fn abort_finds_its_triggers_on_a_table_that_was_renamed_or_moved() {
+    for change in ["alter table obs rename to obs2", "create schema s; alter table obs set schema s"] {
+        let db = verified().await;
+        db.execute(change).await;
+        db.pgstrata(&["abort", "job"]).await.ok();
+        nothing_of_ours_is_left(&db).await;
+        assert_eq!(db.count("select count(*) from pg_class where relname = 'obs_new'").await, 0, "{change}");
+    }
+}
+
+#[tokio::test]
+async fn finalize_finds_its_triggers_on_tables_that_were_detached_renamed_or_moved() {
+    for change in [
+        "alter table obs detach partition obs_y2024m01",
+        "alter table obs detach partition obs_y2024m01; create schema s; alter table obs_y2024m01 set schema s",
+        "alter table obs rename to obs2",
+        "create schema s; alter table obs set schema s",
+        "alter table obs_y2024m01 rename to january",
+        "alter table obs rename to obs2; create table obs (id bigint)",
+    ] {
+        let db = swapped().await;
+        db.execute(change).await;
+        db.pgstrata(&["finalize", "job", "--now"]).await.ok();
+        nothing_of_ours_is_left(&db).await;
+        assert_eq!(db.count("select count(*) from pg_class where relname = 'obs_old'").await, 0, "{change}");
+    }
+}
+
+#[tokio::test]
+async fn abort_after_a_rollback_keeps_a_partition_that_was_detached() {
+    let db = swapped().await;
+    db.pgstrata(&["rollback", "job"]).await.ok();
+    db.execute("alter table obs_new detach partition obs_y2024m01").await;
+    let ran = db.pgstrata(&["abort", "job"]).await.ok();
+    assert!(
+        ran.stderr.contains("public.obs_y2024m01 was detached from the job's table: it is kept"),
+        "{}",
+        ran.stderr
+    );
+    nothing_of_ours_is_left(&db).await;
+    assert!(db.count("select count(*) from obs_y2024m01").await > 0);
+}
+
+#[tokio::test]
+async fn a_job_that_an_earlier_version_began_goes_on() {
+    let db = swapped().await;
+    db.execute(
+        "delete from pgstrata.objects; drop table pgstrata.objects; update pgstrata.version set number = 3",
+    )
+    .await;
+    db.pgstrata(&["rollback", "job"]).await.ok();
+    db.pgstrata(&["abort", "job"]).await.ok();
+    nothing_of_ours_is_left(&db).await;
+    assert_eq!(
+        db.count("select count(*) from pg_class where relname like 'obs\\_%' and relkind in ('r', 'p')")
+            .await,
+        0
+    );
+}
