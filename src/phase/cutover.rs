@@ -42,7 +42,7 @@ impl<'a> Way<'a> {
         let cutover = Cutover::new(plan.lock_budget().give_up_after, waits, possible);
         let older = Older::new(context)?;
         if waits {
-            older.report_unknown_standbys().await?;
+            older.report_unknown_standbys("can fail there with SQLSTATE 40001").await?;
         }
         let mut way = Self {
             context,

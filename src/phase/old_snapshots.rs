@@ -279,11 +279,11 @@ impl<'a> Older<'a> {
         )
     }
 
-    /// Reports standbys that are not known to the plan, as nobody can tell what is read there.
+    /// Reports standbys that are not known to the plan, and what happens there to transactions with an older snapshot.
     ///
     /// # Errors
     /// What the server said.
-    pub async fn report_unknown_standbys(&self) -> Result<()> {
+    pub async fn report_unknown_standbys(&self, fate: &str) -> Result<()> {
         if !self.standbys.is_empty() {
             return Ok(());
         }
@@ -292,7 +292,7 @@ impl<'a> Older<'a> {
         if !names.is_empty() {
             self.driver.events.note(format!(
                 "transactions on standbys are not waited for without hot_standby_feedback, as [throttle] replicas lists no \
-                 standby: {}; those with an older snapshot can fail there with SQLSTATE 40001",
+                 standby: {}; those with an older snapshot {fate}",
                 names.join(", ")
             ));
         }

@@ -145,6 +145,9 @@ async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(S
     let exchange = exchange::exchange(r, away);
     let mut older = Older::new(retyper)?;
     older.since(since.to_owned()).await?;
+    if retyper.plan.old_snapshots() != OldSnapshots::Accept {
+        older.report_unknown_standbys("can read rows there without their value in the other type").await?;
+    }
     let older = tokio::sync::Mutex::new(older);
     let begun = Instant::now();
     let attempt = async || {
