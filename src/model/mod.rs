@@ -2,8 +2,8 @@
 
 pub mod backoff;
 pub mod blueprint;
-pub mod cutover;
 pub mod commands;
+pub mod cutover;
 pub mod dependent;
 pub mod design;
 pub mod explanation;

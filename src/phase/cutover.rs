@@ -16,6 +16,9 @@ use super::meter::Meter;
 use super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, LOOK, Older};
 use super::{drain, locks, mirror};
 
+/// A log of so many blocks (8 MiB) is drained at once.
+const LITTLE_BLOCKS: i64 = 1_024;
+
 /// The way of one command to its exchange.
 #[derive(Debug)]
 pub struct Way<'a> {
@@ -55,10 +58,21 @@ impl<'a> Way<'a> {
             looked: Instant::now(),
             blockers: Asked::default(),
         };
-        drain::level(context, meter).await?;
-        drain::rest(context).await?;
+        way.level().await?;
         way.drained().await?;
         Ok(way)
+    }
+
+    /// Drains until little is left, and that as well; how many changes were taken. Where writers are as fast, much is left:
+    /// that is for the drains beside the mirror, which take a little at a time.
+    async fn level(&self) -> Result<u64> {
+        let mut taken = drain::level(self.context, self.meter).await?.changes;
+        let b = self.context.blueprint();
+        let blocks: i64 = self.context.control.query_one(&drain_sql::pending(&b), &[]).await?.get(0);
+        if blocks <= LITTLE_BLOCKS {
+            taken += drain::rest(self.context).await?.changes;
+        }
+        Ok(taken)
     }
 
     /// Goes on until an exchange can be tried.
@@ -116,8 +130,7 @@ impl<'a> Way<'a> {
             }
             taken
         } else {
-            let level = drain::level(self.context, self.meter).await?;
-            level.changes + drain::rest(self.context).await?.changes
+            self.level().await?
         };
         if taken > 0 {
             self.drained().await?;
