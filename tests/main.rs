@@ -1,6 +1,7 @@
 //! The tests on a real server, in one binary: they share one server, each with a database of its own.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod allowed;
 mod backfill;
 mod backfill_check;
 mod backfill_sample;

@@ -108,11 +108,18 @@ async fn one_side(client: &Client, r: &mut Retyping, side: Side, rehearsal: &mut
 
 /// Computes the column's indexes of some rows, as building them will.
 async fn index_rows(client: &Client, r: &Retyping, rehearsal: &mut Rehearsal) -> Result<()> {
+    // An index of columns alone calls no function of the application.
+    let computed = r.indexes.iter().filter(|one| one.index.columns.is_none() || one.index.partial);
+    let names: Vec<String> =
+        computed.map(|one| crate::model::ident::plain(one.index.name.as_str())).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
     let sampled = row_sql::sampled(row_trial::blocks(client, r.table.oid).await?);
     let columns = r.table.columns.iter().map(|c| &c.name);
     let fill = row_sql::fill(sql::SCRATCH, &format!("only {}", r.table.name), columns, &sampled);
     if let Attempt::Refused(refused) = row_trial::attempt(client, &[fill], true).await? {
-        let what = format!("an index of column {}", crate::model::ident::plain(r.column.name.as_str()));
+        let what = format!("index {}", names.join(", "));
         row_trial::failed(&mut rehearsal.rows, How::Computed, what, refused);
     }
     Ok(())
