@@ -33,6 +33,7 @@ use crate::phase;
 use crate::plan::check::each_carried;
 use crate::plan::{Plan, assignment};
 use crate::report::{self, Output, Watch};
+use crate::sql::printable::printable;
 use crate::sql::script;
 use crate::stop::Stop;
 
@@ -358,9 +359,11 @@ async fn sql(target: &Target, plan: &Path, output: Output) -> Result<()> {
     };
     let mut text = String::new();
     for section in sections {
-        text.push_str(&format!("-- {}\n", section.title));
+        // A name in it may hold a line end, which would end the comment.
+        text.push_str(&printable(&format!("-- {}", section.title.replace('\n', "?"))));
+        text.push('\n');
         for statement in section.statements {
-            text.push_str(&format!("{statement};\n"));
+            text.push_str(&format!("{};\n", printable(&statement)));
         }
         text.push('\n');
     }

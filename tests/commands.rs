@@ -416,3 +416,33 @@ async fn more_of_what_happens_is_told_when_asked_for() {
         assert!(!run.contains(value) && !swap.contains(value), "{value}\n{run}\n{swap}");
     }
 }
+
+/// Names may hold what a terminal obeys, and line ends that would end a comment; what is printed is still the same SQL.
+#[tokio::test]
+async fn the_statements_that_are_printed_hold_no_control_characters() {
+    let db = Database::new().await;
+    db.execute(
+        "create table \"t\x1b[2J\n;x\" (id bigint generated always as identity primary key, at timestamptz not null,
+             \"c\u{9b}\\31m\" text default e'\x1b' check (\"c\u{9b}\\31m\" <> e'\u{202e}\\\\'));
+         comment on column \"t\x1b[2J\n;x\".at is e'\x07 bell'; insert into \"t\x1b[2J\n;x\" (at) values ('2024-01-15Z')",
+    )
+    .await;
+    let plan = db.plan(
+        "name = 'odd'\ntable = \"\\\"t\\u001b[2J\\n;x\\\"\"\n[partition]\nby = 'at'\nevery = 'month'\nto = '2024-07-01'\n",
+    );
+    let printed = db.pgstrata(&["sql", plan.to_str().unwrap()]).await.ok().stdout;
+    let obeyed = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+    assert!(!printed.contains(obeyed), "{printed:?}");
+    assert!(printed.contains(r#"U&"t\001B[2J\000A;x_new""#), "{printed}");
+    // Up to the partitions, it can be run as it stands.
+    let prepare = printed.split("-- capture").next().unwrap();
+    db.execute(prepare).await;
+    let same = "select count(*) from (select attname, attnum, pg_get_expr(adbin, adrelid) from pg_attribute
+          left join pg_attrdef on adrelid = attrelid and adnum = attnum where attnum = 3 and attrelid in
+            (select oid from pg_class where relname in (E't\\x1b[2J\\n;x', E't\\x1b[2J\\n;x_new')) group by 1, 2, 3) x";
+    assert_eq!(db.count(same).await, 1);
+    for command in [vec!["--json", "check", plan.to_str().unwrap()], vec!["check", plan.to_str().unwrap()]] {
+        let ran = db.pgstrata(&command).await;
+        assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(obeyed), "{ran:?}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{error::Error, event::Event};
+use crate::{error::Error, event::Event, model::ident::is_unprintable};
 
 /// One event.
 pub(super) fn line(event: &Event) -> String {
@@ -12,9 +12,21 @@ pub(super) fn line(event: &Event) -> String {
 /// One result.
 pub(super) fn result<T: Serialize>(value: &T) -> String {
     match serde_json::to_string(value) {
-        Ok(text) => text,
+        Ok(text) => without_control_characters(&text),
         Err(e) => serde_json::json!({ "error": { "message": e.to_string() } }).to_string(),
     }
+}
+
+/// JSON allows some control characters within strings; a terminal obeys them.
+fn without_control_characters(json: &str) -> String {
+    json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
+        if is_unprintable(c) {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+        text
+    })
 }
 
 /// An error: `{"error":{"message","cause","hint","sqlstate","exit_code"}}`.
@@ -45,6 +57,12 @@ pub(super) fn error(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nothing() {
+        let note = line(&Event::Note { text: "a\x1b[2J\u{7f}\u{9b}31m\u{202e}é\n".to_owned() });
+        assert_eq!(note, r#"{"event":"note","text":"a\u001b[2J\u007f\u009b31m\u202eé\n"}"#);
+    }
 
     #[test]
     fn events_are_one_object_each() {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use anstyle::{AnsiColor, Style};
 
 use crate::model::finding::Level;
+use crate::model::ident::is_unprintable;
 
 /// Whether to use colors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +40,13 @@ impl Paint {
 
 /// `text` on one line and without effect on a terminal: names and keys are the database's, and may hold anything.
 pub(super) fn harmless(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    let obeyed = |c: char| c.is_control() || is_unprintable(c);
+    if !text.contains(obeyed) {
         return Cow::Borrowed(text);
     }
     text.chars()
         .fold(String::new(), |mut line, c| {
-            if c.is_control() {
+            if obeyed(c) {
                 line.extend(c.escape_default());
             } else {
                 line.push(c);
@@ -61,7 +63,7 @@ mod tests {
     #[test]
     fn control_characters_are_shown_not_obeyed() {
         assert_eq!(harmless("a\x1b[2Jb\nc\u{9b}é"), "a\\u{1b}[2Jb\\nc\\u{9b}é");
-        assert_eq!(harmless("größe"), "größe");
+        assert_eq!(harmless("größe\u{202e}"), "größe\\u{202e}");
     }
 
     #[test]

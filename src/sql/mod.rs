@@ -26,6 +26,7 @@ pub mod pace;
 pub mod partition_trial;
 pub mod preflight;
 pub mod prepare;
+pub mod printable;
 pub mod retype;
 pub mod row_trial;
 pub mod sample;
