@@ -33,6 +33,7 @@ mod objects;
 mod old_snapshots;
 mod oracle;
 mod outpaced;
+mod own_schema;
 mod owner;
 mod pace;
 mod partitions;

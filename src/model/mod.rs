@@ -18,6 +18,7 @@ pub mod likeness;
 pub mod maintained;
 pub mod number;
 pub mod objects;
+pub mod own_schema;
 pub mod pace;
 pub mod partition;
 pub mod retyping;

@@ -10,12 +10,14 @@ use crate::error::{Error, Kind, Result};
 use crate::model::blueprint::Blueprint;
 use crate::model::design::Design;
 use crate::model::filling::Filling;
+use crate::model::ident::plain;
 use crate::model::key::{Key, KeyRange};
+use crate::model::own_schema::OwnSchema;
 use crate::model::retyping::Retyping;
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::plan::Plan;
-use crate::sql::{pace, store as sql};
+use crate::sql::{own_schema, pace, store as sql};
 
 use super::transaction::{READ_COMMITTED, transaction};
 
@@ -167,6 +169,7 @@ async fn upgrade(client: &Client) -> Result<()> {
             client.batch_execute(upgrade).await?;
         }
         if from != sql::VERSION {
+            client.batch_execute(sql::CLOSE).await?;
             client.execute(sql::SET_VERSION, &[&sql::VERSION]).await?;
         }
         Ok(())
@@ -179,6 +182,7 @@ async fn upgrade(client: &Client) -> Result<()> {
 /// # Errors
 /// It is newer than this program.
 pub async fn installed(client: &Client) -> Result<Option<i32>> {
+    trusted(client).await?;
     if !client.query_one(sql::INSTALLED, &[]).await?.get::<_, bool>(0) {
         return Ok(None);
     }
@@ -191,6 +195,26 @@ pub async fn installed(client: &Client) -> Result<Option<i32>> {
         .hint("use the newer pgstrata that set it up"));
     }
     Ok(Some(version))
+}
+
+/// Refuses our schema where roles that the session's role does not trust could make statements of ours run code of theirs.
+///
+/// # Errors
+/// What was found.
+pub async fn trusted(client: &Client) -> Result<()> {
+    let row = client.query_opt(own_schema::FACTS, &[]).await?;
+    let Some(Json(found)) = row.map(|row| row.get::<_, Json<OwnSchema>>(0)) else { return Ok(()) };
+    let objections = found.objections();
+    if objections.is_empty() {
+        return Ok(());
+    }
+    let role = plain(found.role.as_str());
+    Err(Error::new(Kind::Preflight, format!("schema pgstrata is not safe to use for role {role}"))
+        .cause(objections.join("; "))
+        .hint(format!(
+            "connect as the role that owns the schema; or undo what is named. Only {role}, its members and superusers may \
+             own the schema and what is in it, or write there: SECURITY.md"
+        )))
 }
 
 /// All jobs, or those of that name; newest first.

@@ -10,6 +10,7 @@ use crate::model::table::Column;
 
 use super::dollar_quoted;
 use super::exchange::Exchange;
+use super::prepare::revoke;
 
 /// The row trigger's name.
 pub const ROW_TRIGGER: &str = "pgstrata_capture";
@@ -26,7 +27,7 @@ pub fn new_column(column: &Column) -> Ident {
     Ident::derived(&format!("new_{}", column.name.as_str()))
 }
 
-/// Creates the log and the list of truncations. The log has no index: it is only ever read by block.
+/// Creates the log and the list of truncations, for their owner alone. The log has no index: it is only ever read by block.
 pub fn create_log(b: &Blueprint) -> Vec<String> {
     let place = b.place_columns();
     let column = |name: Ident, c: &Column| {
@@ -40,10 +41,12 @@ pub fn create_log(b: &Blueprint) -> Vec<String> {
         .collect();
     vec![
         format!("create table {} (\n{}\n)", b.log(), columns.join(",\n")),
+        revoke(&b.log()),
         format!(
             "create table {} (\n    relation oid not null,\n    at timestamptz not null default pg_catalog.clock_timestamp()\n)",
             b.truncations()
         ),
+        revoke(&b.truncations()),
     ]
 }
 
@@ -52,7 +55,7 @@ pub fn create_function(b: &Blueprint) -> Vec<String> {
     vec![
         function(b, &format!("begin\n{}\nend", log_statements(b))),
         // Else whoever owns a table could hang our function on it and fill the log.
-        format!("revoke all on function {}() from public", b.capture_function()),
+        super::close_function(&b.capture_function()),
     ]
 }
 

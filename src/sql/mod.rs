@@ -22,6 +22,7 @@ pub mod matview;
 pub mod mirror;
 pub mod objects;
 pub mod old_snapshots;
+pub mod own_schema;
 pub mod pace;
 pub mod partition_trial;
 pub mod preflight;
@@ -40,7 +41,7 @@ pub mod verify;
 pub mod writing;
 
 use crate::model::blueprint::Sides;
-use crate::model::ident::{Ident, QualifiedName};
+use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::key::KeyRange;
 use crate::model::table::Column;
 
@@ -118,10 +119,30 @@ fn repeated(rows: &str, alias: &Ident, key: &[Ident], columns: &[Ident]) -> Stri
     )
 }
 
+/// Takes a function's privileges from everybody but its owner: from PUBLIC, and from whom default privileges name.
+fn close_function(function: &QualifiedName) -> String {
+    let name = literal(&format!("{function}()"));
+    let body = format!(
+        "declare
+  holder text;
+begin
+  for holder in
+    select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+    from pg_catalog.pg_proc f,
+      pg_catalog.aclexplode(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) a
+    where f.oid = {name}::regprocedure and a.grantee <> f.proowner
+  loop
+    execute format('revoke all on function %s from %s', {name}, holder);
+  end loop;
+end"
+    );
+    format!("do {}", dollar_quoted(&body))
+}
+
 /// Puts a function in force as a trigger on what is written to the table, but for the job's own writes.
 fn on_writes(table: &QualifiedName, trigger: &Ident, function: &QualifiedName) -> [String; 4] {
     [
-        format!("revoke all on function {function}() from public"),
+        close_function(function),
         format!("drop trigger if exists {trigger} on {table}"),
         format!(
             "create trigger {trigger} before insert or update on {table} for each row \

@@ -18,6 +18,29 @@ pub const INSTALL_LOCK: &str = "lock table pgstrata.version in access exclusive 
 /// From version n to n + 1, each in one transaction with the number.
 pub const UPGRADES: &[&str] = &[V1, V2, V3, V4];
 
+/// Takes the privileges on everything that this transaction made in our schema, and on the schema where it made that, from
+/// everybody but the owner: default privileges may have given some. What was there before keeps what it has; a table that was
+/// only altered has a new row in `pg_class`, but none in `pg_type`.
+pub const CLOSE: &str = "
+do $$
+declare
+  made record;
+begin
+  for made in
+    select 'schema pgstrata' as what, a.grantee from pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a
+    where n.nspname = 'pgstrata' and n.xmin = pg_catalog.pg_current_xact_id()::xid and a.grantee <> n.nspowner
+    union
+    select case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass, a.grantee
+    from pg_catalog.pg_class c left join pg_catalog.pg_type t on t.oid = c.reltype, pg_catalog.aclexplode(c.relacl) a
+    where c.relnamespace = 'pgstrata'::regnamespace and c.relkind in ('r', 'S') and a.grantee <> c.relowner
+      and coalesce(t.xmin, c.xmin) = pg_catalog.pg_current_xact_id()::xid
+  loop
+    execute format('revoke all on %s from %s', made.what,
+      case made.grantee when 0 then 'public' else made.grantee::regrole::text end);
+  end loop;
+end
+$$";
+
 /// Sets the version number.
 pub const SET_VERSION: &str =
     "with gone as (delete from pgstrata.version) insert into pgstrata.version (number) values ($1)";

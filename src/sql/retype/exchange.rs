@@ -9,7 +9,7 @@ use crate::model::table::ForeignKey;
 
 use super::super::exchange::Exchange;
 use super::super::fill::KEEPS_FILLED;
-use super::super::foreign_key;
+use super::super::{foreign_key, prepare};
 use super::{drop_constraint, level_function};
 
 /// Gives way to nobody and makes autovacuum give way, without anyone waiting for us.
@@ -194,6 +194,7 @@ from pg_catalog.current_setting('{STANDS}') v",
             literal(&name.to_string())
         ),
     ];
+    all.push(prepare::revoke(name));
     all.extend(counter.grants.iter().map(|g| {
         let role = g.role.as_ref().map_or("public".to_owned(), Ident::to_string);
         let option = if g.grantable { " with grant option" } else { "" };

@@ -1,0 +1,209 @@
+//! Whether schema `pgstrata` can be used: whoever owns it or may write there could make our statements run code of theirs.
+//!
+//! The rule: everything in it belongs to the session's role or to roles that could act as it anyway, nobody else may create or
+//! write there, and its tables are plain tables with nothing on them that runs code.
+
+use serde::Deserialize;
+
+use super::ident::{Ident, plain};
+
+/// The schema, as the catalog describes it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct OwnSchema {
+    /// The role that the session acts as.
+    pub role: Ident,
+    /// Who owns the schema,
+    pub owner: Ident,
+    /// and whether that role is trusted.
+    pub trusted: bool,
+    /// Who else may create objects in it.
+    pub creators: Vec<String>,
+    /// Its tables, sequences and whatever else has a name of that kind.
+    pub relations: Vec<Relation>,
+    /// Functions of roles that are not trusted.
+    pub functions: Vec<Function>,
+}
+
+/// One of its tables.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Relation {
+    /// Its name.
+    pub name: Ident,
+    /// What it is, as `pg_class.relkind` has it.
+    pub kind: String,
+    /// Who owns it,
+    pub owner: Ident,
+    /// and whether that role is trusted.
+    pub trusted: bool,
+    /// It has row security or policies.
+    pub row_security: bool,
+    /// It has parents or children.
+    pub inherits: bool,
+    /// It has generated columns.
+    pub generated: bool,
+    /// Its triggers but for those of foreign keys.
+    pub triggers: Vec<Ident>,
+    /// Its rules.
+    pub rules: Vec<Ident>,
+    /// Its check and exclusion constraints.
+    pub checks: Vec<Ident>,
+    /// Functions and operators that defaults, constraints and indexes use and that are not the server's own.
+    pub code: Vec<String>,
+    /// Roles that are not trusted, and have privileges beyond SELECT.
+    pub writers: Vec<String>,
+}
+
+/// A function in it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Function {
+    /// Its name.
+    pub name: Ident,
+    /// Who owns it.
+    pub owner: Ident,
+}
+
+impl OwnSchema {
+    /// Everything that speaks against using it; none where it is safe.
+    pub fn objections(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if !self.trusted {
+            all.push(format!("it belongs to role {}", plain(self.owner.as_str())));
+        }
+        for role in &self.creators {
+            all.push(format!("role {} may create objects in it", grantee(role)));
+        }
+        for relation in &self.relations {
+            all.extend(relation.objections());
+        }
+        for Function { name, owner } in &self.functions {
+            let (name, owner) = (plain(name.as_str()), plain(owner.as_str()));
+            all.push(format!("function pgstrata.{name} belongs to role {owner}"));
+        }
+        all
+    }
+}
+
+impl Relation {
+    fn objections(&self) -> Vec<String> {
+        let name = format!("pgstrata.{}", plain(self.name.as_str()));
+        let mut all = Vec::new();
+        if !matches!(self.kind.as_str(), "r" | "S") {
+            all.push(format!("{name} is {}, and not a table", kind(&self.kind)));
+        }
+        if !self.trusted {
+            all.push(format!("{name} belongs to role {}", plain(self.owner.as_str())));
+        }
+        for (has, what) in [
+            (self.row_security, "row security or policies"),
+            (self.inherits, "parents or children"),
+            (self.generated, "generated columns"),
+        ] {
+            if has {
+                all.push(format!("{name} has {what}"));
+            }
+        }
+        for (what, names) in
+            [("trigger", &self.triggers), ("rule", &self.rules), ("constraint", &self.checks)]
+        {
+            all.extend(names.iter().map(|one| format!("{name} has {what} {}", plain(one.as_str()))));
+        }
+        all.extend(self.code.iter().map(|one| format!("{name} uses {one}")));
+        all.extend(self.writers.iter().map(|role| format!("role {} may write {name}", grantee(role))));
+        all
+    }
+}
+
+fn grantee(role: &str) -> String {
+    if role == "PUBLIC" { role.to_owned() } else { plain(role) }
+}
+
+fn kind(kind: &str) -> &'static str {
+    match kind {
+        "v" => "a view",
+        "m" => "a materialized view",
+        "f" => "a foreign table",
+        "p" => "a partitioned table",
+        "c" => "a type",
+        _ => "something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relation(name: &str) -> Relation {
+        Relation {
+            name: Ident::new(name),
+            kind: "r".to_owned(),
+            owner: Ident::new("mig"),
+            trusted: true,
+            row_security: false,
+            inherits: false,
+            generated: false,
+            triggers: vec![],
+            rules: vec![],
+            checks: vec![],
+            code: vec![],
+            writers: vec![],
+        }
+    }
+
+    fn schema(relations: Vec<Relation>) -> OwnSchema {
+        OwnSchema {
+            role: Ident::new("mig"),
+            owner: Ident::new("mig"),
+            trusted: true,
+            creators: vec![],
+            relations,
+            functions: vec![],
+        }
+    }
+
+    #[test]
+    fn plain_tables_of_trusted_roles_are_safe() {
+        let sequence = Relation { kind: "S".to_owned(), ..relation("jobs_id_seq") };
+        assert!(schema(vec![relation("jobs"), sequence]).objections().is_empty());
+    }
+
+    #[test]
+    fn each_way_to_run_code_of_others_is_named() {
+        let jobs = Relation {
+            owner: Ident::new("Eve"),
+            trusted: false,
+            row_security: true,
+            inherits: true,
+            generated: true,
+            triggers: vec![Ident::new("t")],
+            rules: vec![Ident::new("r")],
+            checks: vec![Ident::new("c")],
+            code: vec!["function public.f()".to_owned()],
+            writers: vec!["PUBLIC".to_owned(), "eve".to_owned()],
+            ..relation("jobs")
+        };
+        let view = Relation { kind: "v".to_owned(), ..relation("changes_x") };
+        let found = OwnSchema {
+            trusted: false,
+            owner: Ident::new("eve"),
+            creators: vec!["eve".to_owned()],
+            functions: vec![Function { name: Ident::new("capture_x"), owner: Ident::new("eve") }],
+            ..schema(vec![jobs, view])
+        };
+        insta::assert_snapshot!(found.objections().join("\n"), @r#"
+        it belongs to role eve
+        role eve may create objects in it
+        pgstrata.jobs belongs to role "Eve"
+        pgstrata.jobs has row security or policies
+        pgstrata.jobs has parents or children
+        pgstrata.jobs has generated columns
+        pgstrata.jobs has trigger t
+        pgstrata.jobs has rule r
+        pgstrata.jobs has constraint c
+        pgstrata.jobs uses function public.f()
+        role PUBLIC may write pgstrata.jobs
+        role eve may write pgstrata.jobs
+        pgstrata.changes_x is a view, and not a table
+        function pgstrata.capture_x belongs to role eve
+        "#);
+    }
+}
