@@ -193,6 +193,13 @@ impl Gate {
         self.crew.borrow().workers()
     }
 
+    /// No more workers than that from now on; whether there were more.
+    pub fn at_most(&self, workers: usize) -> bool {
+        let fewer = self.crew.borrow_mut().at_most(workers);
+        self.changed.notify_waiters();
+        fewer
+    }
+
     /// What was measured while nothing held.
     pub fn measured(&self, now: Measured) {
         self.crew.borrow_mut().measured(now);

@@ -142,6 +142,6 @@ async fn beside_pace<D: Drives, T>(own: &D, work: &impl AsyncFn(&D) -> Result<T>
     }
     tokio::select! {
         result = work(own) => result,
-        never = pace::watch(own) => match never {},
+        error = pace::watch(own) => Err(error),
     }
 }

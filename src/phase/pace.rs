@@ -1,8 +1,7 @@
 //! Beside every throttled phase: looks at the signals twice a second, tells the gate, and says in log and database why the job
-//! waits. It fails never; what it cannot read holds.
+//! waits. What it cannot read holds; what it cannot read for long ends the run.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -11,7 +10,7 @@ use tokio::time::timeout;
 use tokio_postgres::Statement;
 
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Retry};
 use crate::event::Event;
 use crate::model::number;
 use crate::model::pace::{Behind, Change, Hold, Measured, Reading, Standby, Standbys};
@@ -30,6 +29,8 @@ use super::readings::{self, Sources};
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a look, or the tiny transaction, may take before the session is given up.
 const SAY: Duration = Duration::from_secs(10);
+/// How long nothing can be read before the run ends.
+const BLIND: Duration = Duration::from_secs(300);
 /// How long the first look waits for standbys and the user's query.
 const FIRST: Duration = Duration::from_secs(3);
 /// How often a sample goes into the job's history.
@@ -41,16 +42,33 @@ const MEASURED: [&str; 2] = ["copy", "fill"];
 /// The weight of a new reading in the smoothed commit latency.
 const NEW: f64 = 0.3;
 
-/// Looks until dropped; to be run beside the work.
-pub async fn watch(driver: &Driver) -> Infallible {
+/// Looks until dropped; to be run beside the work. Returns why it gives up where the server could not be read for long.
+pub async fn watch(driver: &Driver) -> Error {
     let mut watch = Watch::new(driver);
+    let mut blind: Option<Instant> = None;
     loop {
-        watch.look().await;
+        match watch.look().await {
+            Ok(()) => blind = None,
+            Err(error) => {
+                let since = blind.get_or_insert_with(Instant::now).elapsed();
+                if since > BLIND {
+                    return gives_up(error, since);
+                }
+            }
+        }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = watch.heard() => {}
         }
     }
+}
+
+/// What a run ends with that was held for that long because nothing could be read.
+fn gives_up(last: Error, since: Duration) -> Error {
+    let hint = last.hint_text().map_or(String::new(), |hint| format!("{hint}; then "));
+    last.context(format!("the server's signals could not be read for {}", number::duration(since)))
+        .retry(Retry::Never)
+        .hint(format!("{hint}run the same command again to go on: the job's state is kept"))
 }
 
 struct Watch<'a> {
@@ -156,7 +174,7 @@ impl<'a> Watch<'a> {
     }
 
     /// One look, and everything that follows from it.
-    async fn look(&mut self) {
+    async fn look(&mut self) -> Result<()> {
         let gate = &self.driver.gate;
         let seen = timeout(SAY, self.see()).await;
         let seen = match seen.unwrap_or_else(|_| Err(Error::failed("the server does not answer"))) {
@@ -165,7 +183,7 @@ impl<'a> Watch<'a> {
                 self.session = None;
                 let changes = gate.blind(e.message());
                 self.tell(changes).await;
-                return;
+                return Err(e);
             }
         };
         self.apply(&seen.settings);
@@ -180,6 +198,7 @@ impl<'a> Watch<'a> {
         }
         self.windows();
         self.measure();
+        Ok(())
     }
 
     async fn see(&mut self) -> Result<Seen> {
@@ -393,4 +412,21 @@ fn differences(was: &Plan, is: &Plan) -> Vec<String> {
         .filter(|key| of(&was, key) != of(&is, key))
         .map(|key| format!("{key} is {} now", of(&is, key).unwrap_or_else(|| "not set".to_owned())))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_gives_up_says_for_how_long_and_what_to_do() {
+        let last = Error::failed("too many connections").code("53300").retry(Retry::Again).hint("close some");
+        let error = gives_up(last, Duration::from_secs(301));
+        assert_eq!(error.retry_class(), Retry::Never);
+        insta::assert_snapshot!(error, @r"
+        the server's signals could not be read for 5m 1s (SQLSTATE 53300)
+        cause: too many connections
+        hint: close some; then run the same command again to go on: the job's state is kept
+        ");
+    }
 }

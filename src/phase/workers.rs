@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::error::{Error, Result, Retry};
+use crate::model::number;
 use crate::model::pace::MOST_WORKERS;
 use crate::pg::connect::Session;
 use crate::plan::Workers;
@@ -128,12 +129,28 @@ async fn attempt<T>(
     tracing::debug!(what, "begins");
     let result = driver
         .retrying(what, async || {
-            let session = driver.pool.get().await.map_err(pool_error)?;
+            let session = driver.pool.get().await.map_err(pool_error).inspect_err(|e| fewer(driver, e))?;
             work(&session, item).await
         })
         .await;
     tracing::debug!(what, ok = result.is_ok(), "ends");
     result
+}
+
+/// The SQLSTATE of a server, a database or a role that takes no more sessions.
+const TOO_MANY_CONNECTIONS: &str = "53300";
+
+/// Where the server lets no more sessions in, the job goes on with those it has. One of them is left to the worker that got
+/// none, and has an item to do.
+fn fewer(driver: &Driver, error: &Error) {
+    let open = usize::try_from(driver.pool.state().connections).unwrap_or(0);
+    let most = open.saturating_sub(1).max(1);
+    if error.sqlstate() == Some(TOO_MANY_CONNECTIONS) && open > 0 && driver.gate.at_most(most) {
+        let workers = number::counted(most as u64, "worker");
+        driver
+            .events
+            .warn(format!("going on with {workers}: {}", error.cause_text().unwrap_or(error.message())));
+    }
 }
 
 /// [`run`] where all items are known.

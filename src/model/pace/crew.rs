@@ -81,6 +81,18 @@ impl Crew {
         self.workers
     }
 
+    /// No more than that from now on: there are no sessions for more. Whether there were more.
+    pub fn at_most(&mut self, workers: usize) -> bool {
+        let most = workers.clamp(1, MOST_WORKERS);
+        self.most = self.most.map(|was| was.min(most));
+        if self.workers <= most {
+            return false;
+        }
+        self.change(most);
+        (self.settled, self.trial) = (None, Trial::None);
+        true
+    }
+
     /// A signal holds the job.
     pub fn held(&mut self) {
         if self.most.is_some() {
