@@ -160,3 +160,44 @@ async fn a_schema_made_beforehand_does_for_create_on_the_database() {
     let ran = db.pgstrata_with(&["run", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await;
     ran.ok();
 }
+
+/// A role that may not have the sessions that a job needs is told before the job begins, and a limit that is just enough is.
+#[tokio::test]
+async fn a_limit_on_sessions_is_told_beforehand() {
+    let db = Database::new().await;
+    let name = db.dsn().rsplit_once("dbname=").unwrap().1.to_owned();
+    db.execute(&format!(
+        "{GOOD} create role few_sessions login connection limit 4; alter table t owner to few_sessions;
+         grant create on schema public to few_sessions; grant create on database {name} to few_sessions;
+         grant pg_read_all_stats to few_sessions"
+    ))
+    .await;
+    insta::assert_snapshot!(check_as(&db, "few_sessions", MONTHS).await, @"
+    error[connection_limit]: few_sessions: role few_sessions has a limit of 4 sessions at a time, and 0 are open: a job needs 5
+      hint: alter role few_sessions connection limit 5
+    ");
+    db.execute("alter role few_sessions connection limit 5").await;
+    assert_eq!(check_as(&db, "few_sessions", MONTHS).await, "");
+    let file = db.plan(&MONTHS.replace("month", "year"));
+    let dsn = format!("{} user=few_sessions", db.dsn());
+    let env = [("DATABASE_URL", dsn.as_str())];
+    for args in [["run", file.to_str().unwrap()], ["swap", "t"], ["rollback", "t"]] {
+        db.pgstrata_with(&args, &env).await.ok();
+    }
+}
+
+/// The owner's expressions and triggers would run with the rights of whoever runs the job.
+#[tokio::test]
+async fn a_role_that_may_do_more_than_the_owner_is_warned() {
+    let db = Database::new().await;
+    db.execute(&format!("{GOOD} create role lesser_owner login; alter table t owner to lesser_owner")).await;
+    db.execute("grant create on schema public to lesser_owner").await;
+    insta::assert_snapshot!(check_as(&db, "postgres", MONTHS).await, @"
+    warning[rights_lent]: public.t: role postgres may do more than lesser_owner, who owns public.t: what lesser_owner has put on the table (triggers, checks, generated columns, index expressions, domains) runs with the rights of postgres
+      hint: run the job as lesser_owner, unless you trust that role with the rights of postgres
+    ");
+    db.execute("create role lesser_member login; grant lesser_owner to lesser_member").await;
+    assert!(check_as(&db, "lesser_member", MONTHS).await.contains("warning[rights_lent]"));
+    db.execute("alter role lesser_member set role = lesser_owner").await;
+    assert!(!check_as(&db, "lesser_member", MONTHS).await.contains("warning[rights_lent]"));
+}

@@ -14,8 +14,8 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, Table};
 use crate::plan::check::{
-    self, ColumnFacts, Facts, Found, OpenJob, Relation, Rights, Server, Size, Surroundings, Text, Values,
-    Writes, Writing,
+    self, ColumnFacts, Facts, Found, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings,
+    Text, Values, Writes, Writing,
 };
 use crate::plan::partitioning;
 use crate::plan::{Backfill, Partitioning, Plan, Retype, Task};
@@ -167,6 +167,9 @@ pub(super) async fn facts(client: &Client, table: &QualifiedName, by: &str) -> R
 async fn server(client: &Client) -> Result<Server> {
     let server = client.query_one(catalog_sql::SERVER, &[]).await?;
     let event_triggers = client.query(sql::EVENT_TRIGGERS, &[]).await?;
+    let limits = client.query(sql::SESSION_LIMITS, &[]).await?;
+    let limit =
+        |row: &Row| SessionLimit { of: row.get(0), name: row.get(1), most: row.get(2), used: row.get(3) };
     Ok(Server {
         version: server.get(0),
         in_recovery: server.get(1),
@@ -174,6 +177,7 @@ async fn server(client: &Client) -> Result<Server> {
         user: server.get(3),
         deadlock_timeout_ms: server.get(4),
         event_triggers: event_triggers.iter().map(|row| row.get(0)).collect(),
+        session_limits: limits.iter().map(limit).collect(),
     })
 }
 

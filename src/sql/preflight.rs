@@ -8,11 +8,36 @@ use crate::model::table::Column;
 pub const EVENT_TRIGGERS: &str =
     "select evtname::text from pg_catalog.pg_event_trigger where evtenabled <> 'D' order by 1";
 
+/// How many sessions the role that logged in, the database and the server may have, and how many there are without this one.
+/// The first two hold for no superuser. Sessions of the same role and name are left out: this process opened them to look for a
+/// pooler, and the server may not have missed them yet.
+pub const SESSION_LIMITS: &str = "with sessions as materialized (
+  select usesysid, datid from pg_catalog.pg_stat_activity
+  where backend_type = 'client backend' and pid <> pg_catalog.pg_backend_pid()
+    and not (usename = session_user and application_name = current_setting('application_name'))
+), us as (
+  select oid, rolname, rolsuper, rolconnlimit from pg_catalog.pg_roles where rolname = session_user
+)
+select 'role', rolname::text, rolconnlimit::bigint, (select pg_catalog.count(*) from sessions where usesysid = us.oid)
+from us where not rolsuper and rolconnlimit >= 0
+union all
+select 'database', datname::text, datconnlimit::bigint, (select pg_catalog.count(*) from sessions where datid = d.oid)
+from pg_catalog.pg_database d, us
+where datname = pg_catalog.current_database() and not rolsuper and datconnlimit >= 0
+union all
+select 'server', 'max_connections', pg_catalog.sum(case name when 'max_connections' then setting::bigint else - setting::bigint end)::bigint,
+  (select pg_catalog.count(*) from sessions)
+from pg_catalog.pg_settings
+where name = 'max_connections'
+  or name in ('superuser_reserved_connections', 'reserved_connections') and not (select rolsuper from us)";
+
 /// What our role may do with the relation with oid `$1`, and around it: one JSON document
 /// ([`crate::plan::check::Rights`]).
 pub const RIGHTS: &str = "select json_build_object(
   'superuser', current_setting('is_superuser')::boolean,
   'owner', pg_has_role(c.relowner, 'USAGE'),
+  'owner_trusted', pg_has_role(c.relowner, session_user, 'MEMBER')
+    or pg_get_userbyid(c.relowner) = current_user,
   'become_owner', pg_has_role(c.relowner,
     case when current_setting('server_version_num')::integer >= 160000 then 'SET' else 'MEMBER' end),
   'owner_creates', has_schema_privilege(c.relowner, c.relnamespace, 'CREATE'),

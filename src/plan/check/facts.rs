@@ -34,6 +34,21 @@ pub struct Server {
     pub deadlock_timeout_ms: i32,
     /// Event triggers in force, by name.
     pub event_triggers: Vec<String>,
+    /// How many sessions there may be.
+    pub session_limits: Vec<SessionLimit>,
+}
+
+/// How many sessions there may be at a time.
+#[derive(Debug, Clone)]
+pub struct SessionLimit {
+    /// `role`, `database` or `server`.
+    pub of: String,
+    /// The role's or the database's name; the setting.
+    pub name: String,
+    /// The limit.
+    pub most: i64,
+    /// Sessions that count, without our own.
+    pub used: i64,
 }
 
 /// What bears the table's name.
@@ -118,6 +133,8 @@ pub struct Rights {
     pub superuser: bool,
     /// It has the rights of the table's owner.
     pub owner: bool,
+    /// The table's owner could act as the job's role anyway.
+    pub owner_trusted: bool,
     /// It may give what it creates to the table's owner.
     pub become_owner: bool,
     /// The table's owner may create in the schema: the server asks for it of a new owner.

@@ -33,7 +33,9 @@ mod writing;
 use std::fmt::Display;
 
 pub use backfill::backfill;
-pub use facts::{Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, Size, Values};
+pub use facts::{
+    Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, SessionLimit, Size, Values,
+};
 pub use finishing::{FinishTrial, Referenced, Standing};
 pub use retype::{ColumnFacts, Rehearsal, rehearsed, retype};
 pub use server::OLDEST_SERVER;

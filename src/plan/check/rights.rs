@@ -27,6 +27,7 @@ pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, rights: &Ri
     on_table(&mut us, table, rights);
     on_dependents(&mut us, rights);
     own_schema(&mut us, rights, &plain(&server.database));
+    lent(report, &role, table, rights);
     if rights.rows_hidden {
         hidden(report, &role, &name);
     }
@@ -75,6 +76,7 @@ pub(super) fn of_backfill(
         }
     }
     own_schema(&mut us, rights, &plain(&server.database));
+    lent(report, &role, table, rights);
     for table in &writing.hidden {
         hidden(report, &role, &table.plain());
     }
@@ -93,11 +95,25 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
         us.lacks(&name, &what, format!("grant {owner} to {role}"));
     }
     own_schema(&mut us, rights, &plain(&server.database));
+    lent(report, &role, table, rights);
     if rights.rows_hidden {
         hidden(report, &role, &name);
     }
     if !rights.sees_sessions {
         standbys(report, plan, &role);
+    }
+}
+
+/// Whether the job would run the owner's expressions and triggers with rights that the owner lacks.
+fn lent(report: &mut Report, role: &str, table: &Table, rights: &Rights) {
+    if rights.owner && !rights.owner_trusted {
+        let (owner, name) = (plain(table.owner.as_str()), table.name.plain());
+        let message = format!(
+            "role {role} may do more than {owner}, who owns {name}: what {owner} has put on the table (triggers, checks, \
+             generated columns, index expressions, domains) runs with the rights of {role}"
+        );
+        let hint = format!("run the job as {owner}, unless you trust that role with the rights of {role}");
+        report.warning("rights_lent", &name, message, hint);
     }
 }
 

@@ -1,10 +1,15 @@
 //! The server itself: its version, its part in replication, its timeouts.
 
-use super::{Report, Server};
+use super::{Report, Server, SessionLimit};
+use crate::model::ident::plain;
 use crate::plan::Plan;
 
 /// The oldest server that is supported, as `server_version_num`.
 pub const OLDEST_SERVER: i32 = 140_000;
+
+/// The sessions of a job beside its workers': the lease's, the one that goes from step to step, the one that reads the signals,
+/// and one for index builds and the change log.
+const SESSIONS: i64 = 4;
 
 pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
     let object = "server";
@@ -41,6 +46,7 @@ pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
             ),
         );
     }
+    sessions(report, plan, server);
     if !server.event_triggers.is_empty() {
         report.warning(
             "event_triggers",
@@ -48,5 +54,34 @@ pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
             "event triggers are in force, and may fire on what pgstrata creates, alters and drops".to_owned(),
             "see to it that they let its statements pass: `pgstrata sql` prints them",
         );
+    }
+}
+
+/// Whether a job gets the sessions that it needs. A server that is full now may have room later.
+fn sessions(report: &mut Report, plan: &Plan, server: &Server) {
+    let workers = plan.workers().fixed().and_then(|n| i64::try_from(n).ok()).unwrap_or(1);
+    let needed = SESSIONS + workers;
+    for SessionLimit { of, name, most, used } in &server.session_limits {
+        if most - used >= needed {
+            continue;
+        }
+        let message = |what: &str| {
+            format!("{what} {most} sessions at a time, and {used} are open: a job needs {needed}")
+        };
+        let least = used + needed;
+        if of == "server" {
+            let message = message("the server takes");
+            let hint = "close some sessions, raise max_connections, or run the job later";
+            report.warning("connection_limit", name, message, hint);
+        } else {
+            let name = plain(name);
+            let message = message(&format!("{of} {name} has a limit of"));
+            report.error(
+                "connection_limit",
+                &name,
+                message,
+                format!("alter {of} {name} connection limit {least}"),
+            );
+        }
     }
 }

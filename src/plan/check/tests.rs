@@ -18,6 +18,7 @@ fn plan(more: &str) -> Plan {
 pub(in crate::plan) fn facts() -> Facts {
     let rights = Rights {
         owner: true,
+        owner_trusted: true,
         become_owner: true,
         owner_creates: true,
         schema_create: true,
@@ -51,6 +52,7 @@ pub(in crate::plan) fn facts() -> Facts {
             user: "lab".into(),
             deadlock_timeout_ms: 1000,
             event_triggers: Vec::new(),
+            session_limits: Vec::new(),
         },
         relation: Relation::There(Box::new(Found {
             table: petri(),
