@@ -431,7 +431,7 @@ async fn other_jobs() {
     db.pgstrata(&["run", file.to_str().unwrap()]).await.ok();
     insta::assert_snapshot!(check(&db, YEARS).await, @"
     error[table_in_other_job]: public.t: job first is under way on the same table (verified)
-      hint: go on with it, or end it: pgstrata abort first
+      hint: go on with it, or end it: `pgstrata abort first`
     ");
     insta::assert_snapshot!(check(&db, &format!("name = 'first'\n{}", YEARS.replace("'t'", "'u'"))).await, @r#"
     error[job_name_taken]: first: a job called first is under way on table public.t (verified)

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::failpoint;
+use crate::model::commands;
 use crate::model::design::Design;
 use crate::model::finding::Findings;
 use crate::model::number;
@@ -153,8 +154,8 @@ impl Engine {
             return Err(Error::usage(format!("the plan is not the one that job {} began with", job.name))
                 .cause(all.join("; "))
                 .hint(format!(
-                    "put it back and run again; or `pgstrata abort {}` and start over with the new plan",
-                    word(&job.name)
+                    "put it back and run again; or end the job, and start over with the new plan: {}",
+                    commands::ending(&job.name, job.state)
                 )));
         }
         store::install(session).await?;

@@ -192,6 +192,26 @@ impl Blueprint {
         part_index(&self.table.name.name, leaf, index)
     }
 
+    /// Names that a swap which ends `away` moves, other than the tables' own: of the table that goes out of use, and of the one
+    /// that comes into use.
+    pub fn moved_names(&self, away: Direction) -> (Vec<QualifiedName>, Vec<QualifiedName>) {
+        let of = |name: &Ident| self.table.name.sibling(name.clone());
+        let all = self.table.indexes.iter().map(|i| of(&i.name));
+        let carried =
+            self.table.indexes.iter().filter(|i| !self.drop_unique.contains(&i.name)).map(|i| of(&i.name));
+        let sequences = self.table.sequences.iter().filter(|s| s.identity).map(|s| s.name.clone());
+        let others: Vec<QualifiedName> =
+            sequences.chain(self.table.dependents.statistics.iter().map(|s| s.name.clone())).collect();
+        let plain = all.chain(others.clone());
+        let partitioned = carried.chain(others);
+        let from = if away == Direction::Forward { "_new" } else { "_old" };
+        let waiting = |name: QualifiedName| name.sibling(name.name.with_suffix(from));
+        match away {
+            Direction::Forward => (plain.collect(), partitioned.map(waiting).collect()),
+            Direction::Reverse => (partitioned.collect(), plain.map(waiting).collect()),
+        }
+    }
+
     /// Every name that the job takes in the table's schema: target, old, partitions.
     pub fn taken_names(&self) -> Vec<QualifiedName> {
         let mut names = vec![self.target(), self.old()];

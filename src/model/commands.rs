@@ -22,6 +22,14 @@ pub fn way_out(name: &str, design: &Design, state: State) -> String {
     }
 }
 
+/// The commands that end a job in a state, as a hint says them.
+pub fn ending(name: &str, state: State) -> String {
+    if state.next(Step::Abort).is_some() {
+        return format!("`pgstrata abort {name}`");
+    }
+    format!("`pgstrata finalize {name}`, or `pgstrata rollback {name}` and then `pgstrata abort {name}`")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +43,8 @@ mod tests {
             assert_eq!(offered, state.next(Step::Abort).is_some(), "{state}");
         }
         let swapped = way_out("job", &design, State::Swapped);
+        insta::assert_snapshot!(ending("job", State::Verified), @"`pgstrata abort job`");
+        insta::assert_snapshot!(ending("job", State::Swapped), @"`pgstrata finalize job`, or `pgstrata rollback job` and then `pgstrata abort job`");
         insta::assert_snapshot!(swapped, @"keep the partitioned table, and give up the rollback: `pgstrata finalize --now job`");
     }
 }

@@ -159,6 +159,9 @@ pub struct MatviewIndex {
     pub tail: String,
     /// `COMMENT ON INDEX`.
     pub comment: Option<String>,
+    /// Its tablespace, if not the database's default.
+    #[serde(default)]
+    pub tablespace: Option<Ident>,
 }
 
 impl Dependents {

@@ -53,6 +53,7 @@ fn indexes() -> Vec<Index> {
         comment: None,
         statistics: vec![],
         clustered: false,
+        tablespace: None,
     };
     vec![
         index("petri_observations_pkey", "btree (observation_id)", &["observation_id"], "p"),

@@ -104,6 +104,12 @@ impl Objects {
         Some(&self.only(role)?.now.as_ref()?.relation)
     }
 
+    /// Whether the job was about to make an index of that name when it was last heard of: it cannot be recorded in the
+    /// statement that makes it, which is no transaction.
+    pub fn intended(&self, index: &QualifiedName) -> bool {
+        self.of(Role::Index).any(|object| object.oid == 0 && object.made == index.plain())
+    }
+
     /// Whether the job made the object with that oid, in that role.
     pub fn made(&self, role: Role, oid: u32) -> bool {
         self.of(role).any(|object| object.oid == oid)

@@ -178,6 +178,9 @@ pub struct Index {
     /// CLUSTER goes by it.
     #[serde(default)]
     pub clustered: bool,
+    /// Its tablespace, if not the database's default.
+    #[serde(default)]
+    pub tablespace: Option<Ident>,
 }
 
 /// A CHECK constraint.

@@ -34,7 +34,7 @@ pub async fn find(client: &Client, name: &QualifiedName) -> Result<Option<u32>> 
 pub async fn must_find(client: &Client, name: &QualifiedName) -> Result<u32> {
     find(client, name).await?.ok_or_else(|| {
         Error::failed(format!("table {} is gone", name.plain()))
-            .hint("somebody dropped or renamed it while the job was under way; put it back, or abort the job")
+            .hint("somebody dropped or renamed it while the job was under way; put it back, and run the same command again")
     })
 }
 

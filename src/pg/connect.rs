@@ -45,6 +45,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 ///   the same value when sent back, and rows hash alike on every session.
 /// - `standard_conforming_strings`: our literals mean what they say.
 /// - `row_security = off`: a policy that would hide rows is an error, not rows missing from the copy.
+/// - `default_tablespace`, `default_table_access_method`: what has no tablespace or access method of its own is made where
+///   its model is, whatever the role or the database prefers.
 /// - `jit = off`: chunks are short; compiling costs more than it gives.
 /// - `max_parallel_workers_per_gather = 0`: how many work at once is the plan's to say.
 /// - `lock_timeout` ([`locks::ANY_WAIT`]): whoever waits for a lock makes others wait behind it, so no wait is long.
@@ -63,6 +65,8 @@ set bytea_output = 'hex';
 set xmloption = content;
 set standard_conforming_strings = on;
 set row_security = off;
+set default_tablespace = '';
+set default_table_access_method = 'heap';
 set jit = off;
 set max_parallel_workers_per_gather = 0;
 set client_min_messages = warning;

@@ -17,6 +17,15 @@ pub async fn record(client: &Client, job: i64, role: Role, name: &QualifiedName)
     Ok(())
 }
 
+/// Records that the job is about to make an index of that name, where that takes no transaction.
+///
+/// # Errors
+/// What the server said.
+pub async fn intend_index(client: &Client, job: i64, name: &QualifiedName) -> Result<()> {
+    client.execute(sql::INTEND_INDEX, &[&job, &name.plain()]).await?;
+    Ok(())
+}
+
 /// Forgets what the job recorded in a role: it makes another.
 ///
 /// # Errors
@@ -97,6 +106,18 @@ pub async fn triggers(
         (table, Ident::new(row.get::<_, String>(2)))
     };
     Ok(rows.iter().map(trigger).collect())
+}
+
+/// Which of these names are not those of something that belongs to the table with its oid.
+///
+/// # Errors
+/// What the server said.
+pub async fn not_of(client: &Client, wanted: &[(QualifiedName, u32)]) -> Result<Vec<String>> {
+    let schemas: Vec<&str> = wanted.iter().map(|(name, _)| name.schema.as_str()).collect();
+    let names: Vec<&str> = wanted.iter().map(|(name, _)| name.name.as_str()).collect();
+    let oids: Vec<u32> = wanted.iter().map(|(_, oid)| *oid).collect();
+    let rows = client.query(sql::NOT_OF, &[&schemas, &names, &oids]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The first of these names that does not belong to the relation with its oid.

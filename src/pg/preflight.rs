@@ -192,7 +192,7 @@ async fn open_jobs(client: &Client) -> Result<Vec<OpenJob>> {
     Ok(jobs
         .into_iter()
         .filter(|job| !job.state.is_final())
-        .map(|job| OpenJob { name: job.name, source: job.source, state: job.state.to_string() })
+        .map(|job| OpenJob { name: job.name, source: job.source, kind: job.kind, state: job.state })
         .collect())
 }
 

@@ -17,7 +17,7 @@ use crate::model::retyping::Retyping;
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::plan::Plan;
-use crate::sql::{own_schema, pace, store as sql};
+use crate::sql::{own_schema, pace, store as sql, strip};
 
 use super::transaction::{READ_COMMITTED, transaction};
 
@@ -60,6 +60,8 @@ pub struct Job {
     pub started_at: DateTime<Utc>,
     /// When anything last changed.
     pub updated_at: DateTime<Utc>,
+    /// It records what it makes; one that an earlier version began does not.
+    pub records: bool,
 }
 
 impl Job {
@@ -169,6 +171,7 @@ async fn upgrade(client: &Client) -> Result<()> {
             client.batch_execute(upgrade).await?;
         }
         if from != sql::VERSION {
+            client.batch_execute(strip::INSTALLED).await?;
             client.batch_execute(sql::CLOSE).await?;
             client.execute(sql::SET_VERSION, &[&sql::VERSION]).await?;
         }
@@ -286,6 +289,7 @@ fn job(row: &Row) -> Result<Job> {
         keep_old_until: row.get("keep_old_until"),
         started_at: row.get("started_at"),
         updated_at: row.get("updated_at"),
+        records: row.get("records"),
     })
 }
 

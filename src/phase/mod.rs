@@ -11,6 +11,7 @@
 //!
 //! Each phase may be run again after a crash at any point of it: what is done is found done.
 
+mod additions;
 mod blockers;
 mod capture;
 mod context;

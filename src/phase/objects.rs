@@ -25,7 +25,7 @@ pub async fn recorded(context: &Context) -> Result<Objects> {
     let (client, job) = (&context.control, context.job.id);
     let mut objects = pg::recorded(client, job).await?;
     let begun = !matches!(context.state(), State::Planned | State::Finalized | State::Aborted);
-    if begun && objects.only(Role::Target).is_none() {
+    if begun && !context.job.records && objects.only(Role::Target).is_none() {
         adopt(context).await?;
         objects = pg::recorded(client, job).await?;
     }
@@ -95,6 +95,31 @@ pub async fn in_place(context: &Context) -> Result<()> {
         None => Ok(()),
         Some(number) => Err(elsewhere(context, &wanted[number].0, wanted[number].1).await?),
     }
+}
+
+/// Fails where a name that the swap moves belongs to something else than the two tables.
+///
+/// # Errors
+/// Which one; or what the server said.
+pub async fn names_move(context: &Context, away: Direction) -> Result<()> {
+    let (source, target) = sides(context, &recorded(context).await?, away)?;
+    let (out, come) = context.blueprint().moved_names(away);
+    let with = |names: Vec<QualifiedName>, oid: u32| names.into_iter().map(move |name| (name, oid));
+    let wanted: Vec<_> = with(out, source).chain(with(come, target)).collect();
+    let found = pg::not_of(&context.control, &wanted).await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "the exchange would rename what does not belong to the two tables of job {}: {}",
+        context.job.name,
+        found.join(", ")
+    ))
+    .cause("somebody dropped an index, sequence or statistics of theirs, or made another of its name")
+    .hint(format!(
+        "nothing was changed; make it again as it was, and run the same command again; or {}",
+        context.way_out()
+    )))
 }
 
 /// What became of an object whose name is another's.

@@ -8,6 +8,7 @@ use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, objects as pg};
 use crate::sql::prepare as sql;
 
+use super::additions;
 use super::context::Context;
 use super::meter::Meter;
 use super::objects;
@@ -47,6 +48,7 @@ pub async fn prepare(context: &Context) -> Result<State> {
     if let Some(name) = &b.default {
         make(context, name, &sql::default_partition(&b, name)).await?;
     }
+    additions::none_on_target(context).await?;
     let state = context.advance(client, Step::Prepare).await?;
     failpoint!("prepare.done");
     meter.end(format!("{parts} partitions are ready"));

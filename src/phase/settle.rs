@@ -8,14 +8,17 @@ use tokio_postgres::Client;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::dependent::Matview;
 use crate::model::ident::QualifiedName;
 use crate::model::likeness;
+use crate::model::objects::Role;
 use crate::model::state::State;
 use crate::model::table::ForeignKey;
 use crate::pg::catalog;
 use crate::pg::connect::Session;
+use crate::pg::objects as pg;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
-use crate::sql::{foreign_key as sql, matview};
+use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
 
 use super::context::Context;
 use super::locks::{self, Ladder};
@@ -90,12 +93,7 @@ async fn matviews(context: &Context, b: &Blueprint) -> Result<()> {
             "settle",
             format!("making {name} anew, from the table in use; readers go on"),
         );
-        context
-            .retrying("make a materialized view", async || {
-                transaction(client, READ_COMMITTED, async |client| all(client, &matview::build(m)).await)
-                    .await
-            })
-            .await?;
+        let made = context.retrying("make a materialized view", async || build(context, m).await).await?;
         failpoint!("settle.matview");
         let ladder = Ladder::on(context, vec![m.view.name.clone()]);
         let exchanged = ladder.climb(
@@ -105,6 +103,7 @@ async fn matviews(context: &Context, b: &Blueprint) -> Result<()> {
                 ladder.look().await?;
                 transaction(client, READ_COMMITTED, async |client| {
                     ladder.begin(client, &matview::first_lock(m)).await?;
+                    client.batch_execute(&objects_sql::must_be(&matview::new_name(m), made)).await?;
                     all(client, &matview::exchange(m)).await
                 })
                 .await
@@ -115,6 +114,29 @@ async fn matviews(context: &Context, b: &Blueprint) -> Result<()> {
         meter.end(format!("{name} reads the table in use"));
     }
     Ok(())
+}
+
+/// Makes a materialized view under the name that it has until the exchange; its oid.
+async fn build(context: &Context, m: &Matview) -> Result<u32> {
+    let (name, job) = (matview::new_name(m), context.job.id);
+    transaction(&context.control, READ_COMMITTED, async |client| {
+        if let Some(oid) = catalog::find(client, &name).await? {
+            if context.job.records && !pg::recorded(client, job).await?.made(Role::Matview, oid) {
+                return Err(Error::failed(format!(
+                    "{} exists, and job {} did not make it",
+                    name.plain(),
+                    context.job.name
+                ))
+                .cause(format!("{} is to be made anew under that name", m.view.name.plain()))
+                .hint("rename or drop it, and run the same command again"));
+            }
+            client.batch_execute(&matview::drop(&name)).await?;
+        }
+        all(client, &matview::build(m)).await?;
+        pg::record(client, job, Role::Matview, &name).await?;
+        catalog::must_find(client, &name).await
+    })
+    .await
 }
 
 /// A table, and the keys that it should have, valid.

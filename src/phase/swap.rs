@@ -22,7 +22,7 @@ use super::cutover::Way;
 use super::exchange::{Definition, Exchanger, refused};
 use super::meter::Meter;
 use super::verify::Verified;
-use super::{capture, locks, mirror};
+use super::{additions, capture, locks, mirror, objects};
 
 /// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
 const GUARD_WAITS: Duration = Duration::from_secs(5);
@@ -115,6 +115,11 @@ struct Ready {
 async fn ready(context: &Context, exchanger: &Exchanger<'_>, away: Direction) -> Result<Ready> {
     let (b, client) = (context.blueprint(), &context.control);
     capture::in_force(context).await?;
+    objects::names_move(context, away).await?;
+    // After a rollback, what stands on it may have come while it was in use.
+    if context.state() == State::Verified {
+        additions::none_on_target(context).await?;
+    }
     let sides = b.sides(away);
     let source = catalog::must_find(client, &sides.source).await?;
     let target = catalog::must_find(client, &sides.target).await?;

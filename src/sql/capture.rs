@@ -8,9 +8,9 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::table::Column;
 
-use super::dollar_quoted;
 use super::exchange::Exchange;
 use super::prepare::revoke;
+use super::{dollar_quoted, strip};
 
 /// The row trigger's name.
 pub const ROW_TRIGGER: &str = "pgstrata_capture";
@@ -39,7 +39,7 @@ pub fn create_log(b: &Blueprint) -> Vec<String> {
         .map(|c| column(old_column(c), c))
         .chain(place.iter().map(|c| column(new_column(c), c)))
         .collect();
-    vec![
+    let mut all = vec![
         format!("create table {} (\n{}\n)", b.log(), columns.join(",\n")),
         revoke(&b.log()),
         format!(
@@ -47,7 +47,11 @@ pub fn create_log(b: &Blueprint) -> Vec<String> {
             b.truncations()
         ),
         revoke(&b.truncations()),
-    ]
+    ];
+    let logged = place.iter().flat_map(|c| [old_column(c), new_column(c)]).collect::<Vec<_>>();
+    all.extend(strip::own(&b.log(), &logged));
+    all.extend(strip::own(&b.truncations(), &[Ident::new("relation"), Ident::new("at")]));
+    all
 }
 
 /// Creates the trigger function, which logs every change.

@@ -121,7 +121,8 @@ select pg_catalog.json_build_object(
       'statistics', coalesce((
         select json_agg(json_build_array(a.attnum, a.attstattarget) order by a.attnum)
         from pg_attribute a where a.attrelid = i.oid and a.attstattarget >= 0), '[]'),
-      'clustered', x.indisclustered
+      'clustered', x.indisclustered,
+      'tablespace', (select spcname from pg_tablespace where oid = i.reltablespace)
     ) order by i.relname)
     from pg_index x join pg_class i on i.oid = x.indexrelid join pg_am am on am.oid = i.relam
       left join pg_constraint k on k.conindid = i.oid and k.contype in ('p', 'u', 'x')

@@ -114,7 +114,8 @@ pub const CATALOG: &str = r#"json_build_object(
         select json_agg(json_build_object(
           'name', i.relname, 'unique', x.indisunique, 'clustered', x.indisclustered,
           'tail', {index_tail},
-          'comment', obj_description(i.oid, 'pg_class')
+          'comment', obj_description(i.oid, 'pg_class'),
+          'tablespace', (select spcname from pg_tablespace where oid = i.reltablespace)
         ) order by i.relname)
         from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = v.oid), '[]'),
       'readers', coalesce((

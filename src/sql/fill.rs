@@ -240,10 +240,12 @@ fn row_as_written(f: &Filling) -> String {
 
 /// Removes the trigger.
 pub fn stop_filling(f: &Filling) -> Vec<String> {
-    vec![
-        format!("drop trigger if exists {} on {}", f.fill_trigger(), f.table.name),
-        format!("drop function if exists {}()", f.fill_function()),
-    ]
+    vec![format!("drop trigger if exists {} on {}", f.fill_trigger(), f.table.name), drop_function(f)]
+}
+
+/// Drops the trigger's function.
+pub fn drop_function(f: &Filling) -> String {
+    format!("drop function if exists {}()", f.fill_function())
 }
 
 /// Whether the table has that trigger, in force; `$1` the table's oid, `$2` the trigger's name.

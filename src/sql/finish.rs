@@ -206,13 +206,13 @@ where attrelid = $1 and attnum > 0 and not attisdropped and attnotnull and not e
   select from pg_catalog.pg_constraint n
   where n.conrelid = attrelid and n.contype = 'n' and n.conkey = array[attnum] and not n.convalidated)";
 
-/// Constraints of the relation with oid `$1`: name, and whether every row was looked at.
-pub const CONSTRAINTS: &str = "select conname::text, convalidated from pg_catalog.pg_constraint
+/// Constraints of the relation with oid `$1`: name, whether every row was looked at, oid.
+pub const CONSTRAINTS: &str = "select conname::text, convalidated, oid from pg_catalog.pg_constraint
 where conrelid = $1 and contype in ('c', 'f', 'u', 'p')";
 
-/// Indexes of the relation with oid `$1`: name, whether it can be used, and whether it is part of a parent's.
+/// Indexes of the relation with oid `$1`: name, whether it can be used, whether it is part of a parent's, oid.
 pub const INDEXES: &str =
-    "select i.relname::text, x.indisvalid and x.indisready and x.indislive, i.relispartition
+    "select i.relname::text, x.indisvalid and x.indisready and x.indislive, i.relispartition, i.oid
 from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid where x.indrelid = $1";
 
 /// The transactions that the session with process number `$1` waits for, as [`super::swap::IN_THE_WAY`] describes those in

@@ -4,7 +4,7 @@ use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Index, ReplicaIdentity};
 
-use super::list;
+use super::{in_tablespace, list};
 
 /// What stands behind USING for the target: the source's own words, or the widened key.
 fn tail(b: &Blueprint, index: &Index) -> String {
@@ -49,10 +49,9 @@ pub fn by_leaf(index: &Index) -> bool {
 /// The server's own parallel build is off: the pool builds many at once, and no more than the plan's workers.
 pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String> {
     let name = b.leaf_index_name(&leaf.name, &index.name);
-    let mut all = vec![
-        "set local max_parallel_maintenance_workers = 0".to_owned(),
-        create(b, index, &name, &leaf.to_string()),
-    ];
+    let built = vec![create(b, index, &name, &leaf.to_string())];
+    let mut all = vec!["set local max_parallel_maintenance_workers = 0".to_owned()];
+    all.extend(in_tablespace(index.tablespace.as_ref(), built));
     all.extend(statistics(index, &leaf.sibling(name)));
     all
 }
@@ -127,6 +126,7 @@ pub fn on_parent(b: &Blueprint, index: &Index) -> Vec<String> {
     } else {
         all.push(create(b, index, &name, &only));
     }
+    let mut all = in_tablespace(index.tablespace.as_ref(), all);
     let name = b.table.name.sibling(name);
     all.extend(statistics(index, &name));
     if let Some(comment) = &index.comment {

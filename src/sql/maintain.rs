@@ -7,7 +7,9 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::Range;
 use crate::model::table::{Index, ReplicaIdentity, Table};
 
+use super::in_tablespace;
 use super::prepare::{grant, policy, revoke, statistics_targets, with};
+use super::strip::strip;
 
 /// How the relation with oid `$1` is partitioned: strategy, number of columns, the first one's name and type, and whether
 /// it has a default partition. No row where it is not partitioned.
@@ -97,6 +99,7 @@ pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<St
             parent.name,
             with(like)
         ),
+        strip(name, like.columns.iter().map(|c| &c.name), like.checks.iter().map(|c| &c.name)),
         format!("alter table {name} owner to {}", like.owner),
         revoke(name),
     ];
@@ -120,7 +123,8 @@ pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<St
 fn index(like: &Table, table: &QualifiedName, index: &Index) -> Vec<String> {
     let name = renamed(like, table, &index.name);
     let unique = if index.unique { "unique " } else { "" };
-    let mut all = vec![format!("create {unique}index {name} on {table} using {}", index.tail)];
+    let built = vec![format!("create {unique}index {name} on {table} using {}", index.tail)];
+    let mut all = in_tablespace(index.tablespace.as_ref(), built);
     let kind = match index.constraint.as_str() {
         "p" => "primary key",
         "u" => "unique",

@@ -6,7 +6,7 @@
 use crate::model::dependent::{Matview, MatviewIndex};
 use crate::model::ident::{Ident, QualifiedName, literal};
 
-use super::{prepare, search_path, swap};
+use super::{in_tablespace, prepare, search_path, swap};
 
 /// The name of the one that is being made.
 pub fn new_name(m: &Matview) -> QualifiedName {
@@ -22,7 +22,6 @@ pub fn build(m: &Matview) -> Vec<String> {
     let tablespace = m.tablespace.as_ref().map_or(String::new(), |t| format!(" tablespace {t}"));
     let query = m.view.query.trim_end().trim_end_matches(';');
     let mut all = vec![
-        format!("drop materialized view if exists {name}"),
         format!("create materialized view {name}{using}{with}{tablespace} as\n{query}\nwith no data"),
         format!("alter materialized view {name} owner to {}", m.view.owner),
         prepare::revoke(&name),
@@ -52,7 +51,8 @@ pub fn build(m: &Matview) -> Vec<String> {
 fn index(name: &QualifiedName, index: &MatviewIndex) -> Vec<String> {
     let unique = if index.unique { "unique " } else { "" };
     let called = index.name.with_suffix("_new");
-    let mut all = vec![format!("create {unique}index {called} on {name} using {}", index.tail)];
+    let built = vec![format!("create {unique}index {called} on {name} using {}", index.tail)];
+    let mut all = in_tablespace(index.tablespace.as_ref(), built);
     all.extend(
         index
             .comment
@@ -75,6 +75,11 @@ pub fn first_lock(m: &Matview) -> String {
     )
 }
 
+/// Drops what an interrupted run left under that name.
+pub fn drop(name: &QualifiedName) -> String {
+    format!("drop materialized view {name}")
+}
+
 /// Exchanges the names, points what reads it to the new one, and drops the old one. One transaction.
 pub fn exchange(m: &Matview) -> Vec<String> {
     let name = &m.view.name;
@@ -85,7 +90,7 @@ pub fn exchange(m: &Matview) -> Vec<String> {
     all.push(rename("materialized view", name.name.with_suffix("_new"), name.name.clone()));
     all.extend(m.indexes.iter().map(|i| rename("index", i.name.with_suffix("_new"), i.name.clone())));
     all.extend(m.readers.iter().map(swap::view));
-    all.push(format!("drop materialized view {}", name.sibling(name.name.with_suffix("_old"))));
+    all.push(drop(&name.sibling(name.name.with_suffix("_old"))));
     all
 }
 

@@ -34,6 +34,7 @@ pub mod sample;
 pub mod script;
 pub mod space;
 pub mod store;
+pub mod strip;
 pub mod surroundings;
 pub mod swap;
 pub mod trial;
@@ -151,6 +152,17 @@ fn on_writes(table: &QualifiedName, trigger: &Ident, function: &QualifiedName) -
         ),
         format!("alter table {table} enable always trigger {trigger}"),
     ]
+}
+
+/// Statements that make indexes, in the tablespace of their model: its name cannot stand in the definition that the catalog
+/// has of an index, and before `WHERE` it must. Where the model is in the database's default, so is what is made: sessions
+/// have no default of their own. One transaction.
+fn in_tablespace(space: Option<&Ident>, statements: Vec<String>) -> Vec<String> {
+    let Some(space) = space else { return statements };
+    let mut all = vec![format!("set local default_tablespace = {}", literal(space.as_str()))];
+    all.extend(statements);
+    all.push("set local default_tablespace = ''".to_owned());
+    all
 }
 
 /// A function body between dollar quotes that do not occur in it.

@@ -22,6 +22,11 @@ select $1, $2, $3, 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid
 from pg_catalog.pg_constraint k where k.conrelid = $4 and k.conname = $5
 on conflict (job_id, classid, objid, objsubid) do update set role = excluded.role, made = excluded.made";
 
+/// Records that the job `$1` is about to make the index that people write as `$2`. Only the last such intention counts.
+pub const INTEND_INDEX: &str = "insert into pgstrata.objects (job_id, role, made, classid, objid)
+values ($1, 'index', $2, 'pg_catalog.pg_class'::pg_catalog.regclass, 0)
+on conflict (job_id, classid, objid, objsubid) do update set made = excluded.made";
+
 /// Forgets what the job `$1` recorded in the role `$2`, before it makes another.
 pub const FORGET: &str = "delete from pgstrata.objects where job_id = $1 and role = $2";
 
@@ -56,6 +61,22 @@ pub const MISPLACED: &str = "select w.number::integer
 from rows from (unnest($1::text[]), unnest($2::text[]), unnest($3::oid[])) with ordinality w (schema, name, oid, number)
 where not exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where c.oid = w.oid and n.nspname = w.schema and c.relname = w.name)
+order by 1";
+
+/// Which of the names (schemas `$1`, names `$2`) are those of a relation or of statistics that belong to another table than the
+/// one with the oid `$3`: as people write them.
+pub const NOT_OF: &str = "select pg_catalog.format('%I.%I', w.schema, w.name)
+from rows from (unnest($1::text[]), unnest($2::text[]), unnest($3::oid[])) w (schema, name, owner)
+where exists (
+  select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = w.schema and c.relname = w.name
+    and not exists (select from pg_catalog.pg_index x where x.indexrelid = c.oid and x.indrelid = w.owner)
+    and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+      and d.objid = c.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = w.owner
+      and c.relkind = 'S')
+  union all
+  select from pg_catalog.pg_statistic_ext s join pg_catalog.pg_namespace n on n.oid = s.stxnamespace
+  where n.nspname = w.schema and s.stxname = w.name and s.stxrelid <> w.owner)
 order by 1";
 
 /// The present name of the relation with oid `$1`.

@@ -43,7 +43,12 @@ pub const RIGHTS: &str = "select json_build_object(
   'owner_creates', has_schema_privilege(c.relowner, c.relnamespace, 'CREATE'),
   'schema_create', has_schema_privilege(c.relnamespace, 'CREATE'),
   'database_create', has_database_privilege(current_database(), 'CREATE'),
-  'tablespace_create', c.reltablespace = 0 or has_tablespace_privilege(c.reltablespace, 'CREATE'),
+  'tablespaces_denied', coalesce((
+    select json_agg(s.spcname order by s.spcname) from pg_tablespace s
+    where not has_tablespace_privilege(s.oid, 'CREATE') and s.oid in (
+      select c.reltablespace
+      union all
+      select i.reltablespace from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = c.oid)), '[]'),
   'sees_sessions', pg_has_role('pg_read_all_stats', 'USAGE'),
   'select', has_table_privilege(c.oid, 'SELECT'),
   'rows_hidden', row_security_active(c.oid),

@@ -6,6 +6,7 @@ use crate::model::ident::{Ident, QualifiedName, literal, plain};
 use crate::model::table::{Column, Grant, Policy, Table, Trigger};
 
 use super::definition::requalified;
+use super::strip::strip;
 
 /// Creates the target and everything on it that costs no time. One transaction.
 pub fn target(b: &Blueprint) -> Vec<String> {
@@ -66,6 +67,7 @@ fn empty_target(b: &Blueprint) -> Vec<String> {
          including compression including comments) partition by range ({}){tablespace}",
         table.name, b.by
     )];
+    all.push(strip(&target, table.columns.iter().map(|c| &c.name), []));
     for sequence in table.sequences.iter().filter(|s| s.identity) {
         all.push(format!(
             "do {}",
@@ -175,6 +177,7 @@ fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
     let unlogged = if table.persistence == "u" { "unlogged " } else { "" };
     let mut all = vec![
         format!("create {unlogged}table {name} partition of {} {values}{using}{with}", b.target()),
+        strip(name, [], []),
         format!("alter table {name} owner to {}", table.owner),
         revoke(name),
     ];

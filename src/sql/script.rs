@@ -138,6 +138,7 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
     let level = |direction: Direction| {
         let mut all = Vec::new();
         for one in &r.indexes {
+            all.extend(one.index.tablespace.is_some().then(|| retype::tablespace(one)));
             all.push(retype::build(r, one, direction));
             all.extend(retype::dress(r, one, direction));
         }

@@ -140,6 +140,9 @@ const V4: &str = "
 alter table pgstrata.leases add column lock_key bigint, add column driver oid;
 comment on column pgstrata.leases.lock_key is 'The advisory lock that the present driver holds: a random number, a new one for each driver.';
 comment on column pgstrata.leases.driver is 'The role that the present driver logged in as.';
+-- What was begun before has no record of what it made: it goes by names.
+alter table pgstrata.jobs add column records boolean not null default false;
+alter table pgstrata.jobs alter column records set default true;
 create table pgstrata.objects (
     job_id bigint not null references pgstrata.jobs on delete cascade,
     role text not null,
@@ -154,8 +157,9 @@ comment on table pgstrata.objects is 'What a job made, by oid: it drops, empties
 
 /// Every open job and every ended one of the name `$1`, newest first.
 pub const JOBS: &str = "select id, name, kind, source, plan, identity, blueprint, state, rows_estimated, copy_order, copy_end,
-    copy_filenode, rows_per_second, eta_s, verified_at, swap_xid, swapped_at, keep_old_until, started_at, updated_at
-from pgstrata.jobs where ($1::text is null or name = $1) order by id desc";
+    copy_filenode, rows_per_second, eta_s, verified_at, swap_xid, swapped_at, keep_old_until, started_at, updated_at,
+    coalesce((pg_catalog.to_jsonb(j) ->> 'records')::boolean, false) as records
+from pgstrata.jobs j where ($1::text is null or name = $1) order by id desc";
 
 /// Records a job; returns its id.
 pub const CREATE_JOB: &str = "with job as (

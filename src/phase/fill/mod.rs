@@ -29,8 +29,8 @@ use crate::model::state::{State, Step};
 use crate::model::verdict::Looked;
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
-use crate::pg::{latency, store};
-use crate::sql::{fill as sql, store as store_sql};
+use crate::pg::{latency, objects as pg, store};
+use crate::sql::{fill as sql, objects, store as store_sql};
 
 use super::driver::{Driver, Drives};
 use super::locks::briefly;
@@ -152,10 +152,9 @@ pub async fn abort(filler: &Filler) -> Result<State> {
     let meter =
         Meter::begin(filler, "abort", format!("{table} keeps its columns, and what is filled by now"));
     let mut statements = finish::leftovers(filler).await?;
-    if catalog::find(&filler.control, &f.table.name).await?.is_some() {
-        statements.extend(sql::stop_filling(f));
-    }
-    let state = end(filler, Step::Abort, &statements).await?;
+    let (tables, stop) = stop_filling(filler).await?;
+    statements.extend(stop);
+    let state = end(filler, Step::Abort, tables, &statements).await?;
     failpoint!("abort.done");
     for column in &f.add {
         filler.events.note(format!(
@@ -167,12 +166,25 @@ pub async fn abort(filler: &Filler) -> Result<State> {
     Ok(state)
 }
 
+/// What takes the trigger back, wherever its table is by now, and the tables that this locks.
+pub(super) async fn stop_filling(filler: &Filler) -> Result<(Vec<QualifiedName>, Vec<String>)> {
+    let f = &filler.filling;
+    let triggers = pg::triggers(&filler.control, &[f.fill_function()], f.table.oid).await?;
+    let drop = triggers.iter().map(|(table, trigger)| objects::drop_trigger(table, trigger));
+    let statements = drop.chain([sql::drop_function(f)]).collect();
+    Ok((triggers.into_iter().map(|(table, _)| table).collect(), statements))
+}
+
 /// The last transaction of a job: what it leaves behind, and its record.
-pub(super) async fn end(filler: &Filler, step: Step, statements: &[String]) -> Result<State> {
+pub(super) async fn end(
+    filler: &Filler,
+    step: Step,
+    tables: Vec<QualifiedName>,
+    statements: &[String],
+) -> Result<State> {
     let client = &filler.control;
     let summary = latency::of_chunks(client, filler.job.id).await?.to_string();
     let set = store::rows_set(client, filler.job.id).await?.to_string();
-    let tables = if statements.is_empty() { Vec::new() } else { vec![filler.filling.table.name.clone()] };
     let (state, _) = briefly(filler, tables, "end the job", async || {
         all(client, statements).await?;
         client.execute(store_sql::KEEP_ROWS_COPIED, &[&filler.job.id]).await?;
@@ -219,6 +231,18 @@ async fn unless_gone<T: Default>(filler: &Filler, leaf: &QualifiedName, done: Re
 /// Fails where the trigger that fills what is written meanwhile is no longer in force.
 pub(super) async fn in_force(filler: &Filler) -> Result<()> {
     let f = &filler.filling;
+    let table = (f.table.name.clone(), f.table.oid);
+    if pg::misplaced(&filler.control, &[table]).await?.is_some() {
+        let now = pg::name(&filler.control, f.table.oid).await?;
+        let now = now.map_or("was dropped".to_owned(), |now| format!("is called {}", now.plain()));
+        return Err(Error::failed(format!(
+            "{} is not the table that job {} works with",
+            f.table.name.plain(),
+            filler.job.name
+        ))
+        .cause(format!("the job's own has oid {} and {now}", f.table.oid))
+        .hint(format!("give it its name back, and run the same command again; or {}", filler.way_out())));
+    }
     if !f.keep_filled {
         return Ok(());
     }
@@ -229,5 +253,5 @@ pub(super) async fn in_force(filler: &Filler) -> Result<()> {
     }
     Err(Error::failed(format!("trigger {} of {} is not in force any more", trigger.as_str(), f.table.name.plain()))
         .cause("somebody dropped or disabled it, or enabled it other than ALWAYS; what was written since then is not filled")
-        .hint(format!("abort the job and run it again: `pgstrata abort {}`", word(&filler.job.name))))
+        .hint(filler.way_out()))
 }

@@ -6,12 +6,14 @@ use std::collections::HashSet;
 use crate::error::Result;
 use crate::failpoint;
 use crate::model::filling::NewColumn;
+use crate::model::ident::Ident;
 use crate::model::number;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::all;
 use crate::sql::fill as sql;
 
+use super::super::additions;
 use super::super::locks::briefly;
 use super::super::meter::Meter;
 use super::Filler;
@@ -37,10 +39,15 @@ pub async fn open(filler: &Filler) -> Result<State> {
     let number = number::counted(missing.len() as u64, "column");
     let about = format!("adding {number} to {table}, without writing its rows");
     let meter = Meter::begin(filler, "prepare", about);
+    let added: Vec<&Ident> = missing.iter().map(|column| &column.name).collect();
     let mut statements = vec![sql::names(f)];
     statements.extend(missing.into_iter().flat_map(|column| sql::add_column(f, column)));
     let (state, _) = briefly(filler, vec![f.table.name.clone()], "add the columns", async || {
+        let was = additions::before(client, &f.table.name).await?;
         all(client, &statements).await?;
+        if let Some(was) = was {
+            additions::none_beside_columns(filler, client, &was, &added).await?;
+        }
         let state = filler.advance(client, Step::Prepare).await?;
         failpoint!("prepare.before_commit");
         Ok(state)

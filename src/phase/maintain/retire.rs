@@ -7,7 +7,7 @@ use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, horizon};
 use crate::pg::transaction::{READ_COMMITTED, transaction};
 use crate::plan::How;
-use crate::sql::maintain as sql;
+use crate::sql::{maintain as sql, objects};
 
 use super::layout::{Layout, Part};
 use super::{Upkeep, text};
@@ -44,7 +44,7 @@ impl Upkeep<'_> {
                 done.detached.push(name);
                 continue;
             }
-            self.drop(&part.name).await?;
+            self.drop(&part.name, part.oid).await?;
             self.events.note(format!("dropped partition {name} for {}", part.range));
             done.dropped.push(name);
         }
@@ -88,9 +88,10 @@ impl Upkeep<'_> {
         ladder.climb(&what, go_on, attempt).await.map(drop)
     }
 
-    async fn drop(&self, name: &QualifiedName) -> Result<()> {
+    async fn drop(&self, name: &QualifiedName, oid: u32) -> Result<()> {
         let ladder = self.ladder(vec![name.clone()]);
-        let statement = sql::drop(name);
+        // It is detached by now: its name may be another table's.
+        let statement = format!("{}; {}", objects::lock(name, oid, "access exclusive"), sql::drop(name));
         let attempt = async || {
             transaction(self.client, READ_COMMITTED, async |client| {
                 ladder.begin(client, &sql::first_lock(name)).await?;

@@ -2,15 +2,15 @@
 //! and the proof that every row has its value. And what a swap leaves to be done. None of it with a lock that anyone notices;
 //! what is found done is left alone.
 
-use std::collections::HashMap;
-
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::Ident;
+use crate::model::objects::Role;
 use crate::model::retyping::Counterpart;
 use crate::model::state::{State, Step};
 use crate::pg::connect::Session;
+use crate::pg::objects as pg;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::sql::retype::{self as sql, exchange};
 use crate::sql::{finish, foreign_key};
@@ -18,7 +18,7 @@ use crate::sql::{finish, foreign_key};
 use super::super::fill;
 use super::super::locks::{Ladder, briefly};
 use super::super::meter::Meter;
-use super::{Retyper, table};
+use super::{Retyper, objects};
 
 /// The phase: fills what the pass left, builds what is missing.
 ///
@@ -44,6 +44,7 @@ pub(super) async fn index(retyper: &Retyper) -> Result<State> {
 /// # Errors
 /// As [`index`].
 pub(super) async fn level(retyper: &Retyper, direction: Direction) -> Result<()> {
+    objects::in_place(retyper).await?;
     indexes(retyper, direction).await?;
     checks(retyper, direction).await
 }
@@ -55,18 +56,16 @@ async fn builder(retyper: &Retyper) -> Result<Session> {
     Ok(session)
 }
 
-/// Names and whether each is valid.
-async fn there(retyper: &Retyper, statement: &str) -> Result<HashMap<String, bool>> {
-    let rows = retyper.control.query(statement, &[&table(retyper).await?]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-}
-
 async fn indexes(retyper: &Retyper, direction: Direction) -> Result<()> {
     let r = &retyper.retyping;
-    let there = there(retyper, sql::INDEXES).await?;
+    let there = objects::standing(retyper, sql::INDEXES).await?;
     let name = |one: &Counterpart| r.counterpart(&one.index.name, direction);
-    let missing: Vec<&Counterpart> =
-        r.indexes.iter().filter(|one| there.get(name(one).as_str()) != Some(&true)).collect();
+    let recorded = objects::recorded(retyper).await?;
+    for one in &r.indexes {
+        objects::name_is_free(retyper, one, direction, &recorded).await?;
+    }
+    let valid = |one: &&Counterpart| there.get(name(one).as_str()).is_some_and(|index| index.valid);
+    let missing: Vec<&Counterpart> = r.indexes.iter().filter(|one| !valid(one)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -80,10 +79,17 @@ async fn indexes(retyper: &Retyper, direction: Direction) -> Result<()> {
         let name = name(one);
         let built = retyper
             .retrying("build an index", async || {
+                let recorded = objects::recorded(retyper).await?;
+                objects::name_is_free(retyper, one, direction, &recorded).await?;
                 session.batch_execute(&sql::drop_index(&r.table.name, &name)).await?;
+                pg::intend_index(&retyper.control, retyper.job.id, &r.table.name.sibling(name.clone()))
+                    .await?;
+                session.batch_execute(&sql::tablespace(one)).await?;
                 session.batch_execute(&sql::build(r, one, direction)).await?;
                 failpoint!("retype.index");
                 transaction(&session, READ_COMMITTED, async |client| {
+                    let index = r.table.name.sibling(name.clone());
+                    pg::record(client, retyper.job.id, Role::Index, &index).await?;
                     all(client, &sql::dress(r, one, direction)).await
                 })
                 .await
@@ -126,10 +132,16 @@ async fn twice(retyper: &Retyper, error: Error, one: &Counterpart, direction: Di
 
 async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {
     let r = &retyper.retyping;
-    let there = there(retyper, sql::CHECKS).await?;
+    let there = objects::standing(retyper, sql::CHECKS).await?;
+    let own = objects::own_constraints(retyper).await?;
     let pairs = r.checks.iter().map(|one| (sql::add_check(r, one, direction), one.validated));
     let wanted: Vec<_> = pairs.chain(sql::add_proof(r, direction).map(|proof| (proof, true))).collect();
-    let done = |name: &Ident, valid: bool| there.get(name.as_str()).is_some_and(|is| *is || !valid);
+    if let Some(((name, _), _)) =
+        wanted.iter().find(|((name, _), _)| there.contains_key(name.as_str()) && !own.contains(name))
+    {
+        return Err(objects::taken(retyper, &r.table.name.sibling(name.clone())));
+    }
+    let done = |name: &Ident, valid: bool| there.get(name.as_str()).is_some_and(|is| is.valid || !valid);
     if wanted.iter().all(|((name, _), valid)| done(name, *valid)) {
         return Ok(());
     }
@@ -139,12 +151,13 @@ async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {
         if !there.contains_key(name.as_str()) {
             let tables = vec![r.table.name.clone()];
             briefly(retyper, tables, "add a constraint", async || {
-                Ok(retyper.control.batch_execute(add).await?)
+                retyper.control.batch_execute(add).await?;
+                pg::record_constraint(&retyper.control, retyper.job.id, r.table.oid, name).await
             })
             .await?;
             failpoint!("retype.check");
         }
-        if *valid && there.get(name.as_str()) != Some(&true) {
+        if *valid && !there.get(name.as_str()).is_some_and(|check| check.valid) {
             // A function that it calls finds names as it does for the batches.
             let validated = transaction(&session, READ_COMMITTED, async |client| {
                 client.batch_execute(&crate::sql::fill::names(&r.filling())).await?;
@@ -176,10 +189,10 @@ fn violated(error: &Error, name: &Ident) -> Error {
 /// The lock was not to be had.
 pub(super) async fn release(retyper: &Retyper, direction: Direction) -> Result<()> {
     let r = &retyper.retyping;
-    let there = there(retyper, sql::CHECKS).await?;
+    let own = objects::own_constraints(retyper).await?;
     let ours = r.checks.iter().map(|one| r.counterpart(&one.name, direction)).chain([r.proof()]);
     let statements: Vec<String> = ours
-        .filter(|name| there.contains_key(name.as_str()))
+        .filter(|name| own.contains(name))
         .map(|name| sql::drop_constraint(&r.table.name, &name))
         .collect();
     if statements.is_empty() {

@@ -14,6 +14,7 @@
 
 mod compare;
 mod level;
+mod objects;
 mod swap;
 
 use std::ops::Deref;
@@ -28,6 +29,7 @@ use crate::pg::catalog;
 use crate::pg::transaction::all;
 use crate::sql::retype as sql;
 
+use super::additions;
 use super::driver::{Driver, Drives};
 use super::fill::{self, Filler};
 use super::locks::briefly;
@@ -76,6 +78,9 @@ impl Retyper {
 /// # Errors
 /// What the phase said.
 pub async fn next(retyper: &Retyper) -> Result<Option<State>> {
+    if retyper.state() != State::Planned {
+        objects::in_place(retyper).await?;
+    }
     let state = match retyper.state() {
         State::Planned => prepare(retyper).await?,
         State::Prepared => capture(retyper).await?,
@@ -97,7 +102,12 @@ async fn prepare(retyper: &Retyper) -> Result<State> {
     let meter = Meter::begin(retyper, "prepare", about);
     let tables = vec![r.table.name.clone()];
     let (state, _) = briefly(retyper, tables, "add the column", async || {
+        let was = additions::before(client, &r.table.name).await?;
         all(client, &sql::add_column(r)).await?;
+        if let Some(was) = was {
+            additions::none_beside_columns(retyper, client, &was, &[&r.beside(Direction::Forward)]).await?;
+        }
+        objects::record_columns(retyper, client).await?;
         let state = retyper.advance(client, Step::Prepare).await?;
         failpoint!("prepare.before_commit");
         Ok(state)
@@ -145,7 +155,8 @@ pub async fn finalize(retyper: &Retyper) -> Result<State> {
     let r = &retyper.retyping;
     let old = format!("{}.{}", r.table.name.plain(), r.beside(Direction::Reverse).as_str());
     let meter = Meter::begin(retyper, "finalize", format!("dropping {old}: no way back from here"));
-    let state = fill::end(&retyper.filler, Step::Finalize, &sql::remove(r, Direction::Reverse)).await.map_err(|e| {
+    let (tables, statements) = objects::removal(retyper).await?;
+    let state = fill::end(&retyper.filler, Step::Finalize, tables, &statements).await.map_err(|e| {
         if e.sqlstate() == Some("2BP01") {
             e.hint(format!("something outside this job depends on {old}; drop it or point it to the column in use, then finalize again"))
         } else {
@@ -178,7 +189,8 @@ pub async fn abort(retyper: &Retyper) -> Result<State> {
     let r = &retyper.retyping;
     let about = format!("removing what the job made; {} stays as it is", r.table.name.plain());
     let meter = Meter::begin(retyper, "abort", about);
-    let state = fill::end(&retyper.filler, Step::Abort, &sql::remove(r, Direction::Forward)).await?;
+    let (tables, statements) = objects::removal(retyper).await?;
+    let state = fill::end(&retyper.filler, Step::Abort, tables, &statements).await?;
     failpoint!("abort.done");
     meter.end("removed");
     Ok(state)

@@ -29,7 +29,7 @@ use super::super::meter::Meter;
 use super::super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, LOOK, Older};
 use super::super::verify::differs;
 use super::level::{level, release, settle};
-use super::{Retyper, compare, table};
+use super::{Retyper, compare, objects, table};
 
 /// So many keys are named in an error.
 const NAMED: usize = 10;

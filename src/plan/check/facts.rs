@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::surroundings::Surroundings;
 use crate::model::ident::{Ident, QualifiedName};
+use crate::model::state::State;
 use crate::model::table::Table;
 
 /// Everything that the check goes by.
@@ -143,8 +144,8 @@ pub struct Rights {
     pub schema_create: bool,
     /// CREATE on the database.
     pub database_create: bool,
-    /// CREATE on the table's tablespace.
-    pub tablespace_create: bool,
+    /// Tablespaces of the table and its indexes in which it may not create.
+    pub tablespaces_denied: Vec<Ident>,
     /// It sees what other roles' sessions do.
     pub sees_sessions: bool,
     /// SELECT on the table.
@@ -218,6 +219,8 @@ pub struct OpenJob {
     pub name: String,
     /// Its table, as people write it.
     pub source: String,
+    /// `partition`, `backfill` or `retype`.
+    pub kind: String,
     /// Where it is.
-    pub state: String,
+    pub state: State,
 }

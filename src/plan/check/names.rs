@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{OpenJob, Report};
 use crate::model::blueprint::Blueprint;
+use crate::model::commands::ending;
 use crate::model::ident::{Ident, plain};
 use crate::model::number;
 use crate::model::shell::word;
@@ -16,7 +17,7 @@ const TOLD: u64 = 10;
 /// Other jobs in the way; whether any, this one or another, is under way on the table.
 pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[OpenJob]) -> bool {
     let source = table.name.plain();
-    for OpenJob { name, source: theirs, state } in jobs {
+    for OpenJob { name, source: theirs, state, kind } in jobs {
         match (name == plan.name(), *theirs == source) {
             (true, true) => {
                 report.note(
@@ -35,12 +36,34 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                 "table_in_other_job",
                 &source,
                 format!("job {name} is under way on the same table ({state})"),
-                format!("go on with it, or end it: pgstrata abort {}", word(name)),
+                format!("go on with it, or end it: {}", ending(name, *state)),
             ),
+            (false, false) if exchanges(kind) && exchanges(plan.task().kind()) => {
+                if let Some(key) = tie(table, theirs) {
+                    report.error(
+                        "table_in_other_job",
+                        &source,
+                        format!("job {name} is under way on {theirs} ({state}), which foreign key {key} ties to {source}"),
+                        format!("each would take the other's swap for a change of the key: end it first: {}", ending(name, *state)),
+                    );
+                }
+            }
             (false, false) => {}
         }
     }
     jobs.iter().any(|job| job.source == source)
+}
+
+/// Whether a job of that kind makes foreign keys anew at its swap.
+fn exchanges(kind: &str) -> bool {
+    kind != "backfill"
+}
+
+/// The first foreign key between the table and another.
+fn tie(table: &Table, other: &str) -> Option<String> {
+    let to = table.foreign_keys.iter().find(|key| key.references.plain() == other);
+    let from = table.referenced_by.iter().find(|key| key.table.plain() == other);
+    to.or(from).map(|key| plain(key.name.as_str()))
 }
 
 /// Every name that the job takes in the table's schema, and what for.

@@ -174,11 +174,9 @@ fn on_table(us: &mut Role<'_>, table: &Table, rights: &Rights) {
         let what = format!("cannot give tables in schema {schema} to {owner}, who lacks CREATE there");
         us.lacks(&schema, &what, format!("grant create on schema {schema} to {owner}"));
     }
-    if !rights.tablespace_create
-        && let Some(space) = &table.tablespace
-    {
+    for space in &rights.tablespaces_denied {
         let space = plain(space.as_str());
-        let what = format!("lacks CREATE on tablespace {space}, where {name} lies");
+        let what = format!("lacks CREATE on tablespace {space}, where {name} or an index of it is");
         us.lacks(&space, &what, format!("grant create on tablespace {space} to {role}"));
     }
 }

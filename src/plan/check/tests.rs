@@ -23,7 +23,7 @@ pub(in crate::plan) fn facts() -> Facts {
         owner_creates: true,
         schema_create: true,
         database_create: true,
-        tablespace_create: true,
+        tablespaces_denied: Vec::new(),
         sees_sessions: true,
         select: true,
         ..Rights::default()
@@ -221,11 +221,12 @@ fn everything_is_told_at_once() {
     facts.jobs = vec![OpenJob {
         name: "other".into(),
         source: "public.petri_observations".into(),
-        state: "copied".into(),
+        kind: "partition".into(),
+        state: crate::model::state::State::Copied,
     }];
     let found = found(&mut facts);
     found.rights.become_owner = false;
-    found.rights.tablespace_create = false;
+    found.rights.tablespaces_denied = vec![Ident::new("fast")];
     found.rights.own_schema = Some(OwnSchema { usage: true, create: true, tables: false });
     found.table.tablespace = Some(Ident::new("fast"));
     found.table.columns[6].not_null = false;
@@ -243,7 +244,7 @@ fn everything_is_told_at_once() {
     error[standby]: the server is a standby, which cannot be written to
     error[table_in_other_job]: job other is under way on the same table (copied)
     error[missing_privilege]: role lab cannot give tables to lab, who owns public.petri_observations
-    error[missing_privilege]: role lab lacks CREATE on tablespace fast, where public.petri_observations lies
+    error[missing_privilege]: role lab lacks CREATE on tablespace fast, where public.petri_observations or an index of it is
     error[missing_privilege]: role lab cannot read and write all tables of schema pgstrata, which another role set up
     error[nullable_partition_column]: partition column created_at can be NULL (0 rows hold NULL now), and the key will hold it
     error[drop_unique]: drop_unique names x, and public.petri_observations has no such index

@@ -148,13 +148,18 @@ pub fn keep_level(r: &Retyping) -> Vec<String> {
     all
 }
 
-/// Indexes on the relation with oid `$1`, and whether each can be used.
-pub const INDEXES: &str = "select i.relname::text, x.indisvalid and x.indisready and x.indislive
+/// Indexes on the relation with oid `$1`: name, whether it can be used, oid.
+pub const INDEXES: &str = "select i.relname::text, x.indisvalid and x.indisready and x.indislive, i.oid
 from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid where x.indrelid = $1";
 
-/// CHECK constraints on the relation with oid `$1`, and whether every row was checked.
-pub const CHECKS: &str =
-    "select conname::text, convalidated from pg_catalog.pg_constraint where conrelid = $1 and contype = 'c'";
+/// CHECK constraints on the relation with oid `$1`: name, whether every row was checked, oid.
+pub const CHECKS: &str = "select conname::text, convalidated, oid from pg_catalog.pg_constraint where conrelid = $1 and contype = 'c'";
+
+/// The session's tablespace for what is built next: that of the index that the column in use has.
+pub fn tablespace(one: &Counterpart) -> String {
+    let space = one.index.tablespace.as_ref().map_or("", Ident::as_str);
+    format!("set default_tablespace = {}", literal(space))
+}
 
 /// Builds the counterpart of an index. Not in a transaction.
 pub fn build(r: &Retyping, one: &Counterpart, direction: Direction) -> String {
@@ -296,11 +301,26 @@ pub fn remove(r: &Retyping, direction: Direction) -> Vec<String> {
     let (table, trigger) = (&r.table.name, r.filling().fill_trigger());
     let mut all = vec![
         format!("drop trigger if exists {trigger} on {table}"),
-        format!("drop function if exists {}()", r.function()),
+        drop_function(r),
     ];
-    all.extend(Exchange::drop(&r.exchange_function(), &r.definition_function()));
-    all.push(format!("alter table if exists {table} drop column if exists {}", r.beside(direction)));
+    all.extend(drop_exchange(r));
+    all.push(drop_column(table, &r.beside(direction)));
     all
+}
+
+/// Drops the function that keeps the column in sync.
+pub fn drop_function(r: &Retyping) -> String {
+    format!("drop function if exists {}()", r.function())
+}
+
+/// Drops the functions of an exchange.
+pub fn drop_exchange(r: &Retyping) -> Vec<String> {
+    Exchange::drop(&r.exchange_function(), &r.definition_function()).into_iter().collect()
+}
+
+/// Drops a column, with all that hangs on it.
+pub fn drop_column(table: &QualifiedName, column: &Ident) -> String {
+    format!("alter table {table} drop column if exists {column}")
 }
 
 /// The present transaction: what is seen by every snapshot from now on is as it is now.

@@ -5,9 +5,9 @@ use crate::failpoint;
 use crate::model::filling::NewKey;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::number;
-use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{catalog, objects as pg};
 use crate::sql::{fill, finish as sql};
 
 use super::super::super::locks::briefly;
@@ -46,7 +46,11 @@ pub async fn checks(filler: &Filler, open: &Open<'_>) -> Result<()> {
     if !missing.is_empty() {
         let statements = [fill::names(f), sql::add_checks(f, &missing)];
         briefly(filler, vec![f.table.name.clone()], "add the checks", async || {
-            all(&filler.control, &statements).await
+            all(&filler.control, &statements).await?;
+            for (name, _) in &missing {
+                pg::record_constraint(&filler.control, filler.job.id, oid, name).await?;
+            }
+            Ok(())
         })
         .await?;
         failpoint!("finish.added");
@@ -86,7 +90,7 @@ async fn validate(filler: &Filler, names: &[&Ident]) -> Result<()> {
 async fn one_part(session: &Session, part: &Part, names: &[&Ident]) -> Result<()> {
     let there = constraints_of(session, part.oid).await?;
     for name in names {
-        if there.get(name.as_str()) == Some(&false) {
+        if there.get(name.as_str()).is_some_and(|one| !one.valid) {
             transaction(session, READ_COMMITTED, async |client| {
                 all(client, &[PATIENT.to_owned(), sql::validate(&part.name, name)]).await
             })
@@ -128,7 +132,8 @@ pub async fn foreign_keys(filler: &Filler, open: &Open<'_>) -> Result<()> {
             return Err(told(filler, open, error).await);
         }
         if by_leaf {
-            lock_both(filler, &f.table.name, key, sql::tie_key(f, key)).await?;
+            let oid = catalog::must_find(&filler.control, &f.table.name).await?;
+            lock_both(filler, (&f.table.name, oid), key, sql::tie_key(f, key)).await?;
             failpoint!("finish.tied");
         }
     }
@@ -140,15 +145,24 @@ async fn add(filler: &Filler, table: &QualifiedName, oid: u32, key: &NewKey) -> 
     if constraints_of(&filler.control, oid).await?.contains_key(key.name.as_str()) {
         return Ok(());
     }
-    lock_both(filler, table, key, sql::add_key(table, key)).await?;
+    lock_both(filler, (table, oid), key, sql::add_key(table, key)).await?;
     failpoint!("finish.key");
     Ok(())
 }
 
-/// A statement that keeps writers of both tables waiting, each try for a moment.
-async fn lock_both(filler: &Filler, table: &QualifiedName, key: &NewKey, statement: String) -> Result<()> {
+/// Adds a key to a table, by a statement that keeps writers of both tables waiting, each try for a moment.
+async fn lock_both(
+    filler: &Filler,
+    (table, oid): (&QualifiedName, u32),
+    key: &NewKey,
+    statement: String,
+) -> Result<()> {
     let statements = [fill::names(&filler.filling), statement];
     let tables = vec![table.clone(), key.references.clone()];
-    briefly(filler, tables, "add a foreign key", async || all(&filler.control, &statements).await).await?;
+    briefly(filler, tables, "add a foreign key", async || {
+        all(&filler.control, &statements).await?;
+        pg::record_constraint(&filler.control, filler.job.id, oid, &key.name).await
+    })
+    .await?;
     Ok(())
 }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::ident::{Ident, QualifiedName, plain};
-use crate::pg::catalog;
+use crate::model::objects::Role;
 use crate::pg::connect::Session;
 use crate::pg::transaction::all;
+use crate::pg::{catalog, objects as pg};
 use crate::sql::fill;
 use crate::sql::finish::{self as sql, Build};
 
@@ -84,7 +85,9 @@ async fn one(
         if !indexes_of(&filler.control, part.oid).await?.contains_key(index.as_str()) {
             let statements = [fill::names(f), sql::on_parent(&index, &part.name, what)];
             briefly(filler, vec![part.name.clone()], "add the whole table's index", async || {
-                all(&filler.control, &statements).await
+                all(&filler.control, &statements).await?;
+                let index = part.name.sibling(index.clone());
+                pg::record(&filler.control, filler.job.id, Role::Index, &index).await
             })
             .await?;
             failpoint!("finish.parent");
@@ -119,7 +122,8 @@ async fn leaf(
     }
     let statement = sql::use_index(&part.name, &index.name);
     briefly(filler, vec![part.name.clone()], "make an index a constraint", async || {
-        Ok(filler.control.batch_execute(&statement).await?)
+        filler.control.batch_execute(&statement).await?;
+        pg::record_constraint(&filler.control, filler.job.id, part.oid, &index.name).await
     })
     .await?;
     failpoint!("finish.unique");
@@ -138,11 +142,16 @@ async fn concurrently(
     if standing.is_some_and(|index| index.valid) {
         return Ok(());
     }
-    if standing.is_some() {
+    if let Some(standing) = standing {
+        let made = pg::recorded(&filler.control, filler.job.id).await?;
+        if filler.job.records && !made.made(Role::Index, standing.oid) && !made.intended(index) {
+            return Err(not_made(filler, index));
+        }
         filler.events.note(format!("{} was left unfinished: it is built again", index.plain()));
         watched(filler, session, &sql::drop_invalid(index), index).await?;
         failpoint!("finish.dropped");
     }
+    pg::intend_index(&filler.control, filler.job.id, index).await?;
     let built = watched(filler, session, &sql::build(&index.name, &part.name, what), index).await;
     if let Err(error) = built {
         if error.sqlstate() == Some("23505") {
@@ -151,7 +160,17 @@ async fn concurrently(
         return Err(error);
     }
     failpoint!("finish.index");
-    Ok(())
+    pg::record(&filler.control, filler.job.id, Role::Index, index).await
+}
+
+fn not_made(filler: &Filler, index: &QualifiedName) -> Error {
+    Error::failed(format!(
+        "index {} cannot be used, and job {} did not make it",
+        index.plain(),
+        filler.job.name
+    ))
+    .cause("a build that somebody else began has not ended, or was left unfinished")
+    .hint("wait for it, or drop the index; then run again")
 }
 
 /// Runs a statement that waits for the transactions of others, and says for whom.

@@ -14,12 +14,13 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 use crate::model::filling::NewKey;
 use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::objects::Role;
 use crate::model::state::{State, Step};
-use crate::pg::catalog;
-use crate::sql::{fill, finish as sql};
+use crate::pg::{catalog, objects as pg};
+use crate::sql::finish as sql;
 
 use super::super::meter::Meter;
-use super::{Filler, again, end, in_force};
+use super::{Filler, again, end, in_force, stop_filling};
 
 /// Builds what is missing, and ends the job.
 ///
@@ -43,8 +44,9 @@ pub async fn finish(filler: &Filler) -> Result<State> {
         constraints::foreign_keys(filler, &open).await?;
     }
     let meter = Meter::begin(filler, "finish", format!("the last of {}", f.table.name.plain()));
-    let statements = if f.keep_filled && !f.stays { fill::stop_filling(f) } else { Vec::new() };
-    let state = end(filler, Step::Finish, &statements).await?;
+    let ends = f.keep_filled && !f.stays;
+    let (tables, statements) = if ends { stop_filling(filler).await? } else { Default::default() };
+    let state = end(filler, Step::Finish, tables, &statements).await?;
     crate::failpoint!("finish.done");
     meter.end("done");
     Ok(state)
@@ -74,14 +76,23 @@ pub async fn leftovers(filler: &Filler) -> Result<Vec<String>> {
         .collect();
     let indexes: Vec<&Ident> = open.indexes.iter().copied().filter(|name| ours(name)).collect();
     let mut gone = Vec::new();
+    let made = pg::recorded(client, filler.job.id).await?;
+    let recorded = |role: Role, oid: u32| !filler.job.records || made.made(role, oid);
     // The whole table's go first, and the parts' with them, but for those that nothing ties together yet.
     for part in tree(filler).await? {
         let constraints = constraints_of(client, part.oid).await?;
-        let own = begun.iter().filter(|name| constraints.contains_key(name.as_str()));
+        let made_here = |name: &&Ident| {
+            constraints.get(name.as_str()).is_some_and(|one| recorded(Role::Constraint, one.oid))
+        };
+        let own = begun.iter().filter(made_here);
         gone.extend(own.map(|name| sql::drop_constraint(&part.name, name)));
         let standing = indexes_of(client, part.oid).await?;
         let names = indexes.iter().map(|name| f.index_name(name, &part.name));
-        for index in names.filter(|index| standing.contains_key(index.name.as_str())) {
+        let index_made = |index: &QualifiedName| {
+            let there = standing.get(index.name.as_str());
+            there.is_some_and(|one| recorded(Role::Index, one.oid) || made.intended(index))
+        };
+        for index in names.filter(index_made) {
             gone.push(sql::drop_constraint(&part.name, &index.name));
             gone.push(sql::drop_index(&index));
         }
@@ -113,7 +124,7 @@ impl<'a> Open<'a> {
         let rows = client.query(sql::NOT_NULL, &[&oid]).await?;
         let not_null: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
         let (constraints, indexes) = (constraints_of(client, oid).await?, indexes_of(client, oid).await?);
-        let valid = |name: &Ident| constraints.get(name.as_str()) == Some(&true);
+        let valid = |name: &Ident| constraints.get(name.as_str()).is_some_and(|one| one.valid);
         let usable = |name: &Ident| indexes.get(name.as_str()).is_some_and(|index| index.valid);
         let checks = wanted.checks.iter().map(|(name, _)| name).filter(|name| !valid(name));
         let unique = wanted.unique.iter().map(|(name, _)| name).filter(|name| !(valid(name) && usable(name)));
@@ -168,10 +179,19 @@ async fn tree(filler: &Filler) -> Result<Vec<Part>> {
     Ok(parts.collect())
 }
 
-/// Those of a relation: name, and whether every row was looked at.
-async fn constraints_of(client: &Client, oid: u32) -> Result<HashMap<String, bool>> {
+/// A constraint as it stands.
+#[derive(Debug, Clone, Copy)]
+struct Constraint {
+    /// Every row was looked at.
+    valid: bool,
+    oid: u32,
+}
+
+/// Those of a relation, by name.
+async fn constraints_of(client: &Client, oid: u32) -> Result<HashMap<String, Constraint>> {
     let rows = client.query(sql::CONSTRAINTS, &[&oid]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    let one = |row: &tokio_postgres::Row| Constraint { valid: row.get(1), oid: row.get(2) };
+    Ok(rows.iter().map(|row| (row.get(0), one(row))).collect())
 }
 
 /// An index as it stands.
@@ -179,11 +199,13 @@ async fn constraints_of(client: &Client, oid: u32) -> Result<HashMap<String, boo
 struct Standing {
     valid: bool,
     attached: bool,
+    oid: u32,
 }
 
 async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, Standing>> {
     let rows = client.query(sql::INDEXES, &[&oid]).await?;
-    let standing = |row: &tokio_postgres::Row| Standing { valid: row.get(1), attached: row.get(2) };
+    let standing =
+        |row: &tokio_postgres::Row| Standing { valid: row.get(1), attached: row.get(2), oid: row.get(3) };
     Ok(rows.iter().map(|row| (row.get(0), standing(row))).collect())
 }
 

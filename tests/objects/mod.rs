@@ -1,5 +1,10 @@
 //! Objects that are not the job's own, under names that the job uses: nothing happens to them, and the job can still end.
 
+mod columns;
+mod event_triggers;
+mod tablespaces;
+mod two_jobs;
+
 use super::support::cluster::Database;
 
 const SETUP: &str = "
@@ -11,6 +16,19 @@ const PLAN: &str = "name = 'job'\ntable = 'obs'\n[partition]\nby = 'at'\nevery =
 
 const OURS_LEFT: &str = "select (select count(*) from pg_trigger where tgname like 'pgstrata%') + \
     (select count(*) from pg_proc p join pg_namespace n on n.oid = pronamespace where nspname = 'pgstrata')";
+
+/// Drops the last two partitions of `t`, which hold no row, and has `maintain` make them again.
+async fn make_the_last_anew(db: &Database) {
+    const PARTITIONS: &str = "select count(*) from pg_class where relname ~ '^t_y[0-9]+m[0-9]+$' and relkind = 'r' and relispartition";
+    let before = db.count(PARTITIONS).await;
+    db.execute("do $$ declare last name; begin
+    for last in select relname from pg_class where relname ~ '^t_y[0-9]+m[0-9]+$' and relkind = 'r' order by 1 desc limit 2 loop
+      execute format('drop table %I', last);
+    end loop; end $$").await;
+    assert_eq!(db.count(PARTITIONS).await, before - 2);
+    db.pgstrata(&["maintain", "job"]).await.ok();
+    assert_eq!(db.count(PARTITIONS).await, before);
+}
 
 async fn verified() -> Database {
     let db = Database::new().await;
@@ -122,7 +140,7 @@ async fn a_target_that_is_replaced_while_it_is_copied_is_not_written_to() {
     db.execute(SETUP).await;
     let plan = db.plan(PLAN);
     let run = ["run", plan.to_str().unwrap()];
-    db.pgstrata_with(&run, &[("FAILPOINTS", "copy.frozen=kill")]).await.killed("copy.frozen");
+    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "copy.frozen")]).await.killed("copy.frozen");
     db.execute("alter table obs_new rename to obs_saved").await;
     put_in(&db, "obs_new").await;
     let ran = db.pgstrata(&run).await.exits(1);
@@ -192,7 +210,7 @@ async fn abort_after_a_rollback_keeps_a_partition_that_was_detached() {
 async fn a_job_that_an_earlier_version_began_goes_on() {
     let db = swapped().await;
     db.execute(
-        "delete from pgstrata.objects; drop table pgstrata.objects; update pgstrata.version set number = 3",
+        "drop table pgstrata.objects; alter table pgstrata.jobs drop column records; update pgstrata.version set number = 3",
     )
     .await;
     db.pgstrata(&["rollback", "job"]).await.ok();
@@ -203,4 +221,36 @@ async fn a_job_that_an_earlier_version_began_goes_on() {
             .await,
         0
     );
+}
+
+#[tokio::test]
+async fn the_swap_renames_no_index_of_others() {
+    let db = verified().await;
+    db.execute("alter table obs_new drop constraint obs_pkey_new; create table u (id int); create index obs_pkey_new on u (id)")
+        .await;
+    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+    let told = "would rename what does not belong to the two tables of job job: public.obs_pkey_new";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let kept = "select count(*) from pg_indexes where indexname = 'obs_pkey_new' and tablename = 'u'";
+    assert_eq!(db.count(kept).await, 1);
+    db.pgstrata(&["abort", "job"]).await.ok();
+    assert_eq!(db.count(kept).await, 1);
+}
+
+#[tokio::test]
+async fn a_materialized_view_of_others_is_kept() {
+    let db = Database::new().await;
+    db.execute(SETUP).await;
+    db.execute("create materialized view m as select note, count(*) from obs group by note").await;
+    db.execute("create materialized view m_new as select 'own' as note").await;
+    let plan = db.plan(PLAN);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+    assert!(ran.stderr.contains("public.m_new exists, and job job did not make it"), "{}", ran.stderr);
+    assert_eq!(db.count("select count(*) from m_new where note = 'own'").await, 1);
+    db.execute("alter materialized view m_new rename to mine").await;
+    db.pgstrata(&["sync", "job"]).await.ok();
+    db.pgstrata(&["rollback", "job"]).await.ok();
+    db.pgstrata(&["abort", "job"]).await.ok();
+    assert_eq!(db.count("select count(*) from m").await, 1);
 }

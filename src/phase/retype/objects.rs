@@ -1,0 +1,230 @@
+//! The objects of a retype, told from others' by oid and column number. Nothing is dropped or exchanged because of its name
+//! alone.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::model::blueprint::Direction;
+use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::objects::{Objects, Role};
+use crate::model::retyping::Counterpart;
+use crate::model::state::State;
+use crate::pg::{catalog, objects as pg};
+use crate::sql::objects as objects_sql;
+use crate::sql::retype as sql;
+
+use super::Retyper;
+
+/// An index or a CHECK of the table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// Its oid.
+    pub oid: u32,
+    /// It can be used, or every row was checked.
+    pub valid: bool,
+}
+
+/// Those that a statement finds on the table: [`sql::INDEXES`] or [`sql::CHECKS`].
+pub(super) async fn standing(retyper: &Retyper, statement: &str) -> Result<HashMap<String, Standing>> {
+    let rows = retyper.control.query(statement, &[&super::table(retyper).await?]).await?;
+    let one = |row: &tokio_postgres::Row| Standing { oid: row.get(2), valid: row.get(1) };
+    Ok(rows.iter().map(|row| (row.get(0), one(row))).collect())
+}
+
+/// What the job recorded; of one that an earlier version began, what bears its names.
+///
+/// # Errors
+/// What the server said.
+pub(super) async fn recorded(retyper: &Retyper) -> Result<Objects> {
+    let (client, job) = (&retyper.control, retyper.job.id);
+    let objects = pg::recorded(client, job).await?;
+    let begun = !matches!(retyper.state(), State::Planned | State::Finalized | State::Aborted);
+    if retyper.job.records || !begun || objects.only(Role::Column).is_some() {
+        return Ok(objects);
+    }
+    let r = &retyper.retyping;
+    let direction = retyper.direction();
+    for (name, valid_too) in [(sql::INDEXES, true), (sql::CHECKS, false)] {
+        let there = standing(retyper, name).await?;
+        let names = r.indexes.iter().map(|one| &one.index.name).chain(r.checks.iter().map(|one| &one.name));
+        for name in names.map(|name| r.counterpart(name, direction)).chain([r.proof()]) {
+            match there.get(name.as_str()) {
+                Some(_) if valid_too => {
+                    pg::record(client, job, Role::Index, &r.table.name.sibling(name)).await?;
+                }
+                Some(_) => pg::record_constraint(client, job, r.table.oid, &name).await?,
+                None => {}
+            }
+        }
+    }
+    record_columns(retyper, client).await?;
+    pg::recorded(client, job).await
+}
+
+/// Records the two columns, under the names that they have now.
+pub(super) async fn record_columns(retyper: &Retyper, client: &Client) -> Result<()> {
+    let (r, job) = (&retyper.retyping, retyper.job.id);
+    let direction = retyper.direction();
+    let beside = r.beside(direction);
+    let (added, replaced) = match direction {
+        Direction::Forward => (&beside, &r.column.name),
+        Direction::Reverse => (&r.column.name, &beside),
+    };
+    pg::record_column(client, job, Role::Replaced, r.table.oid, replaced).await?;
+    pg::record_column(client, job, Role::Column, r.table.oid, added).await
+}
+
+/// Fails where the table, a column, an index or a constraint that the job works with is another by now.
+///
+/// # Errors
+/// Which one; or what the server said.
+pub(super) async fn in_place(retyper: &Retyper) -> Result<()> {
+    let r = &retyper.retyping;
+    let table = &r.table.name;
+    if pg::misplaced(&retyper.control, &[(table.clone(), r.table.oid)]).await?.is_some() {
+        let now = pg::name(&retyper.control, r.table.oid).await?;
+        let now = now.map_or("was dropped".to_owned(), |now| format!("is called {}", now.plain()));
+        return Err(foreign(retyper, "table", &table.plain())
+            .cause(format!("the job's own has oid {} and {now}", r.table.oid)));
+    }
+    let objects = recorded(retyper).await?;
+    let direction = retyper.direction();
+    let beside = r.beside(direction);
+    let names = match direction {
+        Direction::Forward => [(Role::Column, &beside), (Role::Replaced, &r.column.name)],
+        Direction::Reverse => [(Role::Column, &r.column.name), (Role::Replaced, &beside)],
+    };
+    for (role, name) in names {
+        let now = objects.only(role).and_then(|object| object.now.as_ref()).and_then(|now| now.part.as_ref());
+        if now != Some(name) {
+            let what =
+                now.map_or("was dropped".to_owned(), |now| format!("is called {}", plain(now.as_str())));
+            return Err(foreign(retyper, "column", &plain(name.as_str()))
+                .cause(format!("the job's own column {what}")));
+        }
+    }
+    Ok(())
+}
+
+fn foreign(retyper: &Retyper, kind: &str, name: &str) -> Error {
+    Error::failed(format!("{kind} {name} is not the one that job {} works with", retyper.job.name))
+        .hint(format!("give it its name back, and run the same command again; or {}", retyper.way_out()))
+}
+
+/// Whether the index that has the name of a counterpart is one: the job made it, or it stood on the column that went out of
+/// use.
+pub(super) fn is_counterpart(
+    retyper: &Retyper,
+    objects: &Objects,
+    one: &Counterpart,
+    direction: Direction,
+    oid: u32,
+) -> bool {
+    let was_in_use = direction == Direction::Reverse && one.index.constraint.is_empty();
+    was_in_use || objects.made(Role::Index, oid) || objects.intended(&counterpart(retyper, one, direction))
+}
+
+fn counterpart(retyper: &Retyper, one: &Counterpart, direction: Direction) -> QualifiedName {
+    let r = &retyper.retyping;
+    r.table.name.sibling(r.counterpart(&one.index.name, direction))
+}
+
+/// Fails where a name that an index is to have belongs to one of somebody else's.
+///
+/// # Errors
+/// Which one; or what the server said.
+pub(super) async fn name_is_free(
+    retyper: &Retyper,
+    one: &Counterpart,
+    direction: Direction,
+    objects: &Objects,
+) -> Result<()> {
+    let name = counterpart(retyper, one, direction);
+    match catalog::find(&retyper.control, &name).await? {
+        Some(oid) if !is_counterpart(retyper, objects, one, direction, oid) => Err(taken(retyper, &name)),
+        _ => Ok(()),
+    }
+}
+
+/// Fails where an index or a CHECK that the swap takes over is not the job's own.
+///
+/// # Errors
+/// Which one; or what the server said.
+pub(super) async fn counterparts(retyper: &Retyper, direction: Direction) -> Result<()> {
+    let r = &retyper.retyping;
+    let objects = recorded(retyper).await?;
+    let indexes = standing(retyper, sql::INDEXES).await?;
+    for one in &r.indexes {
+        let name = r.counterpart(&one.index.name, direction);
+        let ours = |there: &Standing| is_counterpart(retyper, &objects, one, direction, there.oid);
+        if !indexes.get(name.as_str()).is_some_and(ours) {
+            return Err(taken(retyper, &r.table.name.sibling(name)));
+        }
+    }
+    let checks = standing(retyper, sql::CHECKS).await?;
+    for one in &r.checks {
+        let name = r.counterpart(&one.name, direction);
+        if !checks.get(name.as_str()).is_some_and(|there| objects.made(Role::Constraint, there.oid)) {
+            return Err(taken(retyper, &r.table.name.sibling(name)));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn taken(retyper: &Retyper, name: &QualifiedName) -> Error {
+    Error::failed(format!("{} is not what job {} made under that name", name.plain(), retyper.job.name))
+        .cause("somebody dropped the job's own, or made another of that name")
+        .hint("rename or drop it, and run the same command again")
+}
+
+/// Constraints of the table that the job made, by name.
+pub(super) async fn own_constraints(retyper: &Retyper) -> Result<Vec<Ident>> {
+    let objects = recorded(retyper).await?;
+    let there = objects.of(Role::Constraint).filter_map(|object| object.now.as_ref()?.part.clone());
+    Ok(there.collect())
+}
+
+/// What goes at the end: the trigger and its function, and the column that is not in use. Also the tables that are locked.
+///
+/// # Errors
+/// What the server said.
+pub(super) async fn removal(retyper: &Retyper) -> Result<(Vec<QualifiedName>, Vec<String>)> {
+    let r = &retyper.retyping;
+    let client = &retyper.control;
+    let objects = recorded(retyper).await?;
+    let functions = [r.function()];
+    let triggers = pg::triggers(client, &functions, r.table.oid).await?;
+    let mut tables: Vec<QualifiedName> = pg::name(client, r.table.oid).await?.into_iter().collect();
+    let mut all: Vec<String> = tables
+        .iter()
+        .map(|table| objects_sql::lock(table, r.table.oid, "access exclusive"))
+        .chain(triggers.iter().map(|(table, trigger)| objects_sql::drop_trigger(table, trigger)))
+        .chain([sql::drop_function(r)])
+        .collect();
+    tables.extend(triggers.into_iter().map(|(table, _)| table));
+    tables.dedup();
+    let (direction, beside) = (retyper.direction(), r.beside(retyper.direction()));
+    let role = match direction {
+        Direction::Forward => Role::Column,
+        Direction::Reverse => Role::Replaced,
+    };
+    let now = objects.only(role).and_then(|object| object.now.as_ref());
+    let column = now.and_then(|now| Some((&now.relation, now.part.as_ref()?)));
+    let kept = |what: String| retyper.events.warn(format!("{what}: it is kept"));
+    match column {
+        // The old column was the application's own: somebody who renames it means to keep it.
+        Some((_, name)) if direction == Direction::Reverse && *name != beside => {
+            kept(format!("column {} was renamed to {}", plain(beside.as_str()), plain(name.as_str())));
+        }
+        Some((table, name)) => all.push(sql::drop_column(table, name)),
+        None => {}
+    }
+    let there = pg::name(client, r.table.oid).await?.is_some()
+        && catalog::table(client, r.table.oid).await?.column(&beside).is_some();
+    if there && column.is_none_or(|(_, name)| *name != beside) {
+        kept(format!("column {} is not the job's own", plain(beside.as_str())));
+    }
+    Ok((tables, all))
+}

@@ -1,0 +1,195 @@
+//! Columns, indexes and constraints that are not the job's own: of a retype and of a backfill.
+
+use super::super::support::cluster::Database;
+
+const SETUP: &str = "
+    create table orders (id integer primary key, n integer not null, note text, constraint positive check (n > 0));
+    create index orders_n on orders (n);
+    insert into orders select i, i, 'x' from generate_series(1, 2000) i;
+    analyze orders";
+
+const RETYPE: &str =
+    "name = 'job'\nkind = 'retype'\ntable = 'orders'\n[retype]\ncolumn = 'n'\nto = 'bigint'\n";
+
+const BACKFILL: &str = "name = 'job'\nkind = 'backfill'\ntable = 'orders'\n[backfill]\nset = { note = \"'y' || t.id\" }\n\
+    keep_filled = true\nfinish = { index = ['(note)'], unique = [['note']], check = [\"note like 'y%'\"] }\n";
+
+const OWN_CHECKS: &str = "select count(*) from pg_constraint where conrelid = 'orders'::regclass and contype = 'c' \
+    and conname <> 'positive'";
+
+const TRIGGERS: &str = "select count(*) from pg_trigger where tgname like '%pgstrata%'";
+
+async fn filled() -> Database {
+    let db = Database::new().await;
+    db.execute(SETUP).await;
+    let plan = db.plan(RETYPE);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    db
+}
+
+async fn own_column(db: &Database, name: &str) {
+    db.execute(&format!(
+        "alter table orders add column {name} text; update orders set {name} = 'own' where id = 7"
+    ))
+    .await;
+}
+
+async fn untouched(db: &Database, name: &str) {
+    assert_eq!(
+        db.count(&format!("select count(*) from orders where {name}::text = 'own'")).await,
+        1,
+        "{name}"
+    );
+}
+
+#[tokio::test]
+async fn abort_keeps_a_column_that_has_the_name_of_the_jobs() {
+    let db = filled().await;
+    db.execute("alter table orders drop column n_new").await;
+    own_column(&db, "n_new").await;
+    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+    assert!(ran.stderr.contains("column n_new is not the one that job job works with"), "{}", ran.stderr);
+    let ran = db.pgstrata(&["abort", "job"]).await.ok();
+    assert!(ran.stderr.contains("column n_new is not the job's own: it is kept"), "{}", ran.stderr);
+    untouched(&db, "n_new").await;
+    assert_eq!(db.count(TRIGGERS).await, 0);
+}
+
+#[tokio::test]
+async fn finalize_keeps_an_old_column_that_was_renamed_and_one_that_took_its_name() {
+    let db = filled().await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+    db.execute("alter table orders rename column n_old to n_archive").await;
+    own_column(&db, "n_old").await;
+    let ran = db.pgstrata(&["rollback", "job"]).await;
+    assert_ne!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("pgstrata abort"), "{}", ran.stderr);
+    let ran = db.pgstrata(&["finalize", "job", "--now"]).await.ok();
+    assert!(ran.stderr.contains("column n_old was renamed to n_archive: it is kept"), "{}", ran.stderr);
+    untouched(&db, "n_old").await;
+    assert_eq!(db.count("select count(*) from orders where n_archive = n").await, 2000);
+    assert_eq!(db.count(TRIGGERS).await, 0);
+}
+
+#[tokio::test]
+async fn a_retype_ends_where_its_table_was_renamed_moved_or_replaced() {
+    for change in [
+        "alter table orders rename to orders2",
+        "create schema s; alter table orders set schema s",
+        "alter table orders rename to orders2; create table orders (id int, n_new text, n_old text)",
+    ] {
+        for last in ["abort", "finalize"] {
+            let db = filled().await;
+            let mut args = vec![last, "job"];
+            if last == "finalize" {
+                db.pgstrata(&["swap", "job"]).await.ok();
+                args.push("--now");
+            }
+            db.execute(change).await;
+            db.pgstrata(&args).await.ok();
+            assert_eq!(db.count(TRIGGERS).await, 0, "{change}");
+            let left =
+                "select count(*) from pg_attribute where attname in ('n_new', 'n_old') and not attisdropped";
+            let own = if change.contains("create table") { 2 } else { 0 };
+            assert_eq!(db.count(left).await, own, "{change}, {last}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_others() {
+    let db = Database::new().await;
+    db.execute(SETUP).await;
+    let plan = db.plan(RETYPE);
+    let run = ["run", plan.to_str().unwrap()];
+    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "capture.done")]).await.killed("capture.done");
+    db.execute("create table u (id int); create index orders_n_new on u (id)").await;
+    let ran = db.pgstrata(&run).await.exits(1);
+    assert!(
+        ran.stderr.contains("public.orders_n_new is not what job job made under that name"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(
+        db.count("select count(*) from pg_indexes where indexname = 'orders_n_new' and tablename = 'u'")
+            .await,
+        1
+    );
+    db.execute("drop index orders_n_new; alter table orders add constraint positive_new check (id > 0)")
+        .await;
+    let ran = db.pgstrata(&run).await.exits(1);
+    assert!(
+        ran.stderr.contains("public.positive_new is not what job job made under that name"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(db.count("select count(*) from pg_constraint where conname = 'positive_new'").await, 1);
+    db.execute("alter table orders drop constraint positive_new").await;
+    db.pgstrata(&run).await.ok();
+    db.pgstrata(&["swap", "job"]).await.ok();
+    db.pgstrata(&["rollback", "job"]).await.ok();
+    db.pgstrata(&["swap", "job"]).await.ok();
+    db.pgstrata(&["finalize", "job", "--now"]).await.ok();
+}
+
+#[tokio::test]
+async fn a_retype_that_an_earlier_version_began_goes_on() {
+    let db = filled().await;
+    db.execute("drop table pgstrata.objects; alter table pgstrata.jobs drop column records; update pgstrata.version set number = 3")
+        .await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+    db.pgstrata(&["rollback", "job"]).await.ok();
+    db.pgstrata(&["abort", "job"]).await.ok();
+    assert_eq!(
+        db.count("select count(*) from pg_attribute where attname = 'n_new' and not attisdropped").await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_backfill_that_is_aborted_drops_only_what_it_made() {
+    let db = Database::new().await;
+    db.execute(SETUP).await;
+    let plan = db.plan(BACKFILL);
+    let run = ["run", plan.to_str().unwrap()];
+    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "finish.added")]).await.killed("finish.added");
+    // Under names that the plan gives, by somebody else meanwhile, and not built to their end.
+    for name in ["orders_note_idx", "orders_note_key"] {
+        db.execute(&format!("create index {name} on orders (note)")).await;
+        db.execute(&format!("update pg_index set indisvalid = false where indexrelid = '{name}'::regclass"))
+            .await;
+    }
+    let ran = db.pgstrata(&run).await.exits(1);
+    assert!(ran.stderr.contains("cannot be used, and job job did not make it"), "{}", ran.stderr);
+    db.pgstrata(&["abort", "job"]).await.ok();
+    let kept = "select count(*) from pg_indexes where indexname in ('orders_note_idx', 'orders_note_key')";
+    assert_eq!(db.count(kept).await, 2);
+    assert_eq!(db.count(OWN_CHECKS).await, 0);
+    assert_eq!(db.count(TRIGGERS).await, 0);
+}
+
+#[tokio::test]
+async fn a_backfill_takes_back_an_index_that_it_was_building() {
+    let db = Database::new().await;
+    db.execute(SETUP).await;
+    let plan = db.plan(BACKFILL);
+    let run = ["run", plan.to_str().unwrap()];
+    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "finish.index")]).await.killed("finish.index");
+    db.execute("update pg_index set indisvalid = false where indexrelid = (select oid from pg_class where relname ~ '^orders_note_')")
+        .await;
+    db.pgstrata(&["abort", "job"]).await.ok();
+    assert_eq!(db.count("select count(*) from pg_indexes where indexname ~ '^orders_note_'").await, 0);
+    assert_eq!(db.count(TRIGGERS).await, 0);
+}
+
+#[tokio::test]
+async fn a_backfill_ends_where_its_table_was_renamed() {
+    let db = Database::new().await;
+    db.execute(SETUP).await;
+    let plan = db.plan(BACKFILL);
+    let run = ["run", plan.to_str().unwrap()];
+    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "capture.done")]).await.killed("capture.done");
+    db.execute("alter table orders rename to orders2").await;
+    db.pgstrata(&["abort", "job"]).await.ok();
+    assert_eq!(db.count(TRIGGERS).await, 0);
+}

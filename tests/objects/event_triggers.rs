@@ -1,0 +1,198 @@
+//! Event triggers that do something to what the job makes: it is taken away, or the job says what it is.
+
+use super::super::support::cluster::{Database, Version, on_version};
+use super::make_the_last_anew;
+
+on_version!(system System row_security_stays_off);
+on_version!(v14 V14 row_security_stays_off);
+on_version!(v18 V18 row_security_stays_off);
+
+const SETUP: &str = "
+    create table t (id bigint primary key, at timestamptz not null default '2024-02-02Z', v text);
+    insert into t select i, timestamptz '2024-01-01Z' + i * interval '3 hours', 'v' from generate_series(1, 1500) i;
+    analyze t";
+
+const PLAN: &str = "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n";
+
+/// An event trigger that runs a statement for each object that a command made; `%s` is its name.
+fn for_each(tags: &str, condition: &str, statement: &str) -> String {
+    format!(
+        "create function meddle() returns event_trigger language plpgsql as $$
+         declare made record;
+         begin
+           for made in select * from pg_event_trigger_ddl_commands() where {condition} loop
+             execute format('{statement}', made.object_identity);
+           end loop;
+         end $$;
+         create event trigger meddler on ddl_command_end {tags} execute function meddle()"
+    )
+}
+
+const NEW_TABLES: &str =
+    "command_tag = 'CREATE TABLE' and object_type = 'table' and schema_name in ('public', 'pgstrata')";
+
+async fn with(version: Version, meddling: &str) -> Database {
+    let db = Database::of(version).await;
+    db.execute(SETUP).await;
+    db.execute(meddling).await;
+    db
+}
+
+async fn run(db: &Database) -> super::super::support::process::Ran {
+    let plan = db.plan(PLAN);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await
+}
+
+async fn row_security_stays_off(version: Version) {
+    let tag = "when tag in ('CREATE TABLE', 'CREATE TABLE AS')";
+    let on = for_each(
+        tag,
+        NEW_TABLES,
+        "alter table %s enable row level security; alter table %1$s force row level security",
+    );
+    let db = with(version, &on).await;
+    let reader = format!("reader_{}", db.dsn().len() + version as usize);
+    db.execute(&format!("drop role if exists {reader}; create role {reader}; grant select on t to {reader}"))
+        .await;
+    run(&db).await.ok();
+    for command in ["swap", "rollback", "swap"] {
+        db.pgstrata(&[command, "job"]).await.ok();
+        let client = db.client().await;
+        client
+            .batch_execute(&format!(
+                "set role {reader}; insert into t values (-nextval('s'), default, 'new')"
+            ))
+            .await
+            .err();
+        client.batch_execute(&format!("set role {reader}")).await.unwrap();
+        let seen: i64 = client.query_one("select count(*) from t where id > 0", &[]).await.unwrap().get(0);
+        assert_eq!(seen, 1500, "after {command}");
+    }
+    let on = "select count(*) from pg_class where relrowsecurity or relforcerowsecurity";
+    assert_eq!(db.count(on).await, 0);
+    // And of partitions that come later.
+    make_the_last_anew(&db).await;
+    assert_eq!(db.count(on).await, 0);
+    db.pgstrata(&["finalize", "job", "--now"]).await.ok();
+    db.execute(&format!("drop owned by {reader}; drop role {reader}")).await;
+}
+
+#[tokio::test]
+async fn triggers_policies_columns_and_indexes_are_taken_away() {
+    let audit = "
+        create table audit_log (op text);
+        create function audit() returns trigger language plpgsql as
+          $$ begin insert into public.audit_log values (tg_op); return null; end $$;
+        create trigger audit_i after insert or update or delete on t for each row execute function audit();";
+    let more = for_each(
+        "when tag in ('CREATE TABLE')",
+        "object_type = 'table'",
+        "create trigger audit_i after insert or update or delete on %s for each row execute function public.audit();
+         create policy p on %1$s using (false);
+         create index on %1$s ((1));
+         create rule r as on update to %1$s where false do instead nothing",
+    );
+    let db = with(Version::System, &format!("{audit}{more}")).await;
+    run(&db).await.ok();
+    db.pgstrata(&["swap", "job"]).await.ok();
+    assert_eq!(db.count("select count(*) from audit_log").await, 0);
+    db.execute("update t set v = 'w' where id <= 10").await;
+    assert_eq!(db.count("select count(*) from audit_log").await, 10);
+    db.pgstrata(&["rollback", "job"]).await.ok();
+    db.execute("update t set v = 'x' where id <= 10").await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+    assert_eq!(db.count("select count(*) from audit_log").await, 20);
+    let added = "select (select count(*) from pg_policy) + (select count(*) from pg_rules where rulename = 'r')
+      + (select count(*) from pg_trigger where tgname = 'audit_i' and tgparentid = 0 and tgrelid <> 't'::regclass
+         and tgrelid <> 't_old'::regclass)";
+    assert_eq!(db.count(added).await, 0);
+    db.pgstrata(&["finalize", "job", "--now"]).await.ok();
+}
+
+#[tokio::test]
+async fn the_owner_is_the_sources() {
+    let db = with(Version::System, "create role objects_group").await;
+    db.execute(&for_each(
+        "",
+        "command_tag = 'CREATE TABLE' and object_type = 'table'",
+        "alter table %s owner to objects_group",
+    ))
+    .await;
+    run(&db).await.ok();
+    for command in ["swap", "rollback", "swap"] {
+        db.execute("update t set v = v || '!' where id % 97 = 0").await;
+        db.pgstrata(&[command, "job"]).await.ok();
+    }
+    db.pgstrata(&["finalize", "job", "--now"]).await.ok();
+    let given =
+        "select count(*) from pg_class where relkind in ('r', 'p') and relowner = 'objects_group'::regrole";
+    assert_eq!(db.count(given).await, 0);
+    db.execute("drop event trigger meddler; drop role objects_group").await;
+}
+
+#[tokio::test]
+async fn what_comes_back_each_time_is_told_by_name() {
+    let grants = for_each(
+        "",
+        "command_tag in ('CREATE TABLE', 'REVOKE') and object_type = 'table' and schema_name = 'public'",
+        "grant select on %s to public",
+    );
+    let again = "create function again() returns event_trigger language plpgsql as
+        $$ begin if to_regclass('public.t_new') is not null and not exists
+             (select from pg_policy where polrelid = to_regclass('public.t_new')) then
+           execute 'create policy p on public.t_new using (false)'; end if; end $$;
+        create event trigger again on ddl_command_end when tag in ('ALTER TABLE') execute function again()";
+    let db = with(Version::System, &format!("{grants}; {again}")).await;
+    let ran = run(&db).await.exits(1);
+    assert!(ran.stderr.contains("public.t_new has what public.t does not have"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("public.t_new: policy p"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("event triggers in force: again, meddler"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`pgstrata abort job`"), "{}", ran.stderr);
+    db.pgstrata(&["abort", "job"]).await.ok();
+}
+
+#[tokio::test]
+async fn what_comes_before_the_swap_is_told() {
+    let db = with(Version::System, "select 1").await;
+    run(&db).await.ok();
+    db.execute("alter table t_y2024m01 enable row level security; create policy p on t_new using (false)")
+        .await;
+    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+    assert!(
+        ran.stderr.contains("public.t_new: policy p; public.t_y2024m01: row-level security is on"),
+        "{}",
+        ran.stderr
+    );
+    db.execute("alter table t_y2024m01 disable row level security; drop policy p on t_new").await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+}
+
+#[tokio::test]
+async fn columns_come_alone() {
+    let plans = [
+        "name = 'job'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'varchar(50)'\n",
+        "name = 'job'\nkind = 'backfill'\ntable = 't'\n[backfill]\nadd = { w = 'text' }\nset = { w = 't.v' }\n",
+    ];
+    for plan in plans {
+        let more = for_each(
+            "when tag in ('ALTER TABLE')",
+            "object_type in ('table', 'table column')",
+            "create policy p on public.t using (false)",
+        );
+        let db = with(Version::System, &more).await;
+        let file = db.plan(plan);
+        let ran = db.pgstrata(&["run", file.to_str().unwrap()]).await.exits(1);
+        assert!(
+            ran.stderr.contains("adding columns to public.t changed more of it than that"),
+            "{}",
+            ran.stderr
+        );
+        assert!(
+            ran.stderr.contains("policy p was added; event triggers in force: meddler"),
+            "{}",
+            ran.stderr
+        );
+        let left = "select (select count(*) from pg_policy) + (select count(*) from pg_attribute where attrelid = 't'::regclass and attnum > 3)";
+        assert_eq!(db.count(left).await, 0, "it was rolled back");
+    }
+}
