@@ -52,7 +52,7 @@ async fn one_after_the_other_they_are_done() {
         let ran = db.pgstrata(&["check", other.to_str().unwrap()]).await;
         if table == "orders" {
             assert!(ran.stdout.contains("`pgstrata finalize orders`"), "{}", ran.stdout);
-            assert!(!ran.stdout.contains("end it first: `pgstrata abort orders`"), "{}", ran.stdout);
+            assert!(!ran.stdout.contains("or end it: `pgstrata abort orders`"), "{}", ran.stdout);
         }
         for command in ["rollback", "swap"] {
             db.pgstrata(&[command, table]).await.ok();

@@ -44,7 +44,7 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                         "table_in_other_job",
                         &source,
                         format!("job {name} is under way on {theirs} ({state}), which foreign key {key} ties to {source}"),
-                        format!("each would take the other's swap for a change of the key: end it first: {}", ending(name, *state)),
+                        format!("the swap of either job changes the key for the other; finish job {name} first, or end it: {}", ending(name, *state)),
                     );
                 }
             }
