@@ -15,7 +15,7 @@ use crate::sql::{fill as fill_sql, retype as sql};
 
 use super::super::meter::Meter;
 use super::super::{walk, workers};
-use super::{Retyper, table};
+use super::{Retyper, objects, table};
 use crate::error::Error;
 
 /// Rows of a range.
@@ -34,6 +34,7 @@ pub async fn compare(retyper: &Retyper) -> Result<VerifyReport> {
         return Err(Error::usage(format!("job {name} is {state}: not every row is filled yet"))
             .hint("`pgstrata run PLAN` goes on with it"));
     }
+    objects::in_place(retyper).await?;
     retyper.gate.does(Work::Reads);
     let report = every_row(retyper).await;
     retyper.gate.does(Work::Writes);

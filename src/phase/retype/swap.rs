@@ -46,7 +46,10 @@ pub async fn swap(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
             settle(retyper).await?;
             return Ok((State::Swapped, None));
         }
-        State::Verified | State::RolledBack => settle(retyper).await?,
+        State::Verified | State::RolledBack => {
+            objects::in_place(retyper).await?;
+            settle(retyper).await?;
+        }
         state => {
             return Err(Error::usage(format!(
                 "job {} is {state}: not every row is filled yet",
@@ -79,7 +82,10 @@ pub async fn rollback(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
             settle(retyper).await?;
             return Ok((State::RolledBack, None));
         }
-        State::Swapped => settle(retyper).await?,
+        State::Swapped => {
+            objects::in_place(retyper).await?;
+            settle(retyper).await?;
+        }
         state => {
             return Err(Error::usage(format!("job {name} is {state}: there is no swap to take back"))
                 .hint(format!("to remove what the job made: `pgstrata abort {}`", word(name))));
