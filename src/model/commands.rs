@@ -24,6 +24,7 @@ pub fn way_out(name: &str, design: &Design, state: State) -> String {
 
 /// The commands that end a job in a state, as a hint says them.
 pub fn ending(name: &str, state: State) -> String {
+    let name = word(name);
     if state.next(Step::Abort).is_some() {
         return format!("`pgstrata abort {name}`");
     }

@@ -125,7 +125,7 @@ async fn a_replaced_old_table_is_not_drained_into() {
     for command in ["sync", "verify", "rollback"] {
         let ran = db.pgstrata(&[command, "job"]).await.exits(1);
         assert!(ran.stderr.contains("was dropped"), "{}", ran.stderr);
-        assert!(ran.stderr.contains("`pgstrata finalize job --now`"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("`pgstrata finalize --now job`"), "{}", ran.stderr);
         assert!(!ran.stderr.contains("pgstrata abort"), "{}", ran.stderr);
         untouched(&db, "obs_old").await;
     }
@@ -210,7 +210,7 @@ async fn abort_after_a_rollback_keeps_a_partition_that_was_detached() {
 async fn a_job_that_an_earlier_version_began_goes_on() {
     let db = swapped().await;
     db.execute(
-        "drop table pgstrata.objects; alter table pgstrata.jobs drop column records; update pgstrata.version set number = 3",
+        "drop table pgstrata.objects; alter table pgstrata.jobs drop column records; alter table pgstrata.leases drop column lock_key, drop column driver; update pgstrata.version set number = 3",
     )
     .await;
     db.pgstrata(&["rollback", "job"]).await.ok();

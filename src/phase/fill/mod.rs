@@ -24,7 +24,6 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::filling::Filling;
 use crate::model::ident::QualifiedName;
-use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::model::verdict::Looked;
 use crate::pg::catalog;

@@ -202,6 +202,7 @@ pub(super) async fn removal(retyper: &Retyper) -> Result<(Vec<QualifiedName>, Ve
         .map(|table| objects_sql::lock(table, r.table.oid, "access exclusive"))
         .chain(triggers.iter().map(|(table, trigger)| objects_sql::drop_trigger(table, trigger)))
         .chain([sql::drop_function(r)])
+        .chain(sql::drop_exchange(r))
         .collect();
     tables.extend(triggers.into_iter().map(|(table, _)| table));
     tables.dedup();

@@ -161,6 +161,8 @@ async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(S
         let definition = exchanger.look(oid, oid).await?;
         drift(retyper, away, definition.table.clone())?;
         fill::in_force(&retyper.filler).await?;
+        objects::in_place(retyper).await?;
+        objects::counterparts(retyper, away).await?;
         proven(retyper, &retyper.control, away).await?;
         exchanger.ready(&exchange, Vec::new()).await?;
         none_older(retyper, &ladder, &mut *older.lock().await, begun).await?;

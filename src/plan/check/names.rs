@@ -7,7 +7,6 @@ use crate::model::blueprint::Blueprint;
 use crate::model::commands::ending;
 use crate::model::ident::{Ident, plain};
 use crate::model::number;
-use crate::model::shell::word;
 use crate::model::table::Table;
 use crate::plan::Plan;
 

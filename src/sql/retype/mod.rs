@@ -299,10 +299,7 @@ fn without_value(r: &Retyping, direction: Direction) -> String {
 /// Removes the trigger and the column that is not in use, with all that hangs on it.
 pub fn remove(r: &Retyping, direction: Direction) -> Vec<String> {
     let (table, trigger) = (&r.table.name, r.filling().fill_trigger());
-    let mut all = vec![
-        format!("drop trigger if exists {trigger} on {table}"),
-        drop_function(r),
-    ];
+    let mut all = vec![format!("drop trigger if exists {trigger} on {table}"), drop_function(r)];
     all.extend(drop_exchange(r));
     all.push(drop_column(table, &r.beside(direction)));
     all
