@@ -78,7 +78,7 @@ pub fn view(b: &Blueprint, number: usize, view: &View) -> Part {
 
 /// The materialized view as it will be made; it is filled until the time is up.
 pub fn materialized_view(m: &Matview) -> Part {
-    let statements = matview::build(m).into_iter().skip(1);
+    let statements = matview::build(m);
     let limit = "set local statement_timeout = '1s'".to_owned();
     Part::new("materialized view", &m.view.name.name, std::iter::once(limit).chain(statements))
 }

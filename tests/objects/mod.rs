@@ -242,9 +242,9 @@ async fn a_materialized_view_of_others_is_kept() {
     let db = Database::new().await;
     db.execute(SETUP).await;
     db.execute("create materialized view m as select note, count(*) from obs group by note").await;
-    db.execute("create materialized view m_new as select 'own' as note").await;
     let plan = db.plan(PLAN);
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    db.execute("create materialized view m_new as select 'own' as note").await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
     assert!(ran.stderr.contains("public.m_new exists, and job job did not make it"), "{}", ran.stderr);
     assert_eq!(db.count("select count(*) from m_new where note = 'own'").await, 1);
