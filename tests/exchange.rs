@@ -120,19 +120,19 @@ async fn a_lock_is_held_for_one_round_trip() {
 /// A log that names one row again and again is read in few batches: what takes long is the network.
 #[tokio::test]
 async fn a_drain_does_not_take_latency_for_work() {
-    let lab = Lab::verified(&format!("{PARTITION}[copy]\ntarget_batch_ms = 20\n")).await;
+    let lab = Lab::verified(&format!("{PARTITION}[copy]\ntarget_batch_ms = 500\n")).await;
     lab.db
         .execute(
             "insert into pgstrata.changes_job (old_id, old_at, new_id, new_at)
              select id, at, id, at from t, generate_series(1, 100000) where id = 1",
         )
         .await;
-    let proxy = Proxy::slow(lab.db.socket_dir(), LATENCY).await;
+    let proxy = Proxy::slow(lab.db.socket_dir(), 4 * LATENCY).await;
     let env = [("DATABASE_URL", proxy.dsn(lab.db.dsn()))];
     ended(lab.db.command(&["sync", "job"]).envs(env).spawn().unwrap()).await.ok();
     let batches = |sql: &str| sql.contains("delete from \"pgstrata\".\"changes_job\"");
     let batches = proxy.committed().iter().filter(|one| batches(&one.sql)).count();
-    assert!((1..20).contains(&batches), "{batches} batches");
+    assert!((1..16).contains(&batches), "{batches} batches");
     oracle::compare(&lab.db, "t", "t_new").await;
 }
 
@@ -218,28 +218,24 @@ async fn a_deadlock_timeout_that_is_lowered_later_makes_no_application_a_victim(
         lab.db.execute(&deadlock_timeout(3_000)).await;
         let exchange = lab.frozen(command, "swap.ready").await;
         lab.db.execute(&deadlock_timeout(100)).await;
+        send(&exchange, Signal::CONT);
         let mut writers = tokio::task::JoinSet::new();
-        let (stop, stopped) = tokio::sync::watch::channel(false);
         for n in 1..=4 {
-            let (client, stopped) = (lab.db.client().await, stopped.clone());
+            let client = lab.db.client().await;
             writers.spawn(async move {
                 let sql = format!(
                     "begin; select count(*) from v; select pg_sleep(0.03); update t set n = n + 1 where id = {n}; commit"
                 );
-                while !*stopped.borrow() {
+                for _ in 0..50 {
                     let done = client.batch_execute(&sql).await;
                     done.unwrap_or_else(|e| panic!("{:?}", e.as_db_error()));
                 }
             });
         }
-        send(&exchange, Signal::CONT);
-        let ran = ended(exchange).await;
-        stop.send(true).unwrap();
         writers.join_all().await;
-        if ran.code != Some(0) {
-            lab.ok(command).await;
-        }
+        ended(exchange).await.ok();
     }
+    assert_eq!(lab.db.count("select sum(n) from t where id <= 4").await, 2 * 4 * 50);
 }
 
 #[tokio::test]

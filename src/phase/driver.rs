@@ -104,6 +104,8 @@ pub struct Driver {
     prepared: RefCell<HashMap<String, Statement>>,
     /// The shortest that a message and its answer took.
     round_trip: Cell<Option<Duration>>,
+    /// COMMITs of this driver wait for no synchronous standby any more.
+    pub standby_left: Cell<bool>,
 }
 
 impl Driver {
@@ -132,6 +134,7 @@ impl Driver {
             state: Cell::new(job.state),
             prepared: RefCell::default(),
             round_trip: Cell::default(),
+            standby_left: Cell::default(),
             plan,
             job,
             control,

@@ -245,6 +245,7 @@ pub async fn reach_standby(driver: &Driver) -> Result<()> {
     cancel.cancel().await?;
     // A wait for a standby that is cancelled is no error: the transaction is committed.
     reached.await?;
+    driver.standby_left.set(true);
     Ok(client.batch_execute(locks_sql::LEAVE_STANDBY).await?)
 }
 

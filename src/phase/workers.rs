@@ -12,6 +12,7 @@ use crate::model::number;
 use crate::model::pace::MOST_WORKERS;
 use crate::pg::connect::Session;
 use crate::plan::Workers;
+use crate::sql::locks;
 
 use super::driver::Driver;
 
@@ -130,6 +131,9 @@ async fn attempt<T>(
     let result = driver
         .retrying(what, async || {
             let session = driver.pool.get().await.map_err(pool_error).inspect_err(|e| fewer(driver, e))?;
+            if driver.standby_left.get() {
+                session.batch_execute(locks::LEAVE_STANDBY).await?;
+            }
             work(&session, item).await
         })
         .await;

@@ -8,7 +8,6 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::table::Column;
 
-use super::exchange::Exchange;
 use super::prepare::revoke;
 use super::{dollar_quoted, strip};
 

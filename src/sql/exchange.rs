@@ -120,18 +120,17 @@ fn array(statements: &[String]) -> String {
     format!("array[{}\n    ]::text[]", all.join(","))
 }
 
-/// Runs statements that take locks: all of them together may wait for `wait_ms`. What the server does in between does not
-/// count: it is bounded by itself.
+/// Runs statements that take locks. All of them together may wait for `wait_ms`, and none waits beyond the moment when a session
+/// that has waited since the first of them was granted looks for deadlocks: after that, a lock is taken only if it is free.
 fn locking(statements: &str) -> String {
     format!(
         "  foreach statement in array {statements} loop
-    perform set_config('lock_timeout', greatest(1, wait_ms - waited_ms)::text, true);
+    left_ms := least(wait_ms - waited_ms, look_ms - (extract(epoch from clock_timestamp() - locked_at) * 1000)::integer);
+    perform set_config('lock_timeout', greatest(1, left_ms)::text, true);
     at := clock_timestamp();
     execute statement;
     waited_ms := waited_ms + (extract(epoch from clock_timestamp() - at) * 1000)::integer;
-    if waited_ms > wait_ms then
-      raise exception using errcode = '55P03', message = format('could not acquire all locks within %s ms', wait_ms);
-    end if;
+    locked_at := coalesce(locked_at, clock_timestamp());
   end loop;
 "
     )
@@ -161,8 +160,11 @@ as {}",
         let mut body = "#variable_conflict use_variable
 declare
   asked_at timestamptz;
+  locked_at timestamptz;
   at timestamptz;
   statement text;
+  look_ms integer;
+  left_ms integer;
   waited_ms integer := 0;
   n bigint;
 begin
@@ -174,7 +176,7 @@ begin
         body += &Refused::TakenOver.raise_if("n <> 1");
         body += "  -- The locks. Writers come in either order, so attempts take turns.\n";
         body += &format!(
-            "  wait_ms := greatest(1, least(wait_ms, {}));\n  asked_at := clock_timestamp();\n  \
+            "  look_ms := {};\n  wait_ms := greatest(1, least(wait_ms, look_ms));\n  asked_at := clock_timestamp();\n  \
              perform set_config('pgstrata.asked_at', asked_at::text, false);\n",
             locks::BEFORE_DEADLOCK_CHECK_MS
         );
