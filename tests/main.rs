@@ -37,6 +37,7 @@ mod own_schema;
 mod owner;
 mod pace;
 mod partitions;
+mod plan_sql;
 mod plans;
 mod pooler;
 mod races;

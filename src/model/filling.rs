@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blueprint::SCHEMA;
 use super::ident::{Ident, QualifiedName, part_index};
+use super::plan_sql::{Join, PlanSql};
 use super::table::{Column, Table};
 
 /// A backfill, down to every name.
@@ -17,8 +18,8 @@ pub struct Filling {
     pub key: Vec<Ident>,
     /// Columns that are added where they are missing.
     pub add: Vec<NewColumn>,
-    /// What the rows, called `t`, are joined with: `RELATION ALIAS ON CONDITION`.
-    pub from: Option<String>,
+    /// What the rows, called `t`, are joined with.
+    pub from: Option<Join>,
     /// Columns and what they are set to.
     pub set: Vec<(Ident, String)>,
     /// Which rows, as the plan says; none: those where a column is not what it would be set to.
@@ -29,6 +30,8 @@ pub struct Filling {
     pub stays: bool,
     /// What is built in the end.
     pub finish: Finishing,
+    /// The settings of the plan's SQL.
+    pub sql: PlanSql,
 }
 
 /// A column to be added.

@@ -21,6 +21,7 @@ pub mod objects;
 pub mod own_schema;
 pub mod pace;
 pub mod partition;
+pub mod plan_sql;
 pub mod retyping;
 pub mod sample;
 pub mod shell;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::blueprint::{Direction, SCHEMA};
 use super::filling::{Filling, Finishing, NewColumn};
 use super::ident::{Ident, QualifiedName};
+use super::plan_sql::PlanSql;
 use super::table::{Column, ForeignKey, Grant, Index, Table};
 
 /// A retype, down to every name.
@@ -41,6 +42,14 @@ pub struct Retyping {
     pub keys: Vec<ForeignKey>,
     /// The sequence that belongs to the column.
     pub counter: Option<Counter>,
+    /// The column's default in the new type, where it has to be cast.
+    pub default_new: Option<String>,
+    /// `using` is the cast that the plan need not write.
+    pub casts: bool,
+    /// The new type has an operator `=`; without one, values are compared by their images.
+    pub comparable: bool,
+    /// The settings of the plan's SQL.
+    pub sql: PlanSql,
 }
 
 /// What a column has that neither its type nor its constraints say.
@@ -163,6 +172,7 @@ impl Retyping {
             keep_filled: true,
             stays: false,
             finish: Finishing::default(),
+            sql: self.sql.clone(),
         }
     }
 
@@ -181,7 +191,7 @@ impl Retyping {
             (Some(_), None) => self.new_type == "numeric",
             _ => false,
         };
-        wider && self.using == default_cast(&self.column.name, &self.to)
+        wider && self.casts
     }
 
     /// Tables that the swap locks, the table itself first.
@@ -326,6 +336,10 @@ pub(crate) mod tests {
             }],
             keys: vec![child],
             counter: Some(counter()),
+            default_new: None,
+            casts: true,
+            comparable: true,
+            sql: crate::model::plan_sql::tests::resolved(),
             table,
         }
     }

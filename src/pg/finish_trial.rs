@@ -6,25 +6,25 @@ use tokio_postgres::Client;
 use crate::error::{Error, Result};
 use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
-use crate::plan::check::{FinishTrial, Referenced, Refusal, Standing};
+use crate::plan::check::{FinishTrial, Named, Referenced, Refusal, Standing};
 use crate::sql::{fill, finish, finish_trial as sql};
 
-use super::catalog;
 use super::transaction::READ_COMMITTED;
 use super::trial::refusal;
+use super::{catalog, resolve};
 
-/// What the server says of each.
+/// What the server says of each. `trust` are roles that the plan trusts.
 ///
 /// # Errors
 /// The server is gone. What it refuses is in the trial.
-pub async fn trial(client: &Client, f: &Filling) -> Result<FinishTrial> {
+pub async fn trial(client: &Client, f: &Filling, trust: &[String]) -> Result<FinishTrial> {
     client.batch_execute(READ_COMMITTED).await?;
-    let tried = rolled_back(client, f).await;
+    let tried = rolled_back(client, f, trust).await;
     client.batch_execute("rollback").await?;
     tried
 }
 
-async fn rolled_back(client: &Client, f: &Filling) -> Result<FinishTrial> {
+async fn rolled_back(client: &Client, f: &Filling, trust: &[String]) -> Result<FinishTrial> {
     let row = client.query_one(sql::WHO, &[]).await?;
     let mut trial = FinishTrial {
         role: Ident::new(row.get::<_, String>(0)),
@@ -35,6 +35,8 @@ async fn rolled_back(client: &Client, f: &Filling) -> Result<FinishTrial> {
         alike: Vec::new(),
         keys: Vec::new(),
         partition_columns: Vec::new(),
+        resolved: Vec::new(),
+        named: Named::default(),
     };
     let oid = catalog::must_find(client, &f.table.name).await?;
     client.batch_execute(&fill::names(f)).await?;
@@ -64,6 +66,11 @@ async fn rolled_back(client: &Client, f: &Filling) -> Result<FinishTrial> {
     let ident = |row: &tokio_postgres::Row, i: usize| Ident::new(row.get::<_, String>(i));
     trial.alike = alike.iter().map(|row| (ident(row, 0), ident(row, 1))).collect();
     trial.standing = standing(client, f, oid, stand_in, &oids).await?;
+    client.batch_execute(resolve::OURS).await?;
+    let resolved = client.query(sql::RESOLVED, &[&stand_in]).await?;
+    trial.resolved = resolved.iter().map(|row| (ident(row, 0), row.get(1))).collect();
+    let oids: Vec<u32> = resolved.iter().map(|row| row.get(2)).collect();
+    trial.named = resolve::named(client, (oid, trust), &oids, &f.sql).await?;
     trial.standing.retain(|(name, _)| trial.refused.iter().all(|(refused, _)| refused != name));
     Ok(trial)
 }

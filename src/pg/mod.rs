@@ -14,6 +14,7 @@ mod pooler;
 pub mod preflight;
 mod refusal;
 mod rehearsal;
+mod resolve;
 pub mod retry;
 mod row_trial;
 pub mod sample;

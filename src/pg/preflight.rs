@@ -61,7 +61,7 @@ async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resul
     let mut rows_to_fill = None;
     let (mut findings, mut filling) = check::backfill(plan, backfill, &facts, &writing);
     if let Some(filling) = &mut filling {
-        let trial = trial::trial(client, filling, &writing).await?;
+        let trial = trial::trial(client, filling, &writing, &backfill.settings.trust).await?;
         findings.extend(check::tried(filling, &trial, &facts.server.user));
         findings.extend(check::space(plan, filling, &writing, trial.meant));
         rows_to_fill = trial.meant;
@@ -90,7 +90,7 @@ async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pref
     let column: Option<ColumnFacts> = column.map(|row| understood(row.get(0))).transpose()?;
     let (mut findings, mut retyping) = check::retype(plan, retype, &facts, column.as_ref());
     if let (Some(retyping), Some(column)) = (&mut retyping, &column) {
-        let rehearsal = rehearsal::rehearse(client, retyping, column).await?;
+        let rehearsal = rehearsal::rehearse(client, retyping, column, &retype.settings.trust).await?;
         findings.extend(check::rehearsed(retyping, &rehearsal, &facts.server));
         let (table, from) = (&retyping.table, format!("only {}", retyping.table.name));
         findings.extend(readable_keys(client, table, &from, &retyping.key).await?);

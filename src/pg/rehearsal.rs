@@ -7,30 +7,47 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
 use crate::model::blueprint::Direction;
-use crate::model::retyping::Retyping;
+use crate::model::ident::QualifiedName;
+use crate::model::plan_sql::PlanSql;
+use crate::model::retyping::{Retyping, default_cast};
 use crate::model::table::Check;
 use crate::plan::check::{ColumnFacts, How, Rehearsal};
 use crate::sql::fill as fill_sql;
 use crate::sql::retype::facts::{self as sql, Side};
 use crate::sql::row_trial as row_sql;
 
+use super::resolve;
 use super::row_trial::{self, Attempt};
 use super::transaction::{READ_COMMITTED, all};
 use super::trial::scans_probe;
 
-/// What the server says; the definitions are kept in `r`.
+/// What the server says; the definitions, and the plan's SQL with its names resolved, are kept in `r`. `trust` are roles that
+/// the plan trusts.
 ///
 /// # Errors
 /// The server is gone. What it refuses is in the rehearsal.
-pub async fn rehearse(client: &Client, r: &mut Retyping, column: &ColumnFacts) -> Result<Rehearsal> {
+pub async fn rehearse(
+    client: &Client,
+    r: &mut Retyping,
+    column: &ColumnFacts,
+    trust: &[String],
+) -> Result<Rehearsal> {
     let mut rehearsal = Rehearsal::default();
+    let mut asked = r.sql.clone();
+    resolve::settings(client, &mut asked, &r.filling().key_columns()).await?;
+    let mut resolved = PlanSql { resolved: true, lookup: Vec::new(), names_others: false, ..asked.clone() };
     for side in [Side::Old, Side::New] {
+        r.sql = asked.clone();
         client.batch_execute(READ_COMMITTED).await?;
-        let tried = one_side(client, r, side, &mut rehearsal).await;
+        let tried = one_side(client, r, side, trust, &mut rehearsal).await;
         client.batch_execute("rollback").await?;
         tried?;
         if rehearsal.no_scratch || rehearsal.type_refused.is_some() {
             return Ok(rehearsal);
+        }
+        resolved.names_others |= r.sql.names_others;
+        if r.sql.resolved && resolved.lookup.is_empty() {
+            resolved.lookup.clone_from(&r.sql.lookup);
         }
     }
     for key in &column.keys {
@@ -43,11 +60,21 @@ pub async fn rehearse(client: &Client, r: &mut Retyping, column: &ColumnFacts) -
             rehearsal.keys_refused.push((key.clone(), columns, referenced));
         }
     }
+    r.sql = resolved;
     Ok(rehearsal)
 }
 
-async fn one_side(client: &Client, r: &mut Retyping, side: Side, rehearsal: &mut Rehearsal) -> Result<()> {
-    if let Err(e) = all(client, &sql::scratch(r, side)).await {
+async fn one_side(
+    client: &Client,
+    r: &mut Retyping,
+    side: Side,
+    trust: &[String],
+    rehearsal: &mut Rehearsal,
+) -> Result<()> {
+    let mut scratch = vec![fill_sql::names(&r.filling())];
+    scratch.extend(sql::scratch(r, side));
+    scratch.push(resolve::OURS.to_owned());
+    if let Err(e) = all(client, &scratch).await {
         match e.sqlstate() {
             Some("42501") => rehearsal.no_scratch = true,
             _ => rehearsal.type_refused = Some(refusal(e)?),
@@ -55,21 +82,14 @@ async fn one_side(client: &Client, r: &mut Retyping, side: Side, rehearsal: &mut
         return Ok(());
     }
     let beside = client.query_one(sql::BESIDE_TYPE, &[]).await?;
-    let (which, expression) = match side {
-        Side::Old => {
-            r.new_type = beside.get(0);
-            if !beside.get::<_, bool>(1) {
-                (r.looks.storage, r.looks.compression) = (None, None);
-            }
-            ("using", r.using.clone())
+    if side == Side::Old {
+        (r.new_type, r.to) = (beside.get(0), beside.get(2));
+        if !beside.get::<_, bool>(1) {
+            (r.looks.storage, r.looks.compression) = (None, None);
         }
-        Side::New => ("back", r.back.clone()),
-    };
-    match probe(client, r, &expression).await? {
-        Probed::Stable => {}
-        Probed::Volatile => rehearsal.volatile.push(which),
-        Probed::Refused(message) => rehearsal.sql_refused.push((which, message)),
+        r.comparable = compared(client).await?;
     }
+    plans_sql(client, r, side, trust, rehearsal).await?;
     for (number, one) in r.indexes.iter().enumerate() {
         let shown = format!("index {}", crate::model::ident::plain(one.index.name.as_str()));
         attempt(client, &sql::index(&one.index, number), shown, rehearsal).await?;
@@ -88,7 +108,8 @@ async fn one_side(client: &Client, r: &mut Retyping, side: Side, rehearsal: &mut
         attempt(client, &sql::check(&check, number), shown, rehearsal).await?;
     }
     if let Some(default) = r.column.default.as_ref().filter(|_| side == Side::New) {
-        attempt(client, &sql::default(&r.column.name, default), "the default".to_owned(), rehearsal).await?;
+        let default = default.clone();
+        defaults(client, r, &default, rehearsal).await?;
     }
     let direction = if side == Side::New { Direction::Forward } else { Direction::Reverse };
     client.batch_execute(&sql::rename(&r.column.name, &r.beside(direction))).await?;
@@ -125,6 +146,57 @@ async fn index_rows(client: &Client, r: &Retyping, rehearsal: &mut Rehearsal) ->
     Ok(())
 }
 
+/// Tries the expression of that side, and resolves its names.
+async fn plans_sql(
+    client: &Client,
+    r: &mut Retyping,
+    side: Side,
+    trust: &[String],
+    rehearsal: &mut Rehearsal,
+) -> Result<()> {
+    let (which, expression) =
+        if side == Side::Old { ("using", r.using.clone()) } else { ("back", r.back.clone()) };
+    match probe(client, r, &expression).await? {
+        Probed::Stable => {}
+        Probed::Volatile => rehearsal.volatile.push(which),
+        Probed::Refused(message) => {
+            rehearsal.sql_refused.push((which, message));
+            return Ok(());
+        }
+    }
+    // The cast that the plan need not write would cut a value that is too long for a domain.
+    let casts = match side {
+        Side::Old => r.casts,
+        Side::New => r.back == default_cast(&r.column.name, &r.column.sql_type),
+    };
+    let expression = if casts { format!("t.{}", r.column.name) } else { expression };
+    client.batch_execute("savepoint resolve").await?;
+    let scratch = QualifiedName::new("pg_temp", "pgstrata_scratch");
+    let table = (r.table.oid, trust);
+    let resolved = resolve::expression(client, &mut r.sql, (&expression, &scratch, sql::BESIDE), table).await;
+    client.batch_execute("rollback to resolve").await?;
+    match resolved {
+        Ok((resolved, named)) => {
+            *(if side == Side::Old { &mut r.using } else { &mut r.back }) = resolved;
+            rehearsal.named.add(named);
+        }
+        Err(e) => rehearsal.sql_refused.push((which, refusal(e)?)),
+    }
+    Ok(())
+}
+
+/// Whether the new type has an operator `=` that is found under our own search path.
+async fn compared(client: &Client) -> Result<bool> {
+    client.batch_execute("savepoint compared").await?;
+    let compared = client.query_one(sql::COMPARED, &[]).await;
+    client.batch_execute("rollback to compared").await?;
+    match compared {
+        Ok(_) => Ok(true),
+        Err(e) if e.as_db_error().is_some() => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// What the server thinks of an expression.
 enum Probed {
     Stable,
@@ -151,6 +223,24 @@ async fn probe(client: &Client, r: &Retyping, expression: &str) -> Result<Probed
     }
     client.batch_execute("rollback to probe").await?;
     Ok(if volatile { Probed::Volatile } else { Probed::Stable })
+}
+
+/// Tries the default in the new type; where `using` is a cast, the default may need it too.
+async fn defaults(client: &Client, r: &mut Retyping, default: &str, rehearsal: &mut Rehearsal) -> Result<()> {
+    let shown = || "the default".to_owned();
+    let mut as_it_is = Rehearsal::default();
+    attempt(client, &sql::default(&r.column.name, default), shown(), &mut as_it_is).await?;
+    if as_it_is.refused.is_empty() || !r.casts {
+        rehearsal.refused.append(&mut as_it_is.refused);
+        return Ok(());
+    }
+    let cast = format!("cast(({default}) as {})", r.new_type);
+    let before = rehearsal.refused.len();
+    attempt(client, &sql::default(&r.column.name, &cast), shown(), rehearsal).await?;
+    if rehearsal.refused.len() == before {
+        r.default_new = Some(cast);
+    }
+    Ok(())
 }
 
 async fn attempt(client: &Client, statement: &str, shown: String, rehearsal: &mut Rehearsal) -> Result<()> {

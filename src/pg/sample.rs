@@ -17,7 +17,7 @@ use crate::model::filling::Filling;
 use crate::model::ident::plain;
 use crate::model::key::Key;
 use crate::model::sample::{MOST_KEYS, Nulls, RowError, Sample};
-use crate::sql::{fill as fill_sql, sample as sql};
+use crate::sql::{fill as fill_sql, plan_sql, sample as sql};
 
 use super::transaction::READ_COMMITTED;
 
@@ -185,6 +185,7 @@ impl Trier<'_> {
                     return ask(client, &sql::would_be_meant(f), &piece).await;
                 }
                 let rows = ask(client, &sql::updated(f), &piece).await?;
+                client.batch_execute(&plan_sql::look_up_again(&f.sql)).await?;
                 let count = |row: &Row, i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0);
                 done = rows.first().map(|row| (count(row, 0), count(row, 1), began.elapsed()));
                 ask(client, &sql::still_meant(f), &piece).await

@@ -11,8 +11,8 @@ use crate::model::key::{Key, KeyRange};
 use crate::plan::check::{EveryChunk, Refusal, Trial, Writing};
 use crate::sql::{copy as copy_sql, fill as fill_sql, trial as sql};
 
-use super::finish_trial;
 use super::transaction::{READ_COMMITTED, query_text, transaction};
+use super::{finish_trial, resolve};
 
 /// Rows of the chunks that are compared: what both cost alike, every chunk costs.
 const CHUNK_ROWS: [u64; 2] = [1_000, 20_000];
@@ -20,11 +20,39 @@ const CHUNK_ROWS: [u64; 2] = [1_000, 20_000];
 const SAME_SHARE: f64 = 0.5;
 const SAME_COST: f64 = 5_000.0;
 
-/// What the server says of the plan's SQL.
+/// What the server says of the plan's SQL, whose names it resolves. `trust` are roles that the plan trusts.
 ///
 /// # Errors
 /// The server is gone. What it refuses is in the trial.
-pub async fn trial(client: &Client, f: &Filling, writing: &Writing) -> Result<Trial> {
+pub async fn trial(
+    client: &Client,
+    filling: &mut Filling,
+    writing: &Writing,
+    trust: &[String],
+) -> Result<Trial> {
+    let mut plan = filling.sql.clone();
+    resolve::settings(client, &mut plan, &filling.key_columns()).await?;
+    filling.sql = plan;
+    let mut trial = as_written(client, filling, writing, trust).await?;
+    if trial.refused.is_some() || trial.not_assignable.is_some() || !trial.defaults_refused.is_empty() {
+        return Ok(trial);
+    }
+    match resolve::backfill(client, filling, trust).await? {
+        Ok(mut named) => {
+            named.add(trial.finish.as_ref().map(|finish| finish.named.clone()).unwrap_or_default());
+            trial.named = named;
+        }
+        Err(refusal) => trial.refused = Some(refusal),
+    }
+    if trial.refused.is_none() {
+        // Functions written in SQL are read when the statement is planned, under its search path.
+        trial.refused = explained(client, filling, &sql::probe(filling)).await?.err();
+    }
+    Ok(trial)
+}
+
+/// What the server says of the SQL as the plan has it.
+async fn as_written(client: &Client, f: &Filling, writing: &Writing, trust: &[String]) -> Result<Trial> {
     let mut trial = Trial::default();
     for column in f.missing() {
         if let Some(probe) = sql::probe_default(f, column) {
@@ -46,7 +74,7 @@ pub async fn trial(client: &Client, f: &Filling, writing: &Writing) -> Result<Tr
         }
     }
     if !f.finish.is_empty() {
-        trial.finish = Some(finish_trial::trial(client, f).await?);
+        trial.finish = Some(finish_trial::trial(client, f, trust).await?);
     }
     trial.filter_volatile =
         explained(client, f, &sql::probe_filter(f)).await?.is_ok_and(|plan| scans_probe(&plan));

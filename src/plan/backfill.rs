@@ -1,12 +1,13 @@
 //! `[backfill]`: which columns are filled, with what, in which rows, and what the table is to guarantee of them then.
 //!
-//! Expressions are the plan's own SQL, where the table is `t`. Names without a schema in them are looked for in the table's
-//! schema, then in `public`, so that a plan means the same whoever runs it.
+//! Expressions are the plan's own SQL, where the table is `t`. Names without a schema in them are looked for where `settings`
+//! says, by default in the table's schema, then in `public`, so that a plan means the same whoever runs it.
 
 use toml::{Table, Value};
 
 use super::file::BackfillSection;
 use super::resolve::{Problems, Read, column, plain_texts, text, wrong};
+use super::settings::{self, Settings};
 use crate::model::ident::plain;
 
 /// The part of a plan that only backfills have. Columns are named as the catalog holds their names.
@@ -24,6 +25,8 @@ pub struct Backfill {
     pub keep_filled: KeepFilled,
     /// What is built when every row is filled.
     pub finish: Finish,
+    /// Under which settings its SQL runs.
+    pub settings: Settings,
 }
 
 /// A column to be added.
@@ -82,6 +85,7 @@ pub(super) fn resolve(section: &BackfillSection, p: &mut Problems) -> Option<Bac
     let filter = p.optional("backfill.where", &section.filter, expression);
     let keep_filled = p.optional("backfill.keep_filled", &section.keep_filled, keep_filled);
     let finish = p.optional("backfill.finish", &section.finish, finish);
+    let settings = p.optional("backfill.settings", &section.settings, settings::settings);
     Some(Backfill {
         add: add.unwrap_or_default(),
         from,
@@ -89,6 +93,7 @@ pub(super) fn resolve(section: &BackfillSection, p: &mut Problems) -> Option<Bac
         filter,
         keep_filled: keep_filled.unwrap_or(KeepFilled::No),
         finish: finish.unwrap_or_default(),
+        settings: settings.unwrap_or_default(),
     })
 }
 
@@ -200,7 +205,7 @@ fn finish(value: &Value) -> Read<Finish> {
 
 impl Backfill {
     /// Its settings under their keys, as [`super::Plan::parse`] reads them; none where nothing is set.
-    pub(super) fn settings(&self) -> [(&'static str, Option<Value>); 6] {
+    pub(super) fn settings(&self) -> [(&'static str, Option<Value>); 7] {
         let columns = |all: &mut dyn Iterator<Item = (&String, String)>| {
             all.map(|(name, text)| (plain(name), Value::from(text))).collect::<Table>()
         };
@@ -218,6 +223,7 @@ impl Backfill {
             ("backfill.where", self.filter.clone().map(Value::from)),
             ("backfill.keep_filled", Some(keep)),
             ("backfill.finish", (!self.finish.is_empty()).then(|| Value::Table(self.finish.written()))),
+            ("backfill.settings", self.settings.written()),
         ]
     }
 }

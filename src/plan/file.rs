@@ -17,8 +17,8 @@ pub(super) type Leaf = Spanned<Value>;
 /// Every key there is, by section; the file's head has no name.
 pub(super) const KEYS: [(&str, &[&str]); 10] = [
     ("", &["name", "kind", "table"]),
-    ("backfill", &["add", "from", "set", "where", "keep_filled", "finish"]),
-    ("retype", &["column", "to", "using", "back"]),
+    ("backfill", &["add", "from", "set", "where", "keep_filled", "finish", "settings"]),
+    ("retype", &["column", "to", "using", "back", "settings"]),
     ("partition", &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "drop_unique"]),
     ("copy", &["workers", "order", "target_batch_ms"]),
     (
@@ -97,10 +97,11 @@ pub(super) struct BackfillSection {
     pub(super) filter: Option<Leaf>,
     pub(super) keep_filled: Option<Leaf>,
     pub(super) finish: Option<Leaf>,
+    pub(super) settings: Option<Leaf>,
 }
 
 impl BackfillSection {
-    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 6] {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 7] {
         [
             ("backfill.add", &self.add),
             ("backfill.from", &self.from),
@@ -108,6 +109,7 @@ impl BackfillSection {
             ("backfill.where", &self.filter),
             ("backfill.keep_filled", &self.keep_filled),
             ("backfill.finish", &self.finish),
+            ("backfill.settings", &self.settings),
         ]
     }
 }
@@ -119,15 +121,17 @@ pub(super) struct RetypeSection {
     pub(super) to: Option<Leaf>,
     pub(super) using: Option<Leaf>,
     pub(super) back: Option<Leaf>,
+    pub(super) settings: Option<Leaf>,
 }
 
 impl RetypeSection {
-    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 4] {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 5] {
         [
             ("retype.column", &self.column),
             ("retype.to", &self.to),
             ("retype.using", &self.using),
             ("retype.back", &self.back),
+            ("retype.settings", &self.settings),
         ]
     }
 }

@@ -15,6 +15,7 @@ mod problem;
 mod resolve;
 mod retention;
 pub mod retype;
+pub mod settings;
 mod suggest;
 pub mod survey;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use toml::Value;
 use super::backfill::expression;
 use super::file::RetypeSection;
 use super::resolve::{Problems, column, text};
+use super::settings::{self, Settings};
 use crate::model::ident::plain;
 
 /// The part of a plan that only retype jobs have.
@@ -21,6 +22,8 @@ pub struct Retype {
     pub using: Option<String>,
     /// The way back; none: a cast.
     pub back: Option<String>,
+    /// Under which settings its SQL runs.
+    pub settings: Settings,
 }
 
 /// The section's settings; what is wrong goes into `p`. None where something is.
@@ -29,17 +32,19 @@ pub(super) fn resolve(section: &RetypeSection, p: &mut Problems) -> Option<Retyp
     let to = p.required("retype.to", &section.to, "to = \"bigint\"", expression);
     let using = p.optional("retype.using", &section.using, expression);
     let back = p.optional("retype.back", &section.back, expression);
-    Some(Retype { column: name?, to: to?, using, back })
+    let settings = p.optional("retype.settings", &section.settings, settings::settings);
+    Some(Retype { column: name?, to: to?, using, back, settings: settings.unwrap_or_default() })
 }
 
 impl Retype {
     /// Its settings under their keys, as [`super::Plan::parse`] reads them; none where nothing is set.
-    pub(super) fn settings(&self) -> [(&'static str, Option<Value>); 4] {
+    pub(super) fn settings(&self) -> [(&'static str, Option<Value>); 5] {
         [
             ("retype.column", Some(plain(&self.column).into())),
             ("retype.to", Some(self.to.clone().into())),
             ("retype.using", self.using.clone().map(Value::from)),
             ("retype.back", self.back.clone().map(Value::from)),
+            ("retype.settings", self.settings.written()),
         ]
     }
 }

@@ -5,13 +5,15 @@
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::{Key, KeyRange};
+use crate::model::plan_sql::Join;
 use crate::model::table::Column;
 
-use super::{in_range, key_text, search_path};
+use super::plan_sql::{applications_path, of_function, rights, settings};
+use super::{differ, in_range, key_text, key_value};
 
-/// Names without a schema in the plan's SQL are looked for in the table's schema, then in `public`; until the transaction ends.
+/// The settings of the plan's SQL, until the transaction ends.
 pub fn names(f: &Filling) -> String {
-    format!("set local search_path = {}", search_path(&f.table.name))
+    settings(&f.sql)
 }
 
 /// Marks the transaction's writes as the job's own, which its trigger lets pass.
@@ -44,23 +46,32 @@ pub fn add_column(f: &Filling, column: &NewColumn) -> Vec<String> {
     }
 }
 
-/// The table's rows with what they are joined with.
-pub(super) fn joined(f: &Filling, rows: &str) -> String {
-    match &f.from {
-        Some(from) => format!("{rows} t\n  left join {from}\n"),
+/// The rows, called `t`, with what they are joined with.
+pub(super) fn joined(join: Option<&Join>, rows: &str) -> String {
+    match join {
+        Some(Join { before, behind }) => format!("{before}{rows} t{behind}\n"),
         None => format!("{rows} t\n"),
     }
 }
 
-/// Which rows of `t` are meant.
-pub fn filter(f: &Filling) -> String {
+/// Which rows of `t` are meant. Where the plan does not say, those in which a column has another image than the value it
+/// would be set to.
+fn meaning(f: &Filling) -> String {
     match &f.filter {
         Some(filter) => format!("(\n{filter}\n)"),
         None => {
             let differs =
-                |(name, value): &(Ident, String)| format!("t.{name} is distinct from (\n{value}\n)");
+                |(name, value): &(Ident, String)| differ(&format!("t.{name}"), &format!("(\n{value}\n)"));
             format!("({})", f.set.iter().map(differs).collect::<Vec<_>>().join(" or "))
         }
+    }
+}
+
+/// The same as the condition of a statement, which the application's functions and triggers run in.
+pub fn filter(f: &Filling) -> String {
+    match applications_path(&f.sql) {
+        path if path.is_empty() => meaning(f),
+        path => format!("({path}{})", meaning(f)),
     }
 }
 
@@ -123,7 +134,7 @@ pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<
         f.set.iter().enumerate().map(|(i, (name, _))| format!("{name} = b.v{}", i + 1)).collect::<Vec<_>>();
     let lock = if f.changes_unique() { "for update" } else { "for no key update" };
     let skip = if matches!(rows, Rows::Free(_)) { " skip locked" } else { "" };
-    let (source, filter) = (joined(f, &format!("only {leaf}")), filter(f));
+    let (source, filter) = (joined(f.from.as_ref(), &format!("only {leaf}")), filter(f));
     // To join once more, only to count, can cost as much as all the rest: what others hold is left to the second look.
     let meant = match f.from {
         None => format!("count(*) filter (where {filter})"),
@@ -156,13 +167,20 @@ from (select count(*) as rows, {meant} as meant from only {leaf} t where {of_t})
     (sql, values_of)
 }
 
+/// Computes what a row would be set to.
+pub fn computed(f: &Filling, leaf: &QualifiedName, key: &Key) -> (String, Vec<String>) {
+    let (condition, of_key) = condition(f, "t.", Rows::One(key));
+    let from = joined(f.from.as_ref(), &format!("only {leaf}"));
+    (format!("select {} from {from}  where {condition} and {}", values(f), filter(f)), of_key)
+}
+
 /// Keys, as text, of rows that this transaction wrote and that are still meant: up to ten.
 pub fn still_meant(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
     let (condition, values) = condition(f, "t.", rows);
     let sql = format!(
         "select {} from {}  where {condition} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} limit 10",
         key_text("t.", &f.key),
-        joined(f, &format!("only {leaf}")),
+        joined(f.from.as_ref(), &format!("only {leaf}")),
         filter(f)
     );
     (sql, values)
@@ -172,13 +190,12 @@ pub fn still_meant(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String
 pub fn meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) -> (String, Vec<String>) {
     let key = f.key_columns();
     let (condition, values) = in_range("t.", &key, range, 1);
-    let list = |cast: &str| key.iter().map(|c| format!("t.{}{cast}", c.name)).collect::<Vec<_>>().join(", ");
+    let values_of = key.iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
+    let order = key.iter().map(|c| format!("t.{}", c.name)).collect::<Vec<_>>().join(", ");
     let sql = format!(
-        "select {} from {}  where {condition} and {} order by {} limit {limit}",
-        list("::text"),
-        joined(f, &format!("only {leaf}")),
+        "select {values_of} from {}  where {condition} and {} order by {order} limit {limit}",
+        joined(f.from.as_ref(), &format!("only {leaf}")),
         filter(f),
-        list("")
     );
     (sql, values)
 }
@@ -186,7 +203,7 @@ pub fn meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) ->
 /// Whether any row of the table is meant.
 pub fn any_meant(f: &Filling) -> String {
     let rows = if f.is_partitioned() { f.table.name.to_string() } else { format!("only {}", f.table.name) };
-    format!("select exists (select from {}  where {})", joined(f, &rows), filter(f))
+    format!("select exists (select from {}  where {})", joined(f.from.as_ref(), &rows), filter(f))
 }
 
 /// The trigger that fills what is written from now on, and its function. An error in the plan's SQL leaves the row as it was
@@ -212,13 +229,13 @@ exception when others then
   return new;
 end",
         values(f),
-        joined(f, &row_as_written(f)),
-        filter(f)
+        joined(f.from.as_ref(), &row_as_written(f)),
+        if f.sql.names_others { filter(f) } else { meaning(f) }
     );
     let mut all = vec![format!(
-        "create or replace function {function}() returns trigger language plpgsql security definer\n\
-         set search_path = {}, pg_temp\nas {}",
-        search_path(table),
+        "create or replace function {function}() returns trigger language plpgsql {}\n{}\nas {}",
+        rights(&f.sql),
+        of_function(&f.sql),
         super::dollar_quoted(&body)
     )];
     all.extend(super::on_writes(table, &trigger, &function));

@@ -331,6 +331,7 @@ mod tests {
             filter: Some("t.note is null".into()),
             keep_filled: false,
             stays: false,
+            sql: crate::model::plan_sql::tests::resolved(),
             finish: Finishing {
                 not_null: vec![Ident::new("note")],
                 checks: vec![(Ident::new("petri_observations_short"), "length(note) < 9 -- not long".into())],

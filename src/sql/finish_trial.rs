@@ -141,6 +141,17 @@ order by 1, 2";
 pub const STAND_IN: &str = "select oid from pg_catalog.pg_class
 where relnamespace = pg_catalog.pg_my_temp_schema() and relname = $1";
 
+/// Checks and indexes of the stand-in with oid `$1`, as the server writes them: name, the condition or what stands behind the
+/// table's name, and oid.
+pub const RESOLVED: &str = "select k.conname::text, pg_catalog.pg_get_expr(k.conbin, k.conrelid), k.oid
+from pg_catalog.pg_constraint k where k.conrelid = $1 and k.contype = 'c'
+union all
+select i.relname::text, substr(d.def, length(d.head) + 1), i.oid
+from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid join pg_catalog.pg_class c on c.oid = x.indrelid,
+  lateral (select pg_catalog.pg_get_indexdef(i.oid) as def,
+    pg_catalog.format('CREATE INDEX %I ON pg_temp.%I ', i.relname, c.relname) as head) d
+where x.indrelid = $1 and i.reltablespace = 0 and d.def like pg_catalog.replace(d.head, '_', '\\_') || 'USING %'";
+
 /// Which of the names `$2` in schemas `$1` something bears that is no index of the relation with the oid in `$3`.
 pub const PARTS_TAKEN: &str = "select c.relname::text
 from unnest($1::text[], $2::text[], $3::oid[]) w (schema, name, part)

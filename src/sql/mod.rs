@@ -25,6 +25,7 @@ pub mod old_snapshots;
 pub mod own_schema;
 pub mod pace;
 pub mod partition_trial;
+pub mod plan_sql;
 pub mod preflight;
 pub mod prepare;
 pub mod printable;
@@ -65,7 +66,8 @@ fn equal(left: &str, right: &str, columns: &[&Column]) -> String {
 /// case of a citext, the numerics 1.5 and 1.50, the intervals `1 day` and `24:00:00`, and whatever a nondeterministic
 /// collation calls equal. Compression and storage out of line make no difference. It needs no `=` of the type's.
 fn differ(left: &str, right: &str) -> String {
-    format!("pg_catalog.record_image_ne(row({left}), row({right}))")
+    // The planner estimates an operator, and not a function; without the casts it would be applied to the values.
+    format!("(row({left})::record operator(pg_catalog.*<>) row({right})::record)")
 }
 
 /// The condition that a row lies in `range` over `columns`, and its parameters (text, read by the server as the column's
@@ -163,6 +165,16 @@ fn in_tablespace(space: Option<&Ident>, statements: Vec<String>) -> Vec<String> 
     all.extend(statements);
     all.push("set local default_tablespace = ''".to_owned());
     all
+}
+
+/// A key's column as text that reads back as the same value under any `DateStyle` and `TimeZone`. The settings of the plan's SQL
+/// are in force where keys are read beside it, and ours where they are sent again.
+fn key_value(prefix: &str, column: &Column) -> String {
+    let name = format!("{prefix}{}", column.name);
+    if column.base_type == "date" || column.base_type.starts_with("timestamp") {
+        return format!("(pg_catalog.to_jsonb({name}) #>> '{{}}')");
+    }
+    format!("{name}::text")
 }
 
 /// A function body between dollar quotes that do not occur in it.

@@ -7,7 +7,7 @@ use crate::model::ident::Ident;
 
 use super::fill::{filter, joined, values};
 use super::trial::{rows_as_they_will_be, type_and_collation, whole};
-use super::{key_text, list};
+use super::{key_text, key_value, list};
 
 /// Keys of up to `limit` rows, from `percent` of the table's pages; only of rows that are meant where the plan's `where` can be
 /// asked without computing what is set, and does not fail.
@@ -16,11 +16,11 @@ pub fn keys(f: &Filling, percent: f64, limit: u32, asks: bool) -> String {
     // A name in front of TABLESAMPLE, and the missing columns around it.
     let rows = rows_as_they_will_be(f, &format!("(select * from {}{pages})", whole(f)));
     let key = f.key_columns();
-    let texts = key.iter().map(|c| format!("t.{}::text", c.name)).collect::<Vec<_>>().join(", ");
+    let texts = key.iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
     if !(asks && f.filter.is_some()) {
         return format!("select {texts} from {rows} t limit {limit}");
     }
-    format!("select {texts} from {}  where {} limit {limit}", joined(f, &rows), filter(f))
+    format!("select {texts} from {}  where {} limit {limit}", joined(f.from.as_ref(), &rows), filter(f))
 }
 
 /// The condition that `t` is one of the rows.
@@ -45,7 +45,7 @@ fn among(f: &Filling) -> String {
 
 /// Of each row that is meant, as often as it is yielded: its key, and whether each column is set to NULL.
 pub fn evaluated(f: &Filling) -> String {
-    let key = f.key_columns().iter().map(|c| format!("t.{}::text", c.name)).collect::<Vec<_>>().join(", ");
+    let key = f.key_columns().iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
     let nulls = (1..=f.set.len()).map(|n| format!("x.v{n} is null")).collect::<Vec<_>>().join(", ");
     format!(
         "select x.key, array[{nulls}] from (\n  select array[{key}] as key, {} from {}  where {} and {}) x",
@@ -124,7 +124,7 @@ pub fn would_be_meant(f: &Filling) -> String {
     format!(
         "select {} from {}  where {} {}",
         key_text("t.", &f.key),
-        joined(f, &rows),
+        joined(f.from.as_ref(), &rows),
         filter(f),
         once_each(f)
     )
@@ -137,5 +137,5 @@ fn once_each(f: &Filling) -> String {
 }
 
 fn source(f: &Filling) -> String {
-    joined(f, &rows_as_they_will_be(f, &whole(f)))
+    joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)))
 }

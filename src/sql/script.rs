@@ -337,6 +337,9 @@ mod tests {
         r.key = vec![name];
         r.job = "it's \"odd\"".into();
         r.using = "t.x -- the old one".into();
+        r.sql.names_others = true;
+        r.sql.lookup = vec![Ident::new("App")];
+        r.comparable = false;
         insta::assert_snapshot!("retype_serial", text(&retype(&r)));
     }
 

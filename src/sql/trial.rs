@@ -14,13 +14,13 @@ pub const PROBE: &str = "pgstrata_probe";
 /// Plans what is set, and which rows.
 pub fn probe(f: &Filling) -> String {
     let (values, filter) = (values(f), filter(f));
-    let source = joined(f, &rows_as_they_will_be(f, &whole(f)));
+    let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
     kept_apart(&format!("select {values}, {filter} as meant\n  from {source}"))
 }
 
 /// Plans which rows are meant.
 pub fn probe_filter(f: &Filling) -> String {
-    let source = joined(f, &rows_as_they_will_be(f, &whole(f)));
+    let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
     kept_apart(&format!("select {} as meant\n  from {source}", filter(f)))
 }
 
@@ -48,7 +48,7 @@ pub fn assigned(f: &Filling) -> Option<String> {
     if set.is_empty() {
         return None;
     }
-    let source = joined(f, &rows_as_they_will_be(f, &whole(f)));
+    let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
     Some(format!(
         "explain update {} u set {} from (\n  select {} from {source}) b",
         whole(f),
@@ -59,7 +59,7 @@ pub fn assigned(f: &Filling) -> Option<String> {
 
 /// What is set, to learn its types.
 pub fn typed(f: &Filling) -> String {
-    format!("select {} from {}", values(f), joined(f, &rows_as_they_will_be(f, &whole(f))))
+    format!("select {} from {}", values(f), joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f))))
 }
 
 /// Whether a value of the type with oid `$1` is taken by a column of the type called `$2`, and whether that is a domain with
@@ -88,7 +88,7 @@ select coalesce((select source = target or category = 'S' or exists (
 
 /// Plans which rows of the table are meant: the top of the plan says how many.
 pub fn meant(f: &Filling) -> String {
-    let source = joined(f, &rows_as_they_will_be(f, &whole(f)));
+    let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
     format!("explain (format json) select from {source}  where {}", filter(f))
 }
 
@@ -96,7 +96,7 @@ pub fn meant(f: &Filling) -> String {
 pub fn chunk(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> (String, Vec<String>) {
     let key: Vec<&Column> = f.key_columns();
     let (condition, ends) = in_range("t.", &key, range, 1);
-    let source = joined(f, &rows_as_they_will_be(f, &format!("only {leaf}")));
+    let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &format!("only {leaf}")));
     let (values, filter) = (values(f), filter(f));
     (format!("explain (format json) select {values} from {source}  where {condition} and {filter}"), ends)
 }

@@ -112,9 +112,17 @@ const ONE_WORKER: &str = "table = 'items'\n[copy]\nworkers = 1\n";
 
 /// A run that fails at its first chunk, of which nothing is kept.
 async fn refused(setup: &str, plan: &str) -> String {
+    refused_from(setup, plan, 0).await
+}
+
+/// A run that fails at a row: the rows before it are kept.
+async fn refused_from(setup: &str, plan: &str, key: u32) -> String {
     let job = Job::new(&format!("{ITEMS};{setup}"), &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
     let ran = job.ran(&["run"]).await.exits(1);
-    job.none("select count(*) from items where note is not null or n is not null").await;
+    job.none(&format!(
+        "select count(*) from items where (note is not null or n is not null) and id >= {key}"
+    ))
+    .await;
     let at = ran.stderr.find("error: ").unwrap();
     ran.stderr[at..].to_owned()
 }
@@ -176,10 +184,10 @@ async fn a_trigger_that_suppresses_the_update_is_named() {
 #[tokio::test]
 async fn a_row_that_the_expression_fails_on_ends_the_run() {
     let plan = "set = { n = '10 / (t.kind - 3)' }\nwhere = 't.n is null'\n";
-    insta::assert_snapshot!(refused("", plan).await, @"
+    insta::assert_snapshot!(refused_from("", plan, 3).await, @"
     error: failed to fill a chunk (SQLSTATE 22012)
-    cause: the plan's SQL fails on a row: division by zero
-    hint: `pgstrata check PLAN --sample 1000` names such rows by their keys; change the plan's expression or its where
+    cause: the plan's SQL fails on a row of public.items: by key: 3: division by zero
+    hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the plan's expression or its where, or the row
     ");
 }
 
@@ -205,8 +213,8 @@ async fn an_application_s_write_never_fails_for_the_expression() {
     let at = ran.stderr.find("error: ").unwrap();
     insta::assert_snapshot!(ran.stderr[at..], @"
     error: failed to look at a range again (SQLSTATE 22012)
-    cause: the plan's SQL fails on a row: division by zero
-    hint: `pgstrata check PLAN --sample 1000` names such rows by their keys; change the plan's expression or its where
+    cause: the plan's SQL fails on a row of public.items: by key: -5: division by zero
+    hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the plan's expression or its where, or the row
     ");
     job.db.execute("update items set kind = 29 where id = -5").await;
     job.run().await;

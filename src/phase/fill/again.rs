@@ -1,7 +1,7 @@
 //! The second look: every row once more. What others held when the first pass came by, and what was written behind it, is
 //! filled now; when the look is over, no row is meant that somebody did not write behind it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ use crate::sql::{fill as sql, store as store_sql};
 use super::super::meter::Meter;
 use super::super::retries::Retries;
 use super::super::{walk, workers};
-use super::pass::{LATE, Pass, key_of, sizer};
+use super::answer::key_of;
+use super::pass::{LATE, Pass};
 use super::{Filler, in_force, leaves, unless_gone};
 
 /// Rows of a range, at first: the look only reads, where the first pass did its work.
@@ -61,7 +62,7 @@ pub async fn look(filler: &Filler) -> Result<u64> {
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
     let before = store::rows_set(&filler.control, filler.job.id).await?;
     let found = Cell::new(0_u64);
-    let pass = Pass { filler, sizer: RefCell::new(sizer()), proven: Cell::new(false) };
+    let pass = Pass::of(filler);
     let mut looked = HashSet::new();
     // A partition that is attached meanwhile comes with rows that no trigger saw.
     while let Some(leaf) = leaves(filler).await?.into_iter().find(|leaf| !looked.contains(leaf)) {

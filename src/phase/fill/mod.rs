@@ -9,6 +9,7 @@
 //! others, or came behind the first pass, is filled too. Each phase may be run again after a crash at any point of it.
 
 mod again;
+mod answer;
 mod finish;
 mod open;
 mod pass;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Row};
 
-use crate::error::{Error, Kind, Result, Retry};
+use crate::error::{Error, Result, Retry};
 use crate::failpoint;
 use crate::model::ident::QualifiedName;
 use crate::model::key::{Key, KeyRange};
@@ -19,11 +19,12 @@ use crate::pg::connect::Session;
 use crate::pg::store::{self, Chunk};
 use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
 use crate::pg::{catalog, latency};
-use crate::sql::{copy as copy_sql, fill as sql};
+use crate::sql::{copy as copy_sql, fill as sql, plan_sql};
 
 use super::super::copy::key_casts;
 use super::super::meter::Meter;
 use super::super::{walk, workers};
+use super::answer::{self, Filled, counts, key_of, named};
 use super::{Filler, in_force, leaves, unless_gone};
 
 /// A chunk never goes through more rows: where few are meant for long, many may be meant at once.
@@ -38,28 +39,6 @@ const MOST_HELD: u32 = 3;
 const FILL: &str = "fill";
 /// and rows that were filled behind it.
 pub(super) const LATE: &str = "late";
-
-/// What became of a batch's rows.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Filled {
-    /// Rows there are.
-    pub(super) seen: u64,
-    /// Rows that were meant at the statement's snapshot.
-    pub(super) meant: u64,
-    /// Rows that were set.
-    pub(super) set: u64,
-    /// For how long rows were locked.
-    pub(super) held: Duration,
-}
-
-impl Filled {
-    pub(super) fn add(&mut self, other: Self) {
-        self.seen += other.seen;
-        self.meant += other.meant;
-        self.set += other.set;
-        self.held = self.held.max(other.held);
-    }
-}
 
 /// Fills every row of a partition after the other that the ledger lacks.
 ///
@@ -84,7 +63,7 @@ pub async fn pass(filler: &Filler) -> Result<State> {
     );
     let mut meter = Meter::begin(filler, "fill", about);
     meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(done).unwrap_or(0));
-    let pass = Pass { filler, sizer: RefCell::new(sizer()), proven: Cell::new(false) };
+    let pass = Pass::of(filler);
     let leaves = leaves(filler).await?;
     tokio::select! {
         done = pass.all(&leaves, &meter) => done?,
@@ -99,7 +78,7 @@ pub async fn pass(filler: &Filler) -> Result<State> {
     Ok(state)
 }
 
-pub(super) fn sizer() -> ChunkSizer {
+fn sizer() -> ChunkSizer {
     ChunkSizer::new(FIRST_ROWS, 1, MOST_ROWS, 1.0)
 }
 
@@ -109,9 +88,16 @@ pub(super) struct Pass<'a> {
     pub(super) sizer: RefCell<ChunkSizer>,
     /// Rows that were set are not meant any more: seen once, so that a plan that never ends is found at once.
     pub(super) proven: Cell<bool>,
+    /// What follows a statement with the plan's SQL.
+    look_up_again: String,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    pub(super) fn of(filler: &'a Filler) -> Self {
+        let look_up_again = plan_sql::look_up_again(&filler.filling.sql);
+        Self { filler, sizer: RefCell::new(sizer()), proven: Cell::new(false), look_up_again }
+    }
+
     async fn all(&self, leaves: &[QualifiedName], meter: &Meter<'_>) -> Result<()> {
         for leaf in leaves {
             unless_gone(self.filler, leaf, self.one_leaf(leaf, meter).await).await?;
@@ -187,7 +173,8 @@ impl Pass<'_> {
     }
 
     /// A chunk that was rolled back for certain (deadlock, timeout) is done again as two halves, down to single rows. A single
-    /// row that will not go is left to the second look, which has the patience.
+    /// row that will not go is left to the second look, which has the patience. A chunk that fails on a row is done again in
+    /// halves too, until it is known which row that is.
     async fn halving(
         &self,
         session: &Session,
@@ -200,7 +187,7 @@ impl Pass<'_> {
         while let Some((range, rows)) = left.pop() {
             match self.chunk(session, leaf, &range, rows, step).await {
                 Ok(filled) => sum.add(filled),
-                Err(e) if e.retry_class() == Retry::Again => {
+                Err(e) if e.retry_class() == Retry::Again || answer::is_of_a_row(&e) => {
                     tracing::debug!(rows, error = %e, "in halves");
                     self.filler.go_on()?;
                     match self.middle(session, leaf, &range, rows).await? {
@@ -210,7 +197,10 @@ impl Pass<'_> {
                             left.push((upper, rows.saturating_sub(below).max(1)));
                             left.push((KeyRange { after: range.after, through: Some(middle) }, below));
                         }
-                        None => sum.add(self.pass_by(session, leaf, &range, step).await?),
+                        None if e.retry_class() == Retry::Again => {
+                            sum.add(self.pass_by(session, leaf, &range, step).await?);
+                        }
+                        None => return Err(self.refused(session, leaf, &range, e).await),
                     }
                 }
                 Err(e) => return Err(e),
@@ -280,7 +270,12 @@ impl Pass<'_> {
         {
             let fill = async |client: &Client| {
                 let began = Instant::now();
-                let set = execute_text(client, &plain.0, &plain.1).await.map_err(|e| self.explain(e))?;
+                let (set, names) = tokio::join!(
+                    execute_text(client, &plain.0, &plain.1),
+                    client.batch_execute(&self.look_up_again)
+                );
+                let set = set?;
+                names?;
                 Ok(Filled { seen: rows, meant: set, set, held: self.filler.work(began.elapsed(), 1) })
             };
             match self.recorded(session, leaf, range, step, &[sql::END_EARLY], fill).await {
@@ -332,10 +327,7 @@ impl Pass<'_> {
         rows: sql::Rows<'_>,
     ) -> Result<(Filled, u64)> {
         let (statement, values) = sql::batch(&self.filler.filling, leaf, rows);
-        let run = async || {
-            let answer = query_text(client, &statement, &values).await.map_err(|e| self.explain(e))?;
-            counts(&answer)
-        };
+        let run = async || counts(&self.asked(client, &statement, &values).await?);
         let (mut filled, locked) = run().await?;
         if locked == filled.set {
             return Ok((filled, 0));
@@ -344,6 +336,16 @@ impl Pass<'_> {
         filled.set += again.set;
         filled.held += again.held;
         Ok((filled, locked.saturating_sub(again.set)))
+    }
+
+    /// Sends a statement that has the plan's SQL in it, and takes back the search path of the application, under which no other
+    /// statement of ours is read. Both go in one round trip.
+    async fn asked(&self, client: &Client, statement: &str, values: &[String]) -> Result<Vec<Row>> {
+        let (answer, names) =
+            tokio::join!(query_text(client, statement, values), client.batch_execute(&self.look_up_again));
+        let answer = answer?;
+        names?;
+        Ok(answer)
     }
 
     async fn record(
@@ -369,23 +371,20 @@ impl Pass<'_> {
             seen: Some(if late { 0 } else { filled.seen }),
             ms: began.elapsed().as_secs_f64() * 1000.0,
         };
-        store::add_chunk(client, filler.job.id, filler.epoch(), &done).await
-    }
-
-    /// The plan's SQL fails on a row: which one, the server does not say.
-    fn explain(&self, error: Error) -> Error {
-        if error.retry_class() != Retry::Never || error.kind() != Kind::Failed {
-            return error;
-        }
-        error
-            .context("the plan's SQL fails on a row")
-            .hint("`pgstrata check PLAN --sample 1000` names such rows by their keys; change the plan's expression or its where")
+        // Triggers that wait for the commit run under the application's path, as all others do.
+        let path = plan_sql::applications(&filler.filling.sql);
+        let (added, path) = tokio::join!(
+            store::add_chunk(client, filler.job.id, filler.epoch(), &done),
+            client.batch_execute(&path)
+        );
+        added?;
+        Ok(path?)
     }
 
     /// What was set must not be meant any more.
     async fn prove(&self, client: &Client, leaf: &QualifiedName, rows: sql::Rows<'_>) -> Result<()> {
         let (statement, values) = sql::still_meant(&self.filler.filling, leaf, rows);
-        let rows = query_text(client, &statement, &values).await?;
+        let rows = self.asked(client, &statement, &values).await?;
         if rows.is_empty() {
             return Ok(());
         }
@@ -419,11 +418,27 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// The error of a range with one row.
+    async fn refused(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        error: Error,
+    ) -> Error {
+        let from = format!("only {leaf}");
+        let (statement, values) = copy_sql::boundary(&from, &self.filler.filling.key_columns(), range, 1);
+        match query_text(session, &statement, &values).await.as_deref() {
+            Ok([row, ..]) => answer::refused(self.filler, session, leaf, &key_of(row), error).await,
+            _ => error,
+        }
+    }
+
     /// Fills one row, and waits for who holds it.
     pub(super) async fn single(&self, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
         let (filler, f) = (self.filler, &self.filler.filling);
         let (rows, began) = (sql::Rows::One(key), Instant::now());
-        transaction(session, READ_COMMITTED, async |client| {
+        let done = transaction(session, READ_COMMITTED, async |client| {
             filler.hold_epoch(client).await?;
             client.batch_execute(&format!("{}; {}", sql::names(f), sql::OWN_WRITES)).await?;
             let (filled, kept) = self.batch(client, leaf, rows).await?;
@@ -443,32 +458,10 @@ impl Pass<'_> {
             failpoint!("fill.single");
             Ok(())
         })
-        .await
+        .await;
+        match done {
+            Err(e) if answer::is_of_a_row(&e) => Err(answer::refused(filler, session, leaf, key, e).await),
+            other => other,
+        }
     }
-}
-
-/// Of a batch's answer: what became of the rows, and how many were locked.
-fn counts(rows: &[Row]) -> Result<(Filled, u64)> {
-    let row = rows.first().ok_or_else(|| Error::failed("a batch answered nothing"))?;
-    if let Some(keys) = row.get::<_, Option<&str>>(5) {
-        return Err(Error::failed(format!(
-            "the plan's from yields more than one row for one of the table; among them, by key: {keys}"
-        ))
-        .hint(
-            "group it, or select distinct, so that each row has one value; nothing of this chunk was kept",
-        ));
-    }
-    let number = |i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0);
-    let held = Duration::from_secs_f64(row.get::<_, Option<f64>>(4).unwrap_or(0.0).max(0.0) / 1000.0);
-    Ok((Filled { seen: number(0), meant: number(1), set: number(3), held }, number(2)))
-}
-
-pub(super) fn key_of(row: &Row) -> Key {
-    (0..row.len()).map(|i| row.get(i)).collect()
-}
-
-/// `among them, by key: 3; 17`.
-pub(super) fn named(rows: &[Row]) -> String {
-    let keys: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    format!("among them, by key: {}", keys.join("; "))
 }

@@ -11,7 +11,7 @@ use crate::model::verdict::{Difference, EXAMPLES_MAX, Example, VerifyReport};
 use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
-use crate::sql::{fill as fill_sql, retype as sql};
+use crate::sql::{fill as fill_sql, plan_sql, retype as sql};
 
 use super::super::meter::Meter;
 use super::super::{walk, workers};
@@ -105,6 +105,7 @@ async fn one_range(
         client.batch_execute(&fill_sql::names(&retyper.filler.filling)).await?;
         let (statement, values) = sql::compare(r, direction, range);
         let rows = query_text(client, &statement, &values).await?;
+        client.batch_execute(&plan_sql::look_up_again(&r.sql)).await?;
         let number =
             |i: usize| rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0));
         let found = [number(0), number(1), number(2)];
@@ -113,6 +114,7 @@ async fn one_range(
             if any {
                 let (statement, values) = sql::unlevel(r, direction, kind, range, EXAMPLES_MAX);
                 let rows = query_text(client, &statement, &values).await?;
+                client.batch_execute(&plan_sql::look_up_again(&r.sql)).await?;
                 named.extend(rows.iter().map(|row| Example { kind, key: row.get(0), place: None }));
             }
         }

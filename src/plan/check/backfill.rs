@@ -5,6 +5,7 @@ use super::{Facts, Report, finishing, found, key, listed, names, nearest, rights
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::finding::Finding;
 use crate::model::ident::{Ident, plain};
+use crate::model::plan_sql::Join;
 use crate::model::table::Table;
 use crate::plan::{Backfill, KeepFilled, Plan};
 
@@ -114,11 +115,12 @@ fn design(plan: &Plan, backfill: &Backfill, table: &Table, key: Vec<Ident>) -> F
         table: table.clone(),
         key,
         add: backfill.add.iter().map(column).collect(),
-        from: backfill.from.clone(),
+        from: backfill.from.as_deref().map(Join::written),
         set: backfill.set.iter().map(|(name, value)| (Ident::new(name), value.clone())).collect(),
         filter: backfill.filter.clone(),
         keep_filled: backfill.keep_filled != KeepFilled::No,
         stays: backfill.keep_filled == KeepFilled::Always,
         finish: finishing::finishing(backfill, table),
+        sql: backfill.settings.of_job(&table.name),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::{Found, Report, listed, nearest};
+use super::{Found, Named, Report, listed, nearest};
 use crate::model::filling::{Filling, Finishing, NewKey};
 use crate::model::finding::Finding;
 use crate::model::ident::{Ident, QualifiedName, plain, short_hash};
@@ -29,6 +29,10 @@ pub struct FinishTrial {
     pub keys: Vec<Option<Referenced>>,
     /// The columns that each level of a partitioned table is partitioned by; none where one is an expression.
     pub partition_columns: Vec<Option<Vec<Ident>>>,
+    /// Checks and indexes as the server writes them, with their names resolved.
+    pub resolved: Vec<(Ident, String)>,
+    /// What they name.
+    pub named: Named,
 }
 
 /// What bears a name that is wanted.
@@ -292,6 +296,12 @@ pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> 
         lead(&mut report, key, referenced.as_ref(), &trial.role);
     }
     unique(&mut report, filling, trial);
+    let Finishing { checks, indexes, .. } = &mut filling.finish;
+    for (name, text) in checks.iter_mut().chain(indexes) {
+        if let Some((_, resolved)) = trial.resolved.iter().find(|(resolved, _)| resolved == name) {
+            text.clone_from(resolved);
+        }
+    }
     report.0
 }
 

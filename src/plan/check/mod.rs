@@ -12,6 +12,7 @@ mod finishing;
 mod indexes;
 mod key;
 mod mentions;
+mod named;
 mod names;
 mod replication;
 mod retype;
@@ -37,6 +38,7 @@ pub use facts::{
     Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, SessionLimit, Size, Values,
 };
 pub use finishing::{FinishTrial, Referenced, Standing};
+pub use named::{Named, named};
 pub use retype::{ColumnFacts, Rehearsal, rehearsed, retype};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;

@@ -1,6 +1,6 @@
 //! What the server says of a backfill's SQL when it plans it, and what follows.
 
-use super::{FinishTrial, Report, finishing};
+use super::{FinishTrial, Named, Report, finishing, named};
 use crate::model::filling::Filling;
 use crate::model::finding::Finding;
 use crate::model::ident::{Ident, plain};
@@ -34,6 +34,8 @@ pub struct Trial {
     pub meant: Option<f64>,
     /// What each chunk does over again.
     pub every_chunk: Option<EveryChunk>,
+    /// What the SQL names.
+    pub named: Named,
 }
 
 /// What the server said against a statement.
@@ -71,6 +73,7 @@ pub fn tried(filling: &mut Filling, trial: &Trial, role: &str) -> Vec<Finding> {
     if let Some(every) = &trial.every_chunk {
         over_again(&mut report, filling, every);
     }
+    report.0.extend(named(&trial.named, &filling.sql, &filling.table.name.plain()));
     report.0.extend(trial.finish.iter().flat_map(|finish| finishing::tried(filling, finish)));
     report.0
 }
@@ -83,8 +86,9 @@ fn refused(report: &mut Report, filling: &Filling, trial: &Trial, role: &str) {
             return;
         }
         let hint = match refusal.code.as_str() {
-            // No such operator or function: without a where, each column is compared with what it is set to.
-            "42883" => CAST,
+            "42883" if refusal.message.starts_with("operator") => CAST,
+            "22023" => "settings are those of SET: timezone = \"Europe/Berlin\", datestyle = \"ISO, DMY\"",
+            "0A000" => "write comparisons with the operator and its schema: a operator(public.=) b",
             _ => "the table is called t; names without a schema are looked for in its schema, then in public",
         };
         let message = format!("the server refuses the plan's SQL: {}", refusal.message);

@@ -17,6 +17,7 @@ set = { carbon_intensity = "coalesce(e.ci, 0)" }
 where = "t.carbon_intensity is null"
 keep_filled = "always"
 finish = { not_null = ["carbon_intensity"], check = ["carbon_intensity >= 0"], unique = [["a", '"B"']], index = ["(a)"], foreign_key = ["(a) references b (c)"] }
+settings = { search_path = "App, public", timezone = "Europe/Berlin", trust = ["dba"] }
 "#;
 
 #[test]
@@ -45,6 +46,11 @@ fn a_backfill_reads_with_all_it_can_have() {
 
     [backfill.set]
     carbon_intensity = "coalesce(e.ci, 0)"
+
+    [backfill.settings]
+    search_path = "app, public"
+    timezone = "Europe/Berlin"
+    trust = ["dba"]
 
     [copy]
     target_batch_ms = 50
@@ -90,6 +96,19 @@ fn what_is_wrong_with_a_backfill_is_told() {
       p.toml:8:10: backfill.finish: there is no `notnull`
         hint: known: not_null, check, unique, index, foreign_key
     "#);
+    let settings = |written: &str| {
+        error(&format!(
+            "kind = 'backfill'\ntable = 't'\n[backfill]\nset = {{ a = '1' }}\nsettings = {written}"
+        ))
+    };
+    assert_snapshot!(settings("{ zone = 'UTC' }"), @"
+    p.toml:5:12: backfill.settings: there is no `zone`
+    hint: known: search_path, timezone, datestyle, intervalstyle, trust
+    ");
+    assert_snapshot!(settings("{ search_path = 'app, \"$user\"' }"), @"
+    p.toml:5:12: backfill.settings: search_path has $user, which is not the same schema in every session
+    hint: name the schemas
+    ");
     assert_snapshot!(error("kind = 'backfil'\ntable = 't'"), @r#"
     p.toml has 3 errors
       p.toml:1:8: kind: "backfil" is not "partition" or "backfill" or "retype"

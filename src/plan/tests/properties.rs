@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::LEAST;
 use crate::model::{ident::QualifiedName, partition::Every};
 use crate::plan::backfill::Added;
+use crate::plan::settings::Settings;
 use crate::plan::throttle::tests::throttle;
 use crate::plan::{
     Backfill, Finish, How, IncomingKeys, KeepFilled, LockBudget, OldSnapshots, Order, Partitioning, Plan,
@@ -106,6 +107,18 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn settings()(
+        search_path in prop::option::of(prop::collection::vec("[^\0$]{1,15}", 1..3)),
+        time_zone in prop::option::of("[A-Za-z/]{1,15}"),
+        date_style in prop::option::of("[A-Z, ]{1,9}"),
+        interval_style in prop::option::of("[a-z_]{1,9}"),
+        trust in prop::collection::vec("[^\0]{1,15}", 0..2),
+    ) -> Settings {
+        Settings { search_path, time_zone, date_style, interval_style, trust }
+    }
+}
+
+prop_compose! {
     fn backfill()(
         add in prop::collection::btree_map("[^\0]{1,15}", (r"[a-z]{1,9}(\([0-9]\))?", prop::option::of("[a-z0-9']{1,9}")), 0..3),
         from in prop::option::of(sql()),
@@ -113,9 +126,10 @@ prop_compose! {
         filter in prop::option::of(sql()),
         keep_filled in prop::sample::select(vec![KeepFilled::No, KeepFilled::UntilDone, KeepFilled::Always]),
         finish in finish(),
+        settings in settings(),
     ) -> Backfill {
         let add = add.into_iter().map(|(name, (sql_type, default))| Added { name, sql_type, default }).collect();
-        Backfill { add, from, set: set.into_iter().collect(), filter, keep_filled, finish }
+        Backfill { add, from, set: set.into_iter().collect(), filter, keep_filled, finish, settings }
     }
 }
 
@@ -125,8 +139,9 @@ prop_compose! {
         to in sql(),
         using in prop::option::of(sql()),
         back in prop::option::of(sql()),
+        settings in settings(),
     ) -> Retype {
-        Retype { column, to, using, back }
+        Retype { column, to, using, back, settings }
     }
 }
 

@@ -15,6 +15,7 @@ column = '"At"'
 to = "timestamptz"
 using = "t.\"At\"::timestamptz"
 back = "to_char(t.\"At\", 'YYYY-MM-DD')"
+settings = { datestyle = "ISO, DMY", intervalstyle = "postgres" }
 [swap]
 when = "verified"
 keep_old = "1 day"
@@ -37,6 +38,10 @@ fn a_retype_reads_with_all_it_can_have() {
     column = '"At"'
     to = "timestamptz"
     using = 't."At"::timestamptz'
+
+    [retype.settings]
+    datestyle = "ISO, DMY"
+    intervalstyle = "postgres"
 
     [swap]
     attempts = 100

@@ -157,9 +157,9 @@ fn give_default(r: &Retyping, now: Direction) -> Vec<String> {
         (Some(counter), kind @ ("a" | "d")) => all.extend(identity(r, counter, kind)),
         (counter, _) => {
             all.extend(
-                r.column
-                    .default
-                    .iter()
+                (r.default_new.as_ref().filter(|_| now == Direction::Reverse))
+                    .or(r.column.default.as_ref())
+                    .into_iter()
                     .map(|d| format!("alter table {table} alter column {column} set default {d}")),
             );
             if let Some((counter, wider)) = r.wider_counter() {

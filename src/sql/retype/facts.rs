@@ -4,10 +4,12 @@ use crate::model::ident::Ident;
 use crate::model::retyping::Retyping;
 use crate::model::table::{Check, Index};
 
+use super::super::differ;
+
 /// Where definitions are tried: a table of the session's own, without rows, in a transaction that is rolled back.
 pub const SCRATCH: &str = "pg_temp.pgstrata_scratch";
 /// The column beside, on it.
-const BESIDE: &str = "pgstrata_beside";
+pub const BESIDE: &str = "pgstrata_beside";
 /// The name of the part of a probe that the server keeps apart only where it calls volatile functions.
 pub const PROBE: &str = super::super::trial::PROBE;
 
@@ -120,7 +122,7 @@ pub fn old_type(r: &Retyping) -> String {
 
 /// Plans what the pass or the trigger does with an expression over `t`, and runs none of it.
 pub fn probes(expression: &str) -> [String; 2] {
-    let differs = format!("t.{BESIDE} is distinct from (\n{expression}\n)");
+    let differs = differ(&format!("t.{BESIDE}"), &format!("(\n{expression}\n)"));
     [
         format!(
             "explain (format json) with {PROBE} as (\n  select (\n{expression}\n) as v, {differs} as meant from {SCRATCH} t) select * from {PROBE}"
@@ -183,6 +185,15 @@ union all
 select 'c', substr(k.conname, 16)::integer, 'CHECK (' || pg_get_expr(k.conbin, k.conrelid) || ')'
 from pg_constraint k where k.conrelid = 'pg_temp.pgstrata_scratch'::regclass and k.conname like 'pgstrata_check_%'";
 
-/// The type of the column beside on the scratch table, as the catalog writes it.
-pub const BESIDE_TYPE: &str = "select format_type(a.atttypid, a.atttypmod), a.attlen = -1
+/// Whether values of the type of the column beside can be compared, planned only.
+pub const COMPARED: &str = "explain (format json) select t.pgstrata_beside is distinct from t.pgstrata_beside
+from pg_temp.pgstrata_scratch t";
+
+/// The type of the column beside on the scratch table, as the catalog writes it; whether its values vary in length; and the
+/// type with a collation that is not its own.
+pub const BESIDE_TYPE: &str = "select format_type(a.atttypid, a.atttypmod), a.attlen = -1,
+  format_type(a.atttypid, a.atttypmod) || coalesce((
+    select ' collate ' || quote_ident(n.nspname) || '.' || quote_ident(c.collname)
+    from pg_collation c join pg_namespace n on n.oid = c.collnamespace join pg_type t on t.oid = a.atttypid
+    where c.oid = a.attcollation and c.oid <> t.typcollation), '')
 from pg_attribute a where a.attrelid = 'pg_temp.pgstrata_scratch'::regclass and a.attname = 'pgstrata_beside'";

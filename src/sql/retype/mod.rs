@@ -12,10 +12,8 @@ use crate::model::retyping::{CheckPair, Counterpart, Retyping};
 use crate::model::verdict::Difference;
 
 use super::exchange::Exchange;
-use super::{differ, dollar_quoted, in_range, key_text, search_path};
-
-/// Values mean the same in the trigger as in the job's own sessions, whatever the application's session says.
-const VALUES: &str = "set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres' set extra_float_digits = 1";
+use super::plan_sql::{applications_path, look_up_again, of_function, rights};
+use super::{differ, dollar_quoted, in_range, key_text};
 
 /// Adds the new column, without writing a row, with all that the old one has besides its type.
 pub fn add_column(r: &Retyping) -> Vec<String> {
@@ -53,12 +51,29 @@ fn row_with(r: &Retyping, record: &str, value: &str) -> String {
     format!("(select {}) t", columns.collect::<Vec<_>>().join(", "))
 }
 
+/// Puts an expression of the plan's over a row into a variable of the function. Functions of the application that it calls
+/// find what they find when anybody calls them; the statements of the function itself do not.
+fn assign(r: &Retyping, expression: &str, variable: &str, row: &str) -> String {
+    let path = if r.sql.names_others { applications_path(&r.sql) } else { String::new() };
+    let select = |end: &str| format!("select (\n{expression}\n) into {variable} from {row}{end};");
+    match path.strip_suffix(" and ") {
+        None => select(""),
+        Some(path) => format!("{}\n  {};", select(&format!(" where {path}")), look_up_again(&r.sql)),
+    }
+}
+
+/// The condition that two values of the new type mean something else: by the type's `=`, or where it has none, by their
+/// images. What the old type makes 1.5 of may have been 1.50.
+fn mean_otherwise(r: &Retyping, left: &str, right: &str) -> String {
+    if r.comparable { format!("{left} is distinct from {right}") } else { differ(left, right) }
+}
+
 fn function(r: &Retyping, body: &str) -> String {
     format!(
-        "create or replace function {}() returns trigger language plpgsql security definer\n\
-         set search_path = {}, pg_temp {VALUES}\nas {}",
+        "create or replace function {}() returns trigger language plpgsql {}\n{}\nas {}",
         r.function(),
-        search_path(&r.table.name),
+        rights(&r.sql),
+        of_function(&r.sql),
         dollar_quoted(body)
     )
 }
@@ -73,7 +88,7 @@ fn function(r: &Retyping, body: &str) -> String {
 /// integer may stand for the numeric `1.00`.
 pub fn level_function(r: &Retyping, direction: Direction) -> String {
     let (column, beside) = (&r.column.name, r.beside(direction));
-    let using = &r.using;
+    let new_value = format!("new.{column}");
     match direction {
         Direction::Forward => function(
             r,
@@ -82,16 +97,15 @@ pub fn level_function(r: &Retyping, direction: Direction) -> String {
 declare
   pgstrata_value {to};
 begin
-  select (
-{using}
-) into pgstrata_value from (select new.*) t;
+  {using}
   new.{beside} := pgstrata_value;
   return new;
 exception when others then
   new.{beside} := null;
   return new;
 end",
-                to = r.to
+                to = r.to,
+                using = assign(r, &r.using, "pgstrata_value", "(select new.*) t"),
             ),
         ),
         Direction::Reverse => function(
@@ -104,9 +118,7 @@ declare
 begin
   if tg_op = 'UPDATE' then
     begin
-      select (
-{using}
-) into pgstrata_again from {as_it_was};
+      {as_it_was}
       if old.{beside} is not null and not {changed} then
         new.{beside} := old.{beside};
         return new;
@@ -115,13 +127,9 @@ begin
       null;
     end;
   end if;
-  select (
-{back}
-) into pgstrata_value from (select new.*) t;
-  select (
-{using}
-) into pgstrata_again from {there_again};
-  if pgstrata_again is distinct from new.{column} then
+  {back}
+  {there_again}
+  if {otherwise} then
     pgstrata_value := null;
   end if;
   new.{beside} := pgstrata_value;
@@ -131,11 +139,18 @@ exception when others then
   return new;
 end",
                 old = facts::old_type(r),
-                changed = differ("pgstrata_again", &format!("new.{column}")),
                 to = r.to,
-                back = r.back,
-                as_it_was = row_with(r, "new", &format!("old.{beside}")),
-                there_again = row_with(r, "new", &format!("pgstrata_value::{}", r.column.sql_type)),
+                as_it_was =
+                    assign(r, &r.using, "pgstrata_again", &row_with(r, "new", &format!("old.{beside}"))),
+                changed = differ("pgstrata_again", &new_value),
+                back = assign(r, &r.back, "pgstrata_value", "(select new.*) t"),
+                there_again = assign(
+                    r,
+                    &r.using,
+                    "pgstrata_again",
+                    &row_with(r, "new", &format!("pgstrata_value::{}", r.column.sql_type))
+                ),
+                otherwise = mean_otherwise(r, "pgstrata_again", &new_value),
             ),
         ),
     }
@@ -239,8 +254,9 @@ fn differs(r: &Retyping, direction: Direction) -> (String, String) {
         Direction::Reverse => {
             let back = format!("(select (\n{}\n)::{} from (select r.*) t)", r.back, r.column.sql_type);
             let condition = format!(
-                "r.{beside} is not null and {} and case when r.{column} is distinct from u.v then true else {} end",
+                "r.{beside} is not null and {} and case when {} then true else {} end",
                 differ(&format!("r.{column}"), "u.v"),
+                mean_otherwise(r, &format!("r.{column}"), "u.v"),
                 differ(&format!("r.{beside}"), &back)
             );
             (condition, made_of(&row_with(r, "r", &format!("r.{beside}"))))
@@ -259,9 +275,10 @@ pub fn compare(r: &Retyping, direction: Direction, range: &KeyRange) -> (String,
     let (condition, values) = in_key_range(r, direction, range);
     let (differs, row) = differs(r, direction);
     let sql = format!(
-        "select count(*), count(*) filter (where {differs}), count(*) filter (where {})\nfrom only {} r cross join lateral {row}\nwhere {condition}",
+        "select count(*), count(*) filter (where {differs}), count(*) filter (where {})\nfrom only {} r cross join lateral {row}\nwhere {path}{condition}",
         without_value(r, direction),
-        r.table.name
+        r.table.name,
+        path = applications_path(&r.sql),
     );
     (sql, values)
 }
@@ -278,9 +295,10 @@ pub fn unlevel(
     let (differs, row) = differs(r, direction);
     let which = if kind == Difference::Missing { without_value(r, direction) } else { differs };
     let sql = format!(
-        "select {} from only {} r cross join lateral {row}\nwhere {condition} and {which} order by {order} limit {limit}",
+        "select {} from only {} r cross join lateral {row}\nwhere {path}{condition} and {which} order by {order} limit {limit}",
         key_text("r.", &r.key),
         r.table.name,
+        path = applications_path(&r.sql),
         order = super::list("r.", &r.key)
     );
     (sql, values)

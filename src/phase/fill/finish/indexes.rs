@@ -51,7 +51,7 @@ pub async fn build(filler: &Filler, open: &Open<'_>) -> Result<()> {
     // A session of its own: it waits for others as long as it takes, and nobody waits behind it.
     let session = filler.session("index").await?;
     session.batch_execute("set lock_timeout = 0").await?;
-    session.batch_execute(&fill::names(f).replacen("set local", "set", 1)).await?;
+    session.batch_execute(&fill::names(f).replace("set local", "set")).await?;
     for (name, what) in missing {
         if let Err(error) = one(filler, &session, name, what, &meter).await {
             return Err(told(filler, open, error).await);

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::super::TableTrial;
+use super::super::{Named, TableTrial};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::retyping::Counter;
 
@@ -81,6 +81,8 @@ pub struct Rehearsal {
     pub sql_refused: Vec<(&'static str, String)>,
     /// `using` or `back` gives another value each time.
     pub volatile: Vec<&'static str>,
+    /// What the plan's SQL names.
+    pub named: Named,
     /// Indexes, constraints, the default: what the new type cannot have, and why.
     pub refused: Vec<(String, String)>,
     /// Foreign keys that cannot be between the new type and the other side's: the key, and the types of both sides.

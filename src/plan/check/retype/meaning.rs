@@ -1,6 +1,6 @@
 //! What the new type means for those who use the column, and what the server says of it.
 
-use super::super::{Found, Report, Server, Writes, table_tried};
+use super::super::{Found, Report, Server, Writes, named, table_tried};
 use super::Rehearsal;
 use crate::model::blueprint::Direction;
 use crate::model::finding::Finding;
@@ -79,6 +79,7 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
             );
         }
     }
+    report.0.extend(named(&rehearsal.named, &r.sql, &r.table.name.plain()));
     if r.new_type == r.column.sql_type {
         let message = format!("column {column} is {} already", r.new_type);
         report.error("already_that_type", &column, message, "there is nothing to do");

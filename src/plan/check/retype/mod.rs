@@ -126,6 +126,10 @@ fn design(plan: &Plan, retype: &Retype, found: &Found, facts: &ColumnFacts, key:
             .collect(),
         keys: table.foreign_keys.iter().chain(&table.referenced_by).filter(has).cloned().collect(),
         counter,
+        default_new: None,
+        casts: retype.using.is_none() || retype.using.as_ref() == Some(&default_cast(&name, &retype.to)),
+        comparable: true,
+        sql: retype.settings.of_job(&table.name),
     }
 }
 

@@ -1,0 +1,281 @@
+//! Resolves the names in the plan's SQL, once, when the plan is checked: in a transaction that is rolled back, with temporary
+//! objects of the session's own.
+
+use tokio_postgres::{Client, Row};
+
+use crate::error::{Error, Result};
+use crate::model::filling::Filling;
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::plan_sql::{Join, PlanSql};
+use crate::plan::check::{Named, Refusal};
+use crate::sql::plan_sql::{self as sql, Kept, View};
+use crate::sql::trial::{type_and_collation, whole};
+
+use super::transaction::READ_COMMITTED;
+use super::trial::refusal;
+
+/// What the server calls SQL that it cannot write down so that it reads the same.
+const NOT_FAITHFUL: &str = "the server writes this SQL down in a way that it would read otherwise: NULLIF, IS DISTINCT FROM, CASE \
+    and comparisons of rows look operators up by name";
+
+/// Takes what the plan does not state from the session's settings.
+///
+/// # Errors
+/// What the server said.
+pub async fn settings(
+    client: &Client,
+    plan: &mut PlanSql,
+    key: &[&crate::model::table::Column],
+) -> Result<()> {
+    for row in client.query(sql::SESSION, &[]).await? {
+        let (name, value): (&str, Option<String>) = (row.get(0), row.get(1));
+        let value = value.unwrap_or_default();
+        let field = match name {
+            "TimeZone" => &mut plan.time_zone,
+            "DateStyle" => &mut plan.date_style,
+            "IntervalStyle" => &mut plan.interval_style,
+            "search_path" => &mut plan.search_path,
+            _ => &mut plan.text_search,
+        };
+        if field.is_empty() {
+            *field = value;
+        }
+    }
+    // Temporary objects of a writer's session are not to be found first by functions that run with other rights.
+    plan.search_path += ", pg_temp";
+    // Such keys are read as text beside the plan's SQL, and sent again under our own settings.
+    let by_style = |c: &&crate::model::table::Column| {
+        c.base_type.contains("interval") || c.base_type.contains("range") || c.base_type.ends_with("[]")
+    };
+    if key.iter().any(by_style) {
+        let ours = PlanSql::default();
+        (plan.time_zone, plan.date_style, plan.interval_style) =
+            (ours.time_zone, ours.date_style, ours.interval_style);
+    }
+    Ok(())
+}
+
+/// Resolves a backfill's SQL; what it names, or what the server said against it.
+///
+/// # Errors
+/// The server is gone.
+pub async fn backfill(
+    client: &Client,
+    f: &mut Filling,
+    trust: &[String],
+) -> Result<std::result::Result<Named, Refusal>> {
+    client.batch_execute(READ_COMMITTED).await?;
+    let resolved = in_transaction(client, f, trust).await;
+    client.batch_execute("rollback").await?;
+    match resolved {
+        Ok((resolved, named)) => {
+            *f = resolved;
+            Ok(Ok(named))
+        }
+        Err(e) => refusal(e).map(Err),
+    }
+}
+
+async fn in_transaction(client: &Client, f: &Filling, trust: &[String]) -> Result<(Filling, Named)> {
+    let mut r = f.clone();
+    let mark = sql::mark(&texts(f));
+    let resolver = Resolver { client, mark: &mark };
+    client.batch_execute(&sql::settings(&f.sql)).await?;
+    let (mut relation, mut rows) = (f.table.oid, whole(f));
+    let mut defaults = Vec::new();
+    let adds = f.missing().next().is_some();
+    if adds {
+        client.batch_execute(&sql::stand_in(f, &mark)).await?;
+        let name = format!("{mark}rows");
+        relation = client.query_one(sql::TEMPORARY, &[&name]).await?.get(0);
+        rows = format!("pg_temp.{name}");
+        for column in f.missing() {
+            if let Some(default) = &column.default {
+                client.batch_execute(&sql::set_default(&mark, &column.name, default)).await?;
+                defaults.push(column.name.clone());
+            }
+        }
+    }
+    client.batch_execute(OURS).await?;
+    let types = kept(client, relation).await?;
+    for column in &mut r.add {
+        let Some((_, collation, kept)) = types.iter().find(|(name, ..)| *name == column.name) else {
+            continue;
+        };
+        let stated = type_and_collation(column).1.is_some();
+        column.sql_type = match collation.as_ref().filter(|_| stated) {
+            Some(collation) => format!("{} collate {collation}", kept.sql_type),
+            None => kept.sql_type.clone(),
+        };
+    }
+    let mut oids = Vec::new();
+    for name in defaults {
+        let row = client.query_one(sql::DEFAULT, &[&relation, &name.as_str()]).await?;
+        oids.push(row.get::<_, u32>(1));
+        if let Some(column) = r.add.iter_mut().find(|c| c.name == name) {
+            column.default = row.get(0);
+        }
+    }
+    let of = |name: &Ident| types.iter().find(|(one, ..)| one == name).map(|(.., kept)| kept);
+    let mut expressions: Vec<String> = f
+        .set
+        .iter()
+        .map(|(name, value)| of(name).map_or_else(|| value.clone(), |kept| sql::kept(value, kept)))
+        .collect();
+    expressions.extend(f.filter.iter().cloned());
+    let view = View { mark: &mark, rows: &rows, join: f.from.as_ref(), expressions: &expressions };
+    let only = if !adds && !f.is_partitioned() { "ONLY " } else { "" };
+    let printed: String = client.query_one(sql::PRINTED, &[&relation]).await?.get(0);
+    let done = resolver.view(&view, &format!("{only}{printed}"), &mut r.sql).await?;
+    oids.push(done.rule);
+    let named = named(client, (f.table.oid, trust), &oids, &r.sql).await?;
+    r.sql.names_others = done.subquery || f.from.is_some() || !named.objects.is_empty();
+    let mut expressions = done.expressions.into_iter();
+    for ((_, value), resolved) in r.set.iter_mut().zip(&mut expressions) {
+        *value = resolved;
+    }
+    r.filter = f.filter.as_ref().and(expressions.next());
+    r.from = done.join;
+    Ok((r, named))
+}
+
+/// Every text of the plan in which a name of ours could occur.
+fn texts(f: &Filling) -> impl Iterator<Item = &str> + Clone {
+    let set = f.set.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+    let join = f.from.iter().map(|join| join.behind.as_str());
+    let columns = f.table.columns.iter().map(|c| c.name.as_str());
+    set.chain(join).chain(f.filter.as_deref()).chain(columns).chain([f.table.name.name.as_str()])
+}
+
+/// Only the system's names are found without a schema, and temporary objects; and values that the server writes read the same
+/// under any settings.
+pub(super) const OURS: &str = "set local search_path = pg_catalog, pg_temp; set local timezone = 'UTC'; \
+    set local datestyle = 'ISO, YMD'; set local intervalstyle = 'postgres'";
+
+/// Columns of a relation: name, collation, type.
+async fn kept(client: &Client, relation: u32) -> Result<Vec<(Ident, Option<String>, Kept)>> {
+    let read = |row: &Row| {
+        let kept = Kept {
+            sql_type: row.get(1),
+            domain: row.get(3),
+            limited: row.get(4),
+            array: row.get(5),
+            modifier: row.get(6),
+        };
+        (Ident::new(row.get::<_, &str>(0)), row.get(2), kept)
+    };
+    Ok(client.query(sql::KEPT, &[&relation]).await?.iter().map(read).collect())
+}
+
+/// Resolves views of one transaction.
+struct Resolver<'a> {
+    client: &'a Client,
+    mark: &'a str,
+}
+
+/// A view as the server wrote it.
+struct Written {
+    text: String,
+    calls: Option<String>,
+    rule: u32,
+    subquery: bool,
+}
+
+/// What became of a view's SQL.
+struct Done {
+    expressions: Vec<String>,
+    join: Option<Join>,
+    rule: u32,
+    subquery: bool,
+}
+
+impl Resolver<'_> {
+    /// Makes a view under the settings in force; how the server writes it under ours.
+    async fn made(&self, view: &View<'_>, name: &str, path: &str) -> Result<Written> {
+        self.client.batch_execute(path).await?;
+        self.client.batch_execute(&view.create(name)).await?;
+        self.client.batch_execute(OURS).await?;
+        let row = self.client.query_one(sql::WRITTEN, &[&format!("{}{name}", self.mark)]).await?;
+        Ok(Written { text: row.get(0), calls: row.get(1), rule: row.get(2), subquery: row.get(3) })
+    }
+
+    /// Resolves the names in a view's SQL, and proves that what is written down reads the same: the same functions and
+    /// operators in the same order.
+    async fn view(&self, view: &View<'_>, printed: &str, plan: &mut PlanSql) -> Result<Done> {
+        let first = self.made(view, "asked", &sql::settings(plan)).await?;
+        let not_faithful = || Error::failed(NOT_FAITHFUL).code("0A000");
+        let (expressions, join) = view.parts(&first.text, printed).ok_or_else(not_faithful)?;
+        let again = View { expressions: &expressions, join: join.as_ref(), ..*view };
+        let mut resolved = PlanSql { resolved: true, lookup: Vec::new(), ..plan.clone() };
+        for (name, lookup) in [("again", Vec::new()), ("searched", plan.lookup.clone())] {
+            // A name of the plan's or of what it is joined with may be ours by chance.
+            let behind = join.as_ref().map(|join| &join.behind);
+            if expressions.iter().chain(behind).any(|one| one.contains(self.mark)) {
+                break;
+            }
+            resolved.lookup = lookup;
+            self.client.batch_execute("savepoint again").await?;
+            match self.made(&again, name, &sql::settings(&resolved)).await {
+                Ok(second) if second.calls == first.calls => {
+                    *plan = resolved;
+                    return Ok(Done { expressions, join, rule: first.rule, subquery: first.subquery });
+                }
+                Ok(_) => {}
+                Err(e) if e.sqlstate().is_some() => {
+                    self.client.batch_execute("rollback to again").await?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Err(not_faithful())
+    }
+}
+
+/// What rules, defaults, constraints and indexes name, of a job on the table with that oid; and who could put something else in
+/// its place. The roles are those that the plan trusts.
+///
+/// # Errors
+/// What the server said.
+pub async fn named(
+    client: &Client,
+    (table, trust): (u32, &[String]),
+    oids: &[u32],
+    plan: &PlanSql,
+) -> Result<Named> {
+    client.batch_execute(&format!("set local search_path = {}", plan.search_path)).await?;
+    let mut path: Vec<String> = client.query_one(sql::PATH, &[]).await?.get(0);
+    client.batch_execute(OURS).await?;
+    if plan.resolved {
+        path.extend(plan.lookup.iter().map(|name| name.as_str().to_owned()));
+    }
+    let row = client.query_one(sql::NAMED, &[&oids, &table, &trust, &path]).await?;
+    serde_json::from_value(row.get(0))
+        .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
+}
+
+/// Resolves one expression over the rows of a temporary table, as a value of its column `beside`: the expression, the column's
+/// type, and what the expression names.
+///
+/// # Errors
+/// What the server said; the transaction is the caller's, and failed then.
+pub async fn expression(
+    client: &Client,
+    plan: &mut PlanSql,
+    (expression, rows, beside): (&str, &QualifiedName, &str),
+    (table, trust): (u32, &[String]),
+) -> Result<(String, Named)> {
+    let relation: u32 = client.query_one(sql::TEMPORARY, &[&rows.name.as_str()]).await?.get(0);
+    client.batch_execute(OURS).await?;
+    let types = kept(client, relation).await?;
+    let found = types.iter().find(|(name, ..)| name.as_str() == beside);
+    let value = found.map_or_else(|| expression.to_owned(), |(.., kept)| sql::kept(expression, kept));
+    let columns = types.iter().map(|(name, ..)| name.as_str());
+    let mark = sql::mark(&columns.chain([expression]));
+    let resolver = Resolver { client, mark: &mark };
+    let rows = format!("pg_temp.{}", rows.name);
+    let view = View { mark: &mark, rows: &rows, join: None, expressions: &[value] };
+    let done = resolver.view(&view, "", plan).await?;
+    let named = named(client, (table, trust), &[done.rule], plan).await?;
+    plan.names_others = done.subquery || !named.objects.is_empty();
+    Ok((done.expressions.into_iter().next().unwrap_or_default(), named))
+}

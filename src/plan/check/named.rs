@@ -1,0 +1,156 @@
+//! What the plan's SQL names outside `pg_catalog`: whose it is, and who could put something else in its place.
+
+use serde::Deserialize;
+
+use super::Report;
+use crate::model::finding::Finding;
+use crate::model::ident::{Ident, plain};
+use crate::model::plan_sql::PlanSql;
+
+/// What the plan's SQL names.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Named {
+    /// Functions, operators, types, collations, tables.
+    pub objects: Vec<Object>,
+    /// Schemas of the search path in which roles may create that the job does not trust.
+    pub path: Vec<OpenSchema>,
+}
+
+/// An object outside `pg_catalog`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Object {
+    /// As the server describes it: `function app.norm(text)`.
+    pub name: String,
+    /// Its owner; none where it runs no code of the owner's.
+    pub owner: Option<String>,
+    /// The job trusts its owner.
+    pub trusted: bool,
+    /// Its schema.
+    pub schema: String,
+    /// Arguments do not say exactly which function or operator is meant: it takes any type, or a number of arguments.
+    pub loose: bool,
+    /// A function that looks names up under its caller's search path.
+    pub relies: bool,
+    /// Roles that the job does not trust and that may create in its schema.
+    pub creators: Vec<String>,
+}
+
+/// A schema in which roles may create that the job does not trust.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OpenSchema {
+    /// Its name.
+    pub schema: String,
+    /// The roles; `PUBLIC` for everybody.
+    pub creators: Vec<String>,
+}
+
+impl Named {
+    /// Adds what other SQL of the same plan names.
+    pub fn add(&mut self, other: Self) {
+        for object in other.objects {
+            if !self.objects.contains(&object) {
+                self.objects.push(object);
+            }
+        }
+        for schema in other.path {
+            if !self.path.contains(&schema) {
+                self.path.push(schema);
+            }
+        }
+    }
+}
+
+/// What the plan's SQL must not name, and the settings under which it runs.
+pub fn named(named: &Named, sql: &PlanSql, table: &str) -> Vec<Finding> {
+    let mut report = Report::default();
+    for object in &named.objects {
+        owners(&mut report, object, named);
+    }
+    let open = |name: &Ident| named.path.iter().find(|one| one.schema == name.as_str());
+    for open in sql.lookup.iter().filter(|_| sql.resolved).filter_map(open) {
+        report.error(
+            "untrusted_schema",
+            plain(&open.schema),
+            format!(
+                "the plan's SQL has NULLIF, IS DISTINCT FROM, CASE or a comparison of rows over a type whose operators are looked up \
+                 by name, and {} may create in schema {}, which is searched",
+                open.creators.join(", "),
+                plain(&open.schema)
+            ),
+            "write it with the operator and its schema: case when a operator(public.=) b then null else a end; or revoke create on \
+             that schema",
+        );
+    }
+    settings(&mut report, sql, table);
+    report.0
+}
+
+fn owners(report: &mut Report, object: &Object, named: &Named) {
+    let Object { name, owner, schema, .. } = object;
+    if !object.trusted {
+        let owner = plain(owner.as_deref().unwrap_or_default());
+        report.error(
+            "untrusted_object",
+            name,
+            format!("the plan's SQL names {name}, which belongs to role {owner}: its code would run with the job's rights"),
+            format!(
+                "write another one with its schema, such as pg_catalog.lower(...); or give it to a role that the job trusts; or, if {owner} \
+                 is to be trusted: settings = {{ trust = [\"{owner}\"] }}"
+            ),
+        );
+        return;
+    }
+    let revoke = |creators: &[String], schema: &str| {
+        let roles: Vec<String> = creators
+            .iter()
+            .map(|role| if role == "PUBLIC" { "public".to_owned() } else { plain(role) })
+            .collect();
+        format!("revoke create on schema {} from {}", plain(schema), roles.join(", "))
+    };
+    if object.loose && !object.creators.is_empty() {
+        report.error(
+            "untrusted_schema",
+            name,
+            format!(
+                "the plan's SQL calls {name}, which takes arguments of any type or number, and {} may create a better match in schema {}",
+                object.creators.join(", "),
+                plain(schema)
+            ),
+            revoke(&object.creators, schema),
+        );
+    }
+    for open in named.path.iter().filter(|_| object.relies) {
+        report.error(
+            "untrusted_schema",
+            name,
+            format!(
+                "the plan's SQL calls {name}, which looks names up along its caller's search_path, and {} may create in schema {} of that \
+                 path",
+                open.creators.join(", "),
+                plain(&open.schema)
+            ),
+            format!(
+                "alter {name} set search_path = pg_catalog, ...; or {}; or name the path: settings = {{ search_path = \"...\" }}",
+                revoke(&open.creators, &open.schema)
+            ),
+        );
+    }
+}
+
+/// The settings are told where they are not those that every server begins with: values written as text, and times of day,
+/// mean something else under them.
+fn settings(report: &mut Report, sql: &PlanSql, table: &str) {
+    let utc = ["UTC", "Etc/UTC", "GMT"].contains(&sql.time_zone.as_str());
+    let usual = ["ISO, MDY", "ISO, YMD"].contains(&sql.date_style.as_str());
+    if utc && usual && sql.interval_style == "postgres" {
+        return;
+    }
+    report.note(
+        "plan_settings",
+        table,
+        format!(
+            "the plan's SQL runs under TimeZone {}, DateStyle {}, IntervalStyle {}, in the trigger too, whatever a writer's session has",
+            sql.time_zone, sql.date_style, sql.interval_style
+        ),
+    );
+}

@@ -1,0 +1,112 @@
+//! `settings` of `[backfill]` and `[retype]`: under which settings the plan's own SQL runs, and whose code it may run.
+
+use toml::{Table, Value};
+
+use super::resolve::{Read, column, plain_texts, text, wrong};
+use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::plan_sql::PlanSql;
+
+/// What the plan says; what it leaves out is as in a new session of the job's role.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Where names without a schema are looked for, behind `pg_catalog`; none: in the table's schema, then in `public`.
+    pub search_path: Option<Vec<String>>,
+    /// `TimeZone`.
+    pub time_zone: Option<String>,
+    /// `DateStyle`.
+    pub date_style: Option<String>,
+    /// `IntervalStyle`.
+    pub interval_style: Option<String>,
+    /// Roles whose functions and types the SQL may use, besides those that the job trusts in any case.
+    pub trust: Vec<String>,
+}
+
+/// The keys, and what one of them looks like.
+const KEYS: [&str; 5] = ["search_path", "timezone", "datestyle", "intervalstyle", "trust"];
+const EXAMPLE: &str = "settings = { timezone = \"Europe/Berlin\", search_path = \"app, extensions\" }";
+
+/// Reads the setting.
+pub(super) fn settings(value: &Value) -> Read<Settings> {
+    let Some(table) = value.as_table() else {
+        return wrong(format!("{value} is not a table"), format!("write {EXAMPLE}"));
+    };
+    if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return wrong(format!("there is no `{unknown}`"), format!("known: {}", KEYS.join(", ")));
+    }
+    let one = |key: &str| table.get(key).map(|value| text(value).map(str::to_owned)).transpose();
+    Ok(Settings {
+        search_path: table.get("search_path").map(|value| schemas(text(value)?)).transpose()?,
+        time_zone: one("timezone")?,
+        date_style: one("datestyle")?,
+        interval_style: one("intervalstyle")?,
+        trust: table
+            .get("trust")
+            .map_or(Ok(Vec::new()), |value| plain_texts(value)?.iter().map(|role| column(role)).collect())?,
+    })
+}
+
+/// `app, "Other"`, as SET takes it.
+fn schemas(written: &str) -> Read<Vec<String>> {
+    let (mut all, mut quoted) = (vec![String::new()], false);
+    for c in written.chars() {
+        quoted ^= c == '"';
+        match all.last_mut() {
+            Some(last) if quoted || c != ',' => last.push(c),
+            _ => all.push(String::new()),
+        }
+    }
+    let all = all.iter().map(|name| column(name)).collect::<Read<Vec<_>>>()?;
+    match all.iter().find(|name| ["pg_temp", "$user"].contains(&name.as_str())) {
+        Some(name) => wrong(
+            format!("search_path has {name}, which is not the same schema in every session"),
+            "name the schemas",
+        ),
+        None => Ok(all),
+    }
+}
+
+impl Settings {
+    /// The settings of a job on that table; empty where the session is to say.
+    pub fn of_job(&self, table: &QualifiedName) -> PlanSql {
+        let stated = |value: &Option<String>| value.clone().unwrap_or_default();
+        let lookup: Vec<Ident> = match &self.search_path {
+            Some(path) => path.iter().map(Ident::new).collect(),
+            None if table.schema.as_str() == "public" => vec![table.schema.clone()],
+            None => vec![table.schema.clone(), Ident::new("public")],
+        };
+        let path = self.search_path.as_ref().map(|path| path.iter().map(|name| Ident::new(name).to_string()));
+        PlanSql {
+            resolved: false,
+            lookup,
+            search_path: path.map_or_else(String::new, |names| names.collect::<Vec<_>>().join(", ")),
+            time_zone: stated(&self.time_zone),
+            date_style: stated(&self.date_style),
+            interval_style: stated(&self.interval_style),
+            text_search: String::new(),
+            names_others: true,
+        }
+    }
+
+    /// As the plan writes it; none where nothing is set.
+    pub(super) fn written(&self) -> Option<Value> {
+        let mut all = Table::new();
+        if let Some(path) = &self.search_path {
+            let names: Vec<String> = path.iter().map(|name| plain(name)).collect();
+            all.insert("search_path".into(), names.join(", ").into());
+        }
+        for (key, value) in [
+            ("timezone", &self.time_zone),
+            ("datestyle", &self.date_style),
+            ("intervalstyle", &self.interval_style),
+        ] {
+            if let Some(value) = value {
+                all.insert(key.into(), value.clone().into());
+            }
+        }
+        if !self.trust.is_empty() {
+            let roles: Vec<String> = self.trust.iter().map(|role| plain(role)).collect();
+            all.insert("trust".into(), roles.into());
+        }
+        (!all.is_empty()).then_some(Value::Table(all))
+    }
+}

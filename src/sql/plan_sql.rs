@@ -1,0 +1,297 @@
+//! The plan's own SQL: the settings under which it runs, and what its names stand for.
+//!
+//! Names are resolved once, when the plan is checked: the server makes a temporary view of the SQL and writes it down again
+//! with the schema of each function, operator, type and table, and with every cast. Each call has arguments of exactly the
+//! types that its function declares, so that no function that somebody makes later is a better match for it.
+
+use crate::model::filling::Filling;
+use crate::model::ident::{Ident, literal};
+use crate::model::plan_sql::{Join, PlanSql};
+
+use super::fill::joined;
+use super::list;
+
+/// The settings of the plan's SQL, until the transaction ends.
+pub fn settings(sql: &PlanSql) -> String {
+    let PlanSql { time_zone, date_style, interval_style, text_search, .. } = sql;
+    format!(
+        "set local search_path = {}; set local timezone = {}; set local datestyle = {}; set local intervalstyle = {}; \
+         set local default_text_search_config = {}",
+        lookup(sql),
+        literal(time_zone),
+        literal(date_style),
+        literal(interval_style),
+        literal(text_search),
+    )
+}
+
+/// The same for a function, whatever the settings of the session that calls it.
+pub fn of_function(sql: &PlanSql) -> String {
+    let PlanSql { time_zone, date_style, interval_style, text_search, .. } = sql;
+    format!(
+        "set search_path = {} set timezone = {} set datestyle = {} set intervalstyle = {} \
+         set default_text_search_config = {} set extra_float_digits = 1 set bytea_output = 'hex' set xmloption = content \
+         set standard_conforming_strings = on",
+        lookup(sql),
+        literal(time_zone),
+        literal(date_style),
+        literal(interval_style),
+        literal(text_search),
+    )
+}
+
+/// With whose rights the trigger's function runs. The writer's are enough where the SQL names nothing outside `pg_catalog`.
+/// Otherwise a writer may have no right to what it names, and the row would be left as it was written: then it is the
+/// job's role, and the check has seen that everything that is named belongs to roles which that role trusts.
+pub fn rights(sql: &PlanSql) -> &'static str {
+    if sql.names_others { "security definer" } else { "security invoker" }
+}
+
+/// Temporary objects come last: whoever writes the table can make them in the session that the trigger runs in.
+fn lookup(sql: &PlanSql) -> String {
+    match (sql.resolved, sql.lookup.as_slice()) {
+        (true, []) => "pg_catalog, pg_temp".to_owned(),
+        (true, schemas) => format!("pg_catalog, {}, pg_temp", list("", schemas)),
+        (false, schemas) => format!("{}, pg_temp", list("", schemas)),
+    }
+}
+
+/// Looks names up as this module's statements are written, once more: after a statement that ran under the application's
+/// path.
+pub fn look_up_again(sql: &PlanSql) -> String {
+    format!("set local search_path = {}", lookup(sql))
+}
+
+/// The search path of the application.
+pub fn applications(sql: &PlanSql) -> String {
+    match sql.search_path.as_str() {
+        "" => look_up_again(sql),
+        path => format!("set local search_path = {path}"),
+    }
+}
+
+/// A condition, always true, that sets the search path of the application for what its functions and triggers look up while
+/// the statement runs: the statement itself has been read by then. Empty where there is nothing to set.
+pub fn applications_path(sql: &PlanSql) -> String {
+    if !sql.resolved || sql.search_path.is_empty() {
+        return String::new();
+    }
+    format!(
+        "(select pg_catalog.set_config('search_path', {}, true)) is not null and ",
+        literal(&sql.search_path)
+    )
+}
+
+/// The settings that the session began with: those of the server, the database, the role and the connection.
+pub const SESSION: &str = "select name, reset_val from pg_catalog.pg_settings
+where name in ('search_path', 'TimeZone', 'DateStyle', 'IntervalStyle', 'default_text_search_config')";
+
+/// The schemas of the search path in force that there are.
+pub const PATH: &str = "select pg_catalog.current_schemas(false)::text[]";
+
+/// The type of a column that the plan's SQL gives a value, as far as it changes the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The type, as SQL writes it under `search_path = pg_catalog`.
+    pub sql_type: String,
+    /// It is a domain.
+    pub domain: bool,
+    /// `varchar`, `bpchar`, `bit` or `varbit` with a limit: to assign a longer value is an error, to cast it cuts it.
+    pub limited: Option<String>,
+    /// An array of such.
+    pub array: bool,
+    /// The limit, as a type modifier.
+    pub modifier: i32,
+}
+
+/// The types of the columns of the relation with oid `$1`: name, type, collation where it is not the type's own, and the
+/// other fields of [`Kept`].
+pub const KEPT: &str = "with recursive base as (
+  select a.attname, a.attnum, a.atttypid, a.atttypmod, a.attcollation, a.atttypid as oid, a.atttypmod as modifier
+  from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+  union all
+  select b.attname, b.attnum, b.atttypid, b.atttypmod, b.attcollation, t.typbasetype, t.typtypmod
+  from base b join pg_catalog.pg_type t on t.oid = b.oid where t.typtype = 'd'
+)
+select b.attname::text, pg_catalog.format_type(b.atttypid, b.atttypmod),
+  (select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.collname)
+    from pg_catalog.pg_collation c join pg_catalog.pg_namespace n on n.oid = c.collnamespace
+    where c.oid = b.attcollation and c.oid <> (select w.typcollation from pg_catalog.pg_type w where w.oid = b.atttypid)),
+  b.oid <> b.atttypid,
+  case when b.modifier >= 0 and e.typname in ('varchar', 'bpchar', 'bit', 'varbit') then e.typname::text end,
+  e.oid <> b.oid, b.modifier
+from base b join pg_catalog.pg_type t on t.oid = b.oid
+  join pg_catalog.pg_type e on e.oid = case when t.typcategory = 'A' and t.typelem <> 0 then t.typelem else t.oid end
+where t.typtype <> 'd' order by b.attnum";
+
+/// An expression's value as a column of that type keeps it: rounded where it is rounded, refused where it is too long.
+pub fn kept(expression: &str, kept: &Kept) -> String {
+    let sql_type = &kept.sql_type;
+    match &kept.limited {
+        None => format!("cast((\n{expression}\n) as {sql_type})"),
+        // The server looks at the elements when the value is assigned.
+        Some(base) if kept.array => format!("cast((\n{expression}\n) as pg_catalog.\"{base}\"[])"),
+        Some(base) => {
+            let value = format!(
+                "pg_catalog.\"{base}\"(cast((\n{expression}\n) as pg_catalog.\"{base}\"), {}, false)",
+                kept.modifier
+            );
+            if kept.domain { format!("cast({value} as {sql_type})") } else { value }
+        }
+    }
+}
+
+/// What names of ours begin with that occur in none of the texts.
+pub fn mark<'a>(texts: &(impl Iterator<Item = &'a str> + Clone)) -> String {
+    let mut n = 0;
+    loop {
+        let mark = format!("pgstrata_{n}_");
+        if !texts.clone().any(|text| text.contains(&mark)) {
+            return mark;
+        }
+        n += 1;
+    }
+}
+
+/// The SQL of a plan as one view.
+#[derive(Debug, Clone)]
+pub struct View<'a> {
+    /// What our names in it begin with.
+    pub mark: &'a str,
+    /// The rows, as they stand in FROM before `t`.
+    pub rows: &'a str,
+    /// What they are joined with.
+    pub join: Option<&'a Join>,
+    /// The expressions.
+    pub expressions: &'a [String],
+}
+
+impl View<'_> {
+    /// Makes the temporary view `name`. A second table in FROM makes the server write each column with its table.
+    pub fn create(&self, name: &str) -> String {
+        let Self { mark, rows, expressions, .. } = self;
+        let one = |(i, e): (usize, &String)| format!("(\n{e}\n) as {mark}{}_", i + 1);
+        let list: Vec<String> = expressions.iter().enumerate().map(one).collect();
+        let alone = Join::written(&format!("(select 1) {mark}one on true"));
+        let from = joined(Some(self.join.unwrap_or(&alone)), rows);
+        format!(
+            "create temporary view {mark}{name} as select null::integer as {mark}0_, {} from {from}",
+            list.join(", ")
+        )
+    }
+
+    /// The expressions and the join, from how the server writes the view. The places are found by our own names. `printed` is
+    /// how it writes the rows. None where the text is not as expected.
+    pub fn parts(&self, text: &str, printed: &str) -> Option<(Vec<String>, Option<Join>)> {
+        let (_, mut rest) = text.split_once(&format!(" AS {}0_,", self.mark))?;
+        let (mut expressions, last) = (Vec::new(), self.expressions.len());
+        for i in 1..=last {
+            let end = if i == last { "\n   FROM " } else { "," };
+            let (expression, behind) = rest.split_once(&format!(" AS {}{i}_{end}", self.mark))?;
+            expressions.push(expression.trim().to_owned());
+            rest = behind;
+        }
+        if self.join.is_none() {
+            return Some((expressions, None));
+        }
+        let from = rest.trim_end().strip_suffix(';')?;
+        let inner = from.trim_start_matches('(');
+        let before = from[..from.len() - inner.len()].to_owned();
+        let behind = inner.strip_prefix(printed)?.strip_prefix(" t")?.to_owned();
+        behind.starts_with('\n').then_some((expressions, Some(Join { before, behind })))
+    }
+}
+
+/// How the server writes the view called `$1`; the operators and functions of its tree in their order; its rule's oid; and
+/// whether it has a subquery.
+pub const WRITTEN: &str = "select pg_catalog.pg_get_viewdef(w.ev_class),
+  (select pg_catalog.string_agg(m[1], ',') from pg_catalog.regexp_matches(w.ev_action::text,
+    ':(?:opno|funcid|aggfnoid|winfnoid|opnos|eqop|sortop) (\\d+|\\(o[ \\d]+\\))', 'g') m), w.oid,
+  w.ev_action::text like '%{SUBLINK %'
+from pg_catalog.pg_rewrite w where w.ev_class = pg_catalog.to_regclass('pg_temp.' || $1)";
+
+/// How the server writes the name of the relation with oid `$1`.
+pub const PRINTED: &str = "select $1::oid::regclass::text";
+
+/// The oid of the session's own relation called `$1`.
+pub const TEMPORARY: &str = "select pg_catalog.to_regclass('pg_temp.' || $1)::oid";
+
+/// The default of the column called `$2` of the relation with oid `$1`, and its oid.
+pub const DEFAULT: &str = "select pg_catalog.pg_get_expr(d.adbin, d.adrelid), d.oid
+from pg_catalog.pg_attrdef d join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+where a.attrelid = $1 and a.attname = $2";
+
+/// A table of the session's own that has the rows' columns, those too that are still to be added; without a row.
+pub fn stand_in(f: &Filling, mark: &str) -> String {
+    format!(
+        "create temporary table {mark}rows on commit drop as select * from {} r with no data",
+        super::trial::rows_as_they_will_be(f, &super::trial::whole(f))
+    )
+}
+
+/// Gives a column of it its default.
+pub fn set_default(mark: &str, column: &Ident, default: &str) -> String {
+    format!("alter table pg_temp.{mark}rows alter column {column} set default (\n{default}\n)")
+}
+
+/// What the rules, defaults and constraints with oids `$1` name outside `pg_catalog`, for the table with oid `$2`: one JSON
+/// document ([`crate::plan::check::Named`]). `$3` are roles that the plan trusts, `$4` the schemas of the search path under
+/// which functions run that rely on their caller's.
+///
+/// Trusted are superusers, the roles that can become ours, the table's owner or the database's, and those of the plan.
+pub const NAMED: &str = r#"with trusted as (
+  select r.oid from pg_roles r, pg_class c, pg_database b
+  where c.oid = $2 and b.datname = current_database() and (r.rolsuper or r.rolname = 'pg_database_owner'
+    or r.rolname::text = any ($3) or pg_has_role(r.oid, (select oid from pg_roles where rolname = current_user), 'MEMBER')
+    or pg_has_role(r.oid, c.relowner, 'MEMBER') or pg_has_role(r.oid, b.datdba, 'MEMBER'))
+), creators as (
+  select n.oid, array_agg(distinct coalesce(r.rolname::text, 'PUBLIC')) as roles
+  from pg_namespace n cross join lateral (
+      select x.grantee as role from aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x where x.privilege_type = 'CREATE'
+      union select n.nspowner) g
+    left join pg_roles r on r.oid = g.role
+  where g.role not in (select oid from trusted) and n.nspname <> 'pg_catalog'
+  group by n.oid
+), named as (
+  select distinct d.refclassid, d.refobjid from pg_depend d
+  where d.objid = any ($1) and d.classid in ('pg_rewrite'::regclass, 'pg_attrdef'::regclass, 'pg_constraint'::regclass,
+    'pg_class'::regclass) and d.refobjid <> $2 and d.deptype = 'n'
+  union
+  select 'pg_proc'::regclass::oid, o.oprcode::oid from pg_depend d join pg_operator o on o.oid = d.refobjid
+  where d.objid = any ($1) and d.refclassid = 'pg_operator'::regclass and o.oprcode::oid >= 16384
+), objects as (
+  select m.*, p.pronamespace as schema, p.proowner as owner,
+    p.provariadic <> 0 or p.pronargdefaults > 0 or exists (
+      select from unnest(p.proargtypes) a join pg_type t on t.oid = a where t.typtype = 'p') as loose,
+    l.lanname not in ('c', 'internal') and p.prosqlbody is null and not exists (
+      select from unnest(p.proconfig) s where s like 'search_path=%') as relies
+  from named m join pg_proc p on p.oid = m.refobjid join pg_language l on l.oid = p.prolang where m.refclassid = 'pg_proc'::regclass
+  union all
+  select m.*, o.oprnamespace, o.oprowner, exists (
+    select from pg_type t where t.oid in (o.oprleft, o.oprright) and t.typtype = 'p'), false
+  from named m join pg_operator o on o.oid = m.refobjid where m.refclassid = 'pg_operator'::regclass
+  union all
+  select m.*, t.typnamespace, t.typowner, false, false
+  from named m join pg_type t on t.oid = m.refobjid where m.refclassid = 'pg_type'::regclass
+  union all
+  select m.*, c.collnamespace, c.collowner, false, false
+  from named m join pg_collation c on c.oid = m.refobjid where m.refclassid = 'pg_collation'::regclass
+  union all
+  select m.*, c.relnamespace, case when c.relkind = 'v' then c.relowner end, false, false
+  from named m join pg_class c on c.oid = m.refobjid where m.refclassid = 'pg_class'::regclass
+    and c.relpersistence <> 't'
+)
+select json_build_object(
+  'objects', coalesce((select json_agg(json_build_object(
+      'name', pg_describe_object(o.refclassid, o.refobjid, 0),
+      'owner', pg_get_userbyid(o.owner),
+      'trusted', o.owner is null or o.owner in (select oid from trusted),
+      'schema', n.nspname,
+      'loose', o.loose,
+      'relies', o.relies,
+      'creators', coalesce((select roles from creators c where c.oid = n.oid), '{}'))
+      order by pg_describe_object(o.refclassid, o.refobjid, 0))
+    from objects o join pg_namespace n on n.oid = o.schema
+    where n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast')), '[]'),
+  'path', coalesce((select json_agg(json_build_object('schema', n.nspname, 'creators', c.roles) order by n.nspname)
+    from creators c join pg_namespace n on n.oid = c.oid where n.nspname::text = any ($4)), '[]'))"#;

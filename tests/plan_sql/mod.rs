@@ -1,0 +1,52 @@
+//! The plan's own SQL: what its names stand for, whose rights it has, under which settings it runs, and what counts as the
+//! same value.
+
+mod captured;
+mod images;
+mod paths;
+mod settings;
+
+use std::path::PathBuf;
+
+use super::support::cluster::Database;
+use super::support::process::Ran;
+
+/// A database whose settings `alter database` changes.
+async fn database(settings: &[&str], setup: &str) -> Database {
+    let db = Database::new().await;
+    for setting in settings {
+        db.execute(&format!(
+            "do $do$ begin execute format('alter database %I set {}', current_database()); end $do$",
+            setting.replace('\'', "''")
+        ))
+        .await;
+    }
+    db.execute(setup).await;
+    db
+}
+
+/// The plan of a backfill called `job`.
+fn backfill(db: &Database, plan: &str) -> PathBuf {
+    db.plan(&format!("name = 'job'\nkind = 'backfill'\n{plan}"))
+}
+
+/// The plan of a retype called `job`.
+fn retype(db: &Database, plan: &str) -> PathBuf {
+    db.plan(&format!("name = 'job'\nkind = 'retype'\n{plan}"))
+}
+
+async fn ran(db: &Database, command: &str, plan: &PathBuf) -> Ran {
+    db.pgstrata(&[command, plan.to_str().unwrap(), "--color", "never"]).await
+}
+
+/// There, back and there again.
+async fn swapped_both_ways(db: &Database) {
+    for command in ["swap", "rollback", "swap"] {
+        db.pgstrata(&[command, "job"]).await.ok();
+    }
+}
+
+/// That question counts nothing.
+async fn none(db: &Database, sql: &str) {
+    assert_eq!(db.count(sql).await, 0, "{sql}");
+}

@@ -1,0 +1,119 @@
+//! Casts go by the settings of the database, in the job and in the trigger alike, whatever a writer's session has.
+
+use super::{backfill, database, none, ran, retype};
+
+const MOMENTS: &str =
+    "create table t (id serial primary key, created_at timestamptz not null, day date, label text, spent text);
+    insert into t (created_at) select timestamptz '2025-03-01 20:00Z' + i * interval '17 minutes' from generate_series(1, 1500) i;
+    analyze t";
+
+/// Of rows that are there, of rows that an application writes in a session with other settings, and of keys that are dates.
+#[tokio::test]
+async fn old_rows_and_new_ones_mean_the_same() {
+    let settings = ["timezone = 'Asia/Tokyo'", "datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'"];
+    let db = database(&settings, MOMENTS).await;
+    let plan = backfill(
+        &db,
+        "table = 't'\n[backfill]\nset = { day = 't.created_at::date', label = 't.created_at::text', spent = \"(t.id * interval '1 min')::text\" }
+keep_filled = 'always'\n",
+    );
+    let told = ran(&db, "check", &plan).await.ok();
+    assert!(
+        told.stdout.contains(
+            "the plan's SQL runs under TimeZone Asia/Tokyo, DateStyle SQL, DMY, IntervalStyle iso_8601, in the trigger too"
+        ),
+        "{told:?}"
+    );
+    ran(&db, "run", &plan).await.ok();
+    db.execute(
+        "set timezone = 'America/New_York'; set datestyle = 'ISO, MDY'; set intervalstyle = 'sql_standard';
+         insert into t (created_at) values ('2025-03-01 20:00Z')",
+    )
+    .await;
+    none(
+        &db,
+        "select count(*) from t where day is distinct from (created_at at time zone 'Asia/Tokyo')::date
+            or label is distinct from to_char(created_at at time zone 'Asia/Tokyo', 'DD/MM/YYYY HH24:MI:SS \"JST\"')
+            or spent not like 'PT%'",
+    )
+    .await;
+}
+
+/// A key is read as text beside the plan's SQL, and sent again.
+#[tokio::test]
+async fn keys_survive_the_settings_of_the_plan() {
+    for (kind, value) in [
+        ("date", "date '2024-01-01' + i"),
+        ("timestamptz", "timestamptz '2024-10-26 20:00Z' + i * interval '3 minutes'"),
+    ] {
+        let setup = format!(
+            "create table t (id {kind} primary key, n int);
+             insert into t select {value} from generate_series(1, 3000) i; analyze t"
+        );
+        let db = database(&["timezone = 'Europe/Berlin'", "datestyle = 'German, DMY'"], &setup).await;
+        // Rows that are held are filled one by one, by their keys as text.
+        let client = db.client().await;
+        client.batch_execute("begin; select from t where n is null limit 40 for update").await.unwrap();
+        let plan = backfill(&db, "table = 't'\n[backfill]\nset = { n = '1' }\n");
+        let run = db.command(&["run", plan.to_str().unwrap()]).spawn().unwrap();
+        crate::support::wait::until("most rows are filled", async || {
+            db.count("select count(*) from t where n = 1").await >= 2_900
+        })
+        .await;
+        client.batch_execute("commit").await.unwrap();
+        crate::support::process::ended(run).await.ok();
+        none(&db, "select count(*) from t where n is null").await;
+    }
+}
+
+#[tokio::test]
+async fn a_retype_casts_as_alter_table_does() {
+    let cases = [
+        ("datestyle = 'SQL, DMY'", "text", "'03/02/04'", "date", "a <> date '2004-02-03'"),
+        (
+            "timezone = 'Europe/Berlin'",
+            "timestamp",
+            "'2024-07-01 12:00'",
+            "timestamptz",
+            "a <> '2024-07-01 10:00Z'",
+        ),
+    ];
+    for (setting, from, value, to, wrong) in cases {
+        let setup = format!(
+            "create table t (id int primary key, a {from} not null);
+             insert into t select i, {value} from generate_series(1, 1500) i; analyze t"
+        );
+        let db = database(&[setting], &setup).await;
+        let plan = retype(&db, &format!("table = 't'\n[retype]\ncolumn = 'a'\nto = '{to}'\n"));
+        ran(&db, "run", &plan).await.ok();
+        let writer = format!(
+            "set timezone = 'Asia/Tokyo'; set datestyle = 'ISO, YMD'; insert into t values (-1, {value})"
+        );
+        db.execute(&writer).await;
+        db.pgstrata(&["swap", "job"]).await.ok();
+        none(&db, &format!("select count(*) from t where {wrong}")).await;
+        db.pgstrata(&["rollback", "job"]).await.ok();
+        none(&db, &format!("select count(*) from t where a <> {value}")).await;
+        db.pgstrata(&["swap", "job"]).await.ok();
+        db.pgstrata(&["finalize", "job", "--now"]).await.ok();
+        none(&db, &format!("select count(*) from t where {wrong}")).await;
+    }
+}
+
+/// What the plan states goes before what the database has.
+#[tokio::test]
+async fn the_plan_may_state_settings() {
+    let db = database(&["timezone = 'Asia/Tokyo'"], MOMENTS).await;
+    let plan = backfill(
+        &db,
+        "table = 't'\n[backfill]\nset = { day = 't.created_at::date' }\nsettings = { timezone = 'America/New_York' }\n",
+    );
+    ran(&db, "run", &plan).await.ok();
+    none(&db, "select count(*) from t where day <> (created_at at time zone 'America/New_York')::date").await;
+    let wrong = backfill(
+        &db,
+        "table = 't'\n[backfill]\nset = { day = 't.created_at::date' }\nsettings = { timezone = 'Mars/Olympus' }\n",
+    );
+    let told = ran(&db, "check", &wrong).await.exits(3);
+    assert!(told.stdout.contains("invalid value for parameter \"TimeZone\": \"Mars/Olympus\""), "{told:?}");
+}
