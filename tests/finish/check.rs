@@ -88,13 +88,15 @@ async fn check_tells_what_our_role_may_not() {
     let told = db.pgstrata_with(&args, &[("DATABASE_URL", &dsn)]).await.exits(3);
     let told = told.stdout.replace(&name, "DATABASE").replace(&role, "ROLE");
     insta::assert_snapshot!(but_for_space(&told), @r#"
+    error[missing_privilege]: DATABASE: role ROLE: permission denied to create temporary tables in database "DATABASE"
+      hint: grant temporary on database DATABASE to ROLE
     error[missing_privilege]: public.kinds: role ROLE lacks SELECT, REFERENCES on public.kinds, to which a foreign key leads
       hint: grant select, references on public.kinds to ROLE
     warning[replicas_hidden]: ROLE: role ROLE cannot see how far standbys are behind: where the server has any, or the plan asks for a limit, the job holds until it can
       hint: grant pg_monitor to ROLE, or list the standbys under [throttle] replicas
     warning[finish_untried]: public.suppliers: constraints and indexes of finish could not be tried: permission denied to create temporary tables in database "DATABASE"
       hint: grant temporary on database DATABASE to ROLE
-    1 error, 2 warnings: the job cannot start
+    2 errors, 2 warnings: the job cannot start
     "#);
     db.execute(&format!(
         "grant select, references on kinds to {role}; grant temporary on database {name} to {role}"

@@ -142,7 +142,7 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
 fn settings(report: &mut Report, sql: &PlanSql, table: &str) {
     let utc = ["UTC", "Etc/UTC", "GMT"].contains(&sql.time_zone.as_str());
     let usual = ["ISO, MDY", "ISO, YMD"].contains(&sql.date_style.as_str());
-    if utc && usual && sql.interval_style == "postgres" {
+    if !sql.resolved || utc && usual && sql.interval_style == "postgres" {
         return;
     }
     report.note(

@@ -106,6 +106,13 @@ fn lacking(refusal: &Refusal, role: &str) -> Option<(String, String)> {
     if refusal.code != "42501" {
         return None;
     }
+    if let Some(database) =
+        refusal.message.strip_prefix("permission denied to create temporary tables in database ")
+    {
+        let database = database.trim_matches('"');
+        let grant = format!("grant temporary on database {} to {role}", plain(database));
+        return Some((database.to_owned(), grant));
+    }
     let (kind, object) = refusal.message.strip_prefix("permission denied for ")?.split_once(' ')?;
     let (right, on) = match kind {
         "table" | "view" => ("select", ""),
