@@ -231,7 +231,9 @@ pub enum Guard {
     Serializable,
 }
 
-/// The argument of the guard on the table that goes out of use.
+/// The first argument of a guard that refuses every write, as [`Guard::EveryWrite`].
+const EVERY_WRITE: &str = "every write";
+/// That of the guard on the table that goes out of use.
 const OUT_OF_USE: &str = "out of use";
 
 /// The guard's function. It is STABLE, so that it reads with the snapshot of the statement that fired it: a snapshot that does
@@ -245,15 +247,16 @@ pub fn guard_function(b: &Blueprint) -> Vec<String> {
     let function = b.guard_function();
     let body = format!(
         "begin
-  if tg_nargs > 0 and tg_argv[0] = '{OUT_OF_USE}' then
+  if tg_argv[0] = '{OUT_OF_USE}' then
     if not (starts_with(current_setting('application_name'), 'pgstrata/') and pg_has_role(session_user, current_user, 'member'))
       and coalesce(current_setting('{MIRROR}', true), '') <> 'on' then
       raise exception 'could not serialize access: table %.% is out of use', tg_table_schema, tg_table_name
         using errcode = '40001', hint = 'Retry the transaction. To change this table on purpose, disable its trigger {GUARD} first.';
     end if;
   elsif (current_setting('transaction_isolation') = tg_argv[0]
-      or tg_nargs = 0 and (tg_op <> 'INSERT' or current_setting('transaction_isolation') <> 'read committed'))
-    and not exists (select from pg_trigger where tgrelid = tg_relid and tgname = tg_name) then
+      or tg_argv[0] = '{EVERY_WRITE}' and (tg_op <> 'INSERT' or current_setting('transaction_isolation') <> 'read committed'))
+    and not exists (select from pg_trigger where tgrelid = tg_relid and tgname = tg_name
+      and encode(tgargs, 'escape') = tg_argv[0] || chr(92) || '000' || tg_argv[1] || chr(92) || '000') then
     raise exception 'could not serialize access: this transaction is older than a swap of table %.%', tg_table_schema, tg_table_name
       using errcode = '40001', hint = 'Retry the transaction.';
   end if;
@@ -274,23 +277,29 @@ fn guard(b: &Blueprint, away: Direction, guard: Guard) -> Vec<String> {
     let (out, _) = suffixes(away);
     let outgoing = b.table.name.sibling(b.table.name.name.with_suffix(out));
     let (name, function) = (Ident::new(GUARD), b.guard_function());
-    let trigger = |table: &QualifiedName, argument: &str| {
-        // Not replaced: an older snapshot would see the row of the trigger that was there before.
+    // An older snapshot sees the trigger that stood on the table before, so each has an argument of its own: the number of the
+    // transaction that creates it.
+    let trigger = |table: &QualifiedName, mode: &str| {
+        let create = format!(
+            "create trigger {name} before insert or update or delete on {table} for each statement execute function {function}"
+        );
+        let create = literal(&(create.replace('%', "%%") + "(%L, %L)"));
+        let body = format!(
+            "begin\n  execute pg_catalog.format({create}, {}, pg_catalog.pg_current_xact_id());\nend",
+            literal(mode)
+        );
         [
             drop_guard(table),
-            format!(
-                "create trigger {name} before insert or update or delete on {table} for each statement \
-                 execute function {function}({argument})"
-            ),
+            format!("do {}", dollar_quoted(&body)),
             format!("alter table {table} enable always trigger {name}"),
         ]
     };
-    let argument = match guard {
-        Guard::EveryWrite => "",
-        Guard::Serializable => "'serializable'",
+    let mode = match guard {
+        Guard::EveryWrite => EVERY_WRITE,
+        Guard::Serializable => "serializable",
     };
-    let outgoing = trigger(&outgoing, &literal(OUT_OF_USE));
-    outgoing.into_iter().chain(trigger(&b.table.name, argument)).collect()
+    let outgoing = trigger(&outgoing, OUT_OF_USE);
+    outgoing.into_iter().chain(trigger(&b.table.name, mode)).collect()
 }
 
 /// Drops the guard.
