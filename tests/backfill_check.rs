@@ -99,6 +99,8 @@ async fn types_that_do_not_fit() {
           hint: write the cast: set = { column = "(...)::the_type" }
         "#);
     insta::assert_snapshot!(told("", "add = { n = 'int' }\nset = { n = 'row(1, 2)' }\nwhere = 't.n is null'").await, @r#"
+    error[sql_refused]: public.s: the server refuses the plan's SQL: cannot cast type record to integer
+      hint: the table is called t; names without a schema are looked for in its schema, then in public
     error[type_mismatch]: n: column n is set to an expression of type record, which its own type does not take
       hint: write the cast: set = { column = "(...)::the_type" }
     "#);

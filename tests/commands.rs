@@ -174,7 +174,7 @@ async fn abort_leaves_the_source_as_it_was() {
         events.ok(&["abort"]).await;
         assert_eq!(events.catalog().await, before);
         let own: String = events.db.client().await.query_one(OWN, &[]).await.unwrap().get(0);
-        assert_eq!(own, "chunks, events, job aborted, jobs, leases, pace, settings, version");
+        assert_eq!(own, "chunks, events, job aborted, jobs, leases, objects, pace, settings, version");
         events.ok(&["run", "swap", "finalize --now"]).await;
         assert_eq!(events.db.count("select count(*) from events").await, 4_000);
     })
@@ -308,7 +308,7 @@ async fn a_plan_edited_in_mid_job_is_refused_but_for_its_pace() {
     exit 2
     error: the plan is not the one that job events began with
     cause: the plan's partition.every was # month when the job started and is # months now; the plan's verify.rows was hash when the job started and is count now
-    hint: put it back and run again; or `pgstrata abort events` and start over with the new plan
+    hint: put it back and run again; or end the job, and start over with the new plan: `pgstrata abort events`
     ");
     let faster = events.db.plan(&plan_text("month", "[copy]\nworkers = 3\n"));
     let said = events.run_plan(&faster).await.ok().stderr;
@@ -367,7 +367,7 @@ async fn a_capture_out_of_force_is_found_before_anything_relies_on_it() {
     exit 1
     error: the capture triggers on public.events are not in force any more
     cause: somebody dropped or disabled pgstrata_capture or pgstrata_truncate, or enabled them other than ALWAYS; changes since then are not known
-    hint: the way back is lost with them; to keep the partitioned table: `pgstrata finalize --now events`
+    hint: keep the partitioned table, and give up the rollback: `pgstrata finalize --now events`
     ");
     events.ok(&["finalize --now"]).await;
 }

@@ -184,7 +184,7 @@ impl Case {
 const LEFT_BEHIND: &str = "select
     (select count(*) from pg_class c join pg_namespace n on n.oid = relnamespace
      where nspname = 'pgstrata' and relkind = 'r'
-       and relname not in ('version', 'jobs', 'leases', 'chunks', 'events', 'settings', 'pace'))
+       and relname not in ('version', 'jobs', 'leases', 'chunks', 'events', 'objects', 'settings', 'pace'))
   + (select count(*) from pg_proc p join pg_namespace n on n.oid = pronamespace where nspname = 'pgstrata')
   + (select count(*) from pg_trigger where tgname like 'pgstrata%')
   + (select count(*) from pg_class where relname like 'observations%\\_old' or relname like 'observations%\\_new')

@@ -115,10 +115,11 @@ pub(super) fn rows_as_they_will_be(f: &Filling, rows: &str) -> String {
     format!("(select r.*{missing} from {rows} r)")
 }
 
+/// In a subquery, which the planner does not evaluate: it would compare the NULL with a constant of another type, and fail.
 fn null_column(column: &NewColumn) -> String {
     let (sql_type, collation) = type_and_collation(column);
     let collation = collation.map_or_else(String::new, |collation| format!(" collate {collation}"));
-    format!(", cast(null as {sql_type}){collation} as {}", column.name)
+    format!(", (select cast(null as {sql_type})){collation} as {}", column.name)
 }
 
 /// Its type, and the collation that the plan wrote behind it.
