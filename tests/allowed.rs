@@ -190,7 +190,7 @@ async fn life(db: &Database, kind: &str, plan: &str, things: &[Thing]) {
 }
 
 /// Whether an error names the thing, or the function that it calls.
-fn names(errors: &[String], thing: &str) -> bool {
+fn is_named(errors: &[String], thing: &str) -> bool {
     errors.iter().any(|error| {
         error.contains(thing) || thing.ends_with("_lost") && error.contains("function public.lost(")
     })
@@ -204,7 +204,7 @@ async fn allowed(plan: &str) -> Vec<Thing> {
         if errors.is_empty() {
             allowed.push(*thing);
         } else {
-            assert!(names(&errors, thing.0), "{}: {errors:#?}", thing.0);
+            assert!(is_named(&errors, thing.0), "{}: {errors:#?}", thing.0);
         }
     }
     allowed
@@ -226,7 +226,7 @@ async fn what_check_allows_succeeds((kind, plan): (&'static str, &'static str)) 
         if errors.is_empty() {
             life(&db, kind, plan, &things).await;
         } else {
-            let named = things.iter().any(|(name, _)| names(&errors, name));
+            let named = things.iter().any(|(name, _)| is_named(&errors, name));
             assert!(named, "{kind} with {things:?}: {errors:#?}");
         }
     }

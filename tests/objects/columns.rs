@@ -25,16 +25,13 @@ async fn filled() -> Database {
 }
 
 async fn own_column(db: &Database, name: &str) {
-    db.execute(&format!(
-        "alter table orders add column {name} text; update orders set {name} = 'own' where id = 7"
-    ))
-    .await;
+    db.execute(&format!("alter table orders add column {name} text default 'own'")).await;
 }
 
 async fn untouched(db: &Database, name: &str) {
     assert_eq!(
         db.count(&format!("select count(*) from orders where {name}::text = 'own'")).await,
-        1,
+        2000,
         "{name}"
     );
 }
@@ -88,7 +85,8 @@ async fn a_retype_ends_where_its_table_was_renamed_moved_or_replaced() {
             db.pgstrata(&args).await.ok();
             assert_eq!(db.count(TRIGGERS).await, 0, "{change}");
             let left =
-                "select count(*) from pg_attribute where attname in ('n_new', 'n_old') and not attisdropped";
+                "select count(*) from pg_attribute join pg_class c on c.oid = attrelid and relkind = 'r'
+                 where attname in ('n_new', 'n_old') and not attisdropped";
             let own = if change.contains("create table") { 2 } else { 0 };
             assert_eq!(db.count(left).await, own, "{change}, {last}");
         }

@@ -32,7 +32,7 @@ async fn database() -> (PrivateServer, Database) {
 async fn elsewhere(db: &Database, wanted: &str) -> i64 {
     db.count(&format!(
         "select count(*) from pg_class c left join pg_tablespace s on s.oid = c.reltablespace
-         where c.relnamespace in ('public'::regnamespace, 'pgstrata'::regnamespace) and c.relkind in ('r', 'p', 'i', 'I', 'm', 'S')
+         where c.relnamespace in (to_regnamespace('public'), to_regnamespace('pgstrata')) and c.relkind in ('r', 'p', 'i', 'I', 'm', 'S')
            and coalesce(s.spcname, '') <> ({wanted})"
     ))
     .await

@@ -16,7 +16,7 @@ fn partition(table: &str) -> String {
 
 fn retype(table: &str) -> String {
     format!(
-        "name = '{table}_v'\nkind = 'retype'\ntable = '{table}'\n[retype]\ncolumn = 'v'\nto = 'varchar(99)'\n"
+        "name = '{table}_v'\nkind = 'retype'\ntable = '{table}'\n[retype]\ncolumn = 'v'\nto = 'varchar(99)'\nusing = 't.v'\n"
     )
 }
 
