@@ -5,7 +5,7 @@
 use crate::model::ident::QualifiedName;
 use crate::model::state::State;
 
-use super::{catalog, dollar_quoted, locks, store};
+use super::{catalog, close_signature, dollar_quoted, locks, store};
 
 /// Once they are granted, the locks may be held for this long, in milliseconds.
 pub const BUDGET_MS: u32 = 2_000;
@@ -101,6 +101,12 @@ pub struct Exchange {
 const PARAMETERS: &str = "job bigint, job_state text, keep_s double precision, job_epoch bigint, definition bigint, \
     source oid, partitioned oid, wait_ms integer, in_turn boolean";
 
+/// The types of [`PARAMETERS`].
+fn parameter_types() -> String {
+    let types = PARAMETERS.split(", ").filter_map(|one| one.split_once(' ').map(|(_, sql_type)| sql_type));
+    types.collect::<Vec<_>>().join(", ")
+}
+
 /// A statement between dollar quotes.
 fn quoted(statement: &str) -> String {
     if !statement.contains('$') {
@@ -152,7 +158,7 @@ as {}",
                 self.function,
                 dollar_quoted(&self.body())
             ),
-            format!("revoke all on function {}({PARAMETERS}) from public", self.function),
+            close_signature(&format!("{}({})", self.function, parameter_types())),
         ]
     }
 
@@ -302,7 +308,7 @@ set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as {}",
             dollar_quoted(&body)
         ),
-        format!("revoke all on function {function}(oid, oid) from public"),
+        close_signature(&format!("{function}(oid, oid)")),
     ]
 }
 

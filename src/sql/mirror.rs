@@ -7,7 +7,7 @@ use crate::model::blueprint::{Blueprint, Direction, SCHEMA};
 use crate::model::ident::{Ident, literal};
 
 use super::drain::{self, Batch};
-use super::{capture, dollar_quoted, equal, from_source, list};
+use super::{capture, close_signature, dollar_quoted, equal, from_source, list};
 
 /// A transaction that has changed so many rows logs the others: each row that is mirrored takes a subtransaction.
 const MOST_ROWS: u32 = 50;
@@ -73,7 +73,7 @@ end"
              set search_path = pg_catalog, pg_temp set row_security = off{plans}\nas {}",
             dollar_quoted(&body(b, direction, heaps))
         ),
-        format!("revoke all on function {function} from public"),
+        close_signature(&function),
         format!("grant execute on function {function} to current_user"),
         format!("do {}", dollar_quoted(&to_owner)),
         capture::function(b, &capturing(b, until)),

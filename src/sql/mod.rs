@@ -124,7 +124,12 @@ fn repeated(rows: &str, alias: &Ident, key: &[Ident], columns: &[Ident]) -> Stri
 
 /// Takes a function's privileges from everybody but its owner: from PUBLIC, and from whom default privileges name.
 fn close_function(function: &QualifiedName) -> String {
-    let name = literal(&format!("{function}()"));
+    close_signature(&format!("{function}()"))
+}
+
+/// The same of a function with parameters; `signature` is its name with the types of them.
+fn close_signature(signature: &str) -> String {
+    let name = literal(signature);
     let body = format!(
         "declare
   holder text;

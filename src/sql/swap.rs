@@ -7,7 +7,7 @@ use crate::model::table::{Comment, Index, Sequence, Trigger, View};
 
 use super::exchange::Exchange;
 use super::mirror::{self, SETTING as MIRROR};
-use super::{capture, dependent, dollar_quoted, foreign_key, prepare};
+use super::{capture, close_function, dependent, dollar_quoted, foreign_key, prepare};
 
 /// The guard's name.
 pub const GUARD: &str = "pgstrata_guard";
@@ -269,7 +269,7 @@ end"
              set search_path = pg_catalog, pg_temp\nas {}",
             dollar_quoted(&body)
         ),
-        format!("revoke all on function {function}() from public"),
+        close_function(&function),
     ]
 }
 

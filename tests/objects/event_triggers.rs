@@ -86,7 +86,7 @@ async fn triggers_policies_columns_and_indexes_are_taken_away() {
         create trigger audit_i after insert or update or delete on t for each row execute function audit();";
     let more = for_each(
         "when tag in ('CREATE TABLE')",
-        "object_type = 'table'",
+        "command_tag = 'CREATE TABLE' and object_type = 'table'",
         "create trigger audit_x after insert or update or delete on %s for each row execute function public.audit();
          create policy p on %1$s using (false);
          create index on %1$s ((1));
@@ -177,7 +177,7 @@ async fn columns_come_alone() {
         let more = for_each(
             "when tag in ('ALTER TABLE')",
             "object_type in ('table', 'table column')",
-            "create policy p on public.t using (false)",
+            "drop policy if exists p on public.t; create policy p on public.t using (false)",
         );
         let db = with(Version::System, &more).await;
         let file = db.plan(plan);

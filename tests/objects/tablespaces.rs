@@ -53,7 +53,7 @@ async fn whole_life(db: &Database, plan: &str, wanted: &str) {
 
 #[tokio::test]
 async fn each_index_is_in_the_tablespace_of_its_model() {
-    const WANTED: &str = "case when c.relname ~ 't.*_(v|pkey)(_new|_old|$)' then 'fast' \
+    const WANTED: &str = "case when c.relname ~ '^t.*_(v|pkey)(_new|_old|$)' then 'fast' \
         when c.relname ~ '_id_n(_new|_old|$)|^m_v' then 'cold' else '' end";
     let (_server, db) = database().await;
     db.execute(SETUP).await;

@@ -21,6 +21,32 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
             format!("grant temporary on database {} to {}", plain(&server.database), plain(&server.user)),
         );
     }
+    refused(&mut report, r, rehearsal, &column);
+    if rehearsal.type_refused.is_none() && !r.only_widens() {
+        let unique: Vec<&Ident> =
+            r.indexes.iter().filter(|one| one.index.unique).map(|one| &one.index.name).collect();
+        if r.column.not_null || !unique.is_empty() || !r.checks.is_empty() {
+            report.warning(
+                "refused_early",
+                &column,
+                "from the phase index on, a value that using cannot turn, or turns into one that NOT NULL, UNIQUE or CHECK of the column \
+                 refuse, is refused to the application already"
+                    .to_owned(),
+                "nothing, if applications write no such values; the swap would refuse them in any case",
+            );
+        }
+    }
+    report.0.extend(named(&rehearsal.named, &r.sql, &r.table.name.plain()));
+    if r.new_type == r.column.sql_type {
+        let message = format!("column {column} is {} already", r.new_type);
+        report.error("already_that_type", &column, message, "there is nothing to do");
+    }
+    report.0.extend(table_tried(&r.table, &rehearsal.rows, Writes::Updates));
+    report.0
+}
+
+/// What the server refuses.
+fn refused(report: &mut Report, r: &Retyping, rehearsal: &Rehearsal, column: &str) {
     if let Some(message) = &rehearsal.type_refused {
         report.error(
             "type_refused",
@@ -36,11 +62,11 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
             }
             _ => format!("write back = \"...\" over t, where the column is {}; it is for the way back", r.to),
         };
-        report.error("sql_refused", &column, format!("the server refuses {which}: {message}"), hint);
+        report.error("sql_refused", column, format!("the server refuses {which}: {message}"), hint);
     }
     for which in &rehearsal.volatile {
         let message = format!("{which} gives another value each time: no row would ever be level");
-        report.error("volatile_expression", &column, message, "write an expression of the row alone");
+        report.error("volatile_expression", column, message, "write an expression of the row alone");
     }
     for (what, message) in &rehearsal.refused {
         report.error(
@@ -65,27 +91,6 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
             ),
         );
     }
-    if rehearsal.type_refused.is_none() && !r.only_widens() {
-        let unique: Vec<&Ident> =
-            r.indexes.iter().filter(|one| one.index.unique).map(|one| &one.index.name).collect();
-        if r.column.not_null || !unique.is_empty() || !r.checks.is_empty() {
-            report.warning(
-                "refused_early",
-                &column,
-                "from the phase index on, a value that using cannot turn, or turns into one that NOT NULL, UNIQUE or CHECK of the column \
-                 refuse, is refused to the application already"
-                    .to_owned(),
-                "nothing, if applications write no such values; the swap would refuse them in any case",
-            );
-        }
-    }
-    report.0.extend(named(&rehearsal.named, &r.sql, &r.table.name.plain()));
-    if r.new_type == r.column.sql_type {
-        let message = format!("column {column} is {} already", r.new_type);
-        report.error("already_that_type", &column, message, "there is nothing to do");
-    }
-    report.0.extend(table_tried(&r.table, &rehearsal.rows, Writes::Updates));
-    report.0
 }
 
 /// What the new type means for those who use the column.
