@@ -62,13 +62,8 @@ async fn a_schema_that_somebody_else_made_is_refused() {
     db.pgstrata(&["run", plan]).await.ok();
 }
 
-/// What an administrator gave away by mistake is used by its holder, in the midst of a job.
-#[tokio::test]
-async fn what_others_put_on_our_tables_is_found() {
-    let (db, plan) = lab("schema_mallory").await;
-    let plan = plan.to_str().unwrap();
-    db.pgstrata(&["run", plan]).await.ok();
-    let cases = [
+/// What somebody does to the schema, what is found, and what undoes it.
+const ATTACKS: &[(&str, &str, &str)] = &[
         (
             "grant usage on schema pgstrata to schema_mallory; grant trigger on pgstrata.jobs to schema_mallory;
              set role schema_mallory; set search_path = eve;
@@ -136,10 +131,17 @@ async fn what_others_put_on_our_tables_is_found() {
             "function pgstrata.pwn belongs to role schema_mallory",
             "drop function pgstrata.pwn()",
         ),
-    ];
+];
+
+/// What an administrator gave away by mistake is used by its holder, in the midst of a job.
+#[tokio::test]
+async fn what_others_put_on_our_tables_is_found() {
+    let (db, plan) = lab("schema_mallory").await;
+    let plan = plan.to_str().unwrap();
+    db.pgstrata(&["run", plan]).await.ok();
     db.execute("create function eve.twice(text) returns text immutable language sql as 'select $1 || $1'")
         .await;
-    for (attack, found, undo) in cases {
+    for (attack, found, undo) in ATTACKS {
         db.execute(attack).await;
         for command in [&["swap", "job"][..], &["status"]] {
             let said = refused(db.pgstrata(command).await);

@@ -6,7 +6,7 @@ mod images;
 mod paths;
 mod settings;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::support::cluster::Database;
 use super::support::process::Ran;
@@ -35,7 +35,7 @@ fn retype(db: &Database, plan: &str) -> PathBuf {
     db.plan(&format!("name = 'job'\nkind = 'retype'\n{plan}"))
 }
 
-async fn ran(db: &Database, command: &str, plan: &PathBuf) -> Ran {
+async fn ran(db: &Database, command: &str, plan: &Path) -> Ran {
     db.pgstrata(&[command, plan.to_str().unwrap(), "--color", "never"]).await
 }
 
