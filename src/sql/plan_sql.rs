@@ -25,13 +25,14 @@ pub fn settings(sql: &PlanSql) -> String {
     )
 }
 
-/// The same for a function, whatever the settings of the session that calls it.
+/// The same for a function, whatever the settings of the session that calls it. Plans are generic: with the row's values at hand,
+/// the planner would call an IMMUTABLE function before the statement has set the path that the function finds names by.
 pub fn of_function(sql: &PlanSql) -> String {
     let PlanSql { time_zone, date_style, interval_style, text_search, .. } = sql;
     format!(
         "set search_path = {} set timezone = {} set datestyle = {} set intervalstyle = {} \
          set default_text_search_config = {} set extra_float_digits = 1 set bytea_output = 'hex' set xmloption = content \
-         set standard_conforming_strings = on",
+         set standard_conforming_strings = on set plan_cache_mode = force_generic_plan",
         lookup(sql),
         literal(time_zone),
         literal(date_style),

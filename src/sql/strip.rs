@@ -82,6 +82,8 @@ begin
     union all
     select format('drop trigger %I on %s', t.tgname, own.oid::regclass) from pg_trigger t join own on own.oid = t.tgrelid
     where not t.tgisinternal
+    union all
+    select format('drop rule %I on %s', w.rulename, own.oid::regclass) from pg_rewrite w join own on own.oid = w.ev_class
   loop
     execute addition;
   end loop;
