@@ -10,9 +10,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::cluster::{Database, connect};
+use super::cluster::Database;
+use super::wait::{LIMIT, within};
 
 /// How a reader reads.
 #[derive(Debug, Clone, Copy)]
@@ -121,9 +122,27 @@ pub fn is_refused(e: &tokio_postgres::Error) -> bool {
     e.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
 }
 
+/// A connection, as soon as there is one: a standby may end a session while it begins.
+async fn connected(dsn: &str) -> Client {
+    let dsn = format!("{dsn} options='-c statement_timeout={}s'", LIMIT.as_secs());
+    within("a connection", async {
+        loop {
+            match tokio_postgres::connect(&dsn, NoTls).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    return client;
+                }
+                Err(e) => assert!(is_refused(&e), "{e:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
 async fn read(shared: Arc<Shared>, dsn: String, question: Question, reading: Reading, on: &'static str) {
     let mut rng = StdRng::seed_from_u64(17);
-    let mut client = connect(&dsn).await;
+    let mut client = connected(&dsn).await;
     let name = format!("{reading:?}{on}");
     while !shared.stop.load(Ordering::Relaxed) {
         let result = once(&shared, &client, &question, reading, &mut rng).await;
@@ -132,7 +151,7 @@ async fn read(shared: Arc<Shared>, dsn: String, question: Question, reading: Rea
             let ended = client.is_closed() && !on.is_empty();
             assert!(is_refused(e) || ended, "{name}: {e:?}");
             if client.batch_execute("rollback").await.is_err() {
-                client = connect(&dsn).await;
+                client = connected(&dsn).await;
             }
         }
         shared.count(&name, question.right, result.ok());
