@@ -181,7 +181,7 @@ async fn a_retyped_columns_check_by_a_function() {
     db.execute(
         "create table dict (n int primary key); insert into dict select generate_series(1, 2000);
          create function known(p bigint) returns boolean language plpgsql stable as
-           $$ begin return exists (select from dict where n = p); end $$;
+           $$ begin return exists (select from public.dict where n = p); end $$;
          create table t (id int primary key, a int constraint a_known check (known(a)));
          insert into t select i, i from generate_series(1, 1500) i; analyze",
     )

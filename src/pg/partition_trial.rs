@@ -33,6 +33,7 @@ pub async fn trial(client: &Client, b: &Blueprint) -> Result<TableTrial> {
 async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTrial, Vec<(&'a Check, bool)>)> {
     let mut trial = TableTrial::default();
     client.batch_execute("set local lock_timeout = '100ms'").await?;
+    client.batch_execute(crate::sql::row_trial::SAMPLE_LIMIT).await?;
     let blocks = blocks(client, b.table.oid).await?;
     let sampled = crate::sql::row_trial::sampled(blocks);
     for column in &b.table.columns {

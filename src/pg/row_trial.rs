@@ -141,6 +141,7 @@ async fn updates(
     trial: &mut TableTrial,
 ) -> Result<()> {
     client.batch_execute(names).await?;
+    client.batch_execute(sql::SAMPLE_LIMIT).await?;
     let sampled = sql::sampled(blocks(client, table.oid).await?);
     let mut with_checks = Vec::new();
     for check in &table.checks {

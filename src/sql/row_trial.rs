@@ -49,6 +49,9 @@ pub fn limit() -> String {
     format!("set local statement_timeout = {}", literal(&format!("{LIMIT_S}s")))
 }
 
+/// A sample is tried for so long: a function of the application may take a second a row.
+pub const SAMPLE_LIMIT: &str = "set local statement_timeout = '5s'";
+
 /// An empty table of the session's own, with the table's generated columns, indexes and, where they can be copied, CHECKs.
 pub fn empty(table: &QualifiedName, with_checks: bool) -> String {
     let checks = if with_checks { " including constraints" } else { "" };
