@@ -2,6 +2,8 @@
 //! and the proof that every row has its value. And what a swap leaves to be done. None of it with a lock that anyone notices;
 //! what is found done is left alone.
 
+use tokio_postgres::Client;
+
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
@@ -64,8 +66,15 @@ async fn indexes(retyper: &Retyper, direction: Direction) -> Result<()> {
     for one in &r.indexes {
         objects::name_is_free(retyper, one, direction, &recorded).await?;
     }
-    let valid = |one: &&Counterpart| there.get(name(one).as_str()).is_some_and(|index| index.valid);
-    let missing: Vec<&Counterpart> = r.indexes.iter().filter(|one| !valid(one)).collect();
+    let valid =
+        |one: &Counterpart| there.get(name(one).as_str()).filter(|index| index.valid).map(|index| index.oid);
+    // One that was built, but not recorded before a crash, is only known by the last intention: record it before the next.
+    for one in &r.indexes {
+        if valid(one).is_some_and(|oid| !objects::is_recorded(&recorded, one, direction, oid)) {
+            record(retyper, &retyper.control, one, direction).await?;
+        }
+    }
+    let missing: Vec<&Counterpart> = r.indexes.iter().filter(|one| valid(one).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -87,12 +96,7 @@ async fn indexes(retyper: &Retyper, direction: Direction) -> Result<()> {
                 session.batch_execute(&sql::tablespace(one)).await?;
                 session.batch_execute(&sql::build(r, one, direction)).await?;
                 failpoint!("retype.index");
-                transaction(&session, READ_COMMITTED, async |client| {
-                    let index = r.table.name.sibling(name.clone());
-                    pg::record(client, retyper.job.id, Role::Index, &index).await?;
-                    all(client, &sql::dress(r, one, direction)).await
-                })
-                .await
+                record(retyper, &session, one, direction).await
             })
             .await;
         match built {
@@ -103,6 +107,17 @@ async fn indexes(retyper: &Retyper, direction: Direction) -> Result<()> {
     }
     meter.end("every index is valid");
     Ok(())
+}
+
+/// Records an index that was just built, and gives it what its model has besides.
+async fn record(retyper: &Retyper, session: &Client, one: &Counterpart, direction: Direction) -> Result<()> {
+    let r = &retyper.retyping;
+    transaction(session, READ_COMMITTED, async |client| {
+        let index = r.table.name.sibling(r.counterpart(&one.index.name, direction));
+        pg::record(client, retyper.job.id, Role::Index, &index).await?;
+        all(client, &sql::dress(r, one, direction)).await
+    })
+    .await
 }
 
 /// The plan's expression makes one value of two.

@@ -122,8 +122,13 @@ pub(super) fn is_counterpart(
     direction: Direction,
     oid: u32,
 ) -> bool {
+    is_recorded(objects, one, direction, oid) || objects.intended(&counterpart(retyper, one, direction))
+}
+
+/// The same, but for one that the job was only about to make when it was last heard of.
+pub(super) fn is_recorded(objects: &Objects, one: &Counterpart, direction: Direction, oid: u32) -> bool {
     let was_in_use = direction == Direction::Reverse && one.index.constraint.is_empty();
-    was_in_use || objects.made(Role::Index, oid) || objects.intended(&counterpart(retyper, one, direction))
+    was_in_use || objects.made(Role::Index, oid)
 }
 
 fn counterpart(retyper: &Retyper, one: &Counterpart, direction: Direction) -> QualifiedName {
