@@ -62,10 +62,9 @@ enum Mirror {
 }
 
 impl Cutover {
-    /// `waits`: for older snapshots; `mirror`: the table can have one.
-    pub fn new(give_up_after: Duration, waits: bool, mirror: bool) -> Self {
-        let mirror = if mirror { Mirror::Off } else { Mirror::Impossible };
-        Self { give_up_after, waits, mirror, drains: 0 }
+    /// `waits`: for older snapshots.
+    pub fn new(give_up_after: Duration, waits: bool) -> Self {
+        Self { give_up_after, waits, mirror: Mirror::Off, drains: 0 }
     }
 
     /// Whether the mirror is on, as far as this knows.
@@ -151,7 +150,7 @@ mod tests {
 
     /// In log mode until the mirror is wanted.
     fn busy() -> Cutover {
-        let mut cutover = Cutover::new(LIMIT, true, true);
+        let mut cutover = Cutover::new(LIMIT, true);
         for _ in 0..DRAINS_BEFORE_MIRROR {
             assert_eq!(cutover.next(&pending(0)), Next::Drain);
         }
@@ -160,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_quiet_table_needs_no_mirror() {
-        let mut cutover = Cutover::new(LIMIT, true, true);
+        let mut cutover = Cutover::new(LIMIT, true);
         assert_eq!(cutover.next(&pending(0)), Next::Drain);
         assert_eq!(cutover.next(&older(at(1))), Next::Wait);
         assert_eq!(cutover.next(&at(2)), Next::Prove);
@@ -172,7 +171,10 @@ mod tests {
     fn an_exchange_never_comes_while_changes_are_pending_or_older_snapshots_are_left() {
         for waits in [true, false] {
             for mirror in [true, false] {
-                let mut cutover = Cutover::new(LIMIT, waits, mirror);
+                let mut cutover = Cutover::new(LIMIT, waits);
+                if !mirror {
+                    cutover.no_mirror();
+                }
                 for s in 0..LIMIT.as_secs() {
                     for seen in [pending(s), proven(pending(s)), older(at(s)), older(proven(at(s))), at(s)] {
                         let next = cutover.next(&seen);
@@ -212,15 +214,11 @@ mod tests {
 
     #[test]
     fn without_a_mirror_it_drains_on() {
-        for mut cutover in [Cutover::new(LIMIT, true, false), {
-            let mut cutover = busy();
-            assert_eq!(cutover.next(&pending(1)), Next::MirrorOn);
-            cutover.no_mirror();
-            cutover
-        }] {
-            for s in 0..20 {
-                assert_eq!(cutover.next(&pending(s)), Next::Drain);
-            }
+        let mut cutover = busy();
+        assert_eq!(cutover.next(&pending(1)), Next::MirrorOn);
+        cutover.no_mirror();
+        for s in 0..20 {
+            assert_eq!(cutover.next(&pending(s)), Next::Drain);
         }
     }
 }

@@ -8,12 +8,12 @@ use crate::model::blueprint::Direction;
 use crate::model::cutover::{Cutover, Next, Seen};
 use crate::model::number;
 use crate::plan::OldSnapshots;
-use crate::sql::{drain as drain_sql, mirror as mirror_sql};
+use crate::sql::drain as drain_sql;
 
 use super::blockers::Asked;
 use super::context::Context;
 use super::meter::Meter;
-use super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, LOOK, Older};
+use super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, Older};
 use super::{drain, locks, mirror};
 
 /// A log of so many blocks (8 MiB) is drained at once.
@@ -41,8 +41,7 @@ impl<'a> Way<'a> {
     pub async fn begin(context: &'a Context, meter: &'a Meter<'a>, away: Direction) -> Result<Self> {
         let plan = &context.plan;
         let waits = plan.old_snapshots() != OldSnapshots::Accept;
-        let possible = mirror_sql::possible(&context.blueprint());
-        let cutover = Cutover::new(plan.lock_budget().give_up_after, waits, possible);
+        let cutover = Cutover::new(plan.lock_budget().give_up_after, waits);
         let older = Older::new(context)?;
         if waits {
             older.report_unknown_standbys("can fail there with SQLSTATE 40001").await?;
@@ -108,7 +107,7 @@ impl<'a> Way<'a> {
             self.looked = Instant::now();
             locks::cancel(self.context, &self.context.blueprint(), self.away, &mut self.blockers).await?;
         }
-        tokio::time::sleep(LOOK).await;
+        self.older.nap().await;
         Ok(())
     }
 

@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Row;
+
 use crate::error::{Error, Result, Retry};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::cutover::MIRROR_AT_MOST;
+use crate::model::ident::QualifiedName;
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, REPEATABLE_READ, all, execute_prepared, transaction};
 use crate::sql::{copy as copy_sql, drain as drain_sql, mirror as sql};
 
 use super::context::Context;
+use super::partitions;
 
 /// How often a batch that gave way, or met with a writer, is sent again before the rest is left to the next drain.
 const TRIES: u32 = 20;
@@ -20,21 +24,42 @@ const GIVES_WAY: Duration = Duration::from_millis(10);
 /// Switches it on. No lock is needed: a change is either mirrored or logged, whichever function its session runs.
 ///
 /// # Errors
-/// What the server said: nothing is changed then.
+/// The table cannot have one; or what the server said: nothing is changed then.
 pub async fn on(context: &Context, away: Direction) -> Result<()> {
     let (b, client) = (context.blueprint(), &context.control);
+    let deferrable = deferrable(context, away).await?;
     let source = catalog::must_find(client, &b.sides(away).source).await?;
     let rows = client.query(sql::HEAPS, &[&source]).await?;
     let heaps: Vec<(u32, u32)> =
         rows.iter().filter_map(|row| Some((row.get(0), row.get::<_, Option<u32>>(1)?))).collect();
     let until: String = client.query_one(sql::UNTIL, &[&MIRROR_AT_MOST.as_secs_f64()]).await?.get(0);
+    let mirrored = sql::Mirrored { heaps: &heaps, deferrable: &deferrable, until: &until };
     transaction(client, READ_COMMITTED, async |client| {
         context.hold_epoch(client).await?;
-        all(client, &sql::on(&b, away, &heaps, &until)).await
+        all(client, &sql::on(&b, away, &mirrored)).await
     })
     .await?;
     failpoint!("mirror.on");
     Ok(())
+}
+
+/// The target's keys that may be checked at the commit. SET CONSTRAINTS takes every constraint of a name, so that another one
+/// of that name would be checked at once as well.
+async fn deferrable(context: &Context, away: Direction) -> Result<Vec<QualifiedName>> {
+    let client = &context.control;
+    let target = catalog::must_find(client, &context.blueprint().sides(away).target).await?;
+    let rows = client.query(sql::DEFERRABLE_KEYS, &[&target]).await?;
+    let key = |row: &Row| {
+        let name = QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
+        if row.get(2) {
+            return Err(Error::failed(format!(
+                "another deferrable constraint has the name {}",
+                name.plain()
+            )));
+        }
+        Ok(name)
+    };
+    rows.iter().map(key).collect()
 }
 
 /// Switches it off, where it is on; whether it was.
@@ -56,7 +81,7 @@ pub async fn off(context: &Context) -> Result<bool> {
 }
 
 /// Drains the log as it is now, in batches that give way to writers; how many rows were taken, and whether something is in the
-/// way that only a drain without the mirror can handle: a TRUNCATE, a missing partition, a unique value that moved.
+/// way that only a drain without the mirror can handle: a TRUNCATE, or a unique value that moved.
 ///
 /// # Errors
 /// What the server said.
@@ -72,7 +97,8 @@ pub async fn drain(context: &Context, away: Direction) -> Result<(u64, bool)> {
         match gently(context, &b, away, block).await {
             Ok(rows) => taken += rows,
             Err(e) if e.retry_class() == Retry::Again => break,
-            Err(e) if e.lacks_partition() || stands_in_the_way(&e) => return Ok((taken, true)),
+            Err(e) if e.lacks_partition() => partitions::extend(context).await?,
+            Err(e) if stands_in_the_way(&e) => return Ok((taken, true)),
             Err(e) => return Err(e.context("failed to drain the change log beside the mirror")),
         }
     }

@@ -56,7 +56,11 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
         let mut way = way.lock().await;
         loop {
             let ready = ready(context, &exchanger, away).await?;
+            let partitions = context.blueprint().partitions.len();
             way.clear().await?;
+            if context.blueprint().partitions.len() != partitions {
+                continue; // Pending rows needed others: they are not in what was made ready.
+            }
             locks::look_patiently(context, &b, away).await?;
             match exchange(context, &exchanger, away, &ready).await {
                 // A change came in before the lock: it is drained, and no snapshot may be older than that.

@@ -4,7 +4,7 @@
 //! The exchange does not rely on it: it is refused while the log has rows. It only makes that rare.
 
 use crate::model::blueprint::{Blueprint, Direction, SCHEMA};
-use crate::model::ident::{Ident, literal};
+use crate::model::ident::{Ident, QualifiedName, literal};
 
 use super::drain::{self, Batch};
 use super::{capture, close_signature, dollar_quoted, equal, from_source, list};
@@ -17,11 +17,13 @@ const FEW_PARTITIONS: usize = 64;
 /// It is `on` while the mirror writes: the guard of a table that is out of use lets it pass.
 pub const SETTING: &str = "pgstrata.mirror";
 
-/// Whether the table can have a mirror. A constraint that is checked at the commit would fail there, where nothing can be
-/// logged any more.
-pub fn possible(b: &Blueprint) -> bool {
-    b.carried_indexes().iter().all(|index| index.deferrable.is_empty())
-}
+/// The keys of the relation with oid `$1` that may be checked at the commit: schema, name, and whether another deferrable
+/// constraint of that schema has the same name.
+pub const DEFERRABLE_KEYS: &str = "select n.nspname, c.conname,
+  exists (select from pg_catalog.pg_constraint o where o.connamespace = c.connamespace and o.conname = c.conname
+    and o.oid <> c.oid and o.condeferrable)
+from pg_catalog.pg_constraint c join pg_catalog.pg_namespace n on n.oid = c.connamespace
+where c.conrelid = $1 and c.condeferrable and c.contype in ('p', 'u', 'x') order by 1, 2";
 
 /// The heaps of the relation with oid `$1` and of its leaves: oid and file.
 pub const HEAPS: &str = "select c.oid, pg_catalog.pg_relation_filenode(c.oid)
@@ -44,13 +46,26 @@ fn parameters(b: &Blueprint) -> String {
     format!("text, oid, {}", types.join(", "))
 }
 
-/// Switches the mirror on: `heaps` are those of the source (oid and file), `until` when it ends by itself, as text. To be run
-/// in one transaction.
+/// What the mirror is made for.
+#[derive(Debug)]
+pub struct Mirrored<'a> {
+    /// The source's heaps: oid and file.
+    pub heaps: &'a [(u32, u32)],
+    /// The target's keys that may be checked at the commit.
+    pub deferrable: &'a [QualifiedName],
+    /// When the mirror ends by itself, as text.
+    pub until: &'a str,
+}
+
+/// Switches the mirror on. To be run in one transaction.
 ///
-/// - It belongs to the table's owner, whose expressions (generated columns, CHECK constraints, indexes) it evaluates.
+/// - It belongs to the table's owner, whose expressions (generated columns, CHECK constraints, indexes) it evaluates; where
+///   row security is forced upon the owner, too, to the role that copies, which sees every row.
 /// - A heap with another file was truncated or rewritten since: what is written there is logged, so that a TRUNCATE can be
 ///   carried over in full.
-pub fn on(b: &Blueprint, direction: Direction, heaps: &[(u32, u32)], until: &str) -> Vec<String> {
+/// - A key that is checked at the commit would fail there, where nothing can be logged any more: the target's is checked at
+///   once. The source's is checked as before.
+pub fn on(b: &Blueprint, direction: Direction, mirrored: &Mirrored<'_>) -> Vec<String> {
     let function = format!("{}({})", b.mirror_function(), parameters(b));
     let own = b.partitions.len() > FEW_PARTITIONS;
     let plans = if own { " set plan_cache_mode = force_custom_plan" } else { "" };
@@ -66,18 +81,21 @@ pub fn on(b: &Blueprint, direction: Direction, heaps: &[(u32, u32)], until: &str
   end if;
 end"
     );
-    vec![
+    let mut all = vec![
         format!("drop function if exists {function}"),
         format!(
             "create function {function} returns void language plpgsql security definer \
              set search_path = pg_catalog, pg_temp set row_security = off{plans}\nas {}",
-            dollar_quoted(&body(b, direction, heaps))
+            dollar_quoted(&body(b, direction, mirrored))
         ),
         close_signature(&function),
         format!("grant execute on function {function} to current_user"),
-        format!("do {}", dollar_quoted(&to_owner)),
-        capture::function(b, &capturing(b, until)),
-    ]
+    ];
+    if !b.table.force_row_security {
+        all.push(format!("do {}", dollar_quoted(&to_owner)));
+    }
+    all.push(capture::function(b, &capturing(b, mirrored.until)));
+    all
 }
 
 /// Keeps the log again, and drops the mirror's function.
@@ -123,7 +141,7 @@ end",
 }
 
 /// The drain of one row's places. The source is read again: triggers that fire within each other come in no order.
-fn body(b: &Blueprint, direction: Direction, heaps: &[(u32, u32)]) -> String {
+fn body(b: &Blueprint, direction: Direction, mirrored: &Mirrored<'_>) -> String {
     let (sides, place) = (b.sides(direction), b.place_columns());
     let at = |alias: &str, first: usize| {
         let all = place.iter().enumerate().map(|(i, c)| format!("{alias}.{} = ${}", c.name, first + i));
@@ -134,12 +152,18 @@ fn body(b: &Blueprint, direction: Direction, heaps: &[(u32, u32)]) -> String {
     let (old, new) = (3, 3 + place.len());
     let columns: Vec<&Ident> = b.table.written_columns().map(|c| &c.name).collect();
     let delete = |first: usize| format!("delete from {} t where {}", sides.target, at("t", first));
-    let heaps: Vec<String> = heaps.iter().map(|(oid, file)| format!("\"{oid}\": {file}")).collect();
+    let heaps: Vec<String> = mirrored.heaps.iter().map(|(oid, file)| format!("\"{oid}\": {file}")).collect();
+    let keys: Vec<String> = mirrored.deferrable.iter().map(ToString::to_string).collect();
+    let at_once = if keys.is_empty() {
+        String::new()
+    } else {
+        format!("\n  set constraints {} immediate;", keys.join(", "))
+    };
     format!(
         "declare
   n bigint;
 begin
-  perform pg_catalog.set_config('{SETTING}', 'on', true);
+  perform pg_catalog.set_config('{SETTING}', 'on', true);{at_once}
   if pg_catalog.pg_relation_filenode($2) is distinct from (jsonb '{{{heaps}}}' ->> $2::text)::oid then
     raise exception using errcode = 'PS001', message = 'truncated or rewritten';
   end if;
@@ -164,6 +188,7 @@ begin
   perform pg_catalog.set_config('{SETTING}', '', true);
 end",
         heaps = heaps.join(", "),
+        at_once = at_once,
         delete_old = delete(old),
         delete_new = delete(new),
         old = parameters(old),
@@ -225,19 +250,14 @@ mod tests {
     use crate::model::blueprint::tests::blueprint;
 
     #[test]
-    fn a_constraint_that_is_checked_at_the_commit_bars_the_mirror() {
-        let mut b = blueprint();
-        assert!(possible(&b));
-        for index in &mut b.table.indexes {
-            index.deferrable = "DEFERRABLE".to_owned();
-        }
-        assert!(!possible(&b));
-    }
-
-    #[test]
     fn everything_that_is_sent() {
         let b = blueprint();
-        let mut all = on(&b, Direction::Forward, &[(1, 2)], "2026-01-01 00:00:00+00");
+        let mirrored = Mirrored {
+            heaps: &[(1, 2)],
+            deferrable: &[QualifiedName::new("public", "a_key")],
+            until: "2026-01-01 00:00:00+00",
+        };
+        let mut all = on(&b, Direction::Forward, &mirrored);
         all.extend(drain(&b, Direction::Forward));
         all.extend(off(&b));
         insta::assert_snapshot!(all.join(";\n\n"));

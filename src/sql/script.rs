@@ -5,10 +5,12 @@ use crate::model::filling::Filling;
 use crate::model::ident::QualifiedName;
 use crate::model::key::KeyRange;
 use crate::model::retyping::Retyping;
+use crate::model::table::Index;
 use crate::plan::Rows;
 
 use super::drain::Batch;
 use super::finalize::Leaving;
+use super::mirror::Mirrored;
 use super::retype::{self, exchange};
 use super::{
     capture, copy, drain, fill, finalize, finish, foreign_key, index, mirror, prepare, swap, verify,
@@ -68,7 +70,7 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
         ),
         section(
             "swap: the mirror, for at most a minute where the change log does not become empty (one transaction)",
-            mirror::on(b, forward, &[], "-infinity"),
+            mirrored(b, forward),
         ),
         section(
             "swap: a drain beside the mirror (one REPEATABLE READ transaction; repeated)",
@@ -259,6 +261,14 @@ fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Str
     let mut all = swap::guard_function(b);
     all.extend(swap::exchange(b, away, leaves, swap::Guard::Serializable).create());
     all
+}
+
+/// The mirror as it would be for the target's keys; the oids and files of the source's heaps are read then.
+fn mirrored(b: &Blueprint, direction: Direction) -> Vec<String> {
+    let deferrable = b.carried_indexes().into_iter().filter(|index| !index.deferrable.is_empty());
+    let waiting = |index: &Index| b.table.name.sibling(index.name.with_suffix("_new"));
+    let deferrable: Vec<QualifiedName> = deferrable.map(waiting).collect();
+    mirror::on(b, direction, &Mirrored { heaps: &[], deferrable: &deferrable, until: "-infinity" })
 }
 
 fn settled(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
