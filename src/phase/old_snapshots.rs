@@ -15,8 +15,9 @@ use crate::sql::old_snapshots as sql;
 use super::blockers::{Asked, Blocker, blocker};
 use super::driver::Driver;
 
-/// How long between two looks.
-pub const LOOK: Duration = Duration::from_millis(15);
+/// How long between two looks, for as long as a wait is short; and afterwards.
+const LOOK: Duration = Duration::from_millis(15);
+const LOOK_LATER: Duration = Duration::from_millis(200);
 /// How often it is looked who holds a lock that is in the way, while snapshots are waited for.
 pub const LOCKS: Duration = Duration::from_secs(1);
 /// Rounds after which nobody can hold an older snapshot.
@@ -24,7 +25,7 @@ pub const ENOUGH_ROUNDS: u32 = 2;
 /// How long a wait may last before it is reported.
 const SHORT: Duration = Duration::from_secs(1);
 /// How often it is reported.
-const REPORTS: Duration = Duration::from_secs(10);
+const REPORTS: Duration = Duration::from_secs(30);
 /// How often holders are cancelled, where the plan says so: the first may need a moment to end.
 const CANCELS: Duration = Duration::from_secs(1);
 /// How old a holder's transaction must be to be cancelled, where the plan does not say `cancel_blockers_after`.
@@ -220,6 +221,11 @@ impl<'a> Older<'a> {
             self.cancel().await;
         }
         Ok(true)
+    }
+
+    /// Waits for the next look. Whoever is still there after [`SHORT`] may stay long.
+    pub async fn nap(&self) {
+        tokio::time::sleep(if self.marked.elapsed() < SHORT { LOOK } else { LOOK_LATER }).await;
     }
 
     fn report(&mut self) {

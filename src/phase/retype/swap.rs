@@ -26,7 +26,7 @@ use super::super::exchange::Exchanger;
 use super::super::fill;
 use super::super::locks::{Ladder, reach_standby};
 use super::super::meter::Meter;
-use super::super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, LOOK, Older};
+use super::super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, Older};
 use super::super::verify::differs;
 use super::level::{level, release, settle};
 use super::{Retyper, compare, objects, table};
@@ -202,7 +202,7 @@ async fn none_older(
                 looked = Instant::now();
                 ladder.cancel(&mut asked).await?;
             }
-            tokio::time::sleep(LOOK).await;
+            older.nap().await;
         } else {
             older.again();
         }
