@@ -10,10 +10,10 @@ use super::support::oracle;
 use super::support::process::ended;
 use super::support::wait::until;
 
-const ROWS: i64 = 40_000;
+const ROWS: i64 = 10_000;
 
 /// Rows that one statement updates: it must not take so long that the job cannot begin.
-const AT_ONCE: i64 = 2_000;
+const AT_ONCE: i64 = 1_000;
 
 /// Sessions that update all rows again and again, each its own share of them, until told to stop.
 async fn update_in_loops(db: &Database, sessions: i64, over: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
@@ -46,7 +46,7 @@ async fn a_log_that_writers_fill_faster_than_it_is_drained_stays_bounded() {
     .await;
     let over = Arc::new(AtomicBool::new(false));
     let plan = db.plan(
-        "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n[throttle]\nrows_per_second = 20000\n",
+        "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n[throttle]\nrows_per_second = 5000\n",
     );
     let run = db.command(&["run", plan.to_str().unwrap()]).spawn().unwrap();
     let client = db.client().await;

@@ -7,7 +7,7 @@ use tokio::process::Child;
 
 use super::commands::{Events, refusal};
 use super::pace::slow_column;
-use super::support::process::{Ran, ended, send};
+use super::support::process::{Ran, ended, frozen, send};
 use super::support::wait::{until, within};
 
 fn interrupt(child: &Child) {
@@ -46,7 +46,8 @@ async fn in_mid_chunk(events: &Events) -> Child {
 }
 
 const CHUNKS_AT_WORK: &str = "select count(*) from pg_stat_activity
-    where datname = current_database() and query like 'insert into %_new%' and state = 'active'";
+    where datname = current_database() and application_name like 'pgstrata/%/worker'
+      and query like 'insert into %_new%' and state = 'active'";
 
 async fn goes_on(events: &Events) {
     events.db.execute(FAST_AGAIN).await;
@@ -145,13 +146,17 @@ async fn who_took_a_value_of_the_sequence_first_is_not_chosen_as_a_deadlock_s_vi
     let events = Events::new().await;
     events.ok(&["run"]).await;
     for command in ["swap", "rollback"] {
+        // It has looked who is in the way, and is about to lock.
+        let stop = [("PGSTRATA_FAILPOINT", "swap.ready=stop")];
+        let mut exchange = frozen(events.start(command, &stop)).await;
         let mut client = events.db.client().await;
         let writer = client.transaction().await.unwrap();
         let id: i64 = writer.query_one("select nextval('events_id_seq')", &[]).await.unwrap().get(0);
-        let exchange = events.start(command, &[]);
+        send(&exchange, Signal::CONT);
         let waits = "select count(*) from pg_stat_activity where datname = current_database()
             and application_name like 'pgstrata/%' and wait_event_type = 'Lock'";
-        until(waits, async || events.db.count(waits).await > 0).await;
+        until(waits, async || exchange.try_wait().unwrap().is_some() || events.db.count(waits).await > 0)
+            .await;
         writer.execute("insert into events (id, at) values ($1, '2024-02-02')", &[&id]).await.unwrap();
         writer.commit().await.unwrap();
         let ran = ended(exchange).await;

@@ -119,19 +119,18 @@ async fn a_role_that_cannot_see_standbys_is_warned_and_held_where_a_limit_was_as
          do $$ begin execute format('grant create on database %I to app', current_database()); end $$",
     )
     .await;
-    let job = Slow::on(db, "max_replica_lag = '5s'\n").await;
+    let mut job = Slow::on(db, "max_replica_lag = '5s'\n").await;
     job.db.execute("alter table events owner to app").await;
-    let as_app = job.db.dsn().replace("user=postgres", "user=app");
+    job.db.log_in_as("app");
     let plan = job.plan.display().to_string();
-    let checked = job.db.pgstrata_with(&["check", &plan], &[("DATABASE_URL", &as_app)]).await.ok();
+    let checked = job.db.pgstrata(&["check", &plan]).await.ok();
     assert!(
         checked.stdout.contains("warning[replicas_hidden]")
             && checked.stdout.contains("grant pg_monitor to app"),
         "{}",
         checked.stdout
     );
-    let mut run = job.db.command(&["run", &plan]);
-    let run = run.env("DATABASE_URL", &as_app).spawn().unwrap();
+    let run = job.start(&[]);
     job.held("replica_lag_s").await;
     let hold = job.says("replica_lag_s").await;
     assert!(hold["about"].as_str().unwrap().contains("grant pg_monitor to app"), "{hold}");
@@ -147,13 +146,13 @@ async fn a_role_that_cannot_see_standbys_is_warned_and_held_where_a_limit_was_as
 #[tokio::test]
 async fn a_slot_that_nobody_reads_holds() {
     let server = primary();
-    let job = Slow::on(Database::on(&server).await, "max_slot_retained_bytes = '1 MiB'\n").await;
+    let job = Slow::on(Database::on(&server).await, "max_slot_retained_bytes = '4 MiB'\n").await;
     job.db.execute("select pg_create_logical_replication_slot('nobody', 'test_decoding')").await;
     let run = job.copying().await;
     // Others write more than it may keep.
-    job.db.execute("create table noise as select i, repeat('x', 500) from generate_series(1, 8000) i").await;
+    job.db.execute("create table noise as select i, repeat('x', 500) from generate_series(1, 16000) i").await;
     let hold = job.held_soon("slot_retained_bytes").await;
-    assert!(hold["value"].as_f64().unwrap() > 1_048_576.0 && hold["limit"] == 1_048_576.0, "{hold}");
+    assert!(hold["value"].as_f64().unwrap() > 4_194_304.0 && hold["limit"] == 4_194_304.0, "{hold}");
     assert!(hold["about"].as_str().unwrap().contains("slot nobody"), "{hold}");
     job.stands_still().await;
     job.db.execute("select pg_drop_replication_slot('nobody')").await;

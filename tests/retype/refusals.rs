@@ -202,10 +202,10 @@ async fn the_swap_waits_for_older_snapshots() {
     let client = db.client().await;
     client.batch_execute("begin isolation level repeatable read; select 1").await.unwrap();
     client.batch_execute("select count(*) from pg_class").await.unwrap();
-    let plan = db.plan(&format!("{PLAN}[swap]\nattempts = 2\n"));
+    let plan = db.plan(&format!("{PLAN}[swap]\ngive_up_after = '2s'\n"));
     run(&db, &plan).await;
     let refused = db.pgstrata(&["swap", "orders_id_bigint"]).await.exits(5);
-    assert!(errors(&refused).contains("older than the moment"), "{}", refused.stderr);
+    assert!(errors(&refused).contains("with a snapshot older than"), "{}", refused.stderr);
     assert_eq!(client.query_one("select count(id) from orders", &[]).await.unwrap().get::<_, i64>(0), 50);
     client.batch_execute("commit").await.unwrap();
     db.pgstrata(&["swap", "orders_id_bigint"]).await.ok();

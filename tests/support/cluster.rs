@@ -139,9 +139,14 @@ impl Database {
         Self { socket_dir, dsn: server.dsn(&name), plans: tempfile::tempdir().unwrap() }
     }
 
-    /// How to reach it, as the superuser.
+    /// How to reach it: as the superuser, if not [`Database::log_in_as`] somebody else.
     pub fn dsn(&self) -> &str {
         &self.dsn
+    }
+
+    /// From now on it is reached as this role.
+    pub fn log_in_as(&mut self, role: &str) {
+        self.dsn = self.dsn.replace("user=postgres", &format!("user={role}"));
     }
 
     /// What it is called.
