@@ -251,7 +251,8 @@ mod tests {
 
     #[test]
     fn everything_that_is_sent() {
-        let b = blueprint();
+        let mut b = blueprint();
+        b.table.force_row_security = false;
         let mirrored = Mirrored {
             heaps: &[(1, 2)],
             deferrable: &[QualifiedName::new("public", "a_key")],
