@@ -27,6 +27,7 @@ mod keys;
 mod kitchen_sink;
 mod layering;
 mod lease;
+mod lent;
 mod maintain;
 mod names;
 mod objects;

@@ -185,19 +185,3 @@ async fn a_limit_on_sessions_is_told_beforehand() {
         db.pgstrata_with(&args, &env).await.ok();
     }
 }
-
-/// The owner's expressions and triggers would run with the rights of whoever runs the job.
-#[tokio::test]
-async fn a_role_that_may_do_more_than_the_owner_is_warned() {
-    let db = Database::new().await;
-    db.execute(&format!("{GOOD} create role lesser_owner login; alter table t owner to lesser_owner")).await;
-    db.execute("grant create on schema public to lesser_owner").await;
-    insta::assert_snapshot!(check_as(&db, "postgres", MONTHS).await, @"
-    warning[rights_lent]: public.t: role postgres may do more than lesser_owner, who owns public.t: what lesser_owner has put on the table (triggers, checks, generated columns, index expressions, domains) runs with the rights of postgres
-      hint: run the job as lesser_owner, unless you trust that role with the rights of postgres
-    ");
-    db.execute("create role lesser_member login; grant lesser_owner to lesser_member").await;
-    assert!(check_as(&db, "lesser_member", MONTHS).await.contains("warning[rights_lent]"));
-    db.execute("alter role lesser_member set role = lesser_owner").await;
-    assert!(!check_as(&db, "lesser_member", MONTHS).await.contains("warning[rights_lent]"));
-}

@@ -4,7 +4,7 @@ use serde_json::{Result, Value};
 
 use super::blueprint::Blueprint;
 use super::filling::Filling;
-use super::ident::QualifiedName;
+use super::ident::{Ident, QualifiedName};
 use super::retyping::Retyping;
 
 /// What a job does, down to every name.
@@ -42,6 +42,16 @@ impl Design {
             Self::Backfill(filling) => serde_json::to_value(filling),
             Self::Retype(retyping) => serde_json::to_value(retyping),
         }
+    }
+
+    /// The oid of the application's own table, and its owner.
+    pub fn owned(&self) -> (u32, &Ident) {
+        let table = match self {
+            Self::Partition(blueprint) => &blueprint.table,
+            Self::Backfill(filling) => &filling.table,
+            Self::Retype(retyping) => &retyping.table,
+        };
+        (table.oid, &table.owner)
     }
 
     /// The table that the job is about.

@@ -14,6 +14,7 @@ pub(crate) mod fixture;
 pub mod ident;
 pub mod inventory;
 pub mod key;
+pub mod lent;
 pub mod likeness;
 pub mod maintained;
 pub mod number;

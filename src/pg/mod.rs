@@ -6,6 +6,7 @@ mod driver;
 mod finish_trial;
 pub mod latency;
 pub mod lease;
+pub mod lent;
 pub mod objects;
 mod partition_trial;
 mod passfile;

@@ -25,7 +25,7 @@ use crate::sql::{
     trial as trial_sql, writing as writing_sql,
 };
 
-use super::{catalog, partition_trial, rehearsal, row_trial, store, trial};
+use super::{catalog, lent, partition_trial, rehearsal, row_trial, store, trial};
 
 /// What was found, and what the job would build.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub async fn preflight(client: &Client, plan: &Plan) -> Result<Preflight> {
 }
 
 async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Result<Preflight> {
-    let facts = facts(client, plan.table(), "").await?;
+    let facts = facts(client, plan.table(), "", Some(plan)).await?;
     let writing = match &facts.relation {
         Relation::There(found) => writing(client, found.table.oid).await?,
         Relation::Unread | Relation::Missing { .. } => Writing::default(),
@@ -61,7 +61,7 @@ async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resul
     let mut rows_to_fill = None;
     let (mut findings, mut filling) = check::backfill(plan, backfill, &facts, &writing);
     if let Some(filling) = &mut filling {
-        let trial = trial::trial(client, filling, &writing, &backfill.settings.trust).await?;
+        let trial = trial::trial(client, filling, &writing, plan.trust()).await?;
         findings.extend(check::tried(filling, &trial, &facts.server.user));
         findings.extend(check::space(plan, filling, &writing, trial.meant));
         rows_to_fill = trial.meant;
@@ -80,7 +80,7 @@ async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resul
 }
 
 async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Preflight> {
-    let facts = facts(client, plan.table(), "").await?;
+    let facts = facts(client, plan.table(), "", Some(plan)).await?;
     let column = match &facts.relation {
         Relation::There(found) => {
             client.query_opt(retype_sql::COLUMN, &[&found.table.oid, &retype.column]).await?
@@ -90,7 +90,7 @@ async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pref
     let column: Option<ColumnFacts> = column.map(|row| understood(row.get(0))).transpose()?;
     let (mut findings, mut retyping) = check::retype(plan, retype, &facts, column.as_ref());
     if let (Some(retyping), Some(column)) = (&mut retyping, &column) {
-        let rehearsal = rehearsal::rehearse(client, retyping, column, &retype.settings.trust).await?;
+        let rehearsal = rehearsal::rehearse(client, retyping, column, plan.trust()).await?;
         findings.extend(check::rehearsed(retyping, &rehearsal, &facts.server));
         let (table, from) = (&retyping.table, format!("only {}", retyping.table.name));
         findings.extend(readable_keys(client, table, &from, &retyping.key).await?);
@@ -108,7 +108,7 @@ async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pref
 }
 
 async fn of_partition(client: &Client, plan: &Plan, partitioning: &Partitioning) -> Result<Preflight> {
-    let mut facts = facts(client, plan.table(), &partitioning.by).await?;
+    let mut facts = facts(client, plan.table(), &partitioning.by, Some(plan)).await?;
     if let Relation::There(found) = &mut facts.relation {
         count_outside(client, partitioning, found).await?;
     }
@@ -149,7 +149,12 @@ fn rows_estimated(facts: &Facts) -> i64 {
 }
 
 /// The facts about a table and the column called `by`, but for rows outside the ends that a plan has.
-pub(super) async fn facts(client: &Client, table: &QualifiedName, by: &str) -> Result<Facts> {
+pub(super) async fn facts(
+    client: &Client,
+    table: &QualifiedName,
+    by: &str,
+    plan: Option<&Plan>,
+) -> Result<Facts> {
     let server = server(client).await?;
     if server.version < check::OLDEST_SERVER {
         return Ok(Facts { server, relation: Relation::Unread, jobs: Vec::new() });
@@ -158,7 +163,7 @@ pub(super) async fn facts(client: &Client, table: &QualifiedName, by: &str) -> R
         let relation = Relation::Missing { name: table.clone(), tables: tables(client).await? };
         return Ok(Facts { server, relation, jobs: Vec::new() });
     };
-    let found = found(client, by, oid).await?;
+    let found = found(client, by, oid, plan).await?;
     let readable = found.rights.own_schema.as_ref().is_some_and(|own| own.usage && own.tables);
     let jobs = if readable { open_jobs(client).await? } else { Vec::new() };
     Ok(Facts { server, relation: Relation::There(Box::new(found)), jobs })
@@ -196,12 +201,21 @@ async fn open_jobs(client: &Client) -> Result<Vec<OpenJob>> {
         .collect())
 }
 
-async fn found(client: &Client, by: &str, oid: u32) -> Result<Found> {
+async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Result<Found> {
     let table = catalog::table(client, oid).await?;
     let rights: serde_json::Value = client.query_one(sql::RIGHTS, &[&oid]).await?.get(0);
-    let rights: Rights = understood(rights)?;
-    let readable =
-        table.relkind == "r" && rights.select && !rights.rows_hidden && rights.schemas_closed.is_empty();
+    let mut rights: Rights = understood(rights)?;
+    // Before anything reads the table: the planner may call functions of an index or a CHECK.
+    let (trust, task) = plan.map_or((&[][..], None), |plan| (plan.trust(), Some(plan.task())));
+    if !lent::owner_is_trusted(client, oid, trust).await? {
+        let updates = matches!(task, Some(Task::Backfill(_) | Task::Retype(_)));
+        rights.lent = lent::code(client, &[oid], trust, updates).await?;
+    }
+    let readable = table.relkind == "r"
+        && rights.select
+        && !rights.rows_hidden
+        && rights.schemas_closed.is_empty()
+        && rights.lent.is_empty();
     let column = table.column(&Ident::new(by)).filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
     let values = match column {
         Some(column) if readable => Some(values(client, &table, column).await?),

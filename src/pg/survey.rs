@@ -20,7 +20,7 @@ pub async fn survey(
     by: &str,
     every: Option<Every>,
 ) -> Result<String> {
-    let facts = preflight::facts(client, table, by).await?;
+    let facts = preflight::facts(client, table, by, None).await?;
     let row = client.query_opt(sql::HISTOGRAM, &[&table.schema.as_str(), &table.name.as_str(), &by]).await?;
     let histogram: Vec<String> = row.and_then(|row| row.get(0)).unwrap_or_default();
     plan::survey(&facts, by, every, &histogram)

@@ -211,7 +211,9 @@ async fn one(context: &Context, blocks: Option<(u64, u64)>) -> Result<Swept> {
     let b = context.blueprint();
     transaction(&context.control, REPEATABLE_READ, async |client| {
         // Before the snapshot, so that no TRUNCATE can lie to it.
-        client.batch_execute(&copy_sql::hold_still(&b.sides(context.direction()))).await?;
+        let sides = b.sides(context.direction());
+        client.batch_execute(&copy_sql::hold_still(&sides)).await?;
+        context.lend_nothing(client, &[sides.target]).await?;
         context.hold_epoch(client).await?;
         let swept = drain_visible(context, &b, context.direction(), blocks).await?;
         failpoint!("drain.before_commit");

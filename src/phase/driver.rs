@@ -10,11 +10,13 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
 use crate::model::backoff::Backoff;
 use crate::model::commands;
+use crate::model::ident::{QualifiedName, plain};
 use crate::model::number;
 use crate::model::pace::{MOST_WORKERS, Work};
 use crate::model::state::{State, Step};
 use crate::pg::connect::{Session, Target};
 use crate::pg::lease::{self, Lease};
+use crate::pg::lent;
 use crate::pg::pool::{Sessions, pool};
 use crate::pg::store::{self, Job};
 use crate::plan::Plan;
@@ -101,6 +103,8 @@ pub struct Driver {
     target: Target,
     lease: Lease,
     state: Cell<State>,
+    /// The table's owner, where neither the job's role nor the plan trusts that role.
+    lends_to: Option<String>,
     prepared: RefCell<HashMap<String, Statement>>,
     /// The shortest that a message and its answer took.
     round_trip: Cell<Option<Duration>>,
@@ -128,10 +132,12 @@ impl Driver {
         // Sessions are opened when they are first needed, so that the number of workers may grow.
         let most = u32::try_from(MOST_WORKERS).unwrap_or(1);
         let pool = pool(target, most, job.id, lease.epoch()).await?;
+        let lends_to = lends_to(&control, &job, &plan).await?;
         Ok(Self {
             gate,
             settings,
             state: Cell::new(job.state),
+            lends_to,
             prepared: RefCell::default(),
             round_trip: Cell::default(),
             standby_left: Cell::default(),
@@ -299,6 +305,23 @@ impl Driver {
         if held.is_some() { Ok(()) } else { Err(lease::taken_over()) }
     }
 
+    /// Whether what the table's owner puts on it would run with rights that the owner lacks.
+    pub fn lends(&self) -> bool {
+        self.lends_to.is_some()
+    }
+
+    /// Fails where writing `tables` would run code of roles that are not trusted, and keeps such code away until the transaction
+    /// ends: to be called in each transaction that writes rows, before its snapshot.
+    ///
+    /// # Errors
+    /// What the code is.
+    pub async fn lend_nothing(&self, client: &Client, tables: &[QualifiedName]) -> Result<()> {
+        match &self.lends_to {
+            Some(owner) => lent::none(client, tables, self.plan.trust(), owner).await,
+            None => Ok(()),
+        }
+    }
+
     /// For how long the server worked, of the time that so many messages and their answers took: the network's share does not
     /// grow with the rows.
     pub fn work(&self, took: Duration, messages: u32) -> Duration {
@@ -311,4 +334,11 @@ impl Driver {
         drop(self.control);
         self.lease.release().await;
     }
+}
+
+/// The owner of the job's table, where that role is not trusted.
+async fn lends_to(client: &Client, job: &Job, plan: &Plan) -> Result<Option<String>> {
+    let (oid, owner) = job.design.owned();
+    let trusted = lent::owner_is_trusted(client, oid, plan.trust()).await?;
+    Ok((!trusted).then(|| plain(owner.as_str())))
 }

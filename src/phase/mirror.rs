@@ -27,6 +27,12 @@ const GIVES_WAY: Duration = Duration::from_millis(10);
 /// The table cannot have one; or what the server said: nothing is changed then.
 pub async fn on(context: &Context, away: Direction) -> Result<()> {
     let (b, client) = (context.blueprint(), &context.control);
+    // It would run with the rights of the job's role, in sessions that nothing can be looked for in.
+    if b.table.force_row_security && context.lends() {
+        return Err(Error::failed(
+            "row security is forced upon the table's owner, whom the job does not trust",
+        ));
+    }
     let deferrable = deferrable(context, away).await?;
     let source = catalog::must_find(client, &b.sides(away).source).await?;
     let rows = client.query(sql::HEAPS, &[&source]).await?;
@@ -128,7 +134,9 @@ async fn batch(context: &Context, b: &Blueprint, away: Direction, block: i64) ->
     let values = [format!("({block},0)"), format!("({},0)", block + 1)];
     transaction(&context.control, REPEATABLE_READ, async |client| {
         client.batch_execute(sql::DRAIN_SETTINGS).await?;
-        client.batch_execute(&copy_sql::hold_still(&b.sides(away))).await?;
+        let sides = b.sides(away);
+        client.batch_execute(&copy_sql::hold_still(&sides)).await?;
+        context.lend_nothing(client, &[sides.target]).await?;
         context.hold_epoch(client).await?;
         client.batch_execute(drain_sql::SETTINGS).await?;
         let mut taken = 0;

@@ -16,7 +16,7 @@ pub(super) type Leaf = Spanned<Value>;
 
 /// Every key there is, by section; the file's head has no name.
 pub(super) const KEYS: [(&str, &[&str]); 10] = [
-    ("", &["name", "kind", "table"]),
+    ("", &["name", "kind", "table", "trust"]),
     ("backfill", &["add", "from", "set", "where", "keep_filled", "finish", "settings"]),
     ("retype", &["column", "to", "using", "back", "settings"]),
     ("partition", &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "drop_unique"]),
@@ -67,6 +67,7 @@ pub(super) struct PlanFile {
     pub(super) name: Option<Leaf>,
     pub(super) kind: Option<Leaf>,
     pub(super) table: Option<Leaf>,
+    pub(super) trust: Option<Leaf>,
     #[serde(default)]
     pub(super) backfill: BackfillSection,
     #[serde(default)]

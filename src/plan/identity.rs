@@ -109,10 +109,12 @@ impl Plan {
             Workers::Auto => "auto".into(),
             Workers::Fixed(n) => Value::from(i64::try_from(n).unwrap_or(i64::MAX)),
         };
+        let trust: Vec<String> = self.trust.iter().map(|role| plain(role)).collect();
         let common = [
             ("name", Name, Some(self.name.clone().into())),
             ("kind", Identity, Some(self.task.kind().into())),
             ("table", Identity, Some(self.table.plain().into())),
+            ("trust", Tunable, (!trust.is_empty()).then(|| trust.into())),
             ("copy.workers", Tunable, Some(workers)),
             ("copy.target_batch_ms", Tunable, Some((self.target_batch.as_millis() as i64).into())),
             ("swap.lock_timeout", Tunable, Some(duration_text(self.budget.lock_timeout).into())),

@@ -146,6 +146,7 @@ impl Task {
 pub struct Plan {
     name: String,
     table: QualifiedName,
+    trust: Vec<String>,
     task: Task,
     workers: Workers,
     target_batch: Duration,
@@ -184,6 +185,11 @@ impl Plan {
     /// The table that the job is about.
     pub fn table(&self) -> &QualifiedName {
         &self.table
+    }
+
+    /// Roles whose code the job may run with its own rights, besides those that could act as its role anyway.
+    pub fn trust(&self) -> &[String] {
+        &self.trust
     }
 
     /// What the job is for.

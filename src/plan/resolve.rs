@@ -105,7 +105,7 @@ impl Problems {
 /// The plan of a file, or everything that is wrong with it.
 pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let mut p = Problems::default();
-    let PlanFile { name, kind, table: written_table, copy, swap, .. } = file;
+    let PlanFile { name, kind, table: written_table, trust, copy, swap, .. } = file;
     let kind = p.optional("kind", kind, one_of(Kind::ALL, Kind::name)).unwrap_or(Kind::Partition);
     let table = p
         .required("table", written_table, "table = \"schema.name\"", |v| Ok(QualifiedName::parse(text(v)?)?));
@@ -113,6 +113,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
         (None, Some(table)) => p.optional("name", written_table, |_| table_as_name(table)),
         (name, _) => p.optional("name", name, |v| Ok(checked_name(text(v)?)?)),
     };
+    let trust = p.optional("trust", trust, |v| plain_texts(v)?.iter().map(|role| column(role)).collect());
     strangers(&mut p, file, kind);
     let task = match kind {
         Kind::Partition => partitioning(&mut p, file).map(Task::Partition),
@@ -132,6 +133,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
         (Some(name), Some(table), Some(task)) if p.0.is_empty() => Ok(Plan {
             name,
             table,
+            trust: trust.unwrap_or_default(),
             task,
             workers: workers.unwrap_or(WORKERS),
             target_batch: Duration::from_millis(target_ms.unwrap_or(usual_ms)),

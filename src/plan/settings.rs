@@ -1,8 +1,8 @@
-//! `settings` of `[backfill]` and `[retype]`: under which settings the plan's own SQL runs, and whose code it may run.
+//! `settings` of `[backfill]` and `[retype]`: under which settings the plan's own SQL runs.
 
 use toml::{Table, Value};
 
-use super::resolve::{Read, column, plain_texts, text, wrong};
+use super::resolve::{Read, column, text, wrong};
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::plan_sql::PlanSql;
 
@@ -17,12 +17,10 @@ pub struct Settings {
     pub date_style: Option<String>,
     /// `IntervalStyle`.
     pub interval_style: Option<String>,
-    /// Roles whose functions and types the SQL may use, besides those that the job trusts in any case.
-    pub trust: Vec<String>,
 }
 
 /// The keys, and what one of them looks like.
-const KEYS: [&str; 5] = ["search_path", "timezone", "datestyle", "intervalstyle", "trust"];
+const KEYS: [&str; 4] = ["search_path", "timezone", "datestyle", "intervalstyle"];
 const EXAMPLE: &str = "settings = { timezone = \"Europe/Berlin\", search_path = \"app, extensions\" }";
 
 /// Reads the setting.
@@ -39,9 +37,6 @@ pub(super) fn settings(value: &Value) -> Read<Settings> {
         time_zone: one("timezone")?,
         date_style: one("datestyle")?,
         interval_style: one("intervalstyle")?,
-        trust: table
-            .get("trust")
-            .map_or(Ok(Vec::new()), |value| plain_texts(value)?.iter().map(|role| column(role)).collect())?,
     })
 }
 
@@ -102,10 +97,6 @@ impl Settings {
             if let Some(value) = value {
                 all.insert(key.into(), value.clone().into());
             }
-        }
-        if !self.trust.is_empty() {
-            let roles: Vec<String> = self.trust.iter().map(|role| plain(role)).collect();
-            all.insert("trust".into(), roles.into());
         }
         (!all.is_empty()).then_some(Value::Table(all))
     }

@@ -54,6 +54,7 @@ fn the_example_of_the_interface_reads() {
 name  = "petri_observations"
 kind  = "partition"
 table = '"Forecasts"."Price Forecasts"'
+trust = ["app"]
 
 [partition]
 by       = '"Created At"'
@@ -96,6 +97,7 @@ how  = "detach"
     let expected = Plan {
         name: "petri_observations".to_owned(),
         table: QualifiedName::new("Forecasts", "Price Forecasts"),
+        trust: vec!["app".to_owned()],
         task: Task::Partition(Partitioning {
             by: "Created At".to_owned(),
             every: Every::Months(1),
@@ -443,6 +445,7 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
             cancel_blockers_after: Some(Duration::from_secs(1)),
         },
         old_snapshots: OldSnapshots::Cancel,
+        trust: vec!["app".to_owned()],
         ..least
     };
     let filling = Plan::parse(backfill::FULL, "p.toml").unwrap();

@@ -16,6 +16,7 @@ pub mod finish;
 pub mod finish_trial;
 pub mod foreign_key;
 pub mod index;
+pub mod lent;
 pub mod locks;
 pub mod maintain;
 pub mod matview;

@@ -239,12 +239,16 @@ pub fn set_default(mark: &str, column: &Ident, default: &str) -> String {
 /// document ([`crate::plan::check::Named`]). `$3` are roles that the plan trusts, `$4` the schemas of the search path under
 /// which functions run that rely on their caller's.
 ///
-/// Trusted are superusers, the roles that can become ours, the table's owner or the database's, and those of the plan.
+/// Trusted are superusers, the roles that can become ours, and those of the plan, as for code on the table
+/// ([`super::lent::CODE`]); to create in a schema, also those that can become the table's owner or the database's.
 pub const NAMED: &str = r#"with trusted as (
   select r.oid from pg_roles r, pg_class c, pg_database b
   where c.oid = $2 and b.datname = current_database() and (r.rolsuper or r.rolname = 'pg_database_owner'
     or r.rolname::text = any ($3) or pg_has_role(r.oid, (select oid from pg_roles where rolname = current_user), 'MEMBER')
     or pg_has_role(r.oid, c.relowner, 'MEMBER') or pg_has_role(r.oid, b.datdba, 'MEMBER'))
+), lent as (
+  select r.oid from pg_roles r where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($3)
+    or pg_has_role(r.oid, session_user, 'MEMBER')
 ), creators as (
   select n.oid, array_agg(distinct coalesce(r.rolname::text, 'PUBLIC')) as roles
   from pg_namespace n cross join lateral (
@@ -286,7 +290,7 @@ select json_build_object(
   'objects', coalesce((select json_agg(json_build_object(
       'name', pg_describe_object(o.refclassid, o.refobjid, 0),
       'owner', pg_get_userbyid(o.owner),
-      'trusted', o.owner is null or o.owner in (select oid from trusted),
+      'trusted', o.owner is null or o.owner in (select oid from lent),
       'schema', n.nspname,
       'loose', o.loose,
       'relies', o.relies,

@@ -36,8 +36,6 @@ where name = 'max_connections'
 pub const RIGHTS: &str = "select json_build_object(
   'superuser', current_setting('is_superuser')::boolean,
   'owner', pg_has_role(c.relowner, 'USAGE'),
-  'owner_trusted', pg_has_role(c.relowner, session_user, 'MEMBER')
-    or pg_get_userbyid(c.relowner) = current_user,
   'become_owner', pg_has_role(c.relowner,
     case when current_setting('server_version_num')::integer >= 160000 then 'SET' else 'MEMBER' end),
   'owner_creates', has_schema_privilege(c.relowner, c.relnamespace, 'CREATE'),

@@ -66,8 +66,7 @@ async fn what_is_there_before_the_check_is_refused_by_name() {
     // With its schema, it is clear what is meant.
     let plan = backfill(&db, &FILL.replace("lower(", "pg_catalog.lower("));
     ran(&db, "run", &plan).await.ok();
-    let trusted =
-        backfill(&db, &format!("{FILL}where = 't.twin is null'\nsettings = {{ trust = ['{role}'] }}\n"));
+    let trusted = backfill(&db, &format!("trust = ['{role}']\n{FILL}where = 't.twin is null'\n"));
     ran(&db, "check", &trusted).await.ok();
     none(&db, "select count(*) from caught").await;
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;

@@ -303,6 +303,7 @@ impl<'a> Pass<'a> {
         let began = Instant::now();
         transaction(session, READ_COMMITTED, async |client| {
             filler.hold_epoch(client).await?;
+            filler.lend_nothing(client, std::slice::from_ref(leaf)).await?;
             let names = sql::names(f);
             let settings = [&[names.as_str(), sql::OWN_WRITES, sql::WAIT_BRIEFLY], more].concat();
             client.batch_execute(&settings.join("; ")).await?;
@@ -440,6 +441,7 @@ impl<'a> Pass<'a> {
         let (rows, began) = (sql::Rows::One(key), Instant::now());
         let done = transaction(session, READ_COMMITTED, async |client| {
             filler.hold_epoch(client).await?;
+            filler.lend_nothing(client, std::slice::from_ref(leaf)).await?;
             client.batch_execute(&format!("{}; {}", sql::names(f), sql::OWN_WRITES)).await?;
             let (filled, kept) = self.batch(client, leaf, rows).await?;
             if kept > 0 {

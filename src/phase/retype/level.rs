@@ -175,6 +175,7 @@ async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {
         if *valid && !there.get(name.as_str()).is_some_and(|check| check.valid) {
             // A function that it calls finds names as it does for the batches.
             let validated = transaction(&session, READ_COMMITTED, async |client| {
+                retyper.lend_nothing(client, std::slice::from_ref(&r.table.name)).await?;
                 client.batch_execute(&crate::sql::fill::names(&r.filling())).await?;
                 Ok(client.batch_execute(&sql::validate(&r.table.name, name)).await?)
             });

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::surroundings::Surroundings;
 use crate::model::ident::{Ident, QualifiedName};
+use crate::model::lent::Code;
 use crate::model::state::State;
 use crate::model::table::Table;
 
@@ -134,8 +135,9 @@ pub struct Rights {
     pub superuser: bool,
     /// It has the rights of the table's owner.
     pub owner: bool,
-    /// The table's owner could act as the job's role anyway.
-    pub owner_trusted: bool,
+    /// Code of others that would run with the job's rights; only looked for where the table's owner is not trusted.
+    #[serde(default)]
+    pub lent: Vec<Code>,
     /// It may give what it creates to the table's owner.
     pub become_owner: bool,
     /// The table's owner may create in the schema: the server asks for it of a new owner.

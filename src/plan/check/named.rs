@@ -95,7 +95,7 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
             format!("the plan's SQL names {name}, which belongs to role {owner}: its code would run with the job's rights"),
             format!(
                 "write another one with its schema, such as pg_catalog.lower(...); or give it to a role that the job trusts; or, if {owner} \
-                 is to be trusted: settings = {{ trust = [\"{owner}\"] }}"
+                 is to be trusted with the rights of the job's role: trust = [\"{owner}\"] at the head of the plan"
             ),
         );
         return;

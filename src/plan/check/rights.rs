@@ -5,6 +5,7 @@ use super::writing::Writing;
 use super::{Found, Report, Rights, Server};
 use crate::model::blueprint::SCHEMA;
 use crate::model::ident::{Ident, plain};
+use crate::model::lent::{described, hint};
 use crate::model::table::Table;
 use crate::plan::{Backfill, KeepFilled, Plan};
 
@@ -104,16 +105,19 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
     }
 }
 
-/// Whether the job would run the owner's expressions and triggers with rights that the owner lacks.
+/// Whether the job would run code of others with rights that they lack.
 fn lent(report: &mut Report, role: &str, table: &Table, rights: &Rights) {
-    if rights.owner && !rights.owner_trusted {
-        let (owner, name) = (plain(table.owner.as_str()), table.name.plain());
+    if !rights.lent.is_empty() {
         let message = format!(
-            "role {role} may do more than {owner}, who owns {name}: what {owner} has put on the table (triggers, checks, \
-             generated columns, index expressions, domains) runs with the rights of {role}"
+            "the job would run code of others with the rights of {role}: {}",
+            described(&rights.lent)
         );
-        let hint = format!("run the job as {owner}, unless you trust that role with the rights of {role}");
-        report.warning("rights_lent", &name, message, hint);
+        report.error(
+            "rights_lent",
+            table.name.plain(),
+            message,
+            hint(&rights.lent, &plain(table.owner.as_str())),
+        );
     }
 }
 

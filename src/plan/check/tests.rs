@@ -18,7 +18,6 @@ fn plan(more: &str) -> Plan {
 pub(in crate::plan) fn facts() -> Facts {
     let rights = Rights {
         owner: true,
-        owner_trusted: true,
         become_owner: true,
         owner_creates: true,
         schema_create: true,

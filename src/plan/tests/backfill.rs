@@ -10,6 +10,7 @@ pub(super) const FULL: &str = r#"
 name = "ci"
 kind = "backfill"
 table = "suppliers"
+trust = ["dba", '"The App"']
 [backfill]
 add = { carbon_intensity = "double precision", '"Since"' = "date default current_date" }
 from = "(select supplier_id, avg(x) as ci from emissions group by 1) e on e.supplier_id = t.id"
@@ -17,7 +18,7 @@ set = { carbon_intensity = "coalesce(e.ci, 0)" }
 where = "t.carbon_intensity is null"
 keep_filled = "always"
 finish = { not_null = ["carbon_intensity"], check = ["carbon_intensity >= 0"], unique = [["a", '"B"']], index = ["(a)"], foreign_key = ["(a) references b (c)"] }
-settings = { search_path = "App, public", timezone = "Europe/Berlin", trust = ["dba"] }
+settings = { search_path = "App, public", timezone = "Europe/Berlin" }
 "#;
 
 #[test]
@@ -27,6 +28,7 @@ fn a_backfill_reads_with_all_it_can_have() {
     kind = "backfill"
     name = "ci"
     table = "public.suppliers"
+    trust = ["dba", '"The App"']
 
     [backfill]
     from = "(select supplier_id, avg(x) as ci from emissions group by 1) e on e.supplier_id = t.id"
@@ -50,7 +52,6 @@ fn a_backfill_reads_with_all_it_can_have() {
     [backfill.settings]
     search_path = "app, public"
     timezone = "Europe/Berlin"
-    trust = ["dba"]
 
     [copy]
     target_batch_ms = 50
@@ -103,7 +104,7 @@ fn what_is_wrong_with_a_backfill_is_told() {
     };
     assert_snapshot!(settings("{ zone = 'UTC' }"), @"
     p.toml:5:12: backfill.settings: there is no `zone`
-    hint: known: search_path, timezone, datestyle, intervalstyle, trust
+    hint: known: search_path, timezone, datestyle, intervalstyle
     ");
     assert_snapshot!(settings("{ search_path = 'app, \"$user\"' }"), @"
     p.toml:5:12: backfill.settings: search_path has $user, which is not the same schema in every session

@@ -112,9 +112,8 @@ prop_compose! {
         time_zone in prop::option::of("[A-Za-z/]{1,15}"),
         date_style in prop::option::of("[A-Z, ]{1,9}"),
         interval_style in prop::option::of("[a-z_]{1,9}"),
-        trust in prop::collection::vec("[^\0]{1,15}", 0..2),
     ) -> Settings {
-        Settings { search_path, time_zone, date_style, interval_style, trust }
+        Settings { search_path, time_zone, date_style, interval_style }
     }
 }
 
@@ -150,6 +149,7 @@ prop_compose! {
         rest in copying(),
         name in "[^\\p{C}\\s]\\PC{0,14}",
         (schema, table) in ("[^\0]{1,15}", "[^\0]{1,15}"),
+        trust in prop::collection::vec("[^\0]{1,15}", 0..2),
         task in prop_oneof![
             partitioning().prop_map(Task::Partition),
             backfill().prop_map(Task::Backfill),
@@ -169,7 +169,7 @@ prop_compose! {
                 }
             }
         };
-        Plan { name, table, task, ..rest }
+        Plan { name, table, trust, task, ..rest }
     }
 }
 

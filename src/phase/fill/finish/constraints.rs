@@ -76,23 +76,25 @@ async fn validate(filler: &Filler, names: &[&Ident]) -> Result<()> {
     let parts = tree(filler).await?;
     let (leaves, above): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| part.leaf);
     workers::each(filler, "validate a constraint", leaves, async |session, part| {
-        one_part(session, part, names).await
+        one_part(filler, session, part, names).await
     })
     .await?;
     for part in above.into_iter().rev() {
         filler
-            .retrying("validate a constraint", async || one_part(&filler.control, part, names).await)
+            .retrying("validate a constraint", async || one_part(filler, &filler.control, part, names).await)
             .await?;
     }
     Ok(())
 }
 
-async fn one_part(session: &Session, part: &Part, names: &[&Ident]) -> Result<()> {
+async fn one_part(filler: &Filler, session: &Session, part: &Part, names: &[&Ident]) -> Result<()> {
     let there = constraints_of(session, part.oid).await?;
     for name in names {
         if there.get(name.as_str()).is_some_and(|one| !one.valid) {
             transaction(session, READ_COMMITTED, async |client| {
-                all(client, &[PATIENT.to_owned(), sql::validate(&part.name, name)]).await
+                client.batch_execute(PATIENT).await?;
+                filler.lend_nothing(client, std::slice::from_ref(&part.name)).await?;
+                Ok(client.batch_execute(&sql::validate(&part.name, name)).await?)
             })
             .await?;
             failpoint!("finish.validated");

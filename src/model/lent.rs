@@ -1,0 +1,76 @@
+//! Code of roles that the job's role does not trust, which the job would run with its own rights.
+
+use serde::Deserialize;
+
+use super::ident::plain;
+use super::number;
+
+/// So many are named.
+const NAMED: usize = 5;
+
+/// A function that the server calls when rows of a table are written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Code {
+    /// What calls it, such as `constraint c on table public.t`.
+    pub by: String,
+    /// The function, such as `function app.f(integer)`.
+    pub function: String,
+    /// Who owns it.
+    pub owner: String,
+}
+
+/// What it is, in one line.
+pub fn described(code: &[Code]) -> String {
+    let one = |c: &Code| format!("{} calls {} of {}", c.by, c.function, c.owner);
+    let mut all: Vec<String> = code.iter().take(NAMED).map(one).collect();
+    let more = code.len().saturating_sub(NAMED);
+    if more > 0 {
+        all.push(format!("and {}", number::counted(more as u64, "other")));
+    }
+    all.join("; ")
+}
+
+/// Whom the plan would have to trust, each once.
+pub fn owners(code: &[Code]) -> Vec<&str> {
+    let mut all: Vec<&str> = code.iter().map(|c| c.owner.as_str()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// A role as a plan writes it: in SQL's quotes where it needs them.
+fn in_plan(role: &str) -> String {
+    let written = plain(role);
+    if written.contains('"') { format!("'{written}'") } else { format!("\"{written}\"") }
+}
+
+/// What helps; `owner` is the table's.
+pub fn hint(code: &[Code], owner: &str) -> String {
+    let roles: Vec<String> = owners(code).into_iter().map(in_plan).collect();
+    format!(
+        "run the job as {owner}; or, if these roles are to be trusted with the rights of the job's role, write \
+         trust = [{}] at the head of the plan",
+        roles.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_are_named_and_each_owner_once() {
+        let code = |n: usize| Code {
+            by: format!("constraint c{n} on table public.t"),
+            function: format!("function app.f{n}(integer)"),
+            owner: if n.is_multiple_of(2) { "app".to_owned() } else { "The App".to_owned() },
+        };
+        let all: Vec<Code> = (0..7).map(code).collect();
+        assert!(described(&all).ends_with("; and 2 others"), "{}", described(&all));
+        assert_eq!(
+            described(&all[..1]),
+            "constraint c0 on table public.t calls function app.f0(integer) of app"
+        );
+        assert!(hint(&all, "app").contains(r#"trust = ['"The App"', "app"]"#), "{}", hint(&all, "app"));
+    }
+}

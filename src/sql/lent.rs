@@ -1,0 +1,90 @@
+//! Code that others have put on a table. The server runs it with the rights of whoever writes the rows, so a job would lend
+//! its rights to the code's owner.
+
+use crate::model::ident::QualifiedName;
+
+/// Whether the owner of the relation with oid `$1` could act as the session's role anyway, or is one of the roles `$2` that the
+/// plan trusts.
+pub const OWNER_IS_TRUSTED: &str = "select pg_catalog.pg_has_role(c.relowner, session_user, 'MEMBER')
+  or pg_catalog.pg_get_userbyid(c.relowner) = current_user or pg_catalog.pg_get_userbyid(c.relowner)::text = any ($2)
+from pg_catalog.pg_class c where c.oid = $1";
+
+/// Functions that the server calls when rows of the relations `$1`, or of their partitions, are written, and that belong to
+/// roles that the session's role does not trust: what calls it, the function, its owner.
+///
+/// Trusted are superusers, roles that could act as the session's role anyway, and the roles `$2` of the plan. `$3`: triggers and
+/// rules count, too, if they are in force. Indexes are built, statistics gathered and foreign keys checked with the rights of
+/// the table's owner; that is the server's own rule.
+pub const CODE: &str = "with recursive trusted as (
+  select r.oid from pg_catalog.pg_roles r
+  where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($2)
+    or pg_catalog.pg_has_role(r.oid, session_user, 'MEMBER')
+), tables as (
+  select pg_catalog.unnest($1::oid[]) as oid
+  union
+  select p.relid from pg_catalog.unnest($1::oid[]) r, pg_catalog.pg_partition_tree(r) p
+), types as (
+  select a.atttypid as oid from pg_catalog.pg_attribute a join tables on tables.oid = a.attrelid
+  where a.attnum > 0 and not a.attisdropped
+  union
+  select part.oid from types join pg_catalog.pg_type y on y.oid = types.oid cross join lateral (
+    select y.typbasetype as oid
+    union all select y.typelem
+    union all select g.rngsubtype from pg_catalog.pg_range g where y.oid in (g.rngtypid, g.rngmultitypid)
+    union all select a.atttypid from pg_catalog.pg_attribute a
+      where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped
+  ) part where part.oid <> 0
+), parts as (
+  select 'pg_catalog.pg_attrdef'::pg_catalog.regclass::oid as classid, d.oid as objid
+  from pg_catalog.pg_attrdef d join tables on tables.oid = d.adrelid
+    join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+  where a.attgenerated <> ''
+  union all
+  select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid from pg_catalog.pg_constraint k
+  where k.contype in ('c', 'x') and k.conrelid in (select oid from tables)
+    or k.contypid in (select oid from types)
+  union all
+  select 'pg_catalog.pg_class'::pg_catalog.regclass, x.indexrelid from pg_catalog.pg_index x
+  where x.indrelid in (select oid from tables)
+  union all
+  select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid from pg_catalog.pg_trigger t
+  where $3 and t.tgrelid in (select oid from tables) and not t.tgisinternal and t.tgenabled <> 'D'
+), functions as (
+  select p.classid, p.objid, d.refobjid as oid from parts p join pg_catalog.pg_depend d using (classid, objid)
+  where d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  union
+  select p.classid, p.objid, o.oprcode from parts p join pg_catalog.pg_depend d using (classid, objid)
+    join pg_catalog.pg_operator o on o.oid = d.refobjid
+  where d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+  union
+  select 'pg_catalog.pg_type'::pg_catalog.regclass, g.rngtypid, f.oid
+  from pg_catalog.pg_range g cross join lateral (values (g.rngsubdiff), (g.rngcanonical)) f (oid)
+  where g.rngtypid in (select oid from types)
+)
+select pg_catalog.pg_describe_object(f.classid, f.objid, 0),
+  pg_catalog.pg_describe_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0), pg_catalog.pg_get_userbyid(p.proowner)::text
+from functions f join pg_catalog.pg_proc p on p.oid = f.oid
+where p.proowner not in (select oid from trusted)
+union
+select pg_catalog.pg_describe_object('pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid, 0), 'its statements',
+  pg_catalog.pg_get_userbyid(c.relowner)::text
+from pg_catalog.pg_rewrite w join pg_catalog.pg_class c on c.oid = w.ev_class
+where $3 and w.ev_class in (select oid from tables) and w.ev_type <> '1' and w.ev_enabled <> 'D'
+  and c.relowner not in (select oid from trusted)
+order by 1, 2";
+
+/// Keeps others from putting anything on tables until the transaction ends; their writers are not kept waiting.
+pub fn hold(tables: &[QualifiedName]) -> String {
+    let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    format!("lock table {} in row exclusive mode", tables.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked() {
+        insta::assert_snapshot!(hold(&[QualifiedName::new("public", "t"), QualifiedName::new("public", "t_new")]), @r#"lock table "public"."t", "public"."t_new" in row exclusive mode"#);
+    }
+}

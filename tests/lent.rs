@@ -1,0 +1,192 @@
+//! Whoever owns a table cannot have a job run code with rights that the owner lacks: neither what is on the table before the
+//! check, nor what comes while the job runs.
+
+use std::path::PathBuf;
+
+use super::support::cluster::{Database, Version, on_every_version};
+use super::support::process::Ran;
+
+on_every_version!(code_of_the_owner_is_refused_in_every_kind_of_job);
+
+/// The role that owns the table of a database, and what it made: a function that notes which superuser called it.
+fn owner(db: &Database) -> String {
+    format!("owner_of_{}", db.name())
+}
+
+async fn owned(version: Version) -> Database {
+    let db = Database::of(version).await;
+    let role = owner(&db);
+    db.execute(&format!(
+        "create role {role} login; grant create on schema public to {role}; create schema app authorization {role};
+         do $$ begin execute format('grant create on database %I to {role}', current_database()); end $$;
+         create table caught (who text); grant insert on caught to public;
+         set role {role};
+         create function app.note() returns void language plpgsql as $$ begin
+           if (select rolsuper from pg_roles where rolname = current_user) then insert into public.caught values (current_user); end if;
+         end $$;
+         create function app.evil(n int) returns boolean language plpgsql immutable as $$ begin perform app.note(); return true; end $$;
+         create function app.equal(a int, b int) returns boolean language plpgsql immutable as $$ begin perform app.note(); return a = b; end $$;
+         create operator app.=== (leftarg = int, rightarg = int, function = app.equal);
+         create function app.fire() returns trigger language plpgsql as $$ begin perform app.note(); return new; end $$;
+         create domain app.d as int check (app.evil(value));
+         create type app.pair as (one app.d, two int);
+         create table t (id int primary key, at timestamptz not null, n int, name varchar(20));
+         insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '1 hour', i, 'Name' || i from generate_series(1, 2000) i;
+         analyze t"
+    ))
+    .await;
+    db
+}
+
+/// Nothing of the owner's was run by a superuser.
+async fn nobody_was_caught(db: &Database, when: &str) {
+    assert_eq!(db.count("select count(*) from caught").await, 0, "{when}");
+}
+
+fn plans(db: &Database, head: &str) -> [PathBuf; 3] {
+    [
+        "kind = 'partition'\n[partition]\nby = 'at'\nevery = '1 month'\n",
+        "kind = 'backfill'\n[backfill]\nset = { name = 'pg_catalog.upper(t.name)' }\n",
+        "kind = 'retype'\n[retype]\ncolumn = 'id'\nto = 'bigint'\n",
+    ]
+    .map(|task| db.plan(&format!("name = 'job'\ntable = 't'\n{head}{task}")))
+}
+
+async fn ran(db: &Database, command: &str, plan: &std::path::Path) -> Ran {
+    db.pgstrata(&[command, plan.to_str().unwrap(), "--color", "never"]).await
+}
+
+/// What the owner puts on the table, how it is taken off again, and whether a partition job is free of it.
+const CODE: &[(&str, &str, bool)] = &[
+    ("add constraint c check (app.evil(n))", "alter table t drop constraint c", false),
+    ("add constraint c check (n operator(app.===) n)", "alter table t drop constraint c", false),
+    ("add column g boolean generated always as (app.evil(n)) stored", "alter table t drop column g", false),
+    ("add column x app.d", "alter table t drop column x", false),
+    ("add column x app.pair[]", "alter table t drop column x", false),
+];
+const STATEMENTS: &[(&str, &str, bool)] = &[
+    ("create index i on t (app.evil(n))", "drop index i", false),
+    ("create index i on t (n) where app.evil(n)", "drop index i", false),
+    (
+        "create trigger g before update on t for each row execute function app.fire()",
+        "drop trigger g on t",
+        true,
+    ),
+    ("create rule r as on update to t do also select app.note()", "drop rule r on t", true),
+];
+
+async fn code_of_the_owner_is_refused_in_every_kind_of_job(version: Version) {
+    let db = owned(version).await;
+    let role = owner(&db);
+    let altered = CODE.iter().map(|(put, take, free)| (format!("alter table t {put}"), *take, *free));
+    let others = STATEMENTS.iter().map(|(put, take, free)| ((*put).to_owned(), *take, *free));
+    for (put, take, free) in altered.chain(others) {
+        db.execute(&format!("set role {role}; {put}")).await;
+        let [partition, backfill, retype] = plans(&db, "");
+        let refusing = if free { vec![backfill, retype] } else { vec![partition, backfill, retype] };
+        for plan in refusing {
+            let told = ran(&db, "check", &plan).await.exits(3);
+            assert!(told.stdout.contains("error[rights_lent]: public.t: "), "{put}: {}", told.stdout);
+            assert!(told.stdout.contains(&format!("trust = [\"{role}\"]")), "{put}: {}", told.stdout);
+            ran(&db, "run", &plan).await.exits(3);
+        }
+        nobody_was_caught(&db, &put).await;
+        db.execute(&format!("set role {role}; {take}")).await;
+    }
+    for plan in plans(&db, "") {
+        let told = ran(&db, "check", &plan).await.ok();
+        assert!(!told.stdout.contains("rights_lent"), "{}", told.stdout);
+    }
+    nobody_was_caught(&db, "nothing is left").await;
+}
+
+#[tokio::test]
+async fn a_table_s_triggers_are_no_business_of_a_copy() {
+    let db = owned(Version::System).await;
+    let role = owner(&db);
+    db.execute(&format!(
+        "set role {role}; create trigger g before insert or update or delete on t for each row execute function app.fire()"
+    ))
+    .await;
+    let [partition, ..] = plans(&db, "");
+    ran(&db, "run", &partition).await.ok();
+    db.execute(&format!("set role {role}; update t set n = n + 1 where id < 50")).await;
+    for command in ["swap", "rollback", "swap"] {
+        db.pgstrata(&[command, "job"]).await.ok();
+        db.execute(&format!("set role {role}; update t set n = n + 1 where id < 50")).await;
+    }
+    nobody_was_caught(&db, "both tables were written").await;
+}
+
+/// The owner's own rights are enough for the owner's code.
+#[tokio::test]
+async fn the_owner_runs_a_job_with_code() {
+    let mut db = owned(Version::System).await;
+    let role = owner(&db);
+    db.execute(&format!("set role {role}; alter table t add constraint c check (app.evil(n))")).await;
+    db.log_in_as(&role);
+    let [partition, ..] = plans(&db, "");
+    ran(&db, "run", &partition).await.ok();
+    for command in ["swap", "rollback"] {
+        db.pgstrata(&[command, "job"]).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn code_of_a_role_that_the_plan_trusts_is_run() {
+    let db = owned(Version::System).await;
+    let role = owner(&db);
+    db.execute(&format!("set role {role}; alter table t add constraint c check (app.evil(n))")).await;
+    let [partition, backfill, retype] = plans(&db, &format!("trust = ['{role}']\n"));
+    for (plan, is_backfill) in [(partition, false), (backfill, true), (retype, false)] {
+        ran(&db, "run", &plan).await.ok();
+        assert!(db.count("select count(*) from caught").await > 0, "{}", plan.display());
+        if !is_backfill {
+            db.pgstrata(&["abort", "job"]).await.ok();
+        }
+        db.execute("truncate caught").await;
+    }
+}
+
+/// A table, or a column, of the job belongs to the owner as well.
+#[tokio::test]
+async fn code_that_comes_while_a_job_runs_stops_it() {
+    for (number, at) in ["copy.frozen", "fill.chunk", "capture.done"].into_iter().enumerate() {
+        let db = owned(Version::System).await;
+        let role = owner(&db);
+        let plan = &plans(&db, "")[number];
+        let plan_file = plan.to_str().unwrap();
+        db.pgstrata_with(&["run", plan_file], &[("PGSTRATA_FAILPOINT", at)]).await.killed(at);
+        let table = if number == 0 { "t_new" } else { "t" };
+        db.execute(&format!(
+            "set role {role}; alter table {table} add constraint c check (app.evil(n)) not valid"
+        ))
+        .await;
+        let stopped = ran(&db, "run", plan).await;
+        assert_ne!(stopped.code, Some(0), "{}", stopped.stderr);
+        let told = stopped.stdout + &stopped.stderr;
+        assert!(told.contains("code of others with the rights of"), "{number}: {told}");
+        nobody_was_caught(&db, plan_file).await;
+    }
+}
+
+/// After the swap the table that is kept in sync is the owner's old one.
+#[tokio::test]
+async fn code_on_the_old_table_stops_what_keeps_it_in_sync() {
+    let db = owned(Version::System).await;
+    let role = owner(&db);
+    let [partition, ..] = plans(&db, "");
+    ran(&db, "run", &partition).await.ok();
+    db.pgstrata(&["swap", "job"]).await.ok();
+    db.execute(&format!(
+        "set role {role}; update t set n = n + 1; alter table t_old add constraint c check (app.evil(n)) not valid"
+    ))
+    .await;
+    for command in ["sync", "rollback"] {
+        let stopped = db.pgstrata(&[command, "job"]).await;
+        assert_ne!(stopped.code, Some(0), "{command}");
+    }
+    nobody_was_caught(&db, "the old table was written").await;
+    db.execute(&format!("set role {role}; alter table t_old drop constraint c")).await;
+    db.pgstrata(&["rollback", "job"]).await.ok();
+}
