@@ -45,6 +45,13 @@ impl Lab {
         Self { db, plan }
     }
 
+    /// With a plan that trusts a role.
+    pub fn trusting(self, role: &str) -> Self {
+        let plan = std::fs::read_to_string(&self.plan).unwrap();
+        let plan = self.db.plan(&format!("trust = [\"{role}\"]\n{plan}"));
+        Self { plan, ..self }
+    }
+
     /// The job up to verified.
     pub async fn run(&self) {
         self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok();
