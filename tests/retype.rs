@@ -343,61 +343,60 @@ async fn beside(db: &Database) -> String {
     row.get(0)
 }
 
-/// Places of a retype's life, and the command that comes to each.
-const PLACES: [(&str, &str); 29] = [
-    ("run", "job.created"),
-    ("run", "lease.taken"),
-    ("run", "prepare.before_commit"),
-    ("run", "prepare.done"),
-    ("run", "capture.before_commit"),
-    ("run", "capture.done"),
-    ("run", "fill.before_commit"),
-    ("run", "fill.chunk"),
-    ("run", "fill.chunks_done"),
-    ("run", "fill.done"),
-    ("run", "retype.index"),
-    ("run", "retype.check"),
-    ("run", "retype.proof"),
-    ("run", "index.analyzed"),
-    ("run", "index.done"),
-    ("run", "verify.recorded"),
-    ("run", "verify.done"),
-    ("swap", "swap.ready"),
-    ("swap", "swap.done"),
-    ("swap", "swap.told"),
-    ("swap", "settle.key"),
-    ("rollback", "retype.check"),
-    ("rollback", "retype.proof"),
-    ("rollback", "swap.ready"),
-    ("rollback", "swap.done"),
-    ("rollback", "settle.key"),
-    ("finalize", "finalize.before_commit"),
-    ("finalize", "finalize.done"),
-    ("abort", "abort.before_commit"),
+/// A life of a job: its commands, and the places at which each is killed, in the order in which it comes to them.
+type Life = &'static [(&'static str, &'static [&'static str])];
+
+const LIVES: [Life; 3] = [
+    &[
+        (
+            "run",
+            &[
+                "job.created",
+                "lease.taken",
+                "prepare.before_commit",
+                "prepare.done",
+                "capture.before_commit",
+                "capture.done",
+                "fill.before_commit",
+                "fill.chunk",
+                "fill.chunks_done",
+                "fill.done",
+                "retype.index",
+                "retype.check",
+                "retype.proof",
+                "index.analyzed",
+                "index.done",
+                "verify.recorded",
+                "verify.done",
+            ],
+        ),
+        ("swap", &["swap.ready", "swap.done", "settle.key"]),
+        ("finalize", &["finalize.before_commit", "finalize.done"]),
+    ],
+    &[
+        ("run", &[]),
+        ("swap", &["swap.told"]),
+        ("rollback", &["retype.check", "retype.proof", "swap.ready", "swap.done", "settle.key"]),
+        ("swap", &[]),
+        ("finalize", &[]),
+    ],
+    &[("run", &[]), ("abort", &["abort.before_commit"]), ("run", &[]), ("swap", &[]), ("finalize", &[])],
 ];
 
-async fn killed_at((command, at): (&'static str, &'static str)) {
+async fn killed_again_and_again(life: Life) {
     let db = Database::new().await;
     db.execute(DEADLOCK_TIMEOUT).await;
     writers::create(&db, "serial").await;
-    let plan = db.plan(&patient(PLAN));
+    let plan = db.plan(&patient(PLAN)).display().to_string();
     let mut writers = Writers::start(&db, 1).await;
-    let mut left = Some(at);
-    let life: &[&str] = match command {
-        "run" => &["run", "swap", "finalize"],
-        "abort" => &["run", "abort", "run", "swap", "finalize"],
-        _ => &["run", "swap", "rollback", "swap", "finalize"],
-    };
-    for step in life {
-        let arguments: Vec<String> = match *step {
-            "run" => vec!["run".to_owned(), plan.display().to_string()],
+    for (command, places) in life {
+        let arguments: Vec<String> = match *command {
+            "run" => vec!["run".to_owned(), plan.clone()],
             "finalize" => vec!["finalize".to_owned(), "orders_id_bigint".to_owned(), "--now".to_owned()],
             other => vec![other.to_owned(), "orders_id_bigint".to_owned()],
         };
-        writers.commit_more(5).await;
-        if *step == command
-            && let Some(at) = left.take()
-        {
+        for at in *places {
+            writers.commit_more(5).await;
             killed(&db, &arguments, at).await;
             writers.commit_more(5).await;
             equals_truth(&db).await;
@@ -412,5 +411,5 @@ async fn killed_at((command, at): (&'static str, &'static str)) {
 
 #[tokio::test]
 async fn killed_at_every_place_a_job_goes_on_and_loses_nothing() {
-    side_by_side(PLACES.to_vec(), killed_at).await;
+    side_by_side(LIVES.to_vec(), killed_again_and_again).await;
 }

@@ -30,7 +30,7 @@ pub async fn on(context: &Context, away: Direction) -> Result<()> {
     // It would run with the rights of the job's role, in sessions that nothing can be looked for in.
     if b.table.force_row_security && context.lends() {
         return Err(Error::failed(
-            "row security is forced upon the table's owner, whom the job does not trust",
+            "row security is forced upon the table's owner, and `trust` at the head of the plan does not list that role",
         ));
     }
     let deferrable = deferrable(context, away).await?;
