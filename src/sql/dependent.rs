@@ -3,7 +3,7 @@
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::{Publication, Rule, Statistics};
-use crate::model::ident::{QualifiedName, literal};
+use crate::model::ident::{Ident, QualifiedName, literal};
 
 use super::list;
 use super::swap::suffixes;
@@ -170,16 +170,25 @@ pub fn bind(b: &Blueprint, away: Direction) -> Vec<String> {
     let outgoing = b.table.name.sibling(b.table.name.name.with_suffix(out));
     let mut all: Vec<String> = d.functions.iter().map(|f| trimmed(&f.definition)).collect();
     all.extend(d.rules.iter().flat_map(|r| rule(b, r, &outgoing)));
-    for p in &d.policies {
-        let using = p.using.as_ref().map_or(String::new(), |e| format!(" using ({e})"));
-        let check = p.check.as_ref().map_or(String::new(), |e| format!(" with check ({e})"));
-        all.push(format!("alter policy {} on {}{using}{check}", p.name, p.table));
-    }
+    all.extend(d.policies.iter().map(|p| policy(&p.name, &p.table, p.using.as_ref(), p.check.as_ref())));
     for e in &d.defaults {
         all.push(format!("alter table {} alter column {} set default {}", e.table, e.column, e.expression));
     }
     all.extend(d.publications.iter().flat_map(|p| publication(b, away, p, &outgoing)));
     all
+}
+
+fn policy(name: &Ident, table: &QualifiedName, using: Option<&String>, check: Option<&String>) -> String {
+    let using = using.map_or(String::new(), |e| format!(" using ({e})"));
+    let check = check.map_or(String::new(), |e| format!(" with check ({e})"));
+    format!("alter policy {name} on {table}{using}{check}")
+}
+
+/// The policies of the table that comes into use for the first time. They were created on it while the other table had the
+/// name; where they read their own table, they have to read this one.
+pub(super) fn own_policies(b: &Blueprint) -> impl Iterator<Item = String> {
+    let conditional = b.table.policies.iter().filter(|p| p.using.is_some() || p.check.is_some());
+    conditional.map(|p| policy(&p.name, &b.table.name, p.using.as_ref(), p.check.as_ref()))
 }
 
 fn trimmed(statement: &str) -> String {

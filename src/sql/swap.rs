@@ -98,6 +98,7 @@ fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against:
     all.extend(dependent::bind(b, away));
     if !to_plain {
         all.extend(comments(b));
+        all.extend(dependent::own_policies(b));
     }
     all.extend(capture::create_triggers(b, &b.table.name));
     all.extend(guard(b, away, against));
