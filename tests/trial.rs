@@ -273,7 +273,7 @@ async fn rows_that_an_update_of_fails() {
     let check = format!("{table} alter table t add constraint t_known check (known(v)); analyze");
     assert_eq!(errors(&told(&check, plan).await), ["error[fails_for_job]: constraint t_known"]);
     let index = format!("{table} create index t_key on t (key_of(v)); analyze");
-    assert_eq!(errors(&told(&index, plan).await), ["error[fails_for_job]: public.t"]);
+    assert_eq!(errors(&told(&index, plan).await), ["error[fails_for_job]: index t_key"]);
     let old = format!("{table} alter table t add constraint t_new check (id > 10) not valid; analyze");
     assert_eq!(errors(&told(&old, plan).await), ["error[check_violated]: t_new"]);
     // Rows that the backfill mends.

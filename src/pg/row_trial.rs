@@ -167,6 +167,7 @@ async fn updates(
             // Rows that are there may violate a NOT NULL that is not valid; the copy has it valid.
             if let Attempt::Refused(refused) = attempt(client, &[fill], false).await?
                 && refused.code != "23502"
+                && !by_index(client, table, from, &sampled, trial).await?
             {
                 failed(trial, How::Computed, "a row".to_owned(), refused);
             }
@@ -174,6 +175,31 @@ async fn updates(
         }
     }
     Ok(())
+}
+
+/// Where rows are refused because of an index, names it; whether it is one. The table without indexes takes the rows then.
+async fn by_index(
+    client: &Client,
+    table: &Table,
+    from: &str,
+    sampled: &str,
+    trial: &mut TableTrial,
+) -> Result<bool> {
+    let columns = table.columns.iter().filter(|c| c.generated.is_empty()).map(|c| &c.name);
+    let filled = [sql::without_indexes(&table.name), sql::fill(sql::ROWS, from, columns, sampled)].concat();
+    if !matches!(attempt(client, &[filled], false).await?, Attempt::Done) {
+        return Ok(false);
+    }
+    let before = trial.refused.len();
+    // An index of columns alone calls no function of the application.
+    for index in table.indexes.iter().filter(|index| index.columns.is_none() || index.partial) {
+        let create = format!("create index on {} using {}", sql::ROWS, index.tail);
+        if let Attempt::Refused(refused) = attempt(client, &[create], true).await? {
+            let what = format!("index {}", crate::model::ident::plain(index.name.as_str()));
+            failed(trial, How::Computed, what, refused);
+        }
+    }
+    Ok(trial.refused.len() > before)
 }
 
 /// Rows whose key cannot be read as text: none where the database's encoding has no such text.

@@ -60,6 +60,13 @@ pub fn empty(table: &QualifiedName, with_checks: bool) -> String {
     )
 }
 
+/// The same table without indexes, in its place.
+pub fn without_indexes(table: &QualifiedName) -> String {
+    format!(
+        "drop table {ROWS}; create temporary table pgstrata_rows (like {table} including generated) on commit drop; "
+    )
+}
+
 /// That table.
 pub const ROWS: &str = "pg_temp.pgstrata_rows";
 
