@@ -56,5 +56,6 @@ mod support;
 mod survey;
 mod trial;
 mod verify;
+mod way_back;
 mod wide;
 mod window;

@@ -104,7 +104,7 @@ pub(super) async fn up_to_verified(context: &Context, swap: bool) -> Result<Outc
 
 pub(super) async fn verified_and_swapped(context: &Context) -> Result<Outcome> {
     // What the swap before this one left open would look like a change of the table.
-    phase::settle(context).await?;
+    phase::settle_before_exchange(context).await?;
     let (state, proof, report) = phase::verify(context).await?;
     context.reached(state);
     let (state, swapped) = phase::swap(context, proof).await?;

@@ -11,6 +11,7 @@ use super::blueprint::{Direction, SCHEMA};
 use super::filling::{Filling, Finishing, NewColumn};
 use super::ident::{Ident, QualifiedName};
 use super::plan_sql::PlanSql;
+use super::remade_keys;
 use super::table::{Column, ForeignKey, Grant, Index, Table};
 
 /// A retype, down to every name.
@@ -237,6 +238,7 @@ impl Retyping {
                 c.definition.clone_from(&check.definition);
             }
         }
+        remade_keys::as_meant(&was, &mut now);
         for table in [&mut was, &mut now] {
             table.grants.retain(|g| !g.column.as_ref().is_some_and(ours));
         }

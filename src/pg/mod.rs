@@ -8,6 +8,7 @@ pub mod latency;
 pub mod lease;
 pub mod lent;
 pub mod objects;
+pub mod orphans;
 mod partition_trial;
 mod passfile;
 pub mod pool;

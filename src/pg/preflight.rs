@@ -3,6 +3,7 @@
 //! The session must be one of [`super::connect::Target`]: values are read as text, and mean what its settings say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio_postgres::{Client, Row};
 
@@ -12,7 +13,7 @@ use crate::model::design::Design;
 use crate::model::finding::{Finding, Findings, Level};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind};
-use crate::model::table::{Column, Table};
+use crate::model::table::{Column, ForeignKey, Table};
 use crate::plan::check::{
     self, ColumnFacts, Facts, Found, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings,
     Text, Values, Writes, Writing,
@@ -25,7 +26,10 @@ use crate::sql::{
     trial as trial_sql, writing as writing_sql,
 };
 
-use super::{catalog, lent, partition_trial, rehearsal, row_trial, store, trial};
+use super::{catalog, lent, orphans, partition_trial, rehearsal, row_trial, store, trial};
+
+/// All foreign keys together are tested on rows for so long.
+const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(5);
 
 /// What was found, and what the job would build.
 #[derive(Debug)]
@@ -100,6 +104,7 @@ async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pref
             let names = fill_sql::names(&retyping.filling());
             let trial = row_trial::of_updates(client, table, &from, &retyping.key, &names).await?;
             findings.extend(check::table_tried(table, &trial, Writes::Updates));
+            findings.extend(orphaned(client, &retyping.keys).await?);
         }
     }
     let findings = Findings::new(findings);
@@ -122,6 +127,7 @@ async fn of_partition(client: &Client, plan: &Plan, partitioning: &Partitioning)
         if !has_errors(&findings) {
             let trial = partition_trial::trial(client, b).await?;
             findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
+            findings.extend(orphaned(client, b.own_keys().into_iter().chain(b.child_keys())).await?);
         }
     }
     let findings = Findings::new(findings);
@@ -139,6 +145,15 @@ async fn readable_keys(client: &Client, table: &Table, from: &str, key: &[Ident]
     let key: Vec<&Column> = key.iter().filter_map(|name| table.column(name)).collect();
     let unreadable = row_trial::unreadable_keys(client, from, &key).await?;
     Ok(unreadable.map_or(Vec::new(), |rows| check::unreadable_keys(table, rows)))
+}
+
+/// Rows that violate foreign keys which the swap makes again, as far as they are found in a short time; the job looks again.
+async fn orphaned<'a>(
+    client: &Client,
+    keys: impl IntoIterator<Item = &'a ForeignKey>,
+) -> Result<Vec<Finding>> {
+    let valid = keys.into_iter().filter(|key| key.validated);
+    Ok(check::orphaned(&orphans::look(client, valid, LOOK_FOR_ORPHANS).await?.found))
 }
 
 fn rows_estimated(facts: &Facts) -> i64 {
@@ -232,7 +247,7 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
 
 /// Those who use the table. Statements only where pg_stat_statements can be read: it is loaded, and open to us.
 async fn surroundings(client: &Client, table: &Table) -> Result<Surroundings> {
-    let json: serde_json::Value = client.query_one(around::SURROUNDINGS, &[&table.oid]).await?.get(0);
+    let json: serde_json::Value = client.query_one(&around::surroundings(), &[&table.oid]).await?.get(0);
     let mut found: Surroundings = understood(json)?;
     if let Some(row) = client.query_opt(around::STATEMENTS_SCHEMA, &[]).await? {
         let view = QualifiedName::new(row.get::<_, &str>(0), "pg_stat_statements");

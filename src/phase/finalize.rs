@@ -8,16 +8,18 @@ use tokio_postgres::Client;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{QualifiedName, plain};
 use crate::model::objects::{Objects, Role};
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
+use crate::model::table::ForeignKey;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, latency, objects as pg, store};
 use crate::sql::finalize::{self as sql, Leaving};
 use crate::sql::store as store_sql;
 
 use super::context::Context;
+use super::driver::Driver;
 use super::locks::Ladder;
 use super::meter::Meter;
 use super::{objects, settle};
@@ -30,9 +32,7 @@ use super::{objects, settle};
 pub async fn finalize(context: &Context) -> Result<State> {
     let b = context.blueprint();
     let before = Ending::look(context).await?;
-    if before.in_use_by_name {
-        settle::settle(context).await?;
-    }
+    let failed = if before.in_use_by_name { settle::settle(context).await? } else { Vec::new() };
     let dropping = match &before.leaving.table {
         Some((table, _)) => format!("dropping {}: no way back from here", table.plain()),
         None => "ending the job: no way back from here".to_owned(),
@@ -52,6 +52,7 @@ pub async fn finalize(context: &Context) -> Result<State> {
     })?;
     failpoint!("finalize.done");
     meter.end(format!("{} is partitioned for good", b.table.name.plain()));
+    left(context, &failed, b.keys_on_leaves);
     Ok(state)
 }
 
@@ -73,9 +74,7 @@ pub async fn abort(context: &Context) -> Result<State> {
         .hint(format!("`pgstrata rollback {}` first: it loses nothing", word(&context.job.name))));
     }
     let before = Ending::look(context).await?;
-    if before.in_use_by_name {
-        settle::settle(context).await?;
-    }
+    let failed = if before.in_use_by_name { settle::settle(context).await? } else { Vec::new() };
     let about = match &before.leaving.in_use {
         Some(source) => format!("removing what the job made; {} stays as it is", source.plain()),
         None => {
@@ -87,7 +86,26 @@ pub async fn abort(context: &Context) -> Result<State> {
     let state = end(context, Step::Abort).await?;
     failpoint!("abort.done");
     meter.end("removed");
+    left(context, &failed, false);
     Ok(state)
+}
+
+/// Reports keys that no command of the job makes valid any more, each with the statements that do.
+pub(super) fn left(driver: &Driver, keys: &[ForeignKey], on_leaves: bool) {
+    for key in keys {
+        let (name, table) = (plain(key.name.as_str()), key.table.plain());
+        let statements = if on_leaves && *driver.job.source == *table {
+            format!(
+                "on each partition, alter table ... validate constraint {name}; then alter table {table} add constraint {name} {}",
+                key.definition
+            )
+        } else {
+            format!("alter table {table} validate constraint {name}")
+        };
+        driver.events.warn(format!(
+            "foreign key {name} of {table} is NOT VALID; correct the rows that violate it, and then: {statements}"
+        ));
+    }
 }
 
 /// What goes at the end, as it stands now.

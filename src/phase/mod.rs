@@ -12,6 +12,7 @@
 //! Each phase may be run again after a crash at any point of it: what is done is found done.
 
 mod additions;
+mod before_swap;
 mod blockers;
 mod capture;
 mod context;
@@ -51,13 +52,14 @@ pub use driver::{Driver, Drives, Opening, Pacing};
 pub use finalize::{abort, finalize};
 pub use maintain::{maintain, maintain_adopted};
 pub use retries::Retries;
-pub use settle::{compare_by_name, settle};
+pub use settle::{compare_by_name, settle, settle_before_exchange};
 pub use swap::Swapped;
 pub use verify::{Verified, differs};
 
 use tracing::Instrument;
 
 use crate::error::Result;
+use crate::model::blueprint::Direction;
 use crate::model::pace::Work;
 use crate::model::state::State;
 use crate::model::verdict::VerifyReport;
@@ -109,14 +111,18 @@ pub async fn swap(context: &Context, proof: Verified) -> Result<(State, Swapped)
 pub async fn sync(context: &Context) -> Result<()> {
     let state = drain::drain(context).await?;
     context.reached(state);
-    settle::settle(context).await
+    settle::settle(context).await.map(drop)
 }
 
-/// Brings both sides level and compares them, as [`verify::verify`]; lag does not stop who only reads.
+/// Brings both sides level and compares them, as [`verify::verify`]; lag does not stop who only reads. Before a swap it also
+/// looks for what the steps behind it would fail on; nothing of that stops a rollback.
 ///
 /// # Errors
 /// What the server said.
 pub async fn verify(context: &Context) -> Result<(State, Verified, VerifyReport)> {
+    if context.direction() == Direction::Forward {
+        before_swap::of_partition(context).await?;
+    }
     context.gate.does(Work::Reads);
     let verified = verify::verify(context).await;
     context.gate.does(Work::Writes);

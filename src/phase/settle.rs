@@ -3,53 +3,150 @@
 //! views that still read the table out of use are made anew. Whatever is found done is left alone, so any later command may
 //! go on with it.
 
+use std::cell::RefCell;
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result, Retry};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::Matview;
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{QualifiedName, plain};
 use crate::model::likeness;
+use crate::model::number;
 use crate::model::objects::Role;
+use crate::model::remade_keys;
+use crate::model::shell::word;
 use crate::model::state::State;
-use crate::model::table::ForeignKey;
+use crate::model::table::{ForeignKey, Table};
 use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::objects as pg;
+use crate::pg::orphans;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
 
 use super::context::Context;
+use super::driver::Driver;
 use super::locks::{self, Ladder};
 use super::meter::Meter;
 use super::swap::drop_guard;
 use super::workers;
 
+/// Rows that violate a key are looked for so long, so that some of them can be named.
+const NAMED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Drops the guard if it is not needed any more, makes the foreign keys of the table in use as valid as the source's were, and
 /// materialized views read it. What somebody dropped since stays dropped.
 ///
+/// What cannot be done is reported and left: the swap stands, and neither the way back nor the end of the job waits for it.
+/// The result has the keys that are not valid.
+///
 /// # Errors
-/// A row violates a key (none can, unless somebody went round it); or what the server said. The swap stands either way.
-pub async fn settle(context: &Context) -> Result<()> {
+/// A lock was not available; or the server is gone.
+pub async fn settle(context: &Context) -> Result<Vec<ForeignKey>> {
     let b = context.blueprint();
     let partitioned = match context.state() {
         State::Swapped => true,
         State::RolledBack => false,
-        _ => return Ok(()),
+        _ => return Ok(Vec::new()),
     };
     drop_guard(context).await?;
     let (open, mut tasks) = own_keys(context, &b, partitioned).await?;
     tasks.extend(child_keys(context, &b, partitioned).await?);
+    let mut failed = Vec::new();
     if !tasks.is_empty() {
-        look_through(context, &b, &tasks).await?;
+        failed = look_through(context, &b, &tasks).await?;
     }
     if partitioned {
         for key in open {
-            on_parent(context, &b, key).await?;
+            if failed.contains(key) {
+                continue;
+            }
+            let name = plain(key.name.as_str());
+            let tied = on_parent(context, &b, key).await;
+            if !reported(context, &format!("foreign key {name} stands on each partition alone"), tied)? {
+                failed.push(key.clone());
+            }
         }
     }
-    matviews(context, &b).await
+    matviews(context, &b).await?;
+    Ok(failed)
+}
+
+/// [`settle`] before the tables are exchanged again: a lock that is not available is no reason to wait with a rollback.
+///
+/// # Errors
+/// As [`settle`].
+pub async fn settle_before_exchange(context: &Context) -> Result<()> {
+    way_back(context, settle(context).await.map(drop))
+}
+
+/// Lets a lock that was not available be where the job is on its way back.
+///
+/// # Errors
+/// Any other.
+pub(super) fn way_back(driver: &Driver, settled: Result<()>) -> Result<()> {
+    match settled {
+        Err(e) if driver.state() == State::Swapped && e.kind() == Kind::Lock => {
+            driver.events.warn(format!("{}: going on without it", e.brief()));
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Whether a step after a swap was done. One that fails for good is reported, with what that means.
+///
+/// # Errors
+/// The step may be tried again, or was stopped.
+pub(super) fn reported(driver: &Driver, means: &str, done: Result<()>) -> Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(e) if e.retry_class() == Retry::Never && matches!(e.kind(), Kind::Failed | Kind::Differs) => {
+            let job = word(&driver.job.name);
+            let hint = e.hint_text().map_or(String::new(), |hint| format!("; {hint}"));
+            driver.events.warn(format!(
+                "{means}: {}{hint}; once that is corrected, `pgstrata sync {job}` goes on with it",
+                e.brief()
+            ));
+            Ok(false)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Takes foreign keys in `now`, the table in use, for what they were where all that is missing is what [`settle`] does.
+///
+/// # Errors
+/// What the server said.
+pub async fn as_meant(context: &Context, b: &Blueprint, now: &mut Table) -> Result<()> {
+    if now.relkind == "p" && b.keys_on_leaves {
+        // A key that could not be tied together stands on the partitions.
+        let standing = own(&context.control, now.oid).await?;
+        let on_leaf = |key: &&&ForeignKey| {
+            standing.iter().any(|one| one.table != now.oid && one.name == key.name.as_str())
+        };
+        let missing = b.table.foreign_keys.iter().filter(|key| key.validated);
+        let missing: Vec<&ForeignKey> =
+            missing.filter(|key| now.foreign_keys.iter().all(|one| one.name != key.name)).collect();
+        let standing: Vec<ForeignKey> = missing.iter().filter(on_leaf).map(|key| (*key).clone()).collect();
+        now.foreign_keys.extend(standing);
+        now.foreign_keys.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    for key in b.own_keys().into_iter().filter(|key| key.references == b.table.name && key.validated) {
+        // The same of a key to the table itself.
+        if now.referenced_by.iter().all(|one| one.name != key.name || one.table != key.table) {
+            let before = now.referenced_by.len();
+            now.referenced_by.retain(|one| one.name != key.name || one.references != key.references);
+            if now.referenced_by.len() < before {
+                now.referenced_by.push(key.clone());
+            }
+        }
+    }
+    remade_keys::as_meant(&b.table, now);
+    Ok(())
 }
 
 /// Says what the last swap changed by name, line by line; and aloud what it should not have.
@@ -59,7 +156,8 @@ pub async fn settle(context: &Context) -> Result<()> {
 pub async fn compare_by_name(context: &Context) -> Result<()> {
     let b = context.blueprint();
     let client = &context.control;
-    let now = catalog::table(client, catalog::must_find(client, &b.table.name).await?).await?;
+    let mut now = catalog::table(client, catalog::must_find(client, &b.table.name).await?).await?;
+    as_meant(context, &b, &mut now).await?;
     let (changes, unexpected) = match context.state() {
         State::Swapped => (likeness::changes(&b), likeness::unexpected(&b, &now)),
         State::RolledBack => (Vec::new(), b.table.drift(&now)),
@@ -79,40 +177,44 @@ pub async fn compare_by_name(context: &Context) -> Result<()> {
 
 /// Makes anew the materialized views that still read the table which went out of use.
 async fn matviews(context: &Context, b: &Blueprint) -> Result<()> {
+    for m in &b.table.dependents.matviews {
+        let means =
+            format!("materialized view {} still reads the table that is out of use", m.view.name.plain());
+        reported(context, &means, matview(context, b, m).await)?;
+    }
+    Ok(())
+}
+
+async fn matview(context: &Context, b: &Blueprint, m: &Matview) -> Result<()> {
     let client = &context.control;
     let table = catalog::must_find(client, &b.table.name).await?;
-    for m in &b.table.dependents.matviews {
-        // One that somebody dropped since stays dropped.
-        let Some(oid) = catalog::find(client, &m.view.name).await? else { continue };
-        if client.query_one(matview::READS, &[&oid, &table]).await?.get(0) {
-            continue;
-        }
-        let name = m.view.name.plain();
-        let meter = Meter::begin(
-            context,
-            "settle",
-            format!("making {name} anew, from the table in use; readers go on"),
-        );
-        let made = context.retrying("make a materialized view", async || build(context, m).await).await?;
-        failpoint!("settle.matview");
-        let ladder = Ladder::on(context, vec![m.view.name.clone()]);
-        let exchanged = ladder.climb(
-            "exchange a materialized view",
-            || context.go_on(),
-            async || {
-                ladder.look().await?;
-                transaction(client, READ_COMMITTED, async |client| {
-                    ladder.begin(client, &matview::first_lock(m)).await?;
-                    client.batch_execute(&objects_sql::must_be(&matview::new_name(m), made)).await?;
-                    all(client, &matview::exchange(m)).await
-                })
-                .await
-            },
-        );
-        exchanged.await?;
-        failpoint!("settle.exchanged");
-        meter.end(format!("{name} reads the table in use"));
+    // One that somebody dropped since stays dropped.
+    let Some(oid) = catalog::find(client, &m.view.name).await? else { return Ok(()) };
+    if client.query_one(matview::READS, &[&oid, &table]).await?.get(0) {
+        return Ok(());
     }
+    let name = m.view.name.plain();
+    let meter =
+        Meter::begin(context, "settle", format!("making {name} anew, from the table in use; readers go on"));
+    let made = context.retrying("make a materialized view", async || build(context, m).await).await?;
+    failpoint!("settle.matview");
+    let ladder = Ladder::on(context, vec![m.view.name.clone()]);
+    let exchanged = ladder.climb(
+        "exchange a materialized view",
+        || context.go_on(),
+        async || {
+            ladder.look().await?;
+            transaction(client, READ_COMMITTED, async |client| {
+                ladder.begin(client, &matview::first_lock(m)).await?;
+                client.batch_execute(&objects_sql::must_be(&matview::new_name(m), made)).await?;
+                all(client, &matview::exchange(m)).await
+            })
+            .await
+        },
+    );
+    exchanged.await?;
+    failpoint!("settle.exchanged");
+    meter.end(format!("{name} reads the table in use"));
     Ok(())
 }
 
@@ -205,7 +307,8 @@ async fn keys(client: &Client, statement: &str, oid: u32) -> Result<Vec<Own>> {
     Ok(rows.iter().map(|r| Own { table: r.get(0), name: r.get(1), valid: r.get(2) }).collect())
 }
 
-async fn look_through(context: &Context, b: &Blueprint, tasks: &[Task<'_>]) -> Result<()> {
+/// Validates the keys, table by table; those that could not be validated.
+async fn look_through(context: &Context, b: &Blueprint, tasks: &[Task<'_>]) -> Result<Vec<ForeignKey>> {
     let mut meter = Meter::begin(
         context,
         "settle",
@@ -213,17 +316,27 @@ async fn look_through(context: &Context, b: &Blueprint, tasks: &[Task<'_>]) -> R
     );
     meter.count("tables", tasks.len() as u64, 0);
     let meter = &meter;
+    let failed = RefCell::new(Vec::new());
     workers::each(context, "look through a foreign key", tasks, async |session, task| {
-        one_table(session, task).await?;
+        one_table(context, session, task, &failed).await?;
         meter.add(1);
         meter.keep().await
     })
     .await?;
-    meter.end("every foreign key is as it was");
-    Ok(())
+    let failed: Vec<ForeignKey> = failed.into_inner();
+    meter.end(match failed.as_slice() {
+        [] => "every foreign key is as it was".to_owned(),
+        some => format!("{} not valid", number::counted(some.len() as u64, "foreign key")),
+    });
+    Ok(failed)
 }
 
-async fn one_table(session: &Session, task: &Task<'_>) -> Result<()> {
+async fn one_table(
+    context: &Context,
+    session: &Session,
+    task: &Task<'_>,
+    failed: &RefCell<Vec<ForeignKey>>,
+) -> Result<()> {
     let have = keys(session, sql::ON, task.oid).await?;
     for key in &task.keys {
         let have = have.iter().find(|o| o.name == key.name.as_str());
@@ -232,22 +345,45 @@ async fn one_table(session: &Session, task: &Task<'_>) -> Result<()> {
             session.batch_execute(&sql::on(&task.table, key)).await?;
         }
         if have.is_none_or(|o| !o.valid) {
-            session.batch_execute(&sql::validate(&task.table, key)).await.map_err(violated)?;
+            let validated = validate(session, key, &task.table, task.oid).await;
+            let first = !failed.borrow().contains(key);
+            if !reported(context, &not_valid(key, &task.table), validated)? && first {
+                failed.borrow_mut().push((*key).clone());
+            }
             failpoint!("settle.key");
         }
     }
     Ok(())
 }
 
-fn violated(error: tokio_postgres::Error) -> Error {
-    let error = Error::from(error);
-    if error.sqlstate() == Some("23503") {
-        return error.hint(
-            "the swap stands, and the key checks every new write; find the rows that point nowhere, put them right, and \
-             `pgstrata sync` goes on",
-        );
+/// What it means that a key could not be validated.
+pub(super) fn not_valid(key: &ForeignKey, table: &QualifiedName) -> String {
+    format!(
+        "foreign key {} of {} stays NOT VALID; it checks every new write all the same",
+        plain(key.name.as_str()),
+        table.plain()
+    )
+}
+
+/// Validates a key on one table that has it; where rows violate it, the error names some of them.
+pub(super) async fn validate(
+    client: &Client,
+    key: &ForeignKey,
+    table: &QualifiedName,
+    oid: u32,
+) -> Result<()> {
+    let Err(e) = client.batch_execute(&sql::validate(table, key)).await else { return Ok(()) };
+    let error = Error::from(e);
+    if error.sqlstate() != Some("23503") {
+        return Err(error);
     }
-    error
+    match orphans::one(client, key, table, oid, NAMED_WITHIN).await {
+        Ok(Some(found)) => Err(Error::failed(found.fact()).cause(format!("by key: {}", found.named()))),
+        // The server's own message, without the rows.
+        Ok(None) => Err(error),
+        Err(e) if e.retry_class() == Retry::Unknown => Err(e),
+        Err(_) => Err(error),
+    }
 }
 
 async fn on_parent(context: &Context, b: &Blueprint, key: &ForeignKey) -> Result<()> {

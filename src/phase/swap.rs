@@ -22,7 +22,7 @@ use super::cutover::Way;
 use super::exchange::{Definition, Exchanger, refused};
 use super::meter::Meter;
 use super::verify::Verified;
-use super::{additions, capture, locks, mirror, objects};
+use super::{additions, capture, locks, mirror, objects, settle};
 
 /// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
 const GUARD_WAITS: Duration = Duration::from_secs(5);
@@ -129,7 +129,11 @@ async fn ready(context: &Context, exchanger: &Exchanger<'_>, away: Direction) ->
     let target = catalog::must_find(client, &sides.target).await?;
     let partitioned = if away == Direction::Forward { target } else { source };
     let definition = exchanger.look(source, partitioned).await?;
-    drift(&b, away, &definition.table)?;
+    let mut now = definition.table.clone();
+    settle::as_meant(context, &b, &mut now).await?;
+    // A policy of the target that reads the source is the job's own copy.
+    now.dependents.policies.retain(|policy| policy.table != sides.target);
+    drift(&b, away, &now)?;
     let moved = definition.leaves.iter().filter(|leaf| away == Direction::Forward || leaf.keys > 0);
     let leaves: Vec<QualifiedName> = moved.map(|leaf| leaf.name.clone()).collect();
     let guard = match context.plan.old_snapshots() {

@@ -1,6 +1,6 @@
 //! What the catalog says of a table, as one JSON document ([`crate::model::table::Table`]), so that it is one snapshot's.
 
-use super::definition;
+use super::{definition, options};
 
 /// Everything attached to the relation with oid `$1`. Names of ours are left out, so that a running job does not look like
 /// a change of the table.
@@ -13,7 +13,11 @@ pub fn table() -> String {
     TABLE
         .replacen("{dependents}", super::dependent::CATALOG, 1)
         .replace("{view}", VIEW)
-        .replace("{index_tail}", &definition::index_tail("i.oid"))
+        .replace("{view_options}", &options::documented("v.reloptions", &options::kind("v")))
+        .replace("{options}", &options::documented("c.reloptions", &options::kind("c")))
+        .replace("{toast_options}", &options::documented("t.reloptions", "'toast'"))
+        .replace("{index_options}", &options::documented("i.reloptions", "am.amname"))
+        .replace("{index_tail}", &options::documented_tail(&definition::index_tail("i.oid"), "i.oid"))
         .replace("{trigger_head}", &definition::trigger_head("t.oid"))
         .replace("{trigger_tail}", &definition::trigger_tail("t.oid"))
 }
@@ -23,7 +27,7 @@ const VIEW: &str = "json_build_object(
     'name', json_build_object('schema', vn.nspname, 'name', v.relname),
     'owner', pg_get_userbyid(v.relowner),
     'query', pg_get_viewdef(v.oid),
-    'options', coalesce(to_json(v.reloptions), '[]'),
+    'options', {view_options},
     'bound_to_key', exists (
         select from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
           join pg_constraint k on d.refclassid = 'pg_constraint'::regclass and d.refobjid = k.oid
@@ -45,8 +49,8 @@ select pg_catalog.json_build_object(
                 where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'),
   'owner', pg_get_userbyid(c.relowner),
   'comment', obj_description(c.oid, 'pg_class'),
-  'options', coalesce(to_json(c.reloptions), '[]'),
-  'toast_options', coalesce((select to_json(t.reloptions) from pg_class t where t.oid = c.reltoastrelid), '[]'),
+  'options', {options},
+  'toast_options', coalesce((select {toast_options} from pg_class t where t.oid = c.reltoastrelid), '[]'),
   'replica_identity', case c.relreplident when 'n' then to_json('nothing'::text) when 'f' then to_json('full'::text)
     when 'i' then (select json_build_object('index', i.relname) from pg_index x join pg_class i on i.oid = x.indexrelid
                    where x.indrelid = c.oid and x.indisreplident)
@@ -116,7 +120,7 @@ select pg_catalog.json_build_object(
           join pg_attribute a on a.attrelid = c.oid and a.attnum = key.attnum
           where key.coll is not null and key.coll <> a.attcollation),
       'nulls_not_distinct', coalesce((to_jsonb(x) ->> 'indnullsnotdistinct')::boolean, false),
-      'options', coalesce(to_json(i.reloptions), '[]'),
+      'options', {index_options},
       'comment', obj_description(i.oid, 'pg_class'),
       'statistics', coalesce((
         select json_agg(json_build_array(a.attnum, a.attstattarget) order by a.attnum)

@@ -23,6 +23,8 @@ pub mod matview;
 pub mod mirror;
 pub mod objects;
 pub mod old_snapshots;
+pub mod options;
+pub mod orphans;
 pub mod own_schema;
 pub mod pace;
 pub mod partition_trial;

@@ -3,11 +3,29 @@
 
 use crate::model::ident::QualifiedName;
 
+use super::options;
+
 /// Of the relation with oid `$1`: one JSON document ([`crate::plan::check::Surroundings`]).
 ///
 /// A walsender's statement tells which publications its subscriber takes; where it cannot be seen, it may be any of them.
 /// Of functions only those are read whose text has the table's name in it.
-pub const SURROUNDINGS: &str = r#"select json_build_object(
+pub fn surroundings() -> String {
+    let relation = |of: &str| {
+        options::others(&format!("{of}.reloptions"), &options::kind(of), &format!("{of}.oid::regclass"))
+    };
+    let column =
+        options::others("a.attoptions", "'column'", "c.oid::regclass || '.' || quote_ident(a.attname)");
+    let index = options::others("i.reloptions", "am.amname", "i.oid::regclass");
+    let toast = options::others("t.reloptions", "'toast'", "'the TOAST table of ' || c.oid::regclass");
+    SURROUNDINGS
+        .replacen("{of_table}", &relation("c"), 1)
+        .replacen("{of_toast}", &toast, 1)
+        .replacen("{of_column}", &column, 1)
+        .replacen("{of_index}", &index, 1)
+        .replacen("{of_view}", &relation("v"), 1)
+}
+
+const SURROUNDINGS: &str = r#"select json_build_object(
   'publications', coalesce((
     select json_agg(json_build_object(
       'name', p.pubname,
@@ -52,6 +70,45 @@ pub const SURROUNDINGS: &str = r#"select json_build_object(
       from pg_db_role_setting r, unnest(r.setconfig) setting
       where r.setdatabase in (0, (select oid from pg_database where datname = current_database()))
         and setting in ('default_transaction_isolation=repeatable read', 'default_transaction_isolation=serializable')) x), '[]'),
+  'unknown_options', coalesce((
+    select json_agg(distinct u.what order by u.what) from (
+      {of_table}
+      union all
+      select x.what from pg_class t cross join lateral ({of_toast}) x where t.oid = c.reltoastrelid
+      union all
+      select x.what from pg_attribute a cross join lateral ({of_column}) x
+      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+      union all
+      select x.what from pg_index n join pg_class i on i.oid = n.indexrelid join pg_am am on am.oid = i.relam
+        cross join lateral ({of_index}) x
+      where n.indrelid = c.oid
+      union all
+      select x.what from pg_class v cross join lateral ({of_view}) x
+      where v.relkind in ('v', 'm') and v.oid in (
+        select w.ev_class from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
+        where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)
+    ) u), '[]'),
+  'sequence_uses', coalesce((
+    select json_agg(json_build_object(
+      'column', u.attname, 'sequence', json_build_object('schema', u.nspname, 'name', u.relname), 'name', u.name,
+      'default_of_other', u.default_of_other
+    ) order by u.name)
+    from (
+      select distinct a.attname, qn.nspname, q.relname, coalesce(e.adrelid <> c.oid, false) as default_of_other,
+        case when e.oid is not null then 'the default of ' || e.adrelid::regclass || '.' || quote_ident(ea.attname)
+          when v.oid is not null then
+            case v.relkind when 'm' then 'materialized view ' when 'v' then 'view '
+              else 'rule ' || quote_ident(w.rulename) || ' on ' end || v.oid::regclass
+          else pg_describe_object(d.classid, d.objid, 0) end as name
+      from pg_depend s join pg_class q on q.oid = s.objid and q.relkind = 'S' join pg_namespace qn on qn.oid = q.relnamespace
+        join pg_attribute a on a.attrelid = c.oid and a.attnum = s.refobjsubid
+        join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = q.oid and d.deptype in ('n', 'a')
+        left join pg_attrdef e on d.classid = 'pg_attrdef'::regclass and e.oid = d.objid
+        left join pg_attribute ea on ea.attrelid = e.adrelid and ea.attnum = e.adnum
+        left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
+        left join pg_class v on v.oid = w.ev_class
+      where s.classid = 'pg_class'::regclass and s.refclassid = 'pg_class'::regclass and s.refobjid = c.oid and s.deptype = 'i'
+    ) u), '[]'),
   'trigger_functions', coalesce((
     select json_agg(json_build_object(
       'trigger', t.tgname,

@@ -8,18 +8,21 @@ use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::Ident;
+use crate::model::number;
 use crate::model::objects::Role;
 use crate::model::retyping::Counterpart;
 use crate::model::state::{State, Step};
+use crate::model::table::ForeignKey;
 use crate::pg::connect::Session;
 use crate::pg::objects as pg;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::sql::finish;
 use crate::sql::retype::{self as sql, exchange};
-use crate::sql::{finish, foreign_key};
 
 use super::super::fill;
 use super::super::locks::{Ladder, briefly};
 use super::super::meter::Meter;
+use super::super::settle::{not_valid, reported, validate};
 use super::{Retyper, objects};
 
 /// The phase: fills what the pass left, builds what is missing.
@@ -232,26 +235,30 @@ pub(super) async fn release(retyper: &Retyper, direction: Direction) -> Result<(
 /// after the swap, the indexes that the way back needs are built, so that it is quick, and what an interrupted rollback left
 /// is taken away.
 ///
+/// What cannot be done is reported and left: the swap stands, and neither the way back nor the end of the job waits for it.
+///
 /// # Errors
-/// A row violates a key (none can, unless somebody went round it); or what the server said. The swap stands either way.
+/// A lock was not available; or the server is gone.
 pub async fn settle(retyper: &Retyper) -> Result<()> {
     if retyper.state() == State::Swapped {
-        release(retyper, Direction::Reverse).await?;
+        let released = release(retyper, Direction::Reverse).await;
+        reported(retyper, "constraints of an interrupted rollback are still there", released)?;
     }
     keys(retyper).await?;
     if retyper.state() == State::Swapped {
-        indexes(retyper, Direction::Reverse).await?;
+        let built = indexes(retyper, Direction::Reverse).await;
+        reported(retyper, "an index that a rollback needs is not there, and it will build it", built)?;
     }
     Ok(())
 }
 
-/// Makes foreign keys as valid as they were before the last swap.
+/// Makes foreign keys as valid as they were before the last swap; those that cannot be made so.
 ///
 /// # Errors
 /// As [`settle`].
-pub(super) async fn keys(retyper: &Retyper) -> Result<()> {
+pub(super) async fn keys(retyper: &Retyper) -> Result<Vec<ForeignKey>> {
     if !matches!(retyper.state(), State::Swapped | State::RolledBack) {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let client = &retyper.control;
     let mut open = Vec::new();
@@ -259,22 +266,29 @@ pub(super) async fn keys(retyper: &Retyper) -> Result<()> {
         let Some(oid) = crate::pg::catalog::find(client, &key.table).await? else { continue };
         let rows = client.query(sql::KEYS, &[&oid]).await?;
         if rows.iter().any(|row| row.get::<_, &str>(0) == key.name.as_str() && !row.get::<_, bool>(1)) {
-            open.push(key);
+            open.push((key, oid));
         }
     }
     if open.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut meter =
         Meter::begin(retyper, "settle", "looking foreign keys through; they check every write already");
     meter.count("keys", open.len() as u64, 0);
     let session = builder(retyper).await?;
-    for key in open {
+    let mut failed = Vec::new();
+    for (key, oid) in open {
         retyper.go_on()?;
-        session.batch_execute(&foreign_key::validate(&key.table, key)).await?;
+        let validated = validate(&session, key, &key.table, oid).await;
+        if !reported(retyper, &not_valid(key, &key.table), validated)? {
+            failed.push(key.clone());
+        }
         failpoint!("settle.key");
         meter.add(1);
     }
-    meter.end("every foreign key is as it was");
-    Ok(())
+    meter.end(match failed.as_slice() {
+        [] => "every foreign key is as it was".to_owned(),
+        some => format!("{} not valid", number::counted(some.len() as u64, "foreign key")),
+    });
+    Ok(failed)
 }

@@ -30,8 +30,10 @@ use crate::pg::transaction::all;
 use crate::sql::retype as sql;
 
 use super::additions;
+use super::before_swap;
 use super::driver::{Driver, Drives};
 use super::fill::{self, Filler};
+use super::finalize::left;
 use super::locks::briefly;
 use super::meter::Meter;
 
@@ -140,6 +142,7 @@ async fn capture(retyper: &Retyper) -> Result<State> {
 
 /// Looks at every row; from the end of the look on, every row is level.
 async fn verify(retyper: &Retyper) -> Result<State> {
+    before_swap::keys(retyper, &retyper.retyping.keys).await?;
     let state = fill::again(&retyper.filler).await?;
     retyper.control.execute(sql::LEVEL_SINCE, &[&retyper.job.id, &false]).await?;
     Ok(state)
@@ -151,7 +154,7 @@ async fn verify(retyper: &Retyper) -> Result<State> {
 /// The lock was not to be had, or something hangs on the old column.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
 pub async fn finalize(retyper: &Retyper) -> Result<State> {
-    level::keys(retyper).await?;
+    let failed = level::keys(retyper).await?;
     let r = &retyper.retyping;
     let old = format!("{}.{}", r.table.name.plain(), r.beside(Direction::Reverse).as_str());
     let meter = Meter::begin(retyper, "finalize", format!("dropping {old}: no way back from here"));
@@ -165,6 +168,7 @@ pub async fn finalize(retyper: &Retyper) -> Result<State> {
     })?;
     failpoint!("finalize.done");
     meter.end(format!("{} is {} for good", r.column.name.as_str(), r.new_type));
+    left(retyper, &failed, false);
     Ok(state)
 }
 
@@ -185,7 +189,7 @@ pub async fn abort(retyper: &Retyper) -> Result<State> {
         ))
         .hint(format!("`pgstrata rollback {}` first: it loses nothing", word(name))));
     }
-    level::keys(retyper).await?;
+    let failed = level::keys(retyper).await?;
     let r = &retyper.retyping;
     let about = format!("removing what the job made; {} stays as it is", r.table.name.plain());
     let meter = Meter::begin(retyper, "abort", about);
@@ -193,6 +197,7 @@ pub async fn abort(retyper: &Retyper) -> Result<State> {
     let state = fill::end(&retyper.filler, Step::Abort, tables, &statements).await?;
     failpoint!("abort.done");
     meter.end("removed");
+    left(retyper, &failed, false);
     Ok(state)
 }
 

@@ -21,12 +21,14 @@ use crate::sql::retype as sql;
 use crate::sql::retype::exchange;
 
 use super::super::Swapped;
+use super::super::before_swap;
 use super::super::blockers::Asked;
 use super::super::exchange::Exchanger;
 use super::super::fill;
 use super::super::locks::{Ladder, reach_standby};
 use super::super::meter::Meter;
 use super::super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, Older};
+use super::super::settle::way_back;
 use super::super::verify::differs;
 use super::level::{level, release, settle};
 use super::{Retyper, compare, objects, table};
@@ -49,6 +51,7 @@ pub async fn swap(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
         State::Verified | State::RolledBack => {
             objects::in_place(retyper).await?;
             settle(retyper).await?;
+            before_swap::keys(retyper, &retyper.retyping.keys).await?;
         }
         state => {
             return Err(Error::usage(format!(
@@ -84,7 +87,7 @@ pub async fn rollback(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
         }
         State::Swapped => {
             objects::in_place(retyper).await?;
-            settle(retyper).await?;
+            way_back(retyper, settle(retyper).await)?;
         }
         state => {
             return Err(Error::usage(format!("job {name} is {state}: there is no swap to take back"))

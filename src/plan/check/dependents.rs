@@ -1,7 +1,7 @@
 //! What hangs on the table and would not come along, or holds it fast.
 
 use super::words::Words;
-use super::{Found, Report, listed};
+use super::{Found, Report, SequenceUse, listed};
 use crate::model::ident::{Ident, literal, plain};
 use crate::model::table::{ForeignKey, Index, Table};
 use crate::plan::{IncomingKeys, Partitioning};
@@ -83,6 +83,38 @@ fn constraint(other: &str) -> Option<(&str, &'static str, &'static str, &'static
         ),
     ];
     KINDS.into_iter().find_map(|(mark, code, why, hint)| Some((other.strip_suffix(mark)?, code, why, hint)))
+}
+
+/// Storage parameters that are not carried over.
+pub(super) fn options(report: &mut Report, found: &Found) {
+    let unknown = &found.around.unknown_options;
+    if !unknown.is_empty() {
+        report.note(
+            "unknown_options",
+            found.table.name.plain(),
+            format!(
+                "storage parameters that are not documented are neither carried over nor compared: {}",
+                unknown.join(", ")
+            ),
+        );
+    }
+}
+
+/// What uses the sequence of an identity column and is not carried over.
+pub(super) fn sequences(report: &mut Report, found: &Found, counts: impl Fn(&SequenceUse) -> bool) {
+    let uses = found.around.sequence_uses.iter().filter(|one| counts(one));
+    for SequenceUse { column, sequence, name, .. } in uses {
+        report.error(
+            "sequence_in_use",
+            name,
+            format!(
+                "{name} uses sequence {} of identity column {}, which the swap replaces by another of the same name",
+                sequence.plain(),
+                plain(column.as_str())
+            ),
+            format!("drop {name} for the run, and create it again after the swap"),
+        );
+    }
 }
 
 /// A body that PostgreSQL parses when it is made, and refuses where the key that it goes by has more columns.

@@ -43,8 +43,12 @@ pub use retype::{ColumnFacts, Rehearsal, rehearsed, retype};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
 pub use space::space;
-pub use surroundings::{DecodingSlot, Label, Published, Surroundings, Text, Tied, TriggerFunction};
-pub use table_trial::{How, Refused, TableTrial, Violated, Writes, table_tried, unmended, unreadable_keys};
+pub use surroundings::{
+    DecodingSlot, Label, Published, SequenceUse, Surroundings, Text, Tied, TriggerFunction,
+};
+pub use table_trial::{
+    How, Refused, TableTrial, Violated, Writes, orphaned, table_tried, unmended, unreadable_keys,
+};
 pub use trial::{EveryChunk, Refusal, Trial, tried};
 pub use writing::{Leaf, OnColumns, UpdateTrigger, Writing};
 
@@ -136,6 +140,8 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
         dependents::incoming(&mut report, partitioning, table, facts.server.version);
     dependents::check(&mut report, found, &by, key);
     triggers::check(&mut report, found, &by);
+    dependents::options(&mut report, found);
+    dependents::sequences(&mut report, found, |one| !one.default_of_other);
     replication::check(&mut report, partitioning, found, key);
     size::check(&mut report, table, &found.size);
     let (Some(key), Some(partitions)) = (key, partitions) else { return (report.0, None) };

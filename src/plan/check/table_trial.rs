@@ -7,6 +7,7 @@ use crate::model::filling::Filling;
 use crate::model::finding::Finding;
 use crate::model::ident::plain;
 use crate::model::number;
+use crate::model::orphans::Orphans;
 use crate::model::table::{Check, Table};
 
 /// What the server says.
@@ -176,6 +177,21 @@ fn may_change(report: &mut Report, table: &Table, check: &Check) {
             "nothing, if a row that satisfied it always does; else drop it for the run: alter table {table} drop constraint {name}"
         ),
     );
+}
+
+/// Rows that violate foreign keys which the swap makes again: none of these would become valid.
+pub fn orphaned(found: &[Orphans]) -> Vec<Finding> {
+    let mut report = Report::default();
+    for orphans in found {
+        report.error(
+            "foreign_key_violated",
+            plain(&orphans.key),
+            format!("{}, by key: {}", orphans.fact(), orphans.named()),
+            "correct or delete these rows, or insert the ones that they refer to; or make the key NOT VALID: drop it and add \
+             it again so",
+        );
+    }
+    report.0
 }
 
 /// Rows whose key is no valid UTF-8: our sessions read keys as such text.

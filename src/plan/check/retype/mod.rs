@@ -46,6 +46,8 @@ pub fn retype(
     keys(&mut report, &r, &column.keys, &facts.server);
     may_build(&mut report, &r, found, &facts.server);
     surroundings(&mut report, &r, found);
+    super::dependents::options(&mut report, found);
+    super::dependents::sequences(&mut report, found, |one| one.column == r.column.name);
     if !under_way {
         taken(&mut report, &r, found);
         size::room_for_columns(&mut report, table, &found.size, 1);

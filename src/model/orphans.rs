@@ -1,0 +1,35 @@
+//! Rows that violate a foreign key which counts as valid.
+
+use super::ident::{QualifiedName, plain};
+use super::number;
+
+/// Rows that violate a key.
+#[derive(Debug, Clone)]
+pub struct Orphans {
+    /// The key's name.
+    pub key: String,
+    /// The table that has them.
+    pub table: QualifiedName,
+    /// How many.
+    pub rows: i64,
+    /// Some of them: the key of the row, and what it refers to.
+    pub examples: Vec<String>,
+}
+
+impl Orphans {
+    /// `2 rows of public.t violate foreign key t_q_id_fkey`.
+    pub fn fact(&self) -> String {
+        let verb = if self.rows == 1 { "violates" } else { "violate" };
+        format!(
+            "{} of {} {verb} foreign key {}",
+            number::counted(self.rows.unsigned_abs(), "row"),
+            self.table.plain(),
+            plain(&self.key)
+        )
+    }
+
+    /// The rows that are named.
+    pub fn named(&self) -> String {
+        self.examples.join("; ")
+    }
+}

@@ -1,0 +1,48 @@
+//! Foreign keys that a swap made again: when they still mean what they meant.
+
+use super::table::{ForeignKey, Table};
+
+/// Gives the foreign keys of `now` what is no part of their meaning as `was` has it: which of several unique indexes on the
+/// same columns serves a key, and that a key which was valid is not yet valid again.
+pub fn as_meant(was: &Table, now: &mut Table) {
+    for (was, now) in
+        [(&was.foreign_keys, &mut now.foreign_keys), (&was.referenced_by, &mut now.referenced_by)]
+    {
+        for key in now {
+            if let Some(old) = was.iter().find(|old| same(old, key)) {
+                key.index.clone_from(&old.index);
+                key.validated |= old.validated;
+            }
+        }
+    }
+}
+
+fn same(was: &ForeignKey, now: &ForeignKey) -> bool {
+    was.name == now.name && was.table == now.table && was.definition == now.definition
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ident::{Ident, QualifiedName};
+    use crate::model::retyping::tests::retyping;
+
+    #[test]
+    fn the_index_that_serves_a_key_is_no_part_of_its_meaning() {
+        let r = retyping();
+        let mut was = r.table.clone();
+        was.referenced_by = r.keys;
+        let mut now = was.clone();
+        now.referenced_by[0].index = Some(Ident::new("another"));
+        now.referenced_by[0].validated = false;
+        assert_eq!(was.drift(&now).len(), 1);
+        as_meant(&was, &mut now);
+        assert_eq!(was.drift(&now), [""; 0]);
+        now.referenced_by[0].definition.push_str(" ON DELETE CASCADE");
+        now.referenced_by[0].validated = false;
+        as_meant(&was, &mut now);
+        assert_eq!(was.drift(&now).len(), 1);
+        now.referenced_by[0].table = QualifiedName::new("public", "others");
+        assert_eq!(was.drift(&now).len(), 2);
+    }
+}

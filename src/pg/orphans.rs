@@ -1,0 +1,79 @@
+//! Looks for rows that violate a foreign key which counts as valid.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result, Retry};
+use crate::model::ident::{QualifiedName, plain};
+use crate::model::orphans::Orphans;
+use crate::model::table::ForeignKey;
+use crate::sql::orphans as sql;
+
+use super::catalog;
+use super::transaction::{READ_COMMITTED, transaction};
+
+/// What a look at foreign keys found.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// Keys that rows violate.
+    pub found: Vec<Orphans>,
+    /// Keys that could not be tested, and why.
+    pub untested: Vec<(String, String)>,
+}
+
+/// Tests keys on the rows of their tables, all of them together within `budget`.
+///
+/// # Errors
+/// The server is gone. What it refuses is in the result.
+pub async fn look<'a>(
+    client: &Client,
+    keys: impl IntoIterator<Item = &'a ForeignKey>,
+    budget: Duration,
+) -> Result<Looked> {
+    let (begun, mut looked) = (Instant::now(), Looked::default());
+    for key in keys {
+        let Some(oid) = catalog::find(client, &key.table).await? else { continue };
+        let left = budget.saturating_sub(begun.elapsed());
+        match one(client, key, &key.table, oid, left).await {
+            Ok(found) => looked.found.extend(found),
+            // The server could not answer, and the session is as it was.
+            Err(e) if e.sqlstate().is_some() && e.retry_class() != Retry::Unknown => {
+                looked.untested.push((plain(key.name.as_str()), e.message().to_owned()));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(looked)
+}
+
+/// Tests a key on one table that has it: its own, or a partition of that.
+///
+/// # Errors
+/// What the server said.
+pub async fn one(
+    client: &Client,
+    key: &ForeignKey,
+    table: &QualifiedName,
+    oid: u32,
+    limit: Duration,
+) -> Result<Option<Orphans>> {
+    let Some(row) = client.query_opt(sql::QUERY, &[&oid, &key.name.as_str()]).await? else {
+        return Ok(None);
+    };
+    let statement: String = row.get(0);
+    let rows = transaction(client, READ_COMMITTED, async |client| {
+        client.batch_execute(&sql::limit(limit.as_millis())).await?;
+        client.query(&statement, &[]).await.map_err(Error::from)
+    })
+    .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let example =
+        |row: &tokio_postgres::Row| format!("{} ({})", row.get::<_, &str>(1), row.get::<_, &str>(2));
+    Ok(Some(Orphans {
+        key: key.name.as_str().to_owned(),
+        table: table.clone(),
+        rows: first.get(0),
+        examples: rows.iter().map(example).collect(),
+    }))
+}

@@ -1,0 +1,63 @@
+//! Storage parameters that are documented. The catalog of some builds holds internal ones besides, which no statement can
+//! set: they are neither carried over nor compared.
+
+/// The names that relations of a kind can have, as a regular expression. What other access methods have is their own.
+const KNOWN: &str = "case {kind}
+    when 'heap' then '^(fillfactor|toast_tuple_target|parallel_workers|user_catalog_table|vacuum_index_cleanup|vacuum_truncate|vacuum_max_eager_freeze_failure_rate|log_autovacuum_min_duration|log_autoanalyze_min_duration|autovacuum_[a-z_]+)='
+    when 'toast' then '^(vacuum_index_cleanup|vacuum_truncate|vacuum_max_eager_freeze_failure_rate|log_autovacuum_min_duration|autovacuum_[a-z_]+)='
+    when 'column' then '^(n_distinct|n_distinct_inherited)='
+    when 'view' then '^(security_barrier|security_invoker|check_option)='
+    when 'btree' then '^(fillfactor|deduplicate_items)='
+    when 'hash' then '^fillfactor='
+    when 'gist' then '^(fillfactor|buffering)='
+    when 'spgist' then '^fillfactor='
+    when 'gin' then '^(fastupdate|gin_pending_list_limit)='
+    when 'brin' then '^(pages_per_range|autosummarize)='
+    else '=' end";
+
+fn known(kind: &str) -> String {
+    KNOWN.replace("{kind}", kind)
+}
+
+/// The kind of a relation with storage of its own, or of a view: `relation` is its row of `pg_class`.
+pub fn kind(relation: &str) -> String {
+    format!(
+        "case when {relation}.relkind = 'v' then 'view'
+      else coalesce((select amname::text from pg_catalog.pg_am where oid = {relation}.relam), 'heap') end"
+    )
+}
+
+/// Documented parameters among `options` of a relation of that kind, in their order, as JSON.
+pub fn documented(options: &str, kind: &str) -> String {
+    format!(
+        "(select coalesce(json_agg(po.o order by po.n), '[]') from unnest({options}) with ordinality po (o, n) where po.o ~ {})",
+        known(kind)
+    )
+}
+
+/// A query for the names of the others; `what` says whose they are.
+pub fn others(options: &str, kind: &str, what: &str) -> String {
+    format!(
+        "select split_part(po.o, '=', 1) || ' of ' || {what} as what from unnest({options}) po (o) where po.o !~ {}",
+        known(kind)
+    )
+}
+
+/// `tail`, which is the end of the definition of the index with that oid, with its documented parameters alone.
+pub fn documented_tail(tail: &str, oid: &str) -> String {
+    format!(
+        "(select case when px.whole is distinct from px.kept then replace(px.tail, px.whole, coalesce(px.kept, '')) else px.tail end
+        from (select {tail} as tail,
+            ' WITH (' || string_agg(pp.piece, ', ' order by po.n) || ')' as whole,
+            ' WITH (' || string_agg(pp.piece, ', ' order by po.n) filter (where po.o ~ {}) || ')' as kept
+          from pg_catalog.pg_class pi join pg_catalog.pg_am pa on pa.oid = pi.relam
+            left join lateral unnest(pi.reloptions) with ordinality po (o, n) on true
+            left join lateral (
+              select split_part(po.o, '=', 1) as name, substr(po.o, strpos(po.o, '=') + 1) as value) pv on true
+            left join lateral (
+              select quote_ident(pv.name) || '=' || case when quote_ident(pv.value) = pv.value then pv.value
+                else quote_literal(pv.value) end as piece) pp on true
+          where pi.oid = {oid}) px)",
+        known("pa.amname")
+    )
+}

@@ -1,0 +1,41 @@
+//! Rows that violate a foreign key which counts as valid: they came past it, with its triggers disabled. Validating the key
+//! again, as after every swap, finds them.
+
+/// The query for the key called `$2` on the relation with oid `$1`, as text; no row where there is no such key, or one that
+/// compares periods. That query gives a row of up to [`EXAMPLES`] orphans: how many there are in all, the key of the row, and
+/// the values that refer to nothing.
+pub const QUERY: &str = "
+select pg_catalog.format(
+  'select count(*) over (), %s, %s from %s%I.%I k where %s and not exists (select from %s%I.%I r where %s) limit 5',
+  coalesce((
+    select 'pg_catalog.concat_ws('', '', ' || string_agg(pg_catalog.format('k.%I::text', a.attname), ', ' order by p.place) || ')'
+    from pg_catalog.pg_index x cross join unnest(x.indkey::int2[]) with ordinality p (attnum, place)
+      join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = p.attnum
+    where x.indrelid = f.conrelid and x.indisprimary and p.place <= x.indnkeyatts), 'k.ctid::text'),
+  'pg_catalog.concat_ws('', '', ' || c.shown || ')',
+  case when t.relkind = 'p' then '' else 'only ' end, tn.nspname, t.relname, '(' || c.given || ')',
+  case when r.relkind = 'p' then '' else 'only ' end, rn.nspname, r.relname, c.matches)
+from pg_catalog.pg_constraint f
+  join pg_catalog.pg_class t on t.oid = f.conrelid join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
+  join pg_catalog.pg_class r on r.oid = f.confrelid join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
+  cross join lateral (
+    select string_agg(pg_catalog.format('%L || k.%I::text', a.attname || ' ', a.attname), ', ' order by p.place) as shown,
+      string_agg(pg_catalog.format('k.%I is not null', a.attname),
+        case f.confmatchtype when 'f' then ' or ' else ' and ' end order by p.place) as given,
+      string_agg(pg_catalog.format('r.%I operator(%I.%s) k.%I', b.attname, n.nspname, o.oprname, a.attname),
+        ' and ' order by p.place) as matches
+    from unnest(f.conkey, f.confkey, f.conpfeqop) with ordinality p (attnum, referenced, operator, place)
+      join pg_catalog.pg_attribute a on a.attrelid = f.conrelid and a.attnum = p.attnum
+      join pg_catalog.pg_attribute b on b.attrelid = f.confrelid and b.attnum = p.referenced
+      join pg_catalog.pg_operator o on o.oid = p.operator join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+  ) c
+where f.contype = 'f' and f.conrelid = $1 and f.conname::text = $2
+  and to_jsonb(f) ->> 'conperiod' is distinct from 'true'";
+
+/// So many rows are named.
+pub const EXAMPLES: usize = 5;
+
+/// Bounds the time of the query.
+pub fn limit(milliseconds: u128) -> String {
+    format!("set local statement_timeout = {}", milliseconds.max(1))
+}
