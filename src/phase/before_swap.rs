@@ -7,8 +7,8 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::model::dependent::Matview;
 use crate::model::orphans::Orphans;
 use crate::model::table::ForeignKey;
-use crate::pg::orphans;
 use crate::pg::transaction::all;
+use crate::pg::{catalog, orphans};
 use crate::sql::{matview, orphans as orphans_sql};
 
 use super::context::Context;
@@ -65,12 +65,12 @@ pub async fn keys<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a Foreig
 /// Makes the materialized view under another name, and takes that back.
 async fn materialized_view(driver: &Driver, view: &Matview) -> Result<()> {
     let client = &driver.control;
-    let mut statements = vec![
-        "begin isolation level read committed".to_owned(),
-        orphans_sql::limit(MATVIEW.as_millis()),
-        // What an interrupted command left; it comes back.
-        format!("drop materialized view if exists {}", matview::new_name(view)),
-    ];
+    // What an interrupted command left under that name is replaced after the swap, not here.
+    if catalog::find(client, &matview::new_name(view)).await?.is_some() {
+        return Ok(());
+    }
+    let mut statements =
+        vec!["begin isolation level read committed".to_owned(), orphans_sql::limit(MATVIEW.as_millis())];
     statements.extend(matview::build(view));
     let made = all(client, &statements).await;
     client.batch_execute("rollback").await?;
