@@ -15,6 +15,7 @@ mod definitions;
 mod demo;
 mod dependents;
 mod docker;
+mod drift;
 mod exchange;
 mod exclusion;
 mod findings;

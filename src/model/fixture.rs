@@ -18,6 +18,7 @@ fn columns() -> Vec<Column> {
         default: None,
         statistics: None,
         options: vec![],
+        looks: Some(ColumnLooks { storage: "x".into(), ..ColumnLooks::default() }),
     };
     vec![
         column("observation_id", "uuid", true),
@@ -218,6 +219,16 @@ pub(crate) fn petri() -> Table {
                 column: None,
                 grantable: false,
             }],
+            options: Some(SequenceOptions {
+                sql_type: "bigint".into(),
+                start: 1,
+                increment: 1,
+                min: 1,
+                max: i64::MAX,
+                cache: 1,
+                cycle: false,
+                comment: None,
+            }),
         }],
         comments: vec![Comment {
             kind: "trigger".into(),
@@ -227,4 +238,79 @@ pub(crate) fn petri() -> Table {
         dependents: dependents(),
         others: vec![],
     }
+}
+
+/// The same table with an example of everything that a description can have.
+pub(crate) fn full() -> Table {
+    let name = |name: &str| Some(Ident::new(name));
+    let text = |text: &str| Some(text.to_owned());
+    let mut table = petri();
+    table.extension = text("lab");
+    (table.access_method, table.tablespace) = (name("columnar"), name("fast"));
+    table.not_null_no_inherit = vec![Ident::new("there")];
+    table.others = vec!["type lab.seen".into()];
+    table.columns[0] = Column {
+        collation: text("pg_catalog.\"C\""),
+        default: text("gen_random_uuid()"),
+        statistics: Some(100),
+        options: vec!["n_distinct=5".into()],
+        looks: Some(ColumnLooks {
+            comment: text("the key"),
+            storage: "p".into(),
+            compression: "l".into(),
+            not_null: name("petri_observations_observation_id_not_null"),
+        }),
+        ..table.columns[0].clone()
+    };
+    table.indexes[0] = Index {
+        exclusion: text("EXCLUDE USING gist (seq WITH =)"),
+        equated: vec![Ident::new("seq")],
+        include: vec![Ident::new("note")],
+        options: vec!["fillfactor=80".into()],
+        comment: text("the key's"),
+        statistics: vec![(1, 100)],
+        tablespace: name("fast"),
+        ..table.indexes[0].clone()
+    };
+    table.foreign_keys[0].comment = text("where from");
+    table.foreign_keys[0].index = name("submissions_pkey");
+    table.referenced_by = vec![ForeignKey {
+        name: Ident::new("remarks_fk"),
+        table: QualifiedName::new("public", "remarks"),
+        references: table.name.clone(),
+        ..table.foreign_keys[0].clone()
+    }];
+    table.grants[0].column = name("note");
+    table.policies[0].check = text("true");
+    table.sequences[0].grants[0].column = name("note");
+    if let Some(options) = &mut table.sequences[0].options {
+        options.max = 1_000;
+        options.comment = text("counts");
+    }
+    let d = &mut table.dependents;
+    d.rules[0].comment = text("says");
+    d.statistics[0].comment = text("counts");
+    d.publications[0].columns = Some(vec![Ident::new("seq")]);
+    d.policies[0].check = text("true");
+    let view = table.views[0].clone();
+    d.matviews = vec![Matview {
+        view: View { name: QualifiedName::new("public", "per_day"), ..view.clone() },
+        comment: text("by day"),
+        populated: true,
+        access_method: name("columnar"),
+        tablespace: name("fast"),
+        grants: table.grants.clone(),
+        columns: vec![MatviewColumn { name: Ident::new("day"), comment: text("when"), statistics: Some(100) }],
+        indexes: vec![MatviewIndex {
+            name: Ident::new("per_day_day"),
+            unique: true,
+            clustered: false,
+            tail: "btree (day)".into(),
+            comment: text("by day"),
+            tablespace: name("fast"),
+        }],
+        readers: vec![view],
+        others: vec!["function lab.f()".into()],
+    }];
+    table
 }

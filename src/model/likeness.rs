@@ -2,8 +2,9 @@
 //! itself against this once it is done.
 
 use super::blueprint::Blueprint;
+use super::difference::{Between, Difference, at, differences, told};
 use super::ident::{Ident, plain};
-use super::table::{Column, Index, Table};
+use super::table::{Column, Comment, ForeignKey, Index, Table};
 
 /// What the swap changes and must, a line each.
 pub fn changes(b: &Blueprint) -> Vec<String> {
@@ -53,13 +54,64 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     let given_up: Vec<&Ident> = b.incoming_dropped.iter().map(|key| &key.name).collect();
     expected.referenced_by.retain(|key| !given_up.contains(&&key.name));
     expected.foreign_keys.retain(|key| key.validated || !b.keys_on_leaves);
+    // Partitions would take NULL.
+    expected.not_null_no_inherit.clear();
+    let gone = |c: &Comment| c.kind == "constraint" && !has_constraint(&expected, &c.name);
+    let gone: Vec<Comment> = expected.comments.iter().filter(|c| gone(c)).cloned().collect();
+    expected.comments.retain(|c| !gone.contains(c));
     for publication in &mut expected.dependents.publications {
         publication.via_root = true;
     }
     let now = common(now.clone());
-    let mut found = expected.drift(&now);
-    found.extend(expected.changed_comments(&now));
-    found
+    told(&differences(&expected, &now, Between::Tables))
+}
+
+/// Whether a difference since an exchange is what the job itself does after it: partitions that rows need, foreign keys that
+/// the parent gets once its partitions have them, materialized views that are made anew.
+pub fn comes_after(b: &Blueprint, now: &Table, one: &Difference) -> bool {
+    let added = one.was.is_none();
+    match one.path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["children"] => now.relkind == "p",
+        ["foreign_keys" | "referenced_by", name] if added => {
+            b.own_keys().iter().any(|key| name.split(" of ").next() == Some(key.name.as_str()))
+        }
+        ["comments", name] if added => {
+            let comment = |key: &&ForeignKey| *name == format!("constraint {}", key.name.as_str());
+            b.own_keys().into_iter().any(|key| comment(&key) && key.comment.is_some())
+        }
+        ["dependents", "matviews", _] if added => {
+            let planned = b.table.dependents.matviews.iter();
+            planned.filter_map(|m| serde_json::to_value(m).ok()).any(|m| Some(&m) == one.now.as_ref())
+        }
+        _ => false,
+    }
+}
+
+/// Of these differences, those that `side`, the table that they were carried over to, does not show. What stands there under
+/// another name, or is put there by the exchange, is not looked at.
+pub fn not_carried(found: &[Difference], side: &Table) -> Vec<Difference> {
+    let fields = ["owner", "grants", "default_privileges", "row_security", "comment", "policies", "checks"];
+    let Ok(side) = serde_json::to_value(side) else { return found.to_vec() };
+    let shown = |one: &&Difference| {
+        let by_itself = fields.iter().any(|field| one.is_in(&[field])) && one.path.len() < 3;
+        let of_column = one.is_in(&["columns"]) && !one.path.iter().any(|field| field == "default");
+        let whole = |path: &[String]| at(&side, path).is_some() == one.now.is_some();
+        match one.path.first().map(String::as_str) {
+            Some("policies" | "checks") => whole(&one.path),
+            _ if by_itself || of_column => at(&side, &one.path) == one.now.as_ref(),
+            _ => true,
+        }
+    };
+    found.iter().filter(|one| !shown(one)).cloned().collect()
+}
+
+/// Whether the table has a constraint of that name.
+fn has_constraint(table: &Table, name: &Ident) -> bool {
+    table.indexes.iter().any(|i| i.name == *name)
+        || table.checks.iter().any(|c| c.name == *name)
+        || table.foreign_keys.iter().any(|key| key.name == *name)
+        || table.referenced_by.iter().any(|key| key.name == *name && key.table == table.name)
+        || table.columns.iter().filter_map(|c| c.looks.as_ref()).any(|l| l.not_null.as_ref() == Some(name))
 }
 
 fn widen(b: &Blueprint, index: &mut Index) {

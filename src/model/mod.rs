@@ -6,6 +6,7 @@ pub mod commands;
 pub mod cutover;
 pub mod dependent;
 pub mod design;
+pub mod difference;
 pub mod explanation;
 pub mod filling;
 pub mod finding;

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::blueprint::{Direction, SCHEMA};
+use super::difference::{Between, Difference, differences};
 use super::filling::{Filling, Finishing, NewColumn};
 use super::ident::{Ident, QualifiedName};
 use super::plan_sql::PlanSql;
@@ -208,42 +209,101 @@ impl Retyping {
         all
     }
 
-    /// What differs in `now`, once everything that the job made is taken away, from the table that it was planned from. The
-    /// direction says which column is in use.
-    pub fn drift(&self, mut now: Table, direction: Direction) -> Vec<String> {
-        let mut was = self.table.clone();
-        let swapped = direction == Direction::Reverse;
+    /// The table without what the job made of it, and without the column that is not in use. The direction says which that is.
+    pub fn without_own(&self, table: &Table, direction: Direction) -> Table {
+        let mut table = table.clone();
         let beside = self.beside(direction);
-        let ours = |name: &Ident| *name == beside || *name == self.column.name;
-        now.columns.retain(|c| c.name != beside);
+        let trigger = self.filling().fill_trigger();
+        let counterparts: Vec<Ident> =
+            self.indexes.iter().map(|one| self.counterpart(&one.index.name, direction)).collect();
+        let mut checks: Vec<Ident> =
+            self.checks.iter().map(|check| self.counterpart(&check.name, direction)).collect();
+        checks.push(self.proof());
+        table.columns.retain(|c| c.name != beside);
+        table.grants.retain(|g| g.column.as_ref() != Some(&beside));
+        table.triggers.retain(|t| t.name != trigger);
+        table.indexes.retain(|i| !counterparts.contains(&i.name));
+        table.checks.retain(|c| !checks.contains(&c.name));
+        remade_keys::as_meant(&self.table, &mut table);
+        table
+    }
+
+    /// What differs in `now` from the table that the job was planned from, where nothing is known of what an exchange left: the
+    /// column, its indexes and its checks may be those of the new type.
+    pub fn since_plan(&self, now: &Table, direction: Direction) -> Vec<Difference> {
+        let mut now = self.without_own(now, direction);
+        let swapped = direction == Direction::Reverse;
         let there = now.columns.iter_mut().find(|c| c.name == self.column.name);
         if let Some(column) = there.filter(|c| swapped && c.sql_type == self.new_type) {
             *column = self.column.clone();
         }
-        let trigger = self.filling().fill_trigger();
-        now.triggers.retain(|t| t.name != trigger);
         for one in &self.indexes {
-            let name = self.counterpart(&one.index.name, direction);
-            now.indexes.retain(|i| i.name != name);
             let there = now.indexes.iter_mut().find(|i| i.name == one.index.name);
             if let Some(index) = there.filter(|i| swapped && i.valid) {
                 *index = one.index.clone();
             }
         }
-        now.checks.retain(|c| c.name != self.proof());
         for check in &self.checks {
-            let name = self.counterpart(&check.name, direction);
-            now.checks.retain(|c| c.name != name);
             for c in now.checks.iter_mut().filter(|c| swapped && c.name == check.name) {
                 c.definition.clone_from(&check.definition);
             }
         }
-        remade_keys::as_meant(&was, &mut now);
-        for table in [&mut was, &mut now] {
-            table.grants.retain(|g| !g.column.as_ref().is_some_and(ours));
-        }
-        was.drift(&now)
+        differences(&self.table, &now, Between::Times)
     }
+
+    /// What becomes of a change that somebody made to the table while the job was under way.
+    pub fn follows(&self, one: &Difference) -> Follows {
+        let path: Vec<&str> = one.path.iter().map(String::as_str).collect();
+        let column = self.column.name.as_str();
+        let of_column = |name: &&str| name.contains(&format!(" ({column}) of "));
+        let is_remade = |name: &str| {
+            let constraints = self.indexes.iter().map(|i| &i.index.name).chain(self.checks.iter().map(|c| &c.name));
+            constraints.chain(self.keys.iter().map(|key| &key.name)).any(|one| one.as_str() == name)
+        };
+        match path.as_slice() {
+            ["grants", name] | ["grants", name, ..] if of_column(name) => Follows::Carried,
+            ["columns", name, "statistics" | "options"] if *name == column => Follows::Carried,
+            ["columns", name, "looks", field] if *name == column && *field != "not_null" => Follows::Carried,
+            ["columns", name, field, ..] if *name != column => match *field {
+                "looks" | "default" | "statistics" | "options" | "identity" | "not_null" => Follows::Stays,
+                _ => Follows::Lost,
+            },
+            ["indexes" | "checks", name, ..] if !is_remade(name) => Follows::Stays,
+            ["foreign_keys" | "referenced_by", name, ..]
+                if !is_remade(name.split(" of ").next().unwrap_or_default()) =>
+            {
+                Follows::Stays
+            }
+            ["comments", name] | ["comments", name, ..]
+                if !name.strip_prefix("constraint ").is_some_and(is_remade) =>
+            {
+                Follows::Stays
+            }
+            ["sequences", name, ..] if !self.counter.as_ref().is_some_and(|c| c.name.plain() == *name) => {
+                Follows::Stays
+            }
+            // A serial's sequence stays the same; an identity's is made anew.
+            ["sequences", _, "options" | "grants", ..] if self.column.identity.is_empty() => Follows::Stays,
+            [
+                "owner" | "comment" | "options" | "toast_options" | "grants" | "default_privileges"
+                | "row_security" | "force_row_security" | "policies" | "triggers" | "views" | "dependents"
+                | "replica_identity",
+                ..,
+            ] => Follows::Stays,
+            _ => Follows::Lost,
+        }
+    }
+}
+
+/// What becomes of a change of the table at the next exchange of the columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follows {
+    /// It is the table's own: it stays as it is, unless it is found to hang on the column.
+    Stays,
+    /// It is the column's, and is done to the other column as well.
+    Carried,
+    /// The exchange would lose it, or fail.
+    Lost,
 }
 
 fn suffix(direction: Direction) -> &'static str {
@@ -261,6 +321,7 @@ pub fn default_cast(column: &Ident, sql_type: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::model::difference::told;
     use crate::model::fixture::petri;
 
     fn counter() -> Counter {
@@ -362,8 +423,9 @@ pub(crate) mod tests {
         let mut now = r.table.clone();
         now.columns.push(Column { name: Ident::new("id_new"), ..r.column.clone() });
         now.indexes.push(Index { name: Ident::new("orders_pkey_new"), ..r.indexes[0].index.clone() });
-        assert_eq!(r.drift(now.clone(), Direction::Forward), Vec::<String>::new());
+        let drift = |now: &Table| told(&r.since_plan(now, Direction::Forward));
+        assert_eq!(drift(&now), Vec::<String>::new());
         now.columns.push(Column { name: Ident::new("batch"), ..r.column.clone() });
-        assert_eq!(r.drift(now, Direction::Forward), ["column batch was added"]);
+        assert_eq!(drift(&now), ["column batch was added"]);
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::dependent::Dependents;
+use super::difference::{self, Between};
 use super::ident::{Ident, QualifiedName};
 
 /// Everything about one table that a copy of it must have too, or that stands in the way.
@@ -61,7 +62,7 @@ pub struct Table {
     pub referenced_by: Vec<ForeignKey>,
     /// Privileges, in the order in which they build on each other; none where `default_privileges` hold.
     pub grants: Vec<Grant>,
-    /// Nobody ever granted or revoked a thing: the owner may do all, others nothing.
+    /// The owner has all privileges: they are not among `grants`.
     #[serde(default)]
     pub default_privileges: bool,
     /// Row-level security policies, by name.
@@ -135,6 +136,22 @@ pub struct Column {
     /// Column options (`n_distinct`), each `name=value`.
     #[serde(default)]
     pub options: Vec<String>,
+    /// What else it has; none in the description of a version that did not ask.
+    #[serde(default)]
+    pub looks: Option<ColumnLooks>,
+}
+
+/// What a column has that rows do not depend on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnLooks {
+    /// `COMMENT ON COLUMN`.
+    pub comment: Option<String>,
+    /// `pg_attribute.attstorage`: `p` plain, `e` external, `x` extended, `m` main.
+    pub storage: String,
+    /// `pg_attribute.attcompression`: empty, `p` pglz, `l` lz4.
+    pub compression: String,
+    /// The NOT NULL constraint, where the server names them: from 18 on.
+    pub not_null: Option<Ident>,
 }
 
 /// An index, and the constraint that it backs.
@@ -310,6 +327,30 @@ pub struct Sequence {
     pub identity: bool,
     /// Privileges, the owner's own left out.
     pub grants: Vec<Grant>,
+    /// How it counts; none in the description of a version that did not ask.
+    #[serde(default)]
+    pub options: Option<SequenceOptions>,
+}
+
+/// How a sequence counts, and what else is said of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceOptions {
+    /// `smallint`, `integer` or `bigint`.
+    pub sql_type: String,
+    /// START WITH.
+    pub start: i64,
+    /// INCREMENT BY.
+    pub increment: i64,
+    /// MINVALUE.
+    pub min: i64,
+    /// MAXVALUE.
+    pub max: i64,
+    /// CACHE.
+    pub cache: i64,
+    /// CYCLE.
+    pub cycle: bool,
+    /// `COMMENT ON SEQUENCE`.
+    pub comment: Option<String>,
 }
 
 impl Table {
@@ -323,146 +364,8 @@ impl Table {
         self.columns.iter().filter(|c| c.generated.is_empty())
     }
 
-    /// What differs in `now`, the partitioned table in use, so that the way back would lose it: columns that a drain does
-    /// not know, and dependents that came after the swap.
-    /// Keys of other tables that the swap dropped (`given_up`) are known to be gone.
-    pub fn drift_since_swap(&self, now: &Table, given_up: &[ForeignKey]) -> Vec<String> {
-        let mut found = Vec::new();
-        let columns = |t: &Table| -> Vec<(String, String, String)> {
-            let shape = |c: &Column| (c.name.as_str().to_owned(), c.sql_type.clone(), c.generated.clone());
-            t.columns.iter().map(shape).collect()
-        };
-        named(&mut found, "column", &columns(self), &columns(now), |(name, _, _)| name.clone());
-        // One that was not valid is the partitions' alone.
-        let known = |f: &&ForeignKey| self.foreign_keys.iter().all(|was| was.name != f.name || was.validated);
-        let keys = |t: &Table| -> Vec<(String, String)> {
-            let shape = |f: &ForeignKey| (f.name.as_str().to_owned(), f.definition.clone());
-            t.foreign_keys.iter().filter(known).map(shape).collect()
-        };
-        named(&mut found, "foreign key", &keys(self), &keys(now), |(name, _)| name.clone());
-        let views = |t: &Table| -> Vec<String> { t.views.iter().map(|v| v.name.plain()).collect() };
-        named(&mut found, "view", &views(self), &views(now), Clone::clone);
-        let children = |t: &Table| -> Vec<String> {
-            let gone = |f: &&ForeignKey| given_up.iter().any(|g| g.name == f.name && g.table == f.table);
-            let standing = t.referenced_by.iter().filter(|f| !gone(f));
-            standing.map(|f| format!("{} of {}", f.name.as_str(), f.table.plain())).collect()
-        };
-        named(&mut found, "foreign key to it", &children(self), &children(now), Clone::clone);
-        named(&mut found, "dependent", &self.others, &now.others, Clone::clone);
-        found
-    }
-
-    /// Comments on constraints, triggers and policies that differ in `now`.
-    pub fn changed_comments(&self, now: &Table) -> Vec<String> {
-        let mut found = Vec::new();
-        let carried = |t: &Table| -> Vec<(String, String)> {
-            let known = |c: &&Comment| {
-                c.kind != "constraint" || self.indexes.iter().chain(&now.indexes).any(|i| i.name == c.name)
-            };
-            let named = |c: &Comment| (format!("{} {}", c.kind, c.name.as_str()), c.text.clone());
-            t.comments.iter().filter(known).map(named).collect()
-        };
-        named(&mut found, "comment on", &carried(self), &carried(now), |(name, _)| name.clone());
-        if self.comment != now.comment {
-            found.push("comment on the table changed".to_owned());
-        }
-        found
-    }
-
     /// What differs in `now` from this definition, each in words; empty where a job planned from this may go on.
     pub fn drift(&self, now: &Table) -> Vec<String> {
-        let mut found = Vec::new();
-        named(&mut found, "column", &self.columns, &now.columns, |c| c.name.as_str().to_owned());
-        // Somebody may CLUSTER the table at any time.
-        let indexes = |t: &Table| -> Vec<Index> {
-            t.indexes.iter().cloned().map(|index| Index { clustered: false, ..index }).collect()
-        };
-        named(&mut found, "index", &indexes(self), &indexes(now), |i| i.name.as_str().to_owned());
-        named(&mut found, "check constraint", &self.checks, &now.checks, |c| c.name.as_str().to_owned());
-        named(&mut found, "foreign key", &self.foreign_keys, &now.foreign_keys, |f| {
-            f.name.as_str().to_owned()
-        });
-        named(&mut found, "foreign key", &self.referenced_by, &now.referenced_by, |f| {
-            format!("{} of {}", f.name.as_str(), f.table.plain())
-        });
-        named(&mut found, "policy", &self.policies, &now.policies, |p| p.name.as_str().to_owned());
-        named(&mut found, "trigger", &self.triggers, &now.triggers, |t| t.name.as_str().to_owned());
-        named(&mut found, "view", &self.views, &now.views, |v| v.name.plain());
-        named(&mut found, "sequence", &self.sequences, &now.sequences, |s| s.name.plain());
-        named(&mut found, "dependent", &self.others, &now.others, Clone::clone);
-        named(&mut found, "dependent", &self.dependents.each(), &now.dependents.each(), |(name, _)| {
-            name.clone()
-        });
-        named(&mut found, "privilege", &self.grants, &now.grants, |g| {
-            let role = g.role.as_ref().map_or("public", Ident::as_str);
-            let column = g.column.as_ref().map_or(String::new(), |c| format!(" ({})", c.as_str()));
-            format!("{}{column} of {role}, by {}", g.privilege, g.grantor.as_str())
-        });
-        let mut one = |what: &str, same: bool| {
-            if !same {
-                found.push(format!("{what} changed"));
-            }
-        };
-        one("the owner", self.owner == now.owner);
-        one("row-level security", self.row_security == now.row_security);
-        one("forced row-level security", self.force_row_security == now.force_row_security);
-        one("the storage parameters", self.options == now.options && self.toast_options == now.toast_options);
-        one("the replica identity", self.replica_identity == now.replica_identity);
-        one("the kind of table", self.relkind == now.relkind && self.persistence == now.persistence);
-        one("the table itself (dropped and made again)", self.oid == now.oid);
-        one("inheritance", self.children == now.children && self.parents == now.parents);
-        found
-    }
-}
-
-/// Compares two lists of named things and says which were added, dropped or changed.
-fn named<T: PartialEq>(
-    found: &mut Vec<String>,
-    what: &str,
-    was: &[T],
-    is: &[T],
-    name: impl Fn(&T) -> String,
-) {
-    for old in was {
-        let key = name(old);
-        match is.iter().find(|new| name(new) == key) {
-            None => found.push(format!("{what} {key} was dropped")),
-            Some(new) if new != old => found.push(format!("{what} {key} changed")),
-            Some(_) => {}
-        }
-    }
-    for new in is {
-        let key = name(new);
-        if !was.iter().any(|old| name(old) == key) {
-            found.push(format!("{what} {key} was added"));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::fixture::petri;
-
-    #[test]
-    fn drift_names_what_changed() {
-        let was = petri();
-        assert_eq!(was.drift(&was), Vec::<String>::new());
-        let mut now = petri();
-        now.columns.remove(3);
-        now.columns[0].not_null = false;
-        let mut added = now.columns[1].clone();
-        added.name = Ident::new("batch");
-        now.columns.push(added);
-        now.owner = Ident::new("other");
-        assert_eq!(
-            was.drift(&now),
-            [
-                "column observation_id changed",
-                "column note was dropped",
-                "column batch was added",
-                "the owner changed"
-            ]
-        );
+        difference::told(&difference::differences(self, now, Between::Times))
     }
 }

@@ -3,9 +3,11 @@
 use tokio_postgres::{Client, Statement};
 
 use crate::error::{Error, Result};
-use crate::model::ident::{Ident, QualifiedName};
+use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::table::Table;
+use crate::plan::check::ColumnFacts;
 use crate::sql::catalog as sql;
+use crate::sql::retype::facts;
 
 /// A leaf of a partitioned table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +59,19 @@ pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Resul
         .ok_or_else(|| Error::failed(format!("relation with oid {oid} is gone")))?;
     let json: serde_json::Value = row.get(0);
     serde_json::from_value(json)
+        .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
+}
+
+/// What hangs on a column of the relation with that oid.
+///
+/// # Errors
+/// It is gone, or the catalog said something that we do not understand.
+pub async fn column(client: &Client, oid: u32, name: &Ident) -> Result<ColumnFacts> {
+    let row = client
+        .query_opt(facts::COLUMN, &[&oid, &name.as_str()])
+        .await?
+        .ok_or_else(|| Error::failed(format!("column {} is gone", plain(name.as_str()))))?;
+    serde_json::from_value(row.get(0))
         .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
 }
 

@@ -20,6 +20,7 @@ mod copy;
 mod cutover;
 mod deficit;
 mod drain;
+mod drift;
 mod driver;
 mod exchange;
 pub mod fill;

@@ -29,6 +29,7 @@ use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
 
 use super::context::Context;
 use super::driver::Driver;
+use super::drift;
 use super::locks::{self, Ladder};
 use super::meter::Meter;
 use super::swap::drop_guard;
@@ -160,7 +161,7 @@ pub async fn compare_by_name(context: &Context) -> Result<()> {
     as_meant(context, &b, &mut now).await?;
     let (changes, unexpected) = match context.state() {
         State::Swapped => (likeness::changes(&b), likeness::unexpected(&b, &now)),
-        State::RolledBack => (Vec::new(), b.table.drift(&now)),
+        State::RolledBack => (Vec::new(), drift::unexpected(&b, &now)),
         _ => return Ok(()),
     };
     for line in changes {

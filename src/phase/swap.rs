@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Retry};
 use crate::failpoint;
-use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
 use crate::model::state::State;
-use crate::model::table::Table;
 use crate::pg::transaction::READ_COMMITTED;
 use crate::pg::{catalog, store};
 use crate::plan::OldSnapshots;
@@ -22,7 +21,7 @@ use super::cutover::Way;
 use super::exchange::{Definition, Exchanger, refused};
 use super::meter::Meter;
 use super::verify::Verified;
-use super::{additions, capture, locks, mirror, objects, settle};
+use super::{additions, capture, drift, locks, mirror, objects};
 
 /// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
 const GUARD_WAITS: Duration = Duration::from_secs(5);
@@ -85,30 +84,6 @@ async fn end_mirror(context: &Context) {
     }
 }
 
-/// Fails where the table in use is no longer what the job was planned from.
-fn drift(b: &Blueprint, away: Direction, now: &Table) -> Result<()> {
-    let found = match away {
-        Direction::Forward => b.table.drift(now),
-        Direction::Reverse => b.table.drift_since_swap(now, &b.incoming_dropped),
-    };
-    if found.is_empty() {
-        return Ok(());
-    }
-    Err(Error::failed(format!(
-        "{} is no longer what this job was planned from: {}",
-        b.table.name.plain(),
-        found.join("; ")
-    ))
-    .hint(match away {
-        Direction::Forward => {
-            "undo the change, or abort the job and run it again from the new definition; nothing was swapped"
-        }
-        Direction::Reverse => {
-            "undo the change and roll back then; or keep the partitioned table, and finalize"
-        }
-    }))
-}
-
 /// An exchange that is ready to be sent.
 struct Ready {
     definition: Definition,
@@ -117,23 +92,22 @@ struct Ready {
 
 /// Looks whether everything is as it must be, and creates the function. Nothing is locked.
 async fn ready(context: &Context, exchanger: &Exchanger<'_>, away: Direction) -> Result<Ready> {
-    let (b, client) = (context.blueprint(), &context.control);
+    let client = &context.control;
     capture::in_force(context).await?;
     objects::names_move(context, away).await?;
     // After a rollback, what stands on it may have come while it was in use.
     if context.state() == State::Verified {
         additions::none_on_target(context).await?;
     }
-    let sides = b.sides(away);
+    let sides = context.blueprint().sides(away);
     let source = catalog::must_find(client, &sides.source).await?;
     let target = catalog::must_find(client, &sides.target).await?;
     let partitioned = if away == Direction::Forward { target } else { source };
-    let definition = exchanger.look(source, partitioned).await?;
-    let mut now = definition.table.clone();
-    settle::as_meant(context, &b, &mut now).await?;
-    // A policy of the target that reads the source is the job's own copy.
-    now.dependents.policies.retain(|policy| policy.table != sides.target);
-    drift(&b, away, &now)?;
+    let mut definition = exchanger.look(source, partitioned).await?;
+    while drift::carry(context, away, &definition, target).await? {
+        definition = exchanger.look(source, partitioned).await?;
+    }
+    let b = context.blueprint();
     let moved = definition.leaves.iter().filter(|leaf| away == Direction::Forward || leaf.keys > 0);
     let leaves: Vec<QualifiedName> = moved.map(|leaf| leaf.name.clone()).collect();
     let guard = match context.plan.old_snapshots() {

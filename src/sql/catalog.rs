@@ -13,6 +13,7 @@ pub fn table() -> String {
     TABLE
         .replacen("{dependents}", super::dependent::CATALOG, 1)
         .replace("{view}", VIEW)
+        .replace("{owner_has_all}", OWNER_HAS_ALL)
         .replace("{view_options}", &options::documented("v.reloptions", &options::kind("v")))
         .replace("{options}", &options::documented("c.reloptions", &options::kind("c")))
         .replace("{toast_options}", &options::documented("t.reloptions", "'toast'"))
@@ -21,6 +22,11 @@ pub fn table() -> String {
         .replace("{trigger_head}", &definition::trigger_head("t.oid"))
         .replace("{trigger_tail}", &definition::trigger_tail("t.oid"))
 }
+
+/// The owner of the relation `c` has every privilege on it, whether or not that was ever written down.
+const OWNER_HAS_ALL: &str = "(c.relacl is null or not exists (
+    select from aclexplode(acldefault('r', c.relowner)) d where d.grantee = c.relowner and d.privilege_type not in (
+      select o.privilege_type from aclexplode(c.relacl) o where o.grantee = c.relowner)))";
 
 /// The view `v` in namespace `vn` ([`crate::model::table::View`]).
 const VIEW: &str = "json_build_object(
@@ -80,7 +86,13 @@ select pg_catalog.json_build_object(
       'default', (select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d where d.adrelid = a.attrelid and d.adnum = a.attnum),
       'statistics', nullif(a.attstattarget, -1),
       'options', coalesce((select json_agg(o order by o) from unnest(a.attoptions) o
-        where o ~ '^(n_distinct|n_distinct_inherited)='), '[]')
+        where o ~ '^(n_distinct|n_distinct_inherited)='), '[]'),
+      'looks', json_build_object(
+        'comment', col_description(a.attrelid, a.attnum),
+        'storage', a.attstorage,
+        'compression', a.attcompression,
+        'not_null', (select k.conname from pg_constraint k
+          where k.conrelid = c.oid and k.contype = 'n' and k.conkey = array[a.attnum]))
     ) order by a.attnum)
     from pg_attribute a
       cross join lateral (
@@ -175,13 +187,14 @@ select pg_catalog.json_build_object(
     from (
       select x.grantor, x.grantee, x.privilege_type, x.is_grantable, null::name as attname, x.place
       from aclexplode(c.relacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
+      where x.grantee <> c.relowner or not {owner_has_all}
       union all
       select x.grantor, x.grantee, x.privilege_type, x.is_grantable, a.attname, x.place
       from pg_attribute a,
         lateral aclexplode(a.attacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
     ) g), '[]'),
-  'default_privileges', c.relacl is null,
+  'default_privileges', {owner_has_all},
   'policies', coalesce((
     select json_agg(json_build_object(
       'name', p.polname, 'permissive', p.polpermissive,
@@ -221,7 +234,12 @@ select pg_catalog.json_build_object(
           'privilege', x.privilege_type, 'column', null, 'grantable', x.is_grantable
         ) order by x.place)
         from aclexplode(s.relacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
-        where x.grantee <> s.relowner), '[]')
+        where x.grantee <> s.relowner), '[]'),
+      'options', (
+        select json_build_object('sql_type', format_type(q.seqtypid, null), 'start', q.seqstart, 'increment', q.seqincrement,
+          'min', q.seqmin, 'max', q.seqmax, 'cache', q.seqcache, 'cycle', q.seqcycle,
+          'comment', obj_description(s.oid, 'pg_class'))
+        from pg_sequence q where q.seqrelid = s.oid)
     ) order by s.relname)
     from pg_depend d join pg_class s on d.classid = 'pg_class'::regclass and s.oid = d.objid and s.relkind = 'S'
       join pg_namespace sn on sn.oid = s.relnamespace

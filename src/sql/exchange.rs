@@ -2,7 +2,7 @@
 //! under the lock is in that function, so that a lock is held for as long as the server works, whatever the network takes,
 //! and a client that freezes holds none. The function is created beforehand, without a lock.
 
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{QualifiedName, literal};
 use crate::model::state::State;
 
 use super::{catalog, close_signature, dollar_quoted, locks, store};
@@ -81,6 +81,8 @@ pub struct Exchange {
     pub function: QualifiedName,
     /// The function that describes the table.
     pub definition: QualifiedName,
+    /// The name of the table that applications use.
+    pub table: QualifiedName,
     /// The job's state afterwards.
     pub to: State,
     /// The first locks, in the order of even attempts.
@@ -231,6 +233,13 @@ begin
         );
         all += "  get diagnostics n = row_count;\n";
         all += &Refused::Moved.raise_if("n <> 1");
+        all += "  -- What the exchange left: the next one is compared with it.\n";
+        all += &format!(
+            "  execute {} using job, {}({}::regclass, partitioned)::jsonb -> 'table';\n",
+            quoted(store::KEEP_IN_USE),
+            self.definition,
+            literal(&self.table.to_string())
+        );
         all += &Refused::TooLong.raise_if(&format!(
             "clock_timestamp() > asked_at + make_interval(secs => (wait_ms + {BUDGET_MS}) / 1000.0)"
         ));

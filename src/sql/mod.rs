@@ -4,6 +4,7 @@
 //! reviewer reads what a DBA would.
 
 pub mod capture;
+pub mod carry;
 pub mod catalog;
 pub mod copy;
 pub mod definition;

@@ -78,6 +78,11 @@ fn empty_target(b: &Blueprint) -> Vec<String> {
                 literal(sequence.name.name.with_suffix("_new").as_str()),
             ))
         ));
+        // LIKE gives it the type bigint, whatever the column is.
+        if let Some(options) = sequence.options.as_ref().filter(|o| o.sql_type != "bigint") {
+            let name = sequence.name.sibling(sequence.name.name.with_suffix("_new"));
+            all.push(format!("alter sequence {name} as {}", options.sql_type));
+        }
     }
     all.push(format!("alter table {target} owner to {}", table.owner));
     if let Some(comment) = &table.comment {
@@ -155,7 +160,7 @@ pub(super) fn policy(table: &QualifiedName, own: &Ident, p: &Policy) -> String {
 }
 
 /// A user trigger, made and put out of force in one transaction: it must not fire for the copy.
-fn trigger(table: &QualifiedName, t: &Trigger) -> [String; 2] {
+pub(super) fn trigger(table: &QualifiedName, t: &Trigger) -> [String; 2] {
     [format!("{}{table}{}", t.head, t.tail), format!("alter table {table} disable trigger {}", t.name)]
 }
 

@@ -184,7 +184,16 @@ pub const FREEZE_COPY: &str = "with gone as (delete from pgstrata.chunks where j
 update pgstrata.jobs set copy_order = $2, copy_end = $3, copy_filenode = $4, updated_at = now() where id = $1";
 
 /// Keeps a blueprint that got more partitions.
-pub const EXTEND_JOB: &str = "update pgstrata.jobs set blueprint = $2, updated_at = now() where id = $1";
+pub const EXTEND_JOB: &str = "update pgstrata.jobs set updated_at = now(),
+    blueprint = $2::jsonb || case when blueprint ? 'in_use' then pg_catalog.jsonb_build_object('in_use', blueprint -> 'in_use') else '{}' end
+where id = $1";
+
+/// Keeps the description of the table in use, as the job last knew it, beside the blueprint.
+pub const KEEP_IN_USE: &str = "update pgstrata.jobs set
+    blueprint = blueprint || pg_catalog.jsonb_build_object('in_use', $2::pg_catalog.jsonb) where id = $1";
+
+/// That description; null where no exchange has left one.
+pub const IN_USE: &str = "select blueprint -> 'in_use' from pgstrata.jobs where id = $1";
 
 /// Says how fast it goes, for `status`.
 pub const REPORT_RATE: &str =

@@ -63,6 +63,7 @@ pub fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName], guard:
     Exchange {
         function: b.exchange_function(),
         definition: b.definition_function(),
+        table: b.table.name.clone(),
         to: match away {
             Direction::Forward => State::Swapped,
             Direction::Reverse => State::RolledBack,

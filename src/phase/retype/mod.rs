@@ -13,6 +13,7 @@
 //! server does before an index is used.
 
 mod compare;
+mod drift;
 mod level;
 mod objects;
 mod swap;

@@ -13,7 +13,6 @@ use crate::model::ident::plain;
 use crate::model::number;
 use crate::model::shell::word;
 use crate::model::state::State;
-use crate::model::table::Table;
 use crate::model::verdict::{Difference, VerifyReport};
 use crate::pg::store;
 use crate::plan::OldSnapshots;
@@ -31,7 +30,7 @@ use super::super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, Older};
 use super::super::settle::way_back;
 use super::super::verify::differs;
 use super::level::{level, release, settle};
-use super::{Retyper, compare, objects, table};
+use super::{Retyper, compare, drift, objects, table};
 
 /// So many keys are named in an error.
 const NAMED: usize = 10;
@@ -161,8 +160,10 @@ async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(S
     let begun = Instant::now();
     let attempt = async || {
         let oid = table(retyper).await?;
-        let definition = exchanger.look(oid, oid).await?;
-        drift(retyper, away, definition.table.clone())?;
+        let mut definition = exchanger.look(oid, oid).await?;
+        while drift::carry(retyper, away, &definition.table).await? {
+            definition = exchanger.look(oid, oid).await?;
+        }
         fill::in_force(&retyper.filler).await?;
         objects::in_place(retyper).await?;
         objects::counterparts(retyper, away).await?;
@@ -211,24 +212,6 @@ async fn none_older(
         }
     }
     Ok(())
-}
-
-/// Fails where the table is no longer what the job was planned from.
-fn drift(retyper: &Retyper, away: Direction, now: Table) -> Result<()> {
-    let r = &retyper.retyping;
-    let found = r.drift(now, away);
-    if found.is_empty() {
-        return Ok(());
-    }
-    Err(Error::failed(format!(
-        "{} is no longer what this job was planned from: {}",
-        r.table.name.plain(),
-        found.join("; ")
-    ))
-    .hint(match away {
-        Direction::Forward => "undo the change, or abort the job and run it again; nothing was swapped",
-        Direction::Reverse => "undo the change and roll back then; or keep the new type, and finalize",
-    }))
 }
 
 /// The server would look at every row under the lock, where nothing proves that none lacks its value.

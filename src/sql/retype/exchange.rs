@@ -9,7 +9,7 @@ use crate::model::table::ForeignKey;
 
 use super::super::exchange::Exchange;
 use super::super::fill::KEEPS_FILLED;
-use super::super::{foreign_key, prepare};
+use super::super::{carry, foreign_key, prepare};
 use super::{drop_constraint, level_function};
 
 /// Gives way to nobody and makes autovacuum give way, without anyone waiting for us.
@@ -22,6 +22,7 @@ pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
     Exchange {
         function: r.exchange_function(),
         definition: r.definition_function(),
+        table: r.table.name.clone(),
         to: match away {
             Direction::Forward => State::Swapped,
             Direction::Reverse => State::RolledBack,
@@ -63,6 +64,10 @@ fn statements(r: &Retyping, away: Direction) -> Vec<String> {
     all.push(format!("alter table {table} rename column {comes} to {column}"));
     if r.column.not_null {
         all.push(format!("alter table {table} alter column {column} set not null"));
+        if let Some(name) = r.column.looks.as_ref().and_then(|looks| looks.not_null.as_ref()) {
+            all.extend(carry::name_not_null(table, &r.column));
+            all.extend(comment(r, name));
+        }
     }
     all.push(drop_constraint(table, &r.proof()));
     all.extend(r.indexes.iter().flat_map(|one| give_index(r, one, away)));

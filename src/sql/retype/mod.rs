@@ -6,14 +6,16 @@ pub mod exchange;
 pub mod facts;
 
 use crate::model::blueprint::Direction;
+use crate::model::difference::Difference;
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::key::KeyRange;
 use crate::model::retyping::{CheckPair, Counterpart, Retyping};
-use crate::model::verdict::Difference;
+use crate::model::table::{Grant, Table};
+use crate::model::verdict::Difference as Kind;
 
 use super::exchange::Exchange;
 use super::plan_sql::{applications_path, look_up_again, of_function, rights};
-use super::{differ, dollar_quoted, in_range, key_text};
+use super::{carry, differ, dollar_quoted, in_range, key_text, prepare};
 
 /// Adds the new column, without writing a row, with all that the old one has besides its type.
 pub fn add_column(r: &Retyping) -> Vec<String> {
@@ -37,6 +39,62 @@ pub fn add_column(r: &Retyping) -> Vec<String> {
         format!("grant {} ({name}) on {table} to {role}{option}", g.privilege.to_lowercase())
     }));
     all
+}
+
+/// Gives the column beside what the column in use has in `now`: comment, statistics, storage and privileges. `found` says what
+/// changed.
+pub fn carry(r: &Retyping, now: &Table, found: &[Difference], direction: Direction) -> Vec<String> {
+    let (table, beside) = (&r.table.name, r.beside(direction));
+    let Some(column) = now.column(&r.column.name) else { return Vec::new() };
+    let looks = column.looks.clone().unwrap_or_default();
+    let alter = |what: String| format!("alter table {table} alter column {beside} {what}");
+    let changed = |path: &[&str]| found.iter().any(|one| one.is_in(path));
+    let name = r.column.name.as_str();
+    let mut all = Vec::new();
+    if changed(&["columns", name, "looks", "comment"]) {
+        all.push(format!("comment on column {table}.{beside} is {}", carry::or_null(looks.comment.as_deref())));
+    }
+    if changed(&["columns", name, "looks", "storage"]) {
+        all.push(alter(format!("set storage {}", carry::storage(&looks.storage))));
+    }
+    if changed(&["columns", name, "looks", "compression"]) {
+        all.push(alter(format!("set compression {}", carry::compression(&looks.compression))));
+    }
+    if changed(&["columns", name, "statistics"]) {
+        all.push(alter(format!("set statistics {}", column.statistics.unwrap_or(-1))));
+    }
+    if changed(&["columns", name, "options"]) {
+        all.push(alter("reset (n_distinct, n_distinct_inherited)".to_owned()));
+        let options: Vec<String> = column.options.iter().map(|o| prepare::option(o)).collect();
+        all.extend((!options.is_empty()).then(|| alter(format!("set ({})", options.join(", ")))));
+    }
+    if found.iter().any(|one| one.is_in(&["grants"])) {
+        all.push(revoke_column(table, &beside));
+        let own = now.grants.iter().filter(|g| g.column.as_ref() == Some(&r.column.name));
+        let own = own.map(|g| Grant { column: Some(beside.clone()), ..g.clone() });
+        all.extend(own.flat_map(|g| prepare::grant(&now.owner, table, &g)));
+    }
+    all
+}
+
+/// Takes every privilege on one column alone.
+fn revoke_column(table: &QualifiedName, column: &Ident) -> String {
+    let body = format!(
+        "declare
+  given record;
+begin
+  for given in
+    select distinct a.privilege_type, case a.grantee when 0 then 'public' else a.grantee::regrole::text end as holder
+    from pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) a
+    where t.attrelid = {table}::regclass and t.attname = {column}
+  loop
+    execute pg_catalog.format('revoke %s (%I) on %s from %s cascade', given.privilege_type, {column}, {table}, given.holder);
+  end loop;
+end",
+        table = literal(&table.to_string()),
+        column = literal(column.as_str()),
+    );
+    format!("do {}", dollar_quoted(&body))
 }
 
 /// The row as the plan's SQL sees it, `t`, with another value in the column.
@@ -287,13 +345,13 @@ pub fn compare(r: &Retyping, direction: Direction, range: &KeyRange) -> (String,
 pub fn unlevel(
     r: &Retyping,
     direction: Direction,
-    kind: Difference,
+    kind: Kind,
     range: &KeyRange,
     limit: usize,
 ) -> (String, Vec<String>) {
     let (condition, values) = in_key_range(r, direction, range);
     let (differs, row) = differs(r, direction);
-    let which = if kind == Difference::Missing { without_value(r, direction) } else { differs };
+    let which = if kind == Kind::Missing { without_value(r, direction) } else { differs };
     let sql = format!(
         "select {} from only {} r cross join lateral {row}\nwhere {path}{condition} and {which} order by {order} limit {limit}",
         key_text("r.", &r.key),

@@ -1,0 +1,408 @@
+//! What differs between two descriptions of a table: both are written as JSON and walked side by side, so that every field that
+//! a description has, or will have, is compared. Nothing is left out but what [`EXEMPT`] lists.
+
+use serde_json::{Map, Value};
+
+use super::ident::plain;
+use super::table::{Grant, Table};
+
+/// One difference: where it is, and what stands there on each side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// Names of fields and of elements of lists, from the table down: `columns`, `note`, `looks`, `comment`.
+    pub path: Vec<String>,
+    /// What was there; none where an element was added.
+    pub was: Option<Value>,
+    /// What is there; none where an element was dropped.
+    pub now: Option<Value>,
+}
+
+/// Under which circumstances two descriptions are compared: which differences the job itself makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Between {
+    /// The same table, earlier and now, while a job is under way.
+    Times,
+    /// The table before an exchange, and another that has its name now.
+    Tables,
+}
+
+/// What is no difference, and why. A `*` stands for any one name.
+const EXEMPT: &[(Between, &[&str], &str)] = &[
+    (Between::Times, &["foreign_keys", "*", "validated"], "looked through after an exchange"),
+    (Between::Times, &["referenced_by", "*", "validated"], "looked through after an exchange"),
+    (Between::Tables, &["oid"], "another table has the name"),
+    (Between::Tables, &["referenced_by", "*", "index"], "the server chooses among equal indexes"),
+    (Between::Tables, &["indexes", "*", "clustered"], "stands on each partition"),
+];
+
+fn is_exempt(between: Between, path: &[String]) -> bool {
+    let fits = |pattern: &[&str]| {
+        pattern.len() == path.len() && pattern.iter().zip(path).all(|(one, name)| *one == "*" || one == name)
+    };
+    EXEMPT.iter().any(|(when, pattern, _)| *when == between && fits(pattern))
+}
+
+/// What differs in `now` from `was`, in the order of the description.
+///
+/// A part that is null in `was` and is there in `now` was not known to the version of this tool that wrote `was`.
+pub fn differences(was: &Table, now: &Table, between: Between) -> Vec<Difference> {
+    let mut found = Vec::new();
+    if let (Ok(was), Ok(now)) = (serde_json::to_value(owner_apart(was)), serde_json::to_value(owner_apart(now))) {
+        walk(&mut Vec::new(), Some(&was), Some(&now), &mut found);
+    }
+    found.retain(|one| !is_exempt(between, &one.path));
+    found
+}
+
+/// What every privilege of a table is, on every version.
+const ALL_PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"];
+
+/// The table as this version describes it: an earlier one listed the owner's own privileges even where those are all.
+fn owner_apart(table: &Table) -> Table {
+    let mut table = table.clone();
+    let own = |g: &Grant| g.column.is_none() && g.role.as_ref() == Some(&table.owner) && g.grantor == table.owner;
+    let has = |privilege: &&str| table.grants.iter().any(|g| own(g) && g.privilege == *privilege);
+    let of_earlier = table.columns.iter().any(|c| c.looks.is_none());
+    if of_earlier && ALL_PRIVILEGES.iter().all(has) {
+        table.grants = table.grants.iter().filter(|g| !own(g)).cloned().collect();
+        table.default_privileges = true;
+    }
+    table
+}
+
+fn walk(path: &mut Vec<String>, was: Option<&Value>, now: Option<&Value>, found: &mut Vec<Difference>) {
+    let mut below = |name: &str, was: Option<&Value>, now: Option<&Value>| {
+        path.push(name.to_owned());
+        walk(path, was, now, found);
+        path.pop();
+    };
+    match (was, now) {
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            let more = b.keys().filter(|name| !a.contains_key(*name));
+            a.keys().chain(more).for_each(|name| below(name, a.get(name), b.get(name)));
+        }
+        (Some(Value::Array(a)), Some(Value::Array(b))) if is_named(a, b) => {
+            let there = |list: &[Value], name: &str| list.iter().position(|one| element(one) == name);
+            for old in a {
+                let name = element(old);
+                below(&name, Some(old), there(b, &name).map(|i| &b[i]));
+            }
+            for new in b.iter().filter(|new| there(a, &element(new)).is_none()) {
+                below(&element(new), None, Some(new));
+            }
+        }
+        (Some(Value::Null), Some(Value::Object(_))) => {}
+        (was, now) if was == now => {}
+        (was, now) => {
+            found.push(Difference { path: path.clone(), was: was.cloned(), now: now.cloned() });
+        }
+    }
+}
+
+/// Whether two lists are of things with names, and not of values in their order.
+fn is_named(a: &[Value], b: &[Value]) -> bool {
+    a.iter().chain(b).any(Value::is_object)
+}
+
+/// What an element of a list is called; the whole of it where it has no name.
+fn element(value: &Value) -> String {
+    let Value::Object(fields) = value else { return text(value) };
+    if let Some(view) = fields.get("view") {
+        return element(view);
+    }
+    let field = |name: &str| fields.get(name).filter(|value| !value.is_null()).map(text);
+    if let Some(privilege) = field("privilege") {
+        let column = field("column").map_or(String::new(), |column| format!(" ({column})"));
+        let role = field("role").unwrap_or_else(|| "public".to_owned());
+        return format!("{privilege}{column} of {role}, by {}", field("grantor").unwrap_or_default());
+    }
+    match (field("kind"), field("name"), field("table"), field("column")) {
+        (Some(kind), Some(name), ..) => format!("{kind} {name}"),
+        (_, Some(name), Some(table), _) => format!("{name} of {table}"),
+        (_, Some(name), None, _) => name,
+        (_, None, Some(table), Some(column)) => format!("{table}.{column}"),
+        _ => value.to_string(),
+    }
+}
+
+/// A name, qualified where it is, or any other value, as people read it.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Object(fields) => match (fields.get("schema"), fields.get("name")) {
+            (Some(Value::String(schema)), Some(Value::String(name))) => {
+                format!("{}.{}", plain(schema), plain(name))
+            }
+            _ => value.to_string(),
+        },
+        _ => value.to_string(),
+    }
+}
+
+/// The lists of a description whose elements have names, and what one of them is called.
+const KINDS: &[(&[&str], &str)] = &[
+    (&["columns"], "column"),
+    (&["indexes"], "index"),
+    (&["checks"], "check constraint"),
+    (&["foreign_keys"], "foreign key"),
+    (&["referenced_by"], "foreign key"),
+    (&["grants"], "privilege"),
+    (&["policies"], "policy"),
+    (&["triggers"], "trigger"),
+    (&["views"], "view"),
+    (&["sequences"], "sequence"),
+    (&["comments"], "comment on"),
+    (&["dependents", "rules"], "rule"),
+    (&["dependents", "statistics"], "statistics"),
+    (&["dependents", "publications"], "publication"),
+    (&["dependents", "functions"], "function"),
+    (&["dependents", "policies"], "policy"),
+    (&["dependents", "defaults"], "default of"),
+    (&["dependents", "matviews"], "materialized view"),
+];
+
+/// The words for a field of the table itself.
+fn field(name: &str) -> String {
+    match name {
+        "oid" => "the table itself (dropped and made again)".to_owned(),
+        "relkind" | "persistence" => "the kind of table".to_owned(),
+        "children" | "parents" | "is_partition" => "inheritance".to_owned(),
+        "options" | "toast_options" => "the storage parameters".to_owned(),
+        "row_security" => "row-level security".to_owned(),
+        "force_row_security" => "forced row-level security".to_owned(),
+        "default_privileges" => "the owner's own privileges".to_owned(),
+        "comment" => "the comment on the table".to_owned(),
+        "others" => "what else depends on the table".to_owned(),
+        other => format!("the {}", other.replace('_', " ")),
+    }
+}
+
+impl Difference {
+    /// Whether the path begins with these names.
+    pub fn is_in(&self, names: &[&str]) -> bool {
+        self.path.len() >= names.len() && self.path.iter().zip(names).all(|(a, b)| a == b)
+    }
+
+    /// In words, in one line.
+    pub fn told(&self) -> String {
+        let list = KINDS.iter().find(|(list, _)| self.is_in(list) && self.path.len() > list.len());
+        let Some((list, kind)) = list else {
+            return format!("{} changed{}", field(&self.path[0]), self.of_strings());
+        };
+        let name = if list == &["foreign_keys"] {
+            self.path[list.len()].split(" of ").next().unwrap_or_default()
+        } else {
+            &self.path[list.len()]
+        };
+        match (&self.was, &self.now, self.path.get(list.len() + 1..).unwrap_or_default()) {
+            (None, _, []) => format!("{kind} {name} was added"),
+            (_, None, []) => format!("{kind} {name} was dropped"),
+            (_, _, fields) => {
+                let part = fields.iter().find(|field| *field != "looks" && *field != "options");
+                let part = part.or(fields.last()).map_or(String::new(), |f| format!(" ({})", f.replace('_', " ")));
+                format!("{kind} {name} changed{part}")
+            }
+        }
+    }
+
+    /// Of two lists of strings, which came and which went.
+    fn of_strings(&self) -> String {
+        let list = |value: &Option<Value>| -> Vec<String> {
+            value.as_ref().and_then(Value::as_array).map_or_else(Vec::new, |all| all.iter().map(text).collect())
+        };
+        let (was, now) = (list(&self.was), list(&self.now));
+        let more = |sign: &str, a: &[String], b: &[String]| -> Vec<String> {
+            a.iter().filter(|one| !b.contains(one)).map(|one| format!("{sign} {one}")).collect()
+        };
+        let all = [more("without", &was, &now), more("with", &now, &was)].concat();
+        if all.is_empty() { String::new() } else { format!(" ({})", all.join(", ")) }
+    }
+}
+
+/// All of them in words; what is told in the same words is told once.
+pub fn told(differences: &[Difference]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for one in differences {
+        let words = one.told();
+        if !all.contains(&words) {
+            all.push(words);
+        }
+    }
+    all
+}
+
+/// What stands in a description at that path.
+pub fn at<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
+    let Some((name, rest)) = path.split_first() else { return Some(value) };
+    let below = match value {
+        Value::Object(fields) => fields.get(name),
+        Value::Array(list) => list.iter().find(|one| element(one) == *name),
+        _ => None,
+    };
+    at(below?, rest)
+}
+
+/// The description with these differences in it.
+///
+/// # Errors
+/// The result describes no table.
+pub fn with(table: &Table, differences: &[Difference]) -> serde_json::Result<Table> {
+    let mut value = serde_json::to_value(table)?;
+    for one in differences {
+        set(&mut value, &one.path, one.now.as_ref());
+    }
+    serde_json::from_value(value)
+}
+
+fn set(at: &mut Value, path: &[String], to: Option<&Value>) {
+    let Some((name, rest)) = path.split_first() else { return };
+    match at {
+        Value::Object(fields) => set_field(fields, name, rest, to),
+        Value::Array(list) => {
+            let place = list.iter().position(|one| element(one) == *name);
+            match (place, rest, to) {
+                (Some(i), [], None) => {
+                    list.remove(i);
+                }
+                (Some(i), [], Some(to)) => list[i] = to.clone(),
+                (Some(i), rest, to) => set(&mut list[i], rest, to),
+                (None, [], Some(to)) => list.push(to.clone()),
+                (None, ..) => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+fn set_field(fields: &mut Map<String, Value>, name: &str, rest: &[String], to: Option<&Value>) {
+    match (rest, to) {
+        ([], Some(to)) => {
+            fields.insert(name.to_owned(), to.clone());
+        }
+        ([], None) => {
+            fields.remove(name);
+        }
+        (rest, to) => {
+            if let Some(below) = fields.get_mut(name) {
+                set(below, rest, to);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixture::full;
+    use crate::model::ident::Ident;
+
+    /// Every leaf of a document, as a path of numbers and names.
+    fn leaves(value: &Value, at: &str, all: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, v)| leaves(v, &format!("{at}/{name}"), all)),
+            Value::Array(list) => list.iter().enumerate().for_each(|(i, v)| leaves(v, &format!("{at}/{i}"), all)),
+            _ => all.push(at.to_owned()),
+        }
+    }
+
+    fn changed(value: &Value) -> Value {
+        match value {
+            Value::Null => Value::Null,
+            Value::Bool(is) => Value::Bool(!is),
+            Value::Number(n) => Value::from(n.as_i64().unwrap_or_default() + 1),
+            Value::String(text) => Value::String(format!("{text}!")),
+            other => other.clone(),
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_description_is_without_an_example() {
+        let value = serde_json::to_value(full()).unwrap();
+        let mut empty = Vec::new();
+        fn look(value: &Value, at: &str, empty: &mut Vec<String>) {
+            match value {
+                Value::Null => empty.push(at.to_owned()),
+                Value::Array(list) if list.is_empty() => empty.push(at.to_owned()),
+                Value::Array(list) => list.iter().take(1).for_each(|v| look(v, &format!("{at}/*"), empty)),
+                Value::Object(fields) => fields.iter().for_each(|(name, v)| look(v, &format!("{at}/{name}"), empty)),
+                _ => {}
+            }
+        }
+        look(&value, "", &mut empty);
+        assert_eq!(empty, Vec::<String>::new());
+    }
+
+    #[test]
+    fn whatever_changes_is_reported_or_exempt() {
+        let was = serde_json::to_value(full()).unwrap();
+        let mut all = Vec::new();
+        leaves(&was, "", &mut all);
+        assert!(all.len() > 150, "{}", all.len());
+        for leaf in all {
+            let mut now = was.clone();
+            let there = now.pointer_mut(&leaf).unwrap();
+            let other = changed(there);
+            if *there == other {
+                continue;
+            }
+            *there = other;
+            let mut found = Vec::new();
+            walk(&mut Vec::new(), Some(&was), Some(&now), &mut found);
+            assert!(!found.is_empty(), "{leaf} is not compared");
+            assert!(found.iter().all(|one| !one.told().is_empty()));
+            // And the change can be taken over.
+            let mut patched = was.clone();
+            found.iter().for_each(|one| set(&mut patched, &one.path, one.now.as_ref()));
+            let mut left = Vec::new();
+            walk(&mut Vec::new(), Some(&patched), Some(&now), &mut left);
+            assert_eq!(left, [], "{leaf}");
+        }
+    }
+
+    #[test]
+    fn exemptions_name_parts_that_there_are() {
+        let value = serde_json::to_value(full()).unwrap();
+        for (_, path, why) in EXEMPT {
+            let pointer: String = path.iter().map(|one| format!("/{}", if *one == "*" { "0" } else { one })).collect();
+            assert!(value.pointer(&pointer).is_some(), "{pointer}");
+            assert!(!why.is_empty());
+        }
+    }
+
+    #[test]
+    fn differences_are_told_by_name() {
+        let was = full();
+        assert_eq!(differences(&was, &was, Between::Times), []);
+        let mut now = full();
+        now.columns.remove(3);
+        now.columns[0].not_null = false;
+        let mut added = now.columns[1].clone();
+        added.name = Ident::new("batch");
+        now.columns.push(added);
+        now.owner = Ident::new("other");
+        now.grants.remove(0);
+        now.row_security = false;
+        now.comments.clear();
+        now.others.push("type rows_of_it".into());
+        now.sequences[0].options.as_mut().unwrap().increment = 10;
+        now.foreign_keys[0].validated = !now.foreign_keys[0].validated;
+        insta::assert_snapshot!(told(&differences(&was, &now, Between::Times)).join("\n"), @"");
+    }
+
+    #[test]
+    fn what_an_earlier_version_did_not_know_is_no_difference() {
+        let mut was = full();
+        was.columns.iter_mut().for_each(|c| c.looks = None);
+        was.sequences.iter_mut().for_each(|s| s.options = None);
+        let mut now = full();
+        now.default_privileges = true;
+        was.grants.extend(ALL_PRIVILEGES.map(|privilege| Grant {
+            role: Some(was.owner.clone()),
+            grantor: was.owner.clone(),
+            privilege: privilege.into(),
+            column: None,
+            grantable: false,
+        }));
+        assert_eq!(differences(&was, &now, Between::Times), []);
+    }
+}

@@ -1,0 +1,94 @@
+//! What was done to the table since the plan was made, or since the last exchange. Most of it stays with the table, whichever
+//! column is in use; what is the column's own is done to the other column as well, before the next exchange; what hangs on the
+//! column and cannot follow it is told, and the exchange refused.
+
+use crate::error::{Error, Result, Retry};
+use crate::model::blueprint::Direction;
+use crate::model::difference::{Between, Difference, differences, told};
+use crate::model::ident::{Ident, plain};
+use crate::model::retyping::Follows;
+use crate::model::table::Table;
+use crate::pg::transaction::all;
+use crate::pg::{catalog, store};
+use crate::sql::retype as sql;
+
+use super::super::locks::briefly;
+use super::Retyper;
+
+/// Carries over what is the column's own; whether there was something.
+///
+/// # Errors
+/// What cannot follow the column, by name; or what the server said.
+pub(super) async fn carry(retyper: &Retyper, away: Direction, now: &Table) -> Result<bool> {
+    let (r, client, job) = (&retyper.retyping, &retyper.control, retyper.job.id);
+    let found = match (store::in_use(client, job).await?, away) {
+        (Some(was), _) => {
+            differences(&r.without_own(&was, away), &r.without_own(now, away), Between::Times)
+        }
+        (None, Direction::Forward) => {
+            differences(&r.table, &r.without_own(now, away), Between::Times)
+        }
+        (None, Direction::Reverse) => r.since_plan(now, away),
+    };
+    let of = |which: Follows| -> Vec<Difference> {
+        found.iter().filter(|one| r.follows(one) == which).cloned().collect()
+    };
+    let mut lost = told(&of(Follows::Lost));
+    lost.extend(attached(retyper, away).await?);
+    if !lost.is_empty() {
+        return Err(refused(retyper, away, &lost));
+    }
+    let carried = of(Follows::Carried);
+    if carried.is_empty() {
+        return Ok(false);
+    }
+    let statements = sql::carry(r, now, &carried, away);
+    let done = briefly(retyper, vec![r.table.name.clone()], "carry changes over", async || {
+        all(client, &statements).await?;
+        store::keep_in_use(client, job, now).await
+    });
+    let beside = format!("column {}", plain(r.beside(away).as_str()));
+    done.await.map_err(|e| match e.retry_class() {
+        Retry::Never => refused(retyper, away, &told(&carried))
+            .cause(format!("the same cannot be done to {beside}: {}", e.message())),
+        _ => e,
+    })?;
+    retyper.events.note(format!("carried over to {beside}: {}", told(&carried).join("; ")));
+    Ok(true)
+}
+
+/// What hangs on the column in use by now and the exchange does not know.
+async fn attached(retyper: &Retyper, away: Direction) -> Result<Vec<String>> {
+    let r = &retyper.retyping;
+    let facts = catalog::column(&retyper.control, super::table(retyper).await?, &r.column.name).await?;
+    let known: Vec<&Ident> = (r.indexes.iter().map(|one| &one.index.name))
+        .chain(r.checks.iter().map(|check| &check.name))
+        .chain(r.keys.iter().map(|key| &key.name))
+        .collect();
+    let own = |name: &Ident| {
+        let counterpart = |one: &&Ident| r.counterpart(one, away) == *name;
+        *name == r.proof() || known.contains(&name) || known.iter().any(counterpart)
+    };
+    let column = plain(r.column.name.as_str());
+    let told = |kind: &str, name: &Ident| format!("{kind} {} is on column {column}", plain(name.as_str()));
+    let indexes = facts.indexes.iter().filter(|name| !own(name)).map(|name| told("index", name));
+    let checks = facts.checks.iter().filter(|name| !own(name)).map(|name| told("check constraint", name));
+    let keys = facts.keys.iter().filter(|key| !own(&key.name)).map(|key| told("foreign key", &key.name));
+    let uses = facts.uses.iter().map(|one| format!("{} is on column {column}", one.name));
+    Ok(indexes.chain(checks).chain(keys).chain(uses).collect())
+}
+
+fn refused(retyper: &Retyper, away: Direction, found: &[String]) -> Error {
+    let table = retyper.retyping.table.name.plain();
+    let found = found.join("; ");
+    match away {
+        Direction::Forward => {
+            Error::failed(format!("{table} is no longer what this job was planned from: {found}"))
+                .hint("undo the change, or abort the job and run it again; nothing was swapped")
+        }
+        Direction::Reverse => {
+            Error::failed(format!("{table} was changed after the swap, and a rollback would lose that: {found}"))
+                .hint("undo the change and roll back then; or keep the new type, and finalize")
+        }
+    }
+}

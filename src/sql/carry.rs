@@ -1,0 +1,392 @@
+//! What somebody did to the table in use, done to the table that is kept in sync with it as well, so that the next exchange
+//! does not undo it. Nobody uses that table: what is locked here, nobody waits for.
+
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::difference::Difference;
+use crate::model::ident::{Ident, QualifiedName, literal};
+use crate::model::table::{Check, Column, ReplicaIdentity, Sequence, Table, Trigger};
+
+use super::prepare::{grant, policy, trigger};
+use super::swap::suffixes;
+
+/// The table that is kept in sync, and how its objects are called.
+#[derive(Debug)]
+struct Side<'a> {
+    /// The blueprint with the changes in it.
+    b: &'a Blueprint,
+    /// The table in use before the changes.
+    was: &'a Table,
+    table: QualifiedName,
+    /// What stands behind names that belong to the schema.
+    suffix: &'static str,
+    /// Its partitions.
+    leaves: &'a [QualifiedName],
+    /// It is the partitioned one.
+    partitioned: bool,
+}
+
+/// The statements that do the same to the other table, in the direction that an exchange would end; or the differences that
+/// cannot be carried over. `b` has the changes in it already, `was` is the table in use without them.
+///
+/// # Errors
+/// What cannot be carried over.
+pub fn carry(
+    b: &Blueprint,
+    was: &Table,
+    away: Direction,
+    found: &[Difference],
+    leaves: &[QualifiedName],
+) -> Result<Vec<String>, Vec<Difference>> {
+    let (_, suffix) = suffixes(away);
+    let partitioned = away == Direction::Forward;
+    let side = Side { b, was, table: b.sides(away).target, suffix, leaves, partitioned };
+    let mut all: Vec<String> = Vec::new();
+    let mut refused = Vec::new();
+    // What is said of a thing comes after the thing.
+    let after = |one: &&Difference| match one.path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["columns", _, "looks", "not_null"] => 1,
+        ["comments", ..] => 2,
+        _ => 0,
+    };
+    let mut in_order: Vec<&Difference> = found.iter().collect();
+    in_order.sort_by_key(after);
+    for one in in_order {
+        match side.carried(one) {
+            // An element can differ in more than one part.
+            Some(statements) => all.extend(statements.into_iter().filter(|s| !all.contains(s)).collect::<Vec<_>>()),
+            None => refused.push(one.clone()),
+        }
+    }
+    if !refused.is_empty() {
+        return Err(refused);
+    }
+    let of_privileges = ["owner", "grants", "default_privileges"];
+    if found.iter().any(|one| of_privileges.iter().any(|field| one.is_in(&[field]))) {
+        all.extend(side.privileges());
+    }
+    Ok(all)
+}
+
+impl Side<'_> {
+    fn alter(&self, what: &str) -> String {
+        format!("alter table {} {what}", self.table)
+    }
+
+    /// The name that an object of the schema has on this side.
+    fn own(&self, name: &QualifiedName) -> QualifiedName {
+        name.sibling(name.name.with_suffix(self.suffix))
+    }
+
+    /// The table, and its partitions.
+    fn each(&self) -> impl Iterator<Item = &QualifiedName> {
+        std::iter::once(&self.table).chain(self.leaves)
+    }
+
+    /// What carries one difference over; none where nothing can. What the exchange itself renders from the blueprint needs no
+    /// statement.
+    fn carried(&self, one: &Difference) -> Option<Vec<String>> {
+        let (table, now) = (&self.table, &self.b.table);
+        let path: Vec<&str> = one.path.iter().map(String::as_str).collect();
+        Some(match path.as_slice() {
+            ["owner"] => self.each().map(|t| format!("alter table {t} owner to {}", now.owner)).collect(),
+            ["grants", ..] | ["default_privileges"] | ["force_row_security"] => Vec::new(),
+            ["row_security"] => {
+                let word = if now.row_security { "enable" } else { "disable" };
+                vec![self.alter(&format!("{word} row level security"))]
+            }
+            ["comment"] => vec![format!("comment on table {table} is {}", or_null(now.comment.as_deref()))],
+            ["comments", ..] => self.comment(one)?,
+            ["policies", name, ..] => self.policy(name),
+            ["columns", name, field @ ..] => self.column(name, field)?,
+            ["triggers", name, ..] => self.trigger(name)?,
+            ["checks", name, ..] => self.check(name)?,
+            ["indexes", name, "comment"] => {
+                let index = now.indexes.iter().find(|i| i.name.as_str() == *name)?;
+                let object = self.own(&now.name.sibling(index.name.clone()));
+                vec![format!("comment on index {object} is {}", or_null(index.comment.as_deref()))]
+            }
+            ["sequences", name, field, ..] => self.sequence(name, field)?,
+            ["replica_identity"] if !self.partitioned => vec![self.replica_identity()],
+            ["foreign_keys", _, "comment"] => Vec::new(),
+            ["views", ..] | ["dependents", ..] => self.bound(one)?,
+            _ => return None,
+        })
+    }
+
+    /// All privileges anew: what was revoked is gone, and what one role gave on goes with it.
+    fn privileges(&self) -> Vec<String> {
+        let now = &self.b.table;
+        let mut all = vec![revoke(&self.table)];
+        if !now.default_privileges {
+            all.push(format!("revoke all on {} from {}", self.table, now.owner));
+        }
+        all.extend(now.grants.iter().flat_map(|g| grant(&now.owner, &self.table, g)));
+        all
+    }
+
+    fn policy(&self, name: &str) -> Vec<String> {
+        let of = |table: &Table| table.policies.iter().find(|p| p.name.as_str() == name).cloned();
+        let drop = of(self.was).map(|p| format!("drop policy {} on {}", p.name, self.table));
+        let create = of(&self.b.table).map(|p| policy(&self.table, &self.b.table.name.name, &p));
+        drop.into_iter().chain(create).chain(self.comment_again("policy", name)).collect()
+    }
+
+    /// The comment on something that was made anew. A swap writes it anyway.
+    fn comment_again(&self, kind: &str, name: &str) -> Option<String> {
+        let comments = self.b.table.comments.iter().filter(|_| !self.partitioned);
+        let one = comments.into_iter().find(|c| c.kind == kind && c.name.as_str() == name)?;
+        Some(format!("comment on {kind} {} on {} is {}", one.name, self.table, literal(&one.text)))
+    }
+
+    fn column(&self, name: &str, field: &[&str]) -> Option<Vec<String>> {
+        let column = self.b.table.columns.iter().find(|c| c.name.as_str() == name)?;
+        let looks = column.looks.as_ref();
+        let alter = |what: &str| format!("alter column {} {what}", column.name);
+        Some(match field {
+            ["default"] if column.generated.is_empty() && column.identity.is_empty() => {
+                let set = column.default.as_ref().map_or("drop default".to_owned(), |d| format!("set default {d}"));
+                vec![self.alter(&alter(&set))]
+            }
+            ["statistics"] => {
+                let set = format!("set statistics {}", column.statistics.unwrap_or(-1));
+                self.each().map(|t| format!("alter table {t} {}", alter(&set))).collect()
+            }
+            ["identity"] => {
+                let kind = match column.identity.as_str() {
+                    "a" => "always",
+                    "d" => "by default",
+                    _ => return None,
+                };
+                let was = self.was.column(&column.name)?;
+                if was.identity.is_empty() {
+                    return None;
+                }
+                vec![self.alter(&alter(&format!("set generated {kind}")))]
+            }
+            ["not_null"] if column.not_null => vec![self.alter(&alter("set not null"))],
+            ["not_null"] if column.name != self.b.by => vec![self.alter(&alter("drop not null"))],
+            ["looks", "comment"] => {
+                let text = or_null(looks?.comment.as_deref());
+                vec![format!("comment on column {}.{} is {text}", self.table, column.name)]
+            }
+            ["looks", "storage"] => {
+                let word = storage(&looks?.storage);
+                self.each().map(|t| format!("alter table {t} {}", alter(&format!("set storage {word}")))).collect()
+            }
+            ["looks", "compression"] => {
+                let word = compression(&looks?.compression);
+                let set = |t| format!("alter table {t} {}", alter(&format!("set compression {word}")));
+                self.each().map(set).collect()
+            }
+            ["looks", "not_null"] => name_not_null(&self.table, column).into_iter().collect(),
+            _ => return None,
+        })
+    }
+
+    /// A trigger, out of force until the exchange.
+    fn trigger(&self, name: &str) -> Option<Vec<String>> {
+        let of = |table: &Table| table.triggers.iter().find(|t| t.name.as_str() == name).cloned();
+        let (was, now) = (of(self.was), of(&self.b.table));
+        let text = |t: &Trigger| (t.head.clone(), t.tail.clone());
+        if was.as_ref().map(text) == now.as_ref().map(text) {
+            return Some(Vec::new());
+        }
+        // `check` refuses those where the plan is made: partitions have no transition tables, and a row may not move.
+        if now.as_ref().is_some_and(|t| self.partitioned && t.row && (t.transition || t.before_insert)) {
+            return None;
+        }
+        let drop = was.map(|t| format!("drop trigger {} on {}", t.name, self.table));
+        let create = now.into_iter().flat_map(|t| trigger(&self.table, &t));
+        Some(drop.into_iter().chain(create).chain(self.comment_again("trigger", name)).collect())
+    }
+
+    fn check(&self, name: &str) -> Option<Vec<String>> {
+        let of = |table: &Table| table.checks.iter().find(|c| c.name.as_str() == name).cloned();
+        let (was, now) = (of(self.was), of(&self.b.table));
+        if now.as_ref().is_some_and(|c| self.partitioned && c.no_inherit) {
+            return None;
+        }
+        let validate = |c: &Check| self.alter(&format!("validate constraint {}", c.name));
+        if let (Some(was), Some(now)) = (&was, &now)
+            && was.definition == now.definition
+            && was.no_inherit == now.no_inherit
+            && now.validated
+        {
+            return Some(vec![validate(now)]);
+        }
+        let mut all: Vec<String> =
+            was.iter().map(|c| self.alter(&format!("drop constraint {}", c.name))).collect();
+        if let Some(c) = &now {
+            let inherit = if c.no_inherit { " no inherit" } else { "" };
+            all.push(self.alter(&format!("add constraint {} {}{inherit} not valid", c.name, c.definition)));
+            all.extend(c.validated.then(|| validate(c)));
+        }
+        all.extend(self.comment_again("constraint", name));
+        Some(all)
+    }
+
+    /// Comments on constraints, triggers and policies. A swap writes them all; a foreign key's comes with the key.
+    fn comment(&self, one: &Difference) -> Option<Vec<String>> {
+        let (kind, name) = one.path.get(1)?.split_once(' ')?;
+        let now = &self.b.table;
+        let is_key = now.foreign_keys.iter().chain(&now.referenced_by).any(|key| key.name.as_str() == name);
+        let stands = match kind {
+            "policy" => now.policies.iter().any(|p| p.name.as_str() == name),
+            "trigger" => now.triggers.iter().any(|t| t.name.as_str() == name),
+            _ => true,
+        };
+        if self.partitioned || kind == "constraint" && is_key || !stands {
+            return Some(Vec::new());
+        }
+        let of_index = kind == "constraint" && now.indexes.iter().any(|i| i.name.as_str() == name);
+        let own = if of_index { Ident::new(name).with_suffix(self.suffix) } else { Ident::new(name) };
+        let known = of_index || kind != "constraint" || has_constraint(now, name) || has_constraint(self.was, name);
+        if !known {
+            return None;
+        }
+        if kind == "constraint" && !of_index && !has_constraint(now, name) {
+            return Some(Vec::new()); // It went with its constraint.
+        }
+        let text = now.comments.iter().find(|c| c.kind == kind && c.name.as_str() == name);
+        let text = or_null(text.map(|c| c.text.as_str()));
+        Some(vec![format!("comment on {kind} {own} on {} is {text}", self.table)])
+    }
+
+    /// An identity has a sequence on either side; a serial's is one and the same.
+    fn sequence(&self, name: &str, field: &str) -> Option<Vec<String>> {
+        let of = |s: &&Sequence| s.name.plain() == name;
+        let sequence = self.b.table.sequences.iter().find(of)?;
+        let was = self.was.sequences.iter().find(of)?;
+        if sequence.identity != was.identity || sequence.column != was.column {
+            return None;
+        }
+        let own = self.own(&sequence.name);
+        Some(match field {
+            _ if !sequence.identity => Vec::new(),
+            "options" => {
+                let options = sequence.options.as_ref()?;
+                let comment = or_null(options.comment.as_deref());
+                vec![alter_sequence(&own, sequence)?, format!("comment on sequence {own} is {comment}")]
+            }
+            "grants" => {
+                let grants = sequence.grants.iter().flat_map(|g| grant(&self.b.table.owner, &own, g));
+                std::iter::once(revoke(&own)).chain(grants).collect()
+            }
+            _ => return None,
+        })
+    }
+
+    fn replica_identity(&self) -> String {
+        self.alter(&match &self.b.table.replica_identity {
+            ReplicaIdentity::Default => "replica identity default".to_owned(),
+            ReplicaIdentity::Nothing => "replica identity nothing".to_owned(),
+            ReplicaIdentity::Full => "replica identity full".to_owned(),
+            ReplicaIdentity::Index(index) => {
+                format!("replica identity using index {}", index.with_suffix(self.suffix))
+            }
+        })
+    }
+
+    /// What is bound to the table in use by its oid: the exchange binds what the blueprint names, and nothing else.
+    fn bound(&self, one: &Difference) -> Option<Vec<String>> {
+        let (now, d) = (&self.b.table, &self.b.table.dependents);
+        let dropped = one.now.is_none();
+        let (list, name) = match one.path.as_slice() {
+            [list, name, ..] if list == "views" => (list.as_str(), name.as_str()),
+            [_, list, name, ..] => (list.as_str(), name.as_str()),
+            _ => return None,
+        };
+        let can_follow = match list {
+            "views" => now.views.iter().any(|v| v.name.plain() == name && !v.bound_to_key),
+            "functions" => d.functions.iter().any(|f| f.name == name && !f.needs_key),
+            "policies" | "defaults" => true,
+            "matviews" => d.matviews.iter().any(|m| m.view.name.plain() == name && m.others.is_empty() && !m.view.bound_to_key),
+            _ => false,
+        };
+        let goes_alone = dropped && ["views", "functions", "policies", "defaults", "matviews", "publications"].contains(&list);
+        (can_follow || goes_alone).then(Vec::new)
+    }
+}
+
+fn has_constraint(table: &Table, name: &str) -> bool {
+    table.checks.iter().any(|c| c.name.as_str() == name)
+        || table.columns.iter().filter_map(|c| c.looks.as_ref()?.not_null.as_ref()).any(|n| n.as_str() == name)
+}
+
+/// A text, or none.
+pub(super) fn or_null(text: Option<&str>) -> String {
+    text.map_or("null".to_owned(), literal)
+}
+
+/// How values are stored, as SQL has it.
+pub(super) fn storage(letter: &str) -> &'static str {
+    match letter {
+        "p" => "plain",
+        "e" => "external",
+        "m" => "main",
+        _ => "extended",
+    }
+}
+
+/// How values are compressed, as SQL has it.
+pub(super) fn compression(letter: &str) -> &'static str {
+    match letter {
+        "p" => "pglz",
+        "l" => "lz4",
+        _ => "default",
+    }
+}
+
+/// Gives the NOT NULL constraint of a column the name that it should have, where the server names them.
+pub(super) fn name_not_null(table: &QualifiedName, column: &Column) -> Option<String> {
+    let name = column.looks.as_ref()?.not_null.as_ref()?;
+    let body = format!(
+        "declare
+  given name;
+begin
+  select conname into given from pg_catalog.pg_constraint
+  where conrelid = {table}::regclass and contype = 'n' and conname <> {name}
+    and conkey = array(select attnum from pg_catalog.pg_attribute where attrelid = {table}::regclass and attname = {column});
+  if found then
+    execute pg_catalog.format('alter table %s rename constraint %I to %I', {table}, given, {name});
+  end if;
+end",
+        table = literal(&table.to_string()),
+        name = literal(name.as_str()),
+        column = literal(column.name.as_str()),
+    );
+    Some(format!("do {}", super::dollar_quoted(&body)))
+}
+
+/// Gives a sequence everything but the place where it stands.
+fn alter_sequence(name: &QualifiedName, sequence: &Sequence) -> Option<String> {
+    let o = sequence.options.as_ref()?;
+    let cycle = if o.cycle { "cycle" } else { "no cycle" };
+    Some(format!(
+        "alter sequence {name} as {} increment by {} minvalue {} maxvalue {} start with {} cache {} {cycle}",
+        o.sql_type, o.increment, o.min, o.max, o.start, o.cache
+    ))
+}
+
+/// Takes everything from everybody but the owner, from columns too, and what they gave on.
+fn revoke(relation: &QualifiedName) -> String {
+    let name = literal(&relation.to_string());
+    let body = format!(
+        "declare
+  holder text;
+begin
+  for holder in
+    select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+    from pg_catalog.pg_class c, lateral (
+      select x.grantee from pg_catalog.aclexplode(c.relacl) x
+      union
+      select x.grantee from pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) x where t.attrelid = c.oid
+    ) a
+    where c.oid = {name}::regclass and a.grantee <> c.relowner
+  loop
+    execute format('revoke all on %s from %s cascade', {name}, holder);
+  end loop;
+end"
+    );
+    format!("do {}", super::dollar_quoted(&body))
+}
