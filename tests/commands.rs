@@ -340,7 +340,7 @@ async fn a_source_that_changed_in_mid_job_is_not_swapped() {
     insta::assert_snapshot!(events.refused("swap").await, @"
     exit 1
     error: failed to swap
-    cause: public.events is no longer what this job was planned from: index events_note was dropped; privilege INSERT of public, by postgres was dropped
+    cause: public.events is no longer what this job was planned from: index events_note was dropped
     hint: undo the change, or abort the job and run it again from the new definition; nothing was swapped
     ");
 }

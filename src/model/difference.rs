@@ -47,7 +47,9 @@ fn is_exempt(between: Between, path: &[String]) -> bool {
 /// A part that is null in `was` and is there in `now` was not known to the version of this tool that wrote `was`.
 pub fn differences(was: &Table, now: &Table, between: Between) -> Vec<Difference> {
     let mut found = Vec::new();
-    if let (Ok(was), Ok(now)) = (serde_json::to_value(owner_apart(was)), serde_json::to_value(owner_apart(now))) {
+    if let (Ok(was), Ok(now)) =
+        (serde_json::to_value(owner_apart(was)), serde_json::to_value(owner_apart(now)))
+    {
         walk(&mut Vec::new(), Some(&was), Some(&now), &mut found);
     }
     found.retain(|one| !is_exempt(between, &one.path));
@@ -55,12 +57,14 @@ pub fn differences(was: &Table, now: &Table, between: Between) -> Vec<Difference
 }
 
 /// What every privilege of a table is, on every version.
-const ALL_PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"];
+const ALL_PRIVILEGES: [&str; 7] =
+    ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"];
 
 /// The table as this version describes it: an earlier one listed the owner's own privileges even where those are all.
 fn owner_apart(table: &Table) -> Table {
     let mut table = table.clone();
-    let own = |g: &Grant| g.column.is_none() && g.role.as_ref() == Some(&table.owner) && g.grantor == table.owner;
+    let own =
+        |g: &Grant| g.column.is_none() && g.role.as_ref() == Some(&table.owner) && g.grantor == table.owner;
     let has = |privilege: &&str| table.grants.iter().any(|g| own(g) && g.privilege == *privilege);
     let of_earlier = table.columns.iter().any(|c| c.looks.is_none());
     if of_earlier && ALL_PRIVILEGES.iter().all(has) {
@@ -199,7 +203,8 @@ impl Difference {
             (_, None, []) => format!("{kind} {name} was dropped"),
             (_, _, fields) => {
                 let part = fields.iter().find(|field| *field != "looks" && *field != "options");
-                let part = part.or(fields.last()).map_or(String::new(), |f| format!(" ({})", f.replace('_', " ")));
+                let part =
+                    part.or(fields.last()).map_or(String::new(), |f| format!(" ({})", f.replace('_', " ")));
                 format!("{kind} {name} changed{part}")
             }
         }
@@ -208,7 +213,10 @@ impl Difference {
     /// Of two lists of strings, which came and which went.
     fn of_strings(&self) -> String {
         let list = |value: &Option<Value>| -> Vec<String> {
-            value.as_ref().and_then(Value::as_array).map_or_else(Vec::new, |all| all.iter().map(text).collect())
+            value
+                .as_ref()
+                .and_then(Value::as_array)
+                .map_or_else(Vec::new, |all| all.iter().map(text).collect())
         };
         let (was, now) = (list(&self.was), list(&self.now));
         let more = |sign: &str, a: &[String], b: &[String]| -> Vec<String> {
@@ -299,8 +307,12 @@ mod tests {
     /// Every leaf of a document, as a path of numbers and names.
     fn leaves(value: &Value, at: &str, all: &mut Vec<String>) {
         match value {
-            Value::Object(fields) => fields.iter().for_each(|(name, v)| leaves(v, &format!("{at}/{name}"), all)),
-            Value::Array(list) => list.iter().enumerate().for_each(|(i, v)| leaves(v, &format!("{at}/{i}"), all)),
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, v)| leaves(v, &format!("{at}/{name}"), all));
+            }
+            Value::Array(list) => {
+                list.iter().enumerate().for_each(|(i, v)| leaves(v, &format!("{at}/{i}"), all));
+            }
             _ => all.push(at.to_owned()),
         }
     }
@@ -324,7 +336,9 @@ mod tests {
                 Value::Null => empty.push(at.to_owned()),
                 Value::Array(list) if list.is_empty() => empty.push(at.to_owned()),
                 Value::Array(list) => list.iter().take(1).for_each(|v| look(v, &format!("{at}/*"), empty)),
-                Value::Object(fields) => fields.iter().for_each(|(name, v)| look(v, &format!("{at}/{name}"), empty)),
+                Value::Object(fields) => {
+                    fields.iter().for_each(|(name, v)| look(v, &format!("{at}/{name}"), empty));
+                }
                 _ => {}
             }
         }
@@ -363,7 +377,8 @@ mod tests {
     fn exemptions_name_parts_that_there_are() {
         let value = serde_json::to_value(full()).unwrap();
         for (_, path, why) in EXEMPT {
-            let pointer: String = path.iter().map(|one| format!("/{}", if *one == "*" { "0" } else { one })).collect();
+            let pointer: String =
+                path.iter().map(|one| format!("/{}", if *one == "*" { "0" } else { one })).collect();
             assert!(value.pointer(&pointer).is_some(), "{pointer}");
             assert!(!why.is_empty());
         }
@@ -386,7 +401,17 @@ mod tests {
         now.others.push("type rows_of_it".into());
         now.sequences[0].options.as_mut().unwrap().increment = 10;
         now.foreign_keys[0].validated = !now.foreign_keys[0].validated;
-        insta::assert_snapshot!(told(&differences(&was, &now, Between::Times)).join("\n"), @"");
+        insta::assert_snapshot!(told(&differences(&was, &now, Between::Times)).join("\n"), @"
+        column observation_id changed (not null)
+        column note was dropped
+        column batch was added
+        comment on trigger touch was dropped
+        privilege SELECT (note) of app, by lab was dropped
+        what else depends on the table changed (with type rows_of_it)
+        the owner changed
+        row-level security changed
+        sequence public.petri_observations_seq_seq changed (increment)
+        ");
     }
 
     #[test]

@@ -161,6 +161,31 @@ fn dependents() -> Dependents {
     }
 }
 
+fn sequences() -> Vec<Sequence> {
+    vec![Sequence {
+        name: QualifiedName::new("public", "petri_observations_seq_seq"),
+        column: Ident::new("seq"),
+        identity: true,
+        grants: vec![Grant {
+            role: Some(Ident::new("app")),
+            grantor: Ident::new("lab"),
+            privilege: "USAGE".into(),
+            column: None,
+            grantable: false,
+        }],
+        options: Some(SequenceOptions {
+            sql_type: "bigint".into(),
+            start: 1,
+            increment: 1,
+            min: 1,
+            max: i64::MAX,
+            cache: 1,
+            cycle: false,
+            comment: None,
+        }),
+    }]
+}
+
 /// A table as scenario 1 has it, for tests of what is rendered from one.
 pub(crate) fn petri() -> Table {
     let name = QualifiedName::new("public", "petri_observations");
@@ -208,28 +233,7 @@ pub(crate) fn petri() -> Table {
         policies: policies(),
         triggers: triggers(),
         views: views(),
-        sequences: vec![Sequence {
-            name: QualifiedName::new("public", "petri_observations_seq_seq"),
-            column: Ident::new("seq"),
-            identity: true,
-            grants: vec![Grant {
-                role: Some(Ident::new("app")),
-                grantor: Ident::new("lab"),
-                privilege: "USAGE".into(),
-                column: None,
-                grantable: false,
-            }],
-            options: Some(SequenceOptions {
-                sql_type: "bigint".into(),
-                start: 1,
-                increment: 1,
-                min: 1,
-                max: i64::MAX,
-                cache: 1,
-                cycle: false,
-                comment: None,
-            }),
-        }],
+        sequences: sequences(),
         comments: vec![Comment {
             kind: "trigger".into(),
             name: Ident::new("touch"),
@@ -237,6 +241,32 @@ pub(crate) fn petri() -> Table {
         }],
         dependents: dependents(),
         others: vec![],
+    }
+}
+
+fn matview(view: &View, grants: &[Grant]) -> Matview {
+    Matview {
+        view: View { name: QualifiedName::new("public", "per_day"), ..view.clone() },
+        comment: Some("by day".into()),
+        populated: true,
+        access_method: Some(Ident::new("columnar")),
+        tablespace: Some(Ident::new("fast")),
+        grants: grants.to_vec(),
+        columns: vec![MatviewColumn {
+            name: Ident::new("day"),
+            comment: Some("when".into()),
+            statistics: Some(100),
+        }],
+        indexes: vec![MatviewIndex {
+            name: Ident::new("per_day_day"),
+            unique: true,
+            clustered: false,
+            tail: "btree (day)".into(),
+            comment: Some("by day".into()),
+            tablespace: Some(Ident::new("fast")),
+        }],
+        readers: vec![view.clone()],
+        others: vec!["function lab.f()".into()],
     }
 }
 
@@ -293,24 +323,6 @@ pub(crate) fn full() -> Table {
     d.publications[0].columns = Some(vec![Ident::new("seq")]);
     d.policies[0].check = text("true");
     let view = table.views[0].clone();
-    d.matviews = vec![Matview {
-        view: View { name: QualifiedName::new("public", "per_day"), ..view.clone() },
-        comment: text("by day"),
-        populated: true,
-        access_method: name("columnar"),
-        tablespace: name("fast"),
-        grants: table.grants.clone(),
-        columns: vec![MatviewColumn { name: Ident::new("day"), comment: text("when"), statistics: Some(100) }],
-        indexes: vec![MatviewIndex {
-            name: Ident::new("per_day_day"),
-            unique: true,
-            clustered: false,
-            tail: "btree (day)".into(),
-            comment: text("by day"),
-            tablespace: name("fast"),
-        }],
-        readers: vec![view],
-        others: vec!["function lab.f()".into()],
-    }];
+    d.matviews = vec![matview(&view, &table.grants)];
     table
 }

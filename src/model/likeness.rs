@@ -72,8 +72,19 @@ pub fn comes_after(b: &Blueprint, now: &Table, one: &Difference) -> bool {
     let added = one.was.is_none();
     match one.path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["children"] => now.relkind == "p",
-        ["foreign_keys" | "referenced_by", name] if added => {
-            b.own_keys().iter().any(|key| name.split(" of ").next() == Some(key.name.as_str()))
+        // Of a key to the table itself, each partition has its own until the table has it.
+        ["referenced_by", name]
+            if b.own_keys().iter().any(|key| {
+                let leaves = b.partitions.iter().map(|p| &p.name).chain(&b.default);
+                leaves.into_iter().any(|leaf| *name == format!("{} of {}", key.name.as_str(), leaf.plain()))
+            }) =>
+        {
+            true
+        }
+        ["foreign_keys" | "referenced_by", _] if added => {
+            let field = |name: &str| one.now.as_ref().and_then(|now| now.get(name)).and_then(|v| v.as_str());
+            let is = |key: &&ForeignKey| field("name") == Some(key.name.as_str());
+            b.own_keys().iter().any(|key| is(key) && field("definition") == Some(key.definition.as_str()))
         }
         ["comments", name] if added => {
             let comment = |key: &&ForeignKey| *name == format!("constraint {}", key.name.as_str());
@@ -85,6 +96,17 @@ pub fn comes_after(b: &Blueprint, now: &Table, one: &Difference) -> bool {
         }
         _ => false,
     }
+}
+
+/// Foreign keys that the partitioned table in use, `now`, should have by now, and that somebody dropped: an exchange puts them on
+/// the partitions, and what it left does not show them.
+pub fn dropped_keys(b: &Blueprint, now: &Table) -> Vec<String> {
+    let has = |key: &&ForeignKey| {
+        now.foreign_keys.iter().any(|one| one.name == key.name)
+            || now.referenced_by.iter().any(|one| one.name == key.name && one.table == key.table)
+    };
+    let keys = b.own_keys().into_iter().filter(|key| key.validated && b.keys_on_leaves && !has(key));
+    keys.map(|key| format!("foreign key {} was dropped", plain(key.name.as_str()))).collect()
 }
 
 /// Of these differences, those that `side`, the table that they were carried over to, does not show. What stands there under
@@ -182,11 +204,11 @@ mod tests {
         now.comments.clear();
         now.grants.pop();
         insta::assert_snapshot!(unexpected(&b, &now).join("\n"), @"
-        index petri_observations_pkey changed
-        trigger touch changed
-        view public.petri_observations_with_names was dropped
-        privilege UPDATE (note) of public, by lab was dropped
         comment on trigger touch was dropped
+        privilege UPDATE (note) of public, by lab was dropped
+        index petri_observations_pkey changed (columns)
+        trigger touch changed (enabled)
+        view public.petri_observations_with_names was dropped
         ");
     }
 }

@@ -257,17 +257,20 @@ impl Retyping {
         let column = self.column.name.as_str();
         let of_column = |name: &&str| name.contains(&format!(" ({column}) of "));
         let is_remade = |name: &str| {
-            let constraints = self.indexes.iter().map(|i| &i.index.name).chain(self.checks.iter().map(|c| &c.name));
+            let constraints =
+                self.indexes.iter().map(|i| &i.index.name).chain(self.checks.iter().map(|c| &c.name));
             constraints.chain(self.keys.iter().map(|key| &key.name)).any(|one| one.as_str() == name)
         };
         match path.as_slice() {
             ["grants", name] | ["grants", name, ..] if of_column(name) => Follows::Carried,
             ["columns", name, "statistics" | "options"] if *name == column => Follows::Carried,
             ["columns", name, "looks", field] if *name == column && *field != "not_null" => Follows::Carried,
-            ["columns", name, field, ..] if *name != column => match *field {
-                "looks" | "default" | "statistics" | "options" | "identity" | "not_null" => Follows::Stays,
-                _ => Follows::Lost,
-            },
+            [
+                "columns",
+                name,
+                "looks" | "default" | "statistics" | "options" | "identity" | "not_null",
+                ..,
+            ] if *name != column => Follows::Stays,
             ["indexes" | "checks", name, ..] if !is_remade(name) => Follows::Stays,
             ["foreign_keys" | "referenced_by", name, ..]
                 if !is_remade(name.split(" of ").next().unwrap_or_default()) =>
@@ -279,9 +282,14 @@ impl Retyping {
             {
                 Follows::Stays
             }
-            ["sequences", name, ..] if !self.counter.as_ref().is_some_and(|c| c.name.plain() == *name) => {
+            ["sequences", name, ..] if self.counter.as_ref().is_none_or(|c| c.name.plain() != *name) => {
                 Follows::Stays
             }
+            // Ours has to see what others make of the row; and a subscriber would lack the second column.
+            ["triggers", name, ..] if one.now.is_some() && *name > self.filling().fill_trigger().as_str() => {
+                Follows::Lost
+            }
+            ["dependents", "publications", ..] if one.now.is_some() => Follows::Lost,
             // A serial's sequence stays the same; an identity's is made anew.
             ["sequences", _, "options" | "grants", ..] if self.column.identity.is_empty() => Follows::Stays,
             [

@@ -34,6 +34,13 @@ pub async fn carry(context: &Context, away: Direction, definition: &Definition, 
     };
     remade_keys::as_meant(&b.table, &mut was);
     without_copies(&b, away, &mut was);
+    // A partition keeps a key of its own until the table has it.
+    if away == Direction::Reverse && definition.leaves.iter().all(|leaf| leaf.keys == 0) {
+        let dropped = likeness::dropped_keys(&b, &definition.table);
+        if !dropped.is_empty() {
+            return Err(lost(&b, away, &dropped));
+        }
+    }
     let mut found = differences(&was, &now, Between::Times);
     found.retain(|one| !likeness::comes_after(&b, &now, one));
     if found.is_empty() {
@@ -53,15 +60,15 @@ pub async fn carry(context: &Context, away: Direction, definition: &Definition, 
         all(client, &statements).await?;
         store::extend(client, job, &with).await?;
         store::keep_in_use(client, job, &now).await?;
-        Ok(())
+        // An event trigger may have done something else.
+        let left = likeness::not_carried(&found, &catalog::table(client, target).await?);
+        if left.is_empty() { Ok(()) } else { Err(lost(&b, away, &told(&left))) }
     });
-    done.await.map_err(|e| if e.retry_class() == Retry::Never { failed(&b, away, &found, &e) } else { e })?;
+    done.await.map_err(|e| match (e.retry_class(), e.sqlstate()) {
+        (Retry::Never, Some(_)) => failed(&b, away, &found, &e),
+        _ => e,
+    })?;
     context.blueprint.replace(with);
-    let there = catalog::table(client, target).await?;
-    let left = likeness::not_carried(&found, &there);
-    if !left.is_empty() {
-        return Err(lost(&b, away, &told(&left)));
-    }
     context.events.note(format!("carried over to {}: {}", side.plain(), told(&found).join("; ")));
     Ok(true)
 }
@@ -76,15 +83,16 @@ fn lost(b: &Blueprint, away: Direction, found: &[String]) -> Error {
     let table = b.table.name.plain();
     let found = found.join("; ");
     match away {
-        Direction::Forward => {
-            Error::failed(format!("{table} is no longer what this job was planned from: {found}")).hint(
-                "undo the change, or abort the job and run it again from the new definition; nothing was swapped",
-            )
-        }
-        Direction::Reverse => {
-            Error::failed(format!("{table} was changed after the swap, and a rollback would lose that: {found}"))
-                .hint("undo the change and roll back then; or keep the partitioned table, and finalize")
-        }
+        Direction::Forward => Error::failed(format!(
+            "{table} is no longer what this job was planned from: {found}"
+        ))
+        .hint(
+            "undo the change, or abort the job and run it again from the new definition; nothing was swapped",
+        ),
+        Direction::Reverse => Error::failed(format!(
+            "{table} was changed after the swap, and a rollback would lose that: {found}"
+        ))
+        .hint("undo the change and roll back then; or keep the partitioned table, and finalize"),
     }
 }
 

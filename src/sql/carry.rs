@@ -53,7 +53,10 @@ pub fn carry(
     for one in in_order {
         match side.carried(one) {
             // An element can differ in more than one part.
-            Some(statements) => all.extend(statements.into_iter().filter(|s| !all.contains(s)).collect::<Vec<_>>()),
+            Some(statements) => {
+                let new: Vec<String> = statements.into_iter().filter(|s| !all.contains(s)).collect();
+                all.extend(new);
+            }
             None => refused.push(one.clone()),
         }
     }
@@ -144,7 +147,8 @@ impl Side<'_> {
         let alter = |what: &str| format!("alter column {} {what}", column.name);
         Some(match field {
             ["default"] if column.generated.is_empty() && column.identity.is_empty() => {
-                let set = column.default.as_ref().map_or("drop default".to_owned(), |d| format!("set default {d}"));
+                let set =
+                    column.default.as_ref().map_or("drop default".to_owned(), |d| format!("set default {d}"));
                 vec![self.alter(&alter(&set))]
             }
             ["statistics"] => {
@@ -171,7 +175,9 @@ impl Side<'_> {
             }
             ["looks", "storage"] => {
                 let word = storage(&looks?.storage);
-                self.each().map(|t| format!("alter table {t} {}", alter(&format!("set storage {word}")))).collect()
+                self.each()
+                    .map(|t| format!("alter table {t} {}", alter(&format!("set storage {word}"))))
+                    .collect()
             }
             ["looks", "compression"] => {
                 let word = compression(&looks?.compression);
@@ -240,7 +246,8 @@ impl Side<'_> {
         }
         let of_index = kind == "constraint" && now.indexes.iter().any(|i| i.name.as_str() == name);
         let own = if of_index { Ident::new(name).with_suffix(self.suffix) } else { Ident::new(name) };
-        let known = of_index || kind != "constraint" || has_constraint(now, name) || has_constraint(self.was, name);
+        let known =
+            of_index || kind != "constraint" || has_constraint(now, name) || has_constraint(self.was, name);
         if !known {
             return None;
         }
@@ -300,17 +307,25 @@ impl Side<'_> {
             "views" => now.views.iter().any(|v| v.name.plain() == name && !v.bound_to_key),
             "functions" => d.functions.iter().any(|f| f.name == name && !f.needs_key),
             "policies" | "defaults" => true,
-            "matviews" => d.matviews.iter().any(|m| m.view.name.plain() == name && m.others.is_empty() && !m.view.bound_to_key),
+            "matviews" => d
+                .matviews
+                .iter()
+                .any(|m| m.view.name.plain() == name && m.others.is_empty() && !m.view.bound_to_key),
             _ => false,
         };
-        let goes_alone = dropped && ["views", "functions", "policies", "defaults", "matviews", "publications"].contains(&list);
+        let goes_alone = dropped
+            && ["views", "functions", "policies", "defaults", "matviews", "publications"].contains(&list);
         (can_follow || goes_alone).then(Vec::new)
     }
 }
 
 fn has_constraint(table: &Table, name: &str) -> bool {
     table.checks.iter().any(|c| c.name.as_str() == name)
-        || table.columns.iter().filter_map(|c| c.looks.as_ref()?.not_null.as_ref()).any(|n| n.as_str() == name)
+        || table
+            .columns
+            .iter()
+            .filter_map(|c| c.looks.as_ref()?.not_null.as_ref())
+            .any(|n| n.as_str() == name)
 }
 
 /// A text, or none.
@@ -389,4 +404,80 @@ begin
 end"
     );
     format!("do {}", super::dollar_quoted(&body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::blueprint::tests::blueprint;
+    use crate::model::difference::{Between, differences, told};
+    use crate::model::table::{Check, Comment};
+
+    fn changed(table: &Table) -> Table {
+        let mut now = table.clone();
+        now.owner = Ident::new("boss");
+        now.grants.remove(0);
+        now.row_security = false;
+        now.comment = None;
+        now.policies[0].using = Some("(seq > 0)".into());
+        now.columns[3].default = Some("'none'::text".into());
+        now.columns[3].statistics = Some(200);
+        now.columns[3].looks.as_mut().unwrap().storage = "e".into();
+        now.columns[4].not_null = true;
+        now.columns[4].looks.as_mut().unwrap().not_null = Some(Ident::new("raw_there"));
+        now.indexes[1].comment = Some("newest first".into());
+        now.checks.push(Check {
+            name: Ident::new("positive"),
+            definition: "CHECK ((seq > 0))".into(),
+            validated: true,
+            no_inherit: false,
+        });
+        now.comments.push(Comment {
+            kind: "constraint".into(),
+            name: Ident::new("positive"),
+            text: "it's so".into(),
+        });
+        now.triggers.clear();
+        now.comments.retain(|c| c.kind != "trigger");
+        now.sequences[0].options.as_mut().unwrap().increment = 10;
+        now.sequences[0].grants.clear();
+        now.views.clear();
+        now
+    }
+
+    #[test]
+    fn what_is_done_to_the_other_table() {
+        let mut b = blueprint();
+        let was = b.table.clone();
+        b.table = changed(&was);
+        let found = differences(&was, &b.table, Between::Times);
+        let leaves: Vec<QualifiedName> = b.partitions.iter().map(|p| p.name.clone()).collect();
+        let forward = carry(&b, &was, Direction::Forward, &found, &leaves).unwrap();
+        let reverse = carry(&b, &was, Direction::Reverse, &found, &[]).unwrap();
+        insta::assert_snapshot!(
+            [&["-- forward".to_owned()], &forward[..], &["-- reverse".to_owned()], &reverse[..]]
+                .concat()
+                .join(";\n")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_named() {
+        let mut b = blueprint();
+        let was = b.table.clone();
+        b.table.columns[3].sql_type = "varchar(10)".into();
+        b.table.indexes.pop();
+        b.table.foreign_keys.clear();
+        b.table.others.push("function f()".into());
+        b.table.dependents.rules.clear();
+        let found = differences(&was, &b.table, Between::Times);
+        let refused = carry(&b, &was, Direction::Reverse, &found, &[]).unwrap_err();
+        insta::assert_snapshot!(told(&refused).join("\n"), @"
+        column note changed (sql type)
+        rule said of public.petri_observations was dropped
+        foreign key petri_submission_fk was dropped
+        index petri_created was dropped
+        what else depends on the table changed (with function f())
+        ");
+    }
 }

@@ -22,12 +22,8 @@ use super::Retyper;
 pub(super) async fn carry(retyper: &Retyper, away: Direction, now: &Table) -> Result<bool> {
     let (r, client, job) = (&retyper.retyping, &retyper.control, retyper.job.id);
     let found = match (store::in_use(client, job).await?, away) {
-        (Some(was), _) => {
-            differences(&r.without_own(&was, away), &r.without_own(now, away), Between::Times)
-        }
-        (None, Direction::Forward) => {
-            differences(&r.table, &r.without_own(now, away), Between::Times)
-        }
+        (Some(was), _) => differences(&r.without_own(&was, away), &r.without_own(now, away), Between::Times),
+        (None, Direction::Forward) => differences(&r.table, &r.without_own(now, away), Between::Times),
         (None, Direction::Reverse) => r.since_plan(now, away),
     };
     let of = |which: Follows| -> Vec<Difference> {
@@ -86,9 +82,9 @@ fn refused(retyper: &Retyper, away: Direction, found: &[String]) -> Error {
             Error::failed(format!("{table} is no longer what this job was planned from: {found}"))
                 .hint("undo the change, or abort the job and run it again; nothing was swapped")
         }
-        Direction::Reverse => {
-            Error::failed(format!("{table} was changed after the swap, and a rollback would lose that: {found}"))
-                .hint("undo the change and roll back then; or keep the new type, and finalize")
-        }
+        Direction::Reverse => Error::failed(format!(
+            "{table} was changed after the swap, and a rollback would lose that: {found}"
+        ))
+        .hint("undo the change and roll back then; or keep the new type, and finalize"),
     }
 }

@@ -52,7 +52,10 @@ pub fn carry(r: &Retyping, now: &Table, found: &[Difference], direction: Directi
     let name = r.column.name.as_str();
     let mut all = Vec::new();
     if changed(&["columns", name, "looks", "comment"]) {
-        all.push(format!("comment on column {table}.{beside} is {}", carry::or_null(looks.comment.as_deref())));
+        all.push(format!(
+            "comment on column {table}.{beside} is {}",
+            carry::or_null(looks.comment.as_deref())
+        ));
     }
     if changed(&["columns", name, "looks", "storage"]) {
         all.push(alter(format!("set storage {}", carry::storage(&looks.storage))));
