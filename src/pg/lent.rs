@@ -28,17 +28,23 @@ pub async fn code(client: &Client, tables: &[u32], trust: &[String], updates: bo
     Ok(rows.iter().map(one).collect())
 }
 
-/// Fails where there is any on `tables`, and keeps it away until the transaction ends.
+/// Fails where there is any on `tables`, and keeps it away until the transaction ends. `updates` as for [`code`].
 ///
 /// # Errors
 /// What it is; or what the server said.
-pub async fn none(client: &Client, tables: &[QualifiedName], trust: &[String], owner: &str) -> Result<()> {
+pub async fn none(
+    client: &Client,
+    tables: &[QualifiedName],
+    trust: &[String],
+    owner: &str,
+    updates: bool,
+) -> Result<()> {
     client.batch_execute(&sql::hold(tables)).await?;
     let mut oids = Vec::new();
     for table in tables {
         oids.push(catalog::must_find(client, table).await?);
     }
-    let code = code(client, &oids, trust, true).await?;
+    let code = code(client, &oids, trust, updates).await?;
     if code.is_empty() {
         return Ok(());
     }

@@ -57,6 +57,8 @@ pub async fn carry(context: &Context, away: Direction, definition: &Definition, 
         sql::carry(&with, &was, away, &found, &leaves).map_err(|refused| lost(&b, away, &told(&refused)))?;
     let side = b.sides(away).target;
     let done = locks::briefly(context, vec![side.clone()], "carry changes over", async || {
+        // A CHECK is validated with the rights of the job's role.
+        context.lend_nothing_of(client, &b.sides(away).source).await?;
         all(client, &statements).await?;
         store::extend(client, job, &with).await?;
         store::keep_in_use(client, job, &now).await?;

@@ -317,7 +317,21 @@ impl Driver {
     /// What the code is.
     pub async fn lend_nothing(&self, client: &Client, tables: &[QualifiedName]) -> Result<()> {
         match &self.lends_to {
-            Some(owner) => lent::none(client, tables, self.plan.trust(), owner).await,
+            Some(owner) => lent::none(client, tables, self.plan.trust(), owner, true).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same for a transaction that puts on another table what `table` has, and fires none of its triggers.
+    ///
+    /// # Errors
+    /// What the code is.
+    pub async fn lend_nothing_of(&self, client: &Client, table: &QualifiedName) -> Result<()> {
+        match &self.lends_to {
+            Some(owner) => {
+                let tables = std::slice::from_ref(table);
+                lent::none(client, tables, self.plan.trust(), owner, false).await
+            }
             None => Ok(()),
         }
     }
