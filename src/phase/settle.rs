@@ -28,8 +28,8 @@ use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
 
 use super::context::Context;
-use super::driver::Driver;
 use super::drift;
+use super::driver::Driver;
 use super::locks::{self, Ladder};
 use super::meter::Meter;
 use super::swap::drop_guard;

@@ -1,8 +1,11 @@
 //! What hangs on the table and would not come along, or holds it fast.
 
+use std::collections::BTreeMap;
+
 use super::words::Words;
 use super::{Found, Report, SequenceUse, listed};
 use crate::model::ident::{Ident, literal, plain};
+use crate::model::number;
 use crate::model::table::{ForeignKey, Index, Table};
 use crate::plan::{IncomingKeys, Partitioning};
 
@@ -87,14 +90,25 @@ fn constraint(other: &str) -> Option<(&str, &'static str, &'static str, &'static
 
 /// Storage parameters that are not carried over.
 pub(super) fn options(report: &mut Report, found: &Found) {
-    let unknown = &found.around.unknown_options;
+    // By parameter: one that the server sets itself is on every column.
+    let mut unknown: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for one in &found.around.unknown_options {
+        let (name, of) = one.split_once(" of ").unwrap_or((one, ""));
+        unknown.entry(name).or_default().push(of);
+    }
+    let told = |(name, of): (&&str, &Vec<&str>)| match of.as_slice() {
+        [first, more @ ..] if !more.is_empty() => {
+            format!("{name} of {first} and {}", number::counted(more.len() as u64, "other"))
+        }
+        of => format!("{name} of {}", of.join(", ")),
+    };
     if !unknown.is_empty() {
         report.note(
             "unknown_options",
             found.table.name.plain(),
             format!(
                 "storage parameters that are not documented are neither carried over nor compared: {}",
-                unknown.join(", ")
+                unknown.iter().map(told).collect::<Vec<_>>().join(", ")
             ),
         );
     }
