@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use tokio_postgres::types::{Json, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
@@ -17,7 +16,6 @@ use crate::model::own_schema::OwnSchema;
 use crate::model::retyping::Retyping;
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
-use crate::model::table::Table;
 use crate::plan::Plan;
 use crate::sql::{own_schema, pace, store as sql, strip};
 
@@ -482,24 +480,5 @@ pub async fn extend(client: &Client, job: i64, blueprint: &Blueprint) -> Result<
     let json = serde_json::to_value(blueprint)
         .map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;
     client.execute(sql::EXTEND_JOB, &[&job, &json]).await?;
-    Ok(())
-}
-
-/// The table in use as the job last knew it; none before the first exchange.
-///
-/// # Errors
-/// What the server said.
-pub async fn in_use(client: &Client, job: i64) -> Result<Option<Table>> {
-    let stored: Option<Value> = client.query_one(sql::IN_USE, &[&job]).await?.get(0);
-    let table = stored.map(serde_json::from_value).transpose();
-    table.map_err(|e| Error::failed("a job's record of its table is not understood").cause(e.to_string()))
-}
-
-/// Keeps the table in use as the job knows it now.
-///
-/// # Errors
-/// What the server said.
-pub async fn keep_in_use(client: &Client, job: i64, table: &Table) -> Result<()> {
-    client.execute(sql::KEEP_IN_USE, &[&job, &Json(table)]).await?;
     Ok(())
 }

@@ -7,13 +7,14 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::model::dependent::Matview;
 use crate::model::orphans::Orphans;
 use crate::model::table::ForeignKey;
+use crate::pg::orphans;
 use crate::pg::transaction::all;
-use crate::pg::{catalog, orphans};
 use crate::sql::{matview, orphans as orphans_sql};
 
 use super::context::Context;
 use super::driver::Driver;
 use super::meter::Meter;
+use super::settle;
 
 /// All foreign keys together are tested for so long.
 const KEYS: Duration = Duration::from_secs(60);
@@ -63,10 +64,10 @@ pub async fn keys<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a Foreig
 }
 
 /// Makes the materialized view under another name, and takes that back.
-async fn materialized_view(driver: &Driver, view: &Matview) -> Result<()> {
-    let client = &driver.control;
+async fn materialized_view(context: &Context, view: &Matview) -> Result<()> {
+    let client = &context.control;
     // What an interrupted command left under that name is replaced after the swap, not here.
-    if catalog::find(client, &matview::new_name(view)).await?.is_some() {
+    if settle::left_behind(context, view).await? {
         return Ok(());
     }
     let mut statements =

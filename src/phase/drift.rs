@@ -9,7 +9,7 @@ use crate::model::likeness;
 use crate::model::remade_keys;
 use crate::model::table::Table;
 use crate::pg::transaction::all;
-use crate::pg::{catalog, store};
+use crate::pg::{catalog, in_use, store};
 use crate::sql::carry as sql;
 
 use super::context::Context;
@@ -26,7 +26,7 @@ pub async fn carry(context: &Context, away: Direction, definition: &Definition, 
     let mut now = definition.table.clone();
     settle::as_meant(context, &b, &mut now).await?;
     without_copies(&b, away, &mut now);
-    let known = store::in_use(client, job).await?;
+    let known = in_use::read(client, job).await?;
     let Some(mut was) = known.or_else(|| (away == Direction::Forward).then(|| b.table.clone())) else {
         // An earlier version swapped: what it left was not kept.
         let found = likeness::unexpected(&b, &now);
@@ -61,7 +61,7 @@ pub async fn carry(context: &Context, away: Direction, definition: &Definition, 
         context.lend_nothing_of(client, &b.sides(away).source).await?;
         all(client, &statements).await?;
         store::extend(client, job, &with).await?;
-        store::keep_in_use(client, job, &now).await?;
+        in_use::keep(client, job, &now).await?;
         // An event trigger may have done something else.
         let left = likeness::not_carried(&found, &catalog::table(client, target).await?);
         if left.is_empty() { Ok(()) } else { Err(lost(&b, away, &told(&left))) }

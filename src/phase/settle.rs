@@ -118,7 +118,8 @@ pub(super) fn reported(driver: &Driver, means: &str, done: Result<()>) -> Result
     }
 }
 
-/// Takes foreign keys in `now`, the table in use, for what they were where all that is missing is what [`settle`] does.
+/// Takes foreign keys and materialized views in `now`, the table in use, for what they were where all that is missing is what
+/// [`settle`] does.
 ///
 /// # Errors
 /// What the server said.
@@ -147,6 +148,15 @@ pub async fn as_meant(context: &Context, b: &Blueprint, now: &mut Table) -> Resu
         }
     }
     remade_keys::as_meant(&b.table, now);
+    for m in &b.table.dependents.matviews {
+        // One that could not be made anew still reads the other table.
+        let views = &mut now.dependents.matviews;
+        if views.iter().all(|one| one.view.name != m.view.name)
+            && catalog::find(&context.control, &m.view.name).await?.is_some()
+        {
+            views.push(m.clone());
+        }
+    }
     Ok(())
 }
 
@@ -223,16 +233,7 @@ async fn matview(context: &Context, b: &Blueprint, m: &Matview) -> Result<()> {
 async fn build(context: &Context, m: &Matview) -> Result<u32> {
     let (name, job) = (matview::new_name(m), context.job.id);
     transaction(&context.control, READ_COMMITTED, async |client| {
-        if let Some(oid) = catalog::find(client, &name).await? {
-            if context.job.records && !pg::recorded(client, job).await?.made(Role::Matview, oid) {
-                return Err(Error::failed(format!(
-                    "{} exists, and job {} did not make it",
-                    name.plain(),
-                    context.job.name
-                ))
-                .cause(format!("{} is to be made anew under that name", m.view.name.plain()))
-                .hint("rename or drop it, and run the same command again"));
-            }
+        if left_behind(context, m).await? {
             client.batch_execute(&matview::drop(&name)).await?;
         }
         all(client, &matview::build(m)).await?;
@@ -240,6 +241,22 @@ async fn build(context: &Context, m: &Matview) -> Result<u32> {
         catalog::must_find(client, &name).await
     })
     .await
+}
+
+/// Whether an interrupted command left something under the name that a materialized view has until the exchange.
+///
+/// # Errors
+/// What has that name is not the job's.
+pub(super) async fn left_behind(context: &Context, m: &Matview) -> Result<bool> {
+    let (name, client) = (matview::new_name(m), &context.control);
+    let Some(oid) = catalog::find(client, &name).await? else { return Ok(false) };
+    if context.job.records && !pg::recorded(client, context.job.id).await?.made(Role::Matview, oid) {
+        let job = &context.job.name;
+        return Err(Error::failed(format!("{} exists, and job {job} did not make it", name.plain()))
+            .cause(format!("{} is to be made anew under that name", m.view.name.plain()))
+            .hint("rename or drop it, and run the same command again"));
+    }
+    Ok(true)
 }
 
 /// A table, and the keys that it should have, valid.

@@ -249,8 +249,9 @@ async fn a_materialized_view_of_others_is_kept() {
     assert!(ran.stderr.contains("public.m_new exists, and job job did not make it"), "{}", ran.stderr);
     assert_eq!(db.count("select count(*) from m_new where note = 'own'").await, 1);
     db.execute("alter materialized view m_new rename to mine").await;
-    db.pgstrata(&["sync", "job"]).await.ok();
-    db.pgstrata(&["rollback", "job"]).await.ok();
+    for command in ["swap", "sync", "rollback"] {
+        db.pgstrata(&[command, "job"]).await.ok();
+    }
     db.pgstrata(&["abort", "job"]).await.ok();
     assert_eq!(db.count("select count(*) from m").await, 1);
 }

@@ -253,7 +253,7 @@ async fn commands_out_of_turn() {
     db.execute("alter table orders add more int").await;
     insta::assert_snapshot!(errors(&db.pgstrata(&["rollback", "orders_id_bigint"]).await.exits(1)), @"
     error: failed to roll back
-    cause: public.orders is no longer what this job was planned from: column more was added
+    cause: public.orders was changed after the swap, and a rollback would lose that: column more was added
     hint: undo the change and roll back then; or keep the new type, and finalize
     ");
 }

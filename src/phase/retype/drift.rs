@@ -9,7 +9,7 @@ use crate::model::ident::{Ident, plain};
 use crate::model::retyping::Follows;
 use crate::model::table::Table;
 use crate::pg::transaction::all;
-use crate::pg::{catalog, store};
+use crate::pg::{catalog, in_use};
 use crate::sql::retype as sql;
 
 use super::super::locks::briefly;
@@ -21,7 +21,7 @@ use super::Retyper;
 /// What cannot follow the column, by name; or what the server said.
 pub(super) async fn carry(retyper: &Retyper, away: Direction, now: &Table) -> Result<bool> {
     let (r, client, job) = (&retyper.retyping, &retyper.control, retyper.job.id);
-    let found = match (store::in_use(client, job).await?, away) {
+    let found = match (in_use::read(client, job).await?, away) {
         (Some(was), _) => differences(&r.without_own(&was, away), &r.without_own(now, away), Between::Times),
         (None, Direction::Forward) => differences(&r.table, &r.without_own(now, away), Between::Times),
         (None, Direction::Reverse) => r.since_plan(now, away),
@@ -41,7 +41,7 @@ pub(super) async fn carry(retyper: &Retyper, away: Direction, now: &Table) -> Re
     let statements = sql::carry(r, now, &carried, away);
     let done = briefly(retyper, vec![r.table.name.clone()], "carry changes over", async || {
         all(client, &statements).await?;
-        store::keep_in_use(client, job, now).await
+        in_use::keep(client, job, now).await
     });
     let beside = format!("column {}", plain(r.beside(away).as_str()));
     done.await.map_err(|e| match e.retry_class() {
