@@ -97,6 +97,8 @@ pub struct Exchange {
     pub further_locks: Vec<String>,
     /// The rest.
     pub statements: Vec<String>,
+    /// What has to be as late as can be, behind the job's row.
+    pub last: Vec<String>,
 }
 
 /// What the function is told.
@@ -199,6 +201,12 @@ begin
         body += "  -- The exchange.\n";
         body += &running(&self.statements);
         body += &self.record();
+        if !self.last.is_empty() {
+            body += &running(&self.last);
+        }
+        body += &Refused::TooLong.raise_if(&format!(
+            "clock_timestamp() > asked_at + make_interval(secs => (wait_ms + {BUDGET_MS}) / 1000.0)"
+        ));
         body += "end";
         body
     }
@@ -240,9 +248,6 @@ begin
             self.definition,
             literal(&self.table.to_string())
         );
-        all += &Refused::TooLong.raise_if(&format!(
-            "clock_timestamp() > asked_at + make_interval(secs => (wait_ms + {BUDGET_MS}) / 1000.0)"
-        ));
         all
     }
 

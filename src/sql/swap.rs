@@ -74,6 +74,7 @@ pub fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName], guard:
         captured: capture::CAPTURE_IN_FORCE.to_owned(),
         further_locks: further_locks(b, away, leaves),
         statements: statements(b, away, leaves, guard),
+        last: counters(b, away),
     }
 }
 
@@ -106,7 +107,6 @@ fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against:
     all.extend(mirror::off(b));
     // What the reverse way knows of truncations begins here.
     all.push(format!("delete from {}", b.truncations()));
-    all.extend(counters(b, away));
     all
 }
 
@@ -176,7 +176,7 @@ fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
 
 /// Identity goes on counting where it was. Who waits for the old sequence by now, having called `nextval` on it by name,
 /// takes one number more from it after the commit: the new one leaves room for as many sessions as there can be. So this
-/// comes last, when whoever calls it often is seen to wait.
+/// comes last, after everything that takes time, when whoever calls it often is seen to wait.
 fn counters(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, _) = suffixes(away);
     let counter = |s: &Sequence| {

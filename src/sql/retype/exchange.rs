@@ -33,6 +33,7 @@ pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
         captured: KEEPS_FILLED.replace("$2", &literal(r.filling().fill_trigger().as_str())),
         further_locks: Vec::new(),
         statements: statements(r, away),
+        last: Vec::new(),
     }
 }
 
