@@ -27,6 +27,9 @@ use super::super::{walk, workers};
 use super::answer::{self, Filled, counts, key_of, named};
 use super::{Filler, in_force, leaves, unless_gone};
 
+/// The least rows of a chunk, but for those that are cut because one of their rows cannot be filled: below, what a chunk costs
+/// whatever it holds outweighs its rows, and on a busy server the fill would stand still.
+const LEAST_ROWS: u64 = 50;
 /// A chunk never goes through more rows: where few are meant for long, many may be meant at once.
 const MOST_ROWS: u64 = 50_000;
 /// Rows of the first chunk: nobody knows yet how long they take.
@@ -79,7 +82,7 @@ pub async fn pass(filler: &Filler) -> Result<State> {
 }
 
 fn sizer() -> ChunkSizer {
-    ChunkSizer::new(FIRST_ROWS, 1, MOST_ROWS, 1.0)
+    ChunkSizer::new(FIRST_ROWS, LEAST_ROWS, MOST_ROWS, 1.0)
 }
 
 /// What the chunks of one pass share.
