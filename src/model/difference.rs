@@ -30,6 +30,7 @@ pub enum Between {
 const EXEMPT: &[(Between, &[&str], &str)] = &[
     (Between::Times, &["foreign_keys", "*", "validated"], "looked through after an exchange"),
     (Between::Times, &["referenced_by", "*", "validated"], "looked through after an exchange"),
+    (Between::Times, &["indexes", "*", "clustered"], "CLUSTER sets it in passing"),
     (Between::Tables, &["oid"], "another table has the name"),
     (Between::Tables, &["referenced_by", "*", "index"], "the server chooses among equal indexes"),
     (Between::Tables, &["indexes", "*", "clustered"], "stands on each partition"),
