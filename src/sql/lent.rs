@@ -35,33 +35,39 @@ pub const CODE: &str = "with recursive trusted as (
       where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped
   ) part where part.oid <> 0
 ), parts as (
-  select 'pg_catalog.pg_attrdef'::pg_catalog.regclass::oid as classid, d.oid as objid
+  -- Before 15, what a generated column calls hangs on the column.
+  select x.classid, x.objid, x.objsubid
   from pg_catalog.pg_attrdef d join tables on tables.oid = d.adrelid
     join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+    cross join lateral (values
+      ('pg_catalog.pg_attrdef'::pg_catalog.regclass::oid, d.oid, 0),
+      ('pg_catalog.pg_class'::pg_catalog.regclass::oid, d.adrelid, a.attnum::integer)) x (classid, objid, objsubid)
   where a.attgenerated <> ''
   union all
-  select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid from pg_catalog.pg_constraint k
+  select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, 0 from pg_catalog.pg_constraint k
   where k.contype in ('c', 'x') and k.conrelid in (select oid from tables)
     or k.contypid in (select oid from types)
   union all
-  select 'pg_catalog.pg_class'::pg_catalog.regclass, x.indexrelid from pg_catalog.pg_index x
+  select 'pg_catalog.pg_class'::pg_catalog.regclass, x.indexrelid, 0 from pg_catalog.pg_index x
   where x.indrelid in (select oid from tables)
   union all
-  select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid from pg_catalog.pg_trigger t
+  select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, 0 from pg_catalog.pg_trigger t
   where $3 and t.tgrelid in (select oid from tables) and not t.tgisinternal and t.tgenabled <> 'D'
 ), functions as (
-  select p.classid, p.objid, d.refobjid as oid from parts p join pg_catalog.pg_depend d using (classid, objid)
+  select p.classid, p.objid, p.objsubid, d.refobjid as oid
+  from parts p join pg_catalog.pg_depend d using (classid, objid, objsubid)
   where d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
   union
-  select p.classid, p.objid, o.oprcode from parts p join pg_catalog.pg_depend d using (classid, objid)
+  select p.classid, p.objid, p.objsubid, o.oprcode
+  from parts p join pg_catalog.pg_depend d using (classid, objid, objsubid)
     join pg_catalog.pg_operator o on o.oid = d.refobjid
   where d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
   union
-  select 'pg_catalog.pg_type'::pg_catalog.regclass, g.rngtypid, f.oid
+  select 'pg_catalog.pg_type'::pg_catalog.regclass, g.rngtypid, 0, f.oid
   from pg_catalog.pg_range g cross join lateral (values (g.rngsubdiff), (g.rngcanonical)) f (oid)
   where g.rngtypid in (select oid from types)
 )
-select pg_catalog.pg_describe_object(f.classid, f.objid, 0),
+select pg_catalog.pg_describe_object(f.classid, f.objid, f.objsubid),
   pg_catalog.pg_describe_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0), pg_catalog.pg_get_userbyid(p.proowner)::text
 from functions f join pg_catalog.pg_proc p on p.oid = f.oid
 where p.proowner not in (select oid from trusted)
