@@ -107,11 +107,16 @@ impl Slow {
         self.says(signal).await
     }
 
-    /// What `status` says of a signal that holds.
+    /// What `status` says of a signal that holds, or will again: it may let go for a moment.
     pub async fn says(&self, signal: &str) -> Value {
-        let status = self.status().await;
-        let hold = status["holds"].as_array().unwrap().iter().find(|hold| hold["signal"] == signal);
-        let hold = hold.unwrap_or_else(|| panic!("{signal} holds no more: {status}")).clone();
+        let mut hold = Value::Null;
+        until(&format!("{signal} in status"), async || {
+            let status = self.status().await;
+            let found = status["holds"].as_array().unwrap().iter().find(|hold| hold["signal"] == signal);
+            hold = found.cloned().unwrap_or_default();
+            !hold.is_null()
+        })
+        .await;
         assert!(hold["about"].as_str().unwrap().starts_with(signal), "{hold}");
         assert!(
             hold["value"].is_number() && hold["limit"].is_number() && hold["since"].is_string(),

@@ -29,7 +29,7 @@ async fn a_window_that_closes_ends_the_run_and_the_next_goes_on_when_it_opens() 
 #[tokio::test]
 async fn a_deadline_ends_the_run_between_chunks() {
     let job = Slow::new("").await;
-    let ran = ended(job.start(&["--for", "2s"])).await.exits(6);
+    let ran = ended(job.start(&["--for", "15s"])).await.exits(6);
     assert!(
         ran.stderr.contains("stopped because the time given to it is over; job events is capturing"),
         "{}",
