@@ -6,7 +6,7 @@ use crate::model::difference::Difference;
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Check, Column, ReplicaIdentity, Sequence, Table, Trigger};
 
-use super::prepare::{grant, policy, trigger};
+use super::prepare::{grant, policy, revoke, trigger};
 use super::swap::suffixes;
 
 /// The table that is kept in sync, and how its objects are called.
@@ -381,29 +381,6 @@ fn alter_sequence(name: &QualifiedName, sequence: &Sequence) -> Option<String> {
         "alter sequence {name} as {} increment by {} minvalue {} maxvalue {} start with {} cache {} {cycle}",
         o.sql_type, o.increment, o.min, o.max, o.start, o.cache
     ))
-}
-
-/// Takes everything from everybody but the owner, from columns too, and what they gave on.
-fn revoke(relation: &QualifiedName) -> String {
-    let name = literal(&relation.to_string());
-    let body = format!(
-        "declare
-  holder text;
-begin
-  for holder in
-    select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
-    from pg_catalog.pg_class c, lateral (
-      select x.grantee from pg_catalog.aclexplode(c.relacl) x
-      union
-      select x.grantee from pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) x where t.attrelid = c.oid
-    ) a
-    where c.oid = {name}::regclass and a.grantee <> c.relowner
-  loop
-    execute format('revoke all on %s from %s cascade', {name}, holder);
-  end loop;
-end"
-    );
-    format!("do {}", super::dollar_quoted(&body))
 }
 
 #[cfg(test)]

@@ -107,8 +107,9 @@ fn grants(b: &Blueprint) -> Vec<String> {
     all
 }
 
-/// Takes away what default privileges gave to others than the owner. A partition keeps nothing else: nobody may go round
-/// the privileges and policies of the table, which hold for whoever asks the table and not its partition.
+/// Takes all privileges away from everybody but the owner, on columns too, and what they granted to others. What is new has
+/// those of default privileges. A partition keeps none: nobody may go round the privileges and policies of the table, which
+/// hold for whoever asks the table and not its partition.
 pub(super) fn revoke(relation: &QualifiedName) -> String {
     let name = literal(&relation.to_string());
     let body = format!(
@@ -117,9 +118,14 @@ pub(super) fn revoke(relation: &QualifiedName) -> String {
 begin
   for holder in
     select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
-    from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a where c.oid = {name}::regclass and a.grantee <> c.relowner
+    from pg_catalog.pg_class c, lateral (
+      select x.grantee from pg_catalog.aclexplode(c.relacl) x
+      union
+      select x.grantee from pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) x where t.attrelid = c.oid
+    ) a
+    where c.oid = {name}::regclass and a.grantee <> c.relowner
   loop
-    execute format('revoke all on %s from %s', {name}, holder);
+    execute format('revoke all on %s from %s cascade', {name}, holder);
   end loop;
 end"
     );
