@@ -112,8 +112,10 @@ impl Cutover {
 
     fn pending(&mut self, now: Duration, older: bool) -> Next {
         match self.mirror {
-            // What is drained now would only have newer snapshots waited for. Those that are there would hold the mirror.
-            Mirror::Off | Mirror::Impossible if older => Next::Wait,
+            // What is drained now would only have newer snapshots waited for.
+            Mirror::Impossible if older => Next::Wait,
+            // Those that are there from before would hold the mirror, however long they last: they are waited for once.
+            Mirror::Off if older && self.drains == 0 => Next::Wait,
             Mirror::Off if self.drains >= DRAINS_BEFORE_MIRROR => {
                 self.mirror = Mirror::On(now);
                 Next::MirrorOn
@@ -190,9 +192,13 @@ mod tests {
 
     #[test]
     fn snapshots_that_would_hold_the_mirror_are_waited_for_without_it() {
-        let mut cutover = busy();
-        assert_eq!(cutover.next(&older(pending(1))), Next::Wait);
-        assert_eq!(cutover.next(&pending(2)), Next::MirrorOn);
+        let mut cutover = Cutover::new(LIMIT, true);
+        assert_eq!(cutover.next(&older(pending(0))), Next::Wait);
+        assert_eq!(cutover.next(&pending(1)), Next::Drain);
+        for _ in 1..DRAINS_BEFORE_MIRROR {
+            assert_eq!(cutover.next(&older(pending(1))), Next::Drain);
+        }
+        assert_eq!(cutover.next(&older(pending(2))), Next::MirrorOn);
         assert_eq!(cutover.next(&older(pending(2))), Next::Drain);
         assert_eq!(cutover.next(&older(at(3))), Next::Wait);
         assert_eq!(cutover.next(&at(4)), Next::Prove);
