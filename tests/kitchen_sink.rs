@@ -207,7 +207,7 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     application.work().await?;
                     done.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 Ok(())
             });

@@ -3,12 +3,13 @@
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::bench::{Bench, TABLE, TRUTH};
-use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::cluster::{Database, Version, on_every_version, on_oldest_and_newest};
 use crate::support::process::Ran;
 use crate::support::tables::TableSpec;
 use crate::support::wait::within;
 
-on_every_version!(a_new_partition_is_like_its_siblings, months_under_writers);
+on_every_version!(a_new_partition_is_like_its_siblings);
+on_oldest_and_newest!(months_under_writers);
 
 /// A table of five months up to this one, made by hand; its partitions are called `events_p2026_01` and so on.
 const MONTHS: &str = "

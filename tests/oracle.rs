@@ -4,14 +4,14 @@
 use tokio_postgres::error::SqlState;
 
 use crate::support::bench::{Bench, COPY, KEYSET, PHYSICAL, TABLE, TRUTH, shares_without_tool};
-use crate::support::cluster::{Database, Version, on_other_versions};
+use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 use crate::support::tables::TableSpec;
 
 const ROWS: u64 = 12_000;
 /// Of a table whose copy has to last for a while.
 const MORE_ROWS: u64 = 20_000;
 
-on_other_versions!(values_that_move_by_key, rows_by_blocks);
+on_oldest_and_newest!(values_that_move_by_key, rows_by_blocks);
 
 async fn whole_job_on(version: Version, spec: TableSpec, partition: &str) {
     let bench = Bench::start_on(version, spec, partition).await;

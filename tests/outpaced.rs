@@ -1,14 +1,15 @@
-//! Writers that are faster than the drain: the change log stays bounded, the job reports the rates and gets to its end.
+//! Writers that are faster than the drain: the change log stays bounded, the job reports the rates, and ends once they rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinHandle;
 
 use super::support::cluster::Database;
 use super::support::oracle;
 use super::support::process::ended;
-use super::support::wait::until;
+use super::support::wait::{until, within};
 
 const ROWS: i64 = 10_000;
 
@@ -48,7 +49,7 @@ async fn a_log_that_writers_fill_faster_than_it_is_drained_stays_bounded() {
     let plan = db.plan(
         "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n[throttle]\nrows_per_second = 5000\n",
     );
-    let run = db.command(&["run", plan.to_str().unwrap()]).spawn().unwrap();
+    let mut run = db.command(&["run", plan.to_str().unwrap()]).spawn().unwrap();
     let client = db.client().await;
     until("the capture", async || {
         let captured =
@@ -57,25 +58,36 @@ async fn a_log_that_writers_fill_faster_than_it_is_drained_stays_bounded() {
     })
     .await;
     let writers = update_in_loops(&db, 2, &over).await;
-    let ran = ended(run).await.ok();
+    // Rates, size and advice; and what the job does about it.
+    let mut stderr = BufReader::new(run.stderr.take().unwrap()).lines();
+    let (mut deficit, mut compacted) = (None, false);
+    within("a report of the deficit, and a compaction", async {
+        while deficit.is_none() || !compacted {
+            let line = stderr.next_line().await.unwrap().expect("the job ended early");
+            compacted |= line.contains("the change log was compacted");
+            if line.contains("changes are written faster than they are drained: ") {
+                deficit = Some(line);
+            }
+        }
+    })
+    .await;
+    let deficit = deficit.unwrap();
+    for number in
+        [" a second written", " a second drained", "the change log holds ", " a minute", "reduce the writes"]
+    {
+        assert!(deficit.contains(number), "{number}: {deficit}");
+    }
+    // Without compaction there would be one for each of the writers' changes.
     let log = db.count("select count(*) from pgstrata.changes_job").await;
+    let written = db.count("select sum(n)::bigint from t").await;
+    assert!(log < written / 2, "{log} of {written}");
     over.store(true, Ordering::Relaxed);
     for writer in writers {
         writer.await.unwrap();
     }
-    // Rates, size and advice.
-    let said = ran.stderr;
-    assert!(said.contains("changes are written faster than they are drained: "), "{said}");
-    for number in
-        [" a second written", " a second drained", "the change log holds ", " a minute", "reduce the writes"]
-    {
-        assert!(said.contains(number), "{number}: {said}");
-    }
-    assert!(said.contains("the change log was compacted"), "{said}");
+    while stderr.next_line().await.unwrap().is_some() {}
+    ended(run).await.ok();
     assert_eq!(db.count("select count(*) from pgstrata.jobs where state = 'verified'").await, 1);
-    // Without compaction there would be one for each of the writers' changes.
-    let written = db.count("select sum(n)::bigint from t").await;
-    assert!(log < written / 2, "{log} of {written}");
     // Once the writers rest, nothing is pending, and nothing is lost.
     db.pgstrata(&["swap", "job"]).await.ok();
     oracle::compare(&db, "t", "t_old").await;

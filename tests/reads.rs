@@ -2,7 +2,7 @@
 //! snapshot it reads under. Judged by the readers themselves, not by the tool.
 
 use crate::support::bank::{self, Bank};
-use crate::support::cluster::{Database, Version, on_other_versions};
+use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 use crate::support::reads::Reading;
 use crate::support::standby::Standby;
 
@@ -12,7 +12,7 @@ const SWAP: &str = "[swap]\nlock_timeout = \"190ms\"\nattempts = 1000\n";
 const PARTITION: &str = "[partition]\nby = \"at\"\nevery = \"1 month\"\n";
 const RETYPE: &str = "kind = \"retype\"\n[retype]\ncolumn = \"amount\"\nto = \"bigint\"\n";
 
-on_other_versions!(while_a_table_is_partitioned);
+on_oldest_and_newest!(while_a_table_is_partitioned);
 
 /// The job to verified, then exchanges; readers read all the while.
 async fn job(db: &Database, mut bank: Bank, plan: &str) {
@@ -57,6 +57,9 @@ async fn on_standbys_while_a_table_is_partitioned() {
     let db = Database::on(&server).await;
     bank::create(&db, "bigint").await;
     let mut bank = Bank::open(&db).await;
+    for standby in [&known, &unknown] {
+        standby.has(&db).await;
+    }
     for (standby, on) in [(&known, " on a known standby"), (&unknown, " on an unknown standby")] {
         for up_to_ms in [50, 1_500] {
             bank.add(&standby.dsn_of(db.name()), Reading::Snapshot("repeatable read", up_to_ms), on);

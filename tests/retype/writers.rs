@@ -180,7 +180,7 @@ impl Writer {
                 Err(e) => panic!("a writer failed: {e:?}"),
             }
             drop(open);
-            tokio::time::sleep(Duration::from_micros(self.rng.random_range(0..10_000))).await;
+            tokio::time::sleep(Duration::from_micros(self.rng.random_range(0..30_000))).await;
         }
     }
 

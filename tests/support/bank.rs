@@ -132,6 +132,6 @@ async fn write(shared: Arc<Shared>, client: Client, number: i64) {
                 client.batch_execute("rollback").await.unwrap();
             }
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(8)).await;
     }
 }

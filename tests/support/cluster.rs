@@ -92,6 +92,16 @@ macro_rules! on_other_versions {
 }
 pub(crate) use on_other_versions;
 
+/// The oldest and the newest version, for tests of a long load: what differs between versions in between is SQL and
+/// catalogs, which other tests try on all of them.
+macro_rules! on_oldest_and_newest {
+    ($($name:ident),* $(,)?) => {
+        $crate::support::cluster::on_version!(oldest V14 $($name)*);
+        $crate::support::cluster::on_version!(newest V18 $($name)*);
+    };
+}
+pub(crate) use on_oldest_and_newest;
+
 macro_rules! on_version {
     ($module:ident $version:ident $($name:ident)*) => {
         mod $module {

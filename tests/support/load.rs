@@ -178,7 +178,7 @@ async fn work(shared: Arc<Shared>, dsn: String, seed: u64) {
             writer = Some(connected);
         }
         // An application thinks, too; and the machine has other work to do.
-        tokio::time::sleep(Duration::from_micros(rng.random_range(0..30_000))).await;
+        tokio::time::sleep(Duration::from_micros(rng.random_range(0..70_000))).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 
@@ -73,13 +73,11 @@ fn text(said: &[u8]) -> String {
 
 /// A process that freezes at a failpoint, once it is frozen.
 pub async fn frozen(mut child: Child) -> Child {
-    let pid = child.id().unwrap().to_string();
+    let pid = pid(&child);
     let mut over = false;
     until("a process that comes to its failpoint", async || {
         over = child.try_wait().unwrap().is_some();
-        let ps =
-            tokio::process::Command::new("ps").args(["-o", "state=", "-p", &pid]).output().await.unwrap();
-        over || ps.stdout.first() == Some(&b'T')
+        over || is_stopped(pid)
     })
     .await;
     if over {
@@ -88,7 +86,17 @@ pub async fn frozen(mut child: Child) -> Child {
     child
 }
 
+/// Whether a child of ours is stopped; it stays to be asked again.
+fn is_stopped(pid: Pid) -> bool {
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(pid), options).is_ok_and(|status| status.is_some_and(|status| status.stopped()))
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().unwrap().cast_signed()).unwrap()
+}
+
 /// Sends it a signal.
 pub fn send(child: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(child.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
+    kill_process(pid(child), signal).unwrap();
 }

@@ -155,7 +155,7 @@ async fn read(shared: Arc<Shared>, dsn: String, question: Question, reading: Rea
             }
         }
         shared.count(&name, question.right, result.ok());
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use pgstrata::demo::server::PrivateServer;
 use tokio_postgres::Client;
 
-use super::cluster::connect;
+use super::cluster::{Database, connect};
 use super::wait::until;
 
 /// Runs a command, which becomes the server, until the pipe closes: it ends with its test, however that ends.
@@ -93,6 +93,15 @@ impl Standby {
     /// How the superuser reaches a database there.
     pub fn dsn_of(&self, dbname: &str) -> String {
         format!("{} user=postgres dbname={dbname}", self.listed())
+    }
+
+    /// Waits until it has replayed what was committed before in a database of its primary.
+    pub async fn has(&self, db: &Database) {
+        let wal = "select pg_current_wal_lsn()::text";
+        let wal: String = db.client().await.query_one(wal, &[]).await.unwrap().get(0);
+        let replayed = format!("select pg_last_wal_replay_lsn() >= '{wal}'");
+        let client = self.client().await;
+        until(&replayed, async || client.query_one(&replayed, &[]).await.unwrap().get(0)).await;
     }
 
     /// Stops or goes on with replaying what it has.
