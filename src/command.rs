@@ -11,7 +11,7 @@ use tracing::Instrument;
 use crate::cli::{Cli, Command, Dsn};
 use crate::clock;
 use crate::demo;
-use crate::engine::{Engine, Outcome, Verdict};
+use crate::engine::{Engine, preflight, script};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::model::design::Design;
@@ -26,15 +26,14 @@ use crate::model::state::State;
 use crate::model::status::Status;
 use crate::model::verdict::{Looked, VerifyReport};
 use crate::pg::connect::Target;
-use crate::pg::preflight::{Preflight, preflight};
+use crate::pg::preflight::Preflight;
 use crate::pg::sample::sample;
 use crate::pg::{status, store, survey};
-use crate::phase;
+use crate::phase::{self, Outcome, Verdict};
 use crate::plan::check::each_carried;
 use crate::plan::{Plan, assignment};
 use crate::report::{self, Output, Watch};
 use crate::sql::printable::printable;
-use crate::sql::script;
 use crate::stop::Stop;
 
 /// How often `status --watch` looks.
@@ -105,8 +104,8 @@ async fn drive(target: &Target, command: &Command, output: Output) -> Result<()>
                 return Err(phase::differs(&report));
             }
         }
-        Said::Next(job, kind, state) if !output.quiet && !output.json => {
-            report::print_text(&what_next(&job, kind, state));
+        Said::Next(job, keeps_level, state) if !output.quiet && !output.json => {
+            report::print_text(&what_next(&job, &keeps_level, state));
         }
         Said::Next(..) => {}
     }
@@ -118,7 +117,7 @@ enum Said {
     Nothing,
     Verdict(Box<VerifyReport>),
     Looked(Looked),
-    Next(String, &'static str, State),
+    Next(String, String, State),
 }
 
 async fn act(
@@ -128,12 +127,13 @@ async fn act(
     events: &Events,
     stop: &Stop,
 ) -> Result<Said> {
-    let next = |job: &str, outcome: Outcome| Said::Next(job.to_owned(), "", outcome.state);
+    let next = |job: &str, outcome: Outcome| Said::Next(job.to_owned(), String::new(), outcome.state);
     let of = |job: &str| tracing::debug_span!("job", name = job);
     match command {
         Command::Run { plan, swap, limit, until } => {
             let plan = read_plan(plan)?;
-            let (name, kind) = (plan.name().to_owned(), plan.task().kind());
+            let name = plan.name().to_owned();
+            let keeps_level = plan.task().purpose().keeps_level(&word(&name));
             let found = |findings: &Findings| {
                 if findings.errors() > 0 || findings.warnings() > 0 {
                     report::print_findings(&output, findings);
@@ -144,7 +144,7 @@ async fn act(
                 outcome = engine.run(plan, *swap, found).instrument(of(&name)) => outcome?,
                 never = watch_deadline(deadline, events, stop) => match never {},
             };
-            Ok(Said::Next(name, kind, outcome.state))
+            Ok(Said::Next(name, keeps_level, outcome.state))
         }
         Command::Pause { job } => {
             engine.set(job, &[("paused", Some("true"))]).await?;
@@ -251,15 +251,12 @@ pub async fn interrupted() {
 }
 
 /// What a person does next.
-fn what_next(job: &str, kind: &str, state: State) -> String {
+fn what_next(job: &str, keeps_level: &str, state: State) -> String {
     let typed = word(job);
     match state {
-        State::Verified if kind == "retype" => format!(
-            "job {job} is verified; a trigger keeps both columns level until you swap: `pgstrata swap {typed}`\n"
-        ),
-        State::Verified => format!(
-            "job {job} is verified; both tables are kept level by `pgstrata sync {typed}` until you swap: `pgstrata swap {typed}`\n"
-        ),
+        State::Verified => {
+            format!("job {job} is verified; {keeps_level} until you swap: `pgstrata swap {typed}`\n")
+        }
         State::Swapped => format!(
             "job {job} is swapped; to go back, losing nothing: `pgstrata rollback {typed}`; to end the window: `pgstrata finalize {typed}`\n"
         ),
@@ -312,9 +309,10 @@ async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, outp
     }
     let session = target.connect(target.application_name()).await?;
     let Preflight { mut findings, design, rows_estimated, rows_to_fill } = preflight(&session, &plan).await?;
-    match (design, rows) {
-        (Some(Design::Backfill(filling)), Some(rows)) => {
-            let sample = sample(&session, &filling, rows, rows_to_fill, rows_estimated as f64).await?;
+    let design = design.as_ref();
+    match (design.and_then(Design::filling), rows) {
+        (Some(filling), Some(rows)) => {
+            let sample = sample(&session, filling, rows, rows_to_fill, rows_estimated as f64).await?;
             report::print_checked(&output, &findings, &sample);
             if sample.is_bad() {
                 return Err(Error::new(
@@ -324,7 +322,7 @@ async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, outp
             }
             return Ok(());
         }
-        (Some(Design::Partition(blueprint)), _) if each => findings.extend(each_carried(&blueprint)),
+        _ if each => findings.extend(design.and_then(Design::blueprint).into_iter().flat_map(each_carried)),
         _ => {}
     }
     report::print_findings(&output, &findings);
@@ -348,15 +346,7 @@ async fn sql(target: &Target, plan: &Path, output: Output) -> Result<()> {
             "the plan's statements cannot be said before its errors are gone",
         ));
     };
-    let sections = match &design {
-        Design::Partition(blueprint) => {
-            let partitioning = plan.partitioning()?;
-            let physical = phase::reads_by_block(&session, partitioning.order, blueprint).await?;
-            script::script(blueprint, physical, partitioning.verify)
-        }
-        Design::Backfill(filling) => script::backfill(filling),
-        Design::Retype(retyping) => script::retype(retyping),
-    };
+    let sections = script(&session, &plan, &design).await?;
     let mut text = String::new();
     for section in sections {
         // A name in it may hold a line end, which would end the comment.

@@ -1,9 +1,9 @@
 //! The property behind `check`: on a table with any of these things, alone or many at once, either an error of `check` names the
 //! thing, or the whole job succeeds, there and back and to its end.
 
+use pgstrata::engine::preflight;
 use pgstrata::model::finding::Level;
 use pgstrata::pg::connect::Target;
-use pgstrata::pg::preflight::preflight;
 use pgstrata::plan::Plan;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;

@@ -1,9 +1,9 @@
 //! Plans that do not fit their table or server: what `check` says of each, all errors at once, and that `run` does nothing.
 
 use pgstrata::demo::server::PrivateServer;
+use pgstrata::engine::preflight;
 use pgstrata::model::design::Design;
 use pgstrata::pg::connect::Target;
-use pgstrata::pg::preflight::preflight;
 use pgstrata::plan::Plan;
 
 use super::support::cluster::{Database, SETTINGS, Version};

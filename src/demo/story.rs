@@ -9,7 +9,7 @@ use super::figures::{Figures, Kept};
 use super::server::PrivateServer;
 use super::table::{self, Compared, TABLE, WITNESS};
 use super::writers::{Lap, WRITERS, Writers};
-use crate::engine::{Engine, Outcome};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::model::ident::QualifiedName;
@@ -17,6 +17,7 @@ use crate::model::number;
 use crate::model::partition::Every;
 use crate::pg::connect::Target;
 use crate::pg::survey::survey;
+use crate::phase::Outcome;
 use crate::plan::Plan;
 
 const DATABASE: &str = "demo";

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::model::backoff::Backoff;
 use crate::model::number;
 use crate::pg::connect::Target;
-use crate::phase::{Driver, Drives, Opening, Pacing, Retries, pace};
+use crate::phase::{Driver, JobKind, Opening, Pacing, Retries, pace};
 use crate::plan::Plan;
 
 use super::{Engine, space};
@@ -30,12 +30,12 @@ const SILENCE: Duration = Duration::from_secs(30);
 impl Engine {
     /// Takes the lease and does `work`; after a lost connection, or a statement that was cancelled or waited too long, again
     /// from what the database says.
-    pub(super) async fn drive<D: Drives, T>(
+    pub(super) async fn drive<K: JobKind, T>(
         &self,
         plan: &Plan,
         job: i64,
         pacing: Pacing,
-        work: impl AsyncFn(&D) -> Result<T>,
+        work: impl AsyncFn(&K) -> Result<T>,
     ) -> Result<T> {
         self.driving.store(job, Ordering::SeqCst);
         let limit = outage_limit();
@@ -57,7 +57,7 @@ impl Engine {
             let result = match open(&self.target, opening).await {
                 Ok(driver) => {
                     drove = true;
-                    let own = D::take_up(driver)?;
+                    let own = K::take_up(driver)?;
                     let began = Instant::now();
                     let tidied_and_worked = async {
                         own.tidy_up().await?;
@@ -125,7 +125,7 @@ async fn open(target: &Target, opening: Opening<'_>) -> Result<Driver> {
 
 /// Does `work` as long as the connection that holds the lease is answered. A network that swallows everything ends no
 /// connection: what waits for an answer then would wait for ever.
-async fn while_answered<D: Drives, T>(own: &D, work: impl Future<Output = Result<T>>) -> Result<T> {
+async fn while_answered<K: JobKind, T>(own: &K, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         result = work => result,
         () = own.silent(GRACE) => Err(Error::failed(
@@ -136,7 +136,7 @@ async fn while_answered<D: Drives, T>(own: &D, work: impl Future<Output = Result
 }
 
 /// Does `work` while the signals are looked at, where they may hold it.
-async fn beside_pace<D: Drives, T>(own: &D, work: &impl AsyncFn(&D) -> Result<T>) -> Result<T> {
+async fn beside_pace<K: JobKind, T>(own: &K, work: &impl AsyncFn(&K) -> Result<T>) -> Result<T> {
     if own.pacing() == Pacing::AtOnce {
         return work(own).await;
     }

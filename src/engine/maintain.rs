@@ -1,7 +1,6 @@
 //! The engine's `maintain`: one table after another, each under its job's lease where it has one.
 
 use crate::error::{Error, Result};
-use crate::model::design::Design;
 use crate::model::ident::QualifiedName;
 use crate::model::maintained::Maintained;
 use crate::model::state::State;
@@ -67,7 +66,7 @@ impl Engine {
 fn latest(jobs: Vec<Job>) -> Vec<Job> {
     let mut latest: Vec<Job> = Vec::new();
     for job in jobs {
-        let partitions = matches!(job.design, Design::Partition(_));
+        let partitions = job.design.blueprint().is_some();
         if partitions && job.state != State::Aborted && latest.iter().all(|newer| newer.source != job.source)
         {
             latest.push(job);

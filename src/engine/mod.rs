@@ -4,9 +4,9 @@
 //! take the lease again, which ends everything that the driver before left behind, and do what the database says is left.
 
 mod drive;
+mod kind;
 mod maintain;
 mod space;
-mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,27 +17,18 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::failpoint;
 use crate::model::commands;
-use crate::model::design::Design;
 use crate::model::finding::Findings;
 use crate::model::number;
-use crate::model::shell::word;
 use crate::model::state::State;
-use crate::model::verdict::{Looked, VerifyReport};
 use crate::pg::connect::{Session, Target};
 use crate::pg::lease;
-use crate::pg::preflight::preflight;
 use crate::pg::store::{self, Job};
-use crate::phase::fill;
-use crate::phase::retype::{self, Retyper};
-use crate::phase::{self, Context, Pacing, Swapped, pace};
-use crate::plan::{Plan, Task, When, changed};
+use crate::phase::{Action, Outcome, Verdict, pace};
+use crate::plan::{Plan, When, changed};
 use crate::sql::store as store_sql;
 use crate::stop::Stop;
 
-use work::{
-    at_least_synced, done_already, may_finalize, still_done, up_to_filled, up_to_level, up_to_verified,
-    verified_and_swapped,
-};
+pub use kind::{preflight, script};
 
 /// What drives jobs: where to connect, who listens, how to be stopped.
 #[derive(Debug, Clone)]
@@ -48,36 +39,6 @@ pub struct Engine {
     driving: Arc<AtomicI64>,
     /// This process among all that ever drove a job.
     holder: String,
-}
-
-/// Where a run ended.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The job's state.
-    pub state: State,
-    /// What the comparison found, where there was one.
-    pub report: Option<VerifyReport>,
-    /// What the swap took, where there was one.
-    pub swapped: Option<Swapped>,
-}
-
-/// What `verify` came to.
-#[derive(Debug)]
-pub enum Verdict {
-    /// Of a partition job or a retype: the two sides, compared.
-    Sides(VerifyReport),
-    /// Of a backfill: every row, looked at again.
-    Rows(Looked),
-}
-
-impl Outcome {
-    fn at(state: State) -> Self {
-        Self { state, report: None, swapped: None }
-    }
-
-    fn of((state, swapped): (State, Option<Swapped>)) -> Self {
-        Self { state, report: None, swapped }
-    }
 }
 
 impl Engine {
@@ -92,7 +53,7 @@ impl Engine {
     /// # Errors
     /// Preflight found an error (findings are said before), the plan changed, or what a phase said.
     pub async fn run(&self, plan: Plan, swap: bool, found: impl FnOnce(&Findings)) -> Result<Outcome> {
-        if swap && matches!(plan.task(), Task::Backfill(_)) {
+        if swap && !kind::is_two_sided(&plan) {
             return Err(Error::usage("a backfill has no swap: its rows are filled where they are")
                 .hint("leave --swap out"));
         }
@@ -102,33 +63,29 @@ impl Engine {
         self.can_ask_standbys(&plan)?;
         let job = match jobs.first() {
             Some(job) if !job.state.is_final() => self.resume(&session, &plan, job).await?,
-            Some(job) if job.state == State::Finalized && still_done(&session, &plan, job).await? => {
-                // Retention may be another one now.
-                self.resume(&session, &plan, job).await?;
-                self.events.note(done_already(&plan, job));
-                return Ok(Outcome::at(job.state));
+            Some(job) if job.state == State::Finalized => {
+                let same = changed(&job.identity, &plan.identity()).is_empty();
+                let done = if same { kind::done_already(&session, &plan, job).await? } else { None };
+                match done {
+                    Some(done) => {
+                        // Retention may be another one now.
+                        self.resume(&session, &plan, job).await?;
+                        self.events.note(format!("job {} is done: {done}", job.name));
+                        return Ok(Outcome::at(job.state));
+                    }
+                    None => self.start(&session, &plan, found).await?,
+                }
             }
             _ => self.start(&session, &plan, found).await?,
         };
         drop(session);
-        match plan.task() {
-            Task::Partition(_) => {
-                let swap = swap || plan.when() == When::Verified;
-                let work = async |context: &Context| up_to_verified(context, swap).await;
-                self.drive(&plan, job, Pacing::Windowed, work).await
-            }
-            Task::Backfill(_) => self.drive(&plan, job, Pacing::Windowed, up_to_filled).await,
-            Task::Retype(_) => {
-                let swap = swap || plan.when() == When::Verified;
-                let work = async |retyper: &Retyper| up_to_level(retyper, swap).await;
-                self.drive(&plan, job, Pacing::Windowed, work).await
-            }
-        }
+        let swap = swap || plan.when() == When::Verified;
+        self.act(&plan, job, Action::Run { swap }).await
     }
 
     /// Checks the plan and records its job.
     async fn start(&self, session: &Session, plan: &Plan, found: impl FnOnce(&Findings)) -> Result<i64> {
-        let preflight = preflight(session, plan).await?;
+        let preflight = kind::preflight(session, plan).await?;
         found(&preflight.findings);
         let Some(design) = preflight.design else {
             return Err(Error::new(
@@ -210,124 +167,40 @@ impl Engine {
     /// # Errors
     /// What the server said; a difference of the sides is in the report.
     pub async fn verify(&self, name: &str) -> Result<Verdict> {
-        let (plan, job) = self.find(name).await?;
-        match job.design {
-            Design::Backfill(_) => {
-                let looked = self.drive(&plan, job.id, Pacing::Signals, fill::look_again).await?;
-                return Ok(Verdict::Rows(looked));
-            }
-            Design::Retype(_) => {
-                let compared = self.drive(&plan, job.id, Pacing::Signals, retype::compare).await?;
-                return Ok(Verdict::Sides(compared));
-            }
-            Design::Partition(_) => {}
-        }
-        let compare = async |context: &Context| {
-            at_least_synced(context)?;
-            phase::compare(context).await
-        };
-        Ok(Verdict::Sides(self.drive(&plan, job.id, Pacing::Signals, compare).await?))
+        let outcome = self.act_on(name, Action::Verify).await?;
+        outcome.verdict.ok_or_else(|| Error::failed(format!("job {name} was not compared")))
     }
 
     /// Drains, compares and swaps.
     ///
     /// # Errors
-    /// The job is not that far, or both sides differ, or the lock was not to be had.
+    /// The job is not that far, or both sides differ, or the lock was not available.
     pub async fn swap(&self, name: &str) -> Result<Outcome> {
-        let (plan, job) = self.find_two_sided(name).await?;
-        if let Task::Retype(_) = plan.task() {
-            return self.drive(&plan, job.id, Pacing::AtOnce, retype::swap).await.map(Outcome::of);
-        }
-        self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| {
-            if context.state() == State::Swapped {
-                self.events.note(format!("job {name} is swapped already"));
-                phase::settle(context).await?;
-                return Ok(Outcome::at(State::Swapped));
-            }
-            at_least_synced(context)?;
-            verified_and_swapped(context).await
-        })
-        .await
+        self.act_on(name, Action::Swap).await
     }
 
     /// Drains, compares and swaps back.
     ///
     /// # Errors
-    /// The job is not swapped, or both sides differ, or the lock was not to be had.
+    /// The job is not swapped, or both sides differ, or the lock was not available.
     pub async fn rollback(&self, name: &str) -> Result<Outcome> {
-        let (plan, job) = self.find_two_sided(name).await?;
-        if let Task::Retype(_) = plan.task() {
-            return self.drive(&plan, job.id, Pacing::AtOnce, retype::rollback).await.map(Outcome::of);
-        }
-        self.drive(&plan, job.id, Pacing::AtOnce, async |context: &Context| match context.state() {
-            State::RolledBack => {
-                self.events.note(format!("job {name} is rolled back already"));
-                phase::settle(context).await?;
-                Ok(Outcome::at(State::RolledBack))
-            }
-            State::Swapped => verified_and_swapped(context).await,
-            state => Err(Error::usage(format!("job {name} is {state}: there is no swap to take back"))
-                .hint(format!("to remove what the job made: `pgstrata abort {}`", word(name)))),
-        })
-        .await
+        self.act_on(name, Action::Rollback).await
     }
 
-    /// Brings the other side level and ends.
+    /// Brings the other side in sync and ends.
     ///
     /// # Errors
     /// The job is not that far, or what the server said.
     pub async fn sync(&self, name: &str) -> Result<State> {
-        let (plan, job) = self.find_two_sided(name).await?;
-        if let Task::Retype(_) = plan.task() {
-            let work = async |retyper: &Retyper| retype::settle(retyper).await.map(|()| retyper.state());
-            return self.drive(&plan, job.id, Pacing::Signals, work).await;
-        }
-        self.drive(&plan, job.id, Pacing::Signals, async |context: &Context| {
-            at_least_synced(context)?;
-            phase::sync(context).await?;
-            Ok(context.state())
-        })
-        .await
+        self.act_on(name, Action::Sync).await.map(|outcome| outcome.state)
     }
 
     /// Closes the rollback window; before its time only with `now`.
     ///
     /// # Errors
-    /// The job is not swapped, the window is open, or something hangs on the old table.
+    /// The job is not swapped, the window is open, or something depends on the old side.
     pub async fn finalize(&self, name: &str, now: bool) -> Result<State> {
-        let session = self.target.connect("pgstrata").await?;
-        if let Some(job) = store::jobs(&session, Some(name))
-            .await?
-            .first()
-            .filter(|j| j.state == State::Finalized && j.filling().is_err())
-        {
-            self.events.note(format!("job {} is finalized already", job.name));
-            return Ok(job.state);
-        }
-        drop(session);
-        let (plan, job) = self.find_two_sided(name).await?;
-        match plan.task() {
-            Task::Retype(_) => {
-                let work = async |retyper: &Retyper| match retyper.state() {
-                    State::Finalized => Ok(State::Finalized),
-                    _ => {
-                        may_finalize(retyper, now, "column")?;
-                        retype::finalize(retyper).await
-                    }
-                };
-                self.drive(&plan, job.id, Pacing::AtOnce, work).await
-            }
-            _ => {
-                let work = async |context: &Context| match context.state() {
-                    State::Finalized => Ok(State::Finalized),
-                    _ => {
-                        may_finalize(context, now, "table")?;
-                        phase::finalize(context).await
-                    }
-                };
-                self.drive(&plan, job.id, Pacing::AtOnce, work).await
-            }
-        }
+        self.end(name, State::Finalized, Action::Finalize { now }).await
     }
 
     /// Removes everything that the job made.
@@ -335,20 +208,30 @@ impl Engine {
     /// # Errors
     /// The job is swapped, or what the server said.
     pub async fn abort(&self, name: &str) -> Result<State> {
+        self.end(name, State::Aborted, Action::Abort).await
+    }
+
+    /// Ends a job, unless its newest one of that name ended so already.
+    async fn end(&self, name: &str, end: State, action: Action) -> Result<State> {
         let session = self.target.connect("pgstrata").await?;
-        if let Some(job) =
-            store::jobs(&session, Some(name)).await?.first().filter(|j| j.state == State::Aborted)
-        {
-            self.events.note(format!("job {} is aborted already", job.name));
-            return Ok(job.state);
-        }
+        let newest = store::jobs(&session, Some(name)).await?.into_iter().next();
         drop(session);
-        let (plan, job) = self.find(name).await?;
-        match plan.task() {
-            Task::Partition(_) => self.drive(&plan, job.id, Pacing::AtOnce, phase::abort).await,
-            Task::Backfill(_) => self.drive(&plan, job.id, Pacing::AtOnce, fill::abort).await,
-            Task::Retype(_) => self.drive(&plan, job.id, Pacing::AtOnce, retype::abort).await,
+        if let Some(job) = newest.filter(|job| job.state == end) {
+            let plan = Plan::parse(&job.plan, &format!("the plan of job {name}"))?;
+            if action == Action::Abort || kind::is_two_sided(&plan) {
+                self.events.note(format!("job {name} is {end} already"));
+                return Ok(end);
+            }
         }
+        self.act_on(name, action).await.map(|outcome| outcome.state)
+    }
+
+    async fn act_on(&self, name: &str, action: Action) -> Result<Outcome> {
+        let (plan, job) = self.find(name).await?;
+        if action.needs_two_sides() && !kind::is_two_sided(&plan) {
+            return Err(job.of_another_kind());
+        }
+        self.act(&plan, job.id, action).await
     }
 
     /// Ends the sessions of the job that this process drives, whatever they are doing.
@@ -362,15 +245,6 @@ impl Engine {
             lease::end_sessions(&session, job).await?;
         }
         Ok(())
-    }
-
-    /// [`Engine::find`], where there are two tables, or two columns.
-    async fn find_two_sided(&self, name: &str) -> Result<(Plan, Job)> {
-        let (plan, job) = self.find(name).await?;
-        if job.retyping().is_err() {
-            job.blueprint()?;
-        }
-        Ok((plan, job))
     }
 
     async fn find(&self, name: &str) -> Result<(Plan, Job)> {

@@ -11,15 +11,11 @@ pub fn way_out(name: &str, design: &Design, state: State) -> String {
     if state.next(Step::Abort).is_some() {
         return format!("abort the job and run it again: `pgstrata abort {name}`");
     }
-    match (design, state) {
-        (Design::Partition(_), State::Swapped) => {
-            format!("keep the partitioned table, and give up the rollback: `pgstrata finalize --now {name}`")
-        }
-        (_, State::Swapped) => {
-            format!("keep the new column, and give up the rollback: `pgstrata finalize --now {name}`")
-        }
-        _ => format!("job {shown} is {state}: `pgstrata run PLAN` starts it anew"),
+    if state == State::Swapped {
+        let result = design.planned().result();
+        return format!("keep the {result}, and give up the rollback: `pgstrata finalize --now {name}`");
     }
+    format!("job {shown} is {state}: `pgstrata run PLAN` starts it anew")
 }
 
 /// The commands that end a job in a state, as a hint says them.

@@ -1,11 +1,16 @@
 //! What a job was planned to do, by its kind: decided once before it starts, and kept with it.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Result, Value};
 
 use super::blueprint::Blueprint;
 use super::filling::Filling;
 use super::ident::{Ident, QualifiedName};
 use super::retyping::Retyping;
+use super::shell::word;
+use super::state::State;
+use super::table::Table;
 
 /// What a job does, down to every name.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,18 +23,168 @@ pub enum Design {
     Retype(Box<Retyping>),
 }
 
+/// What is known of a job of some kind without its driver.
+pub trait Planned {
+    /// The kind, as a plan and the store write it.
+    fn kind(&self) -> &'static str;
+
+    /// The table that the job is about, as it was when the job was planned.
+    fn source(&self) -> &Table;
+
+    /// The phase that a driver is in while the job has that state.
+    fn phase(&self, state: State) -> &'static str;
+
+    /// It logs changes in that state, so that there is a number of pending ones.
+    fn logs_changes(&self, _state: State) -> bool {
+        false
+    }
+
+    /// It sets columns of rows in that state; `status` counts them.
+    fn sets_rows(&self, state: State) -> bool;
+
+    /// What a finalized job leaves in use: `partitioned table`, `new column`.
+    fn result(&self) -> &'static str;
+
+    /// What a command of another kind of job is told of this one; and what can be done instead.
+    fn other_command(&self, name: &str) -> (String, String);
+}
+
+impl Planned for Blueprint {
+    fn kind(&self) -> &'static str {
+        "partition"
+    }
+
+    fn source(&self) -> &Table {
+        &self.table
+    }
+
+    fn phase(&self, state: State) -> &'static str {
+        match state {
+            State::Planned => "prepare",
+            State::Prepared => "capture",
+            State::Capturing => "copy",
+            State::Filled | State::Synced | State::Verified | State::RolledBack => "verify",
+            State::Copied => "index",
+            State::Indexed => "drain",
+            State::Swapped => "sync",
+            State::Finalized | State::Aborted => "over",
+        }
+    }
+
+    fn logs_changes(&self, state: State) -> bool {
+        state.is_captured()
+    }
+
+    fn sets_rows(&self, _state: State) -> bool {
+        false
+    }
+
+    fn result(&self) -> &'static str {
+        "partitioned table"
+    }
+
+    fn other_command(&self, name: &str) -> (String, String) {
+        let table = self.table.name.plain();
+        (
+            format!("job {name} is a partition job: it copies {table}, and fills no column of it"),
+            format!("`pgstrata status {}` says where it is", word(name)),
+        )
+    }
+}
+
+impl Planned for Filling {
+    fn kind(&self) -> &'static str {
+        "backfill"
+    }
+
+    fn source(&self) -> &Table {
+        &self.table
+    }
+
+    fn phase(&self, state: State) -> &'static str {
+        match state {
+            State::Planned => "prepare",
+            State::Prepared => "capture",
+            State::Capturing => "fill",
+            State::Verified => "finish",
+            State::Finalized | State::Aborted => "over",
+            _ => "verify",
+        }
+    }
+
+    fn sets_rows(&self, _state: State) -> bool {
+        true
+    }
+
+    fn result(&self) -> &'static str {
+        "filled column"
+    }
+
+    fn other_command(&self, name: &str) -> (String, String) {
+        let (table, typed) = (self.table.name.plain(), word(name));
+        (
+            format!("job {name} is a backfill: it works on {table} itself, and there is no second table"),
+            format!(
+                "`pgstrata run PLAN` goes on with it, to its end; `pgstrata verify {typed}` looks at every row again; \
+                 `pgstrata abort {typed}` ends it"
+            ),
+        )
+    }
+}
+
+impl Planned for Retyping {
+    fn kind(&self) -> &'static str {
+        "retype"
+    }
+
+    fn source(&self) -> &Table {
+        &self.table
+    }
+
+    fn phase(&self, state: State) -> &'static str {
+        match state {
+            State::Planned => "prepare",
+            State::Prepared => "capture",
+            State::Capturing => "fill",
+            State::Filled | State::RolledBack => "index",
+            State::Copied | State::Indexed | State::Synced | State::Verified => "verify",
+            State::Swapped => "sync",
+            State::Finalized | State::Aborted => "over",
+        }
+    }
+
+    fn sets_rows(&self, state: State) -> bool {
+        !state.is_final()
+    }
+
+    fn result(&self) -> &'static str {
+        "new column"
+    }
+
+    fn other_command(&self, name: &str) -> (String, String) {
+        let table = self.table.name.plain();
+        (
+            format!("job {name} is a retype: it changes a column of {table}, and no rows"),
+            format!("`pgstrata status {}` says where it is", word(name)),
+        )
+    }
+}
+
 impl Design {
     /// Reads what the store keeps of a job of that kind; none where this version knows no such kind.
     ///
     /// # Errors
     /// The document is none of that kind.
     pub fn read(kind: &str, stored: Value) -> Result<Option<Self>> {
-        match kind {
-            "partition" => Ok(Some(Self::Partition(serde_json::from_value(stored)?))),
-            "backfill" => Ok(Some(Self::Backfill(serde_json::from_value(stored)?))),
-            "retype" => Ok(Some(Self::Retype(serde_json::from_value(stored)?))),
-            _ => Ok(None),
+        fn boxed<T: DeserializeOwned>(stored: Value) -> Result<Box<T>> {
+            serde_json::from_value(stored)
         }
+        Ok(match kind {
+            "partition" => Some(Self::Partition(boxed(stored)?)),
+            "backfill" => Some(Self::Backfill(boxed(stored)?)),
+            "retype" => Some(Self::Retype(boxed(stored)?)),
+            _ => None,
+        })
     }
 
     /// As the store keeps it.
@@ -37,29 +192,48 @@ impl Design {
     /// # Errors
     /// It cannot be written as JSON.
     pub fn stored(&self) -> Result<Value> {
-        match self {
-            Self::Partition(blueprint) => serde_json::to_value(blueprint),
-            Self::Backfill(filling) => serde_json::to_value(filling),
-            Self::Retype(retyping) => serde_json::to_value(retyping),
+        fn value<T: Serialize>(one: &T) -> Result<Value> {
+            serde_json::to_value(one)
         }
+        match self {
+            Self::Partition(blueprint) => value(blueprint),
+            Self::Backfill(filling) => value(filling),
+            Self::Retype(retyping) => value(retyping),
+        }
+    }
+
+    /// What is known of it whatever its kind.
+    pub fn planned(&self) -> &dyn Planned {
+        match self {
+            Self::Partition(blueprint) => &**blueprint,
+            Self::Backfill(filling) => &**filling,
+            Self::Retype(retyping) => &**retyping,
+        }
+    }
+
+    /// Of a partition job, what it builds.
+    pub fn blueprint(&self) -> Option<&Blueprint> {
+        if let Self::Partition(blueprint) = self { Some(blueprint) } else { None }
+    }
+
+    /// Of a backfill, what it fills.
+    pub fn filling(&self) -> Option<&Filling> {
+        if let Self::Backfill(filling) = self { Some(filling) } else { None }
+    }
+
+    /// Of a retype, what it changes.
+    pub fn retyping(&self) -> Option<&Retyping> {
+        if let Self::Retype(retyping) = self { Some(retyping) } else { None }
     }
 
     /// The oid of the application's own table, and its owner.
     pub fn owned(&self) -> (u32, &Ident) {
-        let table = match self {
-            Self::Partition(blueprint) => &blueprint.table,
-            Self::Backfill(filling) => &filling.table,
-            Self::Retype(retyping) => &retyping.table,
-        };
+        let table = self.planned().source();
         (table.oid, &table.owner)
     }
 
     /// The table that the job is about.
     pub fn table(&self) -> &QualifiedName {
-        match self {
-            Self::Partition(blueprint) => &blueprint.table.name,
-            Self::Backfill(filling) => &filling.table.name,
-            Self::Retype(retyping) => &retyping.table.name,
-        }
+        &self.planned().source().name
     }
 }

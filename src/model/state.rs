@@ -114,6 +114,11 @@ impl State {
         }
     }
 
+    /// Whether a job that logs changes does so in this state.
+    pub fn is_captured(self) -> bool {
+        !matches!(self, Self::Planned | Self::Prepared | Self::Finalized | Self::Aborted)
+    }
+
     /// Whether the job is over, and its name free for another.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Finalized | Self::Aborted)

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
-use crate::model::design::Design;
 use crate::model::pace::Behind;
 use crate::model::state::State;
 use crate::model::status::{Hold, Status};
@@ -42,14 +41,14 @@ pub async fn of(client: &Client, job: &Job) -> Result<Status> {
 
 async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
     // Before the chunks, so that no more rows are said to be set than there are gone through.
-    let set = match &job.design {
-        Design::Backfill(_) if job.state.is_final() => {
+    let planned = job.design.planned();
+    let set = match planned.sets_rows(job.state) {
+        true if job.state.is_final() => {
             let row = client.query_opt(sql::ROWS_SET_IN_ALL, &[&job.id]).await?;
             row.and_then(|row| u64::try_from(row.get::<_, i64>(0)).ok())
         }
-        Design::Backfill(_) => Some(store::rows_set(client, job.id).await?),
-        Design::Retype(_) if !job.state.is_final() => Some(store::rows_set(client, job.id).await?),
-        _ => None,
+        true => Some(store::rows_set(client, job.id).await?),
+        false => None,
     };
     let times = chunk_times(client, job.id).await?;
     let copied = match job.state {
@@ -63,14 +62,14 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
     let copying = driven && job.state == State::Capturing;
     // Once everything is copied, what was copied is what there was.
     let rows_estimated =
-        if logs_changes(job.state) && job.state != State::Capturing { copied } else { job.rows_estimated };
+        if job.state.is_captured() && job.state != State::Capturing { copied } else { job.rows_estimated };
     let whole_ms = |ms: f64| (latency.chunks > 0).then_some(ms.round() as u64);
-    let pending = match &job.design {
-        Design::Partition(blueprint) if logs_changes(job.state) => {
+    let pending = match job.design.blueprint().filter(|_| planned.logs_changes(job.state)) {
+        Some(blueprint) => {
             let row = client.query_one(&drain::pending_count(blueprint), &[]).await?;
             u64::try_from(row.get::<_, i64>(0)).ok()
         }
-        _ => None,
+        None => None,
     };
     let goes = if current { goes(client, job, driven).await? } else { Goes::default() };
     let guarded = guarded(client, job).await?;
@@ -80,7 +79,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         kind: job.kind.clone(),
         table: job.source.clone(),
         state: job.state,
-        phase: driven.then(|| phase_after(job).to_owned()),
+        phase: driven.then(|| planned.phase(job.state).to_owned()),
         rows_estimated: u64::try_from(rows_estimated).unwrap_or(0),
         rows_copied: u64::try_from(copied).unwrap_or(0),
         rows_set: set,
@@ -109,7 +108,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
 
 /// Whether the guard of a swap stands on the table in use.
 async fn guarded(client: &Client, job: &Job) -> Result<bool> {
-    let Design::Partition(blueprint) = &job.design else { return Ok(false) };
+    let Some(blueprint) = job.design.blueprint() else { return Ok(false) };
     match catalog::find(client, &blueprint.table.name).await? {
         Some(oid) if !job.state.is_final() => Ok(client.query_one(swap::GUARDED, &[&oid]).await?.get(0)),
         _ => Ok(false),
@@ -142,30 +141,4 @@ async fn goes(client: &Client, job: &Job, driven: bool) -> Result<Goes> {
     let rate = |detail: &str| serde_json::from_str::<serde_json::Value>(detail).ok()?["per_second"].as_f64();
     goes.rates = samples.iter().rev().filter_map(|row| rate(row.get(0))).collect();
     Ok(goes)
-}
-
-/// Whether there is a change log in that state.
-fn logs_changes(state: State) -> bool {
-    !matches!(state, State::Planned | State::Prepared | State::Finalized | State::Aborted)
-}
-
-/// The phase that a driver is in while the job has that state.
-fn phase_after(job: &Job) -> &'static str {
-    let partitions = matches!(job.design, Design::Partition(_));
-    let fills = matches!(job.design, Design::Backfill(_));
-    match job.state {
-        State::Capturing if !partitions => "fill",
-        State::Filled | State::RolledBack if matches!(job.design, Design::Retype(_)) => "index",
-        State::Indexed if !partitions => "verify",
-        State::Filled => "verify",
-        State::Verified if fills => "finish",
-        State::Planned => "prepare",
-        State::Prepared => "capture",
-        State::Capturing => "copy",
-        State::Copied => "index",
-        State::Indexed => "drain",
-        State::Synced | State::Verified | State::RolledBack => "verify",
-        State::Swapped => "sync",
-        State::Finalized | State::Aborted => "over",
-    }
 }

@@ -10,11 +10,10 @@ use crate::error::{Error, Kind, Result};
 use crate::model::blueprint::Blueprint;
 use crate::model::design::Design;
 use crate::model::filling::Filling;
-use crate::model::ident::plain;
+use crate::model::ident::{QualifiedName, plain};
 use crate::model::key::{Key, KeyRange};
 use crate::model::own_schema::OwnSchema;
 use crate::model::retyping::Retyping;
-use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::plan::Plan;
 use crate::sql::{own_schema, pace, store as sql, strip};
@@ -70,10 +69,7 @@ impl Job {
     /// # Errors
     /// It is a job of another kind.
     pub fn blueprint(&self) -> Result<&Blueprint> {
-        match &self.design {
-            Design::Partition(blueprint) => Ok(blueprint),
-            Design::Backfill(_) | Design::Retype(_) => Err(self.of_another_kind()),
-        }
+        self.design.blueprint().ok_or_else(|| self.of_another_kind())
     }
 
     /// What a backfill does.
@@ -81,10 +77,7 @@ impl Job {
     /// # Errors
     /// It is a job of another kind.
     pub fn filling(&self) -> Result<&Filling> {
-        match &self.design {
-            Design::Backfill(filling) => Ok(filling),
-            Design::Partition(_) | Design::Retype(_) => Err(self.of_another_kind()),
-        }
+        self.design.filling().ok_or_else(|| self.of_another_kind())
     }
 
     /// What a retype does.
@@ -92,39 +85,23 @@ impl Job {
     /// # Errors
     /// It is a job of another kind.
     pub fn retyping(&self) -> Result<&Retyping> {
-        match &self.design {
-            Design::Retype(retyping) => Ok(retyping),
-            Design::Partition(_) | Design::Backfill(_) => Err(self.of_another_kind()),
-        }
+        self.design.retyping().ok_or_else(|| self.of_another_kind())
     }
 
-    fn of_another_kind(&self) -> Error {
-        let (name, typed) = (&self.name, word(&self.name));
-        let (fact, hint) = match self.design {
-            Design::Backfill(_) => (
-                format!(
-                    "job {name} is a backfill: it works on {} itself, and there is no second table",
-                    self.source
-                ),
-                format!(
-                    "`pgstrata run PLAN` goes on with it, to its end; `pgstrata verify {typed}` looks at every row again; \
-                     `pgstrata abort {typed}` ends it"
-                ),
-            ),
-            Design::Partition(_) => (
-                format!(
-                    "job {name} is a partition job: it copies {}, and fills no column of it",
-                    self.source
-                ),
-                format!("`pgstrata status {typed}` says where it is"),
-            ),
-            Design::Retype(_) => (
-                format!("job {name} is a retype: it changes a column of {}, and no rows", self.source),
-                format!("`pgstrata status {typed}` says where it is"),
-            ),
-        };
+    /// Tells a command of another kind of job what this one is.
+    pub fn of_another_kind(&self) -> Error {
+        let (fact, hint) = self.design.planned().other_command(&self.name);
         Error::usage(fact).hint(hint)
     }
+}
+
+/// Bytes of a relation, by one of the statements of [`crate::sql::space`].
+///
+/// # Errors
+/// What the server said.
+pub async fn size(client: &Client, statement: &str, name: &QualifiedName) -> Result<u64> {
+    let bytes: i64 = client.query_one(statement, &[&name.to_string()]).await?.get(0);
+    Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
 /// What the copy fixed when it began.
@@ -243,7 +220,7 @@ pub async fn open_job(client: &Client, name: &str) -> Result<Job> {
     let over = all.iter().find(|j| j.name == name);
     let open: Vec<&str> = all.iter().filter(|j| !j.state.is_final()).map(|j| j.name.as_str()).collect();
     let error = match over {
-        Some(job) if matches!(job.design, Design::Backfill(_)) => {
+        Some(job) if job.design.filling().is_some() => {
             return Err(Error::usage(format!("job {name} is a backfill and {}: it is over", job.state))
                 .hint("`pgstrata run PLAN` looks for rows that came since, and fills them in a job of their own"));
         }

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use super::retries::Retries;
@@ -58,26 +57,6 @@ pub struct Opening<'a> {
     pub again: bool,
     /// What may hold it.
     pub pacing: Pacing,
-}
-
-/// What the phases of one kind of job work with: its driver, and what only jobs of that kind have.
-pub trait Drives: Deref<Target = Driver> + Sized {
-    /// Takes over a driver of a job of that kind.
-    ///
-    /// # Errors
-    /// The job is of another kind.
-    fn take_up(driver: Driver) -> Result<Self>;
-
-    /// Ends what a command before this one left behind.
-    ///
-    /// # Errors
-    /// What the server said.
-    fn tidy_up(&self) -> impl Future<Output = Result<()>> {
-        async { Ok(()) }
-    }
-
-    /// Gives the driver back.
-    fn into_driver(self) -> Driver;
 }
 
 /// One driver of one job.

@@ -23,10 +23,11 @@ mod drain;
 mod drift;
 mod driver;
 mod exchange;
-pub mod fill;
+mod fill;
 mod finalize;
 mod growth;
 mod index;
+mod kind;
 mod locks;
 mod maintain;
 mod meter;
@@ -39,7 +40,7 @@ mod prepare;
 mod ranges;
 mod readings;
 mod retries;
-pub mod retype;
+mod retype;
 mod scrub;
 mod settle;
 mod swap;
@@ -47,15 +48,17 @@ mod verify;
 mod walk;
 mod workers;
 
-pub use context::Context;
-pub use copy::reads_by_block;
-pub use driver::{Driver, Drives, Opening, Pacing};
-pub use finalize::{abort, finalize};
+pub use context::PartitionJob;
+pub use driver::{Driver, Opening, Pacing};
+pub use fill::BackfillJob;
+pub use kind::{Action, JobKind, Outcome, Verdict, act};
 pub use maintain::{maintain, maintain_adopted};
 pub use retries::Retries;
-pub use settle::{compare_by_name, settle, settle_before_exchange};
+pub use retype::RetypeJob;
 pub use swap::Swapped;
-pub use verify::{Verified, differs};
+pub use verify::differs;
+
+use verify::Verified;
 
 use tracing::Instrument;
 
@@ -69,7 +72,7 @@ use crate::model::verdict::VerifyReport;
 ///
 /// # Errors
 /// What the phase said.
-pub async fn next(context: &Context) -> Result<Option<State>> {
+async fn next(context: &PartitionJob) -> Result<Option<State>> {
     let state = match context.state() {
         State::Planned => prepare::prepare(context).await?,
         State::Prepared => capture::capture(context).await?,
@@ -101,7 +104,7 @@ pub async fn next(context: &Context) -> Result<Option<State>> {
 ///
 /// # Errors
 /// The lock was not to be had, or what stands in the way.
-pub async fn swap(context: &Context, proof: Verified) -> Result<(State, Swapped)> {
+async fn swap(context: &PartitionJob, proof: Verified) -> Result<Swapped> {
     swap::swap(context, proof).instrument(tracing::debug_span!("phase", name = "swap")).await
 }
 
@@ -109,7 +112,7 @@ pub async fn swap(context: &Context, proof: Verified) -> Result<(State, Swapped)
 ///
 /// # Errors
 /// What the server said.
-pub async fn sync(context: &Context) -> Result<()> {
+async fn sync(context: &PartitionJob) -> Result<()> {
     let state = drain::drain(context).await?;
     context.reached(state);
     settle::settle(context).await.map(drop)
@@ -120,22 +123,24 @@ pub async fn sync(context: &Context) -> Result<()> {
 ///
 /// # Errors
 /// What the server said.
-pub async fn verify(context: &Context) -> Result<(State, Verified, VerifyReport)> {
+async fn verify(context: &PartitionJob) -> Result<(Verified, VerifyReport)> {
     if context.direction() == Direction::Forward {
         before_swap::of_partition(context).await?;
     }
     context.gate.does(Work::Reads);
     let verified = verify::verify(context).await;
     context.gate.does(Work::Writes);
-    verified
+    let (state, proof, report) = verified?;
+    context.reached(state);
+    Ok((proof, report))
 }
 
 /// Compares both sides, as [`verify::compare`]; lag does not stop who only reads.
 ///
 /// # Errors
 /// What the server said.
-pub async fn compare(context: &Context) -> Result<VerifyReport> {
-    swap::drop_guard(context).await?;
+async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
+    swap::end_guard(context, swap::LATER_GUARD_WAITS).await?;
     context.gate.does(Work::Reads);
     let compared = verify::compare(context).await;
     context.gate.does(Work::Writes);

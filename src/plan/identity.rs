@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use super::{IncomingKeys, OldSnapshots, Order, Partitioning, Plan, Rows, Task, When, Workers};
+use super::{IncomingKeys, OldSnapshots, Order, Partitioning, Plan, Rows, When, Workers};
 use crate::model::{ident::plain, partition::Every};
 
 /// What a setting means for a job that has started.
@@ -126,16 +126,13 @@ impl Plan {
                 self.budget.cancel_blockers_after.map(|after| duration_text(after).into()),
             ),
         ];
-        let own = match &self.task {
-            Task::Partition(partitioning) => partitioning.settings(self),
-            Task::Backfill(backfill) => {
-                backfill.settings().into_iter().map(|(key, value)| (key, Identity, value)).collect()
-            }
-            Task::Retype(retype) => {
-                let own = retype.settings().into_iter().map(|(key, value)| (key, Identity, value));
-                own.chain(self.of_swap()).collect()
-            }
-        };
+        let identity = |(key, value)| (key, Identity, value);
+        let of_partition = self.partitioning().map(|own| own.settings(self));
+        let of_backfill = self.backfill().map(|own| own.settings().map(identity).to_vec());
+        let of_retype = self
+            .retype()
+            .map(|own| own.settings().map(identity).into_iter().chain(self.of_swap()).collect::<Vec<_>>());
+        let own = [of_partition, of_backfill, of_retype].into_iter().flatten().flatten();
         let throttle = self.throttle.settings().map(|(key, value)| (key, Tunable, value));
         common
             .into_iter()

@@ -130,14 +130,73 @@ pub enum Task {
     Retype(Retype),
 }
 
+/// What is known of a plan whatever its job is for.
+pub trait Purpose {
+    /// The kind, as a plan and the store write it.
+    fn kind(&self) -> &'static str;
+
+    /// The job updates the table's rows, and does not copy them.
+    fn updates_rows(&self) -> bool;
+
+    /// What keeps both sides level from the comparison to the swap; `job` as a shell reads it.
+    fn keeps_level(&self, job: &str) -> String;
+}
+
 impl Task {
+    /// What is known of it whatever it is.
+    pub fn purpose(&self) -> &dyn Purpose {
+        match self {
+            Self::Partition(partitioning) => partitioning,
+            Self::Backfill(backfill) => backfill,
+            Self::Retype(retype) => retype,
+        }
+    }
+
     /// As a plan and the store write it.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Partition(_) => "partition",
-            Self::Backfill(_) => "backfill",
-            Self::Retype(_) => "retype",
-        }
+        self.purpose().kind()
+    }
+}
+
+impl Purpose for Partitioning {
+    fn kind(&self) -> &'static str {
+        "partition"
+    }
+
+    fn updates_rows(&self) -> bool {
+        false
+    }
+
+    fn keeps_level(&self, job: &str) -> String {
+        format!("both tables are kept level by `pgstrata sync {job}`")
+    }
+}
+
+impl Purpose for Backfill {
+    fn kind(&self) -> &'static str {
+        "backfill"
+    }
+
+    fn updates_rows(&self) -> bool {
+        true
+    }
+
+    fn keeps_level(&self, _job: &str) -> String {
+        "a trigger fills what is written".to_owned()
+    }
+}
+
+impl Purpose for Retype {
+    fn kind(&self) -> &'static str {
+        "retype"
+    }
+
+    fn updates_rows(&self) -> bool {
+        true
+    }
+
+    fn keeps_level(&self, _job: &str) -> String {
+        "a trigger keeps both columns level".to_owned()
     }
 }
 
@@ -202,9 +261,10 @@ impl Plan {
     /// # Errors
     /// The plan is for something else.
     pub fn partitioning(&self) -> Result<&Partitioning, Error> {
-        match &self.task {
-            Task::Partition(partitioning) => Ok(partitioning),
-            Task::Backfill(_) | Task::Retype(_) => Err(self.of_another_kind()),
+        if let Task::Partition(partitioning) = &self.task {
+            Ok(partitioning)
+        } else {
+            Err(self.of_another_kind())
         }
     }
 
@@ -213,10 +273,15 @@ impl Plan {
     /// # Errors
     /// The plan is for something else.
     pub fn backfill(&self) -> Result<&Backfill, Error> {
-        match &self.task {
-            Task::Backfill(backfill) => Ok(backfill),
-            Task::Partition(_) | Task::Retype(_) => Err(self.of_another_kind()),
-        }
+        if let Task::Backfill(backfill) = &self.task { Ok(backfill) } else { Err(self.of_another_kind()) }
+    }
+
+    /// Which column gets which type, and how.
+    ///
+    /// # Errors
+    /// The plan is for something else.
+    pub fn retype(&self) -> Result<&Retype, Error> {
+        if let Task::Retype(retype) = &self.task { Ok(retype) } else { Err(self.of_another_kind()) }
     }
 
     fn of_another_kind(&self) -> Error {
@@ -241,8 +306,7 @@ impl Plan {
 
     /// How much of a table may be dead rows, where there is a limit.
     pub fn dead_limit(&self) -> Option<DeadLimit> {
-        let updates = !matches!(self.task, Task::Partition(_));
-        self.throttle.max_dead_share.limit(updates)
+        self.throttle.max_dead_share.limit(self.task.purpose().updates_rows())
     }
 
     /// When the swap happens.

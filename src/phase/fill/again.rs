@@ -24,7 +24,7 @@ use super::super::retries::Retries;
 use super::super::{walk, workers};
 use super::answer::key_of;
 use super::pass::{LATE, Pass};
-use super::{Filler, in_force, leaves, unless_gone};
+use super::{BackfillJob, in_force, leaves, unless_gone};
 
 /// Rows of a range, at first: the look only reads, where the first pass did its work.
 const FIRST_ROWS: u64 = 20_000;
@@ -38,7 +38,7 @@ const ROUNDS: u32 = 10;
 /// # Errors
 /// Rows cannot be filled; or what the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
-pub async fn again(filler: &Filler) -> Result<State> {
+pub async fn again(filler: &BackfillJob) -> Result<State> {
     in_force(filler).await?;
     look(filler).await?;
     in_force(filler).await?;
@@ -53,7 +53,7 @@ pub async fn again(filler: &Filler) -> Result<State> {
 ///
 /// # Errors
 /// As [`again`].
-pub async fn look(filler: &Filler) -> Result<u64> {
+pub async fn look(filler: &BackfillJob) -> Result<u64> {
     let table = &filler.filling.table.name;
     let about = format!("looking at every row of {} again", table.plain());
     let mut meter = Meter::begin(filler, "verify", about);
@@ -182,7 +182,7 @@ async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key
 }
 
 async fn meant(
-    filler: &Filler,
+    filler: &BackfillJob,
     session: &Session,
     leaf: &QualifiedName,
     range: &KeyRange,

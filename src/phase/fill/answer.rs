@@ -11,7 +11,7 @@ use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
 use crate::sql::fill as sql;
 
-use super::Filler;
+use super::BackfillJob;
 
 /// What became of a batch's rows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,7 +75,7 @@ pub(super) fn is_of_a_row(error: &Error) -> bool {
 
 /// The error of one row, which it names, and whether the plan's SQL fails on it or something of the table's own.
 pub(super) async fn refused(
-    filler: &Filler,
+    filler: &BackfillJob,
     session: &Session,
     leaf: &QualifiedName,
     key: &Key,
@@ -92,11 +92,13 @@ pub(super) async fn refused(
     let (what, hint) = match computed {
         Err(e) if e.sqlstate().is_some() => (
             format!("the plan's SQL fails on a row of {table}"),
-            "`pgstrata check PLAN --sample 1000` looks for more such rows; change the plan's expression or its where, or the row",
+            "`pgstrata check PLAN --sample 1000` looks for more such rows; change the row and run again; or abort the job, change the \
+             plan's expression or its where, and run it then: what is filled stays",
         ),
         _ => (
             format!("a trigger or a constraint of {table} refuses the value that the plan gives a row"),
-            "change the row, the trigger or the constraint, or leave such rows out with where; then run again: what is filled stays",
+            "change the row, the trigger or the constraint, and run again; or abort the job, leave such rows out with where, and run \
+             it then: what is filled stays",
         ),
     };
     let told =

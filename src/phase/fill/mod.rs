@@ -23,16 +23,24 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::model::design::Design;
 use crate::model::filling::Filling;
 use crate::model::ident::QualifiedName;
+use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::model::verdict::Looked;
 use crate::pg::catalog;
+use crate::pg::connect::Session;
+use crate::pg::preflight::{self, Preflight};
+use crate::pg::store::Job;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{latency, objects as pg, store};
+use crate::plan::Plan;
+use crate::sql::script::{self, Section};
 use crate::sql::{fill as sql, objects, store as store_sql};
 
-use super::driver::{Driver, Drives};
+use super::driver::Driver;
+use super::kind::{JobKind, Verdict, of_kind};
 use super::locks::briefly;
 use super::meter::Meter;
 
@@ -44,13 +52,13 @@ const UNDEFINED_TABLE: &str = "42P01";
 
 /// One driver of one backfill.
 #[derive(Debug)]
-pub struct Filler {
+pub struct BackfillJob {
     driver: Driver,
     /// Everything statements are rendered from.
     pub filling: Filling,
 }
 
-impl Filler {
+impl BackfillJob {
     /// Of a job of another kind whose rows are filled the same way.
     pub(super) fn of(driver: Driver, filling: Filling) -> Self {
         Self { driver, filling }
@@ -62,7 +70,7 @@ impl Filler {
     }
 }
 
-impl Deref for Filler {
+impl Deref for BackfillJob {
     type Target = Driver;
 
     fn deref(&self) -> &Driver {
@@ -70,7 +78,32 @@ impl Deref for Filler {
     }
 }
 
-impl Drives for Filler {
+impl JobKind for BackfillJob {
+    const TWO_SIDED: bool = false;
+
+    async fn preflight(session: &Session, plan: &Plan) -> Result<Preflight> {
+        preflight::backfill(session, plan, plan.backfill()?).await
+    }
+
+    async fn script(_session: &Session, _plan: &Plan, design: &Design) -> Result<Vec<Section>> {
+        Ok(script::backfill(of_kind(design.filling())?))
+    }
+
+    async fn done_already(session: &Session, job: &Job) -> Result<Option<String>> {
+        let left = catalog::find(session, job.design.table()).await?.is_none()
+            || any_meant(session, job.filling()?).await?;
+        Ok((!left).then(|| format!("no row of {} is left to fill", job.source)))
+    }
+
+    async fn held(_session: &Session, job: &Job) -> Result<String> {
+        Ok(format!(
+            "`pgstrata abort {}` ends the job, but frees nothing: it writes the rows of {} itself, and VACUUM makes the space \
+             of their old versions usable again",
+            word(&job.name),
+            job.filling()?.table.name.plain()
+        ))
+    }
+
     fn take_up(driver: Driver) -> Result<Self> {
         let filling = driver.job.filling()?.clone();
         Ok(Self { driver, filling })
@@ -79,13 +112,25 @@ impl Drives for Filler {
     fn into_driver(self) -> Driver {
         self.release()
     }
+
+    async fn next(&self) -> Result<Option<State>> {
+        next(self).await
+    }
+
+    async fn verify(&self) -> Result<Verdict> {
+        look_again(self).await.map(Verdict::Rows)
+    }
+
+    async fn abort(&self) -> Result<State> {
+        abort(self).await
+    }
 }
 
 /// Does the next phase; the state after it. None where the job is over.
 ///
 /// # Errors
 /// What the phase said.
-pub async fn next(filler: &Filler) -> Result<Option<State>> {
+async fn next(filler: &BackfillJob) -> Result<Option<State>> {
     let state = match filler.state() {
         State::Planned => open::open(filler).await?,
         State::Prepared => open::keep(filler).await?,
@@ -102,7 +147,7 @@ pub async fn next(filler: &Filler) -> Result<Option<State>> {
 ///
 /// # Errors
 /// What the server said.
-pub async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
+async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
     let asked = transaction(client, READ_COMMITTED, async |client| {
         client
             .batch_execute(&format!("{}; set local statement_timeout = '{LOOK_MS}ms'", sql::names(filling)))
@@ -124,7 +169,7 @@ pub async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
 ///
 /// # Errors
 /// The job is not that far; rows are meant that cannot be filled; or what the server said.
-pub async fn look_again(filler: &Filler) -> Result<Looked> {
+async fn look_again(filler: &BackfillJob) -> Result<Looked> {
     let (name, state) = (filler.job.name.clone(), filler.state());
     if !matches!(state, State::Filled | State::Verified) {
         return Err(Error::usage(format!(
@@ -143,10 +188,7 @@ pub async fn look_again(filler: &Filler) -> Result<Looked> {
 /// # Errors
 /// What the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
-pub async fn abort(filler: &Filler) -> Result<State> {
-    if filler.state() == State::Aborted {
-        return Ok(State::Aborted);
-    }
+async fn abort(filler: &BackfillJob) -> Result<State> {
     let f = &filler.filling;
     let table = f.table.name.plain();
     let meter =
@@ -167,7 +209,7 @@ pub async fn abort(filler: &Filler) -> Result<State> {
 }
 
 /// What takes the trigger back, wherever its table is by now, and the tables that this locks.
-pub(super) async fn stop_filling(filler: &Filler) -> Result<(Vec<QualifiedName>, Vec<String>)> {
+pub(super) async fn stop_filling(filler: &BackfillJob) -> Result<(Vec<QualifiedName>, Vec<String>)> {
     let f = &filler.filling;
     let triggers = pg::triggers(&filler.control, &[f.fill_function()], f.table.oid).await?;
     let drop = triggers.iter().map(|(table, trigger)| objects::drop_trigger(table, trigger));
@@ -177,7 +219,7 @@ pub(super) async fn stop_filling(filler: &Filler) -> Result<(Vec<QualifiedName>,
 
 /// The last transaction of a job: what it leaves behind, and its record.
 pub(super) async fn end(
-    filler: &Filler,
+    filler: &BackfillJob,
     step: Step,
     tables: Vec<QualifiedName>,
     statements: &[String],
@@ -205,7 +247,7 @@ pub(super) async fn end(
 }
 
 /// The tables that hold the rows: the leaves of a partitioned table, or the table itself.
-async fn leaves(filler: &Filler) -> Result<Vec<QualifiedName>> {
+async fn leaves(filler: &BackfillJob) -> Result<Vec<QualifiedName>> {
     let table = &filler.filling.table.name;
     let oid = catalog::must_find(&filler.control, table).await?;
     if !filler.filling.is_partitioned() {
@@ -216,7 +258,7 @@ async fn leaves(filler: &Filler) -> Result<Vec<QualifiedName>> {
 }
 
 /// What was done of a partition; one that somebody has dropped meanwhile needs nothing any more.
-async fn unless_gone<T: Default>(filler: &Filler, leaf: &QualifiedName, done: Result<T>) -> Result<T> {
+async fn unless_gone<T: Default>(filler: &BackfillJob, leaf: &QualifiedName, done: Result<T>) -> Result<T> {
     match done {
         Err(e) if e.sqlstate() == Some(UNDEFINED_TABLE) && !leaves(filler).await?.contains(leaf) => {
             filler
@@ -229,7 +271,7 @@ async fn unless_gone<T: Default>(filler: &Filler, leaf: &QualifiedName, done: Re
 }
 
 /// Fails where the trigger that fills what is written meanwhile is no longer in force.
-pub(super) async fn in_force(filler: &Filler) -> Result<()> {
+pub(super) async fn in_force(filler: &BackfillJob) -> Result<()> {
     let f = &filler.filling;
     let table = (f.table.name.clone(), f.table.oid);
     if pg::misplaced(&filler.control, &[table]).await?.is_some() {

@@ -16,14 +16,14 @@ use crate::sql::fill as sql;
 use super::super::additions;
 use super::super::locks::briefly;
 use super::super::meter::Meter;
-use super::Filler;
+use super::BackfillJob;
 
 /// Adds the columns that are missing.
 ///
 /// # Errors
 /// The lock was not to be had.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
-pub async fn open(filler: &Filler) -> Result<State> {
+pub async fn open(filler: &BackfillJob) -> Result<State> {
     let (f, client) = (&filler.filling, &filler.control);
     let oid = catalog::must_find(client, &f.table.name).await?;
     let rows = client.query(sql::COLUMNS, &[&oid]).await?;
@@ -64,7 +64,7 @@ pub async fn open(filler: &Filler) -> Result<State> {
 /// # Errors
 /// The lock was not to be had.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
-pub async fn keep(filler: &Filler) -> Result<State> {
+pub async fn keep(filler: &BackfillJob) -> Result<State> {
     let (f, client) = (&filler.filling, &filler.control);
     if !f.keep_filled {
         return filler.advance(client, Step::Capture).await;

@@ -25,7 +25,7 @@ use super::super::copy::key_casts;
 use super::super::meter::Meter;
 use super::super::{walk, workers};
 use super::answer::{self, Filled, counts, key_of, named};
-use super::{Filler, in_force, leaves, unless_gone};
+use super::{BackfillJob, in_force, leaves, unless_gone};
 
 /// The least rows of a chunk, but for those that are cut because one of their rows cannot be filled: below, what a chunk costs
 /// whatever it holds outweighs its rows, and on a busy server the fill would stand still.
@@ -48,7 +48,7 @@ pub(super) const LATE: &str = "late";
 /// # Errors
 /// Stopped; the plan's SQL cannot be right; or what the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "fill"))]
-pub async fn pass(filler: &Filler) -> Result<State> {
+pub async fn pass(filler: &BackfillJob) -> Result<State> {
     in_force(filler).await?;
     let f = &filler.filling;
     let oid = catalog::must_find(&filler.control, &f.table.name).await?;
@@ -87,7 +87,7 @@ fn sizer() -> ChunkSizer {
 
 /// What the chunks of one pass share.
 pub(super) struct Pass<'a> {
-    pub(super) filler: &'a Filler,
+    pub(super) filler: &'a BackfillJob,
     pub(super) sizer: RefCell<ChunkSizer>,
     /// Rows that were set are not meant any more: seen once, so that a plan that never ends is found at once.
     pub(super) proven: Cell<bool>,
@@ -96,7 +96,7 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn of(filler: &'a Filler) -> Self {
+    pub(super) fn of(filler: &'a BackfillJob) -> Self {
         let look_up_again = plan_sql::look_up_again(&filler.filling.sql);
         Self { filler, sizer: RefCell::new(sizer()), proven: Cell::new(false), look_up_again }
     }

@@ -8,12 +8,12 @@ use crate::model::number;
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, objects as pg};
-use crate::sql::{fill, finish as sql};
+use crate::sql::{fill, finish as sql, plan_sql};
 
 use super::super::super::locks::briefly;
 use super::super::super::meter::Meter;
 use super::super::super::workers;
-use super::super::Filler;
+use super::super::BackfillJob;
 use super::{Open, Part, constraints_of, told, tree};
 
 /// Nobody who reads or writes waits behind the lock of a validation, so it may be waited for: long enough for autovacuum to
@@ -24,7 +24,7 @@ const PATIENT: &str = "set local lock_timeout = '5s'";
 ///
 /// # Errors
 /// A row that came meanwhile violates one; or what the server said.
-pub async fn checks(filler: &Filler, open: &Open<'_>) -> Result<()> {
+pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     let f = &filler.filling;
     let wanted: Vec<(Ident, String)> = sql::checks(f, &open.not_null)
         .into_iter()
@@ -72,7 +72,7 @@ pub async fn checks(filler: &Filler, open: &Open<'_>) -> Result<()> {
 }
 
 /// Validates constraints of the table, part by part; the whole's last, which finds each part's done.
-async fn validate(filler: &Filler, names: &[&Ident]) -> Result<()> {
+async fn validate(filler: &BackfillJob, names: &[&Ident]) -> Result<()> {
     let parts = tree(filler).await?;
     let (leaves, above): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| part.leaf);
     workers::each(filler, "validate a constraint", leaves, async |session, part| {
@@ -87,13 +87,14 @@ async fn validate(filler: &Filler, names: &[&Ident]) -> Result<()> {
     Ok(())
 }
 
-async fn one_part(filler: &Filler, session: &Session, part: &Part, names: &[&Ident]) -> Result<()> {
+async fn one_part(filler: &BackfillJob, session: &Session, part: &Part, names: &[&Ident]) -> Result<()> {
     let there = constraints_of(session, part.oid).await?;
     for name in names {
         if there.get(name.as_str()).is_some_and(|one| !one.valid) {
             transaction(session, READ_COMMITTED, async |client| {
                 client.batch_execute(PATIENT).await?;
                 filler.lend_nothing(client, std::slice::from_ref(&part.name)).await?;
+                client.batch_execute(&plan_sql::applications(&filler.filling.sql)).await?;
                 Ok(client.batch_execute(&sql::validate(&part.name, name)).await?)
             })
             .await?;
@@ -108,7 +109,7 @@ async fn one_part(filler: &Filler, session: &Session, part: &Part, names: &[&Ide
 ///
 /// # Errors
 /// A row that came meanwhile points nowhere; or what the server said.
-pub async fn foreign_keys(filler: &Filler, open: &Open<'_>) -> Result<()> {
+pub async fn foreign_keys(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     if open.keys.is_empty() {
         return Ok(());
     }
@@ -143,7 +144,7 @@ pub async fn foreign_keys(filler: &Filler, open: &Open<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn add(filler: &Filler, table: &QualifiedName, oid: u32, key: &NewKey) -> Result<()> {
+async fn add(filler: &BackfillJob, table: &QualifiedName, oid: u32, key: &NewKey) -> Result<()> {
     if constraints_of(&filler.control, oid).await?.contains_key(key.name.as_str()) {
         return Ok(());
     }
@@ -154,7 +155,7 @@ async fn add(filler: &Filler, table: &QualifiedName, oid: u32, key: &NewKey) -> 
 
 /// Adds a key to a table, by a statement that keeps writers of both tables waiting, each try for a moment.
 async fn lock_both(
-    filler: &Filler,
+    filler: &BackfillJob,
     (table, oid): (&QualifiedName, u32),
     key: &NewKey,
     statement: String,

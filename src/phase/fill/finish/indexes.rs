@@ -19,7 +19,7 @@ use crate::sql::finish::{self as sql, Build};
 use super::super::super::blockers;
 use super::super::super::locks::briefly;
 use super::super::super::meter::Meter;
-use super::super::Filler;
+use super::super::BackfillJob;
 use super::{Open, Part, constraints_of, indexes_of, told, tree};
 
 /// How often it is looked who a build waits for,
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// A value that came meanwhile is there twice; or what the server said.
-pub async fn build(filler: &Filler, open: &Open<'_>) -> Result<()> {
+pub async fn build(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     let f = &filler.filling;
     let unique = f.finish.unique.iter().map(|(name, columns)| (name, Build::Unique(columns)));
     let plain = f.finish.indexes.iter().map(|(name, tail)| (name, Build::Plain(tail)));
@@ -62,7 +62,7 @@ pub async fn build(filler: &Filler, open: &Open<'_>) -> Result<()> {
 }
 
 async fn one(
-    filler: &Filler,
+    filler: &BackfillJob,
     session: &Session,
     name: &Ident,
     what: Build<'_>,
@@ -107,7 +107,7 @@ async fn one(
 
 /// Makes the index of one part, and the constraint if it is one.
 async fn leaf(
-    filler: &Filler,
+    filler: &BackfillJob,
     session: &Session,
     part: &Part,
     index: &QualifiedName,
@@ -132,7 +132,7 @@ async fn leaf(
 
 /// Builds an index that is missing, or was left unfinished.
 async fn concurrently(
-    filler: &Filler,
+    filler: &BackfillJob,
     session: &Session,
     part: &Part,
     index: &QualifiedName,
@@ -163,7 +163,7 @@ async fn concurrently(
     pg::record(&filler.control, filler.job.id, Role::Index, index).await
 }
 
-fn not_made(filler: &Filler, index: &QualifiedName) -> Error {
+fn not_made(filler: &BackfillJob, index: &QualifiedName) -> Error {
     Error::failed(format!(
         "index {} cannot be used, and job {} did not make it",
         index.plain(),
@@ -174,7 +174,12 @@ fn not_made(filler: &Filler, index: &QualifiedName) -> Error {
 }
 
 /// Runs a statement that waits for the transactions of others, and says for whom.
-async fn watched(filler: &Filler, session: &Session, statement: &str, index: &QualifiedName) -> Result<()> {
+async fn watched(
+    filler: &BackfillJob,
+    session: &Session,
+    statement: &str,
+    index: &QualifiedName,
+) -> Result<()> {
     let pid: i32 = session.query_one("select pg_catalog.pg_backend_pid()", &[]).await?.get(0);
     tokio::select! {
         done = session.batch_execute(statement) => Ok(done?),
@@ -183,7 +188,7 @@ async fn watched(filler: &Filler, session: &Session, statement: &str, index: &Qu
 }
 
 /// Says who is waited for; cancels the wait where a stop is asked for, and leaves work alone.
-async fn watch(filler: &Filler, pid: i32, index: &QualifiedName) -> Result<()> {
+async fn watch(filler: &BackfillJob, pid: i32, index: &QualifiedName) -> Result<()> {
     let mut since: Option<Instant> = None;
     let mut said = String::new();
     loop {
@@ -212,7 +217,7 @@ async fn watch(filler: &Filler, pid: i32, index: &QualifiedName) -> Result<()> {
 }
 
 /// Ties a part's index to its parent's.
-async fn attach(filler: &Filler, part: &Part, name: &Ident) -> Result<()> {
+async fn attach(filler: &BackfillJob, part: &Part, name: &Ident) -> Result<()> {
     let Some(parent) = &part.parent else { return Ok(()) };
     let f = &filler.filling;
     let index = f.index_name(name, &part.name);

@@ -20,14 +20,14 @@ use crate::pg::{catalog, objects as pg};
 use crate::sql::finish as sql;
 
 use super::super::meter::Meter;
-use super::{Filler, again, end, in_force, stop_filling};
+use super::{BackfillJob, again, end, in_force, stop_filling};
 
 /// Builds what is missing, and ends the job.
 ///
 /// # Errors
 /// Rows are in the way; or what the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finish"))]
-pub async fn finish(filler: &Filler) -> Result<State> {
+pub async fn finish(filler: &BackfillJob) -> Result<State> {
     let f = &filler.filling;
     in_force(filler).await?;
     let open = Open::of(filler).await?;
@@ -57,7 +57,7 @@ pub async fn finish(filler: &Filler) -> Result<State> {
 ///
 /// # Errors
 /// What the server said.
-pub async fn leftovers(filler: &Filler) -> Result<Vec<String>> {
+pub async fn leftovers(filler: &BackfillJob) -> Result<Vec<String>> {
     let (f, client) = (&filler.filling, &filler.control);
     if f.finish.is_empty() || catalog::find(client, &f.table.name).await?.is_none() {
         return Ok(Vec::new());
@@ -118,7 +118,7 @@ struct Open<'a> {
 }
 
 impl<'a> Open<'a> {
-    async fn of(filler: &'a Filler) -> Result<Self> {
+    async fn of(filler: &'a BackfillJob) -> Result<Self> {
         let (client, wanted) = (&filler.control, &filler.filling.finish);
         let oid = catalog::must_find(client, &filler.filling.table.name).await?;
         let rows = client.query(sql::NOT_NULL, &[&oid]).await?;
@@ -142,7 +142,7 @@ impl<'a> Open<'a> {
     }
 
     /// Names of what is wanted and there.
-    fn done(&self, filler: &'a Filler) -> Vec<&'a Ident> {
+    fn done(&self, filler: &'a BackfillJob) -> Vec<&'a Ident> {
         let wanted = &filler.filling.finish;
         let unique = wanted.unique.iter().map(|(name, _)| name);
         let indexes = unique.chain(wanted.indexes.iter().map(|(name, _)| name));
@@ -164,7 +164,7 @@ struct Part {
 }
 
 /// The table and every part of it, the outermost first.
-async fn tree(filler: &Filler) -> Result<Vec<Part>> {
+async fn tree(filler: &BackfillJob) -> Result<Vec<Part>> {
     let oid = catalog::must_find(&filler.control, &filler.filling.table.name).await?;
     let rows = filler.control.query(sql::TREE, &[&oid]).await?;
     let parts = rows.iter().map(|row| {
@@ -210,7 +210,7 @@ async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, Standin
 }
 
 /// A row that came between the look and the statement that found it: told as the look tells it.
-async fn told(filler: &Filler, open: &Open<'_>, error: Error) -> Error {
+async fn told(filler: &BackfillJob, open: &Open<'_>, error: Error) -> Error {
     if !matches!(error.sqlstate(), Some("23502" | "23503" | "23505" | "23514")) {
         return error;
     }

@@ -15,7 +15,7 @@ use crate::sql::finish::{self as sql, Rule};
 
 use super::super::super::meter::Meter;
 use super::super::super::{walk, workers};
-use super::super::Filler;
+use super::super::BackfillJob;
 use super::{Open, tree};
 
 /// Rows of a range: they are read, and nothing else.
@@ -34,7 +34,7 @@ struct Found {
 ///
 /// # Errors
 /// Differs, with how many rows each constraint finds and some of their keys; or what the server said.
-pub async fn none(filler: &Filler, open: &Open<'_>) -> Result<()> {
+pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     filler.gate.does(Work::Reads);
     let looked = look(filler, open).await;
     filler.gate.does(Work::Writes);
@@ -55,7 +55,7 @@ pub async fn none(filler: &Filler, open: &Open<'_>) -> Result<()> {
 }
 
 /// One line for each constraint that is violated.
-async fn look(filler: &Filler, open: &Open<'_>) -> Result<Vec<String>> {
+async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
     let f = &filler.filling;
     let rules: Vec<Rule<'_>> =
         sql::rules(f).into_iter().filter(|rule| is_open(filler, open, *rule)).collect();
@@ -92,7 +92,7 @@ async fn look(filler: &Filler, open: &Open<'_>) -> Result<Vec<String>> {
     Ok(said)
 }
 
-fn is_open(filler: &Filler, open: &Open<'_>, rule: Rule<'_>) -> bool {
+fn is_open(filler: &BackfillJob, open: &Open<'_>, rule: Rule<'_>) -> bool {
     match rule {
         Rule::NotNull(column) => open.not_null.contains(&column),
         Rule::Check(condition) => {
@@ -120,7 +120,7 @@ fn rows_of(count: i64) -> String {
 }
 
 async fn one_leaf(
-    filler: &Filler,
+    filler: &BackfillJob,
     leaf: &QualifiedName,
     rules: &[Rule<'_>],
     found: &RefCell<Vec<Found>>,
@@ -151,7 +151,7 @@ async fn one_leaf(
 }
 
 async fn one_range(
-    filler: &Filler,
+    filler: &BackfillJob,
     session: &Session,
     leaf: &QualifiedName,
     range: &KeyRange,
@@ -175,7 +175,7 @@ async fn one_range(
 }
 
 /// Values that are there more than once: one read of the table, as no range of keys would find them.
-async fn repeated(filler: &Filler, of: &[Ident]) -> Result<Option<String>> {
+async fn repeated(filler: &BackfillJob, of: &[Ident]) -> Result<Option<String>> {
     let f = &filler.filling;
     let rows = filler
         .retrying("look for values that are there twice", async || {

@@ -1,0 +1,74 @@
+//! Where a job becomes one of a kind: the only place that knows every kind by name.
+
+use crate::error::Result;
+use crate::model::design::Design;
+use crate::pg::connect::Session;
+use crate::pg::preflight::Preflight;
+use crate::pg::store::Job;
+use crate::phase::{BackfillJob, JobKind, Outcome, PartitionJob, RetypeJob, act};
+use crate::plan::{Plan, Task};
+use crate::sql::script::Section;
+
+use super::{Action, Engine};
+
+/// An expression in which `$kind` is the type that drives jobs of the plan's kind.
+macro_rules! of_kind {
+    ($plan:expr, $kind:ident => $expression:expr) => {
+        match $plan.task() {
+            Task::Partition(_) => {
+                type $kind = PartitionJob;
+                $expression
+            }
+            Task::Backfill(_) => {
+                type $kind = BackfillJob;
+                $expression
+            }
+            Task::Retype(_) => {
+                type $kind = RetypeJob;
+                $expression
+            }
+        }
+    };
+}
+
+/// Holds the plan against the live table, and changes nothing.
+///
+/// # Errors
+/// What the server said. What is wrong with the table or the plan is no error but a finding.
+pub async fn preflight(session: &Session, plan: &Plan) -> Result<Preflight> {
+    of_kind!(plan, K => K::preflight(session, plan).await)
+}
+
+/// The statements of a job of this design.
+///
+/// # Errors
+/// What the server said.
+pub async fn script(session: &Session, plan: &Plan, design: &Design) -> Result<Vec<Section>> {
+    of_kind!(plan, K => K::script(session, plan, design).await)
+}
+
+/// Whether jobs of the plan's kind are swapped.
+pub(super) fn is_two_sided(plan: &Plan) -> bool {
+    of_kind!(plan, K => K::TWO_SIDED)
+}
+
+/// What is there already of a finalized job's plan; none where something is left to do.
+pub(super) async fn done_already(session: &Session, plan: &Plan, job: &Job) -> Result<Option<String>> {
+    of_kind!(plan, K => K::done_already(session, job).await)
+}
+
+/// What a job holds on disk, and the command that frees it.
+pub(super) async fn held(session: &Session, plan: &Plan, job: &Job) -> Result<String> {
+    of_kind!(plan, K => K::held(session, job).await)
+}
+
+impl Engine {
+    /// Does what a command asks for with a job.
+    pub(super) async fn act(&self, plan: &Plan, job: i64, action: Action) -> Result<Outcome> {
+        of_kind!(plan, K => {
+            let work = async |kind: &K| act(kind, action).await;
+            // On the heap: the future holds every phase of the kind.
+            Box::pin(self.drive(plan, job, action.pacing(), work)).await
+        })
+    }
+}
