@@ -112,13 +112,19 @@ async fn checks_that_rows_no_longer_satisfy() {
         function(90)
     );
     let told = told_after(&changed).await;
-    assert_eq!(findings(&told), ["error[check_violated]: t_small"]);
+    assert_eq!(findings(&told), ["warning[check_violated]: t_small"]);
     assert!(
         told.contains(
             ": 10 rows of public.t do not satisfy constraint t_small, such as the one with key 90:"
         ),
         "{told}"
     );
+    // Old rows stay as they are, new ones are checked.
+    let db = Database::new().await;
+    db.execute(&format!("{GOOD} {changed}")).await;
+    life(&db, &months(), "update t set note = 'x' where id = 7").await;
+    assert_eq!(db.count("select count(*) from t where id >= 90").await, 10);
+    assert!(db.client().await.batch_execute("insert into t values (91000, '2024-02-01')").await.is_err());
     // Rows that were never looked at go to a constraint that is not validated either.
     let db = Database::new().await;
     db.execute(&format!("{GOOD} alter table t add constraint t_few check (id < 50) not valid")).await;
@@ -138,6 +144,24 @@ async fn what_asks_for_tableoid() {
             "error[names_tableoid]: policy mine"
         ]
     );
+}
+
+#[tokio::test]
+async fn a_function_that_its_owner_cannot_create_again() {
+    let db = Database::new().await;
+    let function = "create role trial_owner login; grant create on schema public to trial_owner;
+        create function trial_count() returns bigint language sql set session_replication_role = replica
+          begin atomic select count(*) from t; end;
+        do $$ begin execute format('grant create, temporary on database %I to trial_owner', current_database()); end $$;
+        alter table t owner to trial_owner; alter function trial_count() owner to trial_owner;
+        create table other (t_id bigint); alter table other enable row level security; alter table other owner to trial_owner;
+        create policy known on other using (exists (select from t where t.id = other.t_id and other.t_id > 0))";
+    db.execute(&format!("{GOOD} {function}")).await;
+    let told = check_as(&db, "trial_owner", &months()).await;
+    assert_eq!(errors(&told), ["error[not_creatable]: function public.trial_count()"], "{told}");
+    db.execute("alter function trial_count() reset session_replication_role").await;
+    let told = check_as(&db, "trial_owner", &months()).await;
+    assert_eq!(errors(&told), Vec::<String>::new(), "{told}");
 }
 
 #[tokio::test]

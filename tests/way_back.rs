@@ -304,6 +304,20 @@ async fn what_uses_an_identitys_sequence_is_told(version: Version) {
     let mut all = carried.to_vec();
     all.insert(1, "error[sequence_in_use]: the default of public.b.id");
     assert_eq!(told(RETYPE).await, all);
+    // One that comes later would go on with the sequence out of use, whose numbers are given twice.
+    for plan in [PARTITION, RETYPE] {
+        let lab = Lab::on(version, TABLES, plan).await;
+        lab.then("run").await;
+        for command in ["swap", "rollback"] {
+            lab.db.execute("create view numbers as select nextval('t_id_seq'::regclass) as n").await;
+            let told = lab.command(command).await.exits(1).stderr;
+            let changed = "uses of sequence public.t_id_seq changed (with view public.numbers)";
+            assert!(told.contains(changed), "{command}: {told}");
+            lab.db.execute("drop view numbers").await;
+            lab.then(command).await;
+        }
+        lab.then("abort").await;
+    }
     // A sequence that a serial column owns stays the same one.
     let serial = "create table t (id serial primary key, at timestamptz not null default '2025-02-01Z'); insert into t select;
         create table b (id int primary key default nextval('t_id_seq'), v text);

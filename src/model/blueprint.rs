@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ident::{Ident, QualifiedName, part_index};
-use super::table::{Column, ForeignKey, Index, Table};
+use super::table::{Check, Column, ForeignKey, Index, Table};
 
 /// The schema that holds the tool's own tables.
 pub const SCHEMA: &str = "pgstrata";
@@ -36,6 +36,9 @@ pub struct Blueprint {
     /// The server's partitioned tables take no NOT VALID foreign key (before PostgreSQL 18), so that each partition gets it.
     #[serde(default = "yes")]
     pub keys_on_leaves: bool,
+    /// CHECKs that rows of the source violated when the job was planned: the target gets them after the copy, NOT VALID.
+    #[serde(default)]
+    pub violated_checks: Vec<Ident>,
 }
 
 fn yes() -> bool {
@@ -91,6 +94,21 @@ impl Blueprint {
             Direction::Forward => Sides { source, target: self.target(), plain_source: true },
             Direction::Reverse => Sides { source, target: self.old(), plain_source: false },
         }
+    }
+
+    /// CHECKs that the target gets after the copy, NOT VALID: those that the source has not validated, and those that its rows
+    /// violate.
+    pub fn late_checks(&self) -> Vec<&Check> {
+        self.table.checks.iter().filter(|check| self.is_late(check)).collect()
+    }
+
+    /// CHECKs that the target has from the start.
+    pub fn early_checks(&self) -> Vec<&Check> {
+        self.table.checks.iter().filter(|check| !self.is_late(check)).collect()
+    }
+
+    fn is_late(&self, check: &Check) -> bool {
+        !check.validated || self.violated_checks.contains(&check.name)
     }
 
     /// The change log.
@@ -248,6 +266,7 @@ pub(crate) mod tests {
             incoming: vec![],
             incoming_dropped: vec![],
             keys_on_leaves: true,
+            violated_checks: vec![],
         }
     }
 

@@ -188,6 +188,14 @@ impl Difference {
         self.path.len() >= names.len() && self.path.iter().zip(names).all(|(a, b)| a == b)
     }
 
+    /// Whether a list of strings has others by now, and did not only lose some.
+    pub fn has_more(&self) -> bool {
+        let list =
+            |value: &Option<Value>| value.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+        let was = list(&self.was);
+        list(&self.now).iter().any(|one| !was.contains(one))
+    }
+
     /// In words, in one line.
     pub fn told(&self) -> String {
         let list = KINDS.iter().find(|(list, _)| self.is_in(list) && self.path.len() > list.len());
@@ -202,6 +210,9 @@ impl Difference {
         match (&self.was, &self.now, self.path.get(list.len() + 1..).unwrap_or_default()) {
             (None, _, []) => format!("{kind} {name} was added"),
             (_, None, []) => format!("{kind} {name} was dropped"),
+            (_, _, [field, ..]) if field == "uses" => {
+                format!("uses of {kind} {name} changed{}", self.of_strings())
+            }
             (_, _, fields) => {
                 let part = fields.iter().find(|field| *field != "looks" && *field != "options");
                 let part =

@@ -183,6 +183,7 @@ fn sequences() -> Vec<Sequence> {
             cycle: false,
             comment: None,
         }),
+        uses: Some(SequenceUses::default()),
     }]
 }
 
@@ -302,6 +303,7 @@ pub(crate) fn full() -> Table {
         tablespace: name("fast"),
         ..table.indexes[0].clone()
     };
+    table.sequences[0].uses = Some(SequenceUses { by: vec!["view lab.numbers".into()] });
     table.foreign_keys[0].comment = text("where from");
     table.foreign_keys[0].index = name("submissions_pkey");
     table.referenced_by = vec![ForeignKey {

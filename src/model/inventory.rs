@@ -77,8 +77,9 @@ fn own(all: &mut Inventory, b: &Blueprint) {
     for index in b.carried_indexes() {
         all.add("index", plain(index.name.as_str()), of_index(b, index));
     }
-    for check in &table.checks {
-        let how = if check.validated { "on the table before the copy" } else { "NOT VALID, after the copy" };
+    let early = b.early_checks().into_iter().map(|check| (check, "on the table before the copy"));
+    let late = b.late_checks().into_iter().map(|check| (check, "NOT VALID, after the copy"));
+    for (check, how) in early.chain(late) {
         all.add("check constraint", plain(check.name.as_str()), how);
     }
     for sequence in &table.sequences {

@@ -26,6 +26,11 @@ pub fn changes(b: &Blueprint) -> Vec<String> {
     if table.indexes.iter().any(|i| i.clustered) {
         all.push("what CLUSTER follows stands on each partition".to_owned());
     }
+    all.extend(
+        b.violated_checks
+            .iter()
+            .map(|name| format!("constraint {} is NOT VALID, because rows violate it", plain(name.as_str()))),
+    );
     let unproven = table.foreign_keys.iter().filter(|key| !key.validated && b.keys_on_leaves);
     all.extend(unproven.map(|key| {
         format!("foreign key {}, which is NOT VALID, stands on each partition", plain(key.name.as_str()))
@@ -54,6 +59,10 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     let given_up: Vec<&Ident> = b.incoming_dropped.iter().map(|key| &key.name).collect();
     expected.referenced_by.retain(|key| !given_up.contains(&&key.name));
     expected.foreign_keys.retain(|key| key.validated || !b.keys_on_leaves);
+    for check in expected.checks.iter_mut().filter(|check| b.violated_checks.contains(&check.name)) {
+        // Somebody may have corrected the rows and validated it.
+        check.validated = now.checks.iter().any(|there| there.name == check.name && there.validated);
+    }
     // Partitions would take NULL.
     expected.not_null_no_inherit.clear();
     let gone = |c: &Comment| c.kind == "constraint" && !has_constraint(&expected, &c.name);

@@ -290,6 +290,11 @@ impl Retyping {
                 Follows::Lost
             }
             ["dependents", "publications", ..] if one.now.is_some() => Follows::Lost,
+            // What is bound to an identity's sequence keeps it from being made anew.
+            ["sequences", _, "uses", ..] if !one.has_more() => Follows::Stays,
+            ["dependents", "defaults", ..] if one.now.is_some() && !self.column.identity.is_empty() => {
+                Follows::Lost
+            }
             // A serial's sequence stays the same; an identity's is made anew.
             ["sequences", _, "options" | "grants", ..] if self.column.identity.is_empty() => Follows::Stays,
             [

@@ -330,6 +330,17 @@ pub struct Sequence {
     /// How it counts; none in the description of a version that did not ask.
     #[serde(default)]
     pub options: Option<SequenceOptions>,
+    /// What uses an identity's, other than the column; none for a serial's, and in the description of a version that did not ask.
+    #[serde(default)]
+    pub uses: Option<SequenceUses>,
+}
+
+/// What is bound to a sequence.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceUses {
+    /// Views, functions, rules and the table's own defaults, as people name them; defaults of other tables are dependents of
+    /// the table.
+    pub by: Vec<String>,
 }
 
 /// How a sequence counts, and what else is said of it.

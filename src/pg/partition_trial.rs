@@ -56,6 +56,19 @@ async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTria
     for part in sql::leaf_indexes(b).iter().chain(&sql::finish(b)) {
         create(client, part, false, &mut trial).await?;
     }
+    for function in &b.table.dependents.functions {
+        create(client, &sql::function(function), true, &mut trial).await?;
+    }
+    for policy in &b.table.dependents.policies {
+        let part = sql::other_policy(policy);
+        match attempt(client, &[sql::empty_namesake(&policy.table)], false).await? {
+            Attempt::Refused(refused) => trial.untried.push((part.what, refused.message)),
+            Attempt::Done => {
+                create(client, &part, false, &mut trial).await?;
+                client.batch_execute(&sql::drop_namesake(&policy.table)).await?;
+            }
+        }
+    }
     for (number, view) in b.table.views.iter().enumerate() {
         create(client, &sql::view(b, number, view), true, &mut trial).await?;
     }

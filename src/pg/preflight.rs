@@ -19,11 +19,11 @@ use crate::plan::check::{
     Text, Values, Writes, Writing,
 };
 use crate::plan::partitioning;
-use crate::plan::{Backfill, Partitioning, Plan, Retype, Task};
+use crate::plan::{Backfill, Partitioning, Plan, Retype};
 use crate::sql::retype::facts as retype_sql;
 use crate::sql::{
-    catalog as catalog_sql, fill as fill_sql, from_source, preflight as sql, surroundings as around,
-    trial as trial_sql, writing as writing_sql,
+    catalog as catalog_sql, from_source, preflight as sql, surroundings as around, trial as trial_sql,
+    writing as writing_sql,
 };
 
 use super::{catalog, lent, orphans, partition_trial, rehearsal, row_trial, store, trial};
@@ -44,19 +44,11 @@ pub struct Preflight {
     pub rows_to_fill: Option<f64>,
 }
 
-/// Holds the plan against the live table.
+/// Holds the plan of a backfill job against the live table.
 ///
 /// # Errors
 /// What the server said. What is wrong with the table or the plan is no error but a finding.
-pub async fn preflight(client: &Client, plan: &Plan) -> Result<Preflight> {
-    match plan.task() {
-        Task::Partition(partitioning) => of_partition(client, plan, partitioning).await,
-        Task::Backfill(backfill) => of_backfill(client, plan, backfill).await,
-        Task::Retype(retype) => of_retype(client, plan, retype).await,
-    }
-}
-
-async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Result<Preflight> {
+pub async fn backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Result<Preflight> {
     let facts = facts(client, plan.table(), "", Some(plan)).await?;
     let writing = match &facts.relation {
         Relation::There(found) => writing(client, found.table.oid).await?,
@@ -72,8 +64,7 @@ async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resul
         let (table, from) = (&filling.table, trial_sql::whole(filling));
         findings.extend(readable_keys(client, table, &from, &filling.key).await?);
         if !has_errors(&findings) {
-            let names = fill_sql::names(filling);
-            let mut trial = row_trial::of_updates(client, table, &from, &filling.key, &names).await?;
+            let mut trial = row_trial::of_updates(client, table, &from, &filling.key, &filling.sql).await?;
             check::unmended(&mut trial, filling);
             findings.extend(check::table_tried(table, &trial, Writes::Updates));
         }
@@ -83,7 +74,11 @@ async fn of_backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resul
     Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts), rows_to_fill })
 }
 
-async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Preflight> {
+/// Holds the plan of a retype job against the live table.
+///
+/// # Errors
+/// What the server said. What is wrong with the table or the plan is no error but a finding.
+pub async fn retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Preflight> {
     let facts = facts(client, plan.table(), "", Some(plan)).await?;
     let column = match &facts.relation {
         Relation::There(found) => {
@@ -101,8 +96,7 @@ async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pref
         // A job that is under way has constraints of its own, which not every row satisfies yet.
         let begun = |direction| table.column(&retyping.beside(direction)).is_some();
         if !has_errors(&findings) && !begun(Direction::Forward) && !begun(Direction::Reverse) {
-            let names = fill_sql::names(&retyping.filling());
-            let trial = row_trial::of_updates(client, table, &from, &retyping.key, &names).await?;
+            let trial = row_trial::of_updates(client, table, &from, &retyping.key, &retyping.sql).await?;
             findings.extend(check::table_tried(table, &trial, Writes::Updates));
             findings.extend(orphaned(client, &retyping.keys).await?);
         }
@@ -112,14 +106,18 @@ async fn of_retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pref
     Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts), rows_to_fill: None })
 }
 
-async fn of_partition(client: &Client, plan: &Plan, partitioning: &Partitioning) -> Result<Preflight> {
+/// Holds the plan of a partition job against the live table.
+///
+/// # Errors
+/// What the server said. What is wrong with the table or the plan is no error but a finding.
+pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning) -> Result<Preflight> {
     let mut facts = facts(client, plan.table(), &partitioning.by, Some(plan)).await?;
     if let Relation::There(found) = &mut facts.relation {
         count_outside(client, partitioning, found).await?;
     }
-    let (mut findings, blueprint) = check::check(plan, partitioning, &facts);
+    let (mut findings, mut blueprint) = check::check(plan, partitioning, &facts);
     // What a job that is under way made is there, and was tried.
-    if let Some(b) = &blueprint
+    if let Some(b) = &mut blueprint
         && catalog::find(client, &b.target()).await?.is_none()
     {
         let from = from_source(&b.sides(Direction::Forward));
@@ -127,6 +125,7 @@ async fn of_partition(client: &Client, plan: &Plan, partitioning: &Partitioning)
         if !has_errors(&findings) {
             let trial = partition_trial::trial(client, b).await?;
             findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
+            b.violated_checks = trial.left_to_old_rows();
             findings.extend(orphaned(client, b.own_keys().into_iter().chain(b.child_keys())).await?);
         }
     }
@@ -223,7 +222,7 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     // Before anything reads the table: the planner may call functions of an index or a CHECK.
     let (trust, task) = plan.map_or((&[][..], None), |plan| (plan.trust(), Some(plan.task())));
     if !lent::owner_is_trusted(client, oid, trust).await? {
-        let updates = matches!(task, Some(Task::Backfill(_) | Task::Retype(_)));
+        let updates = task.is_some_and(|task| task.purpose().updates_rows());
         rights.lent = lent::code(client, &[oid], trust, updates).await?;
     }
     let readable = table.relkind == "r"

@@ -58,7 +58,7 @@ fn hint_for_code(code: &str) -> Option<&'static str> {
             "there is no such database: check PGDATABASE or the connection string (psql -l lists them)"
         }
         "53300" => {
-            "the server has no connection left: raise max_connections or the role's limit, or close some"
+            "the server, the database or the role has no connection left: raise max_connections or the role's limit, or close some"
         }
         "57P03" => "the server is starting up, shutting down or recovering: try again in a moment",
         "42501" => {

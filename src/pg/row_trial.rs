@@ -5,9 +5,10 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
 use crate::model::ident::Ident;
+use crate::model::plan_sql::PlanSql;
 use crate::model::table::{Check, Column, Table};
 use crate::plan::check::{How, Refused, TableTrial, Violated};
-use crate::sql::row_trial as sql;
+use crate::sql::{plan_sql, row_trial as sql};
 
 use super::transaction::{READ_COMMITTED, transaction};
 
@@ -57,9 +58,16 @@ fn refused(error: tokio_postgres::Error) -> Result<Refused> {
         let line = |line: &&str| line.starts_with("PL/") || line.starts_with("SQL function");
         db.where_().and_then(|text| text.lines().find(line)).map(str::to_owned)
     });
+    // What is wrong with a definition; of an error of another class, it has values of rows.
+    let definition = |db: &&tokio_postgres::error::DbError| db.code().code().starts_with("42");
+    let detail = error.as_db_error().filter(definition).and_then(|db| db.detail()).map(str::to_owned);
     let error = Error::from(error);
     match error.sqlstate() {
-        Some(code) => Ok(Refused { message: error.message().to_owned(), code: code.to_owned(), context }),
+        Some(code) => {
+            let detail =
+                detail.map_or(String::new(), |detail| format!(" ({})", detail.trim_end_matches('.')));
+            Ok(Refused { message: format!("{}{detail}", error.message()), code: code.to_owned(), context })
+        }
         None => Err(error),
     }
 }
@@ -113,7 +121,8 @@ pub(super) async fn violations(
 }
 
 /// Computes what an update of the table's rows computes: CHECKs, generated columns and index expressions, on a table of the
-/// session's own. `names` sets the search path of the job's batches.
+/// session's own. `sql` has the settings of the job's batches, and the search path that the application's functions find
+/// names by.
 ///
 /// # Errors
 /// The server is gone. What it refuses is in the trial.
@@ -122,11 +131,11 @@ pub async fn of_updates(
     table: &Table,
     from: &str,
     key: &[Ident],
-    names: &str,
+    sql: &PlanSql,
 ) -> Result<TableTrial> {
     let mut trial = TableTrial::default();
     client.batch_execute(READ_COMMITTED).await?;
-    let tried = updates(client, table, from, key, names, &mut trial).await;
+    let tried = updates(client, table, from, key, sql, &mut trial).await;
     client.batch_execute("rollback").await?;
     tried?;
     Ok(trial)
@@ -137,12 +146,13 @@ async fn updates(
     table: &Table,
     from: &str,
     key: &[Ident],
-    names: &str,
+    plan: &PlanSql,
     trial: &mut TableTrial,
 ) -> Result<()> {
-    client.batch_execute(names).await?;
+    client.batch_execute(&plan_sql::settings(plan)).await?;
     client.batch_execute(sql::SAMPLE_LIMIT).await?;
     let sampled = sql::sampled(blocks(client, table.oid).await?);
+    let sampled = format!("{}({sampled})", plan_sql::applications_path(plan));
     let mut with_checks = Vec::new();
     for check in &table.checks {
         let what = format!("constraint {}", crate::model::ident::plain(check.name.as_str()));

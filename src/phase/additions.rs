@@ -10,7 +10,7 @@ use crate::model::table::Table;
 use crate::pg::catalog;
 use crate::sql::{preflight, strip};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::driver::Driver;
 use super::objects;
 
@@ -21,7 +21,7 @@ const NAMED: usize = 10;
 ///
 /// # Errors
 /// What it is; or what the server said.
-pub async fn none_on_target(context: &Context) -> Result<()> {
+pub async fn none_on_target(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let Some(target) = objects::recorded(context).await?.only(Role::Target).map(|object| object.oid) else {
         return Ok(());

@@ -11,7 +11,7 @@ use crate::pg::orphans;
 use crate::pg::transaction::all;
 use crate::sql::{matview, orphans as orphans_sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::driver::Driver;
 use super::meter::Meter;
 use super::settle;
@@ -27,7 +27,7 @@ const NOT_OF_THE_QUERY: [&str; 3] = ["55P03", "57014", "40P01"];
 ///
 /// # Errors
 /// Rows violate a key, or a materialized view cannot be made; or what the server said.
-pub async fn of_partition(context: &Context) -> Result<()> {
+pub async fn of_partition(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     keys(context, b.own_keys().into_iter().chain(b.child_keys())).await?;
     for view in b.table.dependents.matviews.iter().filter(|m| m.populated) {
@@ -64,7 +64,7 @@ pub async fn keys<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a Foreig
 }
 
 /// Makes the materialized view under another name, and takes that back.
-async fn materialized_view(context: &Context, view: &Matview) -> Result<()> {
+async fn materialized_view(context: &PartitionJob, view: &Matview) -> Result<()> {
     let client = &context.control;
     // What an interrupted command left under that name is replaced after the swap, not here.
     if settle::left_behind(context, view).await? {

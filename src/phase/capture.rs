@@ -10,7 +10,7 @@ use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, objects as pg};
 use crate::sql::{capture as sql, locks as locks_sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::locks;
 use super::meter::Meter;
 use super::objects;
@@ -21,7 +21,7 @@ use super::objects;
 /// # Errors
 /// The lock was not to be had.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
-pub async fn capture(context: &Context) -> Result<State> {
+pub async fn capture(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
     let meter = Meter::begin(
         context,
@@ -56,7 +56,7 @@ pub async fn capture(context: &Context) -> Result<State> {
 ///
 /// # Errors
 /// Somebody disabled or dropped a trigger of ours, or exchanged a table.
-pub async fn in_force(context: &Context) -> Result<()> {
+pub async fn in_force(context: &PartitionJob) -> Result<()> {
     objects::in_place(context).await?;
     let b = context.blueprint();
     let client = &context.control;
@@ -77,7 +77,7 @@ pub async fn in_force(context: &Context) -> Result<()> {
 ///
 /// # Errors
 /// The lock was not to be had.
-pub async fn watch_leaves(context: &Context) -> Result<()> {
+pub async fn watch_leaves(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let source = catalog::must_find(&context.control, &b.table.name).await?;
     for row in context.control.query(sql::UNWATCHED_LEAVES, &[&source]).await? {

@@ -22,7 +22,7 @@ use crate::plan::Order;
 use crate::sql::{copy as sql, from_source};
 use crate::throttle::Gate;
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::meter::Meter;
 use super::{capture, objects, partitions, walk, workers};
 
@@ -43,7 +43,7 @@ const REWRITTEN: &str = "PS001";
 /// # Errors
 /// Stopped, or what the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "copy"))]
-pub async fn copy(context: &Context) -> Result<()> {
+pub async fn copy(context: &PartitionJob) -> Result<()> {
     capture::in_force(context).await?;
     let frozen = match store::jobs(&context.control, Some(&context.job.name))
         .await?
@@ -82,7 +82,7 @@ pub async fn copy(context: &Context) -> Result<()> {
 }
 
 /// Decides the order, and fixes the upper end.
-async fn freeze(context: &Context) -> Result<Frozen> {
+async fn freeze(context: &PartitionJob) -> Result<Frozen> {
     let b = context.blueprint();
     let client = &context.control;
     let oid = catalog::must_find(client, &b.table.name).await?;
@@ -131,7 +131,7 @@ struct Pace<'a> {
     left: Cell<u64>,
 }
 
-async fn chunks(context: &Context, frozen: &Frozen) -> Result<()> {
+async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
     let b = context.blueprint();
     let done = store::finished(&context.control, context.job.id, None, &casts(&b, frozen)).await?;
     let left = if frozen.end.is_some() { gaps(&done, frozen.end.as_ref()) } else { Vec::new() };
@@ -202,7 +202,7 @@ pub(super) fn key_casts(key: &[&Column]) -> Vec<String> {
     key.iter().map(|c| format!("::{}{}", c.base_type, collate(&c.collation))).collect()
 }
 
-fn pace(context: &Context, rows: i64, heap_bytes: i64, copied: i64) -> Pace<'_> {
+fn pace(context: &PartitionJob, rows: i64, heap_bytes: i64, copied: i64) -> Pace<'_> {
     let width = (heap_bytes / rows.max(1)).max(16) as f64;
     let pace = Pace {
         gate: &context.gate,
@@ -265,7 +265,7 @@ fn block_ends(range: &KeyRange) -> (u64, u64) {
 
 /// Cuts a gap of the heap into chunks.
 async fn blocks(
-    context: &Context,
+    context: &PartitionJob,
     gap: &KeyRange,
     pace: &Pace<'_>,
     mut send: impl AsyncFnMut(KeyRange, u64) -> Result<()>,
@@ -284,7 +284,7 @@ async fn blocks(
 
 /// One chunk and its row of the ledger, in one transaction.
 async fn chunk(
-    context: &Context,
+    context: &PartitionJob,
     session: &Session,
     b: &Blueprint,
     frozen: &Frozen,

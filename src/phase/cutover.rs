@@ -11,7 +11,7 @@ use crate::plan::OldSnapshots;
 use crate::sql::drain as drain_sql;
 
 use super::blockers::Asked;
-use super::context::Context;
+use super::context::PartitionJob;
 use super::meter::Meter;
 use super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, Older};
 use super::{drain, locks, mirror};
@@ -22,7 +22,7 @@ const LITTLE_BLOCKS: i64 = 1_024;
 /// The way of one command to its exchange.
 #[derive(Debug)]
 pub struct Way<'a> {
-    context: &'a Context,
+    context: &'a PartitionJob,
     meter: &'a Meter<'a>,
     away: Direction,
     cutover: Cutover,
@@ -38,7 +38,7 @@ impl<'a> Way<'a> {
     ///
     /// # Errors
     /// What the server said.
-    pub async fn begin(context: &'a Context, meter: &'a Meter<'a>, away: Direction) -> Result<Self> {
+    pub async fn begin(context: &'a PartitionJob, meter: &'a Meter<'a>, away: Direction) -> Result<Self> {
         let plan = &context.plan;
         let waits = plan.old_snapshots() != OldSnapshots::Accept;
         let cutover = Cutover::new(plan.lock_budget().give_up_after, waits);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::number;
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::meter::Meter;
 
 /// How often it is said.
@@ -36,7 +36,7 @@ impl Deficit {
     /// Over `time`, `written` changes came and `drained` were taken; `log` is what it holds now.
     pub fn measured(
         &self,
-        context: &Context,
+        context: &PartitionJob,
         meter: Option<&Meter<'_>>,
         time: Duration,
         [written, drained]: [u64; 2],

@@ -16,7 +16,7 @@ use crate::pg::transaction::{REPEATABLE_READ, execute_prepared, transaction};
 use crate::sql::drain::Batch;
 use crate::sql::{copy as copy_sql, drain as sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::deficit::{Deficit, Pending};
 use super::growth::Growth;
 use super::meter::Meter;
@@ -47,7 +47,7 @@ pub struct Swept {
 /// # Errors
 /// What the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "drain"))]
-pub async fn drain(context: &Context) -> Result<State> {
+pub async fn drain(context: &PartitionJob) -> Result<State> {
     capture::in_force(context).await?;
     capture::watch_leaves(context).await?;
     let mut meter = Meter::begin(context, "drain", "bringing over what changed meanwhile");
@@ -66,7 +66,7 @@ pub async fn drain(context: &Context) -> Result<State> {
 ///
 /// # Errors
 /// What the server said.
-pub async fn level(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
+pub async fn level(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept> {
     let mut total = Swept::default();
     let (mut growth, deficit) = (Growth::from_block(0), Deficit::default());
     let mut last: Option<(Instant, u64)> = None;
@@ -106,7 +106,7 @@ pub async fn level(context: &Context, meter: &Meter<'_>) -> Result<Swept> {
 ///
 /// # Errors
 /// What the server said.
-pub async fn once(context: &Context, deficit: &Deficit) -> Result<Swept> {
+pub async fn once(context: &PartitionJob, deficit: &Deficit) -> Result<Swept> {
     let found = Growth::from_block(0).look(context, &context.control).await?;
     let log = Pending { changes: found.left, bytes: found.bytes };
     let swept = sweep(context, None, deficit, log).await?;
@@ -120,13 +120,13 @@ pub async fn once(context: &Context, deficit: &Deficit) -> Result<Swept> {
 ///
 /// # Errors
 /// What the server said.
-pub async fn rest(context: &Context) -> Result<Swept> {
+pub async fn rest(context: &PartitionJob) -> Result<Swept> {
     batch(context, None).await
 }
 
 /// Once over the log, as long as it is now: about so much is `pending`.
 async fn sweep(
-    context: &Context,
+    context: &PartitionJob,
     meter: Option<&Meter<'_>>,
     deficit: &Deficit,
     pending: Pending,
@@ -174,7 +174,7 @@ async fn sweep(
 
 /// One batch, with every way out that is known: a unique value that moved between rows, a row whose partition is missing, a
 /// referenced row that is gone by now.
-async fn batch(context: &Context, blocks: Option<(u64, u64)>) -> Result<Swept> {
+async fn batch(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept> {
     let mut whole = blocks.is_none();
     let mut stale = 0;
     loop {
@@ -196,7 +196,7 @@ fn stands_twice(error: &Error) -> bool {
     matches!(error.sqlstate(), Some("23505" | "23P01"))
 }
 
-fn doubled(context: &Context, error: Error) -> Error {
+fn doubled(context: &PartitionJob, error: Error) -> Error {
     let target = context.blueprint().sides(context.direction()).target;
     error
         .context(format!("a unique value stands twice in what {} should get", target.plain()))
@@ -207,7 +207,7 @@ fn doubled(context: &Context, error: Error) -> Error {
         )
 }
 
-async fn one(context: &Context, blocks: Option<(u64, u64)>) -> Result<Swept> {
+async fn one(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept> {
     let b = context.blueprint();
     transaction(&context.control, REPEATABLE_READ, async |client| {
         // Before the snapshot, so that no TRUNCATE can lie to it.
@@ -228,7 +228,7 @@ async fn one(context: &Context, blocks: Option<(u64, u64)>) -> Result<Swept> {
 /// # Errors
 /// What the server said.
 async fn drain_visible(
-    context: &Context,
+    context: &PartitionJob,
     b: &Blueprint,
     direction: Direction,
     blocks: Option<(u64, u64)>,
@@ -265,7 +265,7 @@ async fn drain_visible(
 ///
 /// What was a leaf and is none any more says nothing about which rows went: the target keeps them, as it keeps those of every
 /// leaf that is detached or dropped, so that verification finds them and bars the way back.
-async fn truncate_as_source_did(context: &Context, b: &Blueprint, direction: Direction) -> Result<bool> {
+async fn truncate_as_source_did(context: &PartitionJob, b: &Blueprint, direction: Direction) -> Result<bool> {
     let client = &context.control;
     let relations: Vec<u32> = client.query(&sql::truncated(b), &[]).await?.iter().map(|r| r.get(0)).collect();
     if relations.is_empty() {

@@ -12,7 +12,7 @@ use crate::pg::transaction::all;
 use crate::pg::{catalog, in_use, store};
 use crate::sql::carry as sql;
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::exchange::Definition;
 use super::{locks, settle};
 
@@ -21,7 +21,12 @@ use super::{locks, settle};
 ///
 /// # Errors
 /// What cannot be carried over, by name; or what the server said.
-pub async fn carry(context: &Context, away: Direction, definition: &Definition, target: u32) -> Result<bool> {
+pub async fn carry(
+    context: &PartitionJob,
+    away: Direction,
+    definition: &Definition,
+    target: u32,
+) -> Result<bool> {
     let (client, job, b) = (&context.control, context.job.id, context.blueprint());
     let mut now = definition.table.clone();
     settle::as_meant(context, &b, &mut now).await?;

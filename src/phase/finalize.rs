@@ -4,13 +4,13 @@
 //! schema, or detached a partition that has a trigger of ours. What bears a name of the job's and is not the job's own stays.
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::model::blueprint::Direction;
+use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{QualifiedName, plain};
 use crate::model::objects::{Objects, Role};
-use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::model::table::ForeignKey;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
@@ -18,7 +18,7 @@ use crate::pg::{catalog, latency, objects as pg, store};
 use crate::sql::finalize::{self as sql, Leaving};
 use crate::sql::store as store_sql;
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::driver::Driver;
 use super::locks::Ladder;
 use super::meter::Meter;
@@ -29,7 +29,7 @@ use super::{objects, settle};
 /// # Errors
 /// Something still hangs on the old table; it is named and kept.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
-pub async fn finalize(context: &Context) -> Result<State> {
+pub async fn finalize(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
     let before = Ending::look(context).await?;
     let failed = if before.in_use_by_name { settle::settle(context).await? } else { Vec::new() };
@@ -39,17 +39,7 @@ pub async fn finalize(context: &Context) -> Result<State> {
     };
     let meter = Meter::begin(context, "finalize", dropping);
     before.say(context);
-    let state = end(context, Step::Finalize).await.map_err(|e| {
-        if e.sqlstate() == Some("2BP01") {
-            e.hint(format!(
-                "something outside this job still depends on {}; drop it or point it to {}, then finalize again",
-                b.old().plain(),
-                b.table.name.plain()
-            ))
-        } else {
-            e
-        }
-    })?;
+    let state = end(context, Step::Finalize).await.map_err(|e| explained(e, &b, &b.old(), "finalize"))?;
     failpoint!("finalize.done");
     meter.end(format!("{} is partitioned for good", b.table.name.plain()));
     left(context, &failed, b.keys_on_leaves);
@@ -61,18 +51,7 @@ pub async fn finalize(context: &Context) -> Result<State> {
 /// # Errors
 /// The job is past the swap, or what the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
-pub async fn abort(context: &Context) -> Result<State> {
-    if context.state() == State::Aborted {
-        return Ok(State::Aborted);
-    }
-    if context.state().next(Step::Abort).is_none() {
-        return Err(Error::usage(format!(
-            "job {} is {}; only a job before its swap can be aborted",
-            context.job.name,
-            context.state()
-        ))
-        .hint(format!("`pgstrata rollback {}` first: it loses nothing", word(&context.job.name))));
-    }
+pub async fn abort(context: &PartitionJob) -> Result<State> {
     let before = Ending::look(context).await?;
     let failed = if before.in_use_by_name { settle::settle(context).await? } else { Vec::new() };
     let about = match &before.leaving.in_use {
@@ -83,11 +62,23 @@ pub async fn abort(context: &Context) -> Result<State> {
     };
     let meter = Meter::begin(context, "abort", about);
     before.say(context);
-    let state = end(context, Step::Abort).await?;
+    let b = context.blueprint();
+    let state = end(context, Step::Abort).await.map_err(|e| explained(e, &b, &b.target(), "abort"))?;
     failpoint!("abort.done");
     meter.end("removed");
     left(context, &failed, false);
     Ok(state)
+}
+
+/// Says what to do where something that is not the job's depends on a table that goes.
+fn explained(error: Error, b: &Blueprint, goes: &QualifiedName, command: &str) -> Error {
+    if error.sqlstate() != Some(SqlState::DEPENDENT_OBJECTS_STILL_EXIST.code()) {
+        return error;
+    }
+    let (goes, in_use) = (goes.plain(), b.table.name.plain());
+    error.hint(format!(
+        "something outside this job depends on {goes}; drop it or point it to {in_use}, then {command} again"
+    ))
 }
 
 /// Reports keys that no command of the job makes valid any more, each with the statements that do.
@@ -118,7 +109,7 @@ struct Ending {
 }
 
 impl Ending {
-    async fn look(context: &Context) -> Result<Self> {
+    async fn look(context: &PartitionJob) -> Result<Self> {
         objects::recorded(context).await?;
         let (client, b) = (&context.control, context.blueprint());
         let recorded = pg::recorded(client, context.job.id).await?;
@@ -162,7 +153,7 @@ impl Ending {
     }
 
     /// Says what stays.
-    fn say(&self, context: &Context) {
+    fn say(&self, context: &PartitionJob) {
         for one in &self.stays {
             context.events.warn(one.clone());
         }
@@ -195,7 +186,7 @@ async fn detached(client: &Client, recorded: &Objects, target: Option<u32>) -> R
     Ok(standing.map(|name| format!("{name} was detached from the job's table: it is kept")).collect())
 }
 
-async fn end(context: &Context, step: Step) -> Result<State> {
+async fn end(context: &PartitionJob, step: Step) -> Result<State> {
     let client = &context.control;
     let summary = latency::of_chunks(client, context.job.id).await?.to_string();
     let tables = Ending::look(context).await?.tables();

@@ -14,7 +14,7 @@ use crate::pg::catalog;
 use crate::pg::transaction::query_text;
 use crate::sql::{copy as copy_sql, drain as sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 
 /// How often the log is looked at,
 const LOOK: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ impl Growth {
     ///
     /// # Errors
     /// What the server said.
-    pub async fn look(&mut self, context: &Context, client: &Client) -> Result<Found> {
+    pub async fn look(&mut self, context: &PartitionJob, client: &Client) -> Result<Found> {
         let b = context.blueprint();
         let (blocks, share) = size(context, client).await?;
         let large = blocks >= SMALL_BLOCKS && share >= WARN_SHARE;
@@ -97,7 +97,7 @@ impl Growth {
     }
 
     /// Compacts until another pass is not worth it; how many rows are gone.
-    async fn compact(&self, context: &Context, client: &Client) -> Result<u64> {
+    async fn compact(&self, context: &PartitionJob, client: &Client) -> Result<u64> {
         let b = context.blueprint();
         let mut removed = 0;
         loop {
@@ -125,7 +125,7 @@ struct Pass {
 }
 
 /// Compacts blocks of the log, batch by batch.
-async fn one_pass(context: &Context, client: &Client, blocks: std::ops::Range<u64>) -> Result<Pass> {
+async fn one_pass(context: &PartitionJob, client: &Client, blocks: std::ops::Range<u64>) -> Result<Pass> {
     let statement = sql::compact(&context.blueprint());
     let [first, least, most] = BATCH_BLOCKS;
     let mut sizer = ChunkSizer::new(first, least, most, BATCH_MS);
@@ -155,7 +155,7 @@ fn number_of(n: i64) -> u64 {
 }
 
 /// The log's length in blocks, and what share of the plain table's that is.
-async fn size(context: &Context, client: &Client) -> Result<(i64, f64)> {
+async fn size(context: &PartitionJob, client: &Client) -> Result<(i64, f64)> {
     let b = context.blueprint();
     let sides = b.sides(context.direction());
     let plain = if sides.plain_source { &sides.source } else { &sides.target };
@@ -170,14 +170,14 @@ async fn size(context: &Context, client: &Client) -> Result<(i64, f64)> {
 ///
 /// # Errors
 /// What `work` said.
-pub async fn beside<T>(context: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub async fn beside<T>(context: &PartitionJob, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         done = work => done,
         never = watch(context) => match never {},
     }
 }
 
-async fn watch(context: &Context) -> std::convert::Infallible {
+async fn watch(context: &PartitionJob) -> std::convert::Infallible {
     let mut growth = Growth::from_block(0);
     let mut said = String::new();
     loop {
@@ -193,7 +193,7 @@ async fn watch(context: &Context) -> std::convert::Infallible {
     }
 }
 
-async fn looks(context: &Context, growth: &mut Growth) -> Result<std::convert::Infallible> {
+async fn looks(context: &PartitionJob, growth: &mut Growth) -> Result<std::convert::Infallible> {
     let session = context.session("log").await?;
     loop {
         growth.look(context, &session).await?;

@@ -10,13 +10,13 @@ use crate::model::blueprint::Blueprint;
 use crate::model::ident::{QualifiedName, plain};
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
-use crate::model::table::Index;
+use crate::model::table::{Check, Index};
 use crate::pg::catalog::{self, Leaf};
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::sql::{capture as capture_sql, index as sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::meter::Meter;
 use super::{scrub, workers};
 
@@ -24,7 +24,7 @@ use super::{scrub, workers};
 ///
 /// # Errors
 /// A unique index finds a value twice, or what the server said.
-pub async fn index(context: &Context) -> Result<State> {
+pub async fn index(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
     let client = &context.control;
     let target = catalog::must_find(client, &b.target()).await?;
@@ -64,7 +64,7 @@ pub async fn index(context: &Context) -> Result<State> {
 
 /// Builds what leaves are missing, by the worker pool; the index that the server refused last is left in `refused`.
 async fn on_leaves<'i>(
-    context: &Context,
+    context: &PartitionJob,
     leaves: &'i [Leaf],
     indexes: &'i [Index],
     target: u32,
@@ -104,7 +104,7 @@ fn is_repeated(error: &Error) -> bool {
 }
 
 /// The source has rows that its own unique index should not have let in.
-async fn repeated(context: &Context, error: Error, leaf: &Leaf, index: &Index) -> Error {
+async fn repeated(context: &PartitionJob, error: Error, leaf: &Leaf, index: &Index) -> Error {
     let b = context.blueprint();
     let (source, name) = (b.table.name.plain(), plain(index.name.as_str()));
     let keys: Vec<String> = match sql::repeated(&b, index, &leaf.name) {
@@ -129,13 +129,13 @@ async fn repeated(context: &Context, error: Error, leaf: &Leaf, index: &Index) -
 }
 
 /// Bytes of each leaf, by its oid.
-async fn sizes(context: &Context, target: u32) -> Result<HashMap<u32, i64>> {
+async fn sizes(context: &PartitionJob, target: u32) -> Result<HashMap<u32, i64>> {
     let rows = context.control.query(sql::LEAF_SIZES, &[&target]).await?;
     Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
 /// Indexes that are on leaves already: attached to a parent's or not.
-async fn built(context: &Context, target: u32) -> Result<HashMap<QualifiedName, bool>> {
+async fn built(context: &PartitionJob, target: u32) -> Result<HashMap<QualifiedName, bool>> {
     let rows = context.control.query(sql::LEAF_INDEXES, &[&target]).await?;
     Ok(rows
         .iter()
@@ -145,7 +145,7 @@ async fn built(context: &Context, target: u32) -> Result<HashMap<QualifiedName, 
 }
 
 /// What a leaf needs besides indexes: its constraints and the truncate trigger.
-async fn finish_leaves(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
+async fn finish_leaves(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
     workers::each(context, "finish a partition", leaves, async |session, leaf| {
         finish_leaf(session, b, leaf).await?;
         failpoint!("index.leaf_done");
@@ -179,7 +179,7 @@ async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()
 }
 
 /// Fresh statistics and visibility maps, so that the first query after the swap is planned as well as the last before it.
-async fn statistics(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
+async fn statistics(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
     let meter = Meter::begin(
         context,
         "analyze",
@@ -203,7 +203,7 @@ async fn statistics(context: &Context, b: &Blueprint, leaves: &[Leaf]) -> Result
 
 /// The parent's indexes and late constraints. Each statement is instant: nothing is read.
 async fn parent(
-    context: &Context,
+    context: &PartitionJob,
     b: &Blueprint,
     target: u32,
     leaves: &[Leaf],
@@ -218,13 +218,8 @@ async fn parent(
             .await
     };
     let now = catalog::table(client, target).await?;
-    let late: Vec<_> = b
-        .table
-        .checks
-        .iter()
-        .filter(|c| !c.validated && !now.checks.iter().any(|n| n.name == c.name))
-        .collect();
-    if !late.is_empty() {
+    let missing = |check: &&Check| !now.checks.iter().any(|there| there.name == check.name);
+    if b.late_checks().into_iter().any(|check| missing(&check)) {
         step("add constraints that are not validated", &sql::late_checks(b)).await?;
         failpoint!("index.checks");
     }

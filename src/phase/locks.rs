@@ -19,7 +19,7 @@ use crate::sql::{locks as locks_sql, swap as sql};
 use crate::stop::Stop;
 
 use super::blockers::{self, Asked, Blocker};
-use super::context::Context;
+use super::context::PartitionJob;
 use super::driver::Driver;
 use super::retries::Retries;
 
@@ -63,7 +63,7 @@ impl<'a> Ladder<'a> {
     }
 
     /// Of the locks that the direction's swap takes.
-    fn of(context: &'a Context, b: &Blueprint, away: Direction) -> Self {
+    fn of(context: &'a PartitionJob, b: &Blueprint, away: Direction) -> Self {
         Self::on(context, locked(b, away))
     }
 
@@ -162,7 +162,7 @@ fn blocked(blockers: &[Blocker]) -> Error {
 ///
 /// # Errors
 /// Who is in the way; or what the server said.
-pub async fn look(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
+pub async fn look(context: &PartitionJob, b: &Blueprint, away: Direction) -> Result<()> {
     Ladder::of(context, b, away).look().await
 }
 
@@ -170,7 +170,7 @@ pub async fn look(context: &Context, b: &Blueprint, away: Direction) -> Result<(
 ///
 /// # Errors
 /// As [`look`].
-pub async fn look_patiently(context: &Context, b: &Blueprint, away: Direction) -> Result<()> {
+pub async fn look_patiently(context: &PartitionJob, b: &Blueprint, away: Direction) -> Result<()> {
     let ladder = Ladder::of(context, b, away);
     let begun = Instant::now();
     loop {
@@ -188,7 +188,7 @@ pub async fn look_patiently(context: &Context, b: &Blueprint, away: Direction) -
 ///
 /// # Errors
 /// What the server said.
-pub async fn cancel(context: &Context, b: &Blueprint, away: Direction, asked: &mut Asked) -> Result<()> {
+pub async fn cancel(context: &PartitionJob, b: &Blueprint, away: Direction, asked: &mut Asked) -> Result<()> {
     Ladder::of(context, b, away).cancel(asked).await
 }
 
@@ -196,7 +196,7 @@ pub async fn cancel(context: &Context, b: &Blueprint, away: Direction, asked: &m
 ///
 /// # Errors
 /// What the server said.
-pub async fn begin(context: &Context, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
+pub async fn begin(context: &PartitionJob, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
     Ladder::of(context, b, away).begin(client, &sql::first_lock(b, away)).await
 }
 
@@ -205,7 +205,7 @@ pub async fn begin(context: &Context, client: &Client, b: &Blueprint, away: Dire
 /// # Errors
 /// Lock after the last attempt, with who was in the way; any other error at once.
 pub async fn patiently<T>(
-    context: &Context,
+    context: &PartitionJob,
     b: &Blueprint,
     what: &str,
     attempt: impl AsyncFn() -> Result<T>,

@@ -13,7 +13,7 @@ use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, REPEATABLE_READ, all, execute_prepared, transaction};
 use crate::sql::{copy as copy_sql, drain as drain_sql, mirror as sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::partitions;
 
 /// How often a batch that gave way, or met with a writer, is sent again before the rest is left to the next drain.
@@ -25,7 +25,7 @@ const GIVES_WAY: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// The table cannot have one; or what the server said: nothing is changed then.
-pub async fn on(context: &Context, away: Direction) -> Result<()> {
+pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     let (b, client) = (context.blueprint(), &context.control);
     // It would run with the rights of the job's role, in sessions that nothing can be looked for in.
     if b.table.force_row_security && context.lends() {
@@ -51,7 +51,7 @@ pub async fn on(context: &Context, away: Direction) -> Result<()> {
 
 /// The target's keys that may be checked at the commit. SET CONSTRAINTS takes every constraint of a name, so that another one
 /// of that name would be checked at once as well.
-async fn deferrable(context: &Context, away: Direction) -> Result<Vec<QualifiedName>> {
+async fn deferrable(context: &PartitionJob, away: Direction) -> Result<Vec<QualifiedName>> {
     let client = &context.control;
     let target = catalog::must_find(client, &context.blueprint().sides(away).target).await?;
     let rows = client.query(sql::DEFERRABLE_KEYS, &[&target]).await?;
@@ -72,7 +72,7 @@ async fn deferrable(context: &Context, away: Direction) -> Result<Vec<QualifiedN
 ///
 /// # Errors
 /// What the server said.
-pub async fn off(context: &Context) -> Result<bool> {
+pub async fn off(context: &PartitionJob) -> Result<bool> {
     let (b, client) = (context.blueprint(), &context.control);
     if !client.query_one(sql::IS_ON, &[&sql::name(&b)]).await?.get::<_, bool>(0) {
         return Ok(false);
@@ -91,7 +91,7 @@ pub async fn off(context: &Context) -> Result<bool> {
 ///
 /// # Errors
 /// What the server said.
-pub async fn drain(context: &Context, away: Direction) -> Result<(u64, bool)> {
+pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool)> {
     let (b, client) = (context.blueprint(), &context.control);
     let mut taken = 0;
     for row in client.query(&sql::blocks(&b), &[]).await? {
@@ -116,7 +116,7 @@ fn stands_in_the_way(error: &Error) -> bool {
     matches!(error.sqlstate(), Some("23505" | "23P01" | "23503"))
 }
 
-async fn gently(context: &Context, b: &Blueprint, away: Direction, block: i64) -> Result<u64> {
+async fn gently(context: &PartitionJob, b: &Blueprint, away: Direction, block: i64) -> Result<u64> {
     let mut tries = 0;
     loop {
         match batch(context, b, away, block).await {
@@ -130,7 +130,7 @@ async fn gently(context: &Context, b: &Blueprint, away: Direction, block: i64) -
     }
 }
 
-async fn batch(context: &Context, b: &Blueprint, away: Direction, block: i64) -> Result<u64> {
+async fn batch(context: &PartitionJob, b: &Blueprint, away: Direction, block: i64) -> Result<u64> {
     let values = [format!("({block},0)"), format!("({},0)", block + 1)];
     transaction(&context.control, REPEATABLE_READ, async |client| {
         client.batch_execute(sql::DRAIN_SETTINGS).await?;

@@ -10,14 +10,14 @@ use crate::model::state::State;
 use crate::pg::{catalog, objects as pg};
 use crate::sql::{drain, objects as sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 
 /// What the job recorded. One that an earlier version began has no record: what bears its names now is taken for its own,
 /// where it can be.
 ///
 /// # Errors
 /// What the server said.
-pub async fn recorded(context: &Context) -> Result<Objects> {
+pub async fn recorded(context: &PartitionJob) -> Result<Objects> {
     let known = context.objects.borrow().clone();
     if known.only(Role::Target).is_some() {
         return Ok(known);
@@ -34,7 +34,7 @@ pub async fn recorded(context: &Context) -> Result<Objects> {
 }
 
 /// Records what a job of an earlier version made, by its names.
-async fn adopt(context: &Context) -> Result<()> {
+async fn adopt(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let (client, job) = (&context.control, context.job.id);
     let partitioned = match context.direction() {
@@ -61,7 +61,7 @@ async fn adopt(context: &Context) -> Result<()> {
 }
 
 /// The oids of the two tables: what applications use, and what is kept in sync with it.
-fn sides(context: &Context, objects: &Objects, direction: Direction) -> Result<(u32, u32)> {
+fn sides(context: &PartitionJob, objects: &Objects, direction: Direction) -> Result<(u32, u32)> {
     let b = context.blueprint();
     let target = objects.only(Role::Target).map(|object| object.oid).ok_or_else(|| {
         let wanted = match direction {
@@ -82,7 +82,7 @@ fn sides(context: &Context, objects: &Objects, direction: Direction) -> Result<(
 ///
 /// # Errors
 /// Which one, and what it is; or what the server said.
-pub async fn in_place(context: &Context) -> Result<()> {
+pub async fn in_place(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let direction = context.direction();
     let objects = recorded(context).await?;
@@ -101,7 +101,7 @@ pub async fn in_place(context: &Context) -> Result<()> {
 ///
 /// # Errors
 /// Which one; or what the server said.
-pub async fn names_move(context: &Context, away: Direction) -> Result<()> {
+pub async fn names_move(context: &PartitionJob, away: Direction) -> Result<()> {
     let (source, target) = sides(context, &recorded(context).await?, away)?;
     let (out, come) = context.blueprint().moved_names(away);
     let with = |names: Vec<QualifiedName>, oid: u32| names.into_iter().map(move |name| (name, oid));
@@ -123,7 +123,7 @@ pub async fn names_move(context: &Context, away: Direction) -> Result<()> {
 }
 
 /// What became of an object whose name is another's.
-async fn elsewhere(context: &Context, name: &QualifiedName, oid: u32) -> Result<Error> {
+async fn elsewhere(context: &PartitionJob, name: &QualifiedName, oid: u32) -> Result<Error> {
     let client = &context.control;
     let there = match catalog::find(client, name).await? {
         Some(other) => format!("{} is another table now (oid {other})", name.plain()),
@@ -150,7 +150,7 @@ async fn elsewhere(context: &Context, name: &QualifiedName, oid: u32) -> Result<
 ///
 /// # Errors
 /// The name is taken, or the job's own target has another name now.
-pub async fn target_is_there(context: &Context) -> Result<bool> {
+pub async fn target_is_there(context: &PartitionJob) -> Result<bool> {
     let target = context.blueprint().target();
     let recorded = pg::recorded(&context.control, context.job.id).await?;
     let standing = recorded.only(Role::Target).filter(|object| object.now.is_some());
@@ -171,7 +171,7 @@ pub async fn target_is_there(context: &Context) -> Result<bool> {
 ///
 /// # Errors
 /// The job has no record of it.
-pub async fn lock_target(context: &Context, direction: Direction, mode: &str) -> Result<String> {
+pub async fn lock_target(context: &PartitionJob, direction: Direction, mode: &str) -> Result<String> {
     let (_, target) = sides(context, &recorded(context).await?, direction)?;
     Ok(sql::lock(&context.blueprint().sides(direction).target, target, mode))
 }
@@ -181,7 +181,7 @@ pub async fn lock_target(context: &Context, direction: Direction, mode: &str) ->
 /// # Errors
 /// What has its name is not the job's own; or what the server said.
 pub async fn empty_target(
-    context: &Context,
+    context: &PartitionJob,
     client: &Client,
     b: &Blueprint,
     direction: Direction,

@@ -11,7 +11,7 @@ use crate::pg::{objects, store};
 use crate::plan::partitioning::{scheme, template};
 use crate::sql::{capture, copy, drain, prepare as sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 
 /// Whether an error says that a row fits no partition.
 pub fn lacks_partition(error: &Error) -> bool {
@@ -22,7 +22,7 @@ pub fn lacks_partition(error: &Error) -> bool {
 ///
 /// # Errors
 /// The rows need more partitions than can be right, or nothing is found that needs one.
-pub async fn extend(context: &Context) -> Result<()> {
+pub async fn extend(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let missing = missing(context, &b).await?;
     if missing.is_empty() {
@@ -72,7 +72,7 @@ fn by_type(b: &Blueprint) -> Result<&str> {
     b.by_column().map(|c| c.base_type.as_str()).ok_or_else(|| Error::failed("the partition column is gone"))
 }
 
-async fn missing(context: &Context, b: &Blueprint) -> Result<Vec<Partition>> {
+async fn missing(context: &PartitionJob, b: &Blueprint) -> Result<Vec<Partition>> {
     let scheme = scheme(&context.partitioning, by_type(b)?)?;
     let (Some(first), Some(last)) = (b.partitions.first(), b.partitions.last()) else {
         return Ok(Vec::new());

@@ -9,7 +9,7 @@ use crate::pg::{catalog, objects as pg};
 use crate::sql::prepare as sql;
 
 use super::additions;
-use super::context::Context;
+use super::context::PartitionJob;
 use super::meter::Meter;
 use super::objects;
 
@@ -18,7 +18,7 @@ use super::objects;
 /// # Errors
 /// The definition of the source changed since the plan was made, or a name was taken meanwhile.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
-pub async fn prepare(context: &Context) -> Result<State> {
+pub async fn prepare(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
     let parts = b.partitions.len() + usize::from(b.default.is_some());
     let meter = Meter::begin(
@@ -57,7 +57,7 @@ pub async fn prepare(context: &Context) -> Result<State> {
 
 /// Creates one partition if it is not there. One that is there must be the target's.
 async fn make(
-    context: &Context,
+    context: &PartitionJob,
     name: &crate::model::ident::QualifiedName,
     statements: &[String],
 ) -> Result<()> {

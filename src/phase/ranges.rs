@@ -12,7 +12,7 @@ use crate::model::table::Column;
 use crate::pg::catalog;
 use crate::sql::{from_source, verify as sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::copy::FOLLOWS_HEAP;
 use super::walk;
 
@@ -36,7 +36,7 @@ struct Lie {
     rows_alike: Option<f64>,
 }
 
-async fn lie(context: &Context, plain: &QualifiedName, column: &Ident) -> Result<Lie> {
+async fn lie(context: &PartitionJob, plain: &QualifiedName, column: &Ident) -> Result<Lie> {
     let names = [plain.schema.as_str(), plain.name.as_str(), column.as_str()];
     let row = context.control.query_opt(sql::LIE, &[&names[0], &names[1], &names[2]]).await?;
     Ok(row.map_or_else(Lie::default, |row| Lie {
@@ -50,7 +50,7 @@ async fn lie(context: &Context, plain: &QualifiedName, column: &Ident) -> Result
 ///
 /// # Errors
 /// What the server said.
-pub(super) async fn dimension<'b>(context: &Context, b: &'b Blueprint) -> Result<Dimension<'b>> {
+pub(super) async fn dimension<'b>(context: &PartitionJob, b: &'b Blueprint) -> Result<Dimension<'b>> {
     let sides = b.sides(context.direction());
     let plain = if sides.plain_source { &sides.source } else { &sides.target };
     let key = match b.key.first() {
@@ -79,7 +79,7 @@ pub(super) async fn dimension<'b>(context: &Context, b: &'b Blueprint) -> Result
 /// # Errors
 /// What the server or `send` said.
 pub(super) async fn cut(
-    context: &Context,
+    context: &PartitionJob,
     b: &Blueprint,
     dimension: &Dimension<'_>,
     rows: impl Fn() -> u64,
@@ -123,7 +123,7 @@ pub(super) async fn cut(
 }
 
 /// How many rows each partition holds, about; none where nothing is known.
-async fn leaf_rows(context: &Context, sides: &Sides) -> Result<HashMap<QualifiedName, Option<f64>>> {
+async fn leaf_rows(context: &PartitionJob, sides: &Sides) -> Result<HashMap<QualifiedName, Option<f64>>> {
     let partitioned = match context.direction() {
         Direction::Forward => &sides.target,
         Direction::Reverse => &sides.source,

@@ -13,7 +13,7 @@ use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, execute_text, transaction};
 use crate::sql::{copy as copy_sql, drain as sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::meter::Meter;
 use super::objects;
 use super::workers;
@@ -26,7 +26,7 @@ const STRETCH_BLOCKS: usize = 32_768;
 /// # Errors
 /// What the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "scrub"))]
-pub async fn scrub(context: &Context) -> Result<State> {
+pub async fn scrub(context: &PartitionJob) -> Result<State> {
     objects::in_place(context).await?;
     let b = context.blueprint();
     let client = &context.control;
@@ -63,7 +63,7 @@ pub async fn scrub(context: &Context) -> Result<State> {
 ///
 /// # Errors
 /// What the server said.
-pub async fn again(context: &Context) -> Result<()> {
+pub async fn again(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let mut meter = Meter::begin(context, "scrub", "taking out what changed since it was copied");
     let rows = stretches(context, &b, &mut meter).await?;
@@ -72,7 +72,7 @@ pub async fn again(context: &Context) -> Result<()> {
 }
 
 /// Scrubs the leaves that the log has places for, a stretch of blocks at a time, so that no transaction is long.
-async fn stretches(context: &Context, b: &Blueprint, meter: &mut Meter<'_>) -> Result<u64> {
+async fn stretches(context: &PartitionJob, b: &Blueprint, meter: &mut Meter<'_>) -> Result<u64> {
     let mut tasks = Vec::new();
     for leaf in touched(context, b).await? {
         let oid = catalog::must_find(&context.control, &leaf).await?;
@@ -95,7 +95,7 @@ async fn stretches(context: &Context, b: &Blueprint, meter: &mut Meter<'_>) -> R
 }
 
 /// The leaves that the log's places fall into.
-async fn touched(context: &Context, b: &Blueprint) -> Result<Vec<QualifiedName>> {
+async fn touched(context: &PartitionJob, b: &Blueprint) -> Result<Vec<QualifiedName>> {
     let Some(statement) = sql::scrubbed_leaves(b) else { return Ok(Vec::new()) };
     let mut bounds: Vec<String> =
         b.partitions.iter().map(|p| p.from.clone()).filter(|from| from != "minvalue").collect();

@@ -27,12 +27,12 @@ use crate::pg::orphans;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::drift;
 use super::driver::Driver;
 use super::locks::{self, Ladder};
 use super::meter::Meter;
-use super::swap::drop_guard;
+use super::swap::{LATER_GUARD_WAITS, end_guard};
 use super::workers;
 
 /// Rows that violate a key are looked for so long, so that some of them can be named.
@@ -46,14 +46,14 @@ const NAMED_WITHIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A lock was not available; or the server is gone.
-pub async fn settle(context: &Context) -> Result<Vec<ForeignKey>> {
+pub async fn settle(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
     let b = context.blueprint();
     let partitioned = match context.state() {
         State::Swapped => true,
         State::RolledBack => false,
         _ => return Ok(Vec::new()),
     };
-    drop_guard(context).await?;
+    end_guard(context, LATER_GUARD_WAITS).await?;
     let (open, mut tasks) = own_keys(context, &b, partitioned).await?;
     tasks.extend(child_keys(context, &b, partitioned).await?);
     let mut failed = Vec::new();
@@ -80,7 +80,7 @@ pub async fn settle(context: &Context) -> Result<Vec<ForeignKey>> {
 ///
 /// # Errors
 /// As [`settle`].
-pub async fn settle_before_exchange(context: &Context) -> Result<()> {
+pub async fn settle_before_exchange(context: &PartitionJob) -> Result<()> {
     way_back(context, settle(context).await.map(drop))
 }
 
@@ -123,7 +123,7 @@ pub(super) fn reported(driver: &Driver, means: &str, done: Result<()>) -> Result
 ///
 /// # Errors
 /// What the server said.
-pub async fn as_meant(context: &Context, b: &Blueprint, now: &mut Table) -> Result<()> {
+pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) -> Result<()> {
     if now.relkind == "p" && b.keys_on_leaves {
         // A key that could not be tied together stands on the partitions.
         let standing = own(&context.control, now.oid).await?;
@@ -164,7 +164,7 @@ pub async fn as_meant(context: &Context, b: &Blueprint, now: &mut Table) -> Resu
 ///
 /// # Errors
 /// What the server said.
-pub async fn compare_by_name(context: &Context) -> Result<()> {
+pub async fn compare_by_name(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let client = &context.control;
     let mut now = catalog::table(client, catalog::must_find(client, &b.table.name).await?).await?;
@@ -187,7 +187,7 @@ pub async fn compare_by_name(context: &Context) -> Result<()> {
 }
 
 /// Makes anew the materialized views that still read the table which went out of use.
-async fn matviews(context: &Context, b: &Blueprint) -> Result<()> {
+async fn matviews(context: &PartitionJob, b: &Blueprint) -> Result<()> {
     for m in &b.table.dependents.matviews {
         let means =
             format!("materialized view {} still reads the table that is out of use", m.view.name.plain());
@@ -196,7 +196,7 @@ async fn matviews(context: &Context, b: &Blueprint) -> Result<()> {
     Ok(())
 }
 
-async fn matview(context: &Context, b: &Blueprint, m: &Matview) -> Result<()> {
+async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<()> {
     let client = &context.control;
     let table = catalog::must_find(client, &b.table.name).await?;
     // One that somebody dropped since stays dropped.
@@ -230,7 +230,7 @@ async fn matview(context: &Context, b: &Blueprint, m: &Matview) -> Result<()> {
 }
 
 /// Makes a materialized view under the name that it has until the exchange; its oid.
-async fn build(context: &Context, m: &Matview) -> Result<u32> {
+async fn build(context: &PartitionJob, m: &Matview) -> Result<u32> {
     let (name, job) = (matview::new_name(m), context.job.id);
     transaction(&context.control, READ_COMMITTED, async |client| {
         if left_behind(context, m).await? {
@@ -247,7 +247,7 @@ async fn build(context: &Context, m: &Matview) -> Result<u32> {
 ///
 /// # Errors
 /// What has that name is not the job's.
-pub(super) async fn left_behind(context: &Context, m: &Matview) -> Result<bool> {
+pub(super) async fn left_behind(context: &PartitionJob, m: &Matview) -> Result<bool> {
     let (name, client) = (matview::new_name(m), &context.control);
     let Some(oid) = catalog::find(client, &name).await? else { return Ok(false) };
     if context.job.records && !pg::recorded(client, context.job.id).await?.made(Role::Matview, oid) {
@@ -268,7 +268,7 @@ struct Task<'a> {
 
 /// The table's own keys that are not what they were, and where they are to be looked through.
 async fn own_keys<'a>(
-    context: &Context,
+    context: &PartitionJob,
     b: &'a Blueprint,
     partitioned: bool,
 ) -> Result<(Vec<&'a ForeignKey>, Vec<Task<'a>>)> {
@@ -295,7 +295,11 @@ async fn own_keys<'a>(
 }
 
 /// Keys of other tables that stand and are still to be looked through.
-async fn child_keys<'a>(context: &Context, b: &'a Blueprint, partitioned: bool) -> Result<Vec<Task<'a>>> {
+async fn child_keys<'a>(
+    context: &PartitionJob,
+    b: &'a Blueprint,
+    partitioned: bool,
+) -> Result<Vec<Task<'a>>> {
     let client = &context.control;
     let back = b.incoming_dropped.iter().filter(|_| !partitioned);
     let mut tasks = Vec::new();
@@ -326,7 +330,7 @@ async fn keys(client: &Client, statement: &str, oid: u32) -> Result<Vec<Own>> {
 }
 
 /// Validates the keys, table by table; those that could not be validated.
-async fn look_through(context: &Context, b: &Blueprint, tasks: &[Task<'_>]) -> Result<Vec<ForeignKey>> {
+async fn look_through(context: &PartitionJob, b: &Blueprint, tasks: &[Task<'_>]) -> Result<Vec<ForeignKey>> {
     let mut meter = Meter::begin(
         context,
         "settle",
@@ -350,7 +354,7 @@ async fn look_through(context: &Context, b: &Blueprint, tasks: &[Task<'_>]) -> R
 }
 
 async fn one_table(
-    context: &Context,
+    context: &PartitionJob,
     session: &Session,
     task: &Task<'_>,
     failed: &RefCell<Vec<ForeignKey>>,
@@ -404,7 +408,7 @@ pub(super) async fn validate(
     }
 }
 
-async fn on_parent(context: &Context, b: &Blueprint, key: &ForeignKey) -> Result<()> {
+async fn on_parent(context: &PartitionJob, b: &Blueprint, key: &ForeignKey) -> Result<()> {
     let client = &context.control;
     let statements = sql::on_parent(b, key);
     locks::patiently(context, b, "tie a foreign key together", async || {

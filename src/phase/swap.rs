@@ -16,7 +16,7 @@ use crate::sql::exchange::{Exchange, Refused};
 use crate::sql::swap::Guard;
 use crate::sql::{locks as locks_sql, swap as sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::cutover::Way;
 use super::exchange::{Definition, Exchanger, refused};
 use super::meter::Meter;
@@ -25,6 +25,8 @@ use super::{additions, capture, drift, locks, mirror, objects};
 
 /// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
 const GUARD_WAITS: Duration = Duration::from_secs(5);
+/// How long a later command waits for them: sessions that a driver before this one left behind are just ending.
+pub(super) const LATER_GUARD_WAITS: Duration = Duration::from_secs(1);
 
 /// What a swap took.
 #[derive(Debug, Clone, Copy)]
@@ -35,11 +37,20 @@ pub struct Swapped {
     pub tries: u32,
 }
 
+impl Swapped {
+    /// In words, for the end of the phase.
+    pub(super) fn told(&self) -> String {
+        let at =
+            if self.tries == 1 { "the first attempt".to_owned() } else { format!("attempt {}", self.tries) };
+        format!("the lock was held for {:.0} ms, at {at}", self.held_ms)
+    }
+}
+
 /// Exchanges the names: forward from a verified job, or back from a swapped one.
 ///
 /// # Errors
 /// Lock where it was not to be had within the plan's attempts: the source is untouched, capture goes on.
-pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped)> {
+pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
     let away = context.direction();
     let b = context.blueprint();
     let phase = match away {
@@ -72,13 +83,13 @@ pub async fn swap(context: &Context, _proof: Verified) -> Result<(State, Swapped
     if exchanged.is_err() {
         end_mirror(context).await;
     }
-    let ((state, held_ms), tries) = exchanged?;
+    let ((_, held_ms), tries) = exchanged?;
     exchanger.drop().await?;
-    finish(context, &meter, state, Swapped { held_ms, tries }).await
+    finish(context, &meter, Swapped { held_ms, tries }).await
 }
 
 /// Switches the mirror off; where that fails, the next command does it, and the mirror ends by itself before long.
-async fn end_mirror(context: &Context) {
+async fn end_mirror(context: &PartitionJob) {
     if let Err(e) = mirror::off(context).await {
         context.events.warn(format!("the mirror could not be switched off: {}", e.message()));
     }
@@ -91,7 +102,7 @@ struct Ready {
 }
 
 /// Looks whether everything is as it must be, and creates the function. Nothing is locked.
-async fn ready(context: &Context, exchanger: &Exchanger<'_>, away: Direction) -> Result<Ready> {
+async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Direction) -> Result<Ready> {
     let client = &context.control;
     capture::in_force(context).await?;
     objects::names_move(context, away).await?;
@@ -124,7 +135,7 @@ async fn ready(context: &Context, exchanger: &Exchanger<'_>, away: Direction) ->
 /// # Errors
 /// Again where a lock was not granted in time or, which [`exchange::refused`] tells, a change is pending.
 async fn exchange(
-    context: &Context,
+    context: &PartitionJob,
     exchanger: &Exchanger<'_>,
     away: Direction,
     ready: &Ready,
@@ -133,30 +144,30 @@ async fn exchange(
     exchanger.send(&ready.exchange, &ready.definition, first).await
 }
 
-async fn finish(
-    context: &Context,
-    meter: &Meter<'_>,
-    state: State,
-    swapped: Swapped,
-) -> Result<(State, Swapped)> {
+async fn finish(context: &PartitionJob, meter: &Meter<'_>, swapped: Swapped) -> Result<Swapped> {
     let Swapped { held_ms, tries } = swapped;
     store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, attempt {tries}"))
         .await?;
     failpoint!("swap.told");
-    let at = if tries == 1 { "the first attempt".to_owned() } else { format!("attempt {tries}") };
-    meter.end(format!("the lock was held for {held_ms:.0} ms, at {at}"));
-    let deadline = Instant::now() + GUARD_WAITS;
-    while !drop_guard(context).await? && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok((state, swapped))
+    meter.end(swapped.told());
+    end_guard(context, GUARD_WAITS).await?;
+    Ok(swapped)
 }
 
-/// Drops the guard once nobody holds a snapshot older than the swap; whether it is gone.
+/// Drops the guard as soon as nobody holds a snapshot older than the swap. Where somebody does for longer than `wait`, it stays.
 ///
 /// # Errors
 /// What the server said.
-pub async fn drop_guard(context: &Context) -> Result<bool> {
+pub async fn end_guard(context: &PartitionJob, wait: Duration) -> Result<()> {
+    let deadline = Instant::now() + wait;
+    while !drop_guard(context).await? && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// Drops the guard, if nobody holds a snapshot older than the swap; whether it is gone.
+async fn drop_guard(context: &PartitionJob) -> Result<bool> {
     let client = &context.control;
     let table = context.blueprint().table.name;
     let oid = catalog::must_find(client, &table).await?;

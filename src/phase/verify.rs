@@ -31,7 +31,7 @@ use crate::pg::catalog;
 use crate::pg::transaction::{REPEATABLE_READ, query_text, transaction};
 use crate::sql::{copy as copy_sql, drain as drain_sql, from_source, store as store_sql, verify as sql};
 
-use super::context::Context;
+use super::context::PartitionJob;
 use super::deficit::Deficit;
 use super::meter::Meter;
 use super::{capture, drain, ranges, walk, workers};
@@ -94,7 +94,7 @@ struct Tally {
 ///
 /// # Errors
 /// A difference, with the report behind it; or what the server said.
-pub async fn verify(context: &Context) -> Result<(State, Verified, VerifyReport)> {
+pub async fn verify(context: &PartitionJob) -> Result<(State, Verified, VerifyReport)> {
     let report = compare(context).await?;
     if !report.verified {
         return Err(differs(&report));
@@ -135,7 +135,7 @@ pub fn differs(report: &VerifyReport) -> Error {
 /// # Errors
 /// What the server said; a difference is no error here.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
-pub async fn compare(context: &Context) -> Result<VerifyReport> {
+pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     capture::in_force(context).await?;
     capture::watch_leaves(context).await?;
     let b = context.blueprint();
@@ -179,7 +179,12 @@ pub async fn compare(context: &Context) -> Result<VerifyReport> {
 
 /// Ranges as long as the plan's batches, and enough of them that no worker is left alone with the last one; few, where each
 /// reads pages all over the heap.
-fn sizer(context: &Context, dimension: &ranges::Dimension<'_>, rows: i64, bytes: i64) -> RefCell<ChunkSizer> {
+fn sizer(
+    context: &PartitionJob,
+    dimension: &ranges::Dimension<'_>,
+    rows: i64,
+    bytes: i64,
+) -> RefCell<ChunkSizer> {
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
     let first = match rows {
         // Never analyzed.
@@ -197,7 +202,7 @@ fn sizer(context: &Context, dimension: &ranges::Dimension<'_>, rows: i64, bytes:
 
 /// Sums of every range: the ones that they do not prove are suspect.
 async fn sums(
-    context: &Context,
+    context: &PartitionJob,
     b: &Blueprint,
     dimension: &ranges::Dimension<'_>,
     sizer: RefCell<ChunkSizer>,
@@ -265,7 +270,7 @@ impl Sums {
 
 /// Sums of a range, and whether they prove that every place in it that is not pending holds the same on both sides.
 async fn prove(
-    context: &Context,
+    context: &PartitionJob,
     client: &Client,
     b: &Blueprint,
     by: &[&Column],
@@ -286,7 +291,7 @@ async fn prove(
 
 /// Compares suspect ranges row by row; what differs is drained and looked at again, and only what still differs counts.
 async fn look_again(
-    context: &Context,
+    context: &PartitionJob,
     b: &Blueprint,
     by: &[&Column],
     mut suspects: Vec<KeyRange>,
@@ -329,7 +334,7 @@ async fn look_again(
 }
 
 async fn differences(
-    context: &Context,
+    context: &PartitionJob,
     client: &Client,
     b: &Blueprint,
     by: &[&Column],
@@ -374,7 +379,7 @@ async fn at_one_snapshot<T>(
 }
 
 async fn report(
-    context: &Context,
+    context: &PartitionJob,
     b: &Blueprint,
     sides: &Sides,
     differing: &Differing,
@@ -414,7 +419,7 @@ async fn report(
     })
 }
 
-async fn occurrences(context: &Context, b: &Blueprint, sides: &Sides, key: &Key) -> Result<i64> {
+async fn occurrences(context: &PartitionJob, b: &Blueprint, sides: &Sides, key: &Key) -> Result<i64> {
     Ok(query_text(&context.control, &sql::occurrences(b, sides), key).await?.first().map_or(0, |r| r.get(0)))
 }
 

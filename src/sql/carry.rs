@@ -108,6 +108,9 @@ impl Side<'_> {
                 let object = self.own(&now.name.sibling(index.name.clone()));
                 vec![format!("comment on index {object} is {}", or_null(index.comment.as_deref()))]
             }
+            // What is bound to the sequence would stay bound to the one that goes out of use.
+            ["sequences", _, "uses", ..] if one.has_more() => return None,
+            ["sequences", _, "uses", ..] => Vec::new(),
             ["sequences", name, field, ..] => self.sequence(name, field)?,
             ["replica_identity"] if !self.partitioned => vec![self.replica_identity()],
             ["foreign_keys", _, "comment"] => Vec::new(),

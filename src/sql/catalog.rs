@@ -239,7 +239,21 @@ select pg_catalog.json_build_object(
         select json_build_object('sql_type', format_type(q.seqtypid, null), 'start', q.seqstart, 'increment', q.seqincrement,
           'min', q.seqmin, 'max', q.seqmax, 'cache', q.seqcache, 'cycle', q.seqcycle,
           'comment', obj_description(s.oid, 'pg_class'))
-        from pg_sequence q where q.seqrelid = s.oid)
+        from pg_sequence q where q.seqrelid = s.oid),
+      'uses', case d.deptype when 'i' then json_build_object('by', coalesce((
+        select json_agg(distinct u.name order by u.name) from (
+          select case when e.oid is not null then 'the default of ' || e.adrelid::regclass || '.' || quote_ident(ea.attname)
+            when v.oid is not null then
+              case v.relkind when 'm' then 'materialized view ' when 'v' then 'view '
+                else 'rule ' || quote_ident(w.rulename) || ' on ' end || v.oid::regclass
+            else pg_describe_object(x.classid, x.objid, 0) end as name
+          from pg_depend x
+            left join pg_attrdef e on x.classid = 'pg_attrdef'::regclass and e.oid = x.objid
+            left join pg_attribute ea on ea.attrelid = e.adrelid and ea.attnum = e.adnum
+            left join pg_rewrite w on x.classid = 'pg_rewrite'::regclass and w.oid = x.objid
+            left join pg_class v on v.oid = w.ev_class
+          where x.refclassid = 'pg_class'::regclass and x.refobjid = s.oid and x.deptype in ('n', 'a')
+            and (e.oid is null or e.adrelid = c.oid)) u), '[]')) end
     ) order by s.relname)
     from pg_depend d join pg_class s on d.classid = 'pg_class'::regclass and s.oid = d.objid and s.relkind = 'S'
       join pg_namespace sn on sn.oid = s.relnamespace

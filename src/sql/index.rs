@@ -200,13 +200,11 @@ end",
     ]
 }
 
-/// A CHECK that the source has not validated: added without looking at the rows, after the copy.
+/// CHECKs that rows may violate: added without looking at the rows, after the copy.
 pub fn late_checks(b: &Blueprint) -> Vec<String> {
     let target = b.target();
-    b.table
-        .checks
-        .iter()
-        .filter(|c| !c.validated)
+    b.late_checks()
+        .into_iter()
         .map(|c| format!("alter table {target} add constraint {} {} not valid", c.name, c.definition))
         .collect()
 }

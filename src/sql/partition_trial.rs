@@ -2,7 +2,7 @@
 //! back, and the table's own expressions on some of its rows.
 
 use crate::model::blueprint::{Blueprint, Direction};
-use crate::model::dependent::Matview;
+use crate::model::dependent::{Function, Matview, OtherPolicy};
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::table::{Check, Column, View};
 
@@ -54,9 +54,11 @@ pub fn finish(b: &Blueprint) -> Vec<Part> {
         analyze.what.push_str(&format!(", statistics {}", plain(statistics.name.name.as_str())));
     }
     let mut all = vec![Part::new("replica identity of", name, index::leaf_marks(b, &leaf)), analyze];
-    let late = b.table.checks.iter().filter(|check| !check.validated);
     all.extend(
-        late.zip(index::late_checks(b)).map(|(check, add)| Part::new("constraint", &check.name, [add])),
+        b.late_checks()
+            .into_iter()
+            .zip(index::late_checks(b))
+            .map(|(check, add)| Part::new("constraint", &check.name, [add])),
     );
     for index in b.carried_indexes() {
         let attach = index::by_leaf(index).then(|| index::attach(b, index, &leaf));
@@ -74,6 +76,35 @@ pub fn view(b: &Blueprint, number: usize, view: &View) -> Part {
     let query = view.query.trim_end().trim_end_matches(';');
     let create = format!("create view {} as\n{query}", b.table.name.sibling(name));
     Part::new("view", &view.name.name, [create])
+}
+
+/// The function as the swap creates it again. Nobody waits for it: a call locks no function.
+pub fn function(function: &Function) -> Part {
+    Part { what: format!("function {}", function.name), statements: vec![function.definition.clone()] }
+}
+
+/// An empty temporary table with the name and the columns of another table. A policy may name its table's columns by the
+/// table's name.
+pub fn empty_namesake(table: &QualifiedName) -> String {
+    format!("create temporary table {} (like {table})", table.name)
+}
+
+/// Drops it.
+pub fn drop_namesake(table: &QualifiedName) -> String {
+    format!("drop table pg_temp.{}", table.name)
+}
+
+/// The policy of another table, on an empty table of that name.
+pub fn other_policy(policy: &OtherPolicy) -> Part {
+    let using = policy.using.as_ref().map_or(String::new(), |e| format!(" using ({e})"));
+    let check = policy.check.as_ref().map_or(String::new(), |e| format!(" with check ({e})"));
+    Part {
+        what: format!("policy {} on {}", plain(policy.name.as_str()), policy.table.plain()),
+        statements: vec![format!(
+            "create policy {} on pg_temp.{}{using}{check}",
+            policy.name, policy.table.name
+        )],
+    }
 }
 
 /// The materialized view as it will be made; it is filled until the time is up.

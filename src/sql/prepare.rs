@@ -36,7 +36,7 @@ pub fn parts(b: &Blueprint) -> Vec<Part> {
     let (target, table) = (b.target(), &b.table);
     let name = &table.name.name;
     let mut all = vec![Part::new("table", name, empty_target(b))];
-    for check in table.checks.iter().filter(|c| c.validated) {
+    for check in b.early_checks() {
         let add = format!("alter table {target} add constraint {} {}", check.name, check.definition);
         all.push(Part::new("constraint", &check.name, [add]));
     }

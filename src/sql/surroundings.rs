@@ -88,27 +88,6 @@ const SURROUNDINGS: &str = r#"select json_build_object(
         select w.ev_class from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
         where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)
     ) u), '[]'),
-  'sequence_uses', coalesce((
-    select json_agg(json_build_object(
-      'column', u.attname, 'sequence', json_build_object('schema', u.nspname, 'name', u.relname), 'name', u.name,
-      'default_of_other', u.default_of_other
-    ) order by u.name)
-    from (
-      select distinct a.attname, qn.nspname, q.relname, coalesce(e.adrelid <> c.oid, false) as default_of_other,
-        case when e.oid is not null then 'the default of ' || e.adrelid::regclass || '.' || quote_ident(ea.attname)
-          when v.oid is not null then
-            case v.relkind when 'm' then 'materialized view ' when 'v' then 'view '
-              else 'rule ' || quote_ident(w.rulename) || ' on ' end || v.oid::regclass
-          else pg_describe_object(d.classid, d.objid, 0) end as name
-      from pg_depend s join pg_class q on q.oid = s.objid and q.relkind = 'S' join pg_namespace qn on qn.oid = q.relnamespace
-        join pg_attribute a on a.attrelid = c.oid and a.attnum = s.refobjsubid
-        join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = q.oid and d.deptype in ('n', 'a')
-        left join pg_attrdef e on d.classid = 'pg_attrdef'::regclass and e.oid = d.objid
-        left join pg_attribute ea on ea.attrelid = e.adrelid and ea.attnum = e.adnum
-        left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
-        left join pg_class v on v.oid = w.ev_class
-      where s.classid = 'pg_class'::regclass and s.refclassid = 'pg_class'::regclass and s.refobjid = c.oid and s.deptype = 'i'
-    ) u), '[]'),
   'trigger_functions', coalesce((
     select json_agg(json_build_object(
       'trigger', t.tgname,

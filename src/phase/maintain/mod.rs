@@ -22,7 +22,7 @@ use crate::sql::maintain as sql;
 use crate::stop::Stop;
 
 use self::layout::Layout;
-use super::context::Context;
+use super::context::PartitionJob;
 use super::locks::Ladder;
 
 /// Statistics of the whole table are old after a day, if anything changed: most partitions hold a day or more, and a query
@@ -40,14 +40,14 @@ struct Upkeep<'a> {
     scheme: Scheme,
     template: Template,
     /// The job that made the table.
-    job: Option<&'a Context>,
+    job: Option<&'a PartitionJob>,
 }
 
 /// Maintains the table that a job made and that is in use.
 ///
 /// # Errors
 /// A lock was not to be had, or what the server said. What was done before is done.
-pub async fn maintain(context: &Context) -> Result<Maintained> {
+pub async fn maintain(context: &PartitionJob) -> Result<Maintained> {
     let layout = Layout::read(&context.control, context.plan.table()).await?;
     let upkeep = Upkeep {
         client: &context.control,
@@ -166,7 +166,7 @@ impl Upkeep<'_> {
     }
 
     /// The job, while the old table is kept level: what is done must not get lost on the way back.
-    fn open_window(&self) -> Option<&Context> {
+    fn open_window(&self) -> Option<&PartitionJob> {
         self.job.filter(|context| context.state() == State::Swapped)
     }
 }

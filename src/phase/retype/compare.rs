@@ -15,7 +15,7 @@ use crate::sql::{fill as fill_sql, plan_sql, retype as sql};
 
 use super::super::meter::Meter;
 use super::super::{walk, workers};
-use super::{Retyper, objects, table};
+use super::{RetypeJob, objects, table};
 use crate::error::Error;
 
 /// Rows of a range.
@@ -26,7 +26,7 @@ const RANGE_ROWS: u64 = 20_000;
 /// # Errors
 /// The job is not that far; or what the server said. A difference is in the report.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
-pub async fn compare(retyper: &Retyper) -> Result<VerifyReport> {
+pub async fn compare(retyper: &RetypeJob) -> Result<VerifyReport> {
     let far =
         matches!(retyper.state(), State::Indexed | State::Verified | State::Swapped | State::RolledBack);
     if !far {
@@ -41,7 +41,7 @@ pub async fn compare(retyper: &Retyper) -> Result<VerifyReport> {
     report
 }
 
-async fn every_row(retyper: &Retyper) -> Result<VerifyReport> {
+async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
     let r = &retyper.retyping;
     let direction = retyper.direction();
     let about = format!("comparing both columns in every row of {}", r.table.name.plain());
@@ -95,7 +95,7 @@ async fn every_row(retyper: &Retyper) -> Result<VerifyReport> {
 
 /// Rows of a range, those that are not level and those without the old value; and some of their keys.
 async fn one_range(
-    retyper: &Retyper,
+    retyper: &RetypeJob,
     session: &Session,
     direction: Direction,
     range: &KeyRange,

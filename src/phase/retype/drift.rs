@@ -13,13 +13,13 @@ use crate::pg::{catalog, in_use};
 use crate::sql::retype as sql;
 
 use super::super::locks::briefly;
-use super::Retyper;
+use super::RetypeJob;
 
 /// Carries over what is the column's own; whether there was something.
 ///
 /// # Errors
 /// What cannot follow the column, by name; or what the server said.
-pub(super) async fn carry(retyper: &Retyper, away: Direction, now: &Table) -> Result<bool> {
+pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> Result<bool> {
     let (r, client, job) = (&retyper.retyping, &retyper.control, retyper.job.id);
     let found = match (in_use::read(client, job).await?, away) {
         (Some(was), _) => differences(&r.without_own(&was, away), &r.without_own(now, away), Between::Times),
@@ -54,7 +54,7 @@ pub(super) async fn carry(retyper: &Retyper, away: Direction, now: &Table) -> Re
 }
 
 /// What hangs on the column in use by now and the exchange does not know.
-async fn attached(retyper: &Retyper, away: Direction) -> Result<Vec<String>> {
+async fn attached(retyper: &RetypeJob, away: Direction) -> Result<Vec<String>> {
     let r = &retyper.retyping;
     let facts = catalog::column(&retyper.control, super::table(retyper).await?, &r.column.name).await?;
     let known: Vec<&Ident> = (r.indexes.iter().map(|one| &one.index.name))
@@ -74,7 +74,7 @@ async fn attached(retyper: &Retyper, away: Direction) -> Result<Vec<String>> {
     Ok(indexes.chain(checks).chain(keys).chain(uses).collect())
 }
 
-fn refused(retyper: &Retyper, away: Direction, found: &[String]) -> Error {
+fn refused(retyper: &RetypeJob, away: Direction, found: &[String]) -> Error {
     let table = retyper.retyping.table.name.plain();
     let found = found.join("; ");
     match away {

@@ -16,21 +16,21 @@ use crate::model::table::ForeignKey;
 use crate::pg::connect::Session;
 use crate::pg::objects as pg;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
-use crate::sql::finish;
 use crate::sql::retype::{self as sql, exchange};
+use crate::sql::{finish, plan_sql};
 
 use super::super::fill;
 use super::super::locks::{Ladder, briefly};
 use super::super::meter::Meter;
 use super::super::settle::{not_valid, reported, validate};
-use super::{Retyper, objects};
+use super::{RetypeJob, objects};
 
 /// The phase: fills what the pass left, builds what is missing.
 ///
 /// # Errors
 /// A value is there twice or refused by a CHECK; or what the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "index"))]
-pub(super) async fn index(retyper: &Retyper) -> Result<State> {
+pub(super) async fn index(retyper: &RetypeJob) -> Result<State> {
     fill::in_force(&retyper.filler).await?;
     fill::look(&retyper.filler).await?;
     level(retyper, Direction::Forward).await?;
@@ -48,20 +48,20 @@ pub(super) async fn index(retyper: &Retyper) -> Result<State> {
 ///
 /// # Errors
 /// As [`index`].
-pub(super) async fn level(retyper: &Retyper, direction: Direction) -> Result<()> {
+pub(super) async fn level(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     objects::in_place(retyper).await?;
     indexes(retyper, direction).await?;
     checks(retyper, direction).await
 }
 
 /// A session that may wait: it blocks nobody who reads or writes.
-async fn builder(retyper: &Retyper) -> Result<Session> {
+async fn builder(retyper: &RetypeJob) -> Result<Session> {
     let session = retyper.session("index").await?;
     session.batch_execute("set lock_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
     Ok(session)
 }
 
-async fn indexes(retyper: &Retyper, direction: Direction) -> Result<()> {
+async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     let r = &retyper.retyping;
     let there = objects::standing(retyper, sql::INDEXES).await?;
     let name = |one: &Counterpart| r.counterpart(&one.index.name, direction);
@@ -113,7 +113,12 @@ async fn indexes(retyper: &Retyper, direction: Direction) -> Result<()> {
 }
 
 /// Records an index that was just built, and gives it what its model has besides.
-async fn record(retyper: &Retyper, session: &Client, one: &Counterpart, direction: Direction) -> Result<()> {
+async fn record(
+    retyper: &RetypeJob,
+    session: &Client,
+    one: &Counterpart,
+    direction: Direction,
+) -> Result<()> {
     let r = &retyper.retyping;
     transaction(session, READ_COMMITTED, async |client| {
         let index = r.table.name.sibling(r.counterpart(&one.index.name, direction));
@@ -124,7 +129,7 @@ async fn record(retyper: &Retyper, session: &Client, one: &Counterpart, directio
 }
 
 /// The plan's expression makes one value of two.
-async fn twice(retyper: &Retyper, error: Error, one: &Counterpart, direction: Direction) -> Error {
+async fn twice(retyper: &RetypeJob, error: Error, one: &Counterpart, direction: Direction) -> Error {
     let r = &retyper.retyping;
     let name = r.counterpart(&one.index.name, direction);
     let beside = |column: &Ident| {
@@ -148,7 +153,7 @@ async fn twice(retyper: &Retyper, error: Error, one: &Counterpart, direction: Di
         .hint("the plan's expression makes the same value of different ones: change these rows, or the expression, and run again")
 }
 
-async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {
+async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     let r = &retyper.retyping;
     let there = objects::standing(retyper, sql::CHECKS).await?;
     let own = objects::own_constraints(retyper).await?;
@@ -176,10 +181,10 @@ async fn checks(retyper: &Retyper, direction: Direction) -> Result<()> {
             failpoint!("retype.check");
         }
         if *valid && !there.get(name.as_str()).is_some_and(|check| check.valid) {
-            // A function that it calls finds names as it does for the batches.
+            // A function that it calls finds names as it does where the application writes.
             let validated = transaction(&session, READ_COMMITTED, async |client| {
                 retyper.lend_nothing(client, std::slice::from_ref(&r.table.name)).await?;
-                client.batch_execute(&crate::sql::fill::names(&r.filling())).await?;
+                client.batch_execute(&plan_sql::applications(&r.sql)).await?;
                 Ok(client.batch_execute(&sql::validate(&r.table.name, name)).await?)
             });
             if let Err(error) = validated.await {
@@ -206,7 +211,7 @@ fn violated(error: &Error, name: &Ident) -> Error {
 ///
 /// # Errors
 /// The lock was not to be had.
-pub(super) async fn release(retyper: &Retyper, direction: Direction) -> Result<()> {
+pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     let r = &retyper.retyping;
     let own = objects::own_constraints(retyper).await?;
     let ours = r.checks.iter().map(|one| r.counterpart(&one.name, direction)).chain([r.proof()]);
@@ -239,7 +244,7 @@ pub(super) async fn release(retyper: &Retyper, direction: Direction) -> Result<(
 ///
 /// # Errors
 /// A lock was not available; or the server is gone.
-pub async fn settle(retyper: &Retyper) -> Result<()> {
+pub async fn settle(retyper: &RetypeJob) -> Result<()> {
     if retyper.state() == State::Swapped {
         let released = release(retyper, Direction::Reverse).await;
         reported(retyper, "constraints of an interrupted rollback are still there", released)?;
@@ -256,7 +261,7 @@ pub async fn settle(retyper: &Retyper) -> Result<()> {
 ///
 /// # Errors
 /// As [`settle`].
-pub(super) async fn keys(retyper: &Retyper) -> Result<Vec<ForeignKey>> {
+pub(super) async fn keys(retyper: &RetypeJob) -> Result<Vec<ForeignKey>> {
     if !matches!(retyper.state(), State::Swapped | State::RolledBack) {
         return Ok(Vec::new());
     }

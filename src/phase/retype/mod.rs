@@ -20,37 +20,48 @@ mod swap;
 
 use std::ops::Deref;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::failpoint;
 use crate::model::blueprint::Direction;
+use crate::model::design::Design;
+use crate::model::ident::plain;
+use crate::model::number;
 use crate::model::retyping::Retyping;
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
+use crate::pg::connect::Session;
+use crate::pg::preflight::{self, Preflight};
+use crate::pg::store::{self, Job};
 use crate::pg::transaction::all;
+use crate::plan::Plan;
 use crate::sql::retype as sql;
+use crate::sql::script::{self, Section};
+use crate::sql::space;
 
+use super::Swapped;
 use super::additions;
 use super::before_swap;
-use super::driver::{Driver, Drives};
-use super::fill::{self, Filler};
+use super::driver::Driver;
+use super::fill::{self, BackfillJob};
 use super::finalize::left;
+use super::kind::{JobKind, Verdict, of_kind};
 use super::locks::briefly;
 use super::meter::Meter;
 
-pub use compare::compare;
-pub use level::settle;
-pub use swap::{rollback, swap};
+use compare::compare;
+use level::settle;
+use swap::{rollback, swap};
 
 /// One driver of one retype.
 #[derive(Debug)]
-pub struct Retyper {
-    filler: Filler,
+pub struct RetypeJob {
+    filler: BackfillJob,
     /// Everything statements are rendered from.
     pub retyping: Retyping,
 }
 
-impl Deref for Retyper {
+impl Deref for RetypeJob {
     type Target = Driver;
 
     fn deref(&self) -> &Driver {
@@ -58,18 +69,90 @@ impl Deref for Retyper {
     }
 }
 
-impl Drives for Retyper {
+impl JobKind for RetypeJob {
+    const KEPT: &'static str = "column";
+
+    async fn preflight(session: &Session, plan: &Plan) -> Result<Preflight> {
+        preflight::retype(session, plan, plan.retype()?).await
+    }
+
+    async fn script(_session: &Session, _plan: &Plan, design: &Design) -> Result<Vec<Section>> {
+        Ok(script::retype(of_kind(design.retyping())?))
+    }
+
+    async fn done_already(session: &Session, job: &Job) -> Result<Option<String>> {
+        let r = job.retyping()?;
+        let Some(oid) = catalog::find(session, &r.table.name).await? else { return Ok(None) };
+        let table = catalog::table(session, oid).await?;
+        let done = table.column(&r.column.name).is_some_and(|column| column.sql_type == r.new_type);
+        Ok(done.then(|| format!("{} of {} is {}", plain(r.column.name.as_str()), job.source, r.new_type)))
+    }
+
+    async fn held(session: &Session, job: &Job) -> Result<String> {
+        let (r, name) = (job.retyping()?, word(&job.name));
+        let (command, direction) = match job.state {
+            State::Swapped => ("finalize --now", Direction::Reverse),
+            _ => ("abort", Direction::Forward),
+        };
+        let mut indexes = 0;
+        for one in &r.indexes {
+            let name = r.table.name.sibling(r.counterpart(&one.index.name, direction));
+            indexes += store::size(session, space::RELATION, &name).await?;
+        }
+        Ok(format!(
+            "`pgstrata {command} {name}` frees {} in indexes of {}, and the space of that column as its rows are written",
+            number::bytes(indexes),
+            r.beside(direction).as_str()
+        ))
+    }
+
     fn take_up(driver: Driver) -> Result<Self> {
         let retyping = driver.job.retyping()?.clone();
-        Ok(Self { filler: Filler::of(driver, retyping.filling()), retyping })
+        Ok(Self { filler: BackfillJob::of(driver, retyping.filling()), retyping })
     }
 
     fn into_driver(self) -> Driver {
         self.filler.release()
     }
+
+    async fn next(&self) -> Result<Option<State>> {
+        next(self).await
+    }
+
+    async fn complete(&self) -> Result<()> {
+        settle(self).await
+    }
+
+    async fn verify(&self) -> Result<Verdict> {
+        compare(self).await.map(Verdict::Sides)
+    }
+
+    async fn swap(&self) -> Result<Swapped> {
+        swap(self).await
+    }
+
+    async fn rollback(&self) -> Result<Swapped> {
+        rollback(self).await
+    }
+
+    async fn finish_exchange(&self) -> Result<()> {
+        settle(self).await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        settle(self).await
+    }
+
+    async fn finalize(&self) -> Result<State> {
+        finalize(self).await
+    }
+
+    async fn abort(&self) -> Result<State> {
+        abort(self).await
+    }
 }
 
-impl Retyper {
+impl RetypeJob {
     /// Which column follows which: after the swap the old one follows the new one.
     pub fn direction(&self) -> Direction {
         if self.state() == State::Swapped { Direction::Reverse } else { Direction::Forward }
@@ -80,7 +163,7 @@ impl Retyper {
 ///
 /// # Errors
 /// What the phase said.
-pub async fn next(retyper: &Retyper) -> Result<Option<State>> {
+async fn next(retyper: &RetypeJob) -> Result<Option<State>> {
     if retyper.state() != State::Planned {
         objects::in_place(retyper).await?;
     }
@@ -98,7 +181,7 @@ pub async fn next(retyper: &Retyper) -> Result<Option<State>> {
 
 /// Adds the new column; no row is written.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
-async fn prepare(retyper: &Retyper) -> Result<State> {
+async fn prepare(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
     let name = crate::model::ident::plain(r.beside(Direction::Forward).as_str());
     let about = format!("adding column {name} to {}, without writing its rows", r.table.name.plain());
@@ -124,7 +207,7 @@ async fn prepare(retyper: &Retyper) -> Result<State> {
 /// Puts the trigger in force. `CREATE TRIGGER` waits for every open writer, so that whatever is written without it is there
 /// for the pass to see.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
-async fn capture(retyper: &Retyper) -> Result<State> {
+async fn capture(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
     let about = format!("from now on, what is written to {} reaches both columns", r.table.name.plain());
     let meter = Meter::begin(retyper, "capture", about);
@@ -142,7 +225,7 @@ async fn capture(retyper: &Retyper) -> Result<State> {
 }
 
 /// Looks at every row; from the end of the look on, every row is level.
-async fn verify(retyper: &Retyper) -> Result<State> {
+async fn verify(retyper: &RetypeJob) -> Result<State> {
     before_swap::keys(retyper, &retyper.retyping.keys).await?;
     let state = fill::again(&retyper.filler).await?;
     retyper.control.execute(sql::LEVEL_SINCE, &[&retyper.job.id, &false]).await?;
@@ -154,7 +237,7 @@ async fn verify(retyper: &Retyper) -> Result<State> {
 /// # Errors
 /// The lock was not to be had, or something hangs on the old column.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
-pub async fn finalize(retyper: &Retyper) -> Result<State> {
+async fn finalize(retyper: &RetypeJob) -> Result<State> {
     let failed = level::keys(retyper).await?;
     let r = &retyper.retyping;
     let old = format!("{}.{}", r.table.name.plain(), r.beside(Direction::Reverse).as_str());
@@ -178,18 +261,7 @@ pub async fn finalize(retyper: &Retyper) -> Result<State> {
 /// # Errors
 /// The job is past the swap, or what the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
-pub async fn abort(retyper: &Retyper) -> Result<State> {
-    let state = retyper.state();
-    if state == State::Aborted {
-        return Ok(state);
-    }
-    if state.next(Step::Abort).is_none() {
-        let name = &retyper.job.name;
-        return Err(Error::usage(format!(
-            "job {name} is {state}; only a job before its swap can be aborted"
-        ))
-        .hint(format!("`pgstrata rollback {}` first: it loses nothing", word(name))));
-    }
+async fn abort(retyper: &RetypeJob) -> Result<State> {
     let failed = level::keys(retyper).await?;
     let r = &retyper.retyping;
     let about = format!("removing what the job made; {} stays as it is", r.table.name.plain());
@@ -203,6 +275,6 @@ pub async fn abort(retyper: &Retyper) -> Result<State> {
 }
 
 /// The table's oid.
-async fn table(retyper: &Retyper) -> Result<u32> {
+async fn table(retyper: &RetypeJob) -> Result<u32> {
     catalog::must_find(&retyper.control, &retyper.retyping.table.name).await
 }

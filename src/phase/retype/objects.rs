@@ -15,7 +15,7 @@ use crate::pg::{catalog, objects as pg};
 use crate::sql::objects as objects_sql;
 use crate::sql::retype as sql;
 
-use super::Retyper;
+use super::RetypeJob;
 
 /// An index or a CHECK of the table.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,7 @@ pub(super) struct Standing {
 }
 
 /// Those that a statement finds on the table: [`sql::INDEXES`] or [`sql::CHECKS`].
-pub(super) async fn standing(retyper: &Retyper, statement: &str) -> Result<HashMap<String, Standing>> {
+pub(super) async fn standing(retyper: &RetypeJob, statement: &str) -> Result<HashMap<String, Standing>> {
     let rows = retyper.control.query(statement, &[&super::table(retyper).await?]).await?;
     let one = |row: &tokio_postgres::Row| Standing { oid: row.get(2), valid: row.get(1) };
     Ok(rows.iter().map(|row| (row.get(0), one(row))).collect())
@@ -37,7 +37,7 @@ pub(super) async fn standing(retyper: &Retyper, statement: &str) -> Result<HashM
 ///
 /// # Errors
 /// What the server said.
-pub(super) async fn recorded(retyper: &Retyper) -> Result<Objects> {
+pub(super) async fn recorded(retyper: &RetypeJob) -> Result<Objects> {
     let (client, job) = (&retyper.control, retyper.job.id);
     let objects = pg::recorded(client, job).await?;
     let begun = !matches!(retyper.state(), State::Planned | State::Finalized | State::Aborted);
@@ -64,7 +64,7 @@ pub(super) async fn recorded(retyper: &Retyper) -> Result<Objects> {
 }
 
 /// Records the two columns, under the names that they have now.
-pub(super) async fn record_columns(retyper: &Retyper, client: &Client) -> Result<()> {
+pub(super) async fn record_columns(retyper: &RetypeJob, client: &Client) -> Result<()> {
     let (r, job) = (&retyper.retyping, retyper.job.id);
     let direction = retyper.direction();
     let beside = r.beside(direction);
@@ -80,7 +80,7 @@ pub(super) async fn record_columns(retyper: &Retyper, client: &Client) -> Result
 ///
 /// # Errors
 /// Which one; or what the server said.
-pub(super) async fn in_place(retyper: &Retyper) -> Result<()> {
+pub(super) async fn in_place(retyper: &RetypeJob) -> Result<()> {
     let r = &retyper.retyping;
     let table = &r.table.name;
     if pg::misplaced(&retyper.control, &[(table.clone(), r.table.oid)]).await?.is_some() {
@@ -108,7 +108,7 @@ pub(super) async fn in_place(retyper: &Retyper) -> Result<()> {
     Ok(())
 }
 
-fn foreign(retyper: &Retyper, kind: &str, name: &str) -> Error {
+fn foreign(retyper: &RetypeJob, kind: &str, name: &str) -> Error {
     Error::failed(format!("{kind} {name} is not the one that job {} works with", retyper.job.name))
         .hint(format!("give it its name back, and run the same command again; or {}", retyper.way_out()))
 }
@@ -116,7 +116,7 @@ fn foreign(retyper: &Retyper, kind: &str, name: &str) -> Error {
 /// Whether the index that has the name of a counterpart is one: the job made it, or it stood on the column that went out of
 /// use.
 pub(super) fn is_counterpart(
-    retyper: &Retyper,
+    retyper: &RetypeJob,
     objects: &Objects,
     one: &Counterpart,
     direction: Direction,
@@ -131,7 +131,7 @@ pub(super) fn is_recorded(objects: &Objects, one: &Counterpart, direction: Direc
     was_in_use || objects.made(Role::Index, oid)
 }
 
-fn counterpart(retyper: &Retyper, one: &Counterpart, direction: Direction) -> QualifiedName {
+fn counterpart(retyper: &RetypeJob, one: &Counterpart, direction: Direction) -> QualifiedName {
     let r = &retyper.retyping;
     r.table.name.sibling(r.counterpart(&one.index.name, direction))
 }
@@ -141,7 +141,7 @@ fn counterpart(retyper: &Retyper, one: &Counterpart, direction: Direction) -> Qu
 /// # Errors
 /// Which one; or what the server said.
 pub(super) async fn name_is_free(
-    retyper: &Retyper,
+    retyper: &RetypeJob,
     one: &Counterpart,
     direction: Direction,
     objects: &Objects,
@@ -157,7 +157,7 @@ pub(super) async fn name_is_free(
 ///
 /// # Errors
 /// Which one; or what the server said.
-pub(super) async fn counterparts(retyper: &Retyper, direction: Direction) -> Result<()> {
+pub(super) async fn counterparts(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     let r = &retyper.retyping;
     let objects = recorded(retyper).await?;
     let indexes = standing(retyper, sql::INDEXES).await?;
@@ -178,14 +178,14 @@ pub(super) async fn counterparts(retyper: &Retyper, direction: Direction) -> Res
     Ok(())
 }
 
-pub(super) fn taken(retyper: &Retyper, name: &QualifiedName) -> Error {
+pub(super) fn taken(retyper: &RetypeJob, name: &QualifiedName) -> Error {
     Error::failed(format!("{} is not what job {} made under that name", name.plain(), retyper.job.name))
         .cause("somebody dropped the job's own, or made another of that name")
         .hint("rename or drop it, and run the same command again")
 }
 
 /// Constraints of the table that the job made, by name.
-pub(super) async fn own_constraints(retyper: &Retyper) -> Result<Vec<Ident>> {
+pub(super) async fn own_constraints(retyper: &RetypeJob) -> Result<Vec<Ident>> {
     let objects = recorded(retyper).await?;
     let there = objects.of(Role::Constraint).filter_map(|object| object.now.as_ref()?.part.clone());
     Ok(there.collect())
@@ -195,7 +195,7 @@ pub(super) async fn own_constraints(retyper: &Retyper) -> Result<Vec<Ident>> {
 ///
 /// # Errors
 /// What the server said.
-pub(super) async fn removal(retyper: &Retyper) -> Result<(Vec<QualifiedName>, Vec<String>)> {
+pub(super) async fn removal(retyper: &RetypeJob) -> Result<(Vec<QualifiedName>, Vec<String>)> {
     let r = &retyper.retyping;
     let client = &retyper.control;
     let objects = recorded(retyper).await?;

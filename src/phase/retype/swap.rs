@@ -30,7 +30,7 @@ use super::super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, Older};
 use super::super::settle::way_back;
 use super::super::verify::differs;
 use super::level::{level, release, settle};
-use super::{Retyper, compare, drift, objects, table};
+use super::{RetypeJob, compare, drift, objects, table};
 
 /// So many keys are named in an error.
 const NAMED: usize = 10;
@@ -40,13 +40,8 @@ const NAMED: usize = 10;
 /// # Errors
 /// The job is not that far; or the lock was not to be had within the plan's attempts: nothing was changed then.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "swap"))]
-pub async fn swap(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
+pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
     match retyper.state() {
-        State::Swapped => {
-            retyper.events.note(format!("job {} is swapped already", retyper.job.name));
-            settle(retyper).await?;
-            return Ok((State::Swapped, None));
-        }
         State::Verified | State::RolledBack => {
             objects::in_place(retyper).await?;
             settle(retyper).await?;
@@ -76,23 +71,9 @@ pub async fn swap(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
 /// # Errors
 /// The job is not swapped; rows hold values that the old type does not; or the lock was not to be had.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "rollback"))]
-pub async fn rollback(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
-    let name = &retyper.job.name;
-    match retyper.state() {
-        State::RolledBack => {
-            retyper.events.note(format!("job {name} is rolled back already"));
-            settle(retyper).await?;
-            return Ok((State::RolledBack, None));
-        }
-        State::Swapped => {
-            objects::in_place(retyper).await?;
-            way_back(retyper, settle(retyper).await)?;
-        }
-        state => {
-            return Err(Error::usage(format!("job {name} is {state}: there is no swap to take back"))
-                .hint(format!("to remove what the job made: `pgstrata abort {}`", word(name))));
-        }
-    }
+pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
+    objects::in_place(retyper).await?;
+    way_back(retyper, settle(retyper).await)?;
     let report = compare(retyper).await?;
     if report.missing > 0 {
         return Err(lost(retyper, &report));
@@ -118,7 +99,7 @@ pub async fn rollback(retyper: &Retyper) -> Result<(State, Option<Swapped>)> {
 }
 
 /// Rows that would have no value after the way back.
-fn lost(retyper: &Retyper, report: &VerifyReport) -> Error {
+fn lost(retyper: &RetypeJob, report: &VerifyReport) -> Error {
     let r = &retyper.retyping;
     let rows = number::counted(report.missing, "row");
     let column = plain(r.column.name.as_str());
@@ -135,7 +116,7 @@ fn lost(retyper: &Retyper, report: &VerifyReport) -> Error {
     ))
 }
 
-async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(State, Option<Swapped>)> {
+async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<Swapped> {
     let r = &retyper.retyping;
     let (phase, what) = match away {
         Direction::Forward => ("swap", "swap"),
@@ -173,21 +154,22 @@ async fn exchanged(retyper: &Retyper, away: Direction, since: &str) -> Result<(S
         ladder.look().await?;
         exchanger.send(&exchange, &definition, exchange::first_lock(r)).await
     };
-    let ((state, held_ms), tries) =
+    let ((_, held_ms), tries) =
         ladder.climb(what, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
     reach_standby(retyper).await?;
     exchanger.drop().await?;
     let detail = format!("{held_ms:.1} ms, attempt {tries}");
     store::event(&retyper.control, retyper.job.id, "lock held", &detail).await?;
     failpoint!("swap.told");
-    meter.end(format!("the lock was held for {held_ms:.0} ms, at attempt {tries}"));
+    let swapped = Swapped { held_ms, tries };
+    meter.end(swapped.told());
     settle(retyper).await?;
-    Ok((state, Some(Swapped { held_ms, tries })))
+    Ok(swapped)
 }
 
 /// Waits, where the plan says so, until nobody holds a snapshot in which a row lacks its second value.
 async fn none_older(
-    retyper: &Retyper,
+    retyper: &RetypeJob,
     ladder: &Ladder<'_>,
     older: &mut Older<'_>,
     begun: Instant,
@@ -215,7 +197,7 @@ async fn none_older(
 }
 
 /// The server would look at every row under the lock, where nothing proves that none lacks its value.
-async fn proven(retyper: &Retyper, client: &Client, away: Direction) -> Result<()> {
+async fn proven(retyper: &RetypeJob, client: &Client, away: Direction) -> Result<()> {
     let Some((proof, _)) = sql::add_proof(&retyper.retyping, away) else { return Ok(()) };
     let rows = client.query(sql::CHECKS, &[&table(retyper).await?]).await?;
     if rows.iter().any(|row| row.get::<_, &str>(0) == proof.as_str() && row.get(1)) {
@@ -225,7 +207,7 @@ async fn proven(retyper: &Retyper, client: &Client, away: Direction) -> Result<(
         .hint("somebody dropped it; run the same command again, which makes it anew"))
 }
 
-fn explained(retyper: &Retyper, away: Direction, error: Error) -> Error {
+fn explained(retyper: &RetypeJob, away: Direction, error: Error) -> Error {
     let passed = matches!(error.sqlstate(), Some("22023" | "22003"));
     match &retyper.retyping.counter {
         Some(counter) if away == Direction::Reverse && passed => error.hint(format!(

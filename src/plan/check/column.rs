@@ -63,9 +63,9 @@ fn out_of_reach(report: &mut Report, plan: &Partitioning, column: &Column, end: 
         &name,
         format!("{name} holds values after the year 261999: partitions up to them would be too many"),
         if plan.default {
-            format!("set {end} under [partition]: rows outside go to the default partition")
+            format!("set `{end}` under [partition]: rows outside go to the default partition")
         } else {
-            format!("set {end} under [partition], and default = true for the rows outside")
+            format!("set `{end}` under [partition], and `default = true` for the rows outside")
         },
     );
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::words::Words;
-use super::{Found, Report, SequenceUse, listed};
+use super::{Found, Report, listed};
+use crate::model::dependent::OtherDefault;
 use crate::model::ident::{Ident, literal, plain};
 use crate::model::number;
-use crate::model::table::{ForeignKey, Index, Table};
+use crate::model::table::{ForeignKey, Index, Sequence, Table};
 use crate::plan::{IncomingKeys, Partitioning};
 
 pub(super) fn check(report: &mut Report, found: &Found, by: &Ident, key: Option<&Index>) {
@@ -114,20 +115,31 @@ pub(super) fn options(report: &mut Report, found: &Found) {
     }
 }
 
-/// What uses the sequence of an identity column and is not carried over.
-pub(super) fn sequences(report: &mut Report, found: &Found, counts: impl Fn(&SequenceUse) -> bool) {
-    let uses = found.around.sequence_uses.iter().filter(|one| counts(one));
-    for SequenceUse { column, sequence, name, .. } in uses {
-        report.error(
-            "sequence_in_use",
-            name,
-            format!(
-                "{name} uses sequence {} of identity column {}, which the swap replaces by another of the same name",
-                sequence.plain(),
-                plain(column.as_str())
-            ),
-            format!("drop {name} for the run, and create it again after the swap"),
-        );
+/// What uses the sequence of an identity column and is not carried over. `defaults` are those of other tables that are not
+/// carried over either.
+pub(super) fn sequences<'a>(
+    report: &mut Report,
+    sequences: impl Iterator<Item = &'a Sequence>,
+    defaults: &[OtherDefault],
+) {
+    for sequence in sequences.filter(|sequence| sequence.identity) {
+        let default =
+            |d: &OtherDefault| format!("the default of {}.{}", d.table.plain(), plain(d.column.as_str()));
+        let mut uses: Vec<String> = sequence.uses.iter().flat_map(|uses| uses.by.clone()).collect();
+        uses.extend(defaults.iter().map(default));
+        uses.sort();
+        for name in uses {
+            report.error(
+                "sequence_in_use",
+                &name,
+                format!(
+                    "{name} uses sequence {} of identity column {}, which the swap replaces by another of the same name",
+                    sequence.name.plain(),
+                    plain(sequence.column.as_str())
+                ),
+                format!("drop {name} for the run, and create it again once the job is finalized"),
+            );
+        }
     }
 }
 

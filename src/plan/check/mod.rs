@@ -43,9 +43,7 @@ pub use retype::{ColumnFacts, Rehearsal, rehearsed, retype};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
 pub use space::space;
-pub use surroundings::{
-    DecodingSlot, Label, Published, SequenceUse, Surroundings, Text, Tied, TriggerFunction,
-};
+pub use surroundings::{DecodingSlot, Label, Published, Surroundings, Text, Tied, TriggerFunction};
 pub use table_trial::{
     How, Refused, TableTrial, Violated, Writes, orphaned, table_tried, unmended, unreadable_keys,
 };
@@ -141,7 +139,7 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
     dependents::check(&mut report, found, &by, key);
     triggers::check(&mut report, found, &by);
     dependents::options(&mut report, found);
-    dependents::sequences(&mut report, found, |one| !one.default_of_other);
+    dependents::sequences(&mut report, table.sequences.iter(), &[]);
     replication::check(&mut report, partitioning, found, key);
     size::check(&mut report, table, &found.size);
     let (Some(key), Some(partitions)) = (key, partitions) else { return (report.0, None) };
@@ -156,6 +154,7 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
         incoming,
         incoming_dropped,
         keys_on_leaves: facts.server.version < dependents::NOT_VALID_ON_PARTITIONED,
+        violated_checks: Vec::new(),
         table: table.clone(),
     };
     names::check(&mut report, &b, (!under_way).then_some(&found.names));

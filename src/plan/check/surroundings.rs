@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::model::ident::{Ident, QualifiedName};
+use crate::model::ident::Ident;
 
 /// Everything that preflight asks about them.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -21,8 +21,6 @@ pub struct Surroundings {
     pub strict_isolation: Vec<String>,
     /// Storage parameters that no documentation knows, each with what has it.
     pub unknown_options: Vec<String>,
-    /// What uses the sequences of identity columns, the columns themselves aside.
-    pub sequence_uses: Vec<SequenceUse>,
     /// Functions of the user's row triggers.
     pub trigger_functions: Vec<TriggerFunction>,
     /// Functions whose text names the table, those with an SQL body aside.
@@ -74,19 +72,6 @@ pub struct Tied {
     pub name: String,
     /// The extension.
     pub extension: Ident,
-}
-
-/// Something that uses the sequence of an identity column.
-#[derive(Debug, Clone, Deserialize)]
-pub struct SequenceUse {
-    /// The column.
-    pub column: Ident,
-    /// The sequence.
-    pub sequence: QualifiedName,
-    /// What uses it, as people read it.
-    pub name: String,
-    /// It is the default of another table's column.
-    pub default_of_other: bool,
 }
 
 /// The function of a row trigger.

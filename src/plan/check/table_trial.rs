@@ -5,10 +5,13 @@ use super::words::Words;
 use super::{Report, rows_that};
 use crate::model::filling::Filling;
 use crate::model::finding::Finding;
-use crate::model::ident::plain;
+use crate::model::ident::{Ident, plain};
 use crate::model::number;
 use crate::model::orphans::Orphans;
 use crate::model::table::{Check, Table};
+
+/// A name stands for no table of the statement.
+const UNDEFINED_TABLE: &str = "42P01";
 
 /// What the server says.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +28,12 @@ impl TableTrial {
     /// Whether it has something to say of that object.
     pub fn names(&self, what: &str) -> bool {
         self.refused.iter().any(|(_, object, _)| object == what)
+    }
+
+    /// CHECKs that only rows from before violate: written today, they would be refused.
+    pub fn left_to_old_rows(&self) -> Vec<Ident> {
+        let old = self.violated.iter().filter(|one| one.rows > 0 && !one.depends_on_more);
+        old.map(|one| one.check.name.clone()).collect()
     }
 }
 
@@ -109,7 +118,12 @@ fn not_creatable(report: &mut Report, what: &str, refused: &Refused) {
         "not_creatable",
         what,
         format!("{what} cannot be created on the partitioned table: {}", refused.message),
-        "change it so that the server creates it again, or drop it for the run",
+        match refused.code.as_str() {
+            UNDEFINED_TABLE => {
+                "it names the row of its table as a whole, which only that table can: write out the columns, or drop it for the run"
+            }
+            _ => "change it so that the server creates it again, or drop it for the run",
+        },
     );
 }
 
@@ -142,25 +156,26 @@ fn violated(report: &mut Report, table: &Table, one: &Violated, job: Writes) {
     let rows = rows_that(one.rows, "of", "of");
     let verb = if one.rows == 1 { "does" } else { "do" };
     let key = one.key.as_ref().map_or(String::new(), |key| format!(", such as the one with key {key}"));
+    let fact = format!("{least}{rows} {table} {verb} not satisfy constraint {name}{key}");
+    if job == Writes::Copies && !one.depends_on_more {
+        return report.warning(
+            "check_violated",
+            &name,
+            format!("{fact}: the partitioned table gets the constraint NOT VALID, after the copy"),
+            "nothing, if old rows may stay as they are; else correct them before the job starts",
+        );
+    }
     let then = match job {
         Writes::Copies => "the partitioned table would not take them",
         Writes::Updates => "an update of them fails",
     };
-    let hint = if one.depends_on_more || job == Writes::Updates {
-        format!(
-            "correct the rows, or drop the constraint for the run: alter table {table} drop constraint {name}"
-        )
-    } else {
-        format!(
-            "correct the rows; or let old rows be: alter table {table} drop constraint {name}, add constraint {name} {} not valid",
-            one.check.definition
-        )
-    };
     report.error(
         "check_violated",
         &name,
-        format!("{least}{rows} {table} {verb} not satisfy constraint {name}{key}: {then}"),
-        hint,
+        format!("{fact}: {then}"),
+        format!(
+            "correct the rows, or drop the constraint for the run: alter table {table} drop constraint {name}"
+        ),
     );
 }
 

@@ -47,7 +47,8 @@ pub fn retype(
     may_build(&mut report, &r, found, &facts.server);
     surroundings(&mut report, &r, found);
     super::dependents::options(&mut report, found);
-    super::dependents::sequences(&mut report, found, |one| one.column == r.column.name);
+    let own = table.sequences.iter().filter(|sequence| sequence.column == r.column.name);
+    super::dependents::sequences(&mut report, own, &table.dependents.defaults);
     if !under_way {
         taken(&mut report, &r, found);
         size::room_for_columns(&mut report, table, &found.size, 1);
@@ -242,7 +243,10 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
             .map(String::as_str)
             .filter(|t| *t == r.column.sql_type && *t != r.to)
             .collect();
-        if key.references == r.table.name && !narrow.is_empty() {
+        // Of other types, the error on the key itself says what is to be done.
+        let numbers = ["smallint", "integer", "bigint", "numeric"];
+        let widens = [&r.column.sql_type, &r.to].iter().all(|one| numbers.contains(&one.as_str()));
+        if key.references == r.table.name && widens && !narrow.is_empty() {
             report.warning(
                 "child_keeps_type",
                 &table,
