@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use tokio_postgres::error::SqlState;
+
 /// What an error means for whoever started the tool; each kind is one exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -133,6 +135,16 @@ impl Error {
     /// The SQLSTATE, where a server said one.
     pub fn sqlstate(&self) -> Option<&str> {
         self.code.as_deref()
+    }
+
+    /// Whether the server said this SQLSTATE.
+    pub fn is(&self, state: &SqlState) -> bool {
+        self.sqlstate() == Some(state.code())
+    }
+
+    /// Whether the server said one of these SQLSTATEs.
+    pub fn is_any(&self, states: &[&SqlState]) -> bool {
+        states.iter().any(|state| self.is(state))
     }
 
     /// Whether the server found no partition for a row.

@@ -141,7 +141,7 @@ async fn what_the_first_batch_finds() {
     insta::assert_snapshot!(fails("", "set = { ci = '1 / (t.id - 1)' }\nwhere = 't.ci is null'").await, @"
     error: failed to fill a chunk (SQLSTATE 22012)
     cause: the plan's SQL fails on a row of public.s: by key: 1: division by zero
-    hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the plan's expression or its where, or the row
+    hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the row and run again; or abort the job, change the plan's expression or its where, and run it then: what is filled stays
     ");
 }
 

@@ -1,5 +1,7 @@
 //! What a full disk has to do with a job: how much the job holds, and what frees it.
 
+use tokio_postgres::error::SqlState;
+
 use crate::error::{Error, Result};
 use crate::model::shell::word;
 use crate::pg::connect::Target;
@@ -10,7 +12,7 @@ use super::kind;
 
 /// The error of a job, with what frees space where a disk was full.
 pub(super) async fn explained(target: &Target, plan: &Plan, error: Error) -> Error {
-    if error.sqlstate() != Some("53100") {
+    if !error.is(&SqlState::DISK_FULL) {
         return error;
     }
     let hint = match held(target, plan).await {

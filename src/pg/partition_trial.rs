@@ -3,6 +3,7 @@
 //! anything that was there but the one that a SELECT takes.
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::Result;
 use crate::model::blueprint::Blueprint;
@@ -76,7 +77,7 @@ async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTria
         let part = sql::materialized_view(view);
         // One that is not filled when the time is up did not fail.
         match attempt(client, &part.statements, true).await? {
-            Attempt::Refused(refused) if refused.code != "57014" => {
+            Attempt::Refused(refused) if refused.code != SqlState::QUERY_CANCELED.code() => {
                 failed(&mut trial, How::Computed, part.what, refused);
             }
             Attempt::Refused(_) | Attempt::Done => {}
@@ -131,8 +132,7 @@ async fn checks<'a>(
     let mut doubtful = Vec::new();
     for check in &b.table.checks {
         let index = [sql::depends_on_row_alone(b, check)];
-        let depends_on_more =
-            matches!(attempt(client, &index, true).await?, Attempt::Refused(r) if r.code == "42P17");
+        let depends_on_more = matches!(attempt(client, &index, true).await?, Attempt::Refused(r) if r.code == SqlState::INVALID_OBJECT_DEFINITION.code());
         let statement = crate::sql::row_trial::violations(&sql::source(b), &b.key, check, Some(sampled));
         let violated = match queried(client, &statement).await? {
             Ok(row) => row.get::<_, i64>(0) > 0,

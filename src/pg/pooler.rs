@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
 
 use super::{
     connect::{Session, Target},
@@ -51,7 +52,7 @@ async fn is_pooled(a: &Session, b: &Session) -> Result<bool> {
     for _ in 0..ROUNDS {
         match b.simple_query("begin").await {
             // In statement mode PgBouncer allows no transaction at all.
-            Err(e) if retry::sqlstate(&e) == Some("08P01") => return Ok(true),
+            Err(e) if e.code() == Some(&SqlState::PROTOCOL_VIOLATION) => return Ok(true),
             other => other?,
         };
         // Asked before A is asked again: were A's connection lent to B, A would have to wait for B's end.

@@ -3,6 +3,8 @@
 use std::{error::Error as _, io};
 
 use super::retry;
+use tokio_postgres::error::SqlState;
+
 use crate::error::{Error, Retry};
 
 /// Whether the same login may do better when encrypted otherwise: `pg_hba.conf` has no line for it (28000), or the
@@ -13,7 +15,7 @@ pub(super) fn is_about_encryption(e: &tokio_postgres::Error) -> bool {
         .and_then(|source| source.downcast_ref::<io::Error>())
         .and_then(io::Error::get_ref)
         .is_some_and(|inner| inner.is::<rustls::Error>());
-    by_handshake || retry::sqlstate(e) == Some("28000")
+    by_handshake || e.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
 }
 
 /// The driver's error from connecting, with a hint. Nothing was done yet, but whether the server is there is unknown.

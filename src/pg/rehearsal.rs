@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
 use crate::model::blueprint::Direction;
@@ -75,9 +76,10 @@ async fn one_side(
     scratch.extend(sql::scratch(r, side));
     scratch.push(resolve::OURS.to_owned());
     if let Err(e) = all(client, &scratch).await {
-        match e.sqlstate() {
-            Some("42501") => rehearsal.no_scratch = true,
-            _ => rehearsal.type_refused = Some(refusal(e)?),
+        if e.is(&SqlState::INSUFFICIENT_PRIVILEGE) {
+            rehearsal.no_scratch = true;
+        } else {
+            rehearsal.type_refused = Some(refusal(e)?);
         }
         return Ok(());
     }

@@ -9,10 +9,9 @@
 
 use std::{error::Error as _, io};
 
-use crate::error::{Error, Kind, Retry};
+use tokio_postgres::error::SqlState;
 
-/// What the server says when a lock was not to be had in time.
-pub const LOCK_NOT_AVAILABLE: &str = "55P03";
+use crate::error::{Error, Kind, Retry};
 
 impl From<tokio_postgres::Error> for Error {
     fn from(e: tokio_postgres::Error) -> Self {
@@ -24,7 +23,7 @@ impl From<tokio_postgres::Error> for Error {
 pub fn from_pg(e: tokio_postgres::Error) -> Error {
     if let Some(db) = e.as_db_error() {
         let code = db.code().code();
-        let kind = if code == LOCK_NOT_AVAILABLE { Kind::Lock } else { Kind::Failed };
+        let kind = if *db.code() == SqlState::LOCK_NOT_AVAILABLE { Kind::Lock } else { Kind::Failed };
         return Error::new(kind, without_values(code, db.message()))
             .code(code)
             .retry(class(code))
@@ -46,12 +45,12 @@ pub fn failed_statement(e: &tokio_postgres::Error) -> Option<String> {
 
 /// Whether a row fits no partition: `check_violation`, but of no constraint, and said by the routine that looks for one.
 fn lacks_partition(code: &str, constraint: Option<&str>, routine: Option<&str>) -> bool {
-    code == "23514" && constraint.is_none() && routine == Some("ExecFindPartition")
+    code == SqlState::CHECK_VIOLATION.code() && constraint.is_none() && routine == Some("ExecFindPartition")
 }
 
 /// The SQLSTATE, where it was the server that said no.
 pub fn sqlstate(e: &tokio_postgres::Error) -> Option<&str> {
-    e.code().map(tokio_postgres::error::SqlState::code)
+    e.code().map(SqlState::code)
 }
 
 /// The retry class of a SQLSTATE.

@@ -1,6 +1,7 @@
 //! Tries a table's own expressions on rows that it has, under the settings of the job: CHECKs, index expressions, generated
 //! columns, and the functions that they call.
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
@@ -75,7 +76,8 @@ fn refused(error: tokio_postgres::Error) -> Result<Refused> {
 /// Records a refusal.
 pub(super) fn failed(trial: &mut TableTrial, how: How, what: String, refused: Refused) {
     // A lock that others hold, or no time left, says nothing about the object.
-    if ["55P03", "57014", "40P01"].contains(&refused.code.as_str()) {
+    let passing = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED, SqlState::T_R_DEADLOCK_DETECTED];
+    if passing.iter().any(|state| state.code() == refused.code) {
         trial.untried.push((what, refused.message));
     } else {
         trial.refused.push((how, what, refused));
@@ -176,7 +178,7 @@ async fn updates(
             let fill = sql::fill(sql::ROWS, from, columns, &sampled);
             // Rows that are there may violate a NOT NULL that is not valid; the copy has it valid.
             if let Attempt::Refused(refused) = attempt(client, &[fill], false).await?
-                && refused.code != "23502"
+                && refused.code != SqlState::NOT_NULL_VIOLATION.code()
                 && !by_index(client, table, from, &sampled, trial).await?
             {
                 failed(trial, How::Computed, "a row".to_owned(), refused);

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
@@ -233,7 +234,7 @@ impl Trier<'_> {
 }
 
 fn too_long(error: Error) -> Error {
-    if error.sqlstate() != Some("57014") {
+    if !error.is(&SqlState::QUERY_CANCELED) {
         return error;
     }
     Error::failed("the plan's SQL takes too long on a piece of the sample")

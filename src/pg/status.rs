@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
 use crate::model::pace::Behind;
@@ -18,9 +19,6 @@ const FRESH_S: f64 = 20.0;
 /// Samples that are shown: ten minutes.
 const SAMPLES: i64 = 60;
 
-/// What the server says where a table is gone.
-const UNDEFINED_TABLE: &str = "42P01";
-
 /// Where a job is now.
 ///
 /// # Errors
@@ -28,7 +26,7 @@ const UNDEFINED_TABLE: &str = "42P01";
 pub async fn of(client: &Client, job: &Job) -> Result<Status> {
     match as_recorded(client, job).await {
         // It ended after its record was read, and took its log with it.
-        Err(e) if e.sqlstate() == Some(UNDEFINED_TABLE) => {
+        Err(e) if e.is(&SqlState::UNDEFINED_TABLE) => {
             match jobs(client, Some(&job.name)).await?.iter().find(|j| j.id == job.id && j.state != job.state)
             {
                 Some(now) => as_recorded(client, now).await,

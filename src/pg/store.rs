@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
@@ -130,7 +131,13 @@ pub async fn install(client: &Client) -> Result<()> {
     loop {
         match upgrade(client).await {
             // Another session made the schema, or a table of it, at the same moment.
-            Err(e) if matches!(e.sqlstate(), Some("23505" | "42P06" | "42P07")) && tries < INSTALL_TRIES => {
+            Err(e)
+                if e.is_any(&[
+                    &SqlState::UNIQUE_VIOLATION,
+                    &SqlState::DUPLICATE_SCHEMA,
+                    &SqlState::DUPLICATE_TABLE,
+                ]) && tries < INSTALL_TRIES =>
+            {
                 tries += 1;
             }
             result => return result.map_err(|e| e.context("failed to set up schema pgstrata")),
@@ -293,7 +300,7 @@ pub async fn create(client: &Client, plan: &Plan, design: &Design, rows_estimate
         .await
         .map_err(|e| {
             let error = Error::from(e);
-            if error.sqlstate() == Some("23505") {
+            if error.is(&SqlState::UNIQUE_VIOLATION) {
                 Error::new(Kind::Busy, format!("another process has just started job {}", plan.name()))
             } else {
                 error

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
+
 use crate::error::{Error, Kind, Result, Retry};
 use crate::model::dependent::Matview;
 use crate::model::orphans::Orphans;
@@ -21,7 +23,8 @@ const KEYS: Duration = Duration::from_secs(60);
 /// Each materialized view is filled for so long.
 const MATVIEW: Duration = Duration::from_secs(30);
 /// Errors that say nothing of the query: a lock that others hold, the time, what the server has left.
-const NOT_OF_THE_QUERY: [&str; 3] = ["55P03", "57014", "40P01"];
+const NOT_OF_THE_QUERY: [&SqlState; 3] =
+    [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::QUERY_CANCELED, &SqlState::T_R_DEADLOCK_DETECTED];
 
 /// Looks for all of it before the swap to the partitioned table.
 ///
@@ -77,7 +80,7 @@ async fn materialized_view(context: &PartitionJob, view: &Matview) -> Result<()>
     client.batch_execute("rollback").await?;
     match made {
         Err(e) if e.retry_class() == Retry::Unknown || e.sqlstate().is_none() => Err(e),
-        Err(e) if !e.sqlstate().is_some_and(|code| NOT_OF_THE_QUERY.contains(&code)) => {
+        Err(e) if !e.is_any(&NOT_OF_THE_QUERY) => {
             let name = view.view.name.plain();
             let said = e.cause_text().unwrap_or(e.message()).to_owned();
             Err(Error::failed(format!("materialized view {name} cannot be made anew after the swap"))

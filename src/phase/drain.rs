@@ -4,6 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+use tokio_postgres::error::SqlState;
+
 use crate::error::{Error, Result, Retry};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
@@ -184,7 +186,7 @@ async fn batch(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swe
             Err(e) if stands_twice(&e) && !whole => whole = true,
             Err(e) if stands_twice(&e) => return Err(doubled(context, e)),
             // The row that ours refers to was deleted after our snapshot; so was ours, and the next snapshot shows it.
-            Err(e) if e.sqlstate() == Some("23503") && stale < 20 => stale += 1,
+            Err(e) if e.is(&SqlState::FOREIGN_KEY_VIOLATION) && stale < 20 => stale += 1,
             Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
             other => return other,
         }
@@ -193,7 +195,7 @@ async fn batch(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swe
 
 /// A unique key or an exclusion constraint says so.
 fn stands_twice(error: &Error) -> bool {
-    matches!(error.sqlstate(), Some("23505" | "23P01"))
+    error.is_any(&[&SqlState::UNIQUE_VIOLATION, &SqlState::EXCLUSION_VIOLATION])
 }
 
 fn doubled(context: &PartitionJob, error: Error) -> Error {

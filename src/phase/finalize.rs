@@ -72,7 +72,7 @@ pub async fn abort(context: &PartitionJob) -> Result<State> {
 
 /// Says what to do where something that is not the job's depends on a table that goes.
 fn explained(error: Error, b: &Blueprint, goes: &QualifiedName, command: &str) -> Error {
-    if error.sqlstate() != Some(SqlState::DEPENDENT_OBJECTS_STILL_EXIST.code()) {
+    if !error.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
         return error;
     }
     let (goes, in_use) = (goes.plain(), b.table.name.plain());

@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
+use tokio_postgres::error::SqlState;
+
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::model::blueprint::Blueprint;
@@ -100,7 +102,7 @@ async fn on_leaves<'i>(
 }
 
 fn is_repeated(error: &Error) -> bool {
-    error.sqlstate() == Some("23505")
+    error.is(&SqlState::UNIQUE_VIOLATION)
 }
 
 /// The source has rows that its own unique index should not have let in.

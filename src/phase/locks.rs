@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
@@ -131,7 +132,11 @@ impl<'a> Ladder<'a> {
             if let Some(after) = self.budget.cancel_blockers_after {
                 asked.end(self.client, self.events, &blockers, after).await;
             }
-            let waited = matches!(error.sqlstate(), Some("55P03" | "57014" | "40P01"));
+            let waited = error.is_any(&[
+                &SqlState::LOCK_NOT_AVAILABLE,
+                &SqlState::QUERY_CANCELED,
+                &SqlState::T_R_DEADLOCK_DETECTED,
+            ]);
             let error = if blockers.is_empty() || !waited { error } else { blocked(&blockers) };
             retries.failed(&error);
             last = error.brief();

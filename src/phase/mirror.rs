@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result, Retry};
 use crate::failpoint;
@@ -113,7 +114,11 @@ pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool
 
 /// A unique key, an exclusion constraint or a foreign key says so.
 fn stands_in_the_way(error: &Error) -> bool {
-    matches!(error.sqlstate(), Some("23505" | "23P01" | "23503"))
+    error.is_any(&[
+        &SqlState::UNIQUE_VIOLATION,
+        &SqlState::EXCLUSION_VIOLATION,
+        &SqlState::FOREIGN_KEY_VIOLATION,
+    ])
 }
 
 async fn gently(context: &PartitionJob, b: &Blueprint, away: Direction, block: i64) -> Result<u64> {

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result, Retry};
 use crate::failpoint;
@@ -396,7 +397,7 @@ pub(super) async fn validate(
 ) -> Result<()> {
     let Err(e) = client.batch_execute(&sql::validate(table, key)).await else { return Ok(()) };
     let error = Error::from(e);
-    if error.sqlstate() != Some("23503") {
+    if !error.is(&SqlState::FOREIGN_KEY_VIOLATION) {
         return Err(error);
     }
     match orphans::one(client, key, table, oid, NAMED_WITHIN).await {

@@ -7,6 +7,8 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use tokio_postgres::error::SqlState;
+
 use crate::error::{Error, Result, Retry};
 use crate::model::number;
 use crate::model::pace::MOST_WORKERS;
@@ -141,15 +143,12 @@ async fn attempt<T>(
     result
 }
 
-/// The SQLSTATE of a server, a database or a role that takes no more sessions.
-const TOO_MANY_CONNECTIONS: &str = "53300";
-
 /// Where the server lets no more sessions in, the job goes on with those it has. One of them is left to the worker that got
 /// none, and has an item to do.
 fn fewer(driver: &Driver, error: &Error) {
     let open = usize::try_from(driver.pool.state().connections).unwrap_or(0);
     let most = open.saturating_sub(1).max(1);
-    if error.sqlstate() == Some(TOO_MANY_CONNECTIONS) && open > 0 && driver.gate.at_most(most) {
+    if error.is(&SqlState::TOO_MANY_CONNECTIONS) && open > 0 && driver.gate.at_most(most) {
         let workers = number::counted(most as u64, "worker");
         driver
             .events

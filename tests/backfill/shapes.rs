@@ -187,7 +187,7 @@ async fn a_row_that_the_expression_fails_on_ends_the_run() {
     insta::assert_snapshot!(refused_from("", plan, 3).await, @"
     error: failed to fill a chunk (SQLSTATE 22012)
     cause: the plan's SQL fails on a row of public.items: by key: 3: division by zero
-    hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the plan's expression or its where, or the row
+    hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the row and run again; or abort the job, change the plan's expression or its where, and run it then: what is filled stays
     ");
 }
 
@@ -214,7 +214,7 @@ async fn an_application_s_write_never_fails_for_the_expression() {
     insta::assert_snapshot!(ran.stderr[at..], @"
     error: failed to look at a range again (SQLSTATE 22012)
     cause: the plan's SQL fails on a row of public.items: by key: -5: division by zero
-    hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the plan's expression or its where, or the row
+    hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the row and run again; or abort the job, change the plan's expression or its where, and run it then: what is filled stays
     ");
     job.db.execute("update items set kind = 29 where id = -5").await;
     job.run().await;

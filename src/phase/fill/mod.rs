@@ -20,6 +20,7 @@ pub(super) use pass::pass;
 use std::ops::Deref;
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -46,9 +47,6 @@ use super::meter::Meter;
 
 /// How long one statement may look for a row to fill, in milliseconds.
 const LOOK_MS: u32 = 5_000;
-
-/// What the server says where a table is gone.
-const UNDEFINED_TABLE: &str = "42P01";
 
 /// One driver of one backfill.
 #[derive(Debug)]
@@ -157,7 +155,7 @@ async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
     .await;
     match asked {
         // Whoever goes through the table in chunks gets to know.
-        Err(e) if e.sqlstate() == Some("57014") => Ok(true),
+        Err(e) if e.is(&SqlState::QUERY_CANCELED) => Ok(true),
         // A column that is gone is added anew, or `check` says what is missing: class 42, "syntax error or access rule
         // violation", has undefined columns, tables, functions and types.
         Err(e) if e.sqlstate().is_some_and(|code| code.starts_with("42")) => Ok(true),
@@ -260,7 +258,7 @@ async fn leaves(filler: &BackfillJob) -> Result<Vec<QualifiedName>> {
 /// What was done of a partition; one that somebody has dropped meanwhile needs nothing any more.
 async fn unless_gone<T: Default>(filler: &BackfillJob, leaf: &QualifiedName, done: Result<T>) -> Result<T> {
     match done {
-        Err(e) if e.sqlstate() == Some(UNDEFINED_TABLE) && !leaves(filler).await?.contains(leaf) => {
+        Err(e) if e.is(&SqlState::UNDEFINED_TABLE) && !leaves(filler).await?.contains(leaf) => {
             filler
                 .events
                 .note(format!("{} is gone: what it held is not to be filled any more", leaf.plain()));

@@ -1,5 +1,7 @@
 //! Makes partitions ahead, each like the youngest one that is there.
 
+use tokio_postgres::error::SqlState;
+
 use crate::error::{Error, Result};
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::ident::{Ident, QualifiedName};
@@ -129,7 +131,7 @@ impl Upkeep<'_> {
                 };
                 client.batch_execute(&format!("set local statement_timeout = {LOOK_THROUGH_MS}")).await?;
                 match client.batch_execute(&attach).await.map_err(Error::from) {
-                    Err(e) if e.sqlstate() == Some("57014") => return Err(too_large(layout)),
+                    Err(e) if e.is(&SqlState::QUERY_CANCELED) => return Err(too_large(layout)),
                     other => other?,
                 }
                 if let Some((context, wider)) = wider {
@@ -150,7 +152,7 @@ impl Upkeep<'_> {
                 }
                 Ok(made)
             }
-            Err(e) if e.sqlstate() == Some("23514") && layout.default.is_some() => Ok(Made::Blocked),
+            Err(e) if e.is(&SqlState::CHECK_VIOLATION) && layout.default.is_some() => Ok(Made::Blocked),
             Err(e) => Err(e),
         }
     }

@@ -3,6 +3,7 @@
 //! what is found done is left alone.
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
@@ -103,7 +104,9 @@ async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
             })
             .await;
         match built {
-            Err(e) if e.sqlstate() == Some("23505") => return Err(twice(retyper, e, one, direction).await),
+            Err(e) if e.is(&SqlState::UNIQUE_VIOLATION) => {
+                return Err(twice(retyper, e, one, direction).await);
+            }
             other => other?,
         }
         meter.add(1);
@@ -188,7 +191,7 @@ async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
                 Ok(client.batch_execute(&sql::validate(&r.table.name, name)).await?)
             });
             if let Err(error) = validated.await {
-                if error.sqlstate() == Some("23514") {
+                if error.is(&SqlState::CHECK_VIOLATION) {
                     release(retyper, direction).await?;
                     return Err(violated(&error, name));
                 }

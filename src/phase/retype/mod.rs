@@ -20,6 +20,8 @@ mod swap;
 
 use std::ops::Deref;
 
+use tokio_postgres::error::SqlState;
+
 use crate::error::Result;
 use crate::failpoint;
 use crate::model::blueprint::Direction;
@@ -244,7 +246,7 @@ async fn finalize(retyper: &RetypeJob) -> Result<State> {
     let meter = Meter::begin(retyper, "finalize", format!("dropping {old}: no way back from here"));
     let (tables, statements) = objects::removal(retyper).await?;
     let state = fill::end(&retyper.filler, Step::Finalize, tables, &statements).await.map_err(|e| {
-        if e.sqlstate() == Some("2BP01") {
+        if e.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
             e.hint(format!("something outside this job depends on {old}; drop it or point it to the column in use, then finalize again"))
         } else {
             e

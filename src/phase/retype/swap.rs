@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result, Retry};
 use crate::failpoint;
@@ -208,7 +209,7 @@ async fn proven(retyper: &RetypeJob, client: &Client, away: Direction) -> Result
 }
 
 fn explained(retyper: &RetypeJob, away: Direction, error: Error) -> Error {
-    let passed = matches!(error.sqlstate(), Some("22023" | "22003"));
+    let passed = error.is_any(&[&SqlState::INVALID_PARAMETER_VALUE, &SqlState::NUMERIC_VALUE_OUT_OF_RANGE]);
     match &retyper.retyping.counter {
         Some(counter) if away == Direction::Reverse && passed => error.hint(format!(
             "sequence {} has passed the end of the old type; set it back if its numbers are free, or finalize",

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio_postgres::error::SqlState;
+
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::model::ident::{Ident, QualifiedName, plain};
@@ -154,7 +156,7 @@ async fn concurrently(
     pg::intend_index(&filler.control, filler.job.id, index).await?;
     let built = watched(filler, session, &sql::build(&index.name, &part.name, what), index).await;
     if let Err(error) = built {
-        if error.sqlstate() == Some("23505") {
+        if error.is(&SqlState::UNIQUE_VIOLATION) {
             watched(filler, session, &sql::drop_invalid(index), index).await?;
         }
         return Err(error);

@@ -10,6 +10,7 @@ mod violations;
 use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::filling::NewKey;
@@ -211,7 +212,12 @@ async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, Standin
 
 /// A row that came between the look and the statement that found it: told as the look tells it.
 async fn told(filler: &BackfillJob, open: &Open<'_>, error: Error) -> Error {
-    if !matches!(error.sqlstate(), Some("23502" | "23503" | "23505" | "23514")) {
+    if !error.is_any(&[
+        &SqlState::NOT_NULL_VIOLATION,
+        &SqlState::FOREIGN_KEY_VIOLATION,
+        &SqlState::UNIQUE_VIOLATION,
+        &SqlState::CHECK_VIOLATION,
+    ]) {
         return error;
     }
     match violations::none(filler, open).await {
