@@ -24,7 +24,7 @@ use crate::model::partition::Every;
 use crate::model::shell::word;
 use crate::model::state::State;
 use crate::model::status::Status;
-use crate::model::verdict::{Looked, VerifyReport};
+use crate::model::verify_report::{Looked, VerifyReport};
 use crate::pg::connect::Target;
 use crate::pg::preflight::Preflight;
 use crate::pg::sample::sample;
@@ -34,7 +34,7 @@ use crate::plan::check::each_carried;
 use crate::plan::{Plan, assignment};
 use crate::report::{self, Output, Watch};
 use crate::sql::printable::printable;
-use crate::stop::Stop;
+use crate::stop::{Stop, interrupted};
 
 /// How often `status --watch` looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -232,22 +232,6 @@ async fn watch_signals(engine: Engine, events: Events, stop: Stop) {
     interrupted().await;
     events.warn("cancelling what is under way");
     let _ = engine.end_sessions().await;
-}
-
-/// Waits for Ctrl-C, or for the signal that a service manager sends.
-pub async fn interrupted() {
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending::<()>().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminate => {}
-    }
 }
 
 /// What a person does next.

@@ -33,3 +33,19 @@ impl Stop {
         self.why.get().map_or("as asked", String::as_str)
     }
 }
+
+/// Waits for Ctrl-C, or for the signal that a service manager sends.
+pub async fn interrupted() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending::<()>().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::model::pace::{Budget, Change, Crew, Hold, Measured, Pace, Reading, Work};
+use crate::model::pace::{Autoscaler, Budget, Change, Hold, Measured, Pace, Reading, Work};
 use crate::plan::{Plan, Workers};
 
 /// The longest sleep for a budget: settings may change meanwhile.
@@ -28,7 +28,7 @@ pub struct Gate {
     watched: bool,
     plan: RefCell<Plan>,
     pace: RefCell<Pace>,
-    crew: RefCell<Crew>,
+    autoscaler: RefCell<Autoscaler>,
     rows: RefCell<Option<Budget>>,
     wal: RefCell<Wal>,
     changed: Notify,
@@ -86,7 +86,7 @@ impl Gate {
             watched,
             plan: RefCell::new(plan.clone()),
             pace: RefCell::default(),
-            crew: RefCell::new(crew(plan, workers)),
+            autoscaler: RefCell::new(autoscaler(plan, workers)),
             rows: RefCell::default(),
             wal: RefCell::default(),
             changed: Notify::new(),
@@ -116,7 +116,7 @@ impl Gate {
     /// Other settings from now on.
     pub fn set(&self, plan: &Plan) {
         if plan.workers() != self.plan.borrow().workers() {
-            *self.crew.borrow_mut() = crew(plan, 1);
+            *self.autoscaler.borrow_mut() = autoscaler(plan, 1);
         }
         self.budgets(plan);
         self.plan.replace(plan.clone());
@@ -150,7 +150,7 @@ impl Gate {
         let changes = self.pace.borrow_mut().observe(self.now_s(), readings);
         for change in &changes {
             if let Change::Held(hold) = change {
-                self.crew.borrow_mut().held();
+                self.autoscaler.borrow_mut().held();
                 self.shrink.set(self.shrink.get() || hold.signal.is_ours());
             }
         }
@@ -190,25 +190,25 @@ impl Gate {
 
     /// How many workers there are now.
     pub fn workers(&self) -> usize {
-        self.crew.borrow().workers()
+        self.autoscaler.borrow().workers()
     }
 
     /// No more workers than that from now on; whether there were more.
     pub fn at_most(&self, workers: usize) -> bool {
-        let fewer = self.crew.borrow_mut().at_most(workers);
+        let fewer = self.autoscaler.borrow_mut().at_most(workers);
         self.changed.notify_waiters();
         fewer
     }
 
     /// What was measured while nothing held.
     pub fn measured(&self, now: Measured) {
-        self.crew.borrow_mut().measured(now);
+        self.autoscaler.borrow_mut().measured(now);
         self.changed.notify_waiters();
     }
 
     /// Another kind of work begins.
     pub fn begins(&self) {
-        self.crew.borrow_mut().begins();
+        self.autoscaler.borrow_mut().begins();
         self.changed.notify_waiters();
     }
 
@@ -318,10 +318,10 @@ impl Wal {
     }
 }
 
-fn crew(plan: &Plan, first: usize) -> Crew {
+fn autoscaler(plan: &Plan, first: usize) -> Autoscaler {
     match plan.workers() {
-        Workers::Fixed(n) => Crew::fixed(n),
-        Workers::Auto => Crew::auto(first, std::thread::available_parallelism().map_or(1, usize::from)),
+        Workers::Fixed(n) => Autoscaler::fixed(n),
+        Workers::Auto => Autoscaler::auto(first, std::thread::available_parallelism().map_or(1, usize::from)),
     }
 }
 

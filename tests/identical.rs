@@ -1,7 +1,7 @@
 //! Values that a type calls equal are not always identical: an application reads another one. What it wrote last is kept, in
 //! either direction, and `verify` sees the difference.
 
-use pgstrata::model::verdict::EXAMPLES_MAX;
+use pgstrata::model::verify_report::EXAMPLES_MAX;
 
 use super::support::cluster::Database;
 

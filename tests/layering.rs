@@ -1,5 +1,6 @@
 //! The shape of the source: which folders are pure, that failpoints are what their list says, that files stay small.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,130 @@ fn every_explained_finding_is_reported_somewhere() {
         let quoted = format!("\"{}\"", one.code);
         assert!(sources.iter().any(|text| text.contains(&quoted)), "nothing reports {}", one.code);
     }
+}
+
+/// What a file is called as a module, from the crate down.
+fn module(path: &Path) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let name = path.strip_prefix(source).unwrap().with_extension("");
+    let name = if name.ends_with("mod") { name.parent().unwrap().to_owned() } else { name };
+    name.iter().map(|part| part.to_str().unwrap()).collect::<Vec<_>>().join("::")
+}
+
+/// The paths of a `use` declaration, one for each name.
+fn paths(declaration: &str) -> Vec<String> {
+    let Some((before, rest)) = declaration.split_once('{') else {
+        return vec![declaration.trim().to_owned()];
+    };
+    let inside = &rest[..rest.rfind('}').unwrap()];
+    let (mut depth, mut items) = (0, vec![String::new()]);
+    for c in inside.chars() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        match c {
+            ',' if depth == 0 => items.push(String::new()),
+            c => items.last_mut().unwrap().push(c),
+        }
+    }
+    let items = items.iter().filter(|item| !item.trim().is_empty());
+    items.flat_map(|item| paths(&format!("{}{}", before.trim(), item.trim()))).collect()
+}
+
+/// Each module with those that it imports from. Tests within a file do not count, nor does a folder that lists its files.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let files = files("src");
+    let modules: BTreeSet<String> = files.iter().map(|(path, _)| module(path)).collect();
+    let mut all = BTreeMap::new();
+    for (path, text) in &files {
+        let own = module(path);
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        let mut from = BTreeSet::new();
+        for declaration in code.split("\nuse ").skip(1).filter_map(|rest| rest.split(';').next()) {
+            for path in paths(&declaration.replace('\n', " ")) {
+                let mut at: Vec<&str> = own.split("::").collect();
+                let mut names = path.split("::").peekable();
+                match names.peek() {
+                    Some(&"crate") => {
+                        names.next();
+                        at.clear();
+                    }
+                    Some(&"super") => {
+                        while names.next_if_eq(&"super").is_some() {
+                            at.pop();
+                        }
+                    }
+                    _ => continue,
+                }
+                at.extend(names);
+                while !at.is_empty() && !modules.contains(&at.join("::")) {
+                    at.pop();
+                }
+                let found = at.join("::");
+                if !found.is_empty() && found != own {
+                    from.insert(found);
+                }
+            }
+        }
+        all.insert(own, from);
+    }
+    all
+}
+
+#[test]
+fn no_file_imports_in_a_circle() {
+    let imports = imports();
+    for start in imports.keys() {
+        let (mut seen, mut left) = (BTreeSet::new(), vec![start]);
+        while let Some(module) = left.pop() {
+            for next in imports.get(module).into_iter().flatten() {
+                assert!(next != start, "{start} imports from itself by way of {module}");
+                if seen.insert(next) {
+                    left.push(next);
+                }
+            }
+        }
+    }
+}
+
+/// From the outside in: a folder imports from those behind it only. What every one may import stands apart.
+const LAYERS: [&str; 11] =
+    ["main", "command", "demo", "engine", "phase", "pg", "throttle", "report", "sql", "plan", "model"];
+const EVERYBODY: [&str; 6] = ["cli", "clock", "error", "event", "failpoint", "stop"];
+
+#[test]
+fn folders_import_from_those_behind_them_only() {
+    for (module, from) in imports() {
+        let folder = |name: &str| name.split("::").next().unwrap().to_owned();
+        let own = folder(&module);
+        let place = |name: &str| LAYERS.iter().position(|layer| *layer == name);
+        for other in from.iter().map(|other| folder(other)).filter(|other| *other != own) {
+            if EVERYBODY.contains(&other.as_str()) {
+                continue;
+            }
+            assert!(place(&own) < place(&other), "{module} imports from {other}");
+        }
+    }
+}
+
+/// What kind a job has is asked where a plan is read, where a job's record is read, and where either gets its driver.
+#[test]
+fn kinds_are_told_apart_in_three_places() {
+    let mut places: Vec<String> = Vec::new();
+    let sources = files("src").into_iter().filter(|(path, _)| !path.iter().any(|part| part == "tests"));
+    for (path, text) in sources {
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        let is_arm = |line: &&str| {
+            let kind =
+                ["Backfill", "Retype"].iter().any(|kind| line.contains(&format!("::{kind}")));
+            let name =
+                ["\"backfill\"", "\"retype\""].iter().any(|name| line.starts_with(name));
+            line.contains("=>") && (kind || name)
+        };
+        if code.lines().map(str::trim).any(|line| is_arm(&line)) {
+            places.push(module(&path));
+        }
+    }
+    places.sort();
+    assert_eq!(places, ["engine::kind", "model::design", "plan::task"]);
 }
 
 #[test]

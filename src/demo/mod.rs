@@ -9,10 +9,10 @@ mod story;
 mod table;
 mod writers;
 
-use crate::command::interrupted;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::report::{self, Output};
+use crate::stop::interrupted;
 
 /// Runs the demo; with `keep` the server stays up.
 ///

@@ -7,7 +7,7 @@ use crate::pg::preflight::Preflight;
 use crate::pg::store::Job;
 use crate::phase::{BackfillJob, JobKind, Outcome, PartitionJob, RetypeJob, act};
 use crate::plan::{Plan, Task};
-use crate::sql::script::Section;
+use crate::sql::section::Section;
 
 use super::{Action, Engine};
 
@@ -45,11 +45,6 @@ pub async fn preflight(session: &Session, plan: &Plan) -> Result<Preflight> {
 /// What the server said.
 pub async fn script(session: &Session, plan: &Plan, design: &Design) -> Result<Vec<Section>> {
     of_kind!(plan, K => K::script(session, plan, design).await)
-}
-
-/// Whether jobs of the plan's kind are swapped.
-pub(super) fn is_two_sided(plan: &Plan) -> bool {
-    of_kind!(plan, K => K::TWO_SIDED)
 }
 
 /// What is there already of a finalized job's plan; none where something is left to do.

@@ -53,7 +53,7 @@ impl Engine {
     /// # Errors
     /// Preflight found an error (findings are said before), the plan changed, or what a phase said.
     pub async fn run(&self, plan: Plan, swap: bool, found: impl FnOnce(&Findings)) -> Result<Outcome> {
-        if swap && !kind::is_two_sided(&plan) {
+        if swap && !plan.task().purpose().is_swapped() {
             return Err(Error::usage("a backfill has no swap: its rows are filled where they are")
                 .hint("leave --swap out"));
         }
@@ -218,7 +218,7 @@ impl Engine {
         drop(session);
         if let Some(job) = newest.filter(|job| job.state == end) {
             let plan = Plan::parse(&job.plan, &format!("the plan of job {name}"))?;
-            if action == Action::Abort || kind::is_two_sided(&plan) {
+            if action == Action::Abort || plan.task().purpose().is_swapped() {
                 self.events.note(format!("job {name} is {end} already"));
                 return Ok(end);
             }
@@ -228,7 +228,7 @@ impl Engine {
 
     async fn act_on(&self, name: &str, action: Action) -> Result<Outcome> {
         let (plan, job) = self.find(name).await?;
-        if action.needs_two_sides() && !kind::is_two_sided(&plan) {
+        if action.needs_swap() && !plan.task().purpose().is_swapped() {
             return Err(job.of_another_kind());
         }
         self.act(&plan, job.id, action).await

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::grant::Grant;
 use super::ident::{Ident, QualifiedName};
-use super::table::{Grant, View};
 
 /// All of it, views and foreign keys aside.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,21 @@ pub struct Dependents {
     pub defaults: Vec<OtherDefault>,
     /// Materialized views that read the table. They are not the swap's, but are made anew after it.
     pub matviews: Vec<Matview>,
+}
+
+/// A view that reads the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Schema and name.
+    pub name: QualifiedName,
+    /// Its owner.
+    pub owner: Ident,
+    /// Its query, every name qualified.
+    pub query: String,
+    /// Its options, each `name=value`.
+    pub options: Vec<String>,
+    /// It groups by the primary key alone, or has a whole row as a column: such a view cannot be pointed elsewhere.
+    pub bound_to_key: bool,
 }
 
 /// A rule, other than a view's own.

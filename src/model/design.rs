@@ -42,6 +42,11 @@ pub trait Planned {
     /// It sets columns of rows in that state; `status` counts them.
     fn sets_rows(&self, state: State) -> bool;
 
+    /// It ends with a swap.
+    fn is_swapped(&self) -> bool {
+        true
+    }
+
     /// What a finalized job leaves in use: `partitioned table`, `new column`.
     fn result(&self) -> &'static str;
 
@@ -114,6 +119,10 @@ impl Planned for Filling {
 
     fn sets_rows(&self, _state: State) -> bool {
         true
+    }
+
+    fn is_swapped(&self) -> bool {
+        false
     }
 
     fn result(&self) -> &'static str {

@@ -3,8 +3,9 @@
 
 use serde_json::{Map, Value};
 
+use super::grant::Grant;
 use super::ident::plain;
-use super::table::{Grant, Table};
+use super::table::Table;
 
 /// One difference: where it is, and what stands there on each side.
 #[derive(Debug, Clone, PartialEq)]
@@ -249,6 +250,11 @@ pub fn told(differences: &[Difference]) -> Vec<String> {
         }
     }
     all
+}
+
+/// What differs in `now`, the same table later, each in words; empty where a job that was planned from `was` may go on.
+pub fn drift(was: &Table, now: &Table) -> Vec<String> {
+    told(&differences(was, now, Between::Times))
 }
 
 /// What stands in a description at that path.

@@ -1,6 +1,7 @@
 //! A table as scenario 1 has it, for tests of what is rendered from one.
 
 use super::dependent::*;
+use super::grant::Grant;
 use super::ident::{Ident, QualifiedName};
 use super::table::*;
 

@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::blueprint::{Direction, SCHEMA};
 use super::difference::{Between, Difference, differences};
 use super::filling::{Filling, Finishing, NewColumn};
+use super::grant::Grant;
 use super::ident::{Ident, QualifiedName};
 use super::plan_sql::PlanSql;
 use super::remade_keys;
-use super::table::{Column, ForeignKey, Grant, Index, Table};
+use super::table::{Column, ForeignKey, Index, Table};
 
 /// A retype, down to every name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::dependent::Dependents;
-use super::difference::{self, Between};
+use super::dependent::{Dependents, View};
+use super::grant::Grant;
 use super::ident::{Ident, QualifiedName};
 
 /// Everything about one table that a copy of it must have too, or that stands in the way.
@@ -238,21 +238,6 @@ pub struct ForeignKey {
     pub from_partitioned: bool,
 }
 
-/// One privilege of one role.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
-    /// The role; none for PUBLIC.
-    pub role: Option<Ident>,
-    /// Who gave it.
-    pub grantor: Ident,
-    /// `SELECT`, `INSERT` …
-    pub privilege: String,
-    /// The column, where it is for one column only.
-    pub column: Option<Ident>,
-    /// WITH GRANT OPTION.
-    pub grantable: bool,
-}
-
 /// A policy of row-level security.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -299,21 +284,6 @@ impl Trigger {
             .or_else(|| behind.strip_prefix(self.name.as_str()))
             .map_or(behind, str::trim_start)
     }
-}
-
-/// A view that reads the table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct View {
-    /// Schema and name.
-    pub name: QualifiedName,
-    /// Its owner.
-    pub owner: Ident,
-    /// Its query, every name qualified.
-    pub query: String,
-    /// Its options, each `name=value`.
-    pub options: Vec<String>,
-    /// It groups by the primary key alone, or has a whole row as a column: such a view cannot be pointed elsewhere.
-    pub bound_to_key: bool,
 }
 
 /// A sequence that belongs to a column.
@@ -373,10 +343,5 @@ impl Table {
     /// Columns that a copy writes: all but the generated ones.
     pub fn written_columns(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|c| c.generated.is_empty())
-    }
-
-    /// What differs in `now` from this definition, each in words; empty where a job planned from this may go on.
-    pub fn drift(&self, now: &Table) -> Vec<String> {
-        difference::told(&difference::differences(self, now, Between::Times))
     }
 }

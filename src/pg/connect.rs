@@ -304,7 +304,12 @@ pub fn visible_name(name: &str) -> String {
 /// # Errors
 /// Such a proxy is there ([`crate::error::Kind::Preflight`]), or no server lets us in.
 pub async fn refuse_pooler(target: &Target) -> Result<()> {
-    target.0.not_pooled.get_or_try_init(|| pooler::refuse(target)).await.copied()
+    let look = async || {
+        let name = target.application_name();
+        let (a, b) = (target.open(name).await?, target.open(name).await?);
+        pooler::refuse(&a, &b, &target.describe()).await
+    };
+    target.0.not_pooled.get_or_try_init(look).await.copied()
 }
 
 /// Drives a connection to its end. Notices are dropped, and of notifications only the fact is passed on; an error ends every

@@ -9,8 +9,8 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::plan::check::{FinishTrial, Named, Referenced, Refusal, Standing};
 use crate::sql::{fill, finish, finish_trial as sql};
 
+use super::refused::refusal;
 use super::transaction::READ_COMMITTED;
-use super::trial::refusal;
 use super::{catalog, resolve};
 
 /// What the server says of each. `trust` are roles that the plan trusts.

@@ -16,6 +16,7 @@ pub mod pool;
 mod pooler;
 pub mod preflight;
 mod refusal;
+mod refused;
 mod rehearsal;
 mod resolve;
 pub mod retry;

@@ -9,13 +9,9 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::{
-    connect::{Session, Target},
-    retry,
-};
 use crate::error::{Error, Kind, Result};
 
 /// On a proxy with many idle server connections one look can miss by chance.
@@ -24,20 +20,14 @@ const ROUNDS: usize = 3;
 /// How long the probe may take: a proxy whose server connections are all lent makes it wait.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Fails where a transaction-pooling proxy is found.
-pub(super) async fn refuse(target: &Target) -> Result<()> {
-    let a = target.open(target.application_name()).await?;
-    let b = target.open(target.application_name()).await?;
-    let found = timeout(LIMIT, is_pooled(&a, &b)).await.map_err(|_| {
-        Error::failed(format!(
-            "{} let us in but did not answer within {} s",
-            target.describe(),
-            LIMIT.as_secs()
-        ))
-        .hint("if a connection pool is in between, connect to the server directly")
+/// Fails where two new connections to `server` lead to a transaction-pooling proxy.
+pub(super) async fn refuse(a: &Client, b: &Client, server: &str) -> Result<()> {
+    let found = timeout(LIMIT, is_pooled(a, b)).await.map_err(|_| {
+        Error::failed(format!("{server} let us in but did not answer within {} s", LIMIT.as_secs()))
+            .hint("if a connection pool is in between, connect to the server directly")
     })??;
     if found {
-        return Err(Error::new(Kind::Preflight, format!("a transaction-pooling proxy is at {}", target.describe()))
+        return Err(Error::new(Kind::Preflight, format!("a transaction-pooling proxy is at {server}"))
             .cause(
                 "two statements of one connection reach different server processes, so session locks and settings, \
                  which keep a job to one driver, do not hold",
@@ -47,7 +37,7 @@ pub(super) async fn refuse(target: &Target) -> Result<()> {
     Ok(())
 }
 
-async fn is_pooled(a: &Session, b: &Session) -> Result<bool> {
+async fn is_pooled(a: &Client, b: &Client) -> Result<bool> {
     let first = backend(a).await?;
     for _ in 0..ROUNDS {
         match b.simple_query("begin").await {
@@ -65,7 +55,7 @@ async fn is_pooled(a: &Session, b: &Session) -> Result<bool> {
 }
 
 /// The number of the server process behind the connection.
-async fn backend(session: &Session) -> Result<String> {
+async fn backend(session: &Client) -> Result<String> {
     let messages = session.simple_query("select pg_catalog.pg_backend_pid()").await?;
     messages
         .iter()

@@ -211,7 +211,12 @@ async fn open_jobs(client: &Client) -> Result<Vec<OpenJob>> {
     Ok(jobs
         .into_iter()
         .filter(|job| !job.state.is_final())
-        .map(|job| OpenJob { name: job.name, source: job.source, kind: job.kind, state: job.state })
+        .map(|job| OpenJob {
+            is_swapped: job.design.planned().is_swapped(),
+            name: job.name,
+            source: job.source,
+            state: job.state,
+        })
         .collect())
 }
 

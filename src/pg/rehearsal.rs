@@ -17,10 +17,10 @@ use crate::sql::fill as fill_sql;
 use crate::sql::retype::facts::{self as sql, Side};
 use crate::sql::row_trial as row_sql;
 
+use super::refused::scans_probe;
 use super::resolve;
 use super::row_trial::{self, Attempt};
 use super::transaction::{READ_COMMITTED, all};
-use super::trial::scans_probe;
 
 /// What the server says; the definitions, and the plan's SQL with its names resolved, are kept in `r`. `trust` are roles that
 /// the plan trusts.

@@ -11,8 +11,8 @@ use crate::plan::check::{Named, Refusal};
 use crate::sql::plan_sql::{self as sql, Kept, View};
 use crate::sql::trial::{type_and_collation, whole};
 
+use super::refused::refusal;
 use super::transaction::READ_COMMITTED;
-use super::trial::refusal;
 
 /// What the server calls SQL that it cannot write down so that it reads the same.
 const NOT_FAITHFUL: &str = "the server writes this SQL down in a way that it would read otherwise: NULLIF, IS DISTINCT FROM, CASE \

@@ -4,13 +4,14 @@
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::filling::Filling;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::{Key, KeyRange};
 use crate::plan::check::{EveryChunk, Refusal, Trial, Writing};
 use crate::sql::{copy as copy_sql, fill as fill_sql, trial as sql};
 
+use super::refused::{refusal, scans_probe};
 use super::transaction::{READ_COMMITTED, query_text, transaction};
 use super::{finish_trial, resolve};
 
@@ -189,29 +190,10 @@ async fn planned(client: &Client, f: &Filling, statement: &str) -> Result<std::r
     refused(plan.await)
 }
 
-/// Whether a plan scans the probe's part apart.
-pub(super) fn scans_probe(plan: &Value) -> bool {
-    match plan {
-        Value::Object(node) => {
-            node.get("CTE Name").and_then(Value::as_str) == Some(sql::PROBE) || node.values().any(scans_probe)
-        }
-        Value::Array(all) => all.iter().any(scans_probe),
-        _ => false,
-    }
-}
-
 /// What the server said of the SQL; other errors are ours.
 fn refused<T>(result: Result<T>) -> Result<std::result::Result<T, Refusal>> {
     match result {
         Ok(it) => Ok(Ok(it)),
         Err(e) => refusal(e).map(Err),
-    }
-}
-
-/// The same of an error.
-pub(super) fn refusal(error: Error) -> Result<Refusal> {
-    match error.sqlstate() {
-        Some(code) => Ok(Refusal { message: error.message().to_owned(), code: code.to_owned() }),
-        None => Err(error),
     }
 }

@@ -6,7 +6,7 @@
 use toml::{Table, Value};
 
 use super::file::BackfillSection;
-use super::resolve::{Problems, Read, column, plain_texts, text, wrong};
+use super::read::{Problems, Read, column, plain_texts, text, wrong};
 use super::settings::{self, Settings};
 use crate::model::ident::plain;
 

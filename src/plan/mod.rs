@@ -12,12 +12,14 @@ mod identity;
 mod live;
 pub mod partitioning;
 mod problem;
+mod read;
 mod resolve;
 mod retention;
 pub mod retype;
 pub mod settings;
 mod suggest;
 pub mod survey;
+mod task;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -32,6 +34,7 @@ pub use partitioning::Partitioning;
 pub use retention::{How, Retention};
 pub use retype::Retype;
 pub use suggest::{histogram_by_month, suggest, suggest_integers};
+pub use task::{Purpose, Task};
 pub use throttle::{DeadLimit, DeadShare, ReplicaLag, Throttle};
 
 use crate::error::Error;
@@ -117,87 +120,6 @@ pub struct LockBudget {
     pub give_up_after: Duration,
     /// Sessions that have been in the way for longer are cancelled, then ended; none: never.
     pub cancel_blockers_after: Option<Duration>,
-}
-
-/// What a job is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Task {
-    /// Turn the table into a partitioned one.
-    Partition(Partitioning),
-    /// Fill columns of its rows.
-    Backfill(Backfill),
-    /// Give a column another type.
-    Retype(Retype),
-}
-
-/// What is known of a plan whatever its job is for.
-pub trait Purpose {
-    /// The kind, as a plan and the store write it.
-    fn kind(&self) -> &'static str;
-
-    /// The job updates the table's rows, and does not copy them.
-    fn updates_rows(&self) -> bool;
-
-    /// What keeps both sides level from the comparison to the swap; `job` as a shell reads it.
-    fn keeps_level(&self, job: &str) -> String;
-}
-
-impl Task {
-    /// What is known of it whatever it is.
-    pub fn purpose(&self) -> &dyn Purpose {
-        match self {
-            Self::Partition(partitioning) => partitioning,
-            Self::Backfill(backfill) => backfill,
-            Self::Retype(retype) => retype,
-        }
-    }
-
-    /// As a plan and the store write it.
-    pub fn kind(&self) -> &'static str {
-        self.purpose().kind()
-    }
-}
-
-impl Purpose for Partitioning {
-    fn kind(&self) -> &'static str {
-        "partition"
-    }
-
-    fn updates_rows(&self) -> bool {
-        false
-    }
-
-    fn keeps_level(&self, job: &str) -> String {
-        format!("both tables are kept level by `pgstrata sync {job}`")
-    }
-}
-
-impl Purpose for Backfill {
-    fn kind(&self) -> &'static str {
-        "backfill"
-    }
-
-    fn updates_rows(&self) -> bool {
-        true
-    }
-
-    fn keeps_level(&self, _job: &str) -> String {
-        "a trigger fills what is written".to_owned()
-    }
-}
-
-impl Purpose for Retype {
-    fn kind(&self) -> &'static str {
-        "retype"
-    }
-
-    fn updates_rows(&self) -> bool {
-        true
-    }
-
-    fn keeps_level(&self, _job: &str) -> String {
-        "a trigger keeps both columns level".to_owned()
-    }
 }
 
 /// A checked plan with every default filled in.

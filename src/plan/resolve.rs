@@ -2,18 +2,23 @@
 //!
 //! The defaults are the decision: each stands here once, with its reason where it is not plain.
 
-use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, time::Duration};
 
-use chrono_tz::{TZ_VARIANTS, Tz};
+use chrono_tz::Tz;
 use toml::Value;
 
 use super::{
     IncomingKeys, LockBudget, OldSnapshots, Order, Partitioning, Plan, Rows, Task, When, Workers, backfill,
-    file::{Leaf, PlanFile, RetentionSection, SwapSection},
-    identity::duration_text,
+    file::{PlanFile, RetentionSection, SwapSection},
     problem::Problem,
+    read::{
+        Problems, Read, Wrong, column, duration, flag, number, one_of, plain_text, plain_texts, text, wrong,
+        zone,
+    },
     retention::{How, Retention},
-    retype, throttle,
+    retype,
+    task::TaskKind,
+    throttle,
 };
 use crate::model::{
     ident::{MAX_BYTES, QualifiedName},
@@ -41,72 +46,11 @@ const GIVES_UP: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 const CANCELS: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 const KEEPS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3650 * 86_400);
 
-/// Why a value is wrong, and what to write instead.
-pub(super) struct Wrong {
-    fact: String,
-    hint: Option<String>,
-}
-
-pub(super) type Read<T> = Result<T, Wrong>;
-
-impl From<String> for Wrong {
-    fn from(fact: String) -> Self {
-        Self { fact, hint: None }
-    }
-}
-
-pub(super) fn wrong<T>(fact: impl Into<String>, hint: impl Into<String>) -> Read<T> {
-    Err(Wrong { fact: fact.into(), hint: Some(hint.into()) })
-}
-
-/// The problems so far. Whoever reads a wrong value goes on without it, to find the others.
-#[derive(Default)]
-pub(super) struct Problems(Vec<Problem>);
-
-impl Problems {
-    pub(super) fn optional<T>(
-        &mut self,
-        key: &str,
-        leaf: &Option<Leaf>,
-        read: impl FnOnce(&Value) -> Read<T>,
-    ) -> Option<T> {
-        let leaf = leaf.as_ref()?;
-        match read(leaf.get_ref()) {
-            Ok(value) => Some(value),
-            Err(Wrong { fact, hint }) => {
-                let problem = Problem::new(Some(leaf.span()), format!("{key}: {fact}"));
-                self.0.push(match hint {
-                    Some(hint) => problem.hint(hint),
-                    None => problem,
-                });
-                None
-            }
-        }
-    }
-
-    pub(super) fn required<T>(
-        &mut self,
-        key: &str,
-        leaf: &Option<Leaf>,
-        example: &str,
-        read: impl FnOnce(&Value) -> Read<T>,
-    ) -> Option<T> {
-        if leaf.is_none() {
-            let hint = match key.split_once('.') {
-                Some((section, _)) => format!("write {example} under [{section}]"),
-                None => format!("write {example}"),
-            };
-            self.0.push(Problem::new(None, format!("{key} is missing")).hint(hint));
-        }
-        self.optional(key, leaf, read)
-    }
-}
-
 /// The plan of a file, or everything that is wrong with it.
 pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let mut p = Problems::default();
     let PlanFile { name, kind, table: written_table, trust, copy, swap, .. } = file;
-    let kind = p.optional("kind", kind, one_of(Kind::ALL, Kind::name)).unwrap_or(Kind::Partition);
+    let kind = p.optional("kind", kind, one_of(TaskKind::ALL, TaskKind::name)).unwrap_or(TaskKind::Partition);
     let table = p
         .required("table", written_table, "table = \"schema.name\"", |v| Ok(QualifiedName::parse(text(v)?)?));
     let name = match (name, &table) {
@@ -115,15 +59,16 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     };
     let trust = p.optional("trust", trust, |v| plain_texts(v)?.iter().map(|role| column(role)).collect());
     strangers(&mut p, file, kind);
-    let task = match kind {
-        Kind::Partition => partitioning(&mut p, file).map(Task::Partition),
-        Kind::Backfill => backfill::resolve(&file.backfill, &mut p).map(Task::Backfill),
-        Kind::Retype => retype::resolve(&file.retype, &mut p).map(Task::Retype),
-    };
+    let read: fn(&mut Problems, &PlanFile) -> Option<Task> = kind.pick([
+        |p, file| partitioning(p, file).map(Task::Partition),
+        |p, file| backfill::resolve(&file.backfill, p).map(Task::Backfill),
+        |p, file| retype::resolve(&file.retype, p).map(Task::Retype),
+    ]);
+    let task = read(&mut p, file);
     let workers = p.optional("copy.workers", &copy.workers, workers);
     let target_ms = p.optional("copy.target_batch_ms", &copy.target_batch_ms, number(10..=60_000));
     let throttle = throttle::resolve(&file.throttle, &mut p);
-    let usual_ms = if kind == Kind::Partition { TARGET_BATCH_MS } else { TARGET_HELD_MS };
+    let usual_ms = kind.pick([TARGET_BATCH_MS, TARGET_HELD_MS, TARGET_HELD_MS]);
     let when = p.optional("swap.when", &swap.when, one_of(When::ALL, When::name));
     let budget = lock_budget(&mut p, swap);
     let old_snapshots =
@@ -147,29 +92,11 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     }
 }
 
-/// What a plan may be for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Partition,
-    Backfill,
-    Retype,
-}
-
-impl Kind {
-    const ALL: [Self; 3] = [Self::Partition, Self::Backfill, Self::Retype];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Partition => "partition",
-            Self::Backfill => "backfill",
-            Self::Retype => "retype",
-        }
-    }
-}
-
 /// Settings that a job of that kind has no use for: whoever wrote them expects something that would not happen.
-fn strangers(p: &mut Problems, file: &PlanFile, kind: Kind) {
-    let of_partition = file.partition.leaves().into_iter().chain(file.retention.leaves()).chain([
+fn strangers(p: &mut Problems, file: &PlanFile, kind: TaskKind) {
+    let mut of_partition = file.partition.leaves().to_vec();
+    of_partition.extend(file.retention.leaves());
+    of_partition.extend([
         ("copy.order", &file.copy.order),
         ("verify.rows", &file.verify.rows),
         ("dependents.incoming_fk", &file.dependents.incoming_fk),
@@ -180,11 +107,11 @@ fn strangers(p: &mut Problems, file: &PlanFile, kind: Kind) {
         ("swap.keep_old", &file.swap.keep_old),
     ];
     let (of_backfill, of_retype) = (file.backfill.leaves(), file.retype.leaves());
-    let strangers: Vec<_> = match kind {
-        Kind::Partition => of_backfill.into_iter().chain(of_retype).collect(),
-        Kind::Backfill => of_partition.chain(of_swap).chain(of_retype).collect(),
-        Kind::Retype => of_partition.chain(of_backfill).collect(),
-    };
+    let strangers = kind.pick([
+        [&of_backfill[..], &of_retype].concat(),
+        [&of_partition, &of_swap[..], &of_retype].concat(),
+        [&of_partition, &of_backfill[..]].concat(),
+    ]);
     for (key, leaf) in strangers {
         p.optional::<()>(key, leaf, |_| {
             wrong(
@@ -289,17 +216,6 @@ fn checked_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// One name as in SQL, read as the last part of a name of two so that it is quoted and folded by the same rules.
-pub(super) fn column(written: &str) -> Read<String> {
-    match QualifiedName::parse(&format!("x.{}", written.trim())) {
-        Ok(two) => Ok(two.name.as_str().to_owned()),
-        Err(_) => wrong(
-            format!("`{written}` is not one name"),
-            "write it as in SQL, in double quotes where it has other signs than letters, digits and _: '\"My Column\"'",
-        ),
-    }
-}
-
 fn workers(value: &Value) -> Read<Workers> {
     if value.as_str() == Some("auto") {
         return Ok(Workers::Auto);
@@ -326,95 +242,4 @@ fn template(written: &str) -> Read<String> {
         return wrong("is empty", "write \"{table}_y{yyyy}m{mm}\", for instance, or leave it out");
     }
     Ok(written.to_owned())
-}
-
-pub(super) fn zone(written: &str) -> Read<Tz> {
-    Tz::from_str_insensitive(written).or_else(|_| {
-        wrong(format!("`{written}` is no time zone"), format!("did you mean {}?", nearest_zones(written)))
-    })
-}
-
-/// The three likest, by the whole name or by the city alone: `Berlin` means `Europe/Berlin`.
-fn nearest_zones(written: &str) -> String {
-    let written = written.to_lowercase();
-    let likeness = |zone: &Tz| {
-        let name = zone.name().to_lowercase();
-        let city = name.rsplit('/').next().unwrap_or_default();
-        strsim::jaro_winkler(&written, &name).max(strsim::jaro_winkler(&written, city))
-    };
-    let mut zones: Vec<(f64, &str)> = TZ_VARIANTS.iter().map(|zone| (likeness(zone), zone.name())).collect();
-    zones.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    let [first, second, third] = [0, 1, 2].map(|at: usize| zones.get(at).map_or("UTC", |zone| zone.1));
-    format!("{first}, {second} or {third}")
-}
-
-pub(super) fn text(value: &Value) -> Read<&str> {
-    match value {
-        Value::String(text) => Ok(text),
-        other => wrong(format!("{other} is no text"), "write it in double quotes"),
-    }
-}
-
-/// Text, or what TOML has for a number or a date without quotes.
-fn plain_text(value: &Value) -> Read<String> {
-    match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Integer(n) => Ok(n.to_string()),
-        Value::Datetime(moment) => Ok(moment.to_string()),
-        other => wrong(format!("{other} is no text"), "write it in double quotes"),
-    }
-}
-
-/// A list of texts.
-pub(super) fn plain_texts(value: &Value) -> Read<Vec<String>> {
-    match value {
-        Value::Array(all) => all.iter().map(|one| text(one).map(str::to_owned)).collect(),
-        other => wrong(format!("{other} is no list"), "write it in brackets: [\"...\"]"),
-    }
-}
-
-pub(super) fn flag(value: &Value) -> Read<bool> {
-    value
-        .as_bool()
-        .map_or_else(|| wrong(format!("{value} is not true or false"), "write it without quotes"), Ok)
-}
-
-pub(super) fn number<T>(range: RangeInclusive<T>) -> impl FnOnce(&Value) -> Read<T>
-where
-    T: TryFrom<i64> + PartialOrd + Display,
-{
-    move |value| {
-        let number = value.as_integer().and_then(|n| T::try_from(n).ok()).filter(|n| range.contains(n));
-        number.ok_or_else(|| {
-            Wrong::from(format!("{value} is not a whole number from {} to {}", range.start(), range.end()))
-        })
-    }
-}
-
-pub(super) fn duration(value: &Value, example: &str, range: RangeInclusive<Duration>) -> Read<Duration> {
-    let written = plain_text(value)?;
-    let Ok(duration) = humantime::parse_duration(&written) else {
-        return wrong(
-            format!("`{written}` is no duration"),
-            format!("write a whole number and its unit (ms, s, min, h, days): \"{example}\""),
-        );
-    };
-    if !range.contains(&duration) {
-        let (least, most) = (duration_text(*range.start()), duration_text(*range.end()));
-        return Err(format!("{written} is not from {least} to {most}").into());
-    }
-    Ok(duration)
-}
-
-fn one_of<T: Copy, const N: usize>(
-    all: [T; N],
-    name: fn(T) -> &'static str,
-) -> impl FnOnce(&Value) -> Read<T> {
-    move |value| {
-        let found = all.into_iter().find(|one| value.as_str() == Some(name(*one)));
-        found.ok_or_else(|| {
-            let known = all.map(|one| format!("\"{}\"", name(one)));
-            Wrong::from(format!("{value} is not {}", known.join(" or ")))
-        })
-    }
 }

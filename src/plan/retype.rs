@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::backfill::expression;
 use super::file::RetypeSection;
-use super::resolve::{Problems, column, text};
+use super::read::{Problems, column, text};
 use super::settings::{self, Settings};
 use crate::model::ident::plain;
 

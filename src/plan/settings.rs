@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use super::resolve::{Read, column, text, wrong};
+use super::read::{Read, column, text, wrong};
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::plan_sql::PlanSql;
 

@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::file::ThrottleSection;
 use super::identity::duration_text;
-use super::resolve::{Problems, Read, Wrong, duration, flag, number, text, wrong, zone};
+use super::read::{Problems, Read, Wrong, duration, flag, number, text, wrong, zone};
 use crate::model::pace::Windows;
 
 /// Over this lag, a standby holds the job where the plan says nothing.

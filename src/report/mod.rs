@@ -11,7 +11,7 @@ mod lines;
 mod paint;
 mod sample;
 mod status;
-mod verdict;
+mod verify_report;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -27,7 +27,8 @@ use crate::{
     error::{Error, Kind},
     event::Event,
     model::{
-        explanation::Explanation, finding::Findings, sample::Sample, status::Status, verdict::VerifyReport,
+        explanation::Explanation, finding::Findings, sample::Sample, status::Status,
+        verify_report::VerifyReport,
     },
 };
 
@@ -151,7 +152,7 @@ pub fn print_checked(output: &Output, findings: &Findings, sample: &Sample) {
 
 /// What a comparison found.
 pub fn print_verdict(output: &Output, report: &VerifyReport) {
-    print_result(output, report, || verdict::text(report, Paint(output.color_stdout)));
+    print_result(output, report, || verify_report::text(report, Paint(output.color_stdout)));
 }
 
 /// `status --watch`: each look in the place of the one before where stdout is a terminal, else one below the other.

@@ -7,7 +7,7 @@ use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Check, Column, ReplicaIdentity, Sequence, Table, Trigger};
 
 use super::prepare::{grant, policy, revoke, trigger};
-use super::swap::suffixes;
+use super::suffixes;
 
 /// The table that is kept in sync, and how its objects are called.
 #[derive(Debug)]

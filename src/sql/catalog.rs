@@ -28,7 +28,7 @@ const OWNER_HAS_ALL: &str = "(c.relacl is null or not exists (
     select from aclexplode(acldefault('r', c.relowner)) d where d.grantee = c.relowner and d.privilege_type not in (
       select o.privilege_type from aclexplode(c.relacl) o where o.grantee = c.relowner)))";
 
-/// The view `v` in namespace `vn` ([`crate::model::table::View`]).
+/// The view `v` in namespace `vn` ([`crate::model::dependent::View`]).
 const VIEW: &str = "json_build_object(
     'name', json_build_object('schema', vn.nspname, 'name', v.relname),
     'owner', pg_get_userbyid(v.relowner),

@@ -6,7 +6,7 @@ use crate::model::dependent::{Publication, Rule, Statistics};
 use crate::model::ident::{Ident, QualifiedName, literal};
 
 use super::list;
-use super::swap::suffixes;
+use super::suffixes;
 
 /// Part of [`super::catalog::table`]: what depends on the relation `c` in namespace `n`
 /// ([`crate::model::dependent::Dependents`]). What only newer servers have is asked for by way of JSON.

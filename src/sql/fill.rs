@@ -5,10 +5,9 @@
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::{Key, KeyRange};
-use crate::model::plan_sql::Join;
 use crate::model::table::Column;
 
-use super::plan_sql::{applications_path, of_function, rights, settings};
+use super::plan_sql::{applications_path, joined, of_function, rights, settings};
 use super::{differ, in_range, key_text, key_value};
 
 /// The settings of the plan's SQL, until the transaction ends.
@@ -43,14 +42,6 @@ pub fn add_column(f: &Filling, column: &NewColumn) -> Vec<String> {
             format!("alter table {table} alter column {name} set default {default}"),
         ],
         Some(default) => vec![format!("alter table {table} add column {name} {sql_type} default {default}")],
-    }
-}
-
-/// The rows, called `t`, with what they are joined with.
-pub(super) fn joined(join: Option<&Join>, rows: &str) -> String {
-    match join {
-        Some(Join { before, behind }) => format!("{before}{rows} t{behind}\n"),
-        None => format!("{rows} t\n"),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::KeyRange;
 
-use super::script::{Section, section};
+use super::section::{Section, section};
 use super::{fill, in_range, key_text, list};
 
 /// A constraint that rows may violate, one by one.

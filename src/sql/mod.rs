@@ -37,6 +37,7 @@ pub mod retype;
 pub mod row_trial;
 pub mod sample;
 pub mod script;
+pub mod section;
 pub mod space;
 pub mod store;
 pub mod strip;
@@ -46,7 +47,7 @@ pub mod trial;
 pub mod verify;
 pub mod writing;
 
-use crate::model::blueprint::Sides;
+use crate::model::blueprint::{Direction, Sides};
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::key::KeyRange;
 use crate::model::table::Column;
@@ -195,4 +196,14 @@ fn dollar_quoted(body: &str) -> String {
         tag = format!("$pgstrata{n}$");
     }
     format!("{tag}\n{body}\n{tag}")
+}
+
+/// Which way the names go.
+///
+/// `away` is the direction that ends: a swap ends `Forward`, a swap back ends `Reverse`.
+fn suffixes(away: Direction) -> (&'static str, &'static str) {
+    match away {
+        Direction::Forward => ("_old", "_new"),
+        Direction::Reverse => ("_new", "_old"),
+    }
 }

@@ -2,9 +2,10 @@
 //! back, and the table's own expressions on some of its rows.
 
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::dependent::View;
 use crate::model::dependent::{Function, Matview, OtherPolicy};
 use crate::model::ident::{Ident, QualifiedName, plain};
-use crate::model::table::{Check, Column, View};
+use crate::model::table::{Check, Column};
 
 use super::prepare::{self, Part};
 use super::{copy, from_source, index, matview, row_trial};

@@ -8,7 +8,6 @@ use crate::model::filling::Filling;
 use crate::model::ident::{Ident, literal};
 use crate::model::plan_sql::{Join, PlanSql};
 
-use super::fill::joined;
 use super::list;
 
 /// The settings of the plan's SQL, until the transaction ends.
@@ -39,6 +38,14 @@ pub fn of_function(sql: &PlanSql) -> String {
         literal(interval_style),
         literal(text_search),
     )
+}
+
+/// The rows, called `t`, with what they are joined with.
+pub(super) fn joined(join: Option<&Join>, rows: &str) -> String {
+    match join {
+        Some(Join { before, behind }) => format!("{before}{rows} t{behind}\n"),
+        None => format!("{rows} t\n"),
+    }
 }
 
 /// With whose rights the trigger's function runs. The writer's are enough where the SQL names nothing outside `pg_catalog`.

@@ -2,8 +2,9 @@
 //! faster, and a duplicate that the copy made can then be scrubbed.
 
 use crate::model::blueprint::{Blueprint, Partition};
+use crate::model::grant::Grant;
 use crate::model::ident::{Ident, QualifiedName, literal, plain};
-use crate::model::table::{Column, Grant, Policy, Table, Trigger};
+use crate::model::table::{Column, Policy, Table, Trigger};
 
 use super::definition::requalified;
 use super::strip::strip;

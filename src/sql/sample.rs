@@ -5,7 +5,8 @@
 use crate::model::filling::Filling;
 use crate::model::ident::Ident;
 
-use super::fill::{filter, joined, values};
+use super::fill::{filter, values};
+use super::plan_sql::joined;
 use super::trial::{rows_as_they_will_be, type_and_collation, whole};
 use super::{key_text, key_value, list};
 

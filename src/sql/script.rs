@@ -12,22 +12,10 @@ use super::drain::Batch;
 use super::finalize::Leaving;
 use super::mirror::Mirrored;
 use super::retype::{self, exchange};
+use super::section::{Section, section};
 use super::{
     capture, copy, drain, fill, finalize, finish, foreign_key, index, mirror, prepare, swap, verify,
 };
-
-/// A phase and its statements.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Section {
-    /// The phase, and what is true of its statements (one transaction, repeated …).
-    pub title: String,
-    /// The statements, without semicolons.
-    pub statements: Vec<String>,
-}
-
-pub(super) fn section(title: &str, statements: Vec<String>) -> Section {
-    Section { title: title.to_owned(), statements }
-}
 
 /// The whole run. Statements that repeat stand once, with their parameters as `$n`.
 pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {

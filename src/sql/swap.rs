@@ -1,26 +1,17 @@
 //! The swap and the swap back: one transaction each, and the same text seen from both ends.
 
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::dependent::View;
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::state::State;
-use crate::model::table::{Comment, Index, Sequence, Trigger, View};
+use crate::model::table::{Comment, Index, Sequence, Trigger};
 
 use super::exchange::Exchange;
 use super::mirror::{self, SETTING as MIRROR};
-use super::{capture, close_function, dependent, dollar_quoted, foreign_key, prepare};
+use super::{capture, close_function, dependent, dollar_quoted, foreign_key, prepare, suffixes};
 
 /// The guard's name.
 pub const GUARD: &str = "pgstrata_guard";
-
-/// Which way the names go.
-///
-/// `away` is the direction that ends: a swap ends `Forward`, a swap back ends `Reverse`.
-pub(super) fn suffixes(away: Direction) -> (&'static str, &'static str) {
-    match away {
-        Direction::Forward => ("_old", "_new"),
-        Direction::Reverse => ("_new", "_old"),
-    }
-}
 
 /// What is locked first, what reads the table or the table itself. Each order can deadlock with one kind of transaction: whoever reads a view
 /// locks it before its table, and whoever writes the table and then reads a view locks them the other way round. Neither

@@ -5,8 +5,9 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::KeyRange;
 use crate::model::table::Column;
 
-use super::fill::{filter, joined, values};
+use super::fill::{filter, values};
 use super::in_range;
+use super::plan_sql::joined;
 
 /// The name of the part of a probe that the server keeps apart only where it calls volatile functions.
 pub const PROBE: &str = "pgstrata_probe";

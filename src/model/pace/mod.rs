@@ -5,8 +5,8 @@
 //! signal has two thresholds, the limit and four fifths of it, so that it does not flap. One that cannot be read fails closed:
 //! at once if it never could, else when the last reading is too old.
 
+mod autoscaler;
 mod budget;
-mod crew;
 mod lag;
 mod signal;
 mod standbys;
@@ -16,8 +16,8 @@ mod windows;
 
 use std::collections::BTreeMap;
 
+pub use autoscaler::{Autoscaler, MOST_WORKERS, Measured};
 pub use budget::Budget;
-pub use crew::{Crew, MOST_WORKERS, Measured};
 pub use lag::LagClock;
 pub use signal::{Signal, Unit, Work};
 pub use standbys::{Behind, Standby, Standbys};

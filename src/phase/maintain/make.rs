@@ -142,7 +142,7 @@ impl Upkeep<'_> {
             })
             .await
         };
-        let made = ladder.climb(&format!("make partition {}", name.plain()), || self.go_on(), attempt).await;
+        let made = ladder.run(&format!("make partition {}", name.plain()), || self.go_on(), attempt).await;
         match made {
             Ok((Made::Before, _)) => self.made_before(layout, name, range).await,
             Ok((made, _)) => {

@@ -17,13 +17,13 @@ use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, Scheme, Template, adopted_scheme, missing};
 use crate::model::state::State;
 use crate::pg::transaction::query_text;
+use crate::phase::job::locks::LockRetry;
+use crate::phase::partition::PartitionJob;
 use crate::plan::{LockBudget, Plan, Retention, partitioning};
 use crate::sql::maintain as sql;
 use crate::stop::Stop;
 
 use self::layout::Layout;
-use super::context::PartitionJob;
-use super::locks::Ladder;
 
 /// Statistics of the whole table are old after a day, if anything changed: most partitions hold a day or more, and a query
 /// for the newest values meets a histogram that ends before them. Sampling the table once a day costs little.
@@ -143,16 +143,16 @@ impl Upkeep<'_> {
         let ladder = self.ladder(vec![layout.table.clone()]);
         let analyze = sql::analyze(&layout.table, layout.server_version);
         let attempt = async || Ok(self.client.batch_execute(&analyze).await?);
-        ladder.climb("analyze the table", || self.go_on(), attempt).await?;
+        ladder.run("analyze the table", || self.go_on(), attempt).await?;
         self.events.note(format!("statistics of {} are fresh", layout.table.plain()));
         done.analyzed = true;
         Ok(())
     }
 
-    fn ladder(&self, tables: Vec<QualifiedName>) -> Ladder<'_> {
+    fn ladder(&self, tables: Vec<QualifiedName>) -> LockRetry<'_> {
         // Nobody's work is ended for the sake of a partition: the plan's word on that is about the swap.
         let budget = LockBudget { cancel_blockers_after: None, ..self.budget };
-        Ladder { client: self.client, events: self.events, stop: self.stop, tables, budget }
+        LockRetry { client: self.client, events: self.events, stop: self.stop, tables, budget }
     }
 
     fn go_on(&self) -> Result<()> {

@@ -76,7 +76,7 @@ impl Upkeep<'_> {
                 })
                 .await
             };
-            return ladder.climb(&what, go_on, attempt).await.map(drop);
+            return ladder.run(&what, go_on, attempt).await.map(drop);
         }
         let attempt = async || {
             // A try that gave up waiting has begun it.
@@ -85,7 +85,7 @@ impl Upkeep<'_> {
             let statement = sql::detach_concurrently(&layout.table, &part.name, part.detaching);
             Ok(self.client.batch_execute(&statement).await?)
         };
-        ladder.climb(&what, go_on, attempt).await.map(drop)
+        ladder.run(&what, go_on, attempt).await.map(drop)
     }
 
     async fn drop(&self, name: &QualifiedName, oid: u32) -> Result<()> {
@@ -99,7 +99,7 @@ impl Upkeep<'_> {
             })
             .await
         };
-        let dropped = ladder.climb(&format!("drop {}", name.plain()), || self.go_on(), attempt).await;
+        let dropped = ladder.run(&format!("drop {}", name.plain()), || self.go_on(), attempt).await;
         dropped.map(drop).map_err(|e| {
             e.hint(format!("{} is detached, and a table of its own now; drop it by hand", name.plain()))
         })

@@ -7,16 +7,16 @@ use crate::model::blueprint::Direction;
 use crate::model::key::KeyRange;
 use crate::model::pace::Work;
 use crate::model::state::State;
-use crate::model::verdict::{Difference, EXAMPLES_MAX, Example, VerifyReport};
+use crate::model::verify_report::{Difference, EXAMPLES_MAX, Example, VerifyReport};
 use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
 use crate::sql::{fill as fill_sql, plan_sql, retype as sql};
 
-use super::super::meter::Meter;
-use super::super::{walk, workers};
 use super::{RetypeJob, objects, table};
 use crate::error::Error;
+use crate::phase::job::meter::Meter;
+use crate::phase::job::{chunks, workers};
 
 /// Rows of a range.
 const RANGE_ROWS: u64 = 20_000;
@@ -60,7 +60,7 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
         "compare a range",
         async |items| {
             let send = async |range, _| items.send(range).await;
-            walk::walk(retyper, &from, &columns, whole, || RANGE_ROWS, send).await
+            chunks::walk(retyper, &from, &columns, whole, || RANGE_ROWS, send).await
         },
         async |session, range| {
             let (found, named) = one_range(retyper, session, direction, range).await?;

@@ -10,9 +10,9 @@ use crate::model::retyping::Follows;
 use crate::model::table::Table;
 use crate::pg::transaction::all;
 use crate::pg::{catalog, in_use};
+use crate::phase::job::locks::briefly;
 use crate::sql::retype as sql;
 
-use super::super::locks::briefly;
 use super::RetypeJob;
 
 /// Carries over what is the column's own; whether there was something.

@@ -17,13 +17,13 @@ use crate::model::table::ForeignKey;
 use crate::pg::connect::Session;
 use crate::pg::objects as pg;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::phase::backfill;
+use crate::phase::job::foreign_keys::{not_valid, reported, validate};
+use crate::phase::job::locks::{LockRetry, briefly};
+use crate::phase::job::meter::Meter;
 use crate::sql::retype::{self as sql, exchange};
 use crate::sql::{finish, plan_sql};
 
-use super::super::fill;
-use super::super::locks::{Ladder, briefly};
-use super::super::meter::Meter;
-use super::super::settle::{not_valid, reported, validate};
 use super::{RetypeJob, objects};
 
 /// The phase: fills what the pass left, builds what is missing.
@@ -32,8 +32,8 @@ use super::{RetypeJob, objects};
 /// A value is there twice or refused by a CHECK; or what the server said.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "index"))]
 pub(super) async fn index(retyper: &RetypeJob) -> Result<State> {
-    fill::in_force(&retyper.filler).await?;
-    fill::look(&retyper.filler).await?;
+    backfill::in_force(&retyper.filler).await?;
+    backfill::look(&retyper.filler).await?;
     level(retyper, Direction::Forward).await?;
     let statement = sql::analyze(&retyper.retyping, Direction::Forward);
     retyper
@@ -225,7 +225,7 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
     if statements.is_empty() {
         return Ok(());
     }
-    let ladder = Ladder::on(retyper, vec![r.table.name.clone()]);
+    let ladder = LockRetry::on(retyper, vec![r.table.name.clone()]);
     let attempt = async || {
         transaction(&retyper.control, READ_COMMITTED, async |client| {
             retyper.hold_epoch(client).await?;
@@ -235,7 +235,7 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
         .await
     };
     // Also where a stop was asked for: applications would be refused values until the next command.
-    ladder.climb("take constraints away", || Ok(()), attempt).await?;
+    ladder.run("take constraints away", || Ok(()), attempt).await?;
     Ok(())
 }
 

@@ -36,20 +36,19 @@ use crate::pg::connect::Session;
 use crate::pg::preflight::{self, Preflight};
 use crate::pg::store::{self, Job};
 use crate::pg::transaction::all;
+use crate::phase::job::driver::Driver;
+use crate::phase::job::exchange::Swapped;
+use crate::phase::job::foreign_keys::left;
+use crate::phase::job::kind::{JobKind, Verdict, of_kind};
+use crate::phase::job::locks::briefly;
+use crate::phase::job::meter::Meter;
+use crate::phase::job::{additions, foreign_keys};
+use crate::phase::{BackfillJob, backfill};
 use crate::plan::Plan;
 use crate::sql::retype as sql;
-use crate::sql::script::{self, Section};
+use crate::sql::script;
+use crate::sql::section::Section;
 use crate::sql::space;
-
-use super::Swapped;
-use super::additions;
-use super::before_swap;
-use super::driver::Driver;
-use super::fill::{self, BackfillJob};
-use super::finalize::left;
-use super::kind::{JobKind, Verdict, of_kind};
-use super::locks::briefly;
-use super::meter::Meter;
 
 use compare::compare;
 use level::settle;
@@ -172,7 +171,7 @@ async fn next(retyper: &RetypeJob) -> Result<Option<State>> {
     let state = match retyper.state() {
         State::Planned => prepare(retyper).await?,
         State::Prepared => capture(retyper).await?,
-        State::Capturing => fill::pass(&retyper.filler).await?,
+        State::Capturing => backfill::pass(&retyper.filler).await?,
         State::Filled => level::index(retyper).await?,
         State::Indexed => verify(retyper).await?,
         _ => return Ok(None),
@@ -228,8 +227,8 @@ async fn capture(retyper: &RetypeJob) -> Result<State> {
 
 /// Looks at every row; from the end of the look on, every row is level.
 async fn verify(retyper: &RetypeJob) -> Result<State> {
-    before_swap::keys(retyper, &retyper.retyping.keys).await?;
-    let state = fill::again(&retyper.filler).await?;
+    foreign_keys::hold(retyper, &retyper.retyping.keys).await?;
+    let state = backfill::again(&retyper.filler).await?;
     retyper.control.execute(sql::LEVEL_SINCE, &[&retyper.job.id, &false]).await?;
     Ok(state)
 }
@@ -245,7 +244,7 @@ async fn finalize(retyper: &RetypeJob) -> Result<State> {
     let old = format!("{}.{}", r.table.name.plain(), r.beside(Direction::Reverse).as_str());
     let meter = Meter::begin(retyper, "finalize", format!("dropping {old}: no way back from here"));
     let (tables, statements) = objects::removal(retyper).await?;
-    let state = fill::end(&retyper.filler, Step::Finalize, tables, &statements).await.map_err(|e| {
+    let state = backfill::end(&retyper.filler, Step::Finalize, tables, &statements).await.map_err(|e| {
         if e.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
             e.hint(format!("something outside this job depends on {old}; drop it or point it to the column in use, then finalize again"))
         } else {
@@ -269,7 +268,7 @@ async fn abort(retyper: &RetypeJob) -> Result<State> {
     let about = format!("removing what the job made; {} stays as it is", r.table.name.plain());
     let meter = Meter::begin(retyper, "abort", about);
     let (tables, statements) = objects::removal(retyper).await?;
-    let state = fill::end(&retyper.filler, Step::Abort, tables, &statements).await?;
+    let state = backfill::end(&retyper.filler, Step::Abort, tables, &statements).await?;
     failpoint!("abort.done");
     meter.end("removed");
     left(retyper, &failed, false);

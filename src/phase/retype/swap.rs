@@ -1,5 +1,5 @@
 //! The swap of the two columns, and the swap back: look who is in the way, then one message that locks, checks and exchanges
-//! the names ([`super::super::exchange`]). Its row in `pgstrata.jobs` commits with it, so that after a lost connection the database says whether
+//! the names ([`crate::phase::job::exchange`]). Its row in `pgstrata.jobs` commits with it, so that after a lost connection the database says whether
 //! it happened.
 
 use std::time::Instant;
@@ -14,22 +14,21 @@ use crate::model::ident::plain;
 use crate::model::number;
 use crate::model::shell::word;
 use crate::model::state::State;
-use crate::model::verdict::{Difference, VerifyReport};
+use crate::model::verify_report::{Difference, VerifyReport};
 use crate::pg::store;
+use crate::phase::backfill;
+use crate::phase::job::blockers::Asked;
+use crate::phase::job::exchange::{Exchanger, Swapped};
+use crate::phase::job::foreign_keys;
+use crate::phase::job::foreign_keys::way_back;
+use crate::phase::job::kind::differs;
+use crate::phase::job::locks::{LockRetry, reach_standby};
+use crate::phase::job::meter::Meter;
+use crate::phase::job::old_snapshots::{ENOUGH_ROUNDS, LOCKS, Older};
 use crate::plan::OldSnapshots;
 use crate::sql::retype as sql;
 use crate::sql::retype::exchange;
 
-use super::super::Swapped;
-use super::super::before_swap;
-use super::super::blockers::Asked;
-use super::super::exchange::Exchanger;
-use super::super::fill;
-use super::super::locks::{Ladder, reach_standby};
-use super::super::meter::Meter;
-use super::super::old_snapshots::{ENOUGH_ROUNDS, LOCKS, Older};
-use super::super::settle::way_back;
-use super::super::verify::differs;
 use super::level::{level, release, settle};
 use super::{RetypeJob, compare, drift, objects, table};
 
@@ -46,7 +45,7 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
         State::Verified | State::RolledBack => {
             objects::in_place(retyper).await?;
             settle(retyper).await?;
-            before_swap::keys(retyper, &retyper.retyping.keys).await?;
+            foreign_keys::hold(retyper, &retyper.retyping.keys).await?;
         }
         state => {
             return Err(Error::usage(format!(
@@ -57,7 +56,7 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
         }
     }
     let client = &retyper.control;
-    let set = fill::look(&retyper.filler).await?;
+    let set = backfill::look(&retyper.filler).await?;
     client.execute(sql::LEVEL_SINCE, &[&retyper.job.id, &(set > 0)]).await?;
     level(retyper, Direction::Forward).await?;
     let jobs = store::jobs(client, Some(&retyper.job.name)).await?;
@@ -130,7 +129,7 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
         r.table.name.plain()
     );
     let meter = Meter::begin(retyper, phase, about);
-    let ladder = Ladder::on(retyper, r.locked());
+    let ladder = LockRetry::on(retyper, r.locked());
     let exchanger = Exchanger::new(retyper, r.exchange_function(), r.definition_function());
     let exchange = exchange::exchange(r, away);
     let mut older = Older::new(retyper)?;
@@ -146,7 +145,7 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
         while drift::carry(retyper, away, &definition.table).await? {
             definition = exchanger.look(oid, oid).await?;
         }
-        fill::in_force(&retyper.filler).await?;
+        backfill::in_force(&retyper.filler).await?;
         objects::in_place(retyper).await?;
         objects::counterparts(retyper, away).await?;
         proven(retyper, &retyper.control, away).await?;
@@ -156,7 +155,7 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
         exchanger.send(&exchange, &definition, exchange::first_lock(r)).await
     };
     let ((_, held_ms), tries) =
-        ladder.climb(what, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
+        ladder.run(what, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
     reach_standby(retyper).await?;
     exchanger.drop().await?;
     let detail = format!("{held_ms:.1} ms, attempt {tries}");
@@ -171,7 +170,7 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
 /// Waits, where the plan says so, until nobody holds a snapshot in which a row lacks its second value.
 async fn none_older(
     retyper: &RetypeJob,
-    ladder: &Ladder<'_>,
+    ladder: &LockRetry<'_>,
     older: &mut Older<'_>,
     begun: Instant,
 ) -> Result<()> {

@@ -221,8 +221,8 @@ pub struct OpenJob {
     pub name: String,
     /// Its table, as people write it.
     pub source: String,
-    /// `partition`, `backfill` or `retype`.
-    pub kind: String,
+    /// It ends with a swap.
+    pub is_swapped: bool,
     /// Where it is.
     pub state: State,
 }

@@ -16,7 +16,7 @@ const TOLD: u64 = 10;
 /// Other jobs in the way; whether any, this one or another, is under way on the table.
 pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[OpenJob]) -> bool {
     let source = table.name.plain();
-    for OpenJob { name, source: theirs, state, kind } in jobs {
+    for OpenJob { name, source: theirs, state, is_swapped } in jobs {
         match (name == plan.name(), *theirs == source) {
             (true, true) => {
                 report.note(
@@ -37,7 +37,8 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                 format!("job {name} is under way on the same table ({state})"),
                 format!("go on with it, or end it: {}", ending(name, *state)),
             ),
-            (false, false) if exchanges(kind) && exchanges(plan.task().kind()) => {
+            // The swap makes foreign keys anew.
+            (false, false) if *is_swapped && plan.task().purpose().is_swapped() => {
                 if let Some(key) = tie(table, theirs) {
                     report.error(
                         "table_in_other_job",
@@ -51,11 +52,6 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
         }
     }
     jobs.iter().any(|job| job.source == source)
-}
-
-/// Whether a job of that kind makes foreign keys anew at its swap.
-fn exchanges(kind: &str) -> bool {
-    kind != "backfill"
 }
 
 /// The first foreign key between the table and another.

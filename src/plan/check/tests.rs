@@ -220,7 +220,7 @@ fn everything_is_told_at_once() {
     facts.jobs = vec![OpenJob {
         name: "other".into(),
         source: "public.petri_observations".into(),
-        kind: "partition".into(),
+        is_swapped: true,
         state: crate::model::state::State::Copied,
     }];
     let found = found(&mut facts);

@@ -7,11 +7,12 @@ pub mod facts;
 
 use crate::model::blueprint::Direction;
 use crate::model::difference::Difference;
+use crate::model::grant::Grant;
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::key::KeyRange;
 use crate::model::retyping::{CheckPair, Counterpart, Retyping};
-use crate::model::table::{Grant, Table};
-use crate::model::verdict::Difference as Kind;
+use crate::model::table::Table;
+use crate::model::verify_report::Difference as Kind;
 
 use super::exchange::Exchange;
 use super::plan_sql::{applications_path, look_up_again, of_function, rights};

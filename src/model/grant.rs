@@ -1,0 +1,20 @@
+//! Privileges, as the catalog lists them.
+
+use serde::{Deserialize, Serialize};
+
+use super::ident::Ident;
+
+/// One privilege of one role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The role; none for PUBLIC.
+    pub role: Option<Ident>,
+    /// Who gave it.
+    pub grantor: Ident,
+    /// `SELECT`, `INSERT` …
+    pub privilege: String,
+    /// The column, where it is for one column only.
+    pub column: Option<Ident>,
+    /// WITH GRANT OPTION.
+    pub grantable: bool,
+}

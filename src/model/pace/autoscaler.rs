@@ -1,0 +1,262 @@
+//! How many workers: a number that is given, or the number that pays.
+//!
+//! Tries one more, and keeps it where it brings at least a third of what a worker has brought so far, and where the server
+//! answers everybody about as soon as before: with a processor to spare, one worker more is not noticed, and with none it
+//! multiplies what a short transaction takes. Tries one less, and leaves it out where less is lost than that, or the server
+//! answers so much sooner. After a try that failed, the next one is twice as far away, so the number settles. A hold halves
+//! it: whatever the signal was, less would have been better.
+
+/// No more, whatever is asked for.
+pub const MOST_WORKERS: usize = 64;
+
+/// The share of a worker's mean that one more must bring.
+const WORTH: f64 = 1.0 / 3.0;
+/// By how much a short transaction may take longer for one worker more. Measured on two processors beside 300 transactions a
+/// second: half of them take 0.6 ms beside no worker or one, and 2.2 to 2.9 ms beside two.
+const SLOWER: f64 = 1.5;
+/// Measurements between two tries, at first and at most.
+const CALM: u32 = 4;
+const MOST_CALM: u32 = 256;
+/// The weight of a new measurement in the mean of a settled number.
+const NEW: f64 = 0.3;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Trial {
+    /// No try is under way.
+    None,
+    /// One worker more than paid before.
+    More,
+    /// One less.
+    Fewer,
+}
+
+/// What a number of workers did, and what it cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// Units a second.
+    pub per_second: f64,
+    /// What a tiny transaction took meanwhile, in milliseconds: the median of some.
+    pub latency_ms: f64,
+}
+
+/// The number of workers.
+#[derive(Debug, Clone)]
+pub struct Autoscaler {
+    workers: usize,
+    /// The most that may be tried; none: the number is fixed.
+    most: Option<usize>,
+    /// What the settled number did.
+    settled: Option<Measured>,
+    trial: Trial,
+    calm: u32,
+    wait: u32,
+    next: Trial,
+    /// The first measurement after a change is of both numbers.
+    mixed: bool,
+}
+
+impl Autoscaler {
+    /// So many, always.
+    pub fn fixed(workers: usize) -> Self {
+        Self { workers: workers.clamp(1, MOST_WORKERS), most: None, ..Self::auto(1, 1) }
+    }
+
+    /// As many as pay, from 1 to `most`; `first` to begin with, and more than one are doubted first.
+    pub fn auto(first: usize, most: usize) -> Self {
+        let most = most.clamp(1, MOST_WORKERS);
+        Self {
+            workers: first.clamp(1, most),
+            most: Some(most),
+            settled: None,
+            trial: Trial::None,
+            calm: CALM,
+            wait: 0,
+            next: if first > 1 { Trial::Fewer } else { Trial::More },
+            mixed: false,
+        }
+    }
+
+    /// How many may work now.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// No more than that from now on: there are no sessions for more. Whether there were more.
+    pub fn at_most(&mut self, workers: usize) -> bool {
+        let most = workers.clamp(1, MOST_WORKERS);
+        self.most = self.most.map(|was| was.min(most));
+        if self.workers <= most {
+            return false;
+        }
+        self.change(most);
+        (self.settled, self.trial) = (None, Trial::None);
+        true
+    }
+
+    /// A signal holds the job.
+    pub fn held(&mut self) {
+        if self.most.is_some() {
+            self.change((self.workers / 2).max(1));
+            self.settled = None;
+            self.trial = Trial::None;
+            self.fail();
+        }
+    }
+
+    /// What was measured while nothing held.
+    pub fn measured(&mut self, now: Measured) {
+        let Some(most) = self.most else { return };
+        if std::mem::take(&mut self.mixed) {
+            return;
+        }
+        let base = self.settled.unwrap_or(now);
+        match self.trial {
+            Trial::None => self.settle(now, most),
+            Trial::More => {
+                let share = base.per_second / (self.workers - 1).max(1) as f64;
+                let brings = now.per_second >= base.per_second + WORTH * share;
+                let is_felt = now.latency_ms > SLOWER * base.latency_ms;
+                self.judge(now, brings && !is_felt, self.workers - 1);
+            }
+            Trial::Fewer => {
+                let share = base.per_second / (self.workers + 1) as f64;
+                let loses = now.per_second < base.per_second - WORTH * share;
+                let was_felt = base.latency_ms > SLOWER * now.latency_ms;
+                self.judge(now, !loses || was_felt, self.workers + 1);
+            }
+        }
+    }
+
+    /// Another kind of work begins: what was measured says nothing of it.
+    pub fn begins(&mut self) {
+        if self.most.is_some() {
+            if self.trial == Trial::More {
+                self.change(self.workers - 1);
+            }
+            (self.settled, self.trial, self.calm, self.wait) = (None, Trial::None, CALM, 0);
+        }
+    }
+
+    fn settle(&mut self, now: Measured, most: usize) {
+        self.settled = Some(self.settled.map_or(now, |was| Measured {
+            per_second: was.per_second + NEW * (now.per_second - was.per_second),
+            latency_ms: was.latency_ms + NEW * (now.latency_ms - was.latency_ms),
+        }));
+        self.wait = self.wait.saturating_sub(1);
+        if self.wait > 0 {
+            return;
+        }
+        let trial = match self.next {
+            Trial::Fewer if self.workers > 1 => Trial::Fewer,
+            _ if self.workers < most => Trial::More,
+            _ if self.workers > 1 => Trial::Fewer,
+            _ => return,
+        };
+        self.trial = trial;
+        self.change(if trial == Trial::More { self.workers + 1 } else { self.workers - 1 });
+    }
+
+    fn judge(&mut self, now: Measured, pays: bool, former: usize) {
+        let trial = std::mem::replace(&mut self.trial, Trial::None);
+        if pays {
+            self.settled = Some(now);
+            (self.calm, self.wait, self.next) = (CALM, 0, trial);
+        } else {
+            self.change(former);
+            self.next = if trial == Trial::More { Trial::Fewer } else { Trial::More };
+            self.fail();
+        }
+    }
+
+    fn fail(&mut self) {
+        self.wait = self.calm;
+        self.calm = (self.calm * 2).min(MOST_CALM);
+    }
+
+    fn change(&mut self, workers: usize) {
+        self.mixed = workers != self.workers;
+        self.workers = workers;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(per_second: f64) -> Measured {
+        Measured { per_second, latency_ms: 1.0 }
+    }
+
+    proptest! {
+        /// A server that gets faster up to `knee` workers, and no faster beyond; or one that has a processor more, which
+        /// applications need: the number ends there, and stays but for rare tries.
+        #[test]
+        fn ends_where_one_more_brings_nothing_or_is_felt(
+            knee in 1..16_usize, first in 1..32_usize, most in 1..32_usize, is_felt in any::<bool>(), seed in any::<u64>()
+        ) {
+            let mut autoscaler = Autoscaler::auto(first, most);
+            let mut noise = seed;
+            let mut away = 0;
+            let mut changes = 0;
+            for step in 0..600 {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let wobble = 0.99 + 0.02 * ((noise >> 33) as f64 / f64::from(u32::MAX >> 1));
+                let before = autoscaler.workers();
+                let at_work = before.min(if is_felt { knee + 1 } else { knee });
+                let too_many = if is_felt { before.saturating_sub(knee) } else { 0 };
+                let latency_ms = 0.6 * (1 + 2 * too_many) as f64 / wobble;
+                autoscaler.measured(Measured { per_second: 1_000.0 * at_work as f64 * wobble, latency_ms });
+                prop_assert!((1..=most).contains(&autoscaler.workers()));
+                if step >= 200 {
+                    away += usize::from(autoscaler.workers() != knee.min(most));
+                    changes += usize::from(autoscaler.workers() != before);
+                }
+            }
+            prop_assert!(away <= 40, "{away} of 400 away from {knee}");
+            prop_assert!(changes <= 20, "{changes} changes");
+        }
+
+        #[test]
+        fn a_number_is_fixed(n in 1..=MOST_WORKERS, rates in proptest::collection::vec(0.0..1e6_f64, 0..50)) {
+            let mut autoscaler = Autoscaler::fixed(n);
+            for rate in rates {
+                autoscaler.measured(of(rate));
+                autoscaler.held();
+                prop_assert_eq!(autoscaler.workers(), n);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hold_halves_it_and_it_grows_again() {
+        let mut autoscaler = Autoscaler::auto(1, 8);
+        let grow = |autoscaler: &mut Autoscaler| {
+            (0..200).any(|_| {
+                autoscaler.measured(of(100.0 * autoscaler.workers() as f64));
+                autoscaler.workers() == 8
+            })
+        };
+        assert!(grow(&mut autoscaler));
+        let halves = [(); 4].map(|()| {
+            autoscaler.held();
+            autoscaler.workers()
+        });
+        assert_eq!(halves, [4, 2, 1, 1]);
+        assert!(grow(&mut autoscaler));
+    }
+
+    #[test]
+    fn other_work_is_measured_anew() {
+        let mut autoscaler = Autoscaler::auto(1, 8);
+        autoscaler.measured(of(300.0));
+        assert_eq!(autoscaler.workers(), 2);
+        autoscaler.begins();
+        assert_eq!(autoscaler.workers(), 1, "a try is no result");
+        autoscaler.measured(of(9.0));
+        assert_eq!(autoscaler.workers(), 1, "the first is of both");
+        autoscaler.measured(of(5.0));
+        assert_eq!(autoscaler.workers(), 2);
+    }
+}

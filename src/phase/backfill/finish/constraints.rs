@@ -1,0 +1,171 @@
+//! Constraints that the rows are looked through for: added NOT VALID in a short lock, validated while everybody writes.
+
+use crate::error::Result;
+use crate::failpoint;
+use crate::model::filling::NewKey;
+use crate::model::ident::{Ident, QualifiedName};
+use crate::model::number;
+use crate::pg::connect::Session;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{catalog, objects as pg};
+use crate::phase::job::locks::briefly;
+use crate::phase::job::meter::Meter;
+use crate::phase::job::workers;
+use crate::sql::{fill, finish as sql, plan_sql};
+
+use super::super::BackfillJob;
+use super::{Open, Part, constraints_of, told, tree};
+
+/// Nobody who reads or writes waits behind the lock of a validation, so it may be waited for: long enough for autovacuum to
+/// give way.
+const PATIENT: &str = "set local lock_timeout = '5s'";
+
+/// CHECK and NOT NULL.
+///
+/// # Errors
+/// A row that came meanwhile violates one; or what the server said.
+pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
+    let f = &filler.filling;
+    let wanted: Vec<(Ident, String)> = sql::checks(f, &open.not_null)
+        .into_iter()
+        .filter(|(name, _)| open.checks.contains(name) || !f.finish.checks.iter().any(|(n, _)| n == name))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let about = format!(
+        "{} of {}: added unread, then validated while everybody writes",
+        number::counted(wanted.len() as u64, "check"),
+        f.table.name.plain()
+    );
+    let meter = Meter::begin(filler, "finish", about);
+    let oid = catalog::must_find(&filler.control, &f.table.name).await?;
+    let there = constraints_of(&filler.control, oid).await?;
+    let missing: Vec<(Ident, String)> =
+        wanted.iter().filter(|(name, _)| !there.contains_key(name.as_str())).cloned().collect();
+    if !missing.is_empty() {
+        let statements = [fill::names(f), sql::add_checks(f, &missing)];
+        briefly(filler, vec![f.table.name.clone()], "add the checks", async || {
+            all(&filler.control, &statements).await?;
+            for (name, _) in &missing {
+                pg::record_constraint(&filler.control, filler.job.id, oid, name).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        failpoint!("finish.added");
+    }
+    let names: Vec<&Ident> = wanted.iter().map(|(name, _)| name).collect();
+    if let Err(error) = validate(filler, &names).await {
+        return Err(told(filler, open, error).await);
+    }
+    if !open.not_null.is_empty() {
+        let statements = sql::set_not_null(f, &open.not_null);
+        briefly(filler, vec![f.table.name.clone()], "make columns NOT NULL", async || {
+            all(&filler.control, &statements).await
+        })
+        .await?;
+        failpoint!("finish.not_null");
+    }
+    meter.end("every one is valid");
+    Ok(())
+}
+
+/// Validates constraints of the table, part by part; the whole's last, which finds each part's done.
+async fn validate(filler: &BackfillJob, names: &[&Ident]) -> Result<()> {
+    let parts = tree(filler).await?;
+    let (leaves, above): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| part.leaf);
+    workers::each(filler, "validate a constraint", leaves, async |session, part| {
+        one_part(filler, session, part, names).await
+    })
+    .await?;
+    for part in above.into_iter().rev() {
+        filler
+            .retrying("validate a constraint", async || one_part(filler, &filler.control, part, names).await)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn one_part(filler: &BackfillJob, session: &Session, part: &Part, names: &[&Ident]) -> Result<()> {
+    let there = constraints_of(session, part.oid).await?;
+    for name in names {
+        if there.get(name.as_str()).is_some_and(|one| !one.valid) {
+            transaction(session, READ_COMMITTED, async |client| {
+                client.batch_execute(PATIENT).await?;
+                filler.lend_nothing(client, std::slice::from_ref(&part.name)).await?;
+                client.batch_execute(&plan_sql::applications(&filler.filling.sql)).await?;
+                Ok(client.batch_execute(&sql::validate(&part.name, name)).await?)
+            })
+            .await?;
+            failpoint!("finish.validated");
+        }
+    }
+    Ok(())
+}
+
+/// Foreign keys. Before PostgreSQL 18 a partitioned table takes none that is not valid: its partitions get theirs, and the
+/// table's own ties them together once they are valid.
+///
+/// # Errors
+/// A row that came meanwhile points nowhere; or what the server said.
+pub async fn foreign_keys(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
+    if open.keys.is_empty() {
+        return Ok(());
+    }
+    let f = &filler.filling;
+    let about = format!(
+        "{} of {}: added unread, then validated while everybody writes",
+        number::counted(open.keys.len() as u64, "foreign key"),
+        f.table.name.plain()
+    );
+    let meter = Meter::begin(filler, "finish", about);
+    let on_parent: bool = filler.control.query_one(sql::KEYS_ON_PARENT, &[]).await?.get(0);
+    let by_leaf = f.is_partitioned() && !on_parent;
+    for key in &open.keys {
+        if by_leaf {
+            for part in tree(filler).await?.iter().filter(|part| part.leaf) {
+                add(filler, &part.name, part.oid, key).await?;
+            }
+        } else {
+            let oid = catalog::must_find(&filler.control, &f.table.name).await?;
+            add(filler, &f.table.name, oid, key).await?;
+        }
+        if let Err(error) = validate(filler, &[&key.name]).await {
+            return Err(told(filler, open, error).await);
+        }
+        if by_leaf {
+            let oid = catalog::must_find(&filler.control, &f.table.name).await?;
+            lock_both(filler, (&f.table.name, oid), key, sql::tie_key(f, key)).await?;
+            failpoint!("finish.tied");
+        }
+    }
+    meter.end("every one is valid");
+    Ok(())
+}
+
+async fn add(filler: &BackfillJob, table: &QualifiedName, oid: u32, key: &NewKey) -> Result<()> {
+    if constraints_of(&filler.control, oid).await?.contains_key(key.name.as_str()) {
+        return Ok(());
+    }
+    lock_both(filler, (table, oid), key, sql::add_key(table, key)).await?;
+    failpoint!("finish.key");
+    Ok(())
+}
+
+/// Adds a key to a table, by a statement that keeps writers of both tables waiting, each try for a moment.
+async fn lock_both(
+    filler: &BackfillJob,
+    (table, oid): (&QualifiedName, u32),
+    key: &NewKey,
+    statement: String,
+) -> Result<()> {
+    let statements = [fill::names(&filler.filling), statement];
+    let tables = vec![table.clone(), key.references.clone()];
+    briefly(filler, tables, "add a foreign key", async || {
+        all(&filler.control, &statements).await?;
+        pg::record_constraint(&filler.control, filler.job.id, oid, &key.name).await
+    })
+    .await?;
+    Ok(())
+}

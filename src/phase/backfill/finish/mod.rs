@@ -1,0 +1,229 @@
+//! What the table is to guarantee of the filled columns, none of it with a long lock; then the end of the job.
+//!
+//! Rows in the way are looked for before anything is added. Everything is known by its name: what is found there is left
+//! alone, so that any later run goes on with it. The trigger that fills what is written goes last.
+
+mod constraints;
+mod indexes;
+mod violations;
+
+use std::collections::{HashMap, HashSet};
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Kind, Result};
+use crate::model::filling::NewKey;
+use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::objects::Role;
+use crate::model::state::{State, Step};
+use crate::pg::{catalog, objects as pg};
+use crate::phase::job::meter::Meter;
+use crate::sql::finish as sql;
+
+use super::{BackfillJob, end, in_force, stop_filling};
+
+/// Builds what is missing, and ends the job.
+///
+/// # Errors
+/// Rows are in the way; or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finish"))]
+pub async fn finish(filler: &BackfillJob) -> Result<State> {
+    let f = &filler.filling;
+    in_force(filler).await?;
+    let open = Open::of(filler).await?;
+    if !open.is_empty() {
+        match violations::none(filler, &open).await {
+            // Rows that came since the last look may be all there is.
+            Err(e) if e.kind() == Kind::Differs && super::look(filler).await? > 0 => {
+                violations::none(filler, &open).await?;
+            }
+            other => other?,
+        }
+        constraints::checks(filler, &open).await?;
+        indexes::build(filler, &open).await?;
+        constraints::foreign_keys(filler, &open).await?;
+    }
+    let meter = Meter::begin(filler, "finish", format!("the last of {}", f.table.name.plain()));
+    let ends = f.keep_filled && !f.stays;
+    let (tables, statements) = if ends { stop_filling(filler).await? } else { Default::default() };
+    let state = end(filler, Step::Finish, tables, &statements).await?;
+    crate::failpoint!("finish.done");
+    meter.end("done");
+    Ok(state)
+}
+
+/// What a job that ends before its time takes back: whatever is begun and not done. What is done stays, and is said; so does
+/// what was there before the job.
+///
+/// # Errors
+/// What the server said.
+pub async fn leftovers(filler: &BackfillJob) -> Result<Vec<String>> {
+    let (f, client) = (&filler.filling, &filler.control);
+    if f.finish.is_empty() || catalog::find(client, &f.table.name).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let open = Open::of(filler).await?;
+    let ours = |name: &Ident| {
+        f.table.checks.iter().all(|c| c.name != *name)
+            && f.table.foreign_keys.iter().all(|k| k.name != *name)
+            && f.table.indexes.iter().all(|i| i.name != *name)
+    };
+    let helpers = f.finish.not_null.iter().map(|c| f.not_null_helper(c));
+    let begun: Vec<Ident> = helpers
+        .chain(open.checks.iter().copied().cloned())
+        .chain(open.keys.iter().map(|key| key.name.clone()))
+        .filter(ours)
+        .collect();
+    let indexes: Vec<&Ident> = open.indexes.iter().copied().filter(|name| ours(name)).collect();
+    let mut gone = Vec::new();
+    let made = pg::recorded(client, filler.job.id).await?;
+    let recorded = |role: Role, oid: u32| !filler.job.records || made.made(role, oid);
+    // The whole table's go first, and the parts' with them, but for those that nothing ties together yet.
+    for part in tree(filler).await? {
+        let constraints = constraints_of(client, part.oid).await?;
+        let made_here = |name: &&Ident| {
+            constraints.get(name.as_str()).is_some_and(|one| recorded(Role::Constraint, one.oid))
+        };
+        let own = begun.iter().filter(made_here);
+        gone.extend(own.map(|name| sql::drop_constraint(&part.name, name)));
+        let standing = indexes_of(client, part.oid).await?;
+        let names = indexes.iter().map(|name| f.index_name(name, &part.name));
+        let index_made = |index: &QualifiedName| {
+            let there = standing.get(index.name.as_str());
+            there.is_some_and(|one| recorded(Role::Index, one.oid) || made.intended(index))
+        };
+        for index in names.filter(index_made) {
+            gone.push(sql::drop_constraint(&part.name, &index.name));
+            gone.push(sql::drop_index(&index));
+        }
+    }
+    let table = f.table.name.plain();
+    for name in open.done(filler).into_iter().filter(|name| ours(name)) {
+        filler.events.note(format!("{} of {table} is built, and stays", plain(name.as_str())));
+    }
+    Ok(gone)
+}
+
+/// What the plan wants and the table does not have yet.
+#[derive(Debug)]
+struct Open<'a> {
+    /// Columns that are not NOT NULL.
+    not_null: Vec<&'a Ident>,
+    /// CHECK constraints that are missing or not valid.
+    checks: HashSet<&'a Ident>,
+    /// Indexes, those of UNIQUE constraints among them, that are missing or cannot be used.
+    indexes: HashSet<&'a Ident>,
+    /// Foreign keys that are missing or not valid.
+    keys: Vec<&'a NewKey>,
+}
+
+impl<'a> Open<'a> {
+    async fn of(filler: &'a BackfillJob) -> Result<Self> {
+        let (client, wanted) = (&filler.control, &filler.filling.finish);
+        let oid = catalog::must_find(client, &filler.filling.table.name).await?;
+        let rows = client.query(sql::NOT_NULL, &[&oid]).await?;
+        let not_null: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+        let (constraints, indexes) = (constraints_of(client, oid).await?, indexes_of(client, oid).await?);
+        let valid = |name: &Ident| constraints.get(name.as_str()).is_some_and(|one| one.valid);
+        let usable = |name: &Ident| indexes.get(name.as_str()).is_some_and(|index| index.valid);
+        let checks = wanted.checks.iter().map(|(name, _)| name).filter(|name| !valid(name));
+        let unique = wanted.unique.iter().map(|(name, _)| name).filter(|name| !(valid(name) && usable(name)));
+        let plain = wanted.indexes.iter().map(|(name, _)| name).filter(|name| !usable(name));
+        Ok(Self {
+            not_null: wanted.not_null.iter().filter(|c| !not_null.contains(c.as_str())).collect(),
+            checks: checks.collect(),
+            indexes: unique.chain(plain).collect(),
+            keys: wanted.foreign_keys.iter().filter(|key| !valid(&key.name)).collect(),
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.not_null.is_empty() && self.checks.is_empty() && self.indexes.is_empty() && self.keys.is_empty()
+    }
+
+    /// Names of what is wanted and there.
+    fn done(&self, filler: &'a BackfillJob) -> Vec<&'a Ident> {
+        let wanted = &filler.filling.finish;
+        let unique = wanted.unique.iter().map(|(name, _)| name);
+        let indexes = unique.chain(wanted.indexes.iter().map(|(name, _)| name));
+        let checks = wanted.checks.iter().map(|(name, _)| name).filter(|name| !self.checks.contains(name));
+        let keys = wanted.foreign_keys.iter().filter(|key| !self.keys.contains(key)).map(|key| &key.name);
+        checks.chain(indexes.filter(|name| !self.indexes.contains(name))).chain(keys).collect()
+    }
+}
+
+/// A part of the table, or the table itself.
+#[derive(Debug)]
+struct Part {
+    name: QualifiedName,
+    oid: u32,
+    /// Whose part it is.
+    parent: Option<QualifiedName>,
+    /// It holds rows.
+    leaf: bool,
+}
+
+/// The table and every part of it, the outermost first.
+async fn tree(filler: &BackfillJob) -> Result<Vec<Part>> {
+    let oid = catalog::must_find(&filler.control, &filler.filling.table.name).await?;
+    let rows = filler.control.query(sql::TREE, &[&oid]).await?;
+    let parts = rows.iter().map(|row| {
+        let schema: Option<String> = row.get(3);
+        Part {
+            name: QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+            oid: row.get(2),
+            parent: schema.map(|schema| QualifiedName::new(schema, row.get::<_, String>(4))),
+            leaf: row.get(5),
+        }
+    });
+    Ok(parts.collect())
+}
+
+/// A constraint as it stands.
+#[derive(Debug, Clone, Copy)]
+struct Constraint {
+    /// Every row was looked at.
+    valid: bool,
+    oid: u32,
+}
+
+/// Those of a relation, by name.
+async fn constraints_of(client: &Client, oid: u32) -> Result<HashMap<String, Constraint>> {
+    let rows = client.query(sql::CONSTRAINTS, &[&oid]).await?;
+    let one = |row: &tokio_postgres::Row| Constraint { valid: row.get(1), oid: row.get(2) };
+    Ok(rows.iter().map(|row| (row.get(0), one(row))).collect())
+}
+
+/// An index as it stands.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    valid: bool,
+    attached: bool,
+    oid: u32,
+}
+
+async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, Standing>> {
+    let rows = client.query(sql::INDEXES, &[&oid]).await?;
+    let standing =
+        |row: &tokio_postgres::Row| Standing { valid: row.get(1), attached: row.get(2), oid: row.get(3) };
+    Ok(rows.iter().map(|row| (row.get(0), standing(row))).collect())
+}
+
+/// A row that came between the look and the statement that found it: told as the look tells it.
+async fn told(filler: &BackfillJob, open: &Open<'_>, error: Error) -> Error {
+    if !error.is_any(&[
+        &SqlState::NOT_NULL_VIOLATION,
+        &SqlState::FOREIGN_KEY_VIOLATION,
+        &SqlState::UNIQUE_VIOLATION,
+        &SqlState::CHECK_VIOLATION,
+    ]) {
+        return error;
+    }
+    match violations::none(filler, open).await {
+        Err(told) if told.kind() == Kind::Differs => told.hint(
+            "they came while it was built; put these rows right, then run again: the job goes on from here",
+        ),
+        _ => error,
+    }
+}

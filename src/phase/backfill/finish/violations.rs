@@ -1,0 +1,198 @@
+//! Rows in the way of what is to be added, counted and named by key, before anything is.
+
+use std::cell::RefCell;
+
+use crate::error::{Error, Kind, Result};
+use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::key::KeyRange;
+use crate::model::number;
+use crate::model::pace::Work;
+use crate::pg::catalog;
+use crate::pg::connect::Session;
+use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::phase::job::meter::Meter;
+use crate::phase::job::{chunks, workers};
+use crate::sql::fill;
+use crate::sql::finish::{self as sql, Rule};
+
+use super::super::BackfillJob;
+use super::{Open, tree};
+
+/// Rows of a range: they are read, and nothing else.
+const ROWS: u64 = 20_000;
+/// So many keys of one constraint are named.
+const NAMED: usize = 5;
+
+/// Of one constraint, what is in its way.
+#[derive(Debug, Default)]
+struct Found {
+    count: i64,
+    keys: Vec<String>,
+}
+
+/// Fails where rows are in the way of what is missing.
+///
+/// # Errors
+/// Differs, with how many rows each constraint finds and some of their keys; or what the server said.
+pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
+    filler.gate.does(Work::Reads);
+    let looked = look(filler, open).await;
+    filler.gate.does(Work::Writes);
+    let violated = looked?;
+    if violated.is_empty() {
+        return Ok(());
+    }
+    let table = filler.filling.table.name.plain();
+    Err(Error::new(
+        Kind::Differs,
+        format!(
+            "rows of {table} are in the way of {}",
+            number::counted(violated.len() as u64, "constraint")
+        ),
+    )
+    .cause(violated.join(" | "))
+    .hint("nothing was added for them; put these rows right, or change the plan's set, then run again: the job goes on from here"))
+}
+
+/// One line for each constraint that is violated.
+async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
+    let f = &filler.filling;
+    let rules: Vec<Rule<'_>> =
+        sql::rules(f).into_iter().filter(|rule| is_open(filler, open, *rule)).collect();
+    let unique: Vec<&(Ident, Vec<Ident>)> =
+        f.finish.unique.iter().filter(|(name, _)| open.indexes.contains(name)).collect();
+    if rules.is_empty() && unique.is_empty() {
+        return Ok(Vec::new());
+    }
+    let about = format!("looking for rows of {} that are in the way", f.table.name.plain());
+    let mut meter = Meter::begin(filler, "finish", about);
+    if !rules.is_empty() {
+        let oid = catalog::must_find(&filler.control, &f.table.name).await?;
+        let (rows, ..) = catalog::size(&filler.control, oid).await?;
+        meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
+    }
+    let found: RefCell<Vec<Found>> = RefCell::new(rules.iter().map(|_| Found::default()).collect());
+    if !rules.is_empty() {
+        for part in tree(filler).await?.into_iter().filter(|part| part.leaf) {
+            one_leaf(filler, &part.name, &rules, &found, &meter).await?;
+        }
+    }
+    let mut said: Vec<String> = rules
+        .iter()
+        .zip(found.into_inner())
+        .filter(|(_, found)| found.count > 0)
+        .map(|(rule, found)| {
+            format!("{}: {} by key {}", named(*rule), rows_of(found.count), found.keys.join("; "))
+        })
+        .collect();
+    for (_, columns) in unique {
+        said.extend(repeated(filler, columns).await?);
+    }
+    meter.end(if said.is_empty() { "none" } else { "some" });
+    Ok(said)
+}
+
+fn is_open(filler: &BackfillJob, open: &Open<'_>, rule: Rule<'_>) -> bool {
+    match rule {
+        Rule::NotNull(column) => open.not_null.contains(&column),
+        Rule::Check(condition) => {
+            filler.filling.finish.checks.iter().any(|(name, c)| c == condition && open.checks.contains(name))
+        }
+        Rule::Key(key) => open.keys.contains(&key),
+    }
+}
+
+/// `check (a > 0)`.
+fn named(rule: Rule<'_>) -> String {
+    match rule {
+        Rule::NotNull(column) => format!("not null of {}", plain(column.as_str())),
+        Rule::Check(condition) => format!("check ({condition})"),
+        Rule::Key(key) => format!("foreign key ({}) to {}", columns(&key.columns), key.references.plain()),
+    }
+}
+
+fn columns(all: &[Ident]) -> String {
+    all.iter().map(|c| plain(c.as_str())).collect::<Vec<_>>().join(", ")
+}
+
+fn rows_of(count: i64) -> String {
+    number::counted(u64::try_from(count).unwrap_or(0), "row") + ","
+}
+
+async fn one_leaf(
+    filler: &BackfillJob,
+    leaf: &QualifiedName,
+    rules: &[Rule<'_>],
+    found: &RefCell<Vec<Found>>,
+    meter: &Meter<'_>,
+) -> Result<()> {
+    let key = filler.filling.key_columns();
+    let whole = KeyRange { after: None, through: None };
+    workers::run(
+        filler,
+        filler.plan.workers(),
+        "look for rows in the way",
+        async |items| {
+            let send = async |range, rows| items.send((range, rows)).await;
+            chunks::walk(filler, &format!("only {leaf}"), &key, whole, || ROWS, send).await
+        },
+        async |session, (range, rows)| {
+            let of_range = one_range(filler, session, leaf, range, rules).await?;
+            for (all, one) in found.borrow_mut().iter_mut().zip(of_range) {
+                all.count += one.count;
+                let room = NAMED.saturating_sub(all.keys.len());
+                all.keys.extend(one.keys.into_iter().take(room));
+            }
+            meter.add(*rows);
+            meter.keep().await
+        },
+    )
+    .await
+}
+
+async fn one_range(
+    filler: &BackfillJob,
+    session: &Session,
+    leaf: &QualifiedName,
+    range: &KeyRange,
+    rules: &[Rule<'_>],
+) -> Result<Vec<Found>> {
+    let f = &filler.filling;
+    transaction(session, READ_COMMITTED, async |client| {
+        client.batch_execute(&fill::names(f)).await?;
+        let mut all = Vec::new();
+        for rule in rules {
+            let (statement, values) = sql::violating(f, leaf, range, *rule);
+            let rows = query_text(client, &statement, &values).await?;
+            all.push(Found {
+                count: rows.first().map_or(0, |row| row.get(0)),
+                keys: rows.iter().map(|row| row.get(1)).collect(),
+            });
+        }
+        Ok(all)
+    })
+    .await
+}
+
+/// Values that are there more than once: one read of the table, as no range of keys would find them.
+async fn repeated(filler: &BackfillJob, of: &[Ident]) -> Result<Option<String>> {
+    let f = &filler.filling;
+    let rows = filler
+        .retrying("look for values that are there twice", async || {
+            transaction(&filler.control, READ_COMMITTED, async |client| {
+                client.batch_execute(&fill::names(f)).await?;
+                Ok(client.query(&sql::repeated(f, of), &[]).await?)
+            })
+            .await
+        })
+        .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let keys: Vec<String> = rows.iter().map(|row| row.get(1)).collect();
+    let count = u64::try_from(first.get::<_, i64>(0)).unwrap_or(0);
+    Ok(Some(format!(
+        "unique ({}): {} in more than one row, by key {}",
+        columns(of),
+        number::counted(count, "value"),
+        keys.join("; ")
+    )))
+}

@@ -1,0 +1,472 @@
+//! The first pass: chunks along the key, each a short transaction with its row of the ledger. A chunk waits 20 ms at most for
+//! a row that somebody holds, and is rolled back then: it holds others meanwhile, and the application's could be the
+//! transaction that a deadlock ends. Such a row is filled alone, holding nothing else; or left to the second look.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, Row};
+
+use crate::error::{Error, Result, Retry};
+use crate::failpoint;
+use crate::model::ident::QualifiedName;
+use crate::model::key::{Key, KeyRange};
+use crate::model::ledger_gaps::gaps;
+use crate::model::number;
+use crate::model::sizer::ChunkSizer;
+use crate::model::state::{State, Step};
+use crate::pg::connect::Session;
+use crate::pg::store::{self, Chunk};
+use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
+use crate::pg::{catalog, latency};
+use crate::phase::job::chunks::key_casts;
+use crate::phase::job::meter::Meter;
+use crate::phase::job::{chunks, workers};
+use crate::sql::{copy as copy_sql, fill as sql, plan_sql};
+
+use super::answer::{self, Filled, counts, key_of, named};
+use super::{BackfillJob, in_force, leaves, unless_gone};
+
+/// The least rows of a chunk, but for those that are cut because one of their rows cannot be filled: below, what a chunk costs
+/// whatever it holds outweighs its rows, and on a busy server the fill would stand still.
+const LEAST_ROWS: u64 = 50;
+/// A chunk never goes through more rows: where few are meant for long, many may be meant at once.
+const MOST_ROWS: u64 = 50_000;
+/// Rows of the first chunk: nobody knows yet how long they take.
+const FIRST_ROWS: u64 = 1_000;
+/// Rows held by others that one chunk fills one by one; what is beyond is left to the second look.
+const ONE_BY_ONE: u32 = 100;
+/// So many of them may still be held after a wait, before the chunk leaves the others alone.
+const MOST_HELD: u32 = 3;
+/// What the ledger calls a chunk of the first pass,
+const FILL: &str = "fill";
+/// and rows that were filled behind it.
+pub(super) const LATE: &str = "late";
+
+/// Fills every row of a partition after the other that the ledger lacks.
+///
+/// # Errors
+/// Stopped; the plan's SQL cannot be right; or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "fill"))]
+pub async fn pass(filler: &BackfillJob) -> Result<State> {
+    in_force(filler).await?;
+    let f = &filler.filling;
+    let oid = catalog::must_find(&filler.control, &f.table.name).await?;
+    let (rows, ..) = filler
+        .retrying("look at the table's size", async || catalog::size(&filler.control, oid).await)
+        .await?;
+    let done: i64 =
+        store::chunk_times(&filler.control, filler.job.id).await?.iter().map(|(rows, _)| rows).sum();
+    let columns = f.set.iter().map(|(name, _)| crate::model::ident::plain(name.as_str())).collect::<Vec<_>>();
+    let about = format!(
+        "filling {} of {}, {}; the table stays in use",
+        columns.join(", "),
+        f.table.name.plain(),
+        number::counted(filler.gate.workers() as u64, "worker")
+    );
+    let mut meter = Meter::begin(filler, "fill", about);
+    meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(done).unwrap_or(0));
+    let pass = Pass::of(filler);
+    let leaves = leaves(filler).await?;
+    tokio::select! {
+        done = pass.all(&leaves, &meter) => done?,
+        kept = meter.beat() => kept?,
+    }
+    failpoint!("fill.chunks_done");
+    let state = filler.advance(&filler.control, Step::Fill).await?;
+    failpoint!("fill.done");
+    let latency = latency::of_chunks(&filler.control, filler.job.id).await?;
+    let set = store::rows_set(&filler.control, filler.job.id).await?;
+    meter.end(format!("{} set; {latency}", number::counted(set, "row")));
+    Ok(state)
+}
+
+fn sizer() -> ChunkSizer {
+    ChunkSizer::new(FIRST_ROWS, LEAST_ROWS, MOST_ROWS, 1.0)
+}
+
+/// What the chunks of one pass share.
+pub(super) struct Pass<'a> {
+    pub(super) filler: &'a BackfillJob,
+    pub(super) sizer: RefCell<ChunkSizer>,
+    /// Rows that were set are not meant any more: seen once, so that a plan that never ends is found at once.
+    pub(super) proven: Cell<bool>,
+    /// What follows a statement with the plan's SQL.
+    look_up_again: String,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn of(filler: &'a BackfillJob) -> Self {
+        let look_up_again = plan_sql::look_up_again(&filler.filling.sql);
+        Self { filler, sizer: RefCell::new(sizer()), proven: Cell::new(false), look_up_again }
+    }
+
+    async fn all(&self, leaves: &[QualifiedName], meter: &Meter<'_>) -> Result<()> {
+        for leaf in leaves {
+            unless_gone(self.filler, leaf, self.one_leaf(leaf, meter).await).await?;
+        }
+        Ok(())
+    }
+
+    async fn one_leaf(&self, leaf: &QualifiedName, meter: &Meter<'_>) -> Result<()> {
+        let filler = self.filler;
+        let key = filler.filling.key_columns();
+        let done = store::finished(&filler.control, filler.job.id, Some(&leaf.to_string()), &key_casts(&key))
+            .await?;
+        let left = gaps(&done, None);
+        let from = format!("only {leaf}");
+        workers::run(
+            filler,
+            filler.plan.workers(),
+            "fill a chunk",
+            async |items| {
+                let send = async |range, rows| items.send((range, rows)).await;
+                for gap in left {
+                    chunks::walk(filler, &from, &key, gap, || self.sizer.borrow().rows(), send).await?;
+                }
+                Ok(())
+            },
+            async |session, (range, expected)| {
+                let filled = self.paced(session, leaf, range, *expected, FILL).await?;
+                meter.add(filled.seen);
+                failpoint!("fill.chunk");
+                meter.keep().await
+            },
+        )
+        .await
+    }
+
+    /// Fills a range when the gate lets it, in halves where the server would not have it whole.
+    pub(super) async fn paced(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        expected: u64,
+        step: &'static str,
+    ) -> Result<Filled> {
+        let gate = &self.filler.gate;
+        let permit = tokio::select! {
+            permit = gate.admit(expected, 100.0) => permit,
+            () = self.filler.interrupted() => {
+                self.filler.go_on()?;
+                return Ok(Filled::default());
+            }
+        };
+        let filled = self.halving(session, leaf, range, expected, step).await?;
+        permit.done(filled.set);
+        self.observe(expected, filled.held);
+        if filled.meant > filled.set {
+            self.one_by_one(session, leaf, range).await?;
+        }
+        Ok(filled)
+    }
+
+    /// What counts is for how long rows were locked. What the plan's from takes by itself comes before that, and is the same
+    /// for few rows and for many: chunks that shrank for it would only make more of it.
+    fn observe(&self, rows: u64, took: Duration) {
+        let gate = &self.filler.gate;
+        let mut sizer = self.sizer.borrow_mut();
+        sizer.aim(gate.plan().target_batch().as_secs_f64() * 1000.0, MOST_ROWS.min(gate.most_rows(100.0)));
+        if gate.must_shrink() {
+            sizer.shrink();
+        } else {
+            sizer.observe(rows, took.as_secs_f64() * 1000.0);
+        }
+    }
+
+    /// A chunk that was rolled back for certain (deadlock, timeout) is done again as two halves, down to single rows. A single
+    /// row that will not go is left to the second look, which has the patience. A chunk that fails on a row is done again in
+    /// halves too, until it is known which row that is.
+    async fn halving(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        rows: u64,
+        step: &'static str,
+    ) -> Result<Filled> {
+        let (mut sum, mut left) = (Filled::default(), vec![(range.clone(), rows)]);
+        while let Some((range, rows)) = left.pop() {
+            match self.chunk(session, leaf, &range, rows, step).await {
+                Ok(filled) => sum.add(filled),
+                Err(e) if e.retry_class() == Retry::Again || answer::is_of_a_row(&e) => {
+                    tracing::debug!(rows, error = %e, "in halves");
+                    self.filler.go_on()?;
+                    match self.middle(session, leaf, &range, rows).await? {
+                        Some((middle, below)) => {
+                            let upper =
+                                KeyRange { after: Some(middle.clone()), through: range.through.clone() };
+                            left.push((upper, rows.saturating_sub(below).max(1)));
+                            left.push((KeyRange { after: range.after, through: Some(middle) }, below));
+                        }
+                        None if e.retry_class() == Retry::Again => {
+                            sum.add(self.pass_by(session, leaf, &range, step).await?);
+                        }
+                        None => return Err(self.refused(session, leaf, &range, e).await),
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The key in the middle of a range, and how many rows there are up to it; none where the range has but one row.
+    async fn middle(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        rows: u64,
+    ) -> Result<Option<(Key, u64)>> {
+        let (from, key) = (format!("only {leaf}"), self.filler.filling.key_columns());
+        // The last range is open, and others may have more rows by now, or fewer, than they were cut for.
+        for rows in [(rows / 2).max(1), 1] {
+            let (statement, values) = copy_sql::boundary(&from, &key, range, rows);
+            let found = self
+                .filler
+                .retrying("find the middle of a chunk", async || {
+                    query_text(session, &statement, &values).await
+                })
+                .await?;
+            let middle = found.first().map(key_of);
+            if let Some(middle) = middle.filter(|key| range.through.as_ref() != Some(key)) {
+                return Ok(Some((middle, rows)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// One row that cannot be set now: the ledger says that the pass has been there.
+    async fn pass_by(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        step: &'static str,
+    ) -> Result<Filled> {
+        let filled = Filled { seen: 1, meant: 1, ..Filled::default() };
+        transaction(session, READ_COMMITTED, async |client| {
+            self.filler.hold_epoch(client).await?;
+            self.record(client, leaf, range, step, filled, Instant::now()).await
+        })
+        .await?;
+        Ok(filled)
+    }
+
+    /// One chunk and its row of the ledger, in one transaction: by the plain UPDATE where that will do, and where somebody is
+    /// in its way, by the statement that goes round whoever it is.
+    async fn chunk(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        rows: u64,
+        step: &'static str,
+    ) -> Result<Filled> {
+        // The first chunk goes by the statement that tells why a row was not set. How many rows the last range has, nobody knows.
+        if step == FILL
+            && self.proven.get()
+            && range.through.is_some()
+            && let Some(plain) = sql::plain(&self.filler.filling, leaf, range)
+        {
+            let fill = async |client: &Client| {
+                let began = Instant::now();
+                let (set, names) = tokio::join!(
+                    execute_text(client, &plain.0, &plain.1),
+                    client.batch_execute(&self.look_up_again)
+                );
+                let set = set?;
+                names?;
+                Ok(Filled { seen: rows, meant: set, set, held: self.filler.work(began.elapsed(), 1) })
+            };
+            match self.recorded(session, leaf, range, step, &[sql::END_EARLY], fill).await {
+                Err(e) if e.retry_class() == Retry::Again => {
+                    tracing::debug!(rows, error = %e, "somebody is in the way");
+                }
+                other => return other,
+            }
+        }
+        let fill = async |client: &Client| Ok(self.batch(client, leaf, sql::Rows::Free(range)).await?.0);
+        self.recorded(session, leaf, range, step, &[], fill).await
+    }
+
+    /// Does `fill` and writes it down, in one transaction, with some settings `more`.
+    async fn recorded(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        step: &'static str,
+        more: &[&str],
+        fill: impl AsyncFnOnce(&Client) -> Result<Filled>,
+    ) -> Result<Filled> {
+        let (filler, f) = (self.filler, &self.filler.filling);
+        let began = Instant::now();
+        transaction(session, READ_COMMITTED, async |client| {
+            filler.hold_epoch(client).await?;
+            filler.lend_nothing(client, std::slice::from_ref(leaf)).await?;
+            let names = sql::names(f);
+            let settings = [&[names.as_str(), sql::OWN_WRITES, sql::WAIT_BRIEFLY], more].concat();
+            client.batch_execute(&settings.join("; ")).await?;
+            let filled = fill(client).await?;
+            if filled.set > 0 && !self.proven.get() {
+                self.prove(client, leaf, sql::Rows::Free(range)).await?;
+                self.proven.set(true);
+            }
+            self.record(client, leaf, range, step, filled, began).await?;
+            failpoint!("fill.before_commit");
+            Ok(filled)
+        })
+        .await
+    }
+
+    /// Fills rows in the caller's transaction: those that changed between the snapshot and their lock, too. What became of
+    /// them, and how many were locked that could not be set.
+    async fn batch(
+        &self,
+        client: &Client,
+        leaf: &QualifiedName,
+        rows: sql::Rows<'_>,
+    ) -> Result<(Filled, u64)> {
+        let (statement, values) = sql::batch(&self.filler.filling, leaf, rows);
+        let run = async || counts(&self.asked(client, &statement, &values).await?);
+        let (mut filled, locked) = run().await?;
+        if locked == filled.set {
+            return Ok((filled, 0));
+        }
+        let (again, locked) = run().await?;
+        filled.set += again.set;
+        filled.held += again.held;
+        Ok((filled, locked.saturating_sub(again.set)))
+    }
+
+    /// Sends a statement that has the plan's SQL in it, and takes back the search path of the application, under which no other
+    /// statement of ours is read. Both go in one round trip.
+    async fn asked(&self, client: &Client, statement: &str, values: &[String]) -> Result<Vec<Row>> {
+        let (answer, names) =
+            tokio::join!(query_text(client, statement, values), client.batch_execute(&self.look_up_again));
+        let answer = answer?;
+        names?;
+        Ok(answer)
+    }
+
+    async fn record(
+        &self,
+        client: &Client,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        step: &'static str,
+        filled: Filled,
+        began: Instant,
+    ) -> Result<()> {
+        let (filler, leaf) = (self.filler, leaf.to_string());
+        let late = step == LATE;
+        if late && filled.set == 0 {
+            return Ok(());
+        }
+        let done = Chunk {
+            step,
+            leaf: Some(&leaf),
+            range,
+            rows: filled.set,
+            // The first pass has counted it.
+            seen: Some(if late { 0 } else { filled.seen }),
+            ms: began.elapsed().as_secs_f64() * 1000.0,
+        };
+        // Triggers that wait for the commit run under the application's path, as all others do.
+        let path = plan_sql::applications(&filler.filling.sql);
+        let (added, path) = tokio::join!(
+            store::add_chunk(client, filler.job.id, filler.epoch(), &done),
+            client.batch_execute(&path)
+        );
+        added?;
+        Ok(path?)
+    }
+
+    /// What was set must not be meant any more.
+    async fn prove(&self, client: &Client, leaf: &QualifiedName, rows: sql::Rows<'_>) -> Result<()> {
+        let (statement, values) = sql::still_meant(&self.filler.filling, leaf, rows);
+        let rows = self.asked(client, &statement, &values).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "rows match the plan's where after they were set: the job would never end; {}",
+            named(&rows)
+        ))
+        .hint("write a where that is false for a row that is filled, such as `t.column is null`; nothing of this chunk was kept"))
+    }
+
+    /// Rows that others held: each in a transaction of its own, waited for while nothing else is held.
+    async fn one_by_one(&self, session: &Session, leaf: &QualifiedName, range: &KeyRange) -> Result<()> {
+        let f = &self.filler.filling;
+        let keys: Vec<Key> = transaction(session, READ_COMMITTED, async |client| {
+            client.batch_execute(&sql::names(f)).await?;
+            let (statement, values) = sql::meant(f, leaf, range, ONE_BY_ONE);
+            Ok(query_text(client, &statement, &values).await?.iter().map(key_of).collect())
+        })
+        .await?;
+        let mut held = 0;
+        for key in keys {
+            match self.single(session, leaf, &key).await {
+                Ok(()) => {}
+                // Held for long, and so may the others be: the second look comes to them again.
+                Err(e) if e.retry_class() == Retry::Again && held == MOST_HELD => break,
+                Err(e) if e.retry_class() == Retry::Again => held += 1,
+                Err(e) => return Err(e),
+            }
+            self.filler.go_on()?;
+        }
+        Ok(())
+    }
+
+    /// The error of a range with one row.
+    async fn refused(
+        &self,
+        session: &Session,
+        leaf: &QualifiedName,
+        range: &KeyRange,
+        error: Error,
+    ) -> Error {
+        let from = format!("only {leaf}");
+        let (statement, values) = copy_sql::boundary(&from, &self.filler.filling.key_columns(), range, 1);
+        match query_text(session, &statement, &values).await.as_deref() {
+            Ok([row, ..]) => answer::refused(self.filler, session, leaf, &key_of(row), error).await,
+            _ => error,
+        }
+    }
+
+    /// Fills one row, and waits for who holds it.
+    pub(super) async fn single(&self, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
+        let (filler, f) = (self.filler, &self.filler.filling);
+        let (rows, began) = (sql::Rows::One(key), Instant::now());
+        let done = transaction(session, READ_COMMITTED, async |client| {
+            filler.hold_epoch(client).await?;
+            filler.lend_nothing(client, std::slice::from_ref(leaf)).await?;
+            client.batch_execute(&format!("{}; {}", sql::names(f), sql::OWN_WRITES)).await?;
+            let (filled, kept) = self.batch(client, leaf, rows).await?;
+            if kept > 0 {
+                return Err(Error::failed(format!(
+                    "a row of {} was locked, and could not be set: a trigger suppressed the update",
+                    leaf.plain()
+                ))
+                .cause(format!("its key: {}", key.join(", ")))
+                .hint("a BEFORE UPDATE trigger that returns NULL keeps rows as they are; disable it for the run"));
+            }
+            if filled.set > 0 {
+                self.prove(client, leaf, rows).await?;
+            }
+            let range = KeyRange { after: None, through: Some(key.clone()) };
+            self.record(client, leaf, &range, LATE, filled, began).await?;
+            failpoint!("fill.single");
+            Ok(())
+        })
+        .await;
+        match done {
+            Err(e) if answer::is_of_a_row(&e) => Err(answer::refused(filler, session, leaf, key, e).await),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! A backfill, from its first lock to the last constraint. Start reading here.
+//!
+//! ```text
+//! planned -open-> prepared -keep-> capturing -pass-> filled -look again-> verified -finish-> finalized
+//! any state before the last: -abort-> aborted
+//! ```
+//!
+//! Every row is looked at twice: once by chunks that wait for nobody, along the key, and once more, where what was held by
+//! others, or came behind the first pass, is filled too. Each phase may be run again after a crash at any point of it.
+
+mod answer;
+mod finish;
+mod first_pass;
+mod open;
+mod second_pass;
+
+pub(super) use first_pass::pass;
+pub(super) use second_pass::{again, look};
+
+use std::ops::Deref;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::design::Design;
+use crate::model::filling::Filling;
+use crate::model::ident::QualifiedName;
+use crate::model::shell::word;
+use crate::model::state::{State, Step};
+use crate::model::verify_report::Looked;
+use crate::pg::catalog;
+use crate::pg::connect::Session;
+use crate::pg::preflight::{self, Preflight};
+use crate::pg::store::Job;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{latency, objects as pg, store};
+use crate::phase::job::driver::Driver;
+use crate::phase::job::kind::{JobKind, Verdict, of_kind};
+use crate::phase::job::locks::briefly;
+use crate::phase::job::meter::Meter;
+use crate::plan::Plan;
+use crate::sql::script;
+use crate::sql::section::Section;
+use crate::sql::{fill as sql, objects, store as store_sql};
+
+/// How long one statement may look for a row to fill, in milliseconds.
+const LOOK_MS: u32 = 5_000;
+
+/// One driver of one backfill.
+#[derive(Debug)]
+pub struct BackfillJob {
+    driver: Driver,
+    /// Everything statements are rendered from.
+    pub filling: Filling,
+}
+
+impl BackfillJob {
+    /// Of a job of another kind whose rows are filled the same way.
+    pub(super) fn of(driver: Driver, filling: Filling) -> Self {
+        Self { driver, filling }
+    }
+
+    /// Gives the driver back.
+    pub(super) fn release(self) -> Driver {
+        self.driver
+    }
+}
+
+impl Deref for BackfillJob {
+    type Target = Driver;
+
+    fn deref(&self) -> &Driver {
+        &self.driver
+    }
+}
+
+impl JobKind for BackfillJob {
+    async fn preflight(session: &Session, plan: &Plan) -> Result<Preflight> {
+        preflight::backfill(session, plan, plan.backfill()?).await
+    }
+
+    async fn script(_session: &Session, _plan: &Plan, design: &Design) -> Result<Vec<Section>> {
+        Ok(script::backfill(of_kind(design.filling())?))
+    }
+
+    async fn done_already(session: &Session, job: &Job) -> Result<Option<String>> {
+        let left = catalog::find(session, job.design.table()).await?.is_none()
+            || any_meant(session, job.filling()?).await?;
+        Ok((!left).then(|| format!("no row of {} is left to fill", job.source)))
+    }
+
+    async fn held(_session: &Session, job: &Job) -> Result<String> {
+        Ok(format!(
+            "`pgstrata abort {}` ends the job, but frees nothing: it writes the rows of {} itself, and VACUUM makes the space \
+             of their old versions usable again",
+            word(&job.name),
+            job.filling()?.table.name.plain()
+        ))
+    }
+
+    fn take_up(driver: Driver) -> Result<Self> {
+        let filling = driver.job.filling()?.clone();
+        Ok(Self { driver, filling })
+    }
+
+    fn into_driver(self) -> Driver {
+        self.release()
+    }
+
+    async fn next(&self) -> Result<Option<State>> {
+        next(self).await
+    }
+
+    async fn verify(&self) -> Result<Verdict> {
+        look_again(self).await.map(Verdict::Rows)
+    }
+
+    async fn abort(&self) -> Result<State> {
+        abort(self).await
+    }
+}
+
+/// Does the next phase; the state after it. None where the job is over.
+///
+/// # Errors
+/// What the phase said.
+async fn next(filler: &BackfillJob) -> Result<Option<State>> {
+    let state = match filler.state() {
+        State::Planned => open::open(filler).await?,
+        State::Prepared => open::keep(filler).await?,
+        State::Capturing => first_pass::pass(filler).await?,
+        State::Filled => second_pass::again(filler).await?,
+        State::Verified => finish::finish(filler).await?,
+        _ => return Ok(None),
+    };
+    filler.reached(state);
+    Ok(Some(state))
+}
+
+/// Whether any row is meant to be filled; also where that takes too long to say, or the plan's SQL cannot be run any more.
+///
+/// # Errors
+/// What the server said.
+async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
+    let asked = transaction(client, READ_COMMITTED, async |client| {
+        client
+            .batch_execute(&format!("{}; set local statement_timeout = '{LOOK_MS}ms'", sql::names(filling)))
+            .await?;
+        Ok(client.query_one(&sql::any_meant(filling), &[]).await?.get(0))
+    })
+    .await;
+    match asked {
+        // Whoever goes through the table in chunks gets to know.
+        Err(e) if e.is(&SqlState::QUERY_CANCELED) => Ok(true),
+        // A column that is gone is added anew, or `check` says what is missing: class 42, "syntax error or access rule
+        // violation", has undefined columns, tables, functions and types.
+        Err(e) if e.sqlstate().is_some_and(|code| code.starts_with("42")) => Ok(true),
+        other => other,
+    }
+}
+
+/// Looks at every row once more and fills what is found.
+///
+/// # Errors
+/// The job is not that far; rows are meant that cannot be filled; or what the server said.
+async fn look_again(filler: &BackfillJob) -> Result<Looked> {
+    let (name, state) = (filler.job.name.clone(), filler.state());
+    if !matches!(state, State::Filled | State::Verified) {
+        return Err(Error::usage(format!(
+            "job {name} is {state}: rows are still to be filled for the first time"
+        ))
+        .hint("`pgstrata run PLAN` goes on with it, and looks at every row again in the end"));
+    }
+    in_force(filler).await?;
+    let rows_set = second_pass::look(filler).await?;
+    in_force(filler).await?;
+    Ok(Looked { job: name, rows_set, verified: true })
+}
+
+/// Ends the job where it is: takes the trigger back. Columns that were added stay, and so does what was filled.
+///
+/// # Errors
+/// What the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
+async fn abort(filler: &BackfillJob) -> Result<State> {
+    let f = &filler.filling;
+    let table = f.table.name.plain();
+    let meter =
+        Meter::begin(filler, "abort", format!("{table} keeps its columns, and what is filled by now"));
+    let mut statements = finish::leftovers(filler).await?;
+    let (tables, stop) = stop_filling(filler).await?;
+    statements.extend(stop);
+    let state = end(filler, Step::Abort, tables, &statements).await?;
+    failpoint!("abort.done");
+    for column in &f.add {
+        filler.events.note(format!(
+            "to drop what was added: alter table {table} drop column {}",
+            crate::model::ident::plain(column.name.as_str())
+        ));
+    }
+    meter.end("no trigger of the job is left");
+    Ok(state)
+}
+
+/// What takes the trigger back, wherever its table is by now, and the tables that this locks.
+pub(super) async fn stop_filling(filler: &BackfillJob) -> Result<(Vec<QualifiedName>, Vec<String>)> {
+    let f = &filler.filling;
+    let triggers = pg::triggers(&filler.control, &[f.fill_function()], f.table.oid).await?;
+    let drop = triggers.iter().map(|(table, trigger)| objects::drop_trigger(table, trigger));
+    let statements = drop.chain([sql::drop_function(f)]).collect();
+    Ok((triggers.into_iter().map(|(table, _)| table).collect(), statements))
+}
+
+/// The last transaction of a job: what it leaves behind, and its record.
+pub(super) async fn end(
+    filler: &BackfillJob,
+    step: Step,
+    tables: Vec<QualifiedName>,
+    statements: &[String],
+) -> Result<State> {
+    let client = &filler.control;
+    let summary = latency::of_chunks(client, filler.job.id).await?.to_string();
+    let set = store::rows_set(client, filler.job.id).await?.to_string();
+    let (state, _) = briefly(filler, tables, "end the job", async || {
+        all(client, statements).await?;
+        client.execute(store_sql::KEEP_ROWS_COPIED, &[&filler.job.id]).await?;
+        client.execute(store_sql::FORGET_CHUNKS, &[&filler.job.id]).await?;
+        store::event(client, filler.job.id, "chunks", &summary).await?;
+        store::event(client, filler.job.id, "rows_set", &set).await?;
+        let state = filler.advance(client, step).await?;
+        match step {
+            Step::Abort => failpoint!("abort.before_commit"),
+            Step::Finalize => failpoint!("finalize.before_commit"),
+            _ => failpoint!("finish.before_commit"),
+        }
+        Ok(state)
+    })
+    .await?;
+    filler.reached(state);
+    Ok(state)
+}
+
+/// The tables that hold the rows: the leaves of a partitioned table, or the table itself.
+async fn leaves(filler: &BackfillJob) -> Result<Vec<QualifiedName>> {
+    let table = &filler.filling.table.name;
+    let oid = catalog::must_find(&filler.control, table).await?;
+    if !filler.filling.is_partitioned() {
+        return Ok(vec![table.clone()]);
+    }
+    let rows = filler.control.query(sql::LEAVES, &[&oid]).await?;
+    Ok(rows.iter().map(|row| QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
+}
+
+/// What was done of a partition; one that somebody has dropped meanwhile needs nothing any more.
+async fn unless_gone<T: Default>(filler: &BackfillJob, leaf: &QualifiedName, done: Result<T>) -> Result<T> {
+    match done {
+        Err(e) if e.is(&SqlState::UNDEFINED_TABLE) && !leaves(filler).await?.contains(leaf) => {
+            filler
+                .events
+                .note(format!("{} is gone: what it held is not to be filled any more", leaf.plain()));
+            Ok(T::default())
+        }
+        other => other,
+    }
+}
+
+/// Fails where the trigger that fills what is written meanwhile is no longer in force.
+pub(super) async fn in_force(filler: &BackfillJob) -> Result<()> {
+    let f = &filler.filling;
+    let table = (f.table.name.clone(), f.table.oid);
+    if pg::misplaced(&filler.control, &[table]).await?.is_some() {
+        let now = pg::name(&filler.control, f.table.oid).await?;
+        let now = now.map_or("was dropped".to_owned(), |now| format!("is called {}", now.plain()));
+        return Err(Error::failed(format!(
+            "{} is not the table that job {} works with",
+            f.table.name.plain(),
+            filler.job.name
+        ))
+        .cause(format!("the job's own has oid {} and {now}", f.table.oid))
+        .hint(format!("give it its name back, and run the same command again; or {}", filler.way_out())));
+    }
+    if !f.keep_filled {
+        return Ok(());
+    }
+    let oid = catalog::must_find(&filler.control, &f.table.name).await?;
+    let trigger = f.fill_trigger();
+    if filler.control.query_one(sql::KEEPS_FILLED, &[&oid, &trigger.as_str()]).await?.get(0) {
+        return Ok(());
+    }
+    Err(Error::failed(format!("trigger {} of {} is not in force any more", trigger.as_str(), f.table.name.plain()))
+        .cause("somebody dropped or disabled it, or enabled it other than ALWAYS; what was written since then is not filled")
+        .hint(filler.way_out()))
+}

@@ -1,0 +1,84 @@
+//! What a backfill needs before its first row: its columns, and the trigger that fills what is written meanwhile. Each is
+//! a short lock, tried for as the swap tries for its own.
+
+use std::collections::HashSet;
+
+use crate::error::Result;
+use crate::failpoint;
+use crate::model::filling::NewColumn;
+use crate::model::ident::Ident;
+use crate::model::number;
+use crate::model::state::{State, Step};
+use crate::pg::catalog;
+use crate::pg::transaction::all;
+use crate::phase::job::additions;
+use crate::phase::job::locks::briefly;
+use crate::phase::job::meter::Meter;
+use crate::sql::fill as sql;
+
+use super::BackfillJob;
+
+/// Adds the columns that are missing.
+///
+/// # Errors
+/// The lock was not to be had.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
+pub async fn open(filler: &BackfillJob) -> Result<State> {
+    let (f, client) = (&filler.filling, &filler.control);
+    let oid = catalog::must_find(client, &f.table.name).await?;
+    let rows = client.query(sql::COLUMNS, &[&oid]).await?;
+    let there: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let missing: Vec<&NewColumn> = f.add.iter().filter(|c| !there.contains(c.name.as_str())).collect();
+    let table = f.table.name.plain();
+    if missing.is_empty() {
+        // No lock is needed, so none is waited for.
+        let state = filler.advance(client, Step::Prepare).await?;
+        filler.events.note(format!("{table} has the columns already"));
+        return Ok(state);
+    }
+    let number = number::counted(missing.len() as u64, "column");
+    let about = format!("adding {number} to {table}, without writing its rows");
+    let meter = Meter::begin(filler, "prepare", about);
+    let added: Vec<&Ident> = missing.iter().map(|column| &column.name).collect();
+    let mut statements = vec![sql::names(f)];
+    statements.extend(missing.into_iter().flat_map(|column| sql::add_column(f, column)));
+    let (state, _) = briefly(filler, vec![f.table.name.clone()], "add the columns", async || {
+        let was = additions::before(client, &f.table.name).await?;
+        all(client, &statements).await?;
+        if let Some(was) = was {
+            additions::none_beside_columns(filler, client, &was, &added).await?;
+        }
+        let state = filler.advance(client, Step::Prepare).await?;
+        failpoint!("prepare.before_commit");
+        Ok(state)
+    })
+    .await?;
+    failpoint!("prepare.done");
+    meter.end("the columns are there");
+    Ok(state)
+}
+
+/// Puts the trigger in force, where the plan wants one. `CREATE TRIGGER` waits for every open writer, so that whatever is
+/// written without it is there for the first pass to see.
+///
+/// # Errors
+/// The lock was not to be had.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
+pub async fn keep(filler: &BackfillJob) -> Result<State> {
+    let (f, client) = (&filler.filling, &filler.control);
+    if !f.keep_filled {
+        return filler.advance(client, Step::Capture).await;
+    }
+    let about = format!("from now on, what is written to {} is filled by a trigger", f.table.name.plain());
+    let meter = Meter::begin(filler, "capture", about);
+    let (state, _) = briefly(filler, vec![f.table.name.clone()], "put the trigger in force", async || {
+        all(client, &sql::keep_filled(f)).await?;
+        let state = filler.advance(client, Step::Capture).await?;
+        failpoint!("capture.before_commit");
+        Ok(state)
+    })
+    .await?;
+    failpoint!("capture.done");
+    meter.end("the trigger is in force");
+    Ok(state)
+}

@@ -1,0 +1,197 @@
+//! The second look: every row once more. What others held when the first pass came by, and what was written behind it, is
+//! filled now; when the look is over, no row is meant that somebody did not write behind it.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::failpoint;
+use crate::model::backoff::Backoff;
+use crate::model::ident::QualifiedName;
+use crate::model::key::{Key, KeyRange};
+use crate::model::number;
+use crate::model::state::{State, Step};
+use crate::pg::catalog;
+use crate::pg::connect::Session;
+use crate::pg::store;
+use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::phase::job::meter::Meter;
+use crate::phase::job::retries::Retries;
+use crate::phase::job::{chunks, workers};
+use crate::plan::LockBudget;
+use crate::sql::{fill as sql, store as store_sql};
+
+use super::answer::key_of;
+use super::first_pass::{LATE, Pass};
+use super::{BackfillJob, in_force, leaves, unless_gone};
+
+/// Rows of a range, at first: the look only reads, where the first pass did its work.
+const FIRST_ROWS: u64 = 20_000;
+/// Rows of a range that are meant still: up to so many are filled one by one, where there are more a chunk goes first.
+const ONE_BY_ONE: u32 = 50;
+/// How often the look comes back to a range where rows that it filled are meant once more.
+const ROUNDS: u32 = 10;
+
+/// The phase: looks, fills what is found, records the result.
+///
+/// # Errors
+/// Rows cannot be filled; or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
+pub async fn again(filler: &BackfillJob) -> Result<State> {
+    in_force(filler).await?;
+    look(filler).await?;
+    in_force(filler).await?;
+    filler.control.execute(store_sql::RECORD_VERIFIED, &[&filler.job.id]).await?;
+    failpoint!("verify.recorded");
+    let state = filler.advance(&filler.control, Step::Verify).await?;
+    failpoint!("verify.done");
+    Ok(state)
+}
+
+/// Looks at every row and fills what is found; how many were.
+///
+/// # Errors
+/// As [`again`].
+pub async fn look(filler: &BackfillJob) -> Result<u64> {
+    let table = &filler.filling.table.name;
+    let about = format!("looking at every row of {} again", table.plain());
+    let mut meter = Meter::begin(filler, "verify", about);
+    let oid = catalog::must_find(&filler.control, table).await?;
+    let (rows, ..) = catalog::size(&filler.control, oid).await?;
+    meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
+    let before = store::rows_set(&filler.control, filler.job.id).await?;
+    let found = Cell::new(0_u64);
+    let pass = Pass::of(filler);
+    let mut looked = HashSet::new();
+    // A partition that is attached meanwhile comes with rows that no trigger saw.
+    while let Some(leaf) = leaves(filler).await?.into_iter().find(|leaf| !looked.contains(leaf)) {
+        let late = unless_gone(filler, &leaf, one_leaf(&pass, &leaf, &meter).await).await?;
+        found.set(found.get() + late);
+        looked.insert(leaf);
+    }
+    let set = store::rows_set(&filler.control, filler.job.id).await?.saturating_sub(before);
+    meter.end(match found.get() {
+        0 => "every row is filled".to_owned(),
+        n => format!("{} not filled yet: {set} set now", number::counted(n, "row")),
+    });
+    Ok(set)
+}
+
+/// Looks at a table or partition; how many of its rows were not filled yet.
+async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> Result<u64> {
+    let filler = pass.filler;
+    let (key, from) = (filler.filling.key_columns(), format!("only {leaf}"));
+    let found = Cell::new(0_u64);
+    workers::run(
+        filler,
+        filler.plan.workers(),
+        "look at a range again",
+        async |items| {
+            let whole = KeyRange { after: None, through: None };
+            let send = async |range, rows| items.send((range, rows)).await;
+            chunks::walk(filler, &from, &key, whole, || FIRST_ROWS, send).await
+        },
+        async |session, (range, rows)| {
+            let late = one_range(pass, session, leaf, range, *rows).await?;
+            found.set(found.get() + late);
+            meter.add(*rows);
+            failpoint!("verify.range");
+            meter.keep().await
+        },
+    )
+    .await?;
+    Ok(found.get())
+}
+
+/// Fills what is meant in a range, until nothing is that was not filled before; how many rows were.
+async fn one_range(
+    pass: &Pass<'_>,
+    session: &Session,
+    leaf: &QualifiedName,
+    range: &KeyRange,
+    rows: u64,
+) -> Result<u64> {
+    let (mut found, mut rounds, mut once_more) = (0, 0, 0);
+    let mut tried: HashSet<Key> = HashSet::new();
+    loop {
+        let mut late = meant(pass.filler, session, leaf, range).await?;
+        let more = late.len() as u32 == ONE_BY_ONE;
+        let again: Vec<&Key> = late.iter().filter(|key| tried.contains(*key)).collect();
+        // What the plan's from reads may have changed meanwhile, so once more is no proof.
+        if !again.is_empty() {
+            once_more += 1;
+            if once_more == ROUNDS {
+                return Err(still_meant(&again));
+            }
+        }
+        found += (late.len() - again.len()) as u64;
+        // Without the trigger, applications may go on leaving rows for the next run.
+        let enough = !pass.filler.filling.keep_filled && (rounds == ROUNDS || rounds > 0 && !more);
+        if late.is_empty() || enough {
+            return Ok(found);
+        }
+        rounds += 1;
+        if more {
+            pass.paced(session, leaf, range, rows, LATE).await?;
+            late = meant(pass.filler, session, leaf, range).await?;
+        }
+        for key in late {
+            patiently(pass, session, leaf, &key).await?;
+            tried.insert(key);
+        }
+    }
+}
+
+fn still_meant(keys: &[&Key]) -> Error {
+    let named: Vec<String> = keys.iter().take(5).map(|key| key.join(", ")).collect();
+    let count = number::counted(keys.len() as u64, "row");
+    Error::new(Kind::Differs, format!("{count} still match the plan's where after they were filled"))
+        .cause(format!("among them, by key: {}", named.join("; ")))
+        .hint("applications write such rows, and the trigger's SQL fails on them or leaves them: look at these rows, then run again")
+}
+
+/// Fills one row; who holds it is waited for, in short waits.
+async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
+    let filler = pass.filler;
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    let LockBudget { attempts, give_up_after, .. } = filler.plan.lock_budget();
+    let what = format!("fill a row of {} that is held by others", leaf.plain());
+    let until =
+        format!("{} or {}", number::counted(attempts.into(), "attempt"), number::duration(give_up_after));
+    let mut retries = Retries::usual(&filler.events, &what, until);
+    let (begun, mut tries) = (Instant::now(), 0);
+    while tries < attempts && begun.elapsed() < give_up_after {
+        filler.go_on()?;
+        filler.gate.pass().await;
+        match pass.single(session, leaf, key).await {
+            Err(e) if e.retry_class() == Retry::Again => {
+                retries.failed(&e);
+                tokio::time::sleep(backoff.next(rand::random())).await;
+            }
+            other => return other,
+        }
+        tries += 1;
+    }
+    Err(Error::new(
+        Kind::Lock,
+        format!("a row of {} was held by others in {}", leaf.plain(), retries.spent()),
+    )
+    .cause(format!("its key: {}", key.join(", ")))
+    .hint("end the transaction that holds it, or wait for its end; then run the same command again"))
+}
+
+async fn meant(
+    filler: &BackfillJob,
+    session: &Session,
+    leaf: &QualifiedName,
+    range: &KeyRange,
+) -> Result<Vec<Key>> {
+    let f = &filler.filling;
+    transaction(session, READ_COMMITTED, async |client| {
+        client.batch_execute(&sql::names(f)).await?;
+        let (statement, values) = sql::meant(f, leaf, range, ONE_BY_ONE);
+        Ok(query_text(client, &statement, &values).await?.iter().map(key_of).collect())
+    })
+    .await
+}

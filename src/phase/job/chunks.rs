@@ -1,0 +1,44 @@
+//! Walks a range of keys from one end to the other and says where chunks end: the single producer of copy and verify.
+
+use crate::error::Result;
+use crate::model::key::{Key, KeyRange};
+use crate::model::table::Column;
+use crate::pg::transaction::query_text;
+use crate::phase::job::driver::Driver;
+use crate::sql::copy as sql;
+
+/// Cuts `range` over `columns` of `from` (`only "public"."t"`) into contiguous ranges of about `rows()` rows, in order, and hands each to
+/// `send` with the rows it was cut for. The last one ends where `range` ends, open or not.
+///
+/// # Errors
+/// What the server or `send` said.
+pub async fn walk(
+    driver: &Driver,
+    from: &str,
+    columns: &[&Column],
+    mut range: KeyRange,
+    rows: impl Fn() -> u64,
+    mut send: impl AsyncFnMut(KeyRange, u64) -> Result<()>,
+) -> Result<()> {
+    loop {
+        driver.go_on()?;
+        let wanted = rows();
+        let (sql, values) = sql::boundary(from, columns, &range, wanted);
+        let found = driver
+            .retrying("find the end of a range", async || query_text(&driver.control, &sql, &values).await)
+            .await?;
+        let Some(row) = found.first() else { return send(range, wanted).await };
+        let key: Key = (0..columns.len()).map(|i| row.get(i)).collect();
+        if range.through.as_ref() == Some(&key) {
+            return send(range, wanted).await;
+        }
+        send(KeyRange { after: range.after.take(), through: Some(key.clone()) }, wanted).await?;
+        range.after = Some(key);
+    }
+}
+
+/// The casts of a key's columns, with their collations: values are sent as text.
+pub fn key_casts(key: &[&Column]) -> Vec<String> {
+    let collate = |c: &Option<String>| c.as_ref().map_or(String::new(), |name| format!(" collate {name}"));
+    key.iter().map(|c| format!("::{}{}", c.base_type, collate(&c.collation))).collect()
+}

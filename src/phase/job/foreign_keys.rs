@@ -1,0 +1,128 @@
+//! Foreign keys that an exchange makes again: rows that violate them are looked for before it, and they are validated after it.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::model::ident::{QualifiedName, plain};
+use crate::model::orphans::Orphans;
+use crate::model::shell::word;
+use crate::model::state::State;
+use crate::model::table::ForeignKey;
+use crate::pg::orphans;
+use crate::sql::foreign_key as sql;
+
+use super::driver::Driver;
+use super::meter::Meter;
+
+/// How long rows are looked for that violate keys.
+const KEYS: Duration = Duration::from_secs(60);
+
+/// Rows that violate a key are looked for so long, so that some of them can be named.
+const NAMED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Fails where rows violate one of the keys that were valid: none of them would become valid after the swap.
+///
+/// # Errors
+/// The rows; or what the server said.
+pub async fn hold<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a ForeignKey>) -> Result<()> {
+    let keys: Vec<&ForeignKey> = keys.into_iter().filter(|key| key.validated).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let meter = Meter::begin(driver, "verify", "looking for rows that violate foreign keys");
+    let looked = orphans::look(&driver.control, keys, KEYS).await?;
+    for (key, why) in &looked.untested {
+        driver.events.note(format!("rows were not tested against foreign key {key}: {why}"));
+    }
+    if looked.found.is_empty() {
+        meter.end("no row is known that does");
+        return Ok(());
+    }
+    meter.end("there are such rows");
+    let facts: Vec<String> = looked.found.iter().map(Orphans::fact).collect();
+    let named: Vec<String> = looked.found.iter().map(Orphans::named).collect();
+    Err(Error::new(Kind::Differs, facts.join("; ")).cause(format!("by key: {}", named.join("; "))).hint(
+        "after the swap the key could not become valid again; nothing was swapped: correct or delete these rows, or insert \
+         the ones that they refer to, and run the same command again",
+    ))
+}
+
+/// Lets a lock that was not available be where the job is on its way back.
+///
+/// # Errors
+/// Any other.
+pub fn way_back(driver: &Driver, settled: Result<()>) -> Result<()> {
+    match settled {
+        Err(e) if driver.state() == State::Swapped && e.kind() == Kind::Lock => {
+            driver.events.warn(format!("{}: going on without it", e.brief()));
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Whether a step after a swap was done. One that fails for good is reported, with what that means.
+///
+/// # Errors
+/// The step may be tried again, or was stopped.
+pub fn reported(driver: &Driver, means: &str, done: Result<()>) -> Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(e) if e.retry_class() == Retry::Never && matches!(e.kind(), Kind::Failed | Kind::Differs) => {
+            let job = word(&driver.job.name);
+            let hint = e.hint_text().map_or(String::new(), |hint| format!("; {hint}"));
+            driver.events.warn(format!(
+                "{means}: {}{hint}; once that is corrected, `pgstrata sync {job}` goes on with it",
+                e.brief()
+            ));
+            Ok(false)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// What it means that a key could not be validated.
+pub fn not_valid(key: &ForeignKey, table: &QualifiedName) -> String {
+    format!(
+        "foreign key {} of {} stays NOT VALID; it checks every new write all the same",
+        plain(key.name.as_str()),
+        table.plain()
+    )
+}
+
+/// Validates a key on one table that has it; where rows violate it, the error names some of them.
+pub async fn validate(client: &Client, key: &ForeignKey, table: &QualifiedName, oid: u32) -> Result<()> {
+    let Err(e) = client.batch_execute(&sql::validate(table, key)).await else { return Ok(()) };
+    let error = Error::from(e);
+    if !error.is(&SqlState::FOREIGN_KEY_VIOLATION) {
+        return Err(error);
+    }
+    match orphans::one(client, key, table, oid, NAMED_WITHIN).await {
+        Ok(Some(found)) => Err(Error::failed(found.fact()).cause(format!("by key: {}", found.named()))),
+        // The server's own message, without the rows.
+        Ok(None) => Err(error),
+        Err(e) if e.retry_class() == Retry::Unknown => Err(e),
+        Err(_) => Err(error),
+    }
+}
+
+/// Reports keys that no command of the job makes valid any more, each with the statements that do.
+pub fn left(driver: &Driver, keys: &[ForeignKey], on_leaves: bool) {
+    for key in keys {
+        let (name, table) = (plain(key.name.as_str()), key.table.plain());
+        let statements = if on_leaves && *driver.job.source == *table {
+            format!(
+                "on each partition, alter table ... validate constraint {name}; then alter table {table} add constraint {name} {}",
+                key.definition
+            )
+        } else {
+            format!("alter table {table} validate constraint {name}")
+        };
+        driver.events.warn(format!(
+            "foreign key {name} of {table} is NOT VALID; correct the rows that violate it, and then: {statements}"
+        ));
+    }
+}

@@ -1,0 +1,176 @@
+//! How far a phase is and how fast: counts units, says so at most twice a second, and keeps the rate for `status`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::event::Event;
+use crate::phase::job::driver::Driver;
+use crate::sql::store as sql;
+use crate::throttle::Progress;
+
+/// How often progress is said.
+const SAY: Duration = Duration::from_millis(500);
+/// How often it is written down for `status` elsewhere.
+const KEEP: Duration = Duration::from_secs(2);
+/// The rate is the mean over this time,
+const WINDOW: Duration = Duration::from_secs(10);
+/// and what is left is estimated by the mean over this one, holds and all.
+const LONG: Duration = Duration::from_secs(600);
+/// How far apart the places are that the longer one is measured by.
+const APART: Duration = Duration::from_secs(5);
+/// How often [`Meter::beat`] looks.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Counts one phase's units.
+#[derive(Debug)]
+pub struct Meter<'a> {
+    driver: &'a Driver,
+    phase: &'static str,
+    unit: &'static str,
+    done: Cell<u64>,
+    total: Cell<u64>,
+    begun: Instant,
+    said: Cell<Option<Instant>>,
+    kept: Cell<Instant>,
+    samples: RefCell<VecDeque<(Instant, u64)>>,
+    places: RefCell<VecDeque<(Instant, u64)>>,
+}
+
+impl<'a> Meter<'a> {
+    /// Begins a phase: says what it is about.
+    pub fn begin(driver: &'a Driver, phase: &'static str, about: impl Into<String>) -> Self {
+        driver.events.phase(&driver.job.name, phase, about);
+        let now = Instant::now();
+        Self {
+            driver,
+            phase,
+            unit: "rows",
+            done: Cell::new(0),
+            total: Cell::new(0),
+            begun: now,
+            said: Cell::new(None),
+            kept: Cell::new(now),
+            samples: RefCell::new(VecDeque::from([(now, 0)])),
+            places: RefCell::new(VecDeque::from([(now, 0)])),
+        }
+    }
+
+    /// What is counted, how many there are, and how many were done before.
+    pub fn count(&mut self, unit: &'static str, total: u64, done: u64) {
+        self.unit = unit;
+        self.total.set(total);
+        self.done.set(done);
+        *self.samples.borrow_mut() = VecDeque::from([(Instant::now(), done)]);
+        *self.places.borrow_mut() = VecDeque::from([(Instant::now(), done)]);
+    }
+
+    /// Corrects how many units are done.
+    pub fn reached(&self, units: u64) {
+        self.done.set(units);
+    }
+
+    /// Corrects how many units are left; none where that cannot be said.
+    pub fn left(&self, units: Option<u64>) {
+        self.total.set(units.map_or(0, |units| self.done.get() + units));
+    }
+
+    /// Units done so far.
+    pub fn done_units(&self) -> u64 {
+        self.done.get()
+    }
+
+    /// Adds `units` that are done.
+    pub fn add(&self, units: u64) {
+        self.done.set(self.done.get() + units);
+        let now = Instant::now();
+        self.samples.borrow_mut().push_back((now, self.done.get()));
+        let mut places = self.places.borrow_mut();
+        if places.back().is_none_or(|(at, _)| now - *at >= APART) {
+            places.push_back((now, self.done.get()));
+        }
+        drop(places);
+        self.report();
+        if self.said.get().is_none_or(|at| now - at >= SAY) {
+            self.said.set(Some(now));
+            self.say();
+        }
+    }
+
+    /// Units a second over the last seconds; while nothing is done, it falls.
+    fn rate(&self) -> f64 {
+        self.mean(&mut self.samples.borrow_mut(), WINDOW)
+    }
+
+    fn mean(&self, places: &mut VecDeque<(Instant, u64)>, over: Duration) -> f64 {
+        let now = Instant::now();
+        while places.len() > 1 && places.get(1).is_some_and(|(at, _)| now - *at > over) {
+            places.pop_front();
+        }
+        match places.front() {
+            Some((at, from)) if now > *at => {
+                self.done.get().saturating_sub(*from) as f64 / (now - *at).as_secs_f64()
+            }
+            _ => 0.0,
+        }
+    }
+
+    fn eta_s(&self) -> Option<u64> {
+        let rate = self.mean(&mut self.places.borrow_mut(), LONG);
+        let left = self.total.get().saturating_sub(self.done.get());
+        (rate > 0.0 && self.total.get() > 0).then(|| (left as f64 / rate).ceil() as u64)
+    }
+
+    fn report(&self) {
+        let (phase, done, per_second) = (self.phase, self.done.get(), self.rate());
+        self.driver.gate.report(Progress { phase, done, per_second });
+    }
+
+    /// Goes on saying how fast it goes while nothing is done; to be run beside the work.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn beat(&self) -> Result<()> {
+        loop {
+            tokio::time::sleep(BEAT).await;
+            self.report();
+            self.keep().await?;
+        }
+    }
+
+    fn say(&self) {
+        self.driver.events.send(Event::Progress {
+            job: self.driver.job.name.clone(),
+            phase: self.phase,
+            done: self.done.get(),
+            // None known stays none: what is done is no measure of what is left.
+            total: if self.total.get() == 0 { 0 } else { self.total.get().max(self.done.get()) },
+            unit: self.unit,
+            per_second: self.rate(),
+            eta_s: self.eta_s(),
+        });
+    }
+
+    /// Writes rate and remaining time down for `status`, now and then.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn keep(&self) -> Result<()> {
+        if self.kept.get().elapsed() < KEEP {
+            return Ok(());
+        }
+        self.kept.set(Instant::now());
+        let eta = self.eta_s().and_then(|s| i64::try_from(s).ok());
+        self.driver.control.execute(sql::REPORT_RATE, &[&self.driver.job.id, &self.rate(), &eta]).await?;
+        Ok(())
+    }
+
+    /// Ends the phase: says what came of it.
+    pub fn end(&self, about: impl Into<String>) {
+        if self.total.get() > 0 {
+            self.say();
+        }
+        self.driver.events.done(&self.driver.job.name, self.phase, about, self.begun.elapsed());
+    }
+}

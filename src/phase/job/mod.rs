@@ -1,0 +1,16 @@
+//! What every kind of job shares. [`kind`] has the commands; [`driver`] what a phase works with.
+
+pub mod additions;
+pub mod blockers;
+pub mod chunks;
+pub mod driver;
+pub mod evaluate;
+pub mod exchange;
+pub mod foreign_keys;
+pub mod kind;
+pub mod locks;
+pub mod meter;
+pub mod old_snapshots;
+pub mod pace;
+pub mod retries;
+pub mod workers;

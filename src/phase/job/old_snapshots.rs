@@ -1,0 +1,306 @@
+//! Finds who holds a snapshot that a transaction of ours is missing from: on the server, and on the standbys that the plan
+//! lists. Such a snapshot would read the side that comes into use as it was before that transaction.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, Row};
+
+use crate::error::{Error, Kind, Result};
+use crate::model::number;
+use crate::pg::connect::{Session, Target};
+use crate::pg::lease;
+use crate::phase::job::blockers::{Asked, Blocker, blocker};
+use crate::phase::job::driver::Driver;
+use crate::plan::OldSnapshots;
+use crate::sql::old_snapshots as sql;
+
+/// How long between two looks, for as long as a wait is short; and afterwards.
+const LOOK: Duration = Duration::from_millis(15);
+const LOOK_LATER: Duration = Duration::from_millis(200);
+/// How often it is looked who holds a lock that is in the way, while snapshots are waited for.
+pub const LOCKS: Duration = Duration::from_secs(1);
+/// Rounds after which nobody can hold an older snapshot.
+pub const ENOUGH_ROUNDS: u32 = 2;
+/// How long a wait may last before it is reported.
+const SHORT: Duration = Duration::from_secs(1);
+/// How often it is reported.
+const REPORTS: Duration = Duration::from_secs(30);
+/// How often holders are cancelled, where the plan says so: the first may need a moment to end.
+const CANCELS: Duration = Duration::from_secs(1);
+/// How old a holder's transaction must be to be cancelled, where the plan does not say `cancel_blockers_after`.
+const CANCEL_AFTER: Duration = Duration::from_secs(5);
+/// So many holders are named.
+const NAMED: usize = 3;
+
+/// A holder, and which of its session's transactions it is.
+#[derive(Debug, Clone)]
+struct Holder {
+    who: Blocker,
+    transaction: String,
+}
+
+impl Holder {
+    fn of(row: &Row) -> Self {
+        Self { who: blocker(row), transaction: row.get(8) }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.who.pid() == other.who.pid() && self.transaction == other.transaction
+    }
+}
+
+/// Who is left on one server; none before the first look.
+#[derive(Debug, Default)]
+struct Left(Option<Vec<Holder>>);
+
+impl Left {
+    /// Whoever came since the first look has a newer snapshot.
+    fn look(&mut self, now: Vec<Holder>) -> &[Holder] {
+        let left = match self.0.take() {
+            Some(before) => now.into_iter().filter(|one| before.iter().any(|was| was.is(one))).collect(),
+            None => now,
+        };
+        self.0.insert(left)
+    }
+
+    fn holders(&self) -> &[Holder] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+/// A standby that the plan lists.
+#[derive(Debug)]
+struct Standby {
+    name: String,
+    target: Target,
+    session: Option<Session>,
+    left: Left,
+    /// Why it is not known who is left there.
+    unknown: Option<String>,
+}
+
+impl Standby {
+    async fn look(&mut self, role: &str, mark: &Mark) {
+        self.unknown = match self.ask(role, mark).await {
+            Ok(true) => None,
+            Ok(false) => Some("it has not replayed the last drain yet".to_owned()),
+            Err(e) => {
+                self.session = None;
+                Some(e.message().to_owned())
+            }
+        };
+    }
+
+    /// Whether it is far enough to be asked.
+    async fn ask(&mut self, role: &str, mark: &Mark) -> Result<bool> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => self.target.connect(role).await?,
+        };
+        let session = self.session.insert(session);
+        let replayed = session.query_opt(sql::REPLAYED, &[&mark.wal]).await?;
+        let replayed = replayed.ok_or_else(|| Error::failed("it is no standby"))?;
+        if !replayed.get::<_, Option<bool>>(0).unwrap_or(false) {
+            return Ok(false);
+        }
+        let rows = session.query(sql::HOLDERS, &[&mark.xid]).await?;
+        self.left.look(rows.iter().map(Holder::of).collect());
+        Ok(true)
+    }
+}
+
+/// The transaction that must be seen.
+#[derive(Debug, Clone)]
+struct Mark {
+    xid: String,
+    /// Where its commit stands in the WAL at the latest.
+    wal: String,
+}
+
+/// Looks for the holders of older snapshots, again and again.
+#[derive(Debug)]
+pub struct Older<'a> {
+    driver: &'a Driver,
+    mark: Option<Mark>,
+    here: Left,
+    standbys: Vec<Standby>,
+    /// How often everybody who counted as older was waited for.
+    rounds: u32,
+    /// The present round is one of them.
+    counted: bool,
+    marked: Instant,
+    reported: Option<Instant>,
+    asked: Asked,
+    cancelled: Option<Instant>,
+}
+
+impl<'a> Older<'a> {
+    /// Nobody is looked for before [`Older::mark`] or [`Older::since`].
+    ///
+    /// # Errors
+    /// A standby's connection string cannot be used.
+    pub fn new(driver: &'a Driver) -> Result<Self> {
+        let standby = |dsn: &String| {
+            let target = driver.target().standby(dsn)?;
+            let (name, left) = (target.describe(), Left::default());
+            Ok(Standby { name, target, session: None, left, unknown: None })
+        };
+        let standbys = driver.plan.throttle().replicas.iter().map(standby).collect::<Result<_>>()?;
+        Ok(Self {
+            driver,
+            mark: None,
+            here: Left::default(),
+            standbys,
+            rounds: 0,
+            counted: false,
+            marked: Instant::now(),
+            reported: None,
+            asked: Asked::default(),
+            cancelled: None,
+        })
+    }
+
+    /// What is committed now must be seen by every snapshot.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn mark(&mut self) -> Result<()> {
+        let xid: String = self.driver.control.query_one(sql::MARK, &[]).await?.get(0);
+        self.since(xid).await
+    }
+
+    /// What was committed with the transaction `xid` must be seen by every snapshot.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn since(&mut self, xid: String) -> Result<()> {
+        let wal = self.driver.control.query_one(sql::WAL_END, &[]).await?.get(0);
+        self.mark = Some(Mark { xid, wal });
+        self.rounds = 0;
+        self.marked = Instant::now();
+        self.again();
+        Ok(())
+    }
+
+    /// Begins another round: with everybody who counts as older now.
+    pub fn again(&mut self) {
+        self.counted = false;
+        self.here = Left::default();
+        for standby in &mut self.standbys {
+            standby.left = Left::default();
+        }
+    }
+
+    /// How often everybody who counted as older has been waited for. A snapshot can be imported from a session that ends
+    /// then: the importer is a newcomer in the first round, and is waited for in the second.
+    pub fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// Whether anybody holds an older snapshot. Reports a wait that lasts, and cancels who holds one where the plan says so.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn look(&mut self) -> Result<bool> {
+        let Some(mark) = self.mark.clone() else { return Ok(false) };
+        let rows = self.driver.control.query(sql::HOLDERS, &[&mark.xid]).await?;
+        self.here.look(rows.iter().map(Holder::of).collect());
+        let role = lease::session_name(self.driver.job.id, self.driver.epoch(), "snapshots");
+        for standby in &mut self.standbys {
+            standby.look(&role, &mark).await;
+        }
+        let known = |standby: &Standby| standby.unknown.is_none() && standby.left.holders().is_empty();
+        if self.here.holders().is_empty() && self.standbys.iter().all(known) {
+            self.rounds += u32::from(!self.counted);
+            self.counted = true;
+            return Ok(false);
+        }
+        self.report();
+        if self.driver.plan.old_snapshots() == OldSnapshots::Cancel {
+            self.cancel().await;
+        }
+        Ok(true)
+    }
+
+    /// Waits for the next look. Whoever is still there after [`SHORT`] may stay long.
+    pub async fn nap(&self) {
+        tokio::time::sleep(if self.marked.elapsed() < SHORT { LOOK } else { LOOK_LATER }).await;
+    }
+
+    fn report(&mut self) {
+        let lately = self.reported.is_some_and(|at| at.elapsed() < REPORTS);
+        if self.marked.elapsed() > SHORT && !lately {
+            let who = self.who();
+            self.driver.events.warn(format!("waiting for transactions with an older snapshot: {who}"));
+            self.reported = Some(Instant::now());
+        }
+    }
+
+    /// Who holds one.
+    pub fn who(&self) -> String {
+        let here = self.here.holders().iter().map(|holder| holder.who.to_string());
+        let there = self.standbys.iter().flat_map(|standby| {
+            let name = &standby.name;
+            let holders =
+                standby.left.holders().iter().map(move |one| format!("standby {name}: {}", one.who));
+            holders.chain(standby.unknown.iter().map(move |why| format!("standby {name}: {why}")))
+        });
+        let all: Vec<String> = here.chain(there).collect();
+        let more = all.len().saturating_sub(NAMED);
+        let mut who = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+        if more > 0 {
+            who += &format!("; and {}", number::counted(more as u64, "other"));
+        }
+        who
+    }
+
+    async fn cancel(&mut self) {
+        if self.cancelled.is_some_and(|at| at.elapsed() < CANCELS) {
+            return;
+        }
+        self.cancelled = Some(Instant::now());
+        let after = self.driver.plan.lock_budget().cancel_blockers_after.unwrap_or(CANCEL_AFTER);
+        let (client, events): (&Client, _) = (&self.driver.control, &self.driver.events);
+        let who = |left: &Left| left.holders().iter().map(|one| one.who.clone()).collect::<Vec<_>>();
+        self.asked.end(client, events, &who(&self.here), after).await;
+        for standby in &self.standbys {
+            if let Some(session) = &standby.session {
+                self.asked.end(session, events, &who(&standby.left), after).await;
+            }
+        }
+    }
+
+    /// The time is over.
+    pub fn gave_up(&self) -> Error {
+        let limit = number::duration(self.driver.plan.lock_budget().give_up_after);
+        Error::new(
+            Kind::Lock,
+            format!("transactions with a snapshot older than the last change of the job did not end within {limit}"),
+        )
+        .cause(self.who())
+        .hint(
+            "nothing was changed; end them or wait until they have ended, and run the same command again; \
+             or set [swap] old_snapshots = \"cancel\", or \"accept\" if they may read wrong",
+        )
+    }
+
+    /// Reports standbys that are not known to the plan, and what happens there to transactions with an older snapshot.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn report_unknown_standbys(&self, fate: &str) -> Result<()> {
+        if !self.standbys.is_empty() {
+            return Ok(());
+        }
+        let rows = self.driver.control.query(sql::STANDBYS, &[]).await?;
+        let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        if !names.is_empty() {
+            self.driver.events.note(format!(
+                "transactions on standbys are not waited for without hot_standby_feedback, as [throttle] replicas lists no \
+                 standby: {}; those with an older snapshot {fate}",
+                names.join(", ")
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! What an event trigger adds to the partitioned table.
+
+use crate::error::Result;
+use crate::model::objects::Role;
+use crate::phase::job::additions::refuse;
+use crate::sql::strip;
+
+use super::{PartitionJob, objects};
+
+/// Fails where the target or one of its partitions has what the source has not: an owner, a policy, a trigger and so on.
+///
+/// # Errors
+/// What it is; or what the server said.
+pub async fn none_on_target(context: &PartitionJob) -> Result<()> {
+    let b = context.blueprint();
+    let Some(target) = objects::recorded(context).await?.only(Role::Target).map(|object| object.oid) else {
+        return Ok(());
+    };
+    let rows = context.control.query(&strip::additions(&b), &[&target]).await?;
+    let found: Vec<String> =
+        rows.iter().map(|row| format!("{}: {}", row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
+    refuse(context, &context.control, &b.target(), &b.table.name, &found).await
+}

@@ -1,0 +1,326 @@
+//! Settle: what a swap, either way, leaves to be done without a lock that anyone notices. The foreign keys of the table in use
+//! stand, and check every write; its rows are looked through now, so that the keys are as valid as they were. Materialized
+//! views that still read the table out of use are made anew. Whatever is found done is left alone, so any later command may
+//! go on with it.
+
+use std::cell::RefCell;
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::dependent::Matview;
+use crate::model::ident::{QualifiedName, plain};
+use crate::model::number;
+use crate::model::objects::Role;
+use crate::model::remade_keys;
+use crate::model::state::State;
+use crate::model::table::{ForeignKey, Table};
+use crate::pg::catalog;
+use crate::pg::connect::Session;
+use crate::pg::objects as pg;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::phase::job::foreign_keys::{not_valid, reported, validate, way_back};
+use crate::phase::job::locks::LockRetry;
+use crate::phase::job::meter::Meter;
+use crate::phase::job::workers;
+use crate::phase::partition::guard::{LATER_GUARD_WAITS, end_guard};
+use crate::phase::partition::{PartitionJob, locks};
+use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
+
+/// Drops the guard if it is not needed any more, makes the foreign keys of the table in use as valid as the source's were, and
+/// materialized views read it. What somebody dropped since stays dropped.
+///
+/// What cannot be done is reported and left: the swap stands, and neither the way back nor the end of the job waits for it.
+/// The result has the keys that are not valid.
+///
+/// # Errors
+/// A lock was not available; or the server is gone.
+pub async fn settle(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
+    let b = context.blueprint();
+    let partitioned = match context.state() {
+        State::Swapped => true,
+        State::RolledBack => false,
+        _ => return Ok(Vec::new()),
+    };
+    end_guard(context, LATER_GUARD_WAITS).await?;
+    let (open, mut tasks) = own_keys(context, &b, partitioned).await?;
+    tasks.extend(child_keys(context, &b, partitioned).await?);
+    let mut failed = Vec::new();
+    if !tasks.is_empty() {
+        failed = look_through(context, &b, &tasks).await?;
+    }
+    if partitioned {
+        for key in open {
+            if failed.contains(key) {
+                continue;
+            }
+            let name = plain(key.name.as_str());
+            let tied = on_parent(context, &b, key).await;
+            if !reported(context, &format!("foreign key {name} stands on each partition alone"), tied)? {
+                failed.push(key.clone());
+            }
+        }
+    }
+    matviews(context, &b).await?;
+    Ok(failed)
+}
+
+/// [`settle`] before the tables are exchanged again: a lock that is not available is no reason to wait with a rollback.
+///
+/// # Errors
+/// As [`settle`].
+pub async fn settle_before_exchange(context: &PartitionJob) -> Result<()> {
+    way_back(context, settle(context).await.map(drop))
+}
+
+/// Takes foreign keys and materialized views in `now`, the table in use, for what they were where all that is missing is what
+/// [`settle`] does.
+///
+/// # Errors
+/// What the server said.
+pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) -> Result<()> {
+    if now.relkind == "p" && b.keys_on_leaves {
+        // A key that could not be tied together stands on the partitions.
+        let standing = own(&context.control, now.oid).await?;
+        let on_leaf = |key: &&&ForeignKey| {
+            standing.iter().any(|one| one.table != now.oid && one.name == key.name.as_str())
+        };
+        let missing = b.table.foreign_keys.iter().filter(|key| key.validated);
+        let missing: Vec<&ForeignKey> =
+            missing.filter(|key| now.foreign_keys.iter().all(|one| one.name != key.name)).collect();
+        let standing: Vec<ForeignKey> = missing.iter().filter(on_leaf).map(|key| (*key).clone()).collect();
+        now.foreign_keys.extend(standing);
+        now.foreign_keys.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    for key in b.own_keys().into_iter().filter(|key| key.references == b.table.name && key.validated) {
+        // The same of a key to the table itself.
+        if now.referenced_by.iter().all(|one| one.name != key.name || one.table != key.table) {
+            let before = now.referenced_by.len();
+            now.referenced_by.retain(|one| one.name != key.name || one.references != key.references);
+            if now.referenced_by.len() < before {
+                now.referenced_by.push(key.clone());
+            }
+        }
+    }
+    remade_keys::as_meant(&b.table, now);
+    for m in &b.table.dependents.matviews {
+        // One that could not be made anew still reads the other table.
+        let views = &mut now.dependents.matviews;
+        if views.iter().all(|one| one.view.name != m.view.name)
+            && catalog::find(&context.control, &m.view.name).await?.is_some()
+        {
+            views.push(m.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Makes anew the materialized views that still read the table which went out of use.
+async fn matviews(context: &PartitionJob, b: &Blueprint) -> Result<()> {
+    for m in &b.table.dependents.matviews {
+        let means =
+            format!("materialized view {} still reads the table that is out of use", m.view.name.plain());
+        reported(context, &means, matview(context, b, m).await)?;
+    }
+    Ok(())
+}
+
+async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<()> {
+    let client = &context.control;
+    let table = catalog::must_find(client, &b.table.name).await?;
+    // One that somebody dropped since stays dropped.
+    let Some(oid) = catalog::find(client, &m.view.name).await? else { return Ok(()) };
+    if client.query_one(matview::READS, &[&oid, &table]).await?.get(0) {
+        return Ok(());
+    }
+    let name = m.view.name.plain();
+    let meter =
+        Meter::begin(context, "settle", format!("making {name} anew, from the table in use; readers go on"));
+    let made = context.retrying("make a materialized view", async || build(context, m).await).await?;
+    failpoint!("settle.matview");
+    let ladder = LockRetry::on(context, vec![m.view.name.clone()]);
+    let exchanged = ladder.run(
+        "exchange a materialized view",
+        || context.go_on(),
+        async || {
+            ladder.look().await?;
+            transaction(client, READ_COMMITTED, async |client| {
+                ladder.begin(client, &matview::first_lock(m)).await?;
+                client.batch_execute(&objects_sql::must_be(&matview::new_name(m), made)).await?;
+                all(client, &matview::exchange(m)).await
+            })
+            .await
+        },
+    );
+    exchanged.await?;
+    failpoint!("settle.exchanged");
+    meter.end(format!("{name} reads the table in use"));
+    Ok(())
+}
+
+/// Makes a materialized view under the name that it has until the exchange; its oid.
+async fn build(context: &PartitionJob, m: &Matview) -> Result<u32> {
+    let (name, job) = (matview::new_name(m), context.job.id);
+    transaction(&context.control, READ_COMMITTED, async |client| {
+        if left_behind(context, m).await? {
+            client.batch_execute(&matview::drop(&name)).await?;
+        }
+        all(client, &matview::build(m)).await?;
+        pg::record(client, job, Role::Matview, &name).await?;
+        catalog::must_find(client, &name).await
+    })
+    .await
+}
+
+/// Whether an interrupted command left something under the name that a materialized view has until the exchange.
+///
+/// # Errors
+/// What has that name is not the job's.
+pub(super) async fn left_behind(context: &PartitionJob, m: &Matview) -> Result<bool> {
+    let (name, client) = (matview::new_name(m), &context.control);
+    let Some(oid) = catalog::find(client, &name).await? else { return Ok(false) };
+    if context.job.records && !pg::recorded(client, context.job.id).await?.made(Role::Matview, oid) {
+        let job = &context.job.name;
+        return Err(Error::failed(format!("{} exists, and job {job} did not make it", name.plain()))
+            .cause(format!("{} is to be made anew under that name", m.view.name.plain()))
+            .hint("rename or drop it, and run the same command again"));
+    }
+    Ok(true)
+}
+
+/// A table, and the keys that it should have, valid.
+struct Task<'a> {
+    table: QualifiedName,
+    oid: u32,
+    keys: Vec<&'a ForeignKey>,
+}
+
+/// The table's own keys that are not what they were, and where they are to be looked through.
+async fn own_keys<'a>(
+    context: &PartitionJob,
+    b: &'a Blueprint,
+    partitioned: bool,
+) -> Result<(Vec<&'a ForeignKey>, Vec<Task<'a>>)> {
+    let client = &context.control;
+    let oid = catalog::must_find(client, &b.table.name).await?;
+    let own = own(client, oid).await?;
+    // A leaf has one of its own only until the parent has it.
+    let unfinished = |key: &Own| if partitioned && b.keys_on_leaves { key.table != oid } else { !key.valid };
+    let open: Vec<&ForeignKey> = b
+        .own_keys()
+        .into_iter()
+        .filter(|key| key.validated && own.iter().any(|o| o.name == key.name.as_str() && unfinished(o)))
+        .collect();
+    if open.is_empty() {
+        return Ok((open, Vec::new()));
+    }
+    let task = |table: QualifiedName, oid: u32| Task { table, oid, keys: open.clone() };
+    let tasks = if partitioned {
+        catalog::leaves(client, oid).await?.into_iter().map(|leaf| task(leaf.name, leaf.oid)).collect()
+    } else {
+        vec![task(b.table.name.clone(), oid)]
+    };
+    Ok((open, tasks))
+}
+
+/// Keys of other tables that stand and are still to be looked through.
+async fn child_keys<'a>(
+    context: &PartitionJob,
+    b: &'a Blueprint,
+    partitioned: bool,
+) -> Result<Vec<Task<'a>>> {
+    let client = &context.control;
+    let back = b.incoming_dropped.iter().filter(|_| !partitioned);
+    let mut tasks = Vec::new();
+    for key in b.child_keys().into_iter().chain(back).filter(|key| key.validated) {
+        let Some(oid) = catalog::find(client, &key.table).await? else { continue };
+        if own(client, oid).await?.iter().any(|o| o.table == oid && o.name == key.name.as_str() && !o.valid) {
+            tasks.push(Task { table: key.table.clone(), oid, keys: vec![key] });
+        }
+    }
+    Ok(tasks)
+}
+
+/// A foreign key as it stands.
+struct Own {
+    table: u32,
+    name: String,
+    valid: bool,
+}
+
+/// Those of a relation and of its leaves.
+async fn own(client: &Client, oid: u32) -> Result<Vec<Own>> {
+    keys(client, sql::OWN, oid).await
+}
+
+async fn keys(client: &Client, statement: &str, oid: u32) -> Result<Vec<Own>> {
+    let rows = client.query(statement, &[&oid]).await?;
+    Ok(rows.iter().map(|r| Own { table: r.get(0), name: r.get(1), valid: r.get(2) }).collect())
+}
+
+/// Validates the keys, table by table; those that could not be validated.
+async fn look_through(context: &PartitionJob, b: &Blueprint, tasks: &[Task<'_>]) -> Result<Vec<ForeignKey>> {
+    let mut meter = Meter::begin(
+        context,
+        "settle",
+        format!("looking foreign keys of {} through; they check every write already", b.table.name.plain()),
+    );
+    meter.count("tables", tasks.len() as u64, 0);
+    let meter = &meter;
+    let failed = RefCell::new(Vec::new());
+    workers::each(context, "look through a foreign key", tasks, async |session, task| {
+        one_table(context, session, task, &failed).await?;
+        meter.add(1);
+        meter.keep().await
+    })
+    .await?;
+    let failed: Vec<ForeignKey> = failed.into_inner();
+    meter.end(match failed.as_slice() {
+        [] => "every foreign key is as it was".to_owned(),
+        some => format!("{} not valid", number::counted(some.len() as u64, "foreign key")),
+    });
+    Ok(failed)
+}
+
+async fn one_table(
+    context: &PartitionJob,
+    session: &Session,
+    task: &Task<'_>,
+    failed: &RefCell<Vec<ForeignKey>>,
+) -> Result<()> {
+    let have = keys(session, sql::ON, task.oid).await?;
+    for key in &task.keys {
+        let have = have.iter().find(|o| o.name == key.name.as_str());
+        if have.is_none() {
+            // A partition that came after the swap.
+            session.batch_execute(&sql::on(&task.table, key)).await?;
+        }
+        if have.is_none_or(|o| !o.valid) {
+            let validated = validate(session, key, &task.table, task.oid).await;
+            let first = !failed.borrow().contains(key);
+            if !reported(context, &not_valid(key, &task.table), validated)? && first {
+                failed.borrow_mut().push((*key).clone());
+            }
+            failpoint!("settle.key");
+        }
+    }
+    Ok(())
+}
+
+async fn on_parent(context: &PartitionJob, b: &Blueprint, key: &ForeignKey) -> Result<()> {
+    let client = &context.control;
+    let statements = sql::on_parent(b, key);
+    locks::patiently(context, b, "tie a foreign key together", async || {
+        locks::look(context, b, Direction::Reverse).await?;
+        transaction(client, READ_COMMITTED, async |client| {
+            locks::begin(context, client, b, Direction::Reverse).await?;
+            all(client, &statements).await
+        })
+        .await
+    })
+    .await?;
+    failpoint!("settle.parent");
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! What the steps after a swap would fail on, looked for before it: rows that violate a foreign key which counts as valid,
+//! and materialized views whose query fails. Nobody waits for the look, and the time for it is bounded.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Result, Retry};
+use crate::model::dependent::Matview;
+use crate::pg::transaction::all;
+use crate::phase::job::foreign_keys;
+use crate::phase::partition::{PartitionJob, after_exchange};
+use crate::sql::{matview, orphans as orphans_sql};
+
+/// Each materialized view is filled for so long.
+const MATVIEW: Duration = Duration::from_secs(30);
+/// Errors that say nothing of the query: a lock that others hold, the time, what the server has left.
+const NOT_OF_THE_QUERY: [&SqlState; 3] =
+    [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::QUERY_CANCELED, &SqlState::T_R_DEADLOCK_DETECTED];
+
+/// Looks for all of it before the swap to the partitioned table.
+///
+/// # Errors
+/// Rows violate a key, or a materialized view cannot be made; or what the server said.
+pub async fn of_partition(context: &PartitionJob) -> Result<()> {
+    let b = context.blueprint();
+    foreign_keys::hold(context, b.own_keys().into_iter().chain(b.child_keys())).await?;
+    for view in b.table.dependents.matviews.iter().filter(|m| m.populated) {
+        materialized_view(context, view).await?;
+    }
+    Ok(())
+}
+
+/// Makes the materialized view under another name, and takes that back.
+async fn materialized_view(context: &PartitionJob, view: &Matview) -> Result<()> {
+    let client = &context.control;
+    // What an interrupted command left under that name is replaced after the swap, not here.
+    if after_exchange::left_behind(context, view).await? {
+        return Ok(());
+    }
+    let mut statements =
+        vec!["begin isolation level read committed".to_owned(), orphans_sql::limit(MATVIEW.as_millis())];
+    statements.extend(matview::build(view));
+    let made = all(client, &statements).await;
+    client.batch_execute("rollback").await?;
+    match made {
+        Err(e) if e.retry_class() == Retry::Unknown || e.sqlstate().is_none() => Err(e),
+        Err(e) if !e.is_any(&NOT_OF_THE_QUERY) => {
+            let name = view.view.name.plain();
+            let said = e.cause_text().unwrap_or(e.message()).to_owned();
+            Err(Error::failed(format!("materialized view {name} cannot be made anew after the swap"))
+                .cause(said)
+                .hint("nothing was swapped: correct its query or the functions that it calls, and run the same command again"))
+        }
+        _ => Ok(()),
+    }
+}

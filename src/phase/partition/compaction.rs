@@ -1,0 +1,201 @@
+//! Keeps the change log short, in every phase: only the places that it names matter, so a log that outgrows its share of the
+//! source is compacted in place to one row per place. Then it holds no more rows than the source has, and had, however often
+//! applications write the same ones.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::number;
+use crate::model::sizer::ChunkSizer;
+use crate::pg::catalog;
+use crate::pg::transaction::query_text;
+use crate::phase::partition::PartitionJob;
+use crate::sql::{copy as copy_sql, drain as sql};
+
+/// How often the log is looked at,
+const LOOK: Duration = Duration::from_secs(5);
+/// and what share of the time it may take to count its rows.
+const COUNT_SHARE: u32 = 20;
+/// Share of the source's size at which there is a warning.
+const WARN_SHARE: f64 = 0.05;
+/// Share at which the log is compacted.
+const COMPACT_SHARE: f64 = 0.10;
+/// Logs smaller than this do not matter, however small the source.
+const SMALL_BLOCKS: i64 = 1_024;
+/// Blocks that are compacted at once: first, at least and at most. The more, the more rows name the same place.
+const BATCH_BLOCKS: [u64; 3] = [2_048, 512, 65_536];
+/// How long one batch should take.
+const BATCH_MS: f64 = 2_000.0;
+/// Another pass over what the batches have left is worth it where they have taken away at least this share.
+const WORTH_SHARE: f64 = 0.2;
+
+/// What a look has found.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Found {
+    /// Rows of the log, before it was compacted.
+    pub rows: u64,
+    /// Rows that are left.
+    pub left: u64,
+    /// Bytes of the whole log.
+    pub bytes: u64,
+}
+
+/// Watches the log from one block on.
+#[derive(Debug)]
+pub struct Growth {
+    from: u64,
+    compact_at: u64,
+    /// Rows that compaction has taken away.
+    pub removed: u64,
+    next: Instant,
+    said: bool,
+}
+
+impl Growth {
+    /// Of the log's blocks from this one on.
+    pub fn from_block(from: u64) -> Self {
+        Self { from, compact_at: 0, removed: 0, next: Instant::now() + LOOK, said: false }
+    }
+
+    /// Whether it is time for another look.
+    pub fn is_due(&self) -> bool {
+        Instant::now() >= self.next
+    }
+
+    /// Counts the log's rows, and compacts it where it is too large.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn look(&mut self, context: &PartitionJob, client: &Client) -> Result<Found> {
+        let b = context.blueprint();
+        let (blocks, share) = size(context, client).await?;
+        let large = blocks >= SMALL_BLOCKS && share >= WARN_SHARE;
+        if large && self.from == 0 && !self.said {
+            self.said = true;
+            let percent = share * 100.0;
+            context.events.warn(format!("the change log has grown to {percent:.0} % of the source's size"));
+        }
+        let began = Instant::now();
+        let from = format!("({},0)", self.from);
+        let counted = query_text(client, &sql::rows_from(&b), &[from]).await?;
+        let rows = counted.first().map_or(0, |row| number_of(row.get(0)));
+        let pause = LOOK.max(began.elapsed() * COUNT_SHARE);
+        let mut found = Found { rows, left: rows, bytes: number_of(blocks * 8_192) };
+        if large && share >= COMPACT_SHARE && rows >= self.compact_at {
+            let removed = self.compact(context, client).await?;
+            self.removed += removed;
+            found.left = rows.saturating_sub(removed);
+            // What compaction cannot shrink is worth another try only when it has doubled.
+            self.compact_at = 2 * found.left;
+        }
+        self.next = Instant::now() + pause;
+        Ok(found)
+    }
+
+    /// Compacts until another pass is not worth it; how many rows are gone.
+    async fn compact(&self, context: &PartitionJob, client: &Client) -> Result<u64> {
+        let b = context.blueprint();
+        let mut removed = 0;
+        loop {
+            let blocks = number_of(client.query_one(&sql::pending(&b), &[]).await?.get(0));
+            let pass = one_pass(context, client, self.from..blocks).await?;
+            removed += pass.gone.saturating_sub(pass.put);
+            client.batch_execute(&sql::vacuum_log(&b, true)).await?;
+            let worth = (pass.gone.saturating_sub(pass.put)) as f64 >= WORTH_SHARE * pass.gone as f64;
+            if pass.batches <= 1 || !worth {
+                break;
+            }
+        }
+        if removed > 0 && self.from == 0 {
+            let entries = number::counted(removed, "repeated change");
+            context.events.note(format!("the change log was compacted: {entries} removed"));
+        }
+        Ok(removed)
+    }
+}
+
+struct Pass {
+    batches: u64,
+    gone: u64,
+    put: u64,
+}
+
+/// Compacts blocks of the log, batch by batch.
+async fn one_pass(context: &PartitionJob, client: &Client, blocks: std::ops::Range<u64>) -> Result<Pass> {
+    let statement = sql::compact(&context.blueprint());
+    let [first, least, most] = BATCH_BLOCKS;
+    let mut sizer = ChunkSizer::new(first, least, most, BATCH_MS);
+    let mut pass = Pass { batches: 0, gone: 0, put: 0 };
+    let mut from = blocks.start;
+    while from < blocks.end {
+        context.go_on()?;
+        let to = blocks.end.min(from + sizer.rows());
+        let began = Instant::now();
+        let values = [format!("({from},0)"), format!("({to},0)")];
+        let row = context
+            .retrying("compact the change log", async || query_text(client, &statement, &values).await)
+            .await?;
+        let count = |column| row.first().map_or(0, |row| number_of(row.get(column)));
+        pass.batches += 1;
+        pass.gone += count(0);
+        pass.put += count(1);
+        sizer.observe(to - from, began.elapsed().as_secs_f64() * 1000.0);
+        failpoint!("growth.compacted");
+        from = to;
+    }
+    Ok(pass)
+}
+
+fn number_of(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+/// The log's length in blocks, and what share of the plain table's that is.
+async fn size(context: &PartitionJob, client: &Client) -> Result<(i64, f64)> {
+    let b = context.blueprint();
+    let sides = b.sides(context.direction());
+    let plain = if sides.plain_source { &sides.source } else { &sides.target };
+    let plain = catalog::must_find(client, plain).await?;
+    let heap: i64 = client.query_one(copy_sql::HEAP, &[&plain]).await?.get(1);
+    let log: i64 = client.query_one(&sql::pending(&b), &[]).await?.get(0);
+    Ok((log, log as f64 / heap.max(1) as f64))
+}
+
+/// Does `work` while the log is watched on a session of its own. That session is no condition of the work: where it cannot be
+/// had, or is lost, there is a warning, and another try.
+///
+/// # Errors
+/// What `work` said.
+pub async fn beside<T>(context: &PartitionJob, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        never = watch(context) => match never {},
+    }
+}
+
+async fn watch(context: &PartitionJob) -> std::convert::Infallible {
+    let mut growth = Growth::from_block(0);
+    let mut said = String::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let error: Error = match looks(context, &mut growth).await {
+            Ok(never) => match never {},
+            Err(e) => e,
+        };
+        if context.go_on().is_ok() && error.message() != said {
+            error.message().clone_into(&mut said);
+            context.events.warn(format!("the change log's size is not watched for now: {}", error.message()));
+        }
+    }
+}
+
+async fn looks(context: &PartitionJob, growth: &mut Growth) -> Result<std::convert::Infallible> {
+    let session = context.session("log").await?;
+    loop {
+        growth.look(context, &session).await?;
+        tokio::time::sleep_until(growth.next.into()).await;
+    }
+}

@@ -1,0 +1,313 @@
+//! Copy: disjoint chunks that together cover the source below an end that was frozen first. What comes later, or changes
+//! meanwhile, is in the log.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::key::KeyRange;
+use crate::model::ledger_gaps::gaps;
+use crate::model::number;
+use crate::model::sizer::{ChunkSizer, even_end};
+use crate::pg::connect::Session;
+use crate::pg::store::{self, Chunk, Frozen};
+use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
+use crate::pg::{catalog, latency};
+use crate::phase::job::chunks::key_casts;
+use crate::phase::job::meter::Meter;
+use crate::phase::job::{chunks, workers};
+use crate::phase::partition::{PartitionJob, capture, objects, partitions};
+use crate::plan::Order;
+use crate::sql::{copy as sql, from_source};
+use crate::throttle::Gate;
+
+/// Messages of a chunk's transaction.
+const MESSAGES: u32 = 6;
+/// At or above this correlation, in magnitude, the key's index leads through the heap almost in order.
+pub(super) const FOLLOWS_HEAP: f32 = 0.9;
+/// A chunk holds no more than this many bytes of rows, by the source's mean.
+const MAX_BATCH_BYTES: f64 = 33_554_432.0;
+/// Rows of the first chunk, and the least, where no budget wants fewer.
+const FIRST_ROWS: u64 = 5_000;
+const LEAST_ROWS: u64 = 10;
+/// Not a SQLSTATE of the server's: the heap that the frozen end speaks of is another file now.
+const REWRITTEN: &str = "PS001";
+
+/// Copies every chunk that the ledger lacks.
+///
+/// # Errors
+/// Stopped, or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "copy"))]
+pub async fn copy(context: &PartitionJob) -> Result<()> {
+    capture::in_force(context).await?;
+    let frozen = match store::jobs(&context.control, Some(&context.job.name))
+        .await?
+        .into_iter()
+        .find(|j| j.id == context.job.id)
+    {
+        Some(job) if job.copy.is_some() => job.copy,
+        _ => None,
+    };
+    let mut frozen = match frozen {
+        Some(frozen) => frozen,
+        None => context.retrying("fix where the copy ends", async || freeze(context).await).await?,
+    };
+    loop {
+        match chunks(context, &frozen).await {
+            Err(e) if e.sqlstate() == Some(REWRITTEN) => {
+                context.events.warn(
+                    "the source's heap was rewritten (VACUUM FULL, CLUSTER, TRUNCATE): the copy by blocks begins anew",
+                );
+                let b = context.blueprint();
+                context
+                    .retrying("empty the target", async || {
+                        transaction(&context.control, READ_COMMITTED, async |client| {
+                            objects::empty_target(context, client, &b, Direction::Forward).await
+                        })
+                        .await
+                    })
+                    .await?;
+                failpoint!("copy.emptied");
+                frozen = context.retrying("fix where the copy ends", async || freeze(context).await).await?;
+            }
+            Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
+            other => return other,
+        }
+    }
+}
+
+/// Decides the order, and fixes the upper end.
+async fn freeze(context: &PartitionJob) -> Result<Frozen> {
+    let b = context.blueprint();
+    let client = &context.control;
+    let oid = catalog::must_find(client, &b.table.name).await?;
+    let physical = reads_by_block(client, context.partitioning.order, &b).await?;
+    let row = client.query_one(sql::HEAP, &[&oid]).await?;
+    let (filenode, blocks): (Option<u32>, i64) = (row.get(0), row.get(1));
+    let end = if physical {
+        Some(vec![blocks.to_string()])
+    } else {
+        let key = b.key_columns();
+        let rows = query_text(client, &sql::largest(&b.sides(Direction::Forward), &key), &[]).await?;
+        rows.first().map(|row| (0..key.len()).map(|i| row.get(i)).collect())
+    };
+    let frozen = Frozen { physical, end, filenode: filenode.unwrap_or(0) };
+    store::freeze(client, context.job.id, &frozen).await?;
+    failpoint!("copy.frozen");
+    Ok(frozen)
+}
+
+/// Whether the copy reads by blocks of the heap: where the key does not follow it, or nobody knows.
+///
+/// # Errors
+/// What the server said.
+pub async fn reads_by_block(client: &Client, order: Order, b: &Blueprint) -> Result<bool> {
+    let correlation: Option<f32> = match (order, b.key.first()) {
+        (Order::Keyset, _) => return Ok(false),
+        (Order::Physical, _) | (Order::Auto, None) => return Ok(true),
+        (Order::Auto, Some(first)) => {
+            let name = &b.table.name;
+            let names = [name.schema.as_str(), name.name.as_str(), first.as_str()];
+            let row = client.query_opt(sql::CORRELATION, &[&names[0], &names[1], &names[2]]).await?;
+            row.and_then(|r| r.get(0))
+        }
+    };
+    Ok(correlation.is_none_or(|c| c.abs() < FOLLOWS_HEAP))
+}
+
+/// How rows and chunks relate: shared by the producer and the workers.
+struct Pace<'a> {
+    gate: &'a Gate,
+    sizer: RefCell<ChunkSizer>,
+    rows_per_block: RefCell<f64>,
+    /// Bytes of a row, by the source's mean.
+    width: f64,
+    /// Rows that no chunk has been cut from yet, by the statistics.
+    left: Cell<u64>,
+}
+
+async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
+    let b = context.blueprint();
+    let done = store::finished(&context.control, context.job.id, None, &casts(&b, frozen)).await?;
+    let left = if frozen.end.is_some() { gaps(&done, frozen.end.as_ref()) } else { Vec::new() };
+    let copied: i64 =
+        store::chunk_times(&context.control, context.job.id).await?.iter().map(|(rows, _)| rows).sum();
+    let oid = catalog::must_find(&context.control, &b.table.name).await?;
+    let size = async || catalog::size(&context.control, oid).await;
+    let (rows, _, heap_bytes) = context.retrying("look at the table's size", size).await?;
+    let order = if frozen.physical { "by blocks of the heap" } else { "along the key" };
+    let workers = number::counted(context.gate.workers() as u64, "worker");
+    let about = format!("copying {order}, {workers}; the table stays in use");
+    let mut meter = Meter::begin(context, "copy", about);
+    meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(copied).unwrap_or(0));
+    let pace = pace(context, rows, heap_bytes, copied);
+    let (meter, pace) = (&meter, &pace);
+    let copied = workers::run(
+        context,
+        context.plan.workers(),
+        "copy a chunk",
+        async |items| {
+            let send = async |range, rows| items.send((range, rows)).await;
+            for gap in left {
+                if frozen.physical {
+                    blocks(context, &gap, pace, send).await?;
+                } else {
+                    let from = from_source(&b.sides(Direction::Forward));
+                    let size = || pace.next_rows();
+                    chunks::walk(context, &from, &b.key_columns(), gap, size, send).await?;
+                }
+            }
+            Ok(())
+        },
+        async |session, (range, expected)| {
+            let permit = tokio::select! {
+                permit = context.gate.admit(*expected, pace.width) => permit,
+                () = context.interrupted() => return context.go_on(),
+            };
+            let began = Instant::now();
+            let rows = chunk(context, session, &b, frozen, oid, range).await?;
+            permit.done(rows);
+            pace.observe(frozen, range, rows, context.work(began.elapsed(), MESSAGES));
+            meter.add(rows);
+            failpoint!("copy.chunk");
+            meter.keep().await
+        },
+    );
+    tokio::select! {
+        done = copied => done?,
+        kept = meter.beat() => kept?,
+    }
+    failpoint!("copy.chunks_done");
+    let latency = latency::of_chunks(&context.control, context.job.id).await?;
+    meter.end(format!("{}; {latency}", number::counted(meter.done_units(), "row")));
+    Ok(())
+}
+
+/// How the ledger's text is turned back so that the server can order it.
+fn casts(b: &Blueprint, frozen: &Frozen) -> Vec<String> {
+    if frozen.physical {
+        return vec!["::bigint".into()];
+    }
+    key_casts(&b.key_columns())
+}
+
+fn pace(context: &PartitionJob, rows: i64, heap_bytes: i64, copied: i64) -> Pace<'_> {
+    let width = (heap_bytes / rows.max(1)).max(16) as f64;
+    let pace = Pace {
+        gate: &context.gate,
+        sizer: RefCell::new(ChunkSizer::new(FIRST_ROWS, LEAST_ROWS, FIRST_ROWS, 1.0)),
+        rows_per_block: RefCell::new(8192.0 / width),
+        width,
+        left: Cell::new(u64::try_from(rows - copied).unwrap_or(0)),
+    };
+    pace.aim();
+    pace
+}
+
+impl Pace<'_> {
+    /// By what holds now: settings may have changed, and what a row costs in WAL is learned.
+    fn aim(&self) {
+        let target_ms = self.gate.plan().target_batch().as_secs_f64() * 1000.0;
+        let most = (MAX_BATCH_BYTES / self.width) as u64;
+        self.sizer.borrow_mut().aim(target_ms, most.min(self.gate.most_rows(self.width)));
+    }
+
+    fn observe(&self, frozen: &Frozen, range: &KeyRange, rows: u64, took: Duration) {
+        self.aim();
+        if self.gate.must_shrink() {
+            self.sizer.borrow_mut().shrink();
+        } else {
+            self.sizer.borrow_mut().observe(rows, took.as_secs_f64() * 1000.0);
+        }
+        if frozen.physical {
+            let (from, to) = block_ends(range);
+            let seen = rows as f64 / to.saturating_sub(from).max(1) as f64;
+            let mut per_block = self.rows_per_block.borrow_mut();
+            *per_block = (0.7 * *per_block + 0.3 * seen).max(0.1);
+        }
+    }
+
+    fn rows_of(&self, blocks: u64) -> u64 {
+        (blocks as f64 * *self.rows_per_block.borrow()).ceil() as u64
+    }
+
+    /// Rows of the next chunk.
+    fn next_rows(&self) -> u64 {
+        let (rows, left) = (self.sizer.borrow().rows(), self.left.get());
+        let rows = even_end(rows, left, self.gate.workers(), FIRST_ROWS);
+        self.left.set(left.saturating_sub(rows));
+        rows
+    }
+
+    fn blocks(&self) -> u64 {
+        (self.next_rows() as f64 / *self.rows_per_block.borrow()).ceil() as u64
+    }
+}
+
+/// Block numbers of a physical range: `[from, to)`.
+fn block_ends(range: &KeyRange) -> (u64, u64) {
+    let number = |end: &Option<Vec<String>>| {
+        end.as_ref().and_then(|key| key.first()).and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    (number(&range.after), number(&range.through))
+}
+
+/// Cuts a gap of the heap into chunks.
+async fn blocks(
+    context: &PartitionJob,
+    gap: &KeyRange,
+    pace: &Pace<'_>,
+    mut send: impl AsyncFnMut(KeyRange, u64) -> Result<()>,
+) -> Result<()> {
+    let (mut from, end) = block_ends(gap);
+    let mut after = gap.after.clone();
+    while from < end {
+        context.go_on()?;
+        let to = end.min(from + pace.blocks().max(1));
+        let through = Some(vec![to.to_string()]);
+        send(KeyRange { after, through: through.clone() }, pace.rows_of(to - from)).await?;
+        (from, after) = (to, through);
+    }
+    Ok(())
+}
+
+/// One chunk and its row of the ledger, in one transaction.
+async fn chunk(
+    context: &PartitionJob,
+    session: &Session,
+    b: &Blueprint,
+    frozen: &Frozen,
+    oid: u32,
+    range: &KeyRange,
+) -> Result<u64> {
+    let began = Instant::now();
+    transaction(session, READ_COMMITTED, async |client| {
+        context.hold_epoch(client).await?;
+        let hold = sql::hold_still(&b.sides(Direction::Forward));
+        let target = objects::lock_target(context, Direction::Forward, "row exclusive").await?;
+        client.batch_execute(&format!("{hold}; {target}")).await?;
+        context.lend_nothing(client, &[b.target()]).await?;
+        let rows = if frozen.physical {
+            let now: Option<u32> = client.query_one(sql::HEAP, &[&oid]).await?.get(0);
+            if now != Some(frozen.filenode) {
+                return Err(Error::failed("the source's heap was rewritten").code(REWRITTEN));
+            }
+            let (from, to) = block_ends(range);
+            execute_text(client, &sql::physical_chunk(b), &[format!("({from},0)"), format!("({to},0)")])
+                .await?
+        } else {
+            let (sql, values) = sql::keyset_chunk(b, range);
+            execute_text(client, &sql, &values).await?
+        };
+        let ms = began.elapsed().as_secs_f64() * 1000.0;
+        let done = Chunk { step: "copy", leaf: None, range, rows, seen: None, ms };
+        store::add_chunk(client, context.job.id, context.epoch(), &done).await?;
+        failpoint!("copy.before_commit");
+        Ok(rows)
+    })
+    .await
+}

@@ -1,0 +1,104 @@
+//! Whether the drain keeps up with the writers, and what is said where it does not.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::model::number;
+use crate::phase::job::meter::Meter;
+use crate::phase::partition::PartitionJob;
+
+/// How often it is said.
+const SAY: Duration = Duration::from_secs(60);
+/// A pass over the log that takes at least this share of the time of the one before leaves no less for the next.
+const NO_LESS: f64 = 0.8;
+/// So many of them in a row: another pass would not find less.
+const STALLED: u32 = 3;
+
+/// What the log holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Pending {
+    /// Its rows.
+    pub changes: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What is known of the race between the drain and the writers.
+#[derive(Debug, Default)]
+pub struct Deficit {
+    said: Cell<Option<Instant>>,
+    before: Cell<Option<Duration>>,
+    no_less: Cell<u32>,
+}
+
+impl Deficit {
+    /// Over `time`, `written` changes came and `drained` were taken; `log` is what it holds now.
+    pub fn measured(
+        &self,
+        context: &PartitionJob,
+        meter: Option<&Meter<'_>>,
+        time: Duration,
+        [written, drained]: [u64; 2],
+        log: Pending,
+    ) {
+        let keeps_up = written < drained;
+        if let Some(meter) = meter {
+            meter.left(keeps_up.then_some(log.changes));
+        }
+        if keeps_up || self.said.get().is_some_and(|at| at.elapsed() < SAY) {
+            return;
+        }
+        self.said.set(Some(Instant::now()));
+        context.events.warn(about(time, [written, drained], log));
+    }
+
+    /// Whether passes over the log do not get shorter any more, after one that took `time`.
+    pub fn stalled(&self, time: Duration) -> bool {
+        let no_less = self.before.replace(Some(time)).is_some_and(|before| time >= before.mul_f64(NO_LESS));
+        self.no_less.set(if no_less { self.no_less.get() + 1 } else { 0 });
+        self.no_less.get() >= STALLED
+    }
+}
+
+fn about(time: Duration, [written, drained]: [u64; 2], log: Pending) -> String {
+    let per_second = |n: u64| n as f64 / time.as_secs_f64().max(0.001);
+    let more = per_second(written) - per_second(drained);
+    format!(
+        "changes are written faster than they are drained: {} a second written, {} a second drained; the change log holds {} \
+         ({}) and grows by {} a minute until it is compacted to one entry per row; it does not become empty at these rates: \
+         reduce the writes, or stop the job and run it again at a quieter time",
+        number::rate(per_second(written)),
+        number::rate(per_second(drained)),
+        number::counted(log.changes, "change"),
+        number::bytes(log.bytes),
+        number::count((more * 60.0).round() as u64),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_that_get_shorter_do_not_stall() {
+        let stalled = |seconds: &[u64]| {
+            let deficit = Deficit::default();
+            seconds.iter().any(|s| deficit.stalled(Duration::from_secs(*s)))
+        };
+        assert!(!stalled(&[100, 70, 50, 30, 20, 10, 5, 3, 2, 1]));
+        assert!(!stalled(&[100, 100, 100, 50, 50, 50, 20]));
+        assert!(stalled(&[100, 20, 20, 19, 20]));
+        assert!(stalled(&[1, 2, 4, 8]));
+    }
+
+    #[test]
+    fn the_numbers_are_given() {
+        let log = Pending { changes: 2_300_000, bytes: 157_286_400 };
+        assert_eq!(
+            about(Duration::from_secs(10), [1_140_000, 100_000], log),
+            "changes are written faster than they are drained: 114,000 a second written, 10,000 a second drained; the change log \
+             holds 2,300,000 changes (150.0 MiB) and grows by 6,240,000 a minute until it is compacted to one entry per row; it \
+             does not become empty at these rates: reduce the writes, or stop the job and run it again at a quieter time"
+        );
+    }
+}

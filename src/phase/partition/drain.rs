@@ -1,0 +1,298 @@
+//! Drain: brings the target level with the source, batch by batch, each at one snapshot. Safe at any time after the scrub,
+//! in either direction, and again after any crash: it only makes places what the source says they are.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Result, Retry};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::number;
+use crate::model::shell::word;
+use crate::model::sizer::ChunkSizer;
+use crate::model::state::{State, Step};
+use crate::pg::catalog;
+use crate::pg::transaction::{REPEATABLE_READ, execute_prepared, transaction};
+use crate::phase::job::meter::Meter;
+use crate::phase::partition::compaction::Growth;
+use crate::phase::partition::deficit::{Deficit, Pending};
+use crate::phase::partition::{PartitionJob, capture, objects, partitions};
+use crate::sql::drain::Batch;
+use crate::sql::{copy as copy_sql, drain as sql};
+
+/// Blocks of the log in the first batch: some 8,000 changes.
+const FIRST_BLOCKS: u64 = 64;
+/// The least blocks of a batch: below, what a batch costs whatever it holds outweighs what it does.
+const LEAST_BLOCKS: u64 = 16;
+/// A sweep that found no more than this leaves little enough,
+const LITTLE: u64 = 1_000;
+/// and so does one that took no longer than this: what came meanwhile takes the next one no longer.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// What a sweep did.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Swept {
+    /// Log rows taken.
+    pub changes: u64,
+    /// Rows that the source had at their places.
+    pub rows: u64,
+    /// For how long the server worked.
+    pub work: Duration,
+}
+
+/// The phase: drains until little is left.
+///
+/// # Errors
+/// What the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "drain"))]
+pub async fn drain(context: &PartitionJob) -> Result<State> {
+    capture::in_force(context).await?;
+    capture::watch_leaves(context).await?;
+    let mut meter = Meter::begin(context, "drain", "bringing over what changed meanwhile");
+    let pending: i64 =
+        context.control.query_one(&sql::pending_count(&context.blueprint()), &[]).await?.get(0);
+    meter.count("changes", u64::try_from(pending).unwrap_or(0), 0);
+    let swept = level(context, &meter).await?;
+    let state = context.advance(&context.control, Step::Drain).await?;
+    failpoint!("drain.done");
+    meter.end(format!("{} brought over", number::counted(swept.changes, "change")));
+    Ok(state)
+}
+
+/// Sweeps until one finds little, or until sweeps do not get shorter, as writers are as fast as the drain. Then changes are
+/// pending, as they are at any time: a place without one is the same on both sides.
+///
+/// # Errors
+/// What the server said.
+pub async fn level(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept> {
+    let mut total = Swept::default();
+    let (mut growth, deficit) = (Growth::from_block(0), Deficit::default());
+    let mut last: Option<(Instant, u64)> = None;
+    loop {
+        let found = growth.look(context, &context.control).await?;
+        let log = Pending { changes: found.left, bytes: found.bytes };
+        match last {
+            Some((since, drained)) => {
+                deficit.measured(context, Some(meter), since.elapsed(), [found.rows, drained], log);
+            }
+            None => meter.left(Some(log.changes)),
+        }
+        let began = Instant::now();
+        let swept = sweep(context, Some(meter), &deficit, log).await?;
+        total.changes += swept.changes;
+        total.rows += swept.rows;
+        let took = began.elapsed();
+        if swept.changes <= LITTLE || took < SHORT {
+            return Ok(total);
+        }
+        if deficit.stalled(took) {
+            context.events.warn(
+                "the drain ends although changes are pending: they are written as fast as it takes them. \
+                 Nothing is lost: they stay in the change log for the next drain",
+            );
+            return Ok(total);
+        }
+        last = Some((began, swept.changes));
+        // The rows taken are dead weight at the log's start until they are swept up: without this, the next sweep reads
+        // them all again. Blocks are kept, so nobody waits for a truncation.
+        context.control.batch_execute(&sql::vacuum_log(&context.blueprint(), false)).await?;
+    }
+}
+
+/// One sweep, beside a phase that counts something else: the log does not grow while it is under way, and few places are
+/// pending.
+///
+/// # Errors
+/// What the server said.
+pub async fn once(context: &PartitionJob, deficit: &Deficit) -> Result<Swept> {
+    let found = Growth::from_block(0).look(context, &context.control).await?;
+    let log = Pending { changes: found.left, bytes: found.bytes };
+    let swept = sweep(context, None, deficit, log).await?;
+    if swept.changes > LITTLE {
+        context.control.batch_execute(&sql::vacuum_log(&context.blueprint(), false)).await?;
+    }
+    Ok(swept)
+}
+
+/// All that is visible, at once: for when little is left.
+///
+/// # Errors
+/// What the server said.
+pub async fn rest(context: &PartitionJob) -> Result<Swept> {
+    batch(context, None).await
+}
+
+/// Once over the log, as long as it is now: about so much is `pending`.
+async fn sweep(
+    context: &PartitionJob,
+    meter: Option<&Meter<'_>>,
+    deficit: &Deficit,
+    pending: Pending,
+) -> Result<Swept> {
+    let b = context.blueprint();
+    let row = context.control.query_one(&sql::pending(&b), &[]).await?;
+    let (blocks, any): (i64, bool) = (row.get(0), row.get(1));
+    let mut swept = Swept::default();
+    if !any {
+        return Ok(swept);
+    }
+    let blocks = u64::try_from(blocks).unwrap_or(0).max(1);
+    let target_ms = context.gate.plan().target_batch().as_secs_f64() * 1000.0;
+    let sizer = RefCell::new(ChunkSizer::new(FIRST_BLOCKS, LEAST_BLOCKS, 100_000, target_ms));
+    // What is written meanwhile stands behind, and is kept short there.
+    let (mut tail, since) = (Growth::from_block(blocks), Instant::now());
+    let mut from = 0;
+    while from < blocks {
+        context.pass().await?;
+        if tail.is_due() {
+            let found = tail.look(context, &context.control).await?;
+            let written = found.left + tail.removed;
+            let changes = pending.changes.saturating_sub(swept.changes) + found.left;
+            let log = Pending { changes, bytes: found.bytes };
+            deficit.measured(context, meter, since.elapsed(), [written, swept.changes], log);
+        }
+        if context.gate.must_shrink() {
+            sizer.borrow_mut().shrink();
+        }
+        let to = blocks.min(from + sizer.borrow().rows());
+        tracing::debug!(from, to, "a batch of the log's blocks");
+        let done = batch(context, Some((from, to))).await?;
+        sizer.borrow_mut().observe(to - from, done.work.as_secs_f64() * 1000.0);
+        swept.changes += done.changes;
+        swept.rows += done.rows;
+        failpoint!("drain.batch");
+        if let Some(meter) = meter {
+            meter.add(done.changes);
+            meter.keep().await?;
+        }
+        from = to;
+    }
+    Ok(swept)
+}
+
+/// One batch, with every way out that is known: a unique value that moved between rows, a row whose partition is missing, a
+/// referenced row that is gone by now.
+async fn batch(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept> {
+    let mut whole = blocks.is_none();
+    let mut stale = 0;
+    loop {
+        let range = if whole { None } else { blocks };
+        let done = context.retrying("drain the change log", async || one(context, range).await).await;
+        match done {
+            Err(e) if stands_twice(&e) && !whole => whole = true,
+            Err(e) if stands_twice(&e) => return Err(doubled(context, e)),
+            // The row that ours refers to was deleted after our snapshot; so was ours, and the next snapshot shows it.
+            Err(e) if e.is(&SqlState::FOREIGN_KEY_VIOLATION) && stale < 20 => stale += 1,
+            Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
+            other => return other,
+        }
+    }
+}
+
+/// A unique key or an exclusion constraint says so.
+fn stands_twice(error: &Error) -> bool {
+    error.is_any(&[&SqlState::UNIQUE_VIOLATION, &SqlState::EXCLUSION_VIOLATION])
+}
+
+fn doubled(context: &PartitionJob, error: Error) -> Error {
+    let target = context.blueprint().sides(context.direction()).target;
+    error
+        .context(format!("a unique value stands twice in what {} should get", target.plain()))
+        .retry(Retry::Never)
+        .hint(
+            "the two tables have different unique keys, and rows were written that only one of them allows; \
+             `pgstrata verify` names them; nothing was changed",
+        )
+}
+
+async fn one(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept> {
+    let b = context.blueprint();
+    transaction(&context.control, REPEATABLE_READ, async |client| {
+        // Before the snapshot, so that no TRUNCATE can lie to it.
+        let sides = b.sides(context.direction());
+        client.batch_execute(&copy_sql::hold_still(&sides)).await?;
+        context.lend_nothing(client, &[sides.target]).await?;
+        context.hold_epoch(client).await?;
+        let swept = drain_visible(context, &b, context.direction(), blocks).await?;
+        failpoint!("drain.before_commit");
+        Ok(swept)
+    })
+    .await
+}
+
+/// Drains log rows of `blocks`, or all, at the snapshot of the control session's transaction. A truncation turns it into a
+/// drain of all.
+///
+/// # Errors
+/// What the server said.
+async fn drain_visible(
+    context: &PartitionJob,
+    b: &Blueprint,
+    direction: Direction,
+    blocks: Option<(u64, u64)>,
+) -> Result<Swept> {
+    let client = &context.control;
+    client.batch_execute(sql::SETTINGS).await?;
+    let truncated = truncate_as_source_did(context, b, direction).await?;
+    let (batch, values) = match blocks {
+        Some((from, to)) if !truncated => (Batch::Blocks, vec![format!("({from},0)"), format!("({to},0)")]),
+        _ => (Batch::All, Vec::new()),
+    };
+    let work = Cell::new(Duration::ZERO);
+    let run = async |sql: String| {
+        let statement = context.prepared(&sql).await?;
+        let sent = Instant::now();
+        let rows = execute_prepared(client, &statement, &values).await?;
+        work.set(work.get() + context.work(sent.elapsed(), 1));
+        Ok::<_, Error>(rows)
+    };
+    for clear in sql::clear(b, direction, batch) {
+        run(clear).await?;
+    }
+    let mut rows = 0;
+    for fill in sql::fill(b, direction, batch) {
+        rows += run(fill).await?;
+    }
+    let changes = run(sql::forget(b, batch)).await?;
+    Ok(Swept { changes, rows, work: work.get() })
+}
+
+/// Empties of the target what a TRUNCATE emptied of the source; whether there was any.
+///
+/// Whoever's snapshot sees a key that was written after a TRUNCATE sees the TRUNCATE too, so looking first is enough.
+///
+/// What was a leaf and is none any more says nothing about which rows went: the target keeps them, as it keeps those of every
+/// leaf that is detached or dropped, so that verification finds them and bars the way back.
+async fn truncate_as_source_did(context: &PartitionJob, b: &Blueprint, direction: Direction) -> Result<bool> {
+    let client = &context.control;
+    let relations: Vec<u32> = client.query(&sql::truncated(b), &[]).await?.iter().map(|r| r.get(0)).collect();
+    if relations.is_empty() {
+        return Ok(false);
+    }
+    let source = catalog::must_find(client, &b.sides(direction).source).await?;
+    let target = catalog::find(client, &b.sides(direction).target).await?;
+    if relations.contains(&source) {
+        objects::empty_target(context, client, b, direction).await?;
+    } else if direction == Direction::Reverse {
+        for leaf in relations.iter().filter(|oid| Some(**oid) != target) {
+            let constraint: Option<String> = client.query_one(sql::LEAF_CONSTRAINT, &[leaf]).await?.get(0);
+            let Some(constraint) = constraint else {
+                let sides = b.sides(direction);
+                context.events.warn(format!(
+                    "a partition of {} was truncated and then detached or dropped: {1} keeps its rows, `pgstrata verify {2}` \
+                     counts them as extra, and a rollback is refused until they are deleted from {1}",
+                    sides.source.plain(),
+                    sides.target.plain(),
+                    word(&context.job.name)
+                ));
+                continue;
+            };
+            client.execute(&sql::empty_leaf(b, direction, &constraint), &[]).await?;
+        }
+    }
+    // Truncating the target writes its own leaves' marks: they go as well.
+    client.execute(&sql::forget_truncations(b), &[]).await?;
+    Ok(true)
+}

@@ -1,0 +1,116 @@
+//! What was done to the table in use since the plan was made, or since the last exchange: carried over to the table that is kept
+//! in sync with it, before the next exchange; or told, and the exchange refused.
+
+use crate::error::{Error, Result, Retry};
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::difference::{self, Between, Difference, differences, told};
+use crate::model::ident::QualifiedName;
+use crate::model::post_swap_diff;
+use crate::model::remade_keys;
+use crate::model::table::Table;
+use crate::pg::transaction::all;
+use crate::pg::{catalog, in_use, store};
+use crate::phase::job::exchange::Definition;
+use crate::phase::job::locks::briefly;
+use crate::phase::partition::{PartitionJob, after_exchange};
+use crate::sql::carry as sql;
+
+/// Carries over what can be, if anything was changed; whether there was something. `target` is the oid of the table that is kept
+/// in sync.
+///
+/// # Errors
+/// What cannot be carried over, by name; or what the server said.
+pub async fn carry(
+    context: &PartitionJob,
+    away: Direction,
+    definition: &Definition,
+    target: u32,
+) -> Result<bool> {
+    let (client, job, b) = (&context.control, context.job.id, context.blueprint());
+    let mut now = definition.table.clone();
+    after_exchange::as_meant(context, &b, &mut now).await?;
+    without_copies(&b, away, &mut now);
+    let known = in_use::read(client, job).await?;
+    let Some(mut was) = known.or_else(|| (away == Direction::Forward).then(|| b.table.clone())) else {
+        // An earlier version swapped: what it left was not kept.
+        let found = post_swap_diff::unexpected(&b, &now);
+        return if found.is_empty() { Ok(false) } else { Err(lost(&b, away, &found)) };
+    };
+    remade_keys::as_meant(&b.table, &mut was);
+    without_copies(&b, away, &mut was);
+    // A partition keeps a key of its own until the table has it.
+    if away == Direction::Reverse && definition.leaves.iter().all(|leaf| leaf.keys == 0) {
+        let dropped = post_swap_diff::dropped_keys(&b, &definition.table);
+        if !dropped.is_empty() {
+            return Err(lost(&b, away, &dropped));
+        }
+    }
+    let mut found = differences(&was, &now, Between::Times);
+    found.retain(|one| !post_swap_diff::comes_after(&b, &now, one));
+    if found.is_empty() {
+        return Ok(false);
+    }
+    let mut with = b.clone();
+    with.table = difference::with(&b.table, &found)
+        .map_err(|e| Error::failed("a change of the table is not understood").cause(e.to_string()))?;
+    let leaves: Vec<QualifiedName> = match away {
+        Direction::Forward => definition.leaves.iter().map(|leaf| leaf.name.clone()).collect(),
+        Direction::Reverse => Vec::new(),
+    };
+    let statements =
+        sql::carry(&with, &was, away, &found, &leaves).map_err(|refused| lost(&b, away, &told(&refused)))?;
+    let side = b.sides(away).target;
+    let done = briefly(context, vec![side.clone()], "carry changes over", async || {
+        // A CHECK is validated with the rights of the job's role.
+        context.lend_nothing_of(client, &b.sides(away).source).await?;
+        all(client, &statements).await?;
+        store::extend(client, job, &with).await?;
+        in_use::keep(client, job, &now).await?;
+        // An event trigger may have done something else.
+        let left = post_swap_diff::not_carried(&found, &catalog::table(client, target).await?);
+        if left.is_empty() { Ok(()) } else { Err(lost(&b, away, &told(&left))) }
+    });
+    done.await.map_err(|e| match (e.retry_class(), e.sqlstate()) {
+        (Retry::Never, Some(_)) => failed(&b, away, &found, &e),
+        _ => e,
+    })?;
+    context.blueprint.replace(with);
+    context.events.note(format!("carried over to {}: {}", side.plain(), told(&found).join("; ")));
+    Ok(true)
+}
+
+/// Leaves out the job's own copies of policies: those of the table that is kept in sync.
+fn without_copies(b: &Blueprint, away: Direction, table: &mut Table) {
+    let other = b.sides(away).target;
+    table.dependents.policies.retain(|policy| policy.table != other);
+}
+
+fn lost(b: &Blueprint, away: Direction, found: &[String]) -> Error {
+    let table = b.table.name.plain();
+    let found = found.join("; ");
+    match away {
+        Direction::Forward => Error::failed(format!(
+            "{table} is no longer what this job was planned from: {found}"
+        ))
+        .hint(
+            "undo the change, or abort the job and run it again from the new definition; nothing was swapped",
+        ),
+        Direction::Reverse => Error::failed(format!(
+            "{table} was changed after the swap, and a rollback would lose that: {found}"
+        ))
+        .hint("undo the change and roll back then; or keep the partitioned table, and finalize"),
+    }
+}
+
+fn failed(b: &Blueprint, away: Direction, found: &[Difference], error: &Error) -> Error {
+    lost(b, away, &told(found)).cause(format!(
+        "the same cannot be done to {}: {}",
+        b.sides(away).target.plain(),
+        error.message()
+    ))
+}
+
+/// What the last exchange changed besides, and should not have.
+pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
+    told(&differences(&b.table, now, Between::Tables))
+}

@@ -1,0 +1,201 @@
+//! The two ends of a job: finalize closes the rollback window, abort takes everything back. Both are one transaction.
+//!
+//! What goes is told by its oid, and is found wherever it is by then: somebody may have renamed a table, moved it to another
+//! schema, or detached a partition that has a trigger of ours. What bears a name of the job's and is not the job's own stays.
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::QualifiedName;
+use crate::model::objects::{Objects, Role};
+use crate::model::state::{State, Step};
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{catalog, latency, objects as pg, store};
+use crate::phase::job::foreign_keys::left;
+use crate::phase::job::locks::LockRetry;
+use crate::phase::job::meter::Meter;
+use crate::phase::partition::{PartitionJob, after_exchange, objects};
+use crate::sql::finalize::{self as sql, Leaving};
+use crate::sql::store as store_sql;
+
+/// Drops the old table and everything that kept it level.
+///
+/// # Errors
+/// Something still hangs on the old table; it is named and kept.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
+pub async fn finalize(context: &PartitionJob) -> Result<State> {
+    let b = context.blueprint();
+    let before = Ending::look(context).await?;
+    let failed = if before.in_use_by_name { after_exchange::settle(context).await? } else { Vec::new() };
+    let dropping = match &before.leaving.table {
+        Some((table, _)) => format!("dropping {}: no way back from here", table.plain()),
+        None => "ending the job: no way back from here".to_owned(),
+    };
+    let meter = Meter::begin(context, "finalize", dropping);
+    before.say(context);
+    let state = end(context, Step::Finalize).await.map_err(|e| explained(e, &b, &b.old(), "finalize"))?;
+    failpoint!("finalize.done");
+    meter.end(format!("{} is partitioned for good", b.table.name.plain()));
+    left(context, &failed, b.keys_on_leaves);
+    Ok(state)
+}
+
+/// Removes everything that the job made.
+///
+/// # Errors
+/// The job is past the swap, or what the server said.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
+pub async fn abort(context: &PartitionJob) -> Result<State> {
+    let before = Ending::look(context).await?;
+    let failed = if before.in_use_by_name { after_exchange::settle(context).await? } else { Vec::new() };
+    let about = match &before.leaving.in_use {
+        Some(source) => format!("removing what the job made; {} stays as it is", source.plain()),
+        None => {
+            format!("removing what the job made; {} is gone already", context.blueprint().table.name.plain())
+        }
+    };
+    let meter = Meter::begin(context, "abort", about);
+    before.say(context);
+    let b = context.blueprint();
+    let state = end(context, Step::Abort).await.map_err(|e| explained(e, &b, &b.target(), "abort"))?;
+    failpoint!("abort.done");
+    meter.end("removed");
+    left(context, &failed, false);
+    Ok(state)
+}
+
+/// Says what to do where something that is not the job's depends on a table that goes.
+fn explained(error: Error, b: &Blueprint, goes: &QualifiedName, command: &str) -> Error {
+    if !error.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
+        return error;
+    }
+    let (goes, in_use) = (goes.plain(), b.table.name.plain());
+    error.hint(format!(
+        "something outside this job depends on {goes}; drop it or point it to {in_use}, then {command} again"
+    ))
+}
+
+/// What goes at the end, as it stands now.
+struct Ending {
+    leaving: Leaving,
+    /// The table that applications use has its name.
+    in_use_by_name: bool,
+    /// What stays although its name says otherwise.
+    stays: Vec<String>,
+}
+
+impl Ending {
+    async fn look(context: &PartitionJob) -> Result<Self> {
+        objects::recorded(context).await?;
+        let (client, b) = (&context.control, context.blueprint());
+        let recorded = pg::recorded(client, context.job.id).await?;
+        let target = recorded.only(Role::Target).map(|object| object.oid);
+        let direction = context.direction();
+        let (in_use, goes) = match direction {
+            Direction::Forward => (Some(b.table.oid), target),
+            Direction::Reverse => (target, Some(b.table.oid)),
+        };
+        let names = b.sides(direction);
+        let in_use_now = named(client, in_use).await?;
+        let goes_now = named(client, goes).await?;
+        let functions = vec![b.capture_function(), b.guard_function()];
+        let triggers = pg::triggers(client, &functions, in_use.unwrap_or(0)).await?;
+        let mut stays = Vec::new();
+        // The old table was the application's own: somebody who renames it means to keep it.
+        let kept =
+            direction == Direction::Reverse && goes_now.as_ref().is_some_and(|now| *now != names.target);
+        if let Some(now) = goes_now.as_ref().filter(|_| kept) {
+            stays.push(format!("{} was renamed to {}: it is kept", names.target.plain(), now.plain()));
+        }
+        let found = catalog::find(client, &names.target).await?;
+        if found.is_some() && found != goes {
+            stays.push(format!("{} is not the job's own: it is kept", names.target.plain()));
+        }
+        stays.extend(detached(client, &recorded, target).await?);
+        let own =
+            [Role::Log, Role::Truncations].into_iter().filter_map(|role| recorded.relation(role).cloned());
+        Ok(Self {
+            in_use_by_name: in_use_now.as_ref() == Some(&names.source),
+            leaving: Leaving {
+                in_use: in_use_now,
+                triggers,
+                table: goes_now.filter(|_| !kept).map(|name| (name, goes)),
+                functions,
+                exchange: Some((b.exchange_function(), b.definition_function())),
+                own: own.collect(),
+            },
+            stays,
+        })
+    }
+
+    /// Says what stays.
+    fn say(&self, context: &PartitionJob) {
+        for one in &self.stays {
+            context.events.warn(one.clone());
+        }
+    }
+
+    /// Every table that is locked.
+    fn tables(&self) -> Vec<QualifiedName> {
+        let leaving = &self.leaving;
+        let mut all: Vec<QualifiedName> = leaving.in_use.iter().cloned().collect();
+        all.extend(leaving.table.iter().map(|(name, _)| name.clone()));
+        all.extend(leaving.triggers.iter().map(|(table, _)| table.clone()));
+        all.dedup();
+        all
+    }
+}
+
+async fn named(client: &Client, oid: Option<u32>) -> Result<Option<QualifiedName>> {
+    match oid {
+        Some(oid) => pg::name(client, oid).await,
+        None => Ok(None),
+    }
+}
+
+/// Partitions of the job that somebody detached: they hold rows, and their owner decides.
+async fn detached(client: &Client, recorded: &Objects, target: Option<u32>) -> Result<Vec<String>> {
+    let Some(target) = target else { return Ok(Vec::new()) };
+    let attached = catalog::leaves(client, target).await?;
+    let alone = recorded.of(Role::Partition).filter(|one| attached.iter().all(|leaf| leaf.oid != one.oid));
+    let standing = alone.filter_map(|one| Some(one.now.as_ref()?.relation.plain()));
+    Ok(standing.map(|name| format!("{name} was detached from the job's table: it is kept")).collect())
+}
+
+async fn end(context: &PartitionJob, step: Step) -> Result<State> {
+    let client = &context.control;
+    let summary = latency::of_chunks(client, context.job.id).await?.to_string();
+    let tables = Ending::look(context).await?.tables();
+    let ladder = LockRetry::on(context, tables);
+    let attempt = async || {
+        ladder.look().await?;
+        transaction(client, READ_COMMITTED, async |client| {
+            context.hold_epoch(client).await?;
+            let ending = Ending::look(context).await?;
+            let first = ending.leaving.in_use.as_ref();
+            let first = first.map(|table| format!("lock table {table} in share update exclusive mode"));
+            ladder.begin(client, first.as_deref().unwrap_or("select")).await?;
+            all(client, &sql::end(&ending.leaving)).await?;
+            if step == Step::Finalize {
+                client.execute(store_sql::KEEP_ROWS_COPIED, &[&context.job.id]).await?;
+            }
+            client.execute(store_sql::FORGET_CHUNKS, &[&context.job.id]).await?;
+            store::event(client, context.job.id, "chunks", &summary).await?;
+            let state = context.advance(client, step).await?;
+            if step == Step::Finalize {
+                failpoint!("finalize.before_commit");
+            } else {
+                failpoint!("abort.before_commit");
+            }
+            Ok(state)
+        })
+        .await
+    };
+    let ended = ladder.run("end the job", || context.go_on(), attempt).await;
+    let (state, _) = ended?;
+    context.reached(state);
+    Ok(state)
+}

@@ -1,0 +1,57 @@
+//! The guard that an exchange leaves on the table: it refuses writes of transactions that are older.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result, Retry};
+use crate::failpoint;
+use crate::pg::catalog;
+use crate::pg::transaction::READ_COMMITTED;
+use crate::sql::{locks as locks_sql, swap as sql};
+
+use super::PartitionJob;
+
+/// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
+pub(super) const GUARD_WAITS: Duration = Duration::from_secs(5);
+/// How long a later command waits for them: sessions that a driver before this one left behind are just ending.
+pub(super) const LATER_GUARD_WAITS: Duration = Duration::from_secs(1);
+
+/// Drops the guard as soon as nobody holds a snapshot older than the swap. Where somebody does for longer than `wait`, it stays.
+///
+/// # Errors
+/// What the server said.
+pub async fn end_guard(context: &PartitionJob, wait: Duration) -> Result<()> {
+    let deadline = Instant::now() + wait;
+    while !drop_guard(context).await? && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// Drops the guard, if nobody holds a snapshot older than the swap; whether it is gone.
+async fn drop_guard(context: &PartitionJob) -> Result<bool> {
+    let client = &context.control;
+    let table = context.blueprint().table.name;
+    let oid = catalog::must_find(client, &table).await?;
+    if !client.query_one(sql::GUARDED, &[&oid]).await?.get::<_, bool>(0) {
+        return Ok(true);
+    }
+    if client.query_one(sql::OLDER_THAN_GUARD, &[&oid]).await?.get(0) {
+        return Ok(false);
+    }
+    let message = format!(
+        "{READ_COMMITTED}; {}; {}; commit",
+        locks_sql::bound(context.plan.lock_timeout().as_millis()),
+        sql::drop_guard(&table)
+    );
+    let dropped = client.batch_execute(&message).await.map_err(Error::from);
+    if dropped.is_err() {
+        // A session that cannot even roll back is broken, and the next statement will show that.
+        let _ = client.batch_execute("rollback").await;
+    }
+    failpoint!("guard.dropped");
+    match dropped {
+        Ok(()) => Ok(true),
+        Err(e) if e.retry_class() == Retry::Again => Ok(false),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,253 @@
+//! Index: every leaf's indexes by the worker pool, each in a transaction of its own, so that a crash loses one build; then
+//! the parent's, which only tie them together.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Kind, Result};
+use crate::failpoint;
+use crate::model::blueprint::Blueprint;
+use crate::model::ident::{QualifiedName, plain};
+use crate::model::shell::word;
+use crate::model::state::{State, Step};
+use crate::model::table::{Check, Index};
+use crate::pg::catalog::{self, Leaf};
+use crate::pg::connect::Session;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::phase::job::meter::Meter;
+use crate::phase::job::workers;
+use crate::phase::partition::{PartitionJob, scrub};
+use crate::sql::{capture as capture_sql, index as sql};
+
+/// Builds what is missing.
+///
+/// # Errors
+/// A unique index finds a value twice, or what the server said.
+pub async fn index(context: &PartitionJob) -> Result<State> {
+    let b = context.blueprint();
+    let client = &context.control;
+    let target = catalog::must_find(client, &b.target()).await?;
+    let mut leaves = catalog::leaves(client, target).await?;
+    let sizes = sizes(context, target).await?;
+    // The largest first: begun last, it would leave all workers but one with nothing to do.
+    leaves.sort_by_key(|leaf| std::cmp::Reverse(sizes.get(&leaf.oid).copied()));
+    let indexes: Vec<Index> = b.carried_indexes().into_iter().cloned().collect();
+    let mut meter = Meter::begin(
+        context,
+        "index",
+        format!("building {} indexes on each of {} partitions", indexes.len(), leaves.len()),
+    );
+    meter.count("indexes", (indexes.iter().filter(|i| sql::by_leaf(i)).count() * leaves.len()) as u64, 0);
+    let (meter, b) = (&meter, &b);
+    let refused = RefCell::new(None);
+    let mut built = on_leaves(context, &leaves, &indexes, target, meter, &refused).await;
+    if built.as_ref().is_err_and(is_repeated) {
+        // Rows that were put right since they were copied are in the log: the drain brings them as they are now.
+        scrub::again(context).await?;
+        built = on_leaves(context, &leaves, &indexes, target, meter, &refused).await;
+    }
+    match (built, refused.take()) {
+        (Err(e), Some((leaf, index))) if is_repeated(&e) => {
+            return Err(repeated(context, e, leaf, index).await);
+        }
+        (built, _) => built?,
+    }
+    finish_leaves(context, b, &leaves).await?;
+    parent(context, b, target, &leaves, &indexes).await?;
+    meter.end("every index is valid");
+    statistics(context, b, &leaves).await?;
+    let state = context.advance(client, Step::Index).await?;
+    failpoint!("index.done");
+    Ok(state)
+}
+
+/// Builds what leaves are missing, by the worker pool; the index that the server refused last is left in `refused`.
+async fn on_leaves<'i>(
+    context: &PartitionJob,
+    leaves: &'i [Leaf],
+    indexes: &'i [Index],
+    target: u32,
+    meter: &Meter<'_>,
+    refused: &RefCell<Option<(&'i Leaf, &'i Index)>>,
+) -> Result<()> {
+    let b = &context.blueprint();
+    let built = built(context, target).await?;
+    let wanted = indexes.iter().filter(|index| sql::by_leaf(index));
+    let tasks: Vec<(&Leaf, &Index)> = wanted
+        .flat_map(|index| leaves.iter().map(move |leaf| (leaf, index)))
+        .filter(|(leaf, index)| {
+            !built.contains_key(&leaf.name.sibling(b.leaf_index_name(&leaf.name.name, &index.name)))
+        })
+        .collect();
+    let wanted = indexes.iter().filter(|index| sql::by_leaf(index)).count() * leaves.len();
+    meter.reached((wanted - tasks.len()) as u64);
+    workers::each(context, "build an index", tasks, async |session, (leaf, index)| {
+        transaction(session, READ_COMMITTED, async |client| {
+            all(client, &sql::on_leaf(b, index, &leaf.name)).await
+        })
+        .await
+        .inspect_err(|e| {
+            if is_repeated(e) {
+                refused.replace(Some((*leaf, *index)));
+            }
+        })?;
+        meter.add(1);
+        failpoint!("index.leaf");
+        meter.keep().await
+    })
+    .await
+}
+
+fn is_repeated(error: &Error) -> bool {
+    error.is(&SqlState::UNIQUE_VIOLATION)
+}
+
+/// The source has rows that its own unique index should not have let in.
+async fn repeated(context: &PartitionJob, error: Error, leaf: &Leaf, index: &Index) -> Error {
+    let b = context.blueprint();
+    let (source, name) = (b.table.name.plain(), plain(index.name.as_str()));
+    let keys: Vec<String> = match sql::repeated(&b, index, &leaf.name) {
+        Some(statement) => {
+            let rows = context.control.query(&statement, &[]).await;
+            rows.map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| row.get(1)).collect())
+        }
+        None => Vec::new(),
+    };
+    let key: Vec<String> = b.key.iter().map(|c| plain(c.as_str())).collect();
+    let cause = match keys.as_slice() {
+        [] => error.message().to_owned(),
+        keys => format!("rows with the same values, by key ({}): {}", key.join(", "), keys.join("; ")),
+    };
+    Error::new(Kind::Differs, format!("rows of {source} have the same values although index {name} is unique"))
+        .cause(cause)
+        .hint(format!(
+            "index {name} of {source} is damaged, as after a change of the operating system's collations: change or delete all \
+             but one of these rows in {source}, rebuild the index (REINDEX), and run the same command again; or `pgstrata abort {}`",
+            word(&context.job.name)
+        ))
+}
+
+/// Bytes of each leaf, by its oid.
+async fn sizes(context: &PartitionJob, target: u32) -> Result<HashMap<u32, i64>> {
+    let rows = context.control.query(sql::LEAF_SIZES, &[&target]).await?;
+    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+}
+
+/// Indexes that are on leaves already: attached to a parent's or not.
+async fn built(context: &PartitionJob, target: u32) -> Result<HashMap<QualifiedName, bool>> {
+    let rows = context.control.query(sql::LEAF_INDEXES, &[&target]).await?;
+    Ok(rows
+        .iter()
+        .filter(|r| r.get(4))
+        .map(|r| (QualifiedName::new(r.get::<_, String>(0), r.get::<_, String>(2)), r.get(3)))
+        .collect())
+}
+
+/// What a leaf needs besides indexes: its constraints and the truncate trigger.
+async fn finish_leaves(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
+    workers::each(context, "finish a partition", leaves, async |session, leaf| {
+        finish_leaf(session, b, leaf).await?;
+        failpoint!("index.leaf_done");
+        Ok(())
+    })
+    .await
+}
+
+async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()> {
+    let have = session.query(sql::LEAF_CONSTRAINTS, &[&leaf.oid]).await?;
+    let have: HashSet<String> = have.iter().map(|r| r.get(0)).collect();
+    for index in b.carried_indexes() {
+        if let Some((name, statement)) = sql::leaf_constraint(b, index, &leaf.name)
+            && !have.contains(name.as_str())
+        {
+            session.batch_execute(&statement).await?;
+            failpoint!("index.constraint");
+        }
+    }
+    for statement in sql::leaf_marks(b, &leaf.name) {
+        session.batch_execute(&statement).await?;
+    }
+    let trigger: bool = session.query_one(capture_sql::HAS_TRUNCATE_TRIGGER, &[&leaf.oid]).await?.get(0);
+    if !trigger {
+        transaction(session, READ_COMMITTED, async |client| {
+            all(client, &capture_sql::create_truncate_trigger(b, &leaf.name)).await
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Fresh statistics and visibility maps, so that the first query after the swap is planned as well as the last before it.
+async fn statistics(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
+    let meter = Meter::begin(
+        context,
+        "analyze",
+        "statistics and visibility maps, so that plans are right from the start",
+    );
+    let statements = sql::analyze(b);
+    context
+        .retrying("analyze the target", async || {
+            transaction(&context.control, READ_COMMITTED, async |client| all(client, &statements).await).await
+        })
+        .await?;
+    failpoint!("index.analyzed");
+    workers::each(context, "vacuum and analyze a partition", leaves, async |session, leaf| {
+        Ok(session.batch_execute(&sql::vacuum(&leaf.name)).await?)
+    })
+    .await?;
+    failpoint!("index.vacuumed");
+    meter.end("statistics are fresh");
+    Ok(())
+}
+
+/// The parent's indexes and late constraints. Each statement is instant: nothing is read.
+async fn parent(
+    context: &PartitionJob,
+    b: &Blueprint,
+    target: u32,
+    leaves: &[Leaf],
+    indexes: &[Index],
+) -> Result<()> {
+    let client = &context.control;
+    let step = async |what: &str, statements: &[String]| {
+        context
+            .retrying(what, async || {
+                transaction(client, READ_COMMITTED, async |client| all(client, statements).await).await
+            })
+            .await
+    };
+    let now = catalog::table(client, target).await?;
+    let missing = |check: &&Check| !now.checks.iter().any(|there| there.name == check.name);
+    if b.late_checks().into_iter().any(|check| missing(&check)) {
+        step("add constraints that are not validated", &sql::late_checks(b)).await?;
+        failpoint!("index.checks");
+    }
+    for index in indexes {
+        let name = index.name.with_suffix("_new");
+        if !now.indexes.iter().any(|i| i.name == name) {
+            step("create the parent's index", &sql::on_parent(b, index)).await?;
+        }
+        failpoint!("index.parent");
+        let attached = built(context, target).await?;
+        let missing: Vec<String> = leaves
+            .iter()
+            .filter(|leaf| {
+                let part = leaf.name.sibling(b.leaf_index_name(&leaf.name.name, &index.name));
+                attached.get(&part) == Some(&false)
+            })
+            .map(|leaf| sql::attach(b, index, &leaf.name))
+            .collect();
+        step("attach the partitions' indexes", &missing).await?;
+        failpoint!("index.attached");
+    }
+    let identity = sql::replica_identity(b, &b.target(), |index| index.with_suffix("_new"));
+    step("set the replica identity", identity.as_slice()).await?;
+    let now = catalog::table(client, target).await?;
+    if let Some(open) = now.indexes.iter().find(|i| !i.valid) {
+        return Err(Error::failed(format!("index {} is not valid on every partition", open.name.as_str()))
+            .hint("a partition has no part of it: was one attached by hand?"));
+    }
+    Ok(())
+}

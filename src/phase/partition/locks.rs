@@ -1,0 +1,96 @@
+//! The locks of a swap of the tables, as [`crate::phase::job::locks`] takes them.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::error::{Kind, Result, Retry};
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::QualifiedName;
+use crate::phase::job::blockers::Asked;
+use crate::phase::job::locks::{LockRetry, reach_standby};
+use crate::sql::swap as sql;
+
+use super::PartitionJob;
+
+/// How long an attempt looks for a moment when nobody is in the way,
+const LOOKS_FOR: Duration = Duration::from_secs(2);
+/// and how often.
+const LOOKS_EVERY: Duration = Duration::from_millis(15);
+
+/// What the direction's swap locks: both sides, what reads them, and what foreign keys point to.
+fn locked(b: &Blueprint, away: Direction) -> Vec<QualifiedName> {
+    let sides = b.sides(away);
+    let views = b.table.views.iter().map(|v| v.name.clone());
+    let referenced = b.table.foreign_keys.iter().map(|f| f.references.clone());
+    let others = b.altered_beside().into_iter().cloned();
+    [sides.source, sides.target].into_iter().chain(views).chain(referenced).chain(others).collect()
+}
+
+fn lock_retry<'a>(context: &'a PartitionJob, b: &Blueprint, away: Direction) -> LockRetry<'a> {
+    LockRetry::on(context, locked(b, away))
+}
+
+/// [`LockRetry::look`] for the direction's swap.
+///
+/// # Errors
+/// Who is in the way; or what the server said.
+pub async fn look(context: &PartitionJob, b: &Blueprint, away: Direction) -> Result<()> {
+    lock_retry(context, b, away).look().await
+}
+
+/// The same again and again, for a moment: the next transaction of an application is often a short one.
+///
+/// # Errors
+/// As [`look`].
+pub async fn look_patiently(context: &PartitionJob, b: &Blueprint, away: Direction) -> Result<()> {
+    let ladder = lock_retry(context, b, away);
+    let begun = Instant::now();
+    loop {
+        match ladder.look().await {
+            Err(e) if e.retry_class() == Retry::Again && begun.elapsed() < LOOKS_FOR => {
+                context.go_on()?;
+                tokio::time::sleep(LOOKS_EVERY).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// [`LockRetry::cancel`] for the direction's swap.
+///
+/// # Errors
+/// What the server said.
+pub async fn cancel(context: &PartitionJob, b: &Blueprint, away: Direction, asked: &mut Asked) -> Result<()> {
+    lock_retry(context, b, away).cancel(asked).await
+}
+
+/// [`LockRetry::begin`] for the direction's swap.
+///
+/// # Errors
+/// What the server said.
+pub async fn begin(context: &PartitionJob, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
+    lock_retry(context, b, away).begin(client, &sql::first_lock(b, away)).await
+}
+
+/// [`LockRetry::run`] for the locks of the present direction's swap.
+///
+/// # Errors
+/// Lock after the last attempt, with who was in the way; any other error at once.
+pub async fn patiently<T>(
+    context: &PartitionJob,
+    b: &Blueprint,
+    what: &str,
+    attempt: impl AsyncFn() -> Result<T>,
+) -> Result<(T, u32)> {
+    let ladder = lock_retry(context, b, context.direction());
+    let done = ladder.run(what, || context.go_on(), attempt).await.map_err(|e| match e.kind() {
+        Kind::Lock => e.hint(
+            "nothing was changed, and changes go on being logged; end the session in the way, or try at a quieter time, with the \
+             same command",
+        ),
+        _ => e,
+    })?;
+    reach_standby(context).await?;
+    Ok(done)
+}

@@ -1,0 +1,152 @@
+//! Switches the mirror on and off, and drains beside it.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Result, Retry};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::cutover::MIRROR_AT_MOST;
+use crate::model::ident::QualifiedName;
+use crate::pg::catalog;
+use crate::pg::transaction::{READ_COMMITTED, REPEATABLE_READ, all, execute_prepared, transaction};
+use crate::phase::partition::{PartitionJob, partitions};
+use crate::sql::{copy as copy_sql, drain as drain_sql, mirror as sql};
+
+/// How often a batch that gave way, or met with a writer, is sent again before the rest is left to the next drain.
+const TRIES: u32 = 20;
+/// How long a batch that gave way is held back.
+const GIVES_WAY: Duration = Duration::from_millis(10);
+
+/// Switches it on. No lock is needed: a change is either mirrored or logged, whichever function its session runs.
+///
+/// # Errors
+/// The table cannot have one; or what the server said: nothing is changed then.
+pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
+    let (b, client) = (context.blueprint(), &context.control);
+    // It would run with the rights of the job's role, in sessions that nothing can be looked for in.
+    if b.table.force_row_security && context.lends() {
+        return Err(Error::failed(
+            "row security is forced upon the table's owner, and `trust` at the head of the plan does not list that role",
+        ));
+    }
+    let deferrable = deferrable(context, away).await?;
+    let source = catalog::must_find(client, &b.sides(away).source).await?;
+    let rows = client.query(sql::HEAPS, &[&source]).await?;
+    let heaps: Vec<(u32, u32)> =
+        rows.iter().filter_map(|row| Some((row.get(0), row.get::<_, Option<u32>>(1)?))).collect();
+    let until: String = client.query_one(sql::UNTIL, &[&MIRROR_AT_MOST.as_secs_f64()]).await?.get(0);
+    let mirrored = sql::Mirrored { heaps: &heaps, deferrable: &deferrable, until: &until };
+    transaction(client, READ_COMMITTED, async |client| {
+        context.hold_epoch(client).await?;
+        all(client, &sql::on(&b, away, &mirrored)).await
+    })
+    .await?;
+    failpoint!("mirror.on");
+    Ok(())
+}
+
+/// The target's keys that may be checked at the commit. SET CONSTRAINTS takes every constraint of a name, so that another one
+/// of that name would be checked at once as well.
+async fn deferrable(context: &PartitionJob, away: Direction) -> Result<Vec<QualifiedName>> {
+    let client = &context.control;
+    let target = catalog::must_find(client, &context.blueprint().sides(away).target).await?;
+    let rows = client.query(sql::DEFERRABLE_KEYS, &[&target]).await?;
+    let key = |row: &Row| {
+        let name = QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
+        if row.get(2) {
+            return Err(Error::failed(format!(
+                "another deferrable constraint has the name {}",
+                name.plain()
+            )));
+        }
+        Ok(name)
+    };
+    rows.iter().map(key).collect()
+}
+
+/// Switches it off, where it is on; whether it was.
+///
+/// # Errors
+/// What the server said.
+pub async fn off(context: &PartitionJob) -> Result<bool> {
+    let (b, client) = (context.blueprint(), &context.control);
+    if !client.query_one(sql::IS_ON, &[&sql::name(&b)]).await?.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    transaction(client, READ_COMMITTED, async |client| {
+        context.hold_epoch(client).await?;
+        all(client, &sql::off(&b)).await
+    })
+    .await?;
+    failpoint!("mirror.off");
+    Ok(true)
+}
+
+/// Drains the log as it is now, in batches that give way to writers; how many rows were taken, and whether something is in the
+/// way that only a drain without the mirror can handle: a TRUNCATE, or a unique value that moved.
+///
+/// # Errors
+/// What the server said.
+pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool)> {
+    let (b, client) = (context.blueprint(), &context.control);
+    let mut taken = 0;
+    for row in client.query(&sql::blocks(&b), &[]).await? {
+        context.go_on()?;
+        let block: i64 = row.get(0);
+        if !client.query(&drain_sql::truncated(&b), &[]).await?.is_empty() {
+            return Ok((taken, true));
+        }
+        match gently(context, &b, away, block).await {
+            Ok(rows) => taken += rows,
+            Err(e) if e.retry_class() == Retry::Again => break,
+            Err(e) if e.lacks_partition() => partitions::extend(context).await?,
+            Err(e) if stands_in_the_way(&e) => return Ok((taken, true)),
+            Err(e) => return Err(e.context("failed to drain the change log beside the mirror")),
+        }
+    }
+    Ok((taken, false))
+}
+
+/// A unique key, an exclusion constraint or a foreign key says so.
+fn stands_in_the_way(error: &Error) -> bool {
+    error.is_any(&[
+        &SqlState::UNIQUE_VIOLATION,
+        &SqlState::EXCLUSION_VIOLATION,
+        &SqlState::FOREIGN_KEY_VIOLATION,
+    ])
+}
+
+async fn gently(context: &PartitionJob, b: &Blueprint, away: Direction, block: i64) -> Result<u64> {
+    let mut tries = 0;
+    loop {
+        match batch(context, b, away, block).await {
+            // A writer that brought the same row over may have been in between.
+            Err(e) if tries < TRIES && (e.retry_class() == Retry::Again || stands_in_the_way(&e)) => {
+                tries += 1;
+                tokio::time::sleep(GIVES_WAY).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn batch(context: &PartitionJob, b: &Blueprint, away: Direction, block: i64) -> Result<u64> {
+    let values = [format!("({block},0)"), format!("({},0)", block + 1)];
+    transaction(&context.control, REPEATABLE_READ, async |client| {
+        client.batch_execute(sql::DRAIN_SETTINGS).await?;
+        let sides = b.sides(away);
+        client.batch_execute(&copy_sql::hold_still(&sides)).await?;
+        context.lend_nothing(client, &[sides.target]).await?;
+        context.hold_epoch(client).await?;
+        client.batch_execute(drain_sql::SETTINGS).await?;
+        let mut taken = 0;
+        for statement in sql::drain(b, away) {
+            taken = execute_prepared(client, &context.prepared(&statement).await?, &values).await?;
+        }
+        Ok(taken)
+    })
+    .await
+}

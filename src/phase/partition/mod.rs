@@ -1,0 +1,294 @@
+//! A partition job, from its first lock to the last. Start reading here.
+//!
+//! ```text
+//! planned -prepare-> prepared -capture-> capturing -copy, scrub-> copied -index-> indexed -drain-> synced
+//!         -verify-> verified -swap-> swapped -finalize-> finalized
+//!                      ^                |
+//!                      |                +-rollback-> rolled_back -swap-> swapped
+//!                      +- drain, verify: any number of times
+//! any state before the swap, and rolled_back: -abort-> aborted
+//! ```
+
+mod additions;
+mod after_exchange;
+mod before_swap;
+mod capture;
+mod compaction;
+mod copy;
+mod cutover;
+mod deficit;
+mod drain;
+mod drift;
+mod finalize;
+mod guard;
+mod index;
+mod locks;
+mod mirror;
+mod objects;
+pub mod partitions;
+mod post_swap_diff;
+mod prepare;
+mod scrub;
+mod swap;
+mod verify;
+mod verify_chunks;
+
+use std::cell::RefCell;
+use std::ops::Deref;
+
+use tracing::Instrument;
+
+use crate::error::{Error, Result};
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::design::Design;
+use crate::model::number;
+use crate::model::objects::Objects;
+use crate::model::pace::Work;
+use crate::model::shell::word;
+use crate::model::state::State;
+use crate::model::verify_report::VerifyReport;
+use crate::pg::catalog;
+use crate::pg::connect::Session;
+use crate::pg::preflight::{self, Preflight};
+use crate::pg::store::{self, Job};
+use crate::phase::job::driver::Driver;
+use crate::phase::job::exchange::Swapped;
+use crate::phase::job::kind::{JobKind, Verdict, of_kind};
+use crate::plan::{Partitioning, Plan};
+use crate::sql::script;
+use crate::sql::section::Section;
+use crate::sql::space;
+
+use verify::Verified;
+
+/// One driver of one partition job.
+#[derive(Debug)]
+pub struct PartitionJob {
+    driver: Driver,
+    /// The plan's part that only partition jobs have.
+    pub partitioning: Partitioning,
+    /// Everything statements are rendered from; it may get more partitions.
+    pub blueprint: RefCell<Blueprint>,
+    /// What the job made, once it was read; empty before.
+    pub objects: RefCell<Objects>,
+}
+
+impl Deref for PartitionJob {
+    type Target = Driver;
+
+    fn deref(&self) -> &Driver {
+        &self.driver
+    }
+}
+
+impl JobKind for PartitionJob {
+    const KEPT: &'static str = "table";
+
+    async fn preflight(session: &Session, plan: &Plan) -> Result<Preflight> {
+        preflight::partition(session, plan, plan.partitioning()?).await
+    }
+
+    async fn script(session: &Session, plan: &Plan, design: &Design) -> Result<Vec<Section>> {
+        let (b, partitioning) = (of_kind(design.blueprint())?, plan.partitioning()?);
+        let physical = copy::reads_by_block(session, partitioning.order, b).await?;
+        Ok(script::script(b, physical, partitioning.verify))
+    }
+
+    async fn done_already(session: &Session, job: &Job) -> Result<Option<String>> {
+        let Some(oid) = catalog::find(session, job.design.table()).await? else { return Ok(None) };
+        let partitioned = catalog::table(session, oid).await?.relkind == "p";
+        Ok(partitioned.then(|| format!("{} is partitioned", job.source)))
+    }
+
+    async fn held(session: &Session, job: &Job) -> Result<String> {
+        let (b, name) = (job.blueprint()?, word(&job.name));
+        let (direction, frees) = match job.state {
+            State::Swapped => (
+                Direction::Reverse,
+                format!("`pgstrata finalize --now {name}` frees what is kept for the way back"),
+            ),
+            _ => (Direction::Forward, format!("`pgstrata abort {name}` frees what the job holds")),
+        };
+        let table = &b.sides(direction).target;
+        let copy = store::size(session, space::TREE, table).await?;
+        let log = store::size(session, space::RELATION, &b.log()).await?;
+        Ok(format!(
+            "{frees}: {} in {} and {} in the change log",
+            number::bytes(copy),
+            table.plain(),
+            number::bytes(log)
+        ))
+    }
+
+    fn take_up(driver: Driver) -> Result<Self> {
+        let partitioning = driver.plan.partitioning()?.clone();
+        let blueprint = RefCell::new(driver.job.blueprint()?.clone());
+        Ok(Self { driver, partitioning, blueprint, objects: RefCell::default() })
+    }
+
+    fn into_driver(self) -> Driver {
+        self.driver
+    }
+
+    async fn tidy_up(&self) -> Result<()> {
+        if mirror::off(self).await? {
+            self.events.note("the mirror was still on from an earlier command; it is off now");
+        }
+        Ok(())
+    }
+
+    async fn next(&self) -> Result<Option<State>> {
+        next(self).await
+    }
+
+    async fn complete(&self) -> Result<()> {
+        match self.state() {
+            State::Swapped => sync(self).await,
+            State::Finalized | State::Aborted => Ok(()),
+            _ => verify_both(self).await.map(drop),
+        }
+    }
+
+    async fn verify(&self) -> Result<Verdict> {
+        self.is_copied()?;
+        compare(self).await.map(Verdict::Sides)
+    }
+
+    async fn swap(&self) -> Result<Swapped> {
+        self.is_copied()?;
+        self.verify_and_exchange().await
+    }
+
+    async fn rollback(&self) -> Result<Swapped> {
+        self.verify_and_exchange().await
+    }
+
+    async fn finish_exchange(&self) -> Result<()> {
+        after_exchange::settle(self).await.map(drop)
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.is_copied()?;
+        sync(self).await
+    }
+
+    async fn finalize(&self) -> Result<State> {
+        finalize::finalize(self).await
+    }
+
+    async fn abort(&self) -> Result<State> {
+        finalize::abort(self).await
+    }
+}
+
+impl PartitionJob {
+    /// Fails where the copy is not complete.
+    fn is_copied(&self) -> Result<()> {
+        match self.state() {
+            State::Synced | State::Verified | State::Swapped | State::RolledBack => Ok(()),
+            state => {
+                Err(Error::usage(format!("job {} is {state}: the copy is not complete yet", self.job.name))
+                    .hint("`pgstrata run PLAN` goes on with it"))
+            }
+        }
+    }
+
+    async fn verify_and_exchange(&self) -> Result<Swapped> {
+        // What the swap before this one left open would look like a change of the table.
+        after_exchange::settle_before_exchange(self).await?;
+        let (proof, _) = verify_both(self).await?;
+        let swapped = exchange(self, proof).await?;
+        after_exchange::settle(self).await?;
+        post_swap_diff::compare_by_name(self).await?;
+        Ok(swapped)
+    }
+
+    /// Which way changes flow now.
+    pub fn direction(&self) -> Direction {
+        if self.state() == State::Swapped { Direction::Reverse } else { Direction::Forward }
+    }
+
+    /// A copy of the blueprint, for rendering.
+    pub fn blueprint(&self) -> Blueprint {
+        self.blueprint.borrow().clone()
+    }
+}
+
+/// Does the next phase before verification; the state after it. None where the job is that far already.
+///
+/// # Errors
+/// What the phase said.
+async fn next(context: &PartitionJob) -> Result<Option<State>> {
+    let state = match context.state() {
+        State::Planned => prepare::prepare(context).await?,
+        State::Prepared => capture::capture(context).await?,
+        State::Capturing => {
+            let copied = async {
+                copy::copy(context).await?;
+                scrub::scrub(context).await
+            };
+            compaction::beside(context, copied).await?
+        }
+        State::Copied => {
+            let indexed = index::index(context).instrument(tracing::debug_span!("phase", name = "index"));
+            compaction::beside(context, indexed).await?
+        }
+        State::Indexed => drain::drain(context).await?,
+        State::Filled
+        | State::Synced
+        | State::Verified
+        | State::Swapped
+        | State::RolledBack
+        | State::Finalized
+        | State::Aborted => return Ok(None),
+    };
+    context.reached(state);
+    Ok(Some(state))
+}
+
+/// Exchanges the two tables, in whichever direction is left.
+///
+/// # Errors
+/// The lock was not to be had, or what stands in the way.
+async fn exchange(context: &PartitionJob, proof: Verified) -> Result<Swapped> {
+    swap::swap(context, proof).instrument(tracing::debug_span!("phase", name = "swap")).await
+}
+
+/// Brings the other side level, in whichever direction changes flow now.
+///
+/// # Errors
+/// What the server said.
+async fn sync(context: &PartitionJob) -> Result<()> {
+    let state = drain::drain(context).await?;
+    context.reached(state);
+    after_exchange::settle(context).await.map(drop)
+}
+
+/// Brings both sides level and compares them, as [`verify::verify`]; lag does not stop who only reads. Before a swap it also
+/// looks for what the steps behind it would fail on; nothing of that stops a rollback.
+///
+/// # Errors
+/// What the server said.
+async fn verify_both(context: &PartitionJob) -> Result<(Verified, VerifyReport)> {
+    if context.direction() == Direction::Forward {
+        before_swap::of_partition(context).await?;
+    }
+    context.gate.does(Work::Reads);
+    let verified = verify::verify(context).await;
+    context.gate.does(Work::Writes);
+    let (state, proof, report) = verified?;
+    context.reached(state);
+    Ok((proof, report))
+}
+
+/// Compares both sides, as [`verify::compare`]; lag does not stop who only reads.
+///
+/// # Errors
+/// What the server said.
+async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
+    guard::end_guard(context, guard::LATER_GUARD_WAITS).await?;
+    context.gate.does(Work::Reads);
+    let compared = verify::compare(context).await;
+    context.gate.does(Work::Writes);
+    compared
+}

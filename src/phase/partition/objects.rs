@@ -1,0 +1,190 @@
+//! The objects of a partition job, told from others' by oid. Nothing is dropped, emptied or renamed because of its name alone.
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::QualifiedName;
+use crate::model::objects::{Objects, Role};
+use crate::model::state::State;
+use crate::pg::{catalog, objects as pg};
+use crate::phase::partition::PartitionJob;
+use crate::sql::{drain, objects as sql};
+
+/// What the job recorded. One that an earlier version began has no record: what bears its names now is taken for its own,
+/// where it can be.
+///
+/// # Errors
+/// What the server said.
+pub async fn recorded(context: &PartitionJob) -> Result<Objects> {
+    let known = context.objects.borrow().clone();
+    if known.only(Role::Target).is_some() {
+        return Ok(known);
+    }
+    let (client, job) = (&context.control, context.job.id);
+    let mut objects = pg::recorded(client, job).await?;
+    let begun = !matches!(context.state(), State::Planned | State::Finalized | State::Aborted);
+    if begun && !context.job.records && objects.only(Role::Target).is_none() {
+        adopt(context).await?;
+        objects = pg::recorded(client, job).await?;
+    }
+    context.objects.replace(objects.clone());
+    Ok(objects)
+}
+
+/// Records what a job of an earlier version made, by its names.
+async fn adopt(context: &PartitionJob) -> Result<()> {
+    let b = context.blueprint();
+    let (client, job) = (&context.control, context.job.id);
+    let partitioned = match context.direction() {
+        Direction::Forward => b.target(),
+        Direction::Reverse => b.table.name.clone(),
+    };
+    let Some(oid) = catalog::find(client, &partitioned).await? else { return Ok(()) };
+    let now = catalog::table(client, oid).await?;
+    let alike = b.table.columns.iter().all(|column| now.column(&column.name).is_some());
+    if now.relkind != "p" || now.oid == b.table.oid || !alike {
+        return Ok(());
+    }
+    context.events.note(format!(
+        "an earlier version began this job: {} is taken for the table that it made",
+        partitioned.plain()
+    ));
+    for leaf in catalog::leaves(client, oid).await? {
+        pg::record(client, job, Role::Partition, &leaf.name).await?;
+    }
+    pg::record(client, job, Role::Log, &b.log()).await?;
+    pg::record(client, job, Role::Truncations, &b.truncations()).await?;
+    // Last: it is what says that this was done.
+    pg::record(client, job, Role::Target, &partitioned).await
+}
+
+/// The oids of the two tables: what applications use, and what is kept in sync with it.
+fn sides(context: &PartitionJob, objects: &Objects, direction: Direction) -> Result<(u32, u32)> {
+    let b = context.blueprint();
+    let target = objects.only(Role::Target).map(|object| object.oid).ok_or_else(|| {
+        let wanted = match direction {
+            Direction::Forward => b.target(),
+            Direction::Reverse => b.table.name.clone(),
+        };
+        Error::failed(format!("{} is not the table that job {} made", wanted.plain(), context.job.name))
+            .cause("the job has no record of the partitioned table that it made, and none has its name")
+            .hint(context.way_out())
+    })?;
+    Ok(match direction {
+        Direction::Forward => (b.table.oid, target),
+        Direction::Reverse => (target, b.table.oid),
+    })
+}
+
+/// Fails where a name that the job works with belongs to another object by now.
+///
+/// # Errors
+/// Which one, and what it is; or what the server said.
+pub async fn in_place(context: &PartitionJob) -> Result<()> {
+    let b = context.blueprint();
+    let direction = context.direction();
+    let objects = recorded(context).await?;
+    let names = b.sides(direction);
+    let (source, target) = sides(context, &objects, direction)?;
+    let mut wanted = vec![(names.source, source), (names.target, target)];
+    let own = [(Role::Log, b.log()), (Role::Truncations, b.truncations())];
+    wanted.extend(own.into_iter().filter_map(|(role, name)| Some((name, objects.only(role)?.oid))));
+    match pg::misplaced(&context.control, &wanted).await? {
+        None => Ok(()),
+        Some(number) => Err(elsewhere(context, &wanted[number].0, wanted[number].1).await?),
+    }
+}
+
+/// Fails where a name that the swap moves belongs to something else than the two tables.
+///
+/// # Errors
+/// Which one; or what the server said.
+pub async fn names_move(context: &PartitionJob, away: Direction) -> Result<()> {
+    let (source, target) = sides(context, &recorded(context).await?, away)?;
+    let (out, come) = context.blueprint().moved_names(away);
+    let with = |names: Vec<QualifiedName>, oid: u32| names.into_iter().map(move |name| (name, oid));
+    let wanted: Vec<_> = with(out, source).chain(with(come, target)).collect();
+    let found = pg::not_of(&context.control, &wanted).await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "the exchange would rename what does not belong to the two tables of job {}: {}",
+        context.job.name,
+        found.join(", ")
+    ))
+    .cause("somebody dropped an index, sequence or statistics of theirs, or made another of its name")
+    .hint(format!(
+        "nothing was changed; make it again as it was, and run the same command again; or {}",
+        context.way_out()
+    )))
+}
+
+/// What became of an object whose name is another's.
+async fn elsewhere(context: &PartitionJob, name: &QualifiedName, oid: u32) -> Result<Error> {
+    let client = &context.control;
+    let there = match catalog::find(client, name).await? {
+        Some(other) => format!("{} is another table now (oid {other})", name.plain()),
+        None => format!("there is no table {}", name.plain()),
+    };
+    let (ours, hint) = match pg::name(client, oid).await? {
+        Some(now) => (
+            format!("the job's own has oid {oid} and is called {}", now.plain()),
+            format!(
+                "rename {} back to {}, and run the same command again; or {}",
+                now.plain(),
+                name.plain(),
+                context.way_out()
+            ),
+        ),
+        None => (format!("the job's own, oid {oid}, was dropped"), context.way_out()),
+    };
+    Ok(Error::failed(format!("{} is not the table that job {} works with", name.plain(), context.job.name))
+        .cause(format!("{there}; {ours}"))
+        .hint(hint))
+}
+
+/// Whether the target is there. In the planned state it may not be, and its name may be somebody else's.
+///
+/// # Errors
+/// The name is taken, or the job's own target has another name now.
+pub async fn target_is_there(context: &PartitionJob) -> Result<bool> {
+    let target = context.blueprint().target();
+    let recorded = pg::recorded(&context.control, context.job.id).await?;
+    let standing = recorded.only(Role::Target).filter(|object| object.now.is_some());
+    match (catalog::find(&context.control, &target).await?, standing) {
+        (None, None) => Ok(false),
+        (Some(found), Some(object)) if found == object.oid => Ok(true),
+        (_, Some(object)) => Err(elsewhere(context, &target, object.oid).await?),
+        (Some(_), None) => Err(Error::failed(format!(
+            "table {} exists, and job {} did not make it",
+            target.plain(),
+            context.job.name
+        ))
+        .hint("rename or drop it, and run again")),
+    }
+}
+
+/// Statements that lock the table which is kept in sync, and fail where that is not the job's own.
+///
+/// # Errors
+/// The job has no record of it.
+pub async fn lock_target(context: &PartitionJob, direction: Direction, mode: &str) -> Result<String> {
+    let (_, target) = sides(context, &recorded(context).await?, direction)?;
+    Ok(sql::lock(&context.blueprint().sides(direction).target, target, mode))
+}
+
+/// Empties the target, in the caller's transaction.
+///
+/// # Errors
+/// What has its name is not the job's own; or what the server said.
+pub async fn empty_target(
+    context: &PartitionJob,
+    client: &Client,
+    b: &Blueprint,
+    direction: Direction,
+) -> Result<()> {
+    client.batch_execute(&lock_target(context, direction, "access exclusive").await?).await?;
+    Ok(client.batch_execute(&drain::empty_target(b, direction)).await?)
+}

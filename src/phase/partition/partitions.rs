@@ -1,0 +1,106 @@
+//! Partitions that turn out to be missing while the job is under way: a row that fits none stops us, never the application.
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Partition};
+use crate::model::objects::Role;
+use crate::model::partition::names;
+use crate::model::state::State;
+use crate::pg::transaction::{READ_COMMITTED, all, query_text, transaction};
+use crate::pg::{objects, store};
+use crate::phase::partition::PartitionJob;
+use crate::plan::partitioning::{scheme, template};
+use crate::sql::{capture, copy, drain, prepare as sql};
+
+/// Whether an error says that a row fits no partition.
+pub fn lacks_partition(error: &Error) -> bool {
+    error.lacks_partition()
+}
+
+/// Makes the partitions that pending rows need: same interval, chained to what is there.
+///
+/// # Errors
+/// The rows need more partitions than can be right, or nothing is found that needs one.
+pub async fn extend(context: &PartitionJob) -> Result<()> {
+    let b = context.blueprint();
+    let missing = missing(context, &b).await?;
+    if missing.is_empty() {
+        return Err(Error::failed(
+            "a row fits no partition, and neither the change log nor the table has such a row now",
+        )
+        .hint("run the same command again"));
+    }
+    let built =
+        !matches!(context.state(), State::Planned | State::Prepared | State::Capturing | State::Copied);
+    let mut statements = Vec::new();
+    for partition in &missing {
+        context
+            .events
+            .note(format!("rows came that no partition takes: creating {}", partition.name.plain()));
+        statements.extend(sql::partition(&b, partition));
+        if built {
+            statements.extend(capture::create_truncate_trigger(&b, &partition.name));
+        }
+    }
+    let made: Vec<_> = missing.iter().map(|partition| partition.name.clone()).collect();
+    let mut wider = b;
+    wider.partitions.extend(missing);
+    let scheme = scheme(&context.partitioning, by_type(&wider)?)?;
+    wider.partitions.sort_by_key(|p| scheme.value(&p.from).ok());
+    // All at once: a partition that the job does not know of would never get its trigger, nor be looked for again.
+    context
+        .retrying("create the partitions that rows need", async || {
+            transaction(&context.control, READ_COMMITTED, async |client| {
+                all(client, &statements).await?;
+                for name in &made {
+                    objects::record(client, context.job.id, Role::Partition, name).await?;
+                }
+                store::extend(client, context.job.id, &wider).await?;
+                failpoint!("extend.before_commit");
+                Ok(())
+            })
+            .await
+        })
+        .await?;
+    context.blueprint.replace(wider);
+    failpoint!("extend.done");
+    Ok(())
+}
+
+fn by_type(b: &Blueprint) -> Result<&str> {
+    b.by_column().map(|c| c.base_type.as_str()).ok_or_else(|| Error::failed("the partition column is gone"))
+}
+
+async fn missing(context: &PartitionJob, b: &Blueprint) -> Result<Vec<Partition>> {
+    let scheme = scheme(&context.partitioning, by_type(b)?)?;
+    let (Some(first), Some(last)) = (b.partitions.first(), b.partitions.last()) else {
+        return Ok(Vec::new());
+    };
+    let mut ends = None;
+    // What came after the checks and before capture is in no log: it is in the table that the copy reads.
+    for table in [drain::outside(b), copy::outside(b)] {
+        let Some(statement) = table else { return Ok(Vec::new()) };
+        let rows = query_text(&context.control, &statement, &[first.from.clone(), last.to.clone()]).await?;
+        let found: Option<(Option<String>, Option<String>)> = rows.first().map(|r| (r.get(0), r.get(1)));
+        if let Some((Some(low), Some(high))) = found {
+            ends = Some((low, high));
+            break;
+        }
+    }
+    let Some((low, high)) = ends else { return Ok(Vec::new()) };
+    let value = |text: &str| scheme.value(text).map_err(Error::failed);
+    let (low, high) = (value(&low)?.min(value(&first.from)?), value(&high)?.max(value(&first.from)?));
+    let ranges = scheme.cover(&low, &high, 0).map_err(Error::failed)?;
+    let table = b.table.name.name.as_str();
+    let names = names(&template(&context.partitioning)?, table, &scheme, &ranges).map_err(Error::failed)?;
+    Ok(ranges
+        .iter()
+        .zip(names)
+        .map(|(range, name)| Partition {
+            name: b.table.name.sibling(name),
+            from: range.from.to_string(),
+            to: range.to.to_string(),
+        })
+        .filter(|p| !b.partitions.iter().any(|have| have.from == p.from))
+        .collect())
+}

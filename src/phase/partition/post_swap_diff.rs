@@ -1,0 +1,35 @@
+//! What a swap changed by name: what it had to, and what it should not have.
+
+use crate::error::Result;
+use crate::model::post_swap_diff;
+use crate::model::state::State;
+use crate::pg::catalog;
+
+use super::after_exchange::as_meant;
+use super::{PartitionJob, drift};
+
+/// Says what the last swap changed by name, line by line; and aloud what it should not have.
+///
+/// # Errors
+/// What the server said.
+pub async fn compare_by_name(context: &PartitionJob) -> Result<()> {
+    let b = context.blueprint();
+    let client = &context.control;
+    let mut now = catalog::table(client, catalog::must_find(client, &b.table.name).await?).await?;
+    as_meant(context, &b, &mut now).await?;
+    let (changes, unexpected) = match context.state() {
+        State::Swapped => (post_swap_diff::changes(&b), post_swap_diff::unexpected(&b, &now)),
+        State::RolledBack => (Vec::new(), drift::unexpected(&b, &now)),
+        _ => return Ok(()),
+    };
+    for line in changes {
+        context.events.note(format!("by name: {line}"));
+    }
+    if unexpected.is_empty() {
+        context.events.note("by name, nothing else differs from before");
+    }
+    for line in unexpected {
+        context.events.warn(format!("by name: {line}, and should not have"));
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Prepare: the target and its partitions. Nobody else knows them, so nothing here disturbs anyone.
+
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::model::objects::Role;
+use crate::model::state::{State, Step};
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{catalog, objects as pg};
+use crate::phase::job::meter::Meter;
+use crate::phase::partition::{PartitionJob, additions, objects};
+use crate::sql::prepare as sql;
+
+/// Creates what is missing of target and partitions; running it again is harmless.
+///
+/// # Errors
+/// The definition of the source changed since the plan was made, or a name was taken meanwhile.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
+pub async fn prepare(context: &PartitionJob) -> Result<State> {
+    let b = context.blueprint();
+    let parts = b.partitions.len() + usize::from(b.default.is_some());
+    let meter = Meter::begin(
+        context,
+        "prepare",
+        format!("creating {} and {parts} partitions; nobody else uses them yet", b.target().plain()),
+    );
+    let client = &context.control;
+    if !objects::target_is_there(context).await? {
+        context
+            .retrying("create the target", async || {
+                transaction(client, READ_COMMITTED, async |client| {
+                    all(client, &sql::target(&b)).await?;
+                    pg::forget(client, context.job.id, Role::Target).await?;
+                    pg::record(client, context.job.id, Role::Target, &b.target()).await?;
+                    failpoint!("prepare.before_commit");
+                    Ok(())
+                })
+                .await
+            })
+            .await?;
+    }
+    failpoint!("prepare.target");
+    for partition in &b.partitions {
+        make(context, &partition.name, &sql::partition(&b, partition)).await?;
+    }
+    if let Some(name) = &b.default {
+        make(context, name, &sql::default_partition(&b, name)).await?;
+    }
+    additions::none_on_target(context).await?;
+    let state = context.advance(client, Step::Prepare).await?;
+    failpoint!("prepare.done");
+    meter.end(format!("{parts} partitions are ready"));
+    Ok(state)
+}
+
+/// Creates one partition if it is not there. One that is there must be the target's.
+async fn make(
+    context: &PartitionJob,
+    name: &crate::model::ident::QualifiedName,
+    statements: &[String],
+) -> Result<()> {
+    let client = &context.control;
+    let b = context.blueprint();
+    if catalog::find(client, name).await?.is_some() {
+        let target = catalog::must_find(client, &b.target()).await?;
+        let leaves = catalog::leaves(client, target).await?;
+        return if leaves.iter().any(|leaf| &leaf.name == name) {
+            Ok(())
+        } else {
+            Err(Error::failed(format!(
+                "table {} exists and is no partition of {}",
+                name.plain(),
+                b.target().plain()
+            ))
+            .hint("somebody made it meanwhile; rename or drop it, then run again"))
+        };
+    }
+    context
+        .retrying(&format!("create partition {}", name.plain()), async || {
+            transaction(client, READ_COMMITTED, async |client| {
+                all(client, statements).await?;
+                pg::record(client, context.job.id, Role::Partition, name).await
+            })
+            .await
+        })
+        .await?;
+    failpoint!("prepare.partition");
+    Ok(())
+}

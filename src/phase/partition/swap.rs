@@ -1,0 +1,128 @@
+//! The swap and the swap back: drain until little is left, look who is in the way, then one message that locks, checks and
+//! exchanges the names ([`crate::phase::job::exchange`]). Its row in `pgstrata.jobs` commits with it, so that after a lost connection the
+//! database says whether it happened.
+
+use crate::error::Result;
+use crate::failpoint;
+use crate::model::blueprint::Direction;
+use crate::model::ident::QualifiedName;
+use crate::model::state::State;
+use crate::pg::{catalog, store};
+use crate::phase::job::exchange::{Definition, Exchanger, Swapped, refused};
+use crate::phase::job::meter::Meter;
+use crate::phase::partition::cutover::Way;
+use crate::phase::partition::guard::{GUARD_WAITS, end_guard};
+use crate::phase::partition::verify::Verified;
+use crate::phase::partition::{PartitionJob, additions, capture, drift, locks, mirror, objects};
+use crate::plan::OldSnapshots;
+use crate::sql::exchange::{Exchange, Refused};
+use crate::sql::swap as sql;
+use crate::sql::swap::Guard;
+
+/// Exchanges the names: forward from a verified job, or back from a swapped one.
+///
+/// # Errors
+/// Lock where it was not to be had within the plan's attempts: the source is untouched, capture goes on.
+pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
+    let away = context.direction();
+    let b = context.blueprint();
+    let phase = match away {
+        Direction::Forward => "swap",
+        Direction::Reverse => "rollback",
+    };
+    let about = format!("exchanging {} and {}", b.sides(away).source.plain(), b.sides(away).target.plain());
+    let mut meter = Meter::begin(context, phase, about);
+    meter.count("changes", 0, 0);
+    let exchanger = Exchanger::new(context, b.exchange_function(), b.definition_function());
+    let way = tokio::sync::Mutex::new(Way::begin(context, &meter, away).await?);
+    let exchanged = locks::patiently(context, &b, phase, async || {
+        let mut way = way.lock().await;
+        loop {
+            let ready = ready(context, &exchanger, away).await?;
+            let partitions = context.blueprint().partitions.len();
+            way.clear().await?;
+            if context.blueprint().partitions.len() != partitions {
+                continue; // Pending rows needed others: they are not in what was made ready.
+            }
+            locks::look_patiently(context, &b, away).await?;
+            match exchange(context, &exchanger, away, &ready).await {
+                // A change came in before the lock: it is drained, and no snapshot may be older than that.
+                Err(e) if refused(&e) == Some(Refused::LogNotEmpty) => {}
+                other => return other,
+            }
+        }
+    })
+    .await;
+    if exchanged.is_err() {
+        end_mirror(context).await;
+    }
+    let ((_, held_ms), tries) = exchanged?;
+    exchanger.drop().await?;
+    finish(context, &meter, Swapped { held_ms, tries }).await
+}
+
+/// Switches the mirror off; where that fails, the next command does it, and the mirror ends by itself before long.
+async fn end_mirror(context: &PartitionJob) {
+    if let Err(e) = mirror::off(context).await {
+        context.events.warn(format!("the mirror could not be switched off: {}", e.message()));
+    }
+}
+
+/// An exchange that is ready to be sent.
+struct Ready {
+    definition: Definition,
+    exchange: Exchange,
+}
+
+/// Looks whether everything is as it must be, and creates the function. Nothing is locked.
+async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Direction) -> Result<Ready> {
+    let client = &context.control;
+    capture::in_force(context).await?;
+    objects::names_move(context, away).await?;
+    // After a rollback, what stands on it may have come while it was in use.
+    if context.state() == State::Verified {
+        additions::none_on_target(context).await?;
+    }
+    let sides = context.blueprint().sides(away);
+    let source = catalog::must_find(client, &sides.source).await?;
+    let target = catalog::must_find(client, &sides.target).await?;
+    let partitioned = if away == Direction::Forward { target } else { source };
+    let mut definition = exchanger.look(source, partitioned).await?;
+    while drift::carry(context, away, &definition, target).await? {
+        definition = exchanger.look(source, partitioned).await?;
+    }
+    let b = context.blueprint();
+    let moved = definition.leaves.iter().filter(|leaf| away == Direction::Forward || leaf.keys > 0);
+    let leaves: Vec<QualifiedName> = moved.map(|leaf| leaf.name.clone()).collect();
+    let guard = match context.plan.old_snapshots() {
+        OldSnapshots::Accept => Guard::EveryWrite,
+        OldSnapshots::Wait | OldSnapshots::Cancel => Guard::Serializable,
+    };
+    let exchange = sql::exchange(&b, away, &leaves, guard);
+    exchanger.ready(&exchange, sql::guard_function(&b)).await?;
+    Ok(Ready { definition, exchange })
+}
+
+/// Exchanges the names, where everything is drained.
+///
+/// # Errors
+/// Again where a lock was not granted in time or, which [`exchange::refused`] tells, a change is pending.
+async fn exchange(
+    context: &PartitionJob,
+    exchanger: &Exchanger<'_>,
+    away: Direction,
+    ready: &Ready,
+) -> Result<(State, f64)> {
+    let first = sql::first_lock(&context.blueprint(), away);
+    exchanger.send(&ready.exchange, &ready.definition, first).await
+}
+
+async fn finish(context: &PartitionJob, meter: &Meter<'_>, swapped: Swapped) -> Result<Swapped> {
+    let Swapped { held_ms, tries } = swapped;
+    store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, attempt {tries}"))
+        .await?;
+    failpoint!("swap.told");
+    meter.end(swapped.told());
+    end_guard(context, GUARD_WAITS).await?;
+    Ok(swapped)
+}

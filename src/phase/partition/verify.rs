@@ -1,0 +1,415 @@
+//! Verify: at every snapshot after the first full drain, a place without a pending log row holds the same on both sides.
+//!
+//! So the check needs no pause: range by range, each at one snapshot of both sides, contiguous and open at both ends, so that
+//! rows which should not exist are found too.
+//! 1. Count and hash of both sides. The same: the range is proven.
+//! 2. Where they differ, still at that snapshot, the rows at pending places are taken out of the sums: what the invariant
+//!    says nothing of. The same now: the range is proven. Under load this is the rule, and it reads a few keys only.
+//! 3. What differs still is compared row by row without the pending places, at a fresh snapshot after a drain (a TRUNCATE is
+//!    pending as a whole), up to three times. What differs then is a difference.
+//!
+//! Nothing is concluded from two snapshots together, so each may be short: one range is one transaction of about the plan's
+//! batch time, and vacuum goes on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::error::Result;
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction, Sides};
+use crate::model::key::{Key, KeyRange};
+use crate::model::number;
+use crate::model::sizer::ChunkSizer;
+use crate::model::state::{State, Step};
+use crate::model::table::Column;
+use crate::model::verify_report::{Difference, EXAMPLES_MAX, Example, VerifyReport};
+use crate::pg::catalog;
+use crate::pg::transaction::{REPEATABLE_READ, query_text, transaction};
+use crate::phase::job::kind::differs;
+use crate::phase::job::meter::Meter;
+use crate::phase::job::{chunks, workers};
+use crate::phase::partition::deficit::Deficit;
+use crate::phase::partition::{PartitionJob, capture, drain, verify_chunks};
+use crate::sql::{copy as copy_sql, drain as drain_sql, from_source, store as store_sql, verify as sql};
+
+/// A first range holds no more bytes, by the table's mean: nobody knows yet how long they take.
+const FIRST_BYTES: i64 = 64 << 20;
+/// Rows of a first range where the server knows nothing of the table.
+const FIRST_ROWS: u64 = 20_000;
+/// A range never holds more rows.
+const MOST_ROWS: u64 = 1_000_000;
+/// Rows compared one by one at once: the server keeps them in memory.
+const ROWS_ONE_BY_ONE: u64 = 100_000;
+/// How often what came meanwhile is drained while sums are made: pending places cost time, and the log must not grow.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Differences of one range that are named.
+const NAMED: u32 = 100;
+/// How often what differs is drained and looked at again before it counts.
+const LOOKS: u32 = 3;
+
+/// Proof that both sides were compared and found the same by this process. Nothing else makes one; a swap takes one.
+#[derive(Debug)]
+pub struct Verified(());
+
+/// One place that differs.
+#[derive(Debug, Clone)]
+struct Finding {
+    key: Key,
+    place: String,
+    source: i64,
+    target: i64,
+}
+
+/// What differs in a range, or in all: places named, and how many there are of each kind.
+#[derive(Debug, Default)]
+struct Differing {
+    named: Vec<Finding>,
+    missing: i64,
+    extra: i64,
+    different: i64,
+}
+
+impl Differing {
+    fn add(&mut self, other: Self) {
+        self.named.extend(other.named);
+        self.missing += other.missing;
+        self.extra += other.extra;
+        self.different += other.different;
+    }
+}
+
+/// Sums over ranges.
+#[derive(Debug, Default)]
+struct Tally {
+    rows_source: u64,
+    rows_target: u64,
+    suspects: Vec<KeyRange>,
+}
+
+/// The phase: drains, compares, records the result.
+///
+/// # Errors
+/// A difference, with the report behind it; or what the server said.
+pub async fn verify(context: &PartitionJob) -> Result<(State, Verified, VerifyReport)> {
+    let report = compare(context).await?;
+    if !report.verified {
+        return Err(differs(&report));
+    }
+    context.control.execute(store_sql::RECORD_VERIFIED, &[&context.job.id]).await?;
+    failpoint!("verify.recorded");
+    let state = context.advance(&context.control, Step::Verify).await?;
+    failpoint!("verify.done");
+    Ok((state, Verified(()), report))
+}
+
+/// Drains and compares both sides, and changes nothing.
+///
+/// # Errors
+/// What the server said; a difference is no error here.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
+pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
+    capture::in_force(context).await?;
+    capture::watch_leaves(context).await?;
+    let b = context.blueprint();
+    let sides = b.sides(context.direction());
+    let mut meter = Meter::begin(
+        context,
+        "verify",
+        format!(
+            "comparing {} and {}, row by row where a sum differs",
+            sides.source.plain(),
+            sides.target.plain()
+        ),
+    );
+    meter.count("changes", 0, 0);
+    drain::level(context, &meter).await?;
+    let dimension = verify_chunks::dimension(context, &b).await?;
+    let size = async || {
+        let client = &context.control;
+        catalog::size(client, catalog::must_find(client, &b.table.name).await?).await
+    };
+    let (rows, bytes, _) = context.retrying("look at the table's size", size).await?;
+    meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
+    let sizer = sizer(context, &dimension, rows, bytes);
+    let tally = sums(context, &b, &dimension, sizer, &meter).await?;
+    let suspects = tally.suspects.len();
+    let findings = look_again(context, &b, &dimension.columns, tally.suspects, &meter).await?;
+    let report = report(context, &b, &sides, &findings, tally.rows_source, tally.rows_target).await?;
+    let verdict = if report.verified {
+        format!(
+            "{} on both sides, all the same; {} compared row by row",
+            number::counted(report.rows_source, "row"),
+            number::counted(suspects as u64, "range")
+        )
+    } else {
+        let differing = report.missing + report.extra + report.different;
+        format!("{} found", number::counted(differing, "difference"))
+    };
+    meter.end(verdict);
+    Ok(report)
+}
+
+/// Ranges as long as the plan's batches, and enough of them that no worker is left alone with the last one; few, where each
+/// reads pages all over the heap.
+fn sizer(
+    context: &PartitionJob,
+    dimension: &verify_chunks::Dimension<'_>,
+    rows: i64,
+    bytes: i64,
+) -> RefCell<ChunkSizer> {
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    let first = match rows {
+        // Never analyzed.
+        0 => FIRST_ROWS,
+        _ => count(FIRST_BYTES / (bytes / rows).max(1)).clamp(1_000, 100_000),
+    };
+    let shares = context.gate.workers() * if dimension.scattered { 1 } else { 4 };
+    let most = match rows {
+        0 => MOST_ROWS,
+        _ => (count(rows) / shares as u64 + 1).clamp(first, MOST_ROWS),
+    };
+    let target_ms = context.plan.target_batch().as_secs_f64() * 1000.0;
+    RefCell::new(ChunkSizer::new(first, 500, most, target_ms))
+}
+
+/// Sums of every range: the ones that they do not prove are suspect.
+async fn sums(
+    context: &PartitionJob,
+    b: &Blueprint,
+    dimension: &verify_chunks::Dimension<'_>,
+    sizer: RefCell<ChunkSizer>,
+    meter: &Meter<'_>,
+) -> Result<Tally> {
+    let tally = RefCell::new(Tally::default());
+    let drained = Cell::new(Instant::now());
+    let deficit = Deficit::default();
+    workers::run(
+        context,
+        context.plan.workers(),
+        "compare a range",
+        async |items| {
+            let rows = || sizer.borrow().rows();
+            let send = async |range| {
+                if drained.get().elapsed() >= DRAIN {
+                    drain::once(context, &deficit).await?;
+                    drained.set(Instant::now());
+                }
+                items.send(range).await
+            };
+            verify_chunks::cut(context, b, dimension, rows, send).await
+        },
+        async |session, range| {
+            let began = Instant::now();
+            let (sums, proven) = prove(context, session, b, &dimension.columns, range).await?;
+            let count = |n: i64| u64::try_from(n).unwrap_or(0);
+            let rows = count(sums.source.0);
+            let mut tally = tally.borrow_mut();
+            tally.rows_source += rows;
+            tally.rows_target += count(sums.target.0);
+            if !proven {
+                tally.suspects.push(range.clone());
+            }
+            drop(tally);
+            sizer.borrow_mut().observe(rows, began.elapsed().as_secs_f64() * 1000.0);
+            meter.add(rows);
+            failpoint!("verify.range");
+            Ok(())
+        },
+    )
+    .await?;
+    Ok(tally.into_inner())
+}
+
+/// Count and hash of some rows of each side.
+#[derive(Debug, Clone, Copy)]
+struct Sums {
+    source: (i64, i64),
+    target: (i64, i64),
+}
+
+impl Sums {
+    async fn ask(client: &Client, (statement, values): (String, Vec<String>)) -> Result<Self> {
+        let row = query_text(client, &statement, &values).await?.remove(0);
+        Ok(Self { source: (row.get(0), row.get(1)), target: (row.get(2), row.get(3)) })
+    }
+
+    /// Whether both sides are the same once `some` rows, which are among these, are taken out.
+    fn same_without(self, some: Self) -> bool {
+        let rest = |all: (i64, i64), some: (i64, i64)| (all.0 - some.0, all.1 ^ some.1);
+        rest(self.source, some.source) == rest(self.target, some.target)
+    }
+}
+
+/// Sums of a range, and whether they prove that every place in it that is not pending holds the same on both sides.
+async fn prove(
+    context: &PartitionJob,
+    client: &Client,
+    b: &Blueprint,
+    by: &[&Column],
+    range: &KeyRange,
+) -> Result<(Sums, bool)> {
+    let (direction, rows) = (context.direction(), context.partitioning.verify);
+    at_one_snapshot(client, &b.sides(direction), async |client| {
+        let sums = Sums::ask(client, sql::summary(b, direction, by, range, rows)).await?;
+        if sums.source == sums.target {
+            return Ok((sums, true));
+        }
+        client.batch_execute(drain_sql::SETTINGS).await?;
+        let pending = Sums::ask(client, sql::pending(b, direction, by, range, rows)).await?;
+        Ok((sums, sums.same_without(pending)))
+    })
+    .await
+}
+
+/// Compares suspect ranges row by row; what differs is drained and looked at again, and only what still differs counts.
+async fn look_again(
+    context: &PartitionJob,
+    b: &Blueprint,
+    by: &[&Column],
+    mut suspects: Vec<KeyRange>,
+    meter: &Meter<'_>,
+) -> Result<Differing> {
+    let sides = b.sides(context.direction());
+    let mut found = Vec::new();
+    for _ in 0..LOOKS {
+        if suspects.is_empty() {
+            break;
+        }
+        drain::level(context, meter).await?;
+        let results: RefCell<Vec<(KeyRange, Differing)>> = RefCell::default();
+        workers::run(
+            context,
+            context.plan.workers(),
+            "compare rows",
+            async |items| {
+                let send = async |range, _| items.send(range).await;
+                for range in &suspects {
+                    chunks::walk(context, &from_source(&sides), by, range.clone(), || ROWS_ONE_BY_ONE, send)
+                        .await?;
+                }
+                Ok(())
+            },
+            async |session, range| {
+                let findings = differences(context, session, b, by, range).await?;
+                if !findings.named.is_empty() {
+                    results.borrow_mut().push((range.clone(), findings));
+                }
+                Ok(())
+            },
+        )
+        .await?;
+        (suspects, found) = results.into_inner().into_iter().unzip();
+    }
+    let mut all = Differing::default();
+    found.into_iter().for_each(|range| all.add(range));
+    Ok(all)
+}
+
+async fn differences(
+    context: &PartitionJob,
+    client: &Client,
+    b: &Blueprint,
+    by: &[&Column],
+    range: &KeyRange,
+) -> Result<Differing> {
+    let direction = context.direction();
+    let (statement, values) = sql::differences(b, direction, by, range, context.partitioning.verify, NAMED);
+    let rows = at_one_snapshot(client, &b.sides(direction), async |client| {
+        query_text(client, &statement, &values).await
+    })
+    .await?;
+    let (places, keys) = (b.place_columns(), b.key_columns());
+    let at = places.iter().position(|c| c.name == b.by).unwrap_or(0);
+    let count = |column: usize| rows.first().map_or(0, |r| r.get(places.len() + 2 + column));
+    Ok(Differing {
+        missing: count(0),
+        extra: count(1),
+        different: count(2),
+        named: rows
+            .iter()
+            .map(|r| Finding {
+                key: (0..keys.len()).map(|i| r.get(i)).collect(),
+                place: r.get(at),
+                source: r.get(places.len()),
+                target: r.get(places.len() + 1),
+            })
+            .collect(),
+    })
+}
+
+/// A transaction with one snapshot that no TRUNCATE can lie to: the lock comes first.
+async fn at_one_snapshot<T>(
+    client: &Client,
+    sides: &Sides,
+    work: impl AsyncFnOnce(&Client) -> Result<T>,
+) -> Result<T> {
+    transaction(client, REPEATABLE_READ, async |client| {
+        client.batch_execute(&copy_sql::hold_still(sides)).await?;
+        work(client).await
+    })
+    .await
+}
+
+async fn report(
+    context: &PartitionJob,
+    b: &Blueprint,
+    sides: &Sides,
+    differing: &Differing,
+    rows_source: u64,
+    rows_target: u64,
+) -> Result<VerifyReport> {
+    let pending: i64 = context.control.query_one(&drain_sql::pending_count(b), &[]).await?.get(0);
+    let findings = &differing.named;
+    let missing: HashSet<&Key> = findings.iter().filter(|f| f.target == 0).map(|f| &f.key).collect();
+    let extra: HashSet<&Key> = findings.iter().filter(|f| f.source == 0).map(|f| &f.key).collect();
+    let mut examples = Vec::new();
+    for finding in findings.iter().take(EXAMPLES_MAX) {
+        let moved = missing.contains(&finding.key) && extra.contains(&finding.key);
+        let kind = match (finding.source, finding.target) {
+            _ if moved => Difference::Misplaced,
+            (_, 0) => Difference::Missing,
+            (0, _) if occurrences(context, b, sides, &finding.key).await? > 1 => Difference::Doubled,
+            (0, _) => Difference::Extra,
+            (s, t) if t > s => Difference::Doubled,
+            _ => Difference::Different,
+        };
+        examples.push(Example { kind, key: finding.key.join(", "), place: Some(finding.place.clone()) });
+    }
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    Ok(VerifyReport {
+        job: context.job.name.clone(),
+        sides: "tables",
+        swapped: context.direction() == Direction::Reverse,
+        rows_source,
+        rows_target,
+        missing: count(differing.missing),
+        extra: count(differing.extra),
+        different: count(differing.different),
+        pending: count(pending),
+        verified: findings.is_empty(),
+        examples,
+    })
+}
+
+async fn occurrences(context: &PartitionJob, b: &Blueprint, sides: &Sides, key: &Key) -> Result<i64> {
+    Ok(query_text(&context.control, &sql::occurrences(b, sides), key).await?.first().map_or(0, |r| r.get(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_taken_out_of_a_sum_are_gone_from_it() {
+        let (a, b, c) = (0x1234_5678_i64, -99, i64::MIN);
+        let all = Sums { source: (3, a ^ b ^ c), target: (2, a ^ c) };
+        assert!(all.same_without(Sums { source: (1, b), target: (0, 0) }));
+        assert!(!all.same_without(Sums { source: (0, 0), target: (0, 0) }));
+        assert!(!all.same_without(Sums { source: (1, c), target: (0, 0) }));
+        // The hash alone is not enough: two rows of the same hash cancel out.
+        assert!(!all.same_without(Sums { source: (2, b), target: (3, 0) }));
+    }
+}

@@ -1,0 +1,176 @@
+//! Reads values of a plan, each with what is wrong with it.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use chrono_tz::{TZ_VARIANTS, Tz};
+use toml::Value;
+
+use super::file::Leaf;
+use super::identity::duration_text;
+use super::problem::Problem;
+use crate::model::ident::QualifiedName;
+
+/// Why a value is wrong, and what to write instead.
+pub(super) struct Wrong {
+    pub(super) fact: String,
+    pub(super) hint: Option<String>,
+}
+
+pub(super) type Read<T> = Result<T, Wrong>;
+
+impl From<String> for Wrong {
+    fn from(fact: String) -> Self {
+        Self { fact, hint: None }
+    }
+}
+
+pub(super) fn wrong<T>(fact: impl Into<String>, hint: impl Into<String>) -> Read<T> {
+    Err(Wrong { fact: fact.into(), hint: Some(hint.into()) })
+}
+
+/// The problems so far. Whoever reads a wrong value goes on without it, to find the others.
+#[derive(Default)]
+pub(super) struct Problems(pub(super) Vec<Problem>);
+
+impl Problems {
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &str,
+        leaf: &Option<Leaf>,
+        read: impl FnOnce(&Value) -> Read<T>,
+    ) -> Option<T> {
+        let leaf = leaf.as_ref()?;
+        match read(leaf.get_ref()) {
+            Ok(value) => Some(value),
+            Err(Wrong { fact, hint }) => {
+                let problem = Problem::new(Some(leaf.span()), format!("{key}: {fact}"));
+                self.0.push(match hint {
+                    Some(hint) => problem.hint(hint),
+                    None => problem,
+                });
+                None
+            }
+        }
+    }
+
+    pub(super) fn required<T>(
+        &mut self,
+        key: &str,
+        leaf: &Option<Leaf>,
+        example: &str,
+        read: impl FnOnce(&Value) -> Read<T>,
+    ) -> Option<T> {
+        if leaf.is_none() {
+            let hint = match key.split_once('.') {
+                Some((section, _)) => format!("write {example} under [{section}]"),
+                None => format!("write {example}"),
+            };
+            self.0.push(Problem::new(None, format!("{key} is missing")).hint(hint));
+        }
+        self.optional(key, leaf, read)
+    }
+}
+
+/// One name as in SQL, read as the last part of a name of two so that it is quoted and folded by the same rules.
+pub(super) fn column(written: &str) -> Read<String> {
+    match QualifiedName::parse(&format!("x.{}", written.trim())) {
+        Ok(two) => Ok(two.name.as_str().to_owned()),
+        Err(_) => wrong(
+            format!("`{written}` is not one name"),
+            "write it as in SQL, in double quotes where it has other signs than letters, digits and _: '\"My Column\"'",
+        ),
+    }
+}
+
+pub(super) fn zone(written: &str) -> Read<Tz> {
+    Tz::from_str_insensitive(written).or_else(|_| {
+        wrong(format!("`{written}` is no time zone"), format!("did you mean {}?", nearest_zones(written)))
+    })
+}
+
+/// The three likest, by the whole name or by the city alone: `Berlin` means `Europe/Berlin`.
+fn nearest_zones(written: &str) -> String {
+    let written = written.to_lowercase();
+    let likeness = |zone: &Tz| {
+        let name = zone.name().to_lowercase();
+        let city = name.rsplit('/').next().unwrap_or_default();
+        strsim::jaro_winkler(&written, &name).max(strsim::jaro_winkler(&written, city))
+    };
+    let mut zones: Vec<(f64, &str)> = TZ_VARIANTS.iter().map(|zone| (likeness(zone), zone.name())).collect();
+    zones.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    let [first, second, third] = [0, 1, 2].map(|at: usize| zones.get(at).map_or("UTC", |zone| zone.1));
+    format!("{first}, {second} or {third}")
+}
+
+pub(super) fn text(value: &Value) -> Read<&str> {
+    match value {
+        Value::String(text) => Ok(text),
+        other => wrong(format!("{other} is no text"), "write it in double quotes"),
+    }
+}
+
+/// Text, or what TOML has for a number or a date without quotes.
+pub(super) fn plain_text(value: &Value) -> Read<String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Integer(n) => Ok(n.to_string()),
+        Value::Datetime(moment) => Ok(moment.to_string()),
+        other => wrong(format!("{other} is no text"), "write it in double quotes"),
+    }
+}
+
+/// A list of texts.
+pub(super) fn plain_texts(value: &Value) -> Read<Vec<String>> {
+    match value {
+        Value::Array(all) => all.iter().map(|one| text(one).map(str::to_owned)).collect(),
+        other => wrong(format!("{other} is no list"), "write it in brackets: [\"...\"]"),
+    }
+}
+
+pub(super) fn flag(value: &Value) -> Read<bool> {
+    value
+        .as_bool()
+        .map_or_else(|| wrong(format!("{value} is not true or false"), "write it without quotes"), Ok)
+}
+
+pub(super) fn number<T>(range: RangeInclusive<T>) -> impl FnOnce(&Value) -> Read<T>
+where
+    T: TryFrom<i64> + PartialOrd + Display,
+{
+    move |value| {
+        let number = value.as_integer().and_then(|n| T::try_from(n).ok()).filter(|n| range.contains(n));
+        number.ok_or_else(|| {
+            Wrong::from(format!("{value} is not a whole number from {} to {}", range.start(), range.end()))
+        })
+    }
+}
+
+pub(super) fn duration(value: &Value, example: &str, range: RangeInclusive<Duration>) -> Read<Duration> {
+    let written = plain_text(value)?;
+    let Ok(duration) = humantime::parse_duration(&written) else {
+        return wrong(
+            format!("`{written}` is no duration"),
+            format!("write a whole number and its unit (ms, s, min, h, days): \"{example}\""),
+        );
+    };
+    if !range.contains(&duration) {
+        let (least, most) = (duration_text(*range.start()), duration_text(*range.end()));
+        return Err(format!("{written} is not from {least} to {most}").into());
+    }
+    Ok(duration)
+}
+
+pub(super) fn one_of<T: Copy, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> impl FnOnce(&Value) -> Read<T> {
+    move |value| {
+        let found = all.into_iter().find(|one| value.as_str() == Some(name(*one)));
+        found.ok_or_else(|| {
+            let known = all.map(|one| format!("\"{}\"", name(one)));
+            Wrong::from(format!("{value} is not {}", known.join(" or ")))
+        })
+    }
+}

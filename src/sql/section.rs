@@ -1,0 +1,14 @@
+//! A part of what `pgstrata sql` prints.
+
+/// A phase and its statements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// The phase, and what is true of its statements (one transaction, repeated …).
+    pub title: String,
+    /// The statements, without semicolons.
+    pub statements: Vec<String>,
+}
+
+pub(super) fn section(title: &str, statements: Vec<String>) -> Section {
+    Section { title: title.to_owned(), statements }
+}
