@@ -12,7 +12,7 @@ Exit codes:
   2  the command line or the plan is wrong
   3  preflight found an error
   4  verification found a difference
-  5  a lock was not to be had
+  5  a lock could not be acquired
   6  stopped early as asked; run again to go on
   7  another process drives this job
 
@@ -196,7 +196,7 @@ pub enum Command {
         /// The job's name
         job: String,
     },
-    /// Bring the table that is not in use level with the one that is, and end; for cron
+    /// Sync the table that is not in use, and exit; for cron
     #[command(after_help = "Example:\n  */5 * * * *  pgstrata sync events --quiet")]
     Sync {
         /// The job's name

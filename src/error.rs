@@ -18,7 +18,7 @@ pub enum Kind {
     Preflight,
     /// Verification found a difference.
     Differs,
-    /// A lock was not to be had within the budget.
+    /// A lock could not be acquired within the budget.
     Lock,
     /// Stopped early as asked; run again to go on.
     Stopped,

@@ -40,7 +40,7 @@
 //! | preflight, findings | `finding`, `explanation` | `check` | `preflight`, `surroundings` | `preflight` | |
 //! | the table as the catalog has it | `table`, `dependent` | | `catalog` | `catalog` | |
 //! | copy, chunk size | `sizer`, `key`, `ledger_gaps` | | `copy` | `store` | `partition::copy`, `job::chunks` |
-//! | capture, change log, drain | `cutover` | | `capture`, `drain` | | `partition::capture`, `drain`, `compaction`, `deficit` |
+//! | capture, change log, drain | `cutover` | | `capture`, `drain` | | `partition::capture`, `partition::drain`, `partition::compaction`, `partition::deficit` |
 //! | verify | `verify_report` | | `verify` | | `partition::verify`, `retype::compare` |
 //! | swap and rollback | `cutover` | | `swap`, `retype::exchange`, `exchange` | `in_use` | `job::exchange`, `partition::swap`, `retype::swap` |
 //! | mirror, guard, old snapshots | `cutover` | | `mirror`, `swap`, `old_snapshots` | | `partition::mirror`, `partition::guard`, `job::old_snapshots` |

@@ -10,7 +10,7 @@ use super::support::cluster::Database;
 use super::support::process::{Ran, ended};
 use super::support::wait::until;
 
-/// A table with some of everything that hangs on one, and a plan for it.
+/// A table with some of everything that depends on one, and a plan for it.
 pub struct Events {
     pub db: Database,
     plan: PathBuf,

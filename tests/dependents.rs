@@ -1,4 +1,4 @@
-//! What hangs on a table comes along: through swap, rollback and swap, as the catalog has it and by what it does.
+//! What depends on a table comes along: through swap, rollback and swap, as the catalog has it and by what it does.
 
 use std::path::PathBuf;
 

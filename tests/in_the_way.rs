@@ -248,7 +248,7 @@ async fn who_reads_a_partition_is_named() {
     ok(&db, "rollback").await;
 }
 
-/// The lock is never to be had: the source is untouched, changes go on being logged, and the swap goes on later.
+/// The lock can never be acquired: the source is untouched, changes go on being logged, and the swap goes on later.
 #[tokio::test]
 async fn a_swap_that_gives_up_goes_on_later() {
     let db = Database::new().await;

@@ -174,10 +174,8 @@ fn kinds_are_told_apart_in_three_places() {
     for (path, text) in sources {
         let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
         let is_arm = |line: &&str| {
-            let kind =
-                ["Backfill", "Retype"].iter().any(|kind| line.contains(&format!("::{kind}")));
-            let name =
-                ["\"backfill\"", "\"retype\""].iter().any(|name| line.starts_with(name));
+            let kind = ["Backfill", "Retype"].iter().any(|kind| line.contains(&format!("::{kind}")));
+            let name = ["\"backfill\"", "\"retype\""].iter().any(|name| line.starts_with(name));
             line.contains("=>") && (kind || name)
         };
         if code.lines().map(str::trim).any(|line| is_arm(&line)) {

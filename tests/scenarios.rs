@@ -177,7 +177,7 @@ async fn ids(client: &Client, sql: &str) -> Vec<String> {
     answer.iter().filter_map(first).collect()
 }
 
-/// One of the two tables, with what hangs on it.
+/// One of the two tables, with what depends on it.
 struct Observations {
     table: &'static str,
     code: &'static str,

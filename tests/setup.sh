@@ -86,7 +86,7 @@ has_partman() {
 
 # Debian's package is named after the server's version; Homebrew has none.
 install_partman() {
-    has apt-get || { say "pg_partman is not to be had without apt-get"; return 1; }
+    has apt-get || { say "pg_partman cannot be installed without apt-get"; return 1; }
     major=$("$(server_dirs | head -n 1)/postgres" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
     install "postgresql-$major-partman"
 }
@@ -133,7 +133,7 @@ link_versions() {
         major=${version%%.*}
         if [ ! -x "$cache/$version/bin/postgres" ]; then
             has npm || (install npm node) || return 1
-            fetch_version "$version" "$cache" || { say "PostgreSQL $version is not to be had"; missing=1; continue; }
+            fetch_version "$version" "$cache" || { say "PostgreSQL $version cannot be installed"; missing=1; continue; }
         fi
         ln -sfn "$cache/$version" "$links/$major"
     done
@@ -158,10 +158,10 @@ for thing in "$@"; do
         say "PostgreSQL could not be upgraded; tests run on the installed minor version"
         ;;
     pgbouncer)
-        has_pgbouncer || install pgbouncer pgbouncer || say "pgbouncer is not to be had: its test will fail"
+        has_pgbouncer || install pgbouncer pgbouncer || say "pgbouncer cannot be installed: its test will fail"
         ;;
     partman)
-        has_partman || install_partman || say "pg_partman is not to be had: its figures are left out"
+        has_partman || install_partman || say "pg_partman cannot be installed: its figures are left out"
         ;;
     print-versions)
         echo "setup: tests run on:"

@@ -1,4 +1,4 @@
-//! A run that is asked to stop, and locks that are not to be had: nothing is lost, who was in the way is said, and the same
+//! A run that is asked to stop, and locks that cannot be acquired: nothing is lost, who was in the way is said, and the same
 //! command goes on later.
 
 use rustix::process::Signal;
@@ -103,7 +103,7 @@ async fn a_swap_whose_lock_is_held_names_the_holder_and_changes_nothing() {
     report.batch_execute("select count(*) from events").await.unwrap();
     insta::assert_snapshot!(events.refused("swap").await, @r#"
     exit 5
-    error: the lock on public.events was not to be had in # attempts (# s)
+    error: the lock on public.events could not be acquired in # attempts (# s)
     cause: in the way: pid #, user postgres, application "monthly report", idle in transaction, transaction since #-#-# #:#:#.#+#, query since #-#-# #:#:#.#+#
     hint: nothing was changed, and changes go on being logged; end the session in the way, or try at a quieter time, with the same command
     "#);

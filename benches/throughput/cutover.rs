@@ -1,4 +1,4 @@
-//! The swap: how long it holds its lock, with everything that hangs on a table of some size.
+//! The swap: how long it holds its lock, with everything that depends on a table of some size.
 
 use anyhow::Result;
 

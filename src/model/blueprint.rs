@@ -70,7 +70,7 @@ pub enum Direction {
 pub struct Sides {
     /// What applications write.
     pub source: QualifiedName,
-    /// What is kept level with it.
+    /// What is kept in sync with it.
     pub target: QualifiedName,
     /// The source is the plain table: `ONLY` keeps children out that must not be there.
     pub plain_source: bool,
@@ -228,14 +228,6 @@ impl Blueprint {
             Direction::Forward => (plain.collect(), partitioned.map(waiting).collect()),
             Direction::Reverse => (partitioned.collect(), plain.map(waiting).collect()),
         }
-    }
-
-    /// Every name that the job takes in the table's schema: target, old, partitions.
-    pub fn taken_names(&self) -> Vec<QualifiedName> {
-        let mut names = vec![self.target(), self.old()];
-        names.extend(self.partitions.iter().map(|p| p.name.clone()));
-        names.extend(self.default.clone());
-        names
     }
 }
 

@@ -1,4 +1,4 @@
-//! What hangs on a table, thing by thing, and how each comes along: what a DBA goes through before the run.
+//! What depends on a table, thing by thing, and how each comes along: what a DBA goes through before the run.
 
 use super::blueprint::Blueprint;
 use super::ident::plain;

@@ -27,18 +27,6 @@ pub fn gaps(done: &[KeyRange], end: Option<&Key>) -> Vec<KeyRange> {
     left
 }
 
-/// The end of the finished part that has no gap below it; none where nothing is done from the bottom on.
-pub fn watermark(done: &[KeyRange]) -> Option<&Key> {
-    let mut cursor: Option<&Key> = None;
-    for range in done {
-        if range.after.as_ref() != cursor {
-            break;
-        }
-        cursor = range.through.as_ref();
-    }
-    cursor
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,11 +73,6 @@ mod tests {
                 cursor.clone_from(&piece.through);
             }
             prop_assert_eq!(cursor, Some(end));
-            // The watermark never passes a gap.
-            let mark = watermark(&done).map_or(0, number);
-            for gap in &left {
-                prop_assert!(gap.after.as_ref().map_or(0, number) >= mark);
-            }
         }
     }
 
@@ -98,6 +81,5 @@ mod tests {
         assert_eq!(gaps(&[], Some(&key(9))), [KeyRange { after: None, through: Some(key(9)) }]);
         assert_eq!(gaps(&[], None), [KeyRange { after: None, through: None }]);
         assert_eq!(gaps(&[KeyRange { after: None, through: None }], None), []);
-        assert_eq!(watermark(&[]), None);
     }
 }

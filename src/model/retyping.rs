@@ -1,6 +1,6 @@
 //! What a retype does, decided once before it starts and kept with it: its statements are rendered from this alone.
 //!
-//! There are two columns: the one in use, under the column's name, and the one that is kept level with it, under the name
+//! There are two columns: the one in use, under the column's name, and the one that is kept in sync with it, under the name
 //! with `_new` behind it before the swap and `_old` after. The invariant, at every snapshot after the first look at every
 //! row: *the new column holds what `using` makes of the old one; after the swap, the old one may hold nothing instead, where
 //! no value of its type means what the new one holds.*
@@ -312,7 +312,7 @@ impl Retyping {
 /// What becomes of a change of the table at the next exchange of the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follows {
-    /// It is the table's own: it stays as it is, unless it is found to hang on the column.
+    /// It is the table's own: it stays as it is, unless it is found to depend on the column.
     Stays,
     /// It is the column's, and is done to the other column as well.
     Carried,

@@ -24,9 +24,9 @@ pub enum State {
     Synced,
     /// Source and target were compared and are the same.
     Verified,
-    /// Applications use the partitioned table; the old one is kept level.
+    /// Applications use the partitioned table; the old one is kept in sync.
     Swapped,
-    /// Applications use the source again; the target is kept level.
+    /// Applications use the source again; the target is kept in sync.
     RolledBack,
     /// The rollback window is closed. The end.
     Finalized,

@@ -62,7 +62,7 @@ pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Resul
         .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
 }
 
-/// What hangs on a column of the relation with that oid.
+/// What depends on a column of the relation with that oid.
 ///
 /// # Errors
 /// It is gone, or the catalog said something that we do not understand.

@@ -58,7 +58,10 @@ async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTria
         create(client, part, false, &mut trial).await?;
     }
     for function in &b.table.dependents.functions {
-        create(client, &sql::function(function), true, &mut trial).await?;
+        let part = sql::function(function);
+        if let Attempt::Refused(refused) = attempt(client, &part.statements, true).await? {
+            failed(&mut trial, How::Created, part.what, refused);
+        }
     }
     for policy in &b.table.dependents.policies {
         let part = sql::other_policy(policy);

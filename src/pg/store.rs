@@ -48,8 +48,6 @@ pub struct Job {
     pub rows_per_second: Option<f64>,
     /// Seconds left, as last estimated.
     pub eta_s: Option<i64>,
-    /// When both sides were last found the same.
-    pub verified_at: Option<DateTime<Utc>>,
     /// The transaction of the last swap, or swap back.
     pub swap_xid: Option<String>,
     /// When applications began to use the partitioned table.
@@ -267,7 +265,6 @@ fn job(row: &Row) -> Result<Job> {
         }),
         rows_per_second: row.get("rows_per_second"),
         eta_s: row.get("eta_s"),
-        verified_at: row.get("verified_at"),
         swap_xid: row.get("swap_xid"),
         swapped_at: row.get("swapped_at"),
         keep_old_until: row.get("keep_old_until"),

@@ -6,7 +6,6 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
 use super::{IncomingKeys, OldSnapshots, Order, Partitioning, Plan, Rows, When, Workers};
@@ -67,16 +66,6 @@ impl Plan {
     /// The settings that may change while the job runs. What is not set is left out.
     pub fn tunables(&self) -> BTreeMap<&'static str, String> {
         self.part(Part::Tunable)
-    }
-
-    /// SHA-256 over the identity, in hexadecimal digits: one for all plans with the same result.
-    pub fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        for (key, value) in self.identity() {
-            // With its length in front, no value can pass for another one and a key.
-            hash.update(format!("{key} {} {value}\n", value.len()));
-        }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The plan as TOML with every default written out: [`Plan::parse`] gives the same plan back.

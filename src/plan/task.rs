@@ -52,7 +52,7 @@ pub trait Purpose {
         true
     }
 
-    /// What keeps both sides level from the comparison to the swap; `job` as a shell reads it.
+    /// What keeps both sides in sync from the comparison to the swap; `job` as a shell reads it.
     fn keeps_level(&self, job: &str) -> String;
 }
 
@@ -82,7 +82,7 @@ impl Purpose for Partitioning {
     }
 
     fn keeps_level(&self, job: &str) -> String {
-        format!("both tables are kept level by `pgstrata sync {job}`")
+        format!("both tables are kept in sync by `pgstrata sync {job}`")
     }
 }
 
@@ -114,6 +114,6 @@ impl Purpose for Retype {
     }
 
     fn keeps_level(&self, _job: &str) -> String {
-        "a trigger keeps both columns level".to_owned()
+        "a trigger keeps both columns in sync".to_owned()
     }
 }

@@ -42,7 +42,7 @@ impl Leaving {
     }
 }
 
-/// The statements, in one transaction. `CASCADE` is never said: what still hangs on the table is an error.
+/// The statements, in one transaction. `CASCADE` is never said: what still depends on the table is an error.
 ///
 /// The lock of the table in use comes first: `DROP TRIGGER` would take the leaves' before it, and applications take the
 /// parent's first, so that each would wait for the other.

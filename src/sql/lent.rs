@@ -35,7 +35,7 @@ pub const CODE: &str = "with recursive trusted as (
       where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped
   ) part where part.oid <> 0
 ), parts as (
-  -- Before 15, what a generated column calls hangs on the column.
+  -- Before 15, what a generated column calls depends on the column.
   select x.classid, x.objid, x.objsubid
   from pg_catalog.pg_attrdef d join tables on tables.oid = d.adrelid
     join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum

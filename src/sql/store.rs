@@ -156,8 +156,9 @@ comment on table pgstrata.objects is 'What a job made, by oid: it drops, empties
 ";
 
 /// Every open job and every ended one of the name `$1`, newest first.
-pub const JOBS: &str = "select id, name, kind, source, plan, identity, blueprint, state, rows_estimated, copy_order, copy_end,
-    copy_filenode, rows_per_second, eta_s, verified_at, swap_xid, swapped_at, keep_old_until, started_at, updated_at,
+pub const JOBS: &str =
+    "select id, name, kind, source, plan, identity, blueprint, state, rows_estimated, copy_order, copy_end,
+    copy_filenode, rows_per_second, eta_s, swap_xid, swapped_at, keep_old_until, started_at, updated_at,
     coalesce((pg_catalog.to_jsonb(j) ->> 'records')::boolean, false) as records
 from pgstrata.jobs j where ($1::text is null or name = $1) order by id desc";
 

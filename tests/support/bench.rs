@@ -78,7 +78,7 @@ impl Bench {
         oracle::compare(&self.db, TABLE, TRUTH).await;
     }
 
-    /// Brings the table that is not in use level while nobody writes: it holds the truth, too.
+    /// Brings the table that is not in use in sync while nobody writes: it holds the truth, too.
     pub async fn is_level(&self, other: &str) {
         let _quiet = self.writers.pause().await;
         self.db.pgstrata(&["sync", TABLE]).await.ok();

@@ -97,7 +97,7 @@ pub const TRIED: [[&str; 3]; 21] = [
     [
         "what a processor costs that is busy with something else",
         "their p99 is 1.5 times idle beside one loop that touches no server, 2.5 times beside one session that reads and hashes, \
-         7 times beside two loops: with one of two processors taken, twice is not to be had",
+         7 times beside two loops: with one of two processors taken, twice cannot be installed",
         "the limit",
     ],
     [

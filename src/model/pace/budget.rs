@@ -95,7 +95,7 @@ impl Budget {
     fn pay_off(&mut self) {
         let mut slice = BUCKET.get();
         while self.owed > 0.0 && slice > 0 {
-            // A permit is not to be had in parts: what is too much lies ready for the next one.
+            // A permit is not given in parts: what is too much lies ready for the next one.
             let wanted = NonZeroU32::new(slice.min(self.owed.ceil() as u32)).unwrap_or(NonZeroU32::MIN);
             if matches!(self.limiter.check_n(wanted), Ok(Ok(()))) {
                 self.owed -= f64::from(wanted.get());

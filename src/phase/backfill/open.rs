@@ -21,7 +21,7 @@ use super::BackfillJob;
 /// Adds the columns that are missing.
 ///
 /// # Errors
-/// The lock was not to be had.
+/// The lock could not be acquired.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
 pub async fn open(filler: &BackfillJob) -> Result<State> {
     let (f, client) = (&filler.filling, &filler.control);
@@ -62,7 +62,7 @@ pub async fn open(filler: &BackfillJob) -> Result<State> {
 /// written without it is there for the first pass to see.
 ///
 /// # Errors
-/// The lock was not to be had.
+/// The lock could not be acquired.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
 pub async fn keep(filler: &BackfillJob) -> Result<State> {
     let (f, client) = (&filler.filling, &filler.control);

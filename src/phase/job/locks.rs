@@ -78,7 +78,7 @@ impl<'a> LockRetry<'a> {
         Ok(client.batch_execute(&locks_sql::begin(first, self.budget.lock_timeout.as_millis())).await?)
     }
 
-    /// Makes attempts, with growing pauses, while the lock is not to be had; what came of it and which attempt it was.
+    /// Makes attempts, with growing pauses, while the lock cannot be acquired; what came of it and which attempt it was.
     /// `go_on` is asked before each.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl<'a> LockRetry<'a> {
                 Err(e) if e.retry_class() == Retry::Again => e,
                 Err(e) => return Err(e.context(format!("failed to {what}"))),
             };
-            // A lock that was not to be had says nothing of who had it.
+            // A lock that could not be acquired says nothing of who had it.
             let blockers = blockers::in_the_way(self.client, &self.tables, 0.0).await?;
             if let Some(after) = self.budget.cancel_blockers_after {
                 asked.end(self.client, self.events, &blockers, after).await;
@@ -130,7 +130,7 @@ impl<'a> LockRetry<'a> {
         let spent_s = begun.elapsed().as_secs().max(1);
         Err(Error::new(
             Kind::Lock,
-            format!("the lock on {table} was not to be had in {} ({spent_s} s)", number::counted(number.into(), "attempt")),
+            format!("the lock on {table} could not be acquired in {} ({spent_s} s)", number::counted(number.into(), "attempt")),
         )
         .cause(last)
         .hint("nothing was changed; end the session in the way, or try at a quieter time, with the same command"))

@@ -46,7 +46,7 @@ struct Upkeep<'a> {
 /// Maintains the table that a job made and that is in use.
 ///
 /// # Errors
-/// A lock was not to be had, or what the server said. What was done before is done.
+/// A lock could not be acquired, or what the server said. What was done before is done.
 pub async fn maintain(context: &PartitionJob) -> Result<Maintained> {
     let layout = Layout::read(&context.control, context.plan.table()).await?;
     let upkeep = Upkeep {
@@ -165,7 +165,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The job, while the old table is kept level: what is done must not get lost on the way back.
+    /// The job, while the old table is kept in sync: what is done must not get lost on the way back.
     fn open_window(&self) -> Option<&PartitionJob> {
         self.job.filter(|context| context.state() == State::Swapped)
     }

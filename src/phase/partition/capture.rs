@@ -16,7 +16,7 @@ use crate::sql::{capture as sql, locks as locks_sql};
 /// given up after the lock budget and made again: writers behind us wait no longer than that.
 ///
 /// # Errors
-/// The lock was not to be had.
+/// The lock could not be acquired.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
 pub async fn capture(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
@@ -73,7 +73,7 @@ pub async fn in_force(context: &PartitionJob) -> Result<()> {
 /// finds it.
 ///
 /// # Errors
-/// The lock was not to be had.
+/// The lock could not be acquired.
 pub async fn watch_leaves(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let source = catalog::must_find(&context.control, &b.table.name).await?;

@@ -1,4 +1,4 @@
-//! Drain: brings the target level with the source, batch by batch, each at one snapshot. Safe at any time after the scrub,
+//! Drain: brings the target in sync with the source, batch by batch, each at one snapshot. Safe at any time after the scrub,
 //! in either direction, and again after any crash: it only makes places what the source says they are.
 
 use std::cell::{Cell, RefCell};

@@ -21,10 +21,10 @@ use crate::phase::partition::{PartitionJob, after_exchange, objects};
 use crate::sql::finalize::{self as sql, Leaving};
 use crate::sql::store as store_sql;
 
-/// Drops the old table and everything that kept it level.
+/// Drops the old table and everything that kept it in sync.
 ///
 /// # Errors
-/// Something still hangs on the old table; it is named and kept.
+/// Something still depends on the old table; it is named and kept.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
 pub async fn finalize(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();

@@ -249,12 +249,12 @@ async fn next(context: &PartitionJob) -> Result<Option<State>> {
 /// Exchanges the two tables, in whichever direction is left.
 ///
 /// # Errors
-/// The lock was not to be had, or what stands in the way.
+/// The lock could not be acquired, or what stands in the way.
 async fn exchange(context: &PartitionJob, proof: Verified) -> Result<Swapped> {
     swap::swap(context, proof).instrument(tracing::debug_span!("phase", name = "swap")).await
 }
 
-/// Brings the other side level, in whichever direction changes flow now.
+/// Brings the other side in sync, in whichever direction changes flow now.
 ///
 /// # Errors
 /// What the server said.
@@ -264,7 +264,7 @@ async fn sync(context: &PartitionJob) -> Result<()> {
     after_exchange::settle(context).await.map(drop)
 }
 
-/// Brings both sides level and compares them, as [`verify::verify`]; lag does not stop who only reads. Before a swap it also
+/// Brings both sides in sync and compares them, as [`verify::verify`]; lag does not stop who only reads. Before a swap it also
 /// looks for what the steps behind it would fail on; nothing of that stops a rollback.
 ///
 /// # Errors

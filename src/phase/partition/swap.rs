@@ -22,7 +22,7 @@ use crate::sql::swap::Guard;
 /// Exchanges the names: forward from a verified job, or back from a swapped one.
 ///
 /// # Errors
-/// Lock where it was not to be had within the plan's attempts: the source is untouched, capture goes on.
+/// Lock where it could not be acquired within the plan's attempts: the source is untouched, capture goes on.
 pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
     let away = context.direction();
     let b = context.blueprint();

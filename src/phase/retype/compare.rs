@@ -21,7 +21,7 @@ use crate::phase::job::{chunks, workers};
 /// Rows of a range.
 const RANGE_ROWS: u64 = 20_000;
 
-/// Looks at every row, and says which are not level.
+/// Looks at every row, and says which are not in sync.
 ///
 /// # Errors
 /// The job is not that far; or what the server said. A difference is in the report.
@@ -75,8 +75,8 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
     .await?;
     let [rows, different, missing] = counted.get();
     meter.end(match different + missing {
-        0 => "the columns are level in every row".to_owned(),
-        n => format!("{} not level", crate::model::number::counted(n, "row")),
+        0 => "the columns are in sync in every row".to_owned(),
+        n => format!("{} not in sync", crate::model::number::counted(n, "row")),
     });
     Ok(VerifyReport {
         job: retyper.job.name.clone(),
@@ -93,7 +93,7 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
     })
 }
 
-/// Rows of a range, those that are not level and those without the old value; and some of their keys.
+/// Rows of a range, those that are not in sync and those without the old value; and some of their keys.
 async fn one_range(
     retyper: &RetypeJob,
     session: &Session,

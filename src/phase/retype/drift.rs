@@ -1,5 +1,5 @@
 //! What was done to the table since the plan was made, or since the last exchange. Most of it stays with the table, whichever
-//! column is in use; what is the column's own is done to the other column as well, before the next exchange; what hangs on the
+//! column is in use; what is the column's own is done to the other column as well, before the next exchange; what depends on the
 //! column and cannot follow it is told, and the exchange refused.
 
 use crate::error::{Error, Result, Retry};
@@ -53,7 +53,7 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
     Ok(true)
 }
 
-/// What hangs on the column in use by now and the exchange does not know.
+/// What depends on the column in use by now and the exchange does not know.
 async fn attached(retyper: &RetypeJob, away: Direction) -> Result<Vec<String>> {
     let r = &retyper.retyping;
     let facts = catalog::column(&retyper.control, super::table(retyper).await?, &r.column.name).await?;

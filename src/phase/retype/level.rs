@@ -213,7 +213,7 @@ fn violated(error: &Error, name: &Ident) -> Error {
 /// Takes the constraints of the column beside away: what it cannot hold is none of the application's business.
 ///
 /// # Errors
-/// The lock was not to be had.
+/// The lock could not be acquired.
 pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     let r = &retyper.retyping;
     let own = objects::own_constraints(retyper).await?;

@@ -8,7 +8,7 @@
 //! The new column stands beside the old one, in the same rows: what an application writes reaches both in one version of the
 //! row, so nothing is ever copied from one to the other but what was there before the trigger. The swap exchanges names.
 //!
-//! A snapshot older than the moment from which every row is level sees versions of rows that have no value in the new column
+//! A snapshot older than the moment from which every row is in sync sees versions of rows that have no value in the new column
 //! yet. Under the name of the old column, that would be a wrong answer. So the swap waits for such snapshots to go, as the
 //! server does before an index is used.
 
@@ -225,7 +225,7 @@ async fn capture(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Looks at every row; from the end of the look on, every row is level.
+/// Looks at every row; from the end of the look on, every row is in sync.
 async fn verify(retyper: &RetypeJob) -> Result<State> {
     foreign_keys::hold(retyper, &retyper.retyping.keys).await?;
     let state = backfill::again(&retyper.filler).await?;
@@ -233,10 +233,10 @@ async fn verify(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Drops the old column and what keeps it level: no way back from here.
+/// Drops the old column and what keeps it in sync: no way back from here.
 ///
 /// # Errors
-/// The lock was not to be had, or something hangs on the old column.
+/// The lock could not be acquired, or something depends on the old column.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
 async fn finalize(retyper: &RetypeJob) -> Result<State> {
     let failed = level::keys(retyper).await?;

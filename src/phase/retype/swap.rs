@@ -38,7 +38,7 @@ const NAMED: usize = 10;
 /// Makes the new column the one in use: looks at every row once more, then exchanges the names.
 ///
 /// # Errors
-/// The job is not that far; or the lock was not to be had within the plan's attempts: nothing was changed then.
+/// The job is not that far; or the lock could not be acquired within the plan's attempts: nothing was changed then.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "swap"))]
 pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
     match retyper.state() {
@@ -62,14 +62,14 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
     let jobs = store::jobs(client, Some(&retyper.job.name)).await?;
     let since = jobs.into_iter().find(|job| job.id == retyper.job.id).and_then(|job| job.swap_xid);
     let since =
-        since.ok_or_else(|| Error::failed("the job's record does not say since when rows are level"))?;
+        since.ok_or_else(|| Error::failed("the job's record does not say since when rows are in sync"))?;
     exchanged(retyper, Direction::Forward, &since).await
 }
 
 /// Makes the old column the one in use again; nothing that was written meanwhile is lost.
 ///
 /// # Errors
-/// The job is not swapped; rows hold values that the old type does not; or the lock was not to be had.
+/// The job is not swapped; rows hold values that the old type does not; or the lock could not be acquired.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "rollback"))]
 pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
     objects::in_place(retyper).await?;

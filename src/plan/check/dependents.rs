@@ -1,4 +1,4 @@
-//! What hangs on the table and would not come along, or holds it fast.
+//! What depends on the table and would not come along, or holds it fast.
 
 use std::collections::BTreeMap;
 

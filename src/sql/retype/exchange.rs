@@ -47,7 +47,7 @@ fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
     tables.iter().map(|table| format!("lock table {table} in access exclusive mode")).collect()
 }
 
-/// Everything under the lock, in order: what hangs on the column in use goes, the names are exchanged, and the same is put
+/// Everything under the lock, in order: what depends on the column in use goes, the names are exchanged, and the same is put
 /// on the column that comes into use. `away` is the direction that ends.
 fn statements(r: &Retyping, away: Direction) -> Vec<String> {
     let (table, column) = (&r.table.name, &r.column.name);

@@ -1,4 +1,4 @@
-//! What preflight asks of the column: what hangs on it by its number, and how what it has is written for another column.
+//! What preflight asks of the column: what depends on it by its number, and how what it has is written for another column.
 
 use crate::model::ident::Ident;
 use crate::model::retyping::Retyping;

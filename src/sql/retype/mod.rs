@@ -1,4 +1,4 @@
-//! A retype: the column beside, the trigger that keeps it level, what is built on it, and the looks at both.
+//! A retype: the column beside, the trigger that keeps it in sync, what is built on it, and the looks at both.
 //!
 //! The plan's own SQL stands on lines of its own, so that a comment in it ends there.
 
@@ -331,7 +331,7 @@ fn in_key_range(r: &Retyping, direction: Direction, range: &KeyRange) -> (String
     in_range("r.", &key.iter().collect::<Vec<_>>(), range, 1)
 }
 
-/// Of a range: how many rows there are, how many are not level, and how many have no value in the column beside that could
+/// Of a range: how many rows there are, how many are not in sync, and how many have no value in the column beside that could
 /// have none.
 pub fn compare(r: &Retyping, direction: Direction, range: &KeyRange) -> (String, Vec<String>) {
     let (condition, values) = in_key_range(r, direction, range);
@@ -345,7 +345,7 @@ pub fn compare(r: &Retyping, direction: Direction, range: &KeyRange) -> (String,
     (sql, values)
 }
 
-/// Keys of rows of a range that are not level in that way: up to `limit`.
+/// Keys of rows of a range that are not in sync in that way: up to `limit`.
 pub fn unlevel(
     r: &Retyping,
     direction: Direction,
@@ -376,7 +376,7 @@ fn without_value(r: &Retyping, direction: Direction) -> String {
     }
 }
 
-/// Removes the trigger and the column that is not in use, with all that hangs on it.
+/// Removes the trigger and the column that is not in use, with all that depends on it.
 pub fn remove(r: &Retyping, direction: Direction) -> Vec<String> {
     let (table, trigger) = (&r.table.name, r.filling().fill_trigger());
     let mut all = vec![format!("drop trigger if exists {trigger} on {table}"), drop_function(r)];
@@ -395,7 +395,7 @@ pub fn drop_exchange(r: &Retyping) -> Vec<String> {
     Exchange::drop(&r.exchange_function(), &r.definition_function()).into_iter().collect()
 }
 
-/// Drops a column, with all that hangs on it.
+/// Drops a column, with all that depends on it.
 pub fn drop_column(table: &QualifiedName, column: &Ident) -> String {
     format!("alter table {table} drop column if exists {column}")
 }
@@ -403,7 +403,7 @@ pub fn drop_column(table: &QualifiedName, column: &Ident) -> String {
 /// The present transaction: what is seen by every snapshot from now on is as it is now.
 pub const NOW: &str = "select pg_catalog.pg_current_xact_id()::text";
 
-/// Keeps since which transaction every row is level.
+/// Keeps since which transaction every row is in sync.
 pub const LEVEL_SINCE: &str =
     "update pgstrata.jobs set swap_xid = pg_catalog.pg_current_xact_id()::text, updated_at = now()
 where id = $1 and (swap_xid is null or $2)";

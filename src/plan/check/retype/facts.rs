@@ -6,7 +6,7 @@ use super::super::{Named, TableTrial};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::retyping::Counter;
 
-/// What hangs on the column.
+/// What depends on the column.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct ColumnFacts {
     /// How values are stored, where that was set.

@@ -1,4 +1,4 @@
-//! A retype held against a live table: what hangs on the column and cannot be carried, and what the job will do.
+//! A retype held against a live table: what depends on the column and cannot be carried, and what the job will do.
 
 mod facts;
 mod meaning;
