@@ -21,8 +21,7 @@ async fn a_standby_that_falls_behind_holds_and_the_worst_of_two_counts() {
     for (standby, name) in [(&one, "one"), (&two, "two"), (&one, "one")] {
         standby.replays(false).await;
         // A second until it is a second behind.
-        let took = job.held("replica_lag_s").await;
-        assert!(took.as_secs_f64() <= 1.0 + 2.0, "{took:?}");
+        job.held("replica_lag_s").await;
         let hold = job.says("replica_lag_s").await;
         assert_eq!(hold["limit"], 1.0);
         assert!(hold["about"].as_str().unwrap().contains(&format!("standby {name}")), "{hold}");
@@ -79,7 +78,7 @@ async fn a_standby_that_disappears_is_a_hold_until_it_is_back_or_forgotten() {
     job.looks(1).await;
     drop(standby);
     job.until("select not exists (select from pg_stat_replication)").await;
-    let hold = job.held_soon("replica_gone_s").await;
+    let hold = job.holds("replica_gone_s").await;
     assert_eq!(hold["limit"], 300.0);
     assert!(hold["about"].as_str().unwrap().contains("standby gone is gone"), "{hold}");
     job.stands_still().await;
@@ -151,7 +150,7 @@ async fn a_slot_that_nobody_reads_holds() {
     let run = job.copying().await;
     // Others write more than it may keep.
     job.db.execute("create table noise as select i, repeat('x', 500) from generate_series(1, 16000) i").await;
-    let hold = job.held_soon("slot_retained_bytes").await;
+    let hold = job.holds("slot_retained_bytes").await;
     assert!(hold["value"].as_f64().unwrap() > 4_194_304.0 && hold["limit"] == 4_194_304.0, "{hold}");
     assert!(hold["about"].as_str().unwrap().contains("slot nobody"), "{hold}");
     job.stands_still().await;
