@@ -28,6 +28,7 @@ async fn owned(version: Version) -> Database {
          create function app.equal(a int, b int) returns boolean language plpgsql immutable as $$ begin perform app.note(); return a = b; end $$;
          create operator app.=== (leftarg = int, rightarg = int, function = app.equal);
          create function app.fire() returns trigger language plpgsql as $$ begin perform app.note(); return new; end $$;
+         create view app.notes as select app.evil(1);
          create domain app.d as int check (app.evil(value));
          create type app.pair as (one app.d, two int);
          create table t (id int primary key, at timestamptz not null, n int, name varchar(20));
@@ -63,6 +64,17 @@ const CODE: &[(&str, &str, bool)] = &[
     ("add column g boolean generated always as (app.evil(n)) stored", "alter table t drop column g", false),
     ("add column x app.d", "alter table t drop column x", false),
     ("add column x app.pair[]", "alter table t drop column x", false),
+    // Functions of the server's own that run SQL text.
+    (
+        "add constraint c check (pg_catalog.query_to_xml('select app.note()', true, true, '') is not null) not valid",
+        "alter table t drop constraint c",
+        false,
+    ),
+    (
+        "add constraint c check (pg_catalog.table_to_xml('app.notes', true, true, '') is not null) not valid",
+        "alter table t drop constraint c",
+        false,
+    ),
 ];
 const STATEMENTS: &[(&str, &str, bool)] = &[
     ("create index i on t (app.evil(n))", "drop index i", false),
@@ -116,6 +128,31 @@ async fn a_table_s_triggers_are_no_business_of_a_copy() {
         db.execute(&format!("set role {role}; update t set n = n + 1 where id < 50")).await;
     }
     nobody_was_caught(&db, "both tables were written").await;
+}
+
+/// A function that relies on its caller's search path finds nothing that a stranger puts there.
+#[tokio::test]
+async fn a_path_that_strangers_may_create_in_is_left_out() {
+    let db = Database::new().await;
+    let stranger = format!("lent_stranger_{}", db.name());
+    db.execute(&format!(
+        "create role {stranger}; grant create on schema public to {stranger}; create table caught (who text); grant insert on caught to public;
+         create function okay(v varchar) returns boolean language plpgsql immutable as $$ begin return length(v) > 0; end $$;
+         create table t (id int primary key, at timestamptz not null, n int, name varchar(20) check (public.okay(name)));
+         insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '1 hour', i, 'Name' || i from generate_series(1, 300) i;
+         analyze t; set role {stranger};
+         create function public.length(varchar) returns int language plpgsql as $$ begin
+           if current_user <> '{stranger}' then insert into public.caught values (current_user); end if; return 1; end $$"
+    ))
+    .await;
+    for plan in plans(&db, "") {
+        ran(&db, "run", &plan).await.ok();
+        nobody_was_caught(&db, "a job ran").await;
+        db.execute("update pgstrata.jobs set name = 'done' || id where state = 'finalized'").await;
+        if db.count("select count(*) from pgstrata.jobs where name = 'job'").await > 0 {
+            db.pgstrata(&["abort", "job"]).await.ok();
+        }
+    }
 }
 
 /// The owner's own rights are enough for the owner's code.

@@ -197,6 +197,12 @@ async fn mirrors(db: &Database) -> bool {
 async fn busy() -> (Database, Bank) {
     let db = Database::new().await;
     bank::create(&db, "bigint").await;
+    // The mirror runs with the rights of the table's owner, who is not the job's role here.
+    let owner = format!("bank_of_{}", db.name());
+    db.execute(&format!(
+        "create role {owner}; grant create, usage on schema public to {owner}; alter table bank owner to {owner}"
+    ))
+    .await;
     let mut bank = Bank::open(&db).await;
     let plan = db.plan("name = 'job'\ntable = 'bank'\n[partition]\nby = 'at'\nevery = '1 month'\n[swap]\nlock_timeout = '190ms'\nattempts = 1000\n");
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
@@ -213,6 +219,7 @@ async fn a_mirror_that_was_left_on_is_ended_by_any_later_command() {
         db.pgstrata_with(&["swap", "job"], &kill).await.killed("mirror.on");
         assert!(mirrors(&db).await);
         bank.commit_more(100).await;
+        db.pgstrata(&["status", "job"]).await.ok();
         let ran = db.pgstrata(&[later, "job"]).await.ok();
         assert!(ran.stderr.contains("the mirror was still on from an earlier command"), "{}", ran.stderr);
         assert!(!mirrors(&db).await);

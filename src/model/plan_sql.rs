@@ -23,6 +23,9 @@ pub struct PlanSql {
     pub interval_style: String,
     /// `default_text_search_config`.
     pub text_search: String,
+    /// Roles that the plan trusts with the rights of the job's role.
+    #[serde(default)]
+    pub trust: Vec<String>,
     /// The SQL names objects outside `pg_catalog`, which a writer of the table may have no right to.
     pub names_others: bool,
 }
@@ -37,6 +40,7 @@ impl Default for PlanSql {
             date_style: "ISO, YMD".into(),
             interval_style: "postgres".into(),
             text_search: "pg_catalog.simple".into(),
+            trust: Vec::new(),
             names_others: true,
         }
     }

@@ -14,6 +14,9 @@ use crate::sql::objects as sql;
 pub async fn record(client: &Client, job: i64, role: Role, name: &QualifiedName) -> Result<()> {
     let (schema, relation) = (name.schema.as_str(), name.name.as_str());
     client.execute(sql::RECORD_RELATION, &[&job, &role.as_str(), &name.plain(), &schema, &relation]).await?;
+    if role == Role::Index {
+        client.execute(sql::INDEX_IS_MADE, &[&job]).await?;
+    }
     Ok(())
 }
 

@@ -62,7 +62,7 @@ fn schemas(written: &str) -> Read<Vec<String>> {
 
 impl Settings {
     /// The settings of a job on that table; empty where the session is to say.
-    pub fn of_job(&self, table: &QualifiedName) -> PlanSql {
+    pub fn of_job(&self, table: &QualifiedName, trust: &[String]) -> PlanSql {
         let stated = |value: &Option<String>| value.clone().unwrap_or_default();
         let lookup: Vec<Ident> = match &self.search_path {
             Some(path) => path.iter().map(Ident::new).collect(),
@@ -78,6 +78,7 @@ impl Settings {
             date_style: stated(&self.date_style),
             interval_style: stated(&self.interval_style),
             text_search: String::new(),
+            trust: trust.to_vec(),
             names_others: true,
         }
     }

@@ -14,7 +14,8 @@ from pg_catalog.pg_class c where c.oid = $1";
 ///
 /// Trusted are superusers, roles that could act as the session's role anyway, and the roles `$2` of the plan. `$3`: triggers and
 /// rules count, too, if they are in force. Indexes are built, statistics gathered and foreign keys checked with the rights of
-/// the table's owner; that is the server's own rule.
+/// the table's owner; that is the server's own rule. Of the server's own functions, those count that run SQL text or reach beyond
+/// the row: all that are VOLATILE, but for some known ones, and those that read tables into XML.
 pub const CODE: &str = "with recursive trusted as (
   select r.oid from pg_catalog.pg_roles r
   where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($2)
@@ -53,6 +54,24 @@ pub const CODE: &str = "with recursive trusted as (
   union all
   select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, 0 from pg_catalog.pg_trigger t
   where $3 and t.tgrelid in (select oid from tables) and not t.tgisinternal and t.tgenabled <> 'D'
+), trees as (
+  -- The server keeps no dependency on a function of its own. Some of those run any SQL text, or leave the database.
+  select 'pg_catalog.pg_attrdef'::pg_catalog.regclass::oid as classid, d.oid as objid, 0 as objsubid, d.adbin as tree, c.relowner as owner
+  from pg_catalog.pg_attrdef d join tables on tables.oid = d.adrelid join pg_catalog.pg_class c on c.oid = d.adrelid
+    join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+  where a.attgenerated <> ''
+  union all
+  select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, 0, k.conbin, c.relowner
+  from pg_catalog.pg_constraint k join tables on tables.oid = k.conrelid join pg_catalog.pg_class c on c.oid = k.conrelid
+  where k.contype = 'c'
+  union all
+  select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, 0, k.conbin, y.typowner
+  from pg_catalog.pg_constraint k join types on types.oid = k.contypid join pg_catalog.pg_type y on y.oid = k.contypid
+  where k.contype = 'c'
+  union all
+  select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, 0, t.tgqual, c.relowner
+  from pg_catalog.pg_trigger t join tables on tables.oid = t.tgrelid join pg_catalog.pg_class c on c.oid = t.tgrelid
+  where $3 and not t.tgisinternal and t.tgenabled <> 'D' and t.tgqual is not null
 ), functions as (
   select p.classid, p.objid, p.objsubid, d.refobjid as oid
   from parts p join pg_catalog.pg_depend d using (classid, objid, objsubid)
@@ -71,6 +90,19 @@ select pg_catalog.pg_describe_object(f.classid, f.objid, f.objsubid),
   pg_catalog.pg_describe_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0), pg_catalog.pg_get_userbyid(p.proowner)::text
 from functions f join pg_catalog.pg_proc p on p.oid = f.oid
 where p.proowner not in (select oid from trusted)
+union
+select pg_catalog.pg_describe_object(t.classid, t.objid, t.objsubid),
+  pg_catalog.pg_describe_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0), pg_catalog.pg_get_userbyid(t.owner)::text
+from trees t cross join lateral (
+    select m[1]::oid as oid from pg_catalog.regexp_matches(t.tree::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m
+    union
+    select o.oprcode::oid from pg_catalog.regexp_matches(t.tree::text, ':opno ([0-9]+)', 'g') m
+      join pg_catalog.pg_operator o on o.oid = m[1]::oid) called
+  join pg_catalog.pg_proc p on p.oid = called.oid
+where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
+  and (p.provolatile = 'v' and p.proname::text <> all (array['clock_timestamp', 'currval', 'gen_random_uuid', 'lastval', 'nextval',
+      'random', 'random_normal', 'timeofday', 'uuidv4', 'uuidv7'])
+    or p.provolatile = 's' and p.proname ~ '_to_xml')
 union
 select pg_catalog.pg_describe_object('pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid, 0), 'its statements',
   pg_catalog.pg_get_userbyid(c.relowner)::text

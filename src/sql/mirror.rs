@@ -17,6 +17,9 @@ const FEW_PARTITIONS: usize = 64;
 /// It is `on` while the mirror writes: the guard of a table that is out of use lets it pass.
 pub const SETTING: &str = "pgstrata.mirror";
 
+/// Whether the role `$1` can name what is in schema pgstrata: it could alter the function that it is given.
+pub const REACHES_SCHEMA: &str = "select pg_catalog.has_schema_privilege($1::text, 'pgstrata', 'USAGE')";
+
 /// The keys of the relation with oid `$1` that may be checked at the commit: schema, name, and whether another deferrable
 /// constraint of that schema has the same name.
 pub const DEFERRABLE_KEYS: &str = "select n.nspname, c.conname,

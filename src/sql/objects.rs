@@ -27,6 +27,10 @@ pub const INTEND_INDEX: &str = "insert into pgstrata.objects (job_id, role, made
 values ($1, 'index', $2, 'pg_catalog.pg_class'::pg_catalog.regclass, 0)
 on conflict (job_id, classid, objid, objsubid) do update set made = excluded.made";
 
+/// Forgets which index the job `$1` was about to make: it is recorded.
+pub const INDEX_IS_MADE: &str = "delete from pgstrata.objects
+where job_id = $1 and role = 'index' and classid = 'pg_catalog.pg_class'::pg_catalog.regclass and objid = 0";
+
 /// Forgets what the job `$1` recorded in the role `$2`, before it makes another.
 pub const FORGET: &str = "delete from pgstrata.objects where job_id = $1 and role = $2";
 

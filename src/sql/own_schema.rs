@@ -62,7 +62,9 @@ select pg_catalog.json_build_object(
   'functions', (select coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
       'name', f.proname, 'owner', pg_catalog.pg_get_userbyid(f.proowner)) order by f.proname), '[]')
     from pg_catalog.pg_proc f
-    where f.pronamespace = n.oid and f.proowner not in (select oid from trusted))
+    where f.pronamespace = n.oid and f.proowner not in (select oid from trusted)
+      -- The mirror's runs with the rights of the table's owner, and belongs to that role.
+      and not (f.prosecdef and pg_catalog.starts_with(f.proname, 'mirror_')))
 ) from pg_catalog.pg_namespace n where n.nspname = 'pgstrata'";
 
 #[cfg(test)]

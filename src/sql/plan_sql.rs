@@ -70,11 +70,11 @@ pub fn look_up_again(sql: &PlanSql) -> String {
     format!("set local search_path = {}", lookup(sql))
 }
 
-/// The search path of the application.
+/// Sets the search path of the application, for what its functions and triggers look up; see [`closed`].
 pub fn applications(sql: &PlanSql) -> String {
     match sql.search_path.as_str() {
         "" => look_up_again(sql),
-        path => format!("set local search_path = {path}"),
+        _ => format!("select {}", closed(sql)),
     }
 }
 
@@ -84,9 +84,31 @@ pub fn applications_path(sql: &PlanSql) -> String {
     if !sql.resolved || sql.search_path.is_empty() {
         return String::new();
     }
+    format!("(select {}) is not null and ", closed(sql))
+}
+
+/// Sets the search path of the application without the schemas in which a role may create that the job does not trust: it could
+/// put a function there that runs with the job's rights. Looked up each time, because such a privilege may be granted later.
+fn closed(sql: &PlanSql) -> String {
+    let trust: Vec<String> = sql.trust.iter().map(|role| literal(role)).collect();
     format!(
-        "(select pg_catalog.set_config('search_path', {}, true)) is not null and ",
-        literal(&sql.search_path)
+        "pg_catalog.set_config('search_path', (
+  select pg_catalog.concat_ws(', ', 'pg_catalog', pg_catalog.string_agg(pg_catalog.quote_ident(n.nspname), ', ' order by s.place), 'pg_temp')
+  from (select pg_catalog.set_config('search_path', {path}, true) as path offset 0) p
+    cross join lateral pg_catalog.unnest(pg_catalog.current_schemas(p.path is null)) with ordinality s (name, place)
+    join pg_catalog.pg_namespace n on n.nspname = s.name
+  where n.nspname <> 'pg_catalog' and not exists (
+    select from (
+        select x.grantee as oid from pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) x
+        where x.privilege_type = 'CREATE'
+        union all select n.nspowner) g
+      left join pg_catalog.pg_roles r on r.oid = case
+        when g.oid = (select oid from pg_catalog.pg_roles where rolname = 'pg_database_owner')
+        then (select datdba from pg_catalog.pg_database where datname = pg_catalog.current_database()) else g.oid end
+    where not coalesce(r.rolsuper or r.rolname = current_user or r.rolname::text = any (array[{trust}]::text[])
+      or pg_catalog.pg_has_role(r.oid, session_user, 'MEMBER'), false))), true)",
+        path = literal(&sql.search_path),
+        trust = trust.join(", "),
     )
 }
 
@@ -248,14 +270,14 @@ pub fn set_default(mark: &str, column: &Ident, default: &str) -> String {
 ///
 /// Trusted are superusers, the roles that can become ours, and those of the plan, as for code on the table
 /// ([`super::lent::CODE`]); to create in a schema, also those that can become the table's owner or the database's.
-pub const NAMED: &str = r#"with trusted as (
-  select r.oid from pg_roles r, pg_class c, pg_database b
-  where c.oid = $2 and b.datname = current_database() and (r.rolsuper or r.rolname = 'pg_database_owner'
-    or r.rolname::text = any ($3) or pg_has_role(r.oid, (select oid from pg_roles where rolname = current_user), 'MEMBER')
-    or pg_has_role(r.oid, c.relowner, 'MEMBER') or pg_has_role(r.oid, b.datdba, 'MEMBER'))
-), lent as (
+pub const NAMED: &str = r#"with lent as (
   select r.oid from pg_roles r where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($3)
     or pg_has_role(r.oid, session_user, 'MEMBER')
+), trusted as (
+  select oid from lent
+  union
+  select r.oid from pg_roles r, pg_database b
+  where r.rolname = 'pg_database_owner' and b.datname = current_database() and b.datdba in (select oid from lent)
 ), creators as (
   select n.oid, array_agg(distinct coalesce(r.rolname::text, 'PUBLIC')) as roles
   from pg_namespace n cross join lateral (
@@ -301,6 +323,8 @@ select json_build_object(
       'schema', n.nspname,
       'loose', o.loose,
       'relies', o.relies,
+      'replaced_by', case when o.refclassid <> 'pg_class'::regclass and n.nspowner not in (select oid from trusted)
+        then pg_get_userbyid(n.nspowner) end,
       'creators', coalesce((select roles from creators c where c.oid = n.oid), '{}'))
       order by pg_describe_object(o.refclassid, o.refobjid, 0))
     from objects o join pg_namespace n on n.oid = o.schema

@@ -9,7 +9,7 @@ use crate::error::{Error, Result, Retry};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::cutover::MIRROR_AT_MOST;
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{QualifiedName, plain};
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, REPEATABLE_READ, all, execute_prepared, transaction};
 use crate::phase::partition::{PartitionJob, partitions};
@@ -31,6 +31,14 @@ pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
         return Err(Error::failed(
             "row security is forced upon the table's owner, and `trust` at the head of the plan does not list that role",
         ));
+    }
+    let owner = b.table.owner.as_str();
+    if context.lends() && client.query_one(sql::REACHES_SCHEMA, &[&owner]).await?.get(0) {
+        return Err(Error::failed(format!(
+            "role {} has USAGE on schema pgstrata, and could alter the mirror's function; `trust` at the head of the plan does not \
+             list that role",
+            plain(owner)
+        )));
     }
     let deferrable = deferrable(context, away).await?;
     let source = catalog::must_find(client, &b.sides(away).source).await?;

@@ -121,6 +121,6 @@ fn design(plan: &Plan, backfill: &Backfill, table: &Table, key: Vec<Ident>) -> F
         keep_filled: backfill.keep_filled != KeepFilled::No,
         stays: backfill.keep_filled == KeepFilled::Always,
         finish: finishing::finishing(backfill, table),
-        sql: backfill.settings.of_job(&table.name),
+        sql: backfill.settings.of_job(&table.name, plan.trust()),
     }
 }

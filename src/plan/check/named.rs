@@ -33,6 +33,9 @@ pub struct Object {
     pub relies: bool,
     /// Roles that the job does not trust and that may create in its schema.
     pub creators: Vec<String>,
+    /// The owner of its schema, who may drop it and make another of its name, if the job does not trust that role. None for a
+    /// table.
+    pub replaced_by: Option<String>,
 }
 
 /// A schema in which roles may create that the job does not trust.
@@ -107,6 +110,21 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
             .collect();
         format!("revoke create on schema {} from {}", plain(schema), roles.join(", "))
     };
+    if let Some(role) = &object.replaced_by {
+        let role = plain(role);
+        report.error(
+            "untrusted_schema",
+            name,
+            format!(
+                "the plan's SQL names {name}, and role {role}, which owns schema {}, may put another in its place",
+                plain(schema)
+            ),
+            format!(
+                "move it to a schema of a role that the job trusts; or, if {role} is to be trusted with the rights of the job's role: \
+                 trust = [\"{role}\"] at the head of the plan"
+            ),
+        );
+    }
     if object.loose && !object.creators.is_empty() {
         report.error(
             "untrusted_schema",

@@ -132,7 +132,7 @@ fn design(plan: &Plan, retype: &Retype, found: &Found, facts: &ColumnFacts, key:
         default_new: None,
         casts: retype.using.is_none() || retype.using.as_ref() == Some(&default_cast(&name, &retype.to)),
         comparable: true,
-        sql: retype.settings.of_job(&table.name),
+        sql: retype.settings.of_job(&table.name, plan.trust()),
     }
 }
 
