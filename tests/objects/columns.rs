@@ -123,6 +123,15 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     assert_eq!(db.count("select count(*) from pg_constraint where conname = 'positive_new'").await, 1);
     db.execute("alter table orders drop constraint positive_new").await;
     db.pgstrata(&run).await.ok();
+    // Nor one of the same table that takes the place of the one that it built last.
+    db.execute("drop index orders_n_new; create index orders_n_new on orders (id)").await;
+    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+    assert!(
+        ran.stderr.contains("public.orders_n_new is not what job job made under that name"),
+        "{}",
+        ran.stderr
+    );
+    db.execute("drop index orders_n_new").await;
     db.pgstrata(&["swap", "job"]).await.ok();
     db.pgstrata(&["rollback", "job"]).await.ok();
     db.pgstrata(&["swap", "job"]).await.ok();
