@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Child;
 
-use super::crash::side_by_side;
 use super::support::cluster::Database;
+use super::support::kills::side_by_side;
 use super::support::process::{Ran, ended};
 use super::support::wait::until;
 

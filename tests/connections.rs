@@ -8,8 +8,8 @@ use pgstrata::demo::server::PrivateServer;
 use rustix::process::Signal;
 use tokio::process::Child;
 
-use super::crash::side_by_side;
 use super::support::cluster::{Database, SETTINGS};
+use super::support::kills::side_by_side;
 use super::support::load::Writers;
 use super::support::oracle;
 use super::support::process::{ended, frozen, send};

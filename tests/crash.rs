@@ -1,23 +1,17 @@
 //! The process is killed at every named place between two steps, under load; the next one goes on, and nothing is lost.
 
-use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use pgstrata::failpoint;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, LocalSet};
 
 use super::support::cluster::Database;
+use super::support::kills::{as_str, failpoints_in, killed, side_by_side};
 use super::support::load::Writers;
 use super::support::oracle;
 use super::support::process::SIGKILL;
 use super::support::tables::TableSpec;
-
-/// Lives that go on side by side.
-const AT_ONCE: usize = 4;
 
 /// A table with all that makes the job take every step: a foreign key, a constraint that is not validated, a
 /// materialized view.
@@ -110,15 +104,16 @@ impl Case {
         }
     }
 
-    /// The source that this life partitions: all kinds get their turn.
+    /// The source that this life partitions: random keys where rows are copied, values that move between rows where changes are
+    /// drained and names exchanged, numbers from a sequence otherwise.
     fn spec(&self) -> TableSpec {
         if self.chunks {
             return TableSpec::bigint("observations", 5_000);
         }
-        match self.at.len() % 3 {
+        match self.at.split('.').next().unwrap_or_default() {
             _ if self.before.is_some() => TableSpec::bigint("observations", 1_500),
-            0 => TableSpec::uuid("observations", 1_500),
-            1 => TableSpec::slots("observations", 1_500),
+            "prepare" | "capture" | "copy" => TableSpec::uuid("observations", 1_500),
+            "drain" | "verify" | "swap" | "settle" => TableSpec::slots("observations", 1_500),
             _ => TableSpec::bigint("observations", 1_500),
         }
     }
@@ -198,51 +193,6 @@ fn arguments(command: &str, plan: &Path) -> Vec<String> {
     }
 }
 
-fn as_str(arguments: &[String]) -> Vec<&str> {
-    arguments.iter().map(String::as_str).collect()
-}
-
-/// Runs a command that must be killed at the failpoint, and by nothing else.
-pub async fn killed(db: &Database, arguments: &[String], at: &str) {
-    let at_failpoint = [("PGSTRATA_FAILPOINT", at)];
-    db.pgstrata_with(&as_str(arguments), &at_failpoint).await.killed(at);
-}
-
-/// Does `one` for each case, some at a time, and names those that failed.
-pub async fn side_by_side<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
-where
-    C: Clone + std::fmt::Debug,
-    F: Future<Output = ()> + 'static,
-{
-    LocalSet::new().run_until(each(cases, one)).await;
-}
-
-async fn each<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
-where
-    C: Clone + std::fmt::Debug,
-    F: Future<Output = ()> + 'static,
-{
-    let turn = Arc::new(Semaphore::new(AT_ONCE));
-    let tasks: Vec<(C, JoinHandle<()>)> = cases
-        .into_iter()
-        .map(|case| {
-            let (turn, work) = (turn.clone(), one(case.clone()));
-            let task = tokio::task::spawn_local(async move {
-                let _turn = turn.acquire_owned().await.unwrap();
-                work.await;
-            });
-            (case, task)
-        })
-        .collect();
-    let mut failed = Vec::new();
-    for (case, task) in tasks {
-        if task.await.is_err() {
-            failed.push(case);
-        }
-    }
-    assert!(failed.is_empty(), "{failed:#?}");
-}
-
 #[tokio::test]
 async fn killed_at_every_failpoint_a_job_goes_on_and_loses_nothing() {
     side_by_side(of_this_kind().into_iter().flat_map(Case::of).collect(), Case::live).await;
@@ -306,30 +256,9 @@ async fn killed_again_and_again_a_job_comes_to_its_end() {
     }
 }
 
-/// The failpoints in source files that are `wanted`, in the order of a job's life.
-pub fn failpoints_in(wanted: impl Fn(&Path) -> bool) -> Vec<&'static str> {
-    let src = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
-    let (mut found, mut folders) = (BTreeSet::new(), vec![src.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") && wanted(path.strip_prefix(src).unwrap()) {
-                let text = std::fs::read_to_string(path).unwrap();
-                let names = text.split("failpoint!(\"").skip(1).map(|rest| rest.split_once('"').unwrap().0);
-                found.extend(names.map(str::to_owned));
-            }
-        }
-    }
-    let named = failpoint::NAMES.iter().copied().filter(|name| found.contains(*name)).collect::<Vec<_>>();
-    assert_eq!(named.len(), found.len(), "{found:?} are not all in failpoint::NAMES");
-    named
-}
-
 /// The failpoints that a job which partitions a table comes to.
 fn of_this_kind() -> Vec<&'static str> {
-    failpoints_in(|path| !path.starts_with("phase/fill"))
+    failpoints_in(|path| !path.starts_with("phase/backfill"))
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use pgstrata::demo::server::PrivateServer;
 
-use super::bad_input::{GOOD, MONTHS, check, told, told_after, told_on};
+use super::support::checks::{GOOD, MONTHS, check, told, told_after, told_on};
 use super::support::cluster::{Database, SETTINGS, Version};
 
 /// Nothing is found on the table after these statements.

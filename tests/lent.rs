@@ -28,6 +28,8 @@ async fn owned(version: Version) -> Database {
          create function app.equal(a int, b int) returns boolean language plpgsql immutable as $$ begin perform app.note(); return a = b; end $$;
          create operator app.=== (leftarg = int, rightarg = int, function = app.equal);
          create function app.fire() returns trigger language plpgsql as $$ begin perform app.note(); return new; end $$;
+         create type app.en as enum ('a', 'b');
+         create function app.told(v app.en) returns text language plpgsql as $$ begin perform app.note(); return 'a'; end $$;
          create view app.notes as select app.evil(1);
          create domain app.d as int check (app.evil(value));
          create type app.pair as (one app.d, two int);
@@ -64,6 +66,12 @@ const CODE: &[(&str, &str, bool)] = &[
     ("add column g boolean generated always as (app.evil(n)) stored", "alter table t drop column g", false),
     ("add column x app.d", "alter table t drop column x", false),
     ("add column x app.pair[]", "alter table t drop column x", false),
+    // A cast of the owner's type: values of keys are read as text.
+    (
+        "add column e app.en; create cast (app.en as text) with function app.told(app.en)",
+        "alter table t drop column e; drop cast (app.en as text)",
+        false,
+    ),
     // Functions of the server's own that run SQL text.
     (
         "add constraint c check (pg_catalog.query_to_xml('select app.note()', true, true, '') is not null) not valid",

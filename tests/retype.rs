@@ -6,9 +6,9 @@ mod writers;
 use std::path::Path;
 use std::process::Stdio;
 
-use super::crash::{killed, side_by_side};
 use super::support::bench::DEADLOCK_TIMEOUT;
 use super::support::cluster::{Database, Version, on_version};
+use super::support::kills::{killed, side_by_side};
 use super::support::oracle;
 use super::support::process::{Ran, ended};
 use writers::Writers;

@@ -1,6 +1,6 @@
 //! What a role lacks is named with its GRANT, and what it is told to have is enough.
 
-use super::bad_input::*;
+use super::support::checks::*;
 use super::support::cluster::Database;
 
 /// A table owned by a role that has no other right, in a schema closed to everybody.

@@ -4,8 +4,8 @@
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
-use super::crash::side_by_side;
 use super::support::cluster::Database;
+use super::support::kills::side_by_side;
 use super::support::process::ended;
 use super::support::proxy::Proxy;
 use super::support::wait::{until, within};

@@ -1,7 +1,7 @@
 //! What `check` allows does not fail for a reason that was there before: it tries the job's statements, and the table's own
 //! expressions on rows.
 
-use crate::bad_input::{GOOD, MONTHS, check, check_as, told, told_after};
+use crate::support::checks::{GOOD, MONTHS, check, check_as, told, told_after};
 use crate::support::cluster::{Database, connect};
 
 /// `error[code]: object` of each error and warning.

@@ -1,9 +1,9 @@
 //! A step after a swap that fails stops neither the way back nor the end of the job; what it would fail on is looked for
 //! before the swap.
 
-use crate::bad_input::told_on;
-use crate::crash::killed;
+use crate::support::checks::told_on;
 use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::kills::killed;
 use crate::support::process::Ran;
 
 on_every_version! {

@@ -1,6 +1,6 @@
 //! A table with hundreds of everything: `check` tells all of it, each thing by its name where that is asked for.
 
-use super::bad_input::MONTHS;
+use super::support::checks::MONTHS;
 use super::support::cluster::Database;
 use super::support::process::Ran;
 

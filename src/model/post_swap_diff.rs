@@ -1,7 +1,7 @@
 //! What the table must look like through its name after a swap: as before, but for what partitioning changes. The swap checks
 //! itself against this once it is done.
 
-use super::blueprint::Blueprint;
+use super::blueprint::{Blueprint, Direction};
 use super::difference::{Between, Difference, at, differences, told};
 use super::ident::{Ident, plain};
 use super::table::{Column, Comment, ForeignKey, Index, Table};
@@ -73,6 +73,43 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     }
     let now = common(now.clone());
     told(&differences(&expected, &now, Between::Tables))
+}
+
+/// What the table that an exchange brings into use, `side`, lacks: somebody dropped it there.
+pub fn missing(b: &Blueprint, away: Direction, side: &Table) -> Vec<String> {
+    let table = &b.table;
+    let (indexes, suffix) = match away {
+        Direction::Forward => (b.carried_indexes(), "_new"),
+        Direction::Reverse => (table.indexes.iter().collect(), "_old"),
+    };
+    let mut all = Vec::new();
+    let mut need = |there: bool, kind: &str, name: &Ident| {
+        if !there {
+            all.push(format!("{kind} {}", plain(name.as_str())));
+        }
+    };
+    for column in &table.columns {
+        let other = side.column(&column.name);
+        need(other.is_some(), "column", &column.name);
+        if let Some(other) = other {
+            need(other.not_null || !column.not_null, "NOT NULL of column", &column.name);
+            need(other.default.is_some() || column.default.is_none(), "the default of column", &column.name);
+        }
+    }
+    for check in &table.checks {
+        need(side.checks.iter().any(|one| one.name == check.name), "check constraint", &check.name);
+    }
+    for index in indexes {
+        let name = index.name.with_suffix(suffix);
+        need(side.indexes.iter().any(|one| one.name == name), "index", &name);
+    }
+    for trigger in &table.triggers {
+        need(side.triggers.iter().any(|one| one.name == trigger.name), "trigger", &trigger.name);
+    }
+    for policy in &table.policies {
+        need(side.policies.iter().any(|one| one.name == policy.name), "policy", &policy.name);
+    }
+    all
 }
 
 /// Whether a difference since an exchange is what the job itself does after it: partitions that rows need, foreign keys that

@@ -4,12 +4,12 @@ use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::key::KeyRange;
 use crate::model::table::Column;
 
-use super::{from_source, in_range, list};
+use super::{as_written, from_source, in_range, list};
 
-/// `r."a"::text, r."b"::text`: a key as the ledger keeps it. Qualified here and in `order by`, where a bare name would
+/// `r."a"::text, r."b"::text`, where the types are the server's own: a key as the ledger keeps it. Qualified here and in `order by`, where a bare name would
 /// mean the text and not the column.
 fn as_text(columns: &[&Column]) -> String {
-    columns.iter().map(|c| format!("r.{}::text", c.name)).collect::<Vec<_>>().join(", ")
+    columns.iter().map(|c| as_written(&format!("r.{}", c.name), c)).collect::<Vec<_>>().join(", ")
 }
 
 /// The largest key; no row where the table is empty.

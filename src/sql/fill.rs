@@ -145,14 +145,13 @@ pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<
 select meant.rows, meant.meant, (select count(*) from batch), (select count(*) from filled),
   (extract(epoch from clock_timestamp() - (select min(since) from batch)) * 1000)::double precision,
   case when (select count(*) from batch) > (select count(*) from filled) then (select string_agg(key, '; ') from (
-    select concat_ws(', ', {text}) as key from batch group by place, {list} having count(*) > 1 order by {list} limit 10) twice) end
+    select pg_catalog.concat_ws(', ', {list}) as key from batch group by place, {list} having count(*) > 1 order by {list} limit 10) twice) end
 from (select count(*) as rows, {meant} as meant from only {leaf} t where {of_t}) meant",
         named = each(&|i, c| format!("t.{} as k{i}", c.name), ", "),
         values = values(f),
         order = each(&|_, c| format!("t.{}", c.name), ", "),
         set = set.join(", "),
         same = each(&|i, c| format!("u.{} = b.k{i}", c.name), " and "),
-        text = each(&|i, _| format!("k{i}::text"), ", "),
         list = each(&|i, _| format!("k{i}"), ", "),
     );
     (sql, values_of)

@@ -379,7 +379,7 @@ mod tests {
         let whole = KeyRange { after: None, through: None };
         let sql = violating(&f, &f.table.name, &whole, Rule::Key(&f.finish.foreign_keys[0])).0;
         insta::assert_snapshot!(sql, @r#"
-        select count(*) over (), concat_ws(', ', "petri_observations"."observation_id"::text)
+        select count(*) over (), pg_catalog.concat_ws(', ', "petri_observations"."observation_id")
         from only "public"."petri_observations" as "petri_observations"
         where true and not ("petri_observations"."note" is null and "petri_observations"."batch" is null) and not exists (
           select from "public"."notes" referenced where referenced."Note" = "petri_observations"."note" and referenced."batch" = "petri_observations"."batch")

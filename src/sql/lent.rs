@@ -5,7 +5,8 @@ use crate::model::ident::QualifiedName;
 
 /// Whether the owner of the relation with oid `$1` could act as the session's role anyway, or is one of the roles `$2` that the
 /// plan trusts.
-pub const OWNER_IS_TRUSTED: &str = "select pg_catalog.pg_has_role(c.relowner, session_user, 'MEMBER')
+pub const OWNER_IS_TRUSTED: &str = "select pg_catalog.pg_has_role(c.relowner, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
+      then 'USAGE, SET' else 'MEMBER' end)
   or pg_catalog.pg_get_userbyid(c.relowner) = current_user or pg_catalog.pg_get_userbyid(c.relowner)::text = any ($2)
 from pg_catalog.pg_class c where c.oid = $1";
 
@@ -19,7 +20,8 @@ from pg_catalog.pg_class c where c.oid = $1";
 pub const CODE: &str = "with recursive trusted as (
   select r.oid from pg_catalog.pg_roles r
   where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($2)
-    or pg_catalog.pg_has_role(r.oid, session_user, 'MEMBER')
+    or pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
+      then 'USAGE, SET' else 'MEMBER' end)
 ), tables as (
   select pg_catalog.unnest($1::oid[]) as oid
   union
@@ -81,6 +83,12 @@ pub const CODE: &str = "with recursive trusted as (
   from parts p join pg_catalog.pg_depend d using (classid, objid, objsubid)
     join pg_catalog.pg_operator o on o.oid = d.refobjid
   where d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+  union
+  -- Casts of types that somebody made: values of keys are read as text.
+  select 'pg_catalog.pg_cast'::pg_catalog.regclass, x.oid, 0, x.castfunc
+  from pg_catalog.pg_cast x
+  where x.castfunc <> 0 and exists (
+    select from types where types.oid >= 16384 and types.oid in (x.castsource, x.casttarget))
   union
   select 'pg_catalog.pg_type'::pg_catalog.regclass, g.rngtypid, 0, f.oid
   from pg_catalog.pg_range g cross join lateral (values (g.rngsubdiff), (g.rngcanonical)) f (oid)

@@ -106,10 +106,19 @@ fn search_path(table: &QualifiedName) -> String {
     if schema.as_str() == "public" { schema.to_string() } else { format!("{schema}, \"public\"") }
 }
 
-/// A key as people read it: its values, one behind the other.
+/// A key as people read it: its values, one behind the other, as their types write them.
 fn key_text<'a>(prefix: &str, key: impl IntoIterator<Item = &'a Ident>) -> String {
-    let parts: Vec<String> = key.into_iter().map(|name| format!("{prefix}{name}::text")).collect();
-    format!("concat_ws(', ', {})", parts.join(", "))
+    format!("pg_catalog.concat_ws(', ', {})", list(prefix, key))
+}
+
+/// A value of a key column as its type writes and reads it. A type outside `pg_catalog` may have a cast to text that somebody
+/// made, which is no such form.
+fn as_written(value: &str, column: &Column) -> String {
+    if column.base_type.contains('.') {
+        format!("pg_catalog.concat({value})")
+    } else {
+        format!("{value}::text")
+    }
 }
 
 /// How many values of columns more than one row has, and the keys of two such rows, for up to five of them: no row where

@@ -6,7 +6,8 @@
 /// session acts as. Reading is harmless: privileges to SELECT, and USAGE and EXECUTE, count for nothing.
 pub const FACTS: &str = "with trusted as materialized (
   select r.oid from pg_catalog.pg_roles r
-  where pg_catalog.pg_has_role(r.oid, session_user, 'MEMBER') or r.rolname = current_user
+  where pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
+      then 'USAGE, SET' else 'MEMBER' end) or r.rolname = current_user
 ), relations as materialized (
   select c.oid, c.relname, c.relkind, c.relowner, c.relacl, c.relrowsecurity
   from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('pgstrata') and c.relkind <> 'i'

@@ -106,7 +106,8 @@ fn closed(sql: &PlanSql) -> String {
         when g.oid = (select oid from pg_catalog.pg_roles where rolname = 'pg_database_owner')
         then (select datdba from pg_catalog.pg_database where datname = pg_catalog.current_database()) else g.oid end
     where not coalesce(r.rolsuper or r.rolname = current_user or r.rolname::text = any (array[{trust}]::text[])
-      or pg_catalog.pg_has_role(r.oid, session_user, 'MEMBER'), false))), true)",
+      or pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
+      then 'USAGE, SET' else 'MEMBER' end), false))), true)",
         path = literal(&sql.search_path),
         trust = trust.join(", "),
     )
@@ -272,7 +273,8 @@ pub fn set_default(mark: &str, column: &Ident, default: &str) -> String {
 /// ([`super::lent::CODE`]); to create in a schema, also those that can become the table's owner or the database's.
 pub const NAMED: &str = r#"with lent as (
   select r.oid from pg_roles r where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($3)
-    or pg_has_role(r.oid, session_user, 'MEMBER')
+    or pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
+      then 'USAGE, SET' else 'MEMBER' end)
 ), trusted as (
   select oid from lent
   union

@@ -2,8 +2,8 @@
 //! is set twice, and nothing of the job stays.
 
 use super::{Job, LEFT_BEHIND};
-use crate::crash::{failpoints_in, killed, side_by_side};
 use crate::support::cluster::Database;
+use crate::support::kills::{failpoints_in, killed, side_by_side};
 use crate::support::load::Writers;
 use crate::support::oracle;
 use crate::support::tables::TableSpec;
@@ -112,8 +112,8 @@ impl Case {
 /// But for what is built in the end, which has tests of its own, and for the end of a retype.
 fn of_this_kind() -> Vec<&'static str> {
     let mut places = failpoints_in(|path| {
-        let built = path.starts_with("phase/fill/finish");
-        !built && ["phase/fill", "engine", "pg"].iter().any(|folder| path.starts_with(folder))
+        let built = path.starts_with("phase/backfill/finish");
+        !built && ["phase/backfill", "engine", "pg"].iter().any(|folder| path.starts_with(folder))
     });
     places.retain(|at| *at != "finalize.before_commit");
     places

@@ -2,7 +2,9 @@
 
 pub mod bank;
 pub mod bench;
+pub mod checks;
 pub mod cluster;
+pub mod kills;
 pub mod load;
 pub mod oracle;
 pub mod process;

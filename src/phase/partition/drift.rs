@@ -79,6 +79,25 @@ pub async fn carry(
     Ok(true)
 }
 
+/// Fails where the table that comes into use, `side`, lacks something that the job gave it.
+///
+/// # Errors
+/// What it lacks.
+pub fn nothing_is_missing(b: &Blueprint, away: Direction, side: &Table) -> Result<()> {
+    let missing = post_swap_diff::missing(b, away, side);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let name = b.sides(away).target.plain();
+    let or = match away {
+        Direction::Forward => "or abort the job and run it again",
+        Direction::Reverse => "or keep the partitioned table, and finalize",
+    };
+    Err(Error::failed(format!("{name} no longer has {}", missing.join(", ")))
+        .cause("somebody dropped it there; the exchange would lose it")
+        .hint(format!("create it again on {name}, and run the same command again; {or}")))
+}
+
 /// Leaves out the job's own copies of policies: those of the table that is kept in sync.
 fn without_copies(b: &Blueprint, away: Direction, table: &mut Table) {
     let other = b.sides(away).target;

@@ -261,7 +261,8 @@ async fn exchange(context: &PartitionJob, proof: Verified) -> Result<Swapped> {
 async fn sync(context: &PartitionJob) -> Result<()> {
     let state = drain::drain(context).await?;
     context.reached(state);
-    after_exchange::settle(context).await.map(drop)
+    after_exchange::settle(context).await?;
+    swap::carry_over(context).await
 }
 
 /// Brings both sides in sync and compares them, as [`verify::verify`]; lag does not stop who only reads. Before a swap it also

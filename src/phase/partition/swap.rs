@@ -2,7 +2,7 @@
 //! exchanges the names ([`crate::phase::job::exchange`]). Its row in `pgstrata.jobs` commits with it, so that after a lost connection the
 //! database says whether it happened.
 
-use crate::error::Result;
+use crate::error::{Kind, Result, Retry};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
@@ -92,6 +92,7 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Directio
         definition = exchanger.look(source, partitioned).await?;
     }
     let b = context.blueprint();
+    drift::nothing_is_missing(&b, away, &catalog::table(client, target).await?)?;
     let moved = definition.leaves.iter().filter(|leaf| away == Direction::Forward || leaf.keys > 0);
     let leaves: Vec<QualifiedName> = moved.map(|leaf| leaf.name.clone()).collect();
     let guard = match context.plan.old_snapshots() {
@@ -101,6 +102,33 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Directio
     let exchange = sql::exchange(&b, away, &leaves, guard);
     exchanger.ready(&exchange, sql::guard_function(&b)).await?;
     Ok(Ready { definition, exchange })
+}
+
+/// Carries over what was done to the table in use, without an exchange: a privilege that was revoked there is to be revoked on the
+/// other table as well. What cannot be carried over is reported; the next exchange refuses it.
+///
+/// # Errors
+/// A lock could not be acquired; or the server is gone.
+pub async fn carry_over(context: &PartitionJob) -> Result<()> {
+    let (away, b) = (context.direction(), context.blueprint());
+    let sides = b.sides(away);
+    let source = catalog::must_find(&context.control, &sides.source).await?;
+    let target = catalog::must_find(&context.control, &sides.target).await?;
+    let partitioned = if away == Direction::Forward { target } else { source };
+    let exchanger = Exchanger::new(context, b.exchange_function(), b.definition_function());
+    let carried = async {
+        while drift::carry(context, away, &exchanger.look(source, partitioned).await?, target).await? {}
+        Ok(())
+    };
+    let carried: Result<()> = carried.await;
+    exchanger.drop().await?;
+    match carried {
+        Err(e) if e.retry_class() == Retry::Never && e.kind() == Kind::Failed => {
+            context.events.warn(e.brief());
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Exchanges the names, where everything is drained.

@@ -2,7 +2,7 @@
 //! column is in use; what is the column's own is done to the other column as well, before the next exchange; what depends on the
 //! column and cannot follow it is told, and the exchange refused.
 
-use crate::error::{Error, Result, Retry};
+use crate::error::{Error, Kind, Result, Retry};
 use crate::model::blueprint::Direction;
 use crate::model::difference::{Between, Difference, differences, told};
 use crate::model::ident::{Ident, plain};
@@ -51,6 +51,28 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
     })?;
     retyper.events.note(format!("carried over to {beside}: {}", told(&carried).join("; ")));
     Ok(true)
+}
+
+/// [`carry`] without an exchange: a privilege that was revoked on the column in use is to be revoked on the other one as well.
+/// What cannot be carried over is reported; the next exchange refuses it.
+///
+/// # Errors
+/// A lock could not be acquired; or the server is gone.
+pub(super) async fn carry_over(retyper: &RetypeJob) -> Result<()> {
+    let away = retyper.direction();
+    let now = async || catalog::table(&retyper.control, super::table(retyper).await?).await;
+    let carried = async {
+        while carry(retyper, away, &now().await?).await? {}
+        Ok(())
+    };
+    let carried: Result<()> = carried.await;
+    match carried {
+        Err(e) if e.retry_class() == Retry::Never && e.kind() == Kind::Failed => {
+            retyper.events.warn(e.brief());
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// What depends on the column in use by now and the exchange does not know.

@@ -141,7 +141,11 @@ impl JobKind for RetypeJob {
     }
 
     async fn sync(&self) -> Result<()> {
-        settle(self).await
+        settle(self).await?;
+        match self.state() {
+            State::Verified | State::Swapped | State::RolledBack => drift::carry_over(self).await,
+            _ => Ok(()),
+        }
     }
 
     async fn finalize(&self) -> Result<State> {

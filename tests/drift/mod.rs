@@ -1,6 +1,8 @@
 //! DDL that somebody runs while a job is under way, between run and swap and between swap and rollback: its effect is in
 //! force on the table in use afterwards, or the command refuses and says what it would lose.
 
+mod other_side;
+
 use super::support::cluster::{Database, Version, on_version};
 
 on_version!(system System

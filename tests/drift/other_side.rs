@@ -1,0 +1,76 @@
+//! The side that is not in use: privileges follow with each sync, and what is dropped there is named before the exchange.
+
+use super::{PARTITION, RETYPE, drop_roles, execute, holds, run};
+use crate::support::cluster::Version;
+
+/// A privilege that is revoked is revoked on the side that is not in use as well, as soon as it is brought in sync.
+#[tokio::test]
+async fn sync_carries_privileges_over() {
+    let db = run(Version::System, PARTITION).await;
+    for (table, command) in [("t_new", "swap"), ("t_old", "rollback")] {
+        let selects = format!("has_table_privilege('{{app}}', '{table}', 'select')");
+        assert!(holds(&db, &selects).await, "{table}");
+        execute(&db, "revoke select on t from {app}").await;
+        db.pgstrata(&["sync", "job"]).await.ok();
+        assert!(!holds(&db, &selects).await, "{table}");
+        execute(&db, "grant select on t to {app}").await;
+        db.pgstrata(&["sync", "job"]).await.ok();
+        db.pgstrata(&[command, "job"]).await.ok();
+    }
+    drop_roles(&db).await;
+    let db = run(Version::System, RETYPE).await;
+    let refers = "has_column_privilege('{app}', 't', 'name_new', 'references')";
+    assert!(holds(&db, refers).await);
+    execute(&db, "revoke references (name) on t from {app}").await;
+    db.pgstrata(&["sync", "job"]).await.ok();
+    assert!(!holds(&db, refers).await);
+    // What cannot be carried over ends no sync.
+    execute(&db, "create index late on t (name)").await;
+    let told = db.pgstrata(&["sync", "job"]).await.ok().stderr;
+    assert!(told.contains("index late is on column name"), "{told}");
+    drop_roles(&db).await;
+}
+
+/// What was dropped on the side that is not in use is named before the exchange.
+#[tokio::test]
+async fn what_the_other_table_lacks_is_named() {
+    let db = run(Version::System, PARTITION).await;
+    for (command, drop, name, create) in [
+        (
+            "swap",
+            "alter table t_new drop constraint t_w",
+            "check constraint t_w",
+            "alter table t_new add constraint t_w check (w <> '')",
+        ),
+        (
+            "swap",
+            "alter table t_new alter w drop not null",
+            "NOT NULL of column w",
+            "alter table t_new alter w set not null",
+        ),
+        (
+            "swap",
+            "alter table t_new alter n drop default",
+            "the default of column n",
+            "alter table t_new alter n set default 1",
+        ),
+        ("swap", "", "", ""),
+        (
+            "rollback",
+            "drop trigger touch on t_old",
+            "trigger touch",
+            "create trigger touch before update on t_old for each row execute function noop()",
+        ),
+        ("rollback", "", "", ""),
+    ] {
+        if drop.is_empty() {
+            db.pgstrata(&[command, "job"]).await.ok();
+            continue;
+        }
+        execute(&db, drop).await;
+        let told = db.pgstrata(&[command, "job"]).await.exits(1).stderr;
+        assert!(told.contains(&format!("no longer has {name}")), "{told}");
+        execute(&db, create).await;
+    }
+    drop_roles(&db).await;
+}

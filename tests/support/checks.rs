@@ -1,0 +1,56 @@
+//! What `check` reports, of a table without fault and a plan for it.
+
+use super::cluster::{Database, Version};
+
+/// The plan of most cases.
+pub const MONTHS: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n";
+/// ... with ends of its own and no default partition.
+pub const SPRING: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\nfrom = '2024-01-01'\nto = '2024-04-01'\ndefault = false\n";
+/// A table without fault.
+pub const GOOD: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
+    insert into t select i, timestamptz '2024-01-15 00:00Z' + i * interval '1 day' from generate_series(0, 99) i;
+    analyze t;";
+
+/// Errors and warnings with their hints, as the real binary prints them; it exits as they ask for.
+pub async fn check_as(db: &Database, user: &str, plan: &str) -> String {
+    let file = db.plan(plan);
+    let dsn = format!("{} user={user}", db.dsn());
+    let ran = db.pgstrata_with(&["check", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await;
+    let mut findings = String::new();
+    let mut wanted = false;
+    for line in ran.stdout.lines() {
+        wanted = line.starts_with("error[")
+            || line.starts_with("warning[")
+            || wanted && line.starts_with("  hint");
+        if wanted && !line.starts_with("warning[key_widened]") {
+            findings += &format!("{line}\n");
+        } else {
+            wanted = false;
+        }
+    }
+    let name = db.dsn().rsplit_once("dbname=").unwrap().1;
+    let findings = findings.replace(name, "DATABASE");
+    let code = if findings.contains("error[") { 3 } else { 0 };
+    assert_eq!(ran.code, Some(code), "{}{}", ran.stdout, ran.stderr);
+    findings
+}
+
+pub async fn check(db: &Database, plan: &str) -> String {
+    check_as(db, "postgres", plan).await
+}
+
+/// What `check` says of `plan` after `setup`, in a database of its own.
+pub async fn told(setup: &str, plan: &str) -> String {
+    told_on(Version::System, setup, plan).await
+}
+
+pub async fn told_on(version: Version, setup: &str, plan: &str) -> String {
+    let db = Database::of(version).await;
+    db.execute(setup).await;
+    check(&db, plan).await
+}
+
+/// ... of the plan by months on a table without fault, to which `more` is done.
+pub async fn told_after(more: &str) -> String {
+    told(&format!("{GOOD}{more}"), MONTHS).await
+}

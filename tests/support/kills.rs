@@ -1,0 +1,81 @@
+//! Kills the process at failpoints, in many lives side by side.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use pgstrata::failpoint;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, LocalSet};
+
+use super::cluster::Database;
+
+/// Lives that go on side by side.
+const AT_ONCE: usize = 4;
+
+pub fn as_str(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+/// Runs a command that must be killed at the failpoint, and by nothing else.
+pub async fn killed(db: &Database, arguments: &[String], at: &str) {
+    let at_failpoint = [("PGSTRATA_FAILPOINT", at)];
+    db.pgstrata_with(&as_str(arguments), &at_failpoint).await.killed(at);
+}
+
+/// Does `one` for each case, some at a time, and names those that failed.
+pub async fn side_by_side<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
+where
+    C: Clone + std::fmt::Debug,
+    F: Future<Output = ()> + 'static,
+{
+    LocalSet::new().run_until(each(cases, one)).await;
+}
+
+async fn each<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
+where
+    C: Clone + std::fmt::Debug,
+    F: Future<Output = ()> + 'static,
+{
+    let turn = Arc::new(Semaphore::new(AT_ONCE));
+    let tasks: Vec<(C, JoinHandle<()>)> = cases
+        .into_iter()
+        .map(|case| {
+            let (turn, work) = (turn.clone(), one(case.clone()));
+            let task = tokio::task::spawn_local(async move {
+                let _turn = turn.acquire_owned().await.unwrap();
+                work.await;
+            });
+            (case, task)
+        })
+        .collect();
+    let mut failed = Vec::new();
+    for (case, task) in tasks {
+        if task.await.is_err() {
+            failed.push(case);
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// The failpoints in source files that are `wanted`, in the order of a job's life.
+pub fn failpoints_in(wanted: impl Fn(&Path) -> bool) -> Vec<&'static str> {
+    let src = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+    let (mut found, mut folders) = (BTreeSet::new(), vec![src.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") && wanted(path.strip_prefix(src).unwrap()) {
+                let text = std::fs::read_to_string(path).unwrap();
+                let names = text.split("failpoint!(\"").skip(1).map(|rest| rest.split_once('"').unwrap().0);
+                found.extend(names.map(str::to_owned));
+            }
+        }
+    }
+    let named = failpoint::NAMES.iter().copied().filter(|name| found.contains(*name)).collect::<Vec<_>>();
+    assert!(!named.is_empty(), "no file is wanted");
+    assert_eq!(named.len(), found.len(), "{found:?} are not all in failpoint::NAMES");
+    named
+}
