@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// How long anything may take: long beyond what a busy machine needs, short beyond what a run of all tests may take.
-pub const LIMIT: Duration = Duration::from_secs(300);
+pub const LIMIT: Duration = Duration::from_secs(600);
 /// How often it is asked.
 const NAP: Duration = Duration::from_millis(10);
 
