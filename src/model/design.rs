@@ -25,9 +25,6 @@ pub enum Design {
 
 /// What is known of a job of some kind without its driver.
 pub trait Planned {
-    /// The kind, as a plan and the store write it.
-    fn kind(&self) -> &'static str;
-
     /// The table that the job is about, as it was when the job was planned.
     fn source(&self) -> &Table;
 
@@ -55,10 +52,6 @@ pub trait Planned {
 }
 
 impl Planned for Blueprint {
-    fn kind(&self) -> &'static str {
-        "partition"
-    }
-
     fn source(&self) -> &Table {
         &self.table
     }
@@ -98,10 +91,6 @@ impl Planned for Blueprint {
 }
 
 impl Planned for Filling {
-    fn kind(&self) -> &'static str {
-        "backfill"
-    }
-
     fn source(&self) -> &Table {
         &self.table
     }
@@ -142,10 +131,6 @@ impl Planned for Filling {
 }
 
 impl Planned for Retyping {
-    fn kind(&self) -> &'static str {
-        "retype"
-    }
-
     fn source(&self) -> &Table {
         &self.table
     }

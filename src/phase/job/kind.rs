@@ -4,7 +4,7 @@
 use std::ops::Deref;
 
 use crate::clock;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Retry};
 use crate::model::design::Design;
 use crate::model::number;
 use crate::model::shell::word;
@@ -212,10 +212,10 @@ pub async fn act<K: JobKind>(kind: &K, action: Action) -> Result<Outcome> {
             return Ok(Outcome { verdict: Some(verdict), ..Outcome::at(kind.state()) });
         }
         Action::Swap if kind.state() == State::Swapped => already(kind, "swapped").await?,
-        Action::Swap => return exchanged(kind, kind.swap().await?),
+        Action::Swap => return Ok(exchanged(kind, kind.swap().await?)),
         Action::Rollback => match kind.state() {
             State::RolledBack => already(kind, "rolled back").await?,
-            State::Swapped => return exchanged(kind, kind.rollback().await?),
+            State::Swapped => return Ok(exchanged(kind, kind.rollback().await?)),
             state => return Err(no_swap(kind, state)),
         },
         Action::Sync => kind.sync().await?,
@@ -238,7 +238,9 @@ async fn run<K: JobKind>(kind: &K, swap: bool) -> Result<Outcome> {
         kind.go_on()?;
     }
     match kind.state() {
-        State::Synced | State::Verified | State::RolledBack if swap => exchanged(kind, kind.swap().await?),
+        State::Synced | State::Verified | State::RolledBack if swap => {
+            Ok(exchanged(kind, kind.swap().await?))
+        }
         _ => {
             kind.complete().await?;
             Ok(Outcome::at(kind.state()))
@@ -246,8 +248,8 @@ async fn run<K: JobKind>(kind: &K, swap: bool) -> Result<Outcome> {
     }
 }
 
-fn exchanged<K: JobKind>(kind: &K, swapped: Swapped) -> Result<Outcome> {
-    Ok(Outcome { swapped: Some(swapped), ..Outcome::at(kind.state()) })
+fn exchanged(driver: &Driver, swapped: Swapped) -> Outcome {
+    Outcome { swapped: Some(swapped), ..Outcome::at(driver.state()) }
 }
 
 async fn already<K: JobKind>(kind: &K, what: &str) -> Result<()> {
@@ -287,6 +289,20 @@ fn may_abort(driver: &Driver) -> Result<()> {
     }
     Err(Error::usage(format!("job {name} is {state}; only a job before its swap can be aborted"))
         .hint(format!("`pgstrata rollback {}` first: it loses nothing", word(name))))
+}
+
+/// Lets a change that cannot be carried over be reported where there is no exchange: the next one refuses it.
+///
+/// # Errors
+/// A lock could not be acquired; or the server is gone.
+pub fn reported_only(driver: &Driver, carried: Result<()>) -> Result<()> {
+    match carried {
+        Err(e) if e.retry_class() == Retry::Never && e.kind() == Kind::Failed => {
+            driver.events.warn(e.brief());
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// A design that its own kind of job asks for.

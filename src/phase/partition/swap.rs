@@ -2,13 +2,14 @@
 //! exchanges the names ([`crate::phase::job::exchange`]). Its row in `pgstrata.jobs` commits with it, so that after a lost connection the
 //! database says whether it happened.
 
-use crate::error::{Kind, Result, Retry};
+use crate::error::Result;
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
 use crate::model::state::State;
 use crate::pg::{catalog, store};
 use crate::phase::job::exchange::{Definition, Exchanger, Swapped, refused};
+use crate::phase::job::kind::reported_only;
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::cutover::Way;
 use crate::phase::partition::guard::{GUARD_WAITS, end_guard};
@@ -83,14 +84,7 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Directio
     if context.state() == State::Verified {
         additions::none_on_target(context).await?;
     }
-    let sides = context.blueprint().sides(away);
-    let source = catalog::must_find(client, &sides.source).await?;
-    let target = catalog::must_find(client, &sides.target).await?;
-    let partitioned = if away == Direction::Forward { target } else { source };
-    let mut definition = exchanger.look(source, partitioned).await?;
-    while drift::carry(context, away, &definition, target).await? {
-        definition = exchanger.look(source, partitioned).await?;
-    }
+    let (definition, target) = carried_over(context, exchanger, away).await?;
     let b = context.blueprint();
     drift::nothing_is_missing(&b, away, &catalog::table(client, target).await?)?;
     let moved = definition.leaves.iter().filter(|leaf| away == Direction::Forward || leaf.keys > 0);
@@ -110,25 +104,28 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Directio
 /// # Errors
 /// A lock could not be acquired; or the server is gone.
 pub async fn carry_over(context: &PartitionJob) -> Result<()> {
-    let (away, b) = (context.direction(), context.blueprint());
-    let sides = b.sides(away);
+    let b = context.blueprint();
+    let exchanger = Exchanger::new(context, b.exchange_function(), b.definition_function());
+    let carried = carried_over(context, &exchanger, context.direction()).await.map(drop);
+    exchanger.drop().await?;
+    reported_only(context, carried)
+}
+
+/// Carries over what was done to the table in use; its definition then, and the oid of the other table.
+async fn carried_over(
+    context: &PartitionJob,
+    exchanger: &Exchanger<'_>,
+    away: Direction,
+) -> Result<(Definition, u32)> {
+    let sides = context.blueprint().sides(away);
     let source = catalog::must_find(&context.control, &sides.source).await?;
     let target = catalog::must_find(&context.control, &sides.target).await?;
     let partitioned = if away == Direction::Forward { target } else { source };
-    let exchanger = Exchanger::new(context, b.exchange_function(), b.definition_function());
-    let carried = async {
-        while drift::carry(context, away, &exchanger.look(source, partitioned).await?, target).await? {}
-        Ok(())
-    };
-    let carried: Result<()> = carried.await;
-    exchanger.drop().await?;
-    match carried {
-        Err(e) if e.retry_class() == Retry::Never && e.kind() == Kind::Failed => {
-            context.events.warn(e.brief());
-            Ok(())
-        }
-        other => other,
+    let mut definition = exchanger.look(source, partitioned).await?;
+    while drift::carry(context, away, &definition, target).await? {
+        definition = exchanger.look(source, partitioned).await?;
     }
+    Ok((definition, target))
 }
 
 /// Exchanges the names, where everything is drained.

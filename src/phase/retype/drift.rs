@@ -2,7 +2,7 @@
 //! column is in use; what is the column's own is done to the other column as well, before the next exchange; what depends on the
 //! column and cannot follow it is told, and the exchange refused.
 
-use crate::error::{Error, Kind, Result, Retry};
+use crate::error::{Error, Result, Retry};
 use crate::model::blueprint::Direction;
 use crate::model::difference::{Between, Difference, differences, told};
 use crate::model::ident::{Ident, plain};
@@ -10,6 +10,7 @@ use crate::model::retyping::Follows;
 use crate::model::table::Table;
 use crate::pg::transaction::all;
 use crate::pg::{catalog, in_use};
+use crate::phase::job::kind::reported_only;
 use crate::phase::job::locks::briefly;
 use crate::sql::retype as sql;
 
@@ -65,14 +66,7 @@ pub(super) async fn carry_over(retyper: &RetypeJob) -> Result<()> {
         while carry(retyper, away, &now().await?).await? {}
         Ok(())
     };
-    let carried: Result<()> = carried.await;
-    match carried {
-        Err(e) if e.retry_class() == Retry::Never && e.kind() == Kind::Failed => {
-            retyper.events.warn(e.brief());
-            Ok(())
-        }
-        other => other,
-    }
+    reported_only(retyper, carried.await)
 }
 
 /// What depends on the column in use by now and the exchange does not know.

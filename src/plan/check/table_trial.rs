@@ -90,7 +90,12 @@ pub fn table_tried(table: &Table, trial: &TableTrial, job: Writes) -> Vec<Findin
     }
     for (what, message) in &trial.untried {
         let message = format!("{what} could not be tried: {message}");
-        report.warning("untried", what, message, "run the check again when less is going on");
+        report.warning(
+            "untried",
+            what,
+            message,
+            "run the check again when less is going on, or with the privilege that the message names",
+        );
     }
     report.0
 }
@@ -117,7 +122,7 @@ fn not_creatable(report: &mut Report, what: &str, refused: &Refused) {
     report.error(
         "not_creatable",
         what,
-        format!("{what} cannot be created on the partitioned table: {}", refused.message),
+        format!("{what} cannot be created again: {}", refused.message),
         match refused.code.as_str() {
             UNDEFINED_TABLE => {
                 "it names the row of its table as a whole, which only that table can: write out the columns, or drop it for the run"
