@@ -292,7 +292,12 @@ async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, outp
         .hint("leave it out: it fills some rows of a backfill, and takes that back"));
     }
     let session = target.connect(target.application_name()).await?;
-    let Preflight { mut findings, design, rows_estimated, rows_to_fill } = preflight(&session, &plan).await?;
+    let mut preflight = preflight(&session, &plan).await?;
+    // A sample that is asked for shows all that the trial shows, and more.
+    if rows.is_none() {
+        preflight = preflight.with_update_trial(&session).await?;
+    }
+    let Preflight { mut findings, design, rows_estimated, rows_to_fill } = preflight;
     let design = design.as_ref();
     match (design.and_then(Design::filling), rows) {
         (Some(filling), Some(rows)) => {

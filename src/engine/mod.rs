@@ -85,7 +85,7 @@ impl Engine {
 
     /// Checks the plan and records its job.
     async fn start(&self, session: &Session, plan: &Plan, found: impl FnOnce(&Findings)) -> Result<i64> {
-        let preflight = kind::preflight(session, plan).await?;
+        let preflight = kind::preflight(session, plan).await?.with_update_trial(session).await?;
         found(&preflight.findings);
         let Some(design) = preflight.design else {
             return Err(Error::new(

@@ -39,6 +39,11 @@ pub trait Planned {
     /// It sets columns of rows in that state; `status` counts them.
     fn sets_rows(&self, state: State) -> bool;
 
+    /// How it updates rows where they are; none of a job that copies them.
+    fn updates(&self) -> Option<Filling> {
+        None
+    }
+
     /// It ends with a swap.
     fn is_swapped(&self) -> bool {
         true
@@ -95,6 +100,10 @@ impl Planned for Filling {
         &self.table
     }
 
+    fn updates(&self) -> Option<Filling> {
+        Some(self.clone())
+    }
+
     fn phase(&self, state: State) -> &'static str {
         match state {
             State::Planned => "prepare",
@@ -133,6 +142,10 @@ impl Planned for Filling {
 impl Planned for Retyping {
     fn source(&self) -> &Table {
         &self.table
+    }
+
+    fn updates(&self) -> Option<Filling> {
+        Some(self.filling())
     }
 
     fn phase(&self, state: State) -> &'static str {

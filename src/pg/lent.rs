@@ -1,21 +1,30 @@
 //! Looks for code of others on the tables that a job writes.
 
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{QualifiedName, plain};
 use crate::model::lent::{self, Code};
 use crate::sql::lent as sql;
 
 use super::catalog;
 
-/// Whether a table's owner is trusted: by the session's role, or by the plan.
+/// An owner of `tables` or of their partitions that is not trusted: by the session's role, or by the plan.
 ///
 /// # Errors
 /// What the server said.
-pub async fn owner_is_trusted(client: &Client, table: u32, trust: &[String]) -> Result<bool> {
-    let row = client.query_opt(sql::OWNER_IS_TRUSTED, &[&table, &trust]).await?;
-    Ok(row.is_none_or(|row| row.get(0)))
+pub async fn untrusted_owner(
+    client: &Client,
+    tables: &[QualifiedName],
+    trust: &[String],
+) -> Result<Option<String>> {
+    let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY), (&trust, Type::TEXT_ARRAY)];
+    let row = client.query_typed_opt(sql::UNTRUSTED_OWNER, &parameters).await?;
+    Ok(row.map(|row| row.get(0)))
 }
 
 /// The code that would run; `updates`: triggers and rules are in force for what the job writes.
@@ -28,17 +37,19 @@ pub async fn code(client: &Client, tables: &[u32], trust: &[String], updates: bo
     Ok(rows.iter().map(one).collect())
 }
 
-/// Fails where there is any on `tables`, and keeps it away until the transaction ends. `updates` as for [`code`].
+/// Fails where writing `tables` would run code of roles that are not trusted, and keeps such code away until the transaction
+/// ends. Code on a table whose owner is trusted is that role's own affair.
+/// `updates` as for [`code`].
 ///
 /// # Errors
-/// What it is; or what the server said.
-pub async fn none(
+/// What the code is; or what the server said.
+pub async fn nothing(
     client: &Client,
     tables: &[QualifiedName],
     trust: &[String],
-    owner: &str,
     updates: bool,
 ) -> Result<()> {
+    let Some(owner) = untrusted_owner(client, tables, trust).await? else { return Ok(()) };
     client.batch_execute(&sql::hold(tables)).await?;
     let mut oids = Vec::new();
     for table in tables {
@@ -52,5 +63,5 @@ pub async fn none(
         "this would run code of others with the rights of the job's role: {}",
         lent::described(&code)
     );
-    Err(Error::failed(message).hint(lent::hint(&code, owner)))
+    Err(Error::failed(message).hint(lent::hint(&code, &plain(&owner))))
 }

@@ -30,3 +30,4 @@ pub mod survey;
 mod tls;
 pub mod transaction;
 pub mod trial;
+mod update_trial;

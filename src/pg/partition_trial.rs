@@ -12,20 +12,26 @@ use crate::plan::check::{How, TableTrial};
 use crate::sql::partition_trial as sql;
 use crate::sql::prepare::{self, Part};
 
+use super::lent;
 use super::row_trial::{self, Attempt, attempt, blocks, failed, queried};
 use super::transaction::READ_COMMITTED;
 
-/// What the server says.
+/// What the server says. `trust` are roles that the plan trusts.
 ///
 /// # Errors
-/// The server is gone. What it refuses is in the trial.
-pub async fn trial(client: &Client, b: &Blueprint) -> Result<TableTrial> {
+/// The server is gone, or code came on the table that belongs to a role that is not trusted. What the server refuses is in the
+/// trial.
+pub async fn trial(client: &Client, b: &Blueprint, trust: &[String]) -> Result<TableTrial> {
     client.batch_execute(READ_COMMITTED).await?;
-    let tried = rolled_back(client, b).await;
+    let tried = async {
+        lent::nothing(client, std::slice::from_ref(&b.table.name), trust, false).await?;
+        rolled_back(client, b).await
+    }
+    .await;
     client.batch_execute("rollback").await?;
     let (mut trial, doubtful) = tried?;
     for (check, depends_on_more) in doubtful {
-        row_trial::violations(client, &sql::source(b), &b.key, check, depends_on_more, &mut trial).await?;
+        row_trial::violations(client, b, check, depends_on_more, trust, &mut trial).await?;
     }
     Ok(trial)
 }

@@ -123,7 +123,7 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
         let from = from_source(&b.sides(Direction::Forward));
         findings.extend(readable_keys(client, &b.table, &from, &b.key).await?);
         if !has_errors(&findings) {
-            let trial = partition_trial::trial(client, b).await?;
+            let trial = partition_trial::trial(client, b, plan.trust()).await?;
             findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
             b.violated_checks = trial.left_to_old_rows();
             findings.extend(orphaned(client, b.own_keys().into_iter().chain(b.child_keys())).await?);
@@ -226,7 +226,7 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     let mut rights: Rights = understood(rights)?;
     // Before anything reads the table: the planner may call functions of an index or a CHECK.
     let (trust, task) = plan.map_or((&[][..], None), |plan| (plan.trust(), Some(plan.task())));
-    if !lent::owner_is_trusted(client, oid, trust).await? {
+    if lent::untrusted_owner(client, std::slice::from_ref(&table.name), trust).await?.is_some() {
         let updates = task.is_some_and(|task| task.purpose().updates_rows());
         rights.lent = lent::code(client, &[oid], trust, updates).await?;
     }
@@ -269,7 +269,7 @@ async fn surroundings(client: &Client, table: &Table) -> Result<Surroundings> {
 }
 
 /// What updating the rows of the relation with that oid sets in motion.
-async fn writing(client: &Client, oid: u32) -> Result<Writing> {
+pub(super) async fn writing(client: &Client, oid: u32) -> Result<Writing> {
     understood(client.query_one(writing_sql::WRITING, &[&oid]).await?.get(0))
 }
 

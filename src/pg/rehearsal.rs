@@ -17,6 +17,7 @@ use crate::sql::fill as fill_sql;
 use crate::sql::retype::facts::{self as sql, Side};
 use crate::sql::row_trial as row_sql;
 
+use super::lent;
 use super::refused::scans_probe;
 use super::resolve;
 use super::row_trial::{self, Attempt};
@@ -40,7 +41,11 @@ pub async fn rehearse(
     for side in [Side::Old, Side::New] {
         r.sql = asked.clone();
         client.batch_execute(READ_COMMITTED).await?;
-        let tried = one_side(client, r, side, trust, &mut rehearsal).await;
+        let tried = async {
+            lent::nothing(client, std::slice::from_ref(&r.table.name), trust, true).await?;
+            one_side(client, r, side, trust, &mut rehearsal).await
+        }
+        .await;
         client.batch_execute("rollback").await?;
         tried?;
         if rehearsal.no_scratch || rehearsal.type_refused.is_some() {

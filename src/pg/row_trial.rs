@@ -5,12 +5,14 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
+use crate::model::blueprint::Blueprint;
 use crate::model::ident::Ident;
 use crate::model::plan_sql::PlanSql;
 use crate::model::table::{Check, Column, Table};
 use crate::plan::check::{How, Refused, TableTrial, Violated};
-use crate::sql::{plan_sql, row_trial as sql};
+use crate::sql::{partition_trial as partition_sql, plan_sql, row_trial as sql};
 
+use super::lent;
 use super::transaction::{READ_COMMITTED, transaction};
 
 /// What became of statements.
@@ -95,18 +97,19 @@ pub(super) async fn made_by_users(client: &Client, oid: u32) -> Result<Vec<Ident
     Ok(rows.iter().map(|row| Ident::new(row.get::<_, String>(0))).collect())
 }
 
-/// Tests a CHECK on every row of `from`, in a transaction of its own.
+/// Tests a CHECK on every row of a partition job's table, in a transaction of its own.
 pub(super) async fn violations(
     client: &Client,
-    from: &str,
-    key: &[Ident],
+    b: &Blueprint,
     check: &Check,
     depends_on_more: bool,
+    trust: &[String],
     trial: &mut TableTrial,
 ) -> Result<()> {
     let counted = transaction(client, READ_COMMITTED, async |client| {
         client.batch_execute(&sql::limit()).await?;
-        queried(client, &sql::violations(from, key, check, None)).await
+        lent::nothing(client, std::slice::from_ref(&b.table.name), trust, false).await?;
+        queried(client, &sql::violations(&partition_sql::source(b), &b.key, check, None)).await
     });
     let what = format!("constraint {}", crate::model::ident::plain(check.name.as_str()));
     match counted.await? {
@@ -137,7 +140,11 @@ pub async fn of_updates(
 ) -> Result<TableTrial> {
     let mut trial = TableTrial::default();
     client.batch_execute(READ_COMMITTED).await?;
-    let tried = updates(client, table, from, key, sql, &mut trial).await;
+    let tried = async {
+        lent::nothing(client, std::slice::from_ref(&table.name), &sql.trust, true).await?;
+        updates(client, table, from, key, sql, &mut trial).await
+    }
+    .await;
     client.batch_execute("rollback").await?;
     tried?;
     Ok(trial)

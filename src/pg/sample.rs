@@ -3,8 +3,9 @@
 //! What is set is computed by reading first: that locks no row. Only rows that come out well are then updated, and only where
 //! the columns are there already: to add one takes a lock that everybody waits behind, though it be taken back. The update
 //! takes what nobody holds, in pieces of a thousand rows, each rolled back at once: an application that wants one of these
-//! rows waits for its piece, for two statements of [`UPDATE_MS`] at the very most. Nothing of it is seen by others or sent to subscribers; dead
-//! rows are left for vacuum, as by any transaction that is rolled back, and triggers do what they do outside of it.
+//! rows waits for its piece, for two statements of [`Limits::update_ms`] at most. Nothing of it is seen by others or sent to
+//! subscribers; dead rows are left for vacuum, as by any transaction that is rolled back. What triggers do outside the database
+//! is not rolled back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -15,23 +16,41 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
 use crate::model::filling::Filling;
-use crate::model::ident::plain;
+use crate::model::ident::{Ident, plain};
 use crate::model::key::Key;
 use crate::model::sample::{MOST_KEYS, Nulls, RowError, Sample};
-use crate::sql::{fill as fill_sql, plan_sql, sample as sql};
+use crate::sql::{fill as fill_sql, plan_sql, row_trial, sample as sql};
 
+use super::lent;
 use super::transaction::READ_COMMITTED;
 
 /// Rows that are computed, or updated, by one statement.
 const PIECE: usize = 1_000;
-/// How long a statement may take while the rows of a piece are locked.
-const UPDATE_MS: u32 = 1_000;
-/// How long a statement may read.
-const READ_MS: u32 = 10_000;
-/// How long it goes on looking for the rows of a piece that fails.
-const LIMIT: Duration = Duration::from_secs(60);
 /// More rows than asked for, that come of as many pages as hold them by the statistics.
 const RESERVE: f64 = 1.5;
+
+/// How much a sample may cost.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// How long a statement may take while the rows of a piece are locked, in milliseconds.
+    update_ms: u32,
+    /// How long a statement may read, in milliseconds.
+    read_ms: u32,
+    /// How long rows that fail are searched for.
+    search: Duration,
+    /// Rows that fail; no more are searched for.
+    errors: usize,
+}
+
+/// A sample that the user asks for.
+const ASKED_FOR: Limits =
+    Limits { update_ms: 1_000, read_ms: 10_000, search: Duration::from_secs(60), errors: MOST_KEYS };
+
+/// The sample of every check. Rows are locked when all is read, for as long as the update of some hundred rows takes.
+const BRIEF: Limits = Limits { update_ms: 250, read_ms: 2_000, search: Duration::from_secs(5), errors: 3 };
+
+/// Rows of the sample of every check.
+const BRIEF_ROWS: u32 = 128;
 
 /// What becomes of about `rows` rows, of `to_fill` that match and `all` there are, by the statistics.
 ///
@@ -44,12 +63,10 @@ pub async fn sample(
     to_fill: Option<f64>,
     all: f64,
 ) -> Result<Sample> {
-    let mut trier =
-        Trier { client, f, until: Instant::now() + LIMIT, found: Sample::default(), time: Time::default() };
-    let keys = keys(client, f, rows, to_fill.unwrap_or(all)).await?;
+    let mut trier = Trier::new(client, f, ASKED_FOR);
+    let keys = trier.keys(rows, to_fill.unwrap_or(all)).await?;
     let mut nulls = vec![0; f.set.len()];
     let good = trier.evaluate(&keys, &mut nulls).await?;
-    trier.found.updated = f.missing().next().is_none();
     if trier.found.updated {
         trier.time = Time::default();
     }
@@ -66,6 +83,20 @@ pub async fn sample(
     found.ms_per_1000_rows = time.ms_per_1000_rows();
     found.all_rows_s = found.ms_per_1000_rows.zip(to_fill).map(|(ms, rows)| ms * rows / 1e6);
     Ok(found)
+}
+
+/// What becomes of a few rows from `blocks` blocks of the table: every check of a job that updates rows tries them. Where the
+/// columns that are set do not exist yet, the update sets the columns `same` to the values that they have, which fires the
+/// application's triggers.
+///
+/// # Errors
+/// It took too long; what belongs to roles that are not trusted; or what the server said, but for what it said against a row.
+pub async fn brief(client: &Client, f: &Filling, blocks: i64, same: &[&Ident]) -> Result<Sample> {
+    let mut trier = Trier { same, ..Trier::new(client, f, BRIEF) };
+    let keys = trier.few_keys(&row_trial::sampled(blocks)).await?;
+    let good = trier.evaluate(&keys, &mut vec![0; f.set.len()]).await?;
+    trier.fill(&good).await?;
+    Ok(trier.found)
 }
 
 /// Rows, and how long they took.
@@ -86,28 +117,6 @@ impl Time {
     }
 }
 
-/// Keys of rows from all over the table; where too few of those match, of the first that do.
-async fn keys(client: &Client, f: &Filling, rows: u32, to_fill: f64) -> Result<Vec<Key>> {
-    let percent = (RESERVE * f64::from(rows) / to_fill.max(1.0) * 100.0).min(100.0);
-    let read = async |percent: f64, asks: bool| {
-        rolled_back(client, f, READ_MS, async |client| {
-            Ok(client.query(&sql::keys(f, percent, rows, asks), &[]).await?)
-        })
-        .await
-    };
-    let mut found = read(percent, true).await;
-    if percent < 100.0 && found.as_ref().is_ok_and(|found| found.len() < rows as usize) {
-        found = read(100.0, true).await;
-    }
-    let found = match found {
-        // The plan's where fails on a row, or finds none for long: any rows do.
-        Err(e) if e.sqlstate().is_some() => read(percent, false).await.map_err(too_long)?,
-        other => other?,
-    };
-    let distinct: BTreeSet<Key> = found.iter().map(key_of).collect();
-    Ok(distinct.into_iter().collect())
-}
-
 fn key_of(row: &Row) -> Key {
     (0..row.len()).map(|i| row.get(i)).collect()
 }
@@ -116,12 +125,68 @@ fn key_of(row: &Row) -> Key {
 struct Trier<'a> {
     client: &'a Client,
     f: &'a Filling,
+    limits: Limits,
+    same: &'a [&'a Ident],
     until: Instant,
     found: Sample,
     time: Time,
 }
 
-impl Trier<'_> {
+impl<'a> Trier<'a> {
+    fn new(client: &'a Client, f: &'a Filling, limits: Limits) -> Self {
+        let updated = f.missing().next().is_none();
+        Self {
+            client,
+            f,
+            limits,
+            same: &[],
+            until: Instant::now() + limits.search,
+            found: Sample { updated, ..Sample::default() },
+            time: Time::default(),
+        }
+    }
+
+    /// Keys of rows from all over the table; where too few of those match, of the first that do.
+    async fn keys(&self, rows: u32, to_fill: f64) -> Result<Vec<Key>> {
+        let percent = (RESERVE * f64::from(rows) / to_fill.max(1.0) * 100.0).min(100.0);
+        let mut found = self.read_keys(sql::From::Pages(percent), rows, true).await;
+        if percent < 100.0 && found.as_ref().is_ok_and(|found| found.len() < rows as usize) {
+            found = self.read_keys(sql::From::Pages(100.0), rows, true).await;
+        }
+        match found {
+            // The plan's where fails on a row, or finds none for long: any rows do.
+            Err(e) if e.sqlstate().is_some() => {
+                self.read_keys(sql::From::Pages(percent), rows, false).await.map_err(|e| self.too_long(e))
+            }
+            other => other,
+        }
+    }
+
+    /// Keys of rows that satisfy the condition; where none of those matches, of the first rows that do, if that is quick.
+    async fn few_keys(&self, condition: &str) -> Result<Vec<Key>> {
+        let of = sql::From::Where(condition);
+        match self.read_keys(of, BRIEF_ROWS, true).await {
+            Ok(found) if found.is_empty() && self.f.filter.is_some() => {
+                match self.read_keys(sql::From::Pages(100.0), BRIEF_ROWS, true).await {
+                    Err(e) if e.sqlstate().is_some() => Ok(Vec::new()),
+                    other => other,
+                }
+            }
+            Err(e) if e.sqlstate().is_some() => self.read_keys(of, BRIEF_ROWS, false).await,
+            other => other,
+        }
+    }
+
+    async fn read_keys(&self, from: sql::From<'_>, rows: u32, matching: bool) -> Result<Vec<Key>> {
+        let found = self
+            .rolled_back(self.limits.read_ms, async |client| {
+                Ok(client.query(&sql::keys(self.f, from, rows, matching), &[]).await?)
+            })
+            .await?;
+        let distinct: BTreeSet<Key> = found.iter().map(key_of).collect();
+        Ok(distinct.into_iter().collect())
+    }
+
     /// Computes what is set; the keys of rows that it can be computed for.
     async fn evaluate(&mut self, keys: &[Key], nulls: &mut [u64]) -> Result<Vec<Key>> {
         let mut good = Vec::new();
@@ -133,10 +198,9 @@ impl Trier<'_> {
             }
             let began = Instant::now();
             let statement = sql::evaluated(self.f);
-            let rows = rolled_back(self.client, self.f, READ_MS, async |client| {
-                ask(client, &statement, &piece).await
-            })
-            .await;
+            let rows = self
+                .rolled_back(self.limits.read_ms, async |client| ask(client, &statement, &piece).await)
+                .await;
             match rows {
                 Ok(rows) => {
                     let matching = self.counted(&rows, nulls);
@@ -171,7 +235,6 @@ impl Trier<'_> {
 
     /// Sets the rows, and looks whether they still match.
     async fn fill(&mut self, keys: &[Key]) -> Result<()> {
-        let f = self.f;
         let mut left: Vec<Vec<Key>> = keys.chunks(PIECE).rev().map(<[Key]>::to_vec).collect();
         while let Some(piece) = left.pop() {
             if self.is_over() {
@@ -179,19 +242,8 @@ impl Trier<'_> {
                 continue;
             }
             let began = Instant::now();
-            let (updates, mut done) = (self.found.updated, None);
-            let limit_ms = if updates { UPDATE_MS } else { READ_MS };
-            let still = rolled_back(self.client, f, limit_ms, async |client| {
-                if !updates {
-                    return ask(client, &sql::would_be_meant(f), &piece).await;
-                }
-                let rows = ask(client, &sql::updated(f), &piece).await?;
-                client.batch_execute(&plan_sql::look_up_again(&f.sql)).await?;
-                let count = |row: &Row, i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0);
-                done = rows.first().map(|row| (count(row, 0), count(row, 1), began.elapsed()));
-                ask(client, &sql::still_meant(f), &piece).await
-            })
-            .await;
+            let mut done = None;
+            let still = self.filled(&piece, began, &mut done).await;
             match still {
                 Ok(still) => {
                     if let Some((locked, set, took)) = done {
@@ -207,15 +259,89 @@ impl Trier<'_> {
         Ok(())
     }
 
+    /// Sets the rows of a piece; those that still match after that. `done`: how many rows were locked and how many were set, and how
+    /// long it took.
+    async fn filled(
+        &self,
+        piece: &[Key],
+        began: Instant,
+        done: &mut Option<(u64, u64, Duration)>,
+    ) -> Result<Vec<Row>> {
+        let (f, limits) = (self.f, self.limits);
+        let count = |row: &Row, i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0);
+        if self.found.updated {
+            return self
+                .rolled_back(limits.update_ms, async |client| {
+                    self.lend_nothing(client).await?;
+                    let rows = ask(client, &sql::updated(f), piece).await?;
+                    client.batch_execute(sql::FIRE_DEFERRED).await?;
+                    client.batch_execute(&plan_sql::look_up_again(&f.sql)).await?;
+                    *done = rows.first().map(|row| (count(row, 0), count(row, 1), began.elapsed()));
+                    ask(client, &sql::still_meant(f), piece).await
+                })
+                .await;
+        }
+        if !self.same.is_empty() {
+            let touched = self
+                .rolled_back(limits.update_ms, async |client| {
+                    self.lend_nothing(client).await?;
+                    let rows = ask(client, &sql::touched(f, self.same), piece).await?;
+                    client.batch_execute(sql::FIRE_DEFERRED).await?;
+                    Ok(rows)
+                })
+                .await?;
+            *done = touched.first().map(|row| (count(row, 0), count(row, 1), began.elapsed()));
+        }
+        self.rolled_back(limits.read_ms, async |client| ask(client, &sql::would_be_meant(f), piece).await).await
+    }
+
+    /// Keeps triggers of roles that are not trusted from running with the rights of the job's role.
+    async fn lend_nothing(&self, client: &Client) -> Result<()> {
+        let table = std::slice::from_ref(&self.f.table.name);
+        lent::nothing(client, table, &self.f.sql.trust, true).await
+    }
+
+    /// Runs `work` in a transaction that is never committed, waits for no lock, and takes no longer than `limit_ms` a statement.
+    async fn rolled_back<T>(
+        &self,
+        limit_ms: u32,
+        work: impl AsyncFnOnce(&Client) -> Result<T>,
+    ) -> Result<T> {
+        let client = self.client;
+        client
+            .batch_execute(&format!(
+                "{READ_COMMITTED}; set local statement_timeout = '{limit_ms}ms'; set local lock_timeout = '100ms'; {}; {}",
+                fill_sql::names(self.f),
+                fill_sql::OWN_WRITES
+            ))
+            .await?;
+        let result = work(client).await;
+        let ended = client.batch_execute("rollback").await;
+        let value = result?;
+        ended?;
+        Ok(value)
+    }
+
+    fn too_long(&self, error: Error) -> Error {
+        if !error.is(&SqlState::QUERY_CANCELED) {
+            return error;
+        }
+        let Limits { read_ms, update_ms, .. } = self.limits;
+        Error::failed("the plan's SQL takes too long on rows of the sample")
+            .cause(format!("limits: {read_ms} ms to read, {update_ms} ms to hold rows, for up to {PIECE} rows"))
+            .hint("try a smaller --sample; see with EXPLAIN what from and where read, and whether an index could help")
+            .code(SqlState::QUERY_CANCELED.code())
+    }
+
     fn is_over(&self) -> bool {
-        self.found.errors.len() >= MOST_KEYS || Instant::now() > self.until
+        self.found.errors.len() >= self.limits.errors || Instant::now() > self.until
     }
 
     /// What is left after an error: the halves of a piece, or the row that fails.
     fn halve(&mut self, error: Error, mut piece: Vec<Key>, left: &mut Vec<Vec<Key>>) -> Result<()> {
         match error.sqlstate().map(str::to_owned) {
             None => return Err(error),
-            Some(code) if code == "57014" => return Err(too_long(error)),
+            Some(code) if code == SqlState::QUERY_CANCELED.code() => return Err(self.too_long(error)),
             // Somebody holds what the update needs besides its rows.
             Some(code) if ["40001", "40P01", "55P03"].contains(&code.as_str()) => {
                 self.found.busy += piece.len() as u64;
@@ -233,15 +359,6 @@ impl Trier<'_> {
     }
 }
 
-fn too_long(error: Error) -> Error {
-    if !error.is(&SqlState::QUERY_CANCELED) {
-        return error;
-    }
-    Error::failed("the plan's SQL takes too long on a piece of the sample")
-        .cause(format!("limits: {READ_MS} ms to read, {UPDATE_MS} ms to hold rows, for up to {PIECE} rows"))
-        .hint("try a smaller --sample; see with EXPLAIN what from and where read, and whether an index could help")
-}
-
 /// Runs a statement on rows that are told by their keys.
 async fn ask(client: &Client, statement: &str, keys: &[Key]) -> Result<Vec<Row>> {
     let columns = keys.first().map_or(0, Vec::len);
@@ -250,25 +367,4 @@ async fn ask(client: &Client, statement: &str, keys: &[Key]) -> Result<Vec<Row>>
         .collect();
     let parameters: Vec<&(dyn ToSql + Sync)> = lists.iter().map(|list| list as &(dyn ToSql + Sync)).collect();
     Ok(client.query(statement, &parameters).await?)
-}
-
-/// Runs `work` in a transaction that is never committed, waits for no lock, and takes no longer than `limit_ms` a statement.
-async fn rolled_back<T>(
-    client: &Client,
-    f: &Filling,
-    limit_ms: u32,
-    work: impl AsyncFnOnce(&Client) -> Result<T>,
-) -> Result<T> {
-    client
-        .batch_execute(&format!(
-            "{READ_COMMITTED}; set local statement_timeout = '{limit_ms}ms'; set local lock_timeout = '100ms'; {}; {}",
-            fill_sql::names(f),
-            fill_sql::OWN_WRITES
-        ))
-        .await?;
-    let result = work(client).await;
-    let ended = client.batch_execute("rollback").await;
-    let value = result?;
-    ended?;
-    Ok(value)
 }

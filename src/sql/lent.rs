@@ -3,12 +3,22 @@
 
 use crate::model::ident::QualifiedName;
 
-/// Whether the owner of the relation with oid `$1` could act as the session's role anyway, or is one of the roles `$2` that the
-/// plan trusts.
-pub const OWNER_IS_TRUSTED: &str = "select pg_catalog.pg_has_role(c.relowner, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
+/// An owner of the relations in schemas `$1` called `$2`, or of their partitions, that could not act as the session's role anyway
+/// and is none of the roles `$3` that the plan trusts; no row where there is none.
+pub const UNTRUSTED_OWNER: &str = "with named as (
+  select c.oid from pg_catalog.unnest($1::text[], $2::text[]) r (schema, name)
+    join pg_catalog.pg_namespace n on n.nspname = r.schema
+    join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = r.name
+), tables as (
+  select oid from named
+  union
+  select p.relid from named, pg_catalog.pg_partition_tree(named.oid) p
+)
+select pg_catalog.pg_get_userbyid(c.relowner)::text from tables join pg_catalog.pg_class c using (oid)
+where not (pg_catalog.pg_has_role(c.relowner, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
       then 'USAGE, SET' else 'MEMBER' end)
-  or pg_catalog.pg_get_userbyid(c.relowner) = current_user or pg_catalog.pg_get_userbyid(c.relowner)::text = any ($2)
-from pg_catalog.pg_class c where c.oid = $1";
+  or pg_catalog.pg_get_userbyid(c.relowner) = current_user or pg_catalog.pg_get_userbyid(c.relowner)::text = any ($3))
+limit 1";
 
 /// Functions that the server calls when rows of the relations `$1`, or of their partitions, are written, and that belong to
 /// roles that the session's role does not trust: what calls it, the function, its owner.

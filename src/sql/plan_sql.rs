@@ -271,7 +271,7 @@ pub fn set_default(mark: &str, column: &Ident, default: &str) -> String {
 ///
 /// Trusted are superusers, the roles that can become ours, and those of the plan, as for code on the table
 /// ([`super::lent::CODE`]); to create in a schema, also those that can become the table's owner or the database's.
-pub const NAMED: &str = r#"with lent as (
+pub const NAMED: &str = r#"with recursive lent as (
   select r.oid from pg_roles r where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($3)
     or pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
       then 'USAGE, SET' else 'MEMBER' end)
@@ -288,32 +288,48 @@ pub const NAMED: &str = r#"with lent as (
     left join pg_roles r on r.oid = g.role
   where g.role not in (select oid from trusted) and n.nspname <> 'pg_catalog'
   group by n.oid
-), named as (
+), direct as (
   select distinct d.refclassid, d.refobjid from pg_depend d
   where d.objid = any ($1) and d.classid in ('pg_rewrite'::regclass, 'pg_attrdef'::regclass, 'pg_constraint'::regclass,
     'pg_class'::regclass) and d.refobjid <> $2 and d.deptype = 'n'
+), named as (
+  select * from direct
   union
-  select 'pg_proc'::regclass::oid, o.oprcode::oid from pg_depend d join pg_operator o on o.oid = d.refobjid
-  where d.objid = any ($1) and d.refclassid = 'pg_operator'::regclass and o.oprcode::oid >= 16384
+  -- What runs with it: the function of an operator, what a view reads, the CHECKs of a domain, and what an SQL body calls.
+  select further.* from named m cross join lateral (
+    select 'pg_proc'::regclass::oid, o.oprcode::oid from pg_operator o
+    where m.refclassid = 'pg_operator'::regclass and o.oid = m.refobjid and o.oprcode::oid >= 16384
+    union all
+    select d.refclassid, d.refobjid from pg_rewrite w join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+    where m.refclassid = 'pg_class'::regclass and w.ev_class = m.refobjid and d.refobjid not in (m.refobjid, $2) and d.deptype = 'n'
+    union all
+    select d.refclassid, d.refobjid from pg_constraint k join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = k.oid
+    where m.refclassid = 'pg_type'::regclass and k.contypid = m.refobjid and d.deptype = 'n'
+    union all
+    select d.refclassid, d.refobjid from pg_depend d
+    where m.refclassid = 'pg_proc'::regclass and d.classid = 'pg_proc'::regclass and d.objid = m.refobjid and d.deptype = 'n'
+  ) further (refclassid, refobjid)
 ), objects as (
-  select m.*, p.pronamespace as schema, p.proowner as owner,
+  select m.*, m in (select direct from direct) as direct, p.pronamespace as schema, p.proowner as owner,
     p.provariadic <> 0 or p.pronargdefaults > 0 or exists (
       select from unnest(p.proargtypes) a join pg_type t on t.oid = a where t.typtype = 'p') as loose,
     l.lanname not in ('c', 'internal') and p.prosqlbody is null and not exists (
       select from unnest(p.proconfig) s where s like 'search_path=%') as relies
   from named m join pg_proc p on p.oid = m.refobjid join pg_language l on l.oid = p.prolang where m.refclassid = 'pg_proc'::regclass
   union all
-  select m.*, o.oprnamespace, o.oprowner, exists (
+  select m.*, m in (select direct from direct), o.oprnamespace, o.oprowner, exists (
     select from pg_type t where t.oid in (o.oprleft, o.oprright) and t.typtype = 'p'), false
   from named m join pg_operator o on o.oid = m.refobjid where m.refclassid = 'pg_operator'::regclass
   union all
-  select m.*, t.typnamespace, t.typowner, false, false
+  select m.*, m in (select direct from direct), t.typnamespace, t.typowner, false, false
   from named m join pg_type t on t.oid = m.refobjid where m.refclassid = 'pg_type'::regclass
   union all
-  select m.*, c.collnamespace, c.collowner, false, false
+  select m.*, m in (select direct from direct), c.collnamespace, c.collowner, false, false
   from named m join pg_collation c on c.oid = m.refobjid where m.refclassid = 'pg_collation'::regclass
   union all
-  select m.*, c.relnamespace, case when c.relkind = 'v' then c.relowner end, false, false
+  -- A table that the SQL itself names is found by name: its owner may put a view in its place.
+  select m.*, m in (select direct from direct), c.relnamespace,
+    case when c.relkind = 'v' or m in (select direct from direct) and c.relkind <> 'S' then c.relowner end, false, false
   from named m join pg_class c on c.oid = m.refobjid where m.refclassid = 'pg_class'::regclass
     and c.relpersistence <> 't'
 )
@@ -323,9 +339,10 @@ select json_build_object(
       'owner', pg_get_userbyid(o.owner),
       'trusted', o.owner is null or o.owner in (select oid from lent),
       'schema', n.nspname,
-      'loose', o.loose,
+      'relation', o.refclassid = 'pg_class'::regclass,
+      'loose', o.loose and o.direct,
       'relies', o.relies,
-      'replaced_by', case when o.refclassid <> 'pg_class'::regclass and n.nspowner not in (select oid from trusted)
+      'replaced_by', case when o.direct and n.nspowner not in (select oid from trusted)
         then pg_get_userbyid(n.nspowner) end,
       'creators', coalesce((select roles from creators c where c.oid = n.oid), '{}'))
       order by pg_describe_object(o.refclassid, o.refobjid, 0))

@@ -6,19 +6,34 @@ use crate::model::filling::Filling;
 use crate::model::ident::Ident;
 
 use super::fill::{filter, values};
-use super::plan_sql::joined;
+use super::plan_sql::{applications_path, joined};
 use super::trial::{rows_as_they_will_be, type_and_collation, whole};
 use super::{key_text, key_value, list};
 
-/// Keys of up to `limit` rows, from `percent` of the table's pages; only of rows that are meant where the plan's `where` can be
-/// asked without computing what is set, and does not fail.
-pub fn keys(f: &Filling, percent: f64, limit: u32, asks: bool) -> String {
-    let pages = if percent < 100.0 { format!(" tablesample system ({percent})") } else { String::new() };
-    // A name in front of TABLESAMPLE, and the missing columns around it.
-    let rows = rows_as_they_will_be(f, &format!("(select * from {}{pages})", whole(f)));
+/// Deferred triggers would fire at the end of the transaction, which is rolled back.
+pub const FIRE_DEFERRED: &str = "set constraints all immediate";
+
+/// Which rows of the table a sample is taken from.
+#[derive(Debug, Clone, Copy)]
+pub enum From<'a> {
+    /// That percentage of the table's pages, chosen at random.
+    Pages(f64),
+    /// The rows that satisfy the condition.
+    Where(&'a str),
+}
+
+/// Keys of up to `limit` rows. With `matching`, only of rows that satisfy the plan's `where`, which may fail on a row.
+pub fn keys(f: &Filling, from: From<'_>, limit: u32, matching: bool) -> String {
+    let part = match from {
+        From::Pages(percent) if percent < 100.0 => format!(" tablesample system ({percent})"),
+        From::Pages(_) => String::new(),
+        From::Where(condition) => format!(" where {condition}"),
+    };
+    // The missing columns go around a subquery: TABLESAMPLE and ctid need the table itself.
+    let rows = rows_as_they_will_be(f, &format!("(select * from {}{part})", whole(f)));
     let key = f.key_columns();
     let texts = key.iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
-    if !(asks && f.filter.is_some()) {
+    if !(matching && f.filter.is_some()) {
         return format!("select {texts} from {rows} t limit {limit}");
     }
     format!("select {texts} from {}  where {} limit {limit}", joined(f.from.as_ref(), &rows), filter(f))
@@ -44,16 +59,22 @@ fn among(f: &Filling) -> String {
     )
 }
 
+/// The condition that `t` is one of the rows, and is to be filled. The planner may evaluate conditions in any order: CASE keeps the
+/// plan's SQL from being evaluated on other rows, on which it may fail.
+fn among_to_fill(f: &Filling) -> String {
+    let among = among(f);
+    format!("{among} and case when {among} then {} else false end", filter(f))
+}
+
 /// Of each row that is meant, as often as it is yielded: its key, and whether each column is set to NULL.
 pub fn evaluated(f: &Filling) -> String {
     let key = f.key_columns().iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
     let nulls = (1..=f.set.len()).map(|n| format!("x.v{n} is null")).collect::<Vec<_>>().join(", ");
     format!(
-        "select x.key, array[{nulls}] from (\n  select array[{key}] as key, {} from {}  where {} and {}) x",
+        "select x.key, array[{nulls}] from (\n  select array[{key}] as key, {} from {}  where {}) x",
         values(f),
         source(f),
-        among(f),
-        filter(f)
+        among_to_fill(f)
     )
 }
 
@@ -71,7 +92,7 @@ pub fn updated(f: &Filling) -> String {
         "with batch as materialized (
   select locked.* from (
     select {named}, {values}
-    from {source}  where {among} and {filter}
+    from {source}  where {to_fill}
     order by {order}
     {lock} of t skip locked
   ) locked
@@ -83,8 +104,7 @@ select (select count(*) from (select distinct {keys} from batch) locked), (selec
         keys = each(&|n, _| format!("k{n}"), ", "),
         values = values(f),
         source = source(f),
-        among = among(f),
-        filter = filter(f),
+        to_fill = among_to_fill(f),
         order = each(&|_, name| format!("t.{name}"), ", "),
         table = whole(f),
         set = set.join(", "),
@@ -92,14 +112,33 @@ select (select count(*) from (select distinct {keys} from batch) locked), (selec
     )
 }
 
+/// Updates the rows that nobody holds and changes no value: it fires the triggers that the job's update fires, while the
+/// columns that the job sets do not exist yet. How many rows were locked, and how many were updated.
+pub fn touched(f: &Filling, columns: &[&Ident]) -> String {
+    let key = f.key_columns();
+    let names = list("t.", key.iter().map(|c| &c.name));
+    let same = key.iter().map(|c| format!("u.{0} = b.{0}", c.name)).collect::<Vec<_>>().join(" and ");
+    let set = columns.iter().map(|name| format!("{name} = u.{name}")).collect::<Vec<_>>().join(", ");
+    format!(
+        "with batch as materialized (
+  select {names} from {table} t where {path}{among} order by {names} for no key update of t skip locked
+), touched as (
+  update {table} u set {set} from batch b where {same} returning 1
+)
+select (select count(*) from batch), (select count(*) from touched)",
+        table = whole(f),
+        path = applications_path(&f.sql),
+        among = among(f),
+    )
+}
+
 /// Keys of rows that this transaction updated and that are still meant.
 pub fn still_meant(f: &Filling) -> String {
     format!(
-        "select {} from {}  where {} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} {}",
+        "select {} from {}  where {} and t.xmin = pg_catalog.pg_current_xact_id()::xid {}",
         key_text("t.", &f.key),
         source(f),
-        among(f),
-        filter(f),
+        among_to_fill(f),
         once_each(f)
     )
 }
@@ -116,11 +155,10 @@ pub fn would_be_meant(f: &Filling) -> String {
     let others = f.table.columns.iter().map(|c| &c.name).chain(f.missing().map(|c| &c.name));
     let others = list("t.", others.filter(|name| f.set.iter().all(|(set, _)| set != *name)));
     let rows = format!(
-        "(select {others}, {} from {}  where {} and {})",
+        "(select {others}, {} from {}  where {})",
         set.join(", "),
         source(f),
-        among(f),
-        filter(f)
+        among_to_fill(f)
     );
     format!(
         "select {} from {}  where {} {}",

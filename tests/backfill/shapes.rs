@@ -104,21 +104,24 @@ async fn partitions_that_go_meanwhile_are_not_missed() {
 const ITEMS: &str = "create table items (id bigint primary key, kind int, note text, n int);
     insert into items select i, i % 10 from generate_series(1, 2000) i;
     create table kinds (kind int, name text);
-    insert into kinds select i, 'kind ' || i from generate_series(0, 9) i; insert into kinds values (7, 'again');
+    insert into kinds select i, 'kind ' || i from generate_series(0, 9) i;
     analyze items";
 
 /// So that it is always the same chunk that comes first.
 const ONE_WORKER: &str = "table = 'items'\n[copy]\nworkers = 1\n";
 
-/// A run that fails at its first chunk, of which nothing is kept.
-async fn refused(setup: &str, plan: &str) -> String {
-    refused_from(setup, plan, 0).await
+/// A run that fails at its first chunk, of which nothing is kept: `spoil` comes after the check.
+async fn refused(spoil: &str, plan: &str) -> String {
+    refused_from(spoil, plan, 0).await
 }
 
 /// A run that fails at a row: the rows before it are kept.
-async fn refused_from(setup: &str, plan: &str, key: u32) -> String {
-    let job = Job::new(&format!("{ITEMS};{setup}"), &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
-    let ran = job.ran(&["run"]).await.exits(1);
+async fn refused_from(spoil: &str, plan: &str, key: u32) -> String {
+    let job = Job::new(ITEMS, &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
+    let run = job.frozen("job.created").await;
+    job.db.execute(spoil).await;
+    send(&run, Signal::CONT);
+    let ran = ended(run).await.exits(1);
     job.none(&format!(
         "select count(*) from items where (note is not null or n is not null) and id >= {key}"
     ))
@@ -127,11 +130,40 @@ async fn refused_from(setup: &str, plan: &str, key: u32) -> String {
     ran.stderr[at..].to_owned()
 }
 
+/// The check updates a few rows as the job would, and leaves no trace of it.
+#[tokio::test]
+async fn rows_that_a_run_would_fail_on_are_found_by_the_check() {
+    let suppress = "create function no() returns trigger language plpgsql as 'begin return null; end';
+        create trigger no before update on items for each row execute function no()";
+    let refuse = "create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+        create trigger no after update on items for each row execute function no()";
+    let later = refuse.replace("create trigger", "create constraint trigger").replace("for each", "deferrable initially deferred for each");
+    let joined = "from = 'kinds k on k.kind = t.kind'\nset = { note = 'k.name' }\n";
+    for (spoil, plan, code) in [
+        ("insert into kinds values (7, 'again')", joined, "row_yielded_twice"),
+        ("select", "set = { n = 't.kind + 1' }\nwhere = 't.kind >= 0'\n", "row_still_matches"),
+        (suppress, "set = { n = '1' }\nwhere = 't.n is null'\n", "update_suppressed"),
+        (refuse, "set = { n = '1' }\nwhere = 't.n is null'\n", "row_refused"),
+        (&later, "set = { n = '1' }\nwhere = 't.n is null'\n", "row_refused"),
+        (refuse, "add = { m = 'int' }\nset = { m = '1' }\nwhere = 't.m is null'\n", "row_refused"),
+        ("select", "set = { n = '10 / (t.kind - 3)' }\nwhere = 't.n is null'\n", "row_refused"),
+        ("alter table items add check (n > 5) not valid", "set = { n = '1' }\nwhere = 't.n is null'\n", "row_refused"),
+        ("select", "set = { n = '1' }\nwhere = '10 / (t.kind - 3) > 100'\n", "row_refused"),
+    ] {
+        let job = Job::new(&format!("{ITEMS};{spoil}"), &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
+        for command in ["check", "run"] {
+            let found = job.ran(&[command, "--json"]).await.exits(3).stdout;
+            assert!(found.contains(&format!(r#""level":"error","code":"{code}""#)), "{command} {plan}: {found}");
+        }
+        job.none("select count(*) from items where note is not null or n is not null").await;
+    }
+}
+
 #[tokio::test]
 async fn a_from_that_yields_two_rows_for_one_is_refused_at_the_first_chunk() {
     for filter in ["", "where = 't.note is null'\n"] {
         let plan = format!("from = 'kinds k on k.kind = t.kind'\nset = {{ note = 'k.name' }}\n{filter}");
-        let said = refused("", &plan).await;
+        let said = refused("insert into kinds values (7, 'again')", &plan).await;
         insta::allow_duplicates! {
             insta::assert_snapshot!(said, @"
             error: failed to fill a chunk
@@ -144,8 +176,8 @@ async fn a_from_that_yields_two_rows_for_one_is_refused_at_the_first_chunk() {
 
 #[tokio::test]
 async fn a_where_that_stays_true_is_refused_at_the_first_chunk() {
-    let plan = "set = { n = 't.kind + 1' }\nwhere = 't.kind >= 0'\n";
-    insta::assert_snapshot!(refused("", plan).await, @"
+    let plan = "set = { n = 't.kind + 1' }\nwhere = 't.kind >= 100'\n";
+    insta::assert_snapshot!(refused("update items set kind = kind + 100", plan).await, @"
     error: failed to fill a chunk
     cause: rows match the plan's where after they were set: the job would never end; among them, by key: 1; 2; 3; 4; 5; 6; 7; 8; 9; 10
     hint: write a where that is false for a row that is filled, such as `t.column is null`; nothing of this chunk was kept
@@ -183,8 +215,9 @@ async fn a_trigger_that_suppresses_the_update_is_named() {
 
 #[tokio::test]
 async fn a_row_that_the_expression_fails_on_ends_the_run() {
-    let plan = "set = { n = '10 / (t.kind - 3)' }\nwhere = 't.n is null'\n";
-    insta::assert_snapshot!(refused_from("", plan, 3).await, @"
+    let plan = "set = { n = '10 / (t.kind - 30)' }\nwhere = 't.n is null'\n";
+    let spoil = "update items set kind = 30 where kind = 3";
+    insta::assert_snapshot!(refused_from(spoil, plan, 3).await, @"
     error: failed to fill a chunk (SQLSTATE 22012)
     cause: the plan's SQL fails on a row of public.items: by key: 3: division by zero
     hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the row and run again; or abort the job, change the plan's expression or its where, and run it then: what is filled stays

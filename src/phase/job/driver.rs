@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::event::Events;
 use crate::model::backoff::Backoff;
 use crate::model::commands;
-use crate::model::ident::{QualifiedName, plain};
+use crate::model::ident::QualifiedName;
 use crate::model::number;
 use crate::model::pace::{MOST_WORKERS, Work};
 use crate::model::state::{State, Step};
@@ -82,8 +82,6 @@ pub struct Driver {
     target: Target,
     lease: Lease,
     state: Cell<State>,
-    /// The table's owner, where neither the job's role nor the plan trusts that role.
-    lends_to: Option<String>,
     prepared: RefCell<HashMap<String, Statement>>,
     /// The shortest that a message and its answer took.
     round_trip: Cell<Option<Duration>>,
@@ -111,12 +109,10 @@ impl Driver {
         // Sessions are opened when they are first needed, so that the number of workers may grow.
         let most = u32::try_from(MOST_WORKERS).unwrap_or(1);
         let pool = pool(target, most, job.id, lease.epoch()).await?;
-        let lends_to = lends_to(&control, &job, &plan).await?;
         Ok(Self {
             gate,
             settings,
             state: Cell::new(job.state),
-            lends_to,
             prepared: RefCell::default(),
             round_trip: Cell::default(),
             standby_left: Cell::default(),
@@ -285,8 +281,12 @@ impl Driver {
     }
 
     /// Whether what the table's owner puts on it would run with rights that the owner lacks.
-    pub fn lends(&self) -> bool {
-        self.lends_to.is_some()
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn lends(&self, client: &Client) -> Result<bool> {
+        let table = std::slice::from_ref(self.job.design.table());
+        Ok(lent::untrusted_owner(client, table, self.plan.trust()).await?.is_some())
     }
 
     /// Fails where writing `tables` would run code of roles that are not trusted, and keeps such code away until the transaction
@@ -295,10 +295,7 @@ impl Driver {
     /// # Errors
     /// What the code is.
     pub async fn lend_nothing(&self, client: &Client, tables: &[QualifiedName]) -> Result<()> {
-        match &self.lends_to {
-            Some(owner) => lent::none(client, tables, self.plan.trust(), owner, true).await,
-            None => Ok(()),
-        }
+        lent::nothing(client, tables, self.plan.trust(), true).await
     }
 
     /// The same for a transaction that puts on another table what `table` has, and fires none of its triggers.
@@ -306,13 +303,7 @@ impl Driver {
     /// # Errors
     /// What the code is.
     pub async fn lend_nothing_of(&self, client: &Client, table: &QualifiedName) -> Result<()> {
-        match &self.lends_to {
-            Some(owner) => {
-                let tables = std::slice::from_ref(table);
-                lent::none(client, tables, self.plan.trust(), owner, false).await
-            }
-            None => Ok(()),
-        }
+        lent::nothing(client, std::slice::from_ref(table), self.plan.trust(), false).await
     }
 
     /// For how long the server worked, of the time that so many messages and their answers took: the network's share does not
@@ -327,11 +318,4 @@ impl Driver {
         drop(self.control);
         self.lease.release().await;
     }
-}
-
-/// The owner of the job's table, where that role is not trusted.
-async fn lends_to(client: &Client, job: &Job, plan: &Plan) -> Result<Option<String>> {
-    let (oid, owner) = job.design.owned();
-    let trusted = lent::owner_is_trusted(client, oid, plan.trust()).await?;
-    Ok((!trusted).then(|| plain(owner.as_str())))
 }

@@ -27,13 +27,14 @@ const GIVES_WAY: Duration = Duration::from_millis(10);
 pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     let (b, client) = (context.blueprint(), &context.control);
     // It would run with the rights of the job's role, in sessions that nothing can be looked for in.
-    if b.table.force_row_security && context.lends() {
+    let lends = context.lends(client).await?;
+    if b.table.force_row_security && lends {
         return Err(Error::failed(
             "row security is forced upon the table's owner, and `trust` at the head of the plan does not list that role",
         ));
     }
     let owner = b.table.owner.as_str();
-    if context.lends() && client.query_one(sql::REACHES_SCHEMA, &[&owner]).await?.get(0) {
+    if lends && client.query_one(sql::REACHES_SCHEMA, &[&owner]).await?.get(0) {
         return Err(Error::failed(format!(
             "role {} has USAGE on schema pgstrata, and could alter the mirror's function; `trust` at the head of the plan does not \
              list that role",

@@ -17,6 +17,7 @@ mod names;
 mod replication;
 mod retype;
 mod rights;
+mod sampled;
 mod server;
 mod shape;
 mod size;
@@ -40,6 +41,7 @@ pub use facts::{
 pub use finishing::{FinishTrial, Referenced, Standing};
 pub use named::{Named, named};
 pub use retype::{ColumnFacts, Rehearsal, rehearsed, retype};
+pub use sampled::{sample_untried, sampled};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
 pub use space::space;

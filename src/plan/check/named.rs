@@ -27,14 +27,16 @@ pub struct Object {
     pub trusted: bool,
     /// Its schema.
     pub schema: String,
+    /// It is a table or view.
+    pub relation: bool,
     /// Arguments do not say exactly which function or operator is meant: it takes any type, or a number of arguments.
     pub loose: bool,
     /// A function that looks names up under its caller's search path.
     pub relies: bool,
     /// Roles that the job does not trust and that may create in its schema.
     pub creators: Vec<String>,
-    /// The owner of its schema, who may drop it and make another of its name, if the job does not trust that role. None for a
-    /// table.
+    /// The owner of its schema, who may drop it and make another of its name, if the job does not trust that role; only of what
+    /// the plan's own SQL names.
     pub replaced_by: Option<String>,
 }
 
@@ -92,6 +94,20 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
     let Object { name, owner, schema, .. } = object;
     if !object.trusted {
         let owner = plain(owner.as_deref().unwrap_or_default());
+        if object.relation {
+            return report.error(
+                "untrusted_object",
+                name,
+                format!(
+                    "the plan's SQL reads {name}, which belongs to role {owner}: that role could put a view in its place, whose code would \
+                     run with the job's rights"
+                ),
+                format!(
+                    "give it to a role that the job trusts; or, if {owner} is to be trusted with the rights of the job's role: \
+                     trust = [\"{owner}\"] at the head of the plan"
+                ),
+            );
+        }
         report.error(
             "untrusted_object",
             name,
