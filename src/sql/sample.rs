@@ -1,6 +1,6 @@
-//! A sample of the rows to fill: which, what they would be set to, and the update that is taken back.
+//! A sample of the rows to fill: their keys, their new values, and the update that is rolled back.
 //!
-//! Rows are told by their keys, which are handed in as one array of texts a column: `$1`, `$2` ...
+//! Rows are identified by their keys, which are passed as one array of texts for each column: `$1`, `$2` ...
 
 use crate::model::filling::Filling;
 use crate::model::ident::Ident;
@@ -10,11 +10,11 @@ use super::plan_sql::joined;
 use super::trial::{rows_as_they_will_be, type_and_collation, whole};
 use super::{key_text, key_value, list};
 
-/// Keys of up to `limit` rows, from `percent` of the table's pages; only of rows that are meant where the plan's `where` can be
-/// asked without computing what is set, and does not fail.
+/// Keys of up to `limit` rows, from `percent` of the table's pages. Only rows to fill are returned, if the plan's
+/// `where` can be evaluated without computing the new values, and does not fail.
 pub fn keys(f: &Filling, percent: f64, limit: u32, asks: bool) -> String {
     let pages = if percent < 100.0 { format!(" tablesample system ({percent})") } else { String::new() };
-    // A name in front of TABLESAMPLE, and the missing columns around it.
+    // TABLESAMPLE needs a name before it, so the missing columns are added outside.
     let rows = rows_as_they_will_be(f, &format!("(select * from {}{pages})", whole(f)));
     let key = f.key_columns();
     let texts = key.iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
@@ -44,7 +44,7 @@ fn among(f: &Filling) -> String {
     )
 }
 
-/// Of each row that is meant, as often as it is yielded: its key, and whether each column is set to NULL.
+/// For each row to fill, as often as it is returned: its key, and whether each column is set to NULL.
 pub fn evaluated(f: &Filling) -> String {
     let key = f.key_columns().iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
     let nulls = (1..=f.set.len()).map(|n| format!("x.v{n} is null")).collect::<Vec<_>>().join(", ");
@@ -57,7 +57,7 @@ pub fn evaluated(f: &Filling) -> String {
     )
 }
 
-/// Updates the rows that nobody holds; how many rows were locked, and how many were set.
+/// Updates the rows that no other session has locked; returns how many rows were locked, and how many were set.
 pub fn updated(f: &Filling) -> String {
     let key = f.key_columns();
     let each = |render: &dyn Fn(usize, &Ident) -> String, between: &str| {
@@ -92,7 +92,7 @@ select (select count(*) from (select distinct {keys} from batch) locked), (selec
     )
 }
 
-/// Keys of rows that this transaction updated and that are still meant.
+/// Keys of rows that this transaction updated and that the condition still selects.
 pub fn still_meant(f: &Filling) -> String {
     format!(
         "select {} from {}  where {} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} {}",
@@ -104,7 +104,7 @@ pub fn still_meant(f: &Filling) -> String {
     )
 }
 
-/// The same of rows as they would be, where the columns are not there yet.
+/// The same for rows as they would be, if the columns do not exist yet.
 pub fn would_be_meant(f: &Filling) -> String {
     let value = |(name, value): &(Ident, String)| {
         let there = f.table.column(name).map(|c| c.sql_type.as_str());
@@ -131,7 +131,7 @@ pub fn would_be_meant(f: &Filling) -> String {
     )
 }
 
-/// In the key's order.
+/// Each row once, in key order.
 fn once_each(f: &Filling) -> String {
     let key = list("t.", f.key_columns().iter().map(|c| &c.name));
     format!("group by {key} order by {key}")
