@@ -1,4 +1,4 @@
-//! Looks for code of others on the tables that a job writes.
+//! Looks for code of other roles on the tables that a job writes.
 
 use tokio_postgres::{Client, Row};
 
@@ -9,29 +9,30 @@ use crate::sql::lent as sql;
 
 use super::catalog;
 
-/// Whether a table's owner is trusted: by the session's role, or by the plan.
+/// Whether the table's owner is trusted, by the session's role or by the plan.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn owner_is_trusted(client: &Client, table: u32, trust: &[String]) -> Result<bool> {
     let row = client.query_opt(sql::OWNER_IS_TRUSTED, &[&table, &trust]).await?;
     Ok(row.is_none_or(|row| row.get(0)))
 }
 
-/// The code that would run; `updates`: triggers and rules are in force for what the job writes.
+/// The code that would run; `updates`: enabled triggers and rules fire for the job's writes.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn code(client: &Client, tables: &[u32], trust: &[String], updates: bool) -> Result<Vec<Code>> {
     let rows = client.query(sql::CODE, &[&tables, &trust, &updates]).await?;
     let one = |row: &Row| Code { by: row.get(0), function: row.get(1), owner: row.get(2) };
     Ok(rows.iter().map(one).collect())
 }
 
-/// Fails where there is any on `tables`, and keeps it away until the transaction ends. `updates` as for [`code`].
+/// Fails if `tables` have such code, and prevents others from adding any until the transaction ends. `updates` as for
+/// [`code`].
 ///
 /// # Errors
-/// What it is; or what the server said.
+/// The code that was found; or the server returned an error.
 pub async fn none(
     client: &Client,
     tables: &[QualifiedName],

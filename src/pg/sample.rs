@@ -1,10 +1,11 @@
-//! Fills a sample of the rows, and takes it back.
+//! Fills a sample of the rows, and rolls it back.
 //!
-//! What is set is computed by reading first: that locks no row. Only rows that come out well are then updated, and only where
-//! the columns are there already: to add one takes a lock that everybody waits behind, though it be taken back. The update
-//! takes what nobody holds, in pieces of a thousand rows, each rolled back at once: an application that wants one of these
-//! rows waits for its piece, for two statements of [`UPDATE_MS`] at the very most. Nothing of it is seen by others or sent to subscribers; dead
-//! rows are left for vacuum, as by any transaction that is rolled back, and triggers do what they do outside of it.
+//! The new values are first computed by reading, which locks no row. Only rows without errors are then updated, and
+//! only if the columns exist already: adding one would need a lock that blocks other sessions, even if it is rolled
+//! back. The update includes only rows that no other session has locked, a thousand at a time, and each piece is
+//! rolled back at once: an application that needs one of these rows waits at most for two statements of
+//! [`UPDATE_MS`]. Other sessions and subscribers see none of it. As with any transaction that is rolled back, dead
+//! rows remain for vacuum, and effects of triggers outside the transaction remain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -22,21 +23,22 @@ use crate::sql::{fill as fill_sql, plan_sql, sample as sql};
 
 use super::transaction::READ_COMMITTED;
 
-/// Rows that are computed, or updated, by one statement.
+/// The number of rows that one statement computes or updates.
 const PIECE: usize = 1_000;
-/// How long a statement may take while the rows of a piece are locked.
+/// The time limit for a statement while the rows of a piece are locked.
 const UPDATE_MS: u32 = 1_000;
-/// How long a statement may read.
+/// The time limit for a statement that reads.
 const READ_MS: u32 = 10_000;
-/// How long it goes on looking for the rows of a piece that fails.
+/// How long the rows that fail in a piece are searched for.
 const LIMIT: Duration = Duration::from_secs(60);
-/// More rows than asked for, that come of as many pages as hold them by the statistics.
+/// The sample is larger than requested by this factor, so that the pages which contain enough rows according to the
+/// statistics suffice.
 const RESERVE: f64 = 1.5;
 
-/// What becomes of about `rows` rows, of `to_fill` that match and `all` there are, by the statistics.
+/// The result for about `rows` rows, of `to_fill` that match and `all` that exist, according to the statistics.
 ///
 /// # Errors
-/// It took too long; or what the server said, but for what it said against a row.
+/// It took too long, or the server returned an error that is not about a row.
 pub async fn sample(
     client: &Client,
     f: &Filling,
@@ -68,7 +70,7 @@ pub async fn sample(
     Ok(found)
 }
 
-/// Rows, and how long they took.
+/// Rows, and the time for them.
 #[derive(Debug, Default)]
 struct Time {
     rows: u64,
@@ -86,7 +88,7 @@ impl Time {
     }
 }
 
-/// Keys of rows from all over the table; where too few of those match, of the first that do.
+/// Keys of rows from the whole table; if too few of those match, of the first rows that do.
 async fn keys(client: &Client, f: &Filling, rows: u32, to_fill: f64) -> Result<Vec<Key>> {
     let percent = (RESERVE * f64::from(rows) / to_fill.max(1.0) * 100.0).min(100.0);
     let read = async |percent: f64, asks: bool| {
@@ -100,7 +102,7 @@ async fn keys(client: &Client, f: &Filling, rows: u32, to_fill: f64) -> Result<V
         found = read(100.0, true).await;
     }
     let found = match found {
-        // The plan's where fails on a row, or finds none for long: any rows do.
+        // The plan's where fails on a row, or finds no row for a long time: use any rows.
         Err(e) if e.sqlstate().is_some() => read(percent, false).await.map_err(too_long)?,
         other => other?,
     };
@@ -112,7 +114,7 @@ fn key_of(row: &Row) -> Key {
     (0..row.len()).map(|i| row.get(i)).collect()
 }
 
-/// What is tried on piece after piece.
+/// What is tried, piece by piece.
 struct Trier<'a> {
     client: &'a Client,
     f: &'a Filling,
@@ -122,7 +124,7 @@ struct Trier<'a> {
 }
 
 impl Trier<'_> {
-    /// Computes what is set; the keys of rows that it can be computed for.
+    /// Computes the new values; returns the keys of rows for which that succeeds.
     async fn evaluate(&mut self, keys: &[Key], nulls: &mut [u64]) -> Result<Vec<Key>> {
         let mut good = Vec::new();
         let mut left: Vec<Vec<Key>> = keys.chunks(PIECE).rev().map(<[Key]>::to_vec).collect();
@@ -153,7 +155,7 @@ impl Trier<'_> {
         Ok(good)
     }
 
-    /// Takes in what was computed; the keys of the rows that match.
+    /// Records the computed values; returns the keys of the rows that match.
     fn counted(&mut self, rows: &[Row], nulls: &mut [u64]) -> Vec<Key> {
         let mut times: BTreeMap<Key, u64> = BTreeMap::new();
         for row in rows {
@@ -169,7 +171,7 @@ impl Trier<'_> {
         times.into_keys().collect()
     }
 
-    /// Sets the rows, and looks whether they still match.
+    /// Updates the rows, and checks whether they still match.
     async fn fill(&mut self, keys: &[Key]) -> Result<()> {
         let f = self.f;
         let mut left: Vec<Vec<Key>> = keys.chunks(PIECE).rev().map(<[Key]>::to_vec).collect();
@@ -211,12 +213,12 @@ impl Trier<'_> {
         self.found.errors.len() >= MOST_KEYS || Instant::now() > self.until
     }
 
-    /// What is left after an error: the halves of a piece, or the row that fails.
+    /// What remains after an error: the halves of a piece, or the row that fails.
     fn halve(&mut self, error: Error, mut piece: Vec<Key>, left: &mut Vec<Vec<Key>>) -> Result<()> {
         match error.sqlstate().map(str::to_owned) {
             None => return Err(error),
             Some(code) if code == "57014" => return Err(too_long(error)),
-            // Somebody holds what the update needs besides its rows.
+            // Another session holds something that the update needs besides its rows.
             Some(code) if ["40001", "40P01", "55P03"].contains(&code.as_str()) => {
                 self.found.busy += piece.len() as u64;
             }
@@ -242,7 +244,7 @@ fn too_long(error: Error) -> Error {
         .hint("try a smaller --sample; see with EXPLAIN what from and where read, and whether an index could help")
 }
 
-/// Runs a statement on rows that are told by their keys.
+/// Runs a statement on the rows with the given keys.
 async fn ask(client: &Client, statement: &str, keys: &[Key]) -> Result<Vec<Row>> {
     let columns = keys.first().map_or(0, Vec::len);
     let lists: Vec<Vec<&str>> = (0..columns)
@@ -252,7 +254,8 @@ async fn ask(client: &Client, statement: &str, keys: &[Key]) -> Result<Vec<Row>>
     Ok(client.query(statement, &parameters).await?)
 }
 
-/// Runs `work` in a transaction that is never committed, waits for no lock, and takes no longer than `limit_ms` a statement.
+/// Runs `work` in a transaction that is never committed, waits for no lock, and takes at most `limit_ms` for each
+/// statement.
 async fn rolled_back<T>(
     client: &Client,
     f: &Filling,
