@@ -18,11 +18,13 @@
 //!
 //! # Layers
 //!
-//! Each layer imports only from the layers to its right: `main` -> [`command`] -> [`engine`] -> [`phase`] -> [`pg`] ->
-//! [`throttle`] -> [`report`] -> [`sql`] -> [`plan`] -> [`model`]. The last three are pure: they import neither the async runtime
-//! nor the database driver. `tests/layering.rs` checks this.
+//! Each layer imports only from the layers to its right: `main` -> [`command`] -> [`demo`] -> [`engine`] -> [`phase`] -> [`pg`]
+//! -> [`throttle`] -> [`report`] -> [`sql`] -> [`plan`] -> [`model`]. The last three are pure: they import neither the async
+//! runtime nor the database driver. `tests/layering.rs` checks this. All layers may import [`cli`], [`clock`], [`error`],
+//! [`event`], [`failpoint`] and [`stop`].
 //!
 //! - [`command`]: one function for each command. The arguments are defined in [`cli`].
+//! - [`demo`]: the command `demo`, and the private server that it shares with the tests.
 //! - [`engine`]: acquires the lease of a job, executes a command on it, and reconnects after a lost connection. `engine::kind`
 //!   selects the kind for a plan.
 //! - [`phase`]: the phases of a job. `phase::job` has what all kinds share; `phase::job::kind` has the trait `JobKind` and the
@@ -39,8 +41,7 @@
 //! For `pgstrata run`: `command::run` -> `Engine::run` (in `engine`) checks the plan and creates the job -> `Engine::drive` (in
 //! `engine::drive`) acquires the lease and repeats the work after a lost connection -> `act` (in `phase::job::kind`) calls
 //! `JobKind::next` until no phase is left -> `next` in `phase::partition`, `phase::backfill` or `phase::retype` selects the phase
-//! by the job's state -> a function in a file with the name of the phase executes it, with statements from [`sql`]. The next state
-//! is defined in `model::state`.
+//! by the job's state -> the file of that phase executes it, with statements from [`sql`]. `model::state` defines the next state.
 //!
 //! # Concepts
 //!
@@ -54,6 +55,10 @@
 //! | states and steps | `state` | | `store` | `store`, `status` | `job::driver` |
 //! | preflight, findings | `finding`, `explanation` | `check` | `preflight`, `surroundings` | `preflight` | |
 //! | the table's definition in the catalog | `table`, `dependent` | | `catalog` | `catalog` | |
+//! | `pgstrata plan` | `partition` | `survey`, `suggest`, `draft` | | `survey` | |
+//! | objects that refer to the table | `dependent` | `check::dependents` | `dependent`, `matview` | | `partition::after_exchange` |
+//! | foreign keys | `orphans`, `remade_keys` | `check::dependents` | `foreign_key`, `orphans` | `orphans` | `job::foreign_keys` |
+//! | additions by event triggers | | | `strip` | | `job::additions` |
 //! | copy, chunk size | `sizer`, `key`, `ledger_gaps` | | `copy` | `store` | `partition::copy`, `job::chunks` |
 //! | capture, change log, drain | `cutover` | | `capture`, `drain` | | `partition::capture`, `partition::drain`, `partition::compaction`, `partition::deficit` |
 //! | verify | `verify_report` | | `verify` | | `partition::verify`, `retype::compare` |
@@ -72,8 +77,9 @@
 //! | question | file: item |
 //! |---|---|
 //! | how large the next chunk is; that it shrinks when a session waits for the job | `model::sizer`: `ChunkSizer`; `throttle`: `Gate::must_shrink` |
-//! | when a job pauses and resumes | `model::pace`: `Pace`; the values of the signals: `phase::job::evaluate` |
+//! | when a job pauses and resumes | `model::pace`: `Pace`; values and limits of the signals: `phase::job::evaluate` |
 //! | how many workers there are | `model::pace::autoscaler` |
+//! | the default of a plan key | `plan::resolve` |
 //! | which phase comes next | `model::state`: `State::next`; `next` in the `mod.rs` of each kind |
 //! | which commands a state allows | `phase::job::kind`: `act` |
 //! | where a copy continues after a crash | `model::ledger_gaps` |
@@ -94,8 +100,12 @@
 //! | which objects may be dropped | `pg::objects`, `phase::partition::objects` |
 //! | the bounds and names of partitions | `model::partition::scheme`, `model::partition::name` |
 //! | which old partitions are dropped | `phase::maintain::retire` |
+//! | what an error reports when a disk is full | `engine::space` |
+//! | host, password, TLS and poolers | `pg::settings`, `pg::passfile`, `pg::tls`, `pg::pooler` |
 //! | the settings of every session | `pg::connect` |
 //! | whether code of another role would run | `sql::lent`: `CODE` |
+//! | how a command stops at Ctrl-C or at its deadline | `command`: `watch_signals`, `watch_deadline`; [`stop`] |
+//! | what `status` shows | `pg::status`, `report::status` |
 //! | what is printed for an event | `report::lines`; as JSON `report::json` |
 //! | the exit code | `error`: `Kind` |
 //!
