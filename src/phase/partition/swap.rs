@@ -132,7 +132,7 @@ async fn carried_over(
 /// Exchanges the names when everything is drained.
 ///
 /// # Errors
-/// Again if a lock was not granted in time or, according to [`exchange::refused`], a change is pending.
+/// Again if a lock was not granted in time or, according to [`refused`], a change is pending.
 async fn exchange(
     context: &PartitionJob,
     exchanger: &Exchanger<'_>,
