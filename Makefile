@@ -1,4 +1,5 @@
-# On a fresh Debian, Ubuntu or macOS with Rust: `make demo`, `make test`. What is missing is installed, and said.
+# On Debian, Ubuntu or macOS with Rust, from a fresh clone: `make demo`, `make test`. Missing packages are installed, with a
+# message.
 
 .PHONY: demo test lint build bench bench-quick deny
 
@@ -6,7 +7,7 @@ demo:
 	@sh tests/setup.sh server
 	cargo run --release -- demo
 
-# Tests wait for servers more than they compute: two a core at a time.
+# Tests mostly wait for servers: two per core at a time.
 test:
 	@sh tests/setup.sh server newest-server versions pgbouncer lints print-versions
 	@$(MAKE) --no-print-directory lint
@@ -19,7 +20,7 @@ lint:
 build:
 	cargo build --release
 
-# BENCH_ROWS is the table's size. The tables go to the terminal; JSON and a page with plots to target/bench.
+# BENCH_ROWS sets the number of rows. Prints tables; writes JSON and a page with plots to target/bench.
 bench:
 	@sh tests/setup.sh server partman
 	cargo bench --bench throughput
@@ -29,6 +30,6 @@ bench-quick:
 	@sh tests/setup.sh server partman
 	cargo bench --bench throughput -- --quick
 
-# Not part of `test`: cargo-deny is no part of Rust, and its advisory database cannot be had offline.
+# Not part of `test`: cargo-deny is not part of the Rust toolchain, and its advisory database is not available offline.
 deny:
 	cargo deny check licenses bans sources

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets the primary up, once: lets the standby in, and makes the table of plans/gasifier_observations.toml with ROWS rows.
+# Sets up the primary once: allows replication, and creates the table of plans/gasifier_observations.toml with ROWS rows.
 set -eu
 
 echo "host replication all all trust" >> "$PGDATA/pg_hba.conf"

@@ -1,17 +1,17 @@
-//! What time it is, for windows and deadlines: schedules are tested by a clock that the test sets, not by waiting.
+//! The current time, for windows and deadlines: tests of schedules set the clock instead of waiting.
 //!
-//! Without the cargo feature `failpoints` it is the machine's clock. With it, where `PGSTRATA_CLOCK` names a file, it stands
-//! at the instant in that file, as RFC 3339 writes it, until somebody writes another one there.
+//! Without the cargo feature `failpoints`, it is the system clock. With it, if `PGSTRATA_CLOCK` names a file, the
+//! time is the instant in that file, in RFC 3339 format, until a test writes another one there.
 
 use chrono::{DateTime, Utc};
 
-/// Now.
+/// The current time.
 #[cfg(not(feature = "failpoints"))]
 pub fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-/// Now, or what the test says.
+/// The current time, or the one that a test has set.
 #[cfg(feature = "failpoints")]
 pub fn now() -> DateTime<Utc> {
     let set = || {

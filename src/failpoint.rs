@@ -1,10 +1,10 @@
 //! Named places between two steps that change something, where a test kills the process.
 //!
-//! Without the cargo feature `failpoints` all of it compiles to nothing. With it, `PGSTRATA_FAILPOINT=name` (or `name@3` for
-//! the third time that the place is reached) sends SIGKILL to the process itself: no destructor runs, no goodbye is said.
-//! `name=stop` sends SIGSTOP: the process freezes there, as one whose machine is suspended.
+//! Without the cargo feature `failpoints`, they compile to nothing. With it, `PGSTRATA_FAILPOINT=name` (or `name@3`
+//! for the third time that the place is reached) sends SIGKILL to the process itself: no destructor runs. `name=stop`
+//! sends SIGSTOP: the process freezes there, like one whose machine is suspended.
 
-/// Every name, in the order of a job's life. A test compares the list with the source.
+/// Every name, in the order in which a job reaches them. A test compares the list with the source.
 pub const NAMES: &[&str] = &[
     "job.installed",
     "job.created",
@@ -90,7 +90,7 @@ macro_rules! failpoint {
 /// Arms the failpoint that the environment names.
 ///
 /// # Errors
-/// The name is none of [`NAMES`].
+/// The name is not in [`NAMES`].
 #[cfg(feature = "failpoints")]
 pub fn arm() -> crate::error::Result<()> {
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -2,32 +2,48 @@
 //!
 //! # Terms
 //!
-//! - A **plan** is a TOML file. A **job** is what came of one; its record, progress and settings live in schema `pgstrata` of
-//!   the database that is migrated.
-//! - A job is of one **kind**: partition, backfill, retype (column type change).
-//! - A partition job copies the **source** into the **target** in **chunks**, each a short transaction with its row in the
-//!   **ledger**. Triggers write what changes meanwhile to the **change log**; a **drain** brings it over.
-//! - **Verify** compares both sides. The **swap** exchanges their names, a **rollback** exchanges them back. After either, the
-//!   side that is out of use is kept **in sync**, until **finalize** drops it.
-//! - A **driver** is the process that works on a job; its **lease** keeps others away, and its **epoch** tells its statements from
-//!   those of a driver before it.
+//! - A **plan** is a TOML file. A **job** executes one plan; its record, progress and settings are stored in schema `pgstrata` of
+//!   the database that the job changes.
+//! - Every job has a **kind**: partition, backfill or retype (column type change).
+//! - A partition job copies the **source** into the **target** in **chunks**. Each chunk is one short transaction, which also
+//!   writes the chunk's row in the **ledger**. Meanwhile, triggers write changes of the source to the **change log**; a **drain**
+//!   applies them to the target.
+//! - A **place** is the key of a row together with its partition column. The change log records places, not values.
+//! - **Verify** compares both sides. The **swap** exchanges their names; a **rollback** exchanges them back. After either, the
+//!   inactive side is kept **in sync** until **finalize** drops it. The code calls a swap or rollback an **exchange**.
+//! - The **mirror** is a variant of the capture trigger that applies changes immediately, for a short time before an exchange. The
+//!   **guard** is a trigger after an exchange that rejects writes of transactions with an older snapshot.
+//! - A **driver** is the process that executes a job. Its **lease** excludes other processes, and its **epoch** distinguishes its
+//!   statements from those of previous drivers.
 //!
 //! # Layers
 //!
-//! Each imports from those to its right only: `main` -> [`command`] -> [`engine`] -> [`phase`] -> [`pg`], [`throttle`] ->
-//! [`report`] -> [`sql`] -> [`plan`] -> [`model`]. The last three are pure: they import neither the runtime nor the driver. A
-//! test holds the arrows.
+//! Each layer imports only from the layers to its right: `main` -> [`command`] -> [`demo`] -> [`engine`] -> [`phase`] -> [`pg`]
+//! -> [`throttle`] -> [`report`] -> [`sql`] -> [`plan`] -> [`model`]. The last three are pure: they import neither the async
+//! runtime nor the database driver. `tests/layering.rs` checks this. All layers may import [`cli`], [`clock`], [`error`],
+//! [`event`], [`failpoint`] and [`stop`].
 //!
-//! - [`command`]: what the words of the command line mean. [`report`] alone prints.
-//! - [`engine`]: takes a job's lease, does what a command asks for, and goes on after a lost connection. `engine::kind` is where a
-//!   plan becomes one of the kinds.
-//! - [`phase`]: the work. `phase::job` is what every kind shares; `phase::job::kind` has the trait and the commands.
-//! - [`pg`]: everything that asks the server: connections, the catalog, the job's record, preflight.
-//! - [`sql`]: every statement, rendered in one place.
-//! - [`plan`]: the file, its defaults, and `plan::check`, which judges the facts that preflight reads.
-//! - [`model`]: data and decisions.
+//! - [`command`]: one function for each command. The arguments are defined in [`cli`].
+//! - [`demo`]: the command `demo`, and the private server that it shares with the tests.
+//! - [`engine`]: acquires the lease of a job, executes a command on it, and reconnects after a lost connection. `engine::kind`
+//!   selects the kind for a plan.
+//! - [`phase`]: the phases of a job. `phase::job` has what all kinds share; `phase::job::kind` has the trait `JobKind` and the
+//!   commands.
+//! - [`pg`]: everything that queries the server for facts: connections, the catalog, the job's record, preflight.
+//! - [`throttle`]: the gate that a worker passes before each chunk.
+//! - [`report`]: the only code that prints.
+//! - [`sql`]: the text of every statement.
+//! - [`plan`]: the plan file, its defaults, and `plan::check`, which turns the facts of preflight into findings.
+//! - [`model`]: data types and decisions.
 //!
-//! # Where things are
+//! # From the command line to a statement
+//!
+//! For `pgstrata run`: `command::run` -> `Engine::run` (in `engine`) checks the plan and creates the job -> `Engine::drive` (in
+//! `engine::drive`) acquires the lease and repeats the work after a lost connection -> `act` (in `phase::job::kind`) calls
+//! `JobKind::next` until no phase is left -> `next` in `phase::partition`, `phase::backfill` or `phase::retype` selects the phase
+//! by the job's state -> the file of that phase executes it, with statements from [`sql`]. `model::state` defines the next state.
+//!
+//! # Concepts
 //!
 //! | concept | model | plan | sql | pg | phase |
 //! |---|---|---|---|---|---|
@@ -35,25 +51,77 @@
 //! | backfill | `filling` | `backfill` | `fill`, `finish` | `trial`, `finish_trial`, `sample` | `backfill` |
 //! | retype | `retyping` | `retype` | `retype` | `rehearsal` | `retype` |
 //! | maintain | `maintained`, `partition::ahead` | `retention` | `maintain` | | `maintain` |
-//! | what a job has by its kind | `design` | `task` | `script` | `store` | `job::kind` |
+//! | what depends on the kind of a job | `design` | `task` | `script` | `store` | `job::kind` |
 //! | states and steps | `state` | | `store` | `store`, `status` | `job::driver` |
 //! | preflight, findings | `finding`, `explanation` | `check` | `preflight`, `surroundings` | `preflight` | |
-//! | the table as the catalog has it | `table`, `dependent` | | `catalog` | `catalog` | |
+//! | the table's definition in the catalog | `table`, `dependent` | | `catalog` | `catalog` | |
+//! | `pgstrata plan` | `partition` | `survey`, `suggest`, `draft` | | `survey` | |
+//! | objects that refer to the table | `dependent` | `check::dependents` | `dependent`, `matview` | | `partition::after_exchange` |
+//! | foreign keys | `orphans`, `remade_keys` | `check::dependents` | `foreign_key`, `orphans` | `orphans` | `job::foreign_keys` |
+//! | additions by event triggers | | | `strip` | | `job::additions` |
 //! | copy, chunk size | `sizer`, `key`, `ledger_gaps` | | `copy` | `store` | `partition::copy`, `job::chunks` |
 //! | capture, change log, drain | `cutover` | | `capture`, `drain` | | `partition::capture`, `partition::drain`, `partition::compaction`, `partition::deficit` |
 //! | verify | `verify_report` | | `verify` | | `partition::verify`, `retype::compare` |
 //! | swap and rollback | `cutover` | | `swap`, `retype::exchange`, `exchange` | `in_use` | `job::exchange`, `partition::swap`, `retype::swap` |
 //! | mirror, guard, old snapshots | `cutover` | | `mirror`, `swap`, `old_snapshots` | | `partition::mirror`, `partition::guard`, `job::old_snapshots` |
-//! | drift since plan or swap | `difference`, `post_swap_diff` | | `carry` | `in_use` | `partition::drift`, `retype::drift` |
-//! | throttling | `pace` | `throttle` | `pace` | `signals` | `job::pace`, `job::evaluate`, and [`throttle`] |
+//! | changes of the table since plan or swap | `difference`, `post_swap_diff` | | `carry` | `in_use` | `partition::drift`, `retype::drift` |
+//! | throttling | `pace` | `throttle` | `pace` | `signals` | `job::pace`, `job::evaluate`; and [`throttle`] |
 //! | locks, retries | `backoff` | | `locks` | `retry` | `job::locks`, `job::blockers`, `job::retries` |
 //! | workers | `pace::autoscaler` | | | `pool` | `job::workers` |
 //! | privileges, trust | `lent`, `own_schema` | `check::rights` | `lent`, `own_schema` | `lent`, `lease` | |
 //! | the plan's own SQL | `plan_sql` | `settings` | `plan_sql` | `resolve` | |
-//! | objects that a job made | `objects` | | `objects` | `objects` | `partition::objects`, `retype::objects` |
+//! | objects that a job created | `objects` | | `objects` | `objects` | `partition::objects`, `retype::objects` |
 //!
-//! Start with [`phase`] for the work, with `docs/design.md` for why the data stays right, and with `CONTRIBUTING.md` for how to add
-//! a finding, a signal, a kind of job or a version of PostgreSQL.
+//! # Where is it decided ...
+//!
+//! | question | file: item |
+//! |---|---|
+//! | how large the next chunk is; that it shrinks when a session waits for the job | `model::sizer`: `ChunkSizer`; `throttle`: `Gate::must_shrink` |
+//! | when a job pauses and resumes | `model::pace`: `Pace`; values and limits of the signals: `phase::job::evaluate` |
+//! | how many workers there are | `model::pace::autoscaler` |
+//! | the default of a plan key | `plan::resolve` |
+//! | which phase comes next | `model::state`: `State::next`; `next` in the `mod.rs` of each kind |
+//! | which commands a state allows | `phase::job::kind`: `act` |
+//! | where a copy continues after a crash | `model::ledger_gaps` |
+//! | which rows a filled chunk contains, and what a locked row causes | `phase::backfill::first_pass`, `phase::backfill::second_pass` |
+//! | what the capture trigger logs | `sql::capture` |
+//! | when the change log is compacted | `phase::partition::compaction` |
+//! | whether two rows are equal | `sql::verify`: `row_hash` |
+//! | whether to drain, to wait, to switch the mirror on or to attempt the exchange | `model::cutover`: `Cutover::next` |
+//! | which transactions have an older snapshot | `sql::old_snapshots`: `HOLDERS` |
+//! | which statements run under the lock of a swap | `sql::swap`: `statements`; for a retype `sql::retype::exchange`: `statements` |
+//! | which checks the exchange repeats under the lock | `sql::exchange`: `Refused` |
+//! | how lock requests are retried; when a blocker is cancelled | `phase::job::locks`: `LockRetry`; `phase::job::blockers` |
+//! | which errors are retried | `error`: `Retry`; `pg::retry` |
+//! | how long to reconnect after a lost connection | `engine::drive` |
+//! | that only one process executes a job | `pg::lease` |
+//! | which difference of two definitions is carried over | `model::difference`, `sql::carry` |
+//! | what happens after the swap, such as validating foreign keys | `phase::partition::after_exchange` |
+//! | which objects may be dropped | `pg::objects`, `phase::partition::objects` |
+//! | the bounds and names of partitions | `model::partition::scheme`, `model::partition::name` |
+//! | which old partitions are dropped | `phase::maintain::retire` |
+//! | what an error reports when a disk is full | `engine::space` |
+//! | host, password, TLS and poolers | `pg::settings`, `pg::passfile`, `pg::tls`, `pg::pooler` |
+//! | the settings of every session | `pg::connect` |
+//! | whether code of another role would run | `sql::lent`: `CODE` |
+//! | how a command stops at Ctrl-C or at its deadline | `command`: `watch_signals`, `watch_deadline`; [`stop`] |
+//! | what `status` shows | `pg::status`, `report::status` |
+//! | what is printed for an event | `report::lines`; as JSON `report::json` |
+//! | the exit code | `error`: `Kind` |
+//!
+//! # What to change to add ...
+//!
+//! `CONTRIBUTING.md` has the details.
+//!
+//! - a key of the plan: `plan::file`, `plan::resolve`, `docs/plan.md`
+//! - a finding: the query in `sql::preflight`, `pg::preflight`, the decision in `plan::check`, the entry in `docs/findings.md`
+//! - a throttling signal: `model::pace` (`Signal`), `plan::throttle` (its limit), `sql::pace` and `pg::signals` (its value),
+//!   `phase::job::evaluate` (value and limit), `docs/throttling.md`
+//! - a kind of job: `plan::task`, `model::design`, a folder in `phase` that implements `JobKind`, `engine::kind`
+//! - a command: `cli`, `command`, `docs/commands.md`
+//! - a version of PostgreSQL: `tests/setup.sh`, `tests/support/cluster.rs`
+//!
+//! `docs/design.md` explains why the data stays correct.
 
 pub mod cli;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! Parses the command line, runs it, and maps what came of it to an exit code.
+//! Parses the command line, runs the command, and maps the result to an exit code.
 
 use std::process::ExitCode;
 
@@ -22,8 +22,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to stderr, and only what was asked for: ours name job, phase and chunk, the driver's quote statements, and neither
-/// has values.
+/// Logs go to stderr, only if requested: ours name job, phase and chunk, the driver's contain statements, and neither
+/// contains values.
 fn trace(verbose: u8, color: bool) {
     let level = match verbose {
         0 => "off",

@@ -1,10 +1,10 @@
-//! A wish to stop between two chunks, and whose: clones share it.
+//! A request to stop between two chunks, with its reason; shared by clones.
 
 use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
-/// Asked once, heard everywhere.
+/// Requested once, visible to all clones.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     token: CancellationToken,
@@ -12,23 +12,23 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Asks for a stop; `why` goes on from "stopped", and the first one counts.
+    /// Requests a stop; `why` continues the message "stopped", and the first reason counts.
     pub fn ask(&self, why: impl Into<String>) {
         let _ = self.why.set(why.into());
         self.token.cancel();
     }
 
-    /// Whether it was asked for.
+    /// Whether a stop was requested.
     pub fn is_asked(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// Waits until it is asked for.
+    /// Waits until a stop is requested.
     pub async fn asked(&self) {
         self.token.cancelled().await;
     }
 
-    /// Why, as [`Stop::ask`] said.
+    /// The reason, as given to [`Stop::ask`].
     pub fn why(&self) -> &str {
         self.why.get().map_or("as asked", String::as_str)
     }

@@ -1,8 +1,8 @@
-//! The gate that every chunk, index build and batch passes: it waits while a signal holds, and until the budgets of rows and
-//! of WAL allow more.
+//! The gate that every chunk, index build and batch passes: it waits while a signal pauses the job, and until the
+//! budgets of rows and of WAL permit more.
 //!
-//! What is decided is decided by [`crate::model::pace`]; here are the clock and the waiting. A gate that nobody feeds with
-//! readings (a command that somebody waits for, such as `swap`) lets everything through.
+//! [`crate::model::pace`] makes the decisions; this module has the clock and the waiting. A gate that receives no
+//! readings (for a command that a user waits for, such as `swap`) never waits.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,19 +12,19 @@ use tokio::sync::Notify;
 use crate::model::pace::{Autoscaler, Budget, Change, Hold, Measured, Pace, Reading, Work};
 use crate::plan::{Plan, Workers};
 
-/// The longest sleep for a budget: settings may change meanwhile.
+/// The longest sleep for a budget, because settings may change in the meantime.
 const NAP: Duration = Duration::from_millis(200);
-/// A chunk takes at most this many seconds of a budget, or the limit would come in bursts.
+/// A chunk takes at most this many seconds of a budget; otherwise the rate would come in bursts.
 const CHUNK_S: f64 = 0.4;
-/// How fast the mean of WAL a row forgets.
+/// The weight of the previous mean of WAL per row.
 const WAL_DECAY: f64 = 0.9;
 
-/// What a running job goes by: the plan's settings, and those that were set since.
+/// The current settings of a job: those of the plan, and those that were set since; and its throttling state.
 #[derive(Debug)]
 pub struct Gate {
     began: Instant,
     began_s: f64,
-    /// Readings come, and hold.
+    /// Whether readings are received, and can pause the job.
     watched: bool,
     plan: RefCell<Plan>,
     pace: RefCell<Pace>,
@@ -33,29 +33,30 @@ pub struct Gate {
     wal: RefCell<Wal>,
     changed: Notify,
     work: Cell<Work>,
-    /// Somebody waits behind us, and the next chunk has not been made smaller yet.
+    /// A session waits for the job, and the next chunk has not been made smaller yet.
     shrink: Cell<bool>,
-    /// How far the phase is.
+    /// The progress of the phase.
     progress: Cell<Progress>,
 }
 
-/// How far a phase is.
+/// The progress of a phase.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
     /// The phase.
     pub phase: &'static str,
     /// Units done.
     pub done: u64,
-    /// Units a second, over the last seconds.
+    /// Units per second, over the last seconds.
     pub per_second: f64,
 }
 
-/// The budget of WAL: what was written is known afterwards only, so that each chunk is paid by a guess and settled.
+/// The budget of WAL: the WAL of a chunk is only known afterwards, so each chunk pays an estimate, which is settled
+/// later.
 #[derive(Debug, Default)]
 struct Wal {
     budget: Option<Budget>,
     place: Option<u64>,
-    /// Guessed bytes of chunks that have ended since the last reading.
+    /// The estimated bytes of chunks that have ended since the last reading.
     ended: f64,
     /// Rows copied since the last reading.
     rows: f64,
@@ -65,7 +66,7 @@ struct Wal {
     read_s: f64,
 }
 
-/// A chunk that is under way.
+/// A chunk that is running.
 #[derive(Debug)]
 pub struct Permit<'a> {
     gate: &'a Gate,
@@ -75,8 +76,8 @@ pub struct Permit<'a> {
 }
 
 impl Gate {
-    /// A gate for the plan's job; it holds only where it is `watched`, and then from the start, until the first reading. Where
-    /// as many workers are to be as pay, `workers` begin.
+    /// A gate for the plan's job. It only pauses if it is `watched`, and then from the start until the first reading.
+    /// If the number of workers is automatic, it begins with `workers`.
     pub fn new(plan: &Plan, watched: bool, workers: usize) -> Self {
         let began_s =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -98,22 +99,22 @@ impl Gate {
         gate
     }
 
-    /// Whether readings come.
+    /// Whether readings are received.
     pub fn watched(&self) -> bool {
         self.watched
     }
 
-    /// The time, in seconds since 1970, by a clock that only goes forward.
+    /// The time in seconds since 1970, from a monotonic clock.
     pub fn now_s(&self) -> f64 {
         self.began_s + self.began.elapsed().as_secs_f64()
     }
 
-    /// The plan with what was set since.
+    /// The plan, with the settings that were set since.
     pub fn plan(&self) -> Plan {
         self.plan.borrow().clone()
     }
 
-    /// Other settings from now on.
+    /// Changes the settings from now on.
     pub fn set(&self, plan: &Plan) {
         if plan.workers() != self.plan.borrow().workers() {
             *self.autoscaler.borrow_mut() = autoscaler(plan, 1);
@@ -138,14 +139,14 @@ impl Gate {
         wal.budget = renew(wal.budget.take(), plan.throttle().wal_bytes_per_second.map(|n| n as f64));
     }
 
-    /// Nothing could be read, and why.
+    /// Records that nothing could be read, with the reason.
     pub fn blind(&self, why: &str) -> Vec<Change> {
         let changes = self.pace.borrow_mut().blind(self.now_s(), why);
         self.changed.notify_waiters();
         changes
     }
 
-    /// Takes in readings.
+    /// Processes readings.
     pub fn observe(&self, readings: &[Reading]) -> Vec<Change> {
         let changes = self.pace.borrow_mut().observe(self.now_s(), readings);
         for change in &changes {
@@ -158,49 +159,49 @@ impl Gate {
         changes
     }
 
-    /// Everything that holds now.
+    /// All signals that currently pause the job.
     pub fn holds(&self) -> Vec<Hold> {
         self.pace.borrow().holds(Work::Writes).cloned().collect()
     }
 
-    /// What is done from now on, where a step does not say.
+    /// The kind of work from now on, unless a step specifies another.
     pub fn does(&self, work: Work) {
         self.work.set(work);
         self.changed.notify_waiters();
     }
 
-    /// Waits while a signal holds what is done now.
+    /// Waits while a signal pauses the current kind of work.
     pub async fn pass(&self) {
         self.pass_for(self.work.get()).await;
     }
 
-    /// Waits while a signal holds that kind of work.
+    /// Waits while a signal pauses that kind of work.
     pub async fn pass_for(&self, work: Work) {
         while self.watched && !self.pace.borrow().goes(work) {
             self.changed.notified().await;
         }
     }
 
-    /// Waits until there is work for the worker of that number, counted from 0.
+    /// Waits until the worker with that number, counted from 0, may work.
     pub async fn seat(&self, worker: usize) {
         while worker >= self.workers() {
             self.changed.notified().await;
         }
     }
 
-    /// How many workers there are now.
+    /// The current number of workers.
     pub fn workers(&self) -> usize {
         self.autoscaler.borrow().workers()
     }
 
-    /// No more workers than that from now on; whether there were more.
+    /// Limits the number of workers from now on; returns whether it was higher.
     pub fn at_most(&self, workers: usize) -> bool {
         let fewer = self.autoscaler.borrow_mut().at_most(workers);
         self.changed.notify_waiters();
         fewer
     }
 
-    /// What was measured while nothing held.
+    /// Records a measurement without a pause.
     pub fn measured(&self, now: Measured) {
         self.autoscaler.borrow_mut().measured(now);
         self.changed.notify_waiters();
@@ -212,7 +213,7 @@ impl Gate {
         self.changed.notify_waiters();
     }
 
-    /// Waits until a chunk of some `rows` rows may begin, each of about `width` bytes.
+    /// Waits until a chunk of about `rows` rows may begin, each of about `width` bytes.
     pub async fn admit(&self, rows: u64, width: f64) -> Permit<'_> {
         loop {
             self.pass().await;
@@ -236,51 +237,51 @@ impl Gate {
         Permit { gate: self, rows, bytes, done: 0.0 }
     }
 
-    /// The server's WAL was at `place`.
+    /// Records that the server's WAL was at `place`.
     pub fn wal_at(&self, place: u64) {
         self.wal.borrow_mut().read(self.now_s(), place);
     }
 
-    /// Bytes of WAL a second, as last measured.
+    /// Bytes of WAL per second, as last measured.
     pub fn wal_per_second(&self) -> f64 {
         self.wal.borrow().per_second
     }
 
-    /// The most rows that a chunk may have, of about `width` bytes each.
+    /// The maximum rows of a chunk, of about `width` bytes each.
     pub fn most_rows(&self, width: f64) -> u64 {
         let rows = self.rows.borrow().as_ref().map_or(f64::INFINITY, |budget| budget.per_second() * CHUNK_S);
         let wal = self.wal.borrow();
         let by_wal =
             wal.budget.as_ref().map_or(f64::INFINITY, |b| b.per_second() * CHUNK_S / wal.per_row(width));
-        // More than there can be is as good as no limit.
+        // A limit above any possible size has no effect.
         rows.min(by_wal).max(1.0) as u64
     }
 
-    /// Whether the next chunk must be smaller because somebody waited behind one; said once.
+    /// Whether the next chunk must be smaller because a session waited for a chunk; true once for each time.
     pub fn must_shrink(&self) -> bool {
         self.shrink.take()
     }
 
-    /// How far the phase is.
+    /// The progress of the phase.
     pub fn progress(&self) -> Progress {
         self.progress.get()
     }
 
-    /// Says how far the phase is.
+    /// Records the progress of the phase.
     pub fn report(&self, progress: Progress) {
         self.progress.set(progress);
     }
 }
 
 impl Permit<'_> {
-    /// The chunk is done, and had so many rows.
+    /// The chunk is done, with this many rows.
     pub fn done(mut self, rows: u64) {
         self.done = rows as f64;
     }
 }
 
 impl Drop for Permit<'_> {
-    /// The guess is settled; all of it is given back where nothing was done.
+    /// Settles the estimate; gives all of it back if nothing was done.
     fn drop(&mut self) {
         if let Some(budget) = self.gate.rows.borrow_mut().as_mut() {
             budget.pay(self.done - self.rows);
@@ -292,7 +293,8 @@ impl Drop for Permit<'_> {
 }
 
 impl Wal {
-    /// Bytes of WAL a row, the writes of others among them; a little more than its width before anything is known.
+    /// Bytes of WAL per row, including the writes of others; a little more than the width of a row before anything is
+    /// known.
     fn per_row(&self, width: f64) -> f64 {
         if self.sum_rows > 0.0 { (self.sum_bytes / self.sum_rows).max(1.0) } else { 1.2 * width }
     }
@@ -342,7 +344,7 @@ mod tests {
         let pay = |wal: &mut Wal, bytes| wal.budget.as_mut().unwrap().pay(bytes);
         pay(&mut wal, 3_000.0);
         (wal.ended, wal.rows) = (3_000.0, 10.0);
-        // It wrote what was guessed, in three seconds: nothing is left, nothing is owed.
+        // It wrote what was estimated, in three seconds: nothing remains and nothing is owed.
         wal.read(3.0, 8_000);
         assert_eq!(wal.budget.as_mut().unwrap().wait_s(3.0), 0.0);
         pay(&mut wal, 1.0);

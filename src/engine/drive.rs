@@ -1,4 +1,5 @@
-//! Drives a job: takes its lease, works, and goes on by itself when a connection or the server is lost, for a limited time.
+//! Drives a job: acquires its lease, does the work, and retries for a limited time after a connection or the server
+//! is lost.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,24 +13,25 @@ use crate::plan::Plan;
 
 use super::{Engine, space};
 
-/// How long a server may be away before the tool gives up; running it again goes on then, too.
+/// How long a server may be unavailable before the tool gives up. Running the command again later also continues the
+/// job.
 const OUTAGE: Duration = Duration::from_secs(300);
-/// A driver that worked this long before it lost its connection starts a new outage.
+/// If a driver worked this long before it lost its connection, a new outage begins.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// Pauses between attempts to take a job up again.
+/// Pauses between attempts to continue a job.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long it may take to open a driver's sessions, and to end those of the driver before.
+/// The time limit for opening a driver's sessions and terminating those of the previous driver.
 const OPEN: Duration = Duration::from_secs(90);
-/// How long work that still runs may take to end after the connection that holds the lease has been given up.
+/// How long running work may take to end after the connection of the lease is considered lost.
 const GRACE: Duration = Duration::from_secs(5);
-/// The longest that a job seems to work while the server does not answer.
+/// The longest time that a job may seem to work while the server does not answer.
 const SILENCE: Duration = Duration::from_secs(30);
 
 impl Engine {
-    /// Takes the lease and does `work`; after a lost connection, or a statement that was cancelled or waited too long, again
-    /// from what the database says.
+    /// Acquires the lease and does `work`. After a lost connection, or a statement that was cancelled or timed out,
+    /// it does the work again, from the state in the database.
     pub(super) async fn drive<K: JobKind, T>(
         &self,
         plan: &Plan,
@@ -99,13 +101,13 @@ impl Engine {
     }
 }
 
-/// A time in which the job cannot be driven.
+/// A period in which the job cannot be driven.
 struct Outage<'a> {
     since: Instant,
     retries: Retries<'a>,
 }
 
-/// [`OUTAGE`]; a test may set another one, in seconds.
+/// [`OUTAGE`]; a test can set another value, in seconds.
 fn outage_limit() -> Duration {
     #[cfg(feature = "failpoints")]
     if let Some(s) = std::env::var("PGSTRATA_OUTAGE").ok().and_then(|s| s.parse().ok()) {
@@ -114,7 +116,7 @@ fn outage_limit() -> Duration {
     OUTAGE
 }
 
-/// [`Driver::open`], which must not wait for a server that has stopped to answer.
+/// [`Driver::open`] with a time limit, in case the server no longer answers.
 async fn open(target: &Target, opening: Opening<'_>) -> Result<Driver> {
     let opened = tokio::time::timeout(OPEN, Driver::open(target, opening)).await;
     opened.unwrap_or_else(|_| {
@@ -123,8 +125,8 @@ async fn open(target: &Target, opening: Opening<'_>) -> Result<Driver> {
     })
 }
 
-/// Does `work` as long as the connection that holds the lease is answered. A network that swallows everything ends no
-/// connection: what waits for an answer then would wait for ever.
+/// Does `work` as long as the connection of the lease is answered. A network that drops all packets does not end a
+/// connection, so a wait for an answer could last forever.
 async fn while_answered<K: JobKind, T>(own: &K, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         result = work => result,
@@ -135,7 +137,7 @@ async fn while_answered<K: JobKind, T>(own: &K, work: impl Future<Output = Resul
     }
 }
 
-/// Does `work` while the signals are looked at, where they may hold it.
+/// Does `work` while the signals are evaluated, if they may pause it.
 async fn beside_pace<K: JobKind, T>(own: &K, work: &impl AsyncFn(&K) -> Result<T>) -> Result<T> {
     if own.pacing() == Pacing::AtOnce {
         return work(own).await;

@@ -1,4 +1,4 @@
-//! Where a job becomes one of a kind: the only place that knows every kind by name.
+//! Selects the type for a kind of job: the only place that knows every kind by name.
 
 use crate::error::Result;
 use crate::model::design::Design;
@@ -11,7 +11,7 @@ use crate::sql::section::Section;
 
 use super::{Action, Engine};
 
-/// An expression in which `$kind` is the type that drives jobs of the plan's kind.
+/// An expression in which `$kind` is the type that implements the kind of the plan.
 macro_rules! of_kind {
     ($plan:expr, $kind:ident => $expression:expr) => {
         match $plan.task() {
@@ -31,34 +31,35 @@ macro_rules! of_kind {
     };
 }
 
-/// Holds the plan against the live table, and changes nothing.
+/// Checks the plan against the live table, and changes nothing.
 ///
 /// # Errors
-/// What the server said. What is wrong with the table or the plan is no error but a finding.
+/// The server returned an error. Problems with the table or the plan are findings, not errors.
 pub async fn preflight(session: &Session, plan: &Plan) -> Result<Preflight> {
     of_kind!(plan, K => K::preflight(session, plan).await)
 }
 
-/// The statements of a job of this design.
+/// The statements of a job with this design.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn script(session: &Session, plan: &Plan, design: &Design) -> Result<Vec<Section>> {
     of_kind!(plan, K => K::script(session, plan, design).await)
 }
 
-/// What is there already of a finalized job's plan; none where something is left to do.
+/// A description of the result if the plan of a finalized job is already fulfilled; none if something remains to be
+/// done.
 pub(super) async fn done_already(session: &Session, plan: &Plan, job: &Job) -> Result<Option<String>> {
     of_kind!(plan, K => K::done_already(session, job).await)
 }
 
-/// What a job holds on disk, and the command that frees it.
+/// The disk space that a job uses, and the command that frees it.
 pub(super) async fn held(session: &Session, plan: &Plan, job: &Job) -> Result<String> {
     of_kind!(plan, K => K::held(session, job).await)
 }
 
 impl Engine {
-    /// Does what a command asks for with a job.
+    /// Executes an action on a job.
     pub(super) async fn act(&self, plan: &Plan, job: i64, action: Action) -> Result<Outcome> {
         of_kind!(plan, K => {
             let work = async |kind: &K| act(kind, action).await;

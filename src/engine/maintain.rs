@@ -1,4 +1,4 @@
-//! The engine's `maintain`: one table after another, each under its job's lease where it has one.
+//! The command `maintain`: one table after another, each with the lease of its job if it has one.
 
 use crate::error::{Error, Result};
 use crate::model::ident::QualifiedName;
@@ -12,11 +12,12 @@ use crate::plan::Plan;
 use super::Engine;
 
 impl Engine {
-    /// Keeps partitioned tables going: that of the newest job of each table that is in use, or the one named. What was done
-    /// with each is told to `said`.
+    /// Maintains partitioned tables: the table of each newest job, or of the named one. `said` receives the result
+    /// for each table.
     ///
     /// # Errors
-    /// There is no such job; or what came of the first table that could not be maintained. The others are.
+    /// There is no such job; or the error for the first table that could not be maintained. The other tables are
+    /// still maintained.
     pub async fn maintain(&self, name: Option<&str>, said: impl Fn(&Maintained)) -> Result<()> {
         let session = self.target.connect("pgstrata").await?;
         let jobs = latest(store::jobs(&session, name).await?);
@@ -45,10 +46,10 @@ impl Engine {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Keeps one partitioned table going, whoever made it.
+    /// Maintains one partitioned table, even if pgstrata did not create it.
     ///
     /// # Errors
-    /// It is none that can be; or what the server said.
+    /// The table cannot be maintained; or the server returned an error.
     pub async fn maintain_table(&self, table: &QualifiedName, said: impl Fn(&Maintained)) -> Result<()> {
         let session = self.target.connect("pgstrata").await?;
         let jobs = latest(store::jobs(&session, None).await?);
@@ -62,7 +63,7 @@ impl Engine {
     }
 }
 
-/// The newest partition job of each table that was not aborted; those before it are history.
+/// The newest partition job of each table that was not aborted; earlier jobs are history.
 fn latest(jobs: Vec<Job>) -> Vec<Job> {
     let mut latest: Vec<Job> = Vec::new();
     for job in jobs {

@@ -1,7 +1,8 @@
-//! Drives a job: takes its lease, does phase after phase, and goes on by itself when a connection or the server is lost.
+//! Drives a job: acquires its lease, runs phase after phase, and continues after a connection or the server is lost.
 //!
-//! There is one way to recover, whether a worker's session was killed, the server restarted or another machine crashed:
-//! take the lease again, which ends everything that the driver before left behind, and do what the database says is left.
+//! There is one way to recover, whether a worker's session was terminated, the server restarted or another machine
+//! failed: acquire the lease again, which ends everything that the previous driver left behind, and do what remains
+//! according to the database.
 
 mod drive;
 mod kind;
@@ -30,28 +31,28 @@ use crate::stop::Stop;
 
 pub use kind::{preflight, script};
 
-/// What drives jobs: where to connect, who listens, how to be stopped.
+/// Drives jobs: where to connect, where events are sent, how to stop.
 #[derive(Debug, Clone)]
 pub struct Engine {
     target: Target,
     events: Events,
     stop: Stop,
     driving: Arc<AtomicI64>,
-    /// This process among all that ever drove a job.
+    /// The identity of this process among all drivers.
     holder: String,
 }
 
 impl Engine {
-    /// An engine for jobs in the database at `target`; `stop` asks it to stop between chunks.
+    /// An engine for jobs in the database at `target`; `stop` requests a stop between chunks.
     pub fn new(target: Target, events: Events, stop: Stop) -> Self {
         let holder = format!("process {} {:016x}", std::process::id(), rand::random::<u64>());
         Self { target, events, stop, driving: Arc::default(), holder }
     }
 
-    /// Starts the plan's job or goes on with it, up to verified; swaps too where the plan or `swap` says so.
+    /// Starts the plan's job or continues it, through verification; swaps too if the plan or `swap` requests it.
     ///
     /// # Errors
-    /// Preflight found an error (findings are said before), the plan changed, or what a phase said.
+    /// Preflight found an error (findings are reported before), the plan changed, or a phase failed.
     pub async fn run(&self, plan: Plan, swap: bool, found: impl FnOnce(&Findings)) -> Result<Outcome> {
         if swap && !plan.task().purpose().is_swapped() {
             return Err(Error::usage("a backfill has no swap: its rows are filled where they are")
@@ -103,7 +104,7 @@ impl Engine {
         Ok(job)
     }
 
-    /// Goes on with a job, if the plan is still its plan. Settings that do not decide the result may change.
+    /// Continues a job if the plan still matches it. Settings that do not determine the result may change.
     async fn resume(&self, session: &Session, plan: &Plan, job: &Job) -> Result<i64> {
         let changes = changed(&job.identity, &plan.identity());
         if !changes.is_empty() {
@@ -125,7 +126,7 @@ impl Engine {
         Ok(job.id)
     }
 
-    /// Nothing is begun outside the plan's windows, or those that were set for the job.
+    /// Fails outside the time windows of the plan, or outside those that were set for the job.
     async fn in_window(&self, session: &Session, plan: &Plan, job: Option<&Job>) -> Result<()> {
         let settings = match job.filter(|job| !job.state.is_final()) {
             Some(job) => store::settings(session, job.id).await?,
@@ -139,15 +140,16 @@ impl Engine {
         }
     }
 
-    /// Whether what the plan lists as standbys can be read as such.
+    /// Whether the connection strings of the plan's standbys can be parsed.
     fn can_ask_standbys(&self, plan: &Plan) -> Result<()> {
         plan.throttle().replicas.iter().try_for_each(|dsn| self.target.standby(dsn).map(drop))
     }
 
-    /// Changes settings of a job, for its driver, whoever and wherever that is, and for those to come. None: the plan's again.
+    /// Changes settings of a job, for its current driver on any machine and for later ones. None: resets to the
+    /// plan's value.
     ///
     /// # Errors
-    /// There is no such job, or a value that a plan could not have.
+    /// There is no such job, or the value is not valid in a plan.
     pub async fn set(&self, name: &str, settings: &[(&str, Option<&str>)]) -> Result<()> {
         let (plan, job) = self.find(name).await?;
         let session = self.target.connect("pgstrata").await?;
@@ -162,56 +164,56 @@ impl Engine {
         store::set(&session, job.id, settings).await
     }
 
-    /// Compares both sides now; of a backfill, looks at every row again and fills what is found.
+    /// Compares both sides now; for a backfill, checks every row again and fills those that are found.
     ///
     /// # Errors
-    /// What the server said; a difference of the sides is in the report.
+    /// The server returned an error; differences are in the report.
     pub async fn verify(&self, name: &str) -> Result<Verdict> {
         let outcome = self.act_on(name, Action::Verify).await?;
         outcome.verdict.ok_or_else(|| Error::failed(format!("job {name} was not compared")))
     }
 
-    /// Drains, compares and swaps.
+    /// Drains, verifies and swaps.
     ///
     /// # Errors
-    /// The job is not that far, or both sides differ, or the lock was not available.
+    /// The job is not ready, the sides differ, or the lock could not be acquired.
     pub async fn swap(&self, name: &str) -> Result<Outcome> {
         self.act_on(name, Action::Swap).await
     }
 
-    /// Drains, compares and swaps back.
+    /// Drains, verifies and swaps back.
     ///
     /// # Errors
-    /// The job is not swapped, or both sides differ, or the lock was not available.
+    /// The job is not swapped, the sides differ, or the lock could not be acquired.
     pub async fn rollback(&self, name: &str) -> Result<Outcome> {
         self.act_on(name, Action::Rollback).await
     }
 
-    /// Brings the other side in sync and ends.
+    /// Applies pending changes to the inactive side.
     ///
     /// # Errors
-    /// The job is not that far, or what the server said.
+    /// The job is not ready, or the server returned an error.
     pub async fn sync(&self, name: &str) -> Result<State> {
         self.act_on(name, Action::Sync).await.map(|outcome| outcome.state)
     }
 
-    /// Closes the rollback window; before its time only with `now`.
+    /// Ends the rollback window; with `now`, even before its time.
     ///
     /// # Errors
-    /// The job is not swapped, the window is open, or something depends on the old side.
+    /// The job is not swapped, the window is still open, or something depends on the old side.
     pub async fn finalize(&self, name: &str, now: bool) -> Result<State> {
         self.end(name, State::Finalized, Action::Finalize { now }).await
     }
 
-    /// Removes everything that the job made.
+    /// Removes everything that the job created.
     ///
     /// # Errors
-    /// The job is swapped, or what the server said.
+    /// The job is swapped, or the server returned an error.
     pub async fn abort(&self, name: &str) -> Result<State> {
         self.end(name, State::Aborted, Action::Abort).await
     }
 
-    /// Ends a job, unless its newest one of that name ended so already.
+    /// Ends a job, unless the newest job of that name already ended in this way.
     async fn end(&self, name: &str, end: State, action: Action) -> Result<State> {
         let session = self.target.connect("pgstrata").await?;
         let newest = store::jobs(&session, Some(name)).await?.into_iter().next();
@@ -234,7 +236,7 @@ impl Engine {
         self.act(&plan, job.id, action).await
     }
 
-    /// Ends the sessions of the job that this process drives, whatever they are doing.
+    /// Terminates the sessions of the job that this process drives, whatever they are doing.
     ///
     /// # Errors
     /// The server cannot be reached.

@@ -1,4 +1,4 @@
-//! What a full disk has to do with a job: how much the job holds, and what frees it.
+//! Handles a full disk: how much space the job uses, and what frees it.
 
 use tokio_postgres::error::SqlState;
 
@@ -10,7 +10,7 @@ use crate::plan::Plan;
 
 use super::kind;
 
-/// The error of a job, with what frees space where a disk was full.
+/// The error of a job; if a disk is full, with the command that frees space.
 pub(super) async fn explained(target: &Target, plan: &Plan, error: Error) -> Error {
     if !error.is(&SqlState::DISK_FULL) {
         return error;

@@ -1,12 +1,13 @@
-//! How long to wait before trying again: exponential, with full jitter.
+//! How long to wait before another attempt: exponential backoff with full jitter.
 //!
-//! Full jitter, after "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): a wait drawn evenly between nothing
-//! and a bound that doubles. Of the ways compared there it ends contention with the fewest calls, because those who
-//! collided once do not meet again in step. The random number is handed in, so that nothing here is uncertain.
+//! Full jitter, after "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): a random wait between zero and
+//! a bound that doubles. Of the strategies compared there, it resolves contention with the fewest calls, because
+//! processes that collided once do not collide again at the next attempt. The caller provides the random number, so
+//! that everything here is deterministic.
 
 use std::time::Duration;
 
-/// Waits between attempts at one thing.
+/// The waits between attempts.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -15,25 +16,25 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The first wait is at most `first`, each further one at most twice the bound before, none above `max`.
+    /// The first wait is at most `first`, each further wait at most twice the previous bound, and none exceeds `max`.
     pub fn new(first: Duration, max: Duration) -> Self {
         Self { first, max, failures: 0 }
     }
 
-    /// The wait after one more failure, for `random` in `[0, 1)`; what lies outside is taken as the nearest end.
+    /// The wait after another failure, for `random` in `[0, 1)`; values outside are clamped.
     pub fn next(&mut self, random: f64) -> Duration {
         let bound = self.bound();
         self.failures = self.failures.saturating_add(1);
         bound.mul_f64(random.clamp(0.0, 1.0))
     }
 
-    /// The longest the next wait can be.
+    /// The maximum of the next wait.
     pub fn bound(&self) -> Duration {
         let doubled = 2_u32.checked_pow(self.failures).and_then(|times| self.first.checked_mul(times));
         doubled.unwrap_or(self.max).min(self.max)
     }
 
-    /// How many waits were asked for.
+    /// The number of waits so far.
     pub fn failures(&self) -> u32 {
         self.failures
     }

@@ -1,14 +1,14 @@
-//! What a job builds, decided once before it starts and kept with it: every statement is rendered from this alone.
+//! What a job builds: decided once before it starts, and stored with it. Every statement is rendered from it alone.
 
 use serde::{Deserialize, Serialize};
 
 use super::ident::{Ident, QualifiedName, part_index};
 use super::table::{Check, Column, ForeignKey, Index, Table};
 
-/// The schema that holds the tool's own tables.
+/// The schema with the tables of pgstrata.
 pub const SCHEMA: &str = "pgstrata";
 
-/// A partitioning, down to every name.
+/// A partitioning, including every name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Blueprint {
     /// The job's name.
@@ -19,24 +19,25 @@ pub struct Blueprint {
     pub by: Ident,
     /// The index whose columns are the key.
     pub key_index: Ident,
-    /// The key's columns, in the index's order.
+    /// The columns of the key, in the order of the index.
     pub key: Vec<Ident>,
-    /// Partitions, in order, without gap.
+    /// Partitions, in order, without gaps.
     pub partitions: Vec<Partition>,
-    /// The default partition, where the plan has one.
+    /// The default partition, if the plan has one.
     pub default: Option<QualifiedName>,
     /// Unique indexes whose guarantee the plan gives up.
     pub drop_unique: Vec<Ident>,
-    /// Foreign keys that point to the table, and can point to the partitioned one as well.
+    /// Foreign keys that refer to the table, and can refer to the partitioned one as well.
     #[serde(default)]
     pub incoming: Vec<ForeignKey>,
-    /// Those that cannot, and that the plan gives up: they come back with the plain table.
+    /// Foreign keys that cannot, and that the plan gives up: a rollback restores them.
     #[serde(default)]
     pub incoming_dropped: Vec<ForeignKey>,
-    /// The server's partitioned tables take no NOT VALID foreign key (before PostgreSQL 18), so that each partition gets it.
+    /// Partitioned tables do not accept a NOT VALID foreign key (before PostgreSQL 18), so each partition gets it.
     #[serde(default = "yes")]
     pub keys_on_leaves: bool,
-    /// CHECKs that rows of the source violated when the job was planned: the target gets them after the copy, NOT VALID.
+    /// CHECK constraints that rows of the source violated when the job was planned: the target gets them after the
+    /// copy, as NOT VALID.
     #[serde(default)]
     pub violated_checks: Vec<Ident>,
 }
@@ -50,29 +51,29 @@ fn yes() -> bool {
 pub struct Partition {
     /// Its table.
     pub name: QualifiedName,
-    /// Lower bound as the server reads it.
+    /// Lower bound, in the server's format.
     pub from: String,
-    /// Upper bound, exclusive; `maxvalue` is the key word.
+    /// Upper bound, exclusive; `maxvalue` is the keyword.
     pub to: String,
 }
 
-/// Which way changes flow.
+/// The direction in which changes are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Before the swap: from the plain table to the partitioned one.
     Forward,
-    /// After it: from the partitioned table to the old one.
+    /// After the swap: from the partitioned table to the old one.
     Reverse,
 }
 
-/// The two tables of a direction. The source is always what applications use, under its own name.
+/// The two tables of a direction. The source is always the table that applications use, under its own name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sides {
-    /// What applications write.
+    /// The table that applications write.
     pub source: QualifiedName,
-    /// What is kept in sync with it.
+    /// The table that is kept in sync with it.
     pub target: QualifiedName,
-    /// The source is the plain table: `ONLY` keeps children out that must not be there.
+    /// Whether the source is the plain table: `ONLY` excludes child tables, which must not exist.
     pub plain_source: bool,
 }
 
@@ -96,13 +97,13 @@ impl Blueprint {
         }
     }
 
-    /// CHECKs that the target gets after the copy, NOT VALID: those that the source has not validated, and those that its rows
-    /// violate.
+    /// CHECK constraints that the target gets after the copy, as NOT VALID: those that are not valid on the source,
+    /// and those that its rows violate.
     pub fn late_checks(&self) -> Vec<&Check> {
         self.table.checks.iter().filter(|check| self.is_late(check)).collect()
     }
 
-    /// CHECKs that the target has from the start.
+    /// CHECK constraints that the target has from the start.
     pub fn early_checks(&self) -> Vec<&Check> {
         self.table.checks.iter().filter(|check| !self.is_late(check)).collect()
     }
@@ -116,7 +117,7 @@ impl Blueprint {
         self.own("changes")
     }
 
-    /// The list of truncations that capture saw.
+    /// The list of truncations that the capture logged.
     pub fn truncations(&self) -> QualifiedName {
         self.own("truncations")
     }
@@ -126,7 +127,7 @@ impl Blueprint {
         self.own("capture")
     }
 
-    /// The mirror's function; it is there while the mirror is on.
+    /// The mirror's function, which exists while the mirror is on.
     pub fn mirror_function(&self) -> QualifiedName {
         self.own("mirror")
     }
@@ -141,7 +142,7 @@ impl Blueprint {
         self.own("exchange")
     }
 
-    /// The function that describes the table to the exchange.
+    /// The function that returns the table's definition for the exchange.
     pub fn definition_function(&self) -> QualifiedName {
         self.own("definition")
     }
@@ -150,13 +151,13 @@ impl Blueprint {
         QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("{what}_{}", self.job)) }
     }
 
-    /// The key's columns as the catalog describes them.
+    /// The columns of the key, as in the catalog.
     pub fn key_columns(&self) -> Vec<&Column> {
         self.key.iter().filter_map(|name| self.table.column(name)).collect()
     }
 
-    /// What tells one row's place from another's: the key and, where it lacks it, the partition column. It is the
-    /// target's key, and what the change log records.
+    /// The columns of a place: the key and, if it is not part of the key, the partition column. They are the target's
+    /// key, and what the change log records.
     pub fn place_columns(&self) -> Vec<&Column> {
         let mut place = self.key_columns();
         if !self.key.contains(&self.by) {
@@ -165,17 +166,17 @@ impl Blueprint {
         place
     }
 
-    /// Whether the key had to be widened by the partition column.
+    /// Whether the partition column had to be added to the key.
     pub fn widened(&self) -> bool {
         !self.key.contains(&self.by)
     }
 
-    /// The partition column as the catalog describes it; `check` made sure that it is there.
+    /// The partition column, as in the catalog; `check` ensures that it exists.
     pub fn by_column(&self) -> Option<&Column> {
         self.table.column(&self.by)
     }
 
-    /// Indexes that the target gets, the key's first: a failure shows early, and the drain needs no other.
+    /// Indexes that the target gets, that of the key first: a failure shows early, and the drain needs no other.
     pub fn carried_indexes(&self) -> Vec<&Index> {
         let mut all: Vec<&Index> =
             self.table.indexes.iter().filter(|i| !self.drop_unique.contains(&i.name)).collect();
@@ -183,19 +184,19 @@ impl Blueprint {
         all
     }
 
-    /// Foreign keys of the table itself that stand on whichever is in use: those to others, and those to itself that the
-    /// partitioned table can have.
+    /// Foreign keys of the table that exist only on the table in use: those to other tables, and those to itself that
+    /// the partitioned table can have.
     pub fn own_keys(&self) -> Vec<&ForeignKey> {
         let to_itself = self.incoming.iter().filter(|key| key.table == self.table.name);
         self.table.foreign_keys.iter().chain(to_itself).collect()
     }
 
-    /// Foreign keys of other tables that stand on whichever is in use.
+    /// Foreign keys of other tables that refer only to the table in use.
     pub fn child_keys(&self) -> Vec<&ForeignKey> {
         self.incoming.iter().filter(|key| key.table != self.table.name).collect()
     }
 
-    /// Tables besides the two sides that the swap alters.
+    /// Tables other than the two sides that the swap alters.
     pub fn altered_beside(&self) -> Vec<&QualifiedName> {
         let children = self.incoming.iter().chain(&self.incoming_dropped).map(|key| &key.table);
         let mut all = self.table.dependents.tables(&self.table.name);
@@ -205,13 +206,13 @@ impl Blueprint {
         all
     }
 
-    /// The name that a leaf's part of `index` gets: the table's name in it is replaced by the leaf's.
+    /// The name of a leaf's part of `index`: the table's name in it is replaced with the leaf's.
     pub fn leaf_index_name(&self, leaf: &Ident, index: &Ident) -> Ident {
         part_index(&self.table.name.name, leaf, index)
     }
 
-    /// Names that a swap which ends `away` moves, other than the tables' own: of the table that goes out of use, and of the one
-    /// that comes into use.
+    /// The names that a swap which ends `away` changes, other than those of the tables: of the table that goes out of
+    /// use, and of the one that comes into use.
     pub fn moved_names(&self, away: Direction) -> (Vec<QualifiedName>, Vec<QualifiedName>) {
         let of = |name: &Ident| self.table.name.sibling(name.clone());
         let all = self.table.indexes.iter().map(|i| of(&i.name));
@@ -236,7 +237,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::model::fixture::petri;
 
-    /// The blueprint of scenario 1, two months of it.
+    /// The blueprint of scenario 1, for two months.
     pub(crate) fn blueprint() -> Blueprint {
         let part = |month: &str, from: &str, to: &str| Partition {
             name: QualifiedName::new("public", format!("petri_observations_{month}")),

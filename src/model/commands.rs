@@ -1,10 +1,10 @@
-//! Which commands a job takes in a state, so that no hint offers one that it would refuse.
+//! The commands that a job accepts in a state, so that no hint suggests one that would fail.
 
 use super::design::Design;
 use super::shell::word;
 use super::state::{State, Step};
 
-/// How to end a job that cannot go on, as a hint says it.
+/// How to end a job that cannot continue, for a hint.
 pub fn way_out(name: &str, design: &Design, state: State) -> String {
     let shown = name;
     let name = word(name);
@@ -18,7 +18,7 @@ pub fn way_out(name: &str, design: &Design, state: State) -> String {
     format!("job {shown} is {state}: `pgstrata run PLAN` starts it anew")
 }
 
-/// The commands that end a job in a state, as a hint says them.
+/// The commands that end a job in a state, for a hint.
 pub fn ending(name: &str, state: State) -> String {
     let name = word(name);
     if state.next(Step::Abort).is_some() {

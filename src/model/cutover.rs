@@ -1,30 +1,32 @@
-//! What comes next before an exchange: drain the change log, wait for snapshots that are older than the last drain, keep the
-//! log empty by the mirror, or try the exchange.
+//! Decides the next step before an exchange: drain the change log, wait for snapshots that are older than the last
+//! drain, keep the log empty with the mirror, or attempt the exchange.
 //!
-//! Nothing here makes the exchange safe: it is refused where the log is not empty under the lock, and it is tried only when
-//! no snapshot is left that the last drain is missing from. This decides how to get there.
+//! The safety of the exchange does not depend on this: the exchange fails if the log is not empty under the lock, and
+//! is attempted only when no snapshot remains that does not include the last drain. This module only decides how to
+//! get there.
 
 use std::time::Duration;
 
-/// Drains in log mode before the mirror is switched on: a table with few writes needs no mirror.
+/// The number of drains before the mirror is switched on: a table with few writes needs no mirror.
 const DRAINS_BEFORE_MIRROR: u32 = 3;
-/// How long the mirror is on at most; then the log is kept again, and older snapshots are waited for without it.
+/// How long the mirror stays on at most. After that, changes are logged again, and the job waits for older snapshots
+/// without the mirror.
 pub const MIRROR_AT_MOST: Duration = Duration::from_secs(60);
 
-/// What was seen at a look.
+/// The observed state.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
-    /// Since the work on the exchange began.
+    /// The time since the work on the exchange began.
     pub elapsed: Duration,
-    /// The change log has rows.
+    /// Whether the change log has rows.
     pub pending: bool,
-    /// Somebody holds a snapshot that is older than the last drain.
+    /// Whether another session holds a snapshot that is older than the last drain.
     pub older: bool,
-    /// It is known that nobody does, seen or unseen.
+    /// Whether it is proven that no session does, visible or not.
     pub proven: bool,
 }
 
-/// What to do.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Drain the log.
@@ -37,13 +39,13 @@ pub enum Next {
     MirrorOn,
     /// Switch it off: it has been on for [`MIRROR_AT_MOST`].
     MirrorOff,
-    /// Try the exchange.
+    /// Attempt the exchange.
     Exchange,
-    /// The time is over.
+    /// The time limit has expired.
     GiveUp,
 }
 
-/// The way to one exchange.
+/// The progress toward one exchange.
 #[derive(Debug, Clone)]
 pub struct Cutover {
     give_up_after: Duration,
@@ -62,31 +64,31 @@ enum Mirror {
 }
 
 impl Cutover {
-    /// `waits`: for older snapshots.
+    /// `waits`: whether to wait for older snapshots.
     pub fn new(give_up_after: Duration, waits: bool) -> Self {
         Self { give_up_after, waits, mirror: Mirror::Off, drains: 0 }
     }
 
-    /// Whether the mirror is on, as far as this knows.
+    /// Whether the mirror is on, as far as is known here.
     pub fn mirrors(&self) -> bool {
         matches!(self.mirror, Mirror::On(_))
     }
 
-    /// The mirror could not be switched on: it is not tried again.
+    /// The mirror could not be switched on: it is not attempted again.
     pub fn no_mirror(&mut self) {
         self.mirror = Mirror::Impossible;
     }
 
-    /// The mirror was switched off; it is switched on again when drains do not empty the log.
+    /// The mirror was switched off; it is switched on again if drains do not empty the log.
     pub fn mirror_ended(&mut self) {
         self.mirror = Mirror::Off;
         self.drains = 0;
     }
 
-    /// What to do after a look.
+    /// The next step for an observed state.
     pub fn next(&mut self, seen: &Seen) -> Next {
         let next = self.without_limit(seen);
-        // What is ready is tried, however late it is.
+        // If everything is ready, the exchange is attempted, even after the time limit.
         let ready = matches!(next, Next::Exchange | Next::Prove);
         if seen.elapsed >= self.give_up_after && !ready { Next::GiveUp } else { next }
     }
@@ -112,9 +114,10 @@ impl Cutover {
 
     fn pending(&mut self, now: Duration, older: bool) -> Next {
         match self.mirror {
-            // What is drained now would only have newer snapshots waited for.
+            // Draining now would only require waiting for newer snapshots.
             Mirror::Impossible if older => Next::Wait,
-            // Those that are there from before would hold the mirror, however long they last: they are waited for once.
+            // Existing older snapshots would keep the mirror on for as long as they last: wait for them once, before
+            // it is switched on.
             Mirror::Off if older && self.drains == 0 => Next::Wait,
             Mirror::Off if self.drains >= DRAINS_BEFORE_MIRROR => {
                 self.mirror = Mirror::On(now);
@@ -150,7 +153,7 @@ mod tests {
         Seen { proven: true, ..seen }
     }
 
-    /// In log mode until the mirror is wanted.
+    /// Logging, until the mirror is needed.
     fn busy() -> Cutover {
         let mut cutover = Cutover::new(LIMIT, true);
         for _ in 0..DRAINS_BEFORE_MIRROR {

@@ -1,28 +1,28 @@
-//! What is bound to a table by its oid and not by its name, so that it would stay with the old one: the swap binds each again,
-//! from its definition as the catalog wrote it while nothing was renamed.
+//! Objects that refer to a table by its oid and not by its name, and would therefore remain with the old table: the
+//! swap redirects each of them, using the definition that the catalog had before anything was renamed.
 
 use serde::{Deserialize, Serialize};
 
 use super::grant::Grant;
 use super::ident::{Ident, QualifiedName};
 
-/// All of it, views and foreign keys aside.
+/// All of them, except views and foreign keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Dependents {
-    /// Rules on the table, and rules on others that name it.
+    /// Rules on the table, and rules on other tables that refer to it.
     pub rules: Vec<Rule>,
     /// Extended statistics.
     pub statistics: Vec<Statistics>,
     /// Publications that name the table.
     pub publications: Vec<Publication>,
-    /// Functions with an SQL body that is parsed when they are made.
+    /// Functions with an SQL body that is parsed when they are created.
     pub functions: Vec<Function>,
     /// Policies of other tables that read it.
     pub policies: Vec<OtherPolicy>,
-    /// Defaults of other tables' columns that take numbers from an identity's sequence of the table.
+    /// Defaults of other tables' columns that take values from the sequence of an identity column of the table.
     pub defaults: Vec<OtherDefault>,
-    /// Materialized views that read the table. They are not the swap's, but are made anew after it.
+    /// Materialized views that read the table. The swap does not redirect them; they are built again after it.
     pub matviews: Vec<Matview>,
 }
 
@@ -33,28 +33,28 @@ pub struct View {
     pub name: QualifiedName,
     /// Its owner.
     pub owner: Ident,
-    /// Its query, every name qualified.
+    /// Its query, with qualified names.
     pub query: String,
     /// Its options, each `name=value`.
     pub options: Vec<String>,
-    /// It groups by the primary key alone, or has a whole row as a column: such a view cannot be pointed elsewhere.
+    /// Whether it groups by the primary key alone, or has a whole row as a column: such a view cannot be redirected.
     pub bound_to_key: bool,
 }
 
-/// A rule, other than a view's own.
+/// A rule, other than the rule of a view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Its name.
     pub name: Ident,
     /// The table or view that has it.
     pub table: QualifiedName,
-    /// That one's `pg_class.relkind`.
+    /// `pg_class.relkind` of that table or view.
     pub relkind: String,
-    /// `CREATE RULE …`, every name qualified.
+    /// `CREATE RULE …`, with qualified names.
     pub definition: String,
     /// `pg_rewrite.ev_enabled`: `O` origin, `D` disabled, `R` replica, `A` always.
     pub enabled: String,
-    /// It groups by the primary key alone.
+    /// Whether it groups by the primary key alone.
     #[serde(default)]
     pub needs_key: bool,
     /// `COMMENT ON RULE`.
@@ -70,7 +70,7 @@ pub struct Statistics {
     pub tail: String,
     /// Its owner.
     pub owner: Ident,
-    /// How closely to look, where set.
+    /// The statistics target, if set.
     pub target: Option<i32>,
     /// `COMMENT ON STATISTICS`.
     pub comment: Option<String>,
@@ -81,9 +81,9 @@ pub struct Statistics {
 pub struct Publication {
     /// Its name.
     pub name: Ident,
-    /// The columns that it publishes, where not all.
+    /// The columns that it publishes, if not all.
     pub columns: Option<Vec<Ident>>,
-    /// The rows that it publishes, where not all.
+    /// The row filter, if there is one.
     pub condition: Option<String>,
     /// `publish_via_partition_root`.
     pub via_root: bool,
@@ -92,11 +92,11 @@ pub struct Publication {
 /// A function with an SQL body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Function {
-    /// Its name with its arguments' types.
+    /// Its name with its argument types.
     pub name: String,
     /// `CREATE OR REPLACE FUNCTION …`.
     pub definition: String,
-    /// It groups by the primary key alone.
+    /// Whether it groups by the primary key alone.
     #[serde(default)]
     pub needs_key: bool,
 }
@@ -132,13 +132,13 @@ pub struct Matview {
     pub view: View,
     /// `COMMENT ON MATERIALIZED VIEW`.
     pub comment: Option<String>,
-    /// It holds rows: it was not made WITH NO DATA.
+    /// Whether it is populated: it was not created WITH NO DATA.
     pub populated: bool,
-    /// How it is stored, if not as a heap.
+    /// Its access method, if not heap.
     pub access_method: Option<Ident>,
-    /// Where it lies, if not in the database's default.
+    /// Its tablespace, if not the database's default.
     pub tablespace: Option<Ident>,
-    /// Privileges, the owner's too, in the order in which they build on each other.
+    /// Privileges, including the owner's, in the order in which they depend on each other.
     pub grants: Vec<Grant>,
     /// Columns with a comment or a statistics target.
     pub columns: Vec<MatviewColumn>,
@@ -146,18 +146,18 @@ pub struct Matview {
     pub indexes: Vec<MatviewIndex>,
     /// Views that read it.
     pub readers: Vec<View>,
-    /// Whatever else depends on it, as `pg_describe_object` names it.
+    /// Everything else that depends on it, as `pg_describe_object` names it.
     pub others: Vec<String>,
 }
 
-/// What a column of a materialized view has besides its query's.
+/// Attributes of a column of a materialized view that do not come from its query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatviewColumn {
     /// The name.
     pub name: Ident,
     /// `COMMENT ON COLUMN`.
     pub comment: Option<String>,
-    /// Statistics target, where set.
+    /// Statistics target, if set.
     pub statistics: Option<i32>,
 }
 
@@ -166,11 +166,11 @@ pub struct MatviewColumn {
 pub struct MatviewIndex {
     /// The name.
     pub name: Ident,
-    /// It is unique.
+    /// Whether it is unique.
     pub unique: bool,
-    /// CLUSTER goes by it.
+    /// Whether CLUSTER uses it.
     pub clustered: bool,
-    /// What stands behind `USING` in its definition.
+    /// The part after `USING` in its definition.
     pub tail: String,
     /// `COMMENT ON INDEX`.
     pub comment: Option<String>,
@@ -180,7 +180,7 @@ pub struct MatviewIndex {
 }
 
 impl Dependents {
-    /// Each as people name it, with its definition: what a later look is compared with.
+    /// Each object in readable form, with its definition, for later comparisons.
     pub fn each(&self) -> Vec<(String, String)> {
         let rules = self
             .rules
@@ -213,7 +213,7 @@ impl Dependents {
             .collect()
     }
 
-    /// Tables other than `table` that are altered at the swap, so that their locks are needed too; some more than once.
+    /// Tables other than `table` that the swap alters, and therefore must lock; some more than once.
     pub fn tables<'a>(&'a self, table: &QualifiedName) -> Vec<&'a QualifiedName> {
         let rules = self.rules.iter().filter(|r| r.relkind != "v").map(|r| &r.table);
         let policies = self.policies.iter().map(|p| &p.table);

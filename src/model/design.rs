@@ -1,4 +1,4 @@
-//! What a job was planned to do, by its kind: decided once before it starts, and kept with it.
+//! What a job does, by kind: decided once before it starts, and stored with it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,31 +12,31 @@ use super::shell::word;
 use super::state::State;
 use super::table::Table;
 
-/// What a job does, down to every name.
+/// What a job does, including every name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Design {
-    /// Of a partition job.
+    /// A partition job.
     Partition(Box<Blueprint>),
-    /// Of a backfill.
+    /// A backfill.
     Backfill(Box<Filling>),
-    /// Of a job that gives a column another type.
+    /// A job that changes the type of a column.
     Retype(Box<Retyping>),
 }
 
-/// What is known of a job of some kind without its driver.
+/// Properties of a job of any kind that do not require its driver.
 pub trait Planned {
-    /// The table that the job is about, as it was when the job was planned.
+    /// The table of the job, as it was when the job was planned.
     fn source(&self) -> &Table;
 
-    /// The phase that a driver is in while the job has that state.
+    /// The phase that a driver runs while the job is in that state.
     fn phase(&self, state: State) -> &'static str;
 
-    /// It logs changes in that state, so that there is a number of pending ones.
+    /// Whether the job logs changes in that state, so that there is a number of pending ones.
     fn logs_changes(&self, _state: State) -> bool {
         false
     }
 
-    /// It sets columns of rows in that state; `status` counts them.
+    /// Whether it sets columns of rows in that state; `status` counts them.
     fn sets_rows(&self, state: State) -> bool;
 
     /// How it updates rows where they are; none of a job that copies them.
@@ -52,7 +52,7 @@ pub trait Planned {
     /// What a finalized job leaves in use: `partitioned table`, `new column`.
     fn result(&self) -> &'static str;
 
-    /// What a command of another kind of job is told of this one; and what can be done instead.
+    /// The message for a command that this kind of job does not have, and what can be done instead.
     fn other_command(&self, name: &str) -> (String, String);
 }
 
@@ -178,10 +178,10 @@ impl Planned for Retyping {
 }
 
 impl Design {
-    /// Reads what the store keeps of a job of that kind; none where this version knows no such kind.
+    /// Parses the stored design of a job of that kind; none if this version does not know the kind.
     ///
     /// # Errors
-    /// The document is none of that kind.
+    /// The document does not belong to that kind.
     pub fn read(kind: &str, stored: Value) -> Result<Option<Self>> {
         fn boxed<T: DeserializeOwned>(stored: Value) -> Result<Box<T>> {
             serde_json::from_value(stored)
@@ -194,10 +194,10 @@ impl Design {
         })
     }
 
-    /// As the store keeps it.
+    /// The form in which it is stored.
     ///
     /// # Errors
-    /// It cannot be written as JSON.
+    /// It cannot be serialized as JSON.
     pub fn stored(&self) -> Result<Value> {
         fn value<T: Serialize>(one: &T) -> Result<Value> {
             serde_json::to_value(one)
@@ -209,7 +209,7 @@ impl Design {
         }
     }
 
-    /// What is known of it whatever its kind.
+    /// The properties that every kind has.
     pub fn planned(&self) -> &dyn Planned {
         match self {
             Self::Partition(blueprint) => &**blueprint,
@@ -218,28 +218,28 @@ impl Design {
         }
     }
 
-    /// Of a partition job, what it builds.
+    /// What a partition job builds.
     pub fn blueprint(&self) -> Option<&Blueprint> {
         if let Self::Partition(blueprint) = self { Some(blueprint) } else { None }
     }
 
-    /// Of a backfill, what it fills.
+    /// What a backfill fills.
     pub fn filling(&self) -> Option<&Filling> {
         if let Self::Backfill(filling) = self { Some(filling) } else { None }
     }
 
-    /// Of a retype, what it changes.
+    /// What a retype changes.
     pub fn retyping(&self) -> Option<&Retyping> {
         if let Self::Retype(retyping) = self { Some(retyping) } else { None }
     }
 
-    /// The oid of the application's own table, and its owner.
+    /// The oid of the application's table, and its owner.
     pub fn owned(&self) -> (u32, &Ident) {
         let table = self.planned().source();
         (table.oid, &table.owner)
     }
 
-    /// The table that the job is about.
+    /// The table of the job.
     pub fn table(&self) -> &QualifiedName {
         &self.planned().source().name
     }

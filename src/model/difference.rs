@@ -1,5 +1,5 @@
-//! What differs between two descriptions of a table: both are written as JSON and walked side by side, so that every field that
-//! a description has, or will have, is compared. Nothing is left out but what [`EXEMPT`] lists.
+//! The differences between two descriptions of a table: both are converted to JSON and compared node by node, so that
+//! every present and future field is included. Only what [`EXEMPT`] lists is ignored.
 
 use serde_json::{Map, Value};
 
@@ -7,27 +7,27 @@ use super::grant::Grant;
 use super::ident::plain;
 use super::table::Table;
 
-/// One difference: where it is, and what stands there on each side.
+/// One difference: its position, and the value on each side.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
-    /// Names of fields and of elements of lists, from the table down: `columns`, `note`, `looks`, `comment`.
+    /// Names of fields and list elements, from the table down: `columns`, `note`, `looks`, `comment`.
     pub path: Vec<String>,
-    /// What was there; none where an element was added.
+    /// The previous value; none if an element was added.
     pub was: Option<Value>,
-    /// What is there; none where an element was dropped.
+    /// The current value; none if an element was dropped.
     pub now: Option<Value>,
 }
 
-/// Under which circumstances two descriptions are compared: which differences the job itself makes.
+/// The relation between the two descriptions, which determines the differences that the job itself causes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Between {
-    /// The same table, earlier and now, while a job is under way.
+    /// The same table, earlier and now, during a job.
     Times,
-    /// The table before an exchange, and another that has its name now.
+    /// The table before an exchange, and the other table, which has its name now.
     Tables,
 }
 
-/// What is no difference, and why. A `*` stands for any one name.
+/// Differences that are ignored, with the reasons. A `*` stands for any one name.
 const EXEMPT: &[(Between, &[&str], &str)] = &[
     (Between::Times, &["foreign_keys", "*", "validated"], "looked through after an exchange"),
     (Between::Times, &["referenced_by", "*", "validated"], "looked through after an exchange"),
@@ -44,9 +44,9 @@ fn is_exempt(between: Between, path: &[String]) -> bool {
     EXEMPT.iter().any(|(when, pattern, _)| *when == between && fits(pattern))
 }
 
-/// What differs in `now` from `was`, in the order of the description.
+/// The differences of `now` from `was`, in the order of the description.
 ///
-/// A part that is null in `was` and is there in `now` was not known to the version of this tool that wrote `was`.
+/// A part that is null in `was` and exists in `now` was not known to the version of pgstrata that wrote `was`.
 pub fn differences(was: &Table, now: &Table, between: Between) -> Vec<Difference> {
     let mut found = Vec::new();
     if let (Ok(was), Ok(now)) =
@@ -58,11 +58,12 @@ pub fn differences(was: &Table, now: &Table, between: Between) -> Vec<Difference
     found
 }
 
-/// What every privilege of a table is, on every version.
+/// All privileges on a table, in every supported version.
 const ALL_PRIVILEGES: [&str; 7] =
     ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"];
 
-/// The table as this version describes it: an earlier one listed the owner's own privileges even where those are all.
+/// The table as this version describes it: an earlier version listed the owner's own privileges even if they were
+/// complete.
 fn owner_apart(table: &Table) -> Table {
     let mut table = table.clone();
     let own =
@@ -105,12 +106,12 @@ fn walk(path: &mut Vec<String>, was: Option<&Value>, now: Option<&Value>, found:
     }
 }
 
-/// Whether two lists are of things with names, and not of values in their order.
+/// Whether two lists have named elements, as opposed to ordered values.
 fn is_named(a: &[Value], b: &[Value]) -> bool {
     a.iter().chain(b).any(Value::is_object)
 }
 
-/// What an element of a list is called; the whole of it where it has no name.
+/// The name of a list element; the whole element if it has no name.
 fn element(value: &Value) -> String {
     let Value::Object(fields) = value else { return text(value) };
     if let Some(view) = fields.get("view") {
@@ -131,7 +132,7 @@ fn element(value: &Value) -> String {
     }
 }
 
-/// A name, qualified where it is, or any other value, as people read it.
+/// A name, qualified if possible, or any other value, in readable form.
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -145,7 +146,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The lists of a description whose elements have names, and what one of them is called.
+/// The lists of a description that have named elements, and the term for such an element.
 const KINDS: &[(&[&str], &str)] = &[
     (&["columns"], "column"),
     (&["indexes"], "index"),
@@ -167,7 +168,7 @@ const KINDS: &[(&[&str], &str)] = &[
     (&["dependents", "matviews"], "materialized view"),
 ];
 
-/// The words for a field of the table itself.
+/// The term for a field of the table itself.
 fn field(name: &str) -> String {
     match name {
         "oid" => "the table itself (dropped and made again)".to_owned(),
@@ -189,7 +190,7 @@ impl Difference {
         self.path.len() >= names.len() && self.path.iter().zip(names).all(|(a, b)| a == b)
     }
 
-    /// Whether a list of strings has others by now, and did not only lose some.
+    /// Whether a list of strings has new elements, and did not only lose some.
     pub fn has_more(&self) -> bool {
         let list =
             |value: &Option<Value>| value.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
@@ -197,7 +198,7 @@ impl Difference {
         list(&self.now).iter().any(|one| !was.contains(one))
     }
 
-    /// In words, in one line.
+    /// A description in one line.
     pub fn told(&self) -> String {
         let list = KINDS.iter().find(|(list, _)| self.is_in(list) && self.path.len() > list.len());
         let Some((list, kind)) = list else {
@@ -223,7 +224,7 @@ impl Difference {
         }
     }
 
-    /// Of two lists of strings, which came and which went.
+    /// For two lists of strings: the added and the removed elements.
     fn of_strings(&self) -> String {
         let list = |value: &Option<Value>| -> Vec<String> {
             value
@@ -240,7 +241,7 @@ impl Difference {
     }
 }
 
-/// All of them in words; what is told in the same words is told once.
+/// A description of each difference, without duplicates.
 pub fn told(differences: &[Difference]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for one in differences {
@@ -252,12 +253,13 @@ pub fn told(differences: &[Difference]) -> Vec<String> {
     all
 }
 
-/// What differs in `now`, the same table later, each in words; empty where a job that was planned from `was` may go on.
+/// A description of each difference of `now`, the same table later; empty if a job that was planned for `was` may
+/// continue.
 pub fn drift(was: &Table, now: &Table) -> Vec<String> {
     told(&differences(was, now, Between::Times))
 }
 
-/// What stands in a description at that path.
+/// The value at that path of a description.
 pub fn at<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
     let Some((name, rest)) = path.split_first() else { return Some(value) };
     let below = match value {
@@ -268,10 +270,10 @@ pub fn at<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
     at(below?, rest)
 }
 
-/// The description with these differences in it.
+/// The description with these differences applied.
 ///
 /// # Errors
-/// The result describes no table.
+/// The result does not describe a table.
 pub fn with(table: &Table, differences: &[Difference]) -> serde_json::Result<Table> {
     let mut value = serde_json::to_value(table)?;
     for one in differences {
@@ -382,7 +384,7 @@ mod tests {
             walk(&mut Vec::new(), Some(&was), Some(&now), &mut found);
             assert!(!found.is_empty(), "{leaf} is not compared");
             assert!(found.iter().all(|one| !one.told().is_empty()));
-            // And the change can be taken over.
+            // And the change can be carried over.
             let mut patched = was.clone();
             found.iter().for_each(|one| set(&mut patched, &one.path, one.now.as_ref()));
             let mut left = Vec::new();

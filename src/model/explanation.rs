@@ -1,5 +1,5 @@
-//! What each finding means. `docs/findings.md` is the only place where this is written down: it is read here, printed by
-//! `pgstrata explain`, and every finding that is reported is held against it.
+//! What each finding means. `docs/findings.md` is the only source: it is parsed here and printed by `pgstrata
+//! explain`, and every reported finding is checked against it.
 
 use std::sync::LazyLock;
 
@@ -7,14 +7,14 @@ use serde::Serialize;
 
 use super::finding::Level;
 
-/// The entry of one code.
+/// The entry for one code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     /// The code, as in `check`.
     pub code: &'static str,
-    /// The part of the document that it stands in.
+    /// The section of the document that contains it.
     pub topic: &'static str,
-    /// The level, and when it is another one.
+    /// The level, and when it differs.
     pub level: &'static str,
     /// What was found, in one sentence.
     pub meaning: &'static str,
@@ -25,7 +25,7 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Whether a finding of this code may have the level.
+    /// Whether a finding with this code may have the level.
     pub fn allows(&self, level: Level) -> bool {
         self.level.split([',', ' ']).any(|word| word == level.to_string())
     }
@@ -43,7 +43,7 @@ static ALL: LazyLock<Vec<Explanation>> = LazyLock::new(|| {
         .collect()
 });
 
-/// An entry without its `### `; none where it is not of the form that the document has.
+/// Parses an entry without its `### `; none if it does not have the form of the document.
 fn read(topic: &'static str, entry: &'static str) -> Option<Explanation> {
     let (code, rest) = entry.split_once('\n')?;
     let (level_and_meaning, rest) = rest.split_once("**Why.**")?;
@@ -53,12 +53,12 @@ fn read(topic: &'static str, entry: &'static str) -> Option<Explanation> {
     Some(Explanation { code: code.trim(), topic, level, meaning, reason, action })
 }
 
-/// Every entry, in the document's order.
+/// Every entry, in the order of the document.
 pub fn all() -> &'static [Explanation] {
     &ALL
 }
 
-/// The entry of a code.
+/// The entry for a code.
 pub fn of(code: &str) -> Option<&'static Explanation> {
     ALL.iter().find(|one| one.code == code)
 }

@@ -1,4 +1,5 @@
-//! What a backfill does, decided once before it starts and kept with it: its statements are rendered from this alone.
+//! What a backfill does: decided once before it starts, and stored with it. Its statements are rendered from it
+//! alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,48 +8,48 @@ use super::ident::{Ident, QualifiedName, part_index};
 use super::plan_sql::{Join, PlanSql};
 use super::table::{Column, Table};
 
-/// A backfill, down to every name.
+/// A backfill, including every name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filling {
     /// The job's name.
     pub job: String,
     /// The table as it was when the job was planned.
     pub table: Table,
-    /// The key's columns, in their index's order.
+    /// The columns of the key, in the order of their index.
     pub key: Vec<Ident>,
-    /// Columns that are added where they are missing.
+    /// Columns to add if they do not exist.
     pub add: Vec<NewColumn>,
     /// What the rows, called `t`, are joined with.
     pub from: Option<Join>,
-    /// Columns and what they are set to.
+    /// Columns and their new values.
     pub set: Vec<(Ident, String)>,
-    /// Which rows, as the plan says; none: those where a column is not what it would be set to.
+    /// The plan's condition on rows; none: rows in which a column differs from its new value.
     pub filter: Option<String>,
-    /// A trigger fills what is written meanwhile.
+    /// Whether a trigger fills rows that are written during the job.
     pub keep_filled: bool,
-    /// The trigger stays when the job is done.
+    /// Whether the trigger remains after the job.
     pub stays: bool,
-    /// What is built in the end.
+    /// What is built at the end.
     pub finish: Finishing,
     /// The settings of the plan's SQL.
     pub sql: PlanSql,
 }
 
-/// A column to be added.
+/// A column to add.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewColumn {
     /// Its name.
     pub name: Ident,
-    /// Its type, and collation.
+    /// Its type, with collation.
     pub sql_type: String,
     /// Its default.
     pub default: Option<String>,
-    /// The default is not the same for every row: rows that are there already do not get it, or each would be written anew
-    /// while everybody waits.
+    /// Whether the default is not the same for every row. Existing rows then do not get it, because each would have
+    /// to be rewritten under an exclusive lock.
     pub volatile: bool,
 }
 
-/// What is built when every row is filled, each under its name.
+/// Constraints and indexes to build when every row is filled, with their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finishing {
     /// Columns that become NOT NULL.
@@ -57,7 +58,7 @@ pub struct Finishing {
     pub checks: Vec<(Ident, String)>,
     /// UNIQUE constraints: name and columns.
     pub unique: Vec<(Ident, Vec<Ident>)>,
-    /// Indexes: name, and what stands behind the table's name.
+    /// Indexes: name, and the part of the definition after the table's name.
     pub indexes: Vec<(Ident, String)>,
     /// Foreign keys.
     pub foreign_keys: Vec<NewKey>,
@@ -70,25 +71,26 @@ impl Finishing {
     }
 }
 
-/// A foreign key to be added.
+/// A foreign key to add.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewKey {
     /// The constraint's name.
     pub name: Ident,
-    /// The columns that point.
+    /// The referencing columns.
     pub columns: Vec<Ident>,
-    /// The table that they point to.
+    /// The referenced table.
     pub references: QualifiedName,
-    /// The plan names that table without a schema: if it is not in the table's, it is in `public`.
+    /// Whether the plan names that table without a schema: if it is not in the schema of the table, it is in
+    /// `public`.
     pub unqualified: bool,
-    /// The columns that they point to; none: the primary key's.
+    /// The referenced columns; none: those of the primary key.
     pub referenced: Vec<Ident>,
-    /// What stands behind: ON DELETE, MATCH, DEFERRABLE ...
+    /// The rest of the definition: ON DELETE, MATCH, DEFERRABLE ...
     pub more: String,
 }
 
 impl NewKey {
-    /// MATCH FULL: a row that has some of the columns and not all violates the key.
+    /// Whether it is MATCH FULL: a row in which only some of the columns are NULL violates the key.
     pub fn is_full(&self) -> bool {
         let words: Vec<String> = self.more.split_whitespace().map(str::to_ascii_lowercase).collect();
         words.windows(2).any(|two| two == ["match", "full"])
@@ -96,39 +98,40 @@ impl NewKey {
 }
 
 impl Filling {
-    /// The key's columns as the catalog describes them.
+    /// The columns of the key, as in the catalog.
     pub fn key_columns(&self) -> Vec<&Column> {
         self.key.iter().filter_map(|name| self.table.column(name)).collect()
     }
 
-    /// Whether the table is partitioned: its partitions are filled one after the other.
+    /// Whether the table is partitioned; its partitions are filled one after the other.
     pub fn is_partitioned(&self) -> bool {
         self.table.relkind == "p"
     }
 
-    /// Columns to be added that the table did not have when the job was planned.
+    /// Columns to add that the table did not have when the job was planned.
     pub fn missing(&self) -> impl Iterator<Item = &NewColumn> {
         self.add.iter().filter(|c| self.table.column(&c.name).is_none())
     }
 
-    /// Whether a column that is set is part of a unique index: others may hold such rows by it, as their foreign keys do.
+    /// Whether a column that is set is part of a unique index: other sessions may lock such rows because of it, as
+    /// foreign keys do.
     pub fn changes_unique(&self) -> bool {
         let unique = self.table.indexes.iter().filter(|i| i.unique);
         let set = |name: &Ident| self.set.iter().any(|(column, _)| column == name);
         unique.into_iter().any(|i| i.columns.as_ref().is_none_or(|all| all.iter().any(set)))
     }
 
-    /// The function of the trigger that fills what is written meanwhile.
+    /// The function of the trigger that fills rows that are written during the job.
     pub fn fill_function(&self) -> QualifiedName {
         QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("fill_{}", self.job)) }
     }
 
-    /// The trigger's name: by name behind all others, so that it sees what they made of the row.
+    /// The name of the trigger: it sorts after all others, so that the trigger sees their results.
     pub fn fill_trigger(&self) -> Ident {
         Ident::derived(&format!("zz_pgstrata_fill_{}", self.job))
     }
 
-    /// The name that a part of the table (`part`, or the table itself) has for its share of an index.
+    /// The name of the index of a part of the table (`part`, or the table itself) that belongs to `index`.
     pub fn index_name(&self, index: &Ident, part: &QualifiedName) -> QualifiedName {
         if *part == self.table.name {
             return part.sibling(index.clone());
@@ -136,7 +139,8 @@ impl Filling {
         part.sibling(part_index(&self.table.name.name, &part.name, index))
     }
 
-    /// The CHECK that stands while a column becomes NOT NULL, so that the server need not read the rows under its lock.
+    /// The CHECK that exists while a column becomes NOT NULL, so that the server does not have to read the rows under
+    /// its lock.
     pub fn not_null_helper(&self, column: &Ident) -> Ident {
         Ident::derived(&format!("pgstrata_not_null_{}", column.as_str()))
     }

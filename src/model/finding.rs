@@ -1,18 +1,18 @@
-//! What a check found: every finding at once, each with its way out.
+//! The result of a check: all findings at once, each with a hint.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How bad a finding is; the worst first.
+/// The severity of a finding; the most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// The job cannot be done like this.
+    /// The job cannot be done as planned.
     Error,
-    /// It can be done; somebody should look first.
+    /// The job can be done, but the finding should be examined first.
     Warning,
-    /// Worth knowing.
+    /// For information.
     Note,
 }
 
@@ -26,22 +26,22 @@ impl fmt::Display for Level {
     }
 }
 
-/// One thing found.
+/// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Its severity.
     pub level: Level,
-    /// A stable name for this kind of finding; `docs/findings.md` has an entry for each.
+    /// A stable code for this kind of finding; `docs/findings.md` has an entry for each.
     pub code: &'static str,
-    /// What it is about: the table, the index, the column.
+    /// The object: the table, the index, the column.
     pub object: String,
     /// The fact, lowercase, with its numbers.
     pub message: String,
-    /// What to do about it; empty where there is nothing to do.
+    /// What to do about it; empty if there is nothing to do.
     pub hint: String,
 }
 
-/// Everything found, the worst first.
+/// All findings, the most severe first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
     errors: usize,
@@ -50,25 +50,25 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// `findings`, the worst first, else in the order given.
+    /// Sorts `findings` by severity, otherwise in the given order.
     pub fn new(mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.level);
         let count = |level| findings.iter().filter(|finding| finding.level == level).count();
         Self { errors: count(Level::Error), warnings: count(Level::Warning), findings }
     }
 
-    /// Adds more, each where it belongs.
+    /// Adds findings in their places.
     pub fn extend(&mut self, more: impl IntoIterator<Item = Finding>) {
         let all = std::mem::take(&mut self.findings).into_iter().chain(more);
         *self = Self::new(all.collect());
     }
 
-    /// How many errors: with any, the job must not start.
+    /// The number of errors: with any, the job must not start.
     pub fn errors(&self) -> usize {
         self.errors
     }
 
-    /// How many warnings.
+    /// The number of warnings.
     pub fn warnings(&self) -> usize {
         self.warnings
     }

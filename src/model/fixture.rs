@@ -1,4 +1,4 @@
-//! A table as scenario 1 has it, for tests of what is rendered from one.
+//! The table of scenario 1, for tests of what is rendered from it.
 
 use super::dependent::*;
 use super::grant::Grant;
@@ -188,7 +188,7 @@ fn sequences() -> Vec<Sequence> {
     }]
 }
 
-/// A table as scenario 1 has it, for tests of what is rendered from one.
+/// The table of scenario 1, for tests of what is rendered from it.
 pub(crate) fn petri() -> Table {
     let name = QualifiedName::new("public", "petri_observations");
     Table {
@@ -272,7 +272,7 @@ fn matview(view: &View, grants: &[Grant]) -> Matview {
     }
 }
 
-/// The same table with an example of everything that a description can have.
+/// The same table with an example of everything that a description can contain.
 pub(crate) fn full() -> Table {
     let name = |name: &str| Some(Ident::new(name));
     let text = |text: &str| Some(text.to_owned());

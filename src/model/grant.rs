@@ -9,11 +9,11 @@ use super::ident::Ident;
 pub struct Grant {
     /// The role; none for PUBLIC.
     pub role: Option<Ident>,
-    /// Who gave it.
+    /// The grantor.
     pub grantor: Ident,
     /// `SELECT`, `INSERT` …
     pub privilege: String,
-    /// The column, where it is for one column only.
+    /// The column, if the privilege is for one column only.
     pub column: Option<Ident>,
     /// WITH GRANT OPTION.
     pub grantable: bool,

@@ -1,27 +1,27 @@
-//! Names. [`Ident`] and [`QualifiedName`] are the only way a name gets into SQL, always quoted.
+//! Names. [`Ident`] and [`QualifiedName`] are the only way to put a name into SQL; they are always quoted.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The longest name the server keeps, in bytes (`NAMEDATALEN - 1`).
+/// The maximum length of a name, in bytes (`NAMEDATALEN - 1`).
 pub const MAX_BYTES: usize = 63;
 
-/// One name as the catalog holds it; displays quoted.
+/// A name as in the catalog; displayed in quotes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Ident(String);
 
 impl Ident {
-    /// A name exactly as the catalog holds it.
+    /// A name exactly as in the catalog.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
 
-    /// A name that we make up: cut at 63 bytes with a hash of the whole, never silently the same as another.
+    /// A generated name: truncated at 63 bytes with a hash of the whole, so that different names stay different.
     ///
-    /// The hash is the first eight hex digits of SHA-256 over the uncut name.
+    /// The hash consists of the first eight hex digits of SHA-256 over the full name.
     pub fn derived(name: &str) -> Self {
         if name.len() <= MAX_BYTES {
             return Self(name.to_owned());
@@ -34,12 +34,12 @@ impl Ident {
         Self(format!("{}_{hash}", &name[..end]))
     }
 
-    /// The name without quotes, as the catalog holds it.
+    /// The name without quotes, as in the catalog.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// This name with `suffix` behind it, cut as [`Ident::derived`] cuts.
+    /// This name with `suffix` appended, truncated as in [`Ident::derived`].
     #[must_use]
     pub fn with_suffix(&self, suffix: &str) -> Self {
         Self::derived(&format!("{}{suffix}", self.0))
@@ -52,7 +52,7 @@ impl fmt::Display for Ident {
     }
 }
 
-/// A schema's object; displays as `"schema"."name"`.
+/// An object in a schema; displays as `"schema"."name"`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QualifiedName {
     /// The schema.
@@ -62,26 +62,26 @@ pub struct QualifiedName {
 }
 
 impl QualifiedName {
-    /// `schema.name`, each as the catalog holds it.
+    /// `schema.name`, each as in the catalog.
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
         Self { schema: Ident::new(schema), name: Ident::new(name) }
     }
 
-    /// Another object of the same schema.
+    /// Another object in the same schema.
     #[must_use]
     pub fn sibling(&self, name: Ident) -> Self {
         Self { schema: self.schema.clone(), name }
     }
 
-    /// For people: quoted only where SQL needs it.
+    /// In readable form: quoted only if SQL requires it.
     pub fn plain(&self) -> String {
         format!("{}.{}", plain(self.schema.as_str()), plain(self.name.as_str()))
     }
 
-    /// Reads a name written as in SQL: `public.t`, `"Forecasts"."Price Forecasts"`, `t` (then the schema is `public`).
+    /// Parses a name written as in SQL: `public.t`, `"Forecasts"."Price Forecasts"`, `t` (in schema `public`).
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it.
+    /// A sentence that describes the mistake.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parts = split(text)?;
         match <[String; 2]>::try_from(parts) {
@@ -98,7 +98,7 @@ impl fmt::Display for QualifiedName {
     }
 }
 
-/// The name of a part's share of an index: the table's name in it is replaced by the part's.
+/// The name of a part's share of an index: the table's name in it is replaced with the part's.
 pub fn part_index(table: &Ident, part: &Ident, index: &Ident) -> Ident {
     let (table, index) = (table.as_str(), index.as_str());
     let rest = index.strip_prefix(table).and_then(|rest| rest.strip_prefix('_')).unwrap_or(index);
@@ -110,20 +110,20 @@ pub fn short_hash(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(4).map(|b| format!("{b:02x}")).collect()
 }
 
-/// A string as an SQL literal. For the few places where the server takes no parameter (DDL).
+/// A string as an SQL literal, for statements in which the server accepts no parameters (DDL).
 pub fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if text.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
-/// Whether a terminal would obey the character instead of showing it: a control character but for line ends and tabs, or one
-/// that changes the direction of what stands around it.
+/// Whether a terminal would interpret the character instead of showing it: a control character other than line breaks
+/// and tabs, or one that changes the text direction.
 pub fn is_unprintable(c: char) -> bool {
     (c.is_control() && !matches!(c, '\n' | '\t'))
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `name` quoted only where SQL would fold or reject it.
+/// `name`, quoted only if SQL would fold or reject it.
 pub fn plain(name: &str) -> String {
     let simple = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -149,7 +149,7 @@ fn split(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// One part off the front: what it names, and what is left.
+/// Takes one part from the front: the name, and the rest.
 fn take<'a>(rest: &'a str, whole: &str) -> Result<(String, &'a str), String> {
     let (name, rest) = if let Some(quoted) = rest.strip_prefix('"') {
         let mut name = String::new();

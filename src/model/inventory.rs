@@ -1,22 +1,22 @@
-//! What depends on a table, thing by thing, and how each comes along: what a DBA goes through before the run.
+//! Everything that depends on a table, and how each object is carried over, for a DBA to review before the run.
 
 use super::blueprint::Blueprint;
 use super::ident::plain;
 use super::number;
 use super::table::{Index, Table};
 
-/// One thing, and its way.
+/// One object, and how it is carried over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carried {
-    /// What it is: `index`, `view` …
+    /// The kind of object: `index`, `view` …
     pub kind: &'static str,
-    /// Its name, as people write it.
+    /// Its name in readable form.
     pub name: String,
-    /// When it is made and how.
+    /// When and how it is created.
     pub how: String,
 }
 
-/// Everything that comes along, in the order in which the summary counts it.
+/// Everything that is carried over, in the order of the summary.
 pub fn inventory(b: &Blueprint) -> Vec<Carried> {
     let mut all = Inventory(Vec::new());
     own(&mut all, b);
@@ -26,7 +26,7 @@ pub fn inventory(b: &Blueprint) -> Vec<Carried> {
     all.0
 }
 
-/// `5 indexes, 3 views, 2 policies`: how many of each kind, in the order of their first.
+/// `5 indexes, 3 views, 2 policies`: the number of each kind, in the order of first occurrence.
 pub fn summary(all: &[Carried]) -> String {
     let mut kinds: Vec<(&str, u64)> = Vec::new();
     for one in all {
@@ -54,7 +54,7 @@ fn plural(kind: &str) -> String {
     }
 }
 
-/// The list while it grows.
+/// The list under construction.
 struct Inventory(Vec<Carried>);
 
 impl Inventory {
@@ -63,7 +63,7 @@ impl Inventory {
     }
 }
 
-/// What the table is made of.
+/// Parts of the table itself.
 fn own(all: &mut Inventory, b: &Blueprint) {
     let table = &b.table;
     for column in &table.columns {
@@ -137,7 +137,7 @@ fn keys(all: &mut Inventory, b: &Blueprint) {
     }
 }
 
-/// What is bound to the table by its oid.
+/// Objects that refer to the table by its oid.
 fn dependents(all: &mut Inventory, table: &Table) {
     let d = &table.dependents;
     let bound = "bound again in the swap, from the same text";
@@ -178,7 +178,7 @@ fn dependents(all: &mut Inventory, table: &Table) {
     }
 }
 
-/// Who may do what, and what happens when they do it.
+/// Privileges, policies and triggers.
 fn guarded(all: &mut Inventory, table: &Table) {
     for trigger in &table.triggers {
         let how = "made before the copy, in force from the swap on";

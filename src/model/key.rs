@@ -1,14 +1,14 @@
-//! Keys and ranges of them. A key is its columns' values as the server writes them (text), cast back by the server:
-//! keys are never ordered here, because collations are the server's.
+//! Keys and ranges of keys. A key consists of the values of its columns as the server prints them (text), which the
+//! server casts back. Keys are never ordered here, because only the server knows its collations.
 
 use serde::{Deserialize, Serialize};
 
-/// The values of a key's columns, as text.
+/// The values of the columns of a key, as text.
 pub type Key = Vec<String>;
 
-/// `(after, through]`: open below where `after` is none, open above where `through` is none.
+/// `(after, through]`: unbounded below if `after` is none, unbounded above if `through` is none.
 ///
-/// Contiguous ranges cover a key space without gap or overlap: one's `through` is the next one's `after`.
+/// Contiguous ranges cover a key space without gaps or overlaps: the `through` of one is the `after` of the next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyRange {
     /// Exclusive lower end.

@@ -1,14 +1,15 @@
-//! Which part of the key space is done, from the ledger's ranges: how far without a gap, and which gaps are left.
+//! Which part of the key space is done, from the ranges in the ledger, and which gaps remain.
 //!
-//! Ranges are chained by equality of their ends, never compared: the order of keys is the server's, which gives the ledger
-//! sorted. An open end counts as an end like any other.
+//! Ranges are chained by equality of their ends, never by comparison: only the server knows the order of keys, and
+//! returns the ledger sorted. An unbounded end counts like any other end.
 
 use super::key::{Key, KeyRange};
 
-/// What `done` (sorted by `through`, disjoint) leaves of `(open, end]`, in order. `end` none: open above.
+/// The parts of `(open, end]` that `done` (sorted by `through`, disjoint) does not cover, in order. `end` none:
+/// unbounded above.
 ///
-/// Each gap runs from the end of one finished range to the start of the next, so that doing exactly the gaps covers the
-/// whole without overlap.
+/// Each gap extends from the end of one finished range to the start of the next, so that processing exactly the gaps
+/// covers everything without overlaps.
 pub fn gaps(done: &[KeyRange], end: Option<&Key>) -> Vec<KeyRange> {
     let mut left = Vec::new();
     let mut cursor: Option<Key> = None;
@@ -40,7 +41,7 @@ mod tests {
         k[0].parse().unwrap()
     }
 
-    /// `cuts` in ascending order make ranges; `kept` says which of them the ledger has.
+    /// `cuts` in ascending order define ranges; `kept` selects those that are in the ledger.
     fn ranges(cuts: &[u32]) -> Vec<KeyRange> {
         let mut after = None;
         cuts.iter()

@@ -1,25 +1,25 @@
-//! Code of roles that the job's role does not trust, which the job would run with its own rights.
+//! Code of roles that the job's role does not trust, which the job would run with its own privileges.
 
 use serde::Deserialize;
 
 use super::ident::plain;
 use super::number;
 
-/// So many are named.
+/// The number of functions to name.
 const NAMED: usize = 5;
 
 /// A function that the server calls when rows of a table are written.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Code {
-    /// What calls it, such as `constraint c on table public.t`.
+    /// The caller, such as `constraint c on table public.t`.
     pub by: String,
     /// The function, such as `function app.f(integer)`.
     pub function: String,
-    /// Who owns it.
+    /// Its owner.
     pub owner: String,
 }
 
-/// What it is, in one line.
+/// A description in one line.
 pub fn described(code: &[Code]) -> String {
     let one = |c: &Code| format!("{} calls {} of {}", c.by, c.function, c.owner);
     let mut all: Vec<String> = code.iter().take(NAMED).map(one).collect();
@@ -30,7 +30,7 @@ pub fn described(code: &[Code]) -> String {
     all.join("; ")
 }
 
-/// Whom the plan would have to trust, each once.
+/// The roles that the plan would have to trust, without duplicates.
 pub fn owners(code: &[Code]) -> Vec<&str> {
     let mut all: Vec<&str> = code.iter().map(|c| c.owner.as_str()).collect();
     all.sort_unstable();
@@ -38,13 +38,13 @@ pub fn owners(code: &[Code]) -> Vec<&str> {
     all
 }
 
-/// A role as a plan writes it: in SQL's quotes where it needs them.
+/// A role as a plan writes it, quoted as in SQL if necessary.
 fn in_plan(role: &str) -> String {
     let written = plain(role);
     if written.contains('"') { format!("'{written}'") } else { format!("\"{written}\"") }
 }
 
-/// What helps; `owner` is the table's.
+/// The hint; `owner` is the table's owner.
 pub fn hint(code: &[Code], owner: &str) -> String {
     let roles: Vec<String> = owners(code).into_iter().map(in_plan).collect();
     format!(

@@ -9,43 +9,44 @@ use super::number;
 /// What `maintain` found and did with one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Maintained {
-    /// The job that made the table; none where somebody else did.
+    /// The job that created the table; none if pgstrata did not create it.
     pub job: Option<String>,
     /// The table.
     pub table: String,
-    /// Partitions that were made.
+    /// Partitions that were created.
     pub created: Vec<String>,
-    /// Partitions that are missing and could not be made, because rows of the default partition belong in them.
+    /// Partitions that are missing and could not be created, because rows of the default partition belong in them.
     pub blocked: Vec<String>,
     /// Rows in the default partition.
     pub default_rows: u64,
-    /// Where they belong.
+    /// The ranges to which they belong.
     pub default_ranges: Vec<Stray>,
-    /// Partitions that are older than what is kept, and still there.
+    /// Partitions beyond the retention that still exist.
     pub expired: Vec<String>,
     /// Partitions that were detached and kept.
     pub detached: Vec<String>,
     /// Partitions that were dropped.
     pub dropped: Vec<String>,
-    /// Statistics of the whole table were old and are fresh.
+    /// Whether the statistics of the whole table were updated.
     pub analyzed: bool,
-    /// Where the last partition ends.
+    /// The end of the last partition.
     pub until: String,
 }
 
 /// Rows of the default partition that belong in one range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stray {
-    /// The least value of the range; none for rows of no range: NULL, infinity, and times beyond the calendar.
+    /// The lower bound of the range; none for rows of no range: NULL, infinity, and times that the calendar does not
+    /// support.
     pub from: Option<String>,
-    /// The least value above it.
+    /// The upper bound, exclusive.
     pub to: Option<String>,
-    /// How many.
+    /// The number of rows.
     pub rows: u64,
 }
 
 impl Maintained {
-    /// Whether nothing was done and nothing is left to look at.
+    /// Whether nothing was done and nothing needs attention.
     pub fn is_idle(&self) -> bool {
         let lists = [&self.created, &self.blocked, &self.expired, &self.detached, &self.dropped];
         lists.iter().all(|list| list.is_empty()) && self.default_rows == 0 && !self.analyzed

@@ -1,4 +1,4 @@
-//! Pure: facts, bounds, ranges and controllers as data. Nothing here knows a clock, a socket or a server.
+//! Pure: data types and decisions. Nothing here uses a clock, the network or a server.
 
 pub mod backoff;
 pub mod blueprint;

@@ -1,4 +1,4 @@
-//! Numbers as people read them. Machines get them as they are, in JSON.
+//! Numbers in readable form. JSON output contains the plain numbers.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn count(n: u64) -> String {
     text
 }
 
-/// `1 row`, `12,345,678 rows`: `n` of what `one` names.
+/// `1 row`, `12,345,678 rows`: `n` with the noun `one`.
 pub fn counted(n: u64, one: &str) -> String {
     let plural = if n == 1 { "" } else { "s" };
     format!("{} {one}{plural}", count(n))
@@ -38,7 +38,7 @@ pub fn bytes(n: u64) -> String {
     if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") }
 }
 
-/// `480 ms`, `3.4 s`, then as [`seconds`].
+/// `480 ms`, `3.4 s`; longer times as [`seconds`].
 pub fn duration(time: Duration) -> String {
     let s = time.as_secs_f64();
     match s {
@@ -50,7 +50,7 @@ pub fn duration(time: Duration) -> String {
 
 /// `7s`, `3m 20s`, `1h 2m`, `2days 1h`: two units at most.
 pub fn seconds(s: u64) -> String {
-    // Seconds of an hour, and minutes of a day, are noise.
+    // For hours, seconds are omitted; for days, minutes.
     let step = match s {
         86_400.. => 3_600,
         3_600.. => 60,
@@ -64,7 +64,7 @@ pub fn rate(per_second: f64) -> String {
     if per_second < 10.0 { format!("{per_second:.1}") } else { count(per_second.round() as u64) }
 }
 
-/// `10 %`, never `100 %` before the end; none of nothing.
+/// `10 %`, and `100 %` only at the end; none if `total` is zero.
 pub fn percent(done: u64, total: u64) -> Option<String> {
     let share = done.checked_mul(100)?.checked_div(total)?;
     Some(format!("{} %", share.min(if done < total { 99 } else { 100 })))

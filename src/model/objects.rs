@@ -1,9 +1,9 @@
-//! What a job made, remembered by oid. A name proves nothing: somebody may rename an object of the job, drop it, or give its
-//! name to an object of their own.
+//! The objects that a job created, identified by oid. A name is no proof: a user may rename or drop an object of the
+//! job, or create another object with its name.
 
 use super::ident::{Ident, QualifiedName};
 
-/// What an object is to the job that made it.
+/// The role of an object in the job that created it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The partitioned table.
@@ -16,7 +16,7 @@ pub enum Role {
     Truncations,
     /// The column that a retype adds.
     Column,
-    /// The column that a retype replaces. The job did not make it, but `finalize` drops it.
+    /// The column that a retype replaces. The job did not create it, but `finalize` drops it.
     Replaced,
     /// An index.
     Index,
@@ -39,7 +39,7 @@ impl Role {
         Self::Matview,
     ];
 
-    /// The name that the store keeps.
+    /// The stored name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Target => "target",
@@ -54,63 +54,63 @@ impl Role {
         }
     }
 
-    /// The role of that name.
+    /// The role with that stored name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.as_str() == name)
     }
 }
 
-/// An object that the job made.
+/// An object that the job created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// What it is to the job.
+    /// Its role.
     pub role: Role,
-    /// The name that it was made with, as people write it.
+    /// The name at its creation, in readable form.
     pub made: String,
-    /// Its oid; that of its table for a column.
+    /// Its oid; for a column, that of its table.
     pub oid: u32,
-    /// The column's number; zero for anything else.
+    /// The number of the column; zero for other objects.
     pub column: i32,
-    /// What it is called now; none where it was dropped.
+    /// Its current name; none if it was dropped.
     pub now: Option<Place>,
 }
 
-/// Where an object is now.
+/// The current name of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Its name; that of its table for a column or a constraint.
+    /// Its name; for a column or constraint, that of its table.
     pub relation: QualifiedName,
     /// The name of the column or constraint.
     pub part: Option<Ident>,
 }
 
-/// All that a job made and recorded.
+/// Everything that a job created and recorded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Objects(pub Vec<Object>);
 
 impl Objects {
-    /// Those of a role.
+    /// Those with a role.
     pub fn of(&self, role: Role) -> impl Iterator<Item = &Object> {
         self.0.iter().filter(move |object| object.role == role)
     }
 
-    /// The only one of a role.
+    /// The only one with a role.
     pub fn only(&self, role: Role) -> Option<&Object> {
         self.of(role).next()
     }
 
-    /// The present name of the only relation of a role; none where it was dropped.
+    /// The current name of the only relation with a role; none if it was dropped.
     pub fn relation(&self, role: Role) -> Option<&QualifiedName> {
         Some(&self.only(role)?.now.as_ref()?.relation)
     }
 
-    /// Whether the job was about to make an index of that name when it was last heard of: it cannot be recorded in the
-    /// statement that makes it, which is no transaction.
+    /// Whether the job recorded that it was about to create an index with that name: a concurrent build is not a
+    /// transaction, so the index cannot be recorded in the statement that creates it.
     pub fn intended(&self, index: &QualifiedName) -> bool {
         self.of(Role::Index).any(|object| object.oid == 0 && object.made == index.plain())
     }
 
-    /// Whether the job made the object with that oid, in that role.
+    /// Whether the job created the object with that oid, in that role.
     pub fn made(&self, role: Role, oid: u32) -> bool {
         self.of(role).any(|object| object.oid == oid)
     }

@@ -1,4 +1,4 @@
-//! Rows that violate a foreign key which counts as valid.
+//! Rows that violate a foreign key that is marked as valid.
 
 use super::ident::{QualifiedName, plain};
 use super::number;
@@ -10,7 +10,7 @@ pub struct Orphans {
     pub key: String,
     /// The table that has them.
     pub table: QualifiedName,
-    /// How many.
+    /// The number of rows.
     pub rows: i64,
     /// Some of them: the key of the row, and what it refers to.
     pub examples: Vec<String>,
@@ -28,7 +28,7 @@ impl Orphans {
         )
     }
 
-    /// The rows that are named.
+    /// The rows to name.
     pub fn named(&self) -> String {
         self.examples.join("; ")
     }

@@ -1,24 +1,25 @@
-//! Whether schema `pgstrata` can be used: whoever owns it or may write there could make our statements run code of theirs.
+//! Whether schema `pgstrata` can be used: a role that owns it or may write to it could make our statements run its
+//! code.
 //!
-//! The rule: everything in it belongs to the session's role or to roles that could act as it anyway, nobody else may create or
-//! write there, and its tables are plain tables with nothing on them that runs code.
+//! The rule: everything in it belongs to the session's role or to roles that can act as that role anyway; no other
+//! role may create or write in it; and its tables are plain tables without anything that runs code.
 
 use serde::Deserialize;
 
 use super::ident::{Ident, plain};
 
-/// The schema, as the catalog describes it.
+/// The schema, as in the catalog.
 #[derive(Debug, Clone, Deserialize)]
 pub struct OwnSchema {
     /// The role that the session acts as.
     pub role: Ident,
-    /// Who owns the schema,
+    /// The owner of the schema,
     pub owner: Ident,
     /// and whether that role is trusted.
     pub trusted: bool,
-    /// Who else may create objects in it.
+    /// Other roles that may create objects in it.
     pub creators: Vec<String>,
-    /// Its tables, sequences and whatever else has a name of that kind.
+    /// Its tables, sequences and other relations.
     pub relations: Vec<Relation>,
     /// Functions of roles that are not trusted.
     pub functions: Vec<Function>,
@@ -29,19 +30,19 @@ pub struct OwnSchema {
 pub struct Relation {
     /// Its name.
     pub name: Ident,
-    /// What it is, as `pg_class.relkind` has it.
+    /// Its kind, as in `pg_class.relkind`.
     pub kind: String,
-    /// Who owns it,
+    /// Its owner,
     pub owner: Ident,
     /// and whether that role is trusted.
     pub trusted: bool,
-    /// It has row security or policies.
+    /// Whether it has row-level security or policies.
     pub row_security: bool,
-    /// It has parents or children.
+    /// Whether it has parents or children.
     pub inherits: bool,
-    /// It has generated columns.
+    /// Whether it has generated columns.
     pub generated: bool,
-    /// Its triggers but for those of foreign keys.
+    /// Its triggers, except those of foreign keys.
     pub triggers: Vec<Ident>,
     /// Its rules.
     pub rules: Vec<Ident>,
@@ -49,7 +50,7 @@ pub struct Relation {
     pub checks: Vec<Ident>,
     /// Functions and operators that defaults, constraints and indexes use and that are not the server's own.
     pub code: Vec<String>,
-    /// Roles that are not trusted, and have privileges beyond SELECT.
+    /// Roles that are not trusted and have privileges other than SELECT.
     pub writers: Vec<String>,
 }
 
@@ -58,12 +59,12 @@ pub struct Relation {
 pub struct Function {
     /// Its name.
     pub name: Ident,
-    /// Who owns it.
+    /// Its owner.
     pub owner: Ident,
 }
 
 impl OwnSchema {
-    /// Everything that speaks against using it; none where it is safe.
+    /// The reasons not to use it; none if it is safe.
     pub fn objections(&self) -> Vec<String> {
         let mut all = Vec::new();
         if !self.trusted {

@@ -1,19 +1,21 @@
-//! Under which settings the plan's own SQL runs, decided once when the plan is checked, and what its names stand for.
+//! The settings of the plan's SQL, decided once when the plan is checked, and the resolution of its names.
 
 use serde::{Deserialize, Serialize};
 
 use super::ident::Ident;
 
-/// The settings of the plan's SQL: the job's batches and the trigger's function use the same.
+/// The settings of the plan's SQL; the job's batches and the trigger's function use the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanSql {
-    /// Names are resolved: the SQL is kept as the server writes it, each name with its schema unless `lookup` finds it.
+    /// Whether names are resolved: the SQL is stored as the server prints it, each name with its schema unless
+    /// `lookup` finds it.
     pub resolved: bool,
-    /// The schemas under which the SQL is read, behind `pg_catalog`. Before names are resolved: those that the plan states,
-    /// or the default. After that: none, unless the SQL has a construct whose operator cannot be written with its schema.
+    /// The schemas in which names in the SQL are looked up, after `pg_catalog`. Before names are resolved: those in
+    /// the plan, or the default. After that: none, unless the SQL has a construct whose operator cannot be written
+    /// with its schema.
     pub lookup: Vec<Ident>,
-    /// `search_path` while the SQL runs, for functions and triggers of the application that rely on their caller's: as
-    /// `SHOW search_path` has it. Empty: it is not set.
+    /// `search_path` while the SQL runs, for functions and triggers of the application that rely on their caller's,
+    /// in the format of `SHOW search_path`. Empty: not set.
     pub search_path: String,
     /// `TimeZone`.
     pub time_zone: String,
@@ -23,10 +25,10 @@ pub struct PlanSql {
     pub interval_style: String,
     /// `default_text_search_config`.
     pub text_search: String,
-    /// Roles that the plan trusts with the rights of the job's role.
+    /// Roles that the plan trusts with the privileges of the job's role.
     #[serde(default)]
     pub trust: Vec<String>,
-    /// The SQL names objects outside `pg_catalog`, which a writer of the table may have no right to.
+    /// Whether the SQL names objects outside `pg_catalog`, on which a writer of the table may have no privileges.
     pub names_others: bool,
 }
 
@@ -46,17 +48,17 @@ impl Default for PlanSql {
     }
 }
 
-/// What the rows of a table, called `t`, are joined with: what stands before the rows and behind `t` in FROM.
+/// The join of the rows of a table, called `t`: the parts of FROM before the rows and after `t`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
-    /// Parentheses, as the server writes a join.
+    /// Parentheses, as the server prints a join.
     pub before: String,
     /// `LEFT JOIN …`.
     pub behind: String,
 }
 
 impl Join {
-    /// As the plan has it: `RELATION ALIAS ON CONDITION`.
+    /// As in the plan: `RELATION ALIAS ON CONDITION`.
     pub fn written(from: &str) -> Self {
         Self { before: String::new(), behind: format!("\n  left join {from}") }
     }
@@ -66,7 +68,7 @@ impl Join {
 pub(crate) mod tests {
     use super::PlanSql;
 
-    /// Resolved, of a database with the usual settings, whose SQL names only the system's own.
+    /// Resolved, for a database with the default settings, with SQL that names only system objects.
     pub(crate) fn resolved() -> PlanSql {
         let search_path = "\"$user\", public, pg_temp".to_owned();
         PlanSql { resolved: true, search_path, names_others: false, ..PlanSql::default() }

@@ -1,12 +1,12 @@
-//! What the table must look like through its name after a swap: as before, but for what partitioning changes. The swap checks
-//! itself against this once it is done.
+//! The expected definition of the table with the application's name after a swap: as before, except for what
+//! partitioning changes. The swap is compared with this once it is complete.
 
 use super::blueprint::{Blueprint, Direction};
 use super::difference::{Between, Difference, at, differences, told};
 use super::ident::{Ident, plain};
 use super::table::{Column, Comment, ForeignKey, Index, Table};
 
-/// What the swap changes and must, a line each.
+/// The intended changes of the swap, one per line.
 pub fn changes(b: &Blueprint) -> Vec<String> {
     let table = &b.table;
     let leaves = b.partitions.len() + usize::from(b.default.is_some());
@@ -47,7 +47,7 @@ pub fn changes(b: &Blueprint) -> Vec<String> {
     all
 }
 
-/// What differs in `now`, the table in use after a swap, and should not.
+/// Unexpected differences in `now`, the table in use after a swap.
 pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     let mut expected = common(b.table.clone());
     "p".clone_into(&mut expected.relkind);
@@ -60,10 +60,10 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     expected.referenced_by.retain(|key| !given_up.contains(&&key.name));
     expected.foreign_keys.retain(|key| key.validated || !b.keys_on_leaves);
     for check in expected.checks.iter_mut().filter(|check| b.violated_checks.contains(&check.name)) {
-        // Somebody may have corrected the rows and validated it.
+        // The rows may have been corrected and the constraint validated since.
         check.validated = now.checks.iter().any(|there| there.name == check.name && there.validated);
     }
-    // Partitions would take NULL.
+    // Otherwise partitions would accept NULL.
     expected.not_null_no_inherit.clear();
     let gone = |c: &Comment| c.kind == "constraint" && !has_constraint(&expected, &c.name);
     let gone: Vec<Comment> = expected.comments.iter().filter(|c| gone(c)).cloned().collect();
@@ -75,7 +75,7 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     told(&differences(&expected, &now, Between::Tables))
 }
 
-/// What the table that an exchange brings into use, `side`, lacks: somebody dropped it there.
+/// What `side`, the table that an exchange brings into use, lacks: it was dropped there.
 pub fn missing(b: &Blueprint, away: Direction, side: &Table) -> Vec<String> {
     let table = &b.table;
     let (indexes, suffix) = match away {
@@ -112,13 +112,13 @@ pub fn missing(b: &Blueprint, away: Direction, side: &Table) -> Vec<String> {
     all
 }
 
-/// Whether a difference since an exchange is what the job itself does after it: partitions that rows need, foreign keys that
-/// the parent gets once its partitions have them, materialized views that are made anew.
+/// Whether a difference since an exchange comes from the job itself: new partitions for rows, foreign keys that the
+/// parent gets after its partitions, materialized views that are built again.
 pub fn comes_after(b: &Blueprint, now: &Table, one: &Difference) -> bool {
     let added = one.was.is_none();
     match one.path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["children"] => now.relkind == "p",
-        // Of a key to the table itself, each partition has its own until the table has it.
+        // For a key of the table to itself, each partition has its own until the parent has it.
         ["referenced_by", name]
             if b.own_keys().iter().any(|key| {
                 let leaves = b.partitions.iter().map(|p| &p.name).chain(&b.default);
@@ -144,8 +144,8 @@ pub fn comes_after(b: &Blueprint, now: &Table, one: &Difference) -> bool {
     }
 }
 
-/// Foreign keys that the partitioned table in use, `now`, should have by now, and that somebody dropped: an exchange puts them on
-/// the partitions, and what it left does not show them.
+/// Foreign keys that the partitioned table in use, `now`, should have, and that were dropped: an exchange adds them
+/// to the partitions, so the recorded definition does not contain them.
 pub fn dropped_keys(b: &Blueprint, now: &Table) -> Vec<String> {
     let has = |key: &&ForeignKey| {
         now.foreign_keys.iter().any(|one| one.name == key.name)
@@ -155,8 +155,8 @@ pub fn dropped_keys(b: &Blueprint, now: &Table) -> Vec<String> {
     keys.map(|key| format!("foreign key {} was dropped", plain(key.name.as_str()))).collect()
 }
 
-/// Of these differences, those that `side`, the table that they were carried over to, does not show. What stands there under
-/// another name, or is put there by the exchange, is not looked at.
+/// Those of the differences that `side`, the table to which they were carried over, does not show. Objects that have
+/// another name there, or that the exchange creates, are not compared.
 pub fn not_carried(found: &[Difference], side: &Table) -> Vec<Difference> {
     let fields = ["owner", "grants", "default_privileges", "row_security", "comment", "policies", "checks"];
     let Ok(side) = serde_json::to_value(side) else { return found.to_vec() };
@@ -173,7 +173,7 @@ pub fn not_carried(found: &[Difference], side: &Table) -> Vec<Difference> {
     found.iter().filter(|one| !shown(one)).cloned().collect()
 }
 
-/// Whether the table has a constraint of that name.
+/// Whether the table has a constraint with that name.
 fn has_constraint(table: &Table, name: &Ident) -> bool {
     table.indexes.iter().any(|i| i.name == *name)
         || table.checks.iter().any(|c| c.name == *name)
@@ -195,7 +195,7 @@ fn common(mut table: Table) -> Table {
     table.access_method = None;
     table.children = 0;
     for index in &mut table.indexes {
-        // A partitioned table's constraint takes no parameters; its partitions' do.
+        // A constraint of a partitioned table accepts no parameters; those of its partitions do.
         if !index.constraint.is_empty() {
             index.options.clear();
             index.tail.clear();
@@ -210,7 +210,7 @@ fn common(mut table: Table) -> Table {
     }
     for key in &mut table.referenced_by {
         key.index = None;
-        // A key of the table to itself comes from a partitioned table by now.
+        // A foreign key of the table to itself now comes from a partitioned table.
         key.from_partitioned &= key.table != table.name;
     }
     table

@@ -1,9 +1,9 @@
-//! Foreign keys that a swap made again: when they still mean what they meant.
+//! When foreign keys that a swap created again still have the same meaning.
 
 use super::table::{ForeignKey, Table};
 
-/// Gives the foreign keys of `now` what is no part of their meaning as `was` has it: which of several unique indexes on the
-/// same columns serves a key, and that a key which was valid is not yet valid again.
+/// Sets the attributes of the foreign keys of `now` that are not part of their meaning as in `was`: which of several
+/// unique indexes on the same columns a key uses, and that a key which was valid is not yet valid again.
 pub fn as_meant(was: &Table, now: &mut Table) {
     for (was, now) in
         [(&was.foreign_keys, &mut now.foreign_keys), (&was.referenced_by, &mut now.referenced_by)]

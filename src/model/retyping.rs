@@ -1,9 +1,9 @@
-//! What a retype does, decided once before it starts and kept with it: its statements are rendered from this alone.
+//! What a retype does: decided once before it starts, and stored with it. Its statements are rendered from it alone.
 //!
-//! There are two columns: the one in use, under the column's name, and the one that is kept in sync with it, under the name
-//! with `_new` behind it before the swap and `_old` after. The invariant, at every snapshot after the first look at every
-//! row: *the new column holds what `using` makes of the old one; after the swap, the old one may hold nothing instead, where
-//! no value of its type means what the new one holds.*
+//! There are two columns: the column in use, with the name of the column, and the shadow column that is kept in sync
+//! with it, with the suffix `_new` before the swap and `_old` after it. The invariant, at every snapshot after the
+//! first check of every row: *the new column has the value that `using` returns for the old one; after the swap, the
+//! old column may instead be NULL, if its type cannot represent the new value.*
 
 use serde::{Deserialize, Serialize};
 
@@ -16,75 +16,75 @@ use super::plan_sql::PlanSql;
 use super::remade_keys;
 use super::table::{Column, ForeignKey, Index, Table};
 
-/// A retype, down to every name.
+/// A retype, including every name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retyping {
     /// The job's name.
     pub job: String,
     /// The table as it was when the job was planned.
     pub table: Table,
-    /// The key's columns, in their index's order.
+    /// The columns of the key, in the order of their index.
     pub key: Vec<Ident>,
     /// The column.
     pub column: Column,
-    /// The new type, as the plan has it.
+    /// The new type, as in the plan.
     pub to: String,
     /// The new type, as the catalog writes it.
     pub new_type: String,
-    /// What a value becomes.
+    /// The expression for the new value.
     pub using: String,
-    /// The way back.
+    /// The expression for a rollback.
     pub back: String,
-    /// What the column has besides its type.
+    /// Other attributes of the column.
     pub looks: Looks,
-    /// Indexes that have the column.
+    /// Indexes that include the column.
     pub indexes: Vec<Counterpart>,
-    /// CHECK constraints that name the column.
+    /// CHECK constraints that refer to the column.
     pub checks: Vec<CheckPair>,
     /// Foreign keys from the column and to it.
     pub keys: Vec<ForeignKey>,
-    /// The sequence that belongs to the column.
+    /// The sequence that the column owns.
     pub counter: Option<Counter>,
-    /// The column's default in the new type, where it has to be cast.
+    /// The column's default in the new type, if it has to be cast.
     pub default_new: Option<String>,
-    /// `using` is the cast that the plan need not write.
+    /// Whether `using` is the default cast.
     pub casts: bool,
-    /// The new type has an operator `=`; without one, values are compared by their images.
+    /// Whether the new type has an operator `=`; without one, values are compared by their binary representation.
     pub comparable: bool,
     /// The settings of the plan's SQL.
     pub sql: PlanSql,
 }
 
-/// What a column has that neither its type nor its constraints say.
+/// Attributes of a column other than its type and constraints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looks {
     /// `COMMENT ON COLUMN`.
     pub comment: Option<String>,
-    /// How values are stored (`external`), where that was set and the new type knows it.
+    /// The storage mode (`external`), if it was set and the new type supports it.
     pub storage: Option<String>,
-    /// How values are compressed (`lz4`), where that was set and the new type knows it.
+    /// The compression method (`lz4`), if it was set and the new type supports it.
     pub compression: Option<String>,
 }
 
-/// An index of the column in use, and how the same is written on the other column.
+/// An index of the column in use, and its definition on the other column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counterpart {
-    /// The index as it was.
+    /// The original index.
     pub index: Index,
-    /// Behind USING, on the new column while it is called `_new`.
+    /// The part after USING, on the new column while it is called `_new`.
     pub tail_new: String,
     /// The same on the old column while it is called `_old`.
     pub tail_old: String,
 }
 
-/// A CHECK constraint of the column in use, and how the same is written on the other column.
+/// A CHECK constraint of the column in use, and its definition on the other column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckPair {
     /// Its name.
     pub name: Ident,
-    /// Every row was checked.
+    /// Whether it is validated.
     pub validated: bool,
-    /// `CHECK (…)` on the column, as the catalog had it.
+    /// `CHECK (…)` on the column, as in the catalog.
     pub definition: String,
     /// On the new column while it is called `_new`.
     pub definition_new: String,
@@ -92,40 +92,40 @@ pub struct CheckPair {
     pub definition_old: String,
 }
 
-/// A sequence that gives the column its numbers.
+/// A sequence that generates the column's values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
     /// Schema and name.
     pub name: QualifiedName,
     /// `smallint`, `integer` or `bigint`.
     pub sql_type: String,
-    /// `START 1 INCREMENT 1 …`: everything but the type and the limits.
+    /// `START 1 INCREMENT 1 …`: everything except the type and the limits.
     pub options: String,
-    /// The smallest number, where it is not that of the type.
+    /// The smallest number, if it is not that of the type.
     pub min: Option<String>,
-    /// The largest number, where it is not that of the type.
+    /// The largest number, if it is not that of the type.
     pub max: Option<String>,
-    /// Privileges, the owner's own left out.
+    /// Privileges, without the owner's.
     pub grants: Vec<Grant>,
     /// `COMMENT ON SEQUENCE`.
     pub comment: Option<String>,
 }
 
-/// Integer types, by how much they hold.
+/// Integer types, by size.
 const INTEGERS: [&str; 3] = ["smallint", "integer", "bigint"];
 
 impl Retyping {
-    /// The name that the column out of use has.
+    /// The name of the inactive column.
     pub fn beside(&self, direction: Direction) -> Ident {
         self.column.name.with_suffix(suffix(direction))
     }
 
-    /// The name of the counterpart of something on the column in use.
+    /// The name of the counterpart of an object on the column in use.
     pub fn counterpart(&self, name: &Ident, direction: Direction) -> Ident {
         name.with_suffix(suffix(direction))
     }
 
-    /// The key's columns as they are now: the retyped one may be among them.
+    /// The columns of the key as they are now, which may include the retyped column.
     pub fn key_columns(&self, direction: Direction) -> Vec<Column> {
         let now = |name: &Ident| {
             let column = self.table.column(name)?.clone();
@@ -135,12 +135,12 @@ impl Retyping {
         self.key.iter().filter_map(now).collect()
     }
 
-    /// The constraint that proves that no row of the column beside lacks its value.
+    /// The constraint that proves that no row lacks its value in the inactive column.
     pub fn proof(&self) -> Ident {
         Ident::derived(&format!("pgstrata_level_{}", self.job))
     }
 
-    /// The function that keeps the column beside level.
+    /// The function that keeps the inactive column in sync.
     pub fn function(&self) -> QualifiedName {
         self.own("fill")
     }
@@ -150,7 +150,7 @@ impl Retyping {
         self.own("exchange")
     }
 
-    /// The function that describes the table to the exchange.
+    /// The function that returns the table's definition for the exchange.
     pub fn definition_function(&self) -> QualifiedName {
         self.own("definition")
     }
@@ -159,7 +159,8 @@ impl Retyping {
         QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("{what}_{}", self.job)) }
     }
 
-    /// The pass over all rows that fills the new column: the trigger is the retype's own, under the name that a filling's has.
+    /// The pass over all rows that fills the new column. The trigger is the retype's own, with the name of a
+    /// backfill's.
     pub fn filling(&self) -> Filling {
         let name = self.beside(Direction::Forward);
         let column =
@@ -179,14 +180,16 @@ impl Retyping {
         }
     }
 
-    /// The sequence's type after the swap, where it changes with the column's: numbers would end where the old type ends.
+    /// The type of the sequence after the swap, if it changes with that of the column: otherwise its values would end
+    /// with the old type.
     pub fn wider_counter(&self) -> Option<(&Counter, &str)> {
         let rank = |name: &str| INTEGERS.iter().position(|one| *one == name);
         let counter = self.counter.as_ref()?;
         (rank(&self.new_type)? > rank(&counter.sql_type)?).then_some((counter, self.new_type.as_str()))
     }
 
-    /// Whether two values of the old type can be one of the new, or a value none: not where an integer gets room.
+    /// Whether the type only gets wider. If not, two values of the old type can become the same new value, or a value
+    /// can become NULL.
     pub fn only_widens(&self) -> bool {
         let rank = |name: &str| INTEGERS.iter().position(|one| *one == name);
         let wider = match (rank(&self.column.sql_type), rank(&self.new_type)) {
@@ -210,7 +213,8 @@ impl Retyping {
         all
     }
 
-    /// The table without what the job made of it, and without the column that is not in use. The direction says which that is.
+    /// The table without the objects that the job created on it, and without the inactive column, which depends on
+    /// the direction.
     pub fn without_own(&self, table: &Table, direction: Direction) -> Table {
         let mut table = table.clone();
         let beside = self.beside(direction);
@@ -229,8 +233,8 @@ impl Retyping {
         table
     }
 
-    /// What differs in `now` from the table that the job was planned from, where nothing is known of what an exchange left: the
-    /// column, its indexes and its checks may be those of the new type.
+    /// The differences of `now` from the table for which the job was planned, if no exchange has recorded a
+    /// definition: the column, its indexes and its checks may be those of the new type.
     pub fn since_plan(&self, now: &Table, direction: Direction) -> Vec<Difference> {
         let mut now = self.without_own(now, direction);
         let swapped = direction == Direction::Reverse;
@@ -252,7 +256,7 @@ impl Retyping {
         differences(&self.table, &now, Between::Times)
     }
 
-    /// What becomes of a change that somebody made to the table while the job was under way.
+    /// What happens to a change that was made to the table during the job.
     pub fn follows(&self, one: &Difference) -> Follows {
         let path: Vec<&str> = one.path.iter().map(String::as_str).collect();
         let column = self.column.name.as_str();
@@ -286,17 +290,17 @@ impl Retyping {
             ["sequences", name, ..] if self.counter.as_ref().is_none_or(|c| c.name.plain() != *name) => {
                 Follows::Stays
             }
-            // Ours has to see what others make of the row; and a subscriber would lack the second column.
+            // Our trigger must see the results of the others; and a subscriber would lack the second column.
             ["triggers", name, ..] if one.now.is_some() && *name > self.filling().fill_trigger().as_str() => {
                 Follows::Lost
             }
             ["dependents", "publications", ..] if one.now.is_some() => Follows::Lost,
-            // What is bound to an identity's sequence keeps it from being made anew.
+            // Objects that depend on an identity's sequence prevent it from being created again.
             ["sequences", _, "uses", ..] if !one.has_more() => Follows::Stays,
             ["dependents", "defaults", ..] if one.now.is_some() && !self.column.identity.is_empty() => {
                 Follows::Lost
             }
-            // A serial's sequence stays the same; an identity's is made anew.
+            // A serial's sequence stays the same; an identity's is created again.
             ["sequences", _, "options" | "grants", ..] if self.column.identity.is_empty() => Follows::Stays,
             [
                 "owner" | "comment" | "options" | "toast_options" | "grants" | "default_privileges"
@@ -309,12 +313,12 @@ impl Retyping {
     }
 }
 
-/// What becomes of a change of the table at the next exchange of the columns.
+/// What happens to a change of the table at the next exchange of the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follows {
-    /// It is the table's own: it stays as it is, unless it is found to depend on the column.
+    /// It belongs to the table and stays, unless it is found to depend on the column.
     Stays,
-    /// It is the column's, and is done to the other column as well.
+    /// It belongs to the column, and is repeated on the other column.
     Carried,
     /// The exchange would lose it, or fail.
     Lost,
@@ -350,7 +354,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// An integer key with an identity, a child, a CHECK and an index more.
+    /// An integer key with an identity, a referencing table, a CHECK and another index.
     pub(crate) fn retyping() -> Retyping {
         let mut table = petri();
         let column = Column {

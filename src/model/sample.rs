@@ -1,43 +1,45 @@
-//! What filling a sample of a table's rows showed. The fields' names are the JSON's and stay; keys are in it, values are not.
+//! The result of filling a sample of a table's rows. The names of the fields are those in JSON and must not change;
+//! keys are included, values are not.
 
 use serde::Serialize;
 
-/// So many keys of each sort are kept.
+/// The number of keys of each kind that are kept.
 pub const MOST_KEYS: usize = 10;
 
-/// What became of a sample.
+/// The result of a sample.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Sample {
-    /// Rows of the sample: they match the plan's `where`.
+    /// Rows of the sample, which match the plan's `where`.
     pub rows: u64,
-    /// Rows that match in all, by the statistics.
+    /// The estimated number of matching rows in the table.
     pub rows_to_fill: Option<u64>,
-    /// The rows were updated, and that was taken back; else, for want of the columns, what is set was only computed.
+    /// Whether the rows were updated and rolled back; otherwise, because the columns do not exist, the values were
+    /// only computed.
     pub updated: bool,
     /// Rows that still match after that.
     pub still_matching: Keys,
-    /// Rows that `from` yields more than once.
+    /// Rows that `from` returns more than once.
     pub yielded_twice: Keys,
     /// Rows that cannot be filled.
     pub errors: Vec<RowError>,
     /// Columns that are set to NULL.
     pub nulls: Vec<Nulls>,
-    /// Rows that a trigger kept from being updated.
+    /// Rows for which a trigger suppressed the update.
     pub suppressed: u64,
-    /// Rows that others held.
+    /// Rows that other sessions had locked.
     pub busy: u64,
-    /// Rows that were not looked at any more: there were errors enough, or it took too long.
+    /// Rows that were not tried, because there were enough errors or it took too long.
     pub untried: u64,
-    /// Milliseconds for a thousand rows; none where none was filled.
+    /// Milliseconds for a thousand rows; none if no row was filled.
     pub ms_per_1000_rows: Option<f64>,
-    /// Seconds for all rows to fill, by one worker.
+    /// Seconds for all rows to fill, with one worker.
     pub all_rows_s: Option<f64>,
 }
 
-/// Rows, and the keys of some.
+/// A number of rows, and the keys of some.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Keys {
-    /// How many.
+    /// The number of rows.
     pub rows: u64,
     /// The first [`MOST_KEYS`].
     pub keys: Vec<String>,
@@ -59,12 +61,12 @@ pub struct RowError {
 pub struct Nulls {
     /// The column.
     pub column: String,
-    /// In so many rows.
+    /// The number of rows.
     pub rows: u64,
 }
 
 impl Keys {
-    /// One more.
+    /// Adds a row.
     pub fn add(&mut self, key: String) {
         self.rows += 1;
         if self.keys.len() < MOST_KEYS {

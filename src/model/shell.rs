@@ -1,7 +1,7 @@
-//! Words of a command line, as a POSIX shell reads them.
+//! Words of a command line for a POSIX shell.
 
-/// A job's name as one word of a command that a person copies: quoted where a shell would read it otherwise, behind `--` where
-/// the command would take it for an option.
+/// A job's name as one word of a command to copy: quoted if a shell would interpret it, and after `--` if the command
+/// would take it for an option.
 pub fn word(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
     let quoted = if !name.is_empty() && name.chars().all(plain) {

@@ -1,17 +1,18 @@
-//! How many rows the next chunk takes, so that a chunk takes the time that it should. No clock: it is told what was measured.
+//! The number of rows of the next chunk, so that a chunk takes the target duration. Without a clock: the caller
+//! provides the measurements.
 
 use std::collections::VecDeque;
 
-/// How many of the last chunks count.
+/// The number of last chunks that count.
 const WINDOW: usize = 10;
-/// A chunk that takes this many times the target shrinks the next at once.
+/// If a chunk takes this many times the target, the next one shrinks at once.
 const PANIC_FACTOR: f64 = 5.0;
-/// The most that one step grows.
+/// The maximum growth in one step.
 const GROWTH: f64 = 1.5;
 
-/// Sets the next chunk's rows from the times of the last ones (after block/spirit's dynamic chunk size): the 90th
-/// percentile of the time a row took over the last ten chunks is held against the target; a step grows by at most half,
-/// and a chunk over five times the target cuts the next to a tenth.
+/// Determines the rows of the next chunk from the durations of the last ones (after the dynamic chunk size of
+/// block/spirit): the 90th percentile of the time per row over the last ten chunks is compared with the target. The
+/// size grows by at most half in one step, and a chunk over five times the target reduces the next one to a tenth.
 #[derive(Debug, Clone)]
 pub struct ChunkSizer {
     rows: u64,
@@ -22,7 +23,7 @@ pub struct ChunkSizer {
 }
 
 impl ChunkSizer {
-    /// Starts at `first` rows, stays within `min..=max`, aims at `target_ms` milliseconds a chunk.
+    /// Starts with `first` rows, stays within `min..=max`, and aims at `target_ms` milliseconds per chunk.
     pub fn new(first: u64, min: u64, max: u64, target_ms: f64) -> Self {
         let min = min.max(1);
         let max = max.max(min);
@@ -40,7 +41,7 @@ impl ChunkSizer {
         self.rows = self.rows.clamp(self.min.min(self.max), self.max);
     }
 
-    /// Somebody waits behind a chunk: the next is a tenth of it.
+    /// A session waits for a chunk: the next chunk is a tenth as large.
     pub fn shrink(&mut self) {
         self.ms_per_row.clear();
         self.rows = (self.rows / 10).clamp(self.min.min(self.max), self.max);
@@ -48,7 +49,7 @@ impl ChunkSizer {
 
     /// A chunk of `rows` rows took `ms` milliseconds.
     pub fn observe(&mut self, rows: u64, ms: f64) {
-        // The last chunk of a range is short: what it says of a row's time is mostly the fixed cost.
+        // The last chunk of a range is short: its time per row is mostly the fixed cost.
         if rows == 0 || rows * 4 < self.rows && ms < self.target_ms {
             return;
         }
@@ -69,9 +70,9 @@ impl ChunkSizer {
     }
 }
 
-/// A chunk of `rows` rows, cut so that `workers` come to the end of what is `left` at about the same time: none takes more
-/// than half of its share of it, down to `least` (guided self-scheduling, Polychronopoulos and Kuck, 1987). With none left by
-/// what is known, nothing is known.
+/// A chunk of `rows` rows, reduced so that `workers` finish the `left` rows at about the same time: no worker takes
+/// more than half of its share, down to `least` (guided self-scheduling, Polychronopoulos and Kuck, 1987). If `left`
+/// is zero, the remaining number is not known.
 pub fn even_end(rows: u64, left: u64, workers: usize, least: u64) -> u64 {
     if workers == 1 || left == 0 { rows } else { rows.min((left / (2 * workers as u64)).max(least)) }
 }
@@ -91,8 +92,8 @@ mod tests {
             }
         }
 
-        /// A server with a fixed cost a chunk and a steady cost a row, some noise on top: within 40 chunks the chunk
-        /// takes about the target, and stays there.
+        /// A server with a fixed cost per chunk, a steady cost per row and some noise: within 40 chunks, a chunk
+        /// takes about the target duration, and stays there.
         #[test]
         fn converges_on_a_steady_server(us_per_row in 3.0f64..2_000.0, fixed_ms in 0.0f64..20.0, seed in 0u64..1000) {
             let mut sizer = ChunkSizer::new(1_000, 10, 1_000_000, 500.0);
@@ -124,7 +125,7 @@ mod tests {
         }
     }
 
-    /// A trace as a busy server gives it: steady, then ten times slower, then steady again.
+    /// A trace of a busy server: steady, then ten times slower, then steady again.
     #[test]
     fn gives_way_at_once_and_comes_back() {
         let mut sizer = ChunkSizer::new(1_000, 100, 500_000, 500.0);

@@ -1,40 +1,40 @@
-//! Where a job is. The names are what the store keeps and `status` prints.
+//! The state of a job. The names are those that are stored and that `status` prints.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The state of a job, each reached when the step that it names is done.
+/// The states of a job; each is reached when the step that it names is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// The job is recorded; nothing is made yet.
+    /// The job is recorded; nothing has been created yet.
     Planned,
     /// Target and partitions exist.
     Prepared,
-    /// The source's changes are logged; the copy goes on.
+    /// Changes of the source are logged; the copy is in progress.
     Capturing,
-    /// Every row that the plan means is filled, as far as nobody held it: a backfill's, and a retype's.
+    /// For a backfill or a retype: every selected row is filled, except those that were locked.
     Filled,
-    /// Every chunk is copied, and what changed between chunks is scrubbed.
+    /// Every chunk is copied, and what changed meanwhile is scrubbed.
     Copied,
     /// Every index is built.
     Indexed,
-    /// The change log was drained in full once: from here on the invariant of verify holds.
+    /// The change log was drained completely once: from here on, the invariant of verify holds.
     Synced,
-    /// Source and target were compared and are the same.
+    /// Source and target were compared and match.
     Verified,
     /// Applications use the partitioned table; the old one is kept in sync.
     Swapped,
     /// Applications use the source again; the target is kept in sync.
     RolledBack,
-    /// The rollback window is closed. The end.
+    /// The rollback window is closed. Final.
     Finalized,
-    /// Everything that the job made is gone. The end.
+    /// Everything that the job created is removed. Final.
     Aborted,
 }
 
-/// What asks a job to move on.
+/// The steps that change the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Create the target.
@@ -47,7 +47,7 @@ pub enum Step {
     Copy,
     /// Build indexes.
     Index,
-    /// Drain the log in full.
+    /// Drain the log completely.
     Drain,
     /// Compare.
     Verify,
@@ -55,16 +55,16 @@ pub enum Step {
     Swap,
     /// Exchange them back.
     Rollback,
-    /// Build what the filled columns are to guarantee.
+    /// Build the constraints and indexes of the filled columns.
     Finish,
-    /// Close the rollback window.
+    /// End the rollback window.
     Finalize,
     /// Remove everything.
     Abort,
 }
 
 impl State {
-    /// All states, in the order of a job's life.
+    /// All states, in order.
     pub const ALL: [Self; 12] = [
         Self::Planned,
         Self::Prepared,
@@ -80,7 +80,7 @@ impl State {
         Self::Aborted,
     ];
 
-    /// The state after `step` was done in this one; none where the step is not legal here.
+    /// The state after `step` in this one; none if the step is not allowed here.
     pub fn next(self, step: Step) -> Option<Self> {
         use State as S;
         match (self, step) {
@@ -119,12 +119,12 @@ impl State {
         !matches!(self, Self::Planned | Self::Prepared | Self::Finalized | Self::Aborted)
     }
 
-    /// Whether the job is over, and its name free for another.
+    /// Whether the job has ended, so that its name is free.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Finalized | Self::Aborted)
     }
 
-    /// The name that the store keeps.
+    /// The stored name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Planned => "planned",
@@ -142,7 +142,7 @@ impl State {
         }
     }
 
-    /// The state of that name.
+    /// The state with that stored name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.as_str() == name)
     }
@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(State::Finalized.next(step), None);
             assert_eq!(State::Aborted.next(step), None);
         }
-        // A swap needs a verified job (or one that went back); an abort never follows a swap.
+        // A swap needs a verified (or rolled back) job; an abort never follows a swap.
         for state in State::ALL {
             assert_eq!(state.next(Step::Finish).is_some(), state == State::Verified, "{state}");
             let may_swap = matches!(state, State::Verified | State::RolledBack);

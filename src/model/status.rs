@@ -1,4 +1,4 @@
-//! What `status` says of a job. The fields' names are the JSON's and stay.
+//! The status of a job. The names of the fields are those in JSON and must not change.
 
 use std::collections::BTreeMap;
 
@@ -13,55 +13,55 @@ use super::state::State;
 pub struct Status {
     /// The job's name.
     pub job: String,
-    /// What kind of job: `partition`, `backfill` or `retype`.
+    /// The kind of job: `partition`, `backfill` or `retype`.
     pub kind: String,
     /// The table, quoted only where SQL needs it.
     pub table: String,
-    /// Where it is.
+    /// Its state.
     pub state: State,
-    /// The phase at work, where a process drives the job.
+    /// The current phase, if a process drives the job.
     pub phase: Option<String>,
-    /// Rows to copy, as the server's statistics guess them.
+    /// Rows to copy, as estimated by the server's statistics.
     pub rows_estimated: u64,
-    /// Rows copied; of a backfill, rows gone through.
+    /// Rows copied; for a backfill, rows processed.
     pub rows_copied: u64,
     /// Rows that a backfill or a retype has set.
     pub rows_set: Option<u64>,
-    /// Rows a second over the last seconds, while it copies.
+    /// Rows per second over the last seconds, during the copy.
     pub rows_per_second: Option<f64>,
-    /// Seconds left of the copy, where it can be said.
+    /// Remaining seconds of the copy, if known.
     pub eta_s: Option<u64>,
     /// Chunks copied.
     pub chunks_done: u64,
-    /// Rows of a chunk, as now sized.
+    /// The current number of rows of a chunk.
     pub chunk_rows: Option<u64>,
-    /// Half of the chunks took at most so many milliseconds.
+    /// The median duration of a chunk, in milliseconds.
     pub chunk_ms_p50: Option<u64>,
-    /// 99 of 100 chunks took at most so many milliseconds.
+    /// The 99th percentile of the duration of a chunk, in milliseconds.
     pub chunk_ms_p99: Option<u64>,
     /// The longest chunk, in milliseconds.
     pub chunk_ms_max: Option<u64>,
-    /// Logged changes that the other side lacks; none where nothing is logged.
+    /// Logged changes that the other side lacks; none if changes are not logged.
     pub changes_pending: Option<u64>,
-    /// How far the slowest replica is behind, in seconds; none without replicas.
+    /// The lag of the slowest replica, in seconds; none without replicas.
     pub replica_lag_s: Option<f64>,
-    /// Whether writes of transactions older than the last swap are refused; any later command of the job ends that.
+    /// Whether writes of transactions older than the last swap are rejected; any later command of the job ends that.
     pub guarded: bool,
-    /// Why it waits, where it does: the most telling of [`Status::holds`].
+    /// Why it is paused: the most important of [`Status::holds`].
     pub hold: Option<Hold>,
-    /// Every signal that holds.
+    /// Every signal that pauses the job.
     pub holds: Vec<Hold>,
-    /// How far each replica is behind.
+    /// The lag of each replica.
     pub replicas: Vec<Behind>,
-    /// Workers at work.
+    /// The current number of workers.
     pub workers: Option<u32>,
-    /// Settings that differ from the plan.
+    /// Settings that override the plan.
     pub settings: BTreeMap<String, String>,
-    /// Units a second over the last minutes, the oldest first.
+    /// Units per second over the last minutes, the oldest first.
     pub rates: Vec<f64>,
     /// When the job was started.
     pub started_at: DateTime<Utc>,
-    /// When the job last wrote anything down.
+    /// When the job last stored anything.
     pub updated_at: DateTime<Utc>,
     /// When the names were exchanged.
     pub swapped_at: Option<DateTime<Utc>>,
@@ -69,17 +69,17 @@ pub struct Status {
     pub keep_old_until: Option<DateTime<Utc>>,
 }
 
-/// A signal over its limit, which holds the job.
+/// A signal over its limit, which pauses the job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hold {
     /// The signal, with its unit: `replica_lag_s`.
     pub signal: String,
-    /// What it is.
+    /// Its value.
     pub value: f64,
-    /// What it may be.
+    /// Its limit.
     pub limit: f64,
-    /// The same and whose value it is, in words.
+    /// A description with the object of the value.
     pub about: String,
-    /// Since when.
+    /// The start of the pause.
     pub since: DateTime<Utc>,
 }

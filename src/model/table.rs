@@ -1,4 +1,4 @@
-//! A table as the catalog describes it: facts as data, read in one query by `pg::catalog`.
+//! A table as in the catalog: facts, read in one query by `pg::catalog`.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::dependent::{Dependents, View};
 use super::grant::Grant;
 use super::ident::{Ident, QualifiedName};
 
-/// Everything about one table that a copy of it must have too, or that stands in the way.
+/// Everything about a table that a copy of it must have too, or that prevents a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// `pg_class.oid`.
@@ -17,13 +17,13 @@ pub struct Table {
     pub relkind: String,
     /// `pg_class.relpersistence`: `p` permanent, `u` unlogged, `t` temporary.
     pub persistence: String,
-    /// It is itself a partition.
+    /// Whether it is itself a partition.
     pub is_partition: bool,
     /// Tables that inherit from it.
     pub children: u32,
     /// Tables that it inherits from.
     pub parents: u32,
-    /// It was made `OF` a composite type.
+    /// Whether it was created `OF` a composite type.
     pub typed: bool,
     /// The extension that owns it.
     pub extension: Option<String>,
@@ -35,34 +35,34 @@ pub struct Table {
     pub options: Vec<String>,
     /// Storage parameters of the TOAST table, each `name=value`, without the prefix `toast.`.
     pub toast_options: Vec<String>,
-    /// How logical replication tells rows apart.
+    /// How logical replication identifies rows.
     #[serde(default)]
     pub replica_identity: ReplicaIdentity,
-    /// How it is stored, if not as a heap.
+    /// Its access method, if not heap.
     #[serde(default)]
     pub access_method: Option<Ident>,
-    /// Where it lies, if not in the database's default.
+    /// Its tablespace, if not the database's default.
     pub tablespace: Option<Ident>,
-    /// Row-level security is on.
+    /// Whether row-level security is enabled.
     pub row_security: bool,
-    /// ... for the owner as well.
+    /// Whether it applies to the owner as well.
     pub force_row_security: bool,
-    /// Live columns, in order.
+    /// Columns that are not dropped, in order.
     pub columns: Vec<Column>,
     /// Indexes, by name.
     pub indexes: Vec<Index>,
     /// CHECK constraints, by name.
     pub checks: Vec<Check>,
-    /// NOT NULL constraints that are NO INHERIT (there are such from 18 on), by name.
+    /// NOT NULL constraints that are NO INHERIT (they exist from PostgreSQL 18 on), by name.
     #[serde(default)]
     pub not_null_no_inherit: Vec<Ident>,
     /// Foreign keys of this table, by name.
     pub foreign_keys: Vec<ForeignKey>,
-    /// Foreign keys of other tables (or its own) that point here.
+    /// Foreign keys of other tables (or its own) that refer to this table.
     pub referenced_by: Vec<ForeignKey>,
-    /// Privileges, in the order in which they build on each other; none where `default_privileges` hold.
+    /// Privileges, in the order in which they depend on each other; none if `default_privileges` apply.
     pub grants: Vec<Grant>,
-    /// The owner has all privileges: they are not among `grants`.
+    /// Whether the owner has all privileges, which are then not among `grants`.
     #[serde(default)]
     pub default_privileges: bool,
     /// Row-level security policies, by name.
@@ -71,18 +71,18 @@ pub struct Table {
     pub triggers: Vec<Trigger>,
     /// Views that read the table directly, by name.
     pub views: Vec<View>,
-    /// Sequences that belong to columns.
+    /// Sequences that are owned by columns.
     pub sequences: Vec<Sequence>,
     /// Comments on its constraints, triggers and policies.
     pub comments: Vec<Comment>,
-    /// What the swap binds again.
+    /// Objects that the swap redirects.
     #[serde(default)]
     pub dependents: Dependents,
-    /// Whatever else depends on the table, as `pg_describe_object` names it.
+    /// Everything else that depends on the table, as `pg_describe_object` names it.
     pub others: Vec<String>,
 }
 
-/// What an update or delete tells subscribers of the old row.
+/// What subscribers receive of the old row for an update or delete.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicaIdentity {
@@ -91,37 +91,37 @@ pub enum ReplicaIdentity {
     Default,
     /// Nothing.
     Nothing,
-    /// All of it.
+    /// The whole row.
     Full,
     /// The columns of a unique index.
     Index(Ident),
 }
 
-/// A comment on something that is named within the table.
+/// A comment on an object whose name belongs to the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comment {
     /// `constraint`, `trigger` or `policy`.
     pub kind: String,
     /// Its name.
     pub name: Ident,
-    /// What it says.
+    /// Its text.
     pub text: String,
 }
 
-/// A live column.
+/// A column that is not dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// The name.
     pub name: Ident,
     /// The type as SQL writes it, with modifiers.
     pub sql_type: String,
-    /// The type under all domains, without modifiers: what keys are cast to.
+    /// The base type of all domains, without modifiers: keys are cast to it.
     pub base_type: String,
-    /// The collation, where it is not the type's own; quoted and qualified.
+    /// The collation, if it is not the default of the type; quoted and qualified.
     pub collation: Option<String>,
     /// False for a nondeterministic collation.
     pub deterministic: bool,
-    /// Whether equal values hash equally with a built-in function, so that a row hash may take it as it is.
+    /// Whether equal values have equal hashes of a built-in function, so that a row hash may use the value as it is.
     pub hashable: bool,
     /// NOT NULL is declared.
     pub not_null: bool,
@@ -131,17 +131,17 @@ pub struct Column {
     pub identity: String,
     /// The default or generation expression.
     pub default: Option<String>,
-    /// Statistics target, where set.
+    /// Statistics target, if set.
     pub statistics: Option<i32>,
     /// Column options (`n_distinct`), each `name=value`.
     #[serde(default)]
     pub options: Vec<String>,
-    /// What else it has; none in the description of a version that did not ask.
+    /// Other attributes; none in a description by a version that did not read them.
     #[serde(default)]
     pub looks: Option<ColumnLooks>,
 }
 
-/// What a column has that rows do not depend on.
+/// Attributes of a column on which rows do not depend.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnLooks {
     /// `COMMENT ON COLUMN`.
@@ -150,38 +150,38 @@ pub struct ColumnLooks {
     pub storage: String,
     /// `pg_attribute.attcompression`: empty, `p` pglz, `l` lz4.
     pub compression: String,
-    /// The NOT NULL constraint, where the server names them: from 18 on.
+    /// The NOT NULL constraint, if the server names them: from PostgreSQL 18 on.
     pub not_null: Option<Ident>,
 }
 
-/// An index, and the constraint that it backs.
+/// An index, and its constraint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     /// The name.
     pub name: Ident,
-    /// What stands behind `USING` in its definition: method, columns, INCLUDE, WITH, WHERE.
+    /// The part after `USING` in its definition: method, columns, INCLUDE, WITH, WHERE.
     pub tail: String,
     /// It is unique.
     pub unique: bool,
-    /// The constraint behind it: empty, `p` primary key, `u` unique, `x` exclusion.
+    /// Its constraint: empty, `p` primary key, `u` unique, `x` exclusion.
     pub constraint: String,
-    /// The exclusion constraint: `EXCLUDE …` as SQL has it.
+    /// The exclusion constraint: `EXCLUDE …` as in SQL.
     #[serde(default)]
     pub exclusion: Option<String>,
-    /// The columns that it compares by `=`.
+    /// The columns that it compares with `=`.
     #[serde(default)]
     pub equated: Vec<Ident>,
-    /// `INITIALLY …` and `DEFERRABLE`, as SQL has it behind a constraint; mostly empty.
+    /// `INITIALLY …` and `DEFERRABLE`, as in SQL after a constraint; usually empty.
     pub deferrable: String,
-    /// It can be used (`indisvalid` and `indisready`).
+    /// Whether it is usable (`indisvalid` and `indisready`).
     pub valid: bool,
-    /// Key columns by name; none where one is an expression.
+    /// Key columns by name; none if one is an expression.
     pub columns: Option<Vec<Ident>>,
-    /// Columns behind INCLUDE.
+    /// INCLUDE columns.
     pub include: Vec<Ident>,
     /// It has a WHERE clause.
     pub partial: bool,
-    /// Every key column orders by its type's built-in default operators and its own collation, ascending.
+    /// Whether every key column is ascending, with the built-in default operators of its type and its own collation.
     pub plain_order: bool,
     /// NULLS NOT DISTINCT.
     pub nulls_not_distinct: bool,
@@ -189,10 +189,10 @@ pub struct Index {
     pub options: Vec<String>,
     /// `COMMENT ON INDEX`.
     pub comment: Option<String>,
-    /// Statistics targets of its columns, by number, where set.
+    /// Statistics targets of its columns, by number, if set.
     #[serde(default)]
     pub statistics: Vec<(i16, i32)>,
-    /// CLUSTER goes by it.
+    /// Whether CLUSTER uses it.
     #[serde(default)]
     pub clustered: bool,
     /// Its tablespace, if not the database's default.
@@ -205,9 +205,9 @@ pub struct Index {
 pub struct Check {
     /// The name.
     pub name: Ident,
-    /// `CHECK (…)`, as SQL has it, without NO INHERIT and NOT VALID.
+    /// `CHECK (…)`, as in SQL, without NO INHERIT and NOT VALID.
     pub definition: String,
-    /// Every row was checked.
+    /// Whether it is validated.
     pub validated: bool,
     /// NO INHERIT.
     #[serde(default)]
@@ -221,19 +221,19 @@ pub struct ForeignKey {
     pub name: Ident,
     /// The table that has it.
     pub table: QualifiedName,
-    /// The table that it points to.
+    /// The referenced table.
     pub references: QualifiedName,
     /// `FOREIGN KEY (…) REFERENCES …`, without NOT VALID.
     pub definition: String,
-    /// Every row was checked.
+    /// Whether it is validated.
     pub validated: bool,
     /// `COMMENT ON CONSTRAINT`.
     #[serde(default)]
     pub comment: Option<String>,
-    /// The unique index of the table that it points to.
+    /// The unique index of the referenced table that it uses.
     #[serde(default)]
     pub index: Option<Ident>,
-    /// The table that has it is partitioned.
+    /// Whether the referencing table is partitioned.
     #[serde(default)]
     pub from_partitioned: bool,
 }
@@ -260,9 +260,9 @@ pub struct Policy {
 pub struct Trigger {
     /// The name.
     pub name: Ident,
-    /// Its definition before the table's name: `CREATE TRIGGER … ON `.
+    /// Its definition up to the table's name: `CREATE TRIGGER … ON `.
     pub head: String,
-    /// Its definition behind the table's name.
+    /// Its definition after the table's name.
     pub tail: String,
     /// `pg_trigger.tgenabled`: `O` origin, `D` disabled, `R` replica, `A` always.
     pub enabled: String,
@@ -270,12 +270,12 @@ pub struct Trigger {
     pub row: bool,
     /// BEFORE INSERT.
     pub before_insert: bool,
-    /// It reads transition tables.
+    /// Whether it uses transition tables.
     pub transition: bool,
 }
 
 impl Trigger {
-    /// What stands behind the name in its definition: `BEFORE INSERT OR UPDATE ...`.
+    /// The part after the name in its definition: `BEFORE INSERT OR UPDATE ...`.
     pub fn fires(&self) -> &str {
         let behind = self.head.split_once("TRIGGER ").map_or("", |(_, behind)| behind);
         let name = self.name.to_string();
@@ -286,34 +286,35 @@ impl Trigger {
     }
 }
 
-/// A sequence that belongs to a column.
+/// A sequence that is owned by a column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sequence {
     /// Schema and name.
     pub name: QualifiedName,
     /// The column.
     pub column: Ident,
-    /// It is an identity column's, not a serial's.
+    /// Whether it belongs to an identity column, not to a serial column.
     pub identity: bool,
-    /// Privileges, the owner's own left out.
+    /// Privileges, without the owner's.
     pub grants: Vec<Grant>,
-    /// How it counts; none in the description of a version that did not ask.
+    /// Its options; none in a description by a version that did not read them.
     #[serde(default)]
     pub options: Option<SequenceOptions>,
-    /// What uses an identity's, other than the column; none for a serial's, and in the description of a version that did not ask.
+    /// Objects that use an identity's sequence, other than the column; none for a serial's, and in a description by a
+    /// version that did not read them.
     #[serde(default)]
     pub uses: Option<SequenceUses>,
 }
 
-/// What is bound to a sequence.
+/// Objects that depend on a sequence.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceUses {
-    /// Views, functions, rules and the table's own defaults, as people name them; defaults of other tables are dependents of
-    /// the table.
+    /// Views, functions, rules and the table's own defaults, in readable form. Defaults of other tables are
+    /// dependents of the table.
     pub by: Vec<String>,
 }
 
-/// How a sequence counts, and what else is said of it.
+/// The options and the comment of a sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceOptions {
     /// `smallint`, `integer` or `bigint`.
@@ -335,12 +336,12 @@ pub struct SequenceOptions {
 }
 
 impl Table {
-    /// The column of that name.
+    /// The column with that name.
     pub fn column(&self, name: &Ident) -> Option<&Column> {
         self.columns.iter().find(|c| &c.name == name)
     }
 
-    /// Columns that a copy writes: all but the generated ones.
+    /// Columns that a copy writes: all except generated ones.
     pub fn written_columns(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|c| c.generated.is_empty())
     }

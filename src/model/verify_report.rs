@@ -1,4 +1,4 @@
-//! What a comparison of the two sides found.
+//! The result of a comparison of the two sides.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::number;
 
-/// How many examples a report names at most.
+/// The maximum number of examples in a report.
 pub const EXAMPLES_MAX: usize = 20;
 
-/// Source and target, compared.
+/// The result of comparing source and target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
     /// The job's name.
@@ -17,7 +17,7 @@ pub struct VerifyReport {
     /// What was compared: the two `tables` of a partition job, or the two `columns` of a retype.
     #[serde(skip)]
     pub sides: &'static str,
-    /// The sides are exchanged: the source is what came into use by the swap.
+    /// Whether the sides are exchanged: the source is the side that the swap brought into use.
     #[serde(skip)]
     pub swapped: bool,
     /// Rows of the source.
@@ -26,11 +26,11 @@ pub struct VerifyReport {
     pub rows_target: u64,
     /// Rows that only the source has.
     pub missing: u64,
-    /// Rows that only the target has, those in a wrong partition and second copies among them.
+    /// Rows that only the target has, including rows in the wrong partition and duplicates.
     pub extra: u64,
-    /// Rows that both have, with other values.
+    /// Rows that both sides have, with different values.
     pub different: u64,
-    /// Keys left out because a change of theirs was still in the log.
+    /// Keys that were left out because a change of them was pending.
     pub pending: u64,
     /// Whether nothing differs.
     pub verified: bool,
@@ -38,14 +38,14 @@ pub struct VerifyReport {
     pub examples: Vec<Example>,
 }
 
-/// What another look at every row of a backfill's table came to. A row that cannot be filled is an error.
+/// The result of checking every row of a backfill's table again. A row that cannot be filled is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Looked {
     /// The job's name.
     pub job: String,
     /// Rows that were not filled, and are now.
     pub rows_set: u64,
-    /// Every row is filled.
+    /// Whether every row is filled.
     pub verified: bool,
 }
 
@@ -62,11 +62,11 @@ impl fmt::Display for Looked {
 /// One row that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Example {
-    /// How.
+    /// The kind of difference.
     pub kind: Difference,
-    /// Its key, as the server writes it.
+    /// Its key, as the server prints it.
     pub key: String,
-    /// The partition it was found in, where that tells something.
+    /// The partition in which it was found, if that is relevant.
     pub place: Option<String>,
 }
 
@@ -78,7 +78,7 @@ pub enum Difference {
     Missing,
     /// Only the target has it.
     Extra,
-    /// Both have it, with other values.
+    /// Both have it, with different values.
     Different,
     /// The target has it in the wrong partition.
     Misplaced,

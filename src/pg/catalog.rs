@@ -1,4 +1,4 @@
-//! Reads the catalog into facts.
+//! Reads definitions from the catalog.
 
 use tokio_postgres::{Client, Statement};
 
@@ -16,23 +16,23 @@ pub struct Leaf {
     pub name: QualifiedName,
     /// Its oid.
     pub oid: u32,
-    /// It is the default partition.
+    /// Whether it is the default partition.
     pub default: bool,
 }
 
-/// The oid of a relation; none where there is none of that name.
+/// The oid of a relation; none if no relation has that name.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn find(client: &Client, name: &QualifiedName) -> Result<Option<u32>> {
     let row = client.query_opt(sql::FIND, &[&name.schema.as_str(), &name.name.as_str()]).await?;
     Ok(row.map(|r| r.get(0)))
 }
 
-/// The oid of a relation that must be there.
+/// The oid of a relation that must exist.
 ///
 /// # Errors
-/// There is none of that name.
+/// No relation has that name.
 pub async fn must_find(client: &Client, name: &QualifiedName) -> Result<u32> {
     find(client, name).await?.ok_or_else(|| {
         Error::failed(format!("table {} is gone", name.plain()))
@@ -43,12 +43,12 @@ pub async fn must_find(client: &Client, name: &QualifiedName) -> Result<u32> {
 /// Everything attached to the relation with that oid.
 ///
 /// # Errors
-/// It is gone, or the catalog said something that we do not understand.
+/// The relation does not exist, or the catalog returned something unexpected.
 pub async fn table(client: &Client, oid: u32) -> Result<Table> {
     table_by(client, &client.prepare(&sql::table()).await?, oid).await
 }
 
-/// [`table`] by its statement, prepared: to plan it takes ten times as long as to run it.
+/// [`table`] with its statement already prepared: planning takes ten times as long as execution.
 ///
 /// # Errors
 /// As [`table`].
@@ -65,7 +65,7 @@ pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Resul
 /// What depends on a column of the relation with that oid.
 ///
 /// # Errors
-/// It is gone, or the catalog said something that we do not understand.
+/// The relation does not exist, or the catalog returned something unexpected.
 pub async fn column(client: &Client, oid: u32, name: &Ident) -> Result<ColumnFacts> {
     let row = client
         .query_opt(facts::COLUMN, &[&oid, &name.as_str()])
@@ -78,7 +78,7 @@ pub async fn column(client: &Client, oid: u32, name: &Ident) -> Result<ColumnFac
 /// Leaves of a partitioned table, by name, the default one last.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn leaves(client: &Client, oid: u32) -> Result<Vec<Leaf>> {
     let rows = client.query(sql::LEAVES, &[&oid]).await?;
     Ok(rows
@@ -94,10 +94,10 @@ pub async fn leaves(client: &Client, oid: u32) -> Result<Vec<Leaf>> {
         .collect())
 }
 
-/// Estimated rows and size in bytes (all, heap) of a relation.
+/// The estimated rows and the size in bytes (total, heap) of a relation.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn size(client: &Client, oid: u32) -> Result<(i64, i64, i64)> {
     let row = client.query_one(sql::SIZE, &[&oid]).await?;
     Ok((row.get(0), row.get(1), row.get(2)))

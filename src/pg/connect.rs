@@ -1,10 +1,11 @@
-//! Sessions with the server: where it is, how to get in, and the settings every session of ours has.
+//! Sessions: where the server is, how to authenticate, and the settings that every session of pgstrata has.
 //!
-//! A [`Target`] is where to connect; a [`Session`] is a connection whose settings are ours, whatever the role's or the
-//! database's say, so that text sent and text read back mean the same everywhere. No `Debug` or message shows a secret.
+//! A [`Target`] is where to connect. A [`Session`] is a connection with fixed settings, whatever the settings of the
+//! role or the database, so that text that is sent and text that is read back have the same meaning everywhere. No
+//! `Debug` output or message contains a secret.
 //!
-//! No session is made before it is known that none of a transaction-pooling proxy's server connections is behind it:
-//! settings sent through such a proxy would stay on a connection that an application gets next.
+//! Before a session is used, a check excludes a transaction-pooling proxy: settings sent through such a proxy would
+//! stay on a server connection that an application gets next.
 
 use std::{
     fmt,
@@ -31,30 +32,32 @@ use super::{
 use crate::error::{Error, Result, Retry};
 use crate::sql::locks;
 
-/// The longest `application_name` the server keeps, in bytes.
+/// The maximum length of an `application_name`, in bytes.
 const NAME_MAX_BYTES: usize = 63;
 
-/// How long one server may take to let us in, where `connect_timeout` does not say.
+/// The time limit for connecting to one server, unless `connect_timeout` sets another.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sent in one go right after connecting.
+/// Sent in one message immediately after connecting.
 ///
-/// - `search_path`: only the system's own functions and operators are found by a bare name, so that nobody can put one
-///   of theirs in front (CVE-2018-1058), and names in definitions come back with their schema.
-/// - `timezone`, `datestyle`, `intervalstyle`, `extra_float_digits`, `bytea_output`, `xmloption`: a value read as text is
-///   the same value when sent back, and rows hash alike on every session.
-/// - `standard_conforming_strings`: our literals mean what they say.
-/// - `row_security = off`: a policy that would hide rows is an error, not rows missing from the copy.
-/// - `default_tablespace`, `default_table_access_method`: what has no tablespace or access method of its own is made where
-///   its model is, whatever the role or the database prefers.
-/// - `jit = off`: chunks are short; compiling costs more than it gives.
-/// - `max_parallel_workers_per_gather = 0`: how many work at once is the plan's to say.
-/// - `lock_timeout` ([`locks::ANY_WAIT`]): whoever waits for a lock makes others wait behind it, so no wait is long.
-/// - `idle_in_transaction_session_timeout`: if our process freezes or is cut off within a transaction, the server ends that, so
-///   that no lock and no snapshot of ours outlives it by more than this ([`locks::IDLE_MS`]).
-/// - `statement_timeout`, `transaction_timeout` (17 and later): an index build may take hours; ours are bounded by us.
-/// - `idle_session_timeout` (14 and later): a session of ours rests while the others work, and the lease must not be lost.
-/// - `default_transaction_*`: each phase says what it needs beyond READ COMMITTED.
+/// - `search_path`: only the system's own functions and operators are found by an unqualified name, so that no role
+///   can create objects that take precedence (CVE-2018-1058), and names in definitions are returned with their
+///   schema.
+/// - `timezone`, `datestyle`, `intervalstyle`, `extra_float_digits`, `bytea_output`, `xmloption`: a value that is
+///   read as text is the same value when it is sent back, and rows have the same hash in every session.
+/// - `standard_conforming_strings`: backslashes in our literals have no special meaning.
+/// - `row_security = off`: a policy that would hide rows causes an error instead of missing rows in the copy.
+/// - `default_tablespace`, `default_table_access_method`: objects without a tablespace or access method of their own
+///   are created where their model is, whatever the defaults of the role or the database.
+/// - `jit = off`: chunks are short, so compilation costs more than it saves.
+/// - `max_parallel_workers_per_gather = 0`: the plan determines the number of workers.
+/// - `lock_timeout` ([`locks::ANY_WAIT`]): other sessions wait behind a lock request, so every lock request is short.
+/// - `idle_in_transaction_session_timeout`: if the process freezes or loses its connection within a transaction, the
+///   server ends the transaction, so that its locks and its snapshot last no longer than this ([`locks::IDLE_MS`]).
+/// - `statement_timeout`, `transaction_timeout` (17 and later): an index build may take hours; pgstrata sets limits
+///   itself where they are needed.
+/// - `idle_session_timeout` (14 and later): a session may be idle while others work, and the lease must not be lost.
+/// - `default_transaction_*`: each phase requests what it needs beyond READ COMMITTED.
 const SESSION_SETTINGS: &str = "
 set search_path = pg_catalog;
 set timezone = 'UTC';
@@ -78,13 +81,13 @@ select set_config('idle_session_timeout', '0', false) where current_setting('ser
 select set_config('transaction_timeout', '0', false) where current_setting('server_version_num')::int >= 170000;
 ";
 
-/// Where to connect, as whom, and how. Clones are cheap and share everything.
+/// Where to connect, as which role, and how. Clones are cheap and share everything.
 #[derive(Clone)]
 pub struct Target(Arc<Inner>);
 
 struct Inner {
     servers: Vec<Server>,
-    /// Everything but host, port, password and encryption.
+    /// Everything except host, port, password and encryption.
     config: Config,
     user: String,
     dbname: String,
@@ -102,15 +105,15 @@ impl fmt::Debug for Target {
 }
 
 impl Target {
-    /// The target that `dsn` (or `DATABASE_URL`), the service file, the `PG*` variables and the password file name.
+    /// The target from `dsn` (or `DATABASE_URL`), the service file, the `PG*` variables and the password file.
     ///
     /// # Errors
-    /// Settings that cannot be read, contradict each other, or ask for what we cannot do.
+    /// Settings that cannot be read, contradict each other, or are not supported.
     pub fn from_env(dsn: Option<&str>) -> Result<Self> {
         Self::from_lookup(dsn, &|name| std::env::var(name).ok())
     }
 
-    /// The target that `dsn` names, whatever the environment says.
+    /// The target from `dsn` alone, without the environment.
     ///
     /// # Errors
     /// Settings that cannot be read.
@@ -165,7 +168,7 @@ impl Target {
         })))
     }
 
-    /// A standby of this target, as `dsn` names it: the same role, password and database, where it does not say others.
+    /// A standby of this target at `dsn`: with the same role, password and database, unless it specifies others.
     ///
     /// # Errors
     /// As [`Target::from_dsn`].
@@ -180,21 +183,21 @@ impl Target {
         })
     }
 
-    /// `host:port/dbname as user`; no secrets.
+    /// `host:port/dbname as user`, without secrets.
     pub fn describe(&self) -> String {
         let servers: Vec<String> = self.0.servers.iter().map(ToString::to_string).collect();
         format!("{}/{} as {}", servers.join(","), self.0.dbname, self.0.user)
     }
 
-    /// What sessions are called that drive no job: `PGAPPNAME`, else `pgstrata`.
+    /// The `application_name` of sessions that do not drive a job: `PGAPPNAME`, otherwise `pgstrata`.
     pub fn application_name(&self) -> &str {
         &self.0.application_name
     }
 
-    /// Opens a session with our settings, called [`visible_name`] of `application_name`.
+    /// Opens a session with our settings, named [`visible_name`] of `application_name`.
     ///
     /// # Errors
-    /// No server lets us in, or a transaction-pooling proxy is in between.
+    /// No server accepts the connection, or it leads through a transaction-pooling proxy.
     pub async fn connect(&self, application_name: &str) -> Result<Session> {
         refuse_pooler(self).await?;
         let session = self.open(application_name).await?;
@@ -210,14 +213,14 @@ impl Target {
         Ok(session)
     }
 
-    /// A connection as the server gives it: the first server that lets us in.
+    /// A connection without our settings, to the first server that accepts it.
     pub(super) async fn open(&self, application_name: &str) -> Result<Session> {
         let mut refusals: Vec<(String, Error)> = Vec::new();
         for server in &self.0.servers {
             match self.open_on(server, &visible_name(application_name)).await {
                 Ok(session) => return Ok(session),
                 Err(e) => {
-                    // As in libpq: a server that knows us and does not want us is no reason to ask the next.
+                    // As in libpq: if a server rejects the login, the next server is not tried.
                     let known = e.sqlstate().is_some_and(|code| code.starts_with("28"));
                     refusals.push((server.to_string(), e));
                     if known {
@@ -292,17 +295,17 @@ impl Target {
     }
 }
 
-/// `name` as the server keeps and shows it, whatever its version: a question mark for what is not printable ASCII, cut
-/// at 63 bytes. Look for a session under this name.
+/// `name` as every version of the server stores and shows it: characters that are not printable ASCII are replaced by
+/// question marks, and it is truncated at 63 bytes. Use this name to find a session.
 pub fn visible_name(name: &str) -> String {
     let printable = name.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' });
     printable.take(NAME_MAX_BYTES).collect()
 }
 
-/// Refuses a target behind a transaction-pooling proxy; asked once, then known.
+/// Fails if a transaction-pooling proxy is in between. The result is cached.
 ///
 /// # Errors
-/// Such a proxy is there ([`crate::error::Kind::Preflight`]), or no server lets us in.
+/// There is such a proxy ([`crate::error::Kind::Preflight`]), or no server accepts the connection.
 pub async fn refuse_pooler(target: &Target) -> Result<()> {
     let look = async || {
         let name = target.application_name();
@@ -312,8 +315,8 @@ pub async fn refuse_pooler(target: &Target) -> Result<()> {
     target.0.not_pooled.get_or_try_init(look).await.copied()
 }
 
-/// Drives a connection to its end. Notices are dropped, and of notifications only the fact is passed on; an error ends every
-/// call in flight, which reports it.
+/// Processes a connection until it ends. Notices are dropped; notifications are only signaled, without their content.
+/// An error ends every pending call, which reports it.
 async fn serve<S, T>(mut connection: tokio_postgres::Connection<S, T>, heard: Arc<Notify>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -326,7 +329,7 @@ where
     }
 }
 
-/// A connection of ours; it closes when this is dropped.
+/// A connection with our settings; it is closed when this is dropped.
 pub struct Session {
     client: Client,
     tls: MakeRustlsConnect,
@@ -339,12 +342,12 @@ impl Session {
         self.heard.notified().await;
     }
 
-    /// What cancels this session's running statement, from any task.
+    /// Cancels the running statement of this session, from any task.
     pub fn cancel_token(&self) -> Cancel {
         Cancel { token: self.client.cancel_token(), tls: self.tls.clone() }
     }
 
-    /// Whether the connection is gone.
+    /// Whether the connection is closed.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
@@ -370,7 +373,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Cancels a session's running statement, over a connection that is encrypted as the session's own.
+/// Cancels the running statement of a session, over a connection that is encrypted like the session's own.
 #[derive(Clone)]
 pub struct Cancel {
     token: tokio_postgres::CancelToken,
@@ -378,7 +381,7 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Asks the server to cancel; it may come too late, and the server does not say.
+    /// Requests the cancellation. It may come too late; the server does not report that.
     ///
     /// # Errors
     /// The server cannot be reached.

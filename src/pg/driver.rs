@@ -1,4 +1,4 @@
-//! Gathered settings in the driver's words: the servers to try, and its configuration for all of them.
+//! Converts the collected settings to those of the driver: the servers to try, and one configuration for all of them.
 
 use std::{error::Error as _, fmt, net::IpAddr, path::Path, time::Duration};
 
@@ -7,10 +7,10 @@ use tokio_postgres::Config;
 use super::settings::Settings;
 use crate::error::{Error, Result};
 
-/// Where the server's packages put its socket: Debian's, then the source's own.
+/// The default socket directories: Debian's, then the one of the source distribution.
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// One of several hosts that may be asked.
+/// One of several hosts to try.
 pub(super) struct Server {
     pub(super) host: String,
     pub(super) address: Option<IpAddr>,
@@ -19,12 +19,12 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Whether it is a socket's directory.
+    /// Whether it is a socket directory.
     pub(super) fn is_socket(&self) -> bool {
         self.host.starts_with('/')
     }
 
-    /// What the password file calls it.
+    /// Its name in the password file.
     pub(super) fn passfile_name(&self) -> &str {
         if SOCKET_DIRS.contains(&self.host.as_str()) { "localhost" } else { &self.host }
     }
@@ -40,7 +40,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// Every host that may be asked, without passwords.
+/// All hosts to try, without passwords.
 pub(super) fn servers(settings: &mut Settings) -> Result<Vec<Server>> {
     let list = |text: Option<String>| -> Vec<String> {
         text.map(|text| text.split(',').map(|part| part.trim().to_owned()).collect()).unwrap_or_default()
@@ -69,7 +69,7 @@ pub(super) fn servers(settings: &mut Settings) -> Result<Vec<Server>> {
                 None => 5432,
             };
             let address = at(&addresses, i);
-            // Without a name, the address is what a certificate must be for.
+            // Without a host name, the certificate must be valid for the address.
             let host = at(&hosts, i).or_else(|| address.clone()).unwrap_or_else(|| default_host(port));
             let address = address
                 .map(|text| text.parse().map_err(|_| Error::usage("hostaddr is no IP address")))
@@ -79,18 +79,19 @@ pub(super) fn servers(settings: &mut Settings) -> Result<Vec<Server>> {
         .collect()
 }
 
-/// The directory with the local server's socket, else `localhost`.
+/// The directory with the socket of a local server, otherwise `localhost`.
 fn default_host(port: u16) -> String {
     let has_socket = |dir: &&&str| Path::new(dir).join(format!(".s.PGSQL.{port}")).exists();
     SOCKET_DIRS.iter().find(has_socket).map_or_else(|| "localhost".to_owned(), ToString::to_string)
 }
 
-/// What is left of the settings, in the driver's words.
+/// The remaining settings, as the driver's configuration.
 pub(super) fn config(mut settings: Settings) -> Result<Config> {
     if let Some(count) = settings.remove("keepalives_count") {
         settings.insert("keepalives_retries".to_owned(), count);
     }
-    // A role in the cluster to us means one thing: may we write? (libpq says milliseconds, the driver seconds.)
+    // Only one property of the server matters to pgstrata: whether it accepts writes. (libpq uses milliseconds, the
+    // driver seconds.)
     if settings.get("target_session_attrs").is_some_and(|wanted| wanted == "primary") {
         settings.insert("target_session_attrs".to_owned(), "read-write".to_owned());
     }
@@ -98,8 +99,8 @@ pub(super) fn config(mut settings: Settings) -> Result<Config> {
         .remove("tcp_user_timeout")
         .map(|ms| ms.parse().map_err(|_| Error::usage("tcp_user_timeout is no number of milliseconds")))
         .transpose()?;
-    // A peer that vanished without a word is found out within a minute, not after the system's two hours: until then its
-    // job is nobody's.
+    // A peer that disappeared is detected within a minute instead of after the system default of two hours: until
+    // then, no other process can take over its job.
     for (keyword, default) in
         [("keepalives_idle", "30"), ("keepalives_interval", "10"), ("keepalives_retries", "3")]
     {

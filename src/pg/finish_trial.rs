@@ -1,5 +1,5 @@
-//! Tries what a backfill builds in the end, on an empty temporary table in a transaction that is rolled back. No row is read,
-//! and no lock is taken that anybody could notice.
+//! Tries what a backfill builds at the end, on an empty temporary table in a transaction that is rolled back. No row
+//! is read, and no lock is acquired that could block another session.
 
 use tokio_postgres::Client;
 
@@ -13,10 +13,10 @@ use super::refused::refusal;
 use super::transaction::READ_COMMITTED;
 use super::{catalog, resolve};
 
-/// What the server says of each. `trust` are roles that the plan trusts.
+/// How the server responds to each object. `trust` lists the roles that the plan trusts.
 ///
 /// # Errors
-/// The server is gone. What it refuses is in the trial.
+/// The connection was lost. What the server rejects is in the trial.
 pub async fn trial(client: &Client, f: &Filling, trust: &[String]) -> Result<FinishTrial> {
     client.batch_execute(READ_COMMITTED).await?;
     let tried = rolled_back(client, f, trust).await;
@@ -75,14 +75,14 @@ async fn rolled_back(client: &Client, f: &Filling, trust: &[String]) -> Result<F
     Ok(trial)
 }
 
-/// A key that leads where it is to lead; none where it cannot: that is told without a trial.
+/// The key with the table that it refers to; none if that is impossible, which is reported without a trial.
 fn led(key: &NewKey, referenced: &Referenced) -> Option<NewKey> {
     let columns = if key.referenced.is_empty() { &referenced.primary } else { &key.referenced };
     let can = referenced.lacking.is_empty() && columns.len() == key.columns.len();
     can.then(|| NewKey { references: referenced.name.clone(), ..key.clone() })
 }
 
-/// A message that names the tables and no stand-in of theirs.
+/// The message with the names of the real tables instead of the stand-ins'.
 fn real_names(f: &Filling, mut message: String) -> String {
     for (n, key) in f.finish.foreign_keys.iter().enumerate() {
         message = message.replace(sql::referenced(n).as_str(), key.references.name.as_str());
@@ -90,7 +90,7 @@ fn real_names(f: &Filling, mut message: String) -> String {
     message
 }
 
-/// Runs statements whose failure is an answer.
+/// Runs statements that may fail; a failure is part of the result.
 async fn attempt(client: &Client, statements: &[String]) -> Result<std::result::Result<(), Refusal>> {
     client.batch_execute("savepoint attempt").await?;
     for statement in statements {
@@ -104,7 +104,7 @@ async fn attempt(client: &Client, statements: &[String]) -> Result<std::result::
     Ok(Ok(()))
 }
 
-/// Where each foreign key leads; the oids of those that lead somewhere, by the key's name.
+/// The tables that the foreign keys refer to; returns the oids of those that exist, by the key's name.
 async fn keys(client: &Client, f: &Filling, trial: &mut FinishTrial) -> Result<(Vec<String>, Vec<u32>)> {
     let (mut names, mut oids) = (Vec::new(), Vec::new());
     for key in &f.finish.foreign_keys {
@@ -124,7 +124,7 @@ async fn keys(client: &Client, f: &Filling, trial: &mut FinishTrial) -> Result<(
     Ok((names, oids))
 }
 
-/// What bears the wanted names, of the table and of its parts.
+/// Existing objects with the wanted names, on the table and its partitions.
 async fn standing(
     client: &Client,
     f: &Filling,
@@ -163,7 +163,7 @@ async fn standing(
     Ok(all)
 }
 
-/// Names that parts' indexes need and something else bears.
+/// Names that the indexes of partitions need, and that another object has.
 async fn parts_taken(client: &Client, f: &Filling, oid: u32, names: &[&Ident]) -> Result<Vec<Ident>> {
     let (mut schemas, mut wanted, mut parts) = (Vec::new(), Vec::new(), Vec::new());
     for row in client.query(finish::TREE, &[&oid]).await? {

@@ -1,4 +1,5 @@
-//! What a job knows of the table in use: the description that the last exchange left, and what was carried over since.
+//! The definition of the table in use as the job last recorded it: at the last exchange, with the changes that were
+//! carried over since.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -8,20 +9,20 @@ use crate::error::{Error, Result};
 use crate::model::table::Table;
 use crate::sql::store as sql;
 
-/// The table in use as the job last knew it; none before the first exchange.
+/// The definition that was last recorded; none before the first exchange.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn read(client: &Client, job: i64) -> Result<Option<Table>> {
     let stored: Option<Value> = client.query_one(sql::IN_USE, &[&job]).await?.get(0);
     let table = stored.map(serde_json::from_value).transpose();
     table.map_err(|e| Error::failed("a job's record of its table is not understood").cause(e.to_string()))
 }
 
-/// Keeps the table in use as the job knows it now.
+/// Records the current definition of the table in use.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn keep(client: &Client, job: i64, table: &Table) -> Result<()> {
     client.execute(sql::KEEP_IN_USE, &[&job, &Json(table)]).await?;
     Ok(())

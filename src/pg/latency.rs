@@ -1,4 +1,4 @@
-//! How long chunks took, as percentiles (hdrhistogram), from the ledger.
+//! The durations of chunks from the ledger, as percentiles (hdrhistogram).
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use crate::model::number::{count, counted};
 
 use super::store;
 
-/// Milliseconds that chunks took.
+/// Durations of chunks, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Latency {
-    /// How many chunks.
+    /// The number of chunks.
     pub chunks: u64,
-    /// Mean rows of a chunk.
+    /// The mean number of rows of a chunk.
     pub chunk_rows: u64,
     /// Half of them took at most this.
     pub p50_ms: f64,
@@ -39,10 +39,10 @@ impl fmt::Display for Latency {
     }
 }
 
-/// The percentiles of `(rows, milliseconds)`; microseconds kept to three digits.
+/// The percentiles of `(rows, milliseconds)`; microseconds with three significant digits.
 ///
 /// # Errors
-/// A chunk took longer than a histogram can hold (an hour).
+/// A chunk took longer than the histogram can represent (an hour).
 pub fn summarize(times: &[(i64, f64)]) -> Result<Latency> {
     let wrong = |e: String| Error::failed("failed to sum up chunk times").cause(e);
     let mut histogram =
@@ -63,10 +63,10 @@ pub fn summarize(times: &[(i64, f64)]) -> Result<Latency> {
     })
 }
 
-/// The percentiles of a job's finished chunks.
+/// The percentiles of the finished chunks of a job.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn of_chunks(client: &Client, job: i64) -> Result<Latency> {
     summarize(&store::chunk_times(client, job).await?)
 }

@@ -1,15 +1,17 @@
-//! The lease: one process drives a job.
+//! The lease: only one process drives a job.
 //!
-//! A session advisory lock on a connection of its own says who; an epoch, counted up by each new driver, keeps a former
-//! one's late transactions out: every chunk holds the lease's row in share mode, so that the next epoch begins only when
-//! none of them is open, and finds its epoch gone when it comes later.
+//! A session advisory lock on a separate connection identifies the driver. An epoch, which each new driver
+//! increments, excludes late transactions of a previous driver: every chunk locks the row in `leases` in share mode.
+//! The next epoch therefore begins only when no chunk is open, and a later chunk of the previous driver finds that
+//! its epoch is over.
 //!
-//! Any role may take any advisory lock, and may name its sessions as it likes. So each driver takes a lock with a random key
-//! of its own, and the lease's row, which others cannot write, has the key and the role that the driver logged in as. A
-//! lock that a session of another role holds says nothing, nor does a session of another role that is named like ours.
+//! Any role can acquire any advisory lock and choose any session name. Each driver therefore acquires a lock with a
+//! random key. The row in `leases`, which other roles cannot write, contains the key and the login role of the
+//! driver. A lock that a session of another role holds does not count, and neither does a session of another role
+//! with the name of one of ours.
 //!
-//! A process that was frozen, or cut off, while another one took over wakes up with all its sessions ended, and gets no
-//! new one: each is opened in the name of an epoch, and refused where that is over.
+//! If a process was frozen or disconnected while another one took over the job, its sessions are terminated, and it
+//! cannot open new ones: each session is opened for an epoch, and is rejected once that epoch is over.
 
 use std::time::Duration;
 
@@ -24,16 +26,16 @@ use crate::sql::store as sql;
 use super::connect::{Session, Target};
 use super::transaction::{READ_COMMITTED, transaction};
 
-/// How long a former driver's sessions may take to end.
+/// How long the termination of a previous driver's sessions may take.
 const FORMER_ENDS: Duration = Duration::from_secs(30);
-/// How long the lease of a process that has just ended may take to come free.
+/// How long to wait until the lease of a process that has just ended is free.
 const HANDOVER: Duration = Duration::from_secs(2);
-/// How often the lease's connection is asked whether it is alive.
+/// How often the connection of the lease is checked.
 const BEAT: Duration = Duration::from_secs(1);
-/// How long it may take to answer.
+/// The time limit for its answer.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// The right to drive a job, for as long as it lives.
+/// The right to drive a job, as long as the value exists.
 #[derive(Debug)]
 pub struct Lease {
     epoch: i64,
@@ -42,27 +44,27 @@ pub struct Lease {
     beat: JoinHandle<()>,
 }
 
-/// How sessions of a job's driver are named, so that a later driver finds them.
+/// The name of a session of a job's driver, by which a later driver finds it.
 pub fn session_name(job: i64, epoch: i64, role: &str) -> String {
     format!("{}{epoch}/{role}", prefix(job))
 }
 
-/// What all session names of a job begin with.
+/// The prefix of all session names of a job.
 pub fn prefix(job: i64) -> String {
     format!("pgstrata/{job}/")
 }
 
 impl Lease {
-    /// Takes the lease of a job for `holder` and begins an epoch: what a former driver left behind is ended, and gone when
-    /// this returns. `again`: this holder had the lease and lost it, so nobody else may have had it since.
+    /// Acquires the lease of a job for `holder` and begins an epoch. The sessions of a previous driver have ended
+    /// when this returns. `again`: this holder had the lease and lost it, so no other process may have had it since.
     ///
     /// # Errors
-    /// Busy where another process has it, with who that is, or had it meanwhile. Unknown where it is still held by a
-    /// session of this holder's that the server has not missed yet.
+    /// Busy, with a description of the holder, if another process has the lease or had it in the meantime. Unknown if
+    /// a session of this holder still holds it, whose loss the server has not noticed yet.
     pub async fn take(target: &Target, job: i64, holder: &str, again: bool) -> Result<Self> {
         let session = target.connect("pgstrata").await?;
         session.execute(sql::RESTORE_LEASE, &[&job]).await?;
-        // The backend of a process that has just ended may need a moment to notice.
+        // The backend of a process that has just ended may not have noticed it yet.
         let deadline = tokio::time::Instant::now() + HANDOVER;
         while let Some(driver) = Driving::of(&session, job).await? {
             if tokio::time::Instant::now() > deadline {
@@ -72,7 +74,8 @@ impl Lease {
         }
         session
             .batch_execute(
-                // A driver on a machine that died must not hold the lease for hours; ignored on a unix socket.
+                // If a driver's machine fails, the lease must not stay held for hours; has no effect on a Unix
+                // socket.
                 "set tcp_keepalives_idle = 30; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3; \
                  set lock_timeout = '30s'",
             )
@@ -84,7 +87,7 @@ impl Lease {
         end_former(&session, job, former).await?;
         failpoint!("lease.former_ended");
         let epoch = begin_epoch(&session, job, holder, again).await?;
-        // Once more: a session that was opened just before the epoch began, by a former driver that still runs.
+        // Again, for a session that a previous driver which still runs opened just before the epoch began.
         end_former(&session, job, former).await?;
         failpoint!("lease.taken");
         let (lost, done) = (CancellationToken::new(), CancellationToken::new());
@@ -92,17 +95,17 @@ impl Lease {
         Ok(Self { epoch, lost, done, beat })
     }
 
-    /// Which driver of the job this is, counted from 1.
+    /// The number of this driver of the job, counted from 1.
     pub fn epoch(&self) -> i64 {
         self.epoch
     }
 
-    /// Cancelled when the lease's connection is gone: somebody else may have the lease by now.
+    /// Cancelled when the connection of the lease is lost: another process may have the lease by now.
     pub fn lost(&self) -> &CancellationToken {
         &self.lost
     }
 
-    /// Lets the lease go, so that the next command finds it free.
+    /// Releases the lease, so that the next command can acquire it.
     pub async fn release(mut self) {
         self.done.cancel();
         let _ = (&mut self.beat).await;
@@ -115,7 +118,7 @@ impl Drop for Lease {
     }
 }
 
-/// Asks the lease's connection for a sign of life until there is none, or the lease is let go.
+/// Checks the connection of the lease until it fails or the lease is released.
 async fn keep(session: Session, lost: CancellationToken, done: CancellationToken) {
     loop {
         tokio::select! {
@@ -133,7 +136,7 @@ async fn keep(session: Session, lost: CancellationToken, done: CancellationToken
     lost.cancel();
 }
 
-/// Begins an epoch under a new lock, unless somebody else began one meanwhile.
+/// Begins an epoch under a new lock, unless another process began one in the meantime.
 async fn begin_epoch(session: &Session, job: i64, holder: &str, again: bool) -> Result<i64> {
     transaction(session, READ_COMMITTED, async |client| {
         client.query_opt(sql::LOCK_LEASE, &[&job]).await?.ok_or_else(taken_over)?;
@@ -155,10 +158,11 @@ async fn last_driver(session: &Session, job: i64) -> Result<Option<u32>> {
     Ok(row.and_then(|row| row.get(0)))
 }
 
-/// Ends the sessions of job `job` that this role's drivers, or the last driver, have open; those that it may end.
+/// Terminates the open sessions of job `job` that belong to drivers of this role or to the last driver, as far as
+/// permitted.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn end_sessions(session: &Session, job: i64) -> Result<()> {
     let former = last_driver(session, job).await?;
     transaction(session, sql::AS_SESSION_USER, async |client| {
@@ -168,7 +172,7 @@ pub async fn end_sessions(session: &Session, job: i64) -> Result<()> {
     .await
 }
 
-/// Ends sessions of a former driver and waits until they are gone: only then is the ledger the whole truth.
+/// Terminates the sessions of a previous driver and waits until they have ended: only then is the ledger complete.
 async fn end_former(session: &Session, job: i64, former: Option<u32>) -> Result<()> {
     let prefix = prefix(job);
     let deadline = tokio::time::Instant::now() + FORMER_ENDS;
@@ -198,10 +202,10 @@ async fn end_former(session: &Session, job: i64, former: Option<u32>) -> Result<
     }
 }
 
-/// Opens one more session in the name of an epoch, called after its `role`.
+/// Opens another session for an epoch, named after its `role`.
 ///
 /// # Errors
-/// Busy where that epoch is over.
+/// Busy if that epoch is over.
 pub async fn session(target: &Target, job: i64, epoch: i64, role: &str) -> Result<Session> {
     let session = target.connect(&session_name(job, epoch, role)).await?;
     let now = session.query_opt(sql::EPOCH, &[&job]).await?;
@@ -211,31 +215,31 @@ pub async fn session(target: &Target, job: i64, epoch: i64, role: &str) -> Resul
     Ok(session)
 }
 
-/// What a driver hears that is no longer the job's.
+/// The error of a driver that has lost the job.
 pub fn taken_over() -> Error {
     Error::new(Kind::Busy, "another process has taken this job over")
         .hint("this one has stopped; `pgstrata status` says how far the job is")
 }
 
-/// Whether a process drives the job now.
+/// Whether a process currently drives the job.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn is_driven(client: &Client, job: i64) -> Result<bool> {
     Ok(Driving::of(client, job).await?.is_some())
 }
 
-/// The driver that has the lease now.
+/// The driver that currently has the lease.
 struct Driving {
     holder: String,
     pid: i32,
     from: String,
-    /// None where our role may not see it.
+    /// None if our role may not see it.
     since: Option<String>,
 }
 
 impl Driving {
-    /// None where nobody drives the job.
+    /// None if no process drives the job.
     async fn of(client: &Client, job: i64) -> Result<Option<Self>> {
         let row = client.query_opt(sql::DRIVEN, &[&job]).await?;
         Ok(row.and_then(|row| {
@@ -244,7 +248,7 @@ impl Driving {
         }))
     }
 
-    /// Why `holder` cannot have the lease.
+    /// Why `holder` cannot acquire the lease.
     fn busy(&self, holder: &str) -> Error {
         if self.holder == holder {
             return Error::failed("the lease is still held by a lost session of this process")

@@ -1,4 +1,4 @@
-//! Looks for code of others on the tables that a job writes.
+//! Looks for code of other roles on the tables that a job writes.
 
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
@@ -27,10 +27,10 @@ pub async fn untrusted_owner(
     Ok(row.map(|row| row.get(0)))
 }
 
-/// The code that would run; `updates`: triggers and rules are in force for what the job writes.
+/// The code that would run; `updates`: enabled triggers and rules fire for the job's writes.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn code(client: &Client, tables: &[u32], trust: &[String], updates: bool) -> Result<Vec<Code>> {
     let rows = client.query(sql::CODE, &[&tables, &trust, &updates]).await?;
     let one = |row: &Row| Code { by: row.get(0), function: row.get(1), owner: row.get(2) };

@@ -1,4 +1,4 @@
-//! Effects: everything that talks to a server.
+//! Effects: everything that communicates with a server.
 
 pub mod catalog;
 pub mod connect;

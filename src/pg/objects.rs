@@ -1,4 +1,4 @@
-//! Writes and reads the record of what a job made.
+//! Writes and reads the record of the objects that a job created.
 
 use tokio_postgres::{Client, Row};
 
@@ -7,10 +7,10 @@ use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::objects::{Object, Objects, Place, Role};
 use crate::sql::objects as sql;
 
-/// Records the relation of that name, in the transaction that made it.
+/// Records the relation with that name, in the transaction that created it.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn record(client: &Client, job: i64, role: Role, name: &QualifiedName) -> Result<()> {
     let (schema, relation) = (name.schema.as_str(), name.name.as_str());
     client.execute(sql::RECORD_RELATION, &[&job, &role.as_str(), &name.plain(), &schema, &relation]).await?;
@@ -20,19 +20,19 @@ pub async fn record(client: &Client, job: i64, role: Role, name: &QualifiedName)
     Ok(())
 }
 
-/// Records that the job is about to make an index of that name, where that takes no transaction.
+/// Records that the job is about to create an index with that name outside a transaction.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn intend_index(client: &Client, job: i64, name: &QualifiedName) -> Result<()> {
     client.execute(sql::INTEND_INDEX, &[&job, &name.plain()]).await?;
     Ok(())
 }
 
-/// Forgets what the job recorded in a role: it makes another.
+/// Deletes the job's records of a role, because it creates a new object for it.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn forget(client: &Client, job: i64, role: Role) -> Result<()> {
     client.execute(sql::FORGET, &[&job, &role.as_str()]).await?;
     Ok(())
@@ -41,7 +41,7 @@ pub async fn forget(client: &Client, job: i64, role: Role) -> Result<()> {
 /// Records a column of the relation with that oid.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn record_column(client: &Client, job: i64, role: Role, table: u32, column: &Ident) -> Result<()> {
     let (name, made) = (column.as_str(), plain(column.as_str()));
     client.execute(sql::RECORD_COLUMN, &[&job, &role.as_str(), &made, &table, &name]).await?;
@@ -51,7 +51,7 @@ pub async fn record_column(client: &Client, job: i64, role: Role, table: u32, co
 /// Records a constraint of the relation with that oid.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn record_constraint(client: &Client, job: i64, table: u32, name: &Ident) -> Result<()> {
     let (name, made) = (name.as_str(), plain(name.as_str()));
     let role = Role::Constraint.as_str();
@@ -59,10 +59,10 @@ pub async fn record_constraint(client: &Client, job: i64, table: u32, name: &Ide
     Ok(())
 }
 
-/// What the job recorded, and what it is called now.
+/// The objects that the job recorded, and their current names.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn recorded(client: &Client, job: i64) -> Result<Objects> {
     client.query(sql::RECORDED, &[&job]).await?.iter().map(object).collect::<Result<_>>().map(Objects)
 }
@@ -84,19 +84,19 @@ fn object(row: &Row) -> Result<Object> {
     })
 }
 
-/// The present name of the relation with that oid; none where it was dropped.
+/// The current name of the relation with that oid; none if it was dropped.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn name(client: &Client, oid: u32) -> Result<Option<QualifiedName>> {
     let row = client.query_opt(sql::NAME, &[&oid]).await?;
     Ok(row.map(|row| QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1))))
 }
 
-/// Triggers that call our functions of those names, wherever they are now; those of the relation `first` first.
+/// Triggers that call our functions with those names, on any table; those on the relation `first` first.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn triggers(
     client: &Client,
     functions: &[QualifiedName],
@@ -111,10 +111,10 @@ pub async fn triggers(
     Ok(rows.iter().map(trigger).collect())
 }
 
-/// Which of these names are not those of something that belongs to the table with its oid.
+/// Which of these names do not belong to an object of the table with the given oid.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn not_of(client: &Client, wanted: &[(QualifiedName, u32)]) -> Result<Vec<String>> {
     let schemas: Vec<&str> = wanted.iter().map(|(name, _)| name.schema.as_str()).collect();
     let names: Vec<&str> = wanted.iter().map(|(name, _)| name.name.as_str()).collect();
@@ -123,10 +123,10 @@ pub async fn not_of(client: &Client, wanted: &[(QualifiedName, u32)]) -> Result<
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// The first of these names that does not belong to the relation with its oid.
+/// The first of these names that does not belong to the relation with the given oid.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn misplaced(client: &Client, wanted: &[(QualifiedName, u32)]) -> Result<Option<usize>> {
     let schemas: Vec<&str> = wanted.iter().map(|(name, _)| name.schema.as_str()).collect();
     let names: Vec<&str> = wanted.iter().map(|(name, _)| name.name.as_str()).collect();

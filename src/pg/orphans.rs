@@ -1,4 +1,4 @@
-//! Looks for rows that violate a foreign key which counts as valid.
+//! Looks for rows that violate a foreign key that is marked as valid.
 
 use std::time::{Duration, Instant};
 
@@ -13,19 +13,19 @@ use crate::sql::orphans as sql;
 use super::catalog;
 use super::transaction::{READ_COMMITTED, transaction};
 
-/// What a look at foreign keys found.
+/// The result of the search.
 #[derive(Debug, Default)]
 pub struct Looked {
-    /// Keys that rows violate.
+    /// Keys with rows that violate them.
     pub found: Vec<Orphans>,
-    /// Keys that could not be tested, and why.
+    /// Keys that could not be tested, with the reasons.
     pub untested: Vec<(String, String)>,
 }
 
-/// Tests keys on the rows of their tables, all of them together within `budget`.
+/// Tests foreign keys on the rows of their tables, all of them together within `budget`.
 ///
 /// # Errors
-/// The server is gone. What it refuses is in the result.
+/// The connection was lost. Other errors of the server are in the result.
 pub async fn look<'a>(
     client: &Client,
     keys: impl IntoIterator<Item = &'a ForeignKey>,
@@ -37,7 +37,7 @@ pub async fn look<'a>(
         let left = budget.saturating_sub(begun.elapsed());
         match one(client, key, &key.table, oid, left).await {
             Ok(found) => looked.found.extend(found),
-            // The server could not answer, and the session is as it was.
+            // The server could not answer, and the session is still usable.
             Err(e) if e.sqlstate().is_some() && e.retry_class() != Retry::Unknown => {
                 looked.untested.push((plain(key.name.as_str()), e.message().to_owned()));
             }
@@ -47,10 +47,10 @@ pub async fn look<'a>(
     Ok(looked)
 }
 
-/// Tests a key on one table that has it: its own, or a partition of that.
+/// Tests a key on a table that has it: the key's own table, or a partition of it.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn one(
     client: &Client,
     key: &ForeignKey,

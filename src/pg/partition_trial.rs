@@ -1,6 +1,6 @@
-//! Tries a partition job before it starts: creates what it will create, beside the table, in a transaction that is rolled
-//! back, and computes the table's own expressions on some of its rows. Nobody sees any of it, and no lock is taken of
-//! anything that was there but the one that a SELECT takes.
+//! Tries a partition job before it starts: creates what the job will create, next to the table, in a transaction that
+//! is rolled back, and evaluates the table's own expressions on some of its rows. Other sessions see none of it, and
+//! existing objects are only locked as by a SELECT.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -36,7 +36,7 @@ pub async fn trial(client: &Client, b: &Blueprint, trust: &[String]) -> Result<T
     Ok(trial)
 }
 
-/// The trial, and the CHECKs that rows may violate; of each, whether it depends on more than the row.
+/// The trial, and the CHECK constraints that rows may violate; for each, whether it depends on more than the row.
 async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTrial, Vec<(&'a Check, bool)>)> {
     let mut trial = TableTrial::default();
     client.batch_execute("set local lock_timeout = '100ms'").await?;
@@ -84,7 +84,7 @@ async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTria
     }
     for view in &b.table.dependents.matviews {
         let part = sql::materialized_view(view);
-        // One that is not filled when the time is up did not fail.
+        // A view that is not filled within the time limit is not an error.
         match attempt(client, &part.statements, true).await? {
             Attempt::Refused(refused) if refused.code != SqlState::QUERY_CANCELED.code() => {
                 failed(&mut trial, How::Computed, part.what, refused);
@@ -95,7 +95,7 @@ async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTria
     Ok((trial, doubtful))
 }
 
-/// Creates the table and what is on it; whether there is a table to go on with.
+/// Creates the table and the objects on it; returns whether there is a table to continue with.
 async fn created(client: &Client, parts: Vec<Part>, trial: &mut TableTrial) -> Result<bool> {
     for (number, part) in parts.iter().enumerate() {
         if !create(client, part, false, trial).await? && number == 0 {
@@ -105,16 +105,17 @@ async fn created(client: &Client, parts: Vec<Part>, trial: &mut TableTrial) -> R
     Ok(true)
 }
 
-/// Creates one object; whether the server does. It is taken back where it is refused, and where `back` says so.
+/// Creates one object; returns whether the server accepted it. The creation is rolled back if it failed, or if `back`
+/// is set.
 async fn create(client: &Client, part: &Part, back: bool, trial: &mut TableTrial) -> Result<bool> {
-    // What rests on an object that was refused fails because of that.
+    // An object that depends on a rejected one fails for that reason.
     if trial.names(&part.what) {
         return Ok(false);
     }
     match attempt(client, &part.statements, back).await? {
         Attempt::Done => Ok(true),
         Attempt::Refused(refused) => {
-            // Where code of the application raises, the object could be created without rows.
+            // If code of the application raises the error, the object could be created without rows.
             let how = if refused.context.is_some() { How::Computed } else { How::Created };
             failed(trial, how, part.what.clone(), refused);
             Ok(false)
@@ -122,7 +123,7 @@ async fn create(client: &Client, part: &Part, back: bool, trial: &mut TableTrial
     }
 }
 
-/// Computes something of rows.
+/// Evaluates something on rows.
 async fn computed(client: &Client, statement: &str, what: String, trial: &mut TableTrial) -> Result<()> {
     if let Attempt::Refused(refused) = attempt(client, &[statement.to_owned()], false).await? {
         failed(trial, How::Computed, what, refused);
@@ -130,7 +131,7 @@ async fn computed(client: &Client, statement: &str, what: String, trial: &mut Ta
     Ok(())
 }
 
-/// Tests each CHECK on the sample. Those that cannot be computed, or that rows violate, are taken off the target.
+/// Tests each CHECK on the sample. Those that cannot be evaluated, or that rows violate, are dropped from the target.
 async fn checks<'a>(
     client: &Client,
     b: &'a Blueprint,

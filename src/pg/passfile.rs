@@ -1,11 +1,11 @@
-//! The password file, as libpq has it ("The Password File"): `host:port:database:user:password` a line, `*` for any,
-//! `\` before a `:` or `\` that is meant. A file that others may read is left alone, with a warning.
+//! The password file, as in libpq ("The Password File"): one `host:port:database:user:password` per line, `*` matches
+//! anything, `\` escapes a `:` or `\`. A file that other users may read is ignored, with a warning.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-/// Whose password is looked for.
+/// The login whose password is wanted.
 pub(super) struct Login<'a> {
-    /// The host's name; `localhost` for the server's own socket directory.
+    /// The host name; `localhost` for the server's own socket directory.
     pub host: &'a str,
     /// The port.
     pub port: u16,
@@ -15,7 +15,7 @@ pub(super) struct Login<'a> {
     pub user: &'a str,
 }
 
-/// The password in `file`; none where there is no such file, it may not be used, or no line fits.
+/// The password in `file`; none if the file does not exist or must not be used, or if no line matches.
 pub(super) fn password(file: &Path, login: &Login<'_>) -> Option<String> {
     let about = fs::metadata(file).ok()?;
     if !about.is_file() {
@@ -36,7 +36,7 @@ pub(super) fn password(file: &Path, login: &Login<'_>) -> Option<String> {
     }
 }
 
-/// The line's password, where the line is about `login`.
+/// The password of the line, if the line matches `login`.
 fn of_line(line: &str, login: &Login<'_>) -> Option<String> {
     if line.starts_with('#') {
         return None;
@@ -44,7 +44,7 @@ fn of_line(line: &str, login: &Login<'_>) -> Option<String> {
     let mut rest = line;
     for wanted in [login.host, &login.port.to_string(), login.dbname, login.user] {
         let (field, after) = field(rest);
-        // A lone star is any; an escaped one is a name.
+        // A single, unescaped asterisk matches anything; an escaped one is a name.
         if field.raw != "*" && field.value != wanted {
             return None;
         }
@@ -58,7 +58,7 @@ struct Field<'a> {
     value: String,
 }
 
-/// The field up to the next `:` that is not escaped, and what follows it.
+/// The field up to the next unescaped `:`, and the rest.
 fn field(text: &str) -> (Field<'_>, Option<&str>) {
     let mut value = String::new();
     let mut chars = text.char_indices();

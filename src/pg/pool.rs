@@ -1,4 +1,4 @@
-//! A bounded pool of sessions for the workers, on bb8.
+//! A limited pool of sessions for the workers, based on bb8.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::connect::{Session, Target, refuse_pooler};
 use super::lease;
 use crate::error::{Error, Result, Retry};
 
-/// How long a worker waits for a session of its own pool, which has one for each.
+/// How long a worker waits for a session of the pool, which has one for each worker.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// Makes the workers' sessions: where to connect, and in the name of which job and epoch.
+/// Opens the sessions of the workers: where to connect, and for which job and epoch.
 #[derive(Debug, Clone)]
 pub struct Sessions {
     target: Target,
@@ -27,8 +27,8 @@ impl ManageConnection for Sessions {
         lease::session(&self.target, self.job, self.epoch, "worker").await
     }
 
-    /// No round trip: a connection that broke while idle is known to be closed, and one that breaks later is the
-    /// caller's to find out in any case.
+    /// Without a round trip: a connection that broke while it was idle is known to be closed, and the caller must
+    /// handle one that breaks later in any case.
     async fn is_valid(&self, session: &mut Session) -> Result<()> {
         if session.is_closed() {
             return Err(Error::failed("the connection is closed").retry(Retry::Unknown));
@@ -52,9 +52,9 @@ impl From<RunError<Error>> for Error {
     }
 }
 
-/// A pool of at most `size` sessions, opened when first needed.
+/// A pool of at most `size` sessions, which are opened when needed.
 ///
-/// A session that cannot be opened is an error at once: whoever asked knows better than the pool when to try again.
+/// If a session cannot be opened, the caller gets the error at once, because the caller decides when to try again.
 ///
 /// # Errors
 /// As [`refuse_pooler`].
@@ -65,7 +65,7 @@ pub async fn pool(target: &Target, size: u32, job: i64, epoch: i64) -> Result<Po
         .max_size(size)
         .connection_timeout(WAIT)
         .retry_connection(false)
-        // Sessions live as long as the job: none is given back for its age or for resting.
+        // Sessions live as long as the job: none is closed because of its age or because it is idle.
         .max_lifetime(None)
         .idle_timeout(None)
         .build(sessions)

@@ -1,10 +1,11 @@
-//! Finds out whether a proxy with transaction pooling is in between.
+//! Detects a transaction-pooling proxy.
 //!
-//! Such a proxy lends a server connection for one transaction, so what a session holds, an advisory lock above all, is
-//! lost or left behind on a connection that someone else gets. Two connections tell: the server process behind one
-//! connection must never be the one behind another, and must stay the same from one statement to the next.
+//! Such a proxy assigns a server connection for one transaction. What belongs to a session, in particular an advisory
+//! lock, is then lost, or stays on a connection that another client gets. Two connections show it: the server process
+//! of one must never be that of the other, and must stay the same from one statement to the next.
 //!
-//! Only the simple protocol, and no settings: named statements fail behind some proxies, and a setting would stay behind.
+//! Only the simple protocol is used, and no settings are changed: named statements fail behind some proxies, and a
+//! setting would stay on the server connection.
 
 use std::time::Duration;
 
@@ -14,13 +15,13 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::error::{Error, Kind, Result};
 
-/// On a proxy with many idle server connections one look can miss by chance.
+/// With many idle server connections, a single check can miss the proxy by chance.
 const ROUNDS: usize = 3;
 
-/// How long the probe may take: a proxy whose server connections are all lent makes it wait.
+/// The time limit for the check: a proxy whose server connections are all in use makes it wait.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Fails where two new connections to `server` lead to a transaction-pooling proxy.
+/// Fails if two new connections to `server` lead to a transaction-pooling proxy.
 pub(super) async fn refuse(a: &Client, b: &Client, server: &str) -> Result<()> {
     let found = timeout(LIMIT, is_pooled(a, b)).await.map_err(|_| {
         Error::failed(format!("{server} let us in but did not answer within {} s", LIMIT.as_secs()))
@@ -41,11 +42,12 @@ async fn is_pooled(a: &Client, b: &Client) -> Result<bool> {
     let first = backend(a).await?;
     for _ in 0..ROUNDS {
         match b.simple_query("begin").await {
-            // In statement mode PgBouncer allows no transaction at all.
+            // In statement mode, PgBouncer allows no transactions at all.
             Err(e) if e.code() == Some(&SqlState::PROTOCOL_VIOLATION) => return Ok(true),
             other => other?,
         };
-        // Asked before A is asked again: were A's connection lent to B, A would have to wait for B's end.
+        // B is asked before A is asked again: if A's server connection were assigned to B, A would have to wait for
+        // the end of B.
         if backend(b).await? == first || backend(a).await? != first {
             return Ok(true);
         }

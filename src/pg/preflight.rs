@@ -1,6 +1,7 @@
-//! Preflight: reads the facts, and leaves the judging to [`crate::plan::check`]. It changes nothing.
+//! Preflight: reads the facts; [`crate::plan::check`] evaluates them. It changes nothing.
 //!
-//! The session must be one of [`super::connect::Target`]: values are read as text, and mean what its settings say.
+//! The session must come from [`super::connect::Target`]: values are read as text, in the format that its settings
+//! define.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,26 +29,26 @@ use crate::sql::{
 
 use super::{catalog, lent, orphans, partition_trial, rehearsal, row_trial, store, trial};
 
-/// All foreign keys together are tested on rows for so long.
+/// The time limit for testing all foreign keys together.
 const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(5);
 
-/// What was found, and what the job would build.
+/// The findings, and what the job would build.
 #[derive(Debug)]
 pub struct Preflight {
-    /// Every finding, the worst first.
+    /// Every finding, the most severe first.
     pub findings: Findings,
-    /// What the job would do; some where no finding is an error.
+    /// What the job would do, if no finding is an error.
     pub design: Option<Design>,
-    /// Rows of the table by the statistics; 0 where they say nothing.
+    /// The estimated number of rows of the table, from the statistics; 0 if unknown.
     pub rows_estimated: i64,
-    /// Of a backfill: rows that match the plan's `where`, by the statistics.
+    /// For a backfill: the estimated number of rows that match the plan's `where`.
     pub rows_to_fill: Option<f64>,
 }
 
-/// Holds the plan of a backfill job against the live table.
+/// Checks the plan of a backfill against the live table.
 ///
 /// # Errors
-/// What the server said. What is wrong with the table or the plan is no error but a finding.
+/// The server returned an error. Problems with the table or the plan are findings, not errors.
 pub async fn backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Result<Preflight> {
     let facts = facts(client, plan.table(), "", Some(plan)).await?;
     let writing = match &facts.relation {
@@ -74,10 +75,10 @@ pub async fn backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resu
     Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts), rows_to_fill })
 }
 
-/// Holds the plan of a retype job against the live table.
+/// Checks the plan of a retype against the live table.
 ///
 /// # Errors
-/// What the server said. What is wrong with the table or the plan is no error but a finding.
+/// The server returned an error. Problems with the table or the plan are findings, not errors.
 pub async fn retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Preflight> {
     let facts = facts(client, plan.table(), "", Some(plan)).await?;
     let column = match &facts.relation {
@@ -93,7 +94,7 @@ pub async fn retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pre
         findings.extend(check::rehearsed(retyping, &rehearsal, &facts.server));
         let (table, from) = (&retyping.table, format!("only {}", retyping.table.name));
         findings.extend(readable_keys(client, table, &from, &retyping.key).await?);
-        // A job that is under way has constraints of its own, which not every row satisfies yet.
+        // A job that has begun has constraints of its own, which not every row satisfies yet.
         let begun = |direction| table.column(&retyping.beside(direction)).is_some();
         if !has_errors(&findings) && !begun(Direction::Forward) && !begun(Direction::Reverse) {
             let trial = row_trial::of_updates(client, table, &from, &retyping.key, &retyping.sql).await?;
@@ -106,17 +107,17 @@ pub async fn retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pre
     Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts), rows_to_fill: None })
 }
 
-/// Holds the plan of a partition job against the live table.
+/// Checks the plan of a partition job against the live table.
 ///
 /// # Errors
-/// What the server said. What is wrong with the table or the plan is no error but a finding.
+/// The server returned an error. Problems with the table or the plan are findings, not errors.
 pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning) -> Result<Preflight> {
     let mut facts = facts(client, plan.table(), &partitioning.by, Some(plan)).await?;
     if let Relation::There(found) = &mut facts.relation {
         count_outside(client, partitioning, found).await?;
     }
     let (mut findings, mut blueprint) = check::check(plan, partitioning, &facts);
-    // What a job that is under way made is there, and was tried.
+    // What a job that has begun created exists, and was tried before.
     if let Some(b) = &mut blueprint
         && catalog::find(client, &b.target()).await?.is_none()
     {
@@ -139,14 +140,15 @@ fn has_errors(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.level == Level::Error)
 }
 
-/// Whether the job can read the keys of the rows of `from`, in a database whose encoding takes any bytes.
+/// Whether the job can read the keys of the rows of `from`, in a database whose encoding accepts any bytes.
 async fn readable_keys(client: &Client, table: &Table, from: &str, key: &[Ident]) -> Result<Vec<Finding>> {
     let key: Vec<&Column> = key.iter().filter_map(|name| table.column(name)).collect();
     let unreadable = row_trial::unreadable_keys(client, from, &key).await?;
     Ok(unreadable.map_or(Vec::new(), |rows| check::unreadable_keys(table, rows)))
 }
 
-/// Rows that violate foreign keys which the swap makes again, as far as they are found in a short time; the job looks again.
+/// Rows that violate foreign keys that the swap creates again, as far as they are found in a short time; the job
+/// looks for them again.
 async fn orphaned<'a>(
     client: &Client,
     keys: impl IntoIterator<Item = &'a ForeignKey>,
@@ -162,7 +164,7 @@ fn rows_estimated(facts: &Facts) -> i64 {
     }
 }
 
-/// The facts about a table and the column called `by`, but for rows outside the ends that a plan has.
+/// The facts about a table and the column called `by`, except for rows outside the bounds in the plan.
 pub(super) async fn facts(
     client: &Client,
     table: &QualifiedName,
@@ -200,7 +202,7 @@ async fn server(client: &Client) -> Result<Server> {
     })
 }
 
-/// Every table there is, for the hint of an error.
+/// All tables, for the hint of an error.
 async fn tables(client: &Client) -> Result<Vec<QualifiedName>> {
     let rows = client.query(catalog_sql::TABLE_NAMES, &[]).await?;
     Ok(rows.iter().map(|r| QualifiedName::new(r.get::<_, &str>(0), r.get::<_, &str>(1))).collect())
@@ -249,7 +251,7 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     Ok(Found { table, rights, values, size, names, prepared, around })
 }
 
-/// Those who use the table. Statements only where pg_stat_statements can be read: it is loaded, and open to us.
+/// The other users of the table. Statements are included only if pg_stat_statements is loaded and readable.
 async fn surroundings(client: &Client, table: &Table) -> Result<Surroundings> {
     let json: serde_json::Value = client.query_one(&around::surroundings(), &[&table.oid]).await?.get(0);
     let mut found: Surroundings = understood(json)?;
@@ -278,7 +280,7 @@ fn understood<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> Result
         .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
 }
 
-/// How large a table is, and how much it changes.
+/// How large a table is, and how often it changes.
 async fn size(client: &Client, oid: u32) -> Result<Size> {
     let (rows, bytes, _) = catalog::size(client, oid).await?;
     let row = client.query_one(sql::ACTIVITY, &[&oid]).await?;
@@ -293,7 +295,7 @@ async fn size(client: &Client, oid: u32) -> Result<Size> {
     })
 }
 
-/// Whether an index that can be used leads with the column.
+/// Whether a usable index begins with the column.
 fn leads(table: &Table, column: &Column) -> bool {
     table.indexes.iter().any(|index| {
         let first = index.columns.as_ref().and_then(|columns| columns.first());
@@ -301,7 +303,7 @@ fn leads(table: &Table, column: &Column) -> bool {
     })
 }
 
-/// The ends of what the column holds, and what it must not hold.
+/// The range of the column's values, and values that it must not have.
 async fn values(client: &Client, table: &Table, column: &Column) -> Result<Values> {
     let by_index = leads(table, column);
     let row = client.query_one(&sql::values(&table.name, column, by_index, is_time(column)), &[]).await?;
@@ -316,15 +318,15 @@ async fn values(client: &Client, table: &Table, column: &Column) -> Result<Value
     })
 }
 
-/// Counts the rows that the plan's own ends leave out, where the smallest or the largest value says that there are any.
+/// Counts the rows outside the plan's bounds, if the smallest or the largest value shows that there are any.
 async fn count_outside(client: &Client, plan: &Partitioning, found: &mut Found) -> Result<()> {
     let (Some(values), Some(column)) = (&mut found.values, found.table.column(&Ident::new(&plan.by))) else {
         return Ok(());
     };
-    // A plan that does not fit the column is the check's to tell.
+    // The check reports a plan that does not fit the column.
     let Ok(scheme) = partitioning::scheme(plan, &column.base_type) else { return Ok(()) };
     let Ok(limits) = partitioning::limits(plan, &scheme) else { return Ok(()) };
-    // A value that no bound can be computed for lies outside of any.
+    // A value for which no bound can be computed is outside any.
     let value = |text: &Option<String>| text.as_deref().map(|text| scheme.value(text));
     let below = limits.from.filter(|from| {
         value(&values.oldest).is_some_and(|oldest| oldest.map_or(true, |oldest| oldest < *from))

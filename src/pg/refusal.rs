@@ -1,4 +1,4 @@
-//! Why a connection was refused, and what to do about it.
+//! Why a connection failed, and what to do about it.
 
 use std::{error::Error as _, io};
 
@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Retry};
 
-/// Whether the same login may do better when encrypted otherwise: `pg_hba.conf` has no line for it (28000), or the
+/// Whether the same login may succeed with different encryption: `pg_hba.conf` has no entry for it (28000), or the
 /// handshake failed.
 pub(super) fn is_about_encryption(e: &tokio_postgres::Error) -> bool {
     let by_handshake = e
@@ -18,7 +18,8 @@ pub(super) fn is_about_encryption(e: &tokio_postgres::Error) -> bool {
     by_handshake || e.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
 }
 
-/// The driver's error from connecting, with a hint. Nothing was done yet, but whether the server is there is unknown.
+/// The driver's connection error, with a hint. Nothing was done yet, but it is unknown whether the server is
+/// available.
 pub(super) fn explain(e: tokio_postgres::Error, is_socket: bool) -> Error {
     let by_code = retry::sqlstate(&e).and_then(hint_for_code);
     let io_kind = e.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
@@ -30,11 +31,11 @@ pub(super) fn explain(e: tokio_postgres::Error, is_socket: bool) -> Error {
             None => error,
         };
     }
-    // The driver's word for what it was doing ("error connecting to server") says less than its cause.
+    // The driver's description ("error connecting to server") is less informative than its cause.
     let message = if cause.is_empty() { error.message().to_owned() } else { cause };
     let hint = hint_without_code(&message, io_kind, is_socket);
     let retry = match io_kind {
-        // A certificate does not get better by asking again.
+        // Trying again does not help with an invalid certificate.
         Some(io::ErrorKind::InvalidData) => Retry::Never,
         Some(_) => Retry::Unknown,
         None => error.retry_class(),
@@ -72,7 +73,7 @@ fn hint_for_code(code: &str) -> Option<&'static str> {
 }
 
 fn hint_without_code(message: &str, io: Option<io::ErrorKind>, is_socket: bool) -> Option<&'static str> {
-    // The driver gives these two only as text.
+    // The driver reports these two only as text.
     if message.contains("password missing") {
         return Some(
             "the server wants a password: set PGPASSWORD, or write a line into ~/.pgpass (chmod 600)",

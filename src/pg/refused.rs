@@ -1,4 +1,4 @@
-//! What the server says against SQL that is only tried.
+//! The errors of the server for SQL that is only tried.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::plan::check::Refusal;
 use crate::sql::trial as sql;
 
-/// Whether a plan scans the probe's part apart.
+/// Whether a plan has a separate scan for the part of the probe.
 pub(super) fn scans_probe(plan: &Value) -> bool {
     match plan {
         Value::Object(node) => {
@@ -17,7 +17,7 @@ pub(super) fn scans_probe(plan: &Value) -> bool {
     }
 }
 
-/// The same of an error.
+/// The same for an error.
 pub(super) fn refusal(error: Error) -> Result<Refusal> {
     match error.sqlstate() {
         Some(code) => Ok(Refusal { message: error.message().to_owned(), code: code.to_owned() }),

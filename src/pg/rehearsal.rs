@@ -1,6 +1,6 @@
-//! Tries a retype's SQL, and the definitions that the column's new type must bear, on an empty table of the session's own, in
-//! a transaction that is rolled back. The server writes down how each definition reads on another column; nothing of it is
-//! guessed from text.
+//! Tries a retype's SQL, and the definitions that the new type of the column must support, on an empty temporary
+//! table in a transaction that is rolled back. The server prints each definition for the other column; nothing is
+//! derived from text.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -23,11 +23,11 @@ use super::resolve;
 use super::row_trial::{self, Attempt};
 use super::transaction::{READ_COMMITTED, all};
 
-/// What the server says; the definitions, and the plan's SQL with its names resolved, are kept in `r`. `trust` are roles that
-/// the plan trusts.
+/// The responses of the server; the definitions, and the plan's SQL with its names resolved, are stored in `r`.
+/// `trust` lists the roles that the plan trusts.
 ///
 /// # Errors
-/// The server is gone. What it refuses is in the rehearsal.
+/// The connection was lost. What the server rejects is in the rehearsal.
 pub async fn rehearse(
     client: &Client,
     r: &mut Retyping,
@@ -134,9 +134,9 @@ async fn one_side(
     Ok(())
 }
 
-/// Computes the column's indexes of some rows, as building them will.
+/// Evaluates the column's indexes on some rows, as building them will.
 async fn index_rows(client: &Client, r: &Retyping, rehearsal: &mut Rehearsal) -> Result<()> {
-    // An index of columns alone calls no function of the application.
+    // An index on columns only calls no function of the application.
     let computed = r.indexes.iter().filter(|one| one.index.columns.is_none() || one.index.partial);
     let names: Vec<String> =
         computed.map(|one| crate::model::ident::plain(one.index.name.as_str())).collect();
@@ -153,7 +153,7 @@ async fn index_rows(client: &Client, r: &Retyping, rehearsal: &mut Rehearsal) ->
     Ok(())
 }
 
-/// Tries the expression of that side, and resolves its names.
+/// Tries the expression for that side, and resolves its names.
 async fn plans_sql(
     client: &Client,
     r: &mut Retyping,
@@ -171,7 +171,7 @@ async fn plans_sql(
             return Ok(());
         }
     }
-    // The cast that the plan need not write would cut a value that is too long for a domain.
+    // The default cast would truncate a value that is too long for a domain.
     let casts = match side {
         Side::Old => r.casts,
         Side::New => r.back == default_cast(&r.column.name, &r.column.sql_type),
@@ -192,7 +192,7 @@ async fn plans_sql(
     Ok(())
 }
 
-/// Whether the new type has an operator `=` that is found under our own search path.
+/// Whether the new type has an operator `=` that our own search path finds.
 async fn compared(client: &Client) -> Result<bool> {
     client.batch_execute("savepoint compared").await?;
     let compared = client.query_one(sql::COMPARED, &[]).await;
@@ -204,14 +204,14 @@ async fn compared(client: &Client) -> Result<bool> {
     }
 }
 
-/// What the server thinks of an expression.
+/// The server's response to an expression.
 enum Probed {
     Stable,
     Volatile,
     Refused(String),
 }
 
-/// Plans what is done with the expression.
+/// Plans the use of the expression.
 async fn probe(client: &Client, r: &Retyping, expression: &str) -> Result<Probed> {
     let mut volatile = false;
     client.batch_execute("savepoint probe").await?;
@@ -232,7 +232,7 @@ async fn probe(client: &Client, r: &Retyping, expression: &str) -> Result<Probed
     Ok(if volatile { Probed::Volatile } else { Probed::Stable })
 }
 
-/// Tries the default in the new type; where `using` is a cast, the default may need it too.
+/// Tries the default in the new type; if `using` is a cast, the default may need the cast too.
 async fn defaults(client: &Client, r: &mut Retyping, default: &str, rehearsal: &mut Rehearsal) -> Result<()> {
     let shown = || "the default".to_owned();
     let mut as_it_is = Rehearsal::default();
@@ -259,7 +259,7 @@ async fn attempt(client: &Client, statement: &str, shown: String, rehearsal: &mu
     Ok(())
 }
 
-/// What the server said of the SQL; other errors are ours.
+/// The server's error about the SQL; other errors are returned as errors.
 fn refusal(error: Error) -> Result<String> {
     if error.sqlstate().is_none() {
         return Err(error);

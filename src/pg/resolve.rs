@@ -1,5 +1,5 @@
-//! Resolves the names in the plan's SQL, once, when the plan is checked: in a transaction that is rolled back, with temporary
-//! objects of the session's own.
+//! Resolves the names in the plan's SQL, once, when the plan is checked: in a transaction that is rolled back, with
+//! temporary objects.
 
 use tokio_postgres::{Client, Row};
 
@@ -14,14 +14,14 @@ use crate::sql::trial::{type_and_collation, whole};
 use super::refused::refusal;
 use super::transaction::READ_COMMITTED;
 
-/// What the server calls SQL that it cannot write down so that it reads the same.
+/// The message for SQL that the server cannot print without changing its meaning.
 const NOT_FAITHFUL: &str = "the server writes this SQL down in a way that it would read otherwise: NULLIF, IS DISTINCT FROM, CASE \
     and comparisons of rows look operators up by name";
 
-/// Takes what the plan does not state from the session's settings.
+/// Takes settings that the plan does not specify from the session.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn settings(
     client: &Client,
     plan: &mut PlanSql,
@@ -41,9 +41,9 @@ pub async fn settings(
             *field = value;
         }
     }
-    // Temporary objects of a writer's session are not to be found first by functions that run with other rights.
+    // Functions that run with other privileges must not find the temporary objects of a writer's session first.
     plan.search_path += ", pg_temp";
-    // Such keys are read as text beside the plan's SQL, and sent again under our own settings.
+    // Such keys are read as text together with the plan's SQL, and are sent again under our own settings.
     let by_style = |c: &&crate::model::table::Column| {
         c.base_type.contains("interval") || c.base_type.contains("range") || c.base_type.ends_with("[]")
     };
@@ -55,10 +55,10 @@ pub async fn settings(
     Ok(())
 }
 
-/// Resolves a backfill's SQL; what it names, or what the server said against it.
+/// Resolves a backfill's SQL; returns the objects that it names, or the server's error about it.
 ///
 /// # Errors
-/// The server is gone.
+/// The connection was lost.
 pub async fn backfill(
     client: &Client,
     f: &mut Filling,
@@ -139,7 +139,7 @@ async fn in_transaction(client: &Client, f: &Filling, trust: &[String]) -> Resul
     Ok((r, named))
 }
 
-/// Every text of the plan in which a name of ours could occur.
+/// Every text of the plan in which one of our names could occur.
 fn texts(f: &Filling) -> impl Iterator<Item = &str> + Clone {
     let set = f.set.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
     let join = f.from.iter().map(|join| join.behind.as_str());
@@ -147,12 +147,12 @@ fn texts(f: &Filling) -> impl Iterator<Item = &str> + Clone {
     set.chain(join).chain(f.filter.as_deref()).chain(columns).chain([f.table.name.name.as_str()])
 }
 
-/// Only the system's names are found without a schema, and temporary objects; and values that the server writes read the same
-/// under any settings.
+/// Only the names of the system and of temporary objects are found without a schema, and values that the server
+/// prints have the same meaning under any settings.
 pub(super) const OURS: &str = "set local search_path = pg_catalog, pg_temp; set local timezone = 'UTC'; \
     set local datestyle = 'ISO, YMD'; set local intervalstyle = 'postgres'";
 
-/// Columns of a relation: name, collation, type.
+/// The columns of a relation: name, collation, type.
 async fn kept(client: &Client, relation: u32) -> Result<Vec<(Ident, Option<String>, Kept)>> {
     let read = |row: &Row| {
         let kept = Kept {
@@ -167,13 +167,13 @@ async fn kept(client: &Client, relation: u32) -> Result<Vec<(Ident, Option<Strin
     Ok(client.query(sql::KEPT, &[&relation]).await?.iter().map(read).collect())
 }
 
-/// Resolves views of one transaction.
+/// Resolves views within one transaction.
 struct Resolver<'a> {
     client: &'a Client,
     mark: &'a str,
 }
 
-/// A view as the server wrote it.
+/// A view as the server printed it.
 struct Written {
     text: String,
     calls: Option<String>,
@@ -181,7 +181,7 @@ struct Written {
     subquery: bool,
 }
 
-/// What became of a view's SQL.
+/// The result for a view's SQL.
 struct Done {
     expressions: Vec<String>,
     join: Option<Join>,
@@ -190,7 +190,7 @@ struct Done {
 }
 
 impl Resolver<'_> {
-    /// Makes a view under the settings in force; how the server writes it under ours.
+    /// Creates a view under the current settings, and returns the text that the server prints for it under ours.
     async fn made(&self, view: &View<'_>, name: &str, path: &str) -> Result<Written> {
         self.client.batch_execute(path).await?;
         self.client.batch_execute(&view.create(name)).await?;
@@ -199,8 +199,8 @@ impl Resolver<'_> {
         Ok(Written { text: row.get(0), calls: row.get(1), rule: row.get(2), subquery: row.get(3) })
     }
 
-    /// Resolves the names in a view's SQL, and proves that what is written down reads the same: the same functions and
-    /// operators in the same order.
+    /// Resolves the names in a view's SQL, and verifies that the printed text has the same meaning: the same
+    /// functions and operators in the same order.
     async fn view(&self, view: &View<'_>, printed: &str, plan: &mut PlanSql) -> Result<Done> {
         let first = self.made(view, "asked", &sql::settings(plan)).await?;
         let not_faithful = || Error::failed(NOT_FAITHFUL).code("0A000");
@@ -208,7 +208,7 @@ impl Resolver<'_> {
         let again = View { expressions: &expressions, join: join.as_ref(), ..*view };
         let mut resolved = PlanSql { resolved: true, lookup: Vec::new(), ..plan.clone() };
         for (name, lookup) in [("again", Vec::new()), ("searched", plan.lookup.clone())] {
-            // A name of the plan's or of what it is joined with may be ours by chance.
+            // A name in the plan or in what it is joined with may be the same as ours by chance.
             let behind = join.as_ref().map(|join| &join.behind);
             if expressions.iter().chain(behind).any(|one| one.contains(self.mark)) {
                 break;
@@ -231,11 +231,11 @@ impl Resolver<'_> {
     }
 }
 
-/// What rules, defaults, constraints and indexes name, of a job on the table with that oid; and who could put something else in
-/// its place. The roles are those that the plan trusts.
+/// The objects to which rules, defaults, constraints and indexes of a job refer, on the table with that oid; and the
+/// roles that could replace them. The roles are those that the plan trusts.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn named(
     client: &Client,
     (table, trust): (u32, &[String]),
@@ -253,11 +253,11 @@ pub async fn named(
         .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
 }
 
-/// Resolves one expression over the rows of a temporary table, as a value of its column `beside`: the expression, the column's
-/// type, and what the expression names.
+/// Resolves one expression over the rows of a temporary table, as a value of its column `beside`: the expression, the
+/// column's type, and the objects that the expression names.
 ///
 /// # Errors
-/// What the server said; the transaction is the caller's, and failed then.
+/// The server returned an error; the transaction belongs to the caller, and has failed then.
 pub async fn expression(
     client: &Client,
     plan: &mut PlanSql,

@@ -1,11 +1,12 @@
-//! What a failed statement means: may the same step be sent again, never, or must one look first?
+//! Classifies a failed statement: the same step may be sent again, never, or only after looking at what happened.
 //!
-//! Decided by SQLSTATE (PostgreSQL manual, Appendix A), never by the message, which is translated. Only a class in
-//! which the server has rolled back for certain is sent again; a connection that went away leaves open whether a COMMIT
-//! took effect, so that whoever gets [`Retry::Unknown`] reads the catalog or the ledger before doing anything.
+//! The class depends on the SQLSTATE (PostgreSQL manual, Appendix A), never on the message, which is translated. A
+//! step is sent again only if the server has rolled it back for certain. After a lost connection, it is unknown
+//! whether a COMMIT took effect: a caller that gets [`Retry::Unknown`] reads the catalog or the ledger before it does
+//! anything else.
 //!
-//! Of the server's answer only code and message are kept: `DETAIL` quotes keys, and so does the message itself in class
-//! 22 (`invalid input syntax for type integer: "…"`), where the quoted part is cut off.
+//! Of the server's error, only code and message are kept: `DETAIL` quotes keys, and so does the message in class 22
+//! (`invalid input syntax for type integer: "…"`), from which the quoted part is removed.
 
 use std::{error::Error as _, io};
 
@@ -19,7 +20,7 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-/// The driver's error as ours: the server's message and SQLSTATE, no row values, and the retry class.
+/// Converts the driver's error: the server's message and SQLSTATE, without values of rows, and the retry class.
 pub fn from_pg(e: tokio_postgres::Error) -> Error {
     if let Some(db) = e.as_db_error() {
         let code = db.code().code();
@@ -36,19 +37,20 @@ pub fn from_pg(e: tokio_postgres::Error) -> Error {
     }
 }
 
-/// The first line of the statement that a function was running, where it failed in one.
+/// The first line of the statement that a function was running, if it failed in a function.
 pub fn failed_statement(e: &tokio_postgres::Error) -> Option<String> {
     let (_, statement) = e.as_db_error()?.where_()?.split_once("SQL statement \"")?;
     let first = statement.lines().next().unwrap_or_default();
     Some(first.strip_suffix('"').unwrap_or(first).to_owned())
 }
 
-/// Whether a row fits no partition: `check_violation`, but of no constraint, and said by the routine that looks for one.
+/// Whether no partition accepts a row: `check_violation` without a constraint, raised by the routine that looks for
+/// the partition.
 fn lacks_partition(code: &str, constraint: Option<&str>, routine: Option<&str>) -> bool {
     code == SqlState::CHECK_VIOLATION.code() && constraint.is_none() && routine == Some("ExecFindPartition")
 }
 
-/// The SQLSTATE, where it was the server that said no.
+/// The SQLSTATE, if the server raised the error.
 pub fn sqlstate(e: &tokio_postgres::Error) -> Option<&str> {
     e.code().map(SqlState::code)
 }
@@ -56,13 +58,13 @@ pub fn sqlstate(e: &tokio_postgres::Error) -> Option<&str> {
 /// The retry class of a SQLSTATE.
 pub fn class(code: &str) -> Retry {
     match code {
-        // serialization_failure, deadlock_detected, lock_not_available, query_canceled (a timeout's or a cancel's), and
-        // snapshot_too_old: the statement's transaction is rolled back.
+        // serialization_failure, deadlock_detected, lock_not_available, query_canceled (by a timeout or a cancel
+        // request), and snapshot_too_old: the transaction of the statement is rolled back.
         "40001" | "40P01" | "55P03" | "57014" | "72000" => Retry::Again,
-        // out_of_memory and too_many_connections pass. disk_full and configuration_limit_exceeded, of the same class, do
-        // not: trying on would keep a full disk full.
+        // out_of_memory and too_many_connections are temporary. disk_full and configuration_limit_exceeded, of the
+        // same class, are not: continuing would keep a full disk full.
         "53200" | "53300" => Retry::Again,
-        // statement_completion_unknown says it itself. The others end the session: admin_shutdown, crash_shutdown,
+        // statement_completion_unknown by definition. The others end the session: admin_shutdown, crash_shutdown,
         // cannot_connect_now, idle_session_timeout, idle_in_transaction_session_timeout, transaction_timeout.
         "40003" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => Retry::Unknown,
         // connection_exception.
@@ -71,14 +73,14 @@ pub fn class(code: &str) -> Retry {
     }
 }
 
-/// The class where no server spoke: a connection that closed or broke is unknown; a value that cannot be sent or read is
-/// a mistake of ours and stays one.
+/// The class of an error that the server did not raise: after a closed or broken connection, the result is unknown; a
+/// value that cannot be sent or read is a bug of ours, and trying again does not help.
 fn class_without_code(e: &tokio_postgres::Error) -> Retry {
     if e.is_closed() {
         return Retry::Unknown;
     }
     match e.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        // What the driver gives for a message it can neither encode nor parse.
+        // The driver's error for a message that it can neither encode nor parse.
         Some(io) if io.kind() == io::ErrorKind::InvalidInput => Retry::Never,
         Some(_) => Retry::Unknown,
         None => Retry::Never,
@@ -89,7 +91,7 @@ fn without_values(code: &str, message: &str) -> String {
     if !code.starts_with("22") {
         return message.to_owned();
     }
-    // The quotation marks of every language the server's messages are translated into.
+    // The quotation marks of all languages into which the server's messages are translated.
     match message.find(['"', '«', '»', '„', '“', '”', '‘', '’', '\'', '「', '『']) {
         Some(at) => format!("{}…", message[..at].trim_end()),
         None => message.to_owned(),
@@ -121,7 +123,7 @@ mod tests {
     fn a_missing_partition_is_told_from_a_failed_check() {
         assert!(lacks_partition("23514", None, Some("ExecFindPartition")));
         assert!(!lacks_partition("23514", Some("t_amount_check"), Some("ExecConstraints")));
-        // A row that was written straight to a partition which does not take it.
+        // A row that was inserted directly into a partition that does not accept it.
         assert!(!lacks_partition("23514", None, Some("ExecPartitionCheckEmitError")));
         assert!(!lacks_partition("23505", None, Some("ExecFindPartition")));
     }

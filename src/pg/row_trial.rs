@@ -1,5 +1,5 @@
-//! Tries a table's own expressions on rows that it has, under the settings of the job: CHECKs, index expressions, generated
-//! columns, and the functions that they call.
+//! Tries a table's own expressions on some of its rows, under the settings of the job: CHECK constraints, index
+//! expressions, generated columns, and the functions that they call.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
@@ -15,15 +15,15 @@ use crate::sql::{partition_trial as partition_sql, plan_sql, row_trial as sql};
 use super::lent;
 use super::transaction::{READ_COMMITTED, transaction};
 
-/// What became of statements.
+/// The result of some statements.
 pub(super) enum Attempt {
-    /// All of them were run.
+    /// All of them succeeded.
     Done,
-    /// One was refused; none took effect.
+    /// One failed; none took effect.
     Refused(Refused),
 }
 
-/// Runs statements whose failure is an answer. With `back`, none has taken effect afterwards.
+/// Runs statements that may fail; a failure is part of the result. With `back`, they are rolled back in any case.
 pub(super) async fn attempt(client: &Client, statements: &[String], back: bool) -> Result<Attempt> {
     client.batch_execute("savepoint attempt").await?;
     for statement in statements {
@@ -39,7 +39,7 @@ pub(super) async fn attempt(client: &Client, statements: &[String], back: bool) 
     Ok(Attempt::Done)
 }
 
-/// Runs a query whose failure is an answer.
+/// Runs a query that may fail; a failure is part of the result.
 pub(super) async fn queried(client: &Client, statement: &str) -> Result<std::result::Result<Row, Refused>> {
     client.batch_execute("savepoint attempt").await?;
     match client.query_one(statement, &[]).await {
@@ -55,13 +55,13 @@ pub(super) async fn queried(client: &Client, statement: &str) -> Result<std::res
     }
 }
 
-/// What the server said, and of which function of the application; other errors are ours.
+/// The server's error, and the function of the application that raised it; other errors are returned as errors.
 fn refused(error: tokio_postgres::Error) -> Result<Refused> {
     let context = error.as_db_error().and_then(|db| {
         let line = |line: &&str| line.starts_with("PL/") || line.starts_with("SQL function");
         db.where_().and_then(|text| text.lines().find(line)).map(str::to_owned)
     });
-    // What is wrong with a definition; of an error of another class, it has values of rows.
+    // The error about a definition; an error of another class contains values of rows.
     let definition = |db: &&tokio_postgres::error::DbError| db.code().code().starts_with("42");
     let detail = error.as_db_error().filter(definition).and_then(|db| db.detail()).map(str::to_owned);
     let error = Error::from(error);
@@ -75,9 +75,9 @@ fn refused(error: tokio_postgres::Error) -> Result<Refused> {
     }
 }
 
-/// Records a refusal.
+/// Records an error.
 pub(super) fn failed(trial: &mut TableTrial, how: How, what: String, refused: Refused) {
-    // A lock that others hold, or no time left, says nothing about the object.
+    // A lock that others hold, or an expired time limit, is no evidence about the object.
     let passing = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED, SqlState::T_R_DEADLOCK_DETECTED];
     if passing.iter().any(|state| state.code() == refused.code) {
         trial.untried.push((what, refused.message));
@@ -86,12 +86,12 @@ pub(super) fn failed(trial: &mut TableTrial, how: How, what: String, refused: Re
     }
 }
 
-/// The heap's length.
+/// The length of the heap.
 pub(super) async fn blocks(client: &Client, oid: u32) -> Result<i64> {
     Ok(client.query_one(sql::HEAP_BLOCKS, &[&oid]).await?.get(0))
 }
 
-/// CHECKs of the table that call functions or operators that are not the server's own.
+/// CHECK constraints of the table that call functions or operators other than the server's own.
 pub(super) async fn made_by_users(client: &Client, oid: u32) -> Result<Vec<Ident>> {
     let rows = client.query(sql::MADE_BY_USERS, &[&oid]).await?;
     Ok(rows.iter().map(|row| Ident::new(row.get::<_, String>(0))).collect())
@@ -125,12 +125,12 @@ pub(super) async fn violations(
     Ok(())
 }
 
-/// Computes what an update of the table's rows computes: CHECKs, generated columns and index expressions, on a table of the
-/// session's own. `sql` has the settings of the job's batches, and the search path that the application's functions find
-/// names by.
+/// Evaluates what an update of the table's rows evaluates: CHECK constraints, generated columns and index
+/// expressions, on a temporary table. `sql` has the settings of the job's batches, and the search path for the
+/// application's functions.
 ///
 /// # Errors
-/// The server is gone. What it refuses is in the trial.
+/// The connection was lost. What the server rejects is in the trial.
 pub async fn of_updates(
     client: &Client,
     table: &Table,
@@ -178,12 +178,13 @@ async fn updates(
         }
     }
     let all_hold = with_checks.len() == table.checks.len();
-    // A CHECK of the whole row cannot be copied; where no table can be made, rows are tried by the CHECKs alone.
+    // A CHECK on the whole row cannot be copied; if no table can be created, only the CHECK constraints are evaluated
+    // on the rows.
     for checks in if all_hold { &[true, false][..] } else { &[false] } {
         if let Attempt::Done = attempt(client, &[sql::empty(&table.name, *checks)], false).await? {
             let columns = table.columns.iter().filter(|c| c.generated.is_empty()).map(|c| &c.name);
             let fill = sql::fill(sql::ROWS, from, columns, &sampled);
-            // Rows that are there may violate a NOT NULL that is not valid; the copy has it valid.
+            // Existing rows may violate a NOT NULL constraint that is not valid; in the copy, it is valid.
             if let Attempt::Refused(refused) = attempt(client, &[fill], false).await?
                 && refused.code != SqlState::NOT_NULL_VIOLATION.code()
                 && !by_index(client, table, from, &sampled, trial).await?
@@ -196,7 +197,8 @@ async fn updates(
     Ok(())
 }
 
-/// Where rows are refused because of an index, names it; whether it is one. The table without indexes takes the rows then.
+/// Finds out whether rows are rejected because of an index, and names it. The table without indexes then accepts the
+/// rows.
 async fn by_index(
     client: &Client,
     table: &Table,
@@ -210,7 +212,7 @@ async fn by_index(
         return Ok(false);
     }
     let before = trial.refused.len();
-    // An index of columns alone calls no function of the application.
+    // An index on columns only calls no function of the application.
     for index in table.indexes.iter().filter(|index| index.columns.is_none() || index.partial) {
         let create = format!("create index on {} using {}", sql::ROWS, index.tail);
         if let Attempt::Refused(refused) = attempt(client, &[create], true).await? {
@@ -221,10 +223,10 @@ async fn by_index(
     Ok(trial.refused.len() > before)
 }
 
-/// Rows whose key cannot be read as text: none where the database's encoding has no such text.
+/// Rows whose key cannot be read as text; none if the database's encoding excludes such text.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn unreadable_keys(client: &Client, from: &str, key: &[&Column]) -> Result<Option<i64>> {
     let any_bytes: bool = client.query_one(sql::ANY_BYTES, &[]).await?.get(0);
     let texts = |column: &&&Column| {

@@ -1,4 +1,4 @@
-//! Fills a sample of the rows, and takes it back.
+//! Fills a sample of the rows, and rolls it back.
 //!
 //! What is set is computed by reading first: that locks no row. Only rows that come out well are then updated, and only where
 //! the columns are there already: to add one takes a lock that everybody waits behind, though it be taken back. The update
@@ -24,7 +24,7 @@ use crate::sql::{fill as fill_sql, plan_sql, row_trial, sample as sql};
 use super::lent;
 use super::transaction::READ_COMMITTED;
 
-/// Rows that are computed, or updated, by one statement.
+/// The number of rows that one statement computes or updates.
 const PIECE: usize = 1_000;
 /// More rows than asked for, that come of as many pages as hold them by the statistics.
 const RESERVE: f64 = 1.5;
@@ -55,7 +55,7 @@ const BRIEF_ROWS: u32 = 128;
 /// What becomes of about `rows` rows, of `to_fill` that match and `all` there are, by the statistics.
 ///
 /// # Errors
-/// It took too long; or what the server said, but for what it said against a row.
+/// It took too long, or the server returned an error that is not about a row.
 pub async fn sample(
     client: &Client,
     f: &Filling,
@@ -121,7 +121,7 @@ fn key_of(row: &Row) -> Key {
     (0..row.len()).map(|i| row.get(i)).collect()
 }
 
-/// What is tried on piece after piece.
+/// What is tried, piece by piece.
 struct Trier<'a> {
     client: &'a Client,
     f: &'a Filling,
@@ -217,7 +217,7 @@ impl<'a> Trier<'a> {
         Ok(good)
     }
 
-    /// Takes in what was computed; the keys of the rows that match.
+    /// Records the computed values; returns the keys of the rows that match.
     fn counted(&mut self, rows: &[Row], nulls: &mut [u64]) -> Vec<Key> {
         let mut times: BTreeMap<Key, u64> = BTreeMap::new();
         for row in rows {
@@ -233,7 +233,7 @@ impl<'a> Trier<'a> {
         times.into_keys().collect()
     }
 
-    /// Sets the rows, and looks whether they still match.
+    /// Updates the rows, and checks whether they still match.
     async fn fill(&mut self, keys: &[Key]) -> Result<()> {
         let mut left: Vec<Vec<Key>> = keys.chunks(PIECE).rev().map(<[Key]>::to_vec).collect();
         while let Some(piece) = left.pop() {
@@ -337,7 +337,7 @@ impl<'a> Trier<'a> {
         self.found.errors.len() >= self.limits.errors || Instant::now() > self.until
     }
 
-    /// What is left after an error: the halves of a piece, or the row that fails.
+    /// What remains after an error: the halves of a piece, or the row that fails.
     fn halve(&mut self, error: Error, mut piece: Vec<Key>, left: &mut Vec<Vec<Key>>) -> Result<()> {
         match error.sqlstate().map(str::to_owned) {
             None => return Err(error),

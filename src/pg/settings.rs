@@ -1,11 +1,13 @@
-//! Connection settings, found where libpq finds them and in its order: the connection string, the service file, the
-//! environment, then defaults. (libpq, "Connection Strings", "Environment Variables", "The Connection Service File".)
+//! Connection settings, from the same sources and in the same order as libpq: the connection string, the service
+//! file, the environment, then defaults. (libpq, "Connection Strings", "Environment Variables", "The Connection
+//! Service File".)
 //!
-//! The driver parses connection strings too, but knows neither services nor the password file nor `verify-ca`,
-//! `verify-full` and `sslrootcert`, refuses what it does not know, and cannot lay one source over another. So settings are
-//! gathered here as libpq's keywords; values are still judged by the driver.
+//! The driver parses connection strings too, but does not support services, the password file, `verify-ca`,
+//! `verify-full` or `sslrootcert`, rejects unknown keywords, and cannot combine several sources. Settings are
+//! therefore collected here under libpq's keywords; the driver still validates the values.
 //!
-//! No message here quotes a value, nor a keyword that is none of libpq's: it may be part of a wrongly quoted password.
+//! No message here quotes a value, or a keyword that is not one of libpq's: it may be part of an incorrectly quoted
+//! password.
 
 use std::{
     collections::BTreeMap,
@@ -17,13 +19,13 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Result};
 
-/// Where variables come from: the process's environment, or a test's own.
+/// The source of variables: the environment of the process, or that of a test.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Settings by libpq's keyword.
+/// Settings by libpq keyword.
 pub(super) type Settings = BTreeMap<String, String>;
 
-/// Understood here or by the driver.
+/// Supported here or by the driver.
 const KNOWN: [&str; 23] = [
     "application_name",
     "channel_binding",
@@ -50,7 +52,7 @@ const KNOWN: [&str; 23] = [
     "user",
 ];
 
-/// Without effect here, whatever they say: no GSS, no compression, always UTF-8.
+/// Without effect here, whatever the value: no GSS, no compression, always UTF-8.
 const WITHOUT_EFFECT: [&str; 7] = [
     "client_encoding",
     "fallback_application_name",
@@ -61,7 +63,7 @@ const WITHOUT_EFFECT: [&str; 7] = [
     "sslsni",
 ];
 
-/// Asks for something that we cannot do; to ignore it would be to connect in a way the user did not want.
+/// Requests something that is not supported; to ignore it would be to connect in a way that the user did not want.
 const UNSUPPORTED: [&str; 14] = [
     "gssencmode",
     "oauth_client_id",
@@ -98,7 +100,7 @@ const VARIABLES: [(&str, &str); 16] = [
     ("PGUSER", "user"),
 ];
 
-/// Everything that was said about the connection, each keyword from the first source that has it.
+/// All connection settings, each keyword from the first source that has it.
 pub(super) fn gather(dsn: Option<&str>, var: Lookup<'_>) -> Result<Settings> {
     let set = |name: &str| var(name).filter(|value| !value.is_empty());
     let mut settings = match dsn.map(str::to_owned).or_else(|| set("DATABASE_URL")) {
@@ -119,12 +121,12 @@ pub(super) fn gather(dsn: Option<&str>, var: Lookup<'_>) -> Result<Settings> {
     Ok(settings)
 }
 
-/// A connection string of either form as settings.
+/// The settings of a connection string in either format.
 fn parse(text: &str) -> Result<Settings> {
     let url = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.trim().strip_prefix(scheme));
     let mut settings = Settings::new();
     for (keyword, value) in if let Some(rest) = url { url_pairs(rest)? } else { pairs(text)? } {
-        // libpq lets the last of a repeated keyword win.
+        // As in libpq, the last value of a repeated keyword wins.
         settings.remove(&keyword);
         insert_new(&mut settings, &keyword, value)?;
     }
@@ -148,7 +150,7 @@ fn insert_new(settings: &mut Settings, keyword: &str, value: String) -> Result<(
     Ok(())
 }
 
-/// `keyword = 'value'` pairs, quoted and escaped as libpq has it.
+/// `keyword = 'value'` pairs, quoted and escaped as in libpq.
 fn pairs(text: &str) -> Result<Vec<(String, String)>> {
     let mut chars = text.chars().peekable();
     let mut found = Vec::new();
@@ -219,7 +221,7 @@ fn url_pairs(rest: &str) -> Result<Vec<(String, String)>> {
             .split_once('=')
             .ok_or_else(|| Error::usage("the connection URL has a parameter without `=`"))?;
         match (decode(keyword)?.as_str(), decode(value)?) {
-            // What JDBC's URLs say; libpq understands it too.
+            // The syntax of JDBC URLs, which libpq supports too.
             ("ssl", value) if value == "true" => found.push(("sslmode".to_owned(), "require".to_owned())),
             (keyword, value) => found.push((keyword.to_owned(), value)),
         }
@@ -232,7 +234,7 @@ fn decode(part: &str) -> Result<String> {
     decoded.map(std::borrow::Cow::into_owned).map_err(|_| Error::usage("the connection URL is not UTF-8"))
 }
 
-/// The settings of a service, from the user's file or else the system's.
+/// The settings of a service, from the user's file or otherwise from the system's.
 fn read_service(service: &str, own_file: Option<&str>, var: Lookup<'_>) -> Result<Settings> {
     let mut files: Vec<PathBuf> = match own_file {
         Some(file) => vec![file.into()],
@@ -240,7 +242,7 @@ fn read_service(service: &str, own_file: Option<&str>, var: Lookup<'_>) -> Resul
     };
     files.push(match var("PGSYSCONFDIR") {
         Some(dir) => Path::new(&dir).join("pg_service.conf"),
-        // Debian's and Ubuntu's.
+        // The path on Debian and Ubuntu.
         None => "/etc/postgresql-common/pg_service.conf".into(),
     });
     for file in &files {
@@ -366,7 +368,7 @@ mod tests {
             _ => None,
         };
         assert_eq!(shown(&gather(Some("port=1"), &var).unwrap()), "dbname=env|host=svc|port=1|user=svc");
-        // Without --dsn, DATABASE_URL is the string.
+        // Without --dsn, DATABASE_URL is the connection string.
         let var = |name: &str| match name {
             "DATABASE_URL" => Some("host=url".to_owned()),
             "PGHOST" => Some("env".to_owned()),

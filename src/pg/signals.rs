@@ -1,5 +1,6 @@
-//! Reads the signals: of the server itself on a session of its own, of listed standbys and by the user's query each on one
-//! more, so that none of them waits for a slow one. What cannot be read is said with the reason, and never taken for good.
+//! Reads the signals: those of the server on a separate session, those of each listed standby and of the user's query
+//! on one more session each, so that none waits for a slow one. A value that cannot be read is reported with the
+//! reason, and is never taken as acceptable.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,55 +17,55 @@ use crate::sql::pace as sql;
 
 use super::connect::{Session, Target};
 
-/// How often a standby, or the user's query, is asked.
+/// How often a standby, or the user's query, is queried.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long an answer may take.
+/// The time limit for an answer.
 const ANSWER: Duration = Duration::from_secs(6);
-/// How long after a failure it is tried again.
+/// How long to wait after a failure before the next attempt.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// An answer, or why there is none.
+/// An answer, or the reason why there is none.
 pub type Answer<T> = std::result::Result<T, String>;
 
-/// What the server said of itself.
+/// The state of the server.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Seen {
-    /// Our role.
+    /// The current role.
     pub role: String,
-    /// Whether it may see what other roles' sessions do.
+    /// Whether the role may see the activity of other roles' sessions.
     pub sees_all: bool,
-    /// Where the server's WAL ends, as a byte's number.
+    /// The end of the server's WAL, as a byte position.
     pub place: u64,
-    /// Its walsenders that replay.
+    /// Walsenders whose receivers replay.
     pub replicas: Vec<Replica>,
-    /// The slot that keeps the most.
+    /// The slot that retains the most WAL.
     pub slot: Option<Slot>,
-    /// The WAL file that the archiver failed on; none where it did not.
+    /// The WAL file that could not be archived, if archiving failed.
     pub archiver: Option<String>,
-    /// Sessions that wait for a lock of ours.
+    /// The number of sessions that wait for a lock of the job.
     pub blocked: u32,
-    /// One of them.
+    /// One of these sessions.
     pub blocked_pid: Option<i32>,
-    /// A vacuum that prevents wraparound of the source.
+    /// An autovacuum of the source to prevent wraparound.
     pub vacuum: Option<Vacuum>,
-    /// Sessions of others at work.
+    /// The number of active sessions of others.
     pub active: u32,
-    /// The table, or partition, with the largest share of dead rows.
+    /// The table or partition with the largest share of dead rows.
     pub dead: Option<Dead>,
-    /// Settings that differ from the plan.
+    /// Settings that override the plan.
     pub settings: BTreeMap<String, String>,
 }
 
 /// A walsender.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Replica {
-    /// What messages call it.
+    /// Its name in messages.
     pub name: String,
-    /// It is another role's, and we may not see how far it is.
+    /// It belongs to another role, and its progress is not visible.
     pub hidden: bool,
-    /// What it has replayed, as a byte's number.
+    /// The WAL position that it has replayed, in bytes.
     pub place: Option<u64>,
-    /// How far it is behind.
+    /// Its lag.
     pub lag_s: Option<f64>,
 }
 
@@ -73,7 +74,7 @@ pub struct Replica {
 pub struct Slot {
     /// Its name.
     pub name: String,
-    /// WAL that it keeps, in bytes.
+    /// The WAL that it retains, in bytes.
     pub bytes: u64,
 }
 
@@ -82,7 +83,7 @@ pub struct Slot {
 pub struct Vacuum {
     /// The table.
     pub name: String,
-    /// How many transactions old it is.
+    /// The age of the table, in transactions.
     pub age: i64,
 }
 
@@ -91,30 +92,31 @@ pub struct Vacuum {
 pub struct Dead {
     /// The table.
     pub name: String,
-    /// Dead rows, by the statistics.
+    /// The number of dead rows, according to the statistics.
     pub dead: u64,
-    /// How many of all rows they are, 0 to 1.
+    /// The share of dead rows among all rows, 0 to 1.
     pub share: f64,
-    /// Autovacuum comes to it.
+    /// Whether autovacuum is enabled for it.
     pub autovacuum: bool,
-    /// What keeps a vacuum from taking the rows away, where that has been there for a minute; in words.
+    /// What prevents vacuum from removing the rows, if it has done so for a minute.
     pub kept: Option<Kept>,
 }
 
 /// The oldest snapshot.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Kept {
-    /// Whose: `pid 17`, `prepared transaction p`.
+    /// Its holder: `pid 17`, `prepared transaction p`.
     pub by: String,
-    /// How old it is.
+    /// Its age.
     pub age_s: f64,
 }
 
-/// Asks the server on `session`, which has [`sql::SIGNALS`] prepared as `signals`; `prefix` begins the names of the job's
-/// sessions, `table` is the one in use, and tables with fewer than `least_dead` dead rows have none.
+/// Queries the server on `session`, which has prepared [`sql::SIGNALS`] as `signals`; `prefix` is the prefix of the
+/// names of the job's sessions, `table` is the table in use, and tables with fewer than `least_dead` dead rows are
+/// ignored.
 ///
 /// # Errors
-/// What the server said, or that it did not.
+/// The server returned an error, or did not answer.
 pub async fn look(
     session: &Session,
     signals: &Statement,
@@ -129,13 +131,13 @@ pub async fn look(
         .map_err(|e| Error::failed("the server's answer is not understood").cause(e.to_string()))
 }
 
-/// The last answer, and when it came.
+/// The last answer, and its time.
 type Last<T> = Arc<Mutex<Option<(Instant, Answer<T>)>>>;
 
-/// Something that is asked over and over by a task of its own; what it last said, and when.
+/// A value that a separate task queries repeatedly: its last answer, and the time.
 #[derive(Debug)]
 pub struct Asked<T> {
-    /// What messages call it.
+    /// Its name in messages.
     pub name: String,
     last: Last<T>,
     task: JoinHandle<()>,
@@ -168,7 +170,7 @@ impl<T: Clone + Send + 'static> Asked<T> {
         Self { name, last, task }
     }
 
-    /// What it last said, where that is not too long ago; none before the first answer.
+    /// The last answer, unless it is too old; none before the first answer.
     pub fn last(&self) -> Option<Answer<T>> {
         let last = self.last.lock().ok()?.clone();
         last.map(
@@ -185,7 +187,7 @@ impl<T> Drop for Asked<T> {
     }
 }
 
-/// How something is asked: what its session begins with, and the question.
+/// How a value is queried: the first statements of its session, and the query.
 trait AsyncAsk<T>: Send + Sync + 'static {
     fn begin(&self, session: &Session) -> impl Future<Output = Result<()>> + Send;
     fn ask(&self, session: &Session) -> impl Future<Output = Result<T>> + Send;
@@ -226,7 +228,7 @@ impl AsyncAsk<Standby> for AskStandby {
     }
 }
 
-/// Asks a listed standby from now on.
+/// Starts to query a listed standby.
 ///
 /// # Errors
 /// `dsn` cannot be read.
@@ -251,7 +253,7 @@ impl AsyncAsk<f64> for AskQuery {
             _ => None,
         });
         match value.flatten().as_deref() {
-            // No row, or NULL: there is nothing to hold for.
+            // No row, or NULL: no reason to pause.
             None | Some("f") => Ok(0.0),
             Some("t") => Ok(f64::INFINITY),
             Some(text) => {
@@ -262,7 +264,7 @@ impl AsyncAsk<f64> for AskQuery {
     }
 }
 
-/// Asks the user's query from now on: a number, where `true` is more than any limit.
+/// Starts to run the user's query: the result is a number; `true` exceeds any limit.
 pub fn query(target: &Target, query: &str, application_name: &str) -> Asked<f64> {
     Asked::begin("query".to_owned(), target.clone(), application_name.to_owned(), AskQuery(query.to_owned()))
 }

@@ -1,4 +1,4 @@
-//! What `status` says of a job, from what the database keeps.
+//! The status of a job, from what the database stores.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,18 @@ use crate::sql::{drain, pace, store as sql, swap};
 use super::store::{self, Job, chunk_times, jobs};
 use super::{catalog, latency, lease};
 
-/// What a driver said longer ago than this, in seconds, is no longer so.
+/// The age in seconds from which on the stored progress of a driver is considered outdated.
 const FRESH_S: f64 = 20.0;
-/// Samples that are shown: ten minutes.
+/// The number of samples to show: ten minutes.
 const SAMPLES: i64 = 60;
 
-/// Where a job is now.
+/// The current status of a job.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn of(client: &Client, job: &Job) -> Result<Status> {
     match as_recorded(client, job).await {
-        // It ended after its record was read, and took its log with it.
+        // The job ended after its record was read, and its log was dropped.
         Err(e) if e.is(&SqlState::UNDEFINED_TABLE) => {
             match jobs(client, Some(&job.name)).await?.iter().find(|j| j.id == job.id && j.state != job.state)
             {
@@ -38,7 +38,7 @@ pub async fn of(client: &Client, job: &Job) -> Result<Status> {
 }
 
 async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
-    // Before the chunks, so that no more rows are said to be set than there are gone through.
+    // Before the chunks, so that the number of rows set does not exceed the number of rows processed.
     let planned = job.design.planned();
     let set = match planned.sets_rows(job.state) {
         true if job.state.is_final() => {
@@ -50,7 +50,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
     };
     let times = chunk_times(client, job.id).await?;
     let copied = match job.state {
-        // The ledger is gone by then.
+        // The ledger has been deleted by then.
         State::Finalized => job.rows_estimated,
         _ => times.iter().map(|(rows, _)| rows).sum(),
     };
@@ -58,7 +58,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
     let current = store::installed(client).await? == Some(sql::VERSION);
     let driven = current && lease::is_driven(client, job.id).await?;
     let copying = driven && job.state == State::Capturing;
-    // Once everything is copied, what was copied is what there was.
+    // Once everything is copied, the total is the number of copied rows.
     let rows_estimated =
         if job.state.is_captured() && job.state != State::Capturing { copied } else { job.rows_estimated };
     let whole_ms = |ms: f64| (latency.chunks > 0).then_some(ms.round() as u64);
@@ -104,7 +104,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
     })
 }
 
-/// Whether the guard of a swap stands on the table in use.
+/// Whether the table in use has the guard of a swap.
 async fn guarded(client: &Client, job: &Job) -> Result<bool> {
     let Some(blueprint) = job.design.blueprint() else { return Ok(false) };
     match catalog::find(client, &blueprint.table.name).await? {
@@ -113,7 +113,7 @@ async fn guarded(client: &Client, job: &Job) -> Result<bool> {
     }
 }
 
-/// How a job goes, and what was set for it.
+/// The progress of a job, and its settings.
 #[derive(Debug, Default)]
 struct Goes {
     workers: Option<u32>,

@@ -1,4 +1,5 @@
-//! The job as the database keeps it: state, blueprint, ledger. Every change of state says which state it thinks it leaves.
+//! The record of a job in the database: state, blueprint, ledger. Every change of state names the state that it
+//! expects.
 
 use std::collections::BTreeMap;
 
@@ -26,29 +27,29 @@ use super::transaction::{READ_COMMITTED, transaction};
 pub struct Job {
     /// Its number.
     pub id: i64,
-    /// Its name; unique among jobs that are not over.
+    /// Its name; unique among open jobs.
     pub name: String,
     /// `partition`, `backfill` or `retype`.
     pub kind: String,
-    /// The source, as people write it.
+    /// The source, in readable form.
     pub source: String,
     /// The plan's canonical text.
     pub plan: String,
-    /// What of the plan may not change.
+    /// The part of the plan that must not change.
     pub identity: BTreeMap<String, String>,
     /// What it does.
     pub design: Design,
-    /// Where it is.
+    /// Its state.
     pub state: State,
-    /// Rows of the source when it was planned, as estimated.
+    /// The estimated number of rows of the source when the job was planned.
     pub rows_estimated: i64,
-    /// How the copy reads and where it ends; none before it began.
+    /// The order and the end of the copy; none before it began.
     pub copy: Option<Frozen>,
-    /// Rows a second, as last measured.
+    /// Rows per second, as last measured.
     pub rows_per_second: Option<f64>,
-    /// Seconds left, as last estimated.
+    /// The remaining seconds, as last estimated.
     pub eta_s: Option<i64>,
-    /// The transaction of the last swap, or swap back.
+    /// The transaction of the last swap or rollback.
     pub swap_xid: Option<String>,
     /// When applications began to use the partitioned table.
     pub swapped_at: Option<DateTime<Utc>>,
@@ -58,7 +59,7 @@ pub struct Job {
     pub started_at: DateTime<Utc>,
     /// When anything last changed.
     pub updated_at: DateTime<Utc>,
-    /// It records what it makes; one that an earlier version began does not.
+    /// Whether the job records the objects that it creates; jobs of earlier versions do not.
     pub records: bool,
 }
 
@@ -87,37 +88,37 @@ impl Job {
         self.design.retyping().ok_or_else(|| self.of_another_kind())
     }
 
-    /// Tells a command of another kind of job what this one is.
+    /// The error for a command that this kind of job does not have.
     pub fn of_another_kind(&self) -> Error {
         let (fact, hint) = self.design.planned().other_command(&self.name);
         Error::usage(fact).hint(hint)
     }
 }
 
-/// Bytes of a relation, by one of the statements of [`crate::sql::space`].
+/// The size of a relation in bytes, by one of the statements of [`crate::sql::space`].
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn size(client: &Client, statement: &str, name: &QualifiedName) -> Result<u64> {
     let bytes: i64 = client.query_one(statement, &[&name.to_string()]).await?.get(0);
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
-/// What the copy fixed when it began.
+/// What the copy fixes when it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frozen {
-    /// By blocks of the heap, not along the key.
+    /// Whether it reads by heap blocks instead of along the key.
     pub physical: bool,
     /// The largest key, or the number of blocks.
     pub end: Option<Key>,
-    /// The heap's file: another one means that the table was rewritten.
+    /// The file of the heap: if it changes, the table was rewritten.
     pub filenode: u32,
 }
 
-/// How often a schema that another session makes at the same moment is looked at again.
+/// How often the installation is retried if another session creates the schema at the same moment.
 const INSTALL_TRIES: u32 = 10;
 
-/// Creates the tool's schema, or brings it up to this version.
+/// Creates schema `pgstrata`, or upgrades it to this version.
 ///
 /// # Errors
 /// The schema is newer than this program, or the role may not create it.
@@ -128,7 +129,7 @@ pub async fn install(client: &Client) -> Result<()> {
     let mut tries = 0;
     loop {
         match upgrade(client).await {
-            // Another session made the schema, or a table of it, at the same moment.
+            // Another session created the schema, or a table of it, at the same moment.
             Err(e)
                 if e.is_any(&[
                     &SqlState::UNIQUE_VIOLATION,
@@ -162,7 +163,7 @@ async fn upgrade(client: &Client) -> Result<()> {
     .await
 }
 
-/// The installed version; none where the schema is missing.
+/// The installed version; none if the schema does not exist.
 ///
 /// # Errors
 /// It is newer than this program.
@@ -182,7 +183,8 @@ pub async fn installed(client: &Client) -> Result<Option<i32>> {
     Ok(Some(version))
 }
 
-/// Refuses our schema where roles that the session's role does not trust could make statements of ours run code of theirs.
+/// Rejects schema `pgstrata` if roles that the session's role does not trust could make our statements run their
+/// code.
 ///
 /// # Errors
 /// What was found.
@@ -202,10 +204,10 @@ pub async fn trusted(client: &Client) -> Result<()> {
         )))
 }
 
-/// All jobs, or those of that name; newest first.
+/// All jobs, or those with that name; newest first.
 ///
 /// # Errors
-/// A row that this version does not understand.
+/// A row that this version cannot read.
 pub async fn jobs(client: &Client, name: Option<&str>) -> Result<Vec<Job>> {
     if installed(client).await?.is_none() {
         return Ok(Vec::new());
@@ -213,10 +215,10 @@ pub async fn jobs(client: &Client, name: Option<&str>) -> Result<Vec<Job>> {
     client.query(sql::JOBS, &[&name]).await?.iter().map(job).collect()
 }
 
-/// The open job of that name.
+/// The open job with that name.
 ///
 /// # Errors
-/// There is none; the hint names those that there are.
+/// There is none; the hint lists the existing ones.
 pub async fn open_job(client: &Client, name: &str) -> Result<Job> {
     let all = jobs(client, None).await?;
     if let Some(job) = all.iter().find(|j| j.name == name && !j.state.is_final()) {
@@ -274,10 +276,10 @@ fn job(row: &Row) -> Result<Job> {
     })
 }
 
-/// Records a new job and its lease's row; returns its number.
+/// Records a new job and its row in `leases`; returns its number.
 ///
 /// # Errors
-/// Another process recorded one of that name just now.
+/// Another process recorded a job of that name at the same moment.
 pub async fn create(client: &Client, plan: &Plan, design: &Design, rows_estimated: i64) -> Result<i64> {
     let stored =
         design.stored().map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;
@@ -306,10 +308,10 @@ pub async fn create(client: &Client, plan: &Plan, design: &Design, rows_estimate
     Ok(row.get(0))
 }
 
-/// Moves a job on by `step`, in the caller's transaction if there is one.
+/// Advances a job by `step`, in the caller's transaction if there is one.
 ///
 /// # Errors
-/// The step is not legal in that state, or the job is in another one by now.
+/// The step is not allowed in that state, or the job is in another state by now.
 pub async fn advance(client: &Client, job: i64, from: State, step: Step) -> Result<State> {
     let to = from
         .next(step)
@@ -324,37 +326,37 @@ pub async fn advance(client: &Client, job: i64, from: State, step: Step) -> Resu
     Ok(to)
 }
 
-/// Adds an event to a job's history.
+/// Adds an event to the history of a job.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn event(client: &Client, job: i64, what: &str, detail: &str) -> Result<()> {
     client.execute(sql::ADD_EVENT, &[&job, &what, &detail]).await?;
     Ok(())
 }
 
-/// What was set for a job, and differs from its plan.
+/// The settings of a job that override its plan.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn settings(client: &Client, job: i64) -> Result<BTreeMap<String, String>> {
     Ok(client.query(pace::SETTINGS, &[&job]).await?.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
-/// How many workers a job had when it was last driven; none where it never was.
+/// The number of workers of a job when it was last driven; none if it never was.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn last_workers(client: &Client, job: i64) -> Result<usize> {
     let last = client.query_opt(pace::WORKERS, &[&job]).await?;
     let last: Option<i32> = last.and_then(|row| row.get(0));
     Ok(last.and_then(|n| usize::try_from(n).ok()).unwrap_or(0))
 }
 
-/// Keeps settings (none: forgets one), and tells the job's driver.
+/// Stores settings (none: deletes one), and notifies the driver of the job.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn set(client: &Client, job: i64, settings: &[(&str, Option<&str>)]) -> Result<()> {
     transaction(client, READ_COMMITTED, async |client| {
         for (key, value) in settings {
@@ -374,17 +376,18 @@ pub async fn set(client: &Client, job: i64, settings: &[(&str, Option<&str>)]) -
 /// Fixes what the copy reads and where it ends; the ledger starts empty.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn freeze(client: &Client, job: i64, copy: &Frozen) -> Result<()> {
     let order = if copy.physical { "physical" } else { "keyset" };
     client.execute(sql::FREEZE_COPY, &[&job, &order, &copy.end, &copy.filenode]).await?;
     Ok(())
 }
 
-/// The ranges of finished chunks of the table or of one partition in the order of keys; `casts` turn the ledger's text back (`::bigint`).
+/// The ranges of the finished chunks of the table or of one partition, in key order; `casts` convert the text in the
+/// ledger back (`::bigint`).
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn finished(
     client: &Client,
     job: i64,
@@ -399,15 +402,15 @@ pub async fn finished(
 /// A finished chunk.
 #[derive(Debug)]
 pub struct Chunk<'a> {
-    /// What was done: `copy`, `fill`.
+    /// The step: `copy`, `fill`.
     pub step: &'static str,
-    /// The partition, where each is done by itself.
+    /// The partition, if each is processed separately.
     pub leaf: Option<&'a str>,
     /// Its range.
     pub range: &'a KeyRange,
     /// Rows that were written.
     pub rows: u64,
-    /// Rows that were looked at, where that is not the same.
+    /// Rows that were read, if that is a different number.
     pub seen: Option<u64>,
     /// Milliseconds.
     pub ms: f64,
@@ -416,12 +419,12 @@ pub struct Chunk<'a> {
 /// Adds a finished chunk, in the chunk's own transaction.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn add_chunk(client: &Client, job: i64, epoch: i64, chunk: &Chunk<'_>) -> Result<()> {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let Chunk { step, leaf, range, rows, seen, ms } = chunk;
     let (rows, seen) = (number(*rows), seen.map(number));
-    // With its types, it is one round trip: each chunk has one of these.
+    // With the types given, it takes one round trip; every chunk runs one of these.
     let values: [(&(dyn ToSql + Sync), Type); 9] = [
         (&job, Type::INT8),
         (step, Type::TEXT),
@@ -440,7 +443,7 @@ pub async fn add_chunk(client: &Client, job: i64, epoch: i64, chunk: &Chunk<'_>)
 /// How many rows a backfill has set.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn rows_set(client: &Client, job: i64) -> Result<u64> {
     Ok(u64::try_from(client.query_one(sql::ROWS_SET, &[&job]).await?.get::<_, i64>(0)).unwrap_or(0))
 }
@@ -448,15 +451,15 @@ pub async fn rows_set(client: &Client, job: i64) -> Result<u64> {
 /// Rows and milliseconds of every finished chunk.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn chunk_times(client: &Client, job: i64) -> Result<Vec<(i64, f64)>> {
     Ok(client.query(sql::CHUNK_TIMES, &[&job]).await?.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
-/// Keeps a blueprint that got more partitions.
+/// Stores a blueprint with more partitions.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn extend(client: &Client, job: i64, blueprint: &Blueprint) -> Result<()> {
     let json = serde_json::to_value(blueprint)
         .map_err(|e| Error::failed("failed to write the blueprint").cause(e.to_string()))?;

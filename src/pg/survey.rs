@@ -1,4 +1,4 @@
-//! Reads what `pgstrata plan` needs to know of a live table; [`crate::plan::survey`] makes the plan of it.
+//! Reads what `pgstrata plan` needs to know about a live table; [`crate::plan::survey`] writes the plan.
 
 use tokio_postgres::Client;
 
@@ -10,10 +10,12 @@ use crate::sql::preflight as sql;
 
 use super::preflight;
 
-/// A commented plan for partitioning the table by the column, in intervals of `every` or of what suits its size.
+/// A commented plan that partitions the table by the column, in intervals of `every`, or of a length that suits its
+/// size.
 ///
 /// # Errors
-/// What the server said; or there is no such table or column, the column cannot be partitioned by, or no key can be had.
+/// The server returned an error; the table or the column does not exist; the column cannot be a partition column; or
+/// the table has no usable key.
 pub async fn survey(
     client: &Client,
     table: &QualifiedName,

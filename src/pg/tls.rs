@@ -1,7 +1,7 @@
-//! TLS as libpq's `sslmode` has it ("SSL Support"): `disable`, `allow`, `prefer`, `require`, `verify-ca`, `verify-full`.
+//! TLS, as in libpq's `sslmode` ("SSL Support"): `disable`, `allow`, `prefer`, `require`, `verify-ca`, `verify-full`.
 //!
-//! One verifier serves all of them, because rustls' own always checks the chain and the name: below `verify-ca` nothing
-//! is checked but that the server holds its certificate's key, below `verify-full` not the name.
+//! One verifier serves all modes, because the one in rustls always checks the chain and the name. Below `verify-ca`,
+//! only the server's possession of the certificate's key is checked; below `verify-full`, the name is not checked.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -48,7 +48,8 @@ impl Mode {
         })
     }
 
-    /// What the driver is to try, in order; the second only where the server refused the first for how it is encrypted.
+    /// The modes that the driver tries, in order; the second only if the server rejected the first because of its
+    /// encryption.
     pub(super) fn attempts(self) -> &'static [SslMode] {
         match self {
             Self::Disable => &[SslMode::Disable],
@@ -59,20 +60,20 @@ impl Mode {
     }
 }
 
-/// What makes the client's side of TLS for `mode`.
+/// The TLS connector for `mode`.
 ///
-/// `root_cert` is `sslrootcert` or libpq's default file where that exists: a PEM file, or `system`. Without it the
-/// system's roots are asked, where libpq would give up.
+/// `root_cert` is `sslrootcert`, or libpq's default file if that exists: a PEM file, or `system`. Without it, the
+/// system's root certificates are used, where libpq would fail.
 ///
 /// # Errors
-/// The roots cannot be read, or `system` is asked for with less than `verify-full`, which would trust every
-/// certificate that anyone can buy.
+/// The root certificates cannot be read, or `system` is requested with a mode below `verify-full`, which would accept
+/// any certificate from a public authority.
 pub(super) fn connector(mode: Mode, root_cert: Option<&str>) -> Result<MakeRustlsConnect> {
     if root_cert == Some("system") && mode != Mode::VerifyFull {
         return Err(Error::usage("sslrootcert=system needs sslmode=verify-full")
             .hint("any public certificate would pass a check without the host's name"));
     }
-    // As in libpq, roots turn `require` into `verify-ca`.
+    // As in libpq, root certificates turn `require` into `verify-ca`.
     let checks_chain = mode >= Mode::VerifyCa || (mode == Mode::Require && root_cert.is_some());
     let trust = match root_cert {
         _ if !checks_chain => None,
@@ -90,11 +91,11 @@ pub(super) fn connector(mode: Mode, root_cert: Option<&str>) -> Result<MakeRustl
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// Whom a chain may end at.
+/// The accepted ends of a certificate chain.
 struct Trust {
     roots: RootCertStore,
-    /// The certificates of `sslrootcert` themselves: a server's self-signed one is trusted as it is, as OpenSSL does,
-    /// where webpki refuses one that is marked as an authority's.
+    /// The certificates of `sslrootcert` themselves: a self-signed server certificate is accepted as it is, as in
+    /// OpenSSL; webpki rejects one that is marked as an authority's.
     exactly: Vec<CertificateDer<'static>>,
 }
 
@@ -120,7 +121,7 @@ fn roots_of_file(file: &Path) -> Result<Trust> {
 fn roots_of_system() -> Result<Trust> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // What the system trusts but webpki cannot parse must not keep the others out.
+    // A system certificate that webpki cannot parse must not exclude the others.
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
         let mut error = Error::failed("the system has no root certificates")
@@ -208,7 +209,7 @@ mod tests {
         std::fs::write(&file, "nothing").unwrap();
         let shown = message(Mode::Require, &file.display().to_string()).unwrap();
         insta::assert_snapshot!(shown.replace(&dir.path().display().to_string(), "DIR"));
-        // Nobody is to be trusted, so nothing is read.
+        // No certificates are checked, so none are read.
         assert!(message(Mode::Prefer, "/nowhere/root.crt").is_none());
     }
 
@@ -225,7 +226,7 @@ mod tests {
         ] {
             assert_eq!(Mode::parse(name).unwrap().attempts().len(), attempts);
         }
-        // What verifies never goes on without TLS.
+        // A mode that verifies never falls back to an unencrypted connection.
         for mode in [Mode::Require, Mode::VerifyCa, Mode::VerifyFull] {
             assert!(mode.attempts().iter().all(|m| *m == SslMode::Require));
         }

@@ -1,4 +1,4 @@
-//! Short transactions: begun, done, and either committed or rolled back before the session is used for anything else.
+//! Short transactions: either committed or rolled back before the session is used for anything else.
 
 use std::error;
 use std::pin::pin;
@@ -20,8 +20,8 @@ pub const REPEATABLE_READ: &str = "begin isolation level repeatable read";
 /// Runs `work` in a transaction that `begin` starts.
 ///
 /// # Errors
-/// What `work` or the commit said. After an error of `work` the transaction is rolled back; after a lost connection it is
-/// unknown whether the commit took effect.
+/// The error of `work` or of the commit. After an error of `work`, the transaction is rolled back; after a lost
+/// connection, it is unknown whether the commit took effect.
 pub async fn transaction<T>(
     client: &Client,
     begin: &str,
@@ -34,18 +34,18 @@ pub async fn transaction<T>(
             Ok(value)
         }
         Err(error) => {
-            // A session that cannot even roll back is broken, and the pool will see that.
+            // A session in which even the rollback fails is broken, and the pool will detect that.
             let _ = client.batch_execute("rollback").await;
             Err(error)
         }
     }
 }
 
-/// Runs statements in order, as one transaction where the caller has begun one. They are sent without waiting for each
-/// other's answers: under a lock, a round trip is time that applications wait.
+/// Runs statements in order, as one transaction if the caller has begun one. They are sent without waiting for each
+/// other's answers: under a lock, every round trip is time that applications wait.
 ///
 /// # Errors
-/// The first that fails, which the error names; in a transaction, those behind it did nothing.
+/// The first statement that fails, named in the error; in a transaction, the statements after it have no effect.
 pub async fn all(client: &Client, statements: &[String]) -> Result<()> {
     let sent = statements.iter().map(|statement| client.batch_execute(statement));
     for (statement, result) in statements.iter().zip(join_all(sent).await) {
@@ -57,8 +57,8 @@ pub async fn all(client: &Client, statements: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A value as text, whatever the parameter's type: the server reads it as it reads a literal, once. A cast from text to, say,
-/// timestamptz would be done again for every row, and would hide the value from the planner.
+/// A value as text, whatever the type of the parameter: the server parses it once, like a literal. A cast from text
+/// to timestamptz, for example, would be evaluated for every row, and would hide the value from the planner.
 #[derive(Debug)]
 struct Value<'a>(&'a str);
 
@@ -83,7 +83,7 @@ impl ToSql for Value<'_> {
     to_sql_checked!();
 }
 
-/// As the server finds a parameter's type by itself: it is inferred from where the parameter stands.
+/// The server infers the type of a parameter from its context.
 fn untyped<'a>(values: &'a [Value<'a>]) -> impl Iterator<Item = (&'a Value<'a>, Type)> {
     values.iter().map(|value| (value, Type::UNKNOWN))
 }
@@ -92,28 +92,28 @@ fn as_text(values: &[String]) -> Vec<Value<'_>> {
     values.iter().map(|value| Value(value)).collect()
 }
 
-/// Runs a query whose parameters are all given as text, in one round trip: nothing is prepared for it.
+/// Runs a query with text parameters in one round trip, without preparing it.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn query_text(client: &Client, sql: &str, values: &[String]) -> Result<Vec<Row>> {
     Ok(client.query_typed_raw(sql, untyped(&as_text(values))).await?.try_collect().await?)
 }
 
-/// Runs a statement whose parameters are all given as text, in one round trip; how many rows it changed.
+/// Runs a statement with text parameters in one round trip; returns the number of changed rows.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn execute_text(client: &Client, sql: &str, values: &[String]) -> Result<u64> {
     let mut rows = pin!(client.query_typed_raw(sql, untyped(&as_text(values))).await?);
     while rows.try_next().await?.is_some() {}
     Ok(rows.rows_affected().unwrap_or(0))
 }
 
-/// The same with a statement that was prepared before.
+/// The same with a prepared statement.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn execute_prepared(client: &Client, statement: &Statement, values: &[String]) -> Result<u64> {
     Ok(client.execute_raw(statement, as_text(values)).await?)
 }

@@ -1,5 +1,5 @@
-//! Tries a backfill's SQL: the server plans it and says what it thinks of it. No row is written and hardly any is read (a few
-//! keys, where chunks would begin and end); no lock is taken that anybody could notice.
+//! Tries a backfill's SQL: the server plans it and reports errors. No row is written, few rows are read (some keys,
+//! at the ends of chunks), and no lock is acquired that could block another session.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -15,16 +15,17 @@ use super::refused::{refusal, scans_probe};
 use super::transaction::{READ_COMMITTED, query_text, transaction};
 use super::{finish_trial, resolve};
 
-/// Rows of the chunks that are compared: what both cost alike, every chunk costs.
+/// The sizes of the two chunks that are compared: the cost that both have in common is the cost of every chunk.
 const CHUNK_ROWS: [u64; 2] = [1_000, 20_000];
-/// From this share of a chunk's cost on, and from this cost on (about a tenth of a second), it is worth saying.
+/// The share of a chunk's cost, and the cost (about a tenth of a second), from which on this is reported.
 const SAME_SHARE: f64 = 0.5;
 const SAME_COST: f64 = 5_000.0;
 
-/// What the server says of the plan's SQL, whose names it resolves. `trust` are roles that the plan trusts.
+/// The responses of the server to the plan's SQL, whose names it resolves. `trust` lists the roles that the plan
+/// trusts.
 ///
 /// # Errors
-/// The server is gone. What it refuses is in the trial.
+/// The connection was lost. What the server rejects is in the trial.
 pub async fn trial(
     client: &Client,
     filling: &mut Filling,
@@ -46,13 +47,13 @@ pub async fn trial(
         Err(refusal) => trial.refused = Some(refusal),
     }
     if trial.refused.is_none() {
-        // Functions written in SQL are read when the statement is planned, under its search path.
+        // SQL functions are inlined when the statement is planned, under its search path.
         trial.refused = explained(client, filling, &sql::probe(filling)).await?.err();
     }
     Ok(trial)
 }
 
-/// What the server says of the SQL as the plan has it.
+/// The responses of the server to the SQL as it is in the plan.
 async fn as_written(client: &Client, f: &Filling, writing: &Writing, trust: &[String]) -> Result<Trial> {
     let mut trial = Trial::default();
     for column in f.missing() {
@@ -91,7 +92,7 @@ async fn as_written(client: &Client, f: &Filling, writing: &Writing, trust: &[St
     Ok(trial)
 }
 
-/// The types of the columns that are to be added.
+/// The types of the columns to add.
 async fn types(client: &Client, f: &Filling, trial: &mut Trial) -> Result<()> {
     transaction(client, READ_COMMITTED, async |client| {
         client.batch_execute(&fill_sql::names(f)).await?;
@@ -99,7 +100,7 @@ async fn types(client: &Client, f: &Filling, trial: &mut Trial) -> Result<()> {
         for column in f.missing() {
             let (name, _) = sql::type_and_collation(column);
             let at = f.set.iter().position(|(name, _)| *name == column.name);
-            // A column that is not set is as NULL.
+            // A column that is not set counts as NULL.
             let is = at.and_then(|at| set.columns().get(at)).map_or(0, |value| value.type_().oid());
             let row = client.query_one(sql::TAKEN, &[&is, &name]).await?;
             if !row.get::<_, bool>(0) {
@@ -114,7 +115,7 @@ async fn types(client: &Client, f: &Filling, trial: &mut Trial) -> Result<()> {
     .await
 }
 
-/// What a chunk reads however few rows it has.
+/// What a chunk reads, however few rows it has.
 async fn every_chunk(client: &Client, f: &Filling, writing: &Writing) -> Result<Option<EveryChunk>> {
     let largest = writing.leaves.iter().max_by(|a, b| a.rows.total_cmp(&b.rows));
     let (Some(leaf), Some(_)) = (largest.filter(|leaf| leaf.rows >= CHUNK_ROWS[1] as f64), &f.from) else {
@@ -143,7 +144,7 @@ async fn every_chunk(client: &Client, f: &Filling, writing: &Writing) -> Result<
         .map(|(reads, rows)| EveryChunk { reads, rows, share, chunk_rows: CHUNK_ROWS[0] }))
 }
 
-/// The range of the first rows by key; none where there are not so many.
+/// The key range of the first rows; none if there are not that many.
 async fn first_rows(
     client: &Client,
     f: &Filling,
@@ -158,7 +159,7 @@ async fn first_rows(
     Ok(key.map(|key| KeyRange { after: None, through: Some(key) }))
 }
 
-/// The scan of most rows, of anything but the table itself.
+/// The scan with the most rows, of anything except the table itself.
 fn biggest_scan(node: &Value, table: &Ident) -> Option<(String, f64)> {
     let below = node["Plans"].as_array().into_iter().flatten().filter_map(|plan| biggest_scan(plan, table));
     let name = ["Relation Name", "Function Name"].iter().find_map(|key| node[*key].as_str());
@@ -167,7 +168,7 @@ fn biggest_scan(node: &Value, table: &Ident) -> Option<(String, f64)> {
     below.chain(own).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// Plans a statement; the plan, or what the server says against it.
+/// Plans a statement; returns the plan, or the server's error.
 async fn explained(
     client: &Client,
     f: &Filling,
@@ -180,7 +181,7 @@ async fn explained(
     refused(plan.await)
 }
 
-/// The same of a plan that nobody reads.
+/// The same without returning the plan.
 async fn planned(client: &Client, f: &Filling, statement: &str) -> Result<std::result::Result<(), Refusal>> {
     let plan = transaction(client, READ_COMMITTED, async |client| {
         client.batch_execute(&fill_sql::names(f)).await?;
@@ -190,7 +191,7 @@ async fn planned(client: &Client, f: &Filling, statement: &str) -> Result<std::r
     refused(plan.await)
 }
 
-/// What the server said of the SQL; other errors are ours.
+/// The server's error about the SQL; other errors are returned as errors.
 fn refused<T>(result: Result<T>) -> Result<std::result::Result<T, Refusal>> {
     match result {
         Ok(it) => Ok(Ok(it)),

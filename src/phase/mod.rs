@@ -1,13 +1,13 @@
 //! The phases of every kind of job. Start reading here.
 //!
-//! - [`job`]: what every kind shares: the trait [`JobKind`], the driver with its lease and sessions, locks that are retried,
+//! - [`job`]: what every kind shares: the trait [`JobKind`], the driver with its lease and sessions, lock retries,
 //!   the exchange, throttling, workers, chunks.
 //! - [`partition`]: prepare, capture, copy, scrub, index, drain, verify, swap, finalize, abort.
 //! - [`backfill`]: the trigger, the first pass, the second pass, constraints and indexes.
 //! - [`retype`]: the shadow column, the trigger, the first pass, its indexes and checks, the swap of the columns.
-//! - [`maintain`]: partitions ahead, retention and statistics of a table that is in use.
+//! - [`maintain`]: creating partitions ahead of time, retention, and statistics of a table that is in use.
 //!
-//! A phase may be run again after a crash at any point of it: what is done is found done.
+//! A phase can be run again after a crash at any point: it recognizes completed work.
 
 pub mod backfill;
 pub mod job;

@@ -1,8 +1,9 @@
 //! The change log, and the triggers that write it.
 //!
-//! One narrow row per changed row: the place (key and partition column) that it left and the place that it took. Both
-//! are logged, so that whoever reads the log knows every place whose content changed without asking the source: a drain
-//! needs no order among log rows, and each statement of it can be pruned to the partitions that are touched.
+//! The log has one narrow row for each changed row: the place (key and partition column) that the row left, and the
+//! place that it took. Because both are logged, the log names every place whose content changed, and a reader does
+//! not have to query the source for them. A drain can therefore apply log rows in any order, and each of its
+//! statements can be pruned to the affected partitions.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName};
@@ -16,17 +17,18 @@ pub const ROW_TRIGGER: &str = "pgstrata_capture";
 /// The truncate trigger's name.
 pub const TRUNCATE_TRIGGER: &str = "pgstrata_truncate";
 
-/// The log's column for the place that a row left.
+/// The column of the log for the place that a row left.
 pub fn old_column(column: &Column) -> Ident {
     Ident::derived(&format!("old_{}", column.name.as_str()))
 }
 
-/// The log's column for the place that a row took.
+/// The column of the log for the place that a row took.
 pub fn new_column(column: &Column) -> Ident {
     Ident::derived(&format!("new_{}", column.name.as_str()))
 }
 
-/// Creates the log and the list of truncations, for their owner alone. The log has no index: it is only ever read by block.
+/// Creates the log and the list of truncations, with privileges for their owner only. The log has no index: it is
+/// read by block only.
 pub fn create_log(b: &Blueprint) -> Vec<String> {
     let place = b.place_columns();
     let column = |name: Ident, c: &Column| {
@@ -57,13 +59,13 @@ pub fn create_log(b: &Blueprint) -> Vec<String> {
 pub fn create_function(b: &Blueprint) -> Vec<String> {
     vec![
         function(b, &format!("begin\n{}\nend", log_statements(b))),
-        // Else whoever owns a table could hang our function on it and fill the log.
+        // Otherwise the owner of any table could create a trigger that calls our function, and fill the log.
         super::close_function(&b.capture_function()),
     ]
 }
 
-/// Creates the trigger function with a body. It runs with its owner's rights, so that applications need none on the log; its
-/// search path is closed, so that nobody's operators get into it.
+/// Creates the trigger function with the given body. It runs with the privileges of its owner, so that applications
+/// need no privileges on the log. Its search path is fixed, so that it never calls another role's operators.
 pub(super) fn function(b: &Blueprint, body: &str) -> String {
     format!(
         "create or replace function {}() returns trigger\nlanguage plpgsql security definer \
@@ -73,7 +75,7 @@ pub(super) fn function(b: &Blueprint, body: &str) -> String {
     )
 }
 
-/// What logs the change that the trigger was fired for.
+/// The statements that log the change for which the trigger fired.
 pub(super) fn log_statements(b: &Blueprint) -> String {
     let place = b.place_columns();
     let names =
@@ -96,7 +98,8 @@ pub(super) fn log_statements(b: &Blueprint) -> String {
     )
 }
 
-/// Creates the capture on `table`. `ENABLE ALWAYS`: the apply worker of logical replication fires no other.
+/// Creates the capture triggers on `table`. `ENABLE ALWAYS`, because the apply worker of logical replication fires no
+/// other triggers.
 pub fn create_triggers(b: &Blueprint, table: &QualifiedName) -> Vec<String> {
     let row = Ident::new(ROW_TRIGGER);
     let mut all = vec![
@@ -110,7 +113,7 @@ pub fn create_triggers(b: &Blueprint, table: &QualifiedName) -> Vec<String> {
     all
 }
 
-/// Creates the truncate trigger alone, as each leaf needs it: a parent's does not see a leaf's TRUNCATE.
+/// Creates only the truncate trigger. Each leaf needs its own: the parent's does not fire for a TRUNCATE of a leaf.
 pub fn create_truncate_trigger(b: &Blueprint, table: &QualifiedName) -> Vec<String> {
     let truncate = Ident::new(TRUNCATE_TRIGGER);
     vec![
@@ -122,7 +125,7 @@ pub fn create_truncate_trigger(b: &Blueprint, table: &QualifiedName) -> Vec<Stri
     ]
 }
 
-/// Drops the capture from `table`.
+/// Drops the capture triggers from `table`.
 pub fn drop_triggers(table: &QualifiedName) -> Vec<String> {
     [ROW_TRIGGER, TRUNCATE_TRIGGER]
         .into_iter()
@@ -130,14 +133,14 @@ pub fn drop_triggers(table: &QualifiedName) -> Vec<String> {
         .collect()
 }
 
-/// Whether the relation with oid `$1` has both capture triggers, and they fire always, on its leaves as well.
+/// Whether the relation with oid `$1` and its leaves have both capture triggers, enabled as ALWAYS.
 pub const CAPTURE_IN_FORCE: &str =
     "select pg_catalog.count(*) filter (where tgrelid = $1) = 2 and coalesce(pg_catalog.bool_and(tgenabled = 'A'), false)
 from pg_catalog.pg_trigger
 where tgname in ('pgstrata_capture', 'pgstrata_truncate')
   and (tgrelid = $1 or tgrelid in (select relid from pg_catalog.pg_partition_tree($1::oid::regclass)))";
 
-/// The source's capture in a direction: what the start of a job and the swap put in force.
+/// Creates the capture triggers of the source in a direction: at the start of a job, and in the swap.
 pub fn source_triggers(b: &Blueprint, direction: Direction) -> Vec<String> {
     create_triggers(b, &b.sides(direction).source)
 }
@@ -146,8 +149,8 @@ pub fn source_triggers(b: &Blueprint, direction: Direction) -> Vec<String> {
 pub const HAS_TRUNCATE_TRIGGER: &str = "select exists (select from pg_catalog.pg_trigger \
     where tgrelid = $1 and tgname = 'pgstrata_truncate')";
 
-/// Leaves of the relation with oid `$1` that lack the truncate trigger: schema and name. A row trigger comes to a leaf with
-/// its attachment, a statement trigger does not.
+/// Leaves of the relation with oid `$1` that lack the truncate trigger: schema and name. When a leaf is attached, it
+/// gets the row triggers of its parent, but not the statement triggers.
 pub const UNWATCHED_LEAVES: &str = "select n.nspname, c.relname
 from pg_catalog.pg_partition_tree($1::oid::regclass) p join pg_catalog.pg_class c on c.oid = p.relid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace

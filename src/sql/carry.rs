@@ -1,5 +1,5 @@
-//! What somebody did to the table in use, done to the table that is kept in sync with it as well, so that the next exchange
-//! does not undo it. Nobody uses that table: what is locked here, nobody waits for.
+//! Repeats on the inactive table, which is kept in sync, changes that others made to the table in use, so that the
+//! next exchange does not undo them. Applications do not use the inactive table, so its locks block nobody.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::difference::Difference;
@@ -9,27 +9,27 @@ use crate::model::table::{Check, Column, ReplicaIdentity, Sequence, Table, Trigg
 use super::prepare::{grant, policy, revoke, trigger};
 use super::suffixes;
 
-/// The table that is kept in sync, and how its objects are called.
+/// The inactive table, and the names of its objects.
 #[derive(Debug)]
 struct Side<'a> {
-    /// The blueprint with the changes in it.
+    /// The blueprint, including the changes.
     b: &'a Blueprint,
     /// The table in use before the changes.
     was: &'a Table,
     table: QualifiedName,
-    /// What stands behind names that belong to the schema.
+    /// The suffix of names that are unique within the schema.
     suffix: &'static str,
     /// Its partitions.
     leaves: &'a [QualifiedName],
-    /// It is the partitioned one.
+    /// Whether it is the partitioned table.
     partitioned: bool,
 }
 
-/// The statements that do the same to the other table, in the direction that an exchange would end; or the differences that
-/// cannot be carried over. `b` has the changes in it already, `was` is the table in use without them.
+/// The statements that repeat the changes on the inactive table, in the direction that an exchange would end, or the
+/// differences that cannot be carried over. `b` includes the changes; `was` is the table in use without them.
 ///
 /// # Errors
-/// What cannot be carried over.
+/// The differences that cannot be carried over.
 pub fn carry(
     b: &Blueprint,
     was: &Table,
@@ -42,7 +42,7 @@ pub fn carry(
     let side = Side { b, was, table: b.sides(away).target, suffix, leaves, partitioned };
     let mut all: Vec<String> = Vec::new();
     let mut refused = Vec::new();
-    // What is said of a thing comes after the thing.
+    // Comments and other attributes of an object come after the object itself.
     let after = |one: &&Difference| match one.path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["columns", _, "looks", "not_null"] => 1,
         ["comments", ..] => 2,
@@ -75,18 +75,18 @@ impl Side<'_> {
         format!("alter table {} {what}", self.table)
     }
 
-    /// The name that an object of the schema has on this side.
+    /// The name of a schema-level object on this side.
     fn own(&self, name: &QualifiedName) -> QualifiedName {
         name.sibling(name.name.with_suffix(self.suffix))
     }
 
-    /// The table, and its partitions.
+    /// The table and its partitions.
     fn each(&self) -> impl Iterator<Item = &QualifiedName> {
         std::iter::once(&self.table).chain(self.leaves)
     }
 
-    /// What carries one difference over; none where nothing can. What the exchange itself renders from the blueprint needs no
-    /// statement.
+    /// The statements that carry over one difference; none if that is impossible. What the exchange itself renders
+    /// from the blueprint needs no statement.
     fn carried(&self, one: &Difference) -> Option<Vec<String>> {
         let (table, now) = (&self.table, &self.b.table);
         let path: Vec<&str> = one.path.iter().map(String::as_str).collect();
@@ -108,7 +108,7 @@ impl Side<'_> {
                 let object = self.own(&now.name.sibling(index.name.clone()));
                 vec![format!("comment on index {object} is {}", or_null(index.comment.as_deref()))]
             }
-            // What is bound to the sequence would stay bound to the one that goes out of use.
+            // Objects that depend on the sequence would continue to depend on the one that goes out of use.
             ["sequences", _, "uses", ..] if one.has_more() => return None,
             ["sequences", _, "uses", ..] => Vec::new(),
             ["sequences", name, field, ..] => self.sequence(name, field)?,
@@ -119,7 +119,7 @@ impl Side<'_> {
         })
     }
 
-    /// All privileges anew: what was revoked is gone, and what one role gave on goes with it.
+    /// Grants all privileges again, so that revoked privileges are removed, including those that a role passed on.
     fn privileges(&self) -> Vec<String> {
         let now = &self.b.table;
         let mut all = vec![revoke(&self.table)];
@@ -137,7 +137,7 @@ impl Side<'_> {
         drop.into_iter().chain(create).chain(self.comment_again("policy", name)).collect()
     }
 
-    /// The comment on something that was made anew. A swap writes it anyway.
+    /// The comment on an object that was created again. A swap writes it anyway.
     fn comment_again(&self, kind: &str, name: &str) -> Option<String> {
         let comments = self.b.table.comments.iter().filter(|_| !self.partitioned);
         let one = comments.into_iter().find(|c| c.kind == kind && c.name.as_str() == name)?;
@@ -192,7 +192,7 @@ impl Side<'_> {
         })
     }
 
-    /// A trigger, out of force until the exchange.
+    /// Creates a trigger, disabled until the exchange.
     fn trigger(&self, name: &str) -> Option<Vec<String>> {
         let of = |table: &Table| table.triggers.iter().find(|t| t.name.as_str() == name).cloned();
         let (was, now) = (of(self.was), of(&self.b.table));
@@ -200,7 +200,7 @@ impl Side<'_> {
         if was.as_ref().map(text) == now.as_ref().map(text) {
             return Some(Vec::new());
         }
-        // `check` refuses those where the plan is made: partitions have no transition tables, and a row may not move.
+        // `check` reports these when the plan is made: partitions have no transition tables, and a row must not move.
         if now.as_ref().is_some_and(|t| self.partitioned && t.row && (t.transition || t.before_insert)) {
             return None;
         }
@@ -234,7 +234,8 @@ impl Side<'_> {
         Some(all)
     }
 
-    /// Comments on constraints, triggers and policies. A swap writes them all; a foreign key's comes with the key.
+    /// Comments on constraints, triggers and policies. A swap writes all of them; the comment on a foreign key is
+    /// written with the key.
     fn comment(&self, one: &Difference) -> Option<Vec<String>> {
         let (kind, name) = one.path.get(1)?.split_once(' ')?;
         let now = &self.b.table;
@@ -262,7 +263,7 @@ impl Side<'_> {
         Some(vec![format!("comment on {kind} {own} on {} is {text}", self.table)])
     }
 
-    /// An identity has a sequence on either side; a serial's is one and the same.
+    /// An identity column has a sequence on each side; a serial column has one sequence for both.
     fn sequence(&self, name: &str, field: &str) -> Option<Vec<String>> {
         let of = |s: &&Sequence| s.name.plain() == name;
         let sequence = self.b.table.sequences.iter().find(of)?;
@@ -297,7 +298,8 @@ impl Side<'_> {
         })
     }
 
-    /// What is bound to the table in use by its oid: the exchange binds what the blueprint names, and nothing else.
+    /// Objects that refer to the table in use by its oid. The exchange redirects those that the blueprint names, and
+    /// no others.
     fn bound(&self, one: &Difference) -> Option<Vec<String>> {
         let (now, d) = (&self.b.table, &self.b.table.dependents);
         let dropped = one.now.is_none();
@@ -331,12 +333,12 @@ fn has_constraint(table: &Table, name: &str) -> bool {
             .any(|n| n.as_str() == name)
 }
 
-/// A text, or none.
+/// The text as a literal, or NULL.
 pub(super) fn or_null(text: Option<&str>) -> String {
     text.map_or("null".to_owned(), literal)
 }
 
-/// How values are stored, as SQL has it.
+/// The storage mode, as SQL writes it.
 pub(super) fn storage(letter: &str) -> &'static str {
     match letter {
         "p" => "plain",
@@ -346,7 +348,7 @@ pub(super) fn storage(letter: &str) -> &'static str {
     }
 }
 
-/// How values are compressed, as SQL has it.
+/// The compression method, as SQL writes it.
 pub(super) fn compression(letter: &str) -> &'static str {
     match letter {
         "p" => "pglz",
@@ -355,7 +357,7 @@ pub(super) fn compression(letter: &str) -> &'static str {
     }
 }
 
-/// Gives the NOT NULL constraint of a column the name that it should have, where the server names them.
+/// Renames the NOT NULL constraint of a column as required, on servers where such constraints have names.
 pub(super) fn name_not_null(table: &QualifiedName, column: &Column) -> Option<String> {
     let name = column.looks.as_ref()?.not_null.as_ref()?;
     let body = format!(
@@ -376,7 +378,7 @@ end",
     Some(format!("do {}", super::dollar_quoted(&body)))
 }
 
-/// Gives a sequence everything but the place where it stands.
+/// Sets all options of a sequence except its current value.
 fn alter_sequence(name: &QualifiedName, sequence: &Sequence) -> Option<String> {
     let o = sequence.options.as_ref()?;
     let cycle = if o.cycle { "cycle" } else { "no cycle" };

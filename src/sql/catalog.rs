@@ -1,14 +1,15 @@
-//! What the catalog says of a table, as one JSON document ([`crate::model::table::Table`]), so that it is one snapshot's.
+//! The definition of a table in the catalog, as one JSON document ([`crate::model::table::Table`]), so that all of it
+//! comes from one snapshot.
 
 use super::{definition, options};
 
-/// Everything attached to the relation with oid `$1`. Names of ours are left out, so that a running job does not look like
-/// a change of the table.
+/// Everything attached to the relation with oid `$1`. Objects that pgstrata created are left out, so that a running
+/// job does not look like a change of the table.
 ///
-/// A serial's sequence is handed over as it is, so what depends on it (the target's own default, for one) may stay; an
-/// identity's is not.
+/// The sequence of a serial column is handed over as it is, so objects that depend on it (for example the default of
+/// the target) may remain; the sequence of an identity column is not.
 ///
-/// Sent under an empty search path: every expression and view comes back fully qualified.
+/// Sent with an empty search path, so that every expression and view is returned fully qualified.
 pub fn table() -> String {
     TABLE
         .replacen("{dependents}", super::dependent::CATALOG, 1)
@@ -23,7 +24,8 @@ pub fn table() -> String {
         .replace("{trigger_tail}", &definition::trigger_tail("t.oid"))
 }
 
-/// The owner of the relation `c` has every privilege on it, whether or not that was ever written down.
+/// Treats the owner of the relation `c` as having every privilege on it, whether or not the privileges were ever
+/// written to the catalog.
 const OWNER_HAS_ALL: &str = "(c.relacl is null or not exists (
     select from aclexplode(acldefault('r', c.relowner)) d where d.grantee = c.relowner and d.privilege_type not in (
       select o.privilege_type from aclexplode(c.relacl) o where o.grantee = c.relowner)))";
@@ -324,18 +326,19 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.oid = $1
 "#;
 
-/// The oid of `$1.$2`; no row where there is none.
+/// The oid of `$1.$2`; no row if it does not exist.
 pub const FIND: &str =
     "select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where n.nspname = $1 and c.relname = $2";
 
-/// Tables whose name is near `$2` or which have that name in another schema, for an error's hint.
+/// Tables with a name similar to `$2`, or with the same name in another schema, for the hint of an error.
 pub const TABLE_NAMES: &str = "select n.nspname, c.relname from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_schema', 'pgstrata')
 order by 1, 2 limit 10000";
 
-/// Leaves of the relation with oid `$1`: schema, name, oid, bounds as SQL has them, whether it is the default.
+/// Leaves of the relation with oid `$1`: schema, name, oid, bounds as SQL writes them, and whether it is the default
+/// partition.
 pub const LEAVES: &str =
     "select n.nspname, c.relname, c.oid, pg_catalog.pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT'
 from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhrelid
@@ -348,7 +351,8 @@ pub const SIZE: &str = "select greatest(c.reltuples, 0)::bigint, pg_catalog.pg_t
   pg_catalog.pg_relation_size(c.oid)
 from pg_catalog.pg_class c where c.oid = $1";
 
-/// What the server is: version number, in recovery, database, user, deadlock_timeout in ms, data page checks aside.
+/// Facts about the server: version number, whether it is in recovery, database, user, and deadlock_timeout in
+/// milliseconds.
 pub const SERVER: &str =
     "select current_setting('server_version_num')::integer, pg_catalog.pg_is_in_recovery(),
   current_database()::text, current_user::text,

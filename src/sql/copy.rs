@@ -1,4 +1,4 @@
-//! The copy: where chunks end, and one chunk.
+//! The copy: the ends of chunks, and the statement that copies a chunk.
 
 use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::key::KeyRange;
@@ -6,19 +6,19 @@ use crate::model::table::Column;
 
 use super::{as_written, from_source, in_range, list};
 
-/// `r."a"::text, r."b"::text`, where the types are the server's own: a key as the ledger keeps it. Qualified here and in `order by`, where a bare name would
-/// mean the text and not the column.
+/// `r."a"::text, r."b"::text` for built-in types: a key as the ledger stores it. The columns are qualified here and
+/// in `order by`, where an unqualified name would refer to the text instead of the column.
 fn as_text(columns: &[&Column]) -> String {
     columns.iter().map(|c| as_written(&format!("r.{}", c.name), c)).collect::<Vec<_>>().join(", ")
 }
 
-/// The largest key; no row where the table is empty.
+/// The largest key; no row if the table is empty.
 pub fn largest(sides: &Sides, columns: &[&Column]) -> String {
     let order = columns.iter().map(|c| format!("r.{} desc", c.name)).collect::<Vec<_>>().join(", ");
     format!("select {} from {} r order by {order} limit 1", as_text(columns), from_source(sides))
 }
 
-/// The key of the last row of the next chunk of `from` in `range`, `rows` rows on; no row where fewer are left.
+/// The key of the last row of the next chunk of `rows` rows of `from` in `range`; no row if fewer rows remain.
 pub fn boundary(from: &str, columns: &[&Column], range: &KeyRange, rows: u64) -> (String, Vec<String>) {
     let (condition, values) = in_range("r.", columns, range, 1);
     let sql = format!(
@@ -30,8 +30,8 @@ pub fn boundary(from: &str, columns: &[&Column], range: &KeyRange, rows: u64) ->
     (sql, values)
 }
 
-/// Smallest and largest partition value of the source that no partition takes: `$1` and `$2` are the ends of what the
-/// partitions cover.
+/// The smallest and the largest partition value of the source outside all partitions; `$1` and `$2` are the ends of
+/// the range that the partitions cover.
 pub fn outside(b: &Blueprint) -> Option<String> {
     let by = b.by_column()?;
     let (column, base) = (&by.name, &by.base_type);
@@ -43,13 +43,14 @@ pub fn outside(b: &Blueprint) -> Option<String> {
 
 /// Copies the rows of one key range.
 ///
-/// No `ON CONFLICT`: it needs the unique index, triples the time and hides errors. No row locks: they dirty the source.
+/// `ON CONFLICT` is not used: it needs the unique index, triples the time and hides errors. Rows are not locked: that
+/// would write to the source's pages.
 pub fn keyset_chunk(b: &Blueprint, range: &KeyRange) -> (String, Vec<String>) {
     let (condition, values) = in_range("", &b.key_columns(), range, 1);
     (insert(b, &condition), values)
 }
 
-/// Copies the rows of the heap's blocks `[$1, $2)`; both ends given as `ctid` text.
+/// Copies the rows in the heap blocks `[$1, $2)`; both ends are given as `ctid` text.
 pub fn physical_chunk(b: &Blueprint) -> String {
     insert(b, "ctid >= $1::text::tid and ctid < $2::text::tid")
 }
@@ -64,16 +65,18 @@ pub(super) fn insert(b: &Blueprint, condition: &str) -> String {
     )
 }
 
-/// Takes the lock that keeps a TRUNCATE or a rewrite away until the transaction ends. Sent before anything that takes a
-/// snapshot: a snapshot older than a TRUNCATE would see an empty table that never was.
+/// Acquires the lock that prevents a TRUNCATE or a rewrite until the transaction ends. Sent before any statement that
+/// takes a snapshot: a snapshot older than a TRUNCATE would see an empty table, a state that never existed.
 pub fn hold_still(sides: &Sides) -> String {
     format!("lock table {} in access share mode", from_source(sides))
 }
 
-/// The heap's file, which a rewrite (VACUUM FULL, CLUSTER, TRUNCATE) replaces, and its length in blocks; `$1` is the oid.
+/// The file of the heap, which a rewrite (VACUUM FULL, CLUSTER, TRUNCATE) replaces, and its length in blocks; `$1` is
+/// the oid.
 pub const HEAP: &str = "select pg_catalog.pg_relation_filenode($1::oid), \
     pg_catalog.pg_relation_size($1::oid) / pg_catalog.current_setting('block_size')::bigint";
 
-/// How the key's first column follows the heap (`pg_stats.correlation`); `$1` schema, `$2` table, `$3` column.
+/// How closely the first column of the key follows the physical order of the heap (`pg_stats.correlation`); `$1`
+/// schema, `$2` table, `$3` column.
 pub const CORRELATION: &str = "select correlation from pg_catalog.pg_stats \
     where schemaname = $1 and tablename = $2 and attname = $3 and not inherited";

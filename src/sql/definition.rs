@@ -1,12 +1,12 @@
-//! Parts of the definitions that the server prints. Where a part begins is found by reading the definition from its start,
-//! name by name: a name may contain ` ON `, ` USING ` or anything else.
+//! Parts of the definitions that the server prints. The start of a part is found by parsing the definition from its
+//! beginning, name by name, because a name may contain ` ON `, ` USING ` or anything else.
 
 use crate::model::ident::Ident;
 
-/// A name as the server prints it: quoted, or a word.
+/// A name as the server prints it, quoted or unquoted.
 const NAME: &str = r#"(?:"(?:[^"]|"")*"|[^" .,]+)"#;
 
-/// What stands behind `USING` in the definition of the index with that oid: method, columns, INCLUDE, WITH, WHERE.
+/// The part after `USING` in the definition of the index with that oid: method, columns, INCLUDE, WITH, WHERE.
 pub fn index_tail(oid: &str) -> String {
     let start = format!(r"^CREATE (?:UNIQUE )?INDEX {NAME} ON (?:ONLY )?{NAME}(?:\.{NAME})? USING ");
     format!("pg_catalog.regexp_replace(pg_catalog.pg_get_indexdef({oid}), '{start}', '')")
@@ -18,12 +18,12 @@ fn trigger_start() -> String {
     format!("^CREATE (?:CONSTRAINT )?TRIGGER {NAME} (?:BEFORE|AFTER|INSTEAD OF) {event}(?: OR {event})* ON ")
 }
 
-/// What stands before the table's name in the definition of the trigger with that oid; a blank is its end.
+/// The part before the table's name in the definition of the trigger with that oid; ends with a space.
 pub fn trigger_head(oid: &str) -> String {
     format!("pg_catalog.substring(pg_catalog.pg_get_triggerdef({oid}), '{}')", trigger_start())
 }
 
-/// What stands behind the table's name in the definition of the trigger with that oid; a blank is its beginning.
+/// The part after the table's name in the definition of the trigger with that oid; begins with a space.
 pub fn trigger_tail(oid: &str) -> String {
     let start = trigger_start();
     format!(
@@ -31,9 +31,10 @@ pub fn trigger_tail(oid: &str) -> String {
     )
 }
 
-/// An expression as the server prints it, whose columns of the table `from` are those of the table `to` from here on.
+/// An expression as the server prints it, with references to columns of table `from` changed to table `to`.
 ///
-/// Nothing is changed where `to` is a name in it already: the columns would be those of something else.
+/// The expression is returned unchanged if it already uses `to` as a name, because the columns would then refer to
+/// something else.
 pub fn requalified(expression: &str, from: &Ident, to: &Ident) -> String {
     let tokens = tokens(expression);
     if from == to || tokens.iter().any(|token| names(token, to)) {
@@ -44,7 +45,7 @@ pub fn requalified(expression: &str, from: &Ident, to: &Ident) -> String {
     let mut out: Vec<String> = tokens.iter().map(|token| (*token).to_owned()).collect();
     for (place, i) in solid.iter().enumerate() {
         let before = place.checked_sub(1).map_or("", at);
-        // A schema may have the table's name: it stands before a function, a relation or a type.
+        // A schema may have the same name as the table; it then precedes a function, a relation or a type.
         let is_schema = at(place + 3) == "(" || ["FROM", "JOIN", "ONLY", "::"].contains(&before);
         if names(tokens[*i], from) && at(place + 1) == "." && before != "." && !is_schema {
             out[*i] = to.to_string();
@@ -57,7 +58,8 @@ fn names(token: &str, name: &Ident) -> bool {
     token == name.as_str() || token.starts_with('"') && token == name.to_string()
 }
 
-/// Names, strings, runs of blanks, and any other character by itself (`::` is one): together they are the text.
+/// Splits the text into names, strings, runs of spaces, and single other characters (`::` is one token). Joined, the
+/// tokens are the text.
 fn tokens(text: &str) -> Vec<&str> {
     let is_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     let mut tokens = Vec::new();
@@ -82,7 +84,8 @@ fn tokens(text: &str) -> Vec<&str> {
     tokens
 }
 
-/// Where what begins with a quote ends. A doubled quote is a part of it, and with `escapes` what stands behind a backslash.
+/// The end of a quoted token. A doubled quote is part of the token and, with `escapes`, so is the character after a
+/// backslash.
 fn closed(text: &str, quote: char, escapes: bool) -> usize {
     let mut chars = text.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {

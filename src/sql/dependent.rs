@@ -1,5 +1,5 @@
-//! What is bound to the table by its oid: read from the catalog while nothing is renamed, and bound again by name at the swap,
-//! from the same text both ways.
+//! Objects that refer to the table by its oid. They are read from the catalog before anything is renamed; the swap
+//! redirects them by name, from the same text in both directions.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::{Publication, Rule, Statistics};
@@ -8,8 +8,8 @@ use crate::model::ident::{Ident, QualifiedName, literal};
 use super::list;
 use super::suffixes;
 
-/// Part of [`super::catalog::table`]: what depends on the relation `c` in namespace `n`
-/// ([`crate::model::dependent::Dependents`]). What only newer servers have is asked for by way of JSON.
+/// Part of [`super::catalog::table`]: the objects that depend on the relation `c` in namespace `n`
+/// ([`crate::model::dependent::Dependents`]). Catalog columns that only newer servers have are read through JSON.
 pub const CATALOG: &str = r#"json_build_object(
   'rules', coalesce((
     select json_agg(json_build_object(
@@ -138,7 +138,7 @@ pub const CATALOG: &str = r#"json_build_object(
       where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)), '[]')
 )"#;
 
-/// Extended statistics of the target, under a name that gives way at the swap.
+/// Creates the extended statistics of the target, under a name that is replaced in the swap.
 pub(super) fn statistics_of(b: &Blueprint, s: &Statistics) -> Vec<String> {
     let name = s.name.sibling(s.name.name.with_suffix("_new"));
     let mut all = vec![
@@ -150,7 +150,7 @@ pub(super) fn statistics_of(b: &Blueprint, s: &Statistics) -> Vec<String> {
     all
 }
 
-/// Statistics exchange their names, as indexes do.
+/// Exchanges the names of extended statistics, as for indexes.
 pub fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, from) = suffixes(away);
     let rename = |s: &Statistics| {
@@ -163,7 +163,7 @@ pub fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
     b.table.dependents.statistics.iter().flat_map(rename).collect()
 }
 
-/// Binds everything to the table that bears the name by now.
+/// Redirects all objects to the table that now has the name.
 pub fn bind(b: &Blueprint, away: Direction) -> Vec<String> {
     let d = &b.table.dependents;
     let (out, _) = suffixes(away);
@@ -184,8 +184,8 @@ fn policy(name: &Ident, table: &QualifiedName, using: Option<&String>, check: Op
     format!("alter policy {name} on {table}{using}{check}")
 }
 
-/// The policies of the table that comes into use for the first time. They were created on it while the other table had the
-/// name; where they read their own table, they have to read this one.
+/// Creates the policies of the table again when it comes into use for the first time. They were created on it while
+/// the other table had the name. If they read their own table, they must read this one.
 pub(super) fn own_policies(b: &Blueprint) -> impl Iterator<Item = String> {
     let conditional = b.table.policies.iter().filter(|p| p.using.is_some() || p.check.is_some());
     conditional.map(|p| policy(&p.name, &b.table.name, p.using.as_ref(), p.check.as_ref()))
@@ -195,7 +195,8 @@ fn trimmed(statement: &str) -> String {
     statement.trim_end().trim_end_matches(';').to_owned()
 }
 
-/// A rule fires on the table in use alone: it would do to what the drain brings what it did to the application's write.
+/// A rule is enabled only on the table in use: on the other table, it would act on the rows that the drain writes,
+/// which the rule has already acted on.
 fn rule(b: &Blueprint, r: &Rule, outgoing: &QualifiedName) -> Vec<String> {
     let definition = trimmed(&r.definition);
     let body = definition.strip_prefix("CREATE RULE").unwrap_or(&definition);
@@ -219,7 +220,8 @@ fn rule(b: &Blueprint, r: &Rule, outgoing: &QualifiedName) -> Vec<String> {
     all
 }
 
-/// A subscriber knows the table by its name, and takes what comes in the root's name; so it goes on as before.
+/// Publishes the table that comes into use. A subscriber identifies the table by its name, and receives changes under
+/// the name of the root, so it continues without a change.
 fn publication(b: &Blueprint, away: Direction, p: &Publication, outgoing: &QualifiedName) -> [String; 3] {
     let via_root = away == Direction::Forward || p.via_root;
     let columns = p.columns.as_ref().map_or(String::new(), |names| format!(" ({})", list("", names)));

@@ -1,9 +1,9 @@
-//! The drain: makes the places that the log names on the target what they are on the source, and takes the log rows away,
-//! all at one snapshot.
+//! The drain: makes the target match the source at the places in the log, and deletes the log rows, all at one
+//! snapshot.
 //!
-//! Why it needs no order: the unit is a place (key and partition column), not a change. Every change to what stands at a
-//! place logs that place, so a place without a pending log row is the same on both sides; and one with, is made the same
-//! by reading the source again.
+//! It does not depend on the order of changes, because its unit is a place (key and partition column), not a change.
+//! Every change at a place logs that place. A place without a pending log row is therefore the same on both sides,
+//! and a place with one is made the same by reading the source again.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName, literal};
@@ -12,19 +12,19 @@ use crate::model::table::Column;
 use super::capture::{new_column, old_column};
 use super::{equal, from_source, list};
 
-/// Which log rows a batch takes.
+/// Which log rows a batch processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batch {
-    /// Those in the log's blocks `[$1, $2)`, both ends as `ctid` text.
+    /// Those in the blocks `[$1, $2)` of the log; both ends are `ctid` text.
     Blocks,
-    /// All that the snapshot sees.
+    /// All rows that the snapshot sees.
     All,
 }
 
 impl Batch {
     const BLOCKS: &str = "ctid >= $1::text::tid and ctid < $2::text::tid";
 
-    /// The condition on log rows, as it stands behind WHERE; none for all.
+    /// The condition on log rows for a WHERE clause; none for all rows.
     fn condition(self) -> Option<&'static str> {
         match self {
             Self::Blocks => Some(Self::BLOCKS),
@@ -33,11 +33,11 @@ impl Batch {
     }
 }
 
-/// Partitions that one statement of a batch looks places up in. Fewer, and the statements' own cost weighs more than the passes
-/// over partitions that they save; with 128, a drain over 1,000 took 1.4 times as long.
+/// The number of partitions in which one statement of a batch looks up places. With fewer, the fixed cost of the
+/// statements exceeds the saved scans of partitions; with 128, a drain over 1,000 partitions took 1.4 times as long.
 const SLICE: usize = 32;
 
-/// The distinct places that the log rows of a batch name, under the source's column names.
+/// The distinct places in the log rows of a batch, under the source's column names.
 pub(super) fn places(b: &Blueprint, batch: Batch) -> String {
     distinct_places(b, &b.log().to_string(), batch.condition().as_slice())
 }
@@ -53,13 +53,14 @@ fn distinct_places(b: &Blueprint, log: &str, conditions: &[&str]) -> String {
     format!("{}\n  union\n  {}", half(old_column), half(new_column))
 }
 
-/// Settings of a drain's transaction. Few places against large tables: only a nested loop over the target's key prunes to
-/// the partitions that are touched, and a planner that knows no statistics yet would rather read everything. The plan does
-/// not depend on the values, so it is made once and kept: over many partitions, planning takes longer than running.
+/// Settings of a drain transaction. A batch has few places compared to the tables: only a nested loop over the key of
+/// the target prunes to the affected partitions, and without statistics, the planner would prefer to read everything.
+/// The plan does not depend on the values, so it is made once and kept: over many partitions, planning takes longer
+/// than execution.
 pub const SETTINGS: &str = "set local enable_hashjoin = off; set local enable_mergejoin = off; \
     set local enable_seqscan = off; set local plan_cache_mode = force_generic_plan";
 
-/// Clears the places on the target.
+/// Deletes the rows at the places from the target.
 pub fn clear(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
     let clear = |slice: String| {
         format!(
@@ -72,7 +73,7 @@ pub fn clear(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
     slices(b, "t", direction == Direction::Forward).into_iter().map(clear).collect()
 }
 
-/// Writes to the target what the source has at the places now.
+/// Inserts into the target the rows that the source has at the places now.
 pub fn fill(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
     let sides = b.sides(direction);
     let columns: Vec<_> = b.table.written_columns().map(|c| &c.name).collect();
@@ -90,15 +91,16 @@ pub fn fill(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
     slices(b, "s", direction == Direction::Reverse).into_iter().map(fill).collect()
 }
 
-/// Conditions that together let every place pass once: each keeps to some [`SLICE`] partitions, so that the planner leaves the
-/// others out. For every place the server goes over all partitions of its plan, whichever it prunes to. One empty condition
-/// where there are few, and where `alias`, the side that is looked up, is not `partitioned`.
+/// Conditions that together cover every place once. Each is limited to about [`SLICE`] partitions, so that the
+/// planner excludes the others: for every place, the server iterates over all partitions of its plan, even those that
+/// it prunes. Returns one empty condition if there are few partitions, or if `alias`, the side that is searched, is
+/// not `partitioned`.
 fn slices(b: &Blueprint, alias: &str, partitioned: bool) -> Vec<String> {
     let by = b.by_column().filter(|_| partitioned);
     let cuts: Vec<&str> =
         b.partitions.chunks(SLICE).skip(1).filter_map(|c| Some(c.first()?.from.as_str())).collect();
     let (Some(by), false) = (by, cuts.is_empty()) else { return vec![String::new()] };
-    // The planner carries over equality from one side to the other, but no range.
+    // The planner transfers equality from one side to the other, but not ranges.
     let ends = |operator: &str, cut: Option<&&str>| {
         let end = |cut: &&str| {
             let value = format!("{}::{}", literal(cut), by.base_type);
@@ -113,36 +115,38 @@ fn slices(b: &Blueprint, alias: &str, partitioned: bool) -> Vec<String> {
         .collect()
 }
 
-/// Takes the log rows away.
+/// Deletes the log rows.
 pub fn forget(b: &Blueprint, batch: Batch) -> String {
     let condition = batch.condition().map_or(String::new(), |c| format!(" where {c}"));
     format!("delete from {}{condition}", b.log())
 }
 
-/// Relations that were truncated, as capture saw them: the source's own oid, or a leaf's.
+/// Relations that were truncated, as the capture logged them: the oid of the source, or of a leaf.
 pub fn truncated(b: &Blueprint) -> String {
     format!("select distinct relation from {}", b.truncations())
 }
 
-/// Forgets the truncations that the snapshot sees.
+/// Deletes the truncations that the snapshot sees.
 pub fn forget_truncations(b: &Blueprint) -> String {
     format!("delete from {}", b.truncations())
 }
 
-/// Empties the target, after the source was truncated. Nobody but us uses it, so its lock harms nobody.
+/// Truncates the target after the source was truncated. Applications do not use the target, so the lock blocks
+/// nobody.
 pub fn empty_target(b: &Blueprint, direction: Direction) -> String {
     format!("truncate {}", b.sides(direction).target)
 }
 
-/// Deletes from the target what belonged to a leaf of the source that was truncated; `constraint` is that leaf's.
+/// Deletes the rows of a truncated leaf of the source from the target; `constraint` is the partition constraint of
+/// that leaf.
 pub fn empty_leaf(b: &Blueprint, direction: Direction, constraint: &str) -> String {
     format!("delete from {} where {constraint}", b.sides(direction).target)
 }
 
-/// The partition constraint of the leaf with oid `$1`; null where it is no longer one.
+/// The partition constraint of the leaf with oid `$1`; null if it is no longer a leaf.
 pub const LEAF_CONSTRAINT: &str = "select pg_catalog.pg_get_partition_constraintdef($1::oid)";
 
-/// The log's length in blocks, and whether any row is visible.
+/// The length of the log in blocks, and whether any row is visible.
 pub fn pending(b: &Blueprint) -> String {
     let log = b.log();
     format!(
@@ -153,18 +157,18 @@ pub fn pending(b: &Blueprint) -> String {
     )
 }
 
-/// How many log rows there are from a block on, whose first place is `$1`.
+/// The number of log rows from a block on; `$1` is the first place in that block, as `ctid` text.
 pub fn rows_from(b: &Blueprint) -> String {
     format!("select pg_catalog.count(*) from {} where ctid >= $1::text::tid", b.log())
 }
 
-/// How many log rows are pending.
+/// The number of pending log rows.
 pub fn pending_count(b: &Blueprint) -> String {
     format!("select pg_catalog.count(*) from {}", b.log())
 }
 
-/// Smallest and largest partition value among the pending new places that no partition takes: `$1` and `$2` are the ends
-/// of what the partitions cover.
+/// The smallest and the largest partition value among the pending new places outside all partitions; `$1` and `$2`
+/// are the ends of the range that the partitions cover.
 pub fn outside(b: &Blueprint) -> Option<String> {
     let by = b.by_column()?;
     let (column, base) = (new_column(by), &by.base_type);
@@ -174,8 +178,8 @@ pub fn outside(b: &Blueprint) -> Option<String> {
     ))
 }
 
-/// The scrub: deletes from `leaf`'s blocks `[$1, $2)` every row whose place the log names. What was copied twice, or copied
-/// and then changed, was changed since capture began, so it is in the log.
+/// The scrub: deletes every row whose place is in the log from the blocks `[$1, $2)` of `leaf`. A row that was copied
+/// twice, or changed after it was copied, was changed since the capture began, so its place is in the log.
 pub fn scrub(b: &Blueprint, leaf: &QualifiedName) -> String {
     format!(
         "delete from {leaf} t using (\n  {}\n) d\nwhere {}\n  and t.ctid >= $1::text::tid and t.ctid < $2::text::tid",
@@ -184,7 +188,8 @@ pub fn scrub(b: &Blueprint, leaf: &QualifiedName) -> String {
     )
 }
 
-/// Which leaves the log's places fall into, by the position in the ascending bounds `$1` (as text): 0 is below the first.
+/// The leaves that contain the places of the log, by position in the ascending bounds `$1` (as text); 0 is below the
+/// first bound.
 pub fn scrubbed_leaves(b: &Blueprint) -> Option<String> {
     let by = b.by_column()?;
     Some(format!(
@@ -195,15 +200,15 @@ pub fn scrubbed_leaves(b: &Blueprint) -> Option<String> {
     ))
 }
 
-/// Sweeps up the log's dead rows. Not in a transaction. With `shrink`, empty blocks at its end go back to the system: for
-/// that VACUUM takes the log's lock where it is free, and gives it back within 20 ms of somebody asking for it. Where
-/// autovacuum is at it already, nothing is left to do.
+/// Removes dead rows of the log. Not in a transaction. With `shrink`, VACUUM truncates empty blocks at the end of the
+/// log: it acquires the lock that this needs only if it is free, and releases it within 20 ms after another session
+/// requests it. If autovacuum is already processing the log, nothing remains to be done.
 pub fn vacuum_log(b: &Blueprint, shrink: bool) -> String {
     format!("vacuum (truncate {shrink}, skip_locked) {}", b.log())
 }
 
-/// Compacts the log's blocks `[$1, $2)`: takes their rows away and puts each place that they name back, once. One statement,
-/// so that a place is pending before and after. Answers with how many rows are gone, and how many were put back.
+/// Compacts the blocks `[$1, $2)` of the log: deletes their rows and inserts one row for each place in them. One
+/// statement, so that each place is pending before and after it. Returns the number of deleted and of inserted rows.
 pub fn compact(b: &Blueprint) -> String {
     let place = b.place_columns();
     let condition = Batch::BLOCKS;

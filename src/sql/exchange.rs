@@ -1,25 +1,27 @@
-//! The exchange, of two tables or of two columns: one message from BEGIN to COMMIT that calls one function. Every statement
-//! under the lock is in that function, so that a lock is held for as long as the server works, whatever the network takes,
-//! and a client that freezes holds none. The function is created beforehand, without a lock.
+//! The exchange of two tables or two columns: one message from BEGIN to COMMIT that calls one function. All
+//! statements that run under the lock are in that function, so that the lock is held only while the server works,
+//! regardless of the network, and a client that freezes holds no lock. The function is created in advance, without a
+//! lock.
 
 use crate::model::ident::{QualifiedName, literal};
 use crate::model::state::State;
 
 use super::{catalog, close_signature, dollar_quoted, locks, store};
 
-/// Once they are granted, the locks may be held for this long, in milliseconds.
+/// How long the locks may be held after they are granted, in milliseconds.
 pub const BUDGET_MS: u32 = 2_000;
 
-/// Why the function refused, each with its SQLSTATE. Everything is rolled back then, and every lock released.
+/// Why the function failed, each reason with its SQLSTATE. Everything is then rolled back and every lock is released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// Another process drives the job.
     TakenOver,
-    /// A change is pending: drain it, and try again.
+    /// A change is pending: drain it and try again.
     LogNotEmpty,
-    /// The table, or what depends on it, was altered since it was compared with what the job was planned from.
+    /// The table, or an object that depends on it, was altered after it was compared with the definition that the job
+    /// was planned for.
     DefinitionChanged,
-    /// The capture triggers are not in force.
+    /// The capture triggers are missing or disabled.
     NotCaptured,
     /// The job is in another state.
     Moved,
@@ -49,7 +51,7 @@ impl Refused {
         }
     }
 
-    /// What a SQLSTATE means; none where it is not one of these.
+    /// The reason for a SQLSTATE; none if it is not one of these.
     pub fn of(sqlstate: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.sqlstate() == sqlstate)
     }
@@ -74,34 +76,34 @@ impl Refused {
     }
 }
 
-/// What is exchanged, as the function is rendered from it.
+/// An exchange, from which the function is rendered.
 #[derive(Debug)]
 pub struct Exchange {
     /// The function.
     pub function: QualifiedName,
-    /// The function that describes the table.
+    /// The function that returns the table's definition.
     pub definition: QualifiedName,
     /// The name of the table that applications use.
     pub table: QualifiedName,
-    /// The job's state afterwards.
+    /// The state of the job after the exchange.
     pub to: State,
-    /// The first locks, in the order of even attempts.
+    /// The first locks, in the order for even attempts.
     pub locks: Vec<String>,
-    /// The same locks, in the order of odd ones.
+    /// The same locks, in the order for odd attempts.
     pub locks_in_turn: Vec<String>,
-    /// A condition that holds while a change is pending, where changes are logged.
+    /// A condition that is true while a change is pending, if the kind of job logs changes.
     pub pending: Option<String>,
-    /// A query that tells whether the triggers of the job are in force on the relation with oid `$1`.
+    /// A query that returns whether the job's triggers are enabled on the relation with oid `$1`.
     pub captured: String,
-    /// Statements that lock more than the tables, sent right after them.
+    /// Statements that lock more than the tables, sent immediately after them.
     pub further_locks: Vec<String>,
-    /// The rest.
+    /// The remaining statements.
     pub statements: Vec<String>,
-    /// What has to be as late as can be, behind the job's row.
+    /// Statements that must run as late as possible, after the update of the job's row.
     pub last: Vec<String>,
 }
 
-/// What the function is told.
+/// The parameters of the function.
 const PARAMETERS: &str = "job bigint, job_state text, keep_s double precision, job_epoch bigint, definition bigint, \
     source oid, partitioned oid, wait_ms integer, in_turn boolean";
 
@@ -111,7 +113,7 @@ fn parameter_types() -> String {
     types.collect::<Vec<_>>().join(", ")
 }
 
-/// A statement between dollar quotes.
+/// A statement in dollar quotes.
 fn quoted(statement: &str) -> String {
     if !statement.contains('$') {
         return format!("$${statement}$$");
@@ -130,8 +132,9 @@ fn array(statements: &[String]) -> String {
     format!("array[{}\n    ]::text[]", all.join(","))
 }
 
-/// Runs statements that take locks. All of them together may wait for `wait_ms`, and none waits beyond the moment when a session
-/// that has waited since the first of them was granted looks for deadlocks: after that, a lock is taken only if it is free.
+/// Runs statements that acquire locks. Together they may wait for `wait_ms`. None waits longer than the time at which
+/// a session that has waited since the first lock was granted would check for deadlocks; after that, a lock is
+/// acquired only if it is free.
 fn locking(statements: &str) -> String {
     format!(
         "  foreach statement in array {statements} loop
@@ -151,7 +154,7 @@ fn running(statements: &[String]) -> String {
 }
 
 impl Exchange {
-    /// Creates the function; one that is there may be another version's.
+    /// Creates the function. An existing one may come from another version.
     pub fn create(&self) -> Vec<String> {
         vec![
             format!("drop function if exists {}({PARAMETERS})", self.function),
@@ -211,7 +214,7 @@ begin
         body
     }
 
-    /// What may have changed since the look before the locks.
+    /// Checks what may have changed between the comparison and the locks.
     fn checks(&self) -> String {
         let mut all = "  -- Nothing is pending.\n".to_owned();
         if let Some(pending) = &self.pending {
@@ -251,7 +254,7 @@ begin
         all
     }
 
-    /// The message: from BEGIN to COMMIT.
+    /// The message, from BEGIN to COMMIT.
     pub fn message(&self, call: &Call) -> String {
         let Call { first, job, state, keep_s, epoch, definition, source, partitioned, wait_ms, in_turn } =
             call;
@@ -277,35 +280,35 @@ begin
 /// One call of the function.
 #[derive(Debug)]
 pub struct Call {
-    /// The weak lock that comes first.
+    /// The weak lock that is requested first.
     pub first: String,
     /// The job.
     pub job: i64,
-    /// Its state before.
+    /// Its state before the exchange.
     pub state: State,
-    /// For how long what goes out of use is kept, in seconds.
+    /// How long the side that goes out of use is kept, in seconds.
     pub keep_s: f64,
-    /// The lease's epoch.
+    /// The epoch of the lease.
     pub epoch: i64,
     /// The hash of the definition that was compared.
     pub definition: i64,
     /// The table that applications use.
     pub source: u32,
-    /// The partitioned one of the two.
+    /// The partitioned table of the two.
     pub partitioned: u32,
-    /// How long to wait for all locks together.
+    /// How long to wait for all locks together, in milliseconds.
     pub wait_ms: u128,
-    /// Which order of locks this attempt takes.
+    /// Whether this attempt uses the order of `locks_in_turn`.
     pub in_turn: bool,
 }
 
-/// For how many milliseconds the locks were held, at most; sent right behind the message.
+/// How long the locks were held at most, in milliseconds; sent immediately after the message.
 pub const HELD_MS: &str = "select (extract(epoch from pg_catalog.clock_timestamp() - \
     pg_catalog.current_setting('pgstrata.asked_at')::timestamptz) * 1000)::double precision";
 
-/// Creates the function that describes the relation with oid `$1` ([`catalog::table`]) and the leaves of the one with oid
-/// `$2`. It is called before the locks as well, in the same session: its plans are kept, and to make them takes ten times as
-/// long as to run them.
+/// Creates the function that returns the definition of the relation with oid `$1` ([`catalog::table`]) and the leaves
+/// of the relation with oid `$2`. It is also called before the locks, in the same session, so that its plans are
+/// cached: planning takes ten times as long as execution.
 pub fn create_definition(function: &QualifiedName) -> Vec<String> {
     let body = format!(
         "begin
@@ -326,7 +329,7 @@ as {}",
     ]
 }
 
-/// The leaves of the relation with oid `$2`, and whether each has foreign keys of its own.
+/// The leaves of the relation with oid `$2`, and the number of foreign keys of each.
 const LEAVES: &str = "    select coalesce(json_agg(json_build_object(
       'name', json_build_object('schema', n.nspname, 'name', c.relname),
       'keys', (select count(*) from pg_constraint k where k.conrelid = c.oid and k.contype = 'f' and k.conparentid = 0)
@@ -334,7 +337,7 @@ const LEAVES: &str = "    select coalesce(json_agg(json_build_object(
     from pg_inherits h join pg_class c on c.oid = h.inhrelid join pg_namespace n on n.oid = c.relnamespace
     where h.inhparent = $2";
 
-/// The hash of the definition of the relation with oid `$1`, and the definition; `$2` is the partitioned one of the two.
+/// The definition of the relation with oid `$1`, and its hash; `$2` is the partitioned table of the two.
 pub fn definition(function: &QualifiedName) -> String {
     format!("select pg_catalog.hashtextextended(d::text, 0), d from {function}($1, $2) d")
 }

@@ -1,6 +1,6 @@
-//! A backfill: columns that are added, the trigger that fills what is written meanwhile, and one batch.
+//! A backfill: columns to add, the trigger that fills rows that are written during the job, and one batch.
 //!
-//! The plan's own SQL stands on lines of its own, so that a comment in it ends there.
+//! The plan's SQL is placed on lines of its own, so that a comment in it ends there.
 
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::ident::{Ident, QualifiedName};
@@ -10,28 +10,29 @@ use crate::model::table::Column;
 use super::plan_sql::{applications_path, joined, of_function, rights, settings};
 use super::{differ, in_range, key_text, key_value};
 
-/// The settings of the plan's SQL, until the transaction ends.
+/// Applies the settings for the plan's SQL until the transaction ends.
 pub fn names(f: &Filling) -> String {
     settings(&f.sql)
 }
 
-/// Marks the transaction's writes as the job's own, which its trigger lets pass.
+/// Marks the writes of the transaction as the job's own; its trigger ignores them.
 pub const OWN_WRITES: &str = "set local pgstrata.filling = 'on'";
 
-/// A chunk holds rows, so it waits for nothing else that others have (a unique value, a row that a foreign key points to)
-/// for longer than this: the server looks for deadlocks after a second, and must not find the application in one with us.
+/// A chunk holds row locks, so it waits at most this long for anything else that others hold (a unique value, a row
+/// that a foreign key refers to): the server checks for deadlocks after a second, and the application must not be in
+/// a deadlock with the job.
 pub const WAIT_BRIEFLY: &str = "set local lock_timeout = '20ms'";
 
-/// A statement that may wait for a row while it holds others ends before the server looks for deadlocks: whoever waits behind
-/// us began to after we had our first row, and has not waited for as long by then.
+/// Ends a statement that may wait for a row while it holds others before the server checks for deadlocks: a session
+/// that waits for the job began to wait after the job had locked its first row, so it has not yet waited as long.
 pub const END_EARLY: &str = concat!(
     "select pg_catalog.set_config('statement_timeout', ",
     super::locks::before_deadlock_check_ms!(),
     "::text, true)"
 );
 
-/// Adds a column. None of it writes a row anew: a default that is not the same for every row is set behind the column, and
-/// holds for rows that come from then on.
+/// Adds a column without rewriting rows: a default that is not the same for every row is set after the column is
+/// added, and applies to rows that are inserted later.
 pub fn add_column(f: &Filling, column: &NewColumn) -> Vec<String> {
     let table = &f.table.name;
     let NewColumn { name, sql_type, default, volatile } = column;
@@ -45,8 +46,8 @@ pub fn add_column(f: &Filling, column: &NewColumn) -> Vec<String> {
     }
 }
 
-/// Which rows of `t` are meant. Where the plan does not say, those in which a column has another image than the value it
-/// would be set to.
+/// Which rows of `t` to fill. By default, those in which the binary representation of a column differs from that of
+/// its new value.
 fn meaning(f: &Filling) -> String {
     match &f.filter {
         Some(filter) => format!("(\n{filter}\n)"),
@@ -58,7 +59,7 @@ fn meaning(f: &Filling) -> String {
     }
 }
 
-/// The same as the condition of a statement, which the application's functions and triggers run in.
+/// The same, as a condition of a statement in which functions and triggers of the application run.
 pub fn filter(f: &Filling) -> String {
     match applications_path(&f.sql) {
         path if path.is_empty() => meaning(f),
@@ -66,7 +67,7 @@ pub fn filter(f: &Filling) -> String {
     }
 }
 
-/// `(expression) as v1, ...`: what each column is set to.
+/// `(expression) as v1, ...`: the new values of the columns.
 pub(super) fn values(f: &Filling) -> String {
     let one = |(i, (_, value)): (usize, &(Ident, String))| format!("(\n{value}\n) as v{}", i + 1);
     f.set.iter().enumerate().map(one).collect::<Vec<_>>().join(", ")
@@ -75,9 +76,10 @@ pub(super) fn values(f: &Filling) -> String {
 /// Rows of a batch.
 #[derive(Debug, Clone, Copy)]
 pub enum Rows<'a> {
-    /// Those of a range, but for any that somebody holds: nobody waits for one row while holding others.
+    /// The rows of a range, except those that another session has locked: the job never waits for a row while it
+    /// holds others.
     Free(&'a KeyRange),
-    /// One row, waited for.
+    /// One row; waits for its lock.
     One(&'a Key),
 }
 
@@ -93,10 +95,10 @@ fn condition(f: &Filling, alias: &str, rows: Rows<'_>) -> (String, Vec<String>) 
     }
 }
 
-/// Fills the rows of a range, as a careful person would; for whom somebody holds, it waits, so it is sent under
-/// [`WAIT_BRIEFLY`] and [`END_EARLY`], and does all or nothing. None where the rows are joined: the server would join the
-/// newest version of a row that changed meanwhile with what the old one was joined with. It takes two thirds of the time of
-/// [`batch`], which locks before it writes.
+/// Fills the rows of a range with a plain UPDATE. It waits for rows that others have locked, so it is sent with
+/// [`WAIT_BRIEFLY`] and [`END_EARLY`], and fills all rows or none. Returns none if the plan has a join: the server
+/// would join the newest version of a row that changed concurrently with the join result of the old version. It takes
+/// two thirds of the time of [`batch`], which locks rows before it writes.
 pub fn plain(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> Option<(String, Vec<String>)> {
     if f.from.is_some() {
         return None;
@@ -107,13 +109,14 @@ pub fn plain(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> Option<(Str
     Some((format!("update only {leaf} t set {set} where {condition} and {}", filter(f)), values))
 }
 
-/// Fills rows of one table or partition. Answers with how many rows there are, how many were meant, were locked, and were
-/// filled, for how many milliseconds rows have been locked, and which rows the plan's from yields more than once.
+/// Fills rows of one table or partition. Returns how many rows there are, how many were to be filled, were locked,
+/// and were filled; for how many milliseconds rows have been locked; and which rows the plan's `from` returns more
+/// than once.
 ///
-/// Locks come first, in the key's order. A row that changed between the snapshot and its lock is locked, and not set: the
-/// server would compute it anew from its newest version, but join that with what the old one was joined with, or with
-/// nothing. It is told by its place (ctid), which is not the snapshot's any more. The same statement once more, in the same
-/// transaction, sets it: nobody else can change it by then.
+/// Rows are locked first, in key order. A row that changed between the snapshot and its lock is locked but not
+/// filled: the server would compute its value from the newest version, but with the join result of the old version,
+/// or without one. Such a row is recognized by its ctid, which differs from the snapshot's. Sending the same
+/// statement again in the same transaction fills it, because no other session can change it by then.
 pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
     let key = f.key_columns();
     let (of_t, values_of) = condition(f, "t.", rows);
@@ -126,7 +129,8 @@ pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<
     let lock = if f.changes_unique() { "for update" } else { "for no key update" };
     let skip = if matches!(rows, Rows::Free(_)) { " skip locked" } else { "" };
     let (source, filter) = (joined(f.from.as_ref(), &format!("only {leaf}")), filter(f));
-    // To join once more, only to count, can cost as much as all the rest: what others hold is left to the second look.
+    // Repeating the join only to count can cost as much as all other work: rows that others have locked are left to
+    // the second pass.
     let meant = match f.from {
         None => format!("count(*) filter (where {filter})"),
         Some(_) => "(select count(*) from batch)".to_owned(),
@@ -157,14 +161,14 @@ from (select count(*) as rows, {meant} as meant from only {leaf} t where {of_t})
     (sql, values_of)
 }
 
-/// Computes what a row would be set to.
+/// Computes the new values of a row.
 pub fn computed(f: &Filling, leaf: &QualifiedName, key: &Key) -> (String, Vec<String>) {
     let (condition, of_key) = condition(f, "t.", Rows::One(key));
     let from = joined(f.from.as_ref(), &format!("only {leaf}"));
     (format!("select {} from {from}  where {condition} and {}", values(f), filter(f)), of_key)
 }
 
-/// Keys, as text, of rows that this transaction wrote and that are still meant: up to ten.
+/// The keys, as text, of up to ten rows that this transaction wrote and that the condition still selects.
 pub fn still_meant(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
     let (condition, values) = condition(f, "t.", rows);
     let sql = format!(
@@ -176,7 +180,7 @@ pub fn still_meant(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String
     (sql, values)
 }
 
-/// Keys of rows that are meant, in their order: up to `limit`.
+/// The keys of up to `limit` rows to fill, in order.
 pub fn meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) -> (String, Vec<String>) {
     let key = f.key_columns();
     let (condition, values) = in_range("t.", &key, range, 1);
@@ -190,14 +194,14 @@ pub fn meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) ->
     (sql, values)
 }
 
-/// Whether any row of the table is meant.
+/// Whether the table has a row to fill.
 pub fn any_meant(f: &Filling) -> String {
     let rows = if f.is_partitioned() { f.table.name.to_string() } else { format!("only {}", f.table.name) };
     format!("select exists (select from {}  where {})", joined(f.from.as_ref(), &rows), filter(f))
 }
 
-/// The trigger that fills what is written from now on, and its function. An error in the plan's SQL leaves the row as it was
-/// written: the application's write must not fail, and the job finds the row.
+/// The trigger that fills rows that are written from now on, and its function. If the plan's SQL fails, the row stays
+/// as it was written: the application's write must not fail, and the job finds the row later.
 pub fn keep_filled(f: &Filling) -> Vec<String> {
     let (table, function, trigger) = (&f.table.name, f.fill_function(), f.fill_trigger());
     let set: String = f
@@ -232,7 +236,8 @@ end",
     all
 }
 
-/// The row that the trigger sees. Its generated columns have no value yet: the server makes them behind all triggers.
+/// The row that the trigger sees. Its generated columns have no value yet: the server computes them after all BEFORE
+/// triggers.
 fn row_as_written(f: &Filling) -> String {
     if f.table.written_columns().count() == f.table.columns.len() {
         return "(select new.*)".to_owned();
@@ -255,15 +260,15 @@ pub fn drop_function(f: &Filling) -> String {
     format!("drop function if exists {}()", f.fill_function())
 }
 
-/// Whether the table has that trigger, in force; `$1` the table's oid, `$2` the trigger's name.
+/// Whether the table has that trigger, enabled; `$1` is the table's oid, `$2` the trigger's name.
 pub const KEEPS_FILLED: &str = "select exists (select from pg_catalog.pg_trigger \
     where tgrelid = $1 and tgname = $2 and tgenabled = 'A')";
 
-/// Which columns the table has; `$1` its oid.
+/// The columns of the table; `$1` is its oid.
 pub const COLUMNS: &str =
     "select attname from pg_catalog.pg_attribute where attrelid = $1 and attnum > 0 and not attisdropped";
 
-/// The tables that hold a partitioned table's rows, however many levels down; `$1` its oid.
+/// The leaves of a partitioned table, at any level; `$1` is its oid.
 pub const LEAVES: &str = "select n.nspname, c.relname from pg_catalog.pg_partition_tree($1::oid::regclass) p
   join pg_catalog.pg_class c on c.oid = p.relid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where p.isleaf order by 1, 2";

@@ -1,4 +1,4 @@
-//! The two ends of a job: closing the rollback window, and taking everything back.
+//! The ends of a job: `finalize`, which closes the rollback window, and `abort`, which removes everything.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName};
@@ -6,25 +6,26 @@ use crate::model::ident::{Ident, QualifiedName};
 use super::exchange::Exchange;
 use super::{capture, objects, swap};
 
-/// What goes at the end of a job, under the names that it has by then.
+/// What is removed at the end of a job, under its current names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leaving {
     /// The table that applications use.
     pub in_use: Option<QualifiedName>,
-    /// Triggers that call the job's functions, and their tables.
+    /// Triggers that call the functions of the job, with their tables.
     pub triggers: Vec<(QualifiedName, Ident)>,
-    /// The table that is dropped, and its oid where it is known.
+    /// The table to drop, and its oid if known.
     pub table: Option<(QualifiedName, Option<u32>)>,
     /// The job's functions.
     pub functions: Vec<QualifiedName>,
-    /// The functions of the exchange: the one that exchanges, and the one that reads the definition.
+    /// The functions of the exchange: the one that performs it, and the one that reads the definition.
     pub exchange: Option<(QualifiedName, QualifiedName)>,
-    /// The job's own tables.
+    /// The job's own tables in schema `pgstrata`.
     pub own: Vec<QualifiedName>,
 }
 
 impl Leaving {
-    /// What goes if nobody renames anything: `finalize` in the reverse direction, `abort` in the forward one.
+    /// What is removed if nothing was renamed: by `finalize` in the reverse direction, by `abort` in the forward
+    /// direction.
     pub fn planned(b: &Blueprint, direction: Direction, leaves: &[QualifiedName]) -> Self {
         let sides = b.sides(direction);
         let on = |table: &QualifiedName, name: &str| (table.clone(), Ident::new(name));
@@ -42,10 +43,10 @@ impl Leaving {
     }
 }
 
-/// The statements, in one transaction. `CASCADE` is never said: what still depends on the table is an error.
+/// The statements, in one transaction. Without `CASCADE`: an object that still depends on the table is an error.
 ///
-/// The lock of the table in use comes first: `DROP TRIGGER` would take the leaves' before it, and applications take the
-/// parent's first, so that each would wait for the other.
+/// The table is locked first: `DROP TRIGGER` would lock the leaves before the parent, and applications lock the
+/// parent first, so that each would wait for the other.
 pub fn end(leaving: &Leaving) -> Vec<String> {
     let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
     let mut all: Vec<String> = leaving.in_use.iter().map(lock).collect();

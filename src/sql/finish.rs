@@ -1,8 +1,9 @@
-//! What a backfill's columns are to guarantee in the end: every statement that adds a constraint or an index, and those that
-//! look for rows in its way first.
+//! Constraints and indexes at the end of a backfill: the statements that add them, and the queries that look for
+//! violating rows first.
 //!
-//! A constraint is added NOT VALID, which reads nothing, and then validated, which lets everybody write. Indexes are built
-//! CONCURRENTLY; those of a partitioned table part by part, and tied together in the end.
+//! A constraint is added NOT VALID, which reads no rows, and then validated, which does not block writers. Indexes
+//! are built CONCURRENTLY; for a partitioned table, each partition's index is built separately and attached at the
+//! end.
 
 use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
@@ -11,24 +12,24 @@ use crate::model::key::KeyRange;
 use super::section::{Section, section};
 use super::{fill, in_range, key_text, list};
 
-/// A constraint that rows may violate, one by one.
+/// A constraint that single rows may violate.
 #[derive(Debug, Clone, Copy)]
 pub enum Rule<'a> {
     /// A column is NOT NULL.
     NotNull(&'a Ident),
     /// A condition is not false.
     Check(&'a str),
-    /// The row that a foreign key points to is there.
+    /// The row that a foreign key refers to exists.
     Key(&'a NewKey),
 }
 
-/// CHECK constraints that are to be added: those of the plan, and one for each column that is to be NOT NULL.
+/// CHECK constraints to add: those of the plan, and one for each column that becomes NOT NULL.
 pub fn checks<'a>(f: &'a Filling, not_null: &[&'a Ident]) -> Vec<(Ident, String)> {
     let helper = |column: &&Ident| (f.not_null_helper(column), format!("{column} is not null"));
     not_null.iter().map(helper).chain(f.finish.checks.iter().cloned()).collect()
 }
 
-/// Adds CHECK constraints without looking at the rows; every write from here on is checked.
+/// Adds CHECK constraints without reading the rows; every later write is checked.
 pub fn add_checks(f: &Filling, checks: &[(Ident, String)]) -> String {
     let one = |(name, condition): &(Ident, String)| {
         format!("add constraint {name} check (\n{condition}\n) not valid")
@@ -36,12 +37,12 @@ pub fn add_checks(f: &Filling, checks: &[(Ident, String)]) -> String {
     format!("alter table {} {}", f.table.name, checks.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
-/// Looks at the rows, with a lock that lets everybody write.
+/// Checks all rows, with a lock that does not block writers.
 pub fn validate(table: &QualifiedName, name: &Ident) -> String {
     format!("alter table {table} validate constraint {name}")
 }
 
-/// Makes columns NOT NULL. The server takes the valid CHECK's word for it and reads nothing.
+/// Makes columns NOT NULL. The server relies on the valid CHECK constraint and reads no rows.
 pub fn set_not_null(f: &Filling, columns: &[&Ident]) -> Vec<String> {
     let set: Vec<String> = columns.iter().map(|c| format!("alter column {c} set not null")).collect();
     let drop: Vec<String> =
@@ -53,12 +54,12 @@ pub fn set_not_null(f: &Filling, columns: &[&Ident]) -> Vec<String> {
     ]
 }
 
-/// A foreign key as it stands behind its name.
+/// The definition of a foreign key, after its name.
 fn key_definition(key: &NewKey) -> String {
     key_to(key, &key.references)
 }
 
-/// ... leading to another table.
+/// The same, with a reference to another table.
 pub(super) fn key_to(key: &NewKey, references: &QualifiedName) -> String {
     let referenced = match key.referenced.as_slice() {
         [] => String::new(),
@@ -68,26 +69,26 @@ pub(super) fn key_to(key: &NewKey, references: &QualifiedName) -> String {
     format!("foreign key ({}) references {references}{referenced}{more}", list("", &key.columns))
 }
 
-/// One key on one table, without looking at the rows.
+/// Adds a foreign key to one table, without reading the rows.
 pub fn add_key(table: &QualifiedName, key: &NewKey) -> String {
     format!("alter table {table} add constraint {} {}\nnot valid", key.name, key_definition(key))
 }
 
-/// The parent's key before PostgreSQL 18, once every partition's is valid: nothing is read.
+/// Before PostgreSQL 18: adds the key of the parent once the key of every partition is valid; no rows are read.
 pub fn tie_key(f: &Filling, key: &NewKey) -> String {
     format!("alter table {} add constraint {} {}", f.table.name, key.name, key_definition(key))
 }
 
-/// An index to be built.
+/// An index to build.
 #[derive(Debug, Clone, Copy)]
 pub enum Build<'a> {
-    /// Of a UNIQUE constraint.
+    /// For a UNIQUE constraint.
     Unique(&'a [Ident]),
-    /// What stands behind the table's name.
+    /// The part of the definition after the table's name.
     Plain(&'a str),
 }
 
-/// Builds the index of one table or partition while everybody writes. Not in a transaction.
+/// Builds the index of one table or partition without blocking writers. Not in a transaction.
 pub fn build(name: &Ident, table: &QualifiedName, build: Build<'_>) -> String {
     match build {
         Build::Unique(columns) => {
@@ -97,17 +98,17 @@ pub fn build(name: &Ident, table: &QualifiedName, build: Build<'_>) -> String {
     }
 }
 
-/// Removes what an unfinished build left. Not in a transaction.
+/// Drops an index that was not completely built. Not in a transaction.
 pub fn drop_invalid(name: &QualifiedName) -> String {
     format!("drop index concurrently if exists {name}")
 }
 
-/// Makes a unique index that is built a constraint: nothing is read.
+/// Turns an existing unique index into a constraint; no rows are read.
 pub fn use_index(table: &QualifiedName, name: &Ident) -> String {
     format!("alter table {table} add constraint {name} unique using index {name}")
 }
 
-/// The index of a partitioned table alone, invalid until each partition's is attached.
+/// Creates only the index of a partitioned table, which is invalid until the index of every partition is attached.
 pub fn on_parent(name: &Ident, table: &QualifiedName, build: Build<'_>) -> String {
     match build {
         Build::Unique(columns) => {
@@ -117,13 +118,13 @@ pub fn on_parent(name: &Ident, table: &QualifiedName, build: Build<'_>) -> Strin
     }
 }
 
-/// Attaches a partition's index to its parent's.
+/// Attaches the index of a partition to that of its parent.
 pub fn attach(parent: &QualifiedName, part: &QualifiedName) -> String {
     format!("alter index {parent} attach partition {part}")
 }
 
-/// How many rows of a range violate a rule, and up to five of their keys: no row where none does. The table bears its own
-/// name in the condition, or none.
+/// How many rows of a range violate a rule, and the keys of up to five of them; no row if none does. The table has
+/// its own name in the condition, or none.
 pub fn violating(
     f: &Filling,
     leaf: &QualifiedName,
@@ -174,21 +175,21 @@ pub fn repeated(f: &Filling, columns: &[Ident]) -> String {
     super::repeated(&format!("{only}{}", f.table.name), &f.table.name.name, &f.key, columns)
 }
 
-/// What a job that ends before its time takes back of a CHECK or a foreign key.
+/// Drops a CHECK constraint or a foreign key when a job is aborted.
 pub fn drop_constraint(table: &QualifiedName, name: &Ident) -> String {
     format!("alter table {table} drop constraint if exists {name}")
 }
 
-/// ... and of an index: not concurrently, with all the rest in one transaction.
+/// The same for an index: not concurrently, in one transaction with everything else.
 pub fn drop_index(name: &QualifiedName) -> String {
     format!("drop index if exists {name}")
 }
 
-/// Whether a partitioned table takes a foreign key that is not valid.
+/// Whether a partitioned table accepts a foreign key that is NOT VALID.
 pub const KEYS_ON_PARENT: &str = "select current_setting('server_version_num')::integer >= 180000";
 
-/// The relation with oid `$1` and, where it is partitioned, every part of it, the outermost first: schema, name, oid, the
-/// parent's schema and name, whether it holds rows.
+/// The relation with oid `$1` and, if it is partitioned, all of its partitions, the outermost first: schema, name,
+/// oid, schema and name of the parent, and whether it stores rows.
 pub const TREE: &str = "select n.nspname::text, c.relname::text, c.oid, pn.nspname::text, p.relname::text, coalesce(t.isleaf, true)
 from (select $1::oid as relid, null::oid as parent, null::boolean as isleaf, 0 as level
       where not exists (select from pg_catalog.pg_class where oid = $1 and relkind = 'p')
@@ -199,24 +200,25 @@ from (select $1::oid as relid, null::oid as parent, null::boolean as isleaf, 0 a
   left join pg_catalog.pg_class p on p.oid = t.parent left join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace
 order by t.level, n.nspname, c.relname";
 
-/// Columns of the relation with oid `$1` that are NOT NULL, and of no row of which it is unknown: since PostgreSQL 18 such a
-/// constraint can be NOT VALID, which SET NOT NULL validates.
+/// Columns of the relation with oid `$1` that are NOT NULL for all rows. Since PostgreSQL 18, such a constraint can
+/// be NOT VALID; SET NOT NULL validates it.
 pub const NOT_NULL: &str = "select attname::text from pg_catalog.pg_attribute
 where attrelid = $1 and attnum > 0 and not attisdropped and attnotnull and not exists (
   select from pg_catalog.pg_constraint n
   where n.conrelid = attrelid and n.contype = 'n' and n.conkey = array[attnum] and not n.convalidated)";
 
-/// Constraints of the relation with oid `$1`: name, whether every row was looked at, oid.
+/// Constraints of the relation with oid `$1`: name, whether it is validated, oid.
 pub const CONSTRAINTS: &str = "select conname::text, convalidated, oid from pg_catalog.pg_constraint
 where conrelid = $1 and contype in ('c', 'f', 'u', 'p')";
 
-/// Indexes of the relation with oid `$1`: name, whether it can be used, whether it is part of a parent's, oid.
+/// Indexes of the relation with oid `$1`: name, whether it is usable, whether it is attached to an index of the
+/// parent, oid.
 pub const INDEXES: &str =
     "select i.relname::text, x.indisvalid and x.indisready and x.indislive, i.relispartition, i.oid
 from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid where x.indrelid = $1";
 
-/// The transactions that the session with process number `$1` waits for, as [`super::swap::IN_THE_WAY`] describes those in
-/// the way of a lock.
+/// The transactions that the session with process number `$1` waits for, in the format of
+/// [`super::swap::IN_THE_WAY`].
 pub const WAITED_FOR: &str = "select a.pid, a.usename::text, a.application_name, a.state, a.xact_start::text,
   coalesce(a.query_start::text, ''),
   extract(epoch from pg_catalog.clock_timestamp() - a.xact_start)::double precision * 1000, false
@@ -227,10 +229,10 @@ from pg_catalog.pg_prepared_xacts p
 where 0 = any (pg_catalog.pg_blocking_pids($1)) and p.database = pg_catalog.current_database()
 order by 5";
 
-/// Cancels what the session with process number `$1` is doing.
+/// Cancels the statement of the session with process number `$1`.
 pub const CANCEL: &str = "select pg_catalog.pg_cancel_backend($1)";
 
-/// All of it, as `pgstrata sql` prints it.
+/// All statements, as `pgstrata sql` prints them.
 pub fn sections(f: &Filling) -> Vec<Section> {
     let mut all = Vec::new();
     let not_null: Vec<&Ident> = f.finish.not_null.iter().collect();
@@ -268,14 +270,14 @@ pub fn sections(f: &Filling) -> Vec<Section> {
     all
 }
 
-/// Every rule that rows may violate one by one.
+/// Every rule that single rows may violate.
 pub fn rules(f: &Filling) -> Vec<Rule<'_>> {
     let checks = f.finish.checks.iter().map(|(_, condition)| Rule::Check(condition));
     let keys = f.finish.foreign_keys.iter().map(Rule::Key);
     f.finish.not_null.iter().map(Rule::NotNull).chain(checks).chain(keys).collect()
 }
 
-/// What stands for each part of a partitioned table in what is printed before they are known.
+/// The placeholder for each partition in printed statements, before the partitions are known.
 fn part(f: &Filling) -> QualifiedName {
     let name = &f.table.name;
     if f.is_partitioned() { name.sibling(name.name.with_suffix("_PARTITION")) } else { name.clone() }

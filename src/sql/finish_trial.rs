@@ -1,13 +1,14 @@
-//! What a backfill builds in the end, tried on an empty table of the same columns in a transaction that is rolled back: the
-//! server itself says what it would refuse, and how it writes down what it accepts, so that what is there by name can be
-//! compared.
+//! Tries what a backfill builds at the end, on an empty table with the same columns, in a transaction that is rolled
+//! back. The server itself reports what it would reject, and how it writes what it accepts, so that existing objects
+//! with the same names can be compared.
 
 use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
 
 use super::{definition, finish, list, trial};
 
-/// The table's columns, as they will be, without a row; it bears the table's name, which conditions may mention.
+/// Creates a table with the future columns of the table, without rows. It has the table's name, which conditions may
+/// mention.
 pub fn stand_in(f: &Filling) -> String {
     format!(
         "create temporary table {} on commit drop as select * from {} r with no data",
@@ -20,7 +21,7 @@ fn temporary(name: &Ident) -> QualifiedName {
     QualifiedName { schema: Ident::new("pg_temp"), name: name.clone() }
 }
 
-/// What is built, one by one: its name, and the statements that build it on the stand-in.
+/// The objects to build: the name of each, and the statements that build it on the stand-in.
 pub fn builds(f: &Filling) -> Vec<(Ident, Vec<String>)> {
     let table = temporary(&f.table.name.name);
     let mut all = Vec::new();
@@ -39,15 +40,15 @@ pub fn builds(f: &Filling) -> Vec<(Ident, Vec<String>)> {
     all.into_iter().map(|(name, statements)| (name.clone(), statements)).collect()
 }
 
-/// Our role, and the database.
+/// The role and the database.
 pub const WHO: &str = "select current_user::text, pg_catalog.current_database()::text";
 
-/// What stands in for the table that the foreign key of that number leads to.
+/// The name of the stand-in for the table that the foreign key with that number refers to.
 pub fn referenced(number: usize) -> Ident {
     Ident::new(format!("pgstrata_referenced_{number}"))
 }
 
-/// A foreign key that leads to a stand-in of the other table.
+/// A foreign key that refers to the stand-in of the other table.
 pub fn key(f: &Filling, key: &NewKey, number: usize) -> Vec<String> {
     let other = referenced(number);
     let table = temporary(&f.table.name.name);
@@ -61,8 +62,9 @@ pub fn key(f: &Filling, key: &NewKey, number: usize) -> Vec<String> {
     ]
 }
 
-/// The table called `$2` in schema `$1`, or else in `public` where `$3`: schema, name, oid, its primary key's columns, and
-/// what our role lacks to point a key at columns `$4` of it (none: the primary key's).
+/// The table called `$2` in schema `$1`, or otherwise in `public` if `$3`: schema, name, oid, columns of its primary
+/// key, and the privileges that the role lacks to create a foreign key to columns `$4` of it (none: those of the
+/// primary key).
 pub const REFERENCED: &str = "select n.nspname::text, c.relname::text, c.oid, coalesce(k.names, '{}'),
   array_remove(array[
     case when not pg_catalog.has_table_privilege(c.oid, 'SELECT') then 'select' end,
@@ -79,8 +81,9 @@ from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamesp
 where c.relname = $2 and (n.nspname = $1 or $3::boolean and n.nspname = 'public') and c.relkind in ('r', 'p')
 order by n.nspname <> $1 limit 1";
 
-/// Constraints of the table with oid `$1` that bear one of the names `$3`: name, whether every row was looked at, and whether
-/// it is what the stand-in with oid `$2` got under that name; `$4` and `$5` say where foreign keys lead, by name.
+/// Constraints of the table with oid `$1` that have one of the names `$3`: name, whether it is validated, and whether
+/// it is the same as the stand-in's (oid `$2`) constraint of that name; `$4` and `$5` map foreign keys to the tables
+/// that they refer to, by name.
 pub const CONSTRAINTS: &str = "select k.conname::text, k.convalidated, coalesce(
   case when k.contype = 'f'
     then k.confrelid = (select l.oid from unnest($4::text[], $5::oid[]) l (name, oid) where l.name = k.conname)
@@ -93,12 +96,12 @@ from pg_catalog.pg_constraint k
   left join pg_catalog.pg_constraint t on t.conrelid = $2 and t.conname = k.conname and t.contype = k.contype
 where k.conrelid = $1 and k.conname = any ($3::text[])";
 
-/// [`INDEXES`], complete.
+/// [`INDEXES`], with all placeholders replaced.
 pub fn indexes() -> String {
     tails(INDEXES, "tx.indexrelid")
 }
 
-/// [`ALIKE`], complete.
+/// [`ALIKE`], with all placeholders replaced.
 pub fn alike() -> String {
     tails(ALIKE, "t.indexrelid")
 }
@@ -109,7 +112,7 @@ fn tails(query: &str, trial: &str) -> String {
         .replace("{trial_tail}", &definition::index_tail(trial))
 }
 
-/// Relations of the schema of the table with oid `$1` that bear one of the names `$3`, as [`CONSTRAINTS`].
+/// Relations in the schema of the table with oid `$1` that have one of the names `$3`, as in [`CONSTRAINTS`].
 const INDEXES: &str = "select c.relname::text, coalesce(x.indisvalid, false), coalesce(
     x.indrelid = $1 and x.indisunique = tx.indisunique
     and {index_tail}
@@ -120,8 +123,8 @@ from pg_catalog.pg_class c
   left join pg_catalog.pg_index tx on tx.indexrelid = t.oid and tx.indrelid = $2
 where c.relnamespace = (select relnamespace from pg_catalog.pg_class where oid = $1) and c.relname = any ($3::text[])";
 
-/// What the table with oid `$1` has under another name than the stand-in with oid `$2`, and the same: the stand-in's name, and
-/// the table's. Unique constraints are told as the indexes that they are.
+/// Objects of the table with oid `$1` that are the same as one of the stand-in's (oid `$2`) under another name: the
+/// stand-in's name and the table's. Unique constraints are listed as their indexes.
 const ALIKE: &str = "select ti.relname::text, i.relname::text
 from pg_catalog.pg_index t join pg_catalog.pg_class ti on ti.oid = t.indexrelid
   join pg_catalog.pg_index x on x.indrelid = $1 and x.indisunique = t.indisunique and x.indisvalid
@@ -137,12 +140,12 @@ from pg_catalog.pg_constraint t
 where t.conrelid = $2 and t.contype = 'c'
 order by 1, 2";
 
-/// The oid of the stand-in; `$1` the table's name.
+/// The oid of the stand-in; `$1` is the table's name.
 pub const STAND_IN: &str = "select oid from pg_catalog.pg_class
 where relnamespace = pg_catalog.pg_my_temp_schema() and relname = $1";
 
-/// Checks and indexes of the stand-in with oid `$1`, as the server writes them: name, the condition or what stands behind the
-/// table's name, and oid.
+/// CHECK constraints and indexes of the stand-in with oid `$1`, as the server writes them: name; the condition, or
+/// the part after the table's name; and oid.
 pub const RESOLVED: &str = "select k.conname::text, pg_catalog.pg_get_expr(k.conbin, k.conrelid), k.oid
 from pg_catalog.pg_constraint k where k.conrelid = $1 and k.contype = 'c'
 union all
@@ -152,7 +155,8 @@ from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid jo
     pg_catalog.format('CREATE INDEX %I ON pg_temp.%I ', i.relname, c.relname) as head) d
 where x.indrelid = $1 and i.reltablespace = 0 and d.def like pg_catalog.replace(d.head, '_', '\\_') || 'USING %'";
 
-/// Which of the names `$2` in schemas `$1` something bears that is no index of the relation with the oid in `$3`.
+/// Which of the names `$2` in schemas `$1` are taken by something other than an index of the relation with the oid in
+/// `$3`.
 pub const PARTS_TAKEN: &str = "select c.relname::text
 from unnest($1::text[], $2::text[], $3::oid[]) w (schema, name, part)
   join pg_catalog.pg_namespace n on n.nspname = w.schema
@@ -160,7 +164,7 @@ from unnest($1::text[], $2::text[], $3::oid[]) w (schema, name, part)
   left join pg_catalog.pg_index x on x.indexrelid = c.oid
 where x.indrelid is distinct from w.part";
 
-/// What each level of the partitioned table with oid `$1` is partitioned by; none where one is an expression. No row for a
+/// The partition key of each level of the partitioned table with oid `$1`; none if one is an expression. No row for a
 /// plain table.
 pub const PARTITIONED_BY: &str = "select case when 0 = any (p.partattrs::int2[]) then null else (
     select array_agg(a.attname::text) from pg_catalog.pg_attribute a

@@ -1,17 +1,19 @@
-//! Foreign keys, of the table and to it. They stand on the table in use and on no other: on a table that only follows, a key
-//! would refuse what the application may do (delete a row, then the row that it pointed to) until a drain has brought the
-//! first step over. So the swap moves them, without looking at the rows, and they are looked through afterwards.
+//! Foreign keys from and to the table. They exist only on the table in use. On the inactive table, a key would reject
+//! what the application may do (delete a row, then the row that it referred to) until a drain has applied the first
+//! step. The swap therefore moves them without reading the rows, and they are validated afterwards.
 //!
-//! A partitioned table takes no NOT VALID key before PostgreSQL 18, so the partitions get it one by one; the parent's, added
-//! once all of theirs are valid, only ties them together. From 18 on the parent gets it, and its partitions with it; they are
-//! looked through one by one all the same. A key of another table is one statement either way.
+//! Before PostgreSQL 18, a partitioned table does not accept a NOT VALID key, so each partition gets its own; the
+//! parent's key is added once all of them are valid, and only attaches them. From 18 on, the parent gets the key, and
+//! its partitions with it; they are still validated one by one. A key of another table takes one statement in either
+//! case.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{QualifiedName, literal};
 use crate::model::table::ForeignKey;
 
-/// Takes the keys from the table that goes out of use, and those of other tables to it. What is dropped from the parent goes
-/// from its `leaves` too; a leaf has a key of its own only until the parent got it.
+/// Drops the keys of the table that goes out of use, and those of other tables that refer to it. A key that is
+/// dropped from the parent is dropped from its `leaves` as well; a leaf has a key of its own only until the parent
+/// has it.
 pub fn drop(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let forward = away == Direction::Forward;
     let drop = |table: &QualifiedName, key: &ForeignKey| {
@@ -27,8 +29,9 @@ pub fn drop(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Str
     all
 }
 
-/// Gives the keys to the table that bears the name by now, whose `leaves` are named where it is the partitioned one. Every
-/// write from here on is checked. A comment goes with its key; one that will be the parent's waits for that.
+/// Adds the keys to the table that now has the name; `leaves` are its partitions if it is the partitioned one. Every
+/// later write is checked. A comment is written with its key; if the key will become the parent's, the comment is
+/// written then.
 pub fn add(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let forward = away == Direction::Forward;
     let one = |table: &QualifiedName, key: &ForeignKey, comment: bool| {
@@ -46,19 +49,19 @@ pub fn add(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Stri
     all
 }
 
-/// One key on one table, without looking at the rows.
+/// Adds one key to one table, without reading the rows.
 pub fn on(table: &QualifiedName, key: &ForeignKey) -> String {
     format!("alter table {table} add constraint {} {} not valid", key.name, key.definition)
 }
 
-/// Looks at the rows, with a lock that lets everybody write.
+/// Checks all rows, with a lock that does not block writers.
 pub fn validate(table: &QualifiedName, key: &ForeignKey) -> String {
     format!("alter table {table} validate constraint {}", key.name)
 }
 
-/// The parent's key, once every leaf's is valid: nothing is read. Where it has it already it becomes valid, with a weak lock;
-/// where it gets it only now, with its comment, the table that it points to is locked for that moment, because its triggers
-/// for the leaves give way to one for all.
+/// Adds the key of the parent once the key of every leaf is valid; no rows are read. If the parent has the key, it
+/// becomes valid, with a weak lock. If the key and its comment are only added now, the table that it refers to is
+/// locked for a moment, because one trigger replaces its triggers for the leaves.
 pub fn on_parent(b: &Blueprint, key: &ForeignKey) -> Vec<String> {
     let table = &b.table.name;
     if !b.keys_on_leaves {
@@ -74,12 +77,12 @@ fn comment_on(table: &QualifiedName, key: &ForeignKey) -> Option<String> {
     Some(format!("comment on constraint {} on {table} is {}", key.name, literal(text)))
 }
 
-/// Foreign keys on the relation with oid `$1`: table, name, whether the rows were looked through.
+/// Foreign keys on the relation with oid `$1`: table, name, whether it is validated.
 pub const ON: &str = "select k.conrelid, k.conname::text, k.convalidated from pg_catalog.pg_constraint k
 where k.contype = 'f' and k.conrelid = $1";
 
-/// Foreign keys that stand on the relation with oid `$1` or on a leaf of it and are nobody's part: table, name, whether the
-/// rows were looked through.
+/// Foreign keys on the relation with oid `$1` or its leaves that are not inherited from a parent: table, name,
+/// whether it is validated.
 pub const OWN: &str = "select k.conrelid, k.conname::text, k.convalidated from pg_catalog.pg_constraint k
 where k.contype = 'f' and k.conparentid = 0
   and (k.conrelid = $1 or k.conrelid in (select inhrelid from pg_catalog.pg_inherits where inhparent = $1))";

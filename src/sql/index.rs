@@ -1,4 +1,5 @@
-//! Indexes: each leaf's alone, by many workers; then the parent's, which the leaves' are attached to.
+//! Indexes: workers build one for each leaf; then the parent's index is created and the leaves' indexes are attached
+//! to it.
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName, literal};
@@ -6,7 +7,7 @@ use crate::model::table::{Index, ReplicaIdentity};
 
 use super::{in_tablespace, list};
 
-/// What stands behind USING for the target: the source's own words, or the widened key.
+/// The part after USING for the target: the same as the source's, or the widened key.
 fn tail(b: &Blueprint, index: &Index) -> String {
     if index.name != b.key_index || !b.widened() {
         return index.tail.clone();
@@ -28,7 +29,7 @@ fn create(b: &Blueprint, index: &Index, name: &Ident, table: &str) -> String {
     format!("create {unique}index {name} on {table} using {}", tail(b, index))
 }
 
-/// Whether the index is the parent's by `ADD CONSTRAINT`.
+/// Whether the index of the parent is created by `ADD CONSTRAINT`.
 fn is_constraint(index: &Index) -> bool {
     index.constraint == "p" || index.constraint == "u"
 }
@@ -38,15 +39,15 @@ fn constraint(table: &str, name: &Ident, index: &Index, what: &str) -> String {
     format!("alter table {table} add constraint {name} {kind} {what}{}", index.deferrable)
 }
 
-/// Whether each leaf's is built by itself. An exclusion constraint's is not: the server attaches none to the parent's, so
-/// the parent's statement builds all of them.
+/// Whether the index is built for each leaf separately. That of an exclusion constraint is not: the server cannot
+/// attach such an index to the parent's, so the statement for the parent builds all of them.
 pub fn by_leaf(index: &Index) -> bool {
     index.exclusion.is_none()
 }
 
-/// One index of one leaf. One transaction.
+/// Builds one index of one leaf. One transaction.
 ///
-/// The server's own parallel build is off: the pool builds many at once, and no more than the plan's workers.
+/// Parallel build by the server is off: the pool builds several indexes at once, limited to the plan's workers.
 pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String> {
     let name = b.leaf_index_name(&leaf.name, &index.name);
     let built = vec![create(b, index, &name, &leaf.to_string())];
@@ -56,22 +57,22 @@ pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String
     all
 }
 
-/// Keys of rows of a leaf that have the same values in an index; see [`super::repeated`]. None where the index has expressions
-/// or a WHERE: which rows are alike only the server can tell.
+/// Keys of rows of a leaf that have the same values in an index; see [`super::repeated`]. None if the index has
+/// expressions or a WHERE clause: then only the server can tell which rows are equal.
 pub fn repeated(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Option<String> {
     let columns = index.columns.as_ref().filter(|_| !index.partial)?;
     Some(super::repeated(&format!("only {leaf}"), &leaf.name, &b.key, columns))
 }
 
-/// Statistics targets of the index's columns: a leaf's index does not get them from the parent's.
+/// Statistics targets of the columns of the index, which a leaf's index does not inherit from the parent's.
 fn statistics(index: &Index, name: &QualifiedName) -> Vec<String> {
     let set =
         |(column, n): &(i16, i32)| format!("alter index {name} alter column {column} set statistics {n}");
     index.statistics.iter().map(set).collect()
 }
 
-/// How subscribers tell rows apart, on the target or a leaf; nothing where it is by the primary key, as it is by itself.
-/// `name` is what the table calls an index of the source.
+/// Sets the replica identity of the target or a leaf; nothing if it is the primary key, which is the default. `name`
+/// is the name on that table of an index of the source.
 pub fn replica_identity(
     b: &Blueprint,
     table: &QualifiedName,
@@ -86,7 +87,7 @@ pub fn replica_identity(
     Some(format!("alter table {table} replica identity {identity}"))
 }
 
-/// What a leaf has that goes by its indexes: the replica identity, and which one CLUSTER follows.
+/// Settings of a leaf that refer to its indexes: the replica identity, and the index that CLUSTER uses.
 pub fn leaf_marks(b: &Blueprint, leaf: &QualifiedName) -> Vec<String> {
     let name = |index: &Ident| b.leaf_index_name(&leaf.name, index);
     let mut all: Vec<String> = replica_identity(b, leaf, name).into_iter().collect();
@@ -95,16 +96,16 @@ pub fn leaf_marks(b: &Blueprint, leaf: &QualifiedName) -> Vec<String> {
     all
 }
 
-/// Makes a leaf's index a constraint where the source's is one. Not with the build: it needs the whole table's lock, and two
-/// builds side by side would wait for each other, so that one is lost.
+/// Turns the index of a leaf into a constraint if the source has one. Not in the transaction of the build: it needs
+/// an exclusive lock on the leaf, and two concurrent builds would wait for each other, so that one would fail.
 pub fn leaf_constraint(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Option<(Ident, String)> {
     let name = b.leaf_index_name(&leaf.name, &index.name);
     let statement = constraint(&leaf.to_string(), &name, index, &format!("using index {name}"));
     is_constraint(index).then_some((name, statement))
 }
 
-/// The parent's index, invalid until every leaf's is attached; that of an exclusion constraint with the leaves' own. Its name
-/// gives way to the source's at the swap.
+/// Creates the index of the parent, which is invalid until the index of every leaf is attached; that of an exclusion
+/// constraint also builds those of the leaves. The swap replaces its name with that of the source's index.
 pub fn on_parent(b: &Blueprint, index: &Index) -> Vec<String> {
     let name = index.name.with_suffix("_new");
     let only = format!("only {}", b.target());
@@ -144,7 +145,7 @@ pub fn attach(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> String {
     )
 }
 
-/// Indexes on the leaves of the relation with oid `$1`, with the parent index that each is attached to.
+/// Indexes on the leaves of the relation with oid `$1`, each with the parent's index that it is attached to.
 pub const LEAF_INDEXES: &str = "select n.nspname, l.relname, i.relname, p.inhparent is not null, x.indisvalid
 from pg_catalog.pg_inherits h
   join pg_catalog.pg_class l on l.oid = h.inhrelid
@@ -154,27 +155,28 @@ from pg_catalog.pg_inherits h
   left join pg_catalog.pg_inherits p on p.inhrelid = i.oid
 where h.inhparent = $1";
 
-/// The leaves of the relation with oid `$1`, and their bytes.
+/// The leaves of the relation with oid `$1`, and their size in bytes.
 pub const LEAF_SIZES: &str = "select inhrelid, pg_catalog.pg_relation_size(inhrelid)
 from pg_catalog.pg_inherits where inhparent = $1";
 
-/// Fresh visibility map of one leaf, for index-only scans, and its statistics. Not in a transaction.
+/// Updates the visibility map of one leaf, for index-only scans, and its statistics. Not in a transaction.
 pub fn vacuum(leaf: &QualifiedName) -> String {
     format!("vacuum (analyze) {leaf}")
 }
 
-/// Fresh statistics of the parent, which autovacuum never analyses. One transaction.
+/// Updates the statistics of the parent, which autovacuum never analyzes. One transaction.
 ///
-/// Before 18 ANALYZE cannot be kept from the leaves: one after the other, each gets the sample that its own statistics would
-/// need, and 24 of them take twenty times as long as the parent's own. So it goes by a target of 1 meanwhile, where the
-/// parent's columns name the usual one as theirs; [`vacuum`] then makes the leaves' statistics, many at a time.
+/// Before PostgreSQL 18, ANALYZE of the parent always includes the leaves: one after the other, each gets the sample
+/// that its own statistics need, and 24 of them take twenty times as long as the parent's own. The default target is
+/// therefore 1 meanwhile, and the parent's columns set the usual target explicitly; [`vacuum`] then computes the
+/// statistics of the leaves, several at a time.
 pub fn analyze(b: &Blueprint) -> Vec<String> {
     let target = b.target();
     let usual: Vec<&Ident> = b
         .table
         .columns
         .iter()
-        // A virtual column has no statistics, and the server refuses a target for it.
+        // A virtual column has no statistics, and the server rejects a target for it.
         .filter(|c| c.statistics.is_none() && c.generated != "v")
         .map(|c| &c.name)
         .collect();
@@ -200,7 +202,7 @@ end",
     ]
 }
 
-/// CHECKs that rows may violate: added without looking at the rows, after the copy.
+/// CHECK constraints that rows may violate: added after the copy, without reading the rows.
 pub fn late_checks(b: &Blueprint) -> Vec<String> {
     let target = b.target();
     b.late_checks()
@@ -209,6 +211,6 @@ pub fn late_checks(b: &Blueprint) -> Vec<String> {
         .collect()
 }
 
-/// Keys of the leaf with oid `$1`, by name.
+/// Constraints of the leaf with oid `$1`, by name.
 pub const LEAF_CONSTRAINTS: &str =
     "select conname::text from pg_catalog.pg_constraint where conrelid = $1 and contype in ('p', 'u')";

@@ -1,5 +1,5 @@
-//! Code that others have put on a table. The server runs it with the rights of whoever writes the rows, so a job would lend
-//! its rights to the code's owner.
+//! Code that other roles have attached to a table. The server runs it with the privileges of the role that writes the
+//! rows, so a job would lend its privileges to the owner of the code.
 
 use crate::model::ident::QualifiedName;
 
@@ -20,13 +20,13 @@ where not (pg_catalog.pg_has_role(c.relowner, session_user, case when pg_catalog
   or pg_catalog.pg_get_userbyid(c.relowner) = current_user or pg_catalog.pg_get_userbyid(c.relowner)::text = any ($3))
 limit 1";
 
-/// Functions that the server calls when rows of the relations `$1`, or of their partitions, are written, and that belong to
-/// roles that the session's role does not trust: what calls it, the function, its owner.
+/// Functions that the server calls when rows of the relations `$1`, or of their partitions, are written, and that
+/// belong to roles that are not trusted: the caller, the function, its owner.
 ///
-/// Trusted are superusers, roles that could act as the session's role anyway, and the roles `$2` of the plan. `$3`: triggers and
-/// rules count, too, if they are in force. Indexes are built, statistics gathered and foreign keys checked with the rights of
-/// the table's owner; that is the server's own rule. Of the server's own functions, those count that run SQL text or reach beyond
-/// the row: all that are VOLATILE, but for some known ones, and those that read tables into XML.
+/// Trusted are superusers, roles that can act as the session's role anyway, and the roles `$2` of the plan. `$3`:
+/// whether enabled triggers and rules count. Index builds, ANALYZE and foreign key checks run with the privileges of
+/// the table's owner, by the server's own rule. Of the server's own functions, those count that can run SQL text or
+/// have effects beyond the row: all VOLATILE functions except some known ones, and those that read tables into XML.
 pub const CODE: &str = "with recursive trusted as (
   select r.oid from pg_catalog.pg_roles r
   where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($2)
@@ -129,7 +129,7 @@ where $3 and w.ev_class in (select oid from tables) and w.ev_type <> '1' and w.e
   and c.relowner not in (select oid from trusted)
 order by 1, 2";
 
-/// Keeps others from putting anything on tables until the transaction ends; their writers are not kept waiting.
+/// Prevents other sessions from altering the tables until the transaction ends; does not block writers.
 pub fn hold(tables: &[QualifiedName]) -> String {
     let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
     format!("lock table {} in row exclusive mode", tables.join(", "))

@@ -1,15 +1,15 @@
-//! Settings of every transaction whose locks applications can wait behind: how long it may wait for a lock, and what ends it
-//! if the process that began it freezes, dies or is cut off.
+//! Settings of every transaction whose locks can block applications: how long it may wait for a lock, and when the
+//! server ends it if the process freezes, dies or loses its connection.
 
-/// A transaction that holds a lock and is sent nothing for this long is ended by the server, in milliseconds.
+/// The server ends a transaction that holds a lock and receives no statement for this long, in milliseconds.
 pub const IDLE_MS: u32 = 2_000;
-/// The first lock makes autovacuum give way and blocks no reader or writer, so it may take longer than the ones that do.
+/// The first lock makes autovacuum yield and blocks no reader or writer, so it may take longer than the others.
 const FIRST_LOCK_MS: u32 = 5_000;
 
-/// Nothing that is done under a lock, waits for locks aside, takes longer than this, in milliseconds.
+/// The time limit for any statement under a lock, apart from lock waits, in milliseconds.
 const WORK_MS: u128 = 30_000;
 
-/// [`BEFORE_DEADLOCK_CHECK_MS`], as text that constants are made of.
+/// [`BEFORE_DEADLOCK_CHECK_MS`], as text for the construction of constants.
 macro_rules! before_deadlock_check_ms {
     () => {
         "(select pg_catalog.min(extract(epoch from deadlock_timeout::interval) * 800)::integer from (
@@ -24,19 +24,20 @@ macro_rules! before_deadlock_check_ms {
 }
 pub(super) use before_deadlock_check_ms;
 
-/// The longest wait for a lock, in milliseconds, that ends before any session of this database looks for deadlocks: an
-/// application must not be the victim. Read at each use: a setting that was lowered for the database or for a role after this
-/// session began is in force in the application's new sessions.
+/// The longest wait for a lock, in milliseconds, that ends before any session of this database checks for deadlocks,
+/// so that the application never becomes the victim. Read at each use: if the setting was lowered for the database or
+/// for a role after this session began, new sessions of the application use the new value.
 pub const BEFORE_DEADLOCK_CHECK_MS: &str = before_deadlock_check_ms!();
 
-/// The longest wait for any lock of a session, unless a transaction says otherwise.
+/// The longest wait for any lock of a session, unless a transaction sets another limit.
 pub const ANY_WAIT: &str = concat!(
     "select pg_catalog.set_config('lock_timeout', greatest(1, least(500, ",
     before_deadlock_check_ms!(),
     "))::text, false)"
 );
 
-/// The longest wait for each lock of the open transaction: `wait_ms`, or less where the server looks for deadlocks sooner.
+/// Sets the longest wait for each lock of the open transaction: `wait_ms`, or less if the server checks for deadlocks
+/// sooner.
 pub fn wait_for_lock(wait_ms: u128) -> String {
     format!(
         "select pg_catalog.set_config('lock_timeout', \
@@ -44,9 +45,10 @@ pub fn wait_for_lock(wait_ms: u128) -> String {
     )
 }
 
-/// What bounds the open transaction from here on, whatever becomes of this process. Its COMMIT does not wait for a
-/// synchronous standby: that one may be gone, and the locks are held until the COMMIT returns. PostgreSQL 17 and later also
-/// end a transaction that is never idle for long, as where a network lets through little by little.
+/// Limits the open transaction from here on, whatever happens to this process. Its COMMIT does not wait for a
+/// synchronous standby: the standby may be unavailable, and the locks are held until the COMMIT returns. PostgreSQL
+/// 17 and later also end a transaction that is never idle for long, for example if the network transfers only little
+/// at a time.
 pub fn bound(wait_ms: u128) -> String {
     format!(
         "set local idle_in_transaction_session_timeout = {IDLE_MS}; set local synchronous_commit = local; \
@@ -57,9 +59,10 @@ pub fn bound(wait_ms: u128) -> String {
     )
 }
 
-/// Begins the locking of the open transaction. `first`, a weak lock, makes autovacuum give way while nobody waits for us. It
-/// is released before more is asked for: a session that has read the table and asks for a lock that it bars, while we wait for
-/// that session, would be the deadlock's victim at once, with no timeout.
+/// Begins the lock requests of the open transaction. `first`, a weak lock, makes autovacuum yield while no other
+/// session waits for us. It is released before other locks are requested: if a session has read the table and
+/// requests a lock that conflicts with it while we wait for that session, that session would be the victim of a
+/// deadlock at once, without a timeout.
 pub fn begin(first: &str, wait_ms: u128) -> String {
     format!(
         "savepoint first; set local lock_timeout = {FIRST_LOCK_MS}; {first}; rollback to first; release first; {}",
@@ -71,8 +74,8 @@ pub fn begin(first: &str, wait_ms: u128) -> String {
 pub const WAITS_FOR_STANDBY: &str = "select pg_catalog.current_setting('synchronous_standby_names') <> ''
   and pg_catalog.current_setting('synchronous_commit') not in ('off', 'local')";
 
-/// A write of nothing: its COMMIT returns once a synchronous standby has everything up to it.
+/// An empty write: its COMMIT returns once a synchronous standby has received everything up to it.
 pub const REACH_STANDBY: &str = "select pg_catalog.pg_logical_emit_message(true, 'pgstrata', '')";
 
-/// COMMITs of this session wait for no standby any more.
+/// From now on, COMMITs of this session wait for no standby.
 pub const LEAVE_STANDBY: &str = "set synchronous_commit = local";

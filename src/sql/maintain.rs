@@ -1,7 +1,8 @@
-//! What keeps a partitioned table going: partitions ahead, each like its siblings; old ones away; fresh statistics.
+//! Maintenance of a partitioned table: creating partitions ahead of time, each like the existing ones; removing old
+//! ones; statistics.
 //!
-//! A partition is made as a table of its own, with everything that it needs, and attached last: `ATTACH` lets everybody
-//! read and write the table meanwhile, where `CREATE ... PARTITION OF` would stop them.
+//! A partition is created as a separate table, with everything that it needs, and attached last: `ATTACH` does not
+//! block readers and writers of the table, whereas `CREATE ... PARTITION OF` does.
 
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::Range;
@@ -11,30 +12,30 @@ use super::in_tablespace;
 use super::prepare::{grant, policy, revoke, statistics_targets, with};
 use super::strip::strip;
 
-/// How the relation with oid `$1` is partitioned: strategy, number of columns, the first one's name and type, and whether
-/// it has a default partition. No row where it is not partitioned.
+/// How the relation with oid `$1` is partitioned: strategy, number of columns, name and type of the first column, and
+/// whether it has a default partition. No row if it is not partitioned.
 pub const KEY: &str = "select p.partstrat::text, p.partnatts::integer, a.attname::text,
   pg_catalog.format_type(a.atttypid, -1), pg_catalog.current_setting('server_version_num')::integer
 from pg_catalog.pg_partitioned_table p
   left join pg_catalog.pg_attribute a on a.attrelid = p.partrelid and a.attnum = p.partattrs[0] and a.attnum > 0
 where p.partrelid = $1";
 
-/// Its partitions: schema, name, oid, kind, bound, and whether an interrupted DETACH CONCURRENTLY waits to be finished.
+/// Its partitions: schema, name, oid, kind, bounds, and whether an interrupted DETACH CONCURRENTLY must be completed.
 pub const PARTITIONS: &str = "select n.nspname::text, c.relname::text, c.oid, c.relkind::text,
   pg_catalog.pg_get_expr(c.relpartbound, c.oid), h.inhdetachpending
 from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhrelid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where h.inhparent = $1";
 
-/// The time zone that sessions have here unless they say otherwise.
+/// The default time zone of sessions.
 pub const ZONE: &str = "select reset_val from pg_catalog.pg_settings where name = 'TimeZone'";
 
-/// The clock, as a value of the partition column.
+/// The current time, as a value of the partition column.
 pub fn now(sql_type: &str) -> String {
     format!("select pg_catalog.now()::{sql_type}::text")
 }
 
-/// Whether the partition holds a row.
+/// Whether the partition has any row.
 pub fn has_rows(partition: &QualifiedName) -> String {
     format!("select exists (select from {partition})")
 }
@@ -44,7 +45,8 @@ pub fn newest(partition: &QualifiedName, by: &Ident) -> String {
     format!("select max({by})::text from {partition}")
 }
 
-/// What lies in the default partition: rows, rows that no range takes, least and largest value of the others.
+/// Facts about the rows in the default partition: their number, the number that no range accepts, and the smallest
+/// and largest value of the others.
 pub fn strays(default: &QualifiedName, by: &Ident, time: bool) -> String {
     let finite = finite(by, time);
     format!(
@@ -54,7 +56,8 @@ from {default}"
     )
 }
 
-/// The same by range: `$1` are the least values of the ranges, in order; the number of each range that holds rows, from 1.
+/// The same by range: `$1` are the lower bounds of the ranges, in order; returns the number of each range that has
+/// rows, from 1.
 pub fn strays_by_range(default: &QualifiedName, by: &Ident, sql_type: &str, time: bool) -> String {
     let finite = finite(by, time);
     format!(
@@ -66,8 +69,8 @@ fn finite(by: &Ident, time: bool) -> String {
     if time { format!("{by} > '-infinity' and {by} < 'infinity'") } else { format!("{by} is not null") }
 }
 
-/// What a partition (oid `$1`) has that does not come from its parent: name and definition of each constraint but the
-/// unique ones, and whether it is a CHECK on column `$2`.
+/// Constraints of a partition (oid `$1`) that are not inherited from its parent, without unique ones: name and
+/// definition, and whether it is a CHECK on column `$2`.
 pub const OWN_CONSTRAINTS: &str = "select k.conname::text,
   pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
   k.contype = 'c' and exists (select from pg_catalog.pg_attribute a
@@ -76,22 +79,22 @@ from pg_catalog.pg_constraint k
 where k.conrelid = $1 and k.conparentid = 0 and k.coninhcount = 0 and k.contype in ('c', 'f', 'x')
 order by 1";
 
-/// What a new partition takes after.
+/// The model of a new partition.
 #[derive(Debug)]
 pub struct Sibling {
-    /// The youngest partition that is there.
+    /// The newest existing partition.
     pub table: Table,
     /// Constraints of its own: name and definition.
     pub constraints: Vec<(Ident, String)>,
 }
 
-/// Makes a table that can become a partition of `parent`. One transaction, with [`attach`].
+/// Creates a table that can become a partition of `parent`. One transaction, together with [`attach`].
 pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<String> {
     let like = &sibling.table;
     let method = like.access_method.as_ref().map_or(String::new(), |method| format!(" using {method}"));
     let unlogged = if like.persistence == "u" { "unlogged " } else { "" };
     let tablespace = like.tablespace.as_ref().map_or(String::new(), |space| format!(" tablespace {space}"));
-    // An identity stays the parent's alone.
+    // Only the parent has an identity.
     let mut all = vec![
         format!(
             "create {unlogged}table {name} (like {} including defaults including generated including constraints \
@@ -137,7 +140,8 @@ fn index(like: &Table, table: &QualifiedName, index: &Index) -> Vec<String> {
     all
 }
 
-/// The sibling's name in an index's name is replaced by the new partition's; one without it gets that in front.
+/// Replaces the sibling's name in the name of an index with the new partition's; a name without it gets the new
+/// partition's as prefix.
 fn renamed(like: &Table, table: &QualifiedName, index: &Ident) -> Ident {
     let (sibling, new, index) = (like.name.name.as_str(), table.name.as_str(), index.as_str());
     Ident::derived(&match index.contains(sibling) {
@@ -155,7 +159,7 @@ fn row_security(like: &Table, name: &QualifiedName) -> Vec<String> {
     set.chain(like.policies.iter().map(|p| policy(name, &like.name.name, p))).collect()
 }
 
-/// Triggers of the sibling alone; those of the parent come with [`attach`].
+/// Triggers that only the sibling has; those of the parent are created by [`attach`].
 fn triggers(parent: &Table, like: &Table, name: &QualifiedName) -> Vec<String> {
     let own = like.triggers.iter().filter(|t| parent.triggers.iter().all(|p| p.name != t.name));
     own.flat_map(|t| {
@@ -181,7 +185,7 @@ fn replica_identity(like: &Table, name: &QualifiedName) -> Option<String> {
     Some(format!("alter table {name} replica identity {identity}"))
 }
 
-/// Makes the table a partition. The default partition, if there is one, is looked through meanwhile.
+/// Attaches the table as a partition. If there is a default partition, the server scans it meanwhile.
 pub fn attach(parent: &QualifiedName, name: &QualifiedName, range: &Range) -> String {
     format!(
         "alter table {parent} attach partition {name} for values from ({}) to ({})",
@@ -190,29 +194,29 @@ pub fn attach(parent: &QualifiedName, name: &QualifiedName, range: &Range) -> St
     )
 }
 
-/// The weak lock that comes first, which only one of us can have.
+/// The weak lock that is requested first; only one of our sessions can hold it.
 pub fn first_lock(table: &QualifiedName) -> String {
     format!("lock table {table} in share update exclusive mode")
 }
 
-/// Makes a partition a table of its own, in a transaction: who uses the table waits for it.
+/// Detaches a partition, in a transaction: sessions that use the table wait for it.
 pub fn detach(parent: &QualifiedName, name: &QualifiedName) -> String {
     format!("alter table {parent} detach partition {name}")
 }
 
-/// The same with nobody waiting, not in a transaction, where there is no default partition; it waits for transactions that
-/// use the table. `again`: it was begun before and gave up waiting.
+/// The same without blocking any session; not in a transaction, and only without a default partition. It waits for
+/// transactions that use the table. `again`: it was begun before and gave up waiting.
 pub fn detach_concurrently(parent: &QualifiedName, name: &QualifiedName, again: bool) -> String {
     format!("{} {}", detach(parent, name), if again { "finalize" } else { "concurrently" })
 }
 
-/// Drops what was detached.
+/// Drops a detached partition.
 pub fn drop(name: &QualifiedName) -> String {
     format!("drop table {name}")
 }
 
-/// Of the partitioned table with oid `$1`: seconds since it was analysed, none where it never was; and whether anything
-/// changed in a partition since that partition was, or it was later than the table.
+/// For the partitioned table with oid `$1`: seconds since it was analyzed, none if it never was; and whether a
+/// partition has changed since it was analyzed, or was analyzed later than the table.
 pub const STATISTICS: &str = "select
   extract(epoch from pg_catalog.now() - greatest(s.last_analyze, s.last_autoanalyze))::double precision,
   coalesce((select pg_catalog.bool_or(l.n_mod_since_analyze > 0 or l.last_autoanalyze > s.last_analyze)
@@ -220,7 +224,8 @@ pub const STATISTICS: &str = "select
     where h.inhparent = s.relid), false)
 from pg_catalog.pg_stat_all_tables s where s.relid = $1";
 
-/// Fresh statistics of the whole table; from 18 on without those of each partition, which autovacuum sees to.
+/// Updates the statistics of the whole table; from PostgreSQL 18 on without those of the partitions, which autovacuum
+/// maintains.
 pub fn analyze(table: &QualifiedName, server_version: i32) -> String {
     let only = if server_version >= 180_000 { "only " } else { "" };
     format!("analyze {only}{table}")

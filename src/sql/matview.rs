@@ -1,19 +1,20 @@
-//! Materialized views that read the table: made anew after a swap, from the table in use, and then exchanged by name.
+//! Materialized views that read the table: after a swap, each is built again from the table in use, and then
+//! exchanged by name.
 //!
-//! Not before it: what is built then would be as old as the wait for the swap is long, and the application's own last REFRESH
-//! newer. Until the exchange it reads what it read, which is what it holds.
+//! They are not built before the swap: the result would be as old as the wait for the swap is long, and the
+//! application's last REFRESH would be newer. Until the exchange, the previous view keeps its contents.
 
 use crate::model::dependent::{Matview, MatviewIndex};
 use crate::model::ident::{Ident, QualifiedName, literal};
 
 use super::{in_tablespace, prepare, search_path, swap};
 
-/// The name of the one that is being made.
+/// The name of the view that is being built.
 pub fn new_name(m: &Matview) -> QualifiedName {
     m.view.name.sibling(m.view.name.name.with_suffix("_new"))
 }
 
-/// Makes it, whole, under another name. One transaction.
+/// Builds it completely under another name. One transaction.
 pub fn build(m: &Matview) -> Vec<String> {
     let name = new_name(m);
     let using = m.access_method.as_ref().map_or(String::new(), |a| format!(" using {a}"));
@@ -36,8 +37,8 @@ pub fn build(m: &Matview) -> Vec<String> {
         all.extend(column.statistics.iter().map(set));
     }
     if m.populated {
-        // As its owner, from whom policies may hide rows; and with the names that its functions find where it is refreshed by
-        // the application. From 17 on the server sets the search path itself.
+        // As its owner, because policies may hide rows from that role, and with the search path under which the
+        // application refreshes it. From PostgreSQL 17 on, the server sets the search path itself.
         all.push("set local row_security = on".to_owned());
         all.push(format!("set local search_path = {}", search_path(&name)));
         all.push(format!("refresh materialized view {name}"));
@@ -67,7 +68,7 @@ fn index(name: &QualifiedName, index: &MatviewIndex) -> Vec<String> {
 
 /// A weak lock to begin with, as for a table.
 pub fn first_lock(m: &Matview) -> String {
-    // What else takes it of a materialized view changes something.
+    // All other statements that acquire this lock on a materialized view change something.
     format!(
         "comment on materialized view {} is {}",
         m.view.name,
@@ -75,12 +76,13 @@ pub fn first_lock(m: &Matview) -> String {
     )
 }
 
-/// Drops what an interrupted run left under that name.
+/// Drops a view that an interrupted run left under that name.
 pub fn drop(name: &QualifiedName) -> String {
     format!("drop materialized view {name}")
 }
 
-/// Exchanges the names, points what reads it to the new one, and drops the old one. One transaction.
+/// Exchanges the names, redirects the objects that read the view to the new one, and drops the old one. One
+/// transaction.
 pub fn exchange(m: &Matview) -> Vec<String> {
     let name = &m.view.name;
     let rename =

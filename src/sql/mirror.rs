@@ -1,7 +1,8 @@
-//! The mirror: for a few seconds before an exchange, capture brings each changed row over in the writer's own transaction, so
-//! that the change log stays empty. Whatever fails there is logged instead, so no write fails for it.
+//! The mirror: for a short time before an exchange, the capture trigger applies each changed row in the writer's own
+//! transaction, so that the change log stays empty. If that fails, the change is logged instead, so that no write
+//! fails because of it.
 //!
-//! The exchange does not rely on it: it is refused while the log has rows. It only makes that rare.
+//! The exchange does not rely on the mirror: it fails while the log has rows. The mirror only makes that rare.
 
 use crate::model::blueprint::{Blueprint, Direction, SCHEMA};
 use crate::model::ident::{Ident, QualifiedName, literal};
@@ -9,19 +10,20 @@ use crate::model::ident::{Ident, QualifiedName, literal};
 use super::drain::{self, Batch};
 use super::{capture, close_signature, dollar_quoted, equal, from_source, list};
 
-/// A transaction that has changed so many rows logs the others: each row that is mirrored takes a subtransaction.
+/// A transaction that has changed this many rows logs further changes: each mirrored row takes a subtransaction.
 const MOST_ROWS: u32 = 50;
-/// Partitions up to which a session keeps its plan for all of them: beyond, each execution would lock too many.
+/// The number of partitions up to which a session caches its plan for all of them; with more, each execution would
+/// acquire too many locks.
 const FEW_PARTITIONS: usize = 64;
 
-/// It is `on` while the mirror writes: the guard of a table that is out of use lets it pass.
+/// Is `on` while the mirror writes; the guard of the inactive table then allows the write.
 pub const SETTING: &str = "pgstrata.mirror";
 
-/// Whether the role `$1` can name what is in schema pgstrata: it could alter the function that it is given.
+/// Whether the role `$1` has USAGE on schema pgstrata: then it could alter the function that is transferred to it.
 pub const REACHES_SCHEMA: &str = "select pg_catalog.has_schema_privilege($1::text, 'pgstrata', 'USAGE')";
 
-/// The keys of the relation with oid `$1` that may be checked at the commit: schema, name, and whether another deferrable
-/// constraint of that schema has the same name.
+/// The deferrable keys of the relation with oid `$1`: schema, name, and whether another deferrable constraint in that
+/// schema has the same name.
 pub const DEFERRABLE_KEYS: &str = "select n.nspname, c.conname,
   exists (select from pg_catalog.pg_constraint o where o.connamespace = c.connamespace and o.conname = c.conname
     and o.oid <> c.oid and o.condeferrable)
@@ -33,28 +35,28 @@ pub const HEAPS: &str = "select c.oid, pg_catalog.pg_relation_filenode(c.oid)
 from (select $1::oid as oid union select relid from pg_catalog.pg_partition_tree($1::oid::regclass)) r
 join pg_catalog.pg_class c on c.oid = r.oid where c.relkind = 'r' order by 1";
 
-/// Whether the function with name `$1` in the tool's schema is there.
+/// Whether the function with name `$1` exists in schema pgstrata.
 pub const IS_ON: &str =
     "select exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
 where n.nspname = 'pgstrata' and p.proname = $1)";
 
-/// When the mirror ends by itself, if it is on for `$1` seconds from now.
+/// The time at which the mirror ends by itself, `$1` seconds from now.
 pub const UNTIL: &str =
     "select (pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $1::double precision))::text";
 
-/// What the mirror's function takes: the operation, the relation, the old place, the new one.
+/// The parameters of the mirror's function: the operation, the relation, the old place, the new place.
 fn parameters(b: &Blueprint) -> String {
     let place = b.place_columns();
     let types: Vec<&str> = place.iter().chain(&place).map(|c| c.base_type.as_str()).collect();
     format!("text, oid, {}", types.join(", "))
 }
 
-/// What the mirror is made for.
+/// What the mirror's function is created for.
 #[derive(Debug)]
 pub struct Mirrored<'a> {
-    /// The source's heaps: oid and file.
+    /// The heaps of the source: oid and file.
     pub heaps: &'a [(u32, u32)],
-    /// The target's keys that may be checked at the commit.
+    /// The deferrable keys of the target.
     pub deferrable: &'a [QualifiedName],
     /// When the mirror ends by itself, as text.
     pub until: &'a str,
@@ -62,12 +64,13 @@ pub struct Mirrored<'a> {
 
 /// Switches the mirror on. To be run in one transaction.
 ///
-/// - It belongs to the table's owner, whose expressions (generated columns, CHECK constraints, indexes) it evaluates; where
-///   row security is forced upon the owner, too, to the role that copies, which sees every row.
-/// - A heap with another file was truncated or rewritten since: what is written there is logged, so that a TRUNCATE can be
-///   carried over in full.
-/// - A key that is checked at the commit would fail there, where nothing can be logged any more: the target's is checked at
-///   once. The source's is checked as before.
+/// - The function belongs to the table's owner, because it evaluates the owner's expressions (generated columns,
+///   CHECK constraints, indexes). If row-level security is forced on the owner, it belongs to the role that copies,
+///   which sees every row.
+/// - If a heap has another file, it was truncated or rewritten in the meantime: writes to it are logged, so that a
+///   TRUNCATE can be carried over completely.
+/// - A deferred key would fail at the commit, when nothing can be logged any more: keys of the target are therefore
+///   checked immediately. Keys of the source are checked as before.
 pub fn on(b: &Blueprint, direction: Direction, mirrored: &Mirrored<'_>) -> Vec<String> {
     let function = format!("{}({})", b.mirror_function(), parameters(b));
     let own = b.partitions.len() > FEW_PARTITIONS;
@@ -101,14 +104,14 @@ end"
     all
 }
 
-/// Keeps the log again, and drops the mirror's function.
+/// Restores logging, and drops the mirror's function.
 pub fn off(b: &Blueprint) -> Vec<String> {
     let mut all = capture::create_function(b);
     all.push(format!("drop function if exists {}({})", b.mirror_function(), parameters(b)));
     all
 }
 
-/// Capture with the mirror on.
+/// The body of the capture trigger while the mirror is on.
 fn capturing(b: &Blueprint, until: &str) -> String {
     let place = b.place_columns();
     let values = |row: &str| place.iter().map(|c| format!("{row}.{}", c.name)).collect::<Vec<_>>().join(", ");
@@ -143,7 +146,7 @@ end",
     )
 }
 
-/// The drain of one row's places. The source is read again: triggers that fire within each other come in no order.
+/// Drains the places of one row. The source is read again, because nested triggers fire in no fixed order.
 fn body(b: &Blueprint, direction: Direction, mirrored: &Mirrored<'_>) -> String {
     let (sides, place) = (b.sides(direction), b.place_columns());
     let at = |alias: &str, first: usize| {
@@ -204,16 +207,16 @@ end",
     )
 }
 
-/// Settings of a drain beside the mirror: writers wait for what it has locked, so it gives way.
+/// Settings of a drain while the mirror is on: writers wait for rows that it has locked, so it gives up early.
 pub const DRAIN_SETTINGS: &str = "set local lock_timeout = '100ms'";
 
-/// The log's blocks that have rows.
+/// The blocks of the log that have rows.
 pub fn blocks(b: &Blueprint) -> String {
     format!("select distinct (ctid::text::point)[0]::bigint from {} order by 1", b.log())
 }
 
-/// A drain of the log's blocks `[$1, $2)` beside the mirror: rows that are the same already are left alone, so that nobody
-/// waits for them.
+/// Drains the blocks `[$1, $2)` of the log while the mirror is on: rows that are already equal are not written, so
+/// that nobody waits for them.
 pub fn drain(b: &Blueprint, direction: Direction) -> Vec<String> {
     let (sides, place) = (b.sides(direction), b.place_columns());
     let columns: Vec<&Ident> = b.table.written_columns().map(|c| &c.name).collect();
@@ -242,7 +245,7 @@ pub fn drain(b: &Blueprint, direction: Direction) -> Vec<String> {
     ]
 }
 
-/// The name of the function, as the catalog has it.
+/// The name of the function, as it is in the catalog.
 pub fn name(b: &Blueprint) -> String {
     b.mirror_function().name.as_str().to_owned()
 }

@@ -1,7 +1,7 @@
-//! PURE: every statement the tool sends is rendered here, from a blueprint, as text with `$n` for the values.
+//! Pure: every statement is rendered here, from a blueprint, as text with `$n` for the values.
 //!
-//! Identifiers get in as [`crate::model::ident::Ident`] only, always quoted; every object is schema-qualified. Snapshots hold all of it, so that a
-//! reviewer reads what a DBA would.
+//! Identifiers are always [`crate::model::ident::Ident`]s, which are quoted, and every object is schema-qualified.
+//! Snapshot tests contain all statements, so that a reviewer reads the SQL that a DBA would see.
 
 pub mod capture;
 pub mod carry;
@@ -52,12 +52,12 @@ use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::key::KeyRange;
 use crate::model::table::Column;
 
-/// `"a", "b"`, each behind `prefix`.
+/// `"a", "b"`, each with `prefix`.
 fn list<'a>(prefix: &str, names: impl IntoIterator<Item = &'a Ident>) -> String {
     names.into_iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
 }
 
-/// `only "public"."t"` for a plain table, the bare name for a partitioned one.
+/// `only "public"."t"` for a plain table, the name alone for a partitioned one.
 pub fn from_source(sides: &Sides) -> String {
     if sides.plain_source { format!("only {}", sides.source) } else { sides.source.to_string() }
 }
@@ -67,18 +67,19 @@ fn equal(left: &str, right: &str, columns: &[&Column]) -> String {
     columns.iter().map(|c| format!("{left}.{0} = {right}.{0}", c.name)).collect::<Vec<_>>().join(" and ")
 }
 
-/// The condition that two values of one type are not identical, byte for byte. Values that are only equal differ by it: another
-/// case of a citext, the numerics 1.5 and 1.50, the intervals `1 day` and `24:00:00`, and whatever a nondeterministic
-/// collation calls equal. Compression and storage out of line make no difference. It needs no `=` of the type's.
+/// The condition that two values of one type are not identical, byte for byte. Values that are equal but not
+/// identical satisfy it: a citext in another case, the numerics 1.5 and 1.50, the intervals `1 day` and `24:00:00`,
+/// and strings that a nondeterministic collation considers equal. Compression and TOAST storage make no difference.
+/// The type does not need an `=` operator.
 fn differ(left: &str, right: &str) -> String {
-    // The planner estimates an operator, and not a function; without the casts it would be applied to the values.
+    // The planner can estimate an operator, but not a function; without the casts, the operator would be applied to
+    // the values themselves.
     format!("(row({left})::record operator(pg_catalog.*<>) row({right})::record)")
 }
 
-/// The condition that a row lies in `range` over `columns`, and its parameters (text, read by the server as the column's
-/// type).
-/// Parameters are numbered from `first`. Row comparison is lexicographic in the columns' own collations, as their
-/// index is.
+/// The condition that a row is in `range` over `columns`, and its parameters (text, which the server reads as the
+/// type of the column). Parameters are numbered from `first`. Row comparison is lexicographic in the columns' own
+/// collations, like their index.
 pub fn in_range(alias: &str, columns: &[&Column], range: &KeyRange, first: usize) -> (String, Vec<String>) {
     let (mut conditions, mut values) = (Vec::new(), Vec::new());
     let left = columns.iter().map(|c| format!("{alias}{}", c.name)).collect::<Vec<_>>().join(", ");
@@ -100,19 +101,19 @@ pub fn in_range(alias: &str, columns: &[&Column], range: &KeyRange, first: usize
     (conditions.join(" and "), values)
 }
 
-/// Where names without a schema in a plan's SQL are looked for: in the table's schema, then in `public`.
+/// The search path for names without a schema in a plan's SQL: the schema of the table, then `public`.
 fn search_path(table: &QualifiedName) -> String {
     let schema = &table.schema;
     if schema.as_str() == "public" { schema.to_string() } else { format!("{schema}, \"public\"") }
 }
 
-/// A key as people read it: its values, one behind the other, as their types write them.
+/// A key in readable form: its values, in order, as their types write them.
 fn key_text<'a>(prefix: &str, key: impl IntoIterator<Item = &'a Ident>) -> String {
     format!("pg_catalog.concat_ws(', ', {})", list(prefix, key))
 }
 
-/// A value of a key column as its type writes and reads it. A type outside `pg_catalog` may have a cast to text that somebody
-/// made, which is no such form.
+/// A value of a key column in the output format of its type. A type outside `pg_catalog` may have a user-defined cast
+/// to text, which is not that format.
 fn as_written(value: &str, column: &Column) -> String {
     if column.base_type.contains('.') {
         format!("pg_catalog.concat({value})")
@@ -121,8 +122,8 @@ fn as_written(value: &str, column: &Column) -> String {
     }
 }
 
-/// How many values of columns more than one row has, and the keys of two such rows, for up to five of them: no row where
-/// each is unique. NULLs are distinct.
+/// How many values of columns occur in more than one row, and for up to five of them the keys of two such rows; no
+/// row if all are unique. NULLs are distinct.
 fn repeated(rows: &str, alias: &Ident, key: &[Ident], columns: &[Ident]) -> String {
     let present: Vec<String> = columns.iter().map(|c| format!("{alias}.{c} is not null")).collect();
     let alias_dot = format!("{alias}.");
@@ -136,12 +137,13 @@ fn repeated(rows: &str, alias: &Ident, key: &[Ident], columns: &[Ident]) -> Stri
     )
 }
 
-/// Takes a function's privileges from everybody but its owner: from PUBLIC, and from whom default privileges name.
+/// Revokes all privileges on a function from all roles but its owner: from PUBLIC, and from the roles in the default
+/// privileges.
 fn close_function(function: &QualifiedName) -> String {
     close_signature(&format!("{function}()"))
 }
 
-/// The same of a function with parameters; `signature` is its name with the types of them.
+/// The same for a function with parameters; `signature` is its name with the parameter types.
 fn close_signature(signature: &str) -> String {
     let name = literal(signature);
     let body = format!(
@@ -161,7 +163,7 @@ end"
     format!("do {}", dollar_quoted(&body))
 }
 
-/// Puts a function in force as a trigger on what is written to the table, but for the job's own writes.
+/// Creates a trigger that calls a function for all writes to the table except the job's own.
 fn on_writes(table: &QualifiedName, trigger: &Ident, function: &QualifiedName) -> [String; 4] {
     [
         close_function(function),
@@ -175,9 +177,9 @@ fn on_writes(table: &QualifiedName, trigger: &Ident, function: &QualifiedName) -
     ]
 }
 
-/// Statements that make indexes, in the tablespace of their model: its name cannot stand in the definition that the catalog
-/// has of an index, and before `WHERE` it must. Where the model is in the database's default, so is what is made: sessions
-/// have no default of their own. One transaction.
+/// Statements that create indexes, in the tablespace of their model: the definition in the catalog does not contain
+/// the tablespace, and it would have to be placed before `WHERE`. If the model is in the database's default
+/// tablespace, so is the new index, because our sessions have no default tablespace of their own. One transaction.
 fn in_tablespace(space: Option<&Ident>, statements: Vec<String>) -> Vec<String> {
     let Some(space) = space else { return statements };
     let mut all = vec![format!("set local default_tablespace = {}", literal(space.as_str()))];
@@ -186,8 +188,8 @@ fn in_tablespace(space: Option<&Ident>, statements: Vec<String>) -> Vec<String> 
     all
 }
 
-/// A key's column as text that reads back as the same value under any `DateStyle` and `TimeZone`. The settings of the plan's SQL
-/// are in force where keys are read beside it, and ours where they are sent again.
+/// A key column as text that reads back as the same value under any `DateStyle` and `TimeZone`: where keys are read,
+/// the settings of the plan's SQL may be in effect, and where they are sent again, ours.
 fn key_value(prefix: &str, column: &Column) -> String {
     let name = format!("{prefix}{}", column.name);
     if column.base_type == "date" || column.base_type.starts_with("timestamp") {
@@ -196,7 +198,7 @@ fn key_value(prefix: &str, column: &Column) -> String {
     format!("{name}::text")
 }
 
-/// A function body between dollar quotes that do not occur in it.
+/// A function body in dollar quotes that do not occur in it.
 fn dollar_quoted(body: &str) -> String {
     let mut tag = "$pgstrata$".to_owned();
     let mut n = 0;
@@ -207,9 +209,9 @@ fn dollar_quoted(body: &str) -> String {
     format!("{tag}\n{body}\n{tag}")
 }
 
-/// Which way the names go.
+/// The suffixes before and after an exchange.
 ///
-/// `away` is the direction that ends: a swap ends `Forward`, a swap back ends `Reverse`.
+/// `away` is the direction that ends: a swap ends `Forward`, a rollback ends `Reverse`.
 fn suffixes(away: Direction) -> (&'static str, &'static str) {
     match away {
         Direction::Forward => ("_old", "_new"),

@@ -1,40 +1,41 @@
-//! The record of what a job made: oids, written in the transaction that makes the object, and read before anything is
-//! dropped, emptied or renamed.
+//! The record of the objects that a job created: oids, written in the transaction that creates the object, and read
+//! before anything is dropped, emptied or renamed.
 
 use crate::model::ident::{Ident, QualifiedName, literal};
 
-/// Records a relation: the job's number, the role, the name as people write it, schema and name.
+/// Records a relation: job, role, readable name, schema and name.
 pub const RECORD_RELATION: &str = "insert into pgstrata.objects (job_id, role, made, classid, objid)
 select $1, $2, $3, 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where n.nspname = $4 and c.relname = $5
 on conflict (job_id, classid, objid, objsubid) do update set role = excluded.role, made = excluded.made";
 
-/// Records a column: the job's number, the role, the name as people write it, the table's oid, the column's name.
+/// Records a column: job, role, readable name, oid of the table, name of the column.
 pub const RECORD_COLUMN: &str = "insert into pgstrata.objects (job_id, role, made, classid, objid, objsubid)
 select $1, $2, $3, 'pg_catalog.pg_class'::pg_catalog.regclass, a.attrelid, a.attnum
 from pg_catalog.pg_attribute a where a.attrelid = $4 and a.attname = $5 and a.attnum > 0 and not a.attisdropped
 on conflict (job_id, classid, objid, objsubid) do update set role = excluded.role, made = excluded.made";
 
-/// Records a constraint: the job's number, the role, the name as people write it, the table's oid, the constraint's name.
+/// Records a constraint: job, role, readable name, oid of the table, name of the constraint.
 pub const RECORD_CONSTRAINT: &str = "insert into pgstrata.objects (job_id, role, made, classid, objid)
 select $1, $2, $3, 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid
 from pg_catalog.pg_constraint k where k.conrelid = $4 and k.conname = $5
 on conflict (job_id, classid, objid, objsubid) do update set role = excluded.role, made = excluded.made";
 
-/// Records that the job `$1` is about to make the index that people write as `$2`. Only the last such intention counts.
+/// Records that job `$1` is about to create the index with the readable name `$2`. Only the last such intention is
+/// valid.
 pub const INTEND_INDEX: &str = "insert into pgstrata.objects (job_id, role, made, classid, objid)
 values ($1, 'index', $2, 'pg_catalog.pg_class'::pg_catalog.regclass, 0)
 on conflict (job_id, classid, objid, objsubid) do update set made = excluded.made";
 
-/// Forgets which index the job `$1` was about to make: it is recorded.
+/// Deletes the intention of job `$1` to create an index, once the index is recorded.
 pub const INDEX_IS_MADE: &str = "delete from pgstrata.objects
 where job_id = $1 and role = 'index' and classid = 'pg_catalog.pg_class'::pg_catalog.regclass and objid = 0";
 
-/// Forgets what the job `$1` recorded in the role `$2`, before it makes another.
+/// Deletes what job `$1` recorded in the role `$2`, before it creates another such object.
 pub const FORGET: &str = "delete from pgstrata.objects where job_id = $1 and role = $2";
 
-/// Everything that the job `$1` recorded: role, name when it was made, oid, column number, and what it is called now.
+/// Everything that job `$1` recorded: role, name at creation, oid, column number, and current name.
 pub const RECORDED: &str = "select o.role, o.made, o.objid, o.objsubid, r.schema, r.relation, r.part
 from pgstrata.objects o left join lateral (
   select n.nspname::text as schema, c.relname::text as relation, a.attname::text as part
@@ -50,8 +51,8 @@ from pgstrata.objects o left join lateral (
 ) r on true
 where o.job_id = $1 order by o.objid, o.objsubid";
 
-/// Triggers that call one of the functions `$1` of ours, wherever their tables are now; those of the relation with oid `$2`
-/// first: schema, table, trigger. A partition's share of its parent's trigger goes with that.
+/// Triggers that call one of our functions `$1`, wherever their tables are now; those of the relation with oid `$2`
+/// first: schema, table, trigger. A partition's copy of its parent's trigger is dropped with that.
 pub const TRIGGERS: &str = "select n.nspname::text, c.relname::text, t.tgname::text
 from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -60,15 +61,15 @@ where t.tgparentid = 0 and t.tgfoid in (
   where f.nspname = 'pgstrata' and p.proname = any ($1::text[]))
 order by c.oid <> $2, c.oid, t.tgname";
 
-/// Which of the names (schemas `$1`, names `$2`) do not belong to the relations with the oids `$3`: by number, from 1.
+/// Which of the names (schemas `$1`, names `$2`) do not belong to the relations with the oids `$3`, by number from 1.
 pub const MISPLACED: &str = "select w.number::integer
 from rows from (unnest($1::text[]), unnest($2::text[]), unnest($3::oid[])) with ordinality w (schema, name, oid, number)
 where not exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where c.oid = w.oid and n.nspname = w.schema and c.relname = w.name)
 order by 1";
 
-/// Which of the names (schemas `$1`, names `$2`) are those of a relation or of statistics that belong to another table than the
-/// one with the oid `$3`: as people write them.
+/// Which of the names (schemas `$1`, names `$2`) belong to a relation or to statistics of a table other than the one
+/// with oid `$3`, in readable form.
 pub const NOT_OF: &str = "select pg_catalog.format('%I.%I', w.schema, w.name)
 from rows from (unnest($1::text[]), unnest($2::text[]), unnest($3::oid[])) w (schema, name, owner)
 where exists (
@@ -83,12 +84,12 @@ where exists (
   where n.nspname = w.schema and s.stxname = w.name and s.stxrelid <> w.owner)
 order by 1";
 
-/// The present name of the relation with oid `$1`.
+/// The current name of the relation with oid `$1`.
 pub const NAME: &str = "select n.nspname::text, c.relname::text
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
 
-/// Fails where `name` is not the relation with that oid. Sent behind a lock on the name, which keeps it so until the
-/// transaction ends.
+/// Fails if `name` is not the relation with that oid. Sent after a lock on the name, which prevents a change until
+/// the transaction ends.
 pub fn must_be(name: &QualifiedName, oid: u32) -> String {
     let body = format!(
         "begin
@@ -107,7 +108,7 @@ end",
     format!("do {}", super::dollar_quoted(&body))
 }
 
-/// Locks a table by its name, and makes sure that it is the one with that oid.
+/// Locks a table by its name, and checks that it has that oid.
 pub fn lock(name: &QualifiedName, oid: u32, mode: &str) -> String {
     format!("lock table {name} in {mode} mode; {}", must_be(name, oid))
 }

@@ -1,13 +1,15 @@
-//! Who holds a snapshot from which a transaction of ours is missing.
+//! Finds transactions with a snapshot that does not include a given transaction of the job.
 
-/// Who holds a snapshot that may not see the transaction `$1`: the first eight columns describe the holder, the ninth tells
-/// its transaction from the session's next one. Whoever is in the first answer after that transaction's commit and in every
-/// later one holds such a snapshot; a newcomer does not.
+/// The holders of snapshots that may not include the transaction `$1`: the first eight columns describe the holder,
+/// the ninth identifies its transaction among those of its session. A holder that is in the first result after that
+/// transaction's commit, and in every later one, has such a snapshot; one that appears later does not.
 ///
-/// - Locks are read first: a session whose transaction ends between the two reads is then not taken for the next one.
-/// - A snapshot's `xmin` is old as long as any older transaction is open, wherever: that alone says nothing.
-/// - VACUUM reads no row of an application's.
-/// - A standby with `hot_standby_feedback` holds what its sessions hold: by its walsender, or by its slot.
+/// - Locks are read first, so that a session whose transaction ends between the two reads is not taken for its next
+///   transaction.
+/// - The `xmin` of a snapshot is old as long as any older transaction is open anywhere; therefore it is not
+///   sufficient evidence.
+/// - VACUUM reads no rows on behalf of an application.
+/// - A standby with `hot_standby_feedback` holds the snapshots of its sessions, through its walsender or its slot.
 pub const HOLDERS: &str = "with v as materialized (
   select pid, virtualtransaction from pg_catalog.pg_locks where locktype = 'virtualxid' and granted
 ), holders as (
@@ -30,13 +32,13 @@ select pid, usename, application_name, state, xact_start::text, coalesce(query_s
   extract(epoch from pg_catalog.clock_timestamp() - xact_start)::double precision * 1000, ordinary, transaction
 from holders order by xact_start, pid";
 
-/// A transaction of ours that is committed when this returns, and where its commit stands in the WAL at the latest.
+/// A transaction of the job that is committed when this returns.
 pub const MARK: &str = "select pg_catalog.pg_current_xact_id()::text";
 
-/// Where the WAL ends now.
+/// The current end of the WAL.
 pub const WAL_END: &str = "select pg_catalog.pg_current_wal_insert_lsn()::text";
 
-/// Whether a standby has replayed the WAL up to `$1`; null where it is no standby.
+/// Whether a standby has replayed the WAL up to `$1`; null if the server is not a standby.
 pub const REPLAYED: &str =
     "select pg_catalog.pg_last_wal_replay_lsn() >= $1::text::pg_lsn where pg_catalog.pg_is_in_recovery()";
 

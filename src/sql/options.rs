@@ -1,7 +1,8 @@
-//! Storage parameters that are documented. The catalog of some builds holds internal ones besides, which no statement can
-//! set: they are neither carried over nor compared.
+//! Documented storage parameters. The catalogs of some builds also contain internal ones, which no statement can set:
+//! they are neither carried over nor compared.
 
-/// The names that relations of a kind can have, as a regular expression. What other access methods have is their own.
+/// The names of the parameters for each kind of relation, as a regular expression. Other access methods define their
+/// own.
 const KNOWN: &str = "case {kind}
     when 'heap' then '^(fillfactor|toast_tuple_target|parallel_workers|user_catalog_table|vacuum_index_cleanup|vacuum_truncate|vacuum_max_eager_freeze_failure_rate|log_autovacuum_min_duration|log_autoanalyze_min_duration|autovacuum_[a-z_]+)='
     when 'toast' then '^(vacuum_index_cleanup|vacuum_truncate|vacuum_max_eager_freeze_failure_rate|log_autovacuum_min_duration|autovacuum_[a-z_]+)='
@@ -19,7 +20,7 @@ fn known(kind: &str) -> String {
     KNOWN.replace("{kind}", kind)
 }
 
-/// The kind of a relation with storage of its own, or of a view: `relation` is its row of `pg_class`.
+/// The kind of a relation with storage, or of a view; `relation` is its row in `pg_class`.
 pub fn kind(relation: &str) -> String {
     format!(
         "case when {relation}.relkind = 'v' then 'view'
@@ -27,7 +28,7 @@ pub fn kind(relation: &str) -> String {
     )
 }
 
-/// Documented parameters among `options` of a relation of that kind, in their order, as JSON.
+/// The documented parameters among `options` of a relation of that kind, in order, as JSON.
 pub fn documented(options: &str, kind: &str) -> String {
     format!(
         "(select coalesce(json_agg(po.o order by po.n), '[]') from unnest({options}) with ordinality po (o, n) where po.o ~ {})",
@@ -35,7 +36,7 @@ pub fn documented(options: &str, kind: &str) -> String {
     )
 }
 
-/// A query for the names of the others; `what` says whose they are.
+/// A query for the names of the other parameters; `what` names the object that has them.
 pub fn others(options: &str, kind: &str, what: &str) -> String {
     format!(
         "select split_part(po.o, '=', 1) || ' of ' || {what} as what from unnest({options}) po (o) where po.o !~ {}",
@@ -43,7 +44,7 @@ pub fn others(options: &str, kind: &str, what: &str) -> String {
     )
 }
 
-/// `tail`, which is the end of the definition of the index with that oid, with its documented parameters alone.
+/// `tail`, the end of the definition of the index with that oid, with only its documented parameters.
 pub fn documented_tail(tail: &str, oid: &str) -> String {
     format!(
         "(select case when px.whole is distinct from px.kept then replace(px.tail, px.whole, coalesce(px.kept, '')) else px.tail end

@@ -1,9 +1,9 @@
-//! Rows that violate a foreign key which counts as valid: they came past it, with its triggers disabled. Validating the key
-//! again, as after every swap, finds them.
+//! Rows that violate a foreign key that is marked as valid: they were written while its triggers were disabled.
+//! Validating the key again, as after every swap, would find them.
 
-/// The query for the key called `$2` on the relation with oid `$1`, as text; no row where there is no such key, or one that
-/// compares periods. That query gives a row of up to [`EXAMPLES`] orphans: how many there are in all, the key of the row, and
-/// the values that refer to nothing.
+/// The text of the query for the key called `$2` on the relation with oid `$1`; no row if there is no such key, or if
+/// it compares periods. The query returns a row for each of up to [`EXAMPLES`] orphans: their total number, the key
+/// of the row, and the values that refer to no row.
 pub const QUERY: &str = "
 select pg_catalog.format(
   'select count(*) over (), %s, %s from %s%I.%I k where %s and not exists (select from %s%I.%I r where %s) limit 5',
@@ -32,10 +32,10 @@ from pg_catalog.pg_constraint f
 where f.contype = 'f' and f.conrelid = $1 and f.conname::text = $2
   and to_jsonb(f) ->> 'conperiod' is distinct from 'true'";
 
-/// So many rows are named.
+/// The number of rows that are named.
 pub const EXAMPLES: usize = 5;
 
-/// Bounds the time of the query.
+/// Limits the duration of the query.
 pub fn limit(milliseconds: u128) -> String {
     format!("set local statement_timeout = {}", milliseconds.max(1))
 }

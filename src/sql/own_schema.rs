@@ -1,9 +1,10 @@
-//! What is known of schema `pgstrata` before anything in it is used.
+//! Facts about schema `pgstrata`, before anything in it is used.
 
-/// Schema, tables and functions, as one JSON document ([`crate::model::own_schema::OwnSchema`]); no row where there is no schema.
+/// Schema, tables and functions, as one JSON document ([`crate::model::own_schema::OwnSchema`]); no row if the schema
+/// does not exist.
 ///
-/// Trusted is who could act as the session's role anyway: that role itself, its members, superusers; and the role that the
-/// session acts as. Reading is harmless: privileges to SELECT, and USAGE and EXECUTE, count for nothing.
+/// Trusted are the roles that can act as the session's role anyway (that role itself, its members, superusers), and
+/// the role that the session acts as. Reading is harmless: the privileges SELECT, USAGE and EXECUTE do not count.
 pub const FACTS: &str = "with trusted as materialized (
   select r.oid from pg_catalog.pg_roles r
   where pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000

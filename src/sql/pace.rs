@@ -1,15 +1,16 @@
-//! What the signals are read from. One statement sees all that the server knows of itself; none of it needs a right beyond
-//! connecting, except what `sees_all` says.
+//! The sources of the throttling signals. One statement reads everything that the server knows about itself. It needs
+//! no privilege beyond CONNECT, except for what `sees_all` covers.
 
-/// Every signal of the server's, as one JSON object. `$1` is what names of the job's sessions begin with, `$2` the job, `$3`
-/// the table that applications use, as text, `$4` how many dead rows count.
+/// Every signal of the server, as one JSON object. `$1` is the prefix of the names of the job's sessions, `$2` the
+/// job, `$3` the table that applications use, as text, `$4` the minimum number of dead rows that counts.
 ///
-/// - Replicas are walsenders that replay: without `pg_read_all_stats` all of them are seen, but not how far they are.
-/// - A vacuum prevents wraparound where it works on a table older than `autovacuum_freeze_max_age`: a lock and an age, which
-///   everybody may see, unlike the words of another role's query.
-/// - Of what keeps dead rows from being taken away, it is the oldest that counts; a session's snapshot may be seen by its role,
-///   and by those who may see all.
-/// - Who waits behind us is asked of waiting sessions only: `pg_blocking_pids` stops the lock manager for a moment.
+/// - Replicas are walsenders whose receivers replay. Without `pg_read_all_stats`, their number is visible, but not
+///   their progress.
+/// - A vacuum prevents wraparound if it processes a table older than `autovacuum_freeze_max_age`. This is derived
+///   from a lock and an age, which every role can read, unlike the query of another role.
+/// - Of everything that prevents the removal of dead rows, the oldest counts. A session's snapshot is visible to its
+///   role, and to roles that can read all.
+/// - Blockers are queried for waiting sessions only, because `pg_blocking_pids` blocks the lock manager for a moment.
 pub const SIGNALS: &str = "
 with ours as materialized (
   select pid from pg_catalog.pg_stat_activity
@@ -84,50 +85,52 @@ select pg_catalog.json_build_object(
   'settings', (select coalesce(pg_catalog.json_object_agg(key, value), '{}') from pgstrata.settings where job_id = $2)
 )";
 
-/// How far a standby is: whether it is one, the place that it has replayed, and how old the last transaction there is.
+/// The progress of a standby: whether it is one, the LSN that it has replayed, and the age of the last transaction
+/// there.
 pub const STANDBY: &str = "select pg_catalog.pg_is_in_recovery(),
   pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::bigint,
   extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::double precision";
 
-/// What a session that asks the user's query begins with: names as the user's own sessions find them, nothing is written, and
-/// nobody waits for it.
+/// The first statements of a session for the user's query: names are looked up as in the user's own sessions, nothing
+/// can be written, and the time is limited.
 pub const QUERY_SETTINGS: &str =
     "reset search_path; set default_transaction_read_only = on; set statement_timeout = '5s'";
 
-/// Begins to say how the job goes.
+/// Creates the row for the progress of a job.
 pub const BEGIN_PACE: &str = "insert into pgstrata.pace (job_id) values ($1)
 on conflict (job_id) do update set read_at = pg_catalog.clock_timestamp(), holds = '[]', replicas = '[]'";
 
-/// Says how the job goes. It is also the tiny transaction whose time is a signal, and what keeps standbys answering.
+/// Stores the progress of a job. This is also the small transaction whose duration is a signal, and it generates WAL
+/// for the standbys to replay.
 pub const SAY_PACE: &str =
     "update pgstrata.pace set read_at = pg_catalog.clock_timestamp(), workers = $2, holds = $3, replicas = $4
 where job_id = $1";
 
-/// How the job goes, as last said; not what was said too long ago.
+/// The last stored progress of a job, unless it is too old.
 pub const PACE: &str = "select workers, holds, replicas from pgstrata.pace
 where job_id = $1 and read_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2)";
 
-/// How many workers a job had, as last said, however long ago.
+/// The last stored number of workers of a job, whatever its age.
 pub const WORKERS: &str = "select workers from pgstrata.pace where job_id = $1";
 
-/// Keeps a setting that differs from the plan.
+/// Stores a setting that overrides the plan.
 pub const KEEP_SETTING: &str = "insert into pgstrata.settings (job_id, key, value) values ($1, $2, $3)
 on conflict (job_id, key) do update set value = excluded.value, set_at = pg_catalog.now()";
 
-/// Forgets a setting.
+/// Deletes such a setting.
 pub const FORGET_SETTING: &str = "delete from pgstrata.settings where job_id = $1 and key = $2";
 
-/// The settings that differ from the plan.
+/// The settings that override the plan.
 pub const SETTINGS: &str = "select key, value from pgstrata.settings where job_id = $1 order by key";
 
-/// Tells a job's driver that its settings changed, when the transaction is committed.
+/// Notifies the driver of a job, at the commit, that its settings changed.
 pub const TELL: &str = "select pg_catalog.pg_notify('pgstrata_' || $1::bigint, '')";
 
-/// Hears of it.
+/// Subscribes to these notifications.
 pub fn listen(job: i64) -> String {
     format!("listen pgstrata_{job}")
 }
 
-/// Samples of how the job went, the newest first.
+/// Samples of the progress of a job, the newest first.
 pub const SAMPLES: &str =
     "select detail from pgstrata.events where job_id = $1 and what = 'sample' order by id desc limit $2";

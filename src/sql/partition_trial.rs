@@ -1,5 +1,5 @@
-//! What a partition job is tried with before it starts: the statements that it will send, in a transaction that is rolled
-//! back, and the table's own expressions on some of its rows.
+//! Tries a partition job before it starts: the statements that it will send, in a transaction that is rolled back,
+//! and the table's own expressions on some of its rows.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::View;
@@ -10,7 +10,7 @@ use crate::model::table::{Check, Column};
 use super::prepare::{self, Part};
 use super::{copy, from_source, index, matview, row_trial};
 
-/// The partition that rows are tried on: one that takes all of them.
+/// The partition for the trial, which accepts all rows.
 pub fn leaf(b: &Blueprint) -> QualifiedName {
     b.default.clone().unwrap_or_else(|| b.table.name.sibling(b.target().name.with_suffix("_default")))
 }
@@ -20,18 +20,18 @@ pub fn first_partition(b: &Blueprint) -> Option<Part> {
     b.partitions.first().map(|p| Part::new("partition", &p.name.name, prepare::partition(b, p)))
 }
 
-/// [`leaf`].
+/// Creates [`leaf`].
 pub fn whole_partition(b: &Blueprint) -> Part {
     let leaf = leaf(b);
     Part::new("partition", &leaf.name, prepare::default_partition(b, &leaf))
 }
 
-/// Copies the sample. Only the partition that takes every row is there.
+/// Copies the sample. Only the partition that accepts every row exists.
 pub fn copy(b: &Blueprint, sampled: &str) -> String {
     copy::insert(b, sampled)
 }
 
-/// Indexes of the partition, by the name that the table has for each.
+/// Indexes of the partition, by the name of the table's index.
 pub fn leaf_indexes(b: &Blueprint) -> Vec<Part> {
     let leaf = leaf(b);
     let of_leaf = |index: &&crate::model::table::Index| index::by_leaf(index);
@@ -46,11 +46,11 @@ pub fn leaf_indexes(b: &Blueprint) -> Vec<Part> {
         .collect()
 }
 
-/// What comes behind the indexes of the partition: its marks, statistics, late constraints and the parent's indexes.
+/// What follows the indexes of the partition: its marks, statistics, late constraints and the parent's indexes.
 pub fn finish(b: &Blueprint) -> Vec<Part> {
     let (leaf, name) = (leaf(b), &b.table.name.name);
     let mut analyze = Part::new("planner statistics of", name, index::analyze(b));
-    // Which of them it was the server does not say.
+    // The server does not report which of them failed.
     for statistics in &b.table.dependents.statistics {
         analyze.what.push_str(&format!(", statistics {}", plain(statistics.name.name.as_str())));
     }
@@ -71,7 +71,7 @@ pub fn finish(b: &Blueprint) -> Vec<Part> {
     all
 }
 
-/// The view from the text that the swap creates it from, under another name.
+/// Creates the view from the text that the swap uses, under another name.
 pub fn view(b: &Blueprint, number: usize, view: &View) -> Part {
     let name = b.target().name.with_suffix(&format!("_view{number}"));
     let query = view.query.trim_end().trim_end_matches(';');
@@ -79,18 +79,18 @@ pub fn view(b: &Blueprint, number: usize, view: &View) -> Part {
     Part::new("view", &view.name.name, [create])
 }
 
-/// The function as the swap creates it again. Nobody waits for it: a call locks no function.
+/// Creates the function again, as the swap does. No session waits for this: a call does not lock the function.
 pub fn function(function: &Function) -> Part {
     Part { what: format!("function {}", function.name), statements: vec![function.definition.clone()] }
 }
 
-/// An empty temporary table with the name and the columns of another table. A policy may name its table's columns by the
-/// table's name.
+/// An empty temporary table with the name and the columns of another table. A policy may refer to the columns of its
+/// table by the table's name.
 pub fn empty_namesake(table: &QualifiedName) -> String {
     format!("create temporary table {} (like {table})", table.name)
 }
 
-/// Drops it.
+/// Drops that table.
 pub fn drop_namesake(table: &QualifiedName) -> String {
     format!("drop table pg_temp.{}", table.name)
 }
@@ -108,30 +108,30 @@ pub fn other_policy(policy: &OtherPolicy) -> Part {
     }
 }
 
-/// The materialized view as it will be made; it is filled until the time is up.
+/// Builds the materialized view as after the swap, until the time limit.
 pub fn materialized_view(m: &Matview) -> Part {
     let statements = matview::build(m);
     let limit = "set local statement_timeout = '1s'".to_owned();
     Part::new("materialized view", &m.view.name.name, std::iter::once(limit).chain(statements))
 }
 
-/// Computes a generated column of the sample's rows.
+/// Computes a generated column for the rows of the sample.
 pub fn generate(b: &Blueprint, column: &Column, sampled: &str) -> Option<String> {
     let expression = column.default.as_ref().filter(|_| column.generated == "s")?;
     Some(format!("select count({expression}) from {} where {sampled}", source(b)))
 }
 
-/// The table, without what inherits from it.
+/// The table, without tables that inherit from it.
 pub fn source(b: &Blueprint) -> String {
     from_source(&b.sides(Direction::Forward))
 }
 
-/// An index that the server refuses where the CHECK depends on more than the row. The partition is empty.
+/// An index that the server rejects if the CHECK depends on more than the row. The partition is empty.
 pub fn depends_on_row_alone(b: &Blueprint, check: &Check) -> String {
     format!("create index on {} ({})", leaf(b), row_trial::condition(check))
 }
 
-/// Takes a CHECK off the target, so that the rows that it refuses do not hide what else is refused.
+/// Drops a CHECK from the target, so that rows that violate it do not hide other errors.
 pub fn without(b: &Blueprint, check: &Ident) -> String {
     format!("alter table {} drop constraint if exists {check}", b.target())
 }

@@ -1,8 +1,8 @@
-//! The plan's own SQL: the settings under which it runs, and what its names stand for.
+//! The plan's SQL: its settings, and the objects that its names refer to.
 //!
-//! Names are resolved once, when the plan is checked: the server makes a temporary view of the SQL and writes it down again
-//! with the schema of each function, operator, type and table, and with every cast. Each call has arguments of exactly the
-//! types that its function declares, so that no function that somebody makes later is a better match for it.
+//! Names are resolved once, when the plan is checked: the server creates a temporary view of the SQL and prints it
+//! with the schema of each function, operator, type and table, and with every cast. Each call then has arguments of
+//! exactly the declared types, so that no function that is created later is a better match.
 
 use crate::model::filling::Filling;
 use crate::model::ident::{Ident, literal};
@@ -24,8 +24,9 @@ pub fn settings(sql: &PlanSql) -> String {
     )
 }
 
-/// The same for a function, whatever the settings of the session that calls it. Plans are generic: with the row's values at hand,
-/// the planner would call an IMMUTABLE function before the statement has set the path that the function finds names by.
+/// The same for a function, whatever the settings of the session that calls it. Plans are generic: with the values of
+/// the row, the planner would call an IMMUTABLE function before the statement has set the search path under which the
+/// function looks up names.
 pub fn of_function(sql: &PlanSql) -> String {
     let PlanSql { time_zone, date_style, interval_style, text_search, .. } = sql;
     format!(
@@ -40,7 +41,7 @@ pub fn of_function(sql: &PlanSql) -> String {
     )
 }
 
-/// The rows, called `t`, with what they are joined with.
+/// The rows, called `t`, joined with the plan's `from`.
 pub(super) fn joined(join: Option<&Join>, rows: &str) -> String {
     match join {
         Some(Join { before, behind }) => format!("{before}{rows} t{behind}\n"),
@@ -48,14 +49,16 @@ pub(super) fn joined(join: Option<&Join>, rows: &str) -> String {
     }
 }
 
-/// With whose rights the trigger's function runs. The writer's are enough where the SQL names nothing outside `pg_catalog`.
-/// Otherwise a writer may have no right to what it names, and the row would be left as it was written: then it is the
-/// job's role, and the check has seen that everything that is named belongs to roles which that role trusts.
+/// The role with whose privileges the trigger's function runs. The writer's privileges suffice if the SQL refers to
+/// nothing outside `pg_catalog`. Otherwise the writer may lack privileges on the objects that it names, and the row
+/// would stay as it was written. The function then runs as the job's role, and the check has verified that all
+/// objects belong to roles that the job's role trusts.
 pub fn rights(sql: &PlanSql) -> &'static str {
     if sql.names_others { "security definer" } else { "security invoker" }
 }
 
-/// Temporary objects come last: whoever writes the table can make them in the session that the trigger runs in.
+/// Temporary objects come last: any role that writes the table can create them in the session in which the trigger
+/// runs.
 fn lookup(sql: &PlanSql) -> String {
     match (sql.resolved, sql.lookup.as_slice()) {
         (true, []) => "pg_catalog, pg_temp".to_owned(),
@@ -64,13 +67,12 @@ fn lookup(sql: &PlanSql) -> String {
     }
 }
 
-/// Looks names up as this module's statements are written, once more: after a statement that ran under the application's
-/// path.
+/// Restores the search path of this module's statements, after a statement that ran under the application's path.
 pub fn look_up_again(sql: &PlanSql) -> String {
     format!("set local search_path = {}", lookup(sql))
 }
 
-/// Sets the search path of the application, for what its functions and triggers look up; see [`closed`].
+/// Sets the search path of the application, for the lookups of its functions and triggers; see [`closed`].
 pub fn applications(sql: &PlanSql) -> String {
     match sql.search_path.as_str() {
         "" => look_up_again(sql),
@@ -78,8 +80,8 @@ pub fn applications(sql: &PlanSql) -> String {
     }
 }
 
-/// A condition, always true, that sets the search path of the application for what its functions and triggers look up while
-/// the statement runs: the statement itself has been read by then. Empty where there is nothing to set.
+/// A condition, always true, that sets the search path of the application for the lookups of its functions and
+/// triggers while the statement runs; the statement itself is already parsed. Empty if there is nothing to set.
 pub fn applications_path(sql: &PlanSql) -> String {
     if !sql.resolved || sql.search_path.is_empty() {
         return String::new();
@@ -87,8 +89,9 @@ pub fn applications_path(sql: &PlanSql) -> String {
     format!("(select {}) is not null and ", closed(sql))
 }
 
-/// Sets the search path of the application without the schemas in which a role may create that the job does not trust: it could
-/// put a function there that runs with the job's rights. Looked up each time, because such a privilege may be granted later.
+/// Sets the search path of the application without the schemas in which a role that is not trusted may create
+/// objects: it could create a function there that runs with the job's privileges. Evaluated each time, because the
+/// privilege may be granted later.
 fn closed(sql: &PlanSql) -> String {
     let trust: Vec<String> = sql.trust.iter().map(|role| literal(role)).collect();
     format!(
@@ -113,30 +116,31 @@ fn closed(sql: &PlanSql) -> String {
     )
 }
 
-/// The settings that the session began with: those of the server, the database, the role and the connection.
+/// The initial settings of the session: those of the server, the database, the role and the connection.
 pub const SESSION: &str = "select name, reset_val from pg_catalog.pg_settings
 where name in ('search_path', 'TimeZone', 'DateStyle', 'IntervalStyle', 'default_text_search_config')";
 
-/// The schemas of the search path in force that there are.
+/// The existing schemas of the current search path.
 pub const PATH: &str = "select pg_catalog.current_schemas(false)::text[]";
 
-/// The type of a column that the plan's SQL gives a value, as far as it changes the value.
+/// The type of a column to which the plan's SQL assigns a value, as far as it changes the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// The type, as SQL writes it under `search_path = pg_catalog`.
     pub sql_type: String,
-    /// It is a domain.
+    /// Whether it is a domain.
     pub domain: bool,
-    /// `varchar`, `bpchar`, `bit` or `varbit` with a limit: to assign a longer value is an error, to cast it cuts it.
+    /// `varchar`, `bpchar`, `bit` or `varbit` with a length limit: assigning a longer value is an error, a cast
+    /// truncates it.
     pub limited: Option<String>,
-    /// An array of such.
+    /// Whether it is an array of such a type.
     pub array: bool,
     /// The limit, as a type modifier.
     pub modifier: i32,
 }
 
-/// The types of the columns of the relation with oid `$1`: name, type, collation where it is not the type's own, and the
-/// other fields of [`Kept`].
+/// The types of the columns of the relation with oid `$1`: name, type, collation if it is not the type's default, and
+/// the other fields of [`Kept`].
 pub const KEPT: &str = "with recursive base as (
   select a.attname, a.attnum, a.atttypid, a.atttypmod, a.attcollation, a.atttypid as oid, a.atttypmod as modifier
   from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
@@ -155,12 +159,13 @@ from base b join pg_catalog.pg_type t on t.oid = b.oid
   join pg_catalog.pg_type e on e.oid = case when t.typcategory = 'A' and t.typelem <> 0 then t.typelem else t.oid end
 where t.typtype <> 'd' order by b.attnum";
 
-/// An expression's value as a column of that type keeps it: rounded where it is rounded, refused where it is too long.
+/// The value of an expression as a column of that type stores it: rounded if the type rounds, an error if it is too
+/// long.
 pub fn kept(expression: &str, kept: &Kept) -> String {
     let sql_type = &kept.sql_type;
     match &kept.limited {
         None => format!("cast((\n{expression}\n) as {sql_type})"),
-        // The server looks at the elements when the value is assigned.
+        // The server checks the elements when the value is assigned.
         Some(base) if kept.array => format!("cast((\n{expression}\n) as pg_catalog.\"{base}\"[])"),
         Some(base) => {
             let value = format!(
@@ -172,7 +177,7 @@ pub fn kept(expression: &str, kept: &Kept) -> String {
     }
 }
 
-/// What names of ours begin with that occur in none of the texts.
+/// A prefix for our names that occurs in none of the texts.
 pub fn mark<'a>(texts: &(impl Iterator<Item = &'a str> + Clone)) -> String {
     let mut n = 0;
     loop {
@@ -187,9 +192,9 @@ pub fn mark<'a>(texts: &(impl Iterator<Item = &'a str> + Clone)) -> String {
 /// The SQL of a plan as one view.
 #[derive(Debug, Clone)]
 pub struct View<'a> {
-    /// What our names in it begin with.
+    /// The prefix of our names in it.
     pub mark: &'a str,
-    /// The rows, as they stand in FROM before `t`.
+    /// The rows, as in FROM before `t`.
     pub rows: &'a str,
     /// What they are joined with.
     pub join: Option<&'a Join>,
@@ -198,7 +203,7 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// Makes the temporary view `name`. A second table in FROM makes the server write each column with its table.
+    /// Creates the temporary view `name`. A second table in FROM makes the server print each column with its table.
     pub fn create(&self, name: &str) -> String {
         let Self { mark, rows, expressions, .. } = self;
         let one = |(i, e): (usize, &String)| format!("(\n{e}\n) as {mark}{}_", i + 1);
@@ -211,8 +216,8 @@ impl View<'_> {
         )
     }
 
-    /// The expressions and the join, from how the server writes the view. The places are found by our own names. `printed` is
-    /// how it writes the rows. None where the text is not as expected.
+    /// The expressions and the join, from the server's text of the view, found by our own names. `printed` is how the
+    /// server prints the rows. None if the text is not as expected.
     pub fn parts(&self, text: &str, printed: &str) -> Option<(Vec<String>, Option<Join>)> {
         let (_, mut rest) = text.split_once(&format!(" AS {}0_,", self.mark))?;
         let (mut expressions, last) = (Vec::new(), self.expressions.len());
@@ -233,18 +238,18 @@ impl View<'_> {
     }
 }
 
-/// How the server writes the view called `$1`; the operators and functions of its tree in their order; its rule's oid; and
-/// whether it has a subquery.
+/// The server's text of the view called `$1`; the operators and functions of its tree, in order; the oid of its rule;
+/// and whether it has a subquery.
 pub const WRITTEN: &str = "select pg_catalog.pg_get_viewdef(w.ev_class),
   (select pg_catalog.string_agg(m[1], ',') from pg_catalog.regexp_matches(w.ev_action::text,
     ':(?:opno|funcid|aggfnoid|winfnoid|opnos|eqop|sortop) (\\d+|\\(o[ \\d]+\\))', 'g') m), w.oid,
   w.ev_action::text like '%{SUBLINK %'
 from pg_catalog.pg_rewrite w where w.ev_class = pg_catalog.to_regclass('pg_temp.' || $1)";
 
-/// How the server writes the name of the relation with oid `$1`.
+/// How the server prints the name of the relation with oid `$1`.
 pub const PRINTED: &str = "select $1::oid::regclass::text";
 
-/// The oid of the session's own relation called `$1`.
+/// The oid of the session's temporary relation called `$1`.
 pub const TEMPORARY: &str = "select pg_catalog.to_regclass('pg_temp.' || $1)::oid";
 
 /// The default of the column called `$2` of the relation with oid `$1`, and its oid.
@@ -252,7 +257,7 @@ pub const DEFAULT: &str = "select pg_catalog.pg_get_expr(d.adbin, d.adrelid), d.
 from pg_catalog.pg_attrdef d join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
 where a.attrelid = $1 and a.attname = $2";
 
-/// A table of the session's own that has the rows' columns, those too that are still to be added; without a row.
+/// A temporary table with the columns of the rows, including those that are still to be added; without rows.
 pub fn stand_in(f: &Filling, mark: &str) -> String {
     format!(
         "create temporary table {mark}rows on commit drop as select * from {} r with no data",
@@ -260,14 +265,14 @@ pub fn stand_in(f: &Filling, mark: &str) -> String {
     )
 }
 
-/// Gives a column of it its default.
+/// Sets the default of one of its columns.
 pub fn set_default(mark: &str, column: &Ident, default: &str) -> String {
     format!("alter table pg_temp.{mark}rows alter column {column} set default (\n{default}\n)")
 }
 
-/// What the rules, defaults and constraints with oids `$1` name outside `pg_catalog`, for the table with oid `$2`: one JSON
-/// document ([`crate::plan::check::Named`]). `$3` are roles that the plan trusts, `$4` the schemas of the search path under
-/// which functions run that rely on their caller's.
+/// The objects outside `pg_catalog` to which the rules, defaults and constraints with oids `$1` refer, for the table
+/// with oid `$2`: one JSON document ([`crate::plan::check::Named`]). `$3` are roles that the plan trusts; `$4` are
+/// the schemas of the search path under which functions run that rely on their caller's.
 ///
 /// Trusted are superusers, the roles that can become ours, and those of the plan, as for code on the table
 /// ([`super::lent::CODE`]); to create in a schema, also those that can become the table's owner or the database's.

@@ -1,5 +1,5 @@
-//! The target: a partitioned table like the source, and its partitions. No index yet: building them after the copy is
-//! faster, and a duplicate that the copy made can then be scrubbed.
+//! The target: a partitioned table like the source, and its partitions. Without indexes: building them after the copy
+//! is faster, and allows duplicates from the copy to be scrubbed first.
 
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::grant::Grant;
@@ -9,17 +9,17 @@ use crate::model::table::{Column, Policy, Table, Trigger};
 use super::definition::requalified;
 use super::strip::strip;
 
-/// Creates the target and everything on it that costs no time. One transaction.
+/// Creates the target and everything on it that takes no time. One transaction.
 pub fn target(b: &Blueprint) -> Vec<String> {
     parts(b).into_iter().flat_map(|part| part.statements).collect()
 }
 
-/// Statements that create one object.
+/// The statements that create one object.
 #[derive(Debug)]
 pub struct Part {
-    /// What it is, as people read it: `trigger touch`.
+    /// The object in readable form: `trigger touch`.
     pub what: String,
-    /// In their order.
+    /// In order.
     pub statements: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub fn parts(b: &Blueprint) -> Vec<Part> {
         let add = format!("alter table {target} add constraint {} {}", check.name, check.definition);
         all.push(Part::new("constraint", &check.name, [add]));
     }
-    // Partitions would take NULL.
+    // Otherwise partitions would accept NULL.
     let inherit = |name: &Ident| format!("alter table {target} alter constraint {name} inherit");
     all.extend(table.not_null_no_inherit.iter().map(|name| Part::new("constraint", name, [inherit(name)])));
     all.push(Part::new("statistics targets of", name, statistics_targets(table, &target, true)));
@@ -62,7 +62,8 @@ pub fn parts(b: &Blueprint) -> Vec<Part> {
 fn empty_target(b: &Blueprint) -> Vec<String> {
     let (target, table) = (b.target(), &b.table);
     let tablespace = table.tablespace.as_ref().map_or(String::new(), |name| format!(" tablespace {name}"));
-    // `INCLUDING ALL` would fail on the key, clone invalid indexes as valid and validate what is not.
+    // `INCLUDING ALL` would fail on the key, clone invalid indexes as valid, and validate constraints that are not
+    // valid.
     let mut all = vec![format!(
         "create table {target} (like {} including defaults including generated including identity including storage \
          including compression including comments) partition by range ({}){tablespace}",
@@ -79,7 +80,7 @@ fn empty_target(b: &Blueprint) -> Vec<String> {
                 literal(sequence.name.name.with_suffix("_new").as_str()),
             ))
         ));
-        // LIKE gives it the type bigint, whatever the column is.
+        // LIKE gives the sequence the type bigint, whatever the type of the column.
         if let Some(options) = sequence.options.as_ref().filter(|o| o.sql_type != "bigint") {
             let name = sequence.name.sibling(sequence.name.name.with_suffix("_new"));
             all.push(format!("alter sequence {name} as {}", options.sql_type));
@@ -92,7 +93,7 @@ fn empty_target(b: &Blueprint) -> Vec<String> {
     all
 }
 
-/// The target's privileges and those of its identities' sequences: the source's.
+/// The privileges of the target and of its identity sequences, which are those of the source.
 fn grants(b: &Blueprint) -> Vec<String> {
     let target = b.target();
     let mut all = vec![revoke(&target)];
@@ -108,9 +109,9 @@ fn grants(b: &Blueprint) -> Vec<String> {
     all
 }
 
-/// Takes all privileges away from everybody but the owner, on columns too, and what they granted to others. What is new has
-/// those of default privileges. A partition keeps none: nobody may go round the privileges and policies of the table, which
-/// hold for whoever asks the table and not its partition.
+/// Revokes all privileges from all roles but the owner, including those on columns and those that were granted on.
+/// New objects have the default privileges. A partition keeps none, so that no role can bypass the privileges and
+/// policies of the table, which apply to queries on the table, not on its partitions.
 pub(super) fn revoke(relation: &QualifiedName) -> String {
     let name = literal(&relation.to_string());
     let body = format!(
@@ -133,11 +134,11 @@ end"
     format!("do {}", super::dollar_quoted(&body))
 }
 
-/// A privilege, given by who gave it: what another role passed on goes when that role's is taken.
+/// A privilege, granted by its original grantor: what another role passed on is revoked with that role's privilege.
 pub(super) fn grant(owner: &Ident, relation: &QualifiedName, grant: &Grant) -> Vec<String> {
     let column = grant.column.as_ref().map_or(String::new(), |c| format!(" ({c})"));
     let role = grant.role.as_ref().map_or("public".to_owned(), ToString::to_string);
-    // The owner's own option is nobody's to give.
+    // The owner's own grant option cannot be granted.
     let owners = grant.role.as_ref() == Some(owner);
     let option = if grant.grantable && !owners { " with grant option" } else { "" };
     let statement =
@@ -148,7 +149,7 @@ pub(super) fn grant(owner: &Ident, relation: &QualifiedName, grant: &Grant) -> V
     vec![format!("set local role {}", grant.grantor), statement, "reset role".to_owned()]
 }
 
-/// The policy on `table`; its expressions call their own table `own`.
+/// The policy on `table`; its expressions refer to their own table as `own`.
 pub(super) fn policy(table: &QualifiedName, own: &Ident, p: &Policy) -> String {
     let roles = if p.roles.is_empty() {
         "public".to_owned()
@@ -166,12 +167,12 @@ pub(super) fn policy(table: &QualifiedName, own: &Ident, p: &Policy) -> String {
     sql
 }
 
-/// A user trigger, made and put out of force in one transaction: it must not fire for the copy.
+/// Creates a user trigger and disables it in the same transaction: it must not fire for the copy.
 pub(super) fn trigger(table: &QualifiedName, t: &Trigger) -> [String; 2] {
     [format!("{}{table}{}", t.head, t.tail), format!("alter table {table} disable trigger {}", t.name)]
 }
 
-/// Creates one partition: as its own table, then attached, so that it can be made with nobody waiting.
+/// Creates one partition: as a separate table that is then attached, so that no session waits for it.
 pub fn partition(b: &Blueprint, partition: &Partition) -> Vec<String> {
     let values = format!("for values from ({}) to ({})", bound(&partition.from), bound(&partition.to));
     leaf(b, &partition.name, &values)
@@ -193,19 +194,19 @@ fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
         format!("alter table {name} owner to {}", table.owner),
         revoke(name),
     ];
-    // A partition does not get them from the table.
+    // A partition does not inherit them from the table.
     all.extend(statistics_targets(table, name, false));
     all
 }
 
-/// The storage parameters of a leaf, as they stand behind its definition.
+/// The storage parameters of a leaf, as they follow its definition.
 pub(super) fn with(table: &Table) -> String {
     let toast = table.toast_options.iter().map(|o| format!("toast.{o}"));
     let options: Vec<String> = table.options.iter().cloned().chain(toast).map(|o| option(&o)).collect();
     if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) }
 }
 
-/// What ANALYZE is told of columns.
+/// Statistics targets and n_distinct options of columns.
 pub(super) fn statistics_targets(table: &Table, relation: &QualifiedName, of_all: bool) -> Vec<String> {
     let alter =
         |column: &Column, what: String| format!("alter table {relation} alter column {} {what}", column.name);
@@ -213,7 +214,7 @@ pub(super) fn statistics_targets(table: &Table, relation: &QualifiedName, of_all
     for column in &table.columns {
         all.extend(column.statistics.map(|n| alter(column, format!("set statistics {n}"))));
         let mut options: Vec<String> = column.options.iter().map(|o| option(o)).collect();
-        // Of a partitioned table ANALYZE counts the rows of all partitions, which have an option of their own.
+        // For a partitioned table, ANALYZE counts the rows of all partitions, for which there is a separate option.
         if of_all
             && let Some(n) = column.options.iter().find_map(|o| o.strip_prefix("n_distinct="))
             && !column.options.iter().any(|o| o.starts_with("n_distinct_inherited="))
@@ -227,7 +228,7 @@ pub(super) fn statistics_targets(table: &Table, relation: &QualifiedName, of_all
     all
 }
 
-/// `name=value` as the catalog keeps it, as SQL takes it.
+/// `name=value` from the catalog, in SQL syntax.
 pub(super) fn option(text: &str) -> String {
     match text.split_once('=') {
         Some((name, value)) => match name.split_once('.') {
@@ -238,7 +239,7 @@ pub(super) fn option(text: &str) -> String {
     }
 }
 
-/// A bound as SQL takes it: a literal, or the key words.
+/// A bound in SQL syntax: a literal, or a keyword.
 fn bound(text: &str) -> String {
     match text {
         "minvalue" | "maxvalue" => text.to_owned(),

@@ -1,12 +1,13 @@
-//! Statements as they can be shown on a terminal: names may hold any character, also those that a terminal obeys.
+//! Makes statements safe to print on a terminal: names may contain any character, including terminal control
+//! sequences.
 
 use std::fmt::Write;
 
 use crate::model::ident::is_unprintable;
 
-/// The same statement with its control characters written as SQL's Unicode escapes: `U&"…"` for names, `U&'…'` for strings.
-/// Within dollar quotes the text is a program of its own, and is escaped in the same way. In comments a question mark stands
-/// for each.
+/// The same statement with its control characters written as SQL Unicode escapes: `U&"…"` for names, `U&'…'` for
+/// strings. Text in dollar quotes is itself code, and is escaped in the same way. In comments, each control character
+/// is replaced by a question mark.
 pub fn printable(statement: &str) -> String {
     if !statement.contains(is_unprintable) && !statement.contains(['\n', '\t']) {
         return statement.to_owned();
@@ -15,7 +16,7 @@ pub fn printable(statement: &str) -> String {
     while !rest.is_empty() {
         let length = token(rest);
         let (one, after) = rest.split_at(length);
-        // `E'` and `U&"` belong to the string or the name behind them.
+        // `E'` and `U&"` belong to the string or name that follows them.
         let prefix = out.len() - out.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_').len();
         let escaped = out[out.len() - prefix..].eq_ignore_ascii_case("e");
         match one.as_bytes()[0] {
@@ -40,12 +41,12 @@ pub fn printable(statement: &str) -> String {
     out
 }
 
-/// In a name a line end shows as one, and looks like the end of a line of SQL.
+/// A line break in a name is printed as one, and would look like the end of a line of SQL.
 fn unprintable_in_name(c: char) -> bool {
     is_unprintable(c) || matches!(c, '\n' | '\t')
 }
 
-/// Writes what `U&` may stand before.
+/// Writes the escaped text that follows `U&`.
 fn escape(out: &mut String, quoted: &str, unprintable: fn(char) -> bool) {
     for c in quoted.chars() {
         match c {
@@ -58,7 +59,7 @@ fn escape(out: &mut String, quoted: &str, unprintable: fn(char) -> bool) {
     }
 }
 
-/// Writes a string behind `E`.
+/// Writes an `E` string.
 fn escape_in_e(out: &mut String, quoted: &str) {
     for c in quoted.chars() {
         if is_unprintable(c) {
@@ -69,8 +70,8 @@ fn escape_in_e(out: &mut String, quoted: &str) {
     }
 }
 
-/// The length in bytes of a quoted name, a string, a comment or a text between dollar quotes, where one begins here; else of
-/// one character.
+/// The length in bytes of a quoted name, a string, a comment or dollar-quoted text that begins here; otherwise of one
+/// character.
 fn token(text: &str) -> usize {
     let first = text.chars().next().map_or(1, char::len_utf8);
     match text.as_bytes()[0] {
@@ -81,8 +82,8 @@ fn token(text: &str) -> usize {
     }
 }
 
-/// To the closing quote; one that is doubled does not close. A backslash before a quote is never left by itself: the server
-/// and this program double the quotes of both kinds of strings.
+/// Up to the closing quote; a doubled quote does not close. A single backslash never precedes a quote: the server and
+/// this program double the quotes in both kinds of strings.
 fn quoted(text: &str, quote: u8) -> usize {
     let bytes = text.as_bytes();
     let mut at = 1;

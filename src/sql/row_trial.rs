@@ -1,15 +1,15 @@
-//! A table's own expressions, tried on rows that it has.
+//! Tries a table's own expressions on some of its rows.
 
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Check, Column};
 
 use super::{key_text, list};
 
-/// Blocks of the table that rows are read from, and rows of each.
+/// The number of blocks of the table from which rows are read, and of rows in each block.
 const BLOCKS: i64 = 64;
 const ROWS_OF_BLOCK: i64 = 16;
 
-/// The condition that a row is of the sample: in blocks that lie evenly between the first and the last of `blocks`.
+/// The condition that a row is in the sample: in blocks that are spread evenly over the `blocks` of the table.
 pub fn sampled(blocks: i64) -> String {
     let count = blocks.clamp(1, BLOCKS);
     let last = (blocks - 1).max(0);
@@ -19,29 +19,29 @@ pub fn sampled(blocks: i64) -> String {
     format!("ctid = any ('{{{}}}'::tid[])", rows.join(","))
 }
 
-/// The heap's length in blocks; `$1` is the oid.
+/// The length of the heap in blocks; `$1` is the oid.
 pub const HEAP_BLOCKS: &str =
     "select pg_catalog.pg_relation_size($1::oid) / pg_catalog.current_setting('block_size')::bigint";
 
-/// The condition of a CHECK as the catalog has it.
+/// The condition of a CHECK, as it is in the catalog.
 pub(super) fn condition(check: &Check) -> &str {
     check.definition.strip_prefix("CHECK ").unwrap_or(&check.definition)
 }
 
-/// Rows that do not satisfy the CHECK: how many, and the key of one. Of the sample, or of the whole table.
+/// Rows that violate the CHECK, in the sample or in the whole table: their number, and the key of one.
 pub fn violations(from: &str, key: &[Ident], check: &Check, sampled: Option<&str>) -> String {
     let of = sampled.map_or(String::new(), |sampled| format!(" and {sampled}"));
     format!("select count(*), min({}) from {from} where not {}{of}", key_text("", key), condition(check))
 }
 
-/// CHECK constraints of the relation with oid `$1` that call functions or operators that somebody made.
+/// CHECK constraints of the relation with oid `$1` that call user-defined functions or operators.
 pub const MADE_BY_USERS: &str = "select k.conname::text from pg_catalog.pg_constraint k
 where k.conrelid = $1 and k.contype = 'c' and exists (
   select from pg_catalog.pg_depend d
   where d.classid = 'pg_catalog.pg_constraint'::regclass and d.objid = k.oid
     and d.refclassid in ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass))";
 
-/// How long a CHECK is tested on all rows.
+/// How long a CHECK is tested on all rows, in seconds.
 pub const LIMIT_S: u32 = 30;
 
 /// Sets that limit until the transaction ends.
@@ -49,10 +49,11 @@ pub fn limit() -> String {
     format!("set local statement_timeout = {}", literal(&format!("{LIMIT_S}s")))
 }
 
-/// A sample is tried for so long: a function of the application may take a second a row.
+/// The time limit for a sample: a function of the application may take a second for each row.
 pub const SAMPLE_LIMIT: &str = "set local statement_timeout = '5s'";
 
-/// An empty table of the session's own, with the table's generated columns, indexes and, where they can be copied, CHECKs.
+/// An empty temporary table with the table's generated columns, indexes and, if they can be copied, CHECK
+/// constraints.
 pub fn empty(table: &QualifiedName, with_checks: bool) -> String {
     let checks = if with_checks { " including constraints" } else { "" };
     format!(
@@ -60,7 +61,7 @@ pub fn empty(table: &QualifiedName, with_checks: bool) -> String {
     )
 }
 
-/// The same table without indexes, in its place.
+/// Replaces it by the same table without indexes.
 pub fn without_indexes(table: &QualifiedName) -> String {
     format!(
         "drop table {ROWS}; create temporary table pgstrata_rows (like {table} including generated) on commit drop; "
@@ -81,10 +82,10 @@ pub fn fill<'a>(
     format!("insert into {into} ({columns}) select {columns} from {from} where {sampled}")
 }
 
-/// Whether text that is no valid UTF-8 can be in the database.
+/// Whether the database can contain text that is not valid UTF-8.
 pub const ANY_BYTES: &str = "select pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'";
 
-/// Rows whose key, as text, is no valid UTF-8.
+/// Rows whose key, as text, is not valid UTF-8.
 pub fn not_utf8(from: &str, key: &[&Column]) -> String {
     const UTF8: &str = r"^([\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*$";
     let conditions: Vec<String> = key.iter().map(|c| format!("{}::text !~ '{UTF8}'", c.name)).collect();

@@ -1,6 +1,6 @@
-//! A sample of the rows to fill: which, what they would be set to, and the update that is taken back.
+//! A sample of the rows to fill: their keys, their new values, and the update that is rolled back.
 //!
-//! Rows are told by their keys, which are handed in as one array of texts a column: `$1`, `$2` ...
+//! Rows are identified by their keys, which are passed as one array of texts for each column: `$1`, `$2` ...
 
 use crate::model::filling::Filling;
 use crate::model::ident::Ident;
@@ -78,7 +78,7 @@ pub fn evaluated(f: &Filling) -> String {
     )
 }
 
-/// Updates the rows that nobody holds; how many rows were locked, and how many were set.
+/// Updates the rows that no other session has locked; returns how many rows were locked, and how many were set.
 pub fn updated(f: &Filling) -> String {
     let key = f.key_columns();
     let each = |render: &dyn Fn(usize, &Ident) -> String, between: &str| {
@@ -143,7 +143,7 @@ pub fn still_meant(f: &Filling) -> String {
     )
 }
 
-/// The same of rows as they would be, where the columns are not there yet.
+/// The same for rows as they would be, if the columns do not exist yet.
 pub fn would_be_meant(f: &Filling) -> String {
     let value = |(name, value): &(Ident, String)| {
         let there = f.table.column(name).map(|c| c.sql_type.as_str());
@@ -169,7 +169,7 @@ pub fn would_be_meant(f: &Filling) -> String {
     )
 }
 
-/// In the key's order.
+/// Each row once, in key order.
 fn once_each(f: &Filling) -> String {
     let key = list("t.", f.key_columns().iter().map(|c| &c.name));
     format!("group by {key} order by {key}")

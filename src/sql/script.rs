@@ -17,7 +17,7 @@ use super::{
     capture, copy, drain, fill, finalize, finish, foreign_key, index, mirror, prepare, swap, verify,
 };
 
-/// The whole run. Statements that repeat stand once, with their parameters as `$n`.
+/// The whole run. Statements that repeat are printed once, with their parameters as `$n`.
 pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
     let forward = Direction::Forward;
     let sides = b.sides(forward);
@@ -251,7 +251,7 @@ fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Str
     all
 }
 
-/// The mirror as it would be for the target's keys; the oids and files of the source's heaps are read then.
+/// The mirror for the keys of the target; the oids and files of the source's heaps are read at run time.
 fn mirrored(b: &Blueprint, direction: Direction) -> Vec<String> {
     let deferrable = b.carried_indexes().into_iter().filter(|index| !index.deferrable.is_empty());
     let waiting = |index: &Index| b.table.name.sibling(index.name.with_suffix("_new"));
@@ -300,7 +300,7 @@ mod tests {
         insta::assert_snapshot!("run_keyset", text(&script(&blueprint(), false, Rows::Hash)));
     }
 
-    /// What differs where the key holds the partition column already, names need their quotes, and the copy goes by block.
+    /// The differences if the key already contains the partition column, names need quotes, and the copy is by block.
     #[test]
     fn a_composite_key_by_block() {
         let mut b = blueprint();
@@ -318,7 +318,7 @@ mod tests {
         insta::assert_snapshot!("retype_identity", text(&retype(&crate::model::retyping::tests::retyping())));
     }
 
-    /// A serial's sequence, a nullable column with expressions of the plan's, names that need their quotes.
+    /// The sequence of a serial column, a nullable column with expressions of the plan, names that need quotes.
     #[test]
     fn a_retype_of_odd_names() {
         let mut r = crate::model::retyping::tests::retyping();
@@ -341,7 +341,7 @@ mod tests {
         insta::assert_snapshot!("retype_serial", text(&retype(&r)));
     }
 
-    /// The drain after the swap: the same statements, the other way.
+    /// The drain after the swap: the same statements in the other direction.
     #[test]
     fn the_reverse_drain() {
         let b = blueprint();
@@ -358,7 +358,7 @@ mod tests {
         insta::assert_snapshot!("reverse_drain", all.join(";\n"));
     }
 
-    /// Over very many partitions, in slices on the side that has them.
+    /// Over very many partitions, in slices on the partitioned side.
     #[test]
     fn a_drain_over_many_partitions() {
         let mut b = blueprint();

@@ -3,7 +3,7 @@
 /// A phase and its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// The phase, and what is true of its statements (one transaction, repeated …).
+    /// The phase, and remarks on its statements (one transaction, repeated …).
     pub title: String,
     /// The statements, without semicolons.
     pub statements: Vec<String>,

@@ -1,26 +1,26 @@
-//! The tool's own tables, in the database that is being migrated: jobs, lease, ledger, events, settings.
+//! The tables of schema `pgstrata`, in the database that the job changes: jobs, leases, ledger, events, settings.
 
-/// The version of the schema below; a step up is one more entry of [`UPGRADES`].
+/// The version of the schema below; each upgrade is one more entry of [`UPGRADES`].
 pub const VERSION: i32 = 4;
 
-/// Whether the schema is there. Asked of the tables themselves: `to_regclass` may answer from a session's cache, which does
-/// not know yet what another session made while this one waited for [`INSTALL_LOCK`].
+/// Whether the schema is installed. This queries the catalog tables: `to_regclass` may answer from the session's
+/// cache, which may not yet include what another session created while this one waited for [`INSTALL_LOCK`].
 pub const INSTALLED: &str = "select exists (select from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'pgstrata' and c.relname = 'version')";
 
 /// The version that is installed.
 pub const INSTALLED_VERSION: &str = "select number from pgstrata.version";
 
-/// One upgrade at a time, to the end of the transaction. A lock that only roles with rights on the table can take: an
-/// advisory lock could be taken by any role, and held for ever.
+/// Allows one upgrade at a time, until the end of the transaction. Only roles with privileges on the table can
+/// acquire this lock; any role could acquire an advisory lock and hold it forever.
 pub const INSTALL_LOCK: &str = "lock table pgstrata.version in access exclusive mode";
 
-/// From version n to n + 1, each in one transaction with the number.
+/// From version n to n + 1, each in one transaction with the update of the number.
 pub const UPGRADES: &[&str] = &[V1, V2, V3, V4];
 
-/// Takes the privileges on everything that this transaction made in our schema, and on the schema where it made that, from
-/// everybody but the owner: default privileges may have given some. What was there before keeps what it has; a table that was
-/// only altered has a new row in `pg_class`, but none in `pg_type`.
+/// Revokes all privileges from all roles but the owner, on everything that this transaction created in schema
+/// `pgstrata`, and on the schema if it was created: default privileges may have granted some. Existing objects keep
+/// theirs; a table that was only altered has a new row in `pg_class`, but none in `pg_type`.
 pub const CLOSE: &str = "
 do $$
 declare
@@ -155,7 +155,7 @@ create table pgstrata.objects (
 comment on table pgstrata.objects is 'What a job made, by oid: it drops, empties and renames nothing else.';
 ";
 
-/// Every open job and every ended one of the name `$1`, newest first.
+/// Every open job, and every ended job with the name `$1`, newest first.
 pub const JOBS: &str =
     "select id, name, kind, source, plan, identity, blueprint, state, rows_estimated, copy_order, copy_end,
     copy_filenode, rows_per_second, eta_s, swap_xid, swapped_at, keep_old_until, started_at, updated_at,
@@ -169,7 +169,7 @@ pub const CREATE_JOB: &str = "with job as (
 )
 insert into pgstrata.leases (job_id) select id from job returning job_id";
 
-/// Moves a job on, and says so in its history; nothing where it is not in the state that was thought.
+/// Changes the state of a job, and records this in its history; nothing if the job is not in the expected state.
 pub const MOVE_JOB: &str = "with moved as (
     update pgstrata.jobs set state = $3, updated_at = now(),
         ended_at = case when $3 in ('finalized', 'aborted') then now() end
@@ -177,53 +177,53 @@ pub const MOVE_JOB: &str = "with moved as (
 )
 insert into pgstrata.events (job_id, what) select id, $3 from moved";
 
-/// Keeps an edited plan's tunable part.
+/// Stores the changed settings of an edited plan.
 pub const RETUNE_JOB: &str = "update pgstrata.jobs set plan = $2, updated_at = now() where id = $1";
 
-/// Fixes order, upper end and heap file of the copy, and forgets chunks of an earlier try.
+/// Fixes the order, the upper end and the heap file of the copy, and deletes the chunks of an earlier attempt.
 pub const FREEZE_COPY: &str = "with gone as (delete from pgstrata.chunks where job_id = $1 and step = 'copy')
 update pgstrata.jobs set copy_order = $2, copy_end = $3, copy_filenode = $4, updated_at = now() where id = $1";
 
-/// Keeps a blueprint that got more partitions.
+/// Stores a blueprint with more partitions.
 pub const EXTEND_JOB: &str = "update pgstrata.jobs set updated_at = now(),
     blueprint = $2::jsonb || case when blueprint ? 'in_use' then pg_catalog.jsonb_build_object('in_use', blueprint -> 'in_use') else '{}' end
 where id = $1";
 
-/// Keeps the description of the table in use, as the job last knew it, beside the blueprint.
+/// Stores the definition of the table in use, as the job last recorded it, with the blueprint.
 pub const KEEP_IN_USE: &str = "update pgstrata.jobs set
     blueprint = blueprint || pg_catalog.jsonb_build_object('in_use', $2::pg_catalog.jsonb) where id = $1";
 
-/// That description; null where no exchange has left one.
+/// That definition; null if no exchange has stored one.
 pub const IN_USE: &str = "select blueprint -> 'in_use' from pgstrata.jobs where id = $1";
 
-/// Says how fast it goes, for `status`.
+/// Stores the current rate, for `status`.
 pub const REPORT_RATE: &str =
     "update pgstrata.jobs set rows_per_second = $2, eta_s = $3, updated_at = now() where id = $1";
 
-/// Records a swap, or a swap back.
+/// Records a swap or a rollback.
 pub const RECORD_SWAP: &str = "update pgstrata.jobs set swap_xid = pg_catalog.pg_current_xact_id()::text,
     swapped_at = case when $2 then now() end,
     keep_old_until = case when $2 then now() + pg_catalog.make_interval(secs => $3::double precision) end
 where id = $1";
 
-/// Marks the verification's time.
+/// Stores the time of the verification.
 pub const RECORD_VERIFIED: &str =
     "update pgstrata.jobs set verified_at = now(), updated_at = now() where id = $1";
 
 /// Adds an event.
 pub const ADD_EVENT: &str = "insert into pgstrata.events (job_id, what, detail) values ($1, $2, $3)";
 
-/// Makes the lease's row of job `$1` again where somebody deleted it. Its epoch is later than any before: no job has as many
-/// drivers as milliseconds have passed since 1970.
+/// Creates the row in `leases` of job `$1` again if it was deleted. Its epoch is higher than any before: no job has
+/// had as many drivers as milliseconds have passed since 1970.
 pub const RESTORE_LEASE: &str = "insert into pgstrata.leases (job_id, epoch)
 select id, (extract(epoch from pg_catalog.clock_timestamp()) * 1000)::bigint from pgstrata.jobs where id = $1
 on conflict (job_id) do nothing";
 
-/// Who drives job `$1`: the holder's name; process, client and start of the session that holds the lease's lock, where there is
-/// one. Client and start are null where our role may not see them.
+/// The driver of job `$1`: the name of the holder; process, client and start of the session that holds the lock of
+/// the lease, if there is one. Client and start are null if our role may not see them.
 ///
-/// Only a session of the role that began the epoch counts: others can see the lock's key in `pg_locks`, and take the lock as
-/// soon as the driver has let it go.
+/// Only a session of the role that began the epoch counts: others can see the key of the lock in `pg_locks`, and
+/// acquire the lock as soon as the driver has released it.
 pub const DRIVEN: &str =
     "select l.holder, a.pid, coalesce(a.client_addr::text, 'this machine'), a.backend_start::text
 from pgstrata.leases l
@@ -233,26 +233,27 @@ from pgstrata.leases l
       and k.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
 where l.job_id = $1";
 
-/// The lease's row of job `$1`, locked until the transaction ends; nobody else begins an epoch meanwhile.
+/// The row in `leases` of job `$1`, locked until the transaction ends; no other process can begin an epoch meanwhile.
 pub const LOCK_LEASE: &str = "select from pgstrata.leases where job_id = $1 for no key update";
 
-/// Takes the lock `$1` for as long as the session lives.
+/// Acquires the lock `$1` until the session ends.
 pub const TAKE_LOCK: &str = "select pg_catalog.pg_try_advisory_lock($1)";
 
-/// Lets the lease go.
+/// Releases the lease.
 pub const RELEASE_LEASE: &str = "select pg_catalog.pg_advisory_unlock_all()";
 
-/// Begins a transaction with the rights of the role that logged in, whatever role the session has been given: the sessions of
-/// a job are that role's, and only its rights are sure to see and to end them.
+/// Begins a transaction with the privileges of the login role, whatever role the session acts as: the sessions of a
+/// job belong to the login role, and only its privileges are certain to suffice to see and terminate them.
 pub const AS_SESSION_USER: &str = "begin isolation level read committed; set local role none";
 
-/// The sessions that drivers of a job left behind: by their names, `$1` their prefix, and of the role that logged in now or of
-/// the one that drove the job last, `$2`. Any role can give its session such a name.
+/// The sessions that previous drivers of a job left behind: those with names that begin with `$1`, of the current
+/// login role or of the role that drove the job last, `$2`. The role matters because any role can give its session
+/// such a name.
 const FORMER: &str = "from pg_catalog.pg_stat_activity
 where pg_catalog.starts_with(application_name, $1) and datname = pg_catalog.current_database()
   and (usename = session_user or usesysid = $2::oid) and pid <> pg_catalog.pg_backend_pid()";
 
-/// Ends those that our role may end.
+/// Terminates those that our role may terminate.
 pub fn end_former() -> String {
     format!(
         "select pg_catalog.pg_terminate_backend(pid) {FORMER}
@@ -262,25 +263,25 @@ pub fn end_former() -> String {
     )
 }
 
-/// How many of them are still there.
+/// How many of them still exist.
 pub fn former_left() -> String {
     format!("select pg_catalog.count(*) {FORMER}")
 }
 
-/// The role that drove the job last; null where none did.
+/// The role that drove the job last; null if none did.
 pub const LAST_DRIVER: &str = "select driver from pgstrata.leases where job_id = $1";
 
-/// Begins an epoch of the holder `$2` under the lock `$4`: waits for the transactions of the one before, which hold the row in
-/// share mode. With `$3`, only where the epoch before was the same holder's.
+/// Begins an epoch of the holder `$2` under the lock `$4`. It waits for transactions of the previous epoch, which
+/// lock the row in share mode. With `$3`, only if the previous epoch had the same holder.
 pub const NEXT_EPOCH: &str =
     "update pgstrata.leases set epoch = epoch + 1, holder = $2, beat_at = now(), lock_key = $4,
     driver = (select oid from pg_catalog.pg_roles where rolname = session_user)
 where job_id = $1 and (not $3 or holder = $2) returning epoch";
 
-/// The present epoch.
+/// The current epoch.
 pub const EPOCH: &str = "select epoch from pgstrata.leases where job_id = $1";
 
-/// Holds the lease's row against a new driver until the transaction ends; no row where there is one already.
+/// Locks the row in `leases` against a new driver until the transaction ends; no row if there already is one.
 pub const HOLD_EPOCH: &str = "select from pgstrata.leases where job_id = $1 and epoch = $2 for share";
 
 /// Adds a finished chunk.
@@ -288,7 +289,7 @@ pub const ADD_CHUNK: &str =
     "insert into pgstrata.chunks (job_id, step, \"after\", through, rows, ms, epoch, leaf, seen)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// The finished chunks' ranges, in the order of their upper ends as the server orders keys.
+/// The ranges of the finished chunks, in the order of their upper ends as the server orders keys.
 pub fn chunks_in_order(casts: &[&str]) -> String {
     let order: Vec<String> = casts
         .iter()
@@ -302,20 +303,20 @@ pub fn chunks_in_order(casts: &[&str]) -> String {
     )
 }
 
-/// How many rows each chunk went through, and its milliseconds; `late` rows were done alone, and are no chunks.
+/// The number of rows and the milliseconds of each chunk; `late` rows were filled one at a time, and are not chunks.
 pub const CHUNK_TIMES: &str = "select coalesce(seen, rows), ms from pgstrata.chunks where job_id = $1 and step <> 'late' order by done_at";
 
-/// How many rows a backfill has set.
+/// The number of rows that a backfill has set.
 pub const ROWS_SET: &str = "select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step <> 'copy'";
 
-/// How many rows a backfill that is over has set, as its last event says.
+/// The number of rows that a finished backfill has set, from its last event.
 pub const ROWS_SET_IN_ALL: &str = "select detail::bigint from pgstrata.events where job_id = $1 and what = 'rows_set' order by id desc limit 1";
 
-/// Keeps how many rows were copied, for `status`, before the ledger is forgotten.
+/// Stores the number of copied rows, for `status`, before the ledger is deleted.
 pub const KEEP_ROWS_COPIED: &str = "update pgstrata.jobs set rows_estimated =
     (select coalesce(pg_catalog.sum(coalesce(seen, rows)), 0)::bigint from pgstrata.chunks where job_id = $1) where id = $1";
 
-/// Forgets the ledger of a job that is over, what was set for it and what it made.
+/// Deletes the ledger of a finished job, its settings and its records of objects.
 pub const FORGET_CHUNKS: &str = "with pace as (delete from pgstrata.pace where job_id = $1),
 settings as (delete from pgstrata.settings where job_id = $1),
 objects as (delete from pgstrata.objects where job_id = $1)

@@ -1,5 +1,5 @@
-//! What an event trigger does to a table that the job has just made: taken away at once, in the same transaction, and looked
-//! for again before the table comes into use.
+//! Removes, in the same transaction, what an event trigger adds to a table that the job has just created, and looks
+//! for such additions again before the table comes into use.
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName, literal};
@@ -9,8 +9,8 @@ fn array<'a>(names: impl IntoIterator<Item = &'a Ident>) -> String {
     format!("array[{}]::pg_catalog.name[]", names.join(", "))
 }
 
-/// Takes away whatever stands on a table that was made a moment ago besides `columns` and what it has from its parent:
-/// row-level security, policies, triggers, rules, constraints other than `checks`, indexes, columns, publications.
+/// Removes everything from a newly created table except `columns` and what it inherits from its parent: row-level
+/// security, policies, triggers, rules, constraints other than `checks`, indexes, columns, publications.
 pub fn strip<'a>(
     table: &QualifiedName,
     columns: impl IntoIterator<Item = &'a Ident>,
@@ -56,13 +56,13 @@ end",
     format!("do {}", super::dollar_quoted(&body))
 }
 
-/// The same for a table of the tool's own, which belongs to whoever made it.
+/// The same for a table of schema `pgstrata`, which belongs to the role that created it.
 pub fn own(table: &QualifiedName, columns: &[Ident]) -> [String; 2] {
     [format!("alter table {table} owner to current_user"), strip(table, columns, [])]
 }
 
-/// The tool's own tables belong to the owner of their schema, and have nothing besides what the versions of the schema say.
-/// What belongs to another role that we may not act for is left alone.
+/// The tables of schema `pgstrata` belong to the owner of the schema, and have only what the versions of the schema
+/// define. Objects of a role that the job's role cannot act for are left alone.
 pub const INSTALLED: &str = "do $pgstrata$
 declare
   addition text;
@@ -90,7 +90,8 @@ begin
 end
 $pgstrata$";
 
-/// What stands on the target (oid `$1`) and its partitions, and does not come from the source: the relation and what it is.
+/// Additions to the target (oid `$1`) and its partitions that do not come from the source: the relation, and what was
+/// added.
 pub fn additions(b: &Blueprint) -> String {
     let table = &b.table;
     let grants: Vec<String> = table

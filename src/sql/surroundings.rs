@@ -1,14 +1,14 @@
-//! What preflight asks about those who use a table and are no part of it: subscribers, slots, trigger functions, functions
-//! and statements that name it. It reads the catalog only.
+//! Queries of preflight about other users of the table: subscribers, slots, trigger functions, and functions and
+//! statements that mention it. They read only the catalog.
 
 use crate::model::ident::QualifiedName;
 
 use super::options;
 
-/// Of the relation with oid `$1`: one JSON document ([`crate::plan::check::Surroundings`]).
+/// For the relation with oid `$1`: one JSON document ([`crate::plan::check::Surroundings`]).
 ///
-/// A walsender's statement tells which publications its subscriber takes; where it cannot be seen, it may be any of them.
-/// Of functions only those are read whose text has the table's name in it.
+/// The statement of a walsender shows which publications its subscriber uses; if it is not visible, it may use any of
+/// them. Only functions whose text contains the table's name are read.
 pub fn surroundings() -> String {
     let relation = |of: &str| {
         options::others(&format!("{of}.reloptions"), &options::kind(of), &format!("{of}.oid::regclass"))
@@ -108,11 +108,12 @@ const SURROUNDINGS: &str = r#"select json_build_object(
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.oid = $1"#;
 
-/// Where the extension pg_stat_statements is, if it is there.
+/// The schema of the extension pg_stat_statements, if it is installed.
 pub const STATEMENTS_SCHEMA: &str = "select n.nspname::text from pg_catalog.pg_extension e
   join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'";
 
-/// Statements of this database whose text has the name `$1` (in lower case) in it. `view` is pg_stat_statements by its schema.
+/// Statements of this database whose text contains the name `$1` (in lower case). `view` is pg_stat_statements, with
+/// its schema.
 pub fn statements(view: &QualifiedName) -> String {
     format!(
         "select 'statement ' || s.queryid || ' of pg_stat_statements', s.query

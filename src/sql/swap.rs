@@ -1,4 +1,4 @@
-//! The swap and the swap back: one transaction each, and the same text seen from both ends.
+//! The swap and the rollback: one transaction each, from the same text in both directions.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::View;
@@ -13,19 +13,19 @@ use super::{capture, close_function, dependent, dollar_quoted, foreign_key, prep
 /// The guard's name.
 pub const GUARD: &str = "pgstrata_guard";
 
-/// What is locked first, what reads the table or the table itself. Each order can deadlock with one kind of transaction: whoever reads a view
-/// locks it before its table, and whoever writes the table and then reads a view locks them the other way round. Neither
-/// fails for it, our try does; so tries take turns.
+/// What is locked first: the objects that read the table, or the table itself. Each order can deadlock with one kind
+/// of transaction: one that reads a view locks it before its table; one that writes the table and then reads a view
+/// locks them in the opposite order. Neither of these fails, only our attempt does, so attempts alternate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LockOrder {
-    /// Views and other tables whose rules, policies or defaults name the table; then the tables.
+    /// Views and other tables whose rules, policies or defaults refer to the table; then the tables.
     DependentsFirst,
-    /// The other way round.
+    /// The opposite order.
     TablesFirst,
 }
 
-/// Takes the locks. `LOCK TABLE view` would take every other table of the view as well; an owner that stays the same takes
-/// the view's lock alone.
+/// Acquires the locks. `LOCK TABLE view` would also lock every other table of the view; setting the owner to the same
+/// owner locks only the view.
 fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
     let sides = b.sides(away);
     let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
@@ -39,16 +39,17 @@ fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
     }
 }
 
-/// What locks more than the tables, sent right after them: a transaction that has taken a value of the sequence by hand, or
-/// changed a table that a foreign key refers to, and comes to the source now, waits for us while we wait for it. The sooner
-/// our `lock_timeout` ends that, the surer it is over before the server looks for deadlocks.
+/// Statements that lock more than the tables, sent immediately after them. A transaction that has taken a value of
+/// the sequence explicitly, or has changed a table that a foreign key refers to, and then uses the source, waits for
+/// us while we wait for it. The sooner our `lock_timeout` ends that, the more certainly it ends before the server
+/// checks for deadlocks.
 fn further_locks(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = foreign_key::drop(b, away, leaves);
     all.extend(sequences(b, away));
     all
 }
 
-/// The exchange in one direction. It is refused while a change is pending.
+/// The exchange in one direction. It fails while a change is pending.
 pub fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName], guard: Guard) -> Exchange {
     let pending = |table: QualifiedName| format!("exists (select from {table})");
     Exchange {
@@ -69,12 +70,12 @@ pub fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName], guard:
     }
 }
 
-/// Gives way to nobody and makes autovacuum give way, without anyone waiting for us.
+/// Makes autovacuum yield, without blocking any reader or writer.
 pub fn first_lock(b: &Blueprint, away: Direction) -> String {
     format!("lock table {} in share update exclusive mode", b.sides(away).source)
 }
 
-/// Everything between the checks and the job's row, in order.
+/// All statements between the checks and the update of the job's row, in order.
 fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against: Guard) -> Vec<String> {
     let sides = b.sides(away);
     let to_plain = away == Direction::Reverse;
@@ -96,12 +97,12 @@ fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against:
     all.extend(capture::create_triggers(b, &b.table.name));
     all.extend(guard(b, away, against));
     all.extend(mirror::off(b));
-    // What the reverse way knows of truncations begins here.
+    // The log of truncations for the other direction begins here.
     all.push(format!("delete from {}", b.truncations()));
     all
 }
 
-/// User triggers fire on one table only: the one that applications use.
+/// User triggers fire only on the table that applications use.
 fn user_triggers(b: &Blueprint, away: Direction) -> Vec<String> {
     let sides = b.sides(away);
     let state = |t: &Trigger| match t.enabled.as_str() {
@@ -122,8 +123,8 @@ fn user_triggers(b: &Blueprint, away: Direction) -> Vec<String> {
         .collect()
 }
 
-/// The source's names move away, the target's move in. Names of indexes and sequences are the schema's, so they move one
-/// by one; renaming an index renames its constraint.
+/// The names of the source are freed, and the target gets them. Names of indexes and sequences are unique in the
+/// schema, so each is renamed separately; renaming an index renames its constraint.
 fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, from) = suffixes(away);
     let name = &b.table.name;
@@ -136,7 +137,7 @@ fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
     let indexes = b.table.indexes.iter().filter(|i| if to_plain { carried(i) } else { true });
     for index in indexes {
         let object = name.sibling(index.name.clone());
-        // An index that the target lacks only moves away, and back.
+        // An index that the target lacks is only renamed, and renamed back by a rollback.
         let away_name = index.name.with_suffix(out);
         all.push(format!("alter index {object} rename to {away_name}"));
     }
@@ -148,7 +149,8 @@ fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
     all
 }
 
-/// An identity's sequence exchanges its name with the other's; a serial's belongs to the table that comes into use.
+/// An identity sequence exchanges its name with that of the other table; a serial sequence becomes owned by the table
+/// that comes into use.
 fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, from) = suffixes(away);
     let sequence = |s: &Sequence| {
@@ -165,9 +167,10 @@ fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
     b.table.sequences.iter().flat_map(sequence).collect()
 }
 
-/// Identity goes on counting where it was. Who waits for the old sequence by now, having called `nextval` on it by name,
-/// takes one number more from it after the commit: the new one leaves room for as many sessions as there can be. So this
-/// comes last, after everything that takes time, when whoever calls it often is seen to wait.
+/// The identity counter continues from its previous value. A session that is waiting for the old sequence at this
+/// moment, because it called `nextval` on it by name, takes one more value from it after the commit: the new sequence
+/// leaves room for as many sessions as there can be. This therefore comes last, after everything that takes time,
+/// when sessions that call it often are visible as waiting.
 fn counters(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, _) = suffixes(away);
     let counter = |s: &Sequence| {
@@ -186,9 +189,9 @@ where seqrelid = {old}::regclass"
     b.table.sequences.iter().filter(|s| s.identity).map(counter).collect()
 }
 
-/// Comments on what has its name only now, or is named within the table.
+/// Comments on objects that have their final name only now, or whose name belongs to the table.
 fn comments(b: &Blueprint) -> impl Iterator<Item = String> {
-    // A foreign key's comes with the key.
+    // The comment on a foreign key is written with the key.
     let keys = b.table.foreign_keys.iter().chain(&b.incoming).chain(&b.incoming_dropped);
     let keys: Vec<&Ident> = keys.filter(|f| f.table == b.table.name).map(|f| &f.name).collect();
     let foreign = move |c: &Comment| c.kind == "constraint" && keys.contains(&&c.name);
@@ -197,7 +200,7 @@ fn comments(b: &Blueprint) -> impl Iterator<Item = String> {
     carried.map(|c| format!("comment on {} {} on {} is {}", c.kind, c.name, b.table.name, literal(&c.text)))
 }
 
-/// A view, bound again by name: `CREATE OR REPLACE` keeps its owner, privileges and comment.
+/// Redirects a view by name: `CREATE OR REPLACE` keeps its owner, privileges and comment.
 pub(super) fn view(view: &View) -> String {
     let options = if view.options.is_empty() {
         String::new()
@@ -213,29 +216,32 @@ pub(super) fn view(view: &View) -> String {
     )
 }
 
-/// Which writes the guard of the table that comes into use refuses, of those whose snapshot is older than the exchange.
+/// Which writes, of those with a snapshot older than the exchange, the guard rejects on the table that comes into
+/// use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
-    /// All: such a snapshot may see the table as it was before the last drain. In a READ COMMITTED transaction it is that of one
-    /// statement, which waited for the exchange; what COPY brings in does not depend on it.
+    /// All writes: such a snapshot may see the table as it was before the last drain. In a READ COMMITTED
+    /// transaction, it is the snapshot of one statement that waited for the exchange; rows that COPY inserts do not
+    /// depend on it.
     EveryWrite,
-    /// Those of SERIALIZABLE transactions: every such snapshot sees the same rows in both tables, but the server tracks
-    /// what a transaction read by the table that it read it from.
+    /// Writes of SERIALIZABLE transactions: every such snapshot sees the same rows in both tables, but the server
+    /// tracks what a transaction read by the table from which it read.
     Serializable,
 }
 
-/// The first argument of a guard that refuses every write, as [`Guard::EveryWrite`].
+/// The first argument of a guard that rejects every write, as [`Guard::EveryWrite`].
 const EVERY_WRITE: &str = "every write";
-/// That of the guard on the table that goes out of use.
+/// The first argument of the guard on the table that goes out of use.
 const OUT_OF_USE: &str = "out of use";
 
-/// The guard's function. It is STABLE, so that it reads with the snapshot of the statement that fired it: a snapshot that does
-/// not see the trigger's own row is older than the exchange. Nothing in it depends on this server, so that it works in a
-/// database that was restored from a dump.
+/// The function of the guard. It is STABLE, so that it reads with the snapshot of the statement that fired it: a
+/// snapshot that does not include the trigger's own row is older than the exchange. The function does not depend on
+/// this server, so that it works in a database that was restored from a dump.
 ///
-/// The table that goes out of use has one as well, for as long as it is kept. Nothing locks a function: a call of one with
-/// a `BEGIN ATOMIC` body that waits for the table by now has read what the exchange replaces, and would write to the table that
-/// nobody uses any more. Sessions of this tool may write there.
+/// The table that goes out of use also has a guard, for as long as it is kept. Calls do not lock functions: a call of
+/// a function with a `BEGIN ATOMIC` body that is waiting for the table at that moment has already read the definition
+/// that the exchange replaces, and would write to the table that is no longer in use. Sessions of pgstrata may write
+/// to it.
 pub fn guard_function(b: &Blueprint) -> Vec<String> {
     let function = b.guard_function();
     let body = format!(
@@ -270,8 +276,8 @@ fn guard(b: &Blueprint, away: Direction, guard: Guard) -> Vec<String> {
     let (out, _) = suffixes(away);
     let outgoing = b.table.name.sibling(b.table.name.name.with_suffix(out));
     let (name, function) = (Ident::new(GUARD), b.guard_function());
-    // An older snapshot sees the trigger that stood on the table before, so each has an argument of its own: the number of the
-    // transaction that creates it.
+    // An older snapshot sees the previous trigger on the table, so each trigger has an argument of its own: the
+    // number of the transaction that created it.
     let trigger = |table: &QualifiedName, mode: &str| {
         let create = format!(
             "create trigger {name} before insert or update or delete on {table} for each statement execute function {function}"
@@ -300,7 +306,7 @@ pub fn drop_guard(table: &QualifiedName) -> String {
     format!("drop trigger if exists {} on {table}", Ident::new(GUARD))
 }
 
-/// Whether the guard stands on the relation with oid `$1`.
+/// Whether the relation with oid `$1` has the guard.
 pub const GUARDED: &str =
     "select exists (select from pg_catalog.pg_trigger where tgrelid = $1 and tgname = 'pgstrata_guard')";
 
@@ -313,8 +319,9 @@ pub const OLDER_THAN_GUARD: &str = "select exists (
     and backend_xmin is not null and pg_catalog.age(backend_xmin) >= pg_catalog.age(guard.xmin)
 )";
 
-/// Who would make us wait for a lock on one of the relations `$1` (oids): transactions older than `$2` milliseconds that
-/// hold a lock there or on a partition of it, prepared ones too. A try that is bound to fail makes applications wait for nothing.
+/// Transactions that would block a lock on one of the relations `$1` (oids): those older than `$2` milliseconds that
+/// hold a lock on it or on one of its partitions, including prepared transactions. An attempt that is bound to fail
+/// would make applications wait for nothing.
 pub const IN_THE_WAY: &str = "with relations as (
   select unnest($1::oid[]) as oid
   union
@@ -338,10 +345,11 @@ where own.pid is null and l.locktype = 'relation' and l.relation in (select oid 
   and p.database = pg_catalog.current_database()
 order by 5";
 
-/// Cancels what the session with process number `$1` runs, if its transaction is still the one that began at `$2`.
+/// Cancels the statement of the session with process number `$1`, if its transaction is still the one that began at
+/// `$2`.
 pub const CANCEL: &str = "select pg_catalog.pg_cancel_backend(pid) from pg_catalog.pg_stat_activity
 where pid = $1 and xact_start::text = $2";
 
-/// Ends that session.
+/// Terminates that session.
 pub const TERMINATE: &str = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity
 where pid = $1 and xact_start::text = $2";

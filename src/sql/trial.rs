@@ -1,4 +1,4 @@
-//! What a backfill's SQL is tried with: statements that the server plans and does not run.
+//! Tries a backfill's SQL: statements that the server plans and does not run.
 
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::ident::{Ident, QualifiedName};
@@ -9,23 +9,23 @@ use super::fill::{filter, values};
 use super::in_range;
 use super::plan_sql::joined;
 
-/// The name of the part of a probe that the server keeps apart only where it calls volatile functions.
+/// The name of the part of a probe that the server keeps separate only if it calls volatile functions.
 pub const PROBE: &str = "pgstrata_probe";
 
-/// Plans what is set, and which rows.
+/// Plans the new values, and the selection of rows.
 pub fn probe(f: &Filling) -> String {
     let (values, filter) = (values(f), filter(f));
     let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
     kept_apart(&format!("select {values}, {filter} as meant\n  from {source}"))
 }
 
-/// Plans which rows are meant.
+/// Plans the selection of rows.
 pub fn probe_filter(f: &Filling) -> String {
     let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
     kept_apart(&format!("select {} as meant\n  from {source}", filter(f)))
 }
 
-/// Plans the default of a column that is to be added, in the column's type; none where it has no default.
+/// Plans the default of a column to add, in the column's type; none if it has no default.
 pub fn probe_default(f: &Filling, column: &NewColumn) -> Option<String> {
     let default = column.default.as_ref()?;
     let value = format!("cast((\n{default}\n) as {})", type_and_collation(column).0);
@@ -36,7 +36,7 @@ fn kept_apart(query: &str) -> String {
     format!("explain (format json) with {PROBE} as (\n  {query}) select * from {PROBE}")
 }
 
-/// Plans the update of the columns that are there; none where all of them are to be added.
+/// Plans the update of existing columns; none if all are to be added.
 pub fn assigned(f: &Filling) -> Option<String> {
     let there = |(_, (name, _)): &(usize, &(Ident, String))| f.table.column(name).is_some();
     let set: Vec<String> = f
@@ -58,13 +58,13 @@ pub fn assigned(f: &Filling) -> Option<String> {
     ))
 }
 
-/// What is set, to learn its types.
+/// The new values, to find out their types.
 pub fn typed(f: &Filling) -> String {
     format!("select {} from {}", values(f), joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f))))
 }
 
-/// Whether a value of the type with oid `$1` is taken by a column of the type called `$2`, and whether that is a domain with
-/// constraints. Strings take everything; arrays go by their elements.
+/// Whether a column of the type called `$2` accepts a value of the type with oid `$1`, and whether that type is a
+/// domain with constraints. String types accept everything; arrays are compared by their elements.
 pub const TAKEN: &str = "
 with recursive target as (
   select to_regtype($2)::oid as oid
@@ -87,7 +87,7 @@ select coalesce((select source = target or category = 'S' or exists (
       select from pg_catalog.pg_constraint k where k.contypid = d.oid))),
   pg_catalog.format_type($1, null)";
 
-/// Plans which rows of the table are meant: the top of the plan says how many.
+/// Plans the selection of rows of the table; the top node has their estimated number.
 pub fn meant(f: &Filling) -> String {
     let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
     format!("explain (format json) select from {source}  where {}", filter(f))
@@ -102,12 +102,12 @@ pub fn chunk(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> (String, Ve
     (format!("explain (format json) select {values} from {source}  where {condition} and {filter}"), ends)
 }
 
-/// The table with its partitions, and with nothing that inherits.
+/// The table with its partitions, without tables that inherit from it.
 pub fn whole(f: &Filling) -> String {
     if f.is_partitioned() { f.table.name.to_string() } else { format!("only {}", f.table.name) }
 }
 
-/// Rows with the columns that they are going to have: those that are still missing are NULL.
+/// Rows with their future columns; those that do not exist yet are NULL.
 pub(super) fn rows_as_they_will_be(f: &Filling, rows: &str) -> String {
     let missing: String = f.missing().map(null_column).collect();
     if missing.is_empty() {
@@ -116,14 +116,15 @@ pub(super) fn rows_as_they_will_be(f: &Filling, rows: &str) -> String {
     format!("(select r.*{missing} from {rows} r)")
 }
 
-/// In a subquery, which the planner does not evaluate: it would compare the NULL with a constant of another type, and fail.
+/// In a subquery that the planner does not evaluate: it would compare the NULL with a constant of another type, and
+/// fail.
 fn null_column(column: &NewColumn) -> String {
     let (sql_type, collation) = type_and_collation(column);
     let collation = collation.map_or_else(String::new, |collation| format!(" collate {collation}"));
     format!(", (select cast(null as {sql_type})){collation} as {}", column.name)
 }
 
-/// Its type, and the collation that the plan wrote behind it.
+/// Its type, and the collation that the plan specifies.
 pub fn type_and_collation(column: &NewColumn) -> (&str, Option<&str>) {
     const COLLATE: &str = " collate ";
     match column.sql_type.to_ascii_lowercase().find(COLLATE) {

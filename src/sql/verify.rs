@@ -1,10 +1,10 @@
-//! Verification: both sides of a range at one snapshot, first as count and hash, then row by row.
+//! Verification: compares both sides of a range at one snapshot, first by count and hash, then row by row.
 //!
-//! Two rows are the same where an application reads the same from both. A value goes into the hash as it is where its type
-//! calls only identical values equal; that is the fast way. Everything else goes in as the text that the server gives to
-//! clients: the types whose `=` is coarser (numeric without a scale, real, double precision, interval, jsonb, bpchar, and
-//! arrays of them), whatever a nondeterministic collation calls equal, and types that have no built-in hash, such as json,
-//! ranges, composite types, citext and other types of extensions.
+//! Two rows match if an application reads the same from both. A value is hashed as it is if its type considers only
+//! identical values equal; this is the fast path. All other values are hashed as the text that the server sends to
+//! clients: types with a coarser `=` (numeric without a scale, real, double precision, interval, jsonb, bpchar, and
+//! arrays of them), values under a nondeterministic collation, and types without a built-in hash, such as json,
+//! ranges, composite types, citext and other extension types.
 
 use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::ident::literal;
@@ -14,7 +14,7 @@ use crate::plan::Rows;
 
 use super::{drain, equal, from_source, in_range};
 
-/// A row as one number, order-free to sum up.
+/// The hash of a row as a number; sums of it do not depend on the order.
 fn row_hash(alias: &str, columns: &[Column], rows: Rows) -> String {
     if rows == Rows::Count {
         return "0::bigint".into();
@@ -23,20 +23,20 @@ fn row_hash(alias: &str, columns: &[Column], rows: Rows) -> String {
     format!("pg_catalog.hash_record_extended(row({}), 0)", values.join(", "))
 }
 
-/// What goes into the hash for a column.
+/// The expression that is hashed for a column.
 fn hashed(value: &str, column: &Column) -> String {
     if column.hashable && column.deterministic && !equals_more_than_identical(column) {
         return value.to_owned();
     }
-    // A cast to text is a function of its own for some types, and loses what the output has: bpchar's drops trailing blanks.
-    // As a field of a row, a value is always written by its type's output function.
+    // For some types, a cast to text is a separate function and loses part of the output: that of bpchar drops
+    // trailing spaces. As a field of a row, a value is always written by the output function of its type.
     let built_in = !column.base_type.contains('.') && !column.base_type.starts_with("bpchar");
     let text = if built_in { format!("{value}::text") } else { format!("row({value})::text") };
     if column.deterministic { text } else { format!("{text} collate \"C\"") }
 }
 
-/// Whether a built-in type with a hash calls values equal that are not identical. A declared length or scale makes all values
-/// of a char or numeric column alike in what `=` leaves out.
+/// Whether a built-in type with a hash considers values equal that are not identical. With a declared length or
+/// scale, equal values of a char or numeric column are identical.
 fn equals_more_than_identical(column: &Column) -> bool {
     let element = column.base_type.trim_end_matches("[]");
     match element {
@@ -71,9 +71,9 @@ pub fn summary(
     (sql, values)
 }
 
-/// Count and hash of those rows of `range` that stand at pending places, on both sides, as [`summary`] gives them. The hash is
-/// an exclusive or, so taking these out of the sums leaves the sums of all other rows: a look at a few keys instead of
-/// another read of the range. To be sent at the snapshot of the sums, under [`drain::SETTINGS`].
+/// Count and hash, as in [`summary`], of the rows of `range` at pending places, on both sides. The hash is an
+/// exclusive or, so removing these from the sums leaves the sums of all other rows: this needs a lookup of a few keys
+/// instead of another scan of the range. To be sent at the snapshot of the sums, with [`drain::SETTINGS`].
 pub fn pending(
     b: &Blueprint,
     direction: Direction,
@@ -100,12 +100,12 @@ pub fn pending(
     (sql, values)
 }
 
-/// What differs in `range`, row by row, pending places left out: the key's and the partition column's values as text, how
-/// many rows the source has at that place and how many the target has; then, on every row, how many places in all are
-/// missing, extra and different. At most `limit` rows.
+/// The differences in `range`, row by row, without pending places: the values of the key and the partition column as
+/// text, and how many rows the source and the target have at that place; also, on every row, the total numbers of
+/// missing, extra and mismatched places. At most `limit` rows.
 ///
-/// A TRUNCATE of the source that is still pending makes every place pending: what the source holds came after it and is in
-/// the log, and what the target holds goes with it.
+/// While a TRUNCATE of the source is pending, every place counts as pending: rows in the source were written after it
+/// and are in the log, and rows in the target will be removed with it.
 pub fn differences(
     b: &Blueprint,
     direction: Direction,
@@ -117,7 +117,7 @@ pub fn differences(
     let sides = b.sides(direction);
     let place = b.place_columns();
     let (condition, values) = in_range("r.", by, range, 1);
-    // The places' columns are numbered: whatever they are called, it could be what we call ours.
+    // The columns of the places are numbered, because their names could be the same as ours.
     let numbered = |prefix: &str| (1..=place.len()).map(|i| format!("{prefix}p{i}")).collect::<Vec<_>>();
     let both = |left: &str, right: &str| {
         let pairs = numbered(left).into_iter().zip(numbered(right));
@@ -156,7 +156,7 @@ pub fn differences(
     (sql, values)
 }
 
-/// How many rows of the target have the key given as text in `$1 …`.
+/// How many rows of the target have the key that is given as text in `$1 …`.
 pub fn occurrences(b: &Blueprint, sides: &Sides) -> String {
     let key = b.key_columns();
     let conditions: Vec<String> =
@@ -164,16 +164,16 @@ pub fn occurrences(b: &Blueprint, sides: &Sides) -> String {
     format!("select count(*) from {} where {}", sides.target, conditions.join(" and "))
 }
 
-/// How a column of a plain table lies: `pg_stats.correlation` and how many rows share a value; no row where it was never
-/// analyzed. `$1` schema, `$2` table, `$3` column.
+/// The distribution of a column of a plain table: `pg_stats.correlation`, and how many rows share a value; no row if
+/// the table was never analyzed. `$1` schema, `$2` table, `$3` column.
 pub const LIE: &str = "select s.correlation, case when s.n_distinct > 0 \
         then greatest(c.reltuples, 0) / s.n_distinct else -1 / nullif(s.n_distinct, 0) end::float8 \
     from pg_catalog.pg_stats s join pg_catalog.pg_namespace n on n.nspname = s.schemaname \
         join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = s.tablename \
     where s.schemaname = $1 and s.tablename = $2 and s.attname = $3 and not s.inherited";
 
-/// Leaves of the relation with oid `$1`: schema, name, and rows as the planner guesses them, from the last known density and
-/// the size now; null where nothing is known.
+/// Leaves of the relation with oid `$1`: schema, name, and estimated rows, from the last known density and the
+/// current size; null if nothing is known.
 pub const LEAF_ROWS: &str = "select n.nspname, c.relname, case \
         when pg_catalog.pg_relation_size(c.oid) = 0 then 0 \
         when c.relpages > 0 then c.reltuples / c.relpages * pg_catalog.pg_relation_size(c.oid) \

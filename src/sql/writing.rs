@@ -1,11 +1,13 @@
-//! What preflight asks about a table whose rows are going to be updated: what each update sets in motion, and who vacuums
-//! behind it. It reads the catalog only.
+//! Queries of preflight about a table whose rows are going to be updated: what each update triggers, and how the
+//! table is vacuumed. They read only the catalog.
 
-/// Of the relation with oid `$1` and its partitions: one JSON document ([`crate::plan::check::Writing`]).
+/// For the relation with oid `$1` and its partitions: one JSON document ([`crate::plan::check::Writing`]).
 ///
-/// - Triggers and rules are those that fire on an update; ours, and those that let the job's own writes pass, are left out.
-/// - A column that decides where a row belongs depends on its table as a whole: of the partition key, or in an expression of it.
-/// - An index that only summarizes blocks (BRIN) takes part in no row's update from PostgreSQL 16 on.
+/// - Triggers and rules are those that fire on an update; ours, and those that ignore the job's own writes, are left
+///   out.
+/// - A column that determines the partition of a row is one that the partition key, or an expression in it, refers
+///   to.
+/// - From PostgreSQL 16 on, an index that only summarizes blocks (BRIN) does not affect the update of a row.
 pub const WRITING: &str = r#"
 with tree as materialized (
   select c.*, n.nspname, json_build_object('schema', n.nspname, 'name', c.relname) as qualified

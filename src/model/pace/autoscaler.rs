@@ -1,41 +1,42 @@
-//! How many workers: a number that is given, or the number that pays.
+//! The number of workers: a fixed number, or the number that is worthwhile.
 //!
-//! Tries one more, and keeps it where it brings at least a third of what a worker has brought so far, and where the server
-//! answers everybody about as soon as before: with a processor to spare, one worker more is not noticed, and with none it
-//! multiplies what a short transaction takes. Tries one less, and leaves it out where less is lost than that, or the server
-//! answers so much sooner. After a try that failed, the next one is twice as far away, so the number settles. A hold halves
-//! it: whatever the signal was, less would have been better.
+//! The autoscaler tries one more worker. It keeps it if it adds at least a third of the mean throughput of a worker
+//! so far, and if the server still executes a short transaction about as fast as before: with an idle core, another
+//! worker has no effect on others; without one, it multiplies the duration of a short transaction. In the same way,
+//! it tries one worker fewer, and keeps that number if less is lost, or if the server becomes that much faster. After
+//! an unsuccessful try, the next one takes twice as long to come, so that the number settles. A pause halves it:
+//! whatever the signal, fewer workers would have been better.
 
-/// No more, whatever is asked for.
+/// The maximum number of workers.
 pub const MOST_WORKERS: usize = 64;
 
-/// The share of a worker's mean that one more must bring.
+/// The share of a worker's mean throughput that another worker must add.
 const WORTH: f64 = 1.0 / 3.0;
-/// By how much a short transaction may take longer for one worker more. Measured on two processors beside 300 transactions a
-/// second: half of them take 0.6 ms beside no worker or one, and 2.2 to 2.9 ms beside two.
+/// The factor by which another worker may slow down a short transaction. Measured on two cores, with 300 transactions
+/// per second: the median is 0.6 ms without or with one worker, and 2.2 to 2.9 ms with two.
 const SLOWER: f64 = 1.5;
-/// Measurements between two tries, at first and at most.
+/// The number of measurements between two tries, initially and at most.
 const CALM: u32 = 4;
 const MOST_CALM: u32 = 256;
-/// The weight of a new measurement in the mean of a settled number.
+/// The weight of a new measurement in the mean for a settled number.
 const NEW: f64 = 0.3;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Trial {
-    /// No try is under way.
+    /// No try is in progress.
     None,
-    /// One worker more than paid before.
+    /// One worker more than the settled number.
     More,
-    /// One less.
+    /// One worker fewer.
     Fewer,
 }
 
-/// What a number of workers did, and what it cost.
+/// The throughput of a number of workers, and the latency at that time.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// Units a second.
+    /// Units per second.
     pub per_second: f64,
-    /// What a tiny transaction took meanwhile, in milliseconds: the median of some.
+    /// The median duration of a small transaction in that time, in milliseconds.
     pub latency_ms: f64,
 }
 
@@ -43,25 +44,26 @@ pub struct Measured {
 #[derive(Debug, Clone)]
 pub struct Autoscaler {
     workers: usize,
-    /// The most that may be tried; none: the number is fixed.
+    /// The maximum to try; none: the number is fixed.
     most: Option<usize>,
-    /// What the settled number did.
+    /// The measurement of the settled number.
     settled: Option<Measured>,
     trial: Trial,
     calm: u32,
     wait: u32,
     next: Trial,
-    /// The first measurement after a change is of both numbers.
+    /// The first measurement after a change includes both numbers.
     mixed: bool,
 }
 
 impl Autoscaler {
-    /// So many, always.
+    /// Always this number.
     pub fn fixed(workers: usize) -> Self {
         Self { workers: workers.clamp(1, MOST_WORKERS), most: None, ..Self::auto(1, 1) }
     }
 
-    /// As many as pay, from 1 to `most`; `first` to begin with, and more than one are doubted first.
+    /// The worthwhile number, from 1 to `most`, beginning with `first`; if that is more than one, fewer are tried
+    /// first.
     pub fn auto(first: usize, most: usize) -> Self {
         let most = most.clamp(1, MOST_WORKERS);
         Self {
@@ -76,12 +78,12 @@ impl Autoscaler {
         }
     }
 
-    /// How many may work now.
+    /// The current number.
     pub fn workers(&self) -> usize {
         self.workers
     }
 
-    /// No more than that from now on: there are no sessions for more. Whether there were more.
+    /// Limits the number from now on, because there are no sessions for more; returns whether it was higher.
     pub fn at_most(&mut self, workers: usize) -> bool {
         let most = workers.clamp(1, MOST_WORKERS);
         self.most = self.most.map(|was| was.min(most));
@@ -93,7 +95,7 @@ impl Autoscaler {
         true
     }
 
-    /// A signal holds the job.
+    /// A signal pauses the job.
     pub fn held(&mut self) {
         if self.most.is_some() {
             self.change((self.workers / 2).max(1));
@@ -103,7 +105,7 @@ impl Autoscaler {
         }
     }
 
-    /// What was measured while nothing held.
+    /// A measurement without a pause.
     pub fn measured(&mut self, now: Measured) {
         let Some(most) = self.most else { return };
         if std::mem::take(&mut self.mixed) {
@@ -127,7 +129,7 @@ impl Autoscaler {
         }
     }
 
-    /// Another kind of work begins: what was measured says nothing of it.
+    /// Another kind of work begins, to which previous measurements do not apply.
     pub fn begins(&mut self) {
         if self.most.is_some() {
             if self.trial == Trial::More {
@@ -190,8 +192,8 @@ mod tests {
     }
 
     proptest! {
-        /// A server that gets faster up to `knee` workers, and no faster beyond; or one that has a processor more, which
-        /// applications need: the number ends there, and stays but for rare tries.
+        /// A server that gets faster up to `knee` workers and no faster beyond, or one with one more core, which
+        /// applications need: the number ends there and stays, except for rare tries.
         #[test]
         fn ends_where_one_more_brings_nothing_or_is_felt(
             knee in 1..16_usize, first in 1..32_usize, most in 1..32_usize, is_felt in any::<bool>(), seed in any::<u64>()

@@ -1,12 +1,13 @@
-//! So many rows, or bytes, a second: governor's bucket, and what is owed to it.
+//! A limit on rows or bytes per second: governor's bucket, and a debt.
 //!
-//! What is started is paid in full, though the bucket may hold less: it is owed, and the next one waits until permits have
-//! paid it off, in slices that the bucket can hold. So a chunk may be larger than the bucket, what it really took can be
-//! settled afterwards, and the mean is exact. While something is owed no permit is lost: where permits were taken by whoever
-//! waits only, those that came while all were at work overflowed, a sixth at 200,000 rows a second.
+//! Work that is started is paid for in full, even if the bucket holds less: the rest is owed, and the next work waits
+//! until permits have paid it off, in slices that the bucket can hold. A chunk may therefore be larger than the
+//! bucket, its actual size can be settled afterwards, and the mean is exact. While something is owed, no permit is
+//! lost. When only waiting workers took permits, those that became available while all workers were busy were lost: a
+//! sixth at 200,000 rows per second.
 //!
-//! The limiter runs at one speed, in permits that are worth more or fewer units: so any rate is met to the last digit, and a
-//! change of it is a change of what a permit is worth.
+//! The limiter always runs at the same speed, in permits that are worth more or fewer units: any rate is exact, and a
+//! change of the rate changes the worth of a permit.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -16,14 +17,14 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-/// Permits a second, whatever the rate.
+/// Permits per second, whatever the rate.
 const PERMITS: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
-/// What may lie ready unused: half a second's.
+/// The maximum number of unused permits: half a second's worth.
 const BUCKET: NonZeroU32 = NonZeroU32::new(5_000).unwrap();
-/// The most that can be owed, as seconds of the rate: what others wrote meanwhile must not stop us for hours.
+/// The maximum debt, as seconds of the rate: WAL that other sessions write must not stop the job for hours.
 const DEBT_S: f64 = 60.0;
 
-/// The limiter, by a clock that its user sets.
+/// The limiter, with a clock that the caller sets.
 type Limiter = RateLimiter<
     NotKeyed,
     InMemoryState,
@@ -31,19 +32,19 @@ type Limiter = RateLimiter<
     NoOpMiddleware<<FakeRelativeClock as Clock>::Instant>,
 >;
 
-/// An allowance of units a second.
+/// A budget of units per second.
 #[derive(Debug)]
 pub struct Budget {
     limiter: Limiter,
     clock: FakeRelativeClock,
     per_second: f64,
-    /// Permits that were used and not taken yet; below zero, what was given back.
+    /// The debt in permits; negative if units were given back.
     owed: f64,
     at_s: f64,
 }
 
 impl Budget {
-    /// Begins empty at `at_s`: nothing lies ready, nothing is owed.
+    /// Begins empty at `at_s`: without unused permits or debt.
     pub fn new(per_second: f64, at_s: f64) -> Self {
         let clock = FakeRelativeClock::default();
         let limiter =
@@ -58,26 +59,26 @@ impl Budget {
         self.per_second
     }
 
-    /// Another rate from `at_s` on. What is owed stays owed, as time: nobody waits longer for having been allowed more.
+    /// Sets another rate from `at_s` on. The debt is kept as time, so that a higher rate never makes the wait longer.
     pub fn set(&mut self, per_second: f64, at_s: f64) {
         self.come_to(at_s);
         self.per_second = per_second;
     }
 
-    /// Seconds until something may be started; zero: now.
+    /// Seconds until work may be started; zero: now.
     pub fn wait_s(&mut self, at_s: f64) -> f64 {
         self.come_to(at_s);
         self.owed.max(0.0) / f64::from(PERMITS.get())
     }
 
-    /// Pays for `units`; less than none gives back.
+    /// Pays for `units`; a negative number gives back.
     pub fn pay(&mut self, units: f64) {
         let permits = f64::from(PERMITS.get());
         self.owed = (self.owed + units / self.per_second * permits).min(DEBT_S * permits);
         self.pay_off();
     }
 
-    /// Lets the clock go on, in steps that the bucket can hold as long as something is owed.
+    /// Advances the clock, in steps that the bucket can hold as long as there is a debt.
     fn come_to(&mut self, at_s: f64) {
         let step_s = f64::from(BUCKET.get()) / f64::from(PERMITS.get()) / 2.0;
         while at_s > self.at_s {
@@ -91,11 +92,11 @@ impl Budget {
         }
     }
 
-    /// Takes what the bucket holds, as far as something is owed.
+    /// Takes permits from the bucket to pay the debt.
     fn pay_off(&mut self) {
         let mut slice = BUCKET.get();
         while self.owed > 0.0 && slice > 0 {
-            // A permit is not given in parts: what is too much lies ready for the next one.
+            // A permit cannot be split: the excess remains for the next one.
             let wanted = NonZeroU32::new(slice.min(self.owed.ceil() as u32)).unwrap_or(NonZeroU32::MIN);
             if matches!(self.limiter.check_n(wanted), Ok(Ok(()))) {
                 self.owed -= f64::from(wanted.get());
@@ -112,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// Workers that take chunks as the budget lets them; units taken in `seconds`.
+    /// Workers that process chunks as the budget permits; returns the units in `seconds`.
     fn run(per_second: f64, chunk: f64, chunk_s: f64, workers: usize, wrong_guess: f64, seconds: f64) -> f64 {
         let mut budget = Budget::new(per_second, 0.0);
         let mut free_at_s = vec![0.0_f64; workers];
@@ -133,7 +134,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the chunks, where the workers could do more, the mean over 20 s is the rate within a tenth.
+        /// Whatever the chunks, if the workers could do more, the mean over 20 s is within a tenth of the rate.
         #[test]
         fn the_mean_is_the_rate(
             per_second in 100.0..1e9_f64,

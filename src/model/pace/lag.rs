@@ -1,21 +1,23 @@
-//! How far a standby is behind, in seconds of our own clock: when the server was where the standby is now.
+//! The lag of a standby in seconds of our own clock: the time since the server was at the position where the standby
+//! is now.
 //!
-//! It needs no clock of the standby's, and sees one that has gone silent: its place stays, and the server goes on, because
-//! every look at the signals writes something.
+//! It needs no clock on the standby, and notices one that no longer answers: its position stays the same while the
+//! server's advances, because every evaluation of the signals writes something.
 
 use std::collections::VecDeque;
 
-/// Places kept: an hour's worth at two looks a second. Whoever is behind them all is behind by at least as much.
+/// The number of positions to keep: an hour's worth at two per second. A standby that is behind all of them lags by
+/// at least that time.
 const KEPT: usize = 7_200;
 
-/// Where the server's WAL was, and when.
+/// Positions of the server's WAL, with their times.
 #[derive(Debug, Clone, Default)]
 pub struct LagClock {
     places: VecDeque<(f64, u64)>,
 }
 
 impl LagClock {
-    /// The server was at `place` at `at_s`.
+    /// The server was at position `place` at `at_s`.
     pub fn passed(&mut self, at_s: f64, place: u64) {
         if self.places.back().is_some_and(|(_, last)| *last >= place) {
             return;
@@ -26,7 +28,8 @@ impl LagClock {
         self.places.push_back((at_s, place));
     }
 
-    /// For how many seconds a standby at `place` has lacked something, at `at_s`; zero: it lacks nothing that we know of.
+    /// For how many seconds a standby at `place` has been behind, at `at_s`; zero: it is not behind as far as is
+    /// known.
     pub fn behind_s(&self, at_s: f64, place: u64) -> f64 {
         let next = self.places.partition_point(|(_, known)| *known <= place);
         self.places.get(next).map_or(0.0, |(passed_s, _)| at_s - passed_s)
@@ -48,7 +51,7 @@ mod tests {
         assert_eq!(clock.behind_s(99.5, 1_985), 0.5);
         assert_eq!(clock.behind_s(99.5, 1_500), 48.5);
         assert_eq!(clock.behind_s(99.5, 3), 99.5);
-        // An idle server: who has everything lacks nothing.
+        // An idle server: a standby that has everything is not behind.
         clock.passed(500.0, 1_990);
         assert_eq!(clock.behind_s(600.0, 1_990), 0.0);
     }

@@ -1,9 +1,9 @@
-//! Pace: how fast, and why not faster. Readings of signals in, go or hold out; every hold names its signal, its value and its
-//! limit.
+//! The pace of a job, and the reasons for its limits. The input is readings of signals; the output is to continue or
+//! to pause. Every pause names its signal, its value and its limit.
 //!
-//! Pure: times are handed in, in seconds of any clock that only goes forward, so that tests replay what a server showed. A
-//! signal has two thresholds, the limit and four fifths of it, so that it does not flap. One that cannot be read fails closed:
-//! at once if it never could, else when the last reading is too old.
+//! Pure: times are parameters, in seconds of any monotonic clock, so that tests can replay what a server showed. A
+//! signal has two thresholds, the limit and four fifths of it, to prevent flapping. A signal that cannot be read
+//! pauses the job: immediately if it has never been read, otherwise when the last reading is too old.
 
 mod autoscaler;
 mod budget;
@@ -23,51 +23,51 @@ pub use signal::{Signal, Unit, Work};
 pub use standbys::{Behind, Standby, Standbys};
 pub use windows::Windows;
 
-/// A signal over its limit goes on when it is at or below this share of it.
+/// A signal that was over its limit resumes the job when it is at or below this share of the limit.
 const GO_ON_SHARE: f64 = 0.8;
-/// How long the last reading of a signal counts, in seconds.
+/// How long the last reading of a signal is valid, in seconds.
 pub const STALE_S: f64 = 15.0;
 
-/// What was read of one signal.
+/// A reading of one signal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     /// The signal.
     pub signal: Signal,
-    /// What it is, or why that cannot be said and what to do about it.
+    /// Its value, or why it cannot be read and what to do about it.
     pub value: Result<f64, String>,
-    /// Above this it holds.
+    /// The limit, above which the signal pauses the job.
     pub limit: f64,
-    /// Whose value it is, in a few words: a standby, a slot, a session. May be empty.
+    /// The object of the value, briefly: a standby, a slot, a session. May be empty.
     pub about: String,
 }
 
-/// Why the job waits.
+/// Why the job is paused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hold {
     /// The signal.
     pub signal: Signal,
-    /// What it was last; for one that cannot be read, how many seconds ago that was possible.
+    /// Its last value; for a signal that cannot be read, the seconds since it could be read.
     pub value: f64,
-    /// What it may be; for one that cannot be read, how old a reading may be.
+    /// Its limit; for a signal that cannot be read, the maximum age of a reading.
     pub limit: f64,
-    /// Whose value it is, or why it cannot be read.
+    /// The object of the value, or why it cannot be read.
     pub about: String,
-    /// Since when.
+    /// The time at which the pause began.
     pub since_s: f64,
-    /// It is held because it cannot be read.
+    /// Whether the reason is that it cannot be read.
     pub unread: bool,
 }
 
-/// What has changed by a reading.
+/// A change after a reading.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// A signal holds the job.
+    /// A signal pauses the job.
     Held(Hold),
-    /// It does no longer.
+    /// It no longer does.
     Released {
         /// The signal.
         signal: Signal,
-        /// For how many seconds it held.
+        /// The duration of the pause, in seconds.
         held_s: f64,
     },
 }
@@ -78,7 +78,7 @@ struct State {
     hold: Option<Hold>,
 }
 
-/// Every signal's state.
+/// The state of every signal.
 #[derive(Debug, Clone, Default)]
 pub struct Pace {
     states: BTreeMap<Signal, State>,
@@ -86,7 +86,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Takes in what was read at `at_s`, one reading a signal. A signal without one is no longer watched.
+    /// Processes the readings at `at_s`, one for each signal. A signal without a reading is no longer observed.
     pub fn observe(&mut self, at_s: f64, readings: &[Reading]) -> Vec<Change> {
         self.observed = true;
         let seen = Reading { signal: Signal::Signals, value: Ok(0.0), limit: 0.0, about: String::new() };
@@ -109,14 +109,14 @@ impl Pace {
         changes
     }
 
-    /// Nothing could be read at `at_s`, and why. What held goes on holding.
+    /// Nothing could be read at `at_s`, with the reason. Signals that pause the job continue to do so.
     pub fn blind(&mut self, at_s: f64, why: &str) -> Vec<Change> {
         let reading =
             Reading { signal: Signal::Signals, value: Err(why.to_owned()), limit: 0.0, about: String::new() };
         self.states.entry(Signal::Signals).or_default().take(at_s, &reading).into_iter().collect()
     }
 
-    /// What holds `work`, the most telling first; all of it holds before the first reading.
+    /// The signals that pause `work`, the most important first; before the first reading, everything is paused.
     pub fn holds(&self, work: Work) -> impl Iterator<Item = &Hold> {
         self.states
             .values()
@@ -124,7 +124,7 @@ impl Pace {
             .filter(move |hold| hold.signal.stops(work))
     }
 
-    /// Whether `work` may go on.
+    /// Whether `work` may continue.
     pub fn goes(&self, work: Work) -> bool {
         self.observed && self.holds(work).next().is_none()
     }
@@ -145,9 +145,9 @@ impl State {
         let next = match &reading.value {
             Ok(value) => {
                 self.read_s = Some(at_s);
-                // A value that could not be read before is held against the limit itself.
+                // A value that could not be read before is compared with the limit itself.
                 let over = match &self.hold {
-                    // It holds from the start; its limit is when it is forgotten.
+                    // It pauses the job from the start; its limit is the time after which the standby is ignored.
                     _ if signal == Signal::ReplicaGone => *value > 0.0,
                     Some(held) if !held.unread => *value > limit * GO_ON_SHARE,
                     _ => *value > limit,

@@ -1,4 +1,4 @@
-//! The signals there are: what each is called, what it is counted in, and what it stops.
+//! The throttling signals: the name of each, its unit, and what it pauses.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use super::Hold;
 use crate::model::number;
 
-/// What is done while the gate is asked.
+/// The work for which the gate is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// It reads only: lag does not stop it, load does.
+    /// Reads only: paused by load, not by lag.
     Reads,
-    /// It writes.
+    /// Writes.
     Writes,
 }
 
-/// What a signal is counted in.
+/// The unit of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Seconds.
@@ -24,45 +24,45 @@ pub enum Unit {
     Milliseconds,
     /// Bytes.
     Bytes,
-    /// Things.
+    /// A number of things.
     Count,
-    /// A part of a whole, 0 to 1.
+    /// A share, 0 to 1.
     Share,
 }
 
-/// What can hold a job; in the order in which it is told.
+/// The signals that can pause a job, in the order in which they are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
-    /// The server, which did not say anything at all.
+    /// The server, if it does not respond at all.
     Signals,
-    /// Somebody said `pgstrata pause`.
+    /// `pgstrata pause`.
     Paused,
     /// Sessions that wait for a lock that this job holds.
     BlockedSessions,
-    /// A standby that was there is not.
+    /// A standby that has disappeared.
     ReplicaGone,
-    /// How far the slowest standby is behind, in time.
+    /// The lag of the slowest standby, in time.
     ReplicaLag,
-    /// How far the slowest standby is behind, in WAL.
+    /// The lag of the slowest standby, in WAL.
     ReplicaLagBytes,
-    /// WAL that a replication slot keeps.
+    /// WAL that a replication slot retains.
     SlotRetained,
-    /// The archiver's last try failed.
+    /// The last run of the archiver failed.
     Archiver,
     /// An autovacuum of the source that prevents wraparound.
     WraparoundVacuum,
-    /// Sessions of others that are at work.
+    /// Active sessions of others.
     ActiveBackends,
-    /// How long a tiny transaction of ours takes.
+    /// The duration of a small transaction of the job.
     CommitLatency,
-    /// How much of a table is dead rows.
+    /// The share of dead rows of a table.
     DeadShare,
     /// The user's own query.
     Query,
 }
 
 impl Signal {
-    /// As the log and the JSON call it; with its unit, where it has one.
+    /// Its name in the log and in JSON, with its unit if it has one.
     pub fn name(self) -> &'static str {
         match self {
             Self::Signals => "signals",
@@ -81,7 +81,7 @@ impl Signal {
         }
     }
 
-    /// What it is counted in.
+    /// Its unit.
     pub fn unit(self) -> Unit {
         match self {
             Self::ReplicaGone | Self::ReplicaLag => Unit::Seconds,
@@ -92,12 +92,12 @@ impl Signal {
         }
     }
 
-    /// Whether a chunk of ours is what is wrong, so that the next must be smaller.
+    /// Whether a chunk of the job is the cause, so that the next must be smaller.
     pub fn is_ours(self) -> bool {
         self == Self::BlockedSessions
     }
 
-    /// Whether it stops that work: who only reads adds nothing to any lag, and leaves no dead rows.
+    /// Whether it pauses that work: reading adds nothing to any lag, and leaves no dead rows.
     pub fn stops(self, work: Work) -> bool {
         let of_writes = matches!(
             self,

@@ -1,5 +1,5 @@
-//! The standbys that were seen: how far each is behind, and which one is gone. One that was there and is not is a hold, not a
-//! freedom, until it is forgotten.
+//! The standbys that were seen: the lag of each, and those that have disappeared. A standby that has disappeared
+//! pauses the job until it is forgotten.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use super::LagClock;
 
-/// A standby as it was seen.
+/// A standby as it was last seen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standby {
-    /// What messages call it.
+    /// Its name in messages.
     pub name: String,
-    /// What it has replayed of the server's WAL, as a byte's number.
+    /// The position in the server's WAL that it has replayed, in bytes.
     pub place: u64,
-    /// How far it is behind, in seconds, as the server or the standby itself says.
+    /// Its lag in seconds, as the server or the standby reports it.
     pub lag_s: Option<f64>,
 }
 
-/// How far a standby is behind.
+/// The lag of a standby.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Behind {
     /// The standby.
@@ -29,7 +29,7 @@ pub struct Behind {
     pub lag_bytes: u64,
 }
 
-/// All standbys since the job was taken up.
+/// All standbys since the driver started.
 #[derive(Debug, Clone, Default)]
 pub struct Standbys {
     clock: LagClock,
@@ -37,7 +37,8 @@ pub struct Standbys {
 }
 
 impl Standbys {
-    /// At `at_s` the server was at `place`, and these were there. Names that come twice are told apart by their order.
+    /// At `at_s`, the server was at position `place`, and these standbys were connected. Standbys with the same name
+    /// are distinguished by their order.
     pub fn observe(&mut self, at_s: f64, place: u64, standbys: &[Standby]) -> Vec<Behind> {
         self.clock.passed(at_s, place);
         let mut behind: Vec<Behind> = Vec::new();
@@ -46,7 +47,7 @@ impl Standbys {
             let name =
                 if twins == 0 { standby.name.clone() } else { format!("{} #{}", standby.name, twins + 1) };
             self.seen_s.insert(name.clone(), at_s);
-            // Whoever has all that there is lacks nothing, however long ago that was.
+            // A standby that has everything is not behind, however long ago that was written.
             let said_s = standby.lag_s.filter(|_| standby.place < place).unwrap_or(0.0);
             behind.push(Behind {
                 name,
@@ -57,18 +58,18 @@ impl Standbys {
         behind
     }
 
-    /// One that must be there, though nobody has seen it yet.
+    /// A standby that must exist, although it has not been seen yet.
     pub fn expect(&mut self, at_s: f64, name: &str) {
         self.seen_s.entry(name.to_owned()).or_insert(at_s);
     }
 
-    /// Who is gone the longest, and for how many seconds.
+    /// The standby that has been gone the longest, and for how many seconds.
     pub fn gone(&self, at_s: f64) -> Option<(&str, f64)> {
         let longest = self.seen_s.iter().min_by(|a, b| a.1.total_cmp(b.1));
         longest.map(|(name, seen_s)| (name.as_str(), at_s - seen_s)).filter(|(_, gone_s)| *gone_s > 0.0)
     }
 
-    /// Forgets who is gone for longer than `after_s` seconds; their names.
+    /// Forgets standbys that have been gone for longer than `after_s` seconds; returns their names.
     pub fn forget(&mut self, at_s: f64, after_s: f64) -> Vec<String> {
         let gone: Vec<String> = self
             .seen_s
@@ -98,7 +99,7 @@ mod tests {
         let behind = standbys.observe(0.0, 100, &seen);
         let told: Vec<_> = behind.iter().map(|b| (b.name.as_str(), b.lag_s, b.lag_bytes)).collect();
         assert_eq!(told, [("a", 0.0, 0), ("a #2", 7.0, 50), ("b", 0.0, 0)]);
-        // It answers no more, though its connection is still there.
+        // It no longer answers, although its connection still exists.
         for s in 1..=20_u32 {
             standbys.observe(f64::from(s), 100 + u64::from(s), &seen[..1]);
         }

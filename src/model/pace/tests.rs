@@ -1,4 +1,4 @@
-//! Readings as servers showed them, replayed; and made-up servers that answer late.
+//! Recorded readings of servers, replayed; and simulated servers that respond late.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ fn reading(signal: Signal, value: Result<f64, &str>, limit: f64) -> Reading {
     Reading { signal, value: value.map_err(str::to_owned), limit, about: "standby one".to_owned() }
 }
 
-/// What is said of each reading of a trace: `(second, value)`.
+/// The changes for each reading of a trace: `(second, value)`.
 fn replay(signal: Signal, limit: f64, trace: &[(f64, Result<f64, &str>)]) -> String {
     let mut pace = Pace::default();
     let mut said = Vec::new();
@@ -69,7 +69,7 @@ fn what_cannot_be_read_holds() {
     16: replica_lag_s held for 0.5 s
     17: replica_lag_s is 9.0 s, limit 5.0 s: standby one
     ");
-    // What was over its limit when it was last read is not free because it cannot be read.
+    // A signal that was over its limit when it was last read does not resume the job when it cannot be read.
     let over = [(0.0, Ok(9.0)), (1.0, Err("gone")), (20.0, Err("gone")), (21.0, Ok(1.0))];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &over), @"
     0: replica_lag_s is 9.0 s, limit 5.0 s: standby one
@@ -87,19 +87,20 @@ fn lag_does_not_stop_who_only_reads() {
     assert!(!pace.goes(Work::Reads));
     let told: Vec<Signal> = pace.holds(Work::Writes).map(|hold| hold.signal).collect();
     assert_eq!(told, [Signal::Paused, Signal::ReplicaLag]);
-    // A limit that was taken away holds nothing.
+    // A limit that was removed does not pause the job.
     pace.observe(2.0, &[]);
     assert!(pace.goes(Work::Writes));
 }
 
-/// A server whose standby replays so many rows a second, and shows its lag some looks late.
+/// A server whose standby replays this many rows per second, and reports its lag some evaluations late.
 struct Server {
     us_per_row: f64,
     replay_per_s: f64,
     shown_late: usize,
 }
 
-/// What came of a run of two minutes, in steps of half a second: the largest lag, holds, and the rows copied.
+/// The result of a run of two minutes, in steps of half a second: the largest lag, the number of pauses, and the
+/// number of copied rows.
 fn drive(server: &Server, limit_s: f64, speed: impl Fn(f64) -> f64) -> (f64, usize, f64) {
     let (mut pace, mut sizer) = (Pace::default(), ChunkSizer::new(5_000, 100, 1_000_000, 500.0));
     let (mut copied, mut replayed, mut worst_s, mut holds) = (0.0, 0.0_f64, 0.0_f64, 0);
@@ -126,8 +127,8 @@ fn drive(server: &Server, limit_s: f64, speed: impl Fn(f64) -> f64) -> (f64, usi
 }
 
 proptest! {
-    /// Constant, drifting and bursty servers with a standby of any speed, whose lag is shown up to two seconds late: the lag
-    /// stays near its limit, the job neither flaps nor starves.
+    /// Constant, drifting and bursty servers with a standby of any speed, whose lag is reported up to two seconds
+    /// late: the lag stays near its limit, and the job neither flaps nor starves.
     #[test]
     fn lag_stays_near_its_limit(
         us_per_row in 2.0..200.0_f64,
@@ -143,10 +144,12 @@ proptest! {
             _ => if ((s / 7.0) as u64).is_multiple_of(2) { 1.0 } else { 4.0 },
         };
         let (worst_s, holds, copied) = drive(&server, limit_s, speed);
-        // What is copied before the lag shows: the looks that it is late, one more, and the chunk that is under way.
+        // What is copied before the lag is reported: the delayed evaluations, one more, and the chunk that is
+        // running.
         let late_s = (shown_late as f64 + 1.0) * 0.5 + 2.5;
         prop_assert!(worst_s <= limit_s + late_s * (1.0 / standby).max(1.0), "{worst_s} s behind, limit {limit_s}");
-        // A hold lasts until a fifth of the limit is made good, and the next comes when it is used up.
+        // A pause lasts until the lag has fallen by a fifth of the limit, and the next one begins when that is used
+        // up.
         prop_assert!(holds as f64 <= 2.0 + 120.0 / (0.2 * limit_s), "{holds} holds");
         let possible = 120.0 * 1e6 / us_per_row / if shape == 0 { 1.0 } else { 4.0 };
         prop_assert!(copied >= 0.3 * possible.min(server.replay_per_s * 120.0), "{copied} of {possible}");

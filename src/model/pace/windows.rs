@@ -1,16 +1,16 @@
-//! When a job may run: times of the week in a named zone.
+//! When a job may run: times of the week in a time zone.
 
 use std::fmt;
 
 use chrono::{DateTime, Datelike, Duration, NaiveTime, Timelike, Utc, Weekday};
 use chrono_tz::Tz;
 
-/// Minutes of a day.
+/// The minutes of a day.
 const DAY_MIN: u32 = 24 * 60;
-/// Beyond a week and a day, nothing new comes.
+/// After a week and a day, everything repeats.
 const AHEAD_MIN: u32 = 8 * DAY_MIN;
 
-/// One time of the week: on each of `days`, from minute to minute; to the next day's where `until` is not after `from`.
+/// A time window: on each of `days`, from minute to minute; to that of the next day if `until` is not after `from`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Window {
     days: [bool; 7],
@@ -18,40 +18,40 @@ struct Window {
     until_min: u32,
 }
 
-/// Times of the week. None at all: always.
+/// Time windows. None: always open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Windows {
     windows: Vec<Window>,
 }
 
 impl Windows {
-    /// Reads `Mon-Fri 22:00-05:00`, `Sat,Sun 00:00-24:00`, `22:00-05:00` (every day).
+    /// Parses `Mon-Fri 22:00-05:00`, `Sat,Sun 00:00-24:00`, `22:00-05:00` (every day).
     ///
     /// # Errors
-    /// What is wrong with the first that cannot be read.
+    /// The mistake in the first one that cannot be parsed.
     pub fn parse<'a>(written: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let windows = written.into_iter().map(window).collect::<Result<_, _>>()?;
         Ok(Self { windows })
     }
 
-    /// As a plan writes them.
+    /// As in a plan.
     pub fn written(&self) -> Vec<String> {
         self.windows.iter().map(ToString::to_string).collect()
     }
 
-    /// Whether there are none, so that it is always time.
+    /// Whether there are none, so that a job may always run.
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty()
     }
 
-    /// Whether `at` is in one of them, by the clocks of `zone`.
+    /// Whether `at` is in one of them, in time zone `zone`.
     pub fn open(&self, at: DateTime<Utc>, zone: Tz) -> bool {
         let local = at.with_timezone(&zone);
         let minute = local.hour() * 60 + local.minute();
         self.is_empty() || self.windows.iter().any(|window| window.holds(local.weekday(), minute))
     }
 
-    /// When one of them opens next after `at`, to the minute; none: never.
+    /// When the next one opens after `at`, to the minute; none: never.
     pub fn next_open(&self, at: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {
         let minute = at.with_second(0)?.with_nanosecond(0)?;
         (1..AHEAD_MIN).map(|n| minute + Duration::minutes(n.into())).find(|then| self.open(*then, zone))
@@ -163,7 +163,7 @@ mod tests {
         assert!(early.open(at("2026-01-15T01:30:00Z"), Tz::Europe__Berlin));
         assert!(early.open(at("2026-07-15T00:30:00Z"), Tz::Europe__Berlin));
         assert!(!early.open(at("2026-07-15T01:30:00Z"), Tz::Europe__Berlin));
-        // The night when the hour is left out: the next one has it.
+        // The night on which the hour is skipped: the next night has it.
         let next = early.next_open(at("2026-03-29T00:00:00Z"), Tz::Europe__Berlin);
         assert_eq!(next, Some(at("2026-03-30T00:00:00Z")));
         assert!(Windows::default().open(at("2026-07-15T01:30:00Z"), Tz::UTC));

@@ -1,5 +1,5 @@
-//! Reads interval and names from partitions that somebody else made. What cannot be read for certain is refused: a guess
-//! would make partitions that nobody expects.
+//! Derives interval and names from existing partitions that pgstrata did not create. What cannot be derived with
+//! certainty is an error: a guess would create unexpected partitions.
 
 use chrono::{Datelike, NaiveDateTime, NaiveTime, TimeDelta, Timelike, Weekday};
 use chrono_tz::Tz;
@@ -9,11 +9,11 @@ use super::every::Every;
 use super::name::{Field, Piece, Template};
 use super::scheme::Scheme;
 
-/// So many of the youngest partitions must be alike: enough for both halves of a year's clock. What is older may have been
-/// merged or split since.
+/// This many of the newest partitions must follow one scheme: enough for both halves of the year with their clock
+/// changes. Older ones may have been merged or split.
 const YOUNGEST: usize = 12;
 
-/// The two ends in a range partition's bound as the catalog has it, `FOR VALUES FROM ('a') TO ('b')`, of one column.
+/// The two ends in the bounds of a range partition on one column, `FOR VALUES FROM ('a') TO ('b')` in the catalog.
 pub fn ends(bound: &str) -> Option<(&str, &str)> {
     let (from, to) = bound.strip_prefix("FOR VALUES FROM (")?.strip_suffix(')')?.split_once(") TO (")?;
     Some((unquoted(from), unquoted(to)))
@@ -23,10 +23,10 @@ fn unquoted(end: &str) -> &str {
     end.strip_prefix('\'').and_then(|end| end.strip_suffix('\'')).unwrap_or(end)
 }
 
-/// The scheme that the youngest partitions follow; `ranges` are in order. Of `zones`, the first that explains them.
+/// The scheme of the newest partitions; `ranges` are in order. The first of `zones` that explains them is used.
 ///
 /// # Errors
-/// A sentence: there are too few, or their bounds are irregular.
+/// A sentence: there are too few partitions, or their bounds are irregular.
 pub fn scheme(kind: ColumnKind, ranges: &[Range], zones: &[Tz]) -> Result<Scheme, String> {
     let youngest = &ranges[ranges.len().saturating_sub(YOUNGEST)..];
     let Some(last) = youngest.last().filter(|_| youngest.len() > 1) else {
@@ -96,8 +96,8 @@ fn interval(from: NaiveDateTime, to: NaiveDateTime) -> Option<Every> {
 }
 
 impl Template {
-    /// The template that gives the youngest of `partitions` (range and name, in order) their names; the one with the most
-    /// fields, so that no digit of a date is taken for plain text.
+    /// The template for the names of the newest of `partitions` (range and name, in order); the one with the most
+    /// fields, so that no digit of a date is taken as literal text.
     ///
     /// # Errors
     /// A sentence that shows a name.
@@ -127,7 +127,7 @@ impl Template {
     }
 }
 
-/// What a name of a partition of this interval can be made of.
+/// The fields that a name of a partition with this interval can contain.
 fn fields(scheme: &Scheme) -> &'static [Field] {
     use Field::{Day, From, Hour, IsoWeek, IsoYear, Month, Quarter, Year};
     match scheme.every() {
@@ -139,7 +139,7 @@ fn fields(scheme: &Scheme) -> &'static [Field] {
     }
 }
 
-/// Every way to read `rest` as text and fields, each field at most once.
+/// Every way to split `rest` into literal text and fields, each field at most once.
 fn read(rest: &str, fields: &[(Field, String)], pieces: &mut Vec<Piece>, found: &mut Vec<Template>) {
     let Some(next) = rest.chars().next() else {
         let template = Template { pieces: pieces.clone() };
@@ -239,7 +239,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever interval and template of ours made them.
+        /// For any interval and template of pgstrata.
         #[test]
         fn what_we_make_we_can_read(
             every in prop_oneof![
@@ -260,7 +260,7 @@ mod tests {
             for _ in 1..n { ranges.push(made.next(ranges.last().unwrap()).unwrap()); }
             let next = made.next(&ranges[n - 1]).unwrap();
             let Ok(read) = scheme(kind, &ranges, &[Tz::UTC]) else {
-                // The youngest may happen to be as long as a month; then the others are not.
+                // The newest ones may happen to be as long as a month; the others are not.
                 prop_assert!(matches!(every, Every::Hours(_) | Every::Days(_) | Every::Weeks(_)));
                 return Ok(());
             };

@@ -1,4 +1,4 @@
-//! Which partitions are missing at the young end, and which at the old end have had their time.
+//! Which partitions are missing at the newer end, and which at the older end exceed the retention.
 
 use chrono::{Days, Months, NaiveDateTime, TimeDelta};
 
@@ -6,13 +6,14 @@ use super::bound::{Bound, Range, Value};
 use super::every::Every;
 use super::scheme::{MAX_PARTITIONS, Scheme};
 
-/// The ranges that no partition holds, from the end of the last one (or from the present one, where that is before) to
-/// `ahead` beyond the present one. `have` is in order; `present` is the range that the clock or the newest row is in.
+/// The ranges without a partition, from the end of the last one (or from the present one, if that is earlier) to
+/// `ahead` beyond the present one. `have` is in order; `present` is the range with the current time or the newest
+/// row.
 ///
-/// A gap among partitions that are older than the present one is left alone: whoever made it will have wanted it.
+/// A gap among partitions older than the present one is left alone, because it is assumed to be intended.
 ///
 /// # Errors
-/// A sentence where they would be more than [`MAX_PARTITIONS`].
+/// A sentence if there would be more than [`MAX_PARTITIONS`].
 pub fn missing(scheme: &Scheme, have: &[Range], present: &Range, ahead: u32) -> Result<Vec<Range>, String> {
     let mut end = present.clone();
     for _ in 0..ahead {
@@ -27,10 +28,10 @@ pub fn missing(scheme: &Scheme, have: &[Range], present: &Range, ahead: u32) -> 
     gaps(scheme, have, from, &end.to)
 }
 
-/// The ranges from `from` to `to` that none of `have`, which is in order, holds; each as long as the marks allow.
+/// The ranges from `from` to `to` that none of `have`, which is in order, covers; each as long as the marks allow.
 ///
 /// # Errors
-/// A sentence where they would be more than [`MAX_PARTITIONS`].
+/// A sentence if there would be more than [`MAX_PARTITIONS`].
 pub fn gaps(scheme: &Scheme, have: &[Range], mut from: Bound, to: &Bound) -> Result<Vec<Range>, String> {
     let mut gaps = Vec::new();
     while from < *to {
@@ -52,10 +53,10 @@ pub fn gaps(scheme: &Scheme, have: &[Range], mut from: Bound, to: &Bound) -> Res
     Ok(gaps)
 }
 
-/// Where what is kept begins: `keep` before `now`, on the clock of the scheme's zone.
+/// The start of the retention period: `keep` before `now`, in the scheme's time zone.
 ///
 /// # Errors
-/// A sentence where the interval does not fit the column's type, or reaches beyond what the type holds.
+/// A sentence if the interval does not fit the column's type, or exceeds its range.
 pub fn horizon(scheme: &Scheme, now: &Bound, keep: Every) -> Result<Bound, String> {
     let far = || format!("{keep} before {now} is beyond what a {} holds", scheme.kind());
     match (keep, &now.0) {
@@ -112,9 +113,10 @@ mod tests {
         let at = |day: &str| months.containing(&months.start(day).unwrap()).unwrap();
         assert_eq!(said(&missing(&months, &have, &at("2024-01-10"), 1).unwrap()), "");
         insta::assert_snapshot!(said(&missing(&months, &have, &at("2024-02-10"), 2).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-05-01)");
-        // Nobody looked for two months.
+        // After two months without maintenance.
         insta::assert_snapshot!(said(&missing(&months, &have, &at("2024-05-10"), 0).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-05-01) [2024-05-01, 2024-06-01)");
-        // A gap before the present is somebody's will, one after it is not; an odd bound is chained to.
+        // A gap before the present is intended, one after it is not; the next range continues from an irregular
+        // bound.
         let odd = [range(&months, "2023-01-01", "2023-02-01"), range(&months, "2024-04-11", "2024-05-05")];
         insta::assert_snapshot!(said(&missing(&months, &odd, &at("2024-03-10"), 3).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-04-11) [2024-05-05, 2024-06-01) [2024-06-01, 2024-07-01)");
     }

@@ -1,4 +1,4 @@
-//! The values that partitions lie between, and their text.
+//! The bounds of partitions, and their text.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike}
 
 use crate::model::ident::literal;
 
-/// How the server and we write the open upper end.
+/// The unbounded upper end, as the server and pgstrata write it.
 pub(super) const MAXVALUE: &str = "maxvalue";
 
 /// The type of the partition column.
@@ -27,14 +27,14 @@ pub enum ColumnKind {
 }
 
 impl ColumnKind {
-    /// The kind of a column whose type the server writes so; none for a type that cannot be partitioned by.
+    /// The kind of a column of that type, as the server writes it; none for a type that cannot be a partition column.
     pub fn from_sql(base_type: &str) -> Option<Self> {
         [Self::TimestampTz, Self::Timestamp, Self::Date, Self::SmallInt, Self::Integer, Self::BigInt]
             .into_iter()
             .find(|kind| kind.to_string() == base_type)
     }
 
-    /// The least and the largest number, for an integer column.
+    /// The smallest and the largest number, for an integer column.
     pub(super) fn integers(self) -> Option<(i64, i64)> {
         match self {
             Self::SmallInt => Some((i16::MIN.into(), i16::MAX.into())),
@@ -58,10 +58,10 @@ impl fmt::Display for ColumnKind {
     }
 }
 
-/// A value of the partition column, or the open end above all of them (`maxvalue`).
+/// A value of the partition column, or the unbounded end above all of them (`maxvalue`).
 ///
-/// Displays as the server prints it, and reads it back, with `TimeZone = UTC` and `DateStyle = ISO`. The order
-/// is the column's, among bounds of one column.
+/// Displays in the server's format with `TimeZone = UTC` and `DateStyle = ISO`, which the server also reads. The
+/// order is that of the column, among bounds of one column.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bound(pub(super) Value);
 
@@ -72,12 +72,12 @@ pub(super) enum Value {
     Timestamp(NaiveDateTime),
     Date(NaiveDate),
     Integer(i64),
-    /// Last, so that it sorts above.
+    /// Last, so that it sorts above all others.
     Top,
 }
 
 impl Bound {
-    /// As it stands in `for values from (...) to (...)`: a quoted literal, or the word `maxvalue`.
+    /// As in `for values from (...) to (...)`: a quoted literal, or the keyword `maxvalue`.
     pub fn sql(&self) -> String {
         match self.0 {
             Value::Top => MAXVALUE.to_owned(),
@@ -116,19 +116,19 @@ impl fmt::Display for Bound {
     }
 }
 
-/// Before or after the year 1, which follows on 1 BC.
+/// Before or after the beginning of year 1, which follows 1 BC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Era {
     Bc,
     Ad,
 }
 
-/// An astronomical year (0 is 1 BC) as people and the server count.
+/// An astronomical year (0 is 1 BC), as people and the server count.
 pub(super) fn year_and_era(year: i32) -> (i32, Era) {
     if year > 0 { (year, Era::Ad) } else { (1 - year, Era::Bc) }
 }
 
-/// The time of day as the server prints it: the fraction without its trailing zeros.
+/// The time of day as the server prints it: fractions without trailing zeros.
 struct Clock(NaiveTime);
 
 impl fmt::Display for Clock {
@@ -141,12 +141,12 @@ impl fmt::Display for Clock {
     }
 }
 
-/// What one partition holds: `from` and above, below `to`. Never empty.
+/// The range of one partition: from `from`, inclusive, to `to`, exclusive. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Range {
-    /// The least value in it.
+    /// Its lower bound.
     pub from: Bound,
-    /// The least value above it.
+    /// Its upper bound, exclusive.
     pub to: Bound,
 }
 

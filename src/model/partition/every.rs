@@ -1,23 +1,23 @@
-//! The interval of a plan: how much one partition holds.
+//! The interval of a plan: the extent of one partition.
 
 use std::{fmt, str::FromStr};
 
-/// How much one partition holds.
+/// The extent of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Every {
-    /// So many hours.
+    /// Hours.
     Hours(u32),
-    /// So many days.
+    /// Days.
     Days(u32),
-    /// So many ISO weeks, from Monday.
+    /// ISO weeks, from Monday.
     Weeks(u32),
-    /// So many months.
+    /// Months.
     Months(u32),
-    /// So many quarters.
+    /// Quarters.
     Quarters(u32),
-    /// So many years.
+    /// Years.
     Years(u32),
-    /// So many integers.
+    /// Integers.
     Integers(i64),
 }
 
@@ -25,7 +25,7 @@ impl Every {
     /// The largest number of hours, days, ... in one interval.
     pub const MOST_UNITS: u32 = 10_000;
 
-    /// The number and what it counts; nothing for integers.
+    /// The number and its unit; nothing for integers.
     pub(super) fn unit(self) -> (u64, &'static str) {
         match self {
             Self::Hours(n) => (n.into(), "hour"),

@@ -1,29 +1,29 @@
-//! Where partitions begin and end, and what they are called.
+//! Where partitions begin and end, and their names.
 //!
-//! One rule for all: there is a fixed grid of marks on the column's own scale, and a partition reaches from
-//! one mark to the next. The grid depends on the interval alone, never on the data or on where a run starts,
-//! so that a partition added a year later joins the ones that are there.
+//! There is one rule: a fixed grid of marks on the column's own scale; a partition extends from one mark to the
+//! next. The grid depends only on the interval, never on the data or on the start of a run, so that a partition
+//! that is added a year later adjoins the existing ones.
 //!
 //! | interval | marks |
 //! |---|---|
 //! | months, quarters, years | counted from January of the year 0 (1 BC), so that 10 years are a decade |
 //! | weeks | Mondays, counted from the first ISO week of 1970 (1969-12-29) |
 //! | days, hours | counted from 1970-01-01 00:00 |
-//! | integers | multiples of the number, also below zero |
+//! | integers | multiples of the number, including negative ones |
 //!
-//! On a `timestamptz` column marks are times on the wall clock of the plan's zone, hours included. The bound
-//! is **the first instant at which that clock shows the mark or a later time**. So a mark that daylight saving
-//! skips falls on the first instant after the gap, one that is shown twice on the earlier of the two, and
-//! bounds never run backwards whatever a zone has done to its clock. Where two marks fall on one instant
-//! (2011-12-30 in Samoa) there is no partition between them. In the hour that comes twice, `1 hour` makes one
-//! partition of two hours, so that a wall-clock name stays unique; where a clock goes back across midnight
-//! (Newfoundland until 2011) what it shows a second time belongs to the new day.
-//! There alone a bound differs from the server's `date_trunc`, which takes the later of the two instants.
+//! On a `timestamptz` column, marks are local times in the plan's time zone, for hours as well. The bound is **the
+//! first instant at which the clock shows the mark or a later time**. For a mark that daylight saving time skips,
+//! this is the first instant after the gap; for one that is repeated, the earlier of the two. Bounds therefore never
+//! decrease, whatever a zone has done to its clock. If two marks are the same instant (2011-12-30 in Samoa), there is
+//! no partition between them. For a repeated hour, `1 hour` results in one partition of two hours, so that its name,
+//! which contains the local time, is unique. If a clock is set back across midnight (Newfoundland until 2011), the
+//! repeated time belongs to the new day. Only there does a bound differ from the server's `date_trunc`, which uses the
+//! later of the two instants.
 //!
-//! Ends: bounds are exact from the first instant PostgreSQL knows (4714-11-24 BC) up to the year 261999, which
-//! is as far as the calendar library goes; a value beyond is refused. The range that would reach over that, or
-//! over the largest number of an integer column, ends at `maxvalue`, so that the largest number has a place.
-//! After 2100 the zone database has no rules left and its last offset goes on.
+//! Limits: bounds are exact from the first instant that PostgreSQL supports (4714-11-24 BC) to the year 261999, the
+//! limit of the calendar library; a later value is an error. A range that would extend beyond that, or beyond the
+//! largest number of an integer column, ends at `maxvalue`, so that the largest number has a partition. After 2100,
+//! the time zone database has no rules, and the last offset applies.
 
 mod adopt;
 mod ahead;

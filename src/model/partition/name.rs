@@ -1,5 +1,5 @@
-//! Names of partitions, by a template. Dates in a name are those of the mark on the wall clock, so that a day
-//! that begins at 01:00 is still named after its date.
+//! Names of partitions, from a template. Dates in a name are those of the mark in local time, so that a day that
+//! begins at 01:00 is still named after its date.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::ident::Ident;
 
-/// What a name is made of, such as `{table}_y{yyyy}m{mm}`.
+/// The template of a name, such as `{table}_y{yyyy}m{mm}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     pub(super) pieces: Vec<Piece>,
@@ -50,10 +50,10 @@ const FIELDS: [(&str, Field); 9] = [
 ];
 
 impl Template {
-    /// Reads a template. Years before Christ read `bc0044`, negative numbers `neg1000`.
+    /// Parses a template. Years BC are written as `bc0044`, negative numbers as `neg1000`.
     ///
     /// # Errors
-    /// A sentence where a field is unknown or a brace is not closed.
+    /// A sentence if a field is unknown or a brace is not closed.
     pub fn parse(text: &str) -> Result<Self, String> {
         let known = || FIELDS.map(|(name, _)| name).join(" ");
         let mut pieces = Vec::new();
@@ -85,7 +85,7 @@ impl Template {
         Ok(Self { pieces })
     }
 
-    /// The template for an interval where the plan has none.
+    /// The default template for an interval.
     pub fn default_for(every: Every) -> &'static str {
         match every {
             Every::Hours(_) => "{table}_y{yyyy}m{mm}d{dd}h{hh}",
@@ -98,9 +98,9 @@ impl Template {
         }
     }
 
-    /// The name of the partition of `table` that holds `range`, cut at 63 bytes with a hash of the whole.
+    /// The name of the partition of `table` for `range`, truncated at 63 bytes with a hash of the whole.
     ///
-    /// A field that says nothing about the column's type ([`names`] refuses it) stays as written.
+    /// A field that does not apply to the column's type ([`names`] rejects it) is left as written.
     pub fn name(&self, table: &str, scheme: &Scheme, range: &Range) -> Ident {
         let mark = scheme.wall_mark(range);
         let name: String = self
@@ -121,7 +121,7 @@ impl Template {
         self.pieces.contains(&Piece::Field(field))
     }
 
-    /// Refuses a field that says nothing about the column's type.
+    /// Rejects a field that does not apply to the column's type.
     fn fits(&self, scheme: &Scheme) -> Result<(), String> {
         let kind = scheme.kind();
         let foreign = FIELDS.iter().find(|(_, field)| {
@@ -137,7 +137,7 @@ impl Template {
         }
     }
 
-    /// The fields that tell partitions of this interval apart and are not there, such as `{mm} and {dd}`.
+    /// The missing fields that would distinguish partitions of this interval, such as `{mm} and {dd}`.
     fn missing(&self, every: Every) -> String {
         let needed = Self::default_for(every);
         let missing = FIELDS.iter().filter(|(name, field)| needed.contains(name) && !self.has(*field));
@@ -184,7 +184,7 @@ fn year(year: i32) -> String {
 /// The names of all partitions, in the order of `ranges`.
 ///
 /// # Errors
-/// A sentence where a field does not fit the column, or two partitions would have one name.
+/// A sentence if a field does not fit the column, or two partitions would have the same name.
 pub fn names(
     template: &Template,
     table: &str,

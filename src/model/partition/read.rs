@@ -1,11 +1,11 @@
-//! Reads a date, or a date and time, as the server prints it and as a plan has it.
+//! Parses a date, or a date and time, in the server's format and as in a plan.
 
 use chrono::{NaiveDate, NaiveTime};
 
-/// The first year that is too far: the calendar library ends at 262142, and zones need a margin.
+/// The first year that is not supported: the calendar library ends at 262142, and time zones need a margin.
 pub(super) const END_YEAR: i32 = 262_000;
 
-/// A date with what was written behind it.
+/// A parsed date, with time and offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) day: NaiveDate,
@@ -14,19 +14,19 @@ pub(super) struct Written {
     pub(super) offset_s: Option<i32>,
 }
 
-/// Why a text is no [`Written`].
+/// Why a text is not a [`Written`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Not the form of a date and time, or no day of the calendar.
+    /// Not in the format of a date and time, or not a day of the calendar.
     Form,
     /// `infinity` or `-infinity`.
     Infinite,
-    /// Outside what bounds can be computed for.
+    /// Outside the range for which bounds can be computed.
     Far,
 }
 
 impl Fault {
-    /// What bounds can be computed for.
+    /// The range for which bounds can be computed.
     pub(super) const REACH: &'static str = "bounds reach from 4714-11-24 BC to the end of the year 261999";
 }
 
@@ -56,7 +56,7 @@ pub(super) fn written(text: &str) -> Result<Written, Fault> {
 fn date(text: &str, bc: bool) -> Result<NaiveDate, Fault> {
     let parts: Vec<&str> = text.split('-').collect();
     let [year, month, day] = parts[..] else { return Err(Fault::Form) };
-    // Two digits would leave the century open, and which of three numbers is the month.
+    // Two digits would leave the century open, and which of the three numbers is the month.
     if year.len() < 4 {
         return Err(Fault::Form);
     }
@@ -119,7 +119,7 @@ fn two_digits(text: &str) -> Option<u32> {
     if text.len() == 2 { digits(text) } else { None }
 }
 
-/// Digits only: `parse` alone would take a sign. A number too large for `u32` is as far as it goes.
+/// Digits only: `parse` alone would accept a sign. A number too large for `u32` becomes the maximum.
 fn digits(text: &str) -> Option<u32> {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     plain.then(|| text.parse().unwrap_or(u32::MAX))

@@ -1,4 +1,4 @@
-//! Puts a value into its range. The rules are in the head of [`super`].
+//! Assigns a value to its range. [`super`] describes the rules.
 
 use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone};
 use chrono_tz::Tz;
@@ -9,12 +9,12 @@ use super::{
     read::{END_YEAR, Fault, written},
 };
 
-/// More than this many partitions are refused: planning gets slow long before.
+/// The maximum number of partitions: planning gets slow long before.
 pub const MAX_PARTITIONS: u32 = 10_000;
 
 const DAY_S: i64 = 86_400;
 
-/// How one column is cut into ranges.
+/// How a column is divided into ranges.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scheme {
     kind: ColumnKind,
@@ -22,17 +22,17 @@ pub struct Scheme {
     zone: Tz,
 }
 
-/// The distance between marks on a wall clock.
+/// The distance between marks in local time.
 enum Stride {
     Seconds { step: i128, origin: i128 },
     Months(i128),
 }
 
 impl Scheme {
-    /// `zone` matters to `timestamptz` alone.
+    /// `zone` only applies to `timestamptz`.
     ///
     /// # Errors
-    /// A sentence where the interval does not fit the column's type.
+    /// A sentence if the interval does not fit the column's type.
     pub fn new(kind: ColumnKind, every: Every, zone: Tz) -> Result<Self, String> {
         match every {
             Every::Integers(_) if kind.integers().is_none() => Err(format!(
@@ -61,7 +61,7 @@ impl Scheme {
         self.every
     }
 
-    /// The zone whose clock a `timestamptz` column goes by.
+    /// The time zone for a `timestamptz` column.
     pub fn zone(&self) -> Tz {
         self.zone
     }
@@ -71,10 +71,10 @@ impl Scheme {
         self.kind
     }
 
-    /// Reads what the server prints with `TimeZone = UTC` and `DateStyle = ISO`; `maxvalue` too.
+    /// Parses the server's output with `TimeZone = UTC` and `DateStyle = ISO`, including `maxvalue`.
     ///
     /// # Errors
-    /// A sentence, without the value itself: infinity, beyond the year 261999, or another form.
+    /// A sentence, without the value itself: infinity, beyond the year 261999, or another format.
     pub fn value(&self, server_text: &str) -> Result<Bound, String> {
         let kind = self.kind;
         let form = || {
@@ -109,13 +109,13 @@ impl Scheme {
             .ok_or_else(|| format!("the column holds a {kind} out of reach: {}", Fault::REACH))
     }
 
-    /// Reads a bound as a plan has it: `2024-01-01`, `2024-01-01 06:00`, `2024-01-01T06:00:00+02:00`, `1000`.
+    /// Parses a bound as in a plan: `2024-01-01`, `2024-01-01 06:00`, `2024-01-01T06:00:00+02:00`, `1000`.
     ///
-    /// For `timestamptz` a time without an offset is on the clock of the zone: one that the clock skips is the
-    /// first instant after the gap, one that it shows twice the earlier. The value need not be a mark.
+    /// For `timestamptz`, a time without an offset is in the time zone of the scheme: a skipped local time is the
+    /// first instant after the gap, a repeated one the earlier instant. The value need not be a mark.
     ///
     /// # Errors
-    /// A sentence that says what to write.
+    /// A sentence that states what to write.
     pub fn start(&self, plan_text: &str) -> Result<Bound, String> {
         let kind = self.kind;
         if let Some((least, largest)) = kind.integers() {
@@ -160,23 +160,23 @@ impl Scheme {
         self.within_reach(value).ok_or_else(|| format!("`{plan_text}` is out of reach: {}", Fault::REACH))
     }
 
-    /// The range that holds `value`.
+    /// The range that contains `value`.
     ///
     /// # Errors
-    /// A sentence where `value` is of another column's type, or is `maxvalue`.
+    /// A sentence if `value` is of another column's type, or is `maxvalue`.
     pub fn containing(&self, value: &Bound) -> Result<Range, String> {
         let mut cell = self.cell(value)?;
-        // A clock that went back shows a time before a mark that it has shown already.
+        // After a clock was set back, it shows a time before a mark that it has already shown.
         while self.mark(cell + 1) <= *value {
             cell += 1;
         }
         Ok(Range { from: self.mark(cell), to: self.mark(cell + 1) })
     }
 
-    /// The range that begins where `range` ends, also where `range` is not of this scheme's making.
+    /// The range that begins where `range` ends, even if `range` is not of this scheme.
     ///
     /// # Errors
-    /// A sentence where `range` ends at `maxvalue`.
+    /// A sentence if `range` ends at `maxvalue`.
     pub fn next(&self, range: &Range) -> Result<Range, String> {
         Ok(Range { from: range.to.clone(), to: self.containing(&range.to)?.to })
     }
@@ -184,7 +184,7 @@ impl Scheme {
     /// The range that ends where `range` begins.
     ///
     /// # Errors
-    /// A sentence where the column has no values below `range`.
+    /// A sentence if the column has no values below `range`.
     pub fn previous(&self, range: &Range) -> Result<Range, String> {
         let nothing = || format!("a {} has no values below {}", self.kind, range.from);
         let below =
@@ -192,11 +192,11 @@ impl Scheme {
         Ok(Range { from: self.containing(&below)?.from, to: range.from.clone() })
     }
 
-    /// All ranges from the one that holds `oldest` to the one that holds `newest`, and `ahead` more, each
-    /// beginning where the one before ends. Fewer ahead where the column's type comes to its end.
+    /// All ranges from the one that contains `oldest` to the one that contains `newest`, and `ahead` more, each
+    /// beginning where the previous one ends. Fewer at the end of the column's type.
     ///
     /// # Errors
-    /// A sentence where they would be more than [`MAX_PARTITIONS`], or `newest` lies before `oldest`.
+    /// A sentence if there would be more than [`MAX_PARTITIONS`], or `newest` is before `oldest`.
     pub fn cover(&self, oldest: &Bound, newest: &Bound, ahead: u32) -> Result<Vec<Range>, String> {
         if newest < oldest {
             return Err("the newest value lies before the oldest: there is nothing to cover".to_owned());
@@ -226,12 +226,13 @@ impl Scheme {
         Ok(ranges)
     }
 
-    /// The time on the wall clock of the mark that `range` begins at or just after; nothing for integers.
+    /// The local time of the mark at which, or just after which, `range` begins; none for integers.
     pub(super) fn wall_mark(&self, range: &Range) -> Option<NaiveDateTime> {
         self.wall_at(self.cell_of_wall(self.wall(&range.from)?)?)
     }
 
-    /// The number of the cell of the grid that the clock shows at `value`. Wide enough for one beyond the last.
+    /// The number of the cell of the grid in which the local time of `value` lies. Wide enough for one beyond the
+    /// last.
     fn cell(&self, value: &Bound) -> Result<i128, String> {
         let cell = match (self.every, self.kind.integers(), &value.0) {
             (_, _, Value::Top) => return Err("nothing lies beyond maxvalue".to_owned()),
@@ -245,7 +246,7 @@ impl Scheme {
         })
     }
 
-    /// Where a cell begins, kept within what the column's type holds.
+    /// The start of a cell, limited to the range of the column's type.
     fn mark(&self, cell: i128) -> Bound {
         if let (Every::Integers(step), Some((least, largest))) = (self.every, self.kind.integers()) {
             let mark = cell * i128::from(step);
@@ -270,7 +271,7 @@ impl Scheme {
         })
     }
 
-    /// What the clock shows.
+    /// The local time of a value.
     pub(super) fn wall(&self, value: &Bound) -> Option<NaiveDateTime> {
         match (self.kind, &value.0) {
             (ColumnKind::TimestampTz, Value::TimestampTz(at)) => {
@@ -282,7 +283,7 @@ impl Scheme {
         }
     }
 
-    /// The first value of the column at which the clock shows `at` or a later time; none where the column has none.
+    /// The first value of the column at which the clock shows `at` or a later time; none if the column has none.
     pub(super) fn at_wall(&self, at: NaiveDateTime) -> Option<Bound> {
         self.within_reach(match self.kind {
             ColumnKind::TimestampTz => Value::TimestampTz(first_instant(self.zone, at)),
@@ -303,7 +304,7 @@ impl Scheme {
         })
     }
 
-    /// The mark at the beginning of a cell; nothing beyond the calendar.
+    /// The mark at the start of a cell; none outside the calendar.
     fn wall_at(&self, cell: i128) -> Option<NaiveDateTime> {
         match self.stride()? {
             Stride::Seconds { step, origin } => {
@@ -336,7 +337,7 @@ impl Scheme {
         })
     }
 
-    /// A number that the column holds, or a time that PostgreSQL has and that lies before [`END_YEAR`].
+    /// A number in the range of the column, or a time that PostgreSQL supports before [`END_YEAR`].
     fn within_reach(&self, value: Value) -> Option<Bound> {
         let day = match &value {
             Value::TimestampTz(at) | Value::Timestamp(at) => at.date(),
@@ -351,7 +352,7 @@ impl Scheme {
     }
 }
 
-/// The first day that PostgreSQL has: Julian day 0, 4714-11-24 BC.
+/// The first day that PostgreSQL supports: Julian day 0, 4714-11-24 BC.
 const FIRST: NaiveDate = match NaiveDate::from_ymd_opt(-4713, 11, 24) {
     Some(day) => day,
     None => NaiveDate::MIN,
@@ -362,7 +363,7 @@ fn first_instant(zone: Tz, wall: NaiveDateTime) -> NaiveDateTime {
     if let Some(at) = zone.from_local_datetime(&wall).earliest() {
         return at.naive_utc();
     }
-    // The clocks jump over `wall`. No zone is a whole day from UTC, and they change on whole seconds.
+    // The clocks skip `wall`. No time zone is a whole day from UTC, and changes occur on whole seconds.
     let earliest = wall - Days::new(1);
     let shows_wall = |after_s: i64| {
         zone.from_utc_datetime(&(earliest + TimeDelta::seconds(after_s))).naive_local() >= wall

@@ -1,4 +1,4 @@
-//! What a batch answers: what became of its rows; and which row an error is about, and whose it is.
+//! Parses the result of a batch: what happened to its rows; and which row an error is about, and what caused it.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::sql::fill as sql;
 
 use super::BackfillJob;
 
-/// What became of a batch's rows.
+/// What happened to the rows of a batch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Filled {
-    /// Rows there are.
+    /// The number of rows.
     pub(super) seen: u64,
-    /// Rows that were meant at the statement's snapshot.
+    /// Rows to fill, at the statement's snapshot.
     pub(super) meant: u64,
     /// Rows that were set.
     pub(super) set: u64,
-    /// For how long rows were locked.
+    /// How long rows were locked.
     pub(super) held: Duration,
 }
 
@@ -35,7 +35,7 @@ impl Filled {
     }
 }
 
-/// Of a batch's answer: what became of the rows, and how many were locked.
+/// From the result of a batch: what happened to its rows, and how many were locked.
 pub(super) fn counts(rows: &[Row]) -> Result<(Filled, u64)> {
     let row = rows.first().ok_or_else(|| Error::failed("a batch answered nothing"))?;
     if let Some(keys) = row.get::<_, Option<&str>>(5) {
@@ -61,11 +61,11 @@ pub(super) fn named(rows: &[Row]) -> String {
     format!("among them, by key: {}", keys.join("; "))
 }
 
-/// Classes of SQLSTATE that are about no row: connections, transactions, resources, operators' interventions.
+/// Classes of SQLSTATE that are never about a row: connections, transactions, resources, operator intervention.
 const ABOUT_NO_ROW: [&str; 13] =
     ["08", "0A", "25", "26", "28", "3D", "40", "53", "54", "55", "57", "58", "XX"];
 
-/// Whether it is an error that a row of a batch may have caused, and would again.
+/// Whether a row of the batch may have caused the error, and would cause it again.
 pub(super) fn is_of_a_row(error: &Error) -> bool {
     let class = error.sqlstate().and_then(|code| code.get(..2));
     error.kind() == Kind::Failed
@@ -73,7 +73,8 @@ pub(super) fn is_of_a_row(error: &Error) -> bool {
         && class.is_some_and(|class| !ABOUT_NO_ROW.contains(&class))
 }
 
-/// The error of one row, which it names, and whether the plan's SQL fails on it or something of the table's own.
+/// The error for one row, which it names; it also states whether the plan's SQL or something of the table failed on
+/// it.
 pub(super) async fn refused(
     filler: &BackfillJob,
     session: &Session,

@@ -1,6 +1,7 @@
-//! The first pass: chunks along the key, each a short transaction with its row of the ledger. A chunk waits 20 ms at most for
-//! a row that somebody holds, and is rolled back then: it holds others meanwhile, and the application's could be the
-//! transaction that a deadlock ends. Such a row is filled alone, holding nothing else; or left to the second look.
+//! The first pass: chunks along the key, each a short transaction with its row in the ledger. A chunk waits at most
+//! 20 ms for a row that another session has locked, and is then rolled back: it holds other locks in the meantime,
+//! and the application's transaction could become the victim of a deadlock. Such a row is filled alone, in a
+//! transaction that locks nothing else, or is left to the second pass.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -27,26 +28,26 @@ use crate::sql::{copy as copy_sql, fill as sql, plan_sql};
 use super::answer::{self, Filled, counts, key_of, named};
 use super::{BackfillJob, in_force, leaves, unless_gone};
 
-/// The least rows of a chunk, but for those that are cut because one of their rows cannot be filled: below, what a chunk costs
-/// whatever it holds outweighs its rows, and on a busy server the fill would stand still.
+/// The minimum rows of a chunk, except for those that are split because one of their rows cannot be filled: below
+/// this, the fixed cost of a chunk exceeds that of its rows, and on a busy server, the fill would make no progress.
 const LEAST_ROWS: u64 = 50;
-/// A chunk never goes through more rows: where few are meant for long, many may be meant at once.
+/// The maximum rows of a chunk: even if few rows were to be filled for a long time, many may be at once.
 const MOST_ROWS: u64 = 50_000;
-/// Rows of the first chunk: nobody knows yet how long they take.
+/// Rows of the first chunk, before their duration is known.
 const FIRST_ROWS: u64 = 1_000;
-/// Rows held by others that one chunk fills one by one; what is beyond is left to the second look.
+/// The number of locked rows that one chunk fills one by one; the others are left to the second pass.
 const ONE_BY_ONE: u32 = 100;
-/// So many of them may still be held after a wait, before the chunk leaves the others alone.
+/// If this many of them are still locked after a wait, the chunk leaves the others alone.
 const MOST_HELD: u32 = 3;
-/// What the ledger calls a chunk of the first pass,
+/// The name in the ledger of a chunk of the first pass,
 const FILL: &str = "fill";
-/// and rows that were filled behind it.
+/// and of rows that were filled after it.
 pub(super) const LATE: &str = "late";
 
-/// Fills every row of a partition after the other that the ledger lacks.
+/// Fills every row that is missing in the ledger, one partition after the other.
 ///
 /// # Errors
-/// Stopped; the plan's SQL cannot be right; or what the server said.
+/// Stopped; the plan's SQL cannot be correct; or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "fill"))]
 pub async fn pass(filler: &BackfillJob) -> Result<State> {
     in_force(filler).await?;
@@ -85,13 +86,14 @@ fn sizer() -> ChunkSizer {
     ChunkSizer::new(FIRST_ROWS, LEAST_ROWS, MOST_ROWS, 1.0)
 }
 
-/// What the chunks of one pass share.
+/// State that the chunks of one pass share.
 pub(super) struct Pass<'a> {
     pub(super) filler: &'a BackfillJob,
     pub(super) sizer: RefCell<ChunkSizer>,
-    /// Rows that were set are not meant any more: seen once, so that a plan that never ends is found at once.
+    /// Whether it was verified once that the condition no longer selects rows that were filled, so that a plan that
+    /// would never end is detected at once.
     pub(super) proven: Cell<bool>,
-    /// What follows a statement with the plan's SQL.
+    /// The statement that follows each statement with the plan's SQL.
     look_up_again: String,
 }
 
@@ -136,7 +138,7 @@ impl<'a> Pass<'a> {
         .await
     }
 
-    /// Fills a range when the gate lets it, in halves where the server would not have it whole.
+    /// Fills a range when the gate permits it; in halves, if the server rejects the whole.
     pub(super) async fn paced(
         &self,
         session: &Session,
@@ -162,8 +164,8 @@ impl<'a> Pass<'a> {
         Ok(filled)
     }
 
-    /// What counts is for how long rows were locked. What the plan's from takes by itself comes before that, and is the same
-    /// for few rows and for many: chunks that shrank for it would only make more of it.
+    /// Only the time for which rows were locked counts. The time for the plan's `from` comes before that and does not
+    /// depend on the number of rows: smaller chunks would only repeat it more often.
     fn observe(&self, rows: u64, took: Duration) {
         let gate = &self.filler.gate;
         let mut sizer = self.sizer.borrow_mut();
@@ -175,9 +177,9 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// A chunk that was rolled back for certain (deadlock, timeout) is done again as two halves, down to single rows. A single
-    /// row that will not go is left to the second look, which has the patience. A chunk that fails on a row is done again in
-    /// halves too, until it is known which row that is.
+    /// A chunk that was certainly rolled back (deadlock, timeout) is repeated as two halves, down to single rows. A
+    /// single row that still fails is left to the second pass, which waits longer. A chunk that fails because of a
+    /// row is also repeated in halves, until that row is known.
     async fn halving(
         &self,
         session: &Session,
@@ -212,7 +214,7 @@ impl<'a> Pass<'a> {
         Ok(sum)
     }
 
-    /// The key in the middle of a range, and how many rows there are up to it; none where the range has but one row.
+    /// The key in the middle of a range, and the number of rows up to it; none if the range has only one row.
     async fn middle(
         &self,
         session: &Session,
@@ -238,7 +240,7 @@ impl<'a> Pass<'a> {
         Ok(None)
     }
 
-    /// One row that cannot be set now: the ledger says that the pass has been there.
+    /// A row that cannot be filled now: records in the ledger that the pass has processed it.
     async fn pass_by(
         &self,
         session: &Session,
@@ -255,8 +257,8 @@ impl<'a> Pass<'a> {
         Ok(filled)
     }
 
-    /// One chunk and its row of the ledger, in one transaction: by the plain UPDATE where that will do, and where somebody is
-    /// in its way, by the statement that goes round whoever it is.
+    /// One chunk and its row in the ledger, in one transaction: with the plain UPDATE if possible, and if another
+    /// session blocks it, with the statement that skips locked rows.
     async fn chunk(
         &self,
         session: &Session,
@@ -292,7 +294,7 @@ impl<'a> Pass<'a> {
         self.recorded(session, leaf, range, step, &[], fill).await
     }
 
-    /// Does `fill` and writes it down, in one transaction, with some settings `more`.
+    /// Does `fill` and records it, in one transaction, with additional settings `more`.
     async fn recorded(
         &self,
         session: &Session,
@@ -322,8 +324,8 @@ impl<'a> Pass<'a> {
         .await
     }
 
-    /// Fills rows in the caller's transaction: those that changed between the snapshot and their lock, too. What became of
-    /// them, and how many were locked that could not be set.
+    /// Fills rows in the caller's transaction, including those that changed between the snapshot and their lock.
+    /// Returns what happened to them, and how many were locked and could not be filled.
     async fn batch(
         &self,
         client: &Client,
@@ -342,8 +344,8 @@ impl<'a> Pass<'a> {
         Ok((filled, locked.saturating_sub(again.set)))
     }
 
-    /// Sends a statement that has the plan's SQL in it, and takes back the search path of the application, under which no other
-    /// statement of ours is read. Both go in one round trip.
+    /// Sends a statement with the plan's SQL, and resets the search path of the application, under which no other
+    /// statement of ours may be parsed. Both in one round trip.
     async fn asked(&self, client: &Client, statement: &str, values: &[String]) -> Result<Vec<Row>> {
         let (answer, names) =
             tokio::join!(query_text(client, statement, values), client.batch_execute(&self.look_up_again));
@@ -385,7 +387,7 @@ impl<'a> Pass<'a> {
         Ok(path?)
     }
 
-    /// What was set must not be meant any more.
+    /// Verifies that the condition no longer selects the rows that were filled.
     async fn prove(&self, client: &Client, leaf: &QualifiedName, rows: sql::Rows<'_>) -> Result<()> {
         let (statement, values) = sql::still_meant(&self.filler.filling, leaf, rows);
         let rows = self.asked(client, &statement, &values).await?;
@@ -399,7 +401,8 @@ impl<'a> Pass<'a> {
         .hint("write a where that is false for a row that is filled, such as `t.column is null`; nothing of this chunk was kept"))
     }
 
-    /// Rows that others held: each in a transaction of its own, waited for while nothing else is held.
+    /// Rows that others had locked: each in a transaction of its own, which waits for the row while it holds no other
+    /// lock.
     async fn one_by_one(&self, session: &Session, leaf: &QualifiedName, range: &KeyRange) -> Result<()> {
         let f = &self.filler.filling;
         let keys: Vec<Key> = transaction(session, READ_COMMITTED, async |client| {
@@ -422,7 +425,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// The error of a range with one row.
+    /// The error for a range with one row.
     async fn refused(
         &self,
         session: &Session,
@@ -438,7 +441,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Fills one row, and waits for who holds it.
+    /// Fills one row, waiting for its lock.
     pub(super) async fn single(&self, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
         let (filler, f) = (self.filler, &self.filler.filling);
         let (rows, began) = (sql::Rows::One(key), Instant::now());

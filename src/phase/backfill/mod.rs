@@ -5,8 +5,9 @@
 //! any state before the last: -abort-> aborted
 //! ```
 //!
-//! Every row is looked at twice: once by chunks that wait for nobody, along the key, and once more, where what was held by
-//! others, or came behind the first pass, is filled too. Each phase may be run again after a crash at any point of it.
+//! Every row is processed twice: first in chunks along the key, which wait for no other session for long, and then again,
+//! to fill rows that were locked during the first pass or written after it. Each phase can be run again after a crash at
+//! any point.
 
 mod answer;
 mod finish;
@@ -45,24 +46,24 @@ use crate::sql::script;
 use crate::sql::section::Section;
 use crate::sql::{fill as sql, objects, store as store_sql};
 
-/// How long one statement may look for a row to fill, in milliseconds.
+/// The time limit of one statement that searches for a row to fill, in milliseconds.
 const LOOK_MS: u32 = 5_000;
 
 /// One driver of one backfill.
 #[derive(Debug)]
 pub struct BackfillJob {
     driver: Driver,
-    /// Everything statements are rendered from.
+    /// Everything from which statements are rendered.
     pub filling: Filling,
 }
 
 impl BackfillJob {
-    /// Of a job of another kind whose rows are filled the same way.
+    /// For a job of another kind whose rows are filled in the same way.
     pub(super) fn of(driver: Driver, filling: Filling) -> Self {
         Self { driver, filling }
     }
 
-    /// Gives the driver back.
+    /// Returns the driver.
     pub(super) fn release(self) -> Driver {
         self.driver
     }
@@ -122,10 +123,10 @@ impl JobKind for BackfillJob {
     }
 }
 
-/// Does the next phase; the state after it. None where the job is over.
+/// Runs the next phase; returns the state after it. None if the job has ended.
 ///
 /// # Errors
-/// What the phase said.
+/// The phase failed.
 async fn next(filler: &BackfillJob) -> Result<Option<State>> {
     let state = match filler.state() {
         State::Planned => open::open(filler).await?,
@@ -139,10 +140,10 @@ async fn next(filler: &BackfillJob) -> Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Whether any row is meant to be filled; also where that takes too long to say, or the plan's SQL cannot be run any more.
+/// Whether there is any row to fill; also true if the answer takes too long, or the plan's SQL can no longer run.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
     let asked = transaction(client, READ_COMMITTED, async |client| {
         client
@@ -161,10 +162,10 @@ async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
     }
 }
 
-/// Looks at every row once more and fills what is found.
+/// Checks every row again, and fills those that are found.
 ///
 /// # Errors
-/// The job is not that far; rows are meant that cannot be filled; or what the server said.
+/// The job is not ready; there are rows that cannot be filled; or the server returned an error.
 async fn look_again(filler: &BackfillJob) -> Result<Looked> {
     let (name, state) = (filler.job.name.clone(), filler.state());
     if !matches!(state, State::Filled | State::Verified) {
@@ -179,10 +180,10 @@ async fn look_again(filler: &BackfillJob) -> Result<Looked> {
     Ok(Looked { job: name, rows_set, verified: true })
 }
 
-/// Ends the job where it is: takes the trigger back. Columns that were added stay, and so does what was filled.
+/// Ends the job in its current state: removes the trigger. Added columns and filled values remain.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 async fn abort(filler: &BackfillJob) -> Result<State> {
     let f = &filler.filling;
@@ -204,7 +205,7 @@ async fn abort(filler: &BackfillJob) -> Result<State> {
     Ok(state)
 }
 
-/// What takes the trigger back, wherever its table is by now, and the tables that this locks.
+/// The statements that remove the trigger, wherever its table is now, and the tables that they lock.
 pub(super) async fn stop_filling(filler: &BackfillJob) -> Result<(Vec<QualifiedName>, Vec<String>)> {
     let f = &filler.filling;
     let triggers = pg::triggers(&filler.control, &[f.fill_function()], f.table.oid).await?;
@@ -213,7 +214,7 @@ pub(super) async fn stop_filling(filler: &BackfillJob) -> Result<(Vec<QualifiedN
     Ok((triggers.into_iter().map(|(table, _)| table).collect(), statements))
 }
 
-/// The last transaction of a job: what it leaves behind, and its record.
+/// The last transaction of a job: removes what must not remain, and updates the record.
 pub(super) async fn end(
     filler: &BackfillJob,
     step: Step,
@@ -242,7 +243,7 @@ pub(super) async fn end(
     Ok(state)
 }
 
-/// The tables that hold the rows: the leaves of a partitioned table, or the table itself.
+/// The tables that store the rows: the leaves of a partitioned table, or the table itself.
 async fn leaves(filler: &BackfillJob) -> Result<Vec<QualifiedName>> {
     let table = &filler.filling.table.name;
     let oid = catalog::must_find(&filler.control, table).await?;
@@ -253,7 +254,7 @@ async fn leaves(filler: &BackfillJob) -> Result<Vec<QualifiedName>> {
     Ok(rows.iter().map(|row| QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
 }
 
-/// What was done of a partition; one that somebody has dropped meanwhile needs nothing any more.
+/// The result for a partition; if the partition was dropped in the meantime, nothing remains to be done for it.
 async fn unless_gone<T: Default>(filler: &BackfillJob, leaf: &QualifiedName, done: Result<T>) -> Result<T> {
     match done {
         Err(e) if e.is(&SqlState::UNDEFINED_TABLE) && !leaves(filler).await?.contains(leaf) => {
@@ -266,7 +267,7 @@ async fn unless_gone<T: Default>(filler: &BackfillJob, leaf: &QualifiedName, don
     }
 }
 
-/// Fails where the trigger that fills what is written meanwhile is no longer in force.
+/// Fails if the trigger that fills written rows was dropped or disabled.
 pub(super) async fn in_force(filler: &BackfillJob) -> Result<()> {
     let f = &filler.filling;
     let table = (f.table.name.clone(), f.table.oid);

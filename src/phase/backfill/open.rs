@@ -1,5 +1,5 @@
-//! What a backfill needs before its first row: its columns, and the trigger that fills what is written meanwhile. Each is
-//! a short lock, tried for as the swap tries for its own.
+//! What a backfill needs before its first row: its columns, and the trigger that fills rows that are written during
+//! the job. Each needs a short lock, which is retried as for a swap.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ use crate::sql::fill as sql;
 
 use super::BackfillJob;
 
-/// Adds the columns that are missing.
+/// Adds the missing columns.
 ///
 /// # Errors
 /// The lock could not be acquired.
@@ -58,8 +58,8 @@ pub async fn open(filler: &BackfillJob) -> Result<State> {
     Ok(state)
 }
 
-/// Puts the trigger in force, where the plan wants one. `CREATE TRIGGER` waits for every open writer, so that whatever is
-/// written without it is there for the first pass to see.
+/// Creates the trigger, if the plan requires one. `CREATE TRIGGER` waits for every open writer, so that the first
+/// pass sees all rows that were written without it.
 ///
 /// # Errors
 /// The lock could not be acquired.

@@ -1,5 +1,5 @@
-//! The second look: every row once more. What others held when the first pass came by, and what was written behind it, is
-//! filled now; when the look is over, no row is meant that somebody did not write behind it.
+//! The second pass: every row again. Rows that were locked during the first pass, or written after it, are filled
+//! now. After this pass, only rows that were written after it can still need filling.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -26,17 +26,17 @@ use super::answer::key_of;
 use super::first_pass::{LATE, Pass};
 use super::{BackfillJob, in_force, leaves, unless_gone};
 
-/// Rows of a range, at first: the look only reads, where the first pass did its work.
+/// Rows of a range, initially: this pass mostly reads.
 const FIRST_ROWS: u64 = 20_000;
-/// Rows of a range that are meant still: up to so many are filled one by one, where there are more a chunk goes first.
+/// Up to this many remaining rows of a range are filled one by one; if there are more, a chunk goes first.
 const ONE_BY_ONE: u32 = 50;
-/// How often the look comes back to a range where rows that it filled are meant once more.
+/// How often the pass returns to a range in which rows that it filled need filling again.
 const ROUNDS: u32 = 10;
 
-/// The phase: looks, fills what is found, records the result.
+/// The phase: checks the rows, fills those that are found, records the result.
 ///
 /// # Errors
-/// Rows cannot be filled; or what the server said.
+/// Rows cannot be filled; or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
 pub async fn again(filler: &BackfillJob) -> Result<State> {
     in_force(filler).await?;
@@ -49,7 +49,7 @@ pub async fn again(filler: &BackfillJob) -> Result<State> {
     Ok(state)
 }
 
-/// Looks at every row and fills what is found; how many were.
+/// Checks every row, and fills those that are found; returns their number.
 ///
 /// # Errors
 /// As [`again`].
@@ -78,7 +78,7 @@ pub async fn look(filler: &BackfillJob) -> Result<u64> {
     Ok(set)
 }
 
-/// Looks at a table or partition; how many of its rows were not filled yet.
+/// Checks a table or partition; returns the number of rows that were not filled.
 async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> Result<u64> {
     let filler = pass.filler;
     let (key, from) = (filler.filling.key_columns(), format!("only {leaf}"));
@@ -104,7 +104,8 @@ async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> R
     Ok(found.get())
 }
 
-/// Fills what is meant in a range, until nothing is that was not filled before; how many rows were.
+/// Fills the remaining rows of a range, until only rows that it already filled remain; returns the number of filled
+/// rows.
 async fn one_range(
     pass: &Pass<'_>,
     session: &Session,
@@ -151,7 +152,7 @@ fn still_meant(keys: &[&Key]) -> Error {
         .hint("applications write such rows, and the trigger's SQL fails on them or leaves them: look at these rows, then run again")
 }
 
-/// Fills one row; who holds it is waited for, in short waits.
+/// Fills one row, waiting for its lock in short attempts.
 async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
     let filler = pass.filler;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));

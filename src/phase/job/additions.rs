@@ -1,5 +1,5 @@
-//! What an event trigger adds to the objects that a job makes. What can be taken away was, where the object was made; here it
-//! is made sure that nothing is left.
+//! What event triggers add to the objects that a job creates. What can be removed was removed where the object was
+//! created; this module verifies that nothing is left.
 
 use tokio_postgres::Client;
 
@@ -11,13 +11,13 @@ use crate::pg::catalog;
 use crate::phase::job::driver::Driver;
 use crate::sql::preflight;
 
-/// So many are named in an error.
+/// The number of additions that an error names.
 const NAMED: usize = 10;
 
-/// The table as it is before it gets columns; none where there is no event trigger that could do more to it.
+/// The table before columns are added; none if there is no event trigger that could add anything.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn before(client: &Client, table: &QualifiedName) -> Result<Option<Table>> {
     if event_triggers(client).await?.is_empty() {
         return Ok(None);
@@ -25,15 +25,15 @@ pub async fn before(client: &Client, table: &QualifiedName) -> Result<Option<Tab
     catalog::table(client, catalog::must_find(client, table).await?).await.map(Some)
 }
 
-/// Event triggers in force, by name.
+/// Enabled event triggers, by name.
 async fn event_triggers(client: &Client) -> Result<Vec<String>> {
     Ok(client.query(preflight::EVENT_TRIGGERS, &[]).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// Fails where more was done to a table than that it got these columns: `was` is what it was in the same transaction.
+/// Fails if the table changed by more than these columns: `was` is the table earlier in the same transaction.
 ///
 /// # Errors
-/// What it is; or what the server said.
+/// The changes; or the server returned an error.
 pub async fn none_beside_columns(
     driver: &Driver,
     client: &Client,
@@ -46,10 +46,10 @@ pub async fn none_beside_columns(
     refuse(driver, client, &was.name, &was.name, &drift(was, &now)).await
 }
 
-/// Refuses what was found on a table that the job made, or to which it added columns.
+/// The error for additions to a table that the job created, or to which it added columns.
 ///
 /// # Errors
-/// What it is.
+/// The additions.
 pub async fn refuse(
     driver: &Driver,
     client: &Client,

@@ -1,4 +1,5 @@
-//! Who holds a lock that we would have to wait for; and, only where the plan says so, how they are asked to let go.
+//! Transactions that hold a lock for which the job would have to wait; and how they are cancelled, if the plan allows
+//! it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,10 +13,10 @@ use crate::model::ident::QualifiedName;
 use crate::pg::catalog;
 use crate::sql::{finish, swap as sql};
 
-/// What another role's session does not show to us.
+/// What a session of another role does not show us.
 const UNKNOWN: &str = "(unknown: it takes pg_read_all_stats to see)";
 
-/// A transaction that holds a lock which we would have to wait for.
+/// A transaction that holds a lock for which the job would have to wait.
 #[derive(Debug, Clone)]
 pub struct Blocker {
     pid: i32,
@@ -25,7 +26,7 @@ pub struct Blocker {
     since: String,
     query_start: String,
     age_ms: f64,
-    /// A client's session, and not a superuser's.
+    /// Whether it is a client session, and not a superuser's.
     ordinary: bool,
 }
 
@@ -59,7 +60,7 @@ impl fmt::Display for Blocker {
 /// Transactions older than `older_ms` that hold a lock on one of `tables`.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn in_the_way(client: &Client, tables: &[QualifiedName], older_ms: f64) -> Result<Vec<Blocker>> {
     let mut oids = Vec::new();
     for name in tables {
@@ -72,12 +73,12 @@ pub async fn in_the_way(client: &Client, tables: &[QualifiedName], older_ms: f64
 /// Those that the session with process number `pid` waits for; none while it does not wait.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn waited_for(client: &Client, pid: i32) -> Result<Vec<Blocker>> {
     Ok(client.query(finish::WAITED_FOR, &[&pid]).await?.iter().map(blocker).collect())
 }
 
-/// A row of [`sql::IN_THE_WAY`], or one that begins with the same columns.
+/// Converts a row of [`sql::IN_THE_WAY`], or one that begins with the same columns.
 pub fn blocker(r: &Row) -> Blocker {
     Blocker {
         pid: r.get(0),
@@ -91,13 +92,15 @@ pub fn blocker(r: &Row) -> Blocker {
     }
 }
 
-/// Who was asked to let go already, by process and the time its transaction began: the second time it is ended.
+/// Sessions that were already cancelled, by process number and start of the transaction: the second time, they are
+/// terminated.
 #[derive(Debug, Default)]
 pub struct Asked(HashSet<(i32, String)>);
 
 impl Asked {
-    /// Cancels what runs in each session that has been in the way for longer than `after`; where that did not help, ends the
-    /// session. Never a superuser's, a replication's or the server's own. That it could not be done is said, and no error.
+    /// Cancels the statement of each session that has been blocking the job for longer than `after`; if that did not
+    /// help, terminates the session. Never a superuser session, replication, or a process of the server. A failure to
+    /// do so is reported and is not an error.
     pub async fn end(&mut self, client: &Client, events: &Events, blockers: &[Blocker], after: Duration) {
         let old = |b: &&Blocker| b.ordinary && b.age_ms >= after.as_secs_f64() * 1000.0;
         for blocker in blockers.iter().filter(old) {

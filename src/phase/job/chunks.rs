@@ -1,4 +1,4 @@
-//! Walks a range of keys from one end to the other and says where chunks end: the single producer of copy and verify.
+//! Iterates over a range of keys and determines the ends of chunks: the only producer for copy and verify.
 
 use crate::error::Result;
 use crate::model::key::{Key, KeyRange};
@@ -7,11 +7,12 @@ use crate::pg::transaction::query_text;
 use crate::phase::job::driver::Driver;
 use crate::sql::copy as sql;
 
-/// Cuts `range` over `columns` of `from` (`only "public"."t"`) into contiguous ranges of about `rows()` rows, in order, and hands each to
-/// `send` with the rows it was cut for. The last one ends where `range` ends, open or not.
+/// Divides `range` over `columns` of `from` (`only "public"."t"`) into contiguous ranges of about `rows()` rows, in
+/// order, and passes each to `send` with its intended number of rows. The last one ends where `range` ends, bounded
+/// or not.
 ///
 /// # Errors
-/// What the server or `send` said.
+/// The server or `send` returned an error.
 pub async fn walk(
     driver: &Driver,
     from: &str,
@@ -37,7 +38,7 @@ pub async fn walk(
     }
 }
 
-/// The casts of a key's columns, with their collations: values are sent as text.
+/// The casts of the columns of a key, with their collations: values are sent as text.
 pub fn key_casts(key: &[&Column]) -> Vec<String> {
     let collate = |c: &Option<String>| c.as_ref().map_or(String::new(), |name| format!(" collate {name}"));
     key.iter().map(|c| format!("::{}{}", c.base_type, collate(&c.collation))).collect()

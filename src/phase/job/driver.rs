@@ -1,4 +1,4 @@
-//! What every phase of every kind of job works with: the job, its lease, its sessions, its way to be stopped.
+//! What every phase of every kind of job uses: the job, its lease, its sessions, and the stop request.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -26,21 +26,21 @@ use bb8::Pool;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
-/// How often a step that rolled back for certain is sent again before it counts as failed.
+/// How often a step that was certainly rolled back is repeated before it counts as failed.
 const TRIES: u32 = 60;
 
-/// What may hold a command.
+/// What may pause a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pacing {
-    /// Nothing: somebody waits for it, or applications do.
+    /// Nothing: a user, or applications, wait for it.
     AtOnce,
     /// The signals.
     Signals,
-    /// The signals, and outside the plan's windows it stops.
+    /// The signals; and outside the plan's windows it stops.
     Windowed,
 }
 
-/// How a job is taken up.
+/// The parameters for opening a driver.
 #[derive(Debug)]
 pub struct Opening<'a> {
     /// The plan.
@@ -49,13 +49,13 @@ pub struct Opening<'a> {
     pub job: i64,
     /// Where events go.
     pub events: Events,
-    /// Asks for a stop.
+    /// The stop request.
     pub stop: Stop,
-    /// This process.
+    /// The identity of this process.
     pub holder: &'a str,
-    /// This process had the lease and lost it.
+    /// Whether this process had the lease and lost it.
     pub again: bool,
-    /// What may hold it.
+    /// What may pause it.
     pub pacing: Pacing,
 }
 
@@ -64,36 +64,36 @@ pub struct Opening<'a> {
 pub struct Driver {
     /// The plan.
     pub plan: Plan,
-    /// The job as it was when this driver began; its state is in [`Driver::state`].
+    /// The job as it was when this driver began; its current state is in [`Driver::state`].
     pub job: Job,
-    /// The driver's own session: everything that is not done by many.
+    /// The driver's own session, for everything except the workers' tasks.
     pub control: Session,
     /// The workers' sessions.
     pub pool: Pool<Sessions>,
-    /// What every chunk passes.
+    /// The gate that every chunk passes.
     pub gate: Gate,
-    /// Settings that differed from the plan when this driver began.
+    /// The settings that overrode the plan when this driver began.
     pub settings: BTreeMap<String, String>,
     /// Where events go.
     pub events: Events,
-    /// Asks for a stop between chunks.
+    /// The request to stop between chunks.
     pub stop: Stop,
     pacing: Pacing,
     target: Target,
     lease: Lease,
     state: Cell<State>,
     prepared: RefCell<HashMap<String, Statement>>,
-    /// The shortest that a message and its answer took.
+    /// The shortest time that a message and its answer took.
     round_trip: Cell<Option<Duration>>,
-    /// COMMITs of this driver wait for no synchronous standby any more.
+    /// Whether COMMITs of this driver no longer wait for a synchronous standby.
     pub standby_left: Cell<bool>,
 }
 
 impl Driver {
-    /// Takes the job's lease, as [`Lease::take`] does, and opens its sessions.
+    /// Acquires the job's lease, as [`Lease::take`] does, and opens its sessions.
     ///
     /// # Errors
-    /// Busy where another process has the lease, or had it since this one lost it.
+    /// Busy if another process has the lease, or had it since this one lost it.
     pub async fn open(target: &Target, opening: Opening<'_>) -> Result<Self> {
         let Opening { plan, job, events, stop, holder, again, pacing } = opening;
         let lease = Lease::take(target, job, holder, again).await?;
@@ -128,20 +128,20 @@ impl Driver {
         })
     }
 
-    /// Where the job is.
+    /// Where the job's database is.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// What may hold this command.
+    /// What may pause this command.
     pub fn pacing(&self) -> Pacing {
         self.pacing
     }
 
-    /// Waits while a signal holds work that writes.
+    /// Waits while a signal pauses work that writes.
     ///
     /// # Errors
-    /// As [`Driver::go_on`], at once.
+    /// As [`Driver::go_on`], immediately.
     pub async fn pass(&self) -> Result<()> {
         tokio::select! {
             biased;
@@ -151,18 +151,19 @@ impl Driver {
         self.go_on()
     }
 
-    /// One more session of this driver, for what must not wait for the others.
+    /// Opens another session of this driver, for work that must not wait for the others.
     ///
     /// # Errors
-    /// What connecting said.
+    /// The connection failed.
     pub async fn session(&self, role: &str) -> Result<Session> {
         lease::session(&self.target, self.job.id, self.epoch(), role).await
     }
 
-    /// A statement of the control session, prepared once: planning one over many partitions takes longer than running it.
+    /// A statement of the control session, prepared once: planning a statement over many partitions takes longer than
+    /// running it.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn prepared(&self, sql: &str) -> Result<Statement> {
         let known = self.prepared.borrow().get(sql).cloned();
         if let Some(statement) = known {
@@ -173,17 +174,17 @@ impl Driver {
         Ok(statement)
     }
 
-    /// Where the job is.
+    /// The current state of the job.
     pub fn state(&self) -> State {
         self.state.get()
     }
 
-    /// How to end the job where it cannot go on, for a hint: only what can be done in its state.
+    /// How to end the job if it cannot continue, for a hint: only commands that its state allows.
     pub fn way_out(&self) -> String {
         commands::way_out(&self.job.name, &self.job.design, self.state())
     }
 
-    /// The epoch that chunks must hold.
+    /// The epoch that chunks must have.
     pub fn epoch(&self) -> i64 {
         self.lease.epoch()
     }
@@ -191,20 +192,20 @@ impl Driver {
     /// Records that `step` is done; in the caller's transaction, if `client` has one open.
     ///
     /// # Errors
-    /// The step is not legal here, or another driver moved the job.
+    /// The step is not allowed here, or another driver changed the state.
     pub async fn advance(&self, client: &Client, step: Step) -> Result<State> {
         store::advance(client, self.job.id, self.state(), step).await
     }
 
-    /// Takes over a state that was committed.
+    /// Records a state that was committed.
     pub fn reached(&self, state: State) {
         self.state.set(state);
     }
 
-    /// Fails where a stop was asked for, or the lease is lost.
+    /// Fails if a stop was requested or the lease is lost.
     ///
     /// # Errors
-    /// Stopped, or unknown where the lease's connection is gone.
+    /// Stopped; or unknown, if the connection of the lease is lost.
     pub fn go_on(&self) -> Result<()> {
         if self.lease.lost().is_cancelled() {
             return Err(
@@ -221,7 +222,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits until a stop is asked for or the lease is lost.
+    /// Waits until a stop is requested or the lease is lost.
     pub async fn interrupted(&self) {
         tokio::select! {
             () = self.lease.lost().cancelled() => {}
@@ -229,7 +230,7 @@ impl Driver {
         }
     }
 
-    /// Whether the connection that holds the lease is lost.
+    /// Whether the connection of the lease is lost.
     pub fn has_lost_lease(&self) -> bool {
         self.lease.lost().is_cancelled()
     }
@@ -240,10 +241,10 @@ impl Driver {
         tokio::time::sleep(grace).await;
     }
 
-    /// Sends a step again as long as the server rolled it back for certain (deadlock, lock timeout, serialization).
+    /// Repeats a step as long as the server certainly rolled it back (deadlock, lock timeout, serialization failure).
     ///
     /// # Errors
-    /// The last one, when it will not help to try again.
+    /// The last one, if repeating does not help.
     pub async fn retrying<T>(&self, what: &str, step: impl AsyncFn() -> Result<T>) -> Result<T> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
         let mut retries = Retries::usual(&self.events, what, number::counted(TRIES.into(), "attempt"));
@@ -266,10 +267,10 @@ impl Driver {
         }
     }
 
-    /// Keeps a new driver waiting until this transaction is over.
+    /// Makes a new driver wait until this transaction ends.
     ///
     /// # Errors
-    /// There is a new driver already.
+    /// There already is a new driver.
     pub async fn hold_epoch(&self, client: &Client) -> Result<()> {
         let epoch = self.epoch();
         let named = [(&self.job.id as &(dyn ToSql + Sync), Type::INT8), (&epoch, Type::INT8)];
@@ -289,30 +290,30 @@ impl Driver {
         Ok(lent::untrusted_owner(client, table, self.plan.trust()).await?.is_some())
     }
 
-    /// Fails where writing `tables` would run code of roles that are not trusted, and keeps such code away until the transaction
-    /// ends: to be called in each transaction that writes rows, before its snapshot.
+    /// Fails if writing `tables` would run code of roles that are not trusted, and prevents others from adding such
+    /// code until the transaction ends. To be called in each transaction that writes rows, before its snapshot.
     ///
     /// # Errors
-    /// What the code is.
+    /// The code that was found.
     pub async fn lend_nothing(&self, client: &Client, tables: &[QualifiedName]) -> Result<()> {
         lent::nothing(client, tables, self.plan.trust(), true).await
     }
 
-    /// The same for a transaction that puts on another table what `table` has, and fires none of its triggers.
+    /// The same for a transaction that creates on another table what `table` has, and fires none of its triggers.
     ///
     /// # Errors
-    /// What the code is.
+    /// The code that was found.
     pub async fn lend_nothing_of(&self, client: &Client, table: &QualifiedName) -> Result<()> {
         lent::nothing(client, std::slice::from_ref(table), self.plan.trust(), false).await
     }
 
-    /// For how long the server worked, of the time that so many messages and their answers took: the network's share does not
-    /// grow with the rows.
+    /// How long the server worked, of the time that so many messages and their answers took: the network's share does
+    /// not grow with the rows.
     pub fn work(&self, took: Duration, messages: u32) -> Duration {
         took.saturating_sub(self.round_trip.get().unwrap_or_default() * messages)
     }
 
-    /// Lets the job go.
+    /// Releases the job.
     pub async fn close(self) {
         drop(self.pool);
         drop(self.control);

@@ -1,4 +1,4 @@
-//! What was seen, held against the limits: one reading a signal.
+//! Compares the observed values with the limits: one reading for each signal.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use crate::model::shell::word;
 use crate::pg::signals::{Answer, Dead, Seen};
 use crate::plan::{Plan, ReplicaLag, Throttle};
 
-/// Everything that was seen.
+/// All observed values.
 pub struct Sources<'a> {
-    /// By the server.
+    /// From the server.
     pub seen: &'a Seen,
-    /// What listed standbys said, by name; none before the first answer.
+    /// The answers of listed standbys, by name; none before the first answer.
     pub listed: &'a [(String, Option<Answer<Standby>>)],
-    /// How far the standbys are behind.
+    /// The lag of the standbys.
     pub behind: &'a [Behind],
-    /// The standby that is gone the longest, and for how many seconds.
+    /// The standby that has been gone the longest, and for how many seconds.
     pub gone: Option<(&'a str, f64)>,
-    /// How long our tiny transaction takes, smoothed.
+    /// The duration of the job's small transaction, smoothed.
     pub latency_ms: Option<f64>,
-    /// What the user's query said; true is more than any number.
+    /// The result of the user's query; true exceeds any number.
     pub query: Option<Answer<f64>>,
 }
 
-/// The standbys that answer: the listed ones, or else those that the server sees.
+/// The standbys that answer: the listed ones, or otherwise those that the server sees.
 pub fn standbys(seen: &Seen, listed: &[(String, Option<Answer<Standby>>)]) -> Vec<Standby> {
     if !listed.is_empty() {
         return listed.iter().filter_map(|(_, last)| last.clone()?.ok()).collect();
@@ -110,7 +110,7 @@ pub fn of(sources: &Sources<'_>, plan: &Plan, job: &str) -> Vec<Reading> {
     all
 }
 
-/// Which table it is, and what its next vacuum waits for.
+/// The table, and what prevents its vacuum.
 fn about_dead(dead: &Dead) -> String {
     let name = &dead.name;
     let rows = number::counted(dead.dead, "dead row");

@@ -1,4 +1,4 @@
-//! Sends an exchange, of tables or of columns: looks at the definition, creates the function without a lock, then sends one
+//! Sends an exchange of tables or columns: reads the definition, creates the function without a lock, then sends one
 //! message from BEGIN to COMMIT that calls it.
 
 use std::cell::{Cell, RefCell};
@@ -16,18 +16,18 @@ use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::phase::job::driver::Driver;
 use crate::sql::exchange::{self as sql, Call, Exchange, Refused};
 
-/// The table, and the leaves of the partitioned one of the two, as they were at one moment.
+/// The definition of the table, and the leaves of the partitioned table of the two, at one moment.
 #[derive(Debug)]
 pub struct Definition {
-    /// Tells whether it is still the same.
+    /// Shows whether the definition is still the same.
     hash: i64,
     /// The oid of the table that applications use.
     source: u32,
-    /// The oid of the partitioned one.
+    /// The oid of the partitioned table.
     partitioned: u32,
     /// The table that applications use.
     pub table: Table,
-    /// The leaves of the partitioned one.
+    /// The leaves of the partitioned table.
     pub leaves: Vec<Leaf>,
 }
 
@@ -36,21 +36,21 @@ pub struct Definition {
 pub struct Leaf {
     /// Schema and name.
     pub name: QualifiedName,
-    /// How many foreign keys of its own it has.
+    /// The number of its own foreign keys.
     pub keys: u64,
 }
 
-/// What a swap took.
+/// The cost of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct Swapped {
-    /// Milliseconds from the first exclusive lock to the commit's return.
+    /// Milliseconds from the first exclusive lock to the return of the commit.
     pub held_ms: f64,
-    /// Tries it took.
+    /// The number of attempts.
     pub tries: u32,
 }
 
 impl Swapped {
-    /// In words, for the end of the phase.
+    /// A description for the end of the phase.
     pub fn told(&self) -> String {
         let at =
             if self.tries == 1 { "the first attempt".to_owned() } else { format!("attempt {}", self.tries) };
@@ -64,19 +64,20 @@ pub struct Exchanger<'a> {
     driver: &'a Driver,
     function: QualifiedName,
     definition: QualifiedName,
-    /// What created the function that describes the table, and the one that exchanges, as they are there now.
+    /// The statements that created the current function that returns the definition, and the one that performs the
+    /// exchange.
     there: RefCell<[Vec<String>; 2]>,
     in_turn: Cell<bool>,
 }
 
 impl<'a> Exchanger<'a> {
-    /// By functions of these names.
+    /// With functions of these names.
     pub fn new(driver: &'a Driver, function: QualifiedName, definition: QualifiedName) -> Self {
         let (there, in_turn) = (RefCell::default(), Cell::default());
         Self { driver, function, definition, there, in_turn }
     }
 
-    /// Creates functions, unless they are there already as they should be.
+    /// Creates functions, unless they already exist in the required form.
     async fn create(&self, which: usize, statements: Vec<String>) -> Result<()> {
         if self.there.borrow()[which] == statements {
             return Ok(());
@@ -90,11 +91,11 @@ impl<'a> Exchanger<'a> {
         Ok(())
     }
 
-    /// Reads the definition of `source`, and the leaves of `partitioned`. It also plans the statement that the function runs
-    /// under the lock.
+    /// Reads the definition of `source`, and the leaves of `partitioned`. It also plans the statement that the
+    /// function runs under the lock.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn look(&self, source: u32, partitioned: u32) -> Result<Definition> {
         #[derive(Deserialize)]
         struct Found {
@@ -111,22 +112,22 @@ impl<'a> Exchanger<'a> {
         Ok(Definition { hash: row.get(0), source, partitioned, table, leaves: found.leaves })
     }
 
-    /// Creates the function of an exchange, and what `others` create; nobody waits for it.
+    /// Creates the function of an exchange, and what `others` create; blocks no session.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn ready(&self, exchange: &Exchange, others: Vec<String>) -> Result<()> {
         let mut all = exchange.create();
         all.extend(others);
         self.create(1, all).await
     }
 
-    /// Sends the message; the state that was reached, and for how many milliseconds the locks were held. After an error with
-    /// [`Retry::Again`] nothing was changed and nothing is locked; [`refused`] says whether a change was pending.
+    /// Sends the message; returns the new state, and for how many milliseconds the locks were held. After an error
+    /// with [`Retry::Again`], nothing was changed and nothing is locked; [`refused`] returns the reason.
     ///
     /// # Errors
-    /// Again where a lock was not granted in time, a change is pending, or the table was altered since `definition` was read;
-    /// busy where the job is another process's.
+    /// Again if a lock was not granted in time, a change is pending, or the table was altered since `definition` was
+    /// read; busy if another process has the job.
     pub async fn send(
         &self,
         exchange: &Exchange,
@@ -165,13 +166,13 @@ impl<'a> Exchanger<'a> {
     /// Drops the functions.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn drop(self) -> Result<()> {
         all(&self.driver.control, &Exchange::drop(&self.function, &self.definition)).await
     }
 }
 
-/// Why the function refused; none where it was the server that did.
+/// Why the function failed; none if the server raised the error.
 pub fn refused(error: &Error) -> Option<Refused> {
     Refused::of(error.sqlstate()?)
 }

@@ -1,4 +1,5 @@
-//! Foreign keys that an exchange makes again: rows that violate them are looked for before it, and they are validated after it.
+//! Foreign keys that an exchange creates again: violating rows are searched for before it, and the keys are validated
+//! after it.
 
 use std::time::Duration;
 
@@ -17,16 +18,16 @@ use crate::sql::foreign_key as sql;
 use super::driver::Driver;
 use super::meter::Meter;
 
-/// How long rows are looked for that violate keys.
+/// The time limit for the search for violating rows.
 const KEYS: Duration = Duration::from_secs(60);
 
-/// Rows that violate a key are looked for so long, so that some of them can be named.
+/// The time limit for the search for violating rows after a validation failed, so that some of them can be named.
 const NAMED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Fails where rows violate one of the keys that were valid: none of them would become valid after the swap.
+/// Fails if rows violate one of the valid keys, because that key would not become valid after the swap.
 ///
 /// # Errors
-/// The rows; or what the server said.
+/// The rows; or the server returned an error.
 pub async fn hold<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a ForeignKey>) -> Result<()> {
     let keys: Vec<&ForeignKey> = keys.into_iter().filter(|key| key.validated).collect();
     if keys.is_empty() {
@@ -50,7 +51,7 @@ pub async fn hold<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a Foreig
     ))
 }
 
-/// Lets a lock that was not available be where the job is on its way back.
+/// Ignores a lock that could not be acquired if the job is being rolled back.
 ///
 /// # Errors
 /// Any other.
@@ -64,10 +65,10 @@ pub fn way_back(driver: &Driver, settled: Result<()>) -> Result<()> {
     }
 }
 
-/// Whether a step after a swap was done. One that fails for good is reported, with what that means.
+/// Whether a step after a swap was done. A permanent failure is reported, with its consequences.
 ///
 /// # Errors
-/// The step may be tried again, or was stopped.
+/// The step may be repeated, or was stopped.
 pub fn reported(driver: &Driver, means: &str, done: Result<()>) -> Result<bool> {
     match done {
         Ok(()) => Ok(true),
@@ -84,7 +85,7 @@ pub fn reported(driver: &Driver, means: &str, done: Result<()>) -> Result<bool> 
     }
 }
 
-/// What it means that a key could not be validated.
+/// The consequence if a key could not be validated.
 pub fn not_valid(key: &ForeignKey, table: &QualifiedName) -> String {
     format!(
         "foreign key {} of {} stays NOT VALID; it checks every new write all the same",
@@ -93,7 +94,7 @@ pub fn not_valid(key: &ForeignKey, table: &QualifiedName) -> String {
     )
 }
 
-/// Validates a key on one table that has it; where rows violate it, the error names some of them.
+/// Validates a key on one table that has it; if rows violate it, the error names some of them.
 pub async fn validate(client: &Client, key: &ForeignKey, table: &QualifiedName, oid: u32) -> Result<()> {
     let Err(e) = client.batch_execute(&sql::validate(table, key)).await else { return Ok(()) };
     let error = Error::from(e);
@@ -109,7 +110,7 @@ pub async fn validate(client: &Client, key: &ForeignKey, table: &QualifiedName, 
     }
 }
 
-/// Reports keys that no command of the job makes valid any more, each with the statements that do.
+/// Reports keys that no command of the job will validate any more, each with the statements that do.
 pub fn left(driver: &Driver, keys: &[ForeignKey], on_leaves: bool) {
     for key in keys {
         let (name, table) = (plain(key.name.as_str()), key.table.plain());

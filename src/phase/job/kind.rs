@@ -1,5 +1,5 @@
-//! What every kind of job has in common: its commands, the order of their steps, and what they refuse. A kind adds what is
-//! particular to it.
+//! What every kind of job has in common: its commands, the order of their steps, and the conditions under which they
+//! fail. A kind adds what is specific to it.
 
 use std::ops::Deref;
 
@@ -18,147 +18,148 @@ use crate::phase::job::exchange::Swapped;
 use crate::plan::Plan;
 use crate::sql::section::Section;
 
-/// A kind of job: how one driver of one job does what a command asks for. The engine drives any of them and knows none by name.
+/// A kind of job: how a driver of one job executes commands. The engine drives all kinds through this trait.
 #[expect(async_fn_in_trait, reason = "no future of it is sent to another thread")]
 pub trait JobKind: Deref<Target = Driver> + Sized {
     /// What is kept for a rollback after the swap: `table`, `column`.
     const KEPT: &'static str = "";
 
-    /// Holds the plan against the live table, and changes nothing.
+    /// Checks the plan against the live table, and changes nothing.
     ///
     /// # Errors
-    /// What the server said. What is wrong with the table or the plan is no error but a finding.
+    /// The server returned an error. Problems with the table or the plan are findings, not errors.
     async fn preflight(session: &Session, plan: &Plan) -> Result<Preflight>;
 
     /// The statements of the job, as `pgstrata sql` prints them.
     ///
     /// # Errors
-    /// The design is of another kind, or what the server said.
+    /// The design is of another kind, or the server returned an error.
     async fn script(session: &Session, plan: &Plan, design: &Design) -> Result<Vec<Section>>;
 
-    /// What is there already of a finalized job's plan, so that nothing is left to do; none where something is.
+    /// A description of the result if the plan of a finalized job is already fulfilled; none if something remains to
+    /// be done.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     async fn done_already(session: &Session, job: &Job) -> Result<Option<String>>;
 
-    /// What the job holds on disk, and the command that frees it.
+    /// The disk space that the job uses, and the command that frees it.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     async fn held(session: &Session, job: &Job) -> Result<String>;
 
-    /// Takes over a driver of a job of this kind.
+    /// Creates the kind from a driver.
     ///
     /// # Errors
     /// The job is of another kind.
     fn take_up(driver: Driver) -> Result<Self>;
 
-    /// Gives the driver back.
+    /// Returns the driver.
     fn into_driver(self) -> Driver;
 
-    /// Ends what a command before this one left behind.
+    /// Cleans up what a previous command left behind.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     async fn tidy_up(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Does the next phase of `run`; the state after it. None where no phase is left.
+    /// Runs the next phase of `run`; returns the state after it. None if no phase is left.
     ///
     /// # Errors
-    /// What the phase said.
+    /// The phase failed.
     async fn next(&self) -> Result<Option<State>>;
 
-    /// What `run` does once no phase is left, and the job is not to be swapped.
+    /// What `run` does when no phase is left, and the job is not to be swapped.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     async fn complete(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Compares, or looks at every row again.
+    /// Compares both sides, or checks every row again.
     ///
     /// # Errors
-    /// The job is not that far, or what the server said. A difference of two sides is in the verdict.
+    /// The job is not ready, or the server returned an error. A difference of two sides is in the verdict.
     async fn verify(&self) -> Result<Verdict>;
 
-    /// Verifies, and puts the new side into use; the job is not swapped.
+    /// Verifies, and brings the new side into use; the job is not swapped.
     ///
     /// # Errors
-    /// The job is not that far; the sides differ; or the lock was not available.
+    /// The job is not ready; the sides differ; or the lock could not be acquired.
     async fn swap(&self) -> Result<Swapped> {
         Err(self.job.of_another_kind())
     }
 
-    /// Verifies, and puts the old side into use again; the job is swapped.
+    /// Verifies, and brings the old side into use again; the job is swapped.
     ///
     /// # Errors
-    /// The sides differ; or the lock was not available.
+    /// The sides differ; or the lock could not be acquired.
     async fn rollback(&self) -> Result<Swapped> {
         Err(self.job.of_another_kind())
     }
 
-    /// Does what an exchange leaves to be done.
+    /// Completes the steps that follow an exchange.
     ///
     /// # Errors
-    /// A lock was not available; or the server is gone.
+    /// A lock could not be acquired; or the connection was lost.
     async fn finish_exchange(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Brings the side that is not in use in sync.
+    /// Applies pending changes to the inactive side.
     ///
     /// # Errors
-    /// The job is not that far, or what the server said.
+    /// The job is not ready, or the server returned an error.
     async fn sync(&self) -> Result<()> {
         Err(self.job.of_another_kind())
     }
 
-    /// Closes the rollback window.
+    /// Ends the rollback window.
     ///
     /// # Errors
-    /// The lock was not available, or something depends on the side that is not in use.
+    /// The lock could not be acquired, or something depends on the inactive side.
     async fn finalize(&self) -> Result<State> {
         Err(self.job.of_another_kind())
     }
 
-    /// Removes everything that the job made.
+    /// Removes everything that the job created.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     async fn abort(&self) -> Result<State>;
 }
 
-/// What a command asks for.
+/// The actions that a command can request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Every phase before the swap, and the swap if asked for.
+    /// Every phase before the swap, and the swap if requested.
     Run {
-        /// Swap once verified.
+        /// Swap after verification.
         swap: bool,
     },
-    /// The comparison.
+    /// Compare.
     Verify,
-    /// The swap.
+    /// Swap.
     Swap,
-    /// The swap back.
+    /// Swap back.
     Rollback,
-    /// Bring the side that is not in use in sync.
+    /// Apply pending changes to the inactive side.
     Sync,
-    /// Close the rollback window.
+    /// End the rollback window.
     Finalize {
-        /// Before its time.
+        /// Even before its time.
         now: bool,
     },
-    /// Remove everything that the job made.
+    /// Remove everything that the job created.
     Abort,
 }
 
 impl Action {
-    /// What may hold it.
+    /// What may pause it.
     pub fn pacing(self) -> Pacing {
         match self {
             Self::Run { .. } => Pacing::Windowed,
@@ -167,43 +168,43 @@ impl Action {
         }
     }
 
-    /// Whether only jobs that end with a swap have it.
+    /// Whether only jobs that end with a swap support it.
     pub fn needs_swap(self) -> bool {
         matches!(self, Self::Swap | Self::Rollback | Self::Sync | Self::Finalize { .. })
     }
 }
 
-/// What came of an action.
+/// The result of an action.
 #[derive(Debug)]
 pub struct Outcome {
     /// The job's state.
     pub state: State,
-    /// What a swap or a rollback took, where there was one.
+    /// The cost of a swap or a rollback, if there was one.
     pub swapped: Option<Swapped>,
-    /// What `verify` came to.
+    /// The result of `verify`.
     pub verdict: Option<Verdict>,
 }
 
 impl Outcome {
-    /// At a state that the job was in already, or came to by itself.
+    /// With a state that the job already had, or reached without a swap.
     pub fn at(state: State) -> Self {
         Self { state, swapped: None, verdict: None }
     }
 }
 
-/// What `verify` came to.
+/// The result of `verify`.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Two sides, compared.
+    /// Two sides were compared.
     Sides(VerifyReport),
-    /// Every row, looked at again.
+    /// Every row was checked again.
     Rows(Looked),
 }
 
-/// Does what a command asks for.
+/// Executes an action.
 ///
 /// # Errors
-/// What the kind said; or the job's state does not allow it.
+/// The kind returned an error; or the job's state does not allow the action.
 pub async fn act<K: JobKind>(kind: &K, action: Action) -> Result<Outcome> {
     match action {
         Action::Run { swap } => return run(kind, swap).await,
@@ -232,7 +233,7 @@ pub async fn act<K: JobKind>(kind: &K, action: Action) -> Result<Outcome> {
     Ok(Outcome::at(kind.state()))
 }
 
-/// Phase after phase, and the swap if asked for.
+/// Phase after phase, and the swap if requested.
 async fn run<K: JobKind>(kind: &K, swap: bool) -> Result<Outcome> {
     while kind.next().await?.is_some() {
         kind.go_on()?;
@@ -263,7 +264,7 @@ fn no_swap(driver: &Driver, state: State) -> Error {
         .hint(format!("to remove what the job made: `pgstrata abort {}`", word(name)))
 }
 
-/// Whether the rollback window may be closed.
+/// Whether the rollback window may be ended.
 fn may_finalize<K: JobKind>(driver: &Driver, now: bool) -> Result<()> {
     let (name, state) = (&driver.job.name, driver.state());
     if state != State::Swapped {
@@ -291,10 +292,11 @@ fn may_abort(driver: &Driver) -> Result<()> {
         .hint(format!("`pgstrata rollback {}` first: it loses nothing", word(name))))
 }
 
-/// Lets a change that cannot be carried over be reported where there is no exchange: the next one refuses it.
+/// Reports a change that cannot be carried over instead of failing, if there is no exchange; the next exchange fails
+/// because of it.
 ///
 /// # Errors
-/// A lock could not be acquired; or the server is gone.
+/// A lock could not be acquired; or the connection was lost.
 pub fn reported_only(driver: &Driver, carried: Result<()>) -> Result<()> {
     match carried {
         Err(e) if e.retry_class() == Retry::Never && e.kind() == Kind::Failed => {
@@ -305,12 +307,12 @@ pub fn reported_only(driver: &Driver, carried: Result<()>) -> Result<()> {
     }
 }
 
-/// A design that its own kind of job asks for.
+/// The design of the expected kind.
 pub fn of_kind<T>(design: Option<&T>) -> Result<&T> {
     design.ok_or_else(|| Error::failed("the design is one of another kind of job"))
 }
 
-/// The error that a report with differences is.
+/// The error for a report with differences.
 pub fn differs(report: &VerifyReport) -> Error {
     let named: Vec<String> =
         report.examples.iter().take(5).map(|e| format!("{} {}", e.kind, e.key)).collect();

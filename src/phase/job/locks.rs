@@ -1,5 +1,5 @@
-//! Locks that applications have to wait behind: each try is short, a try that is bound to fail is not made, and who was in
-//! the way is said.
+//! Locks that block applications: each attempt is short, no attempt is made while it is bound to fail, and blockers
+//! are reported.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -22,45 +22,45 @@ use crate::plan::LockBudget;
 use crate::sql::locks as locks_sql;
 use crate::stop::Stop;
 
-/// How long a command waits for a synchronous standby before it says so.
+/// How long a command waits for a synchronous standby before this is reported.
 const STANDBY_WAITS: Duration = Duration::from_secs(10);
 
-/// The tables that somebody is about to lock, how long applications may wait behind one try, and how many there are.
+/// The tables to lock, how long one attempt may block applications, and the number of attempts.
 #[derive(Debug)]
 pub struct LockRetry<'a> {
-    /// The session that locks.
+    /// The session that acquires the locks.
     pub client: &'a Client,
-    /// Who is in the way is said here.
+    /// Receives reports about blockers.
     pub events: &'a Events,
     /// Ends a pause early.
     pub stop: &'a Stop,
-    /// What is locked; the first is what errors name.
+    /// The tables to lock; errors name the first.
     pub tables: Vec<QualifiedName>,
-    /// How long, how often, and what may be done about it.
+    /// The limits, and whether blockers may be cancelled.
     pub budget: LockBudget,
 }
 
 impl<'a> LockRetry<'a> {
-    /// Of the locks on some relations.
+    /// For locks on some relations.
     pub fn on(driver: &'a Driver, tables: Vec<QualifiedName>) -> Self {
         let budget = driver.plan.lock_budget();
         Self { client: &driver.control, events: &driver.events, stop: &driver.stop, tables, budget }
     }
 
-    /// Fails, to be tried again, while a transaction older than the lock budget holds a lock that we would wait for.
+    /// Fails, to be retried, while a transaction older than the lock budget holds a lock that would block ours.
     ///
     /// # Errors
-    /// Who is in the way; or what the server said.
+    /// The blockers; or the server returned an error.
     pub async fn look(&self) -> Result<()> {
         let older_ms = self.budget.lock_timeout.as_secs_f64() * 1000.0;
         let blockers = blockers::in_the_way(self.client, &self.tables, older_ms).await?;
         if blockers.is_empty() { Ok(()) } else { Err(blocked(&blockers)) }
     }
 
-    /// Cancels who holds a lock that we would wait for, where the plan says so.
+    /// Cancels blockers, if the plan allows it.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn cancel(&self, asked: &mut Asked) -> Result<()> {
         if let Some(after) = self.budget.cancel_blockers_after {
             let blockers = blockers::in_the_way(self.client, &self.tables, 0.0).await?;
@@ -69,20 +69,20 @@ impl<'a> LockRetry<'a> {
         Ok(())
     }
 
-    /// Begins a transaction's locking ([`locks_sql::begin`]): `first`, then a short `lock_timeout` for all locks that follow,
-    /// and an end to the transaction if this process freezes.
+    /// Begins the lock requests of a transaction ([`locks_sql::begin`]): `first`, then a short `lock_timeout` for all
+    /// locks that follow, and a time limit in case this process freezes.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn begin(&self, client: &Client, first: &str) -> Result<()> {
         Ok(client.batch_execute(&locks_sql::begin(first, self.budget.lock_timeout.as_millis())).await?)
     }
 
-    /// Makes attempts, with growing pauses, while the lock cannot be acquired; what came of it and which attempt it was.
-    /// `go_on` is asked before each.
+    /// Makes attempts, with growing pauses, while the lock cannot be acquired; returns the result and the number of
+    /// the attempt. `go_on` is called before each.
     ///
     /// # Errors
-    /// Lock after the last attempt, with who was in the way; any other error at once.
+    /// Lock after the last attempt, with the blockers; any other error immediately.
     pub async fn run<T>(
         &self,
         what: &str,
@@ -142,11 +142,11 @@ fn blocked(blockers: &[Blocker]) -> Error {
     Error::new(Kind::Lock, format!("in the way: {}", said.join("; "))).retry(Retry::Again)
 }
 
-/// Waits until a synchronous standby has what was committed without waiting for it, while locks were held. Where that takes too
-/// long, says so; the rest of the command does not wait for it either.
+/// Waits until a synchronous standby has received what was committed without waiting for it, while locks were held.
+/// If that takes too long, this is reported, and the rest of the command does not wait for it either.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn reach_standby(driver: &Driver) -> Result<()> {
     let client = &driver.control;
     if !client.query_one(locks_sql::WAITS_FOR_STANDBY, &[]).await?.get::<_, bool>(0) {
@@ -169,10 +169,10 @@ pub async fn reach_standby(driver: &Driver) -> Result<()> {
     Ok(client.batch_execute(locks_sql::LEAVE_STANDBY).await?)
 }
 
-/// Does `work` in a transaction whose locks on `tables` applications wait behind: each try is short.
+/// Does `work` in a transaction whose locks on `tables` block applications: each attempt is short.
 ///
 /// # Errors
-/// Lock after the last attempt, with who was in the way; or what `work` said.
+/// Lock after the last attempt, with the blockers; or the error of `work`.
 pub async fn briefly<T>(
     driver: &Driver,
     tables: Vec<QualifiedName>,

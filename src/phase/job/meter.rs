@@ -1,4 +1,5 @@
-//! How far a phase is and how fast: counts units, says so at most twice a second, and keeps the rate for `status`.
+//! The progress and speed of a phase: counts units, reports them at most twice a second, and stores the rate for
+//! `status`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,20 +11,20 @@ use crate::phase::job::driver::Driver;
 use crate::sql::store as sql;
 use crate::throttle::Progress;
 
-/// How often progress is said.
+/// How often progress is reported.
 const SAY: Duration = Duration::from_millis(500);
-/// How often it is written down for `status` elsewhere.
+/// How often it is stored for `status`.
 const KEEP: Duration = Duration::from_secs(2);
 /// The rate is the mean over this time,
 const WINDOW: Duration = Duration::from_secs(10);
-/// and what is left is estimated by the mean over this one, holds and all.
+/// and the remaining time is estimated from the mean over this one, including pauses.
 const LONG: Duration = Duration::from_secs(600);
-/// How far apart the places are that the longer one is measured by.
+/// The distance between the samples for the longer mean.
 const APART: Duration = Duration::from_secs(5);
-/// How often [`Meter::beat`] looks.
+/// How often [`Meter::beat`] reports.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Counts one phase's units.
+/// Counts the units of one phase.
 #[derive(Debug)]
 pub struct Meter<'a> {
     driver: &'a Driver,
@@ -39,7 +40,7 @@ pub struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    /// Begins a phase: says what it is about.
+    /// Begins a phase, and reports its description.
     pub fn begin(driver: &'a Driver, phase: &'static str, about: impl Into<String>) -> Self {
         driver.events.phase(&driver.job.name, phase, about);
         let now = Instant::now();
@@ -57,7 +58,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// What is counted, how many there are, and how many were done before.
+    /// The unit, its total number, and the number that was done before.
     pub fn count(&mut self, unit: &'static str, total: u64, done: u64) {
         self.unit = unit;
         self.total.set(total);
@@ -66,12 +67,12 @@ impl<'a> Meter<'a> {
         *self.places.borrow_mut() = VecDeque::from([(Instant::now(), done)]);
     }
 
-    /// Corrects how many units are done.
+    /// Corrects the number of units done.
     pub fn reached(&self, units: u64) {
         self.done.set(units);
     }
 
-    /// Corrects how many units are left; none where that cannot be said.
+    /// Corrects the number of units left; none if it is not known.
     pub fn left(&self, units: Option<u64>) {
         self.total.set(units.map_or(0, |units| self.done.get() + units));
     }
@@ -81,7 +82,7 @@ impl<'a> Meter<'a> {
         self.done.get()
     }
 
-    /// Adds `units` that are done.
+    /// Adds `units` to those done.
     pub fn add(&self, units: u64) {
         self.done.set(self.done.get() + units);
         let now = Instant::now();
@@ -98,7 +99,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Units a second over the last seconds; while nothing is done, it falls.
+    /// Units per second over the last seconds; it falls while nothing is done.
     fn rate(&self) -> f64 {
         self.mean(&mut self.samples.borrow_mut(), WINDOW)
     }
@@ -127,10 +128,10 @@ impl<'a> Meter<'a> {
         self.driver.gate.report(Progress { phase, done, per_second });
     }
 
-    /// Goes on saying how fast it goes while nothing is done; to be run beside the work.
+    /// Continues to report the rate while nothing is done; to be run concurrently with the work.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn beat(&self) -> Result<()> {
         loop {
             tokio::time::sleep(BEAT).await;
@@ -152,10 +153,10 @@ impl<'a> Meter<'a> {
         });
     }
 
-    /// Writes rate and remaining time down for `status`, now and then.
+    /// Stores rate and remaining time for `status`, from time to time.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn keep(&self) -> Result<()> {
         if self.kept.get().elapsed() < KEEP {
             return Ok(());
@@ -166,7 +167,7 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// Ends the phase: says what came of it.
+    /// Ends the phase, and reports its result.
     pub fn end(&self, about: impl Into<String>) {
         if self.total.get() > 0 {
             self.say();

@@ -1,4 +1,4 @@
-//! What every kind of job shares. [`kind`] has the commands; [`driver`] what a phase works with.
+//! What every kind of job shares. [`kind`] has the commands; [`driver`] has what a phase uses.
 
 pub mod additions;
 pub mod blockers;

@@ -1,5 +1,6 @@
-//! Finds who holds a snapshot that a transaction of ours is missing from: on the server, and on the standbys that the plan
-//! lists. Such a snapshot would read the side that comes into use as it was before that transaction.
+//! Finds transactions with a snapshot that does not include a given transaction of the job, on the server and on the
+//! standbys that the plan lists. Such a snapshot would read the side that comes into use as it was before that
+//! transaction.
 
 use std::time::{Duration, Instant};
 
@@ -14,25 +15,25 @@ use crate::phase::job::driver::Driver;
 use crate::plan::OldSnapshots;
 use crate::sql::old_snapshots as sql;
 
-/// How long between two looks, for as long as a wait is short; and afterwards.
+/// How often the holders are queried during a short wait; and in a longer wait.
 const LOOK: Duration = Duration::from_millis(15);
 const LOOK_LATER: Duration = Duration::from_millis(200);
-/// How often it is looked who holds a lock that is in the way, while snapshots are waited for.
+/// How often blockers of locks are queried while the job waits for snapshots.
 pub const LOCKS: Duration = Duration::from_secs(1);
-/// Rounds after which nobody can hold an older snapshot.
+/// The number of rounds after which there can be no older snapshot.
 pub const ENOUGH_ROUNDS: u32 = 2;
 /// How long a wait may last before it is reported.
 const SHORT: Duration = Duration::from_secs(1);
 /// How often it is reported.
 const REPORTS: Duration = Duration::from_secs(30);
-/// How often holders are cancelled, where the plan says so: the first may need a moment to end.
+/// How often holders are cancelled, if the plan allows it: a cancelled statement may need a moment to end.
 const CANCELS: Duration = Duration::from_secs(1);
-/// How old a holder's transaction must be to be cancelled, where the plan does not say `cancel_blockers_after`.
+/// How old a holder's transaction must be to be cancelled, unless the plan sets `cancel_blockers_after`.
 const CANCEL_AFTER: Duration = Duration::from_secs(5);
-/// So many holders are named.
+/// The number of holders that are named.
 const NAMED: usize = 3;
 
-/// A holder, and which of its session's transactions it is.
+/// A holder, and the identity of its transaction.
 #[derive(Debug, Clone)]
 struct Holder {
     who: Blocker,
@@ -49,12 +50,12 @@ impl Holder {
     }
 }
 
-/// Who is left on one server; none before the first look.
+/// The remaining holders on one server; none before the first query.
 #[derive(Debug, Default)]
 struct Left(Option<Vec<Holder>>);
 
 impl Left {
-    /// Whoever came since the first look has a newer snapshot.
+    /// A holder that was not in the first result has a newer snapshot.
     fn look(&mut self, now: Vec<Holder>) -> &[Holder] {
         let left = match self.0.take() {
             Some(before) => now.into_iter().filter(|one| before.iter().any(|was| was.is(one))).collect(),
@@ -75,7 +76,7 @@ struct Standby {
     target: Target,
     session: Option<Session>,
     left: Left,
-    /// Why it is not known who is left there.
+    /// Why the remaining holders are not known.
     unknown: Option<String>,
 }
 
@@ -91,7 +92,7 @@ impl Standby {
         };
     }
 
-    /// Whether it is far enough to be asked.
+    /// Whether the standby has replayed enough to be queried.
     async fn ask(&mut self, role: &str, mark: &Mark) -> Result<bool> {
         let session = match self.session.take() {
             Some(session) => session,
@@ -109,24 +110,24 @@ impl Standby {
     }
 }
 
-/// The transaction that must be seen.
+/// The transaction that every snapshot must include.
 #[derive(Debug, Clone)]
 struct Mark {
     xid: String,
-    /// Where its commit stands in the WAL at the latest.
+    /// A WAL position at or after its commit.
     wal: String,
 }
 
-/// Looks for the holders of older snapshots, again and again.
+/// Queries the holders of older snapshots repeatedly.
 #[derive(Debug)]
 pub struct Older<'a> {
     driver: &'a Driver,
     mark: Option<Mark>,
     here: Left,
     standbys: Vec<Standby>,
-    /// How often everybody who counted as older was waited for.
+    /// How often the job has waited for all holders of older snapshots.
     rounds: u32,
-    /// The present round is one of them.
+    /// Whether the current round is counted.
     counted: bool,
     marked: Instant,
     reported: Option<Instant>,
@@ -135,10 +136,10 @@ pub struct Older<'a> {
 }
 
 impl<'a> Older<'a> {
-    /// Nobody is looked for before [`Older::mark`] or [`Older::since`].
+    /// Holders are searched for only after [`Older::mark`] or [`Older::since`].
     ///
     /// # Errors
-    /// A standby's connection string cannot be used.
+    /// The connection string of a standby cannot be used.
     pub fn new(driver: &'a Driver) -> Result<Self> {
         let standby = |dsn: &String| {
             let target = driver.target().standby(dsn)?;
@@ -160,19 +161,19 @@ impl<'a> Older<'a> {
         })
     }
 
-    /// What is committed now must be seen by every snapshot.
+    /// Every snapshot must include what is committed now.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn mark(&mut self) -> Result<()> {
         let xid: String = self.driver.control.query_one(sql::MARK, &[]).await?.get(0);
         self.since(xid).await
     }
 
-    /// What was committed with the transaction `xid` must be seen by every snapshot.
+    /// Every snapshot must include what the transaction `xid` committed.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn since(&mut self, xid: String) -> Result<()> {
         let wal = self.driver.control.query_one(sql::WAL_END, &[]).await?.get(0);
         self.mark = Some(Mark { xid, wal });
@@ -182,7 +183,7 @@ impl<'a> Older<'a> {
         Ok(())
     }
 
-    /// Begins another round: with everybody who counts as older now.
+    /// Begins another round, with all current holders of older snapshots.
     pub fn again(&mut self) {
         self.counted = false;
         self.here = Left::default();
@@ -191,16 +192,16 @@ impl<'a> Older<'a> {
         }
     }
 
-    /// How often everybody who counted as older has been waited for. A snapshot can be imported from a session that ends
-    /// then: the importer is a newcomer in the first round, and is waited for in the second.
+    /// How often the job has waited for all holders of older snapshots. A snapshot can be imported from a session
+    /// that then ends: the importing session is new in the first round, and the second round waits for it.
     pub fn rounds(&self) -> u32 {
         self.rounds
     }
 
-    /// Whether anybody holds an older snapshot. Reports a wait that lasts, and cancels who holds one where the plan says so.
+    /// Whether a session holds an older snapshot. Reports a long wait, and cancels holders if the plan allows it.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn look(&mut self) -> Result<bool> {
         let Some(mark) = self.mark.clone() else { return Ok(false) };
         let rows = self.driver.control.query(sql::HOLDERS, &[&mark.xid]).await?;
@@ -222,7 +223,7 @@ impl<'a> Older<'a> {
         Ok(true)
     }
 
-    /// Waits for the next look. Whoever is still there after [`SHORT`] may stay long.
+    /// Waits until the next query. Holders that remain after [`SHORT`] may remain for long.
     pub async fn nap(&self) {
         tokio::time::sleep(if self.marked.elapsed() < SHORT { LOOK } else { LOOK_LATER }).await;
     }
@@ -236,7 +237,7 @@ impl<'a> Older<'a> {
         }
     }
 
-    /// Who holds one.
+    /// A description of the holders.
     pub fn who(&self) -> String {
         let here = self.here.holders().iter().map(|holder| holder.who.to_string());
         let there = self.standbys.iter().flat_map(|standby| {
@@ -270,7 +271,7 @@ impl<'a> Older<'a> {
         }
     }
 
-    /// The time is over.
+    /// The error after the time limit.
     pub fn gave_up(&self) -> Error {
         let limit = number::duration(self.driver.plan.lock_budget().give_up_after);
         Error::new(
@@ -284,10 +285,10 @@ impl<'a> Older<'a> {
         )
     }
 
-    /// Reports standbys that are not known to the plan, and what happens there to transactions with an older snapshot.
+    /// Reports standbys that the plan does not list, and what happens there to transactions with an older snapshot.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn report_unknown_standbys(&self, fate: &str) -> Result<()> {
         if !self.standbys.is_empty() {
             return Ok(());

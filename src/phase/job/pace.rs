@@ -1,5 +1,6 @@
-//! Beside every throttled phase: looks at the signals twice a second, tells the gate, and says in log and database why the job
-//! waits. What it cannot read holds; what it cannot read for long ends the run.
+//! Runs concurrently with every throttled phase: evaluates the signals twice a second, informs the gate, and reports
+//! in the log and the database why the job is paused. A signal that cannot be read pauses the job; if the server
+//! cannot be read for long, the run ends.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,24 +26,25 @@ use crate::plan::{Plan, Throttle};
 use crate::sql::pace as sql;
 use crate::throttle::Progress;
 
-/// How often the signals are looked at; a notification is heard at once.
+/// How often the signals are evaluated; a notification is processed at once.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a look, or the tiny transaction, may take before the session is given up.
+/// The time limit for an evaluation, or the small transaction, before the session is given up.
 const SAY: Duration = Duration::from_secs(10);
-/// How long nothing can be read before the run ends.
+/// How long the server may be unreadable before the run ends.
 const BLIND: Duration = Duration::from_secs(300);
-/// How long the first look waits for standbys and the user's query.
+/// How long the first evaluation waits for standbys and the user's query.
 const FIRST: Duration = Duration::from_secs(3);
-/// How often a sample goes into the job's history.
+/// How often a sample is added to the job's history.
 const SAMPLE: Duration = Duration::from_secs(10);
-/// Over how long the number of workers is measured,
+/// The duration of a measurement for the number of workers,
 const MEASURE: Duration = Duration::from_secs(3);
-/// and in which phases: their units are alike, and there are many of them.
+/// and the phases in which it is measured: they have many similar units.
 const MEASURED: [&str; 2] = ["copy", "fill"];
 /// The weight of a new reading in the smoothed commit latency.
 const NEW: f64 = 0.3;
 
-/// Looks until dropped; to be run beside the work. Returns why it gives up where the server could not be read for long.
+/// Evaluates the signals until it is dropped; to be run concurrently with the work. Returns an error if the server
+/// could not be read for long.
 pub async fn watch(driver: &Driver) -> Error {
     let mut watch = Watch::new(driver);
     let mut blind: Option<Instant> = None;
@@ -63,7 +65,7 @@ pub async fn watch(driver: &Driver) -> Error {
     }
 }
 
-/// What a run ends with that was held for that long because nothing could be read.
+/// The error of a run that was paused too long because nothing could be read.
 fn gives_up(last: Error, since: Duration) -> Error {
     let hint = last.hint_text().map_or(String::new(), |hint| format!("{hint}; then "));
     last.context(format!("the server's signals could not be read for {}", number::duration(since)))
@@ -79,27 +81,27 @@ struct Watch<'a> {
     standbys: Standbys,
     behind: Vec<Behind>,
     latency_ms: Option<f64>,
-    /// What differs from the plan, as last applied.
+    /// The settings that override the plan, as last applied.
     settings: BTreeMap<String, String>,
     sampled: Instant,
     span: Span,
 }
 
-/// The session that asks, with what it sends twice a second: planning that takes as long as doing it.
+/// The session for the queries, with its statements prepared: planning them takes as long as running them.
 struct Asking {
     session: Session,
     signals: Statement,
     say: Statement,
 }
 
-/// Over which the number of workers is measured.
+/// The period of a measurement for the number of workers.
 struct Span {
     since: Instant,
     phase: &'static str,
-    /// Units done before.
+    /// Units done before it.
     done: u64,
     held: bool,
-    /// What our tiny transactions took, in milliseconds.
+    /// The durations of the small transactions, in milliseconds.
     took_ms: Vec<f64>,
 }
 
@@ -109,7 +111,7 @@ impl Span {
         Self { since: Instant::now(), phase, done, held: false, took_ms: Vec::new() }
     }
 
-    /// What was measured; none where something held, or nothing was done.
+    /// The measurement; none if the job was paused or nothing was done.
     fn measured(mut self, now: Progress) -> Option<Measured> {
         if self.held || self.took_ms.is_empty() || self.done == 0 || now.done <= self.done {
             return None;
@@ -140,7 +142,7 @@ impl<'a> Watch<'a> {
         watch
     }
 
-    /// Begins to ask the standbys that are listed, and the user's query.
+    /// Starts to query the listed standbys and the user's query.
     fn ask(&mut self, was: &Throttle, is: &Throttle) {
         let driver = self.driver;
         let name = lease::session_name(driver.job.id, driver.epoch(), "pace");
@@ -173,7 +175,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// One look, and everything that follows from it.
+    /// One evaluation, and everything that follows from it.
     async fn look(&mut self) -> Result<()> {
         let gate = &self.driver.gate;
         let seen = timeout(SAY, self.see()).await;
@@ -223,7 +225,7 @@ impl<'a> Watch<'a> {
         seen
     }
 
-    /// At the first look, those that are asked elsewhere get the time to answer.
+    /// At the first evaluation, gives the standbys and the query time to answer.
     async fn first_answers(&self) {
         let until = Instant::now() + FIRST;
         let missing = || {
@@ -235,7 +237,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Settings that somebody changed hold from now on.
+    /// Applies changed settings.
     fn apply(&mut self, settings: &BTreeMap<String, String>) {
         if *settings == self.settings {
             return;
@@ -289,7 +291,7 @@ impl<'a> Watch<'a> {
         evaluate::of(&sources, &plan, &driver.job.name)
     }
 
-    /// Says what has changed, here and in the job's history.
+    /// Reports changes, here and in the job's history.
     async fn tell(&self, changes: Vec<Change>) {
         let driver = self.driver;
         for change in changes {
@@ -312,7 +314,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Writes the holds down for `status`: the tiny transaction whose time is the commit latency.
+    /// Stores the pauses for `status`: this is the small transaction whose duration is the commit latency.
     async fn say(&mut self) -> Result<()> {
         let Some(Asking { session, say, .. }) = &self.session else { return Ok(()) };
         let gate = &self.driver.gate;
@@ -344,7 +346,7 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Asks for a stop when the time of a scheduled job is over.
+    /// Requests a stop when the window of the job closes.
     fn windows(&self) {
         let driver = self.driver;
         if driver.pacing() == Pacing::Windowed
@@ -356,7 +358,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// How much was done while nothing held, and how soon the server answered, for the number of workers.
+    /// Measures the throughput without pauses, and the latency of the server, for the number of workers.
     fn measure(&mut self) {
         let gate = &self.driver.gate;
         let progress = gate.progress();
@@ -375,7 +377,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Why it is not the time to run, where it is not.
+/// Why the job may not run now; none if it may.
 pub fn closed(plan: &Plan, now: DateTime<Utc>) -> Option<String> {
     let throttle = plan.throttle();
     if throttle.windows.open(now, throttle.timezone) {
@@ -403,7 +405,7 @@ fn said(hold: &Hold) -> Said {
     }
 }
 
-/// What is set otherwise now, in words.
+/// A description of changed settings.
 fn differences(was: &Plan, is: &Plan) -> Vec<String> {
     let (was, is) = (was.tunables(), is.tunables());
     let keys: std::collections::BTreeSet<&str> = was.keys().chain(is.keys()).copied().collect();

@@ -1,4 +1,4 @@
-//! One way to report what is tried again: what, which attempt, for how long, until when, and the last error.
+//! One way to report retries: what is retried, which attempt it is, for how long, until when, and the last error.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use crate::model::number;
 
 /// How often the same error is reported,
 const AGAIN: Duration = Duration::from_secs(60);
-/// and how often another one.
+/// and how often a different one.
 const ANOTHER: Duration = Duration::from_secs(10);
-/// Retries that are over sooner than this are not worth a report, where they are usual.
+/// Shorter retries are not reported if they are usual.
 const USUAL: Duration = Duration::from_secs(5);
 
-/// Attempts at one thing.
+/// Attempts at one step.
 #[derive(Debug)]
 pub struct Retries<'a> {
     events: &'a Events,
@@ -22,23 +22,23 @@ pub struct Retries<'a> {
     usual: bool,
     begun: Instant,
     failed: u32,
-    /// What was reported last, and when.
+    /// The last report, and its time.
     said: Option<(String, Instant)>,
 }
 
 impl<'a> Retries<'a> {
-    /// Attempts at `what`, an infinitive; `until` says when they end: `60 attempts`, `5m`.
+    /// Attempts at `what`, an infinitive; `until` states when they end: `60 attempts`, `5m`.
     pub fn of(events: &'a Events, what: &'a str, until: impl Into<String>) -> Self {
         Self { events, what, until: until.into(), usual: false, begun: Instant::now(), failed: 0, said: None }
     }
 
-    /// The same, where a few failures are usual: they are reported only where they last.
+    /// The same if a few failures are usual: they are reported only if they continue.
     pub fn usual(events: &'a Events, what: &'a str, until: impl Into<String>) -> Self {
         Self { usual: true, ..Self::of(events, what, until) }
     }
 
-    /// One more attempt has failed: the first is reported, later ones every ten seconds where the error is another one, and
-    /// every minute.
+    /// Another attempt has failed. The first failure is reported; later ones every ten seconds if the error is
+    /// different, otherwise every minute.
     pub fn failed(&mut self, error: &Error) {
         self.failed += 1;
         tracing::debug!(what = self.what, failed = self.failed, error = %error, "again");
@@ -53,7 +53,7 @@ impl<'a> Retries<'a> {
         self.said = Some((brief, Instant::now()));
     }
 
-    /// How many attempts have failed, and in what time.
+    /// The number of failed attempts, and their duration.
     pub fn spent(&self) -> String {
         format!(
             "{} ({})",

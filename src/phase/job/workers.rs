@@ -1,4 +1,5 @@
-//! The worker pool: items from one producer, done by so many sessions at a time, each with its own tries.
+//! The worker pool: items from one producer, processed concurrently by a number of sessions, each with its own
+//! retries.
 
 use std::cell::Cell;
 
@@ -17,24 +18,24 @@ use crate::phase::job::driver::Driver;
 use crate::plan::Workers;
 use crate::sql::locks;
 
-/// How many items may lie ready for each worker.
+/// How many items may be queued for each worker.
 const READY: usize = 1;
 
-/// Where a producer hands its items in.
+/// Where a producer submits its items.
 pub struct Items<'a, T> {
     driver: &'a Driver,
     sender: mpsc::Sender<T>,
-    /// How many were handed in and are not done.
+    /// The number of items that were submitted and are not done.
     under_way: &'a watch::Sender<usize>,
 }
 
 impl<T> Items<'_, T> {
-    /// Hands one in, and returns when it is time to look for the next: with several workers while they work, so that none of
-    /// them waits. To look for an item takes the server a moment of its own: with one worker, who is to leave a processor to
-    /// the applications, it is not done beside the work.
+    /// Submits an item, and returns when the next one should be prepared: with several workers while they work, so
+    /// that none of them waits. Preparing an item takes time on the server. With one worker, which should leave a
+    /// core to the applications, it is therefore not done concurrently with the work.
     ///
     /// # Errors
-    /// A worker stopped, and has said why.
+    /// A worker stopped, and has reported why.
     pub async fn send(&self, item: T) -> Result<()> {
         self.under_way.send_modify(|n| *n += 1);
         self.sender.send(item).await.map_err(|_| Error::failed("the workers have stopped"))?;
@@ -46,14 +47,14 @@ impl<T> Items<'_, T> {
     }
 }
 
-/// Runs `produce`, which hands items in, and `work` on each item, as many at a time as the gate has seats; each item passes the
-/// gate first. `workers` says how many items lie ready.
+/// Runs `produce`, which submits items, and `work` on each item, as many at a time as the gate permits; each item
+/// passes the gate first. `workers` determines how many items are queued.
 ///
-/// The first failure stops the rest between two items: nobody is torn out of a transaction. `produce` learns of it because
-/// sending fails.
+/// The first failure stops the others between two items; no transaction is interrupted. `produce` notices it because
+/// submitting fails.
 ///
 /// # Errors
-/// The first failure of a worker, else the producer's.
+/// The first failure of a worker, otherwise the producer's.
 pub async fn run<T>(
     driver: &Driver,
     workers: Workers,
@@ -96,8 +97,9 @@ pub async fn run<T>(
     produced
 }
 
-/// The next item for the worker of that number, once it has a seat and the gate is open; none when there are no more, or when
-/// it is time to stop. `over`: somebody found that there are no more, so nobody need wait for a seat; whoever has an item keeps it.
+/// The next item for the worker of that number, once it may work and the gate is open; none if there are no more, or
+/// if it is time to stop. `over`: a worker found that there are no more items, so none need wait for permission; a
+/// worker with an item keeps it.
 async fn next<T>(
     driver: &Driver,
     worker: usize,
@@ -121,7 +123,7 @@ async fn next<T>(
     }
 }
 
-/// One item, sent again while the server rolled it back for certain.
+/// Processes one item, repeating it while the server certainly rolled it back.
 async fn attempt<T>(
     driver: &Driver,
     what: &str,
@@ -142,8 +144,8 @@ async fn attempt<T>(
     result
 }
 
-/// Where the server lets no more sessions in, the job goes on with those it has. One of them is left to the worker that got
-/// none, and has an item to do.
+/// If the server accepts no more sessions, the job continues with those that it has. One of them is left to the
+/// worker that got none and has an item.
 fn fewer(driver: &Driver, error: &Error) {
     let open = usize::try_from(driver.pool.state().connections).unwrap_or(0);
     let most = open.saturating_sub(1).max(1);
@@ -155,7 +157,7 @@ fn fewer(driver: &Driver, error: &Error) {
     }
 }
 
-/// [`run`] where all items are known.
+/// [`run`] if all items are known in advance.
 ///
 /// # Errors
 /// The first failure of a worker.
@@ -174,7 +176,7 @@ pub async fn each<T>(
     run(driver, driver.plan.workers(), what, produce, work).await
 }
 
-/// The pool's error as ours.
+/// Converts the error of the pool.
 pub fn pool_error(error: bb8::RunError<Error>) -> Error {
     match error {
         bb8::RunError::User(error) => error,

@@ -1,4 +1,4 @@
-//! How a partitioned table is cut, as the catalog has it.
+//! The partitions of a partitioned table, as in the catalog.
 
 use tokio_postgres::Client;
 
@@ -16,11 +16,11 @@ pub struct Part {
     pub name: QualifiedName,
     /// Its oid.
     pub oid: u32,
-    /// What it holds.
+    /// Its range.
     pub range: Range,
-    /// It is a plain table: neither partitioned itself nor foreign.
+    /// Whether it is a plain table: neither partitioned itself nor foreign.
     pub plain: bool,
-    /// A DETACH CONCURRENTLY of it was interrupted.
+    /// Whether a DETACH CONCURRENTLY of it was interrupted.
     pub detaching: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct Layout {
     pub by: Ident,
     /// Its type.
     pub kind: ColumnKind,
-    /// Partitions, in order; one that has no lower bound is not among them.
+    /// Partitions, in order, without any that has no lower bound.
     pub parts: Vec<Part>,
     /// The default partition.
     pub default: Option<QualifiedName>,
@@ -44,10 +44,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Reads it.
+    /// Reads the partitions.
     ///
     /// # Errors
-    /// There is no such table, or it is not one that can be kept going: partitioned by range, by one column of a usable type.
+    /// The table does not exist, or cannot be maintained: it is not partitioned by range, by one column of a
+    /// supported type.
     pub async fn read(client: &Client, table: &QualifiedName) -> Result<Self> {
         let name = table.plain();
         let refuse = |what: &str| Error::usage(format!("{name} {what}"));
@@ -112,17 +113,17 @@ impl Layout {
         Ok(())
     }
 
-    /// What the partitions hold, in order.
+    /// The ranges of the partitions, in order.
     pub fn ranges(&self) -> Vec<Range> {
         self.parts.iter().map(|part| part.range.clone()).collect()
     }
 
-    /// The partition column holds times or dates, which go on with the clock.
+    /// Whether the partition column has times or dates, which follow the clock.
     pub fn is_time(&self) -> bool {
         crate::plan::partitioning::is_time(self.kind)
     }
 
-    /// Where the last partition ends.
+    /// The end of the last partition.
     pub fn until(&self) -> String {
         self.parts.last().map_or_else(String::new, |last| last.range.to.to_string())
     }

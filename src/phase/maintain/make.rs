@@ -1,4 +1,4 @@
-//! Makes partitions ahead, each like the youngest one that is there.
+//! Creates partitions ahead of time, each like the newest existing one.
 
 use tokio_postgres::error::SqlState;
 
@@ -17,20 +17,21 @@ use crate::sql::{capture, maintain as sql};
 use super::Upkeep;
 use super::layout::Layout;
 
-/// The default partition is looked through under its lock, when a partition is attached; who writes to it waits so long.
+/// The time limit for the scan of the default partition under its lock, when a partition is attached; its writers
+/// wait for that time.
 const LOOK_THROUGH_MS: u32 = 1_000;
 
-/// What came of one partition.
+/// The result for one partition.
 enum Made {
     Now,
-    /// Somebody else did.
+    /// Another session created it.
     Before,
     /// A row of the default partition belongs in it.
     Blocked,
 }
 
 impl Upkeep<'_> {
-    /// Makes those of `wanted` that no row of the default partition belongs in.
+    /// Creates those of `wanted` in which no row of the default partition belongs.
     pub(super) async fn make_all(
         &self,
         layout: &Layout,
@@ -68,7 +69,7 @@ impl Upkeep<'_> {
         Ok(())
     }
 
-    /// The table, and what a new partition takes after.
+    /// The table, and the model of a new partition.
     async fn family(&self, layout: &Layout) -> Result<(Table, Sibling)> {
         let Some(youngest) = layout.parts.last() else {
             return Err(Error::failed(format!("{} has no partition to take after", layout.table.plain())));
@@ -157,7 +158,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The job must know of every partition that the way back has to do with.
+    /// The job must record every partition that a rollback has to handle.
     fn wider(&self, mut b: Blueprint, name: &QualifiedName, range: &Range) -> Blueprint {
         let (from, to) = (range.from.to_string(), range.to.to_string());
         b.partitions.push(Partition { name: name.clone(), from, to });
@@ -165,7 +166,7 @@ impl Upkeep<'_> {
         b
     }
 
-    /// Whether what has the name is the partition that was wanted.
+    /// Whether the object with that name is the wanted partition.
     async fn made_before(&self, layout: &Layout, name: &QualifiedName, range: &Range) -> Result<Made> {
         let now = Layout::read(self.client, &layout.table).await?;
         let (shown, table) = (name.plain(), layout.table.plain());

@@ -1,7 +1,8 @@
-//! Maintain: keeps a partitioned table going, once it is in use. For cron: what is done is found done, and what is in the
-//! way is said; every lock that applications could notice is taken by the ladder of short tries.
+//! Maintenance of a partitioned table that is in use. For cron: completed work is recognized, and obstacles are
+//! reported. Every lock that could block applications is requested in short attempts.
 //!
-//! The catalog says what is there, also of a table that a job made: people attach and detach partitions.
+//! The existing partitions are read from the catalog, even for a table of a job, because users attach and detach
+//! partitions.
 
 mod layout;
 mod make;
@@ -25,11 +26,12 @@ use crate::stop::Stop;
 
 use self::layout::Layout;
 
-/// Statistics of the whole table are old after a day, if anything changed: most partitions hold a day or more, and a query
-/// for the newest values meets a histogram that ends before them. Sampling the table once a day costs little.
+/// Statistics of the whole table are considered old after a day, if anything changed: most partitions cover a day or
+/// more, and for a query on the newest values, the histogram ends too early. Sampling the table once a day costs
+/// little.
 const STATISTICS_OLD_S: f64 = 86_400.0;
 
-/// What the work on one table needs.
+/// The context of the work on one table.
 struct Upkeep<'a> {
     client: &'a Client,
     events: &'a Events,
@@ -39,14 +41,14 @@ struct Upkeep<'a> {
     budget: LockBudget,
     scheme: Scheme,
     template: Template,
-    /// The job that made the table.
+    /// The job that created the table.
     job: Option<&'a PartitionJob>,
 }
 
-/// Maintains the table that a job made and that is in use.
+/// Maintains the table in use of a job.
 ///
 /// # Errors
-/// A lock could not be acquired, or what the server said. What was done before is done.
+/// A lock could not be acquired, or the server returned an error. Work that was completed before remains.
 pub async fn maintain(context: &PartitionJob) -> Result<Maintained> {
     let layout = Layout::read(&context.control, context.plan.table()).await?;
     let upkeep = Upkeep {
@@ -64,11 +66,11 @@ pub async fn maintain(context: &PartitionJob) -> Result<Maintained> {
     Ok(Maintained { job: Some(context.job.name.clone()), ..done })
 }
 
-/// Maintains a partitioned table that somebody else made: interval and names are read from its partitions, the rest is as
-/// in a plan that says nothing more.
+/// Maintains a partitioned table that pgstrata did not create: interval and names are derived from its partitions;
+/// everything else is as in a plan with default settings.
 ///
 /// # Errors
-/// Interval or names cannot be read for certain; or as [`maintain`].
+/// Interval or names cannot be derived with certainty; or as [`maintain`].
 pub async fn maintain_adopted(
     client: &Client,
     table: &QualifiedName,
@@ -109,7 +111,7 @@ impl Upkeep<'_> {
         Ok(done)
     }
 
-    /// The clock, where the column goes by it.
+    /// The current time, if the column follows the clock.
     async fn now(&self, layout: &Layout) -> Result<Option<Bound>> {
         if !layout.is_time() {
             return Ok(None);
@@ -118,7 +120,8 @@ impl Upkeep<'_> {
         self.scheme.value(&now).map(Some).map_err(Error::failed)
     }
 
-    /// The range that the clock is in, or a younger one that holds rows already; of numbers, the youngest that does.
+    /// The range with the current time, or a later one that already has rows; for numbers, the last one that has
+    /// rows.
     async fn present(&self, layout: &Layout, now: Option<&Bound>) -> Result<Range> {
         let now = now.map(|now| self.scheme.containing(now)).transpose().map_err(Error::failed)?;
         for part in layout.parts.iter().rev() {
@@ -165,7 +168,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The job, while the old table is kept in sync: what is done must not get lost on the way back.
+    /// The job, while the old table is kept in sync: a rollback must not lose what was done.
     fn open_window(&self) -> Option<&PartitionJob> {
         self.job.filter(|context| context.state() == State::Swapped)
     }

@@ -1,5 +1,5 @@
-//! Partitions that hold nothing but what is older than the plan keeps. Never while the rollback window is open: the old
-//! table has their rows, and would have them again after a rollback.
+//! Detaches or drops partitions beyond the plan's retention. Never while the rollback window is open: the old table
+//! has their rows, and they would return after a rollback.
 
 use crate::error::{Error, Result};
 use crate::model::ident::QualifiedName;
@@ -51,7 +51,7 @@ impl Upkeep<'_> {
         Ok(())
     }
 
-    /// What age is counted from: the clock, or the largest number.
+    /// The value from which age is counted: the current time, or the largest number.
     async fn newest(&self, layout: &Layout, present: &Range, now: Option<Bound>) -> Result<Option<Bound>> {
         if now.is_some() {
             return Ok(now);

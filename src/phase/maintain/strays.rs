@@ -1,4 +1,4 @@
-//! What lies in the default partition, and where it belongs: rows that came when their partition was not there yet.
+//! Rows in the default partition, and the ranges to which they belong: they arrived before their partition existed.
 
 use crate::error::Result;
 use crate::model::ident::QualifiedName;
@@ -10,11 +10,11 @@ use crate::sql::maintain as sql;
 use super::Upkeep;
 use super::layout::Layout;
 
-/// So many ranges are told one by one.
+/// The number of ranges that are listed separately.
 const TOLD: usize = 12;
 
 impl Upkeep<'_> {
-    /// Counts them by range, and says so; the ranges that rows belong in.
+    /// Counts them by range and reports them; returns the ranges to which rows belong.
     pub(super) async fn strays(&self, layout: &Layout, done: &mut Maintained) -> Result<Vec<Range>> {
         let Some(default) = &layout.default else { return Ok(Vec::new()) };
         if !self.client.query_one(&sql::has_rows(default), &[]).await?.get::<_, bool>(0) {
@@ -53,7 +53,7 @@ impl Upkeep<'_> {
         Ok(found)
     }
 
-    /// Where the ranges of the least and of the largest value begin and end; none where there is no such range.
+    /// The bounds of the ranges of the smallest and of the largest value; none if there is no such range.
     fn ends(&self, least: Option<String>, largest: Option<String>) -> Option<(Bound, Bound)> {
         let range = |text: Option<String>| {
             let value = self.scheme.value(&text?).ok()?;
@@ -62,7 +62,7 @@ impl Upkeep<'_> {
         Some((range(least)?.from, range(largest)?.to))
     }
 
-    /// Those of `ranges` that rows of the default partition belong in.
+    /// Those of `ranges` to which rows of the default partition belong.
     async fn by_range(
         &self,
         layout: &Layout,

@@ -1,4 +1,4 @@
-//! What an event trigger adds to the partitioned table.
+//! What event triggers add to the partitioned table.
 
 use crate::error::Result;
 use crate::model::objects::Role;
@@ -7,10 +7,11 @@ use crate::sql::strip;
 
 use super::{PartitionJob, objects};
 
-/// Fails where the target or one of its partitions has what the source has not: an owner, a policy, a trigger and so on.
+/// Fails if the target or one of its partitions has something that the source does not have: an owner, a policy, a
+/// trigger and so on.
 ///
 /// # Errors
-/// What it is; or what the server said.
+/// The additions; or the server returned an error.
 pub async fn none_on_target(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let Some(target) = objects::recorded(context).await?.only(Role::Target).map(|object| object.oid) else {

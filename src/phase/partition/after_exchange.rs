@@ -1,7 +1,7 @@
-//! Settle: what a swap, either way, leaves to be done without a lock that anyone notices. The foreign keys of the table in use
-//! stand, and check every write; its rows are looked through now, so that the keys are as valid as they were. Materialized
-//! views that still read the table out of use are made anew. Whatever is found done is left alone, so any later command may
-//! go on with it.
+//! The steps after an exchange, in either direction; none of them needs a lock that blocks applications for long. The
+//! foreign keys of the table in use exist, and check every write; they are validated now, so that they are as valid
+//! as before. Materialized views that still read the inactive table are built again. Completed work is recognized, so
+//! that any later command can continue.
 
 use std::cell::RefCell;
 
@@ -29,14 +29,14 @@ use crate::phase::partition::guard::{LATER_GUARD_WAITS, end_guard};
 use crate::phase::partition::{PartitionJob, locks};
 use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
 
-/// Drops the guard if it is not needed any more, makes the foreign keys of the table in use as valid as the source's were, and
-/// materialized views read it. What somebody dropped since stays dropped.
+/// Drops the guard if it is no longer needed, makes the foreign keys of the table in use as valid as the source's
+/// were, and makes materialized views read it. Objects that were dropped since remain dropped.
 ///
-/// What cannot be done is reported and left: the swap stands, and neither the way back nor the end of the job waits for it.
-/// The result has the keys that are not valid.
+/// A step that fails is reported and skipped: the swap remains, and neither a rollback nor the end of the job waits
+/// for the step. Returns the keys that are not valid.
 ///
 /// # Errors
-/// A lock was not available; or the server is gone.
+/// A lock could not be acquired; or the connection was lost.
 pub async fn settle(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
     let b = context.blueprint();
     let partitioned = match context.state() {
@@ -67,7 +67,7 @@ pub async fn settle(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
     Ok(failed)
 }
 
-/// [`settle`] before the tables are exchanged again: a lock that is not available is no reason to wait with a rollback.
+/// [`settle`] before the next exchange: a lock that could not be acquired does not delay a rollback.
 ///
 /// # Errors
 /// As [`settle`].
@@ -75,11 +75,11 @@ pub async fn settle_before_exchange(context: &PartitionJob) -> Result<()> {
     way_back(context, settle(context).await.map(drop))
 }
 
-/// Takes foreign keys and materialized views in `now`, the table in use, for what they were where all that is missing is what
-/// [`settle`] does.
+/// Treats foreign keys and materialized views in `now`, the table in use, as unchanged if only the work of [`settle`]
+/// is missing.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) -> Result<()> {
     if now.relkind == "p" && b.keys_on_leaves {
         // A key that could not be tied together stands on the partitions.
@@ -117,7 +117,7 @@ pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) ->
     Ok(())
 }
 
-/// Makes anew the materialized views that still read the table which went out of use.
+/// Builds the materialized views again that still read the table that went out of use.
 async fn matviews(context: &PartitionJob, b: &Blueprint) -> Result<()> {
     for m in &b.table.dependents.matviews {
         let means =
@@ -160,7 +160,7 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
     Ok(())
 }
 
-/// Makes a materialized view under the name that it has until the exchange; its oid.
+/// Builds a materialized view under its temporary name; returns its oid.
 async fn build(context: &PartitionJob, m: &Matview) -> Result<u32> {
     let (name, job) = (matview::new_name(m), context.job.id);
     transaction(&context.control, READ_COMMITTED, async |client| {
@@ -174,10 +174,10 @@ async fn build(context: &PartitionJob, m: &Matview) -> Result<u32> {
     .await
 }
 
-/// Whether an interrupted command left something under the name that a materialized view has until the exchange.
+/// Whether an interrupted command left an object with the temporary name of a materialized view.
 ///
 /// # Errors
-/// What has that name is not the job's.
+/// The object with that name does not belong to the job.
 pub(super) async fn left_behind(context: &PartitionJob, m: &Matview) -> Result<bool> {
     let (name, client) = (matview::new_name(m), &context.control);
     let Some(oid) = catalog::find(client, &name).await? else { return Ok(false) };
@@ -190,14 +190,14 @@ pub(super) async fn left_behind(context: &PartitionJob, m: &Matview) -> Result<b
     Ok(true)
 }
 
-/// A table, and the keys that it should have, valid.
+/// A table, and the keys that should be valid on it.
 struct Task<'a> {
     table: QualifiedName,
     oid: u32,
     keys: Vec<&'a ForeignKey>,
 }
 
-/// The table's own keys that are not what they were, and where they are to be looked through.
+/// The table's own keys that are not as before, and the tables on which to validate them.
 async fn own_keys<'a>(
     context: &PartitionJob,
     b: &'a Blueprint,
@@ -225,7 +225,7 @@ async fn own_keys<'a>(
     Ok((open, tasks))
 }
 
-/// Keys of other tables that stand and are still to be looked through.
+/// Keys of other tables that exist and must still be validated.
 async fn child_keys<'a>(
     context: &PartitionJob,
     b: &'a Blueprint,
@@ -243,7 +243,7 @@ async fn child_keys<'a>(
     Ok(tasks)
 }
 
-/// A foreign key as it stands.
+/// An existing foreign key.
 struct Own {
     table: u32,
     name: String,
@@ -260,7 +260,7 @@ async fn keys(client: &Client, statement: &str, oid: u32) -> Result<Vec<Own>> {
     Ok(rows.iter().map(|r| Own { table: r.get(0), name: r.get(1), valid: r.get(2) }).collect())
 }
 
-/// Validates the keys, table by table; those that could not be validated.
+/// Validates the keys, table by table; returns those that could not be validated.
 async fn look_through(context: &PartitionJob, b: &Blueprint, tasks: &[Task<'_>]) -> Result<Vec<ForeignKey>> {
     let mut meter = Meter::begin(
         context,

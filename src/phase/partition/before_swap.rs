@@ -1,5 +1,5 @@
-//! What the steps after a swap would fail on, looked for before it: rows that violate a foreign key which counts as valid,
-//! and materialized views whose query fails. Nobody waits for the look, and the time for it is bounded.
+//! Finds what would make the steps after a swap fail, before the swap: rows that violate a foreign key that is marked
+//! as valid, and materialized views whose query fails. The search blocks no session, and its time is limited.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::phase::job::foreign_keys;
 use crate::phase::partition::{PartitionJob, after_exchange};
 use crate::sql::{matview, orphans as orphans_sql};
 
-/// Each materialized view is filled for so long.
+/// The time limit for filling each materialized view.
 const MATVIEW: Duration = Duration::from_secs(30);
-/// Errors that say nothing of the query: a lock that others hold, the time, what the server has left.
+/// Errors that are not evidence about the query: a lock that others hold, the time limit, resources of the server.
 const NOT_OF_THE_QUERY: [&SqlState; 3] =
     [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::QUERY_CANCELED, &SqlState::T_R_DEADLOCK_DETECTED];
 
-/// Looks for all of it before the swap to the partitioned table.
+/// Searches for both before the swap to the partitioned table.
 ///
 /// # Errors
-/// Rows violate a key, or a materialized view cannot be made; or what the server said.
+/// Rows violate a key, or a materialized view cannot be built; or the server returned an error.
 pub async fn of_partition(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     foreign_keys::hold(context, b.own_keys().into_iter().chain(b.child_keys())).await?;
@@ -31,7 +31,7 @@ pub async fn of_partition(context: &PartitionJob) -> Result<()> {
     Ok(())
 }
 
-/// Makes the materialized view under another name, and takes that back.
+/// Builds the materialized view under another name, and rolls that back.
 async fn materialized_view(context: &PartitionJob, view: &Matview) -> Result<()> {
     let client = &context.control;
     // What an interrupted command left under that name is replaced after the swap, not here.

@@ -1,4 +1,4 @@
-//! Capture: from its commit on, every committed change of the source has its place in the log.
+//! Capture: from its commit on, every committed change of the source is in the log.
 
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -12,8 +12,8 @@ use crate::phase::job::meter::Meter;
 use crate::phase::partition::{PartitionJob, locks, objects};
 use crate::sql::{capture as sql, locks as locks_sql};
 
-/// Creates log, function and triggers in one transaction. `CREATE TRIGGER` waits for every open writer, so a try is
-/// given up after the lock budget and made again: writers behind us wait no longer than that.
+/// Creates log, function and triggers in one transaction. `CREATE TRIGGER` waits for every open writer, so an attempt
+/// ends after the lock budget and is repeated: writers behind it wait no longer than that.
 ///
 /// # Errors
 /// The lock could not be acquired.
@@ -48,11 +48,11 @@ pub async fn capture(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Fails where the capture is no longer whole (without it, changes are lost), or a name that the job works with belongs to
-/// something else.
+/// Fails if the capture is no longer complete (changes would be lost), or if a name that the job uses belongs to
+/// another object.
 ///
 /// # Errors
-/// Somebody disabled or dropped a trigger of ours, or exchanged a table.
+/// One of our triggers was disabled or dropped, or a table was replaced.
 pub async fn in_force(context: &PartitionJob) -> Result<()> {
     objects::in_place(context).await?;
     let b = context.blueprint();
@@ -69,8 +69,8 @@ pub async fn in_force(context: &PartitionJob) -> Result<()> {
         .hint(context.way_out()))
 }
 
-/// Gives the truncate trigger to leaves that were attached by hand. What was truncated before that is in no log; verification
-/// finds it.
+/// Creates the truncate trigger on leaves that users attached. An earlier TRUNCATE of such a leaf is not in the log;
+/// verification finds it.
 ///
 /// # Errors
 /// The lock could not be acquired.

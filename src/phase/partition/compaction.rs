@@ -1,6 +1,6 @@
-//! Keeps the change log short, in every phase: only the places that it names matter, so a log that outgrows its share of the
-//! source is compacted in place to one row per place. Then it holds no more rows than the source has, and had, however often
-//! applications write the same ones.
+//! Keeps the change log short in every phase: only the places in it matter, so a log that exceeds its share of the
+//! source is compacted in place to one row for each place. It then has no more rows than the source has, and has had,
+//! however often applications write the same rows.
 
 use std::time::{Duration, Instant};
 
@@ -15,60 +15,61 @@ use crate::pg::transaction::query_text;
 use crate::phase::partition::PartitionJob;
 use crate::sql::{copy as copy_sql, drain as sql};
 
-/// How often the log is looked at,
+/// How often the size of the log is checked,
 const LOOK: Duration = Duration::from_secs(5);
-/// and what share of the time it may take to count its rows.
+/// and the share of the time that counting its rows may take.
 const COUNT_SHARE: u32 = 20;
-/// Share of the source's size at which there is a warning.
+/// The share of the source's size at which there is a warning.
 const WARN_SHARE: f64 = 0.05;
-/// Share at which the log is compacted.
+/// The share at which the log is compacted.
 const COMPACT_SHARE: f64 = 0.10;
-/// Logs smaller than this do not matter, however small the source.
+/// Smaller logs are ignored, however small the source is.
 const SMALL_BLOCKS: i64 = 1_024;
-/// Blocks that are compacted at once: first, at least and at most. The more, the more rows name the same place.
+/// The number of blocks to compact at once: initially, at least and at most. The larger, the more rows name the same
+/// place.
 const BATCH_BLOCKS: [u64; 3] = [2_048, 512, 65_536];
-/// How long one batch should take.
+/// The target duration of one batch.
 const BATCH_MS: f64 = 2_000.0;
-/// Another pass over what the batches have left is worth it where they have taken away at least this share.
+/// Another pass over the rows that the batches have left is worthwhile if the batches removed at least this share.
 const WORTH_SHARE: f64 = 0.2;
 
-/// What a look has found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Found {
-    /// Rows of the log, before it was compacted.
+    /// Rows of the log before it was compacted.
     pub rows: u64,
-    /// Rows that are left.
+    /// Rows that remain.
     pub left: u64,
-    /// Bytes of the whole log.
+    /// The size of the whole log in bytes.
     pub bytes: u64,
 }
 
-/// Watches the log from one block on.
+/// Monitors the log from one block on.
 #[derive(Debug)]
 pub struct Growth {
     from: u64,
     compact_at: u64,
-    /// Rows that compaction has taken away.
+    /// Rows that the compaction has removed.
     pub removed: u64,
     next: Instant,
     said: bool,
 }
 
 impl Growth {
-    /// Of the log's blocks from this one on.
+    /// For the blocks of the log from this one on.
     pub fn from_block(from: u64) -> Self {
         Self { from, compact_at: 0, removed: 0, next: Instant::now() + LOOK, said: false }
     }
 
-    /// Whether it is time for another look.
+    /// Whether the next check is due.
     pub fn is_due(&self) -> bool {
         Instant::now() >= self.next
     }
 
-    /// Counts the log's rows, and compacts it where it is too large.
+    /// Counts the rows of the log, and compacts it if it is too large.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn look(&mut self, context: &PartitionJob, client: &Client) -> Result<Found> {
         let b = context.blueprint();
         let (blocks, share) = size(context, client).await?;
@@ -95,7 +96,7 @@ impl Growth {
         Ok(found)
     }
 
-    /// Compacts until another pass is not worth it; how many rows are gone.
+    /// Compacts until another pass is not worthwhile; returns the number of removed rows.
     async fn compact(&self, context: &PartitionJob, client: &Client) -> Result<u64> {
         let b = context.blueprint();
         let mut removed = 0;
@@ -153,7 +154,7 @@ fn number_of(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
-/// The log's length in blocks, and what share of the plain table's that is.
+/// The length of the log in blocks, and its share of the plain table's.
 async fn size(context: &PartitionJob, client: &Client) -> Result<(i64, f64)> {
     let b = context.blueprint();
     let sides = b.sides(context.direction());
@@ -164,11 +165,11 @@ async fn size(context: &PartitionJob, client: &Client) -> Result<(i64, f64)> {
     Ok((log, log as f64 / heap.max(1) as f64))
 }
 
-/// Does `work` while the log is watched on a session of its own. That session is no condition of the work: where it cannot be
-/// had, or is lost, there is a warning, and another try.
+/// Does `work` while a separate session monitors the log. The work does not depend on that session: if it cannot be
+/// opened, or is lost, there is a warning and another attempt.
 ///
 /// # Errors
-/// What `work` said.
+/// The error of `work`.
 pub async fn beside<T>(context: &PartitionJob, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         done = work => done,

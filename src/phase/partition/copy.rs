@@ -1,5 +1,5 @@
-//! Copy: disjoint chunks that together cover the source below an end that was frozen first. What comes later, or changes
-//! meanwhile, is in the log.
+//! Copy: disjoint chunks that together cover the source up to an end that is fixed first. Later rows, and changes in
+//! the meantime, are in the log.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -25,22 +25,22 @@ use crate::plan::Order;
 use crate::sql::{copy as sql, from_source};
 use crate::throttle::Gate;
 
-/// Messages of a chunk's transaction.
+/// The number of messages in the transaction of a chunk.
 const MESSAGES: u32 = 6;
-/// At or above this correlation, in magnitude, the key's index leads through the heap almost in order.
+/// At or above this correlation, in magnitude, the index of the key follows the heap almost in order.
 pub(super) const FOLLOWS_HEAP: f32 = 0.9;
-/// A chunk holds no more than this many bytes of rows, by the source's mean.
+/// The maximum size of the rows in a chunk in bytes, by the mean of the source.
 const MAX_BATCH_BYTES: f64 = 33_554_432.0;
-/// Rows of the first chunk, and the least, where no budget wants fewer.
+/// The rows of the first chunk, and the minimum unless a budget requires fewer.
 const FIRST_ROWS: u64 = 5_000;
 const LEAST_ROWS: u64 = 10;
-/// Not a SQLSTATE of the server's: the heap that the frozen end speaks of is another file now.
+/// Not a SQLSTATE of the server: the heap to which the fixed end refers has been replaced by another file.
 const REWRITTEN: &str = "PS001";
 
-/// Copies every chunk that the ledger lacks.
+/// Copies every chunk that is missing in the ledger.
 ///
 /// # Errors
-/// Stopped, or what the server said.
+/// Stopped, or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "copy"))]
 pub async fn copy(context: &PartitionJob) -> Result<()> {
     capture::in_force(context).await?;
@@ -101,10 +101,10 @@ async fn freeze(context: &PartitionJob) -> Result<Frozen> {
     Ok(frozen)
 }
 
-/// Whether the copy reads by blocks of the heap: where the key does not follow it, or nobody knows.
+/// Whether the copy reads by heap blocks: if the key does not follow the heap, or that is not known.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn reads_by_block(client: &Client, order: Order, b: &Blueprint) -> Result<bool> {
     let correlation: Option<f32> = match (order, b.key.first()) {
         (Order::Keyset, _) => return Ok(false),
@@ -119,14 +119,14 @@ pub async fn reads_by_block(client: &Client, order: Order, b: &Blueprint) -> Res
     Ok(correlation.is_none_or(|c| c.abs() < FOLLOWS_HEAP))
 }
 
-/// How rows and chunks relate: shared by the producer and the workers.
+/// The relation between rows and chunks, shared by the producer and the workers.
 struct Pace<'a> {
     gate: &'a Gate,
     sizer: RefCell<ChunkSizer>,
     rows_per_block: RefCell<f64>,
-    /// Bytes of a row, by the source's mean.
+    /// The mean size of a row of the source, in bytes.
     width: f64,
-    /// Rows that no chunk has been cut from yet, by the statistics.
+    /// The estimated number of rows that no chunk covers yet.
     left: Cell<u64>,
 }
 
@@ -187,7 +187,7 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
     Ok(())
 }
 
-/// How the ledger's text is turned back so that the server can order it.
+/// The casts of the text in the ledger, so that the server can order it.
 fn casts(b: &Blueprint, frozen: &Frozen) -> Vec<String> {
     if frozen.physical {
         return vec!["::bigint".into()];
@@ -209,7 +209,7 @@ fn pace(context: &PartitionJob, rows: i64, heap_bytes: i64, copied: i64) -> Pace
 }
 
 impl Pace<'_> {
-    /// By what holds now: settings may have changed, and what a row costs in WAL is learned.
+    /// Uses the current settings, which may have changed, and the learned WAL per row.
     fn aim(&self) {
         let target_ms = self.gate.plan().target_batch().as_secs_f64() * 1000.0;
         let most = (MAX_BATCH_BYTES / self.width) as u64;
@@ -256,7 +256,7 @@ fn block_ends(range: &KeyRange) -> (u64, u64) {
     (number(&range.after), number(&range.through))
 }
 
-/// Cuts a gap of the heap into chunks.
+/// Divides a gap of the heap into chunks.
 async fn blocks(
     context: &PartitionJob,
     gap: &KeyRange,
@@ -275,7 +275,7 @@ async fn blocks(
     Ok(())
 }
 
-/// One chunk and its row of the ledger, in one transaction.
+/// One chunk and its row in the ledger, in one transaction.
 async fn chunk(
     context: &PartitionJob,
     session: &Session,

@@ -1,5 +1,5 @@
-//! Gets a partition job to where an exchange can be tried: the change log is empty, and every snapshot sees what the last drain
-//! brought. What comes next is decided in [`crate::model::cutover`].
+//! Prepares a partition job for an exchange: the change log is empty, and every snapshot includes the last drain.
+//! [`crate::model::cutover`] decides the next step.
 
 use std::time::Instant;
 
@@ -14,10 +14,10 @@ use crate::phase::partition::{PartitionJob, drain, locks, mirror};
 use crate::plan::OldSnapshots;
 use crate::sql::drain as drain_sql;
 
-/// A log of so many blocks (8 MiB) is drained at once.
+/// A log of this many blocks (8 MiB) is drained in one batch.
 const LITTLE_BLOCKS: i64 = 1_024;
 
-/// The way of one command to its exchange.
+/// The progress of one command toward its exchange.
 #[derive(Debug)]
 pub struct Way<'a> {
     context: &'a PartitionJob,
@@ -32,10 +32,10 @@ pub struct Way<'a> {
 }
 
 impl<'a> Way<'a> {
-    /// Drains until little is left.
+    /// Drains until few changes are left.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn begin(context: &'a PartitionJob, meter: &'a Meter<'a>, away: Direction) -> Result<Self> {
         let plan = &context.plan;
         let waits = plan.old_snapshots() != OldSnapshots::Accept;
@@ -60,8 +60,8 @@ impl<'a> Way<'a> {
         Ok(way)
     }
 
-    /// Drains until little is left, and that as well; how many changes were taken. Where writers are as fast, much is left:
-    /// that is for the drains beside the mirror, which take a little at a time.
+    /// Drains until few changes are left, and then those; returns the number of applied changes. If changes are
+    /// written as fast, many are left for the drains with the mirror, which apply a few at a time.
     async fn level(&self) -> Result<u64> {
         let mut taken = drain::level(self.context, self.meter).await?.changes;
         let b = self.context.blueprint();
@@ -72,10 +72,10 @@ impl<'a> Way<'a> {
         Ok(taken)
     }
 
-    /// Goes on until an exchange can be tried.
+    /// Continues until an exchange can be attempted.
     ///
     /// # Errors
-    /// Lock where the plan's time is over; or what the server said.
+    /// Lock if the time limit of the plan has expired; or the server returned an error.
     pub async fn clear(&mut self) -> Result<()> {
         loop {
             self.context.go_on()?;
@@ -99,7 +99,7 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// Who holds a lock as well is cancelled, if the plan says so of those.
+    /// Also cancels sessions that hold a conflicting lock, if the plan allows it.
     async fn wait(&mut self) -> Result<()> {
         if self.looked.elapsed() > LOCKS {
             self.looked = Instant::now();
@@ -135,15 +135,15 @@ impl<'a> Way<'a> {
         Ok(())
     }
 
-    /// From now on, who does not see this is older.
+    /// From now on, snapshots that do not include this drain count as older.
     async fn drained(&mut self) -> Result<()> {
         self.proven = false;
         self.older.mark().await
     }
 
-    /// VACUUM takes the log's last row away only if no snapshot of this database is older; and a standby ends those that are
-    /// before it replays that. An open transaction without a snapshot keeps it from that, too: it reads nothing, so that a
-    /// second round of waiting does instead.
+    /// VACUUM removes the last row of the log only if no snapshot of this database is older; and a standby cancels
+    /// older snapshots before it replays that. An open transaction without a snapshot also prevents the removal. It
+    /// reads nothing, so a second round of waiting is sufficient in that case.
     async fn prove(&mut self) -> Result<()> {
         let b = self.context.blueprint();
         let client = &self.context.control;

@@ -1,4 +1,4 @@
-//! Whether the drain keeps up with the writers, and what is said where it does not.
+//! Whether the drain keeps up with the writers, and what is reported if it does not.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -7,23 +7,23 @@ use crate::model::number;
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::PartitionJob;
 
-/// How often it is said.
+/// How often this is reported.
 const SAY: Duration = Duration::from_secs(60);
-/// A pass over the log that takes at least this share of the time of the one before leaves no less for the next.
+/// If a pass over the log takes at least this share of the time of the previous one, the next one will find no less.
 const NO_LESS: f64 = 0.8;
-/// So many of them in a row: another pass would not find less.
+/// After this many of them in a row, another pass would not find less.
 const STALLED: u32 = 3;
 
-/// What the log holds.
+/// The contents of the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Pending {
-    /// Its rows.
+    /// Its number of rows.
     pub changes: u64,
     /// Its size.
     pub bytes: u64,
 }
 
-/// What is known of the race between the drain and the writers.
+/// What is known about the rates of the drain and the writers.
 #[derive(Debug, Default)]
 pub struct Deficit {
     said: Cell<Option<Instant>>,
@@ -32,7 +32,7 @@ pub struct Deficit {
 }
 
 impl Deficit {
-    /// Over `time`, `written` changes came and `drained` were taken; `log` is what it holds now.
+    /// In `time`, `written` changes were added and `drained` were applied; `log` is the current content.
     pub fn measured(
         &self,
         context: &PartitionJob,
@@ -52,7 +52,7 @@ impl Deficit {
         context.events.warn(about(time, [written, drained], log));
     }
 
-    /// Whether passes over the log do not get shorter any more, after one that took `time`.
+    /// Whether passes over the log no longer get shorter, after one that took `time`.
     pub fn stalled(&self, time: Duration) -> bool {
         let no_less = self.before.replace(Some(time)).is_some_and(|before| time >= before.mul_f64(NO_LESS));
         self.no_less.set(if no_less { self.no_less.get() + 1 } else { 0 });

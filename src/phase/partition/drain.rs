@@ -1,5 +1,6 @@
-//! Drain: brings the target in sync with the source, batch by batch, each at one snapshot. Safe at any time after the scrub,
-//! in either direction, and again after any crash: it only makes places what the source says they are.
+//! Drain: makes the target match the source, batch by batch, each at one snapshot. Safe at any time after the scrub,
+//! in either direction, and again after any crash: it only copies the current rows of the source to the places in the
+//! log.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -22,30 +23,30 @@ use crate::phase::partition::{PartitionJob, capture, objects, partitions};
 use crate::sql::drain::Batch;
 use crate::sql::{copy as copy_sql, drain as sql};
 
-/// Blocks of the log in the first batch: some 8,000 changes.
+/// Blocks of the log in the first batch: about 8,000 changes.
 const FIRST_BLOCKS: u64 = 64;
-/// The least blocks of a batch: below, what a batch costs whatever it holds outweighs what it does.
+/// The minimum number of blocks in a batch: below this, the fixed cost of a batch exceeds its work.
 const LEAST_BLOCKS: u64 = 16;
-/// A sweep that found no more than this leaves little enough,
+/// A sweep that found no more than this leaves few enough,
 const LITTLE: u64 = 1_000;
-/// and so does one that took no longer than this: what came meanwhile takes the next one no longer.
+/// and so does one that took no longer than this: the next one takes no longer for what was written meanwhile.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Swept {
-    /// Log rows taken.
+    /// Log rows that were applied.
     pub changes: u64,
     /// Rows that the source had at their places.
     pub rows: u64,
-    /// For how long the server worked.
+    /// How long the server worked.
     pub work: Duration,
 }
 
-/// The phase: drains until little is left.
+/// The phase: drains until few changes are left.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "drain"))]
 pub async fn drain(context: &PartitionJob) -> Result<State> {
     capture::in_force(context).await?;
@@ -61,11 +62,12 @@ pub async fn drain(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Sweeps until one finds little, or until sweeps do not get shorter, as writers are as fast as the drain. Then changes are
-/// pending, as they are at any time: a place without one is the same on both sides.
+/// Sweeps until one finds few changes, or until sweeps no longer get shorter because changes are written as fast as
+/// they are applied. Then changes are pending, as at any time: a place without a pending change is the same on both
+/// sides.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn level(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept> {
     let mut total = Swept::default();
     let (mut growth, deficit) = (Growth::from_block(0), Deficit::default());
@@ -101,11 +103,10 @@ pub async fn level(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept> {
     }
 }
 
-/// One sweep, beside a phase that counts something else: the log does not grow while it is under way, and few places are
-/// pending.
+/// One sweep during a phase that counts other units: the log does not grow meanwhile, and few places are pending.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn once(context: &PartitionJob, deficit: &Deficit) -> Result<Swept> {
     let found = Growth::from_block(0).look(context, &context.control).await?;
     let log = Pending { changes: found.left, bytes: found.bytes };
@@ -116,15 +117,15 @@ pub async fn once(context: &PartitionJob, deficit: &Deficit) -> Result<Swept> {
     Ok(swept)
 }
 
-/// All that is visible, at once: for when little is left.
+/// Drains all visible changes in one batch, for when few are left.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn rest(context: &PartitionJob) -> Result<Swept> {
     batch(context, None).await
 }
 
-/// Once over the log, as long as it is now: about so much is `pending`.
+/// One pass over the current log, which has about `pending`.
 async fn sweep(
     context: &PartitionJob,
     meter: Option<&Meter<'_>>,
@@ -172,8 +173,8 @@ async fn sweep(
     Ok(swept)
 }
 
-/// One batch, with every way out that is known: a unique value that moved between rows, a row whose partition is missing, a
-/// referenced row that is gone by now.
+/// One batch, with all known solutions: for a unique value that moved between rows, a row without a partition, a
+/// referenced row that no longer exists.
 async fn batch(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept> {
     let mut whole = blocks.is_none();
     let mut stale = 0;
@@ -191,7 +192,7 @@ async fn batch(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swe
     }
 }
 
-/// A unique key or an exclusion constraint says so.
+/// Whether a unique key or an exclusion constraint raised the error.
 fn stands_twice(error: &Error) -> bool {
     error.is_any(&[&SqlState::UNIQUE_VIOLATION, &SqlState::EXCLUSION_VIOLATION])
 }
@@ -222,11 +223,11 @@ async fn one(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept
     .await
 }
 
-/// Drains log rows of `blocks`, or all, at the snapshot of the control session's transaction. A truncation turns it into a
-/// drain of all.
+/// Drains log rows of `blocks`, or all, at the snapshot of the control session's transaction. After a truncation, it
+/// drains all.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 async fn drain_visible(
     context: &PartitionJob,
     b: &Blueprint,
@@ -259,12 +260,13 @@ async fn drain_visible(
     Ok(Swept { changes, rows, work: work.get() })
 }
 
-/// Empties of the target what a TRUNCATE emptied of the source; whether there was any.
+/// Deletes from the target what a TRUNCATE deleted from the source; returns whether there was one.
 ///
-/// Whoever's snapshot sees a key that was written after a TRUNCATE sees the TRUNCATE too, so looking first is enough.
+/// A snapshot that includes a key written after a TRUNCATE also includes the TRUNCATE, so checking first is
+/// sufficient.
 ///
-/// What was a leaf and is none any more says nothing about which rows went: the target keeps them, as it keeps those of every
-/// leaf that is detached or dropped, so that verification finds them and bars the way back.
+/// For a former leaf, it is not known which rows were deleted: the target keeps them, as it keeps those of every leaf
+/// that is detached or dropped, so that verification finds them and prevents a rollback.
 async fn truncate_as_source_did(context: &PartitionJob, b: &Blueprint, direction: Direction) -> Result<bool> {
     let client = &context.control;
     let relations: Vec<u32> = client.query(&sql::truncated(b), &[]).await?.iter().map(|r| r.get(0)).collect();

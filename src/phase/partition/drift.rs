@@ -1,5 +1,5 @@
-//! What was done to the table in use since the plan was made, or since the last exchange: carried over to the table that is kept
-//! in sync with it, before the next exchange; or told, and the exchange refused.
+//! Changes of the table in use since the plan was made, or since the last exchange: before the next exchange, they
+//! are carried over to the inactive table, or the exchange fails with an error that names them.
 
 use crate::error::{Error, Result, Retry};
 use crate::model::blueprint::{Blueprint, Direction};
@@ -15,11 +15,10 @@ use crate::phase::job::locks::briefly;
 use crate::phase::partition::{PartitionJob, after_exchange};
 use crate::sql::carry as sql;
 
-/// Carries over what can be, if anything was changed; whether there was something. `target` is the oid of the table that is kept
-/// in sync.
+/// Carries over changes if possible; returns whether there were any. `target` is the oid of the inactive table.
 ///
 /// # Errors
-/// What cannot be carried over, by name; or what the server said.
+/// Changes that cannot be carried over, by name; or the server returned an error.
 pub async fn carry(
     context: &PartitionJob,
     away: Direction,
@@ -79,7 +78,7 @@ pub async fn carry(
     Ok(true)
 }
 
-/// Fails where the table that comes into use, `side`, lacks something that the job gave it.
+/// Fails if `side`, the table that comes into use, lacks something that the job created on it.
 ///
 /// # Errors
 /// What it lacks.
@@ -98,7 +97,7 @@ pub fn nothing_is_missing(b: &Blueprint, away: Direction, side: &Table) -> Resul
         .hint(format!("create it again on {name}, and run the same command again; {or}")))
 }
 
-/// Leaves out the job's own copies of policies: those of the table that is kept in sync.
+/// Leaves out the job's own copies of policies, which belong to the inactive table.
 fn without_copies(b: &Blueprint, away: Direction, table: &mut Table) {
     let other = b.sides(away).target;
     table.dependents.policies.retain(|policy| policy.table != other);
@@ -129,7 +128,7 @@ fn failed(b: &Blueprint, away: Direction, found: &[Difference], error: &Error) -
     ))
 }
 
-/// What the last exchange changed besides, and should not have.
+/// Unexpected changes by the last exchange.
 pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     told(&differences(&b.table, now, Between::Tables))
 }

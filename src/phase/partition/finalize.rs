@@ -1,7 +1,8 @@
-//! The two ends of a job: finalize closes the rollback window, abort takes everything back. Both are one transaction.
+//! The ends of a job: finalize closes the rollback window, abort removes everything. Both are one transaction.
 //!
-//! What goes is told by its oid, and is found wherever it is by then: somebody may have renamed a table, moved it to another
-//! schema, or detached a partition that has a trigger of ours. What bears a name of the job's and is not the job's own stays.
+//! Objects to remove are identified by oid, wherever they are now: a user may have renamed a table, moved it to
+//! another schema, or detached a partition that has one of our triggers. An object that has a name of the job's, but
+//! does not belong to the job, remains.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -43,10 +44,10 @@ pub async fn finalize(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Removes everything that the job made.
+/// Removes everything that the job created.
 ///
 /// # Errors
-/// The job is past the swap, or what the server said.
+/// The job is past the swap, or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 pub async fn abort(context: &PartitionJob) -> Result<State> {
     let before = Ending::look(context).await?;
@@ -67,7 +68,7 @@ pub async fn abort(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Says what to do where something that is not the job's depends on a table that goes.
+/// The error with a hint, if another object depends on a table that is dropped.
 fn explained(error: Error, b: &Blueprint, goes: &QualifiedName, command: &str) -> Error {
     if !error.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
         return error;
@@ -78,12 +79,12 @@ fn explained(error: Error, b: &Blueprint, goes: &QualifiedName, command: &str) -
     ))
 }
 
-/// What goes at the end, as it stands now.
+/// What is removed at the end, in its current state.
 struct Ending {
     leaving: Leaving,
-    /// The table that applications use has its name.
+    /// Whether the table that applications use has its name.
     in_use_by_name: bool,
-    /// What stays although its name says otherwise.
+    /// What remains although it has a name of the job's.
     stays: Vec<String>,
 }
 
@@ -131,14 +132,14 @@ impl Ending {
         })
     }
 
-    /// Says what stays.
+    /// Reports what remains.
     fn say(&self, context: &PartitionJob) {
         for one in &self.stays {
             context.events.warn(one.clone());
         }
     }
 
-    /// Every table that is locked.
+    /// Every table to lock.
     fn tables(&self) -> Vec<QualifiedName> {
         let leaving = &self.leaving;
         let mut all: Vec<QualifiedName> = leaving.in_use.iter().cloned().collect();
@@ -156,7 +157,7 @@ async fn named(client: &Client, oid: Option<u32>) -> Result<Option<QualifiedName
     }
 }
 
-/// Partitions of the job that somebody detached: they hold rows, and their owner decides.
+/// Partitions of the job that users detached: they store rows, and their owner decides about them.
 async fn detached(client: &Client, recorded: &Objects, target: Option<u32>) -> Result<Vec<String>> {
     let Some(target) = target else { return Ok(Vec::new()) };
     let attached = catalog::leaves(client, target).await?;

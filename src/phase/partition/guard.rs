@@ -1,4 +1,4 @@
-//! The guard that an exchange leaves on the table: it refuses writes of transactions that are older.
+//! The guard that an exchange leaves on the table: it rejects writes of older transactions.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,14 @@ use super::PartitionJob;
 
 /// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
 pub(super) const GUARD_WAITS: Duration = Duration::from_secs(5);
-/// How long a later command waits for them: sessions that a driver before this one left behind are just ending.
+/// How long a later command waits for them: sessions that a previous driver left behind may just be ending.
 pub(super) const LATER_GUARD_WAITS: Duration = Duration::from_secs(1);
 
-/// Drops the guard as soon as nobody holds a snapshot older than the swap. Where somebody does for longer than `wait`, it stays.
+/// Drops the guard as soon as no session holds a snapshot older than the swap. If one does for longer than `wait`,
+/// the guard remains.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn end_guard(context: &PartitionJob, wait: Duration) -> Result<()> {
     let deadline = Instant::now() + wait;
     while !drop_guard(context).await? && Instant::now() < deadline {
@@ -27,7 +28,7 @@ pub async fn end_guard(context: &PartitionJob, wait: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Drops the guard, if nobody holds a snapshot older than the swap; whether it is gone.
+/// Drops the guard, if no session holds a snapshot older than the swap; returns whether it is gone.
 async fn drop_guard(context: &PartitionJob) -> Result<bool> {
     let client = &context.control;
     let table = context.blueprint().table.name;

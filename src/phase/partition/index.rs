@@ -1,5 +1,5 @@
-//! Index: every leaf's indexes by the worker pool, each in a transaction of its own, so that a crash loses one build; then
-//! the parent's, which only tie them together.
+//! Index: the worker pool builds the indexes of every leaf, each in a separate transaction, so that a crash loses one
+//! build; then the indexes of the parent are created, to which the others are attached.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -21,10 +21,10 @@ use crate::phase::job::workers;
 use crate::phase::partition::{PartitionJob, scrub};
 use crate::sql::{capture as capture_sql, index as sql};
 
-/// Builds what is missing.
+/// Builds the missing indexes.
 ///
 /// # Errors
-/// A unique index finds a value twice, or what the server said.
+/// A unique index finds a duplicate, or the server returned an error.
 pub async fn index(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
     let client = &context.control;
@@ -63,7 +63,7 @@ pub async fn index(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Builds what leaves are missing, by the worker pool; the index that the server refused last is left in `refused`.
+/// Builds the missing indexes of leaves with the worker pool; `refused` receives the index whose build failed last.
 async fn on_leaves<'i>(
     context: &PartitionJob,
     leaves: &'i [Leaf],
@@ -104,7 +104,7 @@ fn is_repeated(error: &Error) -> bool {
     error.is(&SqlState::UNIQUE_VIOLATION)
 }
 
-/// The source has rows that its own unique index should not have let in.
+/// The source has rows that violate its own unique index.
 async fn repeated(context: &PartitionJob, error: Error, leaf: &Leaf, index: &Index) -> Error {
     let b = context.blueprint();
     let (source, name) = (b.table.name.plain(), plain(index.name.as_str()));
@@ -129,13 +129,13 @@ async fn repeated(context: &PartitionJob, error: Error, leaf: &Leaf, index: &Ind
         ))
 }
 
-/// Bytes of each leaf, by its oid.
+/// The size of each leaf in bytes, by its oid.
 async fn sizes(context: &PartitionJob, target: u32) -> Result<HashMap<u32, i64>> {
     let rows = context.control.query(sql::LEAF_SIZES, &[&target]).await?;
     Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
-/// Indexes that are on leaves already: attached to a parent's or not.
+/// Existing indexes on leaves, attached to a parent's or not.
 async fn built(context: &PartitionJob, target: u32) -> Result<HashMap<QualifiedName, bool>> {
     let rows = context.control.query(sql::LEAF_INDEXES, &[&target]).await?;
     Ok(rows
@@ -179,7 +179,7 @@ async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()
     Ok(())
 }
 
-/// Fresh statistics and visibility maps, so that the first query after the swap is planned as well as the last before it.
+/// Statistics and visibility maps, so that queries after the swap are planned as well as before it.
 async fn statistics(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
     let meter = Meter::begin(
         context,
@@ -202,7 +202,7 @@ async fn statistics(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> R
     Ok(())
 }
 
-/// The parent's indexes and late constraints. Each statement is instant: nothing is read.
+/// The indexes and late constraints of the parent. Each statement is fast: no rows are read.
 async fn parent(
     context: &PartitionJob,
     b: &Blueprint,

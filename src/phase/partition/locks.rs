@@ -1,4 +1,4 @@
-//! The locks of a swap of the tables, as [`crate::phase::job::locks`] takes them.
+//! The locks of a swap of the tables, acquired with [`crate::phase::job::locks`].
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,13 @@ use crate::sql::swap as sql;
 
 use super::PartitionJob;
 
-/// How long an attempt looks for a moment when nobody is in the way,
+/// How long an attempt waits for a moment without blockers,
 const LOOKS_FOR: Duration = Duration::from_secs(2);
-/// and how often.
+/// and how often it checks.
 const LOOKS_EVERY: Duration = Duration::from_millis(15);
 
-/// What the direction's swap locks: both sides, what reads them, and what foreign keys point to.
+/// The tables that the swap in that direction locks: both sides, what reads them, and the tables that foreign keys
+/// refer to.
 fn locked(b: &Blueprint, away: Direction) -> Vec<QualifiedName> {
     let sides = b.sides(away);
     let views = b.table.views.iter().map(|v| v.name.clone());
@@ -31,15 +32,15 @@ fn lock_retry<'a>(context: &'a PartitionJob, b: &Blueprint, away: Direction) -> 
     LockRetry::on(context, locked(b, away))
 }
 
-/// [`LockRetry::look`] for the direction's swap.
+/// [`LockRetry::look`] for the swap in that direction.
 ///
 /// # Errors
-/// Who is in the way; or what the server said.
+/// The blockers; or the server returned an error.
 pub async fn look(context: &PartitionJob, b: &Blueprint, away: Direction) -> Result<()> {
     lock_retry(context, b, away).look().await
 }
 
-/// The same again and again, for a moment: the next transaction of an application is often a short one.
+/// The same, repeated for a short time: the next transaction of an application is often short.
 ///
 /// # Errors
 /// As [`look`].
@@ -57,26 +58,26 @@ pub async fn look_patiently(context: &PartitionJob, b: &Blueprint, away: Directi
     }
 }
 
-/// [`LockRetry::cancel`] for the direction's swap.
+/// [`LockRetry::cancel`] for the swap in that direction.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn cancel(context: &PartitionJob, b: &Blueprint, away: Direction, asked: &mut Asked) -> Result<()> {
     lock_retry(context, b, away).cancel(asked).await
 }
 
-/// [`LockRetry::begin`] for the direction's swap.
+/// [`LockRetry::begin`] for the swap in that direction.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn begin(context: &PartitionJob, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
     lock_retry(context, b, away).begin(client, &sql::first_lock(b, away)).await
 }
 
-/// [`LockRetry::run`] for the locks of the present direction's swap.
+/// [`LockRetry::run`] for the locks of the swap in the current direction.
 ///
 /// # Errors
-/// Lock after the last attempt, with who was in the way; any other error at once.
+/// Lock after the last attempt, with the blockers; any other error immediately.
 pub async fn patiently<T>(
     context: &PartitionJob,
     b: &Blueprint,

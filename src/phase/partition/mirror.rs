@@ -1,4 +1,4 @@
-//! Switches the mirror on and off, and drains beside it.
+//! Switches the mirror on and off, and drains while it is on.
 
 use std::time::Duration;
 
@@ -15,15 +15,17 @@ use crate::pg::transaction::{READ_COMMITTED, REPEATABLE_READ, all, execute_prepa
 use crate::phase::partition::{PartitionJob, partitions};
 use crate::sql::{copy as copy_sql, drain as drain_sql, mirror as sql};
 
-/// How often a batch that gave way, or met with a writer, is sent again before the rest is left to the next drain.
+/// How often a batch that timed out, or conflicted with a writer, is repeated before the rest is left to the next
+/// drain.
 const TRIES: u32 = 20;
-/// How long a batch that gave way is held back.
+/// The pause before a batch that timed out is repeated.
 const GIVES_WAY: Duration = Duration::from_millis(10);
 
-/// Switches it on. No lock is needed: a change is either mirrored or logged, whichever function its session runs.
+/// Switches the mirror on. No lock is needed: a change is either mirrored or logged, whichever version of the
+/// function its session runs.
 ///
 /// # Errors
-/// The table cannot have one; or what the server said: nothing is changed then.
+/// The table cannot be mirrored; or the server returned an error: then nothing is changed.
 pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     let (b, client) = (context.blueprint(), &context.control);
     // It would run with the rights of the job's role, in sessions that nothing can be looked for in.
@@ -57,8 +59,8 @@ pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     Ok(())
 }
 
-/// The target's keys that may be checked at the commit. SET CONSTRAINTS takes every constraint of a name, so that another one
-/// of that name would be checked at once as well.
+/// The deferrable keys of the target. SET CONSTRAINTS applies to every constraint with the name, so that another
+/// constraint with that name would be checked immediately as well.
 async fn deferrable(context: &PartitionJob, away: Direction) -> Result<Vec<QualifiedName>> {
     let client = &context.control;
     let target = catalog::must_find(client, &context.blueprint().sides(away).target).await?;
@@ -76,10 +78,10 @@ async fn deferrable(context: &PartitionJob, away: Direction) -> Result<Vec<Quali
     rows.iter().map(key).collect()
 }
 
-/// Switches it off, where it is on; whether it was.
+/// Switches the mirror off, if it is on; returns whether it was.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn off(context: &PartitionJob) -> Result<bool> {
     let (b, client) = (context.blueprint(), &context.control);
     if !client.query_one(sql::IS_ON, &[&sql::name(&b)]).await?.get::<_, bool>(0) {
@@ -94,11 +96,11 @@ pub async fn off(context: &PartitionJob) -> Result<bool> {
     Ok(true)
 }
 
-/// Drains the log as it is now, in batches that give way to writers; how many rows were taken, and whether something is in the
-/// way that only a drain without the mirror can handle: a TRUNCATE, or a unique value that moved.
+/// Drains the current log, in batches that yield to writers. Returns the number of applied rows, and whether there is
+/// something that only a drain without the mirror can handle: a TRUNCATE, or a unique value that moved.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool)> {
     let (b, client) = (context.blueprint(), &context.control);
     let mut taken = 0;
@@ -119,7 +121,7 @@ pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool
     Ok((taken, false))
 }
 
-/// A unique key, an exclusion constraint or a foreign key says so.
+/// Whether a unique key, an exclusion constraint or a foreign key raised the error.
 fn stands_in_the_way(error: &Error) -> bool {
     error.is_any(&[
         &SqlState::UNIQUE_VIOLATION,

@@ -65,11 +65,11 @@ use verify::Verified;
 #[derive(Debug)]
 pub struct PartitionJob {
     driver: Driver,
-    /// The plan's part that only partition jobs have.
+    /// The part of the plan that only partition jobs have.
     pub partitioning: Partitioning,
-    /// Everything statements are rendered from; it may get more partitions.
+    /// Everything from which statements are rendered; it may get more partitions.
     pub blueprint: RefCell<Blueprint>,
-    /// What the job made, once it was read; empty before.
+    /// The objects that the job created, once they were read; empty before.
     pub objects: RefCell<Objects>,
 }
 
@@ -182,7 +182,7 @@ impl JobKind for PartitionJob {
 }
 
 impl PartitionJob {
-    /// Fails where the copy is not complete.
+    /// Fails if the copy is not complete.
     fn is_copied(&self) -> Result<()> {
         match self.state() {
             State::Synced | State::Verified | State::Swapped | State::RolledBack => Ok(()),
@@ -203,7 +203,7 @@ impl PartitionJob {
         Ok(swapped)
     }
 
-    /// Which way changes flow now.
+    /// The current direction in which changes are applied.
     pub fn direction(&self) -> Direction {
         if self.state() == State::Swapped { Direction::Reverse } else { Direction::Forward }
     }
@@ -214,10 +214,10 @@ impl PartitionJob {
     }
 }
 
-/// Does the next phase before verification; the state after it. None where the job is that far already.
+/// Runs the next phase before verification; returns the state after it. None if no such phase is left.
 ///
 /// # Errors
-/// What the phase said.
+/// The phase failed.
 async fn next(context: &PartitionJob) -> Result<Option<State>> {
     let state = match context.state() {
         State::Planned => prepare::prepare(context).await?,
@@ -246,18 +246,18 @@ async fn next(context: &PartitionJob) -> Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Exchanges the two tables, in whichever direction is left.
+/// Exchanges the two tables, in the direction that is due.
 ///
 /// # Errors
-/// The lock could not be acquired, or what stands in the way.
+/// The lock could not be acquired, or something prevents the exchange.
 async fn exchange(context: &PartitionJob, proof: Verified) -> Result<Swapped> {
     swap::swap(context, proof).instrument(tracing::debug_span!("phase", name = "swap")).await
 }
 
-/// Brings the other side in sync, in whichever direction changes flow now.
+/// Applies pending changes to the inactive side, in the current direction.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 async fn sync(context: &PartitionJob) -> Result<()> {
     let state = drain::drain(context).await?;
     context.reached(state);
@@ -265,11 +265,12 @@ async fn sync(context: &PartitionJob) -> Result<()> {
     swap::carry_over(context).await
 }
 
-/// Brings both sides in sync and compares them, as [`verify::verify`]; lag does not stop who only reads. Before a swap it also
-/// looks for what the steps behind it would fail on; nothing of that stops a rollback.
+/// Applies pending changes and compares both sides, as [`verify::verify`]; replica lag does not pause it, because it
+/// only reads. Before a swap, it also searches for what would make the steps after it fail; this does not prevent a
+/// rollback.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 async fn verify_both(context: &PartitionJob) -> Result<(Verified, VerifyReport)> {
     if context.direction() == Direction::Forward {
         before_swap::of_partition(context).await?;
@@ -282,10 +283,10 @@ async fn verify_both(context: &PartitionJob) -> Result<(Verified, VerifyReport)>
     Ok((proof, report))
 }
 
-/// Compares both sides, as [`verify::compare`]; lag does not stop who only reads.
+/// Compares both sides, as [`verify::compare`]; replica lag does not pause it, because it only reads.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     guard::end_guard(context, guard::LATER_GUARD_WAITS).await?;
     context.gate.does(Work::Reads);

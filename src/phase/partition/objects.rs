@@ -1,4 +1,5 @@
-//! The objects of a partition job, told from others' by oid. Nothing is dropped, emptied or renamed because of its name alone.
+//! The objects of a partition job, identified by oid. Nothing is dropped, emptied or renamed because of its name
+//! alone.
 
 use tokio_postgres::Client;
 
@@ -11,11 +12,11 @@ use crate::pg::{catalog, objects as pg};
 use crate::phase::partition::PartitionJob;
 use crate::sql::{drain, objects as sql};
 
-/// What the job recorded. One that an earlier version began has no record: what bears its names now is taken for its own,
-/// where it can be.
+/// The objects that the job recorded. For a job of an earlier version without records, objects with its names are
+/// assumed to be its own, if possible.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn recorded(context: &PartitionJob) -> Result<Objects> {
     let known = context.objects.borrow().clone();
     if known.only(Role::Target).is_some() {
@@ -32,7 +33,7 @@ pub async fn recorded(context: &PartitionJob) -> Result<Objects> {
     Ok(objects)
 }
 
-/// Records what a job of an earlier version made, by its names.
+/// Records what a job of an earlier version created, by its names.
 async fn adopt(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let (client, job) = (&context.control, context.job.id);
@@ -59,7 +60,7 @@ async fn adopt(context: &PartitionJob) -> Result<()> {
     pg::record(client, job, Role::Target, &partitioned).await
 }
 
-/// The oids of the two tables: what applications use, and what is kept in sync with it.
+/// The oids of the two tables: the one that applications use, and the inactive one.
 fn sides(context: &PartitionJob, objects: &Objects, direction: Direction) -> Result<(u32, u32)> {
     let b = context.blueprint();
     let target = objects.only(Role::Target).map(|object| object.oid).ok_or_else(|| {
@@ -77,10 +78,10 @@ fn sides(context: &PartitionJob, objects: &Objects, direction: Direction) -> Res
     })
 }
 
-/// Fails where a name that the job works with belongs to another object by now.
+/// Fails if a name that the job uses belongs to another object now.
 ///
 /// # Errors
-/// Which one, and what it is; or what the server said.
+/// The name, and the object; or the server returned an error.
 pub async fn in_place(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let direction = context.direction();
@@ -96,10 +97,10 @@ pub async fn in_place(context: &PartitionJob) -> Result<()> {
     }
 }
 
-/// Fails where a name that the swap moves belongs to something else than the two tables.
+/// Fails if a name that the swap changes belongs to an object other than the two tables.
 ///
 /// # Errors
-/// Which one; or what the server said.
+/// The name; or the server returned an error.
 pub async fn names_move(context: &PartitionJob, away: Direction) -> Result<()> {
     let (source, target) = sides(context, &recorded(context).await?, away)?;
     let (out, come) = context.blueprint().moved_names(away);
@@ -121,7 +122,7 @@ pub async fn names_move(context: &PartitionJob, away: Direction) -> Result<()> {
     )))
 }
 
-/// What became of an object whose name is another's.
+/// What happened to an object whose name belongs to another one.
 async fn elsewhere(context: &PartitionJob, name: &QualifiedName, oid: u32) -> Result<Error> {
     let client = &context.control;
     let there = match catalog::find(client, name).await? {
@@ -145,7 +146,7 @@ async fn elsewhere(context: &PartitionJob, name: &QualifiedName, oid: u32) -> Re
         .hint(hint))
 }
 
-/// Whether the target is there. In the planned state it may not be, and its name may be somebody else's.
+/// Whether the target exists. In the planned state it may not exist, and another object may have its name.
 ///
 /// # Errors
 /// The name is taken, or the job's own target has another name now.
@@ -166,7 +167,7 @@ pub async fn target_is_there(context: &PartitionJob) -> Result<bool> {
     }
 }
 
-/// Statements that lock the table which is kept in sync, and fail where that is not the job's own.
+/// Statements that lock the inactive table, and fail if it is not the job's own.
 ///
 /// # Errors
 /// The job has no record of it.
@@ -178,7 +179,7 @@ pub async fn lock_target(context: &PartitionJob, direction: Direction, mode: &st
 /// Empties the target, in the caller's transaction.
 ///
 /// # Errors
-/// What has its name is not the job's own; or what the server said.
+/// The table with its name is not the job's own; or the server returned an error.
 pub async fn empty_target(
     context: &PartitionJob,
     client: &Client,

@@ -1,4 +1,5 @@
-//! Partitions that turn out to be missing while the job is under way: a row that fits none stops us, never the application.
+//! Partitions that turn out to be missing during a job: a row without a partition is a problem for the job, never for
+//! the application.
 
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -12,15 +13,15 @@ use crate::phase::partition::PartitionJob;
 use crate::plan::partitioning::{scheme, template};
 use crate::sql::{capture, copy, drain, prepare as sql};
 
-/// Whether an error says that a row fits no partition.
+/// Whether no partition accepts a row, according to the error.
 pub fn lacks_partition(error: &Error) -> bool {
     error.lacks_partition()
 }
 
-/// Makes the partitions that pending rows need: same interval, chained to what is there.
+/// Creates the partitions that pending rows need, with the same interval, adjoining the existing ones.
 ///
 /// # Errors
-/// The rows need more partitions than can be right, or nothing is found that needs one.
+/// The rows need an implausible number of partitions, or none is found that needs one.
 pub async fn extend(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let missing = missing(context, &b).await?;

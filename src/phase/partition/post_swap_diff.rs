@@ -1,4 +1,4 @@
-//! What a swap changed by name: what it had to, and what it should not have.
+//! What a swap changed by name: intended and unexpected changes.
 
 use crate::error::Result;
 use crate::model::post_swap_diff;
@@ -8,10 +8,10 @@ use crate::pg::catalog;
 use super::after_exchange::as_meant;
 use super::{PartitionJob, drift};
 
-/// Says what the last swap changed by name, line by line; and aloud what it should not have.
+/// Reports what the last swap changed by name, line by line, with a warning for unexpected changes.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn compare_by_name(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let client = &context.control;

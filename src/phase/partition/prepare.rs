@@ -1,4 +1,4 @@
-//! Prepare: the target and its partitions. Nobody else knows them, so nothing here disturbs anyone.
+//! Prepare: the target and its partitions. No other session uses them, so nothing here blocks any.
 
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -10,10 +10,10 @@ use crate::phase::job::meter::Meter;
 use crate::phase::partition::{PartitionJob, additions, objects};
 use crate::sql::prepare as sql;
 
-/// Creates what is missing of target and partitions; running it again is harmless.
+/// Creates what is missing of the target and its partitions; can be run again.
 ///
 /// # Errors
-/// The definition of the source changed since the plan was made, or a name was taken meanwhile.
+/// The definition of the source changed since the plan was made, or a name was taken in the meantime.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
 pub async fn prepare(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
@@ -52,7 +52,7 @@ pub async fn prepare(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Creates one partition if it is not there. One that is there must be the target's.
+/// Creates one partition if it does not exist. An existing one must belong to the target.
 async fn make(
     context: &PartitionJob,
     name: &crate::model::ident::QualifiedName,

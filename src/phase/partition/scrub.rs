@@ -1,5 +1,6 @@
-//! Scrub: when no chunk is in flight, takes out of the target what may be there twice or stale. Every such place is in the
-//! log by now, so what is left is unique and the key index can be built. The log rows stay; the drain brings the rows back.
+//! Scrub: while no chunk is running, deletes rows from the target that may be duplicate or stale. All such places are
+//! in the log by now, so the remaining rows are unique and the index of the key can be built. The log rows remain;
+//! the drain copies the rows again.
 
 use std::cell::Cell;
 
@@ -19,10 +20,10 @@ use crate::sql::{copy as copy_sql, drain as sql};
 /// Blocks of a leaf that one transaction scrubs: 256 MiB.
 const STRETCH_BLOCKS: usize = 32_768;
 
-/// Scrubs every leaf that the log has places for.
+/// Scrubs every leaf for which the log has places.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "scrub"))]
 pub async fn scrub(context: &PartitionJob) -> Result<State> {
     objects::in_place(context).await?;
@@ -57,10 +58,10 @@ pub async fn scrub(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Scrubs once more, before the first drain: rows that were changed since are taken out as well.
+/// Scrubs again, before the first drain: also deletes rows that were changed since.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn again(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let mut meter = Meter::begin(context, "scrub", "taking out what changed since it was copied");
@@ -69,7 +70,7 @@ pub async fn again(context: &PartitionJob) -> Result<()> {
     Ok(())
 }
 
-/// Scrubs the leaves that the log has places for, a stretch of blocks at a time, so that no transaction is long.
+/// Scrubs the leaves for which the log has places, a number of blocks at a time, so that no transaction is long.
 async fn stretches(context: &PartitionJob, b: &Blueprint, meter: &mut Meter<'_>) -> Result<u64> {
     let mut tasks = Vec::new();
     for leaf in touched(context, b).await? {
@@ -92,7 +93,7 @@ async fn stretches(context: &PartitionJob, b: &Blueprint, meter: &mut Meter<'_>)
     Ok(rows.get())
 }
 
-/// The leaves that the log's places fall into.
+/// The leaves that contain the places of the log.
 async fn touched(context: &PartitionJob, b: &Blueprint) -> Result<Vec<QualifiedName>> {
     let Some(statement) = sql::scrubbed_leaves(b) else { return Ok(Vec::new()) };
     let mut bounds: Vec<String> =

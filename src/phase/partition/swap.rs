@@ -1,6 +1,6 @@
-//! The swap and the swap back: drain until little is left, look who is in the way, then one message that locks, checks and
-//! exchanges the names ([`crate::phase::job::exchange`]). Its row in `pgstrata.jobs` commits with it, so that after a lost connection the
-//! database says whether it happened.
+//! The swap and the rollback: drain until few changes are left, check for blockers, then send one message that locks,
+//! checks and exchanges the names ([`crate::phase::job::exchange`]). The update of the job's row in `pgstrata.jobs`
+//! is committed with it, so that after a lost connection the database shows whether the exchange took place.
 
 use crate::error::Result;
 use crate::failpoint;
@@ -23,7 +23,7 @@ use crate::sql::swap::Guard;
 /// Exchanges the names: forward from a verified job, or back from a swapped one.
 ///
 /// # Errors
-/// Lock where it could not be acquired within the plan's attempts: the source is untouched, capture goes on.
+/// Lock if it could not be acquired within the plan's attempts: the source is unchanged, and the capture continues.
 pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
     let away = context.direction();
     let b = context.blueprint();
@@ -62,20 +62,20 @@ pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
     finish(context, &meter, Swapped { held_ms, tries }).await
 }
 
-/// Switches the mirror off; where that fails, the next command does it, and the mirror ends by itself before long.
+/// Switches the mirror off. If that fails, the next command does it; the mirror also ends by itself.
 async fn end_mirror(context: &PartitionJob) {
     if let Err(e) = mirror::off(context).await {
         context.events.warn(format!("the mirror could not be switched off: {}", e.message()));
     }
 }
 
-/// An exchange that is ready to be sent.
+/// An exchange that is ready to send.
 struct Ready {
     definition: Definition,
     exchange: Exchange,
 }
 
-/// Looks whether everything is as it must be, and creates the function. Nothing is locked.
+/// Checks the conditions of an exchange, and creates the function. Nothing is locked.
 async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Direction) -> Result<Ready> {
     let client = &context.control;
     capture::in_force(context).await?;
@@ -98,11 +98,12 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Directio
     Ok(Ready { definition, exchange })
 }
 
-/// Carries over what was done to the table in use, without an exchange: a privilege that was revoked there is to be revoked on the
-/// other table as well. What cannot be carried over is reported; the next exchange refuses it.
+/// Carries over changes of the table in use, without an exchange, so that a privilege that was revoked on it is
+/// revoked on the other table as well. Changes that cannot be carried over are reported; the next exchange fails
+/// because of them.
 ///
 /// # Errors
-/// A lock could not be acquired; or the server is gone.
+/// A lock could not be acquired; or the connection was lost.
 pub async fn carry_over(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let exchanger = Exchanger::new(context, b.exchange_function(), b.definition_function());
@@ -111,7 +112,7 @@ pub async fn carry_over(context: &PartitionJob) -> Result<()> {
     reported_only(context, carried)
 }
 
-/// Carries over what was done to the table in use; its definition then, and the oid of the other table.
+/// Carries over changes of the table in use; returns its definition after that, and the oid of the other table.
 async fn carried_over(
     context: &PartitionJob,
     exchanger: &Exchanger<'_>,
@@ -128,10 +129,10 @@ async fn carried_over(
     Ok((definition, target))
 }
 
-/// Exchanges the names, where everything is drained.
+/// Exchanges the names when everything is drained.
 ///
 /// # Errors
-/// Again where a lock was not granted in time or, which [`exchange::refused`] tells, a change is pending.
+/// Again if a lock was not granted in time or, according to [`refused`], a change is pending.
 async fn exchange(
     context: &PartitionJob,
     exchanger: &Exchanger<'_>,

@@ -1,15 +1,19 @@
-//! Verify: at every snapshot after the first full drain, a place without a pending log row holds the same on both sides.
+//! Verify: at every snapshot after the first complete drain, a place without a pending log row has the same rows on
+//! both sides.
 //!
-//! So the check needs no pause: range by range, each at one snapshot of both sides, contiguous and open at both ends, so that
-//! rows which should not exist are found too.
-//! 1. Count and hash of both sides. The same: the range is proven.
-//! 2. Where they differ, still at that snapshot, the rows at pending places are taken out of the sums: what the invariant
-//!    says nothing of. The same now: the range is proven. Under load this is the rule, and it reads a few keys only.
-//! 3. What differs still is compared row by row without the pending places, at a fresh snapshot after a drain (a TRUNCATE is
-//!    pending as a whole), up to three times. What differs then is a difference.
+//! The comparison therefore does not need to stop writes. It compares range by range, each at one snapshot of both
+//! sides; the ranges are contiguous and unbounded at both ends, so that rows that should not exist are found too.
 //!
-//! Nothing is concluded from two snapshots together, so each may be short: one range is one transaction of about the plan's
-//! batch time, and vacuum goes on.
+//! - Step 1: count and hash of both sides. If they match, the range is proven.
+//! - Step 2: if they differ, the rows at pending places, for which the invariant does not apply, are removed from the
+//!   sums at the same snapshot. If the sums match now, the range is proven. Under load, this is the usual case; it
+//!   reads only a few keys.
+//! - Step 3: if they still differ, the rows are compared one by one without the pending places, at a new snapshot
+//!   after a drain (after a TRUNCATE, everything is pending), up to three times. What still differs then is a
+//!   difference.
+//!
+//! No conclusion depends on two snapshots together, so each can be short: one range is one transaction of about the
+//! plan's batch time, and vacuum is not held back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -35,26 +39,27 @@ use crate::phase::partition::deficit::Deficit;
 use crate::phase::partition::{PartitionJob, capture, drain, verify_chunks};
 use crate::sql::{copy as copy_sql, drain as drain_sql, from_source, store as store_sql, verify as sql};
 
-/// A first range holds no more bytes, by the table's mean: nobody knows yet how long they take.
+/// The maximum size of the first ranges in bytes, by the mean of the table, before their duration is known.
 const FIRST_BYTES: i64 = 64 << 20;
-/// Rows of a first range where the server knows nothing of the table.
+/// Rows of the first ranges if the server has no statistics for the table.
 const FIRST_ROWS: u64 = 20_000;
-/// A range never holds more rows.
+/// The maximum rows of a range.
 const MOST_ROWS: u64 = 1_000_000;
-/// Rows compared one by one at once: the server keeps them in memory.
+/// The number of rows that are compared one by one at once: the server keeps them in memory.
 const ROWS_ONE_BY_ONE: u64 = 100_000;
-/// How often what came meanwhile is drained while sums are made: pending places cost time, and the log must not grow.
+/// How often changes are drained while sums are computed: pending places take time, and the log must not grow.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Differences of one range that are named.
+/// The number of differences of one range that are named.
 const NAMED: u32 = 100;
-/// How often what differs is drained and looked at again before it counts.
+/// How often a range that differs is drained and compared again before the difference counts.
 const LOOKS: u32 = 3;
 
-/// Proof that both sides were compared and found the same by this process. Nothing else makes one; a swap takes one.
+/// Proof that this process compared both sides and found that they match. It cannot be created in any other way; a
+/// swap requires one.
 #[derive(Debug)]
 pub struct Verified(());
 
-/// One place that differs.
+/// One place with a difference.
 #[derive(Debug, Clone)]
 struct Finding {
     key: Key,
@@ -63,7 +68,7 @@ struct Finding {
     target: i64,
 }
 
-/// What differs in a range, or in all: places named, and how many there are of each kind.
+/// The differences in a range, or in total: the named places, and the number of each kind.
 #[derive(Debug, Default)]
 struct Differing {
     named: Vec<Finding>,
@@ -92,7 +97,7 @@ struct Tally {
 /// The phase: drains, compares, records the result.
 ///
 /// # Errors
-/// A difference, with the report behind it; or what the server said.
+/// A difference, with the report; or the server returned an error.
 pub async fn verify(context: &PartitionJob) -> Result<(State, Verified, VerifyReport)> {
     let report = compare(context).await?;
     if !report.verified {
@@ -105,10 +110,10 @@ pub async fn verify(context: &PartitionJob) -> Result<(State, Verified, VerifyRe
     Ok((state, Verified(()), report))
 }
 
-/// Drains and compares both sides, and changes nothing.
+/// Drains and compares both sides, and changes nothing else.
 ///
 /// # Errors
-/// What the server said; a difference is no error here.
+/// The server returned an error; a difference is not an error here.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
 pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     capture::in_force(context).await?;
@@ -152,8 +157,8 @@ pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     Ok(report)
 }
 
-/// Ranges as long as the plan's batches, and enough of them that no worker is left alone with the last one; few, where each
-/// reads pages all over the heap.
+/// Ranges as long as the plan's batches, and enough of them that the workers finish at about the same time; few, if
+/// each reads pages all over the heap.
 fn sizer(
     context: &PartitionJob,
     dimension: &verify_chunks::Dimension<'_>,
@@ -175,7 +180,7 @@ fn sizer(
     RefCell::new(ChunkSizer::new(first, 500, most, target_ms))
 }
 
-/// Sums of every range: the ones that they do not prove are suspect.
+/// The sums of every range; ranges that they do not prove are suspect.
 async fn sums(
     context: &PartitionJob,
     b: &Blueprint,
@@ -223,7 +228,7 @@ async fn sums(
     Ok(tally.into_inner())
 }
 
-/// Count and hash of some rows of each side.
+/// Count and hash of rows of each side.
 #[derive(Debug, Clone, Copy)]
 struct Sums {
     source: (i64, i64),
@@ -236,14 +241,14 @@ impl Sums {
         Ok(Self { source: (row.get(0), row.get(1)), target: (row.get(2), row.get(3)) })
     }
 
-    /// Whether both sides are the same once `some` rows, which are among these, are taken out.
+    /// Whether both sides match without `some` rows, which are included in these.
     fn same_without(self, some: Self) -> bool {
         let rest = |all: (i64, i64), some: (i64, i64)| (all.0 - some.0, all.1 ^ some.1);
         rest(self.source, some.source) == rest(self.target, some.target)
     }
 }
 
-/// Sums of a range, and whether they prove that every place in it that is not pending holds the same on both sides.
+/// The sums of a range, and whether they prove that every place in it that is not pending is the same on both sides.
 async fn prove(
     context: &PartitionJob,
     client: &Client,
@@ -264,7 +269,8 @@ async fn prove(
     .await
 }
 
-/// Compares suspect ranges row by row; what differs is drained and looked at again, and only what still differs counts.
+/// Compares suspect ranges row by row. Differences are drained and compared again, and only what still differs
+/// counts.
 async fn look_again(
     context: &PartitionJob,
     b: &Blueprint,
@@ -340,7 +346,7 @@ async fn differences(
     })
 }
 
-/// A transaction with one snapshot that no TRUNCATE can lie to: the lock comes first.
+/// A transaction with one snapshot that no TRUNCATE can invalidate: the lock comes first.
 async fn at_one_snapshot<T>(
     client: &Client,
     sides: &Sides,

@@ -1,6 +1,7 @@
-//! How a comparison cuts the two tables into ranges: contiguous, open at both ends, and each cheap to read on both sides.
-//! Where the cuts are is a matter of speed only. Any cuts are right: every value lies in exactly one range, and there are no
-//! nulls, which lie in none: `check` demands NOT NULL of the key and of the partition column.
+//! How a comparison divides the two tables into ranges: contiguous, unbounded at both ends, and each cheap to read on
+//! both sides. The choice of the bounds only affects speed. Any bounds are correct: every value is in exactly one
+//! range, and there are no NULLs, which would be in none, because `check` requires NOT NULL for the key and the
+//! partition column.
 
 use std::collections::HashMap;
 
@@ -15,20 +16,22 @@ use crate::phase::partition::PartitionJob;
 use crate::phase::partition::copy::FOLLOWS_HEAP;
 use crate::sql::{from_source, verify as sql};
 
-/// A partition column is no way to cut where more rows than this share a value: a range cannot end between them.
+/// The partition column is not suitable if more rows than this share a value, because a range cannot end between
+/// them.
 const MOST_ALIKE: f64 = 5_000.0;
 
-/// Along which columns ranges are cut.
+/// The columns along which ranges are divided.
 #[derive(Debug)]
 pub(super) struct Dimension<'b> {
-    /// An index of the source leads with them.
+    /// An index of the source begins with them.
     pub(super) columns: Vec<&'b Column>,
-    /// That index does not lead through the heap in order: the smaller the ranges, the more often each page is read.
+    /// Whether that index does not follow the heap in order: the smaller the ranges, the more often each page is
+    /// read.
     pub(super) scattered: bool,
     partitioned: bool,
 }
 
-/// How a column lies in the plain table.
+/// The distribution of a column in the plain table.
 #[derive(Default)]
 struct Lie {
     follows_heap: bool,
@@ -44,11 +47,11 @@ async fn lie(context: &PartitionJob, plain: &QualifiedName, column: &Ident) -> R
     }))
 }
 
-/// The partition column, where an index leads with it: a range then lies in few partitions, and their bounds need no
-/// looking for. The key, where only its index leads through the heap in order, or where there is no other.
+/// The partition column, if an index begins with it: a range is then in few partitions, and their bounds are known.
+/// The key, if only its index follows the heap in order, or if there is no other.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub(super) async fn dimension<'b>(context: &PartitionJob, b: &'b Blueprint) -> Result<Dimension<'b>> {
     let sides = b.sides(context.direction());
     let plain = if sides.plain_source { &sides.source } else { &sides.target };
@@ -71,12 +74,12 @@ pub(super) async fn dimension<'b>(context: &PartitionJob, b: &'b Blueprint) -> R
     Ok(Dimension { columns: b.key_columns(), scattered: !key.follows_heap, partitioned: false })
 }
 
-/// Cuts everything into ranges of about `rows()` rows and hands them to `send`, in order. Along the partition column, a range
-/// is some whole partitions where the server knows how many rows they hold: finding cuts by walking the index costs a
-/// seventh of what comparing does.
+/// Divides everything into ranges of about `rows()` rows, and passes them to `send`, in order. Along the partition
+/// column, a range consists of whole partitions if the server knows how many rows they have: finding bounds in the
+/// index takes a seventh of the time of the comparison.
 ///
 /// # Errors
-/// What the server or `send` said.
+/// The server or `send` returned an error.
 pub(super) async fn cut(
     context: &PartitionJob,
     b: &Blueprint,
@@ -121,7 +124,7 @@ pub(super) async fn cut(
     piece(KeyRange { after, through: None }, held + stray).await
 }
 
-/// How many rows each partition holds, about; none where nothing is known.
+/// The estimated number of rows of each partition; none if not known.
 async fn leaf_rows(context: &PartitionJob, sides: &Sides) -> Result<HashMap<QualifiedName, Option<f64>>> {
     let partitioned = match context.direction() {
         Direction::Forward => &sides.target,

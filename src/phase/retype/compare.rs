@@ -1,4 +1,5 @@
-//! The comparison of the two columns, row by row, by ranges of the key. It needs no pause: a row's columns are of one version.
+//! The comparison of the two columns, row by row, by ranges of the key. It does not need to stop writes: both columns
+//! are in the same row version.
 
 use std::cell::{Cell, RefCell};
 
@@ -21,10 +22,10 @@ use crate::phase::job::{chunks, workers};
 /// Rows of a range.
 const RANGE_ROWS: u64 = 20_000;
 
-/// Looks at every row, and says which are not in sync.
+/// Checks every row, and reports those that are not in sync.
 ///
 /// # Errors
-/// The job is not that far; or what the server said. A difference is in the report.
+/// The job is not ready; or the server returned an error. A difference is in the report.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
 pub async fn compare(retyper: &RetypeJob) -> Result<VerifyReport> {
     let far =
@@ -93,7 +94,8 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
     })
 }
 
-/// Rows of a range, those that are not in sync and those without the old value; and some of their keys.
+/// The number of rows of a range, of those that are not in sync, and of those without the old value; and some of
+/// their keys.
 async fn one_range(
     retyper: &RetypeJob,
     session: &Session,

@@ -1,6 +1,6 @@
-//! What was done to the table since the plan was made, or since the last exchange. Most of it stays with the table, whichever
-//! column is in use; what is the column's own is done to the other column as well, before the next exchange; what depends on the
-//! column and cannot follow it is told, and the exchange refused.
+//! Changes of the table since the plan was made, or since the last exchange. Most of them remain, whichever column is
+//! in use. Changes of the column itself are repeated on the other column before the next exchange. If an object
+//! depends on the column and cannot be carried over, the exchange fails with an error that names it.
 
 use crate::error::{Error, Result, Retry};
 use crate::model::blueprint::Direction;
@@ -16,10 +16,10 @@ use crate::sql::retype as sql;
 
 use super::RetypeJob;
 
-/// Carries over what is the column's own; whether there was something.
+/// Carries over changes of the column itself; returns whether there were any.
 ///
 /// # Errors
-/// What cannot follow the column, by name; or what the server said.
+/// Objects that cannot be carried over, by name; or the server returned an error.
 pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> Result<bool> {
     let (r, client, job) = (&retyper.retyping, &retyper.control, retyper.job.id);
     let found = match (in_use::read(client, job).await?, away) {
@@ -54,11 +54,11 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
     Ok(true)
 }
 
-/// [`carry`] without an exchange: a privilege that was revoked on the column in use is to be revoked on the other one as well.
-/// What cannot be carried over is reported; the next exchange refuses it.
+/// [`carry`] without an exchange, so that a privilege that was revoked on the column in use is revoked on the other
+/// one as well. Changes that cannot be carried over are reported; the next exchange fails because of them.
 ///
 /// # Errors
-/// A lock could not be acquired; or the server is gone.
+/// A lock could not be acquired; or the connection was lost.
 pub(super) async fn carry_over(retyper: &RetypeJob) -> Result<()> {
     let away = retyper.direction();
     let now = async || catalog::table(&retyper.control, super::table(retyper).await?).await;
@@ -69,7 +69,7 @@ pub(super) async fn carry_over(retyper: &RetypeJob) -> Result<()> {
     reported_only(retyper, carried.await)
 }
 
-/// What depends on the column in use by now and the exchange does not know.
+/// Objects that depend on the column in use and that the exchange does not handle.
 async fn attached(retyper: &RetypeJob, away: Direction) -> Result<Vec<String>> {
     let r = &retyper.retyping;
     let facts = catalog::column(&retyper.control, super::table(retyper).await?, &r.column.name).await?;

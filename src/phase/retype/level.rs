@@ -1,6 +1,6 @@
-//! What the column beside needs before it can come into use: for each index and CHECK of the column in use a counterpart,
-//! and the proof that every row has its value. And what a swap leaves to be done. None of it with a lock that anyone notices;
-//! what is found done is left alone.
+//! What the inactive column needs before it can come into use: a counterpart of each index and CHECK of the column in
+//! use, and the proof that every row has its value; and the steps after a swap. None of them needs a lock that blocks
+//! applications for long; completed work is recognized.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -26,10 +26,10 @@ use crate::sql::{finish, plan_sql};
 
 use super::{RetypeJob, objects};
 
-/// The phase: fills what the pass left, builds what is missing.
+/// The phase: fills what the first pass left, builds what is missing.
 ///
 /// # Errors
-/// A value is there twice or refused by a CHECK; or what the server said.
+/// A value is a duplicate or violates a CHECK; or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "index"))]
 pub(super) async fn index(retyper: &RetypeJob) -> Result<State> {
     backfill::in_force(&retyper.filler).await?;
@@ -45,7 +45,7 @@ pub(super) async fn index(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Builds all that the column beside needs and does not have.
+/// Builds everything that the inactive column needs and does not have.
 ///
 /// # Errors
 /// As [`index`].
@@ -55,7 +55,7 @@ pub(super) async fn level(retyper: &RetypeJob, direction: Direction) -> Result<(
     checks(retyper, direction).await
 }
 
-/// A session that may wait: it blocks nobody who reads or writes.
+/// A session that may wait, because it blocks no reader or writer.
 async fn builder(retyper: &RetypeJob) -> Result<Session> {
     let session = retyper.session("index").await?;
     session.batch_execute("set lock_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
@@ -115,7 +115,7 @@ async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     Ok(())
 }
 
-/// Records an index that was just built, and gives it what its model has besides.
+/// Records an index that was just built, and sets the other attributes of its model.
 async fn record(
     retyper: &RetypeJob,
     session: &Client,
@@ -131,7 +131,7 @@ async fn record(
     .await
 }
 
-/// The plan's expression makes one value of two.
+/// The plan's expression returns the same value for two values.
 async fn twice(retyper: &RetypeJob, error: Error, one: &Counterpart, direction: Direction) -> Error {
     let r = &retyper.retyping;
     let name = r.counterpart(&one.index.name, direction);
@@ -210,7 +210,8 @@ fn violated(error: &Error, name: &Ident) -> Error {
         .hint("`pgstrata verify` names rows whose columns differ; put them right, or change the plan's expression")
 }
 
-/// Takes the constraints of the column beside away: what it cannot hold is none of the application's business.
+/// Drops the constraints of the inactive column, so that values which it cannot represent do not affect the
+/// application.
 ///
 /// # Errors
 /// The lock could not be acquired.
@@ -239,14 +240,15 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
     Ok(())
 }
 
-/// What a swap, either way, left to be done: foreign keys that stand and check every write are made as valid as they were;
-/// after the swap, the indexes that the way back needs are built, so that it is quick, and what an interrupted rollback left
-/// is taken away.
+/// The steps after a swap, in either direction: existing foreign keys, which check every write, are made as valid as
+/// before; after the swap, the indexes for a rollback are built, so that it is fast, and what an interrupted rollback
+/// left is removed.
 ///
-/// What cannot be done is reported and left: the swap stands, and neither the way back nor the end of the job waits for it.
+/// A step that fails is reported and skipped: the swap remains, and neither a rollback nor the end of the job waits
+/// for the step.
 ///
 /// # Errors
-/// A lock was not available; or the server is gone.
+/// A lock could not be acquired; or the connection was lost.
 pub async fn settle(retyper: &RetypeJob) -> Result<()> {
     if retyper.state() == State::Swapped {
         let released = release(retyper, Direction::Reverse).await;
@@ -260,7 +262,7 @@ pub async fn settle(retyper: &RetypeJob) -> Result<()> {
     Ok(())
 }
 
-/// Makes foreign keys as valid as they were before the last swap; those that cannot be made so.
+/// Makes foreign keys as valid as before the last swap; returns those for which that is not possible.
 ///
 /// # Errors
 /// As [`settle`].

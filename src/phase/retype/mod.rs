@@ -5,12 +5,12 @@
 //!         -finalize-> finalized;  swapped -rollback-> rolled_back -swap-> swapped;  any state before the swap: -abort-> aborted
 //! ```
 //!
-//! The new column stands beside the old one, in the same rows: what an application writes reaches both in one version of the
-//! row, so nothing is ever copied from one to the other but what was there before the trigger. The swap exchanges names.
+//! The new column is in the same rows as the old one: a write of the application sets both in one row version. Only values
+//! from before the trigger have to be computed by the job. The swap exchanges names.
 //!
-//! A snapshot older than the moment from which every row is in sync sees versions of rows that have no value in the new column
-//! yet. Under the name of the old column, that would be a wrong answer. So the swap waits for such snapshots to go, as the
-//! server does before an index is used.
+//! A snapshot older than the point from which on every row is in sync sees row versions without a value in the new column.
+//! Under the name of the old column, that would be a wrong result. The swap therefore waits until no such snapshot exists,
+//! as the server does before it uses a new index.
 
 mod compare;
 mod drift;
@@ -58,7 +58,7 @@ use swap::{rollback, swap};
 #[derive(Debug)]
 pub struct RetypeJob {
     filler: BackfillJob,
-    /// Everything statements are rendered from.
+    /// Everything from which statements are rendered.
     pub retyping: Retyping,
 }
 
@@ -158,16 +158,16 @@ impl JobKind for RetypeJob {
 }
 
 impl RetypeJob {
-    /// Which column follows which: after the swap the old one follows the new one.
+    /// Which column is kept in sync with which: after the swap, the old one with the new one.
     pub fn direction(&self) -> Direction {
         if self.state() == State::Swapped { Direction::Reverse } else { Direction::Forward }
     }
 }
 
-/// Does the next phase before the swap; the state after it. None where the job is that far already.
+/// Runs the next phase before the swap; returns the state after it. None if no such phase is left.
 ///
 /// # Errors
-/// What the phase said.
+/// The phase failed.
 async fn next(retyper: &RetypeJob) -> Result<Option<State>> {
     if retyper.state() != State::Planned {
         objects::in_place(retyper).await?;
@@ -184,7 +184,7 @@ async fn next(retyper: &RetypeJob) -> Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Adds the new column; no row is written.
+/// Adds the new column, without writing any row.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
 async fn prepare(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
@@ -209,8 +209,8 @@ async fn prepare(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Puts the trigger in force. `CREATE TRIGGER` waits for every open writer, so that whatever is written without it is there
-/// for the pass to see.
+/// Creates the trigger. `CREATE TRIGGER` waits for every open writer, so that the first pass sees all rows that were
+/// written without it.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
 async fn capture(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
@@ -229,7 +229,7 @@ async fn capture(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Looks at every row; from the end of the look on, every row is in sync.
+/// Checks every row; from the end of this phase on, every row is in sync.
 async fn verify(retyper: &RetypeJob) -> Result<State> {
     foreign_keys::hold(retyper, &retyper.retyping.keys).await?;
     let state = backfill::again(&retyper.filler).await?;
@@ -237,7 +237,7 @@ async fn verify(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Drops the old column and what keeps it in sync: no way back from here.
+/// Drops the old column and what keeps it in sync; a rollback is not possible after that.
 ///
 /// # Errors
 /// The lock could not be acquired, or something depends on the old column.
@@ -261,10 +261,10 @@ async fn finalize(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Removes everything that the job made.
+/// Removes everything that the job created.
 ///
 /// # Errors
-/// The job is past the swap, or what the server said.
+/// The job is past the swap, or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 async fn abort(retyper: &RetypeJob) -> Result<State> {
     let failed = level::keys(retyper).await?;

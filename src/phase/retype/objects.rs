@@ -1,4 +1,4 @@
-//! The objects of a retype, told from others' by oid and column number. Nothing is dropped or exchanged because of its name
+//! The objects of a retype, identified by oid and column number. Nothing is dropped or exchanged because of its name
 //! alone.
 
 use std::collections::HashMap;
@@ -17,12 +17,12 @@ use crate::sql::retype as sql;
 
 use super::RetypeJob;
 
-/// An index or a CHECK of the table.
+/// An existing index or CHECK of the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
     /// Its oid.
     pub oid: u32,
-    /// It can be used, or every row was checked.
+    /// Whether it is usable, or validated.
     pub valid: bool,
 }
 
@@ -33,10 +33,10 @@ pub(super) async fn standing(retyper: &RetypeJob, statement: &str) -> Result<Has
     Ok(rows.iter().map(|row| (row.get(0), one(row))).collect())
 }
 
-/// What the job recorded; of one that an earlier version began, what bears its names.
+/// The objects that the job recorded; for a job of an earlier version, those with its names.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub(super) async fn recorded(retyper: &RetypeJob) -> Result<Objects> {
     let (client, job) = (&retyper.control, retyper.job.id);
     let objects = pg::recorded(client, job).await?;
@@ -63,7 +63,7 @@ pub(super) async fn recorded(retyper: &RetypeJob) -> Result<Objects> {
     pg::recorded(client, job).await
 }
 
-/// Records the two columns, under the names that they have now.
+/// Records the two columns, under their current names.
 pub(super) async fn record_columns(retyper: &RetypeJob, client: &Client) -> Result<()> {
     let (r, job) = (&retyper.retyping, retyper.job.id);
     let direction = retyper.direction();
@@ -76,10 +76,10 @@ pub(super) async fn record_columns(retyper: &RetypeJob, client: &Client) -> Resu
     pg::record_column(client, job, Role::Column, r.table.oid, added).await
 }
 
-/// Fails where the table, a column, an index or a constraint that the job works with is another by now.
+/// Fails if the table, a column, an index or a constraint that the job uses was replaced.
 ///
 /// # Errors
-/// Which one; or what the server said.
+/// The object; or the server returned an error.
 pub(super) async fn in_place(retyper: &RetypeJob) -> Result<()> {
     let r = &retyper.retyping;
     let table = &r.table.name;
@@ -113,8 +113,8 @@ fn foreign(retyper: &RetypeJob, kind: &str, name: &str) -> Error {
         .hint(format!("give it its name back, and run the same command again; or {}", retyper.way_out()))
 }
 
-/// Whether the index that has the name of a counterpart is one: the job made it, or it stood on the column that went out of
-/// use.
+/// Whether the index with the name of a counterpart is one: the job created it, or it belonged to the column that
+/// went out of use.
 pub(super) fn is_counterpart(
     retyper: &RetypeJob,
     objects: &Objects,
@@ -125,7 +125,7 @@ pub(super) fn is_counterpart(
     is_recorded(objects, one, direction, oid) || objects.intended(&counterpart(retyper, one, direction))
 }
 
-/// The same, but for one that the job was only about to make when it was last heard of.
+/// The same, without an index that the job had only recorded as an intention.
 pub(super) fn is_recorded(objects: &Objects, one: &Counterpart, direction: Direction, oid: u32) -> bool {
     let was_in_use = direction == Direction::Reverse && one.index.constraint.is_empty();
     was_in_use || objects.made(Role::Index, oid)
@@ -136,10 +136,10 @@ fn counterpart(retyper: &RetypeJob, one: &Counterpart, direction: Direction) -> 
     r.table.name.sibling(r.counterpart(&one.index.name, direction))
 }
 
-/// Fails where a name that an index is to have belongs to one of somebody else's.
+/// Fails if the name for an index belongs to an index of another owner.
 ///
 /// # Errors
-/// Which one; or what the server said.
+/// The name; or the server returned an error.
 pub(super) async fn name_is_free(
     retyper: &RetypeJob,
     one: &Counterpart,
@@ -153,10 +153,10 @@ pub(super) async fn name_is_free(
     }
 }
 
-/// Fails where an index or a CHECK that the swap takes over is not the job's own.
+/// Fails if an index or a CHECK that the swap uses is not the job's own.
 ///
 /// # Errors
-/// Which one; or what the server said.
+/// The object; or the server returned an error.
 pub(super) async fn counterparts(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     let r = &retyper.retyping;
     let objects = recorded(retyper).await?;
@@ -184,17 +184,18 @@ pub(super) fn taken(retyper: &RetypeJob, name: &QualifiedName) -> Error {
         .hint("rename or drop it, and run the same command again")
 }
 
-/// Constraints of the table that the job made, by name.
+/// Constraints of the table that the job created, by name.
 pub(super) async fn own_constraints(retyper: &RetypeJob) -> Result<Vec<Ident>> {
     let objects = recorded(retyper).await?;
     let there = objects.of(Role::Constraint).filter_map(|object| object.now.as_ref()?.part.clone());
     Ok(there.collect())
 }
 
-/// What goes at the end: the trigger and its function, and the column that is not in use. Also the tables that are locked.
+/// What is removed at the end: the trigger and its function, and the inactive column. Also returns the tables to
+/// lock.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub(super) async fn removal(retyper: &RetypeJob) -> Result<(Vec<QualifiedName>, Vec<String>)> {
     let r = &retyper.retyping;
     let client = &retyper.control;

@@ -1,6 +1,6 @@
-//! The swap of the two columns, and the swap back: look who is in the way, then one message that locks, checks and exchanges
-//! the names ([`crate::phase::job::exchange`]). Its row in `pgstrata.jobs` commits with it, so that after a lost connection the database says whether
-//! it happened.
+//! The swap of the two columns, and the rollback: check for blockers, then send one message that locks, checks and
+//! exchanges the names ([`crate::phase::job::exchange`]). The update of the job's row in `pgstrata.jobs` is committed
+//! with it, so that after a lost connection the database shows whether the exchange took place.
 
 use std::time::Instant;
 
@@ -32,13 +32,13 @@ use crate::sql::retype::exchange;
 use super::level::{level, release, settle};
 use super::{RetypeJob, compare, drift, objects, table};
 
-/// So many keys are named in an error.
+/// The number of keys that an error names.
 const NAMED: usize = 10;
 
-/// Makes the new column the one in use: looks at every row once more, then exchanges the names.
+/// Brings the new column into use: checks every row again, then exchanges the names.
 ///
 /// # Errors
-/// The job is not that far; or the lock could not be acquired within the plan's attempts: nothing was changed then.
+/// The job is not ready; or the lock could not be acquired within the plan's attempts: then nothing was changed.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "swap"))]
 pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
     match retyper.state() {
@@ -66,10 +66,10 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
     exchanged(retyper, Direction::Forward, &since).await
 }
 
-/// Makes the old column the one in use again; nothing that was written meanwhile is lost.
+/// Brings the old column into use again; nothing that was written in the meantime is lost.
 ///
 /// # Errors
-/// The job is not swapped; rows hold values that the old type does not; or the lock could not be acquired.
+/// The job is not swapped; rows have values that the old type cannot represent; or the lock could not be acquired.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "rollback"))]
 pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
     objects::in_place(retyper).await?;
@@ -98,7 +98,7 @@ pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
     }
 }
 
-/// Rows that would have no value after the way back.
+/// The error for rows that would have no value after a rollback.
 fn lost(retyper: &RetypeJob, report: &VerifyReport) -> Error {
     let r = &retyper.retyping;
     let rows = number::counted(report.missing, "row");
@@ -167,7 +167,7 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
     Ok(swapped)
 }
 
-/// Waits, where the plan says so, until nobody holds a snapshot in which a row lacks its second value.
+/// Waits, if the plan requires it, until no session holds a snapshot in which a row lacks its second value.
 async fn none_older(
     retyper: &RetypeJob,
     ladder: &LockRetry<'_>,
@@ -196,7 +196,7 @@ async fn none_older(
     Ok(())
 }
 
-/// The server would look at every row under the lock, where nothing proves that none lacks its value.
+/// Fails without the proof that every row has its value: the server would otherwise check every row under the lock.
 async fn proven(retyper: &RetypeJob, client: &Client, away: Direction) -> Result<()> {
     let Some((proof, _)) = sql::add_proof(&retyper.retyping, away) else { return Ok(()) };
     let rows = client.query(sql::CHECKS, &[&table(retyper).await?]).await?;

@@ -1,5 +1,5 @@
-//! The swap of a retype and the swap back: one transaction each, the same statements with the columns exchanged. Nothing in
-//! it reads a row.
+//! The swap and the rollback of a retype: one transaction each, the same statements with the columns exchanged. None
+//! of them reads a row.
 
 use crate::model::blueprint::Direction;
 use crate::model::ident::{Ident, literal};
@@ -12,12 +12,12 @@ use super::super::fill::KEEPS_FILLED;
 use super::super::{carry, foreign_key, prepare};
 use super::{drop_constraint, level_function};
 
-/// Gives way to nobody and makes autovacuum give way, without anyone waiting for us.
+/// Makes autovacuum yield, without blocking any reader or writer.
 pub fn first_lock(r: &Retyping) -> String {
     format!("lock table {} in share update exclusive mode", r.table.name)
 }
 
-/// The exchange in one direction. Nothing is pending: each row has both values.
+/// The exchange in one direction. No changes can be pending: each row has both values.
 pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
     Exchange {
         function: r.exchange_function(),
@@ -37,8 +37,8 @@ pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
     }
 }
 
-/// Takes the locks: a foreign key goes with the locks of both its tables. Writers lock a table and what it refers to in
-/// either order, so tries take turns.
+/// Acquires the locks: a foreign key requires locks on both of its tables. Writers lock a table and the table that it
+/// refers to in either order, so attempts alternate between the two orders.
 fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
     let mut tables = r.locked();
     if !table_first {
@@ -47,8 +47,8 @@ fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
     tables.iter().map(|table| format!("lock table {table} in access exclusive mode")).collect()
 }
 
-/// Everything under the lock, in order: what depends on the column in use goes, the names are exchanged, and the same is put
-/// on the column that comes into use. `away` is the direction that ends.
+/// All statements under the lock, in order: objects that depend on the column in use are dropped, the names are
+/// exchanged, and the same objects are created on the column that comes into use. `away` is the direction that ends.
 fn statements(r: &Retyping, away: Direction) -> Vec<String> {
     let (table, column) = (&r.table.name, &r.column.name);
     let now = opposite(away);
@@ -91,8 +91,8 @@ pub fn opposite(direction: Direction) -> Direction {
     }
 }
 
-/// A constraint takes its index with it; its counterpart for the way back is built afterwards. Any other index only gets
-/// out of the way.
+/// Dropping a constraint drops its index; the counterpart for a rollback is built afterwards. Any other index is only
+/// renamed.
 fn take_index(r: &Retyping, one: &Counterpart, now: Direction) -> String {
     let name = &one.index.name;
     if one.index.constraint.is_empty() {
@@ -122,7 +122,7 @@ fn give_index(r: &Retyping, one: &Counterpart, away: Direction) -> Vec<String> {
     all
 }
 
-/// The comment on a constraint that is made anew.
+/// The comment on a constraint that is created again.
 fn comment(r: &Retyping, constraint: &Ident) -> Option<String> {
     let one = r.table.comments.iter().find(|c| c.kind == "constraint" && c.name == *constraint)?;
     Some(format!("comment on constraint {constraint} on {} is {}", r.table.name, literal(&one.text)))
@@ -136,7 +136,7 @@ fn give_key(key: &ForeignKey) -> Vec<String> {
     [foreign_key::on(&key.table, key)].into_iter().chain(comment).collect()
 }
 
-/// Where an identity's counter stands, kept until the new one is there.
+/// The setting that stores the current value of an identity's counter until the new sequence exists.
 const STANDS: &str = "pgstrata.counter";
 
 fn take_default(r: &Retyping) -> Vec<String> {
@@ -180,7 +180,8 @@ fn give_default(r: &Retyping, now: Direction) -> Vec<String> {
     all
 }
 
-/// An identity has its sequence within the column: it is made again under the same name, and counts on from where it was.
+/// An identity sequence belongs to its column: it is created again under the same name, and continues from its
+/// previous value.
 fn identity(r: &Retyping, counter: &Counter, kind: &str) -> Vec<String> {
     let (table, column, name) = (&r.table.name, &r.column.name, &counter.name);
     let kind = if kind == "a" { "always" } else { "by default" };

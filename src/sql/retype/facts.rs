@@ -1,4 +1,5 @@
-//! What preflight asks of the column: what depends on it by its number, and how what it has is written for another column.
+//! Queries of preflight about the column: objects that refer to it by its number, and how its definitions are written
+//! for another column.
 
 use crate::model::ident::Ident;
 use crate::model::retyping::Retyping;
@@ -6,16 +7,17 @@ use crate::model::table::{Check, Index};
 
 use super::super::differ;
 
-/// Where definitions are tried: a table of the session's own, without rows, in a transaction that is rolled back.
+/// A temporary table without rows on which definitions are tried, in a transaction that is rolled back.
 pub const SCRATCH: &str = "pg_temp.pgstrata_scratch";
-/// The column beside, on it.
+/// The shadow column of that table.
 pub const BESIDE: &str = "pgstrata_beside";
-/// The name of the part of a probe that the server keeps apart only where it calls volatile functions.
+/// The name of the part of a probe that the server keeps separate only if it calls volatile functions.
 pub const PROBE: &str = super::super::trial::PROBE;
 
 /// The column called `$2` of the relation with oid `$1`: one JSON document ([`crate::plan::check::ColumnFacts`]).
 ///
-/// `uses` is what the swap does not carry: it names the column by its number, or stands on a constraint that the swap drops.
+/// `uses` lists what the swap cannot carry over: objects that refer to the column by its number, or depend on a
+/// constraint that the swap drops.
 pub const COLUMN: &str = r#"with i as (
   select x.indexrelid, x.indexrelid::regclass::text as name, k.oid as constraint, x.indisexclusion, x.indisreplident
   from pg_index x join pg_attribute a on a.attrelid = x.indrelid and a.attname = $2
@@ -88,16 +90,16 @@ select json_build_object(
 from pg_attribute a join pg_type t on t.oid = a.atttypid
 where a.attrelid = $1 and a.attname = $2 and a.attnum > 0 and not a.attisdropped"#;
 
-/// Which column of the scratch table stands for what.
+/// The role of the column of the scratch table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The column has its new type, and gets the name with `_new`.
+    /// The column has its new type, and is named with `_new`.
     New,
-    /// The column has its old type, and gets the name with `_old`.
+    /// The column has its old type, and is named with `_old`.
     Old,
 }
 
-/// Makes the scratch table, with the column in the type of that side and one of the other type beside it.
+/// Creates the scratch table, with the column in the type of that side, and a shadow column of the other type.
 pub fn scratch(r: &Retyping, side: Side) -> Vec<String> {
     let (column, old) = (&r.column.name, old_type(r));
     let mut all =
@@ -112,7 +114,7 @@ pub fn scratch(r: &Retyping, side: Side) -> Vec<String> {
     all
 }
 
-/// The old type with its collation.
+/// The old type, with its collation.
 pub fn old_type(r: &Retyping) -> String {
     match &r.column.collation {
         Some(collation) => format!("{} collate {collation}", r.column.sql_type),
@@ -120,7 +122,7 @@ pub fn old_type(r: &Retyping) -> String {
     }
 }
 
-/// Plans what the pass or the trigger does with an expression over `t`, and runs none of it.
+/// Plans what the first pass or the trigger does with an expression over `t`, without running it.
 pub fn probes(expression: &str) -> [String; 2] {
     let differs = differ(&format!("t.{BESIDE}"), &format!("(\n{expression}\n)"));
     [
@@ -142,7 +144,7 @@ pub fn check(check: &Check, number: usize) -> String {
     format!("alter table {SCRATCH} add constraint pgstrata_check_{number} {}", check.definition)
 }
 
-/// Tables of the session's own whose columns have these types, and a foreign key from the second to the first.
+/// Temporary tables whose columns have these types, and a foreign key from the second to the first.
 pub fn key(referenced: &[String], columns: &[String]) -> [String; 2] {
     let list = |types: &[String]| {
         types
@@ -171,12 +173,12 @@ pub fn default(column: &Ident, default: &str) -> String {
     format!("alter table {SCRATCH} alter column {column} set default {default}")
 }
 
-/// Gives the column its name, and every definition with it.
+/// Renames the column, in every definition as well.
 pub fn rename(column: &Ident, to: &Ident) -> String {
     format!("alter table {SCRATCH} rename column {column} to {to}")
 }
 
-/// Indexes (`i`) and CHECKs (`c`) of the scratch table, by number: what stands behind USING, or CHECK.
+/// Indexes (`i`) and CHECK constraints (`c`) of the scratch table, by number: the part after USING, or after CHECK.
 pub const DEFINITIONS: &str = "select 'i', substr(i.relname, 16)::integer,
   substr(d.def, strpos(d.def, ' USING ') + 7)
 from pg_index x join pg_class i on i.oid = x.indexrelid, lateral (select pg_get_indexdef(i.oid) as def) d
@@ -185,12 +187,12 @@ union all
 select 'c', substr(k.conname, 16)::integer, 'CHECK (' || pg_get_expr(k.conbin, k.conrelid) || ')'
 from pg_constraint k where k.conrelid = 'pg_temp.pgstrata_scratch'::regclass and k.conname like 'pgstrata_check_%'";
 
-/// Whether values of the type of the column beside can be compared, planned only.
+/// Whether values of the type of the shadow column can be compared; only planned.
 pub const COMPARED: &str = "explain (format json) select t.pgstrata_beside is distinct from t.pgstrata_beside
 from pg_temp.pgstrata_scratch t";
 
-/// The type of the column beside on the scratch table, as the catalog writes it; whether its values vary in length; and the
-/// type with a collation that is not its own.
+/// The type of the shadow column on the scratch table, as the catalog writes it; whether its values vary in length;
+/// and the type with a collation other than its default.
 pub const BESIDE_TYPE: &str = "select format_type(a.atttypid, a.atttypmod), a.attlen = -1,
   format_type(a.atttypid, a.atttypmod) || coalesce((
     select ' collate ' || quote_ident(n.nspname) || '.' || quote_ident(c.collname)

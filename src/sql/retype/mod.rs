@@ -1,6 +1,7 @@
-//! A retype: the column beside, the trigger that keeps it in sync, what is built on it, and the looks at both.
+//! A retype: the shadow column, the trigger that keeps it in sync, the objects that are built on it, and the
+//! comparison of both columns.
 //!
-//! The plan's own SQL stands on lines of its own, so that a comment in it ends there.
+//! The plan's SQL is placed on lines of its own, so that a comment in it ends there.
 
 pub mod exchange;
 pub mod facts;
@@ -18,7 +19,7 @@ use super::exchange::Exchange;
 use super::plan_sql::{applications_path, look_up_again, of_function, rights};
 use super::{carry, differ, dollar_quoted, in_range, key_text, prepare};
 
-/// Adds the new column, without writing a row, with all that the old one has besides its type.
+/// Adds the new column, without writing any row, with all attributes of the old one except its type.
 pub fn add_column(r: &Retyping) -> Vec<String> {
     let (table, name) = (&r.table.name, r.beside(Direction::Forward));
     let mut all = vec![format!("alter table {table} add column {name} {}", r.to)];
@@ -42,8 +43,8 @@ pub fn add_column(r: &Retyping) -> Vec<String> {
     all
 }
 
-/// Gives the column beside what the column in use has in `now`: comment, statistics, storage and privileges. `found` says what
-/// changed.
+/// Gives the shadow column the attributes that the column in use has in `now`: comment, statistics, storage and
+/// privileges. `found` lists the changes.
 pub fn carry(r: &Retyping, now: &Table, found: &[Difference], direction: Direction) -> Vec<String> {
     let (table, beside) = (&r.table.name, r.beside(direction));
     let Some(column) = now.column(&r.column.name) else { return Vec::new() };
@@ -81,7 +82,7 @@ pub fn carry(r: &Retyping, now: &Table, found: &[Difference], direction: Directi
     all
 }
 
-/// Takes every privilege on one column alone.
+/// Revokes every privilege on one column.
 fn revoke_column(table: &QualifiedName, column: &Ident) -> String {
     let body = format!(
         "declare
@@ -113,8 +114,8 @@ fn row_with(r: &Retyping, record: &str, value: &str) -> String {
     format!("(select {}) t", columns.collect::<Vec<_>>().join(", "))
 }
 
-/// Puts an expression of the plan's over a row into a variable of the function. Functions of the application that it calls
-/// find what they find when anybody calls them; the statements of the function itself do not.
+/// Assigns the value of a plan expression over a row to a variable of the function. Functions of the application that
+/// the expression calls look up names as usual; the statements of the function itself do not.
 fn assign(r: &Retyping, expression: &str, variable: &str, row: &str) -> String {
     let path = if r.sql.names_others { applications_path(&r.sql) } else { String::new() };
     let select = |end: &str| format!("select (\n{expression}\n) into {variable} from {row}{end};");
@@ -124,8 +125,8 @@ fn assign(r: &Retyping, expression: &str, variable: &str, row: &str) -> String {
     }
 }
 
-/// The condition that two values of the new type mean something else: by the type's `=`, or where it has none, by their
-/// images. What the old type makes 1.5 of may have been 1.50.
+/// The condition that two values of the new type have a different meaning: by the `=` of the type or, if it has none,
+/// by their binary representation. The old type may have written 1.50 as 1.5.
 fn mean_otherwise(r: &Retyping, left: &str, right: &str) -> String {
     if r.comparable { format!("{left} is distinct from {right}") } else { differ(left, right) }
 }
@@ -140,14 +141,15 @@ fn function(r: &Retyping, body: &str) -> String {
     )
 }
 
-/// The function that keeps the column beside level. No error of the plan's SQL ends the application's transaction: the row
-/// has no value there then, which the job finds.
+/// The function that keeps the shadow column in sync. An error in the plan's SQL does not abort the application's
+/// transaction: the row then has no value in the shadow column, and the job finds it.
 ///
-/// Before the swap, what `using` makes of the row. After it, what the row had as long as `using` makes of that the very value
-/// that stands in the row, so that a row that nobody changed comes back as it was; else what `back` makes of it, if `using`
-/// would lead to an equal value again. The first comparison is of images: an application that writes a value that only
-/// equals the one before (another case of a citext, `1.50` for `1.5`) has changed the row. The second is the type's own: an
-/// integer may stand for the numeric `1.00`.
+/// Before the swap, the value is what `using` returns for the row. After the swap, it is the previous value, as long
+/// as `using` returns the current value of the row for it, so that a row that was not changed gets its original value
+/// back; otherwise it is what `back` returns, if `using` returns an equal value for that. The first comparison is of
+/// the binary representation: an application that writes a value that is only equal to the previous one (a citext in
+/// another case, `1.50` for `1.5`) has changed the row. The second uses the type's own `=`: an integer may represent
+/// the numeric `1.00`.
 pub fn level_function(r: &Retyping, direction: Direction) -> String {
     let (column, beside) = (&r.column.name, r.beside(direction));
     let new_value = format!("new.{column}");
@@ -218,21 +220,22 @@ end",
     }
 }
 
-/// The trigger, by name behind all others, so that it sees what they made of the row; and its function.
+/// The trigger, whose name sorts after all others, so that it sees the results of the other triggers; and its
+/// function.
 pub fn keep_level(r: &Retyping) -> Vec<String> {
     let mut all = vec![level_function(r, Direction::Forward)];
     all.extend(super::on_writes(&r.table.name, &r.filling().fill_trigger(), &r.function()));
     all
 }
 
-/// Indexes on the relation with oid `$1`: name, whether it can be used, oid.
+/// Indexes on the relation with oid `$1`: name, whether it is usable, oid.
 pub const INDEXES: &str = "select i.relname::text, x.indisvalid and x.indisready and x.indislive, i.oid
 from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid where x.indrelid = $1";
 
-/// CHECK constraints on the relation with oid `$1`: name, whether every row was checked, oid.
+/// CHECK constraints on the relation with oid `$1`: name, whether it is validated, oid.
 pub const CHECKS: &str = "select conname::text, convalidated, oid from pg_catalog.pg_constraint where conrelid = $1 and contype = 'c'";
 
-/// The session's tablespace for what is built next: that of the index that the column in use has.
+/// Sets the session's tablespace for the next build: that of the corresponding index of the column in use.
 pub fn tablespace(one: &Counterpart) -> String {
     let space = one.index.tablespace.as_ref().map_or("", Ident::as_str);
     format!("set default_tablespace = {}", literal(space))
@@ -249,7 +252,7 @@ pub fn build(r: &Retyping, one: &Counterpart, direction: Direction) -> String {
     format!("create {unique}index concurrently {name} on {} using {tail}", r.table.name)
 }
 
-/// What the counterpart has besides its definition.
+/// Attributes of the counterpart beyond its definition.
 pub fn dress(r: &Retyping, one: &Counterpart, direction: Direction) -> Vec<String> {
     let name = r.table.name.sibling(r.counterpart(&one.index.name, direction));
     let statistics = one
@@ -261,12 +264,12 @@ pub fn dress(r: &Retyping, one: &Counterpart, direction: Direction) -> Vec<Strin
     statistics.chain(comment).collect()
 }
 
-/// Drops what a build that failed left behind. Not in a transaction.
+/// Drops what a failed build left behind. Not in a transaction.
 pub fn drop_index(table: &QualifiedName, name: &Ident) -> String {
     format!("drop index concurrently if exists {}", table.sibling(name.clone()))
 }
 
-/// The counterpart of a CHECK, by its name: no row is looked at.
+/// Adds the counterpart of a CHECK, by its name; no rows are read.
 pub fn add_check(r: &Retyping, one: &CheckPair, direction: Direction) -> (Ident, String) {
     let name = r.counterpart(&one.name, direction);
     let definition = match direction {
@@ -277,8 +280,8 @@ pub fn add_check(r: &Retyping, one: &CheckPair, direction: Direction) -> (Ident,
     (name, sql)
 }
 
-/// The constraint that proves every row to be level, where one is needed: for NOT NULL, so that the swap need not look at
-/// the rows; and for the way back, where a row may have no value.
+/// The constraint that proves that every row is in sync, if one is needed: for NOT NULL, so that the swap does not
+/// have to read the rows; and for a rollback, where a row may have no value.
 pub fn add_proof(r: &Retyping, direction: Direction) -> Option<(Ident, String)> {
     let (name, beside) = (r.proof(), r.beside(direction));
     let condition = match direction {
@@ -290,24 +293,25 @@ pub fn add_proof(r: &Retyping, direction: Direction) -> Option<(Ident, String)> 
     Some((name, sql))
 }
 
-/// Looks at every row, with a lock that lets everybody write.
+/// Checks every row, with a lock that does not block writers.
 pub fn validate(table: &QualifiedName, constraint: &Ident) -> String {
     format!("alter table {table} validate constraint {constraint}")
 }
 
-/// Takes a constraint away again.
+/// Drops a constraint.
 pub fn drop_constraint(table: &QualifiedName, constraint: &Ident) -> String {
     format!("alter table {table} drop constraint if exists {constraint}")
 }
 
-/// Fresh statistics of the column beside.
+/// Updates the statistics of the shadow column.
 pub fn analyze(r: &Retyping, direction: Direction) -> String {
     format!("analyze {} ({})", r.table.name, r.beside(direction))
 }
 
-/// Rows that are not in sync, in `t`. Before the swap: the new column is not the very value that `using` makes of the old one.
-/// After it: the old value is neither one that `using` makes the new one of, nor what `back` makes of the new one; see
-/// [`level_function`]. A row without the old value is no difference but counted apart.
+/// Rows in `t` that are not in sync. Before the swap: the new column is not identical to what `using` returns for the
+/// old one. After the swap: `using` does not return the new value for the old value, and the old value is not what
+/// `back` returns for the new one; see [`level_function`]. A row without the old value is not a difference, but is
+/// counted separately.
 fn differs(r: &Retyping, direction: Direction) -> (String, String) {
     let (column, beside, to) = (&r.column.name, r.beside(direction), &r.to);
     let made_of = |row: &str| format!("(select (\n{}\n)::{to} as v from {row}) u", r.using);
@@ -331,8 +335,8 @@ fn in_key_range(r: &Retyping, direction: Direction, range: &KeyRange) -> (String
     in_range("r.", &key.iter().collect::<Vec<_>>(), range, 1)
 }
 
-/// Of a range: how many rows there are, how many are not in sync, and how many have no value in the column beside that could
-/// have none.
+/// For a range: how many rows there are, how many are not in sync, and how many have no value in the shadow column
+/// although that is allowed.
 pub fn compare(r: &Retyping, direction: Direction, range: &KeyRange) -> (String, Vec<String>) {
     let (condition, values) = in_key_range(r, direction, range);
     let (differs, row) = differs(r, direction);
@@ -345,7 +349,7 @@ pub fn compare(r: &Retyping, direction: Direction, range: &KeyRange) -> (String,
     (sql, values)
 }
 
-/// Keys of rows of a range that are not in sync in that way: up to `limit`.
+/// The keys of up to `limit` rows of a range that are not in sync in that sense.
 pub fn unlevel(
     r: &Retyping,
     direction: Direction,
@@ -366,7 +370,7 @@ pub fn unlevel(
     (sql, values)
 }
 
-/// After the swap: the row has a value that the old type does not.
+/// After the swap: the row has a value that the old type cannot represent.
 fn without_value(r: &Retyping, direction: Direction) -> String {
     match direction {
         Direction::Forward => "false".to_owned(),
@@ -376,7 +380,7 @@ fn without_value(r: &Retyping, direction: Direction) -> String {
     }
 }
 
-/// Removes the trigger and the column that is not in use, with all that depends on it.
+/// Removes the trigger and the inactive column, with everything that depends on it.
 pub fn remove(r: &Retyping, direction: Direction) -> Vec<String> {
     let (table, trigger) = (&r.table.name, r.filling().fill_trigger());
     let mut all = vec![format!("drop trigger if exists {trigger} on {table}"), drop_function(r)];
@@ -395,19 +399,19 @@ pub fn drop_exchange(r: &Retyping) -> Vec<String> {
     Exchange::drop(&r.exchange_function(), &r.definition_function()).into_iter().collect()
 }
 
-/// Drops a column, with all that depends on it.
+/// Drops a column, with everything that depends on it.
 pub fn drop_column(table: &QualifiedName, column: &Ident) -> String {
     format!("alter table {table} drop column if exists {column}")
 }
 
-/// The present transaction: what is seen by every snapshot from now on is as it is now.
+/// The current transaction: every snapshot from now on includes the present state.
 pub const NOW: &str = "select pg_catalog.pg_current_xact_id()::text";
 
-/// Keeps since which transaction every row is in sync.
+/// Stores the transaction from which on every row is in sync.
 pub const LEVEL_SINCE: &str =
     "update pgstrata.jobs set swap_xid = pg_catalog.pg_current_xact_id()::text, updated_at = now()
 where id = $1 and (swap_xid is null or $2)";
 
-/// Foreign keys on the relation with oid `$1`, by name, and whether every row was checked.
+/// Foreign keys on the relation with oid `$1`, by name, and whether each is validated.
 pub const KEYS: &str =
     "select conname::text, convalidated from pg_catalog.pg_constraint where conrelid = $1 and contype = 'f'";

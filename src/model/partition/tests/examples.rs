@@ -1,4 +1,4 @@
-//! The days on which clocks and calendars do something else, the ends of types, and what is refused.
+//! Days on which clocks and calendars behave irregularly, the limits of types, and errors.
 
 use chrono_tz::Tz;
 
@@ -8,7 +8,7 @@ fn scheme(kind: ColumnKind, every: &str, zone: &str) -> Scheme {
     Scheme::new(kind, every.parse().unwrap(), zone.parse().unwrap()).unwrap()
 }
 
-/// The lines `name: range` of what covers `oldest` to `newest`, as the server would have them.
+/// Lines of the form `name: range` that cover `oldest` to `newest`, in the server's format.
 fn shown(scheme: &Scheme, oldest: &str, newest: &str) -> String {
     let cover = scheme.cover(&scheme.start(oldest).unwrap(), &scheme.start(newest).unwrap(), 0).unwrap();
     let template = Template::parse(Template::default_for(scheme.every())).unwrap();
@@ -205,7 +205,7 @@ fn a_wall_time_that_is_skipped_or_shown_twice() {
 #[test]
 fn a_clock_that_goes_back_across_midnight_does_not_go_back_a_day() {
     let days = scheme(ColumnKind::TimestampTz, "1 day", "America/St_Johns");
-    // At 02:31 UTC the clock went from 00:01 on the 7th to 23:01 on the 6th.
+    // At 02:31 UTC, the clock went from 00:01 on the 7th to 23:01 on the 6th.
     for (value, from) in [
         ("2010-11-07 02:29:59.999999+00", "2010-11-06 02:30:00+00"),
         ("2010-11-07 02:30:30+00", "2010-11-07 02:30:00+00"),

@@ -38,7 +38,7 @@ fn any_instant(zone: Tz) -> impl Strategy<Value = NaiveDateTime> {
         let Some(mut day_s) = days.find(|s| offset(*s) != offset(s + 86_400)) else {
             return instant(s);
         };
-        // The change lies within the day: halve what is left.
+        // The change lies within the day: bisect the rest.
         let mut left_s = 86_400;
         while left_s > 1 {
             let half_s = left_s / 2;
@@ -153,7 +153,7 @@ proptest! {
     fn a_cover_holds_every_value_once((scheme, mut values) in any_scheme(), ahead in 0..4_u32) {
         values.sort();
         let [oldest, between, newest] = values;
-        // A cover too long is refused; then a short one, of the oldest alone.
+        // A cover that is too long is an error; then use a short one, of the oldest alone.
         let (cover, newest) = match scheme.cover(&oldest, &newest, ahead) {
             Ok(cover) => (cover, newest),
             Err(_) => (scheme.cover(&oldest, &oldest, ahead).unwrap(), oldest.clone()),
@@ -172,7 +172,7 @@ proptest! {
         let template = Template::parse(Template::default_for(scheme.every())).unwrap();
         let short = names(&template, "t", &scheme, &cover).unwrap();
         prop_assert_eq!(short.iter().collect::<HashSet<_>>().len(), cover.len());
-        // Among thousands of names that are cut, two may well have one hash of 32 bits; then they are refused.
+        // Among thousands of truncated names, two may have the same 32-bit hash; that is an error.
         let few = &cover[..cover.len().min(100)];
         let long = "Ein Name mit ü, der für die Endung keinen Platz mehr lassen wird";
         let cut = names(&template, long, &scheme, few).unwrap();
@@ -180,7 +180,7 @@ proptest! {
         prop_assert!(short.iter().chain(&cut).all(|name| name.as_str().len() <= 63));
     }
 
-    /// Against the definition: at the bound the clock shows the mark or later, and never did so before.
+    /// Against the definition: at the bound, the clock shows the mark or later, and never did so before.
     #[test]
     fn a_bound_is_the_first_instant_of_its_mark((scheme, [value, ..]) in any_times(&[ColumnKind::TimestampTz])) {
         let range = scheme.containing(&value).unwrap();

@@ -1,4 +1,5 @@
-//! Constraints that the rows are looked through for: added NOT VALID in a short lock, validated while everybody writes.
+//! Constraints for which rows are checked: added NOT VALID under a short lock, then validated without blocking
+//! writers.
 
 use crate::error::Result;
 use crate::failpoint;
@@ -16,14 +17,14 @@ use crate::sql::{fill, finish as sql, plan_sql};
 use super::super::BackfillJob;
 use super::{Open, Part, constraints_of, told, tree};
 
-/// Nobody who reads or writes waits behind the lock of a validation, so it may be waited for: long enough for autovacuum to
-/// give way.
+/// The lock of a validation blocks no reader or writer, so the job may wait for it: long enough for autovacuum to
+/// yield.
 const PATIENT: &str = "set local lock_timeout = '5s'";
 
 /// CHECK and NOT NULL.
 ///
 /// # Errors
-/// A row that came meanwhile violates one; or what the server said.
+/// A row that was written in the meantime violates one; or the server returned an error.
 pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     let f = &filler.filling;
     let wanted: Vec<(Ident, String)> = sql::checks(f, &open.not_null)
@@ -71,7 +72,8 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Validates constraints of the table, part by part; the whole's last, which finds each part's done.
+/// Validates constraints of the table, part by part; that of the whole table last, because it then finds every part
+/// validated.
 async fn validate(filler: &BackfillJob, names: &[&Ident]) -> Result<()> {
     let parts = tree(filler).await?;
     let (leaves, above): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| part.leaf);
@@ -104,11 +106,11 @@ async fn one_part(filler: &BackfillJob, session: &Session, part: &Part, names: &
     Ok(())
 }
 
-/// Foreign keys. Before PostgreSQL 18 a partitioned table takes none that is not valid: its partitions get theirs, and the
-/// table's own ties them together once they are valid.
+/// Foreign keys. Before PostgreSQL 18, a partitioned table does not accept one that is NOT VALID: its partitions get
+/// theirs, and the key of the table attaches them once they are valid.
 ///
 /// # Errors
-/// A row that came meanwhile points nowhere; or what the server said.
+/// A row that was written in the meantime refers to no row; or the server returned an error.
 pub async fn foreign_keys(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     if open.keys.is_empty() {
         return Ok(());
@@ -153,7 +155,7 @@ async fn add(filler: &BackfillJob, table: &QualifiedName, oid: u32, key: &NewKey
     Ok(())
 }
 
-/// Adds a key to a table, by a statement that keeps writers of both tables waiting, each try for a moment.
+/// Adds a key to a table with a statement that blocks writers of both tables, for a short time in each attempt.
 async fn lock_both(
     filler: &BackfillJob,
     (table, oid): (&QualifiedName, u32),

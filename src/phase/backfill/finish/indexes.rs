@@ -1,8 +1,8 @@
-//! Indexes, each built CONCURRENTLY: those of UNIQUE constraints too, which only take the finished index over. Those of a
-//! partitioned table part by part, then tied together from the top.
+//! Indexes, each built CONCURRENTLY, including those of UNIQUE constraints, which only take over the finished index.
+//! For a partitioned table, the index of each part is built separately, and then attached from the top down.
 //!
-//! A build that ends before its time leaves an index behind that nobody uses and every write pays for. It bears the name that
-//! we gave it, so it is found, dropped and built again.
+//! An interrupted build leaves an index behind that is not used, but updated by every write. It has the name that the
+//! job chose, so it is found, dropped and built again.
 
 use std::time::{Duration, Instant};
 
@@ -24,15 +24,15 @@ use crate::sql::finish::{self as sql, Build};
 use super::super::BackfillJob;
 use super::{Open, Part, constraints_of, indexes_of, told, tree};
 
-/// How often it is looked who a build waits for,
+/// How often the transactions for which a build waits are queried,
 const LOOK: Duration = Duration::from_millis(500);
-/// and for how long it waits for them before that is said.
+/// and how long it waits for them before this is reported.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Builds what is missing.
+/// Builds the missing indexes.
 ///
 /// # Errors
-/// A value that came meanwhile is there twice; or what the server said.
+/// A value that was written in the meantime is a duplicate; or the server returned an error.
 pub async fn build(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     let f = &filler.filling;
     let unique = f.finish.unique.iter().map(|(name, columns)| (name, Build::Unique(columns)));
@@ -107,7 +107,7 @@ async fn one(
         .hint("run again: what is missing is built then"))
 }
 
-/// Makes the index of one part, and the constraint if it is one.
+/// Builds the index of one part, and its constraint if it has one.
 async fn leaf(
     filler: &BackfillJob,
     session: &Session,
@@ -132,7 +132,7 @@ async fn leaf(
     Ok(())
 }
 
-/// Builds an index that is missing, or was left unfinished.
+/// Builds an index that is missing or was not completed.
 async fn concurrently(
     filler: &BackfillJob,
     session: &Session,
@@ -175,7 +175,7 @@ fn not_made(filler: &BackfillJob, index: &QualifiedName) -> Error {
     .hint("wait for it, or drop the index; then run again")
 }
 
-/// Runs a statement that waits for the transactions of others, and says for whom.
+/// Runs a statement that waits for transactions of others, and reports them.
 async fn watched(
     filler: &BackfillJob,
     session: &Session,
@@ -189,7 +189,7 @@ async fn watched(
     }
 }
 
-/// Says who is waited for; cancels the wait where a stop is asked for, and leaves work alone.
+/// Reports the transactions that are waited for. If a stop is requested, cancels the wait, but not the work.
 async fn watch(filler: &BackfillJob, pid: i32, index: &QualifiedName) -> Result<()> {
     let mut since: Option<Instant> = None;
     let mut said = String::new();
@@ -218,7 +218,7 @@ async fn watch(filler: &BackfillJob, pid: i32, index: &QualifiedName) -> Result<
     }
 }
 
-/// Ties a part's index to its parent's.
+/// Attaches the index of a part to that of its parent.
 async fn attach(filler: &BackfillJob, part: &Part, name: &Ident) -> Result<()> {
     let Some(parent) = &part.parent else { return Ok(()) };
     let f = &filler.filling;

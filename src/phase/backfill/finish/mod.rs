@@ -1,7 +1,7 @@
-//! What the table is to guarantee of the filled columns, none of it with a long lock; then the end of the job.
+//! Adds the constraints and indexes of the filled columns, none of them with a long lock, and then ends the job.
 //!
-//! Rows in the way are looked for before anything is added. Everything is known by its name: what is found there is left
-//! alone, so that any later run goes on with it. The trigger that fills what is written goes last.
+//! Violating rows are searched for before anything is added. Objects are identified by name: existing ones are left
+//! alone, so that any later run can continue. The trigger that fills written rows is dropped last.
 
 mod constraints;
 mod indexes;
@@ -26,7 +26,7 @@ use super::{BackfillJob, end, in_force, stop_filling};
 /// Builds what is missing, and ends the job.
 ///
 /// # Errors
-/// Rows are in the way; or what the server said.
+/// Rows violate a constraint; or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finish"))]
 pub async fn finish(filler: &BackfillJob) -> Result<State> {
     let f = &filler.filling;
@@ -53,11 +53,11 @@ pub async fn finish(filler: &BackfillJob) -> Result<State> {
     Ok(state)
 }
 
-/// What a job that ends before its time takes back: whatever is begun and not done. What is done stays, and is said; so does
-/// what was there before the job.
+/// What an aborted job removes: everything that was begun and not completed. What is complete remains, and is
+/// reported; so does everything that existed before the job.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn leftovers(filler: &BackfillJob) -> Result<Vec<String>> {
     let (f, client) = (&filler.filling, &filler.control);
     if f.finish.is_empty() || catalog::find(client, &f.table.name).await?.is_none() {
@@ -105,14 +105,14 @@ pub async fn leftovers(filler: &BackfillJob) -> Result<Vec<String>> {
     Ok(gone)
 }
 
-/// What the plan wants and the table does not have yet.
+/// What the plan requires and the table does not have yet.
 #[derive(Debug)]
 struct Open<'a> {
     /// Columns that are not NOT NULL.
     not_null: Vec<&'a Ident>,
     /// CHECK constraints that are missing or not valid.
     checks: HashSet<&'a Ident>,
-    /// Indexes, those of UNIQUE constraints among them, that are missing or cannot be used.
+    /// Indexes, including those of UNIQUE constraints, that are missing or not usable.
     indexes: HashSet<&'a Ident>,
     /// Foreign keys that are missing or not valid.
     keys: Vec<&'a NewKey>,
@@ -142,7 +142,7 @@ impl<'a> Open<'a> {
         self.not_null.is_empty() && self.checks.is_empty() && self.indexes.is_empty() && self.keys.is_empty()
     }
 
-    /// Names of what is wanted and there.
+    /// Names of required objects that exist.
     fn done(&self, filler: &'a BackfillJob) -> Vec<&'a Ident> {
         let wanted = &filler.filling.finish;
         let unique = wanted.unique.iter().map(|(name, _)| name);
@@ -158,9 +158,9 @@ impl<'a> Open<'a> {
 struct Part {
     name: QualifiedName,
     oid: u32,
-    /// Whose part it is.
+    /// Its parent.
     parent: Option<QualifiedName>,
-    /// It holds rows.
+    /// Whether it stores rows.
     leaf: bool,
 }
 
@@ -180,10 +180,10 @@ async fn tree(filler: &BackfillJob) -> Result<Vec<Part>> {
     Ok(parts.collect())
 }
 
-/// A constraint as it stands.
+/// An existing constraint.
 #[derive(Debug, Clone, Copy)]
 struct Constraint {
-    /// Every row was looked at.
+    /// Whether it is validated.
     valid: bool,
     oid: u32,
 }
@@ -195,7 +195,7 @@ async fn constraints_of(client: &Client, oid: u32) -> Result<HashMap<String, Con
     Ok(rows.iter().map(|row| (row.get(0), one(row))).collect())
 }
 
-/// An index as it stands.
+/// An existing index.
 #[derive(Debug, Clone, Copy)]
 struct Standing {
     valid: bool,
@@ -210,7 +210,7 @@ async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, Standin
     Ok(rows.iter().map(|row| (row.get(0), standing(row))).collect())
 }
 
-/// A row that came between the look and the statement that found it: told as the look tells it.
+/// A violating row that was written after the search: reported in the same way as by the search.
 async fn told(filler: &BackfillJob, open: &Open<'_>, error: Error) -> Error {
     if !error.is_any(&[
         &SqlState::NOT_NULL_VIOLATION,

@@ -1,4 +1,4 @@
-//! Rows in the way of what is to be added, counted and named by key, before anything is.
+//! Counts rows that would violate new constraints, and names them by key, before anything is added.
 
 use std::cell::RefCell;
 
@@ -18,22 +18,22 @@ use crate::sql::finish::{self as sql, Rule};
 use super::super::BackfillJob;
 use super::{Open, tree};
 
-/// Rows of a range: they are read, and nothing else.
+/// Rows of a range, which are only read.
 const ROWS: u64 = 20_000;
-/// So many keys of one constraint are named.
+/// The number of keys to name for one constraint.
 const NAMED: usize = 5;
 
-/// Of one constraint, what is in its way.
+/// The violations of one constraint.
 #[derive(Debug, Default)]
 struct Found {
     count: i64,
     keys: Vec<String>,
 }
 
-/// Fails where rows are in the way of what is missing.
+/// Fails if rows violate a missing constraint.
 ///
 /// # Errors
-/// Differs, with how many rows each constraint finds and some of their keys; or what the server said.
+/// Differs, with the number of rows for each constraint and some of their keys; or the server returned an error.
 pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     filler.gate.does(Work::Reads);
     let looked = look(filler, open).await;
@@ -54,7 +54,7 @@ pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     .hint("nothing was added for them; put these rows right, or change the plan's set, then run again: the job goes on from here"))
 }
 
-/// One line for each constraint that is violated.
+/// One line for each violated constraint.
 async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
     let f = &filler.filling;
     let rules: Vec<Rule<'_>> =
@@ -174,7 +174,7 @@ async fn one_range(
     .await
 }
 
-/// Values that are there more than once: one read of the table, as no range of keys would find them.
+/// Duplicate values: one scan of the table, because ranges of keys would not find them.
 async fn repeated(filler: &BackfillJob, of: &[Ident]) -> Result<Option<String>> {
     let f = &filler.filling;
     let rows = filler
