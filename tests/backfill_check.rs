@@ -229,7 +229,11 @@ async fn what_it_costs() {
     // The trial of the update gives up where it takes long, which a busy machine decides.
     let decided: Vec<&str> = found
         .lines()
-        .filter(|line| !line.starts_with("warning[untried]") && !line.contains("less load") && !line.starts_with("0 errors"))
+        .filter(|line| {
+            !line.starts_with("warning[untried]")
+                && !line.contains("less load")
+                && !line.starts_with("0 errors")
+        })
         .collect();
     insta::assert_snapshot!(decided.join("\n"), @"
     warning[autovacuum_off]: public.s: autovacuum is off for public.s: nobody takes away the dead rows that filling leaves

@@ -39,12 +39,12 @@ pub trait Planned {
     /// Whether it sets columns of rows in that state; `status` counts them.
     fn sets_rows(&self, state: State) -> bool;
 
-    /// How it updates rows where they are; none of a job that copies them.
+    /// How it updates the rows in place; none for a job that copies them.
     fn updates(&self) -> Option<Filling> {
         None
     }
 
-    /// It ends with a swap.
+    /// Whether it ends with a swap.
     fn is_swapped(&self) -> bool {
         true
     }

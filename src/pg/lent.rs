@@ -10,10 +10,10 @@ use crate::sql::lent as sql;
 
 use super::catalog;
 
-/// An owner of `tables` or of their partitions that is not trusted: by the session's role, or by the plan.
+/// An owner of `tables` or of their partitions that neither the session's role nor the plan trusts.
 ///
 /// # Errors
-/// What the server said.
+/// The server returned an error.
 pub async fn untrusted_owner(
     client: &Client,
     tables: &[QualifiedName],
@@ -37,12 +37,11 @@ pub async fn code(client: &Client, tables: &[u32], trust: &[String], updates: bo
     Ok(rows.iter().map(one).collect())
 }
 
-/// Fails where writing `tables` would run code of roles that are not trusted, and keeps such code away until the transaction
-/// ends. Code on a table whose owner is trusted is that role's own affair.
-/// `updates` as for [`code`].
+/// Fails if `tables` have such code, and prevents others from adding any until the transaction ends. Code on tables whose
+/// owners are trusted is not looked at. `updates` as for [`code`].
 ///
 /// # Errors
-/// What the code is; or what the server said.
+/// The code that was found; or the server returned an error.
 pub async fn nothing(
     client: &Client,
     tables: &[QualifiedName],

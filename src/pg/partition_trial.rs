@@ -16,11 +16,10 @@ use super::lent;
 use super::row_trial::{self, Attempt, attempt, blocks, failed, queried};
 use super::transaction::READ_COMMITTED;
 
-/// What the server says. `trust` are roles that the plan trusts.
+/// The responses of the server. `trust` lists the roles that the plan trusts.
 ///
 /// # Errors
-/// The server is gone, or code came on the table that belongs to a role that is not trusted. What the server refuses is in the
-/// trial.
+/// The connection was lost, or a role that is not trusted has put code on the table. What the server rejects is in the trial.
 pub async fn trial(client: &Client, b: &Blueprint, trust: &[String]) -> Result<TableTrial> {
     client.batch_execute(READ_COMMITTED).await?;
     let tried = async {

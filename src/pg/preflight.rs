@@ -270,7 +270,7 @@ async fn surroundings(client: &Client, table: &Table) -> Result<Surroundings> {
     Ok(found)
 }
 
-/// What updating the rows of the relation with that oid sets in motion.
+/// What updates of rows of the relation with that oid trigger.
 pub(super) async fn writing(client: &Client, oid: u32) -> Result<Writing> {
     understood(client.query_one(writing_sql::WRITING, &[&oid]).await?.get(0))
 }

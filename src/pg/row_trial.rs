@@ -97,7 +97,7 @@ pub(super) async fn made_by_users(client: &Client, oid: u32) -> Result<Vec<Ident
     Ok(rows.iter().map(|row| Ident::new(row.get::<_, String>(0))).collect())
 }
 
-/// Tests a CHECK on every row of a partition job's table, in a transaction of its own.
+/// Tests a CHECK on every row of a partition job's table, in a separate transaction.
 pub(super) async fn violations(
     client: &Client,
     b: &Blueprint,

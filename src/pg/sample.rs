@@ -1,11 +1,11 @@
 //! Fills a sample of the rows, and rolls it back.
 //!
-//! What is set is computed by reading first: that locks no row. Only rows that come out well are then updated, and only where
-//! the columns are there already: to add one takes a lock that everybody waits behind, though it be taken back. The update
-//! takes what nobody holds, in pieces of a thousand rows, each rolled back at once: an application that wants one of these
-//! rows waits for its piece, for two statements of [`Limits::update_ms`] at most. Nothing of it is seen by others or sent to
-//! subscribers; dead rows are left for vacuum, as by any transaction that is rolled back. What triggers do outside the database
-//! is not rolled back.
+//! The new values are first computed by reading, which locks no row. Only rows without errors are then updated, and
+//! only if the columns exist already: adding one would need a lock that blocks other sessions, even if it is rolled
+//! back. The update includes only rows that no other session has locked, a thousand at a time, and each piece is
+//! rolled back at once: an application that needs one of these rows waits at most for two statements of
+//! [`Limits::update_ms`]. Other sessions and subscribers see none of it. As with any transaction that is rolled back,
+//! dead rows remain for vacuum, and effects of triggers outside the transaction remain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -26,33 +26,34 @@ use super::transaction::READ_COMMITTED;
 
 /// The number of rows that one statement computes or updates.
 const PIECE: usize = 1_000;
-/// More rows than asked for, that come of as many pages as hold them by the statistics.
+/// The sample is larger than requested by this factor, so that the pages which contain enough rows according to the
+/// statistics suffice.
 const RESERVE: f64 = 1.5;
 
-/// How much a sample may cost.
+/// What a sample may cost.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// How long a statement may take while the rows of a piece are locked, in milliseconds.
+    /// The time limit for a statement while the rows of a piece are locked, in milliseconds.
     update_ms: u32,
-    /// How long a statement may read, in milliseconds.
+    /// The time limit for a statement that reads, in milliseconds.
     read_ms: u32,
-    /// How long rows that fail are searched for.
+    /// How long the rows that fail in a piece are searched for.
     search: Duration,
-    /// Rows that fail; no more are searched for.
+    /// The number of failing rows after which the search ends.
     errors: usize,
 }
 
-/// A sample that the user asks for.
+/// For `check --sample`.
 const ASKED_FOR: Limits =
     Limits { update_ms: 1_000, read_ms: 10_000, search: Duration::from_secs(60), errors: MOST_KEYS };
 
-/// The sample of every check. Rows are locked when all is read, for as long as the update of some hundred rows takes.
+/// For every check. Rows are locked after everything is read, for the time that it takes to update some hundred rows.
 const BRIEF: Limits = Limits { update_ms: 250, read_ms: 2_000, search: Duration::from_secs(5), errors: 3 };
 
-/// Rows of the sample of every check.
+/// The number of rows for every check.
 const BRIEF_ROWS: u32 = 128;
 
-/// What becomes of about `rows` rows, of `to_fill` that match and `all` there are, by the statistics.
+/// The result for about `rows` rows, of `to_fill` that match and `all` that exist, according to the statistics.
 ///
 /// # Errors
 /// It took too long, or the server returned an error that is not about a row.
@@ -85,12 +86,13 @@ pub async fn sample(
     Ok(found)
 }
 
-/// What becomes of a few rows from `blocks` blocks of the table: every check of a job that updates rows tries them. Where the
-/// columns that are set do not exist yet, the update sets the columns `same` to the values that they have, which fires the
-/// application's triggers.
+/// The result for a few rows of a table of `blocks` blocks; every check of a job that updates rows tries them. If a column
+/// to be set does not exist yet, the update sets the columns `same` to their present values, which fires the application's
+/// triggers.
 ///
 /// # Errors
-/// It took too long; what belongs to roles that are not trusted; or what the server said, but for what it said against a row.
+/// It took too long, the table has code of roles that are not trusted, or the server returned an error that is not about a
+/// row.
 pub async fn brief(client: &Client, f: &Filling, blocks: i64, same: &[&Ident]) -> Result<Sample> {
     let mut trier = Trier { same, ..Trier::new(client, f, BRIEF) };
     let keys = trier.few_keys(&row_trial::sampled(blocks)).await?;
@@ -99,7 +101,7 @@ pub async fn brief(client: &Client, f: &Filling, blocks: i64, same: &[&Ident]) -
     Ok(trier.found)
 }
 
-/// Rows, and how long they took.
+/// Rows, and the time for them.
 #[derive(Debug, Default)]
 struct Time {
     rows: u64,
@@ -146,7 +148,7 @@ impl<'a> Trier<'a> {
         }
     }
 
-    /// Keys of rows from all over the table; where too few of those match, of the first that do.
+    /// Keys of rows from the whole table; if too few of those match, of the first rows that do.
     async fn keys(&self, rows: u32, to_fill: f64) -> Result<Vec<Key>> {
         let percent = (RESERVE * f64::from(rows) / to_fill.max(1.0) * 100.0).min(100.0);
         let mut found = self.read_keys(sql::From::Pages(percent), rows, true).await;
@@ -154,7 +156,7 @@ impl<'a> Trier<'a> {
             found = self.read_keys(sql::From::Pages(100.0), rows, true).await;
         }
         match found {
-            // The plan's where fails on a row, or finds none for long: any rows do.
+            // The plan's where fails on a row, or finds no row for a long time: use any rows.
             Err(e) if e.sqlstate().is_some() => {
                 self.read_keys(sql::From::Pages(percent), rows, false).await.map_err(|e| self.too_long(e))
             }
@@ -162,7 +164,7 @@ impl<'a> Trier<'a> {
         }
     }
 
-    /// Keys of rows that satisfy the condition; where none of those matches, of the first rows that do, if that is quick.
+    /// Keys of rows that satisfy the condition; if none of those matches, of the first rows that do, unless that takes long.
     async fn few_keys(&self, condition: &str) -> Result<Vec<Key>> {
         let of = sql::From::Where(condition);
         match self.read_keys(of, BRIEF_ROWS, true).await {
@@ -187,7 +189,7 @@ impl<'a> Trier<'a> {
         Ok(distinct.into_iter().collect())
     }
 
-    /// Computes what is set; the keys of rows that it can be computed for.
+    /// Computes the new values; returns the keys of rows for which that succeeds.
     async fn evaluate(&mut self, keys: &[Key], nulls: &mut [u64]) -> Result<Vec<Key>> {
         let mut good = Vec::new();
         let mut left: Vec<Vec<Key>> = keys.chunks(PIECE).rev().map(<[Key]>::to_vec).collect();
@@ -259,8 +261,8 @@ impl<'a> Trier<'a> {
         Ok(())
     }
 
-    /// Sets the rows of a piece; those that still match after that. `done`: how many rows were locked and how many were set, and how
-    /// long it took.
+    /// Updates the rows of a piece; returns those that still match. `done`: the number of rows that were locked and that were
+    /// updated, and the time for it.
     async fn filled(
         &self,
         piece: &[Key],
@@ -292,21 +294,18 @@ impl<'a> Trier<'a> {
                 .await?;
             *done = touched.first().map(|row| (count(row, 0), count(row, 1), began.elapsed()));
         }
-        self.rolled_back(limits.read_ms, async |client| ask(client, &sql::would_be_meant(f), piece).await).await
+        self.rolled_back(limits.read_ms, async |client| ask(client, &sql::would_be_meant(f), piece).await)
+            .await
     }
 
-    /// Keeps triggers of roles that are not trusted from running with the rights of the job's role.
+    /// Prevents triggers of roles that are not trusted from running with the rights of the job's role.
     async fn lend_nothing(&self, client: &Client) -> Result<()> {
         let table = std::slice::from_ref(&self.f.table.name);
         lent::nothing(client, table, &self.f.sql.trust, true).await
     }
 
     /// Runs `work` in a transaction that is never committed, waits for no lock, and takes no longer than `limit_ms` a statement.
-    async fn rolled_back<T>(
-        &self,
-        limit_ms: u32,
-        work: impl AsyncFnOnce(&Client) -> Result<T>,
-    ) -> Result<T> {
+    async fn rolled_back<T>(&self, limit_ms: u32, work: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
         let client = self.client;
         client
             .batch_execute(&format!(

@@ -10,7 +10,7 @@ use super::plan_sql::{applications_path, joined};
 use super::trial::{rows_as_they_will_be, type_and_collation, whole};
 use super::{key_text, key_value, list};
 
-/// Deferred triggers would fire at the end of the transaction, which is rolled back.
+/// Fires deferred triggers, which would otherwise fire at COMMIT: the transaction is rolled back.
 pub const FIRE_DEFERRED: &str = "set constraints all immediate";
 
 /// Which rows of the table a sample is taken from.
@@ -59,8 +59,8 @@ fn among(f: &Filling) -> String {
     )
 }
 
-/// The condition that `t` is one of the rows, and is to be filled. The planner may evaluate conditions in any order: CASE keeps the
-/// plan's SQL from being evaluated on other rows, on which it may fail.
+/// The condition that `t` is one of the rows, and matches. The planner may evaluate conditions in any order: CASE prevents
+/// the plan's SQL from being evaluated on other rows, on which it may fail.
 fn among_to_fill(f: &Filling) -> String {
     let among = among(f);
     format!("{among} and case when {among} then {} else false end", filter(f))
@@ -112,8 +112,8 @@ select (select count(*) from (select distinct {keys} from batch) locked), (selec
     )
 }
 
-/// Updates the rows that nobody holds and changes no value: it fires the triggers that the job's update fires, while the
-/// columns that the job sets do not exist yet. How many rows were locked, and how many were updated.
+/// Updates rows that no other session has locked, without changing a value: it fires the triggers that the job's update
+/// will fire, although columns that the job sets do not exist yet. Returns the number of rows locked, and of rows updated.
 pub fn touched(f: &Filling, columns: &[&Ident]) -> String {
     let key = f.key_columns();
     let names = list("t.", key.iter().map(|c| &c.name));
@@ -154,12 +154,8 @@ pub fn would_be_meant(f: &Filling) -> String {
     let set: Vec<String> = f.set.iter().map(value).collect();
     let others = f.table.columns.iter().map(|c| &c.name).chain(f.missing().map(|c| &c.name));
     let others = list("t.", others.filter(|name| f.set.iter().all(|(set, _)| set != *name)));
-    let rows = format!(
-        "(select {others}, {} from {}  where {})",
-        set.join(", "),
-        source(f),
-        among_to_fill(f)
-    );
+    let rows =
+        format!("(select {others}, {} from {}  where {})", set.join(", "), source(f), among_to_fill(f));
     format!(
         "select {} from {}  where {} {}",
         key_text("t.", &f.key),

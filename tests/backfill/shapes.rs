@@ -137,7 +137,9 @@ async fn rows_that_a_run_would_fail_on_are_found_by_the_check() {
         create trigger no before update on items for each row execute function no()";
     let refuse = "create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
         create trigger no after update on items for each row execute function no()";
-    let later = refuse.replace("create trigger", "create constraint trigger").replace("for each", "deferrable initially deferred for each");
+    let later = refuse
+        .replace("create trigger", "create constraint trigger")
+        .replace("for each", "deferrable initially deferred for each");
     let joined = "from = 'kinds k on k.kind = t.kind'\nset = { note = 'k.name' }\n";
     for (spoil, plan, code) in [
         ("insert into kinds values (7, 'again')", joined, "row_yielded_twice"),
@@ -147,13 +149,20 @@ async fn rows_that_a_run_would_fail_on_are_found_by_the_check() {
         (&later, "set = { n = '1' }\nwhere = 't.n is null'\n", "row_refused"),
         (refuse, "add = { m = 'int' }\nset = { m = '1' }\nwhere = 't.m is null'\n", "row_refused"),
         ("select", "set = { n = '10 / (t.kind - 3)' }\nwhere = 't.n is null'\n", "row_refused"),
-        ("alter table items add check (n > 5) not valid", "set = { n = '1' }\nwhere = 't.n is null'\n", "row_refused"),
+        (
+            "alter table items add check (n > 5) not valid",
+            "set = { n = '1' }\nwhere = 't.n is null'\n",
+            "row_refused",
+        ),
         ("select", "set = { n = '1' }\nwhere = '10 / (t.kind - 3) > 100'\n", "row_refused"),
     ] {
         let job = Job::new(&format!("{ITEMS};{spoil}"), &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
         for command in ["check", "run"] {
             let found = job.ran(&[command, "--json"]).await.exits(3).stdout;
-            assert!(found.contains(&format!(r#""level":"error","code":"{code}""#)), "{command} {plan}: {found}");
+            assert!(
+                found.contains(&format!(r#""level":"error","code":"{code}""#)),
+                "{command} {plan}: {found}"
+            );
         }
         job.none("select count(*) from items where note is not null or n is not null").await;
     }

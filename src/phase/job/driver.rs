@@ -284,7 +284,7 @@ impl Driver {
     /// Whether what the table's owner puts on it would run with rights that the owner lacks.
     ///
     /// # Errors
-    /// What the server said.
+    /// The server returned an error.
     pub async fn lends(&self, client: &Client) -> Result<bool> {
         let table = std::slice::from_ref(self.job.design.table());
         Ok(lent::untrusted_owner(client, table, self.plan.trust()).await?.is_some())
