@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::support::cluster::{Database, Version, on_every_version};
-use super::support::process::Ran;
+use super::support::process::{Ran, ended, frozen, send};
 
 on_every_version!(code_of_the_owner_is_refused_in_every_kind_of_job);
 
@@ -234,4 +234,30 @@ async fn code_on_the_old_table_stops_what_keeps_it_in_sync() {
     nobody_was_caught(&db, "the old table was written").await;
     db.execute(&format!("set role {role}; alter table t_old drop constraint c")).await;
     db.pgstrata(&["rollback", "job"]).await.ok();
+}
+
+/// Who owns the table is asked in each transaction, not once.
+#[tokio::test]
+async fn a_table_that_changes_hands_while_a_job_runs_stops_it() {
+    for number in [1, 2] {
+        let db = owned(Version::System).await;
+        let role = owner(&db);
+        db.execute("alter table t owner to current_user").await;
+        let plan = plans(&db, "")[number].clone();
+        let start = db
+            .command(&["run", plan.to_str().unwrap()])
+            .env("PGSTRATA_FAILPOINT", "fill.chunk=stop")
+            .spawn()
+            .unwrap();
+        let run = frozen(start).await;
+        db.execute(&format!(
+            "alter table t owner to {role}; set role {role};
+             create trigger evil before update on t for each row execute function app.fire()"
+        ))
+        .await;
+        send(&run, rustix::process::Signal::CONT);
+        let stopped = ended(run).await.exits(1);
+        assert!(stopped.stderr.contains("code of others with the rights of"), "{}", stopped.stderr);
+        nobody_was_caught(&db, "the table had another owner").await;
+    }
 }

@@ -144,6 +144,24 @@ pub fn comes_after(b: &Blueprint, now: &Table, one: &Difference) -> bool {
     }
 }
 
+/// Adds to `was`, the definition that an exchange recorded, the foreign keys that were added after it and that `now` has as
+/// planned: a difference that is found is then one of the key's comment.
+pub fn with_late_keys(b: &Blueprint, now: &Table, was: &mut Table) {
+    let same = |one: &ForeignKey, key: &ForeignKey| {
+        one.name == key.name && one.table == key.table && one.definition == key.definition
+    };
+    let late = |now: &[ForeignKey], was: &mut Vec<ForeignKey>| {
+        let missing = |key: &&ForeignKey| {
+            now.iter().any(|one| same(one, key)) && was.iter().all(|one| one.name != key.name)
+        };
+        let added: Vec<ForeignKey> = b.own_keys().into_iter().filter(missing).cloned().collect();
+        was.extend(added);
+        was.sort_by(|a, b| a.name.cmp(&b.name));
+    };
+    late(&now.foreign_keys, &mut was.foreign_keys);
+    late(&now.referenced_by, &mut was.referenced_by);
+}
+
 /// Foreign keys that the partitioned table in use, `now`, should have, and that were dropped: an exchange adds them
 /// to the partitions, so the recorded definition does not contain them.
 pub fn dropped_keys(b: &Blueprint, now: &Table) -> Vec<String> {

@@ -24,6 +24,18 @@ pub async fn trial(client: &Client, f: &Filling, trust: &[String]) -> Result<Fin
     tried
 }
 
+/// Names that the plan wants to give, and that something else has by now: on the table, whose columns exist, or on its
+/// partitions.
+///
+/// # Errors
+/// The server returned an error.
+pub async fn taken(client: &Client, f: &Filling, trust: &[String]) -> Result<Vec<Ident>> {
+    let oid = catalog::must_find(client, &f.table.name).await?;
+    let now = Filling { table: catalog::table(client, oid).await?, ..f.clone() };
+    let standing = trial(client, &now, trust).await?.standing;
+    Ok(standing.into_iter().filter(|(_, one)| *one == Standing::Other).map(|(name, _)| name).collect())
+}
+
 async fn rolled_back(client: &Client, f: &Filling, trust: &[String]) -> Result<FinishTrial> {
     let row = client.query_one(sql::WHO, &[]).await?;
     let mut trial = FinishTrial {

@@ -3,7 +3,7 @@
 pub mod catalog;
 pub mod connect;
 mod driver;
-mod finish_trial;
+pub mod finish_trial;
 pub mod in_use;
 pub mod latency;
 pub mod lease;

@@ -113,7 +113,7 @@ impl Side<'_> {
             ["sequences", _, "uses", ..] => Vec::new(),
             ["sequences", name, field, ..] => self.sequence(name, field)?,
             ["replica_identity"] if !self.partitioned => vec![self.replica_identity()],
-            ["foreign_keys", _, "comment"] => Vec::new(),
+            ["foreign_keys" | "referenced_by", _, "comment"] => Vec::new(),
             ["views", ..] | ["dependents", ..] => self.bound(one)?,
             _ => return None,
         })

@@ -6,7 +6,7 @@ use crate::model::ident::QualifiedName;
 /// An owner of the relations in schemas `$1` called `$2`, or of their partitions, that could not act as the session's role anyway
 /// and is none of the roles `$3` that the plan trusts; no row where there is none.
 pub const UNTRUSTED_OWNER: &str = "with named as (
-  select c.oid from pg_catalog.unnest($1::text[], $2::text[]) r (schema, name)
+  select c.oid from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) r (schema, name)
     join pg_catalog.pg_namespace n on n.nspname = r.schema
     join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = r.name
 ), tables as (

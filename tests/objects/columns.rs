@@ -133,6 +133,15 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     );
     db.execute("drop index orders_n_new").await;
     db.pgstrata(&["swap", "job"]).await.ok();
+    // On the way back, the old index is known by its name and its definition.
+    db.execute("drop index orders_n_old; create index orders_n_old on orders (id)").await;
+    let ran = db.pgstrata(&["rollback", "job"]).await.exits(1);
+    assert!(
+        ran.stderr.contains("public.orders_n_old is not what job job made under that name"),
+        "{}",
+        ran.stderr
+    );
+    db.execute("drop index orders_n_old").await;
     db.pgstrata(&["rollback", "job"]).await.ok();
     db.pgstrata(&["swap", "job"]).await.ok();
     db.pgstrata(&["finalize", "job", "--now"]).await.ok();
@@ -166,9 +175,16 @@ async fn a_backfill_that_is_aborted_drops_only_what_it_made() {
             .await;
     }
     let ran = db.pgstrata(&run).await.exits(1);
+    assert!(
+        ran.stderr.contains("orders_note_key exists in schema public, and is not what"),
+        "{}",
+        ran.stderr
+    );
+    db.execute("alter index orders_note_key rename to others").await;
+    let ran = db.pgstrata(&run).await.exits(1);
     assert!(ran.stderr.contains("cannot be used, and job job did not make it"), "{}", ran.stderr);
     db.pgstrata(&["abort", "job"]).await.ok();
-    let kept = "select count(*) from pg_indexes where indexname in ('orders_note_idx', 'orders_note_key')";
+    let kept = "select count(*) from pg_indexes where indexname in ('orders_note_idx', 'others')";
     assert_eq!(db.count(kept).await, 2);
     assert_eq!(db.count(TRIGGERS).await, 0);
 }
@@ -197,4 +213,35 @@ async fn a_backfill_ends_where_its_table_was_renamed() {
     db.execute("alter table orders rename to orders2").await;
     db.pgstrata(&["abort", "job"]).await.ok();
     assert_eq!(db.count(TRIGGERS).await, 0);
+}
+
+#[tokio::test]
+async fn a_backfill_takes_over_nothing_that_took_a_name_after_the_check() {
+    for (taken, gives_back) in [
+        ("create index orders_note_idx on orders (id)", "drop index orders_note_idx"),
+        ("create unique index orders_note_key on orders (id)", "drop index orders_note_key"),
+        ("create index orders_note_key on orders (note)", "drop index orders_note_key"),
+        (
+            "alter table orders add constraint orders_note_like_y_check_bd006bec check (id > 0)",
+            "alter table orders drop constraint orders_note_like_y_check_bd006bec",
+        ),
+    ] {
+        let db = Database::new().await;
+        db.execute(SETUP).await;
+        let plan = db.plan(BACKFILL);
+        let run = ["run", plan.to_str().unwrap()];
+        db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "job.created")]).await.killed("job.created");
+        db.execute(taken).await;
+        let ran = db.pgstrata(&run).await.exits(1);
+        assert!(
+            ran.stderr.contains("is not what the plan describes under that name"),
+            "{taken}: {}",
+            ran.stderr
+        );
+        db.execute(gives_back).await;
+        db.pgstrata(&run).await.ok();
+        let built = "select count(*) from pg_constraint where conrelid = 'orders'::regclass and convalidated
+            and (contype = 'u' or pg_get_constraintdef(oid) like '%note%')";
+        assert_eq!(db.count(built).await, 2, "{taken}");
+    }
 }

@@ -175,25 +175,23 @@ async fn functions_that_others_can_get_in_the_way_of() {
         create table t (id int primary key, a text, b text); insert into t select i, 'x' from generate_series(1, 100) i;
         create function public.show(anyelement) returns text language sql immutable as 'select pg_catalog.concat($1)';
         create function app.shout(text) returns text language plpgsql immutable as 'begin return lower($1); end';
+        create function app.within(text) returns text language sql immutable begin atomic select app.shout($1); end;
+        create domain app.loud as text check (app.shout(value) = value);
+        create view app.shouts as select id, app.shout(a) as a from t;
         create function app.calm(text) returns text language plpgsql immutable set search_path = pg_catalog as 'begin return lower($1); end';
         analyze t";
     let db = database(&[], setup).await;
-    for (set, told) in [
-        (
-            "public.show(t.a)",
-            "takes arguments of any type or number, and PUBLIC may create a better match in schema public",
-        ),
-        (
-            "app.shout(t.a)",
-            "looks names up along its caller's search_path, and PUBLIC may create in schema public",
-        ),
+    for (from, set, object) in [
+        ("", "public.show(t.a)", "function public.show(anyelement)"),
+        ("", "app.shout(t.a)", "function app.shout(text)"),
+        // Reached through an SQL body, a domain and a view.
+        ("", "app.within(t.a)", "function app.shout(text)"),
+        ("", "t.a::app.loud::text", "function app.shout(text)"),
+        ("from = 'app.shouts s on s.id = t.id'\n", "s.a", "function app.shout(text)"),
     ] {
-        let plan = backfill(&db, &format!("table = 't'\n[backfill]\nset = {{ b = '{set}' }}\n"));
+        let plan = backfill(&db, &format!("table = 't'\n[backfill]\n{from}set = {{ b = '{set}' }}\n"));
         let checked = ran(&db, "check", &plan).await.exits(3);
-        assert!(
-            checked.stdout.contains("error[untrusted_schema]") && checked.stdout.contains(told),
-            "{checked:?}"
-        );
+        assert!(checked.stdout.contains(&format!("error[untrusted_schema]: {object}")), "{set}: {checked:?}");
     }
     let plan = backfill(&db, "table = 't'\n[backfill]\nset = { b = 'app.calm(t.a)' }\n");
     ran(&db, "run", &plan).await.ok();
@@ -225,4 +223,29 @@ async fn the_trigger_has_the_writers_rights_where_they_are_enough() {
             .await;
         assert_eq!(found, definer, "{set}");
     }
+}
+
+/// A table is found by name in each batch, so its owner, or the owner of its schema, could put a view in its place.
+#[tokio::test]
+async fn a_table_of_another_role_that_the_sql_reads_is_refused() {
+    let role = evil(4);
+    let db = database(&[], &setup(&role)).await;
+    db.execute(&format!(
+        "create schema theirs authorization {role}; create table theirs.ours (id int primary key, name text);
+         create table public.lookup (id int primary key, name text); insert into public.lookup select id, name from t;
+         alter table public.lookup owner to {role}; analyze"
+    ))
+    .await;
+    for (table, code) in [
+        ("public.lookup", "error[untrusted_object]: table public.lookup"),
+        ("theirs.ours", "error[untrusted_schema]: table theirs.ours"),
+    ] {
+        let more = format!("from = '{table} o on o.id = t.id'\nset = {{ twin = 'o.name' }}\n");
+        let plan = backfill(&db, &format!("table = 't'\n[backfill]\n{more}"));
+        let found = ran(&db, "run", &plan).await.exits(3);
+        assert!(found.stdout.contains(code), "{found:?}");
+        let trusted = backfill(&db, &format!("table = 't'\ntrust = ['{role}']\n[backfill]\n{more}"));
+        ran(&db, "check", &trusted).await.ok();
+    }
+    db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }

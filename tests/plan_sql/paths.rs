@@ -36,6 +36,31 @@ async fn the_application_s_triggers_run_under_the_database_s_search_path() {
     }
 }
 
+/// Without that search path, the trigger fails in every session; the check finds it in either kind of job.
+#[tokio::test]
+async fn a_trigger_that_fails_is_found_by_the_check() {
+    for kind in ["trigger note after", "constraint trigger note after"] {
+        let deferred = if kind.starts_with("constraint") { "deferrable initially deferred" } else { "" };
+        let setup = format!(
+            "{AUDITED} create {kind} update on app.t {deferred} for each row execute function app.note()"
+        );
+        let db = database(&[], &setup).await;
+        for plan in [
+            backfill(&db, "table = 'app.t'\n[backfill]\nset = { b = 't.a * 2' }\nwhere = 't.b is null'\n"),
+            backfill(
+                &db,
+                "table = 'app.t'\n[backfill]\nadd = { c = 'int' }\nset = { c = 't.a' }\nwhere = 't.c is null'\n",
+            ),
+            retype(&db, "table = 'app.t'\n[retype]\ncolumn = 'a'\nto = 'bigint'\n"),
+        ] {
+            for command in ["check", "run"] {
+                let found = db.pgstrata(&[command, plan.to_str().unwrap(), "--json"]).await.exits(3).stdout;
+                assert!(found.contains(r#""code":"row_refused","object":"app.t""#), "{command}: {found}");
+            }
+        }
+    }
+}
+
 /// Functions that the plan's SQL calls find what they find for anybody, in the trigger too.
 #[tokio::test]
 async fn functions_of_the_plan_run_under_the_database_s_search_path() {

@@ -36,6 +36,7 @@ pub async fn carry(
         return if found.is_empty() { Ok(false) } else { Err(lost(&b, away, &found)) };
     };
     remade_keys::as_meant(&b.table, &mut was);
+    post_swap_diff::with_late_keys(&b, &now, &mut was);
     without_copies(&b, away, &mut was);
     // A partition keeps a key of its own until the table has it.
     if away == Direction::Reverse && definition.leaves.iter().all(|leaf| leaf.keys == 0) {

@@ -161,10 +161,16 @@ pub(super) async fn counterparts(retyper: &RetypeJob, direction: Direction) -> R
     let r = &retyper.retyping;
     let objects = recorded(retyper).await?;
     let indexes = standing(retyper, sql::INDEXES).await?;
+    let now = catalog::table(&retyper.control, super::table(retyper).await?).await?;
     for one in &r.indexes {
         let name = r.counterpart(&one.index.name, direction);
         let ours = |there: &Standing| is_counterpart(retyper, &objects, one, direction, there.oid);
-        if !indexes.get(name.as_str()).is_some_and(ours) {
+        let tail = if direction == Direction::Forward { &one.tail_new } else { &one.tail_old };
+        let as_planned = now
+            .indexes
+            .iter()
+            .any(|index| index.name == name && index.tail == *tail && index.unique == one.index.unique);
+        if !as_planned || !indexes.get(name.as_str()).is_some_and(ours) {
             return Err(taken(retyper, &r.table.name.sibling(name)));
         }
     }

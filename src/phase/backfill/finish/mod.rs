@@ -17,7 +17,7 @@ use crate::model::filling::NewKey;
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::objects::Role;
 use crate::model::state::{State, Step};
-use crate::pg::{catalog, objects as pg};
+use crate::pg::{catalog, finish_trial, objects as pg};
 use crate::phase::job::meter::Meter;
 use crate::sql::finish as sql;
 
@@ -31,6 +31,7 @@ use super::{BackfillJob, end, in_force, stop_filling};
 pub async fn finish(filler: &BackfillJob) -> Result<State> {
     let f = &filler.filling;
     in_force(filler).await?;
+    names_are_free(filler).await?;
     let open = Open::of(filler).await?;
     if !open.is_empty() {
         match violations::none(filler, &open).await {
@@ -51,6 +52,23 @@ pub async fn finish(filler: &BackfillJob) -> Result<State> {
     crate::failpoint!("finish.done");
     meter.end("done");
     Ok(state)
+}
+
+/// Fails if an object that the job did not plan has one of the names: it would be taken for the job's own.
+async fn names_are_free(filler: &BackfillJob) -> Result<()> {
+    let f = &filler.filling;
+    if f.finish.is_empty() {
+        return Ok(());
+    }
+    let taken = finish_trial::taken(&filler.control, f, filler.plan.trust()).await?;
+    let Some(name) = taken.first() else { return Ok(()) };
+    Err(Error::failed(format!(
+        "{} exists in schema {}, and is not what the plan describes under that name",
+        plain(name.as_str()),
+        plain(f.table.name.schema.as_str())
+    ))
+    .cause("it was created or changed after the check")
+    .hint("rename or drop it, then run again"))
 }
 
 /// What an aborted job removes: everything that was begun and not completed. What is complete remains, and is
