@@ -5,19 +5,19 @@ use crate::model::ident::QualifiedName;
 
 /// An owner of the relations in schemas `$1` called `$2`, or of their partitions, that could not act as the session's role anyway
 /// and is none of the roles `$3` that the plan trusts; no row where there is none.
-pub const UNTRUSTED_OWNER: &str = "with named as (
+pub const UNTRUSTED_OWNER: &str = "with recursive tables as (
   select c.oid from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) r (schema, name)
     join pg_catalog.pg_namespace n on n.nspname = r.schema
     join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = r.name
-), tables as (
-  select oid from named
-  union
-  select p.relid from named, pg_catalog.pg_partition_tree(named.oid) p
+  union all
+  select i.inhrelid from tables join pg_catalog.pg_inherits i on i.inhparent = tables.oid
+), owners as (
+  select distinct c.relowner as oid from tables join pg_catalog.pg_class c using (oid)
 )
-select pg_catalog.pg_get_userbyid(c.relowner)::text from tables join pg_catalog.pg_class c using (oid)
-where not (pg_catalog.pg_has_role(c.relowner, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
+select pg_catalog.pg_get_userbyid(oid)::text from owners
+where not (pg_catalog.pg_has_role(oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
       then 'USAGE, SET' else 'MEMBER' end)
-  or pg_catalog.pg_get_userbyid(c.relowner) = current_user or pg_catalog.pg_get_userbyid(c.relowner)::text = any ($3))
+  or pg_catalog.pg_get_userbyid(oid) = current_user or pg_catalog.pg_get_userbyid(oid)::text = any ($3))
 limit 1";
 
 /// Functions that the server calls when rows of the relations `$1`, or of their partitions, are written, and that
