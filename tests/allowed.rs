@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
 
 /// A thing that a table can have: a part of the name by which a finding would call it, and its statements.
 type Thing = (&'static str, &'static str);

@@ -1,8 +1,8 @@
 //! What `check` says of backfills: plans that cannot be right, what each filled row sets in motion, what it costs, and what a
 //! role lacks; and what only the first batch can find.
 
-use super::support::checks::{check, check_as};
-use super::support::cluster::{Database, Version};
+use crate::support::checks::{check, check_as};
+use crate::support::cluster::{Database, Version};
 
 /// A hundred rows by a key, and what they can be joined with.
 const TABLES: &str =

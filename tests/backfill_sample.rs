@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::support::cluster::Database;
-use super::support::process::Ran;
+use crate::support::cluster::Database;
+use crate::support::process::Ran;
 
 /// Five thousand rows by a key of two columns, one tenth of them filled.
 const TABLE: &str = "create table s (region text, id int, spend numeric, note text, ci numeric, primary key (region, id));

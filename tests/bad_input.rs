@@ -6,8 +6,8 @@ use pgstrata::model::design::Design;
 use pgstrata::pg::connect::Target;
 use pgstrata::plan::Plan;
 
-use super::support::checks::*;
-use super::support::cluster::{Database, SETTINGS};
+use crate::support::checks::*;
+use crate::support::cluster::{Database, SETTINGS};
 
 #[tokio::test]
 async fn a_good_table_gets_a_blueprint() {

@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::support::process::{Ran, ended, send};
-use super::support::wait::{until, within};
+use crate::support::process::{Ran, ended, send};
+use crate::support::wait::{until, within};
 
 /// An environment that points elsewhere: the demo has a server of its own, and takes no notice.
 const ELSEWHERE: [(&str, &str); 4] = [

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use pgstrata::demo::server::PrivateServer;
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::commands::Events;
-use super::support::cluster::{SETTINGS, connect};
-use super::support::process::ended;
-use super::support::standby::Standby;
-use super::support::wait::until;
+use crate::support::cluster::{SETTINGS, connect};
+use crate::support::events;
+use crate::support::process::ended;
+use crate::support::standby::Standby;
+use crate::support::wait::until;
 
 fn file(name: &str) -> String {
     std::fs::read_to_string(folder().join(name)).unwrap()
@@ -151,7 +151,7 @@ fn command(line: &str) -> String {
 #[tokio::test]
 async fn lines_of_the_crontab_and_the_unit_run_and_have_nothing_to_say() {
     let (crontab, unit, timer) = (file("crontab"), file("pgstrata.service"), file("pgstrata.timer"));
-    let events = Events::new().await;
+    let events = events::lab().await;
     let scheduled = crontab.lines().filter(|line| !line.starts_with('#'));
     let all: Vec<String> =
         unit.lines().filter(|line| line.starts_with("ExecStart=")).chain(scheduled).map(command).collect();

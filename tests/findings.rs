@@ -2,8 +2,8 @@
 
 use pgstrata::demo::server::PrivateServer;
 
-use super::support::checks::{GOOD, MONTHS, check, told, told_after, told_on};
-use super::support::cluster::{Database, SETTINGS, Version};
+use crate::support::checks::{GOOD, MONTHS, check, told, told_after, told_on};
+use crate::support::cluster::{Database, SETTINGS, Version};
 
 /// Nothing is found on the table after these statements.
 async fn nothing_after(more: &str) {

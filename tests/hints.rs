@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
 
 /// The command between backquotes that begins so.
 fn hinted(said: &str, start: &str) -> String {

@@ -3,7 +3,7 @@
 
 use pgstrata::model::verify_report::EXAMPLES_MAX;
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
 
 /// A type, and two of its values that are equal by `=`, or cannot be compared, and are read differently.
 const PAIRS: &[(&str, &str, &str)] = &[

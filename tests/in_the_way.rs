@@ -8,11 +8,11 @@ use pgstrata::demo::server::PrivateServer;
 use rustix::process::Signal;
 use tokio_postgres::Client;
 
-use super::support::bench::DEADLOCK_TIMEOUT;
-use super::support::cluster::{Database, Version, on_every_version};
-use super::support::oracle;
-use super::support::process::{Ran, ended, frozen, send};
-use super::support::wait::until;
+use crate::support::bench::DEADLOCK_TIMEOUT;
+use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::oracle;
+use crate::support::process::{Ran, ended, frozen, send};
+use crate::support::wait::until;
 
 on_every_version!(who_locks_in_another_order_is_no_victim);
 

@@ -4,9 +4,8 @@
 use rustix::process::Signal;
 use tokio::process::Child;
 
-use super::commands::refusal;
-use super::support::cluster::{Database, connect};
-use super::support::process::{ended, frozen, send};
+use crate::support::cluster::{Database, connect};
+use crate::support::process::{ended, frozen, refusal, send};
 
 const PLAN: &str = "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = 'month'\nto = '2024-07-01'\n";
 

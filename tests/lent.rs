@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use super::support::cluster::{Database, Version, on_every_version};
-use super::support::process::Ran;
+use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::process::Ran;
 
 on_every_version!(code_of_the_owner_is_refused_in_every_kind_of_job);
 

@@ -149,35 +149,35 @@ async fn a_new_partition_is_like_its_siblings(version: Version) {
 async fn months_under_writers(version: Version) {
     let bench = Bench::start_on(version, TableSpec::bigint(TABLE, 10_000), "ahead = 2\n").await;
     bench.run().await;
-    let early = bench.db.pgstrata(&["maintain"]).await.ok();
+    let early = bench.lab.db.pgstrata(&["maintain"]).await.ok();
     assert!(early.stderr.contains("is verified: its table is not in use yet"), "{early:?}");
-    bench.then(&["swap"]).await;
+    bench.then("swap").await;
     // As if nobody had maintained it for some months.
-    let last = partitions(&bench.db, TABLE).await.into_iter().rev().filter(|p| p.contains("_y")).take(4);
+    let last = partitions(&bench.lab.db, TABLE).await.into_iter().rev().filter(|p| p.contains("_y")).take(4);
     for name in last.collect::<Vec<_>>() {
-        bench.db.execute(&format!("begin; lock table {TABLE}; drop table {name}; commit")).await;
+        bench.lab.db.execute(&format!("begin; lock table {TABLE}; drop table {name}; commit")).await;
     }
-    let before = partitions(&bench.db, TABLE).await.len();
-    let ran = bench.db.pgstrata(&["maintain", TABLE]).await.ok();
+    let before = partitions(&bench.lab.db, TABLE).await.len();
+    let ran = bench.lab.db.pgstrata(&["maintain", TABLE]).await.ok();
     assert!(ran.stdout.contains("4 partitions made"), "{ran:?}");
-    assert_eq!(partitions(&bench.db, TABLE).await.len(), before + 4);
+    assert_eq!(partitions(&bench.lab.db, TABLE).await.len(), before + 4);
     let unguarded = format!(
         "select count(*) from pg_inherits where inhparent = '{TABLE}'::regclass and not exists (
            select from pg_trigger where tgrelid = inhrelid and tgname = 'pgstrata_truncate' and tgenabled = 'A')"
     );
-    assert_eq!(bench.db.count(&unguarded).await, 0);
+    assert_eq!(bench.lab.db.count(&unguarded).await, 0);
     let rows = "(id, created_at, flag) select (1::bigint << 50) + i, now() + i * interval '1 day', true from generate_series(-3, 40) i";
     let both = [TABLE, TRUTH].map(|table| format!("insert into {table} {rows};")).concat();
-    bench.db.execute(&format!("begin; {both} commit")).await;
+    bench.lab.db.execute(&format!("begin; {both} commit")).await;
     // What is ahead is ahead of the youngest row.
-    let ran = bench.db.pgstrata(&["maintain"]).await.ok();
+    let ran = bench.lab.db.pgstrata(&["maintain"]).await.ok();
     assert!(ran.stdout.contains(" made; "), "{ran:?}");
-    idle(&bench.db, &["maintain"]).await;
-    bench.then(&["rollback"]).await;
-    bench.then(&["swap"]).await;
-    idle(&bench.db, &["maintain", TABLE]).await;
-    bench.then(&["finalize", "--now"]).await;
-    idle(&bench.db, &["maintain", TABLE]).await;
+    idle(&bench.lab.db, &["maintain"]).await;
+    bench.then("rollback").await;
+    bench.then("swap").await;
+    idle(&bench.lab.db, &["maintain", TABLE]).await;
+    bench.then("finalize --now").await;
+    idle(&bench.lab.db, &["maintain", TABLE]).await;
     bench.end().await;
 }
 

@@ -6,7 +6,7 @@ use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
-use super::support::cluster::{Database, Version, on_every_version};
+use crate::support::cluster::{Database, Version, on_every_version};
 
 on_every_version!(a_name_comes_back_from_the_server_as_it_was);
 

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinHandle;
 
-use super::support::cluster::Database;
-use super::support::oracle;
-use super::support::process::ended;
-use super::support::wait::{until, within};
+use crate::support::cluster::Database;
+use crate::support::oracle;
+use crate::support::process::ended;
+use crate::support::wait::{until, within};
 
 const ROWS: i64 = 10_000;
 

@@ -1,7 +1,7 @@
 //! The whole job as a plain owner: no superuser, no membership, only the grants that the README names.
 
-use super::support::cluster::Database;
-use super::support::process::Ran;
+use crate::support::cluster::Database;
+use crate::support::process::Ran;
 
 const PLAN: &str =
     "name = 'job'\ntable = 'app.notes'\n[partition]\nby = 'at'\nevery = '3 months'\nahead = 0\n";

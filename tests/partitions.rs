@@ -4,11 +4,10 @@ use rustix::process::Signal;
 
 use pgstrata::demo::server::PrivateServer;
 
-use super::support::cluster::{Database, SETTINGS};
-use super::support::oracle;
-use super::support::process::{ended, frozen, send};
-use super::verify::ON_PURPOSE;
-use super::window::{goes_back, swapped};
+use crate::support::cluster::{Database, SETTINGS};
+use crate::support::oracle;
+use crate::support::process::{ended, frozen, send};
+use crate::support::window::{ON_PURPOSE, goes_back, swapped};
 
 const TABLE: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
     insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '6 hours', 'x' from generate_series(0, 300) i;

@@ -15,7 +15,7 @@ const RETYPE: &str = "kind = \"retype\"\n[retype]\ncolumn = \"amount\"\nto = \"b
 on_oldest_and_newest!(while_a_table_is_partitioned);
 
 /// The job to verified, then exchanges; readers read all the while.
-async fn job(db: &Database, mut bank: Bank, plan: &str) {
+async fn job(db: &Database, bank: Bank, plan: &str) {
     let plan = db.plan(&format!("name = \"job\"\ntable = \"bank\"\n{plan}{SWAP}"));
     bank.commit_more(50).await;
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();

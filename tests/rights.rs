@@ -1,7 +1,7 @@
 //! What a role lacks is named with its GRANT, and what it is told to have is enough.
 
-use super::support::checks::*;
-use super::support::cluster::Database;
+use crate::support::checks::*;
+use crate::support::cluster::Database;
 
 /// A table owned by a role that has no other right, in a schema closed to everybody.
 async fn owned_by(owner: &str) -> Database {

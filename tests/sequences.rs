@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_postgres::Client;
 
-use super::support::cluster::{Database, Version, on_every_version};
+use crate::support::cluster::{Database, Version, on_every_version};
 
 on_every_version!(
     no_number_is_given_twice_while_the_tables_change_places,

@@ -4,8 +4,8 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::support::cluster::Database;
-use super::support::oracle;
+use crate::support::cluster::Database;
+use crate::support::oracle;
 
 /// A small disk of its own, where the machine lets us have one; unmounted when dropped.
 struct Disk {

@@ -1,6 +1,6 @@
 //! `plan`: what it draws up from a live table.
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
 
 #[tokio::test]
 async fn plan_of_a_live_table() {

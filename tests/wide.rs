@@ -1,8 +1,8 @@
 //! A table with hundreds of everything: `check` tells all of it, each thing by its name where that is asked for.
 
-use super::support::checks::MONTHS;
-use super::support::cluster::Database;
-use super::support::process::Ran;
+use crate::support::checks::MONTHS;
+use crate::support::cluster::Database;
+use crate::support::process::Ran;
 
 const WIDE: &str = r#"
 create table t (id bigint primary key, at timestamptz not null, n int, owner_name text);

@@ -4,42 +4,8 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::support::cluster::Database;
-use super::support::oracle;
-
-const PLAN: &str = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 year\"\nahead = 0\n\
-    [swap]\nlock_timeout = \"190ms\"\nold_snapshots = \"accept\"\n";
-
-/// A table with a job on it that is verified: 100 rows a year from 2021 to 2024.
-async fn verified() -> Database {
-    let db = Database::new().await;
-    db.execute(
-        "create table t (id bigint primary key, at timestamptz not null, note text);
-         insert into t select i, timestamptz '2021-01-01 00:00+00' + i * interval '3.6525 days', 'note ' || i
-           from generate_series(0, 399) i;
-         analyze t",
-    )
-    .await;
-    let plan = db.plan(PLAN);
-    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
-    db
-}
-
-pub async fn swapped() -> Database {
-    let db = verified().await;
-    db.pgstrata(&["swap", "job"]).await.ok();
-    db
-}
-
-/// Goes back, and finds what was there before, with nothing lost.
-pub async fn goes_back(db: &Database) {
-    db.execute("create table kept as table t").await;
-    db.pgstrata(&["rollback", "job"]).await.ok();
-    oracle::compare(db, "t", "kept").await;
-    db.execute("insert into t values (-1, '2022-02-02', 'back'); delete from t where id = 399").await;
-    db.pgstrata(&["swap", "job"]).await.ok();
-    assert_eq!(db.count("select count(*) from t where id in (-1, 399)").await, 1);
-}
+use crate::support::cluster::Database;
+use crate::support::window::{goes_back, swapped, verified};
 
 #[tokio::test]
 async fn a_truncated_partition_is_emptied_on_the_way_back() {

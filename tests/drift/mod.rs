@@ -3,7 +3,7 @@
 
 mod other_side;
 
-use super::support::cluster::{Database, Version, on_version};
+use crate::support::cluster::{Database, Version, on_version};
 
 on_version!(system System
     a_rollback_carries_what_was_done_to_the_partitioned_table

@@ -1,6 +1,6 @@
 //! Columns, indexes and constraints that are not the job's own: of a retype and of a backfill.
 
-use super::super::support::cluster::Database;
+use crate::support::cluster::Database;
 
 const SETUP: &str = "
     create table orders (id integer primary key, n integer not null, note text, constraint positive check (n > 0));

@@ -1,7 +1,7 @@
 //! Event triggers that do something to what the job makes: it is taken away, or the job says what it is.
 
-use super::super::support::cluster::{Database, Version, on_version};
 use super::make_the_last_anew;
+use crate::support::cluster::{Database, Version, on_version};
 
 on_version!(system System row_security_stays_off);
 on_version!(v14 V14 row_security_stays_off);
@@ -38,7 +38,7 @@ async fn with(version: Version, meddling: &str) -> Database {
     db
 }
 
-async fn run(db: &Database) -> super::super::support::process::Ran {
+async fn run(db: &Database) -> crate::support::process::Ran {
     let plan = db.plan(PLAN);
     db.pgstrata(&["run", plan.to_str().unwrap()]).await
 }

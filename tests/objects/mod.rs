@@ -5,7 +5,7 @@ mod event_triggers;
 mod tablespaces;
 mod two_jobs;
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
 
 const SETUP: &str = "
     create table obs (id bigint primary key, at timestamptz not null, note text);

@@ -1,7 +1,7 @@
 //! What the job makes is in the tablespace of its model.
 
-use super::super::support::cluster::{Database, SETTINGS};
 use super::make_the_last_anew;
+use crate::support::cluster::{Database, SETTINGS};
 use pgstrata::demo::server::PrivateServer;
 
 const SETUP: &str = "

@@ -1,6 +1,6 @@
 //! Jobs on two tables that a foreign key ties together: the second is refused, and names the first.
 
-use super::super::support::cluster::Database;
+use crate::support::cluster::Database;
 
 const SETUP: &str = "
     create table orders (id bigint generated always as identity, at date not null, v text, primary key (id, at));

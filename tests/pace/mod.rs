@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::process::Child;
 use tokio_postgres::Client;
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
 use crate::support::process::{Ran, ended};
 use crate::support::wait::until;
 

@@ -8,8 +8,8 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
-use super::support::cluster::Database;
-use super::support::process::Ran;
+use crate::support::cluster::Database;
+use crate::support::process::Ran;
 
 /// A database whose settings `alter database` changes.
 async fn database(settings: &[&str], setup: &str) -> Database {

@@ -1,18 +1,15 @@
 //! A bank, for the oracle of reads: in every snapshot, the accounts of a bank hold what they held at first and what the journal says was
 //! paid in since. Writers move both in one transaction; readers compare them in one snapshot.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::cluster::{Database, connect};
 use super::reads::{Question, READINGS, Readers, Reading, is_refused};
-use super::wait;
+use super::writers::{Shift, Writers};
 
 /// Accounts at first.
 const ACCOUNTS: i64 = 3_000;
@@ -40,28 +37,22 @@ pub async fn create(db: &Database, amount: &str) {
     .await;
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    stop: AtomicBool,
-    committed: AtomicU64,
-}
-
 /// Writers and readers at work.
 #[derive(Debug)]
 pub struct Bank {
-    shared: Arc<Shared>,
-    tasks: JoinSet<()>,
+    writers: Writers,
     readers: Readers,
 }
 
 impl Bank {
     /// Sets the writers to work, and a reader of each way.
     pub async fn open(db: &Database) -> Self {
-        let (shared, mut tasks) = (Arc::<Shared>::default(), JoinSet::new());
+        let mut writers = Writers::default();
         for number in 1..=WRITERS {
-            tasks.spawn(write(shared.clone(), connect(db.dsn()).await, number));
+            let client = connect(db.dsn()).await;
+            writers.add(|shift| write(shift, client, number));
         }
-        Self { shared, tasks, readers: Readers::start(db, &question(), &READINGS) }
+        Self { writers, readers: Readers::start(db, &question(), &READINGS) }
     }
 
     /// One more reader: of a standby, for instance.
@@ -70,17 +61,13 @@ impl Bank {
     }
 
     /// Waits until `n` more transactions are committed.
-    pub async fn commit_more(&mut self, n: u64) {
-        wait::commit_more(&self.shared.committed, n, &mut self.tasks).await;
+    pub async fn commit_more(&self, n: u64) {
+        self.writers.commit_more(n).await;
     }
 
     /// Ends them; fails where any read was wrong.
-    pub async fn close(mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap();
-        }
-        println!("{} transactions", self.shared.committed.load(Ordering::Relaxed));
+    pub async fn close(self) {
+        println!("{} transactions", self.writers.stop().await);
         self.readers.stop().await;
     }
 }
@@ -91,13 +78,13 @@ fn question() -> Question {
 }
 
 /// Pays in and moves accounts to other days, and opens and closes an account of its own, each with its line in the journal.
-async fn write(shared: Arc<Shared>, client: Client, number: i64) {
+async fn write(shift: Shift, client: Client, number: i64) {
     let mut rng = StdRng::seed_from_u64(number.cast_unsigned());
     let isolation = ["read committed", "repeatable read", "serializable", "read committed"]
         [usize::try_from(number).unwrap() % 4];
     let mut own = None;
     let mut last = number * 1_000_000;
-    while !shared.stop.load(Ordering::Relaxed) {
+    while shift.goes_on() {
         // Accounts of its own: a row that another writer moves to another partition cannot be waited for.
         let mut account = || rng.random_range(0..ACCOUNTS / WRITERS) * WRITERS + number;
         let (a, c) = (account(), account());
@@ -124,7 +111,7 @@ async fn write(shared: Arc<Shared>, client: Client, number: i64) {
         match client.batch_execute(&sql).await {
             Ok(()) => {
                 own = opened;
-                shared.committed.fetch_add(1, Ordering::Relaxed);
+                shift.committed();
             }
             Err(e) => {
                 let expected = is_refused(&e) && isolation != "read committed";

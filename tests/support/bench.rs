@@ -1,14 +1,12 @@
 //! A table under eight writers, and the job that partitions it.
 
-use std::path::PathBuf;
-
 use super::cluster::{Database, Version};
-use super::load::{LoadReport, Writers};
+use super::lab::Lab;
+use super::load::{Load, LoadReport};
 use super::oracle;
 use super::process::Ran;
 use super::reads::{Question, Readers, Reading};
 use super::tables::TableSpec;
-use super::wait::until;
 
 /// The table that is partitioned; the job is named after it.
 pub const TABLE: &str = "observations";
@@ -33,13 +31,12 @@ const READINGS: [Reading; 1] = [Reading::Snapshot("repeatable read", 300)];
 /// How many write.
 const WRITERS: usize = 8;
 
-/// A table under writers, and the plan of its job.
+/// A lab whose table is under load.
 #[derive(Debug)]
 pub struct Bench {
-    pub db: Database,
-    pub writers: Writers,
+    pub lab: Lab,
+    pub load: Load,
     readers: Readers,
-    plan: PathBuf,
 }
 
 impl Bench {
@@ -55,59 +52,51 @@ impl Bench {
         db.execute(DEADLOCK_TIMEOUT).await;
         spec.create(&db).await;
         let every = if partition.contains("every = ") { "" } else { "every = \"1 month\"\n" };
-        let plan = db.plan(&format!(
-            "table = \"{TABLE}\"\n{SWAP}[partition]\nby = \"created_at\"\n{every}{partition}"
-        ));
+        let plan = format!("table = \"{TABLE}\"\n{SWAP}[partition]\nby = \"created_at\"\n{every}{partition}");
         // A TRUNCATE is seen by snapshots that are older than it.
         let readings = if spec.truncate_one_in.is_some() { &[][..] } else { &READINGS };
         let readers = Readers::start(&db, &question(&db).await, readings);
-        let writers = Writers::start(db.dsn(), spec, WRITERS, 7).await;
-        writers.commit_more(50).await;
-        Self { db, writers, readers, plan }
+        let load = Load::start(db.dsn(), spec, WRITERS, 7).await;
+        load.commit_more(50).await;
+        Self { lab: Lab::on(db, &plan), load, readers }
     }
 
     /// `run`, to verified.
     pub async fn run(&self) -> Ran {
-        self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok()
+        self.lab.ok("run").await
     }
 
     /// Another command of the job; then some writing, and a look.
-    pub async fn then(&self, command: &[&str]) {
-        self.db.pgstrata(&[command, &[TABLE]].concat()).await.ok();
-        self.writers.commit_more(100).await;
-        oracle::compare(&self.db, TABLE, TRUTH).await;
+    pub async fn then(&self, command: &str) {
+        self.lab.ok(command).await;
+        self.load.commit_more(100).await;
+        oracle::compare(&self.lab.db, TABLE, TRUTH).await;
     }
 
     /// Brings the table that is not in use in sync while nobody writes: it holds the truth, too.
     pub async fn is_level(&self, other: &str) {
-        let _quiet = self.writers.pause().await;
-        self.db.pgstrata(&["sync", TABLE]).await.ok();
-        oracle::compare(&self.db, other, TRUTH).await;
+        let _quiet = self.load.pause().await;
+        self.lab.ok("sync").await;
+        oracle::compare(&self.lab.db, other, TRUTH).await;
     }
 
     /// There, back, there again and done.
     pub async fn swap_and_back_and_swap(&self) {
-        self.then(&["swap"]).await;
+        self.then("swap").await;
         self.is_level("observations_old").await;
-        self.then(&["rollback"]).await;
+        self.then("rollback").await;
         self.is_level("observations_new").await;
-        self.then(&["swap"]).await;
-        self.then(&["finalize", "--now"]).await;
-    }
-
-    /// Waits until the question has the answer yes.
-    pub async fn until(&self, question: &str) {
-        let client = self.db.client().await;
-        until(question, async || client.query_one(question, &[]).await.unwrap().get(0)).await;
+        self.then("swap").await;
+        self.then("finalize --now").await;
     }
 
     /// The writers' last word; the database is left for more questions.
     pub async fn end(self) -> (Database, LoadReport) {
-        let report = self.writers.stop().await;
+        let report = self.load.stop().await;
         report.assert_clean();
         self.readers.stop().await;
-        oracle::compare(&self.db, TABLE, TRUTH).await;
-        (self.db, report)
+        oracle::compare(&self.lab.db, TABLE, TRUTH).await;
+        (self.lab.db, report)
     }
 }
 
@@ -145,9 +134,9 @@ pub async fn shares_without_tool(spec: impl Fn() -> TableSpec) -> [f64; 2] {
         if partitioned {
             db.execute(&by_hand(&spec)).await;
         }
-        let writers = Writers::start(db.dsn(), spec, WRITERS, 7).await;
-        writers.commit_more(1_000).await;
-        let report = writers.stop().await;
+        let load = Load::start(db.dsn(), spec, WRITERS, 7).await;
+        load.commit_more(1_000).await;
+        let report = load.stop().await;
         report.assert_clean();
         *share = report.serialization_share();
     }

@@ -156,7 +156,7 @@ impl Database {
 
     /// From now on it is reached as this role.
     pub fn log_in_as(&mut self, role: &str) {
-        self.dsn = self.dsn.replace("user=postgres", &format!("user={role}"));
+        self.dsn = self.dsn_of(role);
     }
 
     /// What it is called.
@@ -172,6 +172,23 @@ impl Database {
     /// A connection; it closes when the client is dropped.
     pub async fn client(&self) -> Client {
         connect(&self.dsn).await
+    }
+
+    /// A connection of another role, which may log in.
+    pub async fn connect_as(&self, role: &str) -> Client {
+        connect(&self.dsn_of(role)).await
+    }
+
+    /// How another role reaches it.
+    pub fn dsn_of(&self, role: &str) -> String {
+        self.dsn.replace("user=postgres", &format!("user={role}"))
+    }
+
+    /// A session with the rights of `role`.
+    pub async fn as_role(&self, role: &str) -> Client {
+        let client = self.client().await;
+        client.batch_execute(&format!("set role {role}")).await.unwrap();
+        client
     }
 
     /// Runs statements, as the superuser.

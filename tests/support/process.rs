@@ -47,6 +47,25 @@ impl Ran {
     }
 }
 
+/// Exit code and error of a command that failed, with `#` for every number.
+pub fn refusal(ran: &Ran) -> String {
+    let code = ran.code.map_or_else(|| "signal".to_owned(), |code| code.to_string());
+    let error = ran.stderr.find("error:").map_or("no error is reported", |at| &ran.stderr[at..]);
+    format!("exit {code}\n{}", without_numbers(error))
+}
+
+fn without_numbers(text: &str) -> String {
+    let mut plain = String::new();
+    for c in text.chars() {
+        match c {
+            '0'..='9' if plain.ends_with('#') => {}
+            '0'..='9' => plain.push('#'),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
 /// The end of a process; what it has said is told where it does not end.
 pub async fn ended(mut child: Child) -> Ran {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());

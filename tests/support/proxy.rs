@@ -43,7 +43,7 @@ pub struct Committed {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ProxyState {
     latency: Duration,
     committed: Mutex<Vec<Committed>>,
     armed: Mutex<Option<Armed>>,
@@ -54,7 +54,7 @@ struct Shared {
     swallows: watch::Sender<bool>,
 }
 
-impl Shared {
+impl ProxyState {
     /// Waits until what is sent comes through.
     async fn passes(&self) {
         // The sender is here, so that it cannot be gone.
@@ -66,7 +66,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Proxy {
     dir: TempDir,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     listening: CancellationToken,
 }
 
@@ -80,7 +80,7 @@ impl Proxy {
     pub async fn slow(server: &Path, latency: Duration) -> Self {
         let dir = tempfile::Builder::new().prefix("proxy-").tempdir_in("/tmp").unwrap();
         let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).unwrap();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProxyState {
             latency,
             committed: Mutex::default(),
             armed: Mutex::default(),
@@ -164,7 +164,7 @@ impl Drop for Proxy {
 struct Session {
     client: UnixStream,
     server: UnixStream,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     application_name: String,
     /// The texts of prepared statements, by name.
     statements: HashMap<Vec<u8>, String>,
@@ -179,7 +179,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(client: UnixStream, server: UnixStream, shared: Arc<Shared>) -> Self {
+    fn new(client: UnixStream, server: UnixStream, shared: Arc<ProxyState>) -> Self {
         Self {
             client,
             server,
@@ -350,8 +350,8 @@ fn ends_in_commit(sql: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::{Database, connect};
     use super::*;
+    use crate::support::cluster::{Database, connect};
 
     async fn database() -> (Database, Proxy) {
         let db = Database::new().await;

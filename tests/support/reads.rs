@@ -60,7 +60,7 @@ pub struct Reads {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ReadersState {
     stop: AtomicBool,
     reads: Mutex<BTreeMap<String, Reads>>,
 }
@@ -68,7 +68,7 @@ struct Shared {
 /// Readers at work.
 #[derive(Debug, Default)]
 pub struct Readers {
-    shared: Arc<Shared>,
+    shared: Arc<ReadersState>,
     tasks: JoinSet<()>,
 }
 
@@ -102,7 +102,7 @@ impl Readers {
     }
 }
 
-impl Shared {
+impl ReadersState {
     /// A read came to an end: the answer and how long it took, or none where it was refused.
     fn count(&self, name: &str, right: i64, read: Option<(i64, Duration)>) {
         let mut all = self.reads.lock().unwrap();
@@ -140,7 +140,13 @@ async fn connected(dsn: &str) -> Client {
     .await
 }
 
-async fn read(shared: Arc<Shared>, dsn: String, question: Question, reading: Reading, on: &'static str) {
+async fn read(
+    shared: Arc<ReadersState>,
+    dsn: String,
+    question: Question,
+    reading: Reading,
+    on: &'static str,
+) {
     let mut rng = StdRng::seed_from_u64(17);
     let mut client = connected(&dsn).await;
     let name = format!("{reading:?}{on}");
@@ -161,7 +167,7 @@ async fn read(shared: Arc<Shared>, dsn: String, question: Question, reading: Rea
 
 /// The answer, and how long the statement took that touched the table.
 async fn once(
-    shared: &Shared,
+    shared: &ReadersState,
     client: &Client,
     question: &Question,
     reading: Reading,

@@ -1,9 +1,6 @@
 //! Waiting for what must come, with a limit: what does not come ends its test and is told, and never the whole run.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-use tokio::task::JoinSet;
 
 /// How long anything may take: long beyond what a busy machine needs, short beyond what a run of all tests may take.
 pub const LIMIT: Duration = Duration::from_secs(600);
@@ -24,18 +21,6 @@ pub async fn until(what: &str, mut come: impl AsyncFnMut() -> bool) {
         while !come().await {
             tokio::time::sleep(NAP).await;
         }
-    })
-    .await;
-}
-
-/// Waits until `n` more transactions are committed; a writer that ends early has panicked, and so does this.
-pub async fn commit_more(committed: &AtomicU64, n: u64, writers: &mut JoinSet<()>) {
-    let wanted = committed.load(Ordering::Relaxed) + n;
-    until(&format!("{n} more transactions"), async || {
-        if let Some(ended) = writers.try_join_next() {
-            ended.unwrap();
-        }
-        committed.load(Ordering::Relaxed) >= wanted
     })
     .await;
 }
