@@ -1,5 +1,5 @@
-//! The property behind `check`: on a table with any of these things, alone or many at once, either an error of `check` names the
-//! thing, or the whole job succeeds, there and back and to its end.
+//! The property behind `check`: on a table with any of these objects, alone or many at once, either `check` reports an error that
+//! names the object, or the whole job succeeds, through rollback and to its end.
 
 use pgstrata::engine::preflight;
 use pgstrata::model::finding::Level;

@@ -1,7 +1,7 @@
-//! What `check` says of backfills: plans that cannot be right, what each filled row sets in motion, what it costs, and what a
-//! role lacks; and what only the first batch can find.
+//! What `check` reports about backfills: plans that cannot be right, what each filled row triggers, the cost, and missing
+//! privileges; and what only the first chunk can show.
 
-use crate::support::checks::{check, check_as};
+use crate::support::checks::{check, check_as, errors, notes};
 use crate::support::cluster::{Database, Version};
 
 /// A hundred rows by a key, and what they can be joined with.
@@ -187,7 +187,8 @@ async fn what_each_filled_row_sets_in_motion() {
     db.execute(&format!("{TABLES} create publication p for all tables; create publication q for table s with (publish = 'insert')")).await;
     let plan = db.plan(&fill(SET));
     let ran = db.pgstrata(&["check", plan.to_str().unwrap()]).await.ok();
-    let note: Vec<&str> = ran.stdout.lines().filter(|line| line.contains("published")).collect();
+    let note: Vec<&str> =
+        ran.stdout.lines().filter(|line| line.starts_with("note[filled_rows_published]")).collect();
     insta::assert_snapshot!(note.join("\n"), @"note[filled_rows_published]: public.s: publication p sends each filled row of public.s to subscribers: limit what their slots may keep with [throttle] max_slot_retained_bytes");
 }
 
@@ -267,7 +268,11 @@ async fn what_it_costs() {
     let lateral = "from = 'lateral (select sum(amount) as ci from e where s_id = t.id) x on true'\nset = { ci = 'x.ci' }\nwhere = 't.ci is null'";
     let plan = db.plan(&fill(lateral));
     let ran = db.pgstrata(&["check", plan.to_str().unwrap()]).await.ok();
-    assert!(!ran.stdout.contains("from_read_by_every_chunk"), "{}", ran.stdout);
+    assert!(
+        !notes(&ran.stdout).iter().any(|note| note.starts_with("note[from_read_by_every_chunk]")),
+        "{}",
+        ran.stdout
+    );
 }
 
 #[tokio::test]
@@ -319,7 +324,7 @@ async fn rights_that_are_missing() {
             ),
         )
         .await;
-        assert!(told.contains("lacks the rights of postgres, who owns lab.s, and the plan "), "{told}");
+        assert!(errors(&told).contains(&"error[missing_privilege]: lab.s".to_owned()), "{told}");
     }
     // What it is told to have is enough.
     let file = db.plan(&plan(joined));

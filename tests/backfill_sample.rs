@@ -1,4 +1,4 @@
-//! `check --sample`: what is said of rows that fail, match again or are yielded twice, and that nothing of it stays or waits.
+//! `check --sample`: it reports rows that fail, match again or appear twice, and it leaves nothing behind and blocks nobody.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! What the benchmark reports, from results as it records them: the benchmark itself is too long for a test.
+//! The report of the benchmark, made from results in the form in which it records them. The benchmark itself takes too long for a
+//! test.
 
 #[path = "../benches/throughput/figure.rs"]
 mod figure;

@@ -1,4 +1,4 @@
-//! Who is in the way of a swap: told, and asked to let go only where the plan says so.
+//! Sessions that block a swap: they are reported, and cancelled only where the plan says so.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;

@@ -1,5 +1,5 @@
-//! Commands in every order: twice, at once, in the wrong state, after the plan or the table changed. Each refusal says what
-//! to do, and nothing is left behind.
+//! Commands in every order: twice, at the same time, in the wrong state, after the plan or the table has changed. Each refusal
+//! says what to do, and nothing is left behind.
 
 use crate::support::cluster::Database;
 use crate::support::events::{self, plan_text};
@@ -243,7 +243,7 @@ async fn a_job_whose_table_was_dropped_can_be_aborted() {
             events.db.count("select count(*) from pg_proc where proname ~ '^(capture|guard)_'").await,
             0
         );
-        assert!(events.ran("status").await.ok().stdout.contains("aborted"));
+        assert_eq!(events.status().await["state"], "aborted");
     }
 }
 

@@ -1,5 +1,5 @@
-//! UnderLoad that end: with the server, by a cut at a COMMIT, by an administrator, by another driver. A run goes on by
-//! itself and loses nothing; a driver that was replaced writes nothing more.
+//! Connections that end: with the server, by a cut at a COMMIT, by an administrator, by another driver. A run resumes by itself
+//! and loses nothing; a driver that was replaced writes nothing more.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The process is killed at every named place between two steps, under load; the next one goes on, and nothing is lost.
+//! The process is killed at every failpoint of a partition job, under load; the next command resumes the job, and nothing is
+//! lost.
 
 use pgstrata::failpoint;
 use rand::rngs::StdRng;

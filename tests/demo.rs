@@ -1,4 +1,4 @@
-//! The demo, as the real binary runs it: it tells its story to the end, and however it ends, it leaves nothing behind.
+//! The demo, run by the real binary: it completes, and however it ends, it leaves nothing behind.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

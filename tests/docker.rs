@@ -1,5 +1,5 @@
-//! The examples of docker/, as far as a machine without a container engine can: the compose file is parsed, and its commands,
-//! environments and scripts run against local servers; so do the lines of the crontab and of the systemd unit.
+//! The examples of docker/, as far as they run without a container engine: the compose file is parsed, and its commands,
+//! environments and scripts run against local servers, as do the lines of the crontab and of the systemd unit.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What `check` says of what depends on a table, and that it says nothing of a table without it.
+//! What `check` reports about the dependents of a table, and that it reports nothing about a table without any.
 
 use pgstrata::demo::server::PrivateServer;
 

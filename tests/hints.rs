@@ -1,4 +1,4 @@
-//! What messages tell people to do can be done, as it stands there; and they name the rows in the way.
+//! What messages tell people to do works when it is followed to the letter, and messages name the rows in question.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Who is in the way of a swap goes on undisturbed: no application is a deadlock's victim, the swap waits or says who it
-//! is, and comes through later.
+//! Applications that block a swap are not disturbed: none becomes the victim of a deadlock, and the swap waits or reports them,
+//! and succeeds later.
 
 use std::io::Read;
 use std::process::Stdio;

@@ -1,5 +1,5 @@
-//! A table with one of everything under load in prepared mode, through swap, rollback, swap and the end: no transaction
-//! of the application fails, no row is lost, and the catalog says what it said.
+//! A table with every kind of dependent under prepared statements, through swap, rollback, swap and finalize: no transaction of
+//! the application fails, no row is lost, and the catalog stays the same.
 
 use std::time::Duration;
 

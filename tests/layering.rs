@@ -1,5 +1,5 @@
-//! The shape of the source and of the tests: which folders are pure, who imports from whom, that failpoints are what their list
-//! says, that files stay small.
+//! The structure of the source and of the tests: which folders are pure, who imports from whom, that failpoints match their list,
+//! that files stay small.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

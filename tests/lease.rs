@@ -1,5 +1,5 @@
-//! Who drives a job: roles that have nothing to do with it can neither stop it nor pass for its driver, and a lease that is
-//! damaged or hidden never keeps a job from going on.
+//! The lease of a job: other roles can neither stop the job nor take its place, and a lease that is damaged or hidden never
+//! prevents a job from resuming.
 
 use rustix::process::Signal;
 use tokio::process::Child;

@@ -1,5 +1,6 @@
-//! `maintain` keeps a partitioned table going, whoever made it; run again, it finds nothing to do.
+//! `maintain` creates and drops partitions of a table, whoever partitioned it; a second run finds nothing to do.
 
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::bench::{Bench, TABLE, TRUTH};
@@ -47,11 +48,25 @@ async fn adopt(db: &Database) -> Ran {
     db.pgstrata(&["maintain", "--table", "events"]).await.ok()
 }
 
+/// The report of a run on one table, which succeeds.
+async fn report(db: &Database, args: &[&str]) -> Value {
+    let ran = db.pgstrata(&[args, &["--json"]].concat()).await.ok();
+    serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap()
+}
+
+/// How many partitions a field of the report lists.
+fn listed(report: &Value, field: &str) -> i64 {
+    report[field].as_array().unwrap().len() as i64
+}
+
 /// The second run, when nothing was left to do.
 async fn idle(db: &Database, args: &[&str]) {
     let again = db.pgstrata(args).await.ok();
     assert_eq!((again.stdout.lines().count(), again.stderr.as_str()), (1, ""), "{again:?}");
-    assert!(again.stdout.contains(": nothing to do; partitions reach to "), "{again:?}");
+    let again = report(db, args).await;
+    let lists = ["created", "blocked", "expired", "detached", "dropped"];
+    assert!(lists.iter().all(|list| listed(&again, list) == 0), "{again}");
+    assert_eq!((&again["default_rows"], &again["analyzed"]), (&json!(0), &json!(false)));
     let quiet = db.pgstrata(&[args, &["--quiet"]].concat()).await.ok();
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
@@ -158,8 +173,7 @@ async fn months_under_writers(version: Version) {
         bench.lab.db.execute(&format!("begin; lock table {TABLE}; drop table {name}; commit")).await;
     }
     let before = partitions(&bench.lab.db, TABLE).await.len();
-    let ran = bench.lab.db.pgstrata(&["maintain", TABLE]).await.ok();
-    assert!(ran.stdout.contains("4 partitions made"), "{ran:?}");
+    assert_eq!(listed(&report(&bench.lab.db, &["maintain", TABLE]).await, "created"), 4);
     assert_eq!(partitions(&bench.lab.db, TABLE).await.len(), before + 4);
     let unguarded = format!(
         "select count(*) from pg_inherits where inhparent = '{TABLE}'::regclass and not exists (
@@ -170,8 +184,7 @@ async fn months_under_writers(version: Version) {
     let both = [TABLE, TRUTH].map(|table| format!("insert into {table} {rows};")).concat();
     bench.lab.db.execute(&format!("begin; {both} commit")).await;
     // What is ahead is ahead of the youngest row.
-    let ran = bench.lab.db.pgstrata(&["maintain"]).await.ok();
-    assert!(ran.stdout.contains(" made; "), "{ran:?}");
+    assert!(listed(&report(&bench.lab.db, &["maintain"]).await, "created") > 0);
     idle(&bench.lab.db, &["maintain"]).await;
     bench.then("rollback").await;
     bench.then("swap").await;
@@ -209,8 +222,7 @@ async fn rows_in_the_default_partition_are_told_and_kept() {
         assert!(there.contains(&first) && there.contains(&third) && !there.contains(&blocked), "{there:?}");
         assert_eq!(db.count("select count(*) from events").await, rows);
     }
-    let json = db.pgstrata(&["maintain", "--table", "events", "--json", "--quiet"]).await.ok().stdout;
-    let json: serde_json::Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+    let json = report(&db, &["maintain", "--table", "events", "--quiet"]).await;
     assert_eq!(
         (json["default_rows"].as_i64(), json["default_ranges"][0]["rows"].as_i64()),
         (Some(8), Some(7))
@@ -254,7 +266,7 @@ async fn finalized(how: &str, default: bool) -> (Database, std::path::PathBuf) {
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
     let open = db.pgstrata(&["maintain", "t"]).await.ok();
     assert!(open.stderr.contains("it stays while a rollback is possible"), "{open:?}");
-    assert!(open.stdout.contains("older than what is kept"), "{open:?}");
+    assert!(listed(&report(&db, &["maintain", "t"]).await, "expired") > 0);
     db.pgstrata(&["finalize", "t", "--now"]).await.ok();
     (db, plan)
 }
@@ -271,15 +283,14 @@ async fn old_partitions_are_named() {
     assert!((11..14).contains(&old), "{old}");
     let rows = db.count("select count(*) from t").await;
     let ran = db.pgstrata(&["maintain"]).await.ok();
-    assert!(ran.stdout.contains(&format!("{old} partitions older than what is kept")), "{ran:?}");
     assert_eq!(ran.stderr.matches(" is older than 12 months").count() as i64, old);
+    assert_eq!(listed(&report(&db, &["maintain"]).await, "expired"), old);
     assert_eq!((db.count(OLD).await, db.count("select count(*) from t").await), (old, rows));
     // The plan may say something else by now.
     let text = std::fs::read_to_string(&plan).unwrap();
     std::fs::write(&plan, format!("{text}how = 'drop'\n")).unwrap();
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
-    let ran = db.pgstrata(&["maintain"]).await.ok();
-    assert!(ran.stdout.contains(&format!("{old} partitions dropped")), "{ran:?}");
+    assert_eq!(listed(&report(&db, &["maintain"]).await, "dropped"), old);
     assert_eq!(db.count(OLD).await, 0);
     assert!((300..400).contains(&db.count("select count(*) from t").await));
     idle(&db, &["maintain"]).await;
@@ -290,8 +301,7 @@ async fn old_partitions_are_detached() {
     for default in [true, false] {
         let (db, _) = finalized("how = 'detach'", default).await;
         let (old, rows) = (db.count(OLD).await, db.count("select count(*) from t").await);
-        let ran = db.pgstrata(&["maintain", "t"]).await.ok();
-        assert!(ran.stdout.contains(&format!("{old} partitions detached")), "{ran:?}");
+        assert_eq!(listed(&report(&db, &["maintain", "t"]).await, "detached"), old);
         assert_eq!(db.count(OLD).await, 0);
         let kept = "select sum((xpath('/row/n/text()', query_to_xml(format('select count(*) as n from %s', oid::regclass), true, true, '')))[1]::text::bigint)::bigint
                     from pg_class where relkind = 'r' and relname like 't\\_y%'";
@@ -306,7 +316,7 @@ async fn a_reader_delays_a_detach_and_nothing_else() {
     let (db, _) = finalized("how = 'drop'", false).await;
     let reader = db.client().await;
     reader.batch_execute("begin; select count(*) from t").await.unwrap();
-    let maintained = async { db.pgstrata(&["maintain"]).await.ok() };
+    let maintained = report(&db, &["maintain"]);
     let others = async {
         db.until("select count(*) from pg_inherits where inhdetachpending", 1).await;
         db.execute(
@@ -316,7 +326,7 @@ async fn a_reader_delays_a_detach_and_nothing_else() {
         reader.batch_execute("commit").await.unwrap();
     };
     let (ran, ()) = tokio::join!(maintained, others);
-    assert!(ran.stdout.contains("partitions dropped"), "{ran:?}");
+    assert!(listed(&ran, "dropped") > 1, "{ran}");
     assert_eq!(
         (db.count(OLD).await, db.count("select count(*) from pg_inherits where inhdetachpending").await),
         (0, 0)
@@ -392,7 +402,7 @@ async fn names_that_are_taken_are_told() {
         "{ran:?}"
     );
     db.execute(&format!("drop table {name}")).await;
-    assert!(adopt(&db).await.stdout.contains("3 partitions made"));
+    assert_eq!(listed(&report(&db, &["maintain", "--table", "events"]).await, "created"), 3);
 }
 
 #[tokio::test]
@@ -403,11 +413,8 @@ async fn numbers() {
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
     db.pgstrata(&["finalize", "t", "--now"]).await.ok();
     db.execute("insert into t select i, i from generate_series(9501, 10700) i").await;
-    let ran = db.pgstrata(&["maintain"]).await.ok();
-    assert!(
-        ran.stdout.contains("1 partition made, 5 partitions dropped; partitions reach to 12000"),
-        "{ran:?}"
-    );
+    let done = report(&db, &["maintain"]).await;
+    assert_eq!((listed(&done, "created"), listed(&done, "dropped"), &done["until"]), (1, 5, &json!("12000")));
     assert_eq!(db.count("select min(id) from t").await, 5000);
     idle(&db, &["maintain"]).await;
     // By hand, another way.
@@ -418,10 +425,10 @@ async fn numbers() {
          insert into h values (-5), (150)",
     )
     .await;
-    let ran = db.pgstrata(&["maintain", "--table", "h"]).await.ok();
-    assert!(
-        ran.stdout.contains("public.h: 3 partitions made, statistics refreshed; partitions reach to 500"),
-        "{ran:?}"
+    let done = report(&db, &["maintain", "--table", "h"]).await;
+    assert_eq!(
+        (listed(&done, "created"), &done["analyzed"], &done["until"]),
+        (3, &json!(true), &json!("500"))
     );
     assert_eq!(
         db.count("select count(*) from pg_class where relname in ('h_200', 'h_300', 'h_400')").await,

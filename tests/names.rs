@@ -1,4 +1,4 @@
-//! What we write as a name is what the server takes for that name.
+//! A name that we quote is the name that the server reads.
 
 use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
 use proptest::prelude::{Strategy, TestCaseError, any, prop_assert, prop_assert_eq};

@@ -1,5 +1,5 @@
-//! What becomes of transactions whose snapshot is older than an exchange: who holds one is reported, waited for, cancelled or
-//! accepted, as the plan says; and the mirror, which keeps the change log empty meanwhile, is never left on.
+//! Transactions whose snapshot is older than an exchange: who holds one is reported, waited for, cancelled or accepted, as the
+//! plan says; and the mirror, which keeps the change log empty meanwhile, is never left on.
 
 use rustix::process::Signal;
 use tokio_postgres::Client;

@@ -1,5 +1,5 @@
-//! The oracle's verdict over the whole job: writers of every kind write all the while, each transaction on the table and
-//! on its truth, and the two are the same at every look, whichever table carries the name.
+//! The whole job under writers of every kind: each transaction writes to the table and to its truth, and the two are equal at
+//! every look, whichever table has the name.
 
 use tokio_postgres::error::SqlState;
 

@@ -1,4 +1,5 @@
-//! Writers that are faster than the drain: the change log stays bounded, the job reports the rates, and ends once they rest.
+//! Writers that are faster than the drain: the change log stays bounded, the job reports the rates, and it ends once the writers
+//! slow down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Schema `pgstrata` in the hands of others: whoever could make our statements run code of theirs is found before anything in
-//! the schema is used; what we make there is closed to everybody else.
+//! Schema `pgstrata` under the control of others: whoever could make our statements run their code is found before anything in
+//! the schema is used, and what we create there is closed to everybody else.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Partitions that are missing, attached, truncated or dropped while a job is under way.
+//! Partitions that are missing, attached, truncated or dropped while a job is open.
 
 use rustix::process::Signal;
 

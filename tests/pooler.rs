@@ -1,5 +1,5 @@
-//! PgBouncer in between: in transaction mode a session's lock holds nothing, so the tool must refuse to begin; in
-//! session mode everything works.
+//! PgBouncer in between: in transaction mode a session's lock protects nothing, so the job must not start; in session mode
+//! everything works.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Statements that wait for the lock of a swap: each ends on the table in use, whatever way it came, and nothing is lost.
+//! Statements that wait for the lock of a swap: each takes effect on the table in use, however it was sent, and nothing is lost.
 
 use futures_util::{SinkExt, TryStreamExt};
 use rustix::process::Signal;

@@ -1,5 +1,5 @@
-//! Every read of an application is right: before, while and after the two sides are exchanged, there and back, whatever
-//! snapshot it reads under. Judged by the readers themselves, not by the tool.
+//! Every read of an application is right before, during and after an exchange in either direction, whatever its snapshot. The
+//! readers themselves judge it, not the tool.
 
 use crate::support::bank::{self, Bank};
 use crate::support::cluster::{Database, Version, on_oldest_and_newest};

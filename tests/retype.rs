@@ -1,4 +1,4 @@
-//! A column's type changed under applications: there, back, there again and done.
+//! Column type changes under applications: swap, rollback, swap and finalize.
 
 mod refusals;
 mod shop;

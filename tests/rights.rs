@@ -1,4 +1,4 @@
-//! What a role lacks is named with its GRANT, and what it is told to have is enough.
+//! Missing privileges are reported with the GRANT that gives them, and those grants are enough.
 
 use crate::support::checks::*;
 use crate::support::cluster::Database;

@@ -1,4 +1,4 @@
-//! The migrations that people brought, from their plans in `plans/`: under writers, and by their own measure of success.
+//! The partitioning plans of `plans/`, run under writers and judged by the criteria of those who need them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

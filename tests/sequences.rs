@@ -1,4 +1,4 @@
-//! An identity's numbers while the tables change places: none is given twice, whichever way it is asked for.
+//! The numbers of an identity column while the tables are exchanged: none is given twice, however it is asked for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! A network that swallows everything: connections stay open, and nothing is answered any more. The tool notices, says so,
-//! and gives up in the time that it promises; where the network comes back before, the job goes on by itself.
+//! A network that drops everything: connections stay open, and nothing is answered any more. The tool notices, reports it, and
+//! gives up in the time that it promises; where the network comes back before, the job resumes by itself.
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;

@@ -1,4 +1,4 @@
-//! A disk that is full: the job stops, keeps what it has, and says what it holds and what frees it.
+//! A full disk: the job stops, keeps what it has, and reports what it occupies and how to free it.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};

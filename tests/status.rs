@@ -1,4 +1,4 @@
-//! What `status` says, and the JSON that scripts read: fields as documented, each line an object.
+//! `status`, and the JSON for scripts: the fields are those documented, and each line is an object.
 
 use std::collections::BTreeSet;
 
@@ -113,7 +113,7 @@ async fn status_follows_a_job_to_its_end() {
     rows_per_second:false eta_s:false chunk_rows:false chunk_ms_p50:false swapped_at:true keep_old_until:true
     "#);
     assert_eq!(objects(&events.db.pgstrata(&["status", "--json"]).await.ok().stdout).len(), 1);
-    assert!(events.ran("status").await.ok().stdout.contains("finalized"));
+    assert!(events.ok("status").await.stdout.contains("finalized"), "people read it, too");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! A run that is asked to stop, and locks that cannot be acquired: nothing is lost, who was in the way is said, and the same
-//! command goes on later.
+//! Runs that are asked to stop, and locks that cannot be acquired: nothing is lost, blockers are reported, and the same command
+//! resumes the job later.
 
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader};

@@ -1,4 +1,4 @@
-//! A subscriber of another version goes on through every swap: nothing is copied anew, nothing fails, no row is missing.
+//! A subscriber of another version keeps working through every swap: nothing is copied again, nothing fails, no row is missing.
 
 use std::time::Duration;
 

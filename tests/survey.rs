@@ -1,4 +1,4 @@
-//! `plan`: what it draws up from a live table.
+//! `plan`: the plan that it drafts from a live table.
 
 use crate::support::cluster::Database;
 

@@ -1,19 +1,8 @@
-//! What `check` allows does not fail for a reason that was there before: it tries the job's statements, and the table's own
-//! expressions on rows.
+//! What `check` allows does not fail later for a reason that existed before: `check` tries the job's statements, and the table's
+//! own expressions on rows.
 
-use crate::support::checks::{GOOD, MONTHS, check, check_as, told, told_after};
+use crate::support::checks::{GOOD, MONTHS, check, check_as, errors, findings, told, told_after};
 use crate::support::cluster::{Database, connect};
-
-/// `error[code]: object` of each error and warning.
-fn findings(told: &str) -> Vec<String> {
-    let is = |line: &&str| line.starts_with("error[") || line.starts_with("warning[");
-    told.lines().filter(is).map(|line| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ")).collect()
-}
-
-/// The same of the errors alone.
-fn errors(told: &str) -> Vec<String> {
-    findings(told).into_iter().filter(|finding| finding.starts_with("error")).collect()
-}
 
 /// From `run` to `finalize`, with `between` before and after each step.
 async fn life(db: &Database, plan: &str, between: &str) {

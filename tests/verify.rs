@@ -1,4 +1,4 @@
-//! `verify` finds what was changed behind the tool's back, names the key, and under load says nothing that is not so.
+//! `verify` finds what was changed behind the tool's back, names the key, and reports nothing false under load.
 
 use serde_json::Value;
 

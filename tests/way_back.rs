@@ -1,7 +1,7 @@
-//! A step after a swap that fails stops neither the way back nor the end of the job; what it would fail on is looked for
-//! before the swap.
+//! A step after a swap that fails prevents neither a rollback nor the end of the job; `check` looks for its reason before the
+//! swap.
 
-use crate::support::checks::told_on;
+use crate::support::checks::{errors, told_on};
 use crate::support::cluster::{Version, on_every_version};
 use crate::support::lab::Lab;
 
@@ -47,15 +47,14 @@ async fn keys(lab: &Lab, valid: bool) -> i64 {
 
 async fn rows_that_violate_a_key_are_told_by_check(version: Version) {
     let told = told_on(version, &format!("{TABLES} {ORPHAN}"), PARTITION).await;
-    let expected =
-        "error[foreign_key_violated]: t_q: 1 row of public.t violates foreign key t_q, by key: 7 (q_id 999)";
-    assert!(told.contains(expected), "{told}");
+    assert_eq!(errors(&told), ["error[foreign_key_violated]: t_q"]);
+    assert!(told.contains("by key: 7 (q_id 999)"), "{told}");
     let children = "create table c (id int primary key, t_id int constraint c_t references t);
         set session_replication_role = replica; insert into c select i, 1000 + i from generate_series(1, 9) i;
         reset session_replication_role";
     let told = told_on(version, &format!("{TABLES} {children}"), RETYPE).await;
-    let expected = "error[foreign_key_violated]: c_t: 9 rows of public.c violate foreign key c_t, by key: 1 (t_id 1001); ";
-    assert!(told.contains(expected), "{told}");
+    assert_eq!(errors(&told), ["error[foreign_key_violated]: c_t"]);
+    assert!(told.contains("by key: 1 (t_id 1001); "), "{told}");
     // Several columns, NULLs among them, and MATCH FULL, which refuses some NULLs.
     let composite = "create table p (a int, b text, primary key (a, b)); insert into p values (1, 'x');
         alter table t add a int, add b text, add constraint t_p foreign key (a, b) references p,
@@ -63,8 +62,8 @@ async fn rows_that_violate_a_key_are_told_by_check(version: Version) {
         update t set a = 1, b = 'x' where id < 100;
         set session_replication_role = replica; update t set a = 2, b = null where id = 5; reset session_replication_role";
     let told = told_on(version, &format!("{TABLES} {composite}"), PARTITION).await;
-    assert!(told.contains("1 row of public.t violates foreign key t_full, by key: 5 (a 2)"), "{told}");
-    assert!(!told.contains("foreign key t_p"), "{told}");
+    assert_eq!(errors(&told), ["error[foreign_key_violated]: t_full"]);
+    assert!(told.contains("by key: 5 (a 2)"), "{told}");
 }
 
 async fn a_key_that_cannot_become_valid_stops_nothing_after_a_swap(version: Version) {
@@ -263,8 +262,7 @@ async fn what_uses_an_identitys_sequence_is_told(version: Version) {
     let of_table = "alter table t alter q_id drop not null";
     let told = async |plan: &str| {
         let told = told_on(version, &format!("{TABLES} {of_table}; {uses}"), plan).await;
-        let lines = told.lines().filter(|line| line.starts_with("error["));
-        lines.map(|line| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ")).collect::<Vec<_>>()
+        errors(&told)
     };
     let carried = [
         "error[sequence_in_use]: function public.next_one()",

@@ -1,4 +1,4 @@
-//! A table with hundreds of everything: `check` tells all of it, each thing by its name where that is asked for.
+//! A table with hundreds of objects of every kind: `check` reports all of them, and lists each name where that is asked for.
 
 use crate::support::checks::MONTHS;
 use crate::support::cluster::Database;

@@ -1,5 +1,5 @@
-//! The time between the swap and its end: what somebody does to partitions by hand, and what a transaction meets with
-//! whose snapshot a swap overtook.
+//! The time between swap and finalize: changes that somebody makes to partitions by hand, and transactions whose snapshot is
+//! older than the swap.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;

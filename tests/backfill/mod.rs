@@ -1,4 +1,4 @@
-//! `kind = "backfill"`: every row is filled, by the newest of what it was set from, whatever applications do meanwhile.
+//! Backfills: every row is filled, from the newest values of what it is set from, whatever applications do meanwhile.
 
 mod crash;
 mod halves;

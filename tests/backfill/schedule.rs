@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use tokio::process::Child;
 
 use super::{lab, rows_set};
+use crate::support::checks::errors;
 use crate::support::lab::Lab;
 use crate::support::process::{Ran, ended};
 
@@ -164,6 +165,6 @@ async fn a_column_that_is_gone_again_is_filled_anew_and_what_is_missing_is_told(
     job.none("select count(*) from t where twice is distinct from n * 2").await;
     job.db.execute("alter table t drop n; insert into t values (501)").await;
     let refused = job.ran("run").await.exits(3);
-    let said = "error[sql_refused]: public.t: the server refuses the plan's SQL: column t.n does not exist";
-    assert!(refused.stdout.contains(said), "{refused:?}");
+    assert_eq!(errors(&refused.stdout), ["error[sql_refused]: public.t"]);
+    assert!(refused.stdout.contains("column t.n does not exist"), "{refused:?}");
 }

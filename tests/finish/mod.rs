@@ -1,4 +1,4 @@
-//! What a backfill builds in the end: every kind of constraint and index, while applications write.
+//! What a backfill builds at its end: every kind of constraint and index, while applications write.
 
 mod check;
 mod interrupted;

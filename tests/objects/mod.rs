@@ -1,4 +1,4 @@
-//! Objects that are not the job's own, under names that the job uses: nothing happens to them, and the job can still end.
+//! Objects that do not belong to the job, under names that the job uses: they are left alone, and the job can still end.
 
 mod columns;
 mod event_triggers;

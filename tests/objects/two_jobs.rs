@@ -1,5 +1,6 @@
 //! Jobs on two tables that a foreign key ties together: the second is refused, and names the first.
 
+use crate::support::checks::errors;
 use crate::support::cluster::Database;
 
 const SETUP: &str = "
@@ -34,7 +35,8 @@ async fn the_second_is_refused_and_names_the_first() {
         db.pgstrata(&["run", first.to_str().unwrap()]).await.ok();
         let ran = db.pgstrata(&["run", second.to_str().unwrap()]).await.exits(3);
         let said = ran.stdout;
-        assert!(said.contains("error[table_in_other_job]"), "{said}");
+        assert_eq!(errors(&said).len(), 1, "{said}");
+        assert!(errors(&said)[0].starts_with("error[table_in_other_job]: "), "{said}");
         assert!(said.contains("which foreign key items_order_id_at_fkey ties to public."), "{said}");
         assert!(said.contains("`pgstrata abort "), "{said}");
     }

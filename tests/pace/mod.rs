@@ -1,5 +1,5 @@
-//! What holds a job, each on a real server that shows the condition: it holds soon, with a reason that names signal, value and
-//! limit, copies nothing while it is held, and goes on by itself.
+//! Throttling, each signal on a real server that shows the condition: the job pauses soon, gives a reason with signal, value and
+//! limit, copies nothing while it is paused, and resumes by itself.
 
 mod budgets;
 mod live;

@@ -4,6 +4,7 @@
 use tokio::process::Child;
 
 use super::{backfill, database, none, ran, retype};
+use crate::support::checks::errors;
 use crate::support::cluster::Database;
 use crate::support::process::{ended, frozen, send};
 
@@ -55,11 +56,8 @@ async fn what_is_there_before_the_check_is_refused_by_name() {
     db.execute(&planted(&role)).await;
     for plan in [backfill(&db, FILL), retype(&db, RETYPE)] {
         let told = ran(&db, "check", &plan).await.exits(3);
-        let wanted = format!(
-            "error[untrusted_object]: function lower(character varying): the plan's SQL names function lower(character varying), \
-             which belongs to role {role}"
-        );
-        assert!(told.stdout.replace("public.lower", "lower").contains(&wanted), "{told:?}");
+        let found = errors(&told.stdout.replace("public.lower", "lower"));
+        assert_eq!(found, ["error[untrusted_object]: function lower(character varying)"], "{told:?}");
         ran(&db, "run", &plan).await.exits(3);
     }
     none(&db, "select count(*) from caught").await;
@@ -154,11 +152,7 @@ async fn an_operator_that_has_no_schema_in_the_sql() {
     let db = database(&[], &format!("{setup}; grant create on schema public to public")).await;
     let plan = backfill(&db, "table = 't'\n[backfill]\nset = { f = \"nullif(t.e, 'a')\" }\n");
     let told = ran(&db, "check", &plan).await.exits(3);
-    assert!(
-        told.stdout.contains("error[untrusted_schema]: public: ")
-            && told.stdout.contains("PUBLIC may create"),
-        "{told:?}"
-    );
+    assert_eq!(errors(&told.stdout), ["error[untrusted_schema]: public"]);
     let plan = backfill(
         &db,
         "table = 't'\n[backfill]\nset = { f = \"case when t.e operator(public.=) 'a'::public.citext then null else t.e end\" }\n",

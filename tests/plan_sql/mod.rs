@@ -1,5 +1,5 @@
-//! The plan's own SQL: what its names stand for, whose rights it has, under which settings it runs, and what counts as the
-//! same value.
+//! The plan's own SQL: what its names stand for, whose privileges it has, under which settings it runs, and which values count as
+//! the same.
 
 mod captured;
 mod images;

@@ -54,3 +54,24 @@ pub async fn told_on(version: Version, setup: &str, plan: &str) -> String {
 pub async fn told_after(more: &str) -> String {
     told(&format!("{GOOD}{more}"), MONTHS).await
 }
+
+/// `error[code]: object` of each error and warning among the findings.
+pub fn findings(printed: &str) -> Vec<String> {
+    leveled(printed, &["error", "warning"])
+}
+
+/// The same of the errors alone.
+pub fn errors(printed: &str) -> Vec<String> {
+    leveled(printed, &["error"])
+}
+
+/// The same of the notes alone.
+pub fn notes(printed: &str) -> Vec<String> {
+    leveled(printed, &["note"])
+}
+
+fn leveled(printed: &str, levels: &[&str]) -> Vec<String> {
+    let is = |line: &&str| levels.iter().any(|level| line.starts_with(&format!("{level}[")));
+    let head = |line: &str| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ");
+    printed.lines().filter(is).map(head).collect()
+}

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pgstrata::plan::Plan;
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use super::cluster::{Database, Version};
@@ -104,6 +105,11 @@ impl Lab {
     /// Exit code and error of a command that must fail.
     pub async fn refused(&self, command: &str) -> String {
         refusal(&self.ran(command).await)
+    }
+
+    /// The status of the job.
+    pub async fn status(&self) -> Value {
+        serde_json::from_str(&self.ok("status --json").await.stdout).unwrap()
     }
 
     /// Waits until a query returns true. What it reads may not exist yet.
