@@ -117,13 +117,19 @@ async fn guarded(db: &Database) {
     }
 }
 
-async fn every_kind_is_built_while_applications_write(version: Version) {
-    let lab = lab(version, PLAIN).await;
+/// A lab whose job is finalized; applications worked all the while.
+async fn filled_under_applications(version: Version, setup: &str) -> Lab {
+    let lab = lab(version, setup).await;
     let applications = applications(&lab.db).await;
     lab.ok("run").await;
     assert_eq!(state(&lab).await, "finalized");
     guarded(&lab.db).await;
     assert!(applications.stop().await > 0);
+    lab
+}
+
+async fn every_kind_is_built_while_applications_write(version: Version) {
+    let lab = filled_under_applications(version, PLAIN).await;
     let built = guarantees(&lab).await;
     insta::allow_duplicates! {
         insta::assert_snapshot!(built, @"
@@ -149,12 +155,7 @@ async fn every_kind_is_built_while_applications_write(version: Version) {
 }
 
 async fn a_partitioned_table_gets_them_part_by_part(version: Version) {
-    let lab = lab(version, PARTITIONED).await;
-    let applications = applications(&lab.db).await;
-    lab.ok("run").await;
-    assert_eq!(state(&lab).await, "finalized");
-    guarded(&lab.db).await;
-    assert!(applications.stop().await > 0);
+    let lab = filled_under_applications(version, PARTITIONED).await;
     let built = guarantees(&lab).await;
     insta::allow_duplicates! {
         insta::assert_snapshot!(built, @"

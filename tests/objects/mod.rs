@@ -6,6 +6,7 @@ mod tablespaces;
 mod two_jobs;
 
 use crate::support::cluster::Database;
+use crate::support::lab::Lab;
 
 const SETUP: &str = "
     create table obs (id bigint primary key, at timestamptz not null, note text);
@@ -136,18 +137,16 @@ async fn a_replaced_old_table_is_not_drained_into() {
 
 #[tokio::test]
 async fn a_target_that_is_replaced_while_it_is_copied_is_not_written_to() {
-    let db = Database::new().await;
-    db.execute(SETUP).await;
-    let plan = db.plan(PLAN);
-    let run = ["run", plan.to_str().unwrap()];
-    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "copy.frozen")]).await.killed("copy.frozen");
+    let lab = Lab::new(SETUP, PLAN).await;
+    let db = &lab.db;
+    lab.killed("run", "copy.frozen").await;
     db.execute("alter table obs_new rename to obs_saved").await;
-    put_in(&db, "obs_new").await;
-    let ran = db.pgstrata(&run).await.exits(1);
+    put_in(db, "obs_new").await;
+    let ran = lab.ran("run").await.exits(1);
     assert!(ran.stderr.contains("public.obs_new is not the table that job job works with"), "{}", ran.stderr);
-    untouched(&db, "obs_new").await;
+    untouched(db, "obs_new").await;
     db.execute("alter table obs_new rename to away; alter table obs_saved rename to obs_new").await;
-    db.pgstrata(&run).await.ok();
+    lab.ok("run").await;
 }
 
 #[tokio::test]

@@ -18,16 +18,6 @@ use crate::support::cluster::Database;
 use crate::support::process::{Ran, ended};
 use crate::support::wait::until;
 
-/// Gives `events` a generated column that takes so many seconds a row to compute, once the table is full: chunks take long.
-pub fn slow_column(seconds: f64) -> String {
-    let function = "create or replace function slow(bigint) returns bigint language plpgsql immutable as";
-    format!(
-        "{function} 'begin return $1; end';
-         alter table events add column slow bigint generated always as (slow(id)) stored;
-         {function} 'begin perform pg_sleep({seconds}); return $1; end'"
-    )
-}
-
 /// A job whose copy goes on for minutes, in chunks of less than half a second, unless it is let go.
 pub struct Slow {
     pub db: Database,

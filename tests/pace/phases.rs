@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Slow, ended, slow_column};
+use super::{Slow, ended};
+use crate::support::events::slow_column;
 use crate::support::wait::until;
 
 #[tokio::test]

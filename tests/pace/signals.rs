@@ -2,8 +2,9 @@
 
 use pgstrata::demo::server::PrivateServer;
 
-use super::{Slow, slow_column};
+use super::Slow;
 use crate::support::cluster::{Database, SETTINGS};
+use crate::support::events::slow_column;
 use crate::support::wait::within;
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Whoever may create objects in a schema that is searched makes a better match for what the plan's SQL calls. Their code is
 //! not run with the job's rights, nor with a writer's, whether it is there before the check or made while the job runs.
 
+use std::path::Path;
+
 use tokio::process::Child;
 
 use super::{backfill, database, none, ran, retype};
@@ -83,6 +85,12 @@ async fn thawed(db: &Database, run: Child, role: &str) {
     ended(run).await.ok();
 }
 
+/// A run that is frozen after its first chunk.
+async fn frozen_in_a_chunk(db: &Database, plan: &Path) -> Child {
+    let mut run = db.command(&["run", plan.to_str().unwrap()]);
+    frozen(run.env("PGSTRATA_FAILPOINT", "fill.chunk=stop").spawn().unwrap()).await
+}
+
 #[tokio::test]
 async fn what_is_made_while_the_job_runs_is_not_found() {
     let role = evil(2);
@@ -91,13 +99,7 @@ async fn what_is_made_while_the_job_runs_is_not_found() {
         "{FILL}keep_filled = 'always'\nfinish = {{ check = ['lower(twin) = twin'], index = ['(lower(twin))'] }}\n[copy]\nworkers = 1\n"
     );
     let plan = backfill(&db, &text);
-    let start = db
-        .command(&["run", plan.to_str().unwrap()])
-        .env("PGSTRATA_FAILPOINT", "fill.chunk=stop")
-        .spawn()
-        .unwrap();
-    let run = frozen(start).await;
-    thawed(&db, run, &role).await;
+    thawed(&db, frozen_in_a_chunk(&db, &plan).await, &role).await;
     db.execute("insert into t (id, name) values (-2, 'Last')").await;
     none(&db, "select count(*) from caught").await;
     none(&db, "select count(*) from t where twin::text operator(pg_catalog.<>) pg_catalog.lower(name::text)")
@@ -116,13 +118,7 @@ async fn what_is_made_while_a_retype_runs_is_not_found() {
     let role = evil(3);
     let db = database(&[], &setup(&role)).await;
     let plan = retype(&db, &format!("{RETYPE}[copy]\nworkers = 1\n"));
-    let start = db
-        .command(&["run", plan.to_str().unwrap()])
-        .env("PGSTRATA_FAILPOINT", "fill.chunk=stop")
-        .spawn()
-        .unwrap();
-    let run = frozen(start).await;
-    thawed(&db, run, &role).await;
+    thawed(&db, frozen_in_a_chunk(&db, &plan).await, &role).await;
     for command in ["swap", "rollback", "swap"] {
         db.pgstrata(&[command, "job"]).await.ok();
         db.execute("update t set id = id + 0 where id in (3, 4); update t set name = 'again' where id = 5")

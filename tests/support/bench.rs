@@ -102,17 +102,7 @@ impl Bench {
 
 /// Whether the table is what it must be.
 async fn question(db: &Database) -> Question {
-    let columns: String = db
-        .client()
-        .await
-        .query_one(
-            "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
-             where attrelid = $1::text::regclass and attnum > 0 and not attisdropped",
-            &[&TRUTH],
-        )
-        .await
-        .unwrap()
-        .get(0);
+    let columns = oracle::columns(&db.client().await, TRUTH).await;
     let sum = |table: &str| {
         format!("(select coalesce(sum(hashtextextended(row({columns})::text, 0)::numeric), 0) from {table})")
     };

@@ -2,20 +2,21 @@
 //!
 //! Writers change both in one transaction, so the two are equal in every snapshot, also while they write.
 
+use tokio_postgres::Client;
+
 use super::cluster::Database;
+
+/// The columns of a table, separated by commas.
+pub async fn columns(client: &Client, table: &str) -> String {
+    let sql = "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+        where attrelid = $1::text::regclass and attnum > 0 and not attisdropped";
+    client.query_one(sql, &[&table]).await.unwrap().get(0)
+}
 
 /// Compares row for row, in one snapshot, by the bytes of their texts: values that a collation takes for equal differ.
 pub async fn compare(db: &Database, table: &str, truth: &str) {
     let client = db.client().await;
-    let columns: String = client
-        .query_one(
-            "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
-             where attrelid = $1::text::regclass and attnum > 0 and not attisdropped",
-            &[&truth],
-        )
-        .await
-        .unwrap()
-        .get(0);
+    let columns = columns(&client, truth).await;
     let differing = client
         .query(
             &format!(
