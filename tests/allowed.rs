@@ -235,11 +235,11 @@ async fn what_check_allows_succeeds((kind, plan): (&'static str, &'static str)) 
 }
 
 #[tokio::test]
-async fn of_a_partitioning() {
+async fn a_partitioning_that_check_allows_succeeds() {
     what_check_allows_succeeds(PLANS[0]).await;
 }
 
 #[tokio::test]
-async fn of_a_backfill() {
+async fn a_backfill_that_check_allows_succeeds() {
     what_check_allows_succeeds(PLANS[1]).await;
 }

@@ -37,7 +37,7 @@ async fn fails(setup: &str, more: &str) -> String {
 const SET: &str = "set = { ci = 't.spend' }\nwhere = 't.ci is null'";
 
 #[tokio::test]
-async fn a_good_plan_is_told_its_cost_only() {
+async fn a_good_plan_gets_its_cost_and_no_finding() {
     let db = Database::new().await;
     db.execute(&format!(
         "{TABLES} alter table s add more int; update s set ci = 1 where id <= 40; analyze s"
@@ -127,7 +127,7 @@ async fn columns_to_be_added() {
 }
 
 #[tokio::test]
-async fn what_the_first_batch_finds() {
+async fn errors_that_only_the_first_chunk_finds() {
     insta::assert_snapshot!(fails("", "set = { ci = 't.spend' }\nwhere = 't.id > 10'").await, @"
     error: failed to fill a chunk
     cause: rows match the plan's where after they were set: the job would never end; among them, by key: 11; 12; 13; 14; 15; 16; 17; 18; 19; 20
@@ -146,7 +146,7 @@ async fn what_the_first_batch_finds() {
 }
 
 #[tokio::test]
-async fn what_each_filled_row_sets_in_motion() {
+async fn what_each_filled_row_triggers() {
     let function = "create function f() returns trigger language plpgsql as 'begin return new; end';";
     let triggers = "create trigger a_audit after insert or update on s for each row execute function f();
         create trigger b_ci before update of ci on s for each row execute function f();
@@ -237,7 +237,7 @@ async fn partitions() {
 }
 
 #[tokio::test]
-async fn what_it_costs() {
+async fn the_cost_of_a_backfill() {
     insta::assert_snapshot!(told("create index s_ci on s (ci); create index s_less on s (id) where ci is null; create index s_more on s ((ci + 1))", SET).await, @"
     warning[index_on_set_column]: public.s: indexes s_ci, s_less, s_more are on columns that are set: no update can be HOT, each filled row is written to every index of 4
       hint: an index that nobody needs meanwhile is better built afterwards: drop it, and list it under finish: index = [...]
@@ -276,7 +276,7 @@ async fn what_it_costs() {
 }
 
 #[tokio::test]
-async fn rights_that_are_missing() {
+async fn missing_privileges_of_a_backfill() {
     let db = Database::new().await;
     db.execute(&format!(
         "{TABLES} create schema lab; alter table s set schema lab; create role fill_guest login;

@@ -10,7 +10,7 @@ use crate::support::checks::*;
 use crate::support::cluster::{Database, SETTINGS};
 
 #[tokio::test]
-async fn a_good_table_gets_a_blueprint() {
+async fn a_good_table_gets_a_design() {
     let db = Database::new().await;
     db.execute(GOOD).await;
     let plan = Plan::parse(&format!("{MONTHS}to = '2024-05-15'\n"), "plan.toml").unwrap();
@@ -71,7 +71,7 @@ async fn no_such_table() {
 }
 
 #[tokio::test]
-async fn what_is_no_plain_table() {
+async fn relations_that_are_no_plain_table() {
     insta::assert_snapshot!(told("create view t as select 1 as id, now() as at", MONTHS).await, @"
     error[is_view]: public.t: public.t is a view, not a table
       hint: name the table that it reads
@@ -252,7 +252,7 @@ async fn indexes_that_partitions_cannot_have() {
 }
 
 #[tokio::test]
-async fn what_hangs_on_the_table() {
+async fn dependents_that_cannot_be_carried_over() {
     insta::assert_snapshot!(told_after("create table c (t_id bigint references t); alter table t add parent bigint references t").await, @r#"
     error[incoming_foreign_key]: c_t_id_fkey: foreign key c_t_id_fkey of table public.c points to public.t: the partitioned table is not unique on (id) alone
       hint: give it up with [dependents] incoming_fk = "drop", or by hand: alter table public.c drop constraint c_t_id_fkey; or let it point to the key with at in it

@@ -25,7 +25,7 @@ async fn app(lab: &Lab) -> Client {
 }
 
 #[tokio::test]
-async fn a_session_in_the_way_is_told_and_left_alone() {
+async fn a_blocking_session_is_reported_and_left_alone() {
     let lab = verified("attempts = 2\n").await;
     let app = app(&lab).await;
     app.batch_execute("set application_name = 'night report'; begin; select from t").await.unwrap();
@@ -41,7 +41,7 @@ async fn a_session_in_the_way_is_told_and_left_alone() {
 }
 
 #[tokio::test]
-async fn the_total_limit_ends_the_tries() {
+async fn the_total_limit_ends_the_attempts() {
     let lab = verified("attempts = 1000\ngive_up_after = '1s'\n").await;
     let app = app(&lab).await;
     app.batch_execute("begin; select from t").await.unwrap();
@@ -49,7 +49,7 @@ async fn the_total_limit_ends_the_tries() {
 }
 
 #[tokio::test]
-async fn a_statement_in_the_way_is_cancelled_if_the_plan_says_so() {
+async fn a_blocking_statement_is_cancelled_if_the_plan_says_so() {
     let lab = verified("cancel_blockers_after = '0s'\n").await;
     let app = app(&lab).await;
     let (swapped, cancelled) = tokio::join!(
@@ -65,7 +65,7 @@ async fn a_statement_in_the_way_is_cancelled_if_the_plan_says_so() {
 }
 
 #[tokio::test]
-async fn a_session_that_only_waits_is_ended_if_the_plan_says_so() {
+async fn an_idle_blocking_session_is_terminated_if_the_plan_says_so() {
     let lab = verified("cancel_blockers_after = '0s'\n").await;
     let app = app(&lab).await;
     app.batch_execute("begin; insert into t values (1000, '2026-01-05Z')").await.unwrap();
@@ -76,7 +76,7 @@ async fn a_session_that_only_waits_is_ended_if_the_plan_says_so() {
 }
 
 #[tokio::test]
-async fn a_superusers_session_is_never_ended() {
+async fn a_session_of_a_superuser_is_never_terminated() {
     let lab = verified("attempts = 3\ncancel_blockers_after = '0s'\n").await;
     let root = lab.db.client().await;
     root.batch_execute("begin; select from t").await.unwrap();

@@ -37,7 +37,7 @@ async fn abort_leaves_the_source_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_second_driver_is_told_who_holds_the_job() {
+async fn a_second_driver_learns_who_runs_the_job() {
     let events = events::slow_lab().await;
     let first = events.start("run", &[]);
     events.copying().await;
@@ -56,7 +56,7 @@ async fn a_second_driver_is_told_who_holds_the_job() {
 }
 
 #[tokio::test]
-async fn of_two_that_start_a_job_one_does() {
+async fn of_two_processes_that_start_a_job_one_runs_it() {
     let events = events::slow_lab().await;
     let (one, other) = (events.start("run", &[]), events.start("run", &[]));
     let mut ran = [ended(one).await, ended(other).await];
@@ -80,7 +80,7 @@ async fn every_command_may_be_given_twice() {
 }
 
 #[tokio::test]
-async fn a_command_in_the_wrong_state_says_what_comes_first() {
+async fn a_command_in_the_wrong_state_names_the_one_to_run_first() {
     let events = events::lab().await;
     insta::assert_snapshot!(events.refused("swap").await, @"
     exit 2
@@ -137,7 +137,7 @@ async fn a_command_in_the_wrong_state_says_what_comes_first() {
 }
 
 #[tokio::test]
-async fn an_unknown_job_is_answered_with_those_there_are() {
+async fn an_unknown_job_is_refused_with_a_list_of_the_open_ones() {
     let events = events::lab().await;
     events.killed("run", "job.created").await;
     let ran = events.db.pgstrata(&["swap", "evens"]).await;
@@ -155,7 +155,7 @@ async fn an_unknown_job_is_answered_with_those_there_are() {
 }
 
 #[tokio::test]
-async fn a_plan_edited_in_mid_job_is_refused_but_for_its_pace() {
+async fn a_plan_edited_during_a_job_is_refused_except_for_throttling() {
     let events = events::lab().await;
     events.killed("run", "copy.chunk").await;
     let other = events.db.plan(&plan_text("2 months", "[verify]\nrows = 'count'\n"));
@@ -173,7 +173,7 @@ async fn a_plan_edited_in_mid_job_is_refused_but_for_its_pace() {
 }
 
 #[tokio::test]
-async fn a_source_that_changed_in_mid_job_is_not_swapped() {
+async fn a_source_that_changed_during_the_job_is_not_swapped() {
     let events = events::lab().await;
     events.killed("run", "copy.chunk").await;
     let change = |sql: &'static str| events.db.execute(sql);
@@ -201,7 +201,7 @@ async fn a_source_that_changed_in_mid_job_is_not_swapped() {
 }
 
 #[tokio::test]
-async fn a_capture_out_of_force_is_found_before_anything_relies_on_it() {
+async fn a_disabled_capture_trigger_is_found_before_anything_relies_on_it() {
     let events = events::lab().await;
     events.ok("run").await;
     events.db.execute("alter table events disable trigger all").await;
@@ -249,7 +249,7 @@ async fn a_job_whose_table_was_dropped_can_be_aborted() {
 
 /// `-v` tells job, phase and chunk, and nothing of what is in the rows.
 #[tokio::test]
-async fn more_of_what_happens_is_told_when_asked_for() {
+async fn verbose_output_shows_more_steps_and_no_data() {
     let events = events::lab().await;
     let key = 6_482_915;
     events

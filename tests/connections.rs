@@ -114,7 +114,7 @@ async fn cut((command, needle, after): (&'static str, &'static str, bool)) {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_lost_on_the_way_is_neither_done_twice_nor_left_out() {
+async fn a_commit_that_is_cut_off_is_neither_repeated_nor_lost() {
     let commits = [
         ("run", "create table \"public\".\"observations_new\""),
         ("run", "create trigger \"pgstrata_capture\""),
@@ -211,7 +211,7 @@ async fn a_frozen_driver_that_was_replaced_wakes_up_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn of_two_drivers_after_a_lost_lease_one_goes_on_and_the_other_says_why_it_ends() {
+async fn of_two_drivers_after_a_lost_lease_one_continues_and_the_other_ends() {
     let bench = UnderLoad::on(Database::new().await, 500).await;
     let first = bench.lab.start("run", &[]);
     bench.chunks(1).await;
@@ -227,7 +227,7 @@ async fn of_two_drivers_after_a_lost_lease_one_goes_on_and_the_other_says_why_it
 }
 
 #[tokio::test]
-async fn a_replaced_driver_that_wakes_up_in_the_midst_of_the_next_one_s_work_disturbs_nothing() {
+async fn a_replaced_driver_that_wakes_up_does_not_disturb_the_next_one() {
     let bench = UnderLoad::on(Database::new().await, 1_000).await;
     let frozen = bench.lab.frozen("run", "copy.before_commit@2").await;
     assert_eq!(bench.terminate("lease").await, 1);

@@ -250,12 +250,12 @@ const LEFT_BEHIND: &str = "select
   + (select count(*) from pgstrata.chunks)";
 
 #[tokio::test]
-async fn killed_at_every_failpoint_a_job_goes_on_and_loses_nothing() {
+async fn a_job_killed_at_every_failpoint_resumes_and_loses_nothing() {
     side_by_side(of_this_kind().into_iter().flat_map(Crash::of).collect(), Crash::live).await;
 }
 
 #[tokio::test]
-async fn killed_at_a_later_chunk_or_batch_a_job_goes_on_and_loses_nothing() {
+async fn a_job_killed_at_a_later_chunk_or_batch_resumes_and_loses_nothing() {
     let places =
         ["prepare.partition@3", "copy.before_commit@2", "copy.chunk@3", "index.leaf@3", "drain.batch@2"];
     let cases = places.iter().map(|at| Crash::new("run", at, Numbered));
@@ -303,7 +303,7 @@ async fn tortured(seed: u64) {
 }
 
 #[tokio::test]
-async fn killed_again_and_again_a_job_comes_to_its_end() {
+async fn a_job_killed_again_and_again_completes() {
     for seed in [11, 12, 13] {
         tortured(seed).await;
     }
@@ -325,6 +325,6 @@ fn every_failpoint_of_a_partition_job_names_its_table() {
 }
 
 #[test]
-fn every_failpoint_has_a_name_and_every_name_a_failpoint() {
+fn every_failpoint_has_a_name_and_every_name_has_a_failpoint() {
     assert_eq!(failpoints_in(|_| true), failpoint::NAMES);
 }

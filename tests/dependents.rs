@@ -10,14 +10,14 @@ use crate::support::lab::Lab;
 use crate::support::process::Ran;
 
 on_every_version! {
-    the_catalog_says_the_same_but_for_what_partitioning_changes,
-    what_the_parent_cannot_hold_is_on_every_partition,
+    the_catalog_stays_the_same_except_for_what_partitioning_changes,
+    what_the_parent_cannot_have_is_on_every_partition,
     triggers_fire_for_the_application_and_on_one_table_only,
-    privileges_and_policies_hold_and_nobody_gets_round_them,
+    privileges_and_policies_hold_and_cannot_be_bypassed,
     foreign_keys_act_on_the_table_in_use,
-    what_is_bound_by_oid_follows_the_name,
-    what_only_later_versions_have,
-    forced_row_level_security_takes_a_role_that_it_does_not_bind,
+    objects_bound_by_oid_follow_the_name,
+    objects_that_only_later_versions_have,
+    forced_row_level_security_needs_a_role_that_bypasses_it,
 }
 
 /// Runs another command of the job, which finds the catalog as it should be.
@@ -33,7 +33,7 @@ async fn refused(client: &Client, sql: &str) -> SqlState {
     error.code().unwrap_or_else(|| panic!("{sql}: {error:?}")).clone()
 }
 
-async fn the_catalog_says_the_same_but_for_what_partitioning_changes(version: Version) {
+async fn the_catalog_stays_the_same_except_for_what_partitioning_changes(version: Version) {
     let lab = dependents::lab(version).await;
     let before = fingerprint(&lab).await;
     lab.ok("run").await;
@@ -52,7 +52,7 @@ async fn the_catalog_says_the_same_but_for_what_partitioning_changes(version: Ve
     assert_eq!(differences(&after, &fingerprint(&lab).await), "");
 }
 
-async fn what_the_parent_cannot_hold_is_on_every_partition(version: Version) {
+async fn what_the_parent_cannot_have_is_on_every_partition(version: Version) {
     let lab = dependents::lab(version).await;
     lab.ok("run").await;
     let client = lab.db.client().await;
@@ -97,7 +97,7 @@ const REFUSED: &[&str] = &[
     "constraint c foreign key (site_id) references lab.sites not enforced",
 ];
 
-async fn what_only_later_versions_have(version: Version) {
+async fn objects_that_only_later_versions_have(version: Version) {
     let lab = dependents::lab(version).await;
     let server = lab.db.count("select current_setting('server_version_num')::bigint / 10000").await;
     for (_, sql) in LATER.iter().filter(|(since, _)| *since <= server) {
@@ -165,7 +165,7 @@ async fn triggers_fire_for_the_application_and_on_one_table_only(version: Versio
     assert_eq!(seen(&client).await, ["c_replica INSERT"]);
 }
 
-async fn privileges_and_policies_hold_and_nobody_gets_round_them(version: Version) {
+async fn privileges_and_policies_hold_and_cannot_be_bypassed(version: Version) {
     let lab = dependents::lab(version).await;
     let (app, reader) = (lab.db.as_role("dep_app").await, lab.db.as_role("dep_reader").await);
     let holds = async || {
@@ -231,7 +231,7 @@ async fn foreign_keys_act_on_the_table_in_use(version: Version) {
     }
 }
 
-async fn what_is_bound_by_oid_follows_the_name(version: Version) {
+async fn objects_bound_by_oid_follow_the_name(version: Version) {
     let lab = dependents::lab(version).await;
     let (client, app) = (lab.db.client().await, lab.db.as_role("dep_app").await);
     let one = async |client: &Client, sql: String| -> i64 {
@@ -292,7 +292,7 @@ async fn what_is_bound_by_oid_follows_the_name(version: Version) {
     works(6).await;
 }
 
-async fn forced_row_level_security_takes_a_role_that_it_does_not_bind(version: Version) {
+async fn forced_row_level_security_needs_a_role_that_bypasses_it(version: Version) {
     let lab = dependents::lab(version).await;
     let name = lab.db.client().await.query_one("select current_database()::text", &[]).await.unwrap();
     let name: &str = name.get(0);

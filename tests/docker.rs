@@ -51,7 +51,7 @@ fn mounted(service: &Yaml, inside: &str, server: &PrivateServer) -> PathBuf {
 }
 
 #[tokio::test]
-async fn the_compose_file_shows_lag_that_holds() {
+async fn the_compose_file_shows_a_job_paused_by_lag() {
     let compose = YamlLoader::load_from_str(&file("compose.yml")).unwrap().remove(0);
     let services = &compose["services"];
     let server = PrivateServer::start(SETTINGS).unwrap();
@@ -149,7 +149,7 @@ fn command(line: &str) -> String {
 }
 
 #[tokio::test]
-async fn lines_of_the_crontab_and_the_unit_run_and_have_nothing_to_say() {
+async fn the_lines_of_the_crontab_and_the_unit_run_without_output() {
     let (crontab, unit, timer) = (file("crontab"), file("pgstrata.service"), file("pgstrata.timer"));
     let events = events::lab().await;
     let scheduled = crontab.lines().filter(|line| !line.starts_with('#'));

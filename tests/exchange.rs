@@ -91,7 +91,7 @@ async fn a_lock_is_held_for_one_round_trip() {
 
 /// A log that names one row again and again is read in few batches: what takes long is the network.
 #[tokio::test]
-async fn a_drain_does_not_take_latency_for_work() {
+async fn a_drain_does_not_mistake_latency_for_work() {
     let lab = verified(&format!("{PARTITION}[copy]\ntarget_batch_ms = 500\n")).await;
     lab.db
         .execute(
@@ -182,7 +182,7 @@ async fn a_frozen_process_blocks_the_application_for_seconds_only() {
 /// Whoever reads a view, then writes its table, is in a deadlock with an exchange that comes in between: the exchange lets go
 /// before the server looks for deadlocks, also where that was made to be sooner.
 #[tokio::test]
-async fn a_deadlock_timeout_that_is_lowered_later_makes_no_application_a_victim() {
+async fn lowering_deadlock_timeout_later_makes_no_application_a_victim() {
     let lab = lab(&PARTITION.replace("300ms", "700ms")).await;
     lab.db.execute(&deadlock_timeout(3_000)).await;
     lab.ok("run").await;
@@ -259,7 +259,7 @@ async fn a_guard_that_stays_is_reported_and_the_next_command_removes_it() {
 
 /// In a cluster that has not come as far, too.
 #[tokio::test]
-async fn a_guard_that_was_dumped_refuses_no_write_where_it_is_restored() {
+async fn a_restored_dump_of_a_guard_refuses_no_write() {
     let (from, to) = (Version::System.start(&[]), Version::System.start(&[]));
     let lab = lab_on(Database::on(&from).await, PARTITION).await;
     lab.db

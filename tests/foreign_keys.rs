@@ -10,10 +10,10 @@ on_every_version! {
     a_child_and_then_its_parent_can_be_deleted_in_every_state,
     a_key_that_is_not_valid_stays_so_whatever_rows_violate_it,
     a_key_may_point_to_a_partitioned_table,
-    a_key_dropped_in_the_window_stays_dropped_and_is_told_before_a_rollback,
-    a_row_that_violates_a_key_is_told_before_the_swap,
+    a_key_dropped_after_the_swap_stays_dropped_and_is_reported_before_a_rollback,
+    a_row_that_violates_a_key_is_reported_before_the_swap,
     keys_that_point_to_the_table_point_to_the_one_in_use,
-    a_key_that_cannot_point_to_partitions_is_given_up_if_asked,
+    a_key_that_cannot_point_to_partitions_is_dropped_if_the_plan_says_so,
 }
 
 const SETUP: &str = "
@@ -170,7 +170,7 @@ async fn a_key_may_point_to_a_partitioned_table(version: Version) {
     }
 }
 
-async fn a_key_dropped_in_the_window_stays_dropped_and_is_told_before_a_rollback(version: Version) {
+async fn a_key_dropped_after_the_swap_stays_dropped_and_is_reported_before_a_rollback(version: Version) {
     let lab = lab(version, "").await;
     lab.ok("run").await;
     lab.ok("swap").await;
@@ -183,7 +183,7 @@ async fn a_key_dropped_in_the_window_stays_dropped_and_is_told_before_a_rollback
     assert_eq!(keys(&lab).await, [""; 0]);
 }
 
-async fn a_row_that_violates_a_key_is_told_before_the_swap(version: Version) {
+async fn a_row_that_violates_a_key_is_reported_before_the_swap(version: Version) {
     let lab = lab(version, "").await;
     lab.ok("run").await;
     // Nobody but a superuser gets round a key.
@@ -274,7 +274,7 @@ const NARROW: &str = "
     create table results (result_id int primary key, sample_id bigint constraint results_sample references samples);
     insert into results select i, i from generate_series(1, 100) i";
 
-async fn a_key_that_cannot_point_to_partitions_is_given_up_if_asked(version: Version) {
+async fn a_key_that_cannot_point_to_partitions_is_dropped_if_the_plan_says_so(version: Version) {
     let refusing = lab(version, NARROW).await;
     let told = refusing.ran("check").await.exits(3);
     assert_eq!(errors(&told.stdout), ["error[incoming_foreign_key]: results_sample"]);

@@ -67,7 +67,7 @@ fn set_all(table: &str) -> String {
 }
 
 #[tokio::test]
-async fn verify_sees_what_is_equal_and_reads_differently() {
+async fn verify_finds_equal_values_that_are_not_identical() {
     let db = table_of_pairs().await;
     let plan = db.plan("name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
@@ -88,7 +88,7 @@ async fn verify_sees_what_is_equal_and_reads_differently() {
 }
 
 #[tokio::test]
-async fn a_partitioned_table_goes_back_with_what_was_written_last() {
+async fn a_rolled_back_table_has_what_was_written_last() {
     let db = table_of_pairs().await;
     let plan = db.plan("name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
@@ -147,7 +147,7 @@ async fn retype(db: &Database, case: &Retyped) {
 }
 
 #[tokio::test]
-async fn a_retyped_column_goes_back_with_what_was_written_last() {
+async fn a_rolled_back_column_has_what_was_written_last() {
     for case in RETYPED {
         let db = Database::new().await;
         retype(&db, case).await;
@@ -167,7 +167,7 @@ async fn a_retyped_column_goes_back_with_what_was_written_last() {
 
 /// Writes that go round the trigger leave the two columns with values that are only equal.
 #[tokio::test]
-async fn verify_of_a_retype_sees_what_is_equal_and_reads_differently() {
+async fn verify_of_a_retype_finds_equal_values_that_are_not_identical() {
     for case in RETYPED.iter().filter(|case| case.old == "text") {
         let db = Database::new().await;
         retype(&db, case).await;

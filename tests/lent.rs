@@ -123,7 +123,7 @@ async fn code_of_the_owner_is_refused_in_every_kind_of_job(version: Version) {
 }
 
 #[tokio::test]
-async fn a_table_s_triggers_are_no_business_of_a_copy() {
+async fn a_copy_does_not_fire_the_triggers_of_the_table() {
     let db = owned(Version::System).await;
     let role = owner(&db);
     db.execute(&format!(
@@ -142,7 +142,7 @@ async fn a_table_s_triggers_are_no_business_of_a_copy() {
 
 /// A function that relies on its caller's search path finds nothing that a stranger puts there.
 #[tokio::test]
-async fn a_path_that_strangers_may_create_in_is_left_out() {
+async fn a_search_path_that_strangers_may_create_in_is_left_out() {
     let db = Database::new().await;
     let stranger = format!("lent_stranger_{}", db.name());
     db.execute(&format!(
@@ -197,7 +197,7 @@ async fn code_of_a_role_that_the_plan_trusts_is_run() {
 
 /// A table, or a column, of the job belongs to the owner as well.
 #[tokio::test]
-async fn code_that_comes_while_a_job_runs_stops_it() {
+async fn code_that_is_added_while_a_job_runs_stops_it() {
     for (number, at) in ["copy.frozen", "fill.chunk", "capture.done"].into_iter().enumerate() {
         let db = owned(Version::System).await;
         let role = owner(&db);

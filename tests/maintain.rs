@@ -195,7 +195,7 @@ async fn months_under_writers(version: Version) {
 }
 
 #[tokio::test]
-async fn rows_in_the_default_partition_are_told_and_kept() {
+async fn rows_in_the_default_partition_are_reported_and_kept() {
     let db = Database::new().await;
     db.execute(MONTHS).await;
     db.execute(
@@ -277,7 +277,7 @@ const OLD: &str =
     where relispartition and relkind = 'r' and bound[1]::date <= now()::date - interval '12 months'";
 
 #[tokio::test]
-async fn old_partitions_are_named() {
+async fn old_partitions_are_reported_and_dropped() {
     let (db, plan) = finalized("", true).await;
     let old = db.count(OLD).await;
     assert!((11..14).contains(&old), "{old}");
@@ -336,7 +336,7 @@ async fn a_reader_delays_a_detach_and_nothing_else() {
 
 /// Who is at work in the default partition is waited for in short tries, and told; what they leave there, too.
 #[tokio::test]
-async fn who_is_in_the_way_is_told() {
+async fn blockers_of_maintain_are_reported() {
     let db = Database::new().await;
     db.execute(MONTHS).await;
     db.execute("create table events_default partition of events default").await;
@@ -391,7 +391,7 @@ async fn a_row_of_the_year_9999() {
 
 /// A name that is taken is no partition.
 #[tokio::test]
-async fn names_that_are_taken_are_told() {
+async fn names_that_are_taken_are_reported() {
     let db = Database::new().await;
     db.execute(MONTHS).await;
     let name = month(&db, 1).await;
@@ -438,7 +438,7 @@ async fn numbers() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_kept_going_is_refused() {
+async fn tables_that_cannot_be_maintained_are_refused() {
     let db = Database::new().await;
     db.execute(
         "create table plain (id int);

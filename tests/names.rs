@@ -8,14 +8,14 @@ use tokio_postgres::Client;
 
 use crate::support::cluster::{Database, Version, on_every_version};
 
-on_every_version!(a_name_comes_back_from_the_server_as_it_was);
+on_every_version!(a_quoted_name_comes_back_from_the_server_unchanged);
 
 const READ: &str = "select n.nspname::text, c.relname::text, a.attname::text
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
       join pg_attribute a on a.attrelid = c.oid and a.attnum = 1
     where c.oid = $1::text::regclass";
 
-async fn a_name_comes_back_from_the_server_as_it_was(version: Version) {
+async fn a_quoted_name_comes_back_from_the_server_unchanged(version: Version) {
     let client = Database::of(version).await.client().await;
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || round_trips(&client, &runtime)).await.unwrap();

@@ -68,7 +68,7 @@ async fn waits_and_names(lab: &Lab, command: &str, app: Client) {
 }
 
 #[tokio::test]
-async fn a_partition_job_waits_for_an_older_snapshot_and_names_who_holds_it() {
+async fn a_partition_job_waits_for_an_older_snapshot_and_reports_its_holder() {
     let lab = verified(PARTITION, "give_up_after = '4s'\n").await;
     for command in ["swap", "rollback"] {
         let app = with_a_snapshot(&lab).await;
@@ -78,7 +78,7 @@ async fn a_partition_job_waits_for_an_older_snapshot_and_names_who_holds_it() {
 
 /// Before the swap, a snapshot is older when a row had no second value in it.
 #[tokio::test]
-async fn a_retype_waits_for_an_older_snapshot_and_names_who_holds_it() {
+async fn a_retype_waits_for_an_older_snapshot_and_reports_its_holder() {
     let lab = lab(Database::new().await, RETYPE, "give_up_after = '4s'\n").await;
     let app = with_a_snapshot(&lab).await;
     lab.ok("run").await;
@@ -98,12 +98,12 @@ async fn cancels(kind: &str) {
 }
 
 #[tokio::test]
-async fn a_partition_job_ends_who_holds_an_older_snapshot_if_the_plan_says_so() {
+async fn a_partition_job_terminates_older_snapshots_if_the_plan_says_so() {
     cancels(PARTITION).await;
 }
 
 #[tokio::test]
-async fn a_retype_ends_who_holds_an_older_snapshot_if_the_plan_says_so() {
+async fn a_retype_terminates_older_snapshots_if_the_plan_says_so() {
     cancels(RETYPE).await;
 }
 
@@ -129,7 +129,7 @@ async fn an_accepted_older_snapshot_cannot_write() {
 
 /// Without a snapshot nothing is read: an open transaction that has written elsewhere, and a prepared one, hold nothing up.
 #[tokio::test]
-async fn an_open_transaction_without_a_snapshot_holds_nothing_up() {
+async fn an_open_transaction_without_a_snapshot_delays_nothing() {
     let server = Version::System.start(&[("max_prepared_transactions", "5")]);
     let lab = lab(Database::on(&server).await, PARTITION, "give_up_after = '60s'\n").await;
     lab.ok("run").await;

@@ -30,7 +30,7 @@ async fn row_beyond_before_capture(db: Database) {
 }
 
 #[tokio::test]
-async fn the_copy_makes_a_partition_for_a_row_that_came_before_capture() {
+async fn the_copy_creates_a_partition_for_a_row_inserted_before_capture() {
     row_beyond_before_capture(Database::new().await).await;
 }
 

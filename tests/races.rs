@@ -14,7 +14,7 @@ use crate::support::oracle;
 use crate::support::process::{ended, send};
 use crate::support::wait::{until, within};
 
-on_every_version!(what_waits_for_the_lock_ends_on_the_table_in_use);
+on_every_version!(statements_that_wait_for_the_lock_run_on_the_table_in_use);
 
 /// Each kind of statement adds 1 to the sum of `n` over its rows: by an update of one, by a new one, or by deleting one
 /// of those that hold -1.
@@ -297,7 +297,7 @@ async fn while_all_wait(
     within("calls that end", calls.join_all()).await
 }
 
-async fn what_waits_for_the_lock_ends_on_the_table_in_use(version: Version) {
+async fn statements_that_wait_for_the_lock_run_on_the_table_in_use(version: Version) {
     let db = Database::of(version).await;
     db.execute(&DEADLOCK_TIMEOUT.replace("3s", "60s")).await;
     db.execute(SETUP).await;

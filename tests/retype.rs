@@ -135,7 +135,7 @@ async fn identity_key(version: Version) {
 
 /// An identity that is ALWAYS stays one, and no number is given twice.
 #[tokio::test]
-async fn an_identity_counts_on() {
+async fn an_identity_continues_its_numbers() {
     let db = whole_life(Version::System, "int generated always as identity").await;
     assert_eq!(db.count("select count(*) - count(distinct id) from orders").await, 0);
 }
@@ -155,7 +155,7 @@ async fn swapped(db: &Database) {
 
 /// Paused, hastened, resumed from another process; with `when = "verified"` it swaps by itself.
 #[tokio::test]
-async fn it_is_controlled_as_any_job_and_swaps_when_the_plan_says_so() {
+async fn a_retype_is_controlled_like_any_job_and_swaps_when_the_plan_says_so() {
     let db = Database::new().await;
     db.execute("create table orders (id serial primary key, note text); insert into orders select i from generate_series(1, 20000) i")
         .await;
@@ -296,7 +296,7 @@ async fn text_to_timestamptz() {
 
 /// All that a column can have besides its type comes along, there and back.
 #[tokio::test]
-async fn what_a_column_has_comes_along() {
+async fn the_properties_of_a_column_are_carried_over() {
     let db = Database::new().await;
     db.execute(
         "create table kinds (id int primary key); insert into kinds select generate_series(1, 9);
@@ -412,6 +412,6 @@ async fn killed_again_and_again(life: Life) {
 }
 
 #[tokio::test]
-async fn killed_at_every_place_a_job_goes_on_and_loses_nothing() {
+async fn a_retype_killed_at_every_failpoint_resumes_and_loses_nothing() {
     side_by_side(LIVES.to_vec(), killed_again_and_again).await;
 }

@@ -23,7 +23,7 @@ fn plans() -> PathBuf {
 }
 
 #[test]
-fn every_plan_in_plans_is_one() {
+fn every_plan_in_plans_is_valid() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(plans()).unwrap() {
         let path = entry.unwrap().path();

@@ -85,7 +85,7 @@ fn gone(file: &Path) {
 }
 
 #[tokio::test]
-async fn a_copy_that_does_not_fit_says_what_abort_frees() {
+async fn a_copy_that_does_not_fit_reports_what_abort_frees() {
     let Some((db, _disk)) = on_small_disk("stuck_copy", 32).await else { return };
     let plan = db.plan("name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
     let plan = plan.to_str().unwrap();
@@ -98,7 +98,7 @@ async fn a_copy_that_does_not_fit_says_what_abort_frees() {
 }
 
 #[tokio::test]
-async fn a_full_disk_after_the_swap_and_space_again() {
+async fn a_job_resumes_after_a_full_disk_gets_space_again() {
     let Some((db, disk)) = on_small_disk("stuck_swap", 96).await else { return };
     let plan = db.plan("name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();

@@ -117,7 +117,7 @@ async fn status_follows_a_job_to_its_end() {
 }
 
 #[tokio::test]
-async fn every_command_s_json_is_one_object_a_line_and_an_error_is_one_too() {
+async fn the_json_of_every_command_and_error_is_one_object_a_line() {
     let events = events::lab().await;
     let commands = [
         "check --json",
@@ -145,7 +145,7 @@ async fn every_command_s_json_is_one_object_a_line_and_an_error_is_one_too() {
 
 /// The job is finalized between the query for its record and the one for its log.
 #[tokio::test]
-async fn a_job_that_ends_while_it_is_looked_at_is_looked_at_again() {
+async fn a_job_that_ends_while_status_reads_it_is_read_again() {
     let events = events::lab().await;
     events.steps(&["run", "swap"]).await;
     let finalizer = events.db.client().await;

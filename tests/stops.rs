@@ -84,7 +84,7 @@ async fn a_second_signal_cancels_what_is_under_way() {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_left_at_work_on_the_server_is_ended() {
+async fn statements_that_a_killed_process_left_running_are_cancelled() {
     let events = events::lab().await;
     let mut run = in_mid_chunk(&events).await;
     run.kill().await.unwrap();
@@ -93,7 +93,7 @@ async fn what_a_killed_process_left_at_work_on_the_server_is_ended() {
 }
 
 #[tokio::test]
-async fn a_swap_whose_lock_is_held_names_the_holder_and_changes_nothing() {
+async fn a_swap_whose_lock_is_held_reports_the_blocker_and_changes_nothing() {
     let events = events::lab().await;
     events.ok("run").await;
     let before = events.catalog().await;
@@ -125,7 +125,7 @@ async fn a_swap_whose_lock_is_held_names_the_holder_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_ends_of_a_job_wait_no_longer_for_a_lock_than_they_may() {
+async fn abort_and_finalize_wait_no_longer_for_a_lock_than_allowed() {
     let events = events::lab().await;
     let mut client = events.db.client().await;
     for (command, then) in [("run", "status"), ("abort", "run"), ("finalize --now", "status")] {
@@ -142,7 +142,7 @@ async fn the_ends_of_a_job_wait_no_longer_for_a_lock_than_they_may() {
 
 /// The pattern of many an application: a value of the sequence first, then the row.
 #[tokio::test]
-async fn who_took_a_value_of_the_sequence_first_is_not_chosen_as_a_deadlock_s_victim() {
+async fn an_insert_that_used_the_sequence_first_is_no_deadlock_victim() {
     let events = events::lab().await;
     events.ok("run").await;
     for command in ["swap", "rollback"] {

@@ -17,14 +17,14 @@ const ROWS: &str = "
     create publication p for table t, other";
 
 #[tokio::test]
-async fn a_newer_subscriber_goes_on() {
+async fn a_newer_subscriber_keeps_working() {
     if Version::V17.is_there() {
         goes_on(Version::System, Version::V17).await;
     }
 }
 
 #[tokio::test]
-async fn an_older_subscriber_goes_on() {
+async fn an_older_subscriber_keeps_working() {
     if Version::V17.is_there() {
         goes_on(Version::V17, Version::System).await;
     }

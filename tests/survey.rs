@@ -3,7 +3,7 @@
 use crate::support::cluster::Database;
 
 #[tokio::test]
-async fn plan_of_a_live_table() {
+async fn plan_drafts_a_plan_of_a_live_table() {
     let db = Database::new().await;
     let table = "\"p\"\"l. a;--🦠\"";
     db.execute(&format!(

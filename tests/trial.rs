@@ -20,7 +20,7 @@ fn months() -> String {
 }
 
 #[tokio::test]
-async fn definitions_that_the_server_does_not_create_again() {
+async fn definitions_that_the_server_does_not_accept_again() {
     let trigger = "create function bump() returns trigger language plpgsql as $$ begin return new; end $$;
         create trigger bump before update on t for each row when (old is distinct from new) execute function bump();
         alter table t add length int generated always as (length(note)) stored";
@@ -121,7 +121,7 @@ async fn checks_that_rows_no_longer_satisfy() {
 }
 
 #[tokio::test]
-async fn what_asks_for_tableoid() {
+async fn expressions_that_use_tableoid() {
     let oid = "alter table t add constraint t_oid check (tableoid <> 0::oid);
         alter table t add constraint t_me check (tableoid = 'public.t'::regclass::oid);
         create policy mine on t using (tableoid::regclass::text = 't')";
@@ -189,7 +189,7 @@ async fn a_materialized_view_by_a_function_that_needs_the_search_path() {
 }
 
 #[tokio::test]
-async fn a_retyped_columns_check_by_a_function() {
+async fn a_check_by_a_function_on_a_retyped_column() {
     let db = Database::new().await;
     db.execute(
         "create table dict (n int primary key); insert into dict select generate_series(1, 2000);
@@ -237,7 +237,7 @@ async fn a_key_that_is_no_utf8() {
 }
 
 #[tokio::test]
-async fn no_room_for_a_column() {
+async fn a_table_without_room_for_a_column() {
     let table = "do $$ begin
           execute (select format('create table t (id int primary key, %s)', string_agg(format('c%s int', i), ', '))
             from generate_series(1, 1599) i);
@@ -252,7 +252,7 @@ async fn no_room_for_a_column() {
 }
 
 #[tokio::test]
-async fn values_that_no_bound_reaches() {
+async fn values_beyond_every_bound() {
     let far = "insert into t values (200, '9999-12-31Z'), (201, '294276-12-31 23:59:59.999999Z'), (202, '4713-01-01 00:00Z BC'),
         (203, 'infinity')";
     assert_eq!(errors(&told_after(far).await), ["error[bounds]: at"]);
@@ -274,7 +274,7 @@ async fn values_that_no_bound_reaches() {
 }
 
 #[tokio::test]
-async fn rows_that_an_update_of_fails() {
+async fn rows_whose_update_fails() {
     let table = "create table t (id int primary key, v text); insert into t select i, 'a' from generate_series(1, 100) i;
         create schema other; create table other.dict (word text);
         create function known(p text) returns boolean language plpgsql stable as

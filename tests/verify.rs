@@ -143,7 +143,7 @@ async fn all_that_differs_in_the_old_table() {
 }
 
 #[tokio::test]
-async fn case_under_a_collation_that_ignores_it_is_seen() {
+async fn a_change_of_case_is_found_under_a_collation_that_ignores_case() {
     let db = Database::new().await;
     if db.count("select count(*) from pg_collation where collprovider = 'i'").await == 0 {
         println!("this server was built without ICU");
@@ -177,7 +177,7 @@ async fn nothing_is_reported_falsely_while_writers_write() {
 
 /// Places with a pending change are taken out of the sums: writers make no range suspect, so nothing is read twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_pending_makes_no_range_suspect() {
+async fn pending_changes_make_no_range_suspect() {
     let db = Database::new().await;
     let spec = TableSpec::uuid("t", 20_000);
     spec.create(&db).await;

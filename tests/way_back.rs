@@ -6,15 +6,15 @@ use crate::support::cluster::{Version, on_every_version};
 use crate::support::lab::Lab;
 
 on_every_version! {
-    rows_that_violate_a_key_are_told_by_check,
+    rows_that_violate_a_key_are_reported_by_check,
     a_key_that_cannot_become_valid_stops_nothing_after_a_swap,
     a_key_of_another_table_that_cannot_become_valid_stops_no_retype,
-    a_key_that_the_swap_gave_up_stops_no_rollback,
+    a_key_that_the_swap_dropped_stops_no_rollback,
     a_materialized_view_that_fails_stops_no_rollback,
     a_policy_may_read_its_own_table,
     a_key_may_be_served_by_another_index_afterwards,
-    what_uses_an_identitys_sequence_is_told,
-    options_that_nobody_documented_stay_behind,
+    uses_of_the_sequence_of_an_identity_are_reported,
+    undocumented_options_are_not_carried_over,
 }
 
 const PARTITION: &str = "name = 'j'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n";
@@ -45,7 +45,7 @@ async fn keys(lab: &Lab, valid: bool) -> i64 {
     .await
 }
 
-async fn rows_that_violate_a_key_are_told_by_check(version: Version) {
+async fn rows_that_violate_a_key_are_reported_by_check(version: Version) {
     let told = told_on(version, &format!("{TABLES} {ORPHAN}"), PARTITION).await;
     assert_eq!(errors(&told), ["error[foreign_key_violated]: t_q"]);
     assert!(told.contains("by key: 7 (q_id 999)"), "{told}");
@@ -132,7 +132,7 @@ async fn a_key_of_another_table_that_cannot_become_valid_stops_no_retype(version
     assert!(ran.stderr.contains("alter table public.c validate constraint c_t"), "{ran:?}");
 }
 
-async fn a_key_that_the_swap_gave_up_stops_no_rollback(version: Version) {
+async fn a_key_that_the_swap_dropped_stops_no_rollback(version: Version) {
     let setup = format!("{TABLES} create table c (id int primary key, t_id int constraint c_t references t)");
     let lab = Lab::of(version, &setup, &format!("{PARTITION}[dependents]\nincoming_fk = 'drop'\n")).await;
     lab.ok("run").await;
@@ -254,7 +254,7 @@ async fn a_key_may_be_served_by_another_index_afterwards(version: Version) {
     }
 }
 
-async fn what_uses_an_identitys_sequence_is_told(version: Version) {
+async fn uses_of_the_sequence_of_an_identity_are_reported(version: Version) {
     let uses = "create table b (id int primary key default nextval('t_id_seq'), v text);
         create view numbers as select nextval('t_id_seq'::regclass) as n;
         create function next_one() returns bigint begin atomic select nextval('t_id_seq'::regclass); end;
@@ -303,7 +303,7 @@ async fn what_uses_an_identitys_sequence_is_told(version: Version) {
     }
 }
 
-async fn options_that_nobody_documented_stay_behind(version: Version) {
+async fn undocumented_options_are_not_carried_over(version: Version) {
     let options = "alter table t alter column note set statistics 7; alter table t set (fillfactor = 70, toast.autovacuum_enabled = off);
         create index t_note on t (note) with (fillfactor = 60) where note <> ''; create index t_q_id on t (q_id);
         create materialized view mv with (fillfactor = 50) as select id, note from t; create index mv_note on mv (note) with (fillfactor = 40);

@@ -31,7 +31,7 @@ async fn checked(db: &Database, more: &[&str]) -> Ran {
 }
 
 #[tokio::test]
-async fn everything_on_a_wide_table_is_told() {
+async fn everything_on_a_wide_table_is_reported() {
     let db = Database::new().await;
     db.execute(WIDE).await;
     db.execute("analyze t").await;

@@ -8,7 +8,7 @@ use crate::support::cluster::Database;
 use crate::support::window::{goes_back, swapped, verified};
 
 #[tokio::test]
-async fn a_truncated_partition_is_emptied_on_the_way_back() {
+async fn a_truncated_partition_is_emptied_by_a_rollback() {
     let db = swapped().await;
     // Rows come and go on both sides of the TRUNCATE, one of them by another partition.
     db.execute(
@@ -24,7 +24,7 @@ async fn a_truncated_partition_is_emptied_on_the_way_back() {
 }
 
 #[tokio::test]
-async fn a_truncated_table_is_emptied_on_the_way_back() {
+async fn a_truncated_table_is_emptied_by_a_rollback() {
     let db = swapped().await;
     db.execute(
         "truncate t; insert into t values (7, '2024-07-07', 'the only one'), (399, '2024-08-08', 'x')",
@@ -35,7 +35,7 @@ async fn a_truncated_table_is_emptied_on_the_way_back() {
 
 /// Rows that left without a DELETE are in no log: the way back would bring them up again, so it is refused.
 #[tokio::test]
-async fn a_detached_or_dropped_partition_bars_the_way_back() {
+async fn a_detached_or_dropped_partition_prevents_a_rollback() {
     let db = swapped().await;
     let refused = async || {
         let ran = db.pgstrata(&["rollback", "job"]).await.exits(4);
@@ -103,7 +103,7 @@ async fn is_guarded_after(db: &Database, command: &str) {
 }
 
 #[tokio::test]
-async fn a_write_under_a_snapshot_older_than_the_swap_fails_aloud() {
+async fn a_write_under_a_snapshot_older_than_the_swap_fails_with_an_error() {
     let db = verified().await;
     is_guarded_after(&db, "swap").await;
     is_guarded_after(&db, "rollback").await;

@@ -155,7 +155,7 @@ fn of_this_kind() -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn killed_at_every_failpoint_a_backfill_goes_on_and_loses_nothing() {
+async fn a_backfill_killed_at_every_failpoint_resumes_and_loses_nothing() {
     side_by_side(PLACES.iter().copied().map(BackfillCrash::of).collect(), BackfillCrash::live).await;
 }
 

@@ -51,7 +51,7 @@ async fn a_chunk_that_deadlocks_is_done_in_halves() {
 
 /// The row that fails is passed by, and comes last.
 #[tokio::test]
-async fn a_row_that_will_not_go_is_left_to_the_second_look() {
+async fn a_row_that_cannot_be_locked_is_left_to_the_second_pass() {
     let job = lab(
         &format!(
             "{SETUP};
@@ -79,7 +79,7 @@ async fn a_row_that_will_not_go_is_left_to_the_second_look() {
 }
 
 #[tokio::test]
-async fn a_row_that_is_held_for_long_is_waited_for_alone() {
+async fn a_row_that_is_locked_for_long_delays_no_other() {
     let job = lab(
         SETUP,
         "table = 'items'\n[swap]\nattempts = 4\n[backfill]\nset = { note = \"'n' || t.id\" }\nwhere = 't.note is null'\n",
@@ -115,7 +115,7 @@ async fn a_row_that_is_held_for_long_is_waited_for_alone() {
 /// The application holds a value that the job is about to set elsewhere, and comes for a row that the job holds: a deadlock,
 /// if either waited for long.
 #[tokio::test]
-async fn an_application_never_is_a_deadlock_s_victim() {
+async fn an_application_is_never_a_deadlock_victim() {
     let job = lab(
         SETUP,
         "table = 'items'\n[backfill]\nset = { code = \"'c' || t.id\" }\nwhere = 't.code is null'\nkeep_filled = true\n\

@@ -160,7 +160,7 @@ async fn with_the_trigger() {
 }
 
 #[tokio::test]
-async fn with_the_trigger_for_good() {
+async fn with_the_trigger_kept_after_the_job() {
     is_set_from_the_newest(true, "\"always\"").await;
 }
 

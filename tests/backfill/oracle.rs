@@ -162,7 +162,7 @@ async fn without_the_trigger(spec: TableSpec, shape: Shape) {
 }
 
 #[tokio::test]
-async fn without_the_trigger_the_next_run_does_the_rest() {
+async fn without_the_trigger_the_next_run_fills_the_rest() {
     without_the_trigger(TableSpec::bigint(TABLE, ROWS).truncating(300), Shape::Plain).await;
 }
 

@@ -73,7 +73,7 @@ impl Cron {
 }
 
 #[tokio::test]
-async fn each_night_does_its_part_and_the_next_does_what_came_since() {
+async fn each_night_does_a_part_and_the_next_one_continues() {
     let cron = Cron::new("windows = ['22:00-05:00']\n").await;
     let job = &cron.job;
     cron.at("2026-01-10T20:59:00Z");
@@ -118,7 +118,7 @@ async fn each_night_does_its_part_and_the_next_does_what_came_since() {
 }
 
 #[tokio::test]
-async fn a_deadline_goes_by_the_clock_of_the_plan_s_timezone() {
+async fn a_deadline_is_in_the_time_zone_of_the_plan() {
     let cron = Cron::new("").await;
     // 05:00 in Berlin, in summer.
     let ran =
@@ -141,7 +141,7 @@ async fn an_overlapping_start_is_quiet_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_run_says_how_many_rows_it_set() {
+async fn a_run_reports_how_many_rows_it_set() {
     let job = lab(SETUP, PLAN.split("[throttle]").next().unwrap()).await;
     assert_eq!(rows_set(&job.ok("run").await), ROWS as u64);
     job.db.execute("update readings set fahrenheit = null where id <= 10").await;
@@ -153,7 +153,7 @@ async fn a_run_says_how_many_rows_it_set() {
 
 /// The job is done; then somebody takes the column away, or what it is made of.
 #[tokio::test]
-async fn a_column_that_is_gone_again_is_filled_anew_and_what_is_missing_is_told() {
+async fn a_column_that_was_dropped_is_filled_again_and_a_missing_one_is_reported() {
     let job = lab(
         "create table t (id int primary key, n int); insert into t select i, i from generate_series(1, 500) i",
         "table = 't'\n[backfill]\nadd = { twice = 'int' }\nset = { twice = 't.n * 2' }\nwhere = 't.twice is null'\n",

@@ -74,7 +74,7 @@ const PARTED: &str = "create table events (id bigint, at date, day text, primary
 const PARTED_PLAN: &str = "table = 'events'\n[copy]\nworkers = 1\n[backfill]\nset = { day = \"to_char(t.at, 'Day')\" }\nwhere = 't.day is null'\n";
 
 #[tokio::test]
-async fn partitions_that_are_attached_meanwhile_are_filled_too() {
+async fn partitions_that_are_attached_meanwhile_are_filled() {
     for (at, keep_filled) in [("fill.chunk", "true"), ("fill.done", "false"), ("verify.range", "false")] {
         let job = lab(PARTED, &format!("{PARTED_PLAN}keep_filled = {keep_filled}\n")).await;
         let run = job.frozen("run", at).await;
@@ -92,7 +92,7 @@ async fn partitions_that_are_attached_meanwhile_are_filled_too() {
 }
 
 #[tokio::test]
-async fn partitions_that_go_meanwhile_are_not_missed() {
+async fn partitions_that_are_dropped_meanwhile_do_not_fail_the_run() {
     for at in ["fill.chunk", "fill.chunks_done", "verify.range"] {
         let job = lab(PARTED, &format!("{PARTED_PLAN}keep_filled = true\n")).await;
         let run = job.frozen("run", at).await;
@@ -129,7 +129,7 @@ async fn refused_from(setup: &str, plan: &str, key: u32) -> String {
 }
 
 #[tokio::test]
-async fn a_from_that_yields_two_rows_for_one_is_refused_at_the_first_chunk() {
+async fn a_from_that_returns_two_rows_for_one_is_refused_at_the_first_chunk() {
     for filter in ["", "where = 't.note is null'\n"] {
         let plan = format!("from = 'kinds k on k.kind = t.kind'\nset = {{ note = 'k.name' }}\n{filter}");
         let said = refused("", &plan).await;
@@ -155,7 +155,7 @@ async fn a_where_that_stays_true_is_refused_at_the_first_chunk() {
 
 /// Of a few rows only: those of the first chunk are right.
 #[tokio::test]
-async fn a_where_that_stays_true_for_some_is_refused_in_the_end() {
+async fn a_where_that_stays_true_for_some_rows_is_refused_at_the_end() {
     let job = lab(
         &format!("{ITEMS}; update items set kind = null where id = 1999"),
         &format!("{ONE_WORKER}[backfill]\nset = {{ n = 't.kind + 1' }}\nwhere = 't.n is null'\n"),
@@ -194,7 +194,7 @@ async fn a_row_that_the_expression_fails_on_ends_the_run() {
 
 /// The application's write goes through where the expression fails on it, and the job comes to the row by itself.
 #[tokio::test]
-async fn an_application_s_write_never_fails_for_the_expression() {
+async fn a_write_of_an_application_never_fails_because_of_the_expression() {
     let job = lab(
         ITEMS,
         "table = 'items'\n[backfill]\nset = { n = '10 / (t.kind - 30)' }\nwhere = 't.n is null'\nkeep_filled = true\n",

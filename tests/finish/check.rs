@@ -9,7 +9,7 @@ fn but_for_space(stdout: &str) -> String {
 }
 
 #[tokio::test]
-async fn check_tells_what_cannot_be_built() {
+async fn check_reports_what_cannot_be_built() {
     let setup = format!(
         "{PARTITIONED}; create table suppliers_code_id_key (); create role nobody_reads; create table lonely (a int);
          alter table suppliers alter amount set not null; create index suppliers_low_amount_idx on suppliers_high (id)"
@@ -68,7 +68,7 @@ async fn check_tells_what_cannot_be_built() {
 }
 
 #[tokio::test]
-async fn check_tells_what_our_role_may_not() {
+async fn check_reports_missing_privileges() {
     let db = Database::new().await;
     let role = format!("filler_{}", std::process::id());
     db.execute(&format!(
@@ -107,7 +107,7 @@ async fn check_tells_what_our_role_may_not() {
 }
 
 #[tokio::test]
-async fn check_warns_writers_and_knows_what_is_there() {
+async fn check_warns_about_writers_and_recognizes_what_exists() {
     let setup = format!(
         "{PLAIN}; create index suppliers_amount_kind_idx on suppliers (amount, kind);
          create index by_code on suppliers using hash (code) where kind = 3; alter table suppliers add check (kind >= 0);
@@ -136,7 +136,7 @@ async fn check_warns_writers_and_knows_what_is_there() {
 }
 
 #[tokio::test]
-async fn verify_looks_again_and_other_commands_say_what_it_is() {
+async fn verify_checks_again_and_commands_of_other_kinds_are_refused() {
     let lab = lab(Version::System, PLAIN).await;
     lab.killed("run", "fill.chunk").await;
     lab.ran("verify").await.exits(2);

@@ -29,7 +29,7 @@ async fn an_index_that_was_left_unfinished_is_built_again() {
 }
 
 #[tokio::test]
-async fn who_a_build_waits_for_is_said_and_a_killed_one_is_built_again() {
+async fn a_build_reports_whom_it_waits_for_and_a_killed_one_is_built_again() {
     let lab = lab_with(Version::System, PLAIN, "finish = { index = ['(amount)'] }").await;
     let other = lab.db.client().await;
     other.batch_execute("set application_name = 'nightly report'").await.unwrap();
@@ -54,7 +54,7 @@ async fn who_a_build_waits_for_is_said_and_a_killed_one_is_built_again() {
 }
 
 #[tokio::test]
-async fn a_build_that_waits_is_cancelled_where_the_time_is_over() {
+async fn a_build_that_waits_is_cancelled_at_the_deadline() {
     let lab = lab_with(Version::System, PLAIN, "finish = { index = ['(amount)'] }").await;
     let other = lab.db.client().await;
     other.batch_execute("begin isolation level repeatable read; select count(*) from kinds").await.unwrap();
@@ -66,7 +66,7 @@ async fn a_build_that_waits_is_cancelled_where_the_time_is_over() {
 
 /// Writes what breaks a constraint once it was looked for, and before it is there.
 #[tokio::test]
-async fn a_row_that_comes_after_the_look_is_told_too() {
+async fn a_row_that_is_inserted_after_the_check_is_reported() {
     for (finish, sql, told) in [
         (
             "unique = [['amount']]",
@@ -94,7 +94,7 @@ async fn a_row_that_comes_after_the_look_is_told_too() {
 
 /// Without a trigger nobody fills what comes behind the last look.
 #[tokio::test]
-async fn rows_that_come_behind_the_last_look_are_filled_before_they_are_in_the_way() {
+async fn rows_inserted_after_the_last_pass_are_filled_before_constraints_are_built() {
     let plan = plan_text(FINISH).replace("keep_filled = true", "keep_filled = false");
     let lab = Lab::new(PLAIN, &plan).await;
     lab.killed("run", "verify.done").await;
@@ -106,7 +106,7 @@ async fn rows_that_come_behind_the_last_look_are_filled_before_they_are_in_the_w
 
 /// The versions take different ways with keys of a partitioned table.
 #[tokio::test]
-async fn killed_at_every_place_the_next_run_goes_on() {
+async fn a_build_killed_at_every_failpoint_is_completed_by_the_next_run() {
     let whole = lab(Version::System, PARTITIONED).await;
     whole.ok("run").await;
     let built = guarantees(&whole).await;
@@ -126,7 +126,7 @@ async fn killed_at_every_place_the_next_run_goes_on() {
 }
 
 #[tokio::test]
-async fn an_abort_takes_back_what_is_not_done() {
+async fn an_abort_removes_what_is_not_complete() {
     for (setup, at) in [
         (PLAIN, "finish.added"),
         (PLAIN, "finish.validated@2"),

@@ -15,7 +15,7 @@ on_every_version! {
     every_kind_is_built_while_applications_write,
     a_partitioned_table_gets_them_part_by_part,
     partitions_of_partitions_get_them_too,
-    rows_in_the_way_are_told_and_nothing_is_added,
+    rows_that_violate_a_constraint_are_reported_and_nothing_is_added,
 }
 
 const PLAIN: &str = "
@@ -212,7 +212,7 @@ async fn partitions_of_partitions_get_them_too(version: Version) {
     }
 }
 
-async fn rows_in_the_way_are_told_and_nothing_is_added(version: Version) {
+async fn rows_that_violate_a_constraint_are_reported_and_nothing_is_added(version: Version) {
     let setup = if version == Version::V14 { PARTITIONED } else { PLAIN };
     let lab = lab(version, setup).await;
     // The plan leaves rows alone that have a code.
@@ -257,7 +257,7 @@ async fn not_null_that_is_not_valid_is_validated() {
 }
 
 #[tokio::test]
-async fn values_that_are_there_twice_are_told_by_the_keys_of_their_rows() {
+async fn duplicate_values_are_reported_by_the_keys_of_their_rows() {
     let lab = lab_with(Version::System, PLAIN, "finish = { unique = [['amount'], ['kind', 'code']] }").await;
     lab.db.execute("update suppliers set amount = amount - 1 where id in (5, 9)").await;
     let told = lab.ran("run").await.exits(4);

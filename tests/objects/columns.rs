@@ -138,7 +138,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
 }
 
 #[tokio::test]
-async fn a_retype_that_an_earlier_version_began_goes_on() {
+async fn a_retype_that_an_earlier_version_began_resumes() {
     let db = filled().await;
     db.execute("drop table pgstrata.objects; alter table pgstrata.jobs drop column records; alter table pgstrata.leases drop column lock_key, drop column driver; update pgstrata.version set number = 3")
         .await;

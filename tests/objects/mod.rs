@@ -206,7 +206,7 @@ async fn abort_after_a_rollback_keeps_a_partition_that_was_detached() {
 }
 
 #[tokio::test]
-async fn a_job_that_an_earlier_version_began_goes_on() {
+async fn a_job_that_an_earlier_version_began_resumes() {
     let db = swapped().await;
     db.execute(
         "drop table pgstrata.objects; alter table pgstrata.jobs drop column records; alter table pgstrata.leases drop column lock_key, drop column driver; update pgstrata.version set number = 3",

@@ -22,7 +22,7 @@ fn retype(table: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_second_is_refused_and_names_the_first() {
+async fn the_second_of_two_jobs_is_refused_and_names_the_first() {
     for (first, second) in [
         (partition("orders"), partition("items")),
         (partition("items"), partition("orders")),
@@ -43,7 +43,7 @@ async fn the_second_is_refused_and_names_the_first() {
 }
 
 #[tokio::test]
-async fn one_after_the_other_they_are_done() {
+async fn two_jobs_succeed_one_after_the_other() {
     let db = Database::new().await;
     db.execute(SETUP).await;
     for table in ["orders", "items"] {

@@ -52,7 +52,7 @@ const RETYPE: &str =
     "table = 't'\n[retype]\ncolumn = 'name'\nto = 'text'\nusing = 'lower(t.name)'\nback = 'upper(t.name)'\n";
 
 #[tokio::test]
-async fn what_is_there_before_the_check_is_refused_by_name() {
+async fn objects_created_before_the_check_are_refused_by_name() {
     let role = evil(1);
     let db = database(&[], &setup(&role)).await;
     db.execute(&planted(&role)).await;
@@ -92,7 +92,7 @@ async fn frozen_in_a_chunk(db: &Database, plan: &Path) -> Child {
 }
 
 #[tokio::test]
-async fn what_is_made_while_the_job_runs_is_not_found() {
+async fn objects_created_while_a_backfill_runs_are_not_used() {
     let role = evil(2);
     let db = database(&[], &setup(&role)).await;
     let text = format!(
@@ -114,7 +114,7 @@ async fn what_is_made_while_the_job_runs_is_not_found() {
 }
 
 #[tokio::test]
-async fn what_is_made_while_a_retype_runs_is_not_found() {
+async fn objects_created_while_a_retype_runs_are_not_used() {
     let role = evil(3);
     let db = database(&[], &setup(&role)).await;
     let plan = retype(&db, &format!("{RETYPE}[copy]\nworkers = 1\n"));
@@ -160,7 +160,7 @@ async fn an_operator_that_has_no_schema_in_the_sql() {
 
 /// A function that takes anything can have a better match; and one that looks names up as its caller does finds other ones.
 #[tokio::test]
-async fn functions_that_others_can_get_in_the_way_of() {
+async fn functions_that_others_can_overload_or_shadow() {
     let setup = "grant create on schema public to public; create schema app;
         create table t (id int primary key, a text, b text); insert into t select i, 'x' from generate_series(1, 100) i;
         create function public.show(anyelement) returns text language sql immutable as 'select pg_catalog.concat($1)';
@@ -192,7 +192,7 @@ async fn functions_that_others_can_get_in_the_way_of() {
 
 /// The trigger's function has no more rights than the writer, unless the plan's SQL names what a writer may have no right to.
 #[tokio::test]
-async fn the_trigger_has_the_writers_rights_where_they_are_enough() {
+async fn the_trigger_has_the_privileges_of_the_writer_where_they_are_enough() {
     let db = database(
         &[],
         "create table names (id int primary key, name text);

@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_passes_everything_on_until_it_cuts_all() {
+    async fn a_proxy_passes_everything_on_until_it_cuts_all() {
         let (db, proxy) = database().await;
         let client = connect(&proxy.dsn(db.dsn())).await;
         client.execute("insert into t select generate_series(1, $1::int)", &[&50_000]).await.unwrap();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_swallows_comes_through_later() {
+    async fn what_a_proxy_swallows_comes_through_later() {
         let (db, proxy) = database().await;
         let client = connect(&proxy.dsn(db.dsn())).await;
         proxy.swallow(true);
