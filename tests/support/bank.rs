@@ -11,15 +11,15 @@ use super::cluster::{Database, connect};
 use super::reads::{Question, READINGS, Readers, Reading, is_refused};
 use super::writers::{Shift, Writers};
 
-/// Accounts at first.
+/// Accounts at the start.
 const ACCOUNTS: i64 = 3_000;
-/// What each holds at first.
+/// What each account holds at the start.
 const AMOUNT: i64 = 100;
 /// Writers; each has a row of the journal.
 const WRITERS: i64 = 4;
-/// What is left over when all accounts and the journal are added up: always the same.
+/// The sum of all accounts minus the journal: always the same.
 const BALANCE: &str = "select sum(amount)::bigint - (select sum(n)::bigint from journal) from bank";
-/// The same by a function: the table is locked only when it is called.
+/// The same through a function: the table is locked only when the function is called.
 const BY_FUNCTION: &str = "select bank_sum() - (select sum(n)::bigint from journal)";
 
 /// Creates the bank; `amount` is the type of that column.
@@ -55,7 +55,7 @@ impl Bank {
         Self { writers, readers: Readers::start(db, &question(), &READINGS) }
     }
 
-    /// One more reader: of a standby, for instance.
+    /// Adds a reader, on a standby for instance.
     pub fn add(&mut self, dsn: &str, reading: Reading, on: &'static str) {
         self.readers.add(dsn, &question(), reading, on);
     }
@@ -65,19 +65,19 @@ impl Bank {
         self.writers.commit_more(n).await;
     }
 
-    /// Ends them; fails where any read was wrong.
+    /// Stops writers and readers; fails if any read was wrong.
     pub async fn close(self) {
         println!("{} transactions", self.writers.stop().await);
         self.readers.stop().await;
     }
 }
 
-/// What is left over is always the same.
+/// Asks whether the balance is right.
 fn question() -> Question {
     Question { query: BALANCE.to_owned(), by_function: BY_FUNCTION.to_owned(), right: ACCOUNTS * AMOUNT }
 }
 
-/// Pays in and moves accounts to other days, and opens and closes an account of its own, each with its line in the journal.
+/// One writer: it pays in, moves accounts to other days, and opens and closes an account of its own, each with an entry in the journal.
 async fn write(shift: Shift, client: Client, number: i64) {
     let mut rng = StdRng::seed_from_u64(number.cast_unsigned());
     let isolation = ["read committed", "repeatable read", "serializable", "read committed"]

@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, LocalSet};
 /// Cases that run side by side.
 const AT_ONCE: usize = 4;
 
-/// Does `one` for each case, some at a time, and names those that failed.
+/// Runs `one` for each case, some at a time, and reports the cases that failed.
 pub async fn side_by_side<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
 where
     C: Clone + std::fmt::Debug,

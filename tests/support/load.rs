@@ -17,7 +17,7 @@ use super::transaction::{Trouble, Writer};
 use super::wait::until;
 use super::writers::{Shift, Writers};
 
-/// What the writers met with.
+/// How the transactions of the writers ended.
 #[derive(Debug, Default, Clone)]
 pub struct LoadReport {
     /// All transactions, however they ended.
@@ -25,7 +25,7 @@ pub struct LoadReport {
     pub committed: u64,
     /// Rolled back because the application wanted it.
     pub rolled_back: u64,
-    /// SQLSTATE 40001: no fault, the application tries again.
+    /// SQLSTATE 40001: not an error, the application tries again.
     pub serialization_failures: u64,
     /// Ended by the loss of their connection, as when the server is killed.
     pub disconnects: u64,
@@ -33,7 +33,7 @@ pub struct LoadReport {
     pub lost: u64,
     /// Any other error, and the lost writes; the first 20 of them.
     pub failures: Vec<String>,
-    /// The longest that a single statement on the table took.
+    /// The duration of the longest statement on the table.
     pub longest_wait_ms: u64,
 }
 
@@ -56,7 +56,7 @@ impl LoadReport {
     }
 }
 
-/// Keys that no transaction is using: of rows that are there, and of rows that were.
+/// Keys that no transaction is using, of existing and of deleted rows.
 #[derive(Debug, Default, Clone)]
 pub struct Keys {
     pub alive: Vec<Key>,
@@ -64,7 +64,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Takes up to so many of each, at random.
+    /// Takes up to so many keys of each, at random.
     fn take(&mut self, rng: &mut StdRng, alive: usize, dead: usize) -> Self {
         let mut some = |from: &mut Vec<Key>, n: usize| -> Vec<Key> {
             (0..n.min(from.len())).map(|_| from.swap_remove(rng.random_range(0..from.len()))).collect()
@@ -83,7 +83,7 @@ impl Keys {
 struct LoadState {
     spec: Arc<TableSpec>,
     keys: Mutex<Keys>,
-    /// Transactions hold it for reading; a TRUNCATE, and whoever wants quiet, for writing.
+    /// Transactions hold it for reading; a TRUNCATE and [`Load::pause`] hold it for writing.
     gate: Arc<RwLock<()>>,
     report: Mutex<LoadReport>,
 }
@@ -123,17 +123,17 @@ impl Load {
         .await;
     }
 
-    /// How it goes.
+    /// The report so far.
     pub fn report(&self) -> LoadReport {
         self.state.report.lock().unwrap().clone()
     }
 
-    /// Lets the open transactions end; the next ones begin when the guard is dropped.
+    /// Waits for the open transactions to end; new ones begin when the guard is dropped.
     pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
         self.state.gate.clone().write_owned().await
     }
 
-    /// Ends them after their present transactions.
+    /// Stops the writers after their current transactions.
     pub async fn stop(self) -> LoadReport {
         self.writers.stop().await;
         self.state.report.lock().unwrap().clone()
@@ -213,7 +213,7 @@ impl LoadState {
         ended.map(|()| true)
     }
 
-    /// Which keys have rows, of these or of all: asks until the server answers.
+    /// The keys that have rows, of these or of all: asks until the server answers.
     async fn ask(&self, shift: &Shift, dsn: &str, of: Option<&[Key]>) -> Vec<Key> {
         while shift.goes_on() {
             if let Ok(writer) = Writer::connect(dsn, &self.spec, 0).await

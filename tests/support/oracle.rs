@@ -1,4 +1,4 @@
-//! The judge: a table and its truth hold the same rows, or the test fails with the rows that differ.
+//! The oracle: a table and its truth hold the same rows, or the test fails with the rows that differ.
 //!
 //! Writers change both in one transaction, so the two are equal in every snapshot, also while they write.
 
@@ -13,7 +13,7 @@ pub async fn columns(client: &Client, table: &str) -> String {
     client.query_one(sql, &[&table]).await.unwrap().get(0)
 }
 
-/// Compares row for row, in one snapshot, by the bytes of their texts: values that a collation takes for equal differ.
+/// Compares row by row, in one snapshot, by the bytes of their texts: values that a collation considers equal differ.
 pub async fn compare(db: &Database, table: &str, truth: &str) {
     let client = db.client().await;
     let columns = columns(&client, truth).await;

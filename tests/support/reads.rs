@@ -49,7 +49,7 @@ pub struct Question {
     pub right: i64,
 }
 
-/// What readers of one way met with.
+/// How the reads of one kind ended.
 #[derive(Debug, Default, Clone)]
 pub struct Reads {
     pub reads: u64,
@@ -82,12 +82,12 @@ impl Readers {
         readers
     }
 
-    /// One more: on a standby, for instance.
+    /// Adds a reader, on a standby for instance.
     pub fn add(&mut self, dsn: &str, question: &Question, reading: Reading, on: &'static str) {
         self.tasks.spawn(read(self.shared.clone(), dsn.to_owned(), question.clone(), reading, on));
     }
 
-    /// Ends them; fails where any read was wrong, or none was made in any of the ways.
+    /// Stops the readers; fails if any read was wrong, or if no read of some kind was made.
     pub async fn stop(mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
@@ -103,7 +103,7 @@ impl Readers {
 }
 
 impl ReadersState {
-    /// A read came to an end: the answer and how long it took, or none where it was refused.
+    /// Counts a read: its answer and duration, or none if it was refused.
     fn count(&self, name: &str, right: i64, read: Option<(i64, Duration)>) {
         let mut all = self.reads.lock().unwrap();
         let met = all.entry(name.to_owned()).or_default();
@@ -117,7 +117,7 @@ impl ReadersState {
     }
 }
 
-/// The isolation level allows for it.
+/// Whether the isolation level allows for this error.
 pub fn is_refused(e: &tokio_postgres::Error) -> bool {
     e.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
 }

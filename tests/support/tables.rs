@@ -11,7 +11,7 @@ use super::cluster::Database;
 const FROM_S: i64 = 1_704_067_200;
 const UNTIL_S: i64 = FROM_S + 731 * 86_400;
 
-/// Texts that are easily damaged on the way.
+/// Texts that are easily damaged by quoting.
 const TITLES: [&str; 6] = ["plain", "it's \"quoted\"", "tab\tand\nline", "back\\slash \\N", "smörgås 🦠", ""];
 
 /// The values of a row's key, as text.
@@ -37,7 +37,7 @@ pub struct TableSpec {
     rows: u64,
     /// One transaction in so many is a TRUNCATE.
     pub truncate_one_in: Option<u32>,
-    /// How much more often than usual a step is a delete.
+    /// The factor by which deletes are more frequent than usual.
     pub deletes: u32,
     /// What each writer's session begins with.
     pub session: &'static str,
@@ -85,7 +85,7 @@ impl TableSpec {
         self
     }
 
-    /// Makes most steps deletes.
+    /// Makes most steps of the writers deletes.
     pub fn deleting(mut self) -> Self {
         self.deletes = 8;
         self
@@ -170,7 +170,7 @@ impl TableSpec {
         }
     }
 
-    /// A key that no row ever had: in a gap, at either end, or wherever chance puts it.
+    /// A key that no row ever had: in a gap, at either end, or at random.
     pub fn fresh_key(&self, rng: &mut StdRng) -> Key {
         let n = self.fresh.fetch_add(1, Ordering::Relaxed);
         match self.kind {
@@ -189,7 +189,7 @@ impl TableSpec {
         }
     }
 
-    /// The same key spelled otherwise, where its collation takes the two for equal.
+    /// The same key in another spelling that its collation considers equal.
     pub fn respelled(&self, key: &Key) -> Option<Key> {
         let [region, code] = &key[..] else { return None };
         let lower = region.to_lowercase();
