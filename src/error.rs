@@ -49,6 +49,10 @@ pub struct Error {
     hint: Option<String>,
 }
 
+/// Classes of SQLSTATE that are never about a row: connections, transactions, resources, operator intervention.
+const ABOUT_NO_ROW: [&str; 13] =
+    ["08", "0A", "25", "26", "28", "3D", "40", "53", "54", "55", "57", "58", "XX"];
+
 /// What every fallible function of the library returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -145,6 +149,14 @@ impl Error {
     /// Whether the server said one of these SQLSTATEs.
     pub fn is_any(&self, states: &[&SqlState]) -> bool {
         states.iter().any(|state| self.is(state))
+    }
+
+    /// Whether a row may have caused the error, and would cause it again.
+    pub fn is_about_a_row(&self) -> bool {
+        let class = self.sqlstate().and_then(|code| code.get(..2));
+        self.kind == Kind::Failed
+            && self.retry == Retry::Never
+            && class.is_some_and(|class| !ABOUT_NO_ROW.contains(&class))
     }
 
     /// Whether the server found no partition for a row.

@@ -1,5 +1,5 @@
-//! The property behind `check`: on a table with any of these things, alone or many at once, either an error of `check` names the
-//! thing, or the whole job succeeds, there and back and to its end.
+//! The property behind `check`: on a table with any of these objects, alone or many at once, either `check` reports an error that
+//! names the object, or the whole job succeeds, through rollback and to its end.
 
 use pgstrata::engine::preflight;
 use pgstrata::model::finding::Level;
@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
 
 /// A thing that a table can have: a part of the name by which a finding would call it, and its statements.
 type Thing = (&'static str, &'static str);
@@ -235,11 +235,11 @@ async fn what_check_allows_succeeds((kind, plan): (&'static str, &'static str)) 
 }
 
 #[tokio::test]
-async fn of_a_partitioning() {
+async fn a_partitioning_that_check_allows_succeeds() {
     what_check_allows_succeeds(PLANS[0]).await;
 }
 
 #[tokio::test]
-async fn of_a_backfill() {
+async fn a_backfill_that_check_allows_succeeds() {
     what_check_allows_succeeds(PLANS[1]).await;
 }

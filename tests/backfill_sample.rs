@@ -1,9 +1,9 @@
-//! `check --sample`: what is said of rows that fail, match again or are yielded twice, and that nothing of it stays or waits.
+//! `check --sample`: it reports rows that fail, match again or appear twice, and it leaves nothing behind and blocks nobody.
 
 use serde_json::Value;
 
-use super::support::cluster::Database;
-use super::support::process::Ran;
+use crate::support::cluster::Database;
+use crate::support::process::Ran;
 
 /// Five thousand rows by a key of two columns, one tenth of them filled.
 const TABLE: &str = "create table s (region text, id int, spend numeric, note text, ci numeric, primary key (region, id));
@@ -107,7 +107,7 @@ async fn a_column_that_is_not_there_is_computed_only() {
 }
 
 #[tokio::test]
-async fn rows_that_cannot_be_filled_are_told_by_their_keys() {
+async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
     let db = database("alter table s add constraint small check (ci < 4990) not valid;").await;
     let ran =
         sampled(&db, "set = { ci = '1 / (t.id - 77)' }\nwhere = 't.ci is null'", 100_000, &[]).await.exits(3);
@@ -164,7 +164,7 @@ async fn rows_that_cannot_be_filled_are_told_by_their_keys() {
 }
 
 #[tokio::test]
-async fn rows_that_match_again_are_yielded_twice_or_kept() {
+async fn rows_that_match_again_appear_twice_or_are_kept_by_a_trigger() {
     let db = database("create table e (id int, v int); insert into e values (3, 1), (3, 2), (4, 1);").await;
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.id < 30'", 100, &[]).await.exits(3);
     insta::assert_snapshot!(told(&ran), @"
@@ -209,7 +209,7 @@ async fn rows_that_match_again_are_yielded_twice_or_kept() {
 }
 
 #[tokio::test]
-async fn of_a_partitioned_table() {
+async fn a_sample_of_a_partitioned_table() {
     let db = Database::new().await;
     db.execute(
         "create table s (id int primary key, ci int) partition by range (id);
@@ -238,7 +238,7 @@ async fn of_a_partitioned_table() {
 }
 
 #[tokio::test]
-async fn nobody_is_waited_for() {
+async fn a_sample_waits_for_nobody() {
     let db = database("").await;
     let client = db.client().await;
     client.batch_execute("begin; update s set note = '' where id <= 55 and ci is null").await.unwrap();
@@ -254,7 +254,7 @@ async fn nobody_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_sample_is_a_backfill_s() {
+async fn only_a_backfill_can_be_sampled() {
     let db = database("").await;
     let plan = db.plan("table = 's'\n[partition]\nby = 'id'\nevery = 1000\n");
     let ran = db.pgstrata(&["check", plan.to_str().unwrap(), "--sample", "10"]).await.exits(2);

@@ -1,4 +1,5 @@
-//! What the benchmark reports, from results as it records them: the benchmark itself is too long for a test.
+//! The report of the benchmark, made from results in the form in which it records them. The benchmark itself takes too long for a
+//! test.
 
 #[path = "../benches/throughput/figure.rs"]
 mod figure;
@@ -59,7 +60,7 @@ fn results() -> Results {
 }
 
 #[test]
-fn the_table_says_what_was_measured_and_what_was_missed() {
+fn the_table_shows_what_was_measured_and_what_is_missing() {
     insta::assert_snapshot!(report::tables(&results()), @"
     200,000 rows; PostgreSQL 15.18; 2 processors, load 0.4 when it began; 2026-11-21 18:00 UTC
     fsync on
@@ -88,7 +89,7 @@ fn a_figure_is_one_line() {
 }
 
 #[test]
-fn recorded_results_show_what_the_run_showed() {
+fn recorded_results_give_the_same_report_as_the_run() {
     let recorded = report::json(&results()).unwrap();
     assert!(recorded.contains("\"met\": false"), "{recorded}");
     let read: Results = serde_json::from_str(&recorded).unwrap();
@@ -96,7 +97,7 @@ fn recorded_results_show_what_the_run_showed() {
 }
 
 #[test]
-fn the_page_has_its_plots_within_and_needs_nothing_else() {
+fn the_page_contains_its_plots_and_loads_nothing_else() {
     let page = report::page(&results()).unwrap();
     assert_eq!(page.matches("<svg").count(), 3);
     assert!(!page.contains("href") && !page.contains("src="), "{page}");
@@ -105,7 +106,7 @@ fn the_page_has_its_plots_within_and_needs_nothing_else() {
 }
 
 #[test]
-fn the_size_of_chunks_is_read_from_what_was_said() {
+fn the_size_of_chunks_is_read_from_the_output() {
     assert_eq!(run().rows_a_chunk("copy"), Some(10_000));
     assert_eq!(run().rows_a_chunk("fill"), None);
 }

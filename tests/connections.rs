@@ -1,102 +1,80 @@
-//! Connections that end: with the server, by a cut at a COMMIT, by an administrator, by another driver. A run goes on by
-//! itself and loses nothing; a driver that was replaced writes nothing more.
+//! Connections that end: with the server, by a cut at a COMMIT, by an administrator, by another driver. A run resumes by itself
+//! and loses nothing; a driver that was replaced writes nothing more.
 
 use std::cell::Cell;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use pgstrata::demo::server::PrivateServer;
 use rustix::process::Signal;
-use tokio::process::Child;
 
-use super::support::cluster::{Database, SETTINGS};
-use super::support::kills::side_by_side;
-use super::support::load::Writers;
-use super::support::oracle;
-use super::support::process::{ended, frozen, send};
-use super::support::proxy::Proxy;
-use super::support::tables::TableSpec;
-use super::support::wait::{until, within};
+use crate::support::cluster::{Database, SETTINGS};
+use crate::support::kills::side_by_side;
+use crate::support::lab::Lab;
+use crate::support::load::Load;
+use crate::support::oracle;
+use crate::support::process::{ended, send};
+use crate::support::proxy::Proxy;
+use crate::support::tables::TableSpec;
+use crate::support::wait::within;
 
 /// The job's sessions, by the rest of their names.
 const OURS: &str =
     "from pg_stat_activity where datname = current_database() and application_name ~ '^pgstrata/[0-9]+";
 
-/// A table under load, and a plan whose copy takes some seconds and many chunks.
-struct Bench {
-    db: Database,
-    plan: PathBuf,
-    writers: Writers,
+/// A lab whose table is under load.
+struct UnderLoad {
+    lab: Lab,
+    load: Load,
 }
 
-impl Bench {
+impl UnderLoad {
+    /// The copy takes some seconds and many chunks.
     async fn on(db: Database, rows_per_second: u32) -> Self {
         let spec = TableSpec::bigint("observations", 4_000);
         spec.create(&db).await;
-        let plan = db.plan(&format!(
+        let plan = format!(
             "table = 'observations'\n[partition]\nby = 'created_at'\nevery = '6 months'\n[swap]\nlock_timeout = '100ms'\n\
              [throttle]\nrows_per_second = {rows_per_second}\n"
-        ));
-        let writers = Writers::start(db.dsn(), spec, 2, 5).await;
-        Self { db, plan, writers }
+        );
+        let load = Load::start(db.dsn(), spec, 2, 5).await;
+        Self { lab: Lab::on(db, &plan), load }
     }
 
     async fn start() -> Self {
         Self::on(Database::new().await, 2_000).await
     }
 
-    fn command(&self, command: &str, env: &[(&str, &str)]) -> Child {
-        let plan = self.plan.display().to_string();
-        let arguments = match command {
-            "run" => vec!["run", &plan],
-            "finalize" => vec!["finalize", "observations", "--now"],
-            other => vec![other, "observations"],
-        };
-        self.db.command(&arguments).envs(env.iter().copied()).spawn().unwrap()
-    }
-
-    /// A command that freezes at a failpoint, once it is frozen.
-    async fn frozen(&self, command: &str, at: &str) -> Child {
-        let child = self.command(command, &[("PGSTRATA_FAILPOINT", &format!("{at}=stop"))]);
-        frozen(child).await
-    }
-
     /// Waits until so many chunks are in the ledger.
     async fn chunks(&self, n: i64) {
-        self.until(&format!("select (count(*) >= {n})::int::bigint from pgstrata.chunks")).await;
-    }
-
-    /// Waits until a query gives 1; what it asks about may not be there yet.
-    async fn until(&self, sql: &str) {
-        let client = self.db.client().await;
-        let one = async || client.query_one(sql, &[]).await.ok().and_then(|row| row.get(0)) == Some(1_i64);
-        until(sql, one).await;
+        self.lab.until(&format!("select count(*) >= {n} from pgstrata.chunks")).await;
     }
 
     /// Ends the job's sessions of a role; how many there were.
     async fn terminate(&self, role: &str) -> i64 {
         let name = if role == "lease" { String::new() } else { format!("[0-9]+/{role}") };
-        self.db.count(&format!("select count(pg_terminate_backend(pid)) {OURS}/{name}$'")).await
+        self.lab.count(&format!("select count(pg_terminate_backend(pid)) {OURS}/{name}$'")).await
     }
 
     /// The rest of the job's life; nothing may have been lost, and no chunk done twice.
     async fn swaps_and_holds(self) {
-        let twice =
-            "select count(*) - count(distinct (after, through)) from pgstrata.chunks where step = 'copy'";
-        assert_eq!(self.db.count(twice).await, 0);
-        oracle::compare(&self.db, "observations", "truth_observations").await;
-        self.db.pgstrata(&["swap", "observations"]).await.ok();
-        self.writers.commit_more(5).await;
-        self.writers.stop().await.assert_nothing_lost();
-        oracle::compare(&self.db, "observations", "truth_observations").await;
+        let Self { lab, load } = self;
+        lab.none(
+            "select count(*) - count(distinct (after, through)) from pgstrata.chunks where step = 'copy'",
+        )
+        .await;
+        oracle::compare(&lab.db, "observations", "truth_observations").await;
+        lab.ok("swap").await;
+        load.commit_more(5).await;
+        load.stop().await.assert_nothing_lost();
+        oracle::compare(&lab.db, "observations", "truth_observations").await;
     }
 }
 
 #[tokio::test]
 async fn a_run_outlives_its_server() {
     let server = PrivateServer::start(SETTINGS).unwrap();
-    let bench = Bench::on(Database::on(&server).await, 2_000).await;
-    let run = bench.command("run", &[]);
+    let bench = UnderLoad::on(Database::on(&server).await, 2_000).await;
+    let run = bench.lab.start("run", &[]);
     bench.chunks(1).await;
     server.stop_immediate().unwrap();
     server.start_again().unwrap();
@@ -107,36 +85,36 @@ async fn a_run_outlives_its_server() {
 
 /// A command whose COMMIT is lost on the way there, or whose answer is lost on the way back.
 async fn cut((command, needle, after): (&'static str, &'static str, bool)) {
-    let bench = Bench::start().await;
+    let bench = UnderLoad::start().await;
     let before: &[&str] = match command {
         "run" => &[],
         "swap" | "abort" => &["run"],
-        "rollback" | "finalize" => &["run", "swap"],
+        "rollback" | "finalize --now" => &["run", "swap"],
         other => panic!("{other}"),
     };
     for command in before {
-        ended(bench.command(command, &[])).await.ok();
+        bench.lab.ok(command).await;
     }
-    let proxy = Proxy::start(bench.db.socket_dir()).await;
+    let proxy = Proxy::start(bench.lab.db.socket_dir()).await;
     if after {
         proxy.cut_after_commit(needle);
     } else {
         proxy.cut_before_commit(needle);
     }
-    ended(bench.command(command, &[("DATABASE_URL", &proxy.dsn(bench.db.dsn()))])).await.ok();
+    ended(bench.lab.start(command, &[("DATABASE_URL", &proxy.dsn(bench.lab.db.dsn()))])).await.ok();
     assert_eq!(proxy.cuts(), 1, "{command} commits nothing with {needle}");
-    oracle::compare(&bench.db, "observations", "truth_observations").await;
+    oracle::compare(&bench.lab.db, "observations", "truth_observations").await;
     match command {
         "run" => bench.swaps_and_holds().await,
         _ => {
-            bench.writers.stop().await.assert_clean();
-            oracle::compare(&bench.db, "observations", "truth_observations").await;
+            bench.load.stop().await.assert_clean();
+            oracle::compare(&bench.lab.db, "observations", "truth_observations").await;
         }
     }
 }
 
 #[tokio::test]
-async fn a_commit_that_is_lost_on_the_way_is_neither_done_twice_nor_left_out() {
+async fn a_commit_that_is_cut_off_is_neither_repeated_nor_lost() {
     let commits = [
         ("run", "create table \"public\".\"observations_new\""),
         ("run", "create trigger \"pgstrata_capture\""),
@@ -145,7 +123,7 @@ async fn a_commit_that_is_lost_on_the_way_is_neither_done_twice_nor_left_out() {
         ("run", "delete from \"pgstrata\".\"changes_observations\""),
         ("swap", "in access exclusive mode"),
         ("rollback", "in access exclusive mode"),
-        ("finalize", "drop table"),
+        ("finalize --now", "drop table"),
         ("abort", "drop table"),
     ];
     let cases =
@@ -155,11 +133,11 @@ async fn a_commit_that_is_lost_on_the_way_is_neither_done_twice_nor_left_out() {
 
 /// A command that is frozen at a place, loses a session there, and goes on.
 async fn terminated((command, at, role): (&'static str, &'static str, &'static str)) {
-    let bench = Bench::start().await;
+    let bench = UnderLoad::start().await;
     if command != "run" {
-        ended(bench.command("run", &[])).await.ok();
+        bench.lab.ok("run").await;
     }
-    let child = bench.frozen(command, at).await;
+    let child = bench.lab.frozen(command, at).await;
     assert!(bench.terminate(role).await > 0, "no session is a {role} at {at}");
     send(&child, Signal::CONT);
     let said = ended(child).await.ok().stderr;
@@ -170,8 +148,8 @@ async fn terminated((command, at, role): (&'static str, &'static str, &'static s
     if command == "run" {
         bench.swaps_and_holds().await;
     } else {
-        bench.writers.stop().await.assert_clean();
-        oracle::compare(&bench.db, "observations", "truth_observations").await;
+        bench.load.stop().await.assert_clean();
+        oracle::compare(&bench.lab.db, "observations", "truth_observations").await;
     }
 }
 
@@ -214,12 +192,12 @@ async fn a_frozen_driver_that_was_replaced_wakes_up_and_writes_nothing() {
         "drain.before_commit",
     ];
     side_by_side(places.to_vec(), async |at| {
-        let bench = Bench::start().await;
-        let frozen = bench.frozen("run", at).await;
+        let bench = UnderLoad::start().await;
+        let frozen = bench.lab.frozen("run", at).await;
         assert_eq!(bench.terminate("lease").await, 1);
-        ended(bench.command("run", &[])).await.ok();
-        let _quiet = bench.writers.pause().await;
-        let client = bench.db.client().await;
+        bench.lab.ok("run").await;
+        let _quiet = bench.load.pause().await;
+        let client = bench.lab.db.client().await;
         let written: serde_json::Value = client.query_one(WRITTEN, &[]).await.unwrap().get(0);
         send(&frozen, Signal::CONT);
         let said = ended(frozen).await.exits(7).stderr;
@@ -233,12 +211,12 @@ async fn a_frozen_driver_that_was_replaced_wakes_up_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn of_two_drivers_after_a_lost_lease_one_goes_on_and_the_other_says_why_it_ends() {
-    let bench = Bench::on(Database::new().await, 500).await;
-    let first = bench.command("run", &[]);
+async fn of_two_drivers_after_a_lost_lease_one_continues_and_the_other_ends() {
+    let bench = UnderLoad::on(Database::new().await, 500).await;
+    let first = bench.lab.start("run", &[]);
     bench.chunks(1).await;
     assert_eq!(bench.terminate("lease").await, 1);
-    let second = bench.command("run", &[]);
+    let second = bench.lab.start("run", &[]);
     let mut ran = [ended(first).await, ended(second).await];
     ran.sort_by_key(|ran| ran.code);
     let [goes_on, ends] = ran;
@@ -249,12 +227,12 @@ async fn of_two_drivers_after_a_lost_lease_one_goes_on_and_the_other_says_why_it
 }
 
 #[tokio::test]
-async fn a_replaced_driver_that_wakes_up_in_the_midst_of_the_next_one_s_work_disturbs_nothing() {
-    let bench = Bench::on(Database::new().await, 1_000).await;
-    let frozen = bench.frozen("run", "copy.before_commit@2").await;
+async fn a_replaced_driver_that_wakes_up_does_not_disturb_the_next_one() {
+    let bench = UnderLoad::on(Database::new().await, 1_000).await;
+    let frozen = bench.lab.frozen("run", "copy.before_commit@2").await;
     assert_eq!(bench.terminate("lease").await, 1);
-    let next = bench.command("run", &[]);
-    bench.until("select max((epoch > 1)::int::bigint) from pgstrata.chunks").await;
+    let next = bench.lab.start("run", &[]);
+    bench.lab.until("select count(*) filter (where epoch > 1) > 0 from pgstrata.chunks").await;
     send(&frozen, Signal::CONT);
     ended(frozen).await.exits(7);
     ended(next).await.ok();
@@ -263,14 +241,14 @@ async fn a_replaced_driver_that_wakes_up_in_the_midst_of_the_next_one_s_work_dis
 
 /// Does something to one of the job's sessions, again and again, until it was done so often, while a run is on its way.
 async fn disturbed(what: &'static str) {
-    let bench = Bench::on(Database::new().await, 500).await;
-    let mut run = bench.command("run", &[]);
+    let bench = UnderLoad::on(Database::new().await, 500).await;
+    let mut run = bench.lab.start("run", &[]);
     let times = Cell::new(0);
     let disturb = async {
         while times.get() < 15 {
             let one =
                 format!("select count({what}(pid)) from (select pid {OURS}' order by random() limit 1) one");
-            times.set(times.get() + bench.db.count(&one).await);
+            times.set(times.get() + bench.lab.db.count(&one).await);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
@@ -290,13 +268,13 @@ async fn sessions_that_are_ended_or_cancelled_at_any_time_end_no_run() {
 
 #[tokio::test]
 async fn a_source_that_is_locked_for_a_while_ends_no_run() {
-    let bench = Bench::start().await;
-    let run = bench.command("run", &[]);
+    let bench = UnderLoad::start().await;
+    let run = bench.lab.start("run", &[]);
     bench.chunks(1).await;
-    let mut client = bench.db.client().await;
+    let mut client = bench.lab.db.client().await;
     let migration = client.transaction().await.unwrap();
     migration.batch_execute("lock table observations in access exclusive mode").await.unwrap();
-    bench.until(&format!("select max(1::bigint) {OURS}' and wait_event_type = 'Lock'")).await;
+    bench.lab.until(&format!("select exists (select {OURS}' and wait_event_type = 'Lock')")).await;
     // Longer than any of the run's statements waits for a lock.
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     migration.commit().await.unwrap();
@@ -306,16 +284,16 @@ async fn a_source_that_is_locked_for_a_while_ends_no_run() {
 
 #[tokio::test]
 async fn timeouts_of_the_database_end_no_session_of_a_job() {
-    let bench = Bench::start().await;
+    let bench = UnderLoad::start().await;
     for timeout in
         ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
     {
         let set = format!("execute format('alter database %I set {timeout} = 300', current_database())");
-        bench.db.execute(&format!("do $$ begin {set}; end $$")).await;
+        bench.lab.db.execute(&format!("do $$ begin {set}; end $$")).await;
     }
-    let said = ended(bench.command("run", &[])).await.ok().stderr;
+    let said = bench.lab.ok("run").await.stderr;
     assert!(!said.contains("taking the job up again"), "{said}");
     let reset = "do $$ begin execute format('alter database %I reset all', current_database()); end $$";
-    bench.db.client().await.batch_execute(reset).await.unwrap();
+    bench.lab.db.client().await.batch_execute(reset).await.unwrap();
     bench.swaps_and_holds().await;
 }

@@ -1,17 +1,17 @@
-//! The process is killed at every named place between two steps, under load; the next one goes on, and nothing is lost.
-
-use std::path::Path;
+//! The process is killed at every failpoint of a partition job, under load; the next command resumes the job, and nothing is
+//! lost.
 
 use pgstrata::failpoint;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::support::cluster::Database;
-use super::support::kills::{as_str, failpoints_in, killed, side_by_side};
-use super::support::load::Writers;
-use super::support::oracle;
-use super::support::process::SIGKILL;
-use super::support::tables::TableSpec;
+use crate::support::cluster::Database;
+use crate::support::kills::{failpoints_in, side_by_side};
+use crate::support::lab::Lab;
+use crate::support::load::Load;
+use crate::support::oracle;
+use crate::support::process::{SIGKILL, ended};
+use crate::support::tables::TableSpec;
 
 /// A table with all that makes the job take every step: a foreign key, a constraint that is not validated, a
 /// materialized view.
@@ -49,13 +49,82 @@ const CHURNED: &str = "do $$ begin
         end loop;
     end $$";
 
+/// The table that a job partitions.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// Its key comes from a sequence.
+    Numbered,
+    /// Its key is random: neighbours in the key are nowhere near each other in the heap.
+    Random,
+    /// It has a unique index besides, whose values writers move from row to row.
+    Moving,
+}
+
+use Source::{Moving, Numbered, Random};
+
+/// Each failpoint with the table on which the job is killed there. Random keys where rows are copied; values that move where
+/// changes are drained, ranges compared and tables exchanged.
+const SOURCES: &[(&str, Source)] = &[
+    ("job.installed", Numbered),
+    ("job.created", Numbered),
+    ("job.retuned", Numbered),
+    ("lease.former_ended", Numbered),
+    ("lease.taken", Numbered),
+    ("prepare.before_commit", Random),
+    ("prepare.target", Random),
+    ("prepare.partition", Random),
+    ("prepare.done", Random),
+    ("capture.before_commit", Random),
+    ("capture.done", Random),
+    ("copy.frozen", Random),
+    ("copy.before_commit", Random),
+    ("copy.chunk", Random),
+    ("growth.compacted", Numbered),
+    ("copy.emptied", Numbered),
+    ("copy.chunks_done", Random),
+    ("extend.before_commit", Numbered),
+    ("extend.done", Numbered),
+    ("scrub.emptied", Numbered),
+    ("scrub.leaf", Numbered),
+    ("scrub.done", Numbered),
+    ("index.leaf", Numbered),
+    ("index.constraint", Numbered),
+    ("index.leaf_done", Numbered),
+    ("index.checks", Numbered),
+    ("index.parent", Numbered),
+    ("index.attached", Numbered),
+    ("index.analyzed", Numbered),
+    ("index.vacuumed", Numbered),
+    ("index.done", Numbered),
+    ("drain.before_commit", Moving),
+    ("drain.batch", Moving),
+    ("drain.done", Moving),
+    ("verify.range", Moving),
+    ("verify.recorded", Moving),
+    ("verify.done", Moving),
+    ("swap.ready", Moving),
+    ("swap.done", Moving),
+    ("swap.told", Moving),
+    ("guard.dropped", Numbered),
+    ("settle.key", Moving),
+    ("settle.parent", Moving),
+    ("settle.matview", Moving),
+    ("settle.exchanged", Moving),
+    ("finalize.before_commit", Numbered),
+    ("finalize.done", Numbered),
+    ("abort.before_commit", Numbered),
+    ("abort.done", Numbered),
+];
+
 /// One life of a job, and where it is killed.
 #[derive(Debug, Clone)]
-struct Case {
+struct Crash {
     /// The command that is killed; of several of the same name, the first.
     command: &'static str,
     /// The failpoint.
     at: String,
+    /// The table.
+    source: Source,
     /// A run that is killed before any writer is there, and what happens to the table then.
     before: Option<(&'static str, &'static str)>,
     /// A row that no partition takes, and no writer knows, comes then.
@@ -64,9 +133,9 @@ struct Case {
     chunks: bool,
 }
 
-impl Case {
-    fn new(command: &'static str, at: &str) -> Self {
-        Self { command, at: at.to_owned(), before: None, far_row: false, chunks: at.contains('@') }
+impl Crash {
+    fn new(command: &'static str, at: &str, source: Source) -> Self {
+        Self { command, at: at.to_owned(), source, before: None, far_row: false, chunks: at.contains('@') }
     }
 
     fn after(mut self, at: &'static str, sql: &'static str) -> Self {
@@ -76,7 +145,9 @@ impl Case {
 
     /// The cases that a failpoint needs.
     fn of(name: &str) -> Vec<Self> {
-        let run = Self::new("run", name);
+        let Some((_, source)) = SOURCES.iter().find(|(at, _)| *at == name) else { return Vec::new() };
+        let case = |command| Self::new(command, name, *source);
+        let run = case("run");
         match name.split_once('.').unwrap_or_default() {
             ("extend", _) => {
                 let run = Self { far_row: true, ..run };
@@ -89,32 +160,21 @@ impl Case {
             }
             ("growth", _) => vec![run.after("copy.frozen", CHURNED)],
             ("job", "retuned") => vec![run.after("copy.frozen", "")],
-            ("lease", _) => vec![run, Self::new("finalize", name)],
-            ("settle", "parent") => vec![Self::new("swap", name)],
-            ("swap" | "guard" | "settle", _) => vec![Self::new("swap", name), Self::new("rollback", name)],
-            // A backfill's.
-            ("fill" | "finish", _) => Vec::new(),
-            ("abort", _) => vec![Self::new("abort", name)],
-            // Of a job of another kind: its own tests kill it there.
-            ("retype", _) => Vec::new(),
-            // It takes writers that keep the log filled: `old_snapshots` has them.
-            ("mirror", _) => Vec::new(),
-            ("finalize", _) => vec![Self::new("finalize", name)],
+            ("lease", _) => vec![run, case("finalize --now")],
+            ("settle", "parent") => vec![case("swap")],
+            ("swap" | "guard" | "settle", _) => vec![case("swap"), case("rollback")],
+            ("abort", _) => vec![case("abort")],
+            ("finalize", _) => vec![case("finalize --now")],
             _ => vec![run],
         }
     }
 
-    /// The source that this life partitions: random keys where rows are copied, values that move between rows where changes are
-    /// drained and names exchanged, numbers from a sequence otherwise.
     fn spec(&self) -> TableSpec {
-        if self.chunks {
-            return TableSpec::bigint("observations", 5_000);
-        }
-        match self.at.split('.').next().unwrap_or_default() {
-            _ if self.before.is_some() => TableSpec::bigint("observations", 1_500),
-            "prepare" | "capture" | "copy" => TableSpec::uuid("observations", 1_500),
-            "drain" | "verify" | "swap" | "settle" => TableSpec::slots("observations", 1_500),
-            _ => TableSpec::bigint("observations", 1_500),
+        let rows = if self.chunks { 5_000 } else { 1_500 };
+        match self.source {
+            Numbered => TableSpec::bigint("observations", rows),
+            Random => TableSpec::uuid("observations", rows),
+            Moving => TableSpec::slots("observations", rows),
         }
     }
 
@@ -138,41 +198,45 @@ impl Case {
         let spec = self.spec();
         spec.create(&db).await;
         db.execute(DEPENDENTS).await;
-        let mut plan = db.plan(&self.plan(2));
+        let mut lab = Lab::on(db, &self.plan(2));
         if let Some((at, sql)) = self.before {
-            killed(&db, &arguments("run", &plan), at).await;
-            db.execute(sql).await;
+            lab.killed("run", at).await;
+            lab.db.execute(sql).await;
         }
         if self.at == "job.retuned" {
-            plan = db.plan(&self.plan(3));
+            lab = lab.with_plan(&self.plan(3));
         }
-        let writers = Writers::start(db.dsn(), spec, 2, 7).await;
+        let load = Load::start(lab.db.dsn(), spec, 2, 7).await;
         if self.far_row {
-            db.execute(FAR_ROW).await;
+            lab.db.execute(FAR_ROW).await;
         }
         let mut left = Some(self.at.as_str());
         let life = match self.command {
-            "run" => vec!["run", "swap", "finalize"],
-            "abort" => vec!["run", "abort", "run", "swap", "finalize"],
-            _ => vec!["run", "swap", "rollback", "swap", "finalize"],
+            "run" => vec!["run", "swap", "finalize --now"],
+            "abort" => vec!["run", "abort", "run", "swap", "finalize --now"],
+            _ => vec!["run", "swap", "rollback", "swap", "finalize --now"],
         };
         for command in life {
-            writers.commit_more(5).await;
-            let arguments = arguments(command, &plan);
+            load.commit_more(5).await;
             if command == self.command
                 && let Some(at) = left.take()
             {
-                killed(&db, &arguments, at).await;
-                writers.commit_more(5).await;
+                lab.killed(command, at).await;
+                load.commit_more(5).await;
             }
-            db.pgstrata(&as_str(&arguments)).await.ok();
-            oracle::compare(&db, "observations", "truth_observations").await;
+            lab.ok(command).await;
+            oracle::compare(&lab.db, "observations", "truth_observations").await;
         }
-        writers.commit_more(5).await;
-        writers.stop().await.assert_clean();
-        oracle::compare(&db, "observations", "truth_observations").await;
-        assert_eq!(db.count(LEFT_BEHIND).await, 0);
+        end(&lab, load).await;
     }
+}
+
+/// Nothing is lost, and nothing of the job is left.
+async fn end(lab: &Lab, load: Load) {
+    load.commit_more(5).await;
+    load.stop().await.assert_clean();
+    oracle::compare(&lab.db, "observations", "truth_observations").await;
+    lab.none(LEFT_BEHIND).await;
 }
 
 /// What the job made and finalize should have removed: relations, functions and triggers of ours, and the old table.
@@ -185,24 +249,17 @@ const LEFT_BEHIND: &str = "select
   + (select count(*) from pg_class where relname like 'observations%\\_old' or relname like 'observations%\\_new')
   + (select count(*) from pgstrata.chunks)";
 
-fn arguments(command: &str, plan: &Path) -> Vec<String> {
-    match command {
-        "run" => vec!["run".to_owned(), plan.display().to_string()],
-        "finalize" => vec!["finalize".to_owned(), "observations".to_owned(), "--now".to_owned()],
-        other => vec![other.to_owned(), "observations".to_owned()],
-    }
+#[tokio::test]
+async fn a_job_killed_at_every_failpoint_resumes_and_loses_nothing() {
+    side_by_side(of_this_kind().into_iter().flat_map(Crash::of).collect(), Crash::live).await;
 }
 
 #[tokio::test]
-async fn killed_at_every_failpoint_a_job_goes_on_and_loses_nothing() {
-    side_by_side(of_this_kind().into_iter().flat_map(Case::of).collect(), Case::live).await;
-}
-
-#[tokio::test]
-async fn killed_at_a_later_chunk_or_batch_a_job_goes_on_and_loses_nothing() {
+async fn a_job_killed_at_a_later_chunk_or_batch_resumes_and_loses_nothing() {
     let places =
         ["prepare.partition@3", "copy.before_commit@2", "copy.chunk@3", "index.leaf@3", "drain.batch@2"];
-    side_by_side(places.iter().map(|at| Case::new("run", at)).collect(), Case::live).await;
+    let cases = places.iter().map(|at| Crash::new("run", at, Numbered));
+    side_by_side(cases.collect(), Crash::live).await;
 }
 
 /// Killed at random places, again and again, until nothing is left to do.
@@ -212,15 +269,15 @@ async fn tortured(seed: u64) {
     let spec = TableSpec::uuid("observations", 4_000).truncating(300);
     spec.create(&db).await;
     db.execute(DEPENDENTS).await;
-    let plan = db.plan(&Case::new("run", "@").plan(2));
-    let writers = Writers::start(db.dsn(), spec, 3, seed).await;
+    let lab = Lab::on(db, &Crash::new("run", "@", Random).plan(2));
+    let load = Load::start(lab.db.dsn(), spec, 3, seed).await;
     let mut kills = 0;
     for (command, first) in [
         ("run", "lease.taken"),
         ("swap", "drain.batch"),
         ("rollback", "drain.batch"),
         ("swap", "drain.batch"),
-        ("finalize", "finalize.before_commit"),
+        ("finalize --now", "finalize.before_commit"),
     ] {
         // Names stand in the order of a job's life: what it has behind it is not reached again.
         let usual = |name: &&str| !["emptied", "extend", "growth"].iter().any(|rare| name.contains(rare));
@@ -230,8 +287,7 @@ async fn tortured(seed: u64) {
         loop {
             let at = rng.random_range(from..places.len().min(from + 5));
             let killed_at = format!("{}@{}", places[at], 1 + u32::from(rng.random_bool(0.2)));
-            let at_failpoint = [("PGSTRATA_FAILPOINT", killed_at.as_str())];
-            let ran = db.pgstrata_with(&as_str(&arguments(command, &plan)), &at_failpoint).await;
+            let ran = ended(lab.start(command, &[("PGSTRATA_FAILPOINT", &killed_at)])).await;
             if ran.signal != Some(SIGKILL) {
                 assert_eq!(ran.code, Some(0), "seed {seed}, {command}, {killed_at}: {ran:?}");
                 break;
@@ -239,18 +295,15 @@ async fn tortured(seed: u64) {
             kills += 1;
             from = at.saturating_sub(2);
         }
-        oracle::compare(&db, "observations", "truth_observations").await;
+        oracle::compare(&lab.db, "observations", "truth_observations").await;
     }
-    writers.commit_more(5).await;
-    writers.stop().await.assert_clean();
-    oracle::compare(&db, "observations", "truth_observations").await;
-    assert_eq!(db.count(LEFT_BEHIND).await, 0);
+    end(&lab, load).await;
     println!("seed {seed}: {kills} kills");
     assert!(kills > 0, "seed {seed}");
 }
 
 #[tokio::test]
-async fn killed_again_and_again_a_job_comes_to_its_end() {
+async fn a_job_killed_again_and_again_completes() {
     for seed in [11, 12, 13] {
         tortured(seed).await;
     }
@@ -261,7 +314,17 @@ fn of_this_kind() -> Vec<&'static str> {
     failpoints_in(|path| !path.starts_with("phase/backfill"))
 }
 
+/// All but those of the other kinds of job, whose own tests kill them there, and of the mirror, which takes writers that keep the
+/// log filled: `old_snapshots` has them.
 #[test]
-fn every_failpoint_has_a_name_and_every_name_a_failpoint() {
+fn every_failpoint_of_a_partition_job_names_its_table() {
+    let others = ["fill.", "finish.", "retype.", "mirror."];
+    let ours = failpoint::NAMES.iter().filter(|name| !others.iter().any(|other| name.starts_with(other)));
+    let named: Vec<_> = SOURCES.iter().map(|(at, _)| at).collect();
+    assert_eq!(named, ours.collect::<Vec<_>>());
+}
+
+#[test]
+fn every_failpoint_has_a_name_and_every_name_has_a_failpoint() {
     assert_eq!(failpoints_in(|_| true), failpoint::NAMES);
 }

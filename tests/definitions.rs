@@ -1,4 +1,4 @@
-//! Names that contain the words at which a definition could be cut come along like any others.
+//! Objects whose names contain the key words at which a definition is split are carried over like any others.
 
 use crate::support::cluster::Database;
 

@@ -1,4 +1,4 @@
-//! The demo, as the real binary runs it: it tells its story to the end, and however it ends, it leaves nothing behind.
+//! The demo, run by the real binary: it completes, and however it ends, it leaves nothing behind.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::support::process::{Ran, ended, send};
-use super::support::wait::{until, within};
+use crate::support::process::{Ran, ended, send};
+use crate::support::wait::{until, within};
 
 /// An environment that points elsewhere: the demo has a server of its own, and takes no notice.
 const ELSEWHERE: [(&str, &str); 4] = [
@@ -51,7 +51,7 @@ fn word_behind<'t>(text: &'t str, before: &str) -> &'t str {
 }
 
 #[tokio::test]
-async fn the_story_is_told_to_its_end() {
+async fn the_demo_completes() {
     let Ran { stdout, stderr: story, .. } = ended(demo(&[]).spawn().unwrap()).await.ok();
     let mut rest = &*story;
     for step in [
@@ -80,7 +80,7 @@ async fn the_story_is_told_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_kept_server_can_be_looked_at_and_is_ended_as_said() {
+async fn a_kept_server_can_be_used_and_is_stopped_by_the_printed_command() {
     let Ran { stdout, stderr, .. } = ended(demo(&["--keep", "--json"]).spawn().unwrap()).await.ok();
     assert_eq!(stderr, "", "{stdout}");
     let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -123,7 +123,7 @@ async fn interrupted(child: Child, dir: &Path) {
 }
 
 #[tokio::test]
-async fn ctrl_c_while_the_server_is_made_leaves_nothing() {
+async fn ctrl_c_while_the_server_starts_leaves_nothing() {
     let child = demo(&[]).spawn().unwrap();
     let dir = dir_of(&child).await;
     interrupted(child, &dir).await;

@@ -1,90 +1,30 @@
-//! What depends on a table comes along: through swap, rollback and swap, as the catalog has it and by what it does.
-
-use std::path::PathBuf;
+//! Everything that depends on a table is carried over, through swap, rollback and swap: compared in the catalog and tried out.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::checks::errors;
+use crate::support::cluster::{Version, on_every_version};
+use crate::support::dependents::{self, differences, fingerprint};
+use crate::support::lab::Lab;
 use crate::support::process::Ran;
 
-const FIXTURE: &str = include_str!("dependents.sql");
-const FINGERPRINT: &str = include_str!("fingerprint.sql");
-
 on_every_version! {
-    the_catalog_says_the_same_but_for_what_partitioning_changes,
-    what_the_parent_cannot_hold_is_on_every_partition,
+    the_catalog_stays_the_same_except_for_what_partitioning_changes,
+    what_the_parent_cannot_have_is_on_every_partition,
     triggers_fire_for_the_application_and_on_one_table_only,
-    privileges_and_policies_hold_and_nobody_gets_round_them,
+    privileges_and_policies_hold_and_cannot_be_bypassed,
     foreign_keys_act_on_the_table_in_use,
-    what_is_bound_by_oid_follows_the_name,
-    what_only_later_versions_have,
-    forced_row_level_security_takes_a_role_that_it_does_not_bind,
+    objects_bound_by_oid_follow_the_name,
+    objects_that_only_later_versions_have,
+    forced_row_level_security_needs_a_role_that_bypasses_it,
 }
 
-/// The fixture in a database of its own, and the plan of its job.
-pub struct Lab {
-    pub db: Database,
-    plan: PathBuf,
-}
-
-impl Lab {
-    async fn on(version: Version) -> Self {
-        Self::with(version, "", "100ms").await
-    }
-
-    /// The same with more statements behind the fixture's.
-    pub async fn with(version: Version, more: &str, lock_timeout: &str) -> Self {
-        let db = Database::of(version).await;
-        db.execute(FIXTURE).await;
-        db.execute(more).await;
-        let plan = db.plan(&format!(
-            "table = \"lab.observations\"\n[partition]\nby = \"created_at\"\nevery = \"1 month\"\nto = \"2025-08-01\"\n\
-             drop_unique = [\"observations_serial_key\"]\n[swap]\nlock_timeout = \"{lock_timeout}\"\nattempts = 1000\n",
-        ));
-        Self { db, plan }
-    }
-
-    /// With a plan that trusts a role.
-    pub fn trusting(self, role: &str) -> Self {
-        let plan = std::fs::read_to_string(&self.plan).unwrap();
-        let plan = self.db.plan(&format!("trust = [\"{role}\"]\n{plan}"));
-        Self { plan, ..self }
-    }
-
-    /// The job up to verified.
-    pub async fn run(&self) {
-        self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok();
-    }
-
-    /// Another command of the job.
-    async fn then(&self, command: &str) -> Ran {
-        let ran = self.db.pgstrata(&[command, "observations"]).await.ok();
-        assert!(!ran.stderr.contains("should not have"), "{ran:?}");
-        ran
-    }
-
-    pub async fn fingerprint(&self) -> Vec<String> {
-        let client = self.db.client().await;
-        // So that every name is told with its schema.
-        client.batch_execute("set search_path = ''").await.unwrap();
-        let rows = client.query(FINGERPRINT, &[&"lab.observations"]).await.unwrap();
-        rows.iter().map(|r| format!("{}: {}", r.get::<_, &str>(0), r.get::<_, &str>(1))).collect()
-    }
-
-    /// A session with the rights of `role`.
-    pub async fn as_role(&self, role: &str) -> Client {
-        let client = self.db.client().await;
-        client.batch_execute(&format!("set role {role}")).await.unwrap();
-        client
-    }
-}
-
-/// Lines that only one of the two has.
-pub fn differences(before: &[String], after: &[String]) -> String {
-    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}"));
-    let new = after.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
-    gone.chain(new).collect::<Vec<_>>().join("\n")
+/// Runs another command of the job, which finds the catalog as it should be.
+async fn then(lab: &Lab, command: &str) -> Ran {
+    let ran = lab.ok(command).await;
+    assert!(!ran.stderr.contains("should not have"), "{ran:?}");
+    ran
 }
 
 /// The error that a statement ends with.
@@ -93,28 +33,28 @@ async fn refused(client: &Client, sql: &str) -> SqlState {
     error.code().unwrap_or_else(|| panic!("{sql}: {error:?}")).clone()
 }
 
-async fn the_catalog_says_the_same_but_for_what_partitioning_changes(version: Version) {
-    let lab = Lab::on(version).await;
-    let before = lab.fingerprint().await;
-    lab.run().await;
-    assert_eq!(differences(&before, &lab.fingerprint().await), "");
-    let told = lab.then("swap").await;
+async fn the_catalog_stays_the_same_except_for_what_partitioning_changes(version: Version) {
+    let lab = dependents::lab(version).await;
+    let before = fingerprint(&lab).await;
+    lab.ok("run").await;
+    assert_eq!(differences(&before, &fingerprint(&lab).await), "");
+    let told = then(&lab, "swap").await;
     let by_name: Vec<&str> = told.stderr.lines().filter(|line| line.contains("by name")).collect();
     insta::assert_snapshot!("told_by_name", by_name.join("\n"));
-    let after = lab.fingerprint().await;
+    let after = fingerprint(&lab).await;
     // By its name: every version has to say the same.
     insta::assert_snapshot!("what_partitioning_changes", differences(&before, &after));
-    lab.then("rollback").await;
-    assert_eq!(differences(&before, &lab.fingerprint().await), "");
-    lab.then("swap").await;
-    assert_eq!(differences(&after, &lab.fingerprint().await), "");
-    lab.db.pgstrata(&["finalize", "observations", "--now"]).await.ok();
-    assert_eq!(differences(&after, &lab.fingerprint().await), "");
+    then(&lab, "rollback").await;
+    assert_eq!(differences(&before, &fingerprint(&lab).await), "");
+    then(&lab, "swap").await;
+    assert_eq!(differences(&after, &fingerprint(&lab).await), "");
+    lab.ok("finalize --now").await;
+    assert_eq!(differences(&after, &fingerprint(&lab).await), "");
 }
 
-async fn what_the_parent_cannot_hold_is_on_every_partition(version: Version) {
-    let lab = Lab::on(version).await;
-    lab.run().await;
+async fn what_the_parent_cannot_have_is_on_every_partition(version: Version) {
+    let lab = dependents::lab(version).await;
+    lab.ok("run").await;
     let client = lab.db.client().await;
     let row = client
         .query_one(
@@ -157,27 +97,25 @@ const REFUSED: &[&str] = &[
     "constraint c foreign key (site_id) references lab.sites not enforced",
 ];
 
-async fn what_only_later_versions_have(version: Version) {
-    let lab = Lab::on(version).await;
+async fn objects_that_only_later_versions_have(version: Version) {
+    let lab = dependents::lab(version).await;
     let server = lab.db.count("select current_setting('server_version_num')::bigint / 10000").await;
     for (_, sql) in LATER.iter().filter(|(since, _)| *since <= server) {
         lab.db.execute(sql).await;
     }
     for constraint in REFUSED.iter().filter(|_| server >= 18) {
         lab.db.execute(&format!("alter table lab.observations add {constraint}")).await;
-        let ran = lab.db.pgstrata(&["check", lab.plan.to_str().unwrap()]).await.exits(3);
-        assert!(
-            ran.stdout.contains("constraint c on table lab.observations is NOT "),
-            "{constraint}: {ran:?}"
-        );
+        let ran = lab.ran("check").await.exits(3);
+        assert_eq!(errors(&ran.stdout).len(), 1, "{constraint}: {ran:?}");
+        assert!(errors(&ran.stdout)[0].ends_with(": c"), "{constraint}: {ran:?}");
         lab.db.execute("alter table lab.observations drop constraint c").await;
     }
-    let before = lab.fingerprint().await;
-    lab.run().await;
-    lab.then("swap").await;
-    insta::assert_snapshot!("what_partitioning_changes", differences(&before, &lab.fingerprint().await));
-    lab.then("rollback").await;
-    assert_eq!(differences(&before, &lab.fingerprint().await), "");
+    let before = fingerprint(&lab).await;
+    lab.ok("run").await;
+    then(&lab, "swap").await;
+    insta::assert_snapshot!("what_partitioning_changes", differences(&before, &fingerprint(&lab).await));
+    then(&lab, "rollback").await;
+    assert_eq!(differences(&before, &fingerprint(&lab).await), "");
 }
 
 /// What the application's triggers noted, sorted, since the last look.
@@ -188,8 +126,8 @@ async fn seen(client: &Client) -> Vec<String> {
 }
 
 async fn triggers_fire_for_the_application_and_on_one_table_only(version: Version) {
-    let lab = Lab::on(version).await;
-    let app = lab.as_role("dep_app").await;
+    let lab = dependents::lab(version).await;
+    let app = lab.db.as_role("dep_app").await;
     let client = lab.db.client().await;
     let at_work = async |n: i32| {
         app.batch_execute(&format!(
@@ -208,11 +146,11 @@ async fn triggers_fire_for_the_application_and_on_one_table_only(version: Versio
             .unwrap();
         assert_eq!(trimmed.get::<_, &str>(0), "said");
     };
-    lab.run().await;
+    lab.ok("run").await;
     assert_eq!(seen(&client).await, [""; 0], "the copy fired triggers");
     for (n, command) in (1..).zip(["swap", "rollback", "swap"]) {
         at_work(n).await;
-        lab.then(command).await;
+        then(&lab, command).await;
         assert_eq!(seen(&client).await, [""; 0], "the drain of the {command} fired triggers");
     }
     at_work(4).await;
@@ -227,9 +165,9 @@ async fn triggers_fire_for_the_application_and_on_one_table_only(version: Versio
     assert_eq!(seen(&client).await, ["c_replica INSERT"]);
 }
 
-async fn privileges_and_policies_hold_and_nobody_gets_round_them(version: Version) {
-    let lab = Lab::on(version).await;
-    let (app, reader) = (lab.as_role("dep_app").await, lab.as_role("dep_reader").await);
+async fn privileges_and_policies_hold_and_cannot_be_bypassed(version: Version) {
+    let lab = dependents::lab(version).await;
+    let (app, reader) = (lab.db.as_role("dep_app").await, lab.db.as_role("dep_reader").await);
     let holds = async || {
         let rows: i64 = app.query_one("select count(*) from lab.observations", &[]).await.unwrap().get(0);
         assert_eq!(rows, 10_000);
@@ -252,16 +190,16 @@ async fn privileges_and_policies_hold_and_nobody_gets_round_them(version: Versio
               and has_table_privilege(role, c.oid, 'select, insert, update, delete, truncate, references, trigger')";
         assert_eq!(lab.db.count(round).await, 0);
     };
-    lab.run().await;
+    lab.ok("run").await;
     for command in ["swap", "rollback", "swap"] {
         holds().await;
-        lab.then(command).await;
+        then(&lab, command).await;
     }
     holds().await;
 }
 
 async fn foreign_keys_act_on_the_table_in_use(version: Version) {
-    let lab = Lab::on(version).await;
+    let lab = dependents::lab(version).await;
     let client = lab.db.client().await;
     let rows = async |condition: String| {
         lab.db.count(&format!("select count(*) from lab.observations where {condition}")).await
@@ -286,16 +224,16 @@ async fn foreign_keys_act_on_the_table_in_use(version: Version) {
             .unwrap();
         assert_eq!(rows(format!("submission_id = {n}")).await, 0, "on delete cascade");
     };
-    lab.run().await;
+    lab.ok("run").await;
     for (n, command) in (11..).zip(["swap", "rollback", "swap", "verify"]) {
         act(n).await;
-        lab.then(command).await;
+        then(&lab, command).await;
     }
 }
 
-async fn what_is_bound_by_oid_follows_the_name(version: Version) {
-    let lab = Lab::on(version).await;
-    let (client, app) = (lab.db.client().await, lab.as_role("dep_app").await);
+async fn objects_bound_by_oid_follow_the_name(version: Version) {
+    let lab = dependents::lab(version).await;
+    let (client, app) = (lab.db.client().await, lab.db.as_role("dep_app").await);
     let one = async |client: &Client, sql: String| -> i64 {
         client.query_one(&sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
     };
@@ -344,18 +282,18 @@ async fn what_is_bound_by_oid_follows_the_name(version: Version) {
         assert_eq!(one(&client, after.into()).await, draft + 1, "another's default");
         client.batch_execute("delete from lab.observations where code = 'next'").await.unwrap();
     };
-    lab.run().await;
+    lab.ok("run").await;
     for (n, command) in (1..).zip(["swap", "rollback", "swap", "verify"]) {
         works(n).await;
-        lab.then(command).await;
+        then(&lab, command).await;
     }
     works(5).await;
-    lab.db.pgstrata(&["finalize", "observations", "--now"]).await.ok();
+    lab.ok("finalize --now").await;
     works(6).await;
 }
 
-async fn forced_row_level_security_takes_a_role_that_it_does_not_bind(version: Version) {
-    let lab = Lab::on(version).await;
+async fn forced_row_level_security_needs_a_role_that_bypasses_it(version: Version) {
+    let lab = dependents::lab(version).await;
     let name = lab.db.client().await.query_one("select current_database()::text", &[]).await.unwrap();
     let name: &str = name.get(0);
     lab.db
@@ -363,24 +301,20 @@ async fn forced_row_level_security_takes_a_role_that_it_does_not_bind(version: V
             "drop owned by dep_dba; grant dep_owner to dep_dba; grant create on database {name} to dep_dba, dep_owner"
         ))
         .await;
-    let plan = lab.plan.to_str().unwrap();
-    let dsn = |role: &str| lab.db.dsn().replace("user=postgres", &format!("user={role}"));
-    let owner = dsn("dep_owner");
+    let plan = lab.plan();
+    let owner = lab.db.dsn_of("dep_owner");
     let ran = lab.db.pgstrata_with(&["run", plan], &[("DATABASE_URL", &owner)]).await.exits(3);
-    assert!(
-        ran.stdout.contains("row-level security hides rows of lab.observations from role dep_owner"),
-        "{ran:?}"
-    );
-    let before = lab.fingerprint().await;
-    let dba = dsn("dep_dba");
+    assert!(errors(&ran.stdout).contains(&"error[row_security]: lab.observations".to_owned()), "{ran:?}");
+    let before = fingerprint(&lab).await;
+    let dba = lab.db.dsn_of("dep_dba");
     let ran = lab.db.pgstrata_with(&["check", plan], &[("DATABASE_URL", &dba)]).await.exits(3);
-    assert!(ran.stdout.contains("lacks the rights of dep_app, who granted privileges on it"), "{ran:?}");
+    assert!(errors(&ran.stdout).contains(&"error[missing_privilege]: dep_app".to_owned()), "{ran:?}");
     lab.db.execute("grant dep_app to dep_dba").await;
     let command = async |args: &[&str]| lab.db.pgstrata_with(args, &[("DATABASE_URL", &dba)]).await.ok();
     command(&["run", plan]).await;
     command(&["swap", "observations"]).await;
     command(&["rollback", "observations"]).await;
-    assert_eq!(differences(&before, &lab.fingerprint().await), "");
+    assert_eq!(differences(&before, &fingerprint(&lab).await), "");
     command(&["swap", "observations"]).await;
     command(&["verify", "observations"]).await;
     command(&["finalize", "observations", "--now"]).await;

@@ -1,5 +1,5 @@
-//! The examples of docker/, as far as a machine without a container engine can: the compose file is parsed, and its commands,
-//! environments and scripts run against local servers; so do the lines of the crontab and of the systemd unit.
+//! The examples of docker/, as far as they run without a container engine: the compose file is parsed, and its commands,
+//! environments and scripts run against local servers, as do the lines of the crontab and of the systemd unit.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use pgstrata::demo::server::PrivateServer;
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::commands::Events;
-use super::support::cluster::{SETTINGS, connect};
-use super::support::process::ended;
-use super::support::standby::Standby;
-use super::support::wait::until;
+use crate::support::cluster::{SETTINGS, connect};
+use crate::support::events;
+use crate::support::process::ended;
+use crate::support::standby::Standby;
+use crate::support::wait::until;
 
 fn file(name: &str) -> String {
     std::fs::read_to_string(folder().join(name)).unwrap()
@@ -51,7 +51,7 @@ fn mounted(service: &Yaml, inside: &str, server: &PrivateServer) -> PathBuf {
 }
 
 #[tokio::test]
-async fn the_compose_file_shows_lag_that_holds() {
+async fn the_compose_file_shows_a_job_paused_by_lag() {
     let compose = YamlLoader::load_from_str(&file("compose.yml")).unwrap().remove(0);
     let services = &compose["services"];
     let server = PrivateServer::start(SETTINGS).unwrap();
@@ -149,9 +149,9 @@ fn command(line: &str) -> String {
 }
 
 #[tokio::test]
-async fn lines_of_the_crontab_and_the_unit_run_and_have_nothing_to_say() {
+async fn the_lines_of_the_crontab_and_the_unit_run_without_output() {
     let (crontab, unit, timer) = (file("crontab"), file("pgstrata.service"), file("pgstrata.timer"));
-    let events = Events::new().await;
+    let events = events::lab().await;
     let scheduled = crontab.lines().filter(|line| !line.starts_with('#'));
     let all: Vec<String> =
         unit.lines().filter(|line| line.starts_with("ExecStart=")).chain(scheduled).map(command).collect();

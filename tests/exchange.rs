@@ -1,17 +1,17 @@
-//! The exchange of two tables or two columns, and every other transaction that applications can wait behind: how long a lock is
-//! held, whatever becomes of the network, of the process, or of a standby.
+//! The exchange of two tables or two columns, and every other transaction that applications can wait for: how long a lock is
+//! held, whatever happens to the network, the process or a standby.
 
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::process::Child;
 use tokio_postgres::error::SqlState;
 
-use super::support::cluster::{Database, Version, connect};
-use super::support::oracle;
-use super::support::process::{ended, frozen, send};
-use super::support::proxy::Proxy;
-use super::support::standby::Standby;
+use crate::support::cluster::{Database, Version, connect};
+use crate::support::lab::Lab;
+use crate::support::oracle;
+use crate::support::process::{ended, send};
+use crate::support::proxy::Proxy;
+use crate::support::standby::Standby;
 
 /// A round trip of a client far away.
 const LATENCY: Duration = Duration::from_millis(50);
@@ -36,55 +36,25 @@ const BACKFILL: &str = "name = 'job'\nkind = 'backfill'\ntable = 't'\n[backfill]
 const RETYPE: &str = "name = 'job'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'm'\nto = 'bigint'\n\
     [swap]\nlock_timeout = '300ms'\nattempts = 1000\n";
 
-/// A table with a plan.
-struct Lab {
-    db: Database,
-    plan: String,
+/// A lab with the table.
+async fn lab(plan: &str) -> Lab {
+    Lab::new(SETUP, plan).await
 }
 
-impl Lab {
-    async fn on(db: Database, plan: &str) -> Self {
-        db.execute(SETUP).await;
-        let plan = db.plan(plan).display().to_string();
-        Self { db, plan }
-    }
-
-    async fn new(plan: &str) -> Self {
-        Self::on(Database::new().await, plan).await
-    }
-
-    /// The same with the job verified.
-    async fn verified(plan: &str) -> Self {
-        let lab = Self::new(plan).await;
-        lab.ok("run").await;
-        lab
-    }
-
-    fn arguments<'a>(&'a self, command: &'a str) -> Vec<&'a str> {
-        match command {
-            "run" => vec!["run", &self.plan],
-            "finalize" => vec!["finalize", "job", "--now"],
-            _ => vec![command, "job"],
-        }
-    }
-
-    async fn ok(&self, command: &str) -> String {
-        self.db.pgstrata(&self.arguments(command)).await.ok().stderr
-    }
-
-    /// The command, frozen at a failpoint.
-    async fn frozen(&self, command: &str, at: &str) -> Child {
-        let stop = format!("{at}=stop");
-        frozen(self.db.command(&self.arguments(command)).env("PGSTRATA_FAILPOINT", stop).spawn().unwrap())
-            .await
-    }
-
-    /// Waits until a session of the job holds the table's lock and waits for another.
-    async fn in_the_exchange(&self) {
-        self.db.until(IN_THE_EXCHANGE, 1).await;
-    }
+/// The same in a database that the test has made.
+async fn lab_on(db: Database, plan: &str) -> Lab {
+    db.execute(SETUP).await;
+    Lab::on(db, plan)
 }
 
+/// The same with a verified job.
+async fn verified(plan: &str) -> Lab {
+    let lab = lab(plan).await;
+    lab.ok("run").await;
+    lab
+}
+
+/// Sessions of the job that hold the table's lock and wait for another.
 const IN_THE_EXCHANGE: &str = "select count(*) from pg_stat_activity a join pg_locks l using (pid)
     where a.datname = current_database() and a.application_name like 'pgstrata/%' and a.wait_event_type = 'Lock'
       and l.relation = 't'::regclass and l.mode = 'AccessExclusiveLock' and l.granted";
@@ -104,11 +74,11 @@ fn locks(sql: &str) -> bool {
 #[tokio::test]
 async fn a_lock_is_held_for_one_round_trip() {
     let exchanges = async |plan: &str| {
-        let lab = Lab::verified(plan).await;
+        let lab = verified(plan).await;
         let proxy = Proxy::slow(lab.db.socket_dir(), LATENCY).await;
         for command in ["swap", "rollback"] {
             let env = [("DATABASE_URL", proxy.dsn(lab.db.dsn()))];
-            ended(lab.db.command(&lab.arguments(command)).envs(env).spawn().unwrap()).await.ok();
+            ended(lab.command(command).envs(env).spawn().unwrap()).await.ok();
             let locking: Vec<_> = proxy.committed().into_iter().filter(|one| locks(&one.sql)).collect();
             assert_eq!(locking.len(), 1, "{command}: {locking:#?}");
             assert!(locking.iter().all(|one| one.round_trips <= 3), "{command}: {locking:#?}");
@@ -121,8 +91,8 @@ async fn a_lock_is_held_for_one_round_trip() {
 
 /// A log that names one row again and again is read in few batches: what takes long is the network.
 #[tokio::test]
-async fn a_drain_does_not_take_latency_for_work() {
-    let lab = Lab::verified(&format!("{PARTITION}[copy]\ntarget_batch_ms = 500\n")).await;
+async fn a_drain_does_not_mistake_latency_for_work() {
+    let lab = verified(&format!("{PARTITION}[copy]\ntarget_batch_ms = 500\n")).await;
     lab.db
         .execute(
             "insert into pgstrata.changes_job (old_id, old_at, new_id, new_at)
@@ -131,7 +101,7 @@ async fn a_drain_does_not_take_latency_for_work() {
         .await;
     let proxy = Proxy::slow(lab.db.socket_dir(), 2 * LATENCY).await;
     let env = [("DATABASE_URL", proxy.dsn(lab.db.dsn()))];
-    ended(lab.db.command(&["sync", "job"]).envs(env).spawn().unwrap()).await.ok();
+    ended(lab.command("sync").envs(env).spawn().unwrap()).await.ok();
     let batches = |sql: &str| sql.contains("delete from \"pgstrata\".\"changes_job\"");
     let batches = proxy.committed().iter().filter(|one| batches(&one.sql)).count();
     assert!((1..16).contains(&batches), "{batches} batches");
@@ -144,7 +114,7 @@ async fn a_process_that_dies_or_freezes_in_the_exchange_leaves_no_lock() {
     for (plan, signal) in
         [(PARTITION, Signal::KILL), (PARTITION, Signal::STOP), (RETYPE, Signal::KILL), (RETYPE, Signal::STOP)]
     {
-        let lab = Lab::new(&plan.replace("300ms", "3s")).await;
+        let lab = lab(&plan.replace("300ms", "3s")).await;
         lab.db.execute(&deadlock_timeout(60_000)).await;
         // What the exchange locks after the table.
         let last = if plan == RETYPE {
@@ -158,7 +128,7 @@ async fn a_process_that_dies_or_freezes_in_the_exchange_leaves_no_lock() {
         let blocker = lab.db.client().await;
         blocker.batch_execute(&format!("begin; lock table {last} in access share mode")).await.unwrap();
         send(&exchange, Signal::CONT);
-        lab.in_the_exchange().await;
+        lab.db.until(IN_THE_EXCHANGE, 1).await;
         send(&exchange, signal);
         // The server gives up by itself.
         let application = lab.db.client().await;
@@ -178,7 +148,7 @@ async fn a_process_that_dies_or_freezes_in_the_exchange_leaves_no_lock() {
 /// Where a process freezes within a transaction that locks, of each kind of job.
 const PLACES: &[(&str, &[&str], &str, &str)] = &[
     (PARTITION, &[], "run", "capture.before_commit"),
-    (PARTITION, &["run", "swap"], "finalize", "finalize.before_commit"),
+    (PARTITION, &["run", "swap"], "finalize --now", "finalize.before_commit"),
     (PARTITION, &["run"], "abort", "abort.before_commit"),
     (BACKFILL, &[], "run", "prepare.before_commit"),
     (BACKFILL, &[], "run", "capture.before_commit"),
@@ -186,14 +156,14 @@ const PLACES: &[(&str, &[&str], &str, &str)] = &[
     (BACKFILL, &[], "run", "finish.before_commit"),
     (RETYPE, &[], "run", "prepare.before_commit"),
     (RETYPE, &[], "run", "capture.before_commit"),
-    (RETYPE, &["run", "swap"], "finalize", "finalize.before_commit"),
+    (RETYPE, &["run", "swap"], "finalize --now", "finalize.before_commit"),
     (RETYPE, &["run"], "abort", "abort.before_commit"),
 ];
 
 #[tokio::test]
 async fn a_frozen_process_blocks_the_application_for_seconds_only() {
     for (plan, before, command, at) in PLACES {
-        let lab = Lab::new(plan).await;
+        let lab = lab(plan).await;
         for command in *before {
             lab.ok(command).await;
         }
@@ -212,8 +182,8 @@ async fn a_frozen_process_blocks_the_application_for_seconds_only() {
 /// Whoever reads a view, then writes its table, is in a deadlock with an exchange that comes in between: the exchange lets go
 /// before the server looks for deadlocks, also where that was made to be sooner.
 #[tokio::test]
-async fn a_deadlock_timeout_that_is_lowered_later_makes_no_application_a_victim() {
-    let lab = Lab::new(&PARTITION.replace("300ms", "700ms")).await;
+async fn lowering_deadlock_timeout_later_makes_no_application_a_victim() {
+    let lab = lab(&PARTITION.replace("300ms", "700ms")).await;
     lab.db.execute(&deadlock_timeout(3_000)).await;
     lab.ok("run").await;
     for command in ["swap", "rollback"] {
@@ -244,7 +214,7 @@ async fn a_deadlock_timeout_that_is_lowered_later_makes_no_application_a_victim(
 async fn a_synchronous_standby_that_is_gone_blocks_no_reader() {
     let server = Version::System.start(&[("wal_level", "logical"), ("wal_keep_size", "256MB")]);
     let mut standby = Some(Standby::of(&server, "sync", 5521).await);
-    let lab = Lab::on(Database::on(&server).await, PARTITION).await;
+    let lab = lab_on(Database::on(&server).await, PARTITION).await;
     lab.ok("run").await;
     let admin = connect(&server.dsn("postgres")).await;
     admin.batch_execute("alter system set synchronous_standby_names = 'sync'").await.unwrap();
@@ -268,8 +238,7 @@ async fn a_synchronous_standby_that_is_gone_blocks_no_reader() {
 /// The guard stands, as no command came to its end since the swap.
 async fn guarded(lab: &Lab) {
     lab.ok("run").await;
-    let told = [("PGSTRATA_FAILPOINT", "swap.told")];
-    lab.db.pgstrata_with(&["swap", "job"], &told).await.killed("swap.told");
+    lab.killed("swap", "swap.told").await;
 }
 
 const GUARDS: &str =
@@ -278,23 +247,21 @@ const GUARDS: &str =
 #[tokio::test]
 async fn a_guard_that_stays_is_reported_and_the_next_command_removes_it() {
     for command in ["verify", "sync", "rollback"] {
-        let lab = Lab::new(PARTITION).await;
+        let lab = lab(PARTITION).await;
         guarded(&lab).await;
         assert_eq!(lab.db.count(GUARDS).await, 1);
-        let said = lab.db.pgstrata(&["status", "job"]).await.ok().stdout;
-        assert!(said.contains("guard"), "{said}");
+        assert_eq!(lab.status().await["guarded"], true);
         lab.ok(command).await;
         assert_eq!(lab.db.count(GUARDS).await, 0, "{command}");
-        let said = lab.db.pgstrata(&["status", "job"]).await.ok().stdout;
-        assert!(!said.contains("guard"), "{said}");
+        assert_eq!(lab.status().await["guarded"], false);
     }
 }
 
 /// In a cluster that has not come as far, too.
 #[tokio::test]
-async fn a_guard_that_was_dumped_refuses_no_write_where_it_is_restored() {
+async fn a_restored_dump_of_a_guard_refuses_no_write() {
     let (from, to) = (Version::System.start(&[]), Version::System.start(&[]));
-    let lab = Lab::on(Database::on(&from).await, PARTITION).await;
+    let lab = lab_on(Database::on(&from).await, PARTITION).await;
     lab.db
         .execute("do $$ begin for i in 1..5000 loop perform pg_current_xact_id(); commit; end loop; end $$")
         .await;

@@ -1,4 +1,4 @@
-//! Constraints that only later versions have on partitions: through swap, rollback and swap.
+//! Constraints that only newer servers support on partitions, through swap, rollback and swap.
 
 use tokio_postgres::error::SqlState;
 

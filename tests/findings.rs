@@ -1,9 +1,9 @@
-//! What `check` says of what depends on a table, and that it says nothing of a table without it.
+//! What `check` reports about the dependents of a table, and that it reports nothing about a table without any.
 
 use pgstrata::demo::server::PrivateServer;
 
-use super::support::checks::{GOOD, MONTHS, check, told, told_after, told_on};
-use super::support::cluster::{Database, SETTINGS, Version};
+use crate::support::checks::{GOOD, MONTHS, check, told, told_after, told_on};
+use crate::support::cluster::{Database, SETTINGS, Version};
 
 /// Nothing is found on the table after these statements.
 async fn nothing_after(more: &str) {
@@ -69,7 +69,7 @@ async fn constraints_that_become_others() {
 }
 
 #[tokio::test]
-async fn what_is_said_of_the_table_to_others() {
+async fn comments_labels_and_statistics_of_the_table() {
     let label = "insert into pg_seclabel select 't'::regclass, 'pg_class'::regclass, n, 'guard', 'secret' from generate_series(0, 1) n";
     insta::assert_snapshot!(told_after(label).await, @"
     error[security_label]: public.t: table public.t has a security label for guard, and the partitioned table would have none
@@ -113,7 +113,7 @@ async fn bodies_bound_to_the_key() {
 }
 
 #[tokio::test]
-async fn what_functions_say() {
+async fn functions_that_name_the_table() {
     let function = |n: usize, body: &str| {
         format!(
             "create function f{n}() returns void language plpgsql as $$ declare was bool; begin {body}; end $$;"
@@ -158,7 +158,7 @@ async fn what_functions_say() {
 
 /// What only a server has that sends its changes to others, and that keeps statements.
 #[tokio::test]
-async fn what_others_take_and_say() {
+async fn objects_of_others_that_name_the_table() {
     let settings =
         [SETTINGS, &[("wal_level", "logical"), ("shared_preload_libraries", "pg_stat_statements")]].concat();
     let server = tokio::task::spawn_blocking(move || PrivateServer::start(&settings)).await.unwrap().unwrap();
@@ -268,7 +268,7 @@ async fn a_table_that_a_subscription_fills() {
 }
 
 #[tokio::test]
-async fn whose_transactions_are_strict() {
+async fn roles_with_strict_transactions() {
     let db = Database::new().await;
     let name = db.dsn().rsplit_once("dbname=").unwrap().1;
     db.execute(&format!("{GOOD} create role strict_one; alter database {name} set default_transaction_isolation = 'serializable';
@@ -308,7 +308,7 @@ async fn exclusion_constraints() {
 }
 
 #[tokio::test]
-async fn what_constraints_can_be_from_18_on() {
+async fn constraints_of_version_18() {
     if !Version::V18.is_there() {
         return;
     }

@@ -1,19 +1,19 @@
-//! Foreign keys of the table to others: in whatever state the job is, the application may do what it may, and no more.
-
-use std::path::PathBuf;
+//! Foreign keys of the table and to it: whatever the state of the job, an application may do exactly what the keys allow.
 
 use tokio_postgres::error::SqlState;
 
-use super::support::cluster::{Database, Version, on_every_version};
+use crate::support::checks::errors;
+use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::lab::Lab;
 
 on_every_version! {
     a_child_and_then_its_parent_can_be_deleted_in_every_state,
     a_key_that_is_not_valid_stays_so_whatever_rows_violate_it,
     a_key_may_point_to_a_partitioned_table,
-    a_key_dropped_in_the_window_stays_dropped_and_is_told_before_a_rollback,
-    a_row_that_violates_a_key_is_told_before_the_swap,
+    a_key_dropped_after_the_swap_stays_dropped_and_is_reported_before_a_rollback,
+    a_row_that_violates_a_key_is_reported_before_the_swap,
     keys_that_point_to_the_table_point_to_the_one_in_use,
-    a_key_that_cannot_point_to_partitions_is_given_up_if_asked,
+    a_key_that_cannot_point_to_partitions_is_dropped_if_the_plan_says_so,
 }
 
 const SETUP: &str = "
@@ -34,69 +34,54 @@ const KEYS: &str = "select format('%s %s valid %s, %s%s', k.conrelid::regclass, 
       coalesce(obj_description(k.oid, 'pg_constraint'), 'no comment'), case when k.conparentid <> 0 then ', a part' end)
     from pg_constraint k where k.contype = 'f' and k.conrelid::regclass::text like 'samples%' order by 1";
 
-struct Lab {
-    db: Database,
-    plan: PathBuf,
+/// A lab with the table, to which `more` is done.
+async fn lab(version: Version, more: &str) -> Lab {
+    lab_with_plan(version, more, "").await
 }
 
-impl Lab {
-    async fn on(version: Version, more: &str) -> Self {
-        Self::planned(version, more, "").await
-    }
+/// The same with more sections at the end of the plan.
+async fn lab_with_plan(version: Version, more: &str, plan: &str) -> Lab {
+    let db = Database::of(version).await;
+    db.execute(SETUP).await;
+    db.execute(more).await;
+    let head = "table = 'samples'\n[partition]\nby = 'taken_at'\nevery = '1 month'\nto = '2026-05-01'\ndefault = false\n\
+                [swap]\nlock_timeout = '100ms'\nattempts = 1000\n";
+    Lab::on(db, &format!("{head}{plan}"))
+}
 
-    async fn planned(version: Version, more: &str, plan: &str) -> Self {
-        let db = Database::of(version).await;
-        db.execute(SETUP).await;
-        db.execute(more).await;
-        let plan = db.plan(&format!(
-            "table = 'samples'\n[partition]\nby = 'taken_at'\nevery = '1 month'\nto = '2026-05-01'\ndefault = false\n\
-             [swap]\nlock_timeout = '100ms'\nattempts = 1000\n{plan}"
-        ));
-        Self { db, plan }
-    }
+async fn keys(lab: &Lab) -> Vec<String> {
+    let client = lab.db.client().await;
+    client.query(KEYS, &[]).await.unwrap().iter().map(|r| r.get(0)).collect()
+}
 
-    async fn then(&self, command: &str) {
-        match command {
-            "run" => self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok(),
-            "finalize" => self.db.pgstrata(&["finalize", "samples", "--now"]).await.ok(),
-            other => self.db.pgstrata(&[other, "samples"]).await.ok(),
-        };
-    }
-
-    async fn keys(&self) -> Vec<String> {
-        let client = self.db.client().await;
-        client.query(KEYS, &[]).await.unwrap().iter().map(|r| r.get(0)).collect()
-    }
-
-    /// Only what the application may do succeeds: it deletes a row, then the row that it pointed to.
-    async fn application_works(&self, n: i32) {
-        let client = self.db.client().await;
-        client
-            .batch_execute(&format!(
-                "delete from samples where vessel_id = {n}; delete from vessels where vessel_id = {n};
-                 update vessels set vessel_id = {n} + 1000 where vessel_id = {n} + 1"
-            ))
-            .await
-            .unwrap();
-        assert_eq!(
-            self.db.count(&format!("select count(*) from samples where vessel_id = {n} + 1000")).await,
-            1,
-            "on update cascade"
-        );
-        for refused in [
-            format!("insert into samples (vessel_id, taken_at) values ({n}, '2026-02-03Z')"),
-            format!("update samples set vessel_id = {n} where vessel_id = {n} + 2"),
-            format!("delete from vessels where vessel_id = {n} + 2"),
-        ] {
-            let error = client.batch_execute(&refused).await.expect_err(&refused);
-            assert_eq!(error.code(), Some(&SqlState::FOREIGN_KEY_VIOLATION), "{refused}");
-        }
+/// Only what the application may do succeeds: it deletes a row, then the row that it pointed to.
+async fn application_works(lab: &Lab, n: i32) {
+    let client = lab.db.client().await;
+    client
+        .batch_execute(&format!(
+            "delete from samples where vessel_id = {n}; delete from vessels where vessel_id = {n};
+             update vessels set vessel_id = {n} + 1000 where vessel_id = {n} + 1"
+        ))
+        .await
+        .unwrap();
+    assert_eq!(
+        lab.db.count(&format!("select count(*) from samples where vessel_id = {n} + 1000")).await,
+        1,
+        "on update cascade"
+    );
+    for refused in [
+        format!("insert into samples (vessel_id, taken_at) values ({n}, '2026-02-03Z')"),
+        format!("update samples set vessel_id = {n} where vessel_id = {n} + 2"),
+        format!("delete from vessels where vessel_id = {n} + 2"),
+    ] {
+        let error = client.batch_execute(&refused).await.expect_err(&refused);
+        assert_eq!(error.code(), Some(&SqlState::FOREIGN_KEY_VIOLATION), "{refused}");
     }
 }
 
 async fn a_child_and_then_its_parent_can_be_deleted_in_every_state(version: Version) {
-    let lab = Lab::on(version, "").await;
-    let before = lab.keys().await;
+    let lab = lab(version, "").await;
+    let before = keys(&lab).await;
     let partitioned = [
         "samples samples_vessel valid t, where it was taken",
         "samples_y2026m01 samples_vessel valid t, no comment, a part",
@@ -104,18 +89,18 @@ async fn a_child_and_then_its_parent_can_be_deleted_in_every_state(version: Vers
         "samples_y2026m03 samples_vessel valid t, no comment, a part",
         "samples_y2026m04 samples_vessel valid t, no comment, a part",
     ];
-    for (n, command) in (1..).zip(["run", "verify", "swap", "sync", "rollback", "swap", "finalize"]) {
-        lab.then(command).await;
-        lab.application_works(n * 10).await;
+    for (n, command) in (1..).zip(["run", "verify", "swap", "sync", "rollback", "swap", "finalize --now"]) {
+        lab.ok(command).await;
+        application_works(&lab, n * 10).await;
         match command {
-            "run" | "verify" | "rollback" => assert_eq!(lab.keys().await, before, "{command}"),
-            _ => assert_eq!(lab.keys().await, partitioned, "{command}"),
+            "run" | "verify" | "rollback" => assert_eq!(keys(&lab).await, before, "{command}"),
+            _ => assert_eq!(keys(&lab).await, partitioned, "{command}"),
         }
     }
 }
 
 async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Version) {
-    let lab = Lab::on(
+    let lab = lab(
         version,
         "alter table samples drop constraint samples_vessel;
          update samples set vessel_id = 9999 where sample_id in (7, 300);
@@ -123,7 +108,7 @@ async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Vers
          comment on constraint samples_vessel on samples is 'not yet'",
     )
     .await;
-    let before = lab.keys().await;
+    let before = keys(&lab).await;
     // A row that violates the key may change all the same, also between the last drain and the swap's lock.
     let client = lab.db.client().await;
     let changes = tokio::spawn(async move {
@@ -135,10 +120,10 @@ async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Vers
         }
     });
     for (n, command) in (1..).zip(["run", "swap", "sync", "rollback", "swap"]) {
-        lab.then(command).await;
-        lab.application_works(n * 10).await;
+        lab.ok(command).await;
+        application_works(&lab, n * 10).await;
         if command == "run" || command == "rollback" {
-            assert_eq!(lab.keys().await, before, "{command}");
+            assert_eq!(keys(&lab).await, before, "{command}");
         } else {
             let month = |m: i32, comment| format!("samples_y2026m0{m} samples_vessel valid f, {comment}");
             let mut expected: Vec<String> = (1..=4).map(|m| month(m, "not yet")).collect();
@@ -147,7 +132,7 @@ async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Vers
                 expected = (1..=4).map(|m| month(m, "no comment, a part")).collect();
                 expected.insert(0, "samples samples_vessel valid f, not yet".into());
             }
-            assert_eq!(lab.keys().await, expected, "{command}");
+            assert_eq!(keys(&lab).await, expected, "{command}");
         }
     }
     assert!(!changes.is_finished(), "a change failed");
@@ -156,7 +141,7 @@ async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Vers
 }
 
 async fn a_key_may_point_to_a_partitioned_table(version: Version) {
-    let lab = Lab::on(
+    let lab = lab(
         version,
         "create table crews (crew_id int primary key) partition by range (crew_id);
          create table crews_low partition of crews for values from (0) to (200);
@@ -167,8 +152,8 @@ async fn a_key_may_point_to_a_partitioned_table(version: Version) {
          alter table samples add constraint samples_crew foreign key (crew_id) references crews",
     )
     .await;
-    for (n, command) in (1..).zip(["run", "swap", "rollback", "swap", "finalize"]) {
-        lab.then(command).await;
+    for (n, command) in (1..).zip(["run", "swap", "rollback", "swap", "finalize --now"]) {
+        lab.ok(command).await;
         let client = lab.db.client().await;
         let n = n * 50 + 3;
         client
@@ -185,33 +170,33 @@ async fn a_key_may_point_to_a_partitioned_table(version: Version) {
     }
 }
 
-async fn a_key_dropped_in_the_window_stays_dropped_and_is_told_before_a_rollback(version: Version) {
-    let lab = Lab::on(version, "").await;
-    lab.then("run").await;
-    lab.then("swap").await;
+async fn a_key_dropped_after_the_swap_stays_dropped_and_is_reported_before_a_rollback(version: Version) {
+    let lab = lab(version, "").await;
+    lab.ok("run").await;
+    lab.ok("swap").await;
     lab.db.execute("alter table samples drop constraint samples_vessel").await;
-    lab.then("sync").await;
-    assert_eq!(lab.keys().await, [""; 0]);
-    let told = lab.db.pgstrata(&["rollback", "samples"]).await.exits(1);
+    lab.ok("sync").await;
+    assert_eq!(keys(&lab).await, [""; 0]);
+    let told = lab.ran("rollback").await.exits(1);
     assert!(told.stderr.contains("foreign key samples_vessel was dropped"), "{told:?}");
-    lab.then("finalize").await;
-    assert_eq!(lab.keys().await, [""; 0]);
+    lab.ok("finalize --now").await;
+    assert_eq!(keys(&lab).await, [""; 0]);
 }
 
-async fn a_row_that_violates_a_key_is_told_before_the_swap(version: Version) {
-    let lab = Lab::on(version, "").await;
-    lab.then("run").await;
+async fn a_row_that_violates_a_key_is_reported_before_the_swap(version: Version) {
+    let lab = lab(version, "").await;
+    lab.ok("run").await;
     // Nobody but a superuser gets round a key.
     lab.db
         .execute(
             "set session_replication_role = replica; delete from vessels where vessel_id = 5; reset session_replication_role",
         )
         .await;
-    let told = lab.db.pgstrata(&["swap", "samples"]).await.exits(4);
+    let told = lab.ran("swap").await.exits(4);
     assert!(told.stderr.contains("1 row of public.samples violates foreign key samples_vessel"), "{told:?}");
     assert!(told.stderr.contains("by key: 5 (vessel_id 5)"), "{told:?}");
     lab.db.execute("delete from samples where vessel_id = 5").await;
-    lab.then("swap").await;
+    lab.ok("swap").await;
     assert_eq!(
         lab.db
             .count("select count(*) from pg_constraint where conrelid = 'samples'::regclass and contype = 'f' and convalidated")
@@ -235,15 +220,19 @@ const POINTED_TO: &str = "
     insert into results select sample_id, sample_id, taken_at from samples where sample_id % 2 = 0";
 
 async fn keys_that_point_to_the_table_point_to_the_one_in_use(version: Version) {
-    let lab = Lab::on(version, POINTED_TO).await;
+    let lab = lab(version, POINTED_TO).await;
     if version == Version::V14 {
-        let told = lab.db.pgstrata(&["check", lab.plan.to_str().unwrap()]).await.exits(3);
-        assert!(told.stdout.contains("before PostgreSQL 15, an update that moves a row"), "{told:?}");
+        let told = lab.ran("check").await.exits(3);
+        assert!(
+            errors(&told.stdout).contains(&"error[incoming_foreign_key]: results_sample".to_owned()),
+            "{told:?}"
+        );
         return;
     }
     let client = lab.db.client().await;
-    for (n, command) in (1_i64..).zip(["run", "verify", "swap", "sync", "rollback", "swap", "finalize"]) {
-        lab.then(command).await;
+    for (n, command) in (1_i64..).zip(["run", "verify", "swap", "sync", "rollback", "swap", "finalize --now"])
+    {
+        lab.ok(command).await;
         let n = n * 24;
         let count = async |sql: &str| lab.db.count(&sql.replace("{n}", &n.to_string())).await;
         for refused in [
@@ -285,13 +274,13 @@ const NARROW: &str = "
     create table results (result_id int primary key, sample_id bigint constraint results_sample references samples);
     insert into results select i, i from generate_series(1, 100) i";
 
-async fn a_key_that_cannot_point_to_partitions_is_given_up_if_asked(version: Version) {
-    let refusing = Lab::on(version, NARROW).await;
-    let told = refusing.db.pgstrata(&["check", refusing.plan.to_str().unwrap()]).await.exits(3);
-    assert!(told.stdout.contains("the partitioned table is not unique on (sample_id) alone"), "{told:?}");
-    let lab = Lab::planned(version, NARROW, "[dependents]\nincoming_fk = 'drop'\n").await;
-    for (command, keys) in [("run", 1), ("swap", 0), ("rollback", 1), ("swap", 0), ("finalize", 0)] {
-        lab.then(command).await;
+async fn a_key_that_cannot_point_to_partitions_is_dropped_if_the_plan_says_so(version: Version) {
+    let refusing = lab(version, NARROW).await;
+    let told = refusing.ran("check").await.exits(3);
+    assert_eq!(errors(&told.stdout), ["error[incoming_foreign_key]: results_sample"]);
+    let lab = lab_with_plan(version, NARROW, "[dependents]\nincoming_fk = 'drop'\n").await;
+    for (command, keys) in [("run", 1), ("swap", 0), ("rollback", 1), ("swap", 0), ("finalize --now", 0)] {
+        lab.ok(command).await;
         let standing = "select count(*) from pg_constraint
             where contype = 'f' and convalidated and conrelid = 'results'::regclass and confrelid = 'samples'::regclass";
         assert_eq!(lab.db.count(standing).await, keys, "{command}");

@@ -1,8 +1,8 @@
-//! What messages tell people to do can be done, as it stands there; and they name the rows in the way.
+//! What messages tell people to do works when it is followed to the letter, and messages name the rows in question.
 
 use std::path::Path;
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
 
 /// The command between backquotes that begins so.
 fn hinted(said: &str, start: &str) -> String {
@@ -23,7 +23,7 @@ async fn shell(db: &Database, line: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_job_with_an_odd_name_is_driven_by_the_commands_that_are_told() {
+async fn the_printed_commands_work_for_a_job_with_an_odd_name() {
     let db = Database::new().await;
     db.execute(
         r#"create table "Ünï/ t'x" (id int primary key, v text, at timestamptz not null default now());
@@ -44,7 +44,7 @@ async fn a_job_with_an_odd_name_is_driven_by_the_commands_that_are_told() {
 
 /// As after a change of the system's collations: an index that is unique, and rows that are not.
 #[tokio::test]
-async fn rows_that_a_damaged_unique_index_let_in_are_named_and_the_job_goes_on_once_they_are_gone() {
+async fn duplicates_from_a_damaged_unique_index_are_reported_and_the_job_resumes_without_them() {
     let db = Database::new().await;
     db.execute(
         "create table t (id bigint generated always as identity primary key, v text, at timestamptz not null default now());
@@ -68,7 +68,7 @@ async fn rows_that_a_damaged_unique_index_let_in_are_named_and_the_job_goes_on_o
 }
 
 #[tokio::test]
-async fn rows_that_a_retype_makes_alike_are_named() {
+async fn rows_that_a_retype_makes_equal_are_reported() {
     let db = Database::new().await;
     db.execute(
         "create table t (id int primary key, code text not null unique, n int);
@@ -88,7 +88,7 @@ async fn rows_that_a_retype_makes_alike_are_named() {
 
 /// Before and after the swap, in both kinds of job that have one.
 #[tokio::test]
-async fn what_a_difference_means_goes_by_the_swap() {
+async fn a_mismatch_is_explained_differently_before_and_after_the_swap() {
     let kinds = [
         (
             "[partition]\nby = \"at\"\nevery = \"1 month\"\n",

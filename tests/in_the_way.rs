@@ -1,5 +1,5 @@
-//! Who is in the way of a swap goes on undisturbed: no application is a deadlock's victim, the swap waits or says who it
-//! is, and comes through later.
+//! Applications that block a swap are not disturbed: none becomes the victim of a deadlock, and the swap waits or reports them,
+//! and succeeds later.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -8,13 +8,13 @@ use pgstrata::demo::server::PrivateServer;
 use rustix::process::Signal;
 use tokio_postgres::Client;
 
-use super::support::bench::DEADLOCK_TIMEOUT;
-use super::support::cluster::{Database, Version, on_every_version};
-use super::support::oracle;
-use super::support::process::{Ran, ended, frozen, send};
-use super::support::wait::until;
+use crate::support::bench::DEADLOCK_TIMEOUT;
+use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::oracle;
+use crate::support::process::{Ran, ended, frozen, send};
+use crate::support::wait::until;
 
-on_every_version!(who_locks_in_another_order_is_no_victim);
+on_every_version!(an_application_that_locks_in_another_order_is_no_deadlock_victim);
 
 const SETUP: &str = "
     create table sites (site_id int primary key, name text);
@@ -106,7 +106,7 @@ const WITH_CHILD: &[(&str, &str)] = &[
     ("select count(*) from results", "delete from t where id = 14"),
 ];
 
-async fn who_locks_in_another_order_is_no_victim(version: Version) {
+async fn an_application_that_locks_in_another_order_is_no_deadlock_victim(version: Version) {
     let db = Database::of(version).await;
     db.execute(DEADLOCK_TIMEOUT).await;
     let (child, with_child) = if version == Version::V14 { ("", &[][..]) } else { (CHILD, WITH_CHILD) };
@@ -151,7 +151,7 @@ fn server() -> PrivateServer {
 }
 
 #[tokio::test]
-async fn a_prepared_transaction_is_named_and_nothing_is_lost() {
+async fn a_prepared_transaction_is_reported_and_nothing_is_lost() {
     let server = server();
     let db = Database::on(&server).await;
     verified(&db, CHILD, "100ms", 2).await;
@@ -201,7 +201,7 @@ async fn autovacuum_gives_way() {
 }
 
 #[tokio::test]
-async fn a_dump_goes_on_to_its_end() {
+async fn a_dump_completes() {
     let server = server();
     let db = Database::on(&server).await;
     verified_by(&db, "", &(plan_text("100ms", 2) + "give_up_after = '2s'\n")).await;
@@ -237,7 +237,7 @@ async fn a_dump_goes_on_to_its_end() {
 
 /// Whoever reads a partition by its own name stands in the way of the way back.
 #[tokio::test]
-async fn who_reads_a_partition_is_named() {
+async fn a_session_that_reads_a_partition_is_reported() {
     let db = Database::new().await;
     verified(&db, "", "100ms", 2).await;
     ok(&db, "swap").await;
@@ -250,7 +250,7 @@ async fn who_reads_a_partition_is_named() {
 
 /// The lock can never be acquired: the source is untouched, changes go on being logged, and the swap goes on later.
 #[tokio::test]
-async fn a_swap_that_gives_up_goes_on_later() {
+async fn a_swap_that_gave_up_succeeds_later() {
     let db = Database::new().await;
     verified(&db, CHILD, "100ms", 2).await;
     db.execute("create table truth (like t including defaults); insert into truth table t").await;

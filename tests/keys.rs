@@ -1,7 +1,7 @@
-//! Every kind of key, partition column and name, through a whole life of a job: each table and its truth get the same
-//! changes between `run`, `swap`, `rollback`, `swap` and `finalize`, and hold the same rows after each.
+//! Every kind of key, partition column and name, through the whole life of a job: each table and its truth get the same changes
+//! between `run`, `swap`, `rollback`, `swap` and `finalize`, and hold the same rows after each.
 //!
-//! Small tables with few partitions: what is tested is the SQL made for a type or a name, not the volume.
+//! The tables are small and have few partitions: these tests are about the SQL for a type or a name, not about volume.
 
 use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
 use tokio::task::JoinHandle;

@@ -1,21 +1,19 @@
-//! A table with one of everything under load in prepared mode, through swap, rollback, swap and the end: no transaction
-//! of the application fails, no row is lost, and the catalog says what it said.
+//! A table with every kind of dependent under prepared statements, through swap, rollback, swap and finalize: no transaction of
+//! the application fails, no row is lost, and the catalog stays the same.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::task::JoinSet;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
-use super::dependents::{Lab, differences};
-use super::support::bench::DEADLOCK_TIMEOUT;
-use super::support::cluster::{Version, on_every_version};
-use super::support::oracle;
-use super::support::wait::until;
+use crate::support::bench::DEADLOCK_TIMEOUT;
+use crate::support::cluster::{Version, on_every_version};
+use crate::support::dependents::{self, differences, fingerprint};
+use crate::support::lab::Lab;
+use crate::support::oracle;
+use crate::support::writers::Writers;
 
 on_every_version!(everything_at_once_under_load);
 
@@ -122,7 +120,7 @@ async fn prepared(client: &Client, pair: [&str; 2]) -> [Statement; 2] {
 
 impl Application {
     async fn new(lab: &Lab, seed: u64, pointed_to: bool) -> Self {
-        let client = lab.as_role("dep_app").await;
+        let client = lab.db.as_role("dep_app").await;
         client.batch_execute("set application_name = 'application'; set timezone = 'UTC'").await.unwrap();
         let mut inserts = Vec::new();
         for pair in [INSERT, INSERT_BY_VIEW, INSERT_BY_RULE] {
@@ -189,55 +187,25 @@ impl Application {
     }
 }
 
-/// Applications at work.
-struct Load {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicU64>,
-    tasks: JoinSet<Result<(), String>>,
-}
-
-impl Load {
-    async fn start(lab: &Lab, n: u64, pointed_to: bool) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut tasks = JoinSet::new();
-        for seed in 0..n {
-            let mut application = Application::new(lab, seed, pointed_to).await;
-            let (stop, done) = (stop.clone(), done.clone());
-            tasks.spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    application.work().await?;
-                    done.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                Ok(())
-            });
-        }
-        Self { stop, done, tasks }
-    }
-
-    /// Waits until `n` more transactions are done; fails with the first that failed.
-    async fn goes_on(&mut self, n: u64) {
-        let wanted = self.done.load(Ordering::Relaxed) + n;
-        until(&format!("{n} more transactions"), async || {
-            if let Some(ended) = self.tasks.try_join_next() {
-                panic!("{:?}", ended.unwrap());
+/// Starts so many applications; none of their transactions may fail.
+async fn applications(lab: &Lab, n: u64, pointed_to: bool) -> Writers {
+    let mut writers = Writers::default();
+    for seed in 0..n {
+        let mut application = Application::new(lab, seed, pointed_to).await;
+        writers.add(|shift| async move {
+            while shift.goes_on() {
+                application.work().await.unwrap();
+                shift.committed();
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            self.done.load(Ordering::Relaxed) >= wanted
-        })
-        .await;
+        });
     }
-
-    async fn end(mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap().unwrap();
-        }
-    }
+    writers
 }
 
 /// All but how far the sequences are.
 async fn catalog(lab: &Lab) -> Vec<String> {
-    let lines = lab.fingerprint().await;
+    let lines = fingerprint(lab).await;
     let still = |line: String| match line.rsplit_once(", last ") {
         Some((still, _)) if line.starts_with("sequence ") => still.to_owned(),
         _ => line,
@@ -247,24 +215,22 @@ async fn catalog(lab: &Lab) -> Vec<String> {
 
 async fn everything_at_once_under_load(version: Version) {
     let pointed_to = version != Version::V14;
-    let lab = Lab::with(version, if pointed_to { POINTED_TO } else { "" }, "1500ms").await;
+    let lab = dependents::lab_with(version, if pointed_to { POINTED_TO } else { "" }, "1500ms").await;
     // Row security is forced upon the owner there: the mirror is only switched on where the job trusts that role.
-    let lab = lab.trusting("dep_owner");
+    let lab = dependents::trusting(lab, "dep_owner");
     lab.db.execute(DEADLOCK_TIMEOUT).await;
     lab.db.execute(TRUTH).await;
     let plain = catalog(&lab).await;
-    let mut load = Load::start(&lab, 6, pointed_to).await;
-    load.goes_on(50).await;
-    lab.run().await;
+    let writers = applications(&lab, 6, pointed_to).await;
+    writers.commit_more(50).await;
+    lab.ok("run").await;
     let mut partitioned = Vec::new();
     for command in ["swap", "rollback", "swap", "finalize --now"] {
-        load.goes_on(100).await;
-        let (command, now) = command.split_once(' ').map_or((command, None), |(c, n)| (c, Some(n)));
-        let arguments: Vec<&str> = [command, "observations"].into_iter().chain(now).collect();
-        let ran = tokio::join!(lab.db.pgstrata(&arguments), load.goes_on(20)).0;
+        writers.commit_more(100).await;
+        let ran = tokio::join!(lab.ran(command), writers.commit_more(20)).0;
         let said = ran.ok().stderr;
         assert!(!said.contains("should not have"), "{said}");
-        load.goes_on(100).await;
+        writers.commit_more(100).await;
         oracle::compare(&lab.db, "lab.observations", "lab.truth").await;
         if pointed_to {
             oracle::compare(&lab.db, "lab.results", "lab.truth_results").await;
@@ -278,6 +244,6 @@ async fn everything_at_once_under_load(version: Version) {
             assert_eq!(differences(&partitioned, &now), "", "{command}");
         }
     }
-    load.end().await;
+    writers.stop().await;
     oracle::compare(&lab.db, "lab.observations", "lab.truth").await;
 }

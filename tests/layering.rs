@@ -1,4 +1,5 @@
-//! The shape of the source: which folders are pure, that failpoints are what their list says, that files stay small.
+//! The structure of the source and of the tests: which folders are pure, who imports from whom, that failpoints match their list,
+//! that files stay small.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -35,7 +36,7 @@ fn pure_folders_know_neither_the_runtime_nor_the_driver() {
 }
 
 #[test]
-fn every_failpoint_is_listed_and_every_listed_one_is_there() {
+fn every_failpoint_is_listed_and_every_listed_one_exists() {
     let mut used: Vec<String> = files("src")
         .iter()
         .filter(|(path, _)| !path.ends_with("failpoint.rs"))
@@ -64,10 +65,10 @@ fn every_explained_finding_is_reported_somewhere() {
     }
 }
 
-/// What a file is called as a module, from the crate down.
-fn module(path: &Path) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let name = path.strip_prefix(source).unwrap().with_extension("");
+/// What a file below `folder` is called as a module, from the crate down.
+fn module(folder: &str, path: &Path) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let name = path.strip_prefix(root).unwrap().with_extension("");
     let name = if name.ends_with("mod") { name.parent().unwrap().to_owned() } else { name };
     name.iter().map(|part| part.to_str().unwrap()).collect::<Vec<_>>().join("::")
 }
@@ -91,12 +92,12 @@ fn paths(declaration: &str) -> Vec<String> {
 }
 
 /// Each module with those that it imports from. Tests within a file do not count, nor does a folder that lists its files.
-fn imports() -> BTreeMap<String, BTreeSet<String>> {
-    let files = files("src");
-    let modules: BTreeSet<String> = files.iter().map(|(path, _)| module(path)).collect();
+fn imports(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let files = files(folder);
+    let modules: BTreeSet<String> = files.iter().map(|(path, _)| module(folder, path)).collect();
     let mut all = BTreeMap::new();
     for (path, text) in &files {
-        let own = module(path);
+        let own = module(folder, path);
         let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
         let mut from = BTreeSet::new();
         for declaration in code.split("\nuse ").skip(1).filter_map(|rest| rest.split(';').next()) {
@@ -132,7 +133,7 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn no_file_imports_in_a_circle() {
-    let imports = imports();
+    let imports = imports("src");
     for start in imports.keys() {
         let (mut seen, mut left) = (BTreeSet::new(), vec![start]);
         while let Some(module) = left.pop() {
@@ -153,7 +154,7 @@ const EVERYBODY: [&str; 6] = ["cli", "clock", "error", "event", "failpoint", "st
 
 #[test]
 fn folders_import_from_those_behind_them_only() {
-    for (module, from) in imports() {
+    for (module, from) in imports("src") {
         let folder = |name: &str| name.split("::").next().unwrap().to_owned();
         let own = folder(&module);
         let place = |name: &str| LAYERS.iter().position(|layer| *layer == name);
@@ -168,9 +169,11 @@ fn folders_import_from_those_behind_them_only() {
 
 /// What kind a job has is asked where a plan is read, where a job's record is read, and where either gets its driver.
 #[test]
-fn kinds_are_told_apart_in_three_places() {
+fn kinds_are_distinguished_in_three_places() {
     let mut places: Vec<String> = Vec::new();
-    let sources = files("src").into_iter().filter(|(path, _)| !path.iter().any(|part| part == "tests"));
+    let sources = files("src")
+        .into_iter()
+        .filter(|(path, _)| !module("src", path).split("::").any(|part| part == "tests"));
     for (path, text) in sources {
         let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
         let is_arm = |line: &&str| {
@@ -179,11 +182,44 @@ fn kinds_are_told_apart_in_three_places() {
             line.contains("=>") && (kind || name)
         };
         if code.lines().map(str::trim).any(|line| is_arm(&line)) {
-            places.push(module(&path));
+            places.push(module("src", &path));
         }
     }
     places.sort();
     assert_eq!(places, ["engine::kind", "model::design", "plan::task"]);
+}
+
+/// A module of the tests and its folder show one thing; what several need is in `support`.
+#[test]
+fn test_modules_import_from_support_and_from_their_own_folder_only() {
+    let room = |module: &str| module.split("::").next().unwrap().to_owned();
+    for (module, from) in imports("tests") {
+        for other in from.iter().filter(|other| room(other) != room(&module)) {
+            assert_eq!(room(other), "support", "{module} imports from {other}");
+            assert_ne!(room(&module), "support", "support is for all: it imports from {other}");
+        }
+    }
+    for (path, text) in files("tests").iter().filter(|(path, _)| !path.ends_with("layering.rs")) {
+        let above = |part: &str| text.matches(part).count();
+        assert_eq!(above("crate::"), above("crate::support::"), "{}: a path into a test", path.display());
+        assert_eq!(above("super::super::"), 0, "{}: write crate::support", path.display());
+    }
+}
+
+#[test]
+fn no_two_types_of_the_tests_have_one_name() {
+    let mut places = BTreeMap::new();
+    for (path, text) in files("tests") {
+        for line in text.lines() {
+            let mut words =
+                line.split([' ', '(', '<', ';']).filter(|word| !word.is_empty() && *word != "pub");
+            if let (Some("struct" | "enum"), Some(name)) = (words.next(), words.next())
+                && let Some(before) = places.insert(name.to_owned(), path.clone())
+            {
+                panic!("{name} is a type of {} and of {}", before.display(), path.display());
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,12 +1,11 @@
-//! Who drives a job: roles that have nothing to do with it can neither stop it nor pass for its driver, and a lease that is
-//! damaged or hidden never keeps a job from going on.
+//! The lease of a job: other roles can neither stop the job nor take its place, and a lease that is damaged or hidden never
+//! prevents a job from resuming.
 
 use rustix::process::Signal;
 use tokio::process::Child;
 
-use super::commands::refusal;
-use super::support::cluster::{Database, connect};
-use super::support::process::{ended, frozen, send};
+use crate::support::cluster::{Database, connect};
+use crate::support::process::{ended, frozen, refusal, send};
 
 const PLAN: &str = "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = 'month'\nto = '2024-07-01'\n";
 
@@ -70,7 +69,7 @@ const LOCKS: &str = "from pg_locks where locktype = 'advisory'
 
 /// Everybody sees in `pg_locks` which advisory lock a driver holds, and may wait for it.
 #[tokio::test]
-async fn a_role_that_takes_the_driver_s_lock_after_it_stops_no_job() {
+async fn a_role_that_takes_the_lock_of_the_driver_stops_no_job() {
     let db = with_roles(&["lease_heir"]).await;
     let driver = frozen(run_as(&db, "postgres", Some("copy.chunk=stop"))).await;
     let heir = connect(&dsn_of(&db, "lease_heir")).await;
@@ -96,7 +95,7 @@ async fn a_role_that_takes_the_driver_s_lock_after_it_stops_no_job() {
 
 /// Two roles that log in and become the same one: neither sees the other's sessions.
 #[tokio::test]
-async fn a_driver_whose_session_is_hidden_is_named_as_far_as_it_is_seen() {
+async fn a_driver_whose_session_is_hidden_is_reported_as_far_as_it_is_visible() {
     let db = with_roles(&["lease_group", "lease_one", "lease_other"]).await;
     db.execute(
         "grant lease_group to lease_one, lease_other;
@@ -132,7 +131,7 @@ async fn a_role_that_is_set_to_another_takes_over_from_itself() {
 }
 
 #[tokio::test]
-async fn a_lease_that_somebody_deleted_is_made_again() {
+async fn a_lease_that_somebody_deleted_is_created_again() {
     let db = with_roles(&[]).await;
     ended(run_as(&db, "postgres", Some("copy.chunk"))).await.killed("copy.chunk");
     let frozen = frozen(run_as(&db, "postgres", Some("index.leaf=stop"))).await;

@@ -1,5 +1,6 @@
-//! `maintain` keeps a partitioned table going, whoever made it; run again, it finds nothing to do.
+//! `maintain` creates and drops partitions of a table, whoever partitioned it; a second run finds nothing to do.
 
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::bench::{Bench, TABLE, TRUTH};
@@ -47,11 +48,25 @@ async fn adopt(db: &Database) -> Ran {
     db.pgstrata(&["maintain", "--table", "events"]).await.ok()
 }
 
+/// The report of a run on one table, which succeeds.
+async fn report(db: &Database, args: &[&str]) -> Value {
+    let ran = db.pgstrata(&[args, &["--json"]].concat()).await.ok();
+    serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap()
+}
+
+/// How many partitions a field of the report lists.
+fn listed(report: &Value, field: &str) -> i64 {
+    report[field].as_array().unwrap().len() as i64
+}
+
 /// The second run, when nothing was left to do.
 async fn idle(db: &Database, args: &[&str]) {
     let again = db.pgstrata(args).await.ok();
     assert_eq!((again.stdout.lines().count(), again.stderr.as_str()), (1, ""), "{again:?}");
-    assert!(again.stdout.contains(": nothing to do; partitions reach to "), "{again:?}");
+    let again = report(db, args).await;
+    let lists = ["created", "blocked", "expired", "detached", "dropped"];
+    assert!(lists.iter().all(|list| listed(&again, list) == 0), "{again}");
+    assert_eq!((&again["default_rows"], &again["analyzed"]), (&json!(0), &json!(false)));
     let quiet = db.pgstrata(&[args, &["--quiet"]].concat()).await.ok();
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
@@ -149,40 +164,38 @@ async fn a_new_partition_is_like_its_siblings(version: Version) {
 async fn months_under_writers(version: Version) {
     let bench = Bench::start_on(version, TableSpec::bigint(TABLE, 10_000), "ahead = 2\n").await;
     bench.run().await;
-    let early = bench.db.pgstrata(&["maintain"]).await.ok();
+    let early = bench.lab.db.pgstrata(&["maintain"]).await.ok();
     assert!(early.stderr.contains("is verified: its table is not in use yet"), "{early:?}");
-    bench.then(&["swap"]).await;
+    bench.then("swap").await;
     // As if nobody had maintained it for some months.
-    let last = partitions(&bench.db, TABLE).await.into_iter().rev().filter(|p| p.contains("_y")).take(4);
+    let last = partitions(&bench.lab.db, TABLE).await.into_iter().rev().filter(|p| p.contains("_y")).take(4);
     for name in last.collect::<Vec<_>>() {
-        bench.db.execute(&format!("begin; lock table {TABLE}; drop table {name}; commit")).await;
+        bench.lab.db.execute(&format!("begin; lock table {TABLE}; drop table {name}; commit")).await;
     }
-    let before = partitions(&bench.db, TABLE).await.len();
-    let ran = bench.db.pgstrata(&["maintain", TABLE]).await.ok();
-    assert!(ran.stdout.contains("4 partitions made"), "{ran:?}");
-    assert_eq!(partitions(&bench.db, TABLE).await.len(), before + 4);
+    let before = partitions(&bench.lab.db, TABLE).await.len();
+    assert_eq!(listed(&report(&bench.lab.db, &["maintain", TABLE]).await, "created"), 4);
+    assert_eq!(partitions(&bench.lab.db, TABLE).await.len(), before + 4);
     let unguarded = format!(
         "select count(*) from pg_inherits where inhparent = '{TABLE}'::regclass and not exists (
            select from pg_trigger where tgrelid = inhrelid and tgname = 'pgstrata_truncate' and tgenabled = 'A')"
     );
-    assert_eq!(bench.db.count(&unguarded).await, 0);
+    assert_eq!(bench.lab.db.count(&unguarded).await, 0);
     let rows = "(id, created_at, flag) select (1::bigint << 50) + i, now() + i * interval '1 day', true from generate_series(-3, 40) i";
     let both = [TABLE, TRUTH].map(|table| format!("insert into {table} {rows};")).concat();
-    bench.db.execute(&format!("begin; {both} commit")).await;
+    bench.lab.db.execute(&format!("begin; {both} commit")).await;
     // What is ahead is ahead of the youngest row.
-    let ran = bench.db.pgstrata(&["maintain"]).await.ok();
-    assert!(ran.stdout.contains(" made; "), "{ran:?}");
-    idle(&bench.db, &["maintain"]).await;
-    bench.then(&["rollback"]).await;
-    bench.then(&["swap"]).await;
-    idle(&bench.db, &["maintain", TABLE]).await;
-    bench.then(&["finalize", "--now"]).await;
-    idle(&bench.db, &["maintain", TABLE]).await;
+    assert!(listed(&report(&bench.lab.db, &["maintain"]).await, "created") > 0);
+    idle(&bench.lab.db, &["maintain"]).await;
+    bench.then("rollback").await;
+    bench.then("swap").await;
+    idle(&bench.lab.db, &["maintain", TABLE]).await;
+    bench.then("finalize --now").await;
+    idle(&bench.lab.db, &["maintain", TABLE]).await;
     bench.end().await;
 }
 
 #[tokio::test]
-async fn rows_in_the_default_partition_are_told_and_kept() {
+async fn rows_in_the_default_partition_are_reported_and_kept() {
     let db = Database::new().await;
     db.execute(MONTHS).await;
     db.execute(
@@ -209,8 +222,7 @@ async fn rows_in_the_default_partition_are_told_and_kept() {
         assert!(there.contains(&first) && there.contains(&third) && !there.contains(&blocked), "{there:?}");
         assert_eq!(db.count("select count(*) from events").await, rows);
     }
-    let json = db.pgstrata(&["maintain", "--table", "events", "--json", "--quiet"]).await.ok().stdout;
-    let json: serde_json::Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+    let json = report(&db, &["maintain", "--table", "events", "--quiet"]).await;
     assert_eq!(
         (json["default_rows"].as_i64(), json["default_ranges"][0]["rows"].as_i64()),
         (Some(8), Some(7))
@@ -254,7 +266,7 @@ async fn finalized(how: &str, default: bool) -> (Database, std::path::PathBuf) {
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
     let open = db.pgstrata(&["maintain", "t"]).await.ok();
     assert!(open.stderr.contains("it stays while a rollback is possible"), "{open:?}");
-    assert!(open.stdout.contains("older than what is kept"), "{open:?}");
+    assert!(listed(&report(&db, &["maintain", "t"]).await, "expired") > 0);
     db.pgstrata(&["finalize", "t", "--now"]).await.ok();
     (db, plan)
 }
@@ -265,21 +277,20 @@ const OLD: &str =
     where relispartition and relkind = 'r' and bound[1]::date <= now()::date - interval '12 months'";
 
 #[tokio::test]
-async fn old_partitions_are_named() {
+async fn old_partitions_are_reported_and_dropped() {
     let (db, plan) = finalized("", true).await;
     let old = db.count(OLD).await;
     assert!((11..14).contains(&old), "{old}");
     let rows = db.count("select count(*) from t").await;
     let ran = db.pgstrata(&["maintain"]).await.ok();
-    assert!(ran.stdout.contains(&format!("{old} partitions older than what is kept")), "{ran:?}");
     assert_eq!(ran.stderr.matches(" is older than 12 months").count() as i64, old);
+    assert_eq!(listed(&report(&db, &["maintain"]).await, "expired"), old);
     assert_eq!((db.count(OLD).await, db.count("select count(*) from t").await), (old, rows));
     // The plan may say something else by now.
     let text = std::fs::read_to_string(&plan).unwrap();
     std::fs::write(&plan, format!("{text}how = 'drop'\n")).unwrap();
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
-    let ran = db.pgstrata(&["maintain"]).await.ok();
-    assert!(ran.stdout.contains(&format!("{old} partitions dropped")), "{ran:?}");
+    assert_eq!(listed(&report(&db, &["maintain"]).await, "dropped"), old);
     assert_eq!(db.count(OLD).await, 0);
     assert!((300..400).contains(&db.count("select count(*) from t").await));
     idle(&db, &["maintain"]).await;
@@ -290,8 +301,7 @@ async fn old_partitions_are_detached() {
     for default in [true, false] {
         let (db, _) = finalized("how = 'detach'", default).await;
         let (old, rows) = (db.count(OLD).await, db.count("select count(*) from t").await);
-        let ran = db.pgstrata(&["maintain", "t"]).await.ok();
-        assert!(ran.stdout.contains(&format!("{old} partitions detached")), "{ran:?}");
+        assert_eq!(listed(&report(&db, &["maintain", "t"]).await, "detached"), old);
         assert_eq!(db.count(OLD).await, 0);
         let kept = "select sum((xpath('/row/n/text()', query_to_xml(format('select count(*) as n from %s', oid::regclass), true, true, '')))[1]::text::bigint)::bigint
                     from pg_class where relkind = 'r' and relname like 't\\_y%'";
@@ -306,7 +316,7 @@ async fn a_reader_delays_a_detach_and_nothing_else() {
     let (db, _) = finalized("how = 'drop'", false).await;
     let reader = db.client().await;
     reader.batch_execute("begin; select count(*) from t").await.unwrap();
-    let maintained = async { db.pgstrata(&["maintain"]).await.ok() };
+    let maintained = report(&db, &["maintain"]);
     let others = async {
         db.until("select count(*) from pg_inherits where inhdetachpending", 1).await;
         db.execute(
@@ -316,7 +326,7 @@ async fn a_reader_delays_a_detach_and_nothing_else() {
         reader.batch_execute("commit").await.unwrap();
     };
     let (ran, ()) = tokio::join!(maintained, others);
-    assert!(ran.stdout.contains("partitions dropped"), "{ran:?}");
+    assert!(listed(&ran, "dropped") > 1, "{ran}");
     assert_eq!(
         (db.count(OLD).await, db.count("select count(*) from pg_inherits where inhdetachpending").await),
         (0, 0)
@@ -326,7 +336,7 @@ async fn a_reader_delays_a_detach_and_nothing_else() {
 
 /// Who is at work in the default partition is waited for in short tries, and told; what they leave there, too.
 #[tokio::test]
-async fn who_is_in_the_way_is_told() {
+async fn blockers_of_maintain_are_reported() {
     let db = Database::new().await;
     db.execute(MONTHS).await;
     db.execute("create table events_default partition of events default").await;
@@ -381,7 +391,7 @@ async fn a_row_of_the_year_9999() {
 
 /// A name that is taken is no partition.
 #[tokio::test]
-async fn names_that_are_taken_are_told() {
+async fn names_that_are_taken_are_reported() {
     let db = Database::new().await;
     db.execute(MONTHS).await;
     let name = month(&db, 1).await;
@@ -392,7 +402,7 @@ async fn names_that_are_taken_are_told() {
         "{ran:?}"
     );
     db.execute(&format!("drop table {name}")).await;
-    assert!(adopt(&db).await.stdout.contains("3 partitions made"));
+    assert_eq!(listed(&report(&db, &["maintain", "--table", "events"]).await, "created"), 3);
 }
 
 #[tokio::test]
@@ -403,11 +413,8 @@ async fn numbers() {
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
     db.pgstrata(&["finalize", "t", "--now"]).await.ok();
     db.execute("insert into t select i, i from generate_series(9501, 10700) i").await;
-    let ran = db.pgstrata(&["maintain"]).await.ok();
-    assert!(
-        ran.stdout.contains("1 partition made, 5 partitions dropped; partitions reach to 12000"),
-        "{ran:?}"
-    );
+    let done = report(&db, &["maintain"]).await;
+    assert_eq!((listed(&done, "created"), listed(&done, "dropped"), &done["until"]), (1, 5, &json!("12000")));
     assert_eq!(db.count("select min(id) from t").await, 5000);
     idle(&db, &["maintain"]).await;
     // By hand, another way.
@@ -418,10 +425,10 @@ async fn numbers() {
          insert into h values (-5), (150)",
     )
     .await;
-    let ran = db.pgstrata(&["maintain", "--table", "h"]).await.ok();
-    assert!(
-        ran.stdout.contains("public.h: 3 partitions made, statistics refreshed; partitions reach to 500"),
-        "{ran:?}"
+    let done = report(&db, &["maintain", "--table", "h"]).await;
+    assert_eq!(
+        (listed(&done, "created"), &done["analyzed"], &done["until"]),
+        (3, &json!(true), &json!("500"))
     );
     assert_eq!(
         db.count("select count(*) from pg_class where relname in ('h_200', 'h_300', 'h_400')").await,
@@ -431,7 +438,7 @@ async fn numbers() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_kept_going_is_refused() {
+async fn tables_that_cannot_be_maintained_are_refused() {
     let db = Database::new().await;
     db.execute(
         "create table plain (id int);

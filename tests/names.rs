@@ -1,4 +1,4 @@
-//! What we write as a name is what the server takes for that name.
+//! A name that we quote is the name that the server reads.
 
 use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
 use proptest::prelude::{Strategy, TestCaseError, any, prop_assert, prop_assert_eq};
@@ -6,16 +6,16 @@ use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
-use super::support::cluster::{Database, Version, on_every_version};
+use crate::support::cluster::{Database, Version, on_every_version};
 
-on_every_version!(a_name_comes_back_from_the_server_as_it_was);
+on_every_version!(a_quoted_name_comes_back_from_the_server_unchanged);
 
 const READ: &str = "select n.nspname::text, c.relname::text, a.attname::text
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
       join pg_attribute a on a.attrelid = c.oid and a.attnum = 1
     where c.oid = $1::text::regclass";
 
-async fn a_name_comes_back_from_the_server_as_it_was(version: Version) {
+async fn a_quoted_name_comes_back_from_the_server_unchanged(version: Version) {
     let client = Database::of(version).await.client().await;
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || round_trips(&client, &runtime)).await.unwrap();

@@ -1,16 +1,15 @@
-//! What becomes of transactions whose snapshot is older than an exchange: who holds one is reported, waited for, cancelled or
-//! accepted, as the plan says; and the mirror, which keeps the change log empty meanwhile, is never left on.
-
-use std::path::PathBuf;
+//! Transactions whose snapshot is older than an exchange: who holds one is reported, waited for, cancelled or accepted, as the
+//! plan says; and the mirror, which keeps the change log empty meanwhile, is never left on.
 
 use rustix::process::Signal;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::support::bank::{self, Bank};
-use super::support::cluster::{Database, Version, connect};
-use super::support::process::{ended, send};
-use super::support::wait::until;
+use crate::support::bank::{self, Bank};
+use crate::support::cluster::{Database, Version};
+use crate::support::lab::Lab;
+use crate::support::process::{ended, send};
+use crate::support::wait::until;
 
 const SETUP: &str = "
     do $$ begin create role old_app login; exception when duplicate_object or unique_violation then null; end $$;
@@ -24,54 +23,39 @@ const RETYPE: &str = "kind = 'retype'\n[retype]\ncolumn = 'n'\nto = 'bigint'\n";
 const LOOKS: &str = "select exists (select from pg_stat_activity where datname = current_database()
     and application_name like 'pgstrata/%' and query like '%virtualxid%')";
 
-struct Lab {
-    db: Database,
-    plan: PathBuf,
+/// A verified job, with `swap` behind the plan's `[swap]`.
+async fn verified(kind: &str, swap: &str) -> Lab {
+    let lab = lab(Database::new().await, kind, swap).await;
+    lab.ok("run").await;
+    lab
 }
 
-impl Lab {
-    /// A verified job, with `swap` behind the plan's `[swap]`.
-    async fn verified(kind: &str, swap: &str) -> Self {
-        let lab = Self::new(Database::new().await, kind, swap).await;
-        lab.run().await;
-        lab
-    }
+/// A lab with the table and the plan of a job.
+async fn lab(db: Database, kind: &str, swap: &str) -> Lab {
+    db.execute(SETUP).await;
+    let head = if kind.starts_with("kind") { "" } else { "kind = 'partition'\n" };
+    Lab::on(db, &format!("table = 't'\n{head}{kind}[swap]\nlock_timeout = '190ms'\nattempts = 1000\n{swap}"))
+}
 
-    /// The plan of a job.
-    async fn new(db: Database, kind: &str, swap: &str) -> Self {
-        db.execute(SETUP).await;
-        let head = if kind.starts_with("kind") { "" } else { "kind = 'partition'\n" };
-        let plan = db.plan(&format!(
-            "table = 't'\n{head}{kind}[swap]\nlock_timeout = '190ms'\nattempts = 1000\n{swap}"
-        ));
-        Self { db, plan }
-    }
+/// A session of a role without rights of its own.
+async fn app(lab: &Lab) -> Client {
+    lab.db.connect_as("old_app").await
+}
 
-    /// To verified.
-    async fn run(&self) {
-        self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok();
-    }
-
-    /// A session of a role without rights of its own.
-    async fn app(&self) -> Client {
-        connect(&self.db.dsn().replace("user=postgres", "user=old_app")).await
-    }
-
-    /// One with a snapshot, which has not touched the table yet.
-    async fn with_a_snapshot(&self) -> Client {
-        let app = self.app().await;
-        app.batch_execute(
-            "set application_name = 'night report'; begin isolation level repeatable read; select from pg_class limit 1",
-        )
-        .await
-        .unwrap();
-        app
-    }
+/// One with a snapshot, which has not touched the table yet.
+async fn with_a_snapshot(lab: &Lab) -> Client {
+    let app = app(lab).await;
+    app.batch_execute(
+        "set application_name = 'night report'; begin isolation level repeatable read; select from pg_class limit 1",
+    )
+    .await
+    .unwrap();
+    app
 }
 
 /// The command reports who holds an older snapshot and exits with code 5; the snapshot reads rightly; and then it works.
 async fn waits_and_names(lab: &Lab, command: &str, app: Client) {
-    let told = lab.db.pgstrata(&[command, "t"]).await.exits(5);
+    let told = lab.ran(command).await.exits(5);
     let who = "user old_app, application \"night report\", idle in transaction, transaction since 20";
     assert!(told.stderr.contains("waiting for transactions with an older snapshot: pid "), "{told:?}");
     assert!(told.stderr.contains(who) && told.stderr.contains("did not end within"), "{told:?}");
@@ -80,82 +64,82 @@ async fn waits_and_names(lab: &Lab, command: &str, app: Client) {
         500
     );
     app.batch_execute("commit").await.unwrap();
-    lab.db.pgstrata(&[command, "t"]).await.ok();
+    lab.ok(command).await;
 }
 
 #[tokio::test]
-async fn a_partition_job_waits_for_an_older_snapshot_and_names_who_holds_it() {
-    let lab = Lab::verified(PARTITION, "give_up_after = '4s'\n").await;
+async fn a_partition_job_waits_for_an_older_snapshot_and_reports_its_holder() {
+    let lab = verified(PARTITION, "give_up_after = '4s'\n").await;
     for command in ["swap", "rollback"] {
-        let app = lab.with_a_snapshot().await;
+        let app = with_a_snapshot(&lab).await;
         waits_and_names(&lab, command, app).await;
     }
 }
 
 /// Before the swap, a snapshot is older when a row had no second value in it.
 #[tokio::test]
-async fn a_retype_waits_for_an_older_snapshot_and_names_who_holds_it() {
-    let lab = Lab::new(Database::new().await, RETYPE, "give_up_after = '4s'\n").await;
-    let app = lab.with_a_snapshot().await;
-    lab.run().await;
+async fn a_retype_waits_for_an_older_snapshot_and_reports_its_holder() {
+    let lab = lab(Database::new().await, RETYPE, "give_up_after = '4s'\n").await;
+    let app = with_a_snapshot(&lab).await;
+    lab.ok("run").await;
     waits_and_names(&lab, "swap", app).await;
-    let app = lab.with_a_snapshot().await;
+    let app = with_a_snapshot(&lab).await;
     waits_and_names(&lab, "rollback", app).await;
 }
 
 async fn cancels(kind: &str) {
     let swap = "old_snapshots = 'cancel'\ncancel_blockers_after = '0s'\n";
-    let lab = Lab::new(Database::new().await, kind, swap).await;
-    let app = lab.with_a_snapshot().await;
-    lab.run().await;
-    let told = lab.db.pgstrata(&["swap", "t"]).await.ok();
+    let lab = lab(Database::new().await, kind, swap).await;
+    let app = with_a_snapshot(&lab).await;
+    lab.ok("run").await;
+    let told = lab.ok("swap").await;
     assert!(told.stderr.contains("ending the session in the way, as the plan says: pid "), "{told:?}");
     assert!(app.batch_execute("select from t").await.is_err());
 }
 
 #[tokio::test]
-async fn a_partition_job_ends_who_holds_an_older_snapshot_if_the_plan_says_so() {
+async fn a_partition_job_terminates_older_snapshots_if_the_plan_says_so() {
     cancels(PARTITION).await;
 }
 
 #[tokio::test]
-async fn a_retype_ends_who_holds_an_older_snapshot_if_the_plan_says_so() {
+async fn a_retype_terminates_older_snapshots_if_the_plan_says_so() {
     cancels(RETYPE).await;
 }
 
 #[tokio::test]
 async fn a_superusers_snapshot_is_never_cancelled() {
     let swap = "old_snapshots = 'cancel'\ncancel_blockers_after = '0s'\ngive_up_after = '4s'\n";
-    let lab = Lab::verified(PARTITION, swap).await;
+    let lab = verified(PARTITION, swap).await;
     let root = lab.db.client().await;
     root.batch_execute("begin isolation level repeatable read; select from pg_class limit 1").await.unwrap();
-    lab.db.pgstrata(&["swap", "t"]).await.exits(5);
+    lab.ran("swap").await.exits(5);
     root.batch_execute("commit").await.unwrap();
-    lab.db.pgstrata(&["swap", "t"]).await.ok();
+    lab.ok("swap").await;
 }
 
 #[tokio::test]
 async fn an_accepted_older_snapshot_cannot_write() {
-    let lab = Lab::verified(PARTITION, "old_snapshots = 'accept'\n").await;
-    let app = lab.with_a_snapshot().await;
-    lab.db.pgstrata(&["swap", "t"]).await.ok();
+    let lab = verified(PARTITION, "old_snapshots = 'accept'\n").await;
+    let app = with_a_snapshot(&lab).await;
+    lab.ok("swap").await;
     let refused = app.batch_execute("update t set n = 1 where id = 5").await.unwrap_err();
     assert_eq!(refused.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE));
 }
 
 /// Without a snapshot nothing is read: an open transaction that has written elsewhere, and a prepared one, hold nothing up.
 #[tokio::test]
-async fn an_open_transaction_without_a_snapshot_holds_nothing_up() {
+async fn an_open_transaction_without_a_snapshot_delays_nothing() {
     let server = Version::System.start(&[("max_prepared_transactions", "5")]);
-    let lab = Lab::new(Database::on(&server).await, PARTITION, "give_up_after = '60s'\n").await;
-    lab.run().await;
-    let app = lab.app().await;
+    let lab = lab(Database::on(&server).await, PARTITION, "give_up_after = '60s'\n").await;
+    lab.ok("run").await;
+    let app = app(&lab).await;
     let prepared = "begin; insert into other values (1); prepare transaction 'p'";
     app.batch_execute(prepared).await.unwrap();
     app.batch_execute("begin; insert into other values (2)").await.unwrap();
     for command in ["swap", "rollback"] {
         lab.db.execute("update t set n = n + 1 where id < 50").await;
-        lab.db.pgstrata(&[command, "t"]).await.ok();
+        lab.ok(command).await;
     }
     app.batch_execute("commit").await.unwrap();
     app.batch_execute("rollback prepared 'p'").await.unwrap();
@@ -164,14 +148,14 @@ async fn an_open_transaction_without_a_snapshot_holds_nothing_up() {
 /// Its transaction is younger than the last drain, its snapshot is not.
 #[tokio::test]
 async fn an_imported_snapshot_is_waited_for() {
-    let lab = Lab::verified(PARTITION, "give_up_after = '60s'\n").await;
-    let exporter = lab.with_a_snapshot().await;
+    let lab = verified(PARTITION, "give_up_after = '60s'\n").await;
+    let exporter = with_a_snapshot(&lab).await;
     let id: String = exporter.query_one("select pg_export_snapshot()", &[]).await.unwrap().get(0);
     lab.db.execute("insert into t values (1000, '2026-01-05Z', 0)").await;
-    let mut swap = lab.db.command(&["swap", "t"]).spawn().unwrap();
+    let mut swap = lab.start("swap", &[]);
     let watch = lab.db.client().await;
     until(LOOKS, async || watch.query_one(LOOKS, &[]).await.unwrap().get(0)).await;
-    let importer = lab.app().await;
+    let importer = app(&lab).await;
     importer
         .batch_execute(&format!("begin isolation level repeatable read; set transaction snapshot '{id}'"))
         .await
@@ -194,7 +178,7 @@ async fn mirrors(db: &Database) -> bool {
 }
 
 /// A bank under writers, and a verified job on it.
-async fn busy() -> (Database, Bank) {
+async fn busy() -> (Lab, Bank) {
     let db = Database::new().await;
     bank::create(&db, "bigint").await;
     // The mirror runs with the rights of the table's owner, who is not the job's role here.
@@ -203,57 +187,55 @@ async fn busy() -> (Database, Bank) {
         "create role {owner}; grant create, usage on schema public to {owner}; alter table bank owner to {owner}"
     ))
     .await;
-    let mut bank = Bank::open(&db).await;
-    let plan = db.plan("name = 'job'\ntable = 'bank'\n[partition]\nby = 'at'\nevery = '1 month'\n[swap]\nlock_timeout = '190ms'\nattempts = 1000\n");
-    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    let bank = Bank::open(&db).await;
+    let lab = Lab::on(
+        db,
+        "name = 'job'\ntable = 'bank'\n[partition]\nby = 'at'\nevery = '1 month'\n[swap]\nlock_timeout = '190ms'\nattempts = 1000\n",
+    );
+    lab.ok("run").await;
     bank.commit_more(50).await;
-    (db, bank)
+    (lab, bank)
 }
 
 /// A tool that dies, or freezes, with the mirror on: the next command ends it; and no write and no read is the worse for it.
 #[tokio::test]
 async fn a_mirror_that_was_left_on_is_ended_by_any_later_command() {
-    let (db, mut bank) = busy().await;
+    let (lab, bank) = busy().await;
     for later in ["sync", "verify"] {
-        let kill = [("PGSTRATA_FAILPOINT", "mirror.on")];
-        db.pgstrata_with(&["swap", "job"], &kill).await.killed("mirror.on");
-        assert!(mirrors(&db).await);
+        lab.killed("swap", "mirror.on").await;
+        assert!(mirrors(&lab.db).await);
         bank.commit_more(100).await;
-        db.pgstrata(&["status", "job"]).await.ok();
-        let ran = db.pgstrata(&[later, "job"]).await.ok();
+        lab.ok("status").await;
+        let ran = lab.ok(later).await;
         assert!(ran.stderr.contains("the mirror was still on from an earlier command"), "{}", ran.stderr);
-        assert!(!mirrors(&db).await);
+        assert!(!mirrors(&lab.db).await);
     }
     for at in ["mirror.on", "mirror.off"] {
-        db.pgstrata_with(&["swap", "job"], &[("PGSTRATA_FAILPOINT", at)]).await.killed(at);
-        assert_eq!(mirrors(&db).await, at == "mirror.on");
+        lab.killed("swap", at).await;
+        assert_eq!(mirrors(&lab.db).await, at == "mirror.on");
     }
-    let stop = [("PGSTRATA_FAILPOINT", "mirror.on=stop")];
-    let frozen =
-        super::support::process::frozen(db.command(&["swap", "job"]).envs(stop).spawn().unwrap()).await;
+    let frozen = lab.frozen("swap", "mirror.on").await;
     bank.commit_more(100).await;
     send(&frozen, Signal::CONT);
     ended(frozen).await.ok();
-    assert!(!mirrors(&db).await);
-    db.pgstrata(&["rollback", "job"]).await.ok();
-    assert!(!mirrors(&db).await);
+    assert!(!mirrors(&lab.db).await);
+    lab.ok("rollback").await;
+    assert!(!mirrors(&lab.db).await);
     bank.close().await;
 }
 
 /// A TRUNCATE, a missing partition and a bulk write while the mirror is on are carried over.
 #[tokio::test]
 async fn what_the_mirror_cannot_carry_over_is_logged() {
-    let (db, bank) = busy().await;
-    let stop = [("PGSTRATA_FAILPOINT", "mirror.on=stop")];
-    let frozen =
-        super::support::process::frozen(db.command(&["swap", "job"]).envs(stop).spawn().unwrap()).await;
+    let (lab, bank) = busy().await;
+    let frozen = lab.frozen("swap", "mirror.on").await;
     bank.close().await;
     let pending = "select count(*) from pgstrata.changes_job";
-    assert!(mirrors(&db).await);
+    assert!(mirrors(&lab.db).await);
     let more = async |sql: &str| {
-        let before = db.count(pending).await;
-        db.execute(sql).await;
-        db.count(pending).await - before
+        let before = lab.db.count(pending).await;
+        lab.db.execute(sql).await;
+        lab.db.count(pending).await - before
     };
     // Rows whose last change is still in the log may be logged again.
     let logged = more("update bank set amount = amount where id <= 40").await;
@@ -265,7 +247,7 @@ async fn what_the_mirror_cannot_carry_over_is_logged() {
     assert_eq!(more(truncated).await, 2);
     send(&frozen, Signal::CONT);
     ended(frozen).await.ok();
-    assert_eq!(db.count("select sum(amount)::bigint from bank").await, 15);
-    assert_eq!(db.count("select count(*) from bank").await, 2);
-    db.pgstrata(&["verify", "job"]).await.ok();
+    assert_eq!(lab.db.count("select sum(amount)::bigint from bank").await, 15);
+    assert_eq!(lab.db.count("select count(*) from bank").await, 2);
+    lab.ok("verify").await;
 }

@@ -1,5 +1,5 @@
-//! The oracle's verdict over the whole job: writers of every kind write all the while, each transaction on the table and
-//! on its truth, and the two are the same at every look, whichever table carries the name.
+//! The whole job under writers of every kind: each transaction writes to the table and to its truth, and the two are equal at
+//! every look, whichever table has the name.
 
 use tokio_postgres::error::SqlState;
 
@@ -16,7 +16,7 @@ on_oldest_and_newest!(values_that_move_by_key, rows_by_blocks);
 async fn whole_job_on(version: Version, spec: TableSpec, partition: &str) {
     let bench = Bench::start_on(version, spec, partition).await;
     bench.run().await;
-    bench.writers.commit_more(100).await;
+    bench.load.commit_more(100).await;
     bench.swap_and_back_and_swap().await;
     bench.end().await;
 }
@@ -34,7 +34,7 @@ async fn whole_job(spec: impl Fn() -> TableSpec, partition: &str) {
     let [plain, partitioned] = shares_without_tool(&spec).await;
     let bench = Bench::start(spec(), partition).await;
     bench.run().await;
-    bench.writers.commit_more(100).await;
+    bench.load.commit_more(100).await;
     bench.swap_and_back_and_swap().await;
     let (_, report) = bench.end().await;
     let with = report.serialization_share();
@@ -109,7 +109,7 @@ async fn a_limited_copy() {
     let rate =
         "select (sum(rows) filter (where done_at > first) / extract(epoch from max(done_at) - first))::bigint
                 from pgstrata.chunks, (select min(done_at) as first from pgstrata.chunks) _ group by first";
-    let rate = bench.db.count(rate).await;
+    let rate = bench.lab.db.count(rate).await;
     // Chunks that were held up by a busy machine end close together.
     assert!(rate < 12_000, "{rate} rows a second");
     bench.swap_and_back_and_swap().await;
@@ -123,12 +123,12 @@ async fn a_heap_that_is_rewritten_in_mid_copy() {
     let bench = Bench::start(TableSpec::uuid(TABLE, MORE_ROWS), &slowly).await;
     let rewrite = async {
         for rewrite in [format!("vacuum full {TABLE}"), format!("cluster {TABLE} using {TABLE}_pkey")] {
-            bench.until("select to_regclass('pgstrata.chunks') is not null").await;
-            bench.until("select count(*) >= 2 from pgstrata.chunks").await;
-            bench.db.execute(&rewrite).await;
+            bench.lab.until("select to_regclass('pgstrata.chunks') is not null").await;
+            bench.lab.until("select count(*) >= 2 from pgstrata.chunks").await;
+            bench.lab.db.execute(&rewrite).await;
             let filenode =
                 format!("select copy_filenode = pg_relation_filenode('{TABLE}') from pgstrata.jobs");
-            bench.until(&filenode).await;
+            bench.lab.until(&filenode).await;
         }
     };
     let (ran, ()) = tokio::join!(bench.run(), rewrite);
@@ -144,23 +144,24 @@ async fn rows_beyond_the_last_partition() {
     let partition = format!("default = false\nahead = 0\n{KEYSET}");
     let bench = Bench::start(TableSpec::bigint(TABLE, ROWS), &partition).await;
     let beyond = async {
-        bench.until("select to_regclass('pgstrata.jobs') is not null").await;
+        bench.lab.until("select to_regclass('pgstrata.jobs') is not null").await;
         bench
+            .lab
             .until("select exists (select from pgstrata.jobs where state not in ('planned', 'prepared'))")
             .await;
-        write_beyond(&bench.db, 0).await
+        write_beyond(&bench.lab.db, 0).await
     };
     let job = async {
         bench.run().await;
-        bench.then(&["swap"]).await;
+        bench.then("swap").await;
     };
     let (written, ()) = tokio::join!(beyond, job);
-    bench.then(&["rollback"]).await;
-    let (again, ()) = tokio::join!(write_beyond(&bench.db, written), async {
-        bench.writers.commit_more(200).await;
-        bench.then(&["swap"]).await;
+    bench.then("rollback").await;
+    let (again, ()) = tokio::join!(write_beyond(&bench.lab.db, written), async {
+        bench.load.commit_more(200).await;
+        bench.then("swap").await;
     });
-    bench.then(&["finalize", "--now"]).await;
+    bench.then("finalize --now").await;
     let (db, _) = bench.end().await;
     let beyond = db.count(&format!("select count(*) from {TABLE} where created_at >= '2026-01-01'")).await;
     println!("{written} rows beyond the last partition, then {}: {beyond} are left", again - written);

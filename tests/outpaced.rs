@@ -1,4 +1,5 @@
-//! Writers that are faster than the drain: the change log stays bounded, the job reports the rates, and ends once they rest.
+//! Writers that are faster than the drain: the change log stays bounded, the job reports the rates, and it ends once the writers
+//! slow down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinHandle;
 
-use super::support::cluster::Database;
-use super::support::oracle;
-use super::support::process::ended;
-use super::support::wait::{until, within};
+use crate::support::cluster::Database;
+use crate::support::oracle;
+use crate::support::process::ended;
+use crate::support::wait::{until, within};
 
 const ROWS: i64 = 10_000;
 

@@ -1,10 +1,10 @@
-//! Schema `pgstrata` in the hands of others: whoever could make our statements run code of theirs is found before anything in
-//! the schema is used; what we make there is closed to everybody else.
+//! Schema `pgstrata` under the control of others: whoever could make our statements run their code is found before anything in
+//! the schema is used, and what we create there is closed to everybody else.
 
 use std::path::PathBuf;
 
-use super::support::cluster::{Database, Version};
-use super::support::process::Ran;
+use crate::support::cluster::{Database, Version};
+use crate::support::process::Ran;
 
 const PLAN: &str = "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = 'month'\nto = '2024-07-01'\n";
 
@@ -224,4 +224,4 @@ async fn default_privileges_open_nothing(version: Version) {
     }
 }
 
-super::support::cluster::on_every_version!(default_privileges_open_nothing);
+crate::support::cluster::on_every_version!(default_privileges_open_nothing);

@@ -1,7 +1,7 @@
 //! The whole job as a plain owner: no superuser, no membership, only the grants that the README names.
 
-use super::support::cluster::Database;
-use super::support::process::Ran;
+use crate::support::cluster::Database;
+use crate::support::process::Ran;
 
 const PLAN: &str =
     "name = 'job'\ntable = 'app.notes'\n[partition]\nby = 'at'\nevery = '3 months'\nahead = 0\n";
@@ -68,8 +68,9 @@ async fn whole_job(owner: &str, app: &str, grants: &str) {
            where inhparent = 'app.notes'::regclass and pg_get_expr(relpartbound, c.oid) <> 'DEFAULT'); end $$",
     )
     .await;
-    let maintained = as_owner(&db, owner, &["maintain", "job"]).await.ok();
-    assert!(maintained.stdout.contains("1 partition made"), "{maintained:?}");
+    let maintained = as_owner(&db, owner, &["maintain", "job", "--json"]).await.ok();
+    let report: serde_json::Value = serde_json::from_str(maintained.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(report["created"].as_array().unwrap().len(), 1, "{report}");
     assert_eq!(db.count("select count(*) from app.notes").await, 3_005);
     assert_eq!(db.count("select count(*) from app.notes where note = 'by the application'").await, 5);
     assert_eq!(

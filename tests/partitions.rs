@@ -1,14 +1,14 @@
-//! Partitions that are missing, attached, truncated or dropped while a job is under way.
+//! Partitions that are missing, attached, truncated or dropped while a job is open.
 
 use rustix::process::Signal;
 
 use pgstrata::demo::server::PrivateServer;
 
-use super::support::cluster::{Database, SETTINGS};
-use super::support::oracle;
-use super::support::process::{ended, frozen, send};
-use super::verify::ON_PURPOSE;
-use super::window::{goes_back, swapped};
+use crate::support::cluster::{Database, SETTINGS};
+use crate::support::lab::Lab;
+use crate::support::oracle;
+use crate::support::process::{ended, send};
+use crate::support::window::{ON_PURPOSE, goes_back, swapped};
 
 const TABLE: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
     insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '6 hours', 'x' from generate_series(0, 300) i;
@@ -16,24 +16,22 @@ const TABLE: &str = "create table t (id bigint primary key, at timestamptz not n
 const PLAN: &str = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\nahead = 0\ndefault = false\n";
 
 /// Freezes the run before capture, where no log knows yet what comes, and lets a row come that no partition takes.
-async fn row_beyond_before_capture(db: &Database) {
+async fn row_beyond_before_capture(db: Database) {
     db.execute(TABLE).await;
-    let plan = db.plan(PLAN);
-    let command =
-        db.command(&["run", plan.to_str().unwrap()]).env("PGSTRATA_FAILPOINT", "prepare.done=stop").spawn();
-    let run = frozen(command.unwrap()).await;
-    db.execute("insert into t values (1000, '2024-06-15', 'late'), (1001, '2023-11-11', 'early')").await;
+    let lab = Lab::on(db, PLAN);
+    let run = lab.frozen("run", "prepare.done").await;
+    lab.db.execute("insert into t values (1000, '2024-06-15', 'late'), (1001, '2023-11-11', 'early')").await;
     send(&run, Signal::CONT);
     ended(run).await.ok();
-    db.pgstrata(&["swap", "job"]).await.ok();
-    oracle::compare(db, "t", "t_old").await;
-    assert_eq!(db.count("select count(*) from t_y2024m06").await, 1);
-    assert_eq!(db.count("select count(*) from t_y2023m11").await, 1);
+    lab.ok("swap").await;
+    oracle::compare(&lab.db, "t", "t_old").await;
+    assert_eq!(lab.db.count("select count(*) from t_y2024m06").await, 1);
+    assert_eq!(lab.db.count("select count(*) from t_y2023m11").await, 1);
 }
 
 #[tokio::test]
-async fn the_copy_makes_a_partition_for_a_row_that_came_before_capture() {
-    row_beyond_before_capture(&Database::new().await).await;
+async fn the_copy_creates_a_partition_for_a_row_inserted_before_capture() {
+    row_beyond_before_capture(Database::new().await).await;
 }
 
 /// The server's messages are in German; what they mean is read from their fields.
@@ -54,7 +52,7 @@ async fn a_missing_partition_is_recognised_in_any_language() {
     if refused.as_db_error().is_none_or(|e| e.message() != "Division durch Null") {
         println!("this server speaks English only: {refused:?}");
     }
-    row_beyond_before_capture(&db).await;
+    row_beyond_before_capture(db).await;
 }
 
 /// Which rows went with the TRUNCATE is not to be known any more. The drain goes on and says so; the way back is barred until

@@ -1,4 +1,4 @@
-//! What the planner makes of queries before and after a swap, with the statistics that the job leaves.
+//! The query plans that the planner chooses before and after a swap, with the statistics that the job leaves.
 
 use std::path::PathBuf;
 

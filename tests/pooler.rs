@@ -1,5 +1,5 @@
-//! PgBouncer in between: in transaction mode a session's lock holds nothing, so the tool must refuse to begin; in
-//! session mode everything works.
+//! PgBouncer in between: in transaction mode a session's lock protects nothing, so the job must not start; in session mode
+//! everything works.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -92,7 +92,7 @@ async fn a_pool_in_transaction_mode_is_refused() {
 }
 
 #[tokio::test]
-async fn a_pool_in_session_mode_serves_a_whole_job() {
+async fn a_whole_job_runs_through_a_pool_in_session_mode() {
     let (_server, pooler, db) = pooled("session").await;
     let dsn = pooler.dsn(db.dsn().rsplit_once('=').unwrap().1);
     let plan = db.plan(PLAN);

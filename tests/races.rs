@@ -1,6 +1,4 @@
-//! Statements that wait for the lock of a swap: each ends on the table in use, whatever way it came, and nothing is lost.
-
-use std::path::PathBuf;
+//! Statements that wait for the lock of a swap: each takes effect on the table in use, however it was sent, and nothing is lost.
 
 use futures_util::{SinkExt, TryStreamExt};
 use rustix::process::Signal;
@@ -9,13 +7,14 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
-use super::support::bench::DEADLOCK_TIMEOUT;
-use super::support::cluster::{Database, Version, on_every_version};
-use super::support::oracle;
-use super::support::process::{ended, frozen, send};
-use super::support::wait::{until, within};
+use crate::support::bench::DEADLOCK_TIMEOUT;
+use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::lab::Lab;
+use crate::support::oracle;
+use crate::support::process::{ended, send};
+use crate::support::wait::{until, within};
 
-on_every_version!(what_waits_for_the_lock_ends_on_the_table_in_use);
+on_every_version!(statements_that_wait_for_the_lock_run_on_the_table_in_use);
 
 /// Each kind of statement adds 1 to the sum of `n` over its rows: by an update of one, by a new one, or by deleting one
 /// of those that hold -1.
@@ -190,7 +189,7 @@ const SINCE_15: &[(&str, Way)] = &[
 ];
 
 /// A session of the application with its one kind of statement.
-struct Session {
+struct ApplicationSession {
     client: Client,
     way: Way,
     prepared: Option<Statement>,
@@ -198,7 +197,7 @@ struct Session {
     calls: i64,
 }
 
-impl Session {
+impl ApplicationSession {
     async fn new(db: &Database, kind: usize, (begin, way): (&'static str, Way)) -> Self {
         let client = db.client().await;
         client.batch_execute("set application_name = 'application'").await.unwrap();
@@ -258,77 +257,71 @@ impl Session {
     }
 }
 
-/// A table with all that is bound to it, in a job that is verified.
-struct Lab {
-    db: Database,
-    plan: PathBuf,
+/// The sums of each kind in a table.
+async fn sums(lab: &Lab, table: &str) -> Vec<(i32, i64)> {
+    let sql = format!("select kind, sum(n) from {table} group by kind order by kind");
+    lab.db.client().await.query(&sql, &[]).await.unwrap().iter().map(|r| (r.get(0), r.get(1))).collect()
 }
 
-impl Lab {
-    async fn on(version: Version) -> Self {
-        let db = Database::of(version).await;
-        db.execute(&DEADLOCK_TIMEOUT.replace("3s", "60s")).await;
-        db.execute(SETUP).await;
-        let plan = db.plan(PLAN);
-        Self { db, plan }
-    }
-
-    /// The sums of each kind in a table.
-    async fn sums(&self, table: &str) -> Vec<(i32, i64)> {
-        let sql = format!("select kind, sum(n) from {table} group by kind order by kind");
-        self.db.client().await.query(&sql, &[]).await.unwrap().iter().map(|r| (r.get(0), r.get(1))).collect()
-    }
-
-    /// Waits until so many sessions of the application wait for a lock.
-    async fn waiting(&self, n: usize) {
-        let sql = "select count(*) from pg_stat_activity
-            where datname = current_database() and application_name = 'application' and wait_event_type = 'Lock'";
-        let client = self.db.client().await;
-        until(sql, async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) >= n as i64).await;
-    }
-
-    /// The command, with every session waiting for its lock: it holds the table's, and waits for that of a table which the
-    /// foreign key refers to.
-    async fn while_all_wait(&self, command: &str, sessions: Vec<Session>) -> Vec<Session> {
-        let stop = [("PGSTRATA_FAILPOINT", "swap.ready=stop")];
-        let exchange = frozen(self.db.command(&[command, "job"]).envs(stop).spawn().unwrap()).await;
-        let blocker = self.db.client().await;
-        blocker.batch_execute("begin; lock table kinds in access share mode").await.unwrap();
-        send(&exchange, Signal::CONT);
-        self.db.until(LOCKED, 1).await;
-        let n = sessions.len();
-        let mut calls = JoinSet::new();
-        for mut session in sessions {
-            calls.spawn(async move {
-                session.call().await;
-                session
-            });
-        }
-        self.waiting(n).await;
-        blocker.batch_execute("commit").await.unwrap();
-        ended(exchange).await.ok();
-        within("calls that end", calls.join_all()).await
-    }
+/// Waits until so many sessions of the application wait for a lock.
+async fn waiting(lab: &Lab, n: usize) {
+    let sql = "select count(*) from pg_stat_activity
+        where datname = current_database() and application_name = 'application' and wait_event_type = 'Lock'";
+    let client = lab.db.client().await;
+    until(sql, async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) >= n as i64).await;
 }
 
-async fn what_waits_for_the_lock_ends_on_the_table_in_use(version: Version) {
-    let lab = Lab::on(version).await;
-    lab.db.pgstrata(&["run", lab.plan.to_str().unwrap()]).await.ok();
+/// The command, with every session waiting for its lock: it holds the table's, and waits for that of a table which the
+/// foreign key refers to.
+async fn while_all_wait(
+    lab: &Lab,
+    command: &str,
+    sessions: Vec<ApplicationSession>,
+) -> Vec<ApplicationSession> {
+    let exchange = lab.frozen(command, "swap.ready").await;
+    let blocker = lab.db.client().await;
+    blocker.batch_execute("begin; lock table kinds in access share mode").await.unwrap();
+    send(&exchange, Signal::CONT);
+    lab.db.until(LOCKED, 1).await;
+    let n = sessions.len();
+    let mut calls = JoinSet::new();
+    for mut session in sessions {
+        calls.spawn(async move {
+            session.call().await;
+            session
+        });
+    }
+    waiting(lab, n).await;
+    blocker.batch_execute("commit").await.unwrap();
+    ended(exchange).await.ok();
+    within("calls that end", calls.join_all()).await
+}
+
+async fn statements_that_wait_for_the_lock_run_on_the_table_in_use(version: Version) {
+    let db = Database::of(version).await;
+    db.execute(&DEADLOCK_TIMEOUT.replace("3s", "60s")).await;
+    db.execute(SETUP).await;
+    let lab = Lab::on(db, PLAN);
+    lab.ok("run").await;
     let later: &[_] = if version == Version::V14 { &[] } else { SINCE_15 };
     let mut sessions = Vec::new();
     for (kind, what) in (1..).zip(KINDS.iter().chain(later)) {
-        sessions.push(Session::new(&lab.db, kind, *what).await);
+        sessions.push(ApplicationSession::new(&lab.db, kind, *what).await);
     }
     for (command, other) in [("swap", "t_old"), ("rollback", "t_new"), ("swap", "t_old")] {
-        let before = lab.sums("t").await;
-        sessions = lab.while_all_wait(command, sessions).await;
+        let before = sums(&lab, "t").await;
+        sessions = while_all_wait(&lab, command, sessions).await;
         sessions.sort_by_key(|session| session.kind);
-        assert_eq!(lab.sums(other).await, before, "{command}: a write went to the table that is not in use");
-        let after = lab.sums("t").await;
+        assert_eq!(
+            sums(&lab, other).await,
+            before,
+            "{command}: a write went to the table that is not in use"
+        );
+        let after = sums(&lab, "t").await;
         for session in &sessions {
             assert_eq!(after[session.kind - 1].1, session.calls - 30, "{command}: {:?}", session.way);
         }
-        lab.db.pgstrata(&["sync", "job"]).await.ok();
+        lab.ok("sync").await;
         oracle::compare(&lab.db, "t", other).await;
     }
 }

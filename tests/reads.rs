@@ -1,5 +1,5 @@
-//! Every read of an application is right: before, while and after the two sides are exchanged, there and back, whatever
-//! snapshot it reads under. Judged by the readers themselves, not by the tool.
+//! Every read of an application is right before, during and after an exchange in either direction, whatever its snapshot. The
+//! readers themselves judge it, not the tool.
 
 use crate::support::bank::{self, Bank};
 use crate::support::cluster::{Database, Version, on_oldest_and_newest};
@@ -15,7 +15,7 @@ const RETYPE: &str = "kind = \"retype\"\n[retype]\ncolumn = \"amount\"\nto = \"b
 on_oldest_and_newest!(while_a_table_is_partitioned);
 
 /// The job to verified, then exchanges; readers read all the while.
-async fn job(db: &Database, mut bank: Bank, plan: &str) {
+async fn job(db: &Database, bank: Bank, plan: &str) {
     let plan = db.plan(&format!("name = \"job\"\ntable = \"bank\"\n{plan}{SWAP}"));
     bank.commit_more(50).await;
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();

@@ -1,17 +1,18 @@
-//! A column's type changed under applications: there, back, there again and done.
+//! Column type changes under applications: swap, rollback, swap and finalize.
 
 mod refusals;
-mod writers;
+mod shop;
 
 use std::path::Path;
 use std::process::Stdio;
 
-use super::support::bench::DEADLOCK_TIMEOUT;
-use super::support::cluster::{Database, Version, on_version};
-use super::support::kills::{killed, side_by_side};
-use super::support::oracle;
-use super::support::process::{Ran, ended};
-use writers::Writers;
+use crate::support::bench::DEADLOCK_TIMEOUT;
+use crate::support::cluster::{Database, Version, on_version};
+use crate::support::kills::side_by_side;
+use crate::support::lab::Lab;
+use crate::support::oracle;
+use crate::support::process::{Ran, ended};
+use shop::Shop;
 
 on_version!(system System serial_key identity_key);
 on_version!(v14 V14 serial_key identity_key);
@@ -74,36 +75,37 @@ const LEFT_BEHIND: &str = "select
 async fn whole_life(version: Version, key: &str) -> Database {
     let db = Database::of(version).await;
     db.execute(DEADLOCK_TIMEOUT).await;
-    writers::create(&db, key).await;
+    shop::create(&db, key).await;
     let before = described(&db).await;
-    let plan = db.plan(&patient(PLAN));
-    let mut writers = Writers::start(&db, 4).await;
-    writers.commit_more(50).await;
-    run(&db, &plan).await;
-    equals_truth(&db).await;
-    for command in [&["swap"][..], &["rollback"], &["swap"], &["finalize", "--now"]] {
-        writers.commit_more(100).await;
-        db.pgstrata(&[command, &["orders_id_bigint"]].concat()).await.ok();
-        writers.commit_more(50).await;
-        equals_truth(&db).await;
-        if command[0] == "rollback" {
-            let _quiet = writers.pause().await;
-            db.pgstrata(&["verify", "orders_id_bigint"]).await.ok();
-            let now = described(&db).await;
+    let shop = Shop::open(&db, 4).await;
+    let lab = Lab::on(db, &patient(PLAN));
+    let db = &lab.db;
+    shop.commit_more(50).await;
+    lab.ok("run").await;
+    equals_truth(db).await;
+    for command in ["swap", "rollback", "swap", "finalize --now"] {
+        shop.commit_more(100).await;
+        lab.ok(command).await;
+        shop.commit_more(50).await;
+        equals_truth(db).await;
+        if command == "rollback" {
+            let _quiet = shop.pause().await;
+            lab.ok("verify").await;
+            let now = described(db).await;
             let extra: Vec<&str> = now.lines().filter(|line| !before.contains(line)).collect();
             let missing: Vec<&str> = before.lines().filter(|line| !now.contains(line)).collect();
             assert_eq!(missing, Vec::<&str>::new(), "{now}");
             assert!(extra.iter().all(|line| line.contains("_new") || line.contains("pgstrata")), "{extra:?}");
         }
     }
-    writers.stop().await;
-    equals_truth(&db).await;
-    assert_eq!(db.count(LEFT_BEHIND).await, 0);
-    assert_eq!(before.replace("id integer", "id bigint"), sorted_as_before(&before, &described(&db).await));
+    shop.close().await;
+    equals_truth(db).await;
+    lab.none(LEFT_BEHIND).await;
+    assert_eq!(before.replace("id integer", "id bigint"), sorted_as_before(&before, &described(db).await));
     // The same plan once more, as a scheduler would.
-    let again = run(&db, &plan).await;
+    let again = lab.ok("run").await;
     assert!(again.stderr.contains("is done"), "{}", again.stderr);
-    db
+    lab.db
 }
 
 /// The description with the retyped sequence as it was: what else differs, differs.
@@ -133,7 +135,7 @@ async fn identity_key(version: Version) {
 
 /// An identity that is ALWAYS stays one, and no number is given twice.
 #[tokio::test]
-async fn an_identity_counts_on() {
+async fn an_identity_continues_its_numbers() {
     let db = whole_life(Version::System, "int generated always as identity").await;
     assert_eq!(db.count("select count(*) - count(distinct id) from orders").await, 0);
 }
@@ -153,7 +155,7 @@ async fn swapped(db: &Database) {
 
 /// Paused, hastened, resumed from another process; with `when = "verified"` it swaps by itself.
 #[tokio::test]
-async fn it_is_controlled_as_any_job_and_swaps_when_the_plan_says_so() {
+async fn a_retype_is_controlled_like_any_job_and_swaps_when_the_plan_says_so() {
     let db = Database::new().await;
     db.execute("create table orders (id serial primary key, note text); insert into orders select i from generate_series(1, 20000) i")
         .await;
@@ -294,7 +296,7 @@ async fn text_to_timestamptz() {
 
 /// All that a column can have besides its type comes along, there and back.
 #[tokio::test]
-async fn what_a_column_has_comes_along() {
+async fn the_properties_of_a_column_are_carried_over() {
     let db = Database::new().await;
     db.execute(
         "create table kinds (id int primary key); insert into kinds select generate_series(1, 9);
@@ -371,45 +373,45 @@ const LIVES: [Life; 3] = [
             ],
         ),
         ("swap", &["swap.ready", "swap.done", "settle.key"]),
-        ("finalize", &["finalize.before_commit", "finalize.done"]),
+        ("finalize --now", &["finalize.before_commit", "finalize.done"]),
     ],
     &[
         ("run", &[]),
         ("swap", &["swap.told"]),
         ("rollback", &["retype.check", "retype.proof", "swap.ready", "swap.done", "settle.key"]),
         ("swap", &[]),
-        ("finalize", &[]),
+        ("finalize --now", &[]),
     ],
-    &[("run", &[]), ("abort", &["abort.before_commit"]), ("run", &[]), ("swap", &[]), ("finalize", &[])],
+    &[
+        ("run", &[]),
+        ("abort", &["abort.before_commit"]),
+        ("run", &[]),
+        ("swap", &[]),
+        ("finalize --now", &[]),
+    ],
 ];
 
 async fn killed_again_and_again(life: Life) {
     let db = Database::new().await;
     db.execute(DEADLOCK_TIMEOUT).await;
-    writers::create(&db, "serial").await;
-    let plan = db.plan(&patient(PLAN)).display().to_string();
-    let mut writers = Writers::start(&db, 1).await;
+    shop::create(&db, "serial").await;
+    let shop = Shop::open(&db, 1).await;
+    let lab = Lab::on(db, &patient(PLAN));
     for (command, places) in life {
-        let arguments: Vec<String> = match *command {
-            "run" => vec!["run".to_owned(), plan.clone()],
-            "finalize" => vec!["finalize".to_owned(), "orders_id_bigint".to_owned(), "--now".to_owned()],
-            other => vec![other.to_owned(), "orders_id_bigint".to_owned()],
-        };
         for at in *places {
-            writers.commit_more(5).await;
-            killed(&db, &arguments, at).await;
-            writers.commit_more(5).await;
-            equals_truth(&db).await;
+            shop.commit_more(5).await;
+            lab.killed(command, at).await;
+            shop.commit_more(5).await;
+            equals_truth(&lab.db).await;
         }
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        db.pgstrata(&arguments).await.ok();
+        lab.ok(command).await;
     }
-    writers.stop().await;
-    equals_truth(&db).await;
-    assert_eq!(db.count(LEFT_BEHIND).await, 0);
+    shop.close().await;
+    equals_truth(&lab.db).await;
+    lab.none(LEFT_BEHIND).await;
 }
 
 #[tokio::test]
-async fn killed_at_every_place_a_job_goes_on_and_loses_nothing() {
+async fn a_retype_killed_at_every_failpoint_resumes_and_loses_nothing() {
     side_by_side(LIVES.to_vec(), killed_again_and_again).await;
 }

@@ -1,7 +1,7 @@
-//! What a role lacks is named with its GRANT, and what it is told to have is enough.
+//! Missing privileges are reported with the GRANT that gives them, and those grants are enough.
 
-use super::support::checks::*;
-use super::support::cluster::Database;
+use crate::support::checks::*;
+use crate::support::cluster::Database;
 
 /// A table owned by a role that has no other right, in a schema closed to everybody.
 async fn owned_by(owner: &str) -> Database {
@@ -147,7 +147,7 @@ async fn missing_privileges_beyond_the_schema() {
 }
 
 #[tokio::test]
-async fn a_schema_made_beforehand_does_for_create_on_the_database() {
+async fn a_schema_created_beforehand_replaces_create_on_the_database() {
     let db = Database::new().await;
     db.execute(&format!(
         "{GOOD} create role priv_guest_of_schema login; alter table t owner to priv_guest_of_schema;
@@ -163,7 +163,7 @@ async fn a_schema_made_beforehand_does_for_create_on_the_database() {
 
 /// A role that may not have the sessions that a job needs is told before the job begins, and a limit that is just enough is.
 #[tokio::test]
-async fn a_limit_on_sessions_is_told_beforehand() {
+async fn a_connection_limit_is_reported_beforehand() {
     let db = Database::new().await;
     let name = db.dsn().rsplit_once("dbname=").unwrap().1.to_owned();
     db.execute(&format!(

@@ -1,21 +1,18 @@
-//! The migrations that people brought, from their plans in `plans/`: under writers, and by their own measure of success.
+//! The partitioning plans of `plans/`, run under writers and judged by the criteria of those who need them.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pgstrata::plan::Plan;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::support::wait;
 use crate::support::cluster::{Database, connect};
 use crate::support::oracle;
 use crate::support::tables::random_instant;
+use crate::support::writers::{Shift, Writers};
 
 const FIXTURE: &str = include_str!("scenarios.sql");
 const ROWS: i64 = 100_000;
@@ -26,7 +23,7 @@ fn plans() -> PathBuf {
 }
 
 #[test]
-fn every_plan_in_plans_is_one() {
+fn every_plan_in_plans_is_valid() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(plans()).unwrap() {
         let path = entry.unwrap().path();
@@ -52,41 +49,21 @@ fn every_plan_in_plans_is_one() {
     assert_eq!(names, expected);
 }
 
-/// The field workers of one table: each transaction writes to the table and to its truth, and looks at it through the view.
-struct FieldWork {
-    stop: Arc<AtomicBool>,
-    committed: Arc<AtomicU64>,
-    tasks: JoinSet<()>,
-}
-
-impl FieldWork {
-    async fn start(db: &Database, table: &'static str, code: &'static str) -> Self {
-        let (stop, committed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let dsn = db.dsn().replace("user=postgres", "user=field");
-        let mut tasks = JoinSet::new();
-        for n in 0..WRITERS {
-            let client = connect(&dsn).await;
-            let theirs = format!(
-                "select observation_id from truth_{table} order by observation_id offset {} limit 300",
-                n * 300
-            );
-            let owned = ids(&client, &theirs).await;
-            let worker = FieldWorker { client, table, code, owned, rng: StdRng::seed_from_u64(n) };
-            tasks.spawn(worker.work(stop.clone(), committed.clone()));
-        }
-        Self { stop, committed, tasks }
+/// Sets the field workers of one table to work: each transaction writes to the table and to its truth, and looks at it through
+/// the view.
+async fn field_workers(db: &Database, table: &'static str, code: &'static str) -> Writers {
+    let mut writers = Writers::default();
+    for n in 0..WRITERS {
+        let client = db.connect_as("field").await;
+        let theirs = format!(
+            "select observation_id from truth_{table} order by observation_id offset {} limit 300",
+            n * 300
+        );
+        let owned = ids(&client, &theirs).await;
+        let worker = FieldWorker { client, table, code, owned, rng: StdRng::seed_from_u64(n) };
+        writers.add(|shift| worker.work(shift));
     }
-
-    async fn commit_more(&mut self, n: u64) {
-        wait::commit_more(&self.committed, n, &mut self.tasks).await;
-    }
-
-    async fn end(mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap();
-        }
-    }
+    writers
 }
 
 struct FieldWorker {
@@ -99,15 +76,15 @@ struct FieldWorker {
 }
 
 impl FieldWorker {
-    async fn work(mut self, stop: Arc<AtomicBool>, committed: Arc<AtomicU64>) {
-        while !stop.load(Ordering::Relaxed) {
+    async fn work(mut self, shift: Shift) {
+        while shift.goes_on() {
             self.client.batch_execute("begin").await.unwrap();
             for _ in 0..self.rng.random_range(1..=3) {
                 self.step().await;
             }
             self.look().await;
             self.client.batch_execute("commit").await.unwrap();
-            committed.fetch_add(1, Ordering::Relaxed);
+            shift.committed();
             tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..10))).await;
         }
     }
@@ -317,10 +294,10 @@ async fn petri_and_gasifier_observations() {
     }
     let mut work = Vec::new();
     for observations in both {
-        work.push(FieldWork::start(&db, observations.table, observations.code).await);
+        work.push(field_workers(&db, observations.table, observations.code).await);
     }
-    let mut more = async || {
-        for workers in &mut work {
+    let more = async || {
+        for workers in &work {
             workers.commit_more(30).await;
         }
     };
@@ -348,7 +325,7 @@ async fn petri_and_gasifier_observations() {
     for_both(&db, &["finalize", "--now"]).await;
     more().await;
     for workers in work {
-        workers.end().await;
+        workers.stop().await;
     }
     for observations in both {
         observations.holds(&db).await;

@@ -1,11 +1,11 @@
-//! A disk that is full: the job stops, keeps what it has, and says what it holds and what frees it.
+//! A full disk: the job stops, keeps what it has, and reports what it occupies and how to free it.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::support::cluster::Database;
-use super::support::oracle;
+use crate::support::cluster::Database;
+use crate::support::oracle;
 
 /// A small disk of its own, where the machine lets us have one; unmounted when dropped.
 struct Disk {
@@ -85,7 +85,7 @@ fn gone(file: &Path) {
 }
 
 #[tokio::test]
-async fn a_copy_that_does_not_fit_says_what_abort_frees() {
+async fn a_copy_that_does_not_fit_reports_what_abort_frees() {
     let Some((db, _disk)) = on_small_disk("stuck_copy", 32).await else { return };
     let plan = db.plan("name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
     let plan = plan.to_str().unwrap();
@@ -98,7 +98,7 @@ async fn a_copy_that_does_not_fit_says_what_abort_frees() {
 }
 
 #[tokio::test]
-async fn a_full_disk_after_the_swap_and_space_again() {
+async fn a_job_resumes_after_a_full_disk_gets_space_again() {
     let Some((db, disk)) = on_small_disk("stuck_swap", 96).await else { return };
     let plan = db.plan("name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();

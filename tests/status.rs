@@ -1,11 +1,12 @@
-//! What `status` says, and the JSON that scripts read: fields as documented, each line an object.
+//! `status`, and the JSON for scripts: the fields are those documented, and each line is an object.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::commands::Events;
-use super::support::process::ended;
+use crate::support::events;
+use crate::support::lab::Lab;
+use crate::support::process::ended;
 
 /// The fields of `status --json`.
 const STATUS: [&str; 28] = [
@@ -55,7 +56,7 @@ fn objects(stdout: &str) -> Vec<Value> {
     objects
 }
 
-async fn status(events: &Events) -> Value {
+async fn status(events: &Lab) -> Value {
     let mut all = objects(&events.ran("status --json").await.ok().stdout);
     assert_eq!(all.len(), 1);
     let one = all.remove(0);
@@ -64,7 +65,7 @@ async fn status(events: &Events) -> Value {
 }
 
 /// The facts that do not depend on the machine.
-async fn facts(events: &Events) -> String {
+async fn facts(events: &Lab) -> String {
     let one = status(events).await;
     let of = |field: &str| format!("{field}={}", one[field]);
     let set = |field: &str| format!("{field}:{}", !one[field].is_null());
@@ -76,7 +77,7 @@ async fn facts(events: &Events) -> String {
 
 #[tokio::test]
 async fn status_follows_a_job_to_its_end() {
-    let events = Events::slow().await;
+    let events = events::slow_lab().await;
     assert_eq!(events.db.pgstrata(&["status"]).await.ok().stdout, "no jobs\n");
     assert_eq!(events.db.pgstrata(&["status", "--json"]).await.ok().stdout, "");
     let run = events.start("run --json", &[]);
@@ -96,28 +97,28 @@ async fn status_follows_a_job_to_its_end() {
     job="events" table="public.events" state="verified" phase=null rows_copied=4000 changes_pending=48 hold=null
     rows_per_second:false eta_s:false chunk_rows:true chunk_ms_p50:true swapped_at:false keep_old_until:false
     "#);
-    events.ok(&["swap"]).await;
+    events.ok("swap").await;
     insta::assert_snapshot!(facts(&events).await, @r#"
     job="events" table="public.events" state="swapped" phase=null rows_copied=4000 changes_pending=0 hold=null
     rows_per_second:false eta_s:false chunk_rows:true chunk_ms_p50:true swapped_at:true keep_old_until:true
     "#);
-    events.ok(&["rollback"]).await;
+    events.ok("rollback").await;
     insta::assert_snapshot!(facts(&events).await, @r#"
     job="events" table="public.events" state="rolled_back" phase=null rows_copied=4000 changes_pending=0 hold=null
     rows_per_second:false eta_s:false chunk_rows:true chunk_ms_p50:true swapped_at:false keep_old_until:false
     "#);
-    events.ok(&["swap", "finalize --now"]).await;
+    events.steps(&["swap", "finalize --now"]).await;
     insta::assert_snapshot!(facts(&events).await, @r#"
     job="events" table="public.events" state="finalized" phase=null rows_copied=4000 changes_pending=null hold=null
     rows_per_second:false eta_s:false chunk_rows:false chunk_ms_p50:false swapped_at:true keep_old_until:true
     "#);
     assert_eq!(objects(&events.db.pgstrata(&["status", "--json"]).await.ok().stdout).len(), 1);
-    assert!(events.ran("status").await.ok().stdout.contains("finalized"));
+    assert!(events.ok("status").await.stdout.contains("finalized"), "people read it, too");
 }
 
 #[tokio::test]
-async fn every_command_s_json_is_one_object_a_line_and_an_error_is_one_too() {
-    let events = Events::new().await;
+async fn the_json_of_every_command_and_error_is_one_object_a_line() {
+    let events = events::lab().await;
     let commands = [
         "check --json",
         "run --json",
@@ -144,9 +145,9 @@ async fn every_command_s_json_is_one_object_a_line_and_an_error_is_one_too() {
 
 /// The job is finalized between the query for its record and the one for its log.
 #[tokio::test]
-async fn a_job_that_ends_while_it_is_looked_at_is_looked_at_again() {
-    let events = Events::new().await;
-    events.ok(&["run", "swap"]).await;
+async fn a_job_that_ends_while_status_reads_it_is_read_again() {
+    let events = events::lab().await;
+    events.steps(&["run", "swap"]).await;
     let finalizer = events.db.client().await;
     finalizer
         .batch_execute(

@@ -1,13 +1,12 @@
-//! A subscriber of another version goes on through every swap: nothing is copied anew, nothing fails, no row is missing.
+//! A subscriber of another version keeps working through every swap: nothing is copied again, nothing fails, no row is missing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::support::cluster::{Database, Version};
-use super::support::wait::until;
+use crate::support::cluster::{Database, Version};
+use crate::support::wait::until;
+use crate::support::writers::Writers;
 
 const TABLES: &str = "
     create table t (id bigint primary key, at timestamptz not null, note text);
@@ -18,63 +17,43 @@ const ROWS: &str = "
     create publication p for table t, other";
 
 #[tokio::test]
-async fn a_newer_subscriber_goes_on() {
+async fn a_newer_subscriber_keeps_working() {
     if Version::V17.is_there() {
         goes_on(Version::System, Version::V17).await;
     }
 }
 
 #[tokio::test]
-async fn an_older_subscriber_goes_on() {
+async fn an_older_subscriber_keeps_working() {
     if Version::V17.is_there() {
         goes_on(Version::V17, Version::System).await;
     }
 }
 
-/// One application, writing on and on.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    /// Transactions, those of the writers before included.
-    done: Arc<AtomicI64>,
-    at_work: tokio::task::JoinHandle<()>,
-}
-
-impl Writer {
-    async fn start(db: &Database, from: i64) -> Self {
-        let client = db.client().await;
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(from)));
-        let (stopped, counted) = (stop.clone(), done.clone());
-        let at_work = tokio::spawn(async move {
-            while !stopped.load(Ordering::Relaxed) {
-                let n = counted.load(Ordering::Relaxed);
-                let sql = format!(
-                    "begin;
-                     insert into t values (10000 + {n}, timestamptz '2024-01-01 00:00Z' + {n} % 300 * interval '1 day', 'new');
-                     update t set note = 'changed {n}' where id = {n} % 4000;
-                     update t set at = timestamptz '2024-12-01 00:00Z' - {n} % 300 * interval '1 day' where id = ({n} * 7) % 4000;
-                     delete from t where id = 10000 + {n} - 40 and {n} % 3 = 0;
-                     update other set note = '{n}' where id = {n} % 10;
-                     commit"
-                );
-                client.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{e:?}"));
-                counted.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(2)).await;
+/// Sets one application to work; the number of its first transaction is `from`.
+async fn application(db: &Database, from: u64) -> Writers {
+    let client = db.client().await;
+    let mut writers = Writers::default();
+    writers.add(|shift| async move {
+        for n in from.. {
+            let sql = format!(
+                "begin;
+                 insert into t values (10000 + {n}, timestamptz '2024-01-01 00:00Z' + {n} % 300 * interval '1 day', 'new');
+                 update t set note = 'changed {n}' where id = {n} % 4000;
+                 update t set at = timestamptz '2024-12-01 00:00Z' - {n} % 300 * interval '1 day' where id = ({n} * 7) % 4000;
+                 delete from t where id = 10000 + {n} - 40 and {n} % 3 = 0;
+                 update other set note = '{n}' where id = {n} % 10;
+                 commit"
+            );
+            client.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{e:?}"));
+            shift.committed();
+            if !shift.goes_on() {
+                return;
             }
-        });
-        Self { stop, done, at_work }
-    }
-
-    /// Ends it after some more transactions; where the next one goes on.
-    async fn end(self) -> i64 {
-        let wanted = self.done.load(Ordering::Relaxed) + 20;
-        until("20 more transactions", async || {
-            self.done.load(Ordering::Relaxed) >= wanted || self.at_work.is_finished()
-        })
-        .await;
-        self.stop.store(true, Ordering::Relaxed);
-        self.at_work.await.unwrap();
-        self.done.load(Ordering::Relaxed)
-    }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    writers
 }
 
 /// Waits until the query says yes, and while it does not, that the subscription has had no error.
@@ -123,13 +102,14 @@ async fn goes_on(publisher: Version, subscriber: Version) {
     );
     let mut n = 1;
     for command in ["run", "swap", "rollback", "swap", "finalize"] {
-        let writer = Writer::start(&here, n).await;
+        let writer = application(&here, n).await;
         match command {
             "run" => here.pgstrata(&["run", plan.to_str().unwrap()]).await.ok(),
             "finalize" => here.pgstrata(&["finalize", "job", "--now"]).await.ok(),
             _ => here.pgstrata(&[command, "job"]).await.ok(),
         };
-        n = writer.end().await;
+        writer.commit_more(20).await;
+        n += writer.stop().await;
         let reached: String =
             source.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
         let replayed = format!(

@@ -1,9 +1,9 @@
-//! `plan`: what it draws up from a live table.
+//! `plan`: the plan that it drafts from a live table.
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
 
 #[tokio::test]
-async fn plan_of_a_live_table() {
+async fn plan_drafts_a_plan_of_a_live_table() {
     let db = Database::new().await;
     let table = "\"p\"\"l. a;--🦠\"";
     db.execute(&format!(

@@ -1,19 +1,8 @@
-//! What `check` allows does not fail for a reason that was there before: it tries the job's statements, and the table's own
-//! expressions on rows.
+//! What `check` allows does not fail later for a reason that existed before: `check` tries the job's statements, and the table's
+//! own expressions on rows.
 
-use crate::support::checks::{GOOD, MONTHS, check, check_as, told, told_after};
+use crate::support::checks::{GOOD, MONTHS, check, check_as, errors, findings, told, told_after};
 use crate::support::cluster::{Database, connect};
-
-/// `error[code]: object` of each error and warning.
-fn findings(told: &str) -> Vec<String> {
-    let is = |line: &&str| line.starts_with("error[") || line.starts_with("warning[");
-    told.lines().filter(is).map(|line| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ")).collect()
-}
-
-/// The same of the errors alone.
-fn errors(told: &str) -> Vec<String> {
-    findings(told).into_iter().filter(|finding| finding.starts_with("error")).collect()
-}
 
 /// From `run` to `finalize`, with `between` before and after each step.
 async fn life(db: &Database, plan: &str, between: &str) {
@@ -31,7 +20,7 @@ fn months() -> String {
 }
 
 #[tokio::test]
-async fn definitions_that_the_server_does_not_create_again() {
+async fn definitions_that_the_server_does_not_accept_again() {
     let trigger = "create function bump() returns trigger language plpgsql as $$ begin return new; end $$;
         create trigger bump before update on t for each row when (old is distinct from new) execute function bump();
         alter table t add length int generated always as (length(note)) stored";
@@ -132,7 +121,7 @@ async fn checks_that_rows_no_longer_satisfy() {
 }
 
 #[tokio::test]
-async fn what_asks_for_tableoid() {
+async fn expressions_that_use_tableoid() {
     let oid = "alter table t add constraint t_oid check (tableoid <> 0::oid);
         alter table t add constraint t_me check (tableoid = 'public.t'::regclass::oid);
         create policy mine on t using (tableoid::regclass::text = 't')";
@@ -200,7 +189,7 @@ async fn a_materialized_view_by_a_function_that_needs_the_search_path() {
 }
 
 #[tokio::test]
-async fn a_retyped_columns_check_by_a_function() {
+async fn a_check_by_a_function_on_a_retyped_column() {
     let db = Database::new().await;
     db.execute(
         "create table dict (n int primary key); insert into dict select generate_series(1, 2000);
@@ -248,7 +237,7 @@ async fn a_key_that_is_no_utf8() {
 }
 
 #[tokio::test]
-async fn no_room_for_a_column() {
+async fn a_table_without_room_for_a_column() {
     let table = "do $$ begin
           execute (select format('create table t (id int primary key, %s)', string_agg(format('c%s int', i), ', '))
             from generate_series(1, 1599) i);
@@ -263,7 +252,7 @@ async fn no_room_for_a_column() {
 }
 
 #[tokio::test]
-async fn values_that_no_bound_reaches() {
+async fn values_beyond_every_bound() {
     let far = "insert into t values (200, '9999-12-31Z'), (201, '294276-12-31 23:59:59.999999Z'), (202, '4713-01-01 00:00Z BC'),
         (203, 'infinity')";
     assert_eq!(errors(&told_after(far).await), ["error[bounds]: at"]);
@@ -285,7 +274,7 @@ async fn values_that_no_bound_reaches() {
 }
 
 #[tokio::test]
-async fn rows_that_an_update_of_fails() {
+async fn rows_whose_update_fails() {
     let table = "create table t (id int primary key, v text); insert into t select i, 'a' from generate_series(1, 100) i;
         create schema other; create table other.dict (word text);
         create function known(p text) returns boolean language plpgsql stable as

@@ -1,8 +1,11 @@
-//! `verify` finds what was changed behind the tool's back, names the key, and under load says nothing that is not so.
+//! `verify` finds what was changed behind the tool's back, names the key, and reports nothing false under load.
 
 use serde_json::Value;
 
-use super::support::{cluster::Database, load::Writers, tables::TableSpec};
+use crate::support::cluster::Database;
+use crate::support::load::Load;
+use crate::support::tables::TableSpec;
+use crate::support::window::ON_PURPOSE;
 
 const PLAN: &str =
     "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"3 months\"\nahead = 0\n";
@@ -83,9 +86,6 @@ async fn a_doubled_key() {
     one(&report, "extra", "doubled", "42");
 }
 
-/// The table that is out of use takes no writes but ours.
-pub const ON_PURPOSE: &str = "alter table t_old disable trigger pgstrata_guard";
-
 #[tokio::test]
 async fn the_old_table_is_compared_after_the_swap() {
     let db = verified().await;
@@ -143,7 +143,7 @@ async fn all_that_differs_in_the_old_table() {
 }
 
 #[tokio::test]
-async fn case_under_a_collation_that_ignores_it_is_seen() {
+async fn a_change_of_case_is_found_under_a_collation_that_ignores_case() {
     let db = Database::new().await;
     if db.count("select count(*) from pg_collation where collprovider = 'i'").await == 0 {
         println!("this server was built without ICU");
@@ -165,34 +165,34 @@ async fn nothing_is_reported_falsely_while_writers_write() {
     let db = Database::new().await;
     let spec = TableSpec::bigint("t", 5_000).truncating(300);
     spec.create(&db).await;
-    let writers = Writers::start(db.dsn(), spec, 4, 11).await;
+    let load = Load::start(db.dsn(), spec, 4, 11).await;
     let plan = db.plan(&PLAN.replace("\"at\"", "\"created_at\""));
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
     for command in ["verify", "verify", "swap", "verify", "verify", "rollback", "verify"] {
-        writers.commit_more(50).await;
+        load.commit_more(50).await;
         db.pgstrata(&[command, "job"]).await.ok();
     }
-    writers.stop().await.assert_clean();
+    load.stop().await.assert_clean();
 }
 
 /// Places with a pending change are taken out of the sums: writers make no range suspect, so nothing is read twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_pending_makes_no_range_suspect() {
+async fn pending_changes_make_no_range_suspect() {
     let db = Database::new().await;
     let spec = TableSpec::uuid("t", 20_000);
     spec.create(&db).await;
-    let writers = Writers::start(db.dsn(), spec, 4, 12).await;
+    let load = Load::start(db.dsn(), spec, 4, 12).await;
     let plan = db.plan(&PLAN.replace("\"at\"", "\"created_at\""));
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
     for command in ["verify", "verify", "swap", "verify", "verify"] {
-        writers.commit_more(50).await;
+        load.commit_more(50).await;
         let ran = db.pgstrata(&[command, "job", "--json"]).await.ok();
         let compared: Vec<&str> =
             ran.stdout.lines().filter(|line| line.contains("compared row by row")).collect();
         assert!(!compared.is_empty(), "{}", ran.stdout);
         assert!(compared.iter().all(|line| line.contains("; 0 ranges compared row by row")), "{compared:?}");
     }
-    writers.stop().await.assert_clean();
+    load.stop().await.assert_clean();
 }
 
 /// Ranges are some small partitions together, pieces of a large one, and what lies in the default partition below and above:

@@ -1,8 +1,8 @@
-//! A table with hundreds of everything: `check` tells all of it, each thing by its name where that is asked for.
+//! A table with hundreds of objects of every kind: `check` reports all of them, and lists each name where that is asked for.
 
-use super::support::checks::MONTHS;
-use super::support::cluster::Database;
-use super::support::process::Ran;
+use crate::support::checks::MONTHS;
+use crate::support::cluster::Database;
+use crate::support::process::Ran;
 
 const WIDE: &str = r#"
 create table t (id bigint primary key, at timestamptz not null, n int, owner_name text);
@@ -31,7 +31,7 @@ async fn checked(db: &Database, more: &[&str]) -> Ran {
 }
 
 #[tokio::test]
-async fn everything_on_a_wide_table_is_told() {
+async fn everything_on_a_wide_table_is_reported() {
     let db = Database::new().await;
     db.execute(WIDE).await;
     db.execute("analyze t").await;

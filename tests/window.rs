@@ -1,48 +1,14 @@
-//! The time between the swap and its end: what somebody does to partitions by hand, and what a transaction meets with
-//! whose snapshot a swap overtook.
+//! The time between swap and finalize: changes that somebody makes to partitions by hand, and transactions whose snapshot is
+//! older than the swap.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::support::cluster::Database;
-use super::support::oracle;
-
-const PLAN: &str = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 year\"\nahead = 0\n\
-    [swap]\nlock_timeout = \"190ms\"\nold_snapshots = \"accept\"\n";
-
-/// A table with a job on it that is verified: 100 rows a year from 2021 to 2024.
-async fn verified() -> Database {
-    let db = Database::new().await;
-    db.execute(
-        "create table t (id bigint primary key, at timestamptz not null, note text);
-         insert into t select i, timestamptz '2021-01-01 00:00+00' + i * interval '3.6525 days', 'note ' || i
-           from generate_series(0, 399) i;
-         analyze t",
-    )
-    .await;
-    let plan = db.plan(PLAN);
-    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
-    db
-}
-
-pub async fn swapped() -> Database {
-    let db = verified().await;
-    db.pgstrata(&["swap", "job"]).await.ok();
-    db
-}
-
-/// Goes back, and finds what was there before, with nothing lost.
-pub async fn goes_back(db: &Database) {
-    db.execute("create table kept as table t").await;
-    db.pgstrata(&["rollback", "job"]).await.ok();
-    oracle::compare(db, "t", "kept").await;
-    db.execute("insert into t values (-1, '2022-02-02', 'back'); delete from t where id = 399").await;
-    db.pgstrata(&["swap", "job"]).await.ok();
-    assert_eq!(db.count("select count(*) from t where id in (-1, 399)").await, 1);
-}
+use crate::support::cluster::Database;
+use crate::support::window::{goes_back, swapped, verified};
 
 #[tokio::test]
-async fn a_truncated_partition_is_emptied_on_the_way_back() {
+async fn a_truncated_partition_is_emptied_by_a_rollback() {
     let db = swapped().await;
     // Rows come and go on both sides of the TRUNCATE, one of them by another partition.
     db.execute(
@@ -58,7 +24,7 @@ async fn a_truncated_partition_is_emptied_on_the_way_back() {
 }
 
 #[tokio::test]
-async fn a_truncated_table_is_emptied_on_the_way_back() {
+async fn a_truncated_table_is_emptied_by_a_rollback() {
     let db = swapped().await;
     db.execute(
         "truncate t; insert into t values (7, '2024-07-07', 'the only one'), (399, '2024-08-08', 'x')",
@@ -69,7 +35,7 @@ async fn a_truncated_table_is_emptied_on_the_way_back() {
 
 /// Rows that left without a DELETE are in no log: the way back would bring them up again, so it is refused.
 #[tokio::test]
-async fn a_detached_or_dropped_partition_bars_the_way_back() {
+async fn a_detached_or_dropped_partition_prevents_a_rollback() {
     let db = swapped().await;
     let refused = async || {
         let ran = db.pgstrata(&["rollback", "job"]).await.exits(4);
@@ -137,7 +103,7 @@ async fn is_guarded_after(db: &Database, command: &str) {
 }
 
 #[tokio::test]
-async fn a_write_under_a_snapshot_older_than_the_swap_fails_aloud() {
+async fn a_write_under_a_snapshot_older_than_the_swap_fails_with_an_error() {
     let db = verified().await;
     is_guarded_after(&db, "swap").await;
     is_guarded_after(&db, "rollback").await;

@@ -345,6 +345,7 @@ impl<'a> Trier<'a> {
             Some(code) if ["40001", "40P01", "55P03"].contains(&code.as_str()) => {
                 self.found.busy += piece.len() as u64;
             }
+            Some(_) if !error.is_about_a_row() => return Err(error),
             Some(sqlstate) if piece.len() == 1 => {
                 let key = piece.concat().join(", ");
                 self.found.errors.push(RowError { key, message: error.message().to_owned(), sqlstate });

@@ -2,7 +2,6 @@
 //! are rolled back.
 
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 use crate::error::Result;
 use crate::model::design::Design;
@@ -37,9 +36,7 @@ async fn tried(client: &Client, design: &Design) -> Result<Vec<Finding>> {
     let blocks = row_trial::blocks(client, table.oid).await?;
     match sample::brief(client, &filling, blocks, &unchanged(&filling, &fires)).await {
         Ok(sample) => Ok(check::sampled(table, &sample)),
-        Err(e) if e.is_any(&[&SqlState::QUERY_CANCELED, &SqlState::LOCK_NOT_AVAILABLE]) => {
-            Ok(check::sample_untried(table, e.message()))
-        }
+        Err(e) if e.sqlstate().is_some() => Ok(check::sample_untried(table, e.message())),
         Err(e) => Err(e),
     }
 }

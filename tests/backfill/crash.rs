@@ -1,10 +1,11 @@
 //! The process is killed at every named place that a backfill comes to, under load; the next one goes on: no row is left, none
 //! is set twice, and nothing of the job stays.
 
-use super::{Job, LEFT_BEHIND};
+use super::{LEFT_BEHIND, named};
 use crate::support::cluster::Database;
-use crate::support::kills::{failpoints_in, killed, side_by_side};
-use crate::support::load::Writers;
+use crate::support::kills::{failpoints_in, side_by_side};
+use crate::support::lab::Lab;
+use crate::support::load::Load;
 use crate::support::oracle;
 use crate::support::tables::TableSpec;
 
@@ -18,19 +19,57 @@ const SETUP: &str = "create table kinds (kind int primary key); insert into kind
     create trigger touch after update on observations for each row
         when (current_setting('application_name') like 'pgstrata/%') execute function touch()";
 
+/// The key of the table that a job fills: its values come from a sequence, or are random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyValues {
+    Numbered,
+    Random,
+}
+
+use KeyValues::{Numbered, Random};
+
+/// Each failpoint with the table on which the job is killed there, with some places that it comes to more than once.
+const PLACES: &[(&str, KeyValues)] = &[
+    ("job.installed", Numbered),
+    ("job.created", Numbered),
+    ("job.retuned", Numbered),
+    ("lease.former_ended", Random),
+    ("lease.taken", Numbered),
+    ("prepare.before_commit", Numbered),
+    ("prepare.done", Random),
+    ("capture.before_commit", Numbered),
+    ("capture.done", Random),
+    ("fill.before_commit", Random),
+    ("fill.single", Numbered),
+    ("fill.chunk", Random),
+    ("fill.chunks_done", Random),
+    ("fill.done", Numbered),
+    ("verify.range", Random),
+    ("verify.recorded", Numbered),
+    ("verify.done", Numbered),
+    ("finish.before_commit", Random),
+    ("abort.before_commit", Numbered),
+    ("abort.done", Random),
+    ("fill.before_commit@2", Random),
+    ("fill.chunk@3", Random),
+    ("fill.chunk@5", Random),
+    ("finish.done", Numbered),
+];
+
 /// One life of a job, and where it is killed.
 #[derive(Debug, Clone)]
-struct Case {
+struct BackfillCrash {
     /// The command that is killed.
     command: &'static str,
-    at: String,
+    at: &'static str,
+    key: KeyValues,
     /// A run that is killed before, and what happens to the table then.
     before: Option<(&'static str, &'static str)>,
 }
 
-impl Case {
-    fn of(name: &str) -> Self {
-        let before = match name {
+impl BackfillCrash {
+    fn of((at, key): (&'static str, KeyValues)) -> Self {
+        let before = match at {
             "job.retuned" => Some(("fill.chunk", "")),
             // Behind the first pass, and with no trigger that sees it.
             "fill.single" => {
@@ -38,8 +77,8 @@ impl Case {
             }
             _ => None,
         };
-        let command = if name.starts_with("abort") { "abort" } else { "run" };
-        Self { command, at: name.to_owned(), before }
+        let command = if at.starts_with("abort") { "abort" } else { "run" };
+        Self { command, at, key, before }
     }
 
     fn plan(&self, workers: u32) -> String {
@@ -55,10 +94,9 @@ impl Case {
 
     fn spec(&self) -> TableSpec {
         let rows = if self.at.contains('@') { 6_000 } else { 1_500 };
-        if self.at.len().is_multiple_of(2) {
-            TableSpec::uuid("observations", rows)
-        } else {
-            TableSpec::bigint("observations", rows)
+        match self.key {
+            Random => TableSpec::uuid("observations", rows),
+            Numbered => TableSpec::bigint("observations", rows),
         }
     }
 
@@ -71,38 +109,35 @@ impl Case {
             "alter table truth_observations add column digest text generated always as ({EXPRESSION}) stored"
         ))
         .await;
-        let mut job = Job::on(db, &self.plan(2)).await;
-        let arguments = |job: &Job, command: &str| {
-            job.arguments(&[command]).iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
+        let mut job = Lab::on(db, &named(&self.plan(2)));
         if let Some((at, sql)) = self.before {
-            killed(&job.db, &arguments(&job, "run"), at).await;
+            job.killed("run", at).await;
             job.db.execute(sql).await;
         }
         if self.at == "job.retuned" {
-            job = Job::on(job.db, &self.plan(3)).await;
+            job = job.with_plan(&named(&self.plan(3)));
         }
         // Without the trigger, what writers write is the next run's.
-        let writers = match self.at.as_str() {
+        let load = match self.at {
             "fill.single" => None,
-            _ => Some(Writers::start(job.db.dsn(), spec, 2, 7).await),
+            _ => Some(Load::start(job.db.dsn(), spec, 2, 7).await),
         };
         if self.command == "abort" {
-            killed(&job.db, &arguments(&job, "run"), "fill.chunks_done").await;
+            job.killed("run", "fill.chunks_done").await;
         }
-        killed(&job.db, &arguments(&job, self.command), &self.at).await;
-        if let Some(writers) = &writers {
-            writers.commit_more(10).await;
+        job.killed(self.command, self.at).await;
+        if let Some(load) = &load {
+            load.commit_more(10).await;
         }
         if self.command == "abort" {
-            job.ran(&["abort"]).await.ok();
+            job.ok("abort").await;
             job.none(LEFT_BEHIND).await;
         }
-        job.ran(&["run"]).await.ok();
-        if let Some(writers) = writers {
-            writers.stop().await.assert_clean();
+        job.ok("run").await;
+        if let Some(load) = load {
+            load.stop().await.assert_clean();
             // What was written after the trigger was gone.
-            job.ran(&["run"]).await.ok();
+            job.ok("run").await;
         }
         oracle::compare(&job.db, "observations", "truth_observations").await;
         job.none(LEFT_BEHIND).await;
@@ -120,8 +155,13 @@ fn of_this_kind() -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn killed_at_every_failpoint_a_backfill_goes_on_and_loses_nothing() {
-    let later = ["fill.before_commit@2", "fill.chunk@3", "fill.chunk@5", "finish.done"];
-    let all = of_this_kind().into_iter().chain(later).map(Case::of).collect();
-    side_by_side(all, Case::live).await;
+async fn a_backfill_killed_at_every_failpoint_resumes_and_loses_nothing() {
+    side_by_side(PLACES.iter().copied().map(BackfillCrash::of).collect(), BackfillCrash::live).await;
+}
+
+#[test]
+fn every_failpoint_of_a_backfill_names_its_table() {
+    let once = |at: &&str| !at.contains('@') && *at != "finish.done";
+    let named: Vec<&str> = PLACES.iter().map(|(at, _)| *at).filter(once).collect();
+    assert_eq!(named, of_this_kind());
 }

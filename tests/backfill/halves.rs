@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Job, ended};
+use super::lab;
+use crate::support::lab::Lab;
+use crate::support::process::ended;
 
 const ROWS: i64 = 3_000;
 
@@ -11,13 +13,8 @@ const SETUP: &str = "create table items (id bigint primary key, code text unique
     insert into items (id) select i from generate_series(1, 3000) i;
     analyze items";
 
-/// Runs up to the end of the first look, or the second, and leaves the ledger to be looked at.
-async fn killed_at(job: &Job, at: &str) {
-    ended(job.start(&["run"], &[("PGSTRATA_FAILPOINT", at)])).await.killed(at);
-}
-
 /// The ledger tells of every row once, in chunks that meet end to end.
-async fn each_row_is_gone_through_once(job: &Job, most: i64) {
+async fn each_row_is_gone_through_once(job: &Lab, most: i64) {
     let seen = "select sum(seen)::bigint from pgstrata.chunks where step = 'fill'";
     assert_eq!(job.count(seen).await, ROWS);
     job.none(&format!("select count(*) from pgstrata.chunks where seen > {most}")).await;
@@ -32,7 +29,7 @@ async fn each_row_is_gone_through_once(job: &Job, most: i64) {
 #[tokio::test]
 async fn a_chunk_that_deadlocks_is_done_in_halves() {
     for code in ["40P01", "55P03"] {
-        let job = Job::new(
+        let job = lab(
             &format!(
                 "{SETUP};
                  create function few() returns trigger language plpgsql as $$ begin
@@ -45,17 +42,17 @@ async fn a_chunk_that_deadlocks_is_done_in_halves() {
             "table = 'items'\n[backfill]\nset = { note = \"'n' || t.id\" }\n",
         )
         .await;
-        killed_at(&job, "fill.chunks_done").await;
+        job.killed("run", "fill.chunks_done").await;
         each_row_is_gone_through_once(&job, 50).await;
-        job.run().await;
+        job.ok("run").await;
         job.none("select count(*) from items where note is distinct from 'n' || id").await;
     }
 }
 
 /// The row that fails is passed by, and comes last.
 #[tokio::test]
-async fn a_row_that_will_not_go_is_left_to_the_second_look() {
-    let job = Job::new(
+async fn a_row_that_cannot_be_locked_is_left_to_the_second_pass() {
+    let job = lab(
         &format!(
             "{SETUP};
              create table busy (id bigint); insert into busy values (1), (777), (3000);
@@ -68,13 +65,13 @@ async fn a_row_that_will_not_go_is_left_to_the_second_look() {
         "table = 'items'\n[backfill]\nset = { note = \"'n' || t.id\" }\n",
     )
     .await;
-    killed_at(&job, "fill.done").await;
+    job.killed("run", "fill.done").await;
     each_row_is_gone_through_once(&job, ROWS).await;
     assert_eq!(
         job.one("select string_agg(id::text, ' ' order by id) from items where note is null").await,
         "1 777 3000"
     );
-    let run = job.start(&["run"], &[]);
+    let run = job.start("run", &[]);
     tokio::time::sleep(Duration::from_millis(300)).await;
     job.db.execute("delete from busy").await;
     ended(run).await.ok();
@@ -82,8 +79,8 @@ async fn a_row_that_will_not_go_is_left_to_the_second_look() {
 }
 
 #[tokio::test]
-async fn a_row_that_is_held_for_long_is_waited_for_alone() {
-    let job = Job::new(
+async fn a_row_that_is_locked_for_long_delays_no_other() {
+    let job = lab(
         SETUP,
         "table = 'items'\n[swap]\nattempts = 4\n[backfill]\nset = { note = \"'n' || t.id\" }\nwhere = 't.note is null'\n",
     )
@@ -91,7 +88,7 @@ async fn a_row_that_is_held_for_long_is_waited_for_alone() {
     let mut client = job.db.client().await;
     let holder = client.transaction().await.unwrap();
     holder.execute("select from items where id between 1500 and 1505 for update", &[]).await.unwrap();
-    let ran = job.ran(&["run"]).await.exits(5);
+    let ran = job.ran("run").await.exits(5);
     assert!(
         ran.stderr.contains("cause: a row of public.items was held by others in 4 attempts")
             && ran.stderr.contains("its key: 1500\n"),
@@ -103,7 +100,7 @@ async fn a_row_that_is_held_for_long_is_waited_for_alone() {
     // What holds them does with them what it likes.
     holder.execute("update items set id = -id where id = 1501", &[]).await.unwrap();
     holder.execute("delete from items where id = 1502", &[]).await.unwrap();
-    let run = job.start(&["run"], &[]);
+    let run = job.start("run", &[]);
     job.until(
         "select exists (select from pg_stat_activity where datname = current_database()
              and application_name like 'pgstrata/%' and wait_event_type = 'Lock')",
@@ -111,22 +108,22 @@ async fn a_row_that_is_held_for_long_is_waited_for_alone() {
     .await;
     holder.commit().await.unwrap();
     ended(run).await.ok();
-    job.run().await;
+    job.ok("run").await;
     job.none("select count(*) from items where note is null").await;
 }
 
 /// The application holds a value that the job is about to set elsewhere, and comes for a row that the job holds: a deadlock,
 /// if either waited for long.
 #[tokio::test]
-async fn an_application_never_is_a_deadlock_s_victim() {
-    let job = Job::new(
+async fn an_application_is_never_a_deadlock_victim() {
+    let job = lab(
         SETUP,
         "table = 'items'\n[backfill]\nset = { code = \"'c' || t.id\" }\nwhere = 't.code is null'\nkeep_filled = true\n\
          [throttle]\nrows_per_second = 1500\n",
     )
     .await;
     let client = job.db.client().await;
-    let run = job.start(&["run"], &[]);
+    let run = job.start("run", &[]);
     job.until("select exists (select from pgstrata.jobs where state = 'capturing')").await;
     let mut n = 0;
     while job.count("select count(*) from pgstrata.jobs where state = 'capturing'").await == 1 {

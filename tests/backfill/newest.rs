@@ -1,18 +1,16 @@
 //! A row that an application changed is set from its newest version, never from an older one; and no application has to
 //! wait for us while it holds what we wait for. Rows are watched by a trigger that sees each version as it is written.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use tokio::task::JoinSet;
 
-use super::{Job, LEFT_BEHIND};
+use super::{LEFT_BEHIND, lab};
 use crate::support::cluster::connect;
-use crate::support::wait;
+use crate::support::lab::Lab;
+use crate::support::writers::Writers;
 
 const ROWS: i64 = 6_000;
 const WRITERS: i64 = 4;
@@ -60,46 +58,25 @@ fn plan(keep_filled: &str) -> String {
     )
 }
 
-/// Applications at work; each of their transactions must succeed.
-struct Writers {
-    stop: Arc<AtomicBool>,
-    committed: Arc<AtomicU64>,
-    tasks: JoinSet<()>,
+/// Sets applications to work; each of their transactions must succeed.
+async fn applications(job: &Lab) -> Writers {
+    let mut writers = Writers::default();
+    for n in 0..WRITERS {
+        let client = connect(job.db.dsn()).await;
+        let rng = StdRng::seed_from_u64(n as u64);
+        let own = (0..OWN).map(|i| i * (ROWS / OWN) + n + 1).collect();
+        let mut writer = ItemWriter { client, rng, own, fresh: ROWS * 1000 + n, holds_long: n == 0 };
+        writers.add(|shift| async move {
+            while shift.goes_on() {
+                writer.transaction().await;
+                shift.committed();
+            }
+        });
+    }
+    writers
 }
 
-impl Writers {
-    async fn start(job: &Job) -> Self {
-        let (stop, committed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut tasks = JoinSet::new();
-        for n in 0..WRITERS {
-            let client = connect(job.db.dsn()).await;
-            let rng = StdRng::seed_from_u64(n as u64);
-            let own = (0..OWN).map(|i| i * (ROWS / OWN) + n + 1).collect();
-            let mut writer = Writer { client, rng, own, fresh: ROWS * 1000 + n, holds_long: n == 0 };
-            let (stop, committed) = (stop.clone(), committed.clone());
-            tasks.spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    writer.transaction().await;
-                    committed.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        Self { stop, committed, tasks }
-    }
-
-    async fn commit_more(&mut self, n: u64) {
-        wait::commit_more(&self.committed, n, &mut self.tasks).await;
-    }
-
-    async fn end(mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap();
-        }
-    }
-}
-
-struct Writer {
+struct ItemWriter {
     client: tokio_postgres::Client,
     rng: StdRng,
     own: Vec<i64>,
@@ -108,7 +85,7 @@ struct Writer {
     holds_long: bool,
 }
 
-impl Writer {
+impl ItemWriter {
     /// Locks some rows of its own in any order, and holds them, now and then for longer than any of us waits.
     async fn transaction(&mut self) {
         let long = self.holds_long && self.rng.random_ratio(1, 60);
@@ -153,26 +130,19 @@ impl Writer {
 }
 
 async fn is_set_from_the_newest(partitioned: bool, keep_filled: &str) {
-    let job = Job::new(&table(partitioned), &plan(keep_filled)).await;
-    let mut writers = Writers::start(&job).await;
+    let job = lab(&table(partitioned), &plan(keep_filled)).await;
+    let writers = applications(&job).await;
     writers.commit_more(20).await;
-    let ran = job.run().await;
+    let ran = job.ok("run").await;
     writers.commit_more(50).await;
     job.none("select count(*) from wrong").await;
-    writers.end().await;
+    writers.stop().await;
     if keep_filled != "\"always\"" {
         // What was written behind it is the next run's.
-        job.run().await;
+        job.ok("run").await;
     }
-    let wrong: Vec<String> = job
-        .client
-        .query("select wrong::text from wrong limit 5", &[])
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
-    assert!(wrong.is_empty(), "{wrong:#?}\n{}", ran.stderr);
+    let wrong = job.one("select coalesce(string_agg(wrong::text, e'\n'), '') from wrong").await;
+    assert_eq!(wrong, "", "{}", ran.stderr);
     job.none("select count(*) from items where x is null").await;
     let left = i64::from(keep_filled == "\"always\"") * 2
         + if partitioned && keep_filled == "\"always\"" { 4 } else { 0 };
@@ -190,7 +160,7 @@ async fn with_the_trigger() {
 }
 
 #[tokio::test]
-async fn with_the_trigger_for_good() {
+async fn with_the_trigger_kept_after_the_job() {
     is_set_from_the_newest(true, "\"always\"").await;
 }
 

@@ -5,12 +5,13 @@
 use rustix::process::Signal;
 use tokio::process::Child;
 
-use super::{Job, LEFT_BEHIND, ended};
+use super::{LEFT_BEHIND, named};
 use crate::support::bench::{DEADLOCK_TIMEOUT, TABLE, TRUTH, by_hand};
 use crate::support::cluster::Database;
-use crate::support::load::Writers;
+use crate::support::lab::Lab;
+use crate::support::load::Load;
 use crate::support::oracle;
-use crate::support::process::send;
+use crate::support::process::{ended, send};
 use crate::support::tables::TableSpec;
 
 const ROWS: u64 = 8_000;
@@ -29,14 +30,15 @@ enum Shape {
     OnePartition,
 }
 
-struct Bench {
-    job: Job,
-    writers: Writers,
+/// A table under load, and the backfill that fills a column of it.
+struct BackfillUnderLoad {
+    job: Lab,
+    load: Load,
     /// What is compared with what.
     sides: [&'static str; 2],
 }
 
-impl Bench {
+impl BackfillUnderLoad {
     async fn start(spec: TableSpec, shape: Shape, keep_filled: &str) -> Self {
         let db = Database::new().await;
         db.execute(DEADLOCK_TIMEOUT).await;
@@ -63,9 +65,9 @@ impl Bench {
              [backfill]\nset = {{ digest = \"{}\" }}\nkeep_filled = {keep_filled}\n",
             EXPRESSION.replace("title", "t.title")
         );
-        let writers = Writers::start(db.dsn(), spec, WRITERS, 7).await;
-        writers.commit_more(50).await;
-        Self { job: Job::on(db, &plan).await, writers, sides }
+        let load = Load::start(db.dsn(), spec, WRITERS, 7).await;
+        load.commit_more(50).await;
+        Self { job: Lab::on(db, &named(&plan)), load, sides }
     }
 
     async fn compare(&self) {
@@ -74,24 +76,24 @@ impl Bench {
 
     /// A run that freezes when every row has been looked at, with the trigger in force still.
     async fn frozen(&self) -> Child {
-        self.job.frozen("verify.done").await
+        self.job.frozen("run", "verify.done").await
     }
 
-    async fn end(self) -> Job {
-        self.writers.stop().await.assert_clean();
+    async fn end(self) -> Lab {
+        self.load.stop().await.assert_clean();
         self.job
     }
 }
 
 /// The trigger holds what the job has filled, until the job is over.
 async fn with_the_trigger(spec: TableSpec, shape: Shape) {
-    let bench = Bench::start(spec, shape, "true").await;
+    let bench = BackfillUnderLoad::start(spec, shape, "true").await;
     let run = bench.frozen().await;
     for _ in 0..3 {
         bench.compare().await;
-        bench.writers.commit_more(50).await;
+        bench.load.commit_more(50).await;
     }
-    let quiet = bench.writers.pause().await;
+    let quiet = bench.load.pause().await;
     send(&run, Signal::CONT);
     ended(run).await.ok();
     bench.compare().await;
@@ -134,15 +136,15 @@ async fn writes_in_the_replica_role() {
 
 #[tokio::test]
 async fn a_trigger_that_stays() {
-    let bench = Bench::start(TableSpec::bigint(TABLE, ROWS), Shape::Plain, "\"always\"").await;
-    bench.job.run().await;
+    let bench = BackfillUnderLoad::start(TableSpec::bigint(TABLE, ROWS), Shape::Plain, "\"always\"").await;
+    bench.job.ok("run").await;
     bench.compare().await;
-    bench.writers.commit_more(100).await;
+    bench.load.commit_more(100).await;
     bench.compare().await;
     // With nothing left to fill, the same plan again does nothing, and leaves the trigger where it is.
-    let again = bench.job.run().await;
+    let again = bench.job.ok("run").await;
     assert!(again.stderr.contains("no row of public.observations is left to fill"), "{}", again.stderr);
-    bench.writers.commit_more(50).await;
+    bench.load.commit_more(50).await;
     bench.compare().await;
     let job = bench.end().await;
     oracle::compare(&job.db, TABLE, TRUTH).await;
@@ -150,17 +152,17 @@ async fn a_trigger_that_stays() {
 }
 
 async fn without_the_trigger(spec: TableSpec, shape: Shape) {
-    let bench = Bench::start(spec, shape, "false").await;
-    bench.job.run().await;
-    bench.writers.commit_more(50).await;
+    let bench = BackfillUnderLoad::start(spec, shape, "false").await;
+    bench.job.ok("run").await;
+    bench.load.commit_more(50).await;
     let job = bench.end().await;
-    job.run().await;
+    job.ok("run").await;
     oracle::compare(&job.db, TABLE, TRUTH).await;
     job.none(LEFT_BEHIND).await;
 }
 
 #[tokio::test]
-async fn without_the_trigger_the_next_run_does_the_rest() {
+async fn without_the_trigger_the_next_run_fills_the_rest() {
     without_the_trigger(TableSpec::bigint(TABLE, ROWS).truncating(300), Shape::Plain).await;
 }
 

@@ -2,16 +2,12 @@
 //! counts before and after, nothing invented, old rows what they were.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-
-use tokio::task::JoinHandle;
 
 use super::LEFT_BEHIND;
 use crate::support::cluster::Database;
 use crate::support::process::Ran;
-use crate::support::wait::until;
+use crate::support::writers::Writers;
 
 const FIXTURE: &str = include_str!("scenarios.sql");
 
@@ -37,36 +33,28 @@ async fn settled(db: &Database, name: &str) {
     none(db, "select count(*) from pgstrata.chunks").await;
 }
 
-/// Somebody who sends statements, numbered by `$n`, again and again until told to stop; each must succeed.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-    task: JoinHandle<()>,
+/// Sets one writer to work, which sends statements, numbered by `$n`, again and again; each must succeed.
+async fn sending(db: &Database, sql: &'static str) -> Writers {
+    let client = db.client().await;
+    let mut writers = Writers::default();
+    writers.add(|shift| async move {
+        for n in 1_u64.. {
+            let sql = sql.replace("$n", &n.to_string());
+            client.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+            shift.committed();
+            if !shift.goes_on() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    writers.commit_more(20).await;
+    writers
 }
 
-impl Writer {
-    async fn start(db: &Database, sql: &'static str) -> Self {
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let client = db.client().await;
-        let (stopped, counted) = (stop.clone(), sent.clone());
-        let task = tokio::spawn(async move {
-            while !stopped.load(Ordering::Relaxed) {
-                let n = counted.fetch_add(1, Ordering::Relaxed) + 1;
-                let sql = sql.replace("$n", &n.to_string());
-                client.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        });
-        until("a writer at work", async || sent.load(Ordering::Relaxed) >= 20 || task.is_finished()).await;
-        Self { stop, sent, task }
-    }
-
-    /// How many it sent.
-    async fn end(self) -> i64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap();
-        self.sent.load(Ordering::Relaxed) as i64
-    }
+/// Lets the writer complete its last statements; returns how often it sent them.
+async fn stopped(writer: Writers) -> i64 {
+    writer.stop().await.cast_signed()
 }
 
 async fn none(db: &Database, sql: &str) {
@@ -77,13 +65,13 @@ async fn none(db: &Database, sql: &str) {
 async fn suppliers_carbon_intensity() {
     let db = database().await;
     // It knows nothing of the column, and writes on when the job is done.
-    let writer = Writer::start(
+    let writer = sending(
         &db,
         "insert into suppliers (id, name) values (100000 + $n, 'new'); update suppliers set name = name || '!' where id = $n % 3000 + 1",
     )
     .await;
     run(&db, "suppliers_carbon_intensity").await;
-    let written = writer.end().await;
+    let written = stopped(writer).await;
     settled(&db, "suppliers_carbon_intensity").await;
     assert_eq!(db.count("select count(*) from suppliers").await, 3_000 + written);
     none(
@@ -109,13 +97,13 @@ async fn suppliers_carbon_intensity() {
 #[tokio::test]
 async fn emissions_status() {
     let db = database().await;
-    let writer = Writer::start(
+    let writer = sending(
         &db,
         "update emissions set verified_at = now() where id = (select id from emissions order by id offset $n * 7 % 20000 limit 1)",
     )
     .await;
     run(&db, "emissions_status").await;
-    writer.end().await;
+    writer.stop().await;
     settled(&db, "emissions_status").await;
     assert_eq!(db.count("select count(*) from emissions").await, 20_000);
     none(&db, "select count(*) from emissions where status is null").await;
@@ -142,10 +130,10 @@ async fn compliance_data_in_stages() {
         credits_offset_b, credits_offset_c from compliance_report_summary except select i, i, 1 + i % 3, nullif(i - 1, 0), i, i, i
         from generate_series(1, 5000) i) changed";
     let writer =
-        Writer::start(&db, "update compliance_report_summary set credits_offset_a = credits_offset_a where summary_id = $n % 5000 + 1")
+        sending(&db, "update compliance_report_summary set credits_offset_a = credits_offset_a where summary_id = $n % 5000 + 1")
             .await;
     run(&db, "compliance_historical_snapshot").await;
-    writer.end().await;
+    writer.stop().await;
     settled(&db, "compliance_historical_snapshot").await;
     none(
         &db,
@@ -161,12 +149,12 @@ async fn compliance_data_in_stages() {
     );
     none(&db, before).await;
 
-    let writer = Writer::start(
+    let writer = sending(
         &db,
         "insert into fse_compliance_reporting (charging_equipment_compliance_id, final_supply_equipment_id) values (10000 + $n, $n % 4000 + 1)",
     );
     // It has to know the columns before they are NOT NULL: it stops between the stages.
-    let written = writer.await.end().await;
+    let written = stopped(writer.await).await;
     run(&db, "fse_compliance_reporting").await;
     settled(&db, "fse_compliance_reporting").await;
     assert_eq!(db.count("select count(*) from fse_compliance_reporting").await, 6_000 + written);
@@ -217,14 +205,14 @@ async fn price_forecasts_by_curve() {
     let db = database().await;
     let total =
         db.count("select (sum(total) * 100)::bigint from \"Forecasts\".curve_definitions_compat").await;
-    let writer = Writer::start(
+    let writer = sending(
         &db,
         "insert into \"Forecasts\".\"PriceForecast\" (\"CurveName\", \"RunDate\", \"DeliveryHour\", \"Price\")
          values ('Curve ' || 1 + $n % 75, '2024-05-01', now(), 0)",
     )
     .await;
     run(&db, "price_forecast_curve").await;
-    let written = writer.end().await;
+    let written = stopped(writer).await;
     settled(&db, "price_forecast_curve").await;
     assert_eq!(db.count("select count(*) from \"Forecasts\".\"CurveInstance\"").await, 72);
     let prices = db.count("select count(*) from \"Forecasts\".\"PriceForecast\"").await;

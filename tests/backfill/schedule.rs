@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::process::Child;
 
-use super::{Job, ended, rows_set};
-use crate::support::process::Ran;
+use super::{lab, rows_set};
+use crate::support::checks::errors;
+use crate::support::lab::Lab;
+use crate::support::process::{Ran, ended};
 
 const ROWS: i64 = 6_000;
 
@@ -24,14 +26,14 @@ const PLAN: &str = "table = 'readings'\n[backfill]\nset = { fahrenheit = 't.cels
     [throttle]\nrows_per_second = 1000\ntimezone = 'Europe/Berlin'\n";
 
 struct Cron {
-    job: Job,
+    job: Lab,
     clock: PathBuf,
     dir: TempDir,
 }
 
 impl Cron {
     async fn new(throttle: &str) -> Self {
-        let job = Job::new(SETUP, &format!("{PLAN}{throttle}")).await;
+        let job = lab(SETUP, &format!("{PLAN}{throttle}")).await;
         let dir = tempfile::tempdir().unwrap();
         Self { job, clock: dir.path().join("clock"), dir }
     }
@@ -43,22 +45,22 @@ impl Cron {
         std::fs::rename(&new, &self.clock).unwrap();
     }
 
-    fn start(&self, more: &[&str]) -> Child {
-        let command = [&["run", "--quiet"], more].concat();
-        self.job.start(&command, &[("PGSTRATA_CLOCK", self.clock.to_str().unwrap())])
+    /// Starts a command.
+    fn start(&self, command: &str) -> Child {
+        self.job.start(command, &[("PGSTRATA_CLOCK", self.clock.to_str().unwrap())])
     }
 
     async fn ran(&self) -> Ran {
-        ended(self.start(&[])).await
+        ended(self.start("run --quiet")).await
     }
 
     /// A run at that time, until it has done two chunks more; then it is another time.
-    async fn works_until(&self, from: &str, until: &str, more: &[&str]) -> Ran {
+    async fn works_until(&self, from: &str, until: &str, command: &str) -> Ran {
         self.at(from);
         let chunks = "select case when to_regclass('pgstrata.chunks') is null then 0 else
             (xpath('/row/n/text()', query_to_xml('select count(*) as n from pgstrata.chunks', true, true, '')))[1]::text::int end::bigint";
         let before = self.job.count(chunks).await;
-        let run = self.start(more);
+        let run = self.start(command);
         self.job.until("select to_regclass('pgstrata.chunks') is not null").await;
         self.job.until(&format!("select count(*) >= {before} + 2 from pgstrata.chunks")).await;
         self.at(until);
@@ -71,7 +73,7 @@ impl Cron {
 }
 
 #[tokio::test]
-async fn each_night_does_its_part_and_the_next_does_what_came_since() {
+async fn each_night_does_a_part_and_the_next_one_continues() {
     let cron = Cron::new("windows = ['22:00-05:00']\n").await;
     let job = &cron.job;
     cron.at("2026-01-10T20:59:00Z");
@@ -79,18 +81,18 @@ async fn each_night_does_its_part_and_the_next_does_what_came_since() {
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
     job.none("select count(*) from pg_namespace where nspname = 'pgstrata'").await;
 
-    cron.works_until("2026-01-10T21:30:00Z", "2026-01-11T04:00:00Z", &[]).await;
+    cron.works_until("2026-01-10T21:30:00Z", "2026-01-11T04:00:00Z", "run --quiet").await;
     let first = cron.touched().await;
     assert!(0 < first && first < ROWS, "{first}");
     cron.at("2026-01-11T12:00:00Z");
     cron.ran().await.exits(6);
     assert_eq!(cron.touched().await, first, "nothing is begun by day");
 
-    cron.works_until("2026-01-11T23:00:00Z", "2026-01-12T04:30:00Z", &[]).await;
+    cron.works_until("2026-01-11T23:00:00Z", "2026-01-12T04:30:00Z", "run --quiet").await;
     let second = cron.touched().await;
     assert!(first < second && second < ROWS, "{first}, {second}");
 
-    job.ran(&["set", "rows_per_second=off"]).await.ok();
+    job.ok("set rows_per_second=off").await;
     cron.at("2026-01-12T21:00:00Z");
     cron.ran().await.ok();
     assert_eq!(cron.touched().await, ROWS, "each row once");
@@ -116,10 +118,11 @@ async fn each_night_does_its_part_and_the_next_does_what_came_since() {
 }
 
 #[tokio::test]
-async fn a_deadline_goes_by_the_clock_of_the_plan_s_timezone() {
+async fn a_deadline_is_in_the_time_zone_of_the_plan() {
     let cron = Cron::new("").await;
     // 05:00 in Berlin, in summer.
-    let ran = cron.works_until("2026-07-10T21:00:00Z", "2026-07-11T03:00:01Z", &["--until", "05:00"]).await;
+    let ran =
+        cron.works_until("2026-07-10T21:00:00Z", "2026-07-11T03:00:01Z", "run --quiet --until 05:00").await;
     assert!(!ran.stderr.contains("windows"), "{}", ran.stderr);
     assert!(cron.touched().await < ROWS);
 }
@@ -128,40 +131,40 @@ async fn a_deadline_goes_by_the_clock_of_the_plan_s_timezone() {
 async fn an_overlapping_start_is_quiet_and_changes_nothing() {
     let cron = Cron::new("").await;
     cron.at("2026-01-10T21:30:00Z");
-    let run = cron.start(&[]);
+    let run = cron.start("run --quiet");
     cron.job.until("select exists (select from pgstrata.chunks)").await;
     let ran = cron.ran().await.exits(7);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
-    cron.job.ran(&["set", "rows_per_second=off"]).await.ok();
+    cron.job.ok("set rows_per_second=off").await;
     ended(run).await.ok();
     assert_eq!(cron.touched().await, ROWS);
 }
 
 #[tokio::test]
-async fn a_run_says_how_many_rows_it_set() {
-    let job = Job::new(SETUP, PLAN.split("[throttle]").next().unwrap()).await;
-    assert_eq!(rows_set(&job.run().await), ROWS as u64);
+async fn a_run_reports_how_many_rows_it_set() {
+    let job = lab(SETUP, PLAN.split("[throttle]").next().unwrap()).await;
+    assert_eq!(rows_set(&job.ok("run").await), ROWS as u64);
     job.db.execute("update readings set fahrenheit = null where id <= 10").await;
-    assert_eq!(rows_set(&job.run().await), 10);
-    let ran = job.run().await;
+    assert_eq!(rows_set(&job.ok("run").await), 10);
+    let ran = job.ok("run").await;
     assert_eq!(ran.stderr, "note: job job is done: no row of public.readings is left to fill\n");
     assert_eq!(ran.stdout, "job job is done\n");
 }
 
 /// The job is done; then somebody takes the column away, or what it is made of.
 #[tokio::test]
-async fn a_column_that_is_gone_again_is_filled_anew_and_what_is_missing_is_told() {
-    let job = Job::new(
+async fn a_column_that_was_dropped_is_filled_again_and_a_missing_one_is_reported() {
+    let job = lab(
         "create table t (id int primary key, n int); insert into t select i, i from generate_series(1, 500) i",
         "table = 't'\n[backfill]\nadd = { twice = 'int' }\nset = { twice = 't.n * 2' }\nwhere = 't.twice is null'\n",
     )
     .await;
-    job.run().await;
+    job.ok("run").await;
     job.db.execute("alter table t drop twice").await;
-    assert_eq!(rows_set(&job.run().await), 500);
+    assert_eq!(rows_set(&job.ok("run").await), 500);
     job.none("select count(*) from t where twice is distinct from n * 2").await;
     job.db.execute("alter table t drop n; insert into t values (501)").await;
-    let refused = job.ran(&["run"]).await.exits(3);
-    let said = "error[sql_refused]: public.t: the server refuses the plan's SQL: column t.n does not exist";
-    assert!(refused.stdout.contains(said), "{refused:?}");
+    let refused = job.ran("run").await.exits(3);
+    assert_eq!(errors(&refused.stdout), ["error[sql_refused]: public.t"]);
+    assert!(refused.stdout.contains("column t.n does not exist"), "{refused:?}");
 }

@@ -3,14 +3,15 @@
 
 use rustix::process::Signal;
 
-use super::{Job, LEFT_BEHIND, ended};
-use crate::support::process::send;
+use super::{LEFT_BEHIND, lab};
+use crate::support::lab::Lab;
+use crate::support::process::{ended, send};
 
 /// Name and column in mixed case, a column that was dropped, one that is generated, and SQL that is found only in the table's
 /// schema.
 #[tokio::test]
 async fn names_columns_and_sql_of_every_kind() {
-    let job = Job::new(
+    let job = lab(
         r#"create schema "Odd Schema";
            create function "Odd Schema".shout(text) returns text language sql immutable as 'select upper($1)';
            create table "Odd Schema".words (word text primary key, rank int);
@@ -34,10 +35,10 @@ where = "t.\"Loud -- Word\" is null -- not yet"
 "#,
     )
     .await;
-    let checked = job.ran(&["check"]).await.ok();
+    let checked = job.ok("check").await;
     assert!(checked.stdout.contains("0 errors"), "{}", checked.stdout);
-    job.ran(&["sql"]).await.ok();
-    let run = job.frozen("fill.chunks_done").await;
+    job.ok("sql").await;
+    let run = job.frozen("run", "fill.chunks_done").await;
     job.db
         .execute(
             r#"insert into "Odd Schema"."The ""Items""" ("Key, Part", "Word") values (-1, 'w3'), (-2, 'w11');
@@ -49,7 +50,7 @@ where = "t.\"Loud -- Word\" is null -- not yet"
     assert_eq!(job.count("select count(*) from truth").await, 2_002);
 }
 
-async fn thaw_to_its_end(job: &Job, run: tokio::process::Child) {
+async fn thaw_to_its_end(job: &Lab, run: tokio::process::Child) {
     send(&run, Signal::CONT);
     let ran = ended(run).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -73,10 +74,10 @@ const PARTED: &str = "create table events (id bigint, at date, day text, primary
 const PARTED_PLAN: &str = "table = 'events'\n[copy]\nworkers = 1\n[backfill]\nset = { day = \"to_char(t.at, 'Day')\" }\nwhere = 't.day is null'\n";
 
 #[tokio::test]
-async fn partitions_that_are_attached_meanwhile_are_filled_too() {
+async fn partitions_that_are_attached_meanwhile_are_filled() {
     for (at, keep_filled) in [("fill.chunk", "true"), ("fill.done", "false"), ("verify.range", "false")] {
-        let job = Job::new(PARTED, &format!("{PARTED_PLAN}keep_filled = {keep_filled}\n")).await;
-        let run = job.frozen(at).await;
+        let job = lab(PARTED, &format!("{PARTED_PLAN}keep_filled = {keep_filled}\n")).await;
+        let run = job.frozen("run", at).await;
         job.db
             .execute(
                 "alter table events attach partition events_4 for values from ('2024-04-01') to ('2024-05-01');
@@ -91,10 +92,10 @@ async fn partitions_that_are_attached_meanwhile_are_filled_too() {
 }
 
 #[tokio::test]
-async fn partitions_that_go_meanwhile_are_not_missed() {
+async fn partitions_that_are_dropped_meanwhile_do_not_fail_the_run() {
     for at in ["fill.chunk", "fill.chunks_done", "verify.range"] {
-        let job = Job::new(PARTED, &format!("{PARTED_PLAN}keep_filled = true\n")).await;
-        let run = job.frozen(at).await;
+        let job = lab(PARTED, &format!("{PARTED_PLAN}keep_filled = true\n")).await;
+        let run = job.frozen("run", at).await;
         job.db.execute("drop table events_3; alter table events detach partition events_2").await;
         thaw_to_its_end(&job, run).await;
         job.none("select count(*) from events where day is null").await;
@@ -117,8 +118,8 @@ async fn refused(spoil: &str, plan: &str) -> String {
 
 /// A run that fails at a row: the rows before it are kept.
 async fn refused_from(spoil: &str, plan: &str, key: u32) -> String {
-    let job = Job::new(ITEMS, &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
-    let run = job.frozen("job.created").await;
+    let job = lab(ITEMS, &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
+    let run = job.frozen("run", "job.created").await;
     job.db.execute(spoil).await;
     send(&run, Signal::CONT);
     let ran = ended(run).await.exits(1);
@@ -156,9 +157,9 @@ async fn rows_that_a_run_would_fail_on_are_found_by_the_check() {
         ),
         ("select", "set = { n = '1' }\nwhere = '10 / (t.kind - 3) > 100'\n", "row_refused"),
     ] {
-        let job = Job::new(&format!("{ITEMS};{spoil}"), &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
+        let job = lab(&format!("{ITEMS};{spoil}"), &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
         for command in ["check", "run"] {
-            let found = job.ran(&[command, "--json"]).await.exits(3).stdout;
+            let found = job.ran(&format!("{command} --json")).await.exits(3).stdout;
             assert!(
                 found.contains(&format!(r#""level":"error","code":"{code}""#)),
                 "{command} {plan}: {found}"
@@ -169,7 +170,7 @@ async fn rows_that_a_run_would_fail_on_are_found_by_the_check() {
 }
 
 #[tokio::test]
-async fn a_from_that_yields_two_rows_for_one_is_refused_at_the_first_chunk() {
+async fn a_from_that_returns_two_rows_for_one_is_refused_at_the_first_chunk() {
     for filter in ["", "where = 't.note is null'\n"] {
         let plan = format!("from = 'kinds k on k.kind = t.kind'\nset = {{ note = 'k.name' }}\n{filter}");
         let said = refused("insert into kinds values (7, 'again')", &plan).await;
@@ -195,13 +196,13 @@ async fn a_where_that_stays_true_is_refused_at_the_first_chunk() {
 
 /// Of a few rows only: those of the first chunk are right.
 #[tokio::test]
-async fn a_where_that_stays_true_for_some_is_refused_in_the_end() {
-    let job = Job::new(
+async fn a_where_that_stays_true_for_some_rows_is_refused_at_the_end() {
+    let job = lab(
         &format!("{ITEMS}; update items set kind = null where id = 1999"),
         &format!("{ONE_WORKER}[backfill]\nset = {{ n = 't.kind + 1' }}\nwhere = 't.n is null'\n"),
     )
     .await;
-    let ran = job.ran(&["run"]).await.exits(1);
+    let ran = job.ran("run").await.exits(1);
     let at = ran.stderr.find("error: ").unwrap();
     insta::assert_snapshot!(ran.stderr[at..], @"
     error: failed to look at a range again
@@ -235,13 +236,13 @@ async fn a_row_that_the_expression_fails_on_ends_the_run() {
 
 /// The application's write goes through where the expression fails on it, and the job comes to the row by itself.
 #[tokio::test]
-async fn an_application_s_write_never_fails_for_the_expression() {
-    let job = Job::new(
+async fn a_write_of_an_application_never_fails_because_of_the_expression() {
+    let job = lab(
         ITEMS,
         "table = 'items'\n[backfill]\nset = { n = '10 / (t.kind - 30)' }\nwhere = 't.n is null'\nkeep_filled = true\n",
     )
     .await;
-    let run = job.frozen("fill.chunks_done").await;
+    let run = job.frozen("run", "fill.chunks_done").await;
     job.db.execute("insert into items values (-5, 30), (-6, 31)").await;
     assert_eq!(
         job.one(
@@ -259,6 +260,6 @@ async fn an_application_s_write_never_fails_for_the_expression() {
     hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the row and run again; or abort the job, change the plan's expression or its where, and run it then: what is filled stays
     ");
     job.db.execute("update items set kind = 29 where id = -5").await;
-    job.run().await;
+    job.ok("run").await;
     assert_eq!(job.one("select n::text from items where id = -5").await, "-10");
 }

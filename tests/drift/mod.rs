@@ -1,9 +1,9 @@
-//! DDL that somebody runs while a job is under way, between run and swap and between swap and rollback: its effect is in
-//! force on the table in use afterwards, or the command refuses and says what it would lose.
+//! DDL by others while a job is open, between run and swap and between swap and rollback: either its effect holds on the table in
+//! use afterwards, or the command refuses and reports what would be lost.
 
 mod other_side;
 
-use super::support::cluster::{Database, Version, on_version};
+use crate::support::cluster::{Database, Version, on_version};
 
 on_version!(system System
     a_rollback_carries_what_was_done_to_the_partitioned_table

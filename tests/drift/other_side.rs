@@ -33,7 +33,7 @@ async fn sync_carries_privileges_over() {
 
 /// What was dropped on the side that is not in use is named before the exchange.
 #[tokio::test]
-async fn what_the_other_table_lacks_is_named() {
+async fn what_the_other_table_lacks_is_reported() {
     let db = run(Version::System, PARTITION).await;
     for (command, drop, name, create) in [
         (

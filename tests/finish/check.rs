@@ -1,7 +1,7 @@
 //! What `check` tells of it beforehand, and what other commands say of a backfill.
 
-use super::super::support::cluster::{Database, Version};
-use super::{Lab, PARTITIONED, PLAIN, plan_text};
+use super::{PARTITIONED, PLAIN, lab, lab_with, plan_text};
+use crate::support::cluster::{Database, Version};
 
 /// What was said, but for how much the table grows: autovacuum may have come by, and then the server knows it better.
 fn but_for_space(stdout: &str) -> String {
@@ -9,7 +9,7 @@ fn but_for_space(stdout: &str) -> String {
 }
 
 #[tokio::test]
-async fn check_tells_what_cannot_be_built() {
+async fn check_reports_what_cannot_be_built() {
     let setup = format!(
         "{PARTITIONED}; create table suppliers_code_id_key (); create role nobody_reads; create table lonely (a int);
          alter table suppliers alter amount set not null; create index suppliers_low_amount_idx on suppliers_high (id)"
@@ -19,8 +19,8 @@ async fn check_tells_what_cannot_be_built() {
         unique = [['code'], ['code', 'id'], ['doc', 'id']], index = ['(amount)', '(doc)', 'using gin'],
         foreign_key = ['(kind) references lonely (a)', '(code) references kinds', '(code, kind) references kinds',
                        '(amount) references elsewhere', 'kind -> kinds'] }";
-    let lab = Lab::with(Version::System, &setup, finish).await;
-    let told = lab.db.pgstrata(&["check", lab.plan(), "--color", "never"]).await.exits(3);
+    let lab = lab_with(Version::System, &setup, finish).await;
+    let told = lab.ran("check --color never").await.exits(3);
     insta::assert_snapshot!(but_for_space(&told.stdout), @r#"
     error[foreign_key_unread]: kind -> kinds: `kind -> kinds` is no foreign key
       hint: write it as "(column) references schema.table (column) on delete restrict"
@@ -68,7 +68,7 @@ async fn check_tells_what_cannot_be_built() {
 }
 
 #[tokio::test]
-async fn check_tells_what_our_role_may_not() {
+async fn check_reports_missing_privileges() {
     let db = Database::new().await;
     let role = format!("filler_{}", std::process::id());
     db.execute(&format!(
@@ -107,15 +107,15 @@ async fn check_tells_what_our_role_may_not() {
 }
 
 #[tokio::test]
-async fn check_warns_writers_and_knows_what_is_there() {
+async fn check_warns_about_writers_and_recognizes_what_exists() {
     let setup = format!(
         "{PLAIN}; create index suppliers_amount_kind_idx on suppliers (amount, kind);
          create index by_code on suppliers using hash (code) where kind = 3; alter table suppliers add check (kind >= 0);
          alter table suppliers add constraint suppliers_kind_fkey foreign key (kind) references kinds on delete cascade not valid;
          alter table suppliers add constraint suppliers_code_id_key unique (id, code)"
     );
-    let lab = Lab::on(Version::System, &setup).await;
-    let told = lab.db.pgstrata(&["check", lab.plan(), "-v", "--color", "never"]).await.exits(3);
+    let lab = lab(Version::System, &setup).await;
+    let told = lab.ran("check -v --color never").await.exits(3);
     insta::assert_snapshot!(but_for_space(&told.stdout), @r#"
     error[name_taken]: suppliers_code_id_key: something else is called suppliers_code_id_key, the name that unique (code, id) needs
       hint: rename or drop it
@@ -136,29 +136,29 @@ async fn check_warns_writers_and_knows_what_is_there() {
 }
 
 #[tokio::test]
-async fn verify_looks_again_and_other_commands_say_what_it_is() {
-    let lab = Lab::on(Version::System, PLAIN).await;
-    lab.killed("fill.chunk").await;
-    lab.db.pgstrata(&["verify", "fill"]).await.exits(2);
-    lab.killed("verify.done").await;
+async fn verify_checks_again_and_commands_of_other_kinds_are_refused() {
+    let lab = lab(Version::System, PLAIN).await;
+    lab.killed("run", "fill.chunk").await;
+    lab.ran("verify").await.exits(2);
+    lab.killed("run", "verify.done").await;
     // Nobody but a superuser gets round the trigger.
     lab.db
         .execute("begin; set local pgstrata.filling = 'on'; update suppliers set code = null where id in (3, 4); commit")
         .await;
-    let told = lab.db.pgstrata(&["verify", "fill"]).await.ok();
+    let told = lab.ok("verify").await;
     assert_eq!(told.stdout, "verified: fill: every row is filled; 2 rows only now\n");
-    let told = lab.db.pgstrata(&["verify", "fill", "--json"]).await.ok();
+    let told = lab.ok("verify --json").await;
     assert!(told.stdout.ends_with("\n{\"job\":\"fill\",\"rows_set\":0,\"verified\":true}\n"), "{told:?}");
     for command in ["swap", "rollback", "sync", "finalize"] {
-        let told = lab.db.pgstrata(&[command, "fill"]).await.exits(2);
+        let told = lab.ran(command).await.exits(2);
         assert!(
             told.stderr.contains("job fill is a backfill: it works on public.suppliers itself"),
             "{told:?}"
         );
     }
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
+    lab.ok("run").await;
     for command in ["verify", "swap", "finalize"] {
-        let told = lab.db.pgstrata(&[command, "fill"]).await.exits(2);
+        let told = lab.ran(command).await.exits(2);
         assert!(told.stderr.contains("job fill is a backfill and finalized: it is over"), "{told:?}");
     }
 }

@@ -1,24 +1,21 @@
-//! What a backfill builds in the end: every kind of constraint and index, while applications write.
+//! What a backfill builds at its end: every kind of constraint and index, while applications write.
 
 mod check;
 mod interrupted;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 
-use super::support::cluster::{Database, Version, on_every_version};
-use crate::support::process::ended;
+use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::lab::Lab;
+use crate::support::writers::Writers;
 
 on_every_version! {
     every_kind_is_built_while_applications_write,
     a_partitioned_table_gets_them_part_by_part,
     partitions_of_partitions_get_them_too,
-    rows_in_the_way_are_told_and_nothing_is_added,
+    rows_that_violate_a_constraint_are_reported_and_nothing_is_added,
 }
 
 const PLAIN: &str = "
@@ -54,44 +51,25 @@ const BUILT: &str = "
     where r.relname like 'suppliers%' and r.relkind in ('r', 'p') and a.attnum > 0 and a.attnotnull and a.attname <> 'id'
     order by 1";
 
-struct Lab {
-    db: Database,
-    plan: PathBuf,
+/// A lab with the plan of a backfill that builds every kind in the end.
+async fn lab(version: Version, setup: &str) -> Lab {
+    lab_with(version, setup, FINISH).await
 }
 
-impl Lab {
-    async fn on(version: Version, setup: &str) -> Self {
-        Self::with(version, setup, FINISH).await
-    }
+/// The same with something else to build.
+async fn lab_with(version: Version, setup: &str, finish: &str) -> Lab {
+    Lab::of(version, setup, &plan_text(finish)).await
+}
 
-    async fn with(version: Version, setup: &str, finish: &str) -> Self {
-        let db = Database::of(version).await;
-        db.execute(setup).await;
-        let plan = db.plan(&plan_text(finish));
-        Self { db, plan }
-    }
+/// What the table guarantees, one object a line.
+async fn guarantees(lab: &Lab) -> String {
+    let rows = lab.db.client().await.query(BUILT, &[]).await.unwrap();
+    rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
+}
 
-    fn plan(&self) -> &str {
-        self.plan.to_str().unwrap()
-    }
-
-    async fn built(&self) -> String {
-        let rows = self.db.client().await.query(BUILT, &[]).await.unwrap();
-        rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
-    }
-
-    async fn state(&self) -> String {
-        let client = self.db.client().await;
-        let row =
-            client.query_one("select state from pgstrata.jobs order by id desc limit 1", &[]).await.unwrap();
-        row.get(0)
-    }
-
-    /// Runs until the failpoint, where the process is killed.
-    async fn killed(&self, at: &str) {
-        let mut command = self.db.command(&["run", self.plan()]);
-        ended(command.env("PGSTRATA_FAILPOINT", at).spawn().unwrap()).await.killed(at);
-    }
+/// The state of the last job.
+async fn state(lab: &Lab) -> String {
+    lab.one("select state from pgstrata.jobs order by id desc limit 1").await
 }
 
 fn plan_text(finish: &str) -> String {
@@ -102,46 +80,28 @@ fn plan_text(finish: &str) -> String {
     )
 }
 
-/// Applications at work: none of their statements may fail, or wait for long.
-struct Applications {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicU64>,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Applications {
-    async fn start(db: &Database) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut tasks = Vec::new();
-        for n in 1..=2_i64 {
-            let client = db.client().await;
-            client.batch_execute("set lock_timeout = '5s'").await.unwrap();
-            let (stop, done) = (stop.clone(), done.clone());
-            tasks.push(tokio::spawn(async move {
-                let mut i = n;
-                while !stop.load(Ordering::Relaxed) {
-                    i += 2;
-                    let sql = format!(
-                        "begin; insert into suppliers (amount, kind, code) values ({}, 3, 'new'); update suppliers set amount = amount + 1 where id = {};
-                         delete from suppliers where id = {}; commit",
-                        100_000 + i, i % 2_000, i % 2_000 + 500
-                    );
-                    client.batch_execute(&sql).await.unwrap();
-                    done.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            }));
-        }
-        Self { stop, done, tasks }
+/// Two applications at work: none of their statements may fail, or wait for long.
+async fn applications(db: &Database) -> Writers {
+    let mut writers = Writers::default();
+    for n in 1..=2_i64 {
+        let client = db.client().await;
+        client.batch_execute("set lock_timeout = '5s'").await.unwrap();
+        writers.add(|shift| async move {
+            let mut i = n;
+            while shift.goes_on() {
+                i += 2;
+                let sql = format!(
+                    "begin; insert into suppliers (amount, kind, code) values ({}, 3, 'new'); update suppliers set amount = amount + 1 where id = {};
+                     delete from suppliers where id = {}; commit",
+                    100_000 + i, i % 2_000, i % 2_000 + 500
+                );
+                client.batch_execute(&sql).await.unwrap();
+                shift.committed();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
     }
-
-    async fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for task in self.tasks {
-            task.await.unwrap();
-        }
-        assert!(self.done.load(Ordering::Relaxed) > 0);
-    }
+    writers
 }
 
 /// A write that breaks what was built, and the code it fails with.
@@ -157,14 +117,20 @@ async fn guarded(db: &Database) {
     }
 }
 
-async fn every_kind_is_built_while_applications_write(version: Version) {
-    let lab = Lab::on(version, PLAIN).await;
-    let applications = Applications::start(&lab.db).await;
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
-    assert_eq!(lab.state().await, "finalized");
+/// A lab whose job is finalized; applications worked all the while.
+async fn filled_under_applications(version: Version, setup: &str) -> Lab {
+    let lab = lab(version, setup).await;
+    let applications = applications(&lab.db).await;
+    lab.ok("run").await;
+    assert_eq!(state(&lab).await, "finalized");
     guarded(&lab.db).await;
-    applications.stop().await;
-    let built = lab.built().await;
+    assert!(applications.stop().await > 0);
+    lab
+}
+
+async fn every_kind_is_built_while_applications_write(version: Version) {
+    let lab = filled_under_applications(version, PLAIN).await;
+    let built = guarantees(&lab).await;
     insta::allow_duplicates! {
         insta::assert_snapshot!(built, @"
         suppliers CHECK ((kind >= 0))
@@ -178,24 +144,19 @@ async fn every_kind_is_built_while_applications_write(version: Version) {
         suppliers kind not null
         ");
     }
-    let again = lab.db.pgstrata(&["run", lab.plan()]).await.ok();
+    let again = lab.ok("run").await;
     assert!(again.stderr.contains("is done: no row"), "{again:?}");
     assert_eq!(lab.db.count("select count(*) from pg_trigger where tgname like '%pgstrata%'").await, 0);
     // With rows to fill again, nothing is built twice.
-    let before = lab.built().await;
+    let before = guarantees(&lab).await;
     lab.db.execute("alter table suppliers alter code drop not null; update suppliers set code = null where id % 7 = 0").await;
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
-    assert_eq!(lab.built().await, before);
+    lab.ok("run").await;
+    assert_eq!(guarantees(&lab).await, before);
 }
 
 async fn a_partitioned_table_gets_them_part_by_part(version: Version) {
-    let lab = Lab::on(version, PARTITIONED).await;
-    let applications = Applications::start(&lab.db).await;
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
-    assert_eq!(lab.state().await, "finalized");
-    guarded(&lab.db).await;
-    applications.stop().await;
-    let built = lab.built().await;
+    let lab = filled_under_applications(version, PARTITIONED).await;
+    let built = guarantees(&lab).await;
     insta::allow_duplicates! {
         insta::assert_snapshot!(built, @"
         suppliers CHECK ((kind >= 0))
@@ -237,12 +198,12 @@ async fn partitions_of_partitions_get_them_too(version: Version) {
          create table suppliers_lower partition of suppliers_low for values from (0) to (500);
          create table suppliers_upper partition of suppliers_low for values from (500) to (1000)",
     );
-    let lab = Lab::on(version, &setup).await;
+    let lab = lab(version, &setup).await;
     lab.db.execute("update suppliers set kind = amount % 10, code = 'c' || amount").await;
-    lab.killed("finish.attached").await;
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
+    lab.killed("run", "finish.attached").await;
+    lab.ok("run").await;
     guarded(&lab.db).await;
-    let built = lab.built().await;
+    let built = guarantees(&lab).await;
     assert!(!built.contains("INVALID"), "{built}");
     for part in ["suppliers_low", "suppliers_lower", "suppliers_upper", "suppliers_high"] {
         let parts =
@@ -251,9 +212,9 @@ async fn partitions_of_partitions_get_them_too(version: Version) {
     }
 }
 
-async fn rows_in_the_way_are_told_and_nothing_is_added(version: Version) {
+async fn rows_that_violate_a_constraint_are_reported_and_nothing_is_added(version: Version) {
     let setup = if version == Version::V14 { PARTITIONED } else { PLAIN };
-    let lab = Lab::on(version, setup).await;
+    let lab = lab(version, setup).await;
     // The plan leaves rows alone that have a code.
     lab.db
         .execute(
@@ -261,8 +222,8 @@ async fn rows_in_the_way_are_told_and_nothing_is_added(version: Version) {
              update suppliers set kind = -1, code = 'yy' where id in (21, 22); update suppliers set kind = 77, code = 'zz' where id = 31",
         )
         .await;
-    let before = lab.built().await;
-    let told = lab.db.pgstrata(&["run", lab.plan()]).await.exits(4);
+    let before = guarantees(&lab).await;
+    let told = lab.ran("run").await.exits(4);
     let error =
         told.stderr.lines().skip_while(|line| !line.starts_with("error")).collect::<Vec<_>>().join("\n");
     insta::allow_duplicates! {
@@ -272,11 +233,11 @@ async fn rows_in_the_way_are_told_and_nothing_is_added(version: Version) {
         hint: nothing was added for them; put these rows right, or change the plan's set, then run again: the job goes on from here
         ");
     }
-    assert_eq!((lab.built().await, lab.state().await), (before.clone(), "verified".into()));
-    lab.db.pgstrata(&["run", lab.plan()]).await.exits(4);
-    assert_eq!(lab.built().await, before);
+    assert_eq!((guarantees(&lab).await, state(&lab).await), (before.clone(), "verified".into()));
+    lab.ran("run").await.exits(4);
+    assert_eq!(guarantees(&lab).await, before);
     lab.db.execute("update suppliers set code = 'fine', kind = 1 where length(code) < 3 and id < 1020").await;
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
+    lab.ok("run").await;
     guarded(&lab.db).await;
 }
 
@@ -286,9 +247,9 @@ async fn not_null_that_is_not_valid_is_validated() {
     if !Version::V18.is_there() {
         return;
     }
-    let lab = Lab::with(Version::V18, PLAIN, "finish = { not_null = ['kind'] }").await;
+    let lab = lab_with(Version::V18, PLAIN, "finish = { not_null = ['kind'] }").await;
     lab.db.execute("alter table suppliers add constraint has_kind not null kind not valid").await;
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
+    lab.ok("run").await;
     let valid = "select count(*) from pg_constraint where conname = 'has_kind' and convalidated";
     assert_eq!(lab.db.count(valid).await, 1);
     let left = "select count(*) from pg_constraint where conrelid = 'suppliers'::regclass and contype = 'c'";
@@ -296,21 +257,21 @@ async fn not_null_that_is_not_valid_is_validated() {
 }
 
 #[tokio::test]
-async fn values_that_are_there_twice_are_told_by_the_keys_of_their_rows() {
-    let lab = Lab::with(Version::System, PLAIN, "finish = { unique = [['amount'], ['kind', 'code']] }").await;
+async fn duplicate_values_are_reported_by_the_keys_of_their_rows() {
+    let lab = lab_with(Version::System, PLAIN, "finish = { unique = [['amount'], ['kind', 'code']] }").await;
     lab.db.execute("update suppliers set amount = amount - 1 where id in (5, 9)").await;
-    let told = lab.db.pgstrata(&["run", lab.plan()]).await.exits(4);
+    let told = lab.ran("run").await.exits(4);
     assert!(
         told.stderr.contains("unique (amount): 2 values in more than one row, by key 4 and 5; 8 and 9"),
         "{told:?}"
     );
     assert!(told.stderr.contains("unique (kind, code): 2 values"), "{told:?}");
-    assert_eq!(lab.built().await, "");
+    assert_eq!(guarantees(&lab).await, "");
     lab.db
         .execute("update suppliers set amount = id + 10000, code = 'c' || (id + 10000) where id in (5, 9)")
         .await;
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
-    insta::assert_snapshot!(lab.built().await, @"
+    lab.ok("run").await;
+    insta::assert_snapshot!(guarantees(&lab).await, @"
     suppliers UNIQUE (amount)
     suppliers UNIQUE (kind, code)
     suppliers index using btree (amount)
@@ -326,15 +287,15 @@ async fn a_key_that_is_full_and_one_to_the_table_itself() {
          update suppliers set parent = 99999 where id = 8"
     );
     let finish = "finish = { foreign_key = ['(a, b) references crm.pairs (a, b) match full', '(parent) references suppliers'] }";
-    let lab = Lab::with(Version::System, &setup, finish).await;
-    let told = lab.db.pgstrata(&["run", lab.plan()]).await.exits(4);
+    let lab = lab_with(Version::System, &setup, finish).await;
+    let told = lab.ran("run").await.exits(4);
     assert!(told.stderr.contains("foreign key (a, b) to crm.pairs: 1 row, by key 7"), "{told:?}");
     assert!(told.stderr.contains("foreign key (parent) to public.suppliers: 1 row, by key 8"), "{told:?}");
     lab.db
         .execute("update suppliers set b = 2 where id = 7; update suppliers set parent = 8 where id = 8")
         .await;
-    lab.db.pgstrata(&["run", lab.plan()]).await.ok();
-    insta::assert_snapshot!(lab.built().await, @"
+    lab.ok("run").await;
+    insta::assert_snapshot!(guarantees(&lab).await, @"
     suppliers FOREIGN KEY (a, b) REFERENCES crm.pairs(a, b) MATCH FULL
     suppliers FOREIGN KEY (parent) REFERENCES suppliers(id)
     ");
@@ -342,10 +303,10 @@ async fn a_key_that_is_full_and_one_to_the_table_itself() {
 
 #[tokio::test]
 async fn one_partition_alone() {
-    let lab = Lab::on(Version::System, PARTITIONED).await;
+    let lab = lab(Version::System, PARTITIONED).await;
     let plan = lab.db.plan(&plan_text(FINISH).replace("'suppliers'", "'suppliers_low'"));
     lab.db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
-    insta::assert_snapshot!(lab.built().await, @"
+    insta::assert_snapshot!(guarantees(&lab).await, @"
     suppliers_low CHECK ((kind >= 0))
     suppliers_low CHECK ((length(code) > 1))
     suppliers_low FOREIGN KEY (kind) REFERENCES kinds(kind_id) ON DELETE CASCADE

@@ -1,6 +1,7 @@
 //! Columns, indexes and constraints that are not the job's own: of a retype and of a backfill.
 
-use super::super::support::cluster::Database;
+use crate::support::cluster::Database;
+use crate::support::lab::Lab;
 
 const SETUP: &str = "
     create table orders (id integer primary key, n integer not null, note text, constraint positive check (n > 0));
@@ -95,13 +96,11 @@ async fn a_retype_ends_where_its_table_was_renamed_moved_or_replaced() {
 
 #[tokio::test]
 async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_others() {
-    let db = Database::new().await;
-    db.execute(SETUP).await;
-    let plan = db.plan(RETYPE);
-    let run = ["run", plan.to_str().unwrap()];
-    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "capture.done")]).await.killed("capture.done");
+    let lab = Lab::new(SETUP, RETYPE).await;
+    let db = &lab.db;
+    lab.killed("run", "capture.done").await;
     db.execute("create table u (id int); create index orders_n_new on u (id)").await;
-    let ran = db.pgstrata(&run).await.exits(1);
+    let ran = lab.ran("run").await.exits(1);
     assert!(
         ran.stderr.contains("public.orders_n_new is not what job job made under that name"),
         "{}",
@@ -114,7 +113,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     );
     db.execute("drop index orders_n_new; alter table orders add constraint positive_new check (id > 0)")
         .await;
-    let ran = db.pgstrata(&run).await.exits(1);
+    let ran = lab.ran("run").await.exits(1);
     assert!(
         ran.stderr.contains("public.positive_new is not what job job made under that name"),
         "{}",
@@ -122,33 +121,33 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     );
     assert_eq!(db.count("select count(*) from pg_constraint where conname = 'positive_new'").await, 1);
     db.execute("alter table orders drop constraint positive_new").await;
-    db.pgstrata(&run).await.ok();
+    lab.ok("run").await;
     // Nor one of the same table that takes the place of the one that it built last.
     db.execute("drop index orders_n_new; create index orders_n_new on orders (id)").await;
-    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+    let ran = lab.ran("swap").await.exits(1);
     assert!(
         ran.stderr.contains("public.orders_n_new is not what job job made under that name"),
         "{}",
         ran.stderr
     );
     db.execute("drop index orders_n_new").await;
-    db.pgstrata(&["swap", "job"]).await.ok();
+    lab.ok("swap").await;
     // On the way back, the old index is known by its name and its definition.
     db.execute("drop index orders_n_old; create index orders_n_old on orders (id)").await;
-    let ran = db.pgstrata(&["rollback", "job"]).await.exits(1);
+    let ran = lab.ran("rollback").await.exits(1);
     assert!(
         ran.stderr.contains("public.orders_n_old is not what job job made under that name"),
         "{}",
         ran.stderr
     );
     db.execute("drop index orders_n_old").await;
-    db.pgstrata(&["rollback", "job"]).await.ok();
-    db.pgstrata(&["swap", "job"]).await.ok();
-    db.pgstrata(&["finalize", "job", "--now"]).await.ok();
+    lab.ok("rollback").await;
+    lab.ok("swap").await;
+    lab.ok("finalize --now").await;
 }
 
 #[tokio::test]
-async fn a_retype_that_an_earlier_version_began_goes_on() {
+async fn a_retype_that_an_earlier_version_began_resumes() {
     let db = filled().await;
     db.execute("drop table pgstrata.objects; alter table pgstrata.jobs drop column records; alter table pgstrata.leases drop column lock_key, drop column driver; update pgstrata.version set number = 3")
         .await;
@@ -163,27 +162,25 @@ async fn a_retype_that_an_earlier_version_began_goes_on() {
 
 #[tokio::test]
 async fn a_backfill_that_is_aborted_drops_only_what_it_made() {
-    let db = Database::new().await;
-    db.execute(SETUP).await;
-    let plan = db.plan(BACKFILL);
-    let run = ["run", plan.to_str().unwrap()];
-    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "finish.added")]).await.killed("finish.added");
+    let lab = Lab::new(SETUP, BACKFILL).await;
+    let db = &lab.db;
+    lab.killed("run", "finish.added").await;
     // Under names that the plan gives, by somebody else meanwhile, and not built to their end.
     for name in ["orders_note_idx", "orders_note_key"] {
         db.execute(&format!("create index {name} on orders (note)")).await;
         db.execute(&format!("update pg_index set indisvalid = false where indexrelid = '{name}'::regclass"))
             .await;
     }
-    let ran = db.pgstrata(&run).await.exits(1);
+    let ran = lab.ran("run").await.exits(1);
     assert!(
         ran.stderr.contains("orders_note_key exists in schema public, and is not what"),
         "{}",
         ran.stderr
     );
     db.execute("alter index orders_note_key rename to others").await;
-    let ran = db.pgstrata(&run).await.exits(1);
+    let ran = lab.ran("run").await.exits(1);
     assert!(ran.stderr.contains("cannot be used, and job job did not make it"), "{}", ran.stderr);
-    db.pgstrata(&["abort", "job"]).await.ok();
+    lab.ok("abort").await;
     let kept = "select count(*) from pg_indexes where indexname in ('orders_note_idx', 'others')";
     assert_eq!(db.count(kept).await, 2);
     assert_eq!(db.count(TRIGGERS).await, 0);
@@ -191,27 +188,23 @@ async fn a_backfill_that_is_aborted_drops_only_what_it_made() {
 
 #[tokio::test]
 async fn a_backfill_takes_back_an_index_that_it_was_building() {
-    let db = Database::new().await;
-    db.execute(SETUP).await;
-    let plan = db.plan(BACKFILL);
-    let run = ["run", plan.to_str().unwrap()];
-    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "finish.index")]).await.killed("finish.index");
+    let lab = Lab::new(SETUP, BACKFILL).await;
+    let db = &lab.db;
+    lab.killed("run", "finish.index").await;
     db.execute("update pg_index set indisvalid = false where indexrelid = (select oid from pg_class where relname ~ '^orders_note_')")
         .await;
-    db.pgstrata(&["abort", "job"]).await.ok();
+    lab.ok("abort").await;
     assert_eq!(db.count("select count(*) from pg_indexes where indexname ~ '^orders_note_'").await, 0);
     assert_eq!(db.count(TRIGGERS).await, 0);
 }
 
 #[tokio::test]
 async fn a_backfill_ends_where_its_table_was_renamed() {
-    let db = Database::new().await;
-    db.execute(SETUP).await;
-    let plan = db.plan(BACKFILL);
-    let run = ["run", plan.to_str().unwrap()];
-    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "capture.done")]).await.killed("capture.done");
+    let lab = Lab::new(SETUP, BACKFILL).await;
+    let db = &lab.db;
+    lab.killed("run", "capture.done").await;
     db.execute("alter table orders rename to orders2").await;
-    db.pgstrata(&["abort", "job"]).await.ok();
+    lab.ok("abort").await;
     assert_eq!(db.count(TRIGGERS).await, 0);
 }
 
@@ -226,20 +219,18 @@ async fn a_backfill_takes_over_nothing_that_took_a_name_after_the_check() {
             "alter table orders drop constraint orders_note_like_y_check_bd006bec",
         ),
     ] {
-        let db = Database::new().await;
-        db.execute(SETUP).await;
-        let plan = db.plan(BACKFILL);
-        let run = ["run", plan.to_str().unwrap()];
-        db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "job.created")]).await.killed("job.created");
+        let lab = Lab::new(SETUP, BACKFILL).await;
+        let db = &lab.db;
+        lab.killed("run", "job.created").await;
         db.execute(taken).await;
-        let ran = db.pgstrata(&run).await.exits(1);
+        let ran = lab.ran("run").await.exits(1);
         assert!(
             ran.stderr.contains("is not what the plan describes under that name"),
             "{taken}: {}",
             ran.stderr
         );
         db.execute(gives_back).await;
-        db.pgstrata(&run).await.ok();
+        lab.ok("run").await;
         let built = "select count(*) from pg_constraint where conrelid = 'orders'::regclass and convalidated
             and (contype = 'u' or pg_get_constraintdef(oid) like '%note%')";
         assert_eq!(db.count(built).await, 2, "{taken}");

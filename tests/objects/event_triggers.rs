@@ -1,7 +1,7 @@
 //! Event triggers that do something to what the job makes: it is taken away, or the job says what it is.
 
-use super::super::support::cluster::{Database, Version, on_version};
 use super::make_the_last_anew;
+use crate::support::cluster::{Database, Version, on_version};
 
 on_version!(system System row_security_stays_off);
 on_version!(v14 V14 row_security_stays_off);
@@ -38,7 +38,7 @@ async fn with(version: Version, meddling: &str) -> Database {
     db
 }
 
-async fn run(db: &Database) -> super::super::support::process::Ran {
+async fn run(db: &Database) -> crate::support::process::Ran {
     let plan = db.plan(PLAN);
     db.pgstrata(&["run", plan.to_str().unwrap()]).await
 }
@@ -78,7 +78,7 @@ async fn row_security_stays_off(version: Version) {
 }
 
 #[tokio::test]
-async fn triggers_policies_columns_and_indexes_are_taken_away() {
+async fn triggers_policies_columns_and_indexes_of_event_triggers_are_removed() {
     let audit = "
         create table audit_log (op text);
         create function audit() returns trigger language plpgsql as
@@ -110,7 +110,7 @@ async fn triggers_policies_columns_and_indexes_are_taken_away() {
 }
 
 #[tokio::test]
-async fn the_owner_is_the_sources() {
+async fn the_new_table_has_the_owner_of_the_source() {
     let db = with(Version::System, "create role objects_group").await;
     db.execute(&for_each(
         "",
@@ -131,7 +131,7 @@ async fn the_owner_is_the_sources() {
 }
 
 #[tokio::test]
-async fn what_comes_back_each_time_is_told_by_name() {
+async fn objects_that_are_created_each_time_are_reported_by_name() {
     let grants = for_each(
         "",
         "command_tag in ('CREATE TABLE', 'REVOKE') and object_type = 'table' and schema_name = 'public'",
@@ -152,7 +152,7 @@ async fn what_comes_back_each_time_is_told_by_name() {
 }
 
 #[tokio::test]
-async fn what_comes_before_the_swap_is_told() {
+async fn objects_that_are_created_before_the_swap_are_reported() {
     let db = with(Version::System, "select 1").await;
     run(&db).await.ok();
     db.execute("alter table t_y2024m01 enable row level security; create policy p on t_new using (false)")
@@ -168,7 +168,7 @@ async fn what_comes_before_the_swap_is_told() {
 }
 
 #[tokio::test]
-async fn columns_come_alone() {
+async fn columns_are_carried_over_without_what_belongs_to_others() {
     let plans = [
         "name = 'job'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'varchar(50)'\nusing = 't.v'\n",
         "name = 'job'\nkind = 'backfill'\ntable = 't'\n[backfill]\nadd = { w = 'text' }\nset = { w = 't.v' }\n",

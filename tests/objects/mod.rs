@@ -1,11 +1,12 @@
-//! Objects that are not the job's own, under names that the job uses: nothing happens to them, and the job can still end.
+//! Objects that do not belong to the job, under names that the job uses: they are left alone, and the job can still end.
 
 mod columns;
 mod event_triggers;
 mod tablespaces;
 mod two_jobs;
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
+use crate::support::lab::Lab;
 
 const SETUP: &str = "
     create table obs (id bigint primary key, at timestamptz not null, note text);
@@ -136,18 +137,16 @@ async fn a_replaced_old_table_is_not_drained_into() {
 
 #[tokio::test]
 async fn a_target_that_is_replaced_while_it_is_copied_is_not_written_to() {
-    let db = Database::new().await;
-    db.execute(SETUP).await;
-    let plan = db.plan(PLAN);
-    let run = ["run", plan.to_str().unwrap()];
-    db.pgstrata_with(&run, &[("PGSTRATA_FAILPOINT", "copy.frozen")]).await.killed("copy.frozen");
+    let lab = Lab::new(SETUP, PLAN).await;
+    let db = &lab.db;
+    lab.killed("run", "copy.frozen").await;
     db.execute("alter table obs_new rename to obs_saved").await;
-    put_in(&db, "obs_new").await;
-    let ran = db.pgstrata(&run).await.exits(1);
+    put_in(db, "obs_new").await;
+    let ran = lab.ran("run").await.exits(1);
     assert!(ran.stderr.contains("public.obs_new is not the table that job job works with"), "{}", ran.stderr);
-    untouched(&db, "obs_new").await;
+    untouched(db, "obs_new").await;
     db.execute("alter table obs_new rename to away; alter table obs_saved rename to obs_new").await;
-    db.pgstrata(&run).await.ok();
+    lab.ok("run").await;
 }
 
 #[tokio::test]
@@ -207,7 +206,7 @@ async fn abort_after_a_rollback_keeps_a_partition_that_was_detached() {
 }
 
 #[tokio::test]
-async fn a_job_that_an_earlier_version_began_goes_on() {
+async fn a_job_that_an_earlier_version_began_resumes() {
     let db = swapped().await;
     db.execute(
         "drop table pgstrata.objects; alter table pgstrata.jobs drop column records; alter table pgstrata.leases drop column lock_key, drop column driver; update pgstrata.version set number = 3",

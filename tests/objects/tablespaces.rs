@@ -1,7 +1,7 @@
 //! What the job makes is in the tablespace of its model.
 
-use super::super::support::cluster::{Database, SETTINGS};
 use super::make_the_last_anew;
+use crate::support::cluster::{Database, SETTINGS};
 use pgstrata::demo::server::PrivateServer;
 
 const SETUP: &str = "
@@ -52,7 +52,7 @@ async fn whole_life(db: &Database, plan: &str, wanted: &str) {
 }
 
 #[tokio::test]
-async fn each_index_is_in_the_tablespace_of_its_model() {
+async fn each_index_is_in_the_tablespace_of_the_original() {
     const WANTED: &str = "case when c.relname ~ '^t.*_(v|pkey)(_new|_old|$)' then 'fast' \
         when c.relname ~ '_id_n(_new|_old|$)|^m_v' then 'cold' else '' end";
     let (_server, db) = database().await;
@@ -69,7 +69,7 @@ async fn each_index_is_in_the_tablespace_of_its_model() {
 }
 
 #[tokio::test]
-async fn a_default_tablespace_takes_nothing() {
+async fn a_default_tablespace_gets_nothing() {
     let (_server, db) = database().await;
     db.execute(SETUP).await;
     db.execute("do $$ begin execute format('alter database %I set default_tablespace = fast', current_database()); end $$").await;

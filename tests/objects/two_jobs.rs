@@ -1,6 +1,7 @@
 //! Jobs on two tables that a foreign key ties together: the second is refused, and names the first.
 
-use super::super::support::cluster::Database;
+use crate::support::checks::errors;
+use crate::support::cluster::Database;
 
 const SETUP: &str = "
     create table orders (id bigint generated always as identity, at date not null, v text, primary key (id, at));
@@ -21,7 +22,7 @@ fn retype(table: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_second_is_refused_and_names_the_first() {
+async fn the_second_of_two_jobs_is_refused_and_names_the_first() {
     for (first, second) in [
         (partition("orders"), partition("items")),
         (partition("items"), partition("orders")),
@@ -34,14 +35,15 @@ async fn the_second_is_refused_and_names_the_first() {
         db.pgstrata(&["run", first.to_str().unwrap()]).await.ok();
         let ran = db.pgstrata(&["run", second.to_str().unwrap()]).await.exits(3);
         let said = ran.stdout;
-        assert!(said.contains("error[table_in_other_job]"), "{said}");
+        assert_eq!(errors(&said).len(), 1, "{said}");
+        assert!(errors(&said)[0].starts_with("error[table_in_other_job]: "), "{said}");
         assert!(said.contains("which foreign key items_order_id_at_fkey ties to public."), "{said}");
         assert!(said.contains("`pgstrata abort "), "{said}");
     }
 }
 
 #[tokio::test]
-async fn one_after_the_other_they_are_done() {
+async fn two_jobs_succeed_one_after_the_other() {
     let db = Database::new().await;
     db.execute(SETUP).await;
     for table in ["orders", "items"] {

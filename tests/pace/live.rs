@@ -6,7 +6,7 @@ use super::{Slow, ended};
 use crate::support::process::send;
 
 #[tokio::test]
-async fn pause_and_resume_from_another_process_and_over_a_restart() {
+async fn pause_and_resume_work_from_another_process_and_across_a_restart() {
     let job = Slow::new("").await;
     let mut run = job.copying().await;
     job.ok("pause").await;

@@ -1,5 +1,5 @@
-//! What holds a job, each on a real server that shows the condition: it holds soon, with a reason that names signal, value and
-//! limit, copies nothing while it is held, and goes on by itself.
+//! Throttling, each signal on a real server that shows the condition: the job pauses soon, gives a reason with signal, value and
+//! limit, copies nothing while it is paused, and resumes by itself.
 
 mod budgets;
 mod live;
@@ -14,19 +14,9 @@ use serde_json::Value;
 use tokio::process::Child;
 use tokio_postgres::Client;
 
-use super::support::cluster::Database;
+use crate::support::cluster::Database;
 use crate::support::process::{Ran, ended};
 use crate::support::wait::until;
-
-/// Gives `events` a generated column that takes so many seconds a row to compute, once the table is full: chunks take long.
-pub fn slow_column(seconds: f64) -> String {
-    let function = "create or replace function slow(bigint) returns bigint language plpgsql immutable as";
-    format!(
-        "{function} 'begin return $1; end';
-         alter table events add column slow bigint generated always as (slow(id)) stored;
-         {function} 'begin perform pg_sleep({seconds}); return $1; end'"
-    )
-}
 
 /// A job whose copy goes on for minutes, in chunks of less than half a second, unless it is let go.
 pub struct Slow {

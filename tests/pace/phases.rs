@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Slow, ended, slow_column};
+use super::{Slow, ended};
+use crate::support::events::slow_column;
 use crate::support::wait::until;
 
 #[tokio::test]
-async fn index_builds_hold_between_two_partitions() {
+async fn index_builds_pause_between_two_partitions() {
     let job = Slow::new("").await;
     // Each partition's build takes a while, and there are three dozen.
     job.db
@@ -38,7 +39,7 @@ async fn index_builds_hold_between_two_partitions() {
 }
 
 #[tokio::test]
-async fn the_drain_holds_and_a_swap_that_somebody_waits_for_does_not() {
+async fn the_drain_pauses_and_a_swap_that_somebody_waits_for_does_not() {
     let job = Slow::new("").await;
     let run = job.copying().await;
     job.finish(run).await;

@@ -3,7 +3,7 @@
 use super::{Slow, ended};
 
 #[tokio::test]
-async fn a_window_that_closes_ends_the_run_and_the_next_goes_on_when_it_opens() {
+async fn a_window_that_closes_ends_the_run_and_the_next_run_resumes_when_it_opens() {
     let job = Slow::new("timezone = 'Europe/Berlin'\n").await;
     let run = job.copying().await;
     // A minute of the week that is not now.

@@ -2,12 +2,13 @@
 
 use pgstrata::demo::server::PrivateServer;
 
-use super::{Slow, slow_column};
+use super::Slow;
 use crate::support::cluster::{Database, SETTINGS};
+use crate::support::events::slow_column;
 use crate::support::wait::within;
 
 #[tokio::test]
-async fn a_failing_archiver_holds() {
+async fn a_failing_archiver_pauses_the_job() {
     let archive = [("archive_mode", "on"), ("archive_command", "true")];
     let server = PrivateServer::start(&[SETTINGS, &archive].concat()).unwrap();
     let job = Slow::on(Database::on(&server).await, "").await;
@@ -26,7 +27,7 @@ async fn a_failing_archiver_holds() {
 }
 
 #[tokio::test]
-async fn a_session_that_waits_behind_us_holds_at_once_and_the_chunk_shrinks() {
+async fn a_session_that_waits_for_us_pauses_the_job_at_once_and_the_chunk_shrinks() {
     // A chunk that takes seconds, so that somebody can wait for it.
     let job = Slow::new("").await;
     job.db.execute(&slow_column(0.02)).await;
@@ -55,7 +56,7 @@ async fn a_session_that_waits_behind_us_holds_at_once_and_the_chunk_shrinks() {
 }
 
 #[tokio::test]
-async fn an_autovacuum_that_prevents_wraparound_holds() {
+async fn an_autovacuum_that_prevents_wraparound_pauses_the_job() {
     let slow = [
         ("autovacuum_vacuum_cost_delay", "100"),
         ("autovacuum_vacuum_cost_limit", "1"),
@@ -95,7 +96,7 @@ async fn an_autovacuum_that_prevents_wraparound_holds() {
 }
 
 #[tokio::test]
-async fn a_user_s_query_holds_while_it_is_true_or_over_its_limit() {
+async fn a_query_of_the_plan_pauses_the_job_while_it_is_true_or_over_its_limit() {
     let job = Slow::new("query = 'select busy from load'\n").await;
     job.db.execute("create table load (busy text); insert into load values ('f')").await;
     let run = job.copying().await;
@@ -121,7 +122,7 @@ async fn a_user_s_query_holds_while_it_is_true_or_over_its_limit() {
 }
 
 #[tokio::test]
-async fn dead_rows_hold_until_a_vacuum_takes_them_away() {
+async fn dead_rows_pause_the_job_until_a_vacuum_removes_them() {
     let job = Slow::filling("max_dead_share = 0.4\n").await;
     job.db.execute("alter table events set (autovacuum_enabled = off)").await;
     let run = job.copying().await;
@@ -149,7 +150,7 @@ async fn dead_rows_hold_until_a_vacuum_takes_them_away() {
 }
 
 #[tokio::test]
-async fn load_holds_by_sessions_at_work() {
+async fn active_sessions_pause_the_job() {
     let server = PrivateServer::start(SETTINGS).unwrap();
     let job = Slow::on(Database::on(&server).await, "max_active_backends = 6\n").await;
     let run = job.copying().await;
@@ -176,7 +177,7 @@ async fn load_holds_by_sessions_at_work() {
 }
 
 #[tokio::test]
-async fn the_source_s_own_commit_latency_holds() {
+async fn commit_latency_of_the_source_pauses_the_job() {
     // The delay is one of a commit that is flushed.
     let server = PrivateServer::start(&[SETTINGS, &[("fsync", "on")]].concat()).unwrap();
     let job = Slow::on(Database::on(&server).await, "max_commit_latency = '1s'\n").await;

@@ -53,7 +53,7 @@ async fn a_value_that_is_too_long_is_an_error() {
 
 /// So it is where a retype's new type is a domain with a limit.
 #[tokio::test]
-async fn a_retype_to_a_limited_domain_cuts_nothing() {
+async fn a_retype_to_a_limited_domain_truncates_nothing() {
     let db = database(
         &[],
         "create domain short as varchar(3); create table t (id int primary key, a text);

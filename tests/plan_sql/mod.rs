@@ -1,5 +1,5 @@
-//! The plan's own SQL: what its names stand for, whose rights it has, under which settings it runs, and what counts as the
-//! same value.
+//! The plan's own SQL: what its names stand for, whose privileges it has, under which settings it runs, and which values count as
+//! the same.
 
 mod captured;
 mod images;
@@ -8,8 +8,8 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
-use super::support::cluster::Database;
-use super::support::process::Ran;
+use crate::support::cluster::Database;
+use crate::support::process::Ran;
 
 /// A database whose settings `alter database` changes.
 async fn database(settings: &[&str], setup: &str) -> Database {

@@ -12,7 +12,7 @@ const AUDITED: &str = "create schema app; create schema audit;
 const PATH: &str = "search_path = app, audit, public";
 
 #[tokio::test]
-async fn the_application_s_triggers_run_under_the_database_s_search_path() {
+async fn triggers_of_the_application_run_under_the_search_path_of_the_database() {
     for kind in ["trigger note after", "constraint trigger note after"] {
         let deferred = if kind.starts_with("constraint") { "deferrable initially deferred" } else { "" };
         let setup = format!(
@@ -63,7 +63,7 @@ async fn a_trigger_that_fails_is_found_by_the_check() {
 
 /// Functions that the plan's SQL calls find what they find for anybody, in the trigger too.
 #[tokio::test]
-async fn functions_of_the_plan_run_under_the_database_s_search_path() {
+async fn functions_of_the_plan_run_under_the_search_path_of_the_database() {
     let setup = format!(
         "{AUDITED} create function audit.twice(int) returns int language sql immutable as 'select $1 * 2';
          create function app.value(int) returns int language plpgsql immutable as 'begin return twice($1); end'"
@@ -89,7 +89,7 @@ async fn functions_of_the_plan_run_under_the_database_s_search_path() {
 
 /// A type without its schema is found in the table's schema, or in public.
 #[tokio::test]
-async fn types_are_found_where_the_manual_says() {
+async fn types_are_found_where_the_documentation_says() {
     for (schema, of_type) in [("public", "public"), ("app", "public"), ("app", "app")] {
         let setup = format!(
             "create schema if not exists {schema}; create type {of_type}.mood as enum ('sad', 'ok');
@@ -180,7 +180,7 @@ h = "to_jsonb(t) - 'h' - 'at' - 'c' - 'a' - 'b' - 'd' - 'e' - 'f' - 'g'"
 
 /// The application's own trigger, constraint or a domain refuses a row: it is named, and the plan is not blamed for it.
 #[tokio::test]
-async fn what_refuses_a_row_is_told_with_the_row() {
+async fn an_error_for_a_row_is_reported_with_the_row() {
     let setup = "create table t (id serial primary key, locked boolean, a int, b int check (b <> 222));
         insert into t (locked, a) select i = 333, i from generate_series(1, 1500) i; analyze t;
         create function frozen() returns trigger language plpgsql as

@@ -9,7 +9,7 @@ const MOMENTS: &str =
 
 /// Of rows that are there, of rows that an application writes in a session with other settings, and of keys that are dates.
 #[tokio::test]
-async fn old_rows_and_new_ones_mean_the_same() {
+async fn old_and_new_rows_are_interpreted_alike() {
     let settings = ["timezone = 'Asia/Tokyo'", "datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'"];
     let db = database(&settings, MOMENTS).await;
     let plan = backfill(

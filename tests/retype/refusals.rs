@@ -35,12 +35,12 @@ fn plan(retype: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_plain_table_has_nothing_in_the_way() {
+async fn a_plain_table_gets_no_finding() {
     assert_eq!(told("", PLAN).await, "");
 }
 
 #[tokio::test]
-async fn what_is_said_of_the_column_to_others() {
+async fn publications_and_labels_of_the_column() {
     let label = "insert into pg_seclabel select 'orders'::regclass, 'pg_class'::regclass, n, 'guard', 'secret' from generate_series(0, 2) n";
     insta::assert_snapshot!(told(label, PLAN).await, @"
     error[security_label]: public.orders.id: column public.orders.id has a security label for guard, and the new column would have none
@@ -50,7 +50,7 @@ async fn what_is_said_of_the_column_to_others() {
 }
 
 #[tokio::test]
-async fn what_names_the_column_by_its_number() {
+async fn objects_that_refer_to_the_column_by_its_number() {
     insta::assert_snapshot!(told("create view v as select id from orders", PLAN).await, @"
     error[column_in_use]: view public.v: view public.v reads column id of public.orders, and cannot be carried to the new column
       hint: drop it for the run, and make it again after the swap: it is bound to the column's number and type
@@ -121,7 +121,7 @@ async fn what_names_the_column_by_its_number() {
 }
 
 #[tokio::test]
-async fn constraints_and_names_in_the_way() {
+async fn constraints_and_names_that_prevent_a_retype() {
     insta::assert_snapshot!(told("alter table orders drop constraint orders_pkey, add primary key (id) deferrable", PLAN).await, @"
     error[deferrable_constraint]: orders_pkey: index orders_pkey is of a deferrable constraint: the new column's index would refuse at once what that lets pass until the commit
       hint: make the constraint not deferrable for the run
@@ -239,7 +239,7 @@ async fn a_prepared_select_of_all_columns_fails_once_and_can_be_prepared_again()
 
 /// A job that was swapped is not aborted, one that is not swapped not rolled back.
 #[tokio::test]
-async fn commands_out_of_turn() {
+async fn commands_in_the_wrong_state() {
     let db = Database::new().await;
     swapped(&db).await;
     insta::assert_snapshot!(errors(&db.pgstrata(&["abort", "orders_id_bigint"]).await.exits(2)), @"

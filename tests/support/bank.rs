@@ -1,28 +1,25 @@
 //! A bank, for the oracle of reads: in every snapshot, the accounts of a bank hold what they held at first and what the journal says was
 //! paid in since. Writers move both in one transaction; readers compare them in one snapshot.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::cluster::{Database, connect};
 use super::reads::{Question, READINGS, Readers, Reading, is_refused};
-use super::wait;
+use super::writers::{Shift, Writers};
 
-/// Accounts at first.
+/// Accounts at the start.
 const ACCOUNTS: i64 = 3_000;
-/// What each holds at first.
+/// What each account holds at the start.
 const AMOUNT: i64 = 100;
 /// Writers; each has a row of the journal.
 const WRITERS: i64 = 4;
-/// What is left over when all accounts and the journal are added up: always the same.
+/// The sum of all accounts minus the journal: always the same.
 const BALANCE: &str = "select sum(amount)::bigint - (select sum(n)::bigint from journal) from bank";
-/// The same by a function: the table is locked only when it is called.
+/// The same through a function: the table is locked only when the function is called.
 const BY_FUNCTION: &str = "select bank_sum() - (select sum(n)::bigint from journal)";
 
 /// Creates the bank; `amount` is the type of that column.
@@ -40,64 +37,54 @@ pub async fn create(db: &Database, amount: &str) {
     .await;
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    stop: AtomicBool,
-    committed: AtomicU64,
-}
-
 /// Writers and readers at work.
 #[derive(Debug)]
 pub struct Bank {
-    shared: Arc<Shared>,
-    tasks: JoinSet<()>,
+    writers: Writers,
     readers: Readers,
 }
 
 impl Bank {
     /// Sets the writers to work, and a reader of each way.
     pub async fn open(db: &Database) -> Self {
-        let (shared, mut tasks) = (Arc::<Shared>::default(), JoinSet::new());
+        let mut writers = Writers::default();
         for number in 1..=WRITERS {
-            tasks.spawn(write(shared.clone(), connect(db.dsn()).await, number));
+            let client = connect(db.dsn()).await;
+            writers.add(|shift| write(shift, client, number));
         }
-        Self { shared, tasks, readers: Readers::start(db, &question(), &READINGS) }
+        Self { writers, readers: Readers::start(db, &question(), &READINGS) }
     }
 
-    /// One more reader: of a standby, for instance.
+    /// Adds a reader, on a standby for instance.
     pub fn add(&mut self, dsn: &str, reading: Reading, on: &'static str) {
         self.readers.add(dsn, &question(), reading, on);
     }
 
     /// Waits until `n` more transactions are committed.
-    pub async fn commit_more(&mut self, n: u64) {
-        wait::commit_more(&self.shared.committed, n, &mut self.tasks).await;
+    pub async fn commit_more(&self, n: u64) {
+        self.writers.commit_more(n).await;
     }
 
-    /// Ends them; fails where any read was wrong.
-    pub async fn close(mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap();
-        }
-        println!("{} transactions", self.shared.committed.load(Ordering::Relaxed));
+    /// Stops writers and readers; fails if any read was wrong.
+    pub async fn close(self) {
+        println!("{} transactions", self.writers.stop().await);
         self.readers.stop().await;
     }
 }
 
-/// What is left over is always the same.
+/// Asks whether the balance is right.
 fn question() -> Question {
     Question { query: BALANCE.to_owned(), by_function: BY_FUNCTION.to_owned(), right: ACCOUNTS * AMOUNT }
 }
 
-/// Pays in and moves accounts to other days, and opens and closes an account of its own, each with its line in the journal.
-async fn write(shared: Arc<Shared>, client: Client, number: i64) {
+/// One writer: it pays in, moves accounts to other days, and opens and closes an account of its own, each with an entry in the journal.
+async fn write(shift: Shift, client: Client, number: i64) {
     let mut rng = StdRng::seed_from_u64(number.cast_unsigned());
     let isolation = ["read committed", "repeatable read", "serializable", "read committed"]
         [usize::try_from(number).unwrap() % 4];
     let mut own = None;
     let mut last = number * 1_000_000;
-    while !shared.stop.load(Ordering::Relaxed) {
+    while shift.goes_on() {
         // Accounts of its own: a row that another writer moves to another partition cannot be waited for.
         let mut account = || rng.random_range(0..ACCOUNTS / WRITERS) * WRITERS + number;
         let (a, c) = (account(), account());
@@ -124,7 +111,7 @@ async fn write(shared: Arc<Shared>, client: Client, number: i64) {
         match client.batch_execute(&sql).await {
             Ok(()) => {
                 own = opened;
-                shared.committed.fetch_add(1, Ordering::Relaxed);
+                shift.committed();
             }
             Err(e) => {
                 let expected = is_refused(&e) && isolation != "read committed";

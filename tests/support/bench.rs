@@ -1,18 +1,16 @@
 //! A table under eight writers, and the job that partitions it.
 
-use std::path::PathBuf;
-
 use super::cluster::{Database, Version};
-use super::load::{LoadReport, Writers};
+use super::lab::Lab;
+use super::load::{Load, LoadReport};
 use super::oracle;
 use super::process::Ran;
 use super::reads::{Question, Readers, Reading};
 use super::tables::TableSpec;
-use super::wait::until;
 
 /// The table that is partitioned; the job is named after it.
 pub const TABLE: &str = "observations";
-/// What it must be like.
+/// Its copy, which every transaction changes in the same way.
 pub const TRUTH: &str = "truth_observations";
 /// Chunks so short that writes fall between and into them.
 pub const COPY: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\n";
@@ -21,30 +19,28 @@ pub const KEYSET: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\norder = \"k
 /// The same by blocks of the heap.
 pub const PHYSICAL: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\norder = \"physical\"\n";
 
-/// On a machine with more to do than it can, a transaction takes long; so the lock's budget is large, and below
-/// `deadlock_timeout`, as it must be.
+/// On an overloaded machine a transaction takes long, so the lock timeout is long; it must stay below `deadlock_timeout`.
 const SWAP: &str = "[swap]\nlock_timeout = \"1500ms\"\nattempts = 1000\n";
-/// For a database whose job has a lock budget of more than a second.
+/// For a database whose job has a lock timeout of more than a second.
 pub const DEADLOCK_TIMEOUT: &str = "do $$ begin execute format('alter database %I set deadlock_timeout = ''3s''', current_database()); end $$";
 
 /// Every way to read is tried on the bank; here the whole table is read, so that there is one reader.
 const READINGS: [Reading; 1] = [Reading::Snapshot("repeatable read", 300)];
 
-/// How many write.
+/// The number of writers.
 const WRITERS: usize = 8;
 
-/// A table under writers, and the plan of its job.
+/// A lab whose table is under load.
 #[derive(Debug)]
 pub struct Bench {
-    pub db: Database,
-    pub writers: Writers,
+    pub lab: Lab,
+    pub load: Load,
     readers: Readers,
-    plan: PathBuf,
 }
 
 impl Bench {
-    /// Sets the writers to work on a new table; `partition` goes on with that section of the plan, and with others. By months,
-    /// if it does not say otherwise.
+    /// Creates the table and starts the writers. `partition` continues the section `[partition]` of the plan, and may add
+    /// sections; the partitions are months unless it says otherwise.
     pub async fn start(spec: TableSpec, partition: &str) -> Self {
         Self::start_on(Version::System, spec, partition).await
     }
@@ -55,75 +51,57 @@ impl Bench {
         db.execute(DEADLOCK_TIMEOUT).await;
         spec.create(&db).await;
         let every = if partition.contains("every = ") { "" } else { "every = \"1 month\"\n" };
-        let plan = db.plan(&format!(
-            "table = \"{TABLE}\"\n{SWAP}[partition]\nby = \"created_at\"\n{every}{partition}"
-        ));
+        let plan = format!("table = \"{TABLE}\"\n{SWAP}[partition]\nby = \"created_at\"\n{every}{partition}");
         // A TRUNCATE is seen by snapshots that are older than it.
         let readings = if spec.truncate_one_in.is_some() { &[][..] } else { &READINGS };
         let readers = Readers::start(&db, &question(&db).await, readings);
-        let writers = Writers::start(db.dsn(), spec, WRITERS, 7).await;
-        writers.commit_more(50).await;
-        Self { db, writers, readers, plan }
+        let load = Load::start(db.dsn(), spec, WRITERS, 7).await;
+        load.commit_more(50).await;
+        Self { lab: Lab::on(db, &plan), load, readers }
     }
 
-    /// `run`, to verified.
+    /// Runs the job through verification.
     pub async fn run(&self) -> Ran {
-        self.db.pgstrata(&["run", self.plan.to_str().unwrap()]).await.ok()
+        self.lab.ok("run").await
     }
 
-    /// Another command of the job; then some writing, and a look.
-    pub async fn then(&self, command: &[&str]) {
-        self.db.pgstrata(&[command, &[TABLE]].concat()).await.ok();
-        self.writers.commit_more(100).await;
-        oracle::compare(&self.db, TABLE, TRUTH).await;
+    /// Runs another command; then compares the table with its truth after more writes.
+    pub async fn then(&self, command: &str) {
+        self.lab.ok(command).await;
+        self.load.commit_more(100).await;
+        oracle::compare(&self.lab.db, TABLE, TRUTH).await;
     }
 
-    /// Brings the table that is not in use in sync while nobody writes: it holds the truth, too.
+    /// Syncs the inactive table while nobody writes, and compares it with the truth.
     pub async fn is_level(&self, other: &str) {
-        let _quiet = self.writers.pause().await;
-        self.db.pgstrata(&["sync", TABLE]).await.ok();
-        oracle::compare(&self.db, other, TRUTH).await;
+        let _quiet = self.load.pause().await;
+        self.lab.ok("sync").await;
+        oracle::compare(&self.lab.db, other, TRUTH).await;
     }
 
-    /// There, back, there again and done.
+    /// Swaps, rolls back, swaps again and finalizes.
     pub async fn swap_and_back_and_swap(&self) {
-        self.then(&["swap"]).await;
+        self.then("swap").await;
         self.is_level("observations_old").await;
-        self.then(&["rollback"]).await;
+        self.then("rollback").await;
         self.is_level("observations_new").await;
-        self.then(&["swap"]).await;
-        self.then(&["finalize", "--now"]).await;
+        self.then("swap").await;
+        self.then("finalize --now").await;
     }
 
-    /// Waits until the question has the answer yes.
-    pub async fn until(&self, question: &str) {
-        let client = self.db.client().await;
-        until(question, async || client.query_one(question, &[]).await.unwrap().get(0)).await;
-    }
-
-    /// The writers' last word; the database is left for more questions.
+    /// Stops the writers; returns the database and their report.
     pub async fn end(self) -> (Database, LoadReport) {
-        let report = self.writers.stop().await;
+        let report = self.load.stop().await;
         report.assert_clean();
         self.readers.stop().await;
-        oracle::compare(&self.db, TABLE, TRUTH).await;
-        (self.db, report)
+        oracle::compare(&self.lab.db, TABLE, TRUTH).await;
+        (self.lab.db, report)
     }
 }
 
-/// Whether the table is what it must be.
+/// Asks whether the table equals its truth.
 async fn question(db: &Database) -> Question {
-    let columns: String = db
-        .client()
-        .await
-        .query_one(
-            "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
-             where attrelid = $1::text::regclass and attnum > 0 and not attisdropped",
-            &[&TRUTH],
-        )
-        .await
-        .unwrap()
-        .get(0);
+    let columns = oracle::columns(&db.client().await, TRUTH).await;
     let sum = |table: &str| {
         format!("(select coalesce(sum(hashtextextended(row({columns})::text, 0)::numeric), 0) from {table})")
     };
@@ -135,8 +113,8 @@ async fn question(db: &Database) -> Question {
     Question { query, by_function: "select differs()".to_owned(), right: 0 }
 }
 
-/// The share of its transactions that the same load loses to serialization failures with no tool about: on the plain
-/// table, and on one partitioned by hand. The server finds conflicts by pages of an index, and partitions have few.
+/// The share of transactions that the same load loses to serialization failures without the tool: on the plain table, and on one
+/// partitioned by hand. The server detects conflicts by pages of an index, and a partition has few.
 pub async fn shares_without_tool(spec: impl Fn() -> TableSpec) -> [f64; 2] {
     let mut shares = [0.0, 0.0];
     for (share, partitioned) in shares.iter_mut().zip([false, true]) {
@@ -145,16 +123,16 @@ pub async fn shares_without_tool(spec: impl Fn() -> TableSpec) -> [f64; 2] {
         if partitioned {
             db.execute(&by_hand(&spec)).await;
         }
-        let writers = Writers::start(db.dsn(), spec, WRITERS, 7).await;
-        writers.commit_more(1_000).await;
-        let report = writers.stop().await;
+        let load = Load::start(db.dsn(), spec, WRITERS, 7).await;
+        load.commit_more(1_000).await;
+        let report = load.stop().await;
         report.assert_clean();
         *share = report.serialization_share();
     }
     shares
 }
 
-/// Statements that partition the table the plain way, while nobody uses it.
+/// Statements that partition the table while nobody uses it.
 pub fn by_hand(spec: &TableSpec) -> String {
     let slots = if spec.has_slots() { ", unique (created_at, slot)" } else { "" };
     // Beyond the rows that are there, and below the keys that writers make.

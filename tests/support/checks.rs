@@ -1,17 +1,17 @@
-//! What `check` reports, of a table without fault and a plan for it.
+//! The findings of `check`, and a table and plan without any.
 
 use super::cluster::{Database, Version};
 
 /// The plan of most cases.
 pub const MONTHS: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n";
-/// ... with ends of its own and no default partition.
+/// The same with bounds and without a default partition.
 pub const SPRING: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\nfrom = '2024-01-01'\nto = '2024-04-01'\ndefault = false\n";
-/// A table without fault.
+/// A table without findings.
 pub const GOOD: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
     insert into t select i, timestamptz '2024-01-15 00:00Z' + i * interval '1 day' from generate_series(0, 99) i;
     analyze t;";
 
-/// Errors and warnings with their hints, as the real binary prints them; it exits as they ask for.
+/// Errors and warnings with their hints, as the real binary prints them; its exit code must match them.
 pub async fn check_as(db: &Database, user: &str, plan: &str) -> String {
     let file = db.plan(plan);
     let dsn = format!("{} user={user}", db.dsn());
@@ -39,7 +39,7 @@ pub async fn check(db: &Database, plan: &str) -> String {
     check_as(db, "postgres", plan).await
 }
 
-/// What `check` says of `plan` after `setup`, in a database of its own.
+/// What `check` reports about `plan` in a new database after `setup`.
 pub async fn told(setup: &str, plan: &str) -> String {
     told_on(Version::System, setup, plan).await
 }
@@ -50,7 +50,28 @@ pub async fn told_on(version: Version, setup: &str, plan: &str) -> String {
     check(&db, plan).await
 }
 
-/// ... of the plan by months on a table without fault, to which `more` is done.
+/// What `check` reports about the plan by months on the table without findings, after `more`.
 pub async fn told_after(more: &str) -> String {
     told(&format!("{GOOD}{more}"), MONTHS).await
+}
+
+/// `error[code]: object` of each error and warning among the findings.
+pub fn findings(printed: &str) -> Vec<String> {
+    leveled(printed, &["error", "warning"])
+}
+
+/// The same of the errors alone.
+pub fn errors(printed: &str) -> Vec<String> {
+    leveled(printed, &["error"])
+}
+
+/// The same of the notes alone.
+pub fn notes(printed: &str) -> Vec<String> {
+    leveled(printed, &["note"])
+}
+
+fn leveled(printed: &str, levels: &[&str]) -> Vec<String> {
+    let is = |line: &&str| levels.iter().any(|level| line.starts_with(&format!("{level}[")));
+    let head = |line: &str| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ");
+    printed.lines().filter(is).map(head).collect()
 }

@@ -13,8 +13,8 @@ use tokio_postgres::{Client, NoTls};
 use super::process::{Ran, ended};
 use super::wait::{LIMIT, until};
 
-/// What every test server has: room for many tests at once, and no care for the disk. Commits stay synchronous: a
-/// killed server must come back with all of them, which the operating system's cache sees to without `fsync`.
+/// The settings of every test server: room for many tests at once, and no `fsync`. Commits stay synchronous: a killed server must
+/// come back with all of them, for which the cache of the operating system is enough.
 pub const SETTINGS: &[(&str, &str)] = &[
     ("max_connections", "300"),
     ("shared_buffers", "256MB"),
@@ -37,8 +37,8 @@ pub enum Version {
 }
 
 impl Version {
-    /// Whether there is such a server here: `tests/setup.sh versions` installs them. One that is missing is said, and
-    /// fails the test where none may be.
+    /// Whether this version is installed: `tests/setup.sh versions` installs them. A missing one is reported, and fails the test
+    /// if all versions are required.
     pub fn is_there(self) -> bool {
         let there = self == Self::System || self.bin().is_dir();
         if !there {
@@ -56,12 +56,12 @@ impl Version {
     }
 
     fn server(self) -> &'static PrivateServer {
-        /// Never dropped, as statics are not: a server's keeper ends it when this process ends.
+        /// Statics are never dropped: the keeper of a server stops it when this process ends.
         static SERVERS: [OnceLock<PrivateServer>; 5] = [const { OnceLock::new() }; 5];
         SERVERS[self as usize].get_or_init(|| self.start(&[]))
     }
 
-    /// A server of the test's own, with more settings.
+    /// Starts a server for one test, with more settings.
     pub fn start(self, more: &[(&str, &str)]) -> PrivateServer {
         let settings = [SETTINGS, more].concat();
         match self {
@@ -72,7 +72,7 @@ impl Version {
     }
 }
 
-/// Makes tests of `async fn name(version: Version)`: `system::name`, `v14::name` and so on.
+/// Makes a test of `async fn name(version: Version)` for each version: `system::name`, `v14::name` and so on.
 macro_rules! on_every_version {
     ($($name:ident),* $(,)?) => {
         $crate::support::cluster::on_version!(system System $($name)*);
@@ -81,7 +81,7 @@ macro_rules! on_every_version {
 }
 pub(crate) use on_every_version;
 
-/// The same but for the system's version, which has tests of its own there.
+/// The same without the system's version, for which the test exists separately.
 macro_rules! on_other_versions {
     ($($name:ident),* $(,)?) => {
         $crate::support::cluster::on_version!(v14 V14 $($name)*);
@@ -92,8 +92,8 @@ macro_rules! on_other_versions {
 }
 pub(crate) use on_other_versions;
 
-/// The oldest and the newest version, for tests of a long load: what differs between versions in between is SQL and
-/// catalogs, which other tests try on all of them.
+/// The oldest and the newest version, for tests with a long load. Versions differ in SQL and catalogs, and other tests try those
+/// on all of them.
 macro_rules! on_oldest_and_newest {
     ($($name:ident),* $(,)?) => {
         $crate::support::cluster::on_version!(oldest V14 $($name)*);
@@ -149,22 +149,22 @@ impl Database {
         Self { socket_dir, dsn: server.dsn(&name), plans: tempfile::tempdir().unwrap() }
     }
 
-    /// How to reach it: as the superuser, if not [`Database::log_in_as`] somebody else.
+    /// The connection string: of the superuser, or of the role of [`Database::log_in_as`].
     pub fn dsn(&self) -> &str {
         &self.dsn
     }
 
-    /// From now on it is reached as this role.
+    /// Uses this role for all connections from now on.
     pub fn log_in_as(&mut self, role: &str) {
-        self.dsn = self.dsn.replace("user=postgres", &format!("user={role}"));
+        self.dsn = self.dsn_of(role);
     }
 
-    /// What it is called.
+    /// The name of the database.
     pub fn name(&self) -> &str {
         self.dsn.rsplit_once("dbname=").unwrap().1
     }
 
-    /// Where its server listens.
+    /// The socket directory of its server.
     pub fn socket_dir(&self) -> &Path {
         &self.socket_dir
     }
@@ -172,6 +172,23 @@ impl Database {
     /// A connection; it closes when the client is dropped.
     pub async fn client(&self) -> Client {
         connect(&self.dsn).await
+    }
+
+    /// A connection of another role, which may log in.
+    pub async fn connect_as(&self, role: &str) -> Client {
+        connect(&self.dsn_of(role)).await
+    }
+
+    /// The connection string of another role.
+    pub fn dsn_of(&self, role: &str) -> String {
+        self.dsn.replace("user=postgres", &format!("user={role}"))
+    }
+
+    /// A session of the superuser after `set role`.
+    pub async fn as_role(&self, role: &str) -> Client {
+        let client = self.client().await;
+        client.batch_execute(&format!("set role {role}")).await.unwrap();
+        client
     }
 
     /// Runs statements, as the superuser.
@@ -204,12 +221,12 @@ impl Database {
         self.pgstrata_with(args, &[]).await
     }
 
-    /// The same with more environment variables: `FAILPOINTS`, or the `DATABASE_URL` of a proxy.
+    /// The same with more environment variables: `PGSTRATA_FAILPOINT`, or the `DATABASE_URL` of a proxy.
     pub async fn pgstrata_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
         ended(self.command(args).envs(env.iter().copied()).spawn().unwrap()).await
     }
 
-    /// The command itself, for a test that kills it; it is killed when dropped.
+    /// A command that is not started yet, for a test that kills it; the process is killed when dropped.
     pub fn command(&self, args: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pgstrata"));
         for (name, _) in std::env::vars_os() {
@@ -223,7 +240,7 @@ impl Database {
     }
 }
 
-/// A connection whose task ends with its client. A statement that never comes to its end fails.
+/// A connection whose task ends with its client. A statement that never completes fails.
 pub async fn connect(dsn: &str) -> Client {
     let dsn = format!("{dsn} options='-c statement_timeout={}s'", LIMIT.as_secs());
     let (client, connection) = tokio_postgres::connect(&dsn, NoTls).await.unwrap_or_else(|e| panic!("{e:?}"));

@@ -1,4 +1,4 @@
-//! Kills the process at failpoints, in many lives side by side.
+//! Failpoints by the source files that have them, and many cases of a test side by side.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,22 +8,10 @@ use pgstrata::failpoint;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, LocalSet};
 
-use super::cluster::Database;
-
-/// Lives that go on side by side.
+/// Cases that run side by side.
 const AT_ONCE: usize = 4;
 
-pub fn as_str(arguments: &[String]) -> Vec<&str> {
-    arguments.iter().map(String::as_str).collect()
-}
-
-/// Runs a command that must be killed at the failpoint, and by nothing else.
-pub async fn killed(db: &Database, arguments: &[String], at: &str) {
-    let at_failpoint = [("PGSTRATA_FAILPOINT", at)];
-    db.pgstrata_with(&as_str(arguments), &at_failpoint).await.killed(at);
-}
-
-/// Does `one` for each case, some at a time, and names those that failed.
+/// Runs `one` for each case, some at a time, and reports the cases that failed.
 pub async fn side_by_side<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
 where
     C: Clone + std::fmt::Debug,

@@ -1,24 +1,23 @@
-//! Writers: applications at work on a table, and on its truth in the same transactions.
+//! The load of most tests: writers that send random transactions to a table, and the same to its truth.
 //!
 //! Each statement goes to the table and then to the truth. If it finds another number of rows in the one than in the
 //! other, a write is lost. A transaction owns the keys it touches: it takes them out of a shared pool and puts them
 //! back after its end, so writers never wait for each other's rows, and a deadlock is never their own doing. The pool
 //! knows a key only once its row is committed, so every snapshot that a transaction takes has the rows it looks for.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
-use tokio::task::JoinSet;
 
 use super::tables::{Key, TableSpec};
 use super::transaction::{Trouble, Writer};
 use super::wait::until;
+use super::writers::{Shift, Writers};
 
-/// What the writers met with.
+/// How the transactions of the writers ended.
 #[derive(Debug, Default, Clone)]
 pub struct LoadReport {
     /// All transactions, however they ended.
@@ -26,7 +25,7 @@ pub struct LoadReport {
     pub committed: u64,
     /// Rolled back because the application wanted it.
     pub rolled_back: u64,
-    /// SQLSTATE 40001: no fault, the application tries again.
+    /// SQLSTATE 40001: not an error, the application tries again.
     pub serialization_failures: u64,
     /// Ended by the loss of their connection, as when the server is killed.
     pub disconnects: u64,
@@ -34,7 +33,7 @@ pub struct LoadReport {
     pub lost: u64,
     /// Any other error, and the lost writes; the first 20 of them.
     pub failures: Vec<String>,
-    /// The longest that a single statement on the table took.
+    /// The duration of the longest statement on the table.
     pub longest_wait_ms: u64,
 }
 
@@ -57,7 +56,7 @@ impl LoadReport {
     }
 }
 
-/// Keys that no transaction is using: of rows that are there, and of rows that were.
+/// Keys that no transaction is using, of existing and of deleted rows.
 #[derive(Debug, Default, Clone)]
 pub struct Keys {
     pub alive: Vec<Key>,
@@ -65,7 +64,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Takes up to so many of each, at random.
+    /// Takes up to so many keys of each, at random.
     fn take(&mut self, rng: &mut StdRng, alive: usize, dead: usize) -> Self {
         let mut some = |from: &mut Vec<Key>, n: usize| -> Vec<Key> {
             (0..n.min(from.len())).map(|_| from.swap_remove(rng.random_range(0..from.len()))).collect()
@@ -81,99 +80,95 @@ impl Keys {
 
 /// What all writers of a table share.
 #[derive(Debug)]
-struct Shared {
+struct LoadState {
     spec: Arc<TableSpec>,
     keys: Mutex<Keys>,
-    /// Transactions hold it for reading; a TRUNCATE, and whoever wants quiet, for writing.
+    /// Transactions hold it for reading; a TRUNCATE and [`Load::pause`] hold it for writing.
     gate: Arc<RwLock<()>>,
-    stop: AtomicBool,
-    committed: AtomicU64,
     report: Mutex<LoadReport>,
 }
 
-/// Writers at work; `stop` them to learn how it went.
+/// Writers at work on a table and on its truth; `stop` them to learn how it went.
 #[derive(Debug)]
-pub struct Writers {
-    shared: Arc<Shared>,
-    tasks: JoinSet<()>,
+pub struct Load {
+    state: Arc<LoadState>,
+    writers: Writers,
 }
 
-impl Writers {
+impl Load {
     /// Sets `n` writers to work on a table that exists, in mixed isolation levels.
     pub async fn start(dsn: &str, spec: TableSpec, n: usize, seed: u64) -> Self {
         let spec = Arc::new(spec);
         let known = Writer::connect(dsn, &spec, seed).await.unwrap().known_keys(None).await.unwrap();
-        let shared = Arc::new(Shared {
+        let state = Arc::new(LoadState {
             spec,
             keys: Mutex::new(Keys { alive: known, dead: Vec::new() }),
             gate: Arc::default(),
-            stop: AtomicBool::default(),
-            committed: AtomicU64::default(),
             report: Mutex::default(),
         });
-        let mut tasks = JoinSet::new();
+        let mut writers = Writers::default();
         for i in 0..n as u64 {
-            tasks.spawn(work(shared.clone(), dsn.to_owned(), seed * 1000 + i));
+            writers.add(|shift| work(state.clone(), shift, dsn.to_owned(), seed * 1000 + i));
         }
-        Self { shared, tasks }
+        Self { state, writers }
     }
 
     /// Waits until `n` more transactions are committed.
     pub async fn commit_more(&self, n: u64) {
-        let wanted = self.shared.committed.load(Ordering::Relaxed) + n;
+        let wanted = self.writers.committed() + n;
         until(&format!("{n} more transactions"), async || {
-            assert!(self.shared.report.lock().unwrap().failures.len() < 20, "{:#?}", self.report());
-            self.shared.committed.load(Ordering::Relaxed) >= wanted
+            assert!(self.state.report.lock().unwrap().failures.len() < 20, "{:#?}", self.report());
+            self.writers.committed() >= wanted
         })
         .await;
     }
 
-    /// How it goes.
+    /// The report so far.
     pub fn report(&self) -> LoadReport {
-        self.shared.report.lock().unwrap().clone()
+        self.state.report.lock().unwrap().clone()
     }
 
-    /// Lets the open transactions end; the next ones begin when the guard is dropped.
+    /// Waits for the open transactions to end; new ones begin when the guard is dropped.
     pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
-        self.shared.gate.clone().write_owned().await
+        self.state.gate.clone().write_owned().await
     }
 
-    /// Ends them after their present transactions.
-    pub async fn stop(mut self) -> LoadReport {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap();
-        }
-        self.report()
+    /// Stops the writers after their current transactions.
+    pub async fn stop(self) -> LoadReport {
+        self.writers.stop().await;
+        self.state.report.lock().unwrap().clone()
     }
 }
 
-async fn work(shared: Arc<Shared>, dsn: String, seed: u64) {
+async fn work(state: Arc<LoadState>, shift: Shift, dsn: String, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let (mut writer, mut connection_seed) = (None, seed);
-    while !shared.stop.load(Ordering::Relaxed) {
+    while shift.goes_on() {
         let mut connected = match writer.take() {
             Some(writer) => writer,
-            None => match Writer::connect(&dsn, &shared.spec, connection_seed).await {
+            None => match Writer::connect(&dsn, &state.spec, connection_seed).await {
                 Ok(writer) => {
                     // The next connection goes on differently, at the same isolation level: no key is made up twice.
                     connection_seed += 4_000_000;
                     writer
                 }
                 Err(trouble) => {
-                    shared.count(&Err(trouble), Duration::ZERO);
+                    state.count(&Err(trouble), Duration::ZERO);
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     continue;
                 }
             },
         };
-        let truncate = shared.spec.truncate_one_in.is_some_and(|n| rng.random_ratio(1, n));
+        let truncate = state.spec.truncate_one_in.is_some_and(|n| rng.random_ratio(1, n));
         let ended = if truncate {
-            shared.truncate(&mut connected, &dsn).await
+            state.truncate(&mut connected, &shift, &dsn).await
         } else {
-            shared.transact(&mut connected, &dsn, &mut rng).await
+            state.transact(&mut connected, &shift, &dsn, &mut rng).await
         };
-        shared.count(&ended, connected.longest_wait);
+        state.count(&ended, connected.longest_wait);
+        if matches!(ended, Ok(true)) {
+            shift.committed();
+        }
         if connected.is_open() {
             writer = Some(connected);
         }
@@ -182,9 +177,15 @@ async fn work(shared: Arc<Shared>, dsn: String, seed: u64) {
     }
 }
 
-impl Shared {
+impl LoadState {
     /// One transaction; true if committed.
-    async fn transact(&self, writer: &mut Writer, dsn: &str, rng: &mut StdRng) -> Result<bool, Trouble> {
+    async fn transact(
+        &self,
+        writer: &mut Writer,
+        shift: &Shift,
+        dsn: &str,
+        rng: &mut StdRng,
+    ) -> Result<bool, Trouble> {
         let _open = self.gate.read().await;
         let (alive, dead) = (rng.random_range(2..12), rng.random_range(0..3));
         let before = self.keys.lock().unwrap().take(rng, alive, dead);
@@ -195,7 +196,7 @@ impl Shared {
             // Nobody knows whether it was committed. Dead keys are forgotten: another spelling may be alive.
             Err(Trouble::Disconnected) => {
                 let all = [before.alive, mine.alive, mine.dead].concat();
-                Keys { alive: self.ask(dsn, Some(&all)).await, dead: Vec::new() }
+                Keys { alive: self.ask(shift, dsn, Some(&all)).await, dead: Vec::new() }
             }
             Ok(false) | Err(_) => before,
         };
@@ -204,17 +205,17 @@ impl Shared {
     }
 
     /// Empties both tables while no other transaction is open.
-    async fn truncate(&self, writer: &mut Writer, dsn: &str) -> Result<bool, Trouble> {
+    async fn truncate(&self, writer: &mut Writer, shift: &Shift, dsn: &str) -> Result<bool, Trouble> {
         let _alone = self.gate.write().await;
         let ended = writer.truncate().await;
-        let alive = self.ask(dsn, None).await;
+        let alive = self.ask(shift, dsn, None).await;
         *self.keys.lock().unwrap() = Keys { alive, dead: Vec::new() };
         ended.map(|()| true)
     }
 
-    /// Which keys have rows, of these or of all: asks until the server answers.
-    async fn ask(&self, dsn: &str, of: Option<&[Key]>) -> Vec<Key> {
-        while !self.stop.load(Ordering::Relaxed) {
+    /// The keys that have rows, of these or of all: asks until the server answers.
+    async fn ask(&self, shift: &Shift, dsn: &str, of: Option<&[Key]>) -> Vec<Key> {
+        while shift.goes_on() {
             if let Ok(writer) = Writer::connect(dsn, &self.spec, 0).await
                 && let Ok(alive) = writer.known_keys(of).await
             {
@@ -232,7 +233,6 @@ impl Shared {
         let failure = match ended {
             Ok(true) => {
                 report.committed += 1;
-                self.committed.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             Ok(false) => return report.rolled_back += 1,
@@ -252,19 +252,19 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::Database;
-    use super::super::oracle;
     use super::*;
+    use crate::support::cluster::Database;
+    use crate::support::oracle;
 
     /// Without the tool, the load itself does nothing wrong.
     async fn runs_clean(spec: TableSpec, seed: u64) {
         let (table, truth) = (spec.table.clone(), spec.truth.clone());
         let db = Database::new().await;
         spec.create(&db).await;
-        let writers = Writers::start(db.dsn(), spec, 8, seed).await;
-        writers.commit_more(1000).await;
+        let load = Load::start(db.dsn(), spec, 8, seed).await;
+        load.commit_more(1000).await;
         oracle::compare(&db, &table, &truth).await;
-        let report = writers.stop().await;
+        let report = load.stop().await;
         report.assert_clean();
         assert!(
             report.rolled_back > 0 && report.serialization_failures * 4 < report.committed,
@@ -296,16 +296,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_load_outlives_its_server() {
-        let server = pgstrata::demo::server::PrivateServer::start(super::super::cluster::SETTINGS).unwrap();
+        let server = pgstrata::demo::server::PrivateServer::start(crate::support::cluster::SETTINGS).unwrap();
         let db = Database::on(&server).await;
         let spec = TableSpec::bigint("observations", 2_000);
         spec.create(&db).await;
-        let writers = Writers::start(db.dsn(), spec, 8, 5).await;
-        writers.commit_more(200).await;
+        let load = Load::start(db.dsn(), spec, 8, 5).await;
+        load.commit_more(200).await;
         server.stop_immediate().unwrap();
         server.start_again().unwrap();
-        writers.commit_more(200).await;
-        let report = writers.stop().await;
+        load.commit_more(200).await;
+        let report = load.stop().await;
         report.assert_nothing_lost();
         assert!(report.disconnects > 0, "{report:#?}");
         oracle::compare(&db, "observations", "truth_observations").await;
@@ -316,12 +316,12 @@ mod tests {
         let db = Database::new().await;
         let spec = TableSpec::bigint("observations", 200);
         spec.create(&db).await;
-        let writers = Writers::start(db.dsn(), spec, 2, 6).await;
-        let quiet = writers.pause().await;
+        let load = Load::start(db.dsn(), spec, 2, 6).await;
+        let quiet = load.pause().await;
         db.execute("delete from observations where id >= 0").await;
         drop(quiet);
-        until("a write that is lost", async || writers.report().lost > 0).await;
-        let report = writers.stop().await;
+        until("a write that is lost", async || load.report().lost > 0).await;
+        let report = load.stop().await;
         assert!(report.failures.iter().all(|what| what.starts_with("lost: ")), "{report:#?}");
         let compared =
             tokio::spawn(async move { oracle::compare(&db, "observations", "truth_observations").await });

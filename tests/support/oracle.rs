@@ -1,21 +1,22 @@
-//! The judge: a table and its truth hold the same rows, or the test fails with the rows that differ.
+//! The oracle: a table and its truth hold the same rows, or the test fails with the rows that differ.
 //!
 //! Writers change both in one transaction, so the two are equal in every snapshot, also while they write.
 
+use tokio_postgres::Client;
+
 use super::cluster::Database;
 
-/// Compares row for row, in one snapshot, by the bytes of their texts: values that a collation takes for equal differ.
+/// The columns of a table, separated by commas.
+pub async fn columns(client: &Client, table: &str) -> String {
+    let sql = "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+        where attrelid = $1::text::regclass and attnum > 0 and not attisdropped";
+    client.query_one(sql, &[&table]).await.unwrap().get(0)
+}
+
+/// Compares row by row, in one snapshot, by the bytes of their texts: values that a collation considers equal differ.
 pub async fn compare(db: &Database, table: &str, truth: &str) {
     let client = db.client().await;
-    let columns: String = client
-        .query_one(
-            "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
-             where attrelid = $1::text::regclass and attnum > 0 and not attisdropped",
-            &[&truth],
-        )
-        .await
-        .unwrap()
-        .get(0);
+    let columns = columns(&client, truth).await;
     let differing = client
         .query(
             &format!(

@@ -1,4 +1,4 @@
-//! The real binary as a process: its end, with a limit, and what it is like between a stop and a wake-up call.
+//! The real binary as a process: its output and exit status, with a time limit, and how it is frozen and continued.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -8,33 +8,33 @@ use tokio::process::Child;
 
 use super::wait::{LIMIT, until};
 
-/// The signal that nobody can catch, by which failpoints kill.
+/// The signal with which failpoints kill; no process can catch it.
 pub const SIGKILL: i32 = 9;
 
-/// What the tool said, and how it ended.
+/// The output of a process, and how it ended.
 #[derive(Debug)]
 pub struct Ran {
-    /// The exit code; none where a signal ended it.
+    /// The exit code; none if a signal killed it.
     pub code: Option<i32>,
-    /// The signal that ended it.
+    /// The signal that killed it.
     pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
 impl Ran {
-    /// The same, if it ended well.
+    /// Asserts that it succeeded.
     pub fn ok(self) -> Self {
         self.exits(0)
     }
 
-    /// The same, if it ended with this code.
+    /// Asserts the exit code.
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
-    /// The same, if a failpoint killed it, and nothing else.
+    /// Asserts that a failpoint killed it.
     pub fn killed(self, at: &str) -> Self {
         assert_eq!(
             self.signal,
@@ -47,7 +47,26 @@ impl Ran {
     }
 }
 
-/// The end of a process; what it has said is told where it does not end.
+/// Exit code and error of a command that failed, with `#` for every number.
+pub fn refusal(ran: &Ran) -> String {
+    let code = ran.code.map_or_else(|| "signal".to_owned(), |code| code.to_string());
+    let error = ran.stderr.find("error:").map_or("no error is reported", |at| &ran.stderr[at..]);
+    format!("exit {code}\n{}", without_numbers(error))
+}
+
+fn without_numbers(text: &str) -> String {
+    let mut plain = String::new();
+    for c in text.chars() {
+        match c {
+            '0'..='9' if plain.ends_with('#') => {}
+            '0'..='9' => plain.push('#'),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// Waits for the end of a process; panics with its output if it does not end.
 pub async fn ended(mut child: Child) -> Ran {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -71,7 +90,7 @@ fn text(said: &[u8]) -> String {
     String::from_utf8_lossy(said).into_owned()
 }
 
-/// A process that freezes at a failpoint, once it is frozen.
+/// Waits until a process has frozen at its failpoint.
 pub async fn frozen(mut child: Child) -> Child {
     let pid = pid(&child);
     let mut over = false;
@@ -86,7 +105,7 @@ pub async fn frozen(mut child: Child) -> Child {
     child
 }
 
-/// Whether a child of ours is stopped; it stays to be asked again.
+/// Whether a child process is stopped; it is not reaped.
 fn is_stopped(pid: Pid) -> bool {
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     waitid(WaitId::Pid(pid), options).is_ok_and(|status| status.is_some_and(|status| status.stopped()))
@@ -96,7 +115,7 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().unwrap().cast_signed()).unwrap()
 }
 
-/// Sends it a signal.
+/// Sends a signal to a process.
 pub fn send(child: &Child, signal: Signal) {
     kill_process(pid(child), signal).unwrap();
 }

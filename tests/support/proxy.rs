@@ -15,7 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What a client begins with that would like to encrypt.
+/// The first message of a client that asks for encryption.
 const SSL_REQUEST: &[u8] = &80_877_103_u32.to_be_bytes();
 const GSS_REQUEST: &[u8] = &80_877_104_u32.to_be_bytes();
 
@@ -43,19 +43,19 @@ pub struct Committed {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ProxyState {
     latency: Duration,
     committed: Mutex<Vec<Committed>>,
     armed: Mutex<Option<Armed>>,
     /// Cancelled to cut every connection there is; then replaced.
     all: Mutex<CancellationToken>,
     cuts: watch::Sender<usize>,
-    /// Connections stay open, and nothing comes through, in either direction.
+    /// Connections stay open, and nothing passes in either direction.
     swallows: watch::Sender<bool>,
 }
 
-impl Shared {
-    /// Waits until what is sent comes through.
+impl ProxyState {
+    /// Waits until messages pass again.
     async fn passes(&self) {
         // The sender is here, so that it cannot be gone.
         let _ = self.swallows.subscribe().wait_for(|swallows| !*swallows).await;
@@ -66,7 +66,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Proxy {
     dir: TempDir,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     listening: CancellationToken,
 }
 
@@ -76,11 +76,11 @@ impl Proxy {
         Self::slow(server, Duration::ZERO).await
     }
 
-    /// The same, where a message and its answer take at least `latency`.
+    /// The same with a round trip of at least `latency`.
     pub async fn slow(server: &Path, latency: Duration) -> Self {
         let dir = tempfile::Builder::new().prefix("proxy-").tempdir_in("/tmp").unwrap();
         let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).unwrap();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProxyState {
             latency,
             committed: Mutex::default(),
             armed: Mutex::default(),
@@ -102,7 +102,7 @@ impl Proxy {
         proxy
     }
 
-    /// How to reach a database through it.
+    /// The connection string of a database through the proxy.
     pub fn dsn(&self, direct: &str) -> String {
         let host = format!("host={}", self.dir.path().display());
         direct
@@ -117,7 +117,7 @@ impl Proxy {
         std::mem::take(&mut *self.shared.all.lock().unwrap()).cancel();
     }
 
-    /// From now on nothing comes through, and no connection ends; or everything does again.
+    /// Stops passing anything while connections stay open, or passes everything again.
     pub fn swallow(&self, all: bool) {
         self.shared.swallows.send_replace(all);
     }
@@ -142,7 +142,7 @@ impl Proxy {
         std::mem::take(&mut *self.shared.committed.lock().unwrap())
     }
 
-    /// How many COMMITs were cut at.
+    /// How many COMMITs were cut off.
     pub fn cuts(&self) -> usize {
         *self.shared.cuts.borrow()
     }
@@ -164,7 +164,7 @@ impl Drop for Proxy {
 struct Session {
     client: UnixStream,
     server: UnixStream,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     application_name: String,
     /// The texts of prepared statements, by name.
     statements: HashMap<Vec<u8>, String>,
@@ -179,7 +179,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(client: UnixStream, server: UnixStream, shared: Arc<Shared>) -> Self {
+    fn new(client: UnixStream, server: UnixStream, shared: Arc<ProxyState>) -> Self {
         Self {
             client,
             server,
@@ -311,7 +311,7 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for the server's last word on the COMMIT, and keeps it from the client.
+    /// Waits for the server's answer to the COMMIT, and does not pass it to the client.
     async fn cut_when_done(mut self) -> std::io::Result<()> {
         let mut from_server = Vec::new();
         loop {
@@ -350,8 +350,8 @@ fn ends_in_commit(sql: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::{Database, connect};
     use super::*;
+    use crate::support::cluster::{Database, connect};
 
     async fn database() -> (Database, Proxy) {
         let db = Database::new().await;
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_passes_everything_on_until_it_cuts_all() {
+    async fn a_proxy_passes_everything_on_until_it_cuts_all() {
         let (db, proxy) = database().await;
         let client = connect(&proxy.dsn(db.dsn())).await;
         client.execute("insert into t select generate_series(1, $1::int)", &[&50_000]).await.unwrap();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_swallows_comes_through_later() {
+    async fn what_a_proxy_swallows_comes_through_later() {
         let (db, proxy) = database().await;
         let client = connect(&proxy.dsn(db.dsn())).await;
         proxy.swallow(true);

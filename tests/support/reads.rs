@@ -49,7 +49,7 @@ pub struct Question {
     pub right: i64,
 }
 
-/// What readers of one way met with.
+/// How the reads of one kind ended.
 #[derive(Debug, Default, Clone)]
 pub struct Reads {
     pub reads: u64,
@@ -60,7 +60,7 @@ pub struct Reads {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ReadersState {
     stop: AtomicBool,
     reads: Mutex<BTreeMap<String, Reads>>,
 }
@@ -68,7 +68,7 @@ struct Shared {
 /// Readers at work.
 #[derive(Debug, Default)]
 pub struct Readers {
-    shared: Arc<Shared>,
+    shared: Arc<ReadersState>,
     tasks: JoinSet<()>,
 }
 
@@ -82,12 +82,12 @@ impl Readers {
         readers
     }
 
-    /// One more: on a standby, for instance.
+    /// Adds a reader, on a standby for instance.
     pub fn add(&mut self, dsn: &str, question: &Question, reading: Reading, on: &'static str) {
         self.tasks.spawn(read(self.shared.clone(), dsn.to_owned(), question.clone(), reading, on));
     }
 
-    /// Ends them; fails where any read was wrong, or none was made in any of the ways.
+    /// Stops the readers; fails if any read was wrong, or if no read of some kind was made.
     pub async fn stop(mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
@@ -102,8 +102,8 @@ impl Readers {
     }
 }
 
-impl Shared {
-    /// A read came to an end: the answer and how long it took, or none where it was refused.
+impl ReadersState {
+    /// Counts a read: its answer and duration, or none if it was refused.
     fn count(&self, name: &str, right: i64, read: Option<(i64, Duration)>) {
         let mut all = self.reads.lock().unwrap();
         let met = all.entry(name.to_owned()).or_default();
@@ -117,7 +117,7 @@ impl Shared {
     }
 }
 
-/// The isolation level allows for it.
+/// Whether the isolation level allows for this error.
 pub fn is_refused(e: &tokio_postgres::Error) -> bool {
     e.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
 }
@@ -140,7 +140,13 @@ async fn connected(dsn: &str) -> Client {
     .await
 }
 
-async fn read(shared: Arc<Shared>, dsn: String, question: Question, reading: Reading, on: &'static str) {
+async fn read(
+    shared: Arc<ReadersState>,
+    dsn: String,
+    question: Question,
+    reading: Reading,
+    on: &'static str,
+) {
     let mut rng = StdRng::seed_from_u64(17);
     let mut client = connected(&dsn).await;
     let name = format!("{reading:?}{on}");
@@ -161,7 +167,7 @@ async fn read(shared: Arc<Shared>, dsn: String, question: Question, reading: Rea
 
 /// The answer, and how long the statement took that touched the table.
 async fn once(
-    shared: &Shared,
+    shared: &ReadersState,
     client: &Client,
     question: &Question,
     reading: Reading,

@@ -80,7 +80,7 @@ impl Standby {
         standby
     }
 
-    /// How to reach it, without a database.
+    /// The connection string without a database.
     pub fn listed(&self) -> String {
         format!("host={} port={}", self.socket_dir.display(), self.port)
     }
@@ -90,7 +90,7 @@ impl Standby {
         connect(&self.dsn_of("postgres")).await
     }
 
-    /// How the superuser reaches a database there.
+    /// The connection string of the superuser for a database.
     pub fn dsn_of(&self, dbname: &str) -> String {
         format!("{} user=postgres dbname={dbname}", self.listed())
     }
@@ -104,7 +104,7 @@ impl Standby {
         until(&replayed, async || client.query_one(&replayed, &[]).await.unwrap().get(0)).await;
     }
 
-    /// Stops or goes on with replaying what it has.
+    /// Pauses or resumes the replay.
     pub async fn replays(&self, yes: bool) {
         let sql = if yes { "select pg_wal_replay_resume()" } else { "select pg_wal_replay_pause()" };
         self.client().await.batch_execute(sql).await.unwrap();

@@ -46,9 +46,9 @@ pub struct Writer {
     spec: Arc<TableSpec>,
     rng: StdRng,
     retitle: [Statement; 2],
-    /// A COPY failed: where the server refuses it before the first row, the driver loses count of the server's answers.
+    /// A COPY failed: if the server refuses it before the first row, the driver loses count of the server's answers.
     out_of_step: bool,
-    /// The longest that a single statement on the table took.
+    /// The duration of the longest statement on the table.
     pub longest_wait: Duration,
 }
 
@@ -213,7 +213,7 @@ impl Writer {
         }
     }
 
-    /// A step that this table knows and these keys are enough for.
+    /// A step that this table supports and for which there are enough keys.
     fn choose(&mut self, mine: &Keys) -> Step {
         let possible = |step: Step| match step {
             Step::Insert | Step::InsertMany | Step::Copy => true,
@@ -373,7 +373,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives a row a key that its collation takes for the same.
+    /// Gives a row a key that its collation considers the same.
     async fn respell(&mut self, mine: &mut Keys) -> Result<(), Trouble> {
         let from = mine.alive[0].clone();
         if let Some(to) = self.spec.respelled(&from) {
@@ -398,7 +398,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Two rows exchange the values of the second unique index, through a value of no row.
+    /// Two rows exchange their values of the second unique index, by way of a value of no row.
     async fn swap_slots(&mut self, mine: &Keys) -> Result<(), Trouble> {
         let (one, other) = (&mine.alive[0], &mine.alive[1]);
         let (slot_of_one, slot_of_other) = (self.slot(one).await?, self.slot(other).await?);
@@ -407,7 +407,7 @@ impl Writer {
         self.set_slot(one, &slot_of_other).await
     }
 
-    /// A row takes the values of the second unique index over from one that is deleted.
+    /// A row takes over the values of the second unique index from a deleted one.
     async fn take_slot(&mut self, mine: &mut Keys) -> Result<(), Trouble> {
         let slot = self.slot(&mine.alive[0]).await?;
         self.delete(mine, 1).await?;

@@ -1,16 +1,13 @@
-//! Waiting for what must come, with a limit: what does not come ends its test and is told, and never the whole run.
+//! Waiting with a limit: what does not happen in time fails its test with a message, and never blocks the whole run.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-
-/// How long anything may take: long beyond what a busy machine needs, short beyond what a run of all tests may take.
+/// How long anything may take: longer than a busy machine ever needs, shorter than a run of all tests may take.
 pub const LIMIT: Duration = Duration::from_secs(600);
-/// How often it is asked.
+/// The time between two questions.
 const NAP: Duration = Duration::from_millis(10);
 
-/// What comes of it; panics with `what` where nothing does.
+/// The result of a future; panics with `what` if it takes too long.
 pub async fn within<T>(what: &str, coming: impl Future<Output = T>) -> T {
     match tokio::time::timeout(LIMIT, coming).await {
         Ok(come) => come,
@@ -18,24 +15,12 @@ pub async fn within<T>(what: &str, coming: impl Future<Output = T>) -> T {
     }
 }
 
-/// Asks again and again until the answer is yes.
+/// Asks repeatedly until the answer is yes.
 pub async fn until(what: &str, mut come: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !come().await {
             tokio::time::sleep(NAP).await;
         }
-    })
-    .await;
-}
-
-/// Waits until `n` more transactions are committed; a writer that ends early has panicked, and so does this.
-pub async fn commit_more(committed: &AtomicU64, n: u64, writers: &mut JoinSet<()>) {
-    let wanted = committed.load(Ordering::Relaxed) + n;
-    until(&format!("{n} more transactions"), async || {
-        if let Some(ended) = writers.try_join_next() {
-            ended.unwrap();
-        }
-        committed.load(Ordering::Relaxed) >= wanted
     })
     .await;
 }

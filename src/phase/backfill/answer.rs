@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 
-use crate::error::{Error, Kind, Result, Retry};
+use crate::error::{Error, Result};
 use crate::model::ident::QualifiedName;
 use crate::model::key::Key;
 use crate::pg::connect::Session;
@@ -59,18 +59,6 @@ pub(super) fn key_of(row: &Row) -> Key {
 pub(super) fn named(rows: &[Row]) -> String {
     let keys: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     format!("among them, by key: {}", keys.join("; "))
-}
-
-/// Classes of SQLSTATE that are never about a row: connections, transactions, resources, operator intervention.
-const ABOUT_NO_ROW: [&str; 13] =
-    ["08", "0A", "25", "26", "28", "3D", "40", "53", "54", "55", "57", "58", "XX"];
-
-/// Whether a row of the batch may have caused the error, and would cause it again.
-pub(super) fn is_of_a_row(error: &Error) -> bool {
-    let class = error.sqlstate().and_then(|code| code.get(..2));
-    error.kind() == Kind::Failed
-        && error.retry_class() == Retry::Never
-        && class.is_some_and(|class| !ABOUT_NO_ROW.contains(&class))
 }
 
 /// The error for one row, which it names; it also states whether the plan's SQL or something of the table failed on

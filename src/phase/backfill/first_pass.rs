@@ -192,7 +192,7 @@ impl<'a> Pass<'a> {
         while let Some((range, rows)) = left.pop() {
             match self.chunk(session, leaf, &range, rows, step).await {
                 Ok(filled) => sum.add(filled),
-                Err(e) if e.retry_class() == Retry::Again || answer::is_of_a_row(&e) => {
+                Err(e) if e.retry_class() == Retry::Again || e.is_about_a_row() => {
                     tracing::debug!(rows, error = %e, "in halves");
                     self.filler.go_on()?;
                     match self.middle(session, leaf, &range, rows).await? {
@@ -468,7 +468,7 @@ impl<'a> Pass<'a> {
         })
         .await;
         match done {
-            Err(e) if answer::is_of_a_row(&e) => Err(answer::refused(filler, session, leaf, key, e).await),
+            Err(e) if e.is_about_a_row() => Err(answer::refused(filler, session, leaf, key, e).await),
             other => other,
         }
     }

@@ -90,34 +90,39 @@ pub fn named(named: &Named, sql: &PlanSql, table: &str) -> Vec<Finding> {
     report.0
 }
 
-fn owners(report: &mut Report, object: &Object, named: &Named) {
-    let Object { name, owner, schema, .. } = object;
-    if !object.trusted {
-        let owner = plain(owner.as_deref().unwrap_or_default());
-        if object.relation {
-            return report.error(
-                "untrusted_object",
-                name,
-                format!(
-                    "the plan's SQL reads {name}, which belongs to role {owner}: that role could put a view in its place, whose code would \
-                     run with the job's rights"
-                ),
-                format!(
-                    "give it to a role that the job trusts; or, if {owner} is to be trusted with the rights of the job's role: \
-                     trust = [\"{owner}\"] at the head of the plan"
-                ),
-            );
-        }
-        report.error(
+/// The object belongs to a role that the job does not trust.
+fn untrusted(report: &mut Report, object: &Object) {
+    let name = &object.name;
+    let owner = plain(object.owner.as_deref().unwrap_or_default());
+    if object.relation {
+        return report.error(
             "untrusted_object",
             name,
-            format!("the plan's SQL names {name}, which belongs to role {owner}: its code would run with the job's rights"),
             format!(
-                "write another one with its schema, such as pg_catalog.lower(...); or give it to a role that the job trusts; or, if {owner} \
-                 is to be trusted with the rights of the job's role: trust = [\"{owner}\"] at the head of the plan"
+                "the plan's SQL reads {name}, which belongs to role {owner}: that role could put a view in its place, whose code would \
+                 run with the job's rights"
+            ),
+            format!(
+                "give it to a role that the job trusts; or, if {owner} is to be trusted with the rights of the job's role: \
+                 trust = [\"{owner}\"] at the head of the plan"
             ),
         );
-        return;
+    }
+    report.error(
+        "untrusted_object",
+        name,
+        format!("the plan's SQL names {name}, which belongs to role {owner}: its code would run with the job's rights"),
+        format!(
+            "write another one with its schema, such as pg_catalog.lower(...); or give it to a role that the job trusts; or, if {owner} \
+             is to be trusted with the rights of the job's role: trust = [\"{owner}\"] at the head of the plan"
+        ),
+    );
+}
+
+fn owners(report: &mut Report, object: &Object, named: &Named) {
+    let Object { name, schema, .. } = object;
+    if !object.trusted {
+        return untrusted(report, object);
     }
     let revoke = |creators: &[String], schema: &str| {
         let roles: Vec<String> = creators

@@ -2,19 +2,17 @@
 //! the rows that are its own, so that no two wait for each other: a failure is never their own doing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::support::cluster::{Database, connect};
 use crate::support::reads::{Question, Readers, Reading};
-use crate::support::wait;
+use crate::support::writers::{Shift, Writers};
 
 /// Rows of the parent at first.
 pub const ROWS: i64 = 6_000;
@@ -45,20 +43,13 @@ pub async fn create(db: &Database, key: &str) {
     .await;
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    stop: AtomicBool,
-    committed: AtomicU64,
-    /// Held while a transaction is open.
-    open: Arc<RwLock<()>>,
-}
-
-/// Writers at work.
+/// Writers and readers at work on the three tables.
 #[derive(Debug)]
-pub struct Writers {
-    shared: Arc<Shared>,
-    tasks: JoinSet<()>,
+pub struct Shop {
+    writers: Writers,
     readers: Readers,
+    /// Held for reading while a transaction is open.
+    gate: Arc<RwLock<()>>,
 }
 
 /// Every way to read is tried on the bank.
@@ -75,11 +66,9 @@ fn question() -> Question {
     Question { query, by_function: "select differs()".to_owned(), right: 0 }
 }
 
-impl Writers {
-    /// Sets so many to work, and readers beside them.
-    pub async fn start(db: &Database, n: i64) -> Self {
-        let shared: Arc<Shared> = Arc::default();
-        let mut tasks = JoinSet::new();
+impl Shop {
+    /// Sets so many writers to work, and readers beside them.
+    pub async fn open(db: &Database, n: i64) -> Self {
         let question = question();
         db.execute(&format!(
             "create function differs() returns int language plpgsql stable as $$ begin return ({}); end $$",
@@ -87,61 +76,56 @@ impl Writers {
         ))
         .await;
         let readers = Readers::start(db, &question, &READINGS);
+        let (mut writers, gate) = (Writers::default(), Arc::<RwLock<()>>::default());
         for number in 0..n {
-            let mine = (1..=ROWS).filter(|id| id % n == number).collect();
-            let client = connect(db.dsn()).await;
-            let writer = Writer {
-                client,
-                shared: shared.clone(),
+            let writer = ShopWriter {
+                client: connect(db.dsn()).await,
+                gate: gate.clone(),
                 rng: StdRng::seed_from_u64(number as u64),
                 number,
                 fresh: 0,
-                mine,
+                mine: (1..=ROWS).filter(|id| id % n == number).collect(),
             };
-            tasks.spawn(writer.work());
+            writers.add(|shift| writer.work(shift));
         }
-        Self { shared, tasks, readers }
+        Self { writers, readers, gate }
     }
 
     /// Waits until `n` more transactions are committed.
-    pub async fn commit_more(&mut self, n: u64) {
-        wait::commit_more(&self.shared.committed, n, &mut self.tasks).await;
+    pub async fn commit_more(&self, n: u64) {
+        self.writers.commit_more(n).await;
     }
 
     /// Nothing is written until what this gives is dropped.
-    pub async fn pause(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
-        self.shared.open.clone().write_owned().await
+    pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
+        self.gate.clone().write_owned().await
     }
 
     /// Ends them; fails where any of them did.
-    pub async fn stop(mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap();
-        }
-        assert!(self.shared.committed.load(Ordering::Relaxed) > 0);
+    pub async fn close(self) {
+        assert!(self.writers.stop().await > 0);
         self.readers.stop().await;
     }
 }
 
-struct Writer {
+struct ShopWriter {
     client: Client,
-    shared: Arc<Shared>,
+    gate: Arc<RwLock<()>>,
     rng: StdRng,
     number: i64,
     fresh: i64,
     mine: Vec<i64>,
 }
 
-impl Writer {
-    async fn work(mut self) {
+impl ShopWriter {
+    async fn work(mut self, shift: Shift) {
         let retitle = self.client.prepare("update orders set note = $1 where id = $2").await.unwrap();
         let retitle_truth =
             self.client.prepare("update truth_orders set note = $1 where id = $2").await.unwrap();
         // The statement keeps the type that its parameter had when it was prepared.
         let narrow = |id: i64| i32::try_from(id).unwrap();
-        while !self.shared.stop.load(Ordering::Relaxed) {
-            let open: OwnedRwLockReadGuard<()> = self.shared.open.clone().read_owned().await;
+        while shift.goes_on() {
+            let open: OwnedRwLockReadGuard<()> = self.gate.clone().read_owned().await;
             let strict = self.rng.random_bool(0.2);
             let before = self.mine.clone();
             let begin = if strict { "begin isolation level repeatable read" } else { "begin" };
@@ -169,9 +153,7 @@ impl Writer {
                 result = self.client.batch_execute("commit").await;
             }
             match result {
-                Ok(()) if commits => {
-                    self.shared.committed.fetch_add(1, Ordering::Relaxed);
-                }
+                Ok(()) if commits => shift.committed(),
                 Ok(()) => self.roll_back(before).await,
                 // A stricter transaction meets rows that the job has filled since its snapshot.
                 Err(e) if strict && e.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) => {
