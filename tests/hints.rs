@@ -57,7 +57,7 @@ async fn rows_that_a_damaged_unique_index_let_in_are_named_and_the_job_goes_on_o
     let plan = plan.to_str().unwrap();
     let said = db.pgstrata(&["run", plan]).await.exits(4).stderr;
     for part in
-        ["rows of public.t have the same values although index t_v is unique", "by key (id): 500 and 501"]
+        ["rows of public.t have duplicate values, although index t_v is unique", "by key (id): 500 and 501"]
     {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -80,7 +80,7 @@ async fn rows_that_a_retype_makes_alike_are_named() {
     );
     let plan = plan.to_str().unwrap();
     let said = db.pgstrata(&["run", plan]).await.exits(4).stderr;
-    assert!(said.contains("rows would have the same values in unique index t_code_key_new"), "{said}");
+    assert!(said.contains("rows would have duplicate values in unique index t_code_key_new"), "{said}");
     assert!(said.contains("by key: 7 and 8"), "{said}");
     db.execute("update t set code = '08' where id = 8").await;
     db.pgstrata(&["run", plan]).await.ok();

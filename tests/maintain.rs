@@ -254,7 +254,7 @@ async fn finalized(how: &str, default: bool) -> (Database, std::path::PathBuf) {
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
     let open = db.pgstrata(&["maintain", "t"]).await.ok();
     assert!(open.stderr.contains("it stays while a rollback is possible"), "{open:?}");
-    assert!(open.stdout.contains("older than what is kept"), "{open:?}");
+    assert!(open.stdout.contains("past retention"), "{open:?}");
     db.pgstrata(&["finalize", "t", "--now"]).await.ok();
     (db, plan)
 }
@@ -271,7 +271,7 @@ async fn old_partitions_are_named() {
     assert!((11..14).contains(&old), "{old}");
     let rows = db.count("select count(*) from t").await;
     let ran = db.pgstrata(&["maintain"]).await.ok();
-    assert!(ran.stdout.contains(&format!("{old} partitions older than what is kept")), "{ran:?}");
+    assert!(ran.stdout.contains(&format!("{old} partitions past retention")), "{ran:?}");
     assert_eq!(ran.stderr.matches(" is older than 12 months").count() as i64, old);
     assert_eq!((db.count(OLD).await, db.count("select count(*) from t").await), (old, rows));
     // The plan may say something else by now.
@@ -388,7 +388,7 @@ async fn names_that_are_taken_are_told() {
     db.execute(&format!("create table {name} (id int)")).await;
     let ran = db.pgstrata(&["maintain", "--table", "events"]).await.exits(1);
     assert!(
-        ran.stderr.contains(&format!("public.{name} exists and is no partition of public.events")),
+        ran.stderr.contains(&format!("public.{name} exists and is not a partition of public.events")),
         "{ran:?}"
     );
     db.execute(&format!("drop table {name}")).await;
@@ -420,7 +420,10 @@ async fn numbers() {
     .await;
     let ran = db.pgstrata(&["maintain", "--table", "h"]).await.ok();
     assert!(
-        ran.stdout.contains("public.h: 3 partitions made, statistics refreshed; partitions reach to 500"),
+        ran.stdout.contains(
+            "public.h: 3 partitions made, statistics refreshed; partitions exist up to \
+            500"
+        ),
         "{ran:?}"
     );
     assert_eq!(

@@ -23,7 +23,7 @@ async fn plan_of_a_live_table() {
         .filter(|line| !line.contains("iB"))
         .collect();
     insta::assert_snapshot!(found.join("\n"), @r#"
-    # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
+    # A plan for pgstrata, drafted from the live table. Review it, then keep it with your migrations.
     #
     # column  "A t", timestamp with time zone
     # oldest  2024-01-01 00:00:00+00
@@ -31,7 +31,7 @@ async fn plan_of_a_live_table() {
     # key     primary key ("I d"); widened to ("I d", "A t"): a partitioned table's key holds "A t"
     # carried 2 columns, 1 index
     #
-    # rows by statistics, about:
+    # approximate rows, according to the statistics:
     #   2024-01  745
     #   2024-02  696
     #   2024-03  744
@@ -56,13 +56,13 @@ async fn plan_of_a_live_table() {
     [partition]
     by       = '"A t"'
     every    = "1 year"            # about 1 partition
-    timezone = "UTC"               # where a day or month begins
-    # from   = "2024-01-01 00:00:00+00"  # where the first begins; without it, at the oldest row
+    timezone = "UTC"               # time zone in which days and months begin
+    # from   = "2024-01-01 00:00:00+00"  # lower bound of the first partition; default: the oldest row
     "#);
     db.pgstrata(&["check", path]).await.ok();
     let said = db.pgstrata(&["plan", "lpa", "--by", "at"]).await.exits(2).stderr;
     insta::assert_snapshot!(said, @"
-    error: there is no table public.lpa
-    hint: write the name as in SQL: schema.table, in double quotes where SQL needs them
+    error: table public.lpa does not exist
+    hint: write the name as in SQL: schema.table, in double quotes where SQL requires them
     ");
 }

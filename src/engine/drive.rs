@@ -39,7 +39,7 @@ impl Engine {
     ) -> Result<T> {
         self.driving.store(job, Ordering::SeqCst);
         let limit = outage_limit();
-        let what = format!("job {}: taking the job up again from what the database holds", plan.name());
+        let what = format!("job {}: continuing from the state in the database", plan.name());
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut outage: Option<Outage<'_>> = None;
         let mut drove = false;
@@ -76,9 +76,13 @@ impl Engine {
                 return Err(space::explained(&self.target, plan, error).await);
             }
             if self.stop.is_asked() {
-                return Err(Error::new(Kind::Stopped, "stopped as asked; what was under way was cancelled")
-                    .cause(error.message())
-                    .hint("run the same command again to go on"));
+                return Err(Error::new(
+                    Kind::Stopped,
+                    "stopped as requested; the running statements were \
+                    cancelled",
+                )
+                .cause(error.message())
+                .hint("run the same command again to continue"));
             }
             if worked > SETTLED {
                 (outage, backoff) = (None, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
@@ -91,8 +95,11 @@ impl Engine {
             if outage.since.elapsed() > limit {
                 let spent = outage.retries.spent();
                 return Err(error
-                    .context(format!("job {} could not be taken up again in {spent}", plan.name()))
-                    .hint("the job's state is kept; run the same command again when the server is back"));
+                    .context(format!("job {} could not be continued after {spent}", plan.name()))
+                    .hint(
+                        "the job's state is kept; run the same command again when the server is \
+                        available",
+                    ));
             }
             tokio::time::sleep(backoff.next(rand::random())).await;
         }
@@ -129,7 +136,8 @@ async fn while_answered<K: JobKind, T>(own: &K, work: impl Future<Output = Resul
     tokio::select! {
         result = work => result,
         () = own.silent(GRACE) => Err(Error::failed(
-            "the server does not answer: the connection that holds the job's lease is lost, and a statement is still under way",
+            "the server does not answer: the connection that holds the job's lease is lost, and a \
+             statement is still running",
         )
         .retry(Retry::Unknown)),
     }

@@ -237,9 +237,12 @@ fn too_long(error: Error) -> Error {
     if !error.is(&SqlState::QUERY_CANCELED) {
         return error;
     }
-    Error::failed("the plan's SQL takes too long on a piece of the sample")
+    Error::failed("the plan's SQL takes too long on a part of the sample")
         .cause(format!("limits: {READ_MS} ms to read, {UPDATE_MS} ms to hold rows, for up to {PIECE} rows"))
-        .hint("try a smaller --sample; see with EXPLAIN what from and where read, and whether an index could help")
+        .hint(
+            "try a smaller --sample; use EXPLAIN to see what `from` and `where` read, and whether an \
+            index would help",
+        )
 }
 
 /// Runs a statement on rows that are told by their keys.

@@ -162,6 +162,6 @@ async fn a_column_that_is_gone_again_is_filled_anew_and_what_is_missing_is_told(
     job.none("select count(*) from t where twice is distinct from n * 2").await;
     job.db.execute("alter table t drop n; insert into t values (501)").await;
     let refused = job.ran(&["run"]).await.exits(3);
-    let said = "error[sql_refused]: public.t: the server refuses the plan's SQL: column t.n does not exist";
+    let said = "error[sql_refused]: public.t: the server rejects the plan's SQL: column t.n does not exist";
     assert!(refused.stdout.contains(said), "{refused:?}");
 }

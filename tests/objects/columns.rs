@@ -57,7 +57,7 @@ async fn finalize_keeps_an_old_column_that_was_renamed_and_one_that_took_its_nam
     own_column(&db, "n_old").await;
     let ran = db.pgstrata(&["rollback", "job"]).await;
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert!(ran.stderr.contains("the job's own column is called n_archive"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the job's column is called n_archive"), "{}", ran.stderr);
     assert!(ran.stderr.contains("`pgstrata finalize --now job`"), "{}", ran.stderr);
     assert!(!ran.stderr.contains("pgstrata abort"), "{}", ran.stderr);
     let ran = db.pgstrata(&["finalize", "job", "--now"]).await.ok();
@@ -103,7 +103,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     db.execute("create table u (id int); create index orders_n_new on u (id)").await;
     let ran = db.pgstrata(&run).await.exits(1);
     assert!(
-        ran.stderr.contains("public.orders_n_new is not what job job made under that name"),
+        ran.stderr.contains("public.orders_n_new is not the object that job job created under that name"),
         "{}",
         ran.stderr
     );
@@ -116,7 +116,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
         .await;
     let ran = db.pgstrata(&run).await.exits(1);
     assert!(
-        ran.stderr.contains("public.positive_new is not what job job made under that name"),
+        ran.stderr.contains("public.positive_new is not the object that job job created under that name"),
         "{}",
         ran.stderr
     );
@@ -127,7 +127,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     db.execute("drop index orders_n_new; create index orders_n_new on orders (id)").await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
     assert!(
-        ran.stderr.contains("public.orders_n_new is not what job job made under that name"),
+        ran.stderr.contains("public.orders_n_new is not the object that job job created under that name"),
         "{}",
         ran.stderr
     );

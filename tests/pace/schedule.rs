@@ -18,7 +18,7 @@ async fn a_window_that_closes_ends_the_run_and_the_next_goes_on_when_it_opens() 
     // Outside, nothing is begun.
     let before = job.chunks().await;
     let ran = ended(job.start(&[])).await.exits(6);
-    assert!(ran.stderr.contains("error: nothing was done: it is outside the windows"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("error: the job did not run: it is outside the windows"), "{}", ran.stderr);
     assert_eq!(job.chunks().await, before);
     job.ok("set windows=00:00-24:00").await;
     let run = job.start(&[]);
@@ -31,7 +31,7 @@ async fn a_deadline_ends_the_run_between_chunks() {
     let job = Slow::new("").await;
     let ran = ended(job.start(&["--for", "15s"])).await.exits(6);
     assert!(
-        ran.stderr.contains("stopped because the time given to it is over; job events is capturing"),
+        ran.stderr.contains("stopped because its time limit was reached; job events is capturing"),
         "{}",
         ran.stderr
     );

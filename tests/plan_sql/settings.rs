@@ -116,7 +116,7 @@ async fn the_plan_may_state_settings() {
     );
     let told = ran(&db, "check", &wrong).await.exits(3);
     assert!(
-        told.stdout.contains("the server refuses the plan's SQL: invalid value for parameter"),
+        told.stdout.contains("the server rejects the plan's SQL: invalid value for parameter"),
         "{told:?}"
     );
 }

@@ -13,7 +13,7 @@ use crate::pg::catalog;
 use crate::sql::{finish, swap as sql};
 
 /// What another role's session does not show to us.
-const UNKNOWN: &str = "(unknown: it takes pg_read_all_stats to see)";
+const UNKNOWN: &str = "(unknown: requires pg_read_all_stats)";
 
 /// A transaction that holds a lock which we would have to wait for.
 #[derive(Debug, Clone)]

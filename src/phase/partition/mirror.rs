@@ -29,14 +29,15 @@ pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     // It would run with the rights of the job's role, in sessions that nothing can be looked for in.
     if b.table.force_row_security && context.lends() {
         return Err(Error::failed(
-            "row security is forced upon the table's owner, and `trust` at the head of the plan does not list that role",
+            "the table has FORCE ROW LEVEL SECURITY, and `trust` at the top of the plan does not list the \
+             table's owner",
         ));
     }
     let owner = b.table.owner.as_str();
     if context.lends() && client.query_one(sql::REACHES_SCHEMA, &[&owner]).await?.get(0) {
         return Err(Error::failed(format!(
-            "role {} has USAGE on schema pgstrata, and could alter the mirror's function; `trust` at the head of the plan does not \
-             list that role",
+            "role {} has USAGE on schema pgstrata and could alter the mirror's function, and `trust` at \
+             the top of the plan does not list that role",
             plain(owner)
         )));
     }
@@ -112,7 +113,7 @@ pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool
             Err(e) if e.retry_class() == Retry::Again => break,
             Err(e) if e.lacks_partition() => partitions::extend(context).await?,
             Err(e) if stands_in_the_way(&e) => return Ok((taken, true)),
-            Err(e) => return Err(e.context("failed to drain the change log beside the mirror")),
+            Err(e) => return Err(e.context("failed to drain the change log while the mirror is on")),
         }
     }
     Ok((taken, false))
