@@ -25,7 +25,8 @@ Example:
 The connection settings are those of psql:
   PGHOST, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, ~/.pgpass, PGSERVICE, PGSSLMODE, PGSSLROOTCERT";
 
-/// Change live PostgreSQL tables while applications use them: partition a table, backfill columns, or change the type of a column
+/// Change live PostgreSQL tables while applications use them: partition a table, backfill columns, or change the
+/// type of a column
 #[derive(Debug, Parser)]
 #[command(name = "pgstrata", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
@@ -100,7 +101,7 @@ fn time_of_day(written: &str) -> Result<NaiveTime, String> {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Read a live table and write a commented plan to partition it
+    /// Read a live table and write a commented plan to partition it; plans of other kinds are written by hand
     #[command(
         after_help = "Example:\n  pgstrata plan public.events --by created_at --every month -o events.toml"
     )]
@@ -117,14 +118,16 @@ pub enum Command {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Report everything that prevents the plan from running, without changing anything; with -v, also list the objects that are carried over
+    /// Report all errors and warnings of a plan, without changing anything; with -v, also list the objects that are
+    /// carried over
     #[command(
         after_help = "Example:\n  pgstrata check events.toml\n  pgstrata check events.toml -v\n  pgstrata check backfill.toml --sample 1000"
     )]
     Check {
         /// The plan file
         plan: PathBuf,
-        /// For a backfill: fill about this many rows and roll back; reports rows that still match, rows that fail with their
+        /// For a backfill: fill about this many rows and roll back; reports rows that still match, rows that fail
+        /// with their
         /// keys, and how long the whole backfill would take
         #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
         sample: Option<u32>,
@@ -135,7 +138,8 @@ pub enum Command {
         /// The plan file
         plan: PathBuf,
     },
-    /// Start or continue the job of the plan, up to and including verification; a backfill runs to its end
+    /// Start or continue the job of a plan (partition, backfill or column type change), up to and including
+    /// verification; a backfill runs to its end
     #[command(
         after_help = "Example:\n  pgstrata run events.toml --swap\n  0 22 * * *  pgstrata run backfill.toml --until 05:00 --quiet"
     )]
@@ -217,18 +221,21 @@ pub enum Command {
         #[arg(long)]
         now: bool,
     },
-    /// Maintain a partitioned table: create partitions ahead of time, apply retention, refresh statistics; for use from cron
+    /// Maintain a partitioned table: create partitions ahead of time, apply retention, refresh statistics; for use
+    /// from cron
     #[command(
         after_help = "Example:\n  17 3 * * *  pgstrata maintain events --quiet\n  pgstrata maintain --table public.clicks"
     )]
     Maintain {
         /// The job's name; default: the tables of all jobs
         job: Option<String>,
-        /// Any partitioned table, including tables that pgstrata did not create; the interval and the names are derived from its partitions
+        /// Any partitioned table, including tables that pgstrata did not create; the interval and the names are
+        /// derived from its partitions
         #[arg(long, value_name = "TABLE", conflicts_with = "job")]
         table: Option<String>,
     },
-    /// Before the swap, remove everything that the job created; for a backfill, remove its trigger and unfinished constraints and indexes
+    /// Abort a job that is not swapped: remove everything that it created; for a backfill, remove its trigger and
+    /// unfinished constraints and indexes
     #[command(after_help = "Example:\n  pgstrata abort events")]
     Abort {
         /// The job's name

@@ -59,11 +59,11 @@ async fn plans_that_cannot_be_right() {
     "#);
     insta::assert_snapshot!(told("", "set = { ci = 'random()' }").await, @r#"
     error[volatile_expression]: public.s: the plan's SQL returns a different value at each evaluation, so no row would ever count as filled
-      hint: write a where that is false for a filled row, such as where = "t.column is null"
+      hint: write a `where` that is false for a filled row, such as where = "t.column is null"
     "#);
     insta::assert_snapshot!(told("", "set = { ci = '1' }\nwhere = 'random() < 0.5'").await, @r#"
-    error[volatile_where]: public.s: the plan's where selects different rows at each evaluation, so the job could never finish
-      hint: write a where that depends only on the values of the row, such as where = "t.column is null"
+    error[volatile_where]: public.s: the plan's `where` selects different rows at each evaluation, so the job could never finish
+      hint: write a `where` that depends only on the values of the row, such as where = "t.column is null"
     "#);
     insta::assert_snapshot!(told("alter table s drop constraint s_pkey", SET).await, @"
     error[no_usable_key]: public.s: table public.s has no primary key and no unique index
@@ -78,11 +78,11 @@ async fn plans_that_cannot_be_right() {
 #[tokio::test]
 async fn types_that_do_not_fit() {
     insta::assert_snapshot!(told("", "set = { at = 't.name' }").await, @r#"
-    error[type_mismatch]: set: the server rejects set: column "at" is of type date but expression is of type text
+    error[type_mismatch]: set: the server rejects `set`: column "at" is of type date but expression is of type text
       hint: write an explicit cast: set = { column = "(...)::the_type" }
     "#);
     insta::assert_snapshot!(told("create type mood as enum ('good'); alter table s add mood mood", "set = { mood = \"'good'\" }").await, @r#"
-    error[type_mismatch]: set: the server rejects set: column "mood" is of type mood but expression is of type text
+    error[type_mismatch]: set: the server rejects `set`: column "mood" is of type mood but expression is of type text
       hint: write an explicit cast: set = { column = "(...)::the_type" }
     "#);
     assert_eq!(
@@ -178,7 +178,7 @@ async fn what_each_filled_row_sets_in_motion() {
     insta::assert_snapshot!(told(keys, SET).await, @"
     warning[set_column_pointed_to]: follows_ci_fkey: foreign key follows_ci_fkey of public.follows cascades updates of column ci of public.s: filling a row also updates the rows of public.follows that reference it
       hint: create an index on the referencing columns, and keep chunks small (target_batch_ms): the referencing rows are locked and updated with each chunk
-    warning[set_column_pointed_to]: pays_ci_fkey: foreign key pays_ci_fkey of public.pays references column ci of public.s: a row that is pointed to cannot get another value
+    warning[set_column_pointed_to]: pays_ci_fkey: foreign key pays_ci_fkey of public.pays references column ci of public.s: a referenced row cannot get another value
       hint: exclude such rows with `where`, or make the foreign key ON UPDATE CASCADE first
     warning[index_on_set_column]: public.s: index s_ci_key is on columns that the plan sets: no update can be HOT, and each filled row adds an entry to every index of 2
       hint: drop an index that nobody needs during the run, and list it under finish: index = [...]
@@ -260,7 +260,7 @@ async fn what_it_costs() {
     warning[autovacuum_off]: public.s: autovacuum is off for public.s: nothing removes the dead rows that the backfill leaves behind
       hint: alter table public.s reset (autovacuum_enabled), or vacuum it while the job runs
     note[from_read_by_every_chunk]: public.s: every chunk reads about 200,000 rows of e, which is 100 % of the cost of a chunk of 1,000 rows: write from as lateral (select ... where ... = t.id) alias on true, and create an index on the column in its where, so that a chunk reads only what belongs to its rows
-    note[growth]: public.s: about 100,000 of 100,000 rows to fill by the statistics: public.s grows by up to 3.5 MiB, its indexes by up to 2.2 MiB, or less if a vacuum runs in between; check the free disk space, which pgstrata cannot see; its pages are full, so even updates that could be HOT write to all indexes: if you plan more such updates, alter table public.s set (fillfactor = 90), which applies to pages written from then on
+    note[growth]: public.s: about 100,000 of 100,000 rows to fill, according to the statistics: public.s grows by up to 3.5 MiB, its indexes by up to 2.2 MiB, or less if a vacuum runs in between; check the free disk space, which pgstrata cannot see; its pages are full, so even updates that could be HOT write to all indexes: if you plan more such updates, alter table public.s set (fillfactor = 90), which applies to pages written from then on
     0 errors, 1 warning: the job can start
     ");
     db.execute("create index on e (s_id)").await;

@@ -162,7 +162,7 @@ async fn the_partition_column() {
     ");
     insta::assert_snapshot!(told(GOOD, &MONTHS.replace("'at'", "'id'")).await, @r#"
     error[interval]: partition.every: the interval `1 month` is an interval of time, but the column has type bigint: write a plain number, such as "100000"
-      hint: change every under [partition]
+      hint: change `every` under [partition]
     "#);
     let generated =
         "create table t (id bigint primary key, s bigint, at bigint not null generated always as (s) stored);
@@ -178,7 +178,7 @@ async fn nulls_and_infinities_are_counted() {
     let nulls = "alter table t alter at drop not null; update t set at = null where id < 3;";
     insta::assert_snapshot!(told_after(nulls).await, @"
     error[nullable_partition_column]: at: partition column at is nullable (3 rows contain NULL now), but it becomes part of the key
-      hint: give them a value; then alter table public.t add constraint at_not_null check (at is not null) not valid; alter table public.t validate constraint at_not_null; alter table public.t alter column at set not null; alter table public.t drop constraint at_not_null
+      hint: set a value in these rows, then run: alter table public.t add constraint at_not_null check (at is not null) not valid; alter table public.t validate constraint at_not_null; alter table public.t alter column at set not null; alter table public.t drop constraint at_not_null
     ");
     insta::assert_snapshot!(told_after("alter table t alter at drop not null; create index on t (at)").await, @"
     error[nullable_partition_column]: at: partition column at is nullable (0 rows contain NULL now), but it becomes part of the key
@@ -187,9 +187,9 @@ async fn nulls_and_infinities_are_counted() {
     let infinite = format!(
         "{GOOD} update t set at = 'infinity' where id = 1; update t set at = '-infinity' where id in (2, 3)"
     );
-    insta::assert_snapshot!(told(&infinite, MONTHS).await, @"warning[infinite_values]: at: 3 rows hold infinity or -infinity in column at, which no partition with bounds accepts: they go to the default partition");
+    insta::assert_snapshot!(told(&infinite, MONTHS).await, @"warning[infinite_values]: at: 3 rows contain infinity or -infinity in column at, which no partition with bounds accepts: they go to the default partition");
     insta::assert_snapshot!(told(&format!("{infinite}; create index on t (at)"), &format!("{MONTHS}default = false\n")).await, @"
-    error[infinite_values]: at: 3 rows hold infinity or -infinity in column at, which no partition with bounds accepts
+    error[infinite_values]: at: 3 rows contain infinity or -infinity in column at, which no partition with bounds accepts
       hint: set a finite value in these rows, or set default = true under [partition]
     ");
 }
@@ -198,29 +198,29 @@ async fn nulls_and_infinities_are_counted() {
 async fn rows_outside_the_plans_ends_are_counted() {
     let rows = "insert into t values (-1, '2023-12-31 23:59:59Z', ''), (-2, '-infinity', '')";
     insta::assert_snapshot!(told(&format!("{GOOD}{rows}"), SPRING).await, @"
-    error[infinite_values]: at: 1 row holds infinity or -infinity in column at, which no partition with bounds accepts
+    error[infinite_values]: at: 1 row contains infinity or -infinity in column at, which no partition with bounds accepts
       hint: set a finite value in these rows, or set default = true under [partition]
     error[rows_outside_bounds]: at: 1 row lies below 2024-01-01 00:00:00+00, 23 rows lie at or above 2024-04-01 00:00:00+00: no partition accepts them, because default = false
       hint: widen from and to under [partition], or set default = true
     ");
     insta::assert_snapshot!(told(&format!("{GOOD}{rows}"), &SPRING.replace("false", "true")).await, @"
-    warning[infinite_values]: at: 1 row holds infinity or -infinity in column at, which no partition with bounds accepts: they go to the default partition
+    warning[infinite_values]: at: 1 row contains infinity or -infinity in column at, which no partition with bounds accepts: they go to the default partition
     warning[rows_outside_bounds]: at: 1 row lies below 2024-01-01 00:00:00+00, 23 rows lie at or above 2024-04-01 00:00:00+00: they go to the default partition
     ");
     insta::assert_snapshot!(told(GOOD, &SPRING.replace("2024-04-01", "2023-04-01")).await, @"
     error[bounds]: at: `to` (2023-04-01 00:00:00+00) is not greater than `from` (2024-01-01 00:00:00+00)
-      hint: change from, to or every under [partition]
+      hint: change `from`, `to` or `every` under [partition]
     ");
     insta::assert_snapshot!(told(GOOD, &SPRING.replace("2024-04-01", "April")).await, @r#"
     error[bounds]: at: `April` is not a date: write "2024-01-31" or "2024-01-31 06:00"
-      hint: change from, to or every under [partition]
+      hint: change `from`, `to` or `every` under [partition]
     "#);
     insta::assert_snapshot!(told(GOOD, &SPRING.replace("month", "hour").replace("2024-04", "2034-04")).await, @"
     error[bounds]: at: the interval `1 hour` from 2024-01-01 00:00:00+00 to 2034-04-01 01:00:00+00 with 0 partitions ahead results in 89833 partitions, more than 10000: choose a longer interval, or set a later `from` and let a default partition take older rows
-      hint: change from, to or every under [partition]
+      hint: change `from`, `to` or `every` under [partition]
     ");
     insta::assert_snapshot!(told(GOOD, &format!("{MONTHS}names = '{{table}}_{{mm}}'\nto = '2025-04-01'")).await, @r#"
-    error[partition_names]: partition.names: the partitions [2024-01-01 00:00:00+00, 2024-02-01 00:00:00+00) and [2025-01-01 00:00:00+00, 2025-02-01 00:00:00+00) would both be called "t_01": add {yyyy} to `names`
+    error[partition_names]: partition.names: the partitions [2024-01-01 00:00:00+00, 2024-02-01 00:00:00+00) and [2025-01-01 00:00:00+00, 2025-02-01 00:00:00+00) would both have the name "t_01": add {yyyy} to `names`
       hint: change `names` under [partition]
     "#);
 }
@@ -316,7 +316,7 @@ async fn names_that_are_taken() {
         create index t_pkey_new on t (note); create type t_y2024m03 as enum ('a'); create sequence t_y2024m01_pkey;";
     insta::assert_snapshot!(told(&format!("{GOOD}{taken}"), SPRING).await, @"
     error[rows_outside_bounds]: at: 23 rows lie at or above 2024-04-01 00:00:00+00: no partition accepts them, because default = false
-      hint: widen from and to under [partition], or set default = true
+      hint: widen `from` and `to` under [partition], or set default = true
     error[name_taken]: public.t_new: a table has the name public.t_new, which the partitioned table until the swap needs
       hint: rename or drop it
     error[name_taken]: public.t_old: a view has the name public.t_old, which the old table after the swap needs
@@ -401,7 +401,7 @@ async fn a_prepared_transaction_and_a_standby() {
     db.execute("begin; update t set note = '' where id = 1; prepare transaction 'it''s'").await;
     insta::assert_snapshot!(check(&db, MONTHS).await, @"
     error[prepared_transaction]: it's: prepared transaction it's holds a lock on public.t
-      hint: commit prepared 'it''s', or rollback prepared 'it''s'
+      hint: run `commit prepared 'it''s'` or `rollback prepared 'it''s'`
     ");
     db.execute("rollback prepared 'it''s'").await;
     server.stop_immediate().unwrap();

@@ -46,7 +46,7 @@ async fn a_session_in_the_way_is_told_and_left_alone() {
         told.stderr.contains("user way_app, application \"night report\", idle in transaction"),
         "{told:?}"
     );
-    assert!(told.stderr.contains("could not be acquired in 2 attempts"), "{told:?}");
+    assert!(told.stderr.contains("could not acquire the lock on public.t in 2 attempts"), "{told:?}");
     app.batch_execute("insert into t values (1000, '2026-01-05Z'); commit").await.unwrap();
     lab.db.pgstrata(&["swap", "t"]).await.ok();
     assert_eq!(lab.db.count("select count(*) from t").await, 501);

@@ -374,7 +374,10 @@ async fn forced_row_level_security_takes_a_role_that_it_does_not_bind(version: V
     let before = lab.fingerprint().await;
     let dba = dsn("dep_dba");
     let ran = lab.db.pgstrata_with(&["check", plan], &[("DATABASE_URL", &dba)]).await.exits(3);
-    assert!(ran.stdout.contains("lacks the rights of dep_app, who granted privileges on it"), "{ran:?}");
+    assert!(
+        ran.stdout.contains("lacks the privileges of role dep_app, which granted privileges on it"),
+        "{ran:?}"
+    );
     lab.db.execute("grant dep_app to dep_dba").await;
     let command = async |args: &[&str]| lab.db.pgstrata_with(args, &[("DATABASE_URL", &dba)]).await.ok();
     command(&["run", plan]).await;

@@ -80,7 +80,7 @@ async fn what_is_said_of_the_table_to_others() {
     let tied = "create extension btree_gist; create index t_note on t using gist (note);";
     nothing_after(tied).await;
     insta::assert_snapshot!(told_after(&format!("{tied} alter index t_note depends on extension btree_gist")).await, @"
-    warning[depends_on_extension]: index public.t_note: index public.t_note depends on extension btree_gist; its counterpart on the partitioned table will not
+    warning[depends_on_extension]: index public.t_note: index public.t_note depends on extension btree_gist; its counterpart on the partitioned table will not depend on it
       hint: after the swap, run: alter index public.t_note depends on extension btree_gist
     ");
 }
@@ -197,7 +197,7 @@ async fn what_others_take_and_say() {
     warning[copy_to]: public.t: statement N of pg_stat_statements: COPY public.t TO fails on a partitioned table
       hint: write copy (select * from public.t) to ...; pg_dump needs no change
     warning[whole_row]: public.t: statement N of pg_stat_statements: if it is a prepared statement, it fails once after the swap: cached plan must not change result type
-      hint: list the columns explicitly, or make sure that the application prepares the statement again
+      hint: list the columns explicitly, or make sure that the application prepares the statement Nagain
     ");
     db.execute("select pg_stat_statements_reset()").await;
     nothing().await;
@@ -262,8 +262,8 @@ async fn a_table_that_a_subscription_fills() {
     let fills = "insert into pg_subscription_rel select oid, 't'::regclass, 'r', null from pg_subscription
         where subdbid = (select oid from pg_database where datname = current_database())";
     insta::assert_snapshot!(told_after(&format!("{subscription}{fills}")).await, @r#"
-    error[subscribed]: subscription "From": public.t is filled by subscription "From", which would pass over the partitioned table in silence until it is refreshed
-      hint: take it out of the publication on the other server and refresh: alter subscription "From" refresh publication
+    error[subscribed]: subscription "From": subscription "From" writes to public.t; after the swap it would silently skip the partitioned table until it is refreshed
+      hint: remove the table from the publication on the other server, then run: alter subscription "From" refresh publication
     "#);
 }
 

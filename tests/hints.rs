@@ -125,7 +125,7 @@ async fn what_a_difference_means_goes_by_the_swap() {
         for command in ["verify", "rollback"] {
             let said = db.pgstrata(&[command, "job"]).await.exits(4).stderr;
             assert!(
-                said.contains("the swap stands") && said.contains("`pgstrata finalize job`"),
+                said.contains("the swap remains in effect") && said.contains("`pgstrata finalize job`"),
                 "{command}: {said}"
             );
             assert!(

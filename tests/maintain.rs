@@ -51,7 +51,7 @@ async fn adopt(db: &Database) -> Ran {
 async fn idle(db: &Database, args: &[&str]) {
     let again = db.pgstrata(args).await.ok();
     assert_eq!((again.stdout.lines().count(), again.stderr.as_str()), (1, ""), "{again:?}");
-    assert!(again.stdout.contains(": nothing to do; partitions reach to "), "{again:?}");
+    assert!(again.stdout.contains(": nothing to do; partitions exist up to "), "{again:?}");
     let quiet = db.pgstrata(&[args, &["--quiet"]].concat()).await.ok();
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
@@ -128,7 +128,7 @@ async fn a_new_partition_is_like_its_siblings(version: Version) {
     let ran = adopt(&db).await;
     let made = [month(&db, 1).await, month(&db, 2).await, month(&db, 3).await];
     assert_eq!(partitions(&db, "events").await, [before, made.to_vec()].concat());
-    assert!(ran.stdout.starts_with("public.events: 3 partitions made; partitions reach to "), "{ran:?}");
+    assert!(ran.stdout.starts_with("public.events: 3 partitions made; partitions exist up to "), "{ran:?}");
     assert!(ran.stderr.contains("is about at, and would not hold in another partition"), "{ran:?}");
     // Looked through when there was nothing in it, and without the CHECK that is the sibling's own.
     let expected: Vec<String> = leaf(&db, &youngest)
@@ -345,7 +345,7 @@ async fn who_is_in_the_way_is_told() {
     let mut said = BufReader::new(maintain.stderr.take().unwrap()).lines();
     let first = within("a word of who is in the way", said.next_line()).await.unwrap().unwrap();
     assert!(
-        first.contains("attempt 1 failed") && first.contains(&format!("in the way: pid {pid}, ")),
+        first.contains("attempt 1 failed") && first.contains(&format!("blocked by pid {pid}, ")),
         "{first}"
     );
     writer.batch_execute("commit").await.unwrap();

@@ -45,9 +45,9 @@ async fn missing_privileges_of_a_stranger() {
       hint: grant postgres to "priv Guest", or alter view public.v owner to "priv Guest"
     error[missing_privilege]: DATABASE: role "priv Guest" lacks CREATE on database DATABASE, and schema pgstrata does not exist yet
       hint: grant create on database DATABASE to "priv Guest"
-    warning[sessions_hidden]: "priv Guest": role "priv Guest" cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
+    warning[sessions_hidden]: "priv Guest": role "priv Guest" cannot see how long transactions of other roles have been open: one of them can block the swap, and applications then wait behind the swap for up to lock_timeout
       hint: grant pg_read_all_stats to "priv Guest"
-    warning[replicas_hidden]: "priv Guest": role "priv Guest" cannot see how far standbys are behind: where the server has any, or the plan asks for a limit, the job holds until it can
+    warning[replicas_hidden]: "priv Guest": role "priv Guest" cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job pauses until it can see the lag
       hint: grant pg_monitor to "priv Guest", or list the standbys under [throttle] replicas
     "#);
 }

@@ -125,7 +125,7 @@ async fn a_retype_and_a_backfill_on_a_full_disk() {
     tells(&said, "`pgstrata abort r` frees ");
     db.pgstrata(&["abort", "r"]).await.ok();
     let said = db.pgstrata(&["run", backfill.to_str().unwrap()]).await.exits(1).stderr;
-    tells(&said, "`pgstrata abort b` ends the job, but frees nothing");
+    tells(&said, "`pgstrata abort b` ends the job but frees no disk space");
     gone(&file);
     db.pgstrata(&["abort", "b"]).await.ok();
     assert_eq!(db.count("select count(*) from t").await, 60_000);

@@ -23,7 +23,7 @@ async fn a_first_signal_stops_between_chunks() {
     insta::assert_snapshot!(refusal(&ended(run).await), @"
     exit 6
     error: stopped as requested; job events is capturing
-    hint: run the same command again to continue
+    hint: run the same command again to go on
     ");
     let done = events.db.count("select count(*) from pgstrata.chunks").await;
     assert!(done > 0);
@@ -104,7 +104,7 @@ async fn a_swap_whose_lock_is_held_names_the_holder_and_changes_nothing() {
     insta::assert_snapshot!(events.refused("swap").await, @r#"
     exit 5
     error: could not acquire the lock on public.events in # attempts (# s)
-    cause: in the way: pid #, user postgres, application "monthly report", idle in transaction, transaction since #-#-# #:#:#.#+#, query since #-#-# #:#:#.#+#
+    cause: blocked by pid #, user postgres, application "monthly report", idle in transaction, transaction since #-#-# #:#:#.#+#, query since #-#-# #:#:#.#+#
     hint: nothing was changed, and changes are still logged; end the blocking session, or run the same command again when the server is less busy
     "#);
     assert_eq!(events.catalog().await, before);

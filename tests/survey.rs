@@ -28,7 +28,7 @@ async fn plan_of_a_live_table() {
     # column  "A t", timestamp with time zone
     # oldest  2024-01-01 00:00:00+00
     # newest  2025-02-20 15:00:00+00
-    # key     primary key ("I d"); widened to ("I d", "A t"): a partitioned table's key holds "A t"
+    # key     primary key ("I d"); becomes ("I d", "A t"), because the key of a partitioned table must contain the partition column
     # carried 2 columns, 1 index
     #
     # approximate rows, according to the statistics:
@@ -47,7 +47,7 @@ async fn plan_of_a_live_table() {
     #   2025-01  744
     #   2025-02  471
     #
-    # warning: the key "p""l. a;--🦠_pkey" ("I d") becomes ("I d", "A t"): after the swap nothing keeps ("I d") alone unique, and ON CONFLICT ("I d") fails; look for ON CONFLICT ("I d") in the applications, and see that ("I d") comes from a sequence or is a uuid
+    # warning: the partition column is added to the key "p""l. a;--🦠_pkey" ("I d"): after the swap, only ("I d", "A t") is unique, not ("I d") alone, and ON CONFLICT ("I d") fails; look for ON CONFLICT ("I d") in the applications, and make sure that the values of ("I d") come from a sequence or are random uuids
 
     name  = 'p"l. a;--🦠'           # the job
     kind  = "partition"

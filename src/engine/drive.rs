@@ -39,7 +39,7 @@ impl Engine {
     ) -> Result<T> {
         self.driving.store(job, Ordering::SeqCst);
         let limit = outage_limit();
-        let what = format!("job {}: continuing from the state in the database", plan.name());
+        let what = format!("job {}: taking the job up again from what the database holds", plan.name());
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut outage: Option<Outage<'_>> = None;
         let mut drove = false;

@@ -232,7 +232,7 @@ pub async fn open_job(client: &Client, name: &str) -> Result<Job> {
         Some(job) => {
             Error::new(Kind::Usage, format!("job {name} is already {}: nothing is left to do", job.state))
         }
-        None => Error::new(Kind::Usage, format!("there is no job {name} in this database")),
+        None => Error::new(Kind::Usage, format!("this database has no job named {name}")),
     };
     Err(error.hint(if open.is_empty() {
         "this database has no open job; `pgstrata run PLAN` starts a job".to_owned()

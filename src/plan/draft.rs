@@ -173,7 +173,7 @@ fn partition(facts: &Facts) -> Vec<String> {
     let why = if every == facts.suggested {
         format!("suggested: {}", facts.because)
     } else {
-        format!("as requested; suggested: {}: {}", facts.suggested, facts.because)
+        format!("as requested; suggested: {} ({})", facts.suggested, facts.because)
     };
     let mut lines = vec!["[partition]".to_owned(), setting("by", 8, plain(&facts.by), "")];
     lines.extend([comment(&why), setting("every", 8, written, &about)]);
@@ -355,7 +355,7 @@ mod tests {
 
         [partition]
         by       = '"Id"'
-        # as requested; suggested: 10000000: 10,000,000 integers contain about 10,000,000 rows, 1.80 GiB
+        # as requested; suggested: 10000000 (10,000,000 integers contain about 10,000,000 rows, 1.80 GiB)
         every    = 5000000             # about 6 partitions
         # from   = "-5"  # lower bound of the first partition; default: the oldest row
         ahead    = 3                   # number of partitions to create beyond the newest row

@@ -36,7 +36,7 @@ pub(super) fn block(status: &Status) -> String {
         ("history", history(&status.rates)),
         ("replicas", lines(status.replicas.iter().map(behind))),
         ("guard", status.guarded.then(|| GUARD.to_owned())),
-        ("on hold", lines(status.holds.iter().map(hold))),
+        ("throttled", lines(status.holds.iter().map(hold))),
         ("settings", set(&status.settings)),
         ("started", Some(time(status.started_at))),
         ("updated", Some(time(status.updated_at))),
@@ -269,7 +269,7 @@ mod tests {
         history    ▁▃█▇ (highest 40,000/s; one bar per 10 s)
         replicas   a: 100 ms behind, 0 B
                    b at 10.0.0.2: 7.2 s behind, 5.0 MiB
-        on hold    replica_lag_s is 7.2 s, limit 5.0 s: standby b (since 2026-01-01 00:01:20 UTC)
+        throttled  replica_lag_s is 7.2 s, limit 5.0 s: standby b (since 2026-01-01 00:01:20 UTC)
                    archiver_failing is 1, limit 0: archive_command failed for 0000 (since 2026-01-01 00:01:20 UTC)
         settings   rows_per_second=20000
         started    2026-01-01 00:00:00 UTC

@@ -152,7 +152,7 @@ async fn verify_looks_again_and_other_commands_say_what_it_is() {
     for command in ["swap", "rollback", "sync", "finalize"] {
         let told = lab.db.pgstrata(&[command, "fill"]).await.exits(2);
         assert!(
-            told.stderr.contains("job fill is a backfill: it works on public.suppliers itself"),
+            told.stderr.contains("job fill is a backfill: it updates public.suppliers in place"),
             "{told:?}"
         );
     }

@@ -85,7 +85,7 @@ async fn a_row_that_comes_after_the_look_is_told_too() {
         lab.db.execute(sql).await;
         send(&run, Signal::CONT);
         let said = ended(run).await.exits(4).stderr;
-        assert!(said.contains(told) && said.contains("they came while it was built"), "{said}");
+        assert!(said.contains(told) && said.contains("these rows were written during the build"), "{said}");
         assert!(!lab.built().await.contains("INVALID"));
         lab.db.execute("delete from suppliers where id = 77001").await;
         lab.db.pgstrata(&["run", lab.plan()]).await.ok();

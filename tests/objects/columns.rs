@@ -42,7 +42,7 @@ async fn abort_keeps_a_column_that_has_the_name_of_the_jobs() {
     db.execute("alter table orders drop column n_new").await;
     own_column(&db, "n_new").await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    assert!(ran.stderr.contains("column n_new is not the one that job job works with"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("column n_new is not the column of job job"), "{}", ran.stderr);
     let ran = db.pgstrata(&["abort", "job"]).await.ok();
     assert!(ran.stderr.contains("column n_new is not the job's own: it is kept"), "{}", ran.stderr);
     untouched(&db, "n_new").await;
@@ -166,7 +166,7 @@ async fn a_backfill_that_is_aborted_drops_only_what_it_made() {
             .await;
     }
     let ran = db.pgstrata(&run).await.exits(1);
-    assert!(ran.stderr.contains("cannot be used, and job job did not make it"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("is not usable, and job job did not create it"), "{}", ran.stderr);
     db.pgstrata(&["abort", "job"]).await.ok();
     let kept = "select count(*) from pg_indexes where indexname in ('orders_note_idx', 'orders_note_key')";
     assert_eq!(db.count(kept).await, 2);

@@ -150,7 +150,7 @@ async fn what_comes_back_each_time_is_told_by_name() {
         ran.stderr
     );
     assert!(ran.stderr.contains("public.t_new: policy p"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("event triggers in force: again, meddler"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("enabled event triggers: again, meddler"), "{}", ran.stderr);
     assert!(ran.stderr.contains("`pgstrata abort job`"), "{}", ran.stderr);
     db.pgstrata(&["abort", "job"]).await.ok();
 }

@@ -225,7 +225,7 @@ async fn the_swap_renames_no_index_of_others() {
     db.execute("alter table obs_new drop constraint obs_pkey_new; create table u (id int); create index obs_pkey_new on u (id)")
         .await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    let told = "would rename what does not belong to the two tables of job job: public.obs_pkey_new";
+    let told = "would rename objects that do not belong to the two tables of job job: public.obs_pkey_new";
     assert!(ran.stderr.contains(told), "{}", ran.stderr);
     let kept = "select count(*) from pg_indexes where indexname = 'obs_pkey_new' and tablename = 'u'";
     assert_eq!(db.count(kept).await, 1);

@@ -181,11 +181,11 @@ async fn functions_that_others_can_get_in_the_way_of() {
     for (set, told) in [
         (
             "public.show(t.a)",
-            "takes arguments of any type or number, and PUBLIC may create a better match in schema public",
+            "takes arguments of any type or number, and PUBLIC can create a better match in schema public",
         ),
         (
             "app.shout(t.a)",
-            "looks names up along its caller's search_path, and PUBLIC may create in schema public",
+            "looks up names on its caller's search_path, and PUBLIC can create objects in schema public",
         ),
     ] {
         let plan = backfill(&db, &format!("table = 't'\n[backfill]\nset = {{ b = '{set}' }}\n"));

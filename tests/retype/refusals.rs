@@ -205,7 +205,7 @@ async fn the_swap_waits_for_older_snapshots() {
     let plan = db.plan(&format!("{PLAN}[swap]\ngive_up_after = '2s'\n"));
     run(&db, &plan).await;
     let refused = db.pgstrata(&["swap", "orders_id_bigint"]).await.exits(5);
-    assert!(errors(&refused).contains("with a snapshot older than"), "{}", refused.stderr);
+    assert!(errors(&refused).contains("whose snapshot is older than"), "{}", refused.stderr);
     assert_eq!(client.query_one("select count(id) from orders", &[]).await.unwrap().get::<_, i64>(0), 50);
     client.batch_execute("commit").await.unwrap();
     db.pgstrata(&["swap", "orders_id_bigint"]).await.ok();

@@ -51,7 +51,7 @@ pub fn scheme(kind: ColumnKind, ranges: &[Range], zones: &[Tz]) -> Result<Scheme
     }
     let clock = match kind {
         ColumnKind::TimestampTz => {
-            format!("in time zone {}", zones.iter().map(|z| z.name()).collect::<Vec<_>>().join(" or of "))
+            format!(" in time zone {}", zones.iter().map(|z| z.name()).collect::<Vec<_>>().join(" or "))
         }
         _ => String::new(),
     };
@@ -207,7 +207,7 @@ mod tests {
         let of = |ranges, zones: &[Tz]| scheme(ColumnKind::TimestampTz, ranges, zones);
         assert_eq!(of(&utc, &both).unwrap().zone(), Tz::UTC);
         assert_eq!(of(&berlin, &both).unwrap().zone(), Tz::Europe__Berlin);
-        insta::assert_snapshot!(of(&berlin, &[Tz::UTC, Tz::Asia__Tokyo]).unwrap_err(), @"the bounds are irregular: [2023-12-31 23:00:00+00, 2024-01-31 23:00:00+00) is not a whole hour, day, week, month, quarter or yearin time zone UTC or of Asia/Tokyo, is not a multiple of a fixed number, or differs in length from its neighbors");
+        insta::assert_snapshot!(of(&berlin, &[Tz::UTC, Tz::Asia__Tokyo]).unwrap_err(), @"the bounds are irregular: [2023-12-31 23:00:00+00, 2024-01-31 23:00:00+00) is not a whole hour, day, week, month, quarter or year in time zone UTC or Asia/Tokyo, is not a multiple of a fixed number, or differs in length from its neighbors");
     }
 
     #[test]

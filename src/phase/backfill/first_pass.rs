@@ -283,7 +283,7 @@ impl<'a> Pass<'a> {
             };
             match self.recorded(session, leaf, range, step, &[sql::END_EARLY], fill).await {
                 Err(e) if e.retry_class() == Retry::Again => {
-                    tracing::debug!(rows, error = %e, "somebody is in the way");
+                    tracing::debug!(rows, error = %e, "another session holds a lock");
                 }
                 other => return other,
             }

@@ -316,7 +316,7 @@ pub fn differs(report: &VerifyReport) -> Error {
         report.examples.iter().take(5).map(|e| format!("{} {}", e.kind, e.key)).collect();
     let job = word(&report.job);
     let (stands, instead) = if report.swapped {
-        ("the swap stands", format!("to give up the rollback: `pgstrata finalize {job}`"))
+        ("the swap remains in effect", format!("to give up the rollback: `pgstrata finalize {job}`"))
     } else {
         ("nothing was swapped", format!("to start over: `pgstrata abort {job}`"))
     };

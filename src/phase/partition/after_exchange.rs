@@ -32,7 +32,7 @@ use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
 /// Drops the guard if it is not needed any more, makes the foreign keys of the table in use as valid as the source's were, and
 /// materialized views read it. What somebody dropped since stays dropped.
 ///
-/// What cannot be done is reported and left: the swap stands, and neither the way back nor the end of the job waits for it.
+/// What cannot be done is reported and left: the swap remains in effect, and neither the way back nor the end of the job waits for it.
 /// The result has the keys that are not valid.
 ///
 /// # Errors

@@ -249,7 +249,7 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
 /// after the swap, the indexes that the way back needs are built, so that it is quick, and what an interrupted rollback left
 /// is taken away.
 ///
-/// What cannot be done is reported and left: the swap stands, and neither the way back nor the end of the job waits for it.
+/// What cannot be done is reported and left: the swap remains in effect, and neither the way back nor the end of the job waits for it.
 ///
 /// # Errors
 /// A lock was not available; or the server is gone.

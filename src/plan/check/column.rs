@@ -21,7 +21,7 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> 
                 "interval",
                 "partition.every",
                 e.message().to_owned(),
-                "change every under [partition]",
+                "change `every` under [partition]",
             );
             return None;
         }
@@ -43,7 +43,7 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> 
             named(report, plan, table, &scheme, &ranges)
         }
         Err(message) => {
-            report.error("bounds", &plan.by, message, "change from, to or every under [partition]");
+            report.error("bounds", &plan.by, message, "change `from`, `to` or `every` under [partition]");
             None
         }
     }
@@ -205,7 +205,7 @@ fn outside(report: &mut Report, plan: &Partitioning, values: &Values, limits: &L
         report.warning("rows_outside_bounds", &plan.by, message, "");
     } else {
         let message = format!("{message}: no partition accepts them, because default = false");
-        let hint = "widen from and to under [partition], or set default = true";
+        let hint = "widen `from` and `to` under [partition], or set default = true";
         report.error("rows_outside_bounds", &plan.by, message, hint);
     }
 }

@@ -34,8 +34,8 @@ pub(super) fn check(report: &mut Report, found: &Found, version: i32) {
             "depends_on_extension",
             name,
             format!(
-                "{name} depends on extension {extension}; its counterpart on the partitioned table \
-                will not"
+                "{name} depends on extension {extension}; its counterpart on the partitioned table will \
+                 not depend on it"
             ),
             format!("after the swap, run: alter {name} depends on extension {extension}"),
         );

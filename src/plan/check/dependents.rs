@@ -22,7 +22,7 @@ pub(super) fn check(report: &mut Report, found: &Found, by: &Ident, key: Option<
             "prepared_transaction",
             gid,
             format!("prepared transaction {gid} holds a lock on {}", table.name.plain()),
-            format!("commit prepared {0}, or rollback prepared {0}", literal(gid)),
+            format!("run `commit prepared {0}` or `rollback prepared {0}`", literal(gid)),
         );
     }
 }

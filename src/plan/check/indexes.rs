@@ -108,7 +108,7 @@ fn dropped(report: &mut Report, table: &Table, key: Option<&Index>, name: &str) 
         None => {
             let hint = match nearest(name, unique().map(|i| i.name.as_str())) {
                 Some(near) => format!("did you mean {}?", plain(near)),
-                None => "leave it out".to_owned(),
+                None => "remove it from the list".to_owned(),
             };
             let message = format!("drop_unique lists {shown}, but {} has no such index", table.name.plain());
             report.error(code, shown, message, hint);

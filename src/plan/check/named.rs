@@ -174,8 +174,8 @@ fn settings(report: &mut Report, sql: &PlanSql, table: &str) {
         "plan_settings",
         table,
         format!(
-            "the plan's SQL runs with TimeZone {}, DateStyle {}, IntervalStyle {}; so does the trigger, \
-             whatever the settings of the writing session",
+            "the plan's SQL runs with TimeZone {}, DateStyle {}, IntervalStyle {}, also in the trigger, \
+             regardless of the settings of the writing session",
             sql.time_zone, sql.date_style, sql.interval_style
         ),
     );

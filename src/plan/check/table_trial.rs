@@ -174,7 +174,7 @@ fn violated(report: &mut Report, table: &Table, one: &Violated, job: Writes) {
     }
     let then = match job {
         Writes::Copies => "the partitioned table would not accept them",
-        Writes::Updates => "an update of them fails",
+        Writes::Updates => "updates of them would fail",
     };
     report.error(
         "check_violated",

@@ -148,17 +148,16 @@ fn volatile(report: &mut Report, filling: &Filling, trial: &Trial) {
             "the plan's SQL returns a different value at each evaluation, so no row would ever count as \
              filled"
                 .to_owned(),
-            "write a where that is false for a filled row, such as where = \"t.column is null\"",
+            "write a `where` that is false for a filled row, such as where = \"t.column is null\"",
         );
     }
     if trial.filter_volatile && filling.filter.is_some() {
         report.error(
             "volatile_where",
             &name,
-            "the plan's where selects different rows at each evaluation, so the job could never \
-             finish"
+            "the plan's `where` selects different rows at each evaluation, so the job could never finish"
                 .to_owned(),
-            "write a where that depends only on the values of the row, such as where = \"t.column is \
+            "write a `where` that depends only on the values of the row, such as where = \"t.column is \
              null\"",
         );
     }
