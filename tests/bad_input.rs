@@ -201,7 +201,7 @@ async fn rows_outside_the_plans_ends_are_counted() {
     error[infinite_values]: at: 1 row contains infinity or -infinity in column at, which no partition with bounds accepts
       hint: set a finite value in these rows, or set default = true under [partition]
     error[rows_outside_bounds]: at: 1 row lies below 2024-01-01 00:00:00+00, 23 rows lie at or above 2024-04-01 00:00:00+00: no partition accepts them, because default = false
-      hint: widen from and to under [partition], or set default = true
+      hint: widen `from` and `to` under [partition], or set default = true
     ");
     insta::assert_snapshot!(told(&format!("{GOOD}{rows}"), &SPRING.replace("false", "true")).await, @"
     warning[infinite_values]: at: 1 row contains infinity or -infinity in column at, which no partition with bounds accepts: they go to the default partition
