@@ -7,14 +7,14 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  failed; the job's state is kept
-  2  the command line or the plan is wrong
-  3  preflight found an error
+  0  success
+  1  the command failed; the job's state is kept
+  2  the command line or the plan is invalid
+  3  the check found an error
   4  verification found a difference
-  5  a lock could not be acquired
-  6  stopped early as asked; run again to go on
-  7  another process drives this job
+  5  could not acquire the lock within the limits of the plan's [swap]
+  6  stopped early as requested; run the command again to continue
+  7  another process is already running this job
 
 Example:
   pgstrata plan public.events --by created_at --every month -o events.toml
@@ -22,39 +22,40 @@ Example:
   pgstrata run events.toml
   pgstrata swap events
 
-The connection is found as psql finds it:
+The connection settings are those of psql:
   PGHOST, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, ~/.pgpass, PGSERVICE, PGSSLMODE, PGSSLROOTCERT";
 
-/// Change live PostgreSQL tables while everybody writes to them: partition one, or fill columns of its rows
+/// Change live PostgreSQL tables while applications use them: partition a table, backfill columns, or change the
+/// type of a column
 #[derive(Debug, Parser)]
 #[command(name = "pgstrata", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
-    /// What holds for every command.
+    /// Options of every command.
     #[command(flatten)]
     pub everywhere: Everywhere,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What holds for every command.
+/// Options of every command.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Everywhere")]
+#[command(next_help_heading = "Global options")]
 pub struct Everywhere {
-    /// Where to connect: a postgres:// URL, or host=... dbname=...; better kept in PGSERVICE or PG* variables, because
-    /// others can see a command line
+    /// The server: a postgres:// URL, or host=... dbname=...; other users can see a command line, so PGSERVICE or PG*
+    /// variables are safer
     #[arg(long, global = true, value_name = "CONNECTION", env = "DATABASE_URL", hide_env_values = true)]
     pub dsn: Option<Dsn>,
-    /// JSON on stdout: one object, or one a line while something runs
+    /// Print JSON to stdout: one object, or one object per line while a command runs
     #[arg(long, global = true)]
     pub json: bool,
-    /// Only results, warnings and errors
+    /// Print only results, warnings and errors
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// More of what happens, on stderr; twice for even more
+    /// Log details to stderr; repeat the option for more
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Colored output
+    /// When to color the output
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
     pub color: ColorChoice,
 }
@@ -83,161 +84,173 @@ impl fmt::Debug for Dsn {
 }
 
 fn limit(written: &str) -> Result<Duration, String> {
-    let limit = humantime::parse_duration(written).map_err(|e| format!("{e}; write 2h, 90min"))?;
-    if limit.is_zero() { Err("nothing can be done in no time".to_owned()) } else { Ok(limit) }
+    let limit = humantime::parse_duration(written).map_err(|e| {
+        format!(
+            "{e}; write, for example, 2h or \
+        90min"
+        )
+    })?;
+    if limit.is_zero() { Err("the duration must be greater than zero".to_owned()) } else { Ok(limit) }
 }
 
 fn time_of_day(written: &str) -> Result<NaiveTime, String> {
-    NaiveTime::parse_from_str(written, "%H:%M").map_err(|_| "write hours and minutes: 05:00".to_owned())
+    NaiveTime::parse_from_str(written, "%H:%M")
+        .map_err(|_| "write hours and minutes, for example 05:00".to_owned())
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Read a live table and write a commented plan to partition it
+    /// Read a live table and write a commented plan to partition it; plans of other kinds are written by hand
     #[command(
         after_help = "Example:\n  pgstrata plan public.events --by created_at --every month -o events.toml"
     )]
     Plan {
         /// The table, quoted as in SQL: public.events, "Forecasts"."Price Forecasts"
         table: String,
-        /// The column to partition by
+        /// The partition column
         #[arg(long, value_name = "COLUMN")]
         by: String,
-        /// How much one partition holds: month, "2 weeks", 100_000; suggested from the table's size where left out
+        /// The range of one partition: month, "2 weeks", 100_000; default: suggested from the size of the table
         #[arg(long, value_name = "INTERVAL")]
         every: Option<String>,
         /// Write the plan to this file instead of stdout
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Say everything that is in the plan's way, and with -v what comes along; change nothing
+    /// Report all errors and warnings of a plan, without changing anything; with -v, also list the objects that are
+    /// carried over
     #[command(
         after_help = "Example:\n  pgstrata check events.toml\n  pgstrata check events.toml -v\n  pgstrata check backfill.toml --sample 1000"
     )]
     Check {
-        /// The plan's file
+        /// The plan file
         plan: PathBuf,
-        /// Of a backfill: fill about so many rows and roll that back; say what still matches, what fails by its key, and how
-        /// long all of it would take
+        /// For a backfill: fill about this many rows and roll back; reports rows that still match, rows that fail
+        /// with their
+        /// keys, and how long the whole backfill would take
         #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
         sample: Option<u32>,
     },
-    /// Print every statement that a run would send, phase by phase; change nothing
+    /// Print every statement that a run would send, phase by phase, without changing anything
     #[command(after_help = "Example:\n  pgstrata sql events.toml | less")]
     Sql {
-        /// The plan's file
+        /// The plan file
         plan: PathBuf,
     },
-    /// Start the plan's job, or go on with it: until both tables are verified to be the same, or every row is filled
+    /// Start or continue the job of a plan (partition, backfill or column type change), up to and including
+    /// verification; a backfill runs to its end
     #[command(
         after_help = "Example:\n  pgstrata run events.toml --swap\n  0 22 * * *  pgstrata run backfill.toml --until 05:00 --quiet"
     )]
     Run {
-        /// The plan's file
+        /// The plan file
         plan: PathBuf,
-        /// Then swap, whatever the plan says; a backfill has no swap
+        /// Swap after verification, even if the plan has `when = "manual"`; not for a backfill
         #[arg(long)]
         swap: bool,
-        /// Stop after so long, between two chunks: 2h, 90min; exit code 6
+        /// Stop after this time, between two chunks: 2h, 90min; exit code 6
         #[arg(long = "for", value_name = "DURATION", value_parser = limit, conflicts_with = "until")]
         limit: Option<Duration>,
-        /// Stop when it is next that time of the day, by the clocks of the plan's [throttle] timezone; exit code 6
+        /// Stop at this time of day, in the time zone of the plan's [throttle] section; exit code 6
         #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
         until: Option<NaiveTime>,
     },
-    /// Hold a job at the next chunk, until it is resumed; from any machine
+    /// Pause a running job before its next chunk; works from any machine
     #[command(after_help = "Example:\n  pgstrata pause events")]
     Pause {
         /// The job's name
         job: String,
     },
-    /// Let a paused job go on
+    /// Resume a paused job
     #[command(after_help = "Example:\n  pgstrata resume events")]
     Resume {
         /// The job's name
         job: String,
     },
-    /// Change a job's pace while it runs; kept until it ends
+    /// Change the throttling of a job while it runs; the settings apply until the job ends
     #[command(
         after_help = "Example:\n  pgstrata set events workers=2 rows_per_second=20000 max_replica_lag=5s"
     )]
     Set {
         /// The job's name
         job: String,
-        /// workers, target_batch_ms, or any key of the plan's [throttle]; off: no limit
+        /// workers, target_batch_ms, or any key of the plan's [throttle] section; the value `off` removes a limit
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
     },
-    /// Say where a job is, or all jobs
+    /// Show the state of a job, or of all jobs
     #[command(after_help = "Example:\n  pgstrata status events --watch")]
     Status {
-        /// The job's name; all jobs where left out
+        /// The job's name; default: all jobs
         job: Option<String>,
-        /// Stay, and look again every second
+        /// Refresh the display every second
         #[arg(long)]
         watch: bool,
     },
-    /// Compare both tables, row by row; look at a backfill's rows again
+    /// Compare both tables or both columns now; for a backfill, check every row again
     #[command(after_help = "Example:\n  pgstrata verify events --json")]
     Verify {
         /// The job's name
         job: String,
     },
-    /// Give the partitioned table the name that applications use
+    /// Apply pending changes, verify, and exchange the names of the two tables or columns; not for a backfill
     #[command(after_help = "Example:\n  pgstrata swap events")]
     Swap {
         /// The job's name
         job: String,
     },
-    /// Give the old table its name back, with everything written since
+    /// Reverse the swap, and keep everything that was written since
     #[command(after_help = "Example:\n  pgstrata rollback events")]
     Rollback {
         /// The job's name
         job: String,
     },
-    /// Sync the table that is not in use, and exit; for cron
+    /// Apply pending changes to the inactive table, and exit; for use from cron
     #[command(after_help = "Example:\n  */5 * * * *  pgstrata sync events --quiet")]
     Sync {
         /// The job's name
         job: String,
     },
-    /// End the rollback window: drop the old table
+    /// End the rollback window: drop the old table or column
     #[command(after_help = "Example:\n  pgstrata finalize events")]
     Finalize {
         /// The job's name
         job: String,
-        /// Even before the plan's keep_old has passed
+        /// Do not wait until the plan's keep_old has passed
         #[arg(long)]
         now: bool,
     },
-    /// Keep a partitioned table going: partitions ahead, retention, statistics; for cron
+    /// Maintain a partitioned table: create partitions ahead of time, apply retention, refresh statistics; for use
+    /// from cron
     #[command(
         after_help = "Example:\n  17 3 * * *  pgstrata maintain events --quiet\n  pgstrata maintain --table public.clicks"
     )]
     Maintain {
-        /// The job's name; the tables of all jobs where left out
+        /// The job's name; default: the tables of all jobs
         job: Option<String>,
-        /// Any partitioned table, also one that pgstrata did not make: interval and names are read from its partitions
+        /// Any partitioned table, including tables that pgstrata did not create; the interval and the names are
+        /// derived from its partitions
         #[arg(long, value_name = "TABLE", conflicts_with = "job")]
         table: Option<String>,
     },
-    /// Before the swap: remove everything that the job made; of a backfill, what it has not finished
+    /// Abort a job that is not swapped: remove everything that it created; for a backfill, remove its trigger and
+    /// unfinished constraints and indexes
     #[command(after_help = "Example:\n  pgstrata abort events")]
     Abort {
         /// The job's name
         job: String,
     },
-    /// Explain what a finding of check means, why it matters and what to do; without a code, list all codes
+    /// Explain what a finding means, why it matters and what to do; without a code, list all codes
     #[command(after_help = "Example:\n  pgstrata explain key_widened")]
     Explain {
-        /// The code in brackets that check prints: key_widened
+        /// The code that `check` prints in brackets, such as key_widened
         code: Option<String>,
     },
-    /// See the whole job on a private server with writers on it, in a minute
+    /// Run a complete job on a private server under write load; takes about a minute
     #[command(after_help = "Example:\n  pgstrata demo")]
     Demo {
-        /// Leave the server up, and say how to connect
+        /// Leave the server running, and print how to connect to it
         #[arg(long)]
         keep: bool,
     },

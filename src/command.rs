@@ -193,7 +193,7 @@ async fn act(
             engine.finalize(job, *now).instrument(of(job)).await.map(|_| Said::Nothing)
         }
         Command::Abort { job } => engine.abort(job).instrument(of(job)).await.map(|_| Said::Nothing),
-        _ => Err(Error::usage("this command drives no job")),
+        _ => Err(Error::usage("this command does not run a job")),
     }
 }
 
@@ -219,7 +219,7 @@ async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: 
             tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
         events.note("the time is over: stopping after the chunks that are under way");
-        stop.ask("because the time given to it is over");
+        stop.ask("because its time limit was reached");
     }
     std::future::pending().await
 }
@@ -228,7 +228,7 @@ async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: 
 async fn watch_signals(engine: Engine, events: Events, stop: Stop) {
     interrupted().await;
     events.warn("stopping after the chunks that are under way; once more to cancel them");
-    stop.ask("as asked");
+    stop.ask("as requested");
     interrupted().await;
     events.warn("cancelling what is under way");
     let _ = engine.end_sessions().await;
@@ -242,10 +242,12 @@ fn what_next(job: &str, keeps_level: &str, state: State) -> String {
             format!("job {job} is verified; {keeps_level} until you swap: `pgstrata swap {typed}`\n")
         }
         State::Swapped => format!(
-            "job {job} is swapped; to go back, losing nothing: `pgstrata rollback {typed}`; to end the window: `pgstrata finalize {typed}`\n"
+            "job {job} is swapped; to roll back without losing writes: `pgstrata rollback {typed}`; to \
+             end the rollback window: `pgstrata finalize {typed}`\n"
         ),
         State::RolledBack => format!(
-            "job {job} is rolled back; to swap again: `pgstrata swap {typed}`; to remove what it made: `pgstrata abort {typed}`\n"
+            "job {job} is rolled back; to swap again: `pgstrata swap {typed}`; to remove everything that \
+             it created: `pgstrata abort {typed}`\n"
         ),
         State::Finalized => format!("job {job} is done\n"),
         _ => format!("job {job} is {state}\n"),
@@ -257,7 +259,7 @@ fn read_plan(path: &Path) -> Result<Plan> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         Error::usage(format!("failed to read plan {name}"))
             .cause(e.to_string())
-            .hint("`pgstrata plan TABLE --by COLUMN -o FILE` writes one")
+            .hint("`pgstrata plan TABLE --by COLUMN -o FILE` writes a plan")
     })?;
     Plan::parse(&text, &name)
 }
@@ -286,10 +288,10 @@ async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, outp
     let plan = read_plan(plan)?;
     if let (Some(_), Err(_)) = (rows, plan.backfill()) {
         return Err(Error::usage(format!(
-            "--sample means nothing to a job of kind \"{}\"",
+            "--sample does not apply to a plan of kind \"{}\"",
             plan.task().kind()
         ))
-        .hint("leave it out: it fills some rows of a backfill, and takes that back"));
+        .hint("remove --sample: it is for backfills only"));
     }
     let session = target.connect(target.application_name()).await?;
     let mut preflight = preflight(&session, &plan).await?;
@@ -306,7 +308,7 @@ async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, outp
             if sample.is_bad() {
                 return Err(Error::new(
                     Kind::Preflight,
-                    "rows of the sample cannot be filled as they should; nothing was changed",
+                    "some rows of the sample cannot be filled correctly; nothing was changed",
                 ));
             }
             return Ok(());
@@ -319,7 +321,7 @@ async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, outp
         0 => Ok(()),
         n => Err(Error::new(
             Kind::Preflight,
-            format!("{} in the way; nothing was changed", number::counted(n as u64, "finding")),
+            format!("the check found {}; nothing was changed", number::counted(n as u64, "error")),
         )),
     }
 }
@@ -332,7 +334,7 @@ async fn sql(target: &Target, plan: &Path, output: Output) -> Result<()> {
         report::print_findings(&output, &preflight.findings);
         return Err(Error::new(
             Kind::Preflight,
-            "the plan's statements cannot be said before its errors are gone",
+            "the statements of the plan cannot be printed while it has errors",
         ));
     };
     let sections = script(&session, &plan, &design).await?;
@@ -362,7 +364,7 @@ async fn show_status(target: &Target, job: Option<&str>, watch: bool, output: Ou
         }
         match job {
             Some(name) if all.is_empty() => {
-                Err(Error::usage(format!("there is no job {name} in this database"))
+                Err(Error::usage(format!("this database has no job named {name}"))
                     .hint("`pgstrata status` lists all jobs"))
             }
             _ => Ok(all),

@@ -20,7 +20,7 @@ pub enum Kind {
     Differs,
     /// A lock could not be acquired within the budget.
     Lock,
-    /// Stopped early as asked; run again to go on.
+    /// Stopped early as requested; run again to continue.
     Stopped,
     /// Another process drives this job.
     Busy,

@@ -30,7 +30,7 @@ impl Stop {
 
     /// The reason, as given to [`Stop::ask`].
     pub fn why(&self) -> &str {
-        self.why.get().map_or("as asked", String::as_str)
+        self.why.get().map_or("as requested", String::as_str)
     }
 }
 

@@ -35,7 +35,7 @@ async fn a_good_plan_gets_its_cost_and_no_finding() {
     let plan = db.plan(&fill(SET));
     let ran = db.pgstrata(&["check", plan.to_str().unwrap()]).await.ok();
     insta::assert_snapshot!(ran.stdout, @"
-    note[growth]: public.s: about 60 of 100 rows to fill by the statistics: public.s grows by up to 9.6 KiB, less where vacuum comes in between; free space on disk cannot be seen from here
+    note[growth]: public.s: about 60 of 100 rows to fill, according to the statistics: public.s grows by up to 9.6 KiB, or less if a vacuum runs in between; check the free disk space, which pgstrata cannot see
     0 errors, 0 warnings: the job can start
     ");
 }
@@ -43,36 +43,36 @@ async fn a_good_plan_gets_its_cost_and_no_finding() {
 #[tokio::test]
 async fn plans_that_cannot_be_right() {
     insta::assert_snapshot!(told("", "set = { id = 't.id + 1' }").await, @r#"
-    error[sets_key]: id: column id is part of the key (id), by which rows are gone through
-      hint: a key is changed by hand, or by a job of kind "retype"
+    error[sets_key]: id: column id is part of the key (id), and the job processes the table in the order of the key
+      hint: change key values by hand; to change the type of the key, use a plan with kind = "retype"
     "#);
     insta::assert_snapshot!(told("", "set = { ci = 'random()' }").await, @r#"
-    error[volatile_expression]: public.s: the plan's SQL gives another value each time, so that no row is ever as it would be set
-      hint: write a where that tells a row that is filled, such as where = "t.column is null"
+    error[volatile_expression]: public.s: the plan's SQL returns a different value at each evaluation, so no row would ever count as filled
+      hint: write a `where` that is false for a filled row, such as where = "t.column is null"
     "#);
     insta::assert_snapshot!(told("", "set = { ci = '1' }\nwhere = 'random() < 0.5'").await, @r#"
-    error[volatile_where]: public.s: the plan's where means other rows each time: nobody could say that the job is done
-      hint: write a where of the row's own values, such as where = "t.column is null"
+    error[volatile_where]: public.s: the plan's `where` selects different rows at each evaluation, so the job could never finish
+      hint: write a `where` that depends only on the values of the row, such as where = "t.column is null"
     "#);
     insta::assert_snapshot!(told("alter table s drop constraint s_pkey", SET).await, @"
     error[no_usable_key]: public.s: table public.s has no primary key and no unique index
       hint: create unique index concurrently s_key on public.s (id); alter table public.s add primary key using index s_key
     ");
     insta::assert_snapshot!(told("", "set = { ci = 't.spent' }").await, @"
-    error[sql_refused]: public.s: the server refuses the plan's SQL: column t.spent does not exist
-      hint: the table is called t; names without a schema are looked for in its schema, then in public
+    error[sql_refused]: public.s: the server rejects the plan's SQL: column t.spent does not exist
+      hint: in the plan's SQL, the table is called t; names without a schema are looked up in its schema, then in public
     ");
 }
 
 #[tokio::test]
 async fn types_that_do_not_fit() {
     insta::assert_snapshot!(told("", "set = { at = 't.name' }").await, @r#"
-    error[type_mismatch]: set: the server refuses set: column "at" is of type date but expression is of type text
-      hint: write the cast: set = { column = "(...)::the_type" }
+    error[type_mismatch]: set: the server rejects `set`: column "at" is of type date but expression is of type text
+      hint: write an explicit cast: set = { column = "(...)::the_type" }
     "#);
     insta::assert_snapshot!(told("create type mood as enum ('good'); alter table s add mood mood", "set = { mood = \"'good'\" }").await, @r#"
-    error[type_mismatch]: set: the server refuses set: column "mood" is of type mood but expression is of type text
-      hint: write the cast: set = { column = "(...)::the_type" }
+    error[type_mismatch]: set: the server rejects `set`: column "mood" is of type mood but expression is of type text
+      hint: write an explicit cast: set = { column = "(...)::the_type" }
     "#);
     assert_eq!(
         told(
@@ -84,14 +84,14 @@ async fn types_that_do_not_fit() {
     );
     insta::assert_snapshot!(told("", "add = { day = 'date', n = 'numeric(9, 2)', w = 'text collate \"C\"', all_of = 'numeric[]' }
         set = { day = 't.name', n = 't.id', w = 't.id', all_of = 'array[t.id]' }\nwhere = 't.w is null'").await, @r#"
-        error[type_mismatch]: day: column day is set to an expression of type text, which its own type does not take
-          hint: write the cast: set = { column = "(...)::the_type" }
+        error[type_mismatch]: day: column day does not accept an expression of type text
+          hint: write an explicit cast: set = { column = "(...)::the_type" }
         "#);
     insta::assert_snapshot!(told("", "add = { n = 'int' }\nset = { n = 'row(1, 2)' }\nwhere = 't.n is null'").await, @r#"
-    error[sql_refused]: public.s: the server refuses the plan's SQL: cannot cast type record to integer
-      hint: the table is called t; names without a schema are looked for in its schema, then in public
-    error[type_mismatch]: n: column n is set to an expression of type record, which its own type does not take
-      hint: write the cast: set = { column = "(...)::the_type" }
+    error[sql_refused]: public.s: the server rejects the plan's SQL: cannot cast type record to integer
+      hint: in the plan's SQL, the table is called t; names without a schema are looked up in its schema, then in public
+    error[type_mismatch]: n: column n does not accept an expression of type record
+      hint: write an explicit cast: set = { column = "(...)::the_type" }
     "#);
 }
 
@@ -99,19 +99,19 @@ async fn types_that_do_not_fit() {
 async fn columns_to_be_added() {
     insta::assert_snapshot!(told("", "add = { at2 = 'timestamptz default clock_timestamp()', at3 = 'timestamptz default now()' }
         set = { at2 = 'now()' }\nwhere = 't.at2 is null'").await, @"
-        warning[volatile_default]: at2: the default of at2 differs from row to row: rows that are there already do not get it
-          hint: nothing, if set gives at2 its value; it holds for rows that come after the column
+        warning[volatile_default]: at2: the default of at2 differs from row to row: existing rows do not get it
+          hint: nothing, if `set` sets at2; the default applies only to rows that are inserted later
         ");
     insta::assert_snapshot!(told("create domain share as float8 check (value <= 1); create domain half as share; create domain free as float8",
         "add = { a = 'share', b = 'half', c = 'free' }\nset = { a = '1', b = '1', c = '1' }").await, @"
-        error[constrained_domain]: a: a would be of domain public.share, which has constraints: the server writes every row anew to add it, while everybody waits
-          hint: add it with the domain's base type, and its conditions under finish: check = [...]
-        error[constrained_domain]: b: b would be of domain public.half, which has constraints: the server writes every row anew to add it, while everybody waits
-          hint: add it with the domain's base type, and its conditions under finish: check = [...]
+        error[constrained_domain]: a: a would have the domain public.share, which has constraints: to add the column, the server rewrites every row, and all other sessions wait
+          hint: add the column with the base type of the domain, and the conditions under finish: check = [...]
+        error[constrained_domain]: b: b would have the domain public.half, which has constraints: to add the column, the server rewrites every row, and all other sessions wait
+          hint: add the column with the base type of the domain, and the conditions under finish: check = [...]
         ");
     insta::assert_snapshot!(told("", "add = { a = 'serial' }\nset = { a = '1' }").await, @r#"
-    error[sql_refused]: public.s: the server refuses the plan's SQL: type "serial" does not exist
-      hint: the table is called t; names without a schema are looked for in its schema, then in public
+    error[sql_refused]: public.s: the server rejects the plan's SQL: type "serial" does not exist
+      hint: in the plan's SQL, the table is called t; names without a schema are looked up in its schema, then in public
     "#);
 }
 
@@ -128,30 +128,30 @@ async fn what_each_filled_row_triggers() {
         create trigger h_new before insert on s for each row execute function f()";
     insta::assert_snapshot!(told(&format!("{function}{triggers}"), SET).await, @"
     warning[update_trigger]: a_audit: trigger a_audit calls public.f() after an update of public.s: for each filled row
-      hint: see that it is meant for these writes too (audit tables grow by them, and clocks such as updated_at go on); to spare them it, make it anew with: when (current_setting('pgstrata.filling', true) is distinct from 'on')
-    warning[update_trigger]: b_ci: trigger b_ci calls public.f() before an update of public.s: for each filled row, which it may change, or keep from being filled
-      hint: see that it is meant for these writes too (audit tables grow by them, and clocks such as updated_at go on); to spare them it, make it anew with: when (current_setting('pgstrata.filling', true) is distinct from 'on')
+      hint: check that it should fire for these writes too (audit tables grow, and columns such as updated_at change); to exclude them, create it with: when (current_setting('pgstrata.filling', true) is distinct from 'on')
+    warning[update_trigger]: b_ci: trigger b_ci calls public.f() before an update of public.s: for each filled row, which it can change or leave unfilled
+      hint: check that it should fire for these writes too (audit tables grow, and columns such as updated_at change); to exclude them, create it with: when (current_setting('pgstrata.filling', true) is distinct from 'on')
     warning[update_trigger]: d_once: trigger d_once calls public.f() after an update of public.s: for each chunk
-      hint: see that it is meant for these writes too (audit tables grow by them, and clocks such as updated_at go on); to spare them it, make it anew with: when (current_setting('pgstrata.filling', true) is distinct from 'on')
+      hint: check that it should fire for these writes too (audit tables grow, and columns such as updated_at change); to exclude them, create it with: when (current_setting('pgstrata.filling', true) is distinct from 'on')
     ");
     insta::assert_snapshot!(told("create rule calm as on update to s do also nothing", SET).await, @"
-    error[update_rule]: calm: rule calm rewrites every UPDATE of public.s: a batch would not do what it says
-      hint: alter table public.s disable rule calm for the run, or make it a trigger
+    error[update_rule]: calm: rule calm rewrites every UPDATE of public.s: the job's UPDATE statements would not have the intended effect
+      hint: disable it for the run (alter table public.s disable rule calm), or replace it by a trigger
     ");
     insta::assert_snapshot!(told("create publication p for table s; alter table s replica identity nothing", SET).await, @"
-    error[no_replica_identity]: public.s: updates of public.s are published, and it has no replica identity: the server refuses them
-      hint: alter table public.s replica identity using index ..., or full
+    error[no_replica_identity]: public.s: updates of public.s are published, but it has no replica identity: the server would reject them
+      hint: set a replica identity: alter table public.s replica identity using index ..., or full
     ");
     let keys = "alter table s add unique (ci); create table pays (ci float8 references s (ci));
         create table follows (ci float8 references s (ci) on update cascade);
         create table elsewhere (s_id bigint references s)";
     insta::assert_snapshot!(told(keys, SET).await, @"
-    warning[set_column_pointed_to]: follows_ci_fkey: foreign key follows_ci_fkey of public.follows follows column ci of public.s: a filled row writes the rows there that point to it
-      hint: they are locked and written with the chunk: have an index there on the key's columns, and small chunks (target_batch_ms)
-    warning[set_column_pointed_to]: pays_ci_fkey: foreign key pays_ci_fkey of public.pays points to column ci of public.s: a row that is pointed to cannot get another value
-      hint: leave such rows out by where, or make the key ON UPDATE CASCADE first
-    warning[index_on_set_column]: public.s: index s_ci_key is on columns that are set: no update can be HOT, each filled row is written to every index of 2
-      hint: an index that nobody needs meanwhile is better built afterwards: drop it, and list it under finish: index = [...]
+    warning[set_column_pointed_to]: follows_ci_fkey: foreign key follows_ci_fkey of public.follows cascades updates of column ci of public.s: filling a row also updates the rows of public.follows that reference it
+      hint: create an index on the referencing columns, and keep chunks small (target_batch_ms): the referencing rows are locked and updated with each chunk
+    warning[set_column_pointed_to]: pays_ci_fkey: foreign key pays_ci_fkey of public.pays references column ci of public.s: a referenced row cannot get another value
+      hint: exclude such rows with `where`, or make the foreign key ON UPDATE CASCADE first
+    warning[index_on_set_column]: public.s: index s_ci_key is on columns that the plan sets: no update can be HOT, and each filled row adds an entry to every index of 2
+      hint: drop an index that nobody needs during the run, and list it under finish: index = [...]
     ");
     let db = Database::new().await;
     db.execute(&format!("{TABLES} create publication p for all tables; create publication q for table s with (publish = 'insert')")).await;
@@ -159,7 +159,7 @@ async fn what_each_filled_row_triggers() {
     let ran = db.pgstrata(&["check", plan.to_str().unwrap()]).await.ok();
     let note: Vec<&str> =
         ran.stdout.lines().filter(|line| line.starts_with("note[filled_rows_published]")).collect();
-    insta::assert_snapshot!(note.join("\n"), @"note[filled_rows_published]: public.s: publication p sends each filled row of public.s to subscribers: limit what their slots may keep with [throttle] max_slot_retained_bytes");
+    insta::assert_snapshot!(note.join("\n"), @"note[filled_rows_published]: public.s: publication p sends each filled row of public.s to subscribers: limit the WAL that their slots may retain with [throttle] max_slot_retained_bytes");
 }
 
 #[tokio::test]
@@ -171,13 +171,13 @@ async fn partitions() {
     let db = Database::new().await;
     db.execute(&format!("{parts} analyze p; insert into p values (1, '2024-01-01'); analyze p1")).await;
     insta::assert_snapshot!(check(&db, &plan("p", "add = { n = 'int' }\nset = { at = \"'2024-01-02'\", n = '1' }")).await, @r#"
-    error[sets_key]: at: column at is part of the key (id, at), by which rows are gone through
-      hint: a key is changed by hand, or by a job of kind "retype"
-    error[sets_partition_column]: at: column at decides in which partition a row of public.p belongs: it would have to move
-      hint: move such rows by hand: insert and delete, in one transaction
+    error[sets_key]: at: column at is part of the key (id, at), and the job processes the table in the order of the key
+      hint: change key values by hand; to change the type of the key, use a plan with kind = "retype"
+    error[sets_partition_column]: at: column at determines the partition of a row of public.p: filled rows would have to move to another partition
+      hint: move such rows by hand: insert and delete them in one transaction
     "#);
     insta::assert_snapshot!(check(&db, &plan("p1", "add = { n = 'int' }\nset = { n = '1' }")).await, @"
-    error[partition_column]: n: public.p1 is a partition: a column can only be added to the whole table
+    error[partition_column]: n: public.p1 is a partition: a column can only be added to the partitioned table
       hint: name the partitioned table
     ");
     assert_eq!(check(&db, &plan("p1", "set = { ci = '1' }")).await, "");
@@ -192,8 +192,8 @@ async fn partitions() {
     insta::assert_snapshot!(check(&db, &plan("q", "set = { ci = '1' }")).await, @"
     error[no_usable_key]: public.q: table public.q has no primary key and no unique index
       hint: alter table public.q add constraint id_not_null check (id is not null) not valid; alter table public.q validate constraint id_not_null; alter table public.q alter column id set not null; alter table public.q drop constraint id_not_null; create unique index concurrently q_key on public.q (id); alter table public.q add primary key using index q_key
-    error[foreign_partition]: public.q2: partition public.q2 is a foreign table: its rows are on another server
-      hint: fill them there; here, name the other partitions, each in a plan of its own
+    error[foreign_partition]: public.q2: partition public.q2 is a foreign table: its rows are stored on another server
+      hint: fill its rows on that server; on this server, write a separate plan for each of the other partitions
     ");
     let by_expression =
         "create table x (id bigint primary key, n int, ci float8) partition by range ((n % 10))";
@@ -201,23 +201,23 @@ async fn partitions() {
     insta::assert_snapshot!(check(&db, &plan("x", "set = { n = '1' }")).await, @"
     error[no_usable_key]: public.x: table public.x has no primary key and no unique index
       hint: create unique index concurrently x_key on public.x (id); alter table public.x add primary key using index x_key
-    error[sets_partition_column]: n: column n decides in which partition a row of public.x belongs: it would have to move
-      hint: move such rows by hand: insert and delete, in one transaction
+    error[sets_partition_column]: n: column n determines the partition of a row of public.x: filled rows would have to move to another partition
+      hint: move such rows by hand: insert and delete them in one transaction
     ");
 }
 
 #[tokio::test]
 async fn the_cost_of_a_backfill() {
     insta::assert_snapshot!(told("create index s_ci on s (ci); create index s_less on s (id) where ci is null; create index s_more on s ((ci + 1))", SET).await, @"
-    warning[index_on_set_column]: public.s: indexes s_ci, s_less, s_more are on columns that are set: no update can be HOT, each filled row is written to every index of 4
-      hint: an index that nobody needs meanwhile is better built afterwards: drop it, and list it under finish: index = [...]
+    warning[index_on_set_column]: public.s: indexes s_ci, s_less, s_more are on columns that the plan sets: no update can be HOT, and each filled row adds an entry to every index of 4
+      hint: drop an index that nobody needs during the run, and list it under finish: index = [...]
     ");
     insta::assert_snapshot!(told("alter table s set (autovacuum_enabled = off)", SET).await, @"
-    warning[autovacuum_off]: public.s: autovacuum is off for public.s: nobody takes away the dead rows that filling leaves
+    warning[autovacuum_off]: public.s: autovacuum is off for public.s: nothing removes the dead rows that the backfill leaves behind
       hint: alter table public.s reset (autovacuum_enabled), or vacuum it while the job runs
     ");
     insta::assert_snapshot!(told("drop table s; create table s (id int primary key, ci float8)", &SET.replace("t.spend", "1")).await, @"
-    warning[no_statistics]: public.s: public.s has no statistics yet: nobody can say how many rows there are to fill, and how much it will grow
+    warning[no_statistics]: public.s: public.s has no statistics yet: the number of rows to fill and the growth of the table are unknown
       hint: analyze public.s
     ");
     let db = Database::new().await;
@@ -237,10 +237,10 @@ async fn the_cost_of_a_backfill() {
         })
         .collect();
     insta::assert_snapshot!(decided.join("\n"), @"
-    warning[autovacuum_off]: public.s: autovacuum is off for public.s: nobody takes away the dead rows that filling leaves
+    warning[autovacuum_off]: public.s: autovacuum is off for public.s: nothing removes the dead rows that the backfill leaves behind
       hint: alter table public.s reset (autovacuum_enabled), or vacuum it while the job runs
-    note[from_read_by_every_chunk]: public.s: every chunk reads about 200,000 rows of e, 100 % of what a chunk of 1,000 rows costs: write from as lateral (select ... where ... = t.id) alias on true, and give the column in it an index, so that a chunk reads only what belongs to its rows
-    note[growth]: public.s: about 100,000 of 100,000 rows to fill by the statistics: public.s grows by up to 3.5 MiB, its indexes by up to 2.2 MiB, less where vacuum comes in between; free space on disk cannot be seen from here; its pages are full, so that even updates that could be HOT write all indexes: where such updates come again, alter table public.s set (fillfactor = 90), for pages written from then on
+    note[from_read_by_every_chunk]: public.s: every chunk reads about 200,000 rows of e, which is 100 % of the cost of a chunk of 1,000 rows: write from as lateral (select ... where ... = t.id) alias on true, and create an index on the column in its where, so that a chunk reads only what belongs to its rows
+    note[growth]: public.s: about 100,000 of 100,000 rows to fill, according to the statistics: public.s grows by up to 3.5 MiB, its indexes by up to 2.2 MiB, or less if a vacuum runs in between; check the free disk space, which pgstrata cannot see; its pages are full, so even updates that could be HOT write to all indexes: if you plan more such updates, alter table public.s set (fillfactor = 90), which applies to pages written from then on
     ");
     db.execute("create index on e (s_id)").await;
     let lateral = "from = 'lateral (select sum(amount) as ci from e where s_id = t.id) x on true'\nset = { ci = 'x.ci' }\nwhere = 't.ci is null'";
@@ -271,9 +271,9 @@ async fn missing_privileges_of_a_backfill() {
       hint: grant select on lab.s to fill_guest
     error[missing_privilege]: lab.s: role fill_guest lacks UPDATE on lab.s
       hint: grant update on lab.s to fill_guest
-    error[missing_privilege]: DATABASE: role fill_guest lacks CREATE on database DATABASE, and schema pgstrata is not there yet
+    error[missing_privilege]: DATABASE: role fill_guest lacks CREATE on database DATABASE, and schema pgstrata does not exist yet
       hint: grant create on database DATABASE to fill_guest
-    warning[replicas_hidden]: fill_guest: role fill_guest cannot see how far standbys are behind: where the server has any, or the plan asks for a limit, the job holds until it can
+    warning[replicas_hidden]: fill_guest: role fill_guest cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job pauses until it can see the lag
       hint: grant pg_monitor to fill_guest, or list the standbys under [throttle] replicas
     ");
     db.execute(&format!(

@@ -47,7 +47,7 @@ async fn a_sample_is_updated_and_rolled_back() {
     let plan = "set = { ci = 't.spend + 1', note = \"nullif(t.note, 'note 7')\" }\nwhere = 't.ci is null'";
     let ran = sampled(&db, plan, 100_000, &[]).await.ok();
     insta::assert_snapshot!(told(&ran), @"
-    sample     4,500 rows of ... to fill; updated, and rolled back
+    sample     4,500 rows of ... to fill; updated and rolled back
     before     4,500 match
     after      0 still match
     null       note set to NULL in 1 row
@@ -77,7 +77,7 @@ async fn a_column_that_is_not_there_is_computed_only() {
     .await
     .ok();
     insta::assert_snapshot!(told(&ran), @"
-    sample     300 rows of ... to fill; computed only: a column is not there yet
+    sample     300 rows of ... to fill; only computed, because a column does not exist yet
     before     300 match
     after      0 still match
     time       ...
@@ -92,13 +92,13 @@ async fn a_column_that_is_not_there_is_computed_only() {
     .await
     .exits(3);
     insta::assert_snapshot!(told(&ran), @"
-    sample     5,000 rows of ... to fill; computed only: a column is not there yet
+    sample     5,000 rows of ... to fill; only computed, because a column does not exist yet
     before     5,000 match
     after      1 still match
       keys eu, 4
     null       n set to NULL in 1 row
     time       ...
-    the sample cannot be filled as it should
+    some rows of the sample cannot be filled correctly
     ");
     assert_eq!(
         db.count("select count(*) from pg_attribute where attrelid = 's'::regclass and attname = 'n'").await,
@@ -112,13 +112,13 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
     let ran =
         sampled(&db, "set = { ci = '1 / (t.id - 77)' }\nwhere = 't.ci is null'", 100_000, &[]).await.exits(3);
     insta::assert_snapshot!(told(&ran), @"
-    sample     4,500 rows of ... to fill; updated, and rolled back
+    sample     4,500 rows of ... to fill; updated and rolled back
     before     4,500 match
     after      0 still match
     errors     1 row
       key eu, 77: division by zero (SQLSTATE 22012)
     time       ...
-    the sample cannot be filled as it should
+    some rows of the sample cannot be filled correctly
     ");
     // Without a where, the expression is what says which rows are meant.
     let ran = sampled(
@@ -130,7 +130,7 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
     .await
     .exits(3);
     insta::assert_snapshot!(told(&ran), @"
-    sample     4,799 rows of ... to fill; updated, and rolled back
+    sample     4,799 rows of ... to fill; updated and rolled back
     before     4,799 match
     after      0 still match
     errors     3 rows
@@ -138,11 +138,11 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
       key eu, 4000: division by zero (SQLSTATE 22012)
       key eu, 9: division by zero (SQLSTATE 22012)
     time       ...
-    the sample cannot be filled as it should
+    some rows of the sample cannot be filled correctly
     ");
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.ci is null'", 100_000, &[]).await.exits(3);
     insta::assert_snapshot!(told(&ran), @r#"
-    sample     4,500 rows of ... to fill; updated, and rolled back
+    sample     4,500 rows of ... to fill; updated and rolled back
     before     4,500 match
     after      0 still match
     errors     9 rows
@@ -156,7 +156,7 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
       key eu, 4998: new row for relation "s" violates check constraint "small" (SQLSTATE 23514)
       key eu, 4999: new row for relation "s" violates check constraint "small" (SQLSTATE 23514)
     time       ...
-    the sample cannot be filled as it should
+    some rows of the sample cannot be filled correctly
     "#);
     let ran = sampled(&db, "set = { ci = 't.note::int' }\nwhere = 't.ci is null'", 1_000, &[]).await.exits(3);
     assert!(ran.stdout.contains("errors     10 rows") && ran.stdout.contains("untried"), "{}", ran.stdout);
@@ -168,12 +168,12 @@ async fn rows_that_match_again_appear_twice_or_are_kept_by_a_trigger() {
     let db = database("create table e (id int, v int); insert into e values (3, 1), (3, 2), (4, 1);").await;
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.id < 30'", 100, &[]).await.exits(3);
     insta::assert_snapshot!(told(&ran), @"
-    sample     29 rows of ... to fill; updated, and rolled back
+    sample     29 rows of ... to fill; updated and rolled back
     before     29 match
     after      29 still match
       keys eu, 1; eu, 2; eu, 3; eu, 4; eu, 5; eu, 6; eu, 7; eu, 8; eu, 9; eu, 10; 19 more
     time       ...
-    the sample cannot be filled as it should
+    some rows of the sample cannot be filled correctly
     ");
     let ran = sampled(
         &db,
@@ -184,13 +184,13 @@ async fn rows_that_match_again_appear_twice_or_are_kept_by_a_trigger() {
     .await
     .exits(3);
     insta::assert_snapshot!(told(&ran), @"
-    sample     2 rows of ... to fill; updated, and rolled back
+    sample     2 rows of ... to fill; updated and rolled back
     before     2 match
     after      0 still match
-    twice      1 row yielded by from more than once
+    twice      1 row matched more than once by `from`
       keys eu, 3
     time       ...
-    the sample cannot be filled as it should
+    some rows of the sample cannot be filled correctly
     ");
     db.execute(
         "create function f() returns trigger language plpgsql as 'begin return null; end';
@@ -199,12 +199,12 @@ async fn rows_that_match_again_appear_twice_or_are_kept_by_a_trigger() {
     .await;
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.ci is null'", 100_000, &[]).await.exits(3);
     insta::assert_snapshot!(told(&ran), @"
-    sample     4,500 rows of ... to fill; updated, and rolled back
+    sample     4,500 rows of ... to fill; updated and rolled back
     before     4,500 match
     after      0 still match
     kept       2 rows not updated: a BEFORE UPDATE trigger returns NULL
     time       ...
-    the sample cannot be filled as it should
+    some rows of the sample cannot be filled correctly
     ");
 }
 
@@ -220,7 +220,7 @@ async fn a_sample_of_a_partitioned_table() {
     .await;
     let ran = sampled(&db, "set = { ci = 't.id' }\nwhere = 't.ci is null'", 100, &[]).await.ok();
     insta::assert_snapshot!(told(&ran), @"
-    sample     100 rows of ... to fill; updated, and rolled back
+    sample     100 rows of ... to fill; updated and rolled back
     before     100 match
     after      0 still match
     time       ...
@@ -229,7 +229,7 @@ async fn a_sample_of_a_partitioned_table() {
     let ran =
         sampled(&db, "add = { n = 'int' }\nset = { n = 't.id' }\nwhere = 't.n is null'", 100, &[]).await.ok();
     insta::assert_snapshot!(told(&ran), @"
-    sample     100 rows of ... to fill; computed only: a column is not there yet
+    sample     100 rows of ... to fill; only computed, because a column does not exist yet
     before     100 match
     after      0 still match
     time       ...
@@ -244,10 +244,10 @@ async fn a_sample_waits_for_nobody() {
     client.batch_execute("begin; update s set note = '' where id <= 55 and ci is null").await.unwrap();
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.ci is null'", 100_000, &[]).await.ok();
     insta::assert_snapshot!(told(&ran), @"
-    sample     4,500 rows of ... to fill; updated, and rolled back
+    sample     4,500 rows of ... to fill; updated and rolled back
     before     4,500 match
     after      0 still match
-    busy       50 rows not updated: somebody held what they need
+    busy       50 rows not updated: another session held a lock that they need
     time       ...
     the sample can be filled
     ");
@@ -259,8 +259,8 @@ async fn only_a_backfill_can_be_sampled() {
     let plan = db.plan("table = 's'\n[partition]\nby = 'id'\nevery = 1000\n");
     let ran = db.pgstrata(&["check", plan.to_str().unwrap(), "--sample", "10"]).await.exits(2);
     insta::assert_snapshot!(ran.stderr, @r#"
-    error: --sample means nothing to a job of kind "partition"
-    hint: leave it out: it fills some rows of a backfill, and takes that back
+    error: --sample does not apply to a plan of kind "partition"
+    hint: remove --sample: it is for backfills only
     "#);
     db.pgstrata(&["check", plan.to_str().unwrap(), "--sample", "0"]).await.exits(2);
 }

@@ -34,7 +34,7 @@ async fn a_blocking_session_is_reported_and_left_alone() {
         told.stderr.contains("user way_app, application \"night report\", idle in transaction"),
         "{told:?}"
     );
-    assert!(told.stderr.contains("could not be acquired in 2 attempts"), "{told:?}");
+    assert!(told.stderr.contains("could not acquire the lock on public.t in 2 attempts"), "{told:?}");
     app.batch_execute("insert into t values (1000, '2026-01-05Z'); commit").await.unwrap();
     lab.ok("swap").await;
     assert_eq!(lab.db.count("select count(*) from t").await, 501);

@@ -45,9 +45,9 @@ async fn a_second_driver_learns_who_runs_the_job() {
     let others = ["swap", "verify", "sync", "abort"].map(|command| events.start(command, &[]));
     insta::assert_snapshot!(events.refused("run").await, @"
     exit 7
-    error: another process drives this job
+    error: another process is already running this job
     cause: its lease is held by backend # for a client at this machine, since #-#-# #:#:#.#+#
-    hint: wait for it, or stop it there; if that machine is dead: select pg_terminate_backend(#)
+    hint: wait for it, or stop it there; if that machine is down: select pg_terminate_backend(#)
     ");
     for other in others {
         ended(other).await.exits(7);
@@ -84,55 +84,55 @@ async fn a_command_in_the_wrong_state_names_the_one_to_run_first() {
     let events = events::lab().await;
     insta::assert_snapshot!(events.refused("swap").await, @"
     exit 2
-    error: there is no job events in this database
-    hint: no job is open here; `pgstrata run PLAN` starts one
+    error: this database has no job named events
+    hint: this database has no open job; `pgstrata run PLAN` starts a job
     ");
     events.killed("run", "copy.chunk").await;
     insta::assert_snapshot!(events.refused("swap").await, @"
     exit 2
-    error: job events is capturing: the copy is not complete yet
-    hint: `pgstrata run PLAN` goes on with it
+    error: job events is capturing: the copy is not complete
+    hint: `pgstrata run PLAN` continues it
     ");
     for command in ["verify", "sync"] {
         assert_eq!(events.refused(command).await, events.refused("swap").await);
     }
     insta::assert_snapshot!(events.refused("rollback").await, @"
     exit 2
-    error: job events is capturing: there is no swap to take back
-    hint: to remove what the job made: `pgstrata abort events`
+    error: job events is capturing: there is no swap to roll back
+    hint: to remove everything that the job created: `pgstrata abort events`
     ");
     insta::assert_snapshot!(events.refused("finalize --now").await, @"
     exit 2
     error: job events is capturing: only a swapped job can be finalized
-    hint: `pgstrata status events` says what comes next
+    hint: `pgstrata status events` shows the state of the job
     ");
     events.steps(&["run", "swap"]).await;
     insta::assert_snapshot!(events.refused("finalize").await, @"
     exit 6
-    error: the old table is kept until #-#-# #:# UTC, as the plan says
+    error: the old table is kept until #-#-# #:# UTC, as set in the plan
     hint: to drop it now: `pgstrata finalize --now events`
     ");
     insta::assert_snapshot!(events.refused("abort").await, @"
     exit 2
-    error: job events is swapped; only a job before its swap can be aborted
-    hint: `pgstrata rollback events` first: it loses nothing
+    error: job events is swapped: a job can be aborted only before its swap
+    hint: run `pgstrata rollback events` first; it keeps all writes
     ");
     events.ok("finalize --now").await;
     insta::assert_snapshot!(events.refused("swap").await, @"
     exit 2
-    error: job events is finalized, there is nothing left to do
-    hint: no job is open here; `pgstrata run PLAN` starts one
+    error: job events is already finalized: nothing is left to do
+    hint: this database has no open job; `pgstrata run PLAN` starts a job
     ");
     insta::assert_snapshot!(events.refused("abort").await, @"
     exit 2
-    error: job events is finalized, there is nothing left to do
-    hint: no job is open here; `pgstrata run PLAN` starts one
+    error: job events is already finalized: nothing is left to do
+    hint: this database has no open job; `pgstrata run PLAN` starts a job
     ");
     let ran = events.db.pgstrata(&["swap", "evens"]).await;
     insta::assert_snapshot!(refusal(&ran), @"
     exit 2
-    error: there is no job evens in this database
-    hint: no job is open here; `pgstrata run PLAN` starts one
+    error: this database has no job named evens
+    hint: this database has no open job; `pgstrata run PLAN` starts a job
     ");
 }
 
@@ -143,13 +143,13 @@ async fn an_unknown_job_is_refused_with_a_list_of_the_open_ones() {
     let ran = events.db.pgstrata(&["swap", "evens"]).await;
     insta::assert_snapshot!(refusal(&ran), @"
     exit 2
-    error: there is no job evens in this database
+    error: this database has no job named evens
     hint: open jobs: events
     ");
     let ran = events.db.pgstrata(&["status", "evens"]).await;
     insta::assert_snapshot!(refusal(&ran), @"
     exit 2
-    error: there is no job evens in this database
+    error: this database has no job named evens
     hint: `pgstrata status` lists all jobs
     ");
 }
@@ -161,9 +161,9 @@ async fn a_plan_edited_during_a_job_is_refused_except_for_throttling() {
     let other = events.db.plan(&plan_text("2 months", "[verify]\nrows = 'count'\n"));
     insta::assert_snapshot!(refusal(&events.run_plan(&other).await), @"
     exit 2
-    error: the plan is not the one that job events began with
-    cause: the plan's partition.every was # month when the job started and is # months now; the plan's verify.rows was hash when the job started and is count now
-    hint: put it back and run again; or end the job, and start over with the new plan: `pgstrata abort events`
+    error: the plan differs from the plan with which job events started
+    cause: the plan's partition.every was # month when the job started, and is # months now; the plan's verify.rows was hash when the job started, and is count now
+    hint: restore the plan and run it again; or end the job and start over with the new plan: `pgstrata abort events`
     ");
     let faster = events.db.plan(&plan_text("month", "[copy]\nworkers = 3\n"));
     let said = events.run_plan(&faster).await.ok().stderr;
@@ -186,7 +186,7 @@ async fn a_source_that_changed_during_the_job_is_not_swapped() {
     insta::assert_snapshot!(events.refused("swap").await, @"
     exit 1
     error: failed to swap
-    cause: public.events is no longer what this job was planned from: column late was added; index events_note was dropped; index later was added
+    cause: public.events has changed since this job was planned: column late was added; index events_note was dropped; index later was added
     hint: undo the change, or abort the job and run it again from the new definition; nothing was swapped
     ");
     assert_eq!(events.catalog().await, before);
@@ -195,7 +195,7 @@ async fn a_source_that_changed_during_the_job_is_not_swapped() {
     insta::assert_snapshot!(events.refused("swap").await, @"
     exit 1
     error: failed to swap
-    cause: public.events is no longer what this job was planned from: index events_note was dropped
+    cause: public.events has changed since this job was planned: index events_note was dropped
     hint: undo the change, or abort the job and run it again from the new definition; nothing was swapped
     ");
 }
@@ -207,8 +207,8 @@ async fn a_disabled_capture_trigger_is_found_before_anything_relies_on_it() {
     events.db.execute("alter table events disable trigger all").await;
     insta::assert_snapshot!(events.refused("sync").await, @"
     exit 1
-    error: the capture triggers on public.events are not in force any more
-    cause: somebody dropped or disabled pgstrata_capture or pgstrata_truncate, or enabled them other than ALWAYS; changes since then are not known
+    error: the capture triggers on public.events are no longer enabled
+    cause: pgstrata_capture or pgstrata_truncate was dropped or disabled, or is not enabled as ALWAYS; changes since then were not logged
     hint: abort the job and run it again: `pgstrata abort events`
     ");
     // Now it fires, but not for what a replication worker applies.
@@ -220,8 +220,8 @@ async fn a_disabled_capture_trigger_is_found_before_anything_relies_on_it() {
     events.db.execute("alter table events_y2024m02 disable trigger all").await;
     insta::assert_snapshot!(events.refused("rollback").await, @"
     exit 1
-    error: the capture triggers on public.events are not in force any more
-    cause: somebody dropped or disabled pgstrata_capture or pgstrata_truncate, or enabled them other than ALWAYS; changes since then are not known
+    error: the capture triggers on public.events are no longer enabled
+    cause: pgstrata_capture or pgstrata_truncate was dropped or disabled, or is not enabled as ALWAYS; changes since then were not logged
     hint: keep the partitioned table, and give up the rollback: `pgstrata finalize --now events`
     ");
     events.ok("finalize --now").await;
@@ -260,7 +260,7 @@ async fn verbose_output_shows_more_steps_and_no_data() {
     for step in [
         r#"job{name="events"}:phase{name="copy"}:chunk{n=1}: begins what="copy a chunk""#,
         r#"job{name="events"}:phase{name="index"}:chunk{n=1}: begins"#,
-        r#"job{name="events"}:phase{name="verify"}:chunk{n=1}: ends what="compare a range" ok=true"#,
+        r#"job{name="events"}:phase{name="verify"}:chunk{n=1}: ends what="verify a range" ok=true"#,
     ] {
         assert!(run.contains(step), "{step}\n{run}");
     }

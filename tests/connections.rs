@@ -201,7 +201,7 @@ async fn a_frozen_driver_that_was_replaced_wakes_up_and_writes_nothing() {
         let written: serde_json::Value = client.query_one(WRITTEN, &[]).await.unwrap().get(0);
         send(&frozen, Signal::CONT);
         let said = ended(frozen).await.exits(7).stderr;
-        assert!(said.contains("another process has taken this job over"), "{said}");
+        assert!(said.contains("another process has taken over this job"), "{said}");
         let now: serde_json::Value = client.query_one(WRITTEN, &[]).await.unwrap().get(0);
         assert_eq!(written, now);
         drop(_quiet);

@@ -116,7 +116,7 @@ async fn interrupted(child: Child, dir: &Path) {
     send(&child, Signal::INT);
     let stderr = ended(child).await.exits(6).stderr;
     assert!(
-        stderr.contains("error: the demo was stopped; its server and its directory are gone\n"),
+        stderr.contains("error: the demo was stopped; its server and its directory were removed\n"),
         "{stderr}"
     );
     nothing_is_left(dir);

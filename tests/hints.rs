@@ -57,7 +57,7 @@ async fn duplicates_from_a_damaged_unique_index_are_reported_and_the_job_resumes
     let plan = plan.to_str().unwrap();
     let said = db.pgstrata(&["run", plan]).await.exits(4).stderr;
     for part in
-        ["rows of public.t have the same values although index t_v is unique", "by key (id): 500 and 501"]
+        ["rows of public.t have duplicate values, although index t_v is unique", "by key (id): 500 and 501"]
     {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -80,7 +80,7 @@ async fn rows_that_a_retype_makes_equal_are_reported() {
     );
     let plan = plan.to_str().unwrap();
     let said = db.pgstrata(&["run", plan]).await.exits(4).stderr;
-    assert!(said.contains("rows would have the same values in unique index t_code_key_new"), "{said}");
+    assert!(said.contains("rows would have duplicate values in unique index t_code_key_new"), "{said}");
     assert!(said.contains("by key: 7 and 8"), "{said}");
     db.execute("update t set code = '08' where id = 8").await;
     db.pgstrata(&["run", plan]).await.ok();
@@ -125,7 +125,7 @@ async fn a_mismatch_is_explained_differently_before_and_after_the_swap() {
         for command in ["verify", "rollback"] {
             let said = db.pgstrata(&[command, "job"]).await.exits(4).stderr;
             assert!(
-                said.contains("the swap stands") && said.contains("`pgstrata finalize job`"),
+                said.contains("the swap remains in effect") && said.contains("`pgstrata finalize job`"),
                 "{command}: {said}"
             );
             assert!(

@@ -57,13 +57,17 @@ async fn verified_by(db: &Database, more: &str, plan: &str) {
 /// The job is refused its lock, and says of whom.
 async fn refused(db: &Database, command: &str, whom: &str) {
     let ran = db.pgstrata(&[command, "job"]).await.exits(5);
-    assert!(ran.stderr.contains("in the way: ") && ran.stderr.contains(whom), "{}", ran.stderr);
+    assert!(ran.stderr.contains("blocked by ") && ran.stderr.contains(whom), "{}", ran.stderr);
 }
 
 /// The job gives up waiting for an older snapshot, and says whose it is.
 async fn waited_in_vain(db: &Database, command: &str, whom: &str) {
     let ran = db.pgstrata(&[command, "job"]).await.exits(5);
-    assert!(ran.stderr.contains("with a snapshot older than") && ran.stderr.contains(whom), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("whose snapshot is older than") && ran.stderr.contains(whom),
+        "{}",
+        ran.stderr
+    );
 }
 
 async fn ok(db: &Database, command: &str) {

@@ -106,9 +106,9 @@ async fn a_driver_whose_session_is_hidden_is_reported_as_far_as_it_is_visible() 
     let driver = frozen(run_as(&db, "lease_one", Some("copy.chunk=stop"))).await;
     insta::assert_snapshot!(refusal(&ended(run_as(&db, "lease_other", None)).await), @"
     exit 7
-    error: another process drives this job
-    cause: its lease is held by backend #, whose details this role may not see
-    hint: wait for it, or stop it there; if that machine is dead: select pg_terminate_backend(#)
+    error: another process is already running this job
+    cause: its lease is held by backend #, whose details this role cannot see
+    hint: wait for it, or stop it there; if that machine is down: select pg_terminate_backend(#)
     ");
     send(&driver, Signal::CONT);
     ended(driver).await.ok();

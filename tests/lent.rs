@@ -212,7 +212,7 @@ async fn code_that_is_added_while_a_job_runs_stops_it() {
         let stopped = ran(&db, "run", plan).await;
         assert_ne!(stopped.code, Some(0), "{}", stopped.stderr);
         let told = stopped.stdout + &stopped.stderr;
-        assert!(told.contains("code of others with the rights of"), "{number}: {told}");
+        assert!(told.contains("code of other roles with the privileges of"), "{number}: {told}");
         nobody_was_caught(&db, plan_file).await;
     }
 }

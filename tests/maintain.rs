@@ -143,7 +143,7 @@ async fn a_new_partition_is_like_its_siblings(version: Version) {
     let ran = adopt(&db).await;
     let made = [month(&db, 1).await, month(&db, 2).await, month(&db, 3).await];
     assert_eq!(partitions(&db, "events").await, [before, made.to_vec()].concat());
-    assert!(ran.stdout.starts_with("public.events: 3 partitions made; partitions reach to "), "{ran:?}");
+    assert!(ran.stdout.starts_with("public.events: 3 partitions made; partitions exist up to "), "{ran:?}");
     assert!(ran.stderr.contains("is about at, and would not hold in another partition"), "{ran:?}");
     // Looked through when there was nothing in it, and without the CHECK that is the sibling's own.
     let expected: Vec<String> = leaf(&db, &youngest)
@@ -355,7 +355,7 @@ async fn blockers_of_maintain_are_reported() {
     let mut said = BufReader::new(maintain.stderr.take().unwrap()).lines();
     let first = within("a word of who is in the way", said.next_line()).await.unwrap().unwrap();
     assert!(
-        first.contains("attempt 1 failed") && first.contains(&format!("in the way: pid {pid}, ")),
+        first.contains("attempt 1 failed") && first.contains(&format!("blocked by pid {pid}, ")),
         "{first}"
     );
     writer.batch_execute("commit").await.unwrap();
@@ -398,7 +398,7 @@ async fn names_that_are_taken_are_reported() {
     db.execute(&format!("create table {name} (id int)")).await;
     let ran = db.pgstrata(&["maintain", "--table", "events"]).await.exits(1);
     assert!(
-        ran.stderr.contains(&format!("public.{name} exists and is no partition of public.events")),
+        ran.stderr.contains(&format!("public.{name} exists and is not a partition of public.events")),
         "{ran:?}"
     );
     db.execute(&format!("drop table {name}")).await;

@@ -51,9 +51,9 @@ async fn a_schema_that_somebody_else_made_is_refused() {
         let said = refused(db.pgstrata(command).await);
         insta::allow_duplicates! {
             insta::assert_snapshot!(said, @"
-            error: schema pgstrata is not safe to use for role postgres
-            cause: it belongs to role schema_eve; role PUBLIC may create objects in it; pgstrata.version belongs to role schema_eve; pgstrata.version has trigger pwn
-            hint: connect as the role that owns the schema; or undo what is named. Only postgres, its members and superusers may own the schema and what is in it, or write there: SECURITY.md
+            error: schema pgstrata is not safe for role postgres to use
+            cause: it belongs to role schema_eve; role PUBLIC can create objects in it; pgstrata.version belongs to role schema_eve; pgstrata.version has trigger pwn
+            hint: connect as the role that owns the schema, or correct what the cause lists: only postgres, its members and superusers may own the schema and its objects, or write there; see SECURITY.md
             ");
         }
     }
@@ -69,18 +69,19 @@ const ATTACKS: &[(&str, &str, &str)] = &[
              set role schema_mallory; set search_path = eve;
              create function pwn() returns trigger language plpgsql as 'begin return new; end';
              create trigger pwn before update on pgstrata.jobs for each row execute function pwn()",
-            "pgstrata.jobs has trigger pwn; role schema_mallory may write pgstrata.jobs",
+            "pgstrata.jobs has trigger pwn; role schema_mallory can write to pgstrata.jobs",
             "drop trigger pwn on pgstrata.jobs; revoke all on pgstrata.jobs from schema_mallory; drop function eve.pwn()",
         ),
         (
             "grant insert (plan) on pgstrata.jobs to schema_mallory",
-            "role schema_mallory may write pgstrata.jobs",
+            "role schema_mallory can write to pgstrata.jobs",
             "revoke insert (plan) on pgstrata.jobs from schema_mallory",
         ),
         (
             "alter table pgstrata.changes_job rename to kept;
              create view pgstrata.changes_job as select * from pgstrata.kept; alter view pgstrata.changes_job owner to schema_mallory",
-            "pgstrata.changes_job is a view, and not a table; pgstrata.changes_job belongs to role schema_mallory",
+            "pgstrata.changes_job is a view, not a table; pgstrata.changes_job belongs to role \
+             schema_mallory",
             "drop view pgstrata.changes_job; alter table pgstrata.kept rename to changes_job",
         ),
         (

@@ -83,9 +83,9 @@ async fn a_pool_in_transaction_mode_is_refused() {
         assert_eq!(ran.stdout, "");
         let said = ran.stderr.replace(&pooler.dir, "DIR").replace(name, "DATABASE");
         insta::allow_duplicates!(insta::assert_snapshot!(said, @"
-        error: a transaction-pooling proxy is at DIR:6432/DATABASE as postgres
-        cause: two statements of one connection reach different server processes, so session locks and settings, which keep a job to one driver, do not hold
-        hint: connect to the server itself, or to a pool in session mode
+        error: DIR:6432/DATABASE as postgres is a connection pooler in transaction mode
+        cause: two statements of one connection run in different server processes, so the job cannot rely on session locks and settings, which ensure that only one process runs it
+        hint: connect to the server directly, or to a pooler in session mode
         "));
     }
     assert_eq!(db.count("select count(to_regnamespace('pgstrata'))").await, 0);

@@ -192,9 +192,9 @@ async fn values_beyond_the_old_type() {
     assert!(verify.stdout.contains('3'), "{}", verify.stdout);
     let refused = db.pgstrata(&["rollback", "orders_id_bigint"]).await.exits(4);
     insta::assert_snapshot!(errors(&refused), @"
-    error: 3 rows of public.orders cannot go back: id has no integer for them
+    error: 3 rows of public.orders cannot be converted back: column id has no integer for them
     cause: by key: 5000000000; 5000000001; 6000000000
-    hint: nothing was changed; change or delete these rows and roll back then, or keep the new type: `pgstrata finalize orders_id_bigint`
+    hint: nothing was changed; change or delete these rows, then roll back; or keep the new type: `pgstrata finalize orders_id_bigint`
     ");
     db.execute("delete from orders where note = 'far'; update orders set id = 12 where id = 6000000000")
         .await;
@@ -203,7 +203,7 @@ async fn values_beyond_the_old_type() {
     insta::assert_snapshot!(errors(&refused), @r#"
     error: failed to roll back (SQLSTATE 22023)
     cause: failed to run `alter sequence "public"."orders_id_seq" as integer`: RESTART value (2147483648) cannot be greater than MAXVALUE (2147483647)
-    hint: sequence public.orders_id_seq has passed the end of the old type; set it back if its numbers are free, or finalize
+    hint: sequence public.orders_id_seq has passed the maximum of the old type; set it back if the numbers are free, or finalize the job
     "#);
     // Nothing is left that would refuse a large value meanwhile.
     db.execute("insert into orders (id) values (7000000000); delete from orders where id = 7000000000").await;

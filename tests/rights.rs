@@ -27,27 +27,27 @@ async fn missing_privileges_of_a_stranger() {
     let db = owned_by("priv_lab").await;
     db.execute("create role \"priv Guest\" login").await;
     insta::assert_snapshot!(check_as(&db, "'priv Guest'", MONTHS).await, @r#"
-    error[missing_privilege]: public.t: role "priv Guest" lacks the rights of priv_lab, who owns public.t
+    error[missing_privilege]: public.t: role "priv Guest" lacks the privileges of role priv_lab, which owns public.t
       hint: grant priv_lab to "priv Guest"
     error[missing_privilege]: public.t: role "priv Guest" lacks SELECT on public.t
       hint: grant select on public.t to "priv Guest"
-    error[missing_privilege]: public: role "priv Guest" lacks CREATE on schema public, where the partitions will be
+    error[missing_privilege]: public: role "priv Guest" lacks CREATE on schema public, in which the partitions are created
       hint: grant create on schema public to "priv Guest"
     error[missing_privilege]: lab: role "priv Guest" lacks USAGE on schema lab
       hint: grant usage on schema lab to "priv Guest"
     error[missing_privilege]: public: role "priv Guest" lacks USAGE on schema public
       hint: grant usage on schema public to "priv Guest"
-    error[missing_privilege]: lab.submissions: role "priv Guest" lacks REFERENCES on lab.submissions, which a foreign key points to
+    error[missing_privilege]: lab.submissions: role "priv Guest" lacks REFERENCES on lab.submissions, which a foreign key references
       hint: grant references on lab.submissions to "priv Guest"
     error[missing_privilege]: lab.touch(): role "priv Guest" lacks EXECUTE on lab.touch(), which a trigger calls
       hint: grant execute on function lab.touch() to "priv Guest"
-    error[missing_privilege]: public.v: role "priv Guest" lacks the rights of postgres, who owns view public.v, which is replaced at the swap
+    error[missing_privilege]: public.v: role "priv Guest" lacks the privileges of role postgres, which owns view public.v, and the swap replaces the view
       hint: grant postgres to "priv Guest", or alter view public.v owner to "priv Guest"
-    error[missing_privilege]: DATABASE: role "priv Guest" lacks CREATE on database DATABASE, and schema pgstrata is not there yet
+    error[missing_privilege]: DATABASE: role "priv Guest" lacks CREATE on database DATABASE, and schema pgstrata does not exist yet
       hint: grant create on database DATABASE to "priv Guest"
-    warning[sessions_hidden]: "priv Guest": role "priv Guest" cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
+    warning[sessions_hidden]: "priv Guest": role "priv Guest" cannot see how long transactions of other roles have been open: one of them can block the swap, and applications then wait behind the swap for up to lock_timeout
       hint: grant pg_read_all_stats to "priv Guest"
-    warning[replicas_hidden]: "priv Guest": role "priv Guest" cannot see how far standbys are behind: where the server has any, or the plan asks for a limit, the job holds until it can
+    warning[replicas_hidden]: "priv Guest": role "priv Guest" cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job pauses until it can see the lag
       hint: grant pg_monitor to "priv Guest", or list the standbys under [throttle] replicas
     "#);
 }
@@ -57,21 +57,21 @@ async fn missing_privileges_of_the_owner() {
     let db = owned_by("priv_owner").await;
     db.execute("grant usage on schema public to priv_owner").await;
     insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
-    error[missing_privilege]: public: role priv_owner lacks CREATE on schema public, where the partitions will be
+    error[missing_privilege]: public: role priv_owner lacks CREATE on schema public, in which the partitions are created
       hint: grant create on schema public to priv_owner
     error[missing_privilege]: lab: role priv_owner lacks USAGE on schema lab
       hint: grant usage on schema lab to priv_owner
-    error[missing_privilege]: lab.submissions: role priv_owner lacks REFERENCES on lab.submissions, which a foreign key points to
+    error[missing_privilege]: lab.submissions: role priv_owner lacks REFERENCES on lab.submissions, which a foreign key references
       hint: grant references on lab.submissions to priv_owner
     error[missing_privilege]: lab.touch(): role priv_owner lacks EXECUTE on lab.touch(), which a trigger calls
       hint: grant execute on function lab.touch() to priv_owner
-    error[missing_privilege]: public.v: role priv_owner lacks the rights of postgres, who owns view public.v, which is replaced at the swap
+    error[missing_privilege]: public.v: role priv_owner lacks the privileges of role postgres, which owns view public.v, and the swap replaces the view
       hint: grant postgres to priv_owner, or alter view public.v owner to priv_owner
-    error[missing_privilege]: DATABASE: role priv_owner lacks CREATE on database DATABASE, and schema pgstrata is not there yet
+    error[missing_privilege]: DATABASE: role priv_owner lacks CREATE on database DATABASE, and schema pgstrata does not exist yet
       hint: grant create on database DATABASE to priv_owner
-    warning[sessions_hidden]: priv_owner: role priv_owner cannot see since when other roles' transactions are open: the swap may wait behind one, and applications behind the swap, for all of lock_timeout
+    warning[sessions_hidden]: priv_owner: role priv_owner cannot see how long transactions of other roles have been open: one of them can block the swap, and applications then wait behind the swap for up to lock_timeout
       hint: grant pg_read_all_stats to priv_owner
-    warning[replicas_hidden]: priv_owner: role priv_owner cannot see how far standbys are behind: where the server has any, or the plan asks for a limit, the job holds until it can
+    warning[replicas_hidden]: priv_owner: role priv_owner cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job pauses until it can see the lag
       hint: grant pg_monitor to priv_owner, or list the standbys under [throttle] replicas
     ");
     db.execute(&format!(
@@ -116,19 +116,19 @@ async fn missing_privileges_beyond_the_schema() {
     ))
     .await;
     insta::assert_snapshot!(check_as(&db, "priv_beyond", MONTHS).await, @"
-    error[missing_privilege]: lab: role priv_beyond lacks CREATE on schema lab, where extended statistics t_both is made again
+    error[missing_privilege]: lab: role priv_beyond lacks CREATE on schema lab, in which extended statistics t_both is created again
       hint: grant create on schema lab to priv_beyond
-    error[missing_privilege]: lab: role priv_beyond lacks CREATE on schema lab, where function lab.newest() is made again
+    error[missing_privilege]: lab: role priv_beyond lacks CREATE on schema lab, in which function lab.newest() is created again
       hint: grant create on schema lab to priv_beyond
-    error[missing_privilege]: public.mood: role priv_beyond lacks USAGE on type public.mood, which a column has
+    error[missing_privilege]: public.mood: role priv_beyond lacks USAGE on type public.mood, which a column uses
       hint: grant usage on type public.mood to priv_beyond
-    error[missing_privilege]: extended statistics t_both: role priv_beyond lacks the rights of postgres, who owns extended statistics t_both, which the swap binds to the new table
+    error[missing_privilege]: extended statistics t_both: role priv_beyond lacks the privileges of role postgres, which owns extended statistics t_both, and the swap binds it to the new table
       hint: grant postgres to priv_beyond
-    error[missing_privilege]: function lab.newest(): role priv_beyond lacks the rights of postgres, who owns function lab.newest(), which the swap binds to the new table
+    error[missing_privilege]: function lab.newest(): role priv_beyond lacks the privileges of role postgres, which owns function lab.newest(), and the swap binds it to the new table
       hint: grant postgres to priv_beyond
-    error[missing_privilege]: publication out: role priv_beyond lacks the rights of postgres, who owns publication out, which the swap binds to the new table
+    error[missing_privilege]: publication out: role priv_beyond lacks the privileges of role postgres, which owns publication out, and the swap binds it to the new table
       hint: grant postgres to priv_beyond
-    error[missing_privilege]: table public.drafts: role priv_beyond lacks the rights of postgres, who owns table public.drafts, which the swap binds to the new table
+    error[missing_privilege]: table public.drafts: role priv_beyond lacks the privileges of role postgres, which owns table public.drafts, and the swap binds it to the new table
       hint: grant postgres to priv_beyond
     ");
     db.execute(
@@ -173,7 +173,7 @@ async fn a_connection_limit_is_reported_beforehand() {
     ))
     .await;
     insta::assert_snapshot!(check_as(&db, "few_sessions", MONTHS).await, @"
-    error[connection_limit]: few_sessions: role few_sessions has a limit of 4 sessions at a time, and 0 are open: a job needs 5
+    error[connection_limit]: few_sessions: role few_sessions has a limit of 4 sessions, of which 0 are in use; the job needs 5
       hint: alter role few_sessions connection limit 5
     ");
     db.execute("alter role few_sessions connection limit 5").await;

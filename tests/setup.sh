@@ -148,7 +148,7 @@ for thing in "$@"; do
     case $thing in
     server)
         has_server && continue
-        [ -z "${PGSTRATA_PG_BIN:-}" ] || fail "$PGSTRATA_PG_BIN (PGSTRATA_PG_BIN) holds no PostgreSQL 14 or later"
+        [ -z "${PGSTRATA_PG_BIN:-}" ] || fail "$PGSTRATA_PG_BIN (PGSTRATA_PG_BIN) does not contain PostgreSQL 14 or later"
         install postgresql postgresql@17
         has_server || fail "the system's packages hold no PostgreSQL 14 or later: see https://www.postgresql.org/download/"
         ;;

@@ -53,7 +53,7 @@ async fn gives_up(kind: &'static str) {
     let (proxy, run) = swallowed(&lab, 3).await;
     let ran = ended(run).await.exits(1);
     reports_silence(kind, &ran.stderr);
-    assert!(ran.stderr.contains("could not be taken up again in"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("could not be continued after"), "{}", ran.stderr);
     assert!(ran.stderr.contains("the job's state is kept"), "{}", ran.stderr);
     proxy.swallow(false);
     drop(proxy);

@@ -90,7 +90,7 @@ async fn a_copy_that_does_not_fit_reports_what_abort_frees() {
     let plan = db.plan("name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
     let plan = plan.to_str().unwrap();
     let said = db.pgstrata(&["run", plan]).await.exits(1).stderr;
-    tells(&said, "`pgstrata abort job` frees what the job holds: ");
+    tells(&said, "`pgstrata abort job` frees the space that the job uses: ");
     assert!(said.contains(" MiB in public.t_new and "), "{said}");
     db.pgstrata(&["abort", "job"]).await.ok();
     assert_eq!(db.count("select count(*) from t").await, 60_000);
@@ -105,7 +105,7 @@ async fn a_job_resumes_after_a_full_disk_gets_space_again() {
     db.execute("update t set v = v + 1").await;
     let file = disk.fill();
     let said = db.pgstrata(&["sync", "job"]).await.exits(1).stderr;
-    tells(&said, "`pgstrata finalize --now job` frees what is kept for the way back: ");
+    tells(&said, "`pgstrata finalize --now job` frees the space that is kept for a rollback: ");
     gone(&file);
     db.pgstrata(&["sync", "job"]).await.ok();
     oracle::compare(&db, "t", "t_old").await;
@@ -125,7 +125,7 @@ async fn a_retype_and_a_backfill_on_a_full_disk() {
     tells(&said, "`pgstrata abort r` frees ");
     db.pgstrata(&["abort", "r"]).await.ok();
     let said = db.pgstrata(&["run", backfill.to_str().unwrap()]).await.exits(1).stderr;
-    tells(&said, "`pgstrata abort b` ends the job, but frees nothing");
+    tells(&said, "`pgstrata abort b` ends the job but frees no disk space");
     gone(&file);
     db.pgstrata(&["abort", "b"]).await.ok();
     assert_eq!(db.count("select count(*) from t").await, 60_000);

@@ -22,7 +22,7 @@ async fn a_first_signal_stops_between_chunks() {
     interrupt(&run);
     insta::assert_snapshot!(refusal(&ended(run).await), @"
     exit 6
-    error: stopped as asked; job events is capturing
+    error: stopped as requested; job events is capturing
     hint: run the same command again to go on
     ");
     let done = events.db.count("select count(*) from pgstrata.chunks").await;
@@ -76,9 +76,9 @@ async fn a_second_signal_cancels_what_is_under_way() {
     let ran = ended(run).await;
     insta::assert_snapshot!(refusal(&Ran { stderr: rest, ..ran }), @"
     exit 6
-    error: stopped as asked; what was under way was cancelled
+    error: stopped as requested; the running statements were cancelled
     cause: failed to copy a chunk
-    hint: run the same command again to go on
+    hint: run the same command again to continue
     ");
     goes_on(&events).await;
 }
@@ -103,9 +103,9 @@ async fn a_swap_whose_lock_is_held_reports_the_blocker_and_changes_nothing() {
     report.batch_execute("select count(*) from events").await.unwrap();
     insta::assert_snapshot!(events.refused("swap").await, @r#"
     exit 5
-    error: the lock on public.events could not be acquired in # attempts (# s)
-    cause: in the way: pid #, user postgres, application "monthly report", idle in transaction, transaction since #-#-# #:#:#.#+#, query since #-#-# #:#:#.#+#
-    hint: nothing was changed, and changes go on being logged; end the session in the way, or try at a quieter time, with the same command
+    error: could not acquire the lock on public.events in # attempts (# s)
+    cause: blocked by pid #, user postgres, application "monthly report", idle in transaction, transaction since #-#-# #:#:#.#+#, query since #-#-# #:#:#.#+#
+    hint: nothing was changed, and changes are still logged; end the blocking session, or run the same command again when the server is less busy
     "#);
     assert_eq!(events.catalog().await, before);
     // Changes go on being logged.

@@ -23,15 +23,15 @@ async fn plan_drafts_a_plan_of_a_live_table() {
         .filter(|line| !line.contains("iB"))
         .collect();
     insta::assert_snapshot!(found.join("\n"), @r#"
-    # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
+    # A plan for pgstrata, drafted from the live table. Review it, then keep it with your migrations.
     #
     # column  "A t", timestamp with time zone
     # oldest  2024-01-01 00:00:00+00
     # newest  2025-02-20 15:00:00+00
-    # key     primary key ("I d"); widened to ("I d", "A t"): a partitioned table's key holds "A t"
+    # key     primary key ("I d"); becomes ("I d", "A t"), because the key of a partitioned table must contain the partition column
     # carried 2 columns, 1 index
     #
-    # rows by statistics, about:
+    # approximate rows, according to the statistics:
     #   2024-01  745
     #   2024-02  696
     #   2024-03  744
@@ -47,7 +47,7 @@ async fn plan_drafts_a_plan_of_a_live_table() {
     #   2025-01  744
     #   2025-02  471
     #
-    # warning: the key "p""l. a;--🦠_pkey" ("I d") becomes ("I d", "A t"): after the swap nothing keeps ("I d") alone unique, and ON CONFLICT ("I d") fails; look for ON CONFLICT ("I d") in the applications, and see that ("I d") comes from a sequence or is a uuid
+    # warning: the partition column is added to the key "p""l. a;--🦠_pkey" ("I d"): after the swap, only ("I d", "A t") is unique, not ("I d") alone, and ON CONFLICT ("I d") fails; look for ON CONFLICT ("I d") in the applications, and make sure that the values of ("I d") come from a sequence or are random uuids
 
     name  = 'p"l. a;--🦠'           # the job
     kind  = "partition"
@@ -56,13 +56,13 @@ async fn plan_drafts_a_plan_of_a_live_table() {
     [partition]
     by       = '"A t"'
     every    = "1 year"            # about 1 partition
-    timezone = "UTC"               # where a day or month begins
-    # from   = "2024-01-01 00:00:00+00"  # where the first begins; without it, at the oldest row
+    timezone = "UTC"               # time zone in which days and months begin
+    # from   = "2024-01-01 00:00:00+00"  # lower bound of the first partition; default: the oldest row
     "#);
     db.pgstrata(&["check", path]).await.ok();
     let said = db.pgstrata(&["plan", "lpa", "--by", "at"]).await.exits(2).stderr;
     insta::assert_snapshot!(said, @"
-    error: there is no table public.lpa
-    hint: write the name as in SQL: schema.table, in double quotes where SQL needs them
+    error: table public.lpa does not exist
+    hint: write the name as in SQL: schema.table, in double quotes where SQL requires them
     ");
 }

@@ -158,7 +158,7 @@ async fn a_materialized_view_that_fails_stops_no_rollback(version: Version) {
     lab.db.execute(&function(0)).await;
     let told = lab.ran("swap").await.exits(1);
     assert!(
-        told.stderr.contains("materialized view public.mv cannot be made anew after the swap"),
+        told.stderr.contains("materialized view public.mv could not be created again after the swap"),
         "{told:?}"
     );
     assert!(told.stderr.contains("division by zero"), "{told:?}");

@@ -42,9 +42,11 @@ async fn everything_on_a_wide_table_is_reported() {
     let each = checked(&db, &["-v"]).await.stdout;
     assert_eq!(each.lines().filter(|line| line.starts_with("note[carried_object]")).count(), 560);
     for line in [
-        "note[carried_object]: t_pkey: index t_pkey: with at in it, built on each partition after the copy, exchanged by name in the swap",
-        "note[carried_object]: p40: policy p40: made before the copy",
-        "note[carried_object]: t_u60: foreign key t_u60: moved in the swap without looking at the rows, looked through afterwards",
+        "note[carried_object]: t_pkey: index t_pkey: with at in it, built on each partition after the \
+         copy; its name is exchanged at the swap",
+        "note[carried_object]: p40: policy p40: created before the copy",
+        "note[carried_object]: t_u60: foreign key t_u60: moved at the swap without reading rows, \
+         validated afterwards",
     ] {
         assert!(each.lines().any(|told| told == line), "{line}");
     }

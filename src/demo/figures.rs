@@ -84,8 +84,8 @@ impl fmt::Display for Figures {
         let (all, differing) = (count(self.rows), count(self.rows_differing));
         write!(f, "  rows          {all}, of which {differing} differ from the witness")?;
         if let Some(kept) = &self.kept {
-            write!(f, "\n\nThe server is still up. To look around:\n  {}", kept.connect)?;
-            write!(f, "\nTo end it and remove its directory:\n  {}", kept.stop)?;
+            write!(f, "\n\nThe server is still running. To connect:\n  {}", kept.connect)?;
+            write!(f, "\nTo stop it and remove its directory:\n  {}", kept.stop)?;
         }
         Ok(())
     }

@@ -25,7 +25,8 @@ pub async fn run(keep: bool, output: Output) -> Result<()> {
     let told = tokio::select! {
         told = story::tell(events, keep) => told,
         () = interrupted() => {
-            Err(Error::new(Kind::Stopped, "the demo was stopped; its server and its directory are gone"))
+            Err(Error::new(Kind::Stopped, "the demo was stopped; its server and its directory were \
+                removed"))
         }
     };
     let _ = printer.await;

@@ -202,9 +202,10 @@ fn make_dir(user: Option<Unprivileged>) -> Result<tempfile::TempDir> {
         .prefix("pgstrata-")
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in("/tmp")
-        .map_err(|e| cannot("make a directory in /tmp", &e))?;
+        .map_err(|e| cannot("create a directory in /tmp", &e))?;
     if let Some(Unprivileged { uid, gid }) = user {
-        chown(dir.path(), Some(uid), Some(gid)).map_err(|e| cannot("give the directory away", &e))?;
+        chown(dir.path(), Some(uid), Some(gid))
+            .map_err(|e| cannot("change the owner of the directory", &e))?;
     }
     Ok(dir)
 }
@@ -215,7 +216,7 @@ fn find_bin() -> Result<PathBuf> {
         let dir = PathBuf::from(dir);
         return match major(&dir) {
             Some(found) if found >= OLDEST_MAJOR => Ok(dir),
-            _ => Err(no_server(format!("{} holds no PostgreSQL 14 or later", dir.display()))),
+            _ => Err(no_server(format!("{} does not contain PostgreSQL 14 or later", dir.display()))),
         };
     }
     let in_path =
@@ -275,8 +276,11 @@ fn unprivileged_user() -> Result<Option<Unprivileged>> {
         Some(Unprivileged { uid: id("-u")?, gid: id("-g")? }).filter(|user| user.uid != 0)
     });
     user.map(Some).ok_or_else(|| {
-        Error::failed("a server may not run as root, and there is no user postgres or nobody")
-            .hint("run it as another user")
+        Error::failed(
+            "a PostgreSQL server cannot run as root, and neither user postgres nor user nobody \
+            exists",
+        )
+        .hint("run the demo as another user")
     })
 }
 

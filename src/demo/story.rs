@@ -61,13 +61,13 @@ pub(super) async fn tell(events: Events, keep: bool) -> Result<Figures> {
 }
 
 async fn start(events: &Events) -> Result<PrivateServer> {
-    let title = "pgstrata demo: a table in use becomes a partitioned one, goes back, and again";
+    let title = "pgstrata demo: partition a live table, roll back, and swap again";
     say(events, title, "");
     say(
         events,
         "1. A private server",
-        "It lives in a temporary directory, listens on a Unix socket only, and goes when the\n\
-         demo ends. Nothing of yours is touched.",
+        "The server runs in a temporary directory, listens only on a Unix socket, and is\n\
+         removed when the demo ends. Nothing else on this machine is changed.",
     );
     let began = Instant::now();
     events.phase(DATABASE, "start", "starting a server");
@@ -106,10 +106,11 @@ impl Stage {
             &events,
             "2. A table in use",
             &format!(
-                "{WRITERS} applications insert, update and delete rows of {TABLE}, and move\n\
-                 some to another month, from now until the end. In the same transactions they do\n\
-                 the same to {WITNESS}, a plain table that pgstrata knows\n\
-                 nothing of: should pgstrata lose, double or spoil a row, the two will differ."
+                "From now until the end, {WRITERS} applications insert, update and delete rows of\n\
+                 {TABLE}, and move some to another month. In the same transactions,\n\
+                 they make the same changes to {WITNESS}, a plain table that\n\
+                 pgstrata does not touch. If pgstrata loses, duplicates or damages a row, the two\n\
+                 tables differ."
             ),
         );
         let began = Instant::now();
@@ -120,7 +121,7 @@ impl Stage {
         let client = connect(&dsn).await?;
         let rows = number::counted(table::create(&client).await?, "row");
         let size = number::bytes(table::bytes(&client).await?);
-        let about = format!("{rows} of two years, {size}, a uuid key and three more indexes");
+        let about = format!("{rows} from two years, {size}, a uuid key and three more indexes");
         events.done(DATABASE, "fill", about, began.elapsed());
         let writers = Writers::start(&dsn).await?;
         let target = Target::from_dsn(&dsn)?;
@@ -135,9 +136,9 @@ impl Stage {
     /// Shows what the table is like to query; the pages that a month's query reads.
     async fn problem(&self) -> Result<u64> {
         self.say(
-            "3. What is wrong with it",
-            "A query for one month reads the whole table; deleting an old month takes longer\n\
-             still, and leaves bloat behind.",
+            "3. The problem",
+            "A query for one month reads the whole table. Deleting an old month takes even longer\n\
+             and leaves bloat behind.",
         );
         self.explain().await
     }
@@ -168,8 +169,8 @@ impl Stage {
         self.say(
             &format!("4. pgstrata plan {TABLE} --by created_at --every month -o plan.toml"),
             &format!(
-                "It looks at the table and drafts a plan: a file to review, to change and to keep.\n\
-                 (Left out here: what it found, as comments at the head.)\n{settings}"
+                "This command reads the table and drafts a plan, a file to review, edit and keep.\n\
+                 (Not shown here: the comments at the top, which describe the table.)\n{settings}"
             ),
         );
         Plan::parse(&text, "the drafted plan")
@@ -178,10 +179,11 @@ impl Stage {
     async fn run(&self, plan: Plan) -> Result<()> {
         self.say(
             "5. pgstrata run plan.toml",
-            "It builds the partitioned table beside the one in use. Triggers note the keys that\n\
-             change; the rows are copied in short chunks, each a transaction of its own; then\n\
-             what changed meanwhile is brought over, and both tables are compared row by row.\n\
-             The table stays in use all the time. Stopped or killed, it goes on where it was.",
+            "This command builds the partitioned table next to the table in use. Triggers log the\n\
+             keys of changed rows, and the rows are copied in short chunks, each in its own\n\
+             transaction. Then the pending changes are applied, and both tables are compared row\n\
+             by row. The table stays in use all the time. If the job is stopped or killed, the\n\
+             next run continues where it was.",
         );
         self.writers.lap();
         self.engine.run(plan, false, |_| ()).await?;
@@ -192,9 +194,9 @@ impl Stage {
     async fn swap(&self, pages_before: u64) -> Result<Compared> {
         self.say(
             &format!("6. pgstrata swap {TABLE}"),
-            "It compares once more, then locks both tables for a moment, brings the last changes\n\
-             over and exchanges the names. Should the lock not be had within 200 ms, it lets go\n\
-             and tries again later, so that no application waits for long.",
+            "This command verifies the tables once more, then locks both tables for a moment,\n\
+             applies the last changes and exchanges the names. If it cannot acquire the lock\n\
+             within 200 ms, it gives up and retries later, so that no application waits long.",
         );
         self.exchange(self.engine.swap(TABLE)).await?;
         self.say("", "The same query now:");
@@ -202,7 +204,7 @@ impl Stage {
         self.say(
             "",
             &format!(
-                "  pages read    {} in place of {}: one partition, not the whole table",
+                "  pages read    {} instead of {}: one partition, not the whole table",
                 number::count(pages),
                 number::count(pages_before)
             ),
@@ -213,8 +215,8 @@ impl Stage {
     async fn rollback(&self) -> Result<Compared> {
         self.say(
             &format!("7. pgstrata rollback {TABLE}"),
-            "Second thoughts? The old table has been kept ready to be brought level, so the way\n\
-             back is the same exchange: everything written since the swap is there.",
+            "Triggers have logged every change since the swap, so the rollback is the same exchange\n\
+             in reverse, and it keeps everything that was written since.",
         );
         self.exchange(self.engine.rollback(TABLE)).await?;
         self.witness().await
@@ -223,8 +225,9 @@ impl Stage {
     async fn finalize(&self) -> Result<()> {
         self.say(
             &format!("8. pgstrata swap {TABLE}; pgstrata finalize {TABLE} --now"),
-            "Again, and for good: finalize drops the old table and all that pgstrata made beside\n\
-             the partitioned one. Normally that is days later, as the plan says.",
+            "Swap again, then end the job: finalize drops the old table and everything else that\n\
+             pgstrata created, except the partitioned table. Normally this happens days later,\n\
+             as set in the plan.",
         );
         self.exchange(self.engine.swap(TABLE)).await?;
         self.engine.finalize(TABLE, true).await.map(drop)
@@ -250,7 +253,7 @@ impl Stage {
         self.events.done(
             DATABASE,
             "witness",
-            format!("{rows}, {differing} differ (except all, both ways)"),
+            format!("{rows}, {differing} differ (EXCEPT ALL in both directions)"),
             began.elapsed(),
         );
         Ok(compared)

@@ -87,7 +87,7 @@ impl Writers {
     /// Sets the writers to work on the tables in the database at `dsn`.
     pub(super) async fn start(dsn: &str) -> Result<Self> {
         let took_us = Histogram::new_with_bounds(1, 3_600_000_000, 3)
-            .map_err(|e| Error::failed("failed to keep the writers' times").cause(e.to_string()))?;
+            .map_err(|e| Error::failed("failed to record the writers' latencies").cause(e.to_string()))?;
         let tally = Tally { transactions: 0, failures: 0, first_failure: None, took_us, lap: Lap::default() };
         let (tally, stop) = (Arc::new(Mutex::new(tally)), CancellationToken::new());
         let mut tasks = JoinSet::new();
@@ -107,7 +107,7 @@ impl Writers {
     pub(super) async fn stop(&mut self) -> Result<Tally> {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
-            ended.map_err(|e| Error::failed("a writer broke down").cause(e.to_string()))?;
+            ended.map_err(|e| Error::failed("a writer failed").cause(e.to_string()))?;
         }
         Ok(self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
@@ -127,7 +127,7 @@ impl Twice {
         for (statement, table) in self.0.iter().zip([TABLE, WITNESS]) {
             let rows = client.execute(statement, params).await?;
             if rows != 1 {
-                return Err(Error::failed(format!("a statement found {rows} rows in {table} in place of 1")));
+                return Err(Error::failed(format!("a statement found {rows} rows in {table} instead of 1")));
             }
         }
         Ok(())

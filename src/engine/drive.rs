@@ -78,9 +78,13 @@ impl Engine {
                 return Err(space::explained(&self.target, plan, error).await);
             }
             if self.stop.is_asked() {
-                return Err(Error::new(Kind::Stopped, "stopped as asked; what was under way was cancelled")
-                    .cause(error.message())
-                    .hint("run the same command again to go on"));
+                return Err(Error::new(
+                    Kind::Stopped,
+                    "stopped as requested; the running statements were \
+                    cancelled",
+                )
+                .cause(error.message())
+                .hint("run the same command again to continue"));
             }
             if worked > SETTLED {
                 (outage, backoff) = (None, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
@@ -93,8 +97,11 @@ impl Engine {
             if outage.since.elapsed() > limit {
                 let spent = outage.retries.spent();
                 return Err(error
-                    .context(format!("job {} could not be taken up again in {spent}", plan.name()))
-                    .hint("the job's state is kept; run the same command again when the server is back"));
+                    .context(format!("job {} could not be continued after {spent}", plan.name()))
+                    .hint(
+                        "the job's state is kept; run the same command again when the server is \
+                        available",
+                    ));
             }
             tokio::time::sleep(backoff.next(rand::random())).await;
         }
@@ -131,7 +138,8 @@ async fn while_answered<K: JobKind, T>(own: &K, work: impl Future<Output = Resul
     tokio::select! {
         result = work => result,
         () = own.silent(GRACE) => Err(Error::failed(
-            "the server does not answer: the connection that holds the job's lease is lost, and a statement is still under way",
+            "the server does not answer: the connection that holds the job's lease is lost, and a \
+             statement is still running",
         )
         .retry(Retry::Unknown)),
     }

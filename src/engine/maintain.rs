@@ -22,8 +22,10 @@ impl Engine {
         let session = self.target.connect("pgstrata").await?;
         let jobs = latest(store::jobs(&session, name).await?);
         if let (Some(name), true) = (name, jobs.is_empty()) {
-            return Err(Error::usage(format!("there is no job {name} in this database"))
-                .hint("`pgstrata status` lists all jobs; `pgstrata maintain --table TABLE` needs none"));
+            return Err(Error::usage(format!("this database has no job named {name}")).hint(
+                "`pgstrata status` lists all jobs; `pgstrata maintain --table TABLE` does not need \
+                    a job",
+            ));
         }
         let mut failed = None;
         for job in jobs {

@@ -55,8 +55,8 @@ impl Engine {
     /// Preflight found an error (findings are reported before), the plan changed, or a phase failed.
     pub async fn run(&self, plan: Plan, swap: bool, found: impl FnOnce(&Findings)) -> Result<Outcome> {
         if swap && !plan.task().purpose().is_swapped() {
-            return Err(Error::usage("a backfill has no swap: its rows are filled where they are")
-                .hint("leave --swap out"));
+            return Err(Error::usage("a backfill has no swap: it fills the rows of the table in place")
+                .hint("remove --swap"));
         }
         let session = self.target.connect("pgstrata").await?;
         let jobs = store::jobs(&session, Some(plan.name())).await?;
@@ -92,8 +92,8 @@ impl Engine {
             return Err(Error::new(
                 Kind::Preflight,
                 format!(
-                    "{} in the way; nothing was changed",
-                    number::counted(preflight.findings.errors() as u64, "finding")
+                    "the check found {}; nothing was changed",
+                    number::counted(preflight.findings.errors() as u64, "error")
                 ),
             ));
         };
@@ -109,12 +109,16 @@ impl Engine {
         let changes = changed(&job.identity, &plan.identity());
         if !changes.is_empty() {
             let all: Vec<String> = changes.iter().map(ToString::to_string).collect();
-            return Err(Error::usage(format!("the plan is not the one that job {} began with", job.name))
-                .cause(all.join("; "))
-                .hint(format!(
-                    "put it back and run again; or end the job, and start over with the new plan: {}",
-                    commands::ending(&job.name, job.state)
-                )));
+            return Err(Error::usage(format!(
+                "the plan differs from the plan with which job {} started",
+                job.name
+            ))
+            .cause(all.join("; "))
+            .hint(format!(
+                "restore the plan and run it again; or end the job and start over with the new plan: \
+                     {}",
+                commands::ending(&job.name, job.state)
+            )));
         }
         store::install(session).await?;
         if job.plan != plan.to_toml() {
@@ -133,8 +137,9 @@ impl Engine {
             None => BTreeMap::new(),
         };
         match pace::closed(&plan.with(&settings)?, clock::now()) {
-            Some(why) => Err(Error::new(Kind::Stopped, format!("nothing was done: {why}")).hint(
-                "run the same command again when it is open; from cron or a timer, more often than it opens",
+            Some(why) => Err(Error::new(Kind::Stopped, format!("the job did not run: {why}")).hint(
+                "run the same command again inside a window; from cron or a timer, run it more often than \
+                 the windows open",
             )),
             None => Ok(()),
         }
@@ -170,7 +175,7 @@ impl Engine {
     /// The server returned an error; differences are in the report.
     pub async fn verify(&self, name: &str) -> Result<Verdict> {
         let outcome = self.act_on(name, Action::Verify).await?;
-        outcome.verdict.ok_or_else(|| Error::failed(format!("job {name} was not compared")))
+        outcome.verdict.ok_or_else(|| Error::failed(format!("job {name} was not verified")))
     }
 
     /// Drains, verifies and swaps.

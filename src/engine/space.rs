@@ -17,10 +17,11 @@ pub(super) async fn explained(target: &Target, plan: &Plan, error: Error) -> Err
     }
     let hint = match held(target, plan).await {
         Ok(Some(held)) => held,
-        Ok(None) | Err(_) => format!("`pgstrata status {}` says how far the job is", word(plan.name())),
+        Ok(None) | Err(_) => format!("`pgstrata status {}` shows the progress of the job", word(plan.name())),
     };
     error.hint(format!(
-        "a disk of the server is full; the job's state is kept: free space there and run the same command again; {hint}"
+        "a disk of the server is full; the job's state is kept: free disk space there and run the same \
+         command again; {hint}"
     ))
 }
 

@@ -15,7 +15,7 @@ pub fn way_out(name: &str, design: &Design, state: State) -> String {
         let result = design.planned().result();
         return format!("keep the {result}, and give up the rollback: `pgstrata finalize --now {name}`");
     }
-    format!("job {shown} is {state}: `pgstrata run PLAN` starts it anew")
+    format!("job {shown} is {state}: `pgstrata run PLAN` starts a new job")
 }
 
 /// The commands that end a job in a state, for a hint.

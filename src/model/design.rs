@@ -89,8 +89,8 @@ impl Planned for Blueprint {
     fn other_command(&self, name: &str) -> (String, String) {
         let table = self.table.name.plain();
         (
-            format!("job {name} is a partition job: it copies {table}, and fills no column of it"),
-            format!("`pgstrata status {}` says where it is", word(name)),
+            format!("job {name} is a partition job: it copies {table} and does not fill columns"),
+            format!("`pgstrata status {}` shows its progress", word(name)),
         )
     }
 }
@@ -130,10 +130,10 @@ impl Planned for Filling {
     fn other_command(&self, name: &str) -> (String, String) {
         let (table, typed) = (self.table.name.plain(), word(name));
         (
-            format!("job {name} is a backfill: it works on {table} itself, and there is no second table"),
+            format!("job {name} is a backfill: it updates {table} in place, and there is no second table"),
             format!(
-                "`pgstrata run PLAN` goes on with it, to its end; `pgstrata verify {typed}` looks at every row again; \
-                 `pgstrata abort {typed}` ends it"
+                "`pgstrata run PLAN` continues it to its end; `pgstrata verify {typed}` checks every row \
+                 again; `pgstrata abort {typed}` ends it"
             ),
         )
     }
@@ -171,8 +171,11 @@ impl Planned for Retyping {
     fn other_command(&self, name: &str) -> (String, String) {
         let table = self.table.name.plain();
         (
-            format!("job {name} is a retype: it changes a column of {table}, and no rows"),
-            format!("`pgstrata status {}` says where it is", word(name)),
+            format!(
+                "job {name} is a column type change: it changes a column of {table} and does not copy \
+                the table"
+            ),
+            format!("`pgstrata status {}` shows its progress", word(name)),
         )
     }
 }

@@ -29,12 +29,12 @@ pub enum Between {
 
 /// Differences that are ignored, with the reasons. A `*` stands for any one name.
 const EXEMPT: &[(Between, &[&str], &str)] = &[
-    (Between::Times, &["foreign_keys", "*", "validated"], "looked through after an exchange"),
-    (Between::Times, &["referenced_by", "*", "validated"], "looked through after an exchange"),
-    (Between::Times, &["indexes", "*", "clustered"], "CLUSTER sets it in passing"),
-    (Between::Tables, &["oid"], "another table has the name"),
+    (Between::Times, &["foreign_keys", "*", "validated"], "validated after an exchange"),
+    (Between::Times, &["referenced_by", "*", "validated"], "validated after an exchange"),
+    (Between::Times, &["indexes", "*", "clustered"], "CLUSTER sets it as a side effect"),
+    (Between::Tables, &["oid"], "another table has that name"),
     (Between::Tables, &["referenced_by", "*", "index"], "the server chooses among equal indexes"),
-    (Between::Tables, &["indexes", "*", "clustered"], "stands on each partition"),
+    (Between::Tables, &["indexes", "*", "clustered"], "is on each partition"),
 ];
 
 fn is_exempt(between: Between, path: &[String]) -> bool {
@@ -171,7 +171,7 @@ const KINDS: &[(&[&str], &str)] = &[
 /// The term for a field of the table itself.
 fn field(name: &str) -> String {
     match name {
-        "oid" => "the table itself (dropped and made again)".to_owned(),
+        "oid" => "the table itself (dropped and created again)".to_owned(),
         "relkind" | "persistence" => "the kind of table".to_owned(),
         "children" | "parents" | "is_partition" => "inheritance".to_owned(),
         "options" | "toast_options" => "the storage parameters".to_owned(),

@@ -142,7 +142,7 @@ fn split(text: &str) -> Result<Vec<String>, String> {
             None if rest.is_empty() => return Ok(parts),
             None => {
                 return Err(format!(
-                    "`{text}` is not a name: write schema.table, with double quotes where SQL needs them"
+                    "`{text}` is not a name: write schema.table, in double quotes where SQL requires them"
                 ));
             }
         }
@@ -159,7 +159,7 @@ fn take<'a>(rest: &'a str, whole: &str) -> Result<(String, &'a str), String> {
                 Some((_, '"')) if chars.next_if(|(_, c)| *c == '"').is_some() => name.push('"'),
                 Some((at, '"')) => break (name, &quoted[at + 1..]),
                 Some((_, c)) => name.push(c),
-                None => return Err(format!("`{whole}` has a double quote that is not closed")),
+                None => return Err(format!("`{whole}` has an unclosed double quote")),
             }
         }
     } else {
@@ -170,10 +170,13 @@ fn take<'a>(rest: &'a str, whole: &str) -> Result<(String, &'a str), String> {
         return Err(format!("`{whole}` has an empty part: write schema.table"));
     }
     if name.len() > MAX_BYTES {
-        return Err(format!("`{name}` has {} bytes; PostgreSQL keeps {MAX_BYTES}", name.len()));
+        return Err(format!(
+            "`{name}` has {} bytes; PostgreSQL names have at most {MAX_BYTES} bytes",
+            name.len()
+        ));
     }
     if name.contains('\0') {
-        return Err(format!("`{whole}` holds a zero byte"));
+        return Err(format!("`{whole}` contains a zero byte"));
     }
     Ok((name, rest))
 }

@@ -47,9 +47,9 @@ fn plural(kind: &str) -> String {
         "extended statistics" => kind.to_owned(),
         "index" => "indexes".to_owned(),
         "policy" => "policies".to_owned(),
-        "policy elsewhere" => "policies elsewhere".to_owned(),
-        "default elsewhere" => "defaults elsewhere".to_owned(),
-        "foreign key to it" => "foreign keys to it".to_owned(),
+        "policy of another table" => "policies of other tables".to_owned(),
+        "default of another table" => "defaults of other tables".to_owned(),
+        "referencing foreign key" => "referencing foreign keys".to_owned(),
         _ => format!("{kind}s"),
     }
 }
@@ -69,7 +69,7 @@ fn own(all: &mut Inventory, b: &Blueprint) {
     for column in &table.columns {
         let how = match (column.generated.as_str(), column.identity.as_str()) {
             ("", "") => "copied",
-            ("", _) => "copied; its identity goes on counting where it was",
+            ("", _) => "copied; its identity continues where it was",
             _ => "generated again from the same expression",
         };
         all.add("column", plain(column.name.as_str()), how);
@@ -84,9 +84,10 @@ fn own(all: &mut Inventory, b: &Blueprint) {
     }
     for sequence in &table.sequences {
         let how = if sequence.identity {
-            "the partitioned table's own takes the name and goes on counting in the swap"
+            "at the swap, the identity sequence of the partitioned table takes its name and continues its \
+             numbers"
         } else {
-            "the same sequence, owned by the table in use from the swap on"
+            "the same sequence, owned by the table in use after the swap"
         };
         all.add("sequence", sequence.name.plain(), how);
     }
@@ -94,45 +95,44 @@ fn own(all: &mut Inventory, b: &Blueprint) {
         all.add(
             "extended statistics",
             statistics.name.plain(),
-            "made on the partitioned table, exchanged by name in the swap",
+            "created on the partitioned table; its name is exchanged at the swap",
         );
     }
     for comment in &table.comments {
         let name = format!("{} {}", comment.kind, plain(comment.name.as_str()));
-        all.add("comment", name, "written again in the swap");
+        all.add("comment", name, "set again at the swap");
     }
 }
 
 fn of_index(b: &Blueprint, index: &Index) -> String {
     if index.exclusion.is_some() {
-        return "an exclusion constraint of the table, built with it on every partition after the copy"
-            .to_owned();
+        return "built as a constraint on every partition after the copy".to_owned();
     }
     let wider = if index.name == b.key_index && b.widened() {
         format!("with {} in it, ", plain(b.by.as_str()))
     } else {
         String::new()
     };
-    format!("{wider}built on each partition after the copy, exchanged by name in the swap")
+    format!("{wider}built on each partition after the copy; its name is exchanged at the swap")
 }
 
 fn keys(all: &mut Inventory, b: &Blueprint) {
     for key in b.own_keys() {
         let how = if key.validated {
-            "moved in the swap without looking at the rows, looked through afterwards"
+            "moved at the swap without reading rows, validated afterwards"
         } else if b.keys_on_leaves {
-            "moved in the swap to each partition, NOT VALID as it is"
+            "moved to each partition at the swap, still NOT VALID"
         } else {
-            "moved in the swap, NOT VALID as it is"
+            "moved at the swap, still NOT VALID"
         };
         all.add("foreign key", plain(key.name.as_str()), how);
     }
     for key in b.child_keys() {
         let name = format!("{} of {}", plain(key.name.as_str()), key.table.plain());
         all.add(
-            "foreign key to it",
+            "referencing foreign key",
             name,
-            "moved in the swap without looking at the rows, looked through afterwards",
+            "moved at the swap without reading rows, validated afterwards",
         );
     }
 }
@@ -140,19 +140,19 @@ fn keys(all: &mut Inventory, b: &Blueprint) {
 /// Objects that refer to the table by its oid.
 fn dependents(all: &mut Inventory, table: &Table) {
     let d = &table.dependents;
-    let bound = "bound again in the swap, from the same text";
+    let bound = "created again at the swap from the same definition";
     for view in &table.views {
         all.add(
             "view",
             view.name.plain(),
-            "replaced in the swap by the same query; keeps its owner, privileges and comment",
+            "replaced at the swap by the same query; keeps its owner, privileges and comment",
         );
     }
     for matview in &d.matviews {
         all.add(
             "materialized view",
             matview.view.name.plain(),
-            "made anew after the swap, and exchanged by name",
+            "created again after the swap; its name is exchanged",
         );
     }
     for rule in &d.rules {
@@ -163,17 +163,17 @@ fn dependents(all: &mut Inventory, table: &Table) {
     }
     for policy in &d.policies {
         all.add(
-            "policy elsewhere",
+            "policy of another table",
             format!("{} on {}", plain(policy.name.as_str()), policy.table.plain()),
             bound,
         );
     }
     for default in &d.defaults {
         let name = format!("{}.{}", default.table.plain(), plain(default.column.as_str()));
-        all.add("default elsewhere", name, "takes its numbers from the sequence in use from the swap on");
+        all.add("default of another table", name, "uses the sequence in use after the swap");
     }
     for publication in &d.publications {
-        let how = "takes the table in use in the swap, with publish_via_partition_root";
+        let how = "publishes the table in use after the swap, with publish_via_partition_root";
         all.add("publication", plain(publication.name.as_str()), how);
     }
 }
@@ -181,11 +181,11 @@ fn dependents(all: &mut Inventory, table: &Table) {
 /// Privileges, policies and triggers.
 fn guarded(all: &mut Inventory, table: &Table) {
     for trigger in &table.triggers {
-        let how = "made before the copy, in force from the swap on";
+        let how = "created before the copy, enabled at the swap";
         all.add("trigger", plain(trigger.name.as_str()), how);
     }
     for policy in &table.policies {
-        all.add("policy", plain(policy.name.as_str()), "made before the copy");
+        all.add("policy", plain(policy.name.as_str()), "created before the copy");
     }
     let of_sequences = table.sequences.iter().filter(|s| s.identity);
     let of_sequences = of_sequences.flat_map(|s| s.grants.iter().map(move |g| (g, Some(s.name.plain()))));
@@ -210,31 +210,31 @@ mod tests {
     #[test]
     fn everything_that_comes_along() {
         let all = inventory(&blueprint());
-        insta::assert_snapshot!(summary(&all), @"7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy elsewhere, 1 default elsewhere, 1 publication, 1 trigger, 1 policy, 3 grants");
+        insta::assert_snapshot!(summary(&all), @"7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants");
         let told: Vec<String> = all.iter().map(|c| format!("{} {}: {}", c.kind, c.name, c.how)).collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
         column observation_id: copied
-        column seq: copied; its identity goes on counting where it was
+        column seq: copied; its identity continues where it was
         column submission_id: copied
         column note: copied
         column raw: copied
         column len: generated again from the same expression
         column created_at: copied
-        index petri_observations_pkey: with created_at in it, built on each partition after the copy, exchanged by name in the swap
-        index petri_created: built on each partition after the copy, exchanged by name in the swap
+        index petri_observations_pkey: with created_at in it, built on each partition after the copy; its name is exchanged at the swap
+        index petri_created: built on each partition after the copy; its name is exchanged at the swap
         check constraint note_short: on the table before the copy
-        sequence public.petri_observations_seq_seq: the partitioned table's own takes the name and goes on counting in the swap
-        extended statistics public.petri_where: made on the partitioned table, exchanged by name in the swap
-        comment trigger touch: written again in the swap
-        foreign key petri_submission_fk: moved in the swap without looking at the rows, looked through afterwards
-        view public.petri_observations_with_names: replaced in the swap by the same query; keeps its owner, privileges and comment
-        rule said on public.petri_observations: bound again in the swap, from the same text
-        function public.newest(): bound again in the swap, from the same text
-        policy elsewhere seen on public.remarks: bound again in the swap, from the same text
-        default elsewhere public.drafts.id: takes its numbers from the sequence in use from the swap on
-        publication lab_out: takes the table in use in the swap, with publish_via_partition_root
-        trigger touch: made before the copy, in force from the swap on
-        policy "own rows": made before the copy
+        sequence public.petri_observations_seq_seq: at the swap, the identity sequence of the partitioned table takes its name and continues its numbers
+        extended statistics public.petri_where: created on the partitioned table; its name is exchanged at the swap
+        comment trigger touch: set again at the swap
+        foreign key petri_submission_fk: moved at the swap without reading rows, validated afterwards
+        view public.petri_observations_with_names: replaced at the swap by the same query; keeps its owner, privileges and comment
+        rule said on public.petri_observations: created again at the swap from the same definition
+        function public.newest(): created again at the swap from the same definition
+        policy of another table seen on public.remarks: created again at the swap from the same definition
+        default of another table public.drafts.id: uses the sequence in use after the swap
+        publication lab_out: publishes the table in use after the swap, with publish_via_partition_root
+        trigger touch: created before the copy, enabled at the swap
+        policy "own rows": created before the copy
         grant SELECT to app: granted again, by lab
         grant UPDATE (note) to public: granted again, by lab
         grant USAGE on public.petri_observations_seq_seq to app: granted again, by lab
@@ -246,13 +246,13 @@ mod tests {
         let of = |kind: &'static str| Carried { kind, name: String::new(), how: String::new() };
         let kinds = [
             "extended statistics",
-            "foreign key to it",
-            "policy elsewhere",
+            "referencing foreign key",
+            "policy of another table",
             "materialized view",
-            "default elsewhere",
+            "default of another table",
             "index",
         ];
         let all: Vec<Carried> = kinds.iter().flat_map(|kind| [of(kind), of(kind)]).collect();
-        insta::assert_snapshot!(summary(&all), @"2 extended statistics, 2 foreign keys to it, 2 policies elsewhere, 2 materialized views, 2 defaults elsewhere, 2 indexes");
+        insta::assert_snapshot!(summary(&all), @"2 extended statistics, 2 referencing foreign keys, 2 policies of other tables, 2 materialized views, 2 defaults of other tables, 2 indexes");
     }
 }

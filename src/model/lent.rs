@@ -48,8 +48,8 @@ fn in_plan(role: &str) -> String {
 pub fn hint(code: &[Code], owner: &str) -> String {
     let roles: Vec<String> = owners(code).into_iter().map(in_plan).collect();
     format!(
-        "run the job as {owner}; or, if these roles are to be trusted with the rights of the job's role, write \
-         trust = [{}] at the head of the plan",
+        "run the job as {owner}; or, if you trust these roles with the privileges of the job's role, set \
+         trust = [{}] at the top of the plan",
         roles.join(", ")
     )
 }

@@ -62,7 +62,7 @@ impl fmt::Display for Maintained {
             (&self.blocked, "missing"),
             (&self.detached, "detached"),
             (&self.dropped, "dropped"),
-            (&self.expired, "older than what is kept"),
+            (&self.expired, "past retention"),
         ] {
             if !list.is_empty() {
                 said.push(format!("{} {what}", number::counted(list.len() as u64, "partition")));
@@ -77,7 +77,7 @@ impl fmt::Display for Maintained {
         if said.is_empty() {
             said.push("nothing to do".to_owned());
         }
-        write!(f, "{}: {}; partitions reach to {}", self.table, said.join(", "), self.until)
+        write!(f, "{}: {}; partitions exist up to {}", self.table, said.join(", "), self.until)
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
             ..Maintained::default()
         };
         assert!(idle.is_idle());
-        insta::assert_snapshot!(idle, @"public.t: nothing to do; partitions reach to 2025-01-01");
+        insta::assert_snapshot!(idle, @"public.t: nothing to do; partitions exist up to 2025-01-01");
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let busy = Maintained {
             created: names(&["a", "b"]),
@@ -105,6 +105,6 @@ mod tests {
             ..idle
         };
         assert!(!busy.is_idle());
-        insta::assert_snapshot!(busy, @"public.t: 2 partitions made, 1 partition missing, 1 partition dropped, 1 partition older than what is kept, 1,234 rows in the default partition, statistics refreshed; partitions reach to 2025-01-01");
+        insta::assert_snapshot!(busy, @"public.t: 2 partitions made, 1 partition missing, 1 partition dropped, 1 partition past retention, 1,234 rows in the default partition, statistics refreshed; partitions exist up to 2025-01-01");
     }
 }

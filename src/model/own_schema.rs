@@ -71,7 +71,7 @@ impl OwnSchema {
             all.push(format!("it belongs to role {}", plain(self.owner.as_str())));
         }
         for role in &self.creators {
-            all.push(format!("role {} may create objects in it", grantee(role)));
+            all.push(format!("role {} can create objects in it", grantee(role)));
         }
         for relation in &self.relations {
             all.extend(relation.objections());
@@ -89,7 +89,7 @@ impl Relation {
         let name = format!("pgstrata.{}", plain(self.name.as_str()));
         let mut all = Vec::new();
         if !matches!(self.kind.as_str(), "r" | "S") {
-            all.push(format!("{name} is {}, and not a table", kind(&self.kind)));
+            all.push(format!("{name} is {}, not a table", kind(&self.kind)));
         }
         if !self.trusted {
             all.push(format!("{name} belongs to role {}", plain(self.owner.as_str())));
@@ -109,7 +109,7 @@ impl Relation {
             all.extend(names.iter().map(|one| format!("{name} has {what} {}", plain(one.as_str()))));
         }
         all.extend(self.code.iter().map(|one| format!("{name} uses {one}")));
-        all.extend(self.writers.iter().map(|role| format!("role {} may write {name}", grantee(role))));
+        all.extend(self.writers.iter().map(|role| format!("role {} can write to {name}", grantee(role))));
         all
     }
 }
@@ -125,7 +125,7 @@ fn kind(kind: &str) -> &'static str {
         "f" => "a foreign table",
         "p" => "a partitioned table",
         "c" => "a type",
-        _ => "something else",
+        _ => "another kind of object",
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
         };
         insta::assert_snapshot!(found.objections().join("\n"), @r#"
         it belongs to role eve
-        role eve may create objects in it
+        role eve can create objects in it
         pgstrata.jobs belongs to role "Eve"
         pgstrata.jobs has row security or policies
         pgstrata.jobs has parents or children
@@ -201,9 +201,9 @@ mod tests {
         pgstrata.jobs has rule r
         pgstrata.jobs has constraint c
         pgstrata.jobs uses function public.f()
-        role PUBLIC may write pgstrata.jobs
-        role eve may write pgstrata.jobs
-        pgstrata.changes_x is a view, and not a table
+        role PUBLIC can write to pgstrata.jobs
+        role eve can write to pgstrata.jobs
+        pgstrata.changes_x is a view, not a table
         function pgstrata.capture_x belongs to role eve
         "#);
     }

@@ -11,7 +11,7 @@ pub fn changes(b: &Blueprint) -> Vec<String> {
     let table = &b.table;
     let leaves = b.partitions.len() + usize::from(b.default.is_some());
     let mut all = vec![format!(
-        "{} is partitioned by {}: {leaves} partitions",
+        "{} is partitioned by {}, with {leaves} partitions",
         table.name.plain(),
         plain(b.by.as_str())
     )];
@@ -19,12 +19,12 @@ pub fn changes(b: &Blueprint) -> Vec<String> {
         let columns: Vec<String> = b.place_columns().iter().map(|c| plain(c.name.as_str())).collect();
         all.push(format!("the key {} is ({})", plain(b.key_index.as_str()), columns.join(", ")));
     }
-    all.extend(b.drop_unique.iter().map(|name| format!("unique index {} is given up", plain(name.as_str()))));
+    all.extend(b.drop_unique.iter().map(|name| format!("unique index {} is dropped", plain(name.as_str()))));
     if !(table.options.is_empty() && table.toast_options.is_empty()) {
-        all.push("the storage parameters stand on each partition".to_owned());
+        all.push("the storage parameters are set on each partition".to_owned());
     }
     if table.indexes.iter().any(|i| i.clustered) {
-        all.push("what CLUSTER follows stands on each partition".to_owned());
+        all.push("the CLUSTER mark is on each partition".to_owned());
     }
     all.extend(
         b.violated_checks
@@ -33,17 +33,19 @@ pub fn changes(b: &Blueprint) -> Vec<String> {
     );
     let unproven = table.foreign_keys.iter().filter(|key| !key.validated && b.keys_on_leaves);
     all.extend(unproven.map(|key| {
-        format!("foreign key {}, which is NOT VALID, stands on each partition", plain(key.name.as_str()))
+        format!("foreign key {}, which is NOT VALID, is on each partition", plain(key.name.as_str()))
     }));
     all.extend(
         b.incoming_dropped.iter().map(|key| {
-            format!("foreign key {} of {} is given up", plain(key.name.as_str()), key.table.plain())
+            format!("foreign key {} of {} is dropped", plain(key.name.as_str()), key.table.plain())
         }),
     );
     let published = table.dependents.publications.iter().filter(|p| !p.via_root);
-    all.extend(published.map(|p| {
-        format!("publication {} publishes by way of the partitioned table", plain(p.name.as_str()))
-    }));
+    all.extend(
+        published.map(|p| {
+            format!("publication {} publishes through the partitioned table", plain(p.name.as_str()))
+        }),
+    );
     all
 }
 
@@ -256,10 +258,10 @@ mod tests {
         let b = blueprint();
         assert_eq!(unexpected(&b, &swapped(&b)), Vec::<String>::new());
         insta::assert_snapshot!(changes(&b).join("\n"), @"
-        public.petri_observations is partitioned by created_at: 3 partitions
+        public.petri_observations is partitioned by created_at, with 3 partitions
         the key petri_observations_pkey is (observation_id, created_at)
-        the storage parameters stand on each partition
-        publication lab_out publishes by way of the partitioned table
+        the storage parameters are set on each partition
+        publication lab_out publishes through the partitioned table
         ");
         let mut now = swapped(&b);
         now.views.clear();

@@ -35,8 +35,10 @@ pub async fn find(client: &Client, name: &QualifiedName) -> Result<Option<u32>> 
 /// No relation has that name.
 pub async fn must_find(client: &Client, name: &QualifiedName) -> Result<u32> {
     find(client, name).await?.ok_or_else(|| {
-        Error::failed(format!("table {} is gone", name.plain()))
-            .hint("somebody dropped or renamed it while the job was under way; put it back, and run the same command again")
+        Error::failed(format!("table {} no longer exists", name.plain())).hint(
+            "it was dropped or renamed while the job was open; restore it, and run the same command \
+                again",
+        )
     })
 }
 
@@ -56,10 +58,15 @@ pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Resul
     let row = client
         .query_opt(statement, &[&oid])
         .await?
-        .ok_or_else(|| Error::failed(format!("relation with oid {oid} is gone")))?;
+        .ok_or_else(|| Error::failed(format!("the relation with oid {oid} no longer exists")))?;
     let json: serde_json::Value = row.get(0);
-    serde_json::from_value(json)
-        .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
+    serde_json::from_value(json).map_err(|e| {
+        Error::failed(
+            "the result of a catalog query could not be \
+            parsed",
+        )
+        .cause(e.to_string())
+    })
 }
 
 /// What depends on a column of the relation with that oid.
@@ -70,9 +77,14 @@ pub async fn column(client: &Client, oid: u32, name: &Ident) -> Result<ColumnFac
     let row = client
         .query_opt(facts::COLUMN, &[&oid, &name.as_str()])
         .await?
-        .ok_or_else(|| Error::failed(format!("column {} is gone", plain(name.as_str()))))?;
-    serde_json::from_value(row.get(0))
-        .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
+        .ok_or_else(|| Error::failed(format!("column {} no longer exists", plain(name.as_str()))))?;
+    serde_json::from_value(row.get(0)).map_err(|e| {
+        Error::failed(
+            "the result of a catalog query could not be \
+            parsed",
+        )
+        .cause(e.to_string())
+    })
 }
 
 /// Leaves of a partitioned table, by name, the default one last.

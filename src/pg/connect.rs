@@ -127,9 +127,12 @@ impl Target {
         let user = match settings.remove("user") {
             Some(user) => user,
             None => whoami::username().map_err(|e| {
-                Error::usage("no user is named, and the system's name for this one cannot be had")
-                    .cause(e.to_string())
-                    .hint("set PGUSER")
+                Error::usage(
+                    "no user name was given, and the name of the operating system user could not \
+                    be determined",
+                )
+                .cause(e.to_string())
+                .hint("set PGUSER")
             })?,
         };
         let dbname = settings.remove("dbname").unwrap_or_else(|| user.clone());
@@ -202,7 +205,7 @@ impl Target {
         refuse_pooler(self).await?;
         let session = self.open(application_name).await?;
         let settings = format!("{SESSION_SETTINGS}{}", locks::ANY_WAIT);
-        let about = || format!("cannot prepare the session with {}", self.describe());
+        let about = || format!("could not prepare the session on {}", self.describe());
         match timeout(self.0.limit, session.batch_execute(&settings)).await {
             Ok(set) => set.map_err(|e| Error::from(e).context(about()))?,
             Err(_) => {
@@ -266,7 +269,8 @@ impl Target {
                     return Err(Error::failed(format!("no answer within {limit_s} s"))
                         .retry(Retry::Unknown)
                         .hint(
-                            "check host, port and firewall, or raise connect_timeout (PGCONNECT_TIMEOUT)",
+                            "check host, port and firewall, or increase connect_timeout \
+                             (PGCONNECT_TIMEOUT)",
                         ));
                 }
             }
@@ -275,7 +279,7 @@ impl Target {
     }
 
     fn refused(&self, mut refusals: Vec<(String, Error)>) -> Error {
-        let about = format!("cannot connect to {}", self.describe());
+        let about = format!("could not connect to {}", self.describe());
         let Some((at, last)) = refusals.pop() else {
             return Error::usage(about);
         };
@@ -438,16 +442,16 @@ mod tests {
     #[test]
     fn settings_that_cannot_be_used_are_refused() {
         insta::assert_snapshot!(refused("host=a,b port=1,2,3 user=u"), @"
-        host, hostaddr and port name 2, 0 and 3 servers
-        hint: give as many of each, or one port for all
+        host, hostaddr and port list 2, 0 and 3 servers
+        hint: give the same number of each, or one port for all
         ");
-        insta::assert_snapshot!(refused("host=a port=70000 user=u"), @"port is no number between 1 and 65535");
+        insta::assert_snapshot!(refused("host=a port=70000 user=u"), @"port is not a number between 1 and 65535");
         insta::assert_snapshot!(refused("host=a sslmode=maybe user=u"), @"
         sslmode has an unknown value
         hint: use disable, allow, prefer, require, verify-ca or verify-full
         ");
         insta::assert_snapshot!(refused("host=a target_session_attrs=standby user=u"), @"
-        the connection settings cannot be used
+        the connection settings are not usable
         cause: invalid value for option `target_session_attrs`
         ");
     }
@@ -474,7 +478,7 @@ mod tests {
         let error = target.refused(all);
         assert_eq!(error.retry_class(), Retry::Unknown);
         insta::assert_snapshot!(error.to_string(), @"
-        cannot connect to a:5432,b:5432/u as u
+        could not connect to a:5432,b:5432/u as u
         cause: a:5432: no; b:5432: never
         hint: after never
         ");

@@ -52,19 +52,19 @@ pub(super) fn servers(settings: &mut Settings) -> Result<Vec<Server>> {
     let fits = |n: usize| n == count || n == 0;
     if !fits(hosts.len()) || !fits(addresses.len()) || !(fits(ports.len()) || ports.len() == 1) {
         return Err(Error::usage(format!(
-            "host, hostaddr and port name {}, {} and {} servers",
+            "host, hostaddr and port list {}, {} and {} servers",
             hosts.len(),
             addresses.len(),
             ports.len()
         ))
-        .hint("give as many of each, or one port for all"));
+        .hint("give the same number of each, or one port for all"));
     }
     let at = |list: &[String], i: usize| list.get(i).cloned().filter(|part| !part.is_empty());
     (0..count)
         .map(|i| {
             let port = match at(&ports, if ports.len() == 1 { 0 } else { i }) {
                 Some(port) => {
-                    port.parse().map_err(|_| Error::usage("port is no number between 1 and 65535"))?
+                    port.parse().map_err(|_| Error::usage("port is not a number between 1 and 65535"))?
                 }
                 None => 5432,
             };
@@ -72,7 +72,7 @@ pub(super) fn servers(settings: &mut Settings) -> Result<Vec<Server>> {
             // Without a host name, the certificate must be valid for the address.
             let host = at(&hosts, i).or_else(|| address.clone()).unwrap_or_else(|| default_host(port));
             let address = address
-                .map(|text| text.parse().map_err(|_| Error::usage("hostaddr is no IP address")))
+                .map(|text| text.parse().map_err(|_| Error::usage("hostaddr is not an IP address")))
                 .transpose()?;
             Ok(Server { host, address, port, password: None })
         })
@@ -97,7 +97,7 @@ pub(super) fn config(mut settings: Settings) -> Result<Config> {
     }
     let user_timeout_ms = settings
         .remove("tcp_user_timeout")
-        .map(|ms| ms.parse().map_err(|_| Error::usage("tcp_user_timeout is no number of milliseconds")))
+        .map(|ms| ms.parse().map_err(|_| Error::usage("tcp_user_timeout is not a number of milliseconds")))
         .transpose()?;
     // A peer that disappeared is detected within a minute instead of after the system default of two hours: until
     // then, no other process can take over its job.
@@ -112,7 +112,7 @@ pub(super) fn config(mut settings: Settings) -> Result<Config> {
         .collect();
     let mut config: Config = text.join(" ").parse().map_err(|e: tokio_postgres::Error| {
         let cause = e.source().map_or_else(|| e.to_string(), ToString::to_string);
-        Error::usage("the connection settings cannot be used").cause(cause)
+        Error::usage("the connection settings are not usable").cause(cause)
     })?;
     config.tcp_user_timeout(Duration::from_millis(user_timeout_ms.unwrap_or(60_000)));
     Ok(config)

@@ -44,7 +44,7 @@ impl fmt::Display for Latency {
 /// # Errors
 /// A chunk took longer than the histogram can represent (an hour).
 pub fn summarize(times: &[(i64, f64)]) -> Result<Latency> {
-    let wrong = |e: String| Error::failed("failed to sum up chunk times").cause(e);
+    let wrong = |e: String| Error::failed("failed to add up chunk times").cause(e);
     let mut histogram =
         Histogram::<u64>::new_with_bounds(1, 3_600_000_000, 3).map_err(|e| wrong(e.to_string()))?;
     let mut rows = 0;

@@ -189,13 +189,14 @@ async fn end_former(session: &Session, job: i64, former: Option<u32>) -> Result<
             return Err(Error::new(
                 Kind::Busy,
                 format!(
-                    "{left} sessions of a former driver of this job did not end within {} s (application_name {prefix}…)",
+                    "{left} sessions of an earlier process for this job did not end within {} s \
+                     (application_name {prefix}…)",
                     FORMER_ENDS.as_secs()
                 ),
             )
             .retry(Retry::Never)
             .hint(
-                "if they belong to another role, let that role end them: select pg_terminate_backend(pid) …",
+                "if they belong to another role, end them as that role: select pg_terminate_backend(pid) …",
             ));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -217,8 +218,8 @@ pub async fn session(target: &Target, job: i64, epoch: i64, role: &str) -> Resul
 
 /// The error of a driver that has lost the job.
 pub fn taken_over() -> Error {
-    Error::new(Kind::Busy, "another process has taken this job over")
-        .hint("this one has stopped; `pgstrata status` says how far the job is")
+    Error::new(Kind::Busy, "another process has taken over this job")
+        .hint("this process has stopped; `pgstrata status` shows the progress of the job")
 }
 
 /// Whether a process currently drives the job.
@@ -257,12 +258,12 @@ impl Driving {
         let pid = self.pid;
         let who = match &self.since {
             Some(since) => format!("backend {pid} for a client at {}, since {since}", self.from),
-            None => format!("backend {pid}, whose details this role may not see"),
+            None => format!("backend {pid}, whose details this role cannot see"),
         };
-        Error::new(Kind::Busy, "another process drives this job")
+        Error::new(Kind::Busy, "another process is already running this job")
             .cause(format!("its lease is held by {who}"))
             .hint(format!(
-                "wait for it, or stop it there; if that machine is dead: select pg_terminate_backend({pid})"
+                "wait for it, or stop it there; if that machine is down: select pg_terminate_backend({pid})"
             ))
     }
 }

@@ -59,7 +59,7 @@ pub async fn nothing(
         return Ok(());
     }
     let message = format!(
-        "this would run code of others with the rights of the job's role: {}",
+        "this would run code of other roles with the privileges of the job's role: {}",
         lent::described(&code)
     );
     Err(Error::failed(message).hint(lent::hint(&code, &plain(&owner))))

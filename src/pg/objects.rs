@@ -75,8 +75,12 @@ fn object(row: &Row) -> Result<Object> {
         part: row.get::<_, Option<String>>(6).map(Ident::new),
     });
     Ok(Object {
-        role: Role::parse(role)
-            .ok_or_else(|| Error::failed(format!("a job recorded an object of the unknown role {role}")))?,
+        role: Role::parse(role).ok_or_else(|| {
+            Error::failed(format!(
+                "a job recorded an object with the unknown role \
+                {role}"
+            ))
+        })?,
         made: row.get(1),
         oid: row.get(2),
         column: row.get(3),

@@ -19,18 +19,21 @@ pub(super) struct Login<'a> {
 pub(super) fn password(file: &Path, login: &Login<'_>) -> Option<String> {
     let about = fs::metadata(file).ok()?;
     if !about.is_file() {
-        tracing::warn!("password file {} is not a plain file, so it is not used", file.display());
+        tracing::warn!("password file {} is not a regular file, so it is ignored", file.display());
         return None;
     }
     if about.permissions().mode() & 0o077 != 0 {
         let file = file.display();
-        tracing::warn!("password file {file} has group or world access, so it is not used; chmod 600 {file}");
+        tracing::warn!(
+            "password file {file} has group or world access, so it is ignored; run chmod 600 \
+            {file}"
+        );
         return None;
     }
     match fs::read_to_string(file) {
         Ok(text) => text.lines().find_map(|line| of_line(line, login)),
         Err(e) => {
-            tracing::warn!("password file {} cannot be read: {e}", file.display());
+            tracing::warn!("password file {} could not be read: {e}", file.display());
             None
         }
     }

@@ -46,7 +46,8 @@ impl From<RunError<Error>> for Error {
         match e {
             RunError::User(e) => e,
             RunError::TimedOut => {
-                Self::failed(format!("no session came free within {} s", WAIT.as_secs())).retry(Retry::Again)
+                Self::failed(format!("no session became available within {} s", WAIT.as_secs()))
+                    .retry(Retry::Again)
             }
         }
     }

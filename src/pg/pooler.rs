@@ -24,16 +24,25 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Fails if two new connections to `server` lead to a transaction-pooling proxy.
 pub(super) async fn refuse(a: &Client, b: &Client, server: &str) -> Result<()> {
     let found = timeout(LIMIT, is_pooled(a, b)).await.map_err(|_| {
-        Error::failed(format!("{server} let us in but did not answer within {} s", LIMIT.as_secs()))
-            .hint("if a connection pool is in between, connect to the server directly")
+        Error::failed(format!(
+            "{server} accepted the connection but did not answer within {} s",
+            LIMIT.as_secs()
+        ))
+        .hint("if a connection pooler is in between, connect to the server directly")
     })??;
     if found {
-        return Err(Error::new(Kind::Preflight, format!("a transaction-pooling proxy is at {server}"))
-            .cause(
-                "two statements of one connection reach different server processes, so session locks and settings, \
-                 which keep a job to one driver, do not hold",
-            )
-            .hint("connect to the server itself, or to a pool in session mode"));
+        return Err(Error::new(
+            Kind::Preflight,
+            format!(
+                "{server} is a connection pooler in transaction \
+            mode"
+            ),
+        )
+        .cause(
+            "two statements of one connection run in different server processes, so the job cannot \
+                 rely on session locks and settings, which ensure that only one process runs it",
+        )
+        .hint("connect to the server directly, or to a pooler in session mode"));
     }
     Ok(())
 }
@@ -65,5 +74,5 @@ async fn backend(session: &Client) -> Result<String> {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
         })
-        .ok_or_else(|| Error::failed("the server did not say which process serves us"))
+        .ok_or_else(|| Error::failed("the server did not report the process id of the session"))
 }

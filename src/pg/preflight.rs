@@ -263,7 +263,7 @@ async fn surroundings(client: &Client, table: &Table) -> Result<Surroundings> {
                 let text = |row: &Row| Text { name: row.get(0), text: row.get(1) };
                 found.statements = rows.iter().map(text).collect();
             }
-            Err(e) if e.as_db_error().is_some() => tracing::debug!("pg_stat_statements cannot be read"),
+            Err(e) if e.as_db_error().is_some() => tracing::debug!("pg_stat_statements could not be read"),
             Err(e) => return Err(e.into()),
         }
     }
@@ -276,8 +276,13 @@ pub(super) async fn writing(client: &Client, oid: u32) -> Result<Writing> {
 }
 
 fn understood<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> Result<T> {
-    serde_json::from_value(json)
-        .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
+    serde_json::from_value(json).map_err(|e| {
+        Error::failed(
+            "the result of a catalog query could not be \
+            parsed",
+        )
+        .cause(e.to_string())
+    })
 }
 
 /// How large a table is, and how often it changes.

@@ -54,20 +54,22 @@ fn hint_for_code(code: &str) -> Option<&'static str> {
             "the password is wrong: check PGPASSWORD, the password file (~/.pgpass) or the connection string"
         }
         "28000" => {
-            "pg_hba.conf lets nobody in this way: add a line for this user, database, address and encryption \
-             (sslmode=require encrypts, sslmode=disable does not), or check the user's name"
+            "pg_hba.conf does not allow this connection: add a line for this user, database, address and \
+             encryption (sslmode=require encrypts, sslmode=disable does not), or check the user name"
         }
         "3D000" => {
-            "there is no such database: check PGDATABASE or the connection string (psql -l lists them)"
+            "the database does not exist: check PGDATABASE or the connection string (psql -l lists all \
+             databases)"
         }
         "53300" => {
-            "the server, the database or the role has no connection left: raise max_connections or the role's limit, or close some"
+            "the server, the database or the role has no connection left: raise max_connections or the \
+             connection limit, or close some connections"
         }
-        "57P03" => "the server is starting up, shutting down or recovering: try again in a moment",
-        "42501" => {
-            "the role lacks the CONNECT privilege on this database: GRANT CONNECT ON DATABASE ... TO ..."
+        "57P03" => "the server is starting up, shutting down or in recovery: try again later",
+        "42501" => "the role lacks CONNECT on this database: run GRANT CONNECT ON DATABASE ... TO ...",
+        "08P01" => {
+            "a proxy between pgstrata and the server did not understand a message: connect to the server directly"
         }
-        "08P01" => "something between us and the server did not understand: connect to the server directly",
         _ => return None,
     })
 }
@@ -76,33 +78,34 @@ fn hint_without_code(message: &str, io: Option<io::ErrorKind>, is_socket: bool) 
     // The driver reports these two only as text.
     if message.contains("password missing") {
         return Some(
-            "the server wants a password: set PGPASSWORD, or write a line into ~/.pgpass (chmod 600)",
+            "the server requires a password: set PGPASSWORD, or add a line to ~/.pgpass (chmod 600)",
         );
     }
     if message.contains("does not support TLS") {
         return Some(
-            "the server has no TLS: set up ssl = on there, or use sslmode=prefer or disable (PGSSLMODE)",
+            "the server does not support TLS: set ssl = on there, or use sslmode=prefer or \
+             sslmode=disable (PGSSLMODE)",
         );
     }
     match io? {
         io::ErrorKind::NotFound if is_socket => {
-            Some("no server has its socket in this directory: start it, or check PGHOST and PGPORT")
+            Some("no server has a socket in this directory: start the server, or check PGHOST and PGPORT")
         }
         io::ErrorKind::ConnectionRefused => {
-            Some("no server listens there: start it, or check host and port (PGHOST, PGPORT)")
+            Some("no server listens on this host and port: start the server, or check PGHOST and PGPORT")
         }
         io::ErrorKind::PermissionDenied if message.contains("does not allow writes") => {
-            Some("the server is a standby, or default_transaction_read_only is on: name the primary")
+            Some("the server is a standby, or default_transaction_read_only is on: connect to the primary")
         }
         io::ErrorKind::InvalidData => Some(
-            "the server's certificate was not accepted: check sslrootcert (PGSSLROOTCERT), the host's name in the \
-             certificate and its dates",
+            "the server's certificate was rejected: check sslrootcert (PGSSLROOTCERT), the host name in \
+             the certificate, and its validity period",
         ),
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            Some("the server cannot be reached: check host, port and firewall")
+            Some("the server is not reachable: check host, port and firewall")
         }
         _ if message.contains("lookup address") => {
-            Some("the host's name is not known: check PGHOST or the connection string")
+            Some("the host name could not be resolved: check PGHOST or the connection string")
         }
         _ => None,
     }

@@ -15,8 +15,8 @@ use super::refused::refusal;
 use super::transaction::READ_COMMITTED;
 
 /// The message for SQL that the server cannot print without changing its meaning.
-const NOT_FAITHFUL: &str = "the server writes this SQL down in a way that it would read otherwise: NULLIF, IS DISTINCT FROM, CASE \
-    and comparisons of rows look operators up by name";
+const NOT_FAITHFUL: &str = "the server stores this SQL in a form that it would resolve differently: \
+    NULLIF, IS DISTINCT FROM, CASE and row comparisons look up operators by name";
 
 /// Takes settings that the plan does not specify from the session.
 ///
@@ -249,8 +249,13 @@ pub async fn named(
         path.extend(plan.lookup.iter().map(|name| name.as_str().to_owned()));
     }
     let row = client.query_one(sql::NAMED, &[&oids, &table, &trust, &path]).await?;
-    serde_json::from_value(row.get(0))
-        .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))
+    serde_json::from_value(row.get(0)).map_err(|e| {
+        Error::failed(
+            "the result of a catalog query could not be \
+            parsed",
+        )
+        .cause(e.to_string())
+    })
 }
 
 /// Resolves one expression over the rows of a temporary table, as a value of its column `beside`: the expression, the

@@ -326,9 +326,11 @@ impl<'a> Trier<'a> {
             return error;
         }
         let Limits { read_ms, update_ms, .. } = self.limits;
-        Error::failed("the plan's SQL takes too long on rows of the sample")
+        Error::failed("the plan's SQL takes too long on a part of the sample")
             .cause(format!("limits: {read_ms} ms to read, {update_ms} ms to hold rows, for up to {PIECE} rows"))
-            .hint("try a smaller --sample; see with EXPLAIN what from and where read, and whether an index could help")
+            .hint(
+                "try a smaller --sample; use EXPLAIN to see what `from` and `where` read, and whether an index would help",
+            )
             .code(SqlState::QUERY_CANCELED.code())
     }
 

@@ -139,11 +139,11 @@ fn insert_new(settings: &mut Settings, keyword: &str, value: String) -> Result<(
     }
     if UNSUPPORTED.contains(&keyword) {
         return Err(Error::usage(format!("the connection setting {keyword} is not supported"))
-            .hint("leave it out of the connection string, the service file and the PG* variables"));
+            .hint("remove it from the connection string, the service file and the PG* variables"));
     }
     if !KNOWN.contains(&keyword) {
-        return Err(Error::usage("the connection settings have a keyword that is none of libpq's").hint(
-            "a value with spaces needs single quotes (password='a b'); a URL's parts need percent-encoding",
+        return Err(Error::usage("the connection settings contain a keyword that libpq does not have").hint(
+            "put a value with spaces in single quotes (password='a b'); percent-encode the parts of a URL",
         ));
     }
     settings.entry(keyword.to_owned()).or_insert(value);
@@ -168,7 +168,7 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>> {
         }
         skip_space(&mut chars);
         if chars.next() != Some('=') {
-            return Err(Error::usage("the connection string has a word without `=`")
+            return Err(Error::usage("the connection string contains a word without `=`")
                 .hint("write host=... port=... dbname=... user=..., or postgres://user@host:port/dbname"));
         }
         skip_space(&mut chars);
@@ -177,7 +177,7 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>> {
         loop {
             match chars.next() {
                 None if quoted => {
-                    return Err(Error::usage("the connection string has a quote without its end"));
+                    return Err(Error::usage("the connection string contains an unclosed quote"));
                 }
                 None => break,
                 Some('\'') if quoted => break,
@@ -219,7 +219,7 @@ fn url_pairs(rest: &str) -> Result<Vec<(String, String)>> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (keyword, value) = pair
             .split_once('=')
-            .ok_or_else(|| Error::usage("the connection URL has a parameter without `=`"))?;
+            .ok_or_else(|| Error::usage("the connection URL contains a parameter without `=`"))?;
         match (decode(keyword)?.as_str(), decode(value)?) {
             // The syntax of JDBC URLs, which libpq supports too.
             ("ssl", value) if value == "true" => found.push(("sslmode".to_owned(), "require".to_owned())),
@@ -231,7 +231,12 @@ fn url_pairs(rest: &str) -> Result<Vec<(String, String)>> {
 
 fn decode(part: &str) -> Result<String> {
     let decoded = percent_decode_str(part).decode_utf8();
-    decoded.map(std::borrow::Cow::into_owned).map_err(|_| Error::usage("the connection URL is not UTF-8"))
+    decoded.map(std::borrow::Cow::into_owned).map_err(|_| {
+        Error::usage(
+            "the connection URL is not valid \
+        UTF-8",
+        )
+    })
 }
 
 /// The settings of a service, from the user's file or otherwise from the system's.
@@ -250,19 +255,19 @@ fn read_service(service: &str, own_file: Option<&str>, var: Lookup<'_>) -> Resul
             Ok(text) => text,
             Err(_) if own_file.is_none_or(|own| Path::new(own) != file) => continue,
             Err(e) => {
-                return Err(Error::usage(format!("cannot read the service file {}", file.display()))
+                return Err(Error::usage(format!("could not read the service file {}", file.display()))
                     .cause(e.to_string()));
             }
         };
         if let Some(settings) = service_of(&text, service)
-            .map_err(|e| e.context(format!("service \"{service}\" in {} cannot be used", file.display())))?
+            .map_err(|e| e.context(format!("service \"{service}\" in {} is not usable", file.display())))?
         {
             return Ok(settings);
         }
     }
     let looked: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    Err(Error::usage(format!("there is no connection service \"{service}\""))
-        .cause(format!("looked in {}", looked.join(" and ")))
+    Err(Error::usage(format!("connection service \"{service}\" was not found"))
+        .cause(format!("searched {}", looked.join(" and ")))
         .hint("check the service= setting or PGSERVICE, and PGSERVICEFILE"))
 }
 
@@ -278,10 +283,14 @@ fn service_of(text: &str, service: &str) -> Result<Option<Settings>> {
                 found = Some(Settings::new());
             }
         } else if let Some(settings) = &mut found {
-            let (keyword, value) =
-                line.split_once('=').ok_or_else(|| Error::usage("the service has a line without `=`"))?;
+            let (keyword, value) = line.split_once('=').ok_or_else(|| {
+                Error::usage(
+                    "the service contains a line without \
+                    `=`",
+                )
+            })?;
             if keyword.starts_with("service") {
-                return Err(Error::usage("a service cannot name another service"));
+                return Err(Error::usage("a service cannot refer to another service"));
             }
             insert_new(settings, keyword.trim_end(), value.trim_start().to_owned())?;
         }
@@ -333,20 +342,20 @@ mod tests {
     fn what_cannot_be_honoured_is_refused_and_no_secret_is_quoted() {
         insta::assert_snapshot!(refused("host=a sslcert=/x"), @"
         the connection setting sslcert is not supported
-        hint: leave it out of the connection string, the service file and the PG* variables
+        hint: remove it from the connection string, the service file and the PG* variables
         ");
         insta::assert_snapshot!(refused("password=my s3cret"), @"
-        the connection string has a word without `=`
+        the connection string contains a word without `=`
         hint: write host=... port=... dbname=... user=..., or postgres://user@host:port/dbname
         ");
         insta::assert_snapshot!(refused("password=my s3cret=x"), @"
-        the connection settings have a keyword that is none of libpq's
-        hint: a value with spaces needs single quotes (password='a b'); a URL's parts need percent-encoding
+        the connection settings contain a keyword that libpq does not have
+        hint: put a value with spaces in single quotes (password='a b'); percent-encode the parts of a URL
         ");
-        insta::assert_snapshot!(refused("password='s3cret"), @"the connection string has a quote without its end");
+        insta::assert_snapshot!(refused("password='s3cret"), @"the connection string contains an unclosed quote");
         insta::assert_snapshot!(refused("gssencmode=require"), @"
         the connection setting gssencmode is not supported
-        hint: leave it out of the connection string, the service file and the PG* variables
+        hint: remove it from the connection string, the service file and the PG* variables
         ");
     }
 

@@ -128,7 +128,7 @@ pub async fn look(
     let row = timeout(ANSWER, session.query_one(signals, &[&prefix, &job, &table, &least_dead])).await;
     let row = row.map_err(|_| Error::failed(format!("no answer within {} s", ANSWER.as_secs())))??;
     serde_json::from_value(row.get(0))
-        .map_err(|e| Error::failed("the server's answer is not understood").cause(e.to_string()))
+        .map_err(|e| Error::failed("the server's answer could not be parsed").cause(e.to_string()))
 }
 
 /// The last answer, and its time.
@@ -206,7 +206,7 @@ async fn one<T>(
     }
     match session {
         Some(session) => ask.ask(session).await,
-        None => Err(Error::failed("there is no session")),
+        None => Err(Error::failed("no session is open")),
     }
 }
 
@@ -223,7 +223,7 @@ impl AsyncAsk<Standby> for AskStandby {
         let place: Option<i64> = row.get(1);
         match place.and_then(|place| u64::try_from(place).ok()).filter(|_| row.get(0)) {
             Some(place) => Ok(Standby { name: self.0.clone(), place, lag_s: row.get(2) }),
-            None => Err(Error::failed("it is no standby")),
+            None => Err(Error::failed("it is not a standby")),
         }
     }
 }
@@ -258,7 +258,7 @@ impl AsyncAsk<f64> for AskQuery {
             Some("t") => Ok(f64::INFINITY),
             Some(text) => {
                 let number = text.parse().ok().filter(|n: &f64| !n.is_nan());
-                number.ok_or_else(|| Error::failed("it says neither true or false nor a number"))
+                number.ok_or_else(|| Error::failed("it returned neither a boolean nor a number"))
             }
         }
     }

@@ -130,8 +130,13 @@ async fn goes(client: &Client, job: &Job, driven: bool) -> Result<Goes> {
     }
     if let Some(row) = client.query_opt(pace::PACE, &[&job.id, &FRESH_S]).await? {
         goes.workers = row.get::<_, Option<i32>>(0).and_then(|n| u32::try_from(n).ok());
-        let understood =
-            |e: serde_json::Error| Error::failed("how the job goes is not understood").cause(e.to_string());
+        let understood = |e: serde_json::Error| {
+            Error::failed(
+                "the job's recorded progress could not be \
+                parsed",
+            )
+            .cause(e.to_string())
+        };
         goes.holds = serde_json::from_value(row.get(1)).map_err(understood)?;
         goes.replicas = serde_json::from_value(row.get(2)).map_err(understood)?;
     }

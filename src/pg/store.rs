@@ -175,10 +175,10 @@ pub async fn installed(client: &Client) -> Result<Option<i32>> {
     let version: i32 = client.query_one(sql::INSTALLED_VERSION, &[]).await?.get(0);
     if version > sql::VERSION {
         return Err(Error::failed(format!(
-            "schema pgstrata has version {version}, this program knows versions up to {}",
+            "schema pgstrata has version {version}, but this program supports versions only up to {}",
             sql::VERSION
         ))
-        .hint("use the newer pgstrata that set it up"));
+        .hint("use the newer version of pgstrata that created it"));
     }
     Ok(Some(version))
 }
@@ -196,11 +196,11 @@ pub async fn trusted(client: &Client) -> Result<()> {
         return Ok(());
     }
     let role = plain(found.role.as_str());
-    Err(Error::new(Kind::Preflight, format!("schema pgstrata is not safe to use for role {role}"))
+    Err(Error::new(Kind::Preflight, format!("schema pgstrata is not safe for role {role} to use"))
         .cause(objections.join("; "))
         .hint(format!(
-            "connect as the role that owns the schema; or undo what is named. Only {role}, its members and superusers may \
-             own the schema and what is in it, or write there: SECURITY.md"
+            "connect as the role that owns the schema, or correct what the cause lists: only {role}, its \
+             members and superusers may own the schema and its objects, or write there; see SECURITY.md"
         )))
 }
 
@@ -228,16 +228,16 @@ pub async fn open_job(client: &Client, name: &str) -> Result<Job> {
     let open: Vec<&str> = all.iter().filter(|j| !j.state.is_final()).map(|j| j.name.as_str()).collect();
     let error = match over {
         Some(job) if job.design.filling().is_some() => {
-            return Err(Error::usage(format!("job {name} is a backfill and {}: it is over", job.state))
-                .hint("`pgstrata run PLAN` looks for rows that came since, and fills them in a job of their own"));
+            return Err(Error::usage(format!("job {name} is a backfill and already {}", job.state))
+                .hint("`pgstrata run PLAN` starts a new job that fills rows written since then"));
         }
         Some(job) => {
-            Error::new(Kind::Usage, format!("job {name} is {}, there is nothing left to do", job.state))
+            Error::new(Kind::Usage, format!("job {name} is already {}: nothing is left to do", job.state))
         }
-        None => Error::new(Kind::Usage, format!("there is no job {name} in this database")),
+        None => Error::new(Kind::Usage, format!("this database has no job named {name}")),
     };
     Err(error.hint(if open.is_empty() {
-        "no job is open here; `pgstrata run PLAN` starts one".to_owned()
+        "this database has no open job; `pgstrata run PLAN` starts a job".to_owned()
     } else {
         format!("open jobs: {}", open.join(", "))
     }))
@@ -256,8 +256,8 @@ fn job(row: &Row) -> Result<Job> {
         plan: row.get("plan"),
         identity: row.get::<_, Json<_>>("identity").0,
         design: Design::read(row.get("kind"), row.get("blueprint"))
-            .map_err(|e| Error::failed("a job's blueprint is not understood").cause(e.to_string()))?
-            .ok_or_else(|| Error::failed("a job is of a kind that this version does not know"))?,
+            .map_err(|e| Error::failed("a job's blueprint could not be parsed").cause(e.to_string()))?
+            .ok_or_else(|| Error::failed("a job has a kind that this version does not support"))?,
         state,
         rows_estimated: row.get("rows_estimated"),
         copy: physical.map(|order| Frozen {
@@ -313,14 +313,20 @@ pub async fn create(client: &Client, plan: &Plan, design: &Design, rows_estimate
 /// # Errors
 /// The step is not allowed in that state, or the job is in another state by now.
 pub async fn advance(client: &Client, job: i64, from: State, step: Step) -> Result<State> {
-    let to = from
-        .next(step)
-        .ok_or_else(|| Error::failed(format!("a job that is {from} cannot {step:?}").to_lowercase()))?;
+    let to = from.next(step).ok_or_else(|| {
+        Error::failed(
+            format!(
+                "a job in state {from} cannot do step \
+            {step:?}"
+            )
+            .to_lowercase(),
+        )
+    })?;
     let moved = client.execute(sql::MOVE_JOB, &[&job, &from.as_str(), &to.as_str()]).await?;
     if moved == 0 {
         return Err(Error::new(
             Kind::Busy,
-            format!("job {job} is no longer {from}: another process moved it on"),
+            format!("job {job} is no longer {from}: another process has advanced it"),
         ));
     }
     Ok(to)

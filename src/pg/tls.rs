@@ -71,7 +71,7 @@ impl Mode {
 pub(super) fn connector(mode: Mode, root_cert: Option<&str>) -> Result<MakeRustlsConnect> {
     if root_cert == Some("system") && mode != Mode::VerifyFull {
         return Err(Error::usage("sslrootcert=system needs sslmode=verify-full")
-            .hint("any public certificate would pass a check without the host's name"));
+            .hint("without a check of the host name, any public certificate would be accepted"));
     }
     // As in libpq, root certificates turn `require` into `verify-ca`.
     let checks_chain = mode >= Mode::VerifyCa || (mode == Mode::Require && root_cert.is_some());
@@ -84,7 +84,7 @@ pub(super) fn connector(mode: Mode, root_cert: Option<&str>) -> Result<MakeRustl
     let verifier = Verifier { trust, checks_name: mode == Mode::VerifyFull, provider: Arc::clone(&provider) };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|e| Error::failed("cannot set TLS up").cause(e.to_string()))?
+        .map_err(|e| Error::failed("could not set up TLS").cause(e.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
@@ -101,8 +101,8 @@ struct Trust {
 
 fn roots_of_file(file: &Path) -> Result<Trust> {
     let unreadable = |cause: String| {
-        Error::usage(format!("cannot read the root certificates in {}", file.display())).cause(cause).hint(
-            "sslrootcert (PGSSLROOTCERT) names a PEM file with the certificates to trust, or is `system`",
+        Error::usage(format!("could not read the root certificates in {}", file.display())).cause(cause).hint(
+            "set sslrootcert (PGSSLROOTCERT) to a PEM file with the certificates to trust, or to `system`",
         )
     };
     let exactly = CertificateDer::pem_file_iter(file)
@@ -113,7 +113,7 @@ fn roots_of_file(file: &Path) -> Result<Trust> {
         roots.add(cert.clone()).map_err(|e| unreadable(e.to_string()))?;
     }
     if exactly.is_empty() {
-        return Err(unreadable("no certificate in it".to_owned()));
+        return Err(unreadable("the file contains no certificate".to_owned()));
     }
     Ok(Trust { roots, exactly })
 }
@@ -125,7 +125,7 @@ fn roots_of_system() -> Result<Trust> {
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
         let mut error = Error::failed("the system has no root certificates")
-            .hint("install them (ca-certificates), or name a file with sslrootcert");
+            .hint("install them (ca-certificates), or set sslrootcert to a file");
         if let Some(e) = found.errors.first() {
             error = error.cause(e.to_string());
         }
@@ -202,7 +202,7 @@ mod tests {
         let message = |mode, roots: &str| connector(mode, Some(roots)).err().map(|e| e.to_string());
         insta::assert_snapshot!(message(Mode::VerifyCa, "system").unwrap(), @"
         sslrootcert=system needs sslmode=verify-full
-        hint: any public certificate would pass a check without the host's name
+        hint: without a check of the host name, any public certificate would be accepted
         ");
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("root.crt");

@@ -21,7 +21,7 @@ pub struct Backfill {
     pub set: Vec<(String, String)>,
     /// Which rows; none: those where a column is not what it would be set to.
     pub filter: Option<String>,
-    /// Whether a trigger fills what is written meanwhile.
+    /// Whether a trigger fills rows that are written meanwhile.
     pub keep_filled: KeepFilled,
     /// What is built when every row is filled.
     pub finish: Finish,
@@ -101,12 +101,12 @@ pub(super) fn resolve(section: &BackfillSection, p: &mut Problems) -> Option<Bac
 pub(super) fn expression(value: &Value) -> Read<String> {
     let written = text(value)?.trim();
     if written.is_empty() {
-        return wrong("is empty", "write SQL, or leave it out");
+        return wrong("is empty", "write an SQL expression, or remove the key");
     }
     if written.ends_with(';') {
         return wrong(
             "ends with a semicolon",
-            "write the expression alone: it becomes a part of a statement",
+            "remove the semicolon: the expression becomes part of a statement",
         );
     }
     Ok(written.to_owned())
@@ -115,7 +115,7 @@ pub(super) fn expression(value: &Value) -> Read<String> {
 fn table<'v>(value: &'v Value, example: &str) -> Read<&'v Table> {
     match value.as_table() {
         Some(table) if !table.is_empty() => Ok(table),
-        _ => wrong(format!("{value} names no column"), format!("write {example}")),
+        _ => wrong(format!("{value} does not name a column"), format!("write {example}")),
     }
 }
 
@@ -136,7 +136,7 @@ fn added(value: &Value) -> Read<Vec<Added>> {
 fn sorted<T>(mut all: Vec<T>, name: impl Fn(&T) -> &String) -> Read<Vec<T>> {
     all.sort_by(|a, b| name(a).cmp(name(b)));
     match all.windows(2).find(|two| name(&two[0]) == name(&two[1])) {
-        Some(two) => Err(format!("names column {} twice", plain(name(&two[0]))).into()),
+        Some(two) => Err(format!("lists column {} twice", plain(name(&two[0]))).into()),
         None => Ok(all),
     }
 }
@@ -150,14 +150,17 @@ fn definition(name: String, written: &str) -> Read<Added> {
     };
     let words: Vec<&str> = lower.split_ascii_whitespace().collect();
     if words.windows(2).any(|two| two == ["not", "null"]) {
-        let fact = format!("{} cannot be NOT NULL before it is filled", plain(&name));
-        return wrong(fact, "write it under finish: not_null = [...]");
+        let fact = format!("column {} cannot be NOT NULL before it is filled", plain(&name));
+        return wrong(fact, "list the column under finish: not_null = [...]");
     }
     let others = ["primary", "references", "unique", "check", "generated", "constraint"];
     match words.iter().find(|word| others.contains(word)) {
         Some(other) => wrong(
-            format!("{} has `{other}`: a column is added with its type and its default only", plain(&name)),
-            "write constraints under finish",
+            format!(
+                "column {} has `{other}`: only a type and a default are supported in `add`",
+                plain(&name)
+            ),
+            "list constraints under finish",
         ),
         None => Ok(Added { name, sql_type: sql_type.trim().to_owned(), default }),
     }
@@ -174,10 +177,10 @@ fn keep_filled(value: &Value) -> Read<KeepFilled> {
 
 fn finish(value: &Value) -> Read<Finish> {
     let Some(section) = value.as_table() else {
-        return wrong(format!("{value} is no table"), "write finish = { not_null = [\"note\"] }");
+        return wrong(format!("{value} is not a table"), "write finish = { not_null = [\"note\"] }");
     };
     if let Some(unknown) = section.keys().find(|key| !FINISH.contains(&key.as_str())) {
-        return wrong(format!("there is no `{unknown}`"), format!("known: {}", FINISH.join(", ")));
+        return wrong(format!("unknown key `{unknown}`"), format!("known: {}", FINISH.join(", ")));
     }
     let texts = |key: &str| section.get(key).map_or(Ok(Vec::new()), plain_texts);
     let expressions = |key: &str| -> Read<Vec<String>> {
@@ -191,7 +194,10 @@ fn finish(value: &Value) -> Read<Finish> {
             all.iter().map(columns).collect::<Read<_>>()?
         }
         Some(other) => {
-            return wrong(format!("unique: {other} is no list of lists"), "write unique = [[\"a\", \"b\"]]");
+            return wrong(
+                format!("unique: {other} is not a list of lists"),
+                "write unique = [[\"a\", \"b\"]]",
+            );
         }
     };
     Ok(Finish {

@@ -68,21 +68,26 @@ pub fn draft(facts: &Facts) -> String {
     lines.extend([
         String::new(),
         "[copy]".to_owned(),
-        setting("workers", 15, "auto", "as many as the server can spare; a number is that many, always"),
-        setting("order", 15, "auto", "by how the key follows the heap; or \"keyset\", \"physical\""),
-        setting("target_batch_ms", 15, 500, "how long a chunk should take"),
+        setting("workers", 15, "auto", "adjusted to the server's load; or a fixed number"),
+        setting(
+            "order",
+            15,
+            "auto",
+            "chosen by the correlation of key and heap; or \"keyset\", \"physical\"",
+        ),
+        setting("target_batch_ms", 15, 500, "target duration of a chunk"),
         String::new(),
         "[throttle]".to_owned(),
-        "# rows_per_second = 50_000  # no limit without it".to_owned(),
+        "# rows_per_second = 50_000  # default: no limit".to_owned(),
         String::new(),
         "[verify]".to_owned(),
-        setting("rows", 0, "hash", "every row; \"count\" compares counts only"),
+        setting("rows", 0, "hash", "compares every row; \"count\": compares only row counts"),
         String::new(),
         "[swap]".to_owned(),
-        setting("when", 12, "manual", "on `pgstrata swap`; \"verified\": at once when verified"),
-        setting("lock_timeout", 12, "200ms", "the longest that one try makes the application wait"),
+        setting("when", 12, "manual", "on `pgstrata swap`; \"verified\": right after verification"),
+        setting("lock_timeout", 12, "200ms", "the longest that one attempt blocks applications"),
         setting("attempts", 12, 100, ""),
-        setting("keep_old", 12, "7 days", "how long a rollback stays possible"),
+        setting("keep_old", 12, "7 days", "how long a rollback remains possible"),
     ]);
     lines.push(String::new());
     lines.join("\n")
@@ -93,13 +98,17 @@ fn found(facts: &Facts) -> Vec<String> {
     let of = |end: &Option<String>| end.clone().unwrap_or_else(|| "unknown".to_owned());
     let names = |key: &[String]| key.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ");
     let key = if facts.key.contains(&facts.by) {
-        format!("{} ({}), which holds {by} already", facts.key_kind, names(&facts.key))
+        format!("{} ({}), which already contains {by}", facts.key_kind, names(&facts.key))
     } else {
         let key = names(&facts.key);
-        format!("{} ({key}); widened to ({key}, {by}): a partitioned table's key holds {by}", facts.key_kind)
+        format!(
+            "{} ({key}); becomes ({key}, {by}), because the key of a partitioned table must contain \
+            the partition column",
+            facts.key_kind
+        )
     };
     let mut lines = vec![
-        "A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations."
+        "A plan for pgstrata, drafted from the live table. Review it, then keep it with your migrations."
             .to_owned(),
         String::new(),
         format!(
@@ -116,7 +125,7 @@ fn found(facts: &Facts) -> Vec<String> {
         lines.push(format!("carried {}", facts.carried));
     }
     if !facts.per_month.is_empty() {
-        lines.extend([String::new(), "rows by statistics, about:".to_owned()]);
+        lines.extend([String::new(), "approximate rows, according to the statistics:".to_owned()]);
         lines.extend(listing(&facts.per_month));
     }
     if !facts.warnings.is_empty() {
@@ -164,23 +173,23 @@ fn partition(facts: &Facts) -> Vec<String> {
     let why = if every == facts.suggested {
         format!("suggested: {}", facts.because)
     } else {
-        format!("asked for; the suggestion is {}: {}", facts.suggested, facts.because)
+        format!("as requested; suggested: {} ({})", facts.suggested, facts.because)
     };
     let mut lines = vec!["[partition]".to_owned(), setting("by", 8, plain(&facts.by), "")];
     lines.extend([comment(&why), setting("every", 8, written, &about)]);
     if matches!(facts.by_type.as_str(), "timestamptz" | "timestamp with time zone") {
-        lines.push(setting("timezone", 8, facts.zone.name(), "where a day or month begins"));
+        lines.push(setting("timezone", 8, facts.zone.name(), "time zone in which days and months begin"));
     }
     if let Some(oldest) = &facts.oldest {
         let value = Value::from(oldest.as_str());
         lines.push(comment(&format!(
-            "from   = {value}  # where the first begins; without it, at the oldest row"
+            "from   = {value}  # lower bound of the first partition; default: the oldest row"
         )));
     }
     lines.extend([
-        setting("ahead", 8, 3, "partitions beyond the newest row"),
+        setting("ahead", 8, 3, "number of partitions to create beyond the newest row"),
         setting("names", 8, facts.names.as_str(), ""),
-        setting("default", 8, true, "a default partition for what fits nowhere"),
+        setting("default", 8, true, "a default partition for rows outside all bounds"),
     ]);
     lines
 }
@@ -238,7 +247,7 @@ mod tests {
                 .map(|(month, rows)| (month.to_owned(), rows))
                 .to_vec(),
             suggested: Every::Months(1),
-            because: "a month holds about 4,166,666 rows, 788.00 MiB".to_owned(),
+            because: "a month contains about 4,166,666 rows, 788.00 MiB".to_owned(),
             every: None,
             zone: Tz::UTC,
             names: "{table}_y{yyyy}m{mm}".to_owned(),
@@ -251,15 +260,15 @@ mod tests {
     fn a_draft() {
         let text = draft(&observations());
         assert_snapshot!(text, @r#"
-        # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
+        # A plan for pgstrata, drafted from the live table. Review it, then keep it with your migrations.
         #
         # rows    about 12,500,000, 2.31 GiB with indexes
         # column  created_at, timestamp with time zone
         # oldest  2024-01-01 00:00:04+00
         # newest  2024-03-31 23:59:58+00
-        # key     primary key (id); widened to (id, created_at): a partitioned table's key holds created_at
+        # key     primary key (id); becomes (id, created_at), because the key of a partitioned table must contain the partition column
         #
-        # rows by statistics, about:
+        # approximate rows, according to the statistics:
         #   2024-01     950,000
         #   2024-02  11,000,000
         #   2024-03     550,000
@@ -272,30 +281,30 @@ mod tests {
 
         [partition]
         by       = "created_at"
-        # suggested: a month holds about 4,166,666 rows, 788.00 MiB
+        # suggested: a month contains about 4,166,666 rows, 788.00 MiB
         every    = "1 month"           # about 3 partitions
-        timezone = "UTC"               # where a day or month begins
-        # from   = "2024-01-01 00:00:04+00"  # where the first begins; without it, at the oldest row
-        ahead    = 3                   # partitions beyond the newest row
+        timezone = "UTC"               # time zone in which days and months begin
+        # from   = "2024-01-01 00:00:04+00"  # lower bound of the first partition; default: the oldest row
+        ahead    = 3                   # number of partitions to create beyond the newest row
         names    = "{table}_y{yyyy}m{mm}"
-        default  = true                # a default partition for what fits nowhere
+        default  = true                # a default partition for rows outside all bounds
 
         [copy]
-        workers         = "auto"       # as many as the server can spare; a number is that many, always
-        order           = "auto"       # by how the key follows the heap; or "keyset", "physical"
-        target_batch_ms = 500          # how long a chunk should take
+        workers         = "auto"       # adjusted to the server's load; or a fixed number
+        order           = "auto"       # chosen by the correlation of key and heap; or "keyset", "physical"
+        target_batch_ms = 500          # target duration of a chunk
 
         [throttle]
-        # rows_per_second = 50_000  # no limit without it
+        # rows_per_second = 50_000  # default: no limit
 
         [verify]
-        rows = "hash"                  # every row; "count" compares counts only
+        rows = "hash"                  # compares every row; "count": compares only row counts
 
         [swap]
-        when         = "manual"        # on `pgstrata swap`; "verified": at once when verified
-        lock_timeout = "200ms"         # the longest that one try makes the application wait
+        when         = "manual"        # on `pgstrata swap`; "verified": right after verification
+        lock_timeout = "200ms"         # the longest that one attempt blocks applications
         attempts     = 100
-        keep_old     = "7 days"        # how long a rollback stays possible
+        keep_old     = "7 days"        # how long a rollback remains possible
         "#);
         let plan = Plan::parse(&text, "draft").unwrap();
         let own = plan.partitioning().unwrap();
@@ -323,7 +332,7 @@ mod tests {
             newest: Some("20000000".to_owned()),
             per_month: Vec::new(),
             suggested: Every::Integers(10_000_000),
-            because: "10,000,000 integers hold about 10,000,000 rows, 1.80 GiB".to_owned(),
+            because: "10,000,000 integers contain about 10,000,000 rows, 1.80 GiB".to_owned(),
             every: Some(Every::Integers(5_000_000)),
             names: "{table}_{from}".to_owned(),
             carried: String::new(),
@@ -332,13 +341,13 @@ mod tests {
         };
         let text = draft(&facts);
         assert_snapshot!(text, @r#"
-        # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
+        # A plan for pgstrata, drafted from the live table. Review it, then keep it with your migrations.
         #
         # rows    about 12,500,000, 2.31 GiB with indexes
         # column  "Id", bigint
         # oldest  -5
         # newest  20000000
-        # key     unique index ("Id", at), which holds "Id" already
+        # key     unique index ("Id", at), which already contains "Id"
 
         name  = "Price Forecasts"      # the job
         kind  = "partition"
@@ -346,29 +355,29 @@ mod tests {
 
         [partition]
         by       = '"Id"'
-        # asked for; the suggestion is 10000000: 10,000,000 integers hold about 10,000,000 rows, 1.80 GiB
+        # as requested; suggested: 10000000 (10,000,000 integers contain about 10,000,000 rows, 1.80 GiB)
         every    = 5000000             # about 6 partitions
-        # from   = "-5"  # where the first begins; without it, at the oldest row
-        ahead    = 3                   # partitions beyond the newest row
+        # from   = "-5"  # lower bound of the first partition; default: the oldest row
+        ahead    = 3                   # number of partitions to create beyond the newest row
         names    = "{table}_{from}"
-        default  = true                # a default partition for what fits nowhere
+        default  = true                # a default partition for rows outside all bounds
 
         [copy]
-        workers         = "auto"       # as many as the server can spare; a number is that many, always
-        order           = "auto"       # by how the key follows the heap; or "keyset", "physical"
-        target_batch_ms = 500          # how long a chunk should take
+        workers         = "auto"       # adjusted to the server's load; or a fixed number
+        order           = "auto"       # chosen by the correlation of key and heap; or "keyset", "physical"
+        target_batch_ms = 500          # target duration of a chunk
 
         [throttle]
-        # rows_per_second = 50_000  # no limit without it
+        # rows_per_second = 50_000  # default: no limit
 
         [verify]
-        rows = "hash"                  # every row; "count" compares counts only
+        rows = "hash"                  # compares every row; "count": compares only row counts
 
         [swap]
-        when         = "manual"        # on `pgstrata swap`; "verified": at once when verified
-        lock_timeout = "200ms"         # the longest that one try makes the application wait
+        when         = "manual"        # on `pgstrata swap`; "verified": right after verification
+        lock_timeout = "200ms"         # the longest that one attempt blocks applications
         attempts     = 100
-        keep_old     = "7 days"        # how long a rollback stays possible
+        keep_old     = "7 days"        # how long a rollback remains possible
         "#);
         assert_eq!(
             Plan::parse(&text, "draft").unwrap().partitioning().unwrap().every,

@@ -89,7 +89,7 @@ pub(super) struct PlanFile {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section [backfill]")]
+#[serde(deny_unknown_fields, expecting = "a [backfill] section")]
 pub(super) struct BackfillSection {
     pub(super) add: Option<Leaf>,
     pub(super) from: Option<Leaf>,
@@ -116,7 +116,7 @@ impl BackfillSection {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section [retype]")]
+#[serde(deny_unknown_fields, expecting = "a [retype] section")]
 pub(super) struct RetypeSection {
     pub(super) column: Option<Leaf>,
     pub(super) to: Option<Leaf>,
@@ -138,7 +138,7 @@ impl RetypeSection {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section [partition]")]
+#[serde(deny_unknown_fields, expecting = "a [partition] section")]
 pub(super) struct PartitionSection {
     pub(super) by: Option<Leaf>,
     pub(super) every: Option<Leaf>,
@@ -168,7 +168,7 @@ impl PartitionSection {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section [copy]")]
+#[serde(deny_unknown_fields, expecting = "a [copy] section")]
 pub(super) struct CopySection {
     pub(super) workers: Option<Leaf>,
     pub(super) order: Option<Leaf>,
@@ -176,7 +176,7 @@ pub(super) struct CopySection {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section [throttle]")]
+#[serde(deny_unknown_fields, expecting = "a [throttle] section")]
 pub(super) struct ThrottleSection {
     pub(super) rows_per_second: Option<Leaf>,
     pub(super) wal_bytes_per_second: Option<Leaf>,
@@ -196,19 +196,19 @@ pub(super) struct ThrottleSection {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section [verify]")]
+#[serde(deny_unknown_fields, expecting = "a [verify] section")]
 pub(super) struct VerifySection {
     pub(super) rows: Option<Leaf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section [dependents]")]
+#[serde(deny_unknown_fields, expecting = "a [dependents] section")]
 pub(super) struct DependentsSection {
     pub(super) incoming_fk: Option<Leaf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section [swap]")]
+#[serde(deny_unknown_fields, expecting = "a [swap] section")]
 pub(super) struct SwapSection {
     pub(super) when: Option<Leaf>,
     pub(super) lock_timeout: Option<Leaf>,
@@ -220,7 +220,7 @@ pub(super) struct SwapSection {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a section [retention]")]
+#[serde(deny_unknown_fields, expecting = "a [retention] section")]
 pub(super) struct RetentionSection {
     pub(super) keep: Option<Leaf>,
     pub(super) how: Option<Leaf>,
@@ -286,7 +286,7 @@ fn unknown_key(key: &Spanned<DeString<'_>>, section: &str, known: &[&str]) -> Pr
     // Of two as much alike, the one of the same section is meant.
     let likest = scored.max_by(|a, b| a.0.total_cmp(&b.0).then((a.1 == section).cmp(&(b.1 == section))));
     let hint = match likest.filter(|(likeness, _, _)| *likeness >= ALIKE) {
-        Some((_, at, "")) => format!("did you mean the section [{at}]?"),
+        Some((_, at, "")) => format!("did you mean section [{at}]?"),
         Some((_, at, key)) if at == section => format!("did you mean `{key}`?"),
         Some((_, at, key)) => format!("did you mean `{key}` {}?", place(at)),
         None => format!("known {}: {}", place(section), known.join(", ")),
@@ -295,5 +295,5 @@ fn unknown_key(key: &Spanned<DeString<'_>>, section: &str, known: &[&str]) -> Pr
 }
 
 fn place(section: &str) -> String {
-    if section.is_empty() { "at the head of the file".to_owned() } else { format!("under [{section}]") }
+    if section.is_empty() { "at the top of the file".to_owned() } else { format!("under [{section}]") }
 }

@@ -37,7 +37,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
         let (was, is) = (said(&self.was), said(&self.is));
-        write!(f, "the plan's {} was {was} when the job started and is {is} now", self.field)
+        write!(f, "the plan's {} was {was} when the job started, and is {is} now", self.field)
     }
 }
 

@@ -29,7 +29,7 @@ fn known() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// It is none, or no key that may change while a job runs; the nearest is told.
 pub fn assignment(written: &str) -> Result<(String, String)> {
     let Some((key, value)) = written.split_once('=') else {
-        return Err(Error::usage(format!("`{written}` sets nothing"))
+        return Err(Error::usage(format!("`{written}` is not a setting"))
             .hint("write KEY=VALUE: rows_per_second=20000, max_replica_lag=5s"));
     };
     let (key, value) = (key.trim(), value.trim());
@@ -39,9 +39,11 @@ pub fn assignment(written: &str) -> Result<(String, String)> {
         let all = known().map(|(_, key)| key).collect::<Vec<_>>().join(", ");
         let hint =
             likest.map_or_else(|| format!("known: {all}"), |(_, one)| format!("did you mean `{one}`?"));
-        return Err(
-            Error::usage(format!("`{key}` is no setting that can change while a job runs")).hint(hint)
-        );
+        return Err(Error::usage(format!(
+            "`{key}` is not a setting that can be changed while a job \
+                runs"
+        ))
+        .hint(hint));
     }
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -53,7 +55,7 @@ impl Plan {
     /// A value that a plan could not have, with its range.
     pub fn with(&self, settings: &BTreeMap<String, String>) -> Result<Self> {
         let mut root: Table = self.to_toml().parse().map_err(|e: toml::de::Error| {
-            Error::failed("the plan does not read back").cause(e.to_string())
+            Error::failed("the plan could not be read back").cause(e.to_string())
         })?;
         for (section, key) in known() {
             let Some(value) = settings.get(key) else { continue };
@@ -147,29 +149,29 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_its_range() {
         let refused = |written: &str| with(&[written]).unwrap_err().to_string();
-        assert_snapshot!(refused("workers=0"), @r#"set: copy.workers: 0 is not "auto" or a whole number from 1 to 64"#);
-        assert_snapshot!(refused("rows_per_second=-3"), @"set: throttle.rows_per_second: -3 is not a whole number from 1 to 4294967295");
+        assert_snapshot!(refused("workers=0"), @r#"set: copy.workers: 0 is not "auto" or a whole number between 1 and 64"#);
+        assert_snapshot!(refused("rows_per_second=-3"), @"set: throttle.rows_per_second: -3 is not a whole number between 1 and 4294967295");
         assert_snapshot!(refused("max_replica_lag=soon"), @r#"
-        set: throttle.max_replica_lag: `soon` is no duration
+        set: throttle.max_replica_lag: `soon` is not a duration
         hint: write a whole number and its unit (ms, s, min, h, days): "5s"
         "#);
-        assert_snapshot!(refused("max_replica_lag=1ms"), @"set: throttle.max_replica_lag: 1ms is not from 100ms to 1 days");
-        assert_snapshot!(refused("max_slot_retained_bytes=3"), @"set: throttle.max_slot_retained_bytes: 3 is not from 64 KiB to 1024 TiB");
-        assert_snapshot!(refused("windows=Mo-Fr 22-5"), @r#"set: throttle.windows: `Mo-Fr 22-5` is no window: write days and times, "Mon-Fri 22:00-05:00", or times alone"#);
+        assert_snapshot!(refused("max_replica_lag=1ms"), @"set: throttle.max_replica_lag: 1ms is not between 100ms and 1 days");
+        assert_snapshot!(refused("max_slot_retained_bytes=3"), @"set: throttle.max_slot_retained_bytes: 3 is not between 64 KiB and 1024 TiB");
+        assert_snapshot!(refused("windows=Mo-Fr 22-5"), @r#"set: throttle.windows: `Mo-Fr 22-5` is not a window: write days and times, such as "Mon-Fri 22:00-05:00", or only times"#);
         assert_snapshot!(refused("replicas=host=a password=b"), @"
-        set: throttle.replicas: holds a password
-        hint: leave it out, and put it into ~/.pgpass
+        set: throttle.replicas: contains a password
+        hint: remove it, and store it in ~/.pgpass
         ");
         assert_snapshot!(refused("worker=3"), @"
-        `worker` is no setting that can change while a job runs
+        `worker` is not a setting that can be changed while a job runs
         hint: did you mean `workers`?
         ");
         assert_snapshot!(refused("table=x"), @"
-        `table` is no setting that can change while a job runs
+        `table` is not a setting that can be changed while a job runs
         hint: known: workers, target_batch_ms, rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after, max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, max_dead_share, query, query_limit, windows, timezone
         ");
         assert_snapshot!(refused("workers"), @"
-        `workers` sets nothing
+        `workers` is not a setting
         hint: write KEY=VALUE: rows_per_second=20000, max_replica_lag=5s
         ");
     }

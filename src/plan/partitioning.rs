@@ -25,7 +25,7 @@ pub struct Partitioning {
     pub ahead: u32,
     /// The template of partition names; none: the interval's own.
     pub names: Option<String>,
-    /// Whether there is a default partition for what fits nowhere.
+    /// Whether there is a default partition for rows outside all bounds.
     pub default: bool,
     /// Unique indexes and constraints whose guarantee is given up, as the catalog holds their names; sorted.
     pub drop_unique: Vec<String>,
@@ -64,7 +64,7 @@ impl Plan {
 /// The column's type and the interval do not go together.
 pub fn scheme(plan: &Partitioning, base_type: &str) -> Result<Scheme, Error> {
     let kind = ColumnKind::from_sql(base_type).ok_or_else(|| {
-        Error::usage(format!("a column of type {base_type} cannot be the partition column")).hint(
+        Error::usage(format!("a column of type {base_type} cannot be used as the partition column")).hint(
             "choose a column of type timestamptz, timestamp, date, smallint, integer or bigint under [partition] by",
         )
     })?;
@@ -104,7 +104,7 @@ pub fn limits(plan: &Partitioning, scheme: &Scheme) -> Result<Limits, String> {
     if let (Some(from), Some(to)) = (&from, &to)
         && to <= from
     {
-        return Err(format!("`to` ({to}) does not lie above `from` ({from})"));
+        return Err(format!("`to` ({to}) is not greater than `from` ({from})"));
     }
     let from = from.map(|from| scheme.containing(&from)).transpose()?.map(|range| range.from);
     let to = match to {
@@ -131,7 +131,10 @@ pub fn ranges(
     let first = limits.from.as_ref().unwrap_or(oldest);
     let Some(to) = &limits.to else { return scheme.cover(first, newest.max(first), ahead) };
     if to <= first {
-        return Err(format!("the last partition would end at {to}, before the first one begins ({first})"));
+        return Err(format!(
+            "the last partition would end at {to}, before the start of the first partition \
+            ({first})"
+        ));
     }
     let mut ranges = scheme.cover(first, to, 0)?;
     ranges.retain(|range| range.from < *to);

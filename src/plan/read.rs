@@ -78,15 +78,16 @@ pub(super) fn column(written: &str) -> Read<String> {
     match QualifiedName::parse(&format!("x.{}", written.trim())) {
         Ok(two) => Ok(two.name.as_str().to_owned()),
         Err(_) => wrong(
-            format!("`{written}` is not one name"),
-            "write it as in SQL, in double quotes where it has other signs than letters, digits and _: '\"My Column\"'",
+            format!("`{written}` is not a single name"),
+            "write the name as in SQL, in double quotes if it has characters other than letters, digits \
+             and _: '\"My Column\"'",
         ),
     }
 }
 
 pub(super) fn zone(written: &str) -> Read<Tz> {
     Tz::from_str_insensitive(written).or_else(|_| {
-        wrong(format!("`{written}` is no time zone"), format!("did you mean {}?", nearest_zones(written)))
+        wrong(format!("`{written}` is not a time zone"), format!("did you mean {}?", nearest_zones(written)))
     })
 }
 
@@ -107,7 +108,7 @@ fn nearest_zones(written: &str) -> String {
 pub(super) fn text(value: &Value) -> Read<&str> {
     match value {
         Value::String(text) => Ok(text),
-        other => wrong(format!("{other} is no text"), "write it in double quotes"),
+        other => wrong(format!("{other} is not a string"), "write it in double quotes"),
     }
 }
 
@@ -117,7 +118,7 @@ pub(super) fn plain_text(value: &Value) -> Read<String> {
         Value::String(text) => Ok(text.clone()),
         Value::Integer(n) => Ok(n.to_string()),
         Value::Datetime(moment) => Ok(moment.to_string()),
-        other => wrong(format!("{other} is no text"), "write it in double quotes"),
+        other => wrong(format!("{other} is not a string"), "write it in double quotes"),
     }
 }
 
@@ -125,7 +126,7 @@ pub(super) fn plain_text(value: &Value) -> Read<String> {
 pub(super) fn plain_texts(value: &Value) -> Read<Vec<String>> {
     match value {
         Value::Array(all) => all.iter().map(|one| text(one).map(str::to_owned)).collect(),
-        other => wrong(format!("{other} is no list"), "write it in brackets: [\"...\"]"),
+        other => wrong(format!("{other} is not a list"), "write it in brackets: [\"...\"]"),
     }
 }
 
@@ -142,7 +143,11 @@ where
     move |value| {
         let number = value.as_integer().and_then(|n| T::try_from(n).ok()).filter(|n| range.contains(n));
         number.ok_or_else(|| {
-            Wrong::from(format!("{value} is not a whole number from {} to {}", range.start(), range.end()))
+            Wrong::from(format!(
+                "{value} is not a whole number between {} and {}",
+                range.start(),
+                range.end()
+            ))
         })
     }
 }
@@ -151,13 +156,13 @@ pub(super) fn duration(value: &Value, example: &str, range: RangeInclusive<Durat
     let written = plain_text(value)?;
     let Ok(duration) = humantime::parse_duration(&written) else {
         return wrong(
-            format!("`{written}` is no duration"),
+            format!("`{written}` is not a duration"),
             format!("write a whole number and its unit (ms, s, min, h, days): \"{example}\""),
         );
     };
     if !range.contains(&duration) {
         let (least, most) = (duration_text(*range.start()), duration_text(*range.end()));
-        return Err(format!("{written} is not from {least} to {most}").into());
+        return Err(format!("{written} is not between {least} and {most}").into());
     }
     Ok(duration)
 }

@@ -115,8 +115,8 @@ fn strangers(p: &mut Problems, file: &PlanFile, kind: TaskKind) {
     for (key, leaf) in strangers {
         p.optional::<()>(key, leaf, |_| {
             wrong(
-                format!("means nothing to a job of kind \"{}\"", kind.name()),
-                "leave it out, or write another kind",
+                format!("does not apply to a plan of kind \"{}\"", kind.name()),
+                "remove it, or change the kind",
             )
         });
     }
@@ -172,8 +172,8 @@ fn read_retention(p: &mut Problems, section: &RetentionSection, every: Option<Ev
         match every.filter(|every| counts(*every) != counts(keep)) {
             None => Ok(keep),
             Some(every) => wrong(
-                format!("`{keep}` does not go with partitions of `{every}`"),
-                "write both as times, or both as numbers",
+                format!("`{keep}` does not match partitions of `{every}`"),
+                "write both as intervals of time, or both as numbers",
             ),
         }
     });
@@ -198,8 +198,12 @@ fn lock_budget(p: &mut Problems, swap: &SwapSection) -> LockBudget {
 
 fn table_as_name(table: &QualifiedName) -> Read<String> {
     let name = table.name.as_str();
-    checked_name(name)
-        .or_else(|fact| wrong(format!("the table's name {fact}"), "give the job a name of its own"))
+    checked_name(name).or_else(|fact| {
+        wrong(
+            format!("the table's name {fact}"),
+            "set a name for the job: name = \"...\" at the top of the plan",
+        )
+    })
 }
 
 /// A job's name: it is typed on command lines and stands in logs.
@@ -208,10 +212,10 @@ fn checked_name(name: &str) -> Result<String, String> {
         return Err("is empty".to_owned());
     }
     if name.len() > MAX_BYTES {
-        return Err(format!("has {} bytes, not 1 to {MAX_BYTES}", name.len()));
+        return Err(format!("has {} bytes; a name has 1 to {MAX_BYTES} bytes", name.len()));
     }
     if name.chars().any(char::is_control) {
-        return Err("has a control character".to_owned());
+        return Err("contains a control character".to_owned());
     }
     Ok(name.to_owned())
 }
@@ -221,14 +225,14 @@ fn workers(value: &Value) -> Read<Workers> {
         return Ok(Workers::Auto);
     }
     number(1..=MOST_WORKERS)(value).map(Workers::Fixed).map_err(|_| {
-        Wrong::from(format!("{value} is not \"auto\" or a whole number from 1 to {MOST_WORKERS}"))
+        Wrong::from(format!("{value} is not \"auto\" or a whole number between 1 and {MOST_WORKERS}"))
     })
 }
 
 /// Sorted, each once: their order means nothing.
 fn index_names(value: &Value) -> Read<Vec<String>> {
     let Value::Array(names) = value else {
-        return wrong(format!("{value} is no list"), "write [\"index_name\"]");
+        return wrong(format!("{value} is not a list"), "write [\"index_name\"]");
     };
     let mut names = names.iter().map(|name| column(text(name)?)).collect::<Read<Vec<_>>>()?;
     names.sort_unstable();
@@ -239,7 +243,7 @@ fn index_names(value: &Value) -> Read<Vec<String>> {
 /// The template of partition names.
 fn template(written: &str) -> Read<String> {
     if written.is_empty() {
-        return wrong("is empty", "write \"{table}_y{yyyy}m{mm}\", for instance, or leave it out");
+        return wrong("is empty", "write a template such as \"{table}_y{yyyy}m{mm}\", or remove the key");
     }
     Ok(written.to_owned())
 }

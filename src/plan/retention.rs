@@ -2,7 +2,7 @@
 
 use crate::model::partition::Every;
 
-/// What happens to a partition that is older than what is kept.
+/// What happens to a partition that is past retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// It is named, and stays.
@@ -66,15 +66,15 @@ mod tests {
         "#);
         assert_snapshot!(error("'month'", "keep = 100\nhow = 'archive'"), @r#"
         p.toml has 2 errors
-          p.toml:6:8: retention.keep: `100` does not go with partitions of `1 month`
-            hint: write both as times, or both as numbers
+          p.toml:6:8: retention.keep: `100` does not match partitions of `1 month`
+            hint: write both as intervals of time, or both as numbers
           p.toml:7:7: retention.how: "archive" is not "report" or "detach" or "drop"
         "#);
-        assert_snapshot!(error("100", "keep = '2 fortnights'"), @r#"p.toml:6:8: retention.keep: `2 fortnights` is no interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column"#);
+        assert_snapshot!(error("100", "keep = '2 fortnights'"), @r#"p.toml:6:8: retention.keep: `2 fortnights` is not an interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column"#);
         assert_snapshot!(error("100", "keep = '2 years'\nhoww = 'drop'"), @r#"
         p.toml has 2 errors
-          p.toml:6:8: retention.keep: `2 years` does not go with partitions of `100`
-            hint: write both as times, or both as numbers
+          p.toml:6:8: retention.keep: `2 years` does not match partitions of `100`
+            hint: write both as intervals of time, or both as numbers
           p.toml:7:1: unknown key `howw` under [retention]
             hint: did you mean `how`?
         "#);

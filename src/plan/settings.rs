@@ -29,7 +29,7 @@ pub(super) fn settings(value: &Value) -> Read<Settings> {
         return wrong(format!("{value} is not a table"), format!("write {EXAMPLE}"));
     };
     if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return wrong(format!("there is no `{unknown}`"), format!("known: {}", KEYS.join(", ")));
+        return wrong(format!("unknown key `{unknown}`"), format!("known: {}", KEYS.join(", ")));
     }
     let one = |key: &str| table.get(key).map(|value| text(value).map(str::to_owned)).transpose();
     Ok(Settings {
@@ -53,8 +53,8 @@ fn schemas(written: &str) -> Read<Vec<String>> {
     let all = all.iter().map(|name| column(name)).collect::<Read<Vec<_>>>()?;
     match all.iter().find(|name| ["pg_temp", "$user"].contains(&name.as_str())) {
         Some(name) => wrong(
-            format!("search_path has {name}, which is not the same schema in every session"),
-            "name the schemas",
+            format!("search_path contains {name}, which is not the same schema in every session"),
+            "list the schemas by name",
         ),
         None => Ok(all),
     }

@@ -26,7 +26,7 @@ const YEAR: (Every, &str) = (Every::Years(1), "a year");
 /// A month, unless it holds more than 50 GiB (then what is shorter) or less than 5000 rows (then what is longer).
 pub fn suggest(rows: u64, bytes: u64, span_days: f64) -> (Every, String) {
     if rows == 0 {
-        return (MONTH.0, "the table is empty by its statistics".to_owned());
+        return (MONTH.0, "the table is empty, according to its statistics".to_owned());
     }
     // Less than an hour of rows says too little about a rate.
     let span_days = if span_days.is_finite() { span_days.max(1.0 / 24.0) } else { 1.0 };
@@ -35,22 +35,22 @@ pub fn suggest(rows: u64, bytes: u64, span_days: f64) -> (Every, String) {
     let bytes_in = |unit| bytes as f64 * share(unit);
     let (unit, why) = if bytes_in(MONTH) > MOST_BYTES {
         let unit = [WEEK, DAY].into_iter().find(|unit| bytes_in(*unit) <= MOST_BYTES).unwrap_or(HOUR);
-        (unit, format!("; a month would hold {}", HumanBytes(bytes_in(MONTH) as u64)))
+        (unit, format!("; a month would contain {}", HumanBytes(bytes_in(MONTH) as u64)))
     } else if rows_in(MONTH) < LEAST_ROWS {
         let unit = if rows_in(QUARTER) < LEAST_ROWS { YEAR } else { QUARTER };
-        (unit, format!("; a month would hold {} only", HumanCount(rows_in(MONTH) as u64)))
+        (unit, format!("; a month would contain only {}", HumanCount(rows_in(MONTH) as u64)))
     } else {
         (MONTH, String::new())
     };
     let (rows, bytes) = (HumanCount(rows_in(unit) as u64), HumanBytes(bytes_in(unit) as u64));
-    (unit.0, format!("{} holds about {rows} rows, {bytes}{why}", unit.1))
+    (unit.0, format!("{} contains about {rows} rows, {bytes}{why}", unit.1))
 }
 
 /// An interval for an integer column, and why: a round number (1, 2 or 5 and zeros) of integers that holds about ten
 /// million rows, or 50 GiB where rows are wide. `span` is the largest value less the smallest.
 pub fn suggest_integers(rows: u64, bytes: u64, span: u64) -> (Every, String) {
     if rows == 0 {
-        return (Every::Integers(10_000_000), "the table is empty by its statistics".to_owned());
+        return (Every::Integers(10_000_000), "the table is empty, according to its statistics".to_owned());
     }
     let bytes_per_row = bytes as f64 / rows as f64;
     let integers_per_row = (span as f64 + 1.0) / rows as f64;
@@ -58,7 +58,10 @@ pub fn suggest_integers(rows: u64, bytes: u64, span: u64) -> (Every, String) {
     let n = round_number(wanted_rows * integers_per_row);
     let held = n as f64 / integers_per_row;
     let (held, bytes) = (HumanCount(held as u64), HumanBytes((held * bytes_per_row) as u64));
-    (Every::Integers(n), format!("{} integers hold about {held} rows, {bytes}", HumanCount(n.unsigned_abs())))
+    (
+        Every::Integers(n),
+        format!("{} integers contain about {held} rows, {bytes}", HumanCount(n.unsigned_abs())),
+    )
 }
 
 /// The nearest (by ratio) of 1, 2, 5, 10, 20, 50, ... .
@@ -134,24 +137,24 @@ mod tests {
 
     #[test]
     fn intervals_for_time() {
-        assert_snapshot!(told(suggest(0, 0, 0.0)), @"1 month: the table is empty by its statistics");
-        assert_snapshot!(told(suggest(300_000, 40_000_000, 730.0)), @"1 month: a month holds about 12,508 rows, 1.59 MiB");
-        assert_snapshot!(told(suggest(20_000, 3_000_000, 730.0)), @"1 year: a year holds about 10,006 rows, 1.43 MiB; a month would hold 833 only");
-        assert_snapshot!(told(suggest(500, 100_000, 730.0)), @"1 year: a year holds about 250 rows, 48.86 KiB; a month would hold 20 only");
-        assert_snapshot!(told(suggest(4_000_000_000, 500 * GIB, 730.0)), @"1 month: a month holds about 166,777,397 rows, 20.85 GiB");
-        assert_snapshot!(told(suggest(40_000_000_000, 5_000 * GIB, 730.0)), @"1 week: a week holds about 383,561,643 rows, 47.95 GiB; a month would hold 208.47 GiB");
-        assert_snapshot!(told(suggest(40_000_000_000, 20_000 * GIB, 730.0)), @"1 day: a day holds about 54,794,520 rows, 27.40 GiB; a month would hold 833.89 GiB");
-        assert_snapshot!(told(suggest(40_000_000_000, 20_000 * GIB, 20.0)), @"1 hour: an hour holds about 83,333,333 rows, 41.67 GiB; a month would hold 29.72 TiB");
-        assert_snapshot!(told(suggest(10, 8192, 0.0)), @"1 month: a month holds about 7,304 rows, 5.71 MiB");
+        assert_snapshot!(told(suggest(0, 0, 0.0)), @"1 month: the table is empty, according to its statistics");
+        assert_snapshot!(told(suggest(300_000, 40_000_000, 730.0)), @"1 month: a month contains about 12,508 rows, 1.59 MiB");
+        assert_snapshot!(told(suggest(20_000, 3_000_000, 730.0)), @"1 year: a year contains about 10,006 rows, 1.43 MiB; a month would contain only 833");
+        assert_snapshot!(told(suggest(500, 100_000, 730.0)), @"1 year: a year contains about 250 rows, 48.86 KiB; a month would contain only 20");
+        assert_snapshot!(told(suggest(4_000_000_000, 500 * GIB, 730.0)), @"1 month: a month contains about 166,777,397 rows, 20.85 GiB");
+        assert_snapshot!(told(suggest(40_000_000_000, 5_000 * GIB, 730.0)), @"1 week: a week contains about 383,561,643 rows, 47.95 GiB; a month would contain 208.47 GiB");
+        assert_snapshot!(told(suggest(40_000_000_000, 20_000 * GIB, 730.0)), @"1 day: a day contains about 54,794,520 rows, 27.40 GiB; a month would contain 833.89 GiB");
+        assert_snapshot!(told(suggest(40_000_000_000, 20_000 * GIB, 20.0)), @"1 hour: an hour contains about 83,333,333 rows, 41.67 GiB; a month would contain 29.72 TiB");
+        assert_snapshot!(told(suggest(10, 8192, 0.0)), @"1 month: a month contains about 7,304 rows, 5.71 MiB");
     }
 
     #[test]
     fn intervals_for_integers() {
-        assert_snapshot!(told(suggest_integers(0, 0, 0)), @"10000000: the table is empty by its statistics");
-        assert_snapshot!(told(suggest_integers(2_000_000_000, 200 * GIB, 2_000_000_500)), @"10000000: 10,000,000 integers hold about 9,999,997 rows, 1024.00 MiB");
-        assert_snapshot!(told(suggest_integers(2_000_000_000, 100_000 * GIB, 2_000_000_500)), @"1000000: 1,000,000 integers hold about 999,999 rows, 50.00 GiB");
-        assert_snapshot!(told(suggest_integers(50_000_000, 9 * GIB, 500_000_000)), @"100000000: 100,000,000 integers hold about 9,999,999 rows, 1.80 GiB");
-        assert_snapshot!(told(suggest_integers(1, 1, u64::MAX)), @"500000000000000000: 500,000,000,000,000,000 integers hold about 0 rows, 0 B");
+        assert_snapshot!(told(suggest_integers(0, 0, 0)), @"10000000: the table is empty, according to its statistics");
+        assert_snapshot!(told(suggest_integers(2_000_000_000, 200 * GIB, 2_000_000_500)), @"10000000: 10,000,000 integers contain about 9,999,997 rows, 1024.00 MiB");
+        assert_snapshot!(told(suggest_integers(2_000_000_000, 100_000 * GIB, 2_000_000_500)), @"1000000: 1,000,000 integers contain about 999,999 rows, 50.00 GiB");
+        assert_snapshot!(told(suggest_integers(50_000_000, 9 * GIB, 500_000_000)), @"100000000: 100,000,000 integers contain about 9,999,999 rows, 1.80 GiB");
+        assert_snapshot!(told(suggest_integers(1, 1, u64::MAX)), @"500000000000000000: 500,000,000,000,000,000 integers contain about 0 rows, 0 B");
     }
 
     #[test]

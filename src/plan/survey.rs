@@ -118,16 +118,16 @@ mod tests {
         let text = survey(&facts, "created_at", None, &bounds.map(str::to_owned)).unwrap();
         let head: Vec<&str> = text.lines().take_while(|line| !line.starts_with("[copy]")).collect();
         assert_snapshot!(head.join("\n"), @r#"
-        # A plan for pgstrata, drawn up from the live table: review it, then keep it with your migrations.
+        # A plan for pgstrata, drafted from the live table. Review it, then keep it with your migrations.
         #
         # rows    about 1,000,000, 200.00 MiB with indexes
         # column  created_at, timestamp with time zone
         # oldest  2024-01-15 00:00:00+00
         # newest  2024-06-30 12:00:00+00
-        # key     primary key (observation_id); widened to (observation_id, created_at): a partitioned table's key holds created_at
-        # carried 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy elsewhere, 1 default elsewhere, 1 publication, 1 trigger, 1 policy, 3 grants
+        # key     primary key (observation_id); becomes (observation_id, created_at), because the key of a partitioned table must contain the partition column
+        # carried 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants
         #
-        # rows by statistics, about:
+        # approximate rows, according to the statistics:
         #   2024-01  111,842
         #   2024-02  190,789
         #   2024-03  202,833
@@ -135,8 +135,8 @@ mod tests {
         #   2024-05  169,399
         #   2024-06  161,202
         #
-        # warning: partition column created_at can be NULL (0 rows hold NULL now), and the key will hold it; alter table public.petri_observations add constraint created_at_not_null check (created_at is not null) not valid; alter table public.petri_observations validate constraint created_at_not_null; alter table public.petri_observations alter column created_at set not null; alter table public.petri_observations drop constraint created_at_not_null
-        # warning: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails; look for ON CONFLICT (observation_id) in the applications, and see that (observation_id) comes from a sequence or is a uuid
+        # warning: partition column created_at is nullable (0 rows contain NULL now), but it becomes part of the key; alter table public.petri_observations add constraint created_at_not_null check (created_at is not null) not valid; alter table public.petri_observations validate constraint created_at_not_null; alter table public.petri_observations alter column created_at set not null; alter table public.petri_observations drop constraint created_at_not_null
+        # warning: the partition column is added to the key petri_observations_pkey (observation_id): after the swap, only (observation_id, created_at) is unique, not (observation_id) alone, and ON CONFLICT (observation_id) fails; look for ON CONFLICT (observation_id) in the applications, and make sure that the values of (observation_id) come from a sequence or are random uuids
 
         name  = "petri_observations"   # the job
         kind  = "partition"
@@ -144,13 +144,13 @@ mod tests {
 
         [partition]
         by       = "created_at"
-        # suggested: a month holds about 181,712 rows, 36.34 MiB
+        # suggested: a month contains about 181,712 rows, 36.34 MiB
         every    = "1 month"           # about 6 partitions
-        timezone = "UTC"               # where a day or month begins
-        # from   = "2024-01-15 00:00:00+00"  # where the first begins; without it, at the oldest row
-        ahead    = 3                   # partitions beyond the newest row
+        timezone = "UTC"               # time zone in which days and months begin
+        # from   = "2024-01-15 00:00:00+00"  # lower bound of the first partition; default: the oldest row
+        ahead    = 3                   # number of partitions to create beyond the newest row
         names    = "{table}_y{yyyy}m{mm}"
-        default  = true                # a default partition for what fits nowhere
+        default  = true                # a default partition for rows outside all bounds
         "#);
         Plan::parse(&text, "plan.toml").unwrap();
     }
@@ -179,10 +179,10 @@ mod tests {
         hint: did you mean created_at?
         ");
         assert_snapshot!(refused(&facts, "note", None), @"
-        partition column note is of type text, which has no ranges of equal length
+        partition column note has type text, which cannot be divided into ranges of equal length
         hint: choose a column of type timestamptz, timestamp, date, smallint, integer or bigint
         ");
-        assert_snapshot!(refused(&facts, "seq", Some(Every::Months(1))), @r#"an interval of `1 month` is a time, but the column is of type bigint: write a plain number, such as "100000""#);
+        assert_snapshot!(refused(&facts, "seq", Some(Every::Months(1))), @r#"the interval `1 month` is an interval of time, but the column has type bigint: write a plain number, such as "100000""#);
         table(&mut facts).indexes.clear();
         assert_snapshot!(refused(&facts, "created_at", None), @"
         table public.petri_observations has no primary key and no unique index
@@ -191,7 +191,7 @@ mod tests {
         table(&mut facts).relkind = "v".into();
         assert_snapshot!(refused(&facts, "created_at", None), @"
         public.petri_observations is a view, not a table
-        hint: name the table that it reads
+        hint: name the table that the view reads
         ");
         facts.relation = Relation::Unread;
         assert_snapshot!(refused(&facts, "created_at", None), @"the server is older than PostgreSQL 14");

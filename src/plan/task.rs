@@ -82,7 +82,7 @@ impl Purpose for Partitioning {
     }
 
     fn keeps_level(&self, job: &str) -> String {
-        format!("both tables are kept in sync by `pgstrata sync {job}`")
+        format!("`pgstrata sync {job}` keeps both tables in sync")
     }
 }
 
@@ -100,7 +100,7 @@ impl Purpose for Backfill {
     }
 
     fn keeps_level(&self, _job: &str) -> String {
-        "a trigger fills what is written".to_owned()
+        "a trigger fills rows that are written".to_owned()
     }
 }
 

@@ -198,11 +198,11 @@ fn unknown_keys() {
     hint: did you mean `max_replica_lag`?
     ");
     assert_snapshot!(error_with("[partitions]\nby = \"at\""), @"
-    p.toml:5:2: unknown key `partitions` at the head of the file
-    hint: did you mean the section [partition]?
+    p.toml:5:2: unknown key `partitions` at the top of the file
+    hint: did you mean section [partition]?
     ");
     assert_snapshot!(error("tabel = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\""), @"
-    p.toml:1:1: unknown key `tabel` at the head of the file
+    p.toml:1:1: unknown key `tabel` at the top of the file
     hint: did you mean `table`?
     ");
 }
@@ -214,10 +214,10 @@ fn everything_wrong_is_told_at_once() {
     ), @r#"
     p.toml has 4 errors
       p.toml:1:9: table: `a.b.c` has 3 parts; write schema.table
-      p.toml:2:1: unknown key `kinds` at the head of the file
+      p.toml:2:1: unknown key `kinds` at the top of the file
         hint: did you mean `kind`?
-      p.toml:4:9: partition.every: `1 fortnight` is no interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column
-      p.toml:6:11: copy.workers: 0 is not "auto" or a whole number from 1 to 64
+      p.toml:4:9: partition.every: `1 fortnight` is not an interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column
+      p.toml:6:11: copy.workers: 0 is not "auto" or a whole number between 1 and 64
     "#);
     assert_snapshot!(error(""), @r#"
     p.toml has 3 errors
@@ -235,44 +235,44 @@ fn wrong_toml() {
     assert_snapshot!(error("table = \"t\"\n[partition\n"), @"p.toml:2:11: unclosed table, expected `]`");
     assert_snapshot!(error("table = \"t\"\ntable = \"u\"\n"), @"p.toml:2:1: duplicate key");
     assert_snapshot!(error_with("[copy]\nworkers = "), @"p.toml:6:11: string values must be quoted, expected literal string");
-    assert_snapshot!(error("copy = 3\n"), @"p.toml:1:8: invalid type: integer `3`, expected a section [copy]");
+    assert_snapshot!(error("copy = 3\n"), @"p.toml:1:8: invalid type: integer `3`, expected a [copy] section");
 }
 
 #[test]
 fn wrong_names() {
-    assert_snapshot!(error("table = \"a b\"\n[partition]\nby = \"at\"\nevery = \"month\""), @"p.toml:1:9: table: `a b` is not a name: write schema.table, with double quotes where SQL needs them");
+    assert_snapshot!(error("table = \"a b\"\n[partition]\nby = \"at\"\nevery = \"month\""), @"p.toml:1:9: table: `a b` is not a name: write schema.table, in double quotes where SQL requires them");
     assert_snapshot!(error("table = 3\n[partition]\nby = \"at\"\nevery = \"month\""), @"
-    p.toml:1:9: table: 3 is no text
+    p.toml:1:9: table: 3 is not a string
     hint: write it in double quotes
     ");
     assert_snapshot!(error("table = '\"a\\u0000\"'\n[partition]\nby = \"t.at\"\nevery = \"month\""), @r#"
-    p.toml:3:6: partition.by: `t.at` is not one name
-    hint: write it as in SQL, in double quotes where it has other signs than letters, digits and _: '"My Column"'
+    p.toml:3:6: partition.by: `t.at` is not a single name
+    hint: write the name as in SQL, in double quotes if it has characters other than letters, digits and _: '"My Column"'
     "#);
     assert_snapshot!(error("table = \"t\"\n[partition]\nevery = \"month\""), @r#"
     p.toml: partition.by is missing
     hint: write by = "created_at" under [partition]
     "#);
     assert_snapshot!(error(&format!("name = \"\"\n{LEAST}")), @"p.toml:1:8: name: is empty");
-    assert_snapshot!(error(&format!("name = \"{}\"\n{LEAST}", "é".repeat(32))), @"p.toml:1:8: name: has 64 bytes, not 1 to 63");
-    assert_snapshot!(error(&format!("name = \"a\\nb\"\n{LEAST}")), @"p.toml:1:8: name: has a control character");
+    assert_snapshot!(error(&format!("name = \"{}\"\n{LEAST}", "é".repeat(32))), @"p.toml:1:8: name: has 64 bytes; a name has 1 to 63 bytes");
+    assert_snapshot!(error(&format!("name = \"a\\nb\"\n{LEAST}")), @"p.toml:1:8: name: contains a control character");
     assert_snapshot!(error(
         "table = '''\"a\nb\"'''\n[partition]\nby = \"at\"\nevery = \"month\""
     ), @"
-    p.toml:1:9: name: the table's name has a control character
-    hint: give the job a name of its own
+    p.toml:1:9: name: the table's name contains a control character
+    hint: set a name for the job: name = \"...\" at the top of the plan
     ");
     assert_snapshot!(error_with("drop_unique = \"t_email_key\""), @r#"
-    p.toml:5:15: partition.drop_unique: "t_email_key" is no list
+    p.toml:5:15: partition.drop_unique: "t_email_key" is not a list
     hint: write ["index_name"]
     "#);
     assert_snapshot!(error_with("drop_unique = [\"t_email_key\", 3]"), @"
-    p.toml:5:15: partition.drop_unique: 3 is no text
+    p.toml:5:15: partition.drop_unique: 3 is not a string
     hint: write it in double quotes
     ");
     assert_snapshot!(error_with("names = \"\""), @r#"
     p.toml:5:9: partition.names: is empty
-    hint: write "{table}_y{yyyy}m{mm}", for instance, or leave it out
+    hint: write a template such as "{table}_y{yyyy}m{mm}", or remove the key
     "#);
 }
 
@@ -280,10 +280,10 @@ fn wrong_names() {
 fn wrong_kinds_and_choices() {
     assert_snapshot!(error(&format!("kind = \"backfill\"\n{LEAST}")), @r#"
     p.toml has 3 errors
-      p.toml:4:6: partition.by: means nothing to a job of kind "backfill"
-        hint: leave it out, or write another kind
-      p.toml:5:9: partition.every: means nothing to a job of kind "backfill"
-        hint: leave it out, or write another kind
+      p.toml:4:6: partition.by: does not apply to a plan of kind "backfill"
+        hint: remove it, or change the kind
+      p.toml:5:9: partition.every: does not apply to a plan of kind "backfill"
+        hint: remove it, or change the kind
       p.toml: backfill.set is missing
         hint: write set = { note = "upper(t.title)" } under [backfill]
     "#);
@@ -299,11 +299,11 @@ fn wrong_kinds_and_choices() {
 #[test]
 fn wrong_zones() {
     assert_snapshot!(error_with("timezone = \"Europe/Berln\""), @"
-    p.toml:5:12: partition.timezone: `Europe/Berln` is no time zone
+    p.toml:5:12: partition.timezone: `Europe/Berln` is not a time zone
     hint: did you mean Europe/Berlin, Europe/Dublin or Europe/Belgrade?
     ");
     assert_snapshot!(error_with("timezone = \"Vienna\""), @"
-    p.toml:5:12: partition.timezone: `Vienna` is no time zone
+    p.toml:5:12: partition.timezone: `Vienna` is not a time zone
     hint: did you mean Europe/Vienna, Asia/Vientiane or America/Indiana/Vincennes?
     ");
 }
@@ -311,23 +311,23 @@ fn wrong_zones() {
 #[test]
 fn wrong_units() {
     assert_snapshot!(error_with("[swap]\nlock_timeout = 200"), @r#"
-    p.toml:6:16: swap.lock_timeout: `200` is no duration
+    p.toml:6:16: swap.lock_timeout: `200` is not a duration
     hint: write a whole number and its unit (ms, s, min, h, days): "200ms"
     "#);
     assert_snapshot!(error_with("[swap]\nlock_timeout = \"200 msecs.\""), @r#"
-    p.toml:6:16: swap.lock_timeout: `200 msecs.` is no duration
+    p.toml:6:16: swap.lock_timeout: `200 msecs.` is not a duration
     hint: write a whole number and its unit (ms, s, min, h, days): "200ms"
     "#);
     assert_snapshot!(error_with("[swap]\nkeep_old = \"7 dayz\""), @r#"
-    p.toml:6:12: swap.keep_old: `7 dayz` is no duration
+    p.toml:6:12: swap.keep_old: `7 dayz` is not a duration
     hint: write a whole number and its unit (ms, s, min, h, days): "7 days"
     "#);
     assert_snapshot!(error_with("[swap]\nkeep_old = true"), @"
-    p.toml:6:12: swap.keep_old: true is no text
+    p.toml:6:12: swap.keep_old: true is not a string
     hint: write it in double quotes
     ");
-    assert_snapshot!(error("table = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 fortnight\""), @r#"p.toml:4:9: partition.every: `1 fortnight` is no interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column"#);
-    assert_snapshot!(error("table = \"t\"\n[partition]\nby = \"at\"\nevery = 0"), @r#"p.toml:4:9: partition.every: `0` is no interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column"#);
+    assert_snapshot!(error("table = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 fortnight\""), @r#"p.toml:4:9: partition.every: `1 fortnight` is not an interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column"#);
+    assert_snapshot!(error("table = \"t\"\n[partition]\nby = \"at\"\nevery = 0"), @r#"p.toml:4:9: partition.every: `0` is not an interval: write a number of hours, days, weeks, months, quarters or years ("1 month"), or a plain number for an integer column"#);
 }
 
 #[test]
@@ -337,25 +337,25 @@ fn out_of_range() {
          [swap]\nlock_timeout = \"11s\"\nattempts = 0\nkeep_old = \"11 years\"\n"
     ), @r#"
     p.toml has 7 errors
-      p.toml:5:9: partition.ahead: -1 is not a whole number from 0 to 1000
-      p.toml:7:11: copy.workers: 65 is not "auto" or a whole number from 1 to 64
-      p.toml:8:19: copy.target_batch_ms: 9 is not a whole number from 10 to 60000
-      p.toml:10:19: throttle.rows_per_second: 0 is not a whole number from 1 to 4294967295
-      p.toml:12:16: swap.lock_timeout: 11s is not from 1ms to 10s
-      p.toml:13:12: swap.attempts: 0 is not a whole number from 1 to 100000
-      p.toml:14:12: swap.keep_old: 11 years is not from 0s to 3650 days
+      p.toml:5:9: partition.ahead: -1 is not a whole number between 0 and 1000
+      p.toml:7:11: copy.workers: 65 is not "auto" or a whole number between 1 and 64
+      p.toml:8:19: copy.target_batch_ms: 9 is not a whole number between 10 and 60000
+      p.toml:10:19: throttle.rows_per_second: 0 is not a whole number between 1 and 4294967295
+      p.toml:12:16: swap.lock_timeout: 11s is not between 1ms and 10s
+      p.toml:13:12: swap.attempts: 0 is not a whole number between 1 and 100000
+      p.toml:14:12: swap.keep_old: 11 years is not between 0s and 3650 days
     "#);
     assert_snapshot!(error_with(
         "ahead = 1001\n[copy]\nworkers = 2.5\ntarget_batch_ms = 60001\n[throttle]\nrows_per_second = \"9\"\n\
          [swap]\nlock_timeout = \"0s\"\nattempts = 100001\n"
     ), @r#"
     p.toml has 6 errors
-      p.toml:5:9: partition.ahead: 1001 is not a whole number from 0 to 1000
-      p.toml:7:11: copy.workers: 2.5 is not "auto" or a whole number from 1 to 64
-      p.toml:8:19: copy.target_batch_ms: 60001 is not a whole number from 10 to 60000
-      p.toml:10:19: throttle.rows_per_second: "9" is not a whole number from 1 to 4294967295
-      p.toml:12:16: swap.lock_timeout: 0s is not from 1ms to 10s
-      p.toml:13:12: swap.attempts: 100001 is not a whole number from 1 to 100000
+      p.toml:5:9: partition.ahead: 1001 is not a whole number between 0 and 1000
+      p.toml:7:11: copy.workers: 2.5 is not "auto" or a whole number between 1 and 64
+      p.toml:8:19: copy.target_batch_ms: 60001 is not a whole number between 10 and 60000
+      p.toml:10:19: throttle.rows_per_second: "9" is not a whole number between 1 and 4294967295
+      p.toml:12:16: swap.lock_timeout: 0s is not between 1ms and 10s
+      p.toml:13:12: swap.attempts: 100001 is not a whole number between 1 and 100000
     "#);
 }
 
@@ -395,14 +395,14 @@ fn a_changed_identity_is_told_by_field() {
         changed(was, &is).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     assert_snapshot!(told(&was, edited.identity()), @r#"
-    the plan's partition.drop_unique was not set when the job started and is "B", a now
-    the plan's partition.every was 1 month when the job started and is 1 week now
-    the plan's partition.from was not set when the job started and is 2024-01-01 now
+    the plan's partition.drop_unique was not set when the job started, and is "B", a now
+    the plan's partition.every was 1 month when the job started, and is 1 week now
+    the plan's partition.from was not set when the job started, and is 2024-01-01 now
     "#);
     assert_snapshot!(told(&owned(&edited.identity()), plan.identity()), @r#"
-    the plan's partition.drop_unique was "B", a when the job started and is not set now
-    the plan's partition.every was 1 week when the job started and is 1 month now
-    the plan's partition.from was 2024-01-01 when the job started and is not set now
+    the plan's partition.drop_unique was "B", a when the job started, and is not set now
+    the plan's partition.every was 1 week when the job started, and is 1 month now
+    the plan's partition.from was 2024-01-01 when the job started, and is not set now
     "#);
 }
 

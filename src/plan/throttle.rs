@@ -230,13 +230,13 @@ fn size(value: &Value) -> Read<u64> {
     };
     let Some(bytes) = bytes else {
         return wrong(
-            format!("{value} is no size"),
+            format!("{value} is not a size"),
             "write a number and its unit (KiB, MiB, GiB): \"64 MiB\"",
         );
     };
     if !(LEAST_BYTES..=MOST_BYTES).contains(&bytes) {
         let (least, most) = (size_text(LEAST_BYTES), size_text(MOST_BYTES));
-        return Err(Wrong::from(format!("{value} is not from {least} to {most}")));
+        return Err(Wrong::from(format!("{value} is not between {least} and {most}")));
     }
     Ok(bytes)
 }
@@ -264,13 +264,13 @@ fn per_mille(value: &Value) -> Read<u16> {
     let share = value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
     match share.filter(|share| (0.01..=1.0).contains(share)) {
         Some(share) => Ok((share * 1000.0).round() as u16),
-        None => Err(Wrong::from(format!("{value} is not a share from 0.01 to 1"))),
+        None => Err(Wrong::from(format!("{value} is not a fraction between 0.01 and 1"))),
     }
 }
 
 fn list<'a>(value: &'a Value, example: &str) -> Read<Vec<&'a str>> {
     let Value::Array(list) = value else {
-        return wrong(format!("{value} is no list"), format!("write {example}"));
+        return wrong(format!("{value} is not a list"), format!("write {example}"));
     };
     list.iter().map(text).collect()
 }
@@ -282,7 +282,7 @@ fn windows(value: &Value) -> Read<Windows> {
 fn query(value: &Value) -> Read<String> {
     let written = text(value)?.trim().trim_end_matches(';').to_owned();
     if written.is_empty() {
-        return wrong("is empty", "write a query for one value: \"select ...\"");
+        return wrong("is empty", "write a query that returns one value: \"select ...\"");
     }
     Ok(written)
 }
@@ -296,10 +296,10 @@ fn replicas(value: &Value) -> Read<Vec<String>> {
         dsn.to_ascii_lowercase().contains("password") || login.contains(':')
     };
     if list.iter().any(|dsn| secret(dsn)) {
-        return wrong("holds a password", "leave it out, and put it into ~/.pgpass");
+        return wrong("contains a password", "remove it, and store it in ~/.pgpass");
     }
     if list.iter().any(|dsn| dsn.trim().is_empty()) {
-        return wrong("names a standby without a word", "write [\"host=standby1\"]");
+        return wrong("contains an empty connection string", "write [\"host=standby1\"]");
     }
     Ok(list.into_iter().map(str::to_owned).collect())
 }
@@ -385,30 +385,30 @@ pub(super) mod tests {
              query = ' ; '\nquery_limit = 0.5\nwindows = 'always'\ntimezone = 'Berlin'\nwal_bytes_per_second = true"
         ), @r#"
         p.toml has 14 errors
-          p.toml:6:19: throttle.max_replica_lag: 2 days is not from 100ms to 1 days
-          p.toml:7:25: throttle.max_replica_lag_bytes: "much" is no size
+          p.toml:6:19: throttle.max_replica_lag: 2 days is not between 100ms and 1 days
+          p.toml:7:25: throttle.max_replica_lag_bytes: "much" is not a size
             hint: write a number and its unit (KiB, MiB, GiB): "64 MiB"
-          p.toml:8:12: throttle.replicas: holds a password
-            hint: leave it out, and put it into ~/.pgpass
-          p.toml:9:24: throttle.forget_replica_after: `-1` is no duration
+          p.toml:8:12: throttle.replicas: contains a password
+            hint: remove it, and store it in ~/.pgpass
+          p.toml:9:24: throttle.forget_replica_after: `-1` is not a duration
             hint: write a whole number and its unit (ms, s, min, h, days): "5min"
-          p.toml:10:27: throttle.max_slot_retained_bytes: 1 is not from 64 KiB to 1024 TiB
+          p.toml:10:27: throttle.max_slot_retained_bytes: 1 is not between 64 KiB and 1024 TiB
           p.toml:11:12: throttle.archiver: "no" is not true or false
             hint: write it without quotes
-          p.toml:12:23: throttle.max_active_backends: 0 is not a whole number from 1 to 100000
-          p.toml:13:22: throttle.max_commit_latency: 2min is not from 1ms to 60s
-          p.toml:14:18: throttle.max_dead_share: 40 is not a share from 0.01 to 1
+          p.toml:12:23: throttle.max_active_backends: 0 is not a whole number between 1 and 100000
+          p.toml:13:22: throttle.max_commit_latency: 2min is not between 1ms and 60s
+          p.toml:14:18: throttle.max_dead_share: 40 is not a fraction between 0.01 and 1
           p.toml:15:9: throttle.query: is empty
-            hint: write a query for one value: "select ..."
-          p.toml:16:15: throttle.query_limit: 0.5 is not a whole number from 0 to 4294967295
-          p.toml:17:11: throttle.windows: "always" is no list
+            hint: write a query that returns one value: "select ..."
+          p.toml:16:15: throttle.query_limit: 0.5 is not a whole number between 0 and 4294967295
+          p.toml:17:11: throttle.windows: "always" is not a list
             hint: write ["Mon-Fri 22:00-05:00"]
-          p.toml:18:12: throttle.timezone: `Berlin` is no time zone
+          p.toml:18:12: throttle.timezone: `Berlin` is not a time zone
             hint: did you mean Europe/Berlin, America/Belize or Europe/Dublin?
-          p.toml:19:24: throttle.wal_bytes_per_second: true is no size
+          p.toml:19:24: throttle.wal_bytes_per_second: true is not a size
             hint: write a number and its unit (KiB, MiB, GiB): "64 MiB"
         "#);
-        assert_snapshot!(refused("windows = ['Mon 24:00-05:00']"), @"p.toml:6:11: throttle.windows: `Mon 24:00-05:00` is empty: it ends when it begins; a whole day is 00:00-24:00");
+        assert_snapshot!(refused("windows = ['Mon 24:00-05:00']"), @"p.toml:6:11: throttle.windows: `Mon 24:00-05:00` is empty, because its start and end are the same; a whole day is 00:00-24:00");
         assert_snapshot!(refused("max_replica_lag_s = 5"), @"
         p.toml:6:1: unknown key `max_replica_lag_s` under [throttle]
         hint: did you mean `max_replica_lag`?

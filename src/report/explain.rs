@@ -29,7 +29,7 @@ pub(super) fn list(all: &[Explanation], paint: Paint) -> String {
         }
         lines.push(format!("  {:width$}  {}", one.code, one.meaning));
     }
-    lines.push("\n`pgstrata explain CODE` explains one of them.".to_owned());
+    lines.push("\n`pgstrata explain CODE` explains a finding.".to_owned());
     lines.join("\n")
 }
 

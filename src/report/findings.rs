@@ -48,7 +48,7 @@ mod tests {
                 "unique_without_partition_column",
                 "public.\"t\x1b[2J\"",
                 "unique constraint t_email_key does not contain the partition column created_at",
-                "add created_at to it, or list it under [partition] drop_unique to give the guarantee up",
+                "add created_at to it, or give up the guarantee: list it under [partition] drop_unique",
             ),
             finding(
                 Level::Warning,
@@ -64,13 +64,13 @@ mod tests {
     fn each_finding_has_its_way_out() {
         insta::assert_snapshot!(text(&findings(), Paint(false)), @r#"
         error[unique_without_partition_column]: public."t\u{1b}[2J": unique constraint t_email_key does not contain the partition column created_at
-          hint: add created_at to it, or list it under [partition] drop_unique to give the guarantee up
+          hint: add created_at to it, or give up the guarantee: list it under [partition] drop_unique
         warning[long_transaction]: public.t: a transaction is open for 2h
           hint: end it first
         note[log_size]: public.t: the change log will need about 1.2 GiB
         1 error, 1 warning: the job cannot start
         "#);
         insta::assert_snapshot!(text(&Findings::default(), Paint(false)), @"0 errors, 0 warnings: the job can start");
-        insta::assert_snapshot!(super::super::json::result(&findings()), @r#"{"errors":1,"warnings":1,"findings":[{"level":"error","code":"unique_without_partition_column","object":"public.\"t\u001b[2J\"","message":"unique constraint t_email_key does not contain the partition column created_at","hint":"add created_at to it, or list it under [partition] drop_unique to give the guarantee up"},{"level":"warning","code":"long_transaction","object":"public.t","message":"a transaction is open for 2h","hint":"end it first"},{"level":"note","code":"log_size","object":"public.t","message":"the change log will need about 1.2 GiB","hint":""}]}"#);
+        insta::assert_snapshot!(super::super::json::result(&findings()), @r#"{"errors":1,"warnings":1,"findings":[{"level":"error","code":"unique_without_partition_column","object":"public.\"t\u001b[2J\"","message":"unique constraint t_email_key does not contain the partition column created_at","hint":"add created_at to it, or give up the guarantee: list it under [partition] drop_unique"},{"level":"warning","code":"long_transaction","object":"public.t","message":"a transaction is open for 2h","hint":"end it first"},{"level":"note","code":"log_size","object":"public.t","message":"the change log will need about 1.2 GiB","hint":""}]}"#);
     }
 }

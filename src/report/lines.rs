@@ -164,12 +164,12 @@ mod tests {
 
     #[test]
     fn an_error_says_what_why_and_what_to_do() {
-        let it = Error::failed("cannot connect to h:5432/d as u")
+        let it = Error::failed("could not connect to h:5432/d as u")
             .code("28P01")
             .cause("no\npassword")
             .hint("set it");
         insta::assert_snapshot!(error(&it, Paint(false)), @r#"
-        error: cannot connect to h:5432/d as u (SQLSTATE 28P01)
+        error: could not connect to h:5432/d as u (SQLSTATE 28P01)
         cause: no\npassword
         hint: set it
         "#);

@@ -88,7 +88,7 @@ async fn print_events(output: Output, mut events: UnboundedReceiver<Event>) {
     }
 }
 
-/// Says why the process ends. A quiet run that found another one at work, or stopped as asked, has nothing to say: cron would mail it.
+/// Says why the process ends. A quiet run that found another one at work, or stopped as requested, has nothing to say: cron would mail it.
 pub fn print_error(output: &Output, error: &Error) {
     if output.quiet && matches!(error.kind(), Kind::Busy | Kind::Stopped) {
         return;

@@ -12,8 +12,11 @@ pub(super) fn text(sample: &Sample, paint: Paint) -> String {
     let of = sample
         .rows_to_fill
         .map_or_else(String::new, |all| format!(" of about {} to fill", number::count(all)));
-    let done =
-        if sample.updated { "updated, and rolled back" } else { "computed only: a column is not there yet" };
+    let done = if sample.updated {
+        "updated and rolled back"
+    } else {
+        "only computed, because a column does not exist yet"
+    };
     let mut lines = vec![
         format!("sample     {}{of}; {done}", rows(sample.rows)),
         format!("before     {} match", number::count(sample.rows)),
@@ -24,7 +27,8 @@ pub(super) fn text(sample: &Sample, paint: Paint) -> String {
         lines.push(format!("null       {} set to NULL in {}", harmless(&null.column), rows(null.rows)));
     }
     if sample.yielded_twice.rows > 0 {
-        lines.push(format!("twice      {} yielded by from more than once", rows(sample.yielded_twice.rows)));
+        lines
+            .push(format!("twice      {} matched more than once by `from`", rows(sample.yielded_twice.rows)));
         lines.extend(named(&sample.yielded_twice));
     }
     if !sample.errors.is_empty() {
@@ -41,23 +45,29 @@ pub(super) fn text(sample: &Sample, paint: Paint) -> String {
         ));
     }
     if sample.busy > 0 {
-        lines.push(format!("busy       {} not updated: somebody held what they need", rows(sample.busy)));
+        lines.push(format!(
+            "busy       {} not updated: another session held a lock that they need",
+            rows(sample.busy)
+        ));
     }
     if sample.untried > 0 {
-        lines.push(format!("untried    {}, after errors enough or a minute", rows(sample.untried)));
+        lines.push(format!(
+            "untried    {}not tried: too many errors, or the time limit of one minute",
+            rows(sample.untried)
+        ));
     }
     if let Some(ms) = sample.ms_per_1000_rows {
         let all = sample.all_rows_s.map_or_else(String::new, |s| {
             format!(
-                ", {} for all by one worker",
+                ", {} for all rows with one worker",
                 number::duration(Duration::try_from_secs_f64(s).unwrap_or_default())
             )
         });
-        let what = if sample.updated { "" } else { ", without the update itself" };
+        let what = if sample.updated { "" } else { ", not counting the update itself" };
         lines.push(format!("time       {ms:.1} ms for 1,000 rows{all}{what}"));
     }
     lines.push(match (sample.is_bad(), sample.rows) {
-        (true, _) => paint.bad("the sample cannot be filled as it should"),
+        (true, _) => paint.bad("some rows of the sample cannot be filled correctly"),
         (false, 0) => "no row of the sample matches".to_owned(),
         (false, _) => paint.good("the sample can be filled"),
     });
@@ -86,10 +96,10 @@ mod tests {
             ..Sample::default()
         };
         insta::assert_snapshot!(text(&good, Paint(false)), @"
-        sample     1,000 rows of about 2,000,000 to fill; updated, and rolled back
+        sample     1,000 rows of about 2,000,000 to fill; updated and rolled back
         before     1,000 match
         after      0 still match
-        time       12.3 ms for 1,000 rows, 25s for all by one worker
+        time       12.3 ms for 1,000 rows, 25s for all rows with one worker
         the sample can be filled
         ");
         let keys = |n: u32, rows| Keys { rows, keys: (1..=n).map(|i| format!("{i}, a\nb")).collect() };
@@ -110,24 +120,24 @@ mod tests {
             ..good
         };
         insta::assert_snapshot!(text(&bad, Paint(false)), @r#"
-        sample     1,000 rows of about 2,000,000 to fill; computed only: a column is not there yet
+        sample     1,000 rows of about 2,000,000 to fill; only computed, because a column does not exist yet
         before     1,000 match
         after      12 still match
           keys 1, a\nb; 2, a\nb; 10 more
         null       ci set to NULL in 3 rows
-        twice      1 row yielded by from more than once
+        twice      1 row matched more than once by `from`
           keys 1, a\nb
         errors     1 row
           key 7: division by zero (SQLSTATE 22012)
         kept       2 rows not updated: a BEFORE UPDATE trigger returns NULL
-        busy       1 row not updated: somebody held what they need
-        untried    400 rows, after errors enough or a minute
-        time       12.3 ms for 1,000 rows, without the update itself
-        the sample cannot be filled as it should
+        busy       1 row not updated: another session held a lock that they need
+        untried    400 rowsnot tried: too many errors, or the time limit of one minute
+        time       12.3 ms for 1,000 rows, not counting the update itself
+        some rows of the sample cannot be filled correctly
         "#);
         insta::assert_snapshot!(super::super::json::result(&bad), @r#"{"rows":1000,"rows_to_fill":2000000,"updated":false,"still_matching":{"rows":12,"keys":["1, a\nb","2, a\nb"]},"yielded_twice":{"rows":1,"keys":["1, a\nb"]},"errors":[{"key":"7","message":"division by zero","sqlstate":"22012"}],"nulls":[{"column":"ci","rows":3}],"suppressed":2,"busy":1,"untried":400,"ms_per_1000_rows":12.34,"all_rows_s":null}"#);
         insta::assert_snapshot!(text(&Sample::default(), Paint(false)), @"
-        sample     0 rows; computed only: a column is not there yet
+        sample     0 rows; only computed, because a column does not exist yet
         before     0 match
         after      0 still match
         no row of the sample matches

@@ -15,8 +15,8 @@ use crate::model::{
 
 const NAME_WIDTH: usize = 10;
 /// What a guard that stands is for.
-const GUARD: &str =
-    "refuses writes of transactions older than the swap (40001); the next command of this job removes it";
+const GUARD: &str = "rejects writes of transactions older than the swap (SQLSTATE 40001); the next command for this job \
+     removes it";
 
 /// One job, a fact a line; facts that are not there are left out.
 pub(super) fn block(status: &Status) -> String {
@@ -36,7 +36,7 @@ pub(super) fn block(status: &Status) -> String {
         ("history", history(&status.rates)),
         ("replicas", lines(status.replicas.iter().map(behind))),
         ("guard", status.guarded.then(|| GUARD.to_owned())),
-        ("on hold", lines(status.holds.iter().map(hold))),
+        ("throttled", lines(status.holds.iter().map(hold))),
         ("settings", set(&status.settings)),
         ("started", Some(time(status.started_at))),
         ("updated", Some(time(status.updated_at))),
@@ -115,7 +115,7 @@ fn chunks(status: &Status) -> Option<String> {
         text.push_str(&format!(" by {}", number::counted(workers.into(), "worker")));
     }
     if let Some(rows) = status.chunk_rows {
-        text.push_str(&format!(", now of {}", number::counted(rows, "row")));
+        text.push_str(&format!(", current chunk size {}", number::counted(rows, "row")));
     }
     let latencies =
         [("p50", status.chunk_ms_p50), ("p99", status.chunk_ms_p99), ("longest", status.chunk_ms_max)];
@@ -157,7 +157,7 @@ fn history(rates: &[f64]) -> Option<String> {
     }
     let bar = |rate: &f64| BARS[((rate / most * 7.0).round() as usize).min(7)];
     Some(format!(
-        "{} at most {}/s, every 10 s",
+        "{} (highest {}/s; one bar per 10 s)",
         rates.iter().map(bar).collect::<String>(),
         number::rate(most)
     ))
@@ -264,12 +264,12 @@ mod tests {
         state      capturing, in copy
         rows       1,234,567 of about 12,345,678 (9 %)
         rate       34,000 rows/s, 5m 27s left
-        chunks     62 done by 2 workers, now of 20,000 rows, p50 480 ms, p99 900 ms, longest 1.2 s
+        chunks     62 done by 2 workers, current chunk size 20,000 rows, p50 480 ms, p99 900 ms, longest 1.2 s
         changes    4,321 pending
-        history    ▁▃█▇ at most 40,000/s, every 10 s
+        history    ▁▃█▇ (highest 40,000/s; one bar per 10 s)
         replicas   a: 100 ms behind, 0 B
                    b at 10.0.0.2: 7.2 s behind, 5.0 MiB
-        on hold    replica_lag_s is 7.2 s, limit 5.0 s: standby b (since 2026-01-01 00:01:20 UTC)
+        throttled  replica_lag_s is 7.2 s, limit 5.0 s: standby b (since 2026-01-01 00:01:20 UTC)
                    archiver_failing is 1, limit 0: archive_command failed for 0000 (since 2026-01-01 00:01:20 UTC)
         settings   rows_per_second=20000
         started    2026-01-01 00:00:00 UTC

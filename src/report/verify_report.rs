@@ -15,7 +15,10 @@ pub(super) fn text(report: &VerifyReport, paint: Paint) -> String {
         }
     }
     if report.pending > 0 {
-        lines.push(format!("pending    {}, changed while comparing", number::counted(report.pending, "key")));
+        lines.push(format!(
+            "pending    {}, changed during the comparison",
+            number::counted(report.pending, "key")
+        ));
     }
     for example in &report.examples {
         let place = example.place.as_deref().map(|place| format!(" in {}", harmless(place)));
@@ -23,7 +26,7 @@ pub(super) fn text(report: &VerifyReport, paint: Paint) -> String {
     }
     let job = harmless(&report.job);
     lines.push(if report.verified {
-        format!("{}: {job}: both sides hold the same rows", paint.good("verified"))
+        format!("{}: {job}: both sides have the same rows", paint.good("verified"))
     } else {
         format!("{}: {job}: the sides differ", paint.bad("not verified"))
     });
@@ -47,7 +50,7 @@ mod tests {
         insta::assert_snapshot!(text(&same, Paint(false)), @"
         source     2,000,000 rows
         target     2,000,000 rows
-        verified: t: both sides hold the same rows
+        verified: t: both sides have the same rows
         ");
         let example = |kind, key: &str, place: Option<&str>| Example {
             kind,
@@ -74,7 +77,7 @@ mod tests {
         missing    1 row
         extra      2 rows
         different  1 row
-        pending    3 keys, changed while comparing
+        pending    3 keys, changed during the comparison
           missing   (7)
           misplaced (8,a\nb) in t_y2024m02
           doubled   (9)

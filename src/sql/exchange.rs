@@ -58,10 +58,10 @@ impl Refused {
 
     fn message(self) -> &'static str {
         match self {
-            Self::TakenOver => "another process has taken this job over",
+            Self::TakenOver => "another process has taken over this job",
             Self::LogNotEmpty => "changes are pending",
-            Self::DefinitionChanged => "the table was altered just now",
-            Self::NotCaptured => "the triggers of the job are not in force",
+            Self::DefinitionChanged => "the table was altered a moment ago",
+            Self::NotCaptured => "the triggers of the job are not enabled",
             Self::Moved => "the job is in another state",
             Self::TooLong => "the locks were held for too long",
         }
@@ -181,13 +181,14 @@ declare
   waited_ms integer := 0;
   n bigint;
 begin
-  -- No other process drives the job, and none can until this transaction ends.
+  -- Make sure that no other process runs the job until this transaction ends.
 "
         .to_owned();
         body += &format!("  execute {} using job, job_epoch;\n", quoted(store::HOLD_EPOCH));
         body += "  get diagnostics n = row_count;\n";
         body += &Refused::TakenOver.raise_if("n <> 1");
-        body += "  -- The locks. Writers come in either order, so attempts take turns.\n";
+        body += "  -- Acquire the locks. Writers lock the tables in either order, so attempts alternate \
+            between the orders.\n";
         body += &format!(
             "  look_ms := {};\n  wait_ms := greatest(1, least(wait_ms, look_ms));\n  asked_at := clock_timestamp();\n  \
              perform set_config('pgstrata.asked_at', asked_at::text, false);\n",
@@ -199,7 +200,7 @@ begin
             array(&self.locks)
         ));
         body += &self.checks();
-        body += "  -- What locks more.\n";
+        body += "  -- Statements that acquire further locks.\n";
         body += &locking(&array(&self.further_locks));
         body += "  -- The exchange.\n";
         body += &running(&self.statements);
@@ -216,11 +217,12 @@ begin
 
     /// Checks what may have changed between the comparison and the locks.
     fn checks(&self) -> String {
-        let mut all = "  -- Nothing is pending.\n".to_owned();
+        let mut all = "  -- Make sure that no changes are pending.\n".to_owned();
         if let Some(pending) = &self.pending {
             all += &Refused::LogNotEmpty.raise_if(pending);
         }
-        all += "  -- The table is what it was a moment ago, and the triggers of the job are in force.\n";
+        all += "  -- Make sure that the table has not changed since the last check and that the job's \
+            triggers are enabled.\n";
         all += &Refused::DefinitionChanged.raise_if(&format!(
             "hashtextextended({}(source, partitioned)::text, 0) is distinct from definition",
             self.definition
@@ -234,7 +236,9 @@ begin
     }
 
     fn record(&self) -> String {
-        let mut all = "  -- The job's row: it tells later whether the exchange happened.\n".to_owned();
+        let mut all = "  -- Update the job's row, which records whether the exchange \
+            happened.\n"
+            .to_owned();
         let forward = self.to == State::Swapped;
         all += &format!("  execute {} using job, {forward}, keep_s;\n", quoted(store::RECORD_SWAP));
         all += &format!(
@@ -244,7 +248,7 @@ begin
         );
         all += "  get diagnostics n = row_count;\n";
         all += &Refused::Moved.raise_if("n <> 1");
-        all += "  -- What the exchange left: the next one is compared with it.\n";
+        all += "  -- Record the state after the exchange, with which the next exchange is compared.\n";
         all += &format!(
             "  execute {} using job, {}({}::regclass, partitioned)::jsonb -> 'table';\n",
             quoted(store::KEEP_IN_USE),

@@ -246,19 +246,20 @@ pub fn sections(f: &Filling) -> Vec<Section> {
         let mut looks: Vec<String> =
             rules(f).into_iter().map(|rule| violating(f, &leaf, &middle, rule).0).collect();
         looks.extend(f.finish.unique.iter().map(|(_, columns)| repeated(f, columns)));
-        let title =
-            "finish: rows in the way, a range (repeated, of each partition), and values that are there twice";
+        let title = "finish: find rows that violate a constraint, one range (repeated, for each partition), and \
+             duplicate values";
         all.push(section(title, looks));
     }
     if !checks.is_empty() {
-        let title = "finish: constraints, not validated (one transaction, short lock_timeout, retried)";
+        let title = "finish: add constraints as NOT VALID (one transaction, short lock_timeout, retried)";
         all.push(section(title, vec![fill::names(f), add_checks(f, &checks)]));
         let valid: Vec<String> = checks.iter().map(|(name, _)| validate(&f.table.name, name)).collect();
-        let title = "finish: their validation (one transaction each; each partition's first)";
+        let title = "finish: validate the constraints (one transaction each; partitions first)";
         all.push(section(title, valid));
     }
     if !not_null.is_empty() {
-        let title = "finish: NOT NULL by the valid constraint (one transaction, short lock_timeout, retried)";
+        let title = "finish: set NOT NULL, which uses the validated constraint (one transaction, short \
+            lock_timeout, retried)";
         all.push(section(title, set_not_null(f, &not_null)));
     }
     let unique = f.finish.unique.iter().map(|(name, columns)| (name, Build::Unique(columns)));
@@ -294,9 +295,13 @@ fn index_section(f: &Filling, name: &Ident, what: Build<'_>) -> Section {
         statements.push(on_parent(name, &f.table.name, what));
         statements.push(attach(&f.table.name.sibling(name.clone()), &of_leaf));
     }
-    let each = if f.is_partitioned() { "; of each partition, then tied together" } else { "" };
+    let each =
+        if f.is_partitioned() { "; for each partition, then attached to the partitioned table" } else { "" };
     section(
-        &format!("finish: an index (built in no transaction; the rest one transaction each{each})"),
+        &format!(
+            "finish: create an index (built outside a transaction; other statements one transaction \
+            each{each})"
+        ),
         statements,
     )
 }
@@ -304,11 +309,12 @@ fn index_section(f: &Filling, name: &Ident, what: Build<'_>) -> Section {
 fn key_section(f: &Filling, key: &NewKey) -> Section {
     let leaf = part(f);
     let mut statements = vec![add_key(&leaf, key), validate(&leaf, &key.name)];
-    let mut title = "finish: a foreign key (one transaction each, short lock_timeout)".to_owned();
+    let mut title = "finish: add a foreign key (one transaction each, short lock_timeout)".to_owned();
     if f.is_partitioned() {
         statements.push(tie_key(f, key));
         title.push_str(
-            "; of each partition, then tied together; from PostgreSQL 18 on it is added to the whole table",
+            "; for each partition, then attached to the partitioned table; in PostgreSQL 18 and later, it \
+             is added to the partitioned table directly",
         );
     }
     section(&title, statements)

@@ -80,7 +80,7 @@ pub fn on(b: &Blueprint, direction: Direction, mirrored: &Mirrored<'_>) -> Vec<S
     let to_owner = format!(
         "begin
   if pg_catalog.quote_ident(current_user)::regrole <> {owner}::regrole then
-    -- The owner of a function must be able to create it where it is, for a moment.
+    -- The new owner of a function needs CREATE on its schema while the owner is changed.
     execute pg_catalog.format('grant create on schema {schema} to %s', {owner});
     execute pg_catalog.format('alter function %s owner to %s', {named}, {owner});
     execute pg_catalog.format('revoke create on schema {schema} from %s', {owner});
@@ -135,7 +135,7 @@ begin
         end if;
         return null;
       exception when others then
-        null; -- It is logged.
+        null; -- The change is logged.
       end;
     end if;
   end if;
@@ -176,7 +176,7 @@ begin
   if $1 <> 'INSERT' then
     {delete_old};
     get diagnostics n = row_count;
-    if n = 0 then -- It may have waited for a drain.
+    if n = 0 then -- The statement may have waited for a drain.
       {delete_old};
       get diagnostics n = row_count;
     end if;

@@ -95,14 +95,14 @@ pub fn must_be(name: &QualifiedName, oid: u32) -> String {
         "begin
   if pg_catalog.to_regclass({})::pg_catalog.oid is distinct from {oid} then
     raise exception {} using errcode = 'PS003',
-      detail = pg_catalog.format('The job recorded oid %s, which is %s now; the name belongs to oid %s.', {oid},
+      detail = pg_catalog.format('The job recorded oid %s, which is now %s; the name belongs to oid %s.', {oid},
         coalesce((select c.oid::pg_catalog.regclass::text from pg_catalog.pg_class c where c.oid = {oid}), 'gone'),
         coalesce(pg_catalog.to_regclass({})::pg_catalog.oid::text, '(none)')),
-      hint = 'Nothing was done to it. Give each table its name back, and run the same command again.';
+      hint = 'Nothing was changed. Rename each table back, and run the same command again.';
   end if;
 end",
         literal(&name.to_string()),
-        literal(&format!("{} is not the table that this job works with", name.plain()).replace('%', "%%")),
+        literal(&format!("{} is not the table of this job", name.plain()).replace('%', "%%")),
         literal(&name.to_string()),
     );
     format!("do {}", super::dollar_quoted(&body))

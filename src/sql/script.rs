@@ -29,25 +29,31 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
         through: Some(vec![String::new(); key.len()]),
     };
     vec![
-        section("prepare: the target (one transaction)", prepare::target(b)),
-        section("prepare: its partitions (one transaction each)", partitions(b)),
-        section("capture (one transaction, short lock_timeout, retried)", captured(b)),
+        section("prepare: create the partitioned table (one transaction)", prepare::target(b)),
+        section("prepare: create the partitions (one transaction each)", partitions(b)),
         section(
-            "copy: a chunk (each one transaction with its row of the ledger; repeated)",
+            "capture: create the change log and its triggers (one transaction, short lock_timeout, retried)",
+            captured(b),
+        ),
+        section(
+            "copy: one chunk (one transaction, which also records the chunk; repeated)",
             chunk(b, physical, &middle),
         ),
         section(
-            "scrub: per partition, where the log has something for it (one transaction each)",
+            "scrub: for each partition with changes in the change log (one transaction each)",
             leaves.iter().take(1).map(|leaf| drain::scrub(b, leaf)).collect(),
         ),
-        section("index: per partition (one transaction a statement)", leaf_indexes(b, &leaves)),
-        section("index: the parent's (short lock_timeout)", parent_indexes(b, &leaves)),
-        section("analyze: the parent (one transaction)", index::analyze(b)),
-        section("analyze: its partitions (no transaction)", leaves.iter().map(index::vacuum).collect()),
-        section("drain: a batch (one REPEATABLE READ transaction; repeated)", batch(b, forward)),
+        section("index: for each partition (one transaction per statement)", leaf_indexes(b, &leaves)),
+        section("index: the partitioned table (short lock_timeout)", parent_indexes(b, &leaves)),
+        section("analyze: the partitioned table (one transaction)", index::analyze(b)),
         section(
-            "verify: a range (one REPEATABLE READ transaction; repeated; pending places are taken out of sums that differ; \
-             row by row where they still do)",
+            "analyze: each partition (outside a transaction)",
+            leaves.iter().map(index::vacuum).collect(),
+        ),
+        section("drain: one batch (one REPEATABLE READ transaction; repeated)", batch(b, forward)),
+        section(
+            "verify: one range (one REPEATABLE READ transaction; repeated; if the checksums differ, rows \
+             with pending changes are excluded; if they still differ, rows are compared one by one)",
             vec![
                 copy::hold_still(&sides),
                 verify::summary(b, forward, &key, &middle, rows).0,
@@ -57,21 +63,25 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
             ],
         ),
         section(
-            "swap: the mirror, for at most a minute where the change log does not become empty (one transaction)",
+            "swap: switch on the mirror for at most one minute, if the change log does not become empty \
+             (one transaction)",
             mirrored(b, forward),
         ),
         section(
-            "swap: a drain beside the mirror (one REPEATABLE READ transaction; repeated)",
+            "swap: drain while the mirror is on (one REPEATABLE READ transaction; repeated)",
             mirror::drain(b, forward),
         ),
         section(
-            "swap: its function, which one message from BEGIN to COMMIT calls",
+            "swap: create the function that a single message, from BEGIN to COMMIT, calls",
             exchange(b, forward, &leaves),
         ),
-        section("after the swap: foreign keys (each its own transaction)", settled(b, forward, &leaves)),
-        section("rollback: the same the other way", exchange(b, Direction::Reverse, &leaves)),
+        section("after the swap: validate foreign keys (one transaction each)", settled(b, forward, &leaves)),
         section(
-            "after the rollback: foreign keys (each its own transaction)",
+            "rollback: create the function for the reverse direction",
+            exchange(b, Direction::Reverse, &leaves),
+        ),
+        section(
+            "after the rollback: validate foreign keys (one transaction each)",
             settled(b, Direction::Reverse, &leaves),
         ),
         section(
@@ -79,7 +89,7 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
             finalize::end(&Leaving::planned(b, Direction::Reverse, &leaves)),
         ),
         section(
-            "abort, any time before the swap (one transaction)",
+            "abort: possible at any time before the swap (one transaction)",
             finalize::end(&Leaving::planned(b, forward, &[])),
         ),
     ]
@@ -87,7 +97,7 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
 
 /// The title of a chunk that is filled.
 const CHUNK: &str =
-    "fill: a chunk (each one transaction with its row of the ledger; repeated, of each partition)";
+    "fill: one chunk (one transaction, which also records the chunk; repeated, for each partition)";
 
 /// The whole run of a backfill.
 pub fn backfill(f: &Filling) -> Vec<Section> {
@@ -100,21 +110,21 @@ pub fn backfill(f: &Filling) -> Vec<Section> {
     let mut columns = vec![fill::names(f)];
     columns.extend(f.missing().flat_map(|column| fill::add_column(f, column)));
     let mut all =
-        vec![section("prepare: the columns (one transaction, short lock_timeout, retried)", columns)];
+        vec![section("prepare: add the columns (one transaction, short lock_timeout, retried)", columns)];
     if f.keep_filled {
-        let title =
-            "capture: what is written meanwhile is filled (one transaction, short lock_timeout, retried)";
+        let title = "capture: create the trigger that fills rows written during the job (one transaction, short \
+             lock_timeout, retried)";
         all.push(section(title, fill::keep_filled(f)));
     }
     all.extend(filled(f, &middle));
     let one = vec![String::new(); key.len()];
     all.push(section(
-        "verify: a range, and each row of it that is meant still (one transaction each)",
+        "verify: one range, and each of its rows that still matches (one transaction each)",
         vec![fill::meant(f, leaf, &middle, 1_000).0, fill::batch(f, leaf, fill::Rows::One(&one)).0],
     ));
     all.extend(finish::sections(f));
     let last = if f.keep_filled && !f.stays { fill::stop_filling(f) } else { Vec::new() };
-    all.push(section("finish: the end (one transaction)", last));
+    all.push(section("finish: end the job (one transaction)", last));
     all
 }
 
@@ -144,18 +154,32 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
     let compared = |direction| retype::compare(r, direction, &middle).0;
     let (forward, reverse) = (Direction::Forward, Direction::Reverse);
     let mut all = vec![
-        section("prepare (one transaction, short lock_timeout, retried)", retype::add_column(r)),
-        section("capture (one transaction, short lock_timeout, retried)", retype::keep_level(r)),
+        section(
+            "prepare: add the column (one transaction, short lock_timeout, retried)",
+            retype::add_column(r),
+        ),
+        section(
+            "capture: create the trigger that keeps both columns in sync (one transaction, short lock_timeout, \
+             retried)",
+            retype::keep_level(r),
+        ),
     ];
     all.extend(filled(&f, &middle));
     all.extend([
-        section("index (no transaction; constraints are added with a short lock_timeout)", level(forward)),
-        section("verify: a range", vec![compared(forward)]),
-        section("swap: its function, which one message from BEGIN to COMMIT calls", exchange(forward)),
-        section("settle: foreign keys, after either swap", settled.collect()),
-        section("rollback: whether every row can go back: a range", vec![compared(reverse)]),
-        section("rollback: what the old column needs", level(reverse)),
-        section("rollback: the same the other way", exchange(reverse)),
+        section(
+            "index: indexes and constraints of the new column (outside a transaction; constraints are \
+            added with a short lock_timeout)",
+            level(forward),
+        ),
+        section("verify: one range", vec![compared(forward)]),
+        section(
+            "swap: create the function that a single message, from BEGIN to COMMIT, calls",
+            exchange(forward),
+        ),
+        section("after the swap or the rollback: validate foreign keys", settled.collect()),
+        section("rollback: check that every row can be converted back, one range", vec![compared(reverse)]),
+        section("rollback: indexes and constraints of the old column", level(reverse)),
+        section("rollback: create the function for the reverse direction", exchange(reverse)),
         section("finalize (one transaction, short lock_timeout, retried)", retype::remove(r, reverse)),
         section("abort (one transaction, short lock_timeout, retried)", retype::remove(r, forward)),
     ]);
@@ -166,12 +190,16 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
 fn filled(f: &Filling, middle: &KeyRange) -> Vec<Section> {
     let (leaf, key) = (&f.table.name, f.key_columns());
     let mut all = vec![section(
-        "fill: where a chunk ends (repeated, of each partition)",
+        "fill: find the end of a chunk (repeated, for each partition)",
         vec![copy::boundary(&format!("only {leaf}"), &key, middle, 10_000).0],
     )];
     let begun = [fill::names(f), fill::OWN_WRITES.to_owned(), fill::WAIT_BRIEFLY.to_owned()];
     let plain = fill::plain(f, leaf, middle).map(|(statement, _)| statement);
-    let round = if plain.is_some() { "fill: the same where others hold rows of it" } else { CHUNK };
+    let round = if plain.is_some() {
+        "fill: the same chunk, if other transactions lock some of its rows"
+    } else {
+        CHUNK
+    };
     if let Some(plain) = plain {
         all.push(section(CHUNK, [&begun[..], &[fill::END_EARLY.to_owned(), plain]].concat()));
     }

@@ -249,8 +249,8 @@ pub fn guard_function(b: &Blueprint) -> Vec<String> {
   if tg_argv[0] = '{OUT_OF_USE}' then
     if not (starts_with(current_setting('application_name'), 'pgstrata/') and pg_has_role(session_user, current_user, 'member'))
       and coalesce(current_setting('{MIRROR}', true), '') <> 'on' then
-      raise exception 'could not serialize access: table %.% is out of use', tg_table_schema, tg_table_name
-        using errcode = '40001', hint = 'Retry the transaction. To change this table on purpose, disable its trigger {GUARD} first.';
+      raise exception 'could not serialize access: table %.% is no longer in use', tg_table_schema, tg_table_name
+        using errcode = '40001', hint = 'Retry the transaction. To write to this table on purpose, disable its trigger {GUARD} first.';
     end if;
   elsif (current_setting('transaction_isolation') = tg_argv[0]
       or tg_argv[0] = '{EVERY_WRITE}' and (tg_op <> 'INSERT' or current_setting('transaction_isolation') <> 'read committed'))

@@ -90,8 +90,10 @@ async fn a_row_that_is_locked_for_long_delays_no_other() {
     holder.execute("select from items where id between 1500 and 1505 for update", &[]).await.unwrap();
     let ran = job.ran("run").await.exits(5);
     assert!(
-        ran.stderr.contains("cause: a row of public.items was held by others in 4 attempts")
-            && ran.stderr.contains("its key: 1500\n"),
+        ran.stderr.contains(
+            "cause: a row of public.items was locked by other transactions during 4 \
+            attempts"
+        ) && ran.stderr.contains("its key: 1500\n"),
         "{}",
         ran.stderr
     );

@@ -177,8 +177,8 @@ async fn a_from_that_returns_two_rows_for_one_is_refused_at_the_first_chunk() {
         insta::allow_duplicates! {
             insta::assert_snapshot!(said, @"
             error: failed to fill a chunk
-            cause: the plan's from yields more than one row for one of the table; among them, by key: 7; 17; 27; 37; 47; 57; 67; 77; 87; 97
-            hint: group it, or select distinct, so that each row has one value; nothing of this chunk was kept
+            cause: the plan's `from` matches more than one row for some rows of the table; among them, by key: 7; 17; 27; 37; 47; 57; 67; 77; 87; 97
+            hint: use GROUP BY or DISTINCT in `from` so that each row matches at most once; this chunk was rolled back
             ");
         }
     }
@@ -189,8 +189,8 @@ async fn a_where_that_stays_true_is_refused_at_the_first_chunk() {
     let plan = "set = { n = 't.kind + 1' }\nwhere = 't.kind >= 100'\n";
     insta::assert_snapshot!(refused("update items set kind = kind + 100", plan).await, @"
     error: failed to fill a chunk
-    cause: rows match the plan's where after they were set: the job would never end; among them, by key: 1; 2; 3; 4; 5; 6; 7; 8; 9; 10
-    hint: write a where that is false for a row that is filled, such as `t.column is null`; nothing of this chunk was kept
+    cause: rows still match the plan's `where` after they were set, so the job would never end; among them, by key: 1; 2; 3; 4; 5; 6; 7; 8; 9; 10
+    hint: write a `where` that is false for a filled row, such as `t.column is null`; this chunk was rolled back
     ");
 }
 
@@ -205,9 +205,9 @@ async fn a_where_that_stays_true_for_some_rows_is_refused_at_the_end() {
     let ran = job.ran("run").await.exits(1);
     let at = ran.stderr.find("error: ").unwrap();
     insta::assert_snapshot!(ran.stderr[at..], @"
-    error: failed to look at a range again
-    cause: rows match the plan's where after they were set: the job would never end; among them, by key: 1999
-    hint: write a where that is false for a row that is filled, such as `t.column is null`; nothing of this chunk was kept
+    error: failed to check a range again
+    cause: rows still match the plan's `where` after they were set, so the job would never end; among them, by key: 1999
+    hint: write a `where` that is false for a filled row, such as `t.column is null`; this chunk was rolled back
     ");
     assert_eq!(job.count("select count(*) from items where n is null").await, 1);
 }
@@ -218,8 +218,8 @@ async fn a_trigger_that_suppresses_the_update_is_named() {
         create trigger no before update on items for each row execute function no()";
     insta::assert_snapshot!(refused(setup, "set = { n = '1' }\nwhere = 't.n is null'\n").await, @"
     error: failed to fill a chunk
-    cause: a row of public.items was locked, and could not be set: a trigger suppressed the update: its key: 1
-    hint: a BEFORE UPDATE trigger that returns NULL keeps rows as they are; disable it for the run
+    cause: a trigger suppressed the update of a row of public.items: its key: 1
+    hint: a BEFORE UPDATE trigger that returns NULL prevents the update; disable it for the run
     ");
 }
 
@@ -230,7 +230,7 @@ async fn a_row_that_the_expression_fails_on_ends_the_run() {
     insta::assert_snapshot!(refused_from(spoil, plan, 3).await, @"
     error: failed to fill a chunk (SQLSTATE 22012)
     cause: the plan's SQL fails on a row of public.items: by key: 3: division by zero
-    hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the row and run again; or abort the job, change the plan's expression or its where, and run it then: what is filled stays
+    hint: correct the row and run again (`pgstrata check PLAN --sample 1000` looks for more such rows); or abort the job, change the expression or `where` in the plan, and run again: filled rows stay filled
     ");
 }
 
@@ -255,9 +255,9 @@ async fn a_write_of_an_application_never_fails_because_of_the_expression() {
     let ran = ended(run).await.exits(1);
     let at = ran.stderr.find("error: ").unwrap();
     insta::assert_snapshot!(ran.stderr[at..], @"
-    error: failed to look at a range again (SQLSTATE 22012)
+    error: failed to check a range again (SQLSTATE 22012)
     cause: the plan's SQL fails on a row of public.items: by key: -5: division by zero
-    hint: `pgstrata check PLAN --sample 1000` looks for more such rows; change the row and run again; or abort the job, change the plan's expression or its where, and run it then: what is filled stays
+    hint: correct the row and run again (`pgstrata check PLAN --sample 1000` looks for more such rows); or abort the job, change the expression or `where` in the plan, and run again: filled rows stay filled
     ");
     job.db.execute("update items set kind = 29 where id = -5").await;
     job.ok("run").await;

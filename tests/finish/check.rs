@@ -22,13 +22,13 @@ async fn check_reports_what_cannot_be_built() {
     let lab = lab_with(Version::System, &setup, finish).await;
     let told = lab.ran("check --color never").await.exits(3);
     insta::assert_snapshot!(but_for_space(&told.stdout), @r#"
-    error[foreign_key_unread]: kind -> kinds: `kind -> kinds` is no foreign key
+    error[foreign_key_unread]: kind -> kinds: `kind -> kinds` is not a foreign key definition
       hint: write it as "(column) references schema.table (column) on delete restrict"
-    error[no_such_column]: kinds: public.suppliers has no column kinds, which finish names
+    error[no_such_column]: kinds: table public.suppliers has no column kinds, which `finish` names
       hint: did you mean kind?
-    warning[not_null_for_writers]: kind: once the job is done and its trigger gone, writes that leave kind NULL fail
-      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
-    note[not_null_already]: amount: column amount is NOT NULL already
+    warning[not_null_for_writers]: kind: once the job is done and its trigger is dropped, writes that leave column kind NULL fail
+      hint: first deploy an application version that sets the column, give the column a default, or set keep_filled = "always"
+    note[not_null_already]: amount: column amount is already NOT NULL
     2 errors, 1 warning: the job cannot start
     "#);
     let corrected = lab
@@ -36,33 +36,33 @@ async fn check_reports_what_cannot_be_built() {
         .plan(&plan_text(&finish.replace("'kinds', 'kind'", "'kind'").replace(", 'kind -> kinds'", "")));
     let told = lab.db.pgstrata(&["check", corrected.to_str().unwrap(), "--color", "never"]).await.exits(3);
     insta::assert_snapshot!(but_for_space(&told.stdout), @r#"
-    error[finish_refused]: suppliers_kind_select_1_check_fdf0c6af: the server refuses check (kind > (select 1)): cannot use subquery in check constraint
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_no_such_kind_check_d39c7f75: the server refuses check (no_such(kind)): function no_such(integer) does not exist
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_doc_id_key: the server refuses unique (doc, id): data type json has no default operator class for access method "btree"
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_doc_idx: the server refuses index (doc): data type json has no default operator class for access method "btree"
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_using_gin_idx_84bc94ca: the server refuses index using gin: syntax error at end of input
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_kind_fkey: the server refuses foreign key (kind) to public.lonely: there is no unique constraint matching given keys for referenced table "lonely"
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[finish_refused]: suppliers_code_fkey: the server refuses foreign key (code) to public.kinds: foreign key constraint "suppliers_code_fkey" cannot be implemented
-      hint: change it under finish; unqualified names are looked for in the table's schema, then in public
-    error[name_taken]: suppliers_code_id_key: something else is called suppliers_code_id_key, the name that unique (code, id) needs
+    error[finish_refused]: suppliers_kind_select_1_check_fdf0c6af: the server rejects check (kind > (select 1)): cannot use subquery in check constraint
+      hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
+    error[finish_refused]: suppliers_no_such_kind_check_d39c7f75: the server rejects check (no_such(kind)): function no_such(integer) does not exist
+      hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
+    error[finish_refused]: suppliers_doc_id_key: the server rejects unique (doc, id): data type json has no default operator class for access method "btree"
+      hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
+    error[finish_refused]: suppliers_doc_idx: the server rejects index (doc): data type json has no default operator class for access method "btree"
+      hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
+    error[finish_refused]: suppliers_using_gin_idx_84bc94ca: the server rejects index using gin: syntax error at end of input
+      hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
+    error[finish_refused]: suppliers_kind_fkey: the server rejects foreign key (kind) to public.lonely: there is no unique constraint matching given keys for referenced table "lonely"
+      hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
+    error[finish_refused]: suppliers_code_fkey: the server rejects foreign key (code) to public.kinds: foreign key constraint "suppliers_code_fkey" cannot be implemented
+      hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
+    error[name_taken]: suppliers_code_id_key: another object has the name suppliers_code_id_key, which unique (code, id) needs
       hint: rename or drop it
-    error[name_taken]: suppliers_low_amount_idx: something else is called suppliers_low_amount_idx, the name that an index of a partition needs
+    error[name_taken]: suppliers_low_amount_idx: another object has the name suppliers_low_amount_idx, which an index of a partition needs
       hint: rename or drop it
-    error[foreign_key_columns]: suppliers_code_kind_fkey: the foreign key has 2 columns and leads to 1 of public.kinds
-      hint: name the columns that it leads to: references other (a, b)
-    error[no_such_table]: suppliers_amount_fkey: there is no table public.elsewhere, to which a foreign key of finish leads
-      hint: name it with its schema
-    error[unique_without_partition_column]: suppliers_code_key: unique (code) lacks what public.suppliers is partitioned by, (id): no server builds it
+    error[foreign_key_columns]: suppliers_code_kind_fkey: the foreign key has 2 columns but references 1 of public.kinds
+      hint: list the referenced columns: references other (a, b)
+    error[no_such_table]: suppliers_amount_fkey: table public.elsewhere, which a foreign key under finish references, does not exist
+      hint: write the name with its schema
+    error[unique_without_partition_column]: suppliers_code_key: unique (code) does not contain (id), by which public.suppliers is partitioned: PostgreSQL cannot create it
       hint: add the partition columns to it
-    warning[not_null_for_writers]: kind: once the job is done and its trigger gone, writes that leave kind NULL fail
-      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
-    note[not_null_already]: amount: column amount is NOT NULL already
+    warning[not_null_for_writers]: kind: once the job is done and its trigger is dropped, writes that leave column kind NULL fail
+      hint: first deploy an application version that sets the column, give the column a default, or set keep_filled = "always"
+    note[not_null_already]: amount: column amount is already NOT NULL
     12 errors, 1 warning: the job cannot start
     "#);
 }
@@ -90,11 +90,11 @@ async fn check_reports_missing_privileges() {
     insta::assert_snapshot!(but_for_space(&told), @r#"
     error[missing_privilege]: DATABASE: role ROLE: permission denied to create temporary tables in database "DATABASE"
       hint: grant temporary on database DATABASE to ROLE
-    error[missing_privilege]: public.kinds: role ROLE lacks SELECT, REFERENCES on public.kinds, to which a foreign key leads
+    error[missing_privilege]: public.kinds: role ROLE lacks SELECT, REFERENCES on public.kinds, which a foreign key references
       hint: grant select, references on public.kinds to ROLE
-    warning[replicas_hidden]: ROLE: role ROLE cannot see how far standbys are behind: where the server has any, or the plan asks for a limit, the job holds until it can
+    warning[replicas_hidden]: ROLE: role ROLE cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job pauses until it can see the lag
       hint: grant pg_monitor to ROLE, or list the standbys under [throttle] replicas
-    warning[finish_untried]: public.suppliers: constraints and indexes of finish could not be tried: permission denied to create temporary tables in database "DATABASE"
+    warning[finish_untried]: public.suppliers: the constraints and indexes under finish could not be tested: permission denied to create temporary tables in database "DATABASE"
       hint: grant temporary on database DATABASE to ROLE
     2 errors, 2 warnings: the job cannot start
     "#);
@@ -117,20 +117,20 @@ async fn check_warns_about_writers_and_recognizes_what_exists() {
     let lab = lab(Version::System, &setup).await;
     let told = lab.ran("check -v --color never").await.exits(3);
     insta::assert_snapshot!(but_for_space(&told.stdout), @r#"
-    error[name_taken]: suppliers_code_id_key: something else is called suppliers_code_id_key, the name that unique (code, id) needs
+    error[name_taken]: suppliers_code_id_key: another object has the name suppliers_code_id_key, which unique (code, id) needs
       hint: rename or drop it
-    warning[not_null_for_writers]: kind: once the job is done and its trigger gone, writes that leave kind NULL fail
-      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
-    warning[not_null_for_writers]: code: once the job is done and its trigger gone, writes that leave code NULL fail
-      hint: deploy the application that writes it first; or give the column a default, or set keep_filled = "always"
-    warning[finish_alike]: suppliers_kind_0_check_5f3ba75c: public.suppliers has suppliers_kind_check already, which is the same as check (kind >= 0)
-      hint: leave it out of finish, unless both are wanted: every write pays for each
-    warning[finish_alike]: suppliers_using_hash_code_where_kind_3_idx_103487a9: public.suppliers has by_code already, which is the same as index using hash (code) where kind = 3
-      hint: leave it out of finish, unless both are wanted: every write pays for each
-    warning[index_on_set_column]: public.suppliers: indexes by_code, suppliers_amount_kind_idx, suppliers_code_id_key are on columns that are set: no update can be HOT, each filled row is written to every index of 4
-      hint: an index that nobody needs meanwhile is better built afterwards: drop it, and list it under finish: index = [...]
-    note[finish_there]: suppliers_kind_fkey: suppliers_kind_fkey is there already, and not finished: the job goes on with it
-    note[finish_there]: suppliers_amount_kind_idx: suppliers_amount_kind_idx is there already, as the plan wants it
+    warning[not_null_for_writers]: kind: once the job is done and its trigger is dropped, writes that leave column kind NULL fail
+      hint: first deploy an application version that sets the column, give the column a default, or set keep_filled = "always"
+    warning[not_null_for_writers]: code: once the job is done and its trigger is dropped, writes that leave column code NULL fail
+      hint: first deploy an application version that sets the column, give the column a default, or set keep_filled = "always"
+    warning[finish_alike]: suppliers_kind_0_check_5f3ba75c: public.suppliers already has suppliers_kind_check, which is the same as check (kind >= 0)
+      hint: remove it from finish unless you want both: every write maintains both
+    warning[finish_alike]: suppliers_using_hash_code_where_kind_3_idx_103487a9: public.suppliers already has by_code, which is the same as index using hash (code) where kind = 3
+      hint: remove it from finish unless you want both: every write maintains both
+    warning[index_on_set_column]: public.suppliers: indexes by_code, suppliers_amount_kind_idx, suppliers_code_id_key are on columns that the plan sets: no update can be HOT, and each filled row adds an entry to every index of 4
+      hint: drop an index that nobody needs during the run, and list it under finish: index = [...]
+    note[finish_there]: suppliers_kind_fkey: suppliers_kind_fkey already exists, but incomplete: the job completes it
+    note[finish_there]: suppliers_amount_kind_idx: suppliers_amount_kind_idx already exists, as specified in the plan
     1 error, 5 warnings: the job cannot start
     "#);
 }
@@ -152,13 +152,13 @@ async fn verify_checks_again_and_commands_of_other_kinds_are_refused() {
     for command in ["swap", "rollback", "sync", "finalize"] {
         let told = lab.ran(command).await.exits(2);
         assert!(
-            told.stderr.contains("job fill is a backfill: it works on public.suppliers itself"),
+            told.stderr.contains("job fill is a backfill: it updates public.suppliers in place"),
             "{told:?}"
         );
     }
     lab.ok("run").await;
     for command in ["verify", "swap", "finalize"] {
         let told = lab.ran(command).await.exits(2);
-        assert!(told.stderr.contains("job fill is a backfill and finalized: it is over"), "{told:?}");
+        assert!(told.stderr.contains("job fill is a backfill and already finalized"), "{told:?}");
     }
 }

@@ -85,7 +85,7 @@ async fn a_row_that_is_inserted_after_the_check_is_reported() {
         lab.db.execute(sql).await;
         send(&run, Signal::CONT);
         let said = ended(run).await.exits(4).stderr;
-        assert!(said.contains(told) && said.contains("they came while it was built"), "{said}");
+        assert!(said.contains(told) && said.contains("these rows were written during the build"), "{said}");
         assert!(!guarantees(&lab).await.contains("INVALID"));
         lab.db.execute("delete from suppliers where id = 77001").await;
         lab.ok("run").await;

@@ -228,9 +228,9 @@ async fn rows_that_violate_a_constraint_are_reported_and_nothing_is_added(versio
         told.stderr.lines().skip_while(|line| !line.starts_with("error")).collect::<Vec<_>>().join("\n");
     insta::allow_duplicates! {
         insta::assert_snapshot!(error, @"
-        error: rows of public.suppliers are in the way of 4 constraints
+        error: rows of public.suppliers violate 4 constraints
         cause: not null of kind: 3 rows, by key 11; 12; 13 | check ((kind >= 0)): 2 rows, by key 21; 22 | check ((length(code) > 1)): 3 rows, by key 11; 12; 13 | foreign key (kind) to public.kinds: 3 rows, by key 21; 22; 31
-        hint: nothing was added for them; put these rows right, or change the plan's set, then run again: the job goes on from here
+        hint: nothing was added; correct these rows, or change `set` in the plan, then run again: the job continues from here
         ");
     }
     assert_eq!((guarantees(&lab).await, state(&lab).await), (before.clone(), "verified".into()));

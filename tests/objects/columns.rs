@@ -43,7 +43,7 @@ async fn abort_keeps_a_column_that_has_the_name_of_the_jobs() {
     db.execute("alter table orders drop column n_new").await;
     own_column(&db, "n_new").await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    assert!(ran.stderr.contains("column n_new is not the one that job job works with"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("column n_new is not the column of job job"), "{}", ran.stderr);
     let ran = db.pgstrata(&["abort", "job"]).await.ok();
     assert!(ran.stderr.contains("column n_new is not the job's own: it is kept"), "{}", ran.stderr);
     untouched(&db, "n_new").await;
@@ -58,7 +58,7 @@ async fn finalize_keeps_an_old_column_that_was_renamed_and_one_that_took_its_nam
     own_column(&db, "n_old").await;
     let ran = db.pgstrata(&["rollback", "job"]).await;
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert!(ran.stderr.contains("the job's own column is called n_archive"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the job's column is called n_archive"), "{}", ran.stderr);
     assert!(ran.stderr.contains("`pgstrata finalize --now job`"), "{}", ran.stderr);
     assert!(!ran.stderr.contains("pgstrata abort"), "{}", ran.stderr);
     let ran = db.pgstrata(&["finalize", "job", "--now"]).await.ok();
@@ -102,7 +102,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     db.execute("create table u (id int); create index orders_n_new on u (id)").await;
     let ran = lab.ran("run").await.exits(1);
     assert!(
-        ran.stderr.contains("public.orders_n_new is not what job job made under that name"),
+        ran.stderr.contains("public.orders_n_new is not the object that job job created under that name"),
         "{}",
         ran.stderr
     );
@@ -115,7 +115,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
         .await;
     let ran = lab.ran("run").await.exits(1);
     assert!(
-        ran.stderr.contains("public.positive_new is not what job job made under that name"),
+        ran.stderr.contains("public.positive_new is not the object that job job created under that name"),
         "{}",
         ran.stderr
     );
@@ -126,7 +126,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     db.execute("drop index orders_n_new; create index orders_n_new on orders (id)").await;
     let ran = lab.ran("swap").await.exits(1);
     assert!(
-        ran.stderr.contains("public.orders_n_new is not what job job made under that name"),
+        ran.stderr.contains("public.orders_n_new is not the object that job job created under that name"),
         "{}",
         ran.stderr
     );
@@ -179,7 +179,7 @@ async fn a_backfill_that_is_aborted_drops_only_what_it_made() {
     );
     db.execute("alter index orders_note_key rename to others").await;
     let ran = lab.ran("run").await.exits(1);
-    assert!(ran.stderr.contains("cannot be used, and job job did not make it"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("is not usable, and job job did not create it"), "{}", ran.stderr);
     lab.ok("abort").await;
     let kept = "select count(*) from pg_indexes where indexname in ('orders_note_idx', 'others')";
     assert_eq!(db.count(kept).await, 2);

@@ -105,11 +105,7 @@ async fn a_replaced_target_is_neither_filled_nor_swapped() {
     db.execute("insert into obs values (9000, '2024-02-02Z', 'later'); truncate obs").await;
     for command in ["swap", "sync", "verify"] {
         let ran = db.pgstrata(&[command, "job"]).await.exits(1);
-        assert!(
-            ran.stderr.contains("public.obs_new is not the table that job job works with"),
-            "{}",
-            ran.stderr
-        );
+        assert!(ran.stderr.contains("public.obs_new is not the table of job job"), "{}", ran.stderr);
         assert!(ran.stderr.contains("rename public.obs_saved back to public.obs_new"), "{}", ran.stderr);
         untouched(&db, "obs_new").await;
     }
@@ -143,7 +139,7 @@ async fn a_target_that_is_replaced_while_it_is_copied_is_not_written_to() {
     db.execute("alter table obs_new rename to obs_saved").await;
     put_in(db, "obs_new").await;
     let ran = lab.ran("run").await.exits(1);
-    assert!(ran.stderr.contains("public.obs_new is not the table that job job works with"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("public.obs_new is not the table of job job"), "{}", ran.stderr);
     untouched(db, "obs_new").await;
     db.execute("alter table obs_new rename to away; alter table obs_saved rename to obs_new").await;
     lab.ok("run").await;
@@ -155,7 +151,7 @@ async fn a_source_that_is_replaced_is_not_copied() {
     db.execute("alter table obs rename to obs_before; create table obs (like obs_before including all)")
         .await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    assert!(ran.stderr.contains("public.obs is not the table that job job works with"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("public.obs is not the table of job job"), "{}", ran.stderr);
     db.pgstrata(&["abort", "job"]).await.ok();
     assert_eq!(db.count("select count(*) from obs_before").await, 2000);
     nothing_of_ours_is_left(&db).await;
@@ -228,7 +224,7 @@ async fn the_swap_renames_no_index_of_others() {
     db.execute("alter table obs_new drop constraint obs_pkey_new; create table u (id int); create index obs_pkey_new on u (id)")
         .await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    let told = "would rename what does not belong to the two tables of job job: public.obs_pkey_new";
+    let told = "would rename objects that do not belong to the two tables of job job: public.obs_pkey_new";
     assert!(ran.stderr.contains(told), "{}", ran.stderr);
     let kept = "select count(*) from pg_indexes where indexname = 'obs_pkey_new' and tablename = 'u'";
     assert_eq!(db.count(kept).await, 1);
@@ -245,7 +241,7 @@ async fn a_materialized_view_of_others_is_kept() {
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
     db.execute("create materialized view m_new as select 'own' as note").await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    assert!(ran.stderr.contains("public.m_new exists, and job job did not make it"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("public.m_new exists, and job job did not create it"), "{}", ran.stderr);
     assert_eq!(db.count("select count(*) from m_new where note = 'own'").await, 1);
     db.execute("alter materialized view m_new rename to mine").await;
     for command in ["swap", "sync", "rollback"] {

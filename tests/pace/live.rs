@@ -79,16 +79,16 @@ async fn nonsense_is_refused_with_its_range_and_changes_nothing() {
         said.push(job.ran(&format!("set {wrong}")).await.exits(2).stderr);
     }
     insta::assert_snapshot!(said.concat(), @r#"
-    error: set: copy.workers: 0 is not "auto" or a whole number from 1 to 64
-    error: set: throttle.rows_per_second: -1 is not a whole number from 1 to 4294967295
-    error: set: throttle.max_replica_lag: 1ms is not from 100ms to 1 days
-    error: `workrs` is no setting that can change while a job runs
+    error: set: copy.workers: 0 is not "auto" or a whole number between 1 and 64
+    error: set: throttle.rows_per_second: -1 is not a whole number between 1 and 4294967295
+    error: set: throttle.max_replica_lag: 1ms is not between 100ms and 1 days
+    error: `workrs` is not a setting that can be changed while a job runs
     hint: did you mean `workers`?
-    error: `every` is no setting that can change while a job runs
+    error: `every` is not a setting that can be changed while a job runs
     hint: known: workers, target_batch_ms, rows_per_second, wal_bytes_per_second, max_replica_lag, max_replica_lag_bytes, replicas, forget_replica_after, max_slot_retained_bytes, archiver, max_active_backends, max_commit_latency, max_dead_share, query, query_limit, windows, timezone
-    error: `workers` sets nothing
+    error: `workers` is not a setting
     hint: write KEY=VALUE: rows_per_second=20000, max_replica_lag=5s
-    error: set: throttle.windows: `always` is no window: write days and times, "Mon-Fri 22:00-05:00", or times alone
+    error: set: throttle.windows: `always` is not a window: write days and times, such as "Mon-Fri 22:00-05:00", or only times
     "#);
     assert_eq!(job.status().await["settings"].to_string(), "{}");
     assert_eq!(job.db.pgstrata(&["set", "nothing", "workers=1"]).await.code, Some(2));

@@ -13,12 +13,16 @@ async fn a_window_that_closes_ends_the_run_and_the_next_run_resumes_when_it_open
     let set = job.db.pgstrata(&["set", "events", &format!("windows={shut}")]).await.ok();
     drop(set);
     let ran = ended(run).await.exits(6);
-    assert!(ran.stderr.contains("error: stopped because it is outside the windows"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("the next opens "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("error: stopped because the time is outside the windows"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the next window opens "), "{}", ran.stderr);
     // Outside, nothing is begun.
     let before = job.chunks().await;
     let ran = ended(job.start(&[])).await.exits(6);
-    assert!(ran.stderr.contains("error: nothing was done: it is outside the windows"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("error: the job did not run: the time is outside the windows"),
+        "{}",
+        ran.stderr
+    );
     assert_eq!(job.chunks().await, before);
     job.ok("set windows=00:00-24:00").await;
     let run = job.start(&[]);
@@ -31,7 +35,7 @@ async fn a_deadline_ends_the_run_between_chunks() {
     let job = Slow::new("").await;
     let ran = ended(job.start(&["--for", "15s"])).await.exits(6);
     assert!(
-        ran.stderr.contains("stopped because the time given to it is over; job events is capturing"),
+        ran.stderr.contains("stopped because its time limit was reached; job events is capturing"),
         "{}",
         ran.stderr
     );
@@ -40,7 +44,7 @@ async fn a_deadline_ends_the_run_between_chunks() {
     // The whole range of times: one minute from now, by the plan's clocks.
     let soon = job.one("select to_char(now() at time zone 'UTC' + interval '1 minute', 'HH24:MI')").await;
     let ran = ended(job.start(&["--until", &soon])).await.exits(6);
-    assert!(ran.stderr.contains("the time given to it is over"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("its time limit was reached"), "{}", ran.stderr);
     assert!(job.chunks().await > copied);
     let twice =
         "select count(*) from (select after from pgstrata.chunks group by after having count(*) > 1) twice";

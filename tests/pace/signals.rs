@@ -134,7 +134,10 @@ async fn dead_rows_pause_the_job_until_a_vacuum_removes_them() {
     let dead = told.split_once(", limit 0.40: public.events has ").and_then(|(_, rest)| rest.split_once(' '));
     let dead: u32 = dead.unwrap_or_else(|| panic!("{hold}")).0.replace(',', "").parse().unwrap();
     assert!(dead >= 200_000, "{hold}");
-    assert!(told.ends_with(" dead rows; autovacuum is off for it: `vacuum public.events`"), "{hold}");
+    assert!(
+        told.ends_with(" dead rows; autovacuum is off for the table: run `vacuum public.events`"),
+        "{hold}"
+    );
     assert_eq!(hold["limit"], 0.4);
     job.stands_still().await;
     job.db.execute("vacuum events").await;
@@ -172,7 +175,7 @@ async fn active_sessions_pause_the_job() {
     load.wait().unwrap();
     job.goes_on().await;
     let told = job.one("select detail from pgstrata.events where what = 'hold' order by id limit 1").await;
-    assert!(told.contains(", limit 6: sessions of others"), "{told}");
+    assert!(told.contains(", limit 6: active sessions of other clients"), "{told}");
     job.finish(run).await;
 }
 

@@ -205,7 +205,7 @@ async fn an_error_for_a_row_is_reported_with_the_row() {
         }
         let ended = ran(&db, "run", &plan).await.exits(1);
         assert!(ended.stderr.contains(told), "{ended:?}");
-        assert!(ended.stderr.contains("a trigger or a constraint of public.t refuses"), "{ended:?}");
+        assert!(ended.stderr.contains("a trigger or constraint of public.t rejects"), "{ended:?}");
         none(&db, "select count(*) from t where id < 200 and b is null").await;
     }
 }

@@ -20,7 +20,7 @@ keep_filled = 'always'\n",
     let told = ran(&db, "check", &plan).await.ok();
     assert!(
         told.stdout.contains(
-            "the plan's SQL runs under TimeZone Asia/Tokyo, DateStyle SQL, DMY, IntervalStyle iso_8601, in the trigger too"
+            "the plan's SQL runs with TimeZone Asia/Tokyo, DateStyle SQL, DMY, IntervalStyle iso_8601, also in the trigger"
         ),
         "{told:?}"
     );
@@ -116,7 +116,7 @@ async fn the_plan_may_state_settings() {
     );
     let told = ran(&db, "check", &wrong).await.exits(3);
     assert!(
-        told.stdout.contains("the server refuses the plan's SQL: invalid value for parameter"),
+        told.stdout.contains("the server rejects the plan's SQL: invalid value for parameter"),
         "{told:?}"
     );
 }

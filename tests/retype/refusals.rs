@@ -43,78 +43,78 @@ async fn a_plain_table_gets_no_finding() {
 async fn publications_and_labels_of_the_column() {
     let label = "insert into pg_seclabel select 'orders'::regclass, 'pg_class'::regclass, n, 'guard', 'secret' from generate_series(0, 2) n";
     insta::assert_snapshot!(told(label, PLAN).await, @"
-    error[security_label]: public.orders.id: column public.orders.id has a security label for guard, and the new column would have none
-      hint: take it away, and put it on again after the swap: security label for guard on column public.orders.id is null
-    error: 1 finding in the way; nothing was changed
+    error[security_label]: public.orders.id: column public.orders.id has a security label for guard, and the new column would not have it
+      hint: remove the label and set it again after the swap: security label for guard on column public.orders.id is null
+    error: the check found 1 error; nothing was changed
     ");
 }
 
 #[tokio::test]
 async fn objects_that_refer_to_the_column_by_its_number() {
     insta::assert_snapshot!(told("create view v as select id from orders", PLAN).await, @"
-    error[column_in_use]: view public.v: view public.v reads column id of public.orders, and cannot be carried to the new column
-      hint: drop it for the run, and make it again after the swap: it is bound to the column's number and type
-    error: 1 finding in the way; nothing was changed
+    error[column_in_use]: view public.v: view public.v reads column id of public.orders and cannot be carried over to the new column
+      hint: drop it for the run, and create it again after the swap: it is bound to the number and type of the column
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("create materialized view v as select max(id) from orders", PLAN).await, @"
-    error[column_in_use]: materialized view public.v: materialized view public.v reads column id of public.orders, and cannot be carried to the new column
-      hint: drop it for the run, and make it again after the swap: it is bound to the column's number and type
-    error: 1 finding in the way; nothing was changed
+    error[column_in_use]: materialized view public.v: materialized view public.v reads column id of public.orders and cannot be carried over to the new column
+      hint: drop it for the run, and create it again after the swap: it is bound to the number and type of the column
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("create view v as select id, note, count(*) from orders group by id", PLAN).await, @"
-    error[column_in_use]: view public.v: view public.v reads column id of public.orders, and cannot be carried to the new column
-      hint: drop it for the run, and make it again after the swap: it is bound to the column's number and type
-    error: 1 finding in the way; nothing was changed
+    error[column_in_use]: view public.v: view public.v reads column id of public.orders and cannot be carried over to the new column
+      hint: drop it for the run, and create it again after the swap: it is bound to the number and type of the column
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("create policy p on orders using (id > 3)", PLAN).await, @"
-    error[column_in_use]: policy p on table public.orders: policy p on table public.orders names column id of public.orders, and cannot be carried to the new column
-      hint: drop the policy for the run, and make it again after the swap; or write it by other columns
-    error: 1 finding in the way; nothing was changed
+    error[column_in_use]: policy p on table public.orders: policy p on table public.orders names column id of public.orders and cannot be carried over to the new column
+      hint: drop the policy for the run and create it again after the swap, or rewrite it to use other columns
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("alter table orders add twice int generated always as (id * 2) stored", PLAN).await, @"
-    error[column_in_use]: default value for column twice of table public.orders: default value for column twice of table public.orders is made from column id of public.orders, and cannot be carried to the new column
+    error[column_in_use]: default value for column twice of table public.orders: default value for column twice of table public.orders is computed from column id of public.orders and cannot be carried over to the new column
       hint: drop the generated column for the run, and add it again after the swap
-    error: 1 finding in the way; nothing was changed
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("create function f() returns int begin atomic select max(id) from orders; end", PLAN).await, @"
-    error[column_in_use]: function public.f(): function public.f() has an SQL body that names column id of public.orders, and cannot be carried to the new column
-      hint: write its body as a string (as $$ ... $$), which finds the column by name
-    error: 1 finding in the way; nothing was changed
+    error[column_in_use]: function public.f(): function public.f() has an SQL body that names column id of public.orders and cannot be carried over to the new column
+      hint: write its body as a string (as $$ ... $$), which refers to the column by name
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("create statistics s on id, note from orders", PLAN).await, @"
-    error[column_in_use]: statistics object public.s: statistics object public.s is on column id of public.orders, and cannot be carried to the new column
-      hint: drop these statistics, and make them again after the swap
-    error: 1 finding in the way; nothing was changed
+    error[column_in_use]: statistics object public.s: statistics object public.s is on column id of public.orders and cannot be carried over to the new column
+      hint: drop the statistics for the run, and create them again after the swap
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("create publication p for table orders", PLAN).await, @"
-    error[published]: p: publication p has public.orders: its subscribers would stop at a column that they do not have
-      hint: take the table out of the publication for the run, and let subscribers copy it anew
-    error: 1 finding in the way; nothing was changed
+    error[published]: p: publication p contains public.orders: its subscribers would stop at a column that they do not have
+      hint: remove the table from the publication for the run, and let subscribers copy it again afterwards
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("alter table orders replica identity using index orders_pkey", PLAN).await, @"
-    error[column_in_use]: index public.orders_pkey: index public.orders_pkey tells subscribers rows apart by column id of public.orders, and cannot be carried to the new column
-      hint: alter table ... replica identity default, or full, for the run
-    error: 1 finding in the way; nothing was changed
+    error[column_in_use]: index public.orders_pkey: index public.orders_pkey is the replica identity and contains column id of public.orders and cannot be carried over to the new column
+      hint: for the run, choose another replica identity: alter table ... replica identity default, or full
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("alter table orders add exclude using btree (id with =)", PLAN).await, @"
-    error[column_in_use]: constraint public.orders_id_excl: constraint public.orders_id_excl excludes by column id of public.orders, and cannot be carried to the new column
+    error[column_in_use]: constraint public.orders_id_excl: constraint public.orders_id_excl is an exclusion constraint on column id of public.orders and cannot be carried over to the new column
       hint: drop the constraint for the run, and add it again after the swap
-    error: 1 finding in the way; nothing was changed
+    error: the check found 1 error; nothing was changed
     ");
     let function = "create function f() returns trigger language plpgsql as 'begin return new; end';";
     let of = "create trigger g after update of id on orders for each row execute function f()";
     insta::assert_snapshot!(told(&format!("{function} {of}"), PLAN).await, @"
-    error[column_in_use]: trigger g on table public.orders: trigger g on table public.orders has an UPDATE OF or WHEN with column id of public.orders, and cannot be carried to the new column
-      hint: make the trigger without it for the run, and ask in its function
-    error: 1 finding in the way; nothing was changed
+    error[column_in_use]: trigger g on table public.orders: trigger g on table public.orders has an UPDATE OF or WHEN clause on column id of public.orders and cannot be carried over to the new column
+      hint: for the run, create the trigger without that clause, and test the condition in its function
+    error: the check found 1 error; nothing was changed
     ");
     let behind = "create trigger zzz before update on orders for each row execute function f()";
     insta::assert_snapshot!(told(&format!("{function} {behind}"), PLAN).await, @"
-    error[trigger_behind]: zzz: trigger zzz fires behind ours, zz_pgstrata_fill_orders_id_bigint, which has to see what it makes of the row
-      hint: rename it: triggers fire in the order of their names
-    warning[trigger_fires]: zzz: trigger zzz fires on every update of a row of public.orders, the job's too: each row is updated once
-      hint: nothing, if it may; else give it WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')
-    error: 1 finding in the way; nothing was changed
+    error[trigger_behind]: zzz: trigger zzz fires after the job's trigger zz_pgstrata_fill_orders_id_bigint, which must see the row as zzz leaves it
+      hint: rename it so that it fires first: triggers fire in the order of their names
+    warning[trigger_fires]: zzz: trigger zzz fires on every update of public.orders, including the job's updates: the job updates each row once
+      hint: nothing, if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')
+    error: the check found 1 error; nothing was changed
     ");
     // What names another column is in nobody's way.
     assert_eq!(told("create view v as select note from orders", PLAN).await, "");
@@ -123,34 +123,34 @@ async fn objects_that_refer_to_the_column_by_its_number() {
 #[tokio::test]
 async fn constraints_and_names_that_prevent_a_retype() {
     insta::assert_snapshot!(told("alter table orders drop constraint orders_pkey, add primary key (id) deferrable", PLAN).await, @"
-    error[deferrable_constraint]: orders_pkey: index orders_pkey is of a deferrable constraint: the new column's index would refuse at once what that lets pass until the commit
+    error[deferrable_constraint]: orders_pkey: index orders_pkey belongs to a deferrable constraint: the index of the new column would reject immediately what the constraint allows until commit
       hint: make the constraint not deferrable for the run
-    error: 1 finding in the way; nothing was changed
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("alter table orders add id_new int; create table orders_pkey_old ()", PLAN).await, @"
-    error[name_taken]: id_new: public.orders has a column id_new already, the name that the job needs
+    error[name_taken]: id_new: public.orders already has a column id_new, and the job needs that name
       hint: rename or drop it
-    error[name_taken]: public.orders_pkey_old: a table is called public.orders_pkey_old, the name that index orders_pkey needs beside
+    error[name_taken]: public.orders_pkey_old: a table has the name public.orders_pkey_old, which index orders_pkey needs beside
       hint: rename or drop it
-    error: 2 findings in the way; nothing was changed
+    error: the check found 2 errors; nothing was changed
     ");
     insta::assert_snapshot!(told("create table p (id int references orders, at date) partition by range (at)", PLAN).await, @"
-    error[foreign_key_of_partitioned]: p_id_fkey: foreign key p_id_fkey of public.p, a partitioned table, cannot be added without a look at every row
+    error[foreign_key_of_partitioned]: p_id_fkey: foreign key p_id_fkey belongs to the partitioned table public.p: before PostgreSQL 18, it cannot be added without reading every row under a lock
       hint: drop it for the run, and add it again after the swap
-    warning[child_keeps_type]: public.p: foreign key p_id_fkey of public.p goes from a column of type integer: it can refer to no value beyond that type
-      hint: retype that column by a job of its own, before id needs the room
-    error: 1 finding in the way; nothing was changed
+    warning[child_keeps_type]: public.p: foreign key p_id_fkey of public.p is on a column of type integer, which cannot refer to a value beyond the range of that type
+      hint: change the type of that column with a separate job before id exceeds that range
+    error: the check found 1 error; nothing was changed
     ");
     let partitioned = "drop table orders; create table orders (id int primary key) partition by range (id)";
     insta::assert_snapshot!(told(partitioned, PLAN).await, @"
     error[not_a_plain_table]: public.orders: public.orders is partitioned
-      hint: this version retypes plain tables only; retype before partitioning
-    error: 1 finding in the way; nothing was changed
+      hint: a column type change supports only plain tables: change the type before you partition the table
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("create table more () inherits (orders)", PLAN).await, @"
     error[not_a_plain_table]: public.orders: public.orders is inherited by other tables
-      hint: this version retypes plain tables only; detach them first
-    error: 1 finding in the way; nothing was changed
+      hint: a column type change supports only plain tables: detach the children first
+    error: the check found 1 error; nothing was changed
     ");
 }
 
@@ -159,38 +159,38 @@ async fn plans_that_cannot_be() {
     insta::assert_snapshot!(told("", &plan("column = 'ids'\nto = 'bigint'")).await, @"
     error[no_such_column]: ids: public.orders has no column ids
       hint: did you mean id?
-    error: 1 finding in the way; nothing was changed
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("", &plan("column = 'id'\nto = 'integer'")).await, @"
-    error[already_that_type]: public.orders.id: column public.orders.id is integer already
-      hint: there is nothing to do
-    error: 1 finding in the way; nothing was changed
+    error[already_that_type]: public.orders.id: column public.orders.id already has type integer
+      hint: nothing to do
+    error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(told("", &plan("column = 'id'\nto = 'bigints'")).await, @r#"
-    error[type_refused]: bigints: the server refuses the type: type "bigints" does not exist
-      hint: write a type as in SQL: to = "bigint"
-    error: 1 finding in the way; nothing was changed
+    error[type_refused]: bigints: the server rejects the type: type "bigints" does not exist
+      hint: write the type as in SQL: to = "bigint"
+    error: the check found 1 error; nothing was changed
     "#);
     insta::assert_snapshot!(told("", &plan("column = 'code'\nto = 'varchar(5)'")).await, @r#"
-    error[cuts_values]: public.orders.code: a cast to varchar(5) cuts longer values without a word
-      hint: write using = "t.code", which fails on them; or the cast, if that is meant
-    error: 1 finding in the way; nothing was changed
+    error[cuts_values]: public.orders.code: a cast to varchar(5) silently truncates longer values
+      hint: write using = "t.code", which fails for such values, or write the cast explicitly if you want to truncate them
+    error: the check found 1 error; nothing was changed
     "#);
     insta::assert_snapshot!(told("", &plan("column = 'code'\nto = 'date'\nusing = 't.cod::date'\nback = 'random()::text'")).await, @r#"
-    error[sql_refused]: public.orders.code: the server refuses using: column t.cod does not exist
-      hint: write using = "..." over t, such as t."code"::date
-    error[volatile_expression]: public.orders.code: back gives another value each time: no row would ever be level
-      hint: write an expression of the row alone
-    warning[refused_early]: public.orders.code: from the phase index on, a value that using cannot turn, or turns into one that NOT NULL, UNIQUE or CHECK of the column refuse, is refused to the application already
-      hint: nothing, if applications write no such values; the swap would refuse them in any case
-    error: 2 findings in the way; nothing was changed
+    error[sql_refused]: public.orders.code: the server rejects using: column t.cod does not exist
+      hint: write using = "..." as an expression on t, such as t."code"::date
+    error[volatile_expression]: public.orders.code: back returns a different value at each evaluation, so the columns would never be in sync
+      hint: write an expression that depends only on the values of the row
+    warning[refused_early]: public.orders.code: from the index phase on, writes fail if `using` cannot convert the value, or if the converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column
+      hint: nothing, if applications write no such values; the swap would reject them in any case
+    error: the check found 2 errors; nothing was changed
     "#);
     insta::assert_snapshot!(told("create index on orders (code text_pattern_ops)", &plan("column = 'code'\nto = 'date'")).await, @r#"
-    error[not_in_new_type]: index orders_code_idx: index orders_code_idx cannot be had on date: operator class "text_pattern_ops" does not accept data type date
-      hint: drop it before the run, and make it anew for the new type after the swap
-    warning[refused_early]: public.orders.code: from the phase index on, a value that using cannot turn, or turns into one that NOT NULL, UNIQUE or CHECK of the column refuse, is refused to the application already
-      hint: nothing, if applications write no such values; the swap would refuse them in any case
-    error: 1 finding in the way; nothing was changed
+    error[not_in_new_type]: index orders_code_idx: index orders_code_idx is not possible on date: operator class "text_pattern_ops" does not accept data type date
+      hint: drop it before the run, and create a suitable one for the new type after the swap
+    warning[refused_early]: public.orders.code: from the index phase on, writes fail if `using` cannot convert the value, or if the converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column
+      hint: nothing, if applications write no such values; the swap would reject them in any case
+    error: the check found 1 error; nothing was changed
     "#);
 }
 
@@ -205,7 +205,7 @@ async fn the_swap_waits_for_older_snapshots() {
     let plan = db.plan(&format!("{PLAN}[swap]\ngive_up_after = '2s'\n"));
     run(&db, &plan).await;
     let refused = db.pgstrata(&["swap", "orders_id_bigint"]).await.exits(5);
-    assert!(errors(&refused).contains("with a snapshot older than"), "{}", refused.stderr);
+    assert!(errors(&refused).contains("whose snapshot is older than"), "{}", refused.stderr);
     assert_eq!(client.query_one("select count(id) from orders", &[]).await.unwrap().get::<_, i64>(0), 50);
     client.batch_execute("commit").await.unwrap();
     db.pgstrata(&["swap", "orders_id_bigint"]).await.ok();
@@ -243,17 +243,17 @@ async fn commands_in_the_wrong_state() {
     let db = Database::new().await;
     swapped(&db).await;
     insta::assert_snapshot!(errors(&db.pgstrata(&["abort", "orders_id_bigint"]).await.exits(2)), @"
-    error: job orders_id_bigint is swapped; only a job before its swap can be aborted
-    hint: `pgstrata rollback orders_id_bigint` first: it loses nothing
+    error: job orders_id_bigint is swapped: a job can be aborted only before its swap
+    hint: run `pgstrata rollback orders_id_bigint` first; it keeps all writes
     ");
     insta::assert_snapshot!(errors(&db.pgstrata(&["finalize", "orders_id_bigint"]).await.exits(6)).replace(|c: char| c.is_ascii_digit(), "0"), @"
-    error: the old column is kept until 0000-00-00 00:00 UTC, as the plan says
+    error: the old column is kept until 0000-00-00 00:00 UTC, as set in the plan
     hint: to drop it now: `pgstrata finalize --now orders_id_bigint`
     ");
     db.execute("alter table orders add more int").await;
     insta::assert_snapshot!(errors(&db.pgstrata(&["rollback", "orders_id_bigint"]).await.exits(1)), @"
     error: failed to roll back
-    cause: public.orders was changed after the swap, and a rollback would lose that: column more was added
-    hint: undo the change and roll back then; or keep the new type, and finalize
+    cause: public.orders was changed after the swap, and a rollback would lose the change: column more was added
+    hint: undo the change, then roll back; or keep the new type and finalize the job
     ");
 }

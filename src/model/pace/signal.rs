@@ -134,7 +134,7 @@ impl fmt::Display for Hold {
         if self.unread {
             let age = Unit::Seconds.said(self.value);
             let limit = Unit::Seconds.said(self.limit);
-            return write!(f, "{name} has not been read for {age}, limit {limit}: {}", self.about);
+            return write!(f, "{name} could not be read for {age}, limit {limit}: {}", self.about);
         }
         let unit = self.signal.unit();
         write!(f, "{name} is {}, limit {}", unit.said(self.value), unit.said(self.limit))?;

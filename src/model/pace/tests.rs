@@ -53,7 +53,7 @@ fn what_cannot_be_read_holds() {
     let never =
         [(0.0, Err("grant pg_monitor to app")), (5.0, Err("grant pg_monitor to app")), (6.0, Ok(1.0))];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &never), @"
-    0: replica_lag_s has not been read for 0 ms, limit 15s: grant pg_monitor to app
+    0: replica_lag_s could not be read for 0 ms, limit 15s: grant pg_monitor to app
     6: replica_lag_s held for 6 s
     ");
     let lost = [
@@ -65,7 +65,7 @@ fn what_cannot_be_read_holds() {
         (17.0, Ok(9.0)),
     ];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &lost), @"
-    15.5: replica_lag_s has not been read for 16s, limit 15s: gone
+    15.5: replica_lag_s could not be read for 16s, limit 15s: gone
     16: replica_lag_s held for 0.5 s
     17: replica_lag_s is 9.0 s, limit 5.0 s: standby one
     ");

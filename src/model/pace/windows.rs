@@ -70,8 +70,12 @@ impl Window {
 }
 
 fn window(written: &str) -> Result<Window, String> {
-    let wrong =
-        || format!("`{written}` is no window: write days and times, \"Mon-Fri 22:00-05:00\", or times alone");
+    let wrong = || {
+        format!(
+            "`{written}` is not a window: write days and times, such as \"Mon-Fri 22:00-05:00\", \
+            or only times"
+        )
+    };
     let (days, times) = match written.trim().rsplit_once(char::is_whitespace) {
         Some((days, times)) => (parse_days(days).ok_or_else(wrong)?, times),
         None => ([true; 7], written.trim()),
@@ -79,7 +83,10 @@ fn window(written: &str) -> Result<Window, String> {
     let (from, until) = times.split_once('-').ok_or_else(wrong)?;
     let (from_min, until_min) = (minute(from).ok_or_else(wrong)?, minute(until).ok_or_else(wrong)?);
     if from_min == until_min || from_min == DAY_MIN {
-        return Err(format!("`{written}` is empty: it ends when it begins; a whole day is 00:00-24:00"));
+        return Err(format!(
+            "`{written}` is empty, because its start and end are the same; a whole day is \
+            00:00-24:00"
+        ));
     }
     Ok(Window { days, from_min, until_min })
 }

@@ -30,10 +30,15 @@ fn unquoted(end: &str) -> &str {
 pub fn scheme(kind: ColumnKind, ranges: &[Range], zones: &[Tz]) -> Result<Scheme, String> {
     let youngest = &ranges[ranges.len().saturating_sub(YOUNGEST)..];
     let Some(last) = youngest.last().filter(|_| youngest.len() > 1) else {
-        return Err("an interval cannot be read from fewer than two partitions with bounds".to_owned());
+        return Err("the interval cannot be determined from fewer than two partitions with \
+            bounds"
+            .to_owned());
     };
     if last.to.0 == Value::Top {
-        return Err(format!("the last partition {last} has no upper bound: nothing can come after it"));
+        return Err(format!(
+            "the last partition, {last}, has no upper bound, so no partition can follow \
+            it"
+        ));
     }
     let zones = if kind == ColumnKind::TimestampTz { zones } else { &[Tz::UTC] };
     let mut irregular = last;
@@ -46,16 +51,13 @@ pub fn scheme(kind: ColumnKind, ranges: &[Range], zones: &[Tz]) -> Result<Scheme
     }
     let clock = match kind {
         ColumnKind::TimestampTz => {
-            format!(
-                ", on the clock of {}",
-                zones.iter().map(|z| z.name()).collect::<Vec<_>>().join(" or of ")
-            )
+            format!(" in time zone {}", zones.iter().map(|z| z.name()).collect::<Vec<_>>().join(" or "))
         }
         _ => String::new(),
     };
     Err(format!(
-        "bounds are irregular: {irregular} is no whole hour, day, week, month, quarter or year, no multiple of a number, or \
-         not as long as the partitions beside it{clock}"
+        "the bounds are irregular: {irregular} is not a whole hour, day, week, month, quarter or \
+         year{clock}, is not a multiple of a fixed number, or differs in length from its neighbors"
     ))
 }
 
@@ -119,8 +121,8 @@ impl Template {
         found.sort_by_key(|template| std::cmp::Reverse(count(template)));
         found.into_iter().find(fits).ok_or_else(|| {
             format!(
-                "names follow no pattern that can be read: {} does not tell where the partition begins, or not as the ones \
-                 before it do",
+                "the names do not follow a known pattern: {} does not contain the start of the partition, \
+                 or not in the same form as the partitions before it",
                 youngest.last().map_or("", |(_, name)| *name)
             )
         })
@@ -205,18 +207,18 @@ mod tests {
         let of = |ranges, zones: &[Tz]| scheme(ColumnKind::TimestampTz, ranges, zones);
         assert_eq!(of(&utc, &both).unwrap().zone(), Tz::UTC);
         assert_eq!(of(&berlin, &both).unwrap().zone(), Tz::Europe__Berlin);
-        insta::assert_snapshot!(of(&berlin, &[Tz::UTC, Tz::Asia__Tokyo]).unwrap_err(), @"bounds are irregular: [2023-12-31 23:00:00+00, 2024-01-31 23:00:00+00) is no whole hour, day, week, month, quarter or year, no multiple of a number, or not as long as the partitions beside it, on the clock of UTC or of Asia/Tokyo");
+        insta::assert_snapshot!(of(&berlin, &[Tz::UTC, Tz::Asia__Tokyo]).unwrap_err(), @"the bounds are irregular: [2023-12-31 23:00:00+00, 2024-01-31 23:00:00+00) is not a whole hour, day, week, month, quarter or year in time zone UTC or Asia/Tokyo, is not a multiple of a fixed number, or differs in length from its neighbors");
     }
 
     #[test]
     fn irregular_bounds_are_refused() {
         let (scheme_, mut ranges) = months(3, ColumnKind::Date, Tz::UTC);
         let of = |ranges: &[Range]| scheme(ColumnKind::Date, ranges, &[Tz::UTC]).unwrap_err();
-        insta::assert_snapshot!(of(&ranges[..1]), @"an interval cannot be read from fewer than two partitions with bounds");
+        insta::assert_snapshot!(of(&ranges[..1]), @"the interval cannot be determined from fewer than two partitions with bounds");
         ranges[1].to = scheme_.start("2024-01-02").unwrap();
-        insta::assert_snapshot!(of(&ranges), @"bounds are irregular: [2023-12-01, 2024-01-02) is no whole hour, day, week, month, quarter or year, no multiple of a number, or not as long as the partitions beside it");
+        insta::assert_snapshot!(of(&ranges), @"the bounds are irregular: [2023-12-01, 2024-01-02) is not a whole hour, day, week, month, quarter or year, is not a multiple of a fixed number, or differs in length from its neighbors");
         ranges[2].to = Range { from: ranges[2].to.clone(), to: super::super::bound::Bound(Value::Top) }.to;
-        insta::assert_snapshot!(of(&ranges), @"the last partition [2024-01-01, maxvalue) has no upper bound: nothing can come after it");
+        insta::assert_snapshot!(of(&ranges), @"the last partition, [2024-01-01, maxvalue), has no upper bound, so no partition can follow it");
     }
 
     #[test]
@@ -234,7 +236,7 @@ mod tests {
         assert_eq!(next(["t_p2023_11", "t_p2023_12", "t_p2024_01"]).unwrap(), "t_p2024_02");
         assert_eq!(next(["t_p20231101", "t_p20231201", "t_p20240101"]).unwrap(), "t_p20240201");
         assert_eq!(next(["11-2023 T", "12-2023 T", "01-2024 T"]).unwrap(), "02-2024 T");
-        insta::assert_snapshot!(next(["t_1", "t_2", "t_3"]).unwrap_err(), @"names follow no pattern that can be read: t_3 does not tell where the partition begins, or not as the ones before it do");
+        insta::assert_snapshot!(next(["t_1", "t_2", "t_3"]).unwrap_err(), @"the names do not follow a known pattern: t_3 does not contain the start of the partition, or not in the same form as the partitions before it");
         assert!(next(["t_y2023m11", "december", "t_y2024m01"]).is_err());
     }
 

@@ -45,7 +45,8 @@ pub fn gaps(scheme: &Scheme, have: &[Range], mut from: Bound, to: &Bound) -> Res
         gaps.push(Range { from, to: end.clone() });
         if gaps.len() > MAX_PARTITIONS as usize {
             return Err(format!(
-                "more than {MAX_PARTITIONS} partitions are missing up to {to}: make those that are wanted by hand"
+                "more than {MAX_PARTITIONS} partitions are missing up to {to}: create the partitions that \
+                 you want by hand"
             ));
         }
         from = end;
@@ -58,13 +59,13 @@ pub fn gaps(scheme: &Scheme, have: &[Range], mut from: Bound, to: &Bound) -> Res
 /// # Errors
 /// A sentence if the interval does not fit the column's type, or exceeds its range.
 pub fn horizon(scheme: &Scheme, now: &Bound, keep: Every) -> Result<Bound, String> {
-    let far = || format!("{keep} before {now} is beyond what a {} holds", scheme.kind());
+    let far = || format!("{keep} before {now} is out of range for type {}", scheme.kind());
     match (keep, &now.0) {
         (Every::Integers(n), Value::Integer(at)) => {
             at.checked_sub(n).map(|at| Bound(Value::Integer(at))).ok_or_else(far)
         }
         (Every::Integers(_), _) | (_, Value::Integer(_)) => {
-            Err(format!("an interval of `{keep}` does not fit a column of type {}", scheme.kind()))
+            Err(format!("the interval `{keep}` does not match a column of type {}", scheme.kind()))
         }
         _ => {
             let wall = scheme.wall(now).ok_or_else(far)?;
@@ -130,7 +131,7 @@ mod tests {
         let have = [range(&hours, "1990-01-01 00:00", "1990-01-01 01:00")];
         let now = hours.containing(&hours.start("2024-01-01").unwrap()).unwrap();
         let message = missing(&hours, &have, &now, 3).unwrap_err();
-        insta::assert_snapshot!(message, @"more than 10000 partitions are missing up to 2024-01-01 04:00:00: make those that are wanted by hand");
+        insta::assert_snapshot!(message, @"more than 10000 partitions are missing up to 2024-01-01 04:00:00: create the partitions that you want by hand");
     }
 
     #[test]

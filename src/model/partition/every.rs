@@ -56,8 +56,8 @@ impl FromStr for Every {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{text}` is no interval: write a number of hours, days, weeks, months, quarters or years \
-                 (\"1 month\"), or a plain number for an integer column"
+                "`{text}` is not an interval: write a number of hours, days, weeks, months, quarters or \
+                 years (\"1 month\"), or a plain number for an integer column"
             )
         };
         let lower = text.trim().to_ascii_lowercase().replace('_', "");
@@ -70,7 +70,7 @@ impl FromStr for Every {
         }
         let n: u32 = if number.is_empty() { 1 } else { number.parse().map_err(|_| wrong())? };
         if !(1..=Self::MOST_UNITS).contains(&n) {
-            return Err(format!("`{text}`: the number must lie between 1 and {}", Self::MOST_UNITS));
+            return Err(format!("`{text}`: the number must be between 1 and {}", Self::MOST_UNITS));
         }
         match unit.strip_suffix('s').unwrap_or(unit) {
             "hour" => Ok(Self::Hours(n)),

@@ -64,12 +64,13 @@ impl Template {
                 pieces.push(Piece::Text(before.to_owned()));
             }
             let end = field.find('}').filter(|_| field.starts_with('{'));
-            let end = end
-                .ok_or_else(|| format!("`{text}` has a brace without its partner: fields are {}", known()))?;
+            let end =
+                end.ok_or_else(|| format!("`{text}` has an unmatched brace; the fields are {}", known()))?;
             let (field, behind) = field.split_at(end + 1);
             let found = FIELDS.iter().find(|(name, _)| *name == field);
-            let (_, found) = found
-                .ok_or_else(|| format!("`{text}` has the unknown field {field}: fields are {}", known()))?;
+            let (_, found) = found.ok_or_else(|| {
+                format!("`{text}` has the unknown field {field}; the fields are {}", known())
+            })?;
             pieces.push(Piece::Field(*found));
             rest = behind;
         }
@@ -77,10 +78,10 @@ impl Template {
             pieces.push(Piece::Text(rest.to_owned()));
         }
         if text.contains('\0') {
-            return Err("a template of names holds a zero byte".to_owned());
+            return Err("a template for names contains a zero byte".to_owned());
         }
         if !pieces.iter().any(|piece| matches!(piece, Piece::Field(field) if *field != Field::Table)) {
-            return Err(format!("`{text}` gives every partition the same name: fields are {}", known()));
+            return Err(format!("`{text}` gives every partition the same name; the fields are {}", known()));
         }
         Ok(Self { pieces })
     }
@@ -130,7 +131,8 @@ impl Template {
         });
         match foreign {
             Some((name, _)) => Err(format!(
-                "the names have the field {name}, which says nothing about a column of type {kind}: write `{}`, for instance",
+                "the names use the field {name}, which does not apply to a column of type {kind}: write, \
+                 for example, `{}`",
                 Self::default_for(scheme.every())
             )),
             None => Ok(()),
@@ -199,11 +201,14 @@ pub fn names(
         if let Some(other) = taken.insert(name.clone(), range) {
             let missing = template.missing(scheme.every());
             let way_out = if missing.is_empty() {
-                "write names that differ in 63 bytes".to_owned()
+                "choose names that differ within the first 63 bytes".to_owned()
             } else {
-                format!("add {missing} to the names")
+                format!("add {missing} to `names`")
             };
-            return Err(format!("the partitions {other} and {range} would both be called {name}: {way_out}"));
+            return Err(format!(
+                "the partitions {other} and {range} would both have the name {name}: \
+                {way_out}"
+            ));
         }
         all.push(name);
     }

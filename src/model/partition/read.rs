@@ -27,7 +27,8 @@ pub(super) enum Fault {
 
 impl Fault {
     /// The range for which bounds can be computed.
-    pub(super) const REACH: &'static str = "bounds reach from 4714-11-24 BC to the end of the year 261999";
+    pub(super) const REACH: &'static str = "bounds must be between 4714-11-24 BC and the end of the year \
+        261999";
 }
 
 /// `2024-01-01`, with optional time (` 06:00`, `T06:00:00.5`), offset (`+02`, `-05:30`, `Z`) and ` BC`.

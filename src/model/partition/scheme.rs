@@ -36,21 +36,21 @@ impl Scheme {
     pub fn new(kind: ColumnKind, every: Every, zone: Tz) -> Result<Self, String> {
         match every {
             Every::Integers(_) if kind.integers().is_none() => Err(format!(
-                "an interval of `{every}` is a plain number, but the column is of type {kind}: \
-                 write a time, such as \"1 month\""
+                "the interval `{every}` is a plain number, but the column has type {kind}: write an \
+                 interval of time, such as \"1 month\""
             )),
-            Every::Integers(n) if n < 1 => Err(format!("an interval of `{n}`: the number must be 1 or more")),
+            Every::Integers(n) if n < 1 => Err(format!("interval `{n}`: the number must be 1 or more")),
             Every::Integers(_) => Ok(Self { kind, every, zone }),
             _ if kind.integers().is_some() => Err(format!(
-                "an interval of `{every}` is a time, but the column is of type {kind}: \
-                 write a plain number, such as \"100000\""
+                "the interval `{every}` is an interval of time, but the column has type {kind}: write a \
+                 plain number, such as \"100000\""
             )),
-            _ if !(1..=Every::MOST_UNITS.into()).contains(&every.unit().0) => Err(format!(
-                "an interval of `{every}`: the number must lie between 1 and {}",
-                Every::MOST_UNITS
-            )),
+            _ if !(1..=Every::MOST_UNITS.into()).contains(&every.unit().0) => {
+                Err(format!("interval `{every}`: the number must be between 1 and {}", Every::MOST_UNITS))
+            }
             Every::Hours(_) if kind == ColumnKind::Date => Err(format!(
-                "an interval of `{every}` is in hours, but the column is of type date: write \"1 day\" or longer"
+                "the interval `{every}` is in hours, but the column has type date: write \"1 day\" or \
+                 longer"
             )),
             _ => Ok(Self { kind, every, zone }),
         }
@@ -79,8 +79,8 @@ impl Scheme {
         let kind = self.kind;
         let form = || {
             format!(
-                "the server's text for a {kind} is not of the form expected: \
-                 the session must have TimeZone = UTC and DateStyle = ISO"
+                "the server returned a {kind} in an unexpected format: the session must have TimeZone = \
+                 UTC and DateStyle = ISO"
             )
         };
         if server_text == MAXVALUE {
@@ -88,14 +88,19 @@ impl Scheme {
         }
         if kind.integers().is_some() {
             let n = server_text.parse().ok().and_then(|n| self.within_reach(Value::Integer(n)));
-            return n.ok_or_else(|| format!("the server's text for a {kind} is no number that fits one"));
+            return n.ok_or_else(|| {
+                format!(
+                    "the server returned a {kind} that is not a number in its \
+                range"
+                )
+            });
         }
         let written = written(server_text).map_err(|fault| match fault {
             Fault::Form => form(),
-            Fault::Infinite => "infinity lies in no partition with bounds: leave such rows to a default \
-                                partition (`default = true`) or give them a date first"
+            Fault::Infinite => "no partition with bounds accepts infinity: let a default partition take \
+                such rows (`default = true`), or set a finite value in them first"
                 .to_owned(),
-            Fault::Far => format!("the column holds a {kind} out of reach: {}", Fault::REACH),
+            Fault::Far => format!("the column contains a {kind} that is out of range: {}", Fault::REACH),
         })?;
         let value = match (kind, written.time, written.offset_s) {
             (ColumnKind::TimestampTz, Some(time), Some(offset_s)) => {
@@ -106,7 +111,7 @@ impl Scheme {
             _ => return Err(form()),
         };
         self.within_reach(value)
-            .ok_or_else(|| format!("the column holds a {kind} out of reach: {}", Fault::REACH))
+            .ok_or_else(|| format!("the column contains a {kind} that is out of range: {}", Fault::REACH))
     }
 
     /// Parses a bound as in a plan: `2024-01-01`, `2024-01-01 06:00`, `2024-01-01T06:00:00+02:00`, `1000`.
@@ -121,8 +126,8 @@ impl Scheme {
         if let Some((least, largest)) = kind.integers() {
             let n: i128 = plan_text.trim().replace('_', "").parse().map_err(|_| {
                 format!(
-                    "`{plan_text}` is no whole number, but the column is of type {kind}: \
-                     write one, such as \"1000\""
+                    "`{plan_text}` is not a whole number, but the column has type {kind}: write a number, \
+                     such as \"1000\""
                 )
             })?;
             return i64::try_from(n)
@@ -130,13 +135,19 @@ impl Scheme {
                 .filter(|n| (least..=largest).contains(n))
                 .map(|n| Bound(Value::Integer(n)))
                 .ok_or_else(|| {
-                    format!("`{plan_text}` does not fit a {kind}: it holds {least} to {largest}")
+                    format!(
+                        "`{plan_text}` is out of range for type {kind}, which has values from {least} \
+                        to {largest}"
+                    )
                 });
         }
         let written = written(plan_text).map_err(|fault| match fault {
-            Fault::Form => format!("`{plan_text}` is no date: write \"2024-01-31\" or \"2024-01-31 06:00\""),
-            Fault::Infinite => format!("`{plan_text}` is no bound of a partition: write a date"),
-            Fault::Far => format!("`{plan_text}` is out of reach: {}", Fault::REACH),
+            Fault::Form => format!(
+                "`{plan_text}` is not a date: write \"2024-01-31\" or \"2024-01-31 \
+                06:00\""
+            ),
+            Fault::Infinite => format!("`{plan_text}` cannot be the bound of a partition: write a date"),
+            Fault::Far => format!("`{plan_text}` is out of range: {}", Fault::REACH),
         })?;
         let at = written.day.and_time(written.time.unwrap_or(NaiveTime::MIN));
         let value = match (kind, written.offset_s) {
@@ -146,18 +157,19 @@ impl Scheme {
             (ColumnKind::TimestampTz, None) => Value::TimestampTz(first_instant(self.zone, at)),
             (_, Some(_)) => {
                 return Err(format!(
-                    "`{plan_text}` has an offset from UTC, but the column is of type {kind}: leave it out"
+                    "`{plan_text}` has an offset from UTC, but the column has type {kind}: remove the \
+                     offset"
                 ));
             }
             (ColumnKind::Timestamp, None) => Value::Timestamp(at),
             _ if at.time() != NaiveTime::MIN => {
                 return Err(format!(
-                    "`{plan_text}` has a time of day, but the column is of type date: leave it out"
+                    "`{plan_text}` has a time of day, but the column has type date: remove the time"
                 ));
             }
             _ => Value::Date(written.day),
         };
-        self.within_reach(value).ok_or_else(|| format!("`{plan_text}` is out of reach: {}", Fault::REACH))
+        self.within_reach(value).ok_or_else(|| format!("`{plan_text}` is out of range: {}", Fault::REACH))
     }
 
     /// The range that contains `value`.
@@ -199,14 +211,14 @@ impl Scheme {
     /// A sentence if there would be more than [`MAX_PARTITIONS`], or `newest` is before `oldest`.
     pub fn cover(&self, oldest: &Bound, newest: &Bound, ahead: u32) -> Result<Vec<Range>, String> {
         if newest < oldest {
-            return Err("the newest value lies before the oldest: there is nothing to cover".to_owned());
+            return Err("the newest value is before the oldest value".to_owned());
         }
         let count = self.cell(newest)? - self.cell(oldest)? + 1 + i128::from(ahead);
         if count > i128::from(MAX_PARTITIONS) {
             return Err(format!(
-                "an interval of `{}` from {} to {} with {ahead} ahead makes {count} partitions, more than \
-                 {MAX_PARTITIONS}: choose a longer interval, or begin later with `from` and leave what is \
-                 older to a default partition",
+                "the interval `{}` from {} to {} with {ahead} partitions ahead results in {count} \
+                 partitions, more than {MAX_PARTITIONS}: choose a longer interval, or set a later `from` \
+                 and let a default partition take older rows",
                 self.every,
                 self.containing(oldest)?.from,
                 self.containing(newest)?.to,
@@ -235,15 +247,13 @@ impl Scheme {
     /// last.
     fn cell(&self, value: &Bound) -> Result<i128, String> {
         let cell = match (self.every, self.kind.integers(), &value.0) {
-            (_, _, Value::Top) => return Err("nothing lies beyond maxvalue".to_owned()),
+            (_, _, Value::Top) => return Err("no partition can follow maxvalue".to_owned()),
             (Every::Integers(step), Some((least, largest)), Value::Integer(n)) => {
                 (least..=largest).contains(n).then(|| i128::from(n.div_euclid(step)))
             }
             _ => self.wall(value).and_then(|wall| self.cell_of_wall(wall)),
         };
-        cell.ok_or_else(|| {
-            format!("the column is of type {}, but a value of another type was given", self.kind)
-        })
+        cell.ok_or_else(|| format!("the column has type {}, but the value has another type", self.kind))
     }
 
     /// The start of a cell, limited to the range of the column's type.

@@ -37,13 +37,15 @@ impl Filled {
 
 /// From the result of a batch: what happened to its rows, and how many were locked.
 pub(super) fn counts(rows: &[Row]) -> Result<(Filled, u64)> {
-    let row = rows.first().ok_or_else(|| Error::failed("a batch answered nothing"))?;
+    let row = rows.first().ok_or_else(|| Error::failed("a batch returned no result"))?;
     if let Some(keys) = row.get::<_, Option<&str>>(5) {
         return Err(Error::failed(format!(
-            "the plan's from yields more than one row for one of the table; among them, by key: {keys}"
+            "the plan's `from` matches more than one row for some rows of the table; among them, by key: \
+             {keys}"
         ))
         .hint(
-            "group it, or select distinct, so that each row has one value; nothing of this chunk was kept",
+            "use GROUP BY or DISTINCT in `from` so that each row matches at most once; this chunk was \
+             rolled back",
         ));
     }
     let number = |i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0);
@@ -81,13 +83,14 @@ pub(super) async fn refused(
     let (what, hint) = match computed {
         Err(e) if e.sqlstate().is_some() => (
             format!("the plan's SQL fails on a row of {table}"),
-            "`pgstrata check PLAN --sample 1000` looks for more such rows; change the row and run again; or abort the job, change the \
-             plan's expression or its where, and run it then: what is filled stays",
+            "correct the row and run again (`pgstrata check PLAN --sample 1000` looks for more such \
+             rows); or abort the job, change the expression or `where` in the plan, and run again: filled \
+             rows stay filled",
         ),
         _ => (
-            format!("a trigger or a constraint of {table} refuses the value that the plan gives a row"),
-            "change the row, the trigger or the constraint, and run again; or abort the job, leave such rows out with where, and run \
-             it then: what is filled stays",
+            format!("a trigger or constraint of {table} rejects the value that the plan sets in a row"),
+            "correct the row, the trigger or the constraint, and run again; or abort the job, exclude \
+             such rows with `where`, and run again: filled rows stay filled",
         ),
     };
     let told =

@@ -54,7 +54,7 @@ pub async fn pass(filler: &BackfillJob) -> Result<State> {
     let f = &filler.filling;
     let oid = catalog::must_find(&filler.control, &f.table.name).await?;
     let (rows, ..) = filler
-        .retrying("look at the table's size", async || catalog::size(&filler.control, oid).await)
+        .retrying("read the size of the table", async || catalog::size(&filler.control, oid).await)
         .await?;
     let done: i64 =
         store::chunk_times(&filler.control, filler.job.id).await?.iter().map(|(rows, _)| rows).sum();
@@ -285,7 +285,7 @@ impl<'a> Pass<'a> {
             };
             match self.recorded(session, leaf, range, step, &[sql::END_EARLY], fill).await {
                 Err(e) if e.retry_class() == Retry::Again => {
-                    tracing::debug!(rows, error = %e, "somebody is in the way");
+                    tracing::debug!(rows, error = %e, "another session holds a lock");
                 }
                 other => return other,
             }
@@ -395,10 +395,13 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         Err(Error::failed(format!(
-            "rows match the plan's where after they were set: the job would never end; {}",
+            "rows still match the plan's `where` after they were set, so the job would never end; {}",
             named(&rows)
         ))
-        .hint("write a where that is false for a row that is filled, such as `t.column is null`; nothing of this chunk was kept"))
+        .hint(
+            "write a `where` that is false for a filled row, such as `t.column is null`; this chunk was \
+            rolled back",
+        ))
     }
 
     /// Rows that others had locked: each in a transaction of its own, which waits for the row while it holds no other
@@ -452,11 +455,14 @@ impl<'a> Pass<'a> {
             let (filled, kept) = self.batch(client, leaf, rows).await?;
             if kept > 0 {
                 return Err(Error::failed(format!(
-                    "a row of {} was locked, and could not be set: a trigger suppressed the update",
+                    "a trigger suppressed the update of a row of {}",
                     leaf.plain()
                 ))
                 .cause(format!("its key: {}", key.join(", ")))
-                .hint("a BEFORE UPDATE trigger that returns NULL keeps rows as they are; disable it for the run"));
+                .hint(
+                    "a BEFORE UPDATE trigger that returns NULL prevents the update; disable it for the \
+                    run",
+                ));
             }
             if filled.set > 0 {
                 self.prove(client, leaf, rows).await?;

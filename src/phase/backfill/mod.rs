@@ -94,8 +94,8 @@ impl JobKind for BackfillJob {
 
     async fn held(_session: &Session, job: &Job) -> Result<String> {
         Ok(format!(
-            "`pgstrata abort {}` ends the job, but frees nothing: it writes the rows of {} itself, and VACUUM makes the space \
-             of their old versions usable again",
+            "`pgstrata abort {}` ends the job but frees no disk space: a backfill updates the rows of {} \
+             in place, and VACUUM makes the space of the old row versions reusable",
             word(&job.name),
             job.filling()?.table.name.plain()
         ))
@@ -169,10 +169,8 @@ async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
 async fn look_again(filler: &BackfillJob) -> Result<Looked> {
     let (name, state) = (filler.job.name.clone(), filler.state());
     if !matches!(state, State::Filled | State::Verified) {
-        return Err(Error::usage(format!(
-            "job {name} is {state}: rows are still to be filled for the first time"
-        ))
-        .hint("`pgstrata run PLAN` goes on with it, and looks at every row again in the end"));
+        return Err(Error::usage(format!("job {name} is {state}: the first pass is not complete"))
+            .hint("`pgstrata run PLAN` continues it, and checks every row again at the end"));
     }
     in_force(filler).await?;
     let rows_set = second_pass::look(filler).await?;
@@ -273,14 +271,14 @@ pub(super) async fn in_force(filler: &BackfillJob) -> Result<()> {
     let table = (f.table.name.clone(), f.table.oid);
     if pg::misplaced(&filler.control, &[table]).await?.is_some() {
         let now = pg::name(&filler.control, f.table.oid).await?;
-        let now = now.map_or("was dropped".to_owned(), |now| format!("is called {}", now.plain()));
+        let now = now.map_or("was dropped".to_owned(), |now| format!("is now named {}", now.plain()));
         return Err(Error::failed(format!(
-            "{} is not the table that job {} works with",
+            "{} is not the table of job {}",
             f.table.name.plain(),
             filler.job.name
         ))
-        .cause(format!("the job's own has oid {} and {now}", f.table.oid))
-        .hint(format!("give it its name back, and run the same command again; or {}", filler.way_out())));
+        .cause(format!("the job's table has oid {} and {now}", f.table.oid))
+        .hint(format!("rename it back, and run the same command again; or {}", filler.way_out())));
     }
     if !f.keep_filled {
         return Ok(());
@@ -290,7 +288,14 @@ pub(super) async fn in_force(filler: &BackfillJob) -> Result<()> {
     if filler.control.query_one(sql::KEEPS_FILLED, &[&oid, &trigger.as_str()]).await?.get(0) {
         return Ok(());
     }
-    Err(Error::failed(format!("trigger {} of {} is not in force any more", trigger.as_str(), f.table.name.plain()))
-        .cause("somebody dropped or disabled it, or enabled it other than ALWAYS; what was written since then is not filled")
-        .hint(filler.way_out()))
+    Err(Error::failed(format!(
+        "trigger {} of {} is no longer enabled",
+        trigger.as_str(),
+        f.table.name.plain()
+    ))
+    .cause(
+        "it was dropped or disabled, or is not enabled as ALWAYS; rows written since then may not \
+            be filled",
+    )
+    .hint(filler.way_out()))
 }

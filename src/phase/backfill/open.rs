@@ -71,7 +71,7 @@ pub async fn keep(filler: &BackfillJob) -> Result<State> {
     }
     let about = format!("from now on, what is written to {} is filled by a trigger", f.table.name.plain());
     let meter = Meter::begin(filler, "capture", about);
-    let (state, _) = briefly(filler, vec![f.table.name.clone()], "put the trigger in force", async || {
+    let (state, _) = briefly(filler, vec![f.table.name.clone()], "create the trigger", async || {
         all(client, &sql::keep_filled(f)).await?;
         let state = filler.advance(client, Step::Capture).await?;
         failpoint!("capture.before_commit");

@@ -86,7 +86,7 @@ async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> R
     workers::run(
         filler,
         filler.plan.workers(),
-        "look at a range again",
+        "check a range again",
         async |items| {
             let whole = KeyRange { after: None, through: None };
             let send = async |range, rows| items.send((range, rows)).await;
@@ -147,9 +147,12 @@ async fn one_range(
 fn still_meant(keys: &[&Key]) -> Error {
     let named: Vec<String> = keys.iter().take(5).map(|key| key.join(", ")).collect();
     let count = number::counted(keys.len() as u64, "row");
-    Error::new(Kind::Differs, format!("{count} still match the plan's where after they were filled"))
+    Error::new(Kind::Differs, format!("{count} still match the plan's `where` after they were filled"))
         .cause(format!("among them, by key: {}", named.join("; ")))
-        .hint("applications write such rows, and the trigger's SQL fails on them or leaves them: look at these rows, then run again")
+        .hint(
+            "applications write such rows, and the trigger's SQL fails for them or does not change \
+            them: check these rows, then run again",
+        )
 }
 
 /// Fills one row, waiting for its lock in short attempts.
@@ -157,7 +160,7 @@ async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key
     let filler = pass.filler;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     let LockBudget { attempts, give_up_after, .. } = filler.plan.lock_budget();
-    let what = format!("fill a row of {} that is held by others", leaf.plain());
+    let what = format!("fill a row of {} that other transactions keep locked", leaf.plain());
     let until =
         format!("{} or {}", number::counted(attempts.into(), "attempt"), number::duration(give_up_after));
     let mut retries = Retries::usual(&filler.events, &what, until);
@@ -176,10 +179,10 @@ async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key
     }
     Err(Error::new(
         Kind::Lock,
-        format!("a row of {} was held by others in {}", leaf.plain(), retries.spent()),
+        format!("a row of {} was locked by other transactions during {}", leaf.plain(), retries.spent()),
     )
     .cause(format!("its key: {}", key.join(", ")))
-    .hint("end the transaction that holds it, or wait for its end; then run the same command again"))
+    .hint("end the transaction that locks it, or wait until it ends; then run the same command again"))
 }
 
 async fn meant(

@@ -67,16 +67,16 @@ pub async fn refuse(
         named.push_str(&format!("; and {more} more"));
     }
     let message = if made == model {
-        format!("adding columns to {} changed more of it than that", made.plain())
+        format!("adding columns to {} had further effects", made.plain())
     } else {
-        format!("{} has what {} does not have", made.plain(), model.plain())
+        format!("{} has objects or properties that {} does not have", made.plain(), model.plain())
     };
     let by = match triggers.as_slice() {
         [] => String::new(),
-        names => format!("; event triggers in force: {}", names.join(", ")),
+        names => format!("; enabled event triggers: {}", names.join(", ")),
     };
     Err(Error::failed(message).cause(format!("{named}{by}")).hint(format!(
-        "remove it, disable the event trigger that does this, and run the same command again; or {}",
+        "remove them, disable the event trigger that adds them, and run the same command again; or {}",
         driver.way_out()
     )))
 }

@@ -14,7 +14,7 @@ use crate::pg::catalog;
 use crate::sql::{finish, swap as sql};
 
 /// What a session of another role does not show us.
-const UNKNOWN: &str = "(unknown: it takes pg_read_all_stats to see)";
+const UNKNOWN: &str = "(unknown: requires pg_read_all_stats)";
 
 /// A transaction that holds a lock for which the job would have to wait.
 #[derive(Debug, Clone)]

@@ -102,7 +102,7 @@ impl Driver {
             .await?
             .into_iter()
             .find(|j| j.id == job)
-            .ok_or_else(|| Error::failed("the job is gone from pgstrata.jobs"))?;
+            .ok_or_else(|| Error::failed("the job no longer exists in pgstrata.jobs"))?;
         let settings = store::settings(&control, job.id).await?;
         let workers = store::last_workers(&control, job.id).await?;
         let gate = Gate::new(&plan.with(&settings)?, pacing != Pacing::AtOnce, workers);

@@ -45,7 +45,7 @@ pub fn of(sources: &Sources<'_>, plan: &Plan, job: &str) -> Vec<Reading> {
     };
     let yes = |it: bool| Ok(f64::from(u8::from(it)));
     let paused = seen.settings.contains_key("paused");
-    read(Signal::Paused, yes(paused), 0.0, format!("`pgstrata resume {}` goes on", word(job)));
+    read(Signal::Paused, yes(paused), 0.0, format!("`pgstrata resume {}` resumes it", word(job)));
     let pid =
         seen.blocked_pid.map_or_else(String::new, |pid| format!("pid {pid} waits for a lock of this job"));
     read(Signal::BlockedSessions, Ok(f64::from(seen.blocked)), 0.0, pid);
@@ -54,7 +54,11 @@ pub fn of(sources: &Sources<'_>, plan: &Plan, job: &str) -> Vec<Reading> {
             let age = number::count(vacuum.age.unsigned_abs());
             (
                 true,
-                format!("a vacuum of {}, which is {age} transactions old, prevents wraparound", vacuum.name),
+                format!(
+                    "a vacuum to prevent wraparound is running on {}, whose age is {age} \
+                    transactions",
+                    vacuum.name
+                ),
             )
         }
         None => (false, String::new()),
@@ -77,11 +81,11 @@ pub fn of(sources: &Sources<'_>, plan: &Plan, job: &str) -> Vec<Reading> {
             Signal::ActiveBackends,
             visible(seen, seen.active.into()),
             limit.into(),
-            "sessions of others".to_owned(),
+            "active sessions of other clients".to_owned(),
         );
     }
     if let Some(limit) = throttle.max_commit_latency {
-        let about = "a tiny transaction of ours, smoothed".to_owned();
+        let about = "smoothed latency of a small test transaction".to_owned();
         read(
             Signal::CommitLatency,
             Ok(sources.latency_ms.unwrap_or(0.0)),
@@ -117,10 +121,10 @@ fn about_dead(dead: &Dead) -> String {
     let next = match (&dead.kept, dead.autovacuum) {
         (Some(kept), _) => {
             let age = number::duration(Duration::try_from_secs_f64(kept.age_s).unwrap_or_default());
-            format!("no vacuum takes them away before {} ends, whose snapshot is {age} old", kept.by)
+            format!("no vacuum can remove them before {} ends, whose snapshot is {age} old", kept.by)
         }
-        (None, true) => "autovacuum takes them away when it comes".to_owned(),
-        (None, false) => format!("autovacuum is off for it: `vacuum {name}`"),
+        (None, true) => "the next autovacuum removes them".to_owned(),
+        (None, false) => format!("autovacuum is off for the table: run `vacuum {name}`"),
     };
     format!("{name} has {rows}; {next}")
 }
@@ -148,7 +152,13 @@ fn lag(sources: &Sources<'_>, throttle: &Throttle) -> Vec<Reading> {
         Some((name, gone_s)) => {
             let last = sources.listed.iter().find(|(one, _)| one == name).and_then(|(_, last)| last.clone());
             let why = last.and_then(Result::err).map_or_else(String::new, |why| format!(" ({why})"));
-            (gone_s, format!("standby {name} is gone{why}; at the limit it is forgotten"))
+            (
+                gone_s,
+                format!(
+                    "standby {name} has disconnected{why}; the job stops waiting for it at the \
+                limit"
+                ),
+            )
         }
         None => (0.0, String::new()),
     };
@@ -181,9 +191,9 @@ mod tests {
             about_dead(&Dead { name, dead: 1_200_000, share, autovacuum, kept })
         };
         let kept = |by: &str| Some(Kept { by: by.to_owned(), age_s: 7_380.0 });
-        insta::assert_snapshot!(dead(true, None), @"events_y2024m01 has 1,200,000 dead rows; autovacuum takes them away when it comes");
-        insta::assert_snapshot!(dead(false, None), @"events_y2024m01 has 1,200,000 dead rows; autovacuum is off for it: `vacuum events_y2024m01`");
-        insta::assert_snapshot!(dead(true, kept("pid 17")), @"events_y2024m01 has 1,200,000 dead rows; no vacuum takes them away before pid 17 ends, whose snapshot is 2h 3m old");
-        insta::assert_snapshot!(dead(false, kept("prepared transaction p")), @"events_y2024m01 has 1,200,000 dead rows; no vacuum takes them away before prepared transaction p ends, whose snapshot is 2h 3m old");
+        insta::assert_snapshot!(dead(true, None), @"events_y2024m01 has 1,200,000 dead rows; the next autovacuum removes them");
+        insta::assert_snapshot!(dead(false, None), @"events_y2024m01 has 1,200,000 dead rows; autovacuum is off for the table: run `vacuum events_y2024m01`");
+        insta::assert_snapshot!(dead(true, kept("pid 17")), @"events_y2024m01 has 1,200,000 dead rows; no vacuum can remove them before pid 17 ends, whose snapshot is 2h 3m old");
+        insta::assert_snapshot!(dead(false, kept("prepared transaction p")), @"events_y2024m01 has 1,200,000 dead rows; no vacuum can remove them before prepared transaction p ends, whose snapshot is 2h 3m old");
     }
 }

@@ -105,10 +105,19 @@ impl<'a> Exchanger<'a> {
         self.create(0, sql::create_definition(&self.definition)).await?;
         let statement = self.driver.prepared(&sql::definition(&self.definition)).await?;
         let row = self.driver.control.query_one(&statement, &[&source, &partitioned]).await?;
-        let found: Found = serde_json::from_value(row.get(1))
-            .map_err(|e| Error::failed("the catalog's answer is not understood").cause(e.to_string()))?;
-        let table =
-            found.table.ok_or_else(|| Error::failed(format!("relation with oid {source} is gone")))?;
+        let found: Found = serde_json::from_value(row.get(1)).map_err(|e| {
+            Error::failed(
+                "the result of a catalog query could not be \
+                parsed",
+            )
+            .cause(e.to_string())
+        })?;
+        let table = found.table.ok_or_else(|| {
+            Error::failed(format!(
+                "the relation with oid {source} no longer \
+                exists"
+            ))
+        })?;
         Ok(Definition { hash: row.get(0), source, partitioned, table, leaves: found.leaves })
     }
 
@@ -183,7 +192,7 @@ fn explained(error: tokio_postgres::Error) -> Error {
     match (refused(&error), statement) {
         (Some(Refused::TakenOver), _) => lease::taken_over(),
         (Some(Refused::Moved), _) => {
-            Error::new(Kind::Busy, "the job is in another state by now: another process moved it on")
+            Error::new(Kind::Busy, "the job is in another state: another process has advanced it")
         }
         (Some(_), _) => error.retry(Retry::Again),
         (None, Some(statement)) => error.context(format!("failed to run `{statement}`")),

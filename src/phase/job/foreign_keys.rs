@@ -46,8 +46,8 @@ pub async fn hold<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a Foreig
     let facts: Vec<String> = looked.found.iter().map(Orphans::fact).collect();
     let named: Vec<String> = looked.found.iter().map(Orphans::named).collect();
     Err(Error::new(Kind::Differs, facts.join("; ")).cause(format!("by key: {}", named.join("; "))).hint(
-        "after the swap the key could not become valid again; nothing was swapped: correct or delete these rows, or insert \
-         the ones that they refer to, and run the same command again",
+        "nothing was swapped, because the foreign key could not be validated after the swap: correct or \
+         delete these rows, or insert the rows that they refer to, and run the same command again",
     ))
 }
 

@@ -260,8 +260,8 @@ async fn already<K: JobKind>(kind: &K, what: &str) -> Result<()> {
 
 fn no_swap(driver: &Driver, state: State) -> Error {
     let name = &driver.job.name;
-    Error::usage(format!("job {name} is {state}: there is no swap to take back"))
-        .hint(format!("to remove what the job made: `pgstrata abort {}`", word(name)))
+    Error::usage(format!("job {name} is {state}: there is no swap to roll back"))
+        .hint(format!("to remove everything that the job created: `pgstrata abort {}`", word(name)))
 }
 
 /// Whether the rollback window may be ended.
@@ -269,13 +269,13 @@ fn may_finalize<K: JobKind>(driver: &Driver, now: bool) -> Result<()> {
     let (name, state) = (&driver.job.name, driver.state());
     if state != State::Swapped {
         return Err(Error::usage(format!("job {name} is {state}: only a swapped job can be finalized"))
-            .hint(format!("`pgstrata status {}` says what comes next", word(name))));
+            .hint(format!("`pgstrata status {}` shows the state of the job", word(name))));
     }
     match driver.job.keep_old_until.filter(|until| !now && *until > clock::now()) {
         None => Ok(()),
         Some(until) => {
             let until = until.format("%Y-%m-%d %H:%M UTC");
-            let message = format!("the old {} is kept until {until}, as the plan says", K::KEPT);
+            let message = format!("the old {} is kept until {until}, as set in the plan", K::KEPT);
             Err(Error::new(Kind::Stopped, message)
                 .hint(format!("to drop it now: `pgstrata finalize --now {}`", word(name))))
         }
@@ -288,8 +288,8 @@ fn may_abort(driver: &Driver) -> Result<()> {
     if state.next(Step::Abort).is_some() {
         return Ok(());
     }
-    Err(Error::usage(format!("job {name} is {state}; only a job before its swap can be aborted"))
-        .hint(format!("`pgstrata rollback {}` first: it loses nothing", word(name))))
+    Err(Error::usage(format!("job {name} is {state}: a job can be aborted only before its swap"))
+        .hint(format!("run `pgstrata rollback {}` first; it keeps all writes", word(name))))
 }
 
 /// Reports a change that cannot be carried over instead of failing, if there is no exchange; the next exchange fails
@@ -309,7 +309,7 @@ pub fn reported_only(driver: &Driver, carried: Result<()>) -> Result<()> {
 
 /// The design of the expected kind.
 pub fn of_kind<T>(design: Option<&T>) -> Result<&T> {
-    design.ok_or_else(|| Error::failed("the design is one of another kind of job"))
+    design.ok_or_else(|| Error::failed("the recorded design belongs to another kind of job"))
 }
 
 /// The error for a report with differences.
@@ -318,7 +318,7 @@ pub fn differs(report: &VerifyReport) -> Error {
         report.examples.iter().take(5).map(|e| format!("{} {}", e.kind, e.key)).collect();
     let job = word(&report.job);
     let (stands, instead) = if report.swapped {
-        ("the swap stands", format!("to give up the way back: `pgstrata finalize {job}`"))
+        ("the swap remains in effect", format!("to give up the rollback: `pgstrata finalize {job}`"))
     } else {
         ("nothing was swapped", format!("to start over: `pgstrata abort {job}`"))
     };
@@ -333,5 +333,5 @@ pub fn differs(report: &VerifyReport) -> Error {
         ),
     )
     .cause(format!("among them, by key: {}", named.join(", ")))
-    .hint(format!("{stands} and nothing was removed; `pgstrata verify {job}` names more rows; {instead}"))
+    .hint(format!("{stands}, and nothing was removed; `pgstrata verify {job}` lists more rows; {instead}"))
 }

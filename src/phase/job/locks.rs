@@ -130,16 +130,22 @@ impl<'a> LockRetry<'a> {
         let spent_s = begun.elapsed().as_secs().max(1);
         Err(Error::new(
             Kind::Lock,
-            format!("the lock on {table} could not be acquired in {} ({spent_s} s)", number::counted(number.into(), "attempt")),
+            format!(
+                "could not acquire the lock on {table} in {} ({spent_s} s)",
+                number::counted(number.into(), "attempt")
+            ),
         )
         .cause(last)
-        .hint("nothing was changed; end the session in the way, or try at a quieter time, with the same command"))
+        .hint(
+            "nothing was changed; end the blocking session, or run the same command again when the \
+            server is less busy",
+        ))
     }
 }
 
 fn blocked(blockers: &[Blocker]) -> Error {
     let said: Vec<String> = blockers.iter().take(3).map(ToString::to_string).collect();
-    Error::new(Kind::Lock, format!("in the way: {}", said.join("; "))).retry(Retry::Again)
+    Error::new(Kind::Lock, format!("blocked by {}", said.join("; "))).retry(Retry::Again)
 }
 
 /// Waits until a synchronous standby has received what was committed without waiting for it, while locks were held.

@@ -84,7 +84,7 @@ impl Standby {
     async fn look(&mut self, role: &str, mark: &Mark) {
         self.unknown = match self.ask(role, mark).await {
             Ok(true) => None,
-            Ok(false) => Some("it has not replayed the last drain yet".to_owned()),
+            Ok(false) => Some("it has not yet replayed the last drain".to_owned()),
             Err(e) => {
                 self.session = None;
                 Some(e.message().to_owned())
@@ -100,7 +100,7 @@ impl Standby {
         };
         let session = self.session.insert(session);
         let replayed = session.query_opt(sql::REPLAYED, &[&mark.wal]).await?;
-        let replayed = replayed.ok_or_else(|| Error::failed("it is no standby"))?;
+        let replayed = replayed.ok_or_else(|| Error::failed("it is not a standby"))?;
         if !replayed.get::<_, Option<bool>>(0).unwrap_or(false) {
             return Ok(false);
         }
@@ -276,12 +276,15 @@ impl<'a> Older<'a> {
         let limit = number::duration(self.driver.plan.lock_budget().give_up_after);
         Error::new(
             Kind::Lock,
-            format!("transactions with a snapshot older than the last change of the job did not end within {limit}"),
+            format!(
+                "transactions whose snapshot is older than the last change of the job did not end \
+                within {limit}"
+            ),
         )
         .cause(self.who())
         .hint(
-            "nothing was changed; end them or wait until they have ended, and run the same command again; \
-             or set [swap] old_snapshots = \"cancel\", or \"accept\" if they may read wrong",
+            "nothing was changed; end these transactions or wait until they end, and run the same command \
+             again; or set [swap] old_snapshots = \"cancel\", or \"accept\" if they may read wrong data",
         )
     }
 

@@ -70,7 +70,7 @@ fn gives_up(last: Error, since: Duration) -> Error {
     let hint = last.hint_text().map_or(String::new(), |hint| format!("{hint}; then "));
     last.context(format!("the server's signals could not be read for {}", number::duration(since)))
         .retry(Retry::Never)
-        .hint(format!("{hint}run the same command again to go on: the job's state is kept"))
+        .hint(format!("{hint}run the same command again to continue: the job's state is kept"))
 }
 
 struct Watch<'a> {
@@ -158,7 +158,7 @@ impl<'a> Watch<'a> {
                     Err(e) => {
                         let why = format!("a standby of the plan cannot be asked: {}", e.message());
                         driver.events.warn(why);
-                        self.standbys.expect(driver.gate.now_s(), "of [throttle] replicas");
+                        self.standbys.expect(driver.gate.now_s(), "listed under [throttle] replicas");
                     }
                 }
             }
@@ -384,15 +384,15 @@ pub fn closed(plan: &Plan, now: DateTime<Utc>) -> Option<String> {
         return None;
     }
     let next = throttle.windows.next_open(now, throttle.timezone).map_or_else(
-        || "none opens".to_owned(),
+        || "no window opens again".to_owned(),
         |next| {
             format!(
-                "the next opens {}",
+                "the next window opens {}",
                 next.with_timezone(&throttle.timezone).format("%a %Y-%m-%d %H:%M %Z")
             )
         },
     );
-    Some(format!("it is outside the windows {}; {next}", throttle.windows.written().join(", ")))
+    Some(format!("the time is outside the windows {}; {next}", throttle.windows.written().join(", ")))
 }
 
 fn said(hold: &Hold) -> Said {
@@ -428,7 +428,7 @@ mod tests {
         insta::assert_snapshot!(error, @r"
         the server's signals could not be read for 5m 1s (SQLSTATE 53300)
         cause: too many connections
-        hint: close some; then run the same command again to go on: the job's state is kept
+        hint: close some; then run the same command again to continue: the job's state is kept
         ");
     }
 }

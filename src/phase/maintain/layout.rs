@@ -54,24 +54,31 @@ impl Layout {
         let refuse = |what: &str| Error::usage(format!("{name} {what}"));
         let oid = catalog::find(client, table)
             .await?
-            .ok_or_else(|| Error::usage(format!("there is no table {name}")))?;
+            .ok_or_else(|| Error::usage(format!("table {name} does not exist")))?;
         let row = client.query_opt(sql::KEY, &[&oid]).await?;
         let row = row.ok_or_else(|| {
             refuse("is not partitioned")
-                .hint(format!("`pgstrata plan {} --by COLUMN` is the way to partition it", word(&name)))
+                .hint(format!("to partition it: `pgstrata plan {} --by COLUMN`", word(&name)))
         })?;
         if row.get::<_, &str>(0) != "r" {
-            return Err(refuse("is partitioned by list or by hash: there is nothing to make ahead"));
+            return Err(refuse(
+                "is partitioned by list or by hash, so no partitions can be created ahead \
+                of time",
+            ));
         }
         let (columns, by): (i32, Option<String>) = (row.get(1), row.get(2));
         let Some(by) = by.filter(|_| columns == 1) else {
             return Err(refuse(
-                "is partitioned by more than one column or by an expression, which is not kept going",
+                "is partitioned by more than one column or by an expression, which `maintain` does not \
+                 support",
             ));
         };
         let sql_type: &str = row.get(3);
         let kind = ColumnKind::from_sql(sql_type).ok_or_else(|| {
-            refuse(&format!("is partitioned by a column of type {sql_type}, which has no intervals"))
+            refuse(&format!(
+                "is partitioned by a column of type {sql_type}, which cannot be divided into \
+                intervals"
+            ))
         })?;
         let mut layout = Self {
             table: table.clone(),
@@ -104,8 +111,13 @@ impl Layout {
                 _ => reader.value(end),
             };
             let range = value(from).and_then(|from| Ok(Range { from, to: value(to)? }));
-            let range =
-                range.map_err(|e| Error::usage(format!("partition {} cannot be read: {e}", name.plain())))?;
+            let range = range.map_err(|e| {
+                Error::usage(format!(
+                    "the bounds of partition {} could not be parsed: \
+                    {e}",
+                    name.plain()
+                ))
+            })?;
             let plain = row.get::<_, &str>(3) == "r";
             self.parts.push(Part { name, oid: row.get(2), range, plain, detaching: row.get(5) });
         }

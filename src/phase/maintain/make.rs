@@ -72,11 +72,16 @@ impl Upkeep<'_> {
     /// The table, and the model of a new partition.
     async fn family(&self, layout: &Layout) -> Result<(Table, Sibling)> {
         let Some(youngest) = layout.parts.last() else {
-            return Err(Error::failed(format!("{} has no partition to take after", layout.table.plain())));
+            return Err(Error::failed(format!(
+                "{} has no partition that can serve as a model for new \
+                partitions",
+                layout.table.plain()
+            )));
         };
         if !youngest.plain {
             return Err(Error::failed(format!(
-                "partition {} is partitioned itself, or a foreign table: none can be made like it",
+                "partition {} is itself partitioned or is a foreign table, and cannot serve as a model \
+                 for new partitions",
                 youngest.name.plain()
             )));
         }
@@ -143,7 +148,7 @@ impl Upkeep<'_> {
             })
             .await
         };
-        let made = ladder.run(&format!("make partition {}", name.plain()), || self.go_on(), attempt).await;
+        let made = ladder.run(&format!("create partition {}", name.plain()), || self.go_on(), attempt).await;
         match made {
             Ok((Made::Before, _)) => self.made_before(layout, name, range).await,
             Ok((made, _)) => {
@@ -174,10 +179,10 @@ impl Upkeep<'_> {
             Some(part) if part.range.from <= range.from && range.to <= part.range.to => Ok(Made::Before),
             Some(part) => {
                 Err(Error::failed(format!("{shown} is the partition for {}, not for {range}", part.range))
-                    .hint("rename it; the next run makes the other"))
+                    .hint("rename it; the next run creates the missing partition"))
             }
-            None => Err(Error::failed(format!("{shown} exists and is no partition of {table}"))
-                .hint("rename or drop it; the next run makes the partition")),
+            None => Err(Error::failed(format!("{shown} exists and is not a partition of {table}"))
+                .hint("rename or drop it; the next run creates the partition")),
         }
     }
 }
@@ -185,9 +190,11 @@ impl Upkeep<'_> {
 fn too_large(layout: &Layout) -> Error {
     let default = layout.default.as_ref().map(QualifiedName::plain).unwrap_or_default();
     Error::failed(format!(
-        "the default partition {default} takes longer to look through than {LOOK_THROUGH_MS} ms, and nobody can write to it meanwhile"
+        "scanning the default partition {default} takes longer than {LOOK_THROUGH_MS} ms, and writes to \
+         it would wait for that long"
     ))
     .hint(
-        "move its rows to partitions of their own; or give it a CHECK, NOT VALID and then VALIDATE, that excludes the ranges to come",
+        "move its rows to partitions with bounds; or add a CHECK constraint to it that excludes the new \
+         ranges: first NOT VALID, then VALIDATE CONSTRAINT",
     )
 }

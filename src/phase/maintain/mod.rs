@@ -79,8 +79,10 @@ pub async fn maintain_adopted(
 ) -> Result<Maintained> {
     let layout = Layout::read(client, table).await?;
     let refuse = |why: String| {
-        Error::usage(format!("{} cannot be adopted: {why}", table.plain()))
-            .hint("make its partitions so that each is one interval and is named after where it begins")
+        Error::usage(format!("{} cannot be maintained: {why}", table.plain())).hint(
+            "make sure that each partition covers one interval and that its name contains the start \
+                of the interval",
+        )
     };
     let zone: String = client.query_one(sql::ZONE, &[]).await?.get(0);
     let zones: Vec<chrono_tz::Tz> = std::iter::once(chrono_tz::Tz::UTC).chain(zone.parse()).collect();
@@ -133,7 +135,7 @@ impl Upkeep<'_> {
             }
         }
         now.or_else(|| layout.parts.first().map(|part| part.range.clone())).ok_or_else(|| {
-            Error::failed(format!("{} has no partition with bounds to go on from", layout.table.plain()))
+            Error::failed(format!("{} has no partition with bounds to continue from", layout.table.plain()))
         })
     }
 
@@ -162,7 +164,8 @@ impl Upkeep<'_> {
         match self.job {
             Some(context) => context.go_on(),
             None if self.stop.is_asked() => {
-                Err(Error::new(Kind::Stopped, "stopped as asked").hint("run the same command again to go on"))
+                Err(Error::new(Kind::Stopped, "stopped as requested")
+                    .hint("run the same command again to go on"))
             }
             None => Ok(()),
         }

@@ -101,7 +101,7 @@ impl Upkeep<'_> {
         };
         let dropped = ladder.run(&format!("drop {}", name.plain()), || self.go_on(), attempt).await;
         dropped.map(drop).map_err(|e| {
-            e.hint(format!("{} is detached, and a table of its own now; drop it by hand", name.plain()))
+            e.hint(format!("{} is detached and is now a separate table; drop it by hand", name.plain()))
         })
     }
 }

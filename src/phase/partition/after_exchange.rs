@@ -138,7 +138,7 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
     let name = m.view.name.plain();
     let meter =
         Meter::begin(context, "settle", format!("making {name} anew, from the table in use; readers go on"));
-    let made = context.retrying("make a materialized view", async || build(context, m).await).await?;
+    let made = context.retrying("create a materialized view", async || build(context, m).await).await?;
     failpoint!("settle.matview");
     let ladder = LockRetry::on(context, vec![m.view.name.clone()]);
     let exchanged = ladder.run(
@@ -183,8 +183,8 @@ pub(super) async fn left_behind(context: &PartitionJob, m: &Matview) -> Result<b
     let Some(oid) = catalog::find(client, &name).await? else { return Ok(false) };
     if context.job.records && !pg::recorded(client, context.job.id).await?.made(Role::Matview, oid) {
         let job = &context.job.name;
-        return Err(Error::failed(format!("{} exists, and job {job} did not make it", name.plain()))
-            .cause(format!("{} is to be made anew under that name", m.view.name.plain()))
+        return Err(Error::failed(format!("{} exists, and job {job} did not create it", name.plain()))
+            .cause(format!("the job needs that name to create {} again", m.view.name.plain()))
             .hint("rename or drop it, and run the same command again"));
     }
     Ok(true)
@@ -270,7 +270,7 @@ async fn look_through(context: &PartitionJob, b: &Blueprint, tasks: &[Task<'_>])
     meter.count("tables", tasks.len() as u64, 0);
     let meter = &meter;
     let failed = RefCell::new(Vec::new());
-    workers::each(context, "look through a foreign key", tasks, async |session, task| {
+    workers::each(context, "validate a foreign key", tasks, async |session, task| {
         one_table(context, session, task, &failed).await?;
         meter.add(1);
         meter.keep().await
@@ -312,7 +312,7 @@ async fn one_table(
 async fn on_parent(context: &PartitionJob, b: &Blueprint, key: &ForeignKey) -> Result<()> {
     let client = &context.control;
     let statements = sql::on_parent(b, key);
-    locks::patiently(context, b, "tie a foreign key together", async || {
+    locks::patiently(context, b, "attach the foreign keys of the partitions", async || {
         locks::look(context, b, Direction::Reverse).await?;
         transaction(client, READ_COMMITTED, async |client| {
             locks::begin(context, client, b, Direction::Reverse).await?;

@@ -48,9 +48,12 @@ async fn materialized_view(context: &PartitionJob, view: &Matview) -> Result<()>
         Err(e) if !e.is_any(&NOT_OF_THE_QUERY) => {
             let name = view.view.name.plain();
             let said = e.cause_text().unwrap_or(e.message()).to_owned();
-            Err(Error::failed(format!("materialized view {name} cannot be made anew after the swap"))
+            Err(Error::failed(format!("materialized view {name} could not be created again after the swap"))
                 .cause(said)
-                .hint("nothing was swapped: correct its query or the functions that it calls, and run the same command again"))
+                .hint(
+                    "nothing was swapped; correct its query or the functions that it calls, and run the \
+                    same command again",
+                ))
         }
         _ => Ok(()),
     }

@@ -28,7 +28,7 @@ pub async fn capture(context: &PartitionJob) -> Result<State> {
     let client = &context.control;
     let mut statements = sql::create_log(&b);
     statements.extend(sql::create_function(&b));
-    let (state, _) = locks::patiently(context, &b, "put the capture triggers in force", async || {
+    let (state, _) = locks::patiently(context, &b, "create the capture triggers", async || {
         locks::look(context, &b, Direction::Forward).await?;
         transaction(client, READ_COMMITTED, async |client| {
             locks::begin(context, client, &b, Direction::Forward).await?;
@@ -61,10 +61,10 @@ pub async fn in_force(context: &PartitionJob) -> Result<()> {
     if client.query_one(sql::CAPTURE_IN_FORCE, &[&source]).await?.get(0) {
         return Ok(());
     }
-    Err(Error::failed(format!("the capture triggers on {} are not in force any more", b.table.name.plain()))
+    Err(Error::failed(format!("the capture triggers on {} are no longer enabled", b.table.name.plain()))
         .cause(
-            "somebody dropped or disabled pgstrata_capture or pgstrata_truncate, or enabled them other than ALWAYS; \
-             changes since then are not known",
+            "pgstrata_capture or pgstrata_truncate was dropped or disabled, or is not enabled as ALWAYS; \
+             changes since then were not logged",
         )
         .hint(context.way_out()))
 }
@@ -82,7 +82,7 @@ pub async fn watch_leaves(context: &PartitionJob) -> Result<()> {
         let mut statements = vec![locks_sql::bound(context.plan.lock_timeout().as_millis())];
         statements.extend(sql::create_truncate_trigger(&b, &leaf));
         context
-            .retrying("watch a partition that was attached by hand", async || {
+            .retrying("create a trigger on a partition that was attached by hand", async || {
                 transaction(&context.control, READ_COMMITTED, async |client| all(client, &statements).await)
                     .await
             })

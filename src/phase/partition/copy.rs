@@ -54,13 +54,14 @@ pub async fn copy(context: &PartitionJob) -> Result<()> {
     };
     let mut frozen = match frozen {
         Some(frozen) => frozen,
-        None => context.retrying("fix where the copy ends", async || freeze(context).await).await?,
+        None => context.retrying("determine the end of the copy", async || freeze(context).await).await?,
     };
     loop {
         match chunks(context, &frozen).await {
             Err(e) if e.sqlstate() == Some(REWRITTEN) => {
                 context.events.warn(
-                    "the source's heap was rewritten (VACUUM FULL, CLUSTER, TRUNCATE): the copy by blocks begins anew",
+                    "the heap of the source table was rewritten (VACUUM FULL, CLUSTER, TRUNCATE): the \
+                     copy by blocks begins anew",
                 );
                 let b = context.blueprint();
                 context
@@ -72,7 +73,8 @@ pub async fn copy(context: &PartitionJob) -> Result<()> {
                     })
                     .await?;
                 failpoint!("copy.emptied");
-                frozen = context.retrying("fix where the copy ends", async || freeze(context).await).await?;
+                frozen =
+                    context.retrying("determine the end of the copy", async || freeze(context).await).await?;
             }
             Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
             other => return other,
@@ -138,7 +140,7 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
         store::chunk_times(&context.control, context.job.id).await?.iter().map(|(rows, _)| rows).sum();
     let oid = catalog::must_find(&context.control, &b.table.name).await?;
     let size = async || catalog::size(&context.control, oid).await;
-    let (rows, _, heap_bytes) = context.retrying("look at the table's size", size).await?;
+    let (rows, _, heap_bytes) = context.retrying("read the size of the table", size).await?;
     let order = if frozen.physical { "by blocks of the heap" } else { "along the key" };
     let workers = number::counted(context.gate.workers() as u64, "worker");
     let about = format!("copying {order}, {workers}; the table stays in use");
@@ -294,7 +296,7 @@ async fn chunk(
         let rows = if frozen.physical {
             let now: Option<u32> = client.query_one(sql::HEAP, &[&oid]).await?.get(0);
             if now != Some(frozen.filenode) {
-                return Err(Error::failed("the source's heap was rewritten").code(REWRITTEN));
+                return Err(Error::failed("the heap of the source table was rewritten").code(REWRITTEN));
             }
             let (from, to) = block_ends(range);
             execute_text(client, &sql::physical_chunk(b), &[format!("({from},0)"), format!("({to},0)")])

@@ -181,7 +181,10 @@ impl<'a> Way<'a> {
         }
         let limit = number::duration(self.context.plan.lock_budget().give_up_after);
         Error::new(Kind::Lock, format!("the change log did not become empty within {limit}"))
-            .cause("changes come faster than they are brought over")
-            .hint("nothing was changed, and changes go on being logged; run the same command again at a quieter time")
+            .cause("changes are written faster than they are drained")
+            .hint(
+                "nothing was changed, and changes are still logged; run the same command again when the \
+                server is less busy",
+            )
     }
 }

@@ -200,11 +200,11 @@ fn stands_twice(error: &Error) -> bool {
 fn doubled(context: &PartitionJob, error: Error) -> Error {
     let target = context.blueprint().sides(context.direction()).target;
     error
-        .context(format!("a unique value stands twice in what {} should get", target.plain()))
+        .context(format!("pending changes for {} contain a duplicate value", target.plain()))
         .retry(Retry::Never)
         .hint(
-            "the two tables have different unique keys, and rows were written that only one of them allows; \
-             `pgstrata verify` names them; nothing was changed",
+            "the two tables have different unique keys, and rows were written that only one of them \
+             accepts; `pgstrata verify` lists these rows; nothing was changed",
         )
 }
 

@@ -52,7 +52,7 @@ pub async fn carry(
     }
     let mut with = b.clone();
     with.table = difference::with(&b.table, &found)
-        .map_err(|e| Error::failed("a change of the table is not understood").cause(e.to_string()))?;
+        .map_err(|e| Error::failed("a change of the table could not be parsed").cause(e.to_string()))?;
     let leaves: Vec<QualifiedName> = match away {
         Direction::Forward => definition.leaves.iter().map(|leaf| leaf.name.clone()).collect(),
         Direction::Reverse => Vec::new(),
@@ -60,7 +60,7 @@ pub async fn carry(
     let statements =
         sql::carry(&with, &was, away, &found, &leaves).map_err(|refused| lost(&b, away, &told(&refused)))?;
     let side = b.sides(away).target;
-    let done = briefly(context, vec![side.clone()], "carry changes over", async || {
+    let done = briefly(context, vec![side.clone()], "carry over changes", async || {
         // A CHECK is validated with the rights of the job's role.
         context.lend_nothing_of(client, &b.sides(away).source).await?;
         all(client, &statements).await?;
@@ -91,10 +91,10 @@ pub fn nothing_is_missing(b: &Blueprint, away: Direction, side: &Table) -> Resul
     let name = b.sides(away).target.plain();
     let or = match away {
         Direction::Forward => "or abort the job and run it again",
-        Direction::Reverse => "or keep the partitioned table, and finalize",
+        Direction::Reverse => "or keep the partitioned table and finalize the job",
     };
     Err(Error::failed(format!("{name} no longer has {}", missing.join(", ")))
-        .cause("somebody dropped it there; the exchange would lose it")
+        .cause("it was dropped there, and the exchange would lose it")
         .hint(format!("create it again on {name}, and run the same command again; {or}")))
 }
 
@@ -109,21 +109,21 @@ fn lost(b: &Blueprint, away: Direction, found: &[String]) -> Error {
     let found = found.join("; ");
     match away {
         Direction::Forward => Error::failed(format!(
-            "{table} is no longer what this job was planned from: {found}"
+            "{table} has changed since this job was planned: {found}"
         ))
         .hint(
             "undo the change, or abort the job and run it again from the new definition; nothing was swapped",
         ),
         Direction::Reverse => Error::failed(format!(
-            "{table} was changed after the swap, and a rollback would lose that: {found}"
+            "{table} was changed after the swap, and a rollback would lose the change: {found}"
         ))
-        .hint("undo the change and roll back then; or keep the partitioned table, and finalize"),
+        .hint("undo the change, then roll back; or keep the partitioned table and finalize the job"),
     }
 }
 
 fn failed(b: &Blueprint, away: Direction, found: &[Difference], error: &Error) -> Error {
     lost(b, away, &told(found)).cause(format!(
-        "the same cannot be done to {}: {}",
+        "the same change could not be made to {}: {}",
         b.sides(away).target.plain(),
         error.message()
     ))

@@ -75,7 +75,8 @@ fn explained(error: Error, b: &Blueprint, goes: &QualifiedName, command: &str) -
     }
     let (goes, in_use) = (goes.plain(), b.table.name.plain());
     error.hint(format!(
-        "something outside this job depends on {goes}; drop it or point it to {in_use}, then {command} again"
+        "an object outside this job depends on {goes}; drop it, or change it to use {in_use}, then run \
+         {command} again"
     ))
 }
 

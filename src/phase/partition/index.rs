@@ -118,15 +118,22 @@ async fn repeated(context: &PartitionJob, error: Error, leaf: &Leaf, index: &Ind
     let key: Vec<String> = b.key.iter().map(|c| plain(c.as_str())).collect();
     let cause = match keys.as_slice() {
         [] => error.message().to_owned(),
-        keys => format!("rows with the same values, by key ({}): {}", key.join(", "), keys.join("; ")),
+        keys => format!("rows with duplicate values, by key ({}): {}", key.join(", "), keys.join("; ")),
     };
-    Error::new(Kind::Differs, format!("rows of {source} have the same values although index {name} is unique"))
-        .cause(cause)
-        .hint(format!(
-            "index {name} of {source} is damaged, as after a change of the operating system's collations: change or delete all \
-             but one of these rows in {source}, rebuild the index (REINDEX), and run the same command again; or `pgstrata abort {}`",
-            word(&context.job.name)
-        ))
+    Error::new(
+        Kind::Differs,
+        format!(
+            "rows of {source} have duplicate values, although index {name} is \
+        unique"
+        ),
+    )
+    .cause(cause)
+    .hint(format!(
+        "index {name} of {source} is corrupt, for example after a change of the operating system's \
+             collations: change or delete all but one of these rows in {source}, rebuild the index \
+             (REINDEX), and run the same command again; or run `pgstrata abort {}`",
+        word(&context.job.name)
+    ))
 }
 
 /// The size of each leaf in bytes, by its oid.
@@ -227,7 +234,7 @@ async fn parent(
     for index in indexes {
         let name = index.name.with_suffix("_new");
         if !now.indexes.iter().any(|i| i.name == name) {
-            step("create the parent's index", &sql::on_parent(b, index)).await?;
+            step("create the index of the partitioned table", &sql::on_parent(b, index)).await?;
         }
         failpoint!("index.parent");
         let attached = built(context, target).await?;
@@ -247,7 +254,7 @@ async fn parent(
     let now = catalog::table(client, target).await?;
     if let Some(open) = now.indexes.iter().find(|i| !i.valid) {
         return Err(Error::failed(format!("index {} is not valid on every partition", open.name.as_str()))
-            .hint("a partition has no part of it: was one attached by hand?"));
+            .hint("a partition does not have this index: check whether one was attached by hand"));
     }
     Ok(())
 }

@@ -87,8 +87,8 @@ pub async fn patiently<T>(
     let ladder = lock_retry(context, b, context.direction());
     let done = ladder.run(what, || context.go_on(), attempt).await.map_err(|e| match e.kind() {
         Kind::Lock => e.hint(
-            "nothing was changed, and changes go on being logged; end the session in the way, or try at a quieter time, with the \
-             same command",
+            "nothing was changed, and changes are still logged; end the blocking session, or run the same \
+             command again when the server is less busy",
         ),
         _ => e,
     })?;

@@ -32,14 +32,15 @@ pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     let lends = context.lends(client).await?;
     if b.table.force_row_security && lends {
         return Err(Error::failed(
-            "row security is forced upon the table's owner, and `trust` at the head of the plan does not list that role",
+            "the table has FORCE ROW LEVEL SECURITY, and `trust` at the top of the plan does not list the \
+             table's owner",
         ));
     }
     let owner = b.table.owner.as_str();
     if lends && client.query_one(sql::REACHES_SCHEMA, &[&owner]).await?.get(0) {
         return Err(Error::failed(format!(
-            "role {} has USAGE on schema pgstrata, and could alter the mirror's function; `trust` at the head of the plan does not \
-             list that role",
+            "role {} has USAGE on schema pgstrata and could alter the mirror's function, and `trust` at \
+             the top of the plan does not list that role",
             plain(owner)
         )));
     }
@@ -115,7 +116,7 @@ pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool
             Err(e) if e.retry_class() == Retry::Again => break,
             Err(e) if e.lacks_partition() => partitions::extend(context).await?,
             Err(e) if stands_in_the_way(&e) => return Ok((taken, true)),
-            Err(e) => return Err(e.context("failed to drain the change log beside the mirror")),
+            Err(e) => return Err(e.context("failed to drain the change log while the mirror is on")),
         }
     }
     Ok((taken, false))

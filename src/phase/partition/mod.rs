@@ -105,9 +105,9 @@ impl JobKind for PartitionJob {
         let (direction, frees) = match job.state {
             State::Swapped => (
                 Direction::Reverse,
-                format!("`pgstrata finalize --now {name}` frees what is kept for the way back"),
+                format!("`pgstrata finalize --now {name}` frees the space that is kept for a rollback"),
             ),
-            _ => (Direction::Forward, format!("`pgstrata abort {name}` frees what the job holds")),
+            _ => (Direction::Forward, format!("`pgstrata abort {name}` frees the space that the job uses")),
         };
         let table = &b.sides(direction).target;
         let copy = store::size(session, space::TREE, table).await?;
@@ -186,10 +186,8 @@ impl PartitionJob {
     fn is_copied(&self) -> Result<()> {
         match self.state() {
             State::Synced | State::Verified | State::Swapped | State::RolledBack => Ok(()),
-            state => {
-                Err(Error::usage(format!("job {} is {state}: the copy is not complete yet", self.job.name))
-                    .hint("`pgstrata run PLAN` goes on with it"))
-            }
+            state => Err(Error::usage(format!("job {} is {state}: the copy is not complete", self.job.name))
+                .hint("`pgstrata run PLAN` continues it")),
         }
     }
 

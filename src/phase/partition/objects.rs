@@ -68,8 +68,11 @@ fn sides(context: &PartitionJob, objects: &Objects, direction: Direction) -> Res
             Direction::Forward => b.target(),
             Direction::Reverse => b.table.name.clone(),
         };
-        Error::failed(format!("{} is not the table that job {} made", wanted.plain(), context.job.name))
-            .cause("the job has no record of the partitioned table that it made, and none has its name")
+        Error::failed(format!("{} is not the table that job {} created", wanted.plain(), context.job.name))
+            .cause(
+                "the job has no record of the partitioned table that it created, and no table has its \
+                name",
+            )
             .hint(context.way_out())
     })?;
     Ok(match direction {
@@ -111,13 +114,16 @@ pub async fn names_move(context: &PartitionJob, away: Direction) -> Result<()> {
         return Ok(());
     }
     Err(Error::failed(format!(
-        "the exchange would rename what does not belong to the two tables of job {}: {}",
+        "the exchange would rename objects that do not belong to the two tables of job {}: {}",
         context.job.name,
         found.join(", ")
     ))
-    .cause("somebody dropped an index, sequence or statistics of theirs, or made another of its name")
+    .cause(
+        "an index, sequence or statistics object of the tables was dropped, or another object was \
+        created under its name",
+    )
     .hint(format!(
-        "nothing was changed; make it again as it was, and run the same command again; or {}",
+        "nothing was changed; create the original object again, and run the same command again; or {}",
         context.way_out()
     )))
 }
@@ -126,12 +132,12 @@ pub async fn names_move(context: &PartitionJob, away: Direction) -> Result<()> {
 async fn elsewhere(context: &PartitionJob, name: &QualifiedName, oid: u32) -> Result<Error> {
     let client = &context.control;
     let there = match catalog::find(client, name).await? {
-        Some(other) => format!("{} is another table now (oid {other})", name.plain()),
-        None => format!("there is no table {}", name.plain()),
+        Some(other) => format!("{} is now another table (oid {other})", name.plain()),
+        None => format!("table {} does not exist", name.plain()),
     };
     let (ours, hint) = match pg::name(client, oid).await? {
         Some(now) => (
-            format!("the job's own has oid {oid} and is called {}", now.plain()),
+            format!("the job's table has oid {oid} and is now named {}", now.plain()),
             format!(
                 "rename {} back to {}, and run the same command again; or {}",
                 now.plain(),
@@ -139,9 +145,9 @@ async fn elsewhere(context: &PartitionJob, name: &QualifiedName, oid: u32) -> Re
                 context.way_out()
             ),
         ),
-        None => (format!("the job's own, oid {oid}, was dropped"), context.way_out()),
+        None => (format!("the job's table, oid {oid}, was dropped"), context.way_out()),
     };
-    Ok(Error::failed(format!("{} is not the table that job {} works with", name.plain(), context.job.name))
+    Ok(Error::failed(format!("{} is not the table of job {}", name.plain(), context.job.name))
         .cause(format!("{there}; {ours}"))
         .hint(hint))
 }
@@ -159,11 +165,11 @@ pub async fn target_is_there(context: &PartitionJob) -> Result<bool> {
         (Some(found), Some(object)) if found == object.oid => Ok(true),
         (_, Some(object)) => Err(elsewhere(context, &target, object.oid).await?),
         (Some(_), None) => Err(Error::failed(format!(
-            "table {} exists, and job {} did not make it",
+            "table {} exists, and job {} did not create it",
             target.plain(),
             context.job.name
         ))
-        .hint("rename or drop it, and run again")),
+        .hint("rename or drop it, and run the same command again")),
     }
 }
 

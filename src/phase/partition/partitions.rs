@@ -27,7 +27,7 @@ pub async fn extend(context: &PartitionJob) -> Result<()> {
     let missing = missing(context, &b).await?;
     if missing.is_empty() {
         return Err(Error::failed(
-            "a row fits no partition, and neither the change log nor the table has such a row now",
+            "no partition accepts a row, and neither the change log nor the table contains such a row now",
         )
         .hint("run the same command again"));
     }
@@ -50,7 +50,7 @@ pub async fn extend(context: &PartitionJob) -> Result<()> {
     wider.partitions.sort_by_key(|p| scheme.value(&p.from).ok());
     // All at once: a partition that the job does not know of would never get its trigger, nor be looked for again.
     context
-        .retrying("create the partitions that rows need", async || {
+        .retrying("create missing partitions", async || {
             transaction(&context.control, READ_COMMITTED, async |client| {
                 all(client, &statements).await?;
                 for name in &made {
@@ -69,7 +69,12 @@ pub async fn extend(context: &PartitionJob) -> Result<()> {
 }
 
 fn by_type(b: &Blueprint) -> Result<&str> {
-    b.by_column().map(|c| c.base_type.as_str()).ok_or_else(|| Error::failed("the partition column is gone"))
+    b.by_column().map(|c| c.base_type.as_str()).ok_or_else(|| {
+        Error::failed(
+            "the partition column no \
+        longer exists",
+        )
+    })
 }
 
 async fn missing(context: &PartitionJob, b: &Blueprint) -> Result<Vec<Partition>> {

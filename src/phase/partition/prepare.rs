@@ -67,11 +67,11 @@ async fn make(
             Ok(())
         } else {
             Err(Error::failed(format!(
-                "table {} exists and is no partition of {}",
+                "table {} exists and is not a partition of {}",
                 name.plain(),
                 b.target().plain()
             ))
-            .hint("somebody made it meanwhile; rename or drop it, then run again"))
+            .hint("it was created during the run; rename or drop it, then run the same command again"))
         };
     }
     context

@@ -136,7 +136,7 @@ pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
         let client = &context.control;
         catalog::size(client, catalog::must_find(client, &b.table.name).await?).await
     };
-    let (rows, bytes, _) = context.retrying("look at the table's size", size).await?;
+    let (rows, bytes, _) = context.retrying("read the size of the table", size).await?;
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
     let sizer = sizer(context, &dimension, rows, bytes);
     let tally = sums(context, &b, &dimension, sizer, &meter).await?;
@@ -194,7 +194,7 @@ async fn sums(
     workers::run(
         context,
         context.plan.workers(),
-        "compare a range",
+        "verify a range",
         async |items| {
             let rows = || sizer.borrow().rows();
             let send = async |range| {

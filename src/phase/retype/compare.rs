@@ -32,8 +32,8 @@ pub async fn compare(retyper: &RetypeJob) -> Result<VerifyReport> {
         matches!(retyper.state(), State::Indexed | State::Verified | State::Swapped | State::RolledBack);
     if !far {
         let (name, state) = (&retyper.job.name, retyper.state());
-        return Err(Error::usage(format!("job {name} is {state}: not every row is filled yet"))
-            .hint("`pgstrata run PLAN` goes on with it"));
+        return Err(Error::usage(format!("job {name} is {state}: not every row is filled"))
+            .hint("`pgstrata run PLAN` continues it"));
     }
     objects::in_place(retyper).await?;
     retyper.gate.does(Work::Reads);
@@ -58,7 +58,7 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
     workers::run(
         retyper,
         retyper.plan.workers(),
-        "compare a range",
+        "verify a range",
         async |items| {
             let send = async |range, _| items.send(range).await;
             chunks::walk(retyper, &from, &columns, whole, || RANGE_ROWS, send).await

@@ -40,14 +40,14 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
         return Ok(false);
     }
     let statements = sql::carry(r, now, &carried, away);
-    let done = briefly(retyper, vec![r.table.name.clone()], "carry changes over", async || {
+    let done = briefly(retyper, vec![r.table.name.clone()], "carry over changes", async || {
         all(client, &statements).await?;
         in_use::keep(client, job, now).await
     });
     let beside = format!("column {}", plain(r.beside(away).as_str()));
     done.await.map_err(|e| match e.retry_class() {
         Retry::Never => refused(retyper, away, &told(&carried))
-            .cause(format!("the same cannot be done to {beside}: {}", e.message())),
+            .cause(format!("the same change could not be made to {beside}: {}", e.message())),
         _ => e,
     })?;
     retyper.events.note(format!("carried over to {beside}: {}", told(&carried).join("; ")));
@@ -95,12 +95,12 @@ fn refused(retyper: &RetypeJob, away: Direction, found: &[String]) -> Error {
     let found = found.join("; ");
     match away {
         Direction::Forward => {
-            Error::failed(format!("{table} is no longer what this job was planned from: {found}"))
+            Error::failed(format!("{table} has changed since this job was planned: {found}"))
                 .hint("undo the change, or abort the job and run it again; nothing was swapped")
         }
         Direction::Reverse => Error::failed(format!(
-            "{table} was changed after the swap, and a rollback would lose that: {found}"
+            "{table} was changed after the swap, and a rollback would lose the change: {found}"
         ))
-        .hint("undo the change and roll back then; or keep the new type, and finalize"),
+        .hint("undo the change, then roll back; or keep the new type and finalize the job"),
     }
 }

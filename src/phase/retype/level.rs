@@ -151,9 +151,12 @@ async fn twice(retyper: &RetypeJob, error: Error, one: &Counterpart, direction: 
         [] => error.message().to_owned(),
         keys => format!("by key: {}", keys.join("; ")),
     };
-    Error::new(Kind::Differs, format!("rows would have the same values in unique index {}", name.as_str()))
+    Error::new(Kind::Differs, format!("rows would have duplicate values in unique index {}", name.as_str()))
         .cause(cause)
-        .hint("the plan's expression makes the same value of different ones: change these rows, or the expression, and run again")
+        .hint(
+            "the plan's expression converts different values to the same value: change these rows or \
+            the expression, and run again",
+        )
 }
 
 async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
@@ -205,9 +208,12 @@ async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
 }
 
 fn violated(error: &Error, name: &Ident) -> Error {
-    Error::new(Kind::Differs, format!("rows violate constraint {} on the column beside", name.as_str()))
+    Error::new(Kind::Differs, format!("rows violate constraint {}", name.as_str()))
         .cause(error.message())
-        .hint("`pgstrata verify` names rows whose columns differ; put them right, or change the plan's expression")
+        .hint(
+            "`pgstrata verify` lists rows whose columns differ; correct these rows, or change the \
+            plan's expression",
+        )
 }
 
 /// Drops the constraints of the inactive column, so that values which it cannot represent do not affect the
@@ -236,7 +242,7 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
         .await
     };
     // Also where a stop was asked for: applications would be refused values until the next command.
-    ladder.run("take constraints away", || Ok(()), attempt).await?;
+    ladder.run("drop constraints", || Ok(()), attempt).await?;
     Ok(())
 }
 
@@ -252,12 +258,16 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
 pub async fn settle(retyper: &RetypeJob) -> Result<()> {
     if retyper.state() == State::Swapped {
         let released = release(retyper, Direction::Reverse).await;
-        reported(retyper, "constraints of an interrupted rollback are still there", released)?;
+        reported(retyper, "constraints of an interrupted rollback still exist", released)?;
     }
     keys(retyper).await?;
     if retyper.state() == State::Swapped {
         let built = indexes(retyper, Direction::Reverse).await;
-        reported(retyper, "an index that a rollback needs is not there, and it will build it", built)?;
+        reported(
+            retyper,
+            "an index that a rollback needs does not exist; the rollback will build it",
+            built,
+        )?;
     }
     Ok(())
 }

@@ -101,7 +101,8 @@ impl JobKind for RetypeJob {
             indexes += store::size(session, space::RELATION, &name).await?;
         }
         Ok(format!(
-            "`pgstrata {command} {name}` frees {} in indexes of {}, and the space of that column as its rows are written",
+            "`pgstrata {command} {name}` frees {} in indexes of {}, and the space of that column as its \
+             rows are updated",
             number::bytes(indexes),
             r.beside(direction).as_str()
         ))
@@ -217,7 +218,7 @@ async fn capture(retyper: &RetypeJob) -> Result<State> {
     let about = format!("from now on, what is written to {} reaches both columns", r.table.name.plain());
     let meter = Meter::begin(retyper, "capture", about);
     let tables = vec![r.table.name.clone()];
-    let (state, _) = briefly(retyper, tables, "put the trigger in force", async || {
+    let (state, _) = briefly(retyper, tables, "create the trigger", async || {
         all(client, &sql::keep_level(r)).await?;
         let state = retyper.advance(client, Step::Capture).await?;
         failpoint!("capture.before_commit");
@@ -250,7 +251,10 @@ async fn finalize(retyper: &RetypeJob) -> Result<State> {
     let (tables, statements) = objects::removal(retyper).await?;
     let state = backfill::end(&retyper.filler, Step::Finalize, tables, &statements).await.map_err(|e| {
         if e.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
-            e.hint(format!("something outside this job depends on {old}; drop it or point it to the column in use, then finalize again"))
+            e.hint(format!(
+                "an object outside this job depends on {old}; drop it, or change it to use the \
+                column in use, then run finalize again"
+            ))
         } else {
             e
         }

@@ -85,9 +85,9 @@ pub(super) async fn in_place(retyper: &RetypeJob) -> Result<()> {
     let table = &r.table.name;
     if pg::misplaced(&retyper.control, &[(table.clone(), r.table.oid)]).await?.is_some() {
         let now = pg::name(&retyper.control, r.table.oid).await?;
-        let now = now.map_or("was dropped".to_owned(), |now| format!("is called {}", now.plain()));
+        let now = now.map_or("was dropped".to_owned(), |now| format!("is now named {}", now.plain()));
         return Err(foreign(retyper, "table", &table.plain())
-            .cause(format!("the job's own has oid {} and {now}", r.table.oid)));
+            .cause(format!("the job's table has oid {} and {now}", r.table.oid)));
     }
     let objects = recorded(retyper).await?;
     let direction = retyper.direction();
@@ -100,17 +100,18 @@ pub(super) async fn in_place(retyper: &RetypeJob) -> Result<()> {
         let now = objects.only(role).and_then(|object| object.now.as_ref()).and_then(|now| now.part.as_ref());
         if now != Some(name) {
             let what =
-                now.map_or("was dropped".to_owned(), |now| format!("is called {}", plain(now.as_str())));
-            return Err(foreign(retyper, "column", &plain(name.as_str()))
-                .cause(format!("the job's own column {what}")));
+                now.map_or("was dropped".to_owned(), |now| format!("is now named {}", plain(now.as_str())));
+            return Err(
+                foreign(retyper, "column", &plain(name.as_str())).cause(format!("the job's column {what}"))
+            );
         }
     }
     Ok(())
 }
 
 fn foreign(retyper: &RetypeJob, kind: &str, name: &str) -> Error {
-    Error::failed(format!("{kind} {name} is not the one that job {} works with", retyper.job.name))
-        .hint(format!("give it its name back, and run the same command again; or {}", retyper.way_out()))
+    Error::failed(format!("{kind} {name} is not the {kind} of job {}", retyper.job.name))
+        .hint(format!("rename it back, and run the same command again; or {}", retyper.way_out()))
 }
 
 /// Whether the index with the name of a counterpart is one: the job created it, or it belonged to the column that
@@ -185,9 +186,13 @@ pub(super) async fn counterparts(retyper: &RetypeJob, direction: Direction) -> R
 }
 
 pub(super) fn taken(retyper: &RetypeJob, name: &QualifiedName) -> Error {
-    Error::failed(format!("{} is not what job {} made under that name", name.plain(), retyper.job.name))
-        .cause("somebody dropped the job's own, or made another of that name")
-        .hint("rename or drop it, and run the same command again")
+    Error::failed(format!(
+        "{} is not the object that job {} created under that name",
+        name.plain(),
+        retyper.job.name
+    ))
+    .cause("the job's object was dropped, or another object was created under its name")
+    .hint("rename or drop it, and run the same command again")
 }
 
 /// Constraints of the table that the job created, by name.

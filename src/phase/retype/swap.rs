@@ -49,10 +49,10 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
         }
         state => {
             return Err(Error::usage(format!(
-                "job {} is {state}: not every row is filled yet",
+                "job {} is {state}: not every row is filled",
                 retyper.job.name
             ))
-            .hint("`pgstrata run PLAN` goes on with it"));
+            .hint("`pgstrata run PLAN` continues it"));
         }
     }
     let client = &retyper.control;
@@ -61,8 +61,12 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
     level(retyper, Direction::Forward).await?;
     let jobs = store::jobs(client, Some(&retyper.job.name)).await?;
     let since = jobs.into_iter().find(|job| job.id == retyper.job.id).and_then(|job| job.swap_xid);
-    let since =
-        since.ok_or_else(|| Error::failed("the job's record does not say since when rows are in sync"))?;
+    let since = since.ok_or_else(|| {
+        Error::failed(
+            "the job has no record of the time since when rows are in \
+            sync",
+        )
+    })?;
     exchanged(retyper, Direction::Forward, &since).await
 }
 
@@ -107,11 +111,16 @@ fn lost(retyper: &RetypeJob, report: &VerifyReport) -> Error {
     let keys: Vec<&str> = missing.take(NAMED).map(|one| one.key.as_str()).collect();
     Error::new(
         Kind::Differs,
-        format!("{rows} of {} cannot go back: {column} has no {} for them", r.table.name.plain(), r.column.sql_type),
+        format!(
+            "{rows} of {} cannot be converted back: column {column} has no {} for them",
+            r.table.name.plain(),
+            r.column.sql_type
+        ),
     )
     .cause(format!("by key: {}", keys.join("; ")))
     .hint(format!(
-        "nothing was changed; change or delete these rows and roll back then, or keep the new type: `pgstrata finalize {}`",
+        "nothing was changed; change or delete these rows, then roll back; or keep the new type: \
+         `pgstrata finalize {}`",
         word(&retyper.job.name)
     ))
 }
@@ -203,15 +212,16 @@ async fn proven(retyper: &RetypeJob, client: &Client, away: Direction) -> Result
     if rows.iter().any(|row| row.get::<_, &str>(0) == proof.as_str() && row.get(1)) {
         return Ok(());
     }
-    Err(Error::failed(format!("constraint {} is gone or not valid", proof.as_str()))
-        .hint("somebody dropped it; run the same command again, which makes it anew"))
+    Err(Error::failed(format!("constraint {} does not exist or is not valid", proof.as_str()))
+        .hint("it was dropped; run the same command again to create it again"))
 }
 
 fn explained(retyper: &RetypeJob, away: Direction, error: Error) -> Error {
     let passed = error.is_any(&[&SqlState::INVALID_PARAMETER_VALUE, &SqlState::NUMERIC_VALUE_OUT_OF_RANGE]);
     match &retyper.retyping.counter {
         Some(counter) if away == Direction::Reverse && passed => error.hint(format!(
-            "sequence {} has passed the end of the old type; set it back if its numbers are free, or finalize",
+            "sequence {} has passed the maximum of the old type; set it back if the numbers are free, or \
+             finalize the job",
             counter.name.plain()
         )),
         _ => error,

@@ -41,8 +41,9 @@ pub(super) fn fillable(report: &mut Report, table: &Table) -> bool {
         return false;
     }
     if table.relkind == "r" && table.children > 0 {
-        let what = "inherited by other tables, whose rows are no rows of its own";
-        let hint = "fill each of them with a plan of its own, the children first; or detach them";
+        let what = "inherited by other tables, and a backfill of it does not fill their rows";
+        let hint = "write a separate plan for each table and fill the children first, or detach the \
+            children";
         return shape::refuse(report, table, "inheritance_children", what, hint);
     }
     true
@@ -54,7 +55,10 @@ fn columns(report: &mut Report, backfill: &Backfill, table: &Table, key: &[Ident
     for one in &backfill.add {
         let there = table.column(&Ident::new(&one.name)).is_some();
         if !there && table.is_partition {
-            let message = format!("{object} is a partition: a column can only be added to the whole table");
+            let message = format!(
+                "{object} is a partition: a column can only be added to the partitioned \
+                table"
+            );
             report.error("partition_column", plain(&one.name), message, "name the partitioned table");
         }
     }
@@ -67,18 +71,26 @@ fn columns(report: &mut Report, backfill: &Backfill, table: &Table, key: &[Ident
                 let near = nearest(name, table.columns.iter().map(|c| c.name.as_str()));
                 let hint = match near {
                     Some(near) => {
-                        format!("did you mean {}? or add it: add = {{ {shown} = \"TYPE\" }}", plain(near))
+                        format!(
+                            "did you mean {}? To add the column: add = {{ {shown} = \"TYPE\" }}",
+                            plain(near)
+                        )
                     }
-                    None => format!("add it: add = {{ {shown} = \"TYPE\" }}"),
+                    None => format!("add the column: add = {{ {shown} = \"TYPE\" }}"),
                 };
                 report.error("no_such_column", &shown, format!("{object} has no column {shown}"), hint);
             }
             Some(column) if !column.generated.is_empty() => {
-                let message = format!("column {shown} is generated: it cannot be set");
-                report.error("generated_column", &shown, message, "set the columns that it is made from");
+                let message = format!("column {shown} is a generated column and cannot be set");
+                report.error(
+                    "generated_column",
+                    &shown,
+                    message,
+                    "set the columns from which it is computed",
+                );
             }
             Some(column) if column.identity == "a" => {
-                let message = format!("column {shown} is GENERATED ALWAYS AS IDENTITY: it cannot be set");
+                let message = format!("column {shown} is GENERATED ALWAYS AS IDENTITY and cannot be set");
                 report.error(
                     "identity_column",
                     &shown,
@@ -90,14 +102,16 @@ fn columns(report: &mut Report, backfill: &Backfill, table: &Table, key: &[Ident
         }
         if key.contains(&ident) {
             let message = format!(
-                "column {shown} is part of the key ({}), by which rows are gone through",
+                "column {shown} is part of the key ({}), and the job processes the table in the order of \
+                 the key",
                 listed(key)
             );
             report.error(
                 "sets_key",
                 &shown,
                 message,
-                "a key is changed by hand, or by a job of kind \"retype\"",
+                "change key values by hand; to change the type of the key, use a plan with kind = \
+                 \"retype\"",
             );
         }
     }

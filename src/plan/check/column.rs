@@ -21,7 +21,7 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> 
                 "interval",
                 "partition.every",
                 e.message().to_owned(),
-                "change every under [partition]",
+                "change `every` under [partition]",
             );
             return None;
         }
@@ -43,7 +43,7 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> 
             named(report, plan, table, &scheme, &ranges)
         }
         Err(message) => {
-            report.error("bounds", &plan.by, message, "change from, to or every under [partition]");
+            report.error("bounds", &plan.by, message, "change `from`, `to` or `every` under [partition]");
             None
         }
     }
@@ -61,11 +61,14 @@ fn out_of_reach(report: &mut Report, plan: &Partitioning, column: &Column, end: 
     report.error(
         "bounds",
         &name,
-        format!("{name} holds values after the year 261999: partitions up to them would be too many"),
+        format!(
+            "column {name} contains values after the year 261999, and covering them would take too \
+            many partitions"
+        ),
         if plan.default {
-            format!("set `{end}` under [partition]: rows outside go to the default partition")
+            format!("set `{end}` under [partition]: rows outside the bounds go to the default partition")
         } else {
-            format!("set `{end}` under [partition], and `default = true` for the rows outside")
+            format!("set `{end}` under [partition], and `default = true` for the rows outside the bounds")
         },
     );
 }
@@ -88,8 +91,8 @@ pub(super) fn find<'a>(report: &mut Report, table: &'a Table, by: &str) -> Optio
 fn usable(table: &Table) -> String {
     let usable = table.columns.iter().filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
     match listed(usable.map(|c| &c.name)).as_str() {
-        "" => "it has no column of type timestamptz, timestamp, date, smallint, integer or bigint".to_owned(),
-        names => format!("columns that it could be partitioned by: {names}"),
+        "" => "the table has no column of a usable type: timestamptz, timestamp, date, smallint, integer or bigint".to_owned(),
+        names => format!("columns with a usable type: {names}"),
     }
 }
 
@@ -102,7 +105,7 @@ pub(super) fn kind(report: &mut Report, column: &Column) -> Option<ColumnKind> {
             "unusable_type",
             &name,
             format!(
-                "partition column {name} is of type {}, which has no ranges of equal length",
+                "partition column {name} has type {}, which cannot be divided into ranges of equal length",
                 column.sql_type
             ),
             "choose a column of type timestamptz, timestamp, date, smallint, integer or bigint",
@@ -117,8 +120,11 @@ fn definition(report: &mut Report, column: &Column) {
         report.error(
             "generated_partition_column",
             &name,
-            format!("partition column {name} is generated, and PostgreSQL cannot partition by such a column"),
-            "choose the column that it is made from, or one that is written",
+            format!(
+                "partition column {name} is a generated column, and PostgreSQL does not support \
+                generated partition columns"
+            ),
+            "choose the column from which it is computed, or an ordinary column",
         );
     }
 }
@@ -127,29 +133,34 @@ fn contents(report: &mut Report, plan: &Partitioning, table: &Table, column: &Co
     let name = plain(column.name.as_str());
     let table = table.name.plain();
     if !column.not_null {
-        let nulls = rows_that(values.nulls, "holds NULL", "hold NULL");
+        let nulls = rows_that(values.nulls, "contains NULL", "contain NULL");
         let set = set_not_null(&table, &column.name);
-        let hint = if values.nulls > 0 { format!("give them a value; then {set}") } else { set };
+        let hint = if values.nulls > 0 { format!("set a value in these rows, then run: {set}") } else { set };
         report.error(
             "nullable_partition_column",
             &name,
-            format!("partition column {name} can be NULL ({nulls} now), and the key will hold it"),
+            format!("partition column {name} is nullable ({nulls} now), but it becomes part of the key"),
             hint,
         );
     }
     if values.infinite > 0 {
-        let infinite = rows_that(values.infinite, "holds", "hold");
-        let message =
-            format!("{infinite} infinity or -infinity in {name}, which no partition with bounds takes");
+        let infinite = rows_that(values.infinite, "contains", "contain");
+        let message = format!(
+            "{infinite} infinity or -infinity in column {name}, which no partition with bounds \
+                accepts"
+        );
         if plan.default {
             report.warning("infinite_values", &name, message + ": they go to the default partition", "");
         } else {
-            let hint = "give them a date, or set default = true under [partition]";
+            let hint = "set a finite value in these rows, or set default = true under [partition]";
             report.error("infinite_values", &name, message, hint);
         }
     }
     if !values.by_index {
-        let message = format!("no index leads with {name}: its ends were found by reading the whole table");
+        let message = format!(
+            "no index starts with column {name}: its smallest and largest values were \
+            found by reading the whole table"
+        );
         report.note("no_index_on_partition_column", &name, message);
     }
 }
@@ -193,8 +204,8 @@ fn outside(report: &mut Report, plan: &Partitioning, values: &Values, limits: &L
         let message = format!("{message}: they go to the default partition");
         report.warning("rows_outside_bounds", &plan.by, message, "");
     } else {
-        let message = format!("{message}, and default = false leaves no place for them");
-        let hint = "widen from and to under [partition], or set default = true";
+        let message = format!("{message}: no partition accepts them, because default = false");
+        let hint = "widen `from` and `to` under [partition], or set default = true";
         report.error("rows_outside_bounds", &plan.by, message, hint);
     }
 }
@@ -219,7 +230,7 @@ fn named(
             Some(ranges.iter().zip(names).map(part).collect())
         }
         Err(message) => {
-            report.error("partition_names", "partition.names", message, "change names under [partition]");
+            report.error("partition_names", "partition.names", message, "change `names` under [partition]");
             None
         }
     }

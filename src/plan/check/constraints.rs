@@ -19,19 +19,25 @@ pub(super) fn check(report: &mut Report, found: &Found, version: i32) {
         report.warning(
             "foreign_key_not_valid",
             &name,
-            format!("foreign key {name} is NOT VALID: after the swap each partition has it, and the table itself does not"),
+            format!(
+                "foreign key {name} is NOT VALID: after the swap, each partition has it, but the \
+                partitioned table itself does not"
+            ),
             format!("validate it first: alter table {} validate constraint {name}", table.name.plain()),
         );
     }
-    let lost = "the partitioned table would have none";
+    let lost = "the partitioned table would not have it";
     found.around.labels.iter().for_each(|one| label(report, &table.name, one, lost));
     for tied in &found.around.tied_to_extensions {
         let (name, extension) = (&tied.name, plain(tied.extension.as_str()));
         report.warning(
             "depends_on_extension",
             name,
-            format!("{name} goes when extension {extension} goes; the partitioned table's will not"),
-            format!("after the swap: alter {name} depends on extension {extension}"),
+            format!(
+                "{name} depends on extension {extension}; its counterpart on the partitioned table will \
+                 not depend on it"
+            ),
+            format!("after the swap, run: alter {name} depends on extension {extension}"),
         );
     }
 }
@@ -53,8 +59,8 @@ fn names_tableoid(report: &mut Report, table: &Table) {
             report.error(
                 "names_tableoid",
                 &what,
-                format!("{what} asks for tableoid, which is the partition's after the swap"),
-                "write it without tableoid, or drop it for the run",
+                format!("{what} uses tableoid, which is the oid of the partition after the swap"),
+                "rewrite it without tableoid, or drop it for the run",
             );
         }
     }
@@ -65,7 +71,10 @@ fn no_inherit(report: &mut Report, name: &Ident) {
     report.warning(
         "no_inherit",
         &name,
-        format!("constraint {name} is NO INHERIT, which a partitioned table cannot have: it gets it without"),
+        format!(
+            "constraint {name} is NO INHERIT, which partitioned tables do not support: the \
+            partitioned table gets it without NO INHERIT"
+        ),
         "",
     );
 }
@@ -81,6 +90,9 @@ pub(super) fn label(report: &mut Report, table: &QualifiedName, label: &Label, l
         "security_label",
         &object,
         format!("{what} {object} has a security label for {provider}, and {lost}"),
-        format!("take it away, and put it on again after the swap: security label for {provider} on {what} {object} is null"),
+        format!(
+            "remove the label and set it again after the swap: security label for {provider} on \
+            {what} {object} is null"
+        ),
     );
 }

@@ -22,7 +22,7 @@ pub(super) fn check(report: &mut Report, found: &Found, by: &Ident, key: Option<
             "prepared_transaction",
             gid,
             format!("prepared transaction {gid} holds a lock on {}", table.name.plain()),
-            format!("commit prepared {0}, or rollback prepared {0}", literal(gid)),
+            format!("run `commit prepared {0}` or `rollback prepared {0}`", literal(gid)),
         );
     }
 }
@@ -34,23 +34,32 @@ fn others(report: &mut Report, table: &Table, other: &str) {
         report.error(
             "row_type_function",
             other,
-            format!("{other} takes or returns rows of {name} as a type, which stays the old table's"),
-            "write out the columns that it takes, or returns table (...); or drop it before the run and create it again \
-             after the swap",
+            format!(
+                "{other} takes or returns the row type of {name}, which remains the row type of the \
+                old table"
+            ),
+            "list the columns explicitly (arguments, or returns table (...)), or drop it before the run, \
+             and create it again after the swap",
         );
     } else if ["column ", "table ", "type "].iter().any(|kind| other.starts_with(kind)) {
         report.error(
             "row_type_column",
             other,
-            format!("{other} holds rows of {name} as a type, which stays the old table's"),
-            "give it a type of its own: create type ... as (...)",
+            format!("{other} uses the row type of {name}, which remains the row type of the old table"),
+            "use a separate composite type: create type ... as (...)",
         );
     } else if other.starts_with("subscription ") {
         report.error(
             "subscribed",
             other,
-            format!("{name} is filled by {other}, which would pass over the partitioned table in silence until it is refreshed"),
-            format!("take it out of the publication on the other server and refresh: alter {other} refresh publication"),
+            format!(
+                "{other} writes to {name}; after the swap it would silently skip the partitioned \
+                table until it is refreshed"
+            ),
+            format!(
+                "remove the table from the publication on the other server, then run: alter {other} \
+                refresh publication"
+            ),
         );
     } else if let Some((constraint, code, why, hint)) = constraint(other) {
         report.error(code, constraint, format!("{constraint} is {why}"), hint);
@@ -59,7 +68,7 @@ fn others(report: &mut Report, table: &Table, other: &str) {
             "unclassified_dependent",
             other,
             format!("{other} depends on {name}, and this version does not carry it over"),
-            "drop it before the run and create it again after the swap",
+            "drop it before the run, and create it again after the swap",
         );
     }
 }
@@ -70,19 +79,19 @@ fn constraint(other: &str) -> Option<(&str, &'static str, &'static str, &'static
         (
             " (over a period)",
             "over_a_period",
-            "WITHOUT OVERLAPS or goes by PERIOD, and is not carried over",
+            "defined with WITHOUT OVERLAPS or PERIOD, and such constraints are not carried over",
             "drop it before the run",
         ),
         (
             " (NOT VALID)",
             "not_null_not_valid",
-            "NOT VALID, and partitions would have it valid",
+            "NOT VALID, but on the partitions it would be valid",
             "validate it: alter table ... validate constraint ...",
         ),
         (
             " (NOT ENFORCED)",
             "not_enforced",
-            "NOT ENFORCED, and on partitions it would be",
+            "NOT ENFORCED, but on the partitions it would be enforced",
             "drop it before the run, and add it again after the swap",
         ),
     ];
@@ -108,7 +117,7 @@ pub(super) fn options(report: &mut Report, found: &Found) {
             "unknown_options",
             found.table.name.plain(),
             format!(
-                "storage parameters that are not documented are neither carried over nor compared: {}",
+                "undocumented storage parameters are neither carried over nor compared: {}",
                 unknown.iter().map(told).collect::<Vec<_>>().join(", ")
             ),
         );
@@ -133,7 +142,8 @@ pub(super) fn sequences<'a>(
                 "sequence_in_use",
                 &name,
                 format!(
-                    "{name} uses sequence {} of identity column {}, which the swap replaces by another of the same name",
+                    "{name} uses sequence {} of identity column {}, which the swap replaces with a new \
+                     sequence of the same name",
                     sequence.name.plain(),
                     plain(sequence.column.as_str())
                 ),
@@ -157,8 +167,14 @@ fn bound_to_key(report: &mut Report, table: &Table, by: &Ident, key: Option<&Ind
             report.error(
                 "bound_to_key",
                 &name,
-                format!("{name} groups by ({key}) alone or says ON CONFLICT ({key}): it cannot be bound to a table whose key has {column} too"),
-                format!("write out in it the columns that it groups by, or add {column} behind ON CONFLICT; or drop it for the run"),
+                format!(
+                    "{name} groups by ({key}) alone or uses ON CONFLICT ({key}), but the key of the \
+                    partitioned table also contains {column}"
+                ),
+                format!(
+                    "list all columns in its GROUP BY, add {column} to its ON CONFLICT, or drop it \
+                    for the run"
+                ),
             );
         }
     }
@@ -184,7 +200,7 @@ pub(super) fn incoming(
         let (name, from) = (plain(key.name.as_str()), key.table.plain());
         let whose =
             if key.table == table.name { "the table itself".to_owned() } else { format!("table {from}") };
-        let message = format!("foreign key {name} of {whose} points to {}: {why}", table.name.plain());
+        let message = format!("foreign key {name} of {whose} references {}: {why}", table.name.plain());
         let drop = format!("alter table {from} drop constraint {name}");
         if key.from_partitioned && version < NOT_VALID_ON_PARTITIONED {
             // Nor could a rollback bring it back without looking through all of its rows under a lock.
@@ -193,8 +209,8 @@ pub(super) fn incoming(
             report.warning(
                 "incoming_foreign_key_dropped",
                 &name,
-                format!("{message}; the swap drops it, a rollback brings it back"),
-                "see that the application does without it",
+                format!("{message}; the swap drops it, and a rollback restores it"),
+                "make sure that the application works without it",
             );
             dropped.push(key.clone());
         } else {
@@ -203,8 +219,8 @@ pub(super) fn incoming(
                 &name,
                 message,
                 format!(
-                    "give it up with [dependents] incoming_fk = \"drop\", or by hand: {drop}; or let it point to the \
-                     key with {} in it",
+                    "drop it at the swap with [dependents] incoming_fk = \"drop\", or drop it by hand: \
+                     {drop}; or change it so that it also references {}",
                     plain(by.as_str())
                 ),
             );
@@ -229,13 +245,16 @@ fn unfit(plan: &Partitioning, table: &Table, by: &Ident, key: &ForeignKey, versi
     }
     if version < MOVES_DELETE_CHILDREN {
         return Some(
-            "before PostgreSQL 15, an update that moves a row to another partition deletes what points to it"
+            "before PostgreSQL 15, an update that moves a row to another partition deletes the rows that \
+             reference it"
                 .into(),
         );
     }
     if key.from_partitioned && version < NOT_VALID_ON_PARTITIONED {
         return Some(
-            "before PostgreSQL 18, the key of a partitioned table cannot be moved without a long lock".into(),
+            "before PostgreSQL 18, a foreign key of a partitioned table cannot be moved without a long \
+             lock"
+                .into(),
         );
     }
     None
@@ -249,10 +268,10 @@ fn views(report: &mut Report, table: &Table) {
             "view_bound_to_key",
             &name,
             format!(
-                "view {name} groups by the primary key alone or has a whole row as a column: \
-                 it cannot be pointed to another table"
+                "view {name} groups by the primary key alone or has a whole row as a column, so it cannot \
+                 be redirected to another table"
             ),
-            "write out in it the columns that it groups by, or those of the row",
+            "list the columns explicitly in the view",
         );
     }
     for m in matviews {
@@ -261,8 +280,11 @@ fn views(report: &mut Report, table: &Table) {
             report.error(
                 "materialized_view",
                 &name,
-                format!("{other} depends on materialized view {name}, which is made anew after the swap"),
-                format!("drop {other} before the run and create it again after the swap"),
+                format!(
+                    "{other} depends on materialized view {name}, which is created again after the \
+                    swap"
+                ),
+                format!("drop {other} before the run, and create it again after the swap"),
             );
         }
     }

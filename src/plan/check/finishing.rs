@@ -154,7 +154,7 @@ pub(super) fn check(report: &mut Report, backfill: &Backfill, found: &Found) {
             report.error(
                 "foreign_key_unread",
                 text,
-                format!("`{text}` is no foreign key"),
+                format!("`{text}` is not a foreign key definition"),
                 "write it as \"(column) references schema.table (column) on delete restrict\"",
             );
         }
@@ -183,14 +183,19 @@ fn exists(report: &mut Report, backfill: &Backfill, table: &Table, column: &Iden
         Some(near) => format!("did you mean {}?", plain(near)),
         None => format!("the columns are {}", listed(table.columns.iter().map(|c| &c.name))),
     };
-    report.error("no_such_column", &shown, format!("{name} has no column {shown}, which finish names"), hint);
+    report.error(
+        "no_such_column",
+        &shown,
+        format!("table {name} has no column {shown}, which `finish` names"),
+        hint,
+    );
 }
 
 fn not_null(report: &mut Report, backfill: &Backfill, table: &Table, column: &Ident) {
     let shown = plain(column.as_str());
     let there = table.column(column);
     if there.is_some_and(|c| c.not_null) {
-        report.note("not_null_already", &shown, format!("column {shown} is NOT NULL already"));
+        report.note("not_null_already", &shown, format!("column {shown} is already NOT NULL"));
         return;
     }
     let added = backfill.add.iter().find(|one| one.name == column.as_str());
@@ -204,15 +209,22 @@ fn not_null(report: &mut Report, backfill: &Backfill, table: &Table, column: &Id
         return;
     }
     let message = if backfill.keep_filled == KeepFilled::UntilDone {
-        format!("once the job is done and its trigger gone, writes that leave {shown} NULL fail")
+        format!(
+            "once the job is done and its trigger is dropped, writes that leave column {shown} NULL \
+            fail"
+        )
     } else {
-        format!("writes that leave {shown} NULL fail from then on; while the job runs, they are in its way")
+        format!(
+            "once column {shown} is NOT NULL, writes that leave it NULL fail; until then, such rows \
+            make the job fail"
+        )
     };
     report.warning(
         "not_null_for_writers",
         &shown,
         message,
-        "deploy the application that writes it first; or give the column a default, or set keep_filled = \"always\"",
+        "first deploy an application version that sets the column, give the column a default, or set \
+         keep_filled = \"always\"",
     );
 }
 
@@ -223,12 +235,12 @@ fn names(report: &mut Report, wanted: &Finishing, table: &Table) {
         if !seen.insert(name) {
             let shown = plain(name.as_str());
             let message =
-                format!("finish builds two things that are called {shown} on {}", table.name.plain());
+                format!("`finish` would create two objects named {shown} on {}", table.name.plain());
             report.error(
                 "names_collide",
                 &shown,
                 message,
-                "it is there twice, or two keys have the same columns: build one of them by hand",
+                "list it only once; if two foreign keys have the same columns, add one of them by hand",
             );
         }
     }
@@ -246,7 +258,7 @@ pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> 
     let mut report = Report::default();
     let table = filling.table.name.plain();
     if let Some(why) = &trial.untried {
-        let message = format!("constraints and indexes of finish could not be tried: {why}");
+        let message = format!("the constraints and indexes under finish could not be tested: {why}");
         report.warning(
             "finish_untried",
             &table,
@@ -260,36 +272,37 @@ pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> 
     }
     for (name, message) in &trial.refused {
         let shown = plain(name.as_str());
-        let message = format!("the server refuses {}: {message}", what(filling, name));
+        let message = format!("the server rejects {}: {message}", what(filling, name));
         report.error(
             "finish_refused",
             shown,
             message,
-            "change it under finish; unqualified names are looked for in the table's schema, then in public",
+            "correct it under finish; names without a schema are looked up in the table's schema, then in \
+             public",
         );
     }
     for (name, standing) in &trial.standing {
         let shown = plain(name.as_str());
         let there = match standing {
-            Standing::Same => "as the plan wants it",
-            Standing::Unfinished => "and not finished: the job goes on with it",
+            Standing::Same => "as specified in the plan",
+            Standing::Unfinished => "but incomplete: the job completes it",
             Standing::Other => {
                 let message =
-                    format!("something else is called {shown}, the name that {} needs", what(filling, name));
+                    format!("another object has the name {shown}, which {} needs", what(filling, name));
                 report.error("name_taken", &shown, message, "rename or drop it");
                 continue;
             }
         };
-        report.note("finish_there", &shown, format!("{shown} is there already, {there}"));
+        report.note("finish_there", &shown, format!("{shown} already exists, {there}"));
     }
     for (name, other) in &trial.alike {
         let (shown, other) = (plain(name.as_str()), plain(other.as_str()));
-        let message = format!("{table} has {other} already, which is the same as {}", what(filling, name));
+        let message = format!("{table} already has {other}, which is the same as {}", what(filling, name));
         report.warning(
             "finish_alike",
             shown,
             message,
-            "leave it out of finish, unless both are wanted: every write pays for each",
+            "remove it from finish unless you want both: every write maintains both",
         );
     }
     for (key, referenced) in filling.finish.foreign_keys.iter_mut().zip(&trial.keys) {
@@ -329,8 +342,8 @@ fn lead(report: &mut Report, key: &mut NewKey, referenced: Option<&Referenced>, 
     let shown = plain(key.name.as_str());
     let Some(referenced) = referenced else {
         let other = key.references.plain();
-        let message = format!("there is no table {other}, to which a foreign key of finish leads");
-        report.error("no_such_table", &shown, message, "name it with its schema");
+        let message = format!("table {other}, which a foreign key under finish references, does not exist");
+        report.error("no_such_table", &shown, message, "write the name with its schema");
         return;
     };
     key.references = referenced.name.clone();
@@ -341,13 +354,15 @@ fn lead(report: &mut Report, key: &mut NewKey, referenced: Option<&Referenced>, 
     let other = referenced.name.plain();
     if !referenced.lacking.is_empty() {
         let lacking = referenced.lacking.join(", ");
-        let message =
-            format!("role {role} lacks {} on {other}, to which a foreign key leads", lacking.to_uppercase());
+        let message = format!(
+            "role {role} lacks {} on {other}, which a foreign key references",
+            lacking.to_uppercase()
+        );
         report.error("missing_privilege", &other, message, format!("grant {lacking} on {other} to {role}"));
     }
     if key.referenced.len() != key.columns.len() {
         let message = format!(
-            "the foreign key has {} columns and leads to {} of {other}",
+            "the foreign key has {} columns but references {} of {other}",
             key.columns.len(),
             key.referenced.len()
         );
@@ -355,7 +370,7 @@ fn lead(report: &mut Report, key: &mut NewKey, referenced: Option<&Referenced>, 
             "foreign_key_columns",
             &shown,
             message,
-            "name the columns that it leads to: references other (a, b)",
+            "list the referenced columns: references other (a, b)",
         );
     }
 }
@@ -374,7 +389,10 @@ fn unique(report: &mut Report, filling: &Filling, trial: &FinishTrial) {
         report.error(
             "unique_without_partition_column",
             plain(name.as_str()),
-            format!("unique ({shown}) lacks what {table} is partitioned by, {by}: no server builds it"),
+            format!(
+                "unique ({shown}) does not contain {by}, by which {table} is partitioned: PostgreSQL \
+                cannot create it"
+            ),
             "add the partition columns to it",
         );
     }

@@ -22,9 +22,9 @@ pub(super) fn check(
             report.error(
                 "invalid_index",
                 &name,
-                format!("index {name} is invalid: a concurrent build of it failed, or is under way"),
+                format!("index {name} is invalid: a concurrent build failed or is still running"),
                 format!(
-                    "drop index concurrently {0}, or reindex index concurrently {0}",
+                    "run `drop index concurrently {0}` or `reindex index concurrently {0}`",
                     qualified(table, index)
                 ),
             );
@@ -50,13 +50,13 @@ fn exclusion(report: &mut Report, table: &Table, index: &Index, by: &Ident, vers
     } else if index.equated.contains(by) {
         return;
     } else {
-        format!("without {column} WITH = in it")
+        format!("because it does not contain {column} WITH =")
     };
     report.error(
         "exclusion_constraint",
         &name,
-        format!("exclusion constraint {name} cannot be kept across partitions {why}"),
-        format!("give it up: alter table {} drop constraint {name}", table.name.plain()),
+        format!("exclusion constraint {name} cannot be kept on a partitioned table {why}"),
+        format!("drop it: alter table {} drop constraint {name}", table.name.plain()),
     );
 }
 
@@ -66,8 +66,14 @@ fn clustered(report: &mut Report, table: &Table) {
         report.warning(
             "cluster_on",
             &index,
-            format!("CLUSTER goes by index {index}: a partitioned table keeps no such mark, only its partitions do"),
-            format!("after the swap, cluster a partition; or from PostgreSQL 15 on: cluster {table} using {index}"),
+            format!(
+                "index {index} is marked for CLUSTER: only partitions can have such a mark, a \
+                partitioned table cannot"
+            ),
+            format!(
+                "after the swap, cluster each partition, or in PostgreSQL 15 and later: cluster \
+                {table} using {index}"
+            ),
         );
     }
 }
@@ -76,8 +82,7 @@ fn clustered(report: &mut Report, table: &Table) {
 fn lacking(report: &mut Report, index: &Index, by: &Ident) {
     let what = if index.constraint.is_empty() { "unique index" } else { "unique constraint" };
     let (name, column) = (plain(index.name.as_str()), plain(by.as_str()));
-    let hint =
-        format!("add {column} to it, or list it under [partition] drop_unique to give the guarantee up");
+    let hint = format!("add {column} to it, or give up the guarantee: list it under [partition] drop_unique");
     match &index.columns {
         Some(columns) if columns.contains(by) => {}
         Some(_) => report.error(
@@ -89,8 +94,8 @@ fn lacking(report: &mut Report, index: &Index, by: &Ident) {
         None => report.error(
             "unique_on_expression",
             &name,
-            format!("{what} {name} is on an expression, and cannot be carried over to partitions"),
-            "list it under [partition] drop_unique to give the guarantee up",
+            format!("{what} {name} is on an expression and cannot be enforced across partitions"),
+            "give up the guarantee: list it under [partition] drop_unique",
         ),
     }
 }
@@ -103,18 +108,24 @@ fn dropped(report: &mut Report, table: &Table, key: Option<&Index>, name: &str) 
         None => {
             let hint = match nearest(name, unique().map(|i| i.name.as_str())) {
                 Some(near) => format!("did you mean {}?", plain(near)),
-                None => "leave it out".to_owned(),
+                None => "remove it from the list".to_owned(),
             };
-            let message = format!("drop_unique names {shown}, and {} has no such index", table.name.plain());
+            let message = format!("drop_unique lists {shown}, but {} has no such index", table.name.plain());
             report.error(code, shown, message, hint);
         }
         Some(index) if !index.unique => {
-            let message = format!("drop_unique names {shown}, which is not unique");
-            report.error(code, shown, message, "leave it out: the index is carried over");
+            let message = format!("drop_unique lists {shown}, which is not unique");
+            report.error(code, shown, message, "remove it from the list: the index is carried over");
         }
         Some(index) if key.is_some_and(|k| k.name == index.name) => {
-            let message = format!("drop_unique names {shown}, which is the key");
-            report.error(code, shown, message, "leave it out: the key is widened by the partition column");
+            let message = format!("drop_unique lists {shown}, which is the key");
+            report.error(
+                code,
+                shown,
+                message,
+                "remove it from the list: the partition column is added to \
+                the key",
+            );
         }
         Some(_) => {}
     }

@@ -19,15 +19,19 @@ fn unfit(table: &Table, index: &Index) -> Option<String> {
         return Some("is invalid".to_owned());
     }
     if index.partial {
-        return Some("holds a part of the rows only".to_owned());
+        return Some("covers only some of the rows".to_owned());
     }
     let Some(columns) = &index.columns else { return Some("is on an expression".to_owned()) };
     let nullable = nullable(table, columns);
     if !nullable.is_empty() {
-        return Some(format!("has columns that can be NULL ({})", listed(nullable)));
+        return Some(format!("has nullable columns ({})", listed(nullable)));
     }
     if !index.plain_order {
-        return Some("is not in the ascending order of the types' own operators in pg_catalog".to_owned());
+        return Some(
+            "does not have the default ascending order of its types (the operators in \
+            pg_catalog)"
+                .to_owned(),
+        );
     }
     None
 }
@@ -98,7 +102,7 @@ pub(super) fn note(report: &mut Report, b: &Blueprint) {
         report.note(
             "key",
             &index,
-            format!("the key is {index} ({key}), which holds {} already", plain(b.by.as_str())),
+            format!("the key is {index} ({key}), which already contains {}", plain(b.by.as_str())),
         );
         return;
     }
@@ -107,9 +111,12 @@ pub(super) fn note(report: &mut Report, b: &Blueprint) {
         "key_widened",
         &index,
         format!(
-            "the key {index} ({key}) becomes ({wide}): after the swap nothing keeps ({key}) alone unique, \
-             and ON CONFLICT ({key}) fails"
+            "the partition column is added to the key {index} ({key}): after the swap, only ({wide}) is \
+             unique, not ({key}) alone, and ON CONFLICT ({key}) fails"
         ),
-        format!("look for ON CONFLICT ({key}) in the applications, and see that ({key}) comes from a sequence or is a uuid"),
+        format!(
+            "look for ON CONFLICT ({key}) in the applications, and make sure that the values of \
+            ({key}) come from a sequence or are random uuids"
+        ),
     );
 }

@@ -54,9 +54,9 @@ fn sayings(b: &Blueprint) -> Vec<Saying<'_>> {
             Saying {
                 code: "on_conflict_key",
                 message: format!(
-                    "ON CONFLICT ({key}) fails after the swap, when no unique index is on ({key}) alone"
+                    "ON CONFLICT ({key}) fails after the swap, because no unique index is on ({key}) alone"
                 ),
-                hint: format!("write ON CONFLICT ({wide}), and give both"),
+                hint: format!("write ON CONFLICT ({wide}), and insert a value for each of these columns"),
                 says: Box::new(|words| words.arbiter_is(&b.table.name, &b.key)),
             },
         );
@@ -68,43 +68,49 @@ fn in_statements<'a>(table: &'a QualifiedName, name: &str) -> Vec<Saying<'a>> {
     vec![
         Saying {
             code: "returning_system_column",
-            message: "INSERT ... RETURNING of xmin or xmax fails on a partitioned table".to_owned(),
-            hint: "tell inserted rows from updated ones by a column of their own".to_owned(),
+            message: "INSERT ... RETURNING xmin or xmax fails on a partitioned table".to_owned(),
+            hint: "use a column of the table to distinguish inserted rows from updated rows".to_owned(),
             says: Box::new(|words| words.inserts(table).any(|i| returns_system_column(words, i))),
         },
         Saying {
             code: "ctid",
-            message:
-                "a ctid is unique within a partition only: ctid in (...) takes rows of other partitions too"
-                    .to_owned(),
+            message: "a ctid is unique only within a partition, so ctid in (...) also matches rows of other \
+                 partitions"
+                .to_owned(),
             hint: "compare (tableoid, ctid), or the key".to_owned(),
             says: Box::new(|words| words.has(&["ctid"]) && !words.has(&["tableoid"])),
         },
         Saying {
             code: "copy_to",
             message: format!("COPY {name} TO fails on a partitioned table"),
-            hint: format!("copy (select * from {name}) to ...; pg_dump does without by itself"),
+            hint: format!("write copy (select * from {name}) to ...; pg_dump needs no change"),
             says: Box::new(|words| words.after(&["copy"]).any(|i| copies_out(words, i, table))),
         },
         Saying {
             code: "only",
-            message: format!("ONLY {name} has no rows after the swap, and TRUNCATE ONLY fails"),
-            hint: "leave ONLY out".to_owned(),
+            message: format!("after the swap, ONLY {name} returns no rows, and TRUNCATE ONLY fails"),
+            hint: "remove ONLY".to_owned(),
             says: Box::new(|words| words.after(&["only"]).any(|i| reads_only(words, i, table))),
         },
         Saying {
             code: "relation_size",
-            message: format!("the size of {name} itself is 0 after the swap, its partitions hold the rows"),
-            hint: format!("select sum(pg_relation_size(relid)) from pg_partition_tree('{name}')"),
+            message: format!(
+                "after the swap, the size of {name} itself is 0, because the rows are in its \
+                partitions"
+            ),
+            hint: format!("write select sum(pg_relation_size(relid)) from pg_partition_tree('{name}')"),
             says: Box::new(|words| {
                 SIZES.iter().any(|f| words.after(&[f, "("]).any(|i| words.table(i, table).is_some()))
             }),
         },
         Saying {
             code: "whole_row",
-            message: "prepared, it fails once after the swap: cached plan must not change result type"
+            message: "if it is a prepared statement, it fails once after the swap: cached plan must not \
+                change result type"
                 .to_owned(),
-            hint: "select the columns, or see that the application prepares it again".to_owned(),
+            hint: "list the columns explicitly, or make sure that the application prepares the statement \
+                again"
+                .to_owned(),
             says: Box::new(|words| {
                 words
                     .after(&["select"])

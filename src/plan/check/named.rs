@@ -77,13 +77,14 @@ pub fn named(named: &Named, sql: &PlanSql, table: &str) -> Vec<Finding> {
             "untrusted_schema",
             plain(&open.schema),
             format!(
-                "the plan's SQL has NULLIF, IS DISTINCT FROM, CASE or a comparison of rows over a type whose operators are looked up \
-                 by name, and {} may create in schema {}, which is searched",
+                "the plan's SQL uses NULLIF, IS DISTINCT FROM, CASE or a row comparison on a type whose \
+                 operators are looked up by name, and {} can create objects in schema {}, which is on the \
+                 search path",
                 open.creators.join(", "),
                 plain(&open.schema)
             ),
-            "write it with the operator and its schema: case when a operator(public.=) b then null else a end; or revoke create on \
-             that schema",
+            "write the operator with its schema, such as case when a operator(public.=) b then null else \
+             a end; or revoke create on that schema",
         );
     }
     settings(&mut report, sql, table);
@@ -100,21 +101,23 @@ fn untrusted(report: &mut Report, object: &Object) {
             name,
             format!(
                 "the plan's SQL reads {name}, which belongs to role {owner}: that role could put a view in its place, whose code would \
-                 run with the job's rights"
+                 run with the privileges of the job's role"
             ),
             format!(
-                "give it to a role that the job trusts; or, if {owner} is to be trusted with the rights of the job's role: \
-                 trust = [\"{owner}\"] at the head of the plan"
+                "change its owner to a role that the job trusts; or, if you trust {owner} with the privileges of the job's role, set \
+                 trust = [\"{owner}\"] at the top of the plan"
             ),
         );
     }
     report.error(
         "untrusted_object",
         name,
-        format!("the plan's SQL names {name}, which belongs to role {owner}: its code would run with the job's rights"),
         format!(
-            "write another one with its schema, such as pg_catalog.lower(...); or give it to a role that the job trusts; or, if {owner} \
-             is to be trusted with the rights of the job's role: trust = [\"{owner}\"] at the head of the plan"
+            "the plan's SQL names {name}, which belongs to role {owner}: its code would run with the privileges of the job's role"
+        ),
+        format!(
+            "name another object, with its schema, such as pg_catalog.lower(...); or change its owner to a role that the job trusts; \
+             or, if you trust {owner} with the privileges of the job's role, set trust = [\"{owner}\"] at the top of the plan"
         ),
     );
 }
@@ -137,12 +140,12 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
             "untrusted_schema",
             name,
             format!(
-                "the plan's SQL names {name}, and role {role}, which owns schema {}, may put another in its place",
+                "the plan's SQL names {name}, and role {role}, which owns schema {}, can replace it",
                 plain(schema)
             ),
             format!(
-                "move it to a schema of a role that the job trusts; or, if {role} is to be trusted with the rights of the job's role: \
-                 trust = [\"{role}\"] at the head of the plan"
+                "move it to a schema whose owner the job trusts; or, if you trust {role} with the \
+                 privileges of the job's role, set trust = [\"{role}\"] at the top of the plan"
             ),
         );
     }
@@ -151,7 +154,8 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
             "untrusted_schema",
             name,
             format!(
-                "the plan's SQL calls {name}, which takes arguments of any type or number, and {} may create a better match in schema {}",
+                "the plan's SQL calls {name}, which takes arguments of any type or number, and {} can \
+                 create a better match in schema {}",
                 object.creators.join(", "),
                 plain(schema)
             ),
@@ -163,13 +167,14 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
             "untrusted_schema",
             name,
             format!(
-                "the plan's SQL calls {name}, which looks names up along its caller's search_path, and {} may create in schema {} of that \
-                 path",
+                "the plan's SQL calls {name}, which looks up names on its caller's search_path, and {} \
+                 can create objects in schema {} of that path",
                 open.creators.join(", "),
                 plain(&open.schema)
             ),
             format!(
-                "alter {name} set search_path = pg_catalog, ...; or {}; or name the path: settings = {{ search_path = \"...\" }}",
+                "alter {name} set search_path = pg_catalog, ...; or {}; or set the path in the plan: \
+                 settings = {{ search_path = \"...\" }}",
                 revoke(&open.creators, &open.schema)
             ),
         );
@@ -188,7 +193,8 @@ fn settings(report: &mut Report, sql: &PlanSql, table: &str) {
         "plan_settings",
         table,
         format!(
-            "the plan's SQL runs under TimeZone {}, DateStyle {}, IntervalStyle {}, in the trigger too, whatever a writer's session has",
+            "the plan's SQL runs with TimeZone {}, DateStyle {}, IntervalStyle {}, also in the trigger, \
+             regardless of the settings of the writing session",
             sql.time_zone, sql.date_style, sql.interval_style
         ),
     );

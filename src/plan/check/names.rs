@@ -22,20 +22,20 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                 report.note(
                     "job_under_way",
                     name,
-                    format!("job {name} is under way ({state}): `run` goes on with it"),
+                    format!("job {name} has already started ({state}): `run` continues it"),
                 );
             }
             (true, false) => report.error(
                 "job_name_taken",
                 name,
-                format!("a job called {name} is under way on table {theirs} ({state})"),
-                "give this one another name: name = \"...\" at the head of the plan",
+                format!("another job with the name {name} is open on table {theirs} ({state})"),
+                "choose another name: name = \"...\" at the top of the plan",
             ),
             (false, true) => report.error(
                 "table_in_other_job",
                 &source,
-                format!("job {name} is under way on the same table ({state})"),
-                format!("go on with it, or end it: {}", ending(name, *state)),
+                format!("job {name} is open on the same table ({state})"),
+                format!("continue that job, or end it: {}", ending(name, *state)),
             ),
             // The swap makes foreign keys anew.
             (false, false) if *is_swapped && plan.task().purpose().is_swapped() => {
@@ -43,8 +43,15 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                     report.error(
                         "table_in_other_job",
                         &source,
-                        format!("job {name} is under way on {theirs} ({state}), which foreign key {key} ties to {source}"),
-                        format!("the swap of either job changes the key for the other; finish job {name} first, or end it: {}", ending(name, *state)),
+                        format!(
+                            "job {name} is open on {theirs} ({state}), which foreign key {key} \
+                            connects to {source}"
+                        ),
+                        format!(
+                            "the swap of either job changes the foreign key on which the other \
+                            relies; finish job {name} first, or end it: {}",
+                            ending(name, *state)
+                        ),
                     );
                 }
             }
@@ -87,7 +94,7 @@ fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
     for sequence in b.table.sequences.iter().filter(|s| s.identity) {
         let shown = plain(sequence.name.name.as_str());
         for suffix in ["_new", "_old"] {
-            all.push((sequence.name.name.with_suffix(suffix), format!("sequence {shown} beside the swap")));
+            all.push((sequence.name.name.with_suffix(suffix), format!("sequence {shown} during the swap")));
         }
     }
     all
@@ -105,12 +112,12 @@ pub(super) fn check(report: &mut Report, b: &Blueprint, taken: Option<&BTreeMap<
             match (uses.insert(name, purpose), taken.and_then(|taken| taken.get(name))) {
                 (Some(other), _) => (
                     "names_collide",
-                    format!("{purpose} and {other} would both be called {shown}"),
-                    "rename the index, or change names under [partition]",
+                    format!("{purpose} and {other} would have the same name, {shown}"),
+                    "rename the index, or change `names` under [partition]",
                 ),
                 (None, Some(what)) => (
                     "name_taken",
-                    format!("{what} is called {shown}, the name that {purpose} needs"),
+                    format!("{what} has the name {shown}, which {purpose} needs"),
                     "rename or drop it",
                 ),
                 (None, None) => continue,
@@ -122,12 +129,12 @@ pub(super) fn check(report: &mut Report, b: &Blueprint, taken: Option<&BTreeMap<
     }
     if told > TOLD {
         let more = number::counted(told - TOLD, "more name");
-        let message = format!("{more} in schema {schema} cannot be had");
+        let message = format!("{more} in schema {schema} are not available");
         report.error(
             "name_taken",
             schema,
             message,
-            "rename or drop what bears them, or change names under [partition]",
+            "rename or drop the objects that have these names, or change `names` under [partition]",
         );
     }
 }

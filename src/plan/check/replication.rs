@@ -21,10 +21,10 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found, key
             "logical_slot",
             &name,
             format!(
-                "slot {name} (plugin {plugin}) decodes every table's changes: it will get the copy, and after the swap the \
-                 partitions by their own names"
+                "slot {name} (plugin {plugin}) decodes the changes of every table: it receives the copy \
+                 and, after the swap, the changes of the partitions under their own names"
             ),
-            "see that its reader passes over the copy and knows the partitions",
+            "make sure that the consumer of the slot skips the copy and recognizes the partitions",
         );
     }
     sessions(report, found);
@@ -35,28 +35,37 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found, key
 fn of_all_tables(report: &mut Report, found: &Found, publication: &Published) {
     let (name, table) = (plain(publication.name.as_str()), found.table.name.plain());
     let slots = publication.slots.join(", ");
-    let whose =
-        format!("publication {name} has {table} for being one of all tables of the database or the schema");
+    let whose = format!(
+        "publication {name} publishes all tables of the database or of a schema, including \
+            {table}"
+    );
     let hint = format!(
-        "publish tables by name for the job: drop publication {name}; create publication {name} for table ..."
+        "for the job, publish tables by name: drop publication {name}; create publication {name} for \
+         table ..."
     );
     if publication.changes {
         let message = format!(
-            "{whose}: PostgreSQL refuses updates and deletes of what the job makes, which has no key at first"
+            "{whose}: PostgreSQL would reject updates and deletes on the tables that the job creates, \
+             until they have a key"
         );
         report.error("published", &name, message, hint);
     } else if publication.slots.is_empty() {
-        let message =
-            format!("{whose}: it will have the partitioned table too, and a subscriber that lacks it stops");
+        let message = format!(
+            "{whose}: it will also publish the partitioned table, and a subscriber without that \
+                table stops"
+        );
         report.warning(
             "published",
             &name,
             message,
-            "create the partitioned table and its partitions on the subscribers first, or publish tables by name",
+            "first create the partitioned table and its partitions on the subscribers, or publish tables \
+             by name",
         );
     } else {
-        let message =
-            format!("{whose}: its subscriber (slot {slots}) lacks the partitioned table, and would stop");
+        let message = format!(
+            "{whose}: its subscriber (slot {slots}) does not have the partitioned table and would \
+                stop"
+        );
         report.error("published", &name, message, hint);
     }
 }
@@ -72,11 +81,11 @@ fn via_root(report: &mut Report, found: &Found, publication: &Published) {
         "publication_via_root",
         &name,
         format!(
-            "publication {name} has {partitions} of other tables, by their own names: from the swap of {} on they are \
-             published by their root's name",
+            "publication {name} contains {partitions} of other tables: after the swap of {}, their \
+             changes are published under the name of their root table",
             found.table.name.plain()
         ),
-        "have a publication of its own for the table; or see that the subscribers know the roots",
+        "use a separate publication for the table, or make sure that the subscribers have the root tables",
     );
 }
 
@@ -98,9 +107,10 @@ fn identity(report: &mut Report, plan: &Partitioning, found: &Found, key: Option
             report.error(
                 "replica_identity",
                 &name,
-                format!("drop_unique gives up {name}, by which subscribers tell rows apart"),
+                format!("drop_unique lists {name}, which is the replica identity"),
                 format!(
-                    "leave it out, or choose another: alter table {} replica identity using index ...",
+                    "remove it from drop_unique, or choose another replica identity: alter table {} \
+                     replica identity using index ...",
                     table.name.plain()
                 ),
             );
@@ -118,12 +128,13 @@ fn identity(report: &mut Report, plan: &Partitioning, found: &Found, key: Option
                 "publication_columns",
                 &publication,
                 format!(
-                    "publication {publication} has only the columns ({}), without {column}, which the key will hold: \
-                     updates and deletes would fail after the swap",
+                    "publication {publication} publishes only the columns ({}), without {column}, which \
+                     the key will contain: updates and deletes would fail after the swap",
                     listed(columns)
                 ),
                 format!(
-                    "alter publication {publication} set table {} ({}, {column}), and the other tables that it has",
+                    "alter publication {publication} set table {} ({}, {column}), followed by its other \
+                     tables",
                     table.name.plain(),
                     listed(columns)
                 ),
@@ -140,10 +151,11 @@ fn sessions(report: &mut Report, found: &Found) {
             "postgres_fdw",
             &table,
             format!(
-                "{sessions} of postgres_fdw on another server: if it updates {table}, it does so by ctid, which is not \
-                 unique across partitions"
+                "{sessions} of postgres_fdw from another server are connected: postgres_fdw may update \
+                 rows of {table} by ctid, which is not unique across partitions"
             ),
-            "see that no UPDATE or DELETE of the foreign table has a part that is not sent to this server",
+            "make sure that every UPDATE and DELETE of the foreign table is pushed down to this server as \
+             a whole",
         );
     }
     if !around.strict_isolation.is_empty() {
@@ -151,11 +163,11 @@ fn sessions(report: &mut Report, found: &Found) {
             "strict_isolation",
             &table,
             format!(
-                "transactions are REPEATABLE READ or SERIALIZABLE by default for {}: those that began before the swap and \
-                 write after it get SQLSTATE 40001",
+                "the default isolation level is REPEATABLE READ or SERIALIZABLE for {}: transactions that \
+                 begin before the swap and write after it fail with SQLSTATE 40001",
                 around.strict_isolation.join(", ")
             ),
-            "see that the application tries again, as it must at these levels anyway",
+            "make sure that the application retries, as it must at these isolation levels anyway",
         );
     }
 }

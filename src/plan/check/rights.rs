@@ -37,8 +37,8 @@ pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, rights: &Ri
             "sessions_hidden",
             &role,
             format!(
-                "role {role} cannot see since when other roles' transactions are open: \
-                 the swap may wait behind one, and applications behind the swap, for all of lock_timeout"
+                "role {role} cannot see how long transactions of other roles have been open: one of them \
+                 can block the swap, and applications then wait behind the swap for up to lock_timeout"
             ),
             format!("grant pg_read_all_stats to {role}"),
         );
@@ -61,7 +61,7 @@ pub(super) fn of_backfill(
     let mut us = Role { report, name: role.clone() };
     if let Some(why) = alters(backfill, table).filter(|_| !rights.owner) {
         let owner = plain(table.owner.as_str());
-        let what = format!("lacks the rights of {owner}, who owns {name}, and the plan {why}");
+        let what = format!("lacks the privileges of role {owner}, which owns {name}, and the plan {why}");
         us.lacks(&name, &what, format!("grant {owner} to {role}"));
     }
     for schema in &writing.closed {
@@ -92,7 +92,7 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
     let mut us = Role { report, name: role.clone() };
     if !rights.owner {
         let owner = plain(table.owner.as_str());
-        let what = format!("lacks the rights of {owner}, who owns {name}");
+        let what = format!("lacks the privileges of role {owner}, which owns {name}");
         us.lacks(&name, &what, format!("grant {owner} to {role}"));
     }
     own_schema(&mut us, rights, &plain(&server.database));
@@ -109,7 +109,7 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
 fn lent(report: &mut Report, role: &str, table: &Table, rights: &Rights) {
     if !rights.lent.is_empty() {
         let message = format!(
-            "the job would run code of others with the rights of {role}: {}",
+            "the job would run code of other roles with the privileges of role {role}: {}",
             described(&rights.lent)
         );
         report.error(
@@ -135,9 +135,9 @@ fn alters(backfill: &Backfill, table: &Table) -> Option<&'static str> {
         return Some("adds columns");
     }
     if backfill.keep_filled != KeepFilled::No {
-        return Some("keeps rows filled, by a trigger");
+        return Some("keeps rows filled with a trigger");
     }
-    (!backfill.finish.is_empty()).then_some("builds constraints or indexes in the end")
+    (!backfill.finish.is_empty()).then_some("builds constraints or indexes")
 }
 
 /// A role that sees no standby's lag is held where there are standbys, or a limit was asked for.
@@ -149,8 +149,8 @@ fn standbys(report: &mut Report, plan: &Plan, role: &str) {
             "replicas_hidden",
             role,
             format!(
-                "role {role} cannot see how far standbys are behind: where the server has any, or the plan asks for a \
-                 limit, the job holds until it can"
+                "role {role} cannot see the replica lag: if the server has standbys, or the plan sets a \
+                 limit, the job pauses until it can see the lag"
             ),
             format!("grant pg_monitor to {role}, or list the standbys under [throttle] replicas"),
         );
@@ -161,10 +161,10 @@ fn on_table(us: &mut Role<'_>, table: &Table, rights: &Rights) {
     let (role, name) = (us.name.clone(), table.name.plain());
     let (owner, schema) = (plain(table.owner.as_str()), plain(table.name.schema.as_str()));
     if !rights.owner {
-        let what = format!("lacks the rights of {owner}, who owns {name}");
+        let what = format!("lacks the privileges of role {owner}, which owns {name}");
         us.lacks(&name, &what, format!("grant {owner} to {role}"));
     } else if !rights.become_owner {
-        let what = format!("cannot give tables to {owner}, who owns {name}");
+        let what = format!("cannot change the owner of tables to role {owner}, which owns {name}");
         us.lacks(&name, &what, format!("grant {owner} to {role} with set true"));
     }
     if !rights.select {
@@ -172,15 +172,21 @@ fn on_table(us: &mut Role<'_>, table: &Table, rights: &Rights) {
         us.lacks(&name, &what, format!("grant select on {name} to {role}"));
     }
     if !rights.schema_create {
-        let what = format!("lacks CREATE on schema {schema}, where the partitions will be");
+        let what = format!("lacks CREATE on schema {schema}, in which the partitions are created");
         us.lacks(&schema, &what, format!("grant create on schema {schema} to {role}"));
     } else if !rights.owner_creates && !rights.superuser {
-        let what = format!("cannot give tables in schema {schema} to {owner}, who lacks CREATE there");
+        let what = format!(
+            "cannot change the owner of tables in schema {schema} to role {owner}, which \
+            lacks CREATE on it"
+        );
         us.lacks(&schema, &what, format!("grant create on schema {schema} to {owner}"));
     }
     for space in &rights.tablespaces_denied {
         let space = plain(space.as_str());
-        let what = format!("lacks CREATE on tablespace {space}, where {name} or an index of it is");
+        let what = format!(
+            "lacks CREATE on tablespace {space}, which contains {name} or one of its \
+            indexes"
+        );
         us.lacks(&space, &what, format!("grant create on tablespace {space} to {role}"));
     }
 }
@@ -195,16 +201,16 @@ fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
     }
     for MadeIn { schema, name } in &rights.schemas_fixed {
         let schema = plain(schema.as_str());
-        let what = format!("lacks CREATE on schema {schema}, where {name} is made again");
+        let what = format!("lacks CREATE on schema {schema}, in which {name} is created again");
         us.lacks(&schema, &what, format!("grant create on schema {schema} to {role}"));
     }
     for name in &rights.types_closed {
-        let what = format!("lacks USAGE on type {name}, which a column has");
+        let what = format!("lacks USAGE on type {name}, which a column uses");
         us.lacks(name, &what, format!("grant usage on type {name} to {role}"));
     }
     for table in &rights.not_referenceable {
         let table = table.plain();
-        let what = format!("lacks REFERENCES on {table}, which a foreign key points to");
+        let what = format!("lacks REFERENCES on {table}, which a foreign key references");
         us.lacks(&table, &what, format!("grant references on {table} to {role}"));
     }
     for function in &rights.not_executable {
@@ -214,25 +220,30 @@ fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
     for grantor in &rights.grantors {
         let grantor = plain(grantor.as_str());
         let what = format!(
-            "lacks the rights of {grantor}, who granted privileges on it: they are granted again, by the same"
+            "lacks the privileges of role {grantor}, which granted privileges on it: the job grants them \
+             again as the same role"
         );
         us.lacks(&grantor, &what, format!("grant {grantor} to {role}"));
     }
     for thing in &rights.not_owned {
         let (name, owner) = (&thing.name, plain(thing.owner.as_str()));
-        let what =
-            format!("lacks the rights of {owner}, who owns {name}, which the swap binds to the new table");
+        let what = format!(
+            "lacks the privileges of role {owner}, which owns {name}, and the swap binds it to \
+                the new table"
+        );
         us.lacks(name, &what, format!("grant {owner} to {role}"));
     }
     for view in &rights.foreign_views {
         let (name, owner) = (view.name.plain(), plain(view.owner.as_str()));
         if view.owned {
             let schema = plain(view.name.schema.as_str());
-            let what = format!("lacks CREATE on schema {schema}, where view {name} is replaced at the swap");
+            let what = format!("lacks CREATE on schema {schema}, in which the swap replaces view {name}");
             us.lacks(&name, &what, format!("grant create on schema {schema} to {role}"));
         } else {
-            let what =
-                format!("lacks the rights of {owner}, who owns view {name}, which is replaced at the swap");
+            let what = format!(
+                "lacks the privileges of role {owner}, which owns view {name}, and the swap \
+                    replaces the view"
+            );
             us.lacks(&name, &what, format!("grant {owner} to {role}, or alter view {name} owner to {role}"));
         }
     }
@@ -243,7 +254,10 @@ fn own_schema(us: &mut Role<'_>, rights: &Rights, database: &str) {
     let role = us.name.clone();
     let Some(own) = &rights.own_schema else {
         if !rights.database_create {
-            let what = format!("lacks CREATE on database {database}, and schema {SCHEMA} is not there yet");
+            let what = format!(
+                "lacks CREATE on database {database}, and schema {SCHEMA} does not exist \
+                yet"
+            );
             us.lacks(database, &what, format!("grant create on database {database} to {role}"));
         }
         return;
@@ -253,7 +267,10 @@ fn own_schema(us: &mut Role<'_>, rights: &Rights, database: &str) {
         us.lacks(SCHEMA, &what, format!("grant usage, create on schema {SCHEMA} to {role}"));
     }
     if !own.tables {
-        let what = format!("cannot read and write all tables of schema {SCHEMA}, which another role set up");
+        let what = format!(
+            "cannot read and write all tables of schema {SCHEMA}, which another role \
+            created"
+        );
         let grant =
             format!("grant select, insert, update, delete on all tables in schema {SCHEMA} to {role}");
         us.lacks(SCHEMA, &what, grant);

@@ -18,8 +18,8 @@ pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
         report.error(
             "server_too_old",
             object,
-            format!("the server is PostgreSQL {major}.{minor}, pgstrata needs 14 or later"),
-            "upgrade the server, for instance with pg_upgrade",
+            format!("the server is PostgreSQL {major}.{minor}; pgstrata requires PostgreSQL 14 or later"),
+            "upgrade the server first, for example with pg_upgrade",
         );
     }
     if server.in_recovery {
@@ -27,7 +27,8 @@ pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
             "standby",
             object,
             "the server is a standby, which cannot be written to".to_owned(),
-            "connect to the primary; with several hosts, add target_session_attrs=read-write",
+            "connect to the primary; if the connection string lists several hosts, add \
+             target_session_attrs=read-write",
         );
     }
     let lock_timeout_ms = plan.lock_timeout().as_millis();
@@ -37,8 +38,8 @@ pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
             "lock_timeout_too_long",
             "swap.lock_timeout",
             format!(
-                "lock_timeout is {lock_timeout_ms} ms, the server's deadlock_timeout is {deadlock_ms} ms: \
-                 the swap must give up before the server looks for deadlocks"
+                "lock_timeout is {lock_timeout_ms} ms, and the server's deadlock_timeout is {deadlock_ms} \
+                 ms: the swap must give up before the server checks for deadlocks"
             ),
             format!(
                 "set lock_timeout below {deadlock_ms} ms under [swap], such as \"{} ms\"",
@@ -51,8 +52,8 @@ pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
         report.warning(
             "event_triggers",
             server.event_triggers.join(", "),
-            "event triggers are in force, and may fire on what pgstrata creates, alters and drops".to_owned(),
-            "see to it that they let its statements pass: `pgstrata sql` prints them",
+            "event triggers are enabled and may fire on statements of the job".to_owned(),
+            "make sure that they neither reject nor change the statements that `pgstrata sql` prints",
         );
     }
 }
@@ -66,11 +67,11 @@ fn sessions(report: &mut Report, plan: &Plan, server: &Server) {
             continue;
         }
         let message = |what: &str| {
-            format!("{what} {most} sessions at a time, and {used} are open: a job needs {needed}")
+            format!("{what} {most} sessions, of which {used} are in use; the job needs {needed}")
         };
         let least = used + needed;
         if of == "server" {
-            let message = message("the server takes");
+            let message = message("the server allows");
             let hint = "close some sessions, raise max_connections, or run the job later";
             report.warning("connection_limit", name, message, hint);
         } else {

@@ -18,11 +18,11 @@ pub(in crate::plan) fn no_such_table(name: &QualifiedName, tables: &[QualifiedNa
         (Some(table), _) => format!("did you mean {}?", table.plain()),
         (None, Some(near)) => format!("did you mean {}.{}?", plain(name.schema.as_str()), plain(near)),
         (None, None) => {
-            "write the name as in SQL: schema.table, in double quotes where SQL needs them".to_owned()
+            "write the name as in SQL: schema.table, in double quotes where SQL requires them".to_owned()
         }
     };
     let (code, object) = ("no_such_table", name.plain());
-    let message = format!("there is no table {object}");
+    let message = format!("table {object} does not exist");
     Finding { level: Level::Error, code, object, message, hint }
 }
 
@@ -30,15 +30,21 @@ pub(in crate::plan) fn no_such_table(name: &QualifiedName, tables: &[QualifiedNa
 pub(super) fn is_table(report: &mut Report, table: &Table) -> bool {
     let (code, what, hint) = match table.relkind.as_str() {
         "r" | "p" if OF_OTHERS.contains(&table.name.schema.as_str()) => {
-            ("system_table", "a table of the system or of pgstrata", "name a table of your own")
+            ("system_table", "a table of the system or of pgstrata itself", "name a table of your own")
         }
-        "r" | "p" if table.persistence == "t" => {
-            ("temporary_table", "a temporary table, which other sessions cannot see", "name another")
-        }
+        "r" | "p" if table.persistence == "t" => (
+            "temporary_table",
+            "a temporary table, which the job's other sessions cannot see",
+            "name a permanent table",
+        ),
         "r" | "p" => return true,
-        "v" => ("is_view", "a view, not a table", "name the table that it reads"),
-        "m" => ("is_view", "a materialized view, not a table", "name the table that it reads"),
-        "f" => ("is_foreign_table", "a foreign table: its rows are on another server", "run pgstrata there"),
+        "v" => ("is_view", "a view, not a table", "name the table that the view reads"),
+        "m" => ("is_view", "a materialized view, not a table", "name the table that the view reads"),
+        "f" => (
+            "is_foreign_table",
+            "a foreign table: its rows are stored on another server",
+            "run the job on that server",
+        ),
         _ => ("not_a_table", "no table", "name a table"),
     };
     refuse(report, table, code, what, hint)
@@ -53,13 +59,19 @@ pub(super) fn refuse(report: &mut Report, table: &Table, code: &'static str, wha
 /// Whether it is a plain table that can be partitioned; says what it is if not.
 pub(super) fn check(report: &mut Report, table: &Table) -> bool {
     if table.relkind == "p" {
-        return refuse(report, table, "already_partitioned", "partitioned already", "there is nothing to do");
+        return refuse(
+            report,
+            table,
+            "already_partitioned",
+            "already partitioned",
+            "to create further partitions, run `pgstrata maintain --table`",
+        );
     }
     if !is_table(report, table) {
         return false;
     }
     if table.is_partition {
-        let hint = "name the partitioned table, or detach it first";
+        let hint = "name the partitioned table, or detach the partition first";
         return refuse(report, table, "is_partition", "itself a partition", hint);
     }
     inheritance(report, table)
@@ -69,8 +81,8 @@ fn inheritance(report: &mut Report, table: &Table) -> bool {
     let name = table.name.plain();
     if table.children > 0 {
         let children = number::counted(table.children.into(), "inheriting table");
-        let message = format!("{name} has {children}, and a partitioned table can have none");
-        let hint = format!("detach each: alter table <child> no inherit {name}");
+        let message = format!("{name} has {children}, which a partitioned table cannot have");
+        let hint = format!("detach each child: alter table <child> no inherit {name}");
         report.error("inheritance_children", &name, message, hint);
     }
     if table.parents > 0 {
@@ -79,12 +91,15 @@ fn inheritance(report: &mut Report, table: &Table) -> bool {
         report.error("inheritance_parents", &name, message, hint);
     }
     if table.typed {
-        let message = format!("{name} was created OF a type, a partitioned copy of it would not be");
+        let message = format!(
+            "{name} was created OF a composite type, and the partitioned table would \
+            lose its link to the type"
+        );
         report.error("typed_table", &name, message, format!("alter table {name} not of"));
     }
     if let Some(extension) = &table.extension {
         let extension = plain(extension);
-        let message = format!("{name} belongs to extension {extension}, which would lose it");
+        let message = format!("{name} belongs to extension {extension}, which would lose it at the swap");
         let hint = format!("alter extension {extension} drop table {name}");
         report.error("extension_member", &name, message, hint);
     }

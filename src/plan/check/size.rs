@@ -17,14 +17,18 @@ pub(super) fn check(report: &mut Report, table: &Table, size: &Size) {
     if size.analyzed {
         let rows = number::count(size.rows.unsigned_abs());
         let message = format!(
-            "{name} holds about {rows} rows, {bytes} with indexes; the job needs about as much again on disk"
+            "{name} has about {rows} rows, {bytes} with indexes; the job needs about the same amount of \
+             disk space again"
         );
         report.note("size", &name, message);
     } else {
         report.warning(
             "no_statistics",
             &name,
-            format!("{name} has no statistics yet, {bytes} with indexes: progress and order of the copy are guesses"),
+            format!(
+                "{name} has no statistics yet ({bytes} with indexes): progress and the order of the \
+                copy are guesses"
+            ),
             format!("analyze {name}"),
         );
     }
@@ -33,8 +37,8 @@ pub(super) fn check(report: &mut Report, table: &Table, size: &Size) {
         let a_day = number::bytes((per_second * LOG_BYTES_PER_CHANGE * DAY_S) as u64);
         let most = if size.since_known { "about" } else { "at most" };
         let message = format!(
-            "{most} {per_second:.2} changed rows a second on average: \
-             the change log grows by {most} {a_day} a day until it is drained"
+            "{most} {per_second:.2} changed rows per second on average: the change log grows by {most} \
+             {a_day} per day until it is drained"
         );
         report.note("change_rate", &name, message);
     }
@@ -60,10 +64,11 @@ pub(super) fn room_for_columns(report: &mut Report, table: &Table, size: &Size, 
         "too_many_columns",
         &name,
         format!(
-            "{name} has {} columns{dropped}: a table can have at most 1,600, and the job adds {more}",
+            "{name} has {} columns{dropped}, and the job adds {more}: a table can have at most 1,600",
             number::count(have as u64)
         ),
-        "add them to a table of their own; the numbers of dropped columns are free again only in a new table",
+        "add the columns to a separate table; dropped columns count toward the limit until the table is \
+         created anew",
     );
 }
 

@@ -41,10 +41,11 @@ fn indexed(report: &mut Report, f: &Filling, writing: &Writing) -> bool {
         "index_on_set_column",
         f.table.name.plain(),
         format!(
-            "{many} {} {is} on columns that are set: no update can be HOT, each filled row is written to every index{all}",
+            "{many} {} {is} on columns that the plan sets: no update can be HOT, and each filled row adds \
+             an entry to every index{all}",
             listed(known.iter().copied())
         ),
-        "an index that nobody needs meanwhile is better built afterwards: drop it, and list it under finish: index = [...]",
+        "drop an index that nobody needs during the run, and list it under finish: index = [...]",
     );
     false
 }
@@ -58,7 +59,10 @@ fn growth(report: &mut Report, f: &Filling, writing: &Writing, meant: Option<f64
         report.warning(
             "no_statistics",
             &name,
-            format!("{name} has no statistics yet: nobody can say how many rows there are to fill, and how much it will grow"),
+            format!(
+                "{name} has no statistics yet: the number of rows to fill and the growth of the table \
+                are unknown"
+            ),
             format!("analyze {name}"),
         );
         return;
@@ -71,7 +75,7 @@ fn growth(report: &mut Report, f: &Filling, writing: &Writing, meant: Option<f64
     let room = sum(|l| l.live_bytes.unwrap_or(l.heap_bytes)) < FULL * heap;
     let stays = hot && room;
     let mut message = format!(
-        "about {} of {} to fill by the statistics: {name} grows by up to {}",
+        "about {} of {} to fill, according to the statistics: {name} grows by up to {}",
         number::count(meant.round() as u64),
         number::counted(rows.round() as u64, "row"),
         number::bytes((share * heap) as u64)
@@ -79,11 +83,13 @@ fn growth(report: &mut Report, f: &Filling, writing: &Writing, meant: Option<f64
     if indexes > 0.0 && !stays {
         message += &format!(", its indexes by up to {}", number::bytes((share * indexes) as u64));
     }
-    message += ", less where vacuum comes in between; free space on disk cannot be seen from here";
+    message += ", or less if a vacuum runs in between; check the free disk space, which pgstrata cannot \
+        see";
     if hot && !room && writing.leaves.iter().any(|leaf| leaf.fillfactor > 90) {
         message += &format!(
-            "; its pages are full, so that even updates that could be HOT write all indexes: where such updates come again, \
-             alter table {name} set (fillfactor = 90), for pages written from then on"
+            "; its pages are full, so even updates that could be HOT write to all indexes: if you plan \
+             more such updates, alter table {name} set (fillfactor = 90), which applies to pages written \
+             from then on"
         );
     }
     report.note("growth", &name, message);
@@ -104,7 +110,8 @@ fn vacuum(report: &mut Report, plan: &Plan, writing: &Writing) {
         report.warning(
             "autovacuum_off",
             "autovacuum",
-            "autovacuum is off on this server: nobody takes away the dead rows that filling leaves"
+            "autovacuum is off on this server: nothing removes the dead rows that the backfill leaves \
+             behind"
                 .to_owned(),
             "alter system set autovacuum = on; alter system set track_counts = on; select pg_reload_conf()",
         );
@@ -112,7 +119,10 @@ fn vacuum(report: &mut Report, plan: &Plan, writing: &Writing) {
         report.warning(
             "autovacuum_off",
             &off,
-            format!("autovacuum is off for {off}: nobody takes away the dead rows that filling leaves"),
+            format!(
+                "autovacuum is off for {off}: nothing removes the dead rows that the backfill leaves \
+                behind"
+            ),
             format!(
                 "alter table {} reset (autovacuum_enabled), or vacuum it while the job runs",
                 first(&off)
@@ -130,8 +140,8 @@ fn vacuum(report: &mut Report, plan: &Plan, writing: &Writing) {
             "vacuum_after_hold",
             &late,
             format!(
-                "autovacuum comes to {late} when more rows are dead than the job lets be (max_dead_share {:.2}): it would hold, and \
-                 nobody would come",
+                "autovacuum of {late} starts only at more dead rows than the job allows (max_dead_share \
+                 {:.2}): the job would pause and wait for a vacuum that never starts",
                 limit.share
             ),
             format!("alter table {} set (autovacuum_vacuum_scale_factor = 0.1)", first(&late)),
@@ -171,16 +181,16 @@ mod tests {
         };
         assert_eq!(told(&plan(""), leaf(2e6), true), "");
         insta::assert_snapshot!(told(&plan(""), leaf(7e6), true), @"
-        vacuum_after_hold: autovacuum comes to public.t when more rows are dead than the job lets be (max_dead_share 0.40): it would hold, and nobody would come
+        vacuum_after_hold: autovacuum of public.t starts only at more dead rows than the job allows (max_dead_share 0.40): the job would pause and wait for a vacuum that never starts
         alter table public.t set (autovacuum_vacuum_scale_factor = 0.1)
         ");
         assert_eq!(told(&plan("[throttle]\nmax_dead_share = 'off'"), leaf(7e6), true), "");
         insta::assert_snapshot!(told(&plan(""), leaf(7e6), false), @"
-        autovacuum_off: autovacuum is off on this server: nobody takes away the dead rows that filling leaves
+        autovacuum_off: autovacuum is off on this server: nothing removes the dead rows that the backfill leaves behind
         alter system set autovacuum = on; alter system set track_counts = on; select pg_reload_conf()
         ");
         insta::assert_snapshot!(told(&plan(""), Leaf { autovacuum: false, ..leaf(2e6) }, true), @"
-        autovacuum_off: autovacuum is off for public.t: nobody takes away the dead rows that filling leaves
+        autovacuum_off: autovacuum is off for public.t: nothing removes the dead rows that the backfill leaves behind
         alter table public.t reset (autovacuum_enabled), or vacuum it while the job runs
         ");
     }

@@ -89,12 +89,13 @@ pub fn table_tried(table: &Table, trial: &TableTrial, job: Writes) -> Vec<Findin
         }
     }
     for (what, message) in &trial.untried {
-        let message = format!("{what} could not be tried: {message}");
+        let message = format!("{what} could not be tested: {message}");
         report.warning(
             "untried",
             what,
             message,
-            "run the check again when less is going on, or with the privilege that the message names",
+            "run the check again when the server is less busy, or with the privilege that the message \
+             names",
         );
     }
     report.0
@@ -125,9 +126,10 @@ fn not_creatable(report: &mut Report, what: &str, refused: &Refused) {
         format!("{what} cannot be created again: {}", refused.message),
         match refused.code.as_str() {
             UNDEFINED_TABLE => {
-                "it names the row of its table as a whole, which only that table can: write out the columns, or drop it for the run"
+                "it refers to the whole row, which cannot be carried over to another table: list the \
+                 columns explicitly, or drop it for the run"
             }
-            _ => "change it so that the server creates it again, or drop it for the run",
+            _ => "change it so that the server accepts it, or drop it for the run",
         },
     );
 }
@@ -142,8 +144,8 @@ fn fails_for_job(report: &mut Report, table: &Table, what: &str, refused: &Refus
     };
     let hint = match &refused.context {
         Some(_) => {
-            "if a function finds no name, give it the search_path that it needs: alter function ... set search_path = ...; \
-             else correct it, or drop what calls it for the run"
+            "if a function cannot find a name, set its search_path: alter function ... set search_path = \
+             ...; otherwise correct the function, or drop the object that calls it for the run"
         }
         None => "correct it, or drop it for the run",
     };
@@ -166,13 +168,13 @@ fn violated(report: &mut Report, table: &Table, one: &Violated, job: Writes) {
         return report.warning(
             "check_violated",
             &name,
-            format!("{fact}: the partitioned table gets the constraint NOT VALID, after the copy"),
-            "nothing, if old rows may stay as they are; else correct them before the job starts",
+            format!("{fact}: the partitioned table gets the constraint as NOT VALID, after the copy"),
+            "nothing, if old rows may stay as they are; otherwise correct them before the job starts",
         );
     }
     let then = match job {
-        Writes::Copies => "the partitioned table would not take them",
-        Writes::Updates => "an update of them fails",
+        Writes::Copies => "the partitioned table would not accept them",
+        Writes::Updates => "updates of them would fail",
     };
     report.error(
         "check_violated",
@@ -190,11 +192,12 @@ fn may_change(report: &mut Report, table: &Table, check: &Check) {
         "check_may_change",
         &name,
         format!(
-            "constraint {name} calls functions that are not IMMUTABLE: a changed row that no longer satisfies it when it is \
-             brought over stops the job"
+            "constraint {name} calls functions that are not IMMUTABLE: the job stops if a changed row no \
+             longer satisfies it when the change is applied"
         ),
         format!(
-            "nothing, if a row that satisfied it always does; else drop it for the run: alter table {table} drop constraint {name}"
+            "nothing, if a row that once satisfied it always does; otherwise drop it for the run: alter \
+             table {table} drop constraint {name}"
         ),
     );
 }
@@ -207,8 +210,8 @@ pub fn orphaned(found: &[Orphans]) -> Vec<Finding> {
             "foreign_key_violated",
             plain(&orphans.key),
             format!("{}, by key: {}", orphans.fact(), orphans.named()),
-            "correct or delete these rows, or insert the ones that they refer to; or make the key NOT VALID: drop it and add \
-             it again so",
+            "correct or delete these rows, or insert the rows that they refer to; or drop the foreign key \
+             and add it again as NOT VALID",
         );
     }
     report.0
@@ -223,16 +226,20 @@ pub fn unreadable_keys(table: &Table, rows: i64) -> Vec<Finding> {
             "key_not_utf8",
             &name,
             format!(
-                "{} of {name} have bytes in the key that are not valid UTF-8, which the job cannot read in an SQL_ASCII database",
+                "{} of {name} have key values that are not valid UTF-8, which the job cannot read in an \
+                 SQL_ASCII database",
                 number::counted(rows.unsigned_abs(), "row")
             ),
-            "correct the keys, or move the data into a database whose encoding is theirs",
+            "correct the keys, or move the data into a database that has their encoding",
         );
     } else {
         report.warning(
             "key_not_utf8",
             &name,
-            format!("the database is SQL_ASCII, and {name} has text in its key: a key that is not valid UTF-8 stops the job"),
+            format!(
+                "the encoding of the database is SQL_ASCII, and the key of {name} contains text: \
+                the job stops at a key that is not valid UTF-8"
+            ),
             "nothing, if the application writes no such keys",
         );
     }

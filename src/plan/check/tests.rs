@@ -100,10 +100,10 @@ fn by_number(values: Values) -> (Plan, Facts) {
 #[test]
 fn a_table_without_fault() {
     assert_snapshot!(told(&plan(""), &facts()), @"
-    note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
-    note[change_rate]: about 10.00 changed rows a second on average: the change log grows by about 49.4 MiB a day until it is drained
-    warning[key_widened]: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails
-    note[carried]: carried: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy elsewhere, 1 default elsewhere, 1 publication, 1 trigger, 1 policy, 3 grants
+    note[size]: public.petri_observations has about 1,000,000 rows, 200.0 MiB with indexes; the job needs about the same amount of disk space again
+    note[change_rate]: about 10.00 changed rows per second on average: the change log grows by about 49.4 MiB per day until it is drained
+    warning[key_widened]: the partition column is added to the key petri_observations_pkey (observation_id): after the swap, only (observation_id, created_at) is unique, not (observation_id) alone, and ON CONFLICT (observation_id) fails
+    note[carried]: carried: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants
     note[partitions]: 11 partitions from 2024-01-01 00:00:00+00 to 2024-12-01 00:00:00+00 and a default partition
     ");
 }
@@ -160,9 +160,9 @@ fn ends_of_the_plan_move_outward_to_a_mark() {
     );
     assert_eq!(bounds(&plan("from = '2024-05-01'\nto = '2024-06-01'\n"), &facts()).len(), 2);
     assert_snapshot!(told(&plan("to = '2023-06-01'\n"), &facts()), @"
-    error[bounds]: the last partition would end at 2023-06-01 00:00:00+00, before the first one begins (2024-01-15 00:00:00+00)
-    note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
-    note[change_rate]: about 10.00 changed rows a second on average: the change log grows by about 49.4 MiB a day until it is drained
+    error[bounds]: the last partition would end at 2023-06-01 00:00:00+00, before the start of the first partition (2024-01-15 00:00:00+00)
+    note[size]: public.petri_observations has about 1,000,000 rows, 200.0 MiB with indexes; the job needs about the same amount of disk space again
+    note[change_rate]: about 10.00 changed rows per second on average: the change log grows by about 49.4 MiB per day until it is drained
     ");
 }
 
@@ -188,18 +188,18 @@ fn an_old_server_is_all_that_is_said() {
     let mut facts = facts();
     facts.server.version = 130_011;
     facts.relation = Relation::Unread;
-    assert_snapshot!(told(&plan(""), &facts), @"error[server_too_old]: the server is PostgreSQL 13.11, pgstrata needs 14 or later");
+    assert_snapshot!(told(&plan(""), &facts), @"error[server_too_old]: the server is PostgreSQL 13.11; pgstrata requires PostgreSQL 14 or later");
 }
 
 #[test]
 fn tables_of_others_than_the_user() {
     let mut temporary = facts();
     found(&mut temporary).table.persistence = "t".into();
-    assert_snapshot!(told(&plan(""), &temporary), @"error[temporary_table]: public.petri_observations is a temporary table, which other sessions cannot see");
+    assert_snapshot!(told(&plan(""), &temporary), @"error[temporary_table]: public.petri_observations is a temporary table, which the job's other sessions cannot see");
     let mut extension = facts();
     found(&mut extension).table.extension = Some("postgis".into());
     let said = told(&plan(""), &extension);
-    assert_snapshot!(said.lines().next().unwrap(), @"error[extension_member]: public.petri_observations belongs to extension postgis, which would lose it");
+    assert_snapshot!(said.lines().next().unwrap(), @"error[extension_member]: public.petri_observations belongs to extension postgis, which would lose it at the swap");
 }
 
 #[test]
@@ -207,9 +207,9 @@ fn a_value_out_of_reach_is_refused() {
     let mut far = facts();
     found(&mut far).values.as_mut().unwrap().newest = Some("290000-01-01 00:00:00+00".into());
     assert_snapshot!(told(&plan(""), &far), @"
-    error[bounds]: created_at holds values after the year 261999: partitions up to them would be too many
-    note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
-    note[change_rate]: about 10.00 changed rows a second on average: the change log grows by about 49.4 MiB a day until it is drained
+    error[bounds]: column created_at contains values after the year 261999, and covering them would take too many partitions
+    note[size]: public.petri_observations has about 1,000,000 rows, 200.0 MiB with indexes; the job needs about the same amount of disk space again
+    note[change_rate]: about 10.00 changed rows per second on average: the change log grows by about 49.4 MiB per day until it is drained
     ");
 }
 
@@ -241,18 +241,18 @@ fn everything_is_told_at_once() {
     found.size.since_known = false;
     assert_snapshot!(told(&plan("drop_unique = ['x']\n"), &facts), @"
     error[standby]: the server is a standby, which cannot be written to
-    error[table_in_other_job]: job other is under way on the same table (copied)
-    error[missing_privilege]: role lab cannot give tables to lab, who owns public.petri_observations
-    error[missing_privilege]: role lab lacks CREATE on tablespace fast, where public.petri_observations or an index of it is
-    error[missing_privilege]: role lab cannot read and write all tables of schema pgstrata, which another role set up
-    error[nullable_partition_column]: partition column created_at can be NULL (0 rows hold NULL now), and the key will hold it
-    error[drop_unique]: drop_unique names x, and public.petri_observations has no such index
-    error[row_type_function]: function f(petri_observations) takes or returns rows of public.petri_observations as a type, which stays the old table's
-    warning[published]: publication all has public.petri_observations for being one of all tables of the database or the schema: it will have the partitioned table too, and a subscriber that lacks it stops
-    note[size]: public.petri_observations holds about 1,000,000 rows, 200.0 MiB with indexes; the job needs about as much again on disk
-    note[change_rate]: at most 10.00 changed rows a second on average: the change log grows by at most 49.4 MiB a day until it is drained
-    warning[key_widened]: the key petri_observations_pkey (observation_id) becomes (observation_id, created_at): after the swap nothing keeps (observation_id) alone unique, and ON CONFLICT (observation_id) fails
-    note[carried]: carried: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy elsewhere, 1 default elsewhere, 1 publication, 1 trigger, 1 policy, 3 grants
+    error[table_in_other_job]: job other is open on the same table (copied)
+    error[missing_privilege]: role lab cannot change the owner of tables to role lab, which owns public.petri_observations
+    error[missing_privilege]: role lab lacks CREATE on tablespace fast, which contains public.petri_observations or one of its indexes
+    error[missing_privilege]: role lab cannot read and write all tables of schema pgstrata, which another role created
+    error[nullable_partition_column]: partition column created_at is nullable (0 rows contain NULL now), but it becomes part of the key
+    error[drop_unique]: drop_unique lists x, but public.petri_observations has no such index
+    error[row_type_function]: function f(petri_observations) takes or returns the row type of public.petri_observations, which remains the row type of the old table
+    warning[published]: publication all publishes all tables of the database or of a schema, including public.petri_observations: it will also publish the partitioned table, and a subscriber without that table stops
+    note[size]: public.petri_observations has about 1,000,000 rows, 200.0 MiB with indexes; the job needs about the same amount of disk space again
+    note[change_rate]: at most 10.00 changed rows per second on average: the change log grows by at most 49.4 MiB per day until it is drained
+    warning[key_widened]: the partition column is added to the key petri_observations_pkey (observation_id): after the swap, only (observation_id, created_at) is unique, not (observation_id) alone, and ON CONFLICT (observation_id) fails
+    note[carried]: carried: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants
     note[partitions]: 11 partitions from 2024-01-01 00:00:00+00 to 2024-12-01 00:00:00+00 and a default partition
     ");
 }

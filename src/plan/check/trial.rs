@@ -7,7 +7,7 @@ use crate::model::ident::{Ident, plain};
 use crate::model::number;
 
 /// What helps where a value is of another type than its column.
-const CAST: &str = "write the cast: set = { column = \"(...)::the_type\" }";
+const CAST: &str = "write an explicit cast: set = { column = \"(...)::the_type\" }";
 
 /// What the server says of the plan's SQL, without running it on any row.
 #[derive(Debug, Clone, Default)]
@@ -87,16 +87,19 @@ fn refused(report: &mut Report, filling: &Filling, trial: &Trial, role: &str) {
         }
         let hint = match refusal.code.as_str() {
             "42883" if refusal.message.starts_with("operator") => CAST,
-            "22023" => "settings are those of SET: timezone = \"Europe/Berlin\", datestyle = \"ISO, DMY\"",
-            "0A000" => "write comparisons with the operator and its schema: a operator(public.=) b",
-            _ => "the table is called t; names without a schema are looked for in its schema, then in public",
+            "22023" => "write settings as in SET: timezone = \"Europe/Berlin\", datestyle = \"ISO, DMY\"",
+            "0A000" => "write the operator with its schema: a operator(public.=) b",
+            _ => {
+                "in the plan's SQL, the table is called t; names without a schema are looked up in its \
+                schema, then in public"
+            }
         };
-        let message = format!("the server refuses the plan's SQL: {}", refusal.message);
+        let message = format!("the server rejects the plan's SQL: {}", refusal.message);
         report.error("sql_refused", &name, message, hint);
     }
     for (column, message) in &trial.defaults_refused {
         let column = plain(column.as_str());
-        let message = format!("the server refuses type or default of {column}: {message}");
+        let message = format!("the server rejects the type or the default of column {column}: {message}");
         report.error("sql_refused", &column, message, "write add = { column = \"TYPE DEFAULT EXPRESSION\" }");
     }
 }
@@ -127,12 +130,11 @@ fn lacking(refusal: &Refusal, role: &str) -> Option<(String, String)> {
 
 fn types(report: &mut Report, trial: &Trial) {
     if let Some(refusal) = &trial.not_assignable {
-        report.error("type_mismatch", "set", format!("the server refuses set: {}", refusal.message), CAST);
+        report.error("type_mismatch", "set", format!("the server rejects `set`: {}", refusal.message), CAST);
     }
     for (column, is) in &trial.of_another_type {
         let column = plain(column.as_str());
-        let message =
-            format!("column {column} is set to an expression of type {is}, which its own type does not take");
+        let message = format!("column {column} does not accept an expression of type {is}");
         report.error("type_mismatch", &column, message, CAST);
     }
 }
@@ -143,17 +145,20 @@ fn volatile(report: &mut Report, filling: &Filling, trial: &Trial) {
         report.error(
             "volatile_expression",
             &name,
-            "the plan's SQL gives another value each time, so that no row is ever as it would be set"
+            "the plan's SQL returns a different value at each evaluation, so no row would ever count as \
+             filled"
                 .to_owned(),
-            "write a where that tells a row that is filled, such as where = \"t.column is null\"",
+            "write a `where` that is false for a filled row, such as where = \"t.column is null\"",
         );
     }
     if trial.filter_volatile && filling.filter.is_some() {
         report.error(
             "volatile_where",
             &name,
-            "the plan's where means other rows each time: nobody could say that the job is done".to_owned(),
-            "write a where of the row's own values, such as where = \"t.column is null\"",
+            "the plan's `where` selects different rows at each evaluation, so the job could never finish"
+                .to_owned(),
+            "write a `where` that depends only on the values of the row, such as where = \"t.column is \
+             null\"",
         );
     }
 }
@@ -164,10 +169,11 @@ fn added(report: &mut Report, filling: &Filling, trial: &Trial) {
         report.warning(
             "volatile_default",
             &name,
+            format!("the default of {name} differs from row to row: existing rows do not get it"),
             format!(
-                "the default of {name} differs from row to row: rows that are there already do not get it"
+                "nothing, if `set` sets {name}; the default applies only to rows that are inserted \
+                later"
             ),
-            format!("nothing, if set gives {name} its value; it holds for rows that come after the column"),
         );
     }
     for column in filling.add.iter().filter(|column| trial.constrained.contains(&column.name)) {
@@ -176,11 +182,12 @@ fn added(report: &mut Report, filling: &Filling, trial: &Trial) {
             "constrained_domain",
             &name,
             format!(
-                "{name} would be of domain {}, which has constraints: the server writes every row anew to add it, while everybody \
-                 waits",
+                "{name} would have the domain {}, which has constraints: to add the column, the server \
+                 rewrites every row, and all other sessions wait",
                 column.sql_type
             ),
-            "add it with the domain's base type, and its conditions under finish: check = [...]",
+            "add the column with the base type of the domain, and the conditions under finish: check = \
+             [...]",
         );
     }
 }
@@ -190,8 +197,9 @@ fn over_again(report: &mut Report, filling: &Filling, every: &EveryChunk) {
         "from_read_by_every_chunk",
         filling.table.name.plain(),
         format!(
-            "every chunk reads about {} of {}, {:.0} % of what a chunk of {} costs: write from as lateral (select ... where ... = t.id) \
-             alias on true, and give the column in it an index, so that a chunk reads only what belongs to its rows",
+            "every chunk reads about {} of {}, which is {:.0} % of the cost of a chunk of {}: write from \
+             as lateral (select ... where ... = t.id) alias on true, and create an index on the column in \
+             its where, so that a chunk reads only what belongs to its rows",
             number::counted(every.rows.round() as u64, "row"),
             every.reads,
             every.share * 100.0,

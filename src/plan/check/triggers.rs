@@ -13,8 +13,11 @@ pub(super) fn check(report: &mut Report, found: &Found, by: &Ident) {
             report.error(
                 "trigger_with_transition_table",
                 &name,
-                format!("row trigger {name} reads a transition table, which a partitioned table cannot have"),
-                "make it a statement trigger, or do without the transition table",
+                format!(
+                    "row trigger {name} uses a transition table, which row triggers of a partitioned \
+                    table do not support"
+                ),
+                "make it a statement trigger, or rewrite it without the transition table",
             );
         }
         let function = found.around.trigger_functions.iter().find(|f| f.trigger == trigger.name);
@@ -35,11 +38,12 @@ fn before_insert(report: &mut Report, found: &Found, trigger: &Trigger, words: &
             "trigger_moves_row",
             &name,
             format!(
-                "row trigger {name} gives {column} a value before an insert, when the row has its partition already: \
-                 an insert fails where the value belongs in another one"
+                "row trigger {name} sets column {column} before an insert, when the partition has already \
+                 been chosen: the insert fails if the value belongs in another partition"
             ),
             format!(
-                "let a default give the value, or the application, or a trigger on a view; then drop it: drop trigger {name} on {}",
+                "set the value with a default, in the application, or with a trigger on a view; then drop \
+                 the trigger: drop trigger {name} on {}",
                 found.table.name.plain()
             ),
         );
@@ -48,10 +52,10 @@ fn before_insert(report: &mut Report, found: &Found, trigger: &Trigger, words: &
             "before_insert_trigger",
             &name,
             format!(
-                "row trigger {name} fires before an insert: on a partitioned table it must not change the \
-                 partition column so that the row belongs elsewhere"
+                "row trigger {name} fires before an insert: on a partitioned table, it must not change \
+                 the partition column so that the row belongs in another partition"
             ),
-            "look at its function",
+            "read the trigger function",
         );
     }
 }
@@ -77,9 +81,10 @@ fn on_leaf(report: &mut Report, name: &str, words: &Words) {
             "trigger_names_partition",
             name,
             format!(
-                "the function of row trigger {name} reads {word}, which is the partition's after the swap"
+                "the function of row trigger {name} reads {word}, which identifies the partition after \
+                 the swap"
             ),
-            "hand it the table's name as an argument of the trigger: TG_ARGV",
+            "pass the name of the table as an argument of the trigger (TG_ARGV)",
         );
     }
 }
@@ -92,10 +97,10 @@ fn on_move(report: &mut Report, found: &Found) {
             "trigger_on_move",
             found.table.name.plain(),
             format!(
-                "an update that moves a row to another partition fires the row triggers for DELETE and INSERT, and of those \
-                 for UPDATE only the BEFORE ones: {triggers}"
+                "an update that moves a row to another partition fires the row triggers for DELETE and \
+                 INSERT, but of those for UPDATE only BEFORE triggers: {triggers}"
             ),
-            "see that this is right where the application updates the partition column",
+            "check that this is correct if the application updates the partition column",
         );
     }
 }

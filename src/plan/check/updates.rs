@@ -16,11 +16,12 @@ pub(super) fn check(report: &mut Report, backfill: &Backfill, table: &Table, wri
             "update_rule",
             &rule,
             format!(
-                "rule {rule} rewrites every UPDATE of {}: a batch would not do what it says",
+                "rule {rule} rewrites every UPDATE of {}: the job's UPDATE statements would not have the \
+                 intended effect",
                 table.name.plain()
             ),
             format!(
-                "alter table {} disable rule {rule} for the run, or make it a trigger",
+                "disable it for the run (alter table {} disable rule {rule}), or replace it by a trigger",
                 table.name.plain()
             ),
         );
@@ -42,16 +43,19 @@ fn pointed_to(report: &mut Report, table: &Table, key: &Pointing, set: &[Ident])
     let (message, hint) = if key.writes {
         (
             format!(
-                "foreign key {name} of {other} follows column {column} of {here}: a filled row writes the rows there that point to it"
+                "foreign key {name} of {other} cascades updates of column {column} of {here}: filling a \
+                 row also updates the rows of {other} that reference it"
             ),
-            "they are locked and written with the chunk: have an index there on the key's columns, and small chunks (target_batch_ms)",
+            "create an index on the referencing columns, and keep chunks small (target_batch_ms): the \
+             referencing rows are locked and updated with each chunk",
         )
     } else {
         (
             format!(
-                "foreign key {name} of {other} points to column {column} of {here}: a row that is pointed to cannot get another value"
+                "foreign key {name} of {other} references column {column} of {here}: a referenced row \
+                 cannot get another value"
             ),
-            "leave such rows out by where, or make the key ON UPDATE CASCADE first",
+            "exclude such rows with `where`, or make the foreign key ON UPDATE CASCADE first",
         )
     };
     report.warning("set_column_pointed_to", &name, message, hint);
@@ -65,10 +69,11 @@ fn stays_in_place(report: &mut Report, table: &Table, writing: &Writing, set: &[
             "sets_partition_column",
             &column,
             format!(
-                "column {column} decides in which partition a row of {} belongs: it would have to move",
+                "column {column} determines the partition of a row of {}: filled rows would have to move \
+                 to another partition",
                 table.name.plain()
             ),
-            "move such rows by hand: insert and delete, in one transaction",
+            "move such rows by hand: insert and delete them in one transaction",
         );
     }
     for foreign in &writing.foreign {
@@ -76,8 +81,9 @@ fn stays_in_place(report: &mut Report, table: &Table, writing: &Writing, set: &[
         report.error(
             "foreign_partition",
             &foreign,
-            format!("partition {foreign} is a foreign table: its rows are on another server"),
-            "fill them there; here, name the other partitions, each in a plan of its own",
+            format!("partition {foreign} is a foreign table: its rows are stored on another server"),
+            "fill its rows on that server; on this server, write a separate plan for each of the other \
+             partitions",
         );
     }
 }
@@ -91,7 +97,7 @@ fn triggered(report: &mut Report, table: &Table, trigger: &UpdateTrigger) {
     let (name, function) = (plain(trigger.name.as_str()), &trigger.function);
     let when = if trigger.before { "before" } else { "after" };
     let how_often = match (trigger.row, trigger.before) {
-        (true, true) => "for each filled row, which it may change, or keep from being filled",
+        (true, true) => "for each filled row, which it can change or leave unfilled",
         (true, false) => "for each filled row",
         (false, _) => "for each chunk",
     };
@@ -99,8 +105,9 @@ fn triggered(report: &mut Report, table: &Table, trigger: &UpdateTrigger) {
         "update_trigger",
         &name,
         format!("trigger {name} calls {function} {when} an update of {}: {how_often}", table.name.plain()),
-        "see that it is meant for these writes too (audit tables grow by them, and clocks such as updated_at go on); to spare them \
-         it, make it anew with: when (current_setting('pgstrata.filling', true) is distinct from 'on')",
+        "check that it should fire for these writes too (audit tables grow, and columns such as \
+         updated_at change); to exclude them, create it with: when (current_setting('pgstrata.filling', \
+         true) is distinct from 'on')",
     );
 }
 
@@ -112,9 +119,10 @@ fn published(report: &mut Report, table: &Table, writing: &Writing) {
             "no_replica_identity",
             &name,
             format!(
-                "updates of {name} are published, and it has no replica identity: the server refuses them"
+                "updates of {name} are published, but it has no replica identity: the server would reject \
+                 them"
             ),
-            format!("alter table {name} replica identity using index ..., or full"),
+            format!("set a replica identity: alter table {name} replica identity using index ..., or full"),
         );
     }
     if writing.publications.is_empty() {
@@ -125,7 +133,8 @@ fn published(report: &mut Report, table: &Table, writing: &Writing) {
         "filled_rows_published",
         &name,
         format!(
-            "{} {} each filled row of {name} to subscribers: limit what their slots may keep with [throttle] max_slot_retained_bytes",
+            "{} {} each filled row of {name} to subscribers: limit the WAL that their slots may retain \
+             with [throttle] max_slot_retained_bytes",
             publications(writing),
             if writing.publications.len() == 1 { "sends" } else { "send" }
         ),

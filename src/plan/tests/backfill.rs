@@ -75,10 +75,10 @@ fn a_backfill_reads_with_all_it_can_have() {
 fn what_is_wrong_with_a_backfill_is_told() {
     assert_snapshot!(error("kind = 'backfill'\ntable = 't'\n[partition]\nby = 'at'\n[swap]\nkeep_old = '1 day'"), @r#"
     p.toml has 3 errors
-      p.toml:4:6: partition.by: means nothing to a job of kind "backfill"
-        hint: leave it out, or write another kind
-      p.toml:6:12: swap.keep_old: means nothing to a job of kind "backfill"
-        hint: leave it out, or write another kind
+      p.toml:4:6: partition.by: does not apply to a plan of kind "backfill"
+        hint: remove it, or change the kind
+      p.toml:6:12: swap.keep_old: does not apply to a plan of kind "backfill"
+        hint: remove it, or change the kind
       p.toml: backfill.set is missing
         hint: write set = { note = "upper(t.title)" } under [backfill]
     "#);
@@ -87,14 +87,14 @@ fn what_is_wrong_with_a_backfill_is_told() {
          from = ' '\nkeep_filled = 'ever'\nfinish = { notnull = ['a'] }"
     ), @r#"
     p.toml has 5 errors
-      p.toml:4:7: backfill.add: a cannot be NOT NULL before it is filled
-        hint: write it under finish: not_null = [...]
+      p.toml:4:7: backfill.add: column a cannot be NOT NULL before it is filled
+        hint: list the column under finish: not_null = [...]
       p.toml:5:7: backfill.set: is empty
-        hint: write SQL, or leave it out
+        hint: write an SQL expression, or remove the key
       p.toml:6:8: backfill.from: is empty
-        hint: write SQL, or leave it out
+        hint: write an SQL expression, or remove the key
       p.toml:7:15: backfill.keep_filled: "ever" is not true, false or "always"
-      p.toml:8:10: backfill.finish: there is no `notnull`
+      p.toml:8:10: backfill.finish: unknown key `notnull`
         hint: known: not_null, check, unique, index, foreign_key
     "#);
     let settings = |written: &str| {
@@ -103,12 +103,12 @@ fn what_is_wrong_with_a_backfill_is_told() {
         ))
     };
     assert_snapshot!(settings("{ zone = 'UTC' }"), @"
-    p.toml:5:12: backfill.settings: there is no `zone`
+    p.toml:5:12: backfill.settings: unknown key `zone`
     hint: known: search_path, timezone, datestyle, intervalstyle
     ");
     assert_snapshot!(settings("{ search_path = 'app, \"$user\"' }"), @"
-    p.toml:5:12: backfill.settings: search_path has $user, which is not the same schema in every session
-    hint: name the schemas
+    p.toml:5:12: backfill.settings: search_path contains $user, which is not the same schema in every session
+    hint: list the schemas by name
     ");
     assert_snapshot!(error("kind = 'backfil'\ntable = 't'"), @r#"
     p.toml has 3 errors
@@ -119,7 +119,7 @@ fn what_is_wrong_with_a_backfill_is_told() {
         hint: write every = "1 month" under [partition]
     "#);
     assert_snapshot!(error(&format!("{LEAST}[backfill]\nset = {{ a = '1' }}")), @r#"
-    p.toml:6:7: backfill.set: means nothing to a job of kind "partition"
-    hint: leave it out, or write another kind
+    p.toml:6:7: backfill.set: does not apply to a plan of kind "partition"
+    hint: remove it, or change the kind
     "#);
 }

@@ -63,12 +63,12 @@ fn a_retype_reads_with_all_it_can_have() {
 fn what_is_wrong_with_a_retype_is_told() {
     assert_snapshot!(error("kind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'a.b'\nusing = 't.a;'\n[copy]\norder = 'keyset'"), @r#"
     p.toml has 4 errors
-      p.toml:4:10: retype.column: `a.b` is not one name
-        hint: write it as in SQL, in double quotes where it has other signs than letters, digits and _: '"My Column"'
+      p.toml:4:10: retype.column: `a.b` is not a single name
+        hint: write the name as in SQL, in double quotes if it has characters other than letters, digits and _: '"My Column"'
       p.toml:5:9: retype.using: ends with a semicolon
-        hint: write the expression alone: it becomes a part of a statement
-      p.toml:7:9: copy.order: means nothing to a job of kind "retype"
-        hint: leave it out, or write another kind
+        hint: remove the semicolon: the expression becomes part of a statement
+      p.toml:7:9: copy.order: does not apply to a plan of kind "retype"
+        hint: remove it, or change the kind
       p.toml: retype.to is missing
         hint: write to = "bigint" under [retype]
     "#);
@@ -76,7 +76,7 @@ fn what_is_wrong_with_a_retype_is_told() {
     p.toml has 2 errors
       p.toml:4:1: unknown key `colum` under [retype]
         hint: did you mean `column`?
-      p.toml:7:7: backfill.set: means nothing to a job of kind "retype"
-        hint: leave it out, or write another kind
+      p.toml:7:7: backfill.set: does not apply to a plan of kind "retype"
+        hint: remove it, or change the kind
     "#);
 }

@@ -265,30 +265,30 @@ fn refusals() {
     .map(Result::unwrap_err)
     .join("\n");
     insta::assert_snapshot!(said, @r#"
-    an interval of `5` is a plain number, but the column is of type timestamp with time zone: write a time, such as "1 month"
-    an interval of `1 month` is a time, but the column is of type bigint: write a plain number, such as "100000"
-    an interval of `6 hours` is in hours, but the column is of type date: write "1 day" or longer
-    an interval of `0 days`: the number must lie between 1 and 10000
-    an interval of `4294967295 years`: the number must lie between 1 and 10000
-    an interval of `0`: the number must be 1 or more
-    infinity lies in no partition with bounds: leave such rows to a default partition (`default = true`) or give them a date first
-    the server's text for a timestamp with time zone is not of the form expected: the session must have TimeZone = UTC and DateStyle = ISO
-    the column holds a timestamp with time zone out of reach: bounds reach from 4714-11-24 BC to the end of the year 261999
-    the column holds a date out of reach: bounds reach from 4714-11-24 BC to the end of the year 261999
-    the server's text for a smallint is no number that fits one
-    `-infinity` is no bound of a partition: write a date
-    `01/02/2024` is no date: write "2024-01-31" or "2024-01-31 06:00"
-    `4714-11-23 BC` is out of reach: bounds reach from 4714-11-24 BC to the end of the year 261999
-    `300000-01-01` is out of reach: bounds reach from 4714-11-24 BC to the end of the year 261999
-    `2024-01-01 00:00:00+02` has an offset from UTC, but the column is of type timestamp without time zone: leave it out
-    `2024-01-01 06:00` has a time of day, but the column is of type date: leave it out
-    `40000` does not fit a smallint: it holds -32768 to 32767
-    `2024-01-01` is no whole number, but the column is of type smallint: write one, such as "1000"
-    nothing lies beyond maxvalue
+    the interval `5` is a plain number, but the column has type timestamp with time zone: write an interval of time, such as "1 month"
+    the interval `1 month` is an interval of time, but the column has type bigint: write a plain number, such as "100000"
+    the interval `6 hours` is in hours, but the column has type date: write "1 day" or longer
+    interval `0 days`: the number must be between 1 and 10000
+    interval `4294967295 years`: the number must be between 1 and 10000
+    interval `0`: the number must be 1 or more
+    no partition with bounds accepts infinity: let a default partition take such rows (`default = true`), or set a finite value in them first
+    the server returned a timestamp with time zone in an unexpected format: the session must have TimeZone = UTC and DateStyle = ISO
+    the column contains a timestamp with time zone that is out of range: bounds must be between 4714-11-24 BC and the end of the year 261999
+    the column contains a date that is out of range: bounds must be between 4714-11-24 BC and the end of the year 261999
+    the server returned a smallint that is not a number in its range
+    `-infinity` cannot be the bound of a partition: write a date
+    `01/02/2024` is not a date: write "2024-01-31" or "2024-01-31 06:00"
+    `4714-11-23 BC` is out of range: bounds must be between 4714-11-24 BC and the end of the year 261999
+    `300000-01-01` is out of range: bounds must be between 4714-11-24 BC and the end of the year 261999
+    `2024-01-01 00:00:00+02` has an offset from UTC, but the column has type timestamp without time zone: remove the offset
+    `2024-01-01 06:00` has a time of day, but the column has type date: remove the time
+    `40000` is out of range for type smallint, which has values from -32768 to 32767
+    `2024-01-01` is not a whole number, but the column has type smallint: write a number, such as "1000"
+    no partition can follow maxvalue
     a smallint has no values below -32768
-    the column is of type smallint, but a value of another type was given
-    an interval of `1 hour` from 2000-01-01 00:00:00+00 to 2024-07-01 01:00:00+00 with 3 ahead makes 214756 partitions, more than 10000: choose a longer interval, or begin later with `from` and leave what is older to a default partition
-    the newest value lies before the oldest: there is nothing to cover
+    the column has type smallint, but the value has another type
+    the interval `1 hour` from 2000-01-01 00:00:00+00 to 2024-07-01 01:00:00+00 with 3 partitions ahead results in 214756 partitions, more than 10000: choose a longer interval, or set a later `from` and let a default partition take older rows
+    the newest value is before the oldest value
     "#);
 }
 
@@ -315,15 +315,15 @@ fn names_that_are_refused() {
     ]
     .join("\n");
     insta::assert_snapshot!(said, @r#"
-    `{table}_{year}` has the unknown field {year}: fields are {table} {yyyy} {mm} {dd} {hh} {q} {iyyy} {ww} {from}
-    `{table}_{yyyy` has a brace without its partner: fields are {table} {yyyy} {mm} {dd} {hh} {q} {iyyy} {ww} {from}
-    `{table}_yyyy}` has a brace without its partner: fields are {table} {yyyy} {mm} {dd} {hh} {q} {iyyy} {ww} {from}
-    `{table}_part` gives every partition the same name: fields are {table} {yyyy} {mm} {dd} {hh} {q} {iyyy} {ww} {from}
-    `` gives every partition the same name: fields are {table} {yyyy} {mm} {dd} {hh} {q} {iyyy} {ww} {from}
-    the partitions [2024-01-01, 2024-01-02) and [2024-01-02, 2024-01-03) would both be called "t_2024_01": add {dd} to the names
-    the partitions [2024-01-01, 2024-01-02) and [2024-01-02, 2024-01-03) would both be called "t_2024": add {mm} and {dd} to the names
-    the partitions [2024-01-01, 2024-01-08) and [2024-12-30, 2025-01-06) would both be called "t_2024w01": add {iyyy} to the names
-    the names have the field {yyyy}, which says nothing about a column of type integer: write `{table}_{from}`, for instance
-    the names have the field {from}, which says nothing about a column of type date: write `{table}_y{yyyy}m{mm}d{dd}`, for instance
+    `{table}_{year}` has the unknown field {year}; the fields are {table} {yyyy} {mm} {dd} {hh} {q} {iyyy} {ww} {from}
+    `{table}_{yyyy` has an unmatched brace; the fields are {table} {yyyy} {mm} {dd} {hh} {q} {iyyy} {ww} {from}
+    `{table}_yyyy}` has an unmatched brace; the fields are {table} {yyyy} {mm} {dd} {hh} {q} {iyyy} {ww} {from}
+    `{table}_part` gives every partition the same name; the fields are {table} {yyyy} {mm} {dd} {hh} {q} {iyyy} {ww} {from}
+    `` gives every partition the same name; the fields are {table} {yyyy} {mm} {dd} {hh} {q} {iyyy} {ww} {from}
+    the partitions [2024-01-01, 2024-01-02) and [2024-01-02, 2024-01-03) would both have the name "t_2024_01": add {dd} to `names`
+    the partitions [2024-01-01, 2024-01-02) and [2024-01-02, 2024-01-03) would both have the name "t_2024": add {mm} and {dd} to `names`
+    the partitions [2024-01-01, 2024-01-08) and [2024-12-30, 2025-01-06) would both have the name "t_2024w01": add {iyyy} to `names`
+    the names use the field {yyyy}, which does not apply to a column of type integer: write, for example, `{table}_{from}`
+    the names use the field {from}, which does not apply to a column of type date: write, for example, `{table}_y{yyyy}m{mm}d{dd}`
     "#);
 }

@@ -62,7 +62,7 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     }
     if !open.not_null.is_empty() {
         let statements = sql::set_not_null(f, &open.not_null);
-        briefly(filler, vec![f.table.name.clone()], "make columns NOT NULL", async || {
+        briefly(filler, vec![f.table.name.clone()], "set columns NOT NULL", async || {
             all(&filler.control, &statements).await
         })
         .await?;

@@ -103,8 +103,8 @@ async fn one(
         return Ok(());
     }
     Err(Error::failed(format!("index {} is not valid on every partition", plain(name.as_str())))
-        .cause("a partition came while it was built, or one has another index of that name")
-        .hint("run again: what is missing is built then"))
+        .cause("a partition was added while it was built, or a partition has another index of that name")
+        .hint("run the same command again: it builds the missing indexes"))
 }
 
 /// Builds the index of one part, and its constraint if it has one.
@@ -123,7 +123,7 @@ async fn leaf(
         return Ok(());
     }
     let statement = sql::use_index(&part.name, &index.name);
-    briefly(filler, vec![part.name.clone()], "make an index a constraint", async || {
+    briefly(filler, vec![part.name.clone()], "turn an index into a constraint", async || {
         filler.control.batch_execute(&statement).await?;
         pg::record_constraint(&filler.control, filler.job.id, part.oid, &index.name).await
     })
@@ -167,12 +167,12 @@ async fn concurrently(
 
 fn not_made(filler: &BackfillJob, index: &QualifiedName) -> Error {
     Error::failed(format!(
-        "index {} cannot be used, and job {} did not make it",
+        "index {} is not usable, and job {} did not create it",
         index.plain(),
         filler.job.name
     ))
-    .cause("a build that somebody else began has not ended, or was left unfinished")
-    .hint("wait for it, or drop the index; then run again")
+    .cause("a build by another session has not ended, or was not completed")
+    .hint("wait until the build ends, or drop the index; then run again")
 }
 
 /// Runs a statement that waits for transactions of others, and reports them.

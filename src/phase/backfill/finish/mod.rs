@@ -240,7 +240,8 @@ async fn told(filler: &BackfillJob, open: &Open<'_>, error: Error) -> Error {
     }
     match violations::none(filler, open).await {
         Err(told) if told.kind() == Kind::Differs => told.hint(
-            "they came while it was built; put these rows right, then run again: the job goes on from here",
+            "these rows were written during the build; correct them, then run again: the job continues \
+             from here",
         ),
         _ => error,
     }

@@ -45,13 +45,13 @@ pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     let table = filler.filling.table.name.plain();
     Err(Error::new(
         Kind::Differs,
-        format!(
-            "rows of {table} are in the way of {}",
-            number::counted(violated.len() as u64, "constraint")
-        ),
+        format!("rows of {table} violate {}", number::counted(violated.len() as u64, "constraint")),
     )
     .cause(violated.join(" | "))
-    .hint("nothing was added for them; put these rows right, or change the plan's set, then run again: the job goes on from here"))
+    .hint(
+        "nothing was added; correct these rows, or change `set` in the plan, then run again: the job \
+        continues from here",
+    ))
 }
 
 /// One line for each violated constraint.
@@ -131,7 +131,7 @@ async fn one_leaf(
     workers::run(
         filler,
         filler.plan.workers(),
-        "look for rows in the way",
+        "look for rows that violate a constraint",
         async |items| {
             let send = async |range, rows| items.send((range, rows)).await;
             chunks::walk(filler, &format!("only {leaf}"), &key, whole, || ROWS, send).await
@@ -178,7 +178,7 @@ async fn one_range(
 async fn repeated(filler: &BackfillJob, of: &[Ident]) -> Result<Option<String>> {
     let f = &filler.filling;
     let rows = filler
-        .retrying("look for values that are there twice", async || {
+        .retrying("look for duplicate values", async || {
             transaction(&filler.control, READ_COMMITTED, async |client| {
                 client.batch_execute(&fill::names(f)).await?;
                 Ok(client.query(&sql::repeated(f, of), &[]).await?)

@@ -17,7 +17,12 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
         report.error(
             "missing_privilege",
             plain(&server.database),
-            format!("role {} lacks TEMPORARY on database {}: the new type is tried on a table of the session's own", plain(&server.user), plain(&server.database)),
+            format!(
+                "role {} lacks TEMPORARY on database {}: the check tests the new type on a temporary \
+                table",
+                plain(&server.user),
+                plain(&server.database)
+            ),
             format!("grant temporary on database {} to {}", plain(&server.database), plain(&server.user)),
         );
     }
@@ -29,17 +34,17 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
             report.warning(
                 "refused_early",
                 &column,
-                "from the phase index on, a value that using cannot turn, or turns into one that NOT NULL, UNIQUE or CHECK of the column \
-                 refuse, is refused to the application already"
+                "from the index phase on, writes fail if `using` cannot convert the value, or if the \
+                 converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column"
                     .to_owned(),
-                "nothing, if applications write no such values; the swap would refuse them in any case",
+                "nothing, if applications write no such values; the swap would reject them in any case",
             );
         }
     }
     report.0.extend(named(&rehearsal.named, &r.sql, &r.table.name.plain()));
     if r.new_type == r.column.sql_type {
-        let message = format!("column {column} is {} already", r.new_type);
-        report.error("already_that_type", &column, message, "there is nothing to do");
+        let message = format!("column {column} already has type {}", r.new_type);
+        report.error("already_that_type", &column, message, "nothing to do");
     }
     report.0.extend(table_tried(&r.table, &rehearsal.rows, Writes::Updates));
     report.0
@@ -51,29 +56,44 @@ fn refused(report: &mut Report, r: &Retyping, rehearsal: &Rehearsal, column: &st
         report.error(
             "type_refused",
             &r.to,
-            format!("the server refuses the type: {message}"),
-            "write a type as in SQL: to = \"bigint\"",
+            format!("the server rejects the type: {message}"),
+            "write the type as in SQL: to = \"bigint\"",
         );
     }
     for (which, message) in &rehearsal.sql_refused {
         let hint = match *which {
             "using" => {
-                format!("write using = \"...\" over t, such as {}", default_cast(&r.column.name, &r.to))
+                format!(
+                    "write using = \"...\" as an expression on t, such as {}",
+                    default_cast(&r.column.name, &r.to)
+                )
             }
-            _ => format!("write back = \"...\" over t, where the column is {}; it is for the way back", r.to),
+            _ => format!(
+                "write back = \"...\" as an expression on t, in which the column is {}; a \
+                rollback uses it",
+                r.to
+            ),
         };
-        report.error("sql_refused", column, format!("the server refuses {which}: {message}"), hint);
+        report.error("sql_refused", column, format!("the server rejects {which}: {message}"), hint);
     }
     for which in &rehearsal.volatile {
-        let message = format!("{which} gives another value each time: no row would ever be level");
-        report.error("volatile_expression", column, message, "write an expression of the row alone");
+        let message = format!(
+            "{which} returns a different value at each evaluation, so the columns would \
+            never be in sync"
+        );
+        report.error(
+            "volatile_expression",
+            column,
+            message,
+            "write an expression that depends only on the values of the row",
+        );
     }
     for (what, message) in &rehearsal.refused {
         report.error(
             "not_in_new_type",
             what,
-            format!("{what} cannot be had on {}: {message}", r.to),
-            "drop it before the run, and make it anew for the new type after the swap",
+            format!("{what} is not possible on {}: {message}", r.to),
+            "drop it before the run, and create a suitable one for the new type after the swap",
         );
     }
     for (key, columns, referenced) in &rehearsal.keys_refused {
@@ -82,12 +102,14 @@ fn refused(report: &mut Report, r: &Retyping, rehearsal: &Rehearsal, column: &st
             "foreign_key_types",
             &name,
             format!(
-                "foreign key {name} of {table} would go from ({}) to ({}), between which the server has no foreign key",
+                "foreign key {name} of {table} would be between ({}) and ({}), and the server does not \
+                 support that",
                 columns.join(", "),
                 referenced.join(", ")
             ),
             format!(
-                "drop it for the run, retype the other side too, and add it again: alter table {table} drop constraint {name}"
+                "drop it for the run (alter table {table} drop constraint {name}), change the type on the \
+                 other side too, and add it again"
             ),
         );
     }
@@ -102,9 +124,10 @@ pub(super) fn semantics(report: &mut Report, retype: &Retype, r: &Retyping) {
         report.error(
             "cuts_values",
             &column,
-            format!("a cast to {} cuts longer values without a word", r.to),
+            format!("a cast to {} silently truncates longer values", r.to),
             format!(
-                "write using = \"t.{}\", which fails on them; or the cast, if that is meant",
+                "write using = \"t.{}\", which fails for such values, or write the cast explicitly if you \
+                 want to truncate them",
                 plain(r.column.name.as_str())
             ),
         );
@@ -113,28 +136,37 @@ pub(super) fn semantics(report: &mut Report, retype: &Retype, r: &Retyping) {
         report.warning(
             "sequence_made_anew",
             &column,
-            "an identity's sequence goes with its column: at the swap it is made again under its name, and counts on".to_owned(),
-            "nothing for inserts; who calls nextval on it by name at that very moment gets an error, and may try again",
+            "an identity sequence belongs to its column: the swap creates it again under the same name, \
+             and it continues where it stopped"
+                .to_owned(),
+            "nothing for inserts; a session that calls nextval on it by name at the moment of the swap \
+             gets an error and can retry",
         );
     }
     if r.counter.is_none() && r.column.default.as_ref().is_some_and(|d| d.contains("nextval(")) {
         report.warning(
             "sequence_not_owned",
             &column,
-            "its default takes numbers from a sequence that is not its own, which stays as it is".to_owned(),
-            format!("look at the sequence's type and limits; or alter sequence ... owned by {column}"),
+            "its default takes values from a sequence that the column does not own; the sequence is not \
+             changed"
+                .to_owned(),
+            format!(
+                "check the type and the maximum of the sequence, or make the column its owner: alter \
+                sequence ... owned by {column}"
+            ),
         );
     }
     report.warning(
         "column_moves",
         &column,
         format!(
-            "the new column stands behind all others, and {} beside it until finalize: a row of `select *` and an INSERT without \
-             a list of columns mean something else after the swap",
+            "the new column comes after all other columns, and {} remains in the table until finalize: \
+             after the swap, `select *` and an INSERT without a column list have a different column order",
             plain(r.beside(Direction::Reverse).as_str())
         ),
-        "name the columns in INSERT, COPY and SELECT; a statement that is prepared once and returns the column, or *, fails once \
-         (cached plan must not change result type) after prepare, swap and finalize: drivers that prepare again go on",
+        "list the columns explicitly in INSERT, COPY and SELECT; a prepared statement that returns the \
+         column, or *, fails once (cached plan must not change result type) after prepare, swap and \
+         finalize, unless the driver prepares it again",
     );
 }
 
@@ -147,8 +179,8 @@ pub(super) fn size(report: &mut Report, found: &Found, r: &Retyping) {
         "size",
         &table,
         format!(
-            "{table} holds about {rows} rows, {bytes} with indexes: every row is written once more, which at most doubles the table, \
-             and {} built a second time",
+            "{table} has about {rows} rows, {bytes} with indexes: every row is written once more, which \
+             at most doubles the size of the table, and {} built a second time",
             if indexes == 1 { "1 index is".to_owned() } else { format!("{indexes} indexes are") }
         ),
     );

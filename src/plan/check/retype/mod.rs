@@ -38,8 +38,13 @@ pub fn retype(
     let Some(key) = key else { return (report.0, None) };
     let r = design(plan, retype, found, column, key);
     if !r.column.generated.is_empty() {
-        let message = format!("column {} is generated", plain(&retype.column));
-        report.error("generated_column", &retype.column, message, "retype the columns that it is made from");
+        let message = format!("column {} is a generated column", plain(&retype.column));
+        report.error(
+            "generated_column",
+            &retype.column,
+            message,
+            "change the type of the columns from which it is computed",
+        );
     }
     uses(&mut report, table, &retype.column, &column.uses);
     indexes(&mut report, &r);
@@ -62,13 +67,22 @@ pub fn retype(
 fn alone(report: &mut Report, table: &Table) -> bool {
     let name = table.name.plain();
     let (what, hint) = if table.relkind == "p" {
-        ("is partitioned", "this version retypes plain tables only; retype before partitioning")
+        (
+            "is partitioned",
+            "a column type change supports only plain tables: change the type before you partition the table",
+        )
     } else if table.is_partition || table.parents > 0 {
-        ("takes its columns from another table", "this version retypes plain tables only; detach it first")
+        (
+            "is a partition or inherits from another table",
+            "a column type change supports only plain tables: detach it first",
+        )
     } else if table.children > 0 {
-        ("is inherited by other tables", "this version retypes plain tables only; detach them first")
+        (
+            "is inherited by other tables",
+            "a column type change supports only plain tables: detach the children first",
+        )
     } else if table.typed {
-        ("takes its columns from a type", "alter table ... not of")
+        ("was created OF a composite type", "run: alter table ... not of")
     } else {
         return true;
     };
@@ -80,7 +94,7 @@ fn no_such_column(report: &mut Report, table: &Table, written: &str) {
     let shown = plain(written);
     let hint = match nearest(written, table.columns.iter().map(|c| c.name.as_str())) {
         Some(near) => format!("did you mean {}?", plain(near)),
-        None => format!("it has {}", listed(table.columns.iter().map(|c| &c.name))),
+        None => format!("the columns are {}", listed(table.columns.iter().map(|c| &c.name))),
     };
     report.error("no_such_column", &shown, format!("{} has no column {shown}", table.name.plain()), hint);
 }
@@ -142,40 +156,47 @@ fn uses(report: &mut Report, table: &Table, column: &str, uses: &[Use]) {
         let (what, hint) = match kind.as_str() {
             "pg_rewrite" => (
                 "reads",
-                "drop it for the run, and make it again after the swap: it is bound to the column's number and type",
+                "drop it for the run, and create it again after the swap: it is bound to the number and \
+                 type of the column",
             ),
             "pg_policy" => (
                 "names",
-                "drop the policy for the run, and make it again after the swap; or write it by other columns",
+                "drop the policy for the run and create it again after the swap, or rewrite it to use \
+                 other columns",
             ),
             "pg_proc" => (
                 "has an SQL body that names",
-                "write its body as a string (as $$ ... $$), which finds the column by name",
+                "write its body as a string (as $$ ... $$), which refers to the column by name",
             ),
             "pg_publication_rel" => {
-                ("lists or filters by", "take the table out of the publication for the run")
+                ("lists or filters by", "remove the table from the publication for the run")
             }
-            "pg_statistic_ext" => ("is on", "drop these statistics, and make them again after the swap"),
+            "pg_statistic_ext" => {
+                ("is on", "drop the statistics for the run, and create them again after the swap")
+            }
             "pg_attrdef" => {
-                ("is made from", "drop the generated column for the run, and add it again after the swap")
+                ("is computed from", "drop the generated column for the run, and add it again after the swap")
             }
             "pg_trigger" => (
-                "has an UPDATE OF or WHEN with",
-                "make the trigger without it for the run, and ask in its function",
+                "has an UPDATE OF or WHEN clause on",
+                "for the run, create the trigger without that clause, and test the condition in its \
+                 function",
             ),
-            "exclusion" => {
-                ("excludes by", "drop the constraint for the run, and add it again after the swap")
-            }
+            "exclusion" => (
+                "is an exclusion constraint on",
+                "drop the constraint for the run, and add it again after the swap",
+            ),
             _ => (
-                "tells subscribers rows apart by",
-                "alter table ... replica identity default, or full, for the run",
+                "is the replica identity and contains",
+                "for the run, choose another replica identity: alter table ... replica identity default, \
+                 or full",
             ),
         };
         report.error(
             "column_in_use",
             name,
             format!(
-                "{name} {what} column {column} of {}, and cannot be carried to the new column",
+                "{name} {what} column {column} of {} and cannot be carried over to the new column",
                 table.name.plain()
             ),
             hint,
@@ -190,20 +211,26 @@ fn indexes(report: &mut Report, r: &Retyping) {
             report.error(code, &name, format!("index {name} {what}"), hint);
         };
         if !index.valid {
-            refuse("invalid_index", "is not valid", "drop it, or reindex it");
+            refuse(
+                "invalid_index",
+                "is invalid",
+                "drop or rebuild it: drop index concurrently, or reindex index concurrently",
+            );
         }
         if !index.deferrable.is_empty() {
             refuse(
                 "deferrable_constraint",
-                "is of a deferrable constraint: the new column's index would refuse at once what that lets pass until the commit",
+                "belongs to a deferrable constraint: the index of the new column would reject immediately \
+                 what the constraint allows until commit",
                 "make the constraint not deferrable for the run",
             );
         }
         if index.nulls_not_distinct {
             refuse(
                 "nulls_not_distinct",
-                "takes two NULLs for the same: rows without a value on the way back would collide",
-                "make it nulls distinct for the run, or drop it",
+                "is NULLS NOT DISTINCT: after the swap, the old column is NULL in rows whose value the \
+                 old type does not have, and these NULLs would violate the index",
+                "create it as NULLS DISTINCT for the run, or drop it",
             );
         }
     }
@@ -215,7 +242,8 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
         let Some(fact) = facts.iter().find(|k| k.name == key.name && k.table == key.table) else { continue };
         if key.from_partitioned && server.version < super::dependents::NOT_VALID_ON_PARTITIONED {
             let message = format!(
-                "foreign key {name} of {table}, a partitioned table, cannot be added without a look at every row"
+                "foreign key {name} belongs to the partitioned table {table}: before PostgreSQL 18, it \
+                 cannot be added without reading every row under a lock"
             );
             report.error(
                 "foreign_key_of_partitioned",
@@ -226,7 +254,8 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
         }
         if !fact.owned {
             let message = format!(
-                "role {} lacks the rights of {}, who owns {table}, whose foreign key {name} the swap moves",
+                "role {} lacks the privileges of role {}, which owns {table}, and the swap moves its \
+                 foreign key {name}",
                 plain(&server.user),
                 plain(fact.owner.as_str())
             );
@@ -250,8 +279,16 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
             report.warning(
                 "child_keeps_type",
                 &table,
-                format!("foreign key {name} of {table} goes from a column of type {}: it can refer to no value beyond that type", r.column.sql_type),
-                format!("retype that column by a job of its own, before {} needs the room", plain(r.column.name.as_str())),
+                format!(
+                    "foreign key {name} of {table} is on a column of type {}, which cannot refer to a \
+                    value beyond the range of that type",
+                    r.column.sql_type
+                ),
+                format!(
+                    "change the type of that column with a separate job before {} exceeds that \
+                    range",
+                    plain(r.column.name.as_str())
+                ),
             );
         }
     }
@@ -264,7 +301,10 @@ fn may_build(report: &mut Report, r: &Retyping, found: &Found, server: &Server) 
         report.warning(
             "sessions_hidden",
             &role,
-            format!("role {role} cannot see other roles' snapshots: one older than the filled rows reads NULL in the column after the swap"),
+            format!(
+                "role {role} cannot see the snapshots of other roles: after the swap, a transaction \
+                whose snapshot is older than the filled rows reads NULL in the column"
+            ),
             format!("grant pg_read_all_stats to {role}"),
         );
     }
@@ -272,8 +312,10 @@ fn may_build(report: &mut Report, r: &Retyping, found: &Found, server: &Server) 
         return;
     }
     let (role, schema) = (plain(&server.user), plain(r.table.name.schema.as_str()));
-    let message =
-        format!("role {role} lacks CREATE on schema {schema}, where the column's indexes are built");
+    let message = format!(
+        "role {role} lacks CREATE on schema {schema}, in which the indexes of the column are \
+            built"
+    );
     report.error("missing_privilege", &schema, message, format!("grant create on schema {schema} to {role}"));
 }
 
@@ -285,35 +327,41 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
             "published",
             &name,
             format!(
-                "publication {name} has {table}: its subscribers would stop at a column that they do not have"
+                "publication {name} contains {table}: its subscribers would stop at a column that they do \
+                 not have"
             ),
-            "take the table out of the publication for the run, and let subscribers copy it anew",
+            "remove the table from the publication for the run, and let subscribers copy it again afterwards",
         );
     }
     let on_column = found.around.labels.iter().filter(|l| l.column.as_ref() == Some(&r.column.name));
-    on_column.for_each(|one| label(report, &r.table.name, one, "the new column would have none"));
+    on_column.for_each(|one| label(report, &r.table.name, one, "the new column would not have it"));
     let ours = r.filling().fill_trigger();
     for trigger in r.table.triggers.iter().filter(|t| t.row && t.enabled != "D") {
         let name = plain(trigger.name.as_str());
         let fires = trigger.fires();
         if fires.starts_with("BEFORE ") && trigger.name > ours {
             let message = format!(
-                "trigger {name} fires behind ours, {}, which has to see what it makes of the row",
+                "trigger {name} fires after the job's trigger {}, which must see the row as {name} leaves \
+                 it",
                 ours.as_str()
             );
             report.error(
                 "trigger_behind",
                 &name,
                 message,
-                "rename it: triggers fire in the order of their names",
+                "rename it so that it fires first: triggers fire in the order of their names",
             );
         }
         if fires.contains("UPDATE") && !fires.contains("UPDATE OF") && trigger.enabled != "R" {
             report.warning(
                 "trigger_fires",
                 &name,
-                format!("trigger {name} fires on every update of a row of {table}, the job's too: each row is updated once"),
-                "nothing, if it may; else give it WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')",
+                format!(
+                    "trigger {name} fires on every update of {table}, including the job's updates: \
+                    the job updates each row once"
+                ),
+                "nothing, if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', \
+                 true) is distinct from 'on')",
             );
         }
     }
@@ -329,7 +377,7 @@ fn taken(report: &mut Report, r: &Retyping, found: &Found) {
             report.error(
                 "name_taken",
                 &shown,
-                format!("{table} has a column {shown} already, the name that the job needs"),
+                format!("{table} already has a column {shown}, and the job needs that name"),
                 "rename or drop it",
             );
         }
@@ -340,7 +388,7 @@ fn taken(report: &mut Report, r: &Retyping, found: &Found) {
             report.error(
                 "name_taken",
                 &shown,
-                format!("{table} has a constraint {shown} already, the name that the job needs"),
+                format!("{table} already has a constraint {shown}, and the job needs that name"),
                 "rename or drop it",
             );
         }
@@ -352,7 +400,7 @@ fn taken(report: &mut Report, r: &Retyping, found: &Found) {
                     "name_taken",
                     &shown,
                     format!(
-                        "{what} is called {shown}, the name that index {} needs beside",
+                        "{what} has the name {shown}, which the job needs for its copy of index {}",
                         plain(one.index.name.as_str())
                     ),
                     "rename or drop it",
