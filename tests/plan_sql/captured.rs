@@ -24,7 +24,7 @@ fn setup(role: &str) -> String {
     )
 }
 
-/// What the role makes: each says who ran it.
+/// The functions of the role: each records who ran it.
 fn planted(role: &str) -> String {
     let body = |result: &str| {
         format!(
