@@ -11,7 +11,7 @@ const TABLES: &str =
     create table e (s_id bigint, amount numeric); create index on e (s_id);
     insert into e select i, i from generate_series(1, 100) i; analyze s; analyze e;";
 
-/// A plan on `s`; `more` goes on with [backfill].
+/// A plan for `s`; `more` continues the section `[backfill]`.
 fn fill(more: &str) -> String {
     format!("name = 'j'\nkind = 'backfill'\ntable = 's'\n[backfill]\n{more}\n")
 }
@@ -304,7 +304,7 @@ async fn missing_privileges_of_a_backfill() {
         .await;
         assert!(errors(&told).contains(&"error[missing_privilege]: lab.s".to_owned()), "{told}");
     }
-    // What it is told to have is enough.
+    // What the findings ask for is enough.
     let file = db.plan(&plan(joined));
     let dsn = format!("{} user=fill_guest", db.dsn());
     db.pgstrata_with(&["run", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await.ok();

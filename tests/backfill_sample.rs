@@ -25,7 +25,7 @@ async fn sampled(db: &Database, backfill: &str, rows: u32, more: &[&str]) -> Ran
     ran
 }
 
-/// What is said of the sample, without times, and without what the statistics say of a table that was just written.
+/// The report on the sample, without times and without estimates from the statistics of a table that was just written.
 fn told(ran: &Ran) -> String {
     let lines = ran.stdout.lines().skip_while(|line| !line.starts_with("sample "));
     let known = lines.map(|line| match line.split_once(" of about ") {
@@ -120,7 +120,7 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
     time       ...
     some rows of the sample cannot be filled correctly
     ");
-    // Without a where, the expression is what says which rows are meant.
+    // Without a where, the expression decides which rows are to be filled.
     let ran = sampled(
         &db,
         "set = { ci = 'substr(t.note, 6)::int / nullif(t.id % 2000, 1) + 1 / (t.id - 9)' }",

@@ -11,7 +11,7 @@ const SETUP: &str = "
     insert into t select i, timestamptz '2026-01-01Z' + i * interval '1 hour' from generate_series(1, 500) i;
     grant all on t to way_app";
 
-/// A verified job, with `swap` behind the plan's `[swap]`.
+/// A verified job; `swap` continues the section `[swap]` of its plan.
 async fn verified(swap: &str) -> Lab {
     let plan = "table = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n[swap]\nlock_timeout = '50ms'\n";
     let lab = Lab::new(SETUP, &format!("{plan}{swap}")).await;

@@ -247,7 +247,7 @@ async fn a_job_whose_table_was_dropped_can_be_aborted() {
     }
 }
 
-/// `-v` tells job, phase and chunk, and nothing of what is in the rows.
+/// `-v` prints job, phase and chunk, and no data of rows.
 #[tokio::test]
 async fn verbose_output_shows_more_steps_and_no_data() {
     let events = events::lab().await;

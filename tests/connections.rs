@@ -131,7 +131,7 @@ async fn a_commit_that_is_cut_off_is_neither_repeated_nor_lost() {
     side_by_side(cases.collect(), cut).await;
 }
 
-/// A command that is frozen at a place, loses a session there, and goes on.
+/// A command that is frozen at a failpoint, loses a session there, and continues.
 async fn terminated((command, at, role): (&'static str, &'static str, &'static str)) {
     let bench = UnderLoad::start().await;
     if command != "run" {

@@ -21,7 +21,7 @@ const DEPENDENTS: &str = "create table kinds (id int primary key); insert into k
     create materialized view titles as select title, count(*) as n from observations group by title;
     create unique index titles_title on titles (title)";
 
-/// A row behind the last partition; the job makes one for it.
+/// A row beyond the last partition; the job creates one for it.
 const FAR_ROW: &str = "begin;
     insert into observations (id, created_at, title, flag) values (-7, '2031-05-05', 'far', true);
     insert into truth_observations (id, created_at, title, flag) values (-7, '2031-05-05', 'far', true);
@@ -56,7 +56,7 @@ enum Source {
     Numbered,
     /// Its key is random: neighbours in the key are nowhere near each other in the heap.
     Random,
-    /// It has a unique index besides, whose values writers move from row to row.
+    /// It has a second unique index, whose values writers move from row to row.
     Moving,
 }
 

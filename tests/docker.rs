@@ -96,7 +96,7 @@ async fn the_compose_file_shows_a_job_paused_by_lag() {
     tool(&services["pgstrata"], &server, &dbname, &standby).await;
 }
 
-/// Runs the tool's own command: it holds for the standby's lag, and goes on when the delay is taken away.
+/// Runs the command of the tool's service: the job pauses because of the standby's lag, and resumes without the delay.
 async fn tool(service: &Yaml, server: &PrivateServer, dbname: &str, standby: &Standby) {
     let env = environment(service, &[]);
     assert!(env.contains(&("PGDATABASE".to_owned(), dbname.to_owned())));
@@ -161,7 +161,7 @@ async fn the_lines_of_the_crontab_and_the_unit_run_without_output() {
     run --quiet
     sync --quiet
     ");
-    // The run that starts a job tells what it found.
+    // The run that starts a job prints its findings.
     let first = events.ran(&all[0]).await.ok();
     assert!(first.stdout.starts_with("warning[key_widened]") && first.stderr.is_empty(), "{}", first.stderr);
     for command in &all {

@@ -108,7 +108,7 @@ async fn a_drain_does_not_mistake_latency_for_work() {
     oracle::compare(&lab.db, "t", "t_new").await;
 }
 
-/// In the midst of an exchange that waits for one more lock.
+/// During an exchange that waits for one more lock.
 #[tokio::test]
 async fn a_process_that_dies_or_freezes_in_the_exchange_leaves_no_lock() {
     for (plan, signal) in

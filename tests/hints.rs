@@ -10,7 +10,7 @@ fn hinted(said: &str, start: &str) -> String {
     parts.next().unwrap_or_else(|| panic!("`{start} ...` is not in: {said}")).to_owned()
 }
 
-/// A shell runs a command line; what it says.
+/// The output of a command line that a shell runs.
 async fn shell(db: &Database, line: &str) -> String {
     let bin = Path::new(env!("CARGO_BIN_EXE_pgstrata")).parent().unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());

@@ -31,7 +31,7 @@ const SETUP: &str = "
     create policy known on remarks using (exists (select from t where t.id = remarks.id));
     analyze t";
 
-/// Where it can point to a partitioned table for good.
+/// For versions in which a key can point to a partitioned table.
 const CHILD: &str = "
     create table results (id bigint, at timestamptz, foreign key (id, at) references t on delete cascade)";
 
@@ -54,13 +54,13 @@ async fn verified_by(db: &Database, more: &str, plan: &str) {
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
 }
 
-/// The job is refused its lock, and says of whom.
+/// The job cannot acquire its lock, and reports the blocker.
 async fn refused(db: &Database, command: &str, whom: &str) {
     let ran = db.pgstrata(&[command, "job"]).await.exits(5);
     assert!(ran.stderr.contains("blocked by ") && ran.stderr.contains(whom), "{}", ran.stderr);
 }
 
-/// The job gives up waiting for an older snapshot, and says whose it is.
+/// The job stops waiting for an older snapshot, and reports its holder.
 async fn waited_in_vain(db: &Database, command: &str, whom: &str) {
     let ran = db.pgstrata(&[command, "job"]).await.exits(5);
     assert!(
@@ -119,7 +119,7 @@ async fn an_application_that_locks_in_another_order_is_no_deadlock_victim(versio
     for (first, second) in ORDERS.iter().chain(with_child) {
         let command = commands.next().unwrap();
         let stop = [("PGSTRATA_FAILPOINT", "swap.ready=stop")];
-        // It has looked who is in the way, and is about to lock.
+        // It has checked for blockers, and is about to lock.
         let mut exchange = frozen(db.command(&[command, "job"]).envs(stop).spawn().unwrap()).await;
         let client = named(&db, "application").await;
         let watch = db.client().await;
@@ -239,7 +239,7 @@ async fn a_dump_completes() {
     }
 }
 
-/// Whoever reads a partition by its own name stands in the way of the way back.
+/// A session that reads a partition by its own name blocks a rollback.
 #[tokio::test]
 async fn a_session_that_reads_a_partition_is_reported() {
     let db = Database::new().await;
@@ -252,7 +252,7 @@ async fn a_session_that_reads_a_partition_is_reported() {
     ok(&db, "rollback").await;
 }
 
-/// The lock can never be acquired: the source is untouched, changes go on being logged, and the swap goes on later.
+/// The lock can never be acquired: the source is untouched, changes are still logged, and the swap succeeds later.
 #[tokio::test]
 async fn a_swap_that_gave_up_succeeds_later() {
     let db = Database::new().await;

@@ -31,7 +31,7 @@ const POINTED_TO: &str = "
     grant insert, select on lab.results to dep_app;
     reset role";
 
-/// What the application may do besides, and the truth.
+/// More privileges of the application, and the truth.
 const TRUTH: &str = "
     grant update on lab.with_names to dep_app;
     grant select on lab.nested, lab.per_month to dep_app;
@@ -65,7 +65,7 @@ const UPDATE_BY_VIEW: [&str; 2] = [
     "update lab.with_names set note = 'view ' || $2 where code = $1",
     "update lab.truth set note = 'view ' || $2 where code = $1",
 ];
-/// The table's own rule tells of it.
+/// The rule of the table records it.
 const UPDATE_WITH_RULE: [&str; 2] = [
     "update lab.observations set note = case when $2 <> '' then 'by rule' end where code = $1",
     "update lab.truth set note = case when $2 <> '' then 'by rule' end where code = $1",
@@ -97,7 +97,7 @@ const READS: [&str; 3] = [
     "select lab.how_many($1)",
 ];
 
-/// A connection of the application: all it says was prepared when it began.
+/// A connection of the application, which prepares all its statements at its start.
 struct Application {
     client: Client,
     inserts: Vec<[Statement; 2]>,

@@ -227,7 +227,7 @@ async fn rows_in_the_default_partition_are_reported_and_kept() {
         (json["default_rows"].as_i64(), json["default_ranges"][0]["rows"].as_i64()),
         (Some(8), Some(7))
     );
-    // As the README says.
+    // As documented.
     let sibling = month(&db, 0).await;
     let ends = &json["default_ranges"][0];
     let (from, to) = (ends["from"].as_str().unwrap(), ends["to"].as_str().unwrap());
@@ -334,7 +334,7 @@ async fn a_reader_delays_a_detach_and_nothing_else() {
     idle(&db, &["maintain"]).await;
 }
 
-/// Who is at work in the default partition is waited for in short tries, and told; what they leave there, too.
+/// `maintain` waits in short attempts for sessions that use the default partition, and reports them and the rows they leave there.
 #[tokio::test]
 async fn blockers_of_maintain_are_reported() {
     let db = Database::new().await;

@@ -23,7 +23,7 @@ const RETYPE: &str = "kind = 'retype'\n[retype]\ncolumn = 'n'\nto = 'bigint'\n";
 const LOOKS: &str = "select exists (select from pg_stat_activity where datname = current_database()
     and application_name like 'pgstrata/%' and query like '%virtualxid%')";
 
-/// A verified job, with `swap` behind the plan's `[swap]`.
+/// A verified job; `swap` continues the section `[swap]` of its plan.
 async fn verified(kind: &str, swap: &str) -> Lab {
     let lab = lab(Database::new().await, kind, swap).await;
     lab.ok("run").await;

@@ -29,7 +29,7 @@ async fn rows_by_blocks(version: Version) {
     whole_job_on(version, TableSpec::bigint(TABLE, ROWS), PHYSICAL).await;
 }
 
-/// The whole job, and the same load without it: the job makes no more transactions fail. `spec` makes the table anew each time.
+/// The whole job, and the same load without it: the job makes no more transactions fail. `spec` creates a new table each time.
 async fn whole_job(spec: impl Fn() -> TableSpec, partition: &str) {
     let [plain, partitioned] = shares_without_tool(&spec).await;
     let bench = Bench::start(spec(), partition).await;
@@ -97,7 +97,7 @@ async fn writes_in_the_replica_role() {
     whole_job(|| TableSpec::slots(TABLE, ROWS).in_sessions(replica), PHYSICAL).await;
 }
 
-/// The ledger tells that no more rows were copied in a second than the plan allows. A slow machine copies fewer.
+/// The ledger shows that no more rows were copied in a second than the plan allows. A slow machine copies fewer.
 #[tokio::test]
 async fn a_limited_copy() {
     let bench = Bench::start(
@@ -116,7 +116,7 @@ async fn a_limited_copy() {
     bench.end().await;
 }
 
-/// A copy by blocks notices that the heap is another one, and begins anew: blocks say nothing of the new heap.
+/// A copy by blocks notices that the table was rewritten, and starts again: the old blocks mean nothing in the new heap.
 #[tokio::test]
 async fn a_heap_that_is_rewritten_in_mid_copy() {
     let slowly = format!("{PHYSICAL}[throttle]\nrows_per_second = 5_000\n");

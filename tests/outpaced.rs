@@ -17,7 +17,7 @@ const ROWS: i64 = 10_000;
 /// Rows that one statement updates: it must not take so long that the job cannot begin.
 const AT_ONCE: i64 = 1_000;
 
-/// Sessions that update all rows again and again, each its own share of them, until told to stop.
+/// Sessions that repeatedly update all rows, each a share of its own, until they are stopped.
 async fn update_in_loops(db: &Database, sessions: i64, over: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
     let mut all = Vec::new();
     for n in 0..sessions {

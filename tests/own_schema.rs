@@ -25,7 +25,7 @@ async fn lab(intruder: &str) -> (Database, PathBuf) {
     (db, plan)
 }
 
-/// What a command said that must refuse to use the schema.
+/// The error of a command that must refuse to use the schema.
 fn refused(ran: Ran) -> String {
     let ran = ran.exits(3);
     ran.stderr[ran.stderr.find("error:").unwrap_or(0)..].to_owned()
@@ -134,7 +134,7 @@ const ATTACKS: &[(&str, &str, &str)] = &[
         ),
 ];
 
-/// What an administrator gave away by mistake is used by its holder, in the midst of a job.
+/// A role uses what an administrator granted it by mistake, during a job.
 #[tokio::test]
 async fn what_others_put_on_our_tables_is_found() {
     let (db, plan) = lab("schema_mallory").await;
@@ -181,7 +181,7 @@ async fn a_superuser_is_not_lent_to_the_role_that_owns_the_schema() {
     db.pgstrata_with(&["rollback", "job"], &owner).await.ok();
 }
 
-/// Everything that default privileges give away is taken back, whoever they name.
+/// Everything that default privileges grant is revoked, whomever they name.
 async fn default_privileges_open_nothing(version: Version) {
     let db = Database::of(version).await;
     let eve = format!("schema_default_{version:?}").to_lowercase();

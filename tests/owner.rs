@@ -55,7 +55,7 @@ async fn whole_job(owner: &str, app: &str, grants: &str) {
         [&["check", plan][..], &["run", plan], &["swap", "job"], &["rollback", "job"], &["swap", "job"]]
     {
         as_owner(&db, owner, args).await.ok();
-        // The application goes on through its own role, which has no right on anything of ours.
+        // The application keeps working through its own role, which has no privilege on anything of ours.
         db.execute(&format!(
             "set role {app}; insert into app.notes (at, author, note) values ('2024-02-02', 1, 'by the application');
              update app.notes set note = 'changed' where id = 17; reset role"

@@ -16,7 +16,7 @@ const PLAN: &str = "table = 't'\n[partition]\nby = 'at'\nevery = '3 months'\n";
 /// Ends PgBouncer when its standard input does: with this process, however that ends.
 const KEEPER: &str = "exec 3<&0; \"$1\" -q \"$2\" </dev/null & read -r _ <&3; kill -TERM $!; wait $!";
 
-/// PgBouncer in front of a server, with a socket beside the server's.
+/// PgBouncer in front of a server; its socket is in the server's socket directory.
 struct Pooler {
     dir: String,
     keeper: Child,

@@ -153,7 +153,7 @@ const KINDS: &[(&str, Way)] = &[
         Retried(&["update t set n = n + 1 where id = {row}"]),
     ),
     ("set default_transaction_isolation = 'serializable'", Retried(&["select in_string({row})"])),
-    // What is bound by oid.
+    // Objects that are bound by oid.
     ("", Simple(&["update v set n = n + 1 where id = {row}"])),
     ("", Simple(&["update nested set n = n + 1 where id = {row}"])),
     ("", Simple(&["insert into v values ({new}, '2024-05-05', {kind}, 1)"])),

@@ -216,7 +216,7 @@ async fn values_beyond_the_old_type() {
     assert_eq!(db.count(LEFT_BEHIND).await, 0);
 }
 
-/// The last lines of what it said, where it is an error.
+/// The error at the end of its output.
 fn errors(ran: &Ran) -> String {
     let at = ran.stderr.find("error: ").unwrap_or_else(|| panic!("{}", ran.stderr));
     ran.stderr[at..].to_owned()
@@ -294,7 +294,7 @@ async fn text_to_timestamptz() {
     assert_eq!(db.count(LEFT_BEHIND).await, 0);
 }
 
-/// All that a column can have besides its type comes along, there and back.
+/// Every property of a column besides its type is carried over, in both directions.
 #[tokio::test]
 async fn the_properties_of_a_column_are_carried_over() {
     let db = Database::new().await;

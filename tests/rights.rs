@@ -161,7 +161,7 @@ async fn a_schema_created_beforehand_replaces_create_on_the_database() {
     ran.ok();
 }
 
-/// A role that may not have the sessions that a job needs is told before the job begins, and a limit that is just enough is.
+/// A role with fewer connections than a job needs gets an error before the job begins; a limit that is just enough is accepted.
 #[tokio::test]
 async fn a_connection_limit_is_reported_beforehand() {
     let db = Database::new().await;

@@ -37,7 +37,7 @@ async fn a_first_signal_stops_between_chunks() {
 
 const FAST_AGAIN: &str = "create or replace function slow(bigint) returns bigint language plpgsql immutable as 'begin return $1; end'";
 
-/// A run, once a worker is in the midst of a chunk that takes minutes.
+/// A run, once a worker copies a chunk that takes minutes.
 async fn in_mid_chunk(events: &Lab) -> Child {
     events.db.execute(&slow_column(0.1)).await;
     let run = events.start("run", &[]);
@@ -146,7 +146,7 @@ async fn an_insert_that_used_the_sequence_first_is_no_deadlock_victim() {
     let events = events::lab().await;
     events.ok("run").await;
     for command in ["swap", "rollback"] {
-        // It has looked who is in the way, and is about to lock.
+        // It has checked for blockers, and is about to lock.
         let mut exchange = events.frozen(command, "swap.ready").await;
         let mut client = events.db.client().await;
         let writer = client.transaction().await.unwrap();

@@ -56,7 +56,7 @@ async fn application(db: &Database, from: u64) -> Writers {
     writers
 }
 
-/// Waits until the query says yes, and while it does not, that the subscription has had no error.
+/// Waits until a query returns true; meanwhile the subscription must have no error.
 async fn says_yes(asked: &Client, sql: &str, subscriber: &Client) {
     let errors = "select coalesce(sum(apply_error_count + sync_error_count), 0)::bigint from pg_stat_subscription_stats";
     until(sql, async || {

@@ -84,7 +84,7 @@ async fn functions_that_need_their_callers_search_path() {
 
 #[tokio::test]
 async fn checks_that_rows_no_longer_satisfy() {
-    // Rows satisfy it in the session that says so, and in no other.
+    // Rows satisfy it only in a session with that setting.
     let expired = "set trial.open = 'on';
         alter table t add constraint t_open check (coalesce(current_setting('trial.open', true), '') = 'on')";
     assert_eq!(findings(&told_after(expired).await), ["error[check_violated]: t_open"]);

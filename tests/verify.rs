@@ -25,7 +25,7 @@ async fn verified() -> Database {
     db
 }
 
-/// What `verify --json` says after `damage`, which the exit code 4 must announce.
+/// The report of `verify --json` after `damage`; the exit code is 4.
 async fn found(db: &Database, damage: &str) -> Value {
     db.execute(damage).await;
     let ran = db.pgstrata(&["verify", "job", "--json"]).await.exits(4);
@@ -92,10 +92,10 @@ async fn the_old_table_is_compared_after_the_swap() {
     db.pgstrata(&["swap", "job"]).await.ok();
     db.execute(ON_PURPOSE).await;
     one(&found(&db, "delete from t_old where id = 5").await, "missing", "missing", "5");
-    // The way back is refused, and says why.
+    // A rollback is refused with the reason.
     let ran = db.pgstrata(&["rollback", "job"]).await.exits(4);
     assert!(ran.stderr.contains("1 rows missing") || ran.stderr.contains("1 row missing"), "{}", ran.stderr);
-    // What is put right is found right.
+    // After a repair, the rollback succeeds.
     db.execute("insert into t_old select * from t where id = 5").await;
     db.pgstrata(&["rollback", "job"]).await.ok();
 }

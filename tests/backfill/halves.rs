@@ -13,7 +13,7 @@ const SETUP: &str = "create table items (id bigint primary key, code text unique
     insert into items (id) select i from generate_series(1, 3000) i;
     analyze items";
 
-/// The ledger tells of every row once, in chunks that meet end to end.
+/// The ledger covers every row once, in adjacent chunks.
 async fn each_row_is_gone_through_once(job: &Lab, most: i64) {
     let seen = "select sum(seen)::bigint from pgstrata.chunks where step = 'fill'";
     assert_eq!(job.count(seen).await, ROWS);

@@ -27,7 +27,7 @@ fn named(plan: &str) -> String {
     format!("name = 'job'\nkind = 'backfill'\n{plan}")
 }
 
-/// How many rows the first pass of a run set, by what it said.
+/// How many rows the first pass of a run set, according to its output.
 pub fn rows_set(ran: &Ran) -> u64 {
     let line = ran.stderr.lines().find(|line| line.starts_with("fill: done")).unwrap_or_default();
     let number = line.split(": ").nth(2).and_then(|rest| rest.split(' ').next()).unwrap_or_default();

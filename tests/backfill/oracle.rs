@@ -16,7 +16,7 @@ use crate::support::tables::TableSpec;
 
 const ROWS: u64 = 8_000;
 const WRITERS: usize = 6;
-/// A month in the midst of the writers' two years, and its partition of the table made by hand.
+/// A month within the writers' two years, and its partition of the table partitioned by hand.
 const MONTH: (&str, &str) =
     ("p7", "created_at >= '2024-08-01 00:00+00' and created_at < '2024-09-01 00:00+00'");
 
@@ -34,7 +34,7 @@ enum Shape {
 struct BackfillUnderLoad {
     job: Lab,
     load: Load,
-    /// What is compared with what.
+    /// The two relations that are compared.
     sides: [&'static str; 2],
 }
 

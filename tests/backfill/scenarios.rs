@@ -25,7 +25,7 @@ async fn run(db: &Database, name: &str) -> Ran {
     db.pgstrata(&["run", plan]).await.ok()
 }
 
-/// Once nobody writes: another run does what came behind the first, and one more finds nothing to do.
+/// Once nobody writes, another run fills the rows left by the first, and one more finds nothing to do.
 async fn settled(db: &Database, name: &str) {
     run(db, name).await;
     let again = run(db, name).await;
@@ -107,7 +107,7 @@ async fn emissions_status() {
     settled(&db, "emissions_status").await;
     assert_eq!(db.count("select count(*) from emissions").await, 20_000);
     none(&db, "select count(*) from emissions where status is null").await;
-    // A status says what was so when it was set: who verified later, did so knowing the column.
+    // A status is what held when it was set; whoever verified later knew the column.
     none(&db, "select count(*) from emissions where status = 'verified' and verified_at is null").await;
     none(&db, "select count(*) from emissions where status = 'draft' and submitted_at is not null").await;
     none(&db, LEFT_BEHIND).await;

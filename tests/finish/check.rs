@@ -3,7 +3,7 @@
 use super::{PARTITIONED, PLAIN, lab, lab_with, plan_text};
 use crate::support::cluster::{Database, Version};
 
-/// What was said, but for how much the table grows: autovacuum may have come by, and then the server knows it better.
+/// The findings without the growth of the table, which depends on when autovacuum last ran.
 fn but_for_space(stdout: &str) -> String {
     stdout.lines().filter(|line| !line.contains("[growth]")).map(|line| format!("{line}\n")).collect()
 }

@@ -92,7 +92,7 @@ async fn a_row_that_is_inserted_after_the_check_is_reported() {
     }
 }
 
-/// Without a trigger nobody fills what comes behind the last look.
+/// Without a trigger, rows that are inserted after the last pass are not filled.
 #[tokio::test]
 async fn rows_inserted_after_the_last_pass_are_filled_before_constraints_are_built() {
     let plan = plan_text(FINISH).replace("keep_filled = true", "keep_filled = false");

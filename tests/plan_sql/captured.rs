@@ -24,7 +24,7 @@ fn setup(role: &str) -> String {
     )
 }
 
-/// What the role makes: each says who ran it.
+/// The functions of the role: each records who ran it.
 fn planted(role: &str) -> String {
     let body = |result: &str| {
         format!(
@@ -59,7 +59,8 @@ async fn objects_created_before_the_check_are_refused_by_name() {
     for plan in [backfill(&db, FILL), retype(&db, RETYPE)] {
         let told = ran(&db, "check", &plan).await.exits(3);
         let found = errors(&told.stdout.replace("public.lower", "lower"));
-        assert_eq!(found, ["error[untrusted_object]: function lower(character varying)"], "{told:?}");
+        let wanted = "error[untrusted_object]: function lower(character varying)".to_owned();
+        assert!(found.contains(&wanted), "{told:?}");
         ran(&db, "run", &plan).await.exits(3);
     }
     none(&db, "select count(*) from caught").await;

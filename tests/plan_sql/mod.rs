@@ -39,14 +39,14 @@ async fn ran(db: &Database, command: &str, plan: &Path) -> Ran {
     db.pgstrata(&[command, plan.to_str().unwrap(), "--color", "never"]).await
 }
 
-/// There, back and there again.
+/// Swaps, rolls back and swaps again.
 async fn swapped_both_ways(db: &Database) {
     for command in ["swap", "rollback", "swap"] {
         db.pgstrata(&[command, "job"]).await.ok();
     }
 }
 
-/// That question counts nothing.
+/// Asserts that a query counts nothing.
 async fn none(db: &Database, sql: &str) {
     assert_eq!(db.count(sql).await, 0, "{sql}");
 }

@@ -229,7 +229,7 @@ async fn a_prepared_select_of_all_columns_fails_once_and_can_be_prepared_again()
     for command in [&["swap"][..], &["rollback"], &["swap"], &["finalize", "--now"]] {
         let failed = client.query(&all, &[]).await.unwrap_err();
         assert_eq!(failed.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED), "{failed:?}");
-        // What does not return the column goes on.
+        // A statement that does not return the column keeps working.
         assert_eq!(client.query(&note, &[&1_i32]).await.unwrap().len(), 1);
         let anew = client.prepare("select * from orders").await.unwrap();
         assert_eq!(client.query(&anew, &[]).await.unwrap().len(), 1);

@@ -67,7 +67,7 @@ fn question() -> Question {
 }
 
 impl Shop {
-    /// Sets so many writers to work, and readers beside them.
+    /// Starts so many writers, and the readers.
     pub async fn open(db: &Database, n: i64) -> Self {
         let question = question();
         db.execute(&format!(
@@ -96,12 +96,12 @@ impl Shop {
         self.writers.commit_more(n).await;
     }
 
-    /// Nothing is written until what this gives is dropped.
+    /// Nothing is written until the guard is dropped.
     pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
         self.gate.clone().write_owned().await
     }
 
-    /// Ends them; fails where any of them did.
+    /// Stops writers and readers; fails if any of them failed.
     pub async fn close(self) {
         assert!(self.writers.stop().await > 0);
         self.readers.stop().await;
