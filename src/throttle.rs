@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::model::pace::{Autoscaler, Budget, Change, Hold, Measured, Pace, Reading, Work};
+use crate::model::pace::{Autoscaler, Budget, Cause, Change, Hold, Measured, Pace, Reading, Work};
 use crate::plan::{Plan, Workers};
 
 /// The longest sleep for a budget: settings may change meanwhile.
@@ -139,7 +139,7 @@ impl Gate {
     }
 
     /// Nothing could be read, and why.
-    pub fn blind(&self, why: &str) -> Vec<Change> {
+    pub fn blind(&self, why: Cause) -> Vec<Change> {
         let changes = self.pace.borrow_mut().blind(self.now_s(), why);
         self.changed.notify_waiters();
         changes

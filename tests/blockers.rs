@@ -83,7 +83,10 @@ async fn a_session_that_only_waits_is_ended_if_the_plan_says_so() {
     let app = lab.app().await;
     app.batch_execute("begin; insert into t values (1000, '2026-01-05Z')").await.unwrap();
     let told = lab.db.pgstrata(&["swap", "t"]).await.ok();
-    assert!(told.stderr.contains("ending the session in the way, as the plan says: pid "), "{told:?}");
+    assert!(
+        told.stderr.contains("terminating the session of the blocker, as the plan requests: pid "),
+        "{told:?}"
+    );
     assert!(app.batch_execute("commit").await.is_err());
     assert_eq!(lab.db.count("select count(*) from t").await, 500);
 }

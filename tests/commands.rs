@@ -380,7 +380,7 @@ async fn a_job_whose_table_was_dropped_can_be_aborted() {
         events.killed("run", until).await;
         events.db.execute("drop table events cascade").await;
         let said = events.ran("abort").await.ok();
-        assert!(said.stderr.contains("public.events is gone already"), "{}", said.stderr);
+        assert!(said.stderr.contains("public.events does not exist any more"), "{}", said.stderr);
         let left = "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
             where nspname = 'public' and relname like 'events%' or relname ~ '^(changes|truncations)_'";
         assert_eq!(events.db.count(left).await, 0, "{until}");

@@ -84,7 +84,7 @@ async fn a_kept_server_can_be_looked_at_and_is_ended_as_said() {
     let Ran { stdout, stderr, .. } = ended(demo(&["--keep", "--json"]).spawn().unwrap()).await.ok();
     assert_eq!(stderr, "", "{stdout}");
     let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.iter().any(|line| line["event"] == "done" && line["phase"] == "swap"), "{stdout}");
+    assert!(lines.iter().any(|line| line["event"] == "phase_done" && line["phase"] == "swap"), "{stdout}");
     let figures = lines.last().unwrap();
     assert_eq!((&figures["failures"], &figures["rows_differing"]), (&0.into(), &0.into()), "{figures}");
     assert!(figures["transactions"].as_u64().unwrap() > 0, "{figures}");

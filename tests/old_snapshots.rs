@@ -109,7 +109,10 @@ async fn cancels(kind: &str) {
     let app = lab.with_a_snapshot().await;
     lab.run().await;
     let told = lab.db.pgstrata(&["swap", "t"]).await.ok();
-    assert!(told.stderr.contains("ending the session in the way, as the plan says: pid "), "{told:?}");
+    assert!(
+        told.stderr.contains("terminating the session of the blocker, as the plan requests: pid "),
+        "{told:?}"
+    );
     assert!(app.batch_execute("select from t").await.is_err());
 }
 
@@ -221,7 +224,11 @@ async fn a_mirror_that_was_left_on_is_ended_by_any_later_command() {
         bank.commit_more(100).await;
         db.pgstrata(&["status", "job"]).await.ok();
         let ran = db.pgstrata(&[later, "job"]).await.ok();
-        assert!(ran.stderr.contains("the mirror was still on from an earlier command"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("switched off the mirror, which an earlier command left on"),
+            "{}",
+            ran.stderr
+        );
         assert!(!mirrors(&db).await);
     }
     for at in ["mirror.on", "mirror.off"] {

@@ -58,7 +58,7 @@ async fn swallowed(db: &Database, kind: Kind, outage_s: u32) -> (Proxy, Child, S
 
 fn reports_silence(kind: Kind, said: &str) {
     assert!(
-        said.contains("taking the job up again") && said.contains("attempt 1 failed"),
+        said.contains("resuming from its recorded state") && said.contains("attempt 1 failed"),
         "{kind:?}: {said}"
     );
     assert!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::pace::Behind;
+use super::pace::{Behind, Cause};
 use super::state::State;
 
 /// A job at one moment.
@@ -74,11 +74,18 @@ pub struct Status {
 pub struct Hold {
     /// The signal, with its unit: `replica_lag_s`.
     pub signal: String,
-    /// What it is.
+    /// What it is; for one that cannot be read, how many seconds ago that was possible.
     pub value: f64,
-    /// What it may be.
+    /// What it may be; for one that cannot be read, how old a reading may be.
     pub limit: f64,
-    /// The same and whose value it is, in words.
+    /// It cannot be read.
+    #[serde(default)]
+    pub unread: bool,
+    /// Whose value it is, or why it cannot be read.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// All of this as a sentence: `report` makes it. What an earlier version kept is left as it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub about: String,
     /// Since when.
     pub since: DateTime<Utc>,

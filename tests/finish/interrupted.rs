@@ -21,7 +21,7 @@ async fn an_index_that_was_left_unfinished_is_built_again() {
     lab.db.execute(UNFINISHED).await;
     let ran = lab.db.pgstrata(&["run", lab.plan()]).await.ok();
     assert!(
-        ran.stderr.contains("suppliers_amount_kind_idx was left unfinished: it is built again"),
+        ran.stderr.contains("suppliers_amount_kind_idx was left incomplete by an interrupted run"),
         "{ran:?}"
     );
     assert!(!lab.built().await.contains("INVALID"));
@@ -38,7 +38,7 @@ async fn who_a_build_waits_for_is_said_and_a_killed_one_is_built_again() {
     let waits = within("a build that says who it waits for", async {
         loop {
             let line = lines.next_line().await.unwrap().expect("it ended without a word");
-            if line.contains("waits for transactions that began before it") {
+            if line.contains("waits for older transactions") {
                 return line;
             }
         }
@@ -148,7 +148,8 @@ async fn an_abort_takes_back_what_is_not_done() {
             "finish.added" => assert_eq!(built, "", "{at}"),
             "finish.key" => {
                 assert!(
-                    told.stderr.contains("suppliers_code_id_key of public.suppliers is built, and stays"),
+                    told.stderr
+                        .contains("suppliers_code_id_key of public.suppliers is complete, and is kept"),
                     "{told:?}"
                 );
                 assert!(!built.contains("FOREIGN KEY"), "{built}");

@@ -1,6 +1,7 @@
 //! What a swap changed by name: what it had to, and what it should not have.
 
 use crate::error::Result;
+use crate::event::{PartitionNote, RunWarning};
 use crate::model::post_swap_diff;
 use crate::model::state::State;
 use crate::pg::catalog;
@@ -8,7 +9,7 @@ use crate::pg::catalog;
 use super::after_exchange::as_meant;
 use super::{PartitionJob, drift};
 
-/// Says what the last swap changed by name, line by line; and aloud what it should not have.
+/// Reports what the last swap changed by name, and warns of what it should not have changed.
 ///
 /// # Errors
 /// What the server said.
@@ -22,14 +23,14 @@ pub async fn compare_by_name(context: &PartitionJob) -> Result<()> {
         State::RolledBack => (Vec::new(), drift::unexpected(&b, &now)),
         _ => return Ok(()),
     };
-    for line in changes {
-        context.events.note(format!("by name: {line}"));
+    for change in changes {
+        context.events.note(PartitionNote::ChangedBySwap { change });
     }
     if unexpected.is_empty() {
-        context.events.note("by name, nothing else differs from before");
+        context.events.note(PartitionNote::NothingElseChanged);
     }
-    for line in unexpected {
-        context.events.warn(format!("by name: {line}, and should not have"));
+    for difference in unexpected {
+        context.events.warn(RunWarning::UnexpectedDifference { difference });
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! column and cannot follow it is told, and the exchange refused.
 
 use crate::error::{Error, Result, Retry};
+use crate::event::PartitionNote;
 use crate::model::blueprint::Direction;
 use crate::model::difference::{Between, Difference, differences, told};
 use crate::model::ident::{Ident, plain};
@@ -50,7 +51,7 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
             .cause(format!("the same cannot be done to {beside}: {}", e.message())),
         _ => e,
     })?;
-    retyper.events.note(format!("carried over to {beside}: {}", told(&carried).join("; ")));
+    retyper.events.note(PartitionNote::CarriedOver { target: beside, changes: told(&carried) });
     Ok(true)
 }
 
