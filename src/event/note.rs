@@ -16,7 +16,7 @@ pub enum Note {
     /// About a partition job or a column type change.
     Partition(PartitionNote),
     /// About a backfill.
-    Backfill(BackfillNote),
+    Filling(BackfillNote),
     /// About the partitions of a table that `maintain` keeps.
     Maintain(MaintainNote),
 }
@@ -137,7 +137,7 @@ impl From<PartitionNote> for Note {
 
 impl From<BackfillNote> for Note {
     fn from(note: BackfillNote) -> Self {
-        Self::Backfill(note)
+        Self::Filling(note)
     }
 }
 

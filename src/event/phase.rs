@@ -281,7 +281,7 @@ pub enum PhaseOutcome {
     /// The job is finalized, the column has its new type.
     ColumnTypeChanged { table: String, column: String, sql_type: String },
     /// What a backfill created and did not complete was removed.
-    BackfillRemoved,
+    TriggerRemoved,
     /// What the job created was removed.
     JobRemoved,
     /// The demo's server runs.

@@ -200,7 +200,7 @@ async fn abort(filler: &BackfillJob) -> Result<State> {
         let (table, column) = (table.clone(), crate::model::ident::plain(column.name.as_str()));
         filler.events.note(BackfillNote::ColumnKept { table, column });
     }
-    meter.end(PhaseOutcome::BackfillRemoved);
+    meter.end(PhaseOutcome::TriggerRemoved);
     Ok(state)
 }
 

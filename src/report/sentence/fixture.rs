@@ -155,7 +155,7 @@ pub(super) fn outcomes() -> Vec<PhaseOutcome> {
         O::MaterializedViewRebuilt { view: s("public.m") },
         O::TablePartitioned { table: s("public.t") },
         O::ColumnTypeChanged { table: s("public.t"), column: s("id"), sql_type: s("bigint") },
-        O::BackfillRemoved,
+        O::TriggerRemoved,
         O::JobRemoved,
         O::ServerStarted { directory: s("/tmp/pgstrata-x") },
         O::DemoTableFilled { rows: 200_000, bytes: 52_428_800 },
@@ -211,6 +211,13 @@ pub(super) fn notes() -> Vec<Note> {
         .map(Note::from),
     );
     all.extend(swap_changes().map(|change| PartitionNote::ChangedBySwap { change }.into()));
+    all.extend(other_notes());
+    all
+}
+
+fn other_notes() -> Vec<Note> {
+    let t = || s("public.t");
+    let mut all: Vec<Note> = Vec::new();
     all.extend(
         [
             BackfillNote::ColumnsExist { table: t() },

@@ -11,7 +11,7 @@ pub(super) fn of(note: &Note) -> String {
     match note {
         Note::Job(note) => job(note),
         Note::Partition(note) => partition(note),
-        Note::Backfill(note) => backfill(note),
+        Note::Filling(note) => backfill(note),
         Note::Maintain(note) => maintain(note),
     }
 }

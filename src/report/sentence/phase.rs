@@ -215,7 +215,7 @@ pub(super) fn outcome(outcome: &PhaseOutcome) -> String {
         O::ColumnTypeChanged { table, column, sql_type } => {
             format!("column {column} of {table} has type {sql_type}; the job is finalized")
         }
-        O::BackfillRemoved => {
+        O::TriggerRemoved => {
             "the job's trigger is removed; the columns and filled values are kept".to_owned()
         }
         O::JobRemoved => "everything that the job created is removed".to_owned(),
