@@ -312,7 +312,7 @@ async fn a_plan_edited_in_mid_job_is_refused_but_for_its_pace() {
     ");
     let faster = events.db.plan(&plan_text("month", "[copy]\nworkers = 3\n"));
     let said = events.run_plan(&faster).await.ok().stderr;
-    insta::assert_snapshot!(said.lines().next().unwrap(), @"note: the plan's settings changed since the job began; the new ones hold from here on");
+    insta::assert_snapshot!(said.lines().next().unwrap(), @"note: the plan's settings changed since the job began; the new settings apply from now on");
     let said = events.run_plan(&faster).await.ok().stderr;
     assert!(!said.contains("settings changed"), "{said}");
 }

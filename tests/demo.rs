@@ -55,20 +55,20 @@ async fn the_story_is_told_to_its_end() {
     let Ran { stdout, stderr: story, .. } = ended(demo(&[]).spawn().unwrap()).await.ok();
     let mut rest = &*story;
     for step in [
-        "fill: done in",
+        "fill: complete (",
         "Seq Scan on petri_observations (",
         "every    = \"1 month\"",
-        "copy: done in",
-        "verify: done in",
-        "swap: done in",
+        "copy: complete (",
+        "verify: complete (",
+        "swap: complete (",
         "lock held",
         "Scan on petri_observations_y20",
-        "witness: done in",
-        "rollback: done in",
-        "witness: done in",
-        "swap: done in",
-        "finalize: done in",
-        "witness: done in",
+        "witness: complete (",
+        "rollback: complete (",
+        "witness: complete (",
+        "swap: complete (",
+        "finalize: complete (",
+        "witness: complete (",
     ] {
         rest =
             rest.split_once(step).unwrap_or_else(|| panic!("no {step:?} after what came before:\n{story}")).1;
