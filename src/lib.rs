@@ -46,7 +46,8 @@
 //! | mirror, guard, old snapshots | `cutover` | | `mirror`, `swap`, `old_snapshots` | | `partition::mirror`, `partition::guard`, `job::old_snapshots` |
 //! | drift since plan or swap | `difference`, `post_swap_diff` | | `carry` | `in_use` | `partition::drift`, `retype::drift` |
 //! | throttling | `pace` | `throttle` | `pace` | `signals` | `job::pace`, `job::evaluate`, and [`throttle`] |
-//! | locks, retries | `backoff` | | `locks` | `retry` | `job::locks`, `job::blockers`, `job::retries` |
+//! | locks, retries | `backoff`, `blocker`, `retry_limit` | | `locks` | `retry` | `job::locks`, `job::blockers`, `job::retries` |
+//! | events, the job's history | `history`, `latency` | | `store` | `store` | all send `event`; `report::sentence` makes the sentences |
 //! | workers | `pace::autoscaler` | | | `pool` | `job::workers` |
 //! | privileges, trust | `lent`, `own_schema` | `check::rights` | `lent`, `own_schema` | `lent`, `lease` | |
 //! | the plan's own SQL | `plan_sql` | `settings` | `plan_sql` | `resolve` | |
