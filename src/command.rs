@@ -13,7 +13,7 @@ use crate::clock;
 use crate::demo;
 use crate::engine::{Engine, preflight, script};
 use crate::error::{Error, Kind, Result};
-use crate::event::Events;
+use crate::event::{Events, JobNote, RunWarning};
 use crate::model::design::Design;
 use crate::model::explanation;
 use crate::model::finding::Findings;
@@ -148,23 +148,19 @@ async fn act(
         }
         Command::Pause { job } => {
             engine.set(job, &[("paused", Some("true"))]).await?;
-            let typed = word(job);
-            events.note(format!("job {job} is paused, whoever drives it: `pgstrata resume {typed}` goes on"));
+            events.note(JobNote::JobPaused { job: job.clone() });
             Ok(Said::Nothing)
         }
         Command::Resume { job } => {
             engine.set(job, &[("paused", None)]).await?;
-            events.note(format!("job {job} is not paused"));
+            events.note(JobNote::JobNotPaused { job: job.clone() });
             Ok(Said::Nothing)
         }
         Command::Set { job, settings } => {
             let settings = settings.iter().map(|one| assignment(one)).collect::<Result<Vec<_>>>()?;
             let settings: Vec<_> = settings.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
             engine.set(job, &settings).await?;
-            events.note(format!(
-                "job {job}: {} set, from now on",
-                number::counted(settings.len() as u64, "setting")
-            ));
+            events.note(JobNote::SettingsStored { job: job.clone(), settings: settings.len() as u64 });
             Ok(Said::Nothing)
         }
         Command::Verify { job } => Ok(match engine.verify(job).instrument(of(job)).await? {
@@ -218,7 +214,7 @@ async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: 
         while let Ok(left) = (deadline - clock::now()).to_std() {
             tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
-        events.note("the time is over: stopping after the chunks that are under way");
+        events.note(JobNote::DeadlineReached);
         stop.ask("because its time limit was reached");
     }
     std::future::pending().await
@@ -227,10 +223,10 @@ async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: 
 /// The first signal asks for a stop between chunks; the second ends what the job's sessions are doing.
 async fn watch_signals(engine: Engine, events: Events, stop: Stop) {
     interrupted().await;
-    events.warn("stopping after the chunks that are under way; once more to cancel them");
+    events.warn(RunWarning::StopRequested);
     stop.ask("as requested");
     interrupted().await;
-    events.warn("cancelling what is under way");
+    events.warn(RunWarning::CancelRequested);
     let _ = engine.end_sessions().await;
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::model::pace::{Autoscaler, Budget, Change, Hold, Measured, Pace, Reading, Work};
+use crate::model::pace::{Autoscaler, Budget, Cause, Change, Hold, Measured, Pace, Reading, Work};
 use crate::plan::{Plan, Workers};
 
 /// The longest sleep for a budget, because settings may change in the meantime.
@@ -140,7 +140,7 @@ impl Gate {
     }
 
     /// Records that nothing could be read, with the reason.
-    pub fn blind(&self, why: &str) -> Vec<Change> {
+    pub fn blind(&self, why: Cause) -> Vec<Change> {
         let changes = self.pace.borrow_mut().blind(self.now_s(), why);
         self.changed.notify_waiters();
         changes

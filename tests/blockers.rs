@@ -70,7 +70,10 @@ async fn an_idle_blocking_session_is_terminated_if_the_plan_says_so() {
     let app = app(&lab).await;
     app.batch_execute("begin; insert into t values (1000, '2026-01-05Z')").await.unwrap();
     let told = lab.ok("swap").await;
-    assert!(told.stderr.contains("ending the session in the way, as the plan says: pid "), "{told:?}");
+    assert!(
+        told.stderr.contains("terminating the session of the blocker, as the plan requests: pid "),
+        "{told:?}"
+    );
     assert!(app.batch_execute("commit").await.is_err());
     assert_eq!(lab.db.count("select count(*) from t").await, 500);
 }

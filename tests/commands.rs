@@ -167,7 +167,7 @@ async fn a_plan_edited_during_a_job_is_refused_except_for_throttling() {
     ");
     let faster = events.db.plan(&plan_text("month", "[copy]\nworkers = 3\n"));
     let said = events.run_plan(&faster).await.ok().stderr;
-    insta::assert_snapshot!(said.lines().next().unwrap(), @"note: the plan's settings changed since the job began; the new ones hold from here on");
+    insta::assert_snapshot!(said.lines().next().unwrap(), @"note: the plan's settings changed since the job began; the new settings apply from now on");
     let said = events.run_plan(&faster).await.ok().stderr;
     assert!(!said.contains("settings changed"), "{said}");
 }
@@ -235,7 +235,7 @@ async fn a_job_whose_table_was_dropped_can_be_aborted() {
         events.killed("run", until).await;
         events.db.execute("drop table events cascade").await;
         let said = events.ran("abort").await.ok();
-        assert!(said.stderr.contains("public.events is gone already"), "{}", said.stderr);
+        assert!(said.stderr.contains("public.events does not exist any more"), "{}", said.stderr);
         let left = "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
             where nspname = 'public' and relname like 'events%' or relname ~ '^(changes|truncations)_'";
         assert_eq!(events.db.count(left).await, 0, "{until}");

@@ -79,7 +79,7 @@ async fn a_run_outlives_its_server() {
     server.stop_immediate().unwrap();
     server.start_again().unwrap();
     let said = ended(run).await.ok().stderr;
-    assert!(said.contains("taking the job up again"), "{said}");
+    assert!(said.contains("resuming from its recorded state"), "{said}");
     bench.swaps_and_holds().await;
 }
 
@@ -144,7 +144,7 @@ async fn terminated((command, at, role): (&'static str, &'static str, &'static s
     // A command that is done before the next beat does not miss its lease: whoever took it would have ended the rest. And a
     // worker that rests between two transactions is replaced by the pool without a word.
     let quietly = role == "lease" || (role == "worker" && at == "index.leaf");
-    assert!(quietly || said.contains("taking the job up again"), "{said}");
+    assert!(quietly || said.contains("resuming from its recorded state"), "{said}");
     if command == "run" {
         bench.swaps_and_holds().await;
     } else {
@@ -292,7 +292,7 @@ async fn timeouts_of_the_database_end_no_session_of_a_job() {
         bench.lab.db.execute(&format!("do $$ begin {set}; end $$")).await;
     }
     let said = bench.lab.ok("run").await.stderr;
-    assert!(!said.contains("taking the job up again"), "{said}");
+    assert!(!said.contains("resuming from its recorded state"), "{said}");
     let reset = "do $$ begin execute format('alter database %I reset all', current_database()); end $$";
     bench.lab.db.client().await.batch_execute(reset).await.unwrap();
     bench.swaps_and_holds().await;

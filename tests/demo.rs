@@ -55,20 +55,20 @@ async fn the_demo_completes() {
     let Ran { stdout, stderr: story, .. } = ended(demo(&[]).spawn().unwrap()).await.ok();
     let mut rest = &*story;
     for step in [
-        "fill: done in",
+        "fill: complete (",
         "Seq Scan on petri_observations (",
         "every    = \"1 month\"",
-        "copy: done in",
-        "verify: done in",
-        "swap: done in",
+        "copy: complete (",
+        "verify: complete (",
+        "swap: complete (",
         "lock held",
         "Scan on petri_observations_y20",
-        "witness: done in",
-        "rollback: done in",
-        "witness: done in",
-        "swap: done in",
-        "finalize: done in",
-        "witness: done in",
+        "witness: complete (",
+        "rollback: complete (",
+        "witness: complete (",
+        "swap: complete (",
+        "finalize: complete (",
+        "witness: complete (",
     ] {
         rest =
             rest.split_once(step).unwrap_or_else(|| panic!("no {step:?} after what came before:\n{story}")).1;
@@ -84,7 +84,7 @@ async fn a_kept_server_can_be_used_and_is_stopped_by_the_printed_command() {
     let Ran { stdout, stderr, .. } = ended(demo(&["--keep", "--json"]).spawn().unwrap()).await.ok();
     assert_eq!(stderr, "", "{stdout}");
     let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.iter().any(|line| line["event"] == "done" && line["phase"] == "swap"), "{stdout}");
+    assert!(lines.iter().any(|line| line["event"] == "phase_done" && line["phase"] == "swap"), "{stdout}");
     let figures = lines.last().unwrap();
     assert_eq!((&figures["failures"], &figures["rows_differing"]), (&0.into(), &0.into()), "{figures}");
     assert!(figures["transactions"].as_u64().unwrap() > 0, "{figures}");

@@ -117,7 +117,7 @@ async fn tool(service: &Yaml, server: &PrivateServer, dbname: &str, standby: &St
     admin.batch_execute("alter system set recovery_min_apply_delay = 0").await.unwrap();
     admin.batch_execute("select pg_reload_conf()").await.unwrap();
     let said = ended(run).await.ok().stderr;
-    assert!(said.contains("hold: replica_lag_s is ") && said.contains("standby standby"), "{said}");
+    assert!(said.contains("throttled: replica_lag_s is ") && said.contains("standby standby"), "{said}");
 }
 
 #[test]

@@ -230,7 +230,7 @@ async fn a_synchronous_standby_that_is_gone_blocks_no_reader() {
         let reader = lab.db.client().await;
         reader.batch_execute("set statement_timeout = '20s'; select count(*) from t").await.unwrap();
         let said = ended(exchange).await.ok().stderr;
-        assert!(said.contains("no synchronous standby has confirmed it"), "{said}");
+        assert!(said.contains("no synchronous standby has confirmed them"), "{said}");
         standby = Some(Standby::start(&server, "sync", 5521).await);
     }
 }

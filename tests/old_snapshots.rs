@@ -93,7 +93,10 @@ async fn cancels(kind: &str) {
     let app = with_a_snapshot(&lab).await;
     lab.ok("run").await;
     let told = lab.ok("swap").await;
-    assert!(told.stderr.contains("ending the session in the way, as the plan says: pid "), "{told:?}");
+    assert!(
+        told.stderr.contains("terminating the session of the blocker, as the plan requests: pid "),
+        "{told:?}"
+    );
     assert!(app.batch_execute("select from t").await.is_err());
 }
 
@@ -207,7 +210,11 @@ async fn a_mirror_that_was_left_on_is_ended_by_any_later_command() {
         bank.commit_more(100).await;
         lab.ok("status").await;
         let ran = lab.ok(later).await;
-        assert!(ran.stderr.contains("the mirror was still on from an earlier command"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("switched off the mirror, which an earlier command left on"),
+            "{}",
+            ran.stderr
+        );
         assert!(!mirrors(&lab.db).await);
     }
     for at in ["mirror.on", "mirror.off"] {

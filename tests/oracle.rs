@@ -132,7 +132,7 @@ async fn a_heap_that_is_rewritten_in_mid_copy() {
         }
     };
     let (ran, ()) = tokio::join!(bench.run(), rewrite);
-    assert_eq!(ran.stderr.matches("begins anew").count(), 2, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("starts over").count(), 2, "{}", ran.stderr);
     bench.swap_and_back_and_swap().await;
     bench.end().await;
 }

@@ -39,7 +39,7 @@ async fn swallowed(lab: &Lab, outage_s: u32) -> (Proxy, Child) {
 
 fn reports_silence(kind: &str, said: &str) {
     assert!(
-        said.contains("taking the job up again") && said.contains("attempt 1 failed"),
+        said.contains("resuming from its recorded state") && said.contains("attempt 1 failed"),
         "{kind:?}: {said}"
     );
     assert!(

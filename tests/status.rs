@@ -86,7 +86,7 @@ async fn status_follows_a_job_to_its_end() {
     assert_eq!((copying["state"].as_str(), copying["phase"].as_str()), (Some("capturing"), Some("copy")));
     let stream = objects(&ended(run).await.ok().stdout);
     let phases: Vec<&str> =
-        stream.iter().filter(|e| e["event"] == "phase").filter_map(|e| e["phase"].as_str()).collect();
+        stream.iter().filter(|e| e["event"] == "phase_started").filter_map(|e| e["phase"].as_str()).collect();
     insta::assert_snapshot!(phases.join(" "), @"prepare capture copy scrub index analyze drain verify");
     insta::assert_snapshot!(facts(&events).await, @r#"
     job="events" table="public.events" state="verified" phase=null rows_copied=4000 changes_pending=0 hold=null

@@ -65,7 +65,7 @@ async fn a_second_signal_cancels_what_is_under_way() {
     let mut said = BufReader::new(run.stderr.take().unwrap()).lines();
     interrupt(&run);
     within("a run that has heard the signal", async {
-        while !said.next_line().await.unwrap().unwrap().contains("stopping after the chunks") {}
+        while !said.next_line().await.unwrap().unwrap().contains("stopping after the current chunks") {}
     })
     .await;
     interrupt(&run);

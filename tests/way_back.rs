@@ -86,7 +86,7 @@ async fn a_key_that_cannot_become_valid_stops_nothing_after_a_swap(version: Vers
     assert!(told.stderr.contains("1 row of public.t violates foreign key t_q"), "{told:?}");
     lab.db.execute(CORRECTED).await;
     let ran = lab.ok("swap").await;
-    assert!(!ran.stderr.contains("should not have"), "{ran:?}");
+    assert!(!ran.stderr.contains("unexpected difference"), "{ran:?}");
     assert_eq!((keys(&lab, true).await, keys(&lab, false).await), (1, 0));
     // To the end, and to the beginning.
     lab.ok("rollback").await;
@@ -248,7 +248,7 @@ async fn a_key_may_be_served_by_another_index_afterwards(version: Version) {
         for command in ["swap", "rollback", "swap", "rollback", "swap", "finalize --now"] {
             lab.db.execute("update t set v = 'u' where id % 9 = 0").await;
             let ran = lab.ok(command).await;
-            assert!(!ran.stderr.contains("should not have"), "{command}: {ran:?}");
+            assert!(!ran.stderr.contains("unexpected difference"), "{command}: {ran:?}");
             assert_eq!(keys(&lab, false).await, 0, "{command}");
         }
     }
@@ -336,7 +336,7 @@ async fn undocumented_options_are_not_carried_over(version: Version) {
         // A build may write them at any time.
         lab.db.execute("update pg_class set reloptions = array_append(reloptions, 'pg_later=1') where relname in ('t', 't_pkey')").await;
         let ran = lab.ok("swap").await;
-        assert!(!ran.stderr.contains("should not have"), "{ran:?}");
+        assert!(!ran.stderr.contains("unexpected difference"), "{ran:?}");
         if !retype {
             assert_eq!(of(&lab, "t_y2025m01").await, "fillfactor=70");
             assert_eq!(of(&lab, "t_y2025m01_note").await, "fillfactor=60");

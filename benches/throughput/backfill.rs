@@ -20,7 +20,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
 
     table.create(&bench.server).await?;
     let run = Job::backfill(&bench.server, Some(bench.workers))?.run(on).await?;
-    let same = run.rows_a_chunk("fill").context("the job said nothing of its chunks")?;
+    let same = run.rows_a_chunk("fill").context("the job reported no chunks")?;
     let same_s = batches(bench, &table, same).await?;
     let larger_s = batches(bench, &table, plain::CHUNK_ROWS).await?;
 

@@ -185,8 +185,8 @@ pub struct Phase {
     pub from_s: f64,
     /// How long it took.
     pub seconds: f64,
-    /// What it said in the end.
-    pub said: String,
+    /// Mean rows of a chunk, where it has chunks.
+    pub chunk_rows: Option<u64>,
 }
 
 /// A finished chunk.
@@ -221,11 +221,9 @@ impl Run {
         self.phases.iter().filter(|p| p.name == phase).map(|p| p.seconds).sum()
     }
 
-    /// Mean rows of a chunk, as a phase said: the ledger of a job that is over is gone.
+    /// Mean rows of a chunk of a phase: the ledger of a job that is over is gone.
     pub fn rows_a_chunk(&self, phase: &str) -> Option<u64> {
-        let said = &self.phases.iter().find(|p| p.name == phase)?.said;
-        let rows = said.split_once(" of ")?.1.split_once(" rows")?.0;
-        rows.replace(',', "").parse().ok()
+        self.phases.iter().find(|p| p.name == phase)?.chunk_rows
     }
 
     /// Rows that were copied.

@@ -108,11 +108,9 @@ impl<'a> Job<'a> {
 
     /// For how long the last swap, or swap back, held its lock, in milliseconds.
     pub async fn lock_held_ms(&self) -> Result<f64> {
-        let said: String = self
-            .server
-            .value("select detail from pgstrata.events where what = 'lock held' order by id desc limit 1")
-            .await?;
-        said.split(' ').next().and_then(|ms| ms.parse().ok()).with_context(|| format!("no time in: {said}"))
+        let held = "select (detail::jsonb ->> 'held_ms')::float8 from pgstrata.events
+            where what = 'lock held' order by id desc limit 1";
+        self.server.value(held).await
     }
 
     async fn command(&self, args: &[&str]) -> Result<Ended> {
@@ -164,15 +162,15 @@ pub async fn blueprint(server: &Server) -> Result<Blueprint> {
     Ok(serde_json::from_value(kept)?)
 }
 
-/// The phase that a line says has ended.
+/// The phase whose end a line reports.
 fn phase(line: &str, now_s: f64) -> Option<Phase> {
     let event: Value = serde_json::from_str(line).ok()?;
-    if event["event"] != "done" {
+    if event["event"] != "phase_done" {
         return None;
     }
-    let seconds = event["seconds"].as_f64()?;
-    let text = |name: &str| Some(event[name].as_str()?.to_owned());
-    Some(Phase { name: text("phase")?, from_s: now_s - seconds, seconds, said: text("about")? })
+    let seconds = event["duration_ms"].as_f64()? / 1000.0;
+    let name = event["phase"].as_str()?.to_owned();
+    Some(Phase { name, from_s: now_s - seconds, seconds, chunk_rows: event["chunks"]["chunk_rows"].as_u64() })
 }
 
 /// The most memory that a running process has had so far; none where the system has no /proc.

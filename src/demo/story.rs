@@ -11,7 +11,7 @@ use super::table::{self, Compared, TABLE, WITNESS};
 use super::writers::{Lap, WRITERS, Writers};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::event::{Event, Events};
+use crate::event::{DemoWork, Event, Events, PhaseOutcome};
 use crate::model::ident::QualifiedName;
 use crate::model::number;
 use crate::model::partition::Every;
@@ -70,11 +70,12 @@ async fn start(events: &Events) -> Result<PrivateServer> {
          removed when the demo ends. Nothing else on this machine is changed.",
     );
     let began = Instant::now();
-    events.phase(DATABASE, "start", "starting a server");
+    let phase = events.phase_started(DATABASE, DemoWork::StartServer);
     let server = tokio::task::spawn_blocking(|| PrivateServer::start(SETTINGS))
         .await
         .map_err(|e| Error::failed("failed to start the server").cause(e.to_string()))??;
-    events.done(DATABASE, "start", format!("it is in {}", server.socket_dir().display()), began.elapsed());
+    let directory = server.socket_dir().display().to_string();
+    events.phase_done(DATABASE, phase, PhaseOutcome::ServerStarted { directory }, began.elapsed());
     Ok(server)
 }
 
@@ -114,15 +115,14 @@ impl Stage {
             ),
         );
         let began = Instant::now();
-        events.phase(DATABASE, "fill", format!("filling {TABLE} and its witness"));
+        let phase = events.phase_started(DATABASE, DemoWork::FillDemoTable { table: TABLE.to_owned() });
         let admin = connect(&server.dsn("postgres")).await?;
         admin.batch_execute(&format!("create database {DATABASE}")).await?;
         let dsn = server.dsn(DATABASE);
         let client = connect(&dsn).await?;
-        let rows = number::counted(table::create(&client).await?, "row");
-        let size = number::bytes(table::bytes(&client).await?);
-        let about = format!("{rows} from two years, {size}, a uuid key and three more indexes");
-        events.done(DATABASE, "fill", about, began.elapsed());
+        let rows = table::create(&client).await?;
+        let bytes = table::bytes(&client).await?;
+        events.phase_done(DATABASE, phase, PhaseOutcome::DemoTableFilled { rows, bytes }, began.elapsed());
         let writers = Writers::start(&dsn).await?;
         let target = Target::from_dsn(&dsn)?;
         let engine = Engine::new(target.clone(), events.clone(), Stop::default());
@@ -247,15 +247,10 @@ impl Stage {
     /// Compares the table with the witness, and says so.
     async fn witness(&self) -> Result<Compared> {
         let began = Instant::now();
-        self.events.phase(DATABASE, "witness", "comparing the table with its witness, row by row");
+        let phase = self.events.phase_started(DATABASE, DemoWork::CompareWitness);
         let compared = table::compare(&self.client).await?;
-        let (rows, differing) = (number::counted(compared.rows, "row"), number::count(compared.differing));
-        self.events.done(
-            DATABASE,
-            "witness",
-            format!("{rows}, {differing} differ (EXCEPT ALL in both directions)"),
-            began.elapsed(),
-        );
+        let outcome = PhaseOutcome::WitnessCompared { rows: compared.rows, differing: compared.differing };
+        self.events.phase_done(DATABASE, phase, outcome, began.elapsed());
         Ok(compared)
     }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result, Retry};
 use crate::model::backoff::Backoff;
-use crate::model::number;
+use crate::model::retry_limit::RetryLimit;
 use crate::pg::connect::Target;
-use crate::phase::{Driver, JobKind, Opening, Pacing, Retries, pace};
+use crate::phase::{Driver, JobKind, Opening, Pacing, Retried, Retries, pace};
 use crate::plan::Plan;
 
 use super::{Engine, space};
@@ -41,7 +41,6 @@ impl Engine {
     ) -> Result<T> {
         self.driving.store(job, Ordering::SeqCst);
         let limit = outage_limit();
-        let what = format!("job {}: taking the job up again from what the database holds", plan.name());
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut outage: Option<Outage<'_>> = None;
         let mut drove = false;
@@ -91,7 +90,7 @@ impl Engine {
             }
             let outage = outage.get_or_insert_with(|| Outage {
                 since: Instant::now(),
-                retries: Retries::of(&self.events, &what, number::duration(limit)),
+                retries: Retries::of(&self.events, Retried::Job(plan.name()), RetryLimit::time(limit)),
             });
             outage.retries.failed(&error);
             if outage.since.elapsed() > limit {

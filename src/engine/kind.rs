@@ -1,6 +1,7 @@
 //! Selects the type for a kind of job: the only place that knows every kind by name.
 
 use crate::error::Result;
+use crate::event::JobNote;
 use crate::model::design::Design;
 use crate::pg::connect::Session;
 use crate::pg::preflight::Preflight;
@@ -47,9 +48,8 @@ pub async fn script(session: &Session, plan: &Plan, design: &Design) -> Result<V
     of_kind!(plan, K => K::script(session, plan, design).await)
 }
 
-/// A description of the result if the plan of a finalized job is already fulfilled; none if something remains to be
-/// done.
-pub(super) async fn done_already(session: &Session, plan: &Plan, job: &Job) -> Result<Option<String>> {
+/// That a finalized job's plan is fulfilled; none where something is left to do.
+pub(super) async fn done_already(session: &Session, plan: &Plan, job: &Job) -> Result<Option<JobNote>> {
     of_kind!(plan, K => K::done_already(session, job).await)
 }
 

@@ -1,6 +1,7 @@
 //! The command `maintain`: one table after another, each with the lease of its job if it has one.
 
 use crate::error::{Error, Result};
+use crate::event::{JobNote, RunWarning};
 use crate::model::ident::QualifiedName;
 use crate::model::maintained::Maintained;
 use crate::model::state::State;
@@ -30,19 +31,21 @@ impl Engine {
         let mut failed = None;
         for job in jobs {
             if !matches!(job.state, State::Swapped | State::Finalized) {
-                self.events.note(format!("job {} is {}: its table is not in use yet", job.name, job.state));
+                self.events.note(JobNote::TableNotInUse { job: job.name, state: job.state });
                 continue;
             }
             if name.is_none() && catalog::find(&session, job.design.table()).await?.is_none() {
-                self.events
-                    .note(format!("{}, the table of job {}, is not there any more", job.source, job.name));
+                self.events.note(JobNote::TableGone { job: job.name, table: job.source });
                 continue;
             }
             let plan = Plan::parse(&job.plan, &format!("the plan of job {}", job.name))?;
             match self.drive(&plan, job.id, Pacing::AtOnce, phase::maintain).await {
                 Ok(done) => said(&done),
                 Err(e) if failed.is_none() => failed = Some(e),
-                Err(e) => self.events.warn(format!("{}: {e}", job.source)),
+                Err(e) => {
+                    let error = e.to_string();
+                    self.events.warn(RunWarning::TableNotMaintained { table: job.source, error });
+                }
             }
         }
         failed.map_or(Ok(()), Err)

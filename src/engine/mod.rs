@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::Events;
+use crate::event::{Events, JobNote};
 use crate::failpoint;
 use crate::model::commands;
 use crate::model::finding::Findings;
@@ -71,7 +71,7 @@ impl Engine {
                     Some(done) => {
                         // Retention may be another one now.
                         self.resume(&session, &plan, job).await?;
-                        self.events.note(format!("job {} is done: {done}", job.name));
+                        self.events.note(done);
                         return Ok(Outcome::at(job.state));
                     }
                     None => self.start(&session, &plan, found).await?,
@@ -122,8 +122,7 @@ impl Engine {
         }
         store::install(session).await?;
         if job.plan != plan.to_toml() {
-            self.events
-                .note("the plan's settings changed since the job began; the new ones hold from here on");
+            self.events.note(JobNote::PlanSettingsChanged);
             session.execute(store_sql::RETUNE_JOB, &[&job.id, &plan.to_toml()]).await?;
             failpoint!("job.retuned");
         }
@@ -226,7 +225,7 @@ impl Engine {
         if let Some(job) = newest.filter(|job| job.state == end) {
             let plan = Plan::parse(&job.plan, &format!("the plan of job {name}"))?;
             if action == Action::Abort || plan.task().purpose().is_swapped() {
-                self.events.note(format!("job {name} is {end} already"));
+                self.events.note(JobNote::AlreadyInState { job: job.name, state: end });
                 return Ok(end);
             }
         }

@@ -1,6 +1,7 @@
 //! Pure: data types and decisions. Nothing here uses a clock, the network or a server.
 
 pub mod backoff;
+pub mod blocker;
 pub mod blueprint;
 pub mod commands;
 pub mod cutover;
@@ -13,9 +14,11 @@ pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod grant;
+pub mod history;
 pub mod ident;
 pub mod inventory;
 pub mod key;
+pub mod latency;
 pub mod ledger_gaps;
 pub mod lent;
 pub mod maintained;
@@ -28,6 +31,7 @@ pub mod partition;
 pub mod plan_sql;
 pub mod post_swap_diff;
 pub mod remade_keys;
+pub mod retry_limit;
 pub mod retyping;
 pub mod sample;
 pub mod shell;

@@ -38,6 +38,11 @@ pub fn bytes(n: u64) -> String {
     if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") }
 }
 
+/// Whole milliseconds; the most that there are where it is longer.
+pub fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// `480 ms`, `3.4 s`; longer times as [`seconds`].
 pub fn duration(time: Duration) -> String {
     let s = time.as_secs_f64();

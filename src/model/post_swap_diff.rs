@@ -1,51 +1,67 @@
 //! The expected definition of the table with the application's name after a swap: as before, except for what
 //! partitioning changes. The swap is compared with this once it is complete.
 
+use serde::Serialize;
+
 use super::blueprint::{Blueprint, Direction};
 use super::difference::{Between, Difference, at, differences, told};
 use super::ident::{Ident, plain};
 use super::table::{Column, Comment, ForeignKey, Index, Table};
 
-/// The intended changes of the swap, one per line.
-pub fn changes(b: &Blueprint) -> Vec<String> {
+/// What a swap changes, as partitioning requires.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields are named by what they hold")]
+pub enum SwapChange {
+    /// The table is partitioned.
+    Partitioned { table: String, column: String, partitions: u64 },
+    /// The key has the partition column as well.
+    KeyWidened { key: String, columns: Vec<String> },
+    /// A unique index is dropped: it lacks the partition column.
+    UniqueIndexDropped { index: String },
+    /// Storage parameters are set on each partition.
+    StorageParametersOnPartitions,
+    /// The index that CLUSTER follows is set on each partition.
+    ClusterOnPartitions,
+    /// A check is NOT VALID, because rows violate it.
+    CheckNotValid { constraint: String },
+    /// A foreign key that is NOT VALID is on each partition.
+    ForeignKeyOnPartitions { key: String },
+    /// A foreign key of another table is dropped.
+    IncomingForeignKeyDropped { key: String, table: String },
+    /// A publication publishes changes under the table's own name.
+    PublishedViaRoot { publication: String },
+}
+
+/// What the swap changes, as it must.
+pub fn changes(b: &Blueprint) -> Vec<SwapChange> {
     let table = &b.table;
     let leaves = b.partitions.len() + usize::from(b.default.is_some());
-    let mut all = vec![format!(
-        "{} is partitioned by {}, with {leaves} partitions",
-        table.name.plain(),
-        plain(b.by.as_str())
-    )];
+    let name = |ident: &Ident| plain(ident.as_str());
+    let (partitioned, column) = (table.name.plain(), name(&b.by));
+    let mut all = vec![SwapChange::Partitioned { table: partitioned, column, partitions: leaves as u64 }];
     if b.widened() {
-        let columns: Vec<String> = b.place_columns().iter().map(|c| plain(c.name.as_str())).collect();
-        all.push(format!("the key {} is ({})", plain(b.key_index.as_str()), columns.join(", ")));
+        let columns = b.place_columns().iter().map(|c| name(&c.name)).collect();
+        all.push(SwapChange::KeyWidened { key: name(&b.key_index), columns });
     }
-    all.extend(b.drop_unique.iter().map(|name| format!("unique index {} is dropped", plain(name.as_str()))));
+    all.extend(b.drop_unique.iter().map(|index| SwapChange::UniqueIndexDropped { index: name(index) }));
     if !(table.options.is_empty() && table.toast_options.is_empty()) {
-        all.push("the storage parameters are set on each partition".to_owned());
+        all.push(SwapChange::StorageParametersOnPartitions);
     }
     if table.indexes.iter().any(|i| i.clustered) {
-        all.push("the CLUSTER mark is on each partition".to_owned());
+        all.push(SwapChange::ClusterOnPartitions);
     }
-    all.extend(
-        b.violated_checks
-            .iter()
-            .map(|name| format!("constraint {} is NOT VALID, because rows violate it", plain(name.as_str()))),
-    );
+    all.extend(b.violated_checks.iter().map(|check| SwapChange::CheckNotValid { constraint: name(check) }));
     let unproven = table.foreign_keys.iter().filter(|key| !key.validated && b.keys_on_leaves);
-    all.extend(unproven.map(|key| {
-        format!("foreign key {}, which is NOT VALID, is on each partition", plain(key.name.as_str()))
-    }));
+    all.extend(unproven.map(|key| SwapChange::ForeignKeyOnPartitions { key: name(&key.name) }));
     all.extend(
-        b.incoming_dropped.iter().map(|key| {
-            format!("foreign key {} of {} is dropped", plain(key.name.as_str()), key.table.plain())
+        b.incoming_dropped.iter().map(|key| SwapChange::IncomingForeignKeyDropped {
+            key: name(&key.name),
+            table: key.table.plain(),
         }),
     );
     let published = table.dependents.publications.iter().filter(|p| !p.via_root);
-    all.extend(
-        published.map(|p| {
-            format!("publication {} publishes through the partitioned table", plain(p.name.as_str()))
-        }),
-    );
+    all.extend(published.map(|p| SwapChange::PublishedViaRoot { publication: name(&p.name) }));
     all
 }
 
@@ -257,12 +273,13 @@ mod tests {
     fn what_partitioning_changes_is_expected_and_nothing_else() {
         let b = blueprint();
         assert_eq!(unexpected(&b, &swapped(&b)), Vec::<String>::new());
-        insta::assert_snapshot!(changes(&b).join("\n"), @"
-        public.petri_observations is partitioned by created_at, with 3 partitions
-        the key petri_observations_pkey is (observation_id, created_at)
-        the storage parameters are set on each partition
-        publication lab_out publishes through the partitioned table
-        ");
+        let lines: Vec<String> = changes(&b).iter().map(|one| serde_json::to_string(one).unwrap()).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        {"what":"partitioned","table":"public.petri_observations","column":"created_at","partitions":3}
+        {"what":"key_widened","key":"petri_observations_pkey","columns":["observation_id","created_at"]}
+        {"what":"storage_parameters_on_partitions"}
+        {"what":"published_via_root","publication":"lab_out"}
+        "#);
         let mut now = swapped(&b);
         now.views.clear();
         "D".clone_into(&mut now.triggers[0].enabled);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::pace::Behind;
+use super::pace::{Behind, Cause};
 use super::state::State;
 
 /// A job at one moment.
@@ -78,7 +78,14 @@ pub struct Hold {
     pub value: f64,
     /// Its limit.
     pub limit: f64,
-    /// A description with the object of the value.
+    /// It cannot be read.
+    #[serde(default)]
+    pub unread: bool,
+    /// Whose value it is, or why it cannot be read.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// All of this as a sentence: `report` makes it. What an earlier version kept is left as it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub about: String,
     /// The start of the pause.
     pub since: DateTime<Utc>,

@@ -1,43 +1,12 @@
 //! The durations of chunks from the ledger, as percentiles (hdrhistogram).
 
-use std::fmt;
-
 use hdrhistogram::Histogram;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
-use crate::model::number::{count, counted};
+use crate::model::latency::Latency;
 
 use super::store;
-
-/// Durations of chunks, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Latency {
-    /// The number of chunks.
-    pub chunks: u64,
-    /// The mean number of rows of a chunk.
-    pub chunk_rows: u64,
-    /// Half of them took at most this.
-    pub p50_ms: f64,
-    /// 99 % of them took at most this.
-    pub p99_ms: f64,
-    /// The longest.
-    pub max_ms: f64,
-}
-
-impl fmt::Display for Latency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} of {} rows, p50 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
-            counted(self.chunks, "chunk"),
-            count(self.chunk_rows),
-            self.p50_ms,
-            self.p99_ms,
-            self.max_ms
-        )
-    }
-}
 
 /// The percentiles of `(rows, milliseconds)`; microseconds with three significant digits.
 ///
@@ -79,7 +48,9 @@ mod tests {
     fn sums_up() {
         let times: Vec<(i64, f64)> = (1..=100).map(|ms| (10, f64::from(ms))).collect();
         let latency = summarize(&times).unwrap();
-        assert_eq!(latency.to_string(), "100 chunks of 10 rows, p50 50 ms, p99 99 ms, longest 100 ms");
+        assert_eq!((latency.chunks, latency.chunk_rows), (100, 10));
+        let ms = [latency.p50_ms, latency.p99_ms, latency.max_ms].map(f64::round);
+        assert_eq!(ms, [50.0, 99.0, 100.0]);
         assert_eq!(summarize(&[]).unwrap().max_ms, 0.0);
     }
 }

@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
+use crate::model::history;
 use crate::model::pace::Behind;
 use crate::model::state::State;
 use crate::model::status::{Hold, Status};
@@ -43,7 +44,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
     let set = match planned.sets_rows(job.state) {
         true if job.state.is_final() => {
             let row = client.query_opt(sql::ROWS_SET_IN_ALL, &[&job.id]).await?;
-            row.and_then(|row| u64::try_from(row.get::<_, i64>(0)).ok())
+            row.and_then(|row| history::rows_set(row.get(0)))
         }
         true => Some(store::rows_set(client, job.id).await?),
         false => None,

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::blueprint::Blueprint;
 use crate::model::design::Design;
 use crate::model::filling::Filling;
+use crate::model::history::History;
 use crate::model::ident::{QualifiedName, plain};
 use crate::model::key::{Key, KeyRange};
 use crate::model::own_schema::OwnSchema;
@@ -336,8 +337,10 @@ pub async fn advance(client: &Client, job: i64, from: State, step: Step) -> Resu
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn event(client: &Client, job: i64, what: &str, detail: &str) -> Result<()> {
-    client.execute(sql::ADD_EVENT, &[&job, &what, &detail]).await?;
+pub async fn event(client: &Client, job: i64, entry: &History) -> Result<()> {
+    let detail = serde_json::to_string(entry)
+        .map_err(|e| Error::failed("failed to write the job's history").cause(e.to_string()))?;
+    client.execute(sql::ADD_EVENT, &[&job, &entry.what(), &detail]).await?;
     Ok(())
 }
 
@@ -370,8 +373,12 @@ pub async fn set(client: &Client, job: i64, settings: &[(&str, Option<&str>)]) -
                 Some(value) => client.execute(pace::KEEP_SETTING, &[&job, key, value]).await?,
                 None => client.execute(pace::FORGET_SETTING, &[&job, key]).await?,
             };
-            let detail = value.map_or_else(|| (*key).to_owned(), |value| format!("{key}={value}"));
-            event(client, job, if value.is_some() { "set" } else { "unset" }, &detail).await?;
+            let key = (*key).to_owned();
+            let entry = match value {
+                Some(value) => History::Set { key, value: (*value).to_owned() },
+                None => History::Unset { key },
+            };
+            event(client, job, &entry).await?;
         }
         client.execute(pace::TELL, &[&job]).await?;
         Ok(())

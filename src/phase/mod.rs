@@ -20,7 +20,7 @@ pub use job::driver::{Driver, Opening, Pacing};
 pub use job::exchange::Swapped;
 pub use job::kind::{Action, JobKind, Outcome, Verdict, act, differs};
 pub use job::pace;
-pub use job::retries::Retries;
+pub use job::retries::{Retried, Retries};
 pub use maintain::{maintain, maintain_adopted};
 pub use partition::PartitionJob;
 pub use partition::partitions;

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use super::{
     lines,
     paint::{Paint, harmless},
+    sentence,
 };
 use crate::{event::Event, model::number};
 
@@ -90,12 +91,13 @@ impl Bar {
     /// Shows `event`.
     pub(super) fn show(&mut self, event: &Event) {
         match event {
-            Event::Phase { phase, about, .. } => {
+            Event::PhaseStarted { phase, .. } => {
                 self.clear();
                 let bar = new_bar();
                 bar.set_style(style(false));
                 bar.set_prefix(*phase);
-                bar.set_message(harmless(about).into_owned());
+                let sentence = sentence::of(event).unwrap_or_default();
+                bar.set_message(harmless(&sentence).into_owned());
                 bar.enable_steady_tick(TICK);
                 self.bar = Some(bar);
             }
@@ -110,15 +112,15 @@ impl Bar {
                     bar.set_style(style(*total > 0));
                 }
             }
-            Event::Done { .. } => {
+            Event::PhaseDone { .. } => {
                 self.clear();
                 super::to_stderr(&lines::text(event, self.paint));
             }
-            Event::Hold { .. }
-            | Event::GoOn { .. }
+            Event::Throttled { .. }
+            | Event::Resumed { .. }
             | Event::Story { .. }
-            | Event::Note { .. }
-            | Event::Warning { .. } => {
+            | Event::Note(_)
+            | Event::Warning(_) => {
                 let line = lines::text(event, self.paint);
                 match &self.bar {
                     Some(bar) => bar.suspend(|| super::to_stderr(&line)),

@@ -2,11 +2,19 @@
 
 use serde::Serialize;
 
+use super::sentence;
 use crate::{error::Error, event::Event, model::ident::is_unprintable};
 
-/// One event.
+/// One event: its fields, and what they mean as a sentence.
 pub(super) fn line(event: &Event) -> String {
-    result(event)
+    #[derive(Serialize)]
+    struct Line<'a> {
+        #[serde(flatten)]
+        event: &'a Event,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    }
+    result(&Line { event, text: sentence::of(event) })
 }
 
 /// One result.
@@ -57,11 +65,13 @@ pub(super) fn error(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::ThrottleWarning;
 
     #[test]
     fn a_terminal_obeys_nothing() {
-        let note = line(&Event::Note { text: "a\x1b[2J\u{7f}\u{9b}31m\u{202e}é\n".to_owned() });
-        assert_eq!(note, r#"{"event":"note","text":"a\u001b[2J\u007f\u009b31m\u202eé\n"}"#);
+        let (title, text) = (String::new(), "a\x1b[2J\u{7f}\u{9b}31m\u{202e}é\n".to_owned());
+        let story = line(&Event::Story { title, text });
+        assert_eq!(story, r#"{"event":"story","title":"","text":"a\u001b[2J\u007f\u009b31m\u202eé\n"}"#);
     }
 
     #[test]
@@ -75,9 +85,9 @@ mod tests {
             per_second: 0.5,
             eta_s: Some(2),
         };
-        insta::assert_snapshot!(line(&progress), @r#"{"event":"progress","job":"j","phase":"copy","done":1,"total":2,"unit":"rows","per_second":0.5,"eta_s":2}"#);
-        let warning = Event::Warning { text: "two\nlines".to_owned() };
-        insta::assert_snapshot!(line(&warning), @r#"{"event":"warning","text":"two\nlines"}"#);
+        insta::assert_snapshot!(line(&progress), @r#"{"event":"progress","job":"j","phase":"copy","done":1,"total":2,"unit":"rows","per_second":0.5,"eta_s":2,"text":"1 of 2 rows (50 %), 0.5 rows/s, 2s left"}"#);
+        let warning = ThrottleWarning::StandbyUnusable { error: "two\nlines".to_owned() };
+        insta::assert_snapshot!(line(&Event::Warning(warning.into())), @r#"{"event":"warning","code":"standby_unusable","error":"two\nlines","text":"cannot query a standby of the plan: two\nlines"}"#);
     }
 
     #[test]

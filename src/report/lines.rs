@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::paint::{Paint, harmless};
+use super::sentence;
 use crate::{
     error::Error,
     event::Event,
@@ -26,7 +27,7 @@ impl Lines {
     /// The line for `event` at `now`, where it is worth one.
     pub(super) fn line(&mut self, event: &Event, now: Instant) -> Option<String> {
         match event {
-            Event::Phase { .. } => self.told = Some(now),
+            Event::PhaseStarted { .. } => self.told = Some(now),
             Event::Progress { .. } => {
                 if self.told.is_some_and(|told| now.duration_since(told) < PROGRESS_EVERY) {
                     return None;
@@ -39,15 +40,18 @@ impl Lines {
     }
 }
 
-/// What an event says, on one line; a story's text keeps its lines.
+/// An event on one line; a story's text keeps its lines.
 pub(super) fn text(event: &Event, paint: Paint) -> String {
+    let sentence = sentence::of(event).unwrap_or_default();
+    let sentence = harmless(&sentence);
     match event {
-        Event::Phase { phase, about, .. } => format!("{}: {}", paint.strong(phase), harmless(about)),
-        Event::Progress { phase, .. } => format!("{}: {}", paint.strong(phase), progress(event)),
-        Event::Done { phase, about, seconds, .. } => {
-            let took = number::duration(Duration::try_from_secs_f64(*seconds).unwrap_or_default());
-            let about = if about.is_empty() { String::new() } else { format!(": {}", harmless(about)) };
-            format!("{}: done in {took}{about}", paint.strong(phase))
+        Event::PhaseStarted { phase, .. } | Event::Progress { phase, .. } => {
+            format!("{}: {sentence}", paint.strong(phase))
+        }
+        Event::PhaseDone { phase, duration_ms, .. } => {
+            let took = number::duration(Duration::from_secs_f64(duration_ms / 1000.0));
+            let result = if sentence.is_empty() { String::new() } else { format!(": {sentence}") };
+            format!("{}: complete ({took}){result}", paint.strong(phase))
         }
         Event::Story { title, text } => {
             let title = if title.is_empty() { None } else { Some(format!("\n{}", paint.strong(title))) };
@@ -57,35 +61,11 @@ pub(super) fn text(event: &Event, paint: Paint) -> String {
                 .collect::<Vec<_>>()
                 .join("\n")
         }
-        Event::Hold { about, .. } => format!("{}: {}", paint.strong("hold"), harmless(about)),
-        Event::GoOn { signal, seconds, .. } => {
-            let held = number::duration(Duration::try_from_secs_f64(*seconds).unwrap_or_default());
-            format!("{}: {signal} held for {held}", paint.strong("go on"))
-        }
-        Event::Note { text } => format!("{}: {}", paint.level(Level::Note), harmless(text)),
-        Event::Warning { text } => format!("{}: {}", paint.level(Level::Warning), harmless(text)),
+        Event::Throttled { .. } => format!("{}: {sentence}", paint.strong("throttled")),
+        Event::Resumed { .. } => format!("{}: {sentence}", paint.strong("resumed")),
+        Event::Note(_) => format!("{}: {sentence}", paint.level(Level::Note)),
+        Event::Warning(_) => format!("{}: {sentence}", paint.level(Level::Warning)),
     }
-}
-
-/// `1,234 of 12,345 rows (10 %), 340 rows/s, 32s left`; empty for what is no progress.
-pub(super) fn progress(event: &Event) -> String {
-    let Event::Progress { done, total, unit, per_second, eta_s, .. } = event else {
-        return String::new();
-    };
-    let mut text = match total {
-        0 => format!("{} {unit}", number::count(*done)),
-        total => format!("{} of {} {unit}", number::count(*done), number::count(*total)),
-    };
-    if let Some(percent) = number::percent(*done, *total) {
-        text.push_str(&format!(" ({percent})"));
-    }
-    if *per_second > 0.0 {
-        text.push_str(&format!(", {} {unit}/s", number::rate(*per_second)));
-    }
-    if let Some(left_s) = eta_s {
-        text.push_str(&format!(", {} left", number::seconds(*left_s)));
-    }
-    text
 }
 
 /// `error: …`, then `cause:` and `hint:` where there are such.
@@ -105,6 +85,12 @@ pub(super) fn error(error: &Error, paint: Paint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{JobNote, PhaseOutcome, TableWork, ThrottleWarning};
+    use crate::model::latency::Latency;
+
+    fn sentence(event: &Event) -> String {
+        sentence::of(event).unwrap_or_default()
+    }
 
     fn progress_of(done: u64, per_second: f64, eta_s: Option<u64>) -> Event {
         let job = "j".to_owned();
@@ -117,31 +103,36 @@ mod tests {
         let begin = Instant::now();
         let mut said = Vec::new();
         let mut say = |event: &Event, s: u64| said.extend(lines.line(event, begin + Duration::from_secs(s)));
-        let about = "copying rows into 24 partitions".to_owned();
-        say(&Event::Phase { job: "j".to_owned(), phase: "copy", about }, 0);
+        let job = || "j".to_owned();
+        let work = TableWork::CopyRows { physical: false, workers: 2 };
+        say(&Event::PhaseStarted { job: job(), phase: "copy", work: work.into() }, 0);
         for s in 0..35 {
             say(&progress_of(s * 340_000, 340_000.4, Some(200 - s)), s);
         }
-        say(&Event::Warning { text: "the replica\x1b[2J is behind".to_owned() }, 35);
-        say(&Event::Note { text: "a note".to_owned() }, 35);
-        let about = "12,345,678 rows in 25 chunks".to_owned();
-        say(&Event::Done { job: "j".to_owned(), phase: "copy", about, seconds: 36.25 }, 36);
-        say(&Event::Done { job: "j".to_owned(), phase: "swap", about: String::new(), seconds: 0.0123 }, 37);
+        let error = "the replica\x1b[2J is behind".to_owned();
+        say(&Event::Warning(ThrottleWarning::StandbyUnusable { error }.into()), 35);
+        say(&Event::Note(JobNote::JobNotPaused { job: job() }.into()), 35);
+        let chunks =
+            Latency { chunks: 25, chunk_rows: 493_827, p50_ms: 480.0, p99_ms: 900.0, max_ms: 1_234.0 };
+        let outcome = PhaseOutcome::RowsCopied { rows: 12_345_678, chunks };
+        say(&Event::PhaseDone { job: job(), phase: "copy", outcome, duration_ms: 36_250.0 }, 36);
+        let outcome = PhaseOutcome::Completed;
+        say(&Event::PhaseDone { job: job(), phase: "swap", outcome, duration_ms: 12.3 }, 37);
         insta::assert_snapshot!(said.join("\n"), @r#"
-        copy: copying rows into 24 partitions
+        copy: copying rows in key order with 2 workers; the table stays in use
         copy: 3,400,000 of 12,345,678 rows (27 %), 340,000 rows/s, 3m 10s left
         copy: 6,800,000 of 12,345,678 rows (55 %), 340,000 rows/s, 3m left
         copy: 10,200,000 of 12,345,678 rows (82 %), 340,000 rows/s, 2m 50s left
-        warning: the replica\u{1b}[2J is behind
-        note: a note
-        copy: done in 36s: 12,345,678 rows in 25 chunks
-        swap: done in 12 ms
+        warning: cannot query a standby of the plan: the replica\u{1b}[2J is behind
+        note: job j is not paused
+        copy: complete (36s): 12,345,678 rows copied; 25 chunks of 493,827 rows, p50 480 ms, p99 900 ms, longest 1234 ms
+        swap: complete (12 ms)
         "#);
     }
 
     #[test]
     fn progress_without_an_end_in_sight_says_what_it_knows() {
-        insta::assert_snapshot!(progress(&progress_of(0, 0.0, None)), @"0 of 12,345,678 rows (0 %)");
+        insta::assert_snapshot!(sentence(&progress_of(0, 0.0, None)), @"0 of 12,345,678 rows (0 %)");
         let nothing = Event::Progress {
             job: String::new(),
             phase: "drain",
@@ -151,7 +142,7 @@ mod tests {
             per_second: 2.5,
             eta_s: None,
         };
-        insta::assert_snapshot!(progress(&nothing), @"7 changes, 2.5 changes/s");
+        insta::assert_snapshot!(sentence(&nothing), @"7 changes, 2.5 changes/s");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod json;
 mod lines;
 mod paint;
 mod sample;
+mod sentence;
 mod status;
 mod verify_report;
 
@@ -72,7 +73,7 @@ async fn print_events(output: Output, mut events: UnboundedReceiver<Event>) {
     let mut lines = Lines::new(paint);
     let mut bar = (output.terminal && !output.json && !output.quiet).then(|| Bar::new(paint));
     while let Some(event) = events.recv().await {
-        if output.quiet && !matches!(event, Event::Warning { .. }) {
+        if output.quiet && !matches!(event, Event::Warning(_)) {
             continue;
         }
         if output.json {
@@ -105,13 +106,14 @@ pub fn print_text(text: &str) {
 
 /// Where one job is.
 pub fn print_status(output: &Output, status: &Status) {
+    let status = &status::with_sentences(status);
     print_result(output, status, || status::block(status));
 }
 
 /// Where all jobs are: a table, or one JSON object a line.
 pub fn print_statuses(output: &Output, statuses: &[Status]) {
     if output.json {
-        statuses.iter().for_each(|status| to_stdout(&json::result(status)));
+        statuses.iter().for_each(|one| to_stdout(&json::result(&status::with_sentences(one))));
     } else {
         to_stdout(&status::table(statuses));
     }
@@ -168,7 +170,7 @@ impl Watch {
             return print_statuses(output, statuses);
         }
         let text = match statuses {
-            [one] => status::block(one),
+            [one] => status::block(&status::with_sentences(one)),
             all => status::table(all),
         };
         if io::stdout().is_terminal() && self.height > 0 {

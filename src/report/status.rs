@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::paint::harmless;
+use super::{paint::harmless, sentence};
 use crate::model::{
     number,
-    pace::Behind,
+    pace::{Behind, Signal},
     state::State,
     status::{Hold, Status},
 };
@@ -139,8 +139,25 @@ fn behind(replica: &Behind) -> String {
     format!("{name}: {} behind, {bytes}", seconds(replica.lag_s))
 }
 
+/// The status with what its holds mean. What an earlier version kept is a sentence already, and stays as it is.
+pub(super) fn with_sentences(status: &Status) -> Status {
+    let said = |hold: &Hold| Hold { about: about(hold), ..hold.clone() };
+    let hold = status.hold.as_ref().map(said);
+    Status { hold, holds: status.holds.iter().map(said).collect(), ..status.clone() }
+}
+
+fn about(hold: &Hold) -> String {
+    let Hold { signal, value, limit, unread, cause, about, .. } = hold;
+    match Signal::parse(signal) {
+        _ if !about.is_empty() => about.clone(),
+        Some(signal) => sentence::throttled(signal, *value, *limit, *unread, cause.as_ref()),
+        // A later version's.
+        None => format!("{signal} is {value}, limit {limit}"),
+    }
+}
+
 fn hold(hold: &Hold) -> String {
-    format!("{} (since {})", harmless(&hold.about), time(hold.since))
+    format!("{} (since {})", harmless(&about(hold)), time(hold.since))
 }
 
 fn set(settings: &BTreeMap<String, String>) -> Option<String> {
@@ -174,6 +191,7 @@ fn time(at: DateTime<Utc>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::pace::Cause;
 
     fn at(s: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_767_225_600 + s, 0).unwrap()
@@ -213,21 +231,27 @@ mod tests {
     }
 
     fn busy() -> Status {
-        let held = |signal: &str, value, limit, about: &str| Hold {
+        let held = |signal: &str, value, limit, cause, about: &str| Hold {
             signal: signal.to_owned(),
             value,
             limit,
+            unread: false,
+            cause,
             about: about.to_owned(),
             since: at(80),
         };
+        let standby = Some(Cause::Standby { standby: "b".to_owned() });
         let holds = vec![
-            held("replica_lag_s", 7.25, 5.0, "replica_lag_s is 7.2 s, limit 5.0 s: standby b"),
+            held("replica_lag_s", 7.25, 5.0, standby, ""),
+            // As an earlier version kept it.
             held(
                 "archiver_failing",
                 1.0,
                 0.0,
+                None,
                 "archiver_failing is 1, limit 0: archive_command failed for 0000",
             ),
+            held("disk_full", 0.5, 0.25, None, ""),
         ];
         let behind = |name: &str, lag_s, lag_bytes| Behind { name: name.to_owned(), lag_s, lag_bytes };
         Status {
@@ -271,6 +295,7 @@ mod tests {
                    b at 10.0.0.2: 7.2 s behind, 5.0 MiB
         throttled  replica_lag_s is 7.2 s, limit 5.0 s: standby b (since 2026-01-01 00:01:20 UTC)
                    archiver_failing is 1, limit 0: archive_command failed for 0000 (since 2026-01-01 00:01:20 UTC)
+                   disk_full is 0.5, limit 0.25 (since 2026-01-01 00:01:20 UTC)
         settings   rows_per_second=20000
         started    2026-01-01 00:00:00 UTC
         updated    2026-01-01 00:01:30 UTC
@@ -317,6 +342,6 @@ mod tests {
 
     #[test]
     fn the_json_has_the_fields_that_are_promised() {
-        insta::assert_snapshot!(super::super::json::result(&busy()), @r#"{"job":"petri_observations","kind":"partition","table":"public.petri_observations","state":"capturing","phase":"copy","rows_estimated":12345678,"rows_copied":1234567,"rows_set":null,"rows_per_second":34000.4,"eta_s":327,"chunks_done":62,"chunk_rows":20000,"chunk_ms_p50":480,"chunk_ms_p99":900,"chunk_ms_max":1234,"changes_pending":4321,"replica_lag_s":7.25,"guarded":false,"hold":{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},"holds":[{"signal":"replica_lag_s","value":7.25,"limit":5.0,"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},{"signal":"archiver_failing","value":1.0,"limit":0.0,"about":"archiver_failing is 1, limit 0: archive_command failed for 0000","since":"2026-01-01T00:01:20Z"}],"replicas":[{"name":"a","lag_s":0.1,"lag_bytes":0},{"name":"b at 10.0.0.2","lag_s":7.25,"lag_bytes":5242880}],"workers":2,"settings":{"rows_per_second":"20000"},"rates":[0.0,10000.0,40000.0,34000.4],"started_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:01:30Z","swapped_at":null,"keep_old_until":null}"#);
+        insta::assert_snapshot!(super::super::json::result(&with_sentences(&busy())), @r#"{"job":"petri_observations","kind":"partition","table":"public.petri_observations","state":"capturing","phase":"copy","rows_estimated":12345678,"rows_copied":1234567,"rows_set":null,"rows_per_second":34000.4,"eta_s":327,"chunks_done":62,"chunk_rows":20000,"chunk_ms_p50":480,"chunk_ms_p99":900,"chunk_ms_max":1234,"changes_pending":4321,"replica_lag_s":7.25,"guarded":false,"hold":{"signal":"replica_lag_s","value":7.25,"limit":5.0,"unread":false,"cause":{"code":"standby","standby":"b"},"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},"holds":[{"signal":"replica_lag_s","value":7.25,"limit":5.0,"unread":false,"cause":{"code":"standby","standby":"b"},"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},{"signal":"archiver_failing","value":1.0,"limit":0.0,"unread":false,"cause":null,"about":"archiver_failing is 1, limit 0: archive_command failed for 0000","since":"2026-01-01T00:01:20Z"},{"signal":"disk_full","value":0.5,"limit":0.25,"unread":false,"cause":null,"about":"disk_full is 0.5, limit 0.25","since":"2026-01-01T00:01:20Z"}],"replicas":[{"name":"a","lag_s":0.1,"lag_bytes":0},{"name":"b at 10.0.0.2","lag_s":7.25,"lag_bytes":5242880}],"workers":2,"settings":{"rows_per_second":"20000"},"rates":[0.0,10000.0,40000.0,34000.4],"started_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:01:30Z","swapped_at":null,"keep_old_until":null}"#);
     }
 }

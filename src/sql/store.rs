@@ -310,7 +310,8 @@ pub const CHUNK_TIMES: &str = "select coalesce(seen, rows), ms from pgstrata.chu
 pub const ROWS_SET: &str = "select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step <> 'copy'";
 
 /// The number of rows that a finished backfill has set, from its last event.
-pub const ROWS_SET_IN_ALL: &str = "select detail::bigint from pgstrata.events where job_id = $1 and what = 'rows_set' order by id desc limit 1";
+pub const ROWS_SET_IN_ALL: &str =
+    "select detail from pgstrata.events where job_id = $1 and what = 'rows_set' order by id desc limit 1";
 
 /// Stores the number of copied rows, for `status`, before the ledger is deleted.
 pub const KEEP_ROWS_COPIED: &str = "update pgstrata.jobs set rows_estimated =

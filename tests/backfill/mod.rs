@@ -29,7 +29,7 @@ fn named(plan: &str) -> String {
 
 /// How many rows the first pass of a run set, according to its output.
 pub fn rows_set(ran: &Ran) -> u64 {
-    let line = ran.stderr.lines().find(|line| line.starts_with("fill: done")).unwrap_or_default();
+    let line = ran.stderr.lines().find(|line| line.starts_with("fill: complete")).unwrap_or_default();
     let number = line.split(": ").nth(2).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
     number.replace(',', "").parse().unwrap_or_else(|_| panic!("{line:?} in {}", ran.stderr))
 }

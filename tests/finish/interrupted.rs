@@ -22,7 +22,7 @@ async fn an_index_that_was_left_unfinished_is_built_again() {
     lab.db.execute(UNFINISHED).await;
     let ran = lab.ok("run").await;
     assert!(
-        ran.stderr.contains("suppliers_amount_kind_idx was left unfinished: it is built again"),
+        ran.stderr.contains("suppliers_amount_kind_idx was left incomplete by an interrupted run"),
         "{ran:?}"
     );
     assert!(!guarantees(&lab).await.contains("INVALID"));
@@ -39,7 +39,7 @@ async fn a_build_reports_whom_it_waits_for_and_a_killed_one_is_built_again() {
     let waits = within("a build that says who it waits for", async {
         loop {
             let line = lines.next_line().await.unwrap().expect("it ended without a word");
-            if line.contains("waits for transactions that began before it") {
+            if line.contains("waits for older transactions") {
                 return line;
             }
         }
@@ -146,7 +146,8 @@ async fn an_abort_removes_what_is_not_complete() {
             "finish.added" => assert_eq!(built, "", "{at}"),
             "finish.key" => {
                 assert!(
-                    told.stderr.contains("suppliers_code_id_key of public.suppliers is built, and stays"),
+                    told.stderr
+                        .contains("suppliers_code_id_key of public.suppliers is complete, and is kept"),
                     "{told:?}"
                 );
                 assert!(!built.contains("FOREIGN KEY"), "{built}");

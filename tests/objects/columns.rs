@@ -45,7 +45,7 @@ async fn abort_keeps_a_column_that_has_the_name_of_the_jobs() {
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
     assert!(ran.stderr.contains("column n_new is not the column of job job"), "{}", ran.stderr);
     let ran = db.pgstrata(&["abort", "job"]).await.ok();
-    assert!(ran.stderr.contains("column n_new is not the job's own: it is kept"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("column n_new was not created by the job: it is kept"), "{}", ran.stderr);
     untouched(&db, "n_new").await;
     assert_eq!(db.count(TRIGGERS).await, 0);
 }

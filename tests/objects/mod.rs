@@ -66,7 +66,7 @@ async fn abort_keeps_a_table_that_has_the_name_of_its_target() {
     db.execute("drop table obs_new").await;
     put_in(&db, "obs_new").await;
     let ran = db.pgstrata(&["abort", "job"]).await.ok();
-    assert!(ran.stderr.contains("obs_new is not the job's own: it is kept"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("obs_new was not created by the job: it is kept"), "{}", ran.stderr);
     untouched(&db, "obs_new").await;
     nothing_of_ours_is_left(&db).await;
 }

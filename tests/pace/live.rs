@@ -11,7 +11,7 @@ async fn pause_and_resume_work_from_another_process_and_across_a_restart() {
     let mut run = job.copying().await;
     job.ok("pause").await;
     job.held("paused").await;
-    assert!(job.says("paused").await["about"].as_str().unwrap().contains("`pgstrata resume events`"));
+    assert_eq!(job.says("paused").await["cause"]["job"], "events");
     job.stands_still().await;
     run.kill().await.unwrap();
     assert_eq!(job.status().await["settings"]["paused"], "true");
@@ -51,7 +51,7 @@ async fn set_takes_effect_within_a_second_is_kept_and_read_back() {
     job.ok("set workers=3").await;
     job.until("select workers = 3 from pgstrata.pace").await;
     let said = job.finish(run).await.stderr;
-    assert!(said.contains("copy.workers is 3 now"), "{said}");
+    assert!(said.contains("copy.workers is now 3"), "{said}");
     // A job that is over has nothing set.
     job.ok("abort").await;
     assert_eq!(job.db.count("select count(*) from pgstrata.settings").await, 0);

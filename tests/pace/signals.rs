@@ -18,7 +18,7 @@ async fn a_failing_archiver_pauses_the_job() {
     job.db.execute("select pg_switch_wal()").await;
     job.until("select failed_count > 0 from pg_stat_archiver").await;
     let hold = job.holds("archiver_failing").await;
-    assert!(hold["about"].as_str().unwrap().contains("archive_command failed for 0000"), "{hold}");
+    assert!(hold["cause"]["wal_file"].as_str().unwrap().starts_with("0000"), "{hold}");
     job.stands_still().await;
     job.db.execute("alter system set archive_command = 'true'").await;
     job.db.execute("select pg_reload_conf()").await;
@@ -35,7 +35,9 @@ async fn a_session_that_waits_for_us_pauses_the_job_at_once_and_the_chunk_shrink
     let before: i64 = job.db.count("select max(rows) from pgstrata.chunks").await;
     // It has its lock when the chunks under way are done, because no other begins. Whoever comes just before that is gone before
     // anybody looks; then somebody else comes.
-    let held = "select count(*) from pgstrata.events where what = 'hold' and detail like 'blocked_sessions is 1, limit 0: pid %'";
+    let held = "select count(*) from pgstrata.events where what = 'hold'
+        and detail::jsonb ->> 'signal' = 'blocked_sessions' and (detail::jsonb ->> 'value')::float8 = 1
+        and (detail::jsonb -> 'cause' ->> 'pid')::int > 0";
     within("a hold for who waits behind a chunk", async {
         for n in 0.. {
             job.db.execute(&format!("alter table events add column more{n} int")).await;
@@ -81,8 +83,10 @@ async fn an_autovacuum_that_prevents_wraparound_pauses_the_job() {
     )
     .await;
     job.holds("wraparound_vacuum").await;
-    assert!(
-        job.says("wraparound_vacuum").await["about"].as_str().unwrap().contains("a vacuum of public.events")
+    let hold = job.says("wraparound_vacuum").await;
+    assert_eq!(
+        (&hold["cause"]["code"], &hold["cause"]["table"]),
+        (&"vacuum".into(), &"public.events".into())
     );
     job.stands_still().await;
     // The next one goes at full speed; this one knows its pace from its beginning.
@@ -107,7 +111,7 @@ async fn a_query_of_the_plan_pauses_the_job_while_it_is_true_or_over_its_limit()
         }
         job.db.execute(&format!("update load set busy = '{holds}'")).await;
         let hold = job.holds("query").await;
-        assert!(hold["about"].as_str().unwrap().contains("the plan's query"), "{hold}");
+        assert_eq!(hold["cause"]["code"], "plan_query", "{hold}");
         job.stands_still().await;
         job.db.execute(&format!("update load set busy = '{lets}'")).await;
         job.goes_on().await;
@@ -115,7 +119,9 @@ async fn a_query_of_the_plan_pauses_the_job_while_it_is_true_or_over_its_limit()
     // A query that cannot be answered is no freedom.
     job.db.execute("alter table load rename to loads").await;
     job.held("query").await;
-    assert!(job.says("query").await["about"].as_str().unwrap().contains("relation \"load\" does not exist"));
+    let hold = job.says("query").await;
+    assert!(hold["unread"] == true && hold["cause"]["code"] == "plan_query_failed", "{hold}");
+    assert!(hold["cause"]["error"].as_str().unwrap().contains("relation \"load\" does not exist"), "{hold}");
     job.db.execute("alter table loads rename to load").await;
     job.goes_on().await;
     job.finish(run).await;
@@ -129,15 +135,10 @@ async fn dead_rows_pause_the_job_until_a_vacuum_removes_them() {
     job.db.execute("update events set at = at").await;
     job.held("dead_share").await;
     let hold = job.says("dead_share").await;
-    let told = hold["about"].as_str().unwrap();
+    let cause = &hold["cause"];
     // Those of the update, and of what was filled before it held.
-    let dead = told.split_once(", limit 0.40: public.events has ").and_then(|(_, rest)| rest.split_once(' '));
-    let dead: u32 = dead.unwrap_or_else(|| panic!("{hold}")).0.replace(',', "").parse().unwrap();
-    assert!(dead >= 200_000, "{hold}");
-    assert!(
-        told.ends_with(" dead rows; autovacuum is off for the table: run `vacuum public.events`"),
-        "{hold}"
-    );
+    assert!(cause["table"] == "public.events" && cause["dead_rows"].as_u64().unwrap() >= 200_000, "{hold}");
+    assert!(cause["autovacuum"] == false && cause["kept_by"].is_null(), "{hold}");
     assert_eq!(hold["limit"], 0.4);
     job.stands_still().await;
     job.db.execute("vacuum events").await;
@@ -174,8 +175,9 @@ async fn active_sessions_pause_the_job() {
     load.kill().unwrap();
     load.wait().unwrap();
     job.goes_on().await;
-    let told = job.one("select detail from pgstrata.events where what = 'hold' order by id limit 1").await;
-    assert!(told.contains(", limit 6: active sessions of other clients"), "{told}");
+    let held = job.one("select detail from pgstrata.events where what = 'hold' order by id limit 1").await;
+    let held: serde_json::Value = serde_json::from_str(&held).unwrap();
+    assert!(held["limit"] == 6.0 && held["cause"]["code"] == "other_sessions", "{held}");
     job.finish(run).await;
 }
 

@@ -7,6 +7,8 @@
 
 mod autoscaler;
 mod budget;
+mod cause;
+mod closed;
 mod lag;
 mod signal;
 mod standbys;
@@ -16,8 +18,12 @@ mod windows;
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 pub use autoscaler::{Autoscaler, MOST_WORKERS, Measured};
 pub use budget::Budget;
+pub use cause::Cause;
+pub use closed::ClosedWindows;
 pub use lag::LagClock;
 pub use signal::{Signal, Unit, Work};
 pub use standbys::{Behind, Standby, Standbys};
@@ -33,16 +39,16 @@ pub const STALE_S: f64 = 15.0;
 pub struct Reading {
     /// The signal.
     pub signal: Signal,
-    /// Its value, or why it cannot be read and what to do about it.
-    pub value: Result<f64, String>,
+    /// What it is, or why that is not known.
+    pub value: Result<f64, Cause>,
     /// The limit, above which the signal pauses the job.
     pub limit: f64,
-    /// The object of the value, briefly: a standby, a slot, a session. May be empty.
-    pub about: String,
+    /// Whose value it is.
+    pub cause: Option<Cause>,
 }
 
 /// Why the job is paused.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Hold {
     /// The signal.
     pub signal: Signal,
@@ -51,8 +57,9 @@ pub struct Hold {
     /// Its limit; for a signal that cannot be read, the maximum age of a reading.
     pub limit: f64,
     /// The object of the value, or why it cannot be read.
-    pub about: String,
+    pub cause: Option<Cause>,
     /// The time at which the pause began.
+    #[serde(skip)]
     pub since_s: f64,
     /// Whether the reason is that it cannot be read.
     pub unread: bool,
@@ -89,7 +96,7 @@ impl Pace {
     /// Processes the readings at `at_s`, one for each signal. A signal without a reading is no longer observed.
     pub fn observe(&mut self, at_s: f64, readings: &[Reading]) -> Vec<Change> {
         self.observed = true;
-        let seen = Reading { signal: Signal::Signals, value: Ok(0.0), limit: 0.0, about: String::new() };
+        let seen = Reading { signal: Signal::Signals, value: Ok(0.0), limit: 0.0, cause: None };
         let mut changes: Vec<Change> =
             self.states.entry(Signal::Signals).or_default().take(at_s, &seen).into_iter().collect();
         let unwatched: Vec<Signal> = self
@@ -110,9 +117,8 @@ impl Pace {
     }
 
     /// Nothing could be read at `at_s`, with the reason. Signals that pause the job continue to do so.
-    pub fn blind(&mut self, at_s: f64, why: &str) -> Vec<Change> {
-        let reading =
-            Reading { signal: Signal::Signals, value: Err(why.to_owned()), limit: 0.0, about: String::new() };
+    pub fn blind(&mut self, at_s: f64, why: Cause) -> Vec<Change> {
+        let reading = Reading { signal: Signal::Signals, value: Err(why), limit: 0.0, cause: None };
         self.states.entry(Signal::Signals).or_default().take(at_s, &reading).into_iter().collect()
     }
 
@@ -133,14 +139,8 @@ impl Pace {
 impl State {
     fn take(&mut self, at_s: f64, reading: &Reading) -> Option<Change> {
         let Reading { signal, limit, .. } = *reading;
-        let hold = |value, limit, about: &str, since_s, unread| Hold {
-            signal,
-            value,
-            limit,
-            about: about.to_owned(),
-            since_s,
-            unread,
-        };
+        let hold =
+            |value, limit, cause, since_s, unread| Hold { signal, value, limit, cause, since_s, unread };
         let since_s = self.hold.as_ref().map_or(at_s, |hold| hold.since_s);
         let next = match &reading.value {
             Ok(value) => {
@@ -152,13 +152,16 @@ impl State {
                     Some(held) if !held.unread => *value > limit * GO_ON_SHARE,
                     _ => *value > limit,
                 };
-                over.then(|| hold(*value, limit, &reading.about, since_s, false))
+                over.then(|| hold(*value, limit, reading.cause.clone(), since_s, false))
             }
             Err(why) => {
                 let age_s = self.read_s.map(|read_s| at_s - read_s);
                 match age_s {
                     Some(age_s) if age_s <= STALE_S => self.hold.clone(),
-                    _ => Some(hold(age_s.unwrap_or(at_s - since_s), STALE_S, why, since_s, true)),
+                    _ => {
+                        let age_s = age_s.unwrap_or(at_s - since_s);
+                        Some(hold(age_s, STALE_S, Some(why.clone()), since_s, true))
+                    }
                 }
             }
         };

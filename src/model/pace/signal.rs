@@ -1,10 +1,6 @@
 //! The throttling signals: the name of each, its unit, and what it pauses.
 
-use std::fmt;
-use std::time::Duration;
-
-use super::Hold;
-use crate::model::number;
+use serde::{Serialize, Serializer};
 
 /// The work for which the gate is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +57,30 @@ pub enum Signal {
     Query,
 }
 
+impl Serialize for Signal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 impl Signal {
+    /// All signals.
+    pub const ALL: [Self; 13] = [
+        Self::Signals,
+        Self::Paused,
+        Self::BlockedSessions,
+        Self::ReplicaGone,
+        Self::ReplicaLag,
+        Self::ReplicaLagBytes,
+        Self::SlotRetained,
+        Self::Archiver,
+        Self::WraparoundVacuum,
+        Self::ActiveBackends,
+        Self::CommitLatency,
+        Self::DeadShare,
+        Self::Query,
+    ];
+
     /// Its name in the log and in JSON, with its unit if it has one.
     pub fn name(self) -> &'static str {
         match self {
@@ -79,6 +98,11 @@ impl Signal {
             Self::DeadShare => "dead_share",
             Self::Query => "query",
         }
+    }
+
+    /// The signal of that name; none where this version has no such signal.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|signal| signal.name() == name)
     }
 
     /// Its unit.
@@ -112,32 +136,15 @@ impl Signal {
     }
 }
 
-impl Unit {
-    fn said(self, value: f64) -> String {
-        match self {
-            Self::Seconds => number::duration(Duration::try_from_secs_f64(value).unwrap_or_default()),
-            Self::Milliseconds => {
-                number::duration(Duration::try_from_secs_f64(value / 1000.0).unwrap_or_default())
-            }
-            Self::Bytes => number::bytes(value.max(0.0) as u64),
-            Self::Share => format!("{value:.2}"),
-            Self::Count if value.fract() == 0.0 && value >= 0.0 => number::count(value as u64),
-            Self::Count => format!("{value}"),
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl fmt::Display for Hold {
-    /// `replica_lag_s is 12s, limit 10s: standby walreceiver`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.signal.name();
-        if self.unread {
-            let age = Unit::Seconds.said(self.value);
-            let limit = Unit::Seconds.said(self.limit);
-            return write!(f, "{name} could not be read for {age}, limit {limit}: {}", self.about);
+    #[test]
+    fn names_read_back() {
+        for signal in Signal::ALL {
+            assert_eq!(Signal::parse(signal.name()), Some(signal));
         }
-        let unit = self.signal.unit();
-        write!(f, "{name} is {}, limit {}", unit.said(self.value), unit.said(self.limit))?;
-        if self.about.is_empty() { Ok(()) } else { write!(f, ": {}", self.about) }
+        assert_eq!(Signal::parse("replica_lag"), None);
     }
 }

@@ -6,17 +6,30 @@ use super::*;
 use crate::model::sizer::ChunkSizer;
 
 fn reading(signal: Signal, value: Result<f64, &str>, limit: f64) -> Reading {
-    Reading { signal, value: value.map_err(str::to_owned), limit, about: "standby one".to_owned() }
+    let unread = |error: &str| Cause::ServerUnreadable { error: error.to_owned() };
+    let cause = Some(Cause::Standby { standby: "one".to_owned() });
+    Reading { signal, value: value.map_err(unread), limit, cause }
 }
 
-/// The changes for each reading of a trace: `(second, value)`.
+/// Value, limit and cause.
+fn shown(hold: &Hold) -> String {
+    let of = if hold.unread { "not read for" } else { "is" };
+    let cause = match &hold.cause {
+        Some(Cause::Standby { standby }) => standby,
+        Some(Cause::ServerUnreadable { error }) => error,
+        other => panic!("{other:?}"),
+    };
+    format!("{} {of} {}, limit {}: {cause}", hold.signal.name(), hold.value, hold.limit)
+}
+
+/// What each reading of a trace changes: `(second, value)`.
 fn replay(signal: Signal, limit: f64, trace: &[(f64, Result<f64, &str>)]) -> String {
     let mut pace = Pace::default();
     let mut said = Vec::new();
     for (at_s, value) in trace {
         for change in pace.observe(*at_s, &[reading(signal, *value, limit)]) {
             said.push(match change {
-                Change::Held(hold) => format!("{at_s}: {hold}"),
+                Change::Held(hold) => format!("{at_s}: {}", shown(&hold)),
                 Change::Released { signal, held_s } => {
                     format!("{at_s}: {} held for {held_s} s", signal.name())
                 }
@@ -31,19 +44,19 @@ fn holds_over_the_limit_and_goes_on_below_four_fifths() {
     let trace = [0.1, 4.0, 5.0, 5.2, 4.9, 4.1, 5.1, 4.0, 4.9, 0.0, 7.25, 0.0];
     let trace: Vec<_> = trace.iter().enumerate().map(|(s, v)| (s as f64, Ok(*v))).collect();
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &trace), @"
-    3: replica_lag_s is 5.2 s, limit 5.0 s: standby one
+    3: replica_lag_s is 5.2, limit 5: one
     7: replica_lag_s held for 4 s
-    10: replica_lag_s is 7.2 s, limit 5.0 s: standby one
+    10: replica_lag_s is 7.25, limit 5: one
     11: replica_lag_s held for 1 s
     ");
     let yes_or_no = [(0.0, Ok(0.0)), (1.0, Ok(1.0)), (2.0, Ok(0.0))];
     insta::assert_snapshot!(replay(Signal::Archiver, 0.0, &yes_or_no), @"
-    1: archiver_failing is 1, limit 0: standby one
+    1: archiver_failing is 1, limit 0: one
     2: archiver_failing held for 1 s
     ");
     let bytes = [(0.0, Ok(3e9)), (1.0, Ok(0.9 * f64::from(1 << 30))), (2.0, Ok(0.8 * f64::from(1 << 30)))];
     insta::assert_snapshot!(replay(Signal::SlotRetained, f64::from(1 << 30), &bytes), @"
-    0: slot_retained_bytes is 2.8 GiB, limit 1.0 GiB: standby one
+    0: slot_retained_bytes is 3000000000, limit 1073741824: one
     2: slot_retained_bytes held for 2 s
     ");
 }
@@ -53,7 +66,7 @@ fn what_cannot_be_read_holds() {
     let never =
         [(0.0, Err("grant pg_monitor to app")), (5.0, Err("grant pg_monitor to app")), (6.0, Ok(1.0))];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &never), @"
-    0: replica_lag_s could not be read for 0 ms, limit 15s: grant pg_monitor to app
+    0: replica_lag_s not read for 0, limit 15: grant pg_monitor to app
     6: replica_lag_s held for 6 s
     ");
     let lost = [
@@ -65,14 +78,14 @@ fn what_cannot_be_read_holds() {
         (17.0, Ok(9.0)),
     ];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &lost), @"
-    15.5: replica_lag_s could not be read for 16s, limit 15s: gone
+    15.5: replica_lag_s not read for 15.5, limit 15: gone
     16: replica_lag_s held for 0.5 s
-    17: replica_lag_s is 9.0 s, limit 5.0 s: standby one
+    17: replica_lag_s is 9, limit 5: one
     ");
     // A signal that was over its limit when it was last read does not resume the job when it cannot be read.
     let over = [(0.0, Ok(9.0)), (1.0, Err("gone")), (20.0, Err("gone")), (21.0, Ok(1.0))];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &over), @"
-    0: replica_lag_s is 9.0 s, limit 5.0 s: standby one
+    0: replica_lag_s is 9, limit 5: one
     21: replica_lag_s held for 21 s
     ");
 }

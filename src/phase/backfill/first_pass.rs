@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result, Retry};
+use crate::event::{ColumnWork, PhaseOutcome};
 use crate::failpoint;
 use crate::model::ident::QualifiedName;
 use crate::model::key::{Key, KeyRange};
 use crate::model::ledger_gaps::gaps;
-use crate::model::number;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::pg::connect::Session;
@@ -59,13 +59,8 @@ pub async fn pass(filler: &BackfillJob) -> Result<State> {
     let done: i64 =
         store::chunk_times(&filler.control, filler.job.id).await?.iter().map(|(rows, _)| rows).sum();
     let columns = f.set.iter().map(|(name, _)| crate::model::ident::plain(name.as_str())).collect::<Vec<_>>();
-    let about = format!(
-        "filling {} of {}, {}; the table stays in use",
-        columns.join(", "),
-        f.table.name.plain(),
-        number::counted(filler.gate.workers() as u64, "worker")
-    );
-    let mut meter = Meter::begin(filler, "fill", about);
+    let (table, workers) = (f.table.name.plain(), filler.gate.workers() as u64);
+    let mut meter = Meter::begin(filler, ColumnWork::FillRows { table, columns, workers });
     meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(done).unwrap_or(0));
     let pass = Pass::of(filler);
     let leaves = leaves(filler).await?;
@@ -76,9 +71,9 @@ pub async fn pass(filler: &BackfillJob) -> Result<State> {
     failpoint!("fill.chunks_done");
     let state = filler.advance(&filler.control, Step::Fill).await?;
     failpoint!("fill.done");
-    let latency = latency::of_chunks(&filler.control, filler.job.id).await?;
-    let set = store::rows_set(&filler.control, filler.job.id).await?;
-    meter.end(format!("{} set; {latency}", number::counted(set, "row")));
+    let chunks = latency::of_chunks(&filler.control, filler.job.id).await?;
+    let rows = store::rows_set(&filler.control, filler.job.id).await?;
+    meter.end(PhaseOutcome::RowsFilled { rows, chunks });
     Ok(state)
 }
 

@@ -24,9 +24,11 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
+use crate::event::{BackfillNote, EndWork, JobNote, PhaseOutcome};
 use crate::failpoint;
 use crate::model::design::Design;
 use crate::model::filling::Filling;
+use crate::model::history::History;
 use crate::model::ident::QualifiedName;
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
@@ -86,10 +88,11 @@ impl JobKind for BackfillJob {
         Ok(script::backfill(of_kind(design.filling())?))
     }
 
-    async fn done_already(session: &Session, job: &Job) -> Result<Option<String>> {
+    async fn done_already(session: &Session, job: &Job) -> Result<Option<JobNote>> {
         let left = catalog::find(session, job.design.table()).await?.is_none()
             || any_meant(session, job.filling()?).await?;
-        Ok((!left).then(|| format!("no row of {} is left to fill", job.source)))
+        let (name, table) = (job.name.clone(), job.source.clone());
+        Ok((!left).then_some(JobNote::AlreadyFilled { job: name, table }))
     }
 
     async fn held(_session: &Session, job: &Job) -> Result<String> {
@@ -186,20 +189,17 @@ async fn look_again(filler: &BackfillJob) -> Result<Looked> {
 async fn abort(filler: &BackfillJob) -> Result<State> {
     let f = &filler.filling;
     let table = f.table.name.plain();
-    let meter =
-        Meter::begin(filler, "abort", format!("{table} keeps its columns, and what is filled by now"));
+    let meter = Meter::begin(filler, EndWork::RemoveBackfill { table: table.clone() });
     let mut statements = finish::leftovers(filler).await?;
     let (tables, stop) = stop_filling(filler).await?;
     statements.extend(stop);
     let state = end(filler, Step::Abort, tables, &statements).await?;
     failpoint!("abort.done");
     for column in &f.add {
-        filler.events.note(format!(
-            "to drop what was added: alter table {table} drop column {}",
-            crate::model::ident::plain(column.name.as_str())
-        ));
+        let (table, column) = (table.clone(), crate::model::ident::plain(column.name.as_str()));
+        filler.events.note(BackfillNote::ColumnKept { table, column });
     }
-    meter.end("no trigger of the job is left");
+    meter.end(PhaseOutcome::TriggerRemoved);
     Ok(state)
 }
 
@@ -220,14 +220,14 @@ pub(super) async fn end(
     statements: &[String],
 ) -> Result<State> {
     let client = &filler.control;
-    let summary = latency::of_chunks(client, filler.job.id).await?.to_string();
-    let set = store::rows_set(client, filler.job.id).await?.to_string();
+    let chunks = History::Chunks(latency::of_chunks(client, filler.job.id).await?);
+    let set = History::RowsSet { rows: store::rows_set(client, filler.job.id).await? };
     let (state, _) = briefly(filler, tables, "end the job", async || {
         all(client, statements).await?;
         client.execute(store_sql::KEEP_ROWS_COPIED, &[&filler.job.id]).await?;
         client.execute(store_sql::FORGET_CHUNKS, &[&filler.job.id]).await?;
-        store::event(client, filler.job.id, "chunks", &summary).await?;
-        store::event(client, filler.job.id, "rows_set", &set).await?;
+        store::event(client, filler.job.id, &chunks).await?;
+        store::event(client, filler.job.id, &set).await?;
         let state = filler.advance(client, step).await?;
         match step {
             Step::Abort => failpoint!("abort.before_commit"),
@@ -256,9 +256,7 @@ async fn leaves(filler: &BackfillJob) -> Result<Vec<QualifiedName>> {
 async fn unless_gone<T: Default>(filler: &BackfillJob, leaf: &QualifiedName, done: Result<T>) -> Result<T> {
     match done {
         Err(e) if e.is(&SqlState::UNDEFINED_TABLE) && !leaves(filler).await?.contains(leaf) => {
-            filler
-                .events
-                .note(format!("{} is gone: what it held is not to be filled any more", leaf.plain()));
+            filler.events.note(BackfillNote::PartitionGone { partition: leaf.plain() });
             Ok(T::default())
         }
         other => other,

@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 
 use crate::error::Result;
+use crate::event::{BackfillNote, ColumnWork, PhaseOutcome};
 use crate::failpoint;
 use crate::model::filling::NewColumn;
 use crate::model::ident::Ident;
-use crate::model::number;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::all;
@@ -33,12 +33,11 @@ pub async fn open(filler: &BackfillJob) -> Result<State> {
     if missing.is_empty() {
         // No lock is needed, so none is waited for.
         let state = filler.advance(client, Step::Prepare).await?;
-        filler.events.note(format!("{table} has the columns already"));
+        filler.events.note(BackfillNote::ColumnsExist { table });
         return Ok(state);
     }
-    let number = number::counted(missing.len() as u64, "column");
-    let about = format!("adding {number} to {table}, without writing its rows");
-    let meter = Meter::begin(filler, "prepare", about);
+    let columns = missing.len() as u64;
+    let meter = Meter::begin(filler, ColumnWork::AddColumns { table, columns });
     let added: Vec<&Ident> = missing.iter().map(|column| &column.name).collect();
     let mut statements = vec![sql::names(f)];
     statements.extend(missing.into_iter().flat_map(|column| sql::add_column(f, column)));
@@ -54,7 +53,7 @@ pub async fn open(filler: &BackfillJob) -> Result<State> {
     })
     .await?;
     failpoint!("prepare.done");
-    meter.end("the columns are there");
+    meter.end(PhaseOutcome::ColumnsReady { columns });
     Ok(state)
 }
 
@@ -69,8 +68,7 @@ pub async fn keep(filler: &BackfillJob) -> Result<State> {
     if !f.keep_filled {
         return filler.advance(client, Step::Capture).await;
     }
-    let about = format!("from now on, what is written to {} is filled by a trigger", f.table.name.plain());
-    let meter = Meter::begin(filler, "capture", about);
+    let meter = Meter::begin(filler, ColumnWork::FillByTrigger { table: f.table.name.plain() });
     let (state, _) = briefly(filler, vec![f.table.name.clone()], "create the trigger", async || {
         all(client, &sql::keep_filled(f)).await?;
         let state = filler.advance(client, Step::Capture).await?;
@@ -79,6 +77,6 @@ pub async fn keep(filler: &BackfillJob) -> Result<State> {
     })
     .await?;
     failpoint!("capture.done");
-    meter.end("the trigger is in force");
+    meter.end(PhaseOutcome::TriggersReady);
     Ok(state)
 }

@@ -6,17 +6,20 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result, Retry};
+use crate::event::{ColumnWork, PhaseOutcome};
 use crate::failpoint;
 use crate::model::backoff::Backoff;
 use crate::model::ident::QualifiedName;
 use crate::model::key::{Key, KeyRange};
 use crate::model::number;
+use crate::model::retry_limit::RetryLimit;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::store;
 use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
 use crate::phase::job::meter::Meter;
+use crate::phase::job::retries::Retried;
 use crate::phase::job::retries::Retries;
 use crate::phase::job::{chunks, workers};
 use crate::plan::LockBudget;
@@ -55,8 +58,7 @@ pub async fn again(filler: &BackfillJob) -> Result<State> {
 /// As [`again`].
 pub async fn look(filler: &BackfillJob) -> Result<u64> {
     let table = &filler.filling.table.name;
-    let about = format!("looking at every row of {} again", table.plain());
-    let mut meter = Meter::begin(filler, "verify", about);
+    let mut meter = Meter::begin(filler, ColumnWork::SecondPass { table: table.plain() });
     let oid = catalog::must_find(&filler.control, table).await?;
     let (rows, ..) = catalog::size(&filler.control, oid).await?;
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
@@ -72,8 +74,8 @@ pub async fn look(filler: &BackfillJob) -> Result<u64> {
     }
     let set = store::rows_set(&filler.control, filler.job.id).await?.saturating_sub(before);
     meter.end(match found.get() {
-        0 => "every row is filled".to_owned(),
-        n => format!("{} not filled yet: {set} set now", number::counted(n, "row")),
+        0 => PhaseOutcome::RowsComplete,
+        rows => PhaseOutcome::RowsIncomplete { rows, rows_set: set },
     });
     Ok(set)
 }
@@ -161,9 +163,8 @@ async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     let LockBudget { attempts, give_up_after, .. } = filler.plan.lock_budget();
     let what = format!("fill a row of {} that other transactions keep locked", leaf.plain());
-    let until =
-        format!("{} or {}", number::counted(attempts.into(), "attempt"), number::duration(give_up_after));
-    let mut retries = Retries::usual(&filler.events, &what, until);
+    let limit = RetryLimit::either(attempts, give_up_after);
+    let mut retries = Retries::usual(&filler.events, Retried::Step(&what), limit);
     let (begun, mut tries) = (Instant::now(), 0);
     while tries < attempts && begun.elapsed() < give_up_after {
         filler.go_on()?;

@@ -2,60 +2,19 @@
 //! it.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::time::Duration;
 
 use tokio_postgres::{Client, Row};
 
 use crate::error::Result;
-use crate::event::Events;
+use crate::event::{Events, LockWarning};
+use crate::model::blocker::Blocker;
 use crate::model::ident::QualifiedName;
 use crate::pg::catalog;
 use crate::sql::{finish, swap as sql};
 
 /// What a session of another role does not show us.
 const UNKNOWN: &str = "(unknown: requires pg_read_all_stats)";
-
-/// A transaction that holds a lock for which the job would have to wait.
-#[derive(Debug, Clone)]
-pub struct Blocker {
-    pid: i32,
-    user: String,
-    application: String,
-    state: String,
-    since: String,
-    query_start: String,
-    age_ms: f64,
-    /// Whether it is a client session, and not a superuser's.
-    ordinary: bool,
-}
-
-impl Blocker {
-    /// Its process number.
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-}
-
-impl fmt::Display for Blocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.state == "replication slot" {
-            return write!(f, "replication slot {}", self.application);
-        }
-        if self.pid == 0 {
-            return write!(
-                f,
-                "prepared transaction {} of {}, since {}",
-                self.application, self.user, self.since
-            );
-        }
-        write!(
-            f,
-            "pid {}, user {}, application \"{}\", {}, transaction since {}, query since {}",
-            self.pid, self.user, self.application, self.state, self.since, self.query_start
-        )
-    }
-}
 
 /// Transactions older than `older_ms` that hold a lock on one of `tables`.
 ///
@@ -85,7 +44,7 @@ pub fn blocker(r: &Row) -> Blocker {
         user: r.get::<_, Option<String>>(1).unwrap_or_default(),
         application: r.get::<_, Option<String>>(2).unwrap_or_default(),
         state: r.get::<_, Option<String>>(3).unwrap_or_default(),
-        since: r.get::<_, Option<String>>(4).unwrap_or_else(|| UNKNOWN.to_owned()),
+        transaction_start: r.get::<_, Option<String>>(4).unwrap_or_else(|| UNKNOWN.to_owned()),
         query_start: r.get(5),
         age_ms: r.get::<_, Option<f64>>(6).unwrap_or_default(),
         ordinary: r.get(7),
@@ -104,18 +63,18 @@ impl Asked {
     pub async fn end(&mut self, client: &Client, events: &Events, blockers: &[Blocker], after: Duration) {
         let old = |b: &&Blocker| b.ordinary && b.age_ms >= after.as_secs_f64() * 1000.0;
         for blocker in blockers.iter().filter(old) {
-            let asked = !self.0.insert((blocker.pid, blocker.since.clone()));
-            let (statement, what) = if asked {
-                (sql::TERMINATE, "ending the session")
+            let asked = !self.0.insert((blocker.pid, blocker.transaction_start.clone()));
+            let named = blocker.clone();
+            let (statement, warning) = if asked {
+                (sql::TERMINATE, LockWarning::SessionTerminated { blocker: named })
             } else {
-                (sql::CANCEL, "cancelling the statement")
+                (sql::CANCEL, LockWarning::StatementCanceled { blocker: named })
             };
-            events.warn(format!("{what} in the way, as the plan says: {blocker}"));
-            if let Err(error) = client.execute(statement, &[&blocker.pid, &blocker.since]).await {
-                let said = error.as_db_error().map_or("the connection failed", |e| e.message()).to_owned();
-                events.warn(format!(
-                    "that was refused: {said}; it takes `grant pg_signal_backend to` our role"
-                ));
+            events.warn(warning);
+            let sent = client.execute(statement, &[&blocker.pid, &blocker.transaction_start]).await;
+            if let Err(error) = sent {
+                let error = error.as_db_error().map_or("the connection failed", |e| e.message()).to_owned();
+                events.warn(LockWarning::CancelRefused { error });
             }
         }
     }

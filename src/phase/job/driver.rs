@@ -9,15 +9,15 @@ use crate::event::Events;
 use crate::model::backoff::Backoff;
 use crate::model::commands;
 use crate::model::ident::QualifiedName;
-use crate::model::number;
 use crate::model::pace::{MOST_WORKERS, Work};
+use crate::model::retry_limit::RetryLimit;
 use crate::model::state::{State, Step};
 use crate::pg::connect::{Session, Target};
 use crate::pg::lease::{self, Lease};
 use crate::pg::lent;
 use crate::pg::pool::{Sessions, pool};
 use crate::pg::store::{self, Job};
-use crate::phase::job::retries::Retries;
+use crate::phase::job::retries::{Retried, Retries};
 use crate::plan::Plan;
 use crate::sql::store as sql;
 use crate::stop::Stop;
@@ -247,7 +247,8 @@ impl Driver {
     /// The last one, if repeating does not help.
     pub async fn retrying<T>(&self, what: &str, step: impl AsyncFn() -> Result<T>) -> Result<T> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
-        let mut retries = Retries::usual(&self.events, what, number::counted(TRIES.into(), "attempt"));
+        let limit = RetryLimit::attempts(TRIES);
+        let mut retries = Retries::usual(&self.events, Retried::Step(what), limit);
         loop {
             self.go_on()?;
             match step().await {

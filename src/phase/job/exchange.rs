@@ -6,7 +6,9 @@ use std::cell::{Cell, RefCell};
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Result, Retry};
+use crate::event::PhaseOutcome;
 use crate::failpoint;
+use crate::model::history::History;
 use crate::model::ident::QualifiedName;
 use crate::model::state::State;
 use crate::model::table::Table;
@@ -50,11 +52,14 @@ pub struct Swapped {
 }
 
 impl Swapped {
-    /// A description for the end of the phase.
-    pub fn told(&self) -> String {
-        let at =
-            if self.tries == 1 { "the first attempt".to_owned() } else { format!("attempt {}", self.tries) };
-        format!("the lock was held for {:.0} ms, at {at}", self.held_ms)
+    /// The result of the phase.
+    pub fn outcome(&self) -> PhaseOutcome {
+        PhaseOutcome::NamesExchanged { lock_held_ms: self.held_ms, attempt: self.tries }
+    }
+
+    /// For the job's history.
+    pub fn history(&self) -> History {
+        History::LockHeld { held_ms: (self.held_ms * 10.0).round() / 10.0, attempt: self.tries }
     }
 }
 

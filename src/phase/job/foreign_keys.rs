@@ -7,9 +7,9 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result, Retry};
+use crate::event::{ConstraintWork, PartitionNote, PhaseOutcome, RunWarning, Undone};
 use crate::model::ident::{QualifiedName, plain};
 use crate::model::orphans::Orphans;
-use crate::model::shell::word;
 use crate::model::state::State;
 use crate::model::table::ForeignKey;
 use crate::pg::orphans;
@@ -33,16 +33,16 @@ pub async fn hold<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a Foreig
     if keys.is_empty() {
         return Ok(());
     }
-    let meter = Meter::begin(driver, "verify", "looking for rows that violate foreign keys");
+    let meter = Meter::begin(driver, ConstraintWork::FindForeignKeyViolations);
     let looked = orphans::look(&driver.control, keys, KEYS).await?;
-    for (key, why) in &looked.untested {
-        driver.events.note(format!("rows were not tested against foreign key {key}: {why}"));
+    for (key, error) in looked.untested {
+        driver.events.note(PartitionNote::ForeignKeyNotTested { key, error });
     }
     if looked.found.is_empty() {
-        meter.end("no row is known that does");
+        meter.end(PhaseOutcome::NoViolations);
         return Ok(());
     }
-    meter.end("there are such rows");
+    meter.end(PhaseOutcome::Violations { constraints: looked.found.len() as u64 });
     let facts: Vec<String> = looked.found.iter().map(Orphans::fact).collect();
     let named: Vec<String> = looked.found.iter().map(Orphans::named).collect();
     Err(Error::new(Kind::Differs, facts.join("; ")).cause(format!("by key: {}", named.join("; "))).hint(
@@ -58,7 +58,7 @@ pub async fn hold<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a Foreig
 pub fn way_back(driver: &Driver, settled: Result<()>) -> Result<()> {
     match settled {
         Err(e) if driver.state() == State::Swapped && e.kind() == Kind::Lock => {
-            driver.events.warn(format!("{}: going on without it", e.brief()));
+            driver.events.warn(RunWarning::StepSkipped { error: e.brief() });
             Ok(())
         }
         other => other,
@@ -69,16 +69,12 @@ pub fn way_back(driver: &Driver, settled: Result<()>) -> Result<()> {
 ///
 /// # Errors
 /// The step may be repeated, or was stopped.
-pub fn reported(driver: &Driver, means: &str, done: Result<()>) -> Result<bool> {
+pub fn reported(driver: &Driver, undone: Undone, done: Result<()>) -> Result<bool> {
     match done {
         Ok(()) => Ok(true),
         Err(e) if e.retry_class() == Retry::Never && matches!(e.kind(), Kind::Failed | Kind::Differs) => {
-            let job = word(&driver.job.name);
-            let hint = e.hint_text().map_or(String::new(), |hint| format!("; {hint}"));
-            driver.events.warn(format!(
-                "{means}: {}{hint}; once that is corrected, `pgstrata sync {job}` goes on with it",
-                e.brief()
-            ));
+            let (job, hint) = (driver.job.name.clone(), e.hint_text().map(str::to_owned));
+            driver.events.warn(RunWarning::StepUndone { job, undone, error: e.brief(), hint });
             Ok(false)
         }
         Err(e) => Err(e),
@@ -86,12 +82,8 @@ pub fn reported(driver: &Driver, means: &str, done: Result<()>) -> Result<bool> 
 }
 
 /// The consequence if a key could not be validated.
-pub fn not_valid(key: &ForeignKey, table: &QualifiedName) -> String {
-    format!(
-        "foreign key {} of {} stays NOT VALID; it checks every new write all the same",
-        plain(key.name.as_str()),
-        table.plain()
-    )
+pub fn not_valid(key: &ForeignKey, table: &QualifiedName) -> Undone {
+    Undone::ForeignKeyNotValid { key: plain(key.name.as_str()), table: table.plain() }
 }
 
 /// Validates a key on one table that has it; if rows violate it, the error names some of them.
@@ -114,16 +106,15 @@ pub async fn validate(client: &Client, key: &ForeignKey, table: &QualifiedName, 
 pub fn left(driver: &Driver, keys: &[ForeignKey], on_leaves: bool) {
     for key in keys {
         let (name, table) = (plain(key.name.as_str()), key.table.plain());
-        let statements = if on_leaves && *driver.job.source == *table {
-            format!(
-                "on each partition, alter table ... validate constraint {name}; then alter table {table} add constraint {name} {}",
-                key.definition
-            )
+        let on_partitions = on_leaves && *driver.job.source == *table;
+        let statements = if on_partitions {
+            vec![
+                format!("alter table ... validate constraint {name}"),
+                format!("alter table {table} add constraint {name} {}", key.definition),
+            ]
         } else {
-            format!("alter table {table} validate constraint {name}")
+            vec![format!("alter table {table} validate constraint {name}")]
         };
-        driver.events.warn(format!(
-            "foreign key {name} of {table} is NOT VALID; correct the rows that violate it, and then: {statements}"
-        ));
+        driver.events.warn(RunWarning::ForeignKeyNotValid { key: name, table, statements, on_partitions });
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use crate::clock;
 use crate::error::{Error, Kind, Result, Retry};
+use crate::event::{JobNote, RunWarning};
 use crate::model::design::Design;
 use crate::model::number;
 use crate::model::shell::word;
@@ -41,7 +42,7 @@ pub trait JobKind: Deref<Target = Driver> + Sized {
     ///
     /// # Errors
     /// The server returned an error.
-    async fn done_already(session: &Session, job: &Job) -> Result<Option<String>>;
+    async fn done_already(session: &Session, job: &Job) -> Result<Option<JobNote>>;
 
     /// The disk space that the job uses, and the command that frees it.
     ///
@@ -212,10 +213,10 @@ pub async fn act<K: JobKind>(kind: &K, action: Action) -> Result<Outcome> {
             let verdict = kind.verify().await?;
             return Ok(Outcome { verdict: Some(verdict), ..Outcome::at(kind.state()) });
         }
-        Action::Swap if kind.state() == State::Swapped => already(kind, "swapped").await?,
+        Action::Swap if kind.state() == State::Swapped => already(kind).await?,
         Action::Swap => return Ok(exchanged(kind, kind.swap().await?)),
         Action::Rollback => match kind.state() {
-            State::RolledBack => already(kind, "rolled back").await?,
+            State::RolledBack => already(kind).await?,
             State::Swapped => return Ok(exchanged(kind, kind.rollback().await?)),
             state => return Err(no_swap(kind, state)),
         },
@@ -253,8 +254,8 @@ fn exchanged(driver: &Driver, swapped: Swapped) -> Outcome {
     Outcome { swapped: Some(swapped), ..Outcome::at(driver.state()) }
 }
 
-async fn already<K: JobKind>(kind: &K, what: &str) -> Result<()> {
-    kind.events.note(format!("job {} is {what} already", kind.job.name));
+async fn already<K: JobKind>(kind: &K) -> Result<()> {
+    kind.events.note(JobNote::AlreadyInState { job: kind.job.name.clone(), state: kind.state() });
     kind.finish_exchange().await
 }
 
@@ -300,7 +301,7 @@ fn may_abort(driver: &Driver) -> Result<()> {
 pub fn reported_only(driver: &Driver, carried: Result<()>) -> Result<()> {
     match carried {
         Err(e) if e.retry_class() == Retry::Never && e.kind() == Kind::Failed => {
-            driver.events.warn(e.brief());
+            driver.events.warn(RunWarning::NotCarriedOver { error: e.brief() });
             Ok(())
         }
         other => other,

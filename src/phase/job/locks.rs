@@ -8,16 +8,18 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result, Retry};
-use crate::event::Events;
+use crate::event::{Events, RunWarning};
 use crate::model::backoff::Backoff;
+use crate::model::blocker::Blocker;
 use crate::model::ident::QualifiedName;
 use crate::model::number;
+use crate::model::retry_limit::RetryLimit;
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, transaction};
 use crate::phase::job::blockers;
-use crate::phase::job::blockers::{Asked, Blocker};
+use crate::phase::job::blockers::Asked;
 use crate::phase::job::driver::Driver;
-use crate::phase::job::retries::Retries;
+use crate::phase::job::retries::{Retried, Retries};
 use crate::plan::LockBudget;
 use crate::sql::locks as locks_sql;
 use crate::stop::Stop;
@@ -93,9 +95,8 @@ impl<'a> LockRetry<'a> {
         let LockBudget { attempts, give_up_after, .. } = self.budget;
         let begun = Instant::now();
         let mut asked = Asked::default();
-        let until =
-            format!("{} or {}", number::counted(attempts.into(), "attempt"), number::duration(give_up_after));
-        let mut retries = Retries::of(self.events, what, until);
+        let limit = RetryLimit::either(attempts, give_up_after);
+        let mut retries = Retries::of(self.events, Retried::Step(what), limit);
         let mut last = String::new();
         let mut number = 0;
         while number < attempts && (number == 0 || begun.elapsed() < give_up_after) {
@@ -163,11 +164,7 @@ pub async fn reach_standby(driver: &Driver) -> Result<()> {
     if let Ok(reached) = tokio::time::timeout(STANDBY_WAITS, &mut reached).await {
         return Ok(reached?);
     }
-    driver.events.warn(format!(
-        "what was done is committed, but no synchronous standby has confirmed it for {} s: a failover now would lose it. \
-         Applications' commits wait for the standby as well",
-        STANDBY_WAITS.as_secs()
-    ));
+    driver.events.warn(RunWarning::StandbyNotConfirmed { waited_s: STANDBY_WAITS.as_secs() });
     cancel.cancel().await?;
     // A wait for a standby that is cancelled is no error: the transaction is committed.
     reached.await?;

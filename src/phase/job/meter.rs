@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::event::Event;
+use crate::event::{Event, PhaseOutcome, PhaseWork};
 use crate::phase::job::driver::Driver;
 use crate::sql::store as sql;
 use crate::throttle::Progress;
@@ -40,9 +40,9 @@ pub struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    /// Begins a phase, and reports its description.
-    pub fn begin(driver: &'a Driver, phase: &'static str, about: impl Into<String>) -> Self {
-        driver.events.phase(&driver.job.name, phase, about);
+    /// Begins a phase, and reports what it does.
+    pub fn begin(driver: &'a Driver, work: impl Into<PhaseWork>) -> Self {
+        let phase = driver.events.phase_started(&driver.job.name, work);
         let now = Instant::now();
         Self {
             driver,
@@ -75,6 +75,11 @@ impl<'a> Meter<'a> {
     /// Corrects the number of units left; none if it is not known.
     pub fn left(&self, units: Option<u64>) {
         self.total.set(units.map_or(0, |units| self.done.get() + units));
+    }
+
+    /// The phase.
+    pub fn phase(&self) -> &'static str {
+        self.phase
     }
 
     /// Units done so far.
@@ -168,10 +173,10 @@ impl<'a> Meter<'a> {
     }
 
     /// Ends the phase, and reports its result.
-    pub fn end(&self, about: impl Into<String>) {
+    pub fn end(&self, outcome: PhaseOutcome) {
         if self.total.get() > 0 {
             self.say();
         }
-        self.driver.events.done(&self.driver.job.name, self.phase, about, self.begun.elapsed());
+        self.driver.events.phase_done(&self.driver.job.name, self.phase, outcome, self.begun.elapsed());
     }
 }

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Kind, Result};
+use crate::event::{LockWarning, PartitionNote, StandbyEffect};
+use crate::model::blocker::{Blocker, SnapshotHolder, SnapshotHolders};
 use crate::model::number;
 use crate::pg::connect::{Session, Target};
 use crate::pg::lease;
-use crate::phase::job::blockers::{Asked, Blocker, blocker};
+use crate::phase::job::blockers::{Asked, blocker};
 use crate::phase::job::driver::Driver;
 use crate::plan::OldSnapshots;
 use crate::sql::old_snapshots as sql;
@@ -30,8 +32,6 @@ const REPORTS: Duration = Duration::from_secs(30);
 const CANCELS: Duration = Duration::from_secs(1);
 /// How old a holder's transaction must be to be cancelled, unless the plan sets `cancel_blockers_after`.
 const CANCEL_AFTER: Duration = Duration::from_secs(5);
-/// The number of holders that are named.
-const NAMED: usize = 3;
 
 /// A holder, and the identity of its transaction.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ impl Holder {
     }
 
     fn is(&self, other: &Self) -> bool {
-        self.who.pid() == other.who.pid() && self.transaction == other.transaction
+        self.who.pid == other.who.pid && self.transaction == other.transaction
     }
 }
 
@@ -231,28 +231,25 @@ impl<'a> Older<'a> {
     fn report(&mut self) {
         let lately = self.reported.is_some_and(|at| at.elapsed() < REPORTS);
         if self.marked.elapsed() > SHORT && !lately {
-            let who = self.who();
-            self.driver.events.warn(format!("waiting for transactions with an older snapshot: {who}"));
+            self.driver.events.warn(LockWarning::WaitingForSnapshots { holders: self.holders() });
             self.reported = Some(Instant::now());
         }
     }
 
     /// A description of the holders.
-    pub fn who(&self) -> String {
-        let here = self.here.holders().iter().map(|holder| holder.who.to_string());
-        let there = self.standbys.iter().flat_map(|standby| {
-            let name = &standby.name;
-            let holders =
-                standby.left.holders().iter().map(move |one| format!("standby {name}: {}", one.who));
-            holders.chain(standby.unknown.iter().map(move |why| format!("standby {name}: {why}")))
-        });
-        let all: Vec<String> = here.chain(there).collect();
-        let more = all.len().saturating_sub(NAMED);
-        let mut who = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
-        if more > 0 {
-            who += &format!("; and {}", number::counted(more as u64, "other"));
+    pub fn holders(&self) -> SnapshotHolders {
+        let holder = |standby: Option<&String>, blocker: Option<&Blocker>, unknown: Option<&String>| {
+            let (standby, unknown) = (standby.cloned(), unknown.cloned());
+            SnapshotHolder { standby, blocker: blocker.cloned(), unknown }
+        };
+        let mut all: Vec<SnapshotHolder> =
+            self.here.holders().iter().map(|one| holder(None, Some(&one.who), None)).collect();
+        for standby in &self.standbys {
+            let name = Some(&standby.name);
+            all.extend(standby.left.holders().iter().map(|one| holder(name, Some(&one.who), None)));
+            all.extend(standby.unknown.iter().map(|why| holder(name, None, Some(why))));
         }
-        who
+        SnapshotHolders::new(all)
     }
 
     async fn cancel(&mut self) {
@@ -281,7 +278,7 @@ impl<'a> Older<'a> {
                 within {limit}"
             ),
         )
-        .cause(self.who())
+        .cause(self.holders().to_string())
         .hint(
             "nothing was changed; end these transactions or wait until they end, and run the same command \
              again; or set [swap] old_snapshots = \"cancel\", or \"accept\" if they may read wrong data",
@@ -292,18 +289,14 @@ impl<'a> Older<'a> {
     ///
     /// # Errors
     /// The server returned an error.
-    pub async fn report_unknown_standbys(&self, fate: &str) -> Result<()> {
+    pub async fn report_unknown_standbys(&self, effect: StandbyEffect) -> Result<()> {
         if !self.standbys.is_empty() {
             return Ok(());
         }
         let rows = self.driver.control.query(sql::STANDBYS, &[]).await?;
-        let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-        if !names.is_empty() {
-            self.driver.events.note(format!(
-                "transactions on standbys are not waited for without hot_standby_feedback, as [throttle] replicas lists no \
-                 standby: {}; those with an older snapshot {fate}",
-                names.join(", ")
-            ));
+        let standbys: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        if !standbys.is_empty() {
+            self.driver.events.note(PartitionNote::StandbysNotWaitedFor { standbys, effect });
         }
         Ok(())
     }

@@ -12,9 +12,10 @@ use tokio_postgres::Statement;
 
 use crate::clock;
 use crate::error::{Error, Result, Retry};
-use crate::event::Event;
+use crate::event::{Event, JobNote, RunWarning, ThrottleWarning};
+use crate::model::history::{History, PaceSample};
 use crate::model::number;
-use crate::model::pace::{Behind, Change, Hold, Measured, Reading, Standby, Standbys};
+use crate::model::pace::{Behind, Cause, Change, ClosedWindows, Hold, Measured, Reading, Standby, Standbys};
 use crate::model::status::Hold as Said;
 use crate::pg::connect::Session;
 use crate::pg::signals::{self, Asked, Seen};
@@ -156,8 +157,8 @@ impl<'a> Watch<'a> {
                     }
                     // Refused where it is set; what came in by another way is no freedom either.
                     Err(e) => {
-                        let why = format!("a standby of the plan cannot be asked: {}", e.message());
-                        driver.events.warn(why);
+                        let error = e.message().to_owned();
+                        driver.events.warn(ThrottleWarning::StandbyUnusable { error });
                         self.standbys.expect(driver.gate.now_s(), "listed under [throttle] replicas");
                     }
                 }
@@ -183,7 +184,7 @@ impl<'a> Watch<'a> {
             Ok(seen) => seen,
             Err(e) => {
                 self.session = None;
-                let changes = gate.blind(e.message());
+                let changes = gate.blind(Cause::ServerUnreadable { error: e.message().to_owned() });
                 self.tell(changes).await;
                 return Err(e);
             }
@@ -253,9 +254,7 @@ impl<'a> Watch<'a> {
                 }
             }
             Err(e) => {
-                driver
-                    .events
-                    .warn(format!("settings that this version does not understand: {}", e.message()));
+                driver.events.warn(ThrottleWarning::UnknownSettings { error: e.message().to_owned() });
             }
         }
         self.settings = settings.clone();
@@ -267,18 +266,13 @@ impl<'a> Watch<'a> {
         let plan = driver.gate.plan();
         let throttle = plan.throttle();
         let listed: Vec<_> = self.listed.iter().map(|asked| (asked.name.clone(), asked.last())).collect();
-        let query = self
-            .query
-            .as_ref()
-            .map(|query| query.last().unwrap_or_else(|| Err("it has not answered yet".to_owned())));
+        let query = self.query.as_ref().map(signals::Asked::last);
         let standbys = evaluate::standbys(seen, &listed);
         self.behind = self.standbys.observe(now_s, seen.place, &standbys);
         let forget_s = throttle.forget_replica_after.as_secs_f64();
-        for name in self.standbys.forget(now_s, forget_s) {
-            let after = number::duration(throttle.forget_replica_after);
-            driver
-                .events
-                .warn(format!("standby {name} has been gone for {after}: it is no longer waited for"));
+        for standby in self.standbys.forget(now_s, forget_s) {
+            let gone_ms = number::whole_ms(throttle.forget_replica_after);
+            driver.events.warn(ThrottleWarning::StandbyForgotten { standby, gone_ms });
         }
         let sources = Sources {
             seen,
@@ -296,20 +290,16 @@ impl<'a> Watch<'a> {
         let driver = self.driver;
         for change in changes {
             let job = driver.job.name.clone();
-            let (what, detail, event) = match change {
-                Change::Held(hold) => {
-                    let about = hold.to_string();
-                    let Hold { signal, value, limit, .. } = hold;
-                    ("hold", about.clone(), Event::Hold { job, signal: signal.name(), value, limit, about })
-                }
+            let (history, event) = match change {
+                Change::Held(hold) => (History::Throttled(hold.clone()), Event::Throttled { job, hold }),
                 Change::Released { signal, held_s } => {
-                    let detail = format!("{} held for {held_s:.1} s", signal.name());
-                    ("go_on", detail, Event::GoOn { job, signal: signal.name(), seconds: held_s })
+                    let throttled_s = (held_s * 10.0).round() / 10.0;
+                    (History::Resumed { signal, throttled_s }, Event::Resumed { job, signal, throttled_s })
                 }
             };
             driver.events.send(event);
             if let Some(Asking { session, .. }) = &self.session {
-                let _ = timeout(SAY, store::event(session, driver.job.id, what, &detail)).await;
+                let _ = timeout(SAY, store::event(session, driver.job.id, &history)).await;
             }
         }
     }
@@ -318,7 +308,8 @@ impl<'a> Watch<'a> {
     async fn say(&mut self) -> Result<()> {
         let Some(Asking { session, say, .. }) = &self.session else { return Ok(()) };
         let gate = &self.driver.gate;
-        let holds: Vec<Said> = gate.holds().iter().map(said).collect();
+        let held = gate.holds();
+        let holds: Vec<Said> = held.iter().map(said).collect();
         let workers = i32::try_from(gate.workers()).unwrap_or(i32::MAX);
         let (holds_json, behind) = (json!(holds), json!(self.behind));
         let began = Instant::now();
@@ -331,17 +322,17 @@ impl<'a> Watch<'a> {
         if self.sampled.elapsed() >= SAMPLE {
             self.sampled = Instant::now();
             let progress = gate.progress();
-            let sample = json!({
-                "phase": progress.phase,
-                "done": progress.done,
-                "per_second": progress.per_second.round(),
-                "workers": workers,
-                "wal_bytes_per_second": gate.wal_per_second().round(),
-                "commit_latency_ms": (ms * 10.0).round() / 10.0,
-                "replicas": self.behind,
-                "holds": holds.iter().map(|hold| hold.signal.as_str()).collect::<Vec<_>>(),
-            });
-            store::event(session, self.driver.job.id, "sample", &sample.to_string()).await?;
+            let sample = PaceSample {
+                phase: progress.phase,
+                done: progress.done,
+                per_second: progress.per_second.round(),
+                workers,
+                wal_bytes_per_second: gate.wal_per_second().round(),
+                commit_latency_ms: (ms * 10.0).round() / 10.0,
+                replicas: self.behind.clone(),
+                holds: held.iter().map(|hold| hold.signal).collect(),
+            };
+            store::event(session, self.driver.job.id, &History::Sample(sample)).await?;
         }
         Ok(())
     }
@@ -351,10 +342,10 @@ impl<'a> Watch<'a> {
         let driver = self.driver;
         if driver.pacing() == Pacing::Windowed
             && !driver.stop.is_asked()
-            && let Some(why) = closed(&driver.gate.plan(), clock::now())
+            && let Some(windows) = closed(&driver.gate.plan(), clock::now())
         {
-            driver.events.warn(format!("stopping after the chunks that are under way: {why}"));
-            driver.stop.ask(format!("because {why}"));
+            driver.events.warn(RunWarning::WindowClosed { windows: windows.clone() });
+            driver.stop.ask(format!("because {windows}"));
         }
     }
 
@@ -378,21 +369,14 @@ impl<'a> Watch<'a> {
 }
 
 /// Why the job may not run now; none if it may.
-pub fn closed(plan: &Plan, now: DateTime<Utc>) -> Option<String> {
+pub fn closed(plan: &Plan, now: DateTime<Utc>) -> Option<ClosedWindows> {
     let throttle = plan.throttle();
     if throttle.windows.open(now, throttle.timezone) {
         return None;
     }
-    let next = throttle.windows.next_open(now, throttle.timezone).map_or_else(
-        || "no window opens again".to_owned(),
-        |next| {
-            format!(
-                "the next window opens {}",
-                next.with_timezone(&throttle.timezone).format("%a %Y-%m-%d %H:%M %Z")
-            )
-        },
-    );
-    Some(format!("the time is outside the windows {}; {next}", throttle.windows.written().join(", ")))
+    let next = throttle.windows.next_open(now, throttle.timezone);
+    let next = next.map(|next| next.with_timezone(&throttle.timezone));
+    Some(ClosedWindows { windows: throttle.windows.written(), next })
 }
 
 fn said(hold: &Hold) -> Said {
@@ -400,19 +384,21 @@ fn said(hold: &Hold) -> Said {
         signal: hold.signal.name().to_owned(),
         value: hold.value,
         limit: hold.limit,
-        about: hold.to_string(),
+        unread: hold.unread,
+        cause: hold.cause.clone(),
+        about: String::new(),
         since: DateTime::from_timestamp_millis((hold.since_s * 1000.0) as i64).unwrap_or_default(),
     }
 }
 
-/// A description of changed settings.
-fn differences(was: &Plan, is: &Plan) -> Vec<String> {
+/// What is set otherwise now.
+fn differences(was: &Plan, is: &Plan) -> Vec<JobNote> {
     let (was, is) = (was.tunables(), is.tunables());
     let keys: std::collections::BTreeSet<&str> = was.keys().chain(is.keys()).copied().collect();
     let of = |one: &BTreeMap<&'static str, String>, key: &str| one.get(key).cloned();
     keys.into_iter()
         .filter(|key| of(&was, key) != of(&is, key))
-        .map(|key| format!("{key} is {} now", of(&is, key).unwrap_or_else(|| "not set".to_owned())))
+        .map(|key| JobNote::SettingChanged { key: key.to_owned(), value: of(&is, key) })
         .collect()
 }
 

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::event::Events;
+use crate::event::{Events, RunWarning};
 use crate::model::number;
+use crate::model::retry_limit::RetryLimit;
 
 /// How often the same error is reported,
 const AGAIN: Duration = Duration::from_secs(60);
@@ -13,12 +14,21 @@ const ANOTHER: Duration = Duration::from_secs(10);
 /// Shorter retries are not reported if they are usual.
 const USUAL: Duration = Duration::from_secs(5);
 
+/// What is attempted.
+#[derive(Debug, Clone, Copy)]
+pub enum Retried<'a> {
+    /// A step, an infinitive: `copy a chunk`.
+    Step(&'a str),
+    /// To drive the job of that name.
+    Job(&'a str),
+}
+
 /// Attempts at one step.
 #[derive(Debug)]
 pub struct Retries<'a> {
     events: &'a Events,
-    what: &'a str,
-    until: String,
+    what: Retried<'a>,
+    limit: RetryLimit,
     usual: bool,
     begun: Instant,
     failed: u32,
@@ -27,21 +37,21 @@ pub struct Retries<'a> {
 }
 
 impl<'a> Retries<'a> {
-    /// Attempts at `what`, an infinitive; `until` states when they end: `60 attempts`, `5m`.
-    pub fn of(events: &'a Events, what: &'a str, until: impl Into<String>) -> Self {
-        Self { events, what, until: until.into(), usual: false, begun: Instant::now(), failed: 0, said: None }
+    /// Attempts at `what`, which end at `limit`.
+    pub fn of(events: &'a Events, what: Retried<'a>, limit: RetryLimit) -> Self {
+        Self { events, what, limit, usual: false, begun: Instant::now(), failed: 0, said: None }
     }
 
     /// The same if a few failures are usual: they are reported only if they continue.
-    pub fn usual(events: &'a Events, what: &'a str, until: impl Into<String>) -> Self {
-        Self { usual: true, ..Self::of(events, what, until) }
+    pub fn usual(events: &'a Events, what: Retried<'a>, limit: RetryLimit) -> Self {
+        Self { usual: true, ..Self::of(events, what, limit) }
     }
 
     /// Another attempt has failed. The first failure is reported; later ones every ten seconds if the error is
     /// different, otherwise every minute.
     pub fn failed(&mut self, error: &Error) {
         self.failed += 1;
-        tracing::debug!(what = self.what, failed = self.failed, error = %error, "again");
+        tracing::debug!(what = ?self.what, failed = self.failed, error = %error, "again");
         let brief = error.brief();
         let time = self.begun.elapsed();
         let pause = |was: &String| if *was == brief { AGAIN } else { ANOTHER };
@@ -49,7 +59,7 @@ impl<'a> Retries<'a> {
         if known || self.usual && time < USUAL {
             return;
         }
-        self.events.warn(self.line(time, &brief));
+        self.events.warn(self.warning(time, &brief));
         self.said = Some((brief, Instant::now()));
     }
 
@@ -62,10 +72,17 @@ impl<'a> Retries<'a> {
         )
     }
 
-    fn line(&self, time: Duration, error: &str) -> String {
-        let (what, failed, until) = (self.what, self.failed, &self.until);
-        let time = number::duration(time);
-        format!("{what}: attempt {failed} failed after {time}, retrying for up to {until}: {error}")
+    fn warning(&self, time: Duration, error: &str) -> RunWarning {
+        let (attempt, limit, error) = (self.failed, self.limit, error.to_owned());
+        let elapsed_ms = number::whole_ms(time);
+        match self.what {
+            Retried::Step(step) => {
+                RunWarning::Retrying { step: step.to_owned(), attempt, elapsed_ms, limit, error }
+            }
+            Retried::Job(job) => {
+                RunWarning::JobInterrupted { job: job.to_owned(), attempt, elapsed_ms, limit, error }
+            }
+        }
     }
 }
 
@@ -77,22 +94,23 @@ mod tests {
     #[test]
     fn the_first_failure_is_reported_and_not_each_of_many() {
         let (events, mut heard) = Events::channel();
-        let mut retries = Retries::of(&events, "swap", "30 attempts");
+        let limit = RetryLimit::attempts(30);
+        let mut retries = Retries::of(&events, Retried::Step("swap"), limit);
         for message in ["a", "a", "b"] {
             retries.failed(&Error::failed(message).code("55P03").cause("c"));
         }
         let mut said = Vec::new();
-        while let Ok(Event::Warning { text }) = heard.try_recv() {
-            said.push(text);
+        while let Ok(Event::Warning(warning)) = heard.try_recv() {
+            said.push(warning);
         }
         assert_eq!(said.len(), 1, "{said:?}");
-        let time = Duration::from_secs(75);
-        let line = retries.line(time, &Error::failed("b").code("55P03").cause("c").brief());
+        let error = Error::failed("b").code("55P03").cause("c").brief();
+        let (step, text) = ("swap".to_owned(), "b (SQLSTATE 55P03): c".to_owned());
         assert_eq!(
-            line,
-            "swap: attempt 3 failed after 1m 15s, retrying for up to 30 attempts: b (SQLSTATE 55P03): c"
+            retries.warning(Duration::from_secs(75), &error),
+            RunWarning::Retrying { step, attempt: 3, elapsed_ms: 75_000, limit, error: text }
         );
-        let mut usual = Retries::usual(&events, "copy a chunk", "60 attempts");
+        let mut usual = Retries::usual(&events, Retried::Step("copy a chunk"), RetryLimit::attempts(60));
         usual.failed(&Error::failed("a"));
         assert!(heard.try_recv().is_err());
         assert!(usual.spent().starts_with("1 attempt ("));

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result, Retry};
-use crate::model::number;
+use crate::event::RunWarning;
 use crate::model::pace::MOST_WORKERS;
 use crate::pg::connect::Session;
 use crate::phase::job::driver::Driver;
@@ -150,10 +150,8 @@ fn fewer(driver: &Driver, error: &Error) {
     let open = usize::try_from(driver.pool.state().connections).unwrap_or(0);
     let most = open.saturating_sub(1).max(1);
     if error.is(&SqlState::TOO_MANY_CONNECTIONS) && open > 0 && driver.gate.at_most(most) {
-        let workers = number::counted(most as u64, "worker");
-        driver
-            .events
-            .warn(format!("going on with {workers}: {}", error.cause_text().unwrap_or(error.message())));
+        let (workers, error) = (most as u64, error.cause_text().unwrap_or(error.message()).to_owned());
+        driver.events.warn(RunWarning::FewerWorkers { workers, error });
     }
 }
 

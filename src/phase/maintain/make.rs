@@ -3,8 +3,9 @@
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
+use crate::event::{MaintainNote, RunWarning};
 use crate::model::blueprint::{Blueprint, Partition};
-use crate::model::ident::{Ident, QualifiedName};
+use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::maintained::Maintained;
 use crate::model::objects::Role;
 use crate::model::partition::{Range, names};
@@ -52,16 +53,14 @@ impl Upkeep<'_> {
             };
             match made {
                 Made::Now => {
-                    self.events.note(format!("made partition {} for {range}", name.plain()));
+                    let (partition, range) = (name.plain(), range.to_string());
+                    self.events.note(MaintainNote::PartitionCreated { partition, range });
                     done.created.push(name.plain());
                 }
                 Made::Before => {}
                 Made::Blocked => {
-                    self.events.warn(format!(
-                        "partition {} for {range} cannot be made: rows that belong in it lie in the default partition; \
-                         they stay there until they are moved",
-                        name.plain()
-                    ));
+                    let (partition, range) = (name.plain(), range.to_string());
+                    self.events.warn(RunWarning::PartitionBlocked { partition, range });
                     done.blocked.push(name.plain());
                 }
             }
@@ -91,10 +90,11 @@ impl Upkeep<'_> {
         for row in self.client.query(sql::OWN_CONSTRAINTS, &[&youngest.oid, &layout.by.as_str()]).await? {
             let name = Ident::new(row.get::<_, &str>(0));
             if row.get(2) {
-                let (column, youngest) = (layout.by.as_str(), youngest.name.plain());
-                self.events.note(format!(
-                    "constraint {name} of {youngest} is about {column}, and would not hold in another partition: new ones go without"
-                ));
+                self.events.note(MaintainNote::ConstraintNotCopied {
+                    constraint: plain(name.as_str()),
+                    partition: youngest.name.plain(),
+                    column: plain(layout.by.as_str()),
+                });
             } else {
                 constraints.push((name, row.get(1)));
             }

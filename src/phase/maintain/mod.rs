@@ -12,7 +12,7 @@ mod strays;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result};
-use crate::event::Events;
+use crate::event::{Events, MaintainNote};
 use crate::model::ident::QualifiedName;
 use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, Scheme, Template, adopted_scheme, missing};
@@ -149,7 +149,7 @@ impl Upkeep<'_> {
         let analyze = sql::analyze(&layout.table, layout.server_version);
         let attempt = async || Ok(self.client.batch_execute(&analyze).await?);
         ladder.run("analyze the table", || self.go_on(), attempt).await?;
-        self.events.note(format!("statistics of {} are fresh", layout.table.plain()));
+        self.events.note(MaintainNote::TableAnalyzed { table: layout.table.plain() });
         done.analyzed = true;
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! has their rows, and they would return after a rollback.
 
 use crate::error::{Error, Result};
+use crate::event::MaintainNote;
 use crate::model::ident::QualifiedName;
 use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, horizon};
@@ -26,26 +27,25 @@ impl Upkeep<'_> {
         let old =
             layout.parts.iter().filter(|part| part.range.to <= horizon && part.range.to <= present.from);
         for part in old {
-            let name = part.name.plain();
+            let (name, range) = (part.name.plain(), part.range.to_string());
             if self.open_window().is_some() || retention.how == How::Report {
-                let why =
-                    if self.open_window().is_some() { "; it stays while a rollback is possible" } else { "" };
-                self.events.note(format!(
-                    "partition {name} for {} is older than {}{why}",
-                    part.range, retention.keep
-                ));
+                self.events.note(MaintainNote::PartitionExpired {
+                    partition: name.clone(),
+                    range,
+                    keep: retention.keep.to_string(),
+                    rollback_possible: self.open_window().is_some(),
+                });
                 done.expired.push(name);
                 continue;
             }
             self.detach(layout, part).await?;
             if retention.how == How::Detach {
-                self.events
-                    .note(format!("detached partition {name} for {}: it is a table of its own", part.range));
+                self.events.note(MaintainNote::PartitionDetached { partition: name.clone(), range });
                 done.detached.push(name);
                 continue;
             }
             self.drop(&part.name, part.oid).await?;
-            self.events.note(format!("dropped partition {name} for {}", part.range));
+            self.events.note(MaintainNote::PartitionDropped { partition: name.clone(), range });
             done.dropped.push(name);
         }
         Ok(())

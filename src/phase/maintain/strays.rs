@@ -1,17 +1,14 @@
 //! Rows in the default partition, and the ranges to which they belong: they arrived before their partition existed.
 
 use crate::error::Result;
+use crate::event::RunWarning;
 use crate::model::ident::QualifiedName;
 use crate::model::maintained::{Maintained, Stray};
-use crate::model::number;
 use crate::model::partition::{Bound, Range, gaps};
 use crate::sql::maintain as sql;
 
 use super::Upkeep;
 use super::layout::Layout;
-
-/// The number of ranges that are listed separately.
-const TOLD: usize = 12;
 
 impl Upkeep<'_> {
     /// Counts them by range and reports them; returns the ranges to which rows belong.
@@ -39,17 +36,11 @@ impl Upkeep<'_> {
         if told < done.default_rows {
             done.default_ranges.push(Stray { from: None, to: None, rows: done.default_rows - told });
         }
-        let where_to: Vec<String> = done.default_ranges.iter().map(said).collect();
-        let more = match where_to.len().saturating_sub(TOLD) {
-            0 => String::new(),
-            n => format!("; and {} more", number::counted(n as u64, "range")),
-        };
-        let told = where_to[..where_to.len().min(TOLD)].join("; ");
-        self.events.warn(format!(
-            "{} in the default partition {}: {told}{more}",
-            number::counted(done.default_rows, "row"),
-            default.plain()
-        ));
+        self.events.warn(RunWarning::RowsInDefaultPartition {
+            partition: default.plain(),
+            rows: done.default_rows,
+            ranges: done.default_ranges.clone(),
+        });
         Ok(found)
     }
 
@@ -88,12 +79,4 @@ impl Upkeep<'_> {
 
 fn rows(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
-}
-
-fn said(stray: &Stray) -> String {
-    let rows = number::count(stray.rows);
-    match (&stray.from, &stray.to) {
-        (Some(from), Some(to)) => format!("{rows} in [{from}, {to})"),
-        _ => format!("{rows} in no range, NULL, infinity or too far away"),
-    }
 }

@@ -8,11 +8,11 @@ use std::cell::RefCell;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
+use crate::event::{ConstraintWork, PhaseOutcome, TableWork, Undone};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::Matview;
 use crate::model::ident::{QualifiedName, plain};
-use crate::model::number;
 use crate::model::objects::Role;
 use crate::model::remade_keys;
 use crate::model::state::State;
@@ -56,9 +56,9 @@ pub async fn settle(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
             if failed.contains(key) {
                 continue;
             }
-            let name = plain(key.name.as_str());
+            let undone = Undone::ForeignKeyOnPartitions { key: plain(key.name.as_str()) };
             let tied = on_parent(context, &b, key).await;
-            if !reported(context, &format!("foreign key {name} stands on each partition alone"), tied)? {
+            if !reported(context, undone, tied)? {
                 failed.push(key.clone());
             }
         }
@@ -120,9 +120,8 @@ pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) ->
 /// Builds the materialized views again that still read the table that went out of use.
 async fn matviews(context: &PartitionJob, b: &Blueprint) -> Result<()> {
     for m in &b.table.dependents.matviews {
-        let means =
-            format!("materialized view {} still reads the table that is out of use", m.view.name.plain());
-        reported(context, &means, matview(context, b, m).await)?;
+        let undone = Undone::MaterializedViewNotRebuilt { view: m.view.name.plain() };
+        reported(context, undone, matview(context, b, m).await)?;
     }
     Ok(())
 }
@@ -135,9 +134,8 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
     if client.query_one(matview::READS, &[&oid, &table]).await?.get(0) {
         return Ok(());
     }
-    let name = m.view.name.plain();
-    let meter =
-        Meter::begin(context, "settle", format!("making {name} anew, from the table in use; readers go on"));
+    let view = m.view.name.plain();
+    let meter = Meter::begin(context, TableWork::RebuildMaterializedView { view: view.clone() });
     let made = context.retrying("create a materialized view", async || build(context, m).await).await?;
     failpoint!("settle.matview");
     let ladder = LockRetry::on(context, vec![m.view.name.clone()]);
@@ -156,7 +154,7 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
     );
     exchanged.await?;
     failpoint!("settle.exchanged");
-    meter.end(format!("{name} reads the table in use"));
+    meter.end(PhaseOutcome::MaterializedViewRebuilt { view });
     Ok(())
 }
 
@@ -262,11 +260,8 @@ async fn keys(client: &Client, statement: &str, oid: u32) -> Result<Vec<Own>> {
 
 /// Validates the keys, table by table; returns those that could not be validated.
 async fn look_through(context: &PartitionJob, b: &Blueprint, tasks: &[Task<'_>]) -> Result<Vec<ForeignKey>> {
-    let mut meter = Meter::begin(
-        context,
-        "settle",
-        format!("looking foreign keys of {} through; they check every write already", b.table.name.plain()),
-    );
+    let work = ConstraintWork::ValidateForeignKeys { table: b.table.name.plain() };
+    let mut meter = Meter::begin(context, work);
     meter.count("tables", tasks.len() as u64, 0);
     let meter = &meter;
     let failed = RefCell::new(Vec::new());
@@ -278,8 +273,8 @@ async fn look_through(context: &PartitionJob, b: &Blueprint, tasks: &[Task<'_>])
     .await?;
     let failed: Vec<ForeignKey> = failed.into_inner();
     meter.end(match failed.as_slice() {
-        [] => "every foreign key is as it was".to_owned(),
-        some => format!("{} not valid", number::counted(some.len() as u64, "foreign key")),
+        [] => PhaseOutcome::ConstraintsValid,
+        some => PhaseOutcome::ForeignKeysNotValid { keys: some.len() as u64 },
     });
     Ok(failed)
 }
@@ -300,7 +295,7 @@ async fn one_table(
         if have.is_none_or(|o| !o.valid) {
             let validated = validate(session, key, &task.table, task.oid).await;
             let first = !failed.borrow().contains(key);
-            if !reported(context, &not_valid(key, &task.table), validated)? && first {
+            if !reported(context, not_valid(key, &task.table), validated)? && first {
                 failed.borrow_mut().push((*key).clone());
             }
             failpoint!("settle.key");

@@ -1,6 +1,7 @@
 //! Capture: from its commit on, every committed change of the source is in the log.
 
 use crate::error::{Error, Result};
+use crate::event::{PartitionNote, PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
@@ -20,11 +21,7 @@ use crate::sql::{capture as sql, locks as locks_sql};
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
 pub async fn capture(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
-    let meter = Meter::begin(
-        context,
-        "capture",
-        format!("from now on, every change of {} is logged", b.table.name.plain()),
-    );
+    let meter = Meter::begin(context, TableWork::LogChanges { table: b.table.name.plain() });
     let client = &context.control;
     let mut statements = sql::create_log(&b);
     statements.extend(sql::create_function(&b));
@@ -44,7 +41,7 @@ pub async fn capture(context: &PartitionJob) -> Result<State> {
     })
     .await?;
     failpoint!("capture.done");
-    meter.end("capture is in force");
+    meter.end(PhaseOutcome::TriggersReady);
     Ok(state)
 }
 
@@ -87,9 +84,7 @@ pub async fn watch_leaves(context: &PartitionJob) -> Result<()> {
                     .await
             })
             .await?;
-        context
-            .events
-            .note(format!("{} was attached by hand: from now on a TRUNCATE of it is logged", leaf.plain()));
+        context.events.note(PartitionNote::AttachedPartitionWatched { partition: leaf.plain() });
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
+use crate::event::{ChangeLogWarning, PartitionNote};
 use crate::failpoint;
-use crate::model::number;
 use crate::model::sizer::ChunkSizer;
 use crate::pg::catalog;
 use crate::pg::transaction::query_text;
@@ -76,8 +76,8 @@ impl Growth {
         let large = blocks >= SMALL_BLOCKS && share >= WARN_SHARE;
         if large && self.from == 0 && !self.said {
             self.said = true;
-            let percent = share * 100.0;
-            context.events.warn(format!("the change log has grown to {percent:.0} % of the source's size"));
+            let percent_of_source = (share * 100.0).round() as u64;
+            context.events.warn(ChangeLogWarning::ChangeLogGrown { percent_of_source });
         }
         let began = Instant::now();
         let from = format!("({},0)", self.from);
@@ -111,8 +111,7 @@ impl Growth {
             }
         }
         if removed > 0 && self.from == 0 {
-            let entries = number::counted(removed, "repeated change");
-            context.events.note(format!("the change log was compacted: {entries} removed"));
+            context.events.note(PartitionNote::ChangeLogCompacted { removed });
         }
         Ok(removed)
     }
@@ -188,7 +187,8 @@ async fn watch(context: &PartitionJob) -> std::convert::Infallible {
         };
         if context.go_on().is_ok() && error.message() != said {
             error.message().clone_into(&mut said);
-            context.events.warn(format!("the change log's size is not watched for now: {}", error.message()));
+            let error = error.message().to_owned();
+            context.events.warn(ChangeLogWarning::ChangeLogNotWatched { error });
         }
     }
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
+use crate::event::{ChangeLogWarning, PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::key::KeyRange;
 use crate::model::ledger_gaps::gaps;
-use crate::model::number;
 use crate::model::sizer::{ChunkSizer, even_end};
 use crate::pg::connect::Session;
 use crate::pg::store::{self, Chunk, Frozen};
@@ -59,10 +59,7 @@ pub async fn copy(context: &PartitionJob) -> Result<()> {
     loop {
         match chunks(context, &frozen).await {
             Err(e) if e.sqlstate() == Some(REWRITTEN) => {
-                context.events.warn(
-                    "the heap of the source table was rewritten (VACUUM FULL, CLUSTER, TRUNCATE): the \
-                     copy by blocks begins anew",
-                );
+                context.events.warn(ChangeLogWarning::HeapRewritten);
                 let b = context.blueprint();
                 context
                     .retrying("empty the target", async || {
@@ -141,10 +138,8 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
     let oid = catalog::must_find(&context.control, &b.table.name).await?;
     let size = async || catalog::size(&context.control, oid).await;
     let (rows, _, heap_bytes) = context.retrying("read the size of the table", size).await?;
-    let order = if frozen.physical { "by blocks of the heap" } else { "along the key" };
-    let workers = number::counted(context.gate.workers() as u64, "worker");
-    let about = format!("copying {order}, {workers}; the table stays in use");
-    let mut meter = Meter::begin(context, "copy", about);
+    let (physical, workers) = (frozen.physical, context.gate.workers() as u64);
+    let mut meter = Meter::begin(context, TableWork::CopyRows { physical, workers });
     meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(copied).unwrap_or(0));
     let pace = pace(context, rows, heap_bytes, copied);
     let (meter, pace) = (&meter, &pace);
@@ -184,8 +179,8 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
         kept = meter.beat() => kept?,
     }
     failpoint!("copy.chunks_done");
-    let latency = latency::of_chunks(&context.control, context.job.id).await?;
-    meter.end(format!("{}; {latency}", number::counted(meter.done_units(), "row")));
+    let chunks = latency::of_chunks(&context.control, context.job.id).await?;
+    meter.end(PhaseOutcome::RowsCopied { rows: meter.done_units(), chunks });
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use crate::error::{Error, Kind, Result, Retry};
+use crate::event::{LockWarning, StandbyEffect};
 use crate::model::blueprint::Direction;
 use crate::model::cutover::{Cutover, Next, Seen};
 use crate::model::number;
@@ -42,7 +43,7 @@ impl<'a> Way<'a> {
         let cutover = Cutover::new(plan.lock_budget().give_up_after, waits);
         let older = Older::new(context)?;
         if waits {
-            older.report_unknown_standbys("can fail there with SQLSTATE 40001").await?;
+            older.report_unknown_standbys(StandbyEffect::CanFail).await?;
         }
         let mut way = Self {
             context,
@@ -89,9 +90,7 @@ impl<'a> Way<'a> {
                 Next::MirrorOn => self.mirror_on().await?,
                 Next::MirrorOff => {
                     mirror::off(self.context).await?;
-                    let who = self.older.who();
-                    let because = if who.is_empty() { "the change log did not stay empty" } else { &who };
-                    self.context.events.warn(format!("the mirror is off again: {because}"));
+                    self.context.events.warn(LockWarning::MirrorEnded { holders: self.older.holders() });
                 }
                 Next::Exchange => return Ok(()),
                 Next::GiveUp => return Err(self.gave_up(&seen)),
@@ -165,10 +164,8 @@ impl<'a> Way<'a> {
             Ok(()) => Ok(()),
             Err(e) if e.retry_class() == Retry::Never => {
                 self.cutover.no_mirror();
-                self.context.events.warn(format!(
-                    "the mirror cannot be switched on, and the change log may not become empty under load: {}",
-                    e.message()
-                ));
+                let error = e.message().to_owned();
+                self.context.events.warn(LockWarning::MirrorUnavailable { error });
                 Ok(())
             }
             Err(e) => Err(e),

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::model::number;
+use crate::event::ChangeLogWarning;
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::PartitionJob;
 
@@ -49,7 +49,7 @@ impl Deficit {
             return;
         }
         self.said.set(Some(Instant::now()));
-        context.events.warn(about(time, [written, drained], log));
+        context.events.warn(too_slow(time, [written, drained], log));
     }
 
     /// Whether passes over the log no longer get shorter, after one that took `time`.
@@ -60,19 +60,16 @@ impl Deficit {
     }
 }
 
-fn about(time: Duration, [written, drained]: [u64; 2], log: Pending) -> String {
+fn too_slow(time: Duration, [written, drained]: [u64; 2], log: Pending) -> ChangeLogWarning {
     let per_second = |n: u64| n as f64 / time.as_secs_f64().max(0.001);
     let more = per_second(written) - per_second(drained);
-    format!(
-        "changes are written faster than they are drained: {} a second written, {} a second drained; the change log holds {} \
-         ({}) and grows by {} a minute until it is compacted to one entry per row; it does not become empty at these rates: \
-         reduce the writes, or stop the job and run it again at a quieter time",
-        number::rate(per_second(written)),
-        number::rate(per_second(drained)),
-        number::counted(log.changes, "change"),
-        number::bytes(log.bytes),
-        number::count((more * 60.0).round() as u64),
-    )
+    ChangeLogWarning::DrainTooSlow {
+        written_per_second: per_second(written),
+        drained_per_second: per_second(drained),
+        changes: log.changes,
+        bytes: log.bytes,
+        growth_per_minute: (more * 60.0).round() as u64,
+    }
 }
 
 #[cfg(test)]
@@ -95,10 +92,14 @@ mod tests {
     fn the_numbers_are_given() {
         let log = Pending { changes: 2_300_000, bytes: 157_286_400 };
         assert_eq!(
-            about(Duration::from_secs(10), [1_140_000, 100_000], log),
-            "changes are written faster than they are drained: 114,000 a second written, 10,000 a second drained; the change log \
-             holds 2,300,000 changes (150.0 MiB) and grows by 6,240,000 a minute until it is compacted to one entry per row; it \
-             does not become empty at these rates: reduce the writes, or stop the job and run it again at a quieter time"
+            too_slow(Duration::from_secs(10), [1_140_000, 100_000], log),
+            ChangeLogWarning::DrainTooSlow {
+                written_per_second: 114_000.0,
+                drained_per_second: 10_000.0,
+                changes: 2_300_000,
+                bytes: 157_286_400,
+                growth_per_minute: 6_240_000,
+            }
         );
     }
 }

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result, Retry};
+use crate::event::{ChangeLogWarning, PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
-use crate::model::number;
-use crate::model::shell::word;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
@@ -51,14 +50,14 @@ pub struct Swept {
 pub async fn drain(context: &PartitionJob) -> Result<State> {
     capture::in_force(context).await?;
     capture::watch_leaves(context).await?;
-    let mut meter = Meter::begin(context, "drain", "bringing over what changed meanwhile");
+    let mut meter = Meter::begin(context, TableWork::ApplyChanges);
     let pending: i64 =
         context.control.query_one(&sql::pending_count(&context.blueprint()), &[]).await?.get(0);
     meter.count("changes", u64::try_from(pending).unwrap_or(0), 0);
     let swept = level(context, &meter).await?;
     let state = context.advance(&context.control, Step::Drain).await?;
     failpoint!("drain.done");
-    meter.end(format!("{} brought over", number::counted(swept.changes, "change")));
+    meter.end(PhaseOutcome::ChangesApplied { changes: swept.changes });
     Ok(state)
 }
 
@@ -90,10 +89,7 @@ pub async fn level(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept> {
             return Ok(total);
         }
         if deficit.stalled(took) {
-            context.events.warn(
-                "the drain ends although changes are pending: they are written as fast as it takes them. \
-                 Nothing is lost: they stay in the change log for the next drain",
-            );
+            context.events.warn(ChangeLogWarning::DrainStalled);
             return Ok(total);
         }
         last = Some((began, swept.changes));
@@ -282,13 +278,11 @@ async fn truncate_as_source_did(context: &PartitionJob, b: &Blueprint, direction
             let constraint: Option<String> = client.query_one(sql::LEAF_CONSTRAINT, &[leaf]).await?.get(0);
             let Some(constraint) = constraint else {
                 let sides = b.sides(direction);
-                context.events.warn(format!(
-                    "a partition of {} was truncated and then detached or dropped: {1} keeps its rows, `pgstrata verify {2}` \
-                     counts them as extra, and a rollback is refused until they are deleted from {1}",
-                    sides.source.plain(),
-                    sides.target.plain(),
-                    word(&context.job.name)
-                ));
+                context.events.warn(ChangeLogWarning::TruncatedPartitionGone {
+                    job: context.job.name.clone(),
+                    source: sides.source.plain(),
+                    target: sides.target.plain(),
+                });
                 continue;
             };
             client.execute(&sql::empty_leaf(b, direction, &constraint), &[]).await?;

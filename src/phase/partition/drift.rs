@@ -2,6 +2,7 @@
 //! are carried over to the inactive table, or the exchange fails with an error that names them.
 
 use crate::error::{Error, Result, Retry};
+use crate::event::PartitionNote;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::difference::{self, Between, Difference, differences, told};
 use crate::model::ident::QualifiedName;
@@ -75,7 +76,7 @@ pub async fn carry(
         _ => e,
     })?;
     context.blueprint.replace(with);
-    context.events.note(format!("carried over to {}: {}", side.plain(), told(&found).join("; ")));
+    context.events.note(PartitionNote::CarriedOver { target: side.plain(), changes: told(&found) });
     Ok(true)
 }
 

@@ -8,8 +8,10 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
+use crate::event::{EndWork, KeptWarning, PhaseOutcome};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::history::History;
 use crate::model::ident::QualifiedName;
 use crate::model::objects::{Objects, Role};
 use crate::model::state::{State, Step};
@@ -31,15 +33,12 @@ pub async fn finalize(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
     let before = Ending::look(context).await?;
     let failed = if before.in_use_by_name { after_exchange::settle(context).await? } else { Vec::new() };
-    let dropping = match &before.leaving.table {
-        Some((table, _)) => format!("dropping {}: no way back from here", table.plain()),
-        None => "ending the job: no way back from here".to_owned(),
-    };
-    let meter = Meter::begin(context, "finalize", dropping);
+    let table = before.leaving.table.as_ref().map(|(table, _)| table.plain());
+    let meter = Meter::begin(context, EndWork::DropOldTable { table });
     before.say(context);
     let state = end(context, Step::Finalize).await.map_err(|e| explained(e, &b, &b.old(), "finalize"))?;
     failpoint!("finalize.done");
-    meter.end(format!("{} is partitioned for good", b.table.name.plain()));
+    meter.end(PhaseOutcome::TablePartitioned { table: b.table.name.plain() });
     left(context, &failed, b.keys_on_leaves);
     Ok(state)
 }
@@ -52,18 +51,14 @@ pub async fn finalize(context: &PartitionJob) -> Result<State> {
 pub async fn abort(context: &PartitionJob) -> Result<State> {
     let before = Ending::look(context).await?;
     let failed = if before.in_use_by_name { after_exchange::settle(context).await? } else { Vec::new() };
-    let about = match &before.leaving.in_use {
-        Some(source) => format!("removing what the job made; {} stays as it is", source.plain()),
-        None => {
-            format!("removing what the job made; {} is gone already", context.blueprint().table.name.plain())
-        }
-    };
-    let meter = Meter::begin(context, "abort", about);
-    before.say(context);
     let b = context.blueprint();
+    let in_use = before.leaving.in_use.as_ref();
+    let table = in_use.unwrap_or(&b.table.name).plain();
+    let meter = Meter::begin(context, EndWork::RemoveJob { table, exists: in_use.is_some() });
+    before.say(context);
     let state = end(context, Step::Abort).await.map_err(|e| explained(e, &b, &b.target(), "abort"))?;
     failpoint!("abort.done");
-    meter.end("removed");
+    meter.end(PhaseOutcome::JobRemoved);
     left(context, &failed, false);
     Ok(state)
 }
@@ -86,7 +81,7 @@ struct Ending {
     /// Whether the table that applications use has its name.
     in_use_by_name: bool,
     /// What remains although it has a name of the job's.
-    stays: Vec<String>,
+    stays: Vec<KeptWarning>,
 }
 
 impl Ending {
@@ -110,11 +105,11 @@ impl Ending {
         let kept =
             direction == Direction::Reverse && goes_now.as_ref().is_some_and(|now| *now != names.target);
         if let Some(now) = goes_now.as_ref().filter(|_| kept) {
-            stays.push(format!("{} was renamed to {}: it is kept", names.target.plain(), now.plain()));
+            stays.push(KeptWarning::TableRenamed { table: names.target.plain(), now: now.plain() });
         }
         let found = catalog::find(client, &names.target).await?;
         if found.is_some() && found != goes {
-            stays.push(format!("{} is not the job's own: it is kept", names.target.plain()));
+            stays.push(KeptWarning::TableNotOwn { table: names.target.plain() });
         }
         stays.extend(detached(client, &recorded, target).await?);
         let own =
@@ -159,17 +154,17 @@ async fn named(client: &Client, oid: Option<u32>) -> Result<Option<QualifiedName
 }
 
 /// Partitions of the job that users detached: they store rows, and their owner decides about them.
-async fn detached(client: &Client, recorded: &Objects, target: Option<u32>) -> Result<Vec<String>> {
+async fn detached(client: &Client, recorded: &Objects, target: Option<u32>) -> Result<Vec<KeptWarning>> {
     let Some(target) = target else { return Ok(Vec::new()) };
     let attached = catalog::leaves(client, target).await?;
     let alone = recorded.of(Role::Partition).filter(|one| attached.iter().all(|leaf| leaf.oid != one.oid));
     let standing = alone.filter_map(|one| Some(one.now.as_ref()?.relation.plain()));
-    Ok(standing.map(|name| format!("{name} was detached from the job's table: it is kept")).collect())
+    Ok(standing.map(|partition| KeptWarning::DetachedPartitionKept { partition }).collect())
 }
 
 async fn end(context: &PartitionJob, step: Step) -> Result<State> {
     let client = &context.control;
-    let summary = latency::of_chunks(client, context.job.id).await?.to_string();
+    let chunks = History::Chunks(latency::of_chunks(client, context.job.id).await?);
     let tables = Ending::look(context).await?.tables();
     let ladder = LockRetry::on(context, tables);
     let attempt = async || {
@@ -185,7 +180,7 @@ async fn end(context: &PartitionJob, step: Step) -> Result<State> {
                 client.execute(store_sql::KEEP_ROWS_COPIED, &[&context.job.id]).await?;
             }
             client.execute(store_sql::FORGET_CHUNKS, &[&context.job.id]).await?;
-            store::event(client, context.job.id, "chunks", &summary).await?;
+            store::event(client, context.job.id, &chunks).await?;
             let state = context.advance(client, step).await?;
             if step == Step::Finalize {
                 failpoint!("finalize.before_commit");

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result};
+use crate::event::{PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{QualifiedName, plain};
@@ -34,11 +35,9 @@ pub async fn index(context: &PartitionJob) -> Result<State> {
     // The largest first: begun last, it would leave all workers but one with nothing to do.
     leaves.sort_by_key(|leaf| std::cmp::Reverse(sizes.get(&leaf.oid).copied()));
     let indexes: Vec<Index> = b.carried_indexes().into_iter().cloned().collect();
-    let mut meter = Meter::begin(
-        context,
-        "index",
-        format!("building {} indexes on each of {} partitions", indexes.len(), leaves.len()),
-    );
+    let (indexes_each, partitions) = (indexes.len() as u64, leaves.len() as u64);
+    let work = TableWork::BuildPartitionIndexes { indexes: indexes_each, partitions };
+    let mut meter = Meter::begin(context, work);
     meter.count("indexes", (indexes.iter().filter(|i| sql::by_leaf(i)).count() * leaves.len()) as u64, 0);
     let (meter, b) = (&meter, &b);
     let refused = RefCell::new(None);
@@ -56,7 +55,7 @@ pub async fn index(context: &PartitionJob) -> Result<State> {
     }
     finish_leaves(context, b, &leaves).await?;
     parent(context, b, target, &leaves, &indexes).await?;
-    meter.end("every index is valid");
+    meter.end(PhaseOutcome::IndexesValid);
     statistics(context, b, &leaves).await?;
     let state = context.advance(client, Step::Index).await?;
     failpoint!("index.done");
@@ -188,11 +187,7 @@ async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()
 
 /// Statistics and visibility maps, so that queries after the swap are planned as well as before it.
 async fn statistics(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
-    let meter = Meter::begin(
-        context,
-        "analyze",
-        "statistics and visibility maps, so that plans are right from the start",
-    );
+    let meter = Meter::begin(context, TableWork::Analyze);
     let statements = sql::analyze(b);
     context
         .retrying("analyze the target", async || {
@@ -205,7 +200,7 @@ async fn statistics(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> R
     })
     .await?;
     failpoint!("index.vacuumed");
-    meter.end("statistics are fresh");
+    meter.end(PhaseOutcome::Completed);
     Ok(())
 }
 

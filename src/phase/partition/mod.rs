@@ -39,6 +39,7 @@ use std::ops::Deref;
 use tracing::Instrument;
 
 use crate::error::{Error, Result};
+use crate::event::{JobNote, PartitionNote};
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::design::Design;
 use crate::model::number;
@@ -94,10 +95,11 @@ impl JobKind for PartitionJob {
         Ok(script::script(b, physical, partitioning.verify))
     }
 
-    async fn done_already(session: &Session, job: &Job) -> Result<Option<String>> {
+    async fn done_already(session: &Session, job: &Job) -> Result<Option<JobNote>> {
         let Some(oid) = catalog::find(session, job.design.table()).await? else { return Ok(None) };
         let partitioned = catalog::table(session, oid).await?.relkind == "p";
-        Ok(partitioned.then(|| format!("{} is partitioned", job.source)))
+        let (name, table) = (job.name.clone(), job.source.clone());
+        Ok(partitioned.then_some(JobNote::AlreadyPartitioned { job: name, table }))
     }
 
     async fn held(session: &Session, job: &Job) -> Result<String> {
@@ -132,7 +134,7 @@ impl JobKind for PartitionJob {
 
     async fn tidy_up(&self) -> Result<()> {
         if mirror::off(self).await? {
-            self.events.note("the mirror was still on from an earlier command; it is off now");
+            self.events.note(PartitionNote::MirrorSwitchedOff);
         }
         Ok(())
     }

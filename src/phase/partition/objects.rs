@@ -4,6 +4,7 @@
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
+use crate::event::PartitionNote;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::QualifiedName;
 use crate::model::objects::{Objects, Role};
@@ -47,10 +48,7 @@ async fn adopt(context: &PartitionJob) -> Result<()> {
     if now.relkind != "p" || now.oid == b.table.oid || !alike {
         return Ok(());
     }
-    context.events.note(format!(
-        "an earlier version began this job: {} is taken for the table that it made",
-        partitioned.plain()
-    ));
+    context.events.note(PartitionNote::EarlierVersion { table: partitioned.plain() });
     for leaf in catalog::leaves(client, oid).await? {
         pg::record(client, job, Role::Partition, &leaf.name).await?;
     }

@@ -2,6 +2,7 @@
 //! the application.
 
 use crate::error::{Error, Result};
+use crate::event::PartitionNote;
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::objects::Role;
@@ -35,9 +36,7 @@ pub async fn extend(context: &PartitionJob) -> Result<()> {
         !matches!(context.state(), State::Planned | State::Prepared | State::Capturing | State::Copied);
     let mut statements = Vec::new();
     for partition in &missing {
-        context
-            .events
-            .note(format!("rows came that no partition takes: creating {}", partition.name.plain()));
+        context.events.note(PartitionNote::PartitionAdded { partition: partition.name.plain() });
         statements.extend(sql::partition(&b, partition));
         if built {
             statements.extend(capture::create_truncate_trigger(&b, &partition.name));

@@ -1,6 +1,7 @@
 //! What a swap changed by name: intended and unexpected changes.
 
 use crate::error::Result;
+use crate::event::{PartitionNote, RunWarning};
 use crate::model::post_swap_diff;
 use crate::model::state::State;
 use crate::pg::catalog;
@@ -22,14 +23,14 @@ pub async fn compare_by_name(context: &PartitionJob) -> Result<()> {
         State::RolledBack => (Vec::new(), drift::unexpected(&b, &now)),
         _ => return Ok(()),
     };
-    for line in changes {
-        context.events.note(format!("by name: {line}"));
+    for change in changes {
+        context.events.note(PartitionNote::ChangedBySwap { change });
     }
     if unexpected.is_empty() {
-        context.events.note("by name, nothing else differs from before");
+        context.events.note(PartitionNote::NothingElseChanged);
     }
-    for line in unexpected {
-        context.events.warn(format!("by name: {line}, and should not have"));
+    for difference in unexpected {
+        context.events.warn(RunWarning::UnexpectedDifference { difference });
     }
     Ok(())
 }

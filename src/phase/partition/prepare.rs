@@ -1,6 +1,7 @@
 //! Prepare: the target and its partitions. No other session uses them, so nothing here blocks any.
 
 use crate::error::{Error, Result};
+use crate::event::{PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::objects::Role;
 use crate::model::state::{State, Step};
@@ -17,12 +18,9 @@ use crate::sql::prepare as sql;
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
 pub async fn prepare(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
-    let parts = b.partitions.len() + usize::from(b.default.is_some());
-    let meter = Meter::begin(
-        context,
-        "prepare",
-        format!("creating {} and {parts} partitions; nobody else uses them yet", b.target().plain()),
-    );
+    let partitions = (b.partitions.len() + usize::from(b.default.is_some())) as u64;
+    let work = TableWork::CreatePartitionedTable { table: b.target().plain(), partitions };
+    let meter = Meter::begin(context, work);
     let client = &context.control;
     if !objects::target_is_there(context).await? {
         context
@@ -48,7 +46,7 @@ pub async fn prepare(context: &PartitionJob) -> Result<State> {
     additions::none_on_target(context).await?;
     let state = context.advance(client, Step::Prepare).await?;
     failpoint!("prepare.done");
-    meter.end(format!("{parts} partitions are ready"));
+    meter.end(PhaseOutcome::PartitionsReady { partitions });
     Ok(state)
 }
 

@@ -5,10 +5,10 @@
 use std::cell::Cell;
 
 use crate::error::Result;
+use crate::event::{PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::QualifiedName;
-use crate::model::number;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, execute_text, transaction};
@@ -29,11 +29,7 @@ pub async fn scrub(context: &PartitionJob) -> Result<State> {
     objects::in_place(context).await?;
     let b = context.blueprint();
     let client = &context.control;
-    let mut meter = Meter::begin(
-        context,
-        "scrub",
-        "taking out what changed while it was copied; the drain brings it back",
-    );
+    let mut meter = Meter::begin(context, TableWork::RemoveChangedRows { again: false });
     let source = catalog::must_find(client, &b.table.name).await?;
     let truncated =
         client.query(&sql::truncated(&b), &[]).await?.iter().any(|r| r.get::<_, u32>(0) == source);
@@ -54,7 +50,7 @@ pub async fn scrub(context: &PartitionJob) -> Result<State> {
     }
     let state = context.advance(client, Step::Copy).await?;
     failpoint!("scrub.done");
-    meter.end(format!("{} taken out", number::counted(rows, "row")));
+    meter.end(PhaseOutcome::RowsRemoved { rows });
     Ok(state)
 }
 
@@ -64,9 +60,9 @@ pub async fn scrub(context: &PartitionJob) -> Result<State> {
 /// The server returned an error.
 pub async fn again(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
-    let mut meter = Meter::begin(context, "scrub", "taking out what changed since it was copied");
+    let mut meter = Meter::begin(context, TableWork::RemoveChangedRows { again: true });
     let rows = stretches(context, &b, &mut meter).await?;
-    meter.end(format!("{} taken out", number::counted(rows, "row")));
+    meter.end(PhaseOutcome::RowsRemoved { rows });
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! is committed with it, so that after a lost connection the database shows whether the exchange took place.
 
 use crate::error::Result;
+use crate::event::{LockWarning, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
@@ -27,16 +28,14 @@ use crate::sql::swap::Guard;
 pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
     let away = context.direction();
     let b = context.blueprint();
-    let phase = match away {
-        Direction::Forward => "swap",
-        Direction::Reverse => "rollback",
-    };
-    let about = format!("exchanging {} and {}", b.sides(away).source.plain(), b.sides(away).target.plain());
-    let mut meter = Meter::begin(context, phase, about);
+    let sides = b.sides(away);
+    let (source, target) = (sides.source.plain(), sides.target.plain());
+    let rollback = away == Direction::Reverse;
+    let mut meter = Meter::begin(context, TableWork::ExchangeTables { source, target, rollback });
     meter.count("changes", 0, 0);
     let exchanger = Exchanger::new(context, b.exchange_function(), b.definition_function());
     let way = tokio::sync::Mutex::new(Way::begin(context, &meter, away).await?);
-    let exchanged = locks::patiently(context, &b, phase, async || {
+    let exchanged = locks::patiently(context, &b, meter.phase(), async || {
         let mut way = way.lock().await;
         loop {
             let ready = ready(context, &exchanger, away).await?;
@@ -65,7 +64,7 @@ pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
 /// Switches the mirror off. If that fails, the next command does it; the mirror also ends by itself.
 async fn end_mirror(context: &PartitionJob) {
     if let Err(e) = mirror::off(context).await {
-        context.events.warn(format!("the mirror could not be switched off: {}", e.message()));
+        context.events.warn(LockWarning::MirrorStillOn { error: e.message().to_owned() });
     }
 }
 
@@ -144,11 +143,9 @@ async fn exchange(
 }
 
 async fn finish(context: &PartitionJob, meter: &Meter<'_>, swapped: Swapped) -> Result<Swapped> {
-    let Swapped { held_ms, tries } = swapped;
-    store::event(&context.control, context.job.id, "lock held", &format!("{held_ms:.1} ms, attempt {tries}"))
-        .await?;
+    store::event(&context.control, context.job.id, &swapped.history()).await?;
     failpoint!("swap.told");
-    meter.end(swapped.told());
+    meter.end(swapped.outcome());
     end_guard(context, GUARD_WAITS).await?;
     Ok(swapped)
 }

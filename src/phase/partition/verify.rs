@@ -22,10 +22,10 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use crate::error::Result;
+use crate::event::{PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::key::{Key, KeyRange};
-use crate::model::number;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::model::table::Column;
@@ -120,15 +120,8 @@ pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     capture::watch_leaves(context).await?;
     let b = context.blueprint();
     let sides = b.sides(context.direction());
-    let mut meter = Meter::begin(
-        context,
-        "verify",
-        format!(
-            "comparing {} and {}, row by row where a sum differs",
-            sides.source.plain(),
-            sides.target.plain()
-        ),
-    );
+    let (source, target) = (sides.source.plain(), sides.target.plain());
+    let mut meter = Meter::begin(context, TableWork::CompareTables { source, target });
     meter.count("changes", 0, 0);
     drain::level(context, &meter).await?;
     let dimension = verify_chunks::dimension(context, &b).await?;
@@ -143,17 +136,12 @@ pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     let suspects = tally.suspects.len();
     let findings = look_again(context, &b, &dimension.columns, tally.suspects, &meter).await?;
     let report = report(context, &b, &sides, &findings, tally.rows_source, tally.rows_target).await?;
-    let verdict = if report.verified {
-        format!(
-            "{} on both sides, all the same; {} compared row by row",
-            number::counted(report.rows_source, "row"),
-            number::counted(suspects as u64, "range")
-        )
+    let VerifyReport { missing, extra, different, .. } = report;
+    meter.end(if report.verified {
+        PhaseOutcome::TablesMatch { rows: report.rows_source, ranges: suspects as u64 }
     } else {
-        let differing = report.missing + report.extra + report.different;
-        format!("{} found", number::counted(differing, "difference"))
-    };
-    meter.end(verdict);
+        PhaseOutcome::TablesDiffer { missing, extra, different }
+    });
     Ok(report)
 }
 

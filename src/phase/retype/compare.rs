@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::error::Result;
+use crate::event::{ColumnWork, PhaseOutcome};
 use crate::model::blueprint::Direction;
 use crate::model::key::KeyRange;
 use crate::model::pace::Work;
@@ -45,8 +46,7 @@ pub async fn compare(retyper: &RetypeJob) -> Result<VerifyReport> {
 async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
     let r = &retyper.retyping;
     let direction = retyper.direction();
-    let about = format!("comparing both columns in every row of {}", r.table.name.plain());
-    let mut meter = Meter::begin(retyper, "verify", about);
+    let mut meter = Meter::begin(retyper, ColumnWork::CompareColumns { table: r.table.name.plain() });
     let (rows, ..) = catalog::size(&retyper.control, table(retyper).await?).await?;
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
     let (counted, examples) = (Cell::new([0_u64; 3]), RefCell::new(Vec::new()));
@@ -76,8 +76,8 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
     .await?;
     let [rows, different, missing] = counted.get();
     meter.end(match different + missing {
-        0 => "the columns are in sync in every row".to_owned(),
-        n => format!("{} not in sync", crate::model::number::counted(n, "row")),
+        0 => PhaseOutcome::ColumnsMatch { rows },
+        _ => PhaseOutcome::ColumnsDiffer { missing, different },
     });
     Ok(VerifyReport {
         job: retyper.job.name.clone(),

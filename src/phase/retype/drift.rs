@@ -3,6 +3,7 @@
 //! depends on the column and cannot be carried over, the exchange fails with an error that names it.
 
 use crate::error::{Error, Result, Retry};
+use crate::event::PartitionNote;
 use crate::model::blueprint::Direction;
 use crate::model::difference::{Between, Difference, differences, told};
 use crate::model::ident::{Ident, plain};
@@ -50,7 +51,7 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
             .cause(format!("the same change could not be made to {beside}: {}", e.message())),
         _ => e,
     })?;
-    retyper.events.note(format!("carried over to {beside}: {}", told(&carried).join("; ")));
+    retyper.events.note(PartitionNote::CarriedOver { target: beside, changes: told(&carried) });
     Ok(true)
 }
 

@@ -6,10 +6,10 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result};
+use crate::event::{ColumnWork, ConstraintWork, PhaseOutcome, Undone};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
-use crate::model::ident::Ident;
-use crate::model::number;
+use crate::model::ident::{Ident, plain};
 use crate::model::objects::Role;
 use crate::model::retyping::Counterpart;
 use crate::model::state::{State, Step};
@@ -82,9 +82,9 @@ async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let beside = crate::model::ident::plain(r.beside(direction).as_str());
-    let about = format!("building what {beside} lacks of indexes; everybody goes on");
-    let mut meter = Meter::begin(retyper, "index", about);
+    let (table, column) = (r.table.name.plain(), plain(r.beside(direction).as_str()));
+    let work = ColumnWork::BuildColumnIndexes { table, column, indexes: missing.len() as u64 };
+    let mut meter = Meter::begin(retyper, work);
     meter.count("indexes", missing.len() as u64, 0);
     let session = builder(retyper).await?;
     for one in missing {
@@ -111,7 +111,7 @@ async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
         }
         meter.add(1);
     }
-    meter.end("every index is valid");
+    meter.end(PhaseOutcome::IndexesValid);
     Ok(())
 }
 
@@ -174,7 +174,7 @@ async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     if wanted.iter().all(|((name, _), valid)| done(name, *valid)) {
         return Ok(());
     }
-    let meter = Meter::begin(retyper, "prove", "looking at every row, so that the swap need not");
+    let meter = Meter::begin(retyper, ColumnWork::ProveConstraints { table: r.table.name.plain() });
     let session = builder(retyper).await?;
     for ((name, add), valid) in &wanted {
         if !there.contains_key(name.as_str()) {
@@ -203,7 +203,7 @@ async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
             failpoint!("retype.proof");
         }
     }
-    meter.end("every constraint is proven");
+    meter.end(PhaseOutcome::ConstraintsValid);
     Ok(())
 }
 
@@ -258,16 +258,12 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
 pub async fn settle(retyper: &RetypeJob) -> Result<()> {
     if retyper.state() == State::Swapped {
         let released = release(retyper, Direction::Reverse).await;
-        reported(retyper, "constraints of an interrupted rollback still exist", released)?;
+        reported(retyper, Undone::RollbackConstraints, released)?;
     }
     keys(retyper).await?;
     if retyper.state() == State::Swapped {
         let built = indexes(retyper, Direction::Reverse).await;
-        reported(
-            retyper,
-            "an index that a rollback needs does not exist; the rollback will build it",
-            built,
-        )?;
+        reported(retyper, Undone::RollbackIndex, built)?;
     }
     Ok(())
 }
@@ -292,23 +288,23 @@ pub(super) async fn keys(retyper: &RetypeJob) -> Result<Vec<ForeignKey>> {
     if open.is_empty() {
         return Ok(Vec::new());
     }
-    let mut meter =
-        Meter::begin(retyper, "settle", "looking foreign keys through; they check every write already");
+    let work = ConstraintWork::ValidateForeignKeys { table: retyper.retyping.table.name.plain() };
+    let mut meter = Meter::begin(retyper, work);
     meter.count("keys", open.len() as u64, 0);
     let session = builder(retyper).await?;
     let mut failed = Vec::new();
     for (key, oid) in open {
         retyper.go_on()?;
         let validated = validate(&session, key, &key.table, oid).await;
-        if !reported(retyper, &not_valid(key, &key.table), validated)? {
+        if !reported(retyper, not_valid(key, &key.table), validated)? {
             failed.push(key.clone());
         }
         failpoint!("settle.key");
         meter.add(1);
     }
     meter.end(match failed.as_slice() {
-        [] => "every foreign key is as it was".to_owned(),
-        some => format!("{} not valid", number::counted(some.len() as u64, "foreign key")),
+        [] => PhaseOutcome::ConstraintsValid,
+        some => PhaseOutcome::ForeignKeysNotValid { keys: some.len() as u64 },
     });
     Ok(failed)
 }

@@ -23,6 +23,7 @@ use std::ops::Deref;
 use tokio_postgres::error::SqlState;
 
 use crate::error::Result;
+use crate::event::{ColumnWork, EndWork, JobNote, PhaseOutcome};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::design::Design;
@@ -81,12 +82,17 @@ impl JobKind for RetypeJob {
         Ok(script::retype(of_kind(design.retyping())?))
     }
 
-    async fn done_already(session: &Session, job: &Job) -> Result<Option<String>> {
+    async fn done_already(session: &Session, job: &Job) -> Result<Option<JobNote>> {
         let r = job.retyping()?;
         let Some(oid) = catalog::find(session, &r.table.name).await? else { return Ok(None) };
         let table = catalog::table(session, oid).await?;
         let done = table.column(&r.column.name).is_some_and(|column| column.sql_type == r.new_type);
-        Ok(done.then(|| format!("{} of {} is {}", plain(r.column.name.as_str()), job.source, r.new_type)))
+        Ok(done.then(|| JobNote::AlreadyOfType {
+            job: job.name.clone(),
+            table: job.source.clone(),
+            column: plain(r.column.name.as_str()),
+            sql_type: r.new_type.clone(),
+        }))
     }
 
     async fn held(session: &Session, job: &Job) -> Result<String> {
@@ -189,9 +195,8 @@ async fn next(retyper: &RetypeJob) -> Result<Option<State>> {
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
 async fn prepare(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
-    let name = crate::model::ident::plain(r.beside(Direction::Forward).as_str());
-    let about = format!("adding column {name} to {}, without writing its rows", r.table.name.plain());
-    let meter = Meter::begin(retyper, "prepare", about);
+    let (table, column) = (r.table.name.plain(), plain(r.beside(Direction::Forward).as_str()));
+    let meter = Meter::begin(retyper, ColumnWork::AddColumn { table, column });
     let tables = vec![r.table.name.clone()];
     let (state, _) = briefly(retyper, tables, "add the column", async || {
         let was = additions::before(client, &r.table.name).await?;
@@ -206,7 +211,7 @@ async fn prepare(retyper: &RetypeJob) -> Result<State> {
     })
     .await?;
     failpoint!("prepare.done");
-    meter.end("the column is there");
+    meter.end(PhaseOutcome::ColumnsReady { columns: 1 });
     Ok(state)
 }
 
@@ -215,8 +220,7 @@ async fn prepare(retyper: &RetypeJob) -> Result<State> {
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
 async fn capture(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
-    let about = format!("from now on, what is written to {} reaches both columns", r.table.name.plain());
-    let meter = Meter::begin(retyper, "capture", about);
+    let meter = Meter::begin(retyper, ColumnWork::SyncByTrigger { table: r.table.name.plain() });
     let tables = vec![r.table.name.clone()];
     let (state, _) = briefly(retyper, tables, "create the trigger", async || {
         all(client, &sql::keep_level(r)).await?;
@@ -226,7 +230,7 @@ async fn capture(retyper: &RetypeJob) -> Result<State> {
     })
     .await?;
     failpoint!("capture.done");
-    meter.end("the trigger is in force");
+    meter.end(PhaseOutcome::TriggersReady);
     Ok(state)
 }
 
@@ -247,7 +251,8 @@ async fn finalize(retyper: &RetypeJob) -> Result<State> {
     let failed = level::keys(retyper).await?;
     let r = &retyper.retyping;
     let old = format!("{}.{}", r.table.name.plain(), r.beside(Direction::Reverse).as_str());
-    let meter = Meter::begin(retyper, "finalize", format!("dropping {old}: no way back from here"));
+    let (table, column) = (r.table.name.plain(), plain(r.beside(Direction::Reverse).as_str()));
+    let meter = Meter::begin(retyper, EndWork::DropOldColumn { table: table.clone(), column });
     let (tables, statements) = objects::removal(retyper).await?;
     let state = backfill::end(&retyper.filler, Step::Finalize, tables, &statements).await.map_err(|e| {
         if e.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
@@ -260,7 +265,8 @@ async fn finalize(retyper: &RetypeJob) -> Result<State> {
         }
     })?;
     failpoint!("finalize.done");
-    meter.end(format!("{} is {} for good", r.column.name.as_str(), r.new_type));
+    let (column, sql_type) = (plain(r.column.name.as_str()), r.new_type.clone());
+    meter.end(PhaseOutcome::ColumnTypeChanged { table, column, sql_type });
     left(retyper, &failed, false);
     Ok(state)
 }
@@ -273,12 +279,12 @@ async fn finalize(retyper: &RetypeJob) -> Result<State> {
 async fn abort(retyper: &RetypeJob) -> Result<State> {
     let failed = level::keys(retyper).await?;
     let r = &retyper.retyping;
-    let about = format!("removing what the job made; {} stays as it is", r.table.name.plain());
-    let meter = Meter::begin(retyper, "abort", about);
+    let work = EndWork::RemoveJob { table: r.table.name.plain(), exists: true };
+    let meter = Meter::begin(retyper, work);
     let (tables, statements) = objects::removal(retyper).await?;
     let state = backfill::end(&retyper.filler, Step::Abort, tables, &statements).await?;
     failpoint!("abort.done");
-    meter.end("removed");
+    meter.end(PhaseOutcome::JobRemoved);
     left(retyper, &failed, false);
     Ok(state)
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
+use crate::event::KeptWarning;
 use crate::model::blueprint::Direction;
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::objects::{Objects, Role};
@@ -230,11 +231,11 @@ pub(super) async fn removal(retyper: &RetypeJob) -> Result<(Vec<QualifiedName>, 
     };
     let now = objects.only(role).and_then(|object| object.now.as_ref());
     let column = now.and_then(|now| Some((&now.relation, now.part.as_ref()?)));
-    let kept = |what: String| retyper.events.warn(format!("{what}: it is kept"));
     match column {
         // The old column was the application's own: somebody who renames it means to keep it.
         Some((_, name)) if direction == Direction::Reverse && *name != beside => {
-            kept(format!("column {} was renamed to {}", plain(beside.as_str()), plain(name.as_str())));
+            let (column, now) = (plain(beside.as_str()), plain(name.as_str()));
+            retyper.events.warn(KeptWarning::ColumnRenamed { column, now });
         }
         Some((table, name)) => all.push(sql::drop_column(table, name)),
         None => {}
@@ -242,7 +243,7 @@ pub(super) async fn removal(retyper: &RetypeJob) -> Result<(Vec<QualifiedName>, 
     let there = pg::name(client, r.table.oid).await?.is_some()
         && catalog::table(client, r.table.oid).await?.column(&beside).is_some();
     if there && column.is_none_or(|(_, name)| *name != beside) {
-        kept(format!("column {} is not the job's own", plain(beside.as_str())));
+        retyper.events.warn(KeptWarning::ColumnNotOwn { column: plain(beside.as_str()) });
     }
     Ok((tables, all))
 }

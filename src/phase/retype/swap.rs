@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result, Retry};
+use crate::event::{ColumnWork, LockWarning, StandbyEffect};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::plain;
@@ -94,7 +95,8 @@ pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
         Err(e) if e.retry_class() == Retry::Never => {
             // The old type's limits are the application's only if there is a way back.
             if let Err(more) = release(retyper, Direction::Reverse).await {
-                retyper.events.warn(format!("{}: the next command takes them away", more.message()));
+                let error = more.message().to_owned();
+                retyper.events.warn(LockWarning::RollbackConstraintsLeft { error });
             }
             Err(e)
         }
@@ -127,24 +129,20 @@ fn lost(retyper: &RetypeJob, report: &VerifyReport) -> Error {
 
 async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<Swapped> {
     let r = &retyper.retyping;
-    let (phase, what) = match away {
-        Direction::Forward => ("swap", "swap"),
-        Direction::Reverse => ("rollback", "roll back"),
+    let (what, rollback) = match away {
+        Direction::Forward => ("swap", false),
+        Direction::Reverse => ("roll back", true),
     };
-    let about = format!(
-        "exchanging {} and {} of {}",
-        r.column.name.as_str(),
-        r.beside(away).as_str(),
-        r.table.name.plain()
-    );
-    let meter = Meter::begin(retyper, phase, about);
+    let (source, target) = (plain(r.column.name.as_str()), plain(r.beside(away).as_str()));
+    let work = ColumnWork::ExchangeColumns { table: r.table.name.plain(), source, target, rollback };
+    let meter = Meter::begin(retyper, work);
     let ladder = LockRetry::on(retyper, r.locked());
     let exchanger = Exchanger::new(retyper, r.exchange_function(), r.definition_function());
     let exchange = exchange::exchange(r, away);
     let mut older = Older::new(retyper)?;
     older.since(since.to_owned()).await?;
     if retyper.plan.old_snapshots() != OldSnapshots::Accept {
-        older.report_unknown_standbys("can read rows there without their value in the other type").await?;
+        older.report_unknown_standbys(StandbyEffect::CanMissValues).await?;
     }
     let older = tokio::sync::Mutex::new(older);
     let begun = Instant::now();
@@ -167,11 +165,10 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
         ladder.run(what, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
     reach_standby(retyper).await?;
     exchanger.drop().await?;
-    let detail = format!("{held_ms:.1} ms, attempt {tries}");
-    store::event(&retyper.control, retyper.job.id, "lock held", &detail).await?;
-    failpoint!("swap.told");
     let swapped = Swapped { held_ms, tries };
-    meter.end(swapped.told());
+    store::event(&retyper.control, retyper.job.id, &swapped.history()).await?;
+    failpoint!("swap.told");
+    meter.end(swapped.outcome());
     settle(retyper).await?;
     Ok(swapped)
 }

@@ -2,10 +2,10 @@
 //! writers.
 
 use crate::error::Result;
+use crate::event::{ConstraintWork, PhaseOutcome};
 use crate::failpoint;
 use crate::model::filling::NewKey;
 use crate::model::ident::{Ident, QualifiedName};
-use crate::model::number;
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, objects as pg};
@@ -34,12 +34,8 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
     }
-    let about = format!(
-        "{} of {}: added unread, then validated while everybody writes",
-        number::counted(wanted.len() as u64, "check"),
-        f.table.name.plain()
-    );
-    let meter = Meter::begin(filler, "finish", about);
+    let (table, checks) = (f.table.name.plain(), wanted.len() as u64);
+    let meter = Meter::begin(filler, ConstraintWork::AddChecks { table, checks });
     let oid = catalog::must_find(&filler.control, &f.table.name).await?;
     let there = constraints_of(&filler.control, oid).await?;
     let missing: Vec<(Ident, String)> =
@@ -68,7 +64,7 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
         .await?;
         failpoint!("finish.not_null");
     }
-    meter.end("every one is valid");
+    meter.end(PhaseOutcome::ConstraintsValid);
     Ok(())
 }
 
@@ -116,12 +112,8 @@ pub async fn foreign_keys(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
         return Ok(());
     }
     let f = &filler.filling;
-    let about = format!(
-        "{} of {}: added unread, then validated while everybody writes",
-        number::counted(open.keys.len() as u64, "foreign key"),
-        f.table.name.plain()
-    );
-    let meter = Meter::begin(filler, "finish", about);
+    let (table, keys) = (f.table.name.plain(), open.keys.len() as u64);
+    let meter = Meter::begin(filler, ConstraintWork::AddForeignKeys { table, keys });
     let on_parent: bool = filler.control.query_one(sql::KEYS_ON_PARENT, &[]).await?.get(0);
     let by_leaf = f.is_partitioned() && !on_parent;
     for key in &open.keys {
@@ -142,7 +134,7 @@ pub async fn foreign_keys(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
             failpoint!("finish.tied");
         }
     }
-    meter.end("every one is valid");
+    meter.end(PhaseOutcome::ConstraintsValid);
     Ok(())
 }
 

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
+use crate::event::{BackfillNote, ConstraintWork, PhaseOutcome};
 use crate::failpoint;
+use crate::model::blocker::Blocker;
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::objects::Role;
 use crate::pg::connect::Session;
@@ -43,12 +45,8 @@ pub async fn build(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
         return Ok(());
     }
     let leaves = tree(filler).await?.iter().filter(|part| part.leaf).count();
-    let about = format!(
-        "building {} of {} while everybody writes",
-        if missing.len() == 1 { "an index".to_owned() } else { format!("{} indexes", missing.len()) },
-        f.table.name.plain()
-    );
-    let mut meter = Meter::begin(filler, "finish", about);
+    let (table, indexes) = (f.table.name.plain(), missing.len() as u64);
+    let mut meter = Meter::begin(filler, ConstraintWork::BuildIndexes { table, indexes });
     meter.count("indexes", (missing.len() * leaves) as u64, 0);
     // A session of its own: it waits for others as long as it takes, and nobody waits behind it.
     let session = filler.session("index").await?;
@@ -59,7 +57,7 @@ pub async fn build(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
             return Err(told(filler, open, error).await);
         }
     }
-    meter.end("every one is valid");
+    meter.end(PhaseOutcome::IndexesValid);
     Ok(())
 }
 
@@ -149,7 +147,7 @@ async fn concurrently(
         if filler.job.records && !made.made(Role::Index, standing.oid) && !made.intended(index) {
             return Err(not_made(filler, index));
         }
-        filler.events.note(format!("{} was left unfinished: it is built again", index.plain()));
+        filler.events.note(BackfillNote::IndexRebuilt { index: index.plain() });
         watched(filler, session, &sql::drop_invalid(index), index).await?;
         failpoint!("finish.dropped");
     }
@@ -192,7 +190,7 @@ async fn watched(
 /// Reports the transactions that are waited for. If a stop is requested, cancels the wait, but not the work.
 async fn watch(filler: &BackfillJob, pid: i32, index: &QualifiedName) -> Result<()> {
     let mut since: Option<Instant> = None;
-    let mut said = String::new();
+    let mut said = Vec::new();
     loop {
         tokio::time::sleep(LOOK).await;
         let waited = blockers::waited_for(&filler.control, pid).await?;
@@ -206,13 +204,10 @@ async fn watch(filler: &BackfillJob, pid: i32, index: &QualifiedName) -> Result<
         if since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
             continue;
         }
-        let names: Vec<String> = waited.iter().take(3).map(ToString::to_string).collect();
-        let names = names.join("; ");
+        let blockers: Vec<Blocker> = waited.into_iter().take(3).collect();
+        let names: Vec<String> = blockers.iter().map(ToString::to_string).collect();
         if names != said {
-            filler.events.note(format!(
-                "index {} waits for transactions that began before it, as it must; nobody waits behind it: {names}",
-                index.plain()
-            ));
+            filler.events.note(BackfillNote::IndexWaits { index: index.plain(), blockers });
             said = names;
         }
     }

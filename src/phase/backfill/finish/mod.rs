@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Kind, Result};
+use crate::event::{BackfillNote, EndWork, PhaseOutcome};
 use crate::model::filling::NewKey;
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::objects::Role;
@@ -45,12 +46,12 @@ pub async fn finish(filler: &BackfillJob) -> Result<State> {
         indexes::build(filler, &open).await?;
         constraints::foreign_keys(filler, &open).await?;
     }
-    let meter = Meter::begin(filler, "finish", format!("the last of {}", f.table.name.plain()));
+    let meter = Meter::begin(filler, EndWork::EndBackfill { table: f.table.name.plain() });
     let ends = f.keep_filled && !f.stays;
     let (tables, statements) = if ends { stop_filling(filler).await? } else { Default::default() };
     let state = end(filler, Step::Finish, tables, &statements).await?;
     crate::failpoint!("finish.done");
-    meter.end("done");
+    meter.end(PhaseOutcome::Completed);
     Ok(state)
 }
 
@@ -118,7 +119,8 @@ pub async fn leftovers(filler: &BackfillJob) -> Result<Vec<String>> {
     }
     let table = f.table.name.plain();
     for name in open.done(filler).into_iter().filter(|name| ours(name)) {
-        filler.events.note(format!("{} of {table} is built, and stays", plain(name.as_str())));
+        let (table, name) = (table.clone(), plain(name.as_str()));
+        filler.events.note(BackfillNote::BuiltAndKept { table, name });
     }
     Ok(gone)
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::error::{Error, Kind, Result};
+use crate::event::{ConstraintWork, PhaseOutcome};
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::key::KeyRange;
 use crate::model::number;
@@ -64,8 +65,8 @@ async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
     if rules.is_empty() && unique.is_empty() {
         return Ok(Vec::new());
     }
-    let about = format!("looking for rows of {} that are in the way", f.table.name.plain());
-    let mut meter = Meter::begin(filler, "finish", about);
+    let work = ConstraintWork::FindViolations { table: f.table.name.plain() };
+    let mut meter = Meter::begin(filler, work);
     if !rules.is_empty() {
         let oid = catalog::must_find(&filler.control, &f.table.name).await?;
         let (rows, ..) = catalog::size(&filler.control, oid).await?;
@@ -88,7 +89,10 @@ async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
     for (_, columns) in unique {
         said.extend(repeated(filler, columns).await?);
     }
-    meter.end(if said.is_empty() { "none" } else { "some" });
+    meter.end(match said.len() {
+        0 => PhaseOutcome::NoViolations,
+        n => PhaseOutcome::Violations { constraints: n as u64 },
+    });
     Ok(said)
 }
 

@@ -1,0 +1,293 @@
+//! What a phase does, and what its result is.
+#![expect(missing_docs, reason = "the fields are named by what they hold")]
+
+use serde::Serialize;
+
+use crate::model::latency::Latency;
+
+/// What a phase does, by what it works on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PhaseWork {
+    /// Work on the tables of a partition job.
+    Table(TableWork),
+    /// Work on the columns of a backfill or a column type change.
+    Column(ColumnWork),
+    /// Work on constraints and indexes of the table in use.
+    Constraint(ConstraintWork),
+    /// Work that ends a job.
+    End(EndWork),
+    /// Work of the demo.
+    Demo(DemoWork),
+}
+
+/// Work on the tables of a partition job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum TableWork {
+    /// Creates the partitioned table and its partitions.
+    CreatePartitionedTable { table: String, partitions: u64 },
+    /// Creates the change log and the capture triggers.
+    LogChanges { table: String },
+    /// Copies rows; `physical` by blocks of the heap, else in the order of the key.
+    CopyRows { physical: bool, workers: u64 },
+    /// Deletes copied rows that changed; `again` if this was done before.
+    RemoveChangedRows { again: bool },
+    /// Builds indexes on each partition.
+    BuildPartitionIndexes { indexes: u64, partitions: u64 },
+    /// Collects statistics and vacuums.
+    Analyze,
+    /// Applies the change log.
+    ApplyChanges,
+    /// Compares two tables.
+    CompareTables { source: String, target: String },
+    /// Exchanges the names of two tables.
+    ExchangeTables { source: String, target: String, rollback: bool },
+    /// Rebuilds a materialized view from the table in use.
+    RebuildMaterializedView { view: String },
+}
+
+/// Work on the columns of a backfill or a column type change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum ColumnWork {
+    /// Adds the columns that a backfill fills.
+    AddColumns { table: String, columns: u64 },
+    /// Adds the column of the new type.
+    AddColumn { table: String, column: String },
+    /// Creates the trigger that fills new rows.
+    FillByTrigger { table: String },
+    /// Creates the trigger that keeps two columns in sync.
+    SyncByTrigger { table: String },
+    /// Fills rows, as a backfill does.
+    FillRows { table: String, columns: Vec<String>, workers: u64 },
+    /// Looks at every row again.
+    SecondPass { table: String },
+    /// Builds the indexes of the column that is not in use.
+    BuildColumnIndexes { table: String, column: String, indexes: u64 },
+    /// Validates constraints that the swap needs.
+    ProveConstraints { table: String },
+    /// Compares two columns.
+    CompareColumns { table: String },
+    /// Exchanges the names of two columns.
+    ExchangeColumns { table: String, source: String, target: String, rollback: bool },
+}
+
+/// Work on constraints and indexes of the table in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum ConstraintWork {
+    /// Looks for rows that violate foreign keys.
+    FindForeignKeyViolations,
+    /// Validates foreign keys after a swap or a rollback.
+    ValidateForeignKeys { table: String },
+    /// Looks for rows that violate the constraints to be added.
+    FindViolations { table: String },
+    /// Adds and validates checks.
+    AddChecks { table: String, checks: u64 },
+    /// Adds and validates foreign keys.
+    AddForeignKeys { table: String, keys: u64 },
+    /// Builds indexes.
+    BuildIndexes { table: String, indexes: u64 },
+}
+
+/// Work that ends a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum EndWork {
+    /// Ends a backfill.
+    EndBackfill { table: String },
+    /// Drops the old table; none where it is gone or kept.
+    DropOldTable { table: Option<String> },
+    /// Drops the old column.
+    DropOldColumn { table: String, column: String },
+    /// Removes what the job created; `exists`: the table in use is still there.
+    RemoveJob { table: String, exists: bool },
+    /// Removes what a backfill created and did not complete.
+    RemoveBackfill { table: String },
+}
+
+/// Work of the demo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum DemoWork {
+    /// Starts the demo's server.
+    StartServer,
+    /// Fills the demo's table and its witness.
+    FillDemoTable { table: String },
+    /// Compares the demo's table with its witness.
+    CompareWitness,
+}
+
+impl PhaseWork {
+    /// The phase that does it.
+    pub fn phase(&self) -> &'static str {
+        match self {
+            Self::Table(work) => work.phase(),
+            Self::Column(work) => work.phase(),
+            Self::Constraint(work) => work.phase(),
+            Self::End(work) => work.phase(),
+            Self::Demo(work) => work.phase(),
+        }
+    }
+}
+
+fn exchange(rollback: bool) -> &'static str {
+    if rollback { "rollback" } else { "swap" }
+}
+
+impl TableWork {
+    fn phase(&self) -> &'static str {
+        match self {
+            Self::CreatePartitionedTable { .. } => "prepare",
+            Self::LogChanges { .. } => "capture",
+            Self::CopyRows { .. } => "copy",
+            Self::RemoveChangedRows { .. } => "scrub",
+            Self::BuildPartitionIndexes { .. } => "index",
+            Self::Analyze => "analyze",
+            Self::ApplyChanges => "drain",
+            Self::CompareTables { .. } => "verify",
+            Self::ExchangeTables { rollback, .. } => exchange(*rollback),
+            Self::RebuildMaterializedView { .. } => "rebuild",
+        }
+    }
+}
+
+impl ColumnWork {
+    fn phase(&self) -> &'static str {
+        match self {
+            Self::AddColumns { .. } | Self::AddColumn { .. } => "prepare",
+            Self::FillByTrigger { .. } | Self::SyncByTrigger { .. } => "capture",
+            Self::FillRows { .. } => "fill",
+            Self::SecondPass { .. } | Self::CompareColumns { .. } => "verify",
+            Self::BuildColumnIndexes { .. } => "index",
+            Self::ProveConstraints { .. } => "prove",
+            Self::ExchangeColumns { rollback, .. } => exchange(*rollback),
+        }
+    }
+}
+
+impl ConstraintWork {
+    fn phase(&self) -> &'static str {
+        match self {
+            Self::FindForeignKeyViolations => "verify",
+            Self::ValidateForeignKeys { .. } => "validate",
+            Self::FindViolations { .. }
+            | Self::AddChecks { .. }
+            | Self::AddForeignKeys { .. }
+            | Self::BuildIndexes { .. } => "finish",
+        }
+    }
+}
+
+impl EndWork {
+    fn phase(&self) -> &'static str {
+        match self {
+            Self::EndBackfill { .. } => "finish",
+            Self::DropOldTable { .. } | Self::DropOldColumn { .. } => "finalize",
+            Self::RemoveJob { .. } | Self::RemoveBackfill { .. } => "abort",
+        }
+    }
+}
+
+impl DemoWork {
+    fn phase(&self) -> &'static str {
+        match self {
+            Self::StartServer => "start",
+            Self::FillDemoTable { .. } => "fill",
+            Self::CompareWitness => "witness",
+        }
+    }
+}
+
+impl From<TableWork> for PhaseWork {
+    fn from(work: TableWork) -> Self {
+        Self::Table(work)
+    }
+}
+
+impl From<ColumnWork> for PhaseWork {
+    fn from(work: ColumnWork) -> Self {
+        Self::Column(work)
+    }
+}
+
+impl From<ConstraintWork> for PhaseWork {
+    fn from(work: ConstraintWork) -> Self {
+        Self::Constraint(work)
+    }
+}
+
+impl From<EndWork> for PhaseWork {
+    fn from(work: EndWork) -> Self {
+        Self::End(work)
+    }
+}
+
+impl From<DemoWork> for PhaseWork {
+    fn from(work: DemoWork) -> Self {
+        Self::Demo(work)
+    }
+}
+
+/// The result of a phase.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum PhaseOutcome {
+    /// All that was to be done is done, and there is nothing to count.
+    Completed,
+    /// The partitions exist.
+    PartitionsReady { partitions: u64 },
+    /// The columns exist.
+    ColumnsReady { columns: u64 },
+    /// Changes are logged, or new rows filled, by triggers.
+    TriggersReady,
+    /// Rows were copied, by this run and those before it.
+    RowsCopied { rows: u64, chunks: Latency },
+    /// Rows were set, by this run and those before it.
+    RowsFilled { rows: u64, chunks: Latency },
+    /// Rows were removed because they changed.
+    RowsRemoved { rows: u64 },
+    /// Every index is valid.
+    IndexesValid,
+    /// Changes were applied.
+    ChangesApplied { changes: u64 },
+    /// Both tables hold the same rows; `ranges` were compared row by row.
+    TablesMatch { rows: u64, ranges: u64 },
+    /// The tables differ.
+    TablesDiffer { missing: u64, extra: u64, different: u64 },
+    /// The columns are in sync in every row.
+    ColumnsMatch { rows: u64 },
+    /// The columns are not in sync in some rows.
+    ColumnsDiffer { missing: u64, different: u64 },
+    /// Every row was filled.
+    RowsComplete,
+    /// Rows were found that were not filled; `rows_set` are filled now.
+    RowsIncomplete { rows: u64, rows_set: u64 },
+    /// No row violates a constraint.
+    NoViolations,
+    /// Rows violate some of the constraints.
+    Violations { constraints: u64 },
+    /// Every constraint is valid.
+    ConstraintsValid,
+    /// The names were exchanged.
+    NamesExchanged { lock_held_ms: f64, attempt: u32 },
+    /// Some foreign keys could not be validated.
+    ForeignKeysNotValid { keys: u64 },
+    /// The view reads the table in use.
+    MaterializedViewRebuilt { view: String },
+    /// The job is finalized, the table partitioned.
+    TablePartitioned { table: String },
+    /// The job is finalized, the column has its new type.
+    ColumnTypeChanged { table: String, column: String, sql_type: String },
+    /// What a backfill created and did not complete was removed.
+    TriggerRemoved,
+    /// What the job created was removed.
+    JobRemoved,
+    /// The demo's server runs.
+    ServerStarted { directory: String },
+    /// The demo's table is filled.
+    DemoTableFilled { rows: u64, bytes: u64 },
+    /// The demo's table was compared with its witness.
+    WitnessCompared { rows: u64, differing: u64 },
+}

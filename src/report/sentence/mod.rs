@@ -1,0 +1,31 @@
+//! What events mean, as sentences. A test shows each of them.
+
+mod note;
+mod phase;
+mod throttle;
+mod warning;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;
+
+use crate::event::Event;
+
+pub(super) use throttle::hold as throttled;
+
+/// What an event means; none for a story, which has its own text.
+pub(super) fn of(event: &Event) -> Option<String> {
+    match event {
+        Event::PhaseStarted { work, .. } => Some(phase::work(work)),
+        Event::Progress { done, total, unit, per_second, eta_s, .. } => {
+            Some(phase::progress([*done, *total], unit, *per_second, *eta_s))
+        }
+        Event::PhaseDone { outcome, .. } => Some(phase::outcome(outcome)),
+        Event::Throttled { hold, .. } => Some(throttle::hold_of(hold)),
+        Event::Resumed { signal, throttled_s, .. } => Some(throttle::resumed(*signal, *throttled_s)),
+        Event::Story { .. } => None,
+        Event::Note(note) => Some(note::of(note)),
+        Event::Warning(warning) => Some(warning::of(warning)),
+    }
+}

@@ -1,0 +1,164 @@
+//! Notes.
+
+use crate::event::{BackfillNote, JobNote, MaintainNote, Note, PartitionNote, StandbyEffect};
+use crate::model::number::counted;
+use crate::model::post_swap_diff::SwapChange;
+use crate::model::shell::word;
+use crate::model::state::State;
+
+/// What a note means.
+pub(super) fn of(note: &Note) -> String {
+    match note {
+        Note::Job(note) => job(note),
+        Note::Partition(note) => partition(note),
+        Note::Filling(note) => backfill(note),
+        Note::Maintain(note) => maintain(note),
+    }
+}
+
+fn job(note: &JobNote) -> String {
+    match note {
+        JobNote::JobPaused { job } => format!(
+            "job {job} is paused for every process that runs it; `pgstrata resume {}` resumes it",
+            word(job)
+        ),
+        JobNote::JobNotPaused { job } => format!("job {job} is not paused"),
+        JobNote::SettingsStored { job, settings } => {
+            format!("job {job}: {} changed, effective now", counted(*settings, "setting"))
+        }
+        JobNote::SettingChanged { key, value: Some(value) } => format!("{key} is now {value}"),
+        JobNote::SettingChanged { key, value: None } => format!("{key} is now not set"),
+        JobNote::PlanSettingsChanged => {
+            "the plan's settings changed since the job began; the new settings apply from now on".to_owned()
+        }
+        JobNote::DeadlineReached => "deadline reached: stopping after the current chunks".to_owned(),
+        JobNote::AlreadyInState { job, state: State::RolledBack } => {
+            format!("job {job} is already rolled back")
+        }
+        JobNote::AlreadyInState { job, state } => format!("job {job} is already {state}"),
+        JobNote::AlreadyPartitioned { job, table } => format!("job {job} is done: {table} is partitioned"),
+        JobNote::AlreadyFilled { job, table } => {
+            format!("job {job} is done: no row of {table} is left to fill")
+        }
+        JobNote::AlreadyOfType { job, table, column, sql_type } => {
+            format!("job {job} is done: column {column} of {table} has type {sql_type}")
+        }
+        JobNote::TableNotInUse { job, state } => {
+            format!("job {job} is {state}: skipped, because its partitioned table is not in use")
+        }
+        JobNote::TableGone { job, table } => {
+            format!("job {job}: skipped, because {table} does not exist any more")
+        }
+    }
+}
+
+fn partition(note: &PartitionNote) -> String {
+    match note {
+        PartitionNote::PartitionAdded { partition } => {
+            format!("creating partition {partition} for new rows that fit no existing partition")
+        }
+        PartitionNote::MirrorSwitchedOff => {
+            "switched off the mirror, which an earlier command left on".to_owned()
+        }
+        PartitionNote::AttachedPartitionWatched { partition } => {
+            format!("{partition} was attached by hand; TRUNCATE of it is logged from now on")
+        }
+        PartitionNote::CarriedOver { target, changes } => {
+            format!("carried over to {target}: {}", changes.join("; "))
+        }
+        PartitionNote::EarlierVersion { table } => {
+            format!("an earlier version began this job; assuming that the job created {table}")
+        }
+        PartitionNote::ChangedBySwap { change } => format!("changed by the swap: {}", swap_change(change)),
+        PartitionNote::NothingElseChanged => "no other difference from the original table".to_owned(),
+        PartitionNote::ChangeLogCompacted { removed } => {
+            format!("compacted the change log: {} removed", counted(*removed, "repeated change"))
+        }
+        PartitionNote::ForeignKeyNotTested { key, error } => {
+            format!("could not look for rows that violate foreign key {key}: {error}")
+        }
+        PartitionNote::StandbysNotWaitedFor { standbys, effect } => {
+            let effect = match effect {
+                StandbyEffect::CanFail => "fail there with SQLSTATE 40001",
+                StandbyEffect::CanMissValues => "read rows there without their value in the other type",
+            };
+            format!(
+                "[throttle] replicas lists no standby, so transactions on standbys without hot_standby_feedback are not \
+                 waited for: {}; those with an older snapshot can {effect}",
+                standbys.join(", ")
+            )
+        }
+    }
+}
+
+/// What a swap changes.
+fn swap_change(change: &SwapChange) -> String {
+    match change {
+        SwapChange::Partitioned { table, column, partitions } => {
+            format!("{table} is partitioned by {column} into {}", counted(*partitions, "partition"))
+        }
+        SwapChange::KeyWidened { key, columns } => format!("key {key} is on ({})", columns.join(", ")),
+        SwapChange::UniqueIndexDropped { index } => format!("unique index {index} is dropped"),
+        SwapChange::StorageParametersOnPartitions => {
+            "storage parameters are set on each partition".to_owned()
+        }
+        SwapChange::ClusterOnPartitions => "the index for CLUSTER is set on each partition".to_owned(),
+        SwapChange::CheckNotValid { constraint } => {
+            format!("constraint {constraint} is NOT VALID, because rows violate it")
+        }
+        SwapChange::ForeignKeyOnPartitions { key } => {
+            format!("foreign key {key}, which is NOT VALID, is on each partition")
+        }
+        SwapChange::IncomingForeignKeyDropped { key, table } => {
+            format!("foreign key {key} of {table} is dropped")
+        }
+        SwapChange::PublishedViaRoot { publication } => {
+            format!("publication {publication} publishes changes as those of the partitioned table")
+        }
+    }
+}
+
+fn backfill(note: &BackfillNote) -> String {
+    match note {
+        BackfillNote::ColumnsExist { table } => format!("{table} already has the columns"),
+        BackfillNote::IndexRebuilt { index } => {
+            format!("index {index} was left incomplete by an interrupted run: building it again")
+        }
+        BackfillNote::IndexWaits { index, blockers } => {
+            let blockers: Vec<String> = blockers.iter().map(ToString::to_string).collect();
+            format!(
+                "building index {index} waits for older transactions to end, and blocks no one meanwhile: {}",
+                blockers.join("; ")
+            )
+        }
+        BackfillNote::BuiltAndKept { table, name } => format!("{name} of {table} is complete, and is kept"),
+        BackfillNote::ColumnKept { table, column } => {
+            format!("to drop the added column: alter table {table} drop column {column}")
+        }
+        BackfillNote::PartitionGone { partition } => {
+            format!("{partition} does not exist any more: its rows need no filling")
+        }
+    }
+}
+
+fn maintain(note: &MaintainNote) -> String {
+    match note {
+        MaintainNote::PartitionCreated { partition, range } => {
+            format!("created partition {partition} for {range}")
+        }
+        MaintainNote::ConstraintNotCopied { constraint, partition, column } => format!(
+            "constraint {constraint} of {partition} restricts {column} to that partition; new partitions do not get it"
+        ),
+        MaintainNote::PartitionExpired { partition, range, keep, rollback_possible } => {
+            let kept = if *rollback_possible { "; it is kept while a rollback is possible" } else { "" };
+            format!("partition {partition} for {range} is older than {keep}{kept}")
+        }
+        MaintainNote::PartitionDetached { partition, range } => {
+            format!("detached partition {partition} for {range}; it is a separate table now")
+        }
+        MaintainNote::PartitionDropped { partition, range } => {
+            format!("dropped partition {partition} for {range}")
+        }
+        MaintainNote::TableAnalyzed { table } => format!("analyzed {table}"),
+    }
+}

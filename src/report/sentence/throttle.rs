@@ -1,0 +1,101 @@
+//! Why a job is throttled.
+
+use std::time::Duration;
+
+use crate::model::number;
+use crate::model::pace::{Cause, Hold, Signal, Unit};
+use crate::model::shell::word;
+
+/// `replica_lag_s is 12s, limit 10s: standby walreceiver`.
+pub(super) fn hold_of(hold: &Hold) -> String {
+    self::hold(hold.signal, hold.value, hold.limit, hold.unread, hold.cause.as_ref())
+}
+
+/// The same, of its parts.
+pub(in super::super) fn hold(
+    signal: Signal,
+    value: f64,
+    limit: f64,
+    unread: bool,
+    cause: Option<&Cause>,
+) -> String {
+    let name = signal.name();
+    let mut text = if unread {
+        format!("{name} has not been read for {}, limit {}", seconds(value), seconds(limit))
+    } else {
+        let unit = signal.unit();
+        format!("{name} is {}, limit {}", in_unit(unit, value), in_unit(unit, limit))
+    };
+    if let Some(cause) = cause {
+        text.push_str(&format!(": {}", self::cause(cause)));
+    }
+    text
+}
+
+/// `replica_lag_s throttled the job for 4.1 s`.
+pub(super) fn resumed(signal: Signal, throttled_s: f64) -> String {
+    format!("{} throttled the job for {}", signal.name(), seconds(throttled_s))
+}
+
+fn seconds(s: f64) -> String {
+    number::duration(Duration::try_from_secs_f64(s).unwrap_or_default())
+}
+
+fn in_unit(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::Seconds => seconds(value),
+        Unit::Milliseconds => seconds(value / 1000.0),
+        Unit::Bytes => number::bytes(value.max(0.0) as u64),
+        Unit::Share => format!("{value:.2}"),
+        Unit::Count if value.fract() == 0.0 && value >= 0.0 => number::count(value as u64),
+        Unit::Count => format!("{value}"),
+    }
+}
+
+fn cause(cause: &Cause) -> String {
+    match cause {
+        Cause::Paused { job } => format!("`pgstrata resume {}` resumes it", word(job)),
+        Cause::WaitingSession { pid } => format!("pid {pid} waits for a lock of this job"),
+        Cause::Vacuum { table, age_transactions } => {
+            let age = number::counted(*age_transactions, "transaction");
+            format!("a vacuum to prevent wraparound is running on {table}, whose age is {age}")
+        }
+        Cause::ArchiveCommand { wal_file } => format!("archive_command failed for {wal_file}"),
+        Cause::Slot { slot } => format!("slot {slot}"),
+        Cause::OtherSessions => "sessions of other users".to_owned(),
+        Cause::TinyTransaction => "a small transaction of this job, smoothed".to_owned(),
+        Cause::DeadRows { table, dead_rows, autovacuum, kept_by, snapshot_age_s } => {
+            let rows = number::counted(*dead_rows, "dead row");
+            format!("{table} has {rows}; {}", vacuum(table, *autovacuum, kept_by.as_deref(), *snapshot_age_s))
+        }
+        Cause::PlanQuery => "the plan's query".to_owned(),
+        Cause::Standby { standby } => format!("standby {standby}"),
+        Cause::StandbyGone { standby, error } => {
+            let error = error.as_ref().map_or(String::new(), |error| format!(" ({error})"));
+            format!(
+                "standby {standby} is gone{error}; it is ignored once it has been gone for longer than the limit"
+            )
+        }
+        Cause::NotPermitted { role, standbys } => {
+            let instead = if *standbys { ", or list the standbys under [throttle] replicas" } else { "" };
+            format!("grant pg_monitor to {role}{instead}")
+        }
+        Cause::PlanQueryFailed { error } => {
+            let error = error.as_deref().unwrap_or("it has not answered yet");
+            format!("the plan's query: {error}")
+        }
+        Cause::ServerUnreadable { error } => error.clone(),
+    }
+}
+
+/// What the next vacuum of a table waits for.
+fn vacuum(table: &str, autovacuum: bool, kept_by: Option<&str>, snapshot_age_s: Option<f64>) -> String {
+    match kept_by {
+        Some(by) => {
+            let age = seconds(snapshot_age_s.unwrap_or_default());
+            format!("vacuum cannot remove them until {by} ends, whose snapshot is {age} old")
+        }
+        None if autovacuum => "autovacuum will remove them".to_owned(),
+        None => format!("autovacuum is off for this table: run `vacuum {table}`"),
+    }
+}
