@@ -21,9 +21,12 @@ async fn owned(version: Version) -> Database {
         "create role {role} login; grant create on schema public to {role}; create schema app authorization {role};
          do $$ begin execute format('grant create on database %I to {role}', current_database()); end $$;
          create table caught (who text); grant insert on caught to public;
+         create sequence calls; grant usage on sequence calls to public;
          set role {role};
          create function app.note() returns void language plpgsql as $$ begin
-           if (select rolsuper from pg_roles where rolname = current_user) then insert into public.caught values (current_user); end if;
+           if (select rolsuper from pg_roles where rolname = current_user) then
+             perform nextval('public.calls'); insert into public.caught values (current_user);
+           end if;
          end $$;
          create function app.evil(n int) returns boolean language plpgsql immutable as $$ begin perform app.note(); return true; end $$;
          create function app.equal(a int, b int) returns boolean language plpgsql immutable as $$ begin perform app.note(); return a = b; end $$;
@@ -45,6 +48,8 @@ async fn owned(version: Version) -> Database {
 /// Nothing of the owner's was run by a superuser.
 async fn nobody_was_caught(db: &Database, when: &str) {
     assert_eq!(db.count("select count(*) from caught").await, 0, "{when}");
+    // A sequence keeps what was rolled back.
+    assert_eq!(db.count("select count(*) from calls where is_called").await, 0, "{when}");
 }
 
 fn plans(db: &Database, head: &str) -> [PathBuf; 3] {
@@ -67,6 +72,14 @@ const CODE: &[(&str, &str, bool)] = &[
     ("add column g boolean generated always as (app.evil(n)) stored", "alter table t drop column g", false),
     ("add column x app.d", "alter table t drop column x", false),
     ("add column x app.pair[]", "alter table t drop column x", false),
+    // Domains within expressions.
+    ("add constraint c check (n::app.d is not null)", "alter table t drop constraint c", false),
+    ("add column g int generated always as ((n::app.d)::int) stored", "alter table t drop column g", false),
+    (
+        "add constraint c check (pg_catalog.jsonb_populate_record(null::app.pair, jsonb_build_object('one', n, 'two', n)) is not null)",
+        "alter table t drop constraint c",
+        false,
+    ),
     // A cast of the owner's type: values of keys are read as text.
     (
         "add column e app.en; create cast (app.en as text) with function app.told(app.en)",
@@ -88,6 +101,15 @@ const CODE: &[(&str, &str, bool)] = &[
 const STATEMENTS: &[(&str, &str, bool)] = &[
     ("create index i on t (app.evil(n))", "drop index i", false),
     ("create index i on t (n) where app.evil(n)", "drop index i", false),
+    ("create index i on t (((n::app.d)::int))", "drop index i", false),
+    // The planner evaluates what is constant in it.
+    ("create statistics app.s on (app.evil(1)), n from t", "drop statistics app.s", false),
+    (
+        "create trigger g before update on t for each row when ((new.n::app.d) is not null)
+         execute function suppress_redundant_updates_trigger()",
+        "drop trigger g on t",
+        true,
+    ),
     (
         "create trigger g before update on t for each row execute function app.fire()",
         "drop trigger g on t",
@@ -147,6 +169,7 @@ async fn a_search_path_that_strangers_may_create_in_is_left_out() {
     let stranger = format!("lent_stranger_{}", db.name());
     db.execute(&format!(
         "create role {stranger}; grant create on schema public to {stranger}; create table caught (who text); grant insert on caught to public;
+         create sequence calls;
          create function okay(v varchar) returns boolean language plpgsql immutable as $$ begin return length(v) > 0; end $$;
          create table t (id int primary key, at timestamptz not null, n int, name varchar(20) check (public.okay(name)));
          insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '1 hour', i, 'Name' || i from generate_series(1, 300) i;
@@ -259,7 +282,64 @@ async fn a_table_that_changes_hands_while_a_job_runs_stops_it() {
         .await;
         send(&run, rustix::process::Signal::CONT);
         let stopped = ended(run).await.exits(1);
-        assert!(stopped.stderr.contains("code of others with the rights of"), "{}", stopped.stderr);
+        assert!(stopped.stderr.contains("code of other roles with the privileges of"), "{}", stopped.stderr);
         nobody_was_caught(&db, "the table had another owner").await;
     }
+}
+
+/// A command that only reads plans statements, which evaluates constant parts of indexes and statistics.
+#[tokio::test]
+async fn code_that_comes_after_a_run_stops_commands_that_read() {
+    for number in 0..3 {
+        let db = owned(Version::System).await;
+        let role = owner(&db);
+        let plan = &plans(&db, "")[number];
+        let at = if number == 1 { "fill.chunks_done" } else { "" };
+        if number == 1 {
+            db.pgstrata_with(&["run", plan.to_str().unwrap()], &[("PGSTRATA_FAILPOINT", at)])
+                .await
+                .killed(at);
+        } else {
+            ran(&db, "run", plan).await.ok();
+        }
+        db.execute(&format!("set role {role}; create index i on t (n) where app.evil(1)")).await;
+        let commands: &[&str] = if number == 1 { &["verify"] } else { &["verify", "swap"] };
+        for command in commands {
+            let stopped = db.pgstrata(&[command, "job"]).await;
+            assert_ne!(stopped.code, Some(0), "{number} {command}: {stopped:?}");
+        }
+        ran(&db, "run", plan).await;
+        nobody_was_caught(&db, plan.to_str().unwrap()).await;
+    }
+}
+
+/// Foreign keys lead to tables of other owners: an update may cascade to one, and both ends of a key are read.
+#[tokio::test]
+async fn code_at_the_other_end_of_a_foreign_key_is_not_run() {
+    let db = owned(Version::System).await;
+    let role = owner(&db);
+    db.execute(&format!(
+        "create table ours (id int primary key, code text unique, at timestamptz default now());
+         insert into ours select i, 'c' || i from generate_series(1, 500) i;
+         grant references, select on ours to {role};
+         set role {role};
+         create table app.child (id int primary key, c text references public.ours (code) on update cascade);
+         insert into app.child select i, 'c' || i from generate_series(1, 500) i;
+         create trigger g after update on app.child for each row execute function app.fire();
+         create table app.other (id int references public.ours);
+         create index on app.other (id) where app.evil(1);
+         reset role; analyze"
+    ))
+    .await;
+    let fill = db.plan("name = 'fill'\nkind = 'backfill'\ntable = 'ours'\n[backfill]\nset = { code = \"t.code || 'x'\" }\nwhere = \"t.code not like '%x'\"\n");
+    let found = ran(&db, "check", &fill).await.exits(3).stdout;
+    assert!(errors(&found).contains(&"error[rights_lent]: public.ours".to_owned()), "{found}");
+    ran(&db, "run", &fill).await.exits(3);
+    // The key to the other table is left untested, or the job stops.
+    let retype =
+        db.plan("name = 'retype'\nkind = 'retype'\ntable = 'ours'\n[retype]\ncolumn = 'id'\nto = 'bigint'\n");
+    ran(&db, "check", &retype).await;
+    ran(&db, "run", &retype).await;
+    db.pgstrata(&["swap", "retype"]).await;
+    nobody_was_caught(&db, "a table was read by a foreign key").await;
 }

@@ -8,6 +8,32 @@ use super::number;
 /// The number of functions to name.
 const NAMED: usize = 5;
 
+/// What a transaction does with the rows of tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It reads them.
+    Reads,
+    /// It writes them, and fires no trigger of the application.
+    Copies,
+    /// It writes them, and fires triggers.
+    Updates {
+        /// It changes columns to which foreign keys may refer, so that it may write other tables.
+        cascades: bool,
+    },
+}
+
+impl Access {
+    /// Whether triggers and rules of the application run.
+    pub fn fires(self) -> bool {
+        matches!(self, Self::Updates { .. })
+    }
+
+    /// Whether foreign keys may write other tables.
+    pub fn cascades(self) -> bool {
+        self == Self::Updates { cascades: true }
+    }
+}
+
 /// A function that the server calls when rows of a table are written.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Code {

@@ -5,12 +5,13 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
 use crate::model::ident::{QualifiedName, plain};
-use crate::model::lent::{self, Code};
+use crate::model::lent::{self, Access, Code};
 use crate::sql::lent as sql;
 
 use super::catalog;
 
-/// An owner of `tables` or of their partitions that neither the session's role nor the plan trusts.
+/// An owner of `tables`, of their partitions, or of tables to which an update cascades, that neither the role that logged in nor
+/// the plan trusts.
 ///
 /// # Errors
 /// The server returned an error.
@@ -18,27 +19,33 @@ pub async fn untrusted_owner(
     client: &Client,
     tables: &[QualifiedName],
     trust: &[String],
+    access: Access,
 ) -> Result<Option<String>> {
     let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
-    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY), (&trust, Type::TEXT_ARRAY)];
+    let cascades = access.cascades();
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+        (&schemas, Type::TEXT_ARRAY),
+        (&names, Type::TEXT_ARRAY),
+        (&trust, Type::TEXT_ARRAY),
+        (&cascades, Type::BOOL),
+    ];
     let row = client.query_typed_opt(sql::UNTRUSTED_OWNER, &parameters).await?;
     Ok(row.map(|row| row.get(0)))
 }
 
-/// The code that would run; `updates`: enabled triggers and rules fire for the job's writes.
+/// The code that would run.
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn code(client: &Client, tables: &[u32], trust: &[String], updates: bool) -> Result<Vec<Code>> {
-    let rows = client.query(sql::CODE, &[&tables, &trust, &updates]).await?;
+pub async fn code(client: &Client, tables: &[u32], trust: &[String], access: Access) -> Result<Vec<Code>> {
+    let rows = client.query(sql::CODE, &[&tables, &trust, &access.fires(), &access.cascades()]).await?;
     let one = |row: &Row| Code { by: row.get(0), function: row.get(1), owner: row.get(2) };
     Ok(rows.iter().map(one).collect())
 }
 
-/// Fails if `tables` have such code, and prevents others from adding any until the transaction ends. Code on tables whose
-/// owners are trusted is not looked at. `updates` as for [`code`].
+/// Fails if `tables` have such code, and prevents others from altering them until the transaction ends. Code on tables whose
+/// owners are trusted is not looked at.
 ///
 /// # Errors
 /// The code that was found; or the server returned an error.
@@ -46,15 +53,15 @@ pub async fn nothing(
     client: &Client,
     tables: &[QualifiedName],
     trust: &[String],
-    updates: bool,
+    access: Access,
 ) -> Result<()> {
-    let Some(owner) = untrusted_owner(client, tables, trust).await? else { return Ok(()) };
-    client.batch_execute(&sql::hold(tables)).await?;
+    let Some(owner) = untrusted_owner(client, tables, trust, access).await? else { return Ok(()) };
+    client.batch_execute(&sql::hold(tables, access)).await?;
     let mut oids = Vec::new();
     for table in tables {
         oids.push(catalog::must_find(client, table).await?);
     }
-    let code = code(client, &oids, trust, updates).await?;
+    let code = code(client, &oids, trust, access).await?;
     if code.is_empty() {
         return Ok(());
     }

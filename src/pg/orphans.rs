@@ -6,12 +6,13 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, Result, Retry};
 use crate::model::ident::{QualifiedName, plain};
+use crate::model::lent::Access;
 use crate::model::orphans::Orphans;
 use crate::model::table::ForeignKey;
 use crate::sql::orphans as sql;
 
-use super::catalog;
 use super::transaction::{READ_COMMITTED, transaction};
+use super::{catalog, lent};
 
 /// The result of the search.
 #[derive(Debug, Default)]
@@ -22,7 +23,8 @@ pub struct Looked {
     pub untested: Vec<(String, String)>,
 }
 
-/// Tests foreign keys on the rows of their tables, all of them together within `budget`.
+/// Tests foreign keys on the rows of their tables, all of them together within `budget`. `trust` lists the roles that the plan
+/// trusts: a key of which a table has code of other roles is not tested.
 ///
 /// # Errors
 /// The connection was lost. Other errors of the server are in the result.
@@ -30,15 +32,19 @@ pub async fn look<'a>(
     client: &Client,
     keys: impl IntoIterator<Item = &'a ForeignKey>,
     budget: Duration,
+    trust: &[String],
 ) -> Result<Looked> {
     let (begun, mut looked) = (Instant::now(), Looked::default());
     for key in keys {
         let Some(oid) = catalog::find(client, &key.table).await? else { continue };
         let left = budget.saturating_sub(begun.elapsed());
-        match one(client, key, &key.table, oid, left).await {
+        match one(client, key, (&key.table, oid), left, trust).await {
             Ok(found) => looked.found.extend(found),
-            // The server could not answer, and the session is still usable.
-            Err(e) if e.sqlstate().is_some() && e.retry_class() != Retry::Unknown => {
+            // The server could not answer, or must not be asked, and the session is still usable.
+            Err(e)
+                if e.retry_class() == Retry::Never
+                    || e.sqlstate().is_some() && e.retry_class() != Retry::Unknown =>
+            {
                 looked.untested.push((plain(key.name.as_str()), e.message().to_owned()));
             }
             Err(e) => return Err(e),
@@ -54,9 +60,9 @@ pub async fn look<'a>(
 pub async fn one(
     client: &Client,
     key: &ForeignKey,
-    table: &QualifiedName,
-    oid: u32,
+    (table, oid): (&QualifiedName, u32),
     limit: Duration,
+    trust: &[String],
 ) -> Result<Option<Orphans>> {
     let Some(row) = client.query_opt(sql::QUERY, &[&oid, &key.name.as_str()]).await? else {
         return Ok(None);
@@ -64,6 +70,7 @@ pub async fn one(
     let statement: String = row.get(0);
     let rows = transaction(client, READ_COMMITTED, async |client| {
         client.batch_execute(&sql::limit(limit.as_millis())).await?;
+        lent::nothing(client, &[table.clone(), key.references.clone()], trust, Access::Reads).await?;
         client.query(&statement, &[]).await.map_err(Error::from)
     })
     .await?;

@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::error::Result;
 use crate::model::blueprint::Blueprint;
+use crate::model::lent::Access;
 use crate::model::table::Check;
 use crate::plan::check::{How, TableTrial};
 use crate::sql::partition_trial as sql;
@@ -23,7 +24,7 @@ use super::transaction::READ_COMMITTED;
 pub async fn trial(client: &Client, b: &Blueprint, trust: &[String]) -> Result<TableTrial> {
     client.batch_execute(READ_COMMITTED).await?;
     let tried = async {
-        lent::nothing(client, std::slice::from_ref(&b.table.name), trust, false).await?;
+        lent::nothing(client, std::slice::from_ref(&b.table.name), trust, Access::Copies).await?;
         rolled_back(client, b).await
     }
     .await;

@@ -13,6 +13,7 @@ use crate::model::blueprint::Direction;
 use crate::model::design::Design;
 use crate::model::finding::{Finding, Findings, Level};
 use crate::model::ident::{Ident, QualifiedName};
+use crate::model::lent::Access;
 use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, ForeignKey, Table};
 use crate::plan::check::{
@@ -99,7 +100,7 @@ pub async fn retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pre
         if !has_errors(&findings) && !begun(Direction::Forward) && !begun(Direction::Reverse) {
             let trial = row_trial::of_updates(client, table, &from, &retyping.key, &retyping.sql).await?;
             findings.extend(check::table_tried(table, &trial, Writes::Updates));
-            findings.extend(orphaned(client, &retyping.keys).await?);
+            findings.extend(orphaned(client, &retyping.keys, plan.trust()).await?);
         }
     }
     let findings = Findings::new(findings);
@@ -127,7 +128,9 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
             let trial = partition_trial::trial(client, b, plan.trust()).await?;
             findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
             b.violated_checks = trial.left_to_old_rows();
-            findings.extend(orphaned(client, b.own_keys().into_iter().chain(b.child_keys())).await?);
+            findings.extend(
+                orphaned(client, b.own_keys().into_iter().chain(b.child_keys()), plan.trust()).await?,
+            );
         }
     }
     let findings = Findings::new(findings);
@@ -152,9 +155,10 @@ async fn readable_keys(client: &Client, table: &Table, from: &str, key: &[Ident]
 async fn orphaned<'a>(
     client: &Client,
     keys: impl IntoIterator<Item = &'a ForeignKey>,
+    trust: &[String],
 ) -> Result<Vec<Finding>> {
     let valid = keys.into_iter().filter(|key| key.validated);
-    Ok(check::orphaned(&orphans::look(client, valid, LOOK_FOR_ORPHANS).await?.found))
+    Ok(check::orphaned(&orphans::look(client, valid, LOOK_FOR_ORPHANS, trust).await?.found))
 }
 
 fn rows_estimated(facts: &Facts) -> i64 {
@@ -228,9 +232,12 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     let mut rights: Rights = understood(rights)?;
     // Before anything reads the table: the planner may call functions of an index or a CHECK.
     let (trust, task) = plan.map_or((&[][..], None), |plan| (plan.trust(), Some(plan.task())));
-    if lent::untrusted_owner(client, std::slice::from_ref(&table.name), trust).await?.is_some() {
-        let updates = task.is_some_and(|task| task.purpose().updates_rows());
-        rights.lent = lent::code(client, &[oid], trust, updates).await?;
+    let access = match task {
+        Some(task) if task.purpose().updates_rows() => Access::Updates { cascades: true },
+        _ => Access::Copies,
+    };
+    if lent::untrusted_owner(client, std::slice::from_ref(&table.name), trust, access).await?.is_some() {
+        rights.lent = lent::code(client, &[oid], trust, access).await?;
     }
     let readable = table.relkind == "r"
         && rights.select

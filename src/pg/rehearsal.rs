@@ -9,6 +9,7 @@ use tokio_postgres::error::SqlState;
 use crate::error::{Error, Result};
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
+use crate::model::lent::Access;
 use crate::model::plan_sql::PlanSql;
 use crate::model::retyping::{Retyping, default_cast};
 use crate::model::table::Check;
@@ -42,7 +43,13 @@ pub async fn rehearse(
         r.sql = asked.clone();
         client.batch_execute(READ_COMMITTED).await?;
         let tried = async {
-            lent::nothing(client, std::slice::from_ref(&r.table.name), trust, true).await?;
+            lent::nothing(
+                client,
+                std::slice::from_ref(&r.table.name),
+                trust,
+                Access::Updates { cascades: false },
+            )
+            .await?;
             one_side(client, r, side, trust, &mut rehearsal).await
         }
         .await;

@@ -7,6 +7,7 @@ use tokio_postgres::{Client, Row};
 use crate::error::{Error, Result};
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::Ident;
+use crate::model::lent::Access;
 use crate::model::plan_sql::PlanSql;
 use crate::model::table::{Check, Column, Table};
 use crate::plan::check::{How, Refused, TableTrial, Violated};
@@ -108,7 +109,7 @@ pub(super) async fn violations(
 ) -> Result<()> {
     let counted = transaction(client, READ_COMMITTED, async |client| {
         client.batch_execute(&sql::limit()).await?;
-        lent::nothing(client, std::slice::from_ref(&b.table.name), trust, false).await?;
+        lent::nothing(client, std::slice::from_ref(&b.table.name), trust, Access::Copies).await?;
         queried(client, &sql::violations(&partition_sql::source(b), &b.key, check, None)).await
     });
     let what = format!("constraint {}", crate::model::ident::plain(check.name.as_str()));
@@ -141,7 +142,13 @@ pub async fn of_updates(
     let mut trial = TableTrial::default();
     client.batch_execute(READ_COMMITTED).await?;
     let tried = async {
-        lent::nothing(client, std::slice::from_ref(&table.name), &sql.trust, true).await?;
+        lent::nothing(
+            client,
+            std::slice::from_ref(&table.name),
+            &sql.trust,
+            Access::Updates { cascades: false },
+        )
+        .await?;
         updates(client, table, from, key, sql, &mut trial).await
     }
     .await;

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::filling::Filling;
 use crate::model::ident::{Ident, plain};
 use crate::model::key::Key;
+use crate::model::lent::Access;
 use crate::model::sample::{MOST_KEYS, Nulls, RowError, Sample};
 use crate::sql::{fill as fill_sql, plan_sql, row_trial, sample as sql};
 
@@ -301,7 +302,8 @@ impl<'a> Trier<'a> {
     /// Prevents triggers of roles that are not trusted from running with the rights of the job's role.
     async fn lend_nothing(&self, client: &Client) -> Result<()> {
         let table = std::slice::from_ref(&self.f.table.name);
-        lent::nothing(client, table, &self.f.sql.trust, true).await
+        let cascades = self.f.changes_unique();
+        lent::nothing(client, table, &self.f.sql.trust, Access::Updates { cascades }).await
     }
 
     /// Runs `work` in a transaction that is never committed, waits for no lock, and takes no longer than `limit_ms` a statement.

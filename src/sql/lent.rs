@@ -2,51 +2,55 @@
 //! rows, so a job would lend its privileges to the owner of the code.
 
 use crate::model::ident::QualifiedName;
+use crate::model::lent::Access;
 
-/// An owner of the relations in schemas `$1` called `$2`, or of their partitions, that could not act as the session's role anyway
-/// and is none of the roles `$3` that the plan trusts; no row where there is none.
+/// An owner of the relations in schemas `$1` called `$2` that could not act as the role that logged in anyway, and is none of the
+/// roles `$3` that the plan trusts; no row if there is none. Included are partitions and, if `$4`, tables whose foreign keys make
+/// an update write them.
 pub const UNTRUSTED_OWNER: &str = "with recursive tables as (
   select c.oid from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) r (schema, name)
     join pg_catalog.pg_namespace n on n.nspname = r.schema
     join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = r.name
-  union all
-  select i.inhrelid from tables join pg_catalog.pg_inherits i on i.inhparent = tables.oid
+  union
+  select further.oid from tables t cross join lateral (
+    select i.inhrelid as oid from pg_catalog.pg_inherits i where i.inhparent = t.oid
+    union all
+    select k.conrelid from pg_catalog.pg_constraint k
+    where $4 and k.contype = 'f' and k.confrelid = t.oid and k.confupdtype in ('c', 'n', 'd')
+  ) further
 ), owners as (
   select distinct c.relowner as oid from tables join pg_catalog.pg_class c using (oid)
 )
 select pg_catalog.pg_get_userbyid(oid)::text from owners
 where not (pg_catalog.pg_has_role(oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
       then 'USAGE, SET' else 'MEMBER' end)
-  or pg_catalog.pg_get_userbyid(oid) = current_user or pg_catalog.pg_get_userbyid(oid)::text = any ($3))
+  or pg_catalog.pg_get_userbyid(oid)::text = any ($3))
 limit 1";
 
-/// Functions that the server calls when rows of the relations `$1`, or of their partitions, are written, and that
-/// belong to roles that are not trusted: the caller, the function, its owner.
+/// Code that the server runs when rows of the relations `$1` are read or written, and that belongs to roles that the role that
+/// logged in does not trust: what uses it, the function or domain, its owner. Partitions are included and, if `$4`, tables whose
+/// foreign keys make an update write them.
 ///
-/// Trusted are superusers, roles that can act as the session's role anyway, and the roles `$2` of the plan. `$3`:
-/// whether enabled triggers and rules count. Index builds, ANALYZE and foreign key checks run with the privileges of
-/// the table's owner, by the server's own rule. Of the server's own functions, those count that can run SQL text or
-/// have effects beyond the row: all VOLATILE functions except some known ones, and those that read tables into XML.
+/// Trusted are superusers, roles that could act as the role that logged in anyway, and the roles `$2` of the plan. The session's
+/// present role is not trusted for that alone: a function can reset it. If `$3`, triggers and rules count if they are enabled.
+/// Indexes and statistics count because the planner evaluates their constant parts. Everything that an expression reaches is
+/// followed: operators, types down to the domains in them and their checks, casts, and SQL bodies. A domain of an untrusted role
+/// counts even without a check, because adding one takes no lock on the table. Of the server's own functions, those count that
+/// run SQL text or reach beyond the row: all that are VOLATILE, except some known ones, and those that read tables into XML.
 pub const CODE: &str = "with recursive trusted as (
   select r.oid from pg_catalog.pg_roles r
-  where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($2)
+  where r.rolsuper or r.rolname::text = any ($2)
     or pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
       then 'USAGE, SET' else 'MEMBER' end)
 ), tables as (
   select pg_catalog.unnest($1::oid[]) as oid
   union
-  select p.relid from pg_catalog.unnest($1::oid[]) r, pg_catalog.pg_partition_tree(r) p
-), types as (
-  select a.atttypid as oid from pg_catalog.pg_attribute a join tables on tables.oid = a.attrelid
-  where a.attnum > 0 and not a.attisdropped
-  union
-  select part.oid from types join pg_catalog.pg_type y on y.oid = types.oid cross join lateral (
-    select y.typbasetype as oid
-    union all select y.typelem
-    union all select g.rngsubtype from pg_catalog.pg_range g where y.oid in (g.rngtypid, g.rngmultitypid)
-    union all select a.atttypid from pg_catalog.pg_attribute a
-      where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped
-  ) part where part.oid <> 0
+  select further.oid from tables t cross join lateral (
+    select i.inhrelid as oid from pg_catalog.pg_inherits i where i.inhparent = t.oid
+    union all
+    select k.conrelid from pg_catalog.pg_constraint k
+    where $3 and $4 and k.contype = 'f' and k.confrelid = t.oid and k.confupdtype in ('c', 'n', 'd')
+  ) further
 ), parts as (
   -- Before 15, what a generated column calls depends on the column.
   select x.classid, x.objid, x.objsubid
@@ -59,13 +63,59 @@ pub const CODE: &str = "with recursive trusted as (
   union all
   select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, 0 from pg_catalog.pg_constraint k
   where k.contype in ('c', 'x') and k.conrelid in (select oid from tables)
-    or k.contypid in (select oid from types)
   union all
   select 'pg_catalog.pg_class'::pg_catalog.regclass, x.indexrelid, 0 from pg_catalog.pg_index x
   where x.indrelid in (select oid from tables)
   union all
+  select 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, x.oid, 0 from pg_catalog.pg_statistic_ext x
+  where x.stxrelid in (select oid from tables)
+  union all
   select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, 0 from pg_catalog.pg_trigger t
   where $3 and t.tgrelid in (select oid from tables) and not t.tgisinternal and t.tgenabled <> 'D'
+), reached as (
+  select p.classid, p.objid, p.objsubid, d.refclassid, d.refobjid
+  from parts p join pg_catalog.pg_depend d using (classid, objid, objsubid)
+  where d.refclassid in ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
+    'pg_catalog.pg_type'::pg_catalog.regclass)
+  union
+  select 'pg_catalog.pg_class'::pg_catalog.regclass, a.attrelid, a.attnum::integer, 'pg_catalog.pg_type'::pg_catalog.regclass, a.atttypid
+  from pg_catalog.pg_attribute a join tables on tables.oid = a.attrelid
+  where a.attnum > 0 and not a.attisdropped
+  union
+  select r.classid, r.objid, r.objsubid, further.refclassid, further.refobjid
+  from reached r cross join lateral (
+    select 'pg_catalog.pg_proc'::pg_catalog.regclass::oid, o.oprcode::oid from pg_catalog.pg_operator o
+    where r.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass and o.oid = r.refobjid
+    union all
+    select d.refclassid, d.refobjid from pg_catalog.pg_depend d
+    where r.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.classid = r.refclassid and d.objid = r.refobjid
+      and d.refclassid in ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
+        'pg_catalog.pg_type'::pg_catalog.regclass)
+    union all
+    select 'pg_catalog.pg_type'::pg_catalog.regclass, part.oid from pg_catalog.pg_type y cross join lateral (
+      select y.typbasetype as oid
+      union all select y.typelem
+      union all select g.rngsubtype from pg_catalog.pg_range g where y.oid in (g.rngtypid, g.rngmultitypid)
+      union all select a.atttypid from pg_catalog.pg_attribute a
+        where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped) part
+    where r.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass and y.oid = r.refobjid and part.oid <> 0
+    union all
+    select d.refclassid, d.refobjid
+    from pg_catalog.pg_constraint k join pg_catalog.pg_depend d
+      on d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and d.objid = k.oid
+    where r.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass and k.contypid = r.refobjid
+      and d.refclassid in ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
+        'pg_catalog.pg_type'::pg_catalog.regclass)
+    union all
+    -- Casts of types that somebody made: values of keys are read as text.
+    select 'pg_catalog.pg_proc'::pg_catalog.regclass, x.castfunc from pg_catalog.pg_cast x
+    where r.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass and r.refobjid >= 16384 and x.castfunc <> 0
+      and r.refobjid in (x.castsource, x.casttarget)
+    union all
+    select 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid
+    from pg_catalog.pg_range g cross join lateral (values (g.rngsubdiff), (g.rngcanonical)) f (oid)
+    where r.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass and g.rngtypid = r.refobjid and f.oid <> 0
+  ) further (refclassid, refobjid)
 ), trees as (
   -- The server keeps no dependency on a function of its own. Some of those run any SQL text, or leave the database.
   select 'pg_catalog.pg_attrdef'::pg_catalog.regclass::oid as classid, d.oid as objid, 0 as objsubid, d.adbin as tree, c.relowner as owner
@@ -78,36 +128,23 @@ pub const CODE: &str = "with recursive trusted as (
   where k.contype = 'c'
   union all
   select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, 0, k.conbin, y.typowner
-  from pg_catalog.pg_constraint k join types on types.oid = k.contypid join pg_catalog.pg_type y on y.oid = k.contypid
-  where k.contype = 'c'
+  from pg_catalog.pg_constraint k join pg_catalog.pg_type y on y.oid = k.contypid
+  where k.contype = 'c' and k.contypid in (
+    select refobjid from reached where refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass)
   union all
   select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, 0, t.tgqual, c.relowner
   from pg_catalog.pg_trigger t join tables on tables.oid = t.tgrelid join pg_catalog.pg_class c on c.oid = t.tgrelid
   where $3 and not t.tgisinternal and t.tgenabled <> 'D' and t.tgqual is not null
-), functions as (
-  select p.classid, p.objid, p.objsubid, d.refobjid as oid
-  from parts p join pg_catalog.pg_depend d using (classid, objid, objsubid)
-  where d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-  union
-  select p.classid, p.objid, p.objsubid, o.oprcode
-  from parts p join pg_catalog.pg_depend d using (classid, objid, objsubid)
-    join pg_catalog.pg_operator o on o.oid = d.refobjid
-  where d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
-  union
-  -- Casts of types that somebody made: values of keys are read as text.
-  select 'pg_catalog.pg_cast'::pg_catalog.regclass, x.oid, 0, x.castfunc
-  from pg_catalog.pg_cast x
-  where x.castfunc <> 0 and exists (
-    select from types where types.oid >= 16384 and types.oid in (x.castsource, x.casttarget))
-  union
-  select 'pg_catalog.pg_type'::pg_catalog.regclass, g.rngtypid, 0, f.oid
-  from pg_catalog.pg_range g cross join lateral (values (g.rngsubdiff), (g.rngcanonical)) f (oid)
-  where g.rngtypid in (select oid from types)
 )
-select pg_catalog.pg_describe_object(f.classid, f.objid, f.objsubid),
-  pg_catalog.pg_describe_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0), pg_catalog.pg_get_userbyid(p.proowner)::text
-from functions f join pg_catalog.pg_proc p on p.oid = f.oid
-where p.proowner not in (select oid from trusted)
+select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
+  pg_catalog.pg_describe_object(r.refclassid, p.oid, 0), pg_catalog.pg_get_userbyid(p.proowner)::text
+from reached r join pg_catalog.pg_proc p on p.oid = r.refobjid
+where r.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.proowner not in (select oid from trusted)
+union
+select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
+  pg_catalog.pg_describe_object(r.refclassid, y.oid, 0), pg_catalog.pg_get_userbyid(y.typowner)::text
+from reached r join pg_catalog.pg_type y on y.oid = r.refobjid
+where r.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass and y.typtype = 'd' and y.typowner not in (select oid from trusted)
 union
 select pg_catalog.pg_describe_object(t.classid, t.objid, t.objsubid),
   pg_catalog.pg_describe_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0), pg_catalog.pg_get_userbyid(t.owner)::text
@@ -127,12 +164,18 @@ select pg_catalog.pg_describe_object('pg_catalog.pg_rewrite'::pg_catalog.regclas
 from pg_catalog.pg_rewrite w join pg_catalog.pg_class c on c.oid = w.ev_class
 where $3 and w.ev_class in (select oid from tables) and w.ev_type <> '1' and w.ev_enabled <> 'D'
   and c.relowner not in (select oid from trusted)
+union
+select pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, c.oid, 0), 'its query',
+  pg_catalog.pg_get_userbyid(c.relowner)::text
+from tables join pg_catalog.pg_class c using (oid)
+where c.relkind not in ('r', 'p') and c.relowner not in (select oid from trusted)
 order by 1, 2";
 
 /// Prevents other sessions from altering the tables until the transaction ends; does not block writers.
-pub fn hold(tables: &[QualifiedName]) -> String {
+pub fn hold(tables: &[QualifiedName], access: Access) -> String {
     let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
-    format!("lock table {} in row exclusive mode", tables.join(", "))
+    let mode = if access == Access::Reads { "access share" } else { "row exclusive" };
+    format!("lock table {} in {mode} mode", tables.join(", "))
 }
 
 #[cfg(test)]
@@ -141,6 +184,7 @@ mod tests {
 
     #[test]
     fn what_is_asked() {
-        insta::assert_snapshot!(hold(&[QualifiedName::new("public", "t"), QualifiedName::new("public", "t_new")]), @r#"lock table "public"."t", "public"."t_new" in row exclusive mode"#);
+        let tables = [QualifiedName::new("public", "t"), QualifiedName::new("public", "t_new")];
+        insta::assert_snapshot!(hold(&tables, Access::Copies), @r#"lock table "public"."t", "public"."t_new" in row exclusive mode"#);
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Row;
+use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
 use crate::model::ident::QualifiedName;
 use crate::model::key::Key;
 use crate::pg::connect::Session;
-use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::pg::transaction::query_text;
 use crate::sql::fill as sql;
 
 use super::BackfillJob;
@@ -73,12 +73,12 @@ pub(super) async fn refused(
     error: Error,
 ) -> Error {
     let f = &filler.filling;
-    let computed = transaction(session, READ_COMMITTED, async |client| {
+    let compute = async |client: &Client| {
         client.batch_execute(&sql::names(f)).await?;
         let (statement, values) = sql::computed(f, leaf, key);
         query_text(client, &statement, &values).await
-    })
-    .await;
+    };
+    let computed = filler.reading(session, std::slice::from_ref(leaf), compute).await;
     let table = leaf.plain();
     let (what, hint) = match computed {
         Err(e) if e.sqlstate().is_some() => (

@@ -14,6 +14,7 @@ use crate::failpoint;
 use crate::model::ident::QualifiedName;
 use crate::model::key::{Key, KeyRange};
 use crate::model::ledger_gaps::gaps;
+use crate::model::lent::Access;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::pg::connect::Session;
@@ -119,7 +120,8 @@ impl<'a> Pass<'a> {
             async |items| {
                 let send = async |range, rows| items.send((range, rows)).await;
                 for gap in left {
-                    chunks::walk(filler, &from, &key, gap, || self.sizer.borrow().rows(), send).await?;
+                    chunks::walk(filler, (leaf, &from), &key, gap, || self.sizer.borrow().rows(), send)
+                        .await?;
                 }
                 Ok(())
             },
@@ -224,7 +226,8 @@ impl<'a> Pass<'a> {
             let found = self
                 .filler
                 .retrying("find the middle of a chunk", async || {
-                    query_text(session, &statement, &values).await
+                    let read = async |client: &Client| query_text(client, &statement, &values).await;
+                    self.filler.reading(session, std::slice::from_ref(leaf), read).await
                 })
                 .await?;
             let middle = found.first().map(key_of);
@@ -303,7 +306,8 @@ impl<'a> Pass<'a> {
         let began = Instant::now();
         transaction(session, READ_COMMITTED, async |client| {
             filler.hold_epoch(client).await?;
-            filler.lend_nothing(client, std::slice::from_ref(leaf)).await?;
+            let cascades = f.changes_unique();
+            filler.lend_nothing(client, std::slice::from_ref(leaf), Access::Updates { cascades }).await?;
             let names = sql::names(f);
             let settings = [&[names.as_str(), sql::OWN_WRITES, sql::WAIT_BRIEFLY], more].concat();
             client.batch_execute(&settings.join("; ")).await?;
@@ -403,12 +407,12 @@ impl<'a> Pass<'a> {
     /// lock.
     async fn one_by_one(&self, session: &Session, leaf: &QualifiedName, range: &KeyRange) -> Result<()> {
         let f = &self.filler.filling;
-        let keys: Vec<Key> = transaction(session, READ_COMMITTED, async |client| {
+        let read = async |client: &Client| {
             client.batch_execute(&sql::names(f)).await?;
             let (statement, values) = sql::meant(f, leaf, range, ONE_BY_ONE);
             Ok(query_text(client, &statement, &values).await?.iter().map(key_of).collect())
-        })
-        .await?;
+        };
+        let keys: Vec<Key> = self.filler.reading(session, std::slice::from_ref(leaf), read).await?;
         let mut held = 0;
         for key in keys {
             match self.single(session, leaf, &key).await {
@@ -433,7 +437,8 @@ impl<'a> Pass<'a> {
     ) -> Error {
         let from = format!("only {leaf}");
         let (statement, values) = copy_sql::boundary(&from, &self.filler.filling.key_columns(), range, 1);
-        match query_text(session, &statement, &values).await.as_deref() {
+        let read = async |client: &Client| query_text(client, &statement, &values).await;
+        match self.filler.reading(session, std::slice::from_ref(leaf), read).await.as_deref() {
             Ok([row, ..]) => answer::refused(self.filler, session, leaf, &key_of(row), error).await,
             _ => error,
         }
@@ -445,7 +450,8 @@ impl<'a> Pass<'a> {
         let (rows, began) = (sql::Rows::One(key), Instant::now());
         let done = transaction(session, READ_COMMITTED, async |client| {
             filler.hold_epoch(client).await?;
-            filler.lend_nothing(client, std::slice::from_ref(leaf)).await?;
+            let cascades = f.changes_unique();
+            filler.lend_nothing(client, std::slice::from_ref(leaf), Access::Updates { cascades }).await?;
             client.batch_execute(&format!("{}; {}", sql::names(f), sql::OWN_WRITES)).await?;
             let (filled, kept) = self.batch(client, leaf, rows).await?;
             if kept > 0 {

@@ -30,11 +30,13 @@ use crate::model::design::Design;
 use crate::model::filling::Filling;
 use crate::model::history::History;
 use crate::model::ident::QualifiedName;
+use crate::model::lent::Access;
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::model::verify_report::Looked;
 use crate::pg::catalog;
 use crate::pg::connect::Session;
+use crate::pg::lent;
 use crate::pg::preflight::{self, Preflight};
 use crate::pg::store::Job;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
@@ -152,6 +154,8 @@ async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
         client
             .batch_execute(&format!("{}; set local statement_timeout = '{LOOK_MS}ms'", sql::names(filling)))
             .await?;
+        let table = std::slice::from_ref(&filling.table.name);
+        lent::nothing(client, table, &filling.sql.trust, Access::Reads).await?;
         Ok(client.query_one(&sql::any_meant(filling), &[]).await?.get(0))
     })
     .await;

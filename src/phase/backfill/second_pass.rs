@@ -17,7 +17,7 @@ use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::store;
-use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::pg::transaction::query_text;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::retries::Retried;
 use crate::phase::job::retries::Retries;
@@ -92,7 +92,7 @@ async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> R
         async |items| {
             let whole = KeyRange { after: None, through: None };
             let send = async |range, rows| items.send((range, rows)).await;
-            chunks::walk(filler, &from, &key, whole, || FIRST_ROWS, send).await
+            chunks::walk(filler, (leaf, &from), &key, whole, || FIRST_ROWS, send).await
         },
         async |session, (range, rows)| {
             let late = one_range(pass, session, leaf, range, *rows).await?;
@@ -193,10 +193,11 @@ async fn meant(
     range: &KeyRange,
 ) -> Result<Vec<Key>> {
     let f = &filler.filling;
-    transaction(session, READ_COMMITTED, async |client| {
-        client.batch_execute(&sql::names(f)).await?;
-        let (statement, values) = sql::meant(f, leaf, range, ONE_BY_ONE);
-        Ok(query_text(client, &statement, &values).await?.iter().map(key_of).collect())
-    })
-    .await
+    filler
+        .reading(session, std::slice::from_ref(leaf), async |client| {
+            client.batch_execute(&sql::names(f)).await?;
+            let (statement, values) = sql::meant(f, leaf, range, ONE_BY_ONE);
+            Ok(query_text(client, &statement, &values).await?.iter().map(key_of).collect())
+        })
+        .await
 }

@@ -1,11 +1,13 @@
 //! Iterates over a range of keys and determines the ends of chunks: the only producer for copy and verify.
 
 use crate::error::Result;
+use crate::model::ident::QualifiedName;
 use crate::model::key::{Key, KeyRange};
 use crate::model::table::Column;
 use crate::pg::transaction::query_text;
 use crate::phase::job::driver::Driver;
 use crate::sql::copy as sql;
+use tokio_postgres::Client;
 
 /// Divides `range` over `columns` of `from` (`only "public"."t"`) into contiguous ranges of about `rows()` rows, in
 /// order, and passes each to `send` with its intended number of rows. The last one ends where `range` ends, bounded
@@ -15,7 +17,7 @@ use crate::sql::copy as sql;
 /// The server or `send` returned an error.
 pub async fn walk(
     driver: &Driver,
-    from: &str,
+    (table, from): (&QualifiedName, &str),
     columns: &[&Column],
     mut range: KeyRange,
     rows: impl Fn() -> u64,
@@ -26,7 +28,10 @@ pub async fn walk(
         let wanted = rows();
         let (sql, values) = sql::boundary(from, columns, &range, wanted);
         let found = driver
-            .retrying("find the end of a range", async || query_text(&driver.control, &sql, &values).await)
+            .retrying("find the end of a range", async || {
+                let read = async |client: &Client| query_text(client, &sql, &values).await;
+                driver.reading(&driver.control, std::slice::from_ref(table), read).await
+            })
             .await?;
         let Some(row) = found.first() else { return send(range, wanted).await };
         let key: Key = (0..columns.len()).map(|i| row.get(i)).collect();

@@ -9,6 +9,7 @@ use crate::event::Events;
 use crate::model::backoff::Backoff;
 use crate::model::commands;
 use crate::model::ident::QualifiedName;
+use crate::model::lent::Access;
 use crate::model::pace::{MOST_WORKERS, Work};
 use crate::model::retry_limit::RetryLimit;
 use crate::model::state::{State, Step};
@@ -17,6 +18,7 @@ use crate::pg::lease::{self, Lease};
 use crate::pg::lent;
 use crate::pg::pool::{Sessions, pool};
 use crate::pg::store::{self, Job};
+use crate::pg::transaction::{READ_COMMITTED, transaction};
 use crate::phase::job::retries::{Retried, Retries};
 use crate::plan::Plan;
 use crate::sql::store as sql;
@@ -288,24 +290,38 @@ impl Driver {
     /// The server returned an error.
     pub async fn lends(&self, client: &Client) -> Result<bool> {
         let table = std::slice::from_ref(self.job.design.table());
-        Ok(lent::untrusted_owner(client, table, self.plan.trust()).await?.is_some())
+        Ok(lent::untrusted_owner(client, table, self.plan.trust(), Access::Copies).await?.is_some())
     }
 
-    /// Fails if writing `tables` would run code of roles that are not trusted, and prevents others from adding such
-    /// code until the transaction ends. To be called in each transaction that writes rows, before its snapshot.
+    /// Fails if this access to `tables` would run code of roles that are not trusted, and prevents others from altering the
+    /// tables until the transaction ends. To be called in each transaction that reads or writes rows, before its snapshot.
     ///
     /// # Errors
     /// The code that was found.
-    pub async fn lend_nothing(&self, client: &Client, tables: &[QualifiedName]) -> Result<()> {
-        lent::nothing(client, tables, self.plan.trust(), true).await
+    pub async fn lend_nothing(
+        &self,
+        client: &Client,
+        tables: &[QualifiedName],
+        access: Access,
+    ) -> Result<()> {
+        lent::nothing(client, tables, self.plan.trust(), access).await
     }
 
-    /// The same for a transaction that creates on another table what `table` has, and fires none of its triggers.
+    /// Reads `tables` in a transaction that runs no code of roles that are not trusted; see [`Self::lend_nothing`].
     ///
     /// # Errors
-    /// The code that was found.
-    pub async fn lend_nothing_of(&self, client: &Client, table: &QualifiedName) -> Result<()> {
-        lent::nothing(client, std::slice::from_ref(table), self.plan.trust(), false).await
+    /// The code that was found; or `work` failed.
+    pub async fn reading<T>(
+        &self,
+        client: &Client,
+        tables: &[QualifiedName],
+        work: impl AsyncFnOnce(&Client) -> Result<T>,
+    ) -> Result<T> {
+        transaction(client, READ_COMMITTED, async |client| {
+            self.lend_nothing(client, tables, Access::Reads).await?;
+            work(client).await
+        })
+        .await
     }
 
     /// How long the server worked, of the time that so many messages and their answers took: the network's share does

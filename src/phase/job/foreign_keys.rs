@@ -34,7 +34,7 @@ pub async fn hold<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a Foreig
         return Ok(());
     }
     let meter = Meter::begin(driver, ConstraintWork::FindForeignKeyViolations);
-    let looked = orphans::look(&driver.control, keys, KEYS).await?;
+    let looked = orphans::look(&driver.control, keys, KEYS, driver.plan.trust()).await?;
     for (key, error) in looked.untested {
         driver.events.note(PartitionNote::ForeignKeyNotTested { key, error });
     }
@@ -87,13 +87,21 @@ pub fn not_valid(key: &ForeignKey, table: &QualifiedName) -> Undone {
 }
 
 /// Validates a key on one table that has it; if rows violate it, the error names some of them.
-pub async fn validate(client: &Client, key: &ForeignKey, table: &QualifiedName, oid: u32) -> Result<()> {
-    let Err(e) = client.batch_execute(&sql::validate(table, key)).await else { return Ok(()) };
-    let error = Error::from(e);
+pub async fn validate(
+    driver: &Driver,
+    client: &Client,
+    key: &ForeignKey,
+    table: &QualifiedName,
+    oid: u32,
+) -> Result<()> {
+    // The server reads both tables with the privileges of the session.
+    let tables = [table.clone(), key.references.clone()];
+    let validate = async |client: &Client| Ok(client.batch_execute(&sql::validate(table, key)).await?);
+    let Err(error) = driver.reading(client, &tables, validate).await else { return Ok(()) };
     if !error.is(&SqlState::FOREIGN_KEY_VIOLATION) {
         return Err(error);
     }
-    match orphans::one(client, key, table, oid, NAMED_WITHIN).await {
+    match orphans::one(client, key, (table, oid), NAMED_WITHIN, driver.plan.trust()).await {
         Ok(Some(found)) => Err(Error::failed(found.fact()).cause(format!("by key: {}", found.named()))),
         // The server's own message, without the rows.
         Ok(None) => Err(error),

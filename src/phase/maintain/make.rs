@@ -6,10 +6,12 @@ use crate::error::{Error, Result};
 use crate::event::{MaintainNote, RunWarning};
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::lent::Access;
 use crate::model::maintained::Maintained;
 use crate::model::objects::Role;
 use crate::model::partition::{Range, names};
 use crate::model::table::Table;
+use crate::pg::lent;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, objects, store};
 use crate::sql::maintain::Sibling;
@@ -136,6 +138,8 @@ impl Upkeep<'_> {
                     None => None,
                 };
                 client.batch_execute(&format!("set local statement_timeout = {LOOK_THROUGH_MS}")).await?;
+                // The server reads the default partition.
+                lent::nothing(client, std::slice::from_ref(&layout.table), self.trust, Access::Reads).await?;
                 match client.batch_execute(&attach).await.map_err(Error::from) {
                     Err(e) if e.is(&SqlState::QUERY_CANCELED) => return Err(too_large(layout)),
                     other => other?,

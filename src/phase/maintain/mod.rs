@@ -14,10 +14,12 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Events, MaintainNote};
 use crate::model::ident::QualifiedName;
+use crate::model::lent::Access;
 use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, Scheme, Template, adopted_scheme, missing};
 use crate::model::state::State;
-use crate::pg::transaction::query_text;
+use crate::pg::lent;
+use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
 use crate::phase::job::locks::LockRetry;
 use crate::phase::partition::PartitionJob;
 use crate::plan::{LockBudget, Plan, Retention, partitioning};
@@ -41,6 +43,8 @@ struct Upkeep<'a> {
     budget: LockBudget,
     scheme: Scheme,
     template: Template,
+    /// The roles that the job's plan trusts.
+    trust: &'a [String],
     /// The job that created the table.
     job: Option<&'a PartitionJob>,
 }
@@ -60,6 +64,7 @@ pub async fn maintain(context: &PartitionJob) -> Result<Maintained> {
         ahead: context.partitioning.ahead,
         retention: context.partitioning.retention,
         budget: context.plan.lock_budget(),
+        trust: context.plan.trust(),
         job: Some(context),
     };
     let done = upkeep.all(layout).await?;
@@ -93,7 +98,10 @@ pub async fn maintain_adopted(
     let plan = Plan::adopted(table, &layout.by, &scheme)?;
     let own = plan.partitioning()?;
     let (ahead, retention, budget) = (own.ahead, own.retention, plan.lock_budget());
-    Upkeep { client, events, stop, ahead, retention, budget, scheme, template, job: None }.all(layout).await
+    let trust = plan.trust();
+    Upkeep { client, events, stop, ahead, retention, budget, scheme, template, trust, job: None }
+        .all(layout)
+        .await
 }
 
 impl Upkeep<'_> {
@@ -130,13 +138,32 @@ impl Upkeep<'_> {
             if now.as_ref().is_some_and(|now| part.range.from <= now.from) {
                 break;
             }
-            if self.client.query_one(&sql::has_rows(&part.name), &[]).await?.get(0) {
+            if self.has_rows(&part.name).await? {
                 return Ok(part.range.clone());
             }
         }
         now.or_else(|| layout.parts.first().map(|part| part.range.clone())).ok_or_else(|| {
             Error::failed(format!("{} has no partition with bounds to continue from", layout.table.plain()))
         })
+    }
+
+    async fn has_rows(&self, table: &QualifiedName) -> Result<bool> {
+        let statement = sql::has_rows(table);
+        let read = async |client: &Client| Ok(client.query_one(&statement, &[]).await?.get(0));
+        self.reading(table, read).await
+    }
+
+    /// Reads a table of the tree in a transaction that runs no code of roles that are not trusted.
+    async fn reading<T>(
+        &self,
+        table: &QualifiedName,
+        work: impl AsyncFnOnce(&Client) -> Result<T>,
+    ) -> Result<T> {
+        transaction(self.client, READ_COMMITTED, async |client| {
+            lent::nothing(client, std::slice::from_ref(table), self.trust, Access::Reads).await?;
+            work(client).await
+        })
+        .await
     }
 
     async fn analyze(&self, layout: &Layout, done: &mut Maintained) -> Result<()> {

@@ -9,6 +9,7 @@ use crate::model::partition::{Bound, Range, horizon};
 use crate::pg::transaction::{READ_COMMITTED, transaction};
 use crate::plan::How;
 use crate::sql::{maintain as sql, objects};
+use tokio_postgres::Client;
 
 use super::layout::{Layout, Part};
 use super::{Upkeep, text};
@@ -57,7 +58,9 @@ impl Upkeep<'_> {
             return Ok(now);
         }
         let Some(part) = layout.parts.iter().find(|part| &part.range == present) else { return Ok(None) };
-        let newest = text(self.client, &sql::newest(&part.name, &layout.by)).await?;
+        let statement = sql::newest(&part.name, &layout.by);
+        let read = async |client: &Client| text(client, &statement).await;
+        let newest = self.reading(&part.name, read).await?;
         newest.map(|text| self.scheme.value(&text)).transpose().map_err(Error::failed)
     }
 

@@ -6,6 +6,7 @@ use crate::model::ident::QualifiedName;
 use crate::model::maintained::{Maintained, Stray};
 use crate::model::partition::{Bound, Range, gaps};
 use crate::sql::maintain as sql;
+use tokio_postgres::Client;
 
 use super::Upkeep;
 use super::layout::Layout;
@@ -14,10 +15,12 @@ impl Upkeep<'_> {
     /// Counts them by range and reports them; returns the ranges to which rows belong.
     pub(super) async fn strays(&self, layout: &Layout, done: &mut Maintained) -> Result<Vec<Range>> {
         let Some(default) = &layout.default else { return Ok(Vec::new()) };
-        if !self.client.query_one(&sql::has_rows(default), &[]).await?.get::<_, bool>(0) {
+        if !self.has_rows(default).await? {
             return Ok(Vec::new());
         }
-        let row = self.client.query_one(&sql::strays(default, &layout.by, layout.is_time()), &[]).await?;
+        let statement = sql::strays(default, &layout.by, layout.is_time());
+        let read = async |client: &Client| Ok(client.query_one(&statement, &[]).await?);
+        let row = self.reading(default, read).await?;
         done.default_rows = rows(row.get(0));
         let outside = rows(row.get(1));
         let mut found = Vec::new();
@@ -64,7 +67,8 @@ impl Upkeep<'_> {
         let bounds: Vec<String> = ranges.iter().map(|range| range.from.to_string()).collect();
         let statement = sql::strays_by_range(default, &layout.by, &layout.kind.to_string(), layout.is_time());
         let mut found = Vec::new();
-        for row in self.client.query(&statement, &[&bounds]).await? {
+        let read = async |client: &Client| Ok(client.query(&statement, &[&bounds]).await?);
+        for row in self.reading(default, read).await? {
             let (number, count): (i32, i64) = (row.get(0), row.get(1));
             let Some(range) = usize::try_from(number - 1).ok().and_then(|at| ranges.get(at)) else {
                 continue;

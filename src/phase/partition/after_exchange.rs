@@ -293,7 +293,7 @@ async fn one_table(
             session.batch_execute(&sql::on(&task.table, key)).await?;
         }
         if have.is_none_or(|o| !o.valid) {
-            let validated = validate(session, key, &task.table, task.oid).await;
+            let validated = validate(context, session, key, &task.table, task.oid).await;
             let first = !failed.borrow().contains(key);
             if !reported(context, not_valid(key, &task.table), validated)? && first {
                 failed.borrow_mut().push((*key).clone());

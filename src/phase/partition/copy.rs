@@ -12,6 +12,7 @@ use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::key::KeyRange;
 use crate::model::ledger_gaps::gaps;
+use crate::model::lent::Access;
 use crate::model::sizer::{ChunkSizer, even_end};
 use crate::pg::connect::Session;
 use crate::pg::store::{self, Chunk, Frozen};
@@ -91,7 +92,9 @@ async fn freeze(context: &PartitionJob) -> Result<Frozen> {
         Some(vec![blocks.to_string()])
     } else {
         let key = b.key_columns();
-        let rows = query_text(client, &sql::largest(&b.sides(Direction::Forward), &key), &[]).await?;
+        let largest = sql::largest(&b.sides(Direction::Forward), &key);
+        let read = async |client: &Client| query_text(client, &largest, &[]).await;
+        let rows = context.reading(client, std::slice::from_ref(&b.table.name), read).await?;
         rows.first().map(|row| (0..key.len()).map(|i| row.get(i)).collect())
     };
     let frozen = Frozen { physical, end, filenode: filenode.unwrap_or(0) };
@@ -155,7 +158,7 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
                 } else {
                     let from = from_source(&b.sides(Direction::Forward));
                     let size = || pace.next_rows();
-                    chunks::walk(context, &from, &b.key_columns(), gap, size, send).await?;
+                    chunks::walk(context, (&b.table.name, &from), &b.key_columns(), gap, size, send).await?;
                 }
             }
             Ok(())
@@ -287,7 +290,8 @@ async fn chunk(
         let hold = sql::hold_still(&b.sides(Direction::Forward));
         let target = objects::lock_target(context, Direction::Forward, "row exclusive").await?;
         client.batch_execute(&format!("{hold}; {target}")).await?;
-        context.lend_nothing(client, &[b.target()]).await?;
+        context.lend_nothing(client, &[b.table.name.clone()], Access::Reads).await?;
+        context.lend_nothing(client, &[b.target()], Access::Updates { cascades: false }).await?;
         let rows = if frozen.physical {
             let now: Option<u32> = client.query_one(sql::HEAP, &[&oid]).await?.get(0);
             if now != Some(frozen.filenode) {

@@ -6,6 +6,7 @@ use crate::event::PartitionNote;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::difference::{self, Between, Difference, differences, told};
 use crate::model::ident::QualifiedName;
+use crate::model::lent::Access;
 use crate::model::post_swap_diff;
 use crate::model::remade_keys;
 use crate::model::table::Table;
@@ -63,7 +64,7 @@ pub async fn carry(
     let side = b.sides(away).target;
     let done = briefly(context, vec![side.clone()], "carry over changes", async || {
         // A CHECK is validated with the rights of the job's role.
-        context.lend_nothing_of(client, &b.sides(away).source).await?;
+        context.lend_nothing(client, &[b.sides(away).source], Access::Copies).await?;
         all(client, &statements).await?;
         store::extend(client, job, &with).await?;
         in_use::keep(client, job, &now).await?;

@@ -13,6 +13,7 @@ use crate::pg::{objects, store};
 use crate::phase::partition::PartitionJob;
 use crate::plan::partitioning::{scheme, template};
 use crate::sql::{capture, copy, drain, prepare as sql};
+use tokio_postgres::Client;
 
 /// Whether no partition accepts a row, according to the error.
 pub fn lacks_partition(error: &Error) -> bool {
@@ -81,18 +82,20 @@ async fn missing(context: &PartitionJob, b: &Blueprint) -> Result<Vec<Partition>
     let (Some(first), Some(last)) = (b.partitions.first(), b.partitions.last()) else {
         return Ok(Vec::new());
     };
-    let mut ends = None;
+    let mut found_ends: Option<(String, String)> = None;
     // What came after the checks and before capture is in no log: it is in the table that the copy reads.
     for table in [drain::outside(b), copy::outside(b)] {
         let Some(statement) = table else { return Ok(Vec::new()) };
-        let rows = query_text(&context.control, &statement, &[first.from.clone(), last.to.clone()]).await?;
+        let ends = [first.from.clone(), last.to.clone()];
+        let read = async |client: &Client| query_text(client, &statement, &ends).await;
+        let rows = context.reading(&context.control, std::slice::from_ref(&b.table.name), read).await?;
         let found: Option<(Option<String>, Option<String>)> = rows.first().map(|r| (r.get(0), r.get(1)));
         if let Some((Some(low), Some(high))) = found {
-            ends = Some((low, high));
+            found_ends = Some((low, high));
             break;
         }
     }
-    let Some((low, high)) = ends else { return Ok(Vec::new()) };
+    let Some((low, high)) = found_ends else { return Ok(Vec::new()) };
     let value = |text: &str| scheme.value(text).map_err(Error::failed);
     let (low, high) = (value(&low)?.min(value(&first.from)?), value(&high)?.max(value(&first.from)?));
     let ranges = scheme.cover(&low, &high, 0).map_err(Error::failed)?;

@@ -26,6 +26,7 @@ use crate::event::{PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::key::{Key, KeyRange};
+use crate::model::lent::Access;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::model::table::Column;
@@ -245,7 +246,7 @@ async fn prove(
     range: &KeyRange,
 ) -> Result<(Sums, bool)> {
     let (direction, rows) = (context.direction(), context.partitioning.verify);
-    at_one_snapshot(client, &b.sides(direction), async |client| {
+    at_one_snapshot(context, client, &b.sides(direction), async |client| {
         let sums = Sums::ask(client, sql::summary(b, direction, by, range, rows)).await?;
         if sums.source == sums.target {
             return Ok((sums, true));
@@ -281,8 +282,15 @@ async fn look_again(
             async |items| {
                 let send = async |range, _| items.send(range).await;
                 for range in &suspects {
-                    chunks::walk(context, &from_source(&sides), by, range.clone(), || ROWS_ONE_BY_ONE, send)
-                        .await?;
+                    chunks::walk(
+                        context,
+                        (&sides.source, &from_source(&sides)),
+                        by,
+                        range.clone(),
+                        || ROWS_ONE_BY_ONE,
+                        send,
+                    )
+                    .await?;
                 }
                 Ok(())
             },
@@ -311,7 +319,7 @@ async fn differences(
 ) -> Result<Differing> {
     let direction = context.direction();
     let (statement, values) = sql::differences(b, direction, by, range, context.partitioning.verify, NAMED);
-    let rows = at_one_snapshot(client, &b.sides(direction), async |client| {
+    let rows = at_one_snapshot(context, client, &b.sides(direction), async |client| {
         query_text(client, &statement, &values).await
     })
     .await?;
@@ -336,12 +344,15 @@ async fn differences(
 
 /// A transaction with one snapshot that no TRUNCATE can invalidate: the lock comes first.
 async fn at_one_snapshot<T>(
+    context: &PartitionJob,
     client: &Client,
     sides: &Sides,
     work: impl AsyncFnOnce(&Client) -> Result<T>,
 ) -> Result<T> {
     transaction(client, REPEATABLE_READ, async |client| {
         client.batch_execute(&copy_sql::hold_still(sides)).await?;
+        let both = [sides.source.clone(), sides.target.clone()];
+        context.lend_nothing(client, &both, Access::Reads).await?;
         work(client).await
     })
     .await
@@ -389,7 +400,10 @@ async fn report(
 }
 
 async fn occurrences(context: &PartitionJob, b: &Blueprint, sides: &Sides, key: &Key) -> Result<i64> {
-    Ok(query_text(&context.control, &sql::occurrences(b, sides), key).await?.first().map_or(0, |r| r.get(0)))
+    let statement = sql::occurrences(b, sides);
+    let read = async |client: &Client| query_text(client, &statement, key).await;
+    let rows = context.reading(&context.control, &[sides.source.clone(), sides.target.clone()], read).await?;
+    Ok(rows.first().map_or(0, |r| r.get(0)))
 }
 
 #[cfg(test)]

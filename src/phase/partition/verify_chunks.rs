@@ -91,7 +91,10 @@ pub(super) async fn cut(
     let (from, columns) = (from_source(&sides), &dimension.columns);
     if !dimension.partitioned {
         let whole = KeyRange { after: None, through: None };
-        return chunks::walk(context, &from, columns, whole, &rows, async |range, _| send(range).await).await;
+        return chunks::walk(context, (&sides.source, &from), columns, whole, &rows, async |range, _| {
+            send(range).await
+        })
+        .await;
     }
     let known = leaf_rows(context, &sides).await?;
     let rows_of = |leaf: &QualifiedName| known.get(leaf).copied().flatten().unwrap_or(f64::INFINITY);
@@ -101,7 +104,10 @@ pub(super) async fn cut(
         if held <= rows() as f64 {
             return send(range).await;
         }
-        chunks::walk(context, &from, columns, range, &rows, async |range, _| send(range).await).await
+        chunks::walk(context, (&sides.source, &from), columns, range, &rows, async |range, _| {
+            send(range).await
+        })
+        .await
     };
     let (mut after, mut held): (Option<Key>, f64) = (None, stray);
     for partition in &b.partitions {

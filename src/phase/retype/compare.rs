@@ -12,7 +12,7 @@ use crate::model::state::State;
 use crate::model::verify_report::{Difference, EXAMPLES_MAX, Example, VerifyReport};
 use crate::pg::catalog;
 use crate::pg::connect::Session;
-use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::pg::transaction::query_text;
 use crate::sql::{fill as fill_sql, plan_sql, retype as sql};
 
 use super::{RetypeJob, objects, table};
@@ -61,7 +61,7 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
         "verify a range",
         async |items| {
             let send = async |range, _| items.send(range).await;
-            chunks::walk(retyper, &from, &columns, whole, || RANGE_ROWS, send).await
+            chunks::walk(retyper, (&r.table.name, &from), &columns, whole, || RANGE_ROWS, send).await
         },
         async |session, range| {
             let (found, named) = one_range(retyper, session, direction, range).await?;
@@ -103,24 +103,25 @@ async fn one_range(
     range: &KeyRange,
 ) -> Result<([u64; 3], Vec<Example>)> {
     let r = &retyper.retyping;
-    transaction(session, READ_COMMITTED, async |client| {
-        client.batch_execute(&fill_sql::names(&retyper.filler.filling)).await?;
-        let (statement, values) = sql::compare(r, direction, range);
-        let rows = query_text(client, &statement, &values).await?;
-        client.batch_execute(&plan_sql::look_up_again(&r.sql)).await?;
-        let number =
-            |i: usize| rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0));
-        let found = [number(0), number(1), number(2)];
-        let mut named = Vec::new();
-        for (kind, any) in [(Difference::Different, found[1] > 0), (Difference::Missing, found[2] > 0)] {
-            if any {
-                let (statement, values) = sql::unlevel(r, direction, kind, range, EXAMPLES_MAX);
-                let rows = query_text(client, &statement, &values).await?;
-                client.batch_execute(&plan_sql::look_up_again(&r.sql)).await?;
-                named.extend(rows.iter().map(|row| Example { kind, key: row.get(0), place: None }));
+    retyper
+        .reading(session, std::slice::from_ref(&r.table.name), async |client| {
+            client.batch_execute(&fill_sql::names(&retyper.filler.filling)).await?;
+            let (statement, values) = sql::compare(r, direction, range);
+            let rows = query_text(client, &statement, &values).await?;
+            client.batch_execute(&plan_sql::look_up_again(&r.sql)).await?;
+            let number =
+                |i: usize| rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0));
+            let found = [number(0), number(1), number(2)];
+            let mut named = Vec::new();
+            for (kind, any) in [(Difference::Different, found[1] > 0), (Difference::Missing, found[2] > 0)] {
+                if any {
+                    let (statement, values) = sql::unlevel(r, direction, kind, range, EXAMPLES_MAX);
+                    let rows = query_text(client, &statement, &values).await?;
+                    client.batch_execute(&plan_sql::look_up_again(&r.sql)).await?;
+                    named.extend(rows.iter().map(|row| Example { kind, key: row.get(0), place: None }));
+                }
             }
-        }
-        Ok((found, named))
-    })
-    .await
+            Ok((found, named))
+        })
+        .await
 }

@@ -10,6 +10,7 @@ use crate::event::{ColumnWork, ConstraintWork, PhaseOutcome, Undone};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::{Ident, plain};
+use crate::model::lent::Access;
 use crate::model::objects::Role;
 use crate::model::retyping::Counterpart;
 use crate::model::state::{State, Step};
@@ -142,7 +143,9 @@ async fn twice(retyper: &RetypeJob, error: Error, one: &Counterpart, direction: 
     let columns: Option<Vec<Ident>> = columns.map(|all| all.iter().map(beside).collect());
     let keys: Vec<String> = match columns {
         Some(columns) => {
-            let rows = retyper.control.query(&finish::repeated(&r.filling(), &columns), &[]).await;
+            let statement = finish::repeated(&r.filling(), &columns);
+            let read = async |client: &Client| Ok(client.query(&statement, &[]).await?);
+            let rows = retyper.reading(&retyper.control, std::slice::from_ref(&r.table.name), read).await;
             rows.map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| row.get(1)).collect())
         }
         None => Vec::new(),
@@ -189,7 +192,7 @@ async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
         if *valid && !there.get(name.as_str()).is_some_and(|check| check.valid) {
             // A function that it calls finds names as it does where the application writes.
             let validated = transaction(&session, READ_COMMITTED, async |client| {
-                retyper.lend_nothing(client, std::slice::from_ref(&r.table.name)).await?;
+                retyper.lend_nothing(client, std::slice::from_ref(&r.table.name), Access::Copies).await?;
                 client.batch_execute(&plan_sql::applications(&r.sql)).await?;
                 Ok(client.batch_execute(&sql::validate(&r.table.name, name)).await?)
             });
@@ -295,7 +298,7 @@ pub(super) async fn keys(retyper: &RetypeJob) -> Result<Vec<ForeignKey>> {
     let mut failed = Vec::new();
     for (key, oid) in open {
         retyper.go_on()?;
-        let validated = validate(&session, key, &key.table, oid).await;
+        let validated = validate(retyper, &session, key, &key.table, oid).await;
         if !reported(retyper, not_valid(key, &key.table), validated)? {
             failed.push(key.clone());
         }

@@ -10,7 +10,7 @@ use crate::model::number;
 use crate::model::pace::Work;
 use crate::pg::catalog;
 use crate::pg::connect::Session;
-use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::pg::transaction::query_text;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::{chunks, workers};
 use crate::sql::fill;
@@ -138,7 +138,7 @@ async fn one_leaf(
         "look for rows that violate a constraint",
         async |items| {
             let send = async |range, rows| items.send((range, rows)).await;
-            chunks::walk(filler, &format!("only {leaf}"), &key, whole, || ROWS, send).await
+            chunks::walk(filler, (leaf, &format!("only {leaf}")), &key, whole, || ROWS, send).await
         },
         async |session, (range, rows)| {
             let of_range = one_range(filler, session, leaf, range, rules).await?;
@@ -162,20 +162,21 @@ async fn one_range(
     rules: &[Rule<'_>],
 ) -> Result<Vec<Found>> {
     let f = &filler.filling;
-    transaction(session, READ_COMMITTED, async |client| {
-        client.batch_execute(&fill::names(f)).await?;
-        let mut all = Vec::new();
-        for rule in rules {
-            let (statement, values) = sql::violating(f, leaf, range, *rule);
-            let rows = query_text(client, &statement, &values).await?;
-            all.push(Found {
-                count: rows.first().map_or(0, |row| row.get(0)),
-                keys: rows.iter().map(|row| row.get(1)).collect(),
-            });
-        }
-        Ok(all)
-    })
-    .await
+    filler
+        .reading(session, std::slice::from_ref(leaf), async |client| {
+            client.batch_execute(&fill::names(f)).await?;
+            let mut all = Vec::new();
+            for rule in rules {
+                let (statement, values) = sql::violating(f, leaf, range, *rule);
+                let rows = query_text(client, &statement, &values).await?;
+                all.push(Found {
+                    count: rows.first().map_or(0, |row| row.get(0)),
+                    keys: rows.iter().map(|row| row.get(1)).collect(),
+                });
+            }
+            Ok(all)
+        })
+        .await
 }
 
 /// Duplicate values: one scan of the table, because ranges of keys would not find them.
@@ -183,11 +184,12 @@ async fn repeated(filler: &BackfillJob, of: &[Ident]) -> Result<Option<String>> 
     let f = &filler.filling;
     let rows = filler
         .retrying("look for duplicate values", async || {
-            transaction(&filler.control, READ_COMMITTED, async |client| {
-                client.batch_execute(&fill::names(f)).await?;
-                Ok(client.query(&sql::repeated(f, of), &[]).await?)
-            })
-            .await
+            filler
+                .reading(&filler.control, std::slice::from_ref(&f.table.name), async |client| {
+                    client.batch_execute(&fill::names(f)).await?;
+                    Ok(client.query(&sql::repeated(f, of), &[]).await?)
+                })
+                .await
         })
         .await?;
     let Some(first) = rows.first() else { return Ok(None) };
