@@ -259,7 +259,7 @@ async fn a_table_that_changes_hands_while_a_job_runs_stops_it() {
         .await;
         send(&run, rustix::process::Signal::CONT);
         let stopped = ended(run).await.exits(1);
-        assert!(stopped.stderr.contains("code of others with the rights of"), "{}", stopped.stderr);
+        assert!(stopped.stderr.contains("code of other roles with the privileges of"), "{}", stopped.stderr);
         nobody_was_caught(&db, "the table had another owner").await;
     }
 }
