@@ -165,7 +165,7 @@ impl Upkeep<'_> {
             Some(context) => context.go_on(),
             None if self.stop.is_asked() => {
                 Err(Error::new(Kind::Stopped, "stopped as requested")
-                    .hint("run the same command again to go on"))
+                    .hint("run the same command again to continue"))
             }
             None => Ok(()),
         }
