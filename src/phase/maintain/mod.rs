@@ -163,10 +163,8 @@ impl Upkeep<'_> {
     fn go_on(&self) -> Result<()> {
         match self.job {
             Some(context) => context.go_on(),
-            None if self.stop.is_asked() => {
-                Err(Error::new(Kind::Stopped, "stopped as requested")
-                    .hint("run the same command again to continue"))
-            }
+            None if self.stop.is_asked() => Err(Error::new(Kind::Stopped, "stopped as requested")
+                .hint("run the same command again to continue")),
             None => Ok(()),
         }
     }
