@@ -23,7 +23,7 @@ async fn a_first_signal_stops_between_chunks() {
     insta::assert_snapshot!(refusal(&ended(run).await), @"
     exit 6
     error: stopped as requested; job events is capturing
-    hint: run the same command again to go on
+    hint: run the same command again to continue
     ");
     let done = events.db.count("select count(*) from pgstrata.chunks").await;
     assert!(done > 0);

@@ -19,10 +19,20 @@ use super::{
 
 /// The whole run. Statements that repeat are printed once, with their parameters as `$n`.
 pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
-    let forward = Direction::Forward;
-    let sides = b.sides(forward);
     let leaves: Vec<QualifiedName> =
         b.partitions.iter().map(|p| p.name.clone()).chain(b.default.clone()).collect();
+    let mut all = before_the_swap(b, physical, rows, &leaves);
+    all.push(section(
+        "swap: create the function that a single message, from BEGIN to COMMIT, calls",
+        exchange(b, Direction::Forward, &leaves),
+    ));
+    all.extend(after_the_swap(b, &leaves));
+    all
+}
+
+fn before_the_swap(b: &Blueprint, physical: bool, rows: Rows, leaves: &[QualifiedName]) -> Vec<Section> {
+    let forward = Direction::Forward;
+    let sides = b.sides(forward);
     let key = b.key_columns();
     let middle = KeyRange {
         after: Some(vec![String::new(); key.len()]),
@@ -43,8 +53,8 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
             "scrub: for each partition with changes in the change log (one transaction each)",
             leaves.iter().take(1).map(|leaf| drain::scrub(b, leaf)).collect(),
         ),
-        section("index: for each partition (one transaction per statement)", leaf_indexes(b, &leaves)),
-        section("index: the partitioned table (short lock_timeout)", parent_indexes(b, &leaves)),
+        section("index: for each partition (one transaction per statement)", leaf_indexes(b, leaves)),
+        section("index: the partitioned table (short lock_timeout)", parent_indexes(b, leaves)),
         section("analyze: the partitioned table (one transaction)", index::analyze(b)),
         section(
             "analyze: each partition (outside a transaction)",
@@ -71,23 +81,19 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
             "swap: drain while the mirror is on (one REPEATABLE READ transaction; repeated)",
             mirror::drain(b, forward),
         ),
-        section(
-            "swap: create the function that a single message, from BEGIN to COMMIT, calls",
-            exchange(b, forward, &leaves),
-        ),
-        section("after the swap: validate foreign keys (one transaction each)", settled(b, forward, &leaves)),
-        section(
-            "rollback: create the function for the reverse direction",
-            exchange(b, Direction::Reverse, &leaves),
-        ),
+    ]
+}
+
+fn after_the_swap(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<Section> {
+    let (forward, reverse) = (Direction::Forward, Direction::Reverse);
+    vec![
+        section("after the swap: validate foreign keys (one transaction each)", settled(b, forward, leaves)),
+        section("rollback: create the function for the reverse direction", exchange(b, reverse, leaves)),
         section(
             "after the rollback: validate foreign keys (one transaction each)",
-            settled(b, Direction::Reverse, &leaves),
+            settled(b, reverse, leaves),
         ),
-        section(
-            "finalize (one transaction)",
-            finalize::end(&Leaving::planned(b, Direction::Reverse, &leaves)),
-        ),
+        section("finalize (one transaction)", finalize::end(&Leaving::planned(b, reverse, leaves))),
         section(
             "abort: possible at any time before the swap (one transaction)",
             finalize::end(&Leaving::planned(b, forward, &[])),

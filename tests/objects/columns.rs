@@ -58,7 +58,7 @@ async fn finalize_keeps_an_old_column_that_was_renamed_and_one_that_took_its_nam
     own_column(&db, "n_old").await;
     let ran = db.pgstrata(&["rollback", "job"]).await;
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert!(ran.stderr.contains("the job's column is called n_archive"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the job's column is now named n_archive"), "{}", ran.stderr);
     assert!(ran.stderr.contains("`pgstrata finalize --now job`"), "{}", ran.stderr);
     assert!(!ran.stderr.contains("pgstrata abort"), "{}", ran.stderr);
     let ran = db.pgstrata(&["finalize", "job", "--now"]).await.ok();

@@ -37,7 +37,7 @@ async fn the_second_of_two_jobs_is_refused_and_names_the_first() {
         let said = ran.stdout;
         assert_eq!(errors(&said).len(), 1, "{said}");
         assert!(errors(&said)[0].starts_with("error[table_in_other_job]: "), "{said}");
-        assert!(said.contains("which foreign key items_order_id_at_fkey ties to public."), "{said}");
+        assert!(said.contains("which foreign key items_order_id_at_fkey connects to public."), "{said}");
         assert!(said.contains("`pgstrata abort "), "{said}");
     }
 }

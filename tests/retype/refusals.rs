@@ -130,7 +130,7 @@ async fn constraints_and_names_that_prevent_a_retype() {
     insta::assert_snapshot!(told("alter table orders add id_new int; create table orders_pkey_old ()", PLAN).await, @"
     error[name_taken]: id_new: public.orders already has a column id_new, and the job needs that name
       hint: rename or drop it
-    error[name_taken]: public.orders_pkey_old: a table has the name public.orders_pkey_old, which index orders_pkey needs beside
+    error[name_taken]: public.orders_pkey_old: a table has the name public.orders_pkey_old, which the job needs for its copy of index orders_pkey
       hint: rename or drop it
     error: the check found 2 errors; nothing was changed
     ");

@@ -21,12 +21,12 @@ fn rfc3339<S: Serializer>(next: &Option<DateTime<Tz>>, serializer: S) -> Result<
 }
 
 impl fmt::Display for ClosedWindows {
-    /// `it is outside the windows Mon-Fri 22:00-05:00; the next opens Mon 2026-11-30 22:00 CET`.
+    /// `the time is outside the windows Mon-Fri 22:00-05:00; the next window opens Mon 2026-11-30 22:00 CET`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it is outside the windows {}; ", self.windows.join(", "))?;
+        write!(f, "the time is outside the windows {}; ", self.windows.join(", "))?;
         match self.next {
-            Some(next) => write!(f, "the next opens {}", next.format("%a %Y-%m-%d %H:%M %Z")),
-            None => f.write_str("none opens"),
+            Some(next) => write!(f, "the next window opens {}", next.format("%a %Y-%m-%d %H:%M %Z")),
+            None => f.write_str("no window opens again"),
         }
     }
 }

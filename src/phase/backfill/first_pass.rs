@@ -404,7 +404,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Rows that others had locked: each in a transaction of its own, which waits for the row while it holds no other
-    /// lock.
+    /// lock. None begins while the job is throttled.
     async fn one_by_one(&self, session: &Session, leaf: &QualifiedName, range: &KeyRange) -> Result<()> {
         let f = &self.filler.filling;
         let read = async |client: &Client| {
@@ -415,6 +415,11 @@ impl<'a> Pass<'a> {
         let keys: Vec<Key> = self.filler.reading(session, std::slice::from_ref(leaf), read).await?;
         let mut held = 0;
         for key in keys {
+            tokio::select! {
+                () = self.filler.gate.pass() => {}
+                () = self.filler.interrupted() => {}
+            }
+            self.filler.go_on()?;
             match self.single(session, leaf, &key).await {
                 Ok(()) => {}
                 // Held for long, and so may the others be: the second look comes to them again.
@@ -422,7 +427,6 @@ impl<'a> Pass<'a> {
                 Err(e) if e.retry_class() == Retry::Again => held += 1,
                 Err(e) => return Err(e),
             }
-            self.filler.go_on()?;
         }
         Ok(())
     }

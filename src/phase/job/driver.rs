@@ -219,7 +219,7 @@ impl Driver {
                 Kind::Stopped,
                 format!("stopped {}; job {} is {}", self.stop.why(), self.job.name, self.state()),
             )
-            .hint("run the same command again to go on"));
+            .hint("run the same command again to continue"));
         }
         Ok(())
     }

@@ -190,10 +190,8 @@ impl Upkeep<'_> {
     fn go_on(&self) -> Result<()> {
         match self.job {
             Some(context) => context.go_on(),
-            None if self.stop.is_asked() => {
-                Err(Error::new(Kind::Stopped, "stopped as requested")
-                    .hint("run the same command again to go on"))
-            }
+            None if self.stop.is_asked() => Err(Error::new(Kind::Stopped, "stopped as requested")
+                .hint("run the same command again to continue")),
             None => Ok(()),
         }
     }

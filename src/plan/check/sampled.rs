@@ -104,8 +104,8 @@ mod tests {
         let messages: Vec<String> =
             sampled(&fixture::petri(), &sample).into_iter().map(|finding| finding.message).collect();
         insta::assert_snapshot!(messages.join("\n"), @"
-        the update of rows 1; 3 of public.petri_positions fails: division by zero (SQLSTATE 22012)
-        the update of row 2 of public.petri_positions fails: no (SQLSTATE 22012)
+        the update of rows 1; 3 of public.petri_observations fails: division by zero (SQLSTATE 22012)
+        the update of row 2 of public.petri_observations fails: no (SQLSTATE 22012)
         ");
     }
 }
