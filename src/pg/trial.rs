@@ -46,17 +46,17 @@ pub async fn trial(
     if trial.refused.is_some() || trial.not_assignable.is_some() || !trial.defaults_refused.is_empty() {
         return Ok(trial);
     }
-    match named {
-        Ok(named) => trial.named = named,
-        Err(refusal) => {
-            trial.refused = Some(refusal);
-            return Ok(trial);
-        }
-    }
     if !filling.finish.is_empty() {
         let finish = finish_trial::trial(client, filling, trust).await?;
         trial.named.add(finish.named.clone());
         trial.finish = Some(finish);
+    }
+    match named {
+        Ok(named) => trial.named.add(named),
+        Err(refusal) => {
+            trial.refused = Some(refusal);
+            return Ok(trial);
+        }
     }
     *filling = resolved;
     if !trial.named.is_refused(&filling.sql) {
