@@ -62,7 +62,14 @@ async fn rolled_back(client: &Client, f: &Filling, trust: &[String]) -> Result<F
         trial.untried = Some(error.message);
         return Ok(trial);
     }
+    // Before anything is built: CREATE INDEX and ADD CHECK call IMMUTABLE functions whose arguments are constants.
+    trial.named = names(client, f, (oid, trust), &mut trial.refused).await?;
+    if trial.named.is_refused(&f.sql) {
+        return Ok(trial);
+    }
+    let unread: Vec<Ident> = trial.refused.iter().map(|(name, _)| name.clone()).collect();
     let mut builds = sql::builds(f);
+    builds.retain(|(name, _)| !unread.contains(name));
     for (n, (key, referenced)) in f.finish.foreign_keys.iter().zip(&trial.keys).enumerate() {
         if let Some(key) = referenced.as_ref().and_then(|referenced| led(key, referenced)) {
             builds.push((key.name.clone(), sql::key(f, &key, n)));
@@ -82,9 +89,33 @@ async fn rolled_back(client: &Client, f: &Filling, trust: &[String]) -> Result<F
     let resolved = client.query(sql::RESOLVED, &[&stand_in]).await?;
     trial.resolved = resolved.iter().map(|row| (ident(row, 0), row.get(1))).collect();
     let oids: Vec<u32> = resolved.iter().map(|row| row.get(2)).collect();
-    trial.named = resolve::named(client, (oid, trust), &oids, &f.sql).await?;
+    trial.named.add(resolve::named(client, (oid, trust), &oids, &f.sql).await?);
     trial.standing.retain(|(name, _)| trial.refused.iter().all(|(refused, _)| refused != name));
     Ok(trial)
+}
+
+/// What the conditions and the indexes name, without planning them; those that the server cannot parse are added to
+/// `refused`.
+async fn names(
+    client: &Client,
+    f: &Filling,
+    table: (u32, &[String]),
+    refused: &mut Vec<(Ident, String)>,
+) -> Result<Named> {
+    let mut rules = Vec::new();
+    for (n, (name, statement)) in sql::readings(f).into_iter().enumerate() {
+        let read = match statement {
+            Some(create) => attempt(client, &[create]).await?,
+            None => Err(Refusal { message: sql::NOT_READ.to_owned(), code: "42601".to_owned() }),
+        };
+        match read {
+            Ok(()) => rules.push(client.query_one(sql::RULE, &[&sql::reading(n)]).await?.get(0)),
+            Err(refusal) => refused.push((name, refusal.message)),
+        }
+    }
+    let named = resolve::named(client, table, &rules, &f.sql).await?;
+    client.batch_execute(&fill::names(f)).await?;
+    Ok(named)
 }
 
 /// The key with the table that it refers to; none if that is impossible, which is reported without a trial.

@@ -55,7 +55,7 @@ pub async fn rehearse(
         .await;
         client.batch_execute("rollback").await?;
         tried?;
-        if rehearsal.no_scratch || rehearsal.type_refused.is_some() {
+        if rehearsal.no_scratch || rehearsal.type_refused.is_some() || rehearsal.named.is_refused(&r.sql) {
             return Ok(rehearsal);
         }
         resolved.names_others |= r.sql.names_others;
@@ -74,6 +74,7 @@ pub async fn rehearse(
         }
     }
     r.sql = resolved;
+    resolve::search_path(client, &mut r.sql, trust).await?;
     Ok(rehearsal)
 }
 
@@ -104,11 +105,15 @@ async fn one_side(
         r.comparable = compared(client).await?;
     }
     plans_sql(client, r, side, trust, rehearsal).await?;
+    if rehearsal.named.is_refused(&r.sql) {
+        return Ok(());
+    }
     for (number, one) in r.indexes.iter().enumerate() {
         let shown = format!("index {}", crate::model::ident::plain(one.index.name.as_str()));
         attempt(client, &sql::index(&one.index, number), shown, rehearsal).await?;
     }
-    if side == Side::Old && !r.indexes.is_empty() {
+    // Rows of the scratch table call the CHECKs of the new type.
+    if side == Side::Old && !r.indexes.is_empty() && rehearsal.sql_refused.is_empty() {
         index_rows(client, r, rehearsal).await?;
     }
     for (number, pair) in r.checks.iter().enumerate() {
@@ -170,32 +175,46 @@ async fn plans_sql(
 ) -> Result<()> {
     let (which, expression) =
         if side == Side::Old { ("using", r.using.clone()) } else { ("back", r.back.clone()) };
-    match probe(client, r, &expression).await? {
-        Probed::Stable => {}
-        Probed::Volatile => rehearsal.volatile.push(which),
-        Probed::Refused(message) => {
-            rehearsal.sql_refused.push((which, message));
-            return Ok(());
-        }
-    }
     // The default cast would truncate a value that is too long for a domain.
     let casts = match side {
         Side::Old => r.casts,
         Side::New => r.back == default_cast(&r.column.name, &r.column.sql_type),
     };
-    let expression = if casts { format!("t.{}", r.column.name) } else { expression };
+    let to_resolve = if casts { format!("t.{}", r.column.name) } else { expression.clone() };
+    // Before anything is planned: the planner calls IMMUTABLE functions whose arguments are constants.
     client.batch_execute("savepoint resolve").await?;
     let scratch = QualifiedName::new("pg_temp", "pgstrata_scratch");
+    let mut settings = r.sql.clone();
     let table = (r.table.oid, trust);
-    let resolved = resolve::expression(client, &mut r.sql, (&expression, &scratch, sql::BESIDE), table).await;
+    let resolved =
+        resolve::expression(client, &mut settings, (&to_resolve, &scratch, sql::BESIDE), table).await;
     client.batch_execute("rollback to resolve").await?;
-    match resolved {
+    let resolved = match resolved {
         Ok((resolved, named)) => {
-            *(if side == Side::Old { &mut r.using } else { &mut r.back }) = resolved;
             rehearsal.named.add(named);
+            if rehearsal.named.is_refused(&settings) {
+                r.sql = settings;
+                return Ok(());
+            }
+            Ok(resolved)
         }
-        Err(e) => rehearsal.sql_refused.push((which, refusal(e)?)),
+        Err(e) => Err(refusal(e)?),
+    };
+    let parsed = probe(client, r, &expression, Depth::Parsed).await?;
+    let resolved = match (parsed, resolved) {
+        (Probed::Refused(message), _) | (_, Err(message)) => {
+            rehearsal.sql_refused.push((which, message));
+            return Ok(());
+        }
+        (_, Ok(resolved)) => resolved,
+    };
+    r.sql = settings;
+    match probe(client, r, &resolved, Depth::Planned).await? {
+        Probed::Stable => {}
+        Probed::Volatile => rehearsal.volatile.push(which),
+        Probed::Refused(message) => rehearsal.sql_refused.push((which, message)),
     }
+    *(if side == Side::Old { &mut r.using } else { &mut r.back }) = resolved;
     Ok(())
 }
 
@@ -218,15 +237,29 @@ enum Probed {
     Refused(String),
 }
 
-/// Plans the use of the expression.
-async fn probe(client: &Client, r: &Retyping, expression: &str) -> Result<Probed> {
+/// How far the server goes with a statement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// It looks up the names; nothing runs.
+    Parsed,
+    /// It plans, which can call functions.
+    Planned,
+}
+
+/// The server's response to the use of the expression.
+async fn probe(client: &Client, r: &Retyping, expression: &str, depth: Depth) -> Result<Probed> {
     let mut volatile = false;
     client.batch_execute("savepoint probe").await?;
     client.batch_execute(&fill_sql::names(&r.filling())).await?;
     for statement in sql::probes(expression) {
-        match client.query_one(&statement, &[]).await {
+        let tried = match depth {
+            Depth::Parsed => client.prepare(&statement).await.map(|_| None),
+            Depth::Planned => client.query_one(&statement, &[]).await.map(Some),
+        };
+        match tried {
             Ok(row) => {
-                volatile |= row.try_get::<_, Value>(0).is_ok_and(|plan| scans_probe(&plan));
+                let plan = row.and_then(|row| row.try_get::<_, Value>(0).ok());
+                volatile |= plan.is_some_and(|plan| scans_probe(&plan));
             }
             Err(e) => {
                 let message = refusal(e.into())?;

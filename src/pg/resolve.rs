@@ -55,6 +55,19 @@ pub async fn settings(
     Ok(())
 }
 
+/// Replaces the search path by its schemas, without those in which a role that is not trusted has something: what it
+/// created while it had the privilege is still found there. `"$user"` becomes a name, whatever role runs the SQL later.
+///
+/// # Errors
+/// The server returned an error.
+pub async fn search_path(client: &Client, plan: &mut PlanSql, trust: &[String]) -> Result<()> {
+    client.batch_execute(READ_COMMITTED).await?;
+    let path = client.query_one(sql::SOUND_PATH, &[&plan.search_path, &trust]).await;
+    client.batch_execute("rollback").await?;
+    plan.search_path = path?.get(0);
+    Ok(())
+}
+
 /// Resolves a backfill's SQL; returns the objects that it names, or the server's error about it.
 ///
 /// # Errors

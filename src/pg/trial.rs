@@ -35,27 +35,64 @@ pub async fn trial(
     let mut plan = filling.sql.clone();
     resolve::settings(client, &mut plan, &filling.key_columns()).await?;
     filling.sql = plan;
-    let mut trial = as_written(client, filling, writing, trust).await?;
+    let mut resolved = filling.clone();
+    // Before anything is planned: the planner calls IMMUTABLE functions whose arguments are constants.
+    let named = resolve::backfill(client, &mut resolved, trust).await?;
+    if let Some(named) = named.as_ref().ok().filter(|named| named.is_refused(&resolved.sql)) {
+        filling.sql = resolved.sql;
+        return Ok(Trial { named: named.clone(), ..Trial::default() });
+    }
+    let mut trial = analysed(client, filling).await?;
     if trial.refused.is_some() || trial.not_assignable.is_some() || !trial.defaults_refused.is_empty() {
         return Ok(trial);
     }
-    match resolve::backfill(client, filling, trust).await? {
-        Ok(mut named) => {
-            named.add(trial.finish.as_ref().map(|finish| finish.named.clone()).unwrap_or_default());
-            trial.named = named;
-        }
-        Err(refusal) => trial.refused = Some(refusal),
+    if !filling.finish.is_empty() {
+        let finish = finish_trial::trial(client, filling, trust).await?;
+        trial.named.add(finish.named.clone());
+        trial.finish = Some(finish);
     }
-    if trial.refused.is_none() {
-        // SQL functions are inlined when the statement is planned, under its search path.
-        trial.refused = explained(client, filling, &sql::probe(filling)).await?.err();
+    match named {
+        Ok(named) => trial.named.add(named),
+        Err(refusal) => {
+            trial.refused = Some(refusal);
+            return Ok(trial);
+        }
+    }
+    *filling = resolved;
+    if !trial.named.is_refused(&filling.sql) {
+        planned(client, filling, writing, &mut trial).await?;
+        resolve::search_path(client, &mut filling.sql, trust).await?;
     }
     Ok(trial)
 }
 
-/// The responses of the server to the SQL as it is in the plan.
-async fn as_written(client: &Client, f: &Filling, writing: &Writing, trust: &[String]) -> Result<Trial> {
+/// The responses of the server to the SQL as it is in the plan, when the server parses it and looks up its names;
+/// nothing is planned.
+async fn analysed(client: &Client, f: &Filling) -> Result<Trial> {
     let mut trial = Trial::default();
+    for column in f.missing() {
+        if let Some(probe) = sql::probe_default(f, column)
+            && let Err(refusal) = parsed(client, f, &probe).await?
+        {
+            trial.defaults_refused.push((column.name.clone(), refusal.message));
+        }
+    }
+    if !trial.defaults_refused.is_empty() {
+        return Ok(trial);
+    }
+    trial.refused = parsed(client, f, &sql::probe(f)).await?.err();
+    if trial.refused.is_some() {
+        return Ok(trial);
+    }
+    if let Some(assigned) = sql::assigned(f) {
+        trial.not_assignable = parsed(client, f, &assigned).await?.err();
+    }
+    types(client, f, &mut trial).await?;
+    Ok(trial)
+}
+
+/// The responses of the server when it plans the resolved SQL.
+async fn planned(client: &Client, f: &Filling, writing: &Writing, trial: &mut Trial) -> Result<()> {
     for column in f.missing() {
         if let Some(probe) = sql::probe_default(f, column) {
             match explained(client, f, &probe).await? {
@@ -66,30 +103,27 @@ async fn as_written(client: &Client, f: &Filling, writing: &Writing, trust: &[St
         }
     }
     if !trial.defaults_refused.is_empty() {
-        return Ok(trial);
+        return Ok(());
     }
+    // SQL functions are inlined when the statement is planned, under its search path.
     match explained(client, f, &sql::probe(f)).await? {
         Ok(plan) => trial.volatile = scans_probe(&plan),
         Err(refusal) => {
             trial.refused = Some(refusal);
-            return Ok(trial);
+            return Ok(());
         }
-    }
-    if !f.finish.is_empty() {
-        trial.finish = Some(finish_trial::trial(client, f, trust).await?);
     }
     trial.filter_volatile =
         explained(client, f, &sql::probe_filter(f)).await?.is_ok_and(|plan| scans_probe(&plan));
     if let Some(assigned) = sql::assigned(f) {
-        trial.not_assignable = planned(client, f, &assigned).await?.err();
+        trial.not_assignable = explained(client, f, &assigned).await?.err();
     }
-    types(client, f, &mut trial).await?;
     trial.meant = explained(client, f, &sql::meant(f))
         .await?
         .ok()
         .and_then(|plan| plan[0]["Plan"]["Plan Rows"].as_f64());
     trial.every_chunk = every_chunk(client, f, writing).await?;
-    Ok(trial)
+    Ok(())
 }
 
 /// The types of the columns to add.
@@ -181,14 +215,14 @@ async fn explained(
     refused(plan.await)
 }
 
-/// The same without returning the plan.
-async fn planned(client: &Client, f: &Filling, statement: &str) -> Result<std::result::Result<(), Refusal>> {
-    let plan = transaction(client, READ_COMMITTED, async |client| {
+/// Parses a statement and looks up its names without planning it; returns the server's error.
+async fn parsed(client: &Client, f: &Filling, statement: &str) -> Result<std::result::Result<(), Refusal>> {
+    let parsed = transaction(client, READ_COMMITTED, async |client| {
         client.batch_execute(&fill_sql::names(f)).await?;
-        client.query(statement, &[]).await?;
+        client.prepare(statement).await?;
         Ok(())
     });
-    refused(plan.await)
+    refused(parsed.await)
 }
 
 /// The server's error about the SQL; other errors are returned as errors.

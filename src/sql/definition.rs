@@ -54,6 +54,89 @@ pub fn requalified(expression: &str, from: &Ident, to: &Ident) -> String {
     out.concat()
 }
 
+/// The expressions and the predicate in the part of CREATE INDEX after the table's name. None if it is not understood;
+/// what is returned otherwise has every function and operator of it.
+pub fn index_expressions(tail: &str) -> Option<Vec<String>> {
+    let tokens = index_tokens(tail)?;
+    let depths = depths(&tokens)?;
+    let is = |i: usize, word: &str| depths[i] == 0 && tokens[i].eq_ignore_ascii_case(word);
+    let open = (0..tokens.len()).find(|i| tokens[*i] == "(")?;
+    let shut = (open + 1..tokens.len()).find(|i| tokens[*i] == ")" && depths[*i] == 0)?;
+    let mut all = Vec::new();
+    let mut start = open + 1;
+    for end in (start..=shut).filter(|i| *i == shut || tokens[*i] == "," && depths[*i] == 1) {
+        all.extend(index_element(&tokens[start..end])?);
+        start = end + 1;
+    }
+    if let Some(at) = (shut + 1..tokens.len()).find(|i| is(*i, "where")) {
+        all.push(tokens[at + 1..].concat());
+    }
+    Some(all)
+}
+
+/// The expression of an element of an index: in parentheses, or a function call; a column has none. A collation and an
+/// operator class may follow.
+fn index_element(tokens: &[&str]) -> Option<Option<String>> {
+    let rest = tokens.iter().position(|token| !token.trim().is_empty())?;
+    let name =
+        |token: &&str| token.starts_with('"') || token.starts_with(|c: char| c.is_alphabetic() || c == '_');
+    let mut end = rest;
+    let mut was_name = false;
+    while let Some(token) = tokens.get(end) {
+        let next = tokens[end..].iter().find(|token| !token.trim().is_empty()).copied().unwrap_or_default();
+        match *token {
+            "(" => break,
+            "." => was_name = false,
+            _ if token.trim().is_empty() && ["(", "."].contains(&next) => {}
+            _ if token.trim().is_empty() && !was_name => {}
+            token if name(&token) && !was_name => was_name = true,
+            // A column, and what follows it.
+            _ => return (was_name && tokens[end..].iter().all(|token| *token != "(")).then_some(None),
+        }
+        end += 1;
+    }
+    if end == tokens.len() {
+        return was_name.then_some(None);
+    }
+    let depths = depths(&tokens[end..])?;
+    let shut = end + depths.iter().enumerate().position(|(i, depth)| i > 0 && *depth == 0)?;
+    // Parameters of an operator class are constants.
+    let after = tokens[shut + 1..].concat();
+    (!after.contains('(')).then(|| Some(tokens[rest..=shut].concat()))
+}
+
+/// The tokens; none for syntax that they do not cover: comments, dollar quotes and U& names.
+fn index_tokens(text: &str) -> Option<Vec<&str>> {
+    let tokens = tokens(text);
+    let covered = |pair: &[&str]| {
+        let comment = pair == ["-", "-"] || pair == ["/", "*"];
+        let escaped = pair[1].starts_with(['"', '\'']) && ["e", "&"].contains(&pair[0]);
+        !comment && !escaped
+    };
+    let dollar = tokens.iter().any(|token| token.starts_with('$'));
+    (!dollar && tokens.windows(2).all(covered)).then_some(tokens)
+}
+
+/// How many parentheses are open at each token: the same at both ends of a pair. None if they do not match.
+fn depths(tokens: &[&str]) -> Option<Vec<usize>> {
+    let mut depth = 0_usize;
+    let mut all = Vec::new();
+    for token in tokens {
+        match *token {
+            "(" | "[" => {
+                all.push(depth);
+                depth += 1;
+            }
+            ")" | "]" => {
+                depth = depth.checked_sub(1)?;
+                all.push(depth);
+            }
+            _ => all.push(depth),
+        }
+    }
+    (depth == 0).then_some(all)
+}
+
 fn names(token: &str, name: &Ident) -> bool {
     token == name.as_str() || token.starts_with('"') && token == name.to_string()
 }
@@ -123,6 +206,31 @@ mod tests {
             ("(SELECT t_new.a FROM m t_new WHERE t.b)", "(SELECT t_new.a FROM m t_new WHERE t.b)"),
         ] {
             assert_eq!(moved(expression), expected);
+        }
+    }
+
+    #[test]
+    fn expressions_of_an_index() {
+        for (tail, expected) in [
+            ("(a)", Some(vec![])),
+            ("using gin (a gin_trgm_ops, \"b (\" desc nulls last)", Some(vec![])),
+            (
+                "(lower(a), app.f ( b, ')' ) collate \"C\" text_pattern_ops desc)",
+                Some(vec!["lower(a)", "app.f ( b, ')' )"]),
+            ),
+            (
+                "((a || 'x,'), c) include (d) where lower('X') = a",
+                Some(vec!["(a || 'x,')", " lower('X') = a"]),
+            ),
+            ("(a gist_ops(siglen = 32))", None),
+            ("(f(a) -- (\n)", None),
+            ("(f($$)$$))", None),
+            ("(f(e'\\')'))", None),
+            ("(a", None),
+        ] {
+            let found = index_expressions(tail);
+            let found = found.as_ref().map(|all| all.iter().map(String::as_str).collect::<Vec<_>>());
+            assert_eq!(found, expected, "{tail}");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::{Key, KeyRange};
 use crate::model::table::Column;
 
-use super::plan_sql::{applications_path, joined, of_function, rights, settings};
+use super::plan_sql::{applications_path, definers_path, joined, of_function, rights, settings};
 use super::{differ, in_range, key_text, key_value};
 
 /// Applies the settings for the plan's SQL until the transaction ends.
@@ -48,7 +48,7 @@ pub fn add_column(f: &Filling, column: &NewColumn) -> Vec<String> {
 
 /// Which rows of `t` to fill. By default, those in which the binary representation of a column differs from that of
 /// its new value.
-fn meaning(f: &Filling) -> String {
+pub(super) fn meaning(f: &Filling) -> String {
     match &f.filter {
         Some(filter) => format!("(\n{filter}\n)"),
         None => {
@@ -224,7 +224,7 @@ exception when others then
 end",
         values(f),
         joined(f.from.as_ref(), &row_as_written(f)),
-        if f.sql.names_others { filter(f) } else { meaning(f) }
+        if f.sql.names_others { format!("({}{})", definers_path(&f.sql), meaning(f)) } else { meaning(f) }
     );
     let mut all = vec![format!(
         "create or replace function {function}() returns trigger language plpgsql {}\n{}\nas {}",

@@ -40,6 +40,35 @@ pub fn builds(f: &Filling) -> Vec<(Ident, Vec<String>)> {
     all.into_iter().map(|(name, statements)| (name.clone(), statements)).collect()
 }
 
+/// The name of the view that reads the condition or the index with that number.
+pub fn reading(number: usize) -> String {
+    format!("pgstrata_reading_{number}")
+}
+
+/// The error for an index definition that [`definition::index_expressions`] does not understand.
+pub const NOT_READ: &str = "the expressions of the index could not be separated: write each in parentheses";
+
+/// Temporary views of the conditions and the index expressions: creating one looks up all names and calls nothing.
+/// None if the definition is not understood.
+pub fn readings(f: &Filling) -> Vec<(Ident, Option<String>)> {
+    let table = temporary(&f.table.name.name);
+    let checks = f.finish.checks.iter().map(|(name, condition)| (name, Some(vec![condition.clone()])));
+    let indexes = f.finish.indexes.iter().map(|(name, tail)| (name, definition::index_expressions(tail)));
+    let view = |(n, (name, expressions)): (usize, (&Ident, Option<Vec<String>>))| {
+        let create = expressions.map(|all| {
+            let list: Vec<String> =
+                all.iter().enumerate().map(|(i, one)| format!("(\n{one}\n) as c{i}")).collect();
+            format!("create temporary view {} as select {} from {table}", reading(n), list.join(", "))
+        });
+        (name.clone(), create)
+    };
+    checks.chain(indexes).enumerate().map(view).collect()
+}
+
+/// The oid of the rule of the temporary view called `$1`.
+pub const RULE: &str =
+    "select oid from pg_catalog.pg_rewrite where ev_class = pg_catalog.to_regclass('pg_temp.' || $1)";
+
 /// The role and the database.
 pub const WHO: &str = "select current_user::text, pg_catalog.current_database()::text";
 

@@ -76,7 +76,7 @@ pub fn look_up_again(sql: &PlanSql) -> String {
 pub fn applications(sql: &PlanSql) -> String {
     match sql.search_path.as_str() {
         "" => look_up_again(sql),
-        _ => format!("select {}", closed(sql)),
+        _ => format!("select {}", closed(sql, "session_user")),
     }
 }
 
@@ -86,13 +86,22 @@ pub fn applications_path(sql: &PlanSql) -> String {
     if !sql.resolved || sql.search_path.is_empty() {
         return String::new();
     }
-    format!("(select {}) is not null and ", closed(sql))
+    format!("(select {}) is not null and ", closed(sql, "session_user"))
+}
+
+/// The same in the function of a trigger, which runs as its owner: `session_user` is the role that writes the row, and
+/// a schema of that role must not count as trusted.
+pub fn definers_path(sql: &PlanSql) -> String {
+    if !sql.resolved || sql.search_path.is_empty() {
+        return String::new();
+    }
+    format!("(select {}) is not null and ", closed(sql, "current_user"))
 }
 
 /// Sets the search path of the application without the schemas in which a role that is not trusted may create
 /// objects: it could create a function there that runs with the job's privileges. Evaluated each time, because the
-/// privilege may be granted later.
-fn closed(sql: &PlanSql) -> String {
+/// privilege may be granted later. Trusted are the roles that can become `role`.
+fn closed(sql: &PlanSql, role: &str) -> String {
     let trust: Vec<String> = sql.trust.iter().map(|role| literal(role)).collect();
     format!(
         "pg_catalog.set_config('search_path', (
@@ -109,12 +118,31 @@ fn closed(sql: &PlanSql) -> String {
         when g.oid = (select oid from pg_catalog.pg_roles where rolname = 'pg_database_owner')
         then (select datdba from pg_catalog.pg_database where datname = pg_catalog.current_database()) else g.oid end
     where not coalesce(r.rolsuper or r.rolname = current_user or r.rolname::text = any (array[{trust}]::text[])
-      or pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
+      or pg_catalog.pg_has_role(r.oid, {role}, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
       then 'USAGE, SET' else 'MEMBER' end), false))), true)",
         path = literal(&sql.search_path),
         trust = trust.join(", "),
     )
 }
+
+/// The schemas of the search path `$1` that exist and contain nothing of roles that are not trusted, in the format of
+/// `SHOW search_path`; `$2` are roles that the plan trusts.
+pub const SOUND_PATH: &str = "with lent as (
+  select r.oid from pg_catalog.pg_roles r where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($2)
+    or pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
+      then 'USAGE, SET' else 'MEMBER' end)
+), planted as (
+  select pronamespace as schema, proowner as owner from pg_catalog.pg_proc
+  union all select oprnamespace, oprowner from pg_catalog.pg_operator
+  union all select typnamespace, typowner from pg_catalog.pg_type
+  union all select relnamespace, relowner from pg_catalog.pg_class
+), path as (
+  select pg_catalog.set_config('search_path', $1, true) as path
+)
+select pg_catalog.concat_ws(', ', pg_catalog.string_agg(pg_catalog.quote_ident(n.nspname), ', ' order by s.place), 'pg_temp')
+from path p cross join lateral pg_catalog.unnest(pg_catalog.current_schemas(p.path is null)) with ordinality s (name, place)
+  join pg_catalog.pg_namespace n on n.nspname = s.name
+where n.oid <> pg_catalog.pg_my_temp_schema() and n.oid not in (select schema from planted where owner not in (select oid from lent))";
 
 /// The initial settings of the session: those of the server, the database, the role and the connection.
 pub const SESSION: &str = "select name, reset_val from pg_catalog.pg_settings
@@ -293,6 +321,16 @@ pub const NAMED: &str = r#"with recursive lent as (
     left join pg_roles r on r.oid = g.role
   where g.role not in (select oid from trusted) and n.nspname <> 'pg_catalog'
   group by n.oid
+), planted as (
+  select o.schema as oid, array_agg(distinct pg_get_userbyid(o.owner)::text) as roles
+  from (
+      select pronamespace, proowner from pg_proc
+      union all select oprnamespace, oprowner from pg_operator
+      union all select typnamespace, typowner from pg_type
+      union all select relnamespace, relowner from pg_class) o (schema, owner)
+    join pg_namespace n on n.oid = o.schema
+  where n.nspname::text = any ($4) and o.owner not in (select oid from lent)
+  group by o.schema
 ), direct as (
   select distinct d.refclassid, d.refobjid from pg_depend d
   where d.objid = any ($1) and d.classid in ('pg_rewrite'::regclass, 'pg_attrdef'::regclass, 'pg_constraint'::regclass,
@@ -313,6 +351,21 @@ pub const NAMED: &str = r#"with recursive lent as (
     union all
     select d.refclassid, d.refobjid from pg_depend d
     where m.refclassid = 'pg_proc'::regclass and d.classid = 'pg_proc'::regclass and d.objid = m.refobjid and d.deptype = 'n'
+    union all
+    -- Its partitions and the tables that inherit from it are read with it.
+    select m.refclassid, i.inhrelid from pg_inherits i
+    where m.refclassid = 'pg_class'::regclass and i.inhparent = m.refobjid
+    union all
+    -- A type's parts: a cast to it calls the CHECKs of each domain among them.
+    select part.classid, part.oid from pg_type y cross join lateral (
+      select 'pg_type'::regclass::oid as classid, y.typbasetype as oid
+      union all select 'pg_type'::regclass, y.typelem
+      union all select part.classid, part.oid from pg_range g cross join lateral (values
+          ('pg_type'::regclass::oid, g.rngsubtype), ('pg_proc'::regclass, g.rngcanonical::oid), ('pg_proc'::regclass, g.rngsubdiff::oid)
+        ) part (classid, oid) where y.oid in (g.rngtypid, g.rngmultitypid)
+      union all select 'pg_type'::regclass, a.atttypid from pg_attribute a
+        where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped
+    ) part where m.refclassid = 'pg_type'::regclass and y.oid = m.refobjid and part.oid <> 0
   ) further (refclassid, refobjid)
 ), objects as (
   select m.*, m in (select direct from direct) as direct, p.pronamespace as schema, p.proowner as owner,
@@ -332,9 +385,8 @@ pub const NAMED: &str = r#"with recursive lent as (
   select m.*, m in (select direct from direct), c.collnamespace, c.collowner, false, false
   from named m join pg_collation c on c.oid = m.refobjid where m.refclassid = 'pg_collation'::regclass
   union all
-  -- A table that the SQL itself names is found by name: its owner may put a view in its place.
-  select m.*, m in (select direct from direct), c.relnamespace,
-    case when c.relkind = 'v' or m in (select direct from direct) and c.relkind <> 'S' then c.relowner end, false, false
+  -- The owner of a table may put a view in its place, and give it indexes and statistics whose code the planner runs.
+  select m.*, m in (select direct from direct), c.relnamespace, case when c.relkind <> 'S' then c.relowner end, false, false
   from named m join pg_class c on c.oid = m.refobjid where m.refclassid = 'pg_class'::regclass
     and c.relpersistence <> 't'
 )
@@ -345,6 +397,7 @@ select json_build_object(
       'trusted', o.owner is null or o.owner in (select oid from lent),
       'schema', n.nspname,
       'relation', o.refclassid = 'pg_class'::regclass,
+      'direct', o.direct,
       'loose', o.loose and o.direct,
       'relies', o.relies,
       'replaced_by', case when o.direct and n.nspowner not in (select oid from trusted)
@@ -353,5 +406,7 @@ select json_build_object(
       order by pg_describe_object(o.refclassid, o.refobjid, 0))
     from objects o join pg_namespace n on n.oid = o.schema
     where n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast')), '[]'),
-  'path', coalesce((select json_agg(json_build_object('schema', n.nspname, 'creators', c.roles) order by n.nspname)
-    from creators c join pg_namespace n on n.oid = c.oid where n.nspname::text = any ($4)), '[]'))"#;
+  'path', coalesce((select json_agg(json_build_object('schema', n.nspname, 'creators', coalesce(c.roles, '{}'),
+      'planted', coalesce(p.roles, '{}')) order by n.nspname)
+    from pg_namespace n left join creators c on c.oid = n.oid left join planted p on p.oid = n.oid
+    where n.nspname::text = any ($4) and (c.oid is not null or p.oid is not null)), '[]'))"#;

@@ -5,7 +5,7 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::KeyRange;
 use crate::model::table::Column;
 
-use super::fill::{filter, values};
+use super::fill::{meaning as filter, values};
 use super::in_range;
 use super::plan_sql::joined;
 
@@ -51,7 +51,7 @@ pub fn assigned(f: &Filling) -> Option<String> {
     }
     let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
     Some(format!(
-        "explain update {} u set {} from (\n  select {} from {source}) b",
+        "explain (format json) update {} u set {} from (\n  select {} from {source}) b",
         whole(f),
         set.join(", "),
         values(f)

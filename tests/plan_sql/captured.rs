@@ -240,3 +240,159 @@ async fn a_table_of_another_role_that_the_sql_reads_is_refused() {
     }
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
+
+/// The planner calls IMMUTABLE functions whose arguments are constants: nothing is planned before it is known whose they are.
+#[tokio::test]
+async fn nothing_is_planned_before_the_owners_are_known() {
+    let role = evil(5);
+    let db = database(&[], &setup(&role)).await;
+    let body = |of: &str| {
+        format!(
+            "{of} language plpgsql immutable set search_path = pg_catalog as $$ begin raise 'evil ran'; end $$"
+        )
+    };
+    db.execute(&format!(
+        "create schema theirs authorization {role}; grant usage on schema theirs to public; set role {role};
+         create function public.lower(varchar) returns text {}; create function theirs.evil(int) returns boolean {};
+         create view theirs.v as select 1 as id, 'x' as name where theirs.evil(1); reset role;
+         grant select on theirs.v to public",
+        body(""),
+        body(""),
+    ))
+    .await;
+    let finish = |what: &str| format!("{}finish = {{ {what} }}\n", FILL.replace("lower(t.name)", "t.name"));
+    let fill = |more: &str| format!("table = 't'\n[backfill]\n{more}\n");
+    for plan in [
+        backfill(&db, &fill("set = { twin = \"lower('ABC'::varchar) || t.name\" }")),
+        backfill(
+            &db,
+            &fill("add = { x = \"text default lower('ABC'::varchar)\" }\nset = { x = \"t.name\" }"),
+        ),
+        backfill(&db, &fill("set = { twin = 't.name' }\nwhere = \"lower('ABC'::varchar) = t.name\"")),
+        backfill(&db, &fill("from = 'theirs.v v on true'\nset = { twin = 'v.name' }")),
+        backfill(&db, &finish("check = [\"twin <> lower('ABC'::varchar)\"]")),
+        backfill(&db, &finish("index = [\"(twin) where twin <> lower('ABC'::varchar)\"]")),
+        backfill(&db, &finish("index = [\"(public.lower('ABC'::varchar), twin)\"]")),
+        backfill(&db, &finish("index = [\"using btree ((lower('ABC'::varchar) || twin) desc)\"]")),
+        retype(
+            &db,
+            "table = 't'\n[retype]\ncolumn = 'name'\nto = 'text'\nusing = \"lower('ABC'::varchar) || t.name\"\nback = 't.name'\n",
+        ),
+        retype(
+            &db,
+            "table = 't'\n[retype]\ncolumn = 'name'\nto = 'text'\nusing = 't.name'\nback = \"lower('ABC'::varchar) || t.name\"\n",
+        ),
+    ] {
+        let told = ran(&db, "check", &plan).await.exits(3);
+        let text = std::fs::read_to_string(&plan).unwrap();
+        assert!(told.stdout.contains("error[untrusted_object]"), "{text}: {told:?}");
+        assert!(!told.stdout.contains("evil ran"), "{text}: {told:?}");
+    }
+    db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
+}
+
+/// The owner of a table that a view reads gives it an index or statistics whose code the planner runs; the same for partitions.
+#[tokio::test]
+async fn tables_that_are_read_through_views_belong_to_trusted_roles() {
+    let role = evil(6);
+    let db = database(&[], &setup(&role)).await;
+    db.execute(&format!(
+        "create schema app; create schema util; create table app.src (id int, name text); alter table app.src owner to {role};
+         create view util.v as select id, name from app.src;
+         create table app.whole (id int, name text) partition by list (id); create table app.part (id int, name text);
+         alter table app.part owner to {role}; alter table app.whole attach partition app.part for values in (1);
+         create view util.w as select id, name from app.whole; grant select on app.src, app.part to public"
+    ))
+    .await;
+    for (view, object) in [("util.v", "app.src"), ("util.w", "app.part")] {
+        let more = format!("from = '{view} v on v.id = t.id'\nset = {{ twin = 'v.name' }}\n");
+        let found =
+            ran(&db, "check", &backfill(&db, &format!("table = 't'\n[backfill]\n{more}"))).await.exits(3);
+        let wanted = format!("error[untrusted_object]: table {object}");
+        assert!(
+            found.stdout.contains(&wanted) && found.stdout.contains("through another object"),
+            "{found:?}"
+        );
+        let trusted = backfill(&db, &format!("table = 't'\ntrust = ['{role}']\n[backfill]\n{more}"));
+        ran(&db, "check", &trusted).await.ok();
+    }
+    db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
+}
+
+/// A type of a trusted role contains one of a role that is not: a value of it calls the CHECK of that one.
+#[tokio::test]
+async fn the_parts_of_a_type_belong_to_trusted_roles() {
+    let role = evil(7);
+    let db = database(&[], &setup(&role)).await;
+    db.execute(&format!(
+        "create schema app; create domain app.theirs as text; create domain app.ours as app.theirs;
+         create type app.pair as (a int, b app.theirs); create type app.span as range (subtype = app.theirs);
+         alter domain app.theirs owner to {role}"
+    ))
+    .await;
+    for value in [
+        "(t.name::app.ours)::text",
+        "(row(1, t.name)::app.pair)::text",
+        "(array[t.name]::app.ours[])::text",
+        "lower(app.span(t.name, null))::text",
+    ] {
+        let plan = backfill(&db, &format!("table = 't'\n[backfill]\nset = {{ twin = '{value}' }}\n"));
+        let found = ran(&db, "check", &plan).await.exits(3);
+        assert!(found.stdout.contains("error[untrusted_object]: type app.theirs"), "{value}: {found:?}");
+    }
+    db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
+}
+
+/// The role made a function while it had the privilege, which has been revoked since.
+#[tokio::test]
+async fn what_was_created_before_a_revoke_is_not_found() {
+    let role = evil(8);
+    let db = database(&[], &setup(&role)).await;
+    db.execute(&planted(&role)).await;
+    db.execute(
+        "revoke create on schema public from public; create schema app;
+         create function app.shout(varchar) returns text language plpgsql immutable as 'begin return lower($1); end';
+         create function app.note() returns trigger language plpgsql as
+            $$ begin new.id := new.id + length(lower(new.name)) * 0; return new; end $$;
+         create trigger note before update on t for each row execute function app.note()",
+    )
+    .await;
+    let plan = backfill(&db, "table = 't'\n[backfill]\nset = { twin = 'app.shout(t.name)' }\n");
+    let found = ran(&db, "check", &plan).await.exits(3);
+    assert!(found.stdout.contains("error[untrusted_schema]: function app.shout"), "{found:?}");
+    assert!(found.stdout.contains("owns objects in schema public"), "{found:?}");
+    let plan = backfill(&db, "table = 't'\n[backfill]\nset = { twin = 't.name' }\n");
+    ran(&db, "run", &plan).await.ok();
+    none(&db, "select count(*) from caught").await;
+    db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
+}
+
+/// In the function of a trigger, `session_user` is the writer, whose schema must not be found: `"$user"` is the definer.
+#[tokio::test]
+async fn a_schema_that_a_writer_creates_is_not_searched_by_the_trigger() {
+    let role = evil(9);
+    let setup = setup(&role) + "; create table names (id int primary key, name text)";
+    let db = database(&[], &setup).await;
+    db.execute(&format!(
+        "revoke create on schema public from public; create function public.helper(text) returns text language sql as 'select $1';
+         create function public.twin(text) returns text language plpgsql as 'begin return helper($1); end';
+         grant insert, select on t to {role}; do $$ begin execute format('grant create on database %I to {role}', current_database()); end $$"
+    ))
+    .await;
+    let plan = backfill(
+        &db,
+        "table = 't'\n[backfill]\nset = { twin = 'public.twin(t.name)' }\nwhere = 't.twin is null'\nkeep_filled = 'always'\n",
+    );
+    ran(&db, "run", &plan).await.ok();
+    let definer: String = db.client().await.query_one("select current_user::text", &[]).await.unwrap().get(0);
+    db.execute(&format!(
+        "set session authorization {role}; create schema \"{definer}\"; grant usage on schema \"{definer}\" to public;
+         create function \"{definer}\".helper(text) returns text language plpgsql as
+            $$ begin insert into public.caught values (current_user); return $1; end $$;
+         insert into public.t (id, name) values (-1, 'New'); reset session authorization"
+    ))
+    .await;
+    none(&db, "select count(*) from caught").await;
+    none(&db, "select count(*) from t where id = -1 and twin is distinct from 'New'").await;
+    db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
+}

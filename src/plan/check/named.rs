@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::Report;
-use crate::model::finding::Finding;
+use crate::model::finding::{Finding, Level};
 use crate::model::ident::{Ident, plain};
 use crate::model::plan_sql::PlanSql;
 
@@ -27,6 +27,9 @@ pub struct Object {
     pub trusted: bool,
     /// Its schema.
     pub schema: String,
+    /// The SQL itself names it; otherwise it is reached through a view, a function or a type.
+    #[serde(default)]
+    pub direct: bool,
     /// It is a table or view.
     pub relation: bool,
     /// Arguments do not say exactly which function or operator is meant: it takes any type, or a number of arguments.
@@ -45,8 +48,11 @@ pub struct Object {
 pub struct OpenSchema {
     /// Its name.
     pub schema: String,
-    /// The roles; `PUBLIC` for everybody.
+    /// The roles that may create in it; `PUBLIC` for everybody.
     pub creators: Vec<String>,
+    /// The roles that own something in it.
+    #[serde(default)]
+    pub planted: Vec<String>,
 }
 
 impl Named {
@@ -63,6 +69,11 @@ impl Named {
             }
         }
     }
+
+    /// Whether the check reports an error about it. Nothing that the SQL names may run then, not even in the planner.
+    pub fn is_refused(&self, sql: &PlanSql) -> bool {
+        named(self, sql, "").iter().any(|finding| finding.level == Level::Error)
+    }
 }
 
 /// What the plan's SQL must not name, and the settings under which it runs.
@@ -71,7 +82,8 @@ pub fn named(named: &Named, sql: &PlanSql, table: &str) -> Vec<Finding> {
     for object in &named.objects {
         owners(&mut report, object, named);
     }
-    let open = |name: &Ident| named.path.iter().find(|one| one.schema == name.as_str());
+    let open =
+        |name: &Ident| named.path.iter().find(|one| one.schema == name.as_str() && !one.creators.is_empty());
     for open in sql.lookup.iter().filter(|_| sql.resolved).filter_map(open) {
         report.error(
             "untrusted_schema",
@@ -95,6 +107,20 @@ pub fn named(named: &Named, sql: &PlanSql, table: &str) -> Vec<Finding> {
 fn untrusted(report: &mut Report, object: &Object) {
     let name = &object.name;
     let owner = plain(object.owner.as_deref().unwrap_or_default());
+    if object.relation && !object.direct {
+        return report.error(
+            "untrusted_object",
+            name,
+            format!(
+                "the plan's SQL reads {name} through another object, and it belongs to role {owner}: that role could attach code \
+                 to it that would run with the privileges of the job's role"
+            ),
+            format!(
+                "change its owner to a role that the job trusts; or, if you trust {owner} with the privileges of the job's role, set \
+                 trust = [\"{owner}\"] at the top of the plan"
+            ),
+        );
+    }
     if object.relation {
         return report.error(
             "untrusted_object",
@@ -162,7 +188,23 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
             revoke(&object.creators, schema),
         );
     }
-    for open in named.path.iter().filter(|_| object.relies) {
+    for planted in named.path.iter().filter(|one| object.relies && one.creators.is_empty()) {
+        report.error(
+            "untrusted_schema",
+            name,
+            format!(
+                "the plan's SQL calls {name}, which looks up names on its caller's search_path, and {} owns objects in schema {} \
+                 of that path",
+                planted.planted.join(", "),
+                plain(&planted.schema)
+            ),
+            format!(
+                "alter {name} set search_path = pg_catalog, ...; or set the path in the plan: \
+                 settings = {{ search_path = \"...\" }}"
+            ),
+        );
+    }
+    for open in named.path.iter().filter(|one| object.relies && !one.creators.is_empty()) {
         report.error(
             "untrusted_schema",
             name,

@@ -16,7 +16,7 @@ use crate::model::table::Table;
 use crate::model::verify_report::Difference as Kind;
 
 use super::exchange::Exchange;
-use super::plan_sql::{applications_path, look_up_again, of_function, rights};
+use super::plan_sql::{applications_path, definers_path, look_up_again, of_function, rights};
 use super::{carry, differ, dollar_quoted, in_range, key_text, prepare};
 
 /// Adds the new column, without writing any row, with all attributes of the old one except its type.
@@ -117,7 +117,7 @@ fn row_with(r: &Retyping, record: &str, value: &str) -> String {
 /// Assigns the value of a plan expression over a row to a variable of the function. Functions of the application that
 /// the expression calls look up names as usual; the statements of the function itself do not.
 fn assign(r: &Retyping, expression: &str, variable: &str, row: &str) -> String {
-    let path = if r.sql.names_others { applications_path(&r.sql) } else { String::new() };
+    let path = if r.sql.names_others { definers_path(&r.sql) } else { String::new() };
     let select = |end: &str| format!("select (\n{expression}\n) into {variable} from {row}{end};");
     match path.strip_suffix(" and ") {
         None => select(""),
