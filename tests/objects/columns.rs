@@ -136,7 +136,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     db.execute("drop index orders_n_old; create index orders_n_old on orders (id)").await;
     let ran = lab.ran("rollback").await.exits(1);
     assert!(
-        ran.stderr.contains("public.orders_n_old is not what job job made under that name"),
+        ran.stderr.contains("public.orders_n_old is not the object that job job created under that name"),
         "{}",
         ran.stderr
     );
