@@ -2,6 +2,7 @@
 //! is read, and no lock is acquired that could block another session.
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
 use crate::model::filling::{Filling, NewKey};
@@ -69,6 +70,7 @@ async fn rolled_back(client: &Client, f: &Filling, trust: &[String]) -> Result<F
     }
     let unread: Vec<Ident> = trial.refused.iter().map(|(name, _)| name.clone()).collect();
     let mut builds = sql::builds(f);
+    let order: Vec<Ident> = builds.iter().map(|(name, _)| name.clone()).collect();
     builds.retain(|(name, _)| !unread.contains(name));
     for (n, (key, referenced)) in f.finish.foreign_keys.iter().zip(&trial.keys).enumerate() {
         if let Some(key) = referenced.as_ref().and_then(|referenced| led(key, referenced)) {
@@ -80,6 +82,8 @@ async fn rolled_back(client: &Client, f: &Filling, trust: &[String]) -> Result<F
             trial.refused.push((name, real_names(f, refusal.message)));
         }
     }
+    // In the order of the plan.
+    trial.refused.sort_by_key(|(name, _)| order.iter().position(|one| one == name).unwrap_or(order.len()));
     let stand_in: u32 = client.query_one(sql::STAND_IN, &[&f.table.name.name.as_str()]).await?.get(0);
     let alike = client.query(&sql::alike(), &[&oid, &stand_in]).await?;
     let ident = |row: &tokio_postgres::Row, i: usize| Ident::new(row.get::<_, String>(i));
@@ -106,7 +110,7 @@ async fn names(
     for (n, (name, statement)) in sql::readings(f).into_iter().enumerate() {
         let read = match statement {
             Some(create) => attempt(client, &[create]).await?,
-            None => Err(Refusal { message: sql::NOT_READ.to_owned(), code: "42601".to_owned() }),
+            None => Err(unreadable(client, f, &name).await?),
         };
         match read {
             Ok(()) => rules.push(client.query_one(sql::RULE, &[&sql::reading(n)]).await?.get(0)),
@@ -116,6 +120,21 @@ async fn names(
     let named = resolve::named(client, table, &rules, &f.sql).await?;
     client.batch_execute(&fill::names(f)).await?;
     Ok(named)
+}
+
+/// Why an index definition could not be separated into expressions: the server's syntax error, if it has one.
+async fn unreadable(client: &Client, f: &Filling, name: &Ident) -> Result<Refusal> {
+    let statements =
+        sql::builds(f).into_iter().find(|(one, _)| one == name).map(|(_, statements)| statements);
+    client.batch_execute("savepoint unreadable").await?;
+    for statement in statements.unwrap_or_default() {
+        // A statement of this kind is only parsed.
+        if let Err(error) = client.prepare(&statement).await {
+            client.batch_execute("rollback to unreadable").await?;
+            return refusal(Error::from(error));
+        }
+    }
+    Ok(Refusal { message: sql::NOT_READ.to_owned(), code: SqlState::SYNTAX_ERROR.code().to_owned() })
 }
 
 /// The key with the table that it refers to; none if that is impossible, which is reported without a trial.

@@ -290,7 +290,7 @@ async fn chunk(
         let hold = sql::hold_still(&b.sides(Direction::Forward));
         let target = objects::lock_target(context, Direction::Forward, "row exclusive").await?;
         client.batch_execute(&format!("{hold}; {target}")).await?;
-        context.lend_nothing(client, &[b.table.name.clone()], Access::Reads).await?;
+        context.lend_nothing(client, std::slice::from_ref(&b.table.name), Access::Reads).await?;
         context.lend_nothing(client, &[b.target()], Access::Updates { cascades: false }).await?;
         let rows = if frozen.physical {
             let now: Option<u32> = client.query_one(sql::HEAP, &[&oid]).await?.get(0);

@@ -148,18 +148,20 @@ fn untrusted(report: &mut Report, object: &Object) {
     );
 }
 
+/// The statement that closes a schema.
+fn revoke(creators: &[String], schema: &str) -> String {
+    let roles: Vec<String> = creators
+        .iter()
+        .map(|role| if role == "PUBLIC" { "public".to_owned() } else { plain(role) })
+        .collect();
+    format!("revoke create on schema {} from {}", plain(schema), roles.join(", "))
+}
+
 fn owners(report: &mut Report, object: &Object, named: &Named) {
     let Object { name, schema, .. } = object;
     if !object.trusted {
         return untrusted(report, object);
     }
-    let revoke = |creators: &[String], schema: &str| {
-        let roles: Vec<String> = creators
-            .iter()
-            .map(|role| if role == "PUBLIC" { "public".to_owned() } else { plain(role) })
-            .collect();
-        format!("revoke create on schema {} from {}", plain(schema), roles.join(", "))
-    };
     if let Some(role) = &object.replaced_by {
         let role = plain(role);
         report.error(
@@ -188,7 +190,14 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
             revoke(&object.creators, schema),
         );
     }
-    for planted in named.path.iter().filter(|one| object.relies && one.creators.is_empty()) {
+    if object.relies {
+        searched(report, name, named);
+    }
+}
+
+/// A function looks up names on its caller's search path, where roles that the job does not trust can put objects, or did.
+fn searched(report: &mut Report, name: &str, named: &Named) {
+    for planted in named.path.iter().filter(|one| one.creators.is_empty()) {
         report.error(
             "untrusted_schema",
             name,
@@ -204,7 +213,7 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
             ),
         );
     }
-    for open in named.path.iter().filter(|one| object.relies && !one.creators.is_empty()) {
+    for open in named.path.iter().filter(|one| !one.creators.is_empty()) {
         report.error(
             "untrusted_schema",
             name,
