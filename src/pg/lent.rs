@@ -50,6 +50,29 @@ pub async fn nothing(
 ) -> Result<()> {
     let Some(owner) = untrusted_owner(client, tables, trust).await? else { return Ok(()) };
     client.batch_execute(&sql::hold(tables)).await?;
+    none_on(client, tables, trust, updates, &owner).await
+}
+
+/// The same for a transaction that only reads `table`, and has a lock on it. A cast to the type of another table's
+/// column could call code of the type's owner.
+///
+/// # Errors
+/// The code that was found; or the server returned an error.
+pub async fn nothing_read(client: &Client, table: &QualifiedName, trust: &[String]) -> Result<()> {
+    let tables = std::slice::from_ref(table);
+    match untrusted_owner(client, tables, trust).await? {
+        None => Ok(()),
+        Some(owner) => none_on(client, tables, trust, false, &owner).await,
+    }
+}
+
+async fn none_on(
+    client: &Client,
+    tables: &[QualifiedName],
+    trust: &[String],
+    updates: bool,
+    owner: &str,
+) -> Result<()> {
     let mut oids = Vec::new();
     for table in tables {
         oids.push(catalog::must_find(client, table).await?);
@@ -62,5 +85,5 @@ pub async fn nothing(
         "this would run code of other roles with the privileges of the job's role: {}",
         lent::described(&code)
     );
-    Err(Error::failed(message).hint(lent::hint(&code, &plain(&owner))))
+    Err(Error::failed(message).hint(lent::hint(&code, &plain(owner))))
 }

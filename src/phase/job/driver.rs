@@ -308,6 +308,14 @@ impl Driver {
         lent::nothing(client, std::slice::from_ref(table), self.plan.trust(), false).await
     }
 
+    /// The same for a transaction that only reads `table`, and has a lock on it: casts of its types may be called.
+    ///
+    /// # Errors
+    /// The code that was found.
+    pub async fn lend_nothing_read(&self, client: &Client, table: &QualifiedName) -> Result<()> {
+        lent::nothing_read(client, table, self.plan.trust()).await
+    }
+
     /// How long the server worked, of the time that so many messages and their answers took: the network's share does
     /// not grow with the rows.
     pub fn work(&self, took: Duration, messages: u32) -> Duration {

@@ -288,6 +288,7 @@ async fn chunk(
         let target = objects::lock_target(context, Direction::Forward, "row exclusive").await?;
         client.batch_execute(&format!("{hold}; {target}")).await?;
         context.lend_nothing(client, &[b.target()]).await?;
+        context.lend_nothing_read(client, &b.table.name).await?;
         let rows = if frozen.physical {
             let now: Option<u32> = client.query_one(sql::HEAP, &[&oid]).await?.get(0);
             if now != Some(frozen.filenode) {

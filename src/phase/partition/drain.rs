@@ -210,7 +210,8 @@ async fn one(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept
         // Before the snapshot, so that no TRUNCATE can lie to it.
         let sides = b.sides(context.direction());
         client.batch_execute(&copy_sql::hold_still(&sides)).await?;
-        context.lend_nothing(client, &[sides.target]).await?;
+        context.lend_nothing(client, &[sides.target.clone()]).await?;
+        context.lend_nothing_read(client, &sides.source).await?;
         context.hold_epoch(client).await?;
         let swept = drain_visible(context, &b, context.direction(), blocks).await?;
         failpoint!("drain.before_commit");
