@@ -7,7 +7,7 @@ use crate::support::checks::errors;
 use crate::support::cluster::{Database, Version, on_every_version};
 use crate::support::process::{Ran, ended, frozen, send};
 
-on_every_version!(code_of_the_owner_is_refused_in_every_kind_of_job);
+on_every_version!(code_of_the_owner_is_refused_in_every_kind_of_job, a_key_of_another_type_is_not_logged);
 
 /// The role that owns the table of a database, and what it made: a function that notes which superuser called it.
 fn owner(db: &Database) -> String {
@@ -238,6 +238,106 @@ async fn code_that_is_added_while_a_job_runs_stops_it() {
         assert!(told.contains("code of other roles with the privileges of"), "{number}: {told}");
         nobody_was_caught(&db, plan_file).await;
     }
+}
+
+/// A type of the owner, and a cast from it that notes who called it.
+const CAST: &str = "create type app.k as (v int);
+    create function app.to_k(v int) returns app.k language sql immutable as 'select row($1)::app.k';
+    create function app.from_k(k app.k) returns int language plpgsql as $$ begin perform app.note(); return (k).v; end $$;
+    create cast (app.k as int) with function app.from_k(app.k) as assignment;
+    grant usage on schema app to public";
+
+/// The capture trigger runs with the privileges of the job's role.
+async fn a_key_of_another_type_is_not_logged(version: Version) {
+    let db = owned(version).await;
+    let role = owner(&db);
+    let [partition, ..] = plans(&db, "");
+    ran(&db, "run", &partition).await.ok();
+    db.execute(&format!(
+        "set role {role}; {CAST}; alter table t drop constraint t_pkey; alter table t alter id type app.k using app.to_k(id)"
+    ))
+    .await;
+    for write in ["update t set n = n + 1 where n = 5", "delete from t where n = 7"] {
+        let stopped = db.as_role(&role).await.batch_execute(write).await.unwrap_err();
+        let stopped = stopped.as_db_error().unwrap().message().to_owned();
+        assert!(stopped.contains("the type of column id of table public.t was changed"), "{stopped}");
+    }
+    nobody_was_caught(&db, "the table was written").await;
+    db.pgstrata(&["sync", "job"]).await;
+    nobody_was_caught(&db, "the log was applied").await;
+    db.execute("truncate t").await;
+}
+
+/// A domain over the type of the log needs no cast; neither does a type of the owner that the key always had.
+#[tokio::test]
+async fn keys_of_the_owner_s_types_are_logged() {
+    for of in
+        ["create domain app.key as int", "create domain app.one as int; create domain app.key as app.one"]
+    {
+        let db = owned(Version::System).await;
+        let role = owner(&db);
+        db.execute(&format!("set role {role}; {of}; alter table t alter id type app.key")).await;
+        let [partition, ..] = plans(&db, &format!("trust = ['{role}']\n"));
+        ran(&db, "run", &partition).await.ok();
+        db.execute(&format!(
+            "set role {role}; update t set n = n + 1 where id = 5; delete from t where id = 6; truncate t"
+        ))
+        .await;
+        db.pgstrata(&["swap", "job"]).await.ok();
+    }
+}
+
+/// The trigger of a backfill leaves a row as it was written if a column that it uses has a type of the owner by now.
+#[tokio::test]
+async fn columns_of_another_type_are_not_filled() {
+    for set in ["name = \"x.name || t.n\"", "n = \"x.id\""] {
+        let db = owned(Version::System).await;
+        let role = owner(&db);
+        db.execute(
+            "create table names (id int primary key, name text);
+             insert into names select i, 'x' from generate_series(1, 9000) i",
+        )
+        .await;
+        let plan = db.plan(&format!(
+            "name = 'job'\ntable = 't'\nkind = 'backfill'\n[backfill]\nset = {{ {set} }}\n\
+             from = 'names x on x.id = t.id'\nkeep_filled = 'always'\n"
+        ));
+        ran(&db, "run", &plan).await.ok();
+        db.execute(&format!(
+            "set role {role}; {CAST};
+             create function app.text_of_k(k app.k) returns text language plpgsql as $$ begin perform app.note(); return 'x'; end $$;
+             create cast (app.k as text) with function app.text_of_k(app.k) as implicit;
+             create function app.k_of_int(i int) returns app.k language plpgsql as $$ begin perform app.note(); return row(i)::app.k; end $$;
+             create cast (int as app.k) with function app.k_of_int(int) as assignment;
+             alter table t alter n type app.k using app.to_k(n); update t set at = at"
+        ))
+        .await;
+        nobody_was_caught(&db, set).await;
+    }
+}
+
+/// A member of the owner could alter the mirror's function, which belongs to the owner.
+#[tokio::test]
+async fn a_member_of_the_owner_that_reaches_the_schema_is_found() {
+    let db = owned(Version::System).await;
+    let role = owner(&db);
+    let [partition, ..] = plans(&db, "");
+    ran(&db, "run", &partition).await.ok();
+    db.execute(&format!(
+        "create role {role}_between; create role {role}_member; grant {role} to {role}_between; grant {role}_between to {role}_member"
+    ))
+    .await;
+    let client = db.client().await;
+    let reaches = async |trust: &[String]| {
+        let row = client.query_opt(pgstrata::sql::mirror::REACHES_SCHEMA, &[&role, &trust]).await.unwrap();
+        row.map(|row| row.get::<_, String>(0))
+    };
+    assert_eq!(reaches(&[]).await, None);
+    let member = format!("{role}_member");
+    db.execute(&format!("grant usage on schema pgstrata to {member}")).await;
+    assert_eq!(reaches(&[]).await, Some(member.clone()));
+    assert_eq!(reaches(std::slice::from_ref(&member)).await, None);
+    db.execute(&format!("drop owned by {member}; drop role {member}; drop role {role}_between")).await;
 }
 
 /// After the swap the table that is kept in sync is the owner's old one.

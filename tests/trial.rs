@@ -295,3 +295,30 @@ async fn rows_whose_update_fails() {
     let retype = "kind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'varchar'\n";
     assert_eq!(errors(&told(&mended, retype).await), ["error[check_violated]: t_new"]);
 }
+
+/// A lock that another session holds is no evidence against the plan.
+#[tokio::test]
+async fn a_lock_of_another_session_leaves_the_plan_untested() {
+    let db = Database::new().await;
+    let role = format!("trial_owner_{}", db.name());
+    db.execute(&format!(
+        "create role {role}; create table t (id int primary key, at timestamptz not null, n int, twin text);
+         insert into t select i, now(), i from generate_series(1, 100) i; alter table t owner to {role}; analyze t"
+    ))
+    .await;
+    let mut other = db.client().await;
+    let held = other.transaction().await.unwrap();
+    held.batch_execute("lock table t in share row exclusive mode").await.unwrap();
+    for task in [
+        "kind = 'partition'\n[partition]\nby = 'at'\nevery = '1 month'\n",
+        "kind = 'backfill'\n[backfill]\nset = { twin = 't.n::text' }\n",
+        "kind = 'backfill'\n[backfill]\nset = { n = 't.id' }\n",
+        "kind = 'retype'\n[retype]\ncolumn = 'n'\nto = 'bigint'\n",
+    ] {
+        let plan = db.plan(&format!("name = 'job'\ntable = 't'\n{task}"));
+        let plan = plan.to_str().unwrap();
+        let checked = db.pgstrata(&["check", plan, "--color", "never"]).await.ok();
+        assert!(checked.stdout.contains("warning[untried]"), "{task}: {}", checked.stdout);
+        assert!(!checked.stdout.contains("error["), "{task}: {}", checked.stdout);
+    }
+}

@@ -89,6 +89,13 @@ impl Engine {
         let preflight = kind::preflight(session, plan).await?.with_update_trial(session).await?;
         found(&preflight.findings);
         let Some(design) = preflight.design else {
+            if preflight.findings.errors() == 0 {
+                return Err(Error::new(
+                    Kind::Preflight,
+                    "the check could not test the plan; nothing was changed",
+                )
+                .hint("run the command again when no other session locks the table"));
+            }
             return Err(Error::new(
                 Kind::Preflight,
                 format!(

@@ -18,7 +18,7 @@ use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, ForeignKey, Table};
 use crate::plan::check::{
     self, ColumnFacts, Facts, Found, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings,
-    Text, Values, Writes, Writing,
+    TableTrial, Text, Values, Writes, Writing,
 };
 use crate::plan::partitioning;
 use crate::plan::{Backfill, Partitioning, Plan, Retype};
@@ -28,17 +28,20 @@ use crate::sql::{
     writing as writing_sql,
 };
 
-use super::{catalog, lent, orphans, partition_trial, rehearsal, row_trial, store, trial};
+use super::{catalog, lent, orphans, partition_trial, refused, rehearsal, row_trial, store, trial};
 
 /// The time limit for testing all foreign keys together.
 const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(5);
+
+/// What is tried by the server before a job that computes values.
+const PLANS_SQL: &str = "the plan's SQL";
 
 /// The findings, and what the job would build.
 #[derive(Debug)]
 pub struct Preflight {
     /// Every finding, the most severe first.
     pub findings: Findings,
-    /// What the job would do, if no finding is an error.
+    /// What the job would do, if no finding is an error, and everything that it depends on could be tested.
     pub design: Option<Design>,
     /// The estimated number of rows of the table, from the statistics; 0 if unknown.
     pub rows_estimated: i64,
@@ -56,23 +59,30 @@ pub async fn backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resu
         Relation::There(found) => writing(client, found.table.oid).await?,
         Relation::Unread | Relation::Missing { .. } => Writing::default(),
     };
-    let mut rows_to_fill = None;
+    let (mut rows_to_fill, mut complete) = (None, true);
     let (mut findings, mut filling) = check::backfill(plan, backfill, &facts, &writing);
     if let Some(filling) = &mut filling {
-        let trial = trial::trial(client, filling, &writing, plan.trust()).await?;
-        findings.extend(check::tried(filling, &trial, &facts.server.user));
-        findings.extend(check::space(plan, filling, &writing, trial.meant));
-        rows_to_fill = trial.meant;
+        let trial = trial::trial(client, filling, &writing, plan.trust()).await;
+        if let Some(trial) = passed(trial, PLANS_SQL, &filling.table, &mut findings)? {
+            findings.extend(check::tried(filling, &trial, &facts.server.user));
+            findings.extend(check::space(plan, filling, &writing, trial.meant));
+            rows_to_fill = trial.meant;
+        } else {
+            complete = false;
+        }
         let (table, from) = (&filling.table, trial_sql::whole(filling));
         findings.extend(readable_keys(client, table, &from, &filling.key).await?);
-        if !has_errors(&findings) {
-            let mut trial = row_trial::of_updates(client, table, &from, &filling.key, &filling.sql).await?;
-            check::unmended(&mut trial, filling);
-            findings.extend(check::table_tried(table, &trial, Writes::Updates));
+        if !has_errors(&findings) && complete {
+            let trial = row_trial::of_updates(client, table, &from, &filling.key, &filling.sql).await;
+            if let Some(mut trial) = passed(trial, "a row", table, &mut findings)? {
+                check::unmended(&mut trial, filling);
+                findings.extend(check::table_tried(table, &trial, Writes::Updates));
+            }
         }
     }
     let findings = Findings::new(findings);
-    let design = filling.filter(|_| findings.errors() == 0).map(|f| Design::Backfill(Box::new(f)));
+    let design =
+        filling.filter(|_| complete && findings.errors() == 0).map(|f| Design::Backfill(Box::new(f)));
     Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts), rows_to_fill })
 }
 
@@ -89,22 +99,29 @@ pub async fn retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pre
         Relation::Unread | Relation::Missing { .. } => None,
     };
     let column: Option<ColumnFacts> = column.map(|row| understood(row.get(0))).transpose()?;
+    let mut complete = true;
     let (mut findings, mut retyping) = check::retype(plan, retype, &facts, column.as_ref());
     if let (Some(retyping), Some(column)) = (&mut retyping, &column) {
-        let rehearsal = rehearsal::rehearse(client, retyping, column, plan.trust()).await?;
-        findings.extend(check::rehearsed(retyping, &rehearsal, &facts.server));
+        let rehearsal = rehearsal::rehearse(client, retyping, column, plan.trust()).await;
+        if let Some(rehearsal) = passed(rehearsal, PLANS_SQL, &retyping.table, &mut findings)? {
+            findings.extend(check::rehearsed(retyping, &rehearsal, &facts.server));
+        } else {
+            complete = false;
+        }
         let (table, from) = (&retyping.table, format!("only {}", retyping.table.name));
         findings.extend(readable_keys(client, table, &from, &retyping.key).await?);
         // A job that has begun has constraints of its own, which not every row satisfies yet.
         let begun = |direction| table.column(&retyping.beside(direction)).is_some();
-        if !has_errors(&findings) && !begun(Direction::Forward) && !begun(Direction::Reverse) {
-            let trial = row_trial::of_updates(client, table, &from, &retyping.key, &retyping.sql).await?;
-            findings.extend(check::table_tried(table, &trial, Writes::Updates));
+        if complete && !has_errors(&findings) && !begun(Direction::Forward) && !begun(Direction::Reverse) {
+            let trial = row_trial::of_updates(client, table, &from, &retyping.key, &retyping.sql).await;
+            if let Some(trial) = passed(trial, "a row", table, &mut findings)? {
+                findings.extend(check::table_tried(table, &trial, Writes::Updates));
+            }
             findings.extend(orphaned(client, &retyping.keys, plan.trust()).await?);
         }
     }
     let findings = Findings::new(findings);
-    let design = retyping.filter(|_| findings.errors() == 0).map(|r| Design::Retype(Box::new(r)));
+    let design = retyping.filter(|_| complete && findings.errors() == 0).map(|r| Design::Retype(Box::new(r)));
     Ok(Preflight { findings, design, rows_estimated: rows_estimated(&facts), rows_to_fill: None })
 }
 
@@ -117,6 +134,7 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
     if let Relation::There(found) = &mut facts.relation {
         count_outside(client, partitioning, found).await?;
     }
+    let mut complete = true;
     let (mut findings, mut blueprint) = check::check(plan, partitioning, &facts);
     // What a job that has begun created exists, and was tried before.
     if let Some(b) = &mut blueprint
@@ -125,18 +143,30 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
         let from = from_source(&b.sides(Direction::Forward));
         findings.extend(readable_keys(client, &b.table, &from, &b.key).await?);
         if !has_errors(&findings) {
-            let trial = partition_trial::trial(client, b, plan.trust()).await?;
-            findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
-            b.violated_checks = trial.left_to_old_rows();
-            findings.extend(
-                orphaned(client, b.own_keys().into_iter().chain(b.child_keys()), plan.trust()).await?,
-            );
+            let trial = partition_trial::trial(client, b, plan.trust()).await;
+            if let Some(trial) = passed(trial, "the partitioned table", &b.table, &mut findings)? {
+                findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
+                b.violated_checks = trial.left_to_old_rows();
+            } else {
+                complete = false;
+            }
+            let keys = b.own_keys().into_iter().chain(b.child_keys());
+            findings.extend(orphaned(client, keys, plan.trust()).await?);
         }
     }
     let findings = Findings::new(findings);
-    let design = blueprint.filter(|_| findings.errors() == 0).map(|b| Design::Partition(Box::new(b)));
+    let design =
+        blueprint.filter(|_| complete && findings.errors() == 0).map(|b| Design::Partition(Box::new(b)));
     let rows_estimated = rows_estimated(&facts);
     Ok(Preflight { findings, design, rows_estimated, rows_to_fill: None })
+}
+
+/// The result of a trial; none, with a warning, if it failed because of a lock that others hold or a time limit.
+fn passed<T>(tried: Result<T>, what: &str, table: &Table, findings: &mut Vec<Finding>) -> Result<Option<T>> {
+    let mut trial = TableTrial::default();
+    let result = refused::passing(tried, what, &mut trial)?;
+    findings.extend(check::table_tried(table, &trial, Writes::Updates));
+    Ok(result)
 }
 
 fn has_errors(findings: &[Finding]) -> bool {

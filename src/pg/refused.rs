@@ -1,9 +1,10 @@
 //! The errors of the server for SQL that is only tried.
 
 use serde_json::Value;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
-use crate::plan::check::Refusal;
+use crate::plan::check::{Refusal, TableTrial};
 use crate::sql::trial as sql;
 
 /// Whether a plan has a separate scan for the part of the probe.
@@ -17,10 +18,30 @@ pub(super) fn scans_probe(plan: &Value) -> bool {
     }
 }
 
-/// The same for an error.
+/// Whether an error is no evidence about what was tried: a lock that others hold, or an expired time limit.
+pub(super) fn is_passing(code: &str) -> bool {
+    let passing = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED, SqlState::T_R_DEADLOCK_DETECTED];
+    passing.iter().any(|state| state.code() == code)
+}
+
+/// The result of a trial; none if it failed with an error that is no evidence about what was tried, which is recorded.
+pub(super) fn passing<T>(tried: Result<T>, what: &str, trial: &mut TableTrial) -> Result<Option<T>> {
+    match tried {
+        Ok(it) => Ok(Some(it)),
+        Err(e) if e.sqlstate().is_some_and(is_passing) => {
+            trial.untried.push((what.to_owned(), e.message().to_owned()));
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The server's error about what was tried; other errors are returned as errors.
 pub(super) fn refusal(error: Error) -> Result<Refusal> {
     match error.sqlstate() {
-        Some(code) => Ok(Refusal { message: error.message().to_owned(), code: code.to_owned() }),
-        None => Err(error),
+        Some(code) if !is_passing(code) => {
+            Ok(Refusal { message: error.message().to_owned(), code: code.to_owned() })
+        }
+        _ => Err(error),
     }
 }

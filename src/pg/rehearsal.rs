@@ -19,7 +19,7 @@ use crate::sql::retype::facts::{self as sql, Side};
 use crate::sql::row_trial as row_sql;
 
 use super::lent;
-use super::refused::scans_probe;
+use super::refused::{is_passing, scans_probe};
 use super::resolve;
 use super::row_trial::{self, Attempt};
 use super::transaction::{READ_COMMITTED, all};
@@ -301,7 +301,7 @@ async fn attempt(client: &Client, statement: &str, shown: String, rehearsal: &mu
 
 /// The server's error about the SQL; other errors are returned as errors.
 fn refusal(error: Error) -> Result<String> {
-    if error.sqlstate().is_none() {
+    if error.sqlstate().is_none_or(is_passing) {
         return Err(error);
     }
     Ok(error.cause_text().map_or_else(|| error.message().to_owned(), |cause| cause.to_owned()))

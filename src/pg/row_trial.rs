@@ -14,6 +14,7 @@ use crate::plan::check::{How, Refused, TableTrial, Violated};
 use crate::sql::{partition_trial as partition_sql, plan_sql, row_trial as sql};
 
 use super::lent;
+use super::refused::{is_passing, passing};
 use super::transaction::{READ_COMMITTED, transaction};
 
 /// The result of some statements.
@@ -78,9 +79,7 @@ fn refused(error: tokio_postgres::Error) -> Result<Refused> {
 
 /// Records an error.
 pub(super) fn failed(trial: &mut TableTrial, how: How, what: String, refused: Refused) {
-    // A lock that others hold, or an expired time limit, is no evidence about the object.
-    let passing = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED, SqlState::T_R_DEADLOCK_DETECTED];
-    if passing.iter().any(|state| state.code() == refused.code) {
+    if is_passing(&refused.code) {
         trial.untried.push((what, refused.message));
     } else {
         trial.refused.push((how, what, refused));
@@ -113,7 +112,8 @@ pub(super) async fn violations(
         queried(client, &sql::violations(&partition_sql::source(b), &b.key, check, None)).await
     });
     let what = format!("constraint {}", crate::model::ident::plain(check.name.as_str()));
-    match counted.await? {
+    let Some(counted) = passing(counted.await, &what, trial)? else { return Ok(()) };
+    match counted {
         Ok(row) => trial.violated.push(Violated {
             check: check.clone(),
             rows: row.get(0),

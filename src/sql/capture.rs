@@ -10,17 +10,13 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::table::Column;
 
 use super::prepare::revoke;
-use super::{dollar_quoted, strip};
+use super::row_types::old_column;
+use super::{dollar_quoted, row_types, strip};
 
 /// The row trigger's name.
 pub const ROW_TRIGGER: &str = "pgstrata_capture";
 /// The truncate trigger's name.
 pub const TRUNCATE_TRIGGER: &str = "pgstrata_truncate";
-
-/// The column of the log for the place that a row left.
-pub fn old_column(column: &Column) -> Ident {
-    Ident::derived(&format!("old_{}", column.name.as_str()))
-}
 
 /// The column of the log for the place that a row took.
 pub fn new_column(column: &Column) -> Ident {
@@ -58,7 +54,7 @@ pub fn create_log(b: &Blueprint) -> Vec<String> {
 /// Creates the trigger function, which logs every change.
 pub fn create_function(b: &Blueprint) -> Vec<String> {
     vec![
-        function(b, &format!("begin\n{}\nend", log_statements(b))),
+        function(b, &format!("begin\n{}{}\nend", row_types::of_log(b), log_statements(b))),
         // Otherwise the owner of any table could create a trigger that calls our function, and fill the log.
         super::close_function(&b.capture_function()),
     ]

@@ -9,7 +9,8 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::Column;
 
-use super::capture::{new_column, old_column};
+use super::capture::new_column;
+use super::row_types::old_column;
 use super::{equal, from_source, list};
 
 /// Which log rows a batch processes.

@@ -8,7 +8,7 @@ use crate::model::key::{Key, KeyRange};
 use crate::model::table::Column;
 
 use super::plan_sql::{applications_path, definers_path, joined, of_function, rights, settings};
-use super::{differ, in_range, key_text, key_value};
+use super::{differ, in_range, key_text, key_value, row_types};
 
 /// Applies the settings for the plan's SQL until the transaction ends.
 pub fn names(f: &Filling) -> String {
@@ -215,13 +215,14 @@ pub fn keep_filled(f: &Filling) -> Vec<String> {
 declare
   filled record;
 begin
-  select {} into filled from {}  where {};
+{}  select {} into filled from {}  where {};
   if found then
 {set}  end if;
   return new;
 exception when others then
   return new;
 end",
+        row_types::of_filling(f),
         values(f),
         joined(f.from.as_ref(), &row_as_written(f)),
         if f.sql.names_others { format!("({}{})", definers_path(&f.sql), meaning(f)) } else { meaning(f) }

@@ -35,6 +35,7 @@ pub mod prepare;
 pub mod printable;
 pub mod retype;
 pub mod row_trial;
+mod row_types;
 pub mod sample;
 pub mod script;
 pub mod section;

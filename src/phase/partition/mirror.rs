@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result, Retry};
 use crate::failpoint;
@@ -29,22 +29,7 @@ const GIVES_WAY: Duration = Duration::from_millis(10);
 /// The table cannot be mirrored; or the server returned an error: then nothing is changed.
 pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     let (b, client) = (context.blueprint(), &context.control);
-    // It would run with the rights of the job's role, in sessions that nothing can be looked for in.
-    let lends = context.lends(client).await?;
-    if b.table.force_row_security && lends {
-        return Err(Error::failed(
-            "the table has FORCE ROW LEVEL SECURITY, and `trust` at the top of the plan does not list the \
-             table's owner",
-        ));
-    }
-    let owner = b.table.owner.as_str();
-    if lends && client.query_one(sql::REACHES_SCHEMA, &[&owner]).await?.get(0) {
-        return Err(Error::failed(format!(
-            "role {} has USAGE on schema pgstrata and could alter the mirror's function, and `trust` at \
-             the top of the plan does not list that role",
-            plain(owner)
-        )));
-    }
+    belongs_to_trusted(context, client).await?;
     let deferrable = deferrable(context, away).await?;
     let source = catalog::must_find(client, &b.sides(away).source).await?;
     let rows = client.query(sql::HEAPS, &[&source]).await?;
@@ -54,11 +39,36 @@ pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     let mirrored = sql::Mirrored { heaps: &heaps, deferrable: &deferrable, until: &until };
     transaction(client, READ_COMMITTED, async |client| {
         context.hold_epoch(client).await?;
+        belongs_to_trusted(context, client).await?;
         all(client, &sql::on(&b, away, &mirrored)).await
     })
     .await?;
     failpoint!("mirror.on");
     Ok(())
+}
+
+/// Fails if a role that is not trusted could alter the mirror's function, or if the function would run the code of
+/// such a role with the privileges of the job's role, in sessions in which the job cannot look for that code.
+async fn belongs_to_trusted(context: &PartitionJob, client: &Client) -> Result<()> {
+    let table = &context.blueprint().table;
+    if !context.lends(client).await? {
+        return Ok(());
+    }
+    if table.force_row_security {
+        return Err(Error::failed(
+            "the table has FORCE ROW LEVEL SECURITY, and `trust` at the top of the plan does not list the \
+             table's owner",
+        ));
+    }
+    let (owner, trust) = (table.owner.as_str(), context.plan.trust());
+    match client.query_opt(sql::REACHES_SCHEMA, &[&owner, &trust]).await? {
+        None => Ok(()),
+        Some(row) => Err(Error::failed(format!(
+            "role {} has USAGE on schema pgstrata and could alter the mirror's function, and `trust` at \
+             the top of the plan does not list that role",
+            plain(row.get::<_, &str>(0))
+        ))),
+    }
 }
 
 /// The deferrable keys of the target. SET CONSTRAINTS applies to every constraint with the name, so that another

@@ -17,7 +17,7 @@ use crate::model::verify_report::Difference as Kind;
 
 use super::exchange::Exchange;
 use super::plan_sql::{applications_path, definers_path, look_up_again, of_function, rights};
-use super::{carry, differ, dollar_quoted, in_range, key_text, prepare};
+use super::{carry, differ, dollar_quoted, in_range, key_text, prepare, row_types};
 
 /// Adds the new column, without writing any row, with all attributes of the old one except its type.
 pub fn add_column(r: &Retyping) -> Vec<String> {
@@ -153,6 +153,7 @@ fn function(r: &Retyping, body: &str) -> String {
 pub fn level_function(r: &Retyping, direction: Direction) -> String {
     let (column, beside) = (&r.column.name, r.beside(direction));
     let new_value = format!("new.{column}");
+    let guard = row_types::of_retyping(r, &beside);
     match direction {
         Direction::Forward => function(
             r,
@@ -161,7 +162,7 @@ pub fn level_function(r: &Retyping, direction: Direction) -> String {
 declare
   pgstrata_value {to};
 begin
-  {using}
+{guard}  {using}
   new.{beside} := pgstrata_value;
   return new;
 exception when others then
@@ -180,7 +181,7 @@ declare
   pgstrata_value {old};
   pgstrata_again {to};
 begin
-  if tg_op = 'UPDATE' then
+{guard}  if tg_op = 'UPDATE' then
     begin
       {as_it_was}
       if old.{beside} is not null and not {changed} then
