@@ -48,7 +48,7 @@
 //! | concept | model | plan | sql | pg | phase |
 //! |---|---|---|---|---|---|
 //! | partition job | `blueprint`, `partition` | `partitioning` | `prepare`, `index` | | `partition` |
-//! | backfill | `filling` | `backfill` | `fill`, `finish` | `trial`, `finish_trial`, `sample` | `backfill` |
+//! | backfill | `filling` | `backfill` | `fill`, `finish` | `trial`, `update_trial`, `finish_trial`, `sample` | `backfill` |
 //! | retype | `retyping` | `retype` | `retype` | `rehearsal` | `retype` |
 //! | maintain | `maintained`, `partition::ahead` | `retention` | `maintain` | | `maintain` |
 //! | what depends on the kind of a job | `design` | `task` | `script` | `store` | `job::kind` |
@@ -68,7 +68,7 @@
 //! | throttling | `pace` | `throttle` | `pace` | `signals` | `job::pace`, `job::evaluate`; and [`throttle`] |
 //! | locks, retries | `backoff` | | `locks` | `retry` | `job::locks`, `job::blockers`, `job::retries` |
 //! | workers | `pace::autoscaler` | | | `pool` | `job::workers` |
-//! | privileges, trust | `lent`, `own_schema` | `check::rights` | `lent`, `own_schema` | `lent`, `lease` | |
+//! | privileges, trust | `lent`, `own_schema` | `check::rights`, `check::named` | `lent`, `own_schema`, `row_types` | `lent`, `lease` | `job::driver` |
 //! | the plan's own SQL | `plan_sql` | `settings` | `plan_sql` | `resolve` | |
 //! | objects that a job created | `objects` | | `objects` | `objects` | `partition::objects`, `retype::objects` |
 //!
@@ -103,10 +103,10 @@
 //! | what an error reports when a disk is full | `engine::space` |
 //! | host, password, TLS and poolers | `pg::settings`, `pg::passfile`, `pg::tls`, `pg::pooler` |
 //! | the settings of every session | `pg::connect` |
-//! | whether code of another role would run | `sql::lent`: `CODE` |
+//! | whether code of another role would run | `sql::lent`: `CODE`; of the plan's SQL `sql::plan_sql`: `NAMED` |
 //! | how a command stops at Ctrl-C or at its deadline | `command`: `watch_signals`, `watch_deadline`; [`stop`] |
 //! | what `status` shows | `pg::status`, `report::status` |
-//! | what is printed for an event | `report::lines`; as JSON `report::json` |
+//! | what is printed for an event | `report::sentence`, `report::lines`; as JSON `report::json` |
 //! | the exit code | `error`: `Kind` |
 //!
 //! # What to change to add ...
