@@ -307,6 +307,24 @@ impl Driver {
         lent::nothing(client, tables, self.plan.trust(), access).await
     }
 
+    /// The same for a transaction that reads `source` and writes `target`; trusted owners cost one query for both.
+    ///
+    /// # Errors
+    /// The code that was found.
+    pub async fn lend_nothing_between(
+        &self,
+        client: &Client,
+        source: &QualifiedName,
+        target: &QualifiedName,
+    ) -> Result<()> {
+        let (both, trust) = ([source.clone(), target.clone()], self.plan.trust());
+        if lent::untrusted_owner(client, &both, trust, Access::Copies).await?.is_none() {
+            return Ok(());
+        }
+        self.lend_nothing(client, &both[..1], Access::Reads).await?;
+        self.lend_nothing(client, &both[1..], Access::Updates { cascades: false }).await
+    }
+
     /// Reads `tables` in a transaction that runs no code of roles that are not trusted; see [`Self::lend_nothing`].
     ///
     /// # Errors

@@ -12,7 +12,6 @@ use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::key::KeyRange;
 use crate::model::ledger_gaps::gaps;
-use crate::model::lent::Access;
 use crate::model::sizer::{ChunkSizer, even_end};
 use crate::pg::connect::Session;
 use crate::pg::store::{self, Chunk, Frozen};
@@ -290,8 +289,7 @@ async fn chunk(
         let hold = sql::hold_still(&b.sides(Direction::Forward));
         let target = objects::lock_target(context, Direction::Forward, "row exclusive").await?;
         client.batch_execute(&format!("{hold}; {target}")).await?;
-        context.lend_nothing(client, std::slice::from_ref(&b.table.name), Access::Reads).await?;
-        context.lend_nothing(client, &[b.target()], Access::Updates { cascades: false }).await?;
+        context.lend_nothing_between(client, &b.table.name, &b.target()).await?;
         let rows = if frozen.physical {
             let now: Option<u32> = client.query_one(sql::HEAP, &[&oid]).await?.get(0);
             if now != Some(frozen.filenode) {

@@ -11,7 +11,6 @@ use crate::error::{Error, Result, Retry};
 use crate::event::{ChangeLogWarning, PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
-use crate::model::lent::Access;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
@@ -211,8 +210,7 @@ async fn one(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept
         // Before the snapshot, so that no TRUNCATE can lie to it.
         let sides = b.sides(context.direction());
         client.batch_execute(&copy_sql::hold_still(&sides)).await?;
-        context.lend_nothing(client, &[sides.source], Access::Reads).await?;
-        context.lend_nothing(client, &[sides.target], Access::Updates { cascades: false }).await?;
+        context.lend_nothing_between(client, &sides.source, &sides.target).await?;
         context.hold_epoch(client).await?;
         let swept = drain_visible(context, &b, context.direction(), blocks).await?;
         failpoint!("drain.before_commit");

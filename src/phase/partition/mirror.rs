@@ -10,7 +10,6 @@ use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::cutover::MIRROR_AT_MOST;
 use crate::model::ident::{QualifiedName, plain};
-use crate::model::lent::Access;
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, REPEATABLE_READ, all, execute_prepared, transaction};
 use crate::phase::partition::{PartitionJob, partitions};
@@ -162,8 +161,7 @@ async fn batch(context: &PartitionJob, b: &Blueprint, away: Direction, block: i6
         client.batch_execute(sql::DRAIN_SETTINGS).await?;
         let sides = b.sides(away);
         client.batch_execute(&copy_sql::hold_still(&sides)).await?;
-        context.lend_nothing(client, &[sides.source], Access::Reads).await?;
-        context.lend_nothing(client, &[sides.target], Access::Updates { cascades: false }).await?;
+        context.lend_nothing_between(client, &sides.source, &sides.target).await?;
         context.hold_epoch(client).await?;
         client.batch_execute(drain_sql::SETTINGS).await?;
         let mut taken = 0;
