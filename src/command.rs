@@ -16,9 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Events, JobNote, RunWarning};
 use crate::model::design::Design;
 use crate::model::explanation;
-use crate::model::finding::Findings;
 use crate::model::ident::QualifiedName;
-use crate::model::maintained::Maintained;
 use crate::model::number;
 use crate::model::partition::Every;
 use crate::model::shell::word;
@@ -89,7 +87,7 @@ async fn drive(target: &Target, command: &Command, output: Output) -> Result<()>
     let stop = Stop::default();
     let engine = Engine::new(target.clone(), events.clone(), stop.clone());
     let signals = tokio::spawn(watch_signals(engine.clone(), events.clone(), stop.clone()));
-    let result = act(&engine, command, output, &events, &stop).await;
+    let result = act(&engine, command, &events, &stop).await;
     signals.abort();
     let _ = signals.await;
     drop(engine);
@@ -120,13 +118,7 @@ enum Said {
     Next(String, String, State),
 }
 
-async fn act(
-    engine: &Engine,
-    command: &Command,
-    output: Output,
-    events: &Events,
-    stop: &Stop,
-) -> Result<Said> {
+async fn act(engine: &Engine, command: &Command, events: &Events, stop: &Stop) -> Result<Said> {
     let next = |job: &str, outcome: Outcome| Said::Next(job.to_owned(), String::new(), outcome.state);
     let of = |job: &str| tracing::debug_span!("job", name = job);
     match command {
@@ -134,14 +126,9 @@ async fn act(
             let plan = read_plan(plan)?;
             let name = plan.name().to_owned();
             let keeps_level = plan.task().purpose().keeps_level(&word(&name));
-            let found = |findings: &Findings| {
-                if findings.errors() > 0 || findings.warnings() > 0 {
-                    report::print_findings(&output, findings);
-                }
-            };
             let deadline = deadline(*limit, *until, plan.throttle().timezone);
             let outcome = tokio::select! {
-                outcome = engine.run(plan, *swap, found).instrument(of(&name)) => outcome?,
+                outcome = engine.run(plan, *swap).instrument(of(&name)) => outcome?,
                 never = watch_deadline(deadline, events, stop) => match never {},
             };
             Ok(Said::Next(name, keeps_level, outcome.state))
@@ -171,17 +158,12 @@ async fn act(
         Command::Rollback { job } => Ok(next(job, engine.rollback(job).instrument(of(job)).await?)),
         Command::Sync { job } => engine.sync(job).instrument(of(job)).await.map(|_| Said::Nothing),
         Command::Maintain { job, table } => {
-            let said = |done: &Maintained| {
-                if !(output.quiet && done.is_idle()) {
-                    report::print_result(&output, done, || done.to_string());
-                }
-            };
             match table {
                 Some(table) => {
                     let table = QualifiedName::parse(table).map_err(Error::usage)?;
-                    engine.maintain_table(&table, said).await?;
+                    engine.maintain_table(&table).await?;
                 }
-                None => engine.maintain(job.as_deref(), said).await?,
+                None => engine.maintain(job.as_deref()).await?,
             }
             Ok(Said::Nothing)
         }

@@ -56,7 +56,8 @@ async fn report(db: &Database, args: &[&str]) -> Value {
 
 /// How many partitions a field of the report lists.
 fn listed(report: &Value, field: &str) -> i64 {
-    report[field].as_array().unwrap().len() as i64
+    let names = report[field].as_array();
+    names.unwrap_or_else(|| panic!("no {field:?} in {report}")).len() as i64
 }
 
 /// The second run, when nothing was left to do.

@@ -164,7 +164,9 @@ impl PrivateServer {
     /// The command that ends a kept server.
     pub fn stop_hint(&self) -> String {
         let dir = self.dir.display();
-        format!("kill -QUIT $(head -n 1 {dir}/data/postmaster.pid) && rm -rf {dir}")
+        let pid = format!("{dir}/data/postmaster.pid");
+        // The server's processes may still write to the directory until the file is gone.
+        format!("kill -QUIT $(head -n 1 {pid}) && while [ -e {pid} ]; do sleep 0.1; done && rm -rf {dir}")
     }
 
     /// The last `n` lines of the server's log.

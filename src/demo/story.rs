@@ -186,7 +186,7 @@ impl Stage {
              next run continues where it was.",
         );
         self.writers.lap();
-        self.engine.run(plan, false, |_| ()).await?;
+        self.engine.run(plan, false).await?;
         self.say("", &applications(self.writers.lap()));
         Ok(())
     }

@@ -1,9 +1,8 @@
 //! The command `maintain`: one table after another, each with the lease of its job if it has one.
 
 use crate::error::{Error, Result};
-use crate::event::{JobNote, RunWarning};
+use crate::event::{Event, JobNote, RunWarning};
 use crate::model::ident::QualifiedName;
-use crate::model::maintained::Maintained;
 use crate::model::state::State;
 use crate::pg::catalog;
 use crate::pg::store::{self, Job};
@@ -13,13 +12,13 @@ use crate::plan::Plan;
 use super::Engine;
 
 impl Engine {
-    /// Maintains partitioned tables: the table of each newest job, or of the named one. `said` receives the result
-    /// for each table.
+    /// Maintains partitioned tables: the table of each newest job, or of the named one. The result for
+    /// each table is an event.
     ///
     /// # Errors
     /// There is no such job; or the error for the first table that could not be maintained. The other tables are
     /// still maintained.
-    pub async fn maintain(&self, name: Option<&str>, said: impl Fn(&Maintained)) -> Result<()> {
+    pub async fn maintain(&self, name: Option<&str>) -> Result<()> {
         let session = self.target.connect("pgstrata").await?;
         let jobs = latest(store::jobs(&session, name).await?);
         if let (Some(name), true) = (name, jobs.is_empty()) {
@@ -40,7 +39,7 @@ impl Engine {
             }
             let plan = Plan::parse(&job.plan, &format!("the plan of job {}", job.name))?;
             match self.drive(&plan, job.id, Pacing::AtOnce, phase::maintain).await {
-                Ok(done) => said(&done),
+                Ok(done) => self.events.send(Event::Maintained(done)),
                 Err(e) if failed.is_none() => failed = Some(e),
                 Err(e) => {
                     let error = e.to_string();
@@ -55,15 +54,16 @@ impl Engine {
     ///
     /// # Errors
     /// The table cannot be maintained; or the server returned an error.
-    pub async fn maintain_table(&self, table: &QualifiedName, said: impl Fn(&Maintained)) -> Result<()> {
+    pub async fn maintain_table(&self, table: &QualifiedName) -> Result<()> {
         let session = self.target.connect("pgstrata").await?;
         let jobs = latest(store::jobs(&session, None).await?);
         let own =
             |job: &Job| matches!(job.state, State::Swapped | State::Finalized) && job.design.table() == table;
         if let Some(job) = jobs.iter().find(|job| own(job)) {
-            return self.maintain(Some(&job.name), said).await;
+            return self.maintain(Some(&job.name)).await;
         }
-        said(&phase::maintain_adopted(&session, table, &self.events, &self.stop).await?);
+        let done = phase::maintain_adopted(&session, table, &self.events, &self.stop).await?;
+        self.events.send(Event::Maintained(done));
         Ok(())
     }
 }

@@ -15,10 +15,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Events, JobNote};
+use crate::event::{Event, Events, JobNote};
 use crate::failpoint;
 use crate::model::commands;
-use crate::model::finding::Findings;
 use crate::model::number;
 use crate::model::state::State;
 use crate::pg::connect::{Session, Target};
@@ -52,8 +51,8 @@ impl Engine {
     /// Starts the plan's job or continues it, through verification; swaps too if the plan or `swap` requests it.
     ///
     /// # Errors
-    /// Preflight found an error (findings are reported before), the plan changed, or a phase failed.
-    pub async fn run(&self, plan: Plan, swap: bool, found: impl FnOnce(&Findings)) -> Result<Outcome> {
+    /// The check found an error (its findings are an event), the plan changed, or a phase failed.
+    pub async fn run(&self, plan: Plan, swap: bool) -> Result<Outcome> {
         if swap && !plan.task().purpose().is_swapped() {
             return Err(Error::usage("a backfill has no swap: it fills the rows of the table in place")
                 .hint("remove --swap"));
@@ -74,10 +73,10 @@ impl Engine {
                         self.events.note(done);
                         return Ok(Outcome::at(job.state));
                     }
-                    None => self.start(&session, &plan, found).await?,
+                    None => self.start(&session, &plan).await?,
                 }
             }
-            _ => self.start(&session, &plan, found).await?,
+            _ => self.start(&session, &plan).await?,
         };
         drop(session);
         let swap = swap || plan.when() == When::Verified;
@@ -85,9 +84,9 @@ impl Engine {
     }
 
     /// Checks the plan and records its job.
-    async fn start(&self, session: &Session, plan: &Plan, found: impl FnOnce(&Findings)) -> Result<i64> {
+    async fn start(&self, session: &Session, plan: &Plan) -> Result<i64> {
         let preflight = kind::preflight(session, plan).await?.with_update_trial(session).await?;
-        found(&preflight.findings);
+        self.events.send(Event::Checked(preflight.findings.clone()));
         let Some(design) = preflight.design else {
             if preflight.findings.errors() == 0 {
                 return Err(Error::new(

@@ -12,6 +12,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::model::finding::Findings;
+use crate::model::maintained::Maintained;
 use crate::model::pace::{Hold, Signal};
 
 pub use note::{BackfillNote, JobNote, MaintainNote, Note, PartitionNote, StandbyEffect};
@@ -85,6 +87,10 @@ pub enum Event {
         /// Lines of text.
         text: String,
     },
+    /// The findings of the check with which a run starts its job.
+    Checked(Findings),
+    /// What `maintain` found and did with one table.
+    Maintained(Maintained),
     /// Something worth knowing that needs no action.
     Note(Note),
     /// Something to look at.

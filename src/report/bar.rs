@@ -122,11 +122,17 @@ impl Bar {
             | Event::Note(_)
             | Event::Warning(_) => {
                 let line = lines::text(event, self.paint);
-                match &self.bar {
-                    Some(bar) => bar.suspend(|| super::to_stderr(&line)),
-                    None => super::to_stderr(&line),
-                }
+                self.above(|| super::to_stderr(&line));
             }
+            Event::Checked(_) | Event::Maintained(_) => {}
+        }
+    }
+
+    /// Calls `print` while the bar is hidden.
+    pub(super) fn above(&self, print: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
         }
     }
 

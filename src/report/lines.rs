@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::findings;
 use super::paint::{Paint, harmless};
 use super::sentence;
 use crate::{
@@ -63,6 +64,8 @@ pub(super) fn text(event: &Event, paint: Paint) -> String {
         }
         Event::Throttled { .. } => format!("{}: {sentence}", paint.strong("throttled")),
         Event::Resumed { .. } => format!("{}: {sentence}", paint.strong("resumed")),
+        Event::Checked(findings) => findings::text(findings, paint),
+        Event::Maintained(_) => sentence.into_owned(),
         Event::Note(_) => format!("{}: {sentence}", paint.level(Level::Note)),
         Event::Warning(_) => format!("{}: {sentence}", paint.level(Level::Warning)),
     }

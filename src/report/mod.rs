@@ -73,11 +73,14 @@ async fn print_events(output: Output, mut events: UnboundedReceiver<Event>) {
     let mut lines = Lines::new(paint);
     let mut bar = (output.terminal && !output.json && !output.quiet).then(|| Bar::new(paint));
     while let Some(event) = events.recv().await {
-        if output.quiet && !matches!(event, Event::Warning(_)) {
+        if !is_wanted(&event, output.quiet) {
             continue;
         }
         if output.json {
             to_stdout(&json::line(&event));
+        } else if matches!(event, Event::Checked(_) | Event::Maintained(_)) {
+            let print = || to_stdout(&lines::text(&event, Paint(output.color_stdout)));
+            bar.as_ref().map_or_else(print, |bar| bar.above(print));
         } else if let Some(bar) = &mut bar {
             bar.show(&event);
         } else if let Some(line) = lines.line(&event, Instant::now()) {
@@ -86,6 +89,17 @@ async fn print_events(output: Output, mut events: UnboundedReceiver<Event>) {
     }
     if let Some(bar) = bar {
         bar.end();
+    }
+}
+
+/// Whether an event is printed: the findings of a check with no errors and no warnings are not. With `quiet`, only
+/// warnings and results that need attention are.
+fn is_wanted(event: &Event, quiet: bool) -> bool {
+    match event {
+        Event::Checked(findings) => findings.errors() > 0 || findings.warnings() > 0,
+        Event::Maintained(done) => !(quiet && done.is_idle()),
+        Event::Warning(_) => true,
+        _ => !quiet,
     }
 }
 

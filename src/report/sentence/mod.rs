@@ -14,7 +14,7 @@ use crate::event::Event;
 
 pub(super) use throttle::hold as throttled;
 
-/// What an event means; none for a story, which has its own text.
+/// What an event means; none for a story or findings, which have a text of their own.
 pub(super) fn of(event: &Event) -> Option<String> {
     match event {
         Event::PhaseStarted { work, .. } => Some(phase::work(work)),
@@ -24,7 +24,8 @@ pub(super) fn of(event: &Event) -> Option<String> {
         Event::PhaseDone { outcome, .. } => Some(phase::outcome(outcome)),
         Event::Throttled { hold, .. } => Some(throttle::hold_of(hold)),
         Event::Resumed { signal, throttled_s, .. } => Some(throttle::resumed(*signal, *throttled_s)),
-        Event::Story { .. } => None,
+        Event::Story { .. } | Event::Checked(_) => None,
+        Event::Maintained(done) => Some(done.to_string()),
         Event::Note(note) => Some(note::of(note)),
         Event::Warning(warning) => Some(warning::of(warning)),
     }
