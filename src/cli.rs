@@ -1,4 +1,4 @@
-//! The command line as types, nothing else: what it means is decided where it is run.
+//! The command line as types. `command` implements the commands.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -60,12 +60,12 @@ pub struct Everywhere {
     pub color: ColorChoice,
 }
 
-/// A connection string; never shown, because it may hold a password.
+/// A connection string. It is never printed, because it may contain a password.
 #[derive(Clone)]
 pub struct Dsn(String);
 
 impl Dsn {
-    /// The string itself.
+    /// The connection string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -126,8 +126,8 @@ pub enum Command {
     Check {
         /// The plan file
         plan: PathBuf,
-        /// For a backfill: fill about this many rows and roll back; reports rows that still match, rows that fail
-        /// with their
+        /// For a backfill: fill about this many rows and roll back; reports rows that still match, rows that fail with
+        /// their
         /// keys, and how long the whole backfill would take
         #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
         sample: Option<u32>,
@@ -262,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    /// The help as a terminal of 100 columns shows it, whatever the environment.
+    /// The help text for a terminal of 100 columns, independent of the environment.
     fn help(of: Option<&str>) -> String {
         let mut command = Cli::command().term_width(100).color(ColorChoice::Never);
         command.build();
@@ -289,7 +289,8 @@ mod tests {
         }
     }
 
-    /// `docs/commands.md` and the README list every command, and the former every exit code as the help does.
+    /// `docs/commands.md` and the README list every command. `docs/commands.md` lists every exit code that the help
+    /// lists.
     #[test]
     fn every_command_and_exit_code_is_documented() {
         let (commands, readme) = (include_str!("../docs/commands.md"), include_str!("../README.md"));
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn options_may_stand_on_either_side_of_the_command_and_a_password_is_not_shown() {
+    fn options_work_before_and_after_the_command_and_passwords_are_hidden() {
         for line in [["pgstrata", "--json", "verify", "j"], ["pgstrata", "verify", "j", "--json"]] {
             let cli = Cli::try_parse_from(line).unwrap();
             assert!(cli.everywhere.json);

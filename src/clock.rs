@@ -1,4 +1,4 @@
-//! The current time, for windows and deadlines: tests of schedules set the clock instead of waiting.
+//! The current time, for windows and deadlines. Tests of schedules set the clock instead of waiting.
 //!
 //! Without the cargo feature `failpoints`, it is the system clock. With it, if `PGSTRATA_CLOCK` names a file, the
 //! time is the instant in that file, in RFC 3339 format, until a test writes another one there.

@@ -1,4 +1,4 @@
-//! One function a command: what the words of the command line mean.
+//! The implementation of the commands.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -34,13 +34,13 @@ use crate::report::{self, Output, Watch};
 use crate::sql::printable::printable;
 use crate::stop::{Stop, interrupted};
 
-/// How often `status --watch` looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often `status --watch` refreshes.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// Runs a command to its end.
 ///
 /// # Errors
-/// What the command said; its kind is the exit code.
+/// The error of the command. Its kind determines the exit code.
 pub fn run(cli: Cli, output: Output) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -72,15 +72,15 @@ fn explain(code: Option<&str>, output: Output) -> Result<()> {
         report::print_explanations(&output, explanation::all());
         return Ok(());
     };
-    let Some(one) = explanation::of(code) else {
+    let Some(explanation) = explanation::of(code) else {
         let error = Error::usage(format!("no finding has the code {code}"));
         return Err(error.hint("`pgstrata explain` lists all codes"));
     };
-    report::print_explanation(&output, one);
+    report::print_explanation(&output, explanation);
     Ok(())
 }
 
-/// Commands that drive a job: events are printed as they come, and Ctrl-C stops between chunks.
+/// Runs a command that drives a job. Events are printed as they occur, and Ctrl-C stops the job between chunks.
 async fn drive(target: &Target, command: &Command, output: Output) -> Result<()> {
     let (events, receiver) = Events::channel();
     let printer = report::spawn(output, receiver);
@@ -94,69 +94,69 @@ async fn drive(target: &Target, command: &Command, output: Output) -> Result<()>
     drop(events);
     let _ = printer.await;
     match result? {
-        Said::Nothing => {}
-        Said::Looked(looked) => report::print_result(&output, &looked, || looked.to_string()),
-        Said::Verdict(report) => {
+        Answer::Nothing => {}
+        Answer::Rows(looked) => report::print_result(&output, &looked, || looked.to_string()),
+        Answer::Verdict(report) => {
             report::print_verdict(&output, &report);
             if !report.verified {
                 return Err(phase::differs(&report));
             }
         }
-        Said::Next(job, keeps_level, state) if !output.quiet && !output.json => {
-            report::print_text(&what_next(&job, &keeps_level, state));
+        Answer::NextStep(job, keeps_in_sync, state) if !output.quiet && !output.json => {
+            report::print_text(&what_next(&job, &keeps_in_sync, state));
         }
-        Said::Next(..) => {}
+        Answer::NextStep(..) => {}
     }
     Ok(())
 }
 
-/// What is left to say once the progress has been printed.
-enum Said {
+/// The result of a command, printed after its events.
+enum Answer {
     Nothing,
     Verdict(Box<VerifyReport>),
-    Looked(Looked),
-    Next(String, String, State),
+    Rows(Looked),
+    NextStep(String, String, State),
 }
 
-async fn act(engine: &Engine, command: &Command, events: &Events, stop: &Stop) -> Result<Said> {
-    let next = |job: &str, outcome: Outcome| Said::Next(job.to_owned(), String::new(), outcome.state);
+async fn act(engine: &Engine, command: &Command, events: &Events, stop: &Stop) -> Result<Answer> {
+    let next = |job: &str, outcome: Outcome| Answer::NextStep(job.to_owned(), String::new(), outcome.state);
     let of = |job: &str| tracing::debug_span!("job", name = job);
     match command {
         Command::Run { plan, swap, limit, until } => {
             let plan = read_plan(plan)?;
             let name = plan.name().to_owned();
-            let keeps_level = plan.task().purpose().keeps_level(&word(&name));
+            let keeps_in_sync = plan.task().purpose().keeps_in_sync(&word(&name));
             let deadline = deadline(*limit, *until, plan.throttle().timezone);
             let outcome = tokio::select! {
                 outcome = engine.run(plan, *swap).instrument(of(&name)) => outcome?,
                 never = watch_deadline(deadline, events, stop) => match never {},
             };
-            Ok(Said::Next(name, keeps_level, outcome.state))
+            Ok(Answer::NextStep(name, keeps_in_sync, outcome.state))
         }
         Command::Pause { job } => {
             engine.set(job, &[("paused", Some("true"))]).await?;
             events.note(JobNote::JobPaused { job: job.clone() });
-            Ok(Said::Nothing)
+            Ok(Answer::Nothing)
         }
         Command::Resume { job } => {
             engine.set(job, &[("paused", None)]).await?;
             events.note(JobNote::JobNotPaused { job: job.clone() });
-            Ok(Said::Nothing)
+            Ok(Answer::Nothing)
         }
         Command::Set { job, settings } => {
-            let settings = settings.iter().map(|one| assignment(one)).collect::<Result<Vec<_>>>()?;
+            let settings = settings.iter().map(|written| assignment(written)).collect::<Result<Vec<_>>>()?;
             let settings: Vec<_> = settings.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
             engine.set(job, &settings).await?;
             events.note(JobNote::SettingsStored { job: job.clone(), settings: settings.len() as u64 });
-            Ok(Said::Nothing)
+            Ok(Answer::Nothing)
         }
         Command::Verify { job } => Ok(match engine.verify(job).instrument(of(job)).await? {
-            Verdict::Sides(report) => Said::Verdict(Box::new(report)),
-            Verdict::Rows(looked) => Said::Looked(looked),
+            Verdict::Sides(report) => Answer::Verdict(Box::new(report)),
+            Verdict::Rows(looked) => Answer::Rows(looked),
         }),
         Command::Swap { job } => Ok(next(job, engine.swap(job).instrument(of(job)).await?)),
         Command::Rollback { job } => Ok(next(job, engine.rollback(job).instrument(of(job)).await?)),
-        Command::Sync { job } => engine.sync(job).instrument(of(job)).await.map(|_| Said::Nothing),
+        Command::Sync { job } => engine.sync(job).instrument(of(job)).await.map(|_| Answer::Nothing),
         Command::Maintain { job, table } => {
             match table {
                 Some(table) => {
@@ -165,17 +165,17 @@ async fn act(engine: &Engine, command: &Command, events: &Events, stop: &Stop) -
                 }
                 None => engine.maintain(job.as_deref()).await?,
             }
-            Ok(Said::Nothing)
+            Ok(Answer::Nothing)
         }
         Command::Finalize { job, now } => {
-            engine.finalize(job, *now).instrument(of(job)).await.map(|_| Said::Nothing)
+            engine.finalize(job, *now).instrument(of(job)).await.map(|_| Answer::Nothing)
         }
-        Command::Abort { job } => engine.abort(job).instrument(of(job)).await.map(|_| Said::Nothing),
+        Command::Abort { job } => engine.abort(job).instrument(of(job)).await.map(|_| Answer::Nothing),
         _ => Err(Error::usage("this command does not run a job")),
     }
 }
 
-/// When `--for` or `--until` ends a run.
+/// The time at which `--for` or `--until` ends a run.
 fn deadline(limit: Option<Duration>, until: Option<NaiveTime>, zone: Tz) -> Option<DateTime<Utc>> {
     let now = clock::now();
     if let Some(limit) = limit {
@@ -189,10 +189,10 @@ fn deadline(limit: Option<Duration>, until: Option<NaiveTime>, zone: Tz) -> Opti
     moments.map(|moment| moment.to_utc()).find(|moment| *moment > now)
 }
 
-/// Asks for a stop between chunks at the deadline, where there is one; to be run beside the work.
+/// Requests a stop between chunks at the deadline, if there is one. Runs concurrently with the work.
 async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: &Stop) -> Infallible {
     if let Some(deadline) = deadline {
-        // In short steps, by the wall clock: a machine may sleep, and clocks are set.
+        // Sleep in short steps and compare with the wall clock, because the machine may be suspended or the clock set.
         while let Ok(left) = (deadline - clock::now()).to_std() {
             tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
@@ -202,7 +202,7 @@ async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: 
     std::future::pending().await
 }
 
-/// The first signal asks for a stop between chunks; the second ends what the job's sessions are doing.
+/// The first signal requests a stop between chunks. The second one terminates the job's sessions.
 async fn watch_signals(engine: Engine, events: Events, stop: Stop) {
     interrupted().await;
     events.warn(RunWarning::StopRequested);
@@ -212,12 +212,12 @@ async fn watch_signals(engine: Engine, events: Events, stop: Stop) {
     let _ = engine.end_sessions().await;
 }
 
-/// What a person does next.
-fn what_next(job: &str, keeps_level: &str, state: State) -> String {
+/// The next step for the user.
+fn what_next(job: &str, keeps_in_sync: &str, state: State) -> String {
     let typed = word(job);
     match state {
         State::Verified => {
-            format!("job {job} is verified; {keeps_level} until you swap: `pgstrata swap {typed}`\n")
+            format!("job {job} is verified; {keeps_in_sync} until you swap: `pgstrata swap {typed}`\n")
         }
         State::Swapped => format!(
             "job {job} is swapped; to roll back without losing writes: `pgstrata rollback {typed}`; to \
@@ -261,7 +261,8 @@ async fn plan(
     Ok(())
 }
 
-/// `each`: every object that comes along is told too; `rows` of a backfill are filled, and that is taken back.
+/// `each`: also reports every object that is carried over. `rows`: this number of rows of a backfill is filled and
+/// rolled back.
 async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, output: Output) -> Result<()> {
     let plan = read_plan(plan)?;
     if let (Some(_), Err(_)) = (rows, plan.backfill()) {
@@ -273,7 +274,7 @@ async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, outp
     }
     let session = target.connect(target.application_name()).await?;
     let mut preflight = preflight(&session, &plan).await?;
-    // A sample that is asked for shows all that the trial shows, and more.
+    // A requested sample includes everything that the trial update shows.
     if rows.is_none() {
         preflight = preflight.with_update_trial(&session).await?;
     }
@@ -318,7 +319,7 @@ async fn sql(target: &Target, plan: &Path, output: Output) -> Result<()> {
     let sections = script(&session, &plan, &design).await?;
     let mut text = String::new();
     for section in sections {
-        // A name in it may hold a line end, which would end the comment.
+        // A line break in a name would end the comment.
         text.push_str(&printable(&format!("-- {}", section.title.replace('\n', "?"))));
         text.push('\n');
         for statement in section.statements {
@@ -334,10 +335,10 @@ async fn show_status(target: &Target, job: Option<&str>, watch: bool, output: Ou
     let session = target.connect(target.application_name()).await?;
     let look = async || -> Result<Vec<Status>> {
         let mut all = Vec::new();
-        for one in store::jobs(&session, job).await? {
-            // Of a name, only the newest job: those before it are history.
-            if !all.iter().any(|s: &Status| s.job == one.name) {
-                all.push(status::of(&session, &one).await?);
+        for stored in store::jobs(&session, job).await? {
+            // Show only the newest job of each name.
+            if !all.iter().any(|s: &Status| s.job == stored.name) {
+                all.push(status::of(&session, &stored).await?);
             }
         }
         match job {
@@ -361,7 +362,7 @@ async fn show_status(target: &Target, job: Option<&str>, watch: bool, output: Ou
         screen.print(&output, &look().await?);
         tokio::select! {
             () = interrupted() => return Ok(()),
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(REFRESH) => {}
         }
     }
 }

@@ -1,39 +1,39 @@
-//! The one error type: a fact that names the object and the number, what caused it, and what to do about it.
+//! The error type: a message with names and numbers, the cause, and a hint about what to do.
 //!
-//! Messages never hold connection strings, passwords or the values of rows: of a server's error only severity, code and
-//! message are kept, not the `DETAIL`, which quotes keys.
+//! Messages never contain connection strings, passwords or values of rows. Of a server's error, only severity, code and
+//! message are kept, because `DETAIL` contains keys.
 
 use std::fmt;
 
 use tokio_postgres::error::SqlState;
 
-/// What an error means for whoever started the tool; each kind is one exit code.
+/// The kind of an error. Each kind has its own exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Something broke; the job's state is kept.
+    /// The command failed; the job's state is kept.
     Failed,
-    /// The command line or the plan is wrong.
+    /// The command line or the plan is invalid.
     Usage,
-    /// Preflight found an error.
+    /// The check found an error.
     Preflight,
     /// Verification found a difference.
     Differs,
-    /// A lock could not be acquired within the budget.
+    /// The lock could not be acquired within the limits of the plan.
     Lock,
     /// Stopped early as requested; run again to continue.
     Stopped,
-    /// Another process drives this job.
+    /// Another process is running this job.
     Busy,
 }
 
-/// How a failed step may be tried again, by what the server (or the network) said.
+/// Whether a failed step can be retried, according to the error of the server or the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// It will fail again.
+    /// A retry would fail again.
     Never,
-    /// It rolled back for certain; the same step may be sent again (deadlock, serialization, lock timeout).
+    /// The step was rolled back and can be sent again (deadlock, serialization failure, lock timeout).
     Again,
-    /// The connection is gone, so it is unknown whether the step took effect: look before doing anything.
+    /// The connection was lost, and it is unknown whether the step took effect. Check the state before a retry.
     Unknown,
 }
 
@@ -49,15 +49,15 @@ pub struct Error {
     hint: Option<String>,
 }
 
-/// Classes of SQLSTATE that are never about a row: connections, transactions, resources, operator intervention.
+/// SQLSTATE classes of errors that a row never causes: connections, transactions, resources, operator intervention.
 const ABOUT_NO_ROW: [&str; 13] =
     ["08", "0A", "25", "26", "28", "3D", "40", "53", "54", "55", "57", "58", "XX"];
 
-/// What every fallible function of the library returns.
+/// The result type of the library.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error of `kind`; `message` is a lowercase fact without a full stop.
+    /// An error of this kind. `message` is in lower case and does not end with a period.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -75,19 +75,19 @@ impl Error {
         Self::new(Kind::Failed, message)
     }
 
-    /// The command line or the plan is wrong.
+    /// The command line or the plan is invalid.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }
 
-    /// What to do about it, in one line.
+    /// Adds a hint about what to do, in one line.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// What caused it, in one line.
+    /// Adds the cause, in one line.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());
@@ -101,21 +101,21 @@ impl Error {
         self
     }
 
-    /// Sets the SQLSTATE the server gave.
+    /// Sets the server's SQLSTATE.
     #[must_use]
     pub fn code(mut self, code: impl Into<String>) -> Self {
         self.code = Some(code.into());
         self
     }
 
-    /// Says that the server found no partition for a row: its SQLSTATE is that of any check.
+    /// Sets whether the server found no partition for a row. Its SQLSTATE is the same as that of a violated CHECK.
     #[must_use]
     pub fn lacking_partition(mut self, lacks: bool) -> Self {
         self.lacks_partition = lacks;
         self
     }
 
-    /// Puts `context` in front, and what was said so far behind it as the cause.
+    /// Makes `context` the message, and the previous message part of the cause.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {
         let was = std::mem::replace(&mut self.message, context.into());
@@ -131,22 +131,22 @@ impl Error {
         self.kind
     }
 
-    /// Whether the failed step may be tried again.
+    /// Whether the failed step can be retried.
     pub fn retry_class(&self) -> Retry {
         self.retry
     }
 
-    /// The SQLSTATE, where a server said one.
+    /// The server's SQLSTATE, if there is one.
     pub fn sqlstate(&self) -> Option<&str> {
         self.code.as_deref()
     }
 
-    /// Whether the server said this SQLSTATE.
+    /// Whether the error has this SQLSTATE.
     pub fn is(&self, state: &SqlState) -> bool {
         self.sqlstate() == Some(state.code())
     }
 
-    /// Whether the server said one of these SQLSTATEs.
+    /// Whether the error has one of these SQLSTATEs.
     pub fn is_any(&self, states: &[&SqlState]) -> bool {
         states.iter().any(|state| self.is(state))
     }
@@ -164,29 +164,29 @@ impl Error {
         self.lacks_partition
     }
 
-    /// The fact alone.
+    /// The message, without cause and hint.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The cause, where one is known.
+    /// The cause, if known.
     pub fn cause_text(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
-    /// The hint, where there is one.
+    /// The hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Fact, SQLSTATE and cause in one line, for a report on the way.
+    /// Message, SQLSTATE and cause in one line, for events.
     pub fn brief(&self) -> String {
         let code = self.code.as_ref().map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
         let cause = self.cause.as_ref().map_or(String::new(), |cause| format!(": {cause}"));
         format!("{}{code}{cause}", self.message)
     }
 
-    /// The process's exit code (interface: 1 failed … 7 busy).
+    /// The exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Failed => 1,

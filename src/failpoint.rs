@@ -1,4 +1,4 @@
-//! Named places between two steps that change something, where a test kills the process.
+//! Named places between two steps that change data or state, where a test kills the process.
 //!
 //! Without the cargo feature `failpoints`, they compile to nothing. With it, `PGSTRATA_FAILPOINT=name` (or `name@3`
 //! for the third time that the place is reached) sends SIGKILL to the process itself: no destructor runs. `name=stop`

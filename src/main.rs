@@ -22,8 +22,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to stderr, only if requested: ours name job, phase and chunk, the driver's contain statements, and neither
-/// contains values.
+/// Configures logging to stderr, which is off by default. Log records of pgstrata name job, phase and chunk; those of
+/// the driver contain statements. Neither contains values of rows.
 fn trace(verbose: u8, color: bool) {
     let level = match verbose {
         0 => "off",

@@ -1,5 +1,5 @@
-//! The gate that every chunk, index build and batch passes: it waits while a signal pauses the job, and until the
-//! budgets of rows and of WAL permit more.
+//! The gate that every chunk, index build and batch passes. It waits while a signal throttles the job, and until the
+//! budgets of rows and WAL permit more.
 //!
 //! [`crate::model::pace`] makes the decisions; this module has the clock and the waiting. A gate that receives no
 //! readings (for a command that a user waits for, such as `swap`) never waits.
@@ -12,19 +12,19 @@ use tokio::sync::Notify;
 use crate::model::pace::{Autoscaler, Budget, Cause, Change, Hold, Measured, Pace, Reading, Work};
 use crate::plan::{Plan, Workers};
 
-/// The longest sleep for a budget, because settings may change in the meantime.
-const NAP: Duration = Duration::from_millis(200);
+/// The longest sleep for a budget. It is short, because settings may change in the meantime.
+const MAX_SLEEP: Duration = Duration::from_millis(200);
 /// A chunk takes at most this many seconds of a budget; otherwise the rate would come in bursts.
 const CHUNK_S: f64 = 0.4;
 /// The weight of the previous mean of WAL per row.
 const WAL_DECAY: f64 = 0.9;
 
-/// The current settings of a job: those of the plan, and those that were set since; and its throttling state.
+/// The current settings of a job, including changes since the plan, and its throttling state.
 #[derive(Debug)]
 pub struct Gate {
     began: Instant,
     began_s: f64,
-    /// Whether readings are received, and can pause the job.
+    /// Whether readings are received, so that signals can throttle the job.
     watched: bool,
     plan: RefCell<Plan>,
     pace: RefCell<Pace>,
@@ -50,7 +50,7 @@ pub struct Progress {
     pub per_second: f64,
 }
 
-/// The budget of WAL: the WAL of a chunk is only known afterwards, so each chunk pays an estimate, which is settled
+/// The budget of WAL. The WAL of a chunk is known only afterward, so each chunk pays an estimate, which is corrected
 /// later.
 #[derive(Debug, Default)]
 struct Wal {
@@ -76,7 +76,8 @@ pub struct Permit<'a> {
 }
 
 impl Gate {
-    /// A gate for the plan's job. It only pauses if it is `watched`, and then from the start until the first reading.
+    /// A gate for the plan's job. It only waits for signals if it is `watched`; then it also waits until the first
+    /// reading.
     /// If the number of workers is automatic, it begins with `workers`.
     pub fn new(plan: &Plan, watched: bool, workers: usize) -> Self {
         let began_s =
@@ -109,7 +110,7 @@ impl Gate {
         self.began_s + self.began.elapsed().as_secs_f64()
     }
 
-    /// The plan, with the settings that were set since.
+    /// The plan, including settings that were changed since.
     pub fn plan(&self) -> Plan {
         self.plan.borrow().clone()
     }
@@ -159,7 +160,7 @@ impl Gate {
         changes
     }
 
-    /// All signals that currently pause the job.
+    /// All signals that currently throttle the job.
     pub fn holds(&self) -> Vec<Hold> {
         self.pace.borrow().holds(Work::Writes).cloned().collect()
     }
@@ -170,12 +171,12 @@ impl Gate {
         self.changed.notify_waiters();
     }
 
-    /// Waits while a signal pauses the current kind of work.
+    /// Waits while a signal throttles the current kind of work.
     pub async fn pass(&self) {
         self.pass_for(self.work.get()).await;
     }
 
-    /// Waits while a signal pauses that kind of work.
+    /// Waits while a signal throttles that kind of work.
     pub async fn pass_for(&self, work: Work) {
         while self.watched && !self.pace.borrow().goes(work) {
             self.changed.notified().await;
@@ -224,7 +225,8 @@ impl Gate {
             if wait_s <= 0.0 {
                 break;
             }
-            tokio::time::sleep(Duration::from_secs_f64(wait_s).clamp(Duration::from_millis(1), NAP)).await;
+            tokio::time::sleep(Duration::from_secs_f64(wait_s).clamp(Duration::from_millis(1), MAX_SLEEP))
+                .await;
         }
         let rows = rows as f64;
         let bytes = rows * self.wal.borrow().per_row(width);
@@ -281,7 +283,7 @@ impl Permit<'_> {
 }
 
 impl Drop for Permit<'_> {
-    /// Settles the estimate; gives all of it back if nothing was done.
+    /// Corrects the estimate by the number of rows done. If nothing was done, returns all of it.
     fn drop(&mut self) {
         if let Some(budget) = self.gate.rows.borrow_mut().as_mut() {
             budget.pay(self.done - self.rows);
@@ -293,8 +295,8 @@ impl Drop for Permit<'_> {
 }
 
 impl Wal {
-    /// Bytes of WAL per row, including the writes of others; a little more than the width of a row before anything is
-    /// known.
+    /// Bytes of WAL per row, including the writes of other sessions. Before the first measurement, slightly more than
+    /// the width of a row.
     fn per_row(&self, width: f64) -> f64 {
         if self.sum_rows > 0.0 { (self.sum_bytes / self.sum_rows).max(1.0) } else { 1.2 * width }
     }
@@ -337,14 +339,14 @@ mod tests {
     }
 
     #[test]
-    fn wal_is_paid_by_a_guess_and_settled_by_what_was_written() {
+    fn wal_is_paid_by_estimate_and_corrected_by_the_reading() {
         let mut wal = Wal { budget: Some(Budget::new(1000.0, 0.0)), ..Wal::default() };
         wal.read(0.0, 5_000);
         assert_eq!(wal.per_row(100.0), 120.0);
         let pay = |wal: &mut Wal, bytes| wal.budget.as_mut().unwrap().pay(bytes);
         pay(&mut wal, 3_000.0);
         (wal.ended, wal.rows) = (3_000.0, 10.0);
-        // It wrote what was estimated, in three seconds: nothing remains and nothing is owed.
+        // The estimate was exact, and three seconds have passed: the budget is balanced.
         wal.read(3.0, 8_000);
         assert_eq!(wal.budget.as_mut().unwrap().wait_s(3.0), 0.0);
         pay(&mut wal, 1.0);
@@ -353,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_permit_did_not_do_is_given_back() {
+    async fn an_unused_permit_is_returned() {
         let gate = gate("rows_per_second = 1000\n");
         assert_eq!(gate.most_rows(100.0), 400);
         drop(gate.admit(1_000_000, 1.0).await);

@@ -1,4 +1,4 @@
-//! What came of the demo, in numbers.
+//! The results of the demo, in numbers.
 
 use std::fmt;
 
@@ -23,12 +23,12 @@ pub(super) struct Figures {
     kept: Option<Kept>,
 }
 
-/// How to get at a server that was kept.
+/// The commands for a server that was left running.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Kept {
     /// The command that connects.
     pub(super) connect: String,
-    /// The command that ends it.
+    /// The command that stops it.
     pub(super) stop: String,
 }
 
@@ -54,10 +54,10 @@ impl Figures {
         }
     }
 
-    /// Whether the demo showed what it claims.
+    /// Checks that no transaction failed, and that no row differs.
     ///
     /// # Errors
-    /// Failed where a transaction failed, differs where a row does.
+    /// [`Kind::Failed`] if a transaction failed, [`Kind::Differs`] if a row differs.
     pub(super) fn verdict(&self) -> Result<()> {
         if let Some(first) = &self.first_failure {
             let fact =

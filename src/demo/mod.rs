@@ -1,7 +1,7 @@
-//! `pgstrata demo`: the main job on a private server, with applications at work on the table, told as it goes.
+//! `pgstrata demo`: a complete partition job on a private server under write load, with explanations of each step.
 //!
-//! The story goes through the one printer, in order with the engine's own events; the figures are the result. Nothing
-//! outlives it: the server ends when the story does, or is dropped by Ctrl-C in the middle of it.
+//! The explanations are events, so that they are printed in order with the events of the engine. The result is the
+//! figures. The server is removed when the demo ends, also after Ctrl-C.
 
 mod figures;
 pub mod server;
@@ -14,23 +14,23 @@ use crate::event::Events;
 use crate::report::{self, Output};
 use crate::stop::interrupted;
 
-/// Runs the demo; with `keep` the server stays up.
+/// Runs the demo. With `keep`, the server is left running.
 ///
 /// # Errors
-/// Stopped on Ctrl-C, failed where a transaction of the writers failed, differs where the table and its witness do; or
-/// what the engine said.
+/// [`Kind::Stopped`] on Ctrl-C, [`Kind::Failed`] if a transaction of the writers failed, [`Kind::Differs`] if the table
+/// and its witness differ, or an error of the engine.
 pub async fn run(keep: bool, output: Output) -> Result<()> {
     let (events, receiver) = Events::channel();
     let printer = report::spawn(output, receiver);
-    let told = tokio::select! {
-        told = story::tell(events, keep) => told,
+    let result = tokio::select! {
+        result = story::run(events, keep) => result,
         () = interrupted() => {
             Err(Error::new(Kind::Stopped, "the demo was stopped; its server and its directory were \
                 removed"))
         }
     };
     let _ = printer.await;
-    let figures = told?;
+    let figures = result?;
     report::print_result(&output, &figures, || figures.to_string());
     figures.verdict()
 }

@@ -1,12 +1,12 @@
-//! A private PostgreSQL server in a temporary directory: `pgstrata demo` and every test run on one.
+//! A private PostgreSQL server in a temporary directory, for `pgstrata demo` and for tests.
 //!
-//! Invariant: nothing outlives the process that started it, however that ends. A small shell, the keeper, holds the
-//! reading end of a pipe whose writing end is ours alone. When the pipe closes (drop, exit, panic, SIGKILL) it stops
-//! the server and removes the directory. It and the server's programs sit in process groups of their own, so that a
-//! terminal's Ctrl-C passes them by.
+//! Invariant: the server and its directory are removed when the process that started it ends, in whatever way. A shell,
+//! the keeper, reads from a pipe whose write end only this process holds. When the pipe closes (drop, exit, panic,
+//! SIGKILL), the keeper stops the server and removes the directory. The keeper and the server's programs run in
+//! separate process groups, so that Ctrl-C in a terminal does not reach them.
 //!
-//! The server listens on a Unix socket only, inside a directory that only its owner may enter; that is why it can
-//! trust whoever connects. It never runs as root: as root, its programs drop to an unprivileged user.
+//! The server listens only on a Unix socket, in a directory that only its owner can enter; therefore it can use trust
+//! authentication. It never runs as root: if the process is root, its programs run as an unprivileged user.
 
 use std::env;
 use std::ffi::OsStr;
@@ -19,16 +19,16 @@ use std::process::{Child, Command, Output, Stdio};
 
 use crate::error::{Error, Result};
 
-/// The oldest major version the tool works with.
+/// The oldest supported major version.
 const OLDEST_MAJOR: u32 = 14;
 
-/// How long the server may take to start or to stop.
+/// The time limit for starting or stopping the server, in seconds.
 const LIMIT_S: &str = "60";
 
-/// The socket's number; nothing else is in its directory, so it never clashes.
+/// The port number of the socket. It cannot conflict, because no other server uses the directory.
 const PORT: u16 = 5432;
 
-/// Reads one word or the end of the pipe; `keep` leaves the server alone.
+/// The keeper's script: it waits for one word, or for the end of the pipe. The word `keep` leaves the server running.
 const KEEPER: &str = r#"
 read -r word
 [ "$word" = keep ] && exit 0
@@ -36,14 +36,14 @@ read -r word
 rm -rf "$2"
 "#;
 
-/// The user that a server started by root runs as.
+/// The user as which the server runs if the process is root.
 #[derive(Debug, Clone, Copy)]
 struct Unprivileged {
     uid: u32,
     gid: u32,
 }
 
-/// A running server with its directory; dropping it stops the one and removes the other.
+/// A running server with its directory. Dropping it stops the server and removes the directory.
 #[derive(Debug)]
 pub struct PrivateServer {
     dir: PathBuf,
@@ -53,18 +53,18 @@ pub struct PrivateServer {
 }
 
 impl PrivateServer {
-    /// Makes a server with these settings on top of its defaults, and waits until it answers.
+    /// Creates and starts a server with these settings, and waits until it accepts connections.
     ///
     /// # Errors
-    /// Where PostgreSQL 14 or later is not installed, or does not start within a minute.
+    /// PostgreSQL 14 or later is not installed, or does not start within a minute.
     pub fn start(settings: &[(&str, &str)]) -> Result<Self> {
         Self::start_from(find_bin()?, settings)
     }
 
-    /// The same with the programs in the directory `bin`, which the server's user must be able to enter.
+    /// Like [`Self::start`], with the programs in the directory `bin`, which the server's user must be able to enter.
     ///
     /// # Errors
-    /// Where they do not start within a minute.
+    /// The server does not start within a minute.
     pub fn start_from(bin: PathBuf, settings: &[(&str, &str)]) -> Result<Self> {
         let user = unprivileged_user()?;
         let dir = make_dir(user)?;
@@ -90,33 +90,33 @@ impl PrivateServer {
             .map_err(|e| cannot(&format!("open {}", conf.display()), &e))?;
         let socket_dir = self.dir.display().to_string();
         let port = PORT.to_string();
-        let own = [
+        let required = [
             ("listen_addresses", ""),
             ("unix_socket_directories", socket_dir.as_str()),
             ("port", port.as_str()),
             ("logging_collector", "off"),
         ];
-        for (name, value) in own.iter().chain(settings) {
+        for (name, value) in required.iter().chain(settings) {
             writeln!(conf, "{name} = '{}'", value.replace('\'', "''"))
                 .map_err(|e| cannot("write postgresql.conf", &e))?;
         }
         Ok(())
     }
 
-    /// Kills the server as a crash would; it can be started again.
+    /// Stops the server immediately, like a crash. It can be started again.
     ///
     /// # Errors
-    /// Where it does not end within a minute, or is not running.
+    /// The server does not stop within a minute, or is not running.
     pub fn stop_immediate(&self) -> Result<()> {
         let mut stop = self.command("pg_ctl");
         stop.arg("-D").arg(self.data_dir()).args(["-w", "-t", LIMIT_S, "-m", "immediate", "stop"]);
         succeed(&mut stop, "pg_ctl stop").map(drop)
     }
 
-    /// Starts the stopped server, and waits until it has recovered and answers.
+    /// Starts the stopped server, and waits until it has recovered and accepts connections.
     ///
     /// # Errors
-    /// Where it does not answer within a minute, or is running already.
+    /// The server does not accept connections within a minute, or is already running.
     pub fn start_again(&self) -> Result<()> {
         let mut start = self.command("pg_ctl");
         start.arg("-D").arg(self.data_dir()).arg("-l").arg(self.log_path());
@@ -124,20 +124,20 @@ impl PrivateServer {
         succeed(&mut start, "pg_ctl start").map(drop).map_err(|e| e.cause(self.log_tail(5).join(" | ")))
     }
 
-    /// A command for one of the server's programs (`pg_basebackup`, `pgbench`), or another in the path where the
-    /// server has none of that name. It runs as the server's user, in its directory.
+    /// A command for one of the server's programs (`pg_basebackup`, `pgbench`), or for a program in the path if the
+    /// server has none of that name. It runs as the server's user, in the server's directory.
     pub fn command(&self, program: &str) -> Command {
-        let own = self.bin.join(program);
-        let program = if own.is_file() { own } else { PathBuf::from(program) };
+        let in_bin = self.bin.join(program);
+        let program = if in_bin.is_file() { in_bin } else { PathBuf::from(program) };
         command(&program, self.user, &self.dir)
     }
 
-    /// The directory of its socket, and of everything else it has.
+    /// The directory of the server's socket and of all its other files.
     pub fn socket_dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The number in the socket's name.
+    /// The port number in the socket's name.
     pub fn port(&self) -> u16 {
         PORT
     }
@@ -151,17 +151,17 @@ impl PrivateServer {
         self.dir.join("log")
     }
 
-    /// How to reach a database of it, as its superuser.
+    /// The connection string for a database, as the superuser.
     pub fn dsn(&self, dbname: &str) -> String {
         format!("host={} port={PORT} user=postgres dbname={dbname}", self.dir.display())
     }
 
-    /// The `psql` command that connects to a database of it.
+    /// The `psql` command that connects to a database.
     pub fn connect_hint(&self, dbname: &str) -> String {
         format!("psql -h {} -p {PORT} -U postgres -d {dbname}", self.dir.display())
     }
 
-    /// The command that ends a kept server.
+    /// The command that stops a server that was left running, and removes its directory.
     pub fn stop_hint(&self) -> String {
         let dir = self.dir.display();
         let pid = format!("{dir}/data/postmaster.pid");
@@ -177,10 +177,10 @@ impl PrivateServer {
         lines[lines.len().saturating_sub(n)..].iter().map(ToString::to_string).collect()
     }
 
-    /// Leaves the server up for good and says where it is.
+    /// Leaves the server running, and returns its directory.
     ///
     /// # Errors
-    /// Where the keeper is gone, and nobody would have stopped it anyway.
+    /// The keeper does not run any more.
     pub fn keep(mut self) -> Result<PathBuf> {
         if let Some(mut pipe) = self.keeper.stdin.take() {
             pipe.write_all(b"keep\n").map_err(|e| cannot("tell the keeper to keep the server", &e))?;
@@ -192,13 +192,13 @@ impl PrivateServer {
 impl Drop for PrivateServer {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Its own limits bound the wait; there is nobody to tell about a failure.
+        // The keeper's time limits bound the wait. `drop` cannot report an error.
         let _ = self.keeper.wait();
     }
 }
 
-/// A directory for the server's user alone. Its path is short, because a socket's path must stay below some 100
-/// bytes, which macOS's own temporary directory would use up.
+/// Creates a directory that only the server's user can enter. Its path is short, because the path of a socket is
+/// limited to about 100 bytes, and the default temporary directory of macOS is too long.
 fn make_dir(user: Option<Unprivileged>) -> Result<tempfile::TempDir> {
     let dir = tempfile::Builder::new()
         .prefix("pgstrata-")
@@ -212,7 +212,8 @@ fn make_dir(user: Option<Unprivileged>) -> Result<tempfile::TempDir> {
     Ok(dir)
 }
 
-/// The bin directory of the first suitable installation: the one asked for, the one in the path, the newest elsewhere.
+/// The bin directory of PostgreSQL: from PGSTRATA_PG_BIN, or the first suitable one in the path, or the newest one
+/// elsewhere.
 fn find_bin() -> Result<PathBuf> {
     if let Some(dir) = env::var_os("PGSTRATA_PG_BIN") {
         let dir = PathBuf::from(dir);
@@ -249,7 +250,7 @@ fn no_server(fact: String) -> Error {
     )
 }
 
-/// The major version of the server in this bin directory, where it is whole.
+/// The major version of the server in this bin directory; none if required programs are missing.
 fn major(dir: &Path) -> Option<u32> {
     if !dir.join("initdb").is_file() || !dir.join("pg_ctl").is_file() {
         return None;
@@ -258,14 +259,14 @@ fn major(dir: &Path) -> Option<u32> {
     parse_major(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// `postgres (PostgreSQL) 17.2 (Debian ...)`, `postgres (PostgreSQL) 18beta1`.
+/// Reads `postgres (PostgreSQL) 17.2 (Debian ...)` or `postgres (PostgreSQL) 18beta1`.
 fn parse_major(version: &str) -> Option<u32> {
     let number = version.split_whitespace().nth(2)?;
     let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
     number[..digits].parse().ok()
 }
 
-/// Whom to run as: nobody else, unless we are root.
+/// The user as which the server runs; none, for the current user, unless that is root.
 fn unprivileged_user() -> Result<Option<Unprivileged>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -286,8 +287,8 @@ fn unprivileged_user() -> Result<Option<Unprivileged>> {
     })
 }
 
-/// A command as the server's user, in a directory it may enter, blind to the PG* variables of ours, in a process group
-/// of its own.
+/// A command that runs as the server's user, in a directory that it can enter, without the PG* variables of this
+/// process, in a separate process group.
 fn command(program: &Path, user: Option<Unprivileged>, dir: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(dir).stdin(Stdio::null()).process_group(0);
@@ -297,7 +298,7 @@ fn command(program: &Path, user: Option<Unprivileged>, dir: &Path) -> Command {
         }
     }
     if let Some(Unprivileged { uid, gid }) = user {
-        // Setting the user as root also gives up the supplementary groups.
+        // Setting the user as root also drops the supplementary groups.
         command.uid(uid).gid(gid).env("HOME", OsStr::new(dir));
     }
     command
@@ -308,8 +309,8 @@ fn succeed(command: &mut Command, name: &str) -> Result<Output> {
     if output.status.success() {
         return Ok(output);
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " | ");
-    Err(Error::failed(format!("{name} ended with {}", output.status)).cause(said))
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " | ");
+    Err(Error::failed(format!("{name} ended with {}", output.status)).cause(stderr))
 }
 
 fn cannot(what: &str, cause: &std::io::Error) -> Error {
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_starts_comes_back_after_a_crash_and_leaves_nothing() {
+    fn a_server_starts_recovers_after_a_crash_and_is_removed() {
         let server = PrivateServer::start(&[("fsync", "off"), ("application_name", "it's")]).unwrap();
         let dir = server.socket_dir().to_owned();
         assert!(dir.join(format!(".s.PGSQL.{}", server.port())).exists());
@@ -342,13 +343,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_setting_is_named_and_nothing_is_left() {
+    fn an_error_names_an_invalid_setting() {
         let error = PrivateServer::start(&[("no_such_setting", "1")]).unwrap_err();
         assert!(error.to_string().contains("no_such_setting"), "{error}");
     }
 
     #[test]
-    fn a_kept_server_stays_until_it_is_stopped_as_said() {
+    fn a_kept_server_runs_until_its_stop_command() {
         let server = PrivateServer::start(&[("fsync", "off")]).unwrap();
         let (stop, connect) = (server.stop_hint(), server.connect_hint("postgres"));
         let dir = server.keep().unwrap();

@@ -1,4 +1,4 @@
-//! The story, act by act: each says what comes and why, does it with the real engine, and shows what came of it.
+//! The steps of the demo. Each step prints what it will do and why, runs the real engine, and prints the result.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::plan::Plan;
 
 const DATABASE: &str = "demo";
 
-/// A throwaway server needs no care for the disk.
+/// The settings of the server. It is temporary, so that durability is turned off.
 const SETTINGS: &[(&str, &str)] = &[
     ("shared_buffers", "256MB"),
     ("work_mem", "64MB"),
@@ -36,11 +36,11 @@ const SETTINGS: &[(&str, &str)] = &[
     ("log_timezone", "UTC"),
 ];
 
-/// Longer lines of EXPLAIN are cut, so that they fit into a terminal of 80 columns.
+/// Longer lines of EXPLAIN are truncated, so that they fit into a terminal of 80 columns.
 const COLUMNS: usize = 72;
 
-/// Tells the story to its end, with the server left up if `keep` says so.
-pub(super) async fn tell(events: Events, keep: bool) -> Result<Figures> {
+/// Runs all steps. With `keep`, the server is left running.
+pub(super) async fn run(events: Events, keep: bool) -> Result<Figures> {
     let began = Instant::now();
     let server = start(&events).await?;
     let mut stage = Stage::set(&server, events).await?;
@@ -62,8 +62,8 @@ pub(super) async fn tell(events: Events, keep: bool) -> Result<Figures> {
 
 async fn start(events: &Events) -> Result<PrivateServer> {
     let title = "pgstrata demo: partition a live table, roll back, and swap again";
-    say(events, title, "");
-    say(
+    show(events, title, "");
+    show(
         events,
         "1. A private server",
         "The server runs in a temporary directory, listens only on a Unix socket, and is\n\
@@ -79,18 +79,18 @@ async fn start(events: &Events) -> Result<PrivateServer> {
     Ok(server)
 }
 
-fn say(events: &Events, title: &str, text: &str) {
+fn show(events: &Events, title: &str, text: &str) {
     events.send(Event::Story { title: title.to_owned(), text: text.to_owned() });
 }
 
-/// A session of an ordinary client; the tool's own are made by the engine.
+/// Connects as an ordinary client. The engine creates its own sessions.
 async fn connect(dsn: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(dsn, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
 }
 
-/// The table with the writers on it, and the engine to work on it.
+/// The table, the active writers, and the engine.
 struct Stage {
     events: Events,
     client: Client,
@@ -101,9 +101,9 @@ struct Stage {
 }
 
 impl Stage {
-    /// Creates the table and sets the writers to work.
+    /// Creates the table and starts the writers.
     async fn set(server: &PrivateServer, events: Events) -> Result<Self> {
-        say(
+        show(
             &events,
             "2. A table in use",
             &format!(
@@ -129,13 +129,13 @@ impl Stage {
         Ok(Self { events, client, target, engine, writers, month_query: table::month_query() })
     }
 
-    fn say(&self, title: &str, text: &str) {
-        say(&self.events, title, text);
+    fn show(&self, title: &str, text: &str) {
+        show(&self.events, title, text);
     }
 
-    /// Shows what the table is like to query; the pages that a month's query reads.
+    /// Shows the cost of queries on the table. Returns the number of pages that the query for a month reads.
     async fn problem(&self) -> Result<u64> {
-        self.say(
+        self.show(
             "3. The problem",
             "A query for one month reads the whole table. Deleting an old month takes even longer\n\
              and leaves bloat behind.",
@@ -143,16 +143,16 @@ impl Stage {
         self.explain().await
     }
 
-    /// Shows how the month's query is done; the pages it read.
+    /// Shows the execution plan of the query for a month. Returns the number of pages that it read.
     async fn explain(&self) -> Result<u64> {
         let explained = table::explain(&self.client, &self.month_query).await?;
         let mut text = format!("  explain (analyze, buffers) {}\n", self.month_query.replace('\n', "\n    "));
         for line in &explained.lines {
-            let cut: String = line.chars().take(COLUMNS).collect();
-            let more = if cut.len() < line.len() { "..." } else { "" };
-            text.push_str(&format!("    {cut}{more}\n"));
+            let start: String = line.chars().take(COLUMNS).collect();
+            let more = if start.len() < line.len() { "..." } else { "" };
+            text.push_str(&format!("    {start}{more}\n"));
         }
-        self.say("", &text);
+        self.show("", &text);
         Ok(explained.pages)
     }
 
@@ -166,7 +166,7 @@ impl Stage {
             .skip_while(|line| line.starts_with('#') || line.is_empty())
             .map(|line| format!("  {line}").trim_end().to_owned() + "\n")
             .collect();
-        self.say(
+        self.show(
             &format!("4. pgstrata plan {TABLE} --by created_at --every month -o plan.toml"),
             &format!(
                 "This command reads the table and drafts a plan, a file to review, edit and keep.\n\
@@ -177,7 +177,7 @@ impl Stage {
     }
 
     async fn run(&self, plan: Plan) -> Result<()> {
-        self.say(
+        self.show(
             "5. pgstrata run plan.toml",
             "This command builds the partitioned table next to the table in use. Triggers log the\n\
              keys of changed rows, and the rows are copied in short chunks, each in its own\n\
@@ -187,21 +187,21 @@ impl Stage {
         );
         self.writers.lap();
         self.engine.run(plan, false).await?;
-        self.say("", &applications(self.writers.lap()));
+        self.show("", &applications(self.writers.lap()));
         Ok(())
     }
 
     async fn swap(&self, pages_before: u64) -> Result<Compared> {
-        self.say(
+        self.show(
             &format!("6. pgstrata swap {TABLE}"),
             "This command verifies the tables once more, then locks both tables for a moment,\n\
              applies the last changes and exchanges the names. If it cannot acquire the lock\n\
              within 200 ms, it gives up and retries later, so that no application waits long.",
         );
         self.exchange(self.engine.swap(TABLE)).await?;
-        self.say("", "The same query now:");
+        self.show("", "The same query now:");
         let pages = self.explain().await?;
-        self.say(
+        self.show(
             "",
             &format!(
                 "  pages read    {} instead of {}: one partition, not the whole table",
@@ -213,7 +213,7 @@ impl Stage {
     }
 
     async fn rollback(&self) -> Result<Compared> {
-        self.say(
+        self.show(
             &format!("7. pgstrata rollback {TABLE}"),
             "Triggers have logged every change since the swap, so the rollback is the same exchange\n\
              in reverse, and it keeps everything that was written since.",
@@ -223,7 +223,7 @@ impl Stage {
     }
 
     async fn finalize(&self) -> Result<()> {
-        self.say(
+        self.show(
             &format!("8. pgstrata swap {TABLE}; pgstrata finalize {TABLE} --now"),
             "Swap again, then end the job: finalize drops the old table and everything else that\n\
              pgstrata created, except the partitioned table. Normally this happens days later,\n\
@@ -233,18 +233,18 @@ impl Stage {
         self.engine.finalize(TABLE, true).await.map(drop)
     }
 
-    /// Swaps or rolls back, and says how long it took whom.
-    async fn exchange(&self, doing: impl Future<Output = Result<Outcome>>) -> Result<()> {
+    /// Swaps or rolls back, and shows how long the lock was held and how long transactions took.
+    async fn exchange(&self, work: impl Future<Output = Result<Outcome>>) -> Result<()> {
         self.writers.lap();
-        let outcome = doing.await?;
+        let outcome = work.await?;
         let meanwhile = applications(self.writers.lap());
         if let Some(swapped) = outcome.swapped {
-            self.say("", &format!("  lock held     {:.0} ms\n{meanwhile}", swapped.held_ms));
+            self.show("", &format!("  lock held     {:.0} ms\n{meanwhile}", swapped.held_ms));
         }
         Ok(())
     }
 
-    /// Compares the table with the witness, and says so.
+    /// Compares the table with the witness, and reports the result.
     async fn witness(&self) -> Result<Compared> {
         let began = Instant::now();
         let phase = self.events.phase_started(DATABASE, DemoWork::CompareWitness);

@@ -1,5 +1,5 @@
-//! The demo's table, and its witness: a plain copy that the writers keep in the same transactions. pgstrata knows
-//! nothing of the witness, so whatever it lost or invented would show as a difference.
+//! The demo's table, and its witness: a plain copy that the writers change in the same transactions. pgstrata does not
+//! touch the witness, so a row that it loses, duplicates or damages shows as a difference.
 
 use chrono::{Datelike, Months, Utc};
 use tokio_postgres::Client;
@@ -11,9 +11,9 @@ pub(super) const TABLE: &str = "petri_observations";
 /// The witness.
 pub(super) const WITNESS: &str = "petri_observations_witness";
 
-/// Rows of the table; a fifth of them in a test build, because many tests run side by side.
+/// The number of rows of the table; a fifth of them in a test build, because many tests run in parallel.
 const ROWS: u32 = if cfg!(feature = "failpoints") { 60_000 } else { 300_000 };
-/// Which month is queried, counted back from the present one.
+/// The month to query, counted back from the current one.
 const MONTHS_AGO: u32 = 8;
 
 const CREATE: &str = "
@@ -36,7 +36,7 @@ create table petri_observations_witness (like petri_observations including defau
 alter table petri_observations_witness add primary key (observation_id);
 ";
 
-/// In the order of time, as applications insert; keys and sites at random. 24 whole months and the present one.
+/// Inserts rows in the order of time, as applications do, with random keys: 24 whole months and the current one.
 const FILL: &str = "
 insert into petri_observations
 select gen_random_uuid(), md5('submission ' || i / 8)::uuid, md5('site ' || i % 60)::uuid, at, at,
@@ -49,7 +49,7 @@ from (select date_trunc('month', now(), 'UTC') - interval '24 months') first (mo
      lateral (select first.month + (now() - first.month) * (i / $1::float8)) t (at)
 ";
 
-/// Creates the table with its rows, and the witness with the same ones; how many.
+/// Creates the table with its rows, and the witness with the same rows. Returns the number of rows.
 pub(super) async fn create(client: &Client) -> Result<u64> {
     client.batch_execute(CREATE).await?;
     let rows = client.execute(FILL, &[&i64::from(ROWS)]).await?;
@@ -57,7 +57,7 @@ pub(super) async fn create(client: &Client) -> Result<u64> {
     Ok(rows)
 }
 
-/// Bytes of the table with its indexes.
+/// The size of the table with its indexes, in bytes.
 pub(super) async fn bytes(client: &Client) -> Result<u64> {
     let bytes: i64 =
         client.query_one("select pg_total_relation_size($1::text::regclass)", &[&TABLE]).await?.get(0);
@@ -74,21 +74,21 @@ pub(super) fn month_query() -> String {
     )
 }
 
-/// How the server does a query.
+/// The execution plan of a query.
 #[derive(Debug, Clone)]
 pub(super) struct Explained {
-    /// What `EXPLAIN` says.
+    /// The output of `EXPLAIN`.
     pub(super) lines: Vec<String>,
-    /// Pages of 8 KiB read, from memory or disk.
+    /// The number of pages of 8 KiB read, from memory or disk.
     pub(super) pages: u64,
 }
 
-/// Does the query, and says how.
+/// Executes the query, and returns its plan.
 pub(super) async fn explain(client: &Client, query: &str) -> Result<Explained> {
     let explain = format!("explain (analyze, buffers, costs off, timing off, summary off) {query}");
     let lines = client.query(&explain, &[]).await?.into_iter().map(|row| row.get::<_, String>(0));
     let lines: Vec<String> = lines.take_while(|line| !line.starts_with("Planning")).collect();
-    // The uppermost node's line counts what those below it read.
+    // The line of the top node includes the pages of the nodes below it.
     let buffers = lines.iter().find(|line| line.trim_start().starts_with("Buffers: "));
     Ok(Explained { pages: buffers.map_or(0, |line| pages(line)), lines })
 }
@@ -100,16 +100,16 @@ fn pages(buffers: &str) -> u64 {
     words.filter_map(number).sum()
 }
 
-/// Both tables, compared in one snapshot.
+/// The result of a comparison of both tables, in one snapshot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Compared {
-    /// Rows of the table.
+    /// The number of rows of the table.
     pub(super) rows: u64,
-    /// Rows that only one of the two has; a row that differs counts on both sides.
+    /// The number of rows that only one of the two has. A different row counts on both sides.
     pub(super) differing: u64,
 }
 
-/// Compares the table with the witness, while the writers go on.
+/// Compares the table with the witness, while the writers are active.
 pub(super) async fn compare(client: &Client) -> Result<Compared> {
     let row = client
         .query_one(
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_those_hit_and_read() {
+    fn pages_include_hits_and_reads() {
         assert_eq!(pages("  Buffers: shared hit=6800 read=24 dirtied=1 written=3"), 6_824);
         assert_eq!(pages("Buffers: shared read=7"), 7);
     }

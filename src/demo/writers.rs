@@ -1,8 +1,8 @@
 //! The demo's applications: connections that read, insert, update, delete and move rows until they are stopped.
 //!
-//! Each statement goes to the table and to its witness, in one transaction in READ COMMITTED, and has to find exactly
-//! the row that the writer left there. Every writer keeps to rows of its own, so none waits for another: a wait is the
-//! machine's, or pgstrata's.
+//! Each statement runs on the table and on its witness, in one READ COMMITTED transaction, and must find exactly one
+//! row on each. The writers use disjoint sets of rows, so that they do not wait for each other; every other wait is
+//! caused by the machine or by pgstrata.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,43 +20,44 @@ use tokio_util::sync::CancellationToken;
 use super::table::{TABLE, WITNESS};
 use crate::error::{Error, Result};
 
-/// How many connections write.
+/// The number of writing connections.
 pub(super) const WRITERS: u32 = 4;
-/// Rows that a writer knows at first.
-const KNOWN: i64 = 5_000;
-/// A writer thinks up to so long between two transactions, so that two processors suffice.
-const THINKS: Duration = Duration::from_millis(20);
-/// Rows are moved within so many days before now; the table's first row is a little older.
+/// The number of rows with which a writer starts.
+const FIRST_ROWS: i64 = 5_000;
+/// The maximum pause of a writer between two transactions, chosen so that two processors are enough.
+const MAX_PAUSE: Duration = Duration::from_millis(20);
+/// The number of days before now within which rows are inserted and moved. The first row of the table is slightly
+/// older.
 const DAYS: i64 = 730;
 const STAGES: [&str; 5] = ["none", "trace", "low", "moderate", "high"];
 
-/// What the writers met with.
+/// The results of the writers.
 #[derive(Debug, Clone)]
 pub(super) struct Tally {
-    /// Transactions, however they ended.
+    /// The number of transactions, including failed ones.
     pub(super) transactions: u64,
-    /// Transactions that failed.
+    /// The number of failed transactions.
     pub(super) failures: u64,
-    /// What the first failure said.
+    /// The message of the first failure.
     pub(super) first_failure: Option<String>,
-    /// Microseconds that each transaction took.
+    /// The durations of transactions, in microseconds.
     took_us: Histogram<u64>,
     lap: Lap,
 }
 
-/// A stretch of the writers' work.
+/// The results of the writers since the last lap.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Lap {
-    /// Transactions that ended in it.
+    /// The number of transactions that ended in this lap.
     pub(super) transactions: u64,
-    /// Those of them that failed.
+    /// The number of those that failed.
     pub(super) failures: u64,
-    /// What the longest of them took.
+    /// The duration of the longest of them.
     pub(super) longest: Duration,
 }
 
 impl Tally {
-    /// Milliseconds that this share of the transactions took at most.
+    /// The quantile `share` of the durations, in milliseconds.
     pub(super) fn ms(&self, share: f64) -> f64 {
         self.took_us.value_at_quantile(share) as f64 / 1000.0
     }
@@ -75,7 +76,7 @@ impl Tally {
     }
 }
 
-/// Writers at work; dropping them ends them at once.
+/// Active writers. Dropping them stops them immediately.
 #[derive(Debug)]
 pub(super) struct Writers {
     tally: Arc<Mutex<Tally>>,
@@ -84,7 +85,7 @@ pub(super) struct Writers {
 }
 
 impl Writers {
-    /// Sets the writers to work on the tables in the database at `dsn`.
+    /// Starts the writers on the tables in the database at `dsn`.
     pub(super) async fn start(dsn: &str) -> Result<Self> {
         let took_us = Histogram::new_with_bounds(1, 3_600_000_000, 3)
             .map_err(|e| Error::failed("failed to record the writers' latencies").cause(e.to_string()))?;
@@ -98,12 +99,12 @@ impl Writers {
         Ok(Self { tally, stop, tasks })
     }
 
-    /// What ended since the last lap; the next one begins.
+    /// Returns the results since the last lap, and begins the next lap.
     pub(super) fn lap(&self) -> Lap {
         std::mem::take(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner).lap)
     }
 
-    /// Lets each finish its transaction, and says how it went.
+    /// Waits until each writer has finished its transaction, and returns the results.
     pub(super) async fn stop(&mut self) -> Result<Tally> {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
@@ -113,7 +114,7 @@ impl Writers {
     }
 }
 
-/// A statement for the table, and the same for its witness.
+/// The same statement for the table and for its witness.
 struct Twice([Statement; 2]);
 
 impl Twice {
@@ -122,7 +123,7 @@ impl Twice {
         Ok(Self([of(TABLE).await?, of(WITNESS).await?]))
     }
 
-    /// Runs both; each has to find exactly one row.
+    /// Runs both statements. Each must find exactly one row.
     async fn one_row(&self, client: &Client, params: &[&(dyn ToSql + Sync)]) -> Result<()> {
         for (statement, table) in self.0.iter().zip([TABLE, WITNESS]) {
             let rows = client.execute(statement, params).await?;
@@ -134,7 +135,7 @@ impl Twice {
     }
 }
 
-/// A row as a writer knows it.
+/// The place of a row.
 #[derive(Debug, Clone)]
 struct Row {
     id: String,
@@ -161,7 +162,7 @@ impl Writer {
             .query(
                 "select observation_id::text, created_at from petri_observations_witness
                  where get_byte(uuid_send(observation_id), 15) % $1 = $2 order by observation_id limit $3",
-                &[&WRITERS.cast_signed(), &number.cast_signed(), &KNOWN],
+                &[&WRITERS.cast_signed(), &number.cast_signed(), &FIRST_ROWS],
             )
             .await?;
         let rows = rows.iter().map(|row| Row { id: row.get(0), created_at: row.get(1) }).collect();
@@ -195,12 +196,12 @@ impl Writer {
             let ended = self.transaction().await;
             let took = began.elapsed();
             if ended.is_err() {
-                // It fails only where the connection is lost, and then the loop ends.
+                // This fails only if the connection is lost, and then the loop ends.
                 let _ = self.client.batch_execute("rollback").await;
             }
             let failure = ended.err().map(|error| error.to_string());
             tally.lock().unwrap_or_else(PoisonError::into_inner).add(took, failure);
-            tokio::time::sleep(self.rng.random_range(Duration::ZERO..THINKS)).await;
+            tokio::time::sleep(self.rng.random_range(Duration::ZERO..MAX_PAUSE)).await;
         }
     }
 
@@ -242,7 +243,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A moment of the table's two years, to the microsecond, as the server keeps it.
+    /// A random time in the table's two years, in microseconds, as the server stores it.
     fn moment(&mut self) -> DateTime<Utc> {
         let ago = TimeDelta::microseconds(self.rng.random_range(0..DAYS * 86_400_000_000));
         DateTime::from_timestamp_micros(Utc::now().timestamp_micros()).unwrap_or_default() - ago

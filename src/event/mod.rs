@@ -1,7 +1,7 @@
-//! What can be observed while a job runs, as facts: names, numbers with their units, enums. `report/` makes the sentences, and is
-//! the only printer.
+//! The events of a run, as data: names, numbers with units, enums. Only `report/` turns them into sentences and prints
+//! them.
 //!
-//! The names of the variants in snake case are the codes of `--json`, and the names of the fields are its keys: both stay.
+//! With `--json`, the variant names in snake case are the codes, and the field names are the keys. Both are stable.
 
 mod note;
 mod phase;
@@ -20,7 +20,7 @@ pub use note::{BackfillNote, JobNote, MaintainNote, Note, PartitionNote, Standby
 pub use phase::{ColumnWork, ConstraintWork, DemoWork, EndWork, PhaseOutcome, PhaseWork, TableWork};
 pub use warning::{ChangeLogWarning, KeptWarning, LockWarning, RunWarning, ThrottleWarning, Undone, Warning};
 
-/// One thing that was observed.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -34,21 +34,21 @@ pub enum Event {
         #[serde(flatten)]
         work: PhaseWork,
     },
-    /// How far the present phase is; sent at most twice a second.
+    /// The progress of the current phase; sent at most twice per second.
     Progress {
         /// The job's name.
         job: String,
         /// The phase.
         phase: &'static str,
-        /// Units done.
+        /// The number of units done.
         done: u64,
-        /// Units in all, as far as known; it may grow.
+        /// The total number of units, as far as known; it can grow.
         total: u64,
-        /// What is counted: rows, indexes, changes.
+        /// The unit: rows, indexes, changes.
         unit: &'static str,
-        /// Units a second over the last seconds.
+        /// Units per second, over the last seconds.
         per_second: f64,
-        /// Seconds left, where they can be estimated.
+        /// The estimated number of seconds left, if known.
         eta_s: Option<u64>,
     },
     /// A phase has ended.
@@ -82,33 +82,33 @@ pub enum Event {
     },
     /// The demo explains what it does.
     Story {
-        /// The step; empty where the text continues the one before.
+        /// The title of the step; empty if the text continues the previous step.
         title: String,
         /// Lines of text.
         text: String,
     },
-    /// The findings of the check with which a run starts its job.
+    /// The findings of the check at the start of a job.
     Checked(Findings),
-    /// What `maintain` found and did with one table.
+    /// What `maintain` did on one table.
     Maintained(Maintained),
-    /// Something worth knowing that needs no action.
+    /// Information that needs no action.
     Note(Note),
-    /// Something to look at.
+    /// A problem that may need action.
     Warning(Warning),
 }
 
-/// Where events go; clones share one stream.
+/// A sender of events. Clones share one stream.
 #[derive(Debug, Clone)]
 pub struct Events(UnboundedSender<Event>);
 
 impl Events {
-    /// A stream and its reading end.
+    /// Creates a stream. Returns its sender and its receiver.
     pub fn channel() -> (Self, UnboundedReceiver<Event>) {
         let (tx, rx) = unbounded_channel();
         (Self(tx), rx)
     }
 
-    /// Sends `event`; that nobody listens is no error.
+    /// Sends `event`. It is not an error if the receiver is closed.
     pub fn send(&self, event: Event) {
         let _ = self.0.send(event);
     }
@@ -123,7 +123,7 @@ impl Events {
         self.send(Event::Warning(warning.into()));
     }
 
-    /// Reports that a phase begins; its name.
+    /// Reports that a phase begins. Returns the name of the phase.
     pub fn phase_started(&self, job: &str, work: impl Into<PhaseWork>) -> &'static str {
         let work = work.into();
         let phase = work.phase();

@@ -1,4 +1,4 @@
-//! What is worth knowing and needs no action.
+//! Notes: information that needs no action.
 #![expect(missing_docs, reason = "the fields are named by what they hold")]
 
 use serde::Serialize;
@@ -7,7 +7,7 @@ use crate::model::blocker::Blocker;
 use crate::model::post_swap_diff::SwapChange;
 use crate::model::state::State;
 
-/// A note, by what it is about.
+/// A note, by topic.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Note {
@@ -17,7 +17,7 @@ pub enum Note {
     Partition(PartitionNote),
     /// About a backfill.
     Filling(BackfillNote),
-    /// About the partitions of a table that `maintain` keeps.
+    /// About the partitions of a table that `maintain` manages.
     Maintain(MaintainNote),
 }
 
@@ -27,21 +27,21 @@ pub enum Note {
 pub enum JobNote {
     /// The job was paused.
     JobPaused { job: String },
-    /// The job is not paused any more.
+    /// The job is not paused.
     JobNotPaused { job: String },
     /// Settings of the job were changed.
     SettingsStored { job: String, settings: u64 },
-    /// A setting has another value from now on; none where it is not set any more.
+    /// A setting has a new value; none if it is no longer set.
     SettingChanged { key: String, value: Option<String> },
-    /// The plan's settings differ from those that the job began with.
+    /// The plan's settings differ from those with which the job began.
     PlanSettingsChanged,
     /// The deadline of the run has passed.
     DeadlineReached,
-    /// The job is in that state already.
+    /// The job is already in that state.
     AlreadyInState { job: String, state: State },
     /// The finalized job's table is partitioned.
     AlreadyPartitioned { job: String, table: String },
-    /// The finalized job's table has no row left to fill.
+    /// The finalized job's table has no rows left to fill.
     AlreadyFilled { job: String, table: String },
     /// The finalized job's column has the type.
     AlreadyOfType { job: String, table: String, column: String, sql_type: String },
@@ -55,25 +55,25 @@ pub enum JobNote {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum PartitionNote {
-    /// A partition is created for rows that fit no other.
+    /// A partition is created for new rows that fit no existing partition.
     PartitionAdded { partition: String },
-    /// The mirror of an earlier command was on, and is off now.
+    /// The mirror, which an earlier command left on, was switched off.
     MirrorSwitchedOff,
-    /// A partition was attached by hand; TRUNCATE of it is logged from now on.
+    /// A partition was attached manually. TRUNCATE of it is logged from now on.
     AttachedPartitionWatched { partition: String },
-    /// Changes of the side in use were carried over to the other side.
+    /// Changes of definitions were carried over to the inactive side.
     CarriedOver { target: String, changes: Vec<String> },
-    /// The job was begun by an earlier version; the table is taken for its own.
+    /// An earlier version began the job. The table is assumed to be created by the job.
     EarlierVersion { table: String },
-    /// What the swap changed, as intended.
+    /// An intended change by the swap.
     ChangedBySwap { change: SwapChange },
     /// Nothing else differs from the original table.
     NothingElseChanged,
-    /// Repeated changes were removed from the change log.
+    /// The change log was compacted: repeated changes were removed.
     ChangeLogCompacted { removed: u64 },
-    /// Rows could not be tested against a foreign key.
+    /// The search for rows that violate a foreign key failed.
     ForeignKeyNotTested { key: String, error: String },
-    /// The plan lists no standby, so that transactions there are not waited for.
+    /// The plan lists no standbys, so the swap does not wait for transactions on them.
     StandbysNotWaitedFor { standbys: Vec<String>, effect: StandbyEffect },
 }
 
@@ -93,33 +93,33 @@ pub enum StandbyEffect {
 pub enum BackfillNote {
     /// The columns to add exist already.
     ColumnsExist { table: String },
-    /// An index of an interrupted run is built again.
+    /// An index that an interrupted run left incomplete is built again.
     IndexRebuilt { index: String },
     /// A concurrent index build waits for older transactions.
     IndexWaits { index: String, blockers: Vec<Blocker> },
-    /// A constraint or index that is complete is kept.
+    /// A complete constraint or index is kept.
     BuiltAndKept { table: String, name: String },
-    /// An added column is kept; the statement drops it.
+    /// An added column is kept. The sentence contains the statement that drops it.
     ColumnKept { table: String, column: String },
-    /// A partition was dropped, and needs no filling.
+    /// A partition was dropped: its rows need no filling.
     PartitionGone { partition: String },
 }
 
-/// Notes about the partitions that `maintain` keeps.
+/// Notes about the partitions that `maintain` manages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum MaintainNote {
     /// A partition was created.
     PartitionCreated { partition: String, range: String },
-    /// A constraint of the newest partition holds for that partition only.
+    /// A constraint of the newest partition applies only to that partition, and is not copied.
     ConstraintNotCopied { constraint: String, partition: String, column: String },
-    /// A partition is older than what is kept.
+    /// A partition is expired.
     PartitionExpired { partition: String, range: String, keep: String, rollback_possible: bool },
     /// A partition was detached.
     PartitionDetached { partition: String, range: String },
     /// A partition was dropped.
     PartitionDropped { partition: String, range: String },
-    /// Statistics of the partitioned table were collected.
+    /// The partitioned table was analyzed.
     TableAnalyzed { table: String },
 }
 

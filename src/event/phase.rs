@@ -1,11 +1,11 @@
-//! What a phase does, and what its result is.
+//! The work and the results of phases.
 #![expect(missing_docs, reason = "the fields are named by what they hold")]
 
 use serde::Serialize;
 
 use crate::model::latency::Latency;
 
-/// What a phase does, by what it works on.
+/// The work of a phase, by topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum PhaseWork {
@@ -29,13 +29,13 @@ pub enum TableWork {
     CreatePartitionedTable { table: String, partitions: u64 },
     /// Creates the change log and the capture triggers.
     LogChanges { table: String },
-    /// Copies rows; `physical` by blocks of the heap, else in the order of the key.
+    /// Copies rows. `physical`: in the order of the heap's blocks, otherwise in key order.
     CopyRows { physical: bool, workers: u64 },
-    /// Deletes copied rows that changed; `again` if this was done before.
+    /// Deletes copied rows that changed. `again`: this was already done before.
     RemoveChangedRows { again: bool },
     /// Builds indexes on each partition.
     BuildPartitionIndexes { indexes: u64, partitions: u64 },
-    /// Collects statistics and vacuums.
+    /// Vacuums and analyzes the partitions.
     Analyze,
     /// Applies the change log.
     ApplyChanges,
@@ -59,11 +59,11 @@ pub enum ColumnWork {
     FillByTrigger { table: String },
     /// Creates the trigger that keeps two columns in sync.
     SyncByTrigger { table: String },
-    /// Fills rows, as a backfill does.
+    /// Fills rows, in a backfill or a column type change.
     FillRows { table: String, columns: Vec<String>, workers: u64 },
-    /// Looks at every row again.
+    /// Fills missed rows in a second pass over the table.
     SecondPass { table: String },
-    /// Builds the indexes of the column that is not in use.
+    /// Builds the indexes of the shadow column.
     BuildColumnIndexes { table: String, column: String, indexes: u64 },
     /// Validates constraints that the swap needs.
     ProveConstraints { table: String },
@@ -77,13 +77,13 @@ pub enum ColumnWork {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum ConstraintWork {
-    /// Looks for rows that violate foreign keys.
+    /// Finds rows that violate foreign keys.
     FindForeignKeyViolations,
     /// Validates foreign keys after a swap or a rollback.
     ValidateForeignKeys { table: String },
-    /// Looks for rows that violate the constraints to be added.
+    /// Finds rows that violate the constraints to be added.
     FindViolations { table: String },
-    /// Adds and validates checks.
+    /// Adds and validates check constraints.
     AddChecks { table: String, checks: u64 },
     /// Adds and validates foreign keys.
     AddForeignKeys { table: String, keys: u64 },
@@ -95,13 +95,13 @@ pub enum ConstraintWork {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum EndWork {
-    /// Ends a backfill.
+    /// Completes a backfill.
     EndBackfill { table: String },
-    /// Drops the old table; none where it is gone or kept.
+    /// Drops the old table; none if it does not exist, or is kept.
     DropOldTable { table: Option<String> },
     /// Drops the old column.
     DropOldColumn { table: String, column: String },
-    /// Removes what the job created; `exists`: the table in use is still there.
+    /// Removes what the job created. `exists`: the table in use still exists.
     RemoveJob { table: String, exists: bool },
     /// Removes what a backfill created and did not complete.
     RemoveBackfill { table: String },
@@ -120,7 +120,7 @@ pub enum DemoWork {
 }
 
 impl PhaseWork {
-    /// The phase that does it.
+    /// The name of the phase that does the work.
     pub fn phase(&self) -> &'static str {
         match self {
             Self::Table(work) => work.phase(),
@@ -234,17 +234,17 @@ impl From<DemoWork> for PhaseWork {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum PhaseOutcome {
-    /// All that was to be done is done, and there is nothing to count.
+    /// The phase is complete, and there is nothing to count.
     Completed,
     /// The partitions exist.
     PartitionsReady { partitions: u64 },
     /// The columns exist.
     ColumnsReady { columns: u64 },
-    /// Changes are logged, or new rows filled, by triggers.
+    /// The triggers that log changes or fill rows are active.
     TriggersReady,
-    /// Rows were copied, by this run and those before it.
+    /// Rows were copied, by this run and earlier runs.
     RowsCopied { rows: u64, chunks: Latency },
-    /// Rows were set, by this run and those before it.
+    /// Rows were filled, by this run and earlier runs.
     RowsFilled { rows: u64, chunks: Latency },
     /// Rows were removed because they changed.
     RowsRemoved { rows: u64 },
@@ -252,7 +252,7 @@ pub enum PhaseOutcome {
     IndexesValid,
     /// Changes were applied.
     ChangesApplied { changes: u64 },
-    /// Both tables hold the same rows; `ranges` were compared row by row.
+    /// Both tables contain the same rows. `ranges` were compared row by row.
     TablesMatch { rows: u64, ranges: u64 },
     /// The tables differ.
     TablesDiffer { missing: u64, extra: u64, different: u64 },
@@ -262,7 +262,7 @@ pub enum PhaseOutcome {
     ColumnsDiffer { missing: u64, different: u64 },
     /// Every row was filled.
     RowsComplete,
-    /// Rows were found that were not filled; `rows_set` are filled now.
+    /// Some rows were not filled before. `rows_set` of them are filled now.
     RowsIncomplete { rows: u64, rows_set: u64 },
     /// No row violates a constraint.
     NoViolations,
@@ -276,15 +276,15 @@ pub enum PhaseOutcome {
     ForeignKeysNotValid { keys: u64 },
     /// The view reads the table in use.
     MaterializedViewRebuilt { view: String },
-    /// The job is finalized, the table partitioned.
+    /// The job is finalized, and the table is partitioned.
     TablePartitioned { table: String },
-    /// The job is finalized, the column has its new type.
+    /// The job is finalized, and the column has its new type.
     ColumnTypeChanged { table: String, column: String, sql_type: String },
     /// What a backfill created and did not complete was removed.
     TriggerRemoved,
     /// What the job created was removed.
     JobRemoved,
-    /// The demo's server runs.
+    /// The demo's server is running.
     ServerStarted { directory: String },
     /// The demo's table is filled.
     DemoTableFilled { rows: u64, bytes: u64 },

@@ -1,4 +1,4 @@
-//! What somebody should look at.
+//! Warnings: problems that may need action.
 #![expect(missing_docs, reason = "the fields are named by what they hold")]
 
 use serde::Serialize;
@@ -8,7 +8,7 @@ use crate::model::maintained::Stray;
 use crate::model::pace::ClosedWindows;
 use crate::model::retry_limit::RetryLimit;
 
-/// A warning, by what it is about.
+/// A warning, by topic.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Warning {
@@ -18,9 +18,9 @@ pub enum Warning {
     Throttle(ThrottleWarning),
     /// About locks, blockers and old snapshots.
     Lock(LockWarning),
-    /// About the change log and what reads it.
+    /// About the change log and the copy.
     ChangeLog(ChangeLogWarning),
-    /// About something that the job does not drop.
+    /// About objects that the job does not drop.
     Kept(KeptWarning),
 }
 
@@ -32,47 +32,47 @@ pub enum RunWarning {
     StopRequested,
     /// A second Ctrl-C: the running statements are canceled.
     CancelRequested,
-    /// The run stops because it is outside the plan's windows.
+    /// The run stops because the time is outside the plan's windows.
     WindowClosed { windows: ClosedWindows },
-    /// A step failed and is tried again.
+    /// A step failed and is retried.
     Retrying { step: String, attempt: u32, elapsed_ms: u64, limit: RetryLimit, error: String },
-    /// The job was interrupted, and resumes from its recorded state.
+    /// The job was interrupted, and is resuming from its recorded state.
     JobInterrupted { job: String, attempt: u32, elapsed_ms: u64, limit: RetryLimit, error: String },
     /// The server accepts no more sessions: the run continues with fewer workers.
     FewerWorkers { workers: u64, error: String },
-    /// No synchronous standby has confirmed what is committed.
+    /// No synchronous standby has confirmed the committed changes.
     StandbyNotConfirmed { waited_s: u64 },
     /// `maintain` failed on one of several tables.
     TableNotMaintained { table: String, error: String },
-    /// A step after a swap or a rollback failed; a later command does it again.
+    /// A step after a swap or a rollback failed. A later command tries it again.
     StepUndone { job: String, undone: Undone, error: String, hint: Option<String> },
     /// A step before a rollback is skipped because a lock could not be acquired.
     StepSkipped { error: String },
-    /// A foreign key is NOT VALID when the job ends; the statements validate it.
+    /// A foreign key is NOT VALID when the job ends. The statements validate it.
     ForeignKeyNotValid { key: String, table: String, statements: Vec<String>, on_partitions: bool },
-    /// Changes of the side in use could not be carried over.
+    /// Changes of definitions could not be carried over to the inactive side.
     NotCarriedOver { error: String },
-    /// The table differs from the original one as it should not after the swap.
+    /// After the swap, the table has an unexpected difference from the original table.
     UnexpectedDifference { difference: String },
-    /// A partition cannot be created: the default partition has rows of its range.
+    /// A partition cannot be created, because the default partition contains rows of its range.
     PartitionBlocked { partition: String, range: String },
-    /// The default partition has rows, by the ranges that they belong to.
+    /// The default partition contains rows. Lists the ranges to which they belong.
     RowsInDefaultPartition { partition: String, rows: u64, ranges: Vec<Stray> },
 }
 
-/// What a step after a swap or a rollback left undone.
+/// The effect of a failed step after a swap or a rollback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Undone {
-    /// A foreign key is not on the partitioned table but on each partition.
+    /// A foreign key is on each partition, but not on the partitioned table.
     ForeignKeyOnPartitions { key: String },
     /// A foreign key is NOT VALID.
     ForeignKeyNotValid { key: String, table: String },
-    /// A materialized view reads the table that is not in use.
+    /// A materialized view reads the inactive table.
     MaterializedViewNotRebuilt { view: String },
     /// Constraints of an interrupted rollback still exist.
     RollbackConstraints,
-    /// An index is missing that a rollback needs.
+    /// An index that a rollback needs is missing.
     RollbackIndex,
 }
 
@@ -98,19 +98,19 @@ pub enum LockWarning {
     SessionTerminated { blocker: Blocker },
     /// The server refused to cancel or terminate.
     CancelRefused { error: String },
-    /// Transactions with an older snapshot are waited for.
+    /// The swap waits for transactions with an older snapshot.
     WaitingForSnapshots { holders: SnapshotHolders },
-    /// The mirror was switched off; without holders, because the change log did not stay empty.
+    /// The mirror was switched off. Without holders: because the change log did not stay empty.
     MirrorEnded { holders: SnapshotHolders },
     /// The mirror cannot be switched on.
     MirrorUnavailable { error: String },
     /// The mirror could not be switched off.
     MirrorStillOn { error: String },
-    /// Constraints of a rollback that failed could not be removed.
+    /// Constraints of a failed rollback could not be removed.
     RollbackConstraintsLeft { error: String },
 }
 
-/// Warnings about the change log and what reads it.
+/// Warnings about the change log and the copy.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum ChangeLogWarning {
@@ -126,25 +126,25 @@ pub enum ChangeLogWarning {
     },
     /// The change log is large.
     ChangeLogGrown { percent_of_source: u64 },
-    /// The size of the change log is not known for now.
+    /// The size of the change log cannot be monitored for now.
     ChangeLogNotWatched { error: String },
-    /// The source's heap was rewritten: the copy starts over.
+    /// The source table was rewritten: the copy in block order starts over.
     HeapRewritten,
-    /// A partition was truncated and is gone: the other table keeps its rows.
+    /// A partition was truncated, and then detached or dropped: the inactive table keeps its rows.
     TruncatedPartitionGone { job: String, source: String, target: String },
 }
 
-/// Warnings about something that the job does not drop.
+/// Warnings about objects that the job does not drop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum KeptWarning {
-    /// A table has the name of the job's own but was not created by it.
+    /// A table has the name of a table of the job, but the job did not create it.
     TableNotOwn { table: String },
     /// The job's table was renamed: it is not dropped.
     TableRenamed { table: String, now: String },
     /// A partition was detached from the job's table: it is not dropped.
     DetachedPartitionKept { partition: String },
-    /// A column has the name of the job's own but was not created by it.
+    /// A column has the name of a column of the job, but the job did not create it.
     ColumnNotOwn { column: String },
     /// The job's column was renamed: it is not dropped.
     ColumnRenamed { column: String, now: String },

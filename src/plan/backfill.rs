@@ -1,7 +1,8 @@
-//! `[backfill]`: which columns are filled, with what, in which rows, and what the table is to guarantee of them then.
+//! `[backfill]`: the columns to fill, their values, the rows to fill, and the constraints and indexes to add afterward.
 //!
-//! Expressions are the plan's own SQL, where the table is `t`. Names without a schema in them are looked for where `settings`
-//! says, by default in the table's schema, then in `public`, so that a plan means the same whoever runs it.
+//! Expressions are SQL, in which the table is called `t`. Unqualified names are looked up in the schemas that
+//! `settings` lists, by default in the table's schema, then in `public`. Thus a plan has the same meaning for every
+//! role that runs it.
 
 use toml::{Table, Value};
 
@@ -10,22 +11,22 @@ use super::read::{Problems, Read, column, plain_texts, text, wrong};
 use super::settings::{self, Settings};
 use crate::model::ident::plain;
 
-/// The part of a plan that only backfills have. Columns are named as the catalog holds their names.
+/// The part of a plan that only backfills have. Column names are as in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backfill {
-    /// Columns that are added where they are missing, in the order of their names.
+    /// Columns to add if they do not exist, sorted by name.
     pub add: Vec<Added>,
-    /// What the rows are joined with, each at most once: `RELATION ALIAS ON CONDITION`.
+    /// The relation to join, with at most one row for each row of the table: `RELATION ALIAS ON CONDITION`.
     pub from: Option<String>,
-    /// Columns and what they are set to, in the order of their names.
+    /// Columns and the expressions for their values, sorted by name.
     pub set: Vec<(String, String)>,
-    /// Which rows; none: those where a column is not what it would be set to.
+    /// The rows to fill; none: rows in which the value of a column differs from its expression.
     pub filter: Option<String>,
-    /// Whether a trigger fills rows that are written meanwhile.
+    /// Whether a trigger fills rows that are written during the job.
     pub keep_filled: KeepFilled,
-    /// What is built when every row is filled.
+    /// Constraints and indexes to add after every row is filled.
     pub finish: Finish,
-    /// Under which settings its SQL runs.
+    /// The server settings with which the plan's SQL runs.
     pub settings: Settings,
 }
 
@@ -34,24 +35,24 @@ pub struct Backfill {
 pub struct Added {
     /// Its name.
     pub name: String,
-    /// Its type, and collation.
+    /// Its type, with its collation.
     pub sql_type: String,
     /// Its default.
     pub default: Option<String>,
 }
 
-/// Whether rows that are written meanwhile are filled by a trigger.
+/// Whether a trigger fills rows that are written during the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepFilled {
-    /// They are left to the next run.
+    /// No: the next run fills them.
     No,
-    /// Until the job is done.
+    /// Until the job ends.
     UntilDone,
-    /// For good: the trigger stays.
+    /// Permanently: the trigger is kept.
     Always,
 }
 
-/// What is built when every row is filled, none of it with a long lock.
+/// Constraints and indexes to add after every row is filled, without a long lock.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finish {
     /// Columns that become NOT NULL.
@@ -60,14 +61,14 @@ pub struct Finish {
     pub check: Vec<String>,
     /// Columns of each UNIQUE constraint.
     pub unique: Vec<Vec<String>>,
-    /// Indexes, each as it stands behind the table's name in CREATE INDEX: `(a, b)`, `using gin (doc)`.
+    /// Indexes, each as the text that follows the table name in CREATE INDEX: `(a, b)`, `using gin (doc)`.
     pub index: Vec<String>,
     /// Foreign keys: `(a) references other (b)`.
     pub foreign_key: Vec<String>,
 }
 
 impl Finish {
-    /// Whether there is nothing to build.
+    /// Whether there is nothing to add.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -77,7 +78,7 @@ const ADD: &str = "add = { note = \"text\" }";
 const SET: &str = "set = { note = \"upper(t.title)\" }";
 const FINISH: [&str; 5] = ["not_null", "check", "unique", "index", "foreign_key"];
 
-/// The section's settings; what is wrong goes into `p`. None where something is.
+/// Reads the section, and adds problems to `p`. None if a required key is missing or invalid.
 pub(super) fn resolve(section: &BackfillSection, p: &mut Problems) -> Option<Backfill> {
     let add = p.optional("backfill.add", &section.add, added);
     let from = p.optional("backfill.from", &section.from, expression);
@@ -97,7 +98,7 @@ pub(super) fn resolve(section: &BackfillSection, p: &mut Problems) -> Option<Bac
     })
 }
 
-/// SQL that stands within a statement of ours: it must not end it.
+/// SQL that becomes part of a statement, so that it must not end the statement.
 pub(super) fn expression(value: &Value) -> Read<String> {
     let written = text(value)?.trim();
     if written.is_empty() {
@@ -132,7 +133,7 @@ fn added(value: &Value) -> Read<Vec<Added>> {
     sorted(add.map(read).collect::<Read<_>>()?, |one| &one.name)
 }
 
-/// By name, each once.
+/// Sorts by name, and rejects duplicates.
 fn sorted<T>(mut all: Vec<T>, name: impl Fn(&T) -> &String) -> Read<Vec<T>> {
     all.sort_by(|a, b| name(a).cmp(name(b)));
     match all.windows(2).find(|two| name(&two[0]) == name(&two[1])) {
@@ -141,7 +142,7 @@ fn sorted<T>(mut all: Vec<T>, name: impl Fn(&T) -> &String) -> Read<Vec<T>> {
     }
 }
 
-/// `TYPE [DEFAULT EXPRESSION]`. Whatever else a column definition may have is built later, or not at all.
+/// Reads `TYPE [DEFAULT EXPRESSION]`. Constraints belong under `finish`; generated columns are not supported.
 fn definition(name: String, written: &str) -> Read<Added> {
     let lower = written.to_ascii_lowercase();
     let (sql_type, default) = match lower.find(" default ") {
@@ -210,7 +211,7 @@ fn finish(value: &Value) -> Read<Finish> {
 }
 
 impl Backfill {
-    /// Its settings under their keys, as [`super::Plan::parse`] reads them; none where nothing is set.
+    /// The settings by key, as [`super::Plan::parse`] reads them; none for a setting that is not set.
     pub(super) fn settings(&self) -> [(&'static str, Option<Value>); 7] {
         let columns = |all: &mut dyn Iterator<Item = (&String, String)>| {
             all.map(|(name, text)| (plain(name), Value::from(text))).collect::<Table>()

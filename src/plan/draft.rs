@@ -1,5 +1,5 @@
-//! The first plan of a table: what was found, as comments, and what is suggested, as values. It parses with
-//! [`super::Plan::parse`] as it is, whatever the names in it.
+//! The first plan for a table: facts about the table as comments, and suggested settings as values.
+//! [`super::Plan::parse`] accepts it without changes, whatever names it contains.
 
 use chrono_tz::Tz;
 use indicatif::{HumanBytes, HumanCount};
@@ -11,49 +11,49 @@ use crate::model::{
     partition::Every,
 };
 
-/// Lines of the listing of rows by month; beyond, it goes by years.
+/// The maximum number of lines in the list of rows per month. A longer list is by year.
 const MOST_LINES: usize = 24;
 
-/// What was found about a table.
+/// Facts about a table.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// The table.
     pub table: QualifiedName,
-    /// The partition column, as the catalog holds its name.
+    /// The name of the partition column, as in the catalog.
     pub by: String,
-    /// Its type, as `format_type` says it.
+    /// Its type, as `format_type` returns it.
     pub by_type: String,
-    /// The key's columns, as the catalog holds their names.
+    /// The names of the key's columns, as in the catalog.
     pub key: Vec<String>,
     /// `primary key` or `unique index`.
     pub key_kind: String,
-    /// Rows, by the planner's statistics.
+    /// The number of rows, according to the planner's statistics.
     pub rows_estimated: u64,
-    /// Bytes of the table with its indexes.
+    /// The size of the table with its indexes, in bytes.
     pub bytes: u64,
     /// The smallest value of the partition column.
     pub oldest: Option<String>,
-    /// The largest.
+    /// The largest value of the partition column.
     pub newest: Option<String>,
     /// Rows by month (`2024-01`), from [`super::histogram_by_month`]; none for integers.
     pub per_month: Vec<(String, u64)>,
-    /// The interval suggested by what is there.
+    /// The suggested interval.
     pub suggested: Every,
-    /// Why it is suggested, in one line.
+    /// The reason for the suggestion, in one line.
     pub because: String,
-    /// The interval asked for, if any; it is the one that gets into the plan.
+    /// The requested interval, if any. It takes precedence over the suggestion.
     pub every: Option<Every>,
-    /// The zone in which months begin, for `timestamptz`.
+    /// The time zone in which months begin, for `timestamptz`.
     pub zone: Tz,
     /// The template of partition names.
     pub names: String,
-    /// What comes along, counted; empty where it is not known.
+    /// The numbers of carried over objects; empty if they are not known.
     pub carried: String,
-    /// What to look at before running it, one line each.
+    /// Warnings of the check, one line each.
     pub warnings: Vec<String>,
 }
 
-/// The commented plan.
+/// Returns the commented plan.
 pub fn draft(facts: &Facts) -> String {
     let mut lines = found(facts);
     lines.push(String::new());
@@ -135,7 +135,8 @@ fn found(facts: &Facts) -> Vec<String> {
     lines.iter().map(|line| comment(line)).collect()
 }
 
-/// Rows by month; by year where there are many months; the last years where there are many years.
+/// Lists rows per month, or per year if there are more than [`MOST_LINES`] months. Of more than [`MOST_LINES`] years,
+/// the earliest are summed up in one line.
 fn listing(per_month: &[(String, u64)]) -> Vec<String> {
     let mut rows: Vec<(String, u64)> = per_month.to_vec();
     if rows.len() > MOST_LINES {
@@ -194,7 +195,7 @@ fn partition(facts: &Facts) -> Vec<String> {
     lines
 }
 
-/// About how many partitions what is there needs.
+/// Estimates the number of partitions for the existing rows.
 fn partitions(facts: &Facts, every: Every) -> Option<u64> {
     let (oldest, newest) = (facts.oldest.as_ref()?, facts.newest.as_ref()?);
     if let Every::Integers(n) = every {
@@ -206,7 +207,7 @@ fn partitions(facts: &Facts, every: Every) -> Option<u64> {
     Some((span_days / days(every)?).round().max(1.0) as u64)
 }
 
-/// The table's name, without what no job's name may hold.
+/// The table's name, without characters that the name of a job cannot contain.
 fn job_name(facts: &Facts) -> String {
     let name: String =
         facts.table.name.as_str().chars().map(|c| if c.is_control() { '_' } else { c }).collect();
@@ -219,7 +220,7 @@ fn setting(key: &str, width: usize, value: impl Into<Value>, about: &str) -> Str
     if about.is_empty() { line } else { format!("{line:<30} {}", comment(about)) }
 }
 
-/// One line of comment, whatever the text: a line break in a name must not end it.
+/// Writes one comment line. A line break in a name must not end the comment.
 fn comment(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.is_empty() { "#".to_owned() } else { format!("# {text}") }
@@ -307,13 +308,13 @@ mod tests {
         keep_old     = "7 days"        # how long a rollback remains possible
         "#);
         let plan = Plan::parse(&text, "draft").unwrap();
-        let own = plan.partitioning().unwrap();
-        assert_eq!((plan.table(), own.by.as_str()), (&observations().table, "created_at"));
-        assert_eq!((own.every, own.from.as_deref()), (Every::Months(1), None));
+        let partitioning = plan.partitioning().unwrap();
+        assert_eq!((plan.table(), partitioning.by.as_str()), (&observations().table, "created_at"));
+        assert_eq!((partitioning.every, partitioning.from.as_deref()), (Every::Months(1), None));
     }
 
     #[test]
-    fn a_draft_says_what_the_defaults_are() {
+    fn a_draft_contains_the_defaults() {
         let drafted = Plan::parse(&draft(&observations()), "draft").unwrap();
         let least = "table = \"petri_observations\"\n[partition]\nby = \"created_at\"\nevery = \"month\"\n\
                      names = \"{table}_y{yyyy}m{mm}\"\n";
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_for_integers_with_an_interval_asked_for() {
+    fn a_draft_for_integers_with_a_requested_interval() {
         let facts = Facts {
             table: QualifiedName::new("Forecasts", "Price Forecasts"),
             by: "Id".to_owned(),
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn long_listings_go_by_years_and_end() {
+    fn long_listings_are_by_year_and_limited() {
         let months = |years: std::ops::Range<u32>| -> Vec<(String, u64)> {
             years.flat_map(|year| (1..=12).map(move |month| (format!("{year:04}-{month:02}"), 100))).collect()
         };
@@ -401,7 +402,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_draft_reads_back_whatever_the_names(
+        fn a_draft_can_be_read_with_any_names(
             table in "[^\0]{1,15}", by in "[^\0]{1,15}", key in "[^\0]{1,15}", warning: String, oldest: String,
         ) {
             let facts = Facts {

@@ -1,7 +1,7 @@
-//! The TOML of a plan as it is written: sections and keys, checked against the ones there are.
+//! The TOML of a plan file: sections and keys, checked against the known ones.
 //!
-//! Values stay untyped here: `resolve` reads each with its key at hand, so that a wrong one is told in the plan's
-//! terms and not in those of the deserializer.
+//! Values are untyped here. `resolve` reads each value together with its key, so that messages use the terms of the
+//! plan and not those of the deserializer.
 
 use serde::Deserialize;
 use toml::{
@@ -11,10 +11,10 @@ use toml::{
 
 use super::problem::Problem;
 
-/// A value and where it stands.
+/// A value and its position in the file.
 pub(super) type Leaf = Spanned<Value>;
 
-/// Every key there is, by section; the file's head has no name.
+/// Every key, by section. The section of the top-level keys has an empty name.
 pub(super) const KEYS: [(&str, &[&str]); 10] = [
     ("", &["name", "kind", "table", "trust"]),
     ("backfill", &["add", "from", "set", "where", "keep_filled", "finish", "settings"]),
@@ -58,7 +58,7 @@ pub(super) const KEYS: [(&str, &[&str]); 10] = [
     ("retention", &["keep", "how"]),
 ];
 
-/// Below this likeness (Jaro-Winkler) a key is not taken for a misspelling of another.
+/// The minimum Jaro-Winkler similarity at which a key is taken for a misspelling of another.
 const ALIKE: f64 = 0.8;
 
 #[derive(Debug, Default, Deserialize)]
@@ -232,9 +232,9 @@ impl RetentionSection {
     }
 }
 
-/// Reads the text: the mirror where there is one, and what is wrong so far.
+/// Reads the text. Returns the file, if it can be read, and the problems so far.
 ///
-/// Unknown keys are taken out first, so that all of them are told, together with what is wrong with the known ones.
+/// Unknown keys are removed first, so that all of them are reported, together with problems of the known keys.
 pub(super) fn read(text: &str) -> (Option<PlanFile>, Vec<Problem>) {
     let mut root = match DeTable::parse(text) {
         Ok(root) => root,
@@ -274,7 +274,8 @@ fn is_section(key: &str) -> bool {
     !key.is_empty() && KEYS.iter().any(|(section, _)| *section == key)
 }
 
-/// Says what `key` may have been meant to be: the likest of all keys and sections, or else what its section knows.
+/// Reports an unknown key. Suggests the most similar of all keys and sections; if none is similar, lists the keys of
+/// its section.
 fn unknown_key(key: &Spanned<DeString<'_>>, section: &str, known: &[&str]) -> Problem {
     let name = key.get_ref().as_ref();
     let sections = KEYS.iter().map(|(section, _)| (*section, "")).filter(|(section, _)| !section.is_empty());
@@ -283,17 +284,17 @@ fn unknown_key(key: &Spanned<DeString<'_>>, section: &str, known: &[&str]) -> Pr
         let written = if key.is_empty() { at } else { key };
         (strsim::jaro_winkler(&name.to_lowercase(), written), at, key)
     });
-    // Of two as much alike, the one of the same section is meant.
-    let likest = scored.max_by(|a, b| a.0.total_cmp(&b.0).then((a.1 == section).cmp(&(b.1 == section))));
-    let hint = match likest.filter(|(likeness, _, _)| *likeness >= ALIKE) {
+    // If two are equally similar, prefer the one of the same section.
+    let nearest = scored.max_by(|a, b| a.0.total_cmp(&b.0).then((a.1 == section).cmp(&(b.1 == section))));
+    let hint = match nearest.filter(|(similarity, _, _)| *similarity >= ALIKE) {
         Some((_, at, "")) => format!("did you mean section [{at}]?"),
         Some((_, at, key)) if at == section => format!("did you mean `{key}`?"),
-        Some((_, at, key)) => format!("did you mean `{key}` {}?", place(at)),
-        None => format!("known {}: {}", place(section), known.join(", ")),
+        Some((_, at, key)) => format!("did you mean `{key}` {}?", in_section(at)),
+        None => format!("known {}: {}", in_section(section), known.join(", ")),
     };
-    Problem::new(Some(key.span()), format!("unknown key `{name}` {}", place(section))).hint(hint)
+    Problem::new(Some(key.span()), format!("unknown key `{name}` {}", in_section(section))).hint(hint)
 }
 
-fn place(section: &str) -> String {
+fn in_section(section: &str) -> String {
     if section.is_empty() { "at the top of the file".to_owned() } else { format!("under [{section}]") }
 }

@@ -1,8 +1,8 @@
-//! What a started job is bound to, and what may still change.
+//! Which settings cannot change after a job has started, and which can.
 //!
-//! A job that is resumed with another identity would mix two results in one target, so it is refused, by name of the
-//! setting. Each setting stands once in `settings` with its part; the stored text of a plan comes from the same list,
-//! with every default written out, so that a later version with other defaults goes on the same way.
+//! If a job were resumed with another identity, its target would mix two results. The error names the setting that
+//! changed. `settings` lists each setting once, with its [`Part`]. The stored text of a plan is built from the same
+//! list, with every default written out, so that a later version with other defaults continues the job in the same way.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -14,34 +14,34 @@ use crate::model::{ident::plain, partition::Every};
 /// What a setting means for a job that has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// Names the job: another name is another job.
+    /// The name of the job: another name means another job.
     Name,
-    /// Decides the result, or what "verified" says of it.
+    /// Determines the result, or what "verified" means. It cannot change.
     Identity,
-    /// How fast and when: free to change.
+    /// Determines the speed or the time. It can change.
     Tunable,
 }
 
-/// A setting that is not what it was.
+/// A setting whose value changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The key, such as `partition.every`.
     pub field: String,
-    /// What it was; none: not set.
+    /// The old value; none: not set.
     pub was: Option<String>,
-    /// What it is; none: not set.
+    /// The new value; none: not set.
     pub is: Option<String>,
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
-        let (was, is) = (said(&self.was), said(&self.is));
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
+        let (was, is) = (text(&self.was), text(&self.is));
         write!(f, "the plan's {} was {was} when the job started, and is {is} now", self.field)
     }
 }
 
-/// What differs between two identities (or two sets of tunables), by key.
+/// The differences between two identities, or between two sets of tunables, sorted by key.
 pub fn changed(old: &BTreeMap<String, String>, new: &BTreeMap<&'static str, String>) -> Vec<Change> {
     let gone = old.keys().map(String::as_str).filter(|field| !new.contains_key(field));
     let mut fields: Vec<&str> = new.keys().copied().chain(gone).collect();
@@ -58,17 +58,18 @@ pub fn changed(old: &BTreeMap<String, String>, new: &BTreeMap<&'static str, Stri
 }
 
 impl Plan {
-    /// The settings that decide the result: a job that has started keeps them. What is not set is left out.
+    /// The settings that determine the result, and cannot change after the job has started. Settings that are not set
+    /// are omitted.
     pub fn identity(&self) -> BTreeMap<&'static str, String> {
         self.part(Part::Identity)
     }
 
-    /// The settings that may change while the job runs. What is not set is left out.
+    /// The settings that can change while the job runs. Settings that are not set are omitted.
     pub fn tunables(&self) -> BTreeMap<&'static str, String> {
         self.part(Part::Tunable)
     }
 
-    /// The plan as TOML with every default written out: [`Plan::parse`] gives the same plan back.
+    /// The plan as TOML, with every default written out. [`Plan::parse`] returns the same plan.
     pub fn to_toml(&self) -> String {
         let mut head = Table::new();
         let mut sections: BTreeMap<&str, Table> = BTreeMap::new();
@@ -88,10 +89,10 @@ impl Plan {
 
     fn part(&self, wanted: Part) -> BTreeMap<&'static str, String> {
         let settings = self.settings().into_iter().filter(|(_, part, _)| *part == wanted);
-        settings.map(|(key, _, value)| (key, said(&value))).collect()
+        settings.map(|(key, _, value)| (key, display(&value))).collect()
     }
 
-    /// Every setting under its key; what is not set is left out.
+    /// Every setting with its key. Settings that are not set are omitted.
     fn settings(&self) -> Vec<(&'static str, Part, Value)> {
         use Part::{Identity, Name, Tunable};
         let workers = match self.workers {
@@ -116,16 +117,16 @@ impl Plan {
             ),
         ];
         let identity = |(key, value)| (key, Identity, value);
-        let of_partition = self.partitioning().map(|own| own.settings(self));
-        let of_backfill = self.backfill().map(|own| own.settings().map(identity).to_vec());
+        let of_partition = self.partitioning().map(|task| task.settings(self));
+        let of_backfill = self.backfill().map(|task| task.settings().map(identity).to_vec());
         let of_retype = self
             .retype()
-            .map(|own| own.settings().map(identity).into_iter().chain(self.of_swap()).collect::<Vec<_>>());
-        let own = [of_partition, of_backfill, of_retype].into_iter().flatten().flatten();
+            .map(|task| task.settings().map(identity).into_iter().chain(self.of_swap()).collect::<Vec<_>>());
+        let of_task = [of_partition, of_backfill, of_retype].into_iter().flatten().flatten();
         let throttle = self.throttle.settings().map(|(key, value)| (key, Tunable, value));
         common
             .into_iter()
-            .chain(own)
+            .chain(of_task)
             .chain(throttle)
             .filter_map(|(key, part, value)| Some((key, part, value?)))
             .collect()
@@ -133,9 +134,9 @@ impl Plan {
 }
 
 impl Plan {
-    /// The settings of jobs that have a swap.
+    /// The settings that only jobs with a swap have.
     fn of_swap(&self) -> [(&'static str, Part, Option<Value>); 3] {
-        // A default that came after jobs were begun is left out, so that their plans are still the same.
+        // This default was added later. It is omitted, so that plans of older jobs do not change.
         let old_snapshots = Some(self.old_snapshots).filter(|one| *one != OldSnapshots::Wait);
         [
             ("swap.when", Part::Tunable, Some(self.when.name().into())),
@@ -154,7 +155,7 @@ impl Partitioning {
         };
         let drop_unique: Vec<String> = self.drop_unique.iter().map(|name| plain(name)).collect();
         let drop_unique = (!drop_unique.is_empty()).then(|| drop_unique.into());
-        // A default that came after jobs were begun is left out, so that those are still the same.
+        // This default was added later. It is omitted, so that the identity of older jobs does not change.
         let incoming = (self.incoming_keys != IncomingKeys::Refuse).then(|| self.incoming_keys.name().into());
         let mut all = vec![
             ("partition.by", Identity, Some(plain(&self.by).into())),
@@ -177,11 +178,11 @@ impl Partitioning {
     }
 }
 
-/// A setting for people: a text without its quotes.
-fn said(value: &Value) -> String {
+/// The text of a setting for messages: strings without quotes.
+fn display(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Array(many) => many.iter().map(said).collect::<Vec<_>>().join(", "),
+        Value::Array(many) => many.iter().map(display).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
 }
@@ -189,7 +190,7 @@ fn said(value: &Value) -> String {
 impl Order {
     pub(super) const ALL: [Self; 3] = [Self::Auto, Self::Keyset, Self::Physical];
 
-    /// As a plan writes it.
+    /// The name in a plan.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -202,7 +203,7 @@ impl Order {
 impl Rows {
     pub(super) const ALL: [Self; 2] = [Self::Hash, Self::Count];
 
-    /// As a plan writes it.
+    /// The name in a plan.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hash => "hash",
@@ -214,7 +215,7 @@ impl Rows {
 impl IncomingKeys {
     pub(super) const ALL: [Self; 2] = [Self::Refuse, Self::Drop];
 
-    /// As a plan writes it.
+    /// The name in a plan.
     pub fn name(self) -> &'static str {
         match self {
             Self::Refuse => "refuse",
@@ -226,7 +227,7 @@ impl IncomingKeys {
 impl When {
     pub(super) const ALL: [Self; 2] = [Self::Manual, Self::Verified];
 
-    /// As a plan writes it.
+    /// The name in a plan.
     pub fn name(self) -> &'static str {
         match self {
             Self::Manual => "manual",
@@ -238,7 +239,7 @@ impl When {
 impl OldSnapshots {
     pub(super) const ALL: [Self; 3] = [Self::Wait, Self::Cancel, Self::Accept];
 
-    /// As a plan writes it.
+    /// The name in a plan.
     pub fn name(self) -> &'static str {
         match self {
             Self::Wait => "wait",
@@ -248,7 +249,7 @@ impl OldSnapshots {
     }
 }
 
-/// A duration in its largest whole unit: `30 days` stays that, where `humantime` alone would write a month less hours.
+/// The duration in its largest whole unit. `humantime` alone would write `30 days` as a month less some hours.
 pub(super) fn duration_text(duration: Duration) -> String {
     const UNITS: [(u128, &str); 4] = [(86_400_000, " days"), (3_600_000, "h"), (1000, "s"), (1, "ms")];
     let ms = duration.as_millis();

@@ -1,4 +1,4 @@
-//! Settings that `pgstrata set` changes while a job runs: read, and refused, as those of a plan are.
+//! Settings that `pgstrata set` changes while a job runs. The same checks apply as to a plan.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +9,24 @@ use super::problem::Problem;
 use super::{Plan, resolve};
 use crate::error::{Error, Result};
 
-/// Settings of [copy] that may change at once; of [throttle], all may.
+/// Settings of `[copy]` that can change while a job runs. All settings of `[throttle]` can.
 const OF_COPY: [&str; 2] = ["workers", "target_batch_ms"];
 /// Settings that are lists.
 const LISTS: [&str; 2] = ["replicas", "windows"];
-/// Below this likeness (Jaro-Winkler) a key is not taken for a misspelling of another.
+/// The minimum Jaro-Winkler similarity at which a key is taken for a misspelling of another.
 const ALIKE: f64 = 0.8;
 
-/// Every key that may change while a job runs, with its section.
+/// Every key that can change while a job runs, with its section.
 fn known() -> impl Iterator<Item = (&'static str, &'static str)> {
     let of_copy = OF_COPY.iter().map(|key| ("copy", *key));
     let of_throttle = KEYS.iter().filter(|(section, _)| *section == "throttle");
     of_copy.chain(of_throttle.flat_map(|(section, keys)| keys.iter().map(|key| (*section, *key))))
 }
 
-/// `KEY=VALUE` of a command line.
+/// Reads `KEY=VALUE` of a command line.
 ///
 /// # Errors
-/// It is none, or no key that may change while a job runs; the nearest is told.
+/// The text is not an assignment, or the key cannot be changed while a job runs. A similar key is suggested.
 pub fn assignment(written: &str) -> Result<(String, String)> {
     let Some((key, value)) = written.split_once('=') else {
         return Err(Error::usage(format!("`{written}` is not a setting"))
@@ -35,10 +35,11 @@ pub fn assignment(written: &str) -> Result<(String, String)> {
     let (key, value) = (key.trim(), value.trim());
     if !known().any(|(_, one)| one == key) {
         let scored = known().map(|(_, one)| (strsim::jaro_winkler(&key.to_lowercase(), one), one));
-        let likest = scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness >= ALIKE);
+        let nearest =
+            scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(similarity, _)| *similarity >= ALIKE);
         let all = known().map(|(_, key)| key).collect::<Vec<_>>().join(", ");
         let hint =
-            likest.map_or_else(|| format!("known: {all}"), |(_, one)| format!("did you mean `{one}`?"));
+            nearest.map_or_else(|| format!("known: {all}"), |(_, one)| format!("did you mean `{one}`?"));
         return Err(Error::usage(format!(
             "`{key}` is not a setting that can be changed while a job \
                 runs"
@@ -49,10 +50,10 @@ pub fn assignment(written: &str) -> Result<(String, String)> {
 }
 
 impl Plan {
-    /// The plan with these settings in the place of its own.
+    /// The plan with these settings replaced.
     ///
     /// # Errors
-    /// A value that a plan could not have, with its range.
+    /// A value is invalid.
     pub fn with(&self, settings: &BTreeMap<String, String>) -> Result<Self> {
         let mut root: Table = self.to_toml().parse().map_err(|e: toml::de::Error| {
             Error::failed("the plan could not be read back").cause(e.to_string())
@@ -66,19 +67,19 @@ impl Plan {
         }
         let (mirror, problems) = file::read(&root.to_string());
         let resolved = match mirror {
-            Some(mirror) if problems.is_empty() => resolve_placeless(&mirror),
+            Some(mirror) if problems.is_empty() => resolve_without_positions(&mirror),
             _ => Err(problems),
         };
         resolved.map_err(|problems| super::problem::report("set", "", problems))
     }
 }
 
-fn resolve_placeless(mirror: &PlanFile) -> std::result::Result<Plan, Vec<Problem>> {
+fn resolve_without_positions(mirror: &PlanFile) -> std::result::Result<Plan, Vec<Problem>> {
     resolve::resolve(mirror)
         .map_err(|problems| problems.into_iter().map(|problem| Problem { span: None, ..problem }).collect())
 }
 
-/// As TOML, where it is that; else as text, which needs no quotes here.
+/// Reads the value as TOML, if it is valid TOML; otherwise as a string, which needs no quotes here.
 fn read(key: &str, written: &str) -> Value {
     let parsed =
         format!("value = {written}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_is_the_plan_s() {
+    fn set_values_replace_those_of_the_plan() {
         let set = with(&[
             "workers=3",
             "rows_per_second=20_000",
@@ -126,8 +127,8 @@ mod tests {
         assert_eq!(set.workers(), Workers::Fixed(3));
         assert_eq!(set.identity(), plan().identity());
         let text = |plan: &Plan| {
-            let own = plan.tunables();
-            let differs = own.iter().filter(|(key, value)| plan_default(key).as_ref() != Some(*value));
+            let tunables = plan.tunables();
+            let differs = tunables.iter().filter(|(key, value)| plan_default(key).as_ref() != Some(*value));
             differs.map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join("\n")
         };
         assert_snapshot!(text(&set), @"
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_its_range() {
+    fn invalid_values_are_rejected() {
         let refused = |written: &str| with(&[written]).unwrap_err().to_string();
         assert_snapshot!(refused("workers=0"), @r#"set: copy.workers: 0 is not "auto" or a whole number between 1 and 64"#);
         assert_snapshot!(refused("rows_per_second=-3"), @"set: throttle.rows_per_second: -3 is not a whole number between 1 and 4294967295");

@@ -1,8 +1,8 @@
-//! The plan: what a person wrote and reviewed, checked and with every default filled in.
+//! The plan: the settings of a plan file, validated, with every default filled in.
 //!
-//! `file` mirrors the TOML, `resolve` turns it into a [`Plan`]; nothing else builds one. `identity` tells which of
-//! its settings a started job is bound to. `check` holds it against a live table's facts. `suggest` and `draft` write
-//! the first plan of a table.
+//! `file` mirrors the TOML, and `resolve` turns it into a [`Plan`]; nothing else builds one. `identity` defines which
+//! settings cannot change after the job has started. `check` compares the plan with the facts of a live table.
+//! `suggest` and `draft` write the first plan for a table.
 
 pub mod backfill;
 pub mod check;
@@ -41,28 +41,28 @@ use crate::error::Error;
 use crate::model::ident::QualifiedName;
 use crate::model::shell::word;
 
-/// In what order rows are read for the copy.
+/// The order in which the copy reads rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// By how the key follows the heap.
+    /// Chosen by the correlation between the key and the heap.
     Auto,
-    /// Along the key's index.
+    /// In the order of the key's index.
     Keyset,
-    /// By blocks of the heap.
+    /// In the order of the heap's blocks.
     Physical,
 }
 
-/// How many workers there are.
+/// The number of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// As many as pay, up to the machine's cores.
+    /// Adjusted to the throughput, up to the number of cores of this machine.
     Auto,
-    /// So many.
+    /// A fixed number.
     Fixed(usize),
 }
 
 impl Workers {
-    /// The number, where it is fixed.
+    /// The number, if it is fixed.
     pub fn fixed(self) -> Option<usize> {
         match self {
             Self::Auto => None,
@@ -85,40 +85,40 @@ pub enum Rows {
 pub enum When {
     /// On `pgstrata swap`.
     Manual,
-    /// At once when verified.
+    /// Right after verification.
     Verified,
 }
 
-/// What becomes of transactions whose snapshot is older than a swap: they would read wrong after it.
+/// How a swap treats transactions whose snapshot is older than the swap: they would read wrong data after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OldSnapshots {
     /// The swap waits until they have ended.
     Wait,
-    /// It cancels them.
+    /// The swap cancels them.
     Cancel,
-    /// It goes on; their writes are refused.
+    /// The swap does not wait; writes of these transactions fail.
     Accept,
 }
 
-/// What becomes of foreign keys of other tables that cannot point to the partitioned table.
+/// How the job treats foreign keys of other tables that cannot reference the partitioned table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IncomingKeys {
-    /// There is no job with one.
+    /// The check reports an error.
     Refuse,
-    /// The swap drops them, a rollback brings them back.
+    /// The swap drops them, and a rollback restores them.
     Drop,
 }
 
-/// How locks that applications wait behind are tried for.
+/// Limits for acquiring locks that can block applications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockBudget {
-    /// The longest that they may wait behind one try.
+    /// The longest time that one attempt can block applications.
     pub lock_timeout: Duration,
-    /// How many tries.
+    /// The maximum number of attempts.
     pub attempts: u32,
-    /// No new try after this time.
+    /// No new attempt starts after this time.
     pub give_up_after: Duration,
-    /// Sessions that have been in the way for longer are cancelled, then ended; none: never.
+    /// Blockers are cancelled, then terminated, after they have blocked for this long; none: never.
     pub cancel_blockers_after: Option<Duration>,
 }
 
@@ -139,18 +139,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Reads a plan; `file` is what messages call it.
+    /// Reads a plan; messages use `file` as the name of the file.
     ///
     /// # Errors
-    /// A usage error with every problem of the text, each with its line and column. Text that is no TOML gives the
-    /// first problem only.
+    /// A usage error with every problem in the text, each with its line and column. If the text is not TOML, only the
+    /// first problem is reported.
     pub fn parse(text: &str, file: &str) -> Result<Self, Error> {
         let (mirror, mut problems) = file::read(text);
         if let Some(mirror) = mirror {
             match resolve::resolve(&mirror) {
                 Ok(plan) if problems.is_empty() => return Ok(plan),
                 Ok(_) => {}
-                // A key is missing because it is misspelt, as a rule: the unknown key is the one to tell.
+                // A missing key is usually a misspelled one: report only the unknown key.
                 Err(more) if problems.is_empty() => problems = more,
                 Err(more) => problems.extend(more.into_iter().filter(|problem| problem.span.is_some())),
             }
@@ -163,17 +163,17 @@ impl Plan {
         &self.name
     }
 
-    /// The table that the job is about.
+    /// The table that the job changes.
     pub fn table(&self) -> &QualifiedName {
         &self.table
     }
 
-    /// Roles whose code the job may run with its own rights, besides those that could act as its role anyway.
+    /// Roles whose code may run with the job's privileges, in addition to roles that can already act as its role.
     pub fn trust(&self) -> &[String] {
         &self.trust
     }
 
-    /// What the job is for.
+    /// The kind of the job, with the settings of that kind.
     pub fn task(&self) -> &Task {
         &self.task
     }
@@ -181,52 +181,56 @@ impl Plan {
     /// How the table is partitioned.
     ///
     /// # Errors
-    /// The plan is for something else.
+    /// The plan is of another kind.
     pub fn partitioning(&self) -> Result<&Partitioning, Error> {
         if let Task::Partition(partitioning) = &self.task {
             Ok(partitioning)
         } else {
-            Err(self.of_another_kind())
+            Err(self.of_another_kind("partition"))
         }
     }
 
-    /// What is filled, and how.
+    /// The settings of a backfill.
     ///
     /// # Errors
-    /// The plan is for something else.
+    /// The plan is of another kind.
     pub fn backfill(&self) -> Result<&Backfill, Error> {
-        if let Task::Backfill(backfill) = &self.task { Ok(backfill) } else { Err(self.of_another_kind()) }
+        if let Task::Backfill(backfill) = &self.task {
+            Ok(backfill)
+        } else {
+            Err(self.of_another_kind("backfill"))
+        }
     }
 
-    /// Which column gets which type, and how.
+    /// The settings of a column type change.
     ///
     /// # Errors
-    /// The plan is for something else.
+    /// The plan is of another kind.
     pub fn retype(&self) -> Result<&Retype, Error> {
-        if let Task::Retype(retype) = &self.task { Ok(retype) } else { Err(self.of_another_kind()) }
+        if let Task::Retype(retype) = &self.task { Ok(retype) } else { Err(self.of_another_kind("retype")) }
     }
 
-    fn of_another_kind(&self) -> Error {
-        Error::usage(format!("job {} is a {} job: it has nothing of the sort", self.name, self.task.kind()))
-            .hint(format!("`pgstrata status {}` says what comes next", word(&self.name)))
+    fn of_another_kind(&self, required: &str) -> Error {
+        Error::usage(format!("job {} is a {} job, not a {required} job", self.name, self.task.kind()))
+            .hint(format!("`pgstrata status {}` shows its state", word(&self.name)))
     }
 
-    /// How many workers there are.
+    /// The number of workers.
     pub fn workers(&self) -> Workers {
         self.workers
     }
 
-    /// How long one chunk should take.
+    /// The target duration of a chunk.
     pub fn target_batch(&self) -> Duration {
         self.target_batch
     }
 
-    /// What holds the job, and how fast it may go.
+    /// The limits that throttle the job.
     pub fn throttle(&self) -> &Throttle {
         &self.throttle
     }
 
-    /// How much of a table may be dead rows, where there is a limit.
+    /// The limit on dead rows, if there is one.
     pub fn dead_limit(&self) -> Option<DeadLimit> {
         self.throttle.max_dead_share.limit(self.task.purpose().updates_rows())
     }
@@ -236,17 +240,17 @@ impl Plan {
         self.when
     }
 
-    /// How long one try of the swap may wait for its lock, and the application behind it.
+    /// How long one attempt of the swap may wait for its lock and thereby block applications.
     pub fn lock_timeout(&self) -> Duration {
         self.budget.lock_timeout
     }
 
-    /// How locks that applications wait behind are tried for.
+    /// Limits for acquiring locks that can block applications.
     pub fn lock_budget(&self) -> LockBudget {
         self.budget
     }
 
-    /// What becomes of transactions whose snapshot is older than a swap.
+    /// How a swap treats transactions whose snapshot is older than the swap.
     pub fn old_snapshots(&self) -> OldSnapshots {
         self.old_snapshots
     }

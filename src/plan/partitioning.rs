@@ -1,7 +1,7 @@
-//! How a plan cuts its table: the scheme, the names, and the ranges that what is there needs.
+//! How a plan partitions its table: the scheme, the names, and the bounds of the partitions for the existing rows.
 //!
-//! Both ends are whole intervals: the first partition is the one that `from` (or the oldest row) lies in, the last one
-//! ends at the first mark at or above `to`.
+//! The first and the last partition are whole intervals: the first one contains `from` (or the oldest row), and the
+//! last one ends at the first interval boundary at or above `to`.
 
 use super::{IncomingKeys, Order, Plan, Retention, Rows};
 use crate::error::Error;
@@ -11,39 +11,39 @@ use crate::model::partition::{Bound, ColumnKind, Every, Range, Scheme, Template}
 /// The part of a plan that only partition jobs have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partitioning {
-    /// The partition column, as the catalog holds its name.
+    /// The name of the partition column, as in the catalog.
     pub by: String,
-    /// How much one partition holds.
+    /// The interval of one partition.
     pub every: Every,
-    /// Where a day or month begins, for a `timestamptz` column.
+    /// The time zone in which days and months begin, for a `timestamptz` column.
     pub timezone: chrono_tz::Tz,
-    /// Where the first partition begins, as written; none: at the oldest row.
+    /// The lower bound of the first partition, as written; none: the oldest row.
     pub from: Option<String>,
-    /// Where the last partition ends, as written; none: at the newest row, and `ahead` beyond it.
+    /// The upper bound of the last partition, as written; none: `ahead` partitions beyond the newest row.
     pub to: Option<String>,
-    /// Partitions beyond the newest row.
+    /// The number of partitions beyond the newest row.
     pub ahead: u32,
-    /// The template of partition names; none: the interval's own.
+    /// The template of partition names; none: the default for the interval.
     pub names: Option<String>,
     /// Whether there is a default partition for rows outside all bounds.
     pub default: bool,
-    /// Unique indexes and constraints whose guarantee is given up, as the catalog holds their names; sorted.
+    /// Unique indexes and constraints that the partitioned table does not get; names as in the catalog, sorted.
     pub drop_unique: Vec<String>,
-    /// In what order rows are read for the copy.
+    /// The order in which the copy reads rows.
     pub order: Order,
     /// What verification compares.
     pub verify: Rows,
-    /// What becomes of foreign keys of other tables that cannot point to the partitioned table.
+    /// How the job treats foreign keys of other tables that cannot reference the partitioned table.
     pub incoming_keys: IncomingKeys,
-    /// How long partitions are kept; none: for good.
+    /// How long partitions are kept; none: forever.
     pub retention: Option<Retention>,
 }
 
 impl Plan {
-    /// What a plan would say of a table that is partitioned already, and nothing more.
+    /// A minimal plan for a table that is already partitioned.
     ///
     /// # Errors
-    /// The interval is none that a plan can have.
+    /// A plan cannot have this interval.
     pub fn adopted(table: &QualifiedName, by: &Ident, scheme: &Scheme) -> Result<Self, Error> {
         let text = |text: &str| toml::Value::from(text).to_string();
         let toml = format!(
@@ -58,10 +58,10 @@ impl Plan {
     }
 }
 
-/// How the plan cuts the partition column's values.
+/// The scheme by which the plan divides the values of the partition column.
 ///
 /// # Errors
-/// The column's type and the interval do not go together.
+/// The interval does not match the type of the column.
 pub fn scheme(plan: &Partitioning, base_type: &str) -> Result<Scheme, Error> {
     let kind = ColumnKind::from_sql(base_type).ok_or_else(|| {
         Error::usage(format!("a column of type {base_type} cannot be used as the partition column")).hint(
@@ -71,33 +71,33 @@ pub fn scheme(plan: &Partitioning, base_type: &str) -> Result<Scheme, Error> {
     Scheme::new(kind, plan.every, plan.timezone).map_err(Error::usage)
 }
 
-/// How the plan names partitions.
+/// The template for the names of partitions.
 ///
 /// # Errors
-/// The template is wrong.
+/// The template is invalid.
 pub fn template(plan: &Partitioning) -> Result<Template, Error> {
     Template::parse(plan.names.as_deref().unwrap_or_else(|| Template::default_for(plan.every)))
         .map_err(Error::usage)
 }
 
-/// Whether the column holds times or dates, which go on with the clock; else it holds numbers.
+/// Whether the column contains times or dates, so that values grow with the clock. Otherwise it contains numbers.
 pub fn is_time(kind: ColumnKind) -> bool {
     matches!(kind, ColumnKind::TimestampTz | ColumnKind::Timestamp | ColumnKind::Date)
 }
 
-/// Where the plan says that the first partition begins and the last one ends.
+/// The lower bound of the first partition and the upper bound of the last one, as set in the plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// The least value of the first partition.
+    /// The lower bound of the first partition.
     pub from: Option<Bound>,
-    /// The least value above the last one.
+    /// The upper bound of the last partition.
     pub to: Option<Bound>,
 }
 
-/// The plan's own ends, moved outward to the marks of the interval.
+/// `from` and `to` of the plan, extended outward to interval boundaries.
 ///
 /// # Errors
-/// A sentence: one of them is no value of the column's type, or they are in the wrong order.
+/// One of them is not a value of the column's type, or `to` is not greater than `from`.
 pub fn limits(plan: &Partitioning, scheme: &Scheme) -> Result<Limits, String> {
     let read = |text: Option<&str>| text.map(|text| scheme.start(text)).transpose();
     let (from, to) = (read(plan.from.as_deref())?, read(plan.to.as_deref())?);
@@ -117,10 +117,11 @@ pub fn limits(plan: &Partitioning, scheme: &Scheme) -> Result<Limits, String> {
     Ok(Limits { from, to })
 }
 
-/// The ranges of all partitions: from the plan's `from`, else `oldest`, to the plan's `to`, else `ahead` beyond `newest`.
+/// The bounds of all partitions. They begin at `from` of the plan, or else at `oldest`, and end at `to` of the plan, or
+/// else `ahead` partitions beyond `newest`.
 ///
 /// # Errors
-/// A sentence: too many of them, or none.
+/// There would be too many partitions, or none.
 pub fn ranges(
     scheme: &Scheme,
     limits: &Limits,

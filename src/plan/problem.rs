@@ -1,13 +1,14 @@
-//! What is wrong with a plan, and where. All problems of one file are told at once: a plan is corrected in one go.
+//! Problems of a plan, with their positions. All problems of a file are reported at once, so that they can be corrected
+//! together.
 
 use std::ops::Range;
 
 use crate::error::Error;
 
-/// One thing wrong in the file.
+/// One problem in the file.
 #[derive(Debug)]
 pub(super) struct Problem {
-    /// Bytes of the text it stands at; none for what is missing.
+    /// The position in the text, in bytes; none for a missing key.
     pub(super) span: Option<Range<usize>>,
     pub(super) fact: String,
     pub(super) hint: Option<String>,
@@ -31,7 +32,7 @@ impl From<toml::de::Error> for Problem {
     }
 }
 
-/// One error of all `problems`, in the order of the file.
+/// Combines all `problems` into one error, in the order of the file.
 pub(super) fn report(file: &str, text: &str, mut problems: Vec<Problem>) -> Error {
     problems.sort_by_key(|problem| problem.span.as_ref().map_or(usize::MAX, |span| span.start));
     if let [only] = problems.as_slice() {

@@ -1,4 +1,4 @@
-//! Reads values of a plan, each with what is wrong with it.
+//! Readers for the values of a plan. Each reports what is wrong with its value.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -30,7 +30,7 @@ pub(super) fn wrong<T>(fact: impl Into<String>, hint: impl Into<String>) -> Read
     Err(Wrong { fact: fact.into(), hint: Some(hint.into()) })
 }
 
-/// The problems so far. Whoever reads a wrong value goes on without it, to find the others.
+/// The problems found so far. After a wrong value, reading continues, to find the other problems.
 #[derive(Default)]
 pub(super) struct Problems(pub(super) Vec<Problem>);
 
@@ -73,7 +73,8 @@ impl Problems {
     }
 }
 
-/// One name as in SQL, read as the last part of a name of two so that it is quoted and folded by the same rules.
+/// Reads one name as in SQL. It is read as the last part of a qualified name, so that the same quoting and folding
+/// rules apply.
 pub(super) fn column(written: &str) -> Read<String> {
     match QualifiedName::parse(&format!("x.{}", written.trim())) {
         Ok(two) => Ok(two.name.as_str().to_owned()),
@@ -91,7 +92,7 @@ pub(super) fn zone(written: &str) -> Read<Tz> {
     })
 }
 
-/// The three likest, by the whole name or by the city alone: `Berlin` means `Europe/Berlin`.
+/// The three most similar zones, by the whole name or only by the city: `Berlin` matches `Europe/Berlin`.
 fn nearest_zones(written: &str) -> String {
     let written = written.to_lowercase();
     let likeness = |zone: &Tz| {
@@ -101,7 +102,7 @@ fn nearest_zones(written: &str) -> String {
     };
     let mut zones: Vec<(f64, &str)> = TZ_VARIANTS.iter().map(|zone| (likeness(zone), zone.name())).collect();
     zones.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    let [first, second, third] = [0, 1, 2].map(|at: usize| zones.get(at).map_or("UTC", |zone| zone.1));
+    let [first, second, third] = [0, 1, 2].map(|i: usize| zones.get(i).map_or("UTC", |zone| zone.1));
     format!("{first}, {second} or {third}")
 }
 
@@ -112,7 +113,7 @@ pub(super) fn text(value: &Value) -> Read<&str> {
     }
 }
 
-/// Text, or what TOML has for a number or a date without quotes.
+/// Reads a string, or an integer or a date without quotes.
 pub(super) fn plain_text(value: &Value) -> Read<String> {
     match value {
         Value::String(text) => Ok(text.clone()),
@@ -122,7 +123,7 @@ pub(super) fn plain_text(value: &Value) -> Read<String> {
     }
 }
 
-/// A list of texts.
+/// Reads a list of strings.
 pub(super) fn plain_texts(value: &Value) -> Read<Vec<String>> {
     match value {
         Value::Array(all) => all.iter().map(|one| text(one).map(str::to_owned)).collect(),

@@ -1,6 +1,6 @@
-//! From the file to the [`Plan`]: every value read, checked against its range, and the defaults filled in.
+//! From the file to the [`Plan`]: reads every value, checks its range, and fills in the defaults.
 //!
-//! The defaults are the decision: each stands here once, with its reason where it is not plain.
+//! Each default is defined once, here or in `throttle`, with its reason if it is not obvious.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -27,26 +27,27 @@ use crate::model::{
 };
 
 const AHEAD: u32 = 3;
-/// How many a server can spare, only it can say.
+/// The right number depends on the load of the server.
 const WORKERS: Workers = Workers::Auto;
 const TARGET_BATCH_MS: u64 = 500;
-/// A chunk that holds rows makes whoever writes one of them wait to its end. Half as long makes half as many wait, and half as
-/// long, for 2 ms more a chunk.
-const TARGET_HELD_MS: u64 = 50;
-/// How long the application may wait behind one try of the swap.
+/// For jobs that update the table: a chunk locks its rows, and sessions that write one of these rows wait until the
+/// chunk ends. With chunks of half the duration, half as many sessions wait, and half as long; the cost is 2 ms per
+/// chunk.
+const TARGET_LOCKING_MS: u64 = 50;
+/// How long one attempt of the swap can block applications.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 const ATTEMPTS: u32 = 100;
-/// No new try of the swap after this time.
+/// No new attempt of the swap starts after this time.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(15 * 60);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Must stay below the server's `deadlock_timeout` as well, which preflight knows.
-const LOCK_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
-const GIVES_UP: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
-const CANCELS: RangeInclusive<Duration> = Duration::ZERO..=DAY;
-const KEEPS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3650 * 86_400);
+/// The check also requires a value below the server's `deadlock_timeout`.
+const LOCK_TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+const GIVE_UP_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
+const CANCEL_RANGE: RangeInclusive<Duration> = Duration::ZERO..=DAY;
+const KEEP_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3650 * 86_400);
 
-/// The plan of a file, or everything that is wrong with it.
+/// Returns the plan of a file, or all of its problems.
 pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let mut p = Problems::default();
     let PlanFile { name, kind, table: written_table, trust, copy, swap, .. } = file;
@@ -58,7 +59,7 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
         (name, _) => p.optional("name", name, |v| Ok(checked_name(text(v)?)?)),
     };
     let trust = p.optional("trust", trust, |v| plain_texts(v)?.iter().map(|role| column(role)).collect());
-    strangers(&mut p, file, kind);
+    inapplicable(&mut p, file, kind);
     let read: fn(&mut Problems, &PlanFile) -> Option<Task> = kind.pick([
         |p, file| partitioning(p, file).map(Task::Partition),
         |p, file| backfill::resolve(&file.backfill, p).map(Task::Backfill),
@@ -68,12 +69,12 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     let workers = p.optional("copy.workers", &copy.workers, workers);
     let target_ms = p.optional("copy.target_batch_ms", &copy.target_batch_ms, number(10..=60_000));
     let throttle = throttle::resolve(&file.throttle, &mut p);
-    let usual_ms = kind.pick([TARGET_BATCH_MS, TARGET_HELD_MS, TARGET_HELD_MS]);
+    let usual_ms = kind.pick([TARGET_BATCH_MS, TARGET_LOCKING_MS, TARGET_LOCKING_MS]);
     let when = p.optional("swap.when", &swap.when, one_of(When::ALL, When::name));
     let budget = lock_budget(&mut p, swap);
     let old_snapshots =
         p.optional("swap.old_snapshots", &swap.old_snapshots, one_of(OldSnapshots::ALL, OldSnapshots::name));
-    let keep_old = p.optional("swap.keep_old", &swap.keep_old, |v| duration(v, "7 days", KEEPS));
+    let keep_old = p.optional("swap.keep_old", &swap.keep_old, |v| duration(v, "7 days", KEEP_RANGE));
     match (name, table, task) {
         (Some(name), Some(table), Some(task)) if p.0.is_empty() => Ok(Plan {
             name,
@@ -92,8 +93,9 @@ pub(super) fn resolve(file: &PlanFile) -> Result<Plan, Vec<Problem>> {
     }
 }
 
-/// Settings that a job of that kind has no use for: whoever wrote them expects something that would not happen.
-fn strangers(p: &mut Problems, file: &PlanFile, kind: TaskKind) {
+/// Rejects settings that do not apply to that kind of job. The author of the plan expects an effect that they do not
+/// have.
+fn inapplicable(p: &mut Problems, file: &PlanFile, kind: TaskKind) {
     let mut of_partition = file.partition.leaves().to_vec();
     of_partition.extend(file.retention.leaves());
     of_partition.extend([
@@ -107,12 +109,12 @@ fn strangers(p: &mut Problems, file: &PlanFile, kind: TaskKind) {
         ("swap.keep_old", &file.swap.keep_old),
     ];
     let (of_backfill, of_retype) = (file.backfill.leaves(), file.retype.leaves());
-    let strangers = kind.pick([
+    let inapplicable = kind.pick([
         [&of_backfill[..], &of_retype].concat(),
         [&of_partition, &of_swap[..], &of_retype].concat(),
         [&of_partition, &of_backfill[..]].concat(),
     ]);
-    for (key, leaf) in strangers {
+    for (key, leaf) in inapplicable {
         p.optional::<()>(key, leaf, |_| {
             wrong(
                 format!("does not apply to a plan of kind \"{}\"", kind.name()),
@@ -160,7 +162,7 @@ fn interval(value: &Value) -> Read<Every> {
     Ok(plain_text(value)?.parse::<Every>()?)
 }
 
-/// All partitions are kept unless the section says otherwise.
+/// Without the section, all partitions are kept.
 fn read_retention(p: &mut Problems, section: &RetentionSection, every: Option<Every>) -> Option<Retention> {
     if section.keep.is_none() && section.how.is_none() {
         return None;
@@ -168,8 +170,8 @@ fn read_retention(p: &mut Problems, section: &RetentionSection, every: Option<Ev
     let how = p.optional("retention.how", &section.how, one_of(How::ALL, How::name));
     let keep = p.required("retention.keep", &section.keep, "keep = \"24 months\"", |v| {
         let keep = interval(v)?;
-        let counts = |interval| matches!(interval, Every::Integers(_));
-        match every.filter(|every| counts(*every) != counts(keep)) {
+        let is_integers = |interval| matches!(interval, Every::Integers(_));
+        match every.filter(|every| is_integers(*every) != is_integers(keep)) {
             None => Ok(keep),
             Some(every) => wrong(
                 format!("`{keep}` does not match partitions of `{every}`"),
@@ -182,12 +184,13 @@ fn read_retention(p: &mut Problems, section: &RetentionSection, every: Option<Ev
 
 fn lock_budget(p: &mut Problems, swap: &SwapSection) -> LockBudget {
     let lock_timeout =
-        p.optional("swap.lock_timeout", &swap.lock_timeout, |v| duration(v, "200ms", LOCK_TIMEOUTS));
+        p.optional("swap.lock_timeout", &swap.lock_timeout, |v| duration(v, "200ms", LOCK_TIMEOUT_RANGE));
     let attempts = p.optional("swap.attempts", &swap.attempts, number(1..=100_000));
     let give_up_after =
-        p.optional("swap.give_up_after", &swap.give_up_after, |v| duration(v, "15 min", GIVES_UP));
-    let cancel_blockers_after =
-        p.optional("swap.cancel_blockers_after", &swap.cancel_blockers_after, |v| duration(v, "5s", CANCELS));
+        p.optional("swap.give_up_after", &swap.give_up_after, |v| duration(v, "15 min", GIVE_UP_RANGE));
+    let cancel_blockers_after = p.optional("swap.cancel_blockers_after", &swap.cancel_blockers_after, |v| {
+        duration(v, "5s", CANCEL_RANGE)
+    });
     LockBudget {
         lock_timeout: lock_timeout.unwrap_or(LOCK_TIMEOUT),
         attempts: attempts.unwrap_or(ATTEMPTS),
@@ -206,7 +209,7 @@ fn table_as_name(table: &QualifiedName) -> Read<String> {
     })
 }
 
-/// A job's name: it is typed on command lines and stands in logs.
+/// Checks the name of a job, which is used on command lines and in logs.
 fn checked_name(name: &str) -> Result<String, String> {
     if name.trim().is_empty() {
         return Err("is empty".to_owned());
@@ -229,7 +232,7 @@ fn workers(value: &Value) -> Read<Workers> {
     })
 }
 
-/// Sorted, each once: their order means nothing.
+/// Reads names, sorted and without duplicates, because their order has no meaning.
 fn index_names(value: &Value) -> Read<Vec<String>> {
     let Value::Array(names) = value else {
         return wrong(format!("{value} is not a list"), "write [\"index_name\"]");

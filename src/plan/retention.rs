@@ -1,13 +1,13 @@
-//! How long partitions are kept, and what `maintain` does with those that are older.
+//! How long partitions are kept, and what `maintain` does with expired ones.
 
 use crate::model::partition::Every;
 
-/// What happens to a partition that is past retention.
+/// What happens to an expired partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// It is named, and stays.
+    /// It is reported, and kept.
     Report,
-    /// It becomes a table of its own.
+    /// It is detached, and becomes a separate table.
     Detach,
     /// It is dropped, with its rows.
     Drop,
@@ -16,7 +16,7 @@ pub enum How {
 impl How {
     pub(super) const ALL: [Self; 3] = [Self::Report, Self::Detach, Self::Drop];
 
-    /// As a plan writes it.
+    /// The name in a plan.
     pub fn name(self) -> &'static str {
         match self {
             Self::Report => "report",
@@ -29,9 +29,9 @@ impl How {
 /// The section `[retention]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// How far back from now, or from the largest number, values are kept.
+    /// How long values are kept, counted back from now or from the largest number.
     pub keep: Every,
-    /// What becomes of a partition that holds older ones only.
+    /// What happens to a partition that contains only older values.
     pub how: How,
 }
 
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_are_kept_for_good_or_as_the_plan_says() {
+    fn retention_is_read_with_its_defaults() {
         let retention = |every, section| plan(every, section).unwrap().partitioning().unwrap().retention;
         assert_eq!(retention("'month'", ""), None);
         let report = Retention { keep: Every::Years(2), how: How::Report };
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn problems_are_reported() {
         let error = |every, section| plan(every, section).unwrap_err();
         assert_snapshot!(error("'month'", "how = 'drop'"), @r#"
         p.toml: retention.keep is missing

@@ -1,7 +1,7 @@
-//! `[retype]`: which column gets another type, and how its values go there and back.
+//! `[retype]`: the column whose type changes, the new type, and how values are converted in both directions.
 //!
-//! Expressions are the plan's own SQL, where the table's row is `t`. In `using` the column has its old type, in `back` the
-//! new one.
+//! Expressions are SQL, in which the row of the table is called `t`. The column has its old type in `using`, and its
+//! new type in `back`.
 
 use toml::Value;
 
@@ -11,22 +11,22 @@ use super::read::{Problems, column, text};
 use super::settings::{self, Settings};
 use crate::model::ident::plain;
 
-/// The part of a plan that only retype jobs have.
+/// The part of a plan that only column type changes have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retype {
-    /// The column, as the catalog holds its name.
+    /// The column's name, as in the catalog.
     pub column: String,
-    /// The new type, and its collation.
+    /// The new type, with its collation.
     pub to: String,
-    /// What a value becomes; none: a cast.
+    /// The expression for the new value; none: a cast.
     pub using: Option<String>,
-    /// The way back; none: a cast.
+    /// The expression for the old value; none: a cast.
     pub back: Option<String>,
-    /// Under which settings its SQL runs.
+    /// The server settings with which the plan's SQL runs.
     pub settings: Settings,
 }
 
-/// The section's settings; what is wrong goes into `p`. None where something is.
+/// Reads the section, and adds problems to `p`. None if a required key is missing or invalid.
 pub(super) fn resolve(section: &RetypeSection, p: &mut Problems) -> Option<Retype> {
     let name = p.required("retype.column", &section.column, "column = \"id\"", |v| column(text(v)?));
     let to = p.required("retype.to", &section.to, "to = \"bigint\"", expression);
@@ -37,7 +37,7 @@ pub(super) fn resolve(section: &RetypeSection, p: &mut Problems) -> Option<Retyp
 }
 
 impl Retype {
-    /// Its settings under their keys, as [`super::Plan::parse`] reads them; none where nothing is set.
+    /// The settings by key, as [`super::Plan::parse`] reads them; none for a setting that is not set.
     pub(super) fn settings(&self) -> [(&'static str, Option<Value>); 5] {
         [
             ("retype.column", Some(plain(&self.column).into())),

@@ -1,4 +1,4 @@
-//! `settings` of `[backfill]` and `[retype]`: under which settings the plan's own SQL runs.
+//! `settings` of `[backfill]` and `[retype]`: the server settings with which the plan's SQL runs.
 
 use toml::{Table, Value};
 
@@ -6,10 +6,11 @@ use super::read::{Read, column, text, wrong};
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::plan_sql::PlanSql;
 
-/// What the plan says; what it leaves out is as in a new session of the job's role.
+/// The settings in the plan. A setting that is not set has the value of a new session of the job's role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Where names without a schema are looked for, behind `pg_catalog`; none: in the table's schema, then in `public`.
+    /// The schemas in which unqualified names are looked up, after `pg_catalog`; none: the table's schema, then
+    /// `public`.
     pub search_path: Option<Vec<String>>,
     /// `TimeZone`.
     pub time_zone: Option<String>,
@@ -19,11 +20,11 @@ pub struct Settings {
     pub interval_style: Option<String>,
 }
 
-/// The keys, and what one of them looks like.
+/// The known keys.
 const KEYS: [&str; 4] = ["search_path", "timezone", "datestyle", "intervalstyle"];
 const EXAMPLE: &str = "settings = { timezone = \"Europe/Berlin\", search_path = \"app, extensions\" }";
 
-/// Reads the setting.
+/// Reads `settings`.
 pub(super) fn settings(value: &Value) -> Read<Settings> {
     let Some(table) = value.as_table() else {
         return wrong(format!("{value} is not a table"), format!("write {EXAMPLE}"));
@@ -40,7 +41,7 @@ pub(super) fn settings(value: &Value) -> Read<Settings> {
     })
 }
 
-/// `app, "Other"`, as SET takes it.
+/// Reads `app, "Other"`, in the syntax of SET.
 fn schemas(written: &str) -> Read<Vec<String>> {
     let (mut all, mut quoted) = (vec![String::new()], false);
     for c in written.chars() {
@@ -61,7 +62,7 @@ fn schemas(written: &str) -> Read<Vec<String>> {
 }
 
 impl Settings {
-    /// The settings of a job on that table; empty where the session is to say.
+    /// The settings of a job on that table; an empty value means that the session's default applies.
     pub fn of_job(&self, table: &QualifiedName, trust: &[String]) -> PlanSql {
         let stated = |value: &Option<String>| value.clone().unwrap_or_default();
         let lookup: Vec<Ident> = match &self.search_path {
@@ -83,7 +84,7 @@ impl Settings {
         }
     }
 
-    /// As the plan writes it; none where nothing is set.
+    /// The value in the plan; none if nothing is set.
     pub(super) fn written(&self) -> Option<Value> {
         let mut all = Table::new();
         if let Some(path) = &self.search_path {

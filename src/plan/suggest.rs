@@ -1,7 +1,8 @@
-//! How much a partition should hold, guessed from what the statistics say.
+//! Suggests the interval of a partition, based on statistics.
 //!
-//! A partition of 1 to 50 GiB is small enough for vacuum and index builds and large enough to be worth planning for;
-//! a small table gets partitions of some thousand rows at least. Guesses: a person reviews what becomes of them.
+//! A partition of 1 to 50 GiB is small enough for vacuum and index builds, and large enough to keep the number of
+//! partitions low. The partitions of a small table should have at least a few thousand rows. The suggestions are
+//! estimates; the user reviews them in the draft.
 
 use std::collections::BTreeMap;
 
@@ -21,14 +22,15 @@ const MONTH: (Every, &str) = (Every::Months(1), "a month");
 const QUARTER: (Every, &str) = (Every::Quarters(1), "a quarter");
 const YEAR: (Every, &str) = (Every::Years(1), "a year");
 
-/// An interval for a time column, and why: `rows` and `bytes` (indexes included) spread over `span_days`.
+/// Suggests an interval for a time column, with the reason. `rows` and `bytes` (including indexes) are spread over
+/// `span_days`.
 ///
-/// A month, unless it holds more than 50 GiB (then what is shorter) or less than 5000 rows (then what is longer).
+/// The interval is a month, or shorter if a month has more than 50 GiB, or longer if a month has fewer than 5000 rows.
 pub fn suggest(rows: u64, bytes: u64, span_days: f64) -> (Every, String) {
     if rows == 0 {
         return (MONTH.0, "the table is empty, according to its statistics".to_owned());
     }
-    // Less than an hour of rows says too little about a rate.
+    // The rows of less than an hour do not allow an estimate of the rate.
     let span_days = if span_days.is_finite() { span_days.max(1.0 / 24.0) } else { 1.0 };
     let share = |(every, _): (Every, &str)| days(every).unwrap_or(span_days) / span_days;
     let rows_in = |unit| rows as f64 * share(unit);
@@ -46,8 +48,8 @@ pub fn suggest(rows: u64, bytes: u64, span_days: f64) -> (Every, String) {
     (unit.0, format!("{} contains about {rows} rows, {bytes}{why}", unit.1))
 }
 
-/// An interval for an integer column, and why: a round number (1, 2 or 5 and zeros) of integers that holds about ten
-/// million rows, or 50 GiB where rows are wide. `span` is the largest value less the smallest.
+/// Suggests an interval for an integer column, with the reason: a round number (1, 2 or 5, and zeros) of integers that
+/// contains about ten million rows, or 50 GiB if the rows are wide. `span` is the largest value minus the smallest.
 pub fn suggest_integers(rows: u64, bytes: u64, span: u64) -> (Every, String) {
     if rows == 0 {
         return (Every::Integers(10_000_000), "the table is empty, according to its statistics".to_owned());
@@ -56,22 +58,22 @@ pub fn suggest_integers(rows: u64, bytes: u64, span: u64) -> (Every, String) {
     let integers_per_row = (span as f64 + 1.0) / rows as f64;
     let wanted_rows = ROWS_OF_INTEGERS.min(MOST_BYTES / bytes_per_row.max(1.0));
     let n = round_number(wanted_rows * integers_per_row);
-    let held = n as f64 / integers_per_row;
-    let (held, bytes) = (HumanCount(held as u64), HumanBytes((held * bytes_per_row) as u64));
+    let contained = n as f64 / integers_per_row;
+    let (rows, bytes) = (HumanCount(contained as u64), HumanBytes((contained * bytes_per_row) as u64));
     (
         Every::Integers(n),
-        format!("{} integers contain about {held} rows, {bytes}", HumanCount(n.unsigned_abs())),
+        format!("{} integers contain about {rows} rows, {bytes}", HumanCount(n.unsigned_abs())),
     )
 }
 
-/// The nearest (by ratio) of 1, 2, 5, 10, 20, 50, ... .
+/// The nearest number (by ratio) of 1, 2, 5, 10, 20, 50, and so on.
 fn round_number(wanted: f64) -> i64 {
     let rounds = (0..=17).flat_map(|zeros| [1, 2, 5].map(|digit| digit * 10_i64.pow(zeros)));
     let distance = |n: &i64| (*n as f64 / wanted.max(1.0)).ln().abs();
     rounds.min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(1)
 }
 
-/// An interval in days, months and longer ones by their average; none for integers.
+/// The length of an interval in days, for months and longer intervals on average; none for integers.
 pub(super) fn days(every: Every) -> Option<f64> {
     const DAYS_OF_YEAR: f64 = 365.2425;
     match every {
@@ -87,8 +89,8 @@ pub(super) fn days(every: Every) -> Option<f64> {
 
 /// Rows by month (`2024-01`), estimated from `pg_stats.histogram_bounds` as ISO text.
 ///
-/// There are as many rows between any two neighbouring bounds; between them they are taken as spread evenly. Bounds
-/// that are no plain moment (`infinity`, years before Christ or of five digits) are left out.
+/// The number of rows between two adjacent bounds is the same for all, and they are assumed to be evenly distributed.
+/// Bounds that cannot be read as a date (`infinity`, BC, years of five digits) are ignored.
 pub fn histogram_by_month(bounds: &[String], rows: u64) -> Vec<(String, u64)> {
     let moments: Vec<NaiveDateTime> = bounds.iter().filter_map(|bound| moment(bound)).collect();
     let buckets = moments.len().saturating_sub(1).max(1);
@@ -112,7 +114,7 @@ pub fn histogram_by_month(bounds: &[String], rows: u64) -> Vec<(String, u64)> {
     months.into_iter().map(|(month, rows)| (month.format("%Y-%m").to_string(), rows.round() as u64)).collect()
 }
 
-/// A date or timestamp as the server writes it in ISO style, on the clock it was written for.
+/// Reads a date or timestamp that the server wrote with DateStyle ISO, without its time zone.
 pub(super) fn moment(text: &str) -> Option<NaiveDateTime> {
     if text.ends_with("BC") {
         return None;
@@ -131,30 +133,30 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    fn told((every, why): (Every, String)) -> String {
+    fn text((every, why): (Every, String)) -> String {
         format!("{every}: {why}")
     }
 
     #[test]
     fn intervals_for_time() {
-        assert_snapshot!(told(suggest(0, 0, 0.0)), @"1 month: the table is empty, according to its statistics");
-        assert_snapshot!(told(suggest(300_000, 40_000_000, 730.0)), @"1 month: a month contains about 12,508 rows, 1.59 MiB");
-        assert_snapshot!(told(suggest(20_000, 3_000_000, 730.0)), @"1 year: a year contains about 10,006 rows, 1.43 MiB; a month would contain only 833");
-        assert_snapshot!(told(suggest(500, 100_000, 730.0)), @"1 year: a year contains about 250 rows, 48.86 KiB; a month would contain only 20");
-        assert_snapshot!(told(suggest(4_000_000_000, 500 * GIB, 730.0)), @"1 month: a month contains about 166,777,397 rows, 20.85 GiB");
-        assert_snapshot!(told(suggest(40_000_000_000, 5_000 * GIB, 730.0)), @"1 week: a week contains about 383,561,643 rows, 47.95 GiB; a month would contain 208.47 GiB");
-        assert_snapshot!(told(suggest(40_000_000_000, 20_000 * GIB, 730.0)), @"1 day: a day contains about 54,794,520 rows, 27.40 GiB; a month would contain 833.89 GiB");
-        assert_snapshot!(told(suggest(40_000_000_000, 20_000 * GIB, 20.0)), @"1 hour: an hour contains about 83,333,333 rows, 41.67 GiB; a month would contain 29.72 TiB");
-        assert_snapshot!(told(suggest(10, 8192, 0.0)), @"1 month: a month contains about 7,304 rows, 5.71 MiB");
+        assert_snapshot!(text(suggest(0, 0, 0.0)), @"1 month: the table is empty, according to its statistics");
+        assert_snapshot!(text(suggest(300_000, 40_000_000, 730.0)), @"1 month: a month contains about 12,508 rows, 1.59 MiB");
+        assert_snapshot!(text(suggest(20_000, 3_000_000, 730.0)), @"1 year: a year contains about 10,006 rows, 1.43 MiB; a month would contain only 833");
+        assert_snapshot!(text(suggest(500, 100_000, 730.0)), @"1 year: a year contains about 250 rows, 48.86 KiB; a month would contain only 20");
+        assert_snapshot!(text(suggest(4_000_000_000, 500 * GIB, 730.0)), @"1 month: a month contains about 166,777,397 rows, 20.85 GiB");
+        assert_snapshot!(text(suggest(40_000_000_000, 5_000 * GIB, 730.0)), @"1 week: a week contains about 383,561,643 rows, 47.95 GiB; a month would contain 208.47 GiB");
+        assert_snapshot!(text(suggest(40_000_000_000, 20_000 * GIB, 730.0)), @"1 day: a day contains about 54,794,520 rows, 27.40 GiB; a month would contain 833.89 GiB");
+        assert_snapshot!(text(suggest(40_000_000_000, 20_000 * GIB, 20.0)), @"1 hour: an hour contains about 83,333,333 rows, 41.67 GiB; a month would contain 29.72 TiB");
+        assert_snapshot!(text(suggest(10, 8192, 0.0)), @"1 month: a month contains about 7,304 rows, 5.71 MiB");
     }
 
     #[test]
     fn intervals_for_integers() {
-        assert_snapshot!(told(suggest_integers(0, 0, 0)), @"10000000: the table is empty, according to its statistics");
-        assert_snapshot!(told(suggest_integers(2_000_000_000, 200 * GIB, 2_000_000_500)), @"10000000: 10,000,000 integers contain about 9,999,997 rows, 1024.00 MiB");
-        assert_snapshot!(told(suggest_integers(2_000_000_000, 100_000 * GIB, 2_000_000_500)), @"1000000: 1,000,000 integers contain about 999,999 rows, 50.00 GiB");
-        assert_snapshot!(told(suggest_integers(50_000_000, 9 * GIB, 500_000_000)), @"100000000: 100,000,000 integers contain about 9,999,999 rows, 1.80 GiB");
-        assert_snapshot!(told(suggest_integers(1, 1, u64::MAX)), @"500000000000000000: 500,000,000,000,000,000 integers contain about 0 rows, 0 B");
+        assert_snapshot!(text(suggest_integers(0, 0, 0)), @"10000000: the table is empty, according to its statistics");
+        assert_snapshot!(text(suggest_integers(2_000_000_000, 200 * GIB, 2_000_000_500)), @"10000000: 10,000,000 integers contain about 9,999,997 rows, 1024.00 MiB");
+        assert_snapshot!(text(suggest_integers(2_000_000_000, 100_000 * GIB, 2_000_000_500)), @"1000000: 1,000,000 integers contain about 999,999 rows, 50.00 GiB");
+        assert_snapshot!(text(suggest_integers(50_000_000, 9 * GIB, 500_000_000)), @"100000000: 100,000,000 integers contain about 9,999,999 rows, 1.80 GiB");
+        assert_snapshot!(text(suggest_integers(1, 1, u64::MAX)), @"500000000000000000: 500,000,000,000,000,000 integers contain about 0 rows, 0 B");
     }
 
     #[test]
@@ -177,7 +179,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_row_is_lost_between_months(mut days in prop::collection::vec(0..40_000_i32, 2..50), rows: u32) {
+        fn months_add_up_to_all_rows(mut days in prop::collection::vec(0..40_000_i32, 2..50), rows: u32) {
             days.sort_unstable();
             let from = NaiveDate::from_ymd_opt(1950, 1, 1).unwrap();
             let bound = |days: &i32| (from + chrono::Duration::days((*days).into())).to_string();
@@ -188,7 +190,7 @@ mod tests {
         }
 
         #[test]
-        fn an_interval_for_whatever_there_is(rows: u64, bytes: u64, span: u64, span_days: f64) {
+        fn there_is_an_interval_for_every_size(rows: u64, bytes: u64, span: u64, span_days: f64) {
             let (Every::Integers(n), _) = suggest_integers(rows, bytes, span) else { panic!("no number") };
             prop_assert!(n > 0);
             let (every, _) = suggest(rows, bytes, span_days);

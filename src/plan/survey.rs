@@ -1,4 +1,4 @@
-//! From a live table's facts to the first plan of it, with what a check would find as warnings.
+//! From the facts of a live table to its first plan, which contains the findings of the check as warnings.
 
 use super::check::{self, Facts, Found, Relation};
 use super::draft::{self, draft};
@@ -9,10 +9,12 @@ use crate::model::finding::{Finding, Level};
 use crate::model::partition::{ColumnKind, Every, Scheme, Template};
 use crate::model::table::{Column, Index};
 
-/// The commented plan for partitioning by the column called `by`. `histogram` holds the bounds of its statistics as text.
+/// Returns the commented plan for partitioning by column `by`. `histogram` contains the histogram bounds of its
+/// statistics, as text.
 ///
 /// # Errors
-/// There is no such table or column, the column cannot be partitioned by, `every` does not fit it, or no key can be had.
+/// The table or column does not exist, the column cannot be the partition column, `every` does not match its type, or
+/// the table has no usable key.
 pub fn survey(facts: &Facts, by: &str, every: Option<Every>, histogram: &[String]) -> Result<String, Error> {
     let found = match &facts.relation {
         Relation::There(found) => found,
@@ -31,8 +33,8 @@ pub fn survey(facts: &Facts, by: &str, every: Option<Every>, histogram: &[String
     if let Some(carried) = findings.iter().find(|finding| finding.code == "carried") {
         drafted.carried = carried.message.trim_start_matches("carried: ").to_owned();
     }
-    let worth_it = findings.into_iter().filter(|finding| finding.level != Level::Note);
-    drafted.warnings = worth_it
+    let warnings = findings.into_iter().filter(|finding| finding.level != Level::Note);
+    drafted.warnings = warnings
         .map(|finding| match finding.hint.as_str() {
             "" => finding.message,
             hint => format!("{}; {hint}", finding.message),
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_with_what_a_check_would_find() {
+    fn a_plan_contains_the_findings_of_the_check() {
         let mut facts = facts();
         table(&mut facts).columns[6].not_null = false;
         let bounds = ["2024-01-15 00:00:00+00", "2024-03-31 00:00:00+00", "2024-06-30 12:00:00+00"];
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_an_interval_asked_for() {
+    fn integers_and_a_requested_interval() {
         let mut facts = facts();
         if let Relation::There(found) = &mut facts.relation {
             let ends = (Some("1".to_owned()), Some("250000000".to_owned()));
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_plan_can_be_made_for() {
+    fn tables_without_a_possible_plan_are_rejected() {
         let mut facts = facts();
         assert_snapshot!(refused(&facts, "create_at", None), @"
         table public.petri_observations has no column create_at

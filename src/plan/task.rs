@@ -1,8 +1,8 @@
-//! What a job is for: the only place that knows every kind of plan.
+//! The kinds of jobs. A new kind of plan starts with a variant here.
 
 use super::{Backfill, Partitioning, Retype};
 
-/// The kinds, before their settings are read.
+/// The kind of a job, before the settings of the kind are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TaskKind {
     Partition,
@@ -13,12 +13,12 @@ pub(super) enum TaskKind {
 impl TaskKind {
     pub(super) const ALL: [Self; 3] = [Self::Partition, Self::Backfill, Self::Retype];
 
-    /// As a plan writes it.
+    /// The name in a plan.
     pub(super) fn name(self) -> &'static str {
         self.pick(["partition", "backfill", "retype"])
     }
 
-    /// What belongs to this kind, of one for each in the order of [`TaskKind::ALL`].
+    /// The value for this kind, from one value per kind in the order of [`TaskKind::ALL`].
     pub(super) fn pick<T>(self, [partition, backfill, retype]: [T; 3]) -> T {
         match self {
             Self::Partition => partition,
@@ -28,23 +28,23 @@ impl TaskKind {
     }
 }
 
-/// What a job is for.
+/// The kind of a job, with the settings of that kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
-    /// Turn the table into a partitioned one.
+    /// Partition the table.
     Partition(Partitioning),
-    /// Fill columns of its rows.
+    /// Fill columns of the table.
     Backfill(Backfill),
-    /// Give a column another type.
+    /// Change the type of a column.
     Retype(Retype),
 }
 
-/// What is known of a plan whatever its job is for.
+/// What every kind of job defines.
 pub trait Purpose {
-    /// The kind, as a plan and the store write it.
+    /// The name of the kind in a plan and in the store.
     fn kind(&self) -> &'static str;
 
-    /// The job updates the table's rows, and does not copy them.
+    /// The job updates the rows of the table instead of copying them.
     fn updates_rows(&self) -> bool;
 
     /// The job ends with a swap.
@@ -52,12 +52,12 @@ pub trait Purpose {
         true
     }
 
-    /// What keeps both sides in sync from the comparison to the swap; `job` as a shell reads it.
-    fn keeps_level(&self, job: &str) -> String;
+    /// What keeps both sides in sync between verification and swap; `job` is quoted for a shell.
+    fn keeps_in_sync(&self, job: &str) -> String;
 }
 
 impl Task {
-    /// What is known of it whatever it is.
+    /// The properties that every kind has.
     pub fn purpose(&self) -> &dyn Purpose {
         match self {
             Self::Partition(partitioning) => partitioning,
@@ -66,7 +66,7 @@ impl Task {
         }
     }
 
-    /// As a plan and the store write it.
+    /// The name of the kind in a plan and in the store.
     pub fn kind(&self) -> &'static str {
         self.purpose().kind()
     }
@@ -81,7 +81,7 @@ impl Purpose for Partitioning {
         false
     }
 
-    fn keeps_level(&self, job: &str) -> String {
+    fn keeps_in_sync(&self, job: &str) -> String {
         format!("`pgstrata sync {job}` keeps both tables in sync")
     }
 }
@@ -99,7 +99,7 @@ impl Purpose for Backfill {
         false
     }
 
-    fn keeps_level(&self, _job: &str) -> String {
+    fn keeps_in_sync(&self, _job: &str) -> String {
         "a trigger fills rows that are written".to_owned()
     }
 }
@@ -113,7 +113,7 @@ impl Purpose for Retype {
         true
     }
 
-    fn keeps_level(&self, _job: &str) -> String {
+    fn keeps_in_sync(&self, _job: &str) -> String {
         "a trigger keeps both columns in sync".to_owned()
     }
 }

@@ -43,13 +43,13 @@ fn error(text: &str) -> String {
     error.to_string()
 }
 
-/// The least plan with `lines` behind it: still under [partition] unless they open a section.
+/// The errors of the minimal plan followed by `lines`, which belong to [partition] unless they open a section.
 fn error_with(lines: &str) -> String {
     error(&format!("{LEAST}{lines}"))
 }
 
 #[test]
-fn the_example_of_the_interface_reads() {
+fn a_full_plan_is_read() {
     let text = r#"
 name  = "petri_observations"
 kind  = "partition"
@@ -171,9 +171,9 @@ fn an_integer_interval_needs_no_quotes() {
     for every in ["10_000_000", "\"10_000_000\""] {
         let text = format!("table = \"t\"\n[partition]\nby = \"ID\"\nevery = {every}\nfrom = -5\n");
         let plan = Plan::parse(&text, "p.toml").unwrap();
-        let own = plan.partitioning().unwrap();
+        let partitioning = plan.partitioning().unwrap();
         assert_eq!(
-            (own.every, own.by.as_str(), own.from.as_deref()),
+            (partitioning.every, partitioning.by.as_str(), partitioning.from.as_deref()),
             (Every::Integers(10_000_000), "id", Some("-5"))
         );
     }
@@ -208,7 +208,7 @@ fn unknown_keys() {
 }
 
 #[test]
-fn everything_wrong_is_told_at_once() {
+fn all_problems_are_reported_at_once() {
     assert_snapshot!(error(
         "table = \"a.b.c\"\nkinds = \"partition\"\n[partition]\nevery = \"1 fortnight\"\n[copy]\nworkers = 0\n"
     ), @r#"
@@ -360,7 +360,7 @@ fn out_of_range() {
 }
 
 #[test]
-fn the_ends_of_every_range_are_in_it() {
+fn ranges_include_their_ends() {
     for (lines, least) in [
         ("ahead = 0\n[copy]\nworkers = 1\ntarget_batch_ms = 10\n", true),
         ("ahead = 1000\n[copy]\nworkers = 64\ntarget_batch_ms = 60000\n", false),
@@ -379,7 +379,7 @@ fn owned(map: &BTreeMap<&'static str, String>) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_changed_identity_is_told_by_field() {
+fn a_changed_identity_is_reported_by_field() {
     let plan = Plan::parse(LEAST, "p.toml").unwrap();
     let was = owned(&plan.identity());
     assert_eq!(changed(&was, &plan.identity()), []);
@@ -391,15 +391,15 @@ fn a_changed_identity_is_told_by_field() {
     };
     let edited = Plan { task: Task::Partition(edited), ..plan.clone() };
     assert_ne!(plan.identity(), edited.identity());
-    let told = |was: &BTreeMap<String, String>, is| {
+    let text = |was: &BTreeMap<String, String>, is| {
         changed(was, &is).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
-    assert_snapshot!(told(&was, edited.identity()), @r#"
+    assert_snapshot!(text(&was, edited.identity()), @r#"
     the plan's partition.drop_unique was not set when the job started, and is "B", a now
     the plan's partition.every was 1 month when the job started, and is 1 week now
     the plan's partition.from was not set when the job started, and is 2024-01-01 now
     "#);
-    assert_snapshot!(told(&owned(&edited.identity()), plan.identity()), @r#"
+    assert_snapshot!(text(&owned(&edited.identity()), plan.identity()), @r#"
     the plan's partition.drop_unique was "B", a when the job started, and is not set now
     the plan's partition.every was 1 week when the job started, and is 1 month now
     the plan's partition.from was 2024-01-01 when the job started, and is not set now

@@ -1,4 +1,4 @@
-//! `[throttle]`: what holds a job, and its limits. All of it may change while the job runs.
+//! `[throttle]`: the limits that throttle a job. All of them can change while the job runs.
 
 use std::time::Duration;
 
@@ -10,75 +10,76 @@ use super::identity::duration_text;
 use super::read::{Problems, Read, Wrong, duration, flag, number, text, wrong, zone};
 use crate::model::pace::Windows;
 
-/// Over this lag, a standby holds the job where the plan says nothing.
+/// The default limit on replica lag.
 const MAX_REPLICA_LAG: Duration = Duration::from_secs(10);
 const FORGET_REPLICA_AFTER: Duration = Duration::from_secs(300);
 
-const LAGS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
-const FORGETS: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
-/// Over this share of dead rows, in thousandths, a job that updates rows holds where the plan says nothing.
+const LAG_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(86_400);
+const FORGET_RANGE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
+/// The default limit on dead rows for jobs that update rows, in thousandths of all rows.
 const MAX_DEAD_PER_MILLE: u16 = 400;
-/// Fewer dead rows than this hold nothing where the plan says nothing: one pass over a table leaves as many dead as live, and a
-/// small table is through before the first vacuum comes.
+/// By default, fewer dead rows than this do not throttle: one pass over a table leaves as many dead rows as live rows,
+/// and the job on a small table ends before the first vacuum.
 const MANY_DEAD: i64 = 5_000_000;
-/// Fewer dead rows than this are no burden, whatever their share.
+/// With a limit in the plan, fewer dead rows than this do not throttle: they do no harm, whatever their share.
 const LEAST_DEAD: i64 = 10_000;
-const LATENCIES: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
-/// Bytes: less than a segment of WAL means nothing to the server.
+const LATENCY_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
+/// In bytes. Smaller limits have no practical use.
 const LEAST_BYTES: u64 = 64 << 10;
 const MOST_BYTES: u64 = 1 << 50;
-/// In size order: the first that divides a number evenly is the one that it is written in.
+/// From large to small: a size is written in the first unit that divides it evenly.
 const UNITS: [(&str, u64); 5] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// What holds a job, and how fast it may go. None: no limit.
+/// The limits that throttle a job. None: no limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Throttle {
-    /// Rows that the copy may read in a second.
+    /// Rows per second that the job may process.
     pub rows_per_second: Option<u32>,
-    /// Bytes of WAL that the whole server may write in a second.
+    /// Bytes of WAL per second that the whole server may write.
     pub wal_bytes_per_second: Option<u64>,
-    /// How far a standby may be behind.
+    /// The limit on replica lag.
     pub max_replica_lag: ReplicaLag,
-    /// How many bytes of WAL a standby may be behind.
+    /// The limit on replica lag, in bytes of WAL.
     pub max_replica_lag_bytes: Option<u64>,
-    /// Standbys that are asked themselves: connection strings without passwords.
+    /// Connection strings of standbys that are queried directly, without passwords.
     pub replicas: Vec<String>,
-    /// How long a standby that is gone holds the job.
+    /// How long a standby that has disconnected throttles the job.
     pub forget_replica_after: Duration,
-    /// Bytes of WAL that a replication slot may keep.
+    /// Bytes of WAL that a replication slot may retain.
     pub max_slot_retained_bytes: Option<u64>,
-    /// Whether a failing archiver holds.
+    /// Whether a failing archiver throttles the job.
     pub archiver: bool,
-    /// Sessions of others that may be at work.
+    /// The limit on active sessions, not counting those of the job.
     pub max_active_backends: Option<u32>,
-    /// How long a tiny transaction of ours may take, smoothed.
+    /// The limit on the duration of a tiny test transaction, smoothed.
     pub max_commit_latency: Option<Duration>,
-    /// How much of a table may be dead rows.
+    /// The limit on dead rows in a table.
     pub max_dead_share: DeadShare,
-    /// A query that holds when it says true, or a number over `query_limit`.
+    /// A query that throttles the job while it returns true, or a number above `query_limit`.
     pub query: Option<String>,
-    /// What `query` may say.
+    /// The limit on the number that `query` returns.
     pub query_limit: u32,
     /// When the job may run; none: always.
     pub windows: Windows,
-    /// Whose clocks `windows` means.
+    /// The time zone of `windows`.
     pub timezone: Tz,
 }
 
-/// How far a standby may be behind.
+/// The limit on replica lag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplicaLag {
-    /// Nothing was said: ten seconds, of whatever standby can be seen.
+    /// The plan sets no limit. The default of 10 seconds applies to every standby whose lag can be read.
     Default,
-    /// So far; where it cannot be read, the job holds.
+    /// The limit in the plan. While the lag cannot be read, the job is throttled.
     Limit(Duration),
-    /// However far.
+    /// No limit.
     Off,
 }
 
 impl ReplicaLag {
-    /// The limit, where there is one.
+    /// The limit, if there is one.
     pub fn limit(self) -> Option<Duration> {
         match self {
             Self::Default => Some(MAX_REPLICA_LAG),
@@ -88,28 +89,28 @@ impl ReplicaLag {
     }
 }
 
-/// How much of a table may be dead rows.
+/// The limit on dead rows in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadShare {
-    /// Nothing was said: four tenths, where the job updates rows and the table is large.
+    /// The plan sets no limit. The default of 40 % applies if the job updates rows and the table is large.
     Default,
-    /// So many thousandths.
+    /// The limit in the plan, in thousandths.
     Limit(u16),
-    /// All of it.
+    /// No limit.
     Off,
 }
 
-/// A limit of dead rows.
+/// A limit on dead rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DeadLimit {
-    /// Of all rows of a table, live and dead.
+    /// The share of dead rows in all rows of a table, live and dead.
     pub share: f64,
-    /// Tables with fewer dead rows than this do not count.
+    /// Tables with fewer dead rows than this are ignored.
     pub least: i64,
 }
 
 impl DeadShare {
-    /// The limit, where there is one; `updates`: the job updates the rows of the table itself.
+    /// The limit, if there is one. `updates`: the job updates the rows of the table itself.
     pub fn limit(self, updates: bool) -> Option<DeadLimit> {
         let limit = |per_mille, least| DeadLimit { share: f64::from(per_mille) / 1000.0, least };
         match self {
@@ -142,7 +143,7 @@ impl Default for Throttle {
     }
 }
 
-/// The section's settings; what is wrong goes into `p`.
+/// Reads the section, and adds problems to `p`.
 pub(super) fn resolve(section: &ThrottleSection, p: &mut Problems) -> Throttle {
     let d = Throttle::default();
     let s = section;
@@ -152,16 +153,18 @@ pub(super) fn resolve(section: &ThrottleSection, p: &mut Problems) -> Throttle {
     let max_slot_retained_bytes = bytes("throttle.max_slot_retained_bytes", &s.max_slot_retained_bytes);
     let rows = or_off(|v: &Value| number(1..=u32::MAX)(v));
     let rows_per_second = p.optional("throttle.rows_per_second", &s.rows_per_second, rows).flatten();
-    let lag = p.optional("throttle.max_replica_lag", &s.max_replica_lag, or_off(|v| duration(v, "5s", LAGS)));
+    let lag =
+        p.optional("throttle.max_replica_lag", &s.max_replica_lag, or_off(|v| duration(v, "5s", LAG_RANGE)));
     let backends = or_off(|v: &Value| number(1..=100_000)(v));
     let max_active_backends =
         p.optional("throttle.max_active_backends", &s.max_active_backends, backends).flatten();
-    let latency = or_off(|v| duration(v, "20ms", LATENCIES));
+    let latency = or_off(|v| duration(v, "20ms", LATENCY_RANGE));
     let max_commit_latency =
         p.optional("throttle.max_commit_latency", &s.max_commit_latency, latency).flatten();
     let dead = p.optional("throttle.max_dead_share", &s.max_dead_share, or_off(per_mille));
-    let forget = p
-        .optional("throttle.forget_replica_after", &s.forget_replica_after, |v| duration(v, "5min", FORGETS));
+    let forget = p.optional("throttle.forget_replica_after", &s.forget_replica_after, |v| {
+        duration(v, "5min", FORGET_RANGE)
+    });
     Throttle {
         rows_per_second,
         wal_bytes_per_second,
@@ -183,7 +186,7 @@ pub(super) fn resolve(section: &ThrottleSection, p: &mut Problems) -> Throttle {
 }
 
 impl Throttle {
-    /// Every setting under its key; what is not set is left out.
+    /// Every setting with its key; none for a setting that is not set.
     pub(super) fn settings(&self) -> [(&'static str, Option<Value>); 15] {
         let bytes = |n: Option<u64>| n.map(|n| Value::from(size_text(n)));
         let lag = match self.max_replica_lag {
@@ -217,12 +220,12 @@ impl Throttle {
     }
 }
 
-/// `"off"`: no limit.
+/// Reads `"off"` as no limit.
 fn or_off<T>(read: impl FnOnce(&Value) -> Read<T>) -> impl FnOnce(&Value) -> Read<Option<T>> {
     move |value| if value.as_str() == Some("off") { Ok(None) } else { read(value).map(Some) }
 }
 
-/// `"64 MiB"`, `"1.5 GB"`, or a plain number of bytes.
+/// Reads `"64 MiB"`, `"1.5 GB"`, or a number of bytes.
 fn size(value: &Value) -> Read<u64> {
     let bytes = match value {
         Value::Integer(n) => u64::try_from(*n).ok(),
@@ -241,7 +244,7 @@ fn size(value: &Value) -> Read<u64> {
     Ok(bytes)
 }
 
-/// As the server's own settings, `MB` is 1024 * 1024 bytes, like `MiB`.
+/// As in settings of the server, `MB` means 1024 * 1024 bytes, like `MiB`.
 fn parse_size(written: &str) -> Option<u64> {
     let split = written.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(written.len());
     let (number, unit) = (written[..split].parse::<f64>().ok()?, written[split..].trim());
@@ -259,7 +262,7 @@ fn size_text(bytes: u64) -> String {
     unit.map_or_else(String::new, |(name, factor)| format!("{} {name}", bytes / factor))
 }
 
-/// A share, in thousandths.
+/// Reads a fraction as thousandths.
 fn per_mille(value: &Value) -> Read<u16> {
     let share = value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
     match share.filter(|share| (0.01..=1.0).contains(share)) {
@@ -287,7 +290,8 @@ fn query(value: &Value) -> Read<String> {
     Ok(written)
 }
 
-/// A plan lies in a repository, and is kept in the database: no place for a password.
+/// Reads connection strings. They must not contain a password, because plans are stored in repositories and in the
+/// database.
 fn replicas(value: &Value) -> Read<Vec<String>> {
     let list = list(value, "[\"host=standby1\"]")?;
     let secret = |dsn: &str| {
@@ -314,7 +318,7 @@ pub(super) mod tests {
     use crate::plan::Plan;
     use crate::plan::tests::properties::duration;
 
-    /// Every setting is said.
+    /// A section in which every setting is set.
     pub(in crate::plan) fn full_throttle() -> Throttle {
         Throttle {
             rows_per_second: Some(1),
@@ -378,7 +382,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_its_range() {
+    fn invalid_values_are_rejected() {
         assert_snapshot!(refused(
             "max_replica_lag = '2 days'\nmax_replica_lag_bytes = 'much'\nreplicas = ['postgres://u:p@h/d']\nforget_replica_after = -1\n\
              max_slot_retained_bytes = 1\narchiver = 'no'\nmax_active_backends = 0\nmax_commit_latency = '2min'\nmax_dead_share = 40\n\

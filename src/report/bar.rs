@@ -1,5 +1,5 @@
-//! The moving bar for somebody who watches: phase, share done, rows, rate, time left. What is worth keeping is printed
-//! above it and stays.
+//! The progress bar on a terminal: phase, percentage, rows, rate, time left. Lines that should remain visible are
+//! printed above it.
 
 use std::io;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use super::{
 };
 use crate::{event::Event, model::number};
 
-/// How often the bar moves when nothing new is said, so that it is seen to live.
+/// How often the bar is redrawn without new events, so that the process is visibly alive.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Narrow, so that what counts fits into 80 columns behind it.
-const WITH_END: &str = "{prefix:>8} [{bar:12}] {wide_msg}";
-const WITHOUT_END: &str = "{prefix:>8} {spinner} {wide_msg}";
+/// The bar is narrow, so that the message after it fits into 80 columns.
+const WITH_TOTAL: &str = "{prefix:>8} [{bar:12}] {wide_msg}";
+const WITHOUT_TOTAL: &str = "{prefix:>8} {spinner} {wide_msg}";
 
-/// Columns left free at the right: the terminal writes `^C` behind the bar, and in the next line where it finds no room. The
-/// bar's own line would then stay for good.
+/// Free columns at the right for the `^C` that the terminal prints after the bar. Without them, `^C` would go to the
+/// next line, and the line of the bar could not be cleared.
 const FREE: u16 = 4;
-/// How often the bar is drawn at most, a second.
+/// The maximum number of redraws per second.
 const DRAWS: u8 = 20;
 
-/// The terminal at stderr, as if it were narrower.
+/// The terminal at stderr, with a reduced width.
 #[derive(Debug)]
 struct Narrowed(Term);
 
@@ -103,7 +103,7 @@ impl Bar {
             }
             Event::Progress { phase, done, total, .. } => {
                 let bar = self.bar.get_or_insert_with(new_bar);
-                // Each of these may draw: the words first, so that no bar stands beside those of before.
+                // Each of these calls may draw. Set the text first, so that a new bar is never drawn with old text.
                 bar.set_prefix(*phase);
                 bar.set_message(message(event));
                 bar.set_position(*done);
@@ -136,7 +136,7 @@ impl Bar {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn end(mut self) {
         self.clear();
     }
@@ -166,9 +166,9 @@ fn message(event: &Event) -> String {
     words.join(" ")
 }
 
-/// With a bar where the end is known, else with a wheel that turns.
-fn style(has_end: bool) -> ProgressStyle {
-    let template = if has_end { WITH_END } else { WITHOUT_END };
+/// A bar if the total is known, otherwise a spinner.
+fn style(has_total: bool) -> ProgressStyle {
+    let template = if has_total { WITH_TOTAL } else { WITHOUT_TOTAL };
     let base = ProgressStyle::default_bar().progress_chars("=> ");
     base.clone().template(template).unwrap_or(base)
 }
@@ -178,9 +178,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_templates_are_understood() {
+    fn both_templates_are_valid() {
         let base = || ProgressStyle::default_bar();
-        for template in [WITH_END, WITHOUT_END] {
+        for template in [WITH_TOTAL, WITHOUT_TOTAL] {
             assert!(base().template(template).is_ok());
         }
     }

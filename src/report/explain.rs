@@ -1,23 +1,23 @@
-//! The explanations of findings for people.
+//! Explanations of findings as text.
 
 use super::paint::Paint;
 use crate::model::explanation::Explanation;
 
-/// One code: what it means, why it matters, what to do.
-pub(super) fn entry(one: &Explanation, paint: Paint) -> String {
+/// One code: its meaning, the reason, and what to do.
+pub(super) fn entry(explanation: &Explanation, paint: Paint) -> String {
     format!(
         "{} ({})\n{}\n\n{}: {}\n\n{}: {}",
-        paint.strong(one.code),
-        one.level,
-        one.meaning,
+        paint.strong(explanation.code),
+        explanation.level,
+        explanation.meaning,
         paint.strong("Why"),
-        one.reason,
+        explanation.reason,
         paint.strong("What to do"),
-        one.action
+        explanation.action
     )
 }
 
-/// All codes, a line each, by topic.
+/// All codes, one per line, grouped by topic.
 pub(super) fn list(all: &[Explanation], paint: Paint) -> String {
     let width = all.iter().map(|one| one.code.len()).max().unwrap_or(0);
     let mut lines = Vec::new();
@@ -39,7 +39,7 @@ mod tests {
     use crate::model::explanation;
 
     #[test]
-    fn an_entry_says_what_why_and_what_to_do() {
+    fn an_entry_has_meaning_reason_and_action() {
         let one = explanation::of("key_widened").unwrap();
         insta::assert_snapshot!(entry(one, Paint(false)), @r"
         key_widened (warning)

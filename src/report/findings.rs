@@ -1,9 +1,9 @@
-//! Findings for people: all at once, the worst first, each with its way out.
+//! Findings as text: errors first, each with its hint.
 
 use super::paint::{Paint, harmless};
 use crate::model::{finding::Findings, number};
 
-/// Every finding, then how many.
+/// Every finding, followed by the numbers of errors and warnings.
 pub(super) fn text(findings: &Findings, paint: Paint) -> String {
     let mut lines = Vec::new();
     for finding in findings {
@@ -19,7 +19,7 @@ pub(super) fn text(findings: &Findings, paint: Paint) -> String {
 }
 
 fn summary(findings: &Findings, paint: Paint) -> String {
-    let counted = |n: usize, one: &str| number::counted(n as u64, one);
+    let counted = |n: usize, noun: &str| number::counted(n as u64, noun);
     let found =
         format!("{}, {}", counted(findings.errors(), "error"), counted(findings.warnings(), "warning"));
     match findings.errors() {
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn each_finding_has_its_way_out() {
+    fn each_finding_has_its_hint() {
         insta::assert_snapshot!(text(&findings(), Paint(false)), @r#"
         error[unique_without_partition_column]: public."t\u{1b}[2J": unique constraint t_email_key does not contain the partition column created_at
           hint: add created_at to it, or give up the guarantee: list it under [partition] drop_unique

@@ -1,11 +1,11 @@
-//! Events, results and errors as one line of JSON each.
+//! Events, results and errors as JSON, one line each.
 
 use serde::Serialize;
 
 use super::sentence;
 use crate::{error::Error, event::Event, model::ident::is_unprintable};
 
-/// One event: its fields, and what they mean as a sentence.
+/// One event: its fields, and a sentence that describes it.
 pub(super) fn line(event: &Event) -> String {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -25,7 +25,7 @@ pub(super) fn result<T: Serialize>(value: &T) -> String {
     }
 }
 
-/// JSON allows some control characters within strings; a terminal obeys them.
+/// Escapes control characters that JSON allows in strings, because a terminal would interpret them.
 fn without_control_characters(json: &str) -> String {
     json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
         if is_unprintable(c) {
@@ -68,7 +68,7 @@ mod tests {
     use crate::event::ThrottleWarning;
 
     #[test]
-    fn a_terminal_obeys_nothing() {
+    fn control_characters_are_escaped() {
         let (title, text) = (String::new(), "a\x1b[2J\u{7f}\u{9b}31m\u{202e}é\n".to_owned());
         let story = line(&Event::Story { title, text });
         assert_eq!(story, r#"{"event":"story","title":"","text":"a\u001b[2J\u007f\u009b31m\u202eé\n"}"#);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_keeps_its_parts() {
+    fn an_error_has_all_its_fields() {
         let it = Error::usage("no table t").cause("it is a view").hint("name a table").code("42809");
         insta::assert_snapshot!(error(&it), @r#"{"error":{"message":"no table t","cause":"it is a view","hint":"name a table","sqlstate":"42809","exit_code":2}}"#);
         insta::assert_snapshot!(error(&Error::failed("x")), @r#"{"error":{"message":"x","cause":null,"hint":null,"sqlstate":null,"exit_code":1}}"#);

@@ -1,4 +1,5 @@
-//! Plain lines, for cron's mail and for logs: when a phase begins and ends, and every ten seconds how far it is.
+//! Events as plain lines, for logs and for mail from cron: the start and the end of a phase, and its progress every ten
+//! seconds.
 
 use std::time::{Duration, Instant};
 
@@ -11,29 +12,29 @@ use crate::{
     model::{finding::Level, number},
 };
 
-/// The least time between two lines about how far a phase is.
+/// The minimum time between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// Turns events into lines; says by the times handed in when progress was last told.
+/// Converts events into lines. The caller passes the time, which limits how often progress is printed.
 pub(super) struct Lines {
     paint: Paint,
-    told: Option<Instant>,
+    progress_at: Option<Instant>,
 }
 
 impl Lines {
     pub(super) fn new(paint: Paint) -> Self {
-        Self { paint, told: None }
+        Self { paint, progress_at: None }
     }
 
-    /// The line for `event` at `now`, where it is worth one.
+    /// The line for `event` at `now`; none for progress soon after the previous line.
     pub(super) fn line(&mut self, event: &Event, now: Instant) -> Option<String> {
         match event {
-            Event::PhaseStarted { .. } => self.told = Some(now),
+            Event::PhaseStarted { .. } => self.progress_at = Some(now),
             Event::Progress { .. } => {
-                if self.told.is_some_and(|told| now.duration_since(told) < PROGRESS_EVERY) {
+                if self.progress_at.is_some_and(|last| now.duration_since(last) < PROGRESS_EVERY) {
                     return None;
                 }
-                self.told = Some(now);
+                self.progress_at = Some(now);
             }
             _ => {}
         }
@@ -41,7 +42,7 @@ impl Lines {
     }
 }
 
-/// An event on one line; a story's text keeps its lines.
+/// An event as one line. The text of a story keeps its line breaks.
 pub(super) fn text(event: &Event, paint: Paint) -> String {
     let sentence = sentence::of(event).unwrap_or_default();
     let sentence = harmless(&sentence);
@@ -71,7 +72,7 @@ pub(super) fn text(event: &Event, paint: Paint) -> String {
     }
 }
 
-/// `error: …`, then `cause:` and `hint:` where there are such.
+/// `error: …`, followed by `cause:` and `hint:` if the error has them.
 pub(super) fn error(error: &Error, paint: Paint) -> String {
     let mut text = format!("{}: {}", paint.level(Level::Error), harmless(error.message()));
     if let Some(code) = error.sqlstate() {
@@ -101,27 +102,28 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_is_told_in_few_lines() {
+    fn a_phase_is_reported_in_few_lines() {
         let mut lines = Lines::new(Paint(false));
         let begin = Instant::now();
-        let mut said = Vec::new();
-        let mut say = |event: &Event, s: u64| said.extend(lines.line(event, begin + Duration::from_secs(s)));
+        let mut printed = Vec::new();
+        let mut print =
+            |event: &Event, s: u64| printed.extend(lines.line(event, begin + Duration::from_secs(s)));
         let job = || "j".to_owned();
         let work = TableWork::CopyRows { physical: false, workers: 2 };
-        say(&Event::PhaseStarted { job: job(), phase: "copy", work: work.into() }, 0);
+        print(&Event::PhaseStarted { job: job(), phase: "copy", work: work.into() }, 0);
         for s in 0..35 {
-            say(&progress_of(s * 340_000, 340_000.4, Some(200 - s)), s);
+            print(&progress_of(s * 340_000, 340_000.4, Some(200 - s)), s);
         }
         let error = "the replica\x1b[2J is behind".to_owned();
-        say(&Event::Warning(ThrottleWarning::StandbyUnusable { error }.into()), 35);
-        say(&Event::Note(JobNote::JobNotPaused { job: job() }.into()), 35);
+        print(&Event::Warning(ThrottleWarning::StandbyUnusable { error }.into()), 35);
+        print(&Event::Note(JobNote::JobNotPaused { job: job() }.into()), 35);
         let chunks =
             Latency { chunks: 25, chunk_rows: 493_827, p50_ms: 480.0, p99_ms: 900.0, max_ms: 1_234.0 };
         let outcome = PhaseOutcome::RowsCopied { rows: 12_345_678, chunks };
-        say(&Event::PhaseDone { job: job(), phase: "copy", outcome, duration_ms: 36_250.0 }, 36);
+        print(&Event::PhaseDone { job: job(), phase: "copy", outcome, duration_ms: 36_250.0 }, 36);
         let outcome = PhaseOutcome::Completed;
-        say(&Event::PhaseDone { job: job(), phase: "swap", outcome, duration_ms: 12.3 }, 37);
-        insta::assert_snapshot!(said.join("\n"), @r#"
+        print(&Event::PhaseDone { job: job(), phase: "swap", outcome, duration_ms: 12.3 }, 37);
+        insta::assert_snapshot!(printed.join("\n"), @r#"
         copy: copying rows in key order with 2 workers; the table stays in use
         copy: 3,400,000 of 12,345,678 rows (27 %), 340,000 rows/s, 3m 10s left
         copy: 6,800,000 of 12,345,678 rows (55 %), 340,000 rows/s, 3m left
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_without_an_end_in_sight_says_what_it_knows() {
+    fn progress_without_a_total() {
         insta::assert_snapshot!(sentence(&progress_of(0, 0.0, None)), @"0 of 12,345,678 rows (0 %)");
         let nothing = Event::Progress {
             job: String::new(),
@@ -149,15 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn a_story_keeps_its_lines_and_nothing_else() {
+    fn a_story_keeps_its_line_breaks() {
         let story = |title: &str, text: &str| Event::Story { title: title.to_owned(), text: text.to_owned() };
-        let said = [story("1. A table", "one\n  two\x07\n"), story("", "three"), story("2.", "")];
-        let said = said.map(|event| text(&event, Paint(false)));
-        assert_eq!(said, ["\n1. A table\none\n  two\\u{7}", "three", "\n2."]);
+        let lines = [story("1. A table", "one\n  two\x07\n"), story("", "three"), story("2.", "")];
+        let lines = lines.map(|event| text(&event, Paint(false)));
+        assert_eq!(lines, ["\n1. A table\none\n  two\\u{7}", "three", "\n2."]);
     }
 
     #[test]
-    fn an_error_says_what_why_and_what_to_do() {
+    fn an_error_has_message_cause_and_hint() {
         let it = Error::failed("could not connect to h:5432/d as u")
             .code("28P01")
             .cause("no\npassword")

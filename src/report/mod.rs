@@ -1,7 +1,7 @@
-//! The only printer. Results go to stdout, everything that is said on the way to stderr; with `--json` both are JSON,
-//! and what a run says on the way goes to stdout too, one object a line, because it is what was asked for.
+//! The only code that prints. Results go to stdout, and events of a run go to stderr. With `--json`, both are JSON, and
+//! events go to stdout too, one object per line.
 //!
-//! Nothing that is printed can fail a job: a closed pipe or a terminal that went away is no reason to stop.
+//! Errors while printing are ignored, so that a closed pipe or terminal does not stop a job.
 
 mod bar;
 mod explain;
@@ -33,23 +33,23 @@ use crate::{
     },
 };
 
-/// How to print.
+/// Options for printing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Output {
     /// JSON instead of text.
     pub json: bool,
-    /// Nothing but results, warnings and errors.
+    /// Only results, warnings and errors.
     pub quiet: bool,
     /// Colors on stdout.
     pub color_stdout: bool,
     /// Colors on stderr.
     pub color_stderr: bool,
-    /// Whether somebody watches stderr: a bar that moves, instead of lines.
+    /// Whether stderr is a terminal, so that a progress bar is shown instead of lines.
     pub terminal: bool,
 }
 
 impl Output {
-    /// As the options say, and where they leave it open, as the process's streams are (and `NO_COLOR`, no-color.org).
+    /// Combines the options with the properties of stdout and stderr, and with `NO_COLOR` (no-color.org).
     pub fn detect(json: bool, quiet: bool, color: ColorChoice) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colored = |is_terminal: bool| match color {
@@ -63,7 +63,7 @@ impl Output {
     }
 }
 
-/// Prints what comes out of `events` until the last sender is gone; ends when everything is written.
+/// Prints the events until the last sender is dropped. The task ends after everything is written.
 pub fn spawn(output: Output, events: UnboundedReceiver<Event>) -> JoinHandle<()> {
     tokio::spawn(print_events(output, events))
 }
@@ -92,8 +92,8 @@ async fn print_events(output: Output, mut events: UnboundedReceiver<Event>) {
     }
 }
 
-/// Whether an event is printed: the findings of a check with no errors and no warnings are not. With `quiet`, only
-/// warnings and results that need attention are.
+/// Whether an event is printed. Findings without errors and warnings are not. With `quiet`, only warnings and results
+/// that need attention are.
 fn is_wanted(event: &Event, quiet: bool) -> bool {
     match event {
         Event::Checked(findings) => findings.errors() > 0 || findings.warnings() > 0,
@@ -103,7 +103,8 @@ fn is_wanted(event: &Event, quiet: bool) -> bool {
     }
 }
 
-/// Says why the process ends. A quiet run that found another one at work, or stopped as requested, has nothing to say: cron would mail it.
+/// Prints the error that ends the process. A quiet run prints nothing if another process runs the job, or if it stopped
+/// as requested, because cron would mail the output.
 pub fn print_error(output: &Output, error: &Error) {
     if output.quiet && matches!(error.kind(), Kind::Busy | Kind::Stopped) {
         return;
@@ -112,38 +113,38 @@ pub fn print_error(output: &Output, error: &Error) {
     to_stderr(&text);
 }
 
-/// A plan, statements: text that is itself the result, without a line end of ours.
+/// Prints a text result, such as a plan or statements, without adding a newline.
 pub fn print_text(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Where one job is.
+/// Prints the status of one job.
 pub fn print_status(output: &Output, status: &Status) {
     let status = &status::with_sentences(status);
     print_result(output, status, || status::block(status));
 }
 
-/// Where all jobs are: a table, or one JSON object a line.
+/// Prints the status of all jobs: a table, or one JSON object per line.
 pub fn print_statuses(output: &Output, statuses: &[Status]) {
     if output.json {
-        statuses.iter().for_each(|one| to_stdout(&json::result(&status::with_sentences(one))));
+        statuses.iter().for_each(|status| to_stdout(&json::result(&status::with_sentences(status))));
     } else {
         to_stdout(&status::table(statuses));
     }
 }
 
-/// What a check found.
+/// Prints the findings of a check.
 pub fn print_findings(output: &Output, findings: &Findings) {
     print_result(output, findings, || findings::text(findings, Paint(output.color_stdout)));
 }
 
-/// What a finding means.
-pub fn print_explanation(output: &Output, one: &Explanation) {
-    print_result(output, one, || explain::entry(one, Paint(output.color_stdout)));
+/// Prints the explanation of a finding.
+pub fn print_explanation(output: &Output, explanation: &Explanation) {
+    print_result(output, explanation, || explain::entry(explanation, Paint(output.color_stdout)));
 }
 
-/// All codes, or one JSON object a line.
+/// Prints all codes, or one JSON object per line.
 pub fn print_explanations(output: &Output, all: &[Explanation]) {
     if output.json {
         all.iter().for_each(|one| to_stdout(&json::result(one)));
@@ -152,7 +153,7 @@ pub fn print_explanations(output: &Output, all: &[Explanation]) {
     }
 }
 
-/// What a check found, and what became of a sample: in JSON one object.
+/// Prints the findings of a check together with the results of a sample; one JSON object.
 pub fn print_checked(output: &Output, findings: &Findings, sample: &Sample) {
     #[derive(Serialize)]
     struct Checked<'a> {
@@ -166,19 +167,19 @@ pub fn print_checked(output: &Output, findings: &Findings, sample: &Sample) {
     });
 }
 
-/// What a comparison found.
+/// Prints the result of a verification.
 pub fn print_verdict(output: &Output, report: &VerifyReport) {
     print_result(output, report, || verify_report::text(report, Paint(output.color_stdout)));
 }
 
-/// `status --watch`: each look in the place of the one before where stdout is a terminal, else one below the other.
+/// The output of `status --watch`. On a terminal, each status replaces the previous one.
 #[derive(Debug, Default)]
 pub struct Watch {
     height: usize,
 }
 
 impl Watch {
-    /// Prints the next look at the jobs.
+    /// Prints the current status of the jobs.
     pub fn print(&mut self, output: &Output, statuses: &[Status]) {
         if output.json {
             return print_statuses(output, statuses);
@@ -188,7 +189,7 @@ impl Watch {
             all => status::table(all),
         };
         if io::stdout().is_terminal() && self.height > 0 {
-            // Up to where the last look began, and clear from there on.
+            // Move up to the start of the previous status, and clear the rest of the screen.
             print_text(&format!("\x1b[{}A\x1b[J", self.height));
         }
         self.height = text.lines().count();
@@ -196,7 +197,7 @@ impl Watch {
     }
 }
 
-/// Prints a result: as one line of JSON, or as `text` says it.
+/// Prints a result as one line of JSON, or as the text that `text` returns.
 pub fn print_result<T: Serialize>(output: &Output, value: &T, text: impl FnOnce() -> String) {
     to_stdout(&if output.json { json::result(value) } else { text() });
 }

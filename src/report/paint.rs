@@ -1,4 +1,4 @@
-//! Colors where they are wanted, and no control characters of others anywhere.
+//! Colors, and the escaping of control characters in text from the database.
 
 use std::borrow::Cow;
 
@@ -38,15 +38,16 @@ impl Paint {
     }
 }
 
-/// `text` on one line and without effect on a terminal: names and keys are the database's, and may hold anything.
+/// Escapes control characters, so that `text` is one line and has no effect on a terminal. Names and keys come from the
+/// database and can contain any character.
 pub(super) fn harmless(text: &str) -> Cow<'_, str> {
-    let obeyed = |c: char| c.is_control() || is_unprintable(c);
-    if !text.contains(obeyed) {
+    let unsafe_char = |c: char| c.is_control() || is_unprintable(c);
+    if !text.contains(unsafe_char) {
         return Cow::Borrowed(text);
     }
     text.chars()
         .fold(String::new(), |mut line, c| {
-            if obeyed(c) {
+            if unsafe_char(c) {
                 line.extend(c.escape_default());
             } else {
                 line.push(c);
@@ -61,13 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_shown_not_obeyed() {
+    fn control_characters_are_escaped() {
         assert_eq!(harmless("a\x1b[2Jb\nc\u{9b}é"), "a\\u{1b}[2Jb\\nc\\u{9b}é");
         assert_eq!(harmless("größe\u{202e}"), "größe\\u{202e}");
     }
 
     #[test]
-    fn colors_only_where_wanted() {
+    fn colors_only_if_enabled() {
         assert_eq!(Paint(false).level(Level::Error), "error");
         assert_eq!(Paint(true).level(Level::Error), "\x1b[1m\x1b[31merror\x1b[0m");
     }

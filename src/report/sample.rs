@@ -1,4 +1,4 @@
-//! What filling a sample showed, for people.
+//! The results of filling a sample, as text.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::paint::{Paint, harmless};
 use crate::model::number;
 use crate::model::sample::{Keys, Sample};
 
-/// Before and after, what is wrong with which rows, and how long it all would take.
+/// The rows before and after, problems with the keys of the affected rows, and the estimated duration.
 pub(super) fn text(sample: &Sample, paint: Paint) -> String {
     let rows = |n: u64| number::counted(n, "row");
     let of = sample
@@ -86,7 +86,7 @@ mod tests {
     use crate::model::sample::{Nulls, RowError};
 
     #[test]
-    fn a_sample_is_told_by_keys() {
+    fn a_sample_lists_keys() {
         let good = Sample {
             rows: 1_000,
             rows_to_fill: Some(2_000_000),

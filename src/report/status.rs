@@ -1,4 +1,4 @@
-//! Where jobs are, for people: a block for one, a table for all.
+//! The status of jobs as text: a block for one job, a table for all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::model::{
 };
 
 const NAME_WIDTH: usize = 10;
-/// What a guard that stands is for.
+/// The description of an active guard.
 const GUARD: &str = "rejects writes of transactions older than the swap (SQLSTATE 40001); the next command for this job \
      removes it";
 
-/// One job, a fact a line; facts that are not there are left out.
+/// One job, with one fact per line. Unknown facts are omitted.
 pub(super) fn block(status: &Status) -> String {
     let state = match &status.phase {
         Some(phase) => format!("{}, in {phase}", status.state),
@@ -48,7 +48,7 @@ pub(super) fn block(status: &Status) -> String {
     lines.join("\n")
 }
 
-/// All jobs, one a line.
+/// All jobs, one per line.
 pub(super) fn table(statuses: &[Status]) -> String {
     if statuses.is_empty() {
         return "no jobs".to_owned();
@@ -76,7 +76,7 @@ pub(super) fn table(statuses: &[Status]) -> String {
                 .iter()
                 .zip(&widths)
                 .enumerate()
-                // Numbers stand under numbers.
+                // Align numbers to the right.
                 .map(|(i, (cell, width))| match i {
                     2..=5 => format!("{cell:>width$}"),
                     _ => format!("{cell:<width$}"),
@@ -88,7 +88,7 @@ pub(super) fn table(statuses: &[Status]) -> String {
     lines.join("\n")
 }
 
-/// Once all is copied, a guess at how many there were says nothing more.
+/// The number of copied rows. The estimate and the percentage are shown only until all rows are copied.
 fn rows(status: &Status) -> String {
     let copied = number::count(status.rows_copied);
     if !matches!(status.state, State::Planned | State::Prepared | State::Capturing) {
@@ -127,7 +127,7 @@ fn chunks(status: &Status) -> Option<String> {
     Some(text)
 }
 
-/// Below each other, all behind the fact's name.
+/// One line per value, aligned after the name of the fact.
 fn lines(facts: impl Iterator<Item = String>) -> Option<String> {
     let facts: Vec<String> = facts.collect();
     let indent = " ".repeat(NAME_WIDTH + 1);
@@ -139,11 +139,12 @@ fn behind(replica: &Behind) -> String {
     format!("{name}: {} behind, {bytes}", seconds(replica.lag_s))
 }
 
-/// The status with what its holds mean. What an earlier version kept is a sentence already, and stays as it is.
+/// The status with a sentence for each hold. A hold that an earlier version stored already has a sentence, which is
+/// kept.
 pub(super) fn with_sentences(status: &Status) -> Status {
-    let said = |hold: &Hold| Hold { about: about(hold), ..hold.clone() };
-    let hold = status.hold.as_ref().map(said);
-    Status { hold, holds: status.holds.iter().map(said).collect(), ..status.clone() }
+    let with_sentence = |hold: &Hold| Hold { about: about(hold), ..hold.clone() };
+    let hold = status.hold.as_ref().map(with_sentence);
+    Status { hold, holds: status.holds.iter().map(with_sentence).collect(), ..status.clone() }
 }
 
 fn about(hold: &Hold) -> String {
@@ -151,7 +152,7 @@ fn about(hold: &Hold) -> String {
     match Signal::parse(signal) {
         _ if !about.is_empty() => about.clone(),
         Some(signal) => sentence::throttled(signal, *value, *limit, *unread, cause.as_ref()),
-        // A later version's.
+        // A signal of a later version.
         None => format!("{signal} is {value}, limit {limit}"),
     }
 }
@@ -165,7 +166,7 @@ fn set(settings: &BTreeMap<String, String>) -> Option<String> {
     (!all.is_empty()).then(|| all.join(" "))
 }
 
-/// Rates of the last minutes as a row of bars, the highest named.
+/// The rates of the last minutes as bars, with the highest rate.
 fn history(rates: &[f64]) -> Option<String> {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let most = rates.iter().copied().fold(0.0, f64::max);
@@ -243,7 +244,7 @@ mod tests {
         let standby = Some(Cause::Standby { standby: "b".to_owned() });
         let holds = vec![
             held("replica_lag_s", 7.25, 5.0, standby, ""),
-            // As an earlier version kept it.
+            // As an earlier version stored it.
             held(
                 "archiver_failing",
                 1.0,
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_has_the_fields_that_are_promised() {
+    fn the_json_has_the_documented_fields() {
         insta::assert_snapshot!(super::super::json::result(&with_sentences(&busy())), @r#"{"job":"petri_observations","kind":"partition","table":"public.petri_observations","state":"capturing","phase":"copy","rows_estimated":12345678,"rows_copied":1234567,"rows_set":null,"rows_per_second":34000.4,"eta_s":327,"chunks_done":62,"chunk_rows":20000,"chunk_ms_p50":480,"chunk_ms_p99":900,"chunk_ms_max":1234,"changes_pending":4321,"replica_lag_s":7.25,"guarded":false,"hold":{"signal":"replica_lag_s","value":7.25,"limit":5.0,"unread":false,"cause":{"code":"standby","standby":"b"},"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},"holds":[{"signal":"replica_lag_s","value":7.25,"limit":5.0,"unread":false,"cause":{"code":"standby","standby":"b"},"about":"replica_lag_s is 7.2 s, limit 5.0 s: standby b","since":"2026-01-01T00:01:20Z"},{"signal":"archiver_failing","value":1.0,"limit":0.0,"unread":false,"cause":null,"about":"archiver_failing is 1, limit 0: archive_command failed for 0000","since":"2026-01-01T00:01:20Z"},{"signal":"disk_full","value":0.5,"limit":0.25,"unread":false,"cause":null,"about":"disk_full is 0.5, limit 0.25","since":"2026-01-01T00:01:20Z"}],"replicas":[{"name":"a","lag_s":0.1,"lag_bytes":0},{"name":"b at 10.0.0.2","lag_s":7.25,"lag_bytes":5242880}],"workers":2,"settings":{"rows_per_second":"20000"},"rates":[0.0,10000.0,40000.0,34000.4],"started_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:01:30Z","swapped_at":null,"keep_old_until":null}"#);
     }
 }

@@ -1,9 +1,9 @@
-//! What a comparison found, for people.
+//! The result of a verification, as text.
 
 use super::paint::{Paint, harmless};
 use crate::model::{number, verify_report::VerifyReport};
 
-/// Both sides' rows, what differs, and some of the keys.
+/// The rows of both sides, the differences, and some of the keys.
 pub(super) fn text(report: &VerifyReport, paint: Paint) -> String {
     let mut lines = vec![
         format!("source     {}", number::counted(report.rows_source, "row")),
@@ -39,7 +39,7 @@ mod tests {
     use crate::model::verify_report::{Difference, Example};
 
     #[test]
-    fn a_difference_is_named_by_its_key() {
+    fn differences_are_listed_by_key() {
         let same = VerifyReport {
             job: "t".to_owned(),
             rows_source: 2_000_000,

@@ -1,4 +1,4 @@
-//! A backfill held against a live table: what is in its way, and what it will do.
+//! Checks a backfill against a live table: what prevents it, and what it will do.
 
 use super::writing::Writing;
 use super::{Facts, Report, finishing, found, key, listed, names, nearest, rights, shape, size, updates};
@@ -9,7 +9,7 @@ use crate::model::plan_sql::Join;
 use crate::model::table::Table;
 use crate::plan::{Backfill, KeepFilled, Plan};
 
-/// Every finding that needs no trial, and what the job would do; none where there is an error.
+/// Returns every finding that needs no trial, and what the job would do; none if there is an error.
 pub fn backfill(
     plan: &Plan,
     backfill: &Backfill,
@@ -35,7 +35,8 @@ pub fn backfill(
     (report.0, filling)
 }
 
-/// Whether it is a table whose rows can be written, plain or partitioned, or one partition.
+/// Whether the job can write rows of the table: a plain table, a partitioned table, or a partition. Adds a finding if
+/// not.
 pub(super) fn fillable(report: &mut Report, table: &Table) -> bool {
     if !shape::is_table(report, table) {
         return false;

@@ -1,4 +1,4 @@
-//! The partition column: its type, what it holds, and the partitions that this needs.
+//! Checks the partition column: its type, its values, and the partitions for these values.
 
 use super::{Found, Report, Values, listed, nearest, rows_that, set_not_null};
 use crate::model::blueprint::Partition;
@@ -8,7 +8,7 @@ use crate::model::table::{Column, Table};
 use crate::plan::Partitioning;
 use crate::plan::partitioning::{self, Limits};
 
-/// The partitions, or findings that say why there can be none.
+/// Returns the partitions, or adds the findings that rule them out.
 pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> Option<Vec<Partition>> {
     let table = &found.table;
     let column = find(report, table, &plan.by)?;
@@ -30,7 +30,7 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> 
         report.error("partition_names", "partition.names", e.message().to_owned(), "");
         return None;
     }
-    // Where it could not be read, the missing right is a finding of its own.
+    // If the values could not be read, the missing privilege is a separate finding.
     let values = found.values.as_ref()?;
     contents(report, plan, table, column, values);
     if let Some(end) = beyond(plan, &scheme, values) {
@@ -49,7 +49,7 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> 
     }
 }
 
-/// The end that the plan leaves to the rows, and that lies in them where no bound can: `from` or `to`.
+/// `from` or `to`, if the plan does not set it and the value in the rows is too far away to be a bound.
 fn beyond(plan: &Partitioning, scheme: &Scheme, values: &Values) -> Option<&'static str> {
     let ends = [("from", &plan.from, &values.oldest), ("to", &plan.to, &values.newest)];
     let unreadable = |text: &Option<String>| text.as_ref().is_some_and(|text| scheme.value(text).is_err());
@@ -73,7 +73,7 @@ fn out_of_reach(report: &mut Report, plan: &Partitioning, column: &Column, end: 
     );
 }
 
-/// The column of that name; says what may have been meant if there is none.
+/// Finds the column. If there is none of that name, adds a finding that suggests a similar name.
 pub(super) fn find<'a>(report: &mut Report, table: &'a Table, by: &str) -> Option<&'a Column> {
     let column = table.column(&Ident::new(by));
     if column.is_none() {
@@ -87,7 +87,7 @@ pub(super) fn find<'a>(report: &mut Report, table: &'a Table, by: &str) -> Optio
     column
 }
 
-/// Names the columns that could be partitioned by.
+/// Lists the columns that can be the partition column.
 fn usable(table: &Table) -> String {
     let usable = table.columns.iter().filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
     match listed(usable.map(|c| &c.name)).as_str() {
@@ -96,7 +96,7 @@ fn usable(table: &Table) -> String {
     }
 }
 
-/// What kind of values the column holds; says so if they are none to partition by.
+/// The kind of the column's values. Adds a finding if the column cannot be the partition column.
 pub(super) fn kind(report: &mut Report, column: &Column) -> Option<ColumnKind> {
     let kind = ColumnKind::from_sql(&column.base_type);
     if kind.is_none() {
@@ -168,7 +168,7 @@ fn contents(report: &mut Report, plan: &Partitioning, table: &Table, column: &Co
 fn ranges(plan: &Partitioning, scheme: &Scheme, values: &Values) -> Result<(Limits, Vec<Range>), String> {
     let limits = partitioning::limits(plan, scheme)?;
     let read = |text: &Option<String>| text.as_deref().map(|text| scheme.value(text)).transpose();
-    // Where the plan has an end of its own, it does not matter what the rows hold beyond it.
+    // If the plan sets `from` or `to`, values beyond it do not matter.
     let oldest = if limits.from.is_none() { read(&values.oldest)? } else { limits.from.clone() };
     let newest = if limits.to.is_none() { read(&values.newest)? } else { limits.to.clone() };
     let now = read(&values.now)?;
@@ -177,29 +177,30 @@ fn ranges(plan: &Partitioning, scheme: &Scheme, values: &Values) -> Result<(Limi
         None => scheme.value("0")?,
     };
     let newest = match newest {
-        // A time column goes on from today, whatever the newest row; numbers go on from the largest.
+        // Partitions of a time column extend beyond today, even if the newest row is older; those of an integer column
+        // extend beyond the largest value.
         Some(newest) => now.map_or(newest.clone(), |now: Bound| now.max(newest)),
         None => start.clone(),
     };
-    // An empty table begins now.
+    // The partitions of an empty table begin today.
     let oldest = oldest.unwrap_or(start);
     let ranges = partitioning::ranges(scheme, &limits, &oldest, &newest, plan.ahead)?;
     Ok((limits, ranges))
 }
 
-/// Rows that none of the partitions with bounds takes.
+/// Reports rows outside the bounds of all partitions.
 fn outside(report: &mut Report, plan: &Partitioning, values: &Values, limits: &Limits) {
     if values.below == 0 && values.above == 0 {
         return;
     }
-    let mut where_to = Vec::new();
+    let mut outside = Vec::new();
     if let Some(from) = limits.from.as_ref().filter(|_| values.below > 0) {
-        where_to.push(format!("{} below {from}", rows_that(values.below, "lies", "lie")));
+        outside.push(format!("{} below {from}", rows_that(values.below, "lies", "lie")));
     }
     if let Some(to) = limits.to.as_ref().filter(|_| values.above > 0) {
-        where_to.push(format!("{} at or above {to}", rows_that(values.above, "lies", "lie")));
+        outside.push(format!("{} at or above {to}", rows_that(values.above, "lies", "lie")));
     }
-    let message = where_to.join(", ");
+    let message = outside.join(", ");
     if plan.default {
         let message = format!("{message}: they go to the default partition");
         report.warning("rows_outside_bounds", &plan.by, message, "");

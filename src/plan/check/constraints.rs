@@ -1,4 +1,4 @@
-//! Constraints that become something else, and what is said of the table to others than PostgreSQL's core.
+//! Checks constraints that cannot be carried over unchanged, security labels, and dependencies on extensions.
 
 use super::dependents::NOT_VALID_ON_PARTITIONED;
 use super::words::Words;
@@ -42,7 +42,7 @@ pub(super) fn check(report: &mut Report, found: &Found, version: i32) {
     }
 }
 
-/// Whatever asks for `tableoid` gets the partition's.
+/// Reports definitions that use `tableoid`, which is the oid of the partition after the swap.
 fn names_tableoid(report: &mut Report, table: &Table) {
     let generated = table.columns.iter().filter(|c| !c.generated.is_empty());
     let generated =
@@ -79,7 +79,7 @@ fn no_inherit(report: &mut Report, name: &Ident) {
     );
 }
 
-/// A security label that is `lost`: only whoever may label can put it on again.
+/// Reports a security label that is `lost`. Only a role with the privilege to set labels can restore it.
 pub(super) fn label(report: &mut Report, table: &QualifiedName, label: &Label, lost: &str) {
     let (provider, table) = (plain(&label.provider), table.plain());
     let (what, object) = match &label.column {

@@ -1,4 +1,4 @@
-//! What depends on the table and would not come along, or holds it fast.
+//! Checks objects that depend on the table and cannot be carried over, or that prevent the swap.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub(super) fn check(report: &mut Report, found: &Found, by: &Ident, key: Option<
     }
 }
 
-/// What depends on the table in a way that cannot be carried over, or that is not known.
+/// Reports a dependent object that cannot be carried over, or that this version does not know.
 fn others(report: &mut Report, table: &Table, other: &str) {
     let name = table.name.plain();
     if other.starts_with("function ") || other.starts_with("procedure ") {
@@ -73,7 +73,8 @@ fn others(report: &mut Report, table: &Table, other: &str) {
     }
 }
 
-/// What constraints can be from PostgreSQL 18 on, and a partitioned table's cannot: the constraint, code, what it is, hint.
+/// Constraints of PostgreSQL 18 and later that cannot be carried over to a partitioned table. Returns the constraint,
+/// the code, the reason, and the hint.
 fn constraint(other: &str) -> Option<(&str, &'static str, &'static str, &'static str)> {
     const KINDS: [(&str, &str, &str, &str); 3] = [
         (
@@ -98,15 +99,15 @@ fn constraint(other: &str) -> Option<(&str, &'static str, &'static str, &'static
     KINDS.into_iter().find_map(|(mark, code, why, hint)| Some((other.strip_suffix(mark)?, code, why, hint)))
 }
 
-/// Storage parameters that are not carried over.
+/// Reports storage parameters that are not carried over.
 pub(super) fn options(report: &mut Report, found: &Found) {
-    // By parameter: one that the server sets itself is on every column.
+    // Group by parameter, because a parameter that the server itself sets is on every column.
     let mut unknown: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for one in &found.around.unknown_options {
-        let (name, of) = one.split_once(" of ").unwrap_or((one, ""));
+    for option in &found.around.unknown_options {
+        let (name, of) = option.split_once(" of ").unwrap_or((option, ""));
         unknown.entry(name).or_default().push(of);
     }
-    let told = |(name, of): (&&str, &Vec<&str>)| match of.as_slice() {
+    let text = |(name, of): (&&str, &Vec<&str>)| match of.as_slice() {
         [first, more @ ..] if !more.is_empty() => {
             format!("{name} of {first} and {}", number::counted(more.len() as u64, "other"))
         }
@@ -118,14 +119,14 @@ pub(super) fn options(report: &mut Report, found: &Found) {
             found.table.name.plain(),
             format!(
                 "undocumented storage parameters are neither carried over nor compared: {}",
-                unknown.iter().map(told).collect::<Vec<_>>().join(", ")
+                unknown.iter().map(text).collect::<Vec<_>>().join(", ")
             ),
         );
     }
 }
 
-/// What uses the sequence of an identity column and is not carried over. `defaults` are those of other tables that are not
-/// carried over either.
+/// Reports users of an identity column's sequence that are not carried over. `defaults` are the defaults of other
+/// tables that are not carried over either.
 pub(super) fn sequences<'a>(
     report: &mut Report,
     sequences: impl Iterator<Item = &'a Sequence>,
@@ -153,7 +154,8 @@ pub(super) fn sequences<'a>(
     }
 }
 
-/// A body that PostgreSQL parses when it is made, and refuses where the key that it goes by has more columns.
+/// Reports functions and rules whose body PostgreSQL parses when they are created: it rejects a body that relies on the
+/// key without the partition column.
 fn bound_to_key(report: &mut Report, table: &Table, by: &Ident, key: Option<&Index>) {
     let columns = key.and_then(|k| k.columns.as_deref()).filter(|columns| !columns.contains(by));
     let Some(columns) = columns else { return };
@@ -180,7 +182,7 @@ fn bound_to_key(report: &mut Report, table: &Table, by: &Ident, key: Option<&Ind
     }
 }
 
-/// Foreign keys that point to the table: those that go with it, and those that the plan gives up.
+/// Checks foreign keys that reference the table. Returns those that are carried over, and those that the plan drops.
 pub(super) fn incoming(
     report: &mut Report,
     plan: &Partitioning,
@@ -203,7 +205,7 @@ pub(super) fn incoming(
         let message = format!("foreign key {name} of {whose} references {}: {why}", table.name.plain());
         let drop = format!("alter table {from} drop constraint {name}");
         if key.from_partitioned && version < NOT_VALID_ON_PARTITIONED {
-            // Nor could a rollback bring it back without looking through all of its rows under a lock.
+            // A rollback could not restore it either without scanning all of its rows under a lock.
             report.error("incoming_foreign_key", &name, message, format!("drop it: {drop}"));
         } else if plan.incoming_keys == IncomingKeys::Drop {
             report.warning(
@@ -229,12 +231,12 @@ pub(super) fn incoming(
     (carried, dropped)
 }
 
-/// From here on a partitioned table can have a key that is not validated yet.
+/// The first version in which a partitioned table can have a foreign key that is NOT VALID.
 pub(super) const NOT_VALID_ON_PARTITIONED: i32 = 180_000;
-/// Up to here an update that moves a row between partitions deletes what points to it.
+/// The first version in which an update that moves a row to another partition does not delete the referencing rows.
 const MOVES_DELETE_CHILDREN: i32 = 150_000;
 
-/// Why the key cannot point to the partitioned table; none where it can.
+/// The reason why the key cannot reference the partitioned table; none if it can.
 fn unfit(plan: &Partitioning, table: &Table, by: &Ident, key: &ForeignKey, version: i32) -> Option<String> {
     let index = table.indexes.iter().find(|i| Some(&i.name) == key.index.as_ref());
     let columns = index.and_then(|i| i.columns.as_ref());

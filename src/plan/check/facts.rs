@@ -1,4 +1,4 @@
-//! What preflight asks the server, as data.
+//! The facts that preflight queries from the server.
 
 use std::collections::BTreeMap;
 
@@ -10,219 +10,220 @@ use crate::model::lent::Code;
 use crate::model::state::State;
 use crate::model::table::Table;
 
-/// Everything that the check goes by.
+/// All facts for the check.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// The server.
     pub server: Server,
-    /// What bears the table's name.
+    /// The relation with the table's name.
     pub relation: Relation,
-    /// Jobs that are not over.
+    /// Open jobs.
     pub jobs: Vec<OpenJob>,
 }
 
-/// The server, and we on it.
+/// The server, and the session's role and database.
 #[derive(Debug, Clone)]
 pub struct Server {
     /// `server_version_num`: 150018 is 15.18.
     pub version: i32,
-    /// It is a standby.
+    /// Whether it is a standby.
     pub in_recovery: bool,
-    /// The database's name.
+    /// The name of the database.
     pub database: String,
-    /// Our role.
+    /// The job's role.
     pub user: String,
     /// `deadlock_timeout`, in milliseconds.
     pub deadlock_timeout_ms: i32,
-    /// Event triggers in force, by name.
+    /// The names of enabled event triggers.
     pub event_triggers: Vec<String>,
-    /// How many sessions there may be.
+    /// The limits on the number of sessions.
     pub session_limits: Vec<SessionLimit>,
 }
 
-/// How many sessions there may be at a time.
+/// A limit on the number of concurrent sessions.
 #[derive(Debug, Clone)]
 pub struct SessionLimit {
     /// `role`, `database` or `server`.
     pub of: String,
-    /// The role's or the database's name; the setting.
+    /// The name of the role, the database or the setting.
     pub name: String,
     /// The limit.
     pub most: i64,
-    /// Sessions that count, without our own.
+    /// Sessions that count toward the limit, except the session of the check.
     pub used: i64,
 }
 
-/// What bears the table's name.
+/// The relation with the table's name.
 #[derive(Debug, Clone)]
 pub enum Relation {
-    /// The server's catalog is not one that this version reads.
+    /// Not read, because this version does not support the catalog of the server.
     Unread,
-    /// Nothing.
+    /// There is none.
     Missing {
         /// The name.
         name: QualifiedName,
-        /// The tables there are.
+        /// The existing tables.
         tables: Vec<QualifiedName>,
     },
-    /// A relation.
+    /// The relation exists.
     There(Box<Found>),
 }
 
-/// The relation, and what is around it.
+/// The relation and its surroundings.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// Its definition.
     pub table: Table,
-    /// What we may do.
+    /// The privileges of the job's role.
     pub rights: Rights,
-    /// What the partition column holds; none where it could not be read.
+    /// The values of the partition column; none if they could not be read.
     pub values: Option<Values>,
-    /// How large it is, and how much it changes.
+    /// Its size and its rate of changes.
     pub size: Size,
-    /// Every name in its schema that a table, index or sequence cannot take, with what bears it.
+    /// The names in its schema that a new table, index or sequence cannot have, each with the object that has it.
     pub names: BTreeMap<Ident, String>,
-    /// Prepared transactions that hold a lock on it: their names.
+    /// The names of prepared transactions that hold a lock on it.
     pub prepared: Vec<String>,
-    /// Those who use it and are no part of it.
+    /// The users of the table.
     pub around: Surroundings,
 }
 
-/// What the partition column holds; values as the server prints them with `TimeZone = UTC` and `DateStyle = ISO`.
+/// The values of the partition column, as text that the server writes with `TimeZone = UTC` and `DateStyle = ISO`.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
-    /// An index led to the ends; without one the whole table was read.
+    /// Whether the smallest and largest values were read from an index. Otherwise the whole table was read.
     pub by_index: bool,
     /// The smallest finite value.
     pub oldest: Option<String>,
     /// The largest finite value.
     pub newest: Option<String>,
-    /// The server's clock in the column's type; none for integers.
+    /// The server's current time in the column's type; none for integers.
     pub now: Option<String>,
-    /// Rows without a value.
+    /// The number of rows with NULL.
     pub nulls: i64,
-    /// Rows that hold `-infinity` or `infinity`.
+    /// The number of rows with `-infinity` or `infinity`.
     pub infinite: i64,
-    /// Rows with a finite value below the plan's `from`.
+    /// The number of rows with a finite value below `from` of the plan.
     pub below: i64,
-    /// Rows with a finite value at or above the plan's `to`.
+    /// The number of rows with a finite value at or above `to` of the plan.
     pub above: i64,
 }
 
-/// How large a table is, and how much it changes.
+/// The size of a table and its rate of changes.
 #[derive(Debug, Clone, Default)]
 pub struct Size {
-    /// Rows by the statistics.
+    /// The number of rows, according to the statistics.
     pub rows: i64,
-    /// The table was analysed at some time.
+    /// Whether the table has been analyzed.
     pub analyzed: bool,
-    /// Bytes with indexes and TOAST.
+    /// The size in bytes, including indexes and TOAST.
     pub bytes: i64,
-    /// Inserts, updates and deletes that the server counted.
+    /// The number of inserts, updates and deletes, according to the server's counters.
     pub changes: f64,
-    /// Over how many seconds, at least.
+    /// The minimum number of seconds that the counters cover.
     pub observed_s: f64,
-    /// Whether the counters' beginning is known; without it the average is an upper limit.
+    /// Whether the start of the counters is known. If not, the average rate is an upper limit.
     pub since_known: bool,
-    /// Columns that the table has or had: a dropped one keeps its number.
+    /// The number of columns, including dropped ones.
     pub attributes: i32,
 }
 
-/// What our role may do, as the server's `has_..._privilege` functions say.
+/// The privileges of the job's role, according to the server's `has_..._privilege` functions.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Rights {
-    /// A superuser may do everything.
+    /// Whether the role is a superuser, which has all privileges.
     pub superuser: bool,
-    /// It has the rights of the table's owner.
+    /// Whether it has the privileges of the table's owner.
     pub owner: bool,
-    /// Code of others that would run with the job's rights; only looked for where the table's owner is not trusted.
+    /// Code of other roles that would run with the privileges of the job's role. Only queried if the table's owner is
+    /// untrusted.
     #[serde(default)]
     pub lent: Vec<Code>,
-    /// It may give what it creates to the table's owner.
+    /// Whether it can change the owner of its tables to the table's owner.
     pub become_owner: bool,
-    /// The table's owner may create in the schema: the server asks for it of a new owner.
+    /// Whether the table's owner has CREATE on the schema, which the server requires of a new owner.
     pub owner_creates: bool,
-    /// CREATE on the table's schema.
+    /// Whether it has CREATE on the table's schema.
     pub schema_create: bool,
-    /// CREATE on the database.
+    /// Whether it has CREATE on the database.
     pub database_create: bool,
-    /// Tablespaces of the table and its indexes in which it may not create.
+    /// Tablespaces of the table and its indexes on which it lacks CREATE.
     pub tablespaces_denied: Vec<Ident>,
-    /// It sees what other roles' sessions do.
+    /// Whether it can see the activity of other roles' sessions.
     pub sees_sessions: bool,
-    /// SELECT on the table.
+    /// Whether it has SELECT on the table.
     pub select: bool,
-    /// Row-level security hides rows from it.
+    /// Whether row-level security hides rows from it.
     pub rows_hidden: bool,
-    /// The schema `pgstrata`, where it is there.
+    /// The privileges on schema `pgstrata`; none if the schema does not exist.
     pub own_schema: Option<OwnSchema>,
-    /// Schemas that it may not look into, of the table itself and of all that is created again.
+    /// Schemas on which it lacks USAGE, of the table and of all objects that are created again.
     pub schemas_closed: Vec<Ident>,
-    /// What is made again in a schema other than the table's, where it may not create.
+    /// Objects to create again in a schema other than the table's, on which it lacks CREATE.
     pub schemas_fixed: Vec<MadeIn>,
-    /// Types of the table's columns that it may not use, as SQL has them.
+    /// Types of the table's columns on which it lacks USAGE, as SQL.
     pub types_closed: Vec<String>,
-    /// Tables that a foreign key points to, without REFERENCES.
+    /// Tables that a foreign key references, on which it lacks REFERENCES.
     pub not_referenceable: Vec<QualifiedName>,
-    /// Trigger functions without EXECUTE, with their arguments, as SQL has them.
+    /// Trigger functions on which it lacks EXECUTE, with their arguments, as SQL.
     pub not_executable: Vec<String>,
-    /// Roles that granted privileges on the table, and that it cannot become.
+    /// Roles that granted privileges on the table, and that it cannot SET ROLE to.
     pub grantors: Vec<Ident>,
-    /// What the swap binds again, and only its owner may.
+    /// Objects that the swap binds to the new table, which only their owners can do.
     pub not_owned: Vec<NotOwned>,
     /// Views that it cannot replace.
     pub foreign_views: Vec<ForeignView>,
 }
 
-/// What our role may do in the schema `pgstrata`.
+/// The privileges of the job's role on schema `pgstrata`.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct OwnSchema {
-    /// USAGE.
+    /// Whether it has USAGE.
     pub usage: bool,
-    /// CREATE.
+    /// Whether it has CREATE.
     pub create: bool,
-    /// It may read and write every table of the tool.
+    /// Whether it can read and write every table of pgstrata.
     pub tables: bool,
 }
 
-/// Something that is made again in its schema.
+/// An object that is created again in its schema.
 #[derive(Debug, Clone, Deserialize)]
 pub struct MadeIn {
     /// The schema.
     pub schema: Ident,
-    /// What it is, and its name as SQL has it.
+    /// Its kind, and its name as SQL.
     pub name: String,
 }
 
-/// Something whose owner our role is not.
+/// An object that the job's role does not own.
 #[derive(Debug, Clone, Deserialize)]
 pub struct NotOwned {
-    /// What it is, and its name as SQL has it.
+    /// Its kind, and its name as SQL.
     pub name: String,
     /// Its owner.
     pub owner: Ident,
 }
 
-/// A view that our role cannot replace.
+/// A view that the job's role cannot replace.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ForeignView {
     /// The view.
     pub name: QualifiedName,
     /// Its owner.
     pub owner: Ident,
-    /// We have the owner's rights: it is CREATE on its schema that lacks.
+    /// Whether the role has the privileges of the owner. If so, it lacks CREATE on the schema.
     pub owned: bool,
 }
 
-/// A job that is not over.
+/// An open job.
 #[derive(Debug, Clone)]
 pub struct OpenJob {
     /// Its name.
     pub name: String,
-    /// Its table, as people write it.
+    /// Its table, quoted only if SQL requires it.
     pub source: String,
-    /// It ends with a swap.
+    /// Whether it has a swap.
     pub is_swapped: bool,
-    /// Where it is.
+    /// Its state.
     pub state: State,
 }

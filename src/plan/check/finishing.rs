@@ -1,5 +1,5 @@
-//! What a backfill is to build in the end, held against the live table: names, columns, and what the server says of each
-//! constraint and index on an empty table of the same columns.
+//! Checks the constraints and indexes under `finish` of a backfill: names, columns, and whether the server accepts each
+//! of them on an empty table with the same columns.
 
 use std::collections::HashSet;
 
@@ -10,55 +10,56 @@ use crate::model::ident::{Ident, QualifiedName, plain, short_hash};
 use crate::model::table::Table;
 use crate::plan::{Backfill, KeepFilled};
 
-/// What the server says of the constraints and indexes that are to be built.
+/// The result of testing the constraints and indexes under `finish` on the server.
 #[derive(Debug, Clone)]
 pub struct FinishTrial {
-    /// Our role.
+    /// The job's role.
     pub role: Ident,
     /// The database.
     pub database: Ident,
-    /// They could not be tried, and why.
+    /// Why they could not be tested; none if they could.
     pub untried: Option<String>,
-    /// Those that cannot be built: name, and the server's message.
+    /// Those that the server rejects: the name, and the server's message.
     pub refused: Vec<(Ident, String)>,
-    /// Names that the table has already.
+    /// Names that already exist on the table.
     pub standing: Vec<(Ident, Standing)>,
-    /// What the table has under other names that is the same: the name that is wanted, and the other.
+    /// Equal objects that exist under other names: the requested name, and the existing name.
     pub alike: Vec<(Ident, Ident)>,
-    /// Where each foreign key leads; in their order.
+    /// The referenced table of each foreign key, in the same order.
     pub keys: Vec<Option<Referenced>>,
-    /// The columns that each level of a partitioned table is partitioned by; none where one is an expression.
+    /// The partition columns of each level of a partitioned table; none if the partition key contains an expression.
     pub partition_columns: Vec<Option<Vec<Ident>>>,
-    /// Checks and indexes as the server writes them, with their names resolved.
+    /// Checks and indexes as the server writes them, with resolved names.
     pub resolved: Vec<(Ident, String)>,
-    /// What they name.
+    /// The objects that they use.
     pub named: Named,
 }
 
-/// What bears a name that is wanted.
+/// The existing object with a requested name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// The same thing.
+    /// The same constraint or index.
     Same,
-    /// The same thing, not validated, or an index that cannot be used.
+    /// The same constraint, not validated, or the same index, invalid.
     Unfinished,
-    /// Something else.
+    /// Another object.
     Other,
 }
 
-/// The table that a foreign key leads to.
+/// The table that a foreign key references.
 #[derive(Debug, Clone)]
 pub struct Referenced {
-    /// Schema and name.
+    /// Its schema and name.
     pub name: QualifiedName,
     /// The columns of its primary key.
     pub primary: Vec<Ident>,
-    /// What our role may not and must: SELECT, REFERENCES.
+    /// The privileges that the job's role lacks: SELECT, REFERENCES.
     pub lacking: Vec<String>,
 }
 
-/// What the plan wants, each under its name: made as the server makes them, of the table's and the columns'. Where it is more
-/// than a list of columns, a hash of it is a part, so that a name always means the same thing.
+/// The constraints and indexes in the plan, with their names. Names are built like those that the server chooses, from
+/// the names of the table and the columns. If a definition is more than a list of columns, its name contains a hash, so
+/// that the same name always has the same definition.
 pub(super) fn finishing(backfill: &Backfill, table: &Table) -> Finishing {
     let finish = &backfill.finish;
     let base = table.name.name.as_str();
@@ -84,7 +85,7 @@ fn name_of(base: &str, text: &str, what: &str) -> Ident {
     Ident::derived(&format!("{base}_{}_{what}{hash}", words.join("_").to_lowercase()))
 }
 
-/// `(a, b) references [schema.]other [(c, d)] [more]`; none where it is not that.
+/// Reads `(a, b) references [schema.]other [(c, d)] [more]`; none if the text is different.
 fn foreign_key(table: &Table, text: &str) -> Option<NewKey> {
     let (columns, rest) = column_list(text)?;
     let rest = rest.trim_start();
@@ -109,12 +110,12 @@ fn foreign_key(table: &Table, text: &str) -> Option<NewKey> {
     })
 }
 
-/// The text with everything between double quotes left out.
+/// The text without everything between double quotes.
 fn outside_quotes(text: &str) -> String {
     text.split('"').step_by(2).collect()
 }
 
-/// Where a name ends: at the first blank or parenthesis outside of double quotes.
+/// The end of a name: the first whitespace or parenthesis outside double quotes.
 fn name_end(text: &str) -> usize {
     let mut quoted = false;
     let ends = |(_, c): &(usize, char)| {
@@ -124,7 +125,7 @@ fn name_end(text: &str) -> usize {
     text.char_indices().find(ends).map_or(text.len(), |(at, _)| at)
 }
 
-/// `(a, "B")` off the front, and what is left.
+/// Reads `(a, "B")` at the start. Returns the columns and the remaining text.
 fn column_list(text: &str) -> Option<(Vec<Ident>, &str)> {
     let inner = text.trim_start().strip_prefix('(')?;
     let mut quoted = false;
@@ -146,7 +147,7 @@ fn column_list(text: &str) -> Option<(Vec<Ident>, &str)> {
     Some((columns, &inner[close.0 + 1..]))
 }
 
-/// What needs no server: columns, names, and what writers must know.
+/// Checks what needs no server: columns, names, and effects on the application.
 pub(super) fn check(report: &mut Report, backfill: &Backfill, found: &Found) {
     let (table, finish) = (&found.table, &backfill.finish);
     for text in &finish.foreign_key {
@@ -193,16 +194,16 @@ fn exists(report: &mut Report, backfill: &Backfill, table: &Table, column: &Iden
 
 fn not_null(report: &mut Report, backfill: &Backfill, table: &Table, column: &Ident) {
     let shown = plain(column.as_str());
-    let there = table.column(column);
-    if there.is_some_and(|c| c.not_null) {
+    let existing = table.column(column);
+    if existing.is_some_and(|c| c.not_null) {
         report.note("not_null_already", &shown, format!("column {shown} is already NOT NULL"));
         return;
     }
     let added = backfill.add.iter().find(|one| one.name == column.as_str());
-    if there.is_none() && added.is_none() {
+    if existing.is_none() && added.is_none() {
         return;
     }
-    let default = there
+    let default = existing
         .is_some_and(|c| c.default.is_some() || !c.identity.is_empty() || !c.generated.is_empty())
         || added.is_some_and(|one| one.default.is_some());
     if backfill.keep_filled == KeepFilled::Always || default {
@@ -228,7 +229,7 @@ fn not_null(report: &mut Report, backfill: &Backfill, table: &Table, column: &Id
     );
 }
 
-/// Names that two things would bear.
+/// Reports names that two objects would have.
 fn names(report: &mut Report, wanted: &Finishing, table: &Table) {
     let mut seen: HashSet<&Ident> = HashSet::new();
     for name in each_name(wanted) {
@@ -253,7 +254,7 @@ fn each_name(wanted: &Finishing) -> impl Iterator<Item = &Ident> {
     checks.chain(unique).chain(indexes).chain(wanted.foreign_keys.iter().map(|key| &key.name))
 }
 
-/// What the server said, and the design with what that taught: which table each key leads to.
+/// Returns findings from the trial, and stores its results in the design: referenced tables and resolved names.
 pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> {
     let mut report = Report::default();
     let table = filling.table.name.plain();
@@ -272,7 +273,7 @@ pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> 
     }
     for (name, message) in &trial.refused {
         let shown = plain(name.as_str());
-        let message = format!("the server rejects {}: {message}", what(filling, name));
+        let message = format!("the server rejects {}: {message}", described(filling, name));
         report.error(
             "finish_refused",
             shown,
@@ -283,21 +284,22 @@ pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> 
     }
     for (name, standing) in &trial.standing {
         let shown = plain(name.as_str());
-        let there = match standing {
+        let state = match standing {
             Standing::Same => "as specified in the plan",
             Standing::Unfinished => "but incomplete: the job completes it",
             Standing::Other => {
                 let message =
-                    format!("another object has the name {shown}, which {} needs", what(filling, name));
+                    format!("another object has the name {shown}, which {} needs", described(filling, name));
                 report.error("name_taken", &shown, message, "rename or drop it");
                 continue;
             }
         };
-        report.note("finish_there", &shown, format!("{shown} already exists, {there}"));
+        report.note("finish_there", &shown, format!("{shown} already exists, {state}"));
     }
     for (name, other) in &trial.alike {
         let (shown, other) = (plain(name.as_str()), plain(other.as_str()));
-        let message = format!("{table} already has {other}, which is the same as {}", what(filling, name));
+        let message =
+            format!("{table} already has {other}, which is the same as {}", described(filling, name));
         report.warning(
             "finish_alike",
             shown,
@@ -306,7 +308,7 @@ pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> 
         );
     }
     for (key, referenced) in filling.finish.foreign_keys.iter_mut().zip(&trial.keys) {
-        lead(&mut report, key, referenced.as_ref(), &trial.role);
+        resolve_key(&mut report, key, referenced.as_ref(), &trial.role);
     }
     unique(&mut report, filling, trial);
     let Finishing { checks, indexes, .. } = &mut filling.finish;
@@ -318,8 +320,8 @@ pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> 
     report.0
 }
 
-/// What is to be built under a name.
-fn what(filling: &Filling, name: &Ident) -> String {
+/// Describes the constraint or index of that name.
+fn described(filling: &Filling, name: &Ident) -> String {
     let f = &filling.finish;
     let of = |all: &[(Ident, String)]| all.iter().find(|(n, _)| n == name).map(|(_, text)| text.clone());
     if let Some(condition) = of(&f.checks) {
@@ -337,7 +339,7 @@ fn what(filling: &Filling, name: &Ident) -> String {
     }
 }
 
-fn lead(report: &mut Report, key: &mut NewKey, referenced: Option<&Referenced>, role: &Ident) {
+fn resolve_key(report: &mut Report, key: &mut NewKey, referenced: Option<&Referenced>, role: &Ident) {
     let role = plain(role.as_str());
     let shown = plain(key.name.as_str());
     let Some(referenced) = referenced else {
@@ -375,7 +377,8 @@ fn lead(report: &mut Report, key: &mut NewKey, referenced: Option<&Referenced>, 
     }
 }
 
-/// A unique constraint of a partitioned table holds what it is partitioned by, on every level.
+/// Reports unique constraints that do not contain the partition columns of every level, as a partitioned table
+/// requires.
 fn unique(report: &mut Report, filling: &Filling, trial: &FinishTrial) {
     for (name, columns) in &filling.finish.unique {
         let lacking = trial.partition_columns.iter().find(|level| match level {
@@ -404,7 +407,7 @@ mod tests {
     use crate::model::fixture::petri;
 
     #[test]
-    fn a_name_tells_what_it_is_and_never_means_two_things() {
+    fn names_are_readable_and_unambiguous() {
         let name = |text: &str, what: &str| name_of("suppliers", text, what).as_str().to_owned();
         insta::assert_snapshot!(name("(a, b)", "idx"), @"suppliers_a_b_idx");
         insta::assert_snapshot!(name("using gin (doc)", "idx"), @"suppliers_using_gin_doc_idx_6788f571");
@@ -415,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_key_is_read_as_it_is_written() {
+    fn foreign_keys_are_read() {
         let read = |text: &str| {
             foreign_key(&petri(), text).map(|key| {
                 let parts = [listed(&key.columns), key.references.plain(), listed(&key.referenced), key.more];

@@ -1,4 +1,4 @@
-//! Indexes that a partitioned table cannot have as they are.
+//! Reports indexes that a partitioned table cannot have.
 
 use super::{Report, key, nearest};
 use crate::model::ident::{Ident, plain};
@@ -13,8 +13,8 @@ pub(super) fn check(
     version: i32,
 ) {
     let by = Ident::new(&plan.by);
-    // One that will be the key when its columns are NOT NULL is widened then.
-    let to_be = key.or_else(|| key::nearly(table));
+    // An index that becomes the key after its columns are NOT NULL gets the partition column.
+    let future_key = key.or_else(|| key::nearly(table));
     for index in &table.indexes {
         let name = plain(index.name.as_str());
         let dropped = plan.drop_unique.iter().any(|n| n == index.name.as_str());
@@ -30,7 +30,7 @@ pub(super) fn check(
             );
         } else if index.exclusion.is_some() {
             exclusion(report, table, index, &by, version);
-        } else if index.unique && !dropped && to_be.is_none_or(|k| k.name != index.name) {
+        } else if index.unique && !dropped && future_key.is_none_or(|k| k.name != index.name) {
             lacking(report, index, &by);
         }
     }
@@ -40,7 +40,8 @@ pub(super) fn check(
     }
 }
 
-/// From here on a partitioned table can have an exclusion constraint that compares the partition column by `=`.
+/// The first version in which a partitioned table can have an exclusion constraint, if it compares the partition column
+/// with `=`.
 const EXCLUSION: i32 = 170_000;
 
 fn exclusion(report: &mut Report, table: &Table, index: &Index, by: &Ident, version: i32) {
@@ -78,7 +79,7 @@ fn clustered(report: &mut Report, table: &Table) {
     }
 }
 
-/// A unique index holds on a partitioned table only with the partition column in it.
+/// Reports a unique index without the partition column, which a partitioned table cannot have.
 fn lacking(report: &mut Report, index: &Index, by: &Ident) {
     let what = if index.constraint.is_empty() { "unique index" } else { "unique constraint" };
     let (name, column) = (plain(index.name.as_str()), plain(by.as_str()));

@@ -1,11 +1,11 @@
-//! Which index is the key. A key tells every row from every other, by `=`, `<` and `>` as `pg_catalog` has them.
+//! Chooses the key. A key identifies each row, by the operators `=`, `<` and `>` of `pg_catalog`.
 
 use super::{Report, listed, set_not_null};
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, plain};
 use crate::model::table::{Index, Table};
 
-/// The primary key if it can be used, else the first unique index by name that can.
+/// The primary key, if it is usable; otherwise the first usable unique index, by name.
 pub(super) fn choose(table: &Table) -> Option<&Index> {
     let mut usable: Vec<&Index> =
         table.indexes.iter().filter(|i| i.unique && unfit(table, i).is_none()).collect();
@@ -13,7 +13,7 @@ pub(super) fn choose(table: &Table) -> Option<&Index> {
     usable.first().copied()
 }
 
-/// Why a unique index cannot be the key; none where it can.
+/// The reason why a unique index cannot be the key; none if it can.
 fn unfit(table: &Table, index: &Index) -> Option<String> {
     if !index.valid {
         return Some("is invalid".to_owned());
@@ -40,7 +40,7 @@ fn nullable<'a>(table: &Table, columns: &'a [Ident]) -> Vec<&'a Ident> {
     columns.iter().filter(|name| table.column(name).is_some_and(|c| !c.not_null)).collect()
 }
 
-/// The key, or a finding that says why there is none and how to get one.
+/// Returns the key, or adds a finding about why there is none and how to create one.
 pub(super) fn check<'a>(report: &mut Report, table: &'a Table) -> Option<&'a Index> {
     let chosen = choose(table);
     if chosen.is_some() {
@@ -58,17 +58,17 @@ pub(super) fn check<'a>(report: &mut Report, table: &'a Table) -> Option<&'a Ind
     } else {
         format!("table {name} has no usable key: {}", tried.join("; "))
     };
-    report.error("no_usable_key", &name, message, way_out(table));
+    report.error("no_usable_key", &name, message, statements(table));
     None
 }
 
-/// A unique index that could be the key if only its columns were NOT NULL.
+/// A unique index that would be usable as the key if its columns were NOT NULL.
 pub(super) fn nearly(table: &Table) -> Option<&Index> {
     table.indexes.iter().find(|i| i.unique && i.valid && !i.partial && i.plain_order && i.columns.is_some())
 }
 
-/// The statements that give the table a key.
-fn way_out(table: &Table) -> String {
+/// The statements that create a key.
+fn statements(table: &Table) -> String {
     let name = table.name.plain();
     if let Some(columns) = nearly(table).and_then(|i| i.columns.as_deref()) {
         let each: Vec<String> = nullable(table, columns).iter().map(|c| set_not_null(&name, c)).collect();
@@ -87,14 +87,14 @@ fn way_out(table: &Table) -> String {
     )
 }
 
-/// A column that may well be unique: identity or serial, or called as keys are.
+/// A column that is probably unique: an identity or serial column, or one whose name is usual for a key.
 fn likely_key(table: &Table) -> Option<&Ident> {
     let named = [Ident::new("id"), table.name.name.with_suffix("_id"), Ident::new("uuid")];
-    let counted = table.sequences.first().map(|s| &s.column);
-    counted.or_else(|| table.columns.iter().map(|c| &c.name).find(|c| named.contains(c)))
+    let with_sequence = table.sequences.first().map(|s| &s.column);
+    with_sequence.or_else(|| table.columns.iter().map(|c| &c.name).find(|c| named.contains(c)))
 }
 
-/// Says which key it is, and what becomes of it.
+/// Reports the key, and whether the partition column is added to it.
 pub(super) fn note(report: &mut Report, b: &Blueprint) {
     let index = plain(b.key_index.as_str());
     let key = listed(&b.key);

@@ -1,48 +1,51 @@
-//! What functions and statements say of the table that a partitioned one does otherwise. One warning for each thing said,
-//! and only where somebody says it.
+//! Warns about functions and statements whose use of the table behaves differently on a partitioned table. One warning
+//! for each such construct that is found.
 
 use super::words::Words;
 use super::{Found, Report, listed};
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::QualifiedName;
 
-/// At most so many are named.
-const TOLD: usize = 5;
+/// The maximum number of functions and statements to name.
+const MAX_NAMED: usize = 5;
 
-/// What can be said, and what becomes of it.
-struct Saying<'a> {
+/// A construct that behaves differently on a partitioned table.
+struct Construct<'a> {
     code: &'static str,
-    /// Goes on from who says it.
+    /// Follows the names of the functions and statements.
     message: String,
     hint: String,
-    says: Box<dyn Fn(&Words) -> bool + 'a>,
+    is_in: Box<dyn Fn(&Words) -> bool + 'a>,
 }
 
 pub(super) fn check(report: &mut Report, found: &Found, b: &Blueprint) {
     let around = &found.around;
     let functions = around.functions.iter().map(|f| (format!("function {}", f.name), Words::of(&f.text)));
     let statements = around.statements.iter().map(|s| (s.name.clone(), Words::of(&s.text)));
-    // Those of foreign keys' own triggers, and those of a job that was here before: they know what they read.
+    // Skip queries of foreign key triggers and of an earlier job: they use ONLY intentionally.
     let internal =
         |words: &Words| words.after(&["from", "only"]).any(|i| words.table(i, &b.table.name).is_some());
     let texts: Vec<(String, Words)> =
         functions.chain(statements.filter(|(_, words)| !internal(words))).collect();
-    for saying in sayings(b) {
-        let who: Vec<&str> =
-            texts.iter().filter(|(_, words)| (saying.says)(words)).map(|(name, _)| name.as_str()).collect();
-        if !who.is_empty() {
-            let message = format!("{} {}", named(&who), saying.message);
-            report.warning(saying.code, b.table.name.plain(), message, saying.hint);
+    for construct in constructs(b) {
+        let users = texts.iter().filter(|(_, words)| (construct.is_in)(words));
+        let users: Vec<&str> = users.map(|(name, _)| name.as_str()).collect();
+        if !users.is_empty() {
+            let message = format!("{} {}", named(&users), construct.message);
+            report.warning(construct.code, b.table.name.plain(), message, construct.hint);
         }
     }
 }
 
-fn named(who: &[&str]) -> String {
-    let told = who[..who.len().min(TOLD)].join(", ");
-    if who.len() > TOLD { format!("{told} and {} more:", who.len() - TOLD) } else { format!("{told}:") }
+fn named(users: &[&str]) -> String {
+    let first = users[..users.len().min(MAX_NAMED)].join(", ");
+    match users.len().saturating_sub(MAX_NAMED) {
+        0 => format!("{first}:"),
+        more => format!("{first} and {more} more:"),
+    }
 }
 
-fn sayings(b: &Blueprint) -> Vec<Saying<'_>> {
+fn constructs(b: &Blueprint) -> Vec<Construct<'_>> {
     let table = &b.table.name;
     let name = table.plain();
     let key = listed(&b.key);
@@ -51,59 +54,59 @@ fn sayings(b: &Blueprint) -> Vec<Saying<'_>> {
     if b.widened() {
         all.insert(
             0,
-            Saying {
+            Construct {
                 code: "on_conflict_key",
                 message: format!(
                     "ON CONFLICT ({key}) fails after the swap, because no unique index is on ({key}) alone"
                 ),
                 hint: format!("write ON CONFLICT ({wide}), and insert a value for each of these columns"),
-                says: Box::new(|words| words.arbiter_is(&b.table.name, &b.key)),
+                is_in: Box::new(|words| words.arbiter_is(&b.table.name, &b.key)),
             },
         );
     }
     all
 }
 
-fn in_statements<'a>(table: &'a QualifiedName, name: &str) -> Vec<Saying<'a>> {
+fn in_statements<'a>(table: &'a QualifiedName, name: &str) -> Vec<Construct<'a>> {
     vec![
-        Saying {
+        Construct {
             code: "returning_system_column",
             message: "INSERT ... RETURNING xmin or xmax fails on a partitioned table".to_owned(),
             hint: "use a column of the table to distinguish inserted rows from updated rows".to_owned(),
-            says: Box::new(|words| words.inserts(table).any(|i| returns_system_column(words, i))),
+            is_in: Box::new(|words| words.inserts(table).any(|i| returns_system_column(words, i))),
         },
-        Saying {
+        Construct {
             code: "ctid",
             message: "a ctid is unique only within a partition, so ctid in (...) also matches rows of other \
                  partitions"
                 .to_owned(),
             hint: "compare (tableoid, ctid), or the key".to_owned(),
-            says: Box::new(|words| words.has(&["ctid"]) && !words.has(&["tableoid"])),
+            is_in: Box::new(|words| words.has(&["ctid"]) && !words.has(&["tableoid"])),
         },
-        Saying {
+        Construct {
             code: "copy_to",
             message: format!("COPY {name} TO fails on a partitioned table"),
             hint: format!("write copy (select * from {name}) to ...; pg_dump needs no change"),
-            says: Box::new(|words| words.after(&["copy"]).any(|i| copies_out(words, i, table))),
+            is_in: Box::new(|words| words.after(&["copy"]).any(|i| copies_out(words, i, table))),
         },
-        Saying {
+        Construct {
             code: "only",
             message: format!("after the swap, ONLY {name} returns no rows, and TRUNCATE ONLY fails"),
             hint: "remove ONLY".to_owned(),
-            says: Box::new(|words| words.after(&["only"]).any(|i| reads_only(words, i, table))),
+            is_in: Box::new(|words| words.after(&["only"]).any(|i| reads_only(words, i, table))),
         },
-        Saying {
+        Construct {
             code: "relation_size",
             message: format!(
                 "after the swap, the size of {name} itself is 0, because the rows are in its \
                 partitions"
             ),
             hint: format!("write select sum(pg_relation_size(relid)) from pg_partition_tree('{name}')"),
-            says: Box::new(|words| {
+            is_in: Box::new(|words| {
                 SIZES.iter().any(|f| words.after(&[f, "("]).any(|i| words.table(i, table).is_some()))
             }),
         },
-        Saying {
+        Construct {
             code: "whole_row",
             message: "if it is a prepared statement, it fails once after the swap: cached plan must not \
                 change result type"
@@ -111,7 +114,7 @@ fn in_statements<'a>(table: &'a QualifiedName, name: &str) -> Vec<Saying<'a>> {
             hint: "list the columns explicitly, or make sure that the application prepares the statement \
                 again"
                 .to_owned(),
-            says: Box::new(|words| {
+            is_in: Box::new(|words| {
                 words
                     .after(&["select"])
                     .any(|i| words.get(i) == table.name.as_str() && words.get(i + 1) == "from")
@@ -127,11 +130,12 @@ fn returns_system_column(words: &Words, insert: usize) -> bool {
     returned.take_while(|word| *word != "into").any(|word| ["xmin", "xmax", "cmin", "cmax"].contains(&word))
 }
 
-/// A lock on it is nobody's mistake: pg_dump takes it of each table.
+/// Whether a statement uses ONLY on the table. LOCK TABLE ONLY is not reported, because pg_dump runs it for every
+/// table.
 fn reads_only(words: &Words, i: usize, table: &QualifiedName) -> bool {
     let mut before = words.before(i - 1).map(|(_, word)| word);
-    let of = before.next().filter(|word| *word != "table").or_else(|| before.next());
-    words.table(i, table).is_some() && of.is_some_and(|word| word != "lock")
+    let command = before.next().filter(|word| *word != "table").or_else(|| before.next());
+    words.table(i, table).is_some() && command.is_some_and(|word| word != "lock")
 }
 
 fn copies_out(words: &Words, i: usize, table: &QualifiedName) -> bool {

@@ -1,7 +1,7 @@
-//! Holds a plan against a live table: every finding at once, and the blueprint where there is no error.
+//! Checks a plan against a live table. Returns all findings at once, and the blueprint if there is no error.
 //!
-//! Pure: `pg::preflight` asks the server, this decides. A finding's code is stable; its hint is the statement to run,
-//! where there is one.
+//! This module is pure: `pg::preflight` queries the server, and this module decides. The code of a finding is stable.
+//! The hint is the statement to run, if there is one.
 
 mod backfill;
 mod column;
@@ -62,10 +62,10 @@ use crate::model::number;
 use crate::model::partition::ColumnKind;
 use crate::model::table::{Column, Index, Table};
 
-/// Below this likeness (Jaro-Winkler) a name is not taken for a misspelling of another.
+/// The minimum Jaro-Winkler similarity at which a name is taken for a misspelling of another.
 const ALIKE: f64 = 0.8;
 
-/// What was found so far.
+/// The findings so far.
 #[derive(Debug, Default)]
 struct Report(Vec<Finding>);
 
@@ -79,7 +79,7 @@ impl Report {
         hint: impl Into<String>,
     ) {
         debug_assert!(
-            explanation::of(code).is_some_and(|one| one.allows(level)),
+            explanation::of(code).is_some_and(|entry| entry.allows(level)),
             "docs/findings.md has no entry for {code} as {level}"
         );
         self.0.push(Finding { level, code, object: object.to_string(), message, hint: hint.into() });
@@ -108,7 +108,7 @@ impl Report {
     }
 }
 
-/// What is known of the plan's table; none, and a finding, where there is none to look at.
+/// The facts about the plan's table. If there is no such table, returns none and adds a finding.
 fn found<'a>(report: &mut Report, plan: &Plan, facts: &'a Facts) -> Option<&'a Found> {
     server::check(report, plan, &facts.server);
     match &facts.relation {
@@ -121,7 +121,7 @@ fn found<'a>(report: &mut Report, plan: &Plan, facts: &'a Facts) -> Option<&'a F
     }
 }
 
-/// Every finding, and what the job would build; none where there is an error.
+/// Returns every finding, and what the job would build; none if there is an error.
 pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Finding>, Option<Blueprint>) {
     let mut report = Report::default();
     let Some(found) = found(&mut report, plan, facts) else { return (report.0, None) };
@@ -173,22 +173,22 @@ fn carried(report: &mut Report, b: &Blueprint) {
     report.note("carried", b.table.name.plain(), format!("carried: {summary}"));
 }
 
-/// Each thing that comes along, and how: a note of its own.
+/// One note for each object that is carried over, and how.
 pub fn each_carried(b: &Blueprint) -> impl Iterator<Item = Finding> {
-    let note = |one: Carried| Finding {
+    let note = |object: Carried| Finding {
         level: Level::Note,
         code: "carried_object",
-        message: format!("{} {}: {}", one.kind, one.name, one.how),
-        object: one.name,
+        message: format!("{} {}: {}", object.kind, object.name, object.how),
+        object: object.name,
         hint: String::new(),
     };
     inventory::inventory(b).into_iter().map(note)
 }
 
-/// The column called `by`, its kind, and the key; or the first thing that stands in the way of any plan for them.
+/// The column `by`, its kind, and the key.
 ///
 /// # Errors
-/// The finding.
+/// The first finding that rules out every plan for this column.
 pub(super) fn candidates<'a>(
     table: &'a Table,
     by: &str,
@@ -204,25 +204,29 @@ pub(super) fn candidates<'a>(
     }
 }
 
-/// The likest of `names` to `written`; none where nothing is like it.
+/// The most similar of `names` to `written`; none if no name is similar enough.
 fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
     let scored = names.into_iter().map(|name| (strsim::jaro_winkler(&written, &name.to_lowercase()), name));
-    scored.filter(|(likeness, _)| *likeness >= ALIKE).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+    scored
+        .filter(|(similarity, _)| *similarity >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
 }
 
-/// `a, b`, each quoted only where SQL needs it.
+/// Writes `a, b`, quoting a name only if SQL requires it.
 fn listed<'a>(names: impl IntoIterator<Item = &'a Ident>) -> String {
     names.into_iter().map(|name| plain(name.as_str())).collect::<Vec<_>>().join(", ")
 }
 
-/// `1 row holds`, `2,000 rows hold`.
-fn rows_that(n: i64, one: &str, many: &str) -> String {
-    format!("{} {}", number::counted(n.unsigned_abs(), "row"), if n == 1 { one } else { many })
+/// Writes `1 row contains` or `2,000 rows contain`.
+fn rows_that(n: i64, singular: &str, plural: &str) -> String {
+    format!("{} {}", number::counted(n.unsigned_abs(), "row"), if n == 1 { singular } else { plural })
 }
 
-/// What makes the column NOT NULL without a long lock: the scan is that of `validate`, which lets everybody write. The
-/// constraint goes in a statement of its own: within one, it would be dropped before it is of use.
+/// The statements that make the column NOT NULL without a long lock: only `validate` scans the table, and it does not
+/// block writes. The constraint is dropped in a separate statement; in the same ALTER TABLE, it would be dropped before
+/// SET NOT NULL could use it.
 fn set_not_null(table: &str, column: &Ident) -> String {
     let check = plain(column.with_suffix("_not_null").as_str());
     let column = plain(column.as_str());

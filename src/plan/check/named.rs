@@ -1,4 +1,4 @@
-//! What the plan's SQL names outside `pg_catalog`: whose it is, and who could put something else in its place.
+//! Checks the objects outside `pg_catalog` that the plan's SQL uses: who owns them, and who could replace them.
 
 use serde::Deserialize;
 
@@ -7,56 +7,57 @@ use crate::model::finding::{Finding, Level};
 use crate::model::ident::{Ident, plain};
 use crate::model::plan_sql::PlanSql;
 
-/// What the plan's SQL names.
+/// The objects that the plan's SQL uses.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Named {
     /// Functions, operators, types, collations, tables.
     pub objects: Vec<Object>,
-    /// Schemas of the search path in which roles may create that the job does not trust.
+    /// Schemas of the search path in which untrusted roles can create objects, or own objects.
     pub path: Vec<OpenSchema>,
 }
 
 /// An object outside `pg_catalog`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Object {
-    /// As the server describes it: `function app.norm(text)`.
+    /// Its description by the server, such as `function app.norm(text)`.
     pub name: String,
-    /// Its owner; none where it runs no code of the owner's.
+    /// Its owner; none if it runs no code of the owner.
     pub owner: Option<String>,
-    /// The job trusts its owner.
+    /// Whether the job trusts its owner.
     pub trusted: bool,
     /// Its schema.
     pub schema: String,
-    /// The SQL itself names it; otherwise it is reached through a view, a function or a type.
+    /// Whether the SQL names it directly. Otherwise it is used through a view, a function or a type.
     #[serde(default)]
     pub direct: bool,
-    /// It is a table or view.
+    /// Whether it is a table or view.
     pub relation: bool,
-    /// Arguments do not say exactly which function or operator is meant: it takes any type, or a number of arguments.
+    /// Whether the arguments do not determine the function or operator: it accepts any type, or a variable number of
+    /// arguments.
     pub loose: bool,
-    /// A function that looks names up under its caller's search path.
+    /// Whether it is a function that looks up names on its caller's search path.
     pub relies: bool,
-    /// Roles that the job does not trust and that may create in its schema.
+    /// Untrusted roles that can create objects in its schema.
     pub creators: Vec<String>,
-    /// The owner of its schema, who may drop it and make another of its name, if the job does not trust that role; only of what
-    /// the plan's own SQL names.
+    /// The owner of its schema, if untrusted: that role can drop the object and create another one with its name. Only
+    /// for objects that the SQL names directly.
     pub replaced_by: Option<String>,
 }
 
-/// A schema in which roles may create that the job does not trust.
+/// A schema in which untrusted roles can create objects, or own objects.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct OpenSchema {
     /// Its name.
     pub schema: String,
-    /// The roles that may create in it; `PUBLIC` for everybody.
+    /// The roles that can create objects in it; `PUBLIC` for all roles.
     pub creators: Vec<String>,
-    /// The roles that own something in it.
+    /// The roles that own objects in it.
     #[serde(default)]
     pub planted: Vec<String>,
 }
 
 impl Named {
-    /// Adds what other SQL of the same plan names.
+    /// Adds the objects that other SQL of the same plan uses.
     pub fn add(&mut self, other: Self) {
         for object in other.objects {
             if !self.objects.contains(&object) {
@@ -70,13 +71,13 @@ impl Named {
         }
     }
 
-    /// Whether the check reports an error about it. Nothing that the SQL names may run then, not even in the planner.
+    /// Whether the check reports an error about an object. If so, the SQL must not run, and must not even be planned.
     pub fn is_refused(&self, sql: &PlanSql) -> bool {
         named(self, sql, "").iter().any(|finding| finding.level == Level::Error)
     }
 }
 
-/// What the plan's SQL must not name, and the settings under which it runs.
+/// Returns findings about objects that the SQL must not use, and about the settings with which it runs.
 pub fn named(named: &Named, sql: &PlanSql, table: &str) -> Vec<Finding> {
     let mut report = Report::default();
     for object in &named.objects {
@@ -103,7 +104,7 @@ pub fn named(named: &Named, sql: &PlanSql, table: &str) -> Vec<Finding> {
     report.0
 }
 
-/// The object belongs to a role that the job does not trust.
+/// Reports an object that belongs to an untrusted role.
 fn untrusted(report: &mut Report, object: &Object) {
     let name = &object.name;
     let owner = plain(object.owner.as_deref().unwrap_or_default());
@@ -148,7 +149,7 @@ fn untrusted(report: &mut Report, object: &Object) {
     );
 }
 
-/// The statement that closes a schema.
+/// The statement that revokes CREATE on a schema.
 fn revoke(creators: &[String], schema: &str) -> String {
     let roles: Vec<String> = creators
         .iter()
@@ -195,7 +196,8 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
     }
 }
 
-/// A function looks up names on its caller's search path, where roles that the job does not trust can put objects, or did.
+/// Reports a function that looks up names on its caller's search path, if untrusted roles own or can create objects
+/// there.
 fn searched(report: &mut Report, name: &str, named: &Named) {
     for planted in named.path.iter().filter(|one| one.creators.is_empty()) {
         report.error(
@@ -232,12 +234,12 @@ fn searched(report: &mut Report, name: &str, named: &Named) {
     }
 }
 
-/// The settings are told where they are not those that every server begins with: values written as text, and times of day,
-/// mean something else under them.
+/// Reports the settings if they differ from the defaults of PostgreSQL, because they change the meaning of values
+/// written as text and of times of day.
 fn settings(report: &mut Report, sql: &PlanSql, table: &str) {
     let utc = ["UTC", "Etc/UTC", "GMT"].contains(&sql.time_zone.as_str());
-    let usual = ["ISO, MDY", "ISO, YMD"].contains(&sql.date_style.as_str());
-    if !sql.resolved || utc && usual && sql.interval_style == "postgres" {
+    let default = ["ISO, MDY", "ISO, YMD"].contains(&sql.date_style.as_str());
+    if !sql.resolved || utc && default && sql.interval_style == "postgres" {
         return;
     }
     report.note(

@@ -1,4 +1,4 @@
-//! Names: those that the job will take must be free, and different from each other. And the jobs that are there.
+//! Checks names, and other jobs. The names that the job needs must be free, and different from each other.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,10 +10,10 @@ use crate::model::number;
 use crate::model::table::Table;
 use crate::plan::Plan;
 
-/// At most this many names that cannot be had are told one by one.
-const TOLD: u64 = 10;
+/// The maximum number of unavailable names to report individually.
+const MAX_NAMED: u64 = 10;
 
-/// Other jobs in the way; whether any, this one or another, is under way on the table.
+/// Reports open jobs that conflict with the plan. Returns whether any job, this one or another, is open on the table.
 pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[OpenJob]) -> bool {
     let source = table.name.plain();
     for OpenJob { name, source: theirs, state, is_swapped } in jobs {
@@ -37,9 +37,9 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                 format!("job {name} is open on the same table ({state})"),
                 format!("continue that job, or end it: {}", ending(name, *state)),
             ),
-            // The swap makes foreign keys anew.
+            // The swap creates foreign keys again.
             (false, false) if *is_swapped && plan.task().purpose().is_swapped() => {
-                if let Some(key) = tie(table, theirs) {
+                if let Some(key) = connecting_key(table, theirs) {
                     report.error(
                         "table_in_other_job",
                         &source,
@@ -61,14 +61,14 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
     jobs.iter().any(|job| job.source == source)
 }
 
-/// The first foreign key between the table and another.
-fn tie(table: &Table, other: &str) -> Option<String> {
+/// The name of the first foreign key between the table and another table.
+fn connecting_key(table: &Table, other: &str) -> Option<String> {
     let to = table.foreign_keys.iter().find(|key| key.references.plain() == other);
     let from = table.referenced_by.iter().find(|key| key.table.plain() == other);
     to.or(from).map(|key| plain(key.name.as_str()))
 }
 
-/// Every name that the job takes in the table's schema, and what for.
+/// Every name that the job needs in the table's schema, with its purpose.
 fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
     let mut all = vec![
         (b.target().name, "the partitioned table until the swap".to_owned()),
@@ -88,7 +88,7 @@ fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
         all.push((index.name.with_suffix("_new"), format!("index {shown} of the partitioned table")));
         let of_leaf =
             |leaf: &&Ident| (b.leaf_index_name(leaf, &index.name), format!("index {shown} of a partition"));
-        // The server names those of an exclusion constraint, and takes what is free.
+        // The server chooses free names for the indexes of an exclusion constraint.
         all.extend(leaves.iter().filter(|_| index.exclusion.is_none()).map(of_leaf));
     }
     for sequence in b.table.sequences.iter().filter(|s| s.identity) {
@@ -100,12 +100,13 @@ fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
     all
 }
 
-/// `taken` is none where a job is under way on the table, and has taken such names itself.
+/// Reports names that collide or are taken. `taken` is none if a job is open on the table, because that job may use
+/// such names.
 pub(super) fn check(report: &mut Report, b: &Blueprint, taken: Option<&BTreeMap<Ident, String>>) {
     let schema = plain(b.table.name.schema.as_str());
     let mut uses: HashMap<&Ident, &str> = HashMap::new();
     let wanted = wanted(b);
-    let mut told = 0;
+    let mut unavailable = 0;
     for (name, purpose) in &wanted {
         let shown = format!("{schema}.{}", plain(name.as_str()));
         let (code, message, hint) =
@@ -122,13 +123,13 @@ pub(super) fn check(report: &mut Report, b: &Blueprint, taken: Option<&BTreeMap<
                 ),
                 (None, None) => continue,
             };
-        told += 1;
-        if told <= TOLD {
+        unavailable += 1;
+        if unavailable <= MAX_NAMED {
             report.error(code, &shown, message, hint);
         }
     }
-    if told > TOLD {
-        let more = number::counted(told - TOLD, "more name");
+    if unavailable > MAX_NAMED {
+        let more = number::counted(unavailable - MAX_NAMED, "more name");
         let message = format!("{more} in schema {schema} are not available");
         report.error(
             "name_taken",

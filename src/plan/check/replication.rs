@@ -1,4 +1,4 @@
-//! Who gets the table's changes: subscribers, and others that decode the log.
+//! Checks the recipients of the table's changes: subscribers, and other consumers of logical decoding.
 
 use super::{Found, Published, Report, listed};
 use crate::model::ident::{Ident, plain};
@@ -30,8 +30,8 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found, key
     sessions(report, found);
 }
 
-/// A publication of everything takes the target in as well, and the job's own tables: none of them can be updated before it
-/// has a key, and subscribers need not have them.
+/// Checks a publication of all tables, which also publishes the target and the tables of the job. These cannot be
+/// updated before they have a key, and may not exist on the subscribers.
 fn of_all_tables(report: &mut Report, found: &Found, publication: &Published) {
     let (name, table) = (plain(publication.name.as_str()), found.table.name.plain());
     let slots = publication.slots.join(", ");
@@ -70,7 +70,7 @@ fn of_all_tables(report: &mut Report, found: &Found, publication: &Published) {
     }
 }
 
-/// The swap sets `publish_via_partition_root`, which holds for all that the publication has.
+/// Warns about `publish_via_partition_root`, which the swap sets, because it applies to every table of the publication.
 fn via_root(report: &mut Report, found: &Found, publication: &Published) {
     if publication.partitions == 0 {
         return;
@@ -89,7 +89,7 @@ fn via_root(report: &mut Report, found: &Found, publication: &Published) {
     );
 }
 
-/// What tells subscribers of the old row gets the partition column with the key, or is given up.
+/// Checks the replica identity: with the key, it gets the partition column, or `drop_unique` drops it.
 fn identity(report: &mut Report, plan: &Partitioning, found: &Found, key: Option<&Index>) {
     let table = &found.table;
     let by = Ident::new(&plan.by);

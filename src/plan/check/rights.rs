@@ -1,4 +1,4 @@
-//! What our role may not do and must: each with its GRANT.
+//! Reports the privileges that the job's role lacks, each with its GRANT.
 
 use super::facts::MadeIn;
 use super::writing::Writing;
@@ -9,14 +9,14 @@ use crate::model::lent::{described, hint};
 use crate::model::table::Table;
 use crate::plan::{Backfill, KeepFilled, Plan};
 
-/// A role, and the report of what it lacks.
+/// The job's role, and the report for the privileges that it lacks.
 struct Role<'a> {
     report: &'a mut Report,
     name: String,
 }
 
 impl Role<'_> {
-    /// `what` goes on from "role ...".
+    /// `what` follows "role ..." in the message.
     fn lacks(&mut self, object: &str, what: &str, grant: String) {
         self.report.error("missing_privilege", object, format!("role {} {what}", self.name), grant);
     }
@@ -46,8 +46,8 @@ pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, rights: &Ri
     }
 }
 
-/// What a backfill needs: it writes the rows, each partition's by its own name, and alters the table where the plan adds,
-/// keeps or builds something.
+/// Checks the privileges for a backfill. It updates the rows of each partition directly, and alters the table if the
+/// plan adds columns, keeps rows filled, or adds constraints or indexes.
 pub(super) fn of_backfill(
     report: &mut Report,
     plan: &Plan,
@@ -86,7 +86,7 @@ pub(super) fn of_backfill(
     }
 }
 
-/// What a retype needs: it alters the table and writes its rows.
+/// Checks the privileges for a column type change, which alters the table and updates its rows.
 pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights: &Rights, server: &Server) {
     let (role, name) = (plain(&server.user), table.name.plain());
     let mut us = Role { report, name: role.clone() };
@@ -105,7 +105,7 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
     }
 }
 
-/// Whether the job would run code of others with rights that they lack.
+/// Reports code of other roles that would run with the privileges of the job's role.
 fn lent(report: &mut Report, role: &str, table: &Table, rights: &Rights) {
     if !rights.lent.is_empty() {
         let message = format!(
@@ -129,7 +129,7 @@ fn hidden(report: &mut Report, role: &str, table: &str) {
     report.error("row_security", table, message, hint);
 }
 
-/// What only the table's owner may do, in words; none where the plan wants none of it.
+/// What the plan does that only the owner of the table can do, for the message; none if there is nothing.
 fn alters(backfill: &Backfill, table: &Table) -> Option<&'static str> {
     if backfill.add.iter().any(|one| table.column(&Ident::new(&one.name)).is_none()) {
         return Some("adds columns");
@@ -140,7 +140,8 @@ fn alters(backfill: &Backfill, table: &Table) -> Option<&'static str> {
     (!backfill.finish.is_empty()).then_some("builds constraints or indexes")
 }
 
-/// A role that sees no standby's lag is held where there are standbys, or a limit was asked for.
+/// Warns if the role cannot see the replica lag. The job would be throttled if there are standbys, or if the plan has a
+/// limit.
 fn standbys(report: &mut Report, plan: &Plan, role: &str) {
     let throttle = plan.throttle();
     let by_time = throttle.max_replica_lag.limit().is_some();
@@ -191,7 +192,7 @@ fn on_table(us: &mut Role<'_>, table: &Table, rights: &Rights) {
     }
 }
 
-/// What is created again beside the table, or replaced at the swap.
+/// Checks the privileges for objects that are created again with the table, or replaced at the swap.
 fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
     let role = us.name.clone();
     for schema in &rights.schemas_closed {
@@ -249,7 +250,7 @@ fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
     }
 }
 
-/// The schema of our own tables: it must be there and open to us, or ours to make.
+/// Checks that the job's role can use or create the schema of pgstrata's own tables.
 fn own_schema(us: &mut Role<'_>, rights: &Rights, database: &str) {
     let role = us.name.clone();
     let Some(own) = &rights.own_schema else {

@@ -1,4 +1,4 @@
-//! What the update of a few rows showed, for jobs that update rows.
+//! Findings from a trial update of a few rows, for jobs that update rows.
 
 use super::Report;
 use crate::model::finding::Finding;
@@ -6,7 +6,7 @@ use crate::model::number;
 use crate::model::sample::{RowError, Sample};
 use crate::model::table::Table;
 
-/// The findings: the job would fail on rows like these.
+/// Returns the findings: the job would fail on rows like these.
 pub fn sampled(table: &Table, sample: &Sample) -> Vec<Finding> {
     let mut report = Report::default();
     let name = table.name.plain();
@@ -59,12 +59,12 @@ pub fn sampled(table: &Table, sample: &Sample) -> Vec<Finding> {
     report.0
 }
 
-/// The keys of the rows that fail with each message.
+/// The keys of failing rows, grouped by error message.
 fn by_message(errors: &[RowError]) -> Vec<(String, Vec<&str>)> {
     let mut all: Vec<(String, Vec<&str>)> = Vec::new();
     for error in errors {
         let message = format!("{} (SQLSTATE {})", error.message, error.sqlstate);
-        match all.iter_mut().find(|(one, _)| *one == message) {
+        match all.iter_mut().find(|(other, _)| *other == message) {
             Some((_, keys)) => keys.push(&error.key),
             None => all.push((message, vec![&error.key])),
         }
@@ -72,7 +72,7 @@ fn by_message(errors: &[RowError]) -> Vec<(String, Vec<&str>)> {
     all
 }
 
-/// The update could not be tried.
+/// Reports that the update could not be tried.
 pub fn sample_untried(table: &Table, message: &str) -> Vec<Finding> {
     let mut report = Report::default();
     let name = table.name.plain();

@@ -1,4 +1,4 @@
-//! The server itself: its version, its part in replication, its timeouts.
+//! Checks the server: its version, its role in replication, its timeouts and its limits.
 
 use super::{Report, Server, SessionLimit};
 use crate::model::ident::plain;
@@ -7,8 +7,8 @@ use crate::plan::Plan;
 /// The oldest server that is supported, as `server_version_num`.
 pub const OLDEST_SERVER: i32 = 140_000;
 
-/// The sessions of a job beside its workers': the lease's, the one that goes from step to step, the one that reads the signals,
-/// and one for index builds and the change log.
+/// The sessions of a job in addition to those of its workers: one for the lease, one for the phases, one for the
+/// throttling signals, and one for index builds and the change log.
 const SESSIONS: i64 = 4;
 
 pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
@@ -58,7 +58,8 @@ pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
     }
 }
 
-/// Whether a job gets the sessions that it needs. A server that is full now may have room later.
+/// Checks that the job can open the sessions that it needs. For the server, this is only a warning, because sessions
+/// can end before the job starts.
 fn sessions(report: &mut Report, plan: &Plan, server: &Server) {
     let workers = plan.workers().fixed().and_then(|n| i64::try_from(n).ok()).unwrap_or(1);
     let needed = SESSIONS + workers;

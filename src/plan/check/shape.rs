@@ -1,5 +1,5 @@
-//! Whether the relation is a table that can be partitioned at all. What is not gets one finding: the rest would not be true
-//! of it.
+//! Checks that the relation is a table that can be partitioned. If not, this is the only finding, because the other
+//! checks would not apply.
 
 use super::{Report, nearest};
 use crate::model::finding::{Finding, Level};
@@ -7,10 +7,10 @@ use crate::model::ident::{QualifiedName, plain};
 use crate::model::number;
 use crate::model::table::Table;
 
-/// Schemas whose tables are not the user's.
+/// Schemas whose tables do not belong to users.
 const OF_OTHERS: [&str; 3] = ["pg_catalog", "information_schema", "pgstrata"];
 
-/// Says that nothing bears the name, and what may have been meant.
+/// The finding for a table that does not exist, with a suggestion.
 pub(in crate::plan) fn no_such_table(name: &QualifiedName, tables: &[QualifiedName]) -> Finding {
     let elsewhere = tables.iter().find(|t| t.name == name.name);
     let in_schema = tables.iter().filter(|t| t.schema == name.schema).map(|t| t.name.as_str());
@@ -26,7 +26,7 @@ pub(in crate::plan) fn no_such_table(name: &QualifiedName, tables: &[QualifiedNa
     Finding { level: Level::Error, code, object, message, hint }
 }
 
-/// Whether it is a table of the user's own, plain or partitioned; says what it is if not.
+/// Whether it is a user table, plain or partitioned. Adds a finding if not.
 pub(super) fn is_table(report: &mut Report, table: &Table) -> bool {
     let (code, what, hint) = match table.relkind.as_str() {
         "r" | "p" if OF_OTHERS.contains(&table.name.schema.as_str()) => {
@@ -56,7 +56,7 @@ pub(super) fn refuse(report: &mut Report, table: &Table, code: &'static str, wha
     false
 }
 
-/// Whether it is a plain table that can be partitioned; says what it is if not.
+/// Whether it is a plain table that can be partitioned. Adds a finding if not.
 pub(super) fn check(report: &mut Report, table: &Table) -> bool {
     if table.relkind == "p" {
         return refuse(

@@ -1,14 +1,14 @@
-//! How much there is to do, in rows and bytes, as the statistics say.
+//! Reports the amount of work in rows and bytes, according to the statistics.
 
 use super::{Report, Size};
 use crate::model::blueprint::Blueprint;
 use crate::model::number;
 use crate::model::table::Table;
 
-/// Bytes that one changed row takes in the change log: 430 million rows were 25 GB.
+/// The size of one changed row in the change log, in bytes. Measured: 430 million rows were 25 GB.
 const LOG_BYTES_PER_CHANGE: f64 = 60.0;
 const DAY_S: f64 = 86_400.0;
-/// An average over less says nothing about a day.
+/// An average over a shorter time does not predict the changes of a day.
 const LEAST_OBSERVED_S: f64 = 3600.0;
 
 pub(super) fn check(report: &mut Report, table: &Table, size: &Size) {
@@ -44,10 +44,10 @@ pub(super) fn check(report: &mut Report, table: &Table, size: &Size) {
     }
 }
 
-/// The most columns that a table can have; dropped ones count.
+/// The maximum number of columns of a table, including dropped columns.
 const MOST_COLUMNS: usize = 1_600;
 
-/// Whether the table takes so many more columns.
+/// Checks that the job can add `more` columns to the table.
 pub(super) fn room_for_columns(report: &mut Report, table: &Table, size: &Size, more: usize) {
     let have = usize::try_from(size.attributes).unwrap_or(0);
     if more == 0 || have + more <= MOST_COLUMNS {
@@ -72,7 +72,7 @@ pub(super) fn room_for_columns(report: &mut Report, table: &Table, size: &Size, 
     );
 }
 
-/// Says what will be made.
+/// Reports the partitions that the job will create.
 pub(super) fn partitions(report: &mut Report, b: &Blueprint) {
     let (Some(first), Some(last)) = (b.partitions.first(), b.partitions.last()) else { return };
     let default = if b.default.is_some() { " and a default partition" } else { "" };

@@ -1,4 +1,5 @@
-//! What filling costs in space: every update writes the row anew, and the dead row stays until it is vacuumed.
+//! Estimates the disk space for filling: every update writes a new row version, and the dead one remains until a
+//! vacuum.
 
 use super::writing::{Leaf, Writing};
 use super::{Report, listed};
@@ -8,50 +9,50 @@ use crate::model::ident::Ident;
 use crate::model::number;
 use crate::plan::Plan;
 
-/// Below this share of its pages that rows fill, a table has room for new versions beside the old ones.
+/// If live rows fill less than this share of the pages, the pages have space for new row versions.
 const FULL: f64 = 0.9;
 
-/// What filling takes of the disk, and who gives it back; `meant` rows are to be filled, by the statistics.
-pub fn space(plan: &Plan, f: &Filling, writing: &Writing, meant: Option<f64>) -> Vec<Finding> {
+/// Reports the growth of the table, and problems with vacuum. `rows_to_fill` is an estimate from the statistics.
+pub fn space(plan: &Plan, f: &Filling, writing: &Writing, rows_to_fill: Option<f64>) -> Vec<Finding> {
     let mut report = Report::default();
     let hot = indexed(&mut report, f, writing);
-    growth(&mut report, f, writing, meant, hot);
+    growth(&mut report, f, writing, rows_to_fill, hot);
     vacuum(&mut report, plan, writing);
     report.0
 }
 
-/// Says which indexes know a column that is set; whether none does.
+/// Reports indexes on columns that the plan sets. Returns whether there are none.
 fn indexed(report: &mut Report, f: &Filling, writing: &Writing) -> bool {
     let set: Vec<&Ident> = f.set.iter().map(|(name, _)| name).collect();
-    let known: Vec<&Ident> = writing
+    let affected: Vec<&Ident> = writing
         .indexes
         .iter()
         .filter(|index| index.columns.iter().any(|column| set.contains(&column)))
         .map(|index| &index.name)
         .collect();
-    if known.is_empty() {
+    if affected.is_empty() {
         return true;
     }
     let all = match writing.indexes.len() {
         1 => String::new(),
         n => format!(" of {n}"),
     };
-    let (many, is) = if known.len() == 1 { ("index", "is") } else { ("indexes", "are") };
+    let (many, is) = if affected.len() == 1 { ("index", "is") } else { ("indexes", "are") };
     report.warning(
         "index_on_set_column",
         f.table.name.plain(),
         format!(
             "{many} {} {is} on columns that the plan sets: no update can be HOT, and each filled row adds \
              an entry to every index{all}",
-            listed(known.iter().copied())
+            listed(affected.iter().copied())
         ),
         "drop an index that nobody needs during the run, and list it under finish: index = [...]",
     );
     false
 }
 
-/// How much larger the table is in the end, at most.
-fn growth(report: &mut Report, f: &Filling, writing: &Writing, meant: Option<f64>, hot: bool) {
+/// Reports the maximum growth of the table.
+fn growth(report: &mut Report, f: &Filling, writing: &Writing, rows_to_fill: Option<f64>, hot: bool) {
     let name = f.table.name.plain();
     let sum = |of: fn(&Leaf) -> f64| writing.leaves.iter().map(of).sum::<f64>();
     let (rows, heap, indexes) = (sum(|l| l.rows.max(0.0)), sum(|l| l.heap_bytes), sum(|l| l.index_bytes));
@@ -70,17 +71,17 @@ fn growth(report: &mut Report, f: &Filling, writing: &Writing, meant: Option<f64
     if rows < 1.0 {
         return;
     }
-    let meant = meant.unwrap_or(rows).clamp(1.0, rows);
-    let share = meant / rows;
+    let rows_to_fill = rows_to_fill.unwrap_or(rows).clamp(1.0, rows);
+    let share = rows_to_fill / rows;
     let room = sum(|l| l.live_bytes.unwrap_or(l.heap_bytes)) < FULL * heap;
-    let stays = hot && room;
+    let indexes_unchanged = hot && room;
     let mut message = format!(
         "about {} of {} to fill, according to the statistics: {name} grows by up to {}",
-        number::count(meant.round() as u64),
+        number::count(rows_to_fill.round() as u64),
         number::counted(rows.round() as u64, "row"),
         number::bytes((share * heap) as u64)
     );
-    if indexes > 0.0 && !stays {
+    if indexes > 0.0 && !indexes_unchanged {
         message += &format!(", its indexes by up to {}", number::bytes((share * indexes) as u64));
     }
     message += ", or less if a vacuum runs in between; check the free disk space, which pgstrata cannot \
@@ -95,7 +96,7 @@ fn growth(report: &mut Report, f: &Filling, writing: &Writing, meant: Option<f64
     report.note("growth", &name, message);
 }
 
-/// Nobody takes the dead rows away, or only after the job has come to hold for them.
+/// Warns if no vacuum removes dead rows, or if it starts only after dead rows throttle the job.
 fn vacuum(report: &mut Report, plan: &Plan, writing: &Writing) {
     let names = |of: &dyn Fn(&Leaf) -> bool| {
         let some: Vec<String> =
@@ -159,12 +160,12 @@ mod tests {
     use crate::model::ident::QualifiedName;
 
     #[test]
-    fn a_vacuum_that_comes_too_late() {
+    fn a_vacuum_that_starts_too_late() {
         let plan = |more: &str| {
             let text = format!("kind = 'backfill'\ntable = 't'\n[backfill]\nset = {{ a = '1' }}\n{more}");
             Plan::parse(&text, "p.toml").unwrap()
         };
-        let told = |plan: &Plan, leaf: Leaf, autovacuum: bool| {
+        let text = |plan: &Plan, leaf: Leaf, autovacuum: bool| {
             let mut report = Report::default();
             vacuum(&mut report, plan, &Writing { leaves: vec![leaf], autovacuum, ..Writing::default() });
             report.0.iter().map(|f| format!("{}: {}\n{}\n", f.code, f.message, f.hint)).collect::<String>()
@@ -179,17 +180,17 @@ mod tests {
             autovacuum: true,
             vacuum_at,
         };
-        assert_eq!(told(&plan(""), leaf(2e6), true), "");
-        insta::assert_snapshot!(told(&plan(""), leaf(7e6), true), @"
+        assert_eq!(text(&plan(""), leaf(2e6), true), "");
+        insta::assert_snapshot!(text(&plan(""), leaf(7e6), true), @"
         vacuum_after_hold: autovacuum of public.t starts only at more dead rows than the job allows (max_dead_share 0.40): the job would pause and wait for a vacuum that never starts
         alter table public.t set (autovacuum_vacuum_scale_factor = 0.1)
         ");
-        assert_eq!(told(&plan("[throttle]\nmax_dead_share = 'off'"), leaf(7e6), true), "");
-        insta::assert_snapshot!(told(&plan(""), leaf(7e6), false), @"
+        assert_eq!(text(&plan("[throttle]\nmax_dead_share = 'off'"), leaf(7e6), true), "");
+        insta::assert_snapshot!(text(&plan(""), leaf(7e6), false), @"
         autovacuum_off: autovacuum is off on this server: nothing removes the dead rows that the backfill leaves behind
         alter system set autovacuum = on; alter system set track_counts = on; select pg_reload_conf()
         ");
-        insta::assert_snapshot!(told(&plan(""), Leaf { autovacuum: false, ..leaf(2e6) }, true), @"
+        insta::assert_snapshot!(text(&plan(""), Leaf { autovacuum: false, ..leaf(2e6) }, true), @"
         autovacuum_off: autovacuum is off for public.t: nothing removes the dead rows that the backfill leaves behind
         alter table public.t reset (autovacuum_enabled), or vacuum it while the job runs
         ");

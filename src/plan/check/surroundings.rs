@@ -1,15 +1,15 @@
-//! Those who use the table and are no part of it, as data.
+//! The facts about users of the table: publications, slots, functions, statements.
 
 use serde::Deserialize;
 
 use crate::model::ident::Ident;
 
-/// Everything that preflight asks about them.
+/// Everything that preflight queries about them.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Surroundings {
-    /// Publications that have the table, named or among all.
+    /// Publications that contain the table, by name or among all tables.
     pub publications: Vec<Published>,
-    /// Logical slots that are no subscribers': change data capture, mostly.
+    /// Logical slots that do not belong to subscribers, mostly for change data capture.
     pub decoding_slots: Vec<DecodingSlot>,
     /// Security labels of the table and its columns.
     pub labels: Vec<Label>,
@@ -17,37 +17,37 @@ pub struct Surroundings {
     pub tied_to_extensions: Vec<Tied>,
     /// Sessions that `postgres_fdw` opened from another server.
     pub foreign_sessions: i64,
-    /// Whose transactions are REPEATABLE READ or SERIALIZABLE by a setting of the role or database, in words.
+    /// The roles and databases with a setting that makes REPEATABLE READ or SERIALIZABLE the default, as text.
     pub strict_isolation: Vec<String>,
-    /// Storage parameters that no documentation knows, each with what has it.
+    /// Undocumented storage parameters, each with its object.
     pub unknown_options: Vec<String>,
-    /// Functions of the user's row triggers.
+    /// Functions of the row triggers that users created.
     pub trigger_functions: Vec<TriggerFunction>,
-    /// Functions whose text names the table, those with an SQL body aside.
+    /// Functions whose text names the table, except those with an SQL body.
     pub functions: Vec<Text>,
     /// Statements in pg_stat_statements that name it.
     #[serde(skip)]
     pub statements: Vec<Text>,
 }
 
-/// A publication that has the table.
+/// A publication that contains the table.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Published {
     /// Its name.
     pub name: Ident,
-    /// It names the table; else it is one of all tables, of the database or of a schema.
+    /// It lists the table by name. Otherwise it publishes all tables of the database or of a schema.
     pub named: bool,
     /// It publishes updates or deletes.
     pub changes: bool,
     /// `publish_via_partition_root`.
     pub via_root: bool,
-    /// Partitions of other tables that it publishes under their own names.
+    /// The number of partitions of other tables that it publishes under their own names.
     pub partitions: i64,
-    /// Slots whose subscribers take it, or may.
+    /// Slots whose subscribers receive it, or may receive it.
     pub slots: Vec<String>,
 }
 
-/// A logical replication slot that is no subscriber's.
+/// A logical replication slot that does not belong to a subscriber.
 #[derive(Debug, Clone, Deserialize)]
 pub struct DecodingSlot {
     /// Its name.
@@ -59,13 +59,13 @@ pub struct DecodingSlot {
 /// A security label.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Label {
-    /// Who reads it.
+    /// The label provider.
     pub provider: String,
-    /// The column, where it is not the table's.
+    /// The column; none for a label of the table.
     pub column: Option<Ident>,
 }
 
-/// Something that goes when an extension goes.
+/// An object that is dropped when an extension is dropped.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Tied {
     /// `index i` or `trigger g on table t`.
@@ -79,17 +79,17 @@ pub struct Tied {
 pub struct TriggerFunction {
     /// The trigger.
     pub trigger: Ident,
-    /// The function's text, where it has one.
+    /// The source text of the function; empty if it has none.
     pub source: String,
-    /// A move between partitions fires it otherwise than an update does.
+    /// Whether it fires differently when an update moves a row between partitions.
     pub fires_for_moves: bool,
 }
 
 /// A text that names the table.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Text {
-    /// Where it is from, in words.
+    /// Its source, as text for messages.
     pub name: String,
-    /// SQL, or a procedural language.
+    /// The text, in SQL or a procedural language.
     pub text: String,
 }

@@ -1,5 +1,5 @@
-//! What the server says of the table's own definitions when they are created a second time, and computed on some of its
-//! rows, and what follows.
+//! Findings from a trial on the server, which creates the table's definitions a second time and evaluates them on some
+//! of its rows.
 
 use super::words::Words;
 use super::{Report, rows_that};
@@ -10,69 +10,69 @@ use crate::model::number;
 use crate::model::orphans::Orphans;
 use crate::model::table::{Check, Table};
 
-/// A name stands for no table of the statement.
+/// SQLSTATE: a name refers to a table that is not in the statement.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// What the server says.
+/// The result of the trial.
 #[derive(Debug, Clone, Default)]
 pub struct TableTrial {
-    /// What it refuses: how, of which object, and why.
+    /// What the server rejects: the action, the object, and the error.
     pub refused: Vec<(How, String, Refused)>,
-    /// CHECKs that could be tested on rows, and how many of them do not satisfy each.
+    /// CHECK constraints that could be tested on rows, each with the number of violating rows.
     pub violated: Vec<Violated>,
-    /// What could not be tried, and why.
+    /// What could not be tested, and why.
     pub untried: Vec<(String, String)>,
 }
 
 impl TableTrial {
-    /// Whether it has something to say of that object.
+    /// Whether the server rejected that object.
     pub fn names(&self, what: &str) -> bool {
         self.refused.iter().any(|(_, object, _)| object == what)
     }
 
-    /// CHECKs that only rows from before violate: written today, they would be refused.
+    /// CHECK constraints that only old rows violate; the server would reject such a row today.
     pub fn left_to_old_rows(&self) -> Vec<Ident> {
-        let old = self.violated.iter().filter(|one| one.rows > 0 && !one.depends_on_more);
-        old.map(|one| one.check.name.clone()).collect()
+        let old = self.violated.iter().filter(|check| check.rows > 0 && !check.depends_on_more);
+        old.map(|violated| violated.check.name.clone()).collect()
     }
 }
 
-/// What was refused.
+/// The action that the server rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// To create it.
+    /// Creating the object.
     Created,
-    /// To compute it of a row.
+    /// Evaluating it on a row.
     Computed,
 }
 
-/// What the server said.
+/// The server's error.
 #[derive(Debug, Clone)]
 pub struct Refused {
     /// Its message.
     pub message: String,
     /// Its SQLSTATE.
     pub code: String,
-    /// The function of the application that it was in.
+    /// The function of the application in which it occurred.
     pub context: Option<String>,
 }
 
-/// A CHECK, and the rows that do not satisfy it.
+/// A CHECK constraint, and the rows that violate it.
 #[derive(Debug, Clone)]
 pub struct Violated {
     /// The constraint.
     pub check: Check,
-    /// How many rows.
+    /// The number of rows.
     pub rows: i64,
     /// The key of one of them.
     pub key: Option<String>,
-    /// It depends on more than the row: it calls functions that are not IMMUTABLE.
+    /// Whether it depends on more than the row: it calls functions that are not IMMUTABLE.
     pub depends_on_more: bool,
-    /// Every row was tested, not some of them.
+    /// Whether every row was tested, instead of a sample.
     pub whole: bool,
 }
 
-/// The findings.
+/// Returns the findings of the trial.
 pub fn table_tried(table: &Table, trial: &TableTrial, job: Writes) -> Vec<Finding> {
     let mut report = Report::default();
     for (how, what, refused) in &trial.refused {
@@ -101,7 +101,8 @@ pub fn table_tried(table: &Table, trial: &TableTrial, job: Writes) -> Vec<Findin
     report.0
 }
 
-/// Leaves out what a backfill may mend: CHECKs of columns that it sets; and those of rows that it may leave alone.
+/// Removes violations that may not prevent the backfill: those of CHECK constraints on columns that it sets, and all of
+/// them if the plan has a `where`, which may exclude the violating rows.
 pub fn unmended(trial: &mut TableTrial, filling: &Filling) {
     let sets = |check: &Check| {
         let words = Words::of(&check.definition);
@@ -113,9 +114,9 @@ pub fn unmended(trial: &mut TableTrial, filling: &Filling) {
 /// How the job writes the table's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
-    /// It inserts them into another table.
+    /// The job inserts them into another table.
     Copies,
-    /// It updates them where they are.
+    /// The job updates them in the table itself.
     Updates,
 }
 
@@ -202,7 +203,7 @@ fn may_change(report: &mut Report, table: &Table, check: &Check) {
     );
 }
 
-/// Rows that violate foreign keys which the swap makes again: none of these would become valid.
+/// Reports rows that violate foreign keys. The swap creates these keys again, and their validation would fail.
 pub fn orphaned(found: &[Orphans]) -> Vec<Finding> {
     let mut report = Report::default();
     for orphans in found {
@@ -217,7 +218,7 @@ pub fn orphaned(found: &[Orphans]) -> Vec<Finding> {
     report.0
 }
 
-/// Rows whose key is no valid UTF-8: our sessions read keys as such text.
+/// Reports rows whose key is not valid UTF-8, because the job's sessions read keys as UTF-8 text.
 pub fn unreadable_keys(table: &Table, rows: i64) -> Vec<Finding> {
     let mut report = Report::default();
     let name = table.name.plain();

@@ -1,4 +1,4 @@
-//! The check on facts as data: what no test server can be, and what depends on the clock.
+//! Tests of the check on constructed facts: servers that the tests cannot start, and cases that depend on the clock.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ fn plan(more: &str) -> Plan {
     Plan::parse(&format!("{PLAN}{more}"), "plan.toml").unwrap()
 }
 
-/// Scenario 1 without fault: half a year of rows, seen in August 2024, by its owner.
+/// A table without errors: half a year of rows, checked in August 2024 by the owner of the table.
 pub(in crate::plan) fn facts() -> Facts {
     let rights = Rights {
         owner: true,
@@ -73,7 +73,7 @@ fn found(facts: &mut Facts) -> &mut Found {
     }
 }
 
-fn told(plan: &Plan, facts: &Facts) -> String {
+fn text(plan: &Plan, facts: &Facts) -> String {
     let (findings, blueprint) = check(plan, plan.partitioning().unwrap(), facts);
     let passed = findings.iter().all(|f| f.level != Level::Error);
     assert_eq!(blueprint.is_some(), passed);
@@ -89,7 +89,7 @@ fn bounds(plan: &Plan, facts: &Facts) -> Vec<String> {
     bounds
 }
 
-/// The same table by its integer column.
+/// The same table, partitioned by its integer column.
 fn by_number(values: Values) -> (Plan, Facts) {
     let plan = "table = 'petri_observations'\n[partition]\nby = 'seq'\nevery = 1000\nahead = 1\n";
     let mut facts = facts();
@@ -98,8 +98,8 @@ fn by_number(values: Values) -> (Plan, Facts) {
 }
 
 #[test]
-fn a_table_without_fault() {
-    assert_snapshot!(told(&plan(""), &facts()), @"
+fn a_table_without_errors() {
+    assert_snapshot!(text(&plan(""), &facts()), @"
     note[size]: public.petri_observations has about 1,000,000 rows, 200.0 MiB with indexes; the job needs about the same amount of disk space again
     note[change_rate]: about 10.00 changed rows per second on average: the change log grows by about 49.4 MiB per day until it is drained
     warning[key_widened]: the partition column is added to the key petri_observations_pkey (observation_id): after the swap, only (observation_id, created_at) is unique, not (observation_id) alone, and ON CONFLICT (observation_id) fails
@@ -109,7 +109,7 @@ fn a_table_without_fault() {
 }
 
 #[test]
-fn partitions_go_on_beyond_today() {
+fn partitions_extend_beyond_today() {
     let months = bounds(&plan("ahead = 1\n"), &facts());
     assert_eq!((months.len(), months[0].as_str()), (10, "2024-01-01 00:00:00+00"));
     assert_eq!(months[9], "2024-10-01 00:00:00+00");
@@ -119,7 +119,7 @@ fn partitions_go_on_beyond_today() {
 }
 
 #[test]
-fn an_empty_table_begins_now() {
+fn partitions_of_an_empty_table_begin_today() {
     let mut empty = facts();
     let values = found(&mut empty).values.as_mut().unwrap();
     (values.oldest, values.newest) = (None, None);
@@ -134,7 +134,7 @@ fn an_empty_table_begins_now() {
 }
 
 #[test]
-fn numbers_go_on_from_the_largest() {
+fn partitions_of_numbers_extend_beyond_the_largest() {
     let ends = |oldest: &str, newest: &str| Values {
         oldest: Some(oldest.into()),
         newest: Some(newest.into()),
@@ -147,7 +147,7 @@ fn numbers_go_on_from_the_largest() {
 }
 
 #[test]
-fn ends_of_the_plan_move_outward_to_a_mark() {
+fn bounds_in_the_plan_are_extended_to_whole_intervals() {
     let spring = plan("from = '2024-03-20'\nto = '2024-05-02'\n");
     assert_eq!(
         bounds(&spring, &facts()),
@@ -159,7 +159,7 @@ fn ends_of_the_plan_move_outward_to_a_mark() {
         ]
     );
     assert_eq!(bounds(&plan("from = '2024-05-01'\nto = '2024-06-01'\n"), &facts()).len(), 2);
-    assert_snapshot!(told(&plan("to = '2023-06-01'\n"), &facts()), @"
+    assert_snapshot!(text(&plan("to = '2023-06-01'\n"), &facts()), @"
     error[bounds]: the last partition would end at 2023-06-01 00:00:00+00, before the start of the first partition (2024-01-15 00:00:00+00)
     note[size]: public.petri_observations has about 1,000,000 rows, 200.0 MiB with indexes; the job needs about the same amount of disk space again
     note[change_rate]: about 10.00 changed rows per second on average: the change log grows by about 49.4 MiB per day until it is drained
@@ -167,7 +167,7 @@ fn ends_of_the_plan_move_outward_to_a_mark() {
 }
 
 #[test]
-fn the_key_is_the_primary_key_or_the_first_that_can_be() {
+fn the_key_is_the_primary_key_or_the_first_usable_index() {
     let mut facts = facts();
     let table = &mut found(&mut facts).table;
     let index = |name: &str, column: &str| Index {
@@ -184,29 +184,29 @@ fn the_key_is_the_primary_key_or_the_first_that_can_be() {
 }
 
 #[test]
-fn an_old_server_is_all_that_is_said() {
+fn an_old_server_is_the_only_finding() {
     let mut facts = facts();
     facts.server.version = 130_011;
     facts.relation = Relation::Unread;
-    assert_snapshot!(told(&plan(""), &facts), @"error[server_too_old]: the server is PostgreSQL 13.11; pgstrata requires PostgreSQL 14 or later");
+    assert_snapshot!(text(&plan(""), &facts), @"error[server_too_old]: the server is PostgreSQL 13.11; pgstrata requires PostgreSQL 14 or later");
 }
 
 #[test]
-fn tables_of_others_than_the_user() {
+fn temporary_tables_and_tables_of_extensions() {
     let mut temporary = facts();
     found(&mut temporary).table.persistence = "t".into();
-    assert_snapshot!(told(&plan(""), &temporary), @"error[temporary_table]: public.petri_observations is a temporary table, which the job's other sessions cannot see");
+    assert_snapshot!(text(&plan(""), &temporary), @"error[temporary_table]: public.petri_observations is a temporary table, which the job's other sessions cannot see");
     let mut extension = facts();
     found(&mut extension).table.extension = Some("postgis".into());
-    let said = told(&plan(""), &extension);
-    assert_snapshot!(said.lines().next().unwrap(), @"error[extension_member]: public.petri_observations belongs to extension postgis, which would lose it at the swap");
+    let findings = text(&plan(""), &extension);
+    assert_snapshot!(findings.lines().next().unwrap(), @"error[extension_member]: public.petri_observations belongs to extension postgis, which would lose it at the swap");
 }
 
 #[test]
-fn a_value_out_of_reach_is_refused() {
+fn a_value_too_far_away_is_rejected() {
     let mut far = facts();
     found(&mut far).values.as_mut().unwrap().newest = Some("290000-01-01 00:00:00+00".into());
-    assert_snapshot!(told(&plan(""), &far), @"
+    assert_snapshot!(text(&plan(""), &far), @"
     error[bounds]: column created_at contains values after the year 261999, and covering them would take too many partitions
     note[size]: public.petri_observations has about 1,000,000 rows, 200.0 MiB with indexes; the job needs about the same amount of disk space again
     note[change_rate]: about 10.00 changed rows per second on average: the change log grows by about 49.4 MiB per day until it is drained
@@ -214,7 +214,7 @@ fn a_value_out_of_reach_is_refused() {
 }
 
 #[test]
-fn everything_is_told_at_once() {
+fn all_findings_are_reported_at_once() {
     let mut facts = facts();
     facts.server.in_recovery = true;
     facts.jobs = vec![OpenJob {
@@ -239,7 +239,7 @@ fn everything_is_told_at_once() {
         slots: vec![],
     });
     found.size.since_known = false;
-    assert_snapshot!(told(&plan("drop_unique = ['x']\n"), &facts), @"
+    assert_snapshot!(text(&plan("drop_unique = ['x']\n"), &facts), @"
     error[standby]: the server is a standby, which cannot be written to
     error[table_in_other_job]: job other is open on the same table (copied)
     error[missing_privilege]: role lab cannot change the owner of tables to role lab, which owns public.petri_observations

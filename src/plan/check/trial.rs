@@ -1,4 +1,4 @@
-//! What the server says of a backfill's SQL when it plans it, and what follows.
+//! Findings from a trial of a backfill's SQL on the server, which plans it but does not run it.
 
 use super::{FinishTrial, Named, Report, finishing, named};
 use crate::model::filling::Filling;
@@ -6,39 +6,39 @@ use crate::model::finding::Finding;
 use crate::model::ident::{Ident, plain};
 use crate::model::number;
 
-/// What helps where a value is of another type than its column.
+/// The hint for a value whose type differs from the column's type.
 const CAST: &str = "write an explicit cast: set = { column = \"(...)::the_type\" }";
 
-/// What the server says of the plan's SQL, without running it on any row.
+/// The result of testing the plan's SQL on the server, without running it on any row.
 #[derive(Debug, Clone, Default)]
 pub struct Trial {
-    /// It cannot be run.
+    /// The server rejects the SQL.
     pub refused: Option<Refusal>,
-    /// A column cannot be set to what the plan says.
+    /// The server rejects the assignment to a column.
     pub not_assignable: Option<Refusal>,
-    /// Columns to be added that cannot be set to what the plan says, and the type that it has.
+    /// Columns to add that do not accept the type of their expression, with that type.
     pub of_another_type: Vec<(Ident, String)>,
-    /// What is set differs each time: it calls a function that is declared VOLATILE.
+    /// Whether an expression returns a different value at each evaluation: it calls a VOLATILE function.
     pub volatile: bool,
-    /// Which rows are meant differs each time.
+    /// Whether `where` selects different rows at each evaluation.
     pub filter_volatile: bool,
-    /// Defaults of columns to be added that cannot be had, and why.
+    /// Columns to add whose type or default the server rejects, with its message.
     pub defaults_refused: Vec<(Ident, String)>,
-    /// Defaults that are not the same for every row.
+    /// Columns to add whose default differs from row to row.
     pub defaults_volatile: Vec<Ident>,
-    /// Columns to be added whose type is a domain with constraints.
+    /// Columns to add whose type is a domain with constraints.
     pub constrained: Vec<Ident>,
-    /// What it says of what is built in the end, where anything is.
+    /// The result of testing `finish`, if the plan has one.
     pub finish: Option<FinishTrial>,
-    /// Rows that are meant, by the statistics.
+    /// The number of rows to fill, according to the statistics.
     pub meant: Option<f64>,
-    /// What each chunk does over again.
+    /// The work that each chunk repeats.
     pub every_chunk: Option<EveryChunk>,
-    /// What the SQL names.
+    /// The objects that the SQL uses.
     pub named: Named,
 }
 
-/// What the server said against a statement.
+/// The server's error for a statement.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     /// Its message.
@@ -47,20 +47,20 @@ pub struct Refusal {
     pub code: String,
 }
 
-/// Work of a chunk that is the same however few rows it has.
+/// Work of a chunk that does not depend on its number of rows.
 #[derive(Debug, Clone)]
 pub struct EveryChunk {
-    /// The largest table or function that is read, as the server calls it.
+    /// The largest table or function that it reads, as the server names it.
     pub reads: String,
-    /// Rows of it, by the planner's estimate.
+    /// The number of its rows, according to the planner.
     pub rows: f64,
-    /// Of the planner's cost of a chunk of [`EveryChunk::chunk_rows`], 0 to 1.
+    /// Its share of the planner's cost of a chunk of [`EveryChunk::chunk_rows`], from 0 to 1.
     pub share: f64,
-    /// Rows of that chunk.
+    /// The number of rows of that chunk.
     pub chunk_rows: u64,
 }
 
-/// What the trial says, and the design with what it taught. `role` is ours.
+/// Returns findings from the trial, and stores its results in the design. `role` is the job's role.
 pub fn tried(filling: &mut Filling, trial: &Trial, role: &str) -> Vec<Finding> {
     let mut report = Report::default();
     refused(&mut report, filling, trial, &plain(role));
@@ -71,7 +71,7 @@ pub fn tried(filling: &mut Filling, trial: &Trial, role: &str) -> Vec<Finding> {
     }
     added(&mut report, filling, trial);
     if let Some(every) = &trial.every_chunk {
-        over_again(&mut report, filling, every);
+        repeated_work(&mut report, filling, every);
     }
     report.0.extend(named(&trial.named, &filling.sql, &filling.table.name.plain()));
     report.0.extend(trial.finish.iter().flat_map(|finish| finishing::tried(filling, finish)));
@@ -104,7 +104,7 @@ fn refused(report: &mut Report, filling: &Filling, trial: &Trial, role: &str) {
     }
 }
 
-/// What our role may not use, and the GRANT.
+/// The object on which the job's role lacks a privilege, and the GRANT.
 fn lacking(refusal: &Refusal, role: &str) -> Option<(String, String)> {
     if refusal.code != "42501" {
         return None;
@@ -192,7 +192,7 @@ fn added(report: &mut Report, filling: &Filling, trial: &Trial) {
     }
 }
 
-fn over_again(report: &mut Report, filling: &Filling, every: &EveryChunk) {
+fn repeated_work(report: &mut Report, filling: &Filling, every: &EveryChunk) {
     report.note(
         "from_read_by_every_chunk",
         filling.table.name.plain(),

@@ -1,4 +1,4 @@
-//! The application's triggers, which act on partitions after the swap.
+//! Checks the application's triggers, which fire on partitions after the swap.
 
 use super::words::Words;
 use super::{Found, Report, listed};
@@ -27,7 +27,7 @@ pub(super) fn check(report: &mut Report, found: &Found, by: &Ident) {
     }
 }
 
-/// The row has its partition before the trigger sees it.
+/// Checks BEFORE INSERT row triggers. The server chooses the partition before such a trigger fires.
 fn before_insert(report: &mut Report, found: &Found, trigger: &Trigger, words: &Words, by: &Ident) {
     if !trigger.before_insert {
         return;
@@ -60,14 +60,15 @@ fn before_insert(report: &mut Report, found: &Found, trigger: &Trigger, words: &
     }
 }
 
-/// Whether a trigger's code sets the column of the new row, by `:=`, by `=` where a statement begins, or by `INTO`.
+/// Whether a trigger's code sets the column of the new row, with `:=`, with `=` at the start of a statement, or with
+/// `INTO`.
 fn assigns(words: &Words, column: &Ident) -> bool {
-    let begins = [";", "begin", "then", "else", "loop", ""];
+    let statement_starts = [";", "begin", "then", "else", "loop", ""];
     words.after(&["new", ".", column.as_str()]).any(|i| {
         let before = words.before(i - 3).next().map_or("", |(_, word)| word);
         match (words.get(i), words.get(i + 1)) {
             (":", "=") => true,
-            ("=", _) => begins.contains(&before),
+            ("=", _) => statement_starts.contains(&before),
             _ => before == "into",
         }
     })
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comparison_is_no_assignment() {
+    fn a_comparison_is_not_an_assignment() {
         let sets = |text: &str| assigns(&Words::of(text), &Ident::new("at"));
         for text in [
             "begin new.at := now(); return new; end",

@@ -1,4 +1,4 @@
-//! What an update of each row sets in motion besides: triggers, rules, subscribers; and whether it can be done at all.
+//! Checks whether the job can update the rows, and what the updates cause: triggers, rules, cascades, replication.
 
 use super::writing::{Pointing, UpdateTrigger, Writing};
 use super::{Report, listed};
@@ -35,7 +35,7 @@ pub(super) fn check(report: &mut Report, backfill: &Backfill, table: &Table, wri
     published(report, table, writing);
 }
 
-/// The server looks, for each row whose value changes, who points to the old one.
+/// Reports foreign keys that reference a column that the plan sets. The server checks or updates the referencing rows.
 fn pointed_to(report: &mut Report, table: &Table, key: &Pointing, set: &[Ident]) {
     let Some(column) = key.columns.iter().find(|column| set.contains(column)) else { return };
     let (name, other, column) = (plain(key.name.as_str()), key.table.plain(), plain(column.as_str()));
@@ -61,7 +61,8 @@ fn pointed_to(report: &mut Report, table: &Table, key: &Pointing, set: &[Ident])
     report.warning("set_column_pointed_to", &name, message, hint);
 }
 
-/// A row that moved to another partition would be another row under the same key; one on another server cannot be locked.
+/// Reports columns that determine the partition, because a moved row would have another place, and foreign partitions,
+/// because the job cannot lock their rows.
 fn stays_in_place(report: &mut Report, table: &Table, writing: &Writing, set: &[Ident]) {
     for column in set.iter().filter(|column| writing.routing.contains(column)) {
         let column = plain(column.as_str());
@@ -88,7 +89,7 @@ fn stays_in_place(report: &mut Report, table: &Table, writing: &Writing, set: &[
     }
 }
 
-/// Whether the batches' UPDATE fires it.
+/// Whether the job's UPDATE fires the trigger.
 fn fires(trigger: &UpdateTrigger, set: &[Ident]) -> bool {
     trigger.columns.is_empty() || trigger.columns.iter().any(|column| set.contains(column))
 }
@@ -111,7 +112,7 @@ fn triggered(report: &mut Report, table: &Table, trigger: &UpdateTrigger) {
     );
 }
 
-/// Who gets each filled row.
+/// Reports publications that publish each filled row.
 fn published(report: &mut Report, table: &Table, writing: &Writing) {
     for unidentified in &writing.unidentified {
         let name = unidentified.plain();

@@ -1,10 +1,10 @@
-//! SQL and procedural code as words, to find what a statement says without parsing it. It errs on the side of finding: a
-//! warning too many is read, one too few is not.
+//! SQL and procedural code as words, to find constructs without a parser. False positives are preferred: an unnecessary
+//! warning does less harm than a missing one.
 
 use crate::model::ident::{Ident, QualifiedName};
 
-/// A text as words and marks. Unquoted words are in lower case; comments are gone; a string's words stand like any others,
-/// because they may well be a statement.
+/// A text as words and punctuation. Unquoted words are in lower case. Comments are omitted. Words in string literals
+/// are included, because a string may contain a statement.
 #[derive(Debug)]
 pub(super) struct Words(Vec<String>);
 
@@ -36,11 +36,11 @@ impl Words {
         Self(words)
     }
 
-    /// Where these words stand one after the other: each place, by what follows.
+    /// The position after each occurrence of this sequence of words.
     pub(super) fn after<'a>(&'a self, sought: &'a [&str]) -> impl Iterator<Item = usize> + 'a {
         let last = (self.0.len() + 1).saturating_sub(sought.len());
-        let here = move |i: &usize| self.0[*i..].iter().zip(sought).all(|(word, want)| word == want);
-        (0..last).filter(here).map(|i| i + sought.len())
+        let matches = move |i: &usize| self.0[*i..].iter().zip(sought).all(|(word, want)| word == want);
+        (0..last).filter(matches).map(|i| i + sought.len())
     }
 
     pub(super) fn has(&self, sought: &[&str]) -> bool {
@@ -51,17 +51,17 @@ impl Words {
         self.0.get(i).map_or("", String::as_str)
     }
 
-    /// What stands before a place, the nearest first.
+    /// The words before a position, the nearest first.
     pub(super) fn before(&self, i: usize) -> impl Iterator<Item = (usize, &str)> {
         self.0[..i.min(self.0.len())].iter().enumerate().rev().map(|(i, word)| (i, word.as_str()))
     }
 
-    /// From a place to the end of the statement.
+    /// The words from a position to the end of the statement.
     pub(super) fn statement(&self, i: usize) -> impl Iterator<Item = &str> {
         self.0[i.min(self.0.len())..].iter().map(String::as_str).take_while(|word| *word != ";")
     }
 
-    /// Where the table's name ends, if it stands here, alone or with its schema.
+    /// The position after the table's name, if the name is at this position, with or without its schema.
     pub(super) fn table(&self, i: usize, table: &QualifiedName) -> Option<usize> {
         let is = |i: usize, name: &Ident| self.get(i) == name.as_str();
         if is(i, &table.schema) && self.get(i + 1) == "." && is(i + 2, &table.name) {
@@ -70,18 +70,18 @@ impl Words {
         (is(i, &table.name) && self.get(i + 1) != ".").then_some(i + 1)
     }
 
-    /// What stands in the parentheses that begin here, at commas.
+    /// The words in the parentheses that begin at this position, without the commas.
     pub(super) fn list(&self, i: usize) -> Vec<&str> {
         let inside = self.0[i.min(self.0.len())..].iter().map(String::as_str).skip(1);
         inside.take_while(|word| *word != ")").filter(|word| *word != ",").collect()
     }
 
-    /// Each place behind `INSERT INTO` the table.
+    /// The position after each `INSERT INTO` the table.
     pub(super) fn inserts<'a>(&'a self, table: &'a QualifiedName) -> impl Iterator<Item = usize> + 'a {
         self.after(&["insert", "into"]).filter_map(|i| self.table(i, table))
     }
 
-    /// Whether a row is put into the table `ON CONFLICT` of just these columns.
+    /// Whether an INSERT into the table has an `ON CONFLICT` clause with exactly these columns.
     pub(super) fn arbiter_is(&self, table: &QualifiedName, columns: &[Ident]) -> bool {
         self.after(&["on", "conflict"]).any(|i| {
             let into =
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comments_go_and_quoted_names_stay_as_they_are() {
+    fn comments_are_omitted_and_quoted_names_are_unchanged() {
         let words = Words::of("Select \"It's\" -- from a\n/* b */ FROM ONLY lab.\"T\" where x='Q' -- z");
         assert_eq!(words.0, ["select", "It's", "from", "only", "lab", ".", "T", "where", "x", "=", "q"]);
         let table = QualifiedName::new("lab", "T");
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_arbiter_is_that_of_the_insert_it_belongs_to() {
+    fn the_arbiter_belongs_to_its_insert() {
         let table = QualifiedName::new("public", "t");
         let key = [Ident::new("a"), Ident::new("b")];
         let is = |text: &str| Words::of(text).arbiter_is(&table, &key);
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_has_words(text in "[-/*\"'a-zé(). \n]{0,40}") {
+        fn any_text_is_split(text in "[-/*\"'a-zé(). \n]{0,40}") {
             let words = Words::of(&text);
             let table = QualifiedName::new("a", "b");
             prop_assert!(!words.arbiter_is(&table, &[Ident::new("c")]) || text.contains("insert"));

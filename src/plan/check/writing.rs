@@ -1,52 +1,53 @@
-//! What preflight asks about a table whose rows are going to be updated, as data.
+//! The facts that preflight queries about a table whose rows the job will update.
 
 use serde::Deserialize;
 
 use crate::model::ident::{Ident, QualifiedName};
 
-/// What an update of each row sets in motion, in the table and its partitions.
+/// What an update of a row triggers or requires, in the table and its partitions.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Writing {
-    /// The user's triggers that fire.
+    /// The user's triggers that fire on an update.
     pub triggers: Vec<UpdateTrigger>,
     /// Rules that rewrite an UPDATE.
     pub rules: Vec<Ident>,
-    /// Partitions that are on another server.
+    /// Partitions that are foreign tables.
     pub foreign: Vec<QualifiedName>,
-    /// Tables of whose rows row-level security hides some from our role.
+    /// Tables in which row-level security hides rows from the job's role.
     pub hidden: Vec<QualifiedName>,
-    /// Tables without SELECT.
+    /// Tables on which the role lacks SELECT.
     pub unreadable: Vec<QualifiedName>,
-    /// Tables without UPDATE.
+    /// Tables on which the role lacks UPDATE.
     pub unwritable: Vec<QualifiedName>,
-    /// Schemas without USAGE.
+    /// Schemas on which the role lacks USAGE.
     pub closed: Vec<Ident>,
-    /// Columns that decide in which partition a row belongs.
+    /// Columns that determine the partition of a row.
     pub routing: Vec<Ident>,
-    /// Publications that send updates of its rows.
+    /// Publications that publish updates of its rows.
     pub publications: Vec<Ident>,
-    /// Tables of which an update is published, and the server refuses it: it has nothing that tells the row.
+    /// Tables whose updates are published but have no replica identity, so that the server rejects updates.
     pub unidentified: Vec<QualifiedName>,
-    /// The table's indexes that an update may have to write to.
+    /// The indexes that an update may have to write to.
     pub indexes: Vec<OnColumns>,
-    /// The table, or its partitions, on this server.
+    /// The table itself, or its partitions on this server.
     pub leaves: Vec<Leaf>,
-    /// Foreign keys that point to its columns.
+    /// Foreign keys that reference its columns.
     pub pointing: Vec<Pointing>,
-    /// The server vacuums by itself.
+    /// Whether autovacuum is on.
     pub autovacuum: bool,
 }
 
-/// A foreign key of some table to this one.
+/// A foreign key that references this table.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Pointing {
     /// Its name.
     pub name: Ident,
-    /// Whose it is.
+    /// The table that has it.
     pub table: QualifiedName,
-    /// The columns here that it points to.
+    /// The referenced columns.
     pub columns: Vec<Ident>,
-    /// An update here writes there too (ON UPDATE CASCADE, SET NULL, SET DEFAULT); else it is refused where a row points to it.
+    /// Whether an update of a referenced row also updates the referencing rows (ON UPDATE CASCADE, SET NULL, SET
+    /// DEFAULT). Otherwise the server rejects the update.
     pub writes: bool,
 }
 
@@ -55,17 +56,17 @@ pub struct Pointing {
 pub struct UpdateTrigger {
     /// Its name.
     pub name: Ident,
-    /// For each row; else for each statement.
+    /// Whether it fires for each row. Otherwise it fires for each statement.
     pub row: bool,
-    /// Before the row is written; else after.
+    /// Whether it fires before the update. Otherwise it fires after the update.
     pub before: bool,
-    /// Only where one of these is set; empty: always.
+    /// It fires only if one of these columns is set; empty: always.
     pub columns: Vec<Ident>,
-    /// Its function, as SQL has it.
+    /// Its function, as SQL.
     pub function: String,
 }
 
-/// An index, by the columns whose values it knows: keys, INCLUDE, in expressions and conditions.
+/// An index, with all columns that it depends on: keys, INCLUDE columns, columns in expressions and predicates.
 #[derive(Debug, Clone, Deserialize)]
 pub struct OnColumns {
     /// Its name.
@@ -74,23 +75,23 @@ pub struct OnColumns {
     pub columns: Vec<Ident>,
 }
 
-/// A table that holds rows.
+/// A plain table or a partition, which contains rows.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Leaf {
-    /// Schema and name.
+    /// Its schema and name.
     pub name: QualifiedName,
-    /// Rows by the statistics; -1 where there are none.
+    /// The number of rows, according to the statistics; -1 without statistics.
     pub rows: f64,
-    /// Bytes of its heap.
+    /// The size of its heap, in bytes.
     pub heap_bytes: f64,
-    /// Bytes of its indexes.
+    /// The size of its indexes, in bytes.
     pub index_bytes: f64,
-    /// Bytes that its rows take by the statistics; none without any.
+    /// The size of its live rows in bytes, according to the statistics; none without statistics.
     pub live_bytes: Option<f64>,
-    /// How full an insert makes a page, in percent.
+    /// The fillfactor, in percent.
     pub fillfactor: i32,
-    /// Autovacuum is not turned off for it.
+    /// Whether autovacuum is enabled for it.
     pub autovacuum: bool,
-    /// As many dead rows bring a vacuum.
+    /// The number of dead rows at which autovacuum starts.
     pub vacuum_at: f64,
 }

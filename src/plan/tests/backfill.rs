@@ -1,11 +1,11 @@
-//! Plans of backfills: what they may have, and what is wrong with them.
+//! Tests of backfill plans.
 
 use insta::assert_snapshot;
 
 use super::{LEAST, error};
 use crate::plan::Plan;
 
-/// A backfill with everything in it.
+/// A backfill with every setting.
 pub(super) const FULL: &str = r#"
 name = "ci"
 kind = "backfill"
@@ -22,7 +22,7 @@ settings = { search_path = "App, public", timezone = "Europe/Berlin" }
 "#;
 
 #[test]
-fn a_backfill_reads_with_all_it_can_have() {
+fn a_full_backfill_is_read() {
     let plan = Plan::parse(FULL, "p.toml").unwrap();
     assert_snapshot!(plan.to_toml(), @r#"
     kind = "backfill"
@@ -72,7 +72,7 @@ fn a_backfill_reads_with_all_it_can_have() {
 }
 
 #[test]
-fn what_is_wrong_with_a_backfill_is_told() {
+fn problems_of_a_backfill_are_reported() {
     assert_snapshot!(error("kind = 'backfill'\ntable = 't'\n[partition]\nby = 'at'\n[swap]\nkeep_old = '1 day'"), @r#"
     p.toml has 3 errors
       p.toml:4:6: partition.by: does not apply to a plan of kind "backfill"

@@ -1,4 +1,4 @@
-//! Properties of plans: what is written reads back as the same, and no text makes the reader panic.
+//! Property tests of plans: a plan that is written and read is unchanged, and no text makes the reader panic.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ prop_compose! {
     }
 }
 
-/// SQL as a plan may have it: trimmed, not empty, and not ended.
+/// SQL that a plan can contain: trimmed, not empty, and without a semicolon at its end.
 fn sql() -> impl Strategy<Value = String> {
     "[^\0\\s][^\0]{0,10}[^\0\\s;]"
 }

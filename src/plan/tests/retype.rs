@@ -1,11 +1,11 @@
-//! Plans of retypes: every setting, and what is wrong with one.
+//! Tests of plans for column type changes.
 
 use insta::assert_snapshot;
 
 use super::error;
 use crate::plan::Plan;
 
-/// A retype with everything in it.
+/// A column type change with every setting.
 pub(super) const RETYPING: &str = r#"
 name = "visits_at"
 kind = "retype"
@@ -22,7 +22,7 @@ keep_old = "1 day"
 "#;
 
 #[test]
-fn a_retype_reads_with_all_it_can_have() {
+fn a_full_retype_is_read() {
     let plan = Plan::parse(RETYPING, "p.toml").unwrap();
     assert_snapshot!(plan.to_toml(), @r#"
     kind = "retype"
@@ -60,7 +60,7 @@ fn a_retype_reads_with_all_it_can_have() {
 }
 
 #[test]
-fn what_is_wrong_with_a_retype_is_told() {
+fn problems_of_a_retype_are_reported() {
     assert_snapshot!(error("kind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'a.b'\nusing = 't.a;'\n[copy]\norder = 'keyset'"), @r#"
     p.toml has 4 errors
       p.toml:4:10: retype.column: `a.b` is not a single name

@@ -1,4 +1,4 @@
-//! One event of each code.
+//! Events for the tests: at least one for each code.
 
 use chrono::DateTime;
 use chrono_tz::Europe::Berlin;

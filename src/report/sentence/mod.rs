@@ -1,4 +1,4 @@
-//! What events mean, as sentences. A test shows each of them.
+//! The sentences for events. A snapshot test contains each of them.
 
 mod note;
 mod phase;
@@ -14,7 +14,7 @@ use crate::event::Event;
 
 pub(super) use throttle::hold as throttled;
 
-/// What an event means; none for a story or findings, which have a text of their own.
+/// The sentence for an event; none for a story or findings, which have their own text.
 pub(super) fn of(event: &Event) -> Option<String> {
     match event {
         Event::PhaseStarted { work, .. } => Some(phase::work(work)),

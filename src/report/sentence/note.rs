@@ -1,4 +1,4 @@
-//! Notes.
+//! Sentences for notes.
 
 use crate::event::{BackfillNote, JobNote, MaintainNote, Note, PartitionNote, StandbyEffect};
 use crate::model::number::counted;
@@ -6,7 +6,7 @@ use crate::model::post_swap_diff::SwapChange;
 use crate::model::shell::word;
 use crate::model::state::State;
 
-/// What a note means.
+/// The sentence for a note.
 pub(super) fn of(note: &Note) -> String {
     match note {
         Note::Job(note) => job(note),
@@ -91,7 +91,7 @@ fn partition(note: &PartitionNote) -> String {
     }
 }
 
-/// What a swap changes.
+/// The sentence for a change by a swap.
 fn swap_change(change: &SwapChange) -> String {
     match change {
         SwapChange::Partitioned { table, column, partitions } => {

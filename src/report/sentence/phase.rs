@@ -1,10 +1,10 @@
-//! What a phase does, and what its result is.
+//! Sentences about the work and the result of a phase.
 
 use crate::event::{ColumnWork, ConstraintWork, DemoWork, EndWork, PhaseOutcome, PhaseWork, TableWork};
 use crate::model::latency::Latency;
 use crate::model::number::{bytes, count, counted, percent, rate, seconds};
 
-/// What a phase does.
+/// The sentence for the work of a phase.
 pub(super) fn work(work: &PhaseWork) -> String {
     match work {
         PhaseWork::Table(work) => table(work),
@@ -162,7 +162,7 @@ pub(super) fn progress([done, total]: [u64; 2], unit: &str, per_second: f64, eta
     text
 }
 
-/// The result of a phase; empty where there is nothing to count or to name.
+/// The sentence for the result of a phase; empty if there is nothing to report.
 pub(super) fn outcome(outcome: &PhaseOutcome) -> String {
     use PhaseOutcome as O;
     match outcome {
@@ -234,8 +234,8 @@ fn lost(rows: u64) -> String {
     format!("; {} without a value in the old type", count(rows))
 }
 
-fn plural(n: u64, one: &str, more: &str) -> String {
-    format!("{} {}", count(n), if n == 1 { one } else { more })
+fn plural(n: u64, singular: &str, plural: &str) -> String {
+    format!("{} {}", count(n), if n == 1 { singular } else { plural })
 }
 
 /// `25 chunks of 20,000 rows, p50 480 ms, p99 900 ms, longest 1234 ms`.

@@ -1,4 +1,4 @@
-//! Every sentence, and the codes that `--json` has for them.
+//! Tests of every sentence, and of the codes that `--json` prints for them.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ fn code(one: &impl Serialize) -> String {
     text("code").to_owned()
 }
 
-/// A line each: the code, and the sentence.
+/// One line each: the code and the sentence.
 fn table<T: Serialize>(all: &[T], sentence: impl Fn(&T) -> String) -> String {
     all.iter().map(|one| format!("{}: {}\n", code(one), sentence(one))).collect()
 }
@@ -50,7 +50,7 @@ fn why_jobs_are_throttled() {
     assert_eq!(resumed, "paused throttled the job for 4.1 s");
 }
 
-/// The names of the variants of the enums in a file that have a code.
+/// The codes in a source file: the variants of its enums that are serialized with a code.
 fn declared(source: &str) -> BTreeSet<String> {
     let mut codes = BTreeSet::new();
     for part in source.split("#[serde(tag = \"code\", rename_all = \"snake_case\")]").skip(1) {

@@ -1,4 +1,4 @@
-//! Why a job is throttled.
+//! Sentences about throttling.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(super) fn hold_of(hold: &Hold) -> String {
     self::hold(hold.signal, hold.value, hold.limit, hold.unread, hold.cause.as_ref())
 }
 
-/// The same, of its parts.
+/// The same sentence, from the fields of a hold.
 pub(in super::super) fn hold(
     signal: Signal,
     value: f64,
@@ -88,7 +88,7 @@ fn cause(cause: &Cause) -> String {
     }
 }
 
-/// What the next vacuum of a table waits for.
+/// When the next vacuum of a table can remove its dead rows.
 fn vacuum(table: &str, autovacuum: bool, kept_by: Option<&str>, snapshot_age_s: Option<f64>) -> String {
     match kept_by {
         Some(by) => {

@@ -1,4 +1,4 @@
-//! Warnings.
+//! Sentences for warnings.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::model::maintained::Stray;
 use crate::model::number::{self, count, counted};
 use crate::model::shell::word;
 
-/// So many ranges of a default partition are named.
-const RANGES: usize = 12;
+/// The maximum number of ranges of a default partition to list.
+const MAX_RANGES: usize = 12;
 
-/// What a warning means.
+/// The sentence for a warning.
 pub(super) fn of(warning: &Warning) -> String {
     match warning {
         Warning::Run(warning) => run(warning),
@@ -95,8 +95,8 @@ fn undone(undone: &Undone) -> String {
 }
 
 fn strays(ranges: &[Stray]) -> String {
-    let all: Vec<String> = ranges.iter().take(RANGES).map(stray).collect();
-    let more = match ranges.len().saturating_sub(RANGES) {
+    let all: Vec<String> = ranges.iter().take(MAX_RANGES).map(stray).collect();
+    let more = match ranges.len().saturating_sub(MAX_RANGES) {
         0 => String::new(),
         1 => "; and 1 more range".to_owned(),
         n => format!("; and {} more ranges", count(n as u64)),

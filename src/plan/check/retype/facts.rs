@@ -1,4 +1,4 @@
-//! What preflight asks of the column, as data.
+//! The facts about the column that preflight queries.
 
 use serde::Deserialize;
 
@@ -9,21 +9,21 @@ use crate::model::retyping::Counter;
 /// What depends on the column.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct ColumnFacts {
-    /// How values are stored, where that was set.
+    /// The storage mode, if it was set.
     pub storage: Option<String>,
-    /// How values are compressed, where that was set.
+    /// The compression method, if it was set.
     pub compression: Option<String>,
     /// `COMMENT ON COLUMN`.
     pub comment: Option<String>,
-    /// Indexes that have the column.
+    /// Indexes that contain the column.
     pub indexes: Vec<Ident>,
-    /// CHECK constraints that name it.
+    /// CHECK constraints that use it.
     pub checks: Vec<Ident>,
-    /// Foreign keys from it and to it.
+    /// Foreign keys that contain or reference it.
     pub keys: Vec<Key>,
-    /// The sequence that belongs to it.
+    /// The sequence that it owns.
     pub counter: Option<Counter>,
-    /// What the swap does not carry.
+    /// Objects that the swap cannot carry over.
     pub uses: Vec<Use>,
 }
 
@@ -34,26 +34,26 @@ pub struct Key {
     pub name: Ident,
     /// The table that has it.
     pub table: QualifiedName,
-    /// We have the rights of that table's owner.
+    /// The job's role has the privileges of that table's owner.
     pub owned: bool,
-    /// Who owns it.
+    /// The owner of that table.
     pub owner: Ident,
-    /// The types of its columns, in its order.
+    /// The types of its columns, in the order of the key.
     pub columns: Vec<String>,
-    /// The types of the columns that it refers to, in the same order.
+    /// The types of the referenced columns, in the same order.
     pub referenced: Vec<String>,
-    /// Which of its columns is retyped, counted from 1.
+    /// The position of the changed column among its columns, counted from 1.
     pub retyped: Option<usize>,
-    /// Which of the columns that it refers to is retyped, counted from 1.
+    /// The position of the changed column among the referenced columns, counted from 1.
     pub retyped_referenced: Option<usize>,
 }
 
 impl Key {
-    /// The types of its columns and of those that it refers to, once the column has the new type.
+    /// The types of its columns and of the referenced columns, after the column has the new type.
     pub fn types(&self, new_type: &str) -> (Vec<String>, Vec<String>) {
         let with = |types: &[String], at: Option<usize>| {
-            let new = |(i, one): (usize, &String)| {
-                if at == Some(i + 1) { new_type.to_owned() } else { one.clone() }
+            let new = |(i, old): (usize, &String)| {
+                if at == Some(i + 1) { new_type.to_owned() } else { old.clone() }
             };
             types.iter().enumerate().map(new).collect()
         };
@@ -61,32 +61,33 @@ impl Key {
     }
 }
 
-/// Something that names the column by its number.
+/// An object that refers to the column by its number.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Use {
-    /// The catalog that has it, or what it is.
+    /// Its catalog, or its kind.
     pub kind: String,
-    /// Its name, as people read it.
+    /// Its description, for messages.
     pub name: String,
 }
 
-/// What the server says of the plan's SQL and of the definitions in the new type, without a row.
+/// The result of testing the plan's SQL, and the definitions with the new type, on the server.
 #[derive(Debug, Clone, Default)]
 pub struct Rehearsal {
-    /// Our role may not make the temporary table that definitions are tried on.
+    /// The job's role cannot create the temporary table on which definitions are tested.
     pub no_scratch: bool,
-    /// The type that the plan names cannot be had: the server's message.
+    /// The server rejects the type in the plan: its message.
     pub type_refused: Option<String>,
-    /// `using` or `back`, by name, cannot be run: the server's message.
+    /// The server rejects `using` or `back`: the name of the setting, and the message.
     pub sql_refused: Vec<(&'static str, String)>,
-    /// `using` or `back` gives another value each time.
+    /// `using` or `back`, if it returns a different value at each evaluation.
     pub volatile: Vec<&'static str>,
-    /// What the plan's SQL names.
+    /// The objects that the plan's SQL uses.
     pub named: Named,
-    /// Indexes, constraints, the default: what the new type cannot have, and why.
+    /// Indexes, constraints and the default that are not possible with the new type, with the server's message.
     pub refused: Vec<(String, String)>,
-    /// Foreign keys that cannot be between the new type and the other side's: the key, and the types of both sides.
+    /// Foreign keys that are not possible between the new type and the type of the other side: the key, and the types
+    /// of both sides.
     pub keys_refused: Vec<(Key, Vec<String>, Vec<String>)>,
-    /// What the server says of the column's indexes on rows of the table.
+    /// The result of testing the indexes of the column on rows of the table.
     pub rows: TableTrial,
 }

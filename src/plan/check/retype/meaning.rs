@@ -1,4 +1,4 @@
-//! What the new type means for those who use the column, and what the server says of it.
+//! Findings about the effects of the new type, and about what the server rejects.
 
 use super::super::{Found, Report, Server, Writes, named, table_tried};
 use super::Rehearsal;
@@ -9,7 +9,7 @@ use crate::model::number;
 use crate::model::retyping::{Retyping, default_cast};
 use crate::plan::Retype;
 
-/// What the rehearsal says.
+/// The findings of the rehearsal.
 pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Finding> {
     let mut report = Report::default();
     let column = format!("{}.{}", r.table.name.plain(), plain(r.column.name.as_str()));
@@ -50,7 +50,7 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
     report.0
 }
 
-/// What the server refuses.
+/// Reports what the server rejects.
 fn refused(report: &mut Report, r: &Retyping, rehearsal: &Rehearsal, column: &str) {
     if let Some(message) = &rehearsal.type_refused {
         report.error(
@@ -115,7 +115,7 @@ fn refused(report: &mut Report, r: &Retyping, rehearsal: &Rehearsal, column: &st
     }
 }
 
-/// What the new type means for those who use the column.
+/// Reports how the new type changes the behavior of the column.
 pub(super) fn semantics(report: &mut Report, retype: &Retype, r: &Retyping) {
     let column = format!("{}.{}", r.table.name.plain(), plain(r.column.name.as_str()));
     let lower = r.to.to_ascii_lowercase();

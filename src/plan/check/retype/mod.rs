@@ -1,4 +1,5 @@
-//! A retype held against a live table: what depends on the column and cannot be carried, and what the job will do.
+//! Checks a column type change against a live table: which objects depend on the column and cannot be carried over, and
+//! what the job will do.
 
 mod facts;
 mod meaning;
@@ -15,7 +16,7 @@ use crate::model::retyping::{CheckPair, Counter, Counterpart, Looks, Retyping, d
 use crate::model::table::{ForeignKey, Table};
 use crate::plan::{Plan, Retype};
 
-/// Every finding that needs no rehearsal, and what the job would do; none where there is an error.
+/// Returns every finding that needs no rehearsal, and what the job would do; none if there is an error.
 pub fn retype(
     plan: &Plan,
     retype: &Retype,
@@ -25,7 +26,7 @@ pub fn retype(
     let mut report = Report::default();
     let Some(found) = found(&mut report, plan, facts) else { return (report.0, None) };
     let table = &found.table;
-    if !alone(&mut report, table) || !super::backfill::fillable(&mut report, table) {
+    if !is_plain_table(&mut report, table) || !super::backfill::fillable(&mut report, table) {
         return (report.0, None);
     }
     let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
@@ -49,11 +50,11 @@ pub fn retype(
     uses(&mut report, table, &retype.column, &column.uses);
     indexes(&mut report, &r);
     keys(&mut report, &r, &column.keys, &facts.server);
-    may_build(&mut report, &r, found, &facts.server);
+    privileges(&mut report, &r, found, &facts.server);
     surroundings(&mut report, &r, found);
     super::dependents::options(&mut report, found);
-    let own = table.sequences.iter().filter(|sequence| sequence.column == r.column.name);
-    super::dependents::sequences(&mut report, own, &table.dependents.defaults);
+    let sequences = table.sequences.iter().filter(|sequence| sequence.column == r.column.name);
+    super::dependents::sequences(&mut report, sequences, &table.dependents.defaults);
     if !under_way {
         taken(&mut report, &r, found);
         size::room_for_columns(&mut report, table, &found.size, 1);
@@ -64,7 +65,7 @@ pub fn retype(
     (report.0, passed.then_some(r))
 }
 
-fn alone(report: &mut Report, table: &Table) -> bool {
+fn is_plain_table(report: &mut Report, table: &Table) -> bool {
     let name = table.name.plain();
     let (what, hint) = if table.relkind == "p" {
         (
@@ -102,12 +103,12 @@ fn no_such_column(report: &mut Report, table: &Table, written: &str) {
 fn design(plan: &Plan, retype: &Retype, found: &Found, facts: &ColumnFacts, key: Vec<Ident>) -> Retyping {
     let table = &found.table;
     let name = Ident::new(&retype.column);
-    // The facts are of that column, so it is there.
+    // The column exists, because the facts are about it.
     let column = table.column(&name).unwrap_or(&table.columns[0]).clone();
     let has = |key: &&ForeignKey| facts.keys.iter().any(|k| k.name == key.name && k.table == key.table);
     let counter = facts.counter.clone().map(|counter| {
-        let own = table.sequences.iter().find(|s| s.name == counter.name);
-        Counter { grants: own.map(|s| s.grants.clone()).unwrap_or_default(), ..counter }
+        let sequence = table.sequences.iter().find(|s| s.name == counter.name);
+        Counter { grants: sequence.map(|s| s.grants.clone()).unwrap_or_default(), ..counter }
     });
     let indexes = table.indexes.iter().filter(|i| facts.indexes.contains(&i.name));
     let checks = table.checks.iter().filter(|c| facts.checks.contains(&c.name));
@@ -272,7 +273,7 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
             .map(String::as_str)
             .filter(|t| *t == r.column.sql_type && *t != r.to)
             .collect();
-        // Of other types, the error on the key itself says what is to be done.
+        // For other types, the finding about the foreign key itself has the hint.
         let numbers = ["smallint", "integer", "bigint", "numeric"];
         let widens = [&r.column.sql_type, &r.to].iter().all(|one| numbers.contains(&one.as_str()));
         if key.references == r.table.name && widens && !narrow.is_empty() {
@@ -294,8 +295,9 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
     }
 }
 
-/// Indexes are made in the table's schema; and the swap asks who holds an older snapshot.
-fn may_build(report: &mut Report, r: &Retyping, found: &Found, server: &Server) {
+/// Checks the privileges to create indexes in the table's schema, and to see which sessions hold older snapshots at the
+/// swap.
+fn privileges(report: &mut Report, r: &Retyping, found: &Found, server: &Server) {
     if !found.rights.sees_sessions {
         let role = plain(&server.user);
         report.warning(
@@ -367,13 +369,13 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
     }
 }
 
-/// Names that the job takes in the table and in its schema.
+/// Reports names that the job needs in the table and in its schema, and that are taken.
 fn taken(report: &mut Report, r: &Retyping, found: &Found) {
     let table = r.table.name.plain();
     for direction in [Direction::Forward, Direction::Reverse] {
-        let beside = r.beside(direction);
-        if r.table.column(&beside).is_some() {
-            let shown = plain(beside.as_str());
+        let second_column = r.beside(direction);
+        if r.table.column(&second_column).is_some() {
+            let shown = plain(second_column.as_str());
             report.error(
                 "name_taken",
                 &shown,
