@@ -1,5 +1,5 @@
-//! The property behind `check`: on a table with any of these objects, alone or many at once, either `check` reports an error that
-//! names the object, or the whole job succeeds, through rollback and to its end.
+//! On a table with any of these objects, one or many, either `check` reports an error that names the object, or the
+//! whole job succeeds, including a rollback and finalize.
 
 use pgstrata::engine::preflight;
 use pgstrata::model::finding::Level;
@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::support::cluster::Database;
 
-/// A thing that a table can have: a part of the name by which a finding would call it, and its statements.
+/// An object of a table: a part of the name under which a finding would report it, and the statements that create it.
 type Thing = (&'static str, &'static str);
 
 const TABLE: &str = "
@@ -150,7 +150,7 @@ const PLANS: [(&str, &str); 2] = [
     ),
 ];
 
-/// What `check` has against the plan on a table with these things, if anything.
+/// The errors of `check` for the plan.
 async fn errors(db: &Database, plan: &str) -> Vec<String> {
     let session = Target::from_env(Some(db.dsn())).unwrap().connect("allowed").await.unwrap();
     let found = preflight(&session, &Plan::parse(plan, "plan.toml").unwrap()).await.unwrap();
@@ -164,7 +164,7 @@ async fn with(things: &[Thing]) -> Database {
     let db = Database::new().await;
     db.execute(TABLE).await;
     for (_, statements) in things {
-        // Not every thing goes with every other: what the server refuses beside the others is left out.
+        // Some objects exclude each other: an object that the server refuses next to the others is omitted.
         let created = db.client().await.batch_execute(statements).await;
         assert!(created.is_ok() || things.len() > 1, "{statements}: {created:?}");
     }
@@ -172,8 +172,8 @@ async fn with(things: &[Thing]) -> Database {
     db
 }
 
-/// The whole job, with writes between its steps.
-async fn life(db: &Database, kind: &str, plan: &str, things: &[Thing]) {
+/// Runs the whole job, with writes between its steps.
+async fn whole_job(db: &Database, kind: &str, plan: &str, things: &[Thing]) {
     let names: Vec<&str> = things.iter().map(|(name, _)| *name).collect();
     let ok = async |args: &[&str]| {
         let ran = db.pgstrata(args).await;
@@ -191,14 +191,14 @@ async fn life(db: &Database, kind: &str, plan: &str, things: &[Thing]) {
     }
 }
 
-/// Whether an error names the thing, or the function that it calls.
+/// Whether an error names the object, or the function that it calls.
 fn is_named(errors: &[String], thing: &str) -> bool {
     errors.iter().any(|error| {
         error.contains(thing) || thing.ends_with("_lost") && error.contains("function public.lost(")
     })
 }
 
-/// Each thing alone: those that are allowed.
+/// The objects that `check` allows, each tested alone.
 async fn allowed(plan: &str) -> Vec<Thing> {
     let mut allowed = Vec::new();
     for thing in THINGS {
@@ -212,7 +212,7 @@ async fn allowed(plan: &str) -> Vec<Thing> {
     allowed
 }
 
-/// `PGSTRATA_ALLOWED` is how many tables of random things each kind of job is tried on.
+/// `PGSTRATA_ALLOWED` is the number of tables with random objects that each kind of job is tested on.
 async fn what_check_allows_succeeds((kind, plan): (&'static str, &'static str)) {
     let tries: u64 = std::env::var("PGSTRATA_ALLOWED").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
     let allowed = allowed(plan).await;
@@ -226,7 +226,7 @@ async fn what_check_allows_succeeds((kind, plan): (&'static str, &'static str)) 
         let db = with(&things).await;
         let errors = errors(&db, plan).await;
         if errors.is_empty() {
-            life(&db, kind, plan, &things).await;
+            whole_job(&db, kind, plan, &things).await;
         } else {
             let named = things.iter().any(|(name, _)| is_named(&errors, name));
             assert!(named, "{kind} with {things:?}: {errors:#?}");

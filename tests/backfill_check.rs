@@ -1,10 +1,10 @@
-//! What `check` reports about backfills: plans that cannot be right, what each filled row triggers, the cost, and missing
-//! privileges; and what only the first chunk can show.
+//! What `check` reports about backfills: invalid plans, what each filled row triggers, the cost, and missing
+//! privileges.
 
 use crate::support::checks::{check, check_as, errors, notes};
 use crate::support::cluster::{Database, Version};
 
-/// A hundred rows by a key, and what they can be joined with.
+/// A table with 100 rows and a primary key, and a table to join it with.
 const TABLES: &str =
     "create table s (id bigint primary key, name text not null, spend numeric, at date, ci float8);
     insert into s select i, 'name ' || i, i, '2024-01-01' from generate_series(1, 100) i;
@@ -17,7 +17,7 @@ fn fill(more: &str) -> String {
 }
 
 /// Errors and warnings of that plan, after `setup`.
-async fn told(setup: &str, more: &str) -> String {
+async fn findings(setup: &str, more: &str) -> String {
     let db = Database::new().await;
     db.execute(&format!("{TABLES}{setup}")).await;
     check(&db, &fill(more)).await
@@ -41,24 +41,24 @@ async fn a_good_plan_gets_its_cost_and_no_finding() {
 }
 
 #[tokio::test]
-async fn plans_that_cannot_be_right() {
-    insta::assert_snapshot!(told("", "set = { id = 't.id + 1' }").await, @r#"
+async fn invalid_plans() {
+    insta::assert_snapshot!(findings("", "set = { id = 't.id + 1' }").await, @r#"
     error[sets_key]: id: column id is part of the key (id), and the job processes the table in the order of the key
       hint: change key values by hand; to change the type of the key, use a plan with kind = "retype"
     "#);
-    insta::assert_snapshot!(told("", "set = { ci = 'random()' }").await, @r#"
+    insta::assert_snapshot!(findings("", "set = { ci = 'random()' }").await, @r#"
     error[volatile_expression]: public.s: the plan's SQL returns a different value at each evaluation, so no row would ever count as filled
       hint: write a `where` that is false for a filled row, such as where = "t.column is null"
     "#);
-    insta::assert_snapshot!(told("", "set = { ci = '1' }\nwhere = 'random() < 0.5'").await, @r#"
+    insta::assert_snapshot!(findings("", "set = { ci = '1' }\nwhere = 'random() < 0.5'").await, @r#"
     error[volatile_where]: public.s: the plan's `where` selects different rows at each evaluation, so the job could never finish
       hint: write a `where` that depends only on the values of the row, such as where = "t.column is null"
     "#);
-    insta::assert_snapshot!(told("alter table s drop constraint s_pkey", SET).await, @"
+    insta::assert_snapshot!(findings("alter table s drop constraint s_pkey", SET).await, @"
     error[no_usable_key]: public.s: table public.s has no primary key and no unique index
       hint: create unique index concurrently s_key on public.s (id); alter table public.s add primary key using index s_key
     ");
-    insta::assert_snapshot!(told("", "set = { ci = 't.spent' }").await, @"
+    insta::assert_snapshot!(findings("", "set = { ci = 't.spent' }").await, @"
     error[sql_refused]: public.s: the server rejects the plan's SQL: column t.spent does not exist
       hint: in the plan's SQL, the table is called t; names without a schema are looked up in its schema, then in public
     ");
@@ -66,28 +66,28 @@ async fn plans_that_cannot_be_right() {
 
 #[tokio::test]
 async fn types_that_do_not_fit() {
-    insta::assert_snapshot!(told("", "set = { at = 't.name' }").await, @r#"
+    insta::assert_snapshot!(findings("", "set = { at = 't.name' }").await, @r#"
     error[type_mismatch]: set: the server rejects `set`: column "at" is of type date but expression is of type text
       hint: write an explicit cast: set = { column = "(...)::the_type" }
     "#);
-    insta::assert_snapshot!(told("create type mood as enum ('good'); alter table s add mood mood", "set = { mood = \"'good'\" }").await, @r#"
+    insta::assert_snapshot!(findings("create type mood as enum ('good'); alter table s add mood mood", "set = { mood = \"'good'\" }").await, @r#"
     error[type_mismatch]: set: the server rejects `set`: column "mood" is of type mood but expression is of type text
       hint: write an explicit cast: set = { column = "(...)::the_type" }
     "#);
     assert_eq!(
-        told(
+        findings(
             "create type mood as enum ('good'); alter table s add mood mood",
             "set = { mood = \"'good'::mood\" }"
         )
         .await,
         ""
     );
-    insta::assert_snapshot!(told("", "add = { day = 'date', n = 'numeric(9, 2)', w = 'text collate \"C\"', all_of = 'numeric[]' }
+    insta::assert_snapshot!(findings("", "add = { day = 'date', n = 'numeric(9, 2)', w = 'text collate \"C\"', all_of = 'numeric[]' }
         set = { day = 't.name', n = 't.id', w = 't.id', all_of = 'array[t.id]' }\nwhere = 't.w is null'").await, @r#"
         error[type_mismatch]: day: column day does not accept an expression of type text
           hint: write an explicit cast: set = { column = "(...)::the_type" }
         "#);
-    insta::assert_snapshot!(told("", "add = { n = 'int' }\nset = { n = 'row(1, 2)' }\nwhere = 't.n is null'").await, @r#"
+    insta::assert_snapshot!(findings("", "add = { n = 'int' }\nset = { n = 'row(1, 2)' }\nwhere = 't.n is null'").await, @r#"
     error[sql_refused]: public.s: the server rejects the plan's SQL: cannot cast type record to integer
       hint: in the plan's SQL, the table is called t; names without a schema are looked up in its schema, then in public
     error[type_mismatch]: n: column n does not accept an expression of type record
@@ -97,19 +97,19 @@ async fn types_that_do_not_fit() {
 
 #[tokio::test]
 async fn columns_to_be_added() {
-    insta::assert_snapshot!(told("", "add = { at2 = 'timestamptz default clock_timestamp()', at3 = 'timestamptz default now()' }
+    insta::assert_snapshot!(findings("", "add = { at2 = 'timestamptz default clock_timestamp()', at3 = 'timestamptz default now()' }
         set = { at2 = 'now()' }\nwhere = 't.at2 is null'").await, @"
         warning[volatile_default]: at2: the default of at2 differs from row to row: existing rows do not get it
           hint: nothing, if `set` sets at2; the default applies only to rows that are inserted later
         ");
-    insta::assert_snapshot!(told("create domain share as float8 check (value <= 1); create domain half as share; create domain free as float8",
+    insta::assert_snapshot!(findings("create domain share as float8 check (value <= 1); create domain half as share; create domain free as float8",
         "add = { a = 'share', b = 'half', c = 'free' }\nset = { a = '1', b = '1', c = '1' }").await, @"
         error[constrained_domain]: a: a would have the domain public.share, which has constraints: to add the column, the server rewrites every row, and all other sessions wait
           hint: add the column with the base type of the domain, and the conditions under finish: check = [...]
         error[constrained_domain]: b: b would have the domain public.half, which has constraints: to add the column, the server rewrites every row, and all other sessions wait
           hint: add the column with the base type of the domain, and the conditions under finish: check = [...]
         ");
-    insta::assert_snapshot!(told("", "add = { a = 'serial' }\nset = { a = '1' }").await, @r#"
+    insta::assert_snapshot!(findings("", "add = { a = 'serial' }\nset = { a = '1' }").await, @r#"
     error[sql_refused]: public.s: the server rejects the plan's SQL: type "serial" does not exist
       hint: in the plan's SQL, the table is called t; names without a schema are looked up in its schema, then in public
     "#);
@@ -126,7 +126,7 @@ async fn what_each_filled_row_triggers() {
         create trigger g_spared before update on s for each row
             when (current_setting('pgstrata.filling', true) is distinct from 'on') execute function f();
         create trigger h_new before insert on s for each row execute function f()";
-    insta::assert_snapshot!(told(&format!("{function}{triggers}"), SET).await, @"
+    insta::assert_snapshot!(findings(&format!("{function}{triggers}"), SET).await, @"
     warning[update_trigger]: a_audit: trigger a_audit calls public.f() after an update of public.s: for each filled row
       hint: check that it should fire for these writes too (audit tables grow, and columns such as updated_at change); to exclude them, create it with: when (current_setting('pgstrata.filling', true) is distinct from 'on')
     warning[update_trigger]: b_ci: trigger b_ci calls public.f() before an update of public.s: for each filled row, which it can change or leave unfilled
@@ -134,18 +134,18 @@ async fn what_each_filled_row_triggers() {
     warning[update_trigger]: d_once: trigger d_once calls public.f() after an update of public.s: for each chunk
       hint: check that it should fire for these writes too (audit tables grow, and columns such as updated_at change); to exclude them, create it with: when (current_setting('pgstrata.filling', true) is distinct from 'on')
     ");
-    insta::assert_snapshot!(told("create rule calm as on update to s do also nothing", SET).await, @"
+    insta::assert_snapshot!(findings("create rule calm as on update to s do also nothing", SET).await, @"
     error[update_rule]: calm: rule calm rewrites every UPDATE of public.s: the job's UPDATE statements would not have the intended effect
       hint: disable it for the run (alter table public.s disable rule calm), or replace it by a trigger
     ");
-    insta::assert_snapshot!(told("create publication p for table s; alter table s replica identity nothing", SET).await, @"
+    insta::assert_snapshot!(findings("create publication p for table s; alter table s replica identity nothing", SET).await, @"
     error[no_replica_identity]: public.s: updates of public.s are published, but it has no replica identity: the server would reject them
       hint: set a replica identity: alter table public.s replica identity using index ..., or full
     ");
     let keys = "alter table s add unique (ci); create table pays (ci float8 references s (ci));
         create table follows (ci float8 references s (ci) on update cascade);
         create table elsewhere (s_id bigint references s)";
-    insta::assert_snapshot!(told(keys, SET).await, @"
+    insta::assert_snapshot!(findings(keys, SET).await, @"
     warning[set_column_pointed_to]: follows_ci_fkey: foreign key follows_ci_fkey of public.follows cascades updates of column ci of public.s: filling a row also updates the rows of public.follows that reference it
       hint: create an index on the referencing columns, and keep chunks small (target_batch_ms): the referencing rows are locked and updated with each chunk
     warning[set_column_pointed_to]: pays_ci_fkey: foreign key pays_ci_fkey of public.pays references column ci of public.s: a referenced row cannot get another value
@@ -208,15 +208,15 @@ async fn partitions() {
 
 #[tokio::test]
 async fn the_cost_of_a_backfill() {
-    insta::assert_snapshot!(told("create index s_ci on s (ci); create index s_less on s (id) where ci is null; create index s_more on s ((ci + 1))", SET).await, @"
+    insta::assert_snapshot!(findings("create index s_ci on s (ci); create index s_less on s (id) where ci is null; create index s_more on s ((ci + 1))", SET).await, @"
     warning[index_on_set_column]: public.s: indexes s_ci, s_less, s_more are on columns that the plan sets: no update can be HOT, and each filled row adds an entry to every index of 4
       hint: drop an index that nobody needs during the run, and list it under finish: index = [...]
     ");
-    insta::assert_snapshot!(told("alter table s set (autovacuum_enabled = off)", SET).await, @"
+    insta::assert_snapshot!(findings("alter table s set (autovacuum_enabled = off)", SET).await, @"
     warning[autovacuum_off]: public.s: autovacuum is off for public.s: nothing removes the dead rows that the backfill leaves behind
       hint: alter table public.s reset (autovacuum_enabled), or vacuum it while the job runs
     ");
-    insta::assert_snapshot!(told("drop table s; create table s (id int primary key, ci float8)", &SET.replace("t.spend", "1")).await, @"
+    insta::assert_snapshot!(findings("drop table s; create table s (id int primary key, ci float8)", &SET.replace("t.spend", "1")).await, @"
     warning[no_statistics]: public.s: public.s has no statistics yet: the number of rows to fill and the growth of the table are unknown
       hint: analyze public.s
     ");
@@ -227,8 +227,8 @@ async fn the_cost_of_a_backfill() {
     let each = "from = '(select s_id, sum(amount) as ci from e group by s_id) x on x.s_id = t.id'\nset = { ci = 'x.ci' }\nwhere = 't.ci is null'";
     let plan = db.plan(&fill(each));
     let found = db.pgstrata(&["check", plan.to_str().unwrap()]).await.ok().stdout;
-    // The trial of the update gives up where it takes long, which a busy machine decides.
-    let decided: Vec<&str> = found
+    // On a busy machine, the trial of the update may take too long and give up.
+    let stable: Vec<&str> = found
         .lines()
         .filter(|line| {
             !line.starts_with("warning[untried]")
@@ -236,7 +236,7 @@ async fn the_cost_of_a_backfill() {
                 && !line.starts_with("0 errors")
         })
         .collect();
-    insta::assert_snapshot!(decided.join("\n"), @"
+    insta::assert_snapshot!(stable.join("\n"), @"
     warning[autovacuum_off]: public.s: autovacuum is off for public.s: nothing removes the dead rows that the backfill leaves behind
       hint: alter table public.s reset (autovacuum_enabled), or vacuum it while the job runs
     note[from_read_by_every_chunk]: public.s: every chunk reads about 200,000 rows of e, which is 100 % of the cost of a chunk of 1,000 rows: write from as lateral (select ... where ... = t.id) alias on true, and create an index on the column in its where, so that a chunk reads only what belongs to its rows
@@ -293,7 +293,7 @@ async fn missing_privileges_of_a_backfill() {
     db.execute("grant select on e to fill_guest").await;
     assert_eq!(check_as(&db, "fill_guest", &plan(joined)).await, "");
     for more in ["add = { more = 'int' }", "keep_filled = true", "finish = { not_null = ['ci'] }"] {
-        let told = check_as(
+        let findings = check_as(
             &db,
             "fill_guest",
             &plan(
@@ -302,9 +302,9 @@ async fn missing_privileges_of_a_backfill() {
             ),
         )
         .await;
-        assert!(errors(&told).contains(&"error[missing_privilege]: lab.s".to_owned()), "{told}");
+        assert!(errors(&findings).contains(&"error[missing_privilege]: lab.s".to_owned()), "{findings}");
     }
-    // What the findings ask for is enough.
+    // The privileges that the findings list are sufficient.
     let file = db.plan(&plan(joined));
     let dsn = format!("{} user=fill_guest", db.dsn());
     db.pgstrata_with(&["run", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await.ok();
@@ -333,7 +333,7 @@ async fn partitions_of_partitions() {
     assert_eq!(db.count("select count(*) from s where ci = id").await, 700);
 }
 
-/// What `check` asks the catalog is answered by every version.
+/// The catalog queries of `check` work on every version.
 #[tokio::test]
 async fn on_every_version() {
     for version in [Version::V14, Version::V16, Version::V17, Version::V18] {

@@ -1,11 +1,12 @@
-//! `check --sample`: it reports rows that fail, match again or appear twice, and it leaves nothing behind and blocks nobody.
+//! `check --sample` reports rows that fail, still match after they are set, or are matched twice. It leaves nothing
+//! behind and blocks no other session.
 
 use serde_json::Value;
 
 use crate::support::cluster::Database;
 use crate::support::process::Ran;
 
-/// Five thousand rows by a key of two columns, one tenth of them filled.
+/// A table with 5,000 rows and a key of two columns; one tenth of the rows is filled.
 const TABLE: &str = "create table s (region text, id int, spend numeric, note text, ci numeric, primary key (region, id));
     insert into s select 'eu', i, i, 'note ' || i, case when i % 10 = 0 then 1 end from generate_series(1, 5000) i; analyze s;";
 
@@ -20,20 +21,20 @@ async fn sampled(db: &Database, backfill: &str, rows: u32, more: &[&str]) -> Ran
     let rows = rows.to_string();
     let args = [&["check", plan.to_str().unwrap(), "--sample", rows.as_str()], more].concat();
     let ran = db.pgstrata(&args).await;
-    // No value of a row is shown.
+    // No value of a row is printed.
     assert!((1..=9).all(|n| !ran.stdout.contains(&format!("note {n}"))), "{}", ran.stdout);
     ran
 }
 
-/// The report on the sample, without times and without estimates from the statistics of a table that was just written.
-fn told(ran: &Ran) -> String {
+/// The report on the sample, without times and estimates.
+fn report(ran: &Ran) -> String {
     let lines = ran.stdout.lines().skip_while(|line| !line.starts_with("sample "));
-    let known = lines.map(|line| match line.split_once(" of about ") {
+    let stable = lines.map(|line| match line.split_once(" of about ") {
         _ if line.starts_with("time  ") => "time       ...".to_owned(),
         Some((rows, rest)) => format!("{rows} of ...{}", rest.trim_start_matches(|c| c != ' ')),
         None => line.to_owned(),
     });
-    known.collect::<Vec<_>>().join("\n")
+    stable.collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test]
@@ -46,7 +47,7 @@ async fn a_sample_is_updated_and_rolled_back() {
     .await;
     let plan = "set = { ci = 't.spend + 1', note = \"nullif(t.note, 'note 7')\" }\nwhere = 't.ci is null'";
     let ran = sampled(&db, plan, 100_000, &[]).await.ok();
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     4,500 rows of ... to fill; updated and rolled back
     before     4,500 match
     after      0 still match
@@ -66,7 +67,7 @@ async fn a_sample_is_updated_and_rolled_back() {
 }
 
 #[tokio::test]
-async fn a_column_that_is_not_there_is_computed_only() {
+async fn a_column_that_does_not_exist_is_only_computed() {
     let db = database("").await;
     let ran = sampled(
         &db,
@@ -76,7 +77,7 @@ async fn a_column_that_is_not_there_is_computed_only() {
     )
     .await
     .ok();
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     300 rows of ... to fill; only computed, because a column does not exist yet
     before     300 match
     after      0 still match
@@ -91,7 +92,7 @@ async fn a_column_that_is_not_there_is_computed_only() {
     )
     .await
     .exits(3);
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     5,000 rows of ... to fill; only computed, because a column does not exist yet
     before     5,000 match
     after      1 still match
@@ -111,7 +112,7 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
     let db = database("alter table s add constraint small check (ci < 4990) not valid;").await;
     let ran =
         sampled(&db, "set = { ci = '1 / (t.id - 77)' }\nwhere = 't.ci is null'", 100_000, &[]).await.exits(3);
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     4,500 rows of ... to fill; updated and rolled back
     before     4,500 match
     after      0 still match
@@ -120,7 +121,7 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
     time       ...
     some rows of the sample cannot be filled correctly
     ");
-    // Without a where, the expression decides which rows are to be filled.
+    // Without a `where`, the expression determines which rows to fill.
     let ran = sampled(
         &db,
         "set = { ci = 'substr(t.note, 6)::int / nullif(t.id % 2000, 1) + 1 / (t.id - 9)' }",
@@ -129,7 +130,7 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
     )
     .await
     .exits(3);
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     4,799 rows of ... to fill; updated and rolled back
     before     4,799 match
     after      0 still match
@@ -141,7 +142,7 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
     some rows of the sample cannot be filled correctly
     ");
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.ci is null'", 100_000, &[]).await.exits(3);
-    insta::assert_snapshot!(told(&ran), @r#"
+    insta::assert_snapshot!(report(&ran), @r#"
     sample     4,500 rows of ... to fill; updated and rolled back
     before     4,500 match
     after      0 still match
@@ -167,7 +168,7 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
 async fn rows_that_match_again_appear_twice_or_are_kept_by_a_trigger() {
     let db = database("create table e (id int, v int); insert into e values (3, 1), (3, 2), (4, 1);").await;
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.id < 30'", 100, &[]).await.exits(3);
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     29 rows of ... to fill; updated and rolled back
     before     29 match
     after      29 still match
@@ -183,7 +184,7 @@ async fn rows_that_match_again_appear_twice_or_are_kept_by_a_trigger() {
     )
     .await
     .exits(3);
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     2 rows of ... to fill; updated and rolled back
     before     2 match
     after      0 still match
@@ -198,7 +199,7 @@ async fn rows_that_match_again_appear_twice_or_are_kept_by_a_trigger() {
     )
     .await;
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.ci is null'", 100_000, &[]).await.exits(3);
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     4,500 rows of ... to fill; updated and rolled back
     before     4,500 match
     after      0 still match
@@ -219,7 +220,7 @@ async fn a_sample_of_a_partitioned_table() {
     )
     .await;
     let ran = sampled(&db, "set = { ci = 't.id' }\nwhere = 't.ci is null'", 100, &[]).await.ok();
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     100 rows of ... to fill; updated and rolled back
     before     100 match
     after      0 still match
@@ -228,7 +229,7 @@ async fn a_sample_of_a_partitioned_table() {
     ");
     let ran =
         sampled(&db, "add = { n = 'int' }\nset = { n = 't.id' }\nwhere = 't.n is null'", 100, &[]).await.ok();
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     100 rows of ... to fill; only computed, because a column does not exist yet
     before     100 match
     after      0 still match
@@ -238,12 +239,12 @@ async fn a_sample_of_a_partitioned_table() {
 }
 
 #[tokio::test]
-async fn a_sample_waits_for_nobody() {
+async fn a_sample_does_not_wait_for_locks() {
     let db = database("").await;
     let client = db.client().await;
     client.batch_execute("begin; update s set note = '' where id <= 55 and ci is null").await.unwrap();
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.ci is null'", 100_000, &[]).await.ok();
-    insta::assert_snapshot!(told(&ran), @"
+    insta::assert_snapshot!(report(&ran), @"
     sample     4,500 rows of ... to fill; updated and rolled back
     before     4,500 match
     after      0 still match

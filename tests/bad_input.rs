@@ -1,4 +1,5 @@
-//! Plans that do not fit their table or server: `check` reports all errors of a plan at once, and `run` does nothing.
+//! Plans that do not fit their table or server: `check` reports all errors of a plan at once, and `run` changes
+//! nothing.
 
 use pgstrata::demo::server::PrivateServer;
 use pgstrata::engine::preflight;
@@ -16,18 +17,18 @@ async fn a_good_table_gets_a_design() {
     let plan = Plan::parse(&format!("{MONTHS}to = '2024-05-15'\n"), "plan.toml").unwrap();
     let session = Target::from_env(Some(db.dsn())).unwrap().connect("preflight").await.unwrap();
     let found = preflight(&session, &plan).await.unwrap();
-    let said: Vec<String> =
+    let findings: Vec<String> =
         found.findings.iter().map(|f| format!("{} {}: {}", f.level, f.code, f.message)).collect();
-    // Some versions of the server have parameters that no documentation knows.
+    // Sizes depend on the server, and some servers have undocumented storage parameters.
     let kept = |line: &&str| !line.contains("iB") && !line.contains("unknown_options");
-    let said: Vec<&str> = said.iter().map(String::as_str).filter(kept).collect();
-    insta::assert_snapshot!(said.join("\n"), @"
+    let findings: Vec<&str> = findings.iter().map(String::as_str).filter(kept).collect();
+    insta::assert_snapshot!(findings.join("\n"), @"
     warning key_widened: the partition column is added to the key t_pkey (id): after the swap, only (id, at) is unique, not (id) alone, and ON CONFLICT (id) fails
     note no_index_on_partition_column: no index starts with column at: its smallest and largest values were found by reading the whole table
     note carried: carried: 3 columns, 1 index
     note partitions: 5 partitions from 2024-01-01 00:00:00+00 to 2024-06-01 00:00:00+00 and a default partition
     ");
-    let Some(Design::Partition(b)) = found.design else { panic!("there is a blueprint") };
+    let Some(Design::Partition(b)) = found.design else { panic!("no blueprint") };
     let parts: Vec<String> =
         b.partitions.iter().map(|p| format!("{} {} {}", p.name.plain(), p.from, p.to)).collect();
     insta::assert_snapshot!(parts.join("\n"), @"
@@ -71,7 +72,7 @@ async fn no_such_table() {
 }
 
 #[tokio::test]
-async fn relations_that_are_no_plain_table() {
+async fn relations_that_are_not_plain_tables() {
     insta::assert_snapshot!(told("create view t as select 1 as id, now() as at", MONTHS).await, @"
     error[is_view]: public.t: public.t is a view, not a table
       hint: name the table that the view reads
@@ -192,7 +193,7 @@ async fn nulls_and_infinities_are_counted() {
 }
 
 #[tokio::test]
-async fn rows_outside_the_plans_ends_are_counted() {
+async fn rows_outside_the_bounds_are_counted() {
     let rows = "insert into t values (-1, '2023-12-31 23:59:59Z', ''), (-2, '-infinity', '')";
     insta::assert_snapshot!(told(&format!("{GOOD}{rows}"), SPRING).await, @"
     error[infinite_values]: at: 1 row contains infinity or -infinity in column at, which no partition with bounds accepts

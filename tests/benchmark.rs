@@ -1,5 +1,4 @@
-//! The report of the benchmark, made from results in the form in which it records them. The benchmark itself takes too long for a
-//! test.
+//! The report of the benchmark, generated from recorded results. The benchmark itself takes too long for a test.
 
 #[path = "../benches/throughput/figure.rs"]
 mod figure;

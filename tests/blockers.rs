@@ -1,4 +1,4 @@
-//! Sessions that block a swap: they are reported, and cancelled only where the plan says so.
+//! Sessions that block a swap are reported, and are cancelled or terminated only if the plan requests it.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -11,7 +11,7 @@ const SETUP: &str = "
     insert into t select i, timestamptz '2026-01-01Z' + i * interval '1 hour' from generate_series(1, 500) i;
     grant all on t to way_app";
 
-/// A verified job; `swap` continues the section `[swap]` of its plan.
+/// A verified job; `swap` is appended to section `[swap]` of its plan.
 async fn verified(swap: &str) -> Lab {
     let plan = "table = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n[swap]\nlock_timeout = '50ms'\n";
     let lab = Lab::new(SETUP, &format!("{plan}{swap}")).await;
@@ -19,7 +19,7 @@ async fn verified(swap: &str) -> Lab {
     lab
 }
 
-/// A session of a role without rights of its own.
+/// A session of a role that is not a superuser.
 async fn app(lab: &Lab) -> Client {
     lab.db.connect_as("way_app").await
 }
@@ -29,12 +29,12 @@ async fn a_blocking_session_is_reported_and_left_alone() {
     let lab = verified("attempts = 2\n").await;
     let app = app(&lab).await;
     app.batch_execute("set application_name = 'night report'; begin; select from t").await.unwrap();
-    let told = lab.ran("swap").await.exits(5);
+    let output = lab.ran("swap").await.exits(5);
     assert!(
-        told.stderr.contains("user way_app, application \"night report\", idle in transaction"),
-        "{told:?}"
+        output.stderr.contains("user way_app, application \"night report\", idle in transaction"),
+        "{output:?}"
     );
-    assert!(told.stderr.contains("could not acquire the lock on public.t in 2 attempts"), "{told:?}");
+    assert!(output.stderr.contains("could not acquire the lock on public.t in 2 attempts"), "{output:?}");
     app.batch_execute("insert into t values (1000, '2026-01-05Z'); commit").await.unwrap();
     lab.ok("swap").await;
     assert_eq!(lab.db.count("select count(*) from t").await, 501);
@@ -49,7 +49,7 @@ async fn the_total_limit_ends_the_attempts() {
 }
 
 #[tokio::test]
-async fn a_blocking_statement_is_cancelled_if_the_plan_says_so() {
+async fn a_blocking_statement_is_cancelled_if_the_plan_requests_it() {
     let lab = verified("cancel_blockers_after = '0s'\n").await;
     let app = app(&lab).await;
     let (swapped, cancelled) = tokio::join!(
@@ -65,14 +65,14 @@ async fn a_blocking_statement_is_cancelled_if_the_plan_says_so() {
 }
 
 #[tokio::test]
-async fn an_idle_blocking_session_is_terminated_if_the_plan_says_so() {
+async fn an_idle_blocking_session_is_terminated_if_the_plan_requests_it() {
     let lab = verified("cancel_blockers_after = '0s'\n").await;
     let app = app(&lab).await;
     app.batch_execute("begin; insert into t values (1000, '2026-01-05Z')").await.unwrap();
-    let told = lab.ok("swap").await;
+    let output = lab.ok("swap").await;
     assert!(
-        told.stderr.contains("terminating the session of the blocker, as the plan requests: pid "),
-        "{told:?}"
+        output.stderr.contains("terminating the session of the blocker, as the plan requests: pid "),
+        "{output:?}"
     );
     assert!(app.batch_execute("commit").await.is_err());
     assert_eq!(lab.db.count("select count(*) from t").await, 500);

@@ -1,13 +1,13 @@
-//! Commands in every order: twice, at the same time, in the wrong state, after the plan or the table has changed. Each refusal
-//! says what to do, and nothing is left behind.
+//! Commands in every order: twice, at the same time, in the wrong state, after the plan or the table has changed. Each
+//! refusal has a hint with the next step, and a refused command leaves nothing behind.
 
 use crate::support::cluster::Database;
 use crate::support::events::{self, plan_text};
 use crate::support::kills::side_by_side;
 use crate::support::process::{ended, refusal};
 
-/// The tool's own schema: which relations and functions, and the jobs' states.
-const OWN: &str = "select string_agg(line, ', ' order by line) from (
+/// The tables and functions in schema `pgstrata`, and the states of the jobs.
+const SCHEMA_CONTENTS: &str = "select string_agg(line, ', ' order by line) from (
   select relname::text from pg_class where relnamespace = 'pgstrata'::regnamespace and relkind = 'r'
   union all select proname from pg_proc where pronamespace = 'pgstrata'::regnamespace
   union all select 'job ' || state from pgstrata.jobs
@@ -28,8 +28,8 @@ async fn abort_leaves_the_source_as_it_was() {
         assert_ne!(events.catalog().await, before);
         events.ok("abort").await;
         assert_eq!(events.catalog().await, before);
-        let own: String = events.db.client().await.query_one(OWN, &[]).await.unwrap().get(0);
-        assert_eq!(own, "chunks, events, job aborted, jobs, leases, objects, pace, settings, version");
+        let contents: String = events.db.client().await.query_one(SCHEMA_CONTENTS, &[]).await.unwrap().get(0);
+        assert_eq!(contents, "chunks, events, job aborted, jobs, leases, objects, pace, settings, version");
         events.steps(&["run", "swap", "finalize --now"]).await;
         assert_eq!(events.db.count("select count(*) from events").await, 4_000);
     })
@@ -37,11 +37,11 @@ async fn abort_leaves_the_source_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_second_driver_learns_who_runs_the_job() {
+async fn a_second_driver_is_refused_with_the_holder_of_the_lease() {
     let events = events::slow_lab().await;
     let first = events.start("run", &[]);
     events.copying().await;
-    // Each waits a moment for the lease, so all at once.
+    // Each command waits a moment for the lease, so start them all at once.
     let others = ["swap", "verify", "sync", "abort"].map(|command| events.start(command, &[]));
     insta::assert_snapshot!(events.refused("run").await, @"
     exit 7
@@ -72,7 +72,7 @@ async fn every_command_may_be_given_twice() {
     {
         events.steps(&[command, command]).await;
     }
-    // Quietly: nothing but what it found.
+    // With --quiet, a successful command prints nothing on stderr.
     assert_eq!(events.ran("finalize --now --quiet").await.ok().stderr, "");
     insta::assert_snapshot!(events.ran("run").await.ok().stderr, @"note: job events is done: public.events is partitioned");
     let events = events::lab().await;
@@ -166,10 +166,10 @@ async fn a_plan_edited_during_a_job_is_refused_except_for_throttling() {
     hint: restore the plan and run it again; or end the job and start over with the new plan: `pgstrata abort events`
     ");
     let faster = events.db.plan(&plan_text("month", "[copy]\nworkers = 3\n"));
-    let said = events.run_plan(&faster).await.ok().stderr;
-    insta::assert_snapshot!(said.lines().next().unwrap(), @"note: the plan's settings changed since the job began; the new settings apply from now on");
-    let said = events.run_plan(&faster).await.ok().stderr;
-    assert!(!said.contains("settings changed"), "{said}");
+    let output = events.run_plan(&faster).await.ok().stderr;
+    insta::assert_snapshot!(output.lines().next().unwrap(), @"note: the plan's settings changed since the job began; the new settings apply from now on");
+    let output = events.run_plan(&faster).await.ok().stderr;
+    assert!(!output.contains("settings changed"), "{output}");
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn a_disabled_capture_trigger_is_found_before_anything_relies_on_it() {
     cause: pgstrata_capture or pgstrata_truncate was dropped or disabled, or is not enabled as ALWAYS; changes since then were not logged
     hint: abort the job and run it again: `pgstrata abort events`
     ");
-    // Now it fires, but not for what a replication worker applies.
+    // The trigger fires again, but not for changes that a replication worker applies.
     events.db.execute("alter table events enable trigger all").await;
     for command in ["sync", "verify", "swap", "run"] {
         assert_eq!(events.ran(command).await.code, Some(1), "{command}");
@@ -227,15 +227,15 @@ async fn a_disabled_capture_trigger_is_found_before_anything_relies_on_it() {
     events.ok("finalize --now").await;
 }
 
-/// Nothing of the source is left that a lock could be taken on; what the job made is taken away all the same.
+/// The table does not exist any more, so it cannot be locked; abort removes the objects of the job nevertheless.
 #[tokio::test]
 async fn a_job_whose_table_was_dropped_can_be_aborted() {
     for until in ["prepare.done", "capture.done", "copy.chunks_done", "drain.done"] {
         let events = events::lab().await;
         events.killed("run", until).await;
         events.db.execute("drop table events cascade").await;
-        let said = events.ran("abort").await.ok();
-        assert!(said.stderr.contains("public.events does not exist any more"), "{}", said.stderr);
+        let output = events.ran("abort").await.ok();
+        assert!(output.stderr.contains("public.events does not exist any more"), "{}", output.stderr);
         let left = "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
             where nspname = 'public' and relname like 'events%' or relname ~ '^(changes|truncations)_'";
         assert_eq!(events.db.count(left).await, 0, "{until}");
@@ -247,7 +247,7 @@ async fn a_job_whose_table_was_dropped_can_be_aborted() {
     }
 }
 
-/// `-v` prints job, phase and chunk, and no data of rows.
+/// `-v` prints job, phase and chunk, but no values of rows.
 #[tokio::test]
 async fn verbose_output_shows_more_steps_and_no_data() {
     let events = events::lab().await;
@@ -272,9 +272,10 @@ async fn verbose_output_shows_more_steps_and_no_data() {
     }
 }
 
-/// Names may hold what a terminal obeys, and line ends that would end a comment; what is printed is still the same SQL.
+/// Names may contain control sequences of a terminal, and line breaks that would end a comment. The printed SQL escapes
+/// them and keeps its meaning.
 #[tokio::test]
-async fn the_statements_that_are_printed_hold_no_control_characters() {
+async fn the_printed_statements_contain_no_control_characters() {
     let db = Database::new().await;
     db.execute(
         "create table \"t\x1b[2J\n;x\" (id bigint generated always as identity primary key, at timestamptz not null,
@@ -286,10 +287,10 @@ async fn the_statements_that_are_printed_hold_no_control_characters() {
         "name = 'odd'\ntable = \"\\\"t\\u001b[2J\\n;x\\\"\"\n[partition]\nby = 'at'\nevery = 'month'\nto = '2024-07-01'\n",
     );
     let printed = db.pgstrata(&["sql", plan.to_str().unwrap()]).await.ok().stdout;
-    let obeyed = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
-    assert!(!printed.contains(obeyed), "{printed:?}");
+    let is_control = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+    assert!(!printed.contains(is_control), "{printed:?}");
     assert!(printed.contains(r#"U&"t\001B[2J\000A;x_new""#), "{printed}");
-    // Up to the partitions, it can be run as it stands.
+    // The statements before capture can be run as printed.
     let prepare = printed.split("-- capture").next().unwrap();
     db.execute(prepare).await;
     let same = "select count(*) from (select attname, attnum, pg_get_expr(adbin, adrelid) from pg_attribute
@@ -298,6 +299,6 @@ async fn the_statements_that_are_printed_hold_no_control_characters() {
     assert_eq!(db.count(same).await, 1);
     for command in [vec!["--json", "check", plan.to_str().unwrap()], vec!["check", plan.to_str().unwrap()]] {
         let ran = db.pgstrata(&command).await;
-        assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(obeyed), "{ran:?}");
+        assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(is_control), "{ran:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Connections that end: with the server, by a cut at a COMMIT, by an administrator, by another driver. A run resumes by itself
-//! and loses nothing; a driver that was replaced writes nothing more.
+//! Lost connections: the server crashes, the connection breaks at a COMMIT, an administrator or another driver
+//! terminates a session. A run resumes by itself and loses nothing; a driver that was replaced writes nothing any more.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::support::proxy::Proxy;
 use crate::support::tables::TableSpec;
 use crate::support::wait::within;
 
-/// The job's sessions, by the rest of their names.
-const OURS: &str =
+/// The job's sessions; the end of the application_name pattern is appended.
+const JOB_SESSIONS: &str =
     "from pg_stat_activity where datname = current_database() and application_name ~ '^pgstrata/[0-9]+";
 
 /// A lab whose table is under load.
@@ -28,7 +28,7 @@ struct UnderLoad {
 }
 
 impl UnderLoad {
-    /// The copy takes some seconds and many chunks.
+    /// At this rate, the copy takes some seconds and many chunks.
     async fn on(db: Database, rows_per_second: u32) -> Self {
         let spec = TableSpec::bigint("observations", 4_000);
         spec.create(&db).await;
@@ -44,18 +44,18 @@ impl UnderLoad {
         Self::on(Database::new().await, 2_000).await
     }
 
-    /// Waits until so many chunks are in the ledger.
+    /// Waits until at least `n` chunks are recorded.
     async fn chunks(&self, n: i64) {
         self.lab.until(&format!("select count(*) >= {n} from pgstrata.chunks")).await;
     }
 
-    /// Ends the job's sessions of a role; how many there were.
+    /// Terminates the job's sessions with this role; returns their number.
     async fn terminate(&self, role: &str) -> i64 {
         let name = if role == "lease" { String::new() } else { format!("[0-9]+/{role}") };
-        self.lab.count(&format!("select count(pg_terminate_backend(pid)) {OURS}/{name}$'")).await
+        self.lab.count(&format!("select count(pg_terminate_backend(pid)) {JOB_SESSIONS}/{name}$'")).await
     }
 
-    /// The rest of the job's life; nothing may have been lost, and no chunk done twice.
+    /// Asserts that no change is lost and no chunk was copied twice, and swaps.
     async fn swaps_and_holds(self) {
         let Self { lab, load } = self;
         lab.none(
@@ -71,19 +71,20 @@ impl UnderLoad {
 }
 
 #[tokio::test]
-async fn a_run_outlives_its_server() {
+async fn a_run_survives_a_crash_of_the_server() {
     let server = PrivateServer::start(SETTINGS).unwrap();
     let bench = UnderLoad::on(Database::on(&server).await, 2_000).await;
     let run = bench.lab.start("run", &[]);
     bench.chunks(1).await;
     server.stop_immediate().unwrap();
     server.start_again().unwrap();
-    let said = ended(run).await.ok().stderr;
-    assert!(said.contains("resuming from its recorded state"), "{said}");
+    let output = ended(run).await.ok().stderr;
+    assert!(output.contains("resuming from its recorded state"), "{output}");
     bench.swaps_and_holds().await;
 }
 
-/// A command whose COMMIT is lost on the way there, or whose answer is lost on the way back.
+/// Runs a command whose connection breaks before the server receives a COMMIT, or before the client receives its
+/// result.
 async fn cut((command, needle, after): (&'static str, &'static str, bool)) {
     let bench = UnderLoad::start().await;
     let before: &[&str] = match command {
@@ -131,7 +132,7 @@ async fn a_commit_that_is_cut_off_is_neither_repeated_nor_lost() {
     side_by_side(cases.collect(), cut).await;
 }
 
-/// A command that is frozen at a failpoint, loses a session there, and continues.
+/// Freezes a command at a failpoint, terminates one of its sessions, and continues the command.
 async fn terminated((command, at, role): (&'static str, &'static str, &'static str)) {
     let bench = UnderLoad::start().await;
     if command != "run" {
@@ -140,11 +141,11 @@ async fn terminated((command, at, role): (&'static str, &'static str, &'static s
     let child = bench.lab.frozen(command, at).await;
     assert!(bench.terminate(role).await > 0, "no session is a {role} at {at}");
     send(&child, Signal::CONT);
-    let said = ended(child).await.ok().stderr;
-    // A command that is done before the next beat does not miss its lease: whoever took it would have ended the rest. And a
-    // worker that rests between two transactions is replaced by the pool without a word.
-    let quietly = role == "lease" || (role == "worker" && at == "index.leaf");
-    assert!(quietly || said.contains("resuming from its recorded state"), "{said}");
+    let output = ended(child).await.ok().stderr;
+    // A command that ends before the next check of the lease does not notice the loss: a process that took the lease
+    // would have terminated its other sessions. The pool silently replaces the session of an idle worker.
+    let unnoticed = role == "lease" || (role == "worker" && at == "index.leaf");
+    assert!(unnoticed || output.contains("resuming from its recorded state"), "{output}");
     if command == "run" {
         bench.swaps_and_holds().await;
     } else {
@@ -154,7 +155,7 @@ async fn terminated((command, at, role): (&'static str, &'static str, &'static s
 }
 
 #[tokio::test]
-async fn a_session_that_an_administrator_ends_is_replaced() {
+async fn a_session_that_an_administrator_terminates_is_replaced() {
     let mut cases = Vec::new();
     for role in ["lease", "control"] {
         for at in [
@@ -175,15 +176,15 @@ async fn a_session_that_an_administrator_ends_is_replaced() {
     side_by_side(cases, terminated).await;
 }
 
-/// What a job's driver writes down.
+/// Everything that the driver of a job writes.
 const WRITTEN: &str = "select jsonb_agg(to_jsonb(j) || to_jsonb(l)) || to_jsonb(array[
         (select count(*) from pgstrata.chunks), (select count(*) from pgstrata.events),
         (select count(*) from observations_new), (select count(*) from pg_class)])
     from pgstrata.jobs j join pgstrata.leases l on l.job_id = j.id";
 
 #[tokio::test]
-async fn a_frozen_driver_that_was_replaced_wakes_up_and_writes_nothing() {
-    let places = [
+async fn a_frozen_driver_that_was_replaced_writes_nothing_when_it_continues() {
+    let failpoints = [
         "lease.taken",
         "prepare.target",
         "copy.before_commit",
@@ -191,7 +192,7 @@ async fn a_frozen_driver_that_was_replaced_wakes_up_and_writes_nothing() {
         "index.leaf",
         "drain.before_commit",
     ];
-    side_by_side(places.to_vec(), async |at| {
+    side_by_side(failpoints.to_vec(), async |at| {
         let bench = UnderLoad::start().await;
         let frozen = bench.lab.frozen("run", at).await;
         assert_eq!(bench.terminate("lease").await, 1);
@@ -200,8 +201,8 @@ async fn a_frozen_driver_that_was_replaced_wakes_up_and_writes_nothing() {
         let client = bench.lab.db.client().await;
         let written: serde_json::Value = client.query_one(WRITTEN, &[]).await.unwrap().get(0);
         send(&frozen, Signal::CONT);
-        let said = ended(frozen).await.exits(7).stderr;
-        assert!(said.contains("another process has taken over this job"), "{said}");
+        let output = ended(frozen).await.exits(7).stderr;
+        assert!(output.contains("another process has taken over this job"), "{output}");
         let now: serde_json::Value = client.query_one(WRITTEN, &[]).await.unwrap().get(0);
         assert_eq!(written, now);
         drop(_quiet);
@@ -219,15 +220,15 @@ async fn of_two_drivers_after_a_lost_lease_one_continues_and_the_other_ends() {
     let second = bench.lab.start("run", &[]);
     let mut ran = [ended(first).await, ended(second).await];
     ran.sort_by_key(|ran| ran.code);
-    let [goes_on, ends] = ran;
-    goes_on.ok();
-    let said = ends.exits(7).stderr;
-    assert!(said.contains("another process"), "{said}");
+    let [continued, replaced] = ran;
+    continued.ok();
+    let output = replaced.exits(7).stderr;
+    assert!(output.contains("another process"), "{output}");
     bench.swaps_and_holds().await;
 }
 
 #[tokio::test]
-async fn a_replaced_driver_that_wakes_up_does_not_disturb_the_next_one() {
+async fn a_replaced_driver_that_continues_does_not_disturb_the_next_one() {
     let bench = UnderLoad::on(Database::new().await, 1_000).await;
     let frozen = bench.lab.frozen("run", "copy.before_commit@2").await;
     assert_eq!(bench.terminate("lease").await, 1);
@@ -239,30 +240,31 @@ async fn a_replaced_driver_that_wakes_up_does_not_disturb_the_next_one() {
     bench.swaps_and_holds().await;
 }
 
-/// Does something to one of the job's sessions, again and again, until it was done so often, while a run is on its way.
-async fn disturbed(what: &'static str) {
+/// Calls a function such as `pg_terminate_backend` on random sessions of a run, up to 15 times.
+async fn disturbed(function: &'static str) {
     let bench = UnderLoad::on(Database::new().await, 500).await;
     let mut run = bench.lab.start("run", &[]);
     let times = Cell::new(0);
     let disturb = async {
         while times.get() < 15 {
-            let one =
-                format!("select count({what}(pid)) from (select pid {OURS}' order by random() limit 1) one");
-            times.set(times.get() + bench.lab.db.count(&one).await);
+            let call = format!(
+                "select count({function}(pid)) from (select pid {JOB_SESSIONS}' order by random() limit 1) one"
+            );
+            times.set(times.get() + bench.lab.db.count(&call).await);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     tokio::select! {
         () = within("a run that is disturbed often", disturb) => {}
-        // On a busy machine it may be done before; a few times are enough.
-        status = run.wait() => assert!(times.get() >= 5, "{} times, and the run ended: {status:?}", times.get()),
+        // The run may end before; at least five calls are required.
+        status = run.wait() => assert!(times.get() >= 5, "{} calls, and the run ended: {status:?}", times.get()),
     }
     ended(run).await.ok();
     bench.swaps_and_holds().await;
 }
 
 #[tokio::test]
-async fn sessions_that_are_ended_or_cancelled_at_any_time_end_no_run() {
+async fn terminated_or_cancelled_sessions_end_no_run() {
     side_by_side(vec!["pg_terminate_backend", "pg_cancel_backend"], disturbed).await;
 }
 
@@ -274,8 +276,8 @@ async fn a_source_that_is_locked_for_a_while_ends_no_run() {
     let mut client = bench.lab.db.client().await;
     let migration = client.transaction().await.unwrap();
     migration.batch_execute("lock table observations in access exclusive mode").await.unwrap();
-    bench.lab.until(&format!("select exists (select {OURS}' and wait_event_type = 'Lock')")).await;
-    // Longer than any of the run's statements waits for a lock.
+    bench.lab.until(&format!("select exists (select {JOB_SESSIONS}' and wait_event_type = 'Lock')")).await;
+    // Longer than the lock timeout of the run's statements.
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     migration.commit().await.unwrap();
     ended(run).await.ok();
@@ -291,8 +293,8 @@ async fn timeouts_of_the_database_end_no_session_of_a_job() {
         let set = format!("execute format('alter database %I set {timeout} = 300', current_database())");
         bench.lab.db.execute(&format!("do $$ begin {set}; end $$")).await;
     }
-    let said = bench.lab.ok("run").await.stderr;
-    assert!(!said.contains("resuming from its recorded state"), "{said}");
+    let output = bench.lab.ok("run").await.stderr;
+    assert!(!output.contains("resuming from its recorded state"), "{output}");
     let reset = "do $$ begin execute format('alter database %I reset all', current_database()); end $$";
     bench.lab.db.client().await.batch_execute(reset).await.unwrap();
     bench.swaps_and_holds().await;

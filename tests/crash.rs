@@ -1,5 +1,5 @@
-//! The process is killed at every failpoint of a partition job, under load; the next command resumes the job, and nothing is
-//! lost.
+//! The process is killed at every failpoint of a partition job, under load; the next command resumes the job, and
+//! nothing is lost.
 
 use pgstrata::failpoint;
 use rand::rngs::StdRng;
@@ -13,27 +13,26 @@ use crate::support::oracle;
 use crate::support::process::{SIGKILL, ended};
 use crate::support::tables::TableSpec;
 
-/// A table with all that makes the job take every step: a foreign key, a constraint that is not validated, a
-/// materialized view.
+/// Objects that make the job run every step: a foreign key, a constraint that is not valid, and a materialized view.
 const DEPENDENTS: &str = "create table kinds (id int primary key); insert into kinds values (1);
     alter table observations add column kind int not null default 1 references kinds;
     alter table observations add constraint later check (title <> 'never') not valid;
     create materialized view titles as select title, count(*) as n from observations group by title;
     create unique index titles_title on titles (title)";
 
-/// A row beyond the last partition; the job creates one for it.
+/// A row beyond the last partition, for which the job creates a partition.
 const FAR_ROW: &str = "begin;
     insert into observations (id, created_at, title, flag) values (-7, '2031-05-05', 'far', true);
     insert into truth_observations (id, created_at, title, flag) values (-7, '2031-05-05', 'far', true);
     commit";
 
-/// A change that the copy overtakes, so that the scrub has something to do, whatever the writers did by then.
+/// A change before the copy reads the row, so that the scrub has work to do, whatever the writers have done by then.
 const TOUCHED: &str = "begin;
     update observations set title = 'touched' where id = (select min(id) from truth_observations);
     update truth_observations set title = 'touched' where id = (select min(id) from truth_observations);
     commit";
 
-/// Everything goes but some rows that come after.
+/// A TRUNCATE, followed by an insert of some rows.
 const EMPTIED: &str = "begin; truncate observations; truncate truth_observations;
     insert into observations (id, created_at, title, flag) overriding system value
         select 1000000 + i, timestamptz '2024-02-01' + i * interval '1 day', 'after', true from generate_series(1, 300) i;
@@ -41,7 +40,7 @@ const EMPTIED: &str = "begin; truncate observations; truncate truth_observations
         select id, created_at, title, amount, doc, flag from observations;
     commit";
 
-/// Every row changes so often that the log outgrows the source; both tables say the same after.
+/// So many changes that the change log becomes larger than the source.
 const CHURNED: &str = "do $$ begin
         for i in 1..120 loop
             update observations set flag = not flag;
@@ -52,18 +51,18 @@ const CHURNED: &str = "do $$ begin
 /// The table that a job partitions.
 #[derive(Debug, Clone, Copy)]
 enum Source {
-    /// Its key comes from a sequence.
+    /// The keys come from a sequence.
     Numbered,
-    /// Its key is random: neighbours in the key are nowhere near each other in the heap.
+    /// The keys are random: the order of the keys is unrelated to the physical order.
     Random,
-    /// It has a second unique index, whose values writers move from row to row.
+    /// The table has a second unique index, whose values writers move from row to row.
     Moving,
 }
 
 use Source::{Moving, Numbered, Random};
 
-/// Each failpoint with the table on which the job is killed there. Random keys where rows are copied; values that move where
-/// changes are drained, ranges compared and tables exchanged.
+/// Each failpoint, with the table on which the job is killed there: random keys for failpoints of the copy; moving
+/// unique values for failpoints of drain, verify and swap.
 const SOURCES: &[(&str, Source)] = &[
     ("job.installed", Numbered),
     ("job.created", Numbered),
@@ -116,20 +115,20 @@ const SOURCES: &[(&str, Source)] = &[
     ("abort.done", Numbered),
 ];
 
-/// One life of a job, and where it is killed.
+/// A job, and the failpoint at which it is killed.
 #[derive(Debug, Clone)]
 struct Crash {
-    /// The command that is killed; of several of the same name, the first.
+    /// The command that is killed; if it runs several times, the first.
     command: &'static str,
     /// The failpoint.
     at: String,
     /// The table.
     source: Source,
-    /// A run that is killed before any writer is there, and what happens to the table then.
+    /// The failpoint at which an earlier run is killed, before writers start, and the statements that run then.
     before: Option<(&'static str, &'static str)>,
-    /// A row that no partition takes, and no writer knows, comes then.
+    /// Whether a row is inserted that belongs in no partition.
     far_row: bool,
-    /// Many small chunks, by blocks of the heap.
+    /// Whether the copy has many small chunks, in physical order.
     chunks: bool,
 }
 
@@ -180,7 +179,7 @@ impl Crash {
 
     fn plan(&self, workers: usize) -> String {
         let more = match self.at.as_str() {
-            // The log is looked at after five seconds: the copy takes longer.
+            // The size of the log is checked every five seconds, so the copy must take longer.
             at if at.starts_with("growth") => {
                 "order = 'keyset'\n[throttle]\nrows_per_second = 150\n[verify]\n"
             }
@@ -193,7 +192,7 @@ impl Crash {
         )
     }
 
-    async fn live(self) {
+    async fn run(self) {
         let db = Database::new().await;
         let spec = self.spec();
         spec.create(&db).await;
@@ -210,16 +209,16 @@ impl Crash {
         if self.far_row {
             lab.db.execute(FAR_ROW).await;
         }
-        let mut left = Some(self.at.as_str());
-        let life = match self.command {
+        let mut failpoint = Some(self.at.as_str());
+        let commands = match self.command {
             "run" => vec!["run", "swap", "finalize --now"],
             "abort" => vec!["run", "abort", "run", "swap", "finalize --now"],
             _ => vec!["run", "swap", "rollback", "swap", "finalize --now"],
         };
-        for command in life {
+        for command in commands {
             load.commit_more(5).await;
             if command == self.command
-                && let Some(at) = left.take()
+                && let Some(at) = failpoint.take()
             {
                 lab.killed(command, at).await;
                 load.commit_more(5).await;
@@ -231,7 +230,7 @@ impl Crash {
     }
 }
 
-/// Nothing is lost, and nothing of the job is left.
+/// Asserts that nothing is lost, and that nothing of the job is left behind.
 async fn end(lab: &Lab, load: Load) {
     load.commit_more(5).await;
     load.stop().await.assert_clean();
@@ -239,7 +238,7 @@ async fn end(lab: &Lab, load: Load) {
     lab.none(LEFT_BEHIND).await;
 }
 
-/// What the job made and finalize should have removed: relations, functions and triggers of ours, and the old table.
+/// Objects that finalize should have removed: the job's relations, functions and triggers, and the old table.
 const LEFT_BEHIND: &str = "select
     (select count(*) from pg_class c join pg_namespace n on n.oid = relnamespace
      where nspname = 'pgstrata' and relkind = 'r'
@@ -251,19 +250,19 @@ const LEFT_BEHIND: &str = "select
 
 #[tokio::test]
 async fn a_job_killed_at_every_failpoint_resumes_and_loses_nothing() {
-    side_by_side(of_this_kind().into_iter().flat_map(Crash::of).collect(), Crash::live).await;
+    side_by_side(failpoints_of_a_partition_job().into_iter().flat_map(Crash::of).collect(), Crash::run).await;
 }
 
 #[tokio::test]
 async fn a_job_killed_at_a_later_chunk_or_batch_resumes_and_loses_nothing() {
-    let places =
+    let failpoints =
         ["prepare.partition@3", "copy.before_commit@2", "copy.chunk@3", "index.leaf@3", "drain.batch@2"];
-    let cases = places.iter().map(|at| Crash::new("run", at, Numbered));
-    side_by_side(cases.collect(), Crash::live).await;
+    let cases = failpoints.iter().map(|at| Crash::new("run", at, Numbered));
+    side_by_side(cases.collect(), Crash::run).await;
 }
 
-/// Killed at random places, again and again, until nothing is left to do.
-async fn tortured(seed: u64) {
+/// Kills the job at random failpoints, again and again, until it completes.
+async fn killed_at_random(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let db = Database::new().await;
     let spec = TableSpec::uuid("observations", 4_000).truncating(300);
@@ -279,14 +278,17 @@ async fn tortured(seed: u64) {
         ("swap", "drain.batch"),
         ("finalize --now", "finalize.before_commit"),
     ] {
-        // Names stand in the order of a job's life: what it has behind it is not reached again.
+        // Names are in the order in which a job reaches them; it does not reach earlier failpoints again.
         let usual = |name: &&str| !["emptied", "extend", "growth"].iter().any(|rare| name.contains(rare));
-        let places: Vec<&str> =
-            of_this_kind().into_iter().skip_while(|name| *name != first).filter(usual).collect();
+        let failpoints: Vec<&str> = failpoints_of_a_partition_job()
+            .into_iter()
+            .skip_while(|name| *name != first)
+            .filter(usual)
+            .collect();
         let mut from = 0;
         loop {
-            let at = rng.random_range(from..places.len().min(from + 5));
-            let killed_at = format!("{}@{}", places[at], 1 + u32::from(rng.random_bool(0.2)));
+            let at = rng.random_range(from..failpoints.len().min(from + 5));
+            let killed_at = format!("{}@{}", failpoints[at], 1 + u32::from(rng.random_bool(0.2)));
             let ran = ended(lab.start(command, &[("PGSTRATA_FAILPOINT", &killed_at)])).await;
             if ran.signal != Some(SIGKILL) {
                 assert_eq!(ran.code, Some(0), "seed {seed}, {command}, {killed_at}: {ran:?}");
@@ -305,26 +307,26 @@ async fn tortured(seed: u64) {
 #[tokio::test]
 async fn a_job_killed_again_and_again_completes() {
     for seed in [11, 12, 13] {
-        tortured(seed).await;
+        killed_at_random(seed).await;
     }
 }
 
-/// The failpoints that a job which partitions a table comes to.
-fn of_this_kind() -> Vec<&'static str> {
+/// The failpoints of a partition job.
+fn failpoints_of_a_partition_job() -> Vec<&'static str> {
     failpoints_in(|path| !path.starts_with("phase/backfill"))
 }
 
-/// All but those of the other kinds of job, whose own tests kill them there, and of the mirror, which takes writers that keep the
-/// log filled: `old_snapshots` has them.
+/// All failpoints except those of the other kinds of job, which other tests cover, and those of the mirror, which needs
+/// writers that keep the change log filled: `old_snapshots` tests it.
 #[test]
-fn every_failpoint_of_a_partition_job_names_its_table() {
+fn every_failpoint_of_a_partition_job_is_tested() {
     let others = ["fill.", "finish.", "retype.", "mirror."];
-    let ours = failpoint::NAMES.iter().filter(|name| !others.iter().any(|other| name.starts_with(other)));
-    let named: Vec<_> = SOURCES.iter().map(|(at, _)| at).collect();
-    assert_eq!(named, ours.collect::<Vec<_>>());
+    let expected = failpoint::NAMES.iter().filter(|name| !others.iter().any(|other| name.starts_with(other)));
+    let tested: Vec<_> = SOURCES.iter().map(|(at, _)| at).collect();
+    assert_eq!(tested, expected.collect::<Vec<_>>());
 }
 
 #[test]
-fn every_failpoint_has_a_name_and_every_name_has_a_failpoint() {
+fn failpoint_names_match_the_source() {
     assert_eq!(failpoints_in(|_| true), failpoint::NAMES);
 }

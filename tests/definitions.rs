@@ -1,4 +1,5 @@
-//! Objects whose names contain the key words at which a definition is split are carried over like any others.
+//! Objects whose names contain SQL key words are carried over like any others, although definitions are split at these
+//! key words.
 
 use crate::support::cluster::Database;
 
@@ -24,7 +25,7 @@ create materialized view "s ON a.b USING c"."m USING b" as select id, v from "s 
 create unique index "mi USING b ON c" on "s ON a.b USING c"."m USING b" (id) where v <> ' USING ';
 analyze"#;
 
-/// Every definition of the table in use, and of what reads it.
+/// The definitions of all indexes, triggers, statistics, rules and views of the table in use.
 const DEFINITIONS: &str = r#"select string_agg(d, e'\n' order by d collate "C") from (
   select indexdef from pg_indexes where tablename in ('t USING x ON y FROM z', 'm USING b') and indexname !~ '_pkey$'
   union all select pg_get_triggerdef(t.oid) from pg_trigger t join pg_class c on c.oid = t.tgrelid
@@ -37,7 +38,7 @@ const DEFINITIONS: &str = r#"select string_agg(d, e'\n' order by d collate "C") 
 
 async fn definitions(db: &Database) -> String {
     let text: String = db.client().await.query_one(DEFINITIONS, &[]).await.unwrap().get(0);
-    // Only a partitioned table's index is of the parent ONLY.
+    // Only the index of a partitioned table is defined ON ONLY.
     text.replace("ON ONLY \"s ON", "ON \"s ON")
 }
 

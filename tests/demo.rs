@@ -1,4 +1,4 @@
-//! The demo, run by the real binary: it completes, and however it ends, it leaves nothing behind.
+//! `pgstrata demo`: it completes, and it leaves nothing behind even if it is interrupted.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use crate::support::process::{Ran, ended, send};
 use crate::support::wait::{until, within};
 
-/// An environment that points elsewhere: the demo has a server of its own, and takes no notice.
+/// Environment variables that point to another server. The demo ignores them, because it uses a private server.
 const ELSEWHERE: [(&str, &str); 4] = [
     ("DATABASE_URL", "postgres://nobody@nowhere.invalid/nothing"),
     ("PGHOST", "nowhere.invalid"),
@@ -26,7 +26,7 @@ fn demo(args: &[&str]) -> Command {
     command
 }
 
-/// Processes: the parent's number, and the command line.
+/// All processes: the process ID of the parent, and the command line.
 fn processes() -> Vec<(u32, String)> {
     let ps = std::process::Command::new("ps").args(["-A", "-ww", "-o", "ppid=,args="]).output().unwrap();
     let lines = String::from_utf8_lossy(&ps.stdout).into_owned();
@@ -44,8 +44,8 @@ fn nothing_is_left(dir: &Path) {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// The word behind `before` in the text.
-fn word_behind<'t>(text: &'t str, before: &str) -> &'t str {
+/// The first word after `before` in the text.
+fn word_after<'t>(text: &'t str, before: &str) -> &'t str {
     let rest = text.split_once(before).unwrap_or_else(|| panic!("no {before:?} in:\n{text}")).1;
     rest.split_whitespace().next().unwrap()
 }
@@ -70,13 +70,15 @@ async fn the_demo_completes() {
         "finalize: complete (",
         "witness: complete (",
     ] {
-        rest =
-            rest.split_once(step).unwrap_or_else(|| panic!("no {step:?} after what came before:\n{story}")).1;
+        rest = rest
+            .split_once(step)
+            .unwrap_or_else(|| panic!("no {step:?} after the previous step:\n{story}"))
+            .1;
     }
-    assert_eq!(word_behind(&stdout, "of which "), "0", "{stdout}");
+    assert_eq!(word_after(&stdout, "of which "), "0", "{stdout}");
     assert!(stdout.contains("of which 0 failed") && stdout.contains("of which 0 differ"), "{stdout}");
     assert!(!stdout.contains("still up"), "{stdout}");
-    nothing_is_left(Path::new(word_behind(&story, "it is in ")));
+    nothing_is_left(Path::new(word_after(&story, "it is in ")));
 }
 
 #[tokio::test]
@@ -94,24 +96,24 @@ async fn a_kept_server_can_be_used_and_is_stopped_by_the_printed_command() {
     let count = shell(format!("{connect} -Atc 'select count(*) from petri_observations'")).await;
     assert_eq!(String::from_utf8_lossy(&count.stdout).trim(), figures["rows"].to_string(), "{count:?}");
     assert!(shell(stop.unwrap().to_owned()).await.status.success());
-    assert!(!Path::new(word_behind(connect, "-h ")).exists());
+    assert!(!Path::new(word_after(connect, "-h ")).exists());
 }
 
-/// The directory that the demo has made: its keeper's last argument.
+/// The directory of the demo's server, from the command line of its keeper process.
 async fn dir_of(child: &Child) -> PathBuf {
     let parent = child.id().unwrap();
     let mut dir = None;
-    until("a server of the demo's", async || {
+    until("the server of the demo starts", async || {
         let mut keepers = processes().into_iter().filter(|(ppid, _)| *ppid == parent);
-        let made = |word: &&str| word.starts_with("/tmp/pgstrata-");
-        dir = keepers.find_map(|(_, args)| args.split_whitespace().find(made).map(PathBuf::from));
+        let is_dir = |word: &&str| word.starts_with("/tmp/pgstrata-");
+        dir = keepers.find_map(|(_, args)| args.split_whitespace().find(is_dir).map(PathBuf::from));
         dir.is_some()
     })
     .await;
     dir.unwrap()
 }
 
-/// Sends Ctrl-C, and waits for the end.
+/// Sends SIGINT, as Ctrl-C does, and waits until the process exits.
 async fn interrupted(child: Child, dir: &Path) {
     send(&child, Signal::INT);
     let stderr = ended(child).await.exits(6).stderr;
@@ -134,10 +136,10 @@ async fn ctrl_c_in_the_middle_of_the_job_leaves_nothing() {
     let mut child = demo(&[]).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    within("a demo in the middle of its job", async {
+    within("the demo reports the copy", async {
         while !line.starts_with("copy: ") {
             line.clear();
-            assert!(stderr.read_line(&mut line).await.unwrap() > 0, "it ended early");
+            assert!(stderr.read_line(&mut line).await.unwrap() > 0, "the demo ended early");
         }
     })
     .await;

@@ -1,4 +1,5 @@
-//! Everything that depends on a table is carried over, through swap, rollback and swap: compared in the catalog and tried out.
+//! All dependent objects of a table are carried over, through swap, rollback and swap. The tests compare the catalog
+//! and use the objects.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -11,23 +12,23 @@ use crate::support::process::Ran;
 
 on_every_version! {
     the_catalog_stays_the_same_except_for_what_partitioning_changes,
-    what_the_parent_cannot_have_is_on_every_partition,
+    properties_that_a_parent_cannot_have_are_on_every_partition,
     triggers_fire_for_the_application_and_on_one_table_only,
     privileges_and_policies_hold_and_cannot_be_bypassed,
-    foreign_keys_act_on_the_table_in_use,
+    foreign_keys_are_in_force_on_the_table_in_use,
     objects_bound_by_oid_follow_the_name,
     objects_that_only_later_versions_have,
     forced_row_level_security_needs_a_role_that_bypasses_it,
 }
 
-/// Runs another command of the job, which finds the catalog as it should be.
+/// Runs another command of the job, which must not report an unexpected difference in the catalog.
 async fn then(lab: &Lab, command: &str) -> Ran {
     let ran = lab.ok(command).await;
     assert!(!ran.stderr.contains("unexpected difference"), "{ran:?}");
     ran
 }
 
-/// The error that a statement ends with.
+/// The SQLSTATE of a statement that must fail.
 async fn refused(client: &Client, sql: &str) -> SqlState {
     let error = client.batch_execute(sql).await.expect_err(sql);
     error.code().unwrap_or_else(|| panic!("{sql}: {error:?}")).clone()
@@ -38,15 +39,15 @@ async fn the_catalog_stays_the_same_except_for_what_partitioning_changes(version
     let before = fingerprint(&lab).await;
     lab.ok("run").await;
     assert_eq!(differences(&before, &fingerprint(&lab).await), "");
-    let told = then(&lab, "swap").await;
-    let by_name: Vec<&str> = told
+    let output = then(&lab, "swap").await;
+    let by_name: Vec<&str> = output
         .stderr
         .lines()
         .filter(|line| line.contains("changed by the swap: ") || line.contains("other difference"))
         .collect();
     insta::assert_snapshot!("told_by_name", by_name.join("\n"));
     let after = fingerprint(&lab).await;
-    // By its name: every version has to say the same.
+    // A named snapshot, because the difference must be the same on every version.
     insta::assert_snapshot!("what_partitioning_changes", differences(&before, &after));
     then(&lab, "rollback").await;
     assert_eq!(differences(&before, &fingerprint(&lab).await), "");
@@ -56,7 +57,7 @@ async fn the_catalog_stays_the_same_except_for_what_partitioning_changes(version
     assert_eq!(differences(&after, &fingerprint(&lab).await), "");
 }
 
-async fn what_the_parent_cannot_have_is_on_every_partition(version: Version) {
+async fn properties_that_a_parent_cannot_have_are_on_every_partition(version: Version) {
     let lab = dependents::lab(version).await;
     lab.ok("run").await;
     let client = lab.db.client().await;
@@ -85,7 +86,7 @@ async fn what_the_parent_cannot_have_is_on_every_partition(version: Version) {
     assert_eq!(row.get::<_, Vec<i32>>(5), [500]);
 }
 
-/// Since which version it can be there, and how it gets there.
+/// Objects of later versions: the first version that supports them, and the statement that creates them.
 const LATER: &[(i64, &str)] = &[
     (15, "alter table lab.observations add constraint once unique nulls not distinct (note, created_at)"),
     (17, "grant maintain on lab.observations to dep_reader"),
@@ -94,7 +95,7 @@ const LATER: &[(i64, &str)] = &[
     (18, "comment on constraint there on lab.observations is 'even if empty'"),
 ];
 
-/// What a partitioned table cannot have, from 18 on.
+/// Constraints of version 18 that a partitioned table cannot have.
 const REFUSED: &[&str] = &[
     "constraint c not null place not valid",
     "constraint c check (amount > 1) not enforced",
@@ -125,7 +126,7 @@ async fn objects_that_only_later_versions_have(version: Version) {
     assert_eq!(differences(&before, &fingerprint(&lab).await), "");
 }
 
-/// What the application's triggers noted, sorted, since the last look.
+/// What the application's triggers have recorded since the last call, sorted.
 async fn seen(client: &Client) -> Vec<String> {
     let rows = client
         .query("with all_ as (delete from lab.seen returning what) select what from all_ order by 1", &[]);
@@ -191,7 +192,7 @@ async fn privileges_and_policies_hold_and_cannot_be_bypassed(version: Version) {
         assert_eq!(refused(&app, hidden).await, SqlState::WITH_CHECK_OPTION_VIOLATION);
         app.batch_execute("select nextval('lab.observations_observation_id_seq')").await.unwrap();
         reader.batch_execute("select max(observation_id) from lab.observations").await.unwrap();
-        // Through the table alone: whoever may read a partition itself sees every row of it.
+        // Privileges exist only on the table, because a role that can read a partition directly sees all its rows.
         let round = "select count(*) from pg_class c, (values ('dep_app'), ('dep_reader')) r (role)
             where relnamespace = 'lab'::regnamespace and relkind = 'r' and relispartition
               and has_table_privilege(role, c.oid, 'select, insert, update, delete, truncate, references, trigger')";
@@ -205,7 +206,7 @@ async fn privileges_and_policies_hold_and_cannot_be_bypassed(version: Version) {
     holds().await;
 }
 
-async fn foreign_keys_act_on_the_table_in_use(version: Version) {
+async fn foreign_keys_are_in_force_on_the_table_in_use(version: Version) {
     let lab = dependents::lab(version).await;
     let client = lab.db.client().await;
     let rows = async |condition: String| {
@@ -241,7 +242,7 @@ async fn foreign_keys_act_on_the_table_in_use(version: Version) {
 async fn objects_bound_by_oid_follow_the_name(version: Version) {
     let lab = dependents::lab(version).await;
     let (client, app) = (lab.db.client().await, lab.db.as_role("dep_app").await);
-    let one = async |client: &Client, sql: String| -> i64 {
+    let number = async |client: &Client, sql: String| -> i64 {
         client.query_one(&sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
     };
     let works = async |n: i32| {
@@ -250,22 +251,26 @@ async fn objects_bound_by_oid_follow_the_name(version: Version) {
             .await
             .unwrap();
         let found = "select count(*) from lab.observations where code";
-        assert_eq!(one(&client, format!("{found} = 'by the rule {n}'")).await, 1, "a rule of another table");
         assert_eq!(
-            one(&client, "select lab.how_many('by the rule')".into()).await,
+            number(&client, format!("{found} = 'by the rule {n}'")).await,
+            1,
+            "a rule of another table"
+        );
+        assert_eq!(
+            number(&client, "select lab.how_many('by the rule')".into()).await,
             i64::from(n),
             "a function"
         );
         let newest = "select count(*) from lab.observations where created_at = lab.newest() and code";
-        assert_eq!(one(&client, format!("{newest} = 'by the rule {n}'")).await, 1, "a function");
+        assert_eq!(number(&client, format!("{newest} = 'by the rule {n}'")).await, 1, "a function");
         client
             .batch_execute(&format!(
                 "update lab.observations set note = 'by rule' where code = 'by the rule {n}'"
             ))
             .await
             .unwrap();
-        let said = format!("select count(*) from lab.seen where what = 'rule by the rule {n}'");
-        assert_eq!(one(&client, said).await, 1, "its own rule");
+        let recorded = format!("select count(*) from lab.seen where what = 'rule by the rule {n}'");
+        assert_eq!(number(&client, recorded).await, 1, "a rule of the table");
         client
             .batch_execute(&format!(
                 "insert into lab.remarks select observation_id, 'x' from lab.observations where code = 'by the rule {n}'"
@@ -273,20 +278,20 @@ async fn objects_bound_by_oid_follow_the_name(version: Version) {
             .await
             .unwrap();
         assert_eq!(
-            one(&app, "select count(*) from lab.remarks".into()).await,
+            number(&app, "select count(*) from lab.remarks".into()).await,
             i64::from(n),
-            "another's policy"
+            "a policy of another table"
         );
         client.batch_execute("refresh materialized view concurrently lab.monthly").await.unwrap();
         let counted =
             "select (select sum(n) from lab.months)::bigint - (select count(*) from lab.observations)";
-        assert_eq!(one(&client, counted.into()).await, 0, "a materialized view");
+        assert_eq!(number(&client, counted.into()).await, 0, "a materialized view");
         let draft = "insert into lab.drafts (title) values ('x') returning draft_id";
         let after =
             "insert into lab.observations (submission_id, code, created_at) values (1, 'next', '2025-07-01Z')
             returning observation_id";
-        let draft = one(&client, draft.into()).await;
-        assert_eq!(one(&client, after.into()).await, draft + 1, "another's default");
+        let draft = number(&client, draft.into()).await;
+        assert_eq!(number(&client, after.into()).await, draft + 1, "a default of another table");
         client.batch_execute("delete from lab.observations where code = 'next'").await.unwrap();
     };
     lab.ok("run").await;

@@ -1,5 +1,6 @@
-//! The examples of docker/, as far as they run without a container engine: the compose file is parsed, and its commands,
-//! environments and scripts run against local servers, as do the lines of the crontab and of the systemd unit.
+//! The examples in docker/, as far as they run without a container engine. The tests parse the compose file and run its
+//! commands, environments and scripts against local servers, and run the commands of the crontab and of the systemd
+//! unit.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,8 @@ fn texts(yaml: &Yaml) -> Vec<String> {
     yaml.as_vec().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
-/// `${NAME:-default}` is the default, as with nothing set; `here` says what names of the compose network are on this machine.
+/// The environment of a service. `${NAME:-default}` is replaced by the default; `here` maps host names of the compose
+/// network to their addresses on this machine.
 fn environment(service: &Yaml, here: &[(&str, &str)]) -> Vec<(String, String)> {
     let default = |text: &str| match text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
         Some(variable) => variable.split_once(":-").unwrap().1.to_owned(),
@@ -38,7 +40,7 @@ fn environment(service: &Yaml, here: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The file on this machine that a service sees at `inside`, copied to where the server's user can read it.
+/// The file that a service mounts at `inside`, copied to a directory that the server's user can read.
 fn mounted(service: &Yaml, inside: &str, server: &PrivateServer) -> PathBuf {
     let from = texts(&service["volumes"]).into_iter().find_map(|volume| {
         let (from, to) = volume.strip_suffix(":ro")?.split_once(':')?;
@@ -96,7 +98,8 @@ async fn the_compose_file_shows_a_job_paused_by_lag() {
     tool(&services["pgstrata"], &server, &dbname, &standby).await;
 }
 
-/// Runs the command of the tool's service: the job pauses because of the standby's lag, and resumes without the delay.
+/// Runs the command of the `pgstrata` service. The job pauses because of the replica lag, and resumes once the apply
+/// delay is removed.
 async fn tool(service: &Yaml, server: &PrivateServer, dbname: &str, standby: &Standby) {
     let env = environment(service, &[]);
     assert!(env.contains(&("PGDATABASE".to_owned(), dbname.to_owned())));
@@ -116,8 +119,11 @@ async fn tool(service: &Yaml, server: &PrivateServer, dbname: &str, standby: &St
     let admin = standby.client().await;
     admin.batch_execute("alter system set recovery_min_apply_delay = 0").await.unwrap();
     admin.batch_execute("select pg_reload_conf()").await.unwrap();
-    let said = ended(run).await.ok().stderr;
-    assert!(said.contains("throttled: replica_lag_s is ") && said.contains("standby standby"), "{said}");
+    let output = ended(run).await.ok().stderr;
+    assert!(
+        output.contains("throttled: replica_lag_s is ") && output.contains("standby standby"),
+        "{output}"
+    );
 }
 
 #[test]
@@ -127,19 +133,19 @@ fn the_image_is_built_in_stages_and_runs_as_nobody() {
         dockerfile.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let last = lines.iter().rposition(|line| line.starts_with("FROM ")).unwrap();
     assert!(last > 0 && lines[0].starts_with("FROM rust:") && lines[0].ends_with(" AS build"));
-    // No shell is there to run anything with.
+    // The final image has no shell, so it cannot have RUN instructions.
     assert!(lines[last] == "FROM scratch" && lines[last..].iter().all(|line| !line.starts_with("RUN ")));
     assert!(lines[last..].contains(&"USER 65532:65532"));
     assert!(lines.iter().any(|line| line.starts_with("ENTRYPOINT [\"/")));
     for line in lines.iter().filter(|line| line.starts_with("COPY ") && !line.contains("--from")) {
         let from: Vec<&str> = line.split(' ').skip(1).collect();
-        for one in &from[..from.len() - 1] {
-            assert!(folder().parent().unwrap().join(one).exists(), "{line}");
+        for source in &from[..from.len() - 1] {
+            assert!(folder().parent().unwrap().join(source).exists(), "{line}");
         }
     }
 }
 
-/// What a line of an example runs, for the job of a test.
+/// The arguments of pgstrata in a line of an example, without the job's name and the plan.
 fn command(line: &str) -> String {
     let words = line.split_whitespace().skip_while(|word| !word.ends_with("pgstrata")).skip(1);
     words

@@ -1,5 +1,5 @@
-//! The exchange of two tables or two columns, and every other transaction that applications can wait for: how long a lock is
-//! held, whatever happens to the network, the process or a standby.
+//! How long locks are held by the exchange of two tables or two columns, and by every other transaction that can block
+//! applications, even if the network, the process or a standby fails.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::process::{ended, send};
 use crate::support::proxy::Proxy;
 use crate::support::standby::Standby;
 
-/// A round trip of a client far away.
+/// The round-trip time of a distant client.
 const LATENCY: Duration = Duration::from_millis(50);
 
 const SETUP: &str = "
@@ -36,12 +36,12 @@ const BACKFILL: &str = "name = 'job'\nkind = 'backfill'\ntable = 't'\n[backfill]
 const RETYPE: &str = "name = 'job'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'm'\nto = 'bigint'\n\
     [swap]\nlock_timeout = '300ms'\nattempts = 1000\n";
 
-/// A lab with the table.
+/// A lab with the table `t`.
 async fn lab(plan: &str) -> Lab {
     Lab::new(SETUP, plan).await
 }
 
-/// The same in a database that the test has made.
+/// The same in an existing database.
 async fn lab_on(db: Database, plan: &str) -> Lab {
     db.execute(SETUP).await;
     Lab::on(db, plan)
@@ -65,7 +65,7 @@ fn deadlock_timeout(ms: u32) -> String {
     )
 }
 
-/// Whether a transaction takes the lock that everybody waits behind.
+/// Whether a transaction acquires an ACCESS EXCLUSIVE lock.
 fn locks(sql: &str) -> bool {
     sql.contains("select \"pgstrata\".\"exchange_")
         || sql.contains("in access exclusive mode") && !sql.contains("create function")
@@ -79,17 +79,18 @@ async fn a_lock_is_held_for_one_round_trip() {
         for command in ["swap", "rollback"] {
             let env = [("DATABASE_URL", proxy.dsn(lab.db.dsn()))];
             ended(lab.command(command).envs(env).spawn().unwrap()).await.ok();
-            let locking: Vec<_> = proxy.committed().into_iter().filter(|one| locks(&one.sql)).collect();
+            let locking: Vec<_> = proxy.committed().into_iter().filter(|t| locks(&t.sql)).collect();
             assert_eq!(locking.len(), 1, "{command}: {locking:#?}");
-            assert!(locking.iter().all(|one| one.round_trips <= 3), "{command}: {locking:#?}");
+            assert!(locking.iter().all(|t| t.round_trips <= 3), "{command}: {locking:#?}");
         }
         lab.ok("abort").await;
     };
-    // Both only wait for the network.
+    // Both mostly wait for the network, so run them at the same time.
     tokio::join!(exchanges(PARTITION), exchanges(RETYPE));
 }
 
-/// A log that names one row again and again is read in few batches: what takes long is the network.
+/// The change log has 100,000 entries for one row. The drain needs few batches, because it attributes the long duration
+/// of a batch to the network and does not make batches smaller.
 #[tokio::test]
 async fn a_drain_does_not_mistake_latency_for_work() {
     let lab = verified(&format!("{PARTITION}[copy]\ntarget_batch_ms = 500\n")).await;
@@ -103,12 +104,12 @@ async fn a_drain_does_not_mistake_latency_for_work() {
     let env = [("DATABASE_URL", proxy.dsn(lab.db.dsn()))];
     ended(lab.command("sync").envs(env).spawn().unwrap()).await.ok();
     let batches = |sql: &str| sql.contains("delete from \"pgstrata\".\"changes_job\"");
-    let batches = proxy.committed().iter().filter(|one| batches(&one.sql)).count();
+    let batches = proxy.committed().iter().filter(|t| batches(&t.sql)).count();
     assert!((1..16).contains(&batches), "{batches} batches");
     oracle::compare(&lab.db, "t", "t_new").await;
 }
 
-/// During an exchange that waits for one more lock.
+/// The process dies or freezes while the exchange holds a lock and waits for another.
 #[tokio::test]
 async fn a_process_that_dies_or_freezes_in_the_exchange_leaves_no_lock() {
     for (plan, signal) in
@@ -116,7 +117,7 @@ async fn a_process_that_dies_or_freezes_in_the_exchange_leaves_no_lock() {
     {
         let lab = lab(&plan.replace("300ms", "3s")).await;
         lab.db.execute(&deadlock_timeout(60_000)).await;
-        // What the exchange locks after the table.
+        // The table that the exchange locks after `t`.
         let last = if plan == RETYPE {
             lab.db.execute("alter table t add unique (m); create table u (m int references t (m))").await;
             "u"
@@ -130,7 +131,7 @@ async fn a_process_that_dies_or_freezes_in_the_exchange_leaves_no_lock() {
         send(&exchange, Signal::CONT);
         lab.db.until(IN_THE_EXCHANGE, 1).await;
         send(&exchange, signal);
-        // The server gives up by itself.
+        // The server ends the transaction by itself, because of its timeouts.
         let application = lab.db.client().await;
         application
             .batch_execute("set statement_timeout = '30s'; update t set n = 1 where id = 1")
@@ -145,8 +146,9 @@ async fn a_process_that_dies_or_freezes_in_the_exchange_leaves_no_lock() {
     }
 }
 
-/// Where a process freezes within a transaction that locks, of each kind of job.
-const PLACES: &[(&str, &[&str], &str, &str)] = &[
+/// For each kind of job, the failpoints inside a transaction that holds locks: plan, commands that run before, command
+/// that freezes, failpoint.
+const FAILPOINTS: &[(&str, &[&str], &str, &str)] = &[
     (PARTITION, &[], "run", "capture.before_commit"),
     (PARTITION, &["run", "swap"], "finalize --now", "finalize.before_commit"),
     (PARTITION, &["run"], "abort", "abort.before_commit"),
@@ -162,13 +164,13 @@ const PLACES: &[(&str, &[&str], &str, &str)] = &[
 
 #[tokio::test]
 async fn a_frozen_process_blocks_the_application_for_seconds_only() {
-    for (plan, before, command, at) in PLACES {
+    for (plan, before, command, at) in FAILPOINTS {
         let lab = lab(plan).await;
         for command in *before {
             lab.ok(command).await;
         }
         let process = lab.frozen(command, at).await;
-        // Far longer than the server lets an idle transaction live, far shorter than a minute.
+        // Much longer than the job's idle_in_transaction_session_timeout, much shorter than a minute.
         let application = lab.db.client().await;
         application.batch_execute("set statement_timeout = '25s'").await.unwrap();
         let wrote = application.batch_execute("update t set n = 7 where id = 1").await;
@@ -179,8 +181,8 @@ async fn a_frozen_process_blocks_the_application_for_seconds_only() {
     }
 }
 
-/// Whoever reads a view, then writes its table, is in a deadlock with an exchange that comes in between: the exchange lets go
-/// before the server looks for deadlocks, also where that was made to be sooner.
+/// A transaction that reads a view and then writes to its table can deadlock with an exchange that locks the table in
+/// between. The exchange gives up before the server checks for deadlocks, even if deadlock_timeout was lowered later.
 #[tokio::test]
 async fn lowering_deadlock_timeout_later_makes_no_application_a_victim() {
     let lab = lab(&PARTITION.replace("300ms", "700ms")).await;
@@ -229,13 +231,13 @@ async fn a_synchronous_standby_that_is_gone_blocks_no_reader() {
         lab.db.until(&exchanged, 1).await;
         let reader = lab.db.client().await;
         reader.batch_execute("set statement_timeout = '20s'; select count(*) from t").await.unwrap();
-        let said = ended(exchange).await.ok().stderr;
-        assert!(said.contains("no synchronous standby has confirmed them"), "{said}");
+        let output = ended(exchange).await.ok().stderr;
+        assert!(output.contains("no synchronous standby has confirmed them"), "{output}");
         standby = Some(Standby::start(&server, "sync", 5521).await);
     }
 }
 
-/// The guard stands, as no command came to its end since the swap.
+/// Swaps and kills the process before the command removes the guard.
 async fn guarded(lab: &Lab) {
     lab.ok("run").await;
     lab.killed("swap", "swap.told").await;
@@ -257,7 +259,7 @@ async fn a_guard_that_stays_is_reported_and_the_next_command_removes_it() {
     }
 }
 
-/// In a cluster that has not come as far, too.
+/// The dump is restored in another cluster, whose transaction IDs are lower.
 #[tokio::test]
 async fn a_restored_dump_of_a_guard_refuses_no_write() {
     let (from, to) = (Version::System.start(&[]), Version::System.start(&[]));
@@ -290,10 +292,10 @@ async fn a_restored_dump_of_a_guard_refuses_no_write() {
         );
         client.batch_execute(&write).await.unwrap();
     }
-    // The table that is out of use stays so.
+    // The inactive table still rejects writes.
     let refused = client.batch_execute("update t_old set n = 3").await.unwrap_err();
     assert_eq!(refused.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE));
-    // A name is not enough to be taken for this tool.
+    // The application_name of pgstrata alone does not permit a write.
     client
         .batch_execute(
             "create role stranger; grant all on t_old to stranger; set session authorization stranger;

@@ -14,14 +14,15 @@ const BOOKINGS: &str = "create extension btree_gist;
 const PLAN: &str =
     "table = 'bookings'\n[partition]\nby = 'day'\nevery = 'month'\nto = '2024-05-01'\nahead = 1\n";
 
-/// One room, then another, has the same hours: neither order of the two rows is right at every moment.
+/// Two bookings exchange their rooms, in both directions: whichever row the drain applies first conflicts with the
+/// other for a moment.
 const EXCHANGE: &str =
     "begin; update bookings set room = -5 where id = 0; update bookings set room = 1 where id = 90;
     update bookings set room = 2 where id = 0; commit;
     begin; update bookings set room = -5 where id = 0; update bookings set room = 2 where id = 90;
     update bookings set room = 1 where id = 0; commit";
 
-async fn an_exclusion_constraint_comes_along(version: Version) {
+async fn an_exclusion_constraint_is_carried_over(version: Version) {
     let db = Database::of(version).await;
     db.execute(BOOKINGS).await;
     let plan = db.plan(PLAN);
@@ -55,9 +56,9 @@ mod v17 {
     use super::*;
 
     #[tokio::test]
-    async fn an_exclusion_constraint_comes_along() {
+    async fn an_exclusion_constraint_is_carried_over() {
         if Version::V17.is_there() {
-            super::an_exclusion_constraint_comes_along(Version::V17).await;
+            super::an_exclusion_constraint_is_carried_over(Version::V17).await;
         }
     }
 }
@@ -66,15 +67,15 @@ mod v18 {
     use super::*;
 
     #[tokio::test]
-    async fn an_exclusion_constraint_comes_along() {
+    async fn an_exclusion_constraint_is_carried_over() {
         if Version::V18.is_there() {
-            super::an_exclusion_constraint_comes_along(Version::V18).await;
+            super::an_exclusion_constraint_is_carried_over(Version::V18).await;
         }
     }
 
-    /// NO INHERIT would leave the partitions without.
+    /// With NO INHERIT, the partitions would lack the constraints.
     #[tokio::test]
-    async fn partitions_take_no_null() {
+    async fn no_inherit_constraints_apply_to_partitions() {
         if !Version::V18.is_there() {
             return;
         }

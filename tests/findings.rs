@@ -1,11 +1,12 @@
-//! What `check` reports about the dependents of a table, and that it reports nothing about a table without any.
+//! What `check` reports about the dependents of a table. Each finding is also tested with a similar table that must not
+//! get it.
 
 use pgstrata::demo::server::PrivateServer;
 
 use crate::support::checks::{GOOD, MONTHS, check, told, told_after, told_on};
 use crate::support::cluster::{Database, SETTINGS, Version};
 
-/// Nothing is found on the table after these statements.
+/// Asserts that `check` reports nothing about the table after these statements.
 async fn nothing_after(more: &str) {
     assert_eq!(told_after(more).await, "", "{more}");
 }
@@ -51,7 +52,7 @@ async fn triggers_that_act_on_partitions() {
 }
 
 #[tokio::test]
-async fn constraints_that_become_others() {
+async fn constraints_that_change() {
     insta::assert_snapshot!(told_after("alter table t add constraint t_some check (id > -5) no inherit").await, @"warning[no_inherit]: t_some: constraint t_some is NO INHERIT, which partitioned tables do not support: the partitioned table gets it without NO INHERIT");
     nothing_after("alter table t add constraint t_some check (id > -5)").await;
     let key = "create table u (id bigint primary key); alter table t add u bigint;
@@ -85,7 +86,7 @@ async fn comments_labels_and_statistics_of_the_table() {
     ");
 }
 
-/// Bodies that are parsed when they are made.
+/// Functions and rules whose bodies are parsed when they are created.
 #[tokio::test]
 async fn bodies_bound_to_the_key() {
     let bound = "create function f() returns void begin atomic insert into t values (1, now()) on conflict (id) do nothing; end;
@@ -121,7 +122,7 @@ async fn functions_that_name_the_table() {
     };
     let of =
         |bodies: &[&str]| bodies.iter().enumerate().map(|(n, body)| function(n, body)).collect::<String>();
-    let said = of(&[
+    let reported = of(&[
         "insert into public.t values (1, now()) on conflict (id) do update set note = ''",
         "execute 'insert into t values ($1, now()) on conflict (id) do nothing' using 1",
         "insert into t values (1, now()) returning (xmax = 0) into strict was",
@@ -130,7 +131,7 @@ async fn functions_that_name_the_table() {
         "truncate table only t",
         "perform pg_total_relation_size('public.t')",
     ]);
-    insta::assert_snapshot!(told_after(&said).await, @"
+    insta::assert_snapshot!(told_after(&reported).await, @"
     warning[on_conflict_key]: public.t: function public.f0(), function public.f1(): ON CONFLICT (id) fails after the swap, because no unique index is on (id) alone
       hint: write ON CONFLICT (id, at), and insert a value for each of these columns
     warning[returning_system_column]: public.t: function public.f2(): INSERT ... RETURNING xmin or xmax fails on a partitioned table
@@ -144,7 +145,7 @@ async fn functions_that_name_the_table() {
     warning[relation_size]: public.t: function public.f6(): after the swap, the size of public.t itself is 0, because the rows are in its partitions
       hint: write select sum(pg_relation_size(relid)) from pg_partition_tree('public.t')
     ");
-    let unsaid = of(&[
+    let unreported = of(&[
         "insert into t values (1, now()) on conflict do nothing; insert into u values (1) on conflict (id) do nothing",
         "update t set note = null returning xmin = '1' into was",
         "delete from t where (tableoid, ctid) in (select tableoid, ctid from t limit 10)",
@@ -153,12 +154,12 @@ async fn functions_that_name_the_table() {
         "perform pg_total_relation_size('t_pkey')",
         "perform t from t /* on conflict (id) */",
     ]);
-    nothing_after(&unsaid).await;
+    nothing_after(&unreported).await;
 }
 
-/// What only a server has that sends its changes to others, and that keeps statements.
+/// Findings that need a server with logical replication and pg_stat_statements.
 #[tokio::test]
-async fn objects_of_others_that_name_the_table() {
+async fn publications_slots_and_statements_that_name_the_table() {
     let settings =
         [SETTINGS, &[("wal_level", "logical"), ("shared_preload_libraries", "pg_stat_statements")]].concat();
     let server = tokio::task::spawn_blocking(move || PrivateServer::start(&settings)).await.unwrap().unwrap();
@@ -203,7 +204,7 @@ async fn objects_of_others_that_name_the_table() {
     nothing().await;
 }
 
-/// Without the numbers by which statements go.
+/// Replaces the query IDs of statements.
 fn numberless(text: &str) -> String {
     let of = |line: &str| match line.split_once("statement ") {
         Some((head, tail)) => {
@@ -298,8 +299,8 @@ async fn exclusion_constraints() {
     for version in [Version::V17, Version::V18] {
         if version.is_there() {
             assert_eq!(told_on(version, &with_column, MONTHS).await, "");
-            let said = told_on(version, &without, MONTHS).await;
-            insta::allow_duplicates! { insta::assert_snapshot!(said, @"
+            let findings = told_on(version, &without, MONTHS).await;
+            insta::allow_duplicates! { insta::assert_snapshot!(findings, @"
             error[exclusion_constraint]: t_excl: exclusion constraint t_excl cannot be kept on a partitioned table because it does not contain at WITH =
               hint: drop it: alter table public.t drop constraint t_excl
             ") }

@@ -1,4 +1,5 @@
-//! Foreign keys of the table and to it: whatever the state of the job, an application may do exactly what the keys allow.
+//! Foreign keys of the table, and foreign keys that reference it. In every state of the job, an application can do
+//! exactly what the foreign keys allow.
 
 use tokio_postgres::error::SqlState;
 
@@ -9,11 +10,11 @@ use crate::support::lab::Lab;
 on_every_version! {
     a_child_and_then_its_parent_can_be_deleted_in_every_state,
     a_key_that_is_not_valid_stays_so_whatever_rows_violate_it,
-    a_key_may_point_to_a_partitioned_table,
+    a_key_may_reference_a_partitioned_table,
     a_key_dropped_after_the_swap_stays_dropped_and_is_reported_before_a_rollback,
     a_row_that_violates_a_key_is_reported_before_the_swap,
-    keys_that_point_to_the_table_point_to_the_one_in_use,
-    a_key_that_cannot_point_to_partitions_is_dropped_if_the_plan_says_so,
+    keys_that_reference_the_table_reference_the_one_in_use,
+    a_key_that_cannot_reference_partitions_is_dropped_if_the_plan_requests_it,
 }
 
 const SETUP: &str = "
@@ -29,17 +30,18 @@ const SETUP: &str = "
     insert into samples (vessel_id, taken_at) select i, timestamptz '2026-01-01Z' + i * interval '6 hours'
     from generate_series(1, 400) i";
 
-/// Every foreign key on a table of the test's: table, name, validated, comment, own or a part.
+/// Every foreign key of the tables: table, name, whether it is valid, comment, and whether it is inherited from the
+/// parent.
 const KEYS: &str = "select format('%s %s valid %s, %s%s', k.conrelid::regclass, k.conname, k.convalidated,
       coalesce(obj_description(k.oid, 'pg_constraint'), 'no comment'), case when k.conparentid <> 0 then ', a part' end)
     from pg_constraint k where k.contype = 'f' and k.conrelid::regclass::text like 'samples%' order by 1";
 
-/// A lab with the table, to which `more` is done.
+/// A lab with the table, changed by the statements in `more`.
 async fn lab(version: Version, more: &str) -> Lab {
     lab_with_plan(version, more, "").await
 }
 
-/// The same with more sections at the end of the plan.
+/// The same with additional sections in the plan.
 async fn lab_with_plan(version: Version, more: &str, plan: &str) -> Lab {
     let db = Database::of(version).await;
     db.execute(SETUP).await;
@@ -54,7 +56,8 @@ async fn keys(lab: &Lab) -> Vec<String> {
     client.query(KEYS, &[]).await.unwrap().iter().map(|r| r.get(0)).collect()
 }
 
-/// Only what the application may do succeeds: it deletes a row, then the row that it pointed to.
+/// Asserts that permitted changes succeed, such as deleting a row and then the row that it referenced, and that others
+/// fail.
 async fn application_works(lab: &Lab, n: i32) {
     let client = lab.db.client().await;
     client
@@ -109,7 +112,7 @@ async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Vers
     )
     .await;
     let before = keys(&lab).await;
-    // A row that violates the key may change all the same, also between the last drain and the swap's lock.
+    // A row that violates the key can still be updated, also between the last drain and the lock of the swap.
     let client = lab.db.client().await;
     let changes = tokio::spawn(async move {
         loop {
@@ -128,7 +131,7 @@ async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Vers
             let month = |m: i32, comment| format!("samples_y2026m0{m} samples_vessel valid f, {comment}");
             let mut expected: Vec<String> = (1..=4).map(|m| month(m, "not yet")).collect();
             if version == Version::V18 {
-                // From here on the table itself can have it.
+                // Since version 18, the partitioned table itself can have a NOT VALID foreign key.
                 expected = (1..=4).map(|m| month(m, "no comment, a part")).collect();
                 expected.insert(0, "samples samples_vessel valid f, not yet".into());
             }
@@ -140,7 +143,7 @@ async fn a_key_that_is_not_valid_stays_so_whatever_rows_violate_it(version: Vers
     assert_eq!(lab.db.count("select count(*) from samples where vessel_id = 9999").await, 2);
 }
 
-async fn a_key_may_point_to_a_partitioned_table(version: Version) {
+async fn a_key_may_reference_a_partitioned_table(version: Version) {
     let lab = lab(
         version,
         "create table crews (crew_id int primary key) partition by range (crew_id);
@@ -177,8 +180,8 @@ async fn a_key_dropped_after_the_swap_stays_dropped_and_is_reported_before_a_rol
     lab.db.execute("alter table samples drop constraint samples_vessel").await;
     lab.ok("sync").await;
     assert_eq!(keys(&lab).await, [""; 0]);
-    let told = lab.ran("rollback").await.exits(1);
-    assert!(told.stderr.contains("foreign key samples_vessel was dropped"), "{told:?}");
+    let output = lab.ran("rollback").await.exits(1);
+    assert!(output.stderr.contains("foreign key samples_vessel was dropped"), "{output:?}");
     lab.ok("finalize --now").await;
     assert_eq!(keys(&lab).await, [""; 0]);
 }
@@ -186,15 +189,18 @@ async fn a_key_dropped_after_the_swap_stays_dropped_and_is_reported_before_a_rol
 async fn a_row_that_violates_a_key_is_reported_before_the_swap(version: Version) {
     let lab = lab(version, "").await;
     lab.ok("run").await;
-    // Nobody but a superuser gets round a key.
+    // Only a superuser can bypass a foreign key.
     lab.db
         .execute(
             "set session_replication_role = replica; delete from vessels where vessel_id = 5; reset session_replication_role",
         )
         .await;
-    let told = lab.ran("swap").await.exits(4);
-    assert!(told.stderr.contains("1 row of public.samples violates foreign key samples_vessel"), "{told:?}");
-    assert!(told.stderr.contains("by key: 5 (vessel_id 5)"), "{told:?}");
+    let output = lab.ran("swap").await.exits(4);
+    assert!(
+        output.stderr.contains("1 row of public.samples violates foreign key samples_vessel"),
+        "{output:?}"
+    );
+    assert!(output.stderr.contains("by key: 5 (vessel_id 5)"), "{output:?}");
     lab.db.execute("delete from samples where vessel_id = 5").await;
     lab.ok("swap").await;
     assert_eq!(
@@ -205,8 +211,9 @@ async fn a_row_that_violates_a_key_is_reported_before_the_swap(version: Version)
     );
 }
 
-/// A key that holds the partition column, a table that points to it, and a key of the table to itself.
-const POINTED_TO: &str = "
+/// A primary key that contains the partition column, a table that references it, and a foreign key of the table to
+/// itself.
+const REFERENCED: &str = "
     alter table samples drop constraint samples_pkey, add primary key (sample_id, taken_at);
     create table results (
         result_id int primary key, sample_id bigint, taken_at timestamptz,
@@ -219,13 +226,13 @@ const POINTED_TO: &str = "
     from samples p where s.sample_id % 3 = 0 and p.sample_id = s.sample_id - 1;
     insert into results select sample_id, sample_id, taken_at from samples where sample_id % 2 = 0";
 
-async fn keys_that_point_to_the_table_point_to_the_one_in_use(version: Version) {
-    let lab = lab(version, POINTED_TO).await;
+async fn keys_that_reference_the_table_reference_the_one_in_use(version: Version) {
+    let lab = lab(version, REFERENCED).await;
     if version == Version::V14 {
-        let told = lab.ran("check").await.exits(3);
+        let output = lab.ran("check").await.exits(3);
         assert!(
-            errors(&told.stdout).contains(&"error[incoming_foreign_key]: results_sample".to_owned()),
-            "{told:?}"
+            errors(&output.stdout).contains(&"error[incoming_foreign_key]: results_sample".to_owned()),
+            "{output:?}"
         );
         return;
     }
@@ -238,7 +245,7 @@ async fn keys_that_point_to_the_table_point_to_the_one_in_use(version: Version) 
         for refused in [
             "insert into results values (-1, {n}, '1999-01-01Z')",
             "update samples set parent_at = '1999-01-01Z' where sample_id = {n} + 3",
-            // Another sample's parent.
+            // The parent of another sample.
             "delete from samples where sample_id = {n} + 2",
         ] {
             let error =
@@ -247,7 +254,7 @@ async fn keys_that_point_to_the_table_point_to_the_one_in_use(version: Version) 
         }
         client.batch_execute(&format!("delete from samples where sample_id = {n}")).await.unwrap();
         assert_eq!(count("select count(*) from results where sample_id = {n}").await, 0, "on delete cascade");
-        // Its result goes along, also where the row moves to another partition.
+        // The update cascades to the result, even if the row moves to another partition.
         client
             .batch_execute(&format!(
                 "update samples set taken_at = '2026-04-30Z' where sample_id = {n} + 4 and taken_at < '2026-04-01Z'"
@@ -259,31 +266,31 @@ async fn keys_that_point_to_the_table_point_to_the_one_in_use(version: Version) 
             1,
             "on update cascade"
         );
-        let standing = "select count(*) from pg_constraint
+        let valid = "select count(*) from pg_constraint
             where contype = 'f' and conparentid = 0 and convalidated and conname in ('results_sample', 'samples_parent')
               and confrelid = 'samples'::regclass and conrelid in ('results'::regclass, 'samples'::regclass)";
-        assert_eq!(count(standing).await, 2, "{command}");
+        assert_eq!(count(valid).await, 2, "{command}");
         let comment = "select count(*) from pg_constraint
             where conname = 'results_sample' and obj_description(oid, 'pg_constraint') = 'what came of it'";
         assert_eq!(count(comment).await, 1, "{command}");
     }
 }
 
-/// A table that points to the key, which gets the partition column.
+/// A table that references the primary key, to which the job adds the partition column.
 const NARROW: &str = "
     create table results (result_id int primary key, sample_id bigint constraint results_sample references samples);
     insert into results select i, i from generate_series(1, 100) i";
 
-async fn a_key_that_cannot_point_to_partitions_is_dropped_if_the_plan_says_so(version: Version) {
+async fn a_key_that_cannot_reference_partitions_is_dropped_if_the_plan_requests_it(version: Version) {
     let refusing = lab(version, NARROW).await;
-    let told = refusing.ran("check").await.exits(3);
-    assert_eq!(errors(&told.stdout), ["error[incoming_foreign_key]: results_sample"]);
+    let output = refusing.ran("check").await.exits(3);
+    assert_eq!(errors(&output.stdout), ["error[incoming_foreign_key]: results_sample"]);
     let lab = lab_with_plan(version, NARROW, "[dependents]\nincoming_fk = 'drop'\n").await;
     for (command, keys) in [("run", 1), ("swap", 0), ("rollback", 1), ("swap", 0), ("finalize --now", 0)] {
         lab.ok(command).await;
-        let standing = "select count(*) from pg_constraint
+        let valid = "select count(*) from pg_constraint
             where contype = 'f' and convalidated and conrelid = 'results'::regclass and confrelid = 'samples'::regclass";
-        assert_eq!(lab.db.count(standing).await, keys, "{command}");
+        assert_eq!(lab.db.count(valid).await, keys, "{command}");
     }
     assert_eq!(lab.db.count("select count(*) from results").await, 100);
 }

@@ -1,25 +1,25 @@
-//! What messages tell people to do works when it is followed to the letter, and messages name the rows in question.
+//! The commands and corrections that hints suggest work as printed, and messages name the affected rows.
 
 use std::path::Path;
 
 use crate::support::cluster::Database;
 
-/// The command between backquotes that begins so.
-fn hinted(said: &str, start: &str) -> String {
-    let mut parts = said.split('`').filter(|part| part.starts_with(start));
-    parts.next().unwrap_or_else(|| panic!("`{start} ...` is not in: {said}")).to_owned()
+/// The command in backquotes that begins with `start`.
+fn hinted(output: &str, start: &str) -> String {
+    let mut parts = output.split('`').filter(|part| part.starts_with(start));
+    parts.next().unwrap_or_else(|| panic!("`{start} ...` is not in: {output}")).to_owned()
 }
 
-/// The output of a command line that a shell runs.
+/// Runs a command line in a shell and returns its output.
 async fn shell(db: &Database, line: &str) -> String {
     let bin = Path::new(env!("CARGO_BIN_EXE_pgstrata")).parent().unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let mut command = tokio::process::Command::new("sh");
     command.args(["-c", line]).env("PATH", path).env("DATABASE_URL", db.dsn());
     let ran = command.output().await.unwrap();
-    let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{line}: {said}");
-    said.into_owned()
+    let output = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{line}: {output}");
+    output.into_owned()
 }
 
 #[tokio::test]
@@ -31,18 +31,18 @@ async fn the_printed_commands_work_for_a_job_with_an_odd_name() {
     )
     .await;
     let plan = db.plan("table = \"\\\"Ünï/ t'x\\\"\"\n[partition]\nby = \"at\"\nevery = \"1 month\"\n");
-    let said = db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok().stdout;
-    let said = shell(&db, &hinted(&said, "pgstrata swap")).await;
-    let said = shell(&db, &hinted(&said, "pgstrata rollback")).await;
-    let said = shell(&db, &hinted(&said, "pgstrata swap")).await;
-    // The window is open: it says how to close it now.
+    let output = db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok().stdout;
+    let output = shell(&db, &hinted(&output, "pgstrata swap")).await;
+    let output = shell(&db, &hinted(&output, "pgstrata rollback")).await;
+    let output = shell(&db, &hinted(&output, "pgstrata swap")).await;
+    // The old table is still kept: the hint shows how to finalize now.
     let refused = db.pgstrata(&["finalize", "Ünï/ t'x"]).await.exits(6).stderr;
-    assert!(hinted(&said, "pgstrata finalize").contains('\''), "{said}");
+    assert!(hinted(&output, "pgstrata finalize").contains('\''), "{output}");
     shell(&db, &hinted(&refused, "pgstrata finalize")).await;
     assert_eq!(db.count("select count(*) from pgstrata.jobs where state = 'finalized'").await, 1);
 }
 
-/// As after a change of the system's collations: an index that is unique, and rows that are not.
+/// A unique index over rows with duplicate values, as after a change of the operating system's collations.
 #[tokio::test]
 async fn duplicates_from_a_damaged_unique_index_are_reported_and_the_job_resumes_without_them() {
     let db = Database::new().await;
@@ -55,13 +55,13 @@ async fn duplicates_from_a_damaged_unique_index_are_reported_and_the_job_resumes
     .await;
     let plan = db.plan("name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 month\"\n");
     let plan = plan.to_str().unwrap();
-    let said = db.pgstrata(&["run", plan]).await.exits(4).stderr;
+    let output = db.pgstrata(&["run", plan]).await.exits(4).stderr;
     for part in
         ["rows of public.t have duplicate values, although index t_v is unique", "by key (id): 500 and 501"]
     {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(output.contains(part), "{part}: {output}");
     }
-    assert!(!said.contains("same,"), "no value of a row is said: {said}");
+    assert!(!output.contains("same,"), "a value of a row is printed: {output}");
     db.execute("delete from t where id = 501").await;
     db.pgstrata(&["run", plan, "--swap"]).await.ok();
     assert_eq!(db.count("select count(*) from t").await, 1499);
@@ -79,14 +79,14 @@ async fn rows_that_a_retype_makes_equal_are_reported() {
         "name = \"job\"\nkind = \"retype\"\ntable = \"t\"\n[retype]\ncolumn = \"code\"\nto = \"integer\"\n",
     );
     let plan = plan.to_str().unwrap();
-    let said = db.pgstrata(&["run", plan]).await.exits(4).stderr;
-    assert!(said.contains("rows would have duplicate values in unique index t_code_key_new"), "{said}");
-    assert!(said.contains("by key: 7 and 8"), "{said}");
+    let output = db.pgstrata(&["run", plan]).await.exits(4).stderr;
+    assert!(output.contains("rows would have duplicate values in unique index t_code_key_new"), "{output}");
+    assert!(output.contains("by key: 7 and 8"), "{output}");
     db.execute("update t set code = '08' where id = 8").await;
     db.pgstrata(&["run", plan]).await.ok();
 }
 
-/// Before and after the swap, in both kinds of job that have one.
+/// Before and after the swap, for both kinds of job with a swap.
 #[tokio::test]
 async fn a_mismatch_is_explained_differently_before_and_after_the_swap() {
     let kinds = [
@@ -113,24 +113,24 @@ async fn a_mismatch_is_explained_differently_before_and_after_the_swap() {
         let plan = db.plan(&format!("name = \"job\"\ntable = \"t\"\n{more}"));
         db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
         db.execute(before).await;
-        let said = db.pgstrata(&["verify", "job"]).await.exits(4).stderr;
+        let output = db.pgstrata(&["verify", "job"]).await.exits(4).stderr;
         assert!(
-            said.contains(&format!("the two {sides} differ: ")) && said.contains("nothing was swapped"),
-            "{said}"
+            output.contains(&format!("the two {sides} differ: ")) && output.contains("nothing was swapped"),
+            "{output}"
         );
-        assert!(said.contains("`pgstrata abort job`"), "{said}");
+        assert!(output.contains("`pgstrata abort job`"), "{output}");
         db.execute("update t set v = v where id = 1").await;
         db.pgstrata(&["swap", "job"]).await.ok();
         db.execute(after).await;
         for command in ["verify", "rollback"] {
-            let said = db.pgstrata(&[command, "job"]).await.exits(4).stderr;
+            let output = db.pgstrata(&[command, "job"]).await.exits(4).stderr;
             assert!(
-                said.contains("the swap remains in effect") && said.contains("`pgstrata finalize job`"),
-                "{command}: {said}"
+                output.contains("the swap remains in effect") && output.contains("`pgstrata finalize job`"),
+                "{command}: {output}"
             );
             assert!(
-                !said.contains("nothing was swapped") && !said.contains("pgstrata abort"),
-                "{command}: {said}"
+                !output.contains("nothing was swapped") && !output.contains("pgstrata abort"),
+                "{command}: {output}"
             );
         }
     }

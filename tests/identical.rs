@@ -1,12 +1,13 @@
-//! Values that a type considers equal are not always identical to an application. The value written last is kept in both
-//! directions, and `verify` reports the difference.
+//! Values that a type considers equal are not always identical to an application. The value written last is kept in
+//! both directions, and `verify` reports the difference.
 
 use pgstrata::model::verify_report::EXAMPLES_MAX;
 use serde_json::Value;
 
 use crate::support::cluster::Database;
 
-/// A type, and two of its values that are equal by `=`, or cannot be compared, and are read differently.
+/// A type, and two of its values that are equal or cannot be compared with `=`, but have different text
+/// representations.
 const PAIRS: &[(&str, &str, &str)] = &[
     ("numeric", "1.5", "1.50"),
     ("whole", "7", "7.0"),
@@ -38,7 +39,7 @@ const TYPES: &str = "create extension citext;
     create collation any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     create domain whole as numeric; create type pair as (n numeric, c citext);";
 
-/// A table with a column of each type, and a row for each.
+/// Creates a table with a column of each type in [`PAIRS`].
 async fn table_of_pairs() -> Database {
     let db = Database::new().await;
     let columns: Vec<String> = PAIRS.iter().enumerate().map(|(i, (t, ..))| format!("c{i} {t}")).collect();
@@ -54,12 +55,12 @@ async fn table_of_pairs() -> Database {
     db
 }
 
-/// In the row of that number, the column of that number gets its other value.
+/// A statement that sets column `c{i}` to the other value in the row with `id` `i`.
 fn other_value(table: &str, i: usize) -> String {
     format!("update {table} set c{i} = '{}' where id = {i}", PAIRS[i].2)
 }
 
-/// What an application reads, as one number.
+/// A hash of everything that an application reads, as one number.
 const READ: &str = "select bit_xor(hashtextextended(t::text, 0)) from t";
 
 fn set_all(table: &str) -> String {
@@ -99,44 +100,48 @@ async fn a_rolled_back_table_has_what_was_written_last() {
     db.pgstrata(&["verify", "job"]).await.ok();
     db.pgstrata(&["rollback", "job"]).await.ok();
     assert_eq!(db.count(READ).await, written);
-    // And forward again.
+    // The same in the forward direction.
     db.execute("update t set c0 = '1.500' where id = 100").await;
     let written = db.count(READ).await;
     db.pgstrata(&["swap", "job"]).await.ok();
     assert_eq!(db.count(READ).await, written);
 }
 
-/// A column of `old` type that becomes `new`: row 1 is left alone, of row 2 another column is written, row 3 gets an equal value.
+/// A change of a column from type `old` to type `new`. Row 1 is not changed, an update of row 2 sets another column,
+/// and an update of row 3 sets an equal value.
 struct Retyped {
     old: &'static str,
     new: &'static str,
-    stands: &'static str,
+    /// The original value of each row.
+    original: &'static str,
+    /// The value written to row 3 after the swap.
     written: &'static str,
-    comes_back: &'static str,
+    /// The value of row 3 after the rollback.
+    restored: &'static str,
 }
 
 const RETYPED: &[Retyped] = &[
-    Retyped { old: "text", new: "citext", stands: "Ab@X.org", written: "ab@x.org", comes_back: "ab@x.org" },
-    Retyped { old: "text", new: "interval", stands: "24:00:00", written: "1 day", comes_back: "1 day" },
-    Retyped { old: "text", new: "numeric", stands: "01.5", written: "1.50", comes_back: "1.50" },
-    Retyped { old: "text", new: "double precision", stands: "0.0", written: "-0", comes_back: "-0" },
+    Retyped { old: "text", new: "citext", original: "Ab@X.org", written: "ab@x.org", restored: "ab@x.org" },
+    Retyped { old: "text", new: "interval", original: "24:00:00", written: "1 day", restored: "1 day" },
+    Retyped { old: "text", new: "numeric", original: "01.5", written: "1.50", restored: "1.50" },
+    Retyped { old: "text", new: "double precision", original: "0.0", written: "-0", restored: "-0" },
     Retyped {
         old: "text",
         new: "jsonb",
-        stands: "{\"n\":1.0}",
+        original: "{\"n\":1.0}",
         written: "{\"n\": 1.00}",
-        comes_back: "{\"n\": 1.00}",
+        restored: "{\"n\": 1.00}",
     },
-    Retyped { old: "text", new: "numeric[]", stands: "{01.5}", written: "{1.50}", comes_back: "{1.50}" },
-    // The old type has one value for all that are equal.
-    Retyped { old: "integer", new: "numeric", stands: "1", written: "1.00", comes_back: "1" },
+    Retyped { old: "text", new: "numeric[]", original: "{01.5}", written: "{1.50}", restored: "{1.50}" },
+    // The old type has only one representation of all equal values.
+    Retyped { old: "integer", new: "numeric", original: "1", written: "1.00", restored: "1" },
 ];
 
 async fn retype(db: &Database, case: &Retyped) {
-    let Retyped { old, new, stands, .. } = case;
+    let Retyped { old, new, original, .. } = case;
     db.execute(&format!(
         "create extension if not exists citext; create table t (id int primary key, v {old} not null, n int);
-         insert into t select i, '{stands}' from generate_series(1, 1500) i; analyze t"
+         insert into t select i, '{original}' from generate_series(1, 1500) i; analyze t"
     ))
     .await;
     let new = if *new == "citext" { "public.citext" } else { new };
@@ -161,27 +166,27 @@ async fn a_rolled_back_column_has_what_was_written_last() {
         db.pgstrata(&["rollback", "job"]).await.ok();
         let read = db.client().await.query("select v::text from t where id <= 3 order by id", &[]).await;
         let read: Vec<String> = read.unwrap().iter().map(|row| row.get(0)).collect();
-        assert_eq!(read, [case.stands, case.stands, case.comes_back], "{} to {}", case.old, case.new);
+        assert_eq!(read, [case.original, case.original, case.restored], "{} to {}", case.old, case.new);
     }
 }
 
-/// Writes that go round the trigger leave the two columns with values that are only equal.
+/// Writes that bypass the trigger leave values in the two columns that are equal but not identical.
 #[tokio::test]
 async fn verify_of_a_retype_finds_equal_values_that_are_not_identical() {
     for case in RETYPED.iter().filter(|case| case.old == "text") {
         let db = Database::new().await;
         retype(&db, case).await;
-        let past_the_trigger = |column: &str| {
+        let bypass_trigger = |column: &str| {
             format!("set pgstrata.filling = 'on'; update t set {column} = '{}' where id = 3", case.written)
         };
-        db.execute(&past_the_trigger("v_new")).await;
+        db.execute(&bypass_trigger("v_new")).await;
         let ran = db.pgstrata(&["verify", "job", "--json"]).await.exits(4);
         let report: Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
         assert_eq!(report["examples"][0]["key"], "3", "{report}");
         db.execute("update t set v = v").await;
         db.pgstrata(&["verify", "job"]).await.ok();
         db.pgstrata(&["swap", "job"]).await.ok();
-        db.execute(&past_the_trigger("v")).await;
+        db.execute(&bypass_trigger("v")).await;
         db.pgstrata(&["verify", "job"]).await.exits(4);
     }
 }

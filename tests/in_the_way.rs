@@ -1,5 +1,5 @@
-//! Applications that block a swap are not disturbed: none becomes the victim of a deadlock, and the swap waits or reports them,
-//! and succeeds later.
+//! Applications that block a swap are not disturbed: none becomes the victim of a deadlock, and the swap waits or
+//! reports them, and succeeds later.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -31,7 +31,7 @@ const SETUP: &str = "
     create policy known on remarks using (exists (select from t where t.id = remarks.id));
     analyze t";
 
-/// For versions in which a key can point to a partitioned table.
+/// For versions in which a foreign key can reference a partitioned table.
 const CHILD: &str = "
     create table results (id bigint, at timestamptz, foreign key (id, at) references t on delete cascade)";
 
@@ -42,7 +42,7 @@ fn plan_text(lock_timeout: &str, attempts: u32) -> String {
     )
 }
 
-/// A table with a job that is verified.
+/// A table with a verified job.
 async fn verified(db: &Database, more: &str, lock_timeout: &str, attempts: u32) {
     verified_by(db, more, &plan_text(lock_timeout, attempts)).await;
 }
@@ -54,17 +54,17 @@ async fn verified_by(db: &Database, more: &str, plan: &str) {
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
 }
 
-/// The job cannot acquire its lock, and reports the blocker.
-async fn refused(db: &Database, command: &str, whom: &str) {
+/// Asserts that the command cannot acquire its lock, and reports the blocker.
+async fn refused(db: &Database, command: &str, blocker: &str) {
     let ran = db.pgstrata(&[command, "job"]).await.exits(5);
-    assert!(ran.stderr.contains("blocked by ") && ran.stderr.contains(whom), "{}", ran.stderr);
+    assert!(ran.stderr.contains("blocked by ") && ran.stderr.contains(blocker), "{}", ran.stderr);
 }
 
-/// The job stops waiting for an older snapshot, and reports its holder.
-async fn waited_in_vain(db: &Database, command: &str, whom: &str) {
+/// Asserts that the command gives up waiting for a transaction with an older snapshot, and reports it.
+async fn waited_in_vain(db: &Database, command: &str, blocker: &str) {
     let ran = db.pgstrata(&[command, "job"]).await.exits(5);
     assert!(
-        ran.stderr.contains("whose snapshot is older than") && ran.stderr.contains(whom),
+        ran.stderr.contains("whose snapshot is older than") && ran.stderr.contains(blocker),
         "{}",
         ran.stderr
     );
@@ -80,7 +80,7 @@ async fn named(db: &Database, name: &str) -> Client {
     client
 }
 
-/// What a transaction locks first, and what it comes to when the swap waits for that.
+/// The first statement of a transaction, and the second, which it runs while the swap waits for the locks of the first.
 const ORDERS: &[(&str, &str)] = &[
     ("select count(*) from v", "update t set n = n + 1 where id = 1"),
     ("update t set n = n + 1 where id = 2", "update v set n = n + 1 where id = 2"),
@@ -119,7 +119,7 @@ async fn an_application_that_locks_in_another_order_is_no_deadlock_victim(versio
     for (first, second) in ORDERS.iter().chain(with_child) {
         let command = commands.next().unwrap();
         let stop = [("PGSTRATA_FAILPOINT", "swap.ready=stop")];
-        // It has checked for blockers, and is about to lock.
+        // At this failpoint, the command has checked for blockers and is about to lock.
         let mut exchange = frozen(db.command(&[command, "job"]).envs(stop).spawn().unwrap()).await;
         let client = named(&db, "application").await;
         let watch = db.client().await;
@@ -149,7 +149,7 @@ async fn an_application_that_locks_in_another_order_is_no_deadlock_victim(versio
     oracle::compare(&db, "t", other).await;
 }
 
-/// A server of its own: with prepared transactions, and an autovacuum that comes soon.
+/// A private server with prepared transactions and a short autovacuum_naptime.
 fn server() -> PrivateServer {
     Version::System.start(&[("max_prepared_transactions", "10"), ("autovacuum_naptime", "1s")])
 }
@@ -169,7 +169,7 @@ async fn a_prepared_transaction_is_reported_and_nothing_is_lost() {
         ok(&db, command).await;
         assert_eq!(db.count(&format!("select count(*) from t where id = {id}")).await, 1);
     }
-    // One that holds what the swap locks besides.
+    // A prepared transaction that holds a lock on another relation that the swap locks.
     for (command, held) in [
         ("rollback", "select from v limit 1"),
         ("swap", "insert into results select id, at from t where id = 5"),
@@ -181,7 +181,7 @@ async fn a_prepared_transaction_is_reported_and_nothing_is_lost() {
     }
 }
 
-/// Slow, and always needed.
+/// Makes autovacuum slow, and needed after few changes.
 const VACUUM: &str =
     "alter table t set (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 20,
     autovacuum_vacuum_threshold = 10, autovacuum_vacuum_scale_factor = 0)";
@@ -216,14 +216,14 @@ async fn a_dump_completes() {
         dump.args(["-U", "postgres", "-p", &server.port().to_string(), "-h"])
             .arg(server.socket_dir())
             .arg(&name);
-        // Nobody takes what it writes.
+        // Nothing reads the output of pg_dump, so it blocks.
         let mut dump = dump.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let writes = "select count(*) from pg_stat_activity
             where datname = current_database() and application_name = 'pg_dump' and wait_event = 'ClientWrite'";
         db.until(writes, 1).await;
         client.batch_execute(&format!("insert into t values ({id}, '2024-02-02', 1)")).await.unwrap();
         waited_in_vain(&db, command, "application \"pg_dump\"").await;
-        let said = tokio::task::spawn_blocking(move || {
+        let dumped = tokio::task::spawn_blocking(move || {
             let mut text = String::new();
             dump.stdout.take().unwrap().read_to_string(&mut text).unwrap();
             let mut error = String::new();
@@ -231,8 +231,8 @@ async fn a_dump_completes() {
             assert!(dump.wait().unwrap().success(), "{error}");
             text
         });
-        // Both tables are in it, whole.
-        assert_eq!(said.await.unwrap().matches("xxxxx\n").count(), 2 * 4_000, "{command}");
+        // The dump contains both tables completely.
+        assert_eq!(dumped.await.unwrap().matches("xxxxx\n").count(), 2 * 4_000, "{command}");
         rows += 1;
         ok(&db, command).await;
         assert_eq!(db.count("select count(*) from t").await, rows);

@@ -1,7 +1,7 @@
-//! Every kind of key, partition column and name, through the whole life of a job: each table and its truth get the same changes
-//! between `run`, `swap`, `rollback`, `swap` and `finalize`, and hold the same rows after each.
+//! Every kind of key, partition column and name, through all steps of a job. Each table and its truth copy get the same
+//! changes between `run`, `swap`, `rollback`, `swap` and `finalize`, and have the same rows after each step.
 //!
-//! The tables are small and have few partitions: these tests are about the SQL for a type or a name, not about volume.
+//! The tables are small and have few partitions, because these tests check the SQL for a type or a name.
 
 use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
 use tokio::task::JoinHandle;
@@ -11,41 +11,41 @@ use crate::support::oracle;
 
 const ROWS: u32 = 1_200;
 const TRUTH: &str = "public.truth";
-/// Over a little more than a year, and one row of the first changes far beyond it: it goes to the default partition.
+/// Values over a little more than a year, and one row of the first changes far beyond it, in the default partition.
 const AT: &str = "timestamptz '2024-01-01 00:00:00+00' + ($i % 400) * interval '25 hours'
                   + case $i when 10015 then interval '9 years' else interval '0' end";
 const QUARTERS: &str = "every = \"3 months\"";
 
-/// A column of the key: its name as the catalog holds it, its type, and its value by a row's number `$i`.
+/// A column of the key: its name as in the catalog, its type, and its value in row number `$i`.
 type KeyColumn = (&'static str, &'static str, &'static str);
 
-on_every_version!(keys_that_the_server_makes, keys_of_many_columns);
+on_every_version!(keys_that_the_server_generates, keys_of_many_columns);
 
-/// A table, what is to become of it, and what happens to it meanwhile.
+/// A table, the plan of its job, and the changes during the job.
 struct Case {
-    /// Of the job too.
+    /// Also the name of the job.
     name: String,
     table: QualifiedName,
-    /// What must be there before the table.
+    /// Statements that run before the table is created.
     before: &'static str,
-    /// More columns, in front of the others.
+    /// Additional columns, before the others.
     columns: &'static str,
     key: Vec<(Ident, &'static str, &'static str)>,
-    /// What makes the key unique; none: a primary key on its columns.
+    /// The constraint that makes the key unique; `None` is a primary key on its columns.
     unique: Option<String>,
     by: Ident,
     by_type: &'static str,
     by_value: &'static str,
-    /// `[partition]` but for `by`.
+    /// The section `[partition]` without `by`.
     partition: &'static str,
     order: &'static str,
-    /// Run when the table, `@`, is filled.
+    /// Statements that run after the table, `@`, was filled.
     after: String,
-    /// More changes of `@` in round `$n`.
+    /// Additional changes of `@` in round `$n`.
     more: &'static str,
-    /// How the server makes the key of a row without one; empty: it does not.
-    made: &'static str,
-    /// Counts what must not be.
+    /// The clause with which the server generates the key; empty if it does not.
+    generated: &'static str,
+    /// A query that must count nothing.
     none: Option<&'static str>,
 }
 
@@ -64,7 +64,7 @@ fn case(name: &str, key: &[KeyColumn]) -> Case {
         order: "auto",
         after: String::new(),
         more: "",
-        made: "",
+        generated: "",
         none: None,
     }
 }
@@ -79,7 +79,7 @@ impl Case {
         self.key.iter().map(|(name, ..)| name.to_string()).collect::<Vec<_>>().join(", ")
     }
 
-    /// The key's values in row `i`, an expression.
+    /// Expressions for the values of the key in row `i`.
     fn key_values(&self, i: &str) -> Vec<String> {
         self.key.iter().map(|(_, kind, value)| format!("({})::{kind}", value.replace("$i", i))).collect()
     }
@@ -88,7 +88,7 @@ impl Case {
         format!("({})::{}", self.by_value.replace("$i", i), self.by_type)
     }
 
-    /// Rows with these numbers, for `@`.
+    /// A statement that inserts rows with these numbers into `@`.
     fn insert(&self, numbers: &str) -> String {
         let (keys, by) = (self.key_list(), &self.by);
         let (values, at) = (self.key_values("i").join(", "), self.by_value("i"));
@@ -99,10 +99,10 @@ impl Case {
     }
 
     fn setup(&self) -> String {
-        let Self { before, columns, by, by_type, after, made, .. } = self;
+        let Self { before, columns, by, by_type, after, generated, .. } = self;
         let schema = &self.table.schema;
         let keys: String =
-            self.key.iter().map(|(name, kind, _)| format!("{name} {kind} not null {made}, ")).collect();
+            self.key.iter().map(|(name, kind, _)| format!("{name} {kind} not null {generated}, ")).collect();
         let unique = self.unique.clone().unwrap_or_else(|| format!(", primary key ({})", self.key_list()));
         let fill = self.insert(&format!("1, {ROWS}"));
         format!(
@@ -124,7 +124,8 @@ impl Case {
         )
     }
 
-    /// Rows come, change, go, take another key, and move to another partition: other rows in each round `$n`.
+    /// Statements that insert, update and delete rows, change keys, and move rows to another partition: other rows in
+    /// each round `$n`.
     fn changes(&self) -> String {
         let (by, moved) = (&self.by, self.by_value("(i * 3 + $n)"));
         let mut sql = self.insert("10000 + 10 * $n, 10009 + 10 * $n");
@@ -132,8 +133,8 @@ impl Case {
             "update @ set v = v || ' in round $n' where i % 7 = $n; delete from @ where i % 11 = $n;",
         );
         sql.push_str(&format!("update @ set {by} = {moved} where i % 5 = $n;"));
-        // An UPDATE may not change what is generated always.
-        if !self.made.contains("always") {
+        // An UPDATE cannot set a column that is GENERATED ALWAYS.
+        if !self.generated.contains("always") {
             let (keys, values) = (self.key_list(), self.key_values("(i + 100000 * $n)").join(", "));
             sql.push_str(&format!("update @ set ({keys}) = row({values}) where i % 13 = $n;"));
         }
@@ -141,47 +142,47 @@ impl Case {
     }
 }
 
-/// A table in a database of its own, and how far its life has gone.
-struct Life<'a> {
+/// A database with the table of a case, and the number of the current round of changes.
+struct CaseRun<'a> {
     db: Database,
     case: &'a Case,
     changes: String,
     round: u32,
 }
 
-impl Life<'_> {
+impl CaseRun<'_> {
     async fn pgstrata(&self, args: &[&str]) {
         let ran = self.db.pgstrata(args).await;
         assert_eq!(ran.code, Some(0), "{args:?}: stdout:\n{}\nstderr:\n{}", ran.stdout, ran.stderr);
     }
 
-    /// Changes table and truth alike.
+    /// Makes the same changes to the table and to the truth copy.
     async fn change(&mut self) {
         self.round += 1;
         let changes = self.changes.replace("$n", &self.round.to_string());
         for table in [&self.case.table.to_string(), TRUTH] {
             self.db.execute(&changes.replace('@', table)).await;
         }
-        if !self.case.made.is_empty() {
-            self.make_key().await;
+        if !self.case.generated.is_empty() {
+            self.generate_key().await;
         }
     }
 
-    /// A key that the server makes is larger than all before it.
-    async fn make_key(&self) {
+    /// Asserts that a key generated by the server is larger than all previous keys.
+    async fn generate_key(&self) {
         let Case { table, .. } = self.case;
         let (key, at) = (self.case.key_list(), self.case.by_value("0"));
         let largest = self.db.count(&format!("select max({key})::bigint from {TRUTH}")).await;
-        let made = format!(
+        let insert = format!(
             "with made as (insert into {table} (at, i, v) values ({at}, 0, 'made') returning *),
                   kept as (insert into {TRUTH} select * from made)
              select {key}::bigint from made"
         );
-        let made = self.db.count(&made).await;
-        assert!(made > largest, "round {}: made {made} after {largest}", self.round);
+        let key = self.db.count(&insert).await;
+        assert!(key > largest, "round {}: generated {key} after {largest}", self.round);
     }
 
-    /// The table has this kind, its own indexes' names, and the truth's rows.
+    /// Asserts the kind of the table and the names of its indexes, and that it has the rows of the truth copy.
     async fn holds(&self, kind: char, indexes: &str) {
         let table = &self.case.table.to_string();
         oracle::compare(&self.db, table, TRUTH).await;
@@ -203,10 +204,10 @@ impl Life<'_> {
         self.db.client().await.query_one(sql, &[&self.case.table.to_string()]).await.unwrap().get(0)
     }
 
-    /// A copy of the table that knows its defaults and generated columns and nothing else; it makes no keys.
+    /// Creates the truth copy, with defaults and generated columns only. It generates no keys.
     async fn truth(&self) {
         let table = &self.case.table.to_string();
-        let defaults = if self.case.made.is_empty() { "including defaults" } else { "" };
+        let defaults = if self.case.generated.is_empty() { "including defaults" } else { "" };
         let like = format!("create table {TRUTH} (like {table} including generated {defaults})");
         self.db.execute(&like).await;
         let sql = "select string_agg(quote_ident(attname), ', ') from pg_attribute
@@ -216,57 +217,57 @@ impl Life<'_> {
     }
 }
 
-/// From `run` to `finalize`, with changes before and after each step.
-async fn life(db: Database, case: &Case) {
+/// Runs the job from `run` to `finalize`, with changes between the steps.
+async fn whole_job(db: Database, case: &Case) {
     db.execute(&case.setup().replace('@', &case.table.to_string())).await;
     let plan = db.plan(&case.plan());
-    let mut life = Life { db, case, changes: case.changes(), round: 0 };
-    life.truth().await;
-    let indexes = life.indexes().await;
-    life.pgstrata(&["run", plan.to_str().unwrap()]).await;
-    life.change().await;
-    life.pgstrata(&["swap", &case.name]).await;
-    life.change().await;
-    life.holds('p', &indexes).await;
-    life.pgstrata(&["rollback", &case.name]).await;
-    life.change().await;
-    life.holds('r', &indexes).await;
-    life.pgstrata(&["swap", &case.name]).await;
-    life.change().await;
-    life.pgstrata(&["finalize", &case.name, "--now"]).await;
-    life.holds('p', &indexes).await;
-    life.change().await;
-    life.holds('p', &indexes).await;
+    let mut run = CaseRun { db, case, changes: case.changes(), round: 0 };
+    run.truth().await;
+    let indexes = run.indexes().await;
+    run.pgstrata(&["run", plan.to_str().unwrap()]).await;
+    run.change().await;
+    run.pgstrata(&["swap", &case.name]).await;
+    run.change().await;
+    run.holds('p', &indexes).await;
+    run.pgstrata(&["rollback", &case.name]).await;
+    run.change().await;
+    run.holds('r', &indexes).await;
+    run.pgstrata(&["swap", &case.name]).await;
+    run.change().await;
+    run.pgstrata(&["finalize", &case.name, "--now"]).await;
+    run.holds('p', &indexes).await;
+    run.change().await;
+    run.holds('p', &indexes).await;
 }
 
-/// Lives the cases side by side on the system's version.
-async fn live(cases: Vec<Case>) {
-    live_on(Version::System, cases).await;
+/// Runs the cases side by side on the system's version.
+async fn run_all(cases: Vec<Case>) {
+    run_all_on(Version::System, cases).await;
 }
 
-/// Lives the cases side by side; the first that fails is named.
-async fn live_on(version: Version, cases: Vec<Case>) {
-    let mut lives: Vec<(String, JoinHandle<()>)> = Vec::new();
+/// Runs the cases side by side; reports the first that fails.
+async fn run_all_on(version: Version, cases: Vec<Case>) {
+    let mut tasks: Vec<(String, JoinHandle<()>)> = Vec::new();
     for case in cases {
         let name = case.name.clone();
-        let task = tokio::spawn(async move { life(Database::of(version).await, &case).await });
-        lives.push((name, task));
+        let task = tokio::spawn(async move { whole_job(Database::of(version).await, &case).await });
+        tasks.push((name, task));
     }
-    for (name, task) in lives {
+    for (name, task) in tasks {
         task.await.unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }
 
-/// What the sequence makes from now on is larger than all keys that the changes make.
+/// From now on, the sequence generates values that are larger than all keys in the changes.
 const SETVAL: &str = "select setval(pg_get_serial_sequence('@', 'id'), 2000000)";
 
-async fn keys_that_the_server_makes(version: Version) {
-    let bigint = |name: &str, made: &'static str| Case {
-        made,
+async fn keys_that_the_server_generates(version: Version) {
+    let bigint = |name: &str, generated: &'static str| Case {
+        generated,
         after: SETVAL.to_owned(),
         ..case(name, &[("id", "bigint", "$i")])
     };
-    live_on(
+    run_all_on(
         version,
         vec![
             bigint("always", "generated always as identity"),
@@ -299,23 +300,23 @@ async fn keys_of_text() {
         let texts = "(array['ab', 'AB', 'É'])[1 + $i % 3] || $i";
         cases.push(Case {
             before: "create collation alike (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
-            // Keys that change for an equal one, too.
+            // Keys also change to an equal value.
             more: "update @ set id = lower(id) where i % 17 = $n; update @ set id = upper(id) where i % 19 = $n;",
             order: "keyset",
             ..case("nondeterministic", &[("id", "text collate alike", texts)])
         });
     }
-    live(cases).await;
+    run_all(cases).await;
 }
 
 #[tokio::test]
 async fn keys_of_other_types() {
-    // Row 600 leaves NaN in the second round, row 614 takes it in the third.
+    // NaN is the key of row 600 until the second round, and of row 614 from the third round on.
     let numbers =
         "case when $i in (600, 300614) then 'NaN' when $i = 601 then '-1e-20' else ($i - 700) * 1.50 end";
     let numeric = [("id", "numeric", numbers)];
     let seconds = "timestamp '2020-01-01' + ($i - 600) * interval '1.000001 s'";
-    live(vec![
+    run_all(vec![
         Case { order: "physical", ..case("uuid", &[("id", "uuid", "md5($i::text)")]) },
         Case { order: "keyset", ..case("uuid_keyset", &[("id", "uuid", "md5($i::text)")]) },
         Case { order: "keyset", ..case("numeric", &numeric) },
@@ -343,7 +344,7 @@ async fn keys_of_many_columns(version: Version) {
         ("since", "timestamp", "timestamp '2020-01-01' + $i % 7 * interval '1 h'"),
     ];
     let mood = [("mood", "mood", "(array['sad', 'ok', 'Very ''happy'''])[1 + $i % 3]"), ("n", "int", "$i")];
-    live_on(
+    run_all_on(
         version,
         vec![
             Case { order: "keyset", ..case("mixed", &mixed) },
@@ -362,7 +363,7 @@ async fn keys_of_many_columns(version: Version) {
                 unique: Some(", primary key (at, id)".to_owned()),
                 ..case("with_at", &[("id", "bigint", "$i")])
             },
-            // Names that statements of ours use, too.
+            // Names that pgstrata's statements use as aliases.
             Case {
                 columns: "s int, t int, p1 int default 1, relation int,",
                 ..case(
@@ -385,7 +386,7 @@ async fn keys_of_many_columns(version: Version) {
     .await;
 }
 
-/// Partitions that hold rows of more than one day of New York; no row lies outside them all.
+/// The number of partitions with rows of more than one day in New York's time zone.
 const DAYS_MIXED: &str = "select count(*) from (
     select from t group by tableoid having count(distinct (at at time zone 'America/New_York')::date) > 1) mixed";
 
@@ -396,8 +397,8 @@ async fn partition_columns() {
     let spring = "timestamptz '2026-03-06 12:00:00-05' + ($i % 120) * interval '1 h'";
     let autumn = "timestamptz '2026-10-30 12:00:00-04' + ($i % 120) * interval '1 h'";
     let hours = "timestamp '2024-01-01' + $i % 9000 * interval '1 h'";
-    live(vec![
-        // Three by so many partitions that no one statement of a drain looks places up in all of them.
+    run_all(vec![
+        // So many partitions that a statement of the drain does not look up rows in all of them.
         case("date", &id).by("date", "date '2024-01-01' + $i % 400", "every = \"6 days\""),
         case("timestamp_at", &id).by("timestamp", hours, QUARTERS),
         Case { none: Some(DAYS_MIXED), ..case("spring", &id).by("timestamptz", spring, days) },
@@ -409,9 +410,9 @@ async fn partition_columns() {
     .await;
 }
 
-/// What a database sets for its sessions changes how values read as text, and how text is read.
+/// Settings of a database change how values are converted to text and back.
 #[tokio::test]
-async fn a_database_with_settings_of_its_own() {
+async fn a_database_with_settings() {
     let mut before = String::new();
     for setting in [
         "datestyle = 'German, DMY'",
@@ -427,11 +428,11 @@ async fn a_database_with_settings_of_its_own() {
             "do $$ begin execute format($f$alter database %I set {setting}$f$, current_database()); end $$;"
         );
     }
-    // For the program's life: a case has its statements for as long.
+    // Leaked, because a case has `&'static str` statements.
     let before: &'static str = before.leak();
     let instants = "timestamptz '2020-03-04 05:06:07.891011+00' + $i * interval '1 second'";
     let lengths = "$i * interval '-1 month 2 days -03:04:05.678'";
-    live(vec![
+    run_all(vec![
         Case {
             before,
             order: "keyset",
@@ -459,7 +460,7 @@ async fn a_database_with_settings_of_its_own() {
     .await;
 }
 
-/// A name that the server keeps whole, and no longer one.
+/// A name of the maximum length.
 fn longest(stem: &str) -> String {
     stem.to_owned() + &"x".repeat(MAX_BYTES - stem.len())
 }
@@ -485,5 +486,5 @@ fn named(job: String, name: impl Fn(&str) -> String) -> Case {
 async fn names_of_all_kinds() {
     let short = named("Job\"j.o.b ;--🦠 'x'".to_owned(), str::to_owned);
     let long = named(longest("Job\"j ;--🦠"), longest);
-    live(vec![short, long]).await;
+    run_all(vec![short, long]).await;
 }

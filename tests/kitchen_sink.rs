@@ -1,5 +1,5 @@
-//! A table with every kind of dependent under prepared statements, through swap, rollback, swap and finalize: no transaction of
-//! the application fails, no row is lost, and the catalog stays the same.
+//! A table with every kind of dependent object and applications with prepared statements, through swap, rollback, swap
+//! and finalize: no transaction of an application fails, no row is lost, and the catalog stays the same.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::support::writers::Writers;
 
 on_every_version!(everything_at_once_under_load);
 
-/// Keys that point to the table, its own too: from the version on that can carry them.
-const POINTED_TO: &str = "
+/// Foreign keys that reference the table, also from itself, for versions that can carry them over.
+const REFERENCED: &str = "
     set role dep_owner;
     alter table lab.observations add column follows_id bigint, add column follows_at timestamptz,
       add constraint observations_place_key unique (observation_id, created_at),
@@ -31,7 +31,7 @@ const POINTED_TO: &str = "
     grant insert, select on lab.results to dep_app;
     reset role";
 
-/// More privileges of the application, and the truth.
+/// Additional privileges of the application, and the truth copies.
 const TRUTH: &str = "
     grant update on lab.with_names to dep_app;
     grant select on lab.nested, lab.per_month to dep_app;
@@ -42,7 +42,7 @@ const TRUTH: &str = "
       foreign key (observation_id, created_at) references lab.truth on delete cascade on update cascade);
     grant all on lab.truth, lab.truth_results to dep_app";
 
-/// Each on the table and on its truth: the same number of rows, and what they return.
+/// Pairs of statements with the same effect on the table and on its truth copy.
 const INSERT: [&str; 2] = [
     "insert into lab.observations (submission_id, site_id, code, note, amount, created_at)
        values (7, 3, $1, 'new', 2.5, $2::text::timestamptz)",
@@ -65,7 +65,7 @@ const UPDATE_BY_VIEW: [&str; 2] = [
     "update lab.with_names set note = 'view ' || $2 where code = $1",
     "update lab.truth set note = 'view ' || $2 where code = $1",
 ];
-/// The rule of the table records it.
+/// An update that fires the rule of the table.
 const UPDATE_WITH_RULE: [&str; 2] = [
     "update lab.observations set note = case when $2 <> '' then 'by rule' end where code = $1",
     "update lab.truth set note = case when $2 <> '' then 'by rule' end where code = $1",
@@ -78,26 +78,26 @@ const DELETE: [&str; 2] = [
     "delete from lab.observations where code = $1 and $2 <> ''",
     "delete from lab.truth where code = $1 and $2 <> ''",
 ];
-/// A row of a table that points to it.
+/// A row of a table that references the table.
 const RESULT: [&str; 2] = [
     "insert into lab.results (observation_id, created_at)
        select observation_id, created_at from lab.observations where code = $1 and $2 <> ''",
     "insert into lab.truth_results select observation_id, created_at from lab.truth where code = $1 and $2 <> ''",
 ];
-/// A row that points to another.
+/// A row that references another row of the table.
 const FOLLOW: [&str; 2] = [
     "update lab.observations o set follows_id = f.observation_id, follows_at = f.created_at
        from lab.observations f where f.code = 'code77' and o.code = $1 and $2 <> ''",
     "update lab.truth set note = note where code = $1 and $2 <> ''",
 ];
-/// Through a view on a view, through one that adds up, and by a function.
+/// Reads through a view on a view, through a view with an aggregate, and through a function.
 const READS: [&str; 3] = [
     "select count(*) from lab.nested where code = $1",
     "select sum(n)::bigint from lab.per_month where last >= $1 or last < $1",
     "select lab.how_many($1)",
 ];
 
-/// A connection of the application, which prepares all its statements at its start.
+/// A session of the application, which prepares all its statements at the start.
 struct Application {
     client: Client,
     inserts: Vec<[Statement; 2]>,
@@ -119,7 +119,7 @@ async fn prepared(client: &Client, pair: [&str; 2]) -> [Statement; 2] {
 }
 
 impl Application {
-    async fn new(lab: &Lab, seed: u64, pointed_to: bool) -> Self {
+    async fn new(lab: &Lab, seed: u64, referenced: bool) -> Self {
         let client = lab.db.as_role("dep_app").await;
         client.batch_execute("set application_name = 'application'; set timezone = 'UTC'").await.unwrap();
         let mut inserts = Vec::new();
@@ -127,7 +127,7 @@ impl Application {
             inserts.push(prepared(&client, pair).await);
         }
         let mut changes = Vec::new();
-        let keys = if pointed_to { &[RESULT, FOLLOW][..] } else { &[] };
+        let keys = if referenced { &[RESULT, FOLLOW][..] } else { &[] };
         for pair in [UPDATE, UPDATE_BY_VIEW, UPDATE_WITH_RULE, MOVE, MOVE].iter().chain(keys) {
             changes.push(prepared(&client, *pair).await);
         }
@@ -140,9 +140,9 @@ impl Application {
         Self { client, inserts, changes, delete, reads, rng, name, rows: Vec::new(), fresh: 0 }
     }
 
-    /// One transaction and one look, on rows of its own.
+    /// Runs one transaction on its own rows, and reads.
     async fn work(&mut self) -> Result<(), String> {
-        // Partitions end on 2025-08-01; what lies behind goes to the default one.
+        // The last partition ends on 2025-08-01; later rows are in the default partition.
         let at =
             format!("2025-{:02}-{:02} 12:00Z", self.rng.random_range(1..10), self.rng.random_range(1..28));
         let row = self.rng.random_range(0..40_usize);
@@ -163,7 +163,8 @@ impl Application {
         for (statement, sql) in self.reads.iter().zip(READS) {
             let found =
                 self.client.query_one(statement, &[code]).await.map_err(|e| format!("{sql}: {e:?}"))?;
-            // A function that is not volatile reads with the snapshot of its caller, which may be older than a swap it waited for.
+            // A function that is not volatile reads with the snapshot of its caller, which may be older than a swap
+            // that it waited for, so only the result of the first query is checked.
             if sql == READS[0] && found.get::<_, i64>(0) != 1 {
                 return Err(format!("{sql}: {} rows of {code}", found.get::<_, i64>(0)));
             }
@@ -171,14 +172,13 @@ impl Application {
         Ok(())
     }
 
-    /// A statement on the table and on the truth, in one transaction; each finds one row.
+    /// Runs a pair of statements in one transaction; each must affect one row.
     async fn both(&self, pair: &[Statement; 2], code: &str, value: &str) -> Result<(), String> {
         let parameters: [&(dyn ToSql + Sync); 2] = [&code, &value];
         self.client.batch_execute("begin").await.map_err(|e| format!("begin: {e:?}"))?;
         for (statement, which) in pair.iter().zip(["the table", "the truth"]) {
             match self.client.execute(statement, &parameters).await {
                 Ok(1) => {}
-                // A rule's row is counted for the statement that it stands for.
                 Ok(n) => return Err(format!("{n} rows of {which}: {code}, {value}")),
                 Err(e) => return Err(format!("{which}: {code}, {value}: {e:?}")),
             }
@@ -187,11 +187,11 @@ impl Application {
     }
 }
 
-/// Starts so many applications; none of their transactions may fail.
-async fn applications(lab: &Lab, n: u64, pointed_to: bool) -> Writers {
+/// Starts `n` applications; none of their transactions may fail.
+async fn applications(lab: &Lab, n: u64, referenced: bool) -> Writers {
     let mut writers = Writers::default();
     for seed in 0..n {
-        let mut application = Application::new(lab, seed, pointed_to).await;
+        let mut application = Application::new(lab, seed, referenced).await;
         writers.add(|shift| async move {
             while shift.goes_on() {
                 application.work().await.unwrap();
@@ -203,36 +203,37 @@ async fn applications(lab: &Lab, n: u64, pointed_to: bool) -> Writers {
     writers
 }
 
-/// All but how far the sequences are.
+/// The catalog entries, without the current values of sequences.
 async fn catalog(lab: &Lab) -> Vec<String> {
     let lines = fingerprint(lab).await;
-    let still = |line: String| match line.rsplit_once(", last ") {
-        Some((still, _)) if line.starts_with("sequence ") => still.to_owned(),
+    let without_value = |line: String| match line.rsplit_once(", last ") {
+        Some((definition, _)) if line.starts_with("sequence ") => definition.to_owned(),
         _ => line,
     };
-    lines.into_iter().map(still).collect()
+    lines.into_iter().map(without_value).collect()
 }
 
 async fn everything_at_once_under_load(version: Version) {
-    let pointed_to = version != Version::V14;
-    let lab = dependents::lab_with(version, if pointed_to { POINTED_TO } else { "" }, "1500ms").await;
-    // Row security is forced upon the owner there: the mirror is only switched on where the job trusts that role.
+    let referenced = version != Version::V14;
+    let lab = dependents::lab_with(version, if referenced { REFERENCED } else { "" }, "1500ms").await;
+    // Row-level security is forced for the owner of the table: the mirror is switched on only if the plan trusts the
+    // owner.
     let lab = dependents::trusting(lab, "dep_owner");
     lab.db.execute(DEADLOCK_TIMEOUT).await;
     lab.db.execute(TRUTH).await;
     let plain = catalog(&lab).await;
-    let writers = applications(&lab, 6, pointed_to).await;
+    let writers = applications(&lab, 6, referenced).await;
     writers.commit_more(50).await;
     lab.ok("run").await;
     let mut partitioned = Vec::new();
     for command in ["swap", "rollback", "swap", "finalize --now"] {
         writers.commit_more(100).await;
         let ran = tokio::join!(lab.ran(command), writers.commit_more(20)).0;
-        let said = ran.ok().stderr;
-        assert!(!said.contains("unexpected difference"), "{said}");
+        let output = ran.ok().stderr;
+        assert!(!output.contains("unexpected difference"), "{output}");
         writers.commit_more(100).await;
         oracle::compare(&lab.db, "lab.observations", "lab.truth").await;
-        if pointed_to {
+        if referenced {
             oracle::compare(&lab.db, "lab.results", "lab.truth_results").await;
         }
         let now = catalog(&lab).await;

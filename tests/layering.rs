@@ -1,5 +1,5 @@
-//! The structure of the source and of the tests: which folders are pure, who imports from whom, that failpoints match their list,
-//! that files stay small.
+//! The structure of the source and of the tests: pure folders, imports between folders, the list of failpoints, and the
+//! size of files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,7 +23,7 @@ fn files(folder: &str) -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn pure_folders_know_neither_the_runtime_nor_the_driver() {
+fn pure_folders_use_neither_the_runtime_nor_the_driver() {
     for folder in ["src/model", "src/plan", "src/sql"] {
         for (path, text) in files(folder) {
             for effect in
@@ -55,17 +55,17 @@ fn every_failpoint_is_listed_and_every_listed_one_exists() {
     assert_eq!(used, listed);
 }
 
-/// That every finding has an entry is asserted where findings are made.
+/// The constructor of findings asserts that every finding has an explanation.
 #[test]
 fn every_explained_finding_is_reported_somewhere() {
     let sources: Vec<String> = files("src/plan").into_iter().map(|(_, text)| text).collect();
-    for one in pgstrata::model::explanation::all() {
-        let quoted = format!("\"{}\"", one.code);
-        assert!(sources.iter().any(|text| text.contains(&quoted)), "nothing reports {}", one.code);
+    for explanation in pgstrata::model::explanation::all() {
+        let quoted = format!("\"{}\"", explanation.code);
+        assert!(sources.iter().any(|text| text.contains(&quoted)), "nothing reports {}", explanation.code);
     }
 }
 
-/// What a file below `folder` is called as a module, from the crate down.
+/// The module path of a file below `folder`.
 fn module(folder: &str, path: &Path) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let name = path.strip_prefix(root).unwrap().with_extension("");
@@ -91,18 +91,18 @@ fn paths(declaration: &str) -> Vec<String> {
     items.flat_map(|item| paths(&format!("{}{}", before.trim(), item.trim()))).collect()
 }
 
-/// Each module with those that it imports from. Tests within a file do not count, nor does a folder that lists its files.
+/// Each module with the modules that it imports from, except in unit tests.
 fn imports(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
     let files = files(folder);
     let modules: BTreeSet<String> = files.iter().map(|(path, _)| module(folder, path)).collect();
     let mut all = BTreeMap::new();
     for (path, text) in &files {
-        let own = module(folder, path);
+        let importer = module(folder, path);
         let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
         let mut from = BTreeSet::new();
         for declaration in code.split("\nuse ").skip(1).filter_map(|rest| rest.split(';').next()) {
             for path in paths(&declaration.replace('\n', " ")) {
-                let mut at: Vec<&str> = own.split("::").collect();
+                let mut at: Vec<&str> = importer.split("::").collect();
                 let mut names = path.split("::").peekable();
                 match names.peek() {
                     Some(&"crate") => {
@@ -121,24 +121,24 @@ fn imports(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
                     at.pop();
                 }
                 let found = at.join("::");
-                if !found.is_empty() && found != own {
+                if !found.is_empty() && found != importer {
                     from.insert(found);
                 }
             }
         }
-        all.insert(own, from);
+        all.insert(importer, from);
     }
     all
 }
 
 #[test]
-fn no_file_imports_in_a_circle() {
+fn imports_are_not_circular() {
     let imports = imports("src");
     for start in imports.keys() {
         let (mut seen, mut left) = (BTreeSet::new(), vec![start]);
         while let Some(module) = left.pop() {
             for next in imports.get(module).into_iter().flatten() {
-                assert!(next != start, "{start} imports from itself by way of {module}");
+                assert!(next != start, "{start} imports from itself through {module}");
                 if seen.insert(next) {
                     left.push(next);
                 }
@@ -147,27 +147,28 @@ fn no_file_imports_in_a_circle() {
     }
 }
 
-/// From the outside in: a folder imports from those behind it only. What every one may import stands apart.
+/// The folders in their order: a folder imports only from later ones, and from [`EVERYBODY`].
 const LAYERS: [&str; 11] =
     ["main", "command", "demo", "engine", "phase", "pg", "throttle", "report", "sql", "plan", "model"];
 const EVERYBODY: [&str; 6] = ["cli", "clock", "error", "event", "failpoint", "stop"];
 
 #[test]
-fn folders_import_from_those_behind_them_only() {
+fn folders_import_only_from_later_layers() {
     for (module, from) in imports("src") {
         let folder = |name: &str| name.split("::").next().unwrap().to_owned();
-        let own = folder(&module);
-        let place = |name: &str| LAYERS.iter().position(|layer| *layer == name);
-        for other in from.iter().map(|other| folder(other)).filter(|other| *other != own) {
+        let importer = folder(&module);
+        let position = |name: &str| LAYERS.iter().position(|layer| *layer == name);
+        for other in from.iter().map(|other| folder(other)).filter(|other| *other != importer) {
             if EVERYBODY.contains(&other.as_str()) {
                 continue;
             }
-            assert!(place(&own) < place(&other), "{module} imports from {other}");
+            assert!(position(&importer) < position(&other), "{module} imports from {other}");
         }
     }
 }
 
-/// What kind a job has is asked where a plan is read, where a job's record is read, and where either gets its driver.
+/// The kind of a job is distinguished only where a plan is read, where a job's record is read, and where the driver is
+/// chosen.
 #[test]
 fn kinds_are_distinguished_in_three_places() {
     let mut places: Vec<String> = Vec::new();
@@ -189,25 +190,25 @@ fn kinds_are_distinguished_in_three_places() {
     assert_eq!(places, ["engine::kind", "model::design", "plan::task"]);
 }
 
-/// A module of the tests and its folder show one thing; what several need is in `support`.
+/// A test module and its folder share no code with other test modules, except in `support`.
 #[test]
-fn test_modules_import_from_support_and_from_their_own_folder_only() {
-    let room = |module: &str| module.split("::").next().unwrap().to_owned();
+fn test_modules_import_only_from_support_and_their_own_folder() {
+    let top = |module: &str| module.split("::").next().unwrap().to_owned();
     for (module, from) in imports("tests") {
-        for other in from.iter().filter(|other| room(other) != room(&module)) {
-            assert_eq!(room(other), "support", "{module} imports from {other}");
-            assert_ne!(room(&module), "support", "support is for all: it imports from {other}");
+        for other in from.iter().filter(|other| top(other) != top(&module)) {
+            assert_eq!(top(other), "support", "{module} imports from {other}");
+            assert_ne!(top(&module), "support", "support imports from the test {other}");
         }
     }
     for (path, text) in files("tests").iter().filter(|(path, _)| !path.ends_with("layering.rs")) {
-        let above = |part: &str| text.matches(part).count();
-        assert_eq!(above("crate::"), above("crate::support::"), "{}: a path into a test", path.display());
-        assert_eq!(above("super::super::"), 0, "{}: write crate::support", path.display());
+        let count = |part: &str| text.matches(part).count();
+        assert_eq!(count("crate::"), count("crate::support::"), "{}: a path into a test", path.display());
+        assert_eq!(count("super::super::"), 0, "{}: write crate::support", path.display());
     }
 }
 
 #[test]
-fn no_two_types_of_the_tests_have_one_name() {
+fn types_of_the_tests_have_unique_names() {
     let mut places = BTreeMap::new();
     for (path, text) in files("tests") {
         for line in text.lines() {
@@ -216,7 +217,7 @@ fn no_two_types_of_the_tests_have_one_name() {
             if let (Some("struct" | "enum"), Some(name)) = (words.next(), words.next())
                 && let Some(before) = places.insert(name.to_owned(), path.clone())
             {
-                panic!("{name} is a type of {} and of {}", before.display(), path.display());
+                panic!("type {name} is defined in {} and in {}", before.display(), path.display());
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The lease of a job: other roles can neither stop the job nor take its place, and a lease that is damaged or hidden never
-//! prevents a job from resuming.
+//! The lease of a job: other roles cannot stop the job or take it over, and a lease that was deleted or whose holder is
+//! hidden does not prevent a job from resuming.
 
 use rustix::process::Signal;
 use tokio::process::Child;
@@ -9,7 +9,7 @@ use crate::support::process::{ended, frozen, refusal, send};
 
 const PLAN: &str = "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = 'month'\nto = '2024-07-01'\n";
 
-/// A table, and roles with a login that have no right on it; the names are of the whole server.
+/// A table, and roles with LOGIN and without privileges on it. Role names must be unique on the server.
 async fn with_roles(roles: &[&str]) -> Database {
     let db = Database::new().await;
     for role in roles {
@@ -24,7 +24,7 @@ async fn with_roles(roles: &[&str]) -> Database {
     db
 }
 
-/// Gives the table to `owner`, with what a job needs.
+/// Makes `owner` the owner of the table and grants it the privileges that a job needs.
 async fn give(db: &Database, owner: &str) {
     db.execute(&format!(
         "do $$ begin execute format('grant create on database %I to {owner}', current_database()); end $$;
@@ -47,9 +47,9 @@ fn run_as(db: &Database, role: &str, at: Option<&str>) -> Child {
     command.spawn().unwrap()
 }
 
-/// A session of another role that has the name of a job's session, and the lock that older versions took.
+/// A session of another role has the application_name of a job's session, and holds the lock that older versions used.
 #[tokio::test]
-async fn a_session_of_another_role_that_is_named_like_ours_stops_no_job() {
+async fn a_session_of_another_role_with_the_name_of_a_job_stops_no_job() {
     let db = with_roles(&["lease_namesake"]).await;
     let namesake = connect(&dsn_of(&db, "lease_namesake")).await;
     namesake
@@ -60,14 +60,14 @@ async fn a_session_of_another_role_that_is_named_like_ours_stops_no_job() {
         .unwrap();
     ended(run_as(&db, "postgres", None)).await.ok();
     db.pgstrata(&["swap", "job"]).await.ok();
-    // It is not the tool's to end.
+    // The session was not terminated.
     namesake.batch_execute("select 1").await.unwrap();
 }
 
 const LOCKS: &str = "from pg_locks where locktype = 'advisory'
     and database = (select oid from pg_database where datname = current_database())";
 
-/// Everybody sees in `pg_locks` which advisory lock a driver holds, and may wait for it.
+/// Every role can see in `pg_locks` which advisory lock a driver holds, and can wait for it.
 #[tokio::test]
 async fn a_role_that_takes_the_lock_of_the_driver_stops_no_job() {
     let db = with_roles(&["lease_heir"]).await;
@@ -90,12 +90,12 @@ async fn a_role_that_takes_the_lock_of_the_driver_stops_no_job() {
     ended(run_as(&db, "postgres", None)).await.ok();
     db.pgstrata(&["swap", "job"]).await.ok();
     let held = format!("select count(*) {LOCKS} and granted");
-    assert_eq!(db.count(&held).await, 1, "the other role's session was ended");
+    assert_eq!(db.count(&held).await, 1, "the other role's session was terminated");
 }
 
-/// Two roles that log in and become the same one: neither sees the other's sessions.
+/// Two roles log in and SET ROLE to the same role: neither can see details of the other's sessions.
 #[tokio::test]
-async fn a_driver_whose_session_is_hidden_is_reported_as_far_as_it_is_visible() {
+async fn a_driver_whose_session_is_hidden_is_reported_without_details() {
     let db = with_roles(&["lease_group", "lease_one", "lease_other"]).await;
     db.execute(
         "grant lease_group to lease_one, lease_other;
@@ -115,9 +115,9 @@ async fn a_driver_whose_session_is_hidden_is_reported_as_far_as_it_is_visible() 
     ended(run_as(&db, "lease_other", None)).await.ok();
 }
 
-/// `current_user` is not who logged in.
+/// `current_user` differs from the role that logged in.
 #[tokio::test]
-async fn a_role_that_is_set_to_another_takes_over_from_itself() {
+async fn a_role_with_a_default_role_can_take_over_its_own_job() {
     let db = with_roles(&["lease_owner", "lease_member"]).await;
     db.execute("grant lease_owner to lease_member; alter role lease_member set role = lease_owner").await;
     give(&db, "lease_owner").await;
@@ -136,7 +136,7 @@ async fn a_lease_that_somebody_deleted_is_created_again() {
     ended(run_as(&db, "postgres", Some("copy.chunk"))).await.killed("copy.chunk");
     let frozen = frozen(run_as(&db, "postgres", Some("index.leaf=stop"))).await;
     db.execute("delete from pgstrata.leases").await;
-    // The driver that lost it has nothing to write under, though it comes back with an epoch of its own.
+    // The driver whose lease was deleted cannot write any more, although the new lease has an epoch again.
     ended(run_as(&db, "postgres", None)).await.ok();
     send(&frozen, Signal::CONT);
     ended(frozen).await.exits(7);

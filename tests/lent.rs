@@ -1,5 +1,5 @@
-//! An owner of a table cannot make a job run code with privileges that the owner lacks: neither by what is on the table before
-//! the check, nor by what is added while the job runs.
+//! The owner of a table cannot make a job run code with privileges that the owner lacks, neither with objects that
+//! exist before the check nor with objects that are added while the job runs.
 
 use std::path::PathBuf;
 
@@ -9,11 +9,12 @@ use crate::support::process::{Ran, ended, frozen, send};
 
 on_every_version!(code_of_the_owner_is_refused_in_every_kind_of_job, a_key_of_another_type_is_not_logged);
 
-/// The role that owns the table of a database, and what it made: a function that notes which superuser called it.
+/// The role that owns the table of a database.
 fn owner(db: &Database) -> String {
     format!("owner_of_{}", db.name())
 }
 
+/// A database with a table of that role, and functions of the role, which record it if a superuser calls them.
 async fn owned(version: Version) -> Database {
     let db = Database::of(version).await;
     let role = owner(&db);
@@ -45,10 +46,10 @@ async fn owned(version: Version) -> Database {
     db
 }
 
-/// Nothing of the owner's was run by a superuser.
-async fn nobody_was_caught(db: &Database, when: &str) {
+/// Asserts that no superuser has called a function of the owner.
+async fn owners_code_did_not_run(db: &Database, when: &str) {
     assert_eq!(db.count("select count(*) from caught").await, 0, "{when}");
-    // A sequence keeps what was rolled back.
+    // A sequence is not rolled back, so it also records calls in aborted transactions.
     assert_eq!(db.count("select count(*) from calls where is_called").await, 0, "{when}");
 }
 
@@ -65,7 +66,7 @@ async fn ran(db: &Database, command: &str, plan: &std::path::Path) -> Ran {
     db.pgstrata(&[command, plan.to_str().unwrap(), "--color", "never"]).await
 }
 
-/// What the owner puts on the table, how it is taken off again, and whether a partition job is free of it.
+/// A change of the table by the owner, the statement that undoes it, and whether a partition job is still allowed.
 const CODE: &[(&str, &str, bool)] = &[
     ("add constraint c check (app.evil(n))", "alter table t drop constraint c", false),
     ("add constraint c check (n operator(app.===) n)", "alter table t drop constraint c", false),
@@ -80,13 +81,13 @@ const CODE: &[(&str, &str, bool)] = &[
         "alter table t drop constraint c",
         false,
     ),
-    // A cast of the owner's type: values of keys are read as text.
+    // A cast of the owner's type to text, because key values are read as text.
     (
         "add column e app.en; create cast (app.en as text) with function app.told(app.en)",
         "alter table t drop column e; drop cast (app.en as text)",
         false,
     ),
-    // Functions of the server's own that run SQL text.
+    // Functions of PostgreSQL that run SQL text.
     (
         "add constraint c check (pg_catalog.query_to_xml('select app.note()', true, true, '') is not null) not valid",
         "alter table t drop constraint c",
@@ -102,7 +103,7 @@ const STATEMENTS: &[(&str, &str, bool)] = &[
     ("create index i on t (app.evil(n))", "drop index i", false),
     ("create index i on t (n) where app.evil(n)", "drop index i", false),
     ("create index i on t (((n::app.d)::int))", "drop index i", false),
-    // The planner evaluates what is constant in it.
+    // The planner evaluates constant expressions in it.
     ("create statistics app.s on (app.evil(1)), n from t", "drop statistics app.s", false),
     (
         "create trigger g before update on t for each row when ((new.n::app.d) is not null)
@@ -121,27 +122,28 @@ const STATEMENTS: &[(&str, &str, bool)] = &[
 async fn code_of_the_owner_is_refused_in_every_kind_of_job(version: Version) {
     let db = owned(version).await;
     let role = owner(&db);
-    let altered = CODE.iter().map(|(put, take, free)| (format!("alter table t {put}"), *take, *free));
-    let others = STATEMENTS.iter().map(|(put, take, free)| ((*put).to_owned(), *take, *free));
-    for (put, take, free) in altered.chain(others) {
-        db.execute(&format!("set role {role}; {put}")).await;
+    let altered =
+        CODE.iter().map(|(change, undo, allowed)| (format!("alter table t {change}"), *undo, *allowed));
+    let others = STATEMENTS.iter().map(|(change, undo, allowed)| ((*change).to_owned(), *undo, *allowed));
+    for (change, undo, allowed) in altered.chain(others) {
+        db.execute(&format!("set role {role}; {change}")).await;
         let [partition, backfill, retype] = plans(&db, "");
-        let refusing = if free { vec![backfill, retype] } else { vec![partition, backfill, retype] };
-        for plan in refusing {
-            let told = ran(&db, "check", &plan).await.exits(3);
-            let found = errors(&told.stdout);
-            assert!(found.contains(&"error[rights_lent]: public.t".to_owned()), "{put}: {found:?}");
-            assert!(told.stdout.contains(&format!("trust = [\"{role}\"]")), "{put}: {}", told.stdout);
+        let refused = if allowed { vec![backfill, retype] } else { vec![partition, backfill, retype] };
+        for plan in refused {
+            let output = ran(&db, "check", &plan).await.exits(3);
+            let found = errors(&output.stdout);
+            assert!(found.contains(&"error[rights_lent]: public.t".to_owned()), "{change}: {found:?}");
+            assert!(output.stdout.contains(&format!("trust = [\"{role}\"]")), "{change}: {}", output.stdout);
             ran(&db, "run", &plan).await.exits(3);
         }
-        nobody_was_caught(&db, &put).await;
-        db.execute(&format!("set role {role}; {take}")).await;
+        owners_code_did_not_run(&db, &change).await;
+        db.execute(&format!("set role {role}; {undo}")).await;
     }
     for plan in plans(&db, "") {
-        let told = ran(&db, "check", &plan).await.ok();
-        assert!(!told.stdout.contains("[rights_lent]"), "{}", told.stdout);
+        let output = ran(&db, "check", &plan).await.ok();
+        assert!(!output.stdout.contains("[rights_lent]"), "{}", output.stdout);
     }
-    nobody_was_caught(&db, "nothing is left").await;
+    owners_code_did_not_run(&db, "all changes are undone").await;
 }
 
 #[tokio::test]
@@ -159,12 +161,12 @@ async fn a_copy_does_not_fire_the_triggers_of_the_table() {
         db.pgstrata(&[command, "job"]).await.ok();
         db.execute(&format!("set role {role}; update t set n = n + 1 where id < 50")).await;
     }
-    nobody_was_caught(&db, "both tables were written").await;
+    owners_code_did_not_run(&db, "both tables were written").await;
 }
 
-/// A function that relies on its caller's search path finds nothing that a stranger puts there.
+/// A function that uses the search path of its caller does not find objects that an untrusted role creates in it.
 #[tokio::test]
-async fn a_search_path_that_strangers_may_create_in_is_left_out() {
+async fn schemas_in_which_untrusted_roles_can_create_are_not_searched() {
     let db = Database::new().await;
     let stranger = format!("lent_stranger_{}", db.name());
     db.execute(&format!(
@@ -180,7 +182,7 @@ async fn a_search_path_that_strangers_may_create_in_is_left_out() {
     .await;
     for plan in plans(&db, "") {
         ran(&db, "run", &plan).await.ok();
-        nobody_was_caught(&db, "a job ran").await;
+        owners_code_did_not_run(&db, "a job ran").await;
         db.execute("update pgstrata.jobs set name = 'done' || id where state = 'finalized'").await;
         if db.count("select count(*) from pgstrata.jobs where name = 'job'").await > 0 {
             db.pgstrata(&["abort", "job"]).await.ok();
@@ -188,7 +190,7 @@ async fn a_search_path_that_strangers_may_create_in_is_left_out() {
     }
 }
 
-/// The owner's own rights are enough for the owner's code.
+/// A job run by the owner may run the owner's code.
 #[tokio::test]
 async fn the_owner_runs_a_job_with_code() {
     let mut db = owned(Version::System).await;
@@ -218,7 +220,7 @@ async fn code_of_a_role_that_the_plan_trusts_is_run() {
     }
 }
 
-/// A table, or a column, of the job belongs to the owner as well.
+/// The new table or column of the job also belongs to the owner, who can add a constraint to it.
 #[tokio::test]
 async fn code_that_is_added_while_a_job_runs_stops_it() {
     for (number, at) in ["copy.frozen", "fill.chunk", "capture.done"].into_iter().enumerate() {
@@ -234,13 +236,13 @@ async fn code_that_is_added_while_a_job_runs_stops_it() {
         .await;
         let stopped = ran(&db, "run", plan).await;
         assert_ne!(stopped.code, Some(0), "{}", stopped.stderr);
-        let told = stopped.stdout + &stopped.stderr;
-        assert!(told.contains("code of other roles with the privileges of"), "{number}: {told}");
-        nobody_was_caught(&db, plan_file).await;
+        let output = stopped.stdout + &stopped.stderr;
+        assert!(output.contains("code of other roles with the privileges of"), "{number}: {output}");
+        owners_code_did_not_run(&db, plan_file).await;
     }
 }
 
-/// A type of the owner, and a cast from it that notes who called it.
+/// A type of the owner, and a cast from it that records its callers.
 const CAST: &str = "create type app.k as (v int);
     create function app.to_k(v int) returns app.k language sql immutable as 'select row($1)::app.k';
     create function app.from_k(k app.k) returns int language plpgsql as $$ begin perform app.note(); return (k).v; end $$;
@@ -262,13 +264,13 @@ async fn a_key_of_another_type_is_not_logged(version: Version) {
         let stopped = stopped.as_db_error().unwrap().message().to_owned();
         assert!(stopped.contains("the type of column id of table public.t was changed"), "{stopped}");
     }
-    nobody_was_caught(&db, "the table was written").await;
+    owners_code_did_not_run(&db, "the table was written").await;
     db.pgstrata(&["sync", "job"]).await;
-    nobody_was_caught(&db, "the log was applied").await;
+    owners_code_did_not_run(&db, "the log was applied").await;
     db.execute("truncate t").await;
 }
 
-/// A domain over the type of the log needs no cast; neither does a type of the owner that the key always had.
+/// A domain over the type of the log needs no cast.
 #[tokio::test]
 async fn keys_of_the_owner_s_types_are_logged() {
     for of in
@@ -287,7 +289,8 @@ async fn keys_of_the_owner_s_types_are_logged() {
     }
 }
 
-/// The trigger of a backfill leaves a row as it was written if a column that it uses has a type of the owner by now.
+/// The trigger of a backfill does not fill a row if the type of a column that it uses was changed to a type of the
+/// owner.
 #[tokio::test]
 async fn columns_of_another_type_are_not_filled() {
     for set in ["name = \"x.name || t.n\"", "n = \"x.id\""] {
@@ -312,11 +315,11 @@ async fn columns_of_another_type_are_not_filled() {
              alter table t alter n type app.k using app.to_k(n); update t set at = at"
         ))
         .await;
-        nobody_was_caught(&db, set).await;
+        owners_code_did_not_run(&db, set).await;
     }
 }
 
-/// A member of the owner could alter the mirror's function, which belongs to the owner.
+/// A member of the owner's role could alter the mirror's function, which belongs to the owner.
 #[tokio::test]
 async fn a_member_of_the_owner_that_reaches_the_schema_is_found() {
     let db = owned(Version::System).await;
@@ -340,9 +343,9 @@ async fn a_member_of_the_owner_that_reaches_the_schema_is_found() {
     db.execute(&format!("drop owned by {member}; drop role {member}; drop role {role}_between")).await;
 }
 
-/// After the swap the table that is kept in sync is the owner's old one.
+/// After the swap, the job keeps the old table in sync, which belongs to the owner.
 #[tokio::test]
-async fn code_on_the_old_table_stops_what_keeps_it_in_sync() {
+async fn code_on_the_old_table_stops_sync_and_rollback() {
     let db = owned(Version::System).await;
     let role = owner(&db);
     let [partition, ..] = plans(&db, "");
@@ -356,14 +359,14 @@ async fn code_on_the_old_table_stops_what_keeps_it_in_sync() {
         let stopped = db.pgstrata(&[command, "job"]).await;
         assert_ne!(stopped.code, Some(0), "{command}");
     }
-    nobody_was_caught(&db, "the old table was written").await;
+    owners_code_did_not_run(&db, "the old table was written").await;
     db.execute(&format!("set role {role}; alter table t_old drop constraint c")).await;
     db.pgstrata(&["rollback", "job"]).await.ok();
 }
 
-/// Who owns the table is asked in each transaction, not once.
+/// The owner of the table is checked in each transaction.
 #[tokio::test]
-async fn a_table_that_changes_hands_while_a_job_runs_stops_it() {
+async fn a_change_of_the_owner_while_a_job_runs_stops_it() {
     for number in [1, 2] {
         let db = owned(Version::System).await;
         let role = owner(&db);
@@ -383,13 +386,13 @@ async fn a_table_that_changes_hands_while_a_job_runs_stops_it() {
         send(&run, rustix::process::Signal::CONT);
         let stopped = ended(run).await.exits(1);
         assert!(stopped.stderr.contains("code of other roles with the privileges of"), "{}", stopped.stderr);
-        nobody_was_caught(&db, "the table had another owner").await;
+        owners_code_did_not_run(&db, "the table had another owner").await;
     }
 }
 
-/// A command that only reads plans statements, which evaluates constant parts of indexes and statistics.
+/// Even a command that only reads makes the planner evaluate constant expressions of indexes and statistics.
 #[tokio::test]
-async fn code_that_comes_after_a_run_stops_commands_that_read() {
+async fn code_that_is_added_after_a_run_stops_commands_that_only_read() {
     for number in 0..3 {
         let db = owned(Version::System).await;
         let role = owner(&db);
@@ -409,11 +412,12 @@ async fn code_that_comes_after_a_run_stops_commands_that_read() {
             assert_ne!(stopped.code, Some(0), "{number} {command}: {stopped:?}");
         }
         ran(&db, "run", plan).await;
-        nobody_was_caught(&db, plan.to_str().unwrap()).await;
+        owners_code_did_not_run(&db, plan.to_str().unwrap()).await;
     }
 }
 
-/// Foreign keys lead to tables of other owners: an update may cascade to one, and both ends of a key are read.
+/// Foreign keys connect tables of different owners: an update may cascade, and validating a foreign key reads both
+/// tables.
 #[tokio::test]
 async fn code_at_the_other_end_of_a_foreign_key_is_not_run() {
     let db = owned(Version::System).await;
@@ -435,11 +439,11 @@ async fn code_at_the_other_end_of_a_foreign_key_is_not_run() {
     let found = ran(&db, "check", &fill).await.exits(3).stdout;
     assert!(errors(&found).contains(&"error[rights_lent]: public.ours".to_owned()), "{found}");
     ran(&db, "run", &fill).await.exits(3);
-    // The key to the other table is left untested, or the job stops.
+    // Either the foreign key is not checked, or the job stops.
     let retype =
         db.plan("name = 'retype'\nkind = 'retype'\ntable = 'ours'\n[retype]\ncolumn = 'id'\nto = 'bigint'\n");
     ran(&db, "check", &retype).await;
     ran(&db, "run", &retype).await;
     db.pgstrata(&["swap", "retype"]).await;
-    nobody_was_caught(&db, "a table was read by a foreign key").await;
+    owners_code_did_not_run(&db, "a table was read by a foreign key").await;
 }

@@ -1,4 +1,4 @@
-//! A name that we quote is the name that the server reads.
+//! The server reads a name that pgstrata quotes as the original name.
 
 use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
 use proptest::prelude::{Strategy, TestCaseError, any, prop_assert, prop_assert_eq};

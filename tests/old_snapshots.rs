@@ -1,5 +1,6 @@
-//! Transactions whose snapshot is older than an exchange: who holds one is reported, waited for, cancelled or accepted, as the
-//! plan says; and the mirror, which keeps the change log empty meanwhile, is never left on.
+//! Transactions whose snapshot is older than an exchange: depending on the plan, the job waits for them and reports
+//! them, cancels them, or accepts them. The mirror, which keeps the change log empty meanwhile, is always switched off
+//! again.
 
 use rustix::process::Signal;
 use tokio_postgres::Client;
@@ -19,11 +20,12 @@ const SETUP: &str = "
     grant all on t, other to old_app";
 const PARTITION: &str = "[partition]\nby = 'at'\nevery = '1 month'\n";
 const RETYPE: &str = "kind = 'retype'\n[retype]\ncolumn = 'n'\nto = 'bigint'\n";
-/// A look of ours at who holds a snapshot.
-const LOOKS: &str = "select exists (select from pg_stat_activity where datname = current_database()
+/// Whether the job has queried the transactions that hold snapshots.
+const CHECKED_SNAPSHOTS: &str =
+    "select exists (select from pg_stat_activity where datname = current_database()
     and application_name like 'pgstrata/%' and query like '%virtualxid%')";
 
-/// A verified job; `swap` continues the section `[swap]` of its plan.
+/// A verified job; `swap` is appended to section `[swap]` of its plan.
 async fn verified(kind: &str, swap: &str) -> Lab {
     let lab = lab(Database::new().await, kind, swap).await;
     lab.ok("run").await;
@@ -37,12 +39,12 @@ async fn lab(db: Database, kind: &str, swap: &str) -> Lab {
     Lab::on(db, &format!("table = 't'\n{head}{kind}[swap]\nlock_timeout = '190ms'\nattempts = 1000\n{swap}"))
 }
 
-/// A session of a role without rights of its own.
+/// A session of a role that is not a superuser.
 async fn app(lab: &Lab) -> Client {
     lab.db.connect_as("old_app").await
 }
 
-/// One with a snapshot, which has not touched the table yet.
+/// A session with a snapshot that has not used the table yet.
 async fn with_a_snapshot(lab: &Lab) -> Client {
     let app = app(lab).await;
     app.batch_execute(
@@ -53,12 +55,13 @@ async fn with_a_snapshot(lab: &Lab) -> Client {
     app
 }
 
-/// The command reports who holds an older snapshot and exits with code 5; the snapshot reads rightly; and then it works.
-async fn waits_and_names(lab: &Lab, command: &str, app: Client) {
-    let told = lab.ran(command).await.exits(5);
+/// Asserts that the command reports the holder of an older snapshot and exits with code 5, that the holder reads
+/// correct data, and that the command succeeds once the holder has committed.
+async fn waits_and_reports(lab: &Lab, command: &str, app: Client) {
+    let output = lab.ran(command).await.exits(5);
     let who = "user old_app, application \"night report\", idle in transaction, transaction since 20";
-    assert!(told.stderr.contains("waiting for transactions with an older snapshot: pid "), "{told:?}");
-    assert!(told.stderr.contains(who) && told.stderr.contains("did not end within"), "{told:?}");
+    assert!(output.stderr.contains("waiting for transactions with an older snapshot: pid "), "{output:?}");
+    assert!(output.stderr.contains(who) && output.stderr.contains("did not end within"), "{output:?}");
     assert_eq!(
         app.query_one("select count(*), sum(n)::bigint from t", &[]).await.unwrap().get::<_, i64>(1),
         500
@@ -72,19 +75,19 @@ async fn a_partition_job_waits_for_an_older_snapshot_and_reports_its_holder() {
     let lab = verified(PARTITION, "give_up_after = '4s'\n").await;
     for command in ["swap", "rollback"] {
         let app = with_a_snapshot(&lab).await;
-        waits_and_names(&lab, command, app).await;
+        waits_and_reports(&lab, command, app).await;
     }
 }
 
-/// Before the swap, a snapshot is older when a row had no second value in it.
+/// Before the swap, a snapshot is older if it was taken before the rows of the new column were filled.
 #[tokio::test]
 async fn a_retype_waits_for_an_older_snapshot_and_reports_its_holder() {
     let lab = lab(Database::new().await, RETYPE, "give_up_after = '4s'\n").await;
     let app = with_a_snapshot(&lab).await;
     lab.ok("run").await;
-    waits_and_names(&lab, "swap", app).await;
+    waits_and_reports(&lab, "swap", app).await;
     let app = with_a_snapshot(&lab).await;
-    waits_and_names(&lab, "rollback", app).await;
+    waits_and_reports(&lab, "rollback", app).await;
 }
 
 async fn cancels(kind: &str) {
@@ -92,21 +95,21 @@ async fn cancels(kind: &str) {
     let lab = lab(Database::new().await, kind, swap).await;
     let app = with_a_snapshot(&lab).await;
     lab.ok("run").await;
-    let told = lab.ok("swap").await;
+    let output = lab.ok("swap").await;
     assert!(
-        told.stderr.contains("terminating the session of the blocker, as the plan requests: pid "),
-        "{told:?}"
+        output.stderr.contains("terminating the session of the blocker, as the plan requests: pid "),
+        "{output:?}"
     );
     assert!(app.batch_execute("select from t").await.is_err());
 }
 
 #[tokio::test]
-async fn a_partition_job_terminates_older_snapshots_if_the_plan_says_so() {
+async fn a_partition_job_terminates_older_snapshots_if_the_plan_requests_it() {
     cancels(PARTITION).await;
 }
 
 #[tokio::test]
-async fn a_retype_terminates_older_snapshots_if_the_plan_says_so() {
+async fn a_retype_terminates_older_snapshots_if_the_plan_requests_it() {
     cancels(RETYPE).await;
 }
 
@@ -130,7 +133,8 @@ async fn an_accepted_older_snapshot_cannot_write() {
     assert_eq!(refused.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE));
 }
 
-/// Without a snapshot nothing is read: an open transaction that has written elsewhere, and a prepared one, hold nothing up.
+/// The job does not wait for transactions without a snapshot: an open transaction that has written to another table,
+/// and a prepared transaction.
 #[tokio::test]
 async fn an_open_transaction_without_a_snapshot_delays_nothing() {
     let server = Version::System.start(&[("max_prepared_transactions", "5")]);
@@ -148,7 +152,7 @@ async fn an_open_transaction_without_a_snapshot_delays_nothing() {
     app.batch_execute("rollback prepared 'p'").await.unwrap();
 }
 
-/// Its transaction is younger than the last drain, its snapshot is not.
+/// The transaction that imports the snapshot is younger than the last drain, but the snapshot is older.
 #[tokio::test]
 async fn an_imported_snapshot_is_waited_for() {
     let lab = verified(PARTITION, "give_up_after = '60s'\n").await;
@@ -157,14 +161,14 @@ async fn an_imported_snapshot_is_waited_for() {
     lab.db.execute("insert into t values (1000, '2026-01-05Z', 0)").await;
     let mut swap = lab.start("swap", &[]);
     let watch = lab.db.client().await;
-    until(LOOKS, async || watch.query_one(LOOKS, &[]).await.unwrap().get(0)).await;
+    until(CHECKED_SNAPSHOTS, async || watch.query_one(CHECKED_SNAPSHOTS, &[]).await.unwrap().get(0)).await;
     let importer = app(&lab).await;
     importer
         .batch_execute(&format!("begin isolation level repeatable read; set transaction snapshot '{id}'"))
         .await
         .unwrap();
     exporter.batch_execute("commit").await.unwrap();
-    // Long enough for many looks.
+    // Long enough for many checks by the job.
     for _ in 0..100 {
         watch.batch_execute("select pg_sleep(0.02)").await.unwrap();
         assert!(swap.try_wait().unwrap().is_none());
@@ -175,16 +179,17 @@ async fn an_imported_snapshot_is_waited_for() {
     assert_eq!(lab.db.count("select count(*) from t").await, 501);
 }
 
-async fn mirrors(db: &Database) -> bool {
-    let there = "select count(*) from pg_proc where pronamespace = 'pgstrata'::regnamespace and proname = 'mirror_job'";
-    db.count(there).await > 0
+/// Whether the mirror is on.
+async fn is_mirrored(db: &Database) -> bool {
+    let functions = "select count(*) from pg_proc where pronamespace = 'pgstrata'::regnamespace and proname = 'mirror_job'";
+    db.count(functions).await > 0
 }
 
-/// A bank under writers, and a verified job on it.
+/// A bank with running writers, and a verified job on it.
 async fn busy() -> (Lab, Bank) {
     let db = Database::new().await;
     bank::create(&db, "bigint").await;
-    // The mirror runs with the rights of the table's owner, who is not the job's role here.
+    // The mirror runs with the privileges of the table's owner, which is not the job's role here.
     let owner = format!("bank_of_{}", db.name());
     db.execute(&format!(
         "create role {owner}; grant create, usage on schema public to {owner}; alter table bank owner to {owner}"
@@ -200,13 +205,14 @@ async fn busy() -> (Lab, Bank) {
     (lab, bank)
 }
 
-/// A tool that dies, or freezes, with the mirror on: the next command ends it; and no write and no read is the worse for it.
+/// A process is killed or frozen while the mirror is on. The next command switches the mirror off, and all writes and
+/// reads are correct meanwhile.
 #[tokio::test]
-async fn a_mirror_that_was_left_on_is_ended_by_any_later_command() {
+async fn a_mirror_that_was_left_on_is_switched_off_by_the_next_command() {
     let (lab, bank) = busy().await;
     for later in ["sync", "verify"] {
         lab.killed("swap", "mirror.on").await;
-        assert!(mirrors(&lab.db).await);
+        assert!(is_mirrored(&lab.db).await);
         bank.commit_more(100).await;
         lab.ok("status").await;
         let ran = lab.ok(later).await;
@@ -215,30 +221,30 @@ async fn a_mirror_that_was_left_on_is_ended_by_any_later_command() {
             "{}",
             ran.stderr
         );
-        assert!(!mirrors(&lab.db).await);
+        assert!(!is_mirrored(&lab.db).await);
     }
     for at in ["mirror.on", "mirror.off"] {
         lab.killed("swap", at).await;
-        assert_eq!(mirrors(&lab.db).await, at == "mirror.on");
+        assert_eq!(is_mirrored(&lab.db).await, at == "mirror.on");
     }
     let frozen = lab.frozen("swap", "mirror.on").await;
     bank.commit_more(100).await;
     send(&frozen, Signal::CONT);
     ended(frozen).await.ok();
-    assert!(!mirrors(&lab.db).await);
+    assert!(!is_mirrored(&lab.db).await);
     lab.ok("rollback").await;
-    assert!(!mirrors(&lab.db).await);
+    assert!(!is_mirrored(&lab.db).await);
     bank.close().await;
 }
 
-/// A TRUNCATE, a missing partition and a bulk write while the mirror is on are carried over.
+/// A TRUNCATE and a bulk write while the mirror is on are carried over.
 #[tokio::test]
-async fn what_the_mirror_cannot_carry_over_is_logged() {
+async fn changes_that_the_mirror_cannot_carry_over_are_logged() {
     let (lab, bank) = busy().await;
     let frozen = lab.frozen("swap", "mirror.on").await;
     bank.close().await;
     let pending = "select count(*) from pgstrata.changes_job";
-    assert!(mirrors(&lab.db).await);
+    assert!(is_mirrored(&lab.db).await);
     let more = async |sql: &str| {
         let before = lab.db.count(pending).await;
         lab.db.execute(sql).await;
@@ -248,7 +254,7 @@ async fn what_the_mirror_cannot_carry_over_is_logged() {
     let logged = more("update bank set amount = amount where id <= 40").await;
     assert!(logged < 30, "{logged} of 40");
     let logged = more("update bank set amount = amount where id <= 1000").await;
-    assert!((950..=990).contains(&logged), "{logged} of 1,000: all but 50 in a transaction");
+    assert!((950..=990).contains(&logged), "{logged} of 1,000: the mirror takes 50 rows per transaction");
     let truncated = "begin; truncate bank; insert into bank values (1, '2025-02-02', 7); commit;
         insert into bank values (2, '2025-03-03', 8)";
     assert_eq!(more(truncated).await, 2);

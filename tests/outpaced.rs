@@ -1,5 +1,5 @@
-//! Writers that are faster than the drain: the change log stays bounded, the job reports the rates, and it ends once the writers
-//! slow down.
+//! Writers that are faster than the drain: the change log stays bounded, the job reports the rates, and it ends once
+//! the writers slow down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +14,16 @@ use crate::support::wait::{until, within};
 
 const ROWS: i64 = 10_000;
 
-/// Rows that one statement updates: it must not take so long that the job cannot begin.
+/// Rows per UPDATE statement: few enough that the job can acquire its locks and begin.
 const AT_ONCE: i64 = 1_000;
 
-/// Sessions that repeatedly update all rows, each a share of its own, until they are stopped.
+/// Sessions that repeatedly update all rows, each its own share, until they are stopped.
 async fn update_in_loops(db: &Database, sessions: i64, over: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
-    let mut all = Vec::new();
+    let mut tasks = Vec::new();
     for n in 0..sessions {
         let (client, over) = (db.client().await, over.clone());
         let share = ROWS / sessions;
-        all.push(tokio::spawn(async move {
+        tasks.push(tokio::spawn(async move {
             let mut from = 0;
             while !over.load(Ordering::Relaxed) {
                 let first = n * share + from + 1;
@@ -33,7 +33,7 @@ async fn update_in_loops(db: &Database, sessions: i64, over: &Arc<AtomicBool>) -
             }
         }));
     }
-    all
+    tasks
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,14 +52,14 @@ async fn a_log_that_writers_fill_faster_than_it_is_drained_stays_bounded() {
     );
     let mut run = db.command(&["run", plan.to_str().unwrap()]).spawn().unwrap();
     let client = db.client().await;
-    until("the capture", async || {
+    until("the job captures changes", async || {
         let captured =
             client.query_one("select count(*) > 0 from pgstrata.jobs where state = 'capturing'", &[]).await;
         captured.is_ok_and(|row| row.get(0))
     })
     .await;
     let writers = update_in_loops(&db, 2, &over).await;
-    // Rates, size and advice; and what the job does about it.
+    // The job reports rates, size and advice, and compacts the log.
     let mut stderr = BufReader::new(run.stderr.take().unwrap()).lines();
     let (mut deficit, mut compacted) = (None, false);
     within("a report of the deficit, and a compaction", async {
@@ -82,7 +82,7 @@ async fn a_log_that_writers_fill_faster_than_it_is_drained_stays_bounded() {
     ] {
         assert!(deficit.contains(number), "{number}: {deficit}");
     }
-    // Without compaction there would be one for each of the writers' changes.
+    // Without compaction, the log would have an entry for each change.
     let log = db.count("select count(*) from pgstrata.changes_job").await;
     let written = db.count("select sum(n)::bigint from t").await;
     assert!(log < written / 2, "{log} of {written}");
@@ -93,7 +93,7 @@ async fn a_log_that_writers_fill_faster_than_it_is_drained_stays_bounded() {
     while stderr.next_line().await.unwrap().is_some() {}
     ended(run).await.ok();
     assert_eq!(db.count("select count(*) from pgstrata.jobs where state = 'verified'").await, 1);
-    // Once the writers rest, nothing is pending, and nothing is lost.
+    // Once the writers have stopped, no change is pending and none is lost.
     db.pgstrata(&["swap", "job"]).await.ok();
     oracle::compare(&db, "t", "t_old").await;
 }

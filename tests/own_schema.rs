@@ -1,5 +1,6 @@
-//! Schema `pgstrata` under the control of others: whoever could make our statements run their code is found before anything in
-//! the schema is used, and what we create there is closed to everybody else.
+//! Schema `pgstrata` under the control of other roles: if another role could make statements of the job run its code,
+//! the command refuses before it uses the schema. Other roles have no privileges on the objects that pgstrata creates
+//! in the schema.
 
 use std::path::PathBuf;
 
@@ -12,11 +13,11 @@ const TABLE: &str = "create table t (id bigint generated always as identity prim
     insert into t (at) select timestamptz '2024-01-15 00:00Z' + i * interval '1 hour' from generate_series(0, 999) i;
     analyze t;";
 
-/// A function of the intruder's that makes its caller give the intruder all that the caller has.
+/// A trigger function that makes the intruder a superuser with the privileges of its caller.
 const ATTACK: &str = "create function pwn() returns trigger language plpgsql as $$ begin
         execute 'alter role ' || quote_ident(tg_argv[0]) || ' superuser'; return new; end $$;";
 
-/// A table, an intruder, and a plan.
+/// A database with a table and the role of an intruder, and a plan.
 async fn lab(intruder: &str) -> (Database, PathBuf) {
     let db = Database::new().await;
     db.execute(&format!("{TABLE} create role {intruder} login; create schema eve authorization {intruder}"))
@@ -35,9 +36,9 @@ async fn is_superuser(db: &Database, role: &str) -> bool {
     db.count(&format!("select count(*) from pg_roles where rolname = '{role}' and rolsuper")).await == 1
 }
 
-/// The schema was made by somebody else, and has a table of ours with a trigger of theirs.
+/// Another role created the schema, and in it a table with the name of a pgstrata table and with a trigger.
 #[tokio::test]
-async fn a_schema_that_somebody_else_made_is_refused() {
+async fn a_schema_that_another_role_created_is_refused() {
     let (db, plan) = lab("schema_eve").await;
     let plan = plan.to_str().unwrap();
     db.execute(&format!(
@@ -48,9 +49,9 @@ async fn a_schema_that_somebody_else_made_is_refused() {
     ))
     .await;
     for command in [&["check", plan][..], &["run", plan], &["status"], &["abort", "job"]] {
-        let said = refused(db.pgstrata(command).await);
+        let output = refused(db.pgstrata(command).await);
         insta::allow_duplicates! {
-            insta::assert_snapshot!(said, @"
+            insta::assert_snapshot!(output, @"
             error: schema pgstrata is not safe for role postgres to use
             cause: it belongs to role schema_eve; role PUBLIC can create objects in it; pgstrata.version belongs to role schema_eve; pgstrata.version has trigger pwn
             hint: connect as the role that owns the schema, or correct what the cause lists: only postgres, its members and superusers may own the schema and its objects, or write there; see SECURITY.md
@@ -62,7 +63,7 @@ async fn a_schema_that_somebody_else_made_is_refused() {
     db.pgstrata(&["run", plan]).await.ok();
 }
 
-/// What somebody does to the schema, what is found, and what undoes it.
+/// A change of the schema, the cause in the error message, and the statements that undo the change.
 const ATTACKS: &[(&str, &str, &str)] = &[
         (
             "grant usage on schema pgstrata to schema_mallory; grant trigger on pgstrata.jobs to schema_mallory;
@@ -134,9 +135,9 @@ const ATTACKS: &[(&str, &str, &str)] = &[
         ),
 ];
 
-/// A role uses what an administrator granted it by mistake, during a job.
+/// During a job, a role uses privileges on the schema that an administrator granted by mistake.
 #[tokio::test]
-async fn what_others_put_on_our_tables_is_found() {
+async fn changes_of_the_schema_by_other_roles_are_refused() {
     let (db, plan) = lab("schema_mallory").await;
     let plan = plan.to_str().unwrap();
     db.pgstrata(&["run", plan]).await.ok();
@@ -145,21 +146,21 @@ async fn what_others_put_on_our_tables_is_found() {
     for (attack, found, undo) in ATTACKS {
         db.execute(attack).await;
         for command in [&["swap", "job"][..], &["status"]] {
-            let said = refused(db.pgstrata(command).await);
-            assert!(said.contains(&format!("cause: {found}\n")), "{attack}: {said}");
+            let output = refused(db.pgstrata(command).await);
+            assert!(output.contains(&format!("cause: {found}\n")), "{attack}: {output}");
         }
         db.execute(undo).await;
     }
     db.pgstrata(&["swap", "job"]).await.ok();
-    // Reading is nobody's harm.
+    // Privileges to read are permitted.
     db.execute("grant usage on schema pgstrata to schema_mallory; grant select on pgstrata.jobs to public")
         .await;
     db.pgstrata(&["finalize", "job", "--now"]).await.ok();
 }
 
-/// A superuser's job in a schema that a lesser role owns would run as the superuser what that role likes.
+/// If another role owns the schema, it could make a superuser's job run its code with the privileges of the superuser.
 #[tokio::test]
-async fn a_superuser_is_not_lent_to_the_role_that_owns_the_schema() {
+async fn a_superuser_does_not_use_a_schema_that_another_role_owns() {
     let (db, plan) = lab("schema_lesser").await;
     db.execute(
         "do $$ begin execute format('grant create on database %I to schema_lesser', current_database()); end $$;
@@ -170,10 +171,10 @@ async fn a_superuser_is_not_lent_to_the_role_that_owns_the_schema() {
     let dsn = db.dsn().replace("user=postgres", "user=schema_lesser");
     let owner = [("DATABASE_URL", dsn.as_str())];
     db.pgstrata_with(&["run", plan], &owner).await.ok();
-    let said = refused(db.pgstrata(&["swap", "job"]).await);
-    assert!(said.contains("it belongs to role schema_lesser"), "{said}");
+    let output = refused(db.pgstrata(&["swap", "job"]).await);
+    assert!(output.contains("it belongs to role schema_lesser"), "{output}");
     db.pgstrata_with(&["swap", "job"], &owner).await.ok();
-    // The other way, a superuser's schema is as safe as the server.
+    // The reverse is permitted: the table owner can use a schema that a superuser owns.
     db.execute(
         "alter schema pgstrata owner to postgres; grant usage, create on schema pgstrata to schema_lesser",
     )
@@ -181,8 +182,8 @@ async fn a_superuser_is_not_lent_to_the_role_that_owns_the_schema() {
     db.pgstrata_with(&["rollback", "job"], &owner).await.ok();
 }
 
-/// Everything that default privileges grant is revoked, whomever they name.
-async fn default_privileges_open_nothing(version: Version) {
+/// Privileges that other roles get through ALTER DEFAULT PRIVILEGES are revoked.
+async fn default_privileges_are_revoked(version: Version) {
     let db = Database::of(version).await;
     let eve = format!("schema_default_{version:?}").to_lowercase();
     db.execute(&format!(
@@ -193,21 +194,21 @@ async fn default_privileges_open_nothing(version: Version) {
          revoke all on u from {eve}; revoke all on sequence u_id_seq from {eve}"
     ))
     .await;
-    let closed = async |after: &str| {
-        let open = format!(
+    let no_privileges = async |after: &str| {
+        let privileges = format!(
             "select count(*) from (select relacl from pg_class where relnamespace in ('pgstrata'::regnamespace, 'public'::regnamespace)
                union all select proacl from pg_proc where pronamespace = 'pgstrata'::regnamespace and prosecdef
                union all select nspacl from pg_namespace where nspname = 'pgstrata') x (acl), aclexplode(acl) a
              where a.grantee = '{eve}'::regrole"
         );
-        assert_eq!(db.count(&open).await, 0, "{after}");
+        assert_eq!(db.count(&privileges).await, 0, "{after}");
     };
     let plan = db.plan(PLAN);
     for command in
         [&["run", plan.to_str().unwrap()][..], &["swap", "job"], &["rollback", "job"], &["swap", "job"]]
     {
         db.pgstrata(command).await.ok();
-        closed(&format!("{command:?}")).await;
+        no_privileges(&format!("{command:?}")).await;
     }
     let others = [
         "name = 'fill'\nkind = 'backfill'\ntable = 'u'\n[backfill]\nset = { note = \"'filled'\" }\nwhere = \"t.note = ''\"\nkeep_filled = true\n",
@@ -215,14 +216,14 @@ async fn default_privileges_open_nothing(version: Version) {
     ];
     for text in others {
         db.pgstrata(&["run", db.plan(text).to_str().unwrap()]).await.ok();
-        closed(text).await;
+        no_privileges(text).await;
     }
     for command in
         [&["swap", "wide"][..], &["rollback", "wide"], &["swap", "wide"], &["finalize", "wide", "--now"]]
     {
         db.pgstrata(command).await.ok();
-        closed(&format!("{command:?}")).await;
+        no_privileges(&format!("{command:?}")).await;
     }
 }
 
-crate::support::cluster::on_every_version!(default_privileges_open_nothing);
+crate::support::cluster::on_every_version!(default_privileges_are_revoked);

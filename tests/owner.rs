@@ -1,4 +1,5 @@
-//! The whole job as a plain owner: no superuser, no membership, only the grants that the README names.
+//! A whole job run by the owner of the table: it is not a superuser or a member of another role, and has only the
+//! privileges listed in the README.
 
 use crate::support::cluster::Database;
 use crate::support::process::Ran;
@@ -9,11 +10,11 @@ const PLAN: &str =
 /// Runs a command as the owner.
 async fn as_owner(db: &Database, owner: &str, args: &[&str]) -> Ran {
     let dsn = db.dsn().replace("user=postgres", &format!("user={owner}"));
-    assert!(dsn.contains(owner), "the role did not get into the connection string");
+    assert!(dsn.contains(owner), "the connection string does not contain the role");
     db.pgstrata_with(args, &[("DATABASE_URL", &dsn)]).await
 }
 
-/// A table in use by another role, owned by one that has only what `grants` gives.
+/// A table that role `app` uses, owned by role `owner`, which has only the privileges in `grants`.
 async fn owned(owner: &str, app: &str, grants: &str) -> Database {
     let db = Database::new().await;
     let name: String =
@@ -55,7 +56,7 @@ async fn whole_job(owner: &str, app: &str, grants: &str) {
         [&["check", plan][..], &["run", plan], &["swap", "job"], &["rollback", "job"], &["swap", "job"]]
     {
         as_owner(&db, owner, args).await.ok();
-        // The application keeps working through its own role, which has no privilege on anything of ours.
+        // The application uses another role, which has no privileges on the objects of the job.
         db.execute(&format!(
             "set role {app}; insert into app.notes (at, author, note) values ('2024-02-02', 1, 'by the application');
              update app.notes set note = 'changed' where id = 17; reset role"

@@ -15,7 +15,7 @@ const TABLE: &str = "create table t (id bigint primary key, at timestamptz not n
     analyze t";
 const PLAN: &str = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"month\"\nahead = 0\ndefault = false\n";
 
-/// Freezes the run before capture, where no log knows yet what comes, and lets a row come that no partition takes.
+/// Freezes the run before capture, when changes are not logged yet, and inserts rows that belong in no partition.
 async fn row_beyond_before_capture(db: Database) {
     db.execute(TABLE).await;
     let lab = Lab::on(db, PLAN);
@@ -34,13 +34,13 @@ async fn the_copy_creates_a_partition_for_a_row_inserted_before_capture() {
     row_beyond_before_capture(Database::new().await).await;
 }
 
-/// The server's messages are in German; what they mean is read from their fields.
+/// The server's messages are in German. The job evaluates the fields of an error, not its text.
 #[tokio::test]
 async fn a_missing_partition_is_recognised_in_any_language() {
     let settings: Vec<_> = SETTINGS.iter().copied().chain([("lc_messages", "C.UTF-8")]).collect();
     let server = tokio::task::spawn_blocking(move || PrivateServer::start(&settings)).await.unwrap();
     let Ok(server) = server else {
-        println!("this machine has no locale that can be translated");
+        println!("skipped: this machine does not have the locale C.UTF-8");
         return;
     };
     server.stop_immediate().unwrap();
@@ -50,23 +50,26 @@ async fn a_missing_partition_is_recognised_in_any_language() {
     let db = Database::on(&server).await;
     let refused = db.client().await.batch_execute("select 1/0").await.unwrap_err();
     if refused.as_db_error().is_none_or(|e| e.message() != "Division durch Null") {
-        println!("this server speaks English only: {refused:?}");
+        println!("this server has English messages only: {refused:?}");
     }
     row_beyond_before_capture(db).await;
 }
 
-/// Which rows went with the TRUNCATE is not to be known any more. The drain goes on and says so; the way back is barred until
-/// the rows are gone from the old table as well.
+/// The bounds of the truncated partition are unknown once it is dropped or detached, so the drain cannot tell which
+/// rows to delete. The drain continues and reports this. A rollback is refused until the rows are deleted from the old
+/// table as well.
 #[tokio::test]
 async fn a_partition_truncated_and_then_dropped_stops_no_drain() {
-    for gone in ["drop table t_y2022", "alter table t detach partition t_y2022"] {
+    for removal in ["drop table t_y2022", "alter table t detach partition t_y2022"] {
         let db = swapped().await;
-        db.execute(&format!("truncate t_y2022; {gone}; insert into t values (1000, '2023-03-03', 'after')"))
-            .await;
+        db.execute(&format!(
+            "truncate t_y2022; {removal}; insert into t values (1000, '2023-03-03', 'after')"
+        ))
+        .await;
         let refused = db.pgstrata(&["rollback", "job"]).await.exits(4);
         assert!(refused.stderr.contains("public.t_old keeps its rows"), "{}", refused.stderr);
         assert!(refused.stderr.contains("0 rows missing, 1"), "{}", refused.stderr);
-        // The drain took its changes all the same, and does not say it twice.
+        // The drain has applied its changes nevertheless, and does not report this again.
         let again = db.pgstrata(&["verify", "job"]).await.exits(4);
         assert!(!again.stderr.contains("keeps its rows"), "{}", again.stderr);
         db.execute(ON_PURPOSE).await;
@@ -83,9 +86,9 @@ async fn a_truncate_of_a_partition_attached_by_hand_is_logged() {
          alter table t attach partition by_hand for values from ('1999-01-01 00:00Z') to ('2000-01-01 00:00Z')",
     )
     .await;
-    let said = db.pgstrata(&["verify", "job"]).await.ok();
-    let said = said.stdout + &said.stderr;
-    assert!(said.contains("public.by_hand was attached by hand"), "{said}");
+    let output = db.pgstrata(&["verify", "job"]).await.ok();
+    let output = output.stdout + &output.stderr;
+    assert!(output.contains("public.by_hand was attached by hand"), "{output}");
     db.execute("insert into t values (1000, '1999-03-03', 'x')").await;
     db.pgstrata(&["verify", "job"]).await.ok();
     db.execute("truncate by_hand; insert into t values (1001, '1999-04-04', 'x')").await;
@@ -93,8 +96,8 @@ async fn a_truncate_of_a_partition_attached_by_hand_is_logged() {
     goes_back(&db).await;
 }
 
-/// A partition a day: changes in all of them, rows that move far, and rows beyond
-/// the last partition, are brought over in both directions.
+/// With one partition per day: changes in all partitions, rows that move to distant partitions, and rows beyond the
+/// last partition are carried over in both directions.
 #[tokio::test]
 async fn a_drain_over_many_partitions_misses_none() {
     let db = Database::new().await;

@@ -1,4 +1,4 @@
-//! The query plans that the planner chooses before and after a swap, with the statistics that the job leaves.
+//! The query plans that the planner chooses before and after a swap, with the statistics that the job collects.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ const BY_COLUMN: &str = "select count(note) from events where at >= '2024-03-10Z
 const BY_KEY: &str = "select note from events where id = 4711";
 const BY_BOTH: &str = "select note from events where id = 4711 and at = '2024-02-02 17:10Z'";
 
-/// A table without autovacuum's help, and the plan of its job.
+/// A table with autovacuum disabled, and the plan of its job.
 async fn events(version: Version) -> (Database, PathBuf) {
     let db = Database::of(version).await;
     db.execute(EVENTS).await;
@@ -33,7 +33,7 @@ async fn events(version: Version) -> (Database, PathBuf) {
     (db, plan)
 }
 
-/// What the planner will do: each scan by what it goes through, without costs.
+/// The scans in the query plan, without costs.
 async fn scans(client: &Client, query: &str) -> Vec<String> {
     let rows = client.query(&format!("explain (costs off) {query}"), &[]).await.unwrap();
     let lines = rows.iter().map(|row| row.get::<_, &str>(0).trim_start_matches([' ', '-', '>']).to_owned());
@@ -42,16 +42,16 @@ async fn scans(client: &Client, query: &str) -> Vec<String> {
 
 async fn explained(db: &Database) -> String {
     let client = db.client().await;
-    // As the server's own settings are on a quiet machine with fast storage.
+    // Settings as on an idle machine with fast storage.
     client.batch_execute("set random_page_cost = 1.1; set enable_bitmapscan = off").await.unwrap();
-    let mut told = String::new();
+    let mut output = String::new();
     for query in [BY_COLUMN, BY_KEY] {
-        told += &format!("{query}\n");
+        output += &format!("{query}\n");
         for scan in scans(&client, query).await {
-            told += &format!("  {scan}\n");
+            output += &format!("  {scan}\n");
         }
     }
-    told
+    output
 }
 
 async fn a_query_by_the_partition_column_reads_one_partition(version: Version) {
@@ -78,14 +78,14 @@ async fn a_query_by_the_partition_column_reads_one_partition(version: Version) {
       Index Scan using events_y2024m07_pkey on events_y2024m07 events_7
       Seq Scan on events_default events_8
     ") }
-    // By either of its indexes: they cost the same.
+    // The planner may use either index, because they cost the same.
     let both = scans(&db.client().await, BY_BOTH).await;
     assert!(both.len() == 1 && both[0].contains(" on events_y2024m02 "), "{both:?}");
     db.pgstrata(&["rollback", "events"]).await.ok();
     assert_eq!(explained(&db).await, before);
 }
 
-/// Rows that the planner expects of a query.
+/// The number of rows that the planner expects.
 async fn expected(client: &Client, query: &str) -> f64 {
     let row = client.query_one(&format!("explain (format json) {query}"), &[]).await.unwrap();
     let plan: serde_json::Value = row.get(0);

@@ -1,4 +1,4 @@
-//! PgBouncer in between: in transaction mode a session's lock protects nothing, so the job must not start; in session mode
+//! A job through PgBouncer: in transaction mode, session locks do not work, so the job must not start; in session mode,
 //! everything works.
 
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use crate::support::wait::until;
 
 const PORT: u16 = 6432;
 const PLAN: &str = "table = 't'\n[partition]\nby = 'at'\nevery = '3 months'\n";
-/// Ends PgBouncer when its standard input does: with this process, however that ends.
+/// Stops PgBouncer when the standard input closes, that is when this process ends for any reason.
 const KEEPER: &str = "exec 3<&0; \"$1\" -q \"$2\" </dev/null & read -r _ <&3; kill -TERM $!; wait $!";
 
 /// PgBouncer in front of a server; its socket is in the server's socket directory.
@@ -58,7 +58,7 @@ impl Drop for Pooler {
     }
 }
 
-/// A server, a pooler before it, and a table in a database.
+/// A server, a pooler in front of it, and a database with a table.
 async fn pooled(mode: &str) -> (PrivateServer, Pooler, Database) {
     let server = tokio::task::spawn_blocking(|| PrivateServer::start(SETTINGS).unwrap()).await.unwrap();
     let pooler = Pooler::start(&server, mode).await;
@@ -81,8 +81,8 @@ async fn a_pool_in_transaction_mode_is_refused() {
         let args = [command, plan.to_str().unwrap()];
         let ran = db.pgstrata_with(&args, &[("DATABASE_URL", &dsn)]).await.exits(3);
         assert_eq!(ran.stdout, "");
-        let said = ran.stderr.replace(&pooler.dir, "DIR").replace(name, "DATABASE");
-        insta::allow_duplicates!(insta::assert_snapshot!(said, @"
+        let output = ran.stderr.replace(&pooler.dir, "DIR").replace(name, "DATABASE");
+        insta::allow_duplicates!(insta::assert_snapshot!(output, @"
         error: DIR:6432/DATABASE as postgres is a connection pooler in transaction mode
         cause: two statements of one connection run in different server processes, so the job cannot rely on session locks and settings, which ensure that only one process runs it
         hint: connect to the server directly, or to a pooler in session mode

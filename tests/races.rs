@@ -1,4 +1,5 @@
-//! Statements that wait for the lock of a swap: each takes effect on the table in use, however it was sent, and nothing is lost.
+//! Statements that wait for the lock of a swap: each takes effect on the table in use, however it is sent, and nothing
+//! is lost.
 
 use futures_util::{SinkExt, TryStreamExt};
 use rustix::process::Signal;
@@ -16,8 +17,8 @@ use crate::support::wait::{until, within};
 
 on_every_version!(statements_that_wait_for_the_lock_run_on_the_table_in_use);
 
-/// Each kind of statement adds 1 to the sum of `n` over its rows: by an update of one, by a new one, or by deleting one
-/// of those that hold -1.
+/// Each kind of statement adds 1 to the sum of `n` over its rows: it updates a row, inserts a row, or deletes a row in which `n` is
+/// -1.
 const SETUP: &str = "
     create table kinds (kind int primary key);
     insert into kinds select generate_series(1, 60);
@@ -54,25 +55,25 @@ const LOCKED: &str = "select count(*) from pg_stat_activity a join pg_locks l us
 /// How a statement reaches the server.
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// Simple protocol, statement by statement. `{row}` is the kind's own row, `{kind}` its number, `{new}` a new id,
-    /// `{gone}` one of the rows to delete.
+    /// Simple protocol, statement by statement. `{row}` is the row of the kind, `{kind}` its number, `{new}` a new id,
+    /// and `{gone}` a row to delete.
     Simple(&'static [&'static str]),
-    /// The same, but it may be refused as a serialization failure and tried again: its snapshot, or the body of a function,
-    /// is older than its lock.
+    /// The same, but the statement may fail with a serialization failure and is retried then, because its snapshot, or
+    /// the body of a function, is older than its lock.
     Retried(&'static [&'static str]),
-    /// Parsed, bound and executed without a name; `$1` is the row.
+    /// Extended protocol with an unnamed statement; `$1` is the row.
     Unnamed(&'static str),
-    /// Prepared when the session begins and executed so many times before it has to wait; `$1` is the row.
+    /// A prepared statement, which is executed so many times before it has to wait; `$1` is the row.
     Prepared(&'static str, usize),
-    /// Rows that come in.
+    /// COPY FROM STDIN.
     CopyIn,
-    /// What an update returns goes out. It may be refused, as `Retried`.
+    /// COPY TO STDOUT of the rows that an update returns. It may fail like `Retried`.
     CopyOut,
 }
 
 use Way::{Prepared, Retried, Simple, Unnamed};
 
-/// What a session begins with, and what it does.
+/// The statement with which a session begins, and its kind of statement.
 const KINDS: &[(&str, Way)] = &[
     ("", Simple(&["insert into t values ({new}, '2024-05-05', {kind}, 1)"])),
     ("", Simple(&["update t set n = n + 1 where id = {row}"])),
@@ -163,7 +164,7 @@ const KINDS: &[(&str, Way)] = &[
         "set plan_cache_mode = force_generic_plan; prepare p as insert into inbox values ($1, '2024-06-06', $2)",
         Simple(&["execute p({new}, {kind})"]),
     ),
-    // Nothing locks a function: a call that waits has read the body that the swap replaces.
+    // Functions are not locked: a call that waits has already read the body that the swap replaces.
     ("", Retried(&["select in_body({row})"])),
     (
         "set plan_cache_mode = force_generic_plan; prepare p as select in_body($1)",
@@ -171,7 +172,7 @@ const KINDS: &[(&str, Way)] = &[
     ),
 ];
 
-/// The same, from the version on that has it.
+/// The same for statements that exist since version 15.
 const SINCE_15: &[(&str, Way)] = &[
     (
         "",
@@ -188,7 +189,7 @@ const SINCE_15: &[(&str, Way)] = &[
     ),
 ];
 
-/// A session of the application with its one kind of statement.
+/// A session of the application with its kind of statement.
 struct ApplicationSession {
     client: Client,
     way: Way,
@@ -214,13 +215,13 @@ impl ApplicationSession {
         session
     }
 
-    /// The statement, once.
+    /// Runs the statement once.
     async fn call(&mut self) {
         self.calls += 1;
         if let Err(error) = self.try_call().await {
-            let may = matches!(self.way, Retried(_) | Way::CopyOut)
+            let is_retried = matches!(self.way, Retried(_) | Way::CopyOut)
                 && error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE);
-            assert!(may, "{:?}: {error:?}", self.way);
+            assert!(is_retried, "{:?}: {error:?}", self.way);
             self.try_call().await.unwrap_or_else(|e| panic!("{:?}: {e:?}", self.way));
         }
     }
@@ -257,13 +258,13 @@ impl ApplicationSession {
     }
 }
 
-/// The sums of each kind in a table.
+/// The sum of `n` of each kind in a table.
 async fn sums(lab: &Lab, table: &str) -> Vec<(i32, i64)> {
     let sql = format!("select kind, sum(n) from {table} group by kind order by kind");
     lab.db.client().await.query(&sql, &[]).await.unwrap().iter().map(|r| (r.get(0), r.get(1))).collect()
 }
 
-/// Waits until so many sessions of the application wait for a lock.
+/// Waits until `n` sessions of the application wait for a lock.
 async fn waiting(lab: &Lab, n: usize) {
     let sql = "select count(*) from pg_stat_activity
         where datname = current_database() and application_name = 'application' and wait_event_type = 'Lock'";
@@ -271,8 +272,8 @@ async fn waiting(lab: &Lab, n: usize) {
     until(sql, async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) >= n as i64).await;
 }
 
-/// The command, with every session waiting for its lock: it holds the table's, and waits for that of a table which the
-/// foreign key refers to.
+/// Runs the command while every session waits for its lock: it holds the lock on the table, and waits for the lock on
+/// the table that the foreign key references.
 async fn while_all_wait(
     lab: &Lab,
     command: &str,
@@ -305,18 +306,14 @@ async fn statements_that_wait_for_the_lock_run_on_the_table_in_use(version: Vers
     lab.ok("run").await;
     let later: &[_] = if version == Version::V14 { &[] } else { SINCE_15 };
     let mut sessions = Vec::new();
-    for (kind, what) in (1..).zip(KINDS.iter().chain(later)) {
-        sessions.push(ApplicationSession::new(&lab.db, kind, *what).await);
+    for (number, kind) in (1..).zip(KINDS.iter().chain(later)) {
+        sessions.push(ApplicationSession::new(&lab.db, number, *kind).await);
     }
     for (command, other) in [("swap", "t_old"), ("rollback", "t_new"), ("swap", "t_old")] {
         let before = sums(&lab, "t").await;
         sessions = while_all_wait(&lab, command, sessions).await;
         sessions.sort_by_key(|session| session.kind);
-        assert_eq!(
-            sums(&lab, other).await,
-            before,
-            "{command}: a write went to the table that is not in use"
-        );
+        assert_eq!(sums(&lab, other).await, before, "{command}: a write took effect on the inactive table");
         let after = sums(&lab, "t").await;
         for session in &sessions {
             assert_eq!(after[session.kind - 1].1, session.calls - 30, "{command}: {:?}", session.way);

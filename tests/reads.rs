@@ -1,12 +1,12 @@
-//! Every read of an application is right before, during and after an exchange in either direction, whatever its snapshot. The
-//! readers themselves judge it, not the tool.
+//! Every read of an application is correct before, during and after an exchange in either direction, whatever its
+//! snapshot. The readers check this themselves, independently of pgstrata.
 
 use crate::support::bank::{self, Bank};
 use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 use crate::support::reads::Reading;
 use crate::support::standby::Standby;
 
-/// Exchanges there and back, each.
+/// The number of swaps and rollbacks together.
 const EXCHANGES: usize = 4;
 const SWAP: &str = "[swap]\nlock_timeout = \"190ms\"\nattempts = 1000\n";
 const PARTITION: &str = "[partition]\nby = \"at\"\nevery = \"1 month\"\n";
@@ -14,7 +14,7 @@ const RETYPE: &str = "kind = \"retype\"\n[retype]\ncolumn = \"amount\"\nto = \"b
 
 on_oldest_and_newest!(while_a_table_is_partitioned);
 
-/// The job to verified, then exchanges; readers read all the while.
+/// Runs the job, then swaps and rolls back, while readers read.
 async fn job(db: &Database, bank: Bank, plan: &str) {
     let plan = db.plan(&format!("name = \"job\"\ntable = \"bank\"\n{plan}{SWAP}"));
     bank.commit_more(50).await;
@@ -48,7 +48,7 @@ async fn while_a_column_gets_another_type() {
     job(&db, bank, RETYPE).await;
 }
 
-/// A standby that the plan knows, and one that it does not.
+/// A standby that the plan lists, and one that it does not list.
 #[tokio::test]
 async fn on_standbys_while_a_table_is_partitioned() {
     let server = Version::System.start(&[("wal_level", "logical"), ("wal_keep_size", "256MB")]);

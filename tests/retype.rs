@@ -1,4 +1,4 @@
-//! Column type changes under applications: swap, rollback, swap and finalize.
+//! Column type changes while applications write: swap, rollback, swap and finalize.
 
 mod refusals;
 mod shop;
@@ -18,10 +18,10 @@ on_version!(system System serial_key identity_key);
 on_version!(v14 V14 serial_key identity_key);
 on_version!(v18 V18 serial_key identity_key);
 
-/// The plan that a person would write.
+/// The example plan in plans/.
 const PLAN: &str = include_str!("../plans/orders_id_bigint.toml");
 
-/// As people write it, for a machine with more to do than it can.
+/// The plan with longer limits, for an overloaded machine.
 fn patient(plan: &str) -> String {
     format!("{plan}\n[swap]\nlock_timeout = \"1500ms\"\nattempts = 1000\n[copy]\ntarget_batch_ms = 20\n")
 }
@@ -30,7 +30,7 @@ async fn run(db: &Database, plan: &Path) -> Ran {
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok()
 }
 
-/// What a table is like, as people ask psql.
+/// The definition of the table: columns, indexes, constraints, sequences and triggers.
 async fn described(db: &Database) -> String {
     let client = db.client().await;
     let rows = client
@@ -62,7 +62,7 @@ async fn equals_truth(db: &Database) {
     }
 }
 
-/// What the job made and finalize should have removed.
+/// Objects of the job that finalize should have removed.
 const LEFT_BEHIND: &str = "select
     (select count(*) from pg_proc p join pg_namespace n on n.oid = pronamespace where nspname = 'pgstrata')
   + (select count(*) from pg_trigger where tgname like '%pgstrata%')
@@ -71,7 +71,7 @@ const LEFT_BEHIND: &str = "select
   + (select count(*) from pg_class where relname ~ '_(new|old)$')
   + (select count(*) from pgstrata.chunks)";
 
-/// The whole life of a job under writers.
+/// Runs a job through all its steps while applications write.
 async fn whole_life(version: Version, key: &str) -> Database {
     let db = Database::of(version).await;
     db.execute(DEADLOCK_TIMEOUT).await;
@@ -101,15 +101,18 @@ async fn whole_life(version: Version, key: &str) -> Database {
     shop.close().await;
     equals_truth(db).await;
     lab.none(LEFT_BEHIND).await;
-    assert_eq!(before.replace("id integer", "id bigint"), sorted_as_before(&before, &described(db).await));
-    // The same plan once more, as a scheduler would.
+    assert_eq!(
+        before.replace("id integer", "id bigint"),
+        with_former_sequence(&before, &described(db).await)
+    );
+    // Run the same plan again, as a scheduler would.
     let again = lab.ok("run").await;
     assert!(again.stderr.contains("is done"), "{}", again.stderr);
     lab.db
 }
 
-/// The description with the retyped sequence as it was: what else differs, differs.
-fn sorted_as_before(before: &str, now: &str) -> String {
+/// The description `now` with the sequence as in `before`, because the type of the sequence is expected to change.
+fn with_former_sequence(before: &str, now: &str) -> String {
     let sequence = |text: &str| text.lines().find(|line| line.starts_with("sequence")).map(str::to_owned);
     match (sequence(before), sequence(now)) {
         (Some(was), Some(is)) => {
@@ -133,14 +136,14 @@ async fn identity_key(version: Version) {
     assert_eq!(db.count("select max(id) from orders").await, 3_000_000_000);
 }
 
-/// An identity that is ALWAYS stays one, and no number is given twice.
+/// A column GENERATED ALWAYS AS IDENTITY stays one, and no number is generated twice.
 #[tokio::test]
-async fn an_identity_continues_its_numbers() {
+async fn an_identity_column_generates_no_number_twice() {
     let db = whole_life(Version::System, "int generated always as identity").await;
     assert_eq!(db.count("select count(*) - count(distinct id) from orders").await, 0);
 }
 
-/// A small table, swapped.
+/// Creates a small table and swaps its column.
 async fn swapped(db: &Database) {
     db.execute(
         "create table orders (id serial primary key, note text);
@@ -153,9 +156,9 @@ async fn swapped(db: &Database) {
     db.pgstrata(&["swap", "orders_id_bigint"]).await.ok();
 }
 
-/// Paused, hastened, resumed from another process; with `when = "verified"` it swaps by itself.
+/// Pause, change of settings and resume from another process. With `when = "verified"`, the run swaps by itself.
 #[tokio::test]
-async fn a_retype_is_controlled_like_any_job_and_swaps_when_the_plan_says_so() {
+async fn a_retype_is_controlled_like_any_job_and_swaps_if_the_plan_requests_it() {
     let db = Database::new().await;
     db.execute("create table orders (id serial primary key, note text); insert into orders select i from generate_series(1, 20000) i")
         .await;
@@ -178,7 +181,7 @@ async fn a_retype_is_controlled_like_any_job_and_swaps_when_the_plan_says_so() {
     db.execute("insert into orders (id) values (5000000000)").await;
 }
 
-/// What the old type cannot hold is no failure of the application, but of the way back.
+/// A value that does not fit into the old type does not make the application's write fail; it makes a rollback fail.
 #[tokio::test]
 async fn values_beyond_the_old_type() {
     let db = Database::new().await;
@@ -205,7 +208,7 @@ async fn values_beyond_the_old_type() {
     cause: failed to run `alter sequence "public"."orders_id_seq" as integer`: RESTART value (2147483648) cannot be greater than MAXVALUE (2147483647)
     hint: sequence public.orders_id_seq has passed the maximum of the old type; set it back if the numbers are free, or finalize the job
     "#);
-    // Nothing is left that would refuse a large value meanwhile.
+    // The failed rollback has left nothing behind that rejects a large value.
     db.execute("insert into orders (id) values (7000000000); delete from orders where id = 7000000000").await;
     db.execute("select setval('orders_id_seq', 1000)").await;
     db.pgstrata(&["rollback", "orders_id_bigint"]).await.ok();
@@ -216,7 +219,7 @@ async fn values_beyond_the_old_type() {
     assert_eq!(db.count(LEFT_BEHIND).await, 0);
 }
 
-/// The error at the end of its output.
+/// The error message at the end of the output.
 fn errors(ran: &Ran) -> String {
     let at = ran.stderr.find("error: ").unwrap_or_else(|| panic!("{}", ran.stderr));
     ran.stderr[at..].to_owned()
@@ -231,7 +234,8 @@ const VISITS_PLAN: &str = "name = 'orders_at'\nkind = 'retype'\ntable = 'orders'
 using = \"case when t.at ~ '^\\\\d{4}' then t.at::timestamptz else to_timestamp(t.at || '+00', 'DD.MM.YYYY HH24:MITZH') end\"
 back = \"to_char(t.at at time zone 'UTC', 'DD.MM.YYYY HH24:MI')\"\n";
 
-/// By expressions there and back; rows that nobody touched come back as they were written, others as `back` writes them.
+/// With the expressions `using` and `back`. After a rollback, rows that were not changed have their original values,
+/// and changed rows have the values of `back`.
 #[tokio::test]
 async fn text_to_timestamptz() {
     let db = Database::new().await;
@@ -310,23 +314,24 @@ async fn the_properties_of_a_column_are_carried_over() {
          insert into orders select i, nullif(i % 10, 0), 'x' from generate_series(1, 500) i",
     )
     .await;
-    let before = [described(&db).await, beside(&db).await].concat();
+    let before = [described(&db).await, other_properties(&db).await].concat();
     let plan = db.plan(PLAN);
     run(&db, &plan).await;
     for command in ["swap", "rollback", "swap"] {
         db.pgstrata(&[command, "orders_id_bigint"]).await.ok();
         db.execute("insert into orders (n, note) select 1 + max(n), 'y' from orders").await;
-        assert_eq!(beside(&db).await, before[before.find("statistics").unwrap()..], "{command}");
+        assert_eq!(other_properties(&db).await, before[before.find("statistics").unwrap()..], "{command}");
     }
     db.pgstrata(&["finalize", "orders_id_bigint", "--now"]).await.ok();
-    let after = [described(&db).await, beside(&db).await].concat();
+    let after = [described(&db).await, other_properties(&db).await].concat();
     assert_eq!(after, before.replace("id integer", "id bigint"));
     assert_eq!(db.count("select count(*) from orders where id = 5 and note = 'y'").await, 3);
     db.execute("drop owned by reader_of_kinds; drop role reader_of_kinds").await;
 }
 
-/// What `described` leaves out of the column in use.
-async fn beside(db: &Database) -> String {
+/// The properties of the column that `described` omits: statistics target, privileges, comments, clustering and
+/// validation.
+async fn other_properties(db: &Database) -> String {
     let client = db.client().await;
     let row = client
         .query_one(
@@ -345,10 +350,10 @@ async fn beside(db: &Database) -> String {
     row.get(0)
 }
 
-/// A life of a job: its commands, and the places at which each is killed, in the order in which it comes to them.
-type Life = &'static [(&'static str, &'static [&'static str])];
+/// The commands of a job, each with the failpoints at which it is killed, in the order in which it reaches them.
+type Steps = &'static [(&'static str, &'static [&'static str])];
 
-const LIVES: [Life; 3] = [
+const JOBS: [Steps; 3] = [
     &[
         (
             "run",
@@ -391,14 +396,14 @@ const LIVES: [Life; 3] = [
     ],
 ];
 
-async fn killed_again_and_again(life: Life) {
+async fn killed_at_every_failpoint(steps: Steps) {
     let db = Database::new().await;
     db.execute(DEADLOCK_TIMEOUT).await;
     shop::create(&db, "serial").await;
     let shop = Shop::open(&db, 1).await;
     let lab = Lab::on(db, &patient(PLAN));
-    for (command, places) in life {
-        for at in *places {
+    for (command, failpoints) in steps {
+        for at in *failpoints {
             shop.commit_more(5).await;
             lab.killed(command, at).await;
             shop.commit_more(5).await;
@@ -413,5 +418,5 @@ async fn killed_again_and_again(life: Life) {
 
 #[tokio::test]
 async fn a_retype_killed_at_every_failpoint_resumes_and_loses_nothing() {
-    side_by_side(LIVES.to_vec(), killed_again_and_again).await;
+    side_by_side(JOBS.to_vec(), killed_at_every_failpoint).await;
 }

@@ -1,9 +1,9 @@
-//! Missing privileges are reported with the GRANT that gives them, and those grants are enough.
+//! Missing privileges are reported with the GRANT that adds them, and these grants are sufficient.
 
 use crate::support::checks::*;
 use crate::support::cluster::Database;
 
-/// A table owned by a role that has no other right, in a schema closed to everybody.
+/// A table in a schema without privileges for PUBLIC, owned by a role that has no other privileges.
 async fn owned_by(owner: &str) -> Database {
     let db = Database::new().await;
     db.execute(&format!(
@@ -97,7 +97,7 @@ async fn missing_privileges_of_the_owner() {
     ");
 }
 
-/// What is bound again in the swap lies elsewhere, and is others'.
+/// Objects that the swap binds to the new table are in another schema and belong to other roles.
 #[tokio::test]
 async fn missing_privileges_beyond_the_schema() {
     let db = Database::new().await;
@@ -161,7 +161,8 @@ async fn a_schema_created_beforehand_replaces_create_on_the_database() {
     ran.ok();
 }
 
-/// A role with fewer connections than a job needs gets an error before the job begins; a limit that is just enough is accepted.
+/// `check` reports an error for a role whose connection limit is lower than what a job needs; a limit that is just high
+/// enough is accepted.
 #[tokio::test]
 async fn a_connection_limit_is_reported_beforehand() {
     let db = Database::new().await;

@@ -1,4 +1,4 @@
-//! The partitioning plans of `plans/`, run under writers and judged by the criteria of those who need them.
+//! The partitioning plans in `plans/`, run while applications write, and checked with the criteria of their users.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,8 +30,8 @@ fn every_plan_in_plans_is_valid() {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&path).unwrap();
         let plan = Plan::parse(&text, &name).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(plan.name(), name, "a plan's file is called as its job");
-        assert!(text.starts_with("# "), "{name} begins with what it is for");
+        assert_eq!(plan.name(), name, "the file of a plan has the name of the job");
+        assert!(text.starts_with("# "), "{name} begins with a comment about its purpose");
         names.push(name);
     }
     names.sort();
@@ -49,8 +49,8 @@ fn every_plan_in_plans_is_valid() {
     assert_eq!(names, expected);
 }
 
-/// Sets the field workers of one table to work: each transaction writes to the table and to its truth, and looks at it through
-/// the view.
+/// Starts the field workers of a table: each transaction writes to the table and to its truth copy, and reads the table
+/// through the view.
 async fn field_workers(db: &Database, table: &'static str, code: &'static str) -> Writers {
     let mut writers = Writers::default();
     for n in 0..WRITERS {
@@ -70,7 +70,7 @@ struct FieldWorker {
     client: Client,
     table: &'static str,
     code: &'static str,
-    /// Observations that no other worker touches.
+    /// Observations that no other worker changes.
     owned: Vec<String>,
     rng: StdRng,
 }
@@ -82,7 +82,7 @@ impl FieldWorker {
             for _ in 0..self.rng.random_range(1..=3) {
                 self.step().await;
             }
-            self.look().await;
+            self.read_view().await;
             self.client.batch_execute("commit").await.unwrap();
             shift.committed();
             tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..10))).await;
@@ -92,8 +92,8 @@ impl FieldWorker {
     async fn step(&mut self) {
         let (table, code) = (self.table, self.code);
         let at = random_instant(&mut self.rng);
-        let one = self.rng.random_range(0..self.owned.len());
-        let id = self.owned[one].clone();
+        let index = self.rng.random_range(0..self.owned.len());
+        let id = self.owned[index].clone();
         match self.rng.random_range(0..10) {
             0..=3 => {
                 let sql = format!(
@@ -106,7 +106,7 @@ impl FieldWorker {
                 self.owned.extend(ids(&self.client, &sql).await);
             }
             4 => {
-                // Without a time of its own: it goes to the partition of today, which is the default one.
+                // Without a value for created_at, the row belongs to today, in the default partition.
                 let sql = format!(
                     "with new as (
                         insert into {table} (submission_id, site_id, {code})
@@ -119,7 +119,7 @@ impl FieldWorker {
             8 => self.on_both(&id, &format!("update @ set created_at = '{at}'")).await,
             _ => {
                 self.on_both(&id, "delete from @").await;
-                self.owned.swap_remove(one);
+                self.owned.swap_remove(index);
             }
         }
     }
@@ -132,8 +132,8 @@ impl FieldWorker {
         }
     }
 
-    /// What a transaction wrote is in the view, whichever table that reads.
-    async fn look(&self) {
+    /// Asserts that the view contains what the transaction wrote, whichever table the view reads.
+    async fn read_view(&self) {
         let Some(id) = self.owned.last() else { return };
         let sql = format!(
             "select v.observation_id from {0}_with_names v join truth_{0} t using (observation_id)
@@ -154,7 +154,7 @@ async fn ids(client: &Client, sql: &str) -> Vec<String> {
     answer.iter().filter_map(first).collect()
 }
 
-/// One of the two tables, with what depends on it.
+/// One of the two tables, with its dependent objects.
 struct Observations {
     table: &'static str,
     code: &'static str,
@@ -177,11 +177,13 @@ impl Observations {
         plans().join(self.table).with_extension("toml").to_str().unwrap().to_owned()
     }
 
-    /// What holds whichever table has the name: nothing lost, views, foreign keys and policies in force.
+    /// Asserts what must hold before and after a swap: no row is lost, and views, foreign keys and policies are in
+    /// force.
     async fn holds(&self, db: &Database) {
         let table = self.table;
         oracle::compare(db, table, &format!("truth_{table}")).await;
-        // Their own check: counts, and keys that are on one side only. One statement, so one snapshot.
+        // The check of the users: counts, and keys that are in only one of the tables. One statement, so that it has
+        // one snapshot.
         let missing = format!(
             "select (select count(*) from {table} full join truth_{table} t using (observation_id)
                      where {table}.submission_id is null or t.submission_id is null)
@@ -207,18 +209,18 @@ impl Observations {
             ),
         ];
         assert_eq!(ids(&client, &keys).await, expected);
-        self.foreign_keys_act(&client).await;
+        self.foreign_keys_are_in_force(&client).await;
         self.policies_hold(db).await;
     }
 
-    /// In a transaction that is rolled back.
-    async fn foreign_keys_act(&self, client: &Client) {
+    /// Asserts that the foreign keys are in force, in a transaction that is rolled back.
+    async fn foreign_keys_are_in_force(&self, client: &Client) {
         let (table, code) = (self.table, self.code);
         let orphan = format!(
             "insert into {table} (submission_id, site_id, {code})
              values (gen_random_uuid(), (select min(site_id::text)::uuid from sites), 'orphan')"
         );
-        let error = client.batch_execute(&orphan).await.expect_err("an orphan came in");
+        let error = client.batch_execute(&orphan).await.expect_err("an orphan was inserted");
         assert_eq!(error.code(), Some(&SqlState::FOREIGN_KEY_VIOLATION), "{error:?}");
         let cascaded = format!(
             "begin;
@@ -232,7 +234,7 @@ impl Observations {
         assert_eq!(ids(client, &cascaded).await, ["0"], "on delete cascade");
     }
 
-    /// A stranger may ask, and sees nothing, in the table or in any partition.
+    /// Asserts that a role without a policy sees no row in the table, and cannot read the partitions.
     async fn policies_hold(&self, db: &Database) {
         let client = connect(&db.dsn().replace("user=postgres", "user=stranger")).await;
         assert_eq!(ids(&client, &format!("select count(*) from {}", self.table)).await, ["0"]);
@@ -244,7 +246,7 @@ impl Observations {
         assert_eq!(ids(&client, &open).await, [""; 0]);
     }
 
-    /// What only the partitioned table has: their partitions, pruning, fresh statistics.
+    /// Asserts the properties of the partitioned table: partitions, pruning and fresh statistics.
     async fn is_partitioned(&self, db: &Database) {
         let table = self.table;
         let client = db.client().await;
@@ -264,18 +266,18 @@ impl Observations {
         assert!(plan.contains(&format!("{table}_y2024m03")), "{plan}");
         assert_eq!(plan.matches("_y202").count(), 1, "no pruning: {plan}");
         assert!(!plan.contains("_default"), "no pruning: {plan}");
-        // Every month has some 4,000 rows; writers add few.
+        // Every month has about 4,000 rows; writers add few.
         let stale = format!(
             "select inhrelid::regclass from pg_inherits join pg_class c on c.oid = inhrelid
              where inhparent = '{table}'::regclass and relname like '%\\_y%' and reltuples not between 3500 and 8000"
         );
         assert_eq!(ids(&client, &stale).await, [""; 0], "partitions without fresh statistics");
         let columns = format!("select count(*) from pg_stats where tablename = '{table}' and inherited");
-        assert_eq!(db.count(&columns).await, 8, "columns of the whole that the planner knows");
+        assert_eq!(db.count(&columns).await, 8, "columns with statistics of the partitioned table");
     }
 }
 
-/// Runs one command after the other for both tables, with the workers at work.
+/// Runs a command for both tables, one after the other.
 async fn for_both(db: &Database, command: &[&str]) {
     for observations in [&PETRI, &GASIFIER] {
         db.pgstrata(&[command, &[observations.table]].concat()).await.ok();
@@ -286,18 +288,18 @@ async fn for_both(db: &Database, command: &[&str]) {
 async fn petri_and_gasifier_observations() {
     let db = Database::new().await;
     db.execute(FIXTURE).await;
-    // The server's own default, which the tests' server undercuts.
+    // The default of PostgreSQL; the test servers have a lower value.
     db.execute(&format!("alter database {} set deadlock_timeout = '1s'", name_of(&db).await)).await;
     let both = [&PETRI, &GASIFIER];
     for observations in both {
         assert_eq!(db.count(&format!("select count(*) from {}", observations.table)).await, ROWS);
     }
-    let mut work = Vec::new();
+    let mut workers_of_tables = Vec::new();
     for observations in both {
-        work.push(field_workers(&db, observations.table, observations.code).await);
+        workers_of_tables.push(field_workers(&db, observations.table, observations.code).await);
     }
     let more = async || {
-        for workers in &work {
+        for workers in &workers_of_tables {
             workers.commit_more(30).await;
         }
     };
@@ -324,7 +326,7 @@ async fn petri_and_gasifier_observations() {
     for_both(&db, &["verify"]).await;
     for_both(&db, &["finalize", "--now"]).await;
     more().await;
-    for workers in work {
+    for workers in workers_of_tables {
         workers.stop().await;
     }
     for observations in both {

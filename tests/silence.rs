@@ -1,5 +1,5 @@
-//! A network that drops everything: connections stay open, and nothing is answered any more. The tool notices, reports it, and
-//! gives up in the time that it promises; where the network comes back before, the job resumes by itself.
+//! A network that drops all packets: connections stay open, but there are no answers any more. pgstrata detects and
+//! reports this, and gives up after the documented time. If the network recovers before, the job resumes by itself.
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
@@ -10,7 +10,7 @@ use crate::support::process::ended;
 use crate::support::proxy::Proxy;
 use crate::support::wait::within;
 
-/// What the plans of the three kinds of job differ in.
+/// The parts of the plan in which the three kinds of job differ.
 const KINDS: [&str; 3] = [
     "[partition]\nby = 'at'\nevery = '1 month'\n",
     "kind = 'backfill'\n[backfill]\nset = { n = 't.id * 2' }\n",
@@ -26,7 +26,7 @@ async fn lab(kind: &str) -> Lab {
     Lab::new(SETUP, &plan).await
 }
 
-/// A run through a proxy that swallows everything from the moment on at which the job has done some chunks.
+/// Starts a run through a proxy, which drops everything once the job has completed some chunks.
 async fn swallowed(lab: &Lab, outage_s: u32) -> (Proxy, Child) {
     let proxy = Proxy::start(lab.db.socket_dir()).await;
     let dsn = format!("{} connect_timeout=2", proxy.dsn(lab.db.dsn()));
@@ -37,14 +37,14 @@ async fn swallowed(lab: &Lab, outage_s: u32) -> (Proxy, Child) {
     (proxy, run)
 }
 
-fn reports_silence(kind: &str, said: &str) {
+fn reports_silence(kind: &str, output: &str) {
     assert!(
-        said.contains("resuming from its recorded state") && said.contains("attempt 1 failed"),
-        "{kind:?}: {said}"
+        output.contains("resuming from its recorded state") && output.contains("attempt 1 failed"),
+        "{kind:?}: {output}"
     );
     assert!(
-        said.contains("the server does not answer") || said.contains("holds the job's lease was lost"),
-        "{kind:?}: {said}"
+        output.contains("the server does not answer") || output.contains("holds the job's lease was lost"),
+        "{kind:?}: {output}"
     );
 }
 
@@ -60,34 +60,34 @@ async fn gives_up(kind: &'static str) {
     lab.ok("run").await;
 }
 
-async fn goes_on(kind: &'static str) {
+async fn resumes(kind: &'static str) {
     let lab = lab(kind).await;
     let (proxy, mut run) = swallowed(&lab, 300).await;
     let mut stdout = run.stdout.take().unwrap();
     let rest =
         tokio::task::spawn_local(async move { tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await });
     let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
-    let mut said = String::new();
-    within("the silence is noticed", async {
+    let mut output = String::new();
+    within("the outage is detected", async {
         while let Some(line) = lines.next_line().await.unwrap() {
-            said += &line;
-            if said.contains("attempt 1 failed") {
+            output += &line;
+            if output.contains("attempt 1 failed") {
                 proxy.swallow(false);
             }
         }
     })
     .await;
     rest.await.unwrap().unwrap();
-    assert_eq!(run.wait().await.unwrap().code(), Some(0), "{kind:?}: {said}");
-    reports_silence(kind, &said);
+    assert_eq!(run.wait().await.unwrap().code(), Some(0), "{kind:?}: {output}");
+    reports_silence(kind, &output);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_swallows_everything_is_noticed() {
+async fn a_network_that_drops_all_packets_is_detected() {
     side_by_side(KINDS.to_vec(), gives_up).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_comes_back_is_used_again() {
-    side_by_side(KINDS.to_vec(), goes_on).await;
+async fn a_job_resumes_when_the_network_recovers() {
+    side_by_side(KINDS.to_vec(), resumes).await;
 }

@@ -1,4 +1,4 @@
-//! A full disk: the job stops, keeps what it has, and reports what it occupies and how to free it.
+//! A full disk: the job stops and keeps its state, and reports how much space it uses and how to free it.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
@@ -7,20 +7,20 @@ use std::process::Command;
 use crate::support::cluster::Database;
 use crate::support::oracle;
 
-/// A small disk of its own, where the machine lets us have one; unmounted when dropped.
+/// A small tmpfs, which is unmounted when dropped.
 struct Disk {
     dir: tempfile::TempDir,
 }
 
 impl Disk {
-    /// One of so many MiB that the server of `db` may write to.
+    /// Mounts a file system of `mib` MiB that the server of `db` can write to, if this machine permits it.
     fn new(db: &Database, mib: u32) -> Option<Self> {
         let dir = tempfile::Builder::new().prefix("disk-").tempdir_in("/tmp").unwrap();
         let size = format!("size={mib}m");
         let mounted =
             Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
         if !mounted.is_ok_and(|output| output.status.success()) {
-            println!("this machine does not let us mount a disk");
+            println!("skipped: a tmpfs cannot be mounted on this machine");
             return None;
         }
         let disk = Self { dir };
@@ -38,10 +38,10 @@ impl Disk {
 
     fn fill(&self) -> PathBuf {
         let file = self.dir.path().join("filler");
-        // Whatever fits.
-        let zero =
+        // Write until the file system is full.
+        let dd =
             Command::new("dd").arg("if=/dev/zero").arg(format!("of={}", file.display())).output().unwrap();
-        assert!(!zero.status.success(), "the disk is never full");
+        assert!(!dd.status.success(), "the file system did not become full");
         file
     }
 }
@@ -52,7 +52,7 @@ impl Drop for Disk {
     }
 }
 
-/// A database with a table on a disk that has room for little more.
+/// A database with a table in a tablespace on a small file system.
 async fn on_small_disk(name: &str, mib: u32) -> Option<(Database, Disk)> {
     let db = Database::new().await;
     let disk = Disk::new(&db, mib)?;
@@ -68,19 +68,20 @@ async fn on_small_disk(name: &str, mib: u32) -> Option<(Database, Disk)> {
     Some((db, disk))
 }
 
-/// Nothing of the tablespace may be left, or it outlives its disk.
+/// Drops the table and the tablespace before the file system is unmounted.
 async fn clean(db: &Database, name: &str) {
     db.execute("drop table t cascade").await;
     db.execute(&format!("drop tablespace {name}")).await;
 }
 
-fn tells(said: &str, command: &str) {
+/// Asserts that the output reports a full disk and suggests the command.
+fn reports_full_disk(output: &str, command: &str) {
     for part in ["(SQLSTATE 53100)", "a disk of the server is full", "the job's state is kept", command] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(output.contains(part), "{part}: {output}");
     }
 }
 
-fn gone(file: &Path) {
+fn remove(file: &Path) {
     std::fs::remove_file(file).unwrap();
 }
 
@@ -89,9 +90,9 @@ async fn a_copy_that_does_not_fit_reports_what_abort_frees() {
     let Some((db, _disk)) = on_small_disk("stuck_copy", 32).await else { return };
     let plan = db.plan("name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
     let plan = plan.to_str().unwrap();
-    let said = db.pgstrata(&["run", plan]).await.exits(1).stderr;
-    tells(&said, "`pgstrata abort job` frees the space that the job uses: ");
-    assert!(said.contains(" MiB in public.t_new and "), "{said}");
+    let output = db.pgstrata(&["run", plan]).await.exits(1).stderr;
+    reports_full_disk(&output, "`pgstrata abort job` frees the space that the job uses: ");
+    assert!(output.contains(" MiB in public.t_new and "), "{output}");
     db.pgstrata(&["abort", "job"]).await.ok();
     assert_eq!(db.count("select count(*) from t").await, 60_000);
     clean(&db, "stuck_copy").await;
@@ -104,9 +105,9 @@ async fn a_job_resumes_after_a_full_disk_gets_space_again() {
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
     db.execute("update t set v = v + 1").await;
     let file = disk.fill();
-    let said = db.pgstrata(&["sync", "job"]).await.exits(1).stderr;
-    tells(&said, "`pgstrata finalize --now job` frees the space that is kept for a rollback: ");
-    gone(&file);
+    let output = db.pgstrata(&["sync", "job"]).await.exits(1).stderr;
+    reports_full_disk(&output, "`pgstrata finalize --now job` frees the space that is kept for a rollback: ");
+    remove(&file);
     db.pgstrata(&["sync", "job"]).await.ok();
     oracle::compare(&db, "t", "t_old").await;
     db.pgstrata(&["finalize", "job", "--now"]).await.ok();
@@ -121,12 +122,12 @@ async fn a_retype_and_a_backfill_on_a_full_disk() {
         "name = 'b'\ntable = 't'\nkind = 'backfill'\n[backfill]\nset = { note = 'repeat(t.v::text, 60)' }\n",
     );
     let file = disk.fill();
-    let said = db.pgstrata(&["run", retype.to_str().unwrap()]).await.exits(1).stderr;
-    tells(&said, "`pgstrata abort r` frees ");
+    let output = db.pgstrata(&["run", retype.to_str().unwrap()]).await.exits(1).stderr;
+    reports_full_disk(&output, "`pgstrata abort r` frees ");
     db.pgstrata(&["abort", "r"]).await.ok();
-    let said = db.pgstrata(&["run", backfill.to_str().unwrap()]).await.exits(1).stderr;
-    tells(&said, "`pgstrata abort b` ends the job but frees no disk space");
-    gone(&file);
+    let output = db.pgstrata(&["run", backfill.to_str().unwrap()]).await.exits(1).stderr;
+    reports_full_disk(&output, "`pgstrata abort b` ends the job but frees no disk space");
+    remove(&file);
     db.pgstrata(&["abort", "b"]).await.ok();
     assert_eq!(db.count("select count(*) from t").await, 60_000);
     clean(&db, "stuck_rows").await;

@@ -1,4 +1,4 @@
-//! `status`, and the JSON for scripts: the fields are those documented, and each line is an object.
+//! `status`, and the JSON output: it has the documented fields, and each line is an object.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ const STATUS: [&str; 28] = [
 const VERIFY: [&str; 9] =
     ["job", "rows_source", "rows_target", "missing", "extra", "different", "pending", "verified", "examples"];
 
-/// Fails where the object has other fields than these.
+/// Asserts that the object has exactly these fields.
 fn has_exactly(object: &Value, fields: &[&str]) {
     let is: BTreeSet<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(is, fields.iter().copied().collect());
@@ -59,16 +59,16 @@ fn objects(stdout: &str) -> Vec<Value> {
 async fn status(events: &Lab) -> Value {
     let mut all = objects(&events.ran("status --json").await.ok().stdout);
     assert_eq!(all.len(), 1);
-    let one = all.remove(0);
-    has_exactly(&one, &STATUS);
-    one
+    let status = all.remove(0);
+    has_exactly(&status, &STATUS);
+    status
 }
 
-/// The facts that do not depend on the machine.
+/// The fields that do not depend on the machine; of others, whether they are set.
 async fn facts(events: &Lab) -> String {
-    let one = status(events).await;
-    let of = |field: &str| format!("{field}={}", one[field]);
-    let set = |field: &str| format!("{field}:{}", !one[field].is_null());
+    let status = status(events).await;
+    let of = |field: &str| format!("{field}={}", status[field]);
+    let set = |field: &str| format!("{field}:{}", !status[field].is_null());
     let exact = ["job", "table", "state", "phase", "rows_copied", "changes_pending", "hold"].map(of);
     let present =
         ["rows_per_second", "eta_s", "chunk_rows", "chunk_ms_p50", "swapped_at", "keep_old_until"].map(set);
@@ -113,11 +113,11 @@ async fn status_follows_a_job_to_its_end() {
     rows_per_second:false eta_s:false chunk_rows:false chunk_ms_p50:false swapped_at:true keep_old_until:true
     "#);
     assert_eq!(objects(&events.db.pgstrata(&["status", "--json"]).await.ok().stdout).len(), 1);
-    assert!(events.ok("status").await.stdout.contains("finalized"), "people read it, too");
+    assert!(events.ok("status").await.stdout.contains("finalized"), "the text output shows the state");
 }
 
 #[tokio::test]
-async fn the_json_of_every_command_and_error_is_one_object_a_line() {
+async fn the_json_of_every_command_and_error_is_one_object_per_line() {
     let events = events::lab().await;
     let commands = [
         "check --json",
@@ -129,12 +129,12 @@ async fn the_json_of_every_command_and_error_is_one_object_a_line() {
         "abort --json",
     ];
     for command in commands {
-        let said = objects(&events.ran(command).await.ok().stdout);
-        assert!(!said.is_empty(), "{command}");
+        let lines = objects(&events.ran(command).await.ok().stdout);
+        assert!(!lines.is_empty(), "{command}");
         if command.starts_with("verify") {
-            let verdict = said.last().unwrap();
-            has_exactly(verdict, &VERIFY);
-            assert_eq!(verdict["verified"], true);
+            let report = lines.last().unwrap();
+            has_exactly(report, &VERIFY);
+            assert_eq!(report["verified"], true);
         }
     }
     let refused = events.ran("swap --json").await.exits(2);
@@ -143,7 +143,7 @@ async fn the_json_of_every_command_and_error_is_one_object_a_line() {
     assert!(error["message"].is_string() && error["hint"].is_string());
 }
 
-/// The job is finalized between the query for its record and the one for its log.
+/// The job is finalized between the query on its record and the query on its change log.
 #[tokio::test]
 async fn a_job_that_ends_while_status_reads_it_is_read_again() {
     let events = events::lab().await;
@@ -155,13 +155,13 @@ async fn a_job_that_ends_while_status_reads_it_is_read_again() {
         )
         .await
         .unwrap();
-    let looking = events.start("status --json", &[]);
+    let status = events.start("status --json", &[]);
     let waiting = "select count(*) from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock' and query like '%changes_events%'";
     while events.db.count(waiting).await == 0 {
         tokio::task::yield_now().await;
     }
     finalizer.batch_execute("commit").await.unwrap();
-    let said = objects(&ended(looking).await.ok().stdout);
-    assert_eq!((said[0]["state"].as_str(), said[0]["changes_pending"].as_u64()), (Some("finalized"), None));
+    let jobs = objects(&ended(status).await.ok().stdout);
+    assert_eq!((jobs[0]["state"].as_str(), jobs[0]["changes_pending"].as_u64()), (Some("finalized"), None));
 }

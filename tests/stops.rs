@@ -1,5 +1,5 @@
-//! Runs that are asked to stop, and locks that cannot be acquired: nothing is lost, blockers are reported, and the same command
-//! resumes the job later.
+//! Runs that receive SIGINT, and locks that cannot be acquired: nothing is lost, blockers are reported, and the same
+//! command resumes the job later.
 
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -37,40 +37,41 @@ async fn a_first_signal_stops_between_chunks() {
 
 const FAST_AGAIN: &str = "create or replace function slow(bigint) returns bigint language plpgsql immutable as 'begin return $1; end'";
 
-/// A run, once a worker copies a chunk that takes minutes.
+/// Starts a run and waits until a worker copies a chunk that takes minutes.
 async fn in_mid_chunk(events: &Lab) -> Child {
     events.db.execute(&slow_column(0.1)).await;
     let run = events.start("run", &[]);
-    until("a chunk at work", async || events.db.count(CHUNKS_AT_WORK).await > 0).await;
+    until("a worker copies a chunk", async || events.db.count(RUNNING_CHUNKS).await > 0).await;
     run
 }
 
-const CHUNKS_AT_WORK: &str = "select count(*) from pg_stat_activity
+const RUNNING_CHUNKS: &str = "select count(*) from pg_stat_activity
     where datname = current_database() and application_name like 'pgstrata/%/worker'
       and query like 'insert into %_new%' and state = 'active'";
 
-async fn goes_on(events: &Lab) {
+/// Asserts that the job can be resumed and swapped.
+async fn resumes(events: &Lab) {
     events.db.execute(FAST_AGAIN).await;
     events.ok("run").await;
-    assert_eq!(events.db.count(CHUNKS_AT_WORK).await, 0);
+    assert_eq!(events.db.count(RUNNING_CHUNKS).await, 0);
     events.ok("swap").await;
     assert_eq!(events.db.count("select count(*) from events where slow = id").await, 4_000);
 }
 
 #[tokio::test]
-async fn a_second_signal_cancels_what_is_under_way() {
+async fn a_second_signal_cancels_running_statements() {
     let events = events::lab().await;
     let mut run = in_mid_chunk(&events).await;
-    // Two signals at once would be one: the second counts when the first was heard.
-    let mut said = BufReader::new(run.stderr.take().unwrap()).lines();
+    // Two signals in quick succession may be delivered as one, so wait until the first was received.
+    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
     interrupt(&run);
-    within("a run that has heard the signal", async {
-        while !said.next_line().await.unwrap().unwrap().contains("stopping after the current chunks") {}
+    within("the run reports the first signal", async {
+        while !lines.next_line().await.unwrap().unwrap().contains("stopping after the current chunks") {}
     })
     .await;
     interrupt(&run);
     let mut rest = String::new();
-    while let Some(line) = said.next_line().await.unwrap() {
+    while let Some(line) = lines.next_line().await.unwrap() {
         rest += &format!("{line}\n");
     }
     let ran = ended(run).await;
@@ -80,7 +81,7 @@ async fn a_second_signal_cancels_what_is_under_way() {
     cause: failed to copy a chunk
     hint: run the same command again to continue
     ");
-    goes_on(&events).await;
+    resumes(&events).await;
 }
 
 #[tokio::test]
@@ -88,8 +89,8 @@ async fn statements_that_a_killed_process_left_running_are_cancelled() {
     let events = events::lab().await;
     let mut run = in_mid_chunk(&events).await;
     run.kill().await.unwrap();
-    assert!(events.db.count(CHUNKS_AT_WORK).await > 0);
-    goes_on(&events).await;
+    assert!(events.db.count(RUNNING_CHUNKS).await > 0);
+    resumes(&events).await;
 }
 
 #[tokio::test]
@@ -108,7 +109,7 @@ async fn a_swap_whose_lock_is_held_reports_the_blocker_and_changes_nothing() {
     hint: nothing was changed, and changes are still logged; end the blocking session, or run the same command again when the server is less busy
     "#);
     assert_eq!(events.catalog().await, before);
-    // Changes go on being logged.
+    // Changes are still logged.
     events.db.execute("insert into events (at, note) values ('2024-03-03', 'meanwhile')").await;
     report.commit().await.unwrap();
     events.ok("swap").await;
@@ -125,7 +126,7 @@ async fn a_swap_whose_lock_is_held_reports_the_blocker_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn abort_and_finalize_wait_no_longer_for_a_lock_than_allowed() {
+async fn run_abort_and_finalize_give_up_waiting_for_a_lock() {
     let events = events::lab().await;
     let mut client = events.db.client().await;
     for (command, then) in [("run", "status"), ("abort", "run"), ("finalize --now", "status")] {
@@ -140,13 +141,13 @@ async fn abort_and_finalize_wait_no_longer_for_a_lock_than_allowed() {
     }
 }
 
-/// The pattern of many an application: a value of the sequence first, then the row.
+/// A common pattern of applications: they call nextval, and then insert the row.
 #[tokio::test]
 async fn an_insert_that_used_the_sequence_first_is_no_deadlock_victim() {
     let events = events::lab().await;
     events.ok("run").await;
     for command in ["swap", "rollback"] {
-        // It has checked for blockers, and is about to lock.
+        // At this failpoint, the command has checked for blockers and is about to lock.
         let mut exchange = events.frozen(command, "swap.ready").await;
         let mut client = events.db.client().await;
         let writer = client.transaction().await.unwrap();

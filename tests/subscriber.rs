@@ -1,4 +1,5 @@
-//! A subscriber of another version keeps working through every swap: nothing is copied again, nothing fails, no row is missing.
+//! A subscriber of another version keeps working through every swap: no table is copied again, nothing fails, no row is
+//! missing.
 
 use std::time::Duration;
 
@@ -19,18 +20,18 @@ const ROWS: &str = "
 #[tokio::test]
 async fn a_newer_subscriber_keeps_working() {
     if Version::V17.is_there() {
-        goes_on(Version::System, Version::V17).await;
+        keeps_working(Version::System, Version::V17).await;
     }
 }
 
 #[tokio::test]
 async fn an_older_subscriber_keeps_working() {
     if Version::V17.is_there() {
-        goes_on(Version::V17, Version::System).await;
+        keeps_working(Version::V17, Version::System).await;
     }
 }
 
-/// Sets one application to work; the number of its first transaction is `from`.
+/// Starts an application; the number of its first transaction is `from`.
 async fn application(db: &Database, from: u64) -> Writers {
     let client = db.client().await;
     let mut writers = Writers::default();
@@ -56,17 +57,17 @@ async fn application(db: &Database, from: u64) -> Writers {
     writers
 }
 
-/// Waits until a query returns true; meanwhile the subscription must have no error.
-async fn says_yes(asked: &Client, sql: &str, subscriber: &Client) {
+/// Waits until a query returns true, and asserts that the subscription has no error meanwhile.
+async fn until_true(client: &Client, sql: &str, subscriber: &Client) {
     let errors = "select coalesce(sum(apply_error_count + sync_error_count), 0)::bigint from pg_stat_subscription_stats";
     until(sql, async || {
         assert_eq!(subscriber.query_one(errors, &[]).await.unwrap().get::<_, i64>(0), 0);
-        asked.query_one(sql, &[]).await.unwrap().get(0)
+        client.query_one(sql, &[]).await.unwrap().get(0)
     })
     .await;
 }
 
-/// What there is to a subscription's tables: which, how far their first copy was, and that it is over.
+/// The tables of the subscription, with the state and position of their initial synchronization.
 async fn relations(subscriber: &Client) -> Vec<String> {
     let sql = "select format('%s %s %s', srrelid::regclass, srsubstate, srsublsn) from pg_subscription_rel order by 1";
     subscriber.query(sql, &[]).await.unwrap().iter().map(|r| r.get(0)).collect()
@@ -84,7 +85,7 @@ async fn content(client: &Client) -> Vec<(i64, String)> {
     all
 }
 
-async fn goes_on(publisher: Version, subscriber: Version) {
+async fn keeps_working(publisher: Version, subscriber: Version) {
     let (publisher, subscriber) = (publisher.start(&[("wal_level", "logical")]), subscriber.start(&[]));
     let (here, there) = (Database::on(&publisher).await, Database::on(&subscriber).await);
     here.execute(TABLES).await;
@@ -93,7 +94,7 @@ async fn goes_on(publisher: Version, subscriber: Version) {
     there.execute(&format!("create subscription s connection '{}' publication p", here.dsn())).await;
     let (source, copy) = (here.client().await, there.client().await);
     let ready = "select count(*) = 2 from pg_subscription_rel where srsubstate = 'r'";
-    says_yes(&copy, ready, &copy).await;
+    until_true(&copy, ready, &copy).await;
     let before = relations(&copy).await;
 
     let plan = here.plan(
@@ -115,9 +116,9 @@ async fn goes_on(publisher: Version, subscriber: Version) {
         let replayed = format!(
             "select coalesce(bool_and(replay_lsn >= '{reached}'), false) from pg_stat_replication where application_name = 's'"
         );
-        says_yes(&source, &replayed, &copy).await;
+        until_true(&source, &replayed, &copy).await;
         assert_eq!(content(&copy).await, content(&source).await, "{command}");
-        assert_eq!(relations(&copy).await, before, "{command}: tables were copied anew");
+        assert_eq!(relations(&copy).await, before, "{command}: tables were copied again");
     }
     there.execute("drop subscription s").await;
 }

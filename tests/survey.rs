@@ -1,4 +1,4 @@
-//! `plan`: the plan that it drafts from a live table.
+//! `plan` drafts a plan from a live table.
 
 use crate::support::cluster::Database;
 
@@ -16,7 +16,7 @@ async fn plan_drafts_a_plan_of_a_live_table() {
     let path = file.to_str().unwrap();
     db.pgstrata(&["plan", table, "--by", "A t", "-o", path]).await.ok();
     let text = std::fs::read_to_string(path).unwrap();
-    // How many bytes there are is the server's affair.
+    // Sizes in bytes depend on the server.
     let found: Vec<&str> = text
         .lines()
         .take_while(|line| !line.starts_with("ahead"))
@@ -60,8 +60,8 @@ async fn plan_drafts_a_plan_of_a_live_table() {
     # from   = "2024-01-01 00:00:00+00"  # lower bound of the first partition; default: the oldest row
     "#);
     db.pgstrata(&["check", path]).await.ok();
-    let said = db.pgstrata(&["plan", "lpa", "--by", "at"]).await.exits(2).stderr;
-    insta::assert_snapshot!(said, @"
+    let output = db.pgstrata(&["plan", "lpa", "--by", "at"]).await.exits(2).stderr;
+    insta::assert_snapshot!(output, @"
     error: table public.lpa does not exist
     hint: write the name as in SQL: schema.table, in double quotes where SQL requires them
     ");

@@ -1,11 +1,11 @@
-//! What `check` allows does not fail later for a reason that existed before: `check` tries the job's statements, and the table's
-//! own expressions on rows.
+//! A job that `check` allows does not fail later for a reason that already existed: `check` tries the statements of the
+//! job, and evaluates the expressions of the table on rows.
 
 use crate::support::checks::{GOOD, MONTHS, check, check_as, errors, findings, told, told_after};
 use crate::support::cluster::{Database, connect};
 
-/// From `run` to `finalize`, with `between` before and after each step.
-async fn life(db: &Database, plan: &str, between: &str) {
+/// Runs the job from `run` to `finalize`, with the statements in `between` between the steps.
+async fn whole_job(db: &Database, plan: &str, between: &str) {
     let plan = db.plan(plan);
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
     for args in [&["swap"][..], &["rollback"], &["swap"], &["finalize", "--now"]] {
@@ -41,7 +41,7 @@ async fn definitions_that_the_server_does_not_accept_again() {
 }
 
 #[tokio::test]
-async fn functions_that_need_their_callers_search_path() {
+async fn functions_that_need_the_search_path_of_their_caller() {
     let dictionary = "create table dict (word text primary key); insert into dict values ('a');
         update t set note = 'a';
         create function known(p text) returns boolean language plpgsql stable as
@@ -84,7 +84,7 @@ async fn functions_that_need_their_callers_search_path() {
 
 #[tokio::test]
 async fn checks_that_rows_no_longer_satisfy() {
-    // Rows satisfy it only in a session with that setting.
+    // Rows satisfy the constraint only in a session with that setting.
     let expired = "set trial.open = 'on';
         alter table t add constraint t_open check (coalesce(current_setting('trial.open', true), '') = 'on')";
     assert_eq!(findings(&told_after(expired).await), ["error[check_violated]: t_open"]);
@@ -100,24 +100,24 @@ async fn checks_that_rows_no_longer_satisfy() {
         function(1000),
         function(90)
     );
-    let told = told_after(&changed).await;
-    assert_eq!(findings(&told), ["warning[check_violated]: t_small"]);
+    let output = told_after(&changed).await;
+    assert_eq!(findings(&output), ["warning[check_violated]: t_small"]);
     assert!(
-        told.contains(
+        output.contains(
             ": 10 rows of public.t do not satisfy constraint t_small, such as the one with key 90:"
         ),
-        "{told}"
+        "{output}"
     );
-    // Old rows stay as they are, new ones are checked.
+    // Existing rows are kept, new rows are checked.
     let db = Database::new().await;
     db.execute(&format!("{GOOD} {changed}")).await;
-    life(&db, &months(), "update t set note = 'x' where id = 7").await;
+    whole_job(&db, &months(), "update t set note = 'x' where id = 7").await;
     assert_eq!(db.count("select count(*) from t where id >= 90").await, 10);
     assert!(db.client().await.batch_execute("insert into t values (91000, '2024-02-01')").await.is_err());
-    // Rows that were never looked at go to a constraint that is not validated either.
+    // A constraint that is NOT VALID is not validated on the new table either.
     let db = Database::new().await;
     db.execute(&format!("{GOOD} alter table t add constraint t_few check (id < 50) not valid")).await;
-    life(&db, &months(), "update t set note = 'x' where id = 7").await;
+    whole_job(&db, &months(), "update t set note = 'x' where id = 7").await;
 }
 
 #[tokio::test]
@@ -146,11 +146,11 @@ async fn a_function_that_its_owner_cannot_create_again() {
         create table other (t_id bigint); alter table other enable row level security; alter table other owner to trial_owner;
         create policy known on other using (exists (select from t where t.id = other.t_id and other.t_id > 0))";
     db.execute(&format!("{GOOD} {function}")).await;
-    let told = check_as(&db, "trial_owner", &months()).await;
-    assert_eq!(errors(&told), ["error[not_creatable]: function public.trial_count()"], "{told}");
+    let output = check_as(&db, "trial_owner", &months()).await;
+    assert_eq!(errors(&output), ["error[not_creatable]: function public.trial_count()"], "{output}");
     db.execute("alter function trial_count() reset session_replication_role").await;
-    let told = check_as(&db, "trial_owner", &months()).await;
-    assert_eq!(errors(&told), Vec::<String>::new(), "{told}");
+    let output = check_as(&db, "trial_owner", &months()).await;
+    assert_eq!(errors(&output), Vec::<String>::new(), "{output}");
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn a_policy_that_names_its_table() {
           set local role trial_member; select count(*) into n from t; reset role;
           if n <> 50 then raise exception '% rows are seen', n; end if; end $$";
     db.execute(seen).await;
-    life(&db, &months(), seen).await;
+    whole_job(&db, &months(), seen).await;
     let shown =
         "select count(*) from pg_policy where pg_get_expr(polqual, polrelid) like '%m.team = t.team%'";
     assert_eq!(db.count(shown).await, 1);
@@ -183,7 +183,7 @@ const NAMELESS: &str = "create function helper() returns int language sql stable
 async fn a_materialized_view_by_a_function_that_needs_the_search_path() {
     let db = Database::new().await;
     db.execute(&format!("{GOOD} {NAMELESS}")).await;
-    life(&db, &months(), "update t set note = 'x' where id = 7").await;
+    whole_job(&db, &months(), "update t set note = 'x' where id = 7").await;
     assert_eq!(db.count("select sum(c)::bigint from mv where id > 97").await, 84);
     assert_eq!(db.count("select max(c)::bigint from vw").await, 42);
 }
@@ -200,7 +200,7 @@ async fn a_check_by_a_function_on_a_retyped_column() {
     )
     .await;
     let plan = "name = 'j'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'a'\nto = 'bigint'\n";
-    life(&db, plan, "update t set a = a + 1 where id % 9 = 0 and a < 1900").await;
+    whole_job(&db, plan, "update t set a = a + 1 where id % 9 = 0 and a < 1900").await;
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn foreign_keys_that_the_new_type_cannot_have() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_utf8() {
+async fn a_key_that_is_not_valid_utf8() {
     let db = Database::new().await;
     let name = format!("{}_bytes", db.dsn().rsplit_once("dbname=").unwrap().1);
     db.execute(&format!(
@@ -261,7 +261,7 @@ async fn values_beyond_every_bound() {
     let ends = format!("{}from = '2024-01-01'\nto = '2024-03-01'\n", months());
     let changes = "update t set note = note || 'x' where id % 20 in (1, 2, 3);
         update t set at = at + interval '40 days' where id = 41";
-    life(&db, &ends, changes).await;
+    whole_job(&db, &ends, changes).await;
     assert_eq!(db.count("select count(*) from t_default where id >= 200").await, 4);
     let dates = "create table t (id int primary key, at date not null);
         insert into t select i, date '2024-06-01' + i % 90 from generate_series(1, 500) i;
@@ -269,8 +269,12 @@ async fn values_beyond_every_bound() {
     let db = Database::new().await;
     db.execute(dates).await;
     let ends = format!("{}from = '2024-06-01'\nto = '2024-09-01'\n", months());
-    life(&db, &ends, "update t set at = at + 1 where id between 1 and 50; update t set at = at where id < 0")
-        .await;
+    whole_job(
+        &db,
+        &ends,
+        "update t set at = at + 1 where id between 1 and 50; update t set at = at where id < 0",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -289,16 +293,16 @@ async fn rows_whose_update_fails() {
     assert_eq!(errors(&told(&index, plan).await), ["error[fails_for_job]: index t_key"]);
     let old = format!("{table} alter table t add constraint t_new check (id > 10) not valid; analyze");
     assert_eq!(errors(&told(&old, plan).await), ["error[check_violated]: t_new"]);
-    // Rows that the backfill mends.
-    let mended = format!("{table} alter table t add constraint t_new check (v <> 'a') not valid; analyze");
-    assert!(errors(&told(&mended, plan).await).is_empty());
+    // The backfill corrects the rows that violate the constraint.
+    let corrected = format!("{table} alter table t add constraint t_new check (v <> 'a') not valid; analyze");
+    assert!(errors(&told(&corrected, plan).await).is_empty());
     let retype = "kind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'varchar'\n";
-    assert_eq!(errors(&told(&mended, retype).await), ["error[check_violated]: t_new"]);
+    assert_eq!(errors(&told(&corrected, retype).await), ["error[check_violated]: t_new"]);
 }
 
-/// A lock that another session holds is no evidence against the plan.
+/// If another session holds a lock, `check` reports a warning and no error.
 #[tokio::test]
-async fn a_lock_of_another_session_leaves_the_plan_untested() {
+async fn a_lock_of_another_session_leaves_the_plan_untried() {
     let db = Database::new().await;
     let role = format!("trial_owner_{}", db.name());
     db.execute(&format!(

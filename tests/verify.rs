@@ -1,4 +1,5 @@
-//! `verify` finds what was changed behind the tool's back, names the key, and reports nothing false under load.
+//! `verify` finds changes that bypassed the capture trigger, reports their keys, and reports no false mismatch under
+//! load.
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::support::window::ON_PURPOSE;
 const PLAN: &str =
     "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"3 months\"\nahead = 0\n";
 
-/// A table with a job on it that is verified; `t_new` is its target.
+/// A table with a verified job; `t_new` is the new table.
 async fn verified() -> Database {
     let db = Database::new().await;
     db.execute(
@@ -39,8 +40,9 @@ fn examples(report: &Value) -> Vec<(String, String)> {
     report["examples"].as_array().unwrap().iter().map(|e| (text(&e["kind"]), text(&e["key"]))).collect()
 }
 
-fn one(report: &Value, counted: &str, kind: &str, key: &str) {
-    assert_eq!(report[counted], 1, "{report}");
+/// Asserts that the report has exactly one mismatch: `field` is its counter, `kind` and `key` are its example.
+fn assert_one_mismatch(report: &Value, field: &str, kind: &str, key: &str) {
+    assert_eq!(report[field], 1, "{report}");
     assert_eq!(examples(report), [(kind.to_owned(), key.to_owned())], "{report}");
     assert_eq!(report["verified"], false);
 }
@@ -48,14 +50,14 @@ fn one(report: &Value, counted: &str, kind: &str, key: &str) {
 #[tokio::test]
 async fn a_missing_row() {
     let db = verified().await;
-    one(&found(&db, "delete from t_new where id = 77").await, "missing", "missing", "77");
+    assert_one_mismatch(&found(&db, "delete from t_new where id = 77").await, "missing", "missing", "77");
 }
 
 #[tokio::test]
 async fn an_extra_row() {
     let db = verified().await;
     let report = found(&db, "insert into t_new (id, at) values (999999, '2024-03-03')").await;
-    one(&report, "extra", "extra", "999999");
+    assert_one_mismatch(&report, "extra", "extra", "999999");
 }
 
 #[tokio::test]
@@ -63,7 +65,7 @@ async fn a_row_that_differs_in_one_column() {
     for damage in ["note = 'Note 500'", "note = null", "data = '{\"n\": 501}'", "amount = amount + 0.01"] {
         let db = verified().await;
         let report = found(&db, &format!("update t_new set {damage} where id = 500")).await;
-        one(&report, "different", "different", "500");
+        assert_one_mismatch(&report, "different", "different", "500");
     }
 }
 
@@ -83,7 +85,7 @@ async fn a_doubled_key() {
         "insert into t_new select id, at + interval '6 months', note, data, amount from t_new where id = 42",
     )
     .await;
-    one(&report, "extra", "doubled", "42");
+    assert_one_mismatch(&report, "extra", "doubled", "42");
 }
 
 #[tokio::test]
@@ -91,7 +93,7 @@ async fn the_old_table_is_compared_after_the_swap() {
     let db = verified().await;
     db.pgstrata(&["swap", "job"]).await.ok();
     db.execute(ON_PURPOSE).await;
-    one(&found(&db, "delete from t_old where id = 5").await, "missing", "missing", "5");
+    assert_one_mismatch(&found(&db, "delete from t_old where id = 5").await, "missing", "missing", "5");
     // A rollback is refused with the reason.
     let ran = db.pgstrata(&["rollback", "job"]).await.exits(4);
     assert!(ran.stderr.contains("1 rows missing") || ran.stderr.contains("1 row missing"), "{}", ran.stderr);
@@ -100,9 +102,9 @@ async fn the_old_table_is_compared_after_the_swap() {
     db.pgstrata(&["rollback", "job"]).await.ok();
 }
 
-/// Along the partition column, as after a copy by blocks; and each kind at once.
+/// Ranges along the partition column, as after a copy in physical order, and all kinds of mismatch at once.
 #[tokio::test]
-async fn all_that_differs_in_the_old_table() {
+async fn all_kinds_of_mismatch_in_the_old_table() {
     let db = Database::new().await;
     db.execute(
         "create table t (id uuid primary key, at timestamptz not null, note text);
@@ -157,11 +159,16 @@ async fn a_change_of_case_is_found_under_a_collation_that_ignores_case() {
     .await;
     let plan = db.plan(PLAN);
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
-    one(&found(&db, "update t_new set name = 'NAME' where id = 9").await, "different", "different", "9");
+    assert_one_mismatch(
+        &found(&db, "update t_new set name = 'NAME' where id = 9").await,
+        "different",
+        "different",
+        "9",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_reported_falsely_while_writers_write() {
+async fn no_false_mismatch_is_reported_while_applications_write() {
     let db = Database::new().await;
     let spec = TableSpec::bigint("t", 5_000).truncating(300);
     spec.create(&db).await;
@@ -175,7 +182,8 @@ async fn nothing_is_reported_falsely_while_writers_write() {
     load.stop().await.assert_clean();
 }
 
-/// Places with a pending change are taken out of the sums: writers make no range suspect, so nothing is read twice.
+/// Rows with pending changes are excluded from the sums: concurrent writes do not make a range differ, so no range is
+/// read twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn pending_changes_make_no_range_suspect() {
     let db = Database::new().await;
@@ -195,8 +203,8 @@ async fn pending_changes_make_no_range_suspect() {
     load.stop().await.assert_clean();
 }
 
-/// Ranges are some small partitions together, pieces of a large one, and what lies in the default partition below and above:
-/// every row is in exactly one.
+/// A range consists of several small partitions, a part of a large partition, or the rows of the default partition
+/// below or above the other partitions. Every row is in exactly one range.
 #[tokio::test]
 async fn every_row_is_compared_once() {
     let db = Database::new().await;
@@ -216,7 +224,7 @@ async fn every_row_is_compared_once() {
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
     for (table, other) in [("t_old", "t"), ("t_new", "t")] {
         db.execute(&ON_PURPOSE.replace("t_old", table)).await;
-        // One row from each: below, above, the large one's middle, a small one.
+        // One row from each: below, above, from the middle of the large partition, from a small one.
         let report = found(
             &db,
             &format!(

@@ -1,5 +1,5 @@
-//! A step after a swap that fails prevents neither a rollback nor the end of the job; `check` looks for its reason before the
-//! swap.
+//! A step after a swap that fails prevents neither a rollback nor the end of the job. `check` reports the causes of
+//! such failures before the swap.
 
 use crate::support::checks::{errors, told_on};
 use crate::support::cluster::{Version, on_every_version};
@@ -27,16 +27,16 @@ const TABLES: &str = "
     insert into t (q_id, note, at) select 1 + i % 50, 'n', timestamptz '2025-01-01Z' + i * interval '3 hours' from generate_series(1, 600) i;
     analyze;";
 
-/// A row whose key refers to nothing: it came with the key's triggers disabled.
+/// Creates a row that violates the foreign key, while the triggers of the foreign key are disabled.
 const ORPHAN: &str = "set session_replication_role = replica; update t set q_id = 999 where id = 7; reset session_replication_role";
 const CORRECTED: &str = "update t set q_id = 1 where q_id = 999";
 
-/// A swap whose process is killed before the steps that follow it.
+/// Swaps and kills the process before the steps after the swap.
 async fn swap_alone(lab: &Lab) {
     lab.killed("swap", "swap.told").await;
 }
 
-/// Foreign keys of the test's tables that are nobody's part and valid, or not.
+/// The number of foreign keys that are valid, or NOT VALID. Inherited foreign keys of partitions do not count.
 async fn keys(lab: &Lab, valid: bool) -> i64 {
     lab.count(&format!(
         "select count(*) from pg_constraint where contype = 'f' and conparentid = 0
@@ -46,24 +46,24 @@ async fn keys(lab: &Lab, valid: bool) -> i64 {
 }
 
 async fn rows_that_violate_a_key_are_reported_by_check(version: Version) {
-    let told = told_on(version, &format!("{TABLES} {ORPHAN}"), PARTITION).await;
-    assert_eq!(errors(&told), ["error[foreign_key_violated]: t_q"]);
-    assert!(told.contains("by key: 7 (q_id 999)"), "{told}");
+    let output = told_on(version, &format!("{TABLES} {ORPHAN}"), PARTITION).await;
+    assert_eq!(errors(&output), ["error[foreign_key_violated]: t_q"]);
+    assert!(output.contains("by key: 7 (q_id 999)"), "{output}");
     let children = "create table c (id int primary key, t_id int constraint c_t references t);
         set session_replication_role = replica; insert into c select i, 1000 + i from generate_series(1, 9) i;
         reset session_replication_role";
-    let told = told_on(version, &format!("{TABLES} {children}"), RETYPE).await;
-    assert_eq!(errors(&told), ["error[foreign_key_violated]: c_t"]);
-    assert!(told.contains("by key: 1 (t_id 1001); "), "{told}");
-    // Several columns, NULLs among them, and MATCH FULL, which refuses some NULLs.
+    let output = told_on(version, &format!("{TABLES} {children}"), RETYPE).await;
+    assert_eq!(errors(&output), ["error[foreign_key_violated]: c_t"]);
+    assert!(output.contains("by key: 1 (t_id 1001); "), "{output}");
+    // Several columns with NULL values, and MATCH FULL, which rejects some of them.
     let composite = "create table p (a int, b text, primary key (a, b)); insert into p values (1, 'x');
         alter table t add a int, add b text, add constraint t_p foreign key (a, b) references p,
           add constraint t_full foreign key (a, b) references p match full;
         update t set a = 1, b = 'x' where id < 100;
         set session_replication_role = replica; update t set a = 2, b = null where id = 5; reset session_replication_role";
-    let told = told_on(version, &format!("{TABLES} {composite}"), PARTITION).await;
-    assert_eq!(errors(&told), ["error[foreign_key_violated]: t_full"]);
-    assert!(told.contains("by key: 5 (a 2)"), "{told}");
+    let output = told_on(version, &format!("{TABLES} {composite}"), PARTITION).await;
+    assert_eq!(errors(&output), ["error[foreign_key_violated]: t_full"]);
+    assert!(output.contains("by key: 5 (a 2)"), "{output}");
 }
 
 async fn a_key_that_cannot_become_valid_stops_nothing_after_a_swap(version: Version) {
@@ -82,13 +82,13 @@ async fn a_key_that_cannot_become_valid_stops_nothing_after_a_swap(version: Vers
         }
     }
     assert_eq!((keys(&lab, true).await, keys(&lab, false).await), (0, 1));
-    let told = lab.ran("swap").await.exits(4);
-    assert!(told.stderr.contains("1 row of public.t violates foreign key t_q"), "{told:?}");
+    let output = lab.ran("swap").await.exits(4);
+    assert!(output.stderr.contains("1 row of public.t violates foreign key t_q"), "{output:?}");
     lab.db.execute(CORRECTED).await;
     let ran = lab.ok("swap").await;
     assert!(!ran.stderr.contains("unexpected difference"), "{ran:?}");
     assert_eq!((keys(&lab, true).await, keys(&lab, false).await), (1, 0));
-    // To the end, and to the beginning.
+    // A job with an invalid foreign key can be finalized, and it can be aborted.
     lab.ok("rollback").await;
     swap_alone(&lab).await;
     lab.db.execute(ORPHAN).await;
@@ -111,8 +111,8 @@ async fn a_key_of_another_table_that_cannot_become_valid_stops_no_retype(version
     let lab = Lab::of(version, &setup, RETYPE).await;
     lab.ok("run").await;
     lab.db.execute(orphan).await;
-    let told = lab.ran("swap").await.exits(4);
-    assert!(told.stderr.contains("by key: 3 (t_id 7000)"), "{told:?}");
+    let output = lab.ran("swap").await.exits(4);
+    assert!(output.stderr.contains("by key: 3 (t_id 7000)"), "{output:?}");
     lab.db.execute("update c set t_id = 3 where id = 3").await;
     swap_alone(&lab).await;
     lab.db.execute(orphan).await;
@@ -156,12 +156,12 @@ async fn a_materialized_view_that_fails_stops_no_rollback(version: Version) {
     let lab = Lab::of(version, &format!("{TABLES} {}; {view}", function(1)), PARTITION).await;
     lab.ok("run").await;
     lab.db.execute(&function(0)).await;
-    let told = lab.ran("swap").await.exits(1);
+    let output = lab.ran("swap").await.exits(1);
     assert!(
-        told.stderr.contains("materialized view public.mv could not be created again after the swap"),
-        "{told:?}"
+        output.stderr.contains("materialized view public.mv could not be created again after the swap"),
+        "{output:?}"
     );
-    assert!(told.stderr.contains("division by zero"), "{told:?}");
+    assert!(output.stderr.contains("division by zero"), "{output:?}");
     lab.db.execute(&function(1)).await;
     swap_alone(&lab).await;
     lab.db.execute(&function(0)).await;
@@ -178,8 +178,8 @@ async fn a_materialized_view_that_fails_stops_no_rollback(version: Version) {
     lab.ok("rollback").await;
     swap_alone(&lab).await;
     lab.db.execute(&function(0)).await;
-    let told = lab.ran("finalize --now").await.exits(1);
-    assert!(told.stderr.contains("SQLSTATE 2BP01"), "{told:?}");
+    let output = lab.ran("finalize --now").await.exits(1);
+    assert!(output.stderr.contains("SQLSTATE 2BP01"), "{output:?}");
     lab.db.execute(&function(1)).await;
     lab.ok("finalize --now").await;
     lab.db.execute("refresh materialized view mv").await;
@@ -203,7 +203,7 @@ async fn a_policy_may_read_its_own_table(version: Version) {
     lab.ok("run").await;
     quota(true).await;
     lab.ok("swap").await;
-    // Rows of the table in use count, and no others.
+    // The policy counts only the rows of the table in use.
     quota(true).await;
     quota(false).await;
     lab.db.execute("delete from t where note = 'quota'").await;
@@ -238,7 +238,7 @@ async fn a_key_may_be_served_by_another_index_afterwards(version: Version) {
         create table c (t_id int, t_at timestamptz, foreign key (t_id, t_at) references t (id, at));
         insert into c select id, at from t; analyze";
     let mut cases = vec![(simple, RETYPE), (composite, RETYPE)];
-    // Before PostgreSQL 15 no key can refer to a partitioned table whose rows move.
+    // Before PostgreSQL 15, a foreign key cannot reference a partitioned table whose rows move between partitions.
     if version != Version::V14 {
         cases.push((partitioned, PARTITION));
     }
@@ -260,28 +260,28 @@ async fn uses_of_the_sequence_of_an_identity_are_reported(version: Version) {
         create function next_one() returns bigint begin atomic select nextval('t_id_seq'::regclass); end;
         alter table t add other int default currval('t_id_seq')";
     let of_table = "alter table t alter q_id drop not null";
-    let told = async |plan: &str| {
-        let told = told_on(version, &format!("{TABLES} {of_table}; {uses}"), plan).await;
-        errors(&told)
+    let errors_of = async |plan: &str| {
+        let output = told_on(version, &format!("{TABLES} {of_table}; {uses}"), plan).await;
+        errors(&output)
     };
     let carried = [
         "error[sequence_in_use]: function public.next_one()",
         "error[sequence_in_use]: the default of public.t.other",
         "error[sequence_in_use]: view public.numbers",
     ];
-    assert_eq!(told(PARTITION).await, carried);
+    assert_eq!(errors_of(PARTITION).await, carried);
     let mut all = carried.to_vec();
     all.insert(1, "error[sequence_in_use]: the default of public.b.id");
-    assert_eq!(told(RETYPE).await, all);
-    // One that comes later would go on with the sequence out of use, whose numbers are given twice.
+    assert_eq!(errors_of(RETYPE).await, all);
+    // A use that is added later would continue with the inactive sequence, and generate values twice.
     for plan in [PARTITION, RETYPE] {
         let lab = Lab::of(version, TABLES, plan).await;
         lab.ok("run").await;
         for command in ["swap", "rollback"] {
             lab.db.execute("create view numbers as select nextval('t_id_seq'::regclass) as n").await;
-            let told = lab.ran(command).await.exits(1).stderr;
+            let output = lab.ran(command).await.exits(1).stderr;
             let changed = "uses of sequence public.t_id_seq changed (with view public.numbers)";
-            assert!(told.contains(changed), "{command}: {told}");
+            assert!(output.contains(changed), "{command}: {output}");
             lab.db.execute("drop view numbers").await;
             lab.ok(command).await;
         }
@@ -333,7 +333,7 @@ async fn undocumented_options_are_not_carried_over(version: Version) {
         assert!(notes[0].contains("pg_class_ver of public."), "{notes:?}");
         assert!(notes[0].contains("pg_attver of public.t."), "{notes:?}");
         lab.ok("run").await;
-        // A build may write them at any time.
+        // A patched build of PostgreSQL may set undocumented options at any time.
         lab.db.execute("update pg_class set reloptions = array_append(reloptions, 'pg_later=1') where relname in ('t', 't_pkey')").await;
         let ran = lab.ok("swap").await;
         assert!(!ran.stderr.contains("unexpected difference"), "{ran:?}");

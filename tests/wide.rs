@@ -1,4 +1,4 @@
-//! A table with hundreds of objects of every kind: `check` reports all of them, and lists each name where that is asked for.
+//! A table with hundreds of objects: `check` reports how many are carried over, and lists each of them with `-v`.
 
 use crate::support::checks::MONTHS;
 use crate::support::cluster::Database;
@@ -48,7 +48,7 @@ async fn everything_on_a_wide_table_is_reported() {
         "note[carried_object]: t_u60: foreign key t_u60: moved at the swap without reading rows, \
          validated afterwards",
     ] {
-        assert!(each.lines().any(|told| told == line), "{line}");
+        assert!(each.lines().any(|printed| printed == line), "{line}");
     }
     let json: serde_json::Value = serde_json::from_str(&checked(&db, &["--json"]).await.stdout).unwrap();
     let notes = json["findings"].as_array().unwrap().iter().filter(|f| f["code"] == "carried_object");

@@ -1,5 +1,5 @@
-//! The time between swap and finalize: changes that somebody makes to partitions by hand, and transactions whose snapshot is
-//! older than the swap.
+//! The time between swap and finalize: manual changes to partitions, and transactions whose snapshot is older than the
+//! swap.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -10,7 +10,7 @@ use crate::support::window::{goes_back, swapped, verified};
 #[tokio::test]
 async fn a_truncated_partition_is_emptied_by_a_rollback() {
     let db = swapped().await;
-    // Rows come and go on both sides of the TRUNCATE, one of them by another partition.
+    // Rows are inserted, moved and deleted before and after the TRUNCATE.
     db.execute(
         "insert into t values (1000, '2022-05-05', 'before'), (1001, '2023-05-05', 'moves away');
          update t set at = '2022-06-06' where id = 1; update t set at = '2021-06-06' where id = 150;
@@ -33,15 +33,15 @@ async fn a_truncated_table_is_emptied_by_a_rollback() {
     goes_back(&db).await;
 }
 
-/// Rows that left without a DELETE are in no log: the way back would bring them up again, so it is refused.
+/// Rows that disappear without a DELETE are not in the change log. A rollback would restore them, so it is refused.
 #[tokio::test]
 async fn a_detached_or_dropped_partition_prevents_a_rollback() {
     let db = swapped().await;
     let refused = async || {
         let ran = db.pgstrata(&["rollback", "job"]).await.exits(4);
         assert!(ran.stderr.contains("the two tables differ: 0 rows missing, 1"), "{}", ran.stderr);
-        let said = ran.stdout + &ran.stderr;
-        assert!(said.contains("by key: extra 1"), "{said}");
+        let output = ran.stdout + &ran.stderr;
+        assert!(output.contains("by key: extra 1"), "{output}");
     };
     db.execute("alter table t detach partition t_y2022").await;
     refused().await;
@@ -52,7 +52,7 @@ async fn a_detached_or_dropped_partition_prevents_a_rollback() {
     refused().await;
 }
 
-/// A transaction that took its snapshot but has not touched the table yet.
+/// A transaction that has a snapshot but has not used the table yet.
 async fn with_a_snapshot(db: &Database, isolation: &str) -> Client {
     let client = db.client().await;
     client
@@ -68,8 +68,8 @@ async fn is_guarded(db: &Database) -> bool {
         > 0
 }
 
-/// Its snapshot does not see what the last drain brought, so its write would find no row and say nothing: it gets the
-/// error that its isolation level has anyway, and tries again.
+/// The snapshot does not contain the changes of the last drain, so a write would silently find no row. Instead it fails
+/// with a serialization failure, which an application retries at these isolation levels anyway.
 async fn is_guarded_after(db: &Database, command: &str) {
     let writes = [
         "update t set note = 'late' where id = 5",
@@ -82,7 +82,7 @@ async fn is_guarded_after(db: &Database, command: &str) {
     {
         late.push((write, with_a_snapshot(db, isolation).await));
     }
-    // What only the last drain brings: the late snapshots have it in one table alone.
+    // A change that only the last drain applies: the snapshots contain it in neither table.
     db.execute("update t set note = 'written while they waited' where id = 5").await;
     db.pgstrata(&[command, "job"]).await.ok();
     db.execute("update t set note = note || '!' where id = 5").await;
@@ -95,7 +95,7 @@ async fn is_guarded_after(db: &Database, command: &str) {
     let client = with_a_snapshot(db, "serializable").await;
     assert_eq!(client.execute("update t set note = 'in time' where id = 5", &[]).await.unwrap(), 1);
     client.batch_execute("commit").await.unwrap();
-    // With the last of them gone, nobody needs the guard. Autovacuum has a snapshot, too, for as long as it works.
+    // The guard is dropped once the last old snapshot is gone. A running autovacuum also has a snapshot.
     while is_guarded(db).await {
         db.pgstrata(&["sync", "job"]).await.ok();
     }

@@ -1,5 +1,5 @@
-//! The code that runs without a server, where it is run often or on much: the bounds of many partitions, the size of the next
-//! chunk, and the statement of a chunk.
+//! Benchmarks of code that does not need a server and that runs often or on many values: the bounds of partitions, the
+//! size of the next chunk, and the statements of a chunk.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -13,7 +13,7 @@ use pgstrata::model::sizer::ChunkSizer;
 use pgstrata::sql::copy;
 use pgstrata::sql::drain::{self, Batch};
 
-/// What a job kept of a table with 24 months, the key and three more indexes.
+/// The blueprint of a job with 24 monthly partitions, the key and three other indexes.
 const BLUEPRINT: &str = include_str!("blueprint.json");
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A clock that daylight saving turns makes bounds dear: each is looked up in the zone's history.
+/// Bounds are expensive in a time zone with daylight saving time, because each needs a lookup in the time zone
+/// database.
 fn bounds(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let scheme = Scheme::new(ColumnKind::TimestampTz, Every::Days(1), chrono_tz::Europe::Zurich)?;
     let (oldest, newest) = (scheme.value("2024-01-01 00:00:00+00")?, scheme.value("2026-09-26 00:00:00+00")?);

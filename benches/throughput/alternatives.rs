@@ -1,4 +1,4 @@
-//! What people use today, on the same table. Each takes the source as it is and leaves a target behind.
+//! The alternatives to pgstrata, on the same table. Each creates a target table and leaves it behind.
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -9,10 +9,11 @@ use super::plain;
 use super::server::Server;
 use super::table::{TABLE, TARGET, Table, indexes_on};
 
-/// pgslice's default.
+/// The default of pgslice.
 const BATCH_ROWS: u64 = 10_000;
 
-/// `CREATE TABLE AS`, then the indexes, in one session: seconds. No partitions, nobody may write meanwhile.
+/// `CREATE TABLE AS`, then the indexes, in one session; returns the seconds. The target has no partitions, and
+/// concurrent writes would be lost.
 pub async fn create_table_as(server: &Server) -> Result<f64> {
     server.execute(&[format!("drop table if exists {TARGET} cascade"), "checkpoint".to_owned()]).await?;
     let mut statements = vec![format!("create table {TARGET} as select * from {TABLE}")];
@@ -20,14 +21,15 @@ pub async fn create_table_as(server: &Server) -> Result<f64> {
     plain::sessions(server, &statements, 1).await
 }
 
-/// Batches along the key into partitions that have all their indexes, in one session, as `pgslice fill` sends them: seconds.
+/// Batches in key order into partitions that already have all indexes, in one session, like `pgslice fill`; returns the
+/// seconds.
 pub async fn indexed_batches(server: &Server, table: &Table) -> Result<f64> {
     table.create_target(server, true).await?;
     let batches = plain::chunks_by_key(server, BATCH_ROWS).await?;
     plain::sessions(server, &batches, 1).await
 }
 
-/// `COPY` out piped to `COPY` in, binary, then the partitions' indexes: seconds.
+/// Binary `COPY TO` piped to `COPY FROM`, then the indexes of the partitions; returns the seconds.
 pub async fn copy_pipe(server: &Server, table: &Table, workers: usize) -> Result<f64> {
     table.create_target(server, false).await?;
     let began = Instant::now();
@@ -39,23 +41,24 @@ pub async fn copy_pipe(server: &Server, table: &Table, workers: usize) -> Result
     to.args(["-X", "-q", "-c", &format!("copy {TARGET} from stdin (format binary)")]);
     let (from, to) = tokio::try_join!(from.wait(), to.stdin(pipe).status())?;
     if !from.success() || !to.success() {
-        bail!("COPY out ended with {from}, COPY in with {to}");
+        bail!("COPY TO ended with {from}, COPY FROM with {to}");
     }
     plain::sessions(server, &table.index_statements(), workers).await?;
     Ok(began.elapsed().as_secs_f64())
 }
 
-/// Whether the server has pg_partman; its version.
+/// The version of pg_partman, if it is available on the server.
 pub async fn partman_version(server: &Server) -> Result<Option<String>> {
     let versions = "select default_version from pg_available_extensions where name = 'pg_partman'";
     Ok(server.column(versions).await?.pop())
 }
 
-/// pg_partman's `partition_data_proc`, a month a batch as it comes, without the second that it rests after each: seconds. It
-/// moves the rows out of the source. No more batches than months: beside writers it would never come to its end.
+/// `partition_data_proc` of pg_partman, with its default batch of one month and without the pause of a second after
+/// each batch; returns the seconds. It moves the rows out of the source. The number of batches is limited to the number
+/// of months, because it would never end while an application inserts rows.
 pub async fn partman(server: &Server, table: &Table, version: &str) -> Result<f64> {
-    // 5 has other words for the same.
-    let (words, batches) = if version.starts_with("4.") {
+    // Version 5 has other arguments.
+    let (arguments, batches) = if version.starts_with("4.") {
         ("'native', 'monthly'", "p_batch")
     } else {
         ("'range', '1 month'", "p_loop_count")
@@ -69,7 +72,7 @@ pub async fn partman(server: &Server, table: &Table, version: &str) -> Result<f6
     ];
     statements.extend(indexes_on(TARGET));
     statements.push(format!(
-        "select partman.create_parent('public.{TARGET}', 'created_at', {words}, p_premake := 1,
+        "select partman.create_parent('public.{TARGET}', 'created_at', {arguments}, p_premake := 1,
              p_start_partition := '2024-01-01')"
     ));
     statements.push("checkpoint".to_owned());

@@ -1,4 +1,4 @@
-//! What applications see: idle, in each phase of the job and its swap, and while people's alternatives are at work.
+//! The latency of the application: without a job, in each phase of a job and its swap, and while the alternatives run.
 
 use std::time::Duration;
 
@@ -11,22 +11,21 @@ use super::load::{Load, Seen, now_s};
 use super::ours::Job;
 use super::table::{Key, Table};
 
-/// After its start, pgbench takes this long to find its pace.
-const SETTLES: Duration = Duration::from_secs(2);
-/// Who waited behind the swap's lock ends after it.
+/// The time after which pgbench has reached its rate.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// The time after the swap in which transactions end that waited for its lock.
 const AFTER_SWAP_S: f64 = 1.0;
 
-/// Measures it.
+/// Runs this part of the benchmark.
 pub async fn measure(bench: &mut Bench) -> Result<()> {
     let table = Table::new(bench.rows, Key::Bigint);
     let (server, all) = (bench.server.clone(), bench.workers);
     let job = Job::new(&server, &table, None, "")?;
-    beside(bench, &table, &job, "the whole job with its swap, as a plan has it that says nothing", true)
-        .await?;
+    during(bench, &table, &job, "the whole job with its swap, with default settings", true).await?;
     let job = Job::new(&server, &table, Some(all), "")?;
-    beside(bench, &table, &job, "the same with a worker a processor", false).await?;
+    during(bench, &table, &job, "the same with one worker per processor", false).await?;
     let job = Job::backfill(&server, None)?;
-    beside(bench, &table, &job, "a backfill, as a plan has it that says nothing", true).await?;
+    during(bench, &table, &job, "a backfill with default settings", true).await?;
     alternative(bench, &table, "key ranges into indexed partitions", async |bench| {
         alternatives::indexed_batches(&bench.server, &table).await
     })
@@ -44,11 +43,12 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// A job, and its swap where it has one. One load over everything, so that idle and busy are the same sessions.
-async fn beside(bench: &mut Bench, table: &Table, job: &Job<'_>, what: &str, has_goals: bool) -> Result<()> {
+/// Measures the latency during a job and its swap, if it has one. The same sessions of the application run before and
+/// during the job.
+async fn during(bench: &mut Bench, table: &Table, job: &Job<'_>, what: &str, has_goals: bool) -> Result<()> {
     table.create(&bench.server).await?;
     let load = Load::start(&bench.server, table).await?;
-    tokio::time::sleep(SETTLES).await;
+    tokio::time::sleep(WARM_UP).await;
     let idle_s = now_s();
     tokio::time::sleep(bench.idle).await;
     let run_s = now_s();
@@ -62,13 +62,13 @@ async fn beside(bench: &mut Bench, table: &Table, job: &Job<'_>, what: &str, has
         job.finalize().await?;
     }
 
-    let idle = seen.between(&format!("idle, before {what}"), idle_s, run_s)?;
+    let idle = seen.between(&format!("no job, before {what}"), idle_s, run_s)?;
     let whole = seen.between(what, run_s, end_s + AFTER_SWAP_S)?;
     let failed = (whole.failed as usize + seen.gave_up.len()) as f64;
     let p99 =
-        Figure::new(what, "p99", "ms", whole.transactions.p99_ms).against("idle", idle.transactions.p99_ms);
+        Figure::new(what, "p99", "ms", whole.transactions.p99_ms).against("no job", idle.transactions.p99_ms);
     let p50 =
-        Figure::new(what, "p50", "ms", whole.transactions.p50_ms).against("idle", idle.transactions.p50_ms);
+        Figure::new(what, "p50", "ms", whole.transactions.p50_ms).against("no job", idle.transactions.p50_ms);
     bench.figures([
         p50,
         if has_goals { p99.goal(Goal::RatioAtMost(2.0)) } else { p99 },
@@ -103,12 +103,12 @@ async fn alternative(
 ) -> Result<()> {
     table.create(&bench.server).await?;
     let load = Load::start(&bench.server, table).await?;
-    tokio::time::sleep(SETTLES).await;
+    tokio::time::sleep(WARM_UP).await;
     let from_s = now_s();
     let worked = work(bench).await;
     let to_s = now_s();
     if let Err(error) = worked {
-        bench.note(&format!("{name}, beside applications: {error:#}"));
+        bench.note(&format!("{name}, with a concurrent application: {error:#}"));
     }
     let seen = load.stop().await?;
     bench.results.latencies.push(seen.between(name, from_s, to_s)?);

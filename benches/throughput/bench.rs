@@ -1,4 +1,4 @@
-//! One run of the benchmark: its server, what it is asked to do, and what it found so far.
+//! One run of the benchmark: its server, its options, and its results so far.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use super::server::Server;
 /// A run.
 #[derive(Debug)]
 pub struct Bench {
-    /// Its server, with everything cached.
+    /// The server, with all data cached.
     pub server: Arc<Server>,
     /// Rows of the table.
     pub rows: u64,
-    /// As many as the machine has processors.
+    /// The number of processors.
     pub workers: usize,
-    /// Less of everything, in two minutes.
+    /// Whether to run a subset, in two minutes.
     pub quick: bool,
-    /// How long applications are watched while nothing else goes on.
+    /// How long the latency of the application is measured without a job.
     pub idle: Duration,
-    /// What it found.
+    /// The results so far.
     pub results: Results,
 }
 
 impl Bench {
-    /// Keeps figures, and says each at once.
+    /// Prints and records figures.
     pub fn figures(&mut self, figures: impl IntoIterator<Item = Figure>) {
         for figure in figures {
             eprintln!("{}", super::report::line(&figure));
@@ -32,13 +32,13 @@ impl Bench {
         }
     }
 
-    /// Keeps what the copy did under one changed condition, and says it at once.
+    /// Prints and records a point.
     pub fn point(&mut self, point: Point) {
         eprintln!("{}", super::report::point_line(&point));
         self.results.points.push(point);
     }
 
-    /// Keeps what was left out, and why.
+    /// Prints and records a note.
     pub fn note(&mut self, text: &str) {
         eprintln!("{text}");
         self.results.notes.push(text.to_owned());

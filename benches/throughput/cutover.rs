@@ -1,4 +1,4 @@
-//! The swap: how long it holds its lock, with everything that depends on a table of some size.
+//! The swap: how long it holds its lock, with indexes and views.
 
 use anyhow::Result;
 
@@ -7,10 +7,10 @@ use super::figure::{Figure, Goal};
 use super::ours::Job;
 use super::table::{Key, TABLE, Table};
 
-/// How much of the table's rows is enough: the swap reads none.
+/// The table has one row in so many, because the swap reads no rows.
 const SHARE: u64 = 10;
 
-/// Measures it, with 36 partitions, four indexes and three views; there, back, and there again.
+/// Measures swap, rollback and swap, with 36 partitions, four indexes and three views.
 pub async fn measure(bench: &mut Bench) -> Result<()> {
     let table = Table { partitions: 36, ..Table::new(bench.rows / SHARE, Key::Bigint) };
     table.create(&bench.server).await?;

@@ -1,94 +1,94 @@
-//! What a run of the benchmark found, as data: the terminal's table, the JSON and the page are made of this alone, so that
-//! a recorded file shows what the run showed.
+//! The results of a benchmark run. The table for the terminal, the JSON and the page are generated from this data only,
+//! so that a recorded file gives the same report as the run.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Everything that one run measured.
+/// All results of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Results {
-    /// Where and how it was measured.
+    /// The environment of the run.
     pub machine: Machine,
-    /// One value beside its alternative each.
+    /// Measured values, most of them with the value of an alternative.
     pub figures: Vec<Figure>,
-    /// The copy under one changed condition each.
+    /// Measurements of the copy, each with one condition changed.
     pub points: Vec<Point>,
-    /// What applications saw.
+    /// Latencies of the application.
     pub latencies: Vec<Latency>,
     /// Jobs in detail, for the plots.
     pub runs: Vec<Run>,
-    /// What was left out, and why.
+    /// Measurements that were omitted, and why.
     pub notes: Vec<String>,
 }
 
-/// Where and how it was measured.
+/// The environment of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
-    /// When it began, in UTC.
+    /// The start of the run, in UTC.
     pub began: String,
-    /// The server's version.
+    /// The version of the server.
     pub server: String,
-    /// The server's settings that matter, as the server has them.
+    /// The relevant settings of the server.
     pub settings: Vec<(String, String)>,
-    /// Processors.
+    /// The number of processors.
     pub cores: usize,
-    /// Processes that wanted a processor, on average of the last minute before it began; none where it is not known.
+    /// The load average of the minute before the run; none if unknown.
     pub load: Option<f64>,
     /// Rows of the table.
     pub rows: u64,
 }
 
-/// What a figure has to be.
+/// The goal of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
-    /// Ours over the alternative is no more than this.
+    /// The ratio of pgstrata's value to the alternative's is at most this.
     RatioAtMost(f64),
-    /// Ours over the alternative is no less than this.
+    /// The ratio of pgstrata's value to the alternative's is at least this.
     RatioAtLeast(f64),
-    /// The alternative takes at least so many times as long.
+    /// The alternative takes at least this many times as long.
     TimesFaster(f64),
-    /// Ours is no more than this, in the figure's unit.
+    /// pgstrata's value is at most this, in the unit of the figure.
     AtMost(f64),
 }
 
-/// One value of ours, beside an alternative's where there is one.
+/// A value of pgstrata, and the value of an alternative, if any.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// On what: `bigint key`.
+    /// The table or the conditions of the measurement: `bigint key`.
     pub on: String,
     /// What was measured.
     pub what: String,
     /// `s`, `ms`, `MB`, `keys/s`.
     pub unit: String,
-    /// The tool's; none where only an alternative was measured.
+    /// The value of pgstrata; none if only an alternative was measured.
     pub ours: Option<f64>,
-    /// What it is held against.
+    /// The name of the alternative.
     pub against: Option<String>,
-    /// The alternative's value.
+    /// The value of the alternative.
     pub theirs: Option<f64>,
-    /// What it has to be.
+    /// The goal.
     pub goal: Option<Goal>,
 }
 
 impl Figure {
-    /// A value of ours.
+    /// A value of pgstrata.
     pub fn new(on: &str, what: &str, unit: &str, ours: f64) -> Self {
         let (on, what, unit) = (on.to_owned(), what.to_owned(), unit.to_owned());
         Self { on, what, unit, ours: Some(ours), against: None, theirs: None, goal: None }
     }
 
-    /// Beside this.
+    /// Adds the value of an alternative.
     pub fn against(self, what: &str, theirs: f64) -> Self {
         Self { against: Some(what.to_owned()), theirs: Some(theirs), ..self }
     }
 
-    /// With this goal.
+    /// Adds a goal.
     pub fn goal(self, goal: Goal) -> Self {
         Self { goal: Some(goal), ..self }
     }
 
-    /// Ours over the alternative; the other way round where the goal is told so.
+    /// The ratio of pgstrata's value to the alternative's; the inverse if the goal is [`Goal::TimesFaster`].
     pub fn ratio(&self) -> Option<f64> {
         let (ours, theirs) = (self.ours?, self.theirs?);
         let (over, under) =
@@ -96,7 +96,7 @@ impl Figure {
         (under != 0.0).then(|| over / under)
     }
 
-    /// Whether the goal is reached; none where there is none.
+    /// Whether the goal is met; none if there is no goal or no value.
     pub fn is_met(&self) -> Option<bool> {
         match self.goal? {
             Goal::RatioAtMost(limit) => self.ratio().map(|ratio| ratio <= limit),
@@ -106,23 +106,23 @@ impl Figure {
     }
 }
 
-/// Percentiles of times, in milliseconds.
+/// Percentiles of durations, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// How many.
+    /// The number of durations.
     pub count: u64,
-    /// Half of them took at most this.
+    /// The median.
     pub p50_ms: f64,
-    /// 90 % of them took at most this.
+    /// The 90th percentile.
     pub p90_ms: f64,
-    /// 99 % of them took at most this.
+    /// The 99th percentile.
     pub p99_ms: f64,
-    /// The longest.
+    /// The maximum.
     pub max_ms: f64,
 }
 
 impl Spread {
-    /// Of these times, to three digits; what takes more than an hour counts as an hour.
+    /// The percentiles of these durations, to three significant digits. Durations over an hour count as an hour.
     pub fn of(times_ms: impl IntoIterator<Item = f64>) -> anyhow::Result<Self> {
         let mut histogram = Histogram::<u64>::new_with_bounds(1, 3_600_000_000, 3)?;
         for ms in times_ms {
@@ -139,21 +139,21 @@ impl Spread {
     }
 }
 
-/// The copy under one changed condition.
+/// A measurement of the copy with one condition changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// What is changed: `rows a chunk`.
+    /// The condition: `workers`.
     pub axis: String,
-    /// To what.
+    /// The value of the condition.
     pub value: String,
-    /// Rows copied a second.
+    /// Rows copied per second.
     pub rows_per_second: f64,
-    /// What chunks took.
+    /// The durations of chunks.
     pub chunks: Spread,
 }
 
 impl Point {
-    /// From the milliseconds that each chunk took.
+    /// A point from the durations of the chunks, in milliseconds.
     pub fn new(
         axis: &str,
         value: &str,
@@ -165,73 +165,74 @@ impl Point {
     }
 }
 
-/// What applications saw while something else went on.
+/// The latency of the application during an activity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// While what.
+    /// The activity.
     pub during: String,
-    /// Their transactions.
+    /// The durations of transactions.
     pub transactions: Spread,
-    /// How many failed.
+    /// The number of failed transactions.
     pub failed: u64,
 }
 
 /// A phase of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Its name.
+    /// The name of the phase.
     pub name: String,
-    /// When it began, in seconds since the job began.
+    /// The start, in seconds since the start of the job.
     pub from_s: f64,
-    /// How long it took.
+    /// The duration.
     pub seconds: f64,
-    /// Mean rows of a chunk, where it has chunks.
+    /// The average number of rows per chunk, if the phase has chunks.
     pub chunk_rows: Option<u64>,
 }
 
-/// A finished chunk.
+/// A completed chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Chunk {
-    /// When it was done, in seconds since the job began.
+    /// The time of completion, in seconds since the start of the job.
     pub at_s: f64,
-    /// Its rows.
+    /// The number of rows.
     pub rows: i64,
-    /// What it took, in milliseconds.
+    /// The duration, in milliseconds.
     pub ms: f64,
 }
 
 /// A job in detail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Which.
+    /// The label of the job.
     pub name: String,
-    /// From the process's start to its end.
+    /// The duration of the process.
     pub seconds: f64,
-    /// In order.
+    /// The phases in their order.
     pub phases: Vec<Phase>,
-    /// In the order they ended.
+    /// The chunks in the order of their completion.
     pub chunks: Vec<Chunk>,
-    /// The most memory that the process had; none where the system does not say.
+    /// The peak memory of the process; none if unknown.
     pub memory_mb: Option<f64>,
 }
 
 impl Run {
-    /// What a phase took; nothing where the job did not come to it.
+    /// The duration of a phase; 0 if the job did not have it.
     pub fn seconds_of(&self, phase: &str) -> f64 {
         self.phases.iter().filter(|p| p.name == phase).map(|p| p.seconds).sum()
     }
 
-    /// Mean rows of a chunk of a phase: the ledger of a job that is over is gone.
+    /// The average number of rows per chunk in a phase, from its event, because the chunks of a finished job are
+    /// deleted.
     pub fn rows_a_chunk(&self, phase: &str) -> Option<u64> {
         self.phases.iter().find(|p| p.name == phase)?.chunk_rows
     }
 
-    /// Rows that were copied.
+    /// The number of rows of all chunks.
     pub fn rows(&self) -> i64 {
         self.chunks.iter().map(|chunk| chunk.rows).sum()
     }
 
-    /// Rows copied a second while it copied.
+    /// Rows copied per second during the copy phase.
     pub fn rows_per_second(&self) -> f64 {
         self.rows() as f64 / self.seconds_of("copy").max(1e-9)
     }

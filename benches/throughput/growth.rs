@@ -1,4 +1,4 @@
-//! How cost grows with the table: a quarter of the rows, all, and four times as many.
+//! How the cost grows with the table: a quarter of the rows, all rows, and four times as many.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use super::figure::{Figure, Goal, Run};
 use super::ours::Job;
 use super::table::{Key, Table};
 
-/// Measures it.
+/// Runs this part of the benchmark.
 pub async fn measure(bench: &mut Bench) -> Result<()> {
     let mut sizes = vec![bench.rows / 4, bench.rows];
     if !bench.quick {
@@ -31,7 +31,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
 fn compare(bench: &mut Bench, rows: u64, run: &Run, before: Option<&(u64, Run)>) {
     let on = format!("{rows} rows");
     let us_per_row = |rows: u64, run: &Run| run.seconds * 1e6 / rows as f64;
-    let mut time = Figure::new(&on, "whole job, a row", "us", us_per_row(rows, run));
+    let mut time = Figure::new(&on, "whole job, time per row", "us", us_per_row(rows, run));
     let mut memory =
         run.memory_mb.map(|mb| Figure::new(&on, "memory of the process", "MB", mb).goal(Goal::AtMost(40.0)));
     if let Some((fewer, smaller)) = before {

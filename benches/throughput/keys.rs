@@ -1,4 +1,4 @@
-//! The whole job on both kinds of key, beside everything that people use today.
+//! The whole job with both kinds of key, compared with the alternatives.
 
 use anyhow::{Result, ensure};
 
@@ -8,7 +8,7 @@ use super::ours::Job;
 use super::table::{Key, TABLE, Table};
 use super::{alternatives, plain};
 
-/// Measures it.
+/// Runs this part of the benchmark.
 pub async fn measure(bench: &mut Bench) -> Result<()> {
     for (key, faster) in [(Key::Bigint, 2.5), (Key::Uuid, 5.0)] {
         let table = Table::new(bench.rows, key);
@@ -41,13 +41,15 @@ fn against_prototype(bench: &mut Bench, on: &str, run: &Run, took: plain::Took) 
             .goal(Goal::RatioAtMost(1.1)),
         Figure::new(on, "copy", "s", copy).against(prototype, copy_s),
         Figure::new(on, "index", "s", index).against(prototype, index_s),
-        Figure::new(on, "verify", "s", verify).against("its copy", copy).goal(Goal::RatioAtMost(0.5)),
+        Figure::new(on, "verify", "s", verify)
+            .against("copy of the same job", copy)
+            .goal(Goal::RatioAtMost(0.5)),
     ]);
 }
 
 async fn others(bench: &mut Bench, table: &Table, on: &str, run: &Run, faster: f64) -> Result<()> {
-    let whole = Figure::new(on, "whole job, to verified", "s", run.seconds);
-    // The others leave no statistics and compare nothing.
+    let whole = Figure::new(on, "whole job, until verified", "s", run.seconds);
+    // The alternatives collect no statistics and do not verify.
     let same_s = run.seconds - run.seconds_of("analyze") - run.seconds_of("verify");
     let same = Figure::new(on, "whole job without analyze and verify", "s", same_s);
     let batches = alternatives::indexed_batches(&bench.server, table).await?;
@@ -59,20 +61,20 @@ async fn others(bench: &mut Bench, table: &Table, on: &str, run: &Run, faster: f
         whole.clone().against("COPY pipe, then indexes", pipe),
         whole.clone().against("CREATE TABLE AS, then indexes", ctas),
     ]);
-    // Last, because it takes the rows out of the table.
+    // pg_partman comes last, because it moves the rows out of the table.
     if table.key == Key::Bigint {
         match alternatives::partman_version(&bench.server).await? {
             Some(version) => {
                 let took = alternatives::partman(&bench.server, table, &version).await?;
                 let left: i64 = bench.server.value(&format!("select count(*) from {TABLE}")).await?;
-                ensure!(left == 0, "pg_partman left {left} rows where they were");
+                ensure!(left == 0, "pg_partman left {left} rows in the source");
                 let name = format!("pg_partman {version}, partition_data_proc");
                 bench.figures([
                     whole.against(&name, took).goal(Goal::TimesFaster(4.0)),
                     same.against(&name, took),
                 ]);
             }
-            None => bench.note("pg_partman is not installed: its figures are left out"),
+            None => bench.note("pg_partman is not installed: its figures are omitted"),
         }
     }
     Ok(())

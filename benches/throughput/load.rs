@@ -1,5 +1,5 @@
-//! Applications: `pgbench` at a fixed rate, each transaction in its log. Latency counts from when a transaction was due, so
-//! that one that waits makes those behind it late.
+//! The application: `pgbench` at a fixed rate, which logs each transaction. Latency counts from the scheduled start of
+//! a transaction, so a transaction that waits also delays the following ones.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -13,48 +13,48 @@ use super::figure::{Latency, Spread};
 use super::server::Server;
 use super::table::{TABLE, Table};
 
-/// Transactions a second.
+/// Transactions per second.
 const RATE: u32 = 300;
 /// Sessions.
 const CLIENTS: u32 = 8;
-/// It is ended before; this ends it where we are ended ourselves.
+/// The time limit of pgbench, in case this process dies before it stops pgbench.
 const LIMIT_S: u32 = 3_600;
-/// pgbench writes its log by blocks of 4 KiB, some 100 transactions: what was done this long ago has been written.
-const WRITTEN: Duration = Duration::from_secs(2);
+/// pgbench writes its log in blocks of 4 KiB, about 100 transactions: after this time, a transaction is in the log.
+const LOG_DELAY: Duration = Duration::from_secs(2);
 
-/// One line of the log.
+/// A transaction in the log.
 #[derive(Debug, Clone, Copy)]
 struct Transaction {
-    /// When it ended, in seconds since 1970.
+    /// The end of the transaction, in seconds since 1970.
     at_s: f64,
-    /// None where it failed.
+    /// The latency; none if the transaction failed.
     ms: Option<f64>,
 }
 
-/// Everything that applications saw.
+/// All transactions and errors of the application.
 #[derive(Debug)]
 pub struct Seen {
     transactions: Vec<Transaction>,
-    /// Why sessions gave up, as pgbench's do on most errors: one line each.
+    /// The messages of aborted sessions: pgbench aborts a session after most errors.
     pub gave_up: Vec<String>,
 }
 
-/// Applications at work.
+/// The running application.
 #[derive(Debug)]
 pub struct Load {
     child: Child,
     log: PathBuf,
 }
 
-/// Now, in seconds since 1970.
+/// The current time, in seconds since 1970.
 pub fn now_s() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 impl Load {
-    /// Sets applications to work on the table: each transaction updates any row and adds one at the end.
+    /// Starts the application: each transaction updates a random row and inserts a row at the end.
     pub async fn start(server: &Server, table: &Table) -> Result<Self> {
-        let (rows, end) = (table.rows, table.end().context("the table ends after all calendars")?);
+        let (rows, end) = (table.rows, table.end().context("the end of the table is out of range")?);
         let next = format!("create sequence bench_ids start {rows}");
         server.execute(&[next]).await?;
         let script = format!(
@@ -75,25 +75,25 @@ impl Load {
         Ok(Self { child, log })
     }
 
-    /// Ends them; what they saw.
+    /// Stops the application and reads its log.
     pub async fn stop(mut self) -> Result<Seen> {
-        tokio::time::sleep(WRITTEN).await;
+        tokio::time::sleep(LOG_DELAY).await;
         self.child.kill().await?;
-        let mut said = String::new();
+        let mut messages = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
-            stderr.read_to_string(&mut said).await?;
+            stderr.read_to_string(&mut messages).await?;
         }
         let log = std::fs::read_to_string(&self.log)?;
-        // The last line may be half written.
-        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        // The last line may be incomplete.
+        let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
         Ok(Seen {
-            transactions: whole.lines().filter_map(transaction).collect(),
-            gave_up: said.lines().filter(|line| line.contains("aborted")).map(str::to_owned).collect(),
+            transactions: complete.lines().filter_map(transaction).collect(),
+            gave_up: messages.lines().filter(|line| line.contains("aborted")).map(str::to_owned).collect(),
         })
     }
 }
 
-/// `client number time script seconds microseconds lag`, the time in microseconds or `failed`.
+/// Parses `client number time script seconds microseconds lag`; the time is in microseconds, or `failed`.
 fn transaction(line: &str) -> Option<Transaction> {
     let mut words = line.split(' ').skip(2);
     let time = words.next()?;
@@ -104,7 +104,7 @@ fn transaction(line: &str) -> Option<Transaction> {
 }
 
 impl Seen {
-    /// What ended between two times, in seconds since 1970.
+    /// The latency of the transactions that ended between two times, in seconds since 1970.
     pub fn between(&self, during: &str, from_s: f64, to_s: f64) -> Result<Latency> {
         let these = || self.transactions.iter().filter(|t| t.at_s >= from_s && t.at_s <= to_s);
         Ok(Latency {

@@ -1,8 +1,8 @@
-//! The job's throughput beside what people use today, each pair measured in one run, on a server of its own.
+//! The throughput of a job, compared with alternatives that are measured in the same run, on a private server.
 //!
-//! `cargo bench --bench throughput -- [--quick] [PART...]`; parts: keys, application, swap, partitions, growth, backfill,
-//! sweep; all where none is named. `BENCH_ROWS` is the table's size. Results go to the terminal, and as JSON and a page with
-//! plots to `target/bench/`.
+//! `cargo bench --bench throughput -- [--quick] [PART...]`; parts: keys, application, swap, partitions, growth,
+//! backfill, sweep; the default is all. `BENCH_ROWS` is the number of rows. The results are printed, and written to
+//! `target/bench/` as JSON and as a page with plots.
 
 mod alternatives;
 mod application;
@@ -31,13 +31,13 @@ use bench::Bench;
 use figure::{Machine, Results};
 use server::Server;
 
-/// Rows where nothing is said.
+/// The default number of rows.
 const ROWS: u64 = 2_000_000;
 /// Rows of a quick run.
 const QUICK_ROWS: u64 = 200_000;
-/// What there is to measure, in order.
+/// All parts, in their order.
 const PARTS: [&str; 7] = ["keys", "application", "swap", "partitions", "growth", "backfill", "sweep"];
-/// What a quick run leaves out.
+/// The part that a quick run omits.
 const SLOW: &str = "sweep";
 
 fn main() -> Result<()> {
@@ -46,10 +46,11 @@ fn main() -> Result<()> {
     let quick = args.iter().any(|arg| arg == "--quick");
     let named: Vec<&str> = args.iter().map(String::as_str).filter(|arg| *arg != "--quick").collect();
     if let Some(unknown) = named.iter().find(|part| !PARTS.contains(part)) {
-        bail!("there is no part {unknown}; parts: {}", PARTS.join(", "));
+        bail!("no such part: {unknown}; parts: {}", PARTS.join(", "));
     }
-    let asked = |part: &&str| if named.is_empty() { !quick || *part != SLOW } else { named.contains(part) };
-    let parts: Vec<&str> = PARTS.into_iter().filter(asked).collect();
+    let selected =
+        |part: &&str| if named.is_empty() { !quick || *part != SLOW } else { named.contains(part) };
+    let parts: Vec<&str> = PARTS.into_iter().filter(selected).collect();
     tokio::runtime::Runtime::new()?.block_on(run(quick, &parts))
 }
 
@@ -57,11 +58,11 @@ async fn run(quick: bool, parts: &[&str]) -> Result<()> {
     let mut bench = begin(quick).await?;
     if bench.rows < ROWS {
         bench.note(&format!(
-            "goals are set for {ROWS} rows: on fewer, what a job takes whatever the table's size weighs more"
+            "the goals are for {ROWS} rows: with fewer rows, the fixed cost of a job has a larger share"
         ));
     }
     let began = Instant::now();
-    let mut whole = true;
+    let mut complete = true;
     for part in parts {
         eprintln!("\n{part}, after {:.0} s", began.elapsed().as_secs_f64());
         let measured = match *part {
@@ -73,21 +74,21 @@ async fn run(quick: bool, parts: &[&str]) -> Result<()> {
             "backfill" => backfill::measure(&mut bench).await,
             _ => sweep::measure(&mut bench).await,
         };
-        // What the other parts find is worth as much.
+        // Continue with the other parts after an error.
         if let Err(error) = measured {
             bench.note(&format!("failed to measure {part}: {error:#}"));
-            whole = false;
+            complete = false;
         }
     }
     write(&bench.results)?;
     eprintln!("took {:.0} s", began.elapsed().as_secs_f64());
-    ensure!(whole, "not everything could be measured: see above");
+    ensure!(complete, "some parts could not be measured: see above");
     Ok(())
 }
 
 async fn begin(quick: bool) -> Result<Bench> {
     let rows = match std::env::var("BENCH_ROWS") {
-        Ok(rows) => rows.replace('_', "").parse().context("BENCH_ROWS is no number")?,
+        Ok(rows) => rows.replace('_', "").parse().context("BENCH_ROWS is not a number")?,
         Err(_) if quick => QUICK_ROWS,
         Err(_) => ROWS,
     };

@@ -1,4 +1,4 @@
-//! The tool's side: the release binary, started as users start it, its events read as they come.
+//! pgstrata: runs the release binary as users do, and reads its events.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,24 +14,25 @@ use super::figure::{Chunk, Phase, Run};
 use super::server::Server;
 use super::table::{TABLE, Table};
 
-/// The job.
+/// The name of the job.
 const JOB: &str = "bench";
 /// The column that a backfill adds.
 pub const FILLED: &str = "filled";
-/// How often the process's memory is looked at: the system keeps the highest itself, so only the very end may be missed.
-const LOOK: Duration = Duration::from_millis(50);
+/// The interval at which the peak memory of the process is read. The system records the peak, so only the end may be
+/// missed.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A job of the tool's.
+/// A job of pgstrata.
 #[derive(Debug)]
 pub struct Job<'a> {
     server: &'a Server,
     dir: TempDir,
     plan: String,
-    /// It exchanges two tables in the end; a backfill does not.
+    /// Whether the job has a swap; a backfill has none.
     pub swaps: bool,
 }
 
-/// A command of the tool's that has ended well.
+/// A command of pgstrata that succeeded.
 #[derive(Debug)]
 struct Ended {
     began: SystemTime,
@@ -41,10 +42,10 @@ struct Ended {
 }
 
 impl<'a> Job<'a> {
-    /// A plan with the table's partitions and no others, and so many workers, or as many as the job finds good; `more` goes on
-    /// behind its `[copy]` section.
+    /// A job that creates exactly the partitions of `table`, with a fixed number of workers or an automatic one. `more`
+    /// is appended to section `[copy]` of the plan.
     pub fn new(server: &'a Server, table: &Table, workers: Option<usize>, more: &str) -> Result<Self> {
-        let (every, to) = (table.unit, table.end().context("the table ends after all calendars")?);
+        let (every, to) = (table.unit, table.end().context("the end of the table is out of range")?);
         let plan = format!(
             "name = \"{JOB}\"\ntable = \"{TABLE}\"\n[partition]\nby = \"created_at\"\nevery = \"1 {every}\"\n\
              from = \"2024-01-01\"\nto = \"{to}\"\n[copy]\n{}{more}",
@@ -53,7 +54,7 @@ impl<'a> Job<'a> {
         Ok(Self { server, dir: tempfile::tempdir()?, plan, swaps: true })
     }
 
-    /// A plan that fills the new column [`FILLED`], with so many workers, or as many as the job finds good.
+    /// A job that fills the new column [`FILLED`], with a fixed number of workers or an automatic one.
     pub fn backfill(server: &'a Server, workers: Option<usize>) -> Result<Self> {
         let plan = format!(
             "name = \"{JOB}\"\nkind = \"backfill\"\ntable = \"{TABLE}\"\n[backfill]\n\
@@ -64,7 +65,7 @@ impl<'a> Job<'a> {
         Ok(Self { server, dir: tempfile::tempdir()?, plan, swaps: false })
     }
 
-    /// From nothing to verified.
+    /// Runs the job until it is verified.
     pub async fn run(&self, name: &str) -> Result<Run> {
         let path = self.dir.path().join("plan.toml");
         std::fs::write(&path, &self.plan)?;
@@ -91,22 +92,22 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Another command of the job; its phases.
+    /// Runs another command of the job; returns its phases.
     pub async fn then(&self, command: &str) -> Result<Vec<Phase>> {
         Ok(self.command(&[command, JOB]).await?.phases)
     }
 
-    /// Ends a swapped job: the old table is gone.
+    /// Finalizes a swapped job, which drops the old table.
     pub async fn finalize(&self) -> Result<()> {
         self.command(&["finalize", JOB, "--now"]).await.map(drop)
     }
 
-    /// Removes what the job made; the source is as it was.
+    /// Aborts the job, which keeps the source and drops the objects of the job.
     pub async fn abort(&self) -> Result<()> {
         self.command(&["abort", JOB]).await.map(drop)
     }
 
-    /// For how long the last swap, or swap back, held its lock, in milliseconds.
+    /// How long the last swap or rollback held its lock, in milliseconds.
     pub async fn lock_held_ms(&self) -> Result<f64> {
         let held = "select (detail::jsonb ->> 'held_ms')::float8 from pgstrata.events
             where what = 'lock held' order by id desc limit 1";
@@ -126,12 +127,12 @@ impl<'a> Job<'a> {
         let (stdout, mut stderr) =
             (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
         let pid = child.id().context("no process")?;
-        let said = tokio::spawn(async move {
-            let mut said = String::new();
-            stderr.read_to_string(&mut said).await.map(|_| said)
+        let stderr = tokio::spawn(async move {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).await.map(|_| text)
         });
         let mut lines = BufReader::new(stdout).lines();
-        let mut looks = tokio::time::interval(LOOK);
+        let mut ticks = tokio::time::interval(MEMORY_INTERVAL);
         let (mut phases, mut memory_mb) = (Vec::new(), None);
         loop {
             tokio::select! {
@@ -139,14 +140,14 @@ impl<'a> Job<'a> {
                     Some(line) => phases.extend(phase(&line, clock.elapsed().as_secs_f64())),
                     None => break,
                 },
-                _ = looks.tick() => memory_mb = most_memory_mb(pid).or(memory_mb),
+                _ = ticks.tick() => memory_mb = peak_memory_mb(pid).or(memory_mb),
             }
         }
         let status = child.wait().await?;
         let seconds = clock.elapsed().as_secs_f64();
-        let said = said.await??;
+        let stderr = stderr.await??;
         if !status.success() {
-            bail!("pgstrata {} ended with {status}: {}", args.join(" "), said.trim());
+            bail!("pgstrata {} ended with {status}: {}", args.join(" "), stderr.trim());
         }
         Ok(Ended { began, seconds, phases, memory_mb })
     }
@@ -156,13 +157,13 @@ fn fixed(workers: Option<usize>) -> String {
     workers.map_or(String::new(), |n| format!("workers = {n}\n"))
 }
 
-/// What the last job was to build: the tool's statements are rendered from it.
+/// The blueprint of the last job, from which pgstrata's statements are rendered.
 pub async fn blueprint(server: &Server) -> Result<Blueprint> {
     let kept: Value = server.value("select blueprint from pgstrata.jobs order by id desc limit 1").await?;
     Ok(serde_json::from_value(kept)?)
 }
 
-/// The phase whose end a line reports.
+/// The phase, if the line is an event for its end.
 fn phase(line: &str, now_s: f64) -> Option<Phase> {
     let event: Value = serde_json::from_str(line).ok()?;
     if event["event"] != "phase_done" {
@@ -173,8 +174,8 @@ fn phase(line: &str, now_s: f64) -> Option<Phase> {
     Some(Phase { name, from_s: now_s - seconds, seconds, chunk_rows: event["chunks"]["chunk_rows"].as_u64() })
 }
 
-/// The most memory that a running process has had so far; none where the system has no /proc.
-fn most_memory_mb(pid: u32) -> Option<f64> {
+/// The peak memory of a running process; none if the system has no /proc.
+fn peak_memory_mb(pid: u32) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok().map(|kb| kb / 1024.0)

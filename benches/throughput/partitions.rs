@@ -1,5 +1,5 @@
-//! Many partitions: that every phase still works, and whether drain and verify slow down; and the drain beside the same
-//! statements from `psql`.
+//! Many partitions: whether every phase works, and whether drain and verify slow down. Also compares the drain with the
+//! same statements from `psql`.
 
 use std::time::Instant;
 
@@ -13,33 +13,33 @@ use super::ours::{Job, blueprint};
 use super::server::Server;
 use super::table::{Key, TABLE, Table};
 
-/// What the others are held against.
+/// The number of partitions with which the others are compared.
 const FEW: u32 = 24;
-/// One row in so many is changed for a drain.
+/// One row in so many is changed before a drain.
 const CHANGED: u64 = 10;
-/// Blocks of the log in a batch of psql's: some 40,000 changes.
+/// Blocks of the change log in a batch from psql: about 40,000 changes.
 const BATCH_BLOCKS: i64 = 300;
 
-/// What a job with so many partitions took.
+/// The durations of verify and drain.
 #[derive(Debug, Clone, Copy)]
 struct Took {
     verify_s: f64,
     drain_s: f64,
 }
 
-/// Measures it.
+/// Runs this part of the benchmark.
 pub async fn measure(bench: &mut Bench) -> Result<()> {
     let few = with(bench, FEW).await?;
     let others: &[u32] = if bench.quick { &[1_000] } else { &[12, 120, 1_000] };
     for partitions in others {
         let many = with(bench, *partitions).await?;
-        let (on, than) = (format!("{partitions} partitions"), format!("{FEW} partitions"));
+        let (on, few_partitions) = (format!("{partitions} partitions"), format!("{FEW} partitions"));
         bench.figures([
             Figure::new(&on, "verify", "s", many.verify_s)
-                .against(&than, few.verify_s)
+                .against(&few_partitions, few.verify_s)
                 .goal(Goal::RatioAtMost(1.5)),
             Figure::new(&on, "drain", "s", many.drain_s)
-                .against(&than, few.drain_s)
+                .against(&few_partitions, few.drain_s)
                 .goal(Goal::RatioAtMost(1.5)),
         ]);
     }
@@ -55,7 +55,7 @@ async fn with(bench: &mut Bench, partitions: u32) -> Result<Took> {
     change(&server).await?;
     let drain_s = drain_seconds(&job).await?;
     if partitions == FEW {
-        beside_psql(bench, drain_s).await?;
+        compare_with_psql(bench, drain_s).await?;
     }
     job.then("swap").await?;
     let on = format!("{partitions} partitions");
@@ -67,8 +67,8 @@ async fn with(bench: &mut Bench, partitions: u32) -> Result<Took> {
     Ok(took)
 }
 
-/// Changes every tenth row, which the job's triggers log. No checkpoint follows: which pages the log of the server holds
-/// whole already would decide how long a drain takes.
+/// Changes every tenth row, which the triggers of the job log. It does not run a checkpoint, because the full-page
+/// writes after a checkpoint would determine the duration of the drain.
 async fn change(server: &Server) -> Result<()> {
     let update = format!("update {TABLE} set n = n + 1 where c % {CHANGED} = 0");
     server.execute(&[update, format!("vacuum {TABLE}, {TABLE}_new")]).await
@@ -79,11 +79,11 @@ async fn drain_seconds(job: &Job<'_>) -> Result<f64> {
     Ok(phases.iter().find(|p| p.name == "drain").context("sync drained nothing")?.seconds)
 }
 
-/// The same changes again, drained by psql with the tool's own statements, in batches of a fixed size.
-async fn beside_psql(bench: &mut Bench, ours_s: f64) -> Result<()> {
+/// Makes the same changes again and drains them with psql, with pgstrata's statements, in batches of a fixed size.
+async fn compare_with_psql(bench: &mut Bench, ours_s: f64) -> Result<()> {
     let server = &bench.server;
     let b = blueprint(server).await?;
-    // The first drain's dead rows are no part of the second.
+    // Remove the dead rows of the first drain.
     server.execute(&[drain::vacuum_log(&b, true)]).await?;
     change(server).await?;
     let changed: i64 = server.value(&format!("select count(*) from {TABLE} where c % {CHANGED} = 0")).await?;

@@ -1,5 +1,5 @@
-//! What a careful person would write by hand, sent by `psql`: chunks into partitions without indexes, in as many sessions as
-//! the tool has workers, then each partition's indexes. No capture, no ledger.
+//! The same work with plain SQL from `psql`: chunks into partitions without indexes, in as many sessions as there are
+//! workers, then the indexes of each partition. Changes are not captured, and progress is not recorded.
 
 use std::time::Instant;
 
@@ -8,24 +8,24 @@ use anyhow::Result;
 use super::server::Server;
 use super::table::{Key, TABLE, TARGET, Table};
 
-/// Rows of a chunk along the key.
+/// Rows of a chunk in key order.
 pub const CHUNK_ROWS: u64 = 20_000;
-/// Blocks of a chunk by the heap.
+/// Blocks of a chunk in physical order.
 const CHUNK_BLOCKS: u64 = 600;
 
-/// What the prototype took, in seconds.
+/// The durations of the prototype, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Took {
     pub copy_s: f64,
     pub index_s: f64,
 }
 
-/// Runs statements in so many sessions of psql, each taking the next but so many; seconds.
+/// Runs statements in so many sessions of psql, among which they are distributed in turn; returns the seconds.
 pub async fn sessions(server: &Server, statements: &[String], sessions: usize) -> Result<f64> {
     let scripts: Vec<String> = (0..sessions)
         .map(|n| {
-            let own = statements.iter().skip(n).step_by(sessions);
-            own.map(|statement| format!("{statement};\n")).collect()
+            let share = statements.iter().skip(n).step_by(sessions);
+            share.map(|statement| format!("{statement};\n")).collect()
         })
         .collect();
     let began = Instant::now();
@@ -33,7 +33,7 @@ pub async fn sessions(server: &Server, statements: &[String], sessions: usize) -
     Ok(began.elapsed().as_secs_f64())
 }
 
-/// The prototype, in the order that suits the key: a bigint key follows the heap, a uuid does not.
+/// Runs the prototype, in key order for a bigint key, which is in physical order, and in physical order for a uuid key.
 pub async fn prototype(server: &Server, table: &Table, workers: usize) -> Result<Took> {
     table.create_target(server, false).await?;
     let chunks = match table.key {
@@ -45,12 +45,12 @@ pub async fn prototype(server: &Server, table: &Table, workers: usize) -> Result
     Ok(Took { copy_s, index_s })
 }
 
-/// Statements that copy so many rows each, along the key.
+/// Statements that copy `rows` rows each, in key order.
 pub async fn chunks_by_key(server: &Server, rows: u64) -> Result<Vec<String>> {
     by_key(server, &format!("insert into {TARGET} select * from {TABLE} where"), rows).await
 }
 
-/// The statement for each range of so many keys.
+/// The statement for each range of `rows` keys.
 async fn by_key(server: &Server, statement: &str, rows: u64) -> Result<Vec<String>> {
     server
         .column(&format!(
@@ -62,7 +62,7 @@ async fn by_key(server: &Server, statement: &str, rows: u64) -> Result<Vec<Strin
         .await
 }
 
-/// Statements that fill the new column of so many rows each, along the key.
+/// Statements that fill the new column of `rows` rows each, in key order.
 pub async fn fills_by_key(server: &Server, column: &str, rows: u64) -> Result<Vec<String>> {
     let update = format!("update {TABLE} set {column} = n * 2 where {column} is null and");
     by_key(server, &update, rows).await

@@ -1,4 +1,4 @@
-//! A server of the benchmark's own, and its programs. It ends when it is dropped, and when this process dies.
+//! A private server for the benchmark, and its programs. It stops when it is dropped, and when this process dies.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -8,11 +8,11 @@ use pgstrata::demo::server::PrivateServer;
 use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, NoTls};
 
-/// The database that everything is in.
+/// The database of the benchmark.
 const DATABASE: &str = "bench";
-/// Everything cached. What is not named is as the distribution ships it: `fsync` and `synchronous_commit` are on.
+/// Large enough to cache all data. Other settings have their defaults: `fsync` and `synchronous_commit` are on.
 pub const SHARED_BUFFERS: &str = "2GB";
-/// No checkpoint falls into a measurement but those that are asked for before it, and no autovacuum.
+/// Settings that prevent checkpoints and autovacuum during a measurement.
 const SETTINGS: &[(&str, &str)] = &[
     ("max_wal_size", "16GB"),
     ("checkpoint_timeout", "1h"),
@@ -20,8 +20,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_connections", "200"),
     ("timezone", "UTC"),
 ];
-/// What the report says of the server.
-const SAID: [&str; 8] = [
+/// The settings in the report.
+const REPORTED_SETTINGS: [&str; 8] = [
     "shared_buffers",
     "fsync",
     "synchronous_commit",
@@ -37,7 +37,7 @@ const SAID: [&str; 8] = [
 pub struct Server(PrivateServer);
 
 impl Server {
-    /// Starts one with so much cache and an empty database.
+    /// Starts a server with this `shared_buffers` and an empty database.
     pub async fn start(shared_buffers: &str) -> Result<Self> {
         let shared_buffers = shared_buffers.to_owned();
         let start =
@@ -48,7 +48,7 @@ impl Server {
         Ok(server)
     }
 
-    /// How to reach the database.
+    /// The connection string of the database.
     pub fn dsn(&self) -> String {
         self.0.dsn(DATABASE)
     }
@@ -58,7 +58,7 @@ impl Server {
         connect(&self.dsn()).await
     }
 
-    /// Runs statements, each as a transaction of its own.
+    /// Runs statements, each in its own transaction.
     pub async fn execute<S: AsRef<str>>(&self, statements: &[S]) -> Result<()> {
         let client = self.client().await?;
         client.batch_execute("set client_min_messages = error").await?;
@@ -80,7 +80,7 @@ impl Server {
         self.column(sql).await?.pop().with_context(|| format!("no row: {sql}"))
     }
 
-    /// One of the server's programs, on the database, as the server's user and in its directory.
+    /// A program of the server that connects to the database, run as the server's user in its directory.
     pub fn program(&self, name: &str) -> tokio::process::Command {
         let mut command = self.0.command(name);
         command
@@ -93,12 +93,12 @@ impl Server {
         command
     }
 
-    /// Its directory, which its programs can read and write.
+    /// The directory of the server, which its programs can read and write.
     pub fn dir(&self) -> &std::path::Path {
         self.0.socket_dir()
     }
 
-    /// `psql` with a script on its input, to its end.
+    /// Runs `psql` with a script on its standard input.
     pub async fn psql(&self, script: &str) -> Result<()> {
         let mut file = tempfile::tempfile()?;
         file.write_all(script.as_bytes())?;
@@ -112,10 +112,10 @@ impl Server {
         Ok(())
     }
 
-    /// Its version, and the settings that matter.
+    /// The version, and the settings for the report.
     pub async fn said(&self) -> Result<(String, Vec<(String, String)>)> {
         let mut settings = Vec::new();
-        for name in SAID {
+        for name in REPORTED_SETTINGS {
             settings.push((name.to_owned(), self.value(&format!("select current_setting('{name}')")).await?));
         }
         Ok((self.value("select current_setting('server_version')").await?, settings))

@@ -1,5 +1,6 @@
-//! The copy's throughput by what may change it. The tool finds the size of its chunks itself, so sizes are measured with its
-//! chunk statement alone, sent by as many sessions as it has workers; everything else with the tool.
+//! The throughput of the copy under different conditions. pgstrata adapts the size of its chunks, so chunk sizes are
+//! measured with its chunk statement only, run in as many sessions as there are workers. Everything else is measured
+//! with pgstrata.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -18,14 +19,14 @@ use super::ours::{Job, blueprint};
 use super::server::Server;
 use super::table::{Key, ROW_BYTES, TABLE, Table};
 
-/// Rows of a chunk.
+/// Rows per chunk.
 const SIZES: [u64; 8] = [1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000];
-/// Sessions that copy.
+/// Numbers of workers.
 const WORKERS: [usize; 3] = [1, 2, 4];
-/// Bytes that are added to a row, and what the row is called then.
+/// Bytes that are added to a row, and the label of the result.
 const WIDTHS: [(u64, &str); 3] = [(0, "140 B"), (900, "1 kB"), (20_000, "20 kB, toasted")];
 
-/// Measures it.
+/// Runs this part of the benchmark.
 pub async fn measure(bench: &mut Bench) -> Result<()> {
     by_order(bench).await?;
     by_workers_and_chunk(bench).await?;
@@ -33,7 +34,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     by_cache(bench).await
 }
 
-/// The copy of a job that leaves the source as it was.
+/// Runs and aborts a job.
 async fn copied(server: &Server, table: &Table, workers: usize, more: &str) -> Result<Run> {
     server.execute(&["checkpoint"]).await?;
     let job = Job::new(server, table, Some(workers), more)?;
@@ -67,17 +68,17 @@ async fn by_workers_and_chunk(bench: &mut Bench) -> Result<()> {
     for rows in SIZES.into_iter().filter(|rows| *rows <= most) {
         let all = by_key(&bench.server, &b, rows).await?;
         let (rate, times) = sent(&bench.server, &b, &all, bench.workers).await?;
-        bench.point(Point::new("rows a chunk, along the key", &rows.to_string(), rate, times)?);
+        bench.point(Point::new("rows per chunk, in key order", &rows.to_string(), rate, times)?);
     }
     for rows in SIZES.into_iter().filter(|rows| *rows <= most) {
         let all = by_block(&bench.server, &b, rows).await?;
         let (rate, times) = sent(&bench.server, &b, &all, bench.workers).await?;
-        bench.point(Point::new("rows a chunk, by blocks", &rows.to_string(), rate, times)?);
+        bench.point(Point::new("rows per chunk, in physical order", &rows.to_string(), rate, times)?);
     }
     Ok(())
 }
 
-/// Tables of the same size in bytes.
+/// Different widths of a row, with tables of the same size in bytes.
 async fn by_width(bench: &mut Bench) -> Result<()> {
     for (padding, name) in WIDTHS {
         let rows = bench.rows * ROW_BYTES / (ROW_BYTES + padding);
@@ -89,7 +90,7 @@ async fn by_width(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The operating system's cache stays as large as it is.
+/// Small `shared_buffers`. The size of the operating system's cache does not change.
 async fn by_cache(bench: &mut Bench) -> Result<()> {
     let tenth = format!("{}kB", bench.rows * ROW_BYTES / 10 / 1024);
     let small = Server::start(&tenth).await?;
@@ -102,7 +103,7 @@ async fn by_cache(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// A chunk: the tool's statement and its values.
+/// A chunk: pgstrata's statement and its parameters.
 type Chunk = (String, Vec<String>);
 
 async fn by_key(server: &Server, b: &Blueprint, rows: u64) -> Result<Vec<Chunk>> {
@@ -134,7 +135,8 @@ async fn by_block(server: &Server, b: &Blueprint, rows: u64) -> Result<Vec<Chunk
     Ok((0..blocks).step_by(step).map(|from| (copy::physical_chunk(b), range(from))).collect())
 }
 
-/// Sends chunks to a target like the job's, each as a transaction of its own: rows a second, and each chunk's milliseconds.
+/// Copies chunks to a target like that of a job, each in its own transaction. Returns the rows per second, and the
+/// duration of each chunk in milliseconds.
 async fn sent(server: &Server, b: &Blueprint, chunks: &[Chunk], workers: usize) -> Result<(f64, Vec<f64>)> {
     let partitions = b.partitions.iter().flat_map(|partition| prepare::partition(b, partition));
     let statements: Vec<String> = prepare::target(b).into_iter().chain(partitions).collect();

@@ -1,4 +1,4 @@
-//! The table that everything is measured on, and empty partitioned ones for the alternatives.
+//! The table of all measurements, and the empty partitioned targets of the alternatives.
 
 use std::fmt;
 
@@ -7,19 +7,19 @@ use chrono::{Days, Months, NaiveDate};
 
 use super::server::Server;
 
-/// The table; the job is named after it.
+/// The name of the table.
 pub const TABLE: &str = "bench_t";
-/// The alternatives' target.
+/// The name of the alternatives' target.
 pub const TARGET: &str = "bench_plain";
-/// Bytes of a row without more.
+/// Bytes of a row without padding.
 pub const ROW_BYTES: u64 = 140;
 
-/// What the key is.
+/// The kind of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// Rises with the rows' order in the heap.
+    /// Ascending in physical order.
     Bigint,
-    /// Random: the key's index leads all over the heap.
+    /// Random: rows with adjacent keys are in different blocks.
     Uuid,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// How much one partition holds.
+/// The interval of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     Month,
@@ -48,29 +48,30 @@ impl fmt::Display for Unit {
     }
 }
 
-/// The table: 11 columns, the key and three more indexes; its rows are spread evenly over the partitions' time.
+/// The table: 11 columns, the key and three other indexes. The rows are distributed evenly over the partitions.
 #[derive(Debug, Clone, Copy)]
 pub struct Table {
     pub rows: u64,
     pub key: Key,
     pub partitions: u32,
     pub unit: Unit,
-    /// More bytes a row, in one column. From 2,000 on they are stored apart (TOAST), not compressed.
+    /// Additional bytes per row, in one column. Values of 2,000 bytes or more are stored in the TOAST table,
+    /// uncompressed.
     pub padding: u64,
 }
 
 impl Table {
-    /// With 24 months.
+    /// A table with 24 monthly partitions.
     pub fn new(rows: u64, key: Key) -> Self {
         Self { rows, key, partitions: 24, unit: Unit::Month, padding: 0 }
     }
 
-    /// Over so many days, one a partition.
+    /// The same with daily partitions.
     pub fn over_days(self, partitions: u32) -> Self {
         Self { partitions, unit: Unit::Day, ..self }
     }
 
-    /// Where its last partition ends.
+    /// The upper bound of the last partition.
     pub fn end(&self) -> Option<NaiveDate> {
         let begin = NaiveDate::from_ymd_opt(2024, 1, 1)?;
         match self.unit {
@@ -79,7 +80,7 @@ impl Table {
         }
     }
 
-    /// Makes it anew, with everything of an earlier one gone.
+    /// Creates and fills the table, after dropping all objects of earlier measurements.
     pub async fn create(&self, server: &Server) -> Result<()> {
         let Self { rows, partitions, unit, padding, .. } = self;
         let (key_type, key) = match self.key {
@@ -115,7 +116,7 @@ impl Table {
             .await
     }
 
-    /// Makes the alternatives' target with its partitions, with all indexes or with none.
+    /// Creates the alternatives' target with its partitions, with all indexes or with none.
     pub async fn create_target(&self, server: &Server, indexed: bool) -> Result<()> {
         let Self { partitions, unit, .. } = self;
         let mut statements = vec![
@@ -138,13 +139,13 @@ impl Table {
         server.execute(&statements).await
     }
 
-    /// Statements that index the target, partition by partition.
+    /// Statements that create the indexes of the target, partition by partition.
     pub fn index_statements(&self) -> Vec<String> {
         (0..self.partitions).flat_map(|n| indexes_on(&format!("{TARGET}_{n}"))).collect()
     }
 }
 
-/// The key and three more, as the job makes them.
+/// Statements that create the same indexes as a job: the key and three others.
 pub fn indexes_on(table: &str) -> Vec<String> {
     vec![
         format!("create unique index on {table} (id, created_at)"),

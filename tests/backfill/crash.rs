@@ -1,5 +1,5 @@
-//! The process is killed at every named place that a backfill comes to, under load; the next one goes on: no row is left, none
-//! is set twice, and nothing of the job stays.
+//! The process is killed at every failpoint of a backfill, under load. The next run resumes the job: every row is
+//! filled, and nothing of the job is left behind.
 
 use super::{LEFT_BEHIND, named};
 use crate::support::cluster::Database;
@@ -11,7 +11,7 @@ use crate::support::tables::TableSpec;
 
 const EXPRESSION: &str = "md5(coalesce(title, '-') || amount || flag)";
 
-/// Rows that the job sets are written down; what the job builds in the end has something to hold on to.
+/// The table that the foreign key of the plan references, and a trigger that records the rows that the job sets.
 const SETUP: &str = "create table kinds (kind int primary key); insert into kinds values (1);
     alter table observations add column kind int not null default 1;
     create table touched (id text);
@@ -19,7 +19,7 @@ const SETUP: &str = "create table kinds (kind int primary key); insert into kind
     create trigger touch after update on observations for each row
         when (current_setting('application_name') like 'pgstrata/%') execute function touch()";
 
-/// The key of the table that a job fills: its values come from a sequence, or are random.
+/// Whether the keys of the filled table come from a sequence or are random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeyValues {
     Numbered,
@@ -28,8 +28,9 @@ enum KeyValues {
 
 use KeyValues::{Numbered, Random};
 
-/// Each failpoint with the table on which the job is killed there, with some places that it comes to more than once.
-const PLACES: &[(&str, KeyValues)] = &[
+/// Each failpoint, with the kind of table on which the job is killed there. `@n` stands for the nth time that the job
+/// reaches it.
+const FAILPOINTS: &[(&str, KeyValues)] = &[
     ("job.installed", Numbered),
     ("job.created", Numbered),
     ("job.retuned", Numbered),
@@ -56,14 +57,14 @@ const PLACES: &[(&str, KeyValues)] = &[
     ("finish.done", Numbered),
 ];
 
-/// One life of a job, and where it is killed.
+/// A job, and the failpoint at which it is killed.
 #[derive(Debug, Clone)]
 struct BackfillCrash {
     /// The command that is killed.
     command: &'static str,
     at: &'static str,
     key: KeyValues,
-    /// A run that is killed before, and what happens to the table then.
+    /// The failpoint at which an earlier run is killed, and the statements that run then.
     before: Option<(&'static str, &'static str)>,
 }
 
@@ -71,7 +72,7 @@ impl BackfillCrash {
     fn of((at, key): (&'static str, KeyValues)) -> Self {
         let before = match at {
             "job.retuned" => Some(("fill.chunk", "")),
-            // Behind the first pass, and with no trigger that sees it.
+            // The update comes after the first pass, and there is no trigger that fills the rows.
             "fill.single" => {
                 Some(("fill.done", "update observations set digest = 'late' where digest < '02'"))
             }
@@ -100,7 +101,7 @@ impl BackfillCrash {
         }
     }
 
-    async fn live(self) {
+    async fn run(self) {
         let db = Database::new().await;
         let spec = self.spec();
         spec.create(&db).await;
@@ -117,7 +118,7 @@ impl BackfillCrash {
         if self.at == "job.retuned" {
             job = job.with_plan(&named(&self.plan(3)));
         }
-        // Without the trigger, what writers write is the next run's.
+        // Without the trigger, concurrent writes would be filled by the next run only.
         let load = match self.at {
             "fill.single" => None,
             _ => Some(Load::start(job.db.dsn(), spec, 2, 7).await),
@@ -136,7 +137,7 @@ impl BackfillCrash {
         job.ok("run").await;
         if let Some(load) = load {
             load.stop().await.assert_clean();
-            // What was written after the trigger was gone.
+            // Fill the rows that were written after the trigger was dropped.
             job.ok("run").await;
         }
         oracle::compare(&job.db, "observations", "truth_observations").await;
@@ -144,24 +145,25 @@ impl BackfillCrash {
     }
 }
 
-/// But for what is built in the end, which has tests of its own, and for the end of a retype.
-fn of_this_kind() -> Vec<&'static str> {
-    let mut places = failpoints_in(|path| {
-        let built = path.starts_with("phase/backfill/finish");
-        !built && ["phase/backfill", "engine", "pg"].iter().any(|folder| path.starts_with(folder))
+/// The failpoints of a backfill, except those of the finish phase, which `finish` tests, and the end of a column type
+/// change.
+fn failpoints_of_a_backfill() -> Vec<&'static str> {
+    let mut failpoints = failpoints_in(|path| {
+        let finish = path.starts_with("phase/backfill/finish");
+        !finish && ["phase/backfill", "engine", "pg"].iter().any(|folder| path.starts_with(folder))
     });
-    places.retain(|at| *at != "finalize.before_commit");
-    places
+    failpoints.retain(|at| *at != "finalize.before_commit");
+    failpoints
 }
 
 #[tokio::test]
 async fn a_backfill_killed_at_every_failpoint_resumes_and_loses_nothing() {
-    side_by_side(PLACES.iter().copied().map(BackfillCrash::of).collect(), BackfillCrash::live).await;
+    side_by_side(FAILPOINTS.iter().copied().map(BackfillCrash::of).collect(), BackfillCrash::run).await;
 }
 
 #[test]
-fn every_failpoint_of_a_backfill_names_its_table() {
+fn every_failpoint_of_a_backfill_is_tested() {
     let once = |at: &&str| !at.contains('@') && *at != "finish.done";
-    let named: Vec<&str> = PLACES.iter().map(|(at, _)| *at).filter(once).collect();
-    assert_eq!(named, of_this_kind());
+    let tested: Vec<&str> = FAILPOINTS.iter().map(|(at, _)| *at).filter(once).collect();
+    assert_eq!(tested, failpoints_of_a_backfill());
 }

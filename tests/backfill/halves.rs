@@ -1,5 +1,5 @@
-//! A chunk that the server will not have whole is done in halves; a row that will not go waits, alone; and who holds a row is
-//! never made to wait for us while we wait for them.
+//! A chunk that fails because of a lock is split in halves. A single row that cannot be locked is left to the second
+//! pass. The job causes no deadlock with applications.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ const SETUP: &str = "create table items (id bigint primary key, code text unique
     insert into items (id) select i from generate_series(1, 3000) i;
     analyze items";
 
-/// The ledger covers every row once, in adjacent chunks.
-async fn each_row_is_gone_through_once(job: &Lab, most: i64) {
+/// Asserts that the recorded chunks cover every row once, are adjacent, and have at most `most` rows.
+async fn each_row_is_in_one_chunk(job: &Lab, most: i64) {
     let seen = "select sum(seen)::bigint from pgstrata.chunks where step = 'fill'";
     assert_eq!(job.count(seen).await, ROWS);
     job.none(&format!("select count(*) from pgstrata.chunks where seen > {most}")).await;
@@ -27,7 +27,7 @@ async fn each_row_is_gone_through_once(job: &Lab, most: i64) {
 }
 
 #[tokio::test]
-async fn a_chunk_that_deadlocks_is_done_in_halves() {
+async fn a_chunk_that_deadlocks_is_split_in_halves() {
     for code in ["40P01", "55P03"] {
         let job = lab(
             &format!(
@@ -43,13 +43,13 @@ async fn a_chunk_that_deadlocks_is_done_in_halves() {
         )
         .await;
         job.killed("run", "fill.chunks_done").await;
-        each_row_is_gone_through_once(&job, 50).await;
+        each_row_is_in_one_chunk(&job, 50).await;
         job.ok("run").await;
         job.none("select count(*) from items where note is distinct from 'n' || id").await;
     }
 }
 
-/// The row that fails is passed by, and comes last.
+/// The first pass skips the rows that fail.
 #[tokio::test]
 async fn a_row_that_cannot_be_locked_is_left_to_the_second_pass() {
     let job = lab(
@@ -66,7 +66,7 @@ async fn a_row_that_cannot_be_locked_is_left_to_the_second_pass() {
     )
     .await;
     job.killed("run", "fill.done").await;
-    each_row_is_gone_through_once(&job, ROWS).await;
+    each_row_is_in_one_chunk(&job, ROWS).await;
     assert_eq!(
         job.one("select string_agg(id::text, ' ' order by id) from items where note is null").await,
         "1 777 3000"
@@ -97,9 +97,9 @@ async fn a_row_that_is_locked_for_long_delays_no_other() {
         "{}",
         ran.stderr
     );
-    assert_eq!(job.count("select count(*) from items where note is null").await, 6, "all others are set");
+    assert_eq!(job.count("select count(*) from items where note is null").await, 6, "a row was not filled");
     assert_eq!(job.one("select state from pgstrata.jobs").await, "filled");
-    // What holds them does with them what it likes.
+    // The transaction that holds the locks changes and deletes its rows.
     holder.execute("update items set id = -id where id = 1501", &[]).await.unwrap();
     holder.execute("delete from items where id = 1502", &[]).await.unwrap();
     let run = job.start("run", &[]);
@@ -114,8 +114,8 @@ async fn a_row_that_is_locked_for_long_delays_no_other() {
     job.none("select count(*) from items where note is null").await;
 }
 
-/// The application holds a value that the job is about to set elsewhere, and comes for a row that the job holds: a deadlock,
-/// if either waited for long.
+/// The application inserts a unique value that the job is about to set in another row, and then updates a row that the
+/// job has locked: a deadlock if both waited long enough.
 #[tokio::test]
 async fn an_application_is_never_a_deadlock_victim() {
     let job = lab(

@@ -1,5 +1,5 @@
-//! A row that an application changed is set from its newest version, never from an older one; and no application has to
-//! wait for us while it holds what we wait for. Rows are watched by a trigger that sees each version as it is written.
+//! A row that an application changes is filled from its newest version, never from an older one, and the job causes no
+//! deadlock with an application. A trigger checks each row version as it is written.
 
 use std::time::Duration;
 
@@ -14,14 +14,16 @@ use crate::support::writers::Writers;
 
 const ROWS: i64 = 6_000;
 const WRITERS: i64 = 4;
-/// Rows that each writer writes to, and nobody else but the job: a deadlock is then never between writers.
+/// Rows per writer. Only this writer and the job change them, so writers never deadlock with each other.
 const OWN: i64 = 60;
 
-/// `x` is `v` and what `ref` points to. The expression is slow, so that much happens between a chunk's snapshot and its locks.
+/// `x` is computed from `v` and the row that `ref` references. The expression is slow, so that writes happen between
+/// the snapshot and the row locks of a chunk.
 const EXPRESSION: &str =
     "t.v * 10 + coalesce(e.rate, 0) + (select count(*) from generate_series(1, 500) s where s < 0)";
 
-/// A row whose `x` was written is right as a whole; and the job writes nothing but `x`.
+/// Records rows in which `x` does not match the other columns, and rows in which the job changed another column than
+/// `x`.
 const WATCH: &str = "
     create table wrong (who text, old_row text, new_row text);
     create function watch() returns trigger language plpgsql as $$ begin
@@ -58,7 +60,7 @@ fn plan(keep_filled: &str) -> String {
     )
 }
 
-/// Sets applications to work; each of their transactions must succeed.
+/// Starts applications; each of their transactions must succeed.
 async fn applications(job: &Lab) -> Writers {
     let mut writers = Writers::default();
     for n in 0..WRITERS {
@@ -81,12 +83,12 @@ struct ItemWriter {
     rng: StdRng,
     own: Vec<i64>,
     fresh: i64,
-    /// The trigger is put in force between two such transactions, so not everybody may make them.
+    /// Whether it runs long transactions. Only one writer does, so that the job can create its trigger between them.
     holds_long: bool,
 }
 
 impl ItemWriter {
-    /// Locks some rows of its own in any order, and holds them, now and then for longer than any of us waits.
+    /// Locks some of its own rows in random order and holds the locks, sometimes longer than the job waits for a lock.
     async fn transaction(&mut self) {
         let long = self.holds_long && self.rng.random_ratio(1, 60);
         let hold_ms = if long { 900 } else { self.rng.random_range(0..25) };
@@ -108,7 +110,7 @@ impl ItemWriter {
             4..=6 => format!("update items set v = v + 1 where id = {id}"),
             7 => format!("update items set v = v + 1, x = null where id = {id}"),
             8 => {
-                // Near where it was, so that one chunk may know it by both keys.
+                // The new key is close to the old one, so that one chunk may contain both.
                 self.own[i] = if id > ROWS { id - ROWS * 2 } else { -id };
                 format!("update items set id = {} where id = {id}", self.own[i])
             }
@@ -129,7 +131,7 @@ impl ItemWriter {
     }
 }
 
-async fn is_set_from_the_newest(partitioned: bool, keep_filled: &str) {
+async fn is_filled_from_the_newest_version(partitioned: bool, keep_filled: &str) {
     let job = lab(&table(partitioned), &plan(keep_filled)).await;
     let writers = applications(&job).await;
     writers.commit_more(20).await;
@@ -138,7 +140,7 @@ async fn is_set_from_the_newest(partitioned: bool, keep_filled: &str) {
     job.none("select count(*) from wrong").await;
     writers.stop().await;
     if keep_filled != "\"always\"" {
-        // What was written behind it is the next run's.
+        // Rows that were written behind the scan are filled by the next run.
         job.ok("run").await;
     }
     let wrong = job.one("select coalesce(string_agg(wrong::text, e'\n'), '') from wrong").await;
@@ -151,20 +153,20 @@ async fn is_set_from_the_newest(partitioned: bool, keep_filled: &str) {
 
 #[tokio::test]
 async fn without_the_trigger() {
-    is_set_from_the_newest(false, "false").await;
+    is_filled_from_the_newest_version(false, "false").await;
 }
 
 #[tokio::test]
 async fn with_the_trigger() {
-    is_set_from_the_newest(false, "true").await;
+    is_filled_from_the_newest_version(false, "true").await;
 }
 
 #[tokio::test]
 async fn with_the_trigger_kept_after_the_job() {
-    is_set_from_the_newest(true, "\"always\"").await;
+    is_filled_from_the_newest_version(true, "\"always\"").await;
 }
 
 #[tokio::test]
 async fn rows_that_move_between_partitions() {
-    is_set_from_the_newest(true, "false").await;
+    is_filled_from_the_newest_version(true, "false").await;
 }

@@ -1,6 +1,6 @@
-//! The oracle's verdict: writers of every kind write all the while, each transaction on the table and on its truth, where the
-//! same expression is a generated column. With the trigger in force and every row looked at, the two are the same at every
-//! snapshot; without it, they are once nobody writes and the plan has run again.
+//! Backfills under writers of every kind. Each transaction makes the same changes to the table and to its truth copy,
+//! in which the filled column is a generated column. With the trigger, and after every row was checked, the two are
+//! equal in every snapshot. Without the trigger, they are equal once no application writes and the plan has run again.
 
 use rustix::process::Signal;
 use tokio::process::Child;
@@ -16,11 +16,11 @@ use crate::support::tables::TableSpec;
 
 const ROWS: u64 = 8_000;
 const WRITERS: usize = 6;
-/// A month within the writers' two years, and its partition of the table partitioned by hand.
+/// A partition of the table that is partitioned by hand, and the month of its rows.
 const MONTH: (&str, &str) =
     ("p7", "created_at >= '2024-08-01 00:00+00' and created_at < '2024-09-01 00:00+00'");
 
-/// Of columns that writers change all the time; each side of the comparison is written by it alone.
+/// Uses columns that writers change all the time.
 const EXPRESSION: &str = "md5(coalesce(title, '-') || amount || flag || doc::text)";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,8 @@ impl BackfillUnderLoad {
         if shape != Shape::Plain {
             db.execute(&by_hand(&spec)).await;
         }
-        // The filled column is there, and wrong: writers neither name it nor leave it alone.
+        // The column already exists, with wrong values. Writers do not name it, but their inserts set it to its
+        // default.
         db.execute(&format!(
             "alter table {TABLE} add column digest text default 'wrong';
              alter table {TRUTH} add column digest text generated always as ({EXPRESSION}) stored"
@@ -74,7 +75,7 @@ impl BackfillUnderLoad {
         oracle::compare(&self.job.db, self.sides[0], self.sides[1]).await;
     }
 
-    /// A run that freezes when every row has been looked at, with the trigger in force still.
+    /// Starts a run, which freezes when every row has been checked and the trigger still exists.
     async fn frozen(&self) -> Child {
         self.job.frozen("run", "verify.done").await
     }
@@ -85,7 +86,7 @@ impl BackfillUnderLoad {
     }
 }
 
-/// The trigger holds what the job has filled, until the job is over.
+/// The trigger keeps filled rows up to date until the job ends.
 async fn with_the_trigger(spec: TableSpec, shape: Shape) {
     let bench = BackfillUnderLoad::start(spec, shape, "true").await;
     let run = bench.frozen().await;
@@ -127,7 +128,7 @@ async fn one_partition_that_rows_move_to_and_from() {
     with_the_trigger(TableSpec::uuid(TABLE, ROWS), Shape::OnePartition).await;
 }
 
-/// As the apply worker of logical replication writes.
+/// Writes like those of a logical replication apply worker.
 #[tokio::test]
 async fn writes_in_the_replica_role() {
     let spec = TableSpec::bigint(TABLE, ROWS).in_sessions("set session_replication_role = replica");
@@ -135,13 +136,13 @@ async fn writes_in_the_replica_role() {
 }
 
 #[tokio::test]
-async fn a_trigger_that_stays() {
+async fn a_trigger_that_is_kept() {
     let bench = BackfillUnderLoad::start(TableSpec::bigint(TABLE, ROWS), Shape::Plain, "\"always\"").await;
     bench.job.ok("run").await;
     bench.compare().await;
     bench.load.commit_more(100).await;
     bench.compare().await;
-    // With nothing left to fill, the same plan again does nothing, and leaves the trigger where it is.
+    // If no row is left to fill, another run of the same plan does nothing, and keeps the trigger.
     let again = bench.job.ok("run").await;
     assert!(again.stderr.contains("no row of public.observations is left to fill"), "{}", again.stderr);
     bench.load.commit_more(50).await;

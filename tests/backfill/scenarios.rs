@@ -1,5 +1,5 @@
-//! The backfills that people brought, from their plans in `plans/`: with writers at work, and by their own measure of success:
-//! counts before and after, nothing invented, old rows what they were.
+//! The example backfills in `plans/`, run while applications write. They are checked with the criteria of their users:
+//! counts before and after, no invented values, old rows unchanged.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ async fn database() -> Database {
     db
 }
 
-/// Runs a plan of `plans/` to its end.
+/// Checks and runs a plan in `plans/`.
 async fn run(db: &Database, name: &str) -> Ran {
     let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans").join(name).with_extension("toml");
     let plan = plan.to_str().unwrap();
@@ -25,7 +25,8 @@ async fn run(db: &Database, name: &str) -> Ran {
     db.pgstrata(&["run", plan]).await.ok()
 }
 
-/// Once nobody writes, another run fills the rows left by the first, and one more finds nothing to do.
+/// Once no application writes any more, another run fills the rows left by the first, and a third run has nothing to
+/// do.
 async fn settled(db: &Database, name: &str) {
     run(db, name).await;
     let again = run(db, name).await;
@@ -33,7 +34,7 @@ async fn settled(db: &Database, name: &str) {
     none(db, "select count(*) from pgstrata.chunks").await;
 }
 
-/// Sets one writer to work, which sends statements, numbered by `$n`, again and again; each must succeed.
+/// Starts a writer that repeatedly sends statements, with a number for `$n`; each must succeed.
 async fn sending(db: &Database, sql: &'static str) -> Writers {
     let client = db.client().await;
     let mut writers = Writers::default();
@@ -52,7 +53,7 @@ async fn sending(db: &Database, sql: &'static str) -> Writers {
     writers
 }
 
-/// Lets the writer complete its last statements; returns how often it sent them.
+/// Stops the writer after its current statements; returns how often it sent them.
 async fn stopped(writer: Writers) -> i64 {
     writer.stop().await.cast_signed()
 }
@@ -64,7 +65,7 @@ async fn none(db: &Database, sql: &str) {
 #[tokio::test]
 async fn suppliers_carbon_intensity() {
     let db = database().await;
-    // It knows nothing of the column, and writes on when the job is done.
+    // The writer does not know the new column, and continues after the job.
     let writer = sending(
         &db,
         "insert into suppliers (id, name) values (100000 + $n, 'new'); update suppliers set name = name || '!' where id = $n % 3000 + 1",
@@ -107,7 +108,7 @@ async fn emissions_status() {
     settled(&db, "emissions_status").await;
     assert_eq!(db.count("select count(*) from emissions").await, 20_000);
     none(&db, "select count(*) from emissions where status is null").await;
-    // A status is what held when it was set; whoever verified later knew the column.
+    // A status is computed when the row is filled; a later version of the application sets the column itself.
     none(&db, "select count(*) from emissions where status = 'verified' and verified_at is null").await;
     none(&db, "select count(*) from emissions where status = 'draft' and submitted_at is not null").await;
     none(&db, LEFT_BEHIND).await;
@@ -122,7 +123,7 @@ async fn emissions_status() {
     .await;
 }
 
-/// Stages that can pause between, each with its own validation and its own way back.
+/// Several stages with a possible pause between them, each with its own validation and rollback.
 #[tokio::test]
 async fn compliance_data_in_stages() {
     let db = database().await;
@@ -153,7 +154,7 @@ async fn compliance_data_in_stages() {
         &db,
         "insert into fse_compliance_reporting (charging_equipment_compliance_id, final_supply_equipment_id) values (10000 + $n, $n % 4000 + 1)",
     );
-    // It has to know the columns before they are NOT NULL: it stops between the stages.
+    // The application has to set the columns before they are NOT NULL, so it stops between the stages.
     let written = stopped(writer.await).await;
     run(&db, "fse_compliance_reporting").await;
     settled(&db, "fse_compliance_reporting").await;
@@ -186,7 +187,7 @@ async fn compliance_data_in_stages() {
     assert_eq!(
         db.count("select count(*) from final_supply_equipment_history").await,
         corrected,
-        "no other row is touched"
+        "another row was updated"
     );
     none(
         &db,
@@ -224,13 +225,13 @@ async fn price_forecasts_by_curve() {
             is distinct from (c.\"Id\", case c.\"IsFinal\" when true then 'Final' when false then 'Indicative' end)",
     )
     .await;
-    // Three names have no curve: nothing is invented for them.
+    // Three names have no curve: their rows stay NULL.
     let unknown = "select count(distinct \"CurveName\") from \"Forecasts\".\"PriceForecast\" where \"CurveInstanceId\" is null";
     assert_eq!(db.count(unknown).await, 3);
     assert_eq!(
         db.count("select (sum(total) * 100)::bigint from \"Forecasts\".curve_definitions_compat").await,
         total,
-        "old queries go on through the view"
+        "old queries still work through the view"
     );
     none(&db, LEFT_BEHIND).await;
     guarantees(
@@ -244,7 +245,7 @@ async fn price_forecasts_by_curve() {
     .await;
 }
 
-/// What the job's plan asked for in the end is there, and valid.
+/// Asserts that the constraints and indexes under `finish` exist and are valid.
 async fn guarantees(db: &Database, table: &str, wanted: &[&str]) {
     let sql = format!(
         "select 'NOT NULL ' || quote_ident(attname) from pg_attribute where attrelid = '{table}'::regclass and attnotnull and attnum > 0
@@ -252,9 +253,9 @@ async fn guarantees(db: &Database, table: &str, wanted: &[&str]) {
          union select 'INDEX ' || substring(pg_get_indexdef(indexrelid) from '[(].*') from pg_index
                where indrelid = '{table}'::regclass and indisvalid"
     );
-    let there: Vec<String> =
+    let found: Vec<String> =
         db.client().await.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
-    for one in wanted {
-        assert!(there.iter().any(|is| is == one), "{table} lacks {one}: {there:#?}");
+    for definition in wanted {
+        assert!(found.iter().any(|is| is == definition), "{table} lacks {definition}: {found:#?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Tables as they are found: partitions that come and go, dropped and generated columns, names that need quotes, and SQL with
-//! everything in it that could end a statement too early. And plans that cannot be right.
+//! Unusual tables and plans: partitions that are attached or dropped during the run, dropped and generated columns,
+//! names that need quotes, SQL with quotes and comments that could end a statement too early, and invalid plans.
 
 use rustix::process::Signal;
 
@@ -7,8 +7,8 @@ use super::{LEFT_BEHIND, lab};
 use crate::support::lab::Lab;
 use crate::support::process::{ended, send};
 
-/// Name and column in mixed case, a column that was dropped, one that is generated, and SQL that is found only in the table's
-/// schema.
+/// Names in mixed case, dropped columns, a generated column, and SQL that uses objects of the table's schema without
+/// naming the schema.
 #[tokio::test]
 async fn names_columns_and_sql_of_every_kind() {
     let job = lab(
@@ -45,12 +45,13 @@ where = "t.\"Loud -- Word\" is null -- not yet"
                update "Odd Schema"."The ""Items""" set "Loud -- Word" = null where "Key, Part" = 7"#,
         )
         .await;
-    thaw_to_its_end(&job, run).await;
+    resume_and_finish(&job, run).await;
     job.none(r#"select count(*) from truth where "Loud -- Word" is distinct from expected"#).await;
     assert_eq!(job.count("select count(*) from truth").await, 2_002);
 }
 
-async fn thaw_to_its_end(job: &Lab, run: tokio::process::Child) {
+/// Continues a frozen run, which must succeed and leave nothing behind.
+async fn resume_and_finish(job: &Lab, run: tokio::process::Child) {
     send(&run, Signal::CONT);
     let ran = ended(run).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -70,7 +71,7 @@ const PARTED: &str = "create table events (id bigint, at date, day text, primary
     insert into events_5 select i, date '2024-05-01' + i % 30 from generate_series(1, 1000) i;
     analyze events";
 
-/// With one worker, no other's transaction is open while the run stands still.
+/// With one worker, no other worker has an open transaction while the run is frozen.
 const PARTED_PLAN: &str = "table = 'events'\n[copy]\nworkers = 1\n[backfill]\nset = { day = \"to_char(t.at, 'Day')\" }\nwhere = 't.day is null'\n";
 
 #[tokio::test]
@@ -84,7 +85,7 @@ async fn partitions_that_are_attached_meanwhile_are_filled() {
                  alter table events attach partition events_5 for values from ('2024-05-01') to ('2024-06-01')",
             )
             .await;
-        thaw_to_its_end(&job, run).await;
+        resume_and_finish(&job, run).await;
         let left = "select coalesce(string_agg(distinct tableoid::regclass::text, ' '), '') from events where day is null";
         assert_eq!(job.one(left).await, "", "attached at {at}");
         assert_eq!(job.count("select count(*) from events").await, 5_000);
@@ -97,7 +98,7 @@ async fn partitions_that_are_dropped_meanwhile_do_not_fail_the_run() {
         let job = lab(PARTED, &format!("{PARTED_PLAN}keep_filled = true\n")).await;
         let run = job.frozen("run", at).await;
         job.db.execute("drop table events_3; alter table events detach partition events_2").await;
-        thaw_to_its_end(&job, run).await;
+        resume_and_finish(&job, run).await;
         job.none("select count(*) from events where day is null").await;
     }
 }
@@ -108,15 +109,16 @@ const ITEMS: &str = "create table items (id bigint primary key, kind int, note t
     insert into kinds select i, 'kind ' || i from generate_series(0, 9) i;
     analyze items";
 
-/// So that it is always the same chunk that comes first.
+/// With one worker, the same chunk is always the first.
 const ONE_WORKER: &str = "table = 'items'\n[copy]\nworkers = 1\n";
 
-/// A run that fails at its first chunk, of which nothing is kept: `spoil` comes after the check.
+/// The error of a run that fails at its first chunk, which is rolled back. The statements in `spoil` run after the
+/// check.
 async fn refused(spoil: &str, plan: &str) -> String {
     refused_from(spoil, plan, 0).await
 }
 
-/// A run that fails at a row: the rows before it are kept.
+/// The error of a run that fails at a row. The rows with smaller keys stay filled.
 async fn refused_from(spoil: &str, plan: &str, key: u32) -> String {
     let job = lab(ITEMS, &format!("{ONE_WORKER}[backfill]\n{plan}")).await;
     let run = job.frozen("run", "job.created").await;
@@ -131,7 +133,7 @@ async fn refused_from(spoil: &str, plan: &str, key: u32) -> String {
     ran.stderr[at..].to_owned()
 }
 
-/// The check updates a few rows as the job would, and leaves no trace of it.
+/// The check updates some rows as the job would, and rolls back.
 #[tokio::test]
 async fn rows_that_a_run_would_fail_on_are_found_by_the_check() {
     let suppress = "create function no() returns trigger language plpgsql as 'begin return null; end';
@@ -170,12 +172,12 @@ async fn rows_that_a_run_would_fail_on_are_found_by_the_check() {
 }
 
 #[tokio::test]
-async fn a_from_that_returns_two_rows_for_one_is_refused_at_the_first_chunk() {
+async fn a_from_that_matches_a_row_twice_is_refused_at_the_first_chunk() {
     for filter in ["", "where = 't.note is null'\n"] {
         let plan = format!("from = 'kinds k on k.kind = t.kind'\nset = {{ note = 'k.name' }}\n{filter}");
-        let said = refused("insert into kinds values (7, 'again')", &plan).await;
+        let error = refused("insert into kinds values (7, 'again')", &plan).await;
         insta::allow_duplicates! {
-            insta::assert_snapshot!(said, @"
+            insta::assert_snapshot!(error, @"
             error: failed to fill a chunk
             cause: the plan's `from` matches more than one row for some rows of the table; among them, by key: 7; 17; 27; 37; 47; 57; 67; 77; 87; 97
             hint: use GROUP BY or DISTINCT in `from` so that each row matches at most once; this chunk was rolled back
@@ -194,7 +196,7 @@ async fn a_where_that_stays_true_is_refused_at_the_first_chunk() {
     ");
 }
 
-/// Of a few rows only: those of the first chunk are right.
+/// The rows of the first chunk are correct.
 #[tokio::test]
 async fn a_where_that_stays_true_for_some_rows_is_refused_at_the_end() {
     let job = lab(
@@ -234,7 +236,7 @@ async fn a_row_that_the_expression_fails_on_ends_the_run() {
     ");
 }
 
-/// The application's write goes through where the expression fails on it, and the job comes to the row by itself.
+/// A write of the application succeeds even if the expression fails on the row. The job fails when it reaches the row.
 #[tokio::test]
 async fn a_write_of_an_application_never_fails_because_of_the_expression() {
     let job = lab(

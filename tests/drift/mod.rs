@@ -1,34 +1,35 @@
-//! DDL by others while a job is open, between run and swap and between swap and rollback: either its effect holds on the table in
-//! use afterwards, or the command refuses and reports what would be lost.
+//! DDL of other sessions while a job is open, between run and swap and between swap and rollback: either it is carried
+//! over to the table that comes into use, or the command refuses and reports what would be lost.
 
 mod other_side;
 
 use crate::support::cluster::{Database, Version, on_version};
 
 on_version!(system System
-    a_rollback_carries_what_was_done_to_the_partitioned_table
-    a_swap_carries_what_was_done_to_the_plain_table
-    a_partition_job_refuses_what_it_cannot_carry
-    a_retype_carries_what_was_done_to_the_table
-    a_retype_refuses_what_it_cannot_carry
+    a_rollback_carries_over_changes_of_the_partitioned_table
+    a_swap_carries_over_changes_of_the_plain_table
+    a_partition_job_refuses_changes_that_it_cannot_carry_over
+    a_retype_carries_over_changes_of_the_table
+    a_retype_refuses_changes_that_it_cannot_carry_over
     an_integer_identity_and_the_owners_privileges_stay
 );
 on_version!(v14 V14
-    a_rollback_carries_what_was_done_to_the_partitioned_table
-    a_swap_carries_what_was_done_to_the_plain_table
-    a_retype_carries_what_was_done_to_the_table
+    a_rollback_carries_over_changes_of_the_partitioned_table
+    a_swap_carries_over_changes_of_the_plain_table
+    a_retype_carries_over_changes_of_the_table
 );
 on_version!(v18 V18
-    a_rollback_carries_what_was_done_to_the_partitioned_table
-    a_swap_carries_what_was_done_to_the_plain_table
-    a_retype_carries_what_was_done_to_the_table
+    a_rollback_carries_over_changes_of_the_partitioned_table
+    a_swap_carries_over_changes_of_the_plain_table
+    a_retype_carries_over_changes_of_the_table
     an_integer_identity_and_the_owners_privileges_stay
 );
 
-/// A statement, and a condition that holds as long as its effect is in force on the table in use.
+/// A statement, and a condition that is true while the effect of the statement is in force on the table in use.
 type Change = (&'static str, &'static str);
 
-/// Roles belong to the whole server, and tests run side by side: each database has its own.
+/// Roles of this database, with unique names, because roles are shared by all databases of the server and tests run
+/// concurrently.
 fn roles(db: &Database) -> [String; 2] {
     ["app", "boss"].map(|role| format!("drift_{role}_{}", db.name()))
 }
@@ -46,7 +47,7 @@ async fn holds(db: &Database, condition: &str) -> bool {
     db.count(&with_roles(db, &format!("select count(*) from (select 1) x where ({condition})"))).await == 1
 }
 
-/// What of these changes is not in force.
+/// The changes whose effect is not in force.
 async fn undone(db: &Database, changes: &[Change]) -> Vec<&'static str> {
     let mut all = Vec::new();
     for (change, condition) in changes {
@@ -98,7 +99,7 @@ async fn run(version: Version, plan: &str) -> Database {
     db
 }
 
-/// What both kinds of job keep: it is the table's, or of columns that are not retyped.
+/// Changes that both kinds of job carry over: of the table, or of columns whose type does not change.
 const TABLES: &[Change] = &[
     ("revoke select on t from {app}", "not has_table_privilege('{app}', 't', 'select')"),
     ("revoke update (v) on t from {app}", "not has_column_privilege('{app}', 't', 'v', 'update')"),
@@ -244,7 +245,7 @@ const TABLES: &[Change] = &[
     ),
 ];
 
-async fn a_rollback_carries_what_was_done_to_the_partitioned_table(version: Version) {
+async fn a_rollback_carries_over_changes_of_the_partitioned_table(version: Version) {
     let db = run(version, PARTITION).await;
     db.pgstrata(&["swap", "job"]).await.ok();
     apply(&db, TABLES).await;
@@ -259,7 +260,7 @@ async fn a_rollback_carries_what_was_done_to_the_partitioned_table(version: Vers
     drop_roles(&db).await;
 }
 
-async fn a_swap_carries_what_was_done_to_the_plain_table(version: Version) {
+async fn a_swap_carries_over_changes_of_the_plain_table(version: Version) {
     let db = run(version, PARTITION).await;
     apply(&db, TABLES).await;
     let ran = db.pgstrata(&["swap", "job"]).await.ok();
@@ -269,22 +270,22 @@ async fn a_swap_carries_what_was_done_to_the_plain_table(version: Version) {
     let leaf =
         "select count(*) from pg_class c join pg_inherits on inhrelid = c.oid and inhparent = 't'::regclass,
       aclexplode(relacl) a where a.grantee <> c.relowner";
-    assert_eq!(db.count(leaf).await, 0, "nobody gets round the table");
+    assert_eq!(db.count(leaf).await, 0, "a role has a privilege on a partition");
     db.pgstrata(&["finalize", "job", "--now"]).await.ok();
     assert_eq!(undone(&db, TABLES).await, [""; 0]);
     drop_roles(&db).await;
 }
 
-/// A statement that cannot be carried over, the one that takes it back, and what the refusal names.
+/// A statement that cannot be carried over, the statement that undoes it, and a part of the error message.
 type Refused = (&'static str, &'static str, &'static str);
 
 async fn refuses(db: &Database, command: &str, all: &[Refused]) {
-    for (change, back, named) in all {
+    for (change, undo, message) in all {
         execute(db, change).await;
         let ran = db.pgstrata(&[command, "job"]).await;
         assert!(ran.code != Some(0), "{command} after {change}: {}", ran.stderr);
-        assert!(ran.stderr.contains(named), "{command} after {change}: {}", ran.stderr);
-        execute(db, back).await;
+        assert!(ran.stderr.contains(message), "{command} after {change}: {}", ran.stderr);
+        execute(db, undo).await;
     }
     db.pgstrata(&[command, "job"]).await.ok();
 }
@@ -315,7 +316,7 @@ const OF_ANY: &[Refused] = &[
     ),
 ];
 
-async fn a_partition_job_refuses_what_it_cannot_carry(version: Version) {
+async fn a_partition_job_refuses_changes_that_it_cannot_carry_over(version: Version) {
     let db = run(version, PARTITION).await;
     let plain: &[Refused] = &[
         (
@@ -339,7 +340,7 @@ async fn a_partition_job_refuses_what_it_cannot_carry(version: Version) {
     drop_roles(&db).await;
 }
 
-/// What is the retyped column's own.
+/// Changes of the column whose type changes.
 const COLUMNS: &[Change] = &[
     (
         "comment on column t.name is 'c9'",
@@ -364,7 +365,7 @@ const COLUMNS: &[Change] = &[
     ),
 ];
 
-async fn a_retype_carries_what_was_done_to_the_table(version: Version) {
+async fn a_retype_carries_over_changes_of_the_table(version: Version) {
     let db = run(version, RETYPE).await;
     apply(&db, &COLUMNS[..3]).await;
     db.pgstrata(&["swap", "job"]).await.ok();
@@ -385,7 +386,7 @@ async fn a_retype_carries_what_was_done_to_the_table(version: Version) {
     drop_roles(&db).await;
 }
 
-async fn a_retype_refuses_what_it_cannot_carry(version: Version) {
+async fn a_retype_refuses_changes_that_it_cannot_carry_over(version: Version) {
     let db = run(version, RETYPE).await;
     let all: &[Refused] = &[
         ("alter table t add late int", "alter table t drop late", "column late was added"),
@@ -432,20 +433,20 @@ async fn a_retype_refuses_what_it_cannot_carry(version: Version) {
         ),
     ];
     refuses(&db, "swap", all).await;
-    let back = all.iter().map(|one| {
-        if one.1.ends_with("set default 'a'") {
-            (one.0, "alter table t alter name set default 'a'::varchar", one.2)
+    let for_rollback = all.iter().map(|refused| {
+        if refused.1.ends_with("set default 'a'") {
+            (refused.0, "alter table t alter name set default 'a'::varchar", refused.2)
         } else {
-            *one
+            *refused
         }
     });
-    refuses(&db, "rollback", &back.collect::<Vec<_>>()).await;
+    refuses(&db, "rollback", &for_rollback.collect::<Vec<_>>()).await;
     drop_roles(&db).await;
 }
 
 async fn an_integer_identity_and_the_owners_privileges_stay(version: Version) {
     let db = run(version, PARTITION).await;
-    // What is left are the owner's privileges, written down: the same as where nobody ever granted anything.
+    // The access control list now contains only the owner's privileges, explicitly: the same as an empty list.
     execute(&db, "revoke all on t from {app}; revoke all (v, name) on t from {app}").await;
     let integer = "(select seqtypid = 'integer'::regtype and seqmax = 2147483647 from pg_sequence
       where seqrelid = pg_get_serial_sequence('t', 'id')::regclass)";

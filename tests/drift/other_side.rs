@@ -1,9 +1,10 @@
-//! The side that is not in use: privileges follow with each sync, and what is dropped there is named before the exchange.
+//! The inactive table or column: each sync carries privileges over, and objects that were dropped there are reported
+//! before the exchange.
 
 use super::{PARTITION, RETYPE, drop_roles, execute, holds, run};
 use crate::support::cluster::Version;
 
-/// A privilege that is revoked is revoked on the side that is not in use as well, as soon as it is brought in sync.
+/// A sync also revokes a privilege on the inactive table or column that was revoked on the table in use.
 #[tokio::test]
 async fn sync_carries_privileges_over() {
     let db = run(Version::System, PARTITION).await;
@@ -24,16 +25,16 @@ async fn sync_carries_privileges_over() {
     execute(&db, "revoke references (name) on t from {app}").await;
     db.pgstrata(&["sync", "job"]).await.ok();
     assert!(!holds(&db, refers).await);
-    // What cannot be carried over ends no sync.
+    // A sync succeeds even if something cannot be carried over.
     execute(&db, "create index late on t (name)").await;
-    let told = db.pgstrata(&["sync", "job"]).await.ok().stderr;
-    assert!(told.contains("index late is on column name"), "{told}");
+    let output = db.pgstrata(&["sync", "job"]).await.ok().stderr;
+    assert!(output.contains("index late is on column name"), "{output}");
     drop_roles(&db).await;
 }
 
-/// What was dropped on the side that is not in use is named before the exchange.
+/// Objects that were dropped on the inactive table are reported before the exchange.
 #[tokio::test]
-async fn what_the_other_table_lacks_is_reported() {
+async fn objects_that_the_inactive_table_lacks_are_reported() {
     let db = run(Version::System, PARTITION).await;
     for (command, drop, name, create) in [
         (
@@ -68,8 +69,8 @@ async fn what_the_other_table_lacks_is_reported() {
             continue;
         }
         execute(&db, drop).await;
-        let told = db.pgstrata(&[command, "job"]).await.exits(1).stderr;
-        assert!(told.contains(&format!("no longer has {name}")), "{told}");
+        let output = db.pgstrata(&[command, "job"]).await.exits(1).stderr;
+        assert!(output.contains(&format!("no longer has {name}")), "{output}");
         execute(&db, create).await;
     }
     drop_roles(&db).await;

@@ -1,10 +1,10 @@
-//! What `check` tells of it beforehand, and what other commands say of a backfill.
+//! What `check` reports about `finish`, and how other commands handle a backfill.
 
 use super::{PARTITIONED, PLAIN, lab, lab_with, plan_text};
 use crate::support::cluster::{Database, Version};
 
-/// The findings without the growth of the table, which depends on when autovacuum last ran.
-fn but_for_space(stdout: &str) -> String {
+/// The findings without the estimated growth of the table, which depends on when autovacuum last ran.
+fn without_growth(stdout: &str) -> String {
     stdout.lines().filter(|line| !line.contains("[growth]")).map(|line| format!("{line}\n")).collect()
 }
 
@@ -20,8 +20,8 @@ async fn check_reports_what_cannot_be_built() {
         foreign_key = ['(kind) references lonely (a)', '(code) references kinds', '(code, kind) references kinds',
                        '(amount) references elsewhere', 'kind -> kinds'] }";
     let lab = lab_with(Version::System, &setup, finish).await;
-    let told = lab.ran("check --color never").await.exits(3);
-    insta::assert_snapshot!(but_for_space(&told.stdout), @r#"
+    let output = lab.ran("check --color never").await.exits(3);
+    insta::assert_snapshot!(without_growth(&output.stdout), @r#"
     error[foreign_key_unread]: kind -> kinds: `kind -> kinds` is not a foreign key definition
       hint: write it as "(column) references schema.table (column) on delete restrict"
     error[no_such_column]: kinds: table public.suppliers has no column kinds, which `finish` names
@@ -34,8 +34,8 @@ async fn check_reports_what_cannot_be_built() {
     let corrected = lab
         .db
         .plan(&plan_text(&finish.replace("'kinds', 'kind'", "'kind'").replace(", 'kind -> kinds'", "")));
-    let told = lab.db.pgstrata(&["check", corrected.to_str().unwrap(), "--color", "never"]).await.exits(3);
-    insta::assert_snapshot!(but_for_space(&told.stdout), @r#"
+    let output = lab.db.pgstrata(&["check", corrected.to_str().unwrap(), "--color", "never"]).await.exits(3);
+    insta::assert_snapshot!(without_growth(&output.stdout), @r#"
     error[finish_refused]: suppliers_kind_select_1_check_fdf0c6af: the server rejects check (kind > (select 1)): cannot use subquery in check constraint
       hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
     error[finish_refused]: suppliers_no_such_kind_check_d39c7f75: the server rejects check (no_such(kind)): function no_such(integer) does not exist
@@ -85,9 +85,9 @@ async fn check_reports_missing_privileges() {
     .await;
     let dsn = db.dsn().replace("user=postgres", &format!("user={role}"));
     let args = ["check", plan.to_str().unwrap(), "--color", "never"];
-    let told = db.pgstrata_with(&args, &[("DATABASE_URL", &dsn)]).await.exits(3);
-    let told = told.stdout.replace(&name, "DATABASE").replace(&role, "ROLE");
-    insta::assert_snapshot!(but_for_space(&told), @r#"
+    let output = db.pgstrata_with(&args, &[("DATABASE_URL", &dsn)]).await.exits(3);
+    let output = output.stdout.replace(&name, "DATABASE").replace(&role, "ROLE");
+    insta::assert_snapshot!(without_growth(&output), @r#"
     error[missing_privilege]: DATABASE: role ROLE: permission denied to create temporary tables in database "DATABASE"
       hint: grant temporary on database DATABASE to ROLE
     error[missing_privilege]: public.kinds: role ROLE lacks SELECT, REFERENCES on public.kinds, which a foreign key references
@@ -115,8 +115,8 @@ async fn check_warns_about_writers_and_recognizes_what_exists() {
          alter table suppliers add constraint suppliers_code_id_key unique (id, code)"
     );
     let lab = lab(Version::System, &setup).await;
-    let told = lab.ran("check -v --color never").await.exits(3);
-    insta::assert_snapshot!(but_for_space(&told.stdout), @r#"
+    let output = lab.ran("check -v --color never").await.exits(3);
+    insta::assert_snapshot!(without_growth(&output.stdout), @r#"
     error[name_taken]: suppliers_code_id_key: another object has the name suppliers_code_id_key, which unique (code, id) needs
       hint: rename or drop it
     warning[not_null_for_writers]: kind: once the job is done and its trigger is dropped, writes that leave column kind NULL fail
@@ -141,24 +141,24 @@ async fn verify_checks_again_and_commands_of_other_kinds_are_refused() {
     lab.killed("run", "fill.chunk").await;
     lab.ran("verify").await.exits(2);
     lab.killed("run", "verify.done").await;
-    // Nobody but a superuser gets round the trigger.
+    // Only a superuser can bypass the trigger.
     lab.db
         .execute("begin; set local pgstrata.filling = 'on'; update suppliers set code = null where id in (3, 4); commit")
         .await;
-    let told = lab.ok("verify").await;
-    assert_eq!(told.stdout, "verified: fill: every row is filled; 2 rows only now\n");
-    let told = lab.ok("verify --json").await;
-    assert!(told.stdout.ends_with("\n{\"job\":\"fill\",\"rows_set\":0,\"verified\":true}\n"), "{told:?}");
+    let output = lab.ok("verify").await;
+    assert_eq!(output.stdout, "verified: fill: every row is filled; 2 rows only now\n");
+    let output = lab.ok("verify --json").await;
+    assert!(output.stdout.ends_with("\n{\"job\":\"fill\",\"rows_set\":0,\"verified\":true}\n"), "{output:?}");
     for command in ["swap", "rollback", "sync", "finalize"] {
-        let told = lab.ran(command).await.exits(2);
+        let output = lab.ran(command).await.exits(2);
         assert!(
-            told.stderr.contains("job fill is a backfill: it updates public.suppliers in place"),
-            "{told:?}"
+            output.stderr.contains("job fill is a backfill: it updates public.suppliers in place"),
+            "{output:?}"
         );
     }
     lab.ok("run").await;
     for command in ["verify", "swap", "finalize"] {
-        let told = lab.ran(command).await.exits(2);
-        assert!(told.stderr.contains("job fill is a backfill and already finalized"), "{told:?}");
+        let output = lab.ran(command).await.exits(2);
+        assert!(output.stderr.contains("job fill is a backfill and already finalized"), "{output:?}");
     }
 }

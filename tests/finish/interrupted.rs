@@ -1,4 +1,5 @@
-//! Builds that end before their time: killed, stopped, aborted, or by a row that comes meanwhile.
+//! Builds that do not complete: the process is killed, stopped or aborted, or a row is inserted that violates the
+//! constraint.
 
 use futures_util::{StreamExt, stream};
 use pgstrata::failpoint;
@@ -11,7 +12,7 @@ use crate::support::lab::Lab;
 use crate::support::process::{ended, send};
 use crate::support::wait::within;
 
-/// A build that ended before its time, as the server leaves it.
+/// Marks an index as invalid, as the server leaves it after an interrupted build.
 const UNFINISHED: &str = "update pg_index set indisvalid = false
     where indexrelid in (select oid from pg_class where relname ~ '^suppliers.*amount_kind_idx$' and relkind = 'i')";
 
@@ -29,16 +30,16 @@ async fn an_index_that_was_left_unfinished_is_built_again() {
 }
 
 #[tokio::test]
-async fn a_build_reports_whom_it_waits_for_and_a_killed_one_is_built_again() {
+async fn a_build_reports_what_it_waits_for_and_a_killed_one_is_repeated() {
     let lab = lab_with(Version::System, PLAIN, "finish = { index = ['(amount)'] }").await;
     let other = lab.db.client().await;
     other.batch_execute("set application_name = 'nightly report'").await.unwrap();
     other.batch_execute("begin isolation level repeatable read; select count(*) from kinds").await.unwrap();
     let mut child = lab.start("run", &[]);
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let waits = within("a build that says who it waits for", async {
+    let waits = within("a build that reports what it waits for", async {
         loop {
-            let line = lines.next_line().await.unwrap().expect("it ended without a word");
+            let line = lines.next_line().await.unwrap().expect("the run ended without a report");
             if line.contains("waits for older transactions") {
                 return line;
             }
@@ -64,10 +65,11 @@ async fn a_build_that_waits_is_cancelled_at_the_deadline() {
     assert_eq!(guarantees(&lab).await, "suppliers index using btree (amount)\n");
 }
 
-/// Writes what breaks a constraint once it was looked for, and before it is there.
+/// The row violates a constraint, and is written after the job searched for violations and before the constraint
+/// exists.
 #[tokio::test]
 async fn a_row_that_is_inserted_after_the_check_is_reported() {
-    for (finish, sql, told) in [
+    for (finish, sql, cause) in [
         (
             "unique = [['amount']]",
             "insert into suppliers (id, amount, kind, code) values (77001, 5, 1, 'late')",
@@ -84,8 +86,11 @@ async fn a_row_that_is_inserted_after_the_check_is_reported() {
         let run = lab.frozen("run", "finish.added").await;
         lab.db.execute(sql).await;
         send(&run, Signal::CONT);
-        let said = ended(run).await.exits(4).stderr;
-        assert!(said.contains(told) && said.contains("these rows were written during the build"), "{said}");
+        let stderr = ended(run).await.exits(4).stderr;
+        assert!(
+            stderr.contains(cause) && stderr.contains("these rows were written during the build"),
+            "{stderr}"
+        );
         assert!(!guarantees(&lab).await.contains("INVALID"));
         lab.db.execute("delete from suppliers where id = 77001").await;
         lab.ok("run").await;
@@ -104,13 +109,13 @@ async fn rows_inserted_after_the_last_pass_are_filled_before_constraints_are_bui
     assert!(guarantees(&lab).await.contains("code not null"));
 }
 
-/// The versions take different ways with keys of a partitioned table.
+/// Versions differ in how foreign keys of a partitioned table are built.
 #[tokio::test]
 async fn a_build_killed_at_every_failpoint_is_completed_by_the_next_run() {
     let whole = lab(Version::System, PARTITIONED).await;
     whole.ok("run").await;
     let built = guarantees(&whole).await;
-    let places = failpoint::NAMES.iter().filter(|name| name.starts_with("finish."));
+    let failpoints = failpoint::NAMES.iter().filter(|name| name.starts_with("finish."));
     let later = ["finish.validated@3", "finish.index@4", "finish.attached@2", "finish.key@2"];
     let live = async |at: &str| {
         let lab = lab(Version::System, PARTITIONED).await;
@@ -122,7 +127,7 @@ async fn a_build_killed_at_every_failpoint_is_completed_by_the_next_run() {
         lab.ok("run").await;
         assert_eq!((guarantees(&lab).await, state(&lab).await), (built.clone(), "finalized".into()), "{at}");
     };
-    stream::iter(places.chain(&later)).for_each_concurrent(3, |at| live(at)).await;
+    stream::iter(failpoints.chain(&later)).for_each_concurrent(3, |at| live(at)).await;
 }
 
 #[tokio::test]
@@ -137,7 +142,7 @@ async fn an_abort_removes_what_is_not_complete() {
     ] {
         let lab = lab(Version::System, setup).await;
         lab.killed("run", at).await;
-        let told = lab.ok("abort").await;
+        let output = lab.ok("abort").await;
         let built = guarantees(&lab).await;
         assert!(!built.contains("NOT VALID") && !built.contains("INVALID"), "{at}: {built}");
         let helpers = "select count(*) from pg_constraint where conname like 'pgstrata%'";
@@ -146,9 +151,10 @@ async fn an_abort_removes_what_is_not_complete() {
             "finish.added" => assert_eq!(built, "", "{at}"),
             "finish.key" => {
                 assert!(
-                    told.stderr
+                    output
+                        .stderr
                         .contains("suppliers_code_id_key of public.suppliers is complete, and is kept"),
-                    "{told:?}"
+                    "{output:?}"
                 );
                 assert!(!built.contains("FOREIGN KEY"), "{built}");
             }

@@ -1,4 +1,4 @@
-//! What a backfill builds at its end: every kind of constraint and index, while applications write.
+//! Constraints and indexes of every kind that a backfill builds at the end, while applications write.
 
 mod check;
 mod interrupted;
@@ -13,8 +13,8 @@ use crate::support::writers::Writers;
 
 on_every_version! {
     every_kind_is_built_while_applications_write,
-    a_partitioned_table_gets_them_part_by_part,
-    partitions_of_partitions_get_them_too,
+    constraints_of_a_partitioned_table_are_built_partition_by_partition,
+    constraints_are_built_on_partitions_of_partitions,
     rows_that_violate_a_constraint_are_reported_and_nothing_is_added,
 }
 
@@ -37,7 +37,7 @@ const FINISH: &str = "finish = { not_null = ['kind', 'code'], check = ['kind >= 
     unique = [['code', 'id']], index = ['(amount, kind)', 'using hash (code) where kind = 3'],
     foreign_key = ['(kind) references kinds on delete cascade'] }";
 
-/// What the table guarantees, as people write it: of the parts too.
+/// Constraints and indexes of the table and of its partitions, as SQL definitions.
 const BUILT: &str = "
     select c.conrelid::regclass || ' ' || pg_get_constraintdef(c.oid) || case when c.conparentid <> 0 then ', a part' else '' end
     from pg_constraint c where c.conrelid::regclass::text like 'suppliers%' and c.contype in ('c', 'f', 'u')
@@ -51,17 +51,17 @@ const BUILT: &str = "
     where r.relname like 'suppliers%' and r.relkind in ('r', 'p') and a.attnum > 0 and a.attnotnull and a.attname <> 'id'
     order by 1";
 
-/// A lab with the plan of a backfill that builds every kind in the end.
+/// A lab with the plan of a backfill that builds constraints and indexes of every kind.
 async fn lab(version: Version, setup: &str) -> Lab {
     lab_with(version, setup, FINISH).await
 }
 
-/// The same with something else to build.
+/// The same with another `finish`.
 async fn lab_with(version: Version, setup: &str, finish: &str) -> Lab {
     Lab::of(version, setup, &plan_text(finish)).await
 }
 
-/// What the table guarantees, one object a line.
+/// The constraints and indexes of the table, one per line.
 async fn guarantees(lab: &Lab) -> String {
     let rows = lab.db.client().await.query(BUILT, &[]).await.unwrap();
     rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
@@ -80,7 +80,7 @@ fn plan_text(finish: &str) -> String {
     )
 }
 
-/// Two applications at work: none of their statements may fail, or wait for long.
+/// Starts two applications. None of their statements may fail or wait for a lock for more than 5 s.
 async fn applications(db: &Database) -> Writers {
     let mut writers = Writers::default();
     for n in 1..=2_i64 {
@@ -104,7 +104,7 @@ async fn applications(db: &Database) -> Writers {
     writers
 }
 
-/// A write that breaks what was built, and the code it fails with.
+/// Asserts that writes that violate the new constraints fail.
 async fn guarded(db: &Database) {
     let client = db.client().await;
     for (sql, code) in [
@@ -117,7 +117,7 @@ async fn guarded(db: &Database) {
     }
 }
 
-/// A lab whose job is finalized; applications worked all the while.
+/// A lab whose job was finalized while applications wrote.
 async fn filled_under_applications(version: Version, setup: &str) -> Lab {
     let lab = lab(version, setup).await;
     let applications = applications(&lab.db).await;
@@ -147,14 +147,14 @@ async fn every_kind_is_built_while_applications_write(version: Version) {
     let again = lab.ok("run").await;
     assert!(again.stderr.contains("is done: no row"), "{again:?}");
     assert_eq!(lab.db.count("select count(*) from pg_trigger where tgname like '%pgstrata%'").await, 0);
-    // With rows to fill again, nothing is built twice.
+    // Another run that fills rows builds nothing twice.
     let before = guarantees(&lab).await;
     lab.db.execute("alter table suppliers alter code drop not null; update suppliers set code = null where id % 7 = 0").await;
     lab.ok("run").await;
     assert_eq!(guarantees(&lab).await, before);
 }
 
-async fn a_partitioned_table_gets_them_part_by_part(version: Version) {
+async fn constraints_of_a_partitioned_table_are_built_partition_by_partition(version: Version) {
     let lab = filled_under_applications(version, PARTITIONED).await;
     let built = guarantees(&lab).await;
     insta::allow_duplicates! {
@@ -190,8 +190,8 @@ async fn a_partitioned_table_gets_them_part_by_part(version: Version) {
     }
 }
 
-/// Rows that are filled already, in partitions of partitions.
-async fn partitions_of_partitions_get_them_too(version: Version) {
+/// The rows are filled already.
+async fn constraints_are_built_on_partitions_of_partitions(version: Version) {
     let setup = PARTITIONED.replace(
         "suppliers_low partition of suppliers for values from (0) to (1000)",
         "suppliers_low partition of suppliers for values from (0) to (1000) partition by range (id);
@@ -215,7 +215,7 @@ async fn partitions_of_partitions_get_them_too(version: Version) {
 async fn rows_that_violate_a_constraint_are_reported_and_nothing_is_added(version: Version) {
     let setup = if version == Version::V14 { PARTITIONED } else { PLAIN };
     let lab = lab(version, setup).await;
-    // The plan leaves rows alone that have a code.
+    // The plan does not set rows that have a code.
     lab.db
         .execute(
             "update suppliers set code = 'x' where id in (11, 12, 13);
@@ -223,9 +223,9 @@ async fn rows_that_violate_a_constraint_are_reported_and_nothing_is_added(versio
         )
         .await;
     let before = guarantees(&lab).await;
-    let told = lab.ran("run").await.exits(4);
+    let output = lab.ran("run").await.exits(4);
     let error =
-        told.stderr.lines().skip_while(|line| !line.starts_with("error")).collect::<Vec<_>>().join("\n");
+        output.stderr.lines().skip_while(|line| !line.starts_with("error")).collect::<Vec<_>>().join("\n");
     insta::allow_duplicates! {
         insta::assert_snapshot!(error, @"
         error: rows of public.suppliers violate 4 constraints
@@ -241,7 +241,7 @@ async fn rows_that_violate_a_constraint_are_reported_and_nothing_is_added(versio
     guarded(&lab.db).await;
 }
 
-/// Since version 18 it can be there without being true of the rows that are.
+/// Since version 18, a NOT NULL constraint can be NOT VALID.
 #[tokio::test]
 async fn not_null_that_is_not_valid_is_validated() {
     if !Version::V18.is_there() {
@@ -260,12 +260,12 @@ async fn not_null_that_is_not_valid_is_validated() {
 async fn duplicate_values_are_reported_by_the_keys_of_their_rows() {
     let lab = lab_with(Version::System, PLAIN, "finish = { unique = [['amount'], ['kind', 'code']] }").await;
     lab.db.execute("update suppliers set amount = amount - 1 where id in (5, 9)").await;
-    let told = lab.ran("run").await.exits(4);
+    let output = lab.ran("run").await.exits(4);
     assert!(
-        told.stderr.contains("unique (amount): 2 values in more than one row, by key 4 and 5; 8 and 9"),
-        "{told:?}"
+        output.stderr.contains("unique (amount): 2 values in more than one row, by key 4 and 5; 8 and 9"),
+        "{output:?}"
     );
-    assert!(told.stderr.contains("unique (kind, code): 2 values"), "{told:?}");
+    assert!(output.stderr.contains("unique (kind, code): 2 values"), "{output:?}");
     assert_eq!(guarantees(&lab).await, "");
     lab.db
         .execute("update suppliers set amount = id + 10000, code = 'c' || (id + 10000) where id in (5, 9)")
@@ -280,7 +280,7 @@ async fn duplicate_values_are_reported_by_the_keys_of_their_rows() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_full_and_one_to_the_table_itself() {
+async fn a_match_full_foreign_key_and_a_self_referencing_one() {
     let setup = format!(
         "{PLAIN}; create schema crm; create table crm.pairs (a int, b int, primary key (b, a)); insert into crm.pairs values (1, 2);
          alter table suppliers add a int, add b int, add parent bigint; update suppliers set a = 1, b = null where id = 7;
@@ -288,9 +288,12 @@ async fn a_key_that_is_full_and_one_to_the_table_itself() {
     );
     let finish = "finish = { foreign_key = ['(a, b) references crm.pairs (a, b) match full', '(parent) references suppliers'] }";
     let lab = lab_with(Version::System, &setup, finish).await;
-    let told = lab.ran("run").await.exits(4);
-    assert!(told.stderr.contains("foreign key (a, b) to crm.pairs: 1 row, by key 7"), "{told:?}");
-    assert!(told.stderr.contains("foreign key (parent) to public.suppliers: 1 row, by key 8"), "{told:?}");
+    let output = lab.ran("run").await.exits(4);
+    assert!(output.stderr.contains("foreign key (a, b) to crm.pairs: 1 row, by key 7"), "{output:?}");
+    assert!(
+        output.stderr.contains("foreign key (parent) to public.suppliers: 1 row, by key 8"),
+        "{output:?}"
+    );
     lab.db
         .execute("update suppliers set b = 2 where id = 7; update suppliers set parent = 8 where id = 8")
         .await;
@@ -302,7 +305,7 @@ async fn a_key_that_is_full_and_one_to_the_table_itself() {
 }
 
 #[tokio::test]
-async fn one_partition_alone() {
+async fn a_backfill_of_one_partition() {
     let lab = lab(Version::System, PARTITIONED).await;
     let plan = lab.db.plan(&plan_text(FINISH).replace("'suppliers'", "'suppliers_low'"));
     lab.db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();

@@ -1,4 +1,4 @@
-//! Columns, indexes and constraints that are not the job's own: of a retype and of a backfill.
+//! Columns, indexes and constraints that do not belong to the job, for a column type change and a backfill.
 
 use crate::support::cluster::Database;
 use crate::support::lab::Lab;
@@ -25,7 +25,8 @@ async fn filled() -> Database {
     db
 }
 
-async fn own_column(db: &Database, name: &str) {
+/// Adds a column that does not belong to the job.
+async fn add_foreign_column(db: &Database, name: &str) {
     db.execute(&format!("alter table orders add column {name} text default 'own'")).await;
 }
 
@@ -38,10 +39,10 @@ async fn untouched(db: &Database, name: &str) {
 }
 
 #[tokio::test]
-async fn abort_keeps_a_column_that_has_the_name_of_the_jobs() {
+async fn abort_keeps_a_column_with_the_name_of_the_jobs_column() {
     let db = filled().await;
     db.execute("alter table orders drop column n_new").await;
-    own_column(&db, "n_new").await;
+    add_foreign_column(&db, "n_new").await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
     assert!(ran.stderr.contains("column n_new is not the column of job job"), "{}", ran.stderr);
     let ran = db.pgstrata(&["abort", "job"]).await.ok();
@@ -55,7 +56,7 @@ async fn finalize_keeps_an_old_column_that_was_renamed_and_one_that_took_its_nam
     let db = filled().await;
     db.pgstrata(&["swap", "job"]).await.ok();
     db.execute("alter table orders rename column n_old to n_archive").await;
-    own_column(&db, "n_old").await;
+    add_foreign_column(&db, "n_old").await;
     let ran = db.pgstrata(&["rollback", "job"]).await;
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert!(ran.stderr.contains("the job's column is now named n_archive"), "{}", ran.stderr);
@@ -69,7 +70,7 @@ async fn finalize_keeps_an_old_column_that_was_renamed_and_one_that_took_its_nam
 }
 
 #[tokio::test]
-async fn a_retype_ends_where_its_table_was_renamed_moved_or_replaced() {
+async fn a_retype_can_end_after_its_table_was_renamed_moved_or_replaced() {
     for change in [
         "alter table orders rename to orders2",
         "create schema s; alter table orders set schema s",
@@ -88,8 +89,8 @@ async fn a_retype_ends_where_its_table_was_renamed_moved_or_replaced() {
             let left =
                 "select count(*) from pg_attribute join pg_class c on c.oid = attrelid and relkind = 'r'
                  where attname in ('n_new', 'n_old') and not attisdropped";
-            let own = if change.contains("create table") { 2 } else { 0 };
-            assert_eq!(db.count(left).await, own, "{change}, {last}");
+            let foreign = if change.contains("create table") { 2 } else { 0 };
+            assert_eq!(db.count(left).await, foreign, "{change}, {last}");
         }
     }
 }
@@ -122,7 +123,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     assert_eq!(db.count("select count(*) from pg_constraint where conname = 'positive_new'").await, 1);
     db.execute("alter table orders drop constraint positive_new").await;
     lab.ok("run").await;
-    // Nor one of the same table that takes the place of the one that it built last.
+    // The same for an index of the same table that replaces the index of the job.
     db.execute("drop index orders_n_new; create index orders_n_new on orders (id)").await;
     let ran = lab.ran("swap").await.exits(1);
     assert!(
@@ -132,7 +133,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     );
     db.execute("drop index orders_n_new").await;
     lab.ok("swap").await;
-    // On the way back, the old index is known by its name and its definition.
+    // A rollback recognizes the old index by its name and its definition.
     db.execute("drop index orders_n_old; create index orders_n_old on orders (id)").await;
     let ran = lab.ran("rollback").await.exits(1);
     assert!(
@@ -147,7 +148,7 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
 }
 
 #[tokio::test]
-async fn a_retype_that_an_earlier_version_began_resumes() {
+async fn a_retype_that_an_earlier_version_started_resumes() {
     let db = filled().await;
     db.execute("drop table pgstrata.objects; alter table pgstrata.jobs drop column records; alter table pgstrata.leases drop column lock_key, drop column driver; update pgstrata.version set number = 3")
         .await;
@@ -165,7 +166,7 @@ async fn a_backfill_that_is_aborted_drops_only_what_it_made() {
     let lab = Lab::new(SETUP, BACKFILL).await;
     let db = &lab.db;
     lab.killed("run", "finish.added").await;
-    // Under names that the plan gives, by somebody else meanwhile, and not built to their end.
+    // Invalid indexes that another session creates meanwhile, under names from the plan.
     for name in ["orders_note_idx", "orders_note_key"] {
         db.execute(&format!("create index {name} on orders (note)")).await;
         db.execute(&format!("update pg_index set indisvalid = false where indexrelid = '{name}'::regclass"))
@@ -187,7 +188,7 @@ async fn a_backfill_that_is_aborted_drops_only_what_it_made() {
 }
 
 #[tokio::test]
-async fn a_backfill_takes_back_an_index_that_it_was_building() {
+async fn an_aborted_backfill_drops_the_index_that_it_was_building() {
     let lab = Lab::new(SETUP, BACKFILL).await;
     let db = &lab.db;
     lab.killed("run", "finish.index").await;
@@ -199,7 +200,7 @@ async fn a_backfill_takes_back_an_index_that_it_was_building() {
 }
 
 #[tokio::test]
-async fn a_backfill_ends_where_its_table_was_renamed() {
+async fn a_backfill_can_be_aborted_after_its_table_was_renamed() {
     let lab = Lab::new(SETUP, BACKFILL).await;
     let db = &lab.db;
     lab.killed("run", "capture.done").await;
@@ -209,8 +210,8 @@ async fn a_backfill_ends_where_its_table_was_renamed() {
 }
 
 #[tokio::test]
-async fn a_backfill_takes_over_nothing_that_took_a_name_after_the_check() {
-    for (taken, gives_back) in [
+async fn a_backfill_refuses_objects_that_took_a_name_after_the_check() {
+    for (take, undo) in [
         ("create index orders_note_idx on orders (id)", "drop index orders_note_idx"),
         ("create unique index orders_note_key on orders (id)", "drop index orders_note_key"),
         ("create index orders_note_key on orders (note)", "drop index orders_note_key"),
@@ -222,17 +223,17 @@ async fn a_backfill_takes_over_nothing_that_took_a_name_after_the_check() {
         let lab = Lab::new(SETUP, BACKFILL).await;
         let db = &lab.db;
         lab.killed("run", "job.created").await;
-        db.execute(taken).await;
+        db.execute(take).await;
         let ran = lab.ran("run").await.exits(1);
         assert!(
             ran.stderr.contains("is not what the plan describes under that name"),
-            "{taken}: {}",
+            "{take}: {}",
             ran.stderr
         );
-        db.execute(gives_back).await;
+        db.execute(undo).await;
         lab.ok("run").await;
         let built = "select count(*) from pg_constraint where conrelid = 'orders'::regclass and convalidated
             and (contype = 'u' or pg_get_constraintdef(oid) like '%note%')";
-        assert_eq!(db.count(built).await, 2, "{taken}");
+        assert_eq!(db.count(built).await, 2, "{take}");
     }
 }

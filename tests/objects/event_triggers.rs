@@ -1,4 +1,4 @@
-//! Event triggers that do something to what the job makes: it is taken away, or the job says what it is.
+//! Event triggers that change the objects of the job: the job reverts the changes, or reports them.
 
 use super::make_the_last_anew;
 use crate::support::cluster::{Database, Version, on_version};
@@ -14,7 +14,7 @@ const SETUP: &str = "
 
 const PLAN: &str = "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n";
 
-/// An event trigger that runs a statement for each object that a command made; `%s` is its name.
+/// An event trigger that runs a statement for each object that a command created; `%s` is replaced by its name.
 fn for_each(tags: &str, condition: &str, statement: &str) -> String {
     format!(
         "create function meddle() returns event_trigger language plpgsql as $$
@@ -70,7 +70,7 @@ async fn row_security_stays_off(version: Version) {
     }
     let on = "select count(*) from pg_class where relrowsecurity or relforcerowsecurity";
     assert_eq!(db.count(on).await, 0);
-    // And of partitions that come later.
+    // Also for partitions that are created later.
     make_the_last_anew(&db).await;
     assert_eq!(db.count(on).await, 0);
     db.pgstrata(&["finalize", "job", "--now"]).await.ok();
@@ -189,6 +189,6 @@ async fn columns_are_carried_over_without_what_belongs_to_others() {
         assert!(ran.stderr.contains("adding columns to public.t had further effects"), "{}", ran.stderr);
         assert!(ran.stderr.contains("policy p was added; enabled event triggers: meddler"), "{}", ran.stderr);
         let left = "select (select count(*) from pg_policy) + (select count(*) from pg_attribute where attrelid = 't'::regclass and attnum > 3)";
-        assert_eq!(db.count(left).await, 0, "it was rolled back");
+        assert_eq!(db.count(left).await, 0, "the failed phase left objects behind");
     }
 }

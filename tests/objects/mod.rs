@@ -1,4 +1,5 @@
-//! Objects that do not belong to the job, under names that the job uses: they are left alone, and the job can still end.
+//! Objects that do not belong to the job but have names that the job uses: the job does not change them, and can still
+//! be finalized or aborted.
 
 mod columns;
 mod event_triggers;
@@ -15,10 +16,10 @@ const SETUP: &str = "
 
 const PLAN: &str = "name = 'job'\ntable = 'obs'\n[partition]\nby = 'at'\nevery = '1 month'\n";
 
-const OURS_LEFT: &str = "select (select count(*) from pg_trigger where tgname like 'pgstrata%') + \
+const LEFT_BEHIND: &str = "select (select count(*) from pg_trigger where tgname like 'pgstrata%') + \
     (select count(*) from pg_proc p join pg_namespace n on n.oid = pronamespace where nspname = 'pgstrata')";
 
-/// Drops the last two partitions of `t`, which hold no row, and has `maintain` make them again.
+/// Drops the last two partitions of `t`, which are empty, and runs `maintain`, which creates them again.
 async fn make_the_last_anew(db: &Database) {
     const PARTITIONS: &str = "select count(*) from pg_class where relname ~ '^t_y[0-9]+m[0-9]+$' and relkind = 'r' and relispartition";
     let before = db.count(PARTITIONS).await;
@@ -45,7 +46,7 @@ async fn swapped() -> Database {
     db
 }
 
-/// A table of somebody's own, and that it is as it was.
+/// Creates a table that does not belong to the job. [`untouched`] asserts that it has not changed.
 async fn put_in(db: &Database, name: &str) {
     db.execute(&format!("create table {name} (id bigint, at timestamptz, note text); insert into {name} values (-1, '2024-02-02Z', 'own')")).await;
 }
@@ -56,8 +57,8 @@ async fn untouched(db: &Database, name: &str) {
     assert_eq!((kept, all), (1, 1), "{name}");
 }
 
-async fn nothing_of_ours_is_left(db: &Database) {
-    assert_eq!(db.count(OURS_LEFT).await, 0);
+async fn nothing_is_left_behind(db: &Database) {
+    assert_eq!(db.count(LEFT_BEHIND).await, 0);
 }
 
 #[tokio::test]
@@ -68,7 +69,7 @@ async fn abort_keeps_a_table_that_has_the_name_of_its_target() {
     let ran = db.pgstrata(&["abort", "job"]).await.ok();
     assert!(ran.stderr.contains("obs_new was not created by the job: it is kept"), "{}", ran.stderr);
     untouched(&db, "obs_new").await;
-    nothing_of_ours_is_left(&db).await;
+    nothing_is_left_behind(&db).await;
 }
 
 #[tokio::test]
@@ -80,7 +81,7 @@ async fn abort_drops_its_target_under_another_name_and_in_another_schema() {
     db.pgstrata(&["abort", "job"]).await.ok();
     untouched(&db, "obs_new").await;
     assert_eq!(db.count("select count(*) from pg_class where relname = 'mine'").await, 0);
-    nothing_of_ours_is_left(&db).await;
+    nothing_is_left_behind(&db).await;
 }
 
 #[tokio::test]
@@ -92,8 +93,8 @@ async fn finalize_keeps_a_table_that_has_the_name_of_the_old_one() {
     assert!(ran.stderr.contains("obs_old was renamed to public.obs_archive: it is kept"), "{}", ran.stderr);
     untouched(&db, "obs_old").await;
     assert_eq!(db.count("select count(*) from obs_archive").await, 2000);
-    nothing_of_ours_is_left(&db).await;
-    // It can be written to like any other table.
+    nothing_is_left_behind(&db).await;
+    // The kept table accepts writes.
     db.execute("insert into obs_archive values (5000, now(), 'x')").await;
 }
 
@@ -128,7 +129,7 @@ async fn a_replaced_old_table_is_not_drained_into() {
     }
     db.pgstrata(&["finalize", "job", "--now"]).await.ok();
     untouched(&db, "obs_old").await;
-    nothing_of_ours_is_left(&db).await;
+    nothing_is_left_behind(&db).await;
 }
 
 #[tokio::test]
@@ -154,7 +155,7 @@ async fn a_source_that_is_replaced_is_not_copied() {
     assert!(ran.stderr.contains("public.obs is not the table of job job"), "{}", ran.stderr);
     db.pgstrata(&["abort", "job"]).await.ok();
     assert_eq!(db.count("select count(*) from obs_before").await, 2000);
-    nothing_of_ours_is_left(&db).await;
+    nothing_is_left_behind(&db).await;
 }
 
 #[tokio::test]
@@ -163,7 +164,7 @@ async fn abort_finds_its_triggers_on_a_table_that_was_renamed_or_moved() {
         let db = verified().await;
         db.execute(change).await;
         db.pgstrata(&["abort", "job"]).await.ok();
-        nothing_of_ours_is_left(&db).await;
+        nothing_is_left_behind(&db).await;
         assert_eq!(db.count("select count(*) from pg_class where relname = 'obs_new'").await, 0, "{change}");
     }
 }
@@ -181,7 +182,7 @@ async fn finalize_finds_its_triggers_on_tables_that_were_detached_renamed_or_mov
         let db = swapped().await;
         db.execute(change).await;
         db.pgstrata(&["finalize", "job", "--now"]).await.ok();
-        nothing_of_ours_is_left(&db).await;
+        nothing_is_left_behind(&db).await;
         assert_eq!(db.count("select count(*) from pg_class where relname = 'obs_old'").await, 0, "{change}");
     }
 }
@@ -197,12 +198,12 @@ async fn abort_after_a_rollback_keeps_a_partition_that_was_detached() {
         "{}",
         ran.stderr
     );
-    nothing_of_ours_is_left(&db).await;
+    nothing_is_left_behind(&db).await;
     assert!(db.count("select count(*) from obs_y2024m01").await > 0);
 }
 
 #[tokio::test]
-async fn a_job_that_an_earlier_version_began_resumes() {
+async fn a_job_that_an_earlier_version_started_resumes() {
     let db = swapped().await;
     db.execute(
         "drop table pgstrata.objects; alter table pgstrata.jobs drop column records; alter table pgstrata.leases drop column lock_key, drop column driver; update pgstrata.version set number = 3",
@@ -210,7 +211,7 @@ async fn a_job_that_an_earlier_version_began_resumes() {
     .await;
     db.pgstrata(&["rollback", "job"]).await.ok();
     db.pgstrata(&["abort", "job"]).await.ok();
-    nothing_of_ours_is_left(&db).await;
+    nothing_is_left_behind(&db).await;
     assert_eq!(
         db.count("select count(*) from pg_class where relname like 'obs\\_%' and relkind in ('r', 'p')")
             .await,
@@ -224,8 +225,8 @@ async fn the_swap_renames_no_index_of_others() {
     db.execute("alter table obs_new drop constraint obs_pkey_new; create table u (id int); create index obs_pkey_new on u (id)")
         .await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    let told = "would rename objects that do not belong to the two tables of job job: public.obs_pkey_new";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let cause = "would rename objects that do not belong to the two tables of job job: public.obs_pkey_new";
+    assert!(ran.stderr.contains(cause), "{}", ran.stderr);
     let kept = "select count(*) from pg_indexes where indexname = 'obs_pkey_new' and tablename = 'u'";
     assert_eq!(db.count(kept).await, 1);
     db.pgstrata(&["abort", "job"]).await.ok();

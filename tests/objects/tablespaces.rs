@@ -1,4 +1,4 @@
-//! What the job makes is in the tablespace of its model.
+//! Objects that the job creates are in the tablespaces of the original objects.
 
 use super::make_the_last_anew;
 use crate::support::cluster::{Database, SETTINGS};
@@ -16,7 +16,7 @@ const SETUP: &str = "
 
 const PLAN: &str = "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n";
 
-/// A server with two more tablespaces, and a database on it.
+/// A server with two additional tablespaces, and a database on it.
 async fn database() -> (PrivateServer, Database) {
     let server = PrivateServer::start(SETTINGS).unwrap();
     let db = Database::on(&server).await;
@@ -28,8 +28,8 @@ async fn database() -> (PrivateServer, Database) {
     (server, db)
 }
 
-/// Everything of the table and the view but what is in the tablespace that its name says: names with `cold` in the index's.
-async fn elsewhere(db: &Database, wanted: &str) -> i64 {
+/// The number of relations that are not in the tablespace that the SQL expression `wanted` returns for them.
+async fn misplaced(db: &Database, wanted: &str) -> i64 {
     db.count(&format!(
         "select count(*) from pg_class c left join pg_tablespace s on s.oid = c.reltablespace
          where c.relnamespace in (to_regnamespace('public'), to_regnamespace('pgstrata')) and c.relkind in ('r', 'p', 'i', 'I', 'm', 'S')
@@ -39,16 +39,16 @@ async fn elsewhere(db: &Database, wanted: &str) -> i64 {
 }
 
 async fn whole_life(db: &Database, plan: &str, wanted: &str) {
-    assert_eq!(elsewhere(db, wanted).await, 0, "before");
+    assert_eq!(misplaced(db, wanted).await, 0, "before");
     let file = db.plan(plan);
     db.pgstrata(&["run", file.to_str().unwrap()]).await.ok();
-    assert_eq!(elsewhere(db, wanted).await, 0, "run");
+    assert_eq!(misplaced(db, wanted).await, 0, "run");
     for command in ["swap", "rollback", "swap"] {
         db.pgstrata(&[command, "job"]).await.ok();
-        assert_eq!(elsewhere(db, wanted).await, 0, "{command}");
+        assert_eq!(misplaced(db, wanted).await, 0, "{command}");
     }
     db.pgstrata(&["finalize", "job", "--now"]).await.ok();
-    assert_eq!(elsewhere(db, wanted).await, 0, "finalize");
+    assert_eq!(misplaced(db, wanted).await, 0, "finalize");
 }
 
 #[tokio::test]
@@ -63,18 +63,18 @@ async fn each_index_is_in_the_tablespace_of_the_original() {
     )
     .await;
     whole_life(&db, PLAN, WANTED).await;
-    // And of partitions that come later.
+    // Also for partitions that are created later.
     make_the_last_anew(&db).await;
-    assert_eq!(elsewhere(&db, WANTED).await, 0, "maintain");
+    assert_eq!(misplaced(&db, WANTED).await, 0, "maintain");
 }
 
 #[tokio::test]
-async fn a_default_tablespace_gets_nothing() {
+async fn default_tablespace_is_not_used() {
     let (_server, db) = database().await;
     db.execute(SETUP).await;
     db.execute("do $$ begin execute format('alter database %I set default_tablespace = fast', current_database()); end $$").await;
     whole_life(&db, PLAN, "''").await;
-    // A materialized view and a table that are elsewhere stay there, too.
+    // A table and a materialized view that are in another tablespace stay there.
     let (_server, db) = database().await;
     db.execute(SETUP).await;
     db.execute("alter table t set tablespace cold; alter materialized view m set tablespace fast").await;

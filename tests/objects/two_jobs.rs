@@ -1,4 +1,4 @@
-//! Jobs on two tables that a foreign key ties together: the second is refused, and names the first.
+//! Jobs on two tables that are connected by a foreign key: the second job is refused with the name of the first.
 
 use crate::support::checks::errors;
 use crate::support::cluster::Database;
@@ -34,11 +34,11 @@ async fn the_second_of_two_jobs_is_refused_and_names_the_first() {
         let (first, second) = (db.plan(&first), db.plan(&second));
         db.pgstrata(&["run", first.to_str().unwrap()]).await.ok();
         let ran = db.pgstrata(&["run", second.to_str().unwrap()]).await.exits(3);
-        let said = ran.stdout;
-        assert_eq!(errors(&said).len(), 1, "{said}");
-        assert!(errors(&said)[0].starts_with("error[table_in_other_job]: "), "{said}");
-        assert!(said.contains("which foreign key items_order_id_at_fkey connects to public."), "{said}");
-        assert!(said.contains("`pgstrata abort "), "{said}");
+        let output = ran.stdout;
+        assert_eq!(errors(&output).len(), 1, "{output}");
+        assert!(errors(&output)[0].starts_with("error[table_in_other_job]: "), "{output}");
+        assert!(output.contains("which foreign key items_order_id_at_fkey connects to public."), "{output}");
+        assert!(output.contains("`pgstrata abort "), "{output}");
     }
 }
 

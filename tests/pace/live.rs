@@ -1,4 +1,5 @@
-//! Live control: from another process, at once, kept over a restart, nonsense refused.
+//! Pause, resume and set from another process: they take effect immediately and persist across a restart; invalid
+//! settings are refused.
 
 use rustix::process::Signal;
 
@@ -22,7 +23,7 @@ async fn pause_and_resume_work_from_another_process_and_across_a_restart() {
     job.looks(3).await;
     job.says("paused").await;
     assert_eq!(job.chunks().await, before);
-    // A held job ends at once when it is asked to.
+    // A paused job stops immediately on SIGINT.
     send(&run, Signal::INT);
     ended(run).await.exits(6);
     let run = job.start(&[]);
@@ -32,7 +33,7 @@ async fn pause_and_resume_work_from_another_process_and_across_a_restart() {
 }
 
 #[tokio::test]
-async fn set_takes_effect_within_a_second_is_kept_and_read_back() {
+async fn set_takes_effect_within_a_second_and_persists() {
     let job = Slow::new("").await;
     let run = job.copying().await;
     job.ok("set workers=1 rows_per_second=300 max_replica_lag=5s").await;
@@ -42,7 +43,7 @@ async fn set_takes_effect_within_a_second_is_kept_and_read_back() {
     assert!(
         job.ok("status").await.stdout.contains("settings   max_replica_lag=5s rows_per_second=300 workers=1")
     );
-    // Chunks are as small as that rate wants them.
+    // Chunks become as small as the rate requires.
     job.until("select rows <= 120 from pgstrata.chunks order by done_at desc limit 1").await;
     ended_by_interrupt(run).await;
     let run = job.start(&[]);
@@ -50,9 +51,9 @@ async fn set_takes_effect_within_a_second_is_kept_and_read_back() {
     job.until("select workers = 1 from pgstrata.pace").await;
     job.ok("set workers=3").await;
     job.until("select workers = 3 from pgstrata.pace").await;
-    let said = job.finish(run).await.stderr;
-    assert!(said.contains("copy.workers is now 3"), "{said}");
-    // A job that is over has nothing set.
+    let output = job.finish(run).await.stderr;
+    assert!(output.contains("copy.workers is now 3"), "{output}");
+    // The settings are deleted when the job ends.
     job.ok("abort").await;
     assert_eq!(job.db.count("select count(*) from pgstrata.settings").await, 0);
 }
@@ -63,10 +64,10 @@ async fn ended_by_interrupt(run: tokio::process::Child) {
 }
 
 #[tokio::test]
-async fn nonsense_is_refused_with_its_range_and_changes_nothing() {
+async fn invalid_settings_are_refused_and_change_nothing() {
     let job = Slow::new("").await;
     let run = job.copying().await;
-    let mut said = Vec::new();
+    let mut errors = Vec::new();
     for wrong in [
         "workers=0",
         "rows_per_second=-1",
@@ -76,9 +77,9 @@ async fn nonsense_is_refused_with_its_range_and_changes_nothing() {
         "workers",
         "windows=always",
     ] {
-        said.push(job.ran(&format!("set {wrong}")).await.exits(2).stderr);
+        errors.push(job.ran(&format!("set {wrong}")).await.exits(2).stderr);
     }
-    insta::assert_snapshot!(said.concat(), @r#"
+    insta::assert_snapshot!(errors.concat(), @r#"
     error: set: copy.workers: 0 is not "auto" or a whole number between 1 and 64
     error: set: throttle.rows_per_second: -1 is not a whole number between 1 and 4294967295
     error: set: throttle.max_replica_lag: 1ms is not between 100ms and 1 days

@@ -1,5 +1,5 @@
-//! Every phase that goes on for long passes the gate: index builds between two partitions, the drain between two batches; what
-//! somebody waits for does not. As many workers as pay.
+//! Long phases can be paused: index builds between two partitions, the drain between two batches. A swap is not paused.
+//! The number of workers with `workers = auto`.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::support::wait::until;
 #[tokio::test]
 async fn index_builds_pause_between_two_partitions() {
     let job = Slow::new("").await;
-    // Each partition's build takes a while, and there are three dozen.
+    // Building the index of a partition takes a while, and there are many partitions.
     job.db
         .execute(
             "create function slow(bigint) returns bigint language plpgsql immutable as 'begin return $1; end';
@@ -33,13 +33,13 @@ async fn index_builds_pause_between_two_partitions() {
     let before = job.db.count(built).await;
     job.looks(3).await;
     assert_eq!(job.db.count(built).await, before);
-    assert!(job.status().await["state"] == "copied", "the builds were over before they were held");
+    assert!(job.status().await["state"] == "copied", "the builds ended before the pause");
     job.ok("resume").await;
     ended(run).await.ok();
 }
 
 #[tokio::test]
-async fn the_drain_pauses_and_a_swap_that_somebody_waits_for_does_not() {
+async fn a_pause_applies_to_sync_but_not_to_swap() {
     let job = Slow::new("").await;
     let run = job.copying().await;
     job.finish(run).await;
@@ -58,24 +58,25 @@ async fn the_drain_pauses_and_a_swap_that_somebody_waits_for_does_not() {
 }
 
 #[tokio::test]
-async fn as_many_workers_as_pay_copy_every_row_once() {
+async fn automatic_workers_copy_every_row_once() {
     let job = Slow::new("").await;
     job.db.execute("create index on events (note)").await;
     let run = job.copying().await;
     let cores = std::thread::available_parallelism().unwrap().get();
     job.ok("set workers=auto").await;
     job.until("select workers = 1 from pgstrata.pace").await;
-    // By budget, one does as much as two: it tries, and comes back.
+    // Because of the limit on rows per second, two workers are not faster than one: the job tries two and returns to
+    // one.
     job.until("select workers = 2 from pgstrata.pace").await;
     job.until("select workers = 1 from pgstrata.pace").await;
-    assert!(cores > 1, "there is nothing to try on one core");
+    assert!(cores > 1, "on one core, a job tries only one worker");
     job.finish(run).await;
 }
 
-/// With one worker, the end of the next chunk is not searched for while it works, in a transaction of the control session: a
-/// processor is left to the applications.
+/// With one worker, the control session does not search for the end of the next chunk while the worker copies, so that
+/// a processor is left for the applications.
 #[tokio::test]
-async fn one_worker_works_alone() {
+async fn the_next_chunk_is_not_searched_for_while_one_worker_copies() {
     let job = Slow::new("").await;
     job.db.execute(&slow_column(0.02)).await;
     let run = job.copying().await;
@@ -88,7 +89,7 @@ async fn one_worker_works_alone() {
     let mut seen = BTreeSet::new();
     until(looks, async || {
         for row in client.query(looks, &[]).await.unwrap() {
-            assert!(row.get::<_, bool>(1), "the next chunk was looked for beside the work");
+            assert!(row.get::<_, bool>(1), "the next chunk was searched for while the worker copied");
             seen.insert(row.get::<_, String>(0));
         }
         seen.len() == 5

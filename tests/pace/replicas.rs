@@ -1,4 +1,5 @@
-//! Standbys and slots: behind by time or by bytes, gone, not to be seen, asked themselves.
+//! Standbys and slots: replica lag in seconds or bytes, standbys that disappear, standbys that the role cannot see, and
+//! standbys that the plan lists.
 
 use pgstrata::demo::server::PrivateServer;
 
@@ -14,14 +15,14 @@ fn primary() -> PrivateServer {
 }
 
 #[tokio::test]
-async fn a_standby_that_falls_behind_pauses_the_job_and_the_worst_of_two_counts() {
+async fn the_larger_replica_lag_of_two_standbys_pauses_the_job() {
     let server = primary();
     let (one, two) = (Standby::of(&server, "one", 5501).await, Standby::of(&server, "two", 5502).await);
     let job = Slow::on(Database::on(&server).await, "max_replica_lag = '1s'\n").await;
     let run = job.copying().await;
     for (standby, name) in [(&one, "one"), (&two, "two"), (&one, "one")] {
         standby.replays(false).await;
-        // A second until it is a second behind.
+        // The replica lag exceeds the limit after a second.
         job.held("replica_lag_s").await;
         let hold = job.says("replica_lag_s").await;
         assert_eq!(hold["limit"], 1.0);
@@ -35,16 +36,16 @@ async fn a_standby_that_falls_behind_pauses_the_job_and_the_worst_of_two_counts(
         standby.replays(true).await;
         job.goes_on().await;
     }
-    let said = job.finish(run).await.stderr;
+    let output = job.finish(run).await.stderr;
     assert!(
-        said.contains("throttled: replica_lag_s is ")
-            && said.contains("resumed: replica_lag_s throttled the job for "),
-        "{said}"
+        output.contains("throttled: replica_lag_s is ")
+            && output.contains("resumed: replica_lag_s throttled the job for "),
+        "{output}"
     );
 }
 
 #[tokio::test]
-async fn lag_in_bytes_counts_and_a_listed_standby_is_asked_itself() {
+async fn lag_in_bytes_is_read_from_a_listed_standby() {
     let server = primary();
     let standby = Standby::of(&server, "listed", 5503).await;
     let throttle = format!(
@@ -61,7 +62,7 @@ async fn lag_in_bytes_counts_and_a_listed_standby_is_asked_itself() {
     job.stands_still().await;
     standby.replays(true).await;
     job.goes_on().await;
-    // By time, of the same standby, from now on.
+    // From now on, the limit is on the replica lag in seconds.
     job.ok("set max_replica_lag_bytes=off max_replica_lag=1s").await;
     standby.replays(false).await;
     job.held("replica_lag_s").await;
@@ -90,10 +91,10 @@ async fn a_standby_that_disappears_pauses_the_job_until_it_is_back_or_forgotten(
     drop(back);
     job.held("replica_gone_s").await;
     job.goes_on().await;
-    let said = job.finish(run).await.stderr;
+    let output = job.finish(run).await.stderr;
     assert!(
-        said.contains("warning: standby gone has been gone for 1.0 s: ignoring it from now on"),
-        "{said}"
+        output.contains("warning: standby gone has been gone for 1.0 s: ignoring it from now on"),
+        "{output}"
     );
 }
 
@@ -146,7 +147,7 @@ async fn a_slot_that_nobody_reads_pauses_the_job() {
     let job = Slow::on(Database::on(&server).await, "max_slot_retained_bytes = '4 MiB'\n").await;
     job.db.execute("select pg_create_logical_replication_slot('nobody', 'test_decoding')").await;
     let run = job.copying().await;
-    // Others write more than it may keep.
+    // Other sessions write more WAL than the slot may retain.
     job.db.execute("create table noise as select i, repeat('x', 500) from generate_series(1, 16000) i").await;
     let hold = job.holds("slot_retained_bytes").await;
     assert!(hold["value"].as_f64().unwrap() > 4_194_304.0 && hold["limit"] == 4_194_304.0, "{hold}");

@@ -1,4 +1,4 @@
-//! Windows and deadlines: a run ends between two chunks with exit code 6, and the next goes on.
+//! Windows and deadlines: a run ends between two chunks with exit code 6, and the next run resumes the job.
 
 use super::{Slow, ended};
 
@@ -6,7 +6,7 @@ use super::{Slow, ended};
 async fn a_window_that_closes_ends_the_run_and_the_next_run_resumes_when_it_opens() {
     let job = Slow::new("timezone = 'Europe/Berlin'\n").await;
     let run = job.copying().await;
-    // A minute of the week that is not now.
+    // A minute of the week two days ago.
     let shut = job
         .one("select to_char(now() at time zone 'Europe/Berlin' - interval '2 days', 'Dy HH24:00-HH24:01')")
         .await;
@@ -15,7 +15,7 @@ async fn a_window_that_closes_ends_the_run_and_the_next_run_resumes_when_it_open
     let ran = ended(run).await.exits(6);
     assert!(ran.stderr.contains("error: stopped because the time is outside the windows"), "{}", ran.stderr);
     assert!(ran.stderr.contains("the next window opens "), "{}", ran.stderr);
-    // Outside, nothing is begun.
+    // Outside of the window, no chunk is begun.
     let before = job.chunks().await;
     let ran = ended(job.start(&[])).await.exits(6);
     assert!(
@@ -41,7 +41,7 @@ async fn a_deadline_ends_the_run_between_chunks() {
     );
     let copied = job.chunks().await;
     assert!(copied > 0);
-    // The whole range of times: one minute from now, by the plan's clocks.
+    // One minute from now, in the time zone of the plan.
     let soon = job.one("select to_char(now() at time zone 'UTC' + interval '1 minute', 'HH24:MI')").await;
     let ran = ended(job.start(&["--until", &soon])).await.exits(6);
     assert!(ran.stderr.contains("its time limit was reached"), "{}", ran.stderr);

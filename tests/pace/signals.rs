@@ -1,4 +1,4 @@
-//! The server's own signals: its archiver, its vacuum, its load, who waits behind us, and what the user asks.
+//! Signals of the server: the archiver, vacuum, load, sessions that wait for the job, and the query of the plan.
 
 use pgstrata::demo::server::PrivateServer;
 
@@ -27,18 +27,18 @@ async fn a_failing_archiver_pauses_the_job() {
 }
 
 #[tokio::test]
-async fn a_session_that_waits_for_us_pauses_the_job_at_once_and_the_chunk_shrinks() {
-    // A chunk that takes seconds, so that somebody can wait for it.
+async fn a_session_that_waits_for_the_job_pauses_it_and_chunks_shrink() {
+    // A chunk takes seconds, so that a session can wait for it.
     let job = Slow::new("").await;
     job.db.execute(&slow_column(0.02)).await;
     let run = job.copying().await;
     let before: i64 = job.db.count("select max(rows) from pgstrata.chunks").await;
-    // It has its lock when the chunks under way are done, because no other begins. Whoever comes just before that is gone before
-    // anybody looks; then somebody else comes.
+    // The ALTER TABLE acquires its lock when the current chunks are complete, because no other chunk begins. If it
+    // waits too short a time to be detected, another one follows.
     let held = "select count(*) from pgstrata.events where what = 'hold'
         and detail::jsonb ->> 'signal' = 'blocked_sessions' and (detail::jsonb ->> 'value')::float8 = 1
         and (detail::jsonb -> 'cause' ->> 'pid')::int > 0";
-    within("a hold for who waits behind a chunk", async {
+    within("the job is paused because a session waits for it", async {
         for n in 0.. {
             job.db.execute(&format!("alter table events add column more{n} int")).await;
             if job.db.count(held).await > 0 {
@@ -53,7 +53,7 @@ async fn a_session_that_waits_for_us_pauses_the_job_at_once_and_the_chunk_shrink
         .db
         .count("select min(rows) from (select rows from pgstrata.chunks order by done_at desc limit 6) last")
         .await;
-    assert!(after <= before / 5, "chunks had {before} rows, and {after} after somebody had waited");
+    assert!(after <= before / 5, "chunks had {before} rows, and {after} rows after a session had waited");
     drop(run);
 }
 
@@ -89,7 +89,7 @@ async fn an_autovacuum_that_prevents_wraparound_pauses_the_job() {
         (&"vacuum".into(), &"public.events".into())
     );
     job.stands_still().await;
-    // The next one goes at full speed; this one knows its pace from its beginning.
+    // A running autovacuum keeps its cost delay, so terminate it; the next one runs at full speed.
     job.db.execute("alter system set autovacuum_vacuum_cost_delay = 0").await;
     job.db.execute("select pg_reload_conf()").await;
     job.db
@@ -104,19 +104,19 @@ async fn a_query_of_the_plan_pauses_the_job_while_it_is_true_or_over_its_limit()
     let job = Slow::new("query = 'select busy from load'\n").await;
     job.db.execute("create table load (busy text); insert into load values ('f')").await;
     let run = job.copying().await;
-    for (holds, lets) in [("t", "f"), ("11", "8")] {
-        if holds == "11" {
+    for (pausing, resuming) in [("t", "f"), ("11", "8")] {
+        if pausing == "11" {
             let query = "query=select busy from load where busy ~ '^[0-9]'";
             job.db.pgstrata(&["set", "events", "query_limit=10", query]).await.ok();
         }
-        job.db.execute(&format!("update load set busy = '{holds}'")).await;
+        job.db.execute(&format!("update load set busy = '{pausing}'")).await;
         let hold = job.holds("query").await;
         assert_eq!(hold["cause"]["code"], "plan_query", "{hold}");
         job.stands_still().await;
-        job.db.execute(&format!("update load set busy = '{lets}'")).await;
+        job.db.execute(&format!("update load set busy = '{resuming}'")).await;
         job.goes_on().await;
     }
-    // A query that cannot be answered is no freedom.
+    // A query that fails also pauses the job.
     job.db.execute("alter table load rename to loads").await;
     job.held("query").await;
     let hold = job.says("query").await;
@@ -136,14 +136,14 @@ async fn dead_rows_pause_the_job_until_a_vacuum_removes_them() {
     job.held("dead_share").await;
     let hold = job.says("dead_share").await;
     let cause = &hold["cause"];
-    // Those of the update, and of what was filled before it held.
+    // Dead rows of the update, and of the rows that were filled before the pause.
     assert!(cause["table"] == "public.events" && cause["dead_rows"].as_u64().unwrap() >= 200_000, "{hold}");
     assert!(cause["autovacuum"] == false && cause["kept_by"].is_null(), "{hold}");
     assert_eq!(hold["limit"], 0.4);
     job.stands_still().await;
     job.db.execute("vacuum events").await;
     job.goes_on().await;
-    // Who does not mind takes the limit away.
+    // Removing the limit resumes the job.
     job.db.execute("update events set at = at").await;
     job.held("dead_share").await;
     job.ok("set max_dead_share=off").await;
@@ -171,7 +171,7 @@ async fn active_sessions_pause_the_job() {
     )
     .await;
     job.held("active_backends").await;
-    // Sessions come and go: it may go on in between, so what is asked is that it held.
+    // The number of active sessions varies, so the job may have resumed meanwhile: check the recorded event.
     load.kill().unwrap();
     load.wait().unwrap();
     job.goes_on().await;
@@ -183,11 +183,11 @@ async fn active_sessions_pause_the_job() {
 
 #[tokio::test]
 async fn commit_latency_of_the_source_pauses_the_job() {
-    // The delay is one of a commit that is flushed.
+    // commit_delay applies only to commits that flush WAL to disk.
     let server = PrivateServer::start(&[SETTINGS, &[("fsync", "on")]].concat()).unwrap();
     let job = Slow::on(Database::on(&server).await, "max_commit_latency = '1s'\n").await;
     let run = job.copying().await;
-    // Every commit waits a tenth of a second: as with a slow disk, or a slow synchronous standby.
+    // Every commit takes at least 0.1 s, as with a slow disk or a slow synchronous standby.
     job.db.execute("alter system set commit_delay = 100000").await;
     job.db.execute("alter system set commit_siblings = 0").await;
     job.db.execute("select pg_reload_conf()").await;

@@ -1,5 +1,6 @@
-//! Whoever may create objects in a schema that is searched makes a better match for what the plan's SQL calls. Their code is
-//! not run with the job's rights, nor with a writer's, whether it is there before the check or made while the job runs.
+//! A role that can create objects in a schema of the search path can create a better match for a function that the
+//! plan's SQL calls. Its code does not run with the privileges of the job or of a writer, whether it exists before the
+//! check or is created while the job runs.
 
 use std::path::Path;
 
@@ -10,11 +11,12 @@ use crate::support::checks::errors;
 use crate::support::cluster::Database;
 use crate::support::process::{ended, frozen, send};
 
-/// Everybody may create in `public`, as by default on PostgreSQL 14, and a role does.
+/// The name of a role that creates objects in `public`.
 fn evil(n: u32) -> String {
     format!("evil_{n}_{}", std::process::id())
 }
 
+/// PUBLIC has CREATE on schema `public`, as by default on PostgreSQL 14.
 fn setup(role: &str) -> String {
     format!(
         "create role {role} login; grant create on schema public to public;
@@ -24,7 +26,7 @@ fn setup(role: &str) -> String {
     )
 }
 
-/// The functions of the role: each records who ran it.
+/// Functions and operators of the role; each function records the role that ran it.
 fn planted(role: &str) -> String {
     let body = |result: &str| {
         format!(
@@ -57,14 +59,14 @@ async fn objects_created_before_the_check_are_refused_by_name() {
     let db = database(&[], &setup(&role)).await;
     db.execute(&planted(&role)).await;
     for plan in [backfill(&db, FILL), retype(&db, RETYPE)] {
-        let told = ran(&db, "check", &plan).await.exits(3);
-        let found = errors(&told.stdout.replace("public.lower", "lower"));
+        let output = ran(&db, "check", &plan).await.exits(3);
+        let found = errors(&output.stdout.replace("public.lower", "lower"));
         let wanted = "error[untrusted_object]: function lower(character varying)".to_owned();
-        assert!(found.contains(&wanted), "{told:?}");
+        assert!(found.contains(&wanted), "{output:?}");
         ran(&db, "run", &plan).await.exits(3);
     }
     none(&db, "select count(*) from caught").await;
-    // With its schema, it is clear what is meant.
+    // A name with its schema is unambiguous.
     let plan = backfill(&db, &FILL.replace("lower(", "pg_catalog.lower("));
     ran(&db, "run", &plan).await.ok();
     let trusted = backfill(&db, &format!("trust = ['{role}']\n{FILL}where = 't.twin is null'\n"));
@@ -73,7 +75,7 @@ async fn objects_created_before_the_check_are_refused_by_name() {
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
-/// A run that stands still while the role makes its objects, and an application writes.
+/// While the run is stopped, the role creates its objects and an application writes; then the run continues.
 async fn thawed(db: &Database, run: Child, role: &str) {
     db.execute(&planted(role)).await;
     db.execute(
@@ -86,7 +88,7 @@ async fn thawed(db: &Database, run: Child, role: &str) {
     ended(run).await.ok();
 }
 
-/// A run that is frozen after its first chunk.
+/// Starts a run, which stops after its first chunk.
 async fn frozen_in_a_chunk(db: &Database, plan: &Path) -> Child {
     let mut run = db.command(&["run", plan.to_str().unwrap()]);
     frozen(run.env("PGSTRATA_FAILPOINT", "fill.chunk=stop").spawn().unwrap()).await
@@ -131,7 +133,7 @@ async fn objects_created_while_a_retype_runs_are_not_used() {
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
-/// NULLIF and its kin look their operator up by name, each time they are read.
+/// NULLIF and similar expressions look up their operator by name each time they are parsed.
 #[tokio::test]
 async fn an_operator_that_has_no_schema_in_the_sql() {
     let setup = "create extension citext; create table t (id int primary key, e citext, f citext);
@@ -148,8 +150,8 @@ async fn an_operator_that_has_no_schema_in_the_sql() {
 
     let db = database(&[], &format!("{setup}; grant create on schema public to public")).await;
     let plan = backfill(&db, "table = 't'\n[backfill]\nset = { f = \"nullif(t.e, 'a')\" }\n");
-    let told = ran(&db, "check", &plan).await.exits(3);
-    assert_eq!(errors(&told.stdout), ["error[untrusted_schema]: public"]);
+    let output = ran(&db, "check", &plan).await.exits(3);
+    assert_eq!(errors(&output.stdout), ["error[untrusted_schema]: public"]);
     let plan = backfill(
         &db,
         "table = 't'\n[backfill]\nset = { f = \"case when t.e operator(public.=) 'a'::public.citext then null else t.e end\" }\n",
@@ -159,7 +161,8 @@ async fn an_operator_that_has_no_schema_in_the_sql() {
         .await;
 }
 
-/// A function that takes anything can have a better match; and one that looks names up as its caller does finds other ones.
+/// A function with polymorphic arguments can have a better match, and a function that uses the search path of its
+/// caller can find other objects.
 #[tokio::test]
 async fn functions_that_others_can_overload_or_shadow() {
     let setup = "grant create on schema public to public; create schema app;
@@ -189,9 +192,10 @@ async fn functions_that_others_can_overload_or_shadow() {
     none(&db, "select count(*) from t where b is null").await;
 }
 
-/// The trigger's function has no more rights than the writer, unless the plan's SQL names what a writer may have no right to.
+/// The trigger function has only the privileges of the writer, unless the plan's SQL reads tables on which writers may
+/// lack privileges.
 #[tokio::test]
-async fn the_trigger_has_the_privileges_of_the_writer_where_they_are_enough() {
+async fn the_trigger_has_the_privileges_of_the_writer_if_they_are_sufficient() {
     let db = database(
         &[],
         "create table names (id int primary key, name text);
@@ -216,7 +220,7 @@ async fn the_trigger_has_the_privileges_of_the_writer_where_they_are_enough() {
     }
 }
 
-/// A table is found by name in each batch, so its owner, or the owner of its schema, could put a view in its place.
+/// Each batch looks up the table by name, so its owner, or the owner of its schema, could replace it with a view.
 #[tokio::test]
 async fn a_table_of_another_role_that_the_sql_reads_is_refused() {
     let role = evil(4);
@@ -241,9 +245,10 @@ async fn a_table_of_another_role_that_the_sql_reads_is_refused() {
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
-/// The planner calls IMMUTABLE functions whose arguments are constants: nothing is planned before it is known whose they are.
+/// The planner calls IMMUTABLE functions with constant arguments, so the owners of all functions are checked before a
+/// statement is planned.
 #[tokio::test]
-async fn nothing_is_planned_before_the_owners_are_known() {
+async fn owners_are_checked_before_a_statement_is_planned() {
     let role = evil(5);
     let db = database(&[], &setup(&role)).await;
     let body = |of: &str| {
@@ -283,15 +288,16 @@ async fn nothing_is_planned_before_the_owners_are_known() {
             "table = 't'\n[retype]\ncolumn = 'name'\nto = 'text'\nusing = 't.name'\nback = \"lower('ABC'::varchar) || t.name\"\n",
         ),
     ] {
-        let told = ran(&db, "check", &plan).await.exits(3);
+        let output = ran(&db, "check", &plan).await.exits(3);
         let text = std::fs::read_to_string(&plan).unwrap();
-        assert!(told.stdout.contains("error[untrusted_object]"), "{text}: {told:?}");
-        assert!(!told.stdout.contains("evil ran"), "{text}: {told:?}");
+        assert!(output.stdout.contains("error[untrusted_object]"), "{text}: {output:?}");
+        assert!(!output.stdout.contains("evil ran"), "{text}: {output:?}");
     }
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
-/// The owner of a table that a view reads gives it an index or statistics whose code the planner runs; the same for partitions.
+/// The owner of a table that a view reads can create an index or statistics whose code the planner runs. The same
+/// applies to partitions.
 #[tokio::test]
 async fn tables_that_are_read_through_views_belong_to_trusted_roles() {
     let role = evil(6);
@@ -319,9 +325,10 @@ async fn tables_that_are_read_through_views_belong_to_trusted_roles() {
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
-/// A type of a trusted role contains one of a role that is not: a value of it calls the CHECK of that one.
+/// A type of a trusted role contains a domain of an untrusted role: each value of the type runs the CHECK of the
+/// domain.
 #[tokio::test]
-async fn the_parts_of_a_type_belong_to_trusted_roles() {
+async fn the_types_that_a_type_contains_belong_to_trusted_roles() {
     let role = evil(7);
     let db = database(&[], &setup(&role)).await;
     db.execute(&format!(
@@ -343,9 +350,9 @@ async fn the_parts_of_a_type_belong_to_trusted_roles() {
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
-/// The role made a function while it had the privilege, which has been revoked since.
+/// The role created a function while it had the privilege, which has been revoked since.
 #[tokio::test]
-async fn what_was_created_before_a_revoke_is_not_found() {
+async fn objects_that_were_created_before_a_revoke_are_not_used() {
     let role = evil(8);
     let db = database(&[], &setup(&role)).await;
     db.execute(&planted(&role)).await;
@@ -367,7 +374,8 @@ async fn what_was_created_before_a_revoke_is_not_found() {
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
-/// In the function of a trigger, `session_user` is the writer, whose schema must not be found: `"$user"` is the definer.
+/// In a SECURITY DEFINER trigger function, `"$user"` in the search path stands for the definer. A writer creates a
+/// schema with the name of the definer; the trigger must not search it.
 #[tokio::test]
 async fn a_schema_that_a_writer_creates_is_not_searched_by_the_trigger() {
     let role = evil(9);

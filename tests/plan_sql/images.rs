@@ -1,8 +1,9 @@
-//! A value is the same only if its image is: what `=` takes for equal, what a column rounds, and types that have no `=`.
+//! Values are compared by their binary image: values that are equal by `=` but not identical, values that the column
+//! rounds, and types without `=`.
 
 use super::{backfill, database, none, ran, retype, swapped_both_ways};
 
-/// Runs a backfill, which sets every row; a second one sets none.
+/// Runs a backfill that sets every row; a second run sets none.
 async fn filled(setup: &str, plan: &str, wrong: &str) {
     let db = database(&[], setup).await;
     let plan = backfill(&db, plan);
@@ -10,7 +11,7 @@ async fn filled(setup: &str, plan: &str, wrong: &str) {
     ran(&db, "run", &plan).await.ok();
     none(&db, &format!("select count(*) from t where {wrong}")).await;
     ran(&db, "run", &plan).await.ok();
-    assert_eq!(db.count("select count(*) from pgstrata.jobs").await, 1, "no row is left to a second job");
+    assert_eq!(db.count("select count(*) from pgstrata.jobs").await, 1, "the second run started a job");
 }
 
 #[tokio::test]
@@ -29,7 +30,7 @@ late = 't.price * 100'\nd = 't.price * 1.5'\ni = \"t.id * interval '61.7 s'\"\n"
     .await;
 }
 
-/// A value that is too long is no value that the column keeps: the row is named, and nothing is cut.
+/// A value that is too long is reported with the key of its row; it is not truncated.
 #[tokio::test]
 async fn a_value_that_is_too_long_is_an_error() {
     for (kind, value) in
@@ -45,13 +46,13 @@ async fn a_value_that_is_too_long_is_an_error() {
         .await;
         let set = format!("case when t.id = 77 then {value} end");
         let plan = backfill(&db, &format!("table = 't'\n[backfill]\nset = {{ a = \"{set}\" }}\n"));
-        let told = ran(&db, "run", &plan).await.exits(1);
-        assert!(told.stderr.contains("by key: 77: "), "{kind}: {told:?}");
+        let output = ran(&db, "run", &plan).await.exits(1);
+        assert!(output.stderr.contains("by key: 77: "), "{kind}: {output:?}");
         none(&db, "select count(*) from t where a is not null").await;
     }
 }
 
-/// So it is where a retype's new type is a domain with a limit.
+/// The same for a column type change to a domain with a length limit.
 #[tokio::test]
 async fn a_retype_to_a_limited_domain_truncates_nothing() {
     let db = database(
@@ -61,8 +62,8 @@ async fn a_retype_to_a_limited_domain_truncates_nothing() {
     )
     .await;
     let plan = retype(&db, "table = 't'\n[retype]\ncolumn = 'a'\nto = 'short'\n");
-    let told = ran(&db, "run", &plan).await.exits(1);
-    assert!(told.stderr.contains("by key: 77: value too long"), "{told:?}");
+    let output = ran(&db, "run", &plan).await.exits(1);
+    assert!(output.stderr.contains("by key: 77: value too long"), "{output:?}");
     db.execute("update t set a = 'xyz' where id = 77").await;
     ran(&db, "run", &plan).await.ok();
     swapped_both_ways(&db).await;
@@ -81,7 +82,7 @@ async fn types_without_equality_are_filled() {
     .await;
 }
 
-/// citext, and a job that makes all of it lower case.
+/// A job that changes citext values to lower case, and a trigger that stores changes of case.
 #[tokio::test]
 async fn a_change_of_case_alone_is_filled() {
     filled(
@@ -107,7 +108,7 @@ async fn a_change_of_case_alone_is_filled() {
 }
 
 #[tokio::test]
-async fn a_retype_takes_the_value_as_the_type_keeps_it() {
+async fn a_retype_compares_the_value_as_the_new_type_stores_it() {
     let db = database(
         &[],
         "create table t (id serial primary key, price numeric not null);
@@ -125,7 +126,8 @@ async fn a_retype_takes_the_value_as_the_type_keeps_it() {
     none(&db, "select count(*) from t join was using (id) where t.price::text <> was.price::text").await;
 }
 
-/// text to json and json to jsonb, there and back: what nobody changed comes back as it was written.
+/// text to json, json to jsonb and text to xml. After a rollback, rows that were not changed have their original
+/// values.
 #[tokio::test]
 async fn a_retype_of_types_without_equality() {
     for (from, to) in [("text", "json"), ("json", "jsonb"), ("text", "xml")] {
@@ -168,9 +170,9 @@ async fn a_retype_of_types_without_equality() {
     }
 }
 
-/// After the swap an application changes a value only to an equal one: that is a change.
+/// After the swap, an application replaces a value by an equal one: the rollback keeps the new value.
 #[tokio::test]
-async fn an_equal_value_written_after_the_swap_comes_back() {
+async fn an_equal_value_written_after_the_swap_is_kept_by_a_rollback() {
     let db = database(
         &[],
         "create extension citext; create table t (id int primary key, a text);

@@ -1,5 +1,5 @@
-//! The plan's own SQL: what its names stand for, whose privileges it has, under which settings it runs, and which values count as
-//! the same.
+//! The SQL of a plan: how its names are resolved, with whose privileges and under which settings it runs, and which
+//! values count as equal.
 
 mod captured;
 mod images;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::support::cluster::Database;
 use crate::support::process::Ran;
 
-/// A database whose settings `alter database` changes.
+/// A database with these settings, which ALTER DATABASE sets.
 async fn database(settings: &[&str], setup: &str) -> Database {
     let db = Database::new().await;
     for setting in settings {
@@ -25,12 +25,12 @@ async fn database(settings: &[&str], setup: &str) -> Database {
     db
 }
 
-/// The plan of a backfill called `job`.
+/// The plan of a backfill named `job`.
 fn backfill(db: &Database, plan: &str) -> PathBuf {
     db.plan(&format!("name = 'job'\nkind = 'backfill'\n{plan}"))
 }
 
-/// The plan of a retype called `job`.
+/// The plan of a column type change named `job`.
 fn retype(db: &Database, plan: &str) -> PathBuf {
     db.plan(&format!("name = 'job'\nkind = 'retype'\n{plan}"))
 }

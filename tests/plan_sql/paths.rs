@@ -1,4 +1,4 @@
-//! Where names are looked for: those of the plan's SQL, and those of the application's own triggers and functions.
+//! The search path of the plan's SQL, and of the application's triggers and functions.
 
 use super::{backfill, database, none, ran, retype, swapped_both_ways};
 
@@ -36,7 +36,7 @@ async fn triggers_of_the_application_run_under_the_search_path_of_the_database()
     }
 }
 
-/// Without that search path, the trigger fails in every session; the check finds it in either kind of job.
+/// Without that search path, the trigger fails in every session. `check` reports this for both kinds of job.
 #[tokio::test]
 async fn a_trigger_that_fails_is_found_by_the_check() {
     for kind in ["trigger note after", "constraint trigger note after"] {
@@ -61,7 +61,7 @@ async fn a_trigger_that_fails_is_found_by_the_check() {
     }
 }
 
-/// Functions that the plan's SQL calls find what they find for anybody, in the trigger too.
+/// Functions that the plan's SQL calls resolve names as in any other session, also in the trigger.
 #[tokio::test]
 async fn functions_of_the_plan_run_under_the_search_path_of_the_database() {
     let setup = format!(
@@ -76,10 +76,10 @@ async fn functions_of_the_plan_run_under_the_search_path_of_the_database() {
     ran(&db, "run", &plan).await.ok();
     db.execute("set search_path = pg_catalog; insert into app.t (a) values (7)").await;
     none(&db, "select count(*) from app.t where b is distinct from a * 2").await;
-    // By default, names are looked for in the table's schema and in public.
+    // By default, names are looked up in the table's schema and in public.
     let other = backfill(&db, "table = 'app.t'\n[backfill]\nset = { b = 'twice(t.a)' }\n");
-    let told = ran(&db, "check", &other).await.exits(3);
-    assert!(told.stdout.contains("function twice(integer) does not exist"), "{told:?}");
+    let output = ran(&db, "check", &other).await.exits(3);
+    assert!(output.stdout.contains("function twice(integer) does not exist"), "{output:?}");
     let stated = backfill(
         &db,
         "table = 'app.t'\n[backfill]\nset = { b = 'twice(t.a) * 2' }\nsettings = { search_path = 'audit, app' }\n",
@@ -89,7 +89,7 @@ async fn functions_of_the_plan_run_under_the_search_path_of_the_database() {
 
 /// A type without its schema is found in the table's schema, or in public.
 #[tokio::test]
-async fn types_are_found_where_the_documentation_says() {
+async fn types_are_looked_up_in_the_documented_schemas() {
     for (schema, of_type) in [("public", "public"), ("app", "public"), ("app", "app")] {
         let setup = format!(
             "create schema if not exists {schema}; create type {of_type}.mood as enum ('sad', 'ok');
@@ -123,7 +123,7 @@ async fn types_are_found_where_the_documentation_says() {
     }
 }
 
-/// SQL of every kind keeps its meaning when the server writes it down.
+/// SQL of every kind keeps its meaning when the server deparses it.
 #[tokio::test]
 async fn every_kind_of_sql_keeps_its_meaning() {
     let db = database(
@@ -178,7 +178,8 @@ h = "to_jsonb(t) - 'h' - 'at' - 'c' - 'a' - 'b' - 'd' - 'e' - 'f' - 'g'"
     none(&db, collation).await;
 }
 
-/// The application's own trigger, constraint or a domain refuses a row: it is named, and the plan is not blamed for it.
+/// A trigger or constraint of the application rejects a row: the error reports the key of the row, and that a trigger
+/// or constraint rejected it.
 #[tokio::test]
 async fn an_error_for_a_row_is_reported_with_the_row() {
     let setup = "create table t (id serial primary key, locked boolean, a int, b int check (b <> 222));
@@ -186,7 +187,7 @@ async fn an_error_for_a_row_is_reported_with_the_row() {
         create function frozen() returns trigger language plpgsql as
             $$ begin if old.locked then raise exception 'period is closed'; end if; return new; end $$;";
     let trigger = "create trigger frozen before update on t for each row execute function frozen();";
-    for (more, told) in [
+    for (more, cause) in [
         (trigger, "by key: 333: period is closed"),
         ("alter table t drop constraint t_b_check;", ""),
         ("", "by key: 222: new row for relation \"t\" violates check constraint \"t_b_check\""),
@@ -196,7 +197,7 @@ async fn an_error_for_a_row_is_reported_with_the_row() {
             &db,
             "table = 't'\n[copy]\nworkers = 1\n[backfill]\nset = { b = 't.a' }\nwhere = 't.b is null'\n",
         );
-        if told.is_empty() {
+        if cause.is_empty() {
             ran(&db, "run", &plan).await.ok();
             continue;
         }
@@ -204,7 +205,7 @@ async fn an_error_for_a_row_is_reported_with_the_row() {
             db.execute("alter table t drop constraint t_b_check").await;
         }
         let ended = ran(&db, "run", &plan).await.exits(1);
-        assert!(ended.stderr.contains(told), "{ended:?}");
+        assert!(ended.stderr.contains(cause), "{ended:?}");
         assert!(ended.stderr.contains("a trigger or constraint of public.t rejects"), "{ended:?}");
         none(&db, "select count(*) from t where id < 200 and b is null").await;
     }

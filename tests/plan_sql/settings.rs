@@ -1,4 +1,5 @@
-//! Casts go by the settings of the database, in the job and in the trigger alike, whatever a writer's session has.
+//! Casts use the settings of the database, both in the job and in the trigger, whatever the settings of a writer's
+//! session are.
 
 use super::{backfill, database, none, ran, retype};
 
@@ -7,7 +8,7 @@ const MOMENTS: &str =
     insert into t (created_at) select timestamptz '2025-03-01 20:00Z' + i * interval '17 minutes' from generate_series(1, 1500) i;
     analyze t";
 
-/// Of rows that are there, of rows that an application writes in a session with other settings, and of keys that are dates.
+/// Existing rows, and rows that an application writes in a session with other settings.
 #[tokio::test]
 async fn old_and_new_rows_are_interpreted_alike() {
     let settings = ["timezone = 'Asia/Tokyo'", "datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'"];
@@ -17,12 +18,12 @@ async fn old_and_new_rows_are_interpreted_alike() {
         "table = 't'\n[backfill]\nset = { day = 't.created_at::date', label = 't.created_at::text', spent = \"(t.id * interval '1 min')::text\" }
 keep_filled = 'always'\n",
     );
-    let told = ran(&db, "check", &plan).await.ok();
+    let output = ran(&db, "check", &plan).await.ok();
     assert!(
-        told.stdout.contains(
+        output.stdout.contains(
             "the plan's SQL runs with TimeZone Asia/Tokyo, DateStyle SQL, DMY, IntervalStyle iso_8601, also in the trigger"
         ),
-        "{told:?}"
+        "{output:?}"
     );
     ran(&db, "run", &plan).await.ok();
     db.execute(
@@ -39,7 +40,7 @@ keep_filled = 'always'\n",
     .await;
 }
 
-/// A key is read as text beside the plan's SQL, and sent again.
+/// Keys are read as text under the settings of the plan, and are sent back as text.
 #[tokio::test]
 async fn keys_survive_the_settings_of_the_plan() {
     for (kind, value) in [
@@ -51,7 +52,7 @@ async fn keys_survive_the_settings_of_the_plan() {
              insert into t select {value} from generate_series(1, 3000) i; analyze t"
         );
         let db = database(&["timezone = 'Europe/Berlin'", "datestyle = 'German, DMY'"], &setup).await;
-        // Rows that are held are filled one by one, by their keys as text.
+        // Locked rows are filled one by one, with their keys as text.
         let client = db.client().await;
         client.batch_execute("begin; select from t where n is null limit 40 for update").await.unwrap();
         let plan = backfill(&db, "table = 't'\n[backfill]\nset = { n = '1' }\n");
@@ -100,9 +101,9 @@ async fn a_retype_casts_as_alter_table_does() {
     }
 }
 
-/// What the plan states goes before what the database has.
+/// The settings of the plan override those of the database.
 #[tokio::test]
-async fn the_plan_may_state_settings() {
+async fn settings_of_the_plan() {
     let db = database(&["timezone = 'Asia/Tokyo'"], MOMENTS).await;
     let plan = backfill(
         &db,
@@ -114,9 +115,9 @@ async fn the_plan_may_state_settings() {
         &db,
         "table = 't'\n[backfill]\nset = { day = 't.created_at::date' }\nsettings = { timezone = 'Mars/Olympus' }\n",
     );
-    let told = ran(&db, "check", &wrong).await.exits(3);
+    let output = ran(&db, "check", &wrong).await.exits(3);
     assert!(
-        told.stdout.contains("the server rejects the plan's SQL: invalid value for parameter"),
-        "{told:?}"
+        output.stdout.contains("the server rejects the plan's SQL: invalid value for parameter"),
+        "{output:?}"
     );
 }

@@ -1,4 +1,4 @@
-//! What `check` refuses, each with what to do; and what a job does not do.
+//! Column type changes that `check` refuses, with their hints; and the limits of a job.
 
 use tokio_postgres::error::SqlState;
 
@@ -8,26 +8,26 @@ const ORDERS: &str =
     "create table orders (id int generated always as identity primary key, note text, code text unique);
     create table kinds (id int primary key)";
 
-/// The errors and warnings on the table after these statements, those left out that every retype has.
-async fn told(more: &str, plan: &str) -> String {
+/// The errors and warnings for the table after `more`, without the warnings that every retype gets.
+async fn findings(more: &str, plan: &str) -> String {
     let db = Database::new().await;
     db.execute(ORDERS).await;
     db.execute(more).await;
     let plan = db.plan(plan);
     let ran = db.pgstrata(&["check", plan.to_str().unwrap()]).await;
-    let usual = ["column_moves", "sequence_made_anew"];
+    let ignored = ["column_moves", "sequence_made_anew"];
     let lines: Vec<&str> = ran.stdout.lines().collect();
-    let mut told = String::new();
+    let mut findings = String::new();
     for (i, line) in lines.iter().enumerate() {
         let hint = line.starts_with("  hint");
         let of = if hint { lines[i - 1] } else { line };
         if (of.starts_with("error[") || of.starts_with("warning["))
-            && !usual.iter().any(|code| of.contains(code))
+            && !ignored.iter().any(|code| of.contains(code))
         {
-            told += &format!("{line}\n");
+            findings += &format!("{line}\n");
         }
     }
-    told + &ran.stderr
+    findings + &ran.stderr
 }
 
 fn plan(retype: &str) -> String {
@@ -36,13 +36,13 @@ fn plan(retype: &str) -> String {
 
 #[tokio::test]
 async fn a_plain_table_gets_no_finding() {
-    assert_eq!(told("", PLAN).await, "");
+    assert_eq!(findings("", PLAN).await, "");
 }
 
 #[tokio::test]
 async fn publications_and_labels_of_the_column() {
     let label = "insert into pg_seclabel select 'orders'::regclass, 'pg_class'::regclass, n, 'guard', 'secret' from generate_series(0, 2) n";
-    insta::assert_snapshot!(told(label, PLAN).await, @"
+    insta::assert_snapshot!(findings(label, PLAN).await, @"
     error[security_label]: public.orders.id: column public.orders.id has a security label for guard, and the new column would not have it
       hint: remove the label and set it again after the swap: security label for guard on column public.orders.id is null
     error: the check found 1 error; nothing was changed
@@ -51,90 +51,90 @@ async fn publications_and_labels_of_the_column() {
 
 #[tokio::test]
 async fn objects_that_refer_to_the_column_by_its_number() {
-    insta::assert_snapshot!(told("create view v as select id from orders", PLAN).await, @"
+    insta::assert_snapshot!(findings("create view v as select id from orders", PLAN).await, @"
     error[column_in_use]: view public.v: view public.v reads column id of public.orders and cannot be carried over to the new column
       hint: drop it for the run, and create it again after the swap: it is bound to the number and type of the column
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("create materialized view v as select max(id) from orders", PLAN).await, @"
+    insta::assert_snapshot!(findings("create materialized view v as select max(id) from orders", PLAN).await, @"
     error[column_in_use]: materialized view public.v: materialized view public.v reads column id of public.orders and cannot be carried over to the new column
       hint: drop it for the run, and create it again after the swap: it is bound to the number and type of the column
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("create view v as select id, note, count(*) from orders group by id", PLAN).await, @"
+    insta::assert_snapshot!(findings("create view v as select id, note, count(*) from orders group by id", PLAN).await, @"
     error[column_in_use]: view public.v: view public.v reads column id of public.orders and cannot be carried over to the new column
       hint: drop it for the run, and create it again after the swap: it is bound to the number and type of the column
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("create policy p on orders using (id > 3)", PLAN).await, @"
+    insta::assert_snapshot!(findings("create policy p on orders using (id > 3)", PLAN).await, @"
     error[column_in_use]: policy p on table public.orders: policy p on table public.orders names column id of public.orders and cannot be carried over to the new column
       hint: drop the policy for the run and create it again after the swap, or rewrite it to use other columns
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("alter table orders add twice int generated always as (id * 2) stored", PLAN).await, @"
+    insta::assert_snapshot!(findings("alter table orders add twice int generated always as (id * 2) stored", PLAN).await, @"
     error[column_in_use]: default value for column twice of table public.orders: default value for column twice of table public.orders is computed from column id of public.orders and cannot be carried over to the new column
       hint: drop the generated column for the run, and add it again after the swap
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("create function f() returns int begin atomic select max(id) from orders; end", PLAN).await, @"
+    insta::assert_snapshot!(findings("create function f() returns int begin atomic select max(id) from orders; end", PLAN).await, @"
     error[column_in_use]: function public.f(): function public.f() has an SQL body that names column id of public.orders and cannot be carried over to the new column
       hint: write its body as a string (as $$ ... $$), which refers to the column by name
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("create statistics s on id, note from orders", PLAN).await, @"
+    insta::assert_snapshot!(findings("create statistics s on id, note from orders", PLAN).await, @"
     error[column_in_use]: statistics object public.s: statistics object public.s is on column id of public.orders and cannot be carried over to the new column
       hint: drop the statistics for the run, and create them again after the swap
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("create publication p for table orders", PLAN).await, @"
+    insta::assert_snapshot!(findings("create publication p for table orders", PLAN).await, @"
     error[published]: p: publication p contains public.orders: its subscribers would stop at a column that they do not have
       hint: remove the table from the publication for the run, and let subscribers copy it again afterwards
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("alter table orders replica identity using index orders_pkey", PLAN).await, @"
+    insta::assert_snapshot!(findings("alter table orders replica identity using index orders_pkey", PLAN).await, @"
     error[column_in_use]: index public.orders_pkey: index public.orders_pkey is the replica identity and contains column id of public.orders and cannot be carried over to the new column
       hint: for the run, choose another replica identity: alter table ... replica identity default, or full
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("alter table orders add exclude using btree (id with =)", PLAN).await, @"
+    insta::assert_snapshot!(findings("alter table orders add exclude using btree (id with =)", PLAN).await, @"
     error[column_in_use]: constraint public.orders_id_excl: constraint public.orders_id_excl is an exclusion constraint on column id of public.orders and cannot be carried over to the new column
       hint: drop the constraint for the run, and add it again after the swap
     error: the check found 1 error; nothing was changed
     ");
     let function = "create function f() returns trigger language plpgsql as 'begin return new; end';";
     let of = "create trigger g after update of id on orders for each row execute function f()";
-    insta::assert_snapshot!(told(&format!("{function} {of}"), PLAN).await, @"
+    insta::assert_snapshot!(findings(&format!("{function} {of}"), PLAN).await, @"
     error[column_in_use]: trigger g on table public.orders: trigger g on table public.orders has an UPDATE OF or WHEN clause on column id of public.orders and cannot be carried over to the new column
       hint: for the run, create the trigger without that clause, and test the condition in its function
     error: the check found 1 error; nothing was changed
     ");
     let behind = "create trigger zzz before update on orders for each row execute function f()";
-    insta::assert_snapshot!(told(&format!("{function} {behind}"), PLAN).await, @"
+    insta::assert_snapshot!(findings(&format!("{function} {behind}"), PLAN).await, @"
     error[trigger_behind]: zzz: trigger zzz fires after the job's trigger zz_pgstrata_fill_orders_id_bigint, which must see the row as zzz leaves it
       hint: rename it so that it fires first: triggers fire in the order of their names
     warning[trigger_fires]: zzz: trigger zzz fires on every update of public.orders, including the job's updates: the job updates each row once
       hint: nothing, if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')
     error: the check found 1 error; nothing was changed
     ");
-    // What names another column is in nobody's way.
-    assert_eq!(told("create view v as select note from orders", PLAN).await, "");
+    // A view on another column does not prevent the change.
+    assert_eq!(findings("create view v as select note from orders", PLAN).await, "");
 }
 
 #[tokio::test]
 async fn constraints_and_names_that_prevent_a_retype() {
-    insta::assert_snapshot!(told("alter table orders drop constraint orders_pkey, add primary key (id) deferrable", PLAN).await, @"
+    insta::assert_snapshot!(findings("alter table orders drop constraint orders_pkey, add primary key (id) deferrable", PLAN).await, @"
     error[deferrable_constraint]: orders_pkey: index orders_pkey belongs to a deferrable constraint: the index of the new column would reject immediately what the constraint allows until commit
       hint: make the constraint not deferrable for the run
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("alter table orders add id_new int; create table orders_pkey_old ()", PLAN).await, @"
+    insta::assert_snapshot!(findings("alter table orders add id_new int; create table orders_pkey_old ()", PLAN).await, @"
     error[name_taken]: id_new: public.orders already has a column id_new, and the job needs that name
       hint: rename or drop it
     error[name_taken]: public.orders_pkey_old: a table has the name public.orders_pkey_old, which the job needs for its copy of index orders_pkey
       hint: rename or drop it
     error: the check found 2 errors; nothing was changed
     ");
-    insta::assert_snapshot!(told("create table p (id int references orders, at date) partition by range (at)", PLAN).await, @"
+    insta::assert_snapshot!(findings("create table p (id int references orders, at date) partition by range (at)", PLAN).await, @"
     error[foreign_key_of_partitioned]: p_id_fkey: foreign key p_id_fkey belongs to the partitioned table public.p: before PostgreSQL 18, it cannot be added without reading every row under a lock
       hint: drop it for the run, and add it again after the swap
     warning[child_keeps_type]: public.p: foreign key p_id_fkey of public.p is on a column of type integer, which cannot refer to a value beyond the range of that type
@@ -142,12 +142,12 @@ async fn constraints_and_names_that_prevent_a_retype() {
     error: the check found 1 error; nothing was changed
     ");
     let partitioned = "drop table orders; create table orders (id int primary key) partition by range (id)";
-    insta::assert_snapshot!(told(partitioned, PLAN).await, @"
+    insta::assert_snapshot!(findings(partitioned, PLAN).await, @"
     error[not_a_plain_table]: public.orders: public.orders is partitioned
       hint: a column type change supports only plain tables: change the type before you partition the table
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("create table more () inherits (orders)", PLAN).await, @"
+    insta::assert_snapshot!(findings("create table more () inherits (orders)", PLAN).await, @"
     error[not_a_plain_table]: public.orders: public.orders is inherited by other tables
       hint: a column type change supports only plain tables: detach the children first
     error: the check found 1 error; nothing was changed
@@ -155,28 +155,28 @@ async fn constraints_and_names_that_prevent_a_retype() {
 }
 
 #[tokio::test]
-async fn plans_that_cannot_be() {
-    insta::assert_snapshot!(told("", &plan("column = 'ids'\nto = 'bigint'")).await, @"
+async fn invalid_plans() {
+    insta::assert_snapshot!(findings("", &plan("column = 'ids'\nto = 'bigint'")).await, @"
     error[no_such_column]: ids: public.orders has no column ids
       hint: did you mean id?
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("", &plan("column = 'id'\nto = 'integer'")).await, @"
+    insta::assert_snapshot!(findings("", &plan("column = 'id'\nto = 'integer'")).await, @"
     error[already_that_type]: public.orders.id: column public.orders.id already has type integer
       hint: nothing to do
     error: the check found 1 error; nothing was changed
     ");
-    insta::assert_snapshot!(told("", &plan("column = 'id'\nto = 'bigints'")).await, @r#"
+    insta::assert_snapshot!(findings("", &plan("column = 'id'\nto = 'bigints'")).await, @r#"
     error[type_refused]: bigints: the server rejects the type: type "bigints" does not exist
       hint: write the type as in SQL: to = "bigint"
     error: the check found 1 error; nothing was changed
     "#);
-    insta::assert_snapshot!(told("", &plan("column = 'code'\nto = 'varchar(5)'")).await, @r#"
+    insta::assert_snapshot!(findings("", &plan("column = 'code'\nto = 'varchar(5)'")).await, @r#"
     error[cuts_values]: public.orders.code: a cast to varchar(5) silently truncates longer values
       hint: write using = "t.code", which fails for such values, or write the cast explicitly if you want to truncate them
     error: the check found 1 error; nothing was changed
     "#);
-    insta::assert_snapshot!(told("", &plan("column = 'code'\nto = 'date'\nusing = 't.cod::date'\nback = 'random()::text'")).await, @r#"
+    insta::assert_snapshot!(findings("", &plan("column = 'code'\nto = 'date'\nusing = 't.cod::date'\nback = 'random()::text'")).await, @r#"
     error[sql_refused]: public.orders.code: the server rejects using: column t.cod does not exist
       hint: write using = "..." as an expression on t, such as t."code"::date
     error[volatile_expression]: public.orders.code: back returns a different value at each evaluation, so the columns would never be in sync
@@ -185,7 +185,7 @@ async fn plans_that_cannot_be() {
       hint: nothing, if applications write no such values; the swap would reject them in any case
     error: the check found 2 errors; nothing was changed
     "#);
-    insta::assert_snapshot!(told("create index on orders (code text_pattern_ops)", &plan("column = 'code'\nto = 'date'")).await, @r#"
+    insta::assert_snapshot!(findings("create index on orders (code text_pattern_ops)", &plan("column = 'code'\nto = 'date'")).await, @r#"
     error[not_in_new_type]: index orders_code_idx: index orders_code_idx is not possible on date: operator class "text_pattern_ops" does not accept data type date
       hint: drop it before the run, and create a suitable one for the new type after the swap
     warning[refused_early]: public.orders.code: from the index phase on, writes fail if `using` cannot convert the value, or if the converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column
@@ -194,7 +194,8 @@ async fn plans_that_cannot_be() {
     "#);
 }
 
-/// A snapshot older than the filled rows would read NULL under the column's name: the swap waits for it.
+/// A transaction whose snapshot is older than the filled rows would read NULL in the column after the swap: the swap
+/// waits for it.
 #[tokio::test]
 async fn the_swap_waits_for_older_snapshots() {
     let db = Database::new().await;
@@ -214,7 +215,8 @@ async fn the_swap_waits_for_older_snapshots() {
     assert_eq!(db.count(LEFT_BEHIND).await, 0);
 }
 
-/// What `check` warns of: a statement that is prepared once and returns the column fails, as after any ALTER TABLE.
+/// `check` warns about this: a prepared statement that returns the column fails after the swap, as after any change of
+/// a result column's type.
 #[tokio::test]
 async fn a_prepared_select_of_all_columns_fails_once_and_can_be_prepared_again() {
     let db = Database::new().await;
@@ -231,13 +233,14 @@ async fn a_prepared_select_of_all_columns_fails_once_and_can_be_prepared_again()
         assert_eq!(failed.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED), "{failed:?}");
         // A statement that does not return the column keeps working.
         assert_eq!(client.query(&note, &[&1_i32]).await.unwrap().len(), 1);
-        let anew = client.prepare("select * from orders").await.unwrap();
-        assert_eq!(client.query(&anew, &[]).await.unwrap().len(), 1);
+        let again = client.prepare("select * from orders").await.unwrap();
+        assert_eq!(client.query(&again, &[]).await.unwrap().len(), 1);
         db.pgstrata(&[command, &["orders_id_bigint"]].concat()).await.ok();
     }
 }
 
-/// A job that was swapped is not aborted, one that is not swapped not rolled back.
+/// Abort of a swapped job, finalize while the plan still keeps the old column, and rollback of a table that has
+/// changed.
 #[tokio::test]
 async fn commands_in_the_wrong_state() {
     let db = Database::new().await;

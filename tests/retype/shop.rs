@@ -1,5 +1,6 @@
-//! Applications at work on a parent and its two children, and on the truth of each in the same transactions. A writer knows
-//! the rows that are its own, so that no two wait for each other: a failure is never their own doing.
+//! Writers on a parent table and its two child tables. Each transaction makes the same changes to the truth copy of
+//! each table. Each writer changes only its own rows, so writers do not wait for each other, and a failure is never
+//! caused by another writer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,10 @@ use crate::support::cluster::{Database, connect};
 use crate::support::reads::{Question, Readers, Reading};
 use crate::support::writers::{Shift, Writers};
 
-/// Rows of the parent at first.
+/// Rows of the parent at the start.
 pub const ROWS: i64 = 6_000;
 
-/// Parent and children with their truths; `key` defines the parent's `id`.
+/// Creates parent and children with their truth copies. `key` is the definition of the parent's column `id`.
 pub async fn create(db: &Database, key: &str) {
     db.execute(&format!(
         "create table orders (id {key} primary key, customer int not null, note text);
@@ -43,7 +44,7 @@ pub async fn create(db: &Database, key: &str) {
     .await;
 }
 
-/// Writers and readers at work on the three tables.
+/// The running writers and readers of the three tables.
 #[derive(Debug)]
 pub struct Shop {
     writers: Writers,
@@ -52,10 +53,10 @@ pub struct Shop {
     gate: Arc<RwLock<()>>,
 }
 
-/// Every way to read is tried on the bank.
+/// Only two ways to read: the tests with the bank use all of them.
 const READINGS: [Reading; 2] = [Reading::Snapshot("repeatable read", 200), Reading::Statement];
 
-/// Whether the parent is what it must be.
+/// Whether the parent has the same contents as its truth copy.
 fn question() -> Question {
     let sum = |table: &str| {
         format!(
@@ -67,7 +68,7 @@ fn question() -> Question {
 }
 
 impl Shop {
-    /// Starts so many writers, and the readers.
+    /// Starts `n` writers, and the readers.
     pub async fn open(db: &Database, n: i64) -> Self {
         let question = question();
         db.execute(&format!(
@@ -96,7 +97,7 @@ impl Shop {
         self.writers.commit_more(n).await;
     }
 
-    /// Nothing is written until the guard is dropped.
+    /// Pauses all writers until the guard is dropped.
     pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
         self.gate.clone().write_owned().await
     }
@@ -122,7 +123,7 @@ impl ShopWriter {
         let retitle = self.client.prepare("update orders set note = $1 where id = $2").await.unwrap();
         let retitle_truth =
             self.client.prepare("update truth_orders set note = $1 where id = $2").await.unwrap();
-        // The statement keeps the type that its parameter had when it was prepared.
+        // A prepared statement keeps the parameter types that it was prepared with.
         let narrow = |id: i64| i32::try_from(id).unwrap();
         while shift.goes_on() {
             let open: OwnedRwLockReadGuard<()> = self.gate.clone().read_owned().await;
@@ -155,7 +156,7 @@ impl ShopWriter {
             match result {
                 Ok(()) if commits => shift.committed(),
                 Ok(()) => self.roll_back(before).await,
-                // A stricter transaction meets rows that the job has filled since its snapshot.
+                // Under repeatable read, a write fails on a row that the job has filled since the snapshot.
                 Err(e) if strict && e.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) => {
                     self.roll_back(before).await;
                 }
@@ -175,7 +176,7 @@ impl ShopWriter {
         self.mine[self.rng.random_range(0..self.mine.len())]
     }
 
-    /// A key that no row ever had: below zero, where no sequence comes.
+    /// A key that no row has had before. It is negative, because the sequence generates only positive values.
     fn fresh(&mut self) -> i64 {
         self.fresh += 1;
         -(self.number * 1_000_000 + self.fresh)
@@ -245,7 +246,8 @@ impl ShopWriter {
         }
     }
 
-    /// An identity that is ALWAYS cannot be changed: the row goes and comes again there.
+    /// Changes the key of a row. A column GENERATED ALWAYS AS IDENTITY cannot be updated, so the row is inserted again
+    /// and deleted.
     async fn rekey(&self, id: i64, to: i64) -> Result<(), tokio_postgres::Error> {
         self.run(&format!(
             "do $$ begin

@@ -1,5 +1,5 @@
-//! A bank, for the oracle of reads: in every snapshot, the accounts of a bank hold what they held at first and what the journal says was
-//! paid in since. Writers move both in one transaction; readers compare them in one snapshot.
+//! A bank, to check reads: in every snapshot, the sum of the accounts is the initial sum plus the sum of the journal.
+//! Writers change both in one transaction; readers compare them in one snapshot.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use super::cluster::{Database, connect};
 use super::reads::{Question, READINGS, Readers, Reading, is_refused};
 use super::writers::{Shift, Writers};
 
-/// Accounts at the start.
+/// The initial number of accounts.
 const ACCOUNTS: i64 = 3_000;
-/// What each account holds at the start.
+/// The initial amount of each account.
 const AMOUNT: i64 = 100;
-/// Writers; each has a row of the journal.
+/// The number of writers; each has a row in the journal.
 const WRITERS: i64 = 4;
-/// The sum of all accounts minus the journal: always the same.
+/// The sum of all accounts minus the sum of the journal: it is constant.
 const BALANCE: &str = "select sum(amount)::bigint - (select sum(n)::bigint from journal) from bank";
 /// The same through a function: the table is locked only when the function is called.
 const BY_FUNCTION: &str = "select bank_sum() - (select sum(n)::bigint from journal)";
 
-/// Creates the bank; `amount` is the type of that column.
+/// Creates the bank; `amount` is the type of the column `amount`.
 pub async fn create(db: &Database, amount: &str) {
     db.execute(&format!(
         "create table bank (id bigint primary key, at timestamptz not null, amount {amount} not null);
@@ -37,7 +37,7 @@ pub async fn create(db: &Database, amount: &str) {
     .await;
 }
 
-/// Writers and readers at work.
+/// The running writers and readers.
 #[derive(Debug)]
 pub struct Bank {
     writers: Writers,
@@ -45,7 +45,7 @@ pub struct Bank {
 }
 
 impl Bank {
-    /// Sets the writers to work, and a reader of each way.
+    /// Starts the writers, and a reader for each way to read.
     pub async fn open(db: &Database) -> Self {
         let mut writers = Writers::default();
         for number in 1..=WRITERS {
@@ -55,7 +55,7 @@ impl Bank {
         Self { writers, readers: Readers::start(db, &question(), &READINGS) }
     }
 
-    /// Adds a reader, on a standby for instance.
+    /// Adds a reader, for example on a standby.
     pub fn add(&mut self, dsn: &str, reading: Reading, on: &'static str) {
         self.readers.add(dsn, &question(), reading, on);
     }
@@ -72,25 +72,27 @@ impl Bank {
     }
 }
 
-/// Asks whether the balance is right.
+/// The query for the balance.
 fn question() -> Question {
     Question { query: BALANCE.to_owned(), by_function: BY_FUNCTION.to_owned(), right: ACCOUNTS * AMOUNT }
 }
 
-/// One writer: it pays in, moves accounts to other days, and opens and closes an account of its own, each with an entry in the journal.
+/// A writer: it changes amounts, moves accounts to other days, and opens and closes an account, each with an entry in
+/// the journal.
 async fn write(shift: Shift, client: Client, number: i64) {
     let mut rng = StdRng::seed_from_u64(number.cast_unsigned());
     let isolation = ["read committed", "repeatable read", "serializable", "read committed"]
         [usize::try_from(number).unwrap() % 4];
-    let mut own = None;
+    let mut open_account = None;
     let mut last = number * 1_000_000;
     while shift.goes_on() {
-        // Accounts of its own: a row that another writer moves to another partition cannot be waited for.
+        // Each writer has its own accounts, because an update fails if a concurrent transaction moves the row to
+        // another partition.
         let mut account = || rng.random_range(0..ACCOUNTS / WRITERS) * WRITERS + number;
         let (a, c) = (account(), account());
         let b = rng.random_range(0..2) * 40;
-        let (account, opened, paid) = match own {
-            _ if !rng.random_ratio(1, 5) => (String::new(), own, 1),
+        let (account, opened, paid) = match open_account {
+            _ if !rng.random_ratio(1, 5) => (String::new(), open_account, 1),
             None => {
                 last += 1;
                 (
@@ -110,7 +112,7 @@ async fn write(shift: Shift, client: Client, number: i64) {
         );
         match client.batch_execute(&sql).await {
             Ok(()) => {
-                own = opened;
+                open_account = opened;
                 shift.committed();
             }
             Err(e) => {

@@ -1,4 +1,4 @@
-//! A table under eight writers, and the job that partitions it.
+//! A table with eight concurrent writers, and the job that partitions it.
 
 use super::cluster::{Database, Version};
 use super::lab::Lab;
@@ -10,21 +10,22 @@ use super::tables::TableSpec;
 
 /// The table that is partitioned; the job is named after it.
 pub const TABLE: &str = "observations";
-/// Its copy, which every transaction changes in the same way.
+/// The truth copy, to which every transaction makes the same changes.
 pub const TRUTH: &str = "truth_observations";
-/// Chunks so short that writes fall between and into them.
+/// Short chunks, so that many writes happen before, during and after a chunk.
 pub const COPY: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\n";
-/// The same along the key.
+/// The same in the order of the key.
 pub const KEYSET: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\norder = \"keyset\"\n";
-/// The same by blocks of the heap.
+/// The same in physical order.
 pub const PHYSICAL: &str = "[copy]\nworkers = 3\ntarget_batch_ms = 20\norder = \"physical\"\n";
 
-/// On an overloaded machine a transaction takes long, so the lock timeout is long; it must stay below `deadlock_timeout`.
+/// Transactions are slow on an overloaded machine, so the lock timeout is long. It must be less than
+/// `deadlock_timeout`.
 const SWAP: &str = "[swap]\nlock_timeout = \"1500ms\"\nattempts = 1000\n";
-/// For a database whose job has a lock timeout of more than a second.
+/// Sets `deadlock_timeout` for jobs with a lock timeout of more than a second.
 pub const DEADLOCK_TIMEOUT: &str = "do $$ begin execute format('alter database %I set deadlock_timeout = ''3s''', current_database()); end $$";
 
-/// Every way to read is tried on the bank; here the whole table is read, so that there is one reader.
+/// Only one way to read, because each read scans the whole table. The tests with the bank use all ways.
 const READINGS: [Reading; 1] = [Reading::Snapshot("repeatable read", 300)];
 
 /// The number of writers.
@@ -39,20 +40,20 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Creates the table and starts the writers. `partition` continues the section `[partition]` of the plan, and may add
-    /// sections; the partitions are months unless it says otherwise.
+    /// Creates the table and starts the writers. `partition` is appended to section `[partition]` of the plan, and may
+    /// add sections. Partitions are monthly unless `partition` contains `every`.
     pub async fn start(spec: TableSpec, partition: &str) -> Self {
         Self::start_on(Version::System, spec, partition).await
     }
 
-    /// The same on the server of a version.
+    /// The same on the server of this version.
     pub async fn start_on(version: Version, spec: TableSpec, partition: &str) -> Self {
         let db = Database::of(version).await;
         db.execute(DEADLOCK_TIMEOUT).await;
         spec.create(&db).await;
         let every = if partition.contains("every = ") { "" } else { "every = \"1 month\"\n" };
         let plan = format!("table = \"{TABLE}\"\n{SWAP}[partition]\nby = \"created_at\"\n{every}{partition}");
-        // A TRUNCATE is seen by snapshots that are older than it.
+        // A TRUNCATE is visible to older snapshots, so reads can be wrong.
         let readings = if spec.truncate_one_in.is_some() { &[][..] } else { &READINGS };
         let readers = Readers::start(&db, &question(&db).await, readings);
         let load = Load::start(db.dsn(), spec, WRITERS, 7).await;
@@ -60,19 +61,19 @@ impl Bench {
         Self { lab: Lab::on(db, &plan), load, readers }
     }
 
-    /// Runs the job through verification.
+    /// Runs the job until it is verified.
     pub async fn run(&self) -> Ran {
         self.lab.ok("run").await
     }
 
-    /// Runs another command; then compares the table with its truth after more writes.
+    /// Runs another command, and compares the table with its truth copy after more writes.
     pub async fn then(&self, command: &str) {
         self.lab.ok(command).await;
         self.load.commit_more(100).await;
         oracle::compare(&self.lab.db, TABLE, TRUTH).await;
     }
 
-    /// Syncs the inactive table while nobody writes, and compares it with the truth.
+    /// Syncs the inactive table while the writers are paused, and compares it with the truth copy.
     pub async fn is_level(&self, other: &str) {
         let _quiet = self.load.pause().await;
         self.lab.ok("sync").await;
@@ -99,7 +100,7 @@ impl Bench {
     }
 }
 
-/// Asks whether the table equals its truth.
+/// A query that compares the table with its truth copy.
 async fn question(db: &Database) -> Question {
     let columns = oracle::columns(&db.client().await, TRUTH).await;
     let sum = |table: &str| {
@@ -113,8 +114,9 @@ async fn question(db: &Database) -> Question {
     Question { query, by_function: "select differs()".to_owned(), right: 0 }
 }
 
-/// The share of transactions that the same load loses to serialization failures without the tool: on the plain table, and on one
-/// partitioned by hand. The server detects conflicts by pages of an index, and a partition has few.
+/// The share of transactions that fail with a serialization failure under the same load without a job: on the plain
+/// table, and on a table partitioned by hand. A partitioned table has more failures, because the server detects
+/// conflicts per index page, and the index of a partition has few pages.
 pub async fn shares_without_tool(spec: impl Fn() -> TableSpec) -> [f64; 2] {
     let mut shares = [0.0, 0.0];
     for (share, partitioned) in shares.iter_mut().zip([false, true]) {
@@ -135,7 +137,7 @@ pub async fn shares_without_tool(spec: impl Fn() -> TableSpec) -> [f64; 2] {
 /// Statements that partition the table while nobody uses it.
 pub fn by_hand(spec: &TableSpec) -> String {
     let slots = if spec.has_slots() { ", unique (created_at, slot)" } else { "" };
-    // Beyond the rows that are there, and below the keys that writers make.
+    // A value above the existing rows, and below the keys that writers generate.
     let identity = spec.key_columns()[0].1 == "bigint";
     let restart =
         if identity { format!("alter table {TABLE} alter id restart 1000000000;") } else { String::new() };

@@ -1,4 +1,4 @@
-//! The findings of `check`, and a table and plan without any.
+//! The findings of `check`, and a table and a plan without findings.
 
 use super::cluster::{Database, Version};
 
@@ -11,7 +11,7 @@ pub const GOOD: &str = "create table t (id bigint primary key, at timestamptz no
     insert into t select i, timestamptz '2024-01-15 00:00Z' + i * interval '1 day' from generate_series(0, 99) i;
     analyze t;";
 
-/// Errors and warnings with their hints, as the real binary prints them; its exit code must match them.
+/// Errors and warnings with their hints, as the binary prints them. Asserts that its exit code matches them.
 pub async fn check_as(db: &Database, user: &str, plan: &str) -> String {
     let file = db.plan(plan);
     let dsn = format!("{} user={user}", db.dsn());
@@ -50,22 +50,22 @@ pub async fn told_on(version: Version, setup: &str, plan: &str) -> String {
     check(&db, plan).await
 }
 
-/// What `check` reports about the plan by months on the table without findings, after `more`.
+/// What `check` reports about the plan [`MONTHS`] on the table [`GOOD`] after the statements in `more`.
 pub async fn told_after(more: &str) -> String {
     told(&format!("{GOOD}{more}"), MONTHS).await
 }
 
-/// `error[code]: object` of each error and warning among the findings.
+/// `error[code]: object` or `warning[code]: object` for each error and warning.
 pub fn findings(printed: &str) -> Vec<String> {
     leveled(printed, &["error", "warning"])
 }
 
-/// The same of the errors alone.
+/// The same for errors only.
 pub fn errors(printed: &str) -> Vec<String> {
     leveled(printed, &["error"])
 }
 
-/// The same of the notes alone.
+/// The same for notes only.
 pub fn notes(printed: &str) -> Vec<String> {
     leveled(printed, &["note"])
 }

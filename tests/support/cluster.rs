@@ -1,4 +1,4 @@
-//! One server of each version for the whole test process, and a database of its own for each test.
+//! One server of each version for the whole test process, and a separate database for each test.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use tokio_postgres::{Client, NoTls};
 use super::process::{Ran, ended};
 use super::wait::{LIMIT, until};
 
-/// The settings of every test server: room for many tests at once, and no `fsync`. Commits stay synchronous: a killed server must
-/// come back with all of them, for which the cache of the operating system is enough.
+/// The settings of every test server: enough resources for many concurrent tests, and no `fsync`. Commits are still
+/// synchronous, because a killed server must keep them; the cache of the operating system is sufficient for that.
 pub const SETTINGS: &[(&str, &str)] = &[
     ("max_connections", "300"),
     ("shared_buffers", "256MB"),
@@ -28,7 +28,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
 /// The servers that tests run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// Whatever this machine has installed.
+    /// The version that is installed on this machine.
     System,
     V14,
     V16,
@@ -37,17 +37,17 @@ pub enum Version {
 }
 
 impl Version {
-    /// Whether this version is installed: `tests/setup.sh versions` installs them. A missing one is reported, and fails the test
-    /// if all versions are required.
+    /// Whether this version is installed: `tests/setup.sh versions` installs them. A missing one is reported, and fails
+    /// the test if all versions are required.
     pub fn is_there(self) -> bool {
-        let there = self == Self::System || self.bin().is_dir();
-        if !there {
-            let said = format!("skipped: {self:?} is not in target/servers (tests/setup.sh versions)");
-            assert!(std::env::var_os("PGSTRATA_ALL_VERSIONS").is_none(), "{said}");
-            // Printed with the macro, it would be heard only if the test failed.
-            std::io::stderr().write_all(format!("{said}\n").as_bytes()).unwrap();
+        let installed = self == Self::System || self.bin().is_dir();
+        if !installed {
+            let message = format!("skipped: {self:?} is not in target/servers (tests/setup.sh versions)");
+            assert!(std::env::var_os("PGSTRATA_ALL_VERSIONS").is_none(), "{message}");
+            // The test harness captures the output of eprintln! and prints it only if the test fails.
+            std::io::stderr().write_all(format!("{message}\n").as_bytes()).unwrap();
         }
-        there
+        installed
     }
 
     fn bin(self) -> PathBuf {
@@ -56,7 +56,7 @@ impl Version {
     }
 
     fn server(self) -> &'static PrivateServer {
-        /// Statics are never dropped: the keeper of a server stops it when this process ends.
+        /// Statics are never dropped: the keeper process of a server stops it when this process ends.
         static SERVERS: [OnceLock<PrivateServer>; 5] = [const { OnceLock::new() }; 5];
         SERVERS[self as usize].get_or_init(|| self.start(&[]))
     }
@@ -66,13 +66,13 @@ impl Version {
         let settings = [SETTINGS, more].concat();
         match self {
             Self::System => PrivateServer::start(&settings).unwrap(),
-            // Where the link leads: the server's user may not be let into our directory.
+            // Follow the symbolic link, because the server's user may have no access to the project's directory.
             _ => PrivateServer::start_from(self.bin().canonicalize().unwrap(), &settings).unwrap(),
         }
     }
 }
 
-/// Makes a test of `async fn name(version: Version)` for each version: `system::name`, `v14::name` and so on.
+/// Defines a test for each version that calls `async fn name(version: Version)`: `system::name`, `v14::name` and so on.
 macro_rules! on_every_version {
     ($($name:ident),* $(,)?) => {
         $crate::support::cluster::on_version!(system System $($name)*);
@@ -81,7 +81,7 @@ macro_rules! on_every_version {
 }
 pub(crate) use on_every_version;
 
-/// The same without the system's version, for which the test exists separately.
+/// The same without the system's version, for which a separate test exists.
 macro_rules! on_other_versions {
     ($($name:ident),* $(,)?) => {
         $crate::support::cluster::on_version!(v14 V14 $($name)*);
@@ -92,8 +92,8 @@ macro_rules! on_other_versions {
 }
 pub(crate) use on_other_versions;
 
-/// The oldest and the newest version, for tests with a long load. Versions differ in SQL and catalogs, and other tests try those
-/// on all of them.
+/// The same for the oldest and the newest version only, for long tests under load. Other tests cover the differences in
+/// SQL and catalogs on all versions.
 macro_rules! on_oldest_and_newest {
     ($($name:ident),* $(,)?) => {
         $crate::support::cluster::on_version!(oldest V14 $($name)*);
@@ -119,7 +119,7 @@ macro_rules! on_version {
 }
 pub(crate) use on_version;
 
-/// A database of its own, with a directory for its plans.
+/// A separate database, with a directory for its plans.
 #[derive(Debug)]
 pub struct Database {
     socket_dir: PathBuf,
@@ -128,18 +128,18 @@ pub struct Database {
 }
 
 impl Database {
-    /// A new one on the shared server of the system's version.
+    /// Creates a database on the shared server of the system's version.
     pub async fn new() -> Self {
         Self::of(Version::System).await
     }
 
-    /// A new one on the shared server of this version.
+    /// Creates a database on the shared server of this version.
     pub async fn of(version: Version) -> Self {
         let server = tokio::task::spawn_blocking(move || version.server()).await.unwrap();
         Self::on(server).await
     }
 
-    /// A new one on a server that the test may kill.
+    /// Creates a database on a private server, which the test may stop.
     pub async fn on(server: &PrivateServer) -> Self {
         static LAST: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", LAST.fetch_add(1, Ordering::Relaxed));
@@ -149,7 +149,7 @@ impl Database {
         Self { socket_dir, dsn: server.dsn(&name), plans: tempfile::tempdir().unwrap() }
     }
 
-    /// The connection string: of the superuser, or of the role of [`Database::log_in_as`].
+    /// The connection string of the superuser, or of the role set with [`Database::log_in_as`].
     pub fn dsn(&self) -> &str {
         &self.dsn
     }
@@ -169,12 +169,12 @@ impl Database {
         &self.socket_dir
     }
 
-    /// A connection; it closes when the client is dropped.
+    /// A new session; it ends when the client is dropped.
     pub async fn client(&self) -> Client {
         connect(&self.dsn).await
     }
 
-    /// A connection of another role, which may log in.
+    /// A new session of another role, which must have LOGIN.
     pub async fn connect_as(&self, role: &str) -> Client {
         connect(&self.dsn_of(role)).await
     }
@@ -204,8 +204,8 @@ impl Database {
     /// Waits until the count is `wanted`.
     pub async fn until(&self, sql: &str, wanted: i64) {
         let client = self.client().await;
-        let come = async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == wanted;
-        until(&format!("{wanted} of {sql}"), come).await;
+        let reached = async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == wanted;
+        until(&format!("{wanted} of {sql}"), reached).await;
     }
 
     /// Writes a plan to a file.
@@ -216,12 +216,12 @@ impl Database {
         path
     }
 
-    /// Runs the real binary on this database, to its end.
+    /// Runs the binary on this database until it exits.
     pub async fn pgstrata(&self, args: &[&str]) -> Ran {
         self.pgstrata_with(args, &[]).await
     }
 
-    /// The same with more environment variables: `PGSTRATA_FAILPOINT`, or the `DATABASE_URL` of a proxy.
+    /// The same with additional environment variables, such as `PGSTRATA_FAILPOINT` or the `DATABASE_URL` of a proxy.
     pub async fn pgstrata_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
         ended(self.command(args).envs(env.iter().copied()).spawn().unwrap()).await
     }
@@ -240,7 +240,7 @@ impl Database {
     }
 }
 
-/// A connection whose task ends with its client. A statement that never completes fails.
+/// A session that ends when the client is dropped. A statement that runs too long fails.
 pub async fn connect(dsn: &str) -> Client {
     let dsn = format!("{dsn} options='-c statement_timeout={}s'", LIMIT.as_secs());
     let (client, connection) = tokio_postgres::connect(&dsn, NoTls).await.unwrap_or_else(|e| panic!("{e:?}"));
@@ -257,14 +257,14 @@ async fn a_server_is_of_its_version(version: Version) {
 
 #[tokio::test]
 async fn databases_are_separate() {
-    let (one, other) = (Database::new().await, Database::new().await);
-    one.execute("create table t (id int)").await;
-    assert_eq!(other.count("select count(*) from pg_class where relname = 't'").await, 0);
-    assert_eq!(std::fs::read_to_string(one.plan("table = 't'")).unwrap(), "table = 't'");
+    let (first, second) = (Database::new().await, Database::new().await);
+    first.execute("create table t (id int)").await;
+    assert_eq!(second.count("select count(*) from pg_class where relname = 't'").await, 0);
+    assert_eq!(std::fs::read_to_string(first.plan("table = 't'")).unwrap(), "table = 't'");
 }
 
 #[tokio::test]
-async fn a_database_can_stand_on_a_server_that_is_killed() {
+async fn a_private_server_can_be_killed_and_restarted() {
     let server = PrivateServer::start(SETTINGS).unwrap();
     let db = Database::on(&server).await;
     db.execute("create table t (id int)").await;

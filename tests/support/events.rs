@@ -1,4 +1,4 @@
-//! `events`: a table of 4,000 rows with some of everything that depends on a table, and the plan that partitions it.
+//! The table `events` with 4,000 rows and several kinds of dependent objects, and the plan that partitions it.
 
 use super::lab::Lab;
 
@@ -15,29 +15,29 @@ const SETUP: &str = "
         select timestamptz '2024-01-01 00:00Z' + i * interval '30 minutes', 'note ' || i from generate_series(0, 3999) i;
     analyze events";
 
-/// The plan by months.
+/// The table, and a plan with monthly partitions.
 pub async fn lab() -> Lab {
     lab_with("").await
 }
 
-/// The same with a slow copy: some chunks, for seconds.
+/// The same with a slow copy, which takes some seconds and chunks.
 pub async fn slow_lab() -> Lab {
     lab_with("[throttle]\nrows_per_second = 500\n").await
 }
 
-/// The same with more sections at the end of the plan.
+/// The same with additional sections in the plan.
 pub async fn lab_with(more: &str) -> Lab {
     Lab::new(SETUP, &plan_text("month", more)).await
 }
 
-/// The text of the plan: one partition `every` so long, and more sections.
+/// The text of the plan, with the interval of a partition and additional sections.
 pub fn plan_text(every: &str, more: &str) -> String {
     format!(
         "table = 'events'\n[partition]\nby = 'at'\nevery = '{every}'\nto = '2024-07-01'\n[swap]\nlock_timeout = '100ms'\nattempts = 3\n{more}"
     )
 }
 
-/// Statements that add a generated column which takes so many seconds a row to compute: chunks take long.
+/// Statements that add a generated column whose computation takes so many seconds per row, so that chunks take long.
 pub fn slow_column(seconds: f64) -> String {
     let function = "create or replace function slow(bigint) returns bigint language plpgsql immutable as";
     format!(

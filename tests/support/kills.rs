@@ -1,4 +1,4 @@
-//! Failpoints by the source files that have them, and many cases of a test side by side.
+//! The failpoints of source files, and running many cases of a test concurrently.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,19 +8,19 @@ use pgstrata::failpoint;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, LocalSet};
 
-/// Cases that run side by side.
+/// The number of cases that run at the same time.
 const AT_ONCE: usize = 4;
 
-/// Runs `one` for each case, some at a time, and reports the cases that failed.
-pub async fn side_by_side<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
+/// Runs `test` for each case, some at a time, and reports the cases that failed.
+pub async fn side_by_side<C, F>(cases: Vec<C>, test: impl Fn(C) -> F)
 where
     C: Clone + std::fmt::Debug,
     F: Future<Output = ()> + 'static,
 {
-    LocalSet::new().run_until(each(cases, one)).await;
+    LocalSet::new().run_until(each(cases, test)).await;
 }
 
-async fn each<C, F>(cases: Vec<C>, one: impl Fn(C) -> F)
+async fn each<C, F>(cases: Vec<C>, test: impl Fn(C) -> F)
 where
     C: Clone + std::fmt::Debug,
     F: Future<Output = ()> + 'static,
@@ -29,7 +29,7 @@ where
     let tasks: Vec<(C, JoinHandle<()>)> = cases
         .into_iter()
         .map(|case| {
-            let (turn, work) = (turn.clone(), one(case.clone()));
+            let (turn, work) = (turn.clone(), test(case.clone()));
             let task = tokio::task::spawn_local(async move {
                 let _turn = turn.acquire_owned().await.unwrap();
                 work.await;
@@ -46,7 +46,7 @@ where
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// The failpoints in source files that are `wanted`, in the order of a job's life.
+/// The failpoints in source files that are `wanted`, in the order in which a job reaches them.
 pub fn failpoints_in(wanted: impl Fn(&Path) -> bool) -> Vec<&'static str> {
     let src = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
     let (mut found, mut folders) = (BTreeSet::new(), vec![src.to_owned()]);
@@ -63,7 +63,7 @@ pub fn failpoints_in(wanted: impl Fn(&Path) -> bool) -> Vec<&'static str> {
         }
     }
     let named = failpoint::NAMES.iter().copied().filter(|name| found.contains(*name)).collect::<Vec<_>>();
-    assert!(!named.is_empty(), "no file is wanted");
+    assert!(!named.is_empty(), "no file matches");
     assert_eq!(named.len(), found.len(), "{found:?} are not all in failpoint::NAMES");
     named
 }

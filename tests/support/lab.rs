@@ -10,8 +10,8 @@ use super::cluster::{Database, Version};
 use super::process::{Ran, ended, frozen, refusal};
 use super::wait::until;
 
-/// A database of its own and the plan of one job. Commands are written as on a command line, without the plan or the
-/// job's name: `run --quiet`, `finalize --now`.
+/// A separate database and the plan of one job. Commands are written as on a command line, without the plan or the name
+/// of the job: `run --quiet`, `finalize --now`.
 #[derive(Debug)]
 pub struct Lab {
     pub db: Database,
@@ -25,14 +25,14 @@ impl Lab {
         Self::of(Version::System, setup, plan).await
     }
 
-    /// The same on the server of a version.
+    /// The same on the server of this version.
     pub async fn of(version: Version, setup: &str, plan: &str) -> Self {
         let db = Database::of(version).await;
         db.execute(setup).await;
         Self::on(db, plan)
     }
 
-    /// A plan for a database that has its table already.
+    /// A plan for a database that already has its table.
     pub fn on(db: Database, plan: &str) -> Self {
         let parsed = Plan::parse(plan, "the plan of this test").unwrap_or_else(|e| panic!("{e}\n{plan}"));
         let job = parsed.name().to_owned();
@@ -54,7 +54,7 @@ impl Lab {
         std::fs::read_to_string(&self.plan).unwrap()
     }
 
-    /// A command on the job, not yet started.
+    /// A command on the job that is not started yet.
     pub fn command(&self, command: &str) -> Command {
         let mut words: Vec<&str> = command.split(' ').collect();
         let object = match words[0] {
@@ -65,12 +65,12 @@ impl Lab {
         self.db.command(&words)
     }
 
-    /// Starts a command with more environment variables.
+    /// Starts a command with additional environment variables.
     pub fn start(&self, command: &str, env: &[(&str, &str)]) -> Child {
         self.command(command).envs(env.iter().copied()).spawn().unwrap()
     }
 
-    /// Runs a command to its end.
+    /// Runs a command until it exits.
     pub async fn ran(&self, command: &str) -> Ran {
         ended(self.start(command, &[])).await
     }
@@ -102,7 +102,7 @@ impl Lab {
         frozen(self.start(command, &[("PGSTRATA_FAILPOINT", &format!("{at}=stop"))])).await
     }
 
-    /// Exit code and error of a command that must fail.
+    /// The exit code and the error message of a command that must fail.
     pub async fn refused(&self, command: &str) -> String {
         refusal(&self.ran(command).await)
     }
@@ -112,14 +112,14 @@ impl Lab {
         serde_json::from_str(&self.ok("status --json").await.stdout).unwrap()
     }
 
-    /// Waits until a query returns true. What it reads may not exist yet.
-    pub async fn until(&self, question: &str) {
+    /// Waits until a query returns true. The tables that it reads may not exist yet.
+    pub async fn until(&self, query: &str) {
         let client = self.db.client().await;
-        let yes = async || client.query_one(question, &[]).await.is_ok_and(|row| row.get(0));
-        until(question, yes).await;
+        let is_true = async || client.query_one(query, &[]).await.is_ok_and(|row| row.get(0));
+        until(query, is_true).await;
     }
 
-    /// Waits until the ledger has a chunk.
+    /// Waits until a chunk is recorded.
     pub async fn copying(&self) {
         self.until("select exists (select from pgstrata.chunks)").await;
     }
@@ -140,7 +140,7 @@ impl Lab {
         assert_eq!(self.count(sql).await, 0, "{sql}");
     }
 
-    /// The catalog outside of the schema `pgstrata`, one object a line.
+    /// The catalog outside of the schema `pgstrata`, one object per line.
     pub async fn catalog(&self) -> String {
         self.one(CATALOG).await
     }

@@ -1,9 +1,10 @@
-//! The load of most tests: writers that send random transactions to a table, and the same to its truth.
+//! The load of most tests: writers that run random transactions on a table and on its truth copy, a plain copy of the
+//! table.
 //!
-//! Each statement goes to the table and then to the truth. If it finds another number of rows in the one than in the
-//! other, a write is lost. A transaction owns the keys it touches: it takes them out of a shared pool and puts them
-//! back after its end, so writers never wait for each other's rows, and a deadlock is never their own doing. The pool
-//! knows a key only once its row is committed, so every snapshot that a transaction takes has the rows it looks for.
+//! Each statement runs on the table and then on the truth copy. If it affects another number of rows in one than in the
+//! other, a write is lost. A transaction takes the keys that it uses out of a shared pool and puts them back when it
+//! ends, so writers never wait for rows of each other and never deadlock with each other. A key is in the pool only
+//! once its row is committed, so every snapshot of a transaction contains the rows that it looks for.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,21 +18,21 @@ use super::transaction::{Trouble, Writer};
 use super::wait::until;
 use super::writers::{Shift, Writers};
 
-/// How the transactions of the writers ended.
+/// The results of the writers' transactions.
 #[derive(Debug, Default, Clone)]
 pub struct LoadReport {
-    /// All transactions, however they ended.
+    /// All transactions.
     pub transactions: u64,
     pub committed: u64,
-    /// Rolled back because the application wanted it.
+    /// Rolled back by the application.
     pub rolled_back: u64,
-    /// SQLSTATE 40001: not an error, the application tries again.
+    /// SQLSTATE 40001: expected, applications retry.
     pub serialization_failures: u64,
-    /// Ended by the loss of their connection, as when the server is killed.
+    /// Transactions that lost their connection, for example because the server was killed.
     pub disconnects: u64,
-    /// Writes that found another number of rows in the table than in the truth.
+    /// Writes that affected another number of rows in the table than in the truth copy.
     pub lost: u64,
-    /// Any other error, and the lost writes; the first 20 of them.
+    /// Lost writes and other errors; the first 20 of them.
     pub failures: Vec<String>,
     /// The duration of the longest statement on the table.
     pub longest_wait_ms: u64,
@@ -43,20 +44,20 @@ impl LoadReport {
         self.serialization_failures as f64 / self.transactions as f64
     }
 
-    /// Panics if any transaction failed in a way that its application did not ask for.
+    /// Panics if a transaction failed, except for serialization failures.
     pub fn assert_clean(&self) {
         assert_eq!(self.disconnects, 0, "{self:#?}");
         self.assert_nothing_lost();
     }
 
-    /// The same for a test that kills the server: connections may have been lost.
+    /// The same for a test that kills the server: lost connections are permitted.
     pub fn assert_nothing_lost(&self) {
         assert!(self.failures.is_empty() && self.lost == 0, "{self:#?}");
         assert!(self.committed > 0, "no transaction was committed: {self:#?}");
     }
 }
 
-/// Keys that no transaction is using, of existing and of deleted rows.
+/// Keys that no transaction uses, of existing and of deleted rows.
 #[derive(Debug, Default, Clone)]
 pub struct Keys {
     pub alive: Vec<Key>,
@@ -64,12 +65,12 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Takes up to so many keys of each, at random.
+    /// Takes up to so many random keys of each kind.
     fn take(&mut self, rng: &mut StdRng, alive: usize, dead: usize) -> Self {
-        let mut some = |from: &mut Vec<Key>, n: usize| -> Vec<Key> {
+        let mut random = |from: &mut Vec<Key>, n: usize| -> Vec<Key> {
             (0..n.min(from.len())).map(|_| from.swap_remove(rng.random_range(0..from.len()))).collect()
         };
-        Self { alive: some(&mut self.alive, alive), dead: some(&mut self.dead, dead) }
+        Self { alive: random(&mut self.alive, alive), dead: random(&mut self.dead, dead) }
     }
 
     fn put_back(&mut self, keys: Self) {
@@ -78,7 +79,7 @@ impl Keys {
     }
 }
 
-/// What all writers of a table share.
+/// The shared state of all writers of a table.
 #[derive(Debug)]
 struct LoadState {
     spec: Arc<TableSpec>,
@@ -88,7 +89,7 @@ struct LoadState {
     report: Mutex<LoadReport>,
 }
 
-/// Writers at work on a table and on its truth; `stop` them to learn how it went.
+/// Running writers of a table and its truth copy; [`Load::stop`] returns the report.
 #[derive(Debug)]
 pub struct Load {
     state: Arc<LoadState>,
@@ -96,7 +97,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Sets `n` writers to work on a table that exists, in mixed isolation levels.
+    /// Starts `n` writers on an existing table, with different isolation levels.
     pub async fn start(dsn: &str, spec: TableSpec, n: usize, seed: u64) -> Self {
         let spec = Arc::new(spec);
         let known = Writer::connect(dsn, &spec, seed).await.unwrap().known_keys(None).await.unwrap();
@@ -148,7 +149,8 @@ async fn work(state: Arc<LoadState>, shift: Shift, dsn: String, seed: u64) {
             Some(writer) => writer,
             None => match Writer::connect(&dsn, &state.spec, connection_seed).await {
                 Ok(writer) => {
-                    // The next connection goes on differently, at the same isolation level: no key is made up twice.
+                    // Another seed for the next connection, so that no random key is generated twice. The isolation
+                    // level stays the same.
                     connection_seed += 4_000_000;
                     writer
                 }
@@ -172,13 +174,13 @@ async fn work(state: Arc<LoadState>, shift: Shift, dsn: String, seed: u64) {
         if connected.is_open() {
             writer = Some(connected);
         }
-        // An application thinks, too; and the machine has other work to do.
+        // Pause as an application does, and leave processor time to other tests.
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..70_000))).await;
     }
 }
 
 impl LoadState {
-    /// One transaction; true if committed.
+    /// Runs one transaction; returns true if it was committed.
     async fn transact(
         &self,
         writer: &mut Writer,
@@ -193,7 +195,8 @@ impl LoadState {
         let ended = writer.transaction(&mut mine).await;
         let after = match &ended {
             Ok(true) => mine,
-            // Nobody knows whether it was committed. Dead keys are forgotten: another spelling may be alive.
+            // It is unknown whether the transaction was committed. Dead keys are dropped, because an equal key in
+            // another spelling may be alive.
             Err(Trouble::Disconnected) => {
                 let all = [before.alive, mine.alive, mine.dead].concat();
                 Keys { alive: self.ask(shift, dsn, Some(&all)).await, dead: Vec::new() }
@@ -204,7 +207,7 @@ impl LoadState {
         ended
     }
 
-    /// Empties both tables while no other transaction is open.
+    /// Truncates both tables while no other transaction is open.
     async fn truncate(&self, writer: &mut Writer, shift: &Shift, dsn: &str) -> Result<bool, Trouble> {
         let _alone = self.gate.write().await;
         let ended = writer.truncate().await;
@@ -213,7 +216,7 @@ impl LoadState {
         ended.map(|()| true)
     }
 
-    /// The keys that have rows, of these or of all: asks until the server answers.
+    /// The keys that have rows, among `of` or among all; retries until the server answers.
     async fn ask(&self, shift: &Shift, dsn: &str, of: Option<&[Key]>) -> Vec<Key> {
         while shift.goes_on() {
             if let Ok(writer) = Writer::connect(dsn, &self.spec, 0).await
@@ -256,7 +259,7 @@ mod tests {
     use crate::support::cluster::Database;
     use crate::support::oracle;
 
-    /// Without the tool, the load itself does nothing wrong.
+    /// Without a job, no transaction of the load fails.
     async fn runs_clean(spec: TableSpec, seed: u64) {
         let (table, truth) = (spec.table.clone(), spec.truth.clone());
         let db = Database::new().await;
@@ -295,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_load_outlives_its_server() {
+    async fn the_load_survives_a_crash_of_the_server() {
         let server = pgstrata::demo::server::PrivateServer::start(crate::support::cluster::SETTINGS).unwrap();
         let db = Database::on(&server).await;
         let spec = TableSpec::bigint("observations", 2_000);
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_that_only_one_side_has_is_found() {
+    async fn a_write_to_only_one_of_the_two_tables_is_detected() {
         let db = Database::new().await;
         let spec = TableSpec::bigint("observations", 200);
         spec.create(&db).await;
@@ -320,7 +323,7 @@ mod tests {
         let quiet = load.pause().await;
         db.execute("delete from observations where id >= 0").await;
         drop(quiet);
-        until("a write that is lost", async || load.report().lost > 0).await;
+        until("a lost write is reported", async || load.report().lost > 0).await;
         let report = load.stop().await;
         assert!(report.failures.iter().all(|what| what.starts_with("lost: ")), "{report:#?}");
         let compared =

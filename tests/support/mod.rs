@@ -1,21 +1,22 @@
-//! What the tests share: servers and databases, a lab with a job, writers with their oracle, a proxy.
+//! Shared code of the tests: servers and databases, a lab with a job, writers and the comparison of their results, a
+//! proxy.
 
-pub mod bank; // accounts whose sum never changes, for the oracle of reads
+pub mod bank; // accounts whose sum never changes, to check reads
 pub mod bench; // a lab under load
 pub mod checks; // the findings of `check`
 pub mod cluster; // servers of every version, and databases
-pub mod dependents; // a table with everything that may depend on one
+pub mod dependents; // a table with every kind of dependent object
 pub mod events; // the table `events` and its plan
 pub mod kills; // failpoints, and many cases side by side
 pub mod lab; // a database, a plan, and commands on its job
-pub mod load; // random transactions on a table and on its copy
-pub mod oracle; // compares a table with its copy
-pub mod process; // the real binary as a process
-pub mod proxy; // a network between the tool and its server
+pub mod load; // random transactions on a table and on its truth copy
+pub mod oracle; // compares a table with its truth copy
+pub mod process; // the binary as a process
+pub mod proxy; // a network between pgstrata and its server
 pub mod reads; // readers that check what they read
-pub mod standby; // replicas
+pub mod standby; // streaming standbys
 pub mod tables; // the tables of the load
 mod transaction; // one transaction of the load
-pub mod wait; // waiting with a limit
-pub mod window; // a table between its swap and the end of the job
-pub mod writers; // applications at work
+pub mod wait; // waiting with a time limit
+pub mod window; // a table between swap and finalize
+pub mod writers; // concurrent writers

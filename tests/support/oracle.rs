@@ -1,6 +1,6 @@
-//! The oracle: a table and its truth hold the same rows, or the test fails with the rows that differ.
+//! The test oracle: compares a table with its truth copy, and fails with the rows that differ.
 //!
-//! Writers change both in one transaction, so the two are equal in every snapshot, also while they write.
+//! Writers change both in one transaction, so the two are equal in every snapshot, even while they write.
 
 use tokio_postgres::Client;
 
@@ -13,7 +13,8 @@ pub async fn columns(client: &Client, table: &str) -> String {
     client.query_one(sql, &[&table]).await.unwrap().get(0)
 }
 
-/// Compares row by row, in one snapshot, by the bytes of their texts: values that a collation considers equal differ.
+/// Compares the rows in one snapshot by their text, byte by byte: values differ even if a collation considers them
+/// equal.
 pub async fn compare(db: &Database, table: &str, truth: &str) {
     let client = db.client().await;
     let columns = columns(&client, truth).await;

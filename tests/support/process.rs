@@ -1,4 +1,4 @@
-//! The real binary as a process: its output and exit status, with a time limit, and how it is frozen and continued.
+//! The binary as a process: its output and exit status, with a time limit, and how to freeze and continue it.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -11,7 +11,7 @@ use super::wait::{LIMIT, until};
 /// The signal with which failpoints kill; no process can catch it.
 pub const SIGKILL: i32 = 9;
 
-/// The output of a process, and how it ended.
+/// The output and exit status of a process.
 #[derive(Debug)]
 pub struct Ran {
     /// The exit code; none if a signal killed it.
@@ -23,7 +23,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Asserts that it succeeded.
+    /// Asserts that the process succeeded.
     pub fn ok(self) -> Self {
         self.exits(0)
     }
@@ -34,12 +34,12 @@ impl Ran {
         self
     }
 
-    /// Asserts that a failpoint killed it.
+    /// Asserts that a failpoint killed the process.
     pub fn killed(self, at: &str) -> Self {
         assert_eq!(
             self.signal,
             Some(SIGKILL),
-            "it never came to {at}\nstdout:\n{}\nstderr:\n{}",
+            "the process did not reach {at}\nstdout:\n{}\nstderr:\n{}",
             self.stdout,
             self.stderr
         );
@@ -47,7 +47,7 @@ impl Ran {
     }
 }
 
-/// Exit code and error of a command that failed, with `#` for every number.
+/// The exit code and the error message of a command that failed, with `#` for every number.
 pub fn refusal(ran: &Ran) -> String {
     let code = ran.code.map_or_else(|| "signal".to_owned(), |code| code.to_string());
     let error = ran.stderr.find("error:").map_or("no error is reported", |at| &ran.stderr[at..]);
@@ -66,7 +66,7 @@ fn without_numbers(text: &str) -> String {
     plain
 }
 
-/// Waits for the end of a process; panics with its output if it does not end.
+/// Waits until a process exits; panics with its output on a timeout.
 pub async fn ended(mut child: Child) -> Ran {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -74,38 +74,38 @@ pub async fn ended(mut child: Child) -> Ran {
     let status = tokio::time::timeout(LIMIT, end).await;
     let (stdout, stderr) = (text(&stdout), text(&stderr));
     let Ok(status) = status else {
-        panic!("it did not end within {} s\nstdout:\n{stdout}\nstderr:\n{stderr}", LIMIT.as_secs());
+        panic!("the process did not exit within {} s\nstdout:\n{stdout}\nstderr:\n{stderr}", LIMIT.as_secs());
     };
     let status = status.unwrap();
     Ran { code: status.code(), signal: status.signal(), stdout, stderr }
 }
 
-async fn read(from: Option<impl AsyncRead + Unpin>, said: &mut Vec<u8>) {
+async fn read(from: Option<impl AsyncRead + Unpin>, output: &mut Vec<u8>) {
     if let Some(mut from) = from {
-        from.read_to_end(said).await.unwrap();
+        from.read_to_end(output).await.unwrap();
     }
 }
 
-fn text(said: &[u8]) -> String {
-    String::from_utf8_lossy(said).into_owned()
+fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
 }
 
-/// Waits until a process has frozen at its failpoint.
+/// Waits until a process is stopped at its failpoint.
 pub async fn frozen(mut child: Child) -> Child {
     let pid = pid(&child);
-    let mut over = false;
-    until("a process that comes to its failpoint", async || {
-        over = child.try_wait().unwrap().is_some();
-        over || is_stopped(pid)
+    let mut exited = false;
+    until("the process reaches its failpoint", async || {
+        exited = child.try_wait().unwrap().is_some();
+        exited || is_stopped(pid)
     })
     .await;
-    if over {
-        panic!("it never came to its failpoint: {:?}", ended(child).await);
+    if exited {
+        panic!("the process did not reach its failpoint: {:?}", ended(child).await);
     }
     child
 }
 
-/// Whether a child process is stopped; it is not reaped.
+/// Whether a child process is stopped. Does not reap it.
 fn is_stopped(pid: Pid) -> bool {
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     waitid(WaitId::Pid(pid), options).is_ok_and(|status| status.is_some_and(|status| status.stopped()))

@@ -1,8 +1,9 @@
-//! A proxy between a client and the server, on Unix sockets, that cuts connections when told to, takes its time, and counts
-//! what a transaction waits for.
+//! A proxy between a client and the server, on Unix sockets. It can break connections, add latency, and count the round
+//! trips of a transaction.
 //!
-//! It reads the protocol's messages as far as it must to see a COMMIT, so that a connection can be lost right before
-//! the server hears of it, or right after it took effect and before the client does.
+//! It parses the messages of the protocol as far as necessary to detect a COMMIT, so that it can break a connection
+//! right before the server receives the COMMIT, or after the COMMIT took effect and before the client receives the
+//! result.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,30 +16,30 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// The first message of a client that asks for encryption.
+/// The first message of a client that requests encryption.
 const SSL_REQUEST: &[u8] = &80_877_103_u32.to_be_bytes();
 const GSS_REQUEST: &[u8] = &80_877_104_u32.to_be_bytes();
 
-/// On which side of a COMMIT to cut.
+/// Whether to cut before or after a COMMIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Before,
     After,
 }
 
-/// The cut that waits for its COMMIT.
+/// A requested cut.
 #[derive(Debug)]
 struct Armed {
     side: Side,
     needle: String,
 }
 
-/// A transaction that was committed.
+/// A committed transaction.
 #[derive(Debug, Clone)]
 pub struct Committed {
-    /// Its statements.
+    /// The statements of the transaction.
     pub sql: String,
-    /// How often the client sent something and waited for the answer, from BEGIN to COMMIT.
+    /// The number of round trips between client and server, from BEGIN to COMMIT.
     pub round_trips: usize,
 }
 
@@ -47,22 +48,22 @@ struct ProxyState {
     latency: Duration,
     committed: Mutex<Vec<Committed>>,
     armed: Mutex<Option<Armed>>,
-    /// Cancelled to cut every connection there is; then replaced.
+    /// Cancelled to cut all open connections; then replaced.
     all: Mutex<CancellationToken>,
     cuts: watch::Sender<usize>,
-    /// Connections stay open, and nothing passes in either direction.
+    /// If true, connections stay open, but nothing passes in either direction.
     swallows: watch::Sender<bool>,
 }
 
 impl ProxyState {
     /// Waits until messages pass again.
     async fn passes(&self) {
-        // The sender is here, so that it cannot be gone.
+        // An error is impossible, because `self` owns the sender.
         let _ = self.swallows.subscribe().wait_for(|swallows| !*swallows).await;
     }
 }
 
-/// A listening proxy; dropping it cuts everything.
+/// A listening proxy; dropping it cuts all connections.
 #[derive(Debug)]
 pub struct Proxy {
     dir: TempDir,
@@ -71,7 +72,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a socket of its own for the server with this socket directory.
+    /// Starts a proxy for the server with this socket directory.
     pub async fn start(server: &Path) -> Self {
         Self::slow(server, Duration::ZERO).await
     }
@@ -102,7 +103,7 @@ impl Proxy {
         proxy
     }
 
-    /// The connection string of a database through the proxy.
+    /// The connection string `direct`, changed to connect through the proxy.
     pub fn dsn(&self, direct: &str) -> String {
         let host = format!("host={}", self.dir.path().display());
         direct
@@ -112,23 +113,23 @@ impl Proxy {
             .join(" ")
     }
 
-    /// Cuts every connection, now.
+    /// Cuts all open connections.
     pub fn cut_all(&self) {
         std::mem::take(&mut *self.shared.all.lock().unwrap()).cancel();
     }
 
-    /// Stops passing anything while connections stay open, or passes everything again.
+    /// Stops passing messages while connections stay open, or passes them again.
     pub fn swallow(&self, all: bool) {
         self.shared.swallows.send_replace(all);
     }
 
-    /// Cuts the connection that sends the next fitting COMMIT, before the server gets it. It fits if the needle occurs
-    /// in the `application_name` that the connection began with, or in the transaction's statements.
+    /// Cuts the connection that sends the next matching COMMIT, before the server receives it. A COMMIT matches if the
+    /// initial `application_name` of the connection or a statement of the transaction contains the needle.
     pub fn cut_before_commit(&self, needle: &str) {
         self.arm(Side::Before, needle);
     }
 
-    /// The same, when the COMMIT has taken effect, but before the client learns of it.
+    /// The same after the COMMIT took effect, and before the client receives the result.
     pub fn cut_after_commit(&self, needle: &str) {
         self.arm(Side::After, needle);
     }
@@ -137,17 +138,17 @@ impl Proxy {
         *self.shared.armed.lock().unwrap() = Some(Armed { side, needle: needle.to_owned() });
     }
 
-    /// The transactions that were committed since this was last asked.
+    /// The transactions that were committed since the last call.
     pub fn committed(&self) -> Vec<Committed> {
         std::mem::take(&mut *self.shared.committed.lock().unwrap())
     }
 
-    /// How many COMMITs were cut off.
+    /// The number of cuts so far.
     pub fn cuts(&self) -> usize {
         *self.shared.cuts.borrow()
     }
 
-    /// Waits for so many cuts in all.
+    /// Waits until there were `n` cuts in total.
     pub async fn wait_for_cuts(&self, n: usize) {
         self.shared.cuts.subscribe().wait_for(|cuts| *cuts >= n).await.unwrap();
     }
@@ -168,13 +169,13 @@ struct Session {
     application_name: String,
     /// The texts of prepared statements, by name.
     statements: HashMap<Vec<u8>, String>,
-    /// What the open transaction has sent.
+    /// The statements of the open transaction so far.
     transaction: String,
-    /// Whether what is bound is a COMMIT.
+    /// Whether the bound statement is a COMMIT.
     commit_is_bound: bool,
-    /// How often the open transaction was answered, and the client sent something then.
+    /// The number of round trips of the open transaction.
     round_trips: usize,
-    /// Whether the client was answered since it sent something.
+    /// Whether the server has answered since the client last sent something.
     answered: bool,
 }
 
@@ -193,7 +194,7 @@ impl Session {
         }
     }
 
-    /// Passes messages on until either side ends, or the connection is cut.
+    /// Forwards messages until client or server close the connection, or the connection is cut.
     async fn run(mut self) -> std::io::Result<()> {
         self.start_up().await?;
         let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
@@ -216,13 +217,13 @@ impl Session {
                 }
             }
             while let Some(message) = take_message(&mut from_client) {
-                let cut = if self.is_commit(&message) { self.fitting_cut() } else { None };
+                let cut = if self.is_commit(&message) { self.matching_cut() } else { None };
                 if cut == Some(Side::Before) {
                     return self.cut();
                 }
                 self.server.write_all(&message).await?;
                 if cut == Some(Side::After) {
-                    // The rest of the client's batch holds the Sync that an extended query's COMMIT ends with.
+                    // With the extended protocol, the rest of the batch contains the Sync message after the COMMIT.
                     self.server.write_all(&from_client).await?;
                     return self.cut_when_done().await;
                 }
@@ -230,7 +231,7 @@ impl Session {
         }
     }
 
-    /// Passes the start-up message on, and keeps the application's name. Encryption is declined.
+    /// Forwards the startup message and records the `application_name`. Declines encryption.
     async fn start_up(&mut self) -> std::io::Result<()> {
         let (length, body) = loop {
             let length = self.client.read_u32().await?;
@@ -253,7 +254,7 @@ impl Session {
         Ok(())
     }
 
-    /// Whether this message makes the server commit; keeps what the transaction sends.
+    /// Whether this message makes the server commit. Records the statements of the transaction.
     fn is_commit(&mut self, message: &[u8]) -> bool {
         if matches!(message[0], b'Q' | b'S') && std::mem::take(&mut self.answered) {
             self.round_trips += 1;
@@ -294,14 +295,14 @@ impl Session {
         ends_in_commit(&sent)
     }
 
-    /// The armed cut, if it is for this transaction; it is used up then.
-    fn fitting_cut(&mut self) -> Option<Side> {
+    /// Takes the requested cut if it matches this transaction.
+    fn matching_cut(&mut self) -> Option<Side> {
         let transaction = std::mem::take(&mut self.transaction);
         let mut armed = self.shared.armed.lock().unwrap();
-        let fits = armed.as_ref().is_some_and(|Armed { needle, .. }| {
+        let matches = armed.as_ref().is_some_and(|Armed { needle, .. }| {
             self.application_name.contains(needle) || transaction.contains(needle)
         });
-        if fits { armed.take().map(|armed| armed.side) } else { None }
+        if matches { armed.take().map(|armed| armed.side) } else { None }
     }
 
     fn cut(self) -> std::io::Result<()> {
@@ -311,7 +312,7 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for the server's answer to the COMMIT, and does not pass it to the client.
+    /// Waits for the server's answer to the COMMIT, does not forward it to the client, and cuts the connection.
     async fn cut_when_done(mut self) -> std::io::Result<()> {
         let mut from_server = Vec::new();
         loop {
@@ -332,7 +333,7 @@ impl Session {
     }
 }
 
-/// Takes a whole message off the front: a byte for its type, four for its length.
+/// Removes the first complete message from the buffer: one byte for its type, four bytes for its length, and its body.
 fn take_message(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     let length = u32::from_be_bytes(buffer.get(1..5)?.try_into().unwrap()) as usize + 1;
     (buffer.len() >= length).then(|| buffer.drain(..length).collect())
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_passes_everything_on_until_it_cuts_all() {
+    async fn a_proxy_forwards_everything_until_it_cuts_all() {
         let (db, proxy) = database().await;
         let client = connect(&proxy.dsn(db.dsn())).await;
         client.execute("insert into t select generate_series(1, $1::int)", &[&50_000]).await.unwrap();
@@ -376,14 +377,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_proxy_swallows_comes_through_later() {
+    async fn swallowed_messages_are_delivered_later() {
         let (db, proxy) = database().await;
         let client = connect(&proxy.dsn(db.dsn())).await;
         proxy.swallow(true);
         let insert = client.execute("insert into t values (1)", &[]);
         tokio::pin!(insert);
-        let now = tokio::time::timeout(std::time::Duration::from_millis(200), &mut insert).await;
-        assert!(now.is_err());
+        let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut insert).await;
+        assert!(early.is_err());
         assert_eq!(rows(&db).await, 0);
         proxy.swallow(false);
         insert.await.unwrap();
@@ -391,13 +392,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_commit_that_is_cut_before_never_happened() {
+    async fn a_cut_before_a_commit_loses_the_transaction() {
         let (db, proxy) = database().await;
         proxy.cut_before_commit("insert into t");
         let mut client = connect(&proxy.dsn(db.dsn())).await;
-        let unfitting = client.transaction().await.unwrap();
-        unfitting.execute("select 1", &[]).await.unwrap();
-        unfitting.commit().await.unwrap();
+        let other = client.transaction().await.unwrap();
+        other.execute("select 1", &[]).await.unwrap();
+        other.commit().await.unwrap();
         let cut = client.transaction().await.unwrap();
         cut.execute("insert into t values (1)", &[]).await.unwrap();
         assert!(cut.commit().await.is_err());
@@ -406,7 +407,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_commit_that_is_cut_after_has_happened() {
+    async fn a_cut_after_a_commit_keeps_the_transaction() {
         let (db, proxy) = database().await;
         proxy.cut_after_commit("by name");
         let mut client = connect(&format!("{} application_name='it is by name'", proxy.dsn(db.dsn()))).await;
@@ -417,7 +418,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_prepared_commit_is_seen_too() {
+    async fn a_prepared_commit_is_detected() {
         for (after, expected) in [(false, 0), (true, 1)] {
             let (db, proxy) = database().await;
             let client = connect(&proxy.dsn(db.dsn())).await;

@@ -1,5 +1,5 @@
-//! The oracle of reads: a question about an application's tables that has the same answer in every snapshot, asked under every
-//! kind of snapshot that there is.
+//! Readers that check what they read: they run a query that has the same result in every snapshot, under every kind of
+//! snapshot.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,17 +18,17 @@ use super::wait::{LIMIT, within};
 /// How a reader reads.
 #[derive(Debug, Clone, Copy)]
 pub enum Reading {
-    /// One snapshot for the transaction, and up to so many milliseconds before the table is touched.
+    /// One snapshot for the transaction, which begins up to so many milliseconds before the table is read.
     Snapshot(&'static str, u64),
     /// A new snapshot for the statement.
     Statement,
-    /// A cursor that is opened up to so many milliseconds before it is read.
+    /// A cursor that is opened up to so many milliseconds before it is fetched from.
     Cursor(u64),
-    /// A function, called in a statement that has taken its snapshot 30 ms before.
+    /// A function that is called 30 ms after its statement took its snapshot.
     LateFunction,
 }
 
-/// Every way to read on a server that takes writes; the last is a `pg_dump` that comes to the table late.
+/// Every way to read on a primary. The last is like a `pg_dump` that reads the table late.
 pub const READINGS: [Reading; 8] = [
     Reading::Snapshot("repeatable read", 50),
     Reading::Snapshot("repeatable read", 200),
@@ -40,16 +40,17 @@ pub const READINGS: [Reading; 8] = [
     Reading::Snapshot("repeatable read, read only", 2_500),
 ];
 
-/// A question with one right answer: a query for a whole number.
+/// A query for an integer, with its expected result.
 #[derive(Debug, Clone)]
 pub struct Question {
     pub query: String,
-    /// The same, where the tables are locked only when a function is called.
+    /// The same query with a function that reads the tables, so that they are locked only when the function is called.
     pub by_function: String,
+    /// The expected result.
     pub right: i64,
 }
 
-/// How the reads of one kind ended.
+/// The results of the reads of one kind.
 #[derive(Debug, Default, Clone)]
 pub struct Reads {
     pub reads: u64,
@@ -65,7 +66,7 @@ struct ReadersState {
     reads: Mutex<BTreeMap<String, Reads>>,
 }
 
-/// Readers at work.
+/// Running readers.
 #[derive(Debug, Default)]
 pub struct Readers {
     shared: Arc<ReadersState>,
@@ -73,7 +74,7 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// Sets a reader of each of these ways to work.
+    /// Starts a reader for each of these ways to read.
     pub fn start(db: &Database, question: &Question, readings: &[Reading]) -> Self {
         let mut readers = Self::default();
         for reading in readings {
@@ -82,47 +83,47 @@ impl Readers {
         readers
     }
 
-    /// Adds a reader, on a standby for instance.
+    /// Adds a reader, for example on a standby.
     pub fn add(&mut self, dsn: &str, question: &Question, reading: Reading, on: &'static str) {
         self.tasks.spawn(read(self.shared.clone(), dsn.to_owned(), question.clone(), reading, on));
     }
 
-    /// Stops the readers; fails if any read was wrong, or if no read of some kind was made.
+    /// Stops the readers; fails if a read was wrong, or if a reader made no read.
     pub async fn stop(mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
         let reads = self.shared.reads.lock().unwrap().clone();
-        for (reading, met) in &reads {
-            println!("{reading}: {met:?}");
+        for (reading, results) in &reads {
+            println!("{reading}: {results:?}");
         }
-        let wrong: u64 = reads.values().map(|met| met.wrong).sum();
-        assert!(wrong == 0 && reads.values().all(|met| met.reads > 0), "{reads:#?}");
+        let wrong: u64 = reads.values().map(|results| results.wrong).sum();
+        assert!(wrong == 0 && reads.values().all(|results| results.reads > 0), "{reads:#?}");
     }
 }
 
 impl ReadersState {
-    /// Counts a read: its answer and duration, or none if it was refused.
+    /// Counts a read: its result and duration, or `None` if it was refused.
     fn count(&self, name: &str, right: i64, read: Option<(i64, Duration)>) {
         let mut all = self.reads.lock().unwrap();
-        let met = all.entry(name.to_owned()).or_default();
+        let results = all.entry(name.to_owned()).or_default();
         let Some((answer, took)) = read else {
-            met.refused += 1;
+            results.refused += 1;
             return;
         };
-        met.reads += 1;
-        met.wrong += u64::from(answer != right);
-        met.longest_ms = met.longest_ms.max(u64::try_from(took.as_millis()).unwrap());
+        results.reads += 1;
+        results.wrong += u64::from(answer != right);
+        results.longest_ms = results.longest_ms.max(u64::try_from(took.as_millis()).unwrap());
     }
 }
 
-/// Whether the isolation level allows for this error.
+/// Whether this is an error that applications must expect at the isolation level.
 pub fn is_refused(e: &tokio_postgres::Error) -> bool {
     e.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
 }
 
-/// A connection, as soon as there is one: a standby may end a session while it begins.
+/// Connects, with retries, because a standby may terminate a session while it begins.
 async fn connected(dsn: &str) -> Client {
     let dsn = format!("{dsn} options='-c statement_timeout={}s'", LIMIT.as_secs());
     within("a connection", async {
@@ -153,7 +154,7 @@ async fn read(
     while !shared.stop.load(Ordering::Relaxed) {
         let result = once(&shared, &client, &question, reading, &mut rng).await;
         if let Err(e) = &result {
-            // A standby ends a session that only waits where its snapshot is in the way of the WAL.
+            // A standby terminates an idle session whose snapshot conflicts with the replay of WAL.
             let ended = client.is_closed() && !on.is_empty();
             assert!(is_refused(e) || ended, "{name}: {e:?}");
             if client.batch_execute("rollback").await.is_err() {
@@ -165,7 +166,7 @@ async fn read(
     }
 }
 
-/// The answer, and how long the statement took that touched the table.
+/// The result, and the duration of the statement that read the table.
 async fn once(
     shared: &ReadersState,
     client: &Client,
@@ -216,13 +217,13 @@ async fn once(
     Ok((answer, took))
 }
 
-/// By the simple protocol: nothing is prepared, so that the snapshot is the statement's own.
+/// Uses the simple query protocol: without a separate parse step, the statement takes its snapshot when it is executed.
 async fn number(client: &Client, sql: &str) -> Result<i64, tokio_postgres::Error> {
     let messages = client.simple_query(sql).await?;
     let number = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0).map(|text| text.parse().unwrap()),
         _ => None,
     });
-    // A sum of nothing is null.
+    // A sum of no rows is NULL.
     Ok(number.unwrap_or(0))
 }

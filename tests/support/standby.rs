@@ -1,4 +1,4 @@
-//! Streaming standbys of a private server: made with `pg_basebackup`, in a directory inside the server's own.
+//! Streaming standbys of a private server, created with `pg_basebackup` in a subdirectory of the server's directory.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::cluster::{Database, connect};
 use super::wait::until;
 
-/// Runs a command, which becomes the server, until the pipe closes: it ends with its test, however that ends.
+/// Runs the server command until standard input closes, so that the standby stops when its test ends for any reason.
 const KEEPER: &str = r#"
 log=$1; shift
 "$@" >"$log" 2>&1 &
@@ -20,7 +20,7 @@ kill -QUIT $server
 wait $server
 "#;
 
-/// A standby; dropping it stops it at once.
+/// A standby, which stops immediately when it is dropped.
 #[derive(Debug)]
 pub struct Standby {
     socket_dir: PathBuf,
@@ -29,7 +29,7 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Makes a standby called `name` of `primary`, on the port of its own, and waits until it streams.
+    /// Creates a standby named `name` of `primary`, on this port, and waits until it streams.
     pub async fn of(primary: &PrivateServer, name: &str, port: u16) -> Self {
         let data = primary.socket_dir().join(name);
         let mut backup = primary.command("pg_basebackup");
@@ -45,7 +45,7 @@ impl Standby {
         Self::start(primary, name, port).await
     }
 
-    /// Starts a standby that was made before.
+    /// Starts an existing standby.
     pub async fn start(primary: &PrivateServer, name: &str, port: u16) -> Self {
         let data = primary.socket_dir().join(name);
         let mut server = vec![primary.command("postgres").get_program().to_owned()];
@@ -55,7 +55,7 @@ impl Standby {
         Self::run(primary, name, port, &server, &[]).await
     }
 
-    /// Runs a command that becomes a standby called `name` on that port, and waits until it streams.
+    /// Runs a command that starts a standby named `name` on this port, and waits until it streams.
     pub async fn run(
         primary: &PrivateServer,
         name: &str,
@@ -73,7 +73,7 @@ impl Standby {
             "select count(*) from pg_stat_replication where application_name = '{name}' and state = 'streaming'"
         );
         let client = connect(&primary.dsn("postgres")).await;
-        until(&format!("a standby that streams; its log is {}", log.display()), async || {
+        until(&format!("the standby streams; its log is {}", log.display()), async || {
             client.query_one(&streams, &[]).await.unwrap().get::<_, i64>(0) == 1
         })
         .await;
@@ -95,7 +95,7 @@ impl Standby {
         format!("{} user=postgres dbname={dbname}", self.listed())
     }
 
-    /// Waits until it has replayed what was committed before in a database of its primary.
+    /// Waits until the standby has replayed everything that was committed in a database of its primary.
     pub async fn has(&self, db: &Database) {
         let wal = "select pg_current_wal_lsn()::text";
         let wal: String = db.client().await.query_one(wal, &[]).await.unwrap().get(0);
@@ -104,7 +104,7 @@ impl Standby {
         until(&replayed, async || client.query_one(&replayed, &[]).await.unwrap().get(0)).await;
     }
 
-    /// Pauses or resumes the replay.
+    /// Resumes or pauses the replay.
     pub async fn replays(&self, yes: bool) {
         let sql = if yes { "select pg_wal_replay_resume()" } else { "select pg_wal_replay_pause()" };
         self.client().await.batch_execute(sql).await.unwrap();

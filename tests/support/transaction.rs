@@ -1,4 +1,4 @@
-//! One application transaction: a few random statements, each on the table and on its truth.
+//! One transaction of an application: some random statements, each on the table and on its truth copy.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use super::tables::{Key, TableSpec, copy_line, key_literals, literal, literals, 
 pub enum Trouble {
     Serialization,
     Disconnected,
-    /// A statement found another number of rows in the table than in the truth.
+    /// A statement affected another number of rows in the table than in the truth copy.
     Lost(String),
     Other(String),
 }
@@ -39,20 +39,21 @@ impl From<tokio_postgres::Error> for Trouble {
     }
 }
 
-/// A connection of the application, with its isolation level and a statement that it keeps prepared for its lifetime.
+/// A session of the application, with its isolation level and a prepared statement that it keeps.
 #[derive(Debug)]
 pub struct Writer {
     client: Client,
     spec: Arc<TableSpec>,
     rng: StdRng,
     retitle: [Statement; 2],
-    /// A COPY failed: if the server refuses it before the first row, the driver loses count of the server's answers.
-    out_of_step: bool,
+    /// A COPY failed. If the server rejects a COPY before the first row, the client library gets out of sync with the
+    /// protocol.
+    out_of_sync: bool,
     /// The duration of the longest statement on the table.
     pub longest_wait: Duration,
 }
 
-/// What a transaction can do next.
+/// A step of a transaction.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Insert,
@@ -72,7 +73,7 @@ enum Step {
     TakeSlot,
 }
 
-/// How often each is chosen.
+/// The relative frequency of each step.
 const WEIGHTS: [(Step, u32); 15] = [
     (Step::Insert, 16),
     (Step::InsertMany, 5),
@@ -117,15 +118,15 @@ impl Writer {
             [client.prepare(&retitle(&spec.table)).await?, client.prepare(&retitle(&spec.truth)).await?];
         let rng = StdRng::seed_from_u64(seed);
         let (spec, longest_wait) = (spec.clone(), Duration::ZERO);
-        Ok(Self { client, spec, rng, retitle, out_of_step: false, longest_wait })
+        Ok(Self { client, spec, rng, retitle, out_of_sync: false, longest_wait })
     }
 
-    /// Whether the connection can be used again.
+    /// Whether the session can be used again.
     pub fn is_open(&self) -> bool {
-        !self.client.is_closed() && !self.out_of_step
+        !self.client.is_closed() && !self.out_of_sync
     }
 
-    /// The keys that have rows, of these or of all.
+    /// The keys that have rows, among `of` or among all.
     pub async fn known_keys(&self, of: Option<&[Key]>) -> Result<Vec<Key>, Trouble> {
         let condition = match of {
             Some([]) => return Ok(Vec::new()),
@@ -136,14 +137,15 @@ impl Writer {
         Ok(rows_of(&self.client.simple_query(&sql).await?))
     }
 
-    /// Empties both tables.
+    /// Truncates both tables.
     pub async fn truncate(&mut self) -> Result<(), Trouble> {
         self.begin().await?;
         let ended = self.both("truncate @").await.map(drop);
         self.end(ended.map(|()| true)).await.map(drop)
     }
 
-    /// One transaction on the keys it owns; true if committed. If not, what it did to `mine` did not happen.
+    /// Runs one transaction on the keys `mine`; returns true if it was committed. If not, the changes to `mine` are
+    /// invalid.
     pub async fn transaction(&mut self, mine: &mut Keys) -> Result<bool, Trouble> {
         self.begin().await?;
         let ended = self.steps(mine).await;
@@ -163,10 +165,10 @@ impl Writer {
         ended
     }
 
-    /// The statements of a transaction; false if it wants to be rolled back.
+    /// Runs the statements of a transaction; returns false if the transaction is to be rolled back.
     async fn steps(&mut self, mine: &mut Keys) -> Result<bool, Trouble> {
         if self.rng.random_bool(0.05) {
-            // The snapshot of a stricter isolation level is old by the time of the first write.
+            // Take a snapshot some time before the first write, which matters at the higher isolation levels.
             self.client.batch_execute("select 1").await?;
             tokio::time::sleep(Duration::from_millis(self.rng.random_range(1..50))).await;
         }
@@ -213,7 +215,7 @@ impl Writer {
         }
     }
 
-    /// A step that this table supports and for which there are enough keys.
+    /// Chooses a step that this table supports and for which there are enough keys.
     fn choose(&mut self, mine: &Keys) -> Step {
         let possible = |step: Step| match step {
             Step::Insert | Step::InsertMany | Step::Copy => true,
@@ -263,7 +265,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Inserts a key that was deleted before.
+    /// Inserts a row with a key that was deleted before.
     async fn revive(&mut self, mine: &mut Keys) -> Result<(), Trouble> {
         let key = mine.dead.remove(0);
         self.insert_keys(std::slice::from_ref(&key), "").await?;
@@ -282,9 +284,9 @@ impl Writer {
     }
 
     async fn copy(&mut self, mine: &mut Keys) -> Result<(), Trouble> {
-        self.out_of_step = true;
+        self.out_of_sync = true;
         self.copy_rows(mine).await?;
-        self.out_of_step = false;
+        self.out_of_sync = false;
         Ok(())
     }
 
@@ -313,12 +315,12 @@ impl Writer {
         same(counts, "copy")
     }
 
-    /// Names the constraint, and gives the row's own partition column: so it means the same row whether or not the
-    /// constraint's columns include the partition column.
+    /// Names the constraint and uses the row's current value of the partition column, so that the statement affects the
+    /// same row whether the constraint contains the partition column or not.
     async fn upsert(&mut self, mine: &mut Keys) -> Result<(), Trouble> {
         let key = mine.alive[0].clone();
         let Some(created_at) = self.look(&key, "created_at::text").await?.into_iter().next() else {
-            return Err(Trouble::Lost(format!("{key:?} is in the pool, but not in the truth")));
+            return Err(Trouble::Lost(format!("{key:?} is in the pool, but not in the truth copy")));
         };
         let columns = self.spec.payload_columns().join(", ");
         let mut payload = self.spec.payload(&mut self.rng);
@@ -363,7 +365,7 @@ impl Writer {
         same([on_table, on_truth], &format!("prepared update of {key:?}"))
     }
 
-    /// Gives a row another key: a new one, or one that was deleted before.
+    /// Changes the key of a row to a new one, or to one that was deleted before.
     async fn rekey(&mut self, mine: &mut Keys) -> Result<(), Trouble> {
         let to = mine.dead.pop().unwrap_or_else(|| self.spec.fresh_key(&mut self.rng));
         let from = mine.alive.swap_remove(0);
@@ -373,7 +375,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives a row a key that its collation considers the same.
+    /// Changes the key of a row to one that its collation considers equal.
     async fn respell(&mut self, mine: &mut Keys) -> Result<(), Trouble> {
         let from = mine.alive[0].clone();
         if let Some(to) = self.spec.respelled(&from) {
@@ -398,16 +400,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Two rows exchange their values of the second unique index, by way of a value of no row.
+    /// Exchanges the values of the second unique index of two rows, with a temporary value.
     async fn swap_slots(&mut self, mine: &Keys) -> Result<(), Trouble> {
-        let (one, other) = (&mine.alive[0], &mine.alive[1]);
-        let (slot_of_one, slot_of_other) = (self.slot(one).await?, self.slot(other).await?);
-        self.set_slot(one, "created_at, -slot - 1").await?;
-        self.set_slot(other, &slot_of_one).await?;
-        self.set_slot(one, &slot_of_other).await
+        let (first, second) = (&mine.alive[0], &mine.alive[1]);
+        let (first_slot, second_slot) = (self.slot(first).await?, self.slot(second).await?);
+        self.set_slot(first, "created_at, -slot - 1").await?;
+        self.set_slot(second, &first_slot).await?;
+        self.set_slot(first, &second_slot).await
     }
 
-    /// A row takes over the values of the second unique index from a deleted one.
+    /// Deletes a row and sets its values of the second unique index in another row.
     async fn take_slot(&mut self, mine: &mut Keys) -> Result<(), Trouble> {
         let slot = self.slot(&mine.alive[0]).await?;
         self.delete(mine, 1).await?;
@@ -424,14 +426,15 @@ impl Writer {
         self.both(&format!("update @ set (created_at, slot) = row({to}) where {condition}")).await.map(drop)
     }
 
-    /// What the truth holds for a key.
+    /// The values of a row in the truth copy.
     async fn look(&mut self, key: &Key, columns: &str) -> Result<Key, Trouble> {
         let condition = self.spec.is_one_of(std::slice::from_ref(key));
         let sql = format!("select {columns} from {} where {condition}", self.spec.truth);
         Ok(rows_of(&self.client.simple_query(&sql).await?).pop().unwrap_or_default())
     }
 
-    /// A statement on the table and on the truth, whose names stand at the `@`s; how many rows it found.
+    /// Runs a statement on the table and on the truth copy, whose names replace `@`; returns the number of affected
+    /// rows.
     async fn both(&mut self, sql: &str) -> Result<u64, Trouble> {
         let on_table = sql.replace('@', &self.spec.table);
         let on_table = rows_affected(&self.timed(&on_table).await?);
@@ -453,7 +456,7 @@ fn same([on_table, on_truth]: [u64; 2], what: &str) -> Result<(), Trouble> {
     if on_table == on_truth {
         return Ok(());
     }
-    Err(Trouble::Lost(format!("{on_table} rows in the table, {on_truth} in the truth: {what}")))
+    Err(Trouble::Lost(format!("{on_table} rows in the table, {on_truth} in the truth copy: {what}")))
 }
 
 fn rows_affected(answer: &[SimpleQueryMessage]) -> u64 {

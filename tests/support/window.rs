@@ -1,9 +1,9 @@
-//! A table between its swap and the end of the job: 100 rows a year from 2021 to 2024, a partition a year.
+//! A table between swap and finalize: 100 rows per year from 2021 to 2024, one partition per year.
 
 use super::cluster::Database;
 use super::oracle;
 
-/// The old table takes no writes but those of the job; with this, somebody may damage it on purpose.
+/// The old table rejects all writes except those of the job; this statement permits a test to damage it.
 pub const ON_PURPOSE: &str = "alter table t_old disable trigger pgstrata_guard";
 
 const PLAN: &str = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 year\"\nahead = 0\n\
@@ -31,7 +31,7 @@ pub async fn swapped() -> Database {
     db
 }
 
-/// Rolls back without losing a row, and swaps again.
+/// Asserts that a rollback loses no row, and swaps again.
 pub async fn goes_back(db: &Database) {
     db.execute("create table kept as table t").await;
     db.pgstrata(&["rollback", "job"]).await.ok();

@@ -1,4 +1,4 @@
-//! Applications at work while a job runs: one task each, transaction after transaction until they are stopped.
+//! Concurrent writers: each is a task that runs transactions until it is stopped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::wait::until;
 
-/// What one writer shares with the test: whether to go on, and how many transactions are committed.
+/// The state that a writer shares with the test: whether to continue, and the number of committed transactions.
 #[derive(Debug, Default, Clone)]
 pub struct Shift {
     stopped: Arc<AtomicBool>,
@@ -15,18 +15,18 @@ pub struct Shift {
 }
 
 impl Shift {
-    /// Whether to begin another transaction.
+    /// Whether the writer should begin another transaction.
     pub fn goes_on(&self) -> bool {
         !self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Counts a transaction that is committed.
+    /// Counts a committed transaction.
     pub fn committed(&self) {
         self.committed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Writers at work. What they write is the test's; a writer that fails panics, and so does the test.
+/// Running writers. The test defines what they write. If a writer fails, it panics, and the test fails.
 #[derive(Debug, Default)]
 pub struct Writers {
     shift: Shift,
@@ -35,7 +35,7 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Adds one writer, which works as long as its shift [goes on](Shift::goes_on).
+    /// Adds a writer, which must run as long as [`Shift::goes_on`] returns true.
     pub fn add<F>(&mut self, work: impl FnOnce(Shift) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -43,12 +43,12 @@ impl Writers {
         self.handles.push(self.tasks.spawn(work(self.shift.clone())));
     }
 
-    /// How many transactions are committed.
+    /// The number of committed transactions.
     pub fn committed(&self) -> u64 {
         self.shift.committed.load(Ordering::Relaxed)
     }
 
-    /// Waits until `n` more transactions are committed. A writer that ends before has panicked, and so does this.
+    /// Waits until `n` more transactions are committed. Panics if a writer has ended, because it has failed then.
     pub async fn commit_more(&self, n: u64) {
         let wanted = self.committed() + n;
         until(&format!("{n} more transactions"), async || {
@@ -58,7 +58,7 @@ impl Writers {
         .await;
     }
 
-    /// Lets each writer complete its transaction; returns how many were committed in all.
+    /// Stops the writers after their current transactions; returns the total number of committed transactions.
     pub async fn stop(mut self) -> u64 {
         self.shift.stopped.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {

@@ -1,5 +1,5 @@
-//! What the results look like to people: tables for the terminal, a page with plots for a browser. Both are made of
-//! [`Results`] alone.
+//! The reports for people: tables for the terminal, and a page with plots for a browser. Both are generated from
+//! [`Results`] only.
 
 mod page;
 mod plot;
@@ -25,7 +25,7 @@ pub fn json(results: &Results) -> Result<String> {
     Ok(serde_json::to_string_pretty::<Value>(&all)?)
 }
 
-/// A figure in one line, said as soon as it is known.
+/// A figure in one line, which is printed as soon as it is measured.
 pub fn line(figure: &Figure) -> String {
     cells(figure)
         .map(|cell| cell.trim().to_owned())
@@ -40,7 +40,7 @@ pub fn point_line(point: &Point) -> String {
     point_cells(point).join("  ")
 }
 
-/// The heads of [`cells`].
+/// The headings of [`cells`].
 const HEADS: [&str; 8] = ["on", "what", "pgstrata", "against", "", "ratio", "goal", ""];
 
 /// A figure as a row of a table.
@@ -68,7 +68,7 @@ fn words(goal: Goal, unit: &str) -> String {
     }
 }
 
-/// The heads of [`point_cells`].
+/// The headings of [`point_cells`].
 const POINT_HEADS: [&str; 8] = ["changed", "to", "rows/s", "chunks", "p50 ms", "p90 ms", "p99 ms", "max ms"];
 
 fn point_cells(point: &Point) -> [String; 8] {
@@ -85,11 +85,11 @@ fn point_cells(point: &Point) -> [String; 8] {
     ]
 }
 
-/// The heads of [`latency_cells`].
+/// The headings of [`latency_cells`].
 const LATENCY_HEADS: [&str; 6] =
     ["applications, during", "transactions", "p50 ms", "p99 ms", "max ms", "failed"];
 
-/// What applications saw, as rows of a table.
+/// The latencies of the application, as rows of a table.
 fn latency_cells(results: &Results) -> Vec<[String; 6]> {
     let row = |l: &super::figure::Latency| {
         let seen = &l.transactions;
@@ -99,7 +99,7 @@ fn latency_cells(results: &Results) -> Vec<[String; 6]> {
     results.latencies.iter().map(row).collect()
 }
 
-/// How and where it was measured, in a few lines.
+/// The environment of the run, in two lines.
 fn circumstances(results: &Results) -> Vec<String> {
     let machine = &results.machine;
     let settings: Vec<String> =
@@ -115,7 +115,7 @@ fn circumstances(results: &Results) -> Vec<String> {
     ]
 }
 
-/// Three digits that count.
+/// A number with about three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         large if large >= 1000.0 => pgstrata::model::number::count(large.round() as u64),

@@ -1,4 +1,4 @@
-//! One page that needs no other file: the tables, and the plots as SVG inside it.
+//! A page that needs no other file: the tables, and the plots as inline SVG.
 
 use anyhow::Result;
 
@@ -11,7 +11,7 @@ table { border-collapse: collapse; margin: 1em 0 2em } th { text-align: left }
 td, th { padding: .2em .8em; border-bottom: 1px solid #ddd } tr.MISSED { background: #fdd }
 svg { max-width: 100%; height: auto }";
 
-/// The page.
+/// The page as HTML.
 pub fn page(results: &Results) -> Result<String> {
     let mut body = String::from("<h1>pgstrata: batch throughput</h1>\n");
     for line in circumstances(results).iter().chain(&results.notes) {
@@ -20,20 +20,20 @@ pub fn page(results: &Results) -> Result<String> {
     body += "<h2>Figures and their goals</h2>\n";
     body += &table(&HEADS, results.figures.iter().map(cells));
     if !results.runs.is_empty() {
-        body += "<h2>What each phase took</h2>\n";
+        body += "<h2>Duration of each phase</h2>\n";
         body += &plot::phases(&results.runs)?;
-        body += "<h2>Throughput over time, and how long chunks took</h2>\n";
+        body += "<h2>Throughput over time, and durations of chunks</h2>\n";
         for run in &results.runs {
             let (throughput, chunks) = (plot::throughput(run)?, plot::chunks(run)?);
             body += &format!("<h3>{}</h3>\n<div>{throughput}{chunks}</div>\n", escaped(&run.name));
         }
     }
     if !results.points.is_empty() {
-        body += "<h2>The copy, by what may change it</h2>\n";
+        body += "<h2>The copy under different conditions</h2>\n";
         body += &table(&POINT_HEADS, results.points.iter().map(point_cells));
     }
     if !results.latencies.is_empty() {
-        body += "<h2>What applications saw</h2>\n";
+        body += "<h2>Latency of the application</h2>\n";
         body += &table(&LATENCY_HEADS, latency_cells(results).into_iter());
     }
     body += "<h2>What was tried</h2>\n";
@@ -44,7 +44,7 @@ pub fn page(results: &Results) -> Result<String> {
     ))
 }
 
-/// A row is marked with its last cell, which says whether a goal was met.
+/// A table. A row is marked if its last cell is `MISSED`.
 fn table<const N: usize>(heads: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let heads: String = heads.iter().map(|head| format!("<th>{}</th>", escaped(head))).collect();
     let mut text = format!("<table>\n<tr>{heads}</tr>\n");

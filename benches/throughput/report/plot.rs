@@ -10,7 +10,7 @@ use super::super::figure::{Chunk, Phase, Run};
 const SMALL: (u32, u32) = (500, 240);
 const WIDE: (u32, u32) = (1_000, 380);
 const FONT: (&str, u32) = ("sans-serif", 13);
-/// Phases in turn.
+/// The colors of phases, in turn.
 const COLORS: [RGBColor; 10] = [
     RGBColor(31, 119, 180),
     RGBColor(255, 127, 14),
@@ -23,10 +23,10 @@ const COLORS: [RGBColor; 10] = [
     RGBColor(188, 189, 34),
     RGBColor(23, 190, 207),
 ];
-/// Into how many pieces the time of a job's chunks is cut.
-const PIECES: usize = 30;
+/// The number of intervals into which the time of a job's chunks is divided.
+const INTERVALS: usize = 30;
 
-/// Rows copied, or filled, a second, over the time of one job's chunks.
+/// Rows copied or filled per second, over the time of a job's chunks.
 pub fn throughput(run: &Run) -> Result<String> {
     let rates = rates(&run.chunks);
     let most_s = rates.iter().fold(0.001, |most: f64, (s, _)| most.max(*s));
@@ -44,7 +44,7 @@ pub fn throughput(run: &Run) -> Result<String> {
             .label_style(FONT)
             .max_light_lines(1)
             .x_desc("seconds")
-            .y_desc("rows a second")
+            .y_desc("rows per second")
             .y_label_formatter(&|rows| count(*rows as u64))
             .draw()?;
         chart.draw_series(LineSeries::new(rates, COLORS[0].stroke_width(2)))?;
@@ -53,14 +53,14 @@ pub fn throughput(run: &Run) -> Result<String> {
     Ok(svg)
 }
 
-/// The mean of each piece of the chunks' time: a chunk's rows are spread over the time it took.
+/// The middle and the average rate of each interval. The rows of a chunk are distributed over its duration.
 fn rates(chunks: &[Chunk]) -> Vec<(f64, f64)> {
     let from = chunks.iter().map(|c| c.at_s - c.ms / 1000.0).fold(f64::INFINITY, f64::min);
     let to = chunks.iter().map(|c| c.at_s).fold(from, f64::max);
     if chunks.is_empty() || to <= from {
         return Vec::new();
     }
-    let piece_s = (to - from) / PIECES as f64;
+    let interval_s = (to - from) / INTERVALS as f64;
     let rows_between = |begin: f64, end: f64| -> f64 {
         let within = chunks.iter().map(|chunk| {
             let seconds = (chunk.ms / 1000.0).max(1e-6);
@@ -69,13 +69,13 @@ fn rates(chunks: &[Chunk]) -> Vec<(f64, f64)> {
         });
         within.sum()
     };
-    let pieces = (0..PIECES).map(|n| (piece_s * n as f64, piece_s * (n + 1) as f64));
-    pieces
-        .map(|(begin, end)| ((begin + end) / 2.0, rows_between(from + begin, from + end) / piece_s))
+    let intervals = (0..INTERVALS).map(|n| (interval_s * n as f64, interval_s * (n + 1) as f64));
+    intervals
+        .map(|(begin, end)| ((begin + end) / 2.0, rows_between(from + begin, from + end) / interval_s))
         .collect()
 }
 
-/// How many of one job's chunks took how long.
+/// A histogram of the durations of a job's chunks.
 pub fn chunks(run: &Run) -> Result<String> {
     let bars = bars(&run.chunks)?;
     let most_ms = bars.iter().fold(10.0, |most: f64, (_, to, _)| most.max(*to));
@@ -102,7 +102,7 @@ pub fn chunks(run: &Run) -> Result<String> {
     Ok(svg)
 }
 
-/// Chunks by milliseconds, in bars that are twice as wide each as the one before.
+/// The bars of the histogram: from, to, and the number of chunks. Each bar is twice as wide as the one before.
 fn bars(chunks: &[Chunk]) -> Result<Vec<(f64, f64, u64)>> {
     let mut histogram = Histogram::<u64>::new_with_bounds(1, 3_600_000, 3)?;
     for chunk in chunks {
@@ -116,7 +116,7 @@ fn bars(chunks: &[Chunk]) -> Result<Vec<(f64, f64, u64)>> {
     Ok(bars.collect())
 }
 
-/// Each job's phases, one behind the other.
+/// The phases of each job, one after the other.
 pub fn phases(runs: &[Run]) -> Result<String> {
     let most_s = runs.iter().map(|run| run.seconds).fold(1.0, f64::max);
     let mut names: Vec<&str> = Vec::new();

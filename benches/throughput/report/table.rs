@@ -1,9 +1,9 @@
-//! The tables on the terminal.
+//! The tables for the terminal.
 
 use super::super::figure::Results;
 use super::{HEADS, LATENCY_HEADS, POINT_HEADS, cells, circumstances, latency_cells, point_cells};
 
-/// Everything that has a number, as text.
+/// All results as text.
 pub fn tables(results: &Results) -> String {
     let mut all = circumstances(results).join("\n");
     all.push_str("\n\n");
@@ -20,7 +20,7 @@ pub fn tables(results: &Results) -> String {
     all
 }
 
-/// Columns as wide as what is in them; those that hold numbers stand right.
+/// A table with aligned columns; columns of numbers are right-aligned.
 fn table<const N: usize>(heads: &[&str; N], rows: &[[String; N]]) -> String {
     let widths: [usize; N] = std::array::from_fn(|i| {
         rows.iter().map(|row| row[i].chars().count()).chain([heads[i].chars().count()]).max().unwrap_or(0)
