@@ -1,5 +1,5 @@
-//! Drives a job: acquires its lease, does the work, and retries for a limited time after a connection or the server
-//! is lost.
+//! Drives a job: acquires its lease, does the work, and retries for a limited time after a lost connection or a server
+//! outage.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,10 +13,9 @@ use crate::plan::Plan;
 
 use super::{Engine, space};
 
-/// How long a server may be unavailable before the tool gives up. Running the command again later also continues the
-/// job.
+/// How long the server may be unavailable before the command gives up. Running the command again continues the job.
 const OUTAGE: Duration = Duration::from_secs(300);
-/// If a driver worked this long before it lost its connection, a new outage begins.
+/// If a driver worked for this long before it lost its connection, the time limit starts again.
 const SETTLED: Duration = Duration::from_secs(10);
 
 /// Pauses between attempts to continue a job.
@@ -24,14 +23,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The time limit for opening a driver's sessions and terminating those of the previous driver.
 const OPEN: Duration = Duration::from_secs(90);
-/// How long running work may take to end after the connection of the lease is considered lost.
+/// How long running work may take to end after the connection of the lease was lost.
 const GRACE: Duration = Duration::from_secs(5);
-/// The longest time that a job may seem to work while the server does not answer.
+/// The maximum time for which a job can appear to work although the server does not answer.
 const SILENCE: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Acquires the lease and does `work`. After a lost connection, or a statement that was cancelled or timed out,
-    /// it does the work again, from the state in the database.
+    /// does the work again, starting from the state in the database.
     pub(super) async fn drive<K: JobKind, T>(
         &self,
         plan: &Plan,
@@ -113,7 +112,7 @@ struct Outage<'a> {
     retries: Retries<'a>,
 }
 
-/// [`OUTAGE`]; a test can set another value, in seconds.
+/// [`OUTAGE`], unless a test sets another value, in seconds.
 fn outage_limit() -> Duration {
     #[cfg(feature = "failpoints")]
     if let Some(s) = std::env::var("PGSTRATA_OUTAGE").ok().and_then(|s| s.parse().ok()) {
@@ -122,7 +121,7 @@ fn outage_limit() -> Duration {
     OUTAGE
 }
 
-/// [`Driver::open`] with a time limit, in case the server no longer answers.
+/// [`Driver::open`] with a time limit, because the server may not answer.
 async fn open(target: &Target, opening: Opening<'_>) -> Result<Driver> {
     let opened = tokio::time::timeout(OPEN, Driver::open(target, opening)).await;
     opened.unwrap_or_else(|_| {
@@ -131,8 +130,8 @@ async fn open(target: &Target, opening: Opening<'_>) -> Result<Driver> {
     })
 }
 
-/// Does `work` as long as the connection of the lease is answered. A network that drops all packets does not end a
-/// connection, so a wait for an answer could last forever.
+/// Does `work` while the server answers on the connection of the lease. A network that drops all packets does not close
+/// a connection, so the work could otherwise wait for an answer forever.
 async fn while_answered<K: JobKind, T>(own: &K, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         result = work => result,
@@ -144,7 +143,7 @@ async fn while_answered<K: JobKind, T>(own: &K, work: impl Future<Output = Resul
     }
 }
 
-/// Does `work` while the signals are evaluated, if they may pause it.
+/// Does `work` and, if signals may pause it, evaluates them concurrently.
 async fn beside_pace<K: JobKind, T>(own: &K, work: &impl AsyncFn(&K) -> Result<T>) -> Result<T> {
     if own.pacing() == Pacing::AtOnce {
         return work(own).await;

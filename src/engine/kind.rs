@@ -1,4 +1,4 @@
-//! Selects the type for a kind of job: the only place that knows every kind by name.
+//! Selects the type for a kind of job. This is the only module that knows every kind by name.
 
 use crate::error::Result;
 use crate::event::JobNote;
@@ -32,7 +32,7 @@ macro_rules! of_kind {
     };
 }
 
-/// Checks the plan against the live table, and changes nothing.
+/// Checks the plan against the live table without changing anything.
 ///
 /// # Errors
 /// The server returned an error. Problems with the table or the plan are findings, not errors.
@@ -40,7 +40,7 @@ pub async fn preflight(session: &Session, plan: &Plan) -> Result<Preflight> {
     of_kind!(plan, K => K::preflight(session, plan).await)
 }
 
-/// The statements of a job with this design.
+/// Returns the statements of a job with this design.
 ///
 /// # Errors
 /// The server returned an error.
@@ -48,12 +48,12 @@ pub async fn script(session: &Session, plan: &Plan, design: &Design) -> Result<V
     of_kind!(plan, K => K::script(session, plan, design).await)
 }
 
-/// That a finalized job's plan is fulfilled; none where something is left to do.
+/// If the table of a finalized job already has the planned form, returns a note that states this; otherwise none.
 pub(super) async fn done_already(session: &Session, plan: &Plan, job: &Job) -> Result<Option<JobNote>> {
     of_kind!(plan, K => K::done_already(session, job).await)
 }
 
-/// The disk space that a job uses, and the command that frees it.
+/// Describes the disk space that a job uses, and the command that frees it.
 pub(super) async fn held(session: &Session, plan: &Plan, job: &Job) -> Result<String> {
     of_kind!(plan, K => K::held(session, job).await)
 }
@@ -63,7 +63,7 @@ impl Engine {
     pub(super) async fn act(&self, plan: &Plan, job: i64, action: Action) -> Result<Outcome> {
         of_kind!(plan, K => {
             let work = async |kind: &K| act(kind, action).await;
-            // On the heap: the future holds every phase of the kind.
+            // Boxed, because the future contains every phase of the kind.
             Box::pin(self.drive(plan, job, action.pacing(), work)).await
         })
     }

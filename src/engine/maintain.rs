@@ -1,4 +1,4 @@
-//! The command `maintain`: one table after another, each with the lease of its job if it has one.
+//! The command `maintain`: maintains one table after another, with the lease of the table's job if it has one.
 
 use crate::error::{Error, Result};
 use crate::event::{Event, JobNote, RunWarning};
@@ -12,12 +12,12 @@ use crate::plan::Plan;
 use super::Engine;
 
 impl Engine {
-    /// Maintains partitioned tables: the table of each newest job, or of the named one. The result for
+    /// Maintains partitioned tables: the table of the named job, or of the newest job for each table. The result for
     /// each table is an event.
     ///
     /// # Errors
-    /// There is no such job; or the error for the first table that could not be maintained. The other tables are
-    /// still maintained.
+    /// There is no such job; or the error for the first table that could not be maintained. The other tables are still
+    /// maintained.
     pub async fn maintain(&self, name: Option<&str>) -> Result<()> {
         let session = self.target.connect("pgstrata").await?;
         let jobs = latest(store::jobs(&session, name).await?);
@@ -68,7 +68,7 @@ impl Engine {
     }
 }
 
-/// The newest partition job of each table that was not aborted; earlier jobs are history.
+/// The newest partition job of each table, without aborted jobs. Earlier jobs do not matter.
 fn latest(jobs: Vec<Job>) -> Vec<Job> {
     let mut latest: Vec<Job> = Vec::new();
     for job in jobs {

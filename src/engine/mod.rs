@@ -1,8 +1,9 @@
-//! Drives a job: acquires its lease, runs phase after phase, and continues after a connection or the server is lost.
+//! Drives a job: acquires its lease, runs one phase after another, and continues after a lost connection or a server
+//! outage.
 //!
-//! There is one way to recover, whether a worker's session was terminated, the server restarted or another machine
-//! failed: acquire the lease again, which ends everything that the previous driver left behind, and do what remains
-//! according to the database.
+//! Recovery is always the same, whether a worker's session was terminated, the server restarted, or another machine
+//! failed: the engine acquires the lease again, which terminates all sessions that the previous driver left behind, and
+//! does the remaining work according to the state in the database.
 
 mod drive;
 mod kind;
@@ -30,7 +31,7 @@ use crate::stop::Stop;
 
 pub use kind::{preflight, script};
 
-/// Drives jobs: where to connect, where events are sent, how to stop.
+/// Drives jobs. It holds the database to connect to, the destination of events, and the stop request.
 #[derive(Debug, Clone)]
 pub struct Engine {
     target: Target,
@@ -48,7 +49,7 @@ impl Engine {
         Self { target, events, stop, driving: Arc::default(), holder }
     }
 
-    /// Starts the plan's job or continues it, through verification; swaps too if the plan or `swap` requests it.
+    /// Starts or continues the plan's job up to verification, and also swaps if the plan or `swap` requests it.
     ///
     /// # Errors
     /// The check found an error (its findings are an event), the plan changed, or a phase failed.
@@ -68,7 +69,7 @@ impl Engine {
                 let done = if same { kind::done_already(&session, &plan, job).await? } else { None };
                 match done {
                     Some(done) => {
-                        // Retention may be another one now.
+                        // Settings such as retention may have changed.
                         self.resume(&session, &plan, job).await?;
                         self.events.note(done);
                         return Ok(Outcome::at(job.state));
@@ -110,7 +111,7 @@ impl Engine {
         Ok(job)
     }
 
-    /// Continues a job if the plan still matches it. Settings that do not determine the result may change.
+    /// Continues a job if the plan still matches it. Settings that do not affect the result may change.
     async fn resume(&self, session: &Session, plan: &Plan, job: &Job) -> Result<i64> {
         let changes = changed(&job.identity, &plan.identity());
         if !changes.is_empty() {
@@ -135,7 +136,7 @@ impl Engine {
         Ok(job.id)
     }
 
-    /// Fails outside the time windows of the plan, or outside those that were set for the job.
+    /// Fails outside the time windows of the plan or of the job's settings.
     async fn in_window(&self, session: &Session, plan: &Plan, job: Option<&Job>) -> Result<()> {
         let settings = match job.filter(|job| !job.state.is_final()) {
             Some(job) => store::settings(session, job.id).await?,
@@ -150,13 +151,13 @@ impl Engine {
         }
     }
 
-    /// Whether the connection strings of the plan's standbys can be parsed.
+    /// Fails if a connection string of the plan's standbys cannot be parsed.
     fn can_ask_standbys(&self, plan: &Plan) -> Result<()> {
         plan.throttle().replicas.iter().try_for_each(|dsn| self.target.standby(dsn).map(drop))
     }
 
-    /// Changes settings of a job, for its current driver on any machine and for later ones. None: resets to the
-    /// plan's value.
+    /// Changes settings of a job, for its current driver on any machine and for later drivers. None resets a setting to
+    /// the value in the plan.
     ///
     /// # Errors
     /// There is no such job, or the value is not valid in a plan.
@@ -174,10 +175,10 @@ impl Engine {
         store::set(&session, job.id, settings).await
     }
 
-    /// Compares both sides now; for a backfill, checks every row again and fills those that are found.
+    /// Compares both sides now; for a backfill, checks every row again and fills those that still need filling.
     ///
     /// # Errors
-    /// The server returned an error; differences are in the report.
+    /// The server returned an error. Mismatches are in the report.
     pub async fn verify(&self, name: &str) -> Result<Verdict> {
         let outcome = self.act_on(name, Action::Verify).await?;
         outcome.verdict.ok_or_else(|| Error::failed(format!("job {name} was not verified")))
@@ -191,7 +192,7 @@ impl Engine {
         self.act_on(name, Action::Swap).await
     }
 
-    /// Drains, verifies and swaps back.
+    /// Drains, verifies and rolls the swap back.
     ///
     /// # Errors
     /// The job is not swapped, the sides differ, or the lock could not be acquired.
@@ -207,7 +208,7 @@ impl Engine {
         self.act_on(name, Action::Sync).await.map(|outcome| outcome.state)
     }
 
-    /// Ends the rollback window; with `now`, even before its time.
+    /// Ends the rollback window; with `now`, also before its time.
     ///
     /// # Errors
     /// The job is not swapped, the window is still open, or something depends on the old side.
@@ -223,7 +224,7 @@ impl Engine {
         self.end(name, State::Aborted, Action::Abort).await
     }
 
-    /// Ends a job, unless the newest job of that name already ended in this way.
+    /// Ends a job, unless the newest job with that name has already ended in this way.
     async fn end(&self, name: &str, end: State, action: Action) -> Result<State> {
         let session = self.target.connect("pgstrata").await?;
         let newest = store::jobs(&session, Some(name)).await?.into_iter().next();
@@ -246,7 +247,7 @@ impl Engine {
         self.act(&plan, job.id, action).await
     }
 
-    /// Terminates the sessions of the job that this process drives, whatever they are doing.
+    /// Terminates the sessions of the job that this process drives, including those that run a statement.
     ///
     /// # Errors
     /// The server cannot be reached.

@@ -1,4 +1,4 @@
-//! Handles a full disk: how much space the job uses, and what frees it.
+//! Adds a hint to the error for a full disk: the space that the job uses, and the command that frees it.
 
 use tokio_postgres::error::SqlState;
 
@@ -10,7 +10,7 @@ use crate::plan::Plan;
 
 use super::kind;
 
-/// The error of a job; if a disk is full, with the command that frees space.
+/// Returns the error of a job; if a disk is full, with a hint about the command that frees space.
 pub(super) async fn explained(target: &Target, plan: &Plan, error: Error) -> Error {
     if !error.is(&SqlState::DISK_FULL) {
         return error;

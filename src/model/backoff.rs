@@ -1,9 +1,9 @@
-//! How long to wait before another attempt: exponential backoff with full jitter.
+//! The wait before another attempt: exponential backoff with full jitter.
 //!
-//! Full jitter, after "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): a random wait between zero and
-//! a bound that doubles. Of the strategies compared there, it resolves contention with the fewest calls, because
-//! processes that collided once do not collide again at the next attempt. The caller provides the random number, so
-//! that everything here is deterministic.
+//! Full jitter is a random wait between zero and a bound that doubles. Of the strategies that "Exponential Backoff And
+//! Jitter" (AWS Architecture Blog, 2015) compares, it resolves contention with the fewest calls, because processes that
+//! collided once do not collide again at the next attempt. The caller provides the random number, so this module is
+//! deterministic.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The first wait is at most `first`, each further wait at most twice the previous bound, and none exceeds `max`.
+    /// The first wait is at most `first`. Each further wait is at most twice the previous bound, and at most `max`.
     pub fn new(first: Duration, max: Duration) -> Self {
         Self { first, max, failures: 0 }
     }
@@ -48,7 +48,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_wait_never_passes_its_bound_nor_the_bound_its_maximum(
+        fn a_wait_never_exceeds_its_bound_or_the_maximum(
             first_ms in 1_u64..10_000, max_ms in 1_u64..600_000, randoms in prop::collection::vec(0.0_f64..1.0, 1..80),
         ) {
             let (first, max) = (Duration::from_millis(first_ms), Duration::from_millis(max_ms));

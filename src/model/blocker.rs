@@ -1,5 +1,5 @@
-//! Sessions that others wait for: who holds a lock, and who holds a snapshot that is too old. Both are named the same way in
-//! events and in errors.
+//! Sessions for which other sessions wait, because they hold a lock or an old snapshot. Events and errors describe both
+//! in the same way.
 
 use std::fmt;
 
@@ -7,27 +7,27 @@ use serde::Serialize;
 
 use super::number;
 
-/// So many holders of snapshots are named.
+/// The maximum number of holders of snapshots that are listed.
 const NAMED: usize = 3;
 
 /// A transaction that holds a lock, or a snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Blocker {
-    /// Its process; 0 for a prepared transaction.
+    /// The process number; 0 for a prepared transaction.
     pub pid: i32,
-    /// Its role.
+    /// The role.
     pub user: String,
-    /// Its application; the name of a prepared transaction or of a replication slot.
+    /// The application; the name of a prepared transaction or of a replication slot.
     pub application: String,
-    /// What its session does: `active`, `idle in transaction`, `replication slot`.
+    /// The state of the session: `active`, `idle in transaction`, `replication slot`.
     pub state: String,
-    /// When its transaction began, as the server writes it.
+    /// The start of the transaction, in the server's format.
     pub transaction_start: String,
-    /// When its last query began, as the server writes it.
+    /// The start of the last query, in the server's format.
     pub query_start: String,
-    /// How old its transaction is.
+    /// The age of the transaction in milliseconds.
     pub age_ms: f64,
-    /// A client's session, and not a superuser's.
+    /// Whether it is a client session of a role that is not a superuser.
     #[serde(skip)]
     pub ordinary: bool,
 }
@@ -49,14 +49,14 @@ impl fmt::Display for Blocker {
     }
 }
 
-/// Who holds an older snapshot, or a standby of which that is not known.
+/// A holder of an old snapshot, or a standby whose holders are not known.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SnapshotHolder {
-    /// The standby; none on the server itself.
+    /// The standby; none for the primary server.
     pub standby: Option<String>,
     /// The transaction.
     pub blocker: Option<Blocker>,
-    /// Why the standby's transactions are not known.
+    /// The reason for which the holders on the standby are not known.
     pub unknown: Option<String>,
 }
 
@@ -72,24 +72,24 @@ impl fmt::Display for SnapshotHolder {
     }
 }
 
-/// All of them.
+/// All holders of old snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct SnapshotHolders {
-    /// The first few.
+    /// The holders that are listed.
     pub named: Vec<SnapshotHolder>,
-    /// How many there are besides.
+    /// The number of further holders.
     pub others: u64,
 }
 
 impl SnapshotHolders {
-    /// Names the first few of `all`.
+    /// Lists the first holders in `all`, and counts the others.
     pub fn new(mut all: Vec<SnapshotHolder>) -> Self {
         let others = all.len().saturating_sub(NAMED) as u64;
         all.truncate(NAMED);
         Self { named: all, others }
     }
 
-    /// Whether there is none.
+    /// Whether there are no holders.
     pub fn is_empty(&self) -> bool {
         self.named.is_empty()
     }

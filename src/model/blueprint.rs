@@ -1,4 +1,5 @@
-//! What a job builds: decided once before it starts, and stored with it. Every statement is rendered from it alone.
+//! The result that a partition job builds. It is determined once, before the job starts, and stored with the job. Every
+//! statement is rendered only from it.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,7 @@ use super::table::{Check, Column, ForeignKey, Index, Table};
 /// The schema with the tables of pgstrata.
 pub const SCHEMA: &str = "pgstrata";
 
-/// A partitioning, including every name.
+/// The design of a partition job, including all names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Blueprint {
     /// The job's name.
@@ -25,19 +26,20 @@ pub struct Blueprint {
     pub partitions: Vec<Partition>,
     /// The default partition, if the plan has one.
     pub default: Option<QualifiedName>,
-    /// Unique indexes whose guarantee the plan gives up.
+    /// Unique indexes that the plan drops.
     pub drop_unique: Vec<Ident>,
-    /// Foreign keys that refer to the table, and can refer to the partitioned one as well.
+    /// Foreign keys that reference the table, and that can also reference the partitioned table.
     #[serde(default)]
     pub incoming: Vec<ForeignKey>,
-    /// Foreign keys that cannot, and that the plan gives up: a rollback restores them.
+    /// Foreign keys that cannot reference the partitioned table, and that the plan drops. A rollback restores them.
     #[serde(default)]
     pub incoming_dropped: Vec<ForeignKey>,
-    /// Partitioned tables do not accept a NOT VALID foreign key (before PostgreSQL 18), so each partition gets it.
+    /// Whether each partition gets the foreign keys, because partitioned tables do not support NOT VALID foreign keys
+    /// (before PostgreSQL 18).
     #[serde(default = "yes")]
     pub keys_on_leaves: bool,
-    /// CHECK constraints that rows of the source violated when the job was planned: the target gets them after the
-    /// copy, as NOT VALID.
+    /// CHECK constraints that rows of the source violated when the job was planned. The target gets them as NOT VALID,
+    /// after the copy.
     #[serde(default)]
     pub violated_checks: Vec<Ident>,
 }
@@ -49,11 +51,11 @@ fn yes() -> bool {
 /// One partition: `[from, to)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
-    /// Its table.
+    /// The name of its table.
     pub name: QualifiedName,
-    /// Lower bound, in the server's format.
+    /// The lower bound, in the server's format.
     pub from: String,
-    /// Upper bound, exclusive; `maxvalue` is the keyword.
+    /// The upper bound, exclusive; `maxvalue` is the keyword.
     pub to: String,
 }
 
@@ -66,10 +68,10 @@ pub enum Direction {
     Reverse,
 }
 
-/// The two tables of a direction. The source is always the table that applications use, under its own name.
+/// The two tables of a direction. The source is always the table in use, which has the name that applications use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sides {
-    /// The table that applications write.
+    /// The table to which applications write.
     pub source: QualifiedName,
     /// The table that is kept in sync with it.
     pub target: QualifiedName,
@@ -88,7 +90,7 @@ impl Blueprint {
         self.table.name.sibling(self.table.name.name.with_suffix("_old"))
     }
 
-    /// Source and target of a direction.
+    /// The source and the target in a direction.
     pub fn sides(&self, direction: Direction) -> Sides {
         let source = self.table.name.clone();
         match direction {
@@ -97,8 +99,8 @@ impl Blueprint {
         }
     }
 
-    /// CHECK constraints that the target gets after the copy, as NOT VALID: those that are not valid on the source,
-    /// and those that its rows violate.
+    /// CHECK constraints that the target gets as NOT VALID, after the copy: those that are not valid on the source, and
+    /// those that its rows violate.
     pub fn late_checks(&self) -> Vec<&Check> {
         self.table.checks.iter().filter(|check| self.is_late(check)).collect()
     }
@@ -122,17 +124,17 @@ impl Blueprint {
         self.own("truncations")
     }
 
-    /// The capture's trigger function.
+    /// The trigger function of the capture.
     pub fn capture_function(&self) -> QualifiedName {
         self.own("capture")
     }
 
-    /// The mirror's function, which exists while the mirror is on.
+    /// The function of the mirror, which exists while the mirror is on.
     pub fn mirror_function(&self) -> QualifiedName {
         self.own("mirror")
     }
 
-    /// The guard's trigger function.
+    /// The trigger function of the guard.
     pub fn guard_function(&self) -> QualifiedName {
         self.own("guard")
     }
@@ -156,8 +158,8 @@ impl Blueprint {
         self.key.iter().filter_map(|name| self.table.column(name)).collect()
     }
 
-    /// The columns of a place: the key and, if it is not part of the key, the partition column. They are the target's
-    /// key, and what the change log records.
+    /// The columns of a place: the key and, if it is not part of the key, the partition column. They are the key of the
+    /// target, and the change log records their values.
     pub fn place_columns(&self) -> Vec<&Column> {
         let mut place = self.key_columns();
         if !self.key.contains(&self.by) {
@@ -171,12 +173,13 @@ impl Blueprint {
         !self.key.contains(&self.by)
     }
 
-    /// The partition column, as in the catalog; `check` ensures that it exists.
+    /// The partition column, as in the catalog. The check ensures that it exists.
     pub fn by_column(&self) -> Option<&Column> {
         self.table.column(&self.by)
     }
 
-    /// Indexes that the target gets, that of the key first: a failure shows early, and the drain needs no other.
+    /// Indexes that the target gets. That of the key is first: a duplicate is found early, and the drain needs only
+    /// this index.
     pub fn carried_indexes(&self) -> Vec<&Index> {
         let mut all: Vec<&Index> =
             self.table.indexes.iter().filter(|i| !self.drop_unique.contains(&i.name)).collect();
@@ -184,14 +187,14 @@ impl Blueprint {
         all
     }
 
-    /// Foreign keys of the table that exist only on the table in use: those to other tables, and those to itself that
-    /// the partitioned table can have.
+    /// Foreign keys of the table that exist only on the table in use: those that reference other tables, and those that
+    /// reference the table itself and that the partitioned table can have.
     pub fn own_keys(&self) -> Vec<&ForeignKey> {
         let to_itself = self.incoming.iter().filter(|key| key.table == self.table.name);
         self.table.foreign_keys.iter().chain(to_itself).collect()
     }
 
-    /// Foreign keys of other tables that refer only to the table in use.
+    /// Foreign keys of other tables that reference only the table in use.
     pub fn child_keys(&self) -> Vec<&ForeignKey> {
         self.incoming.iter().filter(|key| key.table != self.table.name).collect()
     }
@@ -206,13 +209,14 @@ impl Blueprint {
         all
     }
 
-    /// The name of a leaf's part of `index`: the table's name in it is replaced with the leaf's.
+    /// The name of the index of a leaf that belongs to `index`: the name of the table in it is replaced by that of the
+    /// leaf.
     pub fn leaf_index_name(&self, leaf: &Ident, index: &Ident) -> Ident {
         part_index(&self.table.name.name, leaf, index)
     }
 
-    /// The names that a swap which ends `away` changes, other than those of the tables: of the table that goes out of
-    /// use, and of the one that comes into use.
+    /// The names that an exchange which ends direction `away` changes, other than those of the tables: for the table
+    /// that goes out of use, and for the table that comes into use.
     pub fn moved_names(&self, away: Direction) -> (Vec<QualifiedName>, Vec<QualifiedName>) {
         let of = |name: &Ident| self.table.name.sibling(name.clone());
         let all = self.table.indexes.iter().map(|i| of(&i.name));
@@ -264,7 +268,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_key_is_widened_where_it_lacks_the_partition_column() {
+    fn the_key_is_widened_if_it_lacks_the_partition_column() {
         let mut b = blueprint();
         assert!(b.widened());
         let names =

@@ -1,10 +1,10 @@
-//! The commands that a job accepts in a state, so that no hint suggests one that would fail.
+//! The commands that a job accepts in a state, so that no hint suggests a command that would fail.
 
 use super::design::Design;
 use super::shell::word;
 use super::state::{State, Step};
 
-/// How to end a job that cannot continue, for a hint.
+/// The text of a hint that lists the commands to end a job that cannot continue.
 pub fn way_out(name: &str, design: &Design, state: State) -> String {
     let shown = name;
     let name = word(name);
@@ -18,7 +18,7 @@ pub fn way_out(name: &str, design: &Design, state: State) -> String {
     format!("job {shown} is {state}: `pgstrata run PLAN` starts a new job")
 }
 
-/// The commands that end a job in a state, for a hint.
+/// The text of a hint that lists the commands to end a job in a state.
 pub fn ending(name: &str, state: State) -> String {
     let name = word(name);
     if state.next(Step::Abort).is_some() {
@@ -33,7 +33,7 @@ mod tests {
     use crate::model::blueprint::tests::blueprint;
 
     #[test]
-    fn abort_is_offered_where_it_can_be_done() {
+    fn hints_list_only_commands_that_the_state_allows() {
         let design = Design::Partition(Box::new(blueprint()));
         for state in State::ALL {
             let offered = way_out("job", &design, state).contains("pgstrata abort");

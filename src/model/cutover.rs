@@ -1,28 +1,27 @@
-//! Decides the next step before an exchange: drain the change log, wait for snapshots that are older than the last
+//! Chooses the next step before an exchange: drain the change log, wait for snapshots that are older than the last
 //! drain, keep the log empty with the mirror, or attempt the exchange.
 //!
-//! The safety of the exchange does not depend on this: the exchange fails if the log is not empty under the lock, and
-//! is attempted only when no snapshot remains that does not include the last drain. This module only decides how to
-//! get there.
+//! The safety of the exchange does not depend on these choices: the exchange fails if the log is not empty under the
+//! lock, and is attempted only when no snapshot remains that does not include the last drain.
 
 use std::time::Duration;
 
 /// The number of drains before the mirror is switched on: a table with few writes needs no mirror.
 const DRAINS_BEFORE_MIRROR: u32 = 3;
-/// How long the mirror stays on at most. After that, changes are logged again, and the job waits for older snapshots
-/// without the mirror.
+/// The maximum time for which the mirror is on. After that, changes are logged again, and the job waits for older
+/// snapshots without the mirror.
 pub const MIRROR_AT_MOST: Duration = Duration::from_secs(60);
 
 /// The observed state.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
-    /// The time since the work on the exchange began.
+    /// The time since the command began to prepare the exchange.
     pub elapsed: Duration,
     /// Whether the change log has rows.
     pub pending: bool,
     /// Whether another session holds a snapshot that is older than the last drain.
     pub older: bool,
-    /// Whether it is proven that no session does, visible or not.
+    /// Whether it is proven that no session holds such a snapshot, including sessions that are not visible.
     pub proven: bool,
 }
 
@@ -31,17 +30,17 @@ pub struct Seen {
 pub enum Next {
     /// Drain the log.
     Drain,
-    /// Wait for the older snapshots.
+    /// Wait until no session holds an older snapshot.
     Wait,
     /// Prove that no older snapshot is left.
     Prove,
     /// Switch the mirror on.
     MirrorOn,
-    /// Switch it off: it has been on for [`MIRROR_AT_MOST`].
+    /// Switch the mirror off, because it has been on for [`MIRROR_AT_MOST`].
     MirrorOff,
     /// Attempt the exchange.
     Exchange,
-    /// The time limit has expired.
+    /// Give up, because the time limit has expired.
     GiveUp,
 }
 
@@ -56,10 +55,10 @@ pub struct Cutover {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mirror {
-    /// It cannot be used for this table.
+    /// The mirror cannot be used for this table.
     Impossible,
     Off,
-    /// Since this time.
+    /// The mirror has been on since this time.
     On(Duration),
 }
 
@@ -69,17 +68,17 @@ impl Cutover {
         Self { give_up_after, waits, mirror: Mirror::Off, drains: 0 }
     }
 
-    /// Whether the mirror is on, as far as is known here.
+    /// Whether the mirror is on, according to the steps that were chosen.
     pub fn mirrors(&self) -> bool {
         matches!(self.mirror, Mirror::On(_))
     }
 
-    /// The mirror could not be switched on: it is not attempted again.
+    /// Records that the mirror could not be switched on. It is not attempted again.
     pub fn no_mirror(&mut self) {
         self.mirror = Mirror::Impossible;
     }
 
-    /// The mirror was switched off; it is switched on again if drains do not empty the log.
+    /// Records that the mirror was switched off. It is switched on again if drains do not empty the log.
     pub fn mirror_ended(&mut self) {
         self.mirror = Mirror::Off;
         self.drains = 0;
@@ -88,7 +87,7 @@ impl Cutover {
     /// The next step for an observed state.
     pub fn next(&mut self, seen: &Seen) -> Next {
         let next = self.without_limit(seen);
-        // If everything is ready, the exchange is attempted, even after the time limit.
+        // When all conditions are met, attempt the exchange even after the time limit.
         let ready = matches!(next, Next::Exchange | Next::Prove);
         if seen.elapsed >= self.give_up_after && !ready { Next::GiveUp } else { next }
     }
@@ -114,10 +113,10 @@ impl Cutover {
 
     fn pending(&mut self, now: Duration, older: bool) -> Next {
         match self.mirror {
-            // Draining now would only require waiting for newer snapshots.
+            // After a drain now, the job would have to wait for newer snapshots.
             Mirror::Impossible if older => Next::Wait,
-            // Existing older snapshots would keep the mirror on for as long as they last: wait for them once, before
-            // it is switched on.
+            // The mirror would have to stay on as long as the existing older snapshots. Wait for them once before it is
+            // switched on.
             Mirror::Off if older && self.drains == 0 => Next::Wait,
             Mirror::Off if self.drains >= DRAINS_BEFORE_MIRROR => {
                 self.mirror = Mirror::On(now);
@@ -153,7 +152,7 @@ mod tests {
         Seen { proven: true, ..seen }
     }
 
-    /// Logging, until the mirror is needed.
+    /// A cutover after enough drains that the mirror is needed next.
     fn busy() -> Cutover {
         let mut cutover = Cutover::new(LIMIT, true);
         for _ in 0..DRAINS_BEFORE_MIRROR {
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_never_comes_while_changes_are_pending_or_older_snapshots_are_left() {
+    fn no_exchange_with_pending_changes_or_older_snapshots() {
         for waits in [true, false] {
             for mirror in [true, false] {
                 let mut cutover = Cutover::new(LIMIT, waits);
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_that_would_hold_the_mirror_are_waited_for_without_it() {
+    fn existing_snapshots_are_waited_for_before_the_mirror_is_on() {
         let mut cutover = Cutover::new(LIMIT, true);
         assert_eq!(cutover.next(&older(pending(0))), Next::Wait);
         assert_eq!(cutover.next(&pending(1)), Next::Drain);
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mirror_goes_off_after_its_time_and_comes_again() {
+    fn the_mirror_is_switched_off_after_its_time_limit_and_on_again() {
         let mut cutover = busy();
         assert_eq!(cutover.next(&pending(10)), Next::MirrorOn);
         assert_eq!(cutover.next(&older(at(69))), Next::Wait);
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_mirror_it_drains_on() {
+    fn without_a_mirror_it_continues_to_drain() {
         let mut cutover = busy();
         assert_eq!(cutover.next(&pending(1)), Next::MirrorOn);
         cutover.no_mirror();

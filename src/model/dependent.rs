@@ -1,12 +1,12 @@
-//! Objects that refer to a table by its oid and not by its name, and would therefore remain with the old table: the
-//! swap redirects each of them, using the definition that the catalog had before anything was renamed.
+//! Objects that refer to a table by its oid, and would therefore continue to refer to the old table. The swap redirects
+//! them with the definitions that the catalog had before any object was renamed.
 
 use serde::{Deserialize, Serialize};
 
 use super::grant::Grant;
 use super::ident::{Ident, QualifiedName};
 
-/// All of them, except views and foreign keys.
+/// All such objects, except views and foreign keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Dependents {
@@ -14,15 +14,15 @@ pub struct Dependents {
     pub rules: Vec<Rule>,
     /// Extended statistics.
     pub statistics: Vec<Statistics>,
-    /// Publications that name the table.
+    /// Publications that include the table by name.
     pub publications: Vec<Publication>,
-    /// Functions with an SQL body that is parsed when they are created.
+    /// Functions with an SQL body that the server parses when it creates them.
     pub functions: Vec<Function>,
-    /// Policies of other tables that read it.
+    /// Policies of other tables that read the table.
     pub policies: Vec<OtherPolicy>,
-    /// Defaults of other tables' columns that take values from the sequence of an identity column of the table.
+    /// Defaults of columns of other tables that use the sequence of an identity column of the table.
     pub defaults: Vec<OtherDefault>,
-    /// Materialized views that read the table. The swap does not redirect them; they are built again after it.
+    /// Materialized views that read the table. The swap does not redirect them; they are built again after the swap.
     pub matviews: Vec<Matview>,
 }
 
@@ -37,7 +37,7 @@ pub struct View {
     pub query: String,
     /// Its options, each `name=value`.
     pub options: Vec<String>,
-    /// Whether it groups by the primary key alone, or has a whole row as a column: such a view cannot be redirected.
+    /// Whether it has a GROUP BY of only the primary key, or a whole row as a column. Such a view cannot be redirected.
     pub bound_to_key: bool,
 }
 
@@ -76,7 +76,7 @@ pub struct Statistics {
     pub comment: Option<String>,
 }
 
-/// A publication that names the table.
+/// A publication that includes the table by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publication {
     /// Its name.
@@ -114,7 +114,7 @@ pub struct OtherPolicy {
     pub check: Option<String>,
 }
 
-/// A default of another table's column.
+/// A default of a column of another table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherDefault {
     /// The table.
@@ -138,7 +138,7 @@ pub struct Matview {
     pub access_method: Option<Ident>,
     /// Its tablespace, if not the database's default.
     pub tablespace: Option<Ident>,
-    /// Privileges, including the owner's, in the order in which they depend on each other.
+    /// Privileges, including those of the owner, sorted by their dependencies.
     pub grants: Vec<Grant>,
     /// Columns with a comment or a statistics target.
     pub columns: Vec<MatviewColumn>,
@@ -146,7 +146,7 @@ pub struct Matview {
     pub indexes: Vec<MatviewIndex>,
     /// Views that read it.
     pub readers: Vec<View>,
-    /// Everything else that depends on it, as `pg_describe_object` names it.
+    /// All other objects that depend on it, as described by `pg_describe_object`.
     pub others: Vec<String>,
 }
 
@@ -180,7 +180,7 @@ pub struct MatviewIndex {
 }
 
 impl Dependents {
-    /// Each object in readable form, with its definition, for later comparisons.
+    /// Each object in readable form, with its definition, for comparisons.
     pub fn each(&self) -> Vec<(String, String)> {
         let rules = self
             .rules
@@ -213,7 +213,7 @@ impl Dependents {
             .collect()
     }
 
-    /// Tables other than `table` that the swap alters, and therefore must lock; some more than once.
+    /// Tables other than `table` that the swap alters and must therefore lock. The list can contain duplicates.
     pub fn tables<'a>(&'a self, table: &QualifiedName) -> Vec<&'a QualifiedName> {
         let rules = self.rules.iter().filter(|r| r.relkind != "v").map(|r| &r.table);
         let policies = self.policies.iter().map(|p| &p.table);

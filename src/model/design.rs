@@ -1,4 +1,4 @@
-//! What a job does, by kind: decided once before it starts, and stored with it.
+//! The design of a job, by kind. It is determined once, before the job starts, and stored with the job.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,7 +12,7 @@ use super::shell::word;
 use super::state::State;
 use super::table::Table;
 
-/// What a job does, including every name.
+/// The design of a job, including all names.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Design {
     /// A partition job.
@@ -31,28 +31,28 @@ pub trait Planned {
     /// The phase that a driver runs while the job is in that state.
     fn phase(&self, state: State) -> &'static str;
 
-    /// Whether the job logs changes in that state, so that there is a number of pending ones.
+    /// Whether the job logs changes in that state, so that it has a number of pending changes.
     fn logs_changes(&self, _state: State) -> bool {
         false
     }
 
-    /// Whether it sets columns of rows in that state; `status` counts them.
+    /// Whether the job sets columns of rows in that state; `status` then shows the number of rows.
     fn sets_rows(&self, state: State) -> bool;
 
-    /// How it updates the rows in place; none for a job that copies them.
+    /// How the job updates rows in place; none for a job that copies them.
     fn updates(&self) -> Option<Filling> {
         None
     }
 
-    /// Whether it ends with a swap.
+    /// Whether the job ends with a swap.
     fn is_swapped(&self) -> bool {
         true
     }
 
-    /// What a finalized job leaves in use: `partitioned table`, `new column`.
+    /// The object that is in use after the job was finalized: `partitioned table`, `new column`.
     fn result(&self) -> &'static str;
 
-    /// The message for a command that this kind of job does not have, and what can be done instead.
+    /// The message for a command that this kind of job does not support, and a hint.
     fn other_command(&self, name: &str) -> (String, String);
 }
 
@@ -184,7 +184,7 @@ impl Design {
     /// Parses the stored design of a job of that kind; none if this version does not know the kind.
     ///
     /// # Errors
-    /// The document does not belong to that kind.
+    /// The document is not a design of that kind.
     pub fn read(kind: &str, stored: Value) -> Result<Option<Self>> {
         fn boxed<T: DeserializeOwned>(stored: Value) -> Result<Box<T>> {
             serde_json::from_value(stored)
@@ -197,10 +197,10 @@ impl Design {
         })
     }
 
-    /// The form in which it is stored.
+    /// The document to store.
     ///
     /// # Errors
-    /// It cannot be serialized as JSON.
+    /// The design cannot be serialized as JSON.
     pub fn stored(&self) -> Result<Value> {
         fn value<T: Serialize>(one: &T) -> Result<Value> {
             serde_json::to_value(one)
@@ -221,22 +221,22 @@ impl Design {
         }
     }
 
-    /// What a partition job builds.
+    /// The design of a partition job.
     pub fn blueprint(&self) -> Option<&Blueprint> {
         if let Self::Partition(blueprint) = self { Some(blueprint) } else { None }
     }
 
-    /// What a backfill fills.
+    /// The design of a backfill.
     pub fn filling(&self) -> Option<&Filling> {
         if let Self::Backfill(filling) = self { Some(filling) } else { None }
     }
 
-    /// What a retype changes.
+    /// The design of a column type change.
     pub fn retyping(&self) -> Option<&Retyping> {
         if let Self::Retype(retyping) = self { Some(retyping) } else { None }
     }
 
-    /// The oid of the application's table, and its owner.
+    /// The oid and the owner of the application's table.
     pub fn owned(&self) -> (u32, &Ident) {
         let table = self.planned().source();
         (table.oid, &table.owner)

@@ -1,5 +1,5 @@
-//! What each finding means. `docs/findings.md` is the only source: it is parsed here and printed by `pgstrata
-//! explain`, and every reported finding is checked against it.
+//! The explanation of each finding. `docs/findings.md` is the only source: this module parses it, `pgstrata explain`
+//! prints it, and every reported finding is checked against it.
 
 use std::sync::LazyLock;
 
@@ -14,13 +14,13 @@ pub struct Explanation {
     pub code: &'static str,
     /// The section of the document that contains it.
     pub topic: &'static str,
-    /// The level, and when it differs.
+    /// The level, and the conditions under which it differs.
     pub level: &'static str,
-    /// What was found, in one sentence.
+    /// The finding in one sentence.
     pub meaning: &'static str,
-    /// Why it matters.
+    /// The reason for the finding.
     pub reason: &'static str,
-    /// What to do about it.
+    /// The recommended action.
     pub action: &'static str,
 }
 
@@ -43,7 +43,7 @@ static ALL: LazyLock<Vec<Explanation>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Parses an entry without its `### `; none if it does not have the form of the document.
+/// Parses an entry without its `### `; none if it does not have the expected format.
 fn read(topic: &'static str, entry: &'static str) -> Option<Explanation> {
     let (code, rest) = entry.split_once('\n')?;
     let (level_and_meaning, rest) = rest.split_once("**Why.**")?;
@@ -53,7 +53,7 @@ fn read(topic: &'static str, entry: &'static str) -> Option<Explanation> {
     Some(Explanation { code: code.trim(), topic, level, meaning, reason, action })
 }
 
-/// Every entry, in the order of the document.
+/// All entries, in the order of the document.
 pub fn all() -> &'static [Explanation] {
     &ALL
 }
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_entry_of_the_document_is_read_once_and_is_complete() {
+    fn every_entry_is_parsed_once_and_complete() {
         let headings: Vec<&str> = DOCUMENT.lines().filter_map(|line| line.strip_prefix("### ")).collect();
         assert_eq!(all().iter().map(|one| one.code).collect::<Vec<_>>(), headings);
         assert_eq!(headings.iter().collect::<HashSet<_>>().len(), headings.len());

@@ -1,5 +1,5 @@
-//! What a backfill does: decided once before it starts, and stored with it. Its statements are rendered from it
-//! alone.
+//! The design of a backfill. It is determined once, before the job starts, and stored with the job. Every statement is
+//! rendered only from it.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::ident::{Ident, QualifiedName, part_index};
 use super::plan_sql::{Join, PlanSql};
 use super::table::{Column, Table};
 
-/// A backfill, including every name.
+/// The design of a backfill, including all names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filling {
     /// The job's name.
@@ -19,17 +19,17 @@ pub struct Filling {
     pub key: Vec<Ident>,
     /// Columns to add if they do not exist.
     pub add: Vec<NewColumn>,
-    /// What the rows, called `t`, are joined with.
+    /// The join of the rows, called `t`, with other tables.
     pub from: Option<Join>,
     /// Columns and their new values.
     pub set: Vec<(Ident, String)>,
-    /// The plan's condition on rows; none: rows in which a column differs from its new value.
+    /// The plan's condition on rows; if none, the rows in which a column differs from its new value.
     pub filter: Option<String>,
     /// Whether a trigger fills rows that are written during the job.
     pub keep_filled: bool,
     /// Whether the trigger remains after the job.
     pub stays: bool,
-    /// What is built at the end.
+    /// The constraints and indexes to build at the end.
     pub finish: Finishing,
     /// The settings of the plan's SQL.
     pub sql: PlanSql,
@@ -44,15 +44,15 @@ pub struct NewColumn {
     pub sql_type: String,
     /// Its default.
     pub default: Option<String>,
-    /// Whether the default is not the same for every row. Existing rows then do not get it, because each would have
-    /// to be rewritten under an exclusive lock.
+    /// Whether the default is volatile. Existing rows do not get such a default, because the table would have to be
+    /// rewritten under an exclusive lock.
     pub volatile: bool,
 }
 
-/// Constraints and indexes to build when every row is filled, with their names.
+/// Constraints and indexes to build when every row is filled, including their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finishing {
-    /// Columns that become NOT NULL.
+    /// Columns to set NOT NULL.
     pub not_null: Vec<Ident>,
     /// CHECK constraints: name and condition.
     pub checks: Vec<(Ident, String)>,
@@ -80,17 +80,17 @@ pub struct NewKey {
     pub columns: Vec<Ident>,
     /// The referenced table.
     pub references: QualifiedName,
-    /// Whether the plan names that table without a schema: if it is not in the schema of the table, it is in
+    /// Whether the plan does not specify the schema of that table: if it is not in the schema of the table, it is in
     /// `public`.
     pub unqualified: bool,
-    /// The referenced columns; none: those of the primary key.
+    /// The referenced columns; if empty, those of the primary key.
     pub referenced: Vec<Ident>,
-    /// The rest of the definition: ON DELETE, MATCH, DEFERRABLE ...
+    /// The rest of the definition: ON DELETE, MATCH, DEFERRABLE and so on.
     pub more: String,
 }
 
 impl NewKey {
-    /// Whether it is MATCH FULL: a row in which only some of the columns are NULL violates the key.
+    /// Whether it is MATCH FULL: then a row in which only some of the columns are NULL violates the key.
     pub fn is_full(&self) -> bool {
         let words: Vec<String> = self.more.split_whitespace().map(str::to_ascii_lowercase).collect();
         words.windows(2).any(|two| two == ["match", "full"])
@@ -103,7 +103,7 @@ impl Filling {
         self.key.iter().filter_map(|name| self.table.column(name)).collect()
     }
 
-    /// Whether the table is partitioned; its partitions are filled one after the other.
+    /// Whether the table is partitioned. In that case, its partitions are filled one after another.
     pub fn is_partitioned(&self) -> bool {
         self.table.relkind == "p"
     }
@@ -113,8 +113,8 @@ impl Filling {
         self.add.iter().filter(|c| self.table.column(&c.name).is_none())
     }
 
-    /// Whether a column that is set is part of a unique index: other sessions may lock such rows because of it, as
-    /// foreign keys do.
+    /// Whether a column that the job sets is part of a unique index. Such an update conflicts with the row locks that
+    /// foreign keys take.
     pub fn changes_unique(&self) -> bool {
         let unique = self.table.indexes.iter().filter(|i| i.unique);
         let set = |name: &Ident| self.set.iter().any(|(column, _)| column == name);
@@ -126,12 +126,12 @@ impl Filling {
         QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("fill_{}", self.job)) }
     }
 
-    /// The name of the trigger: it sorts after all others, so that the trigger sees their results.
+    /// The name of the trigger. It sorts after those of all other triggers, so that the trigger sees their results.
     pub fn fill_trigger(&self) -> Ident {
         Ident::derived(&format!("zz_pgstrata_fill_{}", self.job))
     }
 
-    /// The name of the index of a part of the table (`part`, or the table itself) that belongs to `index`.
+    /// The name of the index that belongs to `index` on a partition, or on the table itself (`part`).
     pub fn index_name(&self, index: &Ident, part: &QualifiedName) -> QualifiedName {
         if *part == self.table.name {
             return part.sibling(index.clone());
@@ -139,8 +139,8 @@ impl Filling {
         part.sibling(part_index(&self.table.name.name, &part.name, index))
     }
 
-    /// The CHECK that exists while a column becomes NOT NULL, so that the server does not have to read the rows under
-    /// its lock.
+    /// The CHECK constraint that exists until a column is NOT NULL, so that the server does not have to read the rows
+    /// under the lock.
     pub fn not_null_helper(&self, column: &Ident) -> Ident {
         Ident::derived(&format!("pgstrata_not_null_{}", column.as_str()))
     }

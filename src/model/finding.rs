@@ -4,15 +4,15 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// The severity of a finding; the most severe first.
+/// The severity of a finding, most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// The job cannot be done as planned.
+    /// The job cannot run as planned.
     Error,
-    /// The job can be done, but the finding should be examined first.
+    /// The job can run, but the finding should be reviewed first.
     Warning,
-    /// For information.
+    /// The finding is for information.
     Note,
 }
 
@@ -33,15 +33,15 @@ pub struct Finding {
     pub level: Level,
     /// A stable code for this kind of finding; `docs/findings.md` has an entry for each.
     pub code: &'static str,
-    /// The object: the table, the index, the column.
+    /// The object, such as the table, an index, or a column.
     pub object: String,
-    /// The fact, lowercase, with its numbers.
+    /// The message, in lower case, with numbers.
     pub message: String,
-    /// What to do about it; empty if there is nothing to do.
+    /// The recommended action; empty if none is needed.
     pub hint: String,
 }
 
-/// All findings, the most severe first.
+/// All findings, most severe first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
     errors: usize,
@@ -50,20 +50,20 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Sorts `findings` by severity, otherwise in the given order.
+    /// Sorts `findings` by severity. Findings of the same severity keep their order.
     pub fn new(mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.level);
         let count = |level| findings.iter().filter(|finding| finding.level == level).count();
         Self { errors: count(Level::Error), warnings: count(Level::Warning), findings }
     }
 
-    /// Adds findings in their places.
+    /// Adds findings, and sorts all findings.
     pub fn extend(&mut self, more: impl IntoIterator<Item = Finding>) {
         let all = std::mem::take(&mut self.findings).into_iter().chain(more);
         *self = Self::new(all.collect());
     }
 
-    /// The number of errors: with any, the job must not start.
+    /// The number of errors. The job must not start if there are any.
     pub fn errors(&self) -> usize {
         self.errors
     }
@@ -73,7 +73,7 @@ impl Findings {
         self.warnings
     }
 
-    /// All of them.
+    /// Iterates over all findings.
     pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
         self.findings.iter()
     }
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_comes_first_and_equals_keep_their_order() {
+    fn findings_are_sorted_by_severity_and_stable() {
         let finding = |level, code| Finding {
             level,
             code,

@@ -1,4 +1,4 @@
-//! The table of scenario 1, for tests of what is rendered from it.
+//! The table of scenario 1, for tests.
 
 use super::dependent::*;
 use super::grant::Grant;
@@ -188,7 +188,7 @@ fn sequences() -> Vec<Sequence> {
     }]
 }
 
-/// The table of scenario 1, for tests of what is rendered from it.
+/// The table of scenario 1.
 pub(crate) fn petri() -> Table {
     let name = QualifiedName::new("public", "petri_observations");
     Table {
@@ -272,7 +272,7 @@ fn matview(view: &View, grants: &[Grant]) -> Matview {
     }
 }
 
-/// The same table with an example of everything that a description can contain.
+/// The same table, with an example of every kind of object and property.
 pub(crate) fn full() -> Table {
     let name = |name: &str| Some(Ident::new(name));
     let text = |text: &str| Some(text.to_owned());

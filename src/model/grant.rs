@@ -1,4 +1,4 @@
-//! Privileges, as the catalog lists them.
+//! Privileges, as in the catalog.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +11,10 @@ pub struct Grant {
     pub role: Option<Ident>,
     /// The grantor.
     pub grantor: Ident,
-    /// `SELECT`, `INSERT` …
+    /// The privilege, such as `SELECT` or `INSERT`.
     pub privilege: String,
     /// The column, if the privilege is for one column only.
     pub column: Option<Ident>,
-    /// WITH GRANT OPTION.
+    /// Whether it was granted WITH GRANT OPTION.
     pub grantable: bool,
 }

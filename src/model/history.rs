@@ -1,4 +1,4 @@
-//! What a job's history keeps: a row of `pgstrata.events` each, its details as JSON.
+//! The history of a job. Each entry is a row of `pgstrata.events`, with details in JSON.
 
 use serde::Serialize;
 
@@ -11,9 +11,9 @@ use super::pace::{Behind, Hold, Signal};
 pub enum History {
     /// A swap or a rollback held its lock.
     LockHeld {
-        /// For so many milliseconds.
+        /// The duration in milliseconds.
         held_ms: f64,
-        /// At this attempt.
+        /// The number of the attempt.
         attempt: u32,
     },
     /// A signal throttles the job.
@@ -22,55 +22,55 @@ pub enum History {
     Resumed {
         /// The signal.
         signal: Signal,
-        /// For how long it throttled the job, in seconds.
+        /// The duration for which it throttled the job, in seconds.
         throttled_s: f64,
     },
-    /// How the job goes at one moment.
+    /// A sample of the pace of the job.
     Sample(PaceSample),
-    /// How long all chunks took, before the ledger is forgotten.
+    /// The durations of all chunks, stored before the ledger is deleted.
     Chunks(Latency),
-    /// How many rows were set in all.
+    /// The total number of rows that were set.
     RowsSet {
-        /// That many.
+        /// The number of rows.
         rows: u64,
     },
-    /// A setting was set.
+    /// A setting was changed.
     Set {
         /// The setting.
         key: String,
-        /// Its value.
+        /// Its new value.
         value: String,
     },
-    /// A setting has the plan's value again.
+    /// A setting was reset to the value in the plan.
     Unset {
         /// The setting.
         key: String,
     },
 }
 
-/// How a job goes at one moment.
+/// A sample of the pace of a job.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PaceSample {
     /// The phase.
     pub phase: &'static str,
     /// Units done.
     pub done: u64,
-    /// Units a second over the last seconds.
+    /// Units per second over the last seconds.
     pub per_second: f64,
-    /// Workers at work.
+    /// The number of workers.
     pub workers: i32,
-    /// WAL that the server writes.
+    /// The bytes of WAL per second that the server writes.
     pub wal_bytes_per_second: f64,
-    /// How long a tiny transaction took.
+    /// The duration of the job's small transaction, in milliseconds.
     pub commit_latency_ms: f64,
-    /// How far each replica is behind.
+    /// The lag of each replica.
     pub replicas: Vec<Behind>,
     /// Signals that throttle the job.
     pub holds: Vec<Signal>,
 }
 
 impl History {
-    /// What the column `what` has.
+    /// The value of the column `what`.
     pub fn what(&self) -> &'static str {
         match self {
             Self::LockHeld { .. } => "lock held",
@@ -85,7 +85,7 @@ impl History {
     }
 }
 
-/// How many rows a detail of [`History::RowsSet`] has; earlier versions kept the bare number.
+/// The number of rows in the details of a [`History::RowsSet`]. Earlier versions stored only the number.
 pub fn rows_set(detail: &str) -> Option<u64> {
     let detail: serde_json::Value = serde_json::from_str(detail).ok()?;
     detail.as_u64().or_else(|| detail.get("rows")?.as_u64())
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_earlier_versions_are_read() {
+    fn details_of_earlier_versions_are_parsed() {
         assert_eq!(["17", "{\"rows\":17}"].map(rows_set), [Some(17), Some(17)]);
         assert_eq!(["seventeen", "{}"].map(rows_set), [None, None]);
     }

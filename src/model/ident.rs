@@ -1,4 +1,4 @@
-//! Names. [`Ident`] and [`QualifiedName`] are the only way to put a name into SQL; they are always quoted.
+//! Names. [`Ident`] and [`QualifiedName`] are the only way to use a name in SQL; they are always quoted.
 
 use std::fmt;
 
@@ -14,14 +14,15 @@ pub const MAX_BYTES: usize = 63;
 pub struct Ident(String);
 
 impl Ident {
-    /// A name exactly as in the catalog.
+    /// Creates a name exactly as in the catalog.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
 
-    /// A generated name: truncated at 63 bytes with a hash of the whole, so that different names stay different.
+    /// Creates a generated name. A name of more than 63 bytes is truncated and gets a hash of the full name as suffix,
+    /// so that different names remain different.
     ///
-    /// The hash consists of the first eight hex digits of SHA-256 over the full name.
+    /// The hash consists of the first eight hex digits of the SHA-256 hash of the full name.
     pub fn derived(name: &str) -> Self {
         if name.len() <= MAX_BYTES {
             return Self(name.to_owned());
@@ -52,36 +53,36 @@ impl fmt::Display for Ident {
     }
 }
 
-/// An object in a schema; displays as `"schema"."name"`.
+/// The name of an object in a schema, displayed as `"schema"."name"`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QualifiedName {
     /// The schema.
     pub schema: Ident,
-    /// The object in it.
+    /// The name of the object.
     pub name: Ident,
 }
 
 impl QualifiedName {
-    /// `schema.name`, each as in the catalog.
+    /// Creates a name from the names of the schema and the object, each as in the catalog.
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
         Self { schema: Ident::new(schema), name: Ident::new(name) }
     }
 
-    /// Another object in the same schema.
+    /// The name of another object in the same schema.
     #[must_use]
     pub fn sibling(&self, name: Ident) -> Self {
         Self { schema: self.schema.clone(), name }
     }
 
-    /// In readable form: quoted only if SQL requires it.
+    /// The name in readable form: quoted only if SQL requires it.
     pub fn plain(&self) -> String {
         format!("{}.{}", plain(self.schema.as_str()), plain(self.name.as_str()))
     }
 
-    /// Parses a name written as in SQL: `public.t`, `"Forecasts"."Price Forecasts"`, `t` (in schema `public`).
+    /// Parses a name in SQL syntax: `public.t`, `"Forecasts"."Price Forecasts"`, `t` (in schema `public`).
     ///
     /// # Errors
-    /// A sentence that describes the mistake.
+    /// A sentence that describes the error.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parts = split(text)?;
         match <[String; 2]>::try_from(parts) {
@@ -98,14 +99,14 @@ impl fmt::Display for QualifiedName {
     }
 }
 
-/// The name of a part's share of an index: the table's name in it is replaced with the part's.
+/// The name of the index of a partition: the name of the table in `index` is replaced by that of the partition.
 pub fn part_index(table: &Ident, part: &Ident, index: &Ident) -> Ident {
     let (table, index) = (table.as_str(), index.as_str());
     let rest = index.strip_prefix(table).and_then(|rest| rest.strip_prefix('_')).unwrap_or(index);
     Ident::derived(&format!("{}_{rest}", part.as_str()))
 }
 
-/// The first eight hex digits of SHA-256 over a text.
+/// The first eight hex digits of the SHA-256 hash of a text.
 pub fn short_hash(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(4).map(|b| format!("{b:02x}")).collect()
 }
@@ -116,14 +117,14 @@ pub fn literal(text: &str) -> String {
     if text.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
-/// Whether a terminal would interpret the character instead of showing it: a control character other than line breaks
-/// and tabs, or one that changes the text direction.
+/// Whether a terminal would interpret the character instead of displaying it: a control character other than line
+/// breaks and tabs, or a character that changes the text direction.
 pub fn is_unprintable(c: char) -> bool {
     (c.is_control() && !matches!(c, '\n' | '\t'))
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `name`, quoted only if SQL would fold or reject it.
+/// A name in readable form: quoted only if SQL would fold or reject it.
 pub fn plain(name: &str) -> String {
     let simple = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -149,7 +150,7 @@ fn split(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// Takes one part from the front: the name, and the rest.
+/// Parses one name at the start of the text; returns the name and the rest.
 fn take<'a>(rest: &'a str, whole: &str) -> Result<(String, &'a str), String> {
     let (name, rest) = if let Some(quoted) = rest.strip_prefix('"') {
         let mut name = String::new();
@@ -187,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reads_what_sql_reads() {
+    fn parses_names_in_sql_syntax() {
         for (text, schema, name) in [
             ("petri", "public", "petri"),
             ("Public.Petri", "public", "petri"),
@@ -203,14 +204,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_quoted_name_reads_back(schema in "[^\0]{1,15}", name in "[^\0]{1,15}") {
+        fn a_quoted_name_round_trips(schema in "[^\0]{1,15}", name in "[^\0]{1,15}") {
             let n = QualifiedName::new(schema, name);
             prop_assert_eq!(QualifiedName::parse(&n.to_string()), Ok(n.clone()));
             prop_assert_eq!(QualifiedName::parse(&n.plain()), Ok(n));
         }
 
         #[test]
-        fn derived_names_fit_and_stay_apart(a in "\\PC{0,90}", b in "\\PC{0,90}") {
+        fn derived_names_fit_and_are_unique(a in "\\PC{0,90}", b in "\\PC{0,90}") {
             let (x, y) = (Ident::derived(&a), Ident::derived(&b));
             prop_assert!(x.as_str().len() <= MAX_BYTES);
             prop_assert_eq!(a == b, x == y);

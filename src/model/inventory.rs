@@ -1,22 +1,22 @@
-//! Everything that depends on a table, and how each object is carried over, for a DBA to review before the run.
+//! Lists all objects that depend on a table and how each is carried over, so that a DBA can review them before the run.
 
 use super::blueprint::Blueprint;
 use super::ident::plain;
 use super::number;
 use super::table::{Index, Table};
 
-/// One object, and how it is carried over.
+/// An object, and how it is carried over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carried {
-    /// The kind of object: `index`, `view` …
+    /// The kind of object, such as `index` or `view`.
     pub kind: &'static str,
     /// Its name in readable form.
     pub name: String,
-    /// When and how it is created.
+    /// When and how the object is created.
     pub how: String,
 }
 
-/// Everything that is carried over, in the order of the summary.
+/// All objects that are carried over, in the order of the summary.
 pub fn inventory(b: &Blueprint) -> Vec<Carried> {
     let mut all = Inventory(Vec::new());
     own(&mut all, b);
@@ -63,7 +63,7 @@ impl Inventory {
     }
 }
 
-/// Parts of the table itself.
+/// Adds the parts of the table itself.
 fn own(all: &mut Inventory, b: &Blueprint) {
     let table = &b.table;
     for column in &table.columns {
@@ -137,7 +137,7 @@ fn keys(all: &mut Inventory, b: &Blueprint) {
     }
 }
 
-/// Objects that refer to the table by its oid.
+/// Adds objects that refer to the table by its oid.
 fn dependents(all: &mut Inventory, table: &Table) {
     let d = &table.dependents;
     let bound = "created again at the swap from the same definition";
@@ -178,7 +178,7 @@ fn dependents(all: &mut Inventory, table: &Table) {
     }
 }
 
-/// Privileges, policies and triggers.
+/// Adds privileges, policies and triggers.
 fn guarded(all: &mut Inventory, table: &Table) {
     for trigger in &table.triggers {
         let how = "created before the copy, enabled at the swap";
@@ -208,7 +208,7 @@ mod tests {
     use crate::model::blueprint::tests::blueprint;
 
     #[test]
-    fn everything_that_comes_along() {
+    fn all_carried_objects_are_listed() {
         let all = inventory(&blueprint());
         insta::assert_snapshot!(summary(&all), @"7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants");
         let told: Vec<String> = all.iter().map(|c| format!("{} {}: {}", c.kind, c.name, c.how)).collect();

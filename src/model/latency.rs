@@ -1,18 +1,18 @@
-//! How long chunks took.
+//! The durations of chunks.
 
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds that chunks took.
+/// The durations of chunks, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// How many chunks.
+    /// The number of chunks.
     pub chunks: u64,
-    /// Mean rows of a chunk.
+    /// The mean number of rows of a chunk.
     pub chunk_rows: u64,
-    /// Half of them took at most this.
+    /// The median.
     pub p50_ms: f64,
-    /// 99 % of them took at most this.
+    /// The 99th percentile.
     pub p99_ms: f64,
-    /// The longest.
+    /// The maximum.
     pub max_ms: f64,
 }

@@ -1,15 +1,15 @@
-//! Which part of the key space is done, from the ranges in the ledger, and which gaps remain.
+//! Computes the gaps between the ranges in the ledger, which remain to be processed.
 //!
-//! Ranges are chained by equality of their ends, never by comparison: only the server knows the order of keys, and
-//! returns the ledger sorted. An unbounded end counts like any other end.
+//! Ranges are chained by equality of their ends, never by order: only the server knows the order of keys, and it
+//! returns the ledger sorted. An unbounded end is treated like any other end.
 
 use super::key::{Key, KeyRange};
 
-/// The parts of `(open, end]` that `done` (sorted by `through`, disjoint) does not cover, in order. `end` none:
-/// unbounded above.
+/// The parts of the range that is unbounded below and ends at `end` that `done` (sorted by `through`, disjoint) does
+/// not cover, in order. If `end` is none, the range is also unbounded above.
 ///
-/// Each gap extends from the end of one finished range to the start of the next, so that processing exactly the gaps
-/// covers everything without overlaps.
+/// Each gap extends from the end of one finished range to the start of the next. The finished ranges and the gaps
+/// together cover everything without overlaps.
 pub fn gaps(done: &[KeyRange], end: Option<&Key>) -> Vec<KeyRange> {
     let mut left = Vec::new();
     let mut cursor: Option<Key> = None;
@@ -41,7 +41,7 @@ mod tests {
         k[0].parse().unwrap()
     }
 
-    /// `cuts` in ascending order define ranges; `kept` selects those that are in the ledger.
+    /// The contiguous ranges that `cuts`, in ascending order, define.
     fn ranges(cuts: &[u32]) -> Vec<KeyRange> {
         let mut after = None;
         cuts.iter()
@@ -55,7 +55,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn done_and_gaps_cover_all_once(
+        fn finished_ranges_and_gaps_cover_everything_once(
             cuts in proptest::collection::btree_set(1u32..1000, 1..40),
             kept in proptest::collection::vec(any::<bool>(), 40),
         ) {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_ledger_leaves_everything() {
+    fn an_empty_ledger_has_one_gap() {
         assert_eq!(gaps(&[], Some(&key(9))), [KeyRange { after: None, through: Some(key(9)) }]);
         assert_eq!(gaps(&[], None), [KeyRange { after: None, through: None }]);
         assert_eq!(gaps(&[KeyRange { after: None, through: None }], None), []);

@@ -1,4 +1,4 @@
-//! What `maintain` found and did with one table.
+//! The result of `maintain` for one table.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::number;
 
-/// What `maintain` found and did with one table.
+/// The result of `maintain` for one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Maintained {
     /// The job that created the table; none if pgstrata did not create it.
@@ -15,13 +15,13 @@ pub struct Maintained {
     pub table: String,
     /// Partitions that were created.
     pub created: Vec<String>,
-    /// Partitions that are missing and could not be created, because rows of the default partition belong in them.
+    /// Partitions that could not be created, because rows of the default partition belong in them.
     pub blocked: Vec<String>,
-    /// Rows in the default partition.
+    /// The number of rows in the default partition.
     pub default_rows: u64,
-    /// The ranges to which they belong.
+    /// The ranges to which these rows belong.
     pub default_ranges: Vec<Stray>,
-    /// Partitions beyond the retention that still exist.
+    /// Partitions that are older than the retention and still exist.
     pub expired: Vec<String>,
     /// Partitions that were detached and kept.
     pub detached: Vec<String>,
@@ -29,15 +29,15 @@ pub struct Maintained {
     pub dropped: Vec<String>,
     /// Whether the statistics of the whole table were updated.
     pub analyzed: bool,
-    /// The end of the last partition.
+    /// The upper bound of the last partition.
     pub until: String,
 }
 
-/// Rows of the default partition that belong in one range.
+/// Rows of the default partition that belong to one range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stray {
-    /// The lower bound of the range; none for rows of no range: NULL, infinity, and times that the calendar does not
-    /// support.
+    /// The lower bound of the range; none for rows that belong to no range: NULL, infinity, and times that the calendar
+    /// library does not support.
     pub from: Option<String>,
     /// The upper bound, exclusive.
     pub to: Option<String>,
@@ -54,9 +54,9 @@ impl Maintained {
 }
 
 impl fmt::Display for Maintained {
-    /// One line.
+    /// Writes one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = Vec::new();
+        let mut parts = Vec::new();
         for (list, what) in [
             (&self.created, "made"),
             (&self.blocked, "missing"),
@@ -65,19 +65,19 @@ impl fmt::Display for Maintained {
             (&self.expired, "past retention"),
         ] {
             if !list.is_empty() {
-                said.push(format!("{} {what}", number::counted(list.len() as u64, "partition")));
+                parts.push(format!("{} {what}", number::counted(list.len() as u64, "partition")));
             }
         }
         if self.default_rows > 0 {
-            said.push(format!("{} in the default partition", number::counted(self.default_rows, "row")));
+            parts.push(format!("{} in the default partition", number::counted(self.default_rows, "row")));
         }
         if self.analyzed {
-            said.push("statistics refreshed".to_owned());
+            parts.push("statistics refreshed".to_owned());
         }
-        if said.is_empty() {
-            said.push("nothing to do".to_owned());
+        if parts.is_empty() {
+            parts.push("nothing to do".to_owned());
         }
-        write!(f, "{}: {}; partitions exist up to {}", self.table, said.join(", "), self.until)
+        write!(f, "{}: {}; partitions exist up to {}", self.table, parts.join(", "), self.until)
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_one_line() {
+    fn the_summary_is_one_line() {
         let idle = Maintained {
             table: "public.t".to_owned(),
             until: "2025-01-01".to_owned(),

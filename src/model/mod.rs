@@ -1,4 +1,4 @@
-//! Pure: data types and decisions. Nothing here uses a clock, the network or a server.
+//! Data types and decisions. This module does not use a clock, the network or a server.
 
 pub mod backoff;
 pub mod blocker;

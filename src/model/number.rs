@@ -1,4 +1,4 @@
-//! Numbers in readable form. JSON output contains the plain numbers.
+//! Formats numbers in readable form. JSON output contains plain numbers.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn count(n: u64) -> String {
     text
 }
 
-/// `1 row`, `12,345,678 rows`: `n` with the noun `one`.
+/// `1 row`, `12,345,678 rows`: `n` with the singular noun `one`.
 pub fn counted(n: u64, one: &str) -> String {
     let plural = if n == 1 { "" } else { "s" };
     format!("{} {one}{plural}", count(n))
@@ -28,7 +28,7 @@ pub fn bytes(n: u64) -> String {
     let mut value = n as f64;
     let mut unit = "B";
     for larger in UNITS {
-        // 1023.95 would be written as 1024.0.
+        // 1023.95 would be formatted as 1024.0.
         if value < 1023.95 {
             break;
         }
@@ -38,12 +38,12 @@ pub fn bytes(n: u64) -> String {
     if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") }
 }
 
-/// Whole milliseconds; the most that there are where it is longer.
+/// A duration in whole milliseconds; `u64::MAX` if it is longer.
 pub fn whole_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// `480 ms`, `3.4 s`; longer times as [`seconds`].
+/// `480 ms`, `3.4 s`; longer durations as in [`seconds`].
 pub fn duration(time: Duration) -> String {
     let s = time.as_secs_f64();
     match s {
@@ -53,7 +53,7 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// `7s`, `3m 20s`, `1h 2m`, `2days 1h`: two units at most.
+/// `7s`, `3m 20s`, `1h 2m`, `2days 1h`: at most two units.
 pub fn seconds(s: u64) -> String {
     // For hours, seconds are omitted; for days, minutes.
     let step = match s {
@@ -64,12 +64,12 @@ pub fn seconds(s: u64) -> String {
     humantime::format_duration(Duration::from_secs(s / step * step)).to_string()
 }
 
-/// `34,000`, `3.5`: a rate, without its unit.
+/// `34,000`, `3.5`: a rate without its unit.
 pub fn rate(per_second: f64) -> String {
     if per_second < 10.0 { format!("{per_second:.1}") } else { count(per_second.round() as u64) }
 }
 
-/// `10 %`, and `100 %` only at the end; none if `total` is zero.
+/// `10 %`; `100 %` only if everything is done. None if `total` is zero.
 pub fn percent(done: u64, total: u64) -> Option<String> {
     let share = done.checked_mul(100)?.checked_div(total)?;
     Some(format!("{} %", share.min(if done < total { 99 } else { 100 })))
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_are_readable() {
         let counts = [0, 7, 999, 1_000, 12_345_678].map(count);
         assert_eq!(counts, ["0", "7", "999", "1,000", "12,345,678"]);
         assert_eq!(

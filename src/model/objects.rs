@@ -1,5 +1,5 @@
-//! The objects that a job created, identified by oid. A name is no proof: a user may rename or drop an object of the
-//! job, or create another object with its name.
+//! The objects that a job created, identified by oid. A name is not sufficient, because a user may rename or drop an
+//! object of the job, or create another object with its name.
 
 use super::ident::{Ident, QualifiedName};
 
@@ -8,21 +8,21 @@ use super::ident::{Ident, QualifiedName};
 pub enum Role {
     /// The partitioned table.
     Target,
-    /// A partition of it.
+    /// A partition of the partitioned table.
     Partition,
     /// The change log.
     Log,
     /// The list of truncations.
     Truncations,
-    /// The column that a retype adds.
+    /// The column that a column type change adds.
     Column,
-    /// The column that a retype replaces. The job did not create it, but `finalize` drops it.
+    /// The column that a column type change replaces. The job did not create it, but `finalize` drops it.
     Replaced,
     /// An index.
     Index,
     /// A constraint.
     Constraint,
-    /// A materialized view that replaces the application's own.
+    /// A materialized view that replaces that of the application.
     Matview,
 }
 
@@ -65,7 +65,7 @@ impl Role {
 pub struct Object {
     /// Its role.
     pub role: Role,
-    /// The name at its creation, in readable form.
+    /// The name when it was created, in readable form.
     pub made: String,
     /// Its oid; for a column, that of its table.
     pub oid: u32,
@@ -78,23 +78,23 @@ pub struct Object {
 /// The current name of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Its name; for a column or constraint, that of its table.
+    /// The name of the relation; for a column or constraint, that of its table.
     pub relation: QualifiedName,
     /// The name of the column or constraint.
     pub part: Option<Ident>,
 }
 
-/// Everything that a job created and recorded.
+/// All objects that a job recorded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Objects(pub Vec<Object>);
 
 impl Objects {
-    /// Those with a role.
+    /// The objects with a role.
     pub fn of(&self, role: Role) -> impl Iterator<Item = &Object> {
         self.0.iter().filter(move |object| object.role == role)
     }
 
-    /// The only one with a role.
+    /// The only object with a role.
     pub fn only(&self, role: Role) -> Option<&Object> {
         self.of(role).next()
     }
@@ -104,13 +104,13 @@ impl Objects {
         Some(&self.only(role)?.now.as_ref()?.relation)
     }
 
-    /// Whether the job recorded that it was about to create an index with that name: a concurrent build is not a
-    /// transaction, so the index cannot be recorded in the statement that creates it.
+    /// Whether the job recorded that it was about to create an index with that name. CREATE INDEX CONCURRENTLY cannot
+    /// run in a transaction, so the index cannot be recorded in the transaction that creates it.
     pub fn intended(&self, index: &QualifiedName) -> bool {
         self.of(Role::Index).any(|object| object.oid == 0 && object.made == index.plain())
     }
 
-    /// Whether the job created the object with that oid, in that role.
+    /// Whether the job created the object with that oid and role.
     pub fn made(&self, role: Role, oid: u32) -> bool {
         self.of(role).any(|object| object.oid == oid)
     }
@@ -121,14 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_role_has_a_name_of_its_own() {
+    fn every_role_has_a_unique_name() {
         for role in Role::ALL {
             assert_eq!(Role::parse(role.as_str()), Some(role));
         }
     }
 
     #[test]
-    fn what_was_dropped_has_no_name() {
+    fn a_dropped_object_has_no_current_name() {
         let object = |role, oid, now| Object { role, made: "public.t_new".into(), oid, column: 0, now };
         let place = Place { relation: QualifiedName::new("public", "moved"), part: None };
         let all = Objects(vec![object(Role::Target, 1, Some(place)), object(Role::Log, 2, None)]);

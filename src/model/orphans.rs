@@ -3,16 +3,16 @@
 use super::ident::{QualifiedName, plain};
 use super::number;
 
-/// Rows that violate a key.
+/// The rows that violate a key.
 #[derive(Debug, Clone)]
 pub struct Orphans {
     /// The key's name.
     pub key: String,
-    /// The table that has them.
+    /// The table with the rows.
     pub table: QualifiedName,
     /// The number of rows.
     pub rows: i64,
-    /// Some of them: the key of the row, and what it refers to.
+    /// Some of the rows: the key of the row, and the values that reference no row.
     pub examples: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ impl Orphans {
         )
     }
 
-    /// The rows to name.
+    /// The examples as text.
     pub fn named(&self) -> String {
         self.examples.join("; ")
     }

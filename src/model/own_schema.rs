@@ -1,8 +1,9 @@
-//! Whether schema `pgstrata` can be used: a role that owns it or may write to it could make our statements run its
-//! code.
+//! Decides whether schema `pgstrata` is safe to use: a role that owns the schema, or that can write to it, could make
+//! the statements of the job run its code.
 //!
-//! The rule: everything in it belongs to the session's role or to roles that can act as that role anyway; no other
-//! role may create or write in it; and its tables are plain tables without anything that runs code.
+//! The rule: all objects in the schema belong to the role of the session, or to roles that can act as that role anyway;
+//! no other role can create objects in it or write to its tables; and its tables are plain tables without objects that
+//! run code.
 
 use serde::Deserialize;
 
@@ -17,7 +18,7 @@ pub struct OwnSchema {
     pub owner: Ident,
     /// and whether that role is trusted.
     pub trusted: bool,
-    /// Other roles that may create objects in it.
+    /// Other roles that can create objects in it.
     pub creators: Vec<String>,
     /// Its tables, sequences and other relations.
     pub relations: Vec<Relation>,
@@ -25,7 +26,7 @@ pub struct OwnSchema {
     pub functions: Vec<Function>,
 }
 
-/// One of its tables.
+/// A relation in the schema.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Relation {
     /// Its name.
@@ -48,13 +49,13 @@ pub struct Relation {
     pub rules: Vec<Ident>,
     /// Its check and exclusion constraints.
     pub checks: Vec<Ident>,
-    /// Functions and operators that defaults, constraints and indexes use and that are not the server's own.
+    /// Functions and operators that defaults, constraints and indexes use, other than those of the server.
     pub code: Vec<String>,
-    /// Roles that are not trusted and have privileges other than SELECT.
+    /// Roles that are not trusted but have privileges other than SELECT.
     pub writers: Vec<String>,
 }
 
-/// A function in it.
+/// A function in the schema.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Function {
     /// Its name.
@@ -64,7 +65,7 @@ pub struct Function {
 }
 
 impl OwnSchema {
-    /// The reasons not to use it; none if it is safe.
+    /// The reasons for which the schema is not safe; empty if it is safe.
     pub fn objections(&self) -> Vec<String> {
         let mut all = Vec::new();
         if !self.trusted {
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_run_code_of_others_is_named() {
+    fn every_way_to_run_code_of_other_roles_is_an_objection() {
         let jobs = Relation {
             owner: Ident::new("Eve"),
             trusted: false,

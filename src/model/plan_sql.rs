@@ -1,21 +1,21 @@
-//! The settings of the plan's SQL, decided once when the plan is checked, and the resolution of its names.
+//! The settings of the plan's SQL, which are determined once when the plan is checked, and the resolution of its names.
 
 use serde::{Deserialize, Serialize};
 
 use super::ident::Ident;
 
-/// The settings of the plan's SQL; the job's batches and the trigger's function use the same.
+/// The settings of the plan's SQL. The batches of the job and the function of the trigger use the same settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanSql {
-    /// Whether names are resolved: the SQL is stored as the server prints it, each name with its schema unless
+    /// Whether names are resolved: the SQL is stored in the server's format, and each name has its schema unless
     /// `lookup` finds it.
     pub resolved: bool,
-    /// The schemas in which names in the SQL are looked up, after `pg_catalog`. Before names are resolved: those in
-    /// the plan, or the default. After that: none, unless the SQL has a construct whose operator cannot be written
-    /// with its schema.
+    /// The schemas in which names in the SQL are looked up, after `pg_catalog`. Before names are resolved, these are
+    /// the schemas in the plan, or the default. After that, there are none, unless the SQL has a construct whose
+    /// operator cannot be qualified with its schema.
     pub lookup: Vec<Ident>,
-    /// `search_path` while the SQL runs, for functions and triggers of the application that rely on their caller's,
-    /// in the format of `SHOW search_path`. Empty: not set.
+    /// The `search_path` while the SQL runs, in the format of `SHOW search_path`, for functions and triggers of the
+    /// application that rely on the search path of their caller. If empty, it is not set.
     pub search_path: String,
     /// `TimeZone`.
     pub time_zone: String,
@@ -28,7 +28,7 @@ pub struct PlanSql {
     /// Roles that the plan trusts with the privileges of the job's role.
     #[serde(default)]
     pub trust: Vec<String>,
-    /// Whether the SQL names objects outside `pg_catalog`, on which a writer of the table may have no privileges.
+    /// Whether the SQL uses objects outside `pg_catalog`, for which a writer of the table may lack privileges.
     pub names_others: bool,
 }
 
@@ -51,14 +51,14 @@ impl Default for PlanSql {
 /// The join of the rows of a table, called `t`: the parts of FROM before the rows and after `t`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
-    /// Parentheses, as the server prints a join.
+    /// The part before the rows: parentheses, in the server's format of a join.
     pub before: String,
-    /// `LEFT JOIN …`.
+    /// The part after `t`: `LEFT JOIN …`.
     pub behind: String,
 }
 
 impl Join {
-    /// As in the plan: `RELATION ALIAS ON CONDITION`.
+    /// Creates the join from its form in the plan: `RELATION ALIAS ON CONDITION`.
     pub fn written(from: &str) -> Self {
         Self { before: String::new(), behind: format!("\n  left join {from}") }
     }
@@ -68,7 +68,7 @@ impl Join {
 pub(crate) mod tests {
     use super::PlanSql;
 
-    /// Resolved, for a database with the default settings, with SQL that names only system objects.
+    /// Resolved settings, for a database with the default settings and SQL that uses only system objects.
     pub(crate) fn resolved() -> PlanSql {
         let search_path = "\"$user\", public, pg_temp".to_owned();
         PlanSql { resolved: true, search_path, names_others: false, ..PlanSql::default() }

@@ -1,5 +1,5 @@
-//! The expected definition of the table with the application's name after a swap: as before, except for what
-//! partitioning changes. The swap is compared with this once it is complete.
+//! The post-swap diff. The table in use must have the same definition after a swap as before, except for the changes
+//! that partitioning requires. The actual definition is compared with that after the swap.
 
 use serde::Serialize;
 
@@ -8,32 +8,32 @@ use super::difference::{Between, Difference, at, differences, told};
 use super::ident::{Ident, plain};
 use super::table::{Column, Comment, ForeignKey, Index, Table};
 
-/// What a swap changes, as partitioning requires.
+/// A change that a swap makes because partitioning requires it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the fields are named by what they hold")]
+#[expect(missing_docs, reason = "the names of the fields describe them")]
 pub enum SwapChange {
     /// The table is partitioned.
     Partitioned { table: String, column: String, partitions: u64 },
-    /// The key has the partition column as well.
+    /// The key also includes the partition column.
     KeyWidened { key: String, columns: Vec<String> },
-    /// A unique index is dropped: it lacks the partition column.
+    /// A unique index is dropped, because it does not include the partition column.
     UniqueIndexDropped { index: String },
     /// Storage parameters are set on each partition.
     StorageParametersOnPartitions,
-    /// The index that CLUSTER follows is set on each partition.
+    /// The index that CLUSTER uses is set on each partition.
     ClusterOnPartitions,
-    /// A check is NOT VALID, because rows violate it.
+    /// A CHECK constraint is NOT VALID, because rows violate it.
     CheckNotValid { constraint: String },
-    /// A foreign key that is NOT VALID is on each partition.
+    /// Each partition has a NOT VALID foreign key, instead of the table.
     ForeignKeyOnPartitions { key: String },
     /// A foreign key of another table is dropped.
     IncomingForeignKeyDropped { key: String, table: String },
-    /// A publication publishes changes under the table's own name.
+    /// A publication publishes changes under the name of the table.
     PublishedViaRoot { publication: String },
 }
 
-/// What the swap changes, as it must.
+/// The changes that the swap makes because partitioning requires them.
 pub fn changes(b: &Blueprint) -> Vec<SwapChange> {
     let table = &b.table;
     let leaves = b.partitions.len() + usize::from(b.default.is_some());
@@ -78,10 +78,10 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     expected.referenced_by.retain(|key| !given_up.contains(&&key.name));
     expected.foreign_keys.retain(|key| key.validated || !b.keys_on_leaves);
     for check in expected.checks.iter_mut().filter(|check| b.violated_checks.contains(&check.name)) {
-        // The rows may have been corrected and the constraint validated since.
+        // The rows may have been corrected and the constraint validated in the meantime.
         check.validated = now.checks.iter().any(|there| there.name == check.name && there.validated);
     }
-    // Otherwise partitions would accept NULL.
+    // Otherwise, partitions would accept NULL.
     expected.not_null_no_inherit.clear();
     let gone = |c: &Comment| c.kind == "constraint" && !has_constraint(&expected, &c.name);
     let gone: Vec<Comment> = expected.comments.iter().filter(|c| gone(c)).cloned().collect();
@@ -93,7 +93,7 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     told(&differences(&expected, &now, Between::Tables))
 }
 
-/// What `side`, the table that an exchange brings into use, lacks: it was dropped there.
+/// Objects that `side`, the table that an exchange brings into use, lacks because they were dropped there.
 pub fn missing(b: &Blueprint, away: Direction, side: &Table) -> Vec<String> {
     let table = &b.table;
     let (indexes, suffix) = match away {
@@ -130,13 +130,13 @@ pub fn missing(b: &Blueprint, away: Direction, side: &Table) -> Vec<String> {
     all
 }
 
-/// Whether a difference since an exchange comes from the job itself: new partitions for rows, foreign keys that the
-/// parent gets after its partitions, materialized views that are built again.
+/// Whether the job itself caused a difference since an exchange: new partitions for rows, foreign keys that the parent
+/// gets after its partitions, materialized views that are built again.
 pub fn comes_after(b: &Blueprint, now: &Table, one: &Difference) -> bool {
     let added = one.was.is_none();
     match one.path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["children"] => now.relkind == "p",
-        // For a key of the table to itself, each partition has its own until the parent has it.
+        // If a key references the table itself, each partition has its own key until the parent has the key.
         ["referenced_by", name]
             if b.own_keys().iter().any(|key| {
                 let leaves = b.partitions.iter().map(|p| &p.name).chain(&b.default);
@@ -162,8 +162,8 @@ pub fn comes_after(b: &Blueprint, now: &Table, one: &Difference) -> bool {
     }
 }
 
-/// Adds to `was`, the definition that an exchange recorded, the foreign keys that were added after it and that `now` has as
-/// planned: a difference that is found is then one of the key's comment.
+/// Adds the foreign keys that were added after an exchange, and that `now` has as planned, to `was`, the definition
+/// that the exchange recorded. The keys are then only compared by their comments.
 pub fn with_late_keys(b: &Blueprint, now: &Table, was: &mut Table) {
     let same = |one: &ForeignKey, key: &ForeignKey| {
         one.name == key.name && one.table == key.table && one.definition == key.definition
@@ -180,8 +180,8 @@ pub fn with_late_keys(b: &Blueprint, now: &Table, was: &mut Table) {
     late(&now.referenced_by, &mut was.referenced_by);
 }
 
-/// Foreign keys that the partitioned table in use, `now`, should have, and that were dropped: an exchange adds them
-/// to the partitions, so the recorded definition does not contain them.
+/// Foreign keys that were dropped from `now`, the partitioned table in use. The recorded definition does not contain
+/// them, because the exchange adds them to the partitions.
 pub fn dropped_keys(b: &Blueprint, now: &Table) -> Vec<String> {
     let has = |key: &&ForeignKey| {
         now.foreign_keys.iter().any(|one| one.name == key.name)
@@ -191,7 +191,7 @@ pub fn dropped_keys(b: &Blueprint, now: &Table) -> Vec<String> {
     keys.map(|key| format!("foreign key {} was dropped", plain(key.name.as_str()))).collect()
 }
 
-/// Those of the differences that `side`, the table to which they were carried over, does not show. Objects that have
+/// The differences in `found` that `side`, the table to which they were carried over, does not have. Objects that have
 /// another name there, or that the exchange creates, are not compared.
 pub fn not_carried(found: &[Difference], side: &Table) -> Vec<Difference> {
     let fields = ["owner", "grants", "default_privileges", "row_security", "comment", "policies", "checks"];
@@ -223,7 +223,7 @@ fn widen(b: &Blueprint, index: &mut Index) {
     index.include.retain(|c| *c != b.by);
 }
 
-/// What a plain and a partitioned table can have in common.
+/// Reduces the definition to the properties that a plain and a partitioned table can have in common.
 fn common(mut table: Table) -> Table {
     "p".clone_into(&mut table.persistence);
     table.options.clear();
@@ -231,7 +231,7 @@ fn common(mut table: Table) -> Table {
     table.access_method = None;
     table.children = 0;
     for index in &mut table.indexes {
-        // A constraint of a partitioned table accepts no parameters; those of its partitions do.
+        // A constraint of a partitioned table does not support parameters; those of its partitions do.
         if !index.constraint.is_empty() {
             index.options.clear();
             index.tail.clear();
@@ -246,7 +246,7 @@ fn common(mut table: Table) -> Table {
     }
     for key in &mut table.referenced_by {
         key.index = None;
-        // A foreign key of the table to itself now comes from a partitioned table.
+        // After the swap, the referencing table of a key that references the table itself is partitioned.
         key.from_partitioned &= key.table != table.name;
     }
     table
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_partitioning_changes_is_expected_and_nothing_else() {
+    fn only_changes_that_partitioning_requires_are_expected() {
         let b = blueprint();
         assert_eq!(unexpected(&b, &swapped(&b)), Vec::<String>::new());
         let lines: Vec<String> = changes(&b).iter().map(|one| serde_json::to_string(one).unwrap()).collect();

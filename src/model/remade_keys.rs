@@ -1,9 +1,9 @@
-//! When foreign keys that a swap created again still have the same meaning.
+//! Compares foreign keys that a swap created again with the original ones.
 
 use super::table::{ForeignKey, Table};
 
-/// Sets the attributes of the foreign keys of `now` that are not part of their meaning as in `was`: which of several
-/// unique indexes on the same columns a key uses, and that a key which was valid is not yet valid again.
+/// Sets the attributes of the foreign keys of `now` that must not count as a change to those in `was`: which of several
+/// unique indexes on the same columns a key uses, and whether a key that was valid has already been validated again.
 pub fn as_meant(was: &Table, now: &mut Table) {
     for (was, now) in
         [(&was.foreign_keys, &mut now.foreign_keys), (&was.referenced_by, &mut now.referenced_by)]
@@ -29,7 +29,7 @@ mod tests {
     use crate::model::retyping::tests::retyping;
 
     #[test]
-    fn the_index_that_serves_a_key_is_no_part_of_its_meaning() {
+    fn the_index_of_a_key_does_not_count_as_a_change() {
         let r = retyping();
         let mut was = r.table.clone();
         was.referenced_by = r.keys;

@@ -1,4 +1,4 @@
-//! When retries end.
+//! The limit for retries.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,27 +7,27 @@ use serde::Serialize;
 
 use super::number;
 
-/// When retries end: after so many attempts, after that time, or with whichever comes first.
+/// The limit for retries: a number of attempts, a time, or whichever is reached first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RetryLimit {
-    /// So many attempts.
+    /// The maximum number of attempts.
     pub attempts: Option<u32>,
-    /// That many milliseconds.
+    /// The maximum time in milliseconds.
     pub time_ms: Option<u64>,
 }
 
 impl RetryLimit {
-    /// After so many attempts.
+    /// A limit on the number of attempts.
     pub fn attempts(attempts: u32) -> Self {
         Self { attempts: Some(attempts), time_ms: None }
     }
 
-    /// After that time.
+    /// A limit on the time.
     pub fn time(time: Duration) -> Self {
         Self { attempts: None, time_ms: Some(number::whole_ms(time)) }
     }
 
-    /// After so many attempts, or that time.
+    /// A limit on both.
     pub fn either(attempts: u32, time: Duration) -> Self {
         Self { attempts: Some(attempts), ..Self::time(time) }
     }

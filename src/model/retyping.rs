@@ -1,7 +1,8 @@
-//! What a retype does: decided once before it starts, and stored with it. Its statements are rendered from it alone.
+//! The design of a column type change. It is determined once, before the job starts, and stored with the job. Every
+//! statement is rendered only from it.
 //!
-//! There are two columns: the column in use, with the name of the column, and the shadow column that is kept in sync
-//! with it, with the suffix `_new` before the swap and `_old` after it. The invariant, at every snapshot after the
+//! There are two columns: the column in use, with the name of the column, and the inactive column that is kept in sync
+//! with it, with the suffix `_new` before the swap and `_old` after it. The invariant, with every snapshot after the
 //! first check of every row: *the new column has the value that `using` returns for the old one; after the swap, the
 //! old column may instead be NULL, if its type cannot represent the new value.*
 
@@ -16,7 +17,7 @@ use super::plan_sql::PlanSql;
 use super::remade_keys;
 use super::table::{Column, ForeignKey, Index, Table};
 
-/// A retype, including every name.
+/// The design of a column type change, including all names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retyping {
     /// The job's name.
@@ -29,7 +30,7 @@ pub struct Retyping {
     pub column: Column,
     /// The new type, as in the plan.
     pub to: String,
-    /// The new type, as the catalog writes it.
+    /// The new type, in the format of the catalog.
     pub new_type: String,
     /// The expression for the new value.
     pub using: String,
@@ -41,7 +42,7 @@ pub struct Retyping {
     pub indexes: Vec<Counterpart>,
     /// CHECK constraints that refer to the column.
     pub checks: Vec<CheckPair>,
-    /// Foreign keys from the column and to it.
+    /// Foreign keys that include or reference the column.
     pub keys: Vec<ForeignKey>,
     /// The sequence that the column owns.
     pub counter: Option<Counter>,
@@ -49,7 +50,7 @@ pub struct Retyping {
     pub default_new: Option<String>,
     /// Whether `using` is the default cast.
     pub casts: bool,
-    /// Whether the new type has an operator `=`; without one, values are compared by their binary representation.
+    /// Whether the new type has an `=` operator. Without one, values are compared in their binary representation.
     pub comparable: bool,
     /// The settings of the plan's SQL.
     pub sql: PlanSql,
@@ -71,9 +72,9 @@ pub struct Looks {
 pub struct Counterpart {
     /// The original index.
     pub index: Index,
-    /// The part after USING, on the new column while it is called `_new`.
+    /// The part after USING in the definition for the new column while its name has the suffix `_new`.
     pub tail_new: String,
-    /// The same on the old column while it is called `_old`.
+    /// The part after USING in the definition for the old column while its name has the suffix `_old`.
     pub tail_old: String,
 }
 
@@ -84,11 +85,11 @@ pub struct CheckPair {
     pub name: Ident,
     /// Whether it is validated.
     pub validated: bool,
-    /// `CHECK (…)` on the column, as in the catalog.
+    /// `CHECK (…)` for the column, as in the catalog.
     pub definition: String,
-    /// On the new column while it is called `_new`.
+    /// The definition for the new column while its name has the suffix `_new`.
     pub definition_new: String,
-    /// On the old column while it is called `_old`.
+    /// The definition for the old column while its name has the suffix `_old`.
     pub definition_old: String,
 }
 
@@ -105,7 +106,7 @@ pub struct Counter {
     pub min: Option<String>,
     /// The largest number, if it is not that of the type.
     pub max: Option<String>,
-    /// Privileges, without the owner's.
+    /// Privileges, without those of the owner.
     pub grants: Vec<Grant>,
     /// `COMMENT ON SEQUENCE`.
     pub comment: Option<String>,
@@ -125,7 +126,7 @@ impl Retyping {
         name.with_suffix(suffix(direction))
     }
 
-    /// The columns of the key as they are now, which may include the retyped column.
+    /// The current columns of the key, which can include the column whose type changes.
     pub fn key_columns(&self, direction: Direction) -> Vec<Column> {
         let now = |name: &Ident| {
             let column = self.table.column(name)?.clone();
@@ -135,7 +136,7 @@ impl Retyping {
         self.key.iter().filter_map(now).collect()
     }
 
-    /// The constraint that proves that no row lacks its value in the inactive column.
+    /// The name of the constraint that proves that every row has a value in the inactive column.
     pub fn proof(&self) -> Ident {
         Ident::derived(&format!("pgstrata_level_{}", self.job))
     }
@@ -159,8 +160,7 @@ impl Retyping {
         QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("{what}_{}", self.job)) }
     }
 
-    /// The pass over all rows that fills the new column. The trigger is the retype's own, with the name of a
-    /// backfill's.
+    /// The backfill that fills the new column. The trigger has the name of that of a backfill, but another function.
     pub fn filling(&self) -> Filling {
         let name = self.beside(Direction::Forward);
         let column =
@@ -180,16 +180,16 @@ impl Retyping {
         }
     }
 
-    /// The type of the sequence after the swap, if it changes with that of the column: otherwise its values would end
-    /// with the old type.
+    /// The sequence and its type after the swap, if it changes with that of the column: otherwise, the maximum of the
+    /// old type would still limit its values.
     pub fn wider_counter(&self) -> Option<(&Counter, &str)> {
         let rank = |name: &str| INTEGERS.iter().position(|one| *one == name);
         let counter = self.counter.as_ref()?;
         (rank(&self.new_type)? > rank(&counter.sql_type)?).then_some((counter, self.new_type.as_str()))
     }
 
-    /// Whether the type only gets wider. If not, two values of the old type can become the same new value, or a value
-    /// can become NULL.
+    /// Whether the type only becomes wider. If not, two values of the old type can be converted to the same new value,
+    /// or a value can be converted to NULL.
     pub fn only_widens(&self) -> bool {
         let rank = |name: &str| INTEGERS.iter().position(|one| *one == name);
         let wider = match (rank(&self.column.sql_type), rank(&self.new_type)) {
@@ -200,7 +200,7 @@ impl Retyping {
         wider && self.casts
     }
 
-    /// Tables that the swap locks, the table itself first.
+    /// The tables that the swap locks, the table itself first.
     pub fn locked(&self) -> Vec<QualifiedName> {
         let mut all = vec![self.table.name.clone()];
         for key in &self.keys {
@@ -233,8 +233,8 @@ impl Retyping {
         table
     }
 
-    /// The differences of `now` from the table for which the job was planned, if no exchange has recorded a
-    /// definition: the column, its indexes and its checks may be those of the new type.
+    /// The differences between the table when the job was planned and `now`, if no exchange has recorded a definition.
+    /// The column, its indexes and its checks in `now` can be those of the new type.
     pub fn since_plan(&self, now: &Table, direction: Direction) -> Vec<Difference> {
         let mut now = self.without_own(now, direction);
         let swapped = direction == Direction::Reverse;
@@ -256,7 +256,7 @@ impl Retyping {
         differences(&self.table, &now, Between::Times)
     }
 
-    /// What happens to a change that was made to the table during the job.
+    /// The effect of the next exchange on a change that was made to the table during the job.
     pub fn follows(&self, one: &Difference) -> Follows {
         let path: Vec<&str> = one.path.iter().map(String::as_str).collect();
         let column = self.column.name.as_str();
@@ -290,17 +290,17 @@ impl Retyping {
             ["sequences", name, ..] if self.counter.as_ref().is_none_or(|c| c.name.plain() != *name) => {
                 Follows::Stays
             }
-            // Our trigger must see the results of the others; and a subscriber would lack the second column.
+            // The trigger of the job must see the results of all others. A subscriber would not have the second column.
             ["triggers", name, ..] if one.now.is_some() && *name > self.filling().fill_trigger().as_str() => {
                 Follows::Lost
             }
             ["dependents", "publications", ..] if one.now.is_some() => Follows::Lost,
-            // Objects that depend on an identity's sequence prevent it from being created again.
+            // An identity sequence cannot be created again if objects depend on it.
             ["sequences", _, "uses", ..] if !one.has_more() => Follows::Stays,
             ["dependents", "defaults", ..] if one.now.is_some() && !self.column.identity.is_empty() => {
                 Follows::Lost
             }
-            // A serial's sequence stays the same; an identity's is created again.
+            // The sequence of a serial column stays the same; that of an identity column is created again.
             ["sequences", _, "options" | "grants", ..] if self.column.identity.is_empty() => Follows::Stays,
             [
                 "owner" | "comment" | "options" | "toast_options" | "grants" | "default_privileges"
@@ -313,14 +313,14 @@ impl Retyping {
     }
 }
 
-/// What happens to a change of the table at the next exchange of the columns.
+/// The effect of the next exchange of the columns on a change to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follows {
-    /// It belongs to the table and stays, unless it is found to depend on the column.
+    /// The change is to the table and stays, unless the changed object depends on the column.
     Stays,
-    /// It belongs to the column, and is repeated on the other column.
+    /// The change is to the column, and is carried over to the other column.
     Carried,
-    /// The exchange would lose it, or fail.
+    /// The exchange would lose the change, or fail because of it.
     Lost,
 }
 
@@ -331,7 +331,7 @@ fn suffix(direction: Direction) -> &'static str {
     }
 }
 
-/// A column's value in another type.
+/// The cast of a column to another type.
 pub fn default_cast(column: &Ident, sql_type: &str) -> String {
     format!("t.{column}::{sql_type}")
 }
@@ -354,7 +354,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// An integer key with an identity, a referencing table, a CHECK and another index.
+    /// An integer key with an identity, a referencing table, a CHECK constraint and another index.
     pub(crate) fn retyping() -> Retyping {
         let mut table = petri();
         let column = Column {
@@ -426,7 +426,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_sequence_gets_room_with_its_column_only() {
+    fn the_type_of_a_sequence_changes_only_with_its_column() {
         let mut r = retyping();
         assert_eq!(r.wider_counter().map(|(_, sql_type)| sql_type), Some("bigint"));
         assert!(r.only_widens());
@@ -436,7 +436,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_the_job_made_is_no_drift() {
+    fn objects_of_the_job_are_not_differences() {
         let r = retyping();
         let mut now = r.table.clone();
         now.columns.push(Column { name: Ident::new("id_new"), ..r.column.clone() });

@@ -1,22 +1,22 @@
-//! The result of filling a sample of a table's rows. The names of the fields are those in JSON and must not change;
-//! keys are included, values are not.
+//! The result of filling a sample of a table's rows. The names of the fields are those in JSON and must not change. It
+//! contains keys, but no values.
 
 use serde::Serialize;
 
-/// The number of keys of each kind that are kept.
+/// The maximum number of keys of each kind.
 pub const MOST_KEYS: usize = 10;
 
 /// The result of a sample.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Sample {
-    /// Rows of the sample, which match the plan's `where`.
+    /// The number of rows of the sample. All match the plan's `where`.
     pub rows: u64,
     /// The estimated number of matching rows in the table.
     pub rows_to_fill: Option<u64>,
-    /// Whether the rows were updated and rolled back; otherwise, because the columns do not exist, the values were
-    /// only computed.
+    /// Whether the rows were updated and rolled back. Otherwise, the values were only computed, because the columns do
+    /// not exist.
     pub updated: bool,
-    /// Rows that still match after that.
+    /// Rows that still match the plan's `where` after that.
     pub still_matching: Keys,
     /// Rows that `from` returns more than once.
     pub yielded_twice: Keys,
@@ -24,15 +24,15 @@ pub struct Sample {
     pub errors: Vec<RowError>,
     /// Columns that are set to NULL.
     pub nulls: Vec<Nulls>,
-    /// Rows for which a trigger suppressed the update.
+    /// The number of rows for which a trigger suppressed the update.
     pub suppressed: u64,
-    /// Rows that other sessions had locked.
+    /// The number of rows that other sessions had locked.
     pub busy: u64,
-    /// Rows that were not tried, because there were enough errors or it took too long.
+    /// The number of rows that were not tried, because there were enough errors or it took too long.
     pub untried: u64,
     /// Milliseconds for a thousand rows; none if no row was filled.
     pub ms_per_1000_rows: Option<f64>,
-    /// Seconds for all rows to fill, with one worker.
+    /// The estimated number of seconds to fill all rows, with one worker.
     pub all_rows_s: Option<f64>,
 }
 
@@ -41,18 +41,18 @@ pub struct Sample {
 pub struct Keys {
     /// The number of rows.
     pub rows: u64,
-    /// The first [`MOST_KEYS`].
+    /// The first [`MOST_KEYS`] keys.
     pub keys: Vec<String>,
 }
 
 /// A row that cannot be filled.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RowError {
-    /// Its key.
+    /// The key of the row.
     pub key: String,
     /// The server's message.
     pub message: String,
-    /// Its SQLSTATE.
+    /// The SQLSTATE.
     pub sqlstate: String,
 }
 
@@ -76,7 +76,7 @@ impl Keys {
 }
 
 impl Sample {
-    /// Whether a run would fail on such rows, or never end.
+    /// Whether a run would fail for such rows, or never end.
     pub fn is_bad(&self) -> bool {
         let wrong = self.still_matching.rows + self.yielded_twice.rows + self.suppressed;
         wrong > 0 || !self.errors.is_empty()

@@ -1,7 +1,7 @@
-//! Words of a command line for a POSIX shell.
+//! Quotes words of a command line for a POSIX shell.
 
-/// A job's name as one word of a command to copy: quoted if a shell would interpret it, and after `--` if the command
-/// would take it for an option.
+/// The name of a job as one word of a command line: quoted if a shell would interpret it, and after `--` if the command
+/// would mistake it for an option.
 pub fn word(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
     let quoted = if !name.is_empty() && name.chars().all(plain) {

@@ -1,18 +1,18 @@
-//! The number of rows of the next chunk, so that a chunk takes the target duration. Without a clock: the caller
-//! provides the measurements.
+//! Determines the number of rows of the next chunk, so that it takes the target duration. The caller provides the
+//! measurements.
 
 use std::collections::VecDeque;
 
-/// The number of last chunks that count.
+/// The number of last chunks to consider.
 const WINDOW: usize = 10;
-/// If a chunk takes this many times the target, the next one shrinks at once.
+/// If a chunk takes this many times the target duration, the size shrinks immediately.
 const PANIC_FACTOR: f64 = 5.0;
 /// The maximum growth in one step.
 const GROWTH: f64 = 1.5;
 
-/// Determines the rows of the next chunk from the durations of the last ones (after the dynamic chunk size of
-/// block/spirit): the 90th percentile of the time per row over the last ten chunks is compared with the target. The
-/// size grows by at most half in one step, and a chunk over five times the target reduces the next one to a tenth.
+/// Determines the number of rows of the next chunk from the durations of the last chunks, as the dynamic chunk size of
+/// block/spirit does: it uses the 90th percentile of the time per row over the last ten chunks. The size grows by at
+/// most half in one step. A chunk that takes more than five times the target duration reduces the next one to a tenth.
 #[derive(Debug, Clone)]
 pub struct ChunkSizer {
     rows: u64,
@@ -23,33 +23,34 @@ pub struct ChunkSizer {
 }
 
 impl ChunkSizer {
-    /// Starts with `first` rows, stays within `min..=max`, and aims at `target_ms` milliseconds per chunk.
+    /// Creates a sizer that starts with `first` rows, stays within `min..=max`, and aims at `target_ms` milliseconds
+    /// per chunk.
     pub fn new(first: u64, min: u64, max: u64, target_ms: f64) -> Self {
         let min = min.max(1);
         let max = max.max(min);
         Self { rows: first.clamp(min, max), min, max, target_ms, ms_per_row: VecDeque::with_capacity(WINDOW) }
     }
 
-    /// Rows of the next chunk.
+    /// The number of rows of the next chunk.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Aims at `target_ms` from now on, and takes at most `max` rows.
+    /// Sets the target duration to `target_ms`, and the maximum to `max` rows.
     pub fn aim(&mut self, target_ms: f64, max: u64) {
         (self.target_ms, self.max) = (target_ms, max.max(1));
         self.rows = self.rows.clamp(self.min.min(self.max), self.max);
     }
 
-    /// A session waits for a chunk: the next chunk is a tenth as large.
+    /// Reduces the next chunk to a tenth, because a session waits for a chunk.
     pub fn shrink(&mut self) {
         self.ms_per_row.clear();
         self.rows = (self.rows / 10).clamp(self.min.min(self.max), self.max);
     }
 
-    /// A chunk of `rows` rows took `ms` milliseconds.
+    /// Records that a chunk of `rows` rows took `ms` milliseconds.
     pub fn observe(&mut self, rows: u64, ms: f64) {
-        // The last chunk of a range is short: its time per row is mostly the fixed cost.
+        // Ignore the short last chunk of a range: most of its time is the fixed cost.
         if rows == 0 || rows * 4 < self.rows && ms < self.target_ms {
             return;
         }
@@ -70,9 +71,9 @@ impl ChunkSizer {
     }
 }
 
-/// A chunk of `rows` rows, reduced so that `workers` finish the `left` rows at about the same time: no worker takes
-/// more than half of its share, down to `least` (guided self-scheduling, Polychronopoulos and Kuck, 1987). If `left`
-/// is zero, the remaining number is not known.
+/// Reduces `rows`, the size of a chunk, so that `workers` finish the remaining `left` rows at about the same time: a
+/// chunk has at most half of a worker's share, but at least `least` rows (guided self-scheduling, Polychronopoulos and
+/// Kuck, 1987). If `left` is zero, the number of remaining rows is not known.
 pub fn even_end(rows: u64, left: u64, workers: usize, least: u64) -> u64 {
     if workers == 1 || left == 0 { rows } else { rows.min((left / (2 * workers as u64)).max(least)) }
 }
@@ -92,8 +93,8 @@ mod tests {
             }
         }
 
-        /// A server with a fixed cost per chunk, a steady cost per row and some noise: within 40 chunks, a chunk
-        /// takes about the target duration, and stays there.
+        /// With a fixed cost per chunk, a steady cost per row and some noise, a chunk takes about the target duration
+        /// within 40 chunks, and continues to do so.
         #[test]
         fn converges_on_a_steady_server(us_per_row in 3.0f64..2_000.0, fixed_ms in 0.0f64..20.0, seed in 0u64..1000) {
             let mut sizer = ChunkSizer::new(1_000, 10, 1_000_000, 500.0);
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_end_together() {
+    fn workers_finish_at_the_same_time() {
         for (workers, table) in [(2, 2_000_000), (3, 100_000), (8, 50_000_000), (1, 700_000)] {
             let (mut free_at, mut left) = (vec![0; workers], table);
             while left > 0 {
@@ -125,9 +126,9 @@ mod tests {
         }
     }
 
-    /// A trace of a busy server: steady, then ten times slower, then steady again.
+    /// The trace of a server that is steady, then ten times slower, then steady again.
     #[test]
-    fn gives_way_at_once_and_comes_back() {
+    fn shrinks_immediately_and_recovers() {
         let mut sizer = ChunkSizer::new(1_000, 100, 500_000, 500.0);
         let run = |sizer: &mut ChunkSizer, us_per_row: f64, chunks: u32| {
             for _ in 0..chunks {

@@ -1,10 +1,10 @@
-//! The state of a job. The names are those that are stored and that `status` prints.
+//! The states of a job. Their names are stored, and `status` prints them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The states of a job; each is reached when the step that it names is done.
+/// The states of a job. Each is reached when the corresponding step is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -12,15 +12,15 @@ pub enum State {
     Planned,
     /// Target and partitions exist.
     Prepared,
-    /// Changes of the source are logged; the copy is in progress.
+    /// Changes to the source are logged; the copy is in progress.
     Capturing,
-    /// For a backfill or a retype: every selected row is filled, except those that were locked.
+    /// For a backfill or a column type change: every selected row is filled, except those that were locked.
     Filled,
-    /// Every chunk is copied, and what changed meanwhile is scrubbed.
+    /// Every chunk is copied, and rows that changed in the meantime are scrubbed.
     Copied,
     /// Every index is built.
     Indexed,
-    /// The change log was drained completely once: from here on, the invariant of verify holds.
+    /// The change log was drained completely once. From this state on, the invariant of the verification holds.
     Synced,
     /// Source and target were compared and match.
     Verified,
@@ -53,7 +53,7 @@ pub enum Step {
     Verify,
     /// Exchange the names.
     Swap,
-    /// Exchange them back.
+    /// Exchange the names back.
     Rollback,
     /// Build the constraints and indexes of the filled columns.
     Finish,
@@ -80,7 +80,7 @@ impl State {
         Self::Aborted,
     ];
 
-    /// The state after `step` in this one; none if the step is not allowed here.
+    /// The state after `step` in this state; none if this state does not allow the step.
     pub fn next(self, step: Step) -> Option<Self> {
         use State as S;
         match (self, step) {
@@ -174,7 +174,7 @@ mod tests {
     ];
 
     #[test]
-    fn names_read_back() {
+    fn names_round_trip() {
         for state in State::ALL {
             assert_eq!(State::parse(state.as_str()), Some(state));
         }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_follows_the_end_and_nothing_illegal_is_let_through() {
+    fn final_states_and_illegal_steps_have_no_successor() {
         for step in STEPS {
             assert_eq!(State::Finalized.next(step), None);
             assert_eq!(State::Aborted.next(step), None);

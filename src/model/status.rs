@@ -8,30 +8,30 @@ use serde::{Deserialize, Serialize};
 use super::pace::{Behind, Cause};
 use super::state::State;
 
-/// A job at one moment.
+/// The status of a job.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
     /// The job's name.
     pub job: String,
     /// The kind of job: `partition`, `backfill` or `retype`.
     pub kind: String,
-    /// The table, quoted only where SQL needs it.
+    /// The table, quoted only if SQL requires it.
     pub table: String,
     /// Its state.
     pub state: State,
     /// The current phase, if a process drives the job.
     pub phase: Option<String>,
-    /// Rows to copy, as estimated by the server's statistics.
+    /// The number of rows to copy, estimated from the server's statistics.
     pub rows_estimated: u64,
-    /// Rows copied; for a backfill, rows processed.
+    /// The number of rows copied; for a backfill, of rows processed.
     pub rows_copied: u64,
-    /// Rows that a backfill or a retype has set.
+    /// The number of rows that a backfill or a column type change has set.
     pub rows_set: Option<u64>,
     /// Rows per second over the last seconds, during the copy.
     pub rows_per_second: Option<f64>,
-    /// Remaining seconds of the copy, if known.
+    /// The estimated remaining time of the copy in seconds, if known.
     pub eta_s: Option<u64>,
-    /// Chunks copied.
+    /// The number of chunks copied.
     pub chunks_done: u64,
     /// The current number of rows of a chunk.
     pub chunk_rows: Option<u64>,
@@ -39,15 +39,15 @@ pub struct Status {
     pub chunk_ms_p50: Option<u64>,
     /// The 99th percentile of the duration of a chunk, in milliseconds.
     pub chunk_ms_p99: Option<u64>,
-    /// The longest chunk, in milliseconds.
+    /// The maximum duration of a chunk, in milliseconds.
     pub chunk_ms_max: Option<u64>,
-    /// Logged changes that the other side lacks; none if changes are not logged.
+    /// The number of pending changes; none if changes are not logged.
     pub changes_pending: Option<u64>,
     /// The lag of the slowest replica, in seconds; none without replicas.
     pub replica_lag_s: Option<f64>,
-    /// Whether writes of transactions older than the last swap are rejected; any later command of the job ends that.
+    /// Whether writes of transactions older than the last swap are rejected. Any later command for the job ends that.
     pub guarded: bool,
-    /// Why it is paused: the most important of [`Status::holds`].
+    /// The reason for which the job is paused: the most important of [`Status::holds`].
     pub hold: Option<Hold>,
     /// Every signal that pauses the job.
     pub holds: Vec<Hold>,
@@ -57,15 +57,15 @@ pub struct Status {
     pub workers: Option<u32>,
     /// Settings that override the plan.
     pub settings: BTreeMap<String, String>,
-    /// Units per second over the last minutes, the oldest first.
+    /// Units per second over the last minutes, oldest first.
     pub rates: Vec<f64>,
-    /// When the job was started.
+    /// The time at which the job was started.
     pub started_at: DateTime<Utc>,
-    /// When the job last stored anything.
+    /// The time at which the job last stored data.
     pub updated_at: DateTime<Utc>,
-    /// When the names were exchanged.
+    /// The time of the swap.
     pub swapped_at: Option<DateTime<Utc>>,
-    /// Until when the old table is kept.
+    /// The time until which the old table is kept.
     pub keep_old_until: Option<DateTime<Utc>>,
 }
 
@@ -78,13 +78,13 @@ pub struct Hold {
     pub value: f64,
     /// Its limit.
     pub limit: f64,
-    /// It cannot be read.
+    /// Whether the signal cannot be read.
     #[serde(default)]
     pub unread: bool,
-    /// Whose value it is, or why it cannot be read.
+    /// The object to which the value belongs, or the reason for which it cannot be read.
     #[serde(default)]
     pub cause: Option<Cause>,
-    /// All of this as a sentence: `report` makes it. What an earlier version kept is left as it is.
+    /// A sentence that describes the pause. The module `report` creates it, unless an earlier version has stored one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub about: String,
     /// The start of the pause.

@@ -1,4 +1,4 @@
-//! A table as in the catalog: facts, read in one query by `pg::catalog`.
+//! The definition of a table in the catalog, which `pg::catalog` reads with one query.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::dependent::{Dependents, View};
 use super::grant::Grant;
 use super::ident::{Ident, QualifiedName};
 
-/// Everything about a table that a copy of it must have too, or that prevents a job.
+/// The properties of a table that a copy of it must also have, or that prevent a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// `pg_class.oid`.
@@ -19,9 +19,9 @@ pub struct Table {
     pub persistence: String,
     /// Whether it is itself a partition.
     pub is_partition: bool,
-    /// Tables that inherit from it.
+    /// The number of tables that inherit from it.
     pub children: u32,
-    /// Tables that it inherits from.
+    /// The number of tables from which it inherits.
     pub parents: u32,
     /// Whether it was created `OF` a composite type.
     pub typed: bool,
@@ -35,7 +35,7 @@ pub struct Table {
     pub options: Vec<String>,
     /// Storage parameters of the TOAST table, each `name=value`, without the prefix `toast.`.
     pub toast_options: Vec<String>,
-    /// How logical replication identifies rows.
+    /// The replica identity.
     #[serde(default)]
     pub replica_identity: ReplicaIdentity,
     /// Its access method, if not heap.
@@ -45,7 +45,7 @@ pub struct Table {
     pub tablespace: Option<Ident>,
     /// Whether row-level security is enabled.
     pub row_security: bool,
-    /// Whether it applies to the owner as well.
+    /// Whether row-level security also applies to the owner.
     pub force_row_security: bool,
     /// Columns that are not dropped, in order.
     pub columns: Vec<Column>,
@@ -53,43 +53,43 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// CHECK constraints, by name.
     pub checks: Vec<Check>,
-    /// NOT NULL constraints that are NO INHERIT (they exist from PostgreSQL 18 on), by name.
+    /// NOT NULL constraints that are NO INHERIT (since PostgreSQL 18), by name.
     #[serde(default)]
     pub not_null_no_inherit: Vec<Ident>,
     /// Foreign keys of this table, by name.
     pub foreign_keys: Vec<ForeignKey>,
-    /// Foreign keys of other tables (or its own) that refer to this table.
+    /// Foreign keys that reference this table, including its own.
     pub referenced_by: Vec<ForeignKey>,
-    /// Privileges, in the order in which they depend on each other; none if `default_privileges` apply.
+    /// Privileges, sorted by their dependencies.
     pub grants: Vec<Grant>,
-    /// Whether the owner has all privileges, which are then not among `grants`.
+    /// Whether the owner has all privileges. In that case, `grants` does not contain them.
     #[serde(default)]
     pub default_privileges: bool,
     /// Row-level security policies, by name.
     pub policies: Vec<Policy>,
-    /// User triggers other than ours, by name.
+    /// User triggers, except those of pgstrata, by name.
     pub triggers: Vec<Trigger>,
     /// Views that read the table directly, by name.
     pub views: Vec<View>,
-    /// Sequences that are owned by columns.
+    /// Sequences that its columns own.
     pub sequences: Vec<Sequence>,
     /// Comments on its constraints, triggers and policies.
     pub comments: Vec<Comment>,
     /// Objects that the swap redirects.
     #[serde(default)]
     pub dependents: Dependents,
-    /// Everything else that depends on the table, as `pg_describe_object` names it.
+    /// All other objects that depend on the table, as described by `pg_describe_object`.
     pub others: Vec<String>,
 }
 
-/// What subscribers receive of the old row for an update or delete.
+/// The replica identity: the columns of the old row that subscribers receive for an update or delete.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicaIdentity {
     /// The primary key.
     #[default]
     Default,
-    /// Nothing.
+    /// No columns.
     Nothing,
     /// The whole row.
     Full,
@@ -97,14 +97,14 @@ pub enum ReplicaIdentity {
     Index(Ident),
 }
 
-/// A comment on an object whose name belongs to the table.
+/// A comment on an object whose name is local to the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comment {
-    /// `constraint`, `trigger` or `policy`.
+    /// The kind of object: `constraint`, `trigger` or `policy`.
     pub kind: String,
-    /// Its name.
+    /// The name of the object.
     pub name: Ident,
-    /// Its text.
+    /// The text of the comment.
     pub text: String,
 }
 
@@ -113,17 +113,17 @@ pub struct Comment {
 pub struct Column {
     /// The name.
     pub name: Ident,
-    /// The type as SQL writes it, with modifiers.
+    /// The type in SQL syntax, with modifiers.
     pub sql_type: String,
-    /// The base type of all domains, without modifiers: keys are cast to it.
+    /// The base type, below all domains, without modifiers. Keys are cast to it.
     pub base_type: String,
-    /// The collation, if it is not the default of the type; quoted and qualified.
+    /// The collation, quoted and qualified, if it is not the default of the type.
     pub collation: Option<String>,
-    /// False for a nondeterministic collation.
+    /// Whether the collation is deterministic.
     pub deterministic: bool,
-    /// Whether equal values have equal hashes of a built-in function, so that a row hash may use the value as it is.
+    /// Whether the type has a built-in hash function, so that the hash of a row can use the value directly.
     pub hashable: bool,
-    /// NOT NULL is declared.
+    /// Whether it is declared NOT NULL.
     pub not_null: bool,
     /// `pg_attribute.attgenerated`: empty, `s` stored, `v` virtual.
     pub generated: String,
@@ -131,17 +131,17 @@ pub struct Column {
     pub identity: String,
     /// The default or generation expression.
     pub default: Option<String>,
-    /// Statistics target, if set.
+    /// The statistics target, if set.
     pub statistics: Option<i32>,
     /// Column options (`n_distinct`), each `name=value`.
     #[serde(default)]
     pub options: Vec<String>,
-    /// Other attributes; none in a description by a version that did not read them.
+    /// Other attributes; none in a definition that was stored by a version that did not read them.
     #[serde(default)]
     pub looks: Option<ColumnLooks>,
 }
 
-/// Attributes of a column on which rows do not depend.
+/// Attributes of a column that do not affect rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnLooks {
     /// `COMMENT ON COLUMN`.
@@ -150,7 +150,7 @@ pub struct ColumnLooks {
     pub storage: String,
     /// `pg_attribute.attcompression`: empty, `p` pglz, `l` lz4.
     pub compression: String,
-    /// The NOT NULL constraint, if the server names them: from PostgreSQL 18 on.
+    /// The name of the NOT NULL constraint, if such constraints have names: since PostgreSQL 18.
     pub not_null: Option<Ident>,
 }
 
@@ -161,29 +161,30 @@ pub struct Index {
     pub name: Ident,
     /// The part after `USING` in its definition: method, columns, INCLUDE, WITH, WHERE.
     pub tail: String,
-    /// It is unique.
+    /// Whether it is unique.
     pub unique: bool,
-    /// Its constraint: empty, `p` primary key, `u` unique, `x` exclusion.
+    /// The kind of its constraint: empty, `p` primary key, `u` unique, `x` exclusion.
     pub constraint: String,
-    /// The exclusion constraint: `EXCLUDE …` as in SQL.
+    /// The definition of the exclusion constraint in SQL syntax: `EXCLUDE …`.
     #[serde(default)]
     pub exclusion: Option<String>,
-    /// The columns that it compares with `=`.
+    /// The columns that the exclusion constraint compares with `=`.
     #[serde(default)]
     pub equated: Vec<Ident>,
-    /// `INITIALLY …` and `DEFERRABLE`, as in SQL after a constraint; usually empty.
+    /// The clauses `INITIALLY …` and `DEFERRABLE` of the constraint in SQL syntax; usually empty.
     pub deferrable: String,
     /// Whether it is usable (`indisvalid` and `indisready`).
     pub valid: bool,
-    /// Key columns by name; none if one is an expression.
+    /// The names of the key columns; none if one is an expression.
     pub columns: Option<Vec<Ident>>,
     /// INCLUDE columns.
     pub include: Vec<Ident>,
-    /// It has a WHERE clause.
+    /// Whether it has a WHERE clause.
     pub partial: bool,
-    /// Whether every key column is ascending, with the built-in default operators of its type and its own collation.
+    /// Whether every key column is ascending, with the built-in default operators of its type and the column's
+    /// collation.
     pub plain_order: bool,
-    /// NULLS NOT DISTINCT.
+    /// Whether it is NULLS NOT DISTINCT.
     pub nulls_not_distinct: bool,
     /// Storage parameters, each `name=value`.
     pub options: Vec<String>,
@@ -205,11 +206,11 @@ pub struct Index {
 pub struct Check {
     /// The name.
     pub name: Ident,
-    /// `CHECK (…)`, as in SQL, without NO INHERIT and NOT VALID.
+    /// `CHECK (…)` in SQL syntax, without NO INHERIT and NOT VALID.
     pub definition: String,
     /// Whether it is validated.
     pub validated: bool,
-    /// NO INHERIT.
+    /// Whether it is NO INHERIT.
     #[serde(default)]
     pub no_inherit: bool,
 }
@@ -243,7 +244,7 @@ pub struct ForeignKey {
 pub struct Policy {
     /// The name.
     pub name: Ident,
-    /// False for RESTRICTIVE.
+    /// Whether it is PERMISSIVE, not RESTRICTIVE.
     pub permissive: bool,
     /// `ALL`, `SELECT`, `INSERT`, `UPDATE`, `DELETE`.
     pub command: String,
@@ -266,9 +267,9 @@ pub struct Trigger {
     pub tail: String,
     /// `pg_trigger.tgenabled`: `O` origin, `D` disabled, `R` replica, `A` always.
     pub enabled: String,
-    /// FOR EACH ROW.
+    /// Whether it is FOR EACH ROW.
     pub row: bool,
-    /// BEFORE INSERT.
+    /// Whether it fires BEFORE INSERT.
     pub before_insert: bool,
     /// Whether it uses transition tables.
     pub transition: bool,
@@ -286,7 +287,7 @@ impl Trigger {
     }
 }
 
-/// A sequence that is owned by a column.
+/// A sequence that a column owns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sequence {
     /// Schema and name.
@@ -295,13 +296,13 @@ pub struct Sequence {
     pub column: Ident,
     /// Whether it belongs to an identity column, not to a serial column.
     pub identity: bool,
-    /// Privileges, without the owner's.
+    /// Privileges, without those of the owner.
     pub grants: Vec<Grant>,
-    /// Its options; none in a description by a version that did not read them.
+    /// The options; none in a definition that was stored by a version that did not read them.
     #[serde(default)]
     pub options: Option<SequenceOptions>,
-    /// Objects that use an identity's sequence, other than the column; none for a serial's, and in a description by a
-    /// version that did not read them.
+    /// Objects that use an identity sequence, other than the column; none for a serial sequence, and in a definition
+    /// that was stored by a version that did not read them.
     #[serde(default)]
     pub uses: Option<SequenceUses>,
 }
@@ -341,7 +342,7 @@ impl Table {
         self.columns.iter().find(|c| &c.name == name)
     }
 
-    /// Columns that a copy writes: all except generated ones.
+    /// The columns that a copy writes: all except generated columns.
     pub fn written_columns(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|c| c.generated.is_empty())
     }

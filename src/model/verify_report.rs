@@ -14,36 +14,36 @@ pub const EXAMPLES_MAX: usize = 20;
 pub struct VerifyReport {
     /// The job's name.
     pub job: String,
-    /// What was compared: the two `tables` of a partition job, or the two `columns` of a retype.
+    /// What was compared: the two `tables` of a partition job, or the two `columns` of a column type change.
     #[serde(skip)]
     pub sides: &'static str,
-    /// Whether the sides are exchanged: the source is the side that the swap brought into use.
+    /// Whether the job is swapped: the source is then the side that the swap brought into use.
     #[serde(skip)]
     pub swapped: bool,
-    /// Rows of the source.
+    /// The number of rows of the source.
     pub rows_source: u64,
-    /// Rows of the target.
+    /// The number of rows of the target.
     pub rows_target: u64,
-    /// Rows that only the source has.
+    /// The number of rows that only the source has.
     pub missing: u64,
-    /// Rows that only the target has, including rows in the wrong partition and duplicates.
+    /// The number of rows that only the target has, including rows in the wrong partition and duplicates.
     pub extra: u64,
-    /// Rows that both sides have, with different values.
+    /// The number of rows that both sides have, with different values.
     pub different: u64,
-    /// Keys that were left out because a change of them was pending.
+    /// The number of keys that were not compared because they had pending changes.
     pub pending: u64,
-    /// Whether nothing differs.
+    /// Whether there are no mismatches.
     pub verified: bool,
-    /// Some of the rows that differ, at most [`EXAMPLES_MAX`].
+    /// Some of the mismatches, at most [`EXAMPLES_MAX`].
     pub examples: Vec<Example>,
 }
 
-/// The result of checking every row of a backfill's table again. A row that cannot be filled is an error.
+/// The result of checking every row of the table of a backfill again. A row that cannot be filled is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Looked {
     /// The job's name.
     pub job: String,
-    /// Rows that were not filled, and are now.
+    /// The number of rows that were not filled before, and are now.
     pub rows_set: u64,
     /// Whether every row is filled.
     pub verified: bool,
@@ -59,30 +59,30 @@ impl fmt::Display for Looked {
     }
 }
 
-/// One row that differs.
+/// A mismatch of one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Example {
-    /// The kind of difference.
+    /// The kind of mismatch.
     pub kind: Difference,
-    /// Its key, as the server prints it.
+    /// The key of the row, in the server's format.
     pub key: String,
-    /// The partition in which it was found, if that is relevant.
+    /// The partition in which the row was found, if that is relevant.
     pub place: Option<String>,
 }
 
-/// How a row differs.
+/// The kind of mismatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Difference {
-    /// Only the source has it.
+    /// Only the source has the row.
     Missing,
-    /// Only the target has it.
+    /// Only the target has the row.
     Extra,
-    /// Both have it, with different values.
+    /// Both have the row, with different values.
     Different,
-    /// The target has it in the wrong partition.
+    /// The target has the row in the wrong partition.
     Misplaced,
-    /// The target has it more than once.
+    /// The target has the row more than once.
     Doubled,
 }
 

@@ -1,9 +1,9 @@
 //! The change log, and the triggers that write it.
 //!
-//! The log has one narrow row for each changed row: the place (key and partition column) that the row left, and the
-//! place that it took. Because both are logged, the log names every place whose content changed, and a reader does
-//! not have to query the source for them. A drain can therefore apply log rows in any order, and each of its
-//! statements can be pruned to the affected partitions.
+//! The log has one narrow row for each changed row. It contains the old and the new place of the row: the values of the
+//! key and the partition column. The log therefore lists every place whose rows changed, and a reader does not have to
+//! look up places in the source. A drain can apply log rows in any order, and the planner can prune each of its
+//! statements to the affected partitions.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName};
@@ -18,13 +18,13 @@ pub const ROW_TRIGGER: &str = "pgstrata_capture";
 /// The truncate trigger's name.
 pub const TRUNCATE_TRIGGER: &str = "pgstrata_truncate";
 
-/// The column of the log for the place that a row took.
+/// The column of the log for the new place of a row.
 pub fn new_column(column: &Column) -> Ident {
     Ident::derived(&format!("new_{}", column.name.as_str()))
 }
 
-/// Creates the log and the list of truncations, with privileges for their owner only. The log has no index: it is
-/// read by block only.
+/// Creates the log and the list of truncations, with privileges for their owner only. The log has no index, because it
+/// is only read by block.
 pub fn create_log(b: &Blueprint) -> Vec<String> {
     let place = b.place_columns();
     let column = |name: Ident, c: &Column| {
@@ -55,13 +55,13 @@ pub fn create_log(b: &Blueprint) -> Vec<String> {
 pub fn create_function(b: &Blueprint) -> Vec<String> {
     vec![
         function(b, &format!("begin\n{}{}\nend", row_types::of_log(b), log_statements(b))),
-        // Otherwise the owner of any table could create a trigger that calls our function, and fill the log.
+        // Otherwise, the owner of any table could create a trigger that calls the function, and fill the log.
         super::close_function(&b.capture_function()),
     ]
 }
 
 /// Creates the trigger function with the given body. It runs with the privileges of its owner, so that applications
-/// need no privileges on the log. Its search path is fixed, so that it never calls another role's operators.
+/// need no privileges on the log. Its search path is fixed, so that it never uses operators of another role.
 pub(super) fn function(b: &Blueprint, body: &str) -> String {
     format!(
         "create or replace function {}() returns trigger\nlanguage plpgsql security definer \
@@ -129,7 +129,7 @@ pub fn drop_triggers(table: &QualifiedName) -> Vec<String> {
         .collect()
 }
 
-/// Whether the relation with oid `$1` and its leaves have both capture triggers, enabled as ALWAYS.
+/// Whether the relation with oid `$1` and its leaves have both capture triggers, and they are enabled as ALWAYS.
 pub const CAPTURE_IN_FORCE: &str =
     "select pg_catalog.count(*) filter (where tgrelid = $1) = 2 and coalesce(pg_catalog.bool_and(tgenabled = 'A'), false)
 from pg_catalog.pg_trigger

@@ -1,5 +1,5 @@
-//! Repeats on the inactive table, which is kept in sync, changes that others made to the table in use, so that the
-//! next exchange does not undo them. Applications do not use the inactive table, so its locks block nobody.
+//! Carries over changes that users made to the table in use to the inactive table, so that the next exchange does not
+//! undo them. Applications do not use the inactive table, so locks on it block no session.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::difference::Difference;
@@ -25,8 +25,8 @@ struct Side<'a> {
     partitioned: bool,
 }
 
-/// The statements that repeat the changes on the inactive table, in the direction that an exchange would end, or the
-/// differences that cannot be carried over. `b` includes the changes; `was` is the table in use without them.
+/// Returns the statements that carry the changes over to the inactive table. `away` is the direction that the next
+/// exchange would end; `b` includes the changes; `was` is the table in use without them.
 ///
 /// # Errors
 /// The differences that cannot be carried over.
@@ -42,7 +42,7 @@ pub fn carry(
     let side = Side { b, was, table: b.sides(away).target, suffix, leaves, partitioned };
     let mut all: Vec<String> = Vec::new();
     let mut refused = Vec::new();
-    // Comments and other attributes of an object come after the object itself.
+    // Create an object before its comment and other attributes.
     let after = |one: &&Difference| match one.path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["columns", _, "looks", "not_null"] => 1,
         ["comments", ..] => 2,
@@ -52,7 +52,7 @@ pub fn carry(
     in_order.sort_by_key(after);
     for one in in_order {
         match side.carried(one) {
-            // An element can differ in more than one part.
+            // An object can have several differences with the same statements.
             Some(statements) => {
                 let new: Vec<String> = statements.into_iter().filter(|s| !all.contains(s)).collect();
                 all.extend(new);
@@ -85,8 +85,8 @@ impl Side<'_> {
         std::iter::once(&self.table).chain(self.leaves)
     }
 
-    /// The statements that carry over one difference; none if that is impossible. What the exchange itself renders
-    /// from the blueprint needs no statement.
+    /// Returns the statements that carry over one difference; none if that is not possible. There are no statements for
+    /// what the exchange itself creates from the blueprint.
     fn carried(&self, one: &Difference) -> Option<Vec<String>> {
         let (table, now) = (&self.table, &self.b.table);
         let path: Vec<&str> = one.path.iter().map(String::as_str).collect();
@@ -108,7 +108,7 @@ impl Side<'_> {
                 let object = self.own(&now.name.sibling(index.name.clone()));
                 vec![format!("comment on index {object} is {}", or_null(index.comment.as_deref()))]
             }
-            // Objects that depend on the sequence would continue to depend on the one that goes out of use.
+            // Objects that depend on the sequence would continue to depend on that of the inactive table.
             ["sequences", _, "uses", ..] if one.has_more() => return None,
             ["sequences", _, "uses", ..] => Vec::new(),
             ["sequences", name, field, ..] => self.sequence(name, field)?,
@@ -119,7 +119,8 @@ impl Side<'_> {
         })
     }
 
-    /// Grants all privileges again, so that revoked privileges are removed, including those that a role passed on.
+    /// Revokes and grants all privileges, so that revoked privileges are removed, including those that a role granted
+    /// with its grant option.
     fn privileges(&self) -> Vec<String> {
         let now = &self.b.table;
         let mut all = vec![revoke(&self.table)];
@@ -137,7 +138,7 @@ impl Side<'_> {
         drop.into_iter().chain(create).chain(self.comment_again("policy", name)).collect()
     }
 
-    /// The comment on an object that was created again. A swap writes it anyway.
+    /// The comment on an object that was created again. Only needed for a rollback: a swap creates all comments.
     fn comment_again(&self, kind: &str, name: &str) -> Option<String> {
         let comments = self.b.table.comments.iter().filter(|_| !self.partitioned);
         let one = comments.into_iter().find(|c| c.kind == kind && c.name.as_str() == name)?;
@@ -200,7 +201,8 @@ impl Side<'_> {
         if was.as_ref().map(text) == now.as_ref().map(text) {
             return Some(Vec::new());
         }
-        // `check` reports these when the plan is made: partitions have no transition tables, and a row must not move.
+        // The check rejects such triggers: partitions have no transition tables, and a trigger could move a row to
+        // another partition.
         if now.as_ref().is_some_and(|t| self.partitioned && t.row && (t.transition || t.before_insert)) {
             return None;
         }
@@ -234,8 +236,8 @@ impl Side<'_> {
         Some(all)
     }
 
-    /// Comments on constraints, triggers and policies. A swap writes all of them; the comment on a foreign key is
-    /// written with the key.
+    /// Comments on constraints, triggers and policies. A swap creates all of them; the comment on a foreign key is
+    /// created with the key.
     fn comment(&self, one: &Difference) -> Option<Vec<String>> {
         let (kind, name) = one.path.get(1)?.split_once(' ')?;
         let now = &self.b.table;
@@ -256,7 +258,7 @@ impl Side<'_> {
             return None;
         }
         if kind == "constraint" && !of_index && !has_constraint(now, name) {
-            return Some(Vec::new()); // It went with its constraint.
+            return Some(Vec::new()); // The comment was dropped with its constraint.
         }
         let text = now.comments.iter().find(|c| c.kind == kind && c.name.as_str() == name);
         let text = or_null(text.map(|c| c.text.as_str()));
@@ -298,8 +300,7 @@ impl Side<'_> {
         })
     }
 
-    /// Objects that refer to the table in use by its oid. The exchange redirects those that the blueprint names, and
-    /// no others.
+    /// Objects that refer to the table in use by its oid. The exchange redirects only those in the blueprint.
     fn bound(&self, one: &Difference) -> Option<Vec<String>> {
         let (now, d) = (&self.b.table, &self.b.table.dependents);
         let dropped = one.now.is_none();
@@ -333,12 +334,12 @@ fn has_constraint(table: &Table, name: &str) -> bool {
             .any(|n| n.as_str() == name)
 }
 
-/// The text as a literal, or NULL.
+/// A text literal, or NULL.
 pub(super) fn or_null(text: Option<&str>) -> String {
     text.map_or("null".to_owned(), literal)
 }
 
-/// The storage mode, as SQL writes it.
+/// The storage mode in SQL syntax.
 pub(super) fn storage(letter: &str) -> &'static str {
     match letter {
         "p" => "plain",
@@ -348,7 +349,7 @@ pub(super) fn storage(letter: &str) -> &'static str {
     }
 }
 
-/// The compression method, as SQL writes it.
+/// The compression method in SQL syntax.
 pub(super) fn compression(letter: &str) -> &'static str {
     match letter {
         "p" => "pglz",
@@ -357,7 +358,7 @@ pub(super) fn compression(letter: &str) -> &'static str {
     }
 }
 
-/// Renames the NOT NULL constraint of a column as required, on servers where such constraints have names.
+/// Renames the NOT NULL constraint of a column to that of the source, on servers where such constraints have names.
 pub(super) fn name_not_null(table: &QualifiedName, column: &Column) -> Option<String> {
     let name = column.looks.as_ref()?.not_null.as_ref()?;
     let body = format!(
@@ -444,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_named() {
+    fn differences_that_cannot_be_carried_over_are_errors() {
         let mut b = blueprint();
         let was = b.table.clone();
         b.table.columns[3].sql_type = "varchar(10)".into();

@@ -1,15 +1,15 @@
-//! The definition of a table in the catalog, as one JSON document ([`crate::model::table::Table`]), so that all of it
-//! comes from one snapshot.
+//! Reads the definition of a table from the catalog as one JSON document ([`crate::model::table::Table`]), so that all
+//! of it comes from one snapshot.
 
 use super::{definition, options};
 
-/// Everything attached to the relation with oid `$1`. Objects that pgstrata created are left out, so that a running
-/// job does not look like a change of the table.
+/// The definition of the relation with oid `$1`, with everything that belongs to it. It omits objects that pgstrata
+/// created, so that a running job does not look like a change to the table.
 ///
-/// The sequence of a serial column is handed over as it is, so objects that depend on it (for example the default of
-/// the target) may remain; the sequence of an identity column is not.
+/// Both tables use the same sequence for a serial column, so objects that depend on it (for example, the default of the
+/// target) are allowed. For an identity column, each table has its own sequence.
 ///
-/// Sent with an empty search path, so that every expression and view is returned fully qualified.
+/// Sent with an empty search path, so that the server qualifies all names in expressions and views.
 pub fn table() -> String {
     TABLE
         .replacen("{dependents}", super::dependent::CATALOG, 1)
@@ -24,8 +24,7 @@ pub fn table() -> String {
         .replace("{trigger_tail}", &definition::trigger_tail("t.oid"))
 }
 
-/// Treats the owner of the relation `c` as having every privilege on it, whether or not the privileges were ever
-/// written to the catalog.
+/// Whether the owner of the relation `c` has all privileges on it. The catalog may not contain the default privileges.
 const OWNER_HAS_ALL: &str = "(c.relacl is null or not exists (
     select from aclexplode(acldefault('r', c.relowner)) d where d.grantee = c.relowner and d.privilege_type not in (
       select o.privilege_type from aclexplode(c.relacl) o where o.grantee = c.relowner)))";
@@ -337,7 +336,7 @@ pub const TABLE_NAMES: &str = "select n.nspname, c.relname from pg_catalog.pg_cl
 where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_schema', 'pgstrata')
 order by 1, 2 limit 10000";
 
-/// Leaves of the relation with oid `$1`: schema, name, oid, bounds as SQL writes them, and whether it is the default
+/// Leaves of the relation with oid `$1`: schema, name, oid, bounds in SQL syntax, and whether it is the default
 /// partition.
 pub const LEAVES: &str =
     "select n.nspname, c.relname, c.oid, pg_catalog.pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT'
@@ -346,7 +345,7 @@ from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhrelid
 where h.inhparent = $1
 order by 4, c.relname";
 
-/// Rows and bytes of the relation with oid `$1`, as last estimated.
+/// The estimated number of rows of the relation with oid `$1`, and its size in bytes.
 pub const SIZE: &str = "select greatest(c.reltuples, 0)::bigint, pg_catalog.pg_total_relation_size(c.oid),
   pg_catalog.pg_relation_size(c.oid)
 from pg_catalog.pg_class c where c.oid = $1";

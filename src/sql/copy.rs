@@ -1,4 +1,4 @@
-//! The copy: the ends of chunks, and the statement that copies a chunk.
+//! The copy: statements that find the ends of chunks, and the statement that copies a chunk.
 
 use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::key::KeyRange;
@@ -6,8 +6,8 @@ use crate::model::table::Column;
 
 use super::{as_written, from_source, in_range, list};
 
-/// `r."a"::text, r."b"::text` for built-in types: a key as the ledger stores it. The columns are qualified here and
-/// in `order by`, where an unqualified name would refer to the text instead of the column.
+/// `r."a"::text, r."b"::text` for built-in types: a key in the format of the ledger. The columns are qualified here and
+/// in ORDER BY, where an unqualified name would refer to the text instead of the column.
 fn as_text(columns: &[&Column]) -> String {
     columns.iter().map(|c| as_written(&format!("r.{}", c.name), c)).collect::<Vec<_>>().join(", ")
 }
@@ -18,7 +18,7 @@ pub fn largest(sides: &Sides, columns: &[&Column]) -> String {
     format!("select {} from {} r order by {order} limit 1", as_text(columns), from_source(sides))
 }
 
-/// The key of the last row of the next chunk of `rows` rows of `from` in `range`; no row if fewer rows remain.
+/// The key of the last row of the next chunk of `from` in `range`, which has `rows` rows; no row if fewer rows remain.
 pub fn boundary(from: &str, columns: &[&Column], range: &KeyRange, rows: u64) -> (String, Vec<String>) {
     let (condition, values) = in_range("r.", columns, range, 1);
     let sql = format!(
@@ -43,8 +43,8 @@ pub fn outside(b: &Blueprint) -> Option<String> {
 
 /// Copies the rows of one key range.
 ///
-/// `ON CONFLICT` is not used: it needs the unique index, triples the time and hides errors. Rows are not locked: that
-/// would write to the source's pages.
+/// It does not use ON CONFLICT, which needs the unique index, triples the time, and hides errors. It does not lock
+/// rows, which would write to the pages of the source.
 pub fn keyset_chunk(b: &Blueprint, range: &KeyRange) -> (String, Vec<String>) {
     let (condition, values) = in_range("", &b.key_columns(), range, 1);
     (insert(b, &condition), values)
@@ -65,8 +65,9 @@ pub(super) fn insert(b: &Blueprint, condition: &str) -> String {
     )
 }
 
-/// Acquires the lock that prevents a TRUNCATE or a rewrite until the transaction ends. Sent before any statement that
-/// takes a snapshot: a snapshot older than a TRUNCATE would see an empty table, a state that never existed.
+/// Acquires the lock that prevents a TRUNCATE or a rewrite until the transaction ends. Send it before any statement
+/// that takes a snapshot: with a snapshot older than a TRUNCATE, the table appears empty, although its rows existed
+/// then.
 pub fn hold_still(sides: &Sides) -> String {
     format!("lock table {} in access share mode", from_source(sides))
 }
@@ -76,7 +77,7 @@ pub fn hold_still(sides: &Sides) -> String {
 pub const HEAP: &str = "select pg_catalog.pg_relation_filenode($1::oid), \
     pg_catalog.pg_relation_size($1::oid) / pg_catalog.current_setting('block_size')::bigint";
 
-/// How closely the first column of the key follows the physical order of the heap (`pg_stats.correlation`); `$1`
-/// schema, `$2` table, `$3` column.
+/// The correlation between the first column of the key and the physical order of the heap (`pg_stats.correlation`);
+/// `$1` schema, `$2` table, `$3` column.
 pub const CORRELATION: &str = "select correlation from pg_catalog.pg_stats \
     where schemaname = $1 and tablename = $2 and attname = $3 and not inherited";

@@ -1,5 +1,5 @@
-//! Parts of the definitions that the server prints. The start of a part is found by parsing the definition from its
-//! beginning, name by name, because a name may contain ` ON `, ` USING ` or anything else.
+//! Extracts parts of the definitions that the server prints. The start of a part is found by parsing the definition
+//! from its beginning, name by name, because a name may contain ` ON `, ` USING ` or any other text.
 
 use crate::model::ident::Ident;
 
@@ -12,7 +12,7 @@ pub fn index_tail(oid: &str) -> String {
     format!("pg_catalog.regexp_replace(pg_catalog.pg_get_indexdef({oid}), '{start}', '')")
 }
 
-/// The definition of a trigger up to its table's name, as a regular expression.
+/// A regular expression for the definition of a trigger up to its table's name.
 fn trigger_start() -> String {
     let event = format!("(?:INSERT|DELETE|UPDATE(?: OF {NAME}(?:, {NAME})*)?|TRUNCATE)");
     format!("^CREATE (?:CONSTRAINT )?TRIGGER {NAME} (?:BEFORE|AFTER|INSTEAD OF) {event}(?: OR {event})* ON ")
@@ -31,10 +31,9 @@ pub fn trigger_tail(oid: &str) -> String {
     )
 }
 
-/// An expression as the server prints it, with references to columns of table `from` changed to table `to`.
+/// Replaces table `from` by `to` in the column references of an expression that the server printed.
 ///
-/// The expression is returned unchanged if it already uses `to` as a name, because the columns would then refer to
-/// something else.
+/// Returns the expression unchanged if it already uses `to` as a name, because the new references would be ambiguous.
 pub fn requalified(expression: &str, from: &Ident, to: &Ident) -> String {
     let tokens = tokens(expression);
     if from == to || tokens.iter().any(|token| names(token, to)) {
@@ -45,7 +44,7 @@ pub fn requalified(expression: &str, from: &Ident, to: &Ident) -> String {
     let mut out: Vec<String> = tokens.iter().map(|token| (*token).to_owned()).collect();
     for (place, i) in solid.iter().enumerate() {
         let before = place.checked_sub(1).map_or("", at);
-        // A schema may have the same name as the table; it then precedes a function, a relation or a type.
+        // A schema may have the same name as the table. In that case, it precedes a function, a relation or a type.
         let is_schema = at(place + 3) == "(" || ["FROM", "JOIN", "ONLY", "::"].contains(&before);
         if names(tokens[*i], from) && at(place + 1) == "." && before != "." && !is_schema {
             out[*i] = to.to_string();
@@ -54,8 +53,8 @@ pub fn requalified(expression: &str, from: &Ident, to: &Ident) -> String {
     out.concat()
 }
 
-/// The expressions and the predicate in the part of CREATE INDEX after the table's name. None if it is not understood;
-/// what is returned otherwise has every function and operator of it.
+/// The expressions and the predicate in the part of CREATE INDEX after the table's name. None if the text cannot be
+/// parsed; otherwise, the result contains every function and operator in the text.
 pub fn index_expressions(tail: &str) -> Option<Vec<String>> {
     let tokens = index_tokens(tail)?;
     let depths = depths(&tokens)?;
@@ -74,8 +73,8 @@ pub fn index_expressions(tail: &str) -> Option<Vec<String>> {
     Some(all)
 }
 
-/// The expression of an element of an index: in parentheses, or a function call; a column has none. A collation and an
-/// operator class may follow.
+/// The expression of an element of an index: in parentheses, or a function call. A column has no expression. A
+/// collation and an operator class may follow. The outer option is none if the element cannot be parsed.
 fn index_element(tokens: &[&str]) -> Option<Option<String>> {
     let rest = tokens.iter().position(|token| !token.trim().is_empty())?;
     let name =
@@ -90,7 +89,7 @@ fn index_element(tokens: &[&str]) -> Option<Option<String>> {
             _ if token.trim().is_empty() && ["(", "."].contains(&next) => {}
             _ if token.trim().is_empty() && !was_name => {}
             token if name(&token) && !was_name => was_name = true,
-            // A column, and what follows it.
+            // A column, followed by a collation or an operator class.
             _ => return (was_name && tokens[end..].iter().all(|token| *token != "(")).then_some(None),
         }
         end += 1;
@@ -105,7 +104,8 @@ fn index_element(tokens: &[&str]) -> Option<Option<String>> {
     (!after.contains('(')).then(|| Some(tokens[rest..=shut].concat()))
 }
 
-/// The tokens; none for syntax that they do not cover: comments, dollar quotes and U& names.
+/// Splits the text into tokens; none if it contains syntax that [`tokens`] does not support: comments, dollar quotes,
+/// or U& names.
 fn index_tokens(text: &str) -> Option<Vec<&str>> {
     let tokens = tokens(text);
     let covered = |pair: &[&str]| {
@@ -117,7 +117,7 @@ fn index_tokens(text: &str) -> Option<Vec<&str>> {
     (!dollar && tokens.windows(2).all(covered)).then_some(tokens)
 }
 
-/// How many parentheses are open at each token: the same at both ends of a pair. None if they do not match.
+/// The nesting depth of each token; both parentheses of a pair have the same depth. None if they do not match.
 fn depths(tokens: &[&str]) -> Option<Vec<usize>> {
     let mut depth = 0_usize;
     let mut all = Vec::new();
@@ -141,8 +141,8 @@ fn names(token: &str, name: &Ident) -> bool {
     token == name.as_str() || token.starts_with('"') && token == name.to_string()
 }
 
-/// Splits the text into names, strings, runs of spaces, and single other characters (`::` is one token). Joined, the
-/// tokens are the text.
+/// Splits the text into names, strings, sequences of spaces, and single other characters (`::` is one token). The
+/// tokens, joined, are the text.
 fn tokens(text: &str) -> Vec<&str> {
     let is_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     let mut tokens = Vec::new();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_the_table_and_nothing_else() {
+    fn only_columns_of_the_table_are_requalified() {
         for (expression, expected) in [
             (
                 "(EXISTS ( SELECT 1 FROM m WHERE (m.team = t.team)))",
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_of_an_index() {
+    fn expressions_of_an_index_are_found() {
         for (tail, expected) in [
             ("(a)", Some(vec![])),
             ("using gin (a gin_trgm_ops, \"b (\" desc nulls last)", Some(vec![])),
@@ -236,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_are_the_text(text in "[-t.:*'\"E\\\\ (é\n]{0,30}") {
+        fn joined_tokens_are_the_text(text in "[-t.:*'\"E\\\\ (é\n]{0,30}") {
             prop_assert_eq!(tokens(&text).concat(), text);
         }
     }

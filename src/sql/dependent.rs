@@ -1,5 +1,5 @@
-//! Objects that refer to the table by its oid. They are read from the catalog before anything is renamed; the swap
-//! redirects them by name, from the same text in both directions.
+//! Objects that refer to the table by its oid. The job reads their definitions from the catalog before it renames
+//! anything. The swap creates them again from these definitions, which refer to the table by name, in both directions.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::{Publication, Rule, Statistics};
@@ -138,7 +138,7 @@ pub const CATALOG: &str = r#"json_build_object(
       where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)), '[]')
 )"#;
 
-/// Creates the extended statistics of the target, under a name that is replaced in the swap.
+/// Creates the extended statistics of the target, with a name that the swap replaces.
 pub(super) fn statistics_of(b: &Blueprint, s: &Statistics) -> Vec<String> {
     let name = s.name.sibling(s.name.name.with_suffix("_new"));
     let mut all = vec![
@@ -163,7 +163,7 @@ pub fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
     b.table.dependents.statistics.iter().flat_map(rename).collect()
 }
 
-/// Redirects all objects to the table that now has the name.
+/// Redirects all objects to the table that now has the name of the source.
 pub fn bind(b: &Blueprint, away: Direction) -> Vec<String> {
     let d = &b.table.dependents;
     let (out, _) = suffixes(away);
@@ -184,8 +184,8 @@ fn policy(name: &Ident, table: &QualifiedName, using: Option<&String>, check: Op
     format!("alter policy {name} on {table}{using}{check}")
 }
 
-/// Creates the policies of the table again when it comes into use for the first time. They were created on it while
-/// the other table had the name. If they read their own table, they must read this one.
+/// Creates the policies of the target again when it comes into use for the first time. They were created while the
+/// other table had the name: a policy that reads its own table by name would still read the other table.
 pub(super) fn own_policies(b: &Blueprint) -> impl Iterator<Item = String> {
     let conditional = b.table.policies.iter().filter(|p| p.using.is_some() || p.check.is_some());
     conditional.map(|p| policy(&p.name, &b.table.name, p.using.as_ref(), p.check.as_ref()))
@@ -195,8 +195,8 @@ fn trimmed(statement: &str) -> String {
     statement.trim_end().trim_end_matches(';').to_owned()
 }
 
-/// A rule is enabled only on the table in use: on the other table, it would act on the rows that the drain writes,
-/// which the rule has already acted on.
+/// Enables a rule on the table in use only. On the other table, it would act on the rows that the drain writes,
+/// although it has already acted on them.
 fn rule(b: &Blueprint, r: &Rule, outgoing: &QualifiedName) -> Vec<String> {
     let definition = trimmed(&r.definition);
     let body = definition.strip_prefix("CREATE RULE").unwrap_or(&definition);
@@ -220,8 +220,8 @@ fn rule(b: &Blueprint, r: &Rule, outgoing: &QualifiedName) -> Vec<String> {
     all
 }
 
-/// Publishes the table that comes into use. A subscriber identifies the table by its name, and receives changes under
-/// the name of the root, so it continues without a change.
+/// Adds the table that comes into use to a publication. A subscriber identifies the table by name, and receives changes
+/// under the name of the partition root, so it continues to work.
 fn publication(b: &Blueprint, away: Direction, p: &Publication, outgoing: &QualifiedName) -> [String; 3] {
     let via_root = away == Direction::Forward || p.via_root;
     let columns = p.columns.as_ref().map_or(String::new(), |names| format!(" ({})", list("", names)));

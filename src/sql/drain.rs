@@ -1,9 +1,8 @@
-//! The drain: makes the target match the source at the places in the log, and deletes the log rows, all at one
-//! snapshot.
+//! The drain: makes the target match the source at the places in the log, and deletes the log rows, with one snapshot.
 //!
-//! It does not depend on the order of changes, because its unit is a place (key and partition column), not a change.
-//! Every change at a place logs that place. A place without a pending log row is therefore the same on both sides,
-//! and a place with one is made the same by reading the source again.
+//! It does not depend on the order of changes, because its unit is a place (the values of the key and the partition
+//! column), not a change. Every change at a place logs that place. A place without pending log rows therefore has the
+//! same rows on both sides. For a place with pending log rows, the drain copies the current rows of the source.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName, literal};
@@ -13,12 +12,12 @@ use super::capture::new_column;
 use super::row_types::old_column;
 use super::{equal, from_source, list};
 
-/// Which log rows a batch processes.
+/// The log rows that a batch processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batch {
-    /// Those in the blocks `[$1, $2)` of the log; both ends are `ctid` text.
+    /// The rows in the blocks `[$1, $2)` of the log; both ends are `ctid` text.
     Blocks,
-    /// All rows that the snapshot sees.
+    /// All rows that are visible to the snapshot.
     All,
 }
 
@@ -35,7 +34,8 @@ impl Batch {
 }
 
 /// The number of partitions in which one statement of a batch looks up places. With fewer, the fixed cost of the
-/// statements exceeds the saved scans of partitions; with 128, a drain over 1,000 partitions took 1.4 times as long.
+/// statements exceeds the cost of the partition scans that they save; with 128, a drain over 1,000 partitions took 1.4
+/// times as long.
 const SLICE: usize = 32;
 
 /// The distinct places in the log rows of a batch, under the source's column names.
@@ -54,10 +54,9 @@ fn distinct_places(b: &Blueprint, log: &str, conditions: &[&str]) -> String {
     format!("{}\n  union\n  {}", half(old_column), half(new_column))
 }
 
-/// Settings of a drain transaction. A batch has few places compared to the tables: only a nested loop over the key of
-/// the target prunes to the affected partitions, and without statistics, the planner would prefer to read everything.
-/// The plan does not depend on the values, so it is made once and kept: over many partitions, planning takes longer
-/// than execution.
+/// Settings of a drain transaction. A batch has few places compared to the tables. Only a nested loop over the key of
+/// the target prunes to the affected partitions, but without statistics, the planner would prefer to scan the tables.
+/// The plan does not depend on the values, so it is cached: with many partitions, planning takes longer than execution.
 pub const SETTINGS: &str = "set local enable_hashjoin = off; set local enable_mergejoin = off; \
     set local enable_seqscan = off; set local plan_cache_mode = force_generic_plan";
 
@@ -74,7 +73,7 @@ pub fn clear(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
     slices(b, "t", direction == Direction::Forward).into_iter().map(clear).collect()
 }
 
-/// Inserts into the target the rows that the source has at the places now.
+/// Inserts the current rows of the source at the places into the target.
 pub fn fill(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
     let sides = b.sides(direction);
     let columns: Vec<_> = b.table.written_columns().map(|c| &c.name).collect();
@@ -92,16 +91,16 @@ pub fn fill(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
     slices(b, "s", direction == Direction::Reverse).into_iter().map(fill).collect()
 }
 
-/// Conditions that together cover every place once. Each is limited to about [`SLICE`] partitions, so that the
+/// Conditions that together cover every place exactly once. Each is limited to about [`SLICE`] partitions, so that the
 /// planner excludes the others: for every place, the server iterates over all partitions of its plan, even those that
-/// it prunes. Returns one empty condition if there are few partitions, or if `alias`, the side that is searched, is
-/// not `partitioned`.
+/// it prunes. Returns one empty condition if there are few partitions, or if the side to search, `alias`, is not
+/// `partitioned`.
 fn slices(b: &Blueprint, alias: &str, partitioned: bool) -> Vec<String> {
     let by = b.by_column().filter(|_| partitioned);
     let cuts: Vec<&str> =
         b.partitions.chunks(SLICE).skip(1).filter_map(|c| Some(c.first()?.from.as_str())).collect();
     let (Some(by), false) = (by, cuts.is_empty()) else { return vec![String::new()] };
-    // The planner transfers equality from one side to the other, but not ranges.
+    // Each condition has the range for both sides: the planner derives it for the other side only from an equality.
     let ends = |operator: &str, cut: Option<&&str>| {
         let end = |cut: &&str| {
             let value = format!("{}::{}", literal(cut), by.base_type);
@@ -122,18 +121,18 @@ pub fn forget(b: &Blueprint, batch: Batch) -> String {
     format!("delete from {}{condition}", b.log())
 }
 
-/// Relations that were truncated, as the capture logged them: the oid of the source, or of a leaf.
+/// The relations that were truncated according to the log: the oid of the source, or of a leaf.
 pub fn truncated(b: &Blueprint) -> String {
     format!("select distinct relation from {}", b.truncations())
 }
 
-/// Deletes the truncations that the snapshot sees.
+/// Deletes the truncations that are visible to the snapshot.
 pub fn forget_truncations(b: &Blueprint) -> String {
     format!("delete from {}", b.truncations())
 }
 
-/// Truncates the target after the source was truncated. Applications do not use the target, so the lock blocks
-/// nobody.
+/// Truncates the target after the source was truncated. Applications do not use the target, so the lock blocks no
+/// session.
 pub fn empty_target(b: &Blueprint, direction: Direction) -> String {
     format!("truncate {}", b.sides(direction).target)
 }
@@ -147,7 +146,7 @@ pub fn empty_leaf(b: &Blueprint, direction: Direction, constraint: &str) -> Stri
 /// The partition constraint of the leaf with oid `$1`; null if it is no longer a leaf.
 pub const LEAF_CONSTRAINT: &str = "select pg_catalog.pg_get_partition_constraintdef($1::oid)";
 
-/// The length of the log in blocks, and whether any row is visible.
+/// The length of the log in blocks, and whether it has a visible row.
 pub fn pending(b: &Blueprint) -> String {
     let log = b.log();
     format!(
@@ -180,7 +179,7 @@ pub fn outside(b: &Blueprint) -> Option<String> {
 }
 
 /// The scrub: deletes every row whose place is in the log from the blocks `[$1, $2)` of `leaf`. A row that was copied
-/// twice, or changed after it was copied, was changed since the capture began, so its place is in the log.
+/// twice, or that changed after it was copied, changed after the capture began, so its place is in the log.
 pub fn scrub(b: &Blueprint, leaf: &QualifiedName) -> String {
     format!(
         "delete from {leaf} t using (\n  {}\n) d\nwhere {}\n  and t.ctid >= $1::text::tid and t.ctid < $2::text::tid",
@@ -189,8 +188,8 @@ pub fn scrub(b: &Blueprint, leaf: &QualifiedName) -> String {
     )
 }
 
-/// The leaves that contain the places of the log, by position in the ascending bounds `$1` (as text); 0 is below the
-/// first bound.
+/// The leaves that contain places in the log, as positions in the ascending bounds `$1` (as text); 0 is below the first
+/// bound.
 pub fn scrubbed_leaves(b: &Blueprint) -> Option<String> {
     let by = b.by_column()?;
     Some(format!(
@@ -202,14 +201,15 @@ pub fn scrubbed_leaves(b: &Blueprint) -> Option<String> {
 }
 
 /// Removes dead rows of the log. Not in a transaction. With `shrink`, VACUUM truncates empty blocks at the end of the
-/// log: it acquires the lock that this needs only if it is free, and releases it within 20 ms after another session
-/// requests it. If autovacuum is already processing the log, nothing remains to be done.
+/// log: it acquires the required lock only if no session holds a conflicting one, and releases it within 20 ms after
+/// another session requests it. If autovacuum is already processing the log, the statement does nothing.
 pub fn vacuum_log(b: &Blueprint, shrink: bool) -> String {
     format!("vacuum (truncate {shrink}, skip_locked) {}", b.log())
 }
 
-/// Compacts the blocks `[$1, $2)` of the log: deletes their rows and inserts one row for each place in them. One
-/// statement, so that each place is pending before and after it. Returns the number of deleted and of inserted rows.
+/// Compacts the blocks `[$1, $2)` of the log: deletes their rows and inserts one row for each place in them. This is
+/// one statement, so that every snapshot sees each place as pending. Returns the numbers of deleted and of inserted
+/// rows.
 pub fn compact(b: &Blueprint) -> String {
     let place = b.place_columns();
     let condition = Batch::BLOCKS;
@@ -229,7 +229,7 @@ mod tests {
     use crate::model::blueprint::tests::blueprint;
 
     #[test]
-    fn slices_meet_at_bounds_and_leave_nothing_out() {
+    fn slices_cover_all_values_without_overlaps() {
         let mut b = blueprint();
         let part = |n: usize| Partition {
             name: QualifiedName::new("public", format!("p{n}")),

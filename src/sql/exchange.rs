@@ -1,5 +1,5 @@
-//! The exchange of two tables or two columns: one message from BEGIN to COMMIT that calls one function. All
-//! statements that run under the lock are in that function, so that the lock is held only while the server works,
+//! The exchange of two tables or two columns: one message, from BEGIN to COMMIT, that calls one function. All
+//! statements that run under the lock are in that function. The lock is therefore held only while the server works,
 //! regardless of the network, and a client that freezes holds no lock. The function is created in advance, without a
 //! lock.
 
@@ -8,18 +8,18 @@ use crate::model::state::State;
 
 use super::{catalog, close_signature, dollar_quoted, locks, store};
 
-/// How long the locks may be held after they are granted, in milliseconds.
+/// The maximum time for which the locks may be held, in milliseconds.
 pub const BUDGET_MS: u32 = 2_000;
 
-/// Why the function failed, each reason with its SQLSTATE. Everything is then rolled back and every lock is released.
+/// The reason for which the function failed, each with its own SQLSTATE. The transaction is then rolled back and all
+/// locks are released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// Another process drives the job.
     TakenOver,
-    /// A change is pending: drain it and try again.
+    /// A change is pending; it must be drained before the next attempt.
     LogNotEmpty,
-    /// The table, or an object that depends on it, was altered after it was compared with the definition that the job
-    /// was planned for.
+    /// The table, or an object that depends on it, was altered after the job compared its definition.
     DefinitionChanged,
     /// The capture triggers are missing or disabled.
     NotCaptured,
@@ -76,7 +76,7 @@ impl Refused {
     }
 }
 
-/// An exchange, from which the function is rendered.
+/// The parameters of an exchange function.
 #[derive(Debug)]
 pub struct Exchange {
     /// The function.
@@ -95,7 +95,7 @@ pub struct Exchange {
     pub pending: Option<String>,
     /// A query that returns whether the job's triggers are enabled on the relation with oid `$1`.
     pub captured: String,
-    /// Statements that lock more than the tables, sent immediately after them.
+    /// Statements that lock other objects; they run immediately after the tables are locked.
     pub further_locks: Vec<String>,
     /// The remaining statements.
     pub statements: Vec<String>,
@@ -132,9 +132,9 @@ fn array(statements: &[String]) -> String {
     format!("array[{}\n    ]::text[]", all.join(","))
 }
 
-/// Runs statements that acquire locks. Together they may wait for `wait_ms`. None waits longer than the time at which
-/// a session that has waited since the first lock was granted would check for deadlocks; after that, a lock is
-/// acquired only if it is free.
+/// Runs statements that acquire locks. Together, they may wait for `wait_ms`. No statement waits until a session that
+/// has waited since the first lock was granted would check for deadlocks; from then on, a lock is acquired only if it
+/// is available immediately.
 fn locking(statements: &str) -> String {
     format!(
         "  foreach statement in array {statements} loop
@@ -154,7 +154,7 @@ fn running(statements: &[String]) -> String {
 }
 
 impl Exchange {
-    /// Creates the function. An existing one may come from another version.
+    /// Creates the function. An existing function may be that of another version.
     pub fn create(&self) -> Vec<String> {
         vec![
             format!("drop function if exists {}({PARAMETERS})", self.function),
@@ -215,7 +215,7 @@ begin
         body
     }
 
-    /// Checks what may have changed between the comparison and the locks.
+    /// Checks the conditions that may have changed before the locks were acquired.
     fn checks(&self) -> String {
         let mut all = "  -- Make sure that no changes are pending.\n".to_owned();
         if let Some(pending) = &self.pending {
@@ -290,15 +290,15 @@ pub struct Call {
     pub job: i64,
     /// Its state before the exchange.
     pub state: State,
-    /// How long the side that goes out of use is kept, in seconds.
+    /// How long the old side is kept after the exchange, in seconds.
     pub keep_s: f64,
     /// The epoch of the lease.
     pub epoch: i64,
     /// The hash of the definition that was compared.
     pub definition: i64,
-    /// The table that applications use.
+    /// The oid of the table that applications use.
     pub source: u32,
-    /// The partitioned table of the two.
+    /// The oid of the partitioned table.
     pub partitioned: u32,
     /// How long to wait for all locks together, in milliseconds.
     pub wait_ms: u128,
@@ -306,12 +306,12 @@ pub struct Call {
     pub in_turn: bool,
 }
 
-/// How long the locks were held at most, in milliseconds; sent immediately after the message.
+/// An upper bound of the time for which the locks were held, in milliseconds. Send it immediately after the message.
 pub const HELD_MS: &str = "select (extract(epoch from pg_catalog.clock_timestamp() - \
     pg_catalog.current_setting('pgstrata.asked_at')::timestamptz) * 1000)::double precision";
 
 /// Creates the function that returns the definition of the relation with oid `$1` ([`catalog::table`]) and the leaves
-/// of the relation with oid `$2`. It is also called before the locks, in the same session, so that its plans are
+/// of the relation with oid `$2`. The same session also calls it before it acquires the locks, so that its plans are
 /// cached: planning takes ten times as long as execution.
 pub fn create_definition(function: &QualifiedName) -> Vec<String> {
     let body = format!(
@@ -341,7 +341,7 @@ const LEAVES: &str = "    select coalesce(json_agg(json_build_object(
     from pg_inherits h join pg_class c on c.oid = h.inhrelid join pg_namespace n on n.oid = c.relnamespace
     where h.inhparent = $2";
 
-/// The definition of the relation with oid `$1`, and its hash; `$2` is the partitioned table of the two.
+/// The definition of the relation with oid `$1`, and its hash; `$2` is the oid of the partitioned table.
 pub fn definition(function: &QualifiedName) -> String {
     format!("select pg_catalog.hashtextextended(d::text, 0), d from {function}($1, $2) d")
 }

@@ -1,6 +1,6 @@
-//! A backfill: columns to add, the trigger that fills rows that are written during the job, and one batch.
+//! A backfill: the columns to add, the trigger that fills rows that are written during the job, and the batches.
 //!
-//! The plan's SQL is placed on lines of its own, so that a comment in it ends there.
+//! The plan's SQL is on separate lines, so that a comment in it ends with its line.
 
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::ident::{Ident, QualifiedName};
@@ -15,24 +15,25 @@ pub fn names(f: &Filling) -> String {
     settings(&f.sql)
 }
 
-/// Marks the writes of the transaction as the job's own; its trigger ignores them.
+/// Marks the writes of the transaction as the job's own. The job's trigger ignores them.
 pub const OWN_WRITES: &str = "set local pgstrata.filling = 'on'";
 
-/// A chunk holds row locks, so it waits at most this long for anything else that others hold (a unique value, a row
-/// that a foreign key refers to): the server checks for deadlocks after a second, and the application must not be in
-/// a deadlock with the job.
+/// The maximum time for which a chunk, which holds row locks, waits for another lock (for a unique value, or a row that
+/// a foreign key references). The server checks for deadlocks after a second, and the application must not be in a
+/// deadlock with the job.
 pub const WAIT_BRIEFLY: &str = "set local lock_timeout = '20ms'";
 
-/// Ends a statement that may wait for a row while it holds others before the server checks for deadlocks: a session
-/// that waits for the job began to wait after the job had locked its first row, so it has not yet waited as long.
+/// Cancels a statement that may wait for a row while it holds others, before the server checks for deadlocks. A session
+/// that waits for the job started to wait after the job had locked its first row, so it has not waited as long as the
+/// statement has run.
 pub const END_EARLY: &str = concat!(
     "select pg_catalog.set_config('statement_timeout', ",
     super::locks::before_deadlock_check_ms!(),
     "::text, true)"
 );
 
-/// Adds a column without rewriting rows: a default that is not the same for every row is set after the column is
-/// added, and applies to rows that are inserted later.
+/// Adds a column without rewriting the table: a volatile default is set after the column is added, and only applies to
+/// rows that are inserted later.
 pub fn add_column(f: &Filling, column: &NewColumn) -> Vec<String> {
     let table = &f.table.name;
     let NewColumn { name, sql_type, default, volatile } = column;
@@ -46,8 +47,8 @@ pub fn add_column(f: &Filling, column: &NewColumn) -> Vec<String> {
     }
 }
 
-/// Which rows of `t` to fill. By default, those in which the binary representation of a column differs from that of
-/// its new value.
+/// The condition for rows of `t` to fill. By default, these are the rows in which the binary representation of a column
+/// differs from that of its new value.
 pub(super) fn meaning(f: &Filling) -> String {
     match &f.filter {
         Some(filter) => format!("(\n{filter}\n)"),
@@ -59,7 +60,7 @@ pub(super) fn meaning(f: &Filling) -> String {
     }
 }
 
-/// The same, as a condition of a statement in which functions and triggers of the application run.
+/// The condition for rows of `t` to fill, for a statement in which functions and triggers of the application run.
 pub fn filter(f: &Filling) -> String {
     match applications_path(&f.sql) {
         path if path.is_empty() => meaning(f),
@@ -73,13 +74,13 @@ pub(super) fn values(f: &Filling) -> String {
     f.set.iter().enumerate().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// Rows of a batch.
+/// The rows of a batch.
 #[derive(Debug, Clone, Copy)]
 pub enum Rows<'a> {
-    /// The rows of a range, except those that another session has locked: the job never waits for a row while it
+    /// The rows of a range, except those that another session has locked: the job never waits for a row lock while it
     /// holds others.
     Free(&'a KeyRange),
-    /// One row; waits for its lock.
+    /// One row; the batch waits for its lock.
     One(&'a Key),
 }
 
@@ -95,10 +96,10 @@ fn condition(f: &Filling, alias: &str, rows: Rows<'_>) -> (String, Vec<String>) 
     }
 }
 
-/// Fills the rows of a range with a plain UPDATE. It waits for rows that others have locked, so it is sent with
-/// [`WAIT_BRIEFLY`] and [`END_EARLY`], and fills all rows or none. Returns none if the plan has a join: the server
-/// would join the newest version of a row that changed concurrently with the join result of the old version. It takes
-/// two thirds of the time of [`batch`], which locks rows before it writes.
+/// Fills the rows of a range with a plain UPDATE. It waits for rows that other sessions have locked, so it must be sent
+/// with [`WAIT_BRIEFLY`] and [`END_EARLY`]; it fills all rows or none. It takes two thirds of the time of [`batch`],
+/// which locks rows before it writes. Returns none if the plan has a join: the server would combine the newest version
+/// of a row that changed concurrently with the join result of the old version.
 pub fn plain(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> Option<(String, Vec<String>)> {
     if f.from.is_some() {
         return None;
@@ -109,14 +110,14 @@ pub fn plain(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> Option<(Str
     Some((format!("update only {leaf} t set {set} where {condition} and {}", filter(f)), values))
 }
 
-/// Fills rows of one table or partition. Returns how many rows there are, how many were to be filled, were locked,
-/// and were filled; for how many milliseconds rows have been locked; and which rows the plan's `from` returns more
+/// Fills rows of one table or partition. Returns the number of rows in the range, of rows to fill, of locked rows and
+/// of filled rows; for how many milliseconds rows have been locked; and the rows that the plan's `from` returns more
 /// than once.
 ///
-/// Rows are locked first, in key order. A row that changed between the snapshot and its lock is locked but not
-/// filled: the server would compute its value from the newest version, but with the join result of the old version,
-/// or without one. Such a row is recognized by its ctid, which differs from the snapshot's. Sending the same
-/// statement again in the same transaction fills it, because no other session can change it by then.
+/// Rows are locked first, in key order. A row that changed between the snapshot and its lock is locked but not filled:
+/// the server would compute its value from the newest version, but with the join result of the old version, or without
+/// one. Such a row is recognized by its ctid, which differs from that in the snapshot. The same statement, sent again
+/// in the same transaction, fills it, because no other session can change the row any longer.
 pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
     let key = f.key_columns();
     let (of_t, values_of) = condition(f, "t.", rows);
@@ -129,8 +130,8 @@ pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<
     let lock = if f.changes_unique() { "for update" } else { "for no key update" };
     let skip = if matches!(rows, Rows::Free(_)) { " skip locked" } else { "" };
     let (source, filter) = (joined(f.from.as_ref(), &format!("only {leaf}")), filter(f));
-    // Repeating the join only to count can cost as much as all other work: rows that others have locked are left to
-    // the second pass.
+    // With a join, do not count the rows to fill: that can cost as much as all other work. Rows that other sessions
+    // have locked are left to the second pass.
     let meant = match f.from {
         None => format!("count(*) filter (where {filter})"),
         Some(_) => "(select count(*) from batch)".to_owned(),
@@ -168,7 +169,7 @@ pub fn computed(f: &Filling, leaf: &QualifiedName, key: &Key) -> (String, Vec<St
     (format!("select {} from {from}  where {condition} and {}", values(f), filter(f)), of_key)
 }
 
-/// The keys, as text, of up to ten rows that this transaction wrote and that the condition still selects.
+/// The keys, as text, of up to ten rows that this transaction wrote and that the condition still matches.
 pub fn still_meant(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
     let (condition, values) = condition(f, "t.", rows);
     let sql = format!(
@@ -200,8 +201,8 @@ pub fn any_meant(f: &Filling) -> String {
     format!("select exists (select from {}  where {})", joined(f.from.as_ref(), &rows), filter(f))
 }
 
-/// The trigger that fills rows that are written from now on, and its function. If the plan's SQL fails, the row stays
-/// as it was written: the application's write must not fail, and the job finds the row later.
+/// Creates the trigger that fills rows that are written from now on, and its function. If the plan's SQL fails, the row
+/// is written unchanged: the application's write must not fail, and the job finds the row later.
 pub fn keep_filled(f: &Filling) -> Vec<String> {
     let (table, function, trigger) = (&f.table.name, f.fill_function(), f.fill_trigger());
     let set: String = f
@@ -237,8 +238,8 @@ end",
     all
 }
 
-/// The row that the trigger sees. Its generated columns have no value yet: the server computes them after all BEFORE
-/// triggers.
+/// The row that the trigger sees. Its generated columns have no value, because the server computes them after all
+/// BEFORE triggers.
 fn row_as_written(f: &Filling) -> String {
     if f.table.written_columns().count() == f.table.columns.len() {
         return "(select new.*)".to_owned();
@@ -261,7 +262,7 @@ pub fn drop_function(f: &Filling) -> String {
     format!("drop function if exists {}()", f.fill_function())
 }
 
-/// Whether the table has that trigger, enabled; `$1` is the table's oid, `$2` the trigger's name.
+/// Whether the table with oid `$1` has the trigger called `$2`, and it is enabled.
 pub const KEEPS_FILLED: &str = "select exists (select from pg_catalog.pg_trigger \
     where tgrelid = $1 and tgname = $2 and tgenabled = 'A')";
 

@@ -1,4 +1,4 @@
-//! The ends of a job: `finalize`, which closes the rollback window, and `abort`, which removes everything.
+//! The end of a job: `finalize` closes the rollback window, and `abort` removes everything.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName};
@@ -6,7 +6,7 @@ use crate::model::ident::{Ident, QualifiedName};
 use super::exchange::Exchange;
 use super::{capture, objects, swap};
 
-/// What is removed at the end of a job, under its current names.
+/// The objects that the end of a job removes, with their current names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leaving {
     /// The table that applications use.
@@ -24,7 +24,7 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// What is removed if nothing was renamed: by `finalize` in the reverse direction, by `abort` in the forward
+    /// The objects to remove if nothing was renamed: by `finalize` in the reverse direction, by `abort` in the forward
     /// direction.
     pub fn planned(b: &Blueprint, direction: Direction, leaves: &[QualifiedName]) -> Self {
         let sides = b.sides(direction);
@@ -43,10 +43,10 @@ impl Leaving {
     }
 }
 
-/// The statements, in one transaction. Without `CASCADE`: an object that still depends on the table is an error.
+/// The statements, in one transaction. They do not use CASCADE: an object that still depends on the table is an error.
 ///
-/// The table is locked first: `DROP TRIGGER` would lock the leaves before the parent, and applications lock the
-/// parent first, so that each would wait for the other.
+/// The table is locked first: DROP TRIGGER would lock the leaves before the parent, but applications lock the parent
+/// first, which could cause a deadlock.
 pub fn end(leaving: &Leaving) -> Vec<String> {
     let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
     let mut all: Vec<String> = leaving.in_use.iter().map(lock).collect();

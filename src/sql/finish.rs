@@ -1,8 +1,8 @@
-//! Constraints and indexes at the end of a backfill: the statements that add them, and the queries that look for
-//! violating rows first.
+//! The constraints and indexes at the end of a backfill: the statements that add them, and the queries that first
+//! search for violating rows.
 //!
-//! A constraint is added NOT VALID, which reads no rows, and then validated, which does not block writers. Indexes
-//! are built CONCURRENTLY; for a partitioned table, each partition's index is built separately and attached at the
+//! A constraint is added as NOT VALID, which reads no rows, and then validated, which does not block writers. Indexes
+//! are built CONCURRENTLY. For a partitioned table, the index of each partition is built separately and attached at the
 //! end.
 
 use crate::model::filling::{Filling, NewKey};
@@ -12,14 +12,14 @@ use crate::model::key::KeyRange;
 use super::section::{Section, section};
 use super::{fill, in_range, key_text, list};
 
-/// A constraint that single rows may violate.
+/// A constraint that single rows can violate.
 #[derive(Debug, Clone, Copy)]
 pub enum Rule<'a> {
     /// A column is NOT NULL.
     NotNull(&'a Ident),
     /// A condition is not false.
     Check(&'a str),
-    /// The row that a foreign key refers to exists.
+    /// The row that a foreign key references exists.
     Key(&'a NewKey),
 }
 
@@ -59,7 +59,7 @@ fn key_definition(key: &NewKey) -> String {
     key_to(key, &key.references)
 }
 
-/// The same, with a reference to another table.
+/// As [`key_definition`], with a reference to another table.
 pub(super) fn key_to(key: &NewKey, references: &QualifiedName) -> String {
     let referenced = match key.referenced.as_slice() {
         [] => String::new(),
@@ -74,7 +74,7 @@ pub fn add_key(table: &QualifiedName, key: &NewKey) -> String {
     format!("alter table {table} add constraint {} {}\nnot valid", key.name, key_definition(key))
 }
 
-/// Before PostgreSQL 18: adds the key of the parent once the key of every partition is valid; no rows are read.
+/// Before PostgreSQL 18: adds the foreign key of the parent when that of every partition is valid. This reads no rows.
 pub fn tie_key(f: &Filling, key: &NewKey) -> String {
     format!("alter table {} add constraint {} {}", f.table.name, key.name, key_definition(key))
 }
@@ -103,12 +103,12 @@ pub fn drop_invalid(name: &QualifiedName) -> String {
     format!("drop index concurrently if exists {name}")
 }
 
-/// Turns an existing unique index into a constraint; no rows are read.
+/// Turns an existing unique index into a constraint. This reads no rows.
 pub fn use_index(table: &QualifiedName, name: &Ident) -> String {
     format!("alter table {table} add constraint {name} unique using index {name}")
 }
 
-/// Creates only the index of a partitioned table, which is invalid until the index of every partition is attached.
+/// Creates the index of a partitioned table only. It is invalid until the index of every partition is attached.
 pub fn on_parent(name: &Ident, table: &QualifiedName, build: Build<'_>) -> String {
     match build {
         Build::Unique(columns) => {
@@ -123,8 +123,8 @@ pub fn attach(parent: &QualifiedName, part: &QualifiedName) -> String {
     format!("alter index {parent} attach partition {part}")
 }
 
-/// How many rows of a range violate a rule, and the keys of up to five of them; no row if none does. The table has
-/// its own name in the condition, or none.
+/// The number of rows of a range that violate a rule, and the keys of up to five of them; no row if none does. The
+/// condition can refer to columns with or without the table's name.
 pub fn violating(
     f: &Filling,
     leaf: &QualifiedName,
@@ -143,7 +143,7 @@ pub fn violating(
     (sql, values)
 }
 
-/// The condition that a row violates a rule.
+/// A condition that is true for rows that violate a rule.
 fn broken(f: &Filling, rule: Rule<'_>) -> String {
     let alias = &f.table.name.name;
     match rule {
@@ -169,7 +169,7 @@ fn broken(f: &Filling, rule: Rule<'_>) -> String {
     }
 }
 
-/// [`super::repeated`] of the whole table.
+/// [`super::repeated`] for the whole table.
 pub fn repeated(f: &Filling, columns: &[Ident]) -> String {
     let only = if f.is_partitioned() { "" } else { "only " };
     super::repeated(&format!("{only}{}", f.table.name), &f.table.name.name, &f.key, columns)
@@ -180,7 +180,7 @@ pub fn drop_constraint(table: &QualifiedName, name: &Ident) -> String {
     format!("alter table {table} drop constraint if exists {name}")
 }
 
-/// The same for an index: not concurrently, in one transaction with everything else.
+/// Drops an index when a job is aborted: not CONCURRENTLY, because all statements run in one transaction.
 pub fn drop_index(name: &QualifiedName) -> String {
     format!("drop index if exists {name}")
 }
@@ -188,8 +188,8 @@ pub fn drop_index(name: &QualifiedName) -> String {
 /// Whether a partitioned table accepts a foreign key that is NOT VALID.
 pub const KEYS_ON_PARENT: &str = "select current_setting('server_version_num')::integer >= 180000";
 
-/// The relation with oid `$1` and, if it is partitioned, all of its partitions, the outermost first: schema, name,
-/// oid, schema and name of the parent, and whether it stores rows.
+/// The relation with oid `$1` and, if it is partitioned, all of its partitions, parents first: schema, name, oid,
+/// schema and name of the parent, and whether it stores rows.
 pub const TREE: &str = "select n.nspname::text, c.relname::text, c.oid, pn.nspname::text, p.relname::text, coalesce(t.isleaf, true)
 from (select $1::oid as relid, null::oid as parent, null::boolean as isleaf, 0 as level
       where not exists (select from pg_catalog.pg_class where oid = $1 and relkind = 'p')
@@ -200,7 +200,7 @@ from (select $1::oid as relid, null::oid as parent, null::boolean as isleaf, 0 a
   left join pg_catalog.pg_class p on p.oid = t.parent left join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace
 order by t.level, n.nspname, c.relname";
 
-/// Columns of the relation with oid `$1` that are NOT NULL for all rows. Since PostgreSQL 18, such a constraint can
+/// Columns of the relation with oid `$1` with a valid NOT NULL constraint. Since PostgreSQL 18, such a constraint can
 /// be NOT VALID; SET NOT NULL validates it.
 pub const NOT_NULL: &str = "select attname::text from pg_catalog.pg_attribute
 where attrelid = $1 and attnum > 0 and not attisdropped and attnotnull and not exists (
@@ -232,7 +232,7 @@ order by 5";
 /// Cancels the statement of the session with process number `$1`.
 pub const CANCEL: &str = "select pg_catalog.pg_cancel_backend($1)";
 
-/// All statements, as `pgstrata sql` prints them.
+/// All statements, for `pgstrata sql`.
 pub fn sections(f: &Filling) -> Vec<Section> {
     let mut all = Vec::new();
     let not_null: Vec<&Ident> = f.finish.not_null.iter().collect();
@@ -271,7 +271,7 @@ pub fn sections(f: &Filling) -> Vec<Section> {
     all
 }
 
-/// Every rule that single rows may violate.
+/// All rules that single rows can violate.
 pub fn rules(f: &Filling) -> Vec<Rule<'_>> {
     let checks = f.finish.checks.iter().map(|(_, condition)| Rule::Check(condition));
     let keys = f.finish.foreign_keys.iter().map(Rule::Key);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_full_is_violated_by_half_of_it() {
+    fn a_match_full_key_is_violated_by_a_partial_null() {
         let mut f = filling("r");
         let key = &mut f.finish.foreign_keys[0];
         key.more = "Match  FULL".into();

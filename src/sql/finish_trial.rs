@@ -1,14 +1,14 @@
-//! Tries what a backfill builds at the end, on an empty table with the same columns, in a transaction that is rolled
-//! back. The server itself reports what it would reject, and how it writes what it accepts, so that existing objects
-//! with the same names can be compared.
+//! Tries to build the constraints and indexes of a backfill on an empty table with the same columns, in a transaction
+//! that is rolled back. The server reports what it would reject. It also returns the definitions of the objects in its
+//! own format, so that they can be compared with existing objects with the same names.
 
 use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
 
 use super::{definition, finish, list, trial};
 
-/// Creates a table with the future columns of the table, without rows. It has the table's name, which conditions may
-/// mention.
+/// Creates an empty table with the columns that the table will have. It has the table's name, because conditions may
+/// use it.
 pub fn stand_in(f: &Filling) -> String {
     format!(
         "create temporary table {} on commit drop as select * from {} r with no data",
@@ -40,16 +40,16 @@ pub fn builds(f: &Filling) -> Vec<(Ident, Vec<String>)> {
     all.into_iter().map(|(name, statements)| (name.clone(), statements)).collect()
 }
 
-/// The name of the view that reads the condition or the index with that number.
+/// The name of the view for the condition or the index with that number.
 pub fn reading(number: usize) -> String {
     format!("pgstrata_reading_{number}")
 }
 
-/// The error for an index definition that [`definition::index_expressions`] does not understand.
+/// The error for an index definition that [`definition::index_expressions`] cannot parse.
 pub const NOT_READ: &str = "the expressions of the index could not be separated: write each in parentheses";
 
-/// Temporary views of the conditions and the index expressions: creating one looks up all names and calls nothing.
-/// None if the definition is not understood.
+/// Temporary views of the conditions and the index expressions: the server looks up all names when it creates them, but
+/// calls no function. None if a definition cannot be parsed.
 pub fn readings(f: &Filling) -> Vec<(Ident, Option<String>)> {
     let table = temporary(&f.table.name.name);
     let checks = f.finish.checks.iter().map(|(name, condition)| (name, Some(vec![condition.clone()])));
@@ -69,15 +69,15 @@ pub fn readings(f: &Filling) -> Vec<(Ident, Option<String>)> {
 pub const RULE: &str =
     "select oid from pg_catalog.pg_rewrite where ev_class = pg_catalog.to_regclass('pg_temp.' || $1)";
 
-/// The role and the database.
+/// The current role and database.
 pub const WHO: &str = "select current_user::text, pg_catalog.current_database()::text";
 
-/// The name of the stand-in for the table that the foreign key with that number refers to.
+/// The name of the stand-in for the table that the foreign key with that number references.
 pub fn referenced(number: usize) -> Ident {
     Ident::new(format!("pgstrata_referenced_{number}"))
 }
 
-/// A foreign key that refers to the stand-in of the other table.
+/// Creates a foreign key that references the stand-in for the other table.
 pub fn key(f: &Filling, key: &NewKey, number: usize) -> Vec<String> {
     let other = referenced(number);
     let table = temporary(&f.table.name.name);
@@ -91,9 +91,9 @@ pub fn key(f: &Filling, key: &NewKey, number: usize) -> Vec<String> {
     ]
 }
 
-/// The table called `$2` in schema `$1`, or otherwise in `public` if `$3`: schema, name, oid, columns of its primary
-/// key, and the privileges that the role lacks to create a foreign key to columns `$4` of it (none: those of the
-/// primary key).
+/// The table called `$2` in schema `$1` or, if it does not exist there and `$3` is true, in `public`: schema, name,
+/// oid, columns of its primary key, and the privileges that the role lacks to create a foreign key to its columns `$4`
+/// (if there are none, to its primary key).
 pub const REFERENCED: &str = "select n.nspname::text, c.relname::text, c.oid, coalesce(k.names, '{}'),
   array_remove(array[
     case when not pg_catalog.has_table_privilege(c.oid, 'SELECT') then 'select' end,
@@ -111,8 +111,8 @@ where c.relname = $2 and (n.nspname = $1 or $3::boolean and n.nspname = 'public'
 order by n.nspname <> $1 limit 1";
 
 /// Constraints of the table with oid `$1` that have one of the names `$3`: name, whether it is validated, and whether
-/// it is the same as the stand-in's (oid `$2`) constraint of that name; `$4` and `$5` map foreign keys to the tables
-/// that they refer to, by name.
+/// it is the same as the constraint of that name of the stand-in (oid `$2`); `$4` and `$5` map foreign keys to the
+/// names of the tables that they reference.
 pub const CONSTRAINTS: &str = "select k.conname::text, k.convalidated, coalesce(
   case when k.contype = 'f'
     then k.confrelid = (select l.oid from unnest($4::text[], $5::oid[]) l (name, oid) where l.name = k.conname)
@@ -152,8 +152,8 @@ from pg_catalog.pg_class c
   left join pg_catalog.pg_index tx on tx.indexrelid = t.oid and tx.indrelid = $2
 where c.relnamespace = (select relnamespace from pg_catalog.pg_class where oid = $1) and c.relname = any ($3::text[])";
 
-/// Objects of the table with oid `$1` that are the same as one of the stand-in's (oid `$2`) under another name: the
-/// stand-in's name and the table's. Unique constraints are listed as their indexes.
+/// Objects of the table with oid `$1` that are the same as an object of the stand-in (oid `$2`) with another name: the
+/// name on the stand-in, and the name on the table. Unique constraints are listed as their indexes.
 const ALIKE: &str = "select ti.relname::text, i.relname::text
 from pg_catalog.pg_index t join pg_catalog.pg_class ti on ti.oid = t.indexrelid
   join pg_catalog.pg_index x on x.indrelid = $1 and x.indisunique = t.indisunique and x.indisvalid
@@ -173,8 +173,8 @@ order by 1, 2";
 pub const STAND_IN: &str = "select oid from pg_catalog.pg_class
 where relnamespace = pg_catalog.pg_my_temp_schema() and relname = $1";
 
-/// CHECK constraints and indexes of the stand-in with oid `$1`, as the server writes them: name; the condition, or
-/// the part after the table's name; and oid.
+/// CHECK constraints and indexes of the stand-in with oid `$1`, in the server's format: name; the condition, or the
+/// part after the table's name; and oid.
 pub const RESOLVED: &str = "select k.conname::text, pg_catalog.pg_get_expr(k.conbin, k.conrelid), k.oid
 from pg_catalog.pg_constraint k where k.conrelid = $1 and k.contype = 'c'
 union all
@@ -184,8 +184,7 @@ from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid jo
     pg_catalog.format('CREATE INDEX %I ON pg_temp.%I ', i.relname, c.relname) as head) d
 where x.indrelid = $1 and i.reltablespace = 0 and d.def like pg_catalog.replace(d.head, '_', '\\_') || 'USING %'";
 
-/// Which of the names `$2` in schemas `$1` are taken by something other than an index of the relation with the oid in
-/// `$3`.
+/// The names in `$2`, in the schemas `$1`, that an object has other than an index of the relation with the oid in `$3`.
 pub const PARTS_TAKEN: &str = "select c.relname::text
 from unnest($1::text[], $2::text[], $3::oid[]) w (schema, name, part)
   join pg_catalog.pg_namespace n on n.nspname = w.schema
@@ -193,8 +192,8 @@ from unnest($1::text[], $2::text[], $3::oid[]) w (schema, name, part)
   left join pg_catalog.pg_index x on x.indexrelid = c.oid
 where x.indrelid is distinct from w.part";
 
-/// The partition key of each level of the partitioned table with oid `$1`; none if one is an expression. No row for a
-/// plain table.
+/// The partition key columns of each level of the partitioned table with oid `$1`; null if a key is an expression. No
+/// row for a plain table.
 pub const PARTITIONED_BY: &str = "select case when 0 = any (p.partattrs::int2[]) then null else (
     select array_agg(a.attname::text) from pg_catalog.pg_attribute a
     where a.attrelid = p.partrelid and a.attnum = any (p.partattrs::int2[])) end

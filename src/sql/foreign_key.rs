@@ -1,19 +1,19 @@
-//! Foreign keys from and to the table. They exist only on the table in use. On the inactive table, a key would reject
-//! what the application may do (delete a row, then the row that it referred to) until a drain has applied the first
-//! step. The swap therefore moves them without reading the rows, and they are validated afterwards.
+//! Foreign keys from and to the table. They exist only on the table in use. On the inactive table, a foreign key would
+//! reject valid changes of the application (it deletes a row, then the row that it referenced) until a drain has
+//! applied the first change. The swap therefore moves the foreign keys without reading rows, and they are validated
+//! afterwards.
 //!
-//! Before PostgreSQL 18, a partitioned table does not accept a NOT VALID key, so each partition gets its own; the
-//! parent's key is added once all of them are valid, and only attaches them. From 18 on, the parent gets the key, and
-//! its partitions with it; they are still validated one by one. A key of another table takes one statement in either
-//! case.
+//! Before PostgreSQL 18, a partitioned table does not support NOT VALID foreign keys, so each partition gets its own.
+//! When all of them are valid, the foreign key of the parent is added, which only attaches them. Since PostgreSQL 18,
+//! the parent gets the foreign key, which its partitions inherit; they are still validated one by one. A foreign key of
+//! another table takes one statement in both cases.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{QualifiedName, literal};
 use crate::model::table::ForeignKey;
 
-/// Drops the keys of the table that goes out of use, and those of other tables that refer to it. A key that is
-/// dropped from the parent is dropped from its `leaves` as well; a leaf has a key of its own only until the parent
-/// has it.
+/// Drops the keys of the table that goes out of use, and those of other tables that reference it. A key that is dropped
+/// from the parent is also dropped from its `leaves`; a leaf has its own key only until the parent has the key.
 pub fn drop(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let forward = away == Direction::Forward;
     let drop = |table: &QualifiedName, key: &ForeignKey| {
@@ -29,9 +29,9 @@ pub fn drop(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Str
     all
 }
 
-/// Adds the keys to the table that now has the name; `leaves` are its partitions if it is the partitioned one. Every
-/// later write is checked. A comment is written with its key; if the key will become the parent's, the comment is
-/// written then.
+/// Adds the keys to the table that now has the name; `leaves` are its partitions if it is partitioned. Every later
+/// write is checked. The comment is created with the key; if the parent gets the key later, the comment is also created
+/// later.
 pub fn add(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let forward = away == Direction::Forward;
     let one = |table: &QualifiedName, key: &ForeignKey, comment: bool| {
@@ -59,9 +59,9 @@ pub fn validate(table: &QualifiedName, key: &ForeignKey) -> String {
     format!("alter table {table} validate constraint {}", key.name)
 }
 
-/// Adds the key of the parent once the key of every leaf is valid; no rows are read. If the parent has the key, it
-/// becomes valid, with a weak lock. If the key and its comment are only added now, the table that it refers to is
-/// locked for a moment, because one trigger replaces its triggers for the leaves.
+/// Adds the key of the parent when the key of every leaf is valid, without reading rows. If the parent already has the
+/// key, validates it, with a weak lock. If it does not, also creates the comment; this locks the referenced table for a
+/// short time, because one trigger replaces the triggers for the leaves.
 pub fn on_parent(b: &Blueprint, key: &ForeignKey) -> Vec<String> {
     let table = &b.table.name;
     if !b.keys_on_leaves {

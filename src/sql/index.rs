@@ -1,5 +1,5 @@
-//! Indexes: workers build one for each leaf; then the parent's index is created and the leaves' indexes are attached
-//! to it.
+//! Indexes: workers build one for each leaf. Then the index of the parent is created, and those of the leaves are
+//! attached to it.
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName, literal};
@@ -7,7 +7,7 @@ use crate::model::table::{Index, ReplicaIdentity};
 
 use super::{in_tablespace, list};
 
-/// The part after USING for the target: the same as the source's, or the widened key.
+/// The part after USING for the target: that of the source, or the key with the partition column added.
 fn tail(b: &Blueprint, index: &Index) -> String {
     if index.name != b.key_index || !b.widened() {
         return index.tail.clone();
@@ -39,15 +39,16 @@ fn constraint(table: &str, name: &Ident, index: &Index, what: &str) -> String {
     format!("alter table {table} add constraint {name} {kind} {what}{}", index.deferrable)
 }
 
-/// Whether the index is built for each leaf separately. That of an exclusion constraint is not: the server cannot
-/// attach such an index to the parent's, so the statement for the parent builds all of them.
+/// Whether the index is built for each leaf separately. The index of an exclusion constraint is not: the server cannot
+/// attach such an index to that of the parent, so the statement for the parent builds all of them.
 pub fn by_leaf(index: &Index) -> bool {
     index.exclusion.is_none()
 }
 
 /// Builds one index of one leaf. One transaction.
 ///
-/// Parallel build by the server is off: the pool builds several indexes at once, limited to the plan's workers.
+/// Parallel index builds of the server are off: the worker pool already builds several indexes at once, limited to the
+/// workers of the plan.
 pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String> {
     let name = b.leaf_index_name(&leaf.name, &index.name);
     let built = vec![create(b, index, &name, &leaf.to_string())];
@@ -57,22 +58,22 @@ pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String
     all
 }
 
-/// Keys of rows of a leaf that have the same values in an index; see [`super::repeated`]. None if the index has
-/// expressions or a WHERE clause: then only the server can tell which rows are equal.
+/// Keys of rows of a leaf with duplicate values in an index; see [`super::repeated`]. None if the index has expressions
+/// or a WHERE clause, which the query does not support.
 pub fn repeated(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Option<String> {
     let columns = index.columns.as_ref().filter(|_| !index.partial)?;
     Some(super::repeated(&format!("only {leaf}"), &leaf.name, &b.key, columns))
 }
 
-/// Statistics targets of the columns of the index, which a leaf's index does not inherit from the parent's.
+/// Statistics targets of the columns of the index. The index of a leaf does not inherit them from that of the parent.
 fn statistics(index: &Index, name: &QualifiedName) -> Vec<String> {
     let set =
         |(column, n): &(i16, i32)| format!("alter index {name} alter column {column} set statistics {n}");
     index.statistics.iter().map(set).collect()
 }
 
-/// Sets the replica identity of the target or a leaf; nothing if it is the primary key, which is the default. `name`
-/// is the name on that table of an index of the source.
+/// Sets the replica identity of the target or a leaf; none if it is the primary key, which is the default. `name` maps
+/// the name of an index of the source to its name on that table.
 pub fn replica_identity(
     b: &Blueprint,
     table: &QualifiedName,
@@ -96,16 +97,17 @@ pub fn leaf_marks(b: &Blueprint, leaf: &QualifiedName) -> Vec<String> {
     all
 }
 
-/// Turns the index of a leaf into a constraint if the source has one. Not in the transaction of the build: it needs
-/// an exclusive lock on the leaf, and two concurrent builds would wait for each other, so that one would fail.
+/// Turns the index of a leaf into a constraint if the source has one. Not in the transaction of the build: it needs an
+/// exclusive lock on the leaf, so two concurrent builds would be in a deadlock.
 pub fn leaf_constraint(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Option<(Ident, String)> {
     let name = b.leaf_index_name(&leaf.name, &index.name);
     let statement = constraint(&leaf.to_string(), &name, index, &format!("using index {name}"));
     is_constraint(index).then_some((name, statement))
 }
 
-/// Creates the index of the parent, which is invalid until the index of every leaf is attached; that of an exclusion
-/// constraint also builds those of the leaves. The swap replaces its name with that of the source's index.
+/// Creates the index of the parent, which is invalid until the index of every leaf is attached. For an exclusion
+/// constraint, the statement also builds the indexes of the leaves. The swap replaces its name with that of the
+/// source's index.
 pub fn on_parent(b: &Blueprint, index: &Index) -> Vec<String> {
     let name = index.name.with_suffix("_new");
     let only = format!("only {}", b.target());
@@ -145,7 +147,8 @@ pub fn attach(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> String {
     )
 }
 
-/// Indexes on the leaves of the relation with oid `$1`, each with the parent's index that it is attached to.
+/// Indexes on the leaves of the relation with oid `$1`: schema, leaf, name, whether it is attached, whether it is
+/// valid.
 pub const LEAF_INDEXES: &str = "select n.nspname, l.relname, i.relname, p.inhparent is not null, x.indisvalid
 from pg_catalog.pg_inherits h
   join pg_catalog.pg_class l on l.oid = h.inhrelid
@@ -166,10 +169,10 @@ pub fn vacuum(leaf: &QualifiedName) -> String {
 
 /// Updates the statistics of the parent, which autovacuum never analyzes. One transaction.
 ///
-/// Before PostgreSQL 18, ANALYZE of the parent always includes the leaves: one after the other, each gets the sample
-/// that its own statistics need, and 24 of them take twenty times as long as the parent's own. The default target is
-/// therefore 1 meanwhile, and the parent's columns set the usual target explicitly; [`vacuum`] then computes the
-/// statistics of the leaves, several at a time.
+/// Before PostgreSQL 18, ANALYZE of the parent always also analyzes the leaves, one after another, with full samples:
+/// with 24 leaves, that takes twenty times as long as the parent alone. The default statistics target is therefore set
+/// to 1 for this transaction, and the usual target is set explicitly for the columns of the parent. [`vacuum`] then
+/// computes the statistics of the leaves, several at a time.
 pub fn analyze(b: &Blueprint) -> Vec<String> {
     let target = b.target();
     let usual: Vec<&Ident> = b
@@ -202,7 +205,7 @@ end",
     ]
 }
 
-/// CHECK constraints that rows may violate: added after the copy, without reading the rows.
+/// CHECK constraints that rows may violate. They are added after the copy, without reading the rows.
 pub fn late_checks(b: &Blueprint) -> Vec<String> {
     let target = b.target();
     b.late_checks()

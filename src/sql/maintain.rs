@@ -1,8 +1,8 @@
-//! Maintenance of a partitioned table: creating partitions ahead of time, each like the existing ones; removing old
-//! ones; statistics.
+//! Maintenance of a partitioned table: creates partitions ahead of time, each modeled on an existing one, removes old
+//! ones, and updates statistics.
 //!
-//! A partition is created as a separate table, with everything that it needs, and attached last: `ATTACH` does not
-//! block readers and writers of the table, whereas `CREATE ... PARTITION OF` does.
+//! A partition is created as a separate table with all its indexes and constraints, and then attached: `ATTACH` does
+//! not block readers and writers of the table, whereas `CREATE ... PARTITION OF` does.
 
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::Range;
@@ -20,7 +20,8 @@ from pg_catalog.pg_partitioned_table p
   left join pg_catalog.pg_attribute a on a.attrelid = p.partrelid and a.attnum = p.partattrs[0] and a.attnum > 0
 where p.partrelid = $1";
 
-/// Its partitions: schema, name, oid, kind, bounds, and whether an interrupted DETACH CONCURRENTLY must be completed.
+/// The partitions of the relation with oid `$1`: schema, name, oid, kind, bounds, and whether an interrupted DETACH
+/// PARTITION CONCURRENTLY must be completed.
 pub const PARTITIONS: &str = "select n.nspname::text, c.relname::text, c.oid, c.relkind::text,
   pg_catalog.pg_get_expr(c.relpartbound, c.oid), h.inhdetachpending
 from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhrelid
@@ -45,8 +46,8 @@ pub fn newest(partition: &QualifiedName, by: &Ident) -> String {
     format!("select max({by})::text from {partition}")
 }
 
-/// Facts about the rows in the default partition: their number, the number that no range accepts, and the smallest
-/// and largest value of the others.
+/// The number of rows in the default partition, the number of those that no range accepts, and the smallest and largest
+/// value of the others.
 pub fn strays(default: &QualifiedName, by: &Ident, time: bool) -> String {
     let finite = finite(by, time);
     format!(
@@ -56,8 +57,8 @@ from {default}"
     )
 }
 
-/// The same by range: `$1` are the lower bounds of the ranges, in order; returns the number of each range that has
-/// rows, from 1.
+/// The number of rows in the default partition by range: `$1` are the lower bounds of the ranges, in order. Returns the
+/// position of each range that has rows, counted from 1, and the number of rows.
 pub fn strays_by_range(default: &QualifiedName, by: &Ident, sql_type: &str, time: bool) -> String {
     let finite = finite(by, time);
     format!(
@@ -69,7 +70,7 @@ fn finite(by: &Ident, time: bool) -> String {
     if time { format!("{by} > '-infinity' and {by} < 'infinity'") } else { format!("{by} is not null") }
 }
 
-/// Constraints of a partition (oid `$1`) that are not inherited from its parent, without unique ones: name and
+/// Constraints of the partition with oid `$1` that are not inherited from its parent, except unique ones: name,
 /// definition, and whether it is a CHECK on column `$2`.
 pub const OWN_CONSTRAINTS: &str = "select k.conname::text,
   pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
@@ -79,22 +80,22 @@ from pg_catalog.pg_constraint k
 where k.conrelid = $1 and k.conparentid = 0 and k.coninhcount = 0 and k.contype in ('c', 'f', 'x')
 order by 1";
 
-/// The model of a new partition.
+/// The model for a new partition.
 #[derive(Debug)]
 pub struct Sibling {
     /// The newest existing partition.
     pub table: Table,
-    /// Constraints of its own: name and definition.
+    /// The constraints that it does not inherit: name and definition.
     pub constraints: Vec<(Ident, String)>,
 }
 
-/// Creates a table that can become a partition of `parent`. One transaction, together with [`attach`].
+/// Creates a table that can become a partition of `parent`. One transaction, with [`attach`].
 pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<String> {
     let like = &sibling.table;
     let method = like.access_method.as_ref().map_or(String::new(), |method| format!(" using {method}"));
     let unlogged = if like.persistence == "u" { "unlogged " } else { "" };
     let tablespace = like.tablespace.as_ref().map_or(String::new(), |space| format!(" tablespace {space}"));
-    // Only the parent has an identity.
+    // Partitions have no identity columns of their own.
     let mut all = vec![
         format!(
             "create {unlogged}table {name} (like {} including defaults including generated including constraints \
@@ -140,8 +141,8 @@ fn index(like: &Table, table: &QualifiedName, index: &Index) -> Vec<String> {
     all
 }
 
-/// Replaces the sibling's name in the name of an index with the new partition's; a name without it gets the new
-/// partition's as prefix.
+/// Replaces the name of the sibling in the name of an index by that of the new partition. If the name does not contain
+/// it, the name of the new partition becomes the prefix.
 fn renamed(like: &Table, table: &QualifiedName, index: &Ident) -> Ident {
     let (sibling, new, index) = (like.name.name.as_str(), table.name.as_str(), index.as_str());
     Ident::derived(&match index.contains(sibling) {
@@ -159,7 +160,7 @@ fn row_security(like: &Table, name: &QualifiedName) -> Vec<String> {
     set.chain(like.policies.iter().map(|p| policy(name, &like.name.name, p))).collect()
 }
 
-/// Triggers that only the sibling has; those of the parent are created by [`attach`].
+/// Creates the triggers that only the sibling has; [`attach`] creates those of the parent.
 fn triggers(parent: &Table, like: &Table, name: &QualifiedName) -> Vec<String> {
     let own = like.triggers.iter().filter(|t| parent.triggers.iter().all(|p| p.name != t.name));
     own.flat_map(|t| {
@@ -185,7 +186,7 @@ fn replica_identity(like: &Table, name: &QualifiedName) -> Option<String> {
     Some(format!("alter table {name} replica identity {identity}"))
 }
 
-/// Attaches the table as a partition. If there is a default partition, the server scans it meanwhile.
+/// Attaches the table as a partition. If there is a default partition, the server scans it.
 pub fn attach(parent: &QualifiedName, name: &QualifiedName, range: &Range) -> String {
     format!(
         "alter table {parent} attach partition {name} for values from ({}) to ({})",
@@ -194,18 +195,18 @@ pub fn attach(parent: &QualifiedName, name: &QualifiedName, range: &Range) -> St
     )
 }
 
-/// The weak lock that is requested first; only one of our sessions can hold it.
+/// The weak lock that is requested first. Only one session can hold it.
 pub fn first_lock(table: &QualifiedName) -> String {
     format!("lock table {table} in share update exclusive mode")
 }
 
-/// Detaches a partition, in a transaction: sessions that use the table wait for it.
+/// Detaches a partition in a transaction. Sessions that use the table wait for it.
 pub fn detach(parent: &QualifiedName, name: &QualifiedName) -> String {
     format!("alter table {parent} detach partition {name}")
 }
 
-/// The same without blocking any session; not in a transaction, and only without a default partition. It waits for
-/// transactions that use the table. `again`: it was begun before and gave up waiting.
+/// Detaches a partition without blocking any session: not in a transaction, and only if there is no default partition.
+/// It waits for transactions that use the table. `again`: completes an earlier attempt that timed out.
 pub fn detach_concurrently(parent: &QualifiedName, name: &QualifiedName, again: bool) -> String {
     format!("{} {}", detach(parent, name), if again { "finalize" } else { "concurrently" })
 }
@@ -215,7 +216,7 @@ pub fn drop(name: &QualifiedName) -> String {
     format!("drop table {name}")
 }
 
-/// For the partitioned table with oid `$1`: seconds since it was analyzed, none if it never was; and whether a
+/// For the partitioned table with oid `$1`: the seconds since it was analyzed, null if it never was; and whether a
 /// partition has changed since it was analyzed, or was analyzed later than the table.
 pub const STATISTICS: &str = "select
   extract(epoch from pg_catalog.now() - greatest(s.last_analyze, s.last_autoanalyze))::double precision,
@@ -224,8 +225,8 @@ pub const STATISTICS: &str = "select
     where h.inhparent = s.relid), false)
 from pg_catalog.pg_stat_all_tables s where s.relid = $1";
 
-/// Updates the statistics of the whole table; from PostgreSQL 18 on without those of the partitions, which autovacuum
-/// maintains.
+/// Updates the statistics of the whole table. Since PostgreSQL 18, this does not include those of the partitions, which
+/// autovacuum maintains.
 pub fn analyze(table: &QualifiedName, server_version: i32) -> String {
     let only = if server_version >= 180_000 { "only " } else { "" };
     format!("analyze {only}{table}")

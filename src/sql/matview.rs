@@ -1,8 +1,8 @@
-//! Materialized views that read the table: after a swap, each is built again from the table in use, and then
-//! exchanged by name.
+//! Materialized views that read the table: after a swap, each is built again from the table in use, and then exchanged
+//! with the previous view by name.
 //!
-//! They are not built before the swap: the result would be as old as the wait for the swap is long, and the
-//! application's last REFRESH would be newer. Until the exchange, the previous view keeps its contents.
+//! They are not built before the swap: the swap may wait, and the result could be older than the application's last
+//! REFRESH. Until the exchange, the previous view keeps its contents.
 
 use crate::model::dependent::{Matview, MatviewIndex};
 use crate::model::ident::{Ident, QualifiedName, literal};
@@ -14,7 +14,7 @@ pub fn new_name(m: &Matview) -> QualifiedName {
     m.view.name.sibling(m.view.name.name.with_suffix("_new"))
 }
 
-/// Builds it completely under another name. One transaction.
+/// Builds the view, with its indexes and properties, under another name. One transaction.
 pub fn build(m: &Matview) -> Vec<String> {
     let name = new_name(m);
     let using = m.access_method.as_ref().map_or(String::new(), |a| format!(" using {a}"));
@@ -37,8 +37,8 @@ pub fn build(m: &Matview) -> Vec<String> {
         all.extend(column.statistics.iter().map(set));
     }
     if m.populated {
-        // As its owner, because policies may hide rows from that role, and with the search path under which the
-        // application refreshes it. From PostgreSQL 17 on, the server sets the search path itself.
+        // As the view's owner, because policies may hide rows from that role, and with the search path with which the
+        // application refreshes it. Since PostgreSQL 17, the server sets the search path.
         all.push("set local row_security = on".to_owned());
         all.push(format!("set local search_path = {}", search_path(&name)));
         all.push(format!("refresh materialized view {name}"));
@@ -66,9 +66,9 @@ fn index(name: &QualifiedName, index: &MatviewIndex) -> Vec<String> {
     all
 }
 
-/// A weak lock to begin with, as for a table.
+/// The weak lock that is requested first, as for a table.
 pub fn first_lock(m: &Matview) -> String {
-    // All other statements that acquire this lock on a materialized view change something.
+    // LOCK TABLE does not support materialized views. Other statements that acquire this lock would change the view.
     format!(
         "comment on materialized view {} is {}",
         m.view.name,
@@ -76,7 +76,7 @@ pub fn first_lock(m: &Matview) -> String {
     )
 }
 
-/// Drops a view that an interrupted run left under that name.
+/// Drops a view that an interrupted command left behind under that name.
 pub fn drop(name: &QualifiedName) -> String {
     format!("drop materialized view {name}")
 }

@@ -1,7 +1,7 @@
-//! Pure: every statement is rendered here, from a blueprint, as text with `$n` for the values.
+//! Renders every statement from a blueprint, as text with `$n` for the values. This module does no I/O.
 //!
 //! Identifiers are always [`crate::model::ident::Ident`]s, which are quoted, and every object is schema-qualified.
-//! Snapshot tests contain all statements, so that a reviewer reads the SQL that a DBA would see.
+//! Snapshot tests contain all statements, so that reviewers read the same SQL as a DBA.
 
 pub mod capture;
 pub mod carry;
@@ -58,7 +58,7 @@ fn list<'a>(prefix: &str, names: impl IntoIterator<Item = &'a Ident>) -> String 
     names.into_iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
 }
 
-/// `only "public"."t"` for a plain table, the name alone for a partitioned one.
+/// The source for a FROM clause: `only "public"."t"` for a plain table, the name for a partitioned one.
 pub fn from_source(sides: &Sides) -> String {
     if sides.plain_source { format!("only {}", sides.source) } else { sides.source.to_string() }
 }
@@ -68,19 +68,19 @@ fn equal(left: &str, right: &str, columns: &[&Column]) -> String {
     columns.iter().map(|c| format!("{left}.{0} = {right}.{0}", c.name)).collect::<Vec<_>>().join(" and ")
 }
 
-/// The condition that two values of one type are not identical, byte for byte. Values that are equal but not
-/// identical satisfy it: a citext in another case, the numerics 1.5 and 1.50, the intervals `1 day` and `24:00:00`,
-/// and strings that a nondeterministic collation considers equal. Compression and TOAST storage make no difference.
-/// The type does not need an `=` operator.
+/// A condition that is true if two values of one type differ in any byte. It is also true for values that are equal but
+/// not identical: citext values in different case, the numerics 1.5 and 1.50, the intervals `1 day` and `24:00:00`, and
+/// strings that a nondeterministic collation considers equal. Compression and TOAST storage make no difference. The
+/// type does not need an `=` operator.
 fn differ(left: &str, right: &str) -> String {
-    // The planner can estimate an operator, but not a function; without the casts, the operator would be applied to
-    // the values themselves.
+    // An operator, because the planner can estimate its selectivity, but not that of a function. Without the casts, the
+    // operator would be applied to the values instead of the records.
     format!("(row({left})::record operator(pg_catalog.*<>) row({right})::record)")
 }
 
-/// The condition that a row is in `range` over `columns`, and its parameters (text, which the server reads as the
-/// type of the column). Parameters are numbered from `first`. Row comparison is lexicographic in the columns' own
-/// collations, like their index.
+/// A condition for rows in `range` over `columns`, and its parameters (as text, which the server converts to the type
+/// of the column). Parameters are numbered from `first`. The row comparison is lexicographic and uses the collations of
+/// the columns, as their index does.
 pub fn in_range(alias: &str, columns: &[&Column], range: &KeyRange, first: usize) -> (String, Vec<String>) {
     let (mut conditions, mut values) = (Vec::new(), Vec::new());
     let left = columns.iter().map(|c| format!("{alias}{}", c.name)).collect::<Vec<_>>().join(", ");
@@ -108,7 +108,7 @@ fn search_path(table: &QualifiedName) -> String {
     if schema.as_str() == "public" { schema.to_string() } else { format!("{schema}, \"public\"") }
 }
 
-/// A key in readable form: its values, in order, as their types write them.
+/// A key in readable form: its values, in order, in the output formats of their types.
 fn key_text<'a>(prefix: &str, key: impl IntoIterator<Item = &'a Ident>) -> String {
     format!("pg_catalog.concat_ws(', ', {})", list(prefix, key))
 }
@@ -123,8 +123,8 @@ fn as_written(value: &str, column: &Column) -> String {
     }
 }
 
-/// How many values of columns occur in more than one row, and for up to five of them the keys of two such rows; no
-/// row if all are unique. NULLs are distinct.
+/// The number of values of the columns that occur in more than one row and, for up to five of them, the keys of two
+/// such rows; no row if all values are unique. NULLs are distinct.
 fn repeated(rows: &str, alias: &Ident, key: &[Ident], columns: &[Ident]) -> String {
     let present: Vec<String> = columns.iter().map(|c| format!("{alias}.{c} is not null")).collect();
     let alias_dot = format!("{alias}.");
@@ -138,13 +138,13 @@ fn repeated(rows: &str, alias: &Ident, key: &[Ident], columns: &[Ident]) -> Stri
     )
 }
 
-/// Revokes all privileges on a function from all roles but its owner: from PUBLIC, and from the roles in the default
+/// Revokes all privileges on a function from all roles except its owner: from PUBLIC, and from the roles in the default
 /// privileges.
 fn close_function(function: &QualifiedName) -> String {
     close_signature(&format!("{function}()"))
 }
 
-/// The same for a function with parameters; `signature` is its name with the parameter types.
+/// As [`close_function`], for a function with parameters; `signature` is its name with the parameter types.
 fn close_signature(signature: &str) -> String {
     let name = literal(signature);
     let body = format!(
@@ -178,9 +178,10 @@ fn on_writes(table: &QualifiedName, trigger: &Ident, function: &QualifiedName) -
     ]
 }
 
-/// Statements that create indexes, in the tablespace of their model: the definition in the catalog does not contain
-/// the tablespace, and it would have to be placed before `WHERE`. If the model is in the database's default
-/// tablespace, so is the new index, because our sessions have no default tablespace of their own. One transaction.
+/// Statements that create indexes in the tablespace of the original index. The definition in the catalog does not
+/// contain the tablespace, and the TABLESPACE clause would have to be inserted before WHERE. If the original is in the
+/// default tablespace of the database, so is the new index, because the job's sessions do not set another one. One
+/// transaction.
 fn in_tablespace(space: Option<&Ident>, statements: Vec<String>) -> Vec<String> {
     let Some(space) = space else { return statements };
     let mut all = vec![format!("set local default_tablespace = {}", literal(space.as_str()))];
@@ -189,8 +190,8 @@ fn in_tablespace(space: Option<&Ident>, statements: Vec<String>) -> Vec<String> 
     all
 }
 
-/// A key column as text that reads back as the same value under any `DateStyle` and `TimeZone`: where keys are read,
-/// the settings of the plan's SQL may be in effect, and where they are sent again, ours.
+/// A key column as text that represents the same value with any `DateStyle` and `TimeZone`: when keys are read, the
+/// settings for the plan's SQL may be in effect, and when they are sent again, those of the job.
 fn key_value(prefix: &str, column: &Column) -> String {
     let name = format!("{prefix}{}", column.name);
     if column.base_type == "date" || column.base_type.starts_with("timestamp") {
@@ -199,7 +200,7 @@ fn key_value(prefix: &str, column: &Column) -> String {
     format!("{name}::text")
 }
 
-/// A function body in dollar quotes that do not occur in it.
+/// A function body in dollar quotes, with a tag that does not occur in it.
 fn dollar_quoted(body: &str) -> String {
     let mut tag = "$pgstrata$".to_owned();
     let mut n = 0;

@@ -1,5 +1,5 @@
-//! The record of the objects that a job created: oids, written in the transaction that creates the object, and read
-//! before anything is dropped, emptied or renamed.
+//! The records of the objects that a job created. Their oids are recorded in the transaction that creates the object,
+//! and read before an object is dropped, truncated or renamed.
 
 use crate::model::ident::{Ident, QualifiedName, literal};
 
@@ -28,14 +28,14 @@ pub const INTEND_INDEX: &str = "insert into pgstrata.objects (job_id, role, made
 values ($1, 'index', $2, 'pg_catalog.pg_class'::pg_catalog.regclass, 0)
 on conflict (job_id, classid, objid, objsubid) do update set made = excluded.made";
 
-/// Deletes the intention of job `$1` to create an index, once the index is recorded.
+/// Deletes the intention of job `$1` to create an index, after the index was recorded.
 pub const INDEX_IS_MADE: &str = "delete from pgstrata.objects
 where job_id = $1 and role = 'index' and classid = 'pg_catalog.pg_class'::pg_catalog.regclass and objid = 0";
 
-/// Deletes what job `$1` recorded in the role `$2`, before it creates another such object.
+/// Deletes the records of job `$1` with role `$2`, before it creates another such object.
 pub const FORGET: &str = "delete from pgstrata.objects where job_id = $1 and role = $2";
 
-/// Everything that job `$1` recorded: role, name at creation, oid, column number, and current name.
+/// All records of job `$1`: role, name at creation, oid, column number, and current name.
 pub const RECORDED: &str = "select o.role, o.made, o.objid, o.objsubid, r.schema, r.relation, r.part
 from pgstrata.objects o left join lateral (
   select n.nspname::text as schema, c.relname::text as relation, a.attname::text as part
@@ -51,8 +51,9 @@ from pgstrata.objects o left join lateral (
 ) r on true
 where o.job_id = $1 order by o.objid, o.objsubid";
 
-/// Triggers that call one of our functions `$1`, wherever their tables are now; those of the relation with oid `$2`
-/// first: schema, table, trigger. A partition's copy of its parent's trigger is dropped with that.
+/// Triggers that call one of the functions `$1`, whatever the current names of their tables; those of the relation with
+/// oid `$2` come first. Schema, table, trigger. The copies of a parent's trigger on partitions are dropped with that
+/// trigger, so they are not included.
 pub const TRIGGERS: &str = "select n.nspname::text, c.relname::text, t.tgname::text
 from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -61,15 +62,16 @@ where t.tgparentid = 0 and t.tgfoid in (
   where f.nspname = 'pgstrata' and p.proname = any ($1::text[]))
 order by c.oid <> $2, c.oid, t.tgname";
 
-/// Which of the names (schemas `$1`, names `$2`) do not belong to the relations with the oids `$3`, by number from 1.
+/// The positions, counted from 1, of the names (schemas `$1`, names `$2`) that do not belong to the relations with the
+/// oids `$3`.
 pub const MISPLACED: &str = "select w.number::integer
 from rows from (unnest($1::text[]), unnest($2::text[]), unnest($3::oid[])) with ordinality w (schema, name, oid, number)
 where not exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where c.oid = w.oid and n.nspname = w.schema and c.relname = w.name)
 order by 1";
 
-/// Which of the names (schemas `$1`, names `$2`) belong to a relation or to statistics of a table other than the one
-/// with oid `$3`, in readable form.
+/// The names (schemas `$1`, names `$2`) that belong to a relation or to statistics of a table other than that with oid
+/// `$3`, in readable form.
 pub const NOT_OF: &str = "select pg_catalog.format('%I.%I', w.schema, w.name)
 from rows from (unnest($1::text[]), unnest($2::text[]), unnest($3::oid[])) w (schema, name, owner)
 where exists (
@@ -88,8 +90,8 @@ order by 1";
 pub const NAME: &str = "select n.nspname::text, c.relname::text
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
 
-/// Fails if `name` is not the relation with that oid. Sent after a lock on the name, which prevents a change until
-/// the transaction ends.
+/// Fails if `name` is not the relation with that oid. Send it after a statement that locks the name: the lock prevents
+/// a change until the transaction ends.
 pub fn must_be(name: &QualifiedName, oid: u32) -> String {
     let body = format!(
         "begin

@@ -1,15 +1,15 @@
-//! Finds transactions with a snapshot that does not include a given transaction of the job.
+//! Finds transactions whose snapshot does not include a given transaction of the job.
 
-/// The holders of snapshots that may not include the transaction `$1`: the first eight columns describe the holder,
-/// the ninth identifies its transaction among those of its session. A holder that is in the first result after that
-/// transaction's commit, and in every later one, has such a snapshot; one that appears later does not.
+/// The holders of snapshots that may not include transaction `$1`: the first eight columns describe the holder, the
+/// ninth identifies its transaction among those of its session. A holder that is in the first result after the commit
+/// of `$1`, and in every later result, may have such a snapshot; a holder that first appears later does not.
 ///
-/// - Locks are read first, so that a session whose transaction ends between the two reads is not taken for its next
-///   transaction.
-/// - The `xmin` of a snapshot is old as long as any older transaction is open anywhere; therefore it is not
-///   sufficient evidence.
-/// - VACUUM reads no rows on behalf of an application.
-/// - A standby with `hot_standby_feedback` holds the snapshots of its sessions, through its walsender or its slot.
+/// - Locks are read first, so that the next transaction of a session is not mistaken for one that ended between the two
+///   reads.
+/// - The `xmin` of a snapshot is old while any older transaction is open on the server, so it is not sufficient
+///   evidence.
+/// - VACUUM is excluded, because it reads no rows for an application.
+/// - A standby with `hot_standby_feedback` holds the snapshots of its sessions through its walsender or its slot.
 pub const HOLDERS: &str = "with v as materialized (
   select pid, virtualtransaction from pg_catalog.pg_locks where locktype = 'virtualxid' and granted
 ), holders as (
@@ -32,7 +32,7 @@ select pid, usename, application_name, state, xact_start::text, coalesce(query_s
   extract(epoch from pg_catalog.clock_timestamp() - xact_start)::double precision * 1000, ordinary, transaction
 from holders order by xact_start, pid";
 
-/// A transaction of the job that is committed when this returns.
+/// Returns the ID of a transaction of the job that is committed when the statement returns.
 pub const MARK: &str = "select pg_catalog.pg_current_xact_id()::text";
 
 /// The current end of the WAL.
@@ -42,7 +42,7 @@ pub const WAL_END: &str = "select pg_catalog.pg_current_wal_insert_lsn()::text";
 pub const REPLAYED: &str =
     "select pg_catalog.pg_last_wal_replay_lsn() >= $1::text::pg_lsn where pg_catalog.pg_is_in_recovery()";
 
-/// Standbys that the server sends WAL to, by name.
+/// The names of the standbys to which the server sends WAL.
 pub const STANDBYS: &str = "select coalesce(nullif(application_name, ''), 'walsender') || coalesce(' at ' || client_addr::text, '')
 from pg_catalog.pg_stat_replication r
 where not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')

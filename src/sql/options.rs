@@ -1,8 +1,8 @@
-//! Documented storage parameters. The catalogs of some builds also contain internal ones, which no statement can set:
-//! they are neither carried over nor compared.
+//! Documented storage parameters. The catalogs of some builds also contain internal parameters, which no statement can
+//! set; they are neither carried over nor compared.
 
 /// The names of the parameters for each kind of relation, as a regular expression. Other access methods define their
-/// own.
+/// own parameters.
 const KNOWN: &str = "case {kind}
     when 'heap' then '^(fillfactor|toast_tuple_target|parallel_workers|user_catalog_table|vacuum_index_cleanup|vacuum_truncate|vacuum_max_eager_freeze_failure_rate|log_autovacuum_min_duration|log_autoanalyze_min_duration|autovacuum_[a-z_]+)='
     when 'toast' then '^(vacuum_index_cleanup|vacuum_truncate|vacuum_max_eager_freeze_failure_rate|log_autovacuum_min_duration|autovacuum_[a-z_]+)='
@@ -28,7 +28,7 @@ pub fn kind(relation: &str) -> String {
     )
 }
 
-/// The documented parameters among `options` of a relation of that kind, in order, as JSON.
+/// The documented parameters in `options` of a relation of that kind, in order, as JSON.
 pub fn documented(options: &str, kind: &str) -> String {
     format!(
         "(select coalesce(json_agg(po.o order by po.n), '[]') from unnest({options}) with ordinality po (o, n) where po.o ~ {})",
@@ -36,7 +36,7 @@ pub fn documented(options: &str, kind: &str) -> String {
     )
 }
 
-/// A query for the names of the other parameters; `what` names the object that has them.
+/// A query for the names of the undocumented parameters; `what` is the name of the object that has them.
 pub fn others(options: &str, kind: &str, what: &str) -> String {
     format!(
         "select split_part(po.o, '=', 1) || ' of ' || {what} as what from unnest({options}) po (o) where po.o !~ {}",
@@ -44,7 +44,7 @@ pub fn others(options: &str, kind: &str, what: &str) -> String {
     )
 }
 
-/// `tail`, the end of the definition of the index with that oid, with only its documented parameters.
+/// `tail`, the end of the definition of the index with that oid, without undocumented parameters.
 pub fn documented_tail(tail: &str, oid: &str) -> String {
     format!(
         "(select case when px.whole is distinct from px.kept then replace(px.tail, px.whole, coalesce(px.kept, '')) else px.tail end

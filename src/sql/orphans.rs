@@ -1,9 +1,9 @@
-//! Rows that violate a foreign key that is marked as valid: they were written while its triggers were disabled.
-//! Validating the key again, as after every swap, would find them.
+//! Finds rows that violate a foreign key that is marked as valid, because they were written while its triggers were
+//! disabled. The validation of the key after a swap would fail for them.
 
-/// The text of the query for the key called `$2` on the relation with oid `$1`; no row if there is no such key, or if
-/// it compares periods. The query returns a row for each of up to [`EXAMPLES`] orphans: their total number, the key
-/// of the row, and the values that refer to no row.
+/// Returns the text of a query for the key called `$2` on the relation with oid `$1`; no row if there is no such key,
+/// or if it compares periods. That query returns a row for each of up to [`EXAMPLES`] orphans: their total number, the
+/// key of the row, and the values that reference no row.
 pub const QUERY: &str = "
 select pg_catalog.format(
   'select count(*) over (), %s, %s from %s%I.%I k where %s and not exists (select from %s%I.%I r where %s) limit 5',
@@ -32,7 +32,7 @@ from pg_catalog.pg_constraint f
 where f.contype = 'f' and f.conrelid = $1 and f.conname::text = $2
   and to_jsonb(f) ->> 'conperiod' is distinct from 'true'";
 
-/// The number of rows that are named.
+/// The maximum number of rows that are listed.
 pub const EXAMPLES: usize = 5;
 
 /// Limits the duration of the query.

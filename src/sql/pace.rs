@@ -1,16 +1,17 @@
-//! The sources of the throttling signals. One statement reads everything that the server knows about itself. It needs
-//! no privilege beyond CONNECT, except for what `sees_all` covers.
+//! The sources of the throttling signals. One statement reads all signals of the server. It needs no privilege except
+//! CONNECT; without the privilege that `sees_all` reports, some values are hidden.
 
-/// Every signal of the server, as one JSON object. `$1` is the prefix of the names of the job's sessions, `$2` the
-/// job, `$3` the table that applications use, as text, `$4` the minimum number of dead rows that counts.
+/// All signals of the server, as one JSON object. `$1` is the prefix of the names of the job's sessions, `$2` the job,
+/// `$3` the table that applications use, as text, and `$4` the minimum number of dead rows that counts.
 ///
-/// - Replicas are walsenders whose receivers replay. Without `pg_read_all_stats`, their number is visible, but not
+/// - Replicas are walsenders whose receivers replay WAL. Without `pg_read_all_stats`, their number is visible, but not
 ///   their progress.
-/// - A vacuum prevents wraparound if it processes a table older than `autovacuum_freeze_max_age`. This is derived
+/// - A vacuum is to prevent wraparound if it processes a table older than `autovacuum_freeze_max_age`. This is derived
 ///   from a lock and an age, which every role can read, unlike the query of another role.
-/// - Of everything that prevents the removal of dead rows, the oldest counts. A session's snapshot is visible to its
-///   role, and to roles that can read all.
-/// - Blockers are queried for waiting sessions only, because `pg_blocking_pids` blocks the lock manager for a moment.
+/// - Of all that prevents the removal of dead rows, the oldest is reported. The snapshot of a session is visible to its
+///   role, and to roles with `pg_read_all_stats`.
+/// - Blockers are queried only for waiting sessions, because `pg_blocking_pids` blocks the lock manager for a short
+///   time.
 pub const SIGNALS: &str = "
 with ours as materialized (
   select pid from pg_catalog.pg_stat_activity
@@ -85,45 +86,45 @@ select pg_catalog.json_build_object(
   'settings', (select coalesce(pg_catalog.json_object_agg(key, value), '{}') from pgstrata.settings where job_id = $2)
 )";
 
-/// The progress of a standby: whether it is one, the LSN that it has replayed, and the age of the last transaction
-/// there.
+/// The progress of a standby: whether the server is a standby, the LSN up to which it has replayed, and the age of the
+/// last transaction there.
 pub const STANDBY: &str = "select pg_catalog.pg_is_in_recovery(),
   pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::bigint,
   extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::double precision";
 
-/// The first statements of a session for the user's query: names are looked up as in the user's own sessions, nothing
-/// can be written, and the time is limited.
+/// The first statements of a session for the user's query: names are looked up as in the user's own sessions, the
+/// session is read-only, and the time is limited.
 pub const QUERY_SETTINGS: &str =
     "reset search_path; set default_transaction_read_only = on; set statement_timeout = '5s'";
 
-/// Creates the row for the progress of a job.
+/// Creates the row for the pace of a job.
 pub const BEGIN_PACE: &str = "insert into pgstrata.pace (job_id) values ($1)
 on conflict (job_id) do update set read_at = pg_catalog.clock_timestamp(), holds = '[]', replicas = '[]'";
 
-/// Stores the progress of a job. This is also the small transaction whose duration is a signal, and it generates WAL
-/// for the standbys to replay.
+/// Stores the pace of a job. This is also the small transaction whose duration is the commit latency, and it generates
+/// WAL for the standbys to replay.
 pub const SAY_PACE: &str =
     "update pgstrata.pace set read_at = pg_catalog.clock_timestamp(), workers = $2, holds = $3, replicas = $4
 where job_id = $1";
 
-/// The last stored progress of a job, unless it is too old.
+/// The last stored pace of a job, unless it is too old.
 pub const PACE: &str = "select workers, holds, replicas from pgstrata.pace
 where job_id = $1 and read_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2)";
 
-/// The last stored number of workers of a job, whatever its age.
+/// The last stored number of workers of a job, regardless of its age.
 pub const WORKERS: &str = "select workers from pgstrata.pace where job_id = $1";
 
 /// Stores a setting that overrides the plan.
 pub const KEEP_SETTING: &str = "insert into pgstrata.settings (job_id, key, value) values ($1, $2, $3)
 on conflict (job_id, key) do update set value = excluded.value, set_at = pg_catalog.now()";
 
-/// Deletes such a setting.
+/// Deletes a setting that overrides the plan.
 pub const FORGET_SETTING: &str = "delete from pgstrata.settings where job_id = $1 and key = $2";
 
 /// The settings that override the plan.
 pub const SETTINGS: &str = "select key, value from pgstrata.settings where job_id = $1 order by key";
 
-/// Notifies the driver of a job, at the commit, that its settings changed.
+/// Notifies the driver of a job, when the transaction commits, that its settings changed.
 pub const TELL: &str = "select pg_catalog.pg_notify('pgstrata_' || $1::bigint, '')";
 
 /// Subscribes to these notifications.
@@ -131,6 +132,6 @@ pub fn listen(job: i64) -> String {
     format!("listen pgstrata_{job}")
 }
 
-/// Samples of the progress of a job, the newest first.
+/// The samples of the pace of a job, newest first.
 pub const SAMPLES: &str =
     "select detail from pgstrata.events where job_id = $1 and what = 'sample' order by id desc limit $2";

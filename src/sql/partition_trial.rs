@@ -1,5 +1,5 @@
-//! Tries a partition job before it starts: the statements that it will send, in a transaction that is rolled back,
-//! and the table's own expressions on some of its rows.
+//! Tries a partition job before it starts: runs the statements that it will send in a transaction that is rolled back,
+//! and evaluates the table's own expressions on some of its rows.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::View;
@@ -15,7 +15,7 @@ pub fn leaf(b: &Blueprint) -> QualifiedName {
     b.default.clone().unwrap_or_else(|| b.table.name.sibling(b.target().name.with_suffix("_default")))
 }
 
-/// The plan's first partition.
+/// Creates the first partition of the plan.
 pub fn first_partition(b: &Blueprint) -> Option<Part> {
     b.partitions.first().map(|p| Part::new("partition", &p.name.name, prepare::partition(b, p)))
 }
@@ -26,12 +26,12 @@ pub fn whole_partition(b: &Blueprint) -> Part {
     Part::new("partition", &leaf.name, prepare::default_partition(b, &leaf))
 }
 
-/// Copies the sample. Only the partition that accepts every row exists.
+/// Copies the sample to the partition that accepts every row, the only one that exists.
 pub fn copy(b: &Blueprint, sampled: &str) -> String {
     copy::insert(b, sampled)
 }
 
-/// Indexes of the partition, by the name of the table's index.
+/// Builds the indexes of the partition; each is reported by the name of the table's index.
 pub fn leaf_indexes(b: &Blueprint) -> Vec<Part> {
     let leaf = leaf(b);
     let of_leaf = |index: &&crate::model::table::Index| index::by_leaf(index);
@@ -46,11 +46,12 @@ pub fn leaf_indexes(b: &Blueprint) -> Vec<Part> {
         .collect()
 }
 
-/// What follows the indexes of the partition: its marks, statistics, late constraints and the parent's indexes.
+/// The statements after the indexes of the partition: its replica identity and CLUSTER index, statistics, late
+/// constraints, and the indexes of the parent.
 pub fn finish(b: &Blueprint) -> Vec<Part> {
     let (leaf, name) = (leaf(b), &b.table.name.name);
     let mut analyze = Part::new("planner statistics of", name, index::analyze(b));
-    // The server does not report which of them failed.
+    // List all of them, because the server does not report which one failed.
     for statistics in &b.table.dependents.statistics {
         analyze.what.push_str(&format!(", statistics {}", plain(statistics.name.name.as_str())));
     }
@@ -71,7 +72,7 @@ pub fn finish(b: &Blueprint) -> Vec<Part> {
     all
 }
 
-/// Creates the view from the text that the swap uses, under another name.
+/// Creates the view under another name, from the text that the swap uses.
 pub fn view(b: &Blueprint, number: usize, view: &View) -> Part {
     let name = b.target().name.with_suffix(&format!("_view{number}"));
     let query = view.query.trim_end().trim_end_matches(';');
@@ -84,18 +85,18 @@ pub fn function(function: &Function) -> Part {
     Part { what: format!("function {}", function.name), statements: vec![function.definition.clone()] }
 }
 
-/// An empty temporary table with the name and the columns of another table. A policy may refer to the columns of its
-/// table by the table's name.
+/// Creates an empty temporary table with the name and the columns of another table: a policy may qualify columns of its
+/// table with the table's name.
 pub fn empty_namesake(table: &QualifiedName) -> String {
     format!("create temporary table {} (like {table})", table.name)
 }
 
-/// Drops that table.
+/// Drops the table that [`empty_namesake`] created.
 pub fn drop_namesake(table: &QualifiedName) -> String {
     format!("drop table pg_temp.{}", table.name)
 }
 
-/// The policy of another table, on an empty table of that name.
+/// Creates the policy of another table on an empty table with that table's name.
 pub fn other_policy(policy: &OtherPolicy) -> Part {
     let using = policy.using.as_ref().map_or(String::new(), |e| format!(" using ({e})"));
     let check = policy.check.as_ref().map_or(String::new(), |e| format!(" with check ({e})"));
@@ -108,7 +109,7 @@ pub fn other_policy(policy: &OtherPolicy) -> Part {
     }
 }
 
-/// Builds the materialized view as after the swap, until the time limit.
+/// Builds the materialized view as after the swap, within the time limit.
 pub fn materialized_view(m: &Matview) -> Part {
     let statements = matview::build(m);
     let limit = "set local statement_timeout = '1s'".to_owned();
@@ -126,12 +127,12 @@ pub fn source(b: &Blueprint) -> String {
     from_source(&b.sides(Direction::Forward))
 }
 
-/// An index that the server rejects if the CHECK depends on more than the row. The partition is empty.
+/// Creates an index on the empty partition. The server rejects it if the CHECK depends on more than the row.
 pub fn depends_on_row_alone(b: &Blueprint, check: &Check) -> String {
     format!("create index on {} ({})", leaf(b), row_trial::condition(check))
 }
 
-/// Drops a CHECK from the target, so that rows that violate it do not hide other errors.
+/// Drops a CHECK constraint of the target, so that its violations do not hide other errors.
 pub fn without(b: &Blueprint, check: &Ident) -> String {
     format!("alter table {} drop constraint if exists {check}", b.target())
 }

@@ -1,5 +1,5 @@
-//! Queries of preflight beyond [`super::catalog`]. They only read; the most expensive one is a single scan of the
-//! table, if no index begins with the partition column.
+//! Queries of preflight in addition to [`super::catalog`]. They only read. The most expensive query scans the table
+//! once, if no index begins with the partition column.
 
 use crate::model::ident::QualifiedName;
 use crate::model::table::Column;
@@ -8,9 +8,9 @@ use crate::model::table::Column;
 pub const EVENT_TRIGGERS: &str =
     "select evtname::text from pg_catalog.pg_event_trigger where evtenabled <> 'D' order by 1";
 
-/// The limits on sessions of the login role, the database and the server, and the number of sessions without this
-/// one. The first two limits do not apply to superusers. Sessions with the same role and name are not counted: this
-/// process opened them to look for a pooler, and the server may not have ended them yet.
+/// The limits on the number of sessions of the login role, of the database and of the server, and the number of other
+/// sessions. The first two limits do not apply to superusers. Sessions with the same role and name are not counted:
+/// this process opened them to detect a connection pooler, and the server may not have ended them yet.
 pub const SESSION_LIMITS: &str = "with sessions as materialized (
   select usesysid, datid from pg_catalog.pg_stat_activity
   where backend_type = 'client backend' and pid <> pg_catalog.pg_backend_pid()
@@ -31,7 +31,7 @@ from pg_catalog.pg_settings
 where name = 'max_connections'
   or name in ('superuser_reserved_connections', 'reserved_connections') and not (select rolsuper from us)";
 
-/// The role's privileges on the relation with oid `$1` and its surroundings: one JSON document
+/// The role's privileges on the relation with oid `$1` and on related objects: one JSON document
 /// ([`crate::plan::check::Rights`]).
 pub const RIGHTS: &str = "select json_build_object(
   'superuser', current_setting('is_superuser')::boolean,
@@ -156,7 +156,7 @@ pub const RIGHTS: &str = "select json_build_object(
 )
 from pg_class c where c.oid = $1";
 
-/// Every name in the schema `$1` that a new table, index or sequence cannot have, and the object that has it.
+/// Every name in schema `$1` that a new table, index or sequence cannot have, and the object that has it.
 pub const NAMES: &str = "select c.relname::text,
   case c.relkind when 'r' then 'a table' when 'p' then 'a partitioned table' when 'v' then 'a view'
     when 'm' then 'a materialized view' when 'S' then 'a sequence' when 'f' then 'a foreign table'
@@ -168,7 +168,7 @@ select t.typname::text, 'a type'
 from pg_catalog.pg_type t join pg_catalog.pg_namespace n on n.oid = t.typnamespace
 where n.nspname = $1 and t.typrelid = 0 and t.typcategory <> 'A'";
 
-/// Prepared transactions that hold a lock on the relation with oid `$1`. The entries of their locks change when the
+/// Prepared transactions that hold a lock on the relation with oid `$1`. Their virtual transaction IDs change when the
 /// server is restarted, so they are identified by the lock on their own transaction ID.
 pub const PREPARED: &str = "select distinct p.gid
 from pg_catalog.pg_prepared_xacts p
@@ -177,9 +177,9 @@ from pg_catalog.pg_prepared_xacts p
 where own.pid is null and l.locktype = 'relation' and l.relation = $1 and p.database = pg_catalog.current_database()
 order by 1";
 
-/// For the relation with oid `$1`: whether it was analyzed, its changes, the number of seconds that they cover,
-/// whether that is known, and the number of its columns, including dropped ones. If the counters were never reset,
-/// they are older than the server's start.
+/// For the relation with oid `$1`: whether it was analyzed, the number of its changes, the number of seconds in which
+/// they were made, whether that is known, and the number of its columns, including dropped ones. If the counters were
+/// never reset, they are older than the start of the server.
 pub const ACTIVITY: &str = "select s.last_analyze is not null or s.last_autoanalyze is not null or exists (
     select from pg_catalog.pg_stats t where t.schemaname = n.nspname and t.tablename = c.relname),
   (coalesce(s.n_tup_ins, 0) + coalesce(s.n_tup_upd, 0) + coalesce(s.n_tup_del, 0))::double precision,
@@ -191,11 +191,11 @@ from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamesp
   left join pg_catalog.pg_stat_database d on d.datname = pg_catalog.current_database()
 where c.oid = $1";
 
-/// The smallest and the largest finite value of the partition column, the numbers of rows without a value and with an
+/// The smallest and the largest finite value of the partition column, the numbers of rows with NULL and with an
 /// infinite value, and the current time in the column's type.
 ///
-/// If an index begins with the column, each is a separate query, so that none scans the table (NULLs are not queried
-/// for a NOT NULL column); otherwise one scan answers all of them.
+/// If an index begins with the column, each value comes from a separate query, so that none scans the table (a NOT NULL
+/// column is not searched for NULLs). Otherwise, one scan returns all of them.
 pub fn values(table: &QualifiedName, by: &Column, indexed: bool, time: bool) -> String {
     let (column, sql_type) = (&by.name, &by.base_type);
     let finite =
@@ -221,7 +221,7 @@ from only {table}"
     )
 }
 
-/// The numbers of rows with a finite value below `$1`, and at or above `$2` (text; null: no such bound).
+/// The numbers of rows with a finite value below `$1`, and at or above `$2` (text; null for no bound).
 pub fn outside(table: &QualifiedName, by: &Column, time: bool) -> String {
     let (column, sql_type) = (&by.name, &by.base_type);
     let finite =

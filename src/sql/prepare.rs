@@ -1,5 +1,5 @@
-//! The target: a partitioned table like the source, and its partitions. Without indexes: building them after the copy
-//! is faster, and allows duplicates from the copy to be scrubbed first.
+//! The target: a partitioned table with the definition of the source, and its partitions. It has no indexes: it is
+//! faster to build them after the copy, and the scrub can first delete duplicates of the copy.
 
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::grant::Grant;
@@ -9,7 +9,7 @@ use crate::model::table::{Column, Policy, Table, Trigger};
 use super::definition::requalified;
 use super::strip::strip;
 
-/// Creates the target and everything on it that takes no time. One transaction.
+/// Creates the target and its objects, except those that take long to build. One transaction.
 pub fn target(b: &Blueprint) -> Vec<String> {
     parts(b).into_iter().flat_map(|part| part.statements).collect()
 }
@@ -19,7 +19,7 @@ pub fn target(b: &Blueprint) -> Vec<String> {
 pub struct Part {
     /// The object in readable form: `trigger touch`.
     pub what: String,
-    /// In order.
+    /// The statements, in order.
     pub statements: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl Part {
     }
 }
 
-/// The target, object by object, in the order in which they can be created.
+/// The objects of the target, in the order in which they can be created.
 pub fn parts(b: &Blueprint) -> Vec<Part> {
     let (target, table) = (b.target(), &b.table);
     let name = &table.name.name;
@@ -41,7 +41,7 @@ pub fn parts(b: &Blueprint) -> Vec<Part> {
         let add = format!("alter table {target} add constraint {} {}", check.name, check.definition);
         all.push(Part::new("constraint", &check.name, [add]));
     }
-    // Otherwise partitions would accept NULL.
+    // Otherwise, partitions would accept NULL.
     let inherit = |name: &Ident| format!("alter table {target} alter constraint {name} inherit");
     all.extend(table.not_null_no_inherit.iter().map(|name| Part::new("constraint", name, [inherit(name)])));
     all.push(Part::new("statistics targets of", name, statistics_targets(table, &target, true)));
@@ -62,7 +62,7 @@ pub fn parts(b: &Blueprint) -> Vec<Part> {
 fn empty_target(b: &Blueprint) -> Vec<String> {
     let (target, table) = (b.target(), &b.table);
     let tablespace = table.tablespace.as_ref().map_or(String::new(), |name| format!(" tablespace {name}"));
-    // `INCLUDING ALL` would fail on the key, clone invalid indexes as valid, and validate constraints that are not
+    // INCLUDING ALL would fail for the key, copy invalid indexes as valid, and copy constraints that are not valid as
     // valid.
     let mut all = vec![format!(
         "create table {target} (like {} including defaults including generated including identity including storage \
@@ -80,7 +80,7 @@ fn empty_target(b: &Blueprint) -> Vec<String> {
                 literal(sequence.name.name.with_suffix("_new").as_str()),
             ))
         ));
-        // LIKE gives the sequence the type bigint, whatever the type of the column.
+        // LIKE gives the sequence the type bigint, regardless of the type of the column.
         if let Some(options) = sequence.options.as_ref().filter(|o| o.sql_type != "bigint") {
             let name = sequence.name.sibling(sequence.name.name.with_suffix("_new"));
             all.push(format!("alter sequence {name} as {}", options.sql_type));
@@ -109,9 +109,9 @@ fn grants(b: &Blueprint) -> Vec<String> {
     all
 }
 
-/// Revokes all privileges from all roles but the owner, including those on columns and those that were granted on.
-/// New objects have the default privileges. A partition keeps none, so that no role can bypass the privileges and
-/// policies of the table, which apply to queries on the table, not on its partitions.
+/// Revokes all privileges from all roles except the owner, including those on columns and those that were granted with
+/// a grant option. A new object has the default privileges. On a partition, no privileges remain: queries on a
+/// partition would bypass the privileges and policies of the table.
 pub(super) fn revoke(relation: &QualifiedName) -> String {
     let name = literal(&relation.to_string());
     let body = format!(
@@ -134,11 +134,12 @@ end"
     format!("do {}", super::dollar_quoted(&body))
 }
 
-/// A privilege, granted by its original grantor: what another role passed on is revoked with that role's privilege.
+/// Grants a privilege as its original grantor, so that a privilege that another role granted is revoked with the
+/// privilege of that role.
 pub(super) fn grant(owner: &Ident, relation: &QualifiedName, grant: &Grant) -> Vec<String> {
     let column = grant.column.as_ref().map_or(String::new(), |c| format!(" ({c})"));
     let role = grant.role.as_ref().map_or("public".to_owned(), ToString::to_string);
-    // The owner's own grant option cannot be granted.
+    // The owner cannot be granted a grant option.
     let owners = grant.role.as_ref() == Some(owner);
     let option = if grant.grantable && !owners { " with grant option" } else { "" };
     let statement =
@@ -149,7 +150,7 @@ pub(super) fn grant(owner: &Ident, relation: &QualifiedName, grant: &Grant) -> V
     vec![format!("set local role {}", grant.grantor), statement, "reset role".to_owned()]
 }
 
-/// The policy on `table`; its expressions refer to their own table as `own`.
+/// Creates the policy on `table`. Its expressions refer to the table as `own`.
 pub(super) fn policy(table: &QualifiedName, own: &Ident, p: &Policy) -> String {
     let roles = if p.roles.is_empty() {
         "public".to_owned()
@@ -167,12 +168,12 @@ pub(super) fn policy(table: &QualifiedName, own: &Ident, p: &Policy) -> String {
     sql
 }
 
-/// Creates a user trigger and disables it in the same transaction: it must not fire for the copy.
+/// Creates a user trigger and disables it in the same transaction, because it must not fire for the copy.
 pub(super) fn trigger(table: &QualifiedName, t: &Trigger) -> [String; 2] {
     [format!("{}{table}{}", t.head, t.tail), format!("alter table {table} disable trigger {}", t.name)]
 }
 
-/// Creates one partition: as a separate table that is then attached, so that no session waits for it.
+/// Creates one partition as a separate table and then attaches it, so that no session waits.
 pub fn partition(b: &Blueprint, partition: &Partition) -> Vec<String> {
     let values = format!("for values from ({}) to ({})", bound(&partition.from), bound(&partition.to));
     leaf(b, &partition.name, &values)
@@ -194,12 +195,12 @@ fn leaf(b: &Blueprint, name: &QualifiedName, values: &str) -> Vec<String> {
         format!("alter table {name} owner to {}", table.owner),
         revoke(name),
     ];
-    // A partition does not inherit them from the table.
+    // A partition does not inherit statistics targets from the table.
     all.extend(statistics_targets(table, name, false));
     all
 }
 
-/// The storage parameters of a leaf, as they follow its definition.
+/// The WITH clause of a leaf with its storage parameters.
 pub(super) fn with(table: &Table) -> String {
     let toast = table.toast_options.iter().map(|o| format!("toast.{o}"));
     let options: Vec<String> = table.options.iter().cloned().chain(toast).map(|o| option(&o)).collect();
@@ -214,7 +215,7 @@ pub(super) fn statistics_targets(table: &Table, relation: &QualifiedName, of_all
     for column in &table.columns {
         all.extend(column.statistics.map(|n| alter(column, format!("set statistics {n}"))));
         let mut options: Vec<String> = column.options.iter().map(|o| option(o)).collect();
-        // For a partitioned table, ANALYZE counts the rows of all partitions, for which there is a separate option.
+        // ANALYZE of a partitioned table includes the rows of all partitions. For that, there is a separate option.
         if of_all
             && let Some(n) = column.options.iter().find_map(|o| o.strip_prefix("n_distinct="))
             && !column.options.iter().any(|o| o.starts_with("n_distinct_inherited="))
@@ -228,7 +229,7 @@ pub(super) fn statistics_targets(table: &Table, relation: &QualifiedName, of_all
     all
 }
 
-/// `name=value` from the catalog, in SQL syntax.
+/// An option `name=value` from the catalog, in SQL syntax.
 pub(super) fn option(text: &str) -> String {
     match text.split_once('=') {
         Some((name, value)) => match name.split_once('.') {

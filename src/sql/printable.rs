@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use crate::model::ident::is_unprintable;
 
-/// The same statement with its control characters written as SQL Unicode escapes: `U&"…"` for names, `U&'…'` for
-/// strings. Text in dollar quotes is itself code, and is escaped in the same way. In comments, each control character
-/// is replaced by a question mark.
+/// Replaces the control characters of a statement by SQL Unicode escapes: `U&"…"` for names, `U&'…'` for strings. Text
+/// in dollar quotes is code, and is escaped in the same way. In comments, each control character is replaced by a
+/// question mark.
 pub fn printable(statement: &str) -> String {
     if !statement.contains(is_unprintable) && !statement.contains(['\n', '\t']) {
         return statement.to_owned();
@@ -16,7 +16,7 @@ pub fn printable(statement: &str) -> String {
     while !rest.is_empty() {
         let length = token(rest);
         let (one, after) = rest.split_at(length);
-        // `E'` and `U&"` belong to the string or name that follows them.
+        // The prefix of a string or name, as in `E'` and `U&"`.
         let prefix = out.len() - out.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_').len();
         let escaped = out[out.len() - prefix..].eq_ignore_ascii_case("e");
         match one.as_bytes()[0] {
@@ -41,7 +41,8 @@ pub fn printable(statement: &str) -> String {
     out
 }
 
-/// A line break in a name is printed as one, and would look like the end of a line of SQL.
+/// Whether a character must be escaped in a name. This includes line breaks, which would look like the end of a line of
+/// SQL.
 fn unprintable_in_name(c: char) -> bool {
     is_unprintable(c) || matches!(c, '\n' | '\t')
 }
@@ -70,8 +71,8 @@ fn escape_in_e(out: &mut String, quoted: &str) {
     }
 }
 
-/// The length in bytes of a quoted name, a string, a comment or dollar-quoted text that begins here; otherwise of one
-/// character.
+/// The length in bytes of the quoted name, string, comment or dollar-quoted text at the start of `text`; otherwise that
+/// of one character.
 fn token(text: &str) -> usize {
     let first = text.chars().next().map_or(1, char::len_utf8);
     match text.as_bytes()[0] {
@@ -82,8 +83,8 @@ fn token(text: &str) -> usize {
     }
 }
 
-/// Up to the closing quote; a doubled quote does not close. A single backslash never precedes a quote: the server and
-/// this program double the quotes in both kinds of strings.
+/// The length up to and including the closing quote. A doubled quote does not close the text. Backslash escapes of
+/// quotes do not occur: the server and this program double quotes in both kinds of strings.
 fn quoted(text: &str, quote: u8) -> usize {
     let bytes = text.as_bytes();
     let mut at = 1;
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_is_escaped() {
+    fn control_characters_are_escaped() {
         for (text, shown) in [
             ("select \"a\" from \"b\"\nwhere 'x\ny'", "select \"a\" from \"b\"\nwhere 'x\ny'"),
             ("drop table \"a\x1b[2J\"\"b\\\"", "drop table U&\"a\\001B[2J\"\"b\\\\\""),

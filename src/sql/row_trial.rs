@@ -1,15 +1,15 @@
-//! Tries a table's own expressions on some of its rows.
+//! Evaluates a table's own expressions on some of its rows.
 
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Check, Column};
 
 use super::{key_text, list};
 
-/// The number of blocks of the table from which rows are read, and of rows in each block.
+/// The number of blocks of the table from which rows are read, and the maximum number of rows in each.
 const BLOCKS: i64 = 64;
 const ROWS_OF_BLOCK: i64 = 16;
 
-/// The condition that a row is in the sample: in blocks that are spread evenly over the `blocks` of the table.
+/// A condition for rows in the sample. Its blocks are spread evenly over the `blocks` of the table.
 pub fn sampled(blocks: i64) -> String {
     let count = blocks.clamp(1, BLOCKS);
     let last = (blocks - 1).max(0);
@@ -23,12 +23,12 @@ pub fn sampled(blocks: i64) -> String {
 pub const HEAP_BLOCKS: &str =
     "select pg_catalog.pg_relation_size($1::oid) / pg_catalog.current_setting('block_size')::bigint";
 
-/// The condition of a CHECK, as it is in the catalog.
+/// The condition of a CHECK constraint, from its definition in the catalog.
 pub(super) fn condition(check: &Check) -> &str {
     check.definition.strip_prefix("CHECK ").unwrap_or(&check.definition)
 }
 
-/// Rows that violate the CHECK, in the sample or in the whole table: their number, and the key of one.
+/// The number of rows that violate the CHECK constraint, in the sample or in the whole table, and the key of one.
 pub fn violations(from: &str, key: &[Ident], check: &Check, sampled: Option<&str>) -> String {
     let of = sampled.map_or(String::new(), |sampled| format!(" and {sampled}"));
     format!("select count(*), min({}) from {from} where not {}{of}", key_text("", key), condition(check))
@@ -41,10 +41,10 @@ where k.conrelid = $1 and k.contype = 'c' and exists (
   where d.classid = 'pg_catalog.pg_constraint'::regclass and d.objid = k.oid
     and d.refclassid in ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass))";
 
-/// How long a CHECK is tested on all rows, in seconds.
+/// The time limit for the test of a CHECK constraint on all rows, in seconds.
 pub const LIMIT_S: u32 = 30;
 
-/// Sets that limit until the transaction ends.
+/// Sets [`LIMIT_S`] until the transaction ends.
 pub fn limit() -> String {
     format!("set local statement_timeout = {}", literal(&format!("{LIMIT_S}s")))
 }
@@ -52,8 +52,8 @@ pub fn limit() -> String {
 /// The time limit for a sample: a function of the application may take a second for each row.
 pub const SAMPLE_LIMIT: &str = "set local statement_timeout = '5s'";
 
-/// An empty temporary table with the table's generated columns, indexes and, if they can be copied, CHECK
-/// constraints.
+/// Creates an empty temporary table with the generated columns, indexes and, with `with_checks`, the CHECK constraints
+/// of the table.
 pub fn empty(table: &QualifiedName, with_checks: bool) -> String {
     let checks = if with_checks { " including constraints" } else { "" };
     format!(
@@ -61,14 +61,14 @@ pub fn empty(table: &QualifiedName, with_checks: bool) -> String {
     )
 }
 
-/// Replaces it by the same table without indexes.
+/// Replaces the temporary table by one without indexes.
 pub fn without_indexes(table: &QualifiedName) -> String {
     format!(
         "drop table {ROWS}; create temporary table pgstrata_rows (like {table} including generated) on commit drop; "
     )
 }
 
-/// That table.
+/// The name of the temporary table.
 pub const ROWS: &str = "pg_temp.pgstrata_rows";
 
 /// Copies the sample into a table.

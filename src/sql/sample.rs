@@ -1,6 +1,6 @@
 //! A sample of the rows to fill: their keys, their new values, and the update that is rolled back.
 //!
-//! Rows are identified by their keys, which are passed as one array of texts for each column: `$1`, `$2` ...
+//! Rows are identified by their keys, which are passed as one text array for each column: `$1`, `$2` ...
 
 use crate::model::filling::Filling;
 use crate::model::ident::Ident;
@@ -10,10 +10,10 @@ use super::plan_sql::{applications_path, joined};
 use super::trial::{rows_as_they_will_be, type_and_collation, whole};
 use super::{key_text, key_value, list};
 
-/// Fires deferred triggers, which would otherwise fire at COMMIT: the transaction is rolled back.
+/// Fires deferred triggers, which would otherwise never fire, because the transaction is rolled back.
 pub const FIRE_DEFERRED: &str = "set constraints all immediate";
 
-/// Which rows of the table a sample is taken from.
+/// The rows of the table from which a sample is taken.
 #[derive(Debug, Clone, Copy)]
 pub enum From<'a> {
     /// That percentage of the table's pages, chosen at random.
@@ -22,14 +22,16 @@ pub enum From<'a> {
     Where(&'a str),
 }
 
-/// Keys of up to `limit` rows. With `matching`, only of rows that satisfy the plan's `where`, which may fail on a row.
+/// The keys of up to `limit` rows. With `matching`, only those of rows that satisfy the plan's `where`, which may fail
+/// for a row.
 pub fn keys(f: &Filling, from: From<'_>, limit: u32, matching: bool) -> String {
     let part = match from {
         From::Pages(percent) if percent < 100.0 => format!(" tablesample system ({percent})"),
         From::Pages(_) => String::new(),
         From::Where(condition) => format!(" where {condition}"),
     };
-    // The missing columns go around a subquery: TABLESAMPLE and ctid need the table itself.
+    // Select from the table in a subquery, because TABLESAMPLE and ctid need the table itself. The missing columns are
+    // added around it.
     let rows = rows_as_they_will_be(f, &format!("(select * from {}{part})", whole(f)));
     let key = f.key_columns();
     let texts = key.iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
@@ -39,7 +41,7 @@ pub fn keys(f: &Filling, from: From<'_>, limit: u32, matching: bool) -> String {
     format!("select {texts} from {}  where {} limit {limit}", joined(f.from.as_ref(), &rows), filter(f))
 }
 
-/// The condition that `t` is one of the rows.
+/// A condition that is true if `t` is one of the rows of the sample.
 fn among(f: &Filling) -> String {
     let key = f.key_columns();
     let (mut own, mut cast, mut arrays, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -59,14 +61,14 @@ fn among(f: &Filling) -> String {
     )
 }
 
-/// The condition that `t` is one of the rows, and matches. The planner may evaluate conditions in any order: CASE prevents
-/// the plan's SQL from being evaluated on other rows, on which it may fail.
+/// A condition that is true if `t` is one of the rows of the sample and must be filled. The planner may evaluate
+/// conditions in any order; CASE prevents the plan's SQL from being evaluated for other rows, for which it may fail.
 fn among_to_fill(f: &Filling) -> String {
     let among = among(f);
     format!("{among} and case when {among} then {} else false end", filter(f))
 }
 
-/// Of each row that is meant, as often as it is yielded: its key, and whether each column is set to NULL.
+/// For each row to fill, as often as the plan's `from` returns it: its key, and whether each column is set to NULL.
 pub fn evaluated(f: &Filling) -> String {
     let key = f.key_columns().iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
     let nulls = (1..=f.set.len()).map(|n| format!("x.v{n} is null")).collect::<Vec<_>>().join(", ");
@@ -78,7 +80,7 @@ pub fn evaluated(f: &Filling) -> String {
     )
 }
 
-/// Updates the rows that no other session has locked; returns how many rows were locked, and how many were set.
+/// Updates the rows that no other session has locked; returns the number of locked and of updated rows.
 pub fn updated(f: &Filling) -> String {
     let key = f.key_columns();
     let each = |render: &dyn Fn(usize, &Ident) -> String, between: &str| {
@@ -112,8 +114,9 @@ select (select count(*) from (select distinct {keys} from batch) locked), (selec
     )
 }
 
-/// Updates rows that no other session has locked, without changing a value: it fires the triggers that the job's update
-/// will fire, although columns that the job sets do not exist yet. Returns the number of rows locked, and of rows updated.
+/// Updates the rows that no other session has locked without changing a value. This fires the triggers that the job's
+/// update will fire, although columns that the job sets do not exist yet. Returns the number of locked and of updated
+/// rows.
 pub fn touched(f: &Filling, columns: &[&Ident]) -> String {
     let key = f.key_columns();
     let names = list("t.", key.iter().map(|c| &c.name));
@@ -132,7 +135,7 @@ select (select count(*) from batch), (select count(*) from touched)",
     )
 }
 
-/// Keys of rows that this transaction updated and that are still meant.
+/// The keys of rows that this transaction updated and that would have to be filled again.
 pub fn still_meant(f: &Filling) -> String {
     format!(
         "select {} from {}  where {} and t.xmin = pg_catalog.pg_current_xact_id()::xid {}",
@@ -143,7 +146,7 @@ pub fn still_meant(f: &Filling) -> String {
     )
 }
 
-/// The same for rows as they would be, if the columns do not exist yet.
+/// As [`still_meant`], if the columns do not exist yet: for rows with the values that they would have.
 pub fn would_be_meant(f: &Filling) -> String {
     let value = |(name, value): &(Ident, String)| {
         let there = f.table.column(name).map(|c| c.sql_type.as_str());
@@ -165,7 +168,7 @@ pub fn would_be_meant(f: &Filling) -> String {
     )
 }
 
-/// Each row once, in key order.
+/// A query that returns each row once, in key order.
 fn once_each(f: &Filling) -> String {
     let key = list("t.", f.key_columns().iter().map(|c| &c.name));
     format!("group by {key} order by {key}")

@@ -1,4 +1,4 @@
-//! Every statement of a run, in order, phase by phase: what `pgstrata sql` prints.
+//! Every statement of a run, in order, phase by phase, for `pgstrata sql`.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::filling::Filling;
@@ -17,7 +17,7 @@ use super::{
     capture, copy, drain, fill, finalize, finish, foreign_key, index, mirror, prepare, swap, verify,
 };
 
-/// The whole run. Statements that repeat are printed once, with their parameters as `$n`.
+/// The statements of a partition job. Repeated statements are included once, with their parameters as `$n`.
 pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
     let leaves: Vec<QualifiedName> =
         b.partitions.iter().map(|p| p.name.clone()).chain(b.default.clone()).collect();
@@ -101,11 +101,11 @@ fn after_the_swap(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<Section> {
     ]
 }
 
-/// The title of a chunk that is filled.
+/// The title of the section for a chunk that is filled.
 const CHUNK: &str =
     "fill: one chunk (one transaction, which also records the chunk; repeated, for each partition)";
 
-/// The whole run of a backfill.
+/// The statements of a backfill.
 pub fn backfill(f: &Filling) -> Vec<Section> {
     let key = f.key_columns();
     let middle = KeyRange {
@@ -134,7 +134,7 @@ pub fn backfill(f: &Filling) -> Vec<Section> {
     all
 }
 
-/// The whole run of a retype.
+/// The statements of a column type change.
 pub fn retype(r: &Retyping) -> Vec<Section> {
     let f = r.filling();
     let middle = KeyRange {
@@ -192,7 +192,7 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
     all
 }
 
-/// The first pass of a backfill or a retype.
+/// The first pass of a backfill or of a column type change.
 fn filled(f: &Filling, middle: &KeyRange) -> Vec<Section> {
     let (leaf, key) = (&f.table.name, f.key_columns());
     let mut all = vec![section(
@@ -285,7 +285,8 @@ fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Str
     all
 }
 
-/// The mirror for the keys of the target; the oids and files of the source's heaps are read at run time.
+/// Switches the mirror on for the keys of the target. The oids and files of the source's heaps are only read at run
+/// time.
 fn mirrored(b: &Blueprint, direction: Direction) -> Vec<String> {
     let deferrable = b.carried_indexes().into_iter().filter(|index| !index.deferrable.is_empty());
     let waiting = |index: &Index| b.table.name.sibling(index.name.with_suffix("_new"));
@@ -328,13 +329,13 @@ mod tests {
             .collect()
     }
 
-    /// Every statement of a run, as a DBA reads it before it is run.
+    /// All statements of a partition job, as a DBA reviews them.
     #[test]
     fn a_whole_run() {
         insta::assert_snapshot!("run_keyset", text(&script(&blueprint(), false, Rows::Hash)));
     }
 
-    /// The differences if the key already contains the partition column, names need quotes, and the copy is by block.
+    /// A key that contains the partition column, names that need quotes, and a copy by block.
     #[test]
     fn a_composite_key_by_block() {
         let mut b = blueprint();
@@ -346,13 +347,13 @@ mod tests {
         insta::assert_snapshot!("run_physical", text(&script(&b, true, Rows::Count)));
     }
 
-    /// Every statement of a retype, as a DBA reads it before it is run.
+    /// All statements of a column type change, as a DBA reviews them.
     #[test]
     fn a_whole_retype() {
         insta::assert_snapshot!("retype_identity", text(&retype(&crate::model::retyping::tests::retyping())));
     }
 
-    /// The sequence of a serial column, a nullable column with expressions of the plan, names that need quotes.
+    /// The sequence of a serial column, a nullable column with expressions in the plan, and names that need quotes.
     #[test]
     fn a_retype_of_odd_names() {
         let mut r = crate::model::retyping::tests::retyping();
@@ -392,7 +393,7 @@ mod tests {
         insta::assert_snapshot!("reverse_drain", all.join(";\n"));
     }
 
-    /// Over very many partitions, in slices on the partitioned side.
+    /// With many partitions, the statements are split into slices of the partitioned side.
     #[test]
     fn a_drain_over_many_partitions() {
         let mut b = blueprint();

@@ -1,9 +1,9 @@
-//! A part of what `pgstrata sql` prints.
+//! A section of the output of `pgstrata sql`.
 
 /// A phase and its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// The phase, and remarks on its statements (one transaction, repeated …).
+    /// The phase, and remarks on its statements (such as one transaction, repeated).
     pub title: String,
     /// The statements, without semicolons.
     pub statements: Vec<String>,

@@ -1,26 +1,26 @@
 //! The tables of schema `pgstrata`, in the database that the job changes: jobs, leases, ledger, events, settings.
 
-/// The version of the schema below; each upgrade is one more entry of [`UPGRADES`].
+/// The current version of the schema. Each upgrade adds an entry to [`UPGRADES`].
 pub const VERSION: i32 = 4;
 
-/// Whether the schema is installed. This queries the catalog tables: `to_regclass` may answer from the session's
-/// cache, which may not yet include what another session created while this one waited for [`INSTALL_LOCK`].
+/// Whether the schema is installed. This queries the catalog tables, because `to_regclass` may use the cache of the
+/// session, which may not yet include what another session created while this session waited for [`INSTALL_LOCK`].
 pub const INSTALLED: &str = "select exists (select from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'pgstrata' and c.relname = 'version')";
 
-/// The version that is installed.
+/// The installed version.
 pub const INSTALLED_VERSION: &str = "select number from pgstrata.version";
 
-/// Allows one upgrade at a time, until the end of the transaction. Only roles with privileges on the table can
-/// acquire this lock; any role could acquire an advisory lock and hold it forever.
+/// Allows one upgrade at a time, until the end of the transaction. Only roles with privileges on the table can acquire
+/// this lock, whereas any role could acquire an advisory lock and hold it forever.
 pub const INSTALL_LOCK: &str = "lock table pgstrata.version in access exclusive mode";
 
-/// From version n to n + 1, each in one transaction with the update of the number.
+/// The upgrades from version n to n + 1, each in one transaction with the update of the version number.
 pub const UPGRADES: &[&str] = &[V1, V2, V3, V4];
 
-/// Revokes all privileges from all roles but the owner, on everything that this transaction created in schema
-/// `pgstrata`, and on the schema if it was created: default privileges may have granted some. Existing objects keep
-/// theirs; a table that was only altered has a new row in `pg_class`, but none in `pg_type`.
+/// Revokes all privileges from all roles except the owner on all objects that this transaction created in schema
+/// `pgstrata`, and on the schema if it was created, because default privileges may have granted some. Existing objects
+/// keep their privileges: a table that was only altered has a new row in `pg_class`, but not in `pg_type`.
 pub const CLOSE: &str = "
 do $$
 declare
@@ -155,7 +155,7 @@ create table pgstrata.objects (
 comment on table pgstrata.objects is 'What a job made, by oid: it drops, empties and renames nothing else.';
 ";
 
-/// Every open job, and every ended job with the name `$1`, newest first.
+/// All open jobs, and all ended jobs with the name `$1`, newest first.
 pub const JOBS: &str =
     "select id, name, kind, source, plan, identity, blueprint, state, rows_estimated, copy_order, copy_end,
     copy_filenode, rows_per_second, eta_s, swap_xid, swapped_at, keep_old_until, started_at, updated_at,
@@ -169,7 +169,7 @@ pub const CREATE_JOB: &str = "with job as (
 )
 insert into pgstrata.leases (job_id) select id from job returning job_id";
 
-/// Changes the state of a job, and records this in its history; nothing if the job is not in the expected state.
+/// Changes the state of a job, and records this in its history; does nothing if the job is not in the expected state.
 pub const MOVE_JOB: &str = "with moved as (
     update pgstrata.jobs set state = $3, updated_at = now(),
         ended_at = case when $3 in ('finalized', 'aborted') then now() end
@@ -180,20 +180,20 @@ insert into pgstrata.events (job_id, what) select id, $3 from moved";
 /// Stores the changed settings of an edited plan.
 pub const RETUNE_JOB: &str = "update pgstrata.jobs set plan = $2, updated_at = now() where id = $1";
 
-/// Fixes the order, the upper end and the heap file of the copy, and deletes the chunks of an earlier attempt.
+/// Stores the order, the end and the heap file of the copy, and deletes the chunks of an earlier attempt.
 pub const FREEZE_COPY: &str = "with gone as (delete from pgstrata.chunks where job_id = $1 and step = 'copy')
 update pgstrata.jobs set copy_order = $2, copy_end = $3, copy_filenode = $4, updated_at = now() where id = $1";
 
-/// Stores a blueprint with more partitions.
+/// Stores a changed blueprint.
 pub const EXTEND_JOB: &str = "update pgstrata.jobs set updated_at = now(),
     blueprint = $2::jsonb || case when blueprint ? 'in_use' then pg_catalog.jsonb_build_object('in_use', blueprint -> 'in_use') else '{}' end
 where id = $1";
 
-/// Stores the definition of the table in use, as the job last recorded it, with the blueprint.
+/// Stores the current definition of the table in use with the blueprint.
 pub const KEEP_IN_USE: &str = "update pgstrata.jobs set
     blueprint = blueprint || pg_catalog.jsonb_build_object('in_use', $2::pg_catalog.jsonb) where id = $1";
 
-/// That definition; null if no exchange has stored one.
+/// The stored definition of the table in use; null if no exchange has stored one.
 pub const IN_USE: &str = "select blueprint -> 'in_use' from pgstrata.jobs where id = $1";
 
 /// Stores the current rate, for `status`.
@@ -213,16 +213,16 @@ pub const RECORD_VERIFIED: &str =
 /// Adds an event.
 pub const ADD_EVENT: &str = "insert into pgstrata.events (job_id, what, detail) values ($1, $2, $3)";
 
-/// Creates the row in `leases` of job `$1` again if it was deleted. Its epoch is higher than any before: no job has
-/// had as many drivers as milliseconds have passed since 1970.
+/// Creates the row of job `$1` in `leases` again if it was deleted. Its epoch, the number of milliseconds since 1970,
+/// is higher than any before, because an epoch counts drivers.
 pub const RESTORE_LEASE: &str = "insert into pgstrata.leases (job_id, epoch)
 select id, (extract(epoch from pg_catalog.clock_timestamp()) * 1000)::bigint from pgstrata.jobs where id = $1
 on conflict (job_id) do nothing";
 
-/// The driver of job `$1`: the name of the holder; process, client and start of the session that holds the lock of
-/// the lease, if there is one. Client and start are null if our role may not see them.
+/// The driver of job `$1`: the name of the holder, and the process, client and start of the session that holds the lock
+/// of the lease, if there is one. Client and start are null if the role cannot see them.
 ///
-/// Only a session of the role that began the epoch counts: others can see the key of the lock in `pg_locks`, and
+/// Only sessions of the role that began the epoch count: other roles can see the key of the lock in `pg_locks`, and
 /// acquire the lock as soon as the driver has released it.
 pub const DRIVEN: &str =
     "select l.holder, a.pid, coalesce(a.client_addr::text, 'this machine'), a.backend_start::text
@@ -233,7 +233,7 @@ from pgstrata.leases l
       and k.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
 where l.job_id = $1";
 
-/// The row in `leases` of job `$1`, locked until the transaction ends; no other process can begin an epoch meanwhile.
+/// Locks the row of job `$1` in `leases` until the transaction ends, so that no other process can begin an epoch.
 pub const LOCK_LEASE: &str = "select from pgstrata.leases where job_id = $1 for no key update";
 
 /// Acquires the lock `$1` until the session ends.
@@ -242,18 +242,18 @@ pub const TAKE_LOCK: &str = "select pg_catalog.pg_try_advisory_lock($1)";
 /// Releases the lease.
 pub const RELEASE_LEASE: &str = "select pg_catalog.pg_advisory_unlock_all()";
 
-/// Begins a transaction with the privileges of the login role, whatever role the session acts as: the sessions of a
-/// job belong to the login role, and only its privileges are certain to suffice to see and terminate them.
+/// Begins a transaction with the privileges of the login role, even if the session has set another role. The sessions
+/// of a job belong to the login role, which can therefore always see and terminate them.
 pub const AS_SESSION_USER: &str = "begin isolation level read committed; set local role none";
 
-/// The sessions that previous drivers of a job left behind: those with names that begin with `$1`, of the current
-/// login role or of the role that drove the job last, `$2`. The role matters because any role can give its session
-/// such a name.
+/// The sessions that previous drivers of a job left behind: those with names that begin with `$1`, of the current login
+/// role or of the role that drove the job last, `$2`. The role is checked because any role can give its session such a
+/// name.
 const FORMER: &str = "from pg_catalog.pg_stat_activity
 where pg_catalog.starts_with(application_name, $1) and datname = pg_catalog.current_database()
   and (usename = session_user or usesysid = $2::oid) and pid <> pg_catalog.pg_backend_pid()";
 
-/// Terminates those that our role may terminate.
+/// Terminates the sessions of previous drivers that the role can terminate.
 pub fn end_former() -> String {
     format!(
         "select pg_catalog.pg_terminate_backend(pid) {FORMER}
@@ -263,7 +263,7 @@ pub fn end_former() -> String {
     )
 }
 
-/// How many of them still exist.
+/// The number of sessions of previous drivers that still exist.
 pub fn former_left() -> String {
     format!("select pg_catalog.count(*) {FORMER}")
 }
@@ -271,8 +271,8 @@ pub fn former_left() -> String {
 /// The role that drove the job last; null if none did.
 pub const LAST_DRIVER: &str = "select driver from pgstrata.leases where job_id = $1";
 
-/// Begins an epoch of the holder `$2` under the lock `$4`. It waits for transactions of the previous epoch, which
-/// lock the row in share mode. With `$3`, only if the previous epoch had the same holder.
+/// Begins an epoch of the holder `$2` with the lock `$4`. It waits for transactions of the previous epoch, which lock
+/// the row in share mode. If `$3` is true, it does so only if the previous epoch had the same holder.
 pub const NEXT_EPOCH: &str =
     "update pgstrata.leases set epoch = epoch + 1, holder = $2, beat_at = now(), lock_key = $4,
     driver = (select oid from pg_catalog.pg_roles where rolname = session_user)
@@ -281,7 +281,7 @@ where job_id = $1 and (not $3 or holder = $2) returning epoch";
 /// The current epoch.
 pub const EPOCH: &str = "select epoch from pgstrata.leases where job_id = $1";
 
-/// Locks the row in `leases` against a new driver until the transaction ends; no row if there already is one.
+/// Prevents a new driver from beginning an epoch until the transaction ends; no row if there already is a new driver.
 pub const HOLD_EPOCH: &str = "select from pgstrata.leases where job_id = $1 and epoch = $2 for share";
 
 /// Adds a finished chunk.
@@ -289,7 +289,7 @@ pub const ADD_CHUNK: &str =
     "insert into pgstrata.chunks (job_id, step, \"after\", through, rows, ms, epoch, leaf, seen)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// The ranges of the finished chunks, in the order of their upper ends as the server orders keys.
+/// The ranges of the finished chunks, sorted by their upper ends in the order of the key.
 pub fn chunks_in_order(casts: &[&str]) -> String {
     let order: Vec<String> = casts
         .iter()
@@ -303,21 +303,22 @@ pub fn chunks_in_order(casts: &[&str]) -> String {
     )
 }
 
-/// The number of rows and the milliseconds of each chunk; `late` rows were filled one at a time, and are not chunks.
+/// The number of rows and the duration of each chunk in milliseconds. `late` rows were filled one at a time and are not
+/// included.
 pub const CHUNK_TIMES: &str = "select coalesce(seen, rows), ms from pgstrata.chunks where job_id = $1 and step <> 'late' order by done_at";
 
 /// The number of rows that a backfill has set.
 pub const ROWS_SET: &str = "select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step <> 'copy'";
 
-/// The number of rows that a finished backfill has set, from its last event.
+/// The number of rows that a finished backfill has set, from its history.
 pub const ROWS_SET_IN_ALL: &str =
     "select detail from pgstrata.events where job_id = $1 and what = 'rows_set' order by id desc limit 1";
 
-/// Stores the number of copied rows, for `status`, before the ledger is deleted.
+/// Stores the number of copied rows for `status`, before the ledger is deleted.
 pub const KEEP_ROWS_COPIED: &str = "update pgstrata.jobs set rows_estimated =
     (select coalesce(pg_catalog.sum(coalesce(seen, rows)), 0)::bigint from pgstrata.chunks where job_id = $1) where id = $1";
 
-/// Deletes the ledger of a finished job, its settings and its records of objects.
+/// Deletes the ledger of an ended job, its settings and its records of objects.
 pub const FORGET_CHUNKS: &str = "with pace as (delete from pgstrata.pace where job_id = $1),
 settings as (delete from pgstrata.settings where job_id = $1),
 objects as (delete from pgstrata.objects where job_id = $1)

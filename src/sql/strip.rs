@@ -1,5 +1,5 @@
-//! Removes, in the same transaction, what an event trigger adds to a table that the job has just created, and looks
-//! for such additions again before the table comes into use.
+//! Removes additions of event triggers to a table that the job has created, in the same transaction, and searches for
+//! such additions again before the table comes into use.
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName, literal};
@@ -9,8 +9,8 @@ fn array<'a>(names: impl IntoIterator<Item = &'a Ident>) -> String {
     format!("array[{}]::pg_catalog.name[]", names.join(", "))
 }
 
-/// Removes everything from a newly created table except `columns` and what it inherits from its parent: row-level
-/// security, policies, triggers, rules, constraints other than `checks`, indexes, columns, publications.
+/// Removes everything from a newly created table except `columns`, `checks`, and what it inherits from its parent:
+/// row-level security, policies, triggers, rules, constraints, indexes, columns, publications.
 pub fn strip<'a>(
     table: &QualifiedName,
     columns: impl IntoIterator<Item = &'a Ident>,
@@ -56,13 +56,13 @@ end",
     format!("do {}", super::dollar_quoted(&body))
 }
 
-/// The same for a table of schema `pgstrata`, which belongs to the role that created it.
+/// As [`strip`], for a table in schema `pgstrata`. It belongs to the role that created it.
 pub fn own(table: &QualifiedName, columns: &[Ident]) -> [String; 2] {
     [format!("alter table {table} owner to current_user"), strip(table, columns, [])]
 }
 
-/// The tables of schema `pgstrata` belong to the owner of the schema, and have only what the versions of the schema
-/// define. Objects of a role that the job's role cannot act for are left alone.
+/// Resets the tables of schema `pgstrata`: they belong to the owner of the schema, and have only the objects that the
+/// versions of the schema define. Objects of a role of which the job's role is not a member are not changed.
 pub const INSTALLED: &str = "do $pgstrata$
 declare
   addition text;
@@ -90,8 +90,8 @@ begin
 end
 $pgstrata$";
 
-/// Additions to the target (oid `$1`) and its partitions that do not come from the source: the relation, and what was
-/// added.
+/// Additions to the target (oid `$1`) and its partitions that do not come from the source: the relation and the
+/// addition.
 pub fn additions(b: &Blueprint) -> String {
     let table = &b.table;
     let grants: Vec<String> = table

@@ -1,5 +1,5 @@
-//! Queries of preflight about other users of the table: subscribers, slots, trigger functions, and functions and
-//! statements that mention it. They read only the catalog.
+//! Queries of preflight about other uses of the table: by subscribers, slots, trigger functions, and functions and
+//! statements that contain its name. They only read the catalog.
 
 use crate::model::ident::QualifiedName;
 
@@ -7,8 +7,8 @@ use super::options;
 
 /// For the relation with oid `$1`: one JSON document ([`crate::plan::check::Surroundings`]).
 ///
-/// The statement of a walsender shows which publications its subscriber uses; if it is not visible, it may use any of
-/// them. Only functions whose text contains the table's name are read.
+/// The statement of a walsender contains the publications that its subscriber uses. If the statement is not visible,
+/// the subscriber may use any publication. Only functions whose text contains the table's name are read.
 pub fn surroundings() -> String {
     let relation = |of: &str| {
         options::others(&format!("{of}.reloptions"), &options::kind(of), &format!("{of}.oid::regclass"))

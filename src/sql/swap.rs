@@ -1,4 +1,4 @@
-//! The swap and the rollback: one transaction each, from the same text in both directions.
+//! The swap and the rollback: one transaction each, with the same statements in both directions.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::View;
@@ -13,9 +13,10 @@ use super::{capture, close_function, dependent, dollar_quoted, foreign_key, prep
 /// The guard's name.
 pub const GUARD: &str = "pgstrata_guard";
 
-/// What is locked first: the objects that read the table, or the table itself. Each order can deadlock with one kind
-/// of transaction: one that reads a view locks it before its table; one that writes the table and then reads a view
-/// locks them in the opposite order. Neither of these fails, only our attempt does, so attempts alternate.
+/// Which is locked first: the objects that read the table, or the table. Each order can deadlock with one kind of
+/// transaction: a transaction that reads a view locks the view before its table; a transaction that writes the table
+/// and then reads a view locks them in the opposite order. Only the attempt of the job fails in that case, so attempts
+/// alternate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LockOrder {
     /// Views and other tables whose rules, policies or defaults refer to the table; then the tables.
@@ -24,8 +25,8 @@ enum LockOrder {
     TablesFirst,
 }
 
-/// Acquires the locks. `LOCK TABLE view` would also lock every other table of the view; setting the owner to the same
-/// owner locks only the view.
+/// Acquires the locks. LOCK TABLE of a view would also lock every other table of the view, so the statement sets the
+/// owner of the view to the current owner, which locks only the view.
 fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
     let sides = b.sides(away);
     let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
@@ -39,17 +40,17 @@ fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
     }
 }
 
-/// Statements that lock more than the tables, sent immediately after them. A transaction that has taken a value of
-/// the sequence explicitly, or has changed a table that a foreign key refers to, and then uses the source, waits for
-/// us while we wait for it. The sooner our `lock_timeout` ends that, the more certainly it ends before the server
-/// checks for deadlocks.
+/// Statements that lock other objects; they run immediately after the tables are locked. A transaction that has called
+/// `nextval` itself, or has changed a table that a foreign key references, and then uses the source, is in a deadlock
+/// with the job. The `lock_timeout` of the job must resolve it before the server checks for deadlocks, so these locks
+/// are requested as early as possible.
 fn further_locks(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = foreign_key::drop(b, away, leaves);
     all.extend(sequences(b, away));
     all
 }
 
-/// The exchange in one direction. It fails while a change is pending.
+/// The exchange in one direction. It fails if a change is pending.
 pub fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName], guard: Guard) -> Exchange {
     let pending = |table: QualifiedName| format!("exists (select from {table})");
     Exchange {
@@ -70,12 +71,12 @@ pub fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName], guard:
     }
 }
 
-/// Makes autovacuum yield, without blocking any reader or writer.
+/// A weak lock that makes autovacuum cancel itself and blocks no reader or writer.
 pub fn first_lock(b: &Blueprint, away: Direction) -> String {
     format!("lock table {} in share update exclusive mode", b.sides(away).source)
 }
 
-/// All statements between the checks and the update of the job's row, in order.
+/// The statements between the checks and the update of the job's row, in order.
 fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against: Guard) -> Vec<String> {
     let sides = b.sides(away);
     let to_plain = away == Direction::Reverse;
@@ -97,12 +98,12 @@ fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against:
     all.extend(capture::create_triggers(b, &b.table.name));
     all.extend(guard(b, away, against));
     all.extend(mirror::off(b));
-    // The log of truncations for the other direction begins here.
+    // Recorded truncations apply to the direction that ends; the other direction starts without any.
     all.push(format!("delete from {}", b.truncations()));
     all
 }
 
-/// User triggers fire only on the table that applications use.
+/// Enables user triggers only on the table that comes into use.
 fn user_triggers(b: &Blueprint, away: Direction) -> Vec<String> {
     let sides = b.sides(away);
     let state = |t: &Trigger| match t.enabled.as_str() {
@@ -123,8 +124,9 @@ fn user_triggers(b: &Blueprint, away: Direction) -> Vec<String> {
         .collect()
 }
 
-/// The names of the source are freed, and the target gets them. Names of indexes and sequences are unique in the
-/// schema, so each is renamed separately; renaming an index renames its constraint.
+/// Renames the objects of the source to free their names, and gives these names to the objects of the target. Names of
+/// indexes and sequences are unique in the schema, so each is renamed separately; renaming an index also renames its
+/// constraint.
 fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, from) = suffixes(away);
     let name = &b.table.name;
@@ -137,7 +139,7 @@ fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
     let indexes = b.table.indexes.iter().filter(|i| if to_plain { carried(i) } else { true });
     for index in indexes {
         let object = name.sibling(index.name.clone());
-        // An index that the target lacks is only renamed, and renamed back by a rollback.
+        // The swap only renames an index that the target lacks, and the rollback renames it back.
         let away_name = index.name.with_suffix(out);
         all.push(format!("alter index {object} rename to {away_name}"));
     }
@@ -149,7 +151,7 @@ fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
     all
 }
 
-/// An identity sequence exchanges its name with that of the other table; a serial sequence becomes owned by the table
+/// Exchanges the names of the identity sequences of both tables, and sets the owner of a serial sequence to the table
 /// that comes into use.
 fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, from) = suffixes(away);
@@ -167,10 +169,10 @@ fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
     b.table.sequences.iter().flat_map(sequence).collect()
 }
 
-/// The identity counter continues from its previous value. A session that is waiting for the old sequence at this
-/// moment, because it called `nextval` on it by name, takes one more value from it after the commit: the new sequence
-/// leaves room for as many sessions as there can be. This therefore comes last, after everything that takes time,
-/// when sessions that call it often are visible as waiting.
+/// Sets the new identity sequence to the value of the old one. A session that waits for the old sequence at this
+/// moment, because it called `nextval` on it by name, takes one more value from it after the commit, so the new
+/// sequence skips as many values as there can be sessions. These statements run last, after all that take time, when
+/// sessions that often call `nextval` are visible as waiting.
 fn counters(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, _) = suffixes(away);
     let counter = |s: &Sequence| {
@@ -189,9 +191,9 @@ where seqrelid = {old}::regclass"
     b.table.sequences.iter().filter(|s| s.identity).map(counter).collect()
 }
 
-/// Comments on objects that have their final name only now, or whose name belongs to the table.
+/// Comments on objects that only now have their final name, or whose name is local to the table.
 fn comments(b: &Blueprint) -> impl Iterator<Item = String> {
-    // The comment on a foreign key is written with the key.
+    // The comment on a foreign key is created with the key.
     let keys = b.table.foreign_keys.iter().chain(&b.incoming).chain(&b.incoming_dropped);
     let keys: Vec<&Ident> = keys.filter(|f| f.table == b.table.name).map(|f| &f.name).collect();
     let foreign = move |c: &Comment| c.kind == "constraint" && keys.contains(&&c.name);
@@ -200,7 +202,7 @@ fn comments(b: &Blueprint) -> impl Iterator<Item = String> {
     carried.map(|c| format!("comment on {} {} on {} is {}", c.kind, c.name, b.table.name, literal(&c.text)))
 }
 
-/// Redirects a view by name: `CREATE OR REPLACE` keeps its owner, privileges and comment.
+/// Redirects a view by name. CREATE OR REPLACE VIEW keeps its owner, privileges and comment.
 pub(super) fn view(view: &View) -> String {
     let options = if view.options.is_empty() {
         String::new()
@@ -216,32 +218,31 @@ pub(super) fn view(view: &View) -> String {
     )
 }
 
-/// Which writes, of those with a snapshot older than the exchange, the guard rejects on the table that comes into
-/// use.
+/// The writes with a snapshot older than the exchange that the guard rejects on the table that comes into use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
-    /// All writes: such a snapshot may see the table as it was before the last drain. In a READ COMMITTED
-    /// transaction, it is the snapshot of one statement that waited for the exchange; rows that COPY inserts do not
-    /// depend on it.
+    /// All writes: with such a snapshot, the table can be as it was before the last drain. In a READ COMMITTED
+    /// transaction, this is the snapshot of one statement that waited for the exchange; rows that COPY inserts do not
+    /// depend on the snapshot.
     EveryWrite,
-    /// Writes of SERIALIZABLE transactions: every such snapshot sees the same rows in both tables, but the server
-    /// tracks what a transaction read by the table from which it read.
+    /// Writes of SERIALIZABLE transactions: with every such snapshot, both tables have the same rows, but the server
+    /// tracks the reads of a transaction by table.
     Serializable,
 }
 
-/// The first argument of a guard that rejects every write, as [`Guard::EveryWrite`].
+/// The first argument of a guard that rejects every write; see [`Guard::EveryWrite`].
 const EVERY_WRITE: &str = "every write";
 /// The first argument of the guard on the table that goes out of use.
 const OUT_OF_USE: &str = "out of use";
 
-/// The function of the guard. It is STABLE, so that it reads with the snapshot of the statement that fired it: a
-/// snapshot that does not include the trigger's own row is older than the exchange. The function does not depend on
-/// this server, so that it works in a database that was restored from a dump.
+/// The function of the guard. It is STABLE, so that it reads with the snapshot of the statement that fired it: if that
+/// snapshot does not include the trigger's own catalog row, it is older than the exchange. The function does not depend
+/// on this server, so that it works in a database that was restored from a dump.
 ///
-/// The table that goes out of use also has a guard, for as long as it is kept. Calls do not lock functions: a call of
-/// a function with a `BEGIN ATOMIC` body that is waiting for the table at that moment has already read the definition
-/// that the exchange replaces, and would write to the table that is no longer in use. Sessions of pgstrata may write
-/// to it.
+/// The table that goes out of use also has a guard, as long as it is kept. A call of a function does not lock the
+/// function: a call of a function with a BEGIN ATOMIC body that waits for the table during the exchange has already
+/// read the definition that the exchange replaces, and would write to the inactive table. Sessions of pgstrata may
+/// write to that table.
 pub fn guard_function(b: &Blueprint) -> Vec<String> {
     let function = b.guard_function();
     let body = format!(
@@ -276,8 +277,8 @@ fn guard(b: &Blueprint, away: Direction, guard: Guard) -> Vec<String> {
     let (out, _) = suffixes(away);
     let outgoing = b.table.name.sibling(b.table.name.name.with_suffix(out));
     let (name, function) = (Ident::new(GUARD), b.guard_function());
-    // An older snapshot sees the previous trigger on the table, so each trigger has an argument of its own: the
-    // number of the transaction that created it.
+    // An older snapshot may include a previous trigger on the table, so each trigger has a unique argument: the ID of
+    // the transaction that created it.
     let trigger = |table: &QualifiedName, mode: &str| {
         let create = format!(
             "create trigger {name} before insert or update or delete on {table} for each statement execute function {function}"
@@ -320,8 +321,8 @@ pub const OLDER_THAN_GUARD: &str = "select exists (
 )";
 
 /// Transactions that would block a lock on one of the relations `$1` (oids): those older than `$2` milliseconds that
-/// hold a lock on it or on one of its partitions, including prepared transactions. An attempt that is bound to fail
-/// would make applications wait for nothing.
+/// hold a lock on it or on one of its partitions, including prepared transactions. With them, an attempt would fail and
+/// make applications wait in vain.
 pub const IN_THE_WAY: &str = "with relations as (
   select unnest($1::oid[]) as oid
   union
@@ -345,11 +346,10 @@ where own.pid is null and l.locktype = 'relation' and l.relation in (select oid 
   and p.database = pg_catalog.current_database()
 order by 5";
 
-/// Cancels the statement of the session with process number `$1`, if its transaction is still the one that began at
-/// `$2`.
+/// Cancels the statement of the session with process number `$1`, if its transaction is still that which began at `$2`.
 pub const CANCEL: &str = "select pg_catalog.pg_cancel_backend(pid) from pg_catalog.pg_stat_activity
 where pid = $1 and xact_start::text = $2";
 
-/// Terminates that session.
+/// Terminates the session with process number `$1`, under the same condition.
 pub const TERMINATE: &str = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity
 where pid = $1 and xact_start::text = $2";

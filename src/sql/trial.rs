@@ -1,4 +1,4 @@
-//! Tries a backfill's SQL: statements that the server plans and does not run.
+//! Tries the SQL of a backfill with statements that the server plans but does not run.
 
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::ident::{Ident, QualifiedName};
@@ -9,7 +9,7 @@ use super::fill::{meaning as filter, values};
 use super::in_range;
 use super::plan_sql::joined;
 
-/// The name of the part of a probe that the server keeps separate only if it calls volatile functions.
+/// The name of the subquery in a probe. The server keeps the subquery separate only if it calls volatile functions.
 pub const PROBE: &str = "pgstrata_probe";
 
 /// Plans the new values, and the selection of rows.
@@ -36,7 +36,7 @@ fn kept_apart(query: &str) -> String {
     format!("explain (format json) with {PROBE} as (\n  {query}) select * from {PROBE}")
 }
 
-/// Plans the update of existing columns; none if all are to be added.
+/// Plans the update of existing columns; none if the job adds all columns.
 pub fn assigned(f: &Filling) -> Option<String> {
     let there = |(_, (name, _)): &(usize, &(Ident, String))| f.table.column(name).is_some();
     let set: Vec<String> = f
@@ -58,13 +58,13 @@ pub fn assigned(f: &Filling) -> Option<String> {
     ))
 }
 
-/// The new values, to find out their types.
+/// A query for the new values, to find out their types.
 pub fn typed(f: &Filling) -> String {
     format!("select {} from {}", values(f), joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f))))
 }
 
 /// Whether a column of the type called `$2` accepts a value of the type with oid `$1`, and whether that type is a
-/// domain with constraints. String types accept everything; arrays are compared by their elements.
+/// domain with constraints. String types accept every type; arrays are compared by their elements.
 pub const TAKEN: &str = "
 with recursive target as (
   select to_regtype($2)::oid as oid
@@ -87,13 +87,13 @@ select coalesce((select source = target or category = 'S' or exists (
       select from pg_catalog.pg_constraint k where k.contypid = d.oid))),
   pg_catalog.format_type($1, null)";
 
-/// Plans the selection of rows of the table; the top node has their estimated number.
+/// Plans the selection of rows of the table. The top node of the plan has their estimated number.
 pub fn meant(f: &Filling) -> String {
     let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
     format!("explain (format json) select from {source}  where {}", filter(f))
 }
 
-/// Plans what a chunk of one table or partition computes.
+/// Plans the query of a chunk of one table or partition.
 pub fn chunk(f: &Filling, leaf: &QualifiedName, range: &KeyRange) -> (String, Vec<String>) {
     let key: Vec<&Column> = f.key_columns();
     let (condition, ends) = in_range("t.", &key, range, 1);
@@ -107,7 +107,7 @@ pub fn whole(f: &Filling) -> String {
     if f.is_partitioned() { f.table.name.to_string() } else { format!("only {}", f.table.name) }
 }
 
-/// Rows with their future columns; those that do not exist yet are NULL.
+/// A query for rows with all columns that the table will have. Columns that do not exist yet are NULL.
 pub(super) fn rows_as_they_will_be(f: &Filling, rows: &str) -> String {
     let missing: String = f.missing().map(null_column).collect();
     if missing.is_empty() {
@@ -116,15 +116,15 @@ pub(super) fn rows_as_they_will_be(f: &Filling, rows: &str) -> String {
     format!("(select r.*{missing} from {rows} r)")
 }
 
-/// In a subquery that the planner does not evaluate: it would compare the NULL with a constant of another type, and
-/// fail.
+/// A NULL column, in a subquery that the planner does not evaluate: otherwise, it would compare NULL with a constant of
+/// another type and fail.
 fn null_column(column: &NewColumn) -> String {
     let (sql_type, collation) = type_and_collation(column);
     let collation = collation.map_or_else(String::new, |collation| format!(" collate {collation}"));
     format!(", (select cast(null as {sql_type})){collation} as {}", column.name)
 }
 
-/// Its type, and the collation that the plan specifies.
+/// The type of the column, and the collation that the plan specifies.
 pub fn type_and_collation(column: &NewColumn) -> (&str, Option<&str>) {
     const COLLATE: &str = " collate ";
     match column.sql_type.to_ascii_lowercase().find(COLLATE) {

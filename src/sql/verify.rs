@@ -1,10 +1,10 @@
-//! Verification: compares both sides of a range at one snapshot, first by count and hash, then row by row.
+//! Verification: compares both sides of a range with one snapshot, first by count and hash, then row by row.
 //!
-//! Two rows match if an application reads the same from both. A value is hashed as it is if its type considers only
-//! identical values equal; this is the fast path. All other values are hashed as the text that the server sends to
-//! clients: types with a coarser `=` (numeric without a scale, real, double precision, interval, jsonb, bpchar, and
-//! arrays of them), values under a nondeterministic collation, and types without a built-in hash, such as json,
-//! ranges, composite types, citext and other extension types.
+//! Two rows match if an application reads the same values from both. A value is hashed directly if only identical
+//! values of its type are equal; this is fast. All other values are hashed as the text that the server sends to
+//! clients: types in which different values can be equal (numeric without a scale, real, double precision, interval,
+//! jsonb, bpchar, and arrays of them), values with a nondeterministic collation, and types without a built-in hash,
+//! such as json, ranges, composite types, citext and other extension types.
 
 use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::ident::literal;
@@ -14,7 +14,7 @@ use crate::plan::Rows;
 
 use super::{drain, equal, from_source, in_range};
 
-/// The hash of a row as a number; sums of it do not depend on the order.
+/// The hash of a row as a number. The combination of hashes does not depend on the order of rows.
 fn row_hash(alias: &str, columns: &[Column], rows: Rows) -> String {
     if rows == Rows::Count {
         return "0::bigint".into();
@@ -28,15 +28,15 @@ fn hashed(value: &str, column: &Column) -> String {
     if column.hashable && column.deterministic && !equals_more_than_identical(column) {
         return value.to_owned();
     }
-    // For some types, a cast to text is a separate function and loses part of the output: that of bpchar drops
-    // trailing spaces. As a field of a row, a value is always written by the output function of its type.
+    // For some types, a cast to text is not the output function and loses information: that of bpchar removes trailing
+    // spaces. In the text of a row, a value always has the format of the output function.
     let built_in = !column.base_type.contains('.') && !column.base_type.starts_with("bpchar");
     let text = if built_in { format!("{value}::text") } else { format!("row({value})::text") };
     if column.deterministic { text } else { format!("{text} collate \"C\"") }
 }
 
-/// Whether a built-in type with a hash considers values equal that are not identical. With a declared length or
-/// scale, equal values of a char or numeric column are identical.
+/// Whether values of a built-in type with a hash can be equal without being identical. With a declared length or scale,
+/// equal values of a char or numeric column are identical.
 fn equals_more_than_identical(column: &Column) -> bool {
     let element = column.base_type.trim_end_matches("[]");
     match element {
@@ -47,7 +47,7 @@ fn equals_more_than_identical(column: &Column) -> bool {
     }
 }
 
-/// Count and hash of both sides of `range` over `by`: source count, source hash, target count, target hash.
+/// The count and hash of both sides of `range` over `by`: source count, source hash, target count, target hash.
 pub fn summary(
     b: &Blueprint,
     direction: Direction,
@@ -71,9 +71,10 @@ pub fn summary(
     (sql, values)
 }
 
-/// Count and hash, as in [`summary`], of the rows of `range` at pending places, on both sides. The hash is an
-/// exclusive or, so removing these from the sums leaves the sums of all other rows: this needs a lookup of a few keys
-/// instead of another scan of the range. To be sent at the snapshot of the sums, with [`drain::SETTINGS`].
+/// The count and hash, as in [`summary`], of the rows of `range` at places with pending changes, on both sides. The
+/// hash is an exclusive or, so removing these rows from the sums leaves the sums of all other rows. This needs lookups
+/// of a few keys instead of another scan of the range. Send it with the snapshot of the sums, and with
+/// [`drain::SETTINGS`].
 pub fn pending(
     b: &Blueprint,
     direction: Direction,
@@ -100,12 +101,12 @@ pub fn pending(
     (sql, values)
 }
 
-/// The differences in `range`, row by row, without pending places: the values of the key and the partition column as
-/// text, and how many rows the source and the target have at that place; also, on every row, the total numbers of
-/// missing, extra and mismatched places. At most `limit` rows.
+/// The mismatches in `range`, row by row, without places with pending changes: the values of the key and the partition
+/// column as text, and the number of rows that the source and the target have at that place; also, in every row of the
+/// result, the total numbers of missing, extra and different places. At most `limit` rows.
 ///
 /// While a TRUNCATE of the source is pending, every place counts as pending: rows in the source were written after it
-/// and are in the log, and rows in the target will be removed with it.
+/// and are in the log, and the next drain removes the rows in the target.
 pub fn differences(
     b: &Blueprint,
     direction: Direction,
@@ -117,7 +118,7 @@ pub fn differences(
     let sides = b.sides(direction);
     let place = b.place_columns();
     let (condition, values) = in_range("r.", by, range, 1);
-    // The columns of the places are numbered, because their names could be the same as ours.
+    // The columns of the places are numbered, because their names could conflict with those of this query.
     let numbered = |prefix: &str| (1..=place.len()).map(|i| format!("{prefix}p{i}")).collect::<Vec<_>>();
     let both = |left: &str, right: &str| {
         let pairs = numbered(left).into_iter().zip(numbered(right));
@@ -156,7 +157,7 @@ pub fn differences(
     (sql, values)
 }
 
-/// How many rows of the target have the key that is given as text in `$1 …`.
+/// The number of rows of the target with the key that is given as text in `$1 …`.
 pub fn occurrences(b: &Blueprint, sides: &Sides) -> String {
     let key = b.key_columns();
     let conditions: Vec<String> =
@@ -164,16 +165,16 @@ pub fn occurrences(b: &Blueprint, sides: &Sides) -> String {
     format!("select count(*) from {} where {}", sides.target, conditions.join(" and "))
 }
 
-/// The distribution of a column of a plain table: `pg_stats.correlation`, and how many rows share a value; no row if
-/// the table was never analyzed. `$1` schema, `$2` table, `$3` column.
+/// The distribution of a column of a plain table: `pg_stats.correlation`, and the estimated number of rows with the
+/// same value; no row if the table was never analyzed. `$1` schema, `$2` table, `$3` column.
 pub const LIE: &str = "select s.correlation, case when s.n_distinct > 0 \
         then greatest(c.reltuples, 0) / s.n_distinct else -1 / nullif(s.n_distinct, 0) end::float8 \
     from pg_catalog.pg_stats s join pg_catalog.pg_namespace n on n.nspname = s.schemaname \
         join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = s.tablename \
     where s.schemaname = $1 and s.tablename = $2 and s.attname = $3 and not s.inherited";
 
-/// Leaves of the relation with oid `$1`: schema, name, and estimated rows, from the last known density and the
-/// current size; null if nothing is known.
+/// Leaves of the relation with oid `$1`: schema, name, and the number of rows, estimated from the last known density
+/// and the current size; null if it is not known.
 pub const LEAF_ROWS: &str = "select n.nspname, c.relname, case \
         when pg_catalog.pg_relation_size(c.oid) = 0 then 0 \
         when c.relpages > 0 then c.reltuples / c.relpages * pg_catalog.pg_relation_size(c.oid) \

@@ -1,13 +1,12 @@
-//! Queries of preflight about a table whose rows are going to be updated: what each update triggers, and how the
-//! table is vacuumed. They read only the catalog.
+//! Queries of preflight about a table whose rows the job will update: the effects of each update, and the vacuum
+//! settings of the table. They only read the catalog.
 
 /// For the relation with oid `$1` and its partitions: one JSON document ([`crate::plan::check::Writing`]).
 ///
-/// - Triggers and rules are those that fire on an update; ours, and those that ignore the job's own writes, are left
-///   out.
-/// - A column that determines the partition of a row is one that the partition key, or an expression in it, refers
-///   to.
-/// - From PostgreSQL 16 on, an index that only summarizes blocks (BRIN) does not affect the update of a row.
+/// - Triggers and rules are those that fire on an update, except those of the job, and those that ignore the job's own
+///   writes.
+/// - A column determines the partition of a row if the partition key, or an expression in it, refers to the column.
+/// - Since PostgreSQL 16, an index that only summarizes blocks (BRIN) does not affect the update of a row.
 pub const WRITING: &str = r#"
 with tree as materialized (
   select c.*, n.nspname, json_build_object('schema', n.nspname, 'name', c.relname) as qualified

@@ -1,11 +1,12 @@
-//! The number of workers: a fixed number, or the number that is worthwhile.
+//! The number of workers: a fixed number, or a number that adapts to the server.
 //!
-//! The autoscaler tries one more worker. It keeps it if it adds at least a third of the mean throughput of a worker
-//! so far, and if the server still executes a short transaction about as fast as before: with an idle core, another
-//! worker has no effect on others; without one, it multiplies the duration of a short transaction. In the same way,
-//! it tries one worker fewer, and keeps that number if less is lost, or if the server becomes that much faster. After
-//! an unsuccessful try, the next one takes twice as long to come, so that the number settles. A pause halves it:
-//! whatever the signal, fewer workers would have been better.
+//! The autoscaler tries one more worker. It keeps that number if the throughput increases by at least a third of the
+//! previous mean throughput of a worker, and if the server still executes a small transaction about as fast as before:
+//! if a core is idle, another worker does not slow down other sessions; if not, it multiplies the duration of a small
+//! transaction. In the same way, it tries one worker fewer, and keeps that number if the throughput decreases by less
+//! than that, or if the server becomes faster by the same factor. After an unsuccessful try, the time until the next
+//! try doubles, so that the number settles. A pause halves the number: whatever the signal, fewer workers would have
+//! been better.
 
 /// The maximum number of workers.
 pub const MOST_WORKERS: usize = 64;
@@ -23,28 +24,28 @@ const NEW: f64 = 0.3;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Trial {
-    /// No try is in progress.
+    /// No trial is in progress.
     None,
     /// One worker more than the settled number.
     More,
-    /// One worker fewer.
+    /// One worker fewer than the settled number.
     Fewer,
 }
 
-/// The throughput of a number of workers, and the latency at that time.
+/// A measurement of the throughput of a number of workers, and of the latency.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
     /// Units per second.
     pub per_second: f64,
-    /// The median duration of a small transaction in that time, in milliseconds.
+    /// The median duration of the job's small transaction in that time, in milliseconds.
     pub latency_ms: f64,
 }
 
-/// The number of workers.
+/// Determines the number of workers.
 #[derive(Debug, Clone)]
 pub struct Autoscaler {
     workers: usize,
-    /// The maximum to try; none: the number is fixed.
+    /// The maximum to try; none if the number is fixed.
     most: Option<usize>,
     /// The measurement of the settled number.
     settled: Option<Measured>,
@@ -52,18 +53,18 @@ pub struct Autoscaler {
     calm: u32,
     wait: u32,
     next: Trial,
-    /// The first measurement after a change includes both numbers.
+    /// Whether the next measurement includes the previous number of workers and is ignored.
     mixed: bool,
 }
 
 impl Autoscaler {
-    /// Always this number.
+    /// Creates one with a fixed number.
     pub fn fixed(workers: usize) -> Self {
         Self { workers: workers.clamp(1, MOST_WORKERS), most: None, ..Self::auto(1, 1) }
     }
 
-    /// The worthwhile number, from 1 to `most`, beginning with `first`; if that is more than one, fewer are tried
-    /// first.
+    /// Creates one that adapts the number from 1 to `most`, and starts with `first`. If that is more than one, it first
+    /// tries fewer workers.
     pub fn auto(first: usize, most: usize) -> Self {
         let most = most.clamp(1, MOST_WORKERS);
         Self {
@@ -78,12 +79,12 @@ impl Autoscaler {
         }
     }
 
-    /// The current number.
+    /// The current number of workers.
     pub fn workers(&self) -> usize {
         self.workers
     }
 
-    /// Limits the number from now on, because there are no sessions for more; returns whether it was higher.
+    /// Limits the number from now on, because the server accepts no more sessions; returns whether it was higher.
     pub fn at_most(&mut self, workers: usize) -> bool {
         let most = workers.clamp(1, MOST_WORKERS);
         self.most = self.most.map(|was| was.min(most));
@@ -95,7 +96,7 @@ impl Autoscaler {
         true
     }
 
-    /// A signal pauses the job.
+    /// Records that a signal pauses the job.
     pub fn held(&mut self) {
         if self.most.is_some() {
             self.change((self.workers / 2).max(1));
@@ -105,7 +106,7 @@ impl Autoscaler {
         }
     }
 
-    /// A measurement without a pause.
+    /// Processes a measurement without a pause.
     pub fn measured(&mut self, now: Measured) {
         let Some(most) = self.most else { return };
         if std::mem::take(&mut self.mixed) {
@@ -129,7 +130,7 @@ impl Autoscaler {
         }
     }
 
-    /// Another kind of work begins, to which previous measurements do not apply.
+    /// Records that another kind of work begins, to which previous measurements do not apply.
     pub fn begins(&mut self) {
         if self.most.is_some() {
             if self.trial == Trial::More {
@@ -192,10 +193,10 @@ mod tests {
     }
 
     proptest! {
-        /// A server that gets faster up to `knee` workers and no faster beyond, or one with one more core, which
-        /// applications need: the number ends there and stays, except for rare tries.
+        /// The throughput grows up to `knee` workers and no further, or another worker uses a core that applications
+        /// need. The number reaches `knee` and stays there, except for rare trials.
         #[test]
-        fn ends_where_one_more_brings_nothing_or_is_felt(
+        fn settles_where_another_worker_adds_nothing_or_slows_the_server(
             knee in 1..16_usize, first in 1..32_usize, most in 1..32_usize, is_felt in any::<bool>(), seed in any::<u64>()
         ) {
             let mut autoscaler = Autoscaler::auto(first, most);
@@ -221,7 +222,7 @@ mod tests {
         }
 
         #[test]
-        fn a_number_is_fixed(n in 1..=MOST_WORKERS, rates in proptest::collection::vec(0.0..1e6_f64, 0..50)) {
+        fn a_fixed_number_does_not_change(n in 1..=MOST_WORKERS, rates in proptest::collection::vec(0.0..1e6_f64, 0..50)) {
             let mut autoscaler = Autoscaler::fixed(n);
             for rate in rates {
                 autoscaler.measured(of(rate));
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_halves_it_and_it_grows_again() {
+    fn a_pause_halves_the_number_and_it_grows_again() {
         let mut autoscaler = Autoscaler::auto(1, 8);
         let grow = |autoscaler: &mut Autoscaler| {
             (0..200).any(|_| {
@@ -250,14 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn other_work_is_measured_anew() {
+    fn other_work_is_measured_again() {
         let mut autoscaler = Autoscaler::auto(1, 8);
         autoscaler.measured(of(300.0));
         assert_eq!(autoscaler.workers(), 2);
         autoscaler.begins();
-        assert_eq!(autoscaler.workers(), 1, "a try is no result");
+        assert_eq!(autoscaler.workers(), 1, "a trial does not count");
         autoscaler.measured(of(9.0));
-        assert_eq!(autoscaler.workers(), 1, "the first is of both");
+        assert_eq!(autoscaler.workers(), 1, "the first measurement includes both");
         autoscaler.measured(of(5.0));
         assert_eq!(autoscaler.workers(), 2);
     }

@@ -1,13 +1,13 @@
-//! A limit on rows or bytes per second: governor's bucket, and a debt.
+//! A limit on rows or bytes per second: the bucket of governor, and a debt.
 //!
-//! Work that is started is paid for in full, even if the bucket holds less: the rest is owed, and the next work waits
-//! until permits have paid it off, in slices that the bucket can hold. A chunk may therefore be larger than the
-//! bucket, its actual size can be settled afterwards, and the mean is exact. While something is owed, no permit is
-//! lost. When only waiting workers took permits, those that became available while all workers were busy were lost: a
+//! Work that is started is charged in full, even if the bucket has too few permits. The rest is a debt, and the next
+//! work waits until permits have paid it off, in slices that fit the bucket. A chunk can therefore be larger than the
+//! bucket, its actual size can be charged afterwards, and the mean rate is exact. While there is a debt, no permit is
+//! lost. If only waiting workers took permits, those that become available while all workers are busy would be lost: a
 //! sixth at 200,000 rows per second.
 //!
-//! The limiter always runs at the same speed, in permits that are worth more or fewer units: any rate is exact, and a
-//! change of the rate changes the worth of a permit.
+//! The limiter always has the same rate of permits, and a permit is worth a number of units. Any rate is therefore
+//! exact, and a change of the rate changes the value of a permit.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-/// Permits per second, whatever the rate.
+/// Permits per second, regardless of the rate.
 const PERMITS: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
-/// The maximum number of unused permits: half a second's worth.
+/// The maximum number of unused permits: those of half a second.
 const BUCKET: NonZeroU32 = NonZeroU32::new(5_000).unwrap();
-/// The maximum debt, as seconds of the rate: WAL that other sessions write must not stop the job for hours.
+/// The maximum debt, in seconds: WAL that other sessions write must not pause the job for hours.
 const DEBT_S: f64 = 60.0;
 
 /// The limiter, with a clock that the caller sets.
@@ -38,13 +38,13 @@ pub struct Budget {
     limiter: Limiter,
     clock: FakeRelativeClock,
     per_second: f64,
-    /// The debt in permits; negative if units were given back.
+    /// The debt in permits; negative if units were returned.
     owed: f64,
     at_s: f64,
 }
 
 impl Budget {
-    /// Begins empty at `at_s`: without unused permits or debt.
+    /// Creates a budget at `at_s`, without unused permits and without debt.
     pub fn new(per_second: f64, at_s: f64) -> Self {
         let clock = FakeRelativeClock::default();
         let limiter =
@@ -65,20 +65,20 @@ impl Budget {
         self.per_second = per_second;
     }
 
-    /// Seconds until work may be started; zero: now.
+    /// The number of seconds until work can start; zero if it can start now.
     pub fn wait_s(&mut self, at_s: f64) -> f64 {
         self.come_to(at_s);
         self.owed.max(0.0) / f64::from(PERMITS.get())
     }
 
-    /// Pays for `units`; a negative number gives back.
+    /// Charges `units`; a negative number returns units.
     pub fn pay(&mut self, units: f64) {
         let permits = f64::from(PERMITS.get());
         self.owed = (self.owed + units / self.per_second * permits).min(DEBT_S * permits);
         self.pay_off();
     }
 
-    /// Advances the clock, in steps that the bucket can hold as long as there is a debt.
+    /// Advances the clock. While there is a debt, it advances in steps whose permits fit the bucket.
     fn come_to(&mut self, at_s: f64) {
         let step_s = f64::from(BUCKET.get()) / f64::from(PERMITS.get()) / 2.0;
         while at_s > self.at_s {
@@ -96,7 +96,7 @@ impl Budget {
     fn pay_off(&mut self) {
         let mut slice = BUCKET.get();
         while self.owed > 0.0 && slice > 0 {
-            // A permit cannot be split: the excess remains for the next one.
+            // A permit cannot be split: the excess reduces the next debt.
             let wanted = NonZeroU32::new(slice.min(self.owed.ceil() as u32)).unwrap_or(NonZeroU32::MIN);
             if matches!(self.limiter.check_n(wanted), Ok(Ok(()))) {
                 self.owed -= f64::from(wanted.get());
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// Workers that process chunks as the budget permits; returns the units in `seconds`.
+    /// Simulates workers that process chunks as the budget permits; returns the units processed in `seconds`.
     fn run(per_second: f64, chunk: f64, chunk_s: f64, workers: usize, wrong_guess: f64, seconds: f64) -> f64 {
         let mut budget = Budget::new(per_second, 0.0);
         let mut free_at_s = vec![0.0_f64; workers];
@@ -134,7 +134,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the chunks, if the workers could do more, the mean over 20 s is within a tenth of the rate.
+        /// With chunks of any size, if the workers could process more, the mean over 20 s is within a tenth of the
+        /// rate.
         #[test]
         fn the_mean_is_the_rate(
             per_second in 100.0..1e9_f64,
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_as_long_as_was_said_may_go_on() {
+    fn work_can_start_after_the_returned_wait() {
         let mut budget = Budget::new(5_000.0, 0.0);
         for chunk in [1.0, 333.3, 2_000.0, 1_999.9, 0.1] {
             budget.pay(chunk);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_ready_is_bounded_and_a_clock_that_goes_back_gives_nothing() {
+    fn unused_permits_are_limited_and_a_backward_clock_adds_none() {
         let mut budget = Budget::new(10.0, 0.0);
         budget.wait_s(1_000.0);
         budget.pay(5.0);

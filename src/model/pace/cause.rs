@@ -1,84 +1,84 @@
-//! Whose value a reading is, or why there is none.
+//! The object to which the value of a reading belongs, or the reason for which there is no value.
 
 use serde::{Deserialize, Serialize};
 
-/// Whose value a reading is, or why there is none.
+/// The object to which the value of a reading belongs, or the reason for which there is no value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum Cause {
-    /// `pgstrata pause`.
+    /// The job was paused with `pgstrata pause`.
     Paused {
         /// The job.
         job: String,
     },
     /// A session waits for a lock of this job.
     WaitingSession {
-        /// Its process.
+        /// The process number of the session.
         pid: i32,
     },
-    /// A vacuum prevents wraparound.
+    /// A vacuum to prevent wraparound is running.
     Vacuum {
-        /// The table that it cleans.
+        /// The table that it vacuums.
         table: String,
-        /// How many transactions old that table is.
+        /// The age of that table in transactions.
         age_transactions: u64,
     },
     /// The archiver failed.
     ArchiveCommand {
-        /// On this file.
+        /// The WAL file for which it failed.
         wal_file: String,
     },
-    /// A replication slot keeps WAL.
+    /// A replication slot retains WAL.
     Slot {
-        /// Its name.
+        /// The name of the slot.
         slot: String,
     },
-    /// Sessions of others.
+    /// Sessions other than those of the job.
     OtherSessions,
-    /// A tiny transaction of ours, smoothed.
+    /// The smoothed duration of the job's small transaction.
     TinyTransaction,
     /// Dead rows of a table.
     DeadRows {
         /// The table.
         table: String,
-        /// How many.
+        /// The number of dead rows.
         dead_rows: u64,
-        /// Whether autovacuum is on for it.
+        /// Whether autovacuum is enabled for the table.
         autovacuum: bool,
-        /// What holds the snapshot that keeps them.
+        /// The holder of the snapshot that prevents their removal.
         kept_by: Option<String>,
-        /// How old that snapshot is.
+        /// The age of that snapshot in seconds.
         snapshot_age_s: Option<f64>,
     },
     /// The plan's query.
     PlanQuery,
     /// A standby.
     Standby {
-        /// Its name.
+        /// The name of the standby.
         standby: String,
     },
-    /// A standby that is gone.
+    /// A standby that is disconnected.
     StandbyGone {
-        /// Its name.
+        /// The name of the standby.
         standby: String,
-        /// What connecting to it reported.
+        /// The error of the last attempt to connect to it.
         error: Option<String>,
     },
-    /// The role may not see it.
+    /// The role lacks the privilege to read the value.
     NotPermitted {
         /// The role.
         role: String,
-        /// Whether the plan could list the standbys instead.
+        /// Whether the plan can list the standbys instead.
         standbys: bool,
     },
     /// The plan's query failed, or has not answered.
     PlanQueryFailed {
-        /// What it reported; none where it has not answered yet.
+        /// The error; none if it has not answered yet.
         error: Option<String>,
     },
-    /// The server cannot be read.
+    /// The signals of the server cannot be read.
     ServerUnreadable {
-        /// What reading reported.
+        /// The error.
         error: String,
     },
 }

@@ -1,4 +1,4 @@
-//! That it is not the time to run, as events and errors report it.
+//! Closed time windows, as events and errors report them.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use chrono::DateTime;
 use chrono_tz::Tz;
 use serde::{Serialize, Serializer};
 
-/// It is outside the plan's windows.
+/// The current time is outside the plan's windows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClosedWindows {
-    /// The windows, as the plan has them.
+    /// The windows, in the format of the plan.
     pub windows: Vec<String>,
-    /// When the next one opens, in the plan's time zone.
+    /// The start of the next window, in the plan's time zone.
     #[serde(serialize_with = "rfc3339")]
     pub next: Option<DateTime<Tz>>,
 }

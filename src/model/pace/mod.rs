@@ -1,9 +1,9 @@
-//! The pace of a job, and the reasons for its limits. The input is readings of signals; the output is to continue or
-//! to pause. Every pause names its signal, its value and its limit.
+//! The pace of a job: readings of signals determine whether the job continues or is throttled. Every pause has a
+//! signal, a value and a limit.
 //!
-//! Pure: times are parameters, in seconds of any monotonic clock, so that tests can replay what a server showed. A
-//! signal has two thresholds, the limit and four fifths of it, to prevent flapping. A signal that cannot be read
-//! pauses the job: immediately if it has never been read, otherwise when the last reading is too old.
+//! Times are parameters, in seconds of any monotonic clock, so that tests can replay recorded readings. A signal has
+//! two thresholds, the limit and four fifths of it, to prevent flapping. A signal that cannot be read pauses the job:
+//! immediately if it has never been read, otherwise when the last reading is too old.
 
 mod autoscaler;
 mod budget;
@@ -39,15 +39,15 @@ pub const STALE_S: f64 = 15.0;
 pub struct Reading {
     /// The signal.
     pub signal: Signal,
-    /// What it is, or why that is not known.
+    /// The value, or the reason for which it is not known.
     pub value: Result<f64, Cause>,
     /// The limit, above which the signal pauses the job.
     pub limit: f64,
-    /// Whose value it is.
+    /// The object to which the value belongs.
     pub cause: Option<Cause>,
 }
 
-/// Why the job is paused.
+/// The reason for which the job is paused.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Hold {
     /// The signal.
@@ -56,12 +56,12 @@ pub struct Hold {
     pub value: f64,
     /// Its limit; for a signal that cannot be read, the maximum age of a reading.
     pub limit: f64,
-    /// The object of the value, or why it cannot be read.
+    /// The object to which the value belongs, or the reason for which it cannot be read.
     pub cause: Option<Cause>,
-    /// The time at which the pause began.
+    /// The start of the pause.
     #[serde(skip)]
     pub since_s: f64,
-    /// Whether the reason is that it cannot be read.
+    /// Whether the signal pauses the job because it cannot be read.
     pub unread: bool,
 }
 
@@ -70,7 +70,7 @@ pub struct Hold {
 pub enum Change {
     /// A signal pauses the job.
     Held(Hold),
-    /// It no longer does.
+    /// A signal no longer pauses the job.
     Released {
         /// The signal.
         signal: Signal,
@@ -93,7 +93,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Processes the readings at `at_s`, one for each signal. A signal without a reading is no longer observed.
+    /// Processes the readings at `at_s`, one for each signal. A signal without a reading no longer pauses the job.
     pub fn observe(&mut self, at_s: f64, readings: &[Reading]) -> Vec<Change> {
         self.observed = true;
         let seen = Reading { signal: Signal::Signals, value: Ok(0.0), limit: 0.0, cause: None };
@@ -116,13 +116,13 @@ impl Pace {
         changes
     }
 
-    /// Nothing could be read at `at_s`, with the reason. Signals that pause the job continue to do so.
+    /// Records that no signal could be read at `at_s`. Signals that pause the job continue to do so.
     pub fn blind(&mut self, at_s: f64, why: Cause) -> Vec<Change> {
         let reading = Reading { signal: Signal::Signals, value: Err(why), limit: 0.0, cause: None };
         self.states.entry(Signal::Signals).or_default().take(at_s, &reading).into_iter().collect()
     }
 
-    /// The signals that pause `work`, the most important first; before the first reading, everything is paused.
+    /// The signals that pause `work`, most important first.
     pub fn holds(&self, work: Work) -> impl Iterator<Item = &Hold> {
         self.states
             .values()
@@ -130,7 +130,7 @@ impl Pace {
             .filter(move |hold| hold.signal.stops(work))
     }
 
-    /// Whether `work` may continue.
+    /// Whether `work` may continue. Before the first reading, all work is paused.
     pub fn goes(&self, work: Work) -> bool {
         self.observed && self.holds(work).next().is_none()
     }
@@ -145,9 +145,10 @@ impl State {
         let next = match &reading.value {
             Ok(value) => {
                 self.read_s = Some(at_s);
-                // A value that could not be read before is compared with the limit itself.
+                // After a pause because the signal could not be read, the limit itself applies.
                 let over = match &self.hold {
-                    // It pauses the job from the start; its limit is the time after which the standby is ignored.
+                    // A disconnected standby pauses the job immediately. The limit of this signal is the time after
+                    // which the standby is ignored.
                     _ if signal == Signal::ReplicaGone => *value > 0.0,
                     Some(held) if !held.unread => *value > limit * GO_ON_SHARE,
                     _ => *value > limit,

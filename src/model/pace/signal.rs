@@ -1,13 +1,13 @@
-//! The throttling signals: the name of each, its unit, and what it pauses.
+//! The throttling signals: the name of each, its unit, and the work that it pauses.
 
 use serde::{Serialize, Serializer};
 
-/// The work for which the gate is asked.
+/// The kind of work that passes the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// Reads only: paused by load, not by lag.
+    /// Work that only reads: paused by load, but not by lag.
     Reads,
-    /// Writes.
+    /// Work that writes.
     Writes,
 }
 
@@ -20,36 +20,36 @@ pub enum Unit {
     Milliseconds,
     /// Bytes.
     Bytes,
-    /// A number of things.
+    /// A number of objects.
     Count,
-    /// A share, 0 to 1.
+    /// A share between 0 and 1.
     Share,
 }
 
 /// The signals that can pause a job, in the order in which they are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
-    /// The server, if it does not respond at all.
+    /// The signals of the server cannot be read.
     Signals,
-    /// `pgstrata pause`.
+    /// The job was paused with `pgstrata pause`.
     Paused,
     /// Sessions that wait for a lock that this job holds.
     BlockedSessions,
-    /// A standby that has disappeared.
+    /// A standby that is disconnected.
     ReplicaGone,
-    /// The lag of the slowest standby, in time.
+    /// The lag of the slowest standby, in seconds.
     ReplicaLag,
-    /// The lag of the slowest standby, in WAL.
+    /// The lag of the slowest standby, in bytes of WAL.
     ReplicaLagBytes,
     /// WAL that a replication slot retains.
     SlotRetained,
     /// The last run of the archiver failed.
     Archiver,
-    /// An autovacuum of the source that prevents wraparound.
+    /// A vacuum of the source to prevent wraparound.
     WraparoundVacuum,
-    /// Active sessions of others.
+    /// Active sessions other than those of the job.
     ActiveBackends,
-    /// The duration of a small transaction of the job.
+    /// The duration of the job's small transaction.
     CommitLatency,
     /// The share of dead rows of a table.
     DeadShare,
@@ -81,7 +81,7 @@ impl Signal {
         Self::Query,
     ];
 
-    /// Its name in the log and in JSON, with its unit if it has one.
+    /// The name in the log and in JSON, with the unit if there is one.
     pub fn name(self) -> &'static str {
         match self {
             Self::Signals => "signals",
@@ -100,12 +100,12 @@ impl Signal {
         }
     }
 
-    /// The signal of that name; none where this version has no such signal.
+    /// The signal with that name; none if this version has no such signal.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|signal| signal.name() == name)
     }
 
-    /// Its unit.
+    /// The unit of the value.
     pub fn unit(self) -> Unit {
         match self {
             Self::ReplicaGone | Self::ReplicaLag => Unit::Seconds,
@@ -116,12 +116,12 @@ impl Signal {
         }
     }
 
-    /// Whether a chunk of the job is the cause, so that the next must be smaller.
+    /// Whether a chunk of the job causes the signal, so that the next chunk must be smaller.
     pub fn is_ours(self) -> bool {
         self == Self::BlockedSessions
     }
 
-    /// Whether it pauses that work: reading adds nothing to any lag, and leaves no dead rows.
+    /// Whether the signal pauses that work. Work that only reads increases no lag and leaves no dead rows.
     pub fn stops(self, work: Work) -> bool {
         let of_writes = matches!(
             self,
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_read_back() {
+    fn names_round_trip() {
         for signal in Signal::ALL {
             assert_eq!(Signal::parse(signal.name()), Some(signal));
         }

@@ -1,4 +1,4 @@
-//! Recorded readings of servers, replayed; and simulated servers that respond late.
+//! Replays recorded readings, and simulates servers that report their lag late.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ fn reading(signal: Signal, value: Result<f64, &str>, limit: f64) -> Reading {
     Reading { signal, value: value.map_err(unread), limit, cause }
 }
 
-/// Value, limit and cause.
+/// Formats the value, the limit and the cause.
 fn shown(hold: &Hold) -> String {
     let of = if hold.unread { "not read for" } else { "is" };
     let cause = match &hold.cause {
@@ -22,7 +22,7 @@ fn shown(hold: &Hold) -> String {
     format!("{} {of} {}, limit {}: {cause}", hold.signal.name(), hold.value, hold.limit)
 }
 
-/// What each reading of a trace changes: `(second, value)`.
+/// Formats the changes after each reading of a trace of `(second, value)`.
 fn replay(signal: Signal, limit: f64, trace: &[(f64, Result<f64, &str>)]) -> String {
     let mut pace = Pace::default();
     let mut said = Vec::new();
@@ -40,7 +40,7 @@ fn replay(signal: Signal, limit: f64, trace: &[(f64, Result<f64, &str>)]) -> Str
 }
 
 #[test]
-fn holds_over_the_limit_and_goes_on_below_four_fifths() {
+fn pauses_over_the_limit_and_resumes_below_four_fifths() {
     let trace = [0.1, 4.0, 5.0, 5.2, 4.9, 4.1, 5.1, 4.0, 4.9, 0.0, 7.25, 0.0];
     let trace: Vec<_> = trace.iter().enumerate().map(|(s, v)| (s as f64, Ok(*v))).collect();
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &trace), @"
@@ -62,7 +62,7 @@ fn holds_over_the_limit_and_goes_on_below_four_fifths() {
 }
 
 #[test]
-fn what_cannot_be_read_holds() {
+fn unreadable_signals_pause() {
     let never =
         [(0.0, Err("grant pg_monitor to app")), (5.0, Err("grant pg_monitor to app")), (6.0, Ok(1.0))];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &never), @"
@@ -91,7 +91,7 @@ fn what_cannot_be_read_holds() {
 }
 
 #[test]
-fn lag_does_not_stop_who_only_reads() {
+fn lag_does_not_pause_reads() {
     let mut pace = Pace::default();
     assert!(!pace.goes(Work::Reads), "nothing is known yet");
     pace.observe(0.0, &[reading(Signal::ReplicaLag, Ok(9.0), 5.0)]);
@@ -105,7 +105,7 @@ fn lag_does_not_stop_who_only_reads() {
     assert!(pace.goes(Work::Writes));
 }
 
-/// A server whose standby replays this many rows per second, and reports its lag some evaluations late.
+/// A server with a standby that replays this many rows per second, and reports its lag some evaluations late.
 struct Server {
     us_per_row: f64,
     replay_per_s: f64,
@@ -140,8 +140,8 @@ fn drive(server: &Server, limit_s: f64, speed: impl Fn(f64) -> f64) -> (f64, usi
 }
 
 proptest! {
-    /// Constant, drifting and bursty servers with a standby of any speed, whose lag is reported up to two seconds
-    /// late: the lag stays near its limit, and the job neither flaps nor starves.
+    /// With constant, drifting and bursty servers, and a standby of any speed whose lag is reported up to two seconds
+    /// late, the lag stays near its limit, and the job neither flaps nor starves.
     #[test]
     fn lag_stays_near_its_limit(
         us_per_row in 2.0..200.0_f64,
@@ -157,12 +157,12 @@ proptest! {
             _ => if ((s / 7.0) as u64).is_multiple_of(2) { 1.0 } else { 4.0 },
         };
         let (worst_s, holds, copied) = drive(&server, limit_s, speed);
-        // What is copied before the lag is reported: the delayed evaluations, one more, and the chunk that is
-        // running.
+        // Rows are copied before the lag is reported: during the delayed evaluations, one more evaluation, and the
+        // chunk that is running.
         let late_s = (shown_late as f64 + 1.0) * 0.5 + 2.5;
         prop_assert!(worst_s <= limit_s + late_s * (1.0 / standby).max(1.0), "{worst_s} s behind, limit {limit_s}");
-        // A pause lasts until the lag has fallen by a fifth of the limit, and the next one begins when that is used
-        // up.
+        // A pause lasts until the lag has decreased by a fifth of the limit, and the next one begins when the lag has
+        // increased by as much.
         prop_assert!(holds as f64 <= 2.0 + 120.0 / (0.2 * limit_s), "{holds} holds");
         let possible = 120.0 * 1e6 / us_per_row / if shape == 0 { 1.0 } else { 4.0 };
         prop_assert!(copied >= 0.3 * possible.min(server.replay_per_s * 120.0), "{copied} of {possible}");

@@ -1,4 +1,4 @@
-//! When a job may run: times of the week in a time zone.
+//! The time windows in which a job may run: times of the week in a time zone.
 
 use std::fmt;
 
@@ -7,10 +7,11 @@ use chrono_tz::Tz;
 
 /// The minutes of a day.
 const DAY_MIN: u32 = 24 * 60;
-/// After a week and a day, everything repeats.
+/// How far to look ahead for the next window: windows repeat every week.
 const AHEAD_MIN: u32 = 8 * DAY_MIN;
 
-/// A time window: on each of `days`, from minute to minute; to that of the next day if `until` is not after `from`.
+/// A time window: on each of `days`, from one minute of the day to another. If `until` is not after `from`, it ends on
+/// the next day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Window {
     days: [bool; 7],
@@ -18,7 +19,7 @@ struct Window {
     until_min: u32,
 }
 
-/// Time windows. None: always open.
+/// Time windows. Without any, a job may always run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Windows {
     windows: Vec<Window>,
@@ -28,30 +29,30 @@ impl Windows {
     /// Parses `Mon-Fri 22:00-05:00`, `Sat,Sun 00:00-24:00`, `22:00-05:00` (every day).
     ///
     /// # Errors
-    /// The mistake in the first one that cannot be parsed.
+    /// The error in the first window that cannot be parsed.
     pub fn parse<'a>(written: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let windows = written.into_iter().map(window).collect::<Result<_, _>>()?;
         Ok(Self { windows })
     }
 
-    /// As in a plan.
+    /// The windows in the format of a plan.
     pub fn written(&self) -> Vec<String> {
         self.windows.iter().map(ToString::to_string).collect()
     }
 
-    /// Whether there are none, so that a job may always run.
+    /// Whether there are no windows, so that a job may always run.
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty()
     }
 
-    /// Whether `at` is in one of them, in time zone `zone`.
+    /// Whether `at` is in a window, in time zone `zone`.
     pub fn open(&self, at: DateTime<Utc>, zone: Tz) -> bool {
         let local = at.with_timezone(&zone);
         let minute = local.hour() * 60 + local.minute();
         self.is_empty() || self.windows.iter().any(|window| window.holds(local.weekday(), minute))
     }
 
-    /// When the next one opens after `at`, to the minute; none: never.
+    /// The start of the next window after `at`, to the minute; none if no window opens.
     pub fn next_open(&self, at: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {
         let minute = at.with_second(0)?.with_nanosecond(0)?;
         (1..AHEAD_MIN).map(|n| minute + Duration::minutes(n.into())).find(|then| self.open(*then, zone))
@@ -64,7 +65,7 @@ impl Window {
         if self.from_min < self.until_min {
             return on(day) && (self.from_min..self.until_min).contains(&minute);
         }
-        // It belongs to the day on which it begins.
+        // A window across midnight belongs to the day on which it begins.
         on(day) && minute >= self.from_min || on(day.pred()) && minute < self.until_min
     }
 }
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_night_belongs_to_the_day_on_which_it_begins() {
+    fn a_window_across_midnight_belongs_to_its_first_day() {
         let nights = windows(&["Mon-Fri 22:00-05:00"]);
         let open = |text: &str| nights.open(at(text), Tz::UTC);
         // 2026-01-05 is a Monday.
@@ -165,19 +166,19 @@ mod tests {
     }
 
     #[test]
-    fn clocks_are_those_of_the_zone() {
+    fn windows_are_in_the_time_zone() {
         let early = windows(&["02:00-03:00"]);
         assert!(early.open(at("2026-01-15T01:30:00Z"), Tz::Europe__Berlin));
         assert!(early.open(at("2026-07-15T00:30:00Z"), Tz::Europe__Berlin));
         assert!(!early.open(at("2026-07-15T01:30:00Z"), Tz::Europe__Berlin));
-        // The night on which the hour is skipped: the next night has it.
+        // The hour is skipped in this night, so the window opens in the next one.
         let next = early.next_open(at("2026-03-29T00:00:00Z"), Tz::Europe__Berlin);
         assert_eq!(next, Some(at("2026-03-30T00:00:00Z")));
         assert!(Windows::default().open(at("2026-07-15T01:30:00Z"), Tz::UTC));
     }
 
     #[test]
-    fn days_and_times_are_read_in_many_ways() {
+    fn days_and_times_have_several_formats() {
         let of = |text: &str| windows(&[text]).written().remove(0);
         let read = [
             "Mon-Fri 22:00-05:00",
@@ -213,7 +214,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(days in any::<[bool; 7]>(), from_min in 0..DAY_MIN, until_min in 0..=DAY_MIN) {
+        fn windows_round_trip(days in any::<[bool; 7]>(), from_min in 0..DAY_MIN, until_min in 0..=DAY_MIN) {
             prop_assume!(from_min != until_min && days != [false; 7]);
             let one = Windows { windows: vec![Window { days, from_min, until_min }] };
             let written = one.written();
@@ -221,7 +222,7 @@ mod tests {
         }
 
         #[test]
-        fn the_next_opening_is_an_opening(minute in 0..60_000_i64, from_min in 0..DAY_MIN, until_min in 0..=DAY_MIN) {
+        fn the_next_window_is_open_at_its_start(minute in 0..60_000_i64, from_min in 0..DAY_MIN, until_min in 0..=DAY_MIN) {
             prop_assume!(from_min != until_min);
             let some = Windows { windows: vec![Window { days: [false, true, false, false, true, false, false], from_min, until_min }] };
             let now = at("2026-01-05T00:00:00Z") + Duration::minutes(minute);

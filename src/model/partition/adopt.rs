@@ -1,5 +1,5 @@
-//! Derives interval and names from existing partitions that pgstrata did not create. What cannot be derived with
-//! certainty is an error: a guess would create unexpected partitions.
+//! Derives the interval and the names from existing partitions that pgstrata did not create. If they cannot be derived
+//! with certainty, that is an error: a guess would create unexpected partitions.
 
 use chrono::{Datelike, NaiveDateTime, NaiveTime, TimeDelta, Timelike, Weekday};
 use chrono_tz::Tz;
@@ -9,11 +9,11 @@ use super::every::Every;
 use super::name::{Field, Piece, Template};
 use super::scheme::Scheme;
 
-/// This many of the newest partitions must follow one scheme: enough for both halves of the year with their clock
-/// changes. Older ones may have been merged or split.
+/// The number of newest partitions that must follow one scheme: monthly partitions then include both clock changes of a
+/// year. Older partitions may have been merged or split.
 const YOUNGEST: usize = 12;
 
-/// The two ends in the bounds of a range partition on one column, `FOR VALUES FROM ('a') TO ('b')` in the catalog.
+/// The two ends in the bounds of a range partition on one column: `FOR VALUES FROM ('a') TO ('b')`, as in the catalog.
 pub fn ends(bound: &str) -> Option<(&str, &str)> {
     let (from, to) = bound.strip_prefix("FOR VALUES FROM (")?.strip_suffix(')')?.split_once(") TO (")?;
     Some((unquoted(from), unquoted(to)))
@@ -23,10 +23,10 @@ fn unquoted(end: &str) -> &str {
     end.strip_prefix('\'').and_then(|end| end.strip_suffix('\'')).unwrap_or(end)
 }
 
-/// The scheme of the newest partitions; `ranges` are in order. The first of `zones` that explains them is used.
+/// The scheme of the newest partitions; `ranges` are in order. It uses the first of `zones` that matches all bounds.
 ///
 /// # Errors
-/// A sentence: there are too few partitions, or their bounds are irregular.
+/// A sentence if there are too few partitions, or if their bounds are irregular.
 pub fn scheme(kind: ColumnKind, ranges: &[Range], zones: &[Tz]) -> Result<Scheme, String> {
     let youngest = &ranges[ranges.len().saturating_sub(YOUNGEST)..];
     let Some(last) = youngest.last().filter(|_| youngest.len() > 1) else {
@@ -61,7 +61,7 @@ pub fn scheme(kind: ColumnKind, ranges: &[Range], zones: &[Tz]) -> Result<Scheme
     ))
 }
 
-/// The scheme of which `range` is one interval.
+/// The scheme in which `range` is one interval.
 fn of_one(kind: ColumnKind, range: &Range, zone: Tz) -> Option<Scheme> {
     let every = match (&range.from.0, &range.to.0) {
         (Value::Integer(from), Value::Integer(to)) => Every::Integers(to.checked_sub(*from)?),
@@ -98,11 +98,11 @@ fn interval(from: NaiveDateTime, to: NaiveDateTime) -> Option<Every> {
 }
 
 impl Template {
-    /// The template for the names of the newest of `partitions` (range and name, in order); the one with the most
-    /// fields, so that no digit of a date is taken as literal text.
+    /// The template for the names of the newest of `partitions` (range and name, in order). If several match, it is the
+    /// template with the most fields, so that no digit of a date is mistaken for literal text.
     ///
     /// # Errors
-    /// A sentence that shows a name.
+    /// A sentence that includes a name.
     pub fn of(table: &str, scheme: &Scheme, partitions: &[(Range, &str)]) -> Result<Self, String> {
         let youngest = &partitions[partitions.len().saturating_sub(YOUNGEST)..];
         let mut found = Vec::new();
@@ -129,7 +129,7 @@ impl Template {
     }
 }
 
-/// The fields that a name of a partition with this interval can contain.
+/// The fields that the name of a partition with this interval can contain.
 fn fields(scheme: &Scheme) -> &'static [Field] {
     use Field::{Day, From, Hour, IsoWeek, IsoYear, Month, Quarter, Year};
     match scheme.every() {
@@ -141,7 +141,7 @@ fn fields(scheme: &Scheme) -> &'static [Field] {
     }
 }
 
-/// Every way to split `rest` into literal text and fields, each field at most once.
+/// Finds all ways to split `rest` into literal text and fields, with each field at most once.
 fn read(rest: &str, fields: &[(Field, String)], pieces: &mut Vec<Piece>, found: &mut Vec<Template>) {
     let Some(next) = rest.chars().next() else {
         let template = Template { pieces: pieces.clone() };
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_catalogs_bounds_are_read() {
+    fn bounds_in_the_catalog_format_are_parsed() {
         assert_eq!(
             ends("FOR VALUES FROM ('2024-01-01') TO ('2024-02-01')"),
             Some(("2024-01-01", "2024-02-01"))
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_zone_is_the_first_that_explains_every_bound() {
+    fn the_zone_is_the_first_that_matches_every_bound() {
         let (_, utc) = months(14, ColumnKind::TimestampTz, Tz::UTC);
         let (_, berlin) = months(14, ColumnKind::TimestampTz, Tz::Europe__Berlin);
         let both = [Tz::UTC, Tz::Europe__Berlin];
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn irregular_bounds_are_refused() {
+    fn irregular_bounds_are_errors() {
         let (scheme_, mut ranges) = months(3, ColumnKind::Date, Tz::UTC);
         let of = |ranges: &[Range]| scheme(ColumnKind::Date, ranges, &[Tz::UTC]).unwrap_err();
         insta::assert_snapshot!(of(&ranges[..1]), @"the interval cannot be determined from fewer than two partitions with bounds");
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read() {
+    fn templates_are_derived_from_names() {
         let (scheme, ranges) = months(3, ColumnKind::Date, Tz::UTC);
         let template = |names: [&str; 3]| {
             let partitions: Vec<(Range, &str)> = ranges.iter().cloned().zip(names).collect();
@@ -241,9 +241,9 @@ mod tests {
     }
 
     proptest! {
-        /// For any interval and template of pgstrata.
+        /// The scheme and the template can be derived for any interval and template of pgstrata.
         #[test]
-        fn what_we_make_we_can_read(
+        fn generated_partitions_can_be_adopted(
             every in prop_oneof![
                 (1u32..30).prop_map(Every::Hours), (1u32..40).prop_map(Every::Days), (1u32..9).prop_map(Every::Weeks),
                 (1u32..30).prop_map(Every::Months), (1u32..9).prop_map(Every::Quarters), (1u32..4).prop_map(Every::Years),
@@ -262,7 +262,7 @@ mod tests {
             for _ in 1..n { ranges.push(made.next(ranges.last().unwrap()).unwrap()); }
             let next = made.next(&ranges[n - 1]).unwrap();
             let Ok(read) = scheme(kind, &ranges, &[Tz::UTC]) else {
-                // The newest ones may happen to be as long as a month; the others are not.
+                // The newest partitions may be as long as a month by chance; the others are not.
                 prop_assert!(matches!(every, Every::Hours(_) | Every::Days(_) | Every::Weeks(_)));
                 return Ok(());
             };

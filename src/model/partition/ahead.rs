@@ -1,4 +1,4 @@
-//! Which partitions are missing at the newer end, and which at the older end exceed the retention.
+//! Determines the partitions to create ahead of time, and those that exceed the retention.
 
 use chrono::{Days, Months, NaiveDateTime, TimeDelta};
 
@@ -6,11 +6,10 @@ use super::bound::{Bound, Range, Value};
 use super::every::Every;
 use super::scheme::{MAX_PARTITIONS, Scheme};
 
-/// The ranges without a partition, from the end of the last one (or from the present one, if that is earlier) to
-/// `ahead` beyond the present one. `have` is in order; `present` is the range with the current time or the newest
-/// row.
+/// The ranges without a partition, from the end of the last partition (or from `present`, if that is earlier) to
+/// `ahead` ranges after `present`. `have` is in order; `present` is the range with the current time or the newest row.
 ///
-/// A gap among partitions older than the present one is left alone, because it is assumed to be intended.
+/// A gap among partitions older than `present` is assumed to be intended.
 ///
 /// # Errors
 /// A sentence if there would be more than [`MAX_PARTITIONS`].
@@ -28,7 +27,8 @@ pub fn missing(scheme: &Scheme, have: &[Range], present: &Range, ahead: u32) -> 
     gaps(scheme, have, from, &end.to)
 }
 
-/// The ranges from `from` to `to` that none of `have`, which is in order, covers; each as long as the marks allow.
+/// The ranges between `from` and `to` that no range in `have`, which is in order, covers. Each extends to the next mark
+/// or existing range.
 ///
 /// # Errors
 /// A sentence if there would be more than [`MAX_PARTITIONS`].
@@ -103,27 +103,27 @@ mod tests {
         Range { from: scheme.start(from).unwrap(), to: scheme.start(to).unwrap() }
     }
 
-    fn said(ranges: &[Range]) -> String {
+    fn shown(ranges: &[Range]) -> String {
         ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn they_chain_from_the_last_bound_or_fill_the_present() {
+    fn ranges_continue_from_the_last_bound_or_include_the_present() {
         let months = scheme(ColumnKind::Date, Every::Months(1), Tz::UTC);
         let have = [range(&months, "2024-01-01", "2024-02-01"), range(&months, "2024-02-01", "2024-03-01")];
         let at = |day: &str| months.containing(&months.start(day).unwrap()).unwrap();
-        assert_eq!(said(&missing(&months, &have, &at("2024-01-10"), 1).unwrap()), "");
-        insta::assert_snapshot!(said(&missing(&months, &have, &at("2024-02-10"), 2).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-05-01)");
-        // After two months without maintenance.
-        insta::assert_snapshot!(said(&missing(&months, &have, &at("2024-05-10"), 0).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-05-01) [2024-05-01, 2024-06-01)");
-        // A gap before the present is intended, one after it is not; the next range continues from an irregular
+        assert_eq!(shown(&missing(&months, &have, &at("2024-01-10"), 1).unwrap()), "");
+        insta::assert_snapshot!(shown(&missing(&months, &have, &at("2024-02-10"), 2).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-05-01)");
+        // There was no maintenance for two months.
+        insta::assert_snapshot!(shown(&missing(&months, &have, &at("2024-05-10"), 0).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-05-01) [2024-05-01, 2024-06-01)");
+        // A gap before the present range is intended, one after it is not. The next range continues from an irregular
         // bound.
         let odd = [range(&months, "2023-01-01", "2023-02-01"), range(&months, "2024-04-11", "2024-05-05")];
-        insta::assert_snapshot!(said(&missing(&months, &odd, &at("2024-03-10"), 3).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-04-11) [2024-05-05, 2024-06-01) [2024-06-01, 2024-07-01)");
+        insta::assert_snapshot!(shown(&missing(&months, &odd, &at("2024-03-10"), 3).unwrap()), @"[2024-03-01, 2024-04-01) [2024-04-01, 2024-04-11) [2024-05-05, 2024-06-01) [2024-06-01, 2024-07-01)");
     }
 
     #[test]
-    fn an_open_end_leaves_nothing_to_make() {
+    fn nothing_follows_an_unbounded_partition() {
         let tens = scheme(ColumnKind::SmallInt, Every::Integers(10_000), Tz::UTC);
         let last = Range { from: tens.start("20000").unwrap(), to: Bound(Value::Top) };
         assert_eq!(missing(&tens, std::slice::from_ref(&last), &last, 5).unwrap(), []);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_begins_on_the_zones_clock() {
+    fn the_retention_is_computed_in_local_time() {
         let berlin = scheme(ColumnKind::TimestampTz, Every::Months(1), Tz::Europe__Berlin);
         let now = berlin.value("2024-07-31 10:00:00+00").unwrap();
         let kept = |keep| horizon(&berlin, &now, keep).unwrap().to_string();
@@ -151,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn made_once_nothing_is_missing(first in -500i64..500, last in 0usize..20, present in -500i64..900, ahead in 0u32..9, gone in any::<prop::sample::Index>()) {
+        fn nothing_is_missing_after_creation(first in -500i64..500, last in 0usize..20, present in -500i64..900, ahead in 0u32..9, gone in any::<prop::sample::Index>()) {
             let tens = scheme(ColumnKind::Integer, Every::Integers(10), Tz::UTC);
             let cell = |n: i64| tens.containing(&Bound(Value::Integer(n))).unwrap();
             let mut have = vec![cell(first)];

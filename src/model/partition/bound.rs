@@ -1,4 +1,4 @@
-//! The bounds of partitions, and their text.
+//! The bounds of partitions, and their text format.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike}
 
 use crate::model::ident::literal;
 
-/// The unbounded upper end, as the server and pgstrata write it.
+/// The unbounded upper end, in the format of the server and of pgstrata.
 pub(super) const MAXVALUE: &str = "maxvalue";
 
 /// The type of the partition column.
@@ -27,14 +27,15 @@ pub enum ColumnKind {
 }
 
 impl ColumnKind {
-    /// The kind of a column of that type, as the server writes it; none for a type that cannot be a partition column.
+    /// The kind of a column of that type, in the server's format; none if a column of that type cannot be a partition
+    /// column.
     pub fn from_sql(base_type: &str) -> Option<Self> {
         [Self::TimestampTz, Self::Timestamp, Self::Date, Self::SmallInt, Self::Integer, Self::BigInt]
             .into_iter()
             .find(|kind| kind.to_string() == base_type)
     }
 
-    /// The smallest and the largest number, for an integer column.
+    /// The smallest and the largest number of an integer column.
     pub(super) fn integers(self) -> Option<(i64, i64)> {
         match self {
             Self::SmallInt => Some((i16::MIN.into(), i16::MAX.into())),
@@ -60,24 +61,24 @@ impl fmt::Display for ColumnKind {
 
 /// A value of the partition column, or the unbounded end above all of them (`maxvalue`).
 ///
-/// Displays in the server's format with `TimeZone = UTC` and `DateStyle = ISO`, which the server also reads. The
-/// order is that of the column, among bounds of one column.
+/// Displayed in the server's format with `TimeZone = UTC` and `DateStyle = ISO`, which the server also accepts. Bounds
+/// of one column have the order of the column.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bound(pub(super) Value);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Value {
-    /// In UTC, whole microseconds.
+    /// In UTC, in whole microseconds.
     TimestampTz(NaiveDateTime),
     Timestamp(NaiveDateTime),
     Date(NaiveDate),
     Integer(i64),
-    /// Last, so that it sorts above all others.
+    /// The last variant, so that it sorts above all others.
     Top,
 }
 
 impl Bound {
-    /// As in `for values from (...) to (...)`: a quoted literal, or the keyword `maxvalue`.
+    /// The bound in `for values from (...) to (...)`: a quoted literal, or the keyword `maxvalue`.
     pub fn sql(&self) -> String {
         match self.0 {
             Value::Top => MAXVALUE.to_owned(),
@@ -85,7 +86,7 @@ impl Bound {
         }
     }
 
-    /// The largest value of the column below this one, if it has one.
+    /// The largest value of the column below this one, if there is one.
     pub(super) fn just_below(&self) -> Option<Self> {
         let microsecond = TimeDelta::microseconds(1);
         Some(Self(match &self.0 {
@@ -116,19 +117,19 @@ impl fmt::Display for Bound {
     }
 }
 
-/// Before or after the beginning of year 1, which follows 1 BC.
+/// The era of a year: before or after the beginning of year 1, which follows 1 BC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Era {
     Bc,
     Ad,
 }
 
-/// An astronomical year (0 is 1 BC), as people and the server count.
+/// Converts an astronomical year (0 is 1 BC) to the year and era in the server's format.
 pub(super) fn year_and_era(year: i32) -> (i32, Era) {
     if year > 0 { (year, Era::Ad) } else { (1 - year, Era::Bc) }
 }
 
-/// The time of day as the server prints it: fractions without trailing zeros.
+/// The time of day in the server's format: fractions without trailing zeros.
 struct Clock(NaiveTime);
 
 impl fmt::Display for Clock {
@@ -144,9 +145,9 @@ impl fmt::Display for Clock {
 /// The range of one partition: from `from`, inclusive, to `to`, exclusive. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Range {
-    /// Its lower bound.
+    /// The lower bound, inclusive.
     pub from: Bound,
-    /// Its upper bound, exclusive.
+    /// The upper bound, exclusive.
     pub to: Bound,
 }
 

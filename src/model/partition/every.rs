@@ -1,8 +1,8 @@
-//! The interval of a plan: the extent of one partition.
+//! The interval of a plan: the size of the range of one partition.
 
 use std::{fmt, str::FromStr};
 
-/// The extent of one partition.
+/// The size of the range of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Every {
     /// Hours.
@@ -25,7 +25,7 @@ impl Every {
     /// The largest number of hours, days, ... in one interval.
     pub const MOST_UNITS: u32 = 10_000;
 
-    /// The number and its unit; nothing for integers.
+    /// The number and its unit; the unit is empty for integers.
     pub(super) fn unit(self) -> (u64, &'static str) {
         match self {
             Self::Hours(n) => (n.into(), "hour"),
@@ -52,7 +52,7 @@ impl fmt::Display for Every {
 impl FromStr for Every {
     type Err = String;
 
-    /// `1 month`, `month`, `2 weeks`, `100_000`.
+    /// Parses `1 month`, `month`, `2 weeks`, `100_000`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(

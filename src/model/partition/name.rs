@@ -1,5 +1,5 @@
-//! Names of partitions, from a template. Dates in a name are those of the mark in local time, so that a day that
-//! begins at 01:00 is still named after its date.
+//! Names of partitions, from a template. Dates in a name are those of the mark in local time, so that the name of a day
+//! that begins at 01:00 still contains its date.
 
 use std::collections::HashMap;
 
@@ -99,9 +99,9 @@ impl Template {
         }
     }
 
-    /// The name of the partition of `table` for `range`, truncated at 63 bytes with a hash of the whole.
+    /// The name of the partition of `table` for `range`, truncated as in [`Ident::derived`].
     ///
-    /// A field that does not apply to the column's type ([`names`] rejects it) is left as written.
+    /// A field that does not apply to the column's type, which [`names`] rejects, is not replaced.
     pub fn name(&self, table: &str, scheme: &Scheme, range: &Range) -> Ident {
         let mark = scheme.wall_mark(range);
         let name: String = self

@@ -1,11 +1,11 @@
-//! Parses a date, or a date and time, in the server's format and as in a plan.
+//! Parses a date, or a date and time, in the formats of the server and of a plan.
 
 use chrono::{NaiveDate, NaiveTime};
 
 /// The first year that is not supported: the calendar library ends at 262142, and time zones need a margin.
 pub(super) const END_YEAR: i32 = 262_000;
 
-/// A parsed date, with time and offset.
+/// A parsed date, with its time and offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) day: NaiveDate,
@@ -14,14 +14,14 @@ pub(super) struct Written {
     pub(super) offset_s: Option<i32>,
 }
 
-/// Why a text is not a [`Written`].
+/// The reason for which a text cannot be parsed as a [`Written`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Not in the format of a date and time, or not a day of the calendar.
+    /// It is not in the format of a date and time, or not a day of the calendar.
     Form,
     /// `infinity` or `-infinity`.
     Infinite,
-    /// Outside the range for which bounds can be computed.
+    /// It is outside the range for which bounds can be computed.
     Far,
 }
 
@@ -31,7 +31,7 @@ impl Fault {
         261999";
 }
 
-/// `2024-01-01`, with optional time (` 06:00`, `T06:00:00.5`), offset (`+02`, `-05:30`, `Z`) and ` BC`.
+/// Parses `2024-01-01`, with optional time (` 06:00`, `T06:00:00.5`), offset (`+02`, `-05:30`, `Z`) and ` BC`.
 pub(super) fn written(text: &str) -> Result<Written, Fault> {
     let text = text.trim();
     if matches!(text, "infinity" | "-infinity") {
@@ -57,7 +57,7 @@ pub(super) fn written(text: &str) -> Result<Written, Fault> {
 fn date(text: &str, bc: bool) -> Result<NaiveDate, Fault> {
     let parts: Vec<&str> = text.split('-').collect();
     let [year, month, day] = parts[..] else { return Err(Fault::Form) };
-    // Two digits would leave the century open, and which of the three numbers is the month.
+    // With two digits, the century and the order of the three numbers would be ambiguous.
     if year.len() < 4 {
         return Err(Fault::Form);
     }
@@ -92,7 +92,7 @@ fn time_of_day(text: &str) -> Option<NaiveTime> {
     NaiveTime::from_hms_micro_opt(two_digits(hour)?, two_digits(minute)?, two_digits(second)?, micros)
 }
 
-/// `Z`, `+02`, `+02:00`, `+0200`, `-05:30:15`, as seconds east.
+/// Parses `Z`, `+02`, `+02:00`, `+0200`, `-05:30:15` to seconds east of UTC.
 fn offset(text: &str) -> Option<i32> {
     if text == "Z" {
         return Some(0);
@@ -120,7 +120,7 @@ fn two_digits(text: &str) -> Option<u32> {
     if text.len() == 2 { digits(text) } else { None }
 }
 
-/// Digits only: `parse` alone would accept a sign. A number too large for `u32` becomes the maximum.
+/// Parses digits only: `parse` alone would accept a sign. A number that is too large for `u32` becomes the maximum.
 fn digits(text: &str) -> Option<u32> {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     plain.then(|| text.parse().unwrap_or(u32::MAX))
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_the_server_prints_and_people_write() {
+    fn parses_the_formats_of_the_server_and_of_plans() {
         let all = [
             "2024-02-29",
             "2024-01-01 00:00:00.123+00",
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest() {
+    fn rejects_other_formats() {
         for text in [
             "",
             "2024",

@@ -9,7 +9,7 @@ use super::{
     read::{END_YEAR, Fault, written},
 };
 
-/// The maximum number of partitions: planning gets slow long before.
+/// The maximum number of partitions. Planning is slow with far fewer.
 pub const MAX_PARTITIONS: u32 = 10_000;
 
 const DAY_S: i64 = 86_400;
@@ -29,7 +29,7 @@ enum Stride {
 }
 
 impl Scheme {
-    /// `zone` only applies to `timestamptz`.
+    /// Creates a scheme. `zone` only applies to `timestamptz`.
     ///
     /// # Errors
     /// A sentence if the interval does not fit the column's type.
@@ -74,7 +74,7 @@ impl Scheme {
     /// Parses the server's output with `TimeZone = UTC` and `DateStyle = ISO`, including `maxvalue`.
     ///
     /// # Errors
-    /// A sentence, without the value itself: infinity, beyond the year 261999, or another format.
+    /// A sentence, without the value, if it is infinity, is beyond the year 261999, or has another format.
     pub fn value(&self, server_text: &str) -> Result<Bound, String> {
         let kind = self.kind;
         let form = || {
@@ -114,13 +114,13 @@ impl Scheme {
             .ok_or_else(|| format!("the column contains a {kind} that is out of range: {}", Fault::REACH))
     }
 
-    /// Parses a bound as in a plan: `2024-01-01`, `2024-01-01 06:00`, `2024-01-01T06:00:00+02:00`, `1000`.
+    /// Parses a bound in the format of a plan: `2024-01-01`, `2024-01-01 06:00`, `2024-01-01T06:00:00+02:00`, `1000`.
     ///
-    /// For `timestamptz`, a time without an offset is in the time zone of the scheme: a skipped local time is the
-    /// first instant after the gap, a repeated one the earlier instant. The value need not be a mark.
+    /// For `timestamptz`, a time without an offset is in the time zone of the scheme: a skipped local time is the first
+    /// instant after the gap, a repeated local time is the earlier instant. The value does not have to be a mark.
     ///
     /// # Errors
-    /// A sentence that states what to write.
+    /// A sentence that describes the expected format.
     pub fn start(&self, plan_text: &str) -> Result<Bound, String> {
         let kind = self.kind;
         if let Some((least, largest)) = kind.integers() {
@@ -178,7 +178,7 @@ impl Scheme {
     /// A sentence if `value` is of another column's type, or is `maxvalue`.
     pub fn containing(&self, value: &Bound) -> Result<Range, String> {
         let mut cell = self.cell(value)?;
-        // After a clock was set back, it shows a time before a mark that it has already shown.
+        // If the clock was set back, the local time can be before a mark that was already reached.
         while self.mark(cell + 1) <= *value {
             cell += 1;
         }
@@ -204,8 +204,8 @@ impl Scheme {
         Ok(Range { from: self.containing(&below)?.from, to: range.from.clone() })
     }
 
-    /// All ranges from the one that contains `oldest` to the one that contains `newest`, and `ahead` more, each
-    /// beginning where the previous one ends. Fewer at the end of the column's type.
+    /// All ranges from the one that contains `oldest` to the one that contains `newest`, and `ahead` more. Each begins
+    /// where the previous range ends. There are fewer at the end of the column's type.
     ///
     /// # Errors
     /// A sentence if there would be more than [`MAX_PARTITIONS`], or `newest` is before `oldest`.
@@ -243,8 +243,8 @@ impl Scheme {
         self.wall_at(self.cell_of_wall(self.wall(&range.from)?)?)
     }
 
-    /// The number of the cell of the grid in which the local time of `value` lies. Wide enough for one beyond the
-    /// last.
+    /// The number of the cell of the grid that contains the local time of `value`. The result type can also represent
+    /// the number of the cell after the last.
     fn cell(&self, value: &Bound) -> Result<i128, String> {
         let cell = match (self.every, self.kind.integers(), &value.0) {
             (_, _, Value::Top) => return Err("no partition can follow maxvalue".to_owned()),
@@ -338,7 +338,7 @@ impl Scheme {
         Some(match self.every {
             Every::Hours(n) => seconds(n, 3600, 0),
             Every::Days(n) => seconds(n, DAY_S, 0),
-            // 1970-01-01 is a Thursday.
+            // 1970-01-01 was a Thursday.
             Every::Weeks(n) => seconds(n, 7 * DAY_S, -3 * DAY_S),
             Every::Months(n) => Stride::Months(n.into()),
             Every::Quarters(n) => Stride::Months(i128::from(n) * 3),
@@ -347,7 +347,8 @@ impl Scheme {
         })
     }
 
-    /// A number in the range of the column, or a time that PostgreSQL supports before [`END_YEAR`].
+    /// Returns the value if it is a number in the range of the column, or a time that PostgreSQL supports and that is
+    /// before [`END_YEAR`].
     fn within_reach(&self, value: Value) -> Option<Bound> {
         let day = match &value {
             Value::TimestampTz(at) | Value::Timestamp(at) => at.date(),
@@ -373,7 +374,7 @@ fn first_instant(zone: Tz, wall: NaiveDateTime) -> NaiveDateTime {
     if let Some(at) = zone.from_local_datetime(&wall).earliest() {
         return at.naive_utc();
     }
-    // The clocks skip `wall`. No time zone is a whole day from UTC, and changes occur on whole seconds.
+    // The clocks skip `wall`. No time zone differs from UTC by a whole day, and clocks change on whole seconds.
     let earliest = wall - Days::new(1);
     let shows_wall = |after_s: i64| {
         zone.from_utc_datetime(&(earliest + TimeDelta::seconds(after_s))).naive_local() >= wall

@@ -1,4 +1,4 @@
-//! Parses the result of a batch: what happened to its rows; and which row an error is about, and what caused it.
+//! Parses the result of a batch: the number of rows that it filled, or the row that caused an error, and the reason.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::sql::fill as sql;
 
 use super::BackfillJob;
 
-/// What happened to the rows of a batch.
+/// The numbers of rows of a batch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Filled {
-    /// The number of rows.
+    /// Rows in the range.
     pub(super) seen: u64,
     /// Rows to fill, at the statement's snapshot.
     pub(super) meant: u64,
@@ -35,7 +35,7 @@ impl Filled {
     }
 }
 
-/// From the result of a batch: what happened to its rows, and how many were locked.
+/// Parses the result of a batch: the numbers of its rows, and how many rows it locked.
 pub(super) fn counts(rows: &[Row]) -> Result<(Filled, u64)> {
     let row = rows.first().ok_or_else(|| Error::failed("a batch returned no result"))?;
     if let Some(keys) = row.get::<_, Option<&str>>(5) {
@@ -63,8 +63,8 @@ pub(super) fn named(rows: &[Row]) -> String {
     format!("among them, by key: {}", keys.join("; "))
 }
 
-/// The error for one row, which it names; it also states whether the plan's SQL or something of the table failed on
-/// it.
+/// The error for one row. It names the row, and states whether the plan's SQL failed, or a trigger or constraint of the
+/// table.
 pub(super) async fn refused(
     filler: &BackfillJob,
     session: &Session,
@@ -93,10 +93,10 @@ pub(super) async fn refused(
              such rows with `where`, and run again: filled rows stay filled",
         ),
     };
-    let told =
+    let named =
         Error::failed(what).cause(format!("by key: {}: {}", key.join(", "), error.message())).hint(hint);
     match error.sqlstate() {
-        Some(code) => told.code(code),
-        None => told,
+        Some(code) => named.code(code),
+        None => named,
     }
 }

@@ -1,7 +1,7 @@
-//! The first pass: chunks along the key, each a short transaction with its row in the ledger. A chunk waits at most
-//! 20 ms for a row that another session has locked, and is then rolled back: it holds other locks in the meantime,
-//! and the application's transaction could become the victim of a deadlock. Such a row is filled alone, in a
-//! transaction that locks nothing else, or is left to the second pass.
+//! The first pass fills the table in chunks along the key. Each chunk is a short transaction that also adds a row to
+//! the ledger. A chunk waits at most 20 ms for a row that another session has locked, and is then rolled back: it holds
+//! other locks while it waits, and the application's transaction could become the victim of a deadlock. Such a row is
+//! filled in a separate transaction that locks nothing else, or is left to the second pass.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -29,26 +29,27 @@ use crate::sql::{copy as copy_sql, fill as sql, plan_sql};
 use super::answer::{self, Filled, counts, key_of, named};
 use super::{BackfillJob, in_force, leaves, unless_gone};
 
-/// The minimum rows of a chunk, except for those that are split because one of their rows cannot be filled: below
-/// this, the fixed cost of a chunk exceeds that of its rows, and on a busy server, the fill would make no progress.
+/// The minimum number of rows of a chunk, unless it is split because one of its rows cannot be filled. With fewer rows,
+/// the fixed cost of a chunk exceeds that of its rows, and the pass would make no progress on a busy server.
 const LEAST_ROWS: u64 = 50;
-/// The maximum rows of a chunk: even if few rows were to be filled for a long time, many may be at once.
+/// The maximum number of rows of a chunk: after a long part of the table without rows to fill, there can be a part in
+/// which all rows must be filled.
 const MOST_ROWS: u64 = 50_000;
-/// Rows of the first chunk, before their duration is known.
+/// The number of rows of the first chunk.
 const FIRST_ROWS: u64 = 1_000;
-/// The number of locked rows that one chunk fills one by one; the others are left to the second pass.
+/// The maximum number of locked rows that one chunk fills one by one; the others are left to the second pass.
 const ONE_BY_ONE: u32 = 100;
-/// If this many of them are still locked after a wait, the chunk leaves the others alone.
+/// If this many of them are still locked after a wait, the chunk leaves the others to the second pass.
 const MOST_HELD: u32 = 3;
-/// The name in the ledger of a chunk of the first pass,
+/// The step in the ledger for a chunk of the first pass.
 const FILL: &str = "fill";
-/// and of rows that were filled after it.
+/// The step in the ledger for rows that were filled later.
 pub(super) const LATE: &str = "late";
 
-/// Fills every row that is missing in the ledger, one partition after the other.
+/// Fills the rows of every range that is missing in the ledger, one partition after the other.
 ///
 /// # Errors
-/// Stopped; the plan's SQL cannot be correct; or the server returned an error.
+/// Stopped; the plan's SQL fails, or its condition still matches filled rows; or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "fill"))]
 pub async fn pass(filler: &BackfillJob) -> Result<State> {
     in_force(filler).await?;
@@ -86,10 +87,10 @@ fn sizer() -> ChunkSizer {
 pub(super) struct Pass<'a> {
     pub(super) filler: &'a BackfillJob,
     pub(super) sizer: RefCell<ChunkSizer>,
-    /// Whether it was verified once that the condition no longer selects rows that were filled, so that a plan that
-    /// would never end is detected at once.
+    /// Whether a chunk has verified that the condition no longer matches rows that were filled. This detects a plan
+    /// that would never end in the first chunk.
     pub(super) proven: Cell<bool>,
-    /// The statement that follows each statement with the plan's SQL.
+    /// The statement that must follow each statement with the plan's SQL.
     look_up_again: String,
 }
 
@@ -135,7 +136,7 @@ impl<'a> Pass<'a> {
         .await
     }
 
-    /// Fills a range when the gate permits it; in halves, if the server rejects the whole.
+    /// Fills a range when the gate permits it, in halves if the server rejects the whole range.
     pub(super) async fn paced(
         &self,
         session: &Session,
@@ -161,8 +162,8 @@ impl<'a> Pass<'a> {
         Ok(filled)
     }
 
-    /// Only the time for which rows were locked counts. The time for the plan's `from` comes before that and does not
-    /// depend on the number of rows: smaller chunks would only repeat it more often.
+    /// Adjusts the number of rows by the time for which rows were locked. The time for the plan's `from` does not
+    /// count: it does not depend on the number of rows, and smaller chunks would only repeat it more often.
     fn observe(&self, rows: u64, took: Duration) {
         let gate = &self.filler.gate;
         let mut sizer = self.sizer.borrow_mut();
@@ -174,9 +175,9 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// A chunk that was certainly rolled back (deadlock, timeout) is repeated as two halves, down to single rows. A
-    /// single row that still fails is left to the second pass, which waits longer. A chunk that fails because of a
-    /// row is also repeated in halves, until that row is known.
+    /// Fills a range. A chunk that was certainly rolled back (deadlock, timeout) is repeated as two halves, down to
+    /// single rows. A single row that still fails is left to the second pass, which waits longer. A chunk that fails
+    /// because of one row is also repeated in halves, to find that row.
     async fn halving(
         &self,
         session: &Session,
@@ -190,7 +191,7 @@ impl<'a> Pass<'a> {
             match self.chunk(session, leaf, &range, rows, step).await {
                 Ok(filled) => sum.add(filled),
                 Err(e) if e.retry_class() == Retry::Again || e.is_about_a_row() => {
-                    tracing::debug!(rows, error = %e, "in halves");
+                    tracing::debug!(rows, error = %e, "the chunk is split");
                     self.filler.go_on()?;
                     match self.middle(session, leaf, &range, rows).await? {
                         Some((middle, below)) => {
@@ -220,7 +221,8 @@ impl<'a> Pass<'a> {
         rows: u64,
     ) -> Result<Option<(Key, u64)>> {
         let (from, key) = (format!("only {leaf}"), self.filler.filling.key_columns());
-        // The last range is open, and others may have more rows by now, or fewer, than they were cut for.
+        // The expected number of rows can be wrong: the last range is unbounded, and rows may have been added or
+        // deleted.
         for rows in [(rows / 2).max(1), 1] {
             let (statement, values) = copy_sql::boundary(&from, &key, range, rows);
             let found = self
@@ -238,7 +240,7 @@ impl<'a> Pass<'a> {
         Ok(None)
     }
 
-    /// A row that cannot be filled now: records in the ledger that the pass has processed it.
+    /// Records in the ledger that the pass has processed a row that cannot be filled now.
     async fn pass_by(
         &self,
         session: &Session,
@@ -255,7 +257,7 @@ impl<'a> Pass<'a> {
         Ok(filled)
     }
 
-    /// One chunk and its row in the ledger, in one transaction: with the plain UPDATE if possible, and if another
+    /// Fills one chunk and adds it to the ledger, in one transaction: with a plain UPDATE if possible, or, if another
     /// session blocks it, with the statement that skips locked rows.
     async fn chunk(
         &self,
@@ -265,7 +267,8 @@ impl<'a> Pass<'a> {
         rows: u64,
         step: &'static str,
     ) -> Result<Filled> {
-        // The first chunk goes by the statement that tells why a row was not set. How many rows the last range has, nobody knows.
+        // The first chunk uses the other statement, which returns why a row was not set. So does the last range,
+        // because its number of rows is not known.
         if step == FILL
             && self.proven.get()
             && range.through.is_some()
@@ -292,7 +295,7 @@ impl<'a> Pass<'a> {
         self.recorded(session, leaf, range, step, &[], fill).await
     }
 
-    /// Does `fill` and records it, in one transaction, with additional settings `more`.
+    /// Runs `fill` and adds the chunk to the ledger, in one transaction, with the additional settings `more`.
     async fn recorded(
         &self,
         session: &Session,
@@ -324,7 +327,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Fills rows in the caller's transaction, including those that changed between the snapshot and their lock.
-    /// Returns what happened to them, and how many were locked and could not be filled.
+    /// Returns the numbers of rows, and how many rows were locked by this transaction but not filled.
     async fn batch(
         &self,
         client: &Client,
@@ -343,8 +346,8 @@ impl<'a> Pass<'a> {
         Ok((filled, locked.saturating_sub(again.set)))
     }
 
-    /// Sends a statement with the plan's SQL, and resets the search path of the application, under which no other
-    /// statement of ours may be parsed. Both in one round trip.
+    /// Sends a statement with the plan's SQL and, in the same round trip, one that resets the application's search
+    /// path: no other statement of the job may be parsed with that path.
     async fn asked(&self, client: &Client, statement: &str, values: &[String]) -> Result<Vec<Row>> {
         let (answer, names) =
             tokio::join!(query_text(client, statement, values), client.batch_execute(&self.look_up_again));
@@ -372,11 +375,11 @@ impl<'a> Pass<'a> {
             leaf: Some(&leaf),
             range,
             rows: filled.set,
-            // The first pass has counted it.
+            // The first pass has already counted these rows.
             seen: Some(if late { 0 } else { filled.seen }),
             ms: began.elapsed().as_secs_f64() * 1000.0,
         };
-        // Triggers that wait for the commit run under the application's path, as all others do.
+        // Deferred triggers run at the commit. They must run with the application's search path, as other triggers do.
         let path = plan_sql::applications(&filler.filling.sql);
         let (added, path) = tokio::join!(
             store::add_chunk(client, filler.job.id, filler.epoch(), &done),
@@ -386,7 +389,7 @@ impl<'a> Pass<'a> {
         Ok(path?)
     }
 
-    /// Verifies that the condition no longer selects the rows that were filled.
+    /// Verifies that the plan's condition no longer matches the rows that were filled.
     async fn prove(&self, client: &Client, leaf: &QualifiedName, rows: sql::Rows<'_>) -> Result<()> {
         let (statement, values) = sql::still_meant(&self.filler.filling, leaf, rows);
         let rows = self.asked(client, &statement, &values).await?;
@@ -403,8 +406,8 @@ impl<'a> Pass<'a> {
         ))
     }
 
-    /// Rows that others had locked: each in a transaction of its own, which waits for the row while it holds no other
-    /// lock. None begins while the job is throttled.
+    /// Fills the rows that other sessions had locked, each in a separate transaction that holds no other lock while it
+    /// waits for the row. No such transaction begins while the job is throttled.
     async fn one_by_one(&self, session: &Session, leaf: &QualifiedName, range: &KeyRange) -> Result<()> {
         let f = &self.filler.filling;
         let read = async |client: &Client| {
@@ -422,7 +425,8 @@ impl<'a> Pass<'a> {
             self.filler.go_on()?;
             match self.single(session, leaf, &key).await {
                 Ok(()) => {}
-                // Held for long, and so may the others be: the second look comes to them again.
+                // Several rows have been locked for a long time, so the remaining ones may be too. The second pass
+                // processes them again.
                 Err(e) if e.retry_class() == Retry::Again && held == MOST_HELD => break,
                 Err(e) if e.retry_class() == Retry::Again => held += 1,
                 Err(e) => return Err(e),
@@ -431,7 +435,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// The error for a range with one row.
+    /// The error for a range that contains one row.
     async fn refused(
         &self,
         session: &Session,
@@ -448,7 +452,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Fills one row, waiting for its lock.
+    /// Fills one row, and waits for its lock.
     pub(super) async fn single(&self, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
         let (filler, f) = (self.filler, &self.filler.filling);
         let (rows, began) = (sql::Rows::One(key), Instant::now());

@@ -1,13 +1,13 @@
 //! A backfill, from its first lock to the last constraint. Start reading here.
 //!
 //! ```text
-//! planned -open-> prepared -keep-> capturing -pass-> filled -look again-> verified -finish-> finalized
+//! planned -open-> prepared -keep-> capturing -first pass-> filled -second pass-> verified -finish-> finalized
 //! any state before the last: -abort-> aborted
 //! ```
 //!
-//! Every row is processed twice: first in chunks along the key, which wait for no other session for long, and then again,
-//! to fill rows that were locked during the first pass or written after it. Each phase can be run again after a crash at
-//! any point.
+//! Every row is processed twice: first in chunks along the key, which wait for no other session for long, and then
+//! again, to fill rows that were locked during the first pass or written after it. Each phase can be run again after a
+//! crash at any point.
 
 mod answer;
 mod finish;
@@ -57,12 +57,12 @@ const LOOK_MS: u32 = 5_000;
 #[derive(Debug)]
 pub struct BackfillJob {
     driver: Driver,
-    /// Everything from which statements are rendered.
+    /// The parameters of the statements.
     pub filling: Filling,
 }
 
 impl BackfillJob {
-    /// For a job of another kind whose rows are filled in the same way.
+    /// Creates a backfill for a job of another kind that fills its rows in the same way.
     pub(super) fn of(driver: Driver, filling: Filling) -> Self {
         Self { driver, filling }
     }
@@ -128,7 +128,7 @@ impl JobKind for BackfillJob {
     }
 }
 
-/// Runs the next phase; returns the state after it. None if the job has ended.
+/// Runs the next phase and returns the new state; none if the job has ended.
 ///
 /// # Errors
 /// The phase failed.
@@ -145,7 +145,7 @@ async fn next(filler: &BackfillJob) -> Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Whether there is any row to fill; also true if the answer takes too long, or the plan's SQL can no longer run.
+/// Whether there is a row to fill. Also true if the search takes too long, or if the plan's SQL can no longer run.
 ///
 /// # Errors
 /// The server returned an error.
@@ -160,10 +160,10 @@ async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
     })
     .await;
     match asked {
-        // Whoever goes through the table in chunks gets to know.
+        // A run, which processes the table in chunks, will find out.
         Err(e) if e.is(&SqlState::QUERY_CANCELED) => Ok(true),
-        // A column that is gone is added anew, or `check` says what is missing: class 42, "syntax error or access rule
-        // violation", has undefined columns, tables, functions and types.
+        // Class 42, "syntax error or access rule violation", includes undefined columns, tables, functions and types.
+        // A new job adds a dropped column again, or its check reports what is missing.
         Err(e) if e.sqlstate().is_some_and(|code| code.starts_with("42")) => Ok(true),
         other => other,
     }
@@ -185,7 +185,8 @@ async fn look_again(filler: &BackfillJob) -> Result<Looked> {
     Ok(Looked { job: name, rows_set, verified: true })
 }
 
-/// Ends the job in its current state: removes the trigger. Added columns and filled values remain.
+/// Ends the job without completing it: removes the trigger and everything that was begun but not completed. Added
+/// columns and filled values remain.
 ///
 /// # Errors
 /// The server returned an error.
@@ -207,7 +208,7 @@ async fn abort(filler: &BackfillJob) -> Result<State> {
     Ok(state)
 }
 
-/// The statements that remove the trigger, wherever its table is now, and the tables that they lock.
+/// Returns the statements that drop the trigger, whatever name its table has now, and the tables that they lock.
 pub(super) async fn stop_filling(filler: &BackfillJob) -> Result<(Vec<QualifiedName>, Vec<String>)> {
     let f = &filler.filling;
     let triggers = pg::triggers(&filler.control, &[f.fill_function()], f.table.oid).await?;
@@ -216,7 +217,7 @@ pub(super) async fn stop_filling(filler: &BackfillJob) -> Result<(Vec<QualifiedN
     Ok((triggers.into_iter().map(|(table, _)| table).collect(), statements))
 }
 
-/// The last transaction of a job: removes what must not remain, and updates the record.
+/// Runs the last transaction of a job: executes `statements`, and records the end of the job.
 pub(super) async fn end(
     filler: &BackfillJob,
     step: Step,
@@ -245,7 +246,7 @@ pub(super) async fn end(
     Ok(state)
 }
 
-/// The tables that store the rows: the leaves of a partitioned table, or the table itself.
+/// The tables that store the rows: the leaf partitions of a partitioned table, or the table itself.
 async fn leaves(filler: &BackfillJob) -> Result<Vec<QualifiedName>> {
     let table = &filler.filling.table.name;
     let oid = catalog::must_find(&filler.control, table).await?;
@@ -256,7 +257,7 @@ async fn leaves(filler: &BackfillJob) -> Result<Vec<QualifiedName>> {
     Ok(rows.iter().map(|row| QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
 }
 
-/// The result for a partition; if the partition was dropped in the meantime, nothing remains to be done for it.
+/// Returns the result for a partition, or the default value if the partition was dropped in the meantime.
 async fn unless_gone<T: Default>(filler: &BackfillJob, leaf: &QualifiedName, done: Result<T>) -> Result<T> {
     match done {
         Err(e) if e.is(&SqlState::UNDEFINED_TABLE) && !leaves(filler).await?.contains(leaf) => {
@@ -267,7 +268,7 @@ async fn unless_gone<T: Default>(filler: &BackfillJob, leaf: &QualifiedName, don
     }
 }
 
-/// Fails if the trigger that fills written rows was dropped or disabled.
+/// Fails if the table was replaced, or if the trigger that fills written rows was dropped or disabled.
 pub(super) async fn in_force(filler: &BackfillJob) -> Result<()> {
     let f = &filler.filling;
     let table = (f.table.name.clone(), f.table.oid);

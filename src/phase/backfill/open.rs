@@ -1,5 +1,5 @@
-//! What a backfill needs before its first row: its columns, and the trigger that fills rows that are written during
-//! the job. Each needs a short lock, which is retried as for a swap.
+//! Prepares a backfill: adds the columns, and creates the trigger that fills rows that are written during the job. Each
+//! step needs a short lock, which is retried as for a swap.
 
 use std::collections::HashSet;
 
@@ -31,7 +31,7 @@ pub async fn open(filler: &BackfillJob) -> Result<State> {
     let missing: Vec<&NewColumn> = f.add.iter().filter(|c| !there.contains(c.name.as_str())).collect();
     let table = f.table.name.plain();
     if missing.is_empty() {
-        // No lock is needed, so none is waited for.
+        // Skip the statements below, which would wait for a lock.
         let state = filler.advance(client, Step::Prepare).await?;
         filler.events.note(BackfillNote::ColumnsExist { table });
         return Ok(state);
@@ -57,8 +57,8 @@ pub async fn open(filler: &BackfillJob) -> Result<State> {
     Ok(state)
 }
 
-/// Creates the trigger, if the plan requires one. `CREATE TRIGGER` waits for every open writer, so that the first
-/// pass sees all rows that were written without it.
+/// Creates the trigger, if the plan requires one. `CREATE TRIGGER` waits for every open writer, so the first pass sees
+/// all rows that were written without the trigger.
 ///
 /// # Errors
 /// The lock could not be acquired.

@@ -1,5 +1,5 @@
-//! The second pass: every row again. Rows that were locked during the first pass, or written after it, are filled
-//! now. After this pass, only rows that were written after it can still need filling.
+//! The second pass checks every row again, and fills rows that were locked during the first pass or written after it.
+//! After this pass, only rows that were written after it can still need filling.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -29,14 +29,15 @@ use super::answer::key_of;
 use super::first_pass::{LATE, Pass};
 use super::{BackfillJob, in_force, leaves, unless_gone};
 
-/// Rows of a range, initially: this pass mostly reads.
+/// The number of rows in a range: this pass mostly reads.
 const FIRST_ROWS: u64 = 20_000;
-/// Up to this many remaining rows of a range are filled one by one; if there are more, a chunk goes first.
+/// Up to this many remaining rows of a range are filled one by one; if there are more, they are first filled as a
+/// chunk.
 const ONE_BY_ONE: u32 = 50;
-/// How often the pass returns to a range in which rows that it filled need filling again.
+/// How often the pass repeats a range in which rows that it filled need filling again.
 const ROUNDS: u32 = 10;
 
-/// The phase: checks the rows, fills those that are found, records the result.
+/// The phase: checks every row, fills the rows that still need filling, and records the result.
 ///
 /// # Errors
 /// Rows cannot be filled; or the server returned an error.
@@ -52,7 +53,7 @@ pub async fn again(filler: &BackfillJob) -> Result<State> {
     Ok(state)
 }
 
-/// Checks every row, and fills those that are found; returns their number.
+/// Checks every row, and fills the rows that still need filling; returns their number.
 ///
 /// # Errors
 /// As [`again`].
@@ -66,7 +67,7 @@ pub async fn look(filler: &BackfillJob) -> Result<u64> {
     let found = Cell::new(0_u64);
     let pass = Pass::of(filler);
     let mut looked = HashSet::new();
-    // A partition that is attached meanwhile comes with rows that no trigger saw.
+    // The rows of a partition that is attached in the meantime were written without the trigger.
     while let Some(leaf) = leaves(filler).await?.into_iter().find(|leaf| !looked.contains(leaf)) {
         let late = unless_gone(filler, &leaf, one_leaf(&pass, &leaf, &meter).await).await?;
         found.set(found.get() + late);
@@ -80,7 +81,7 @@ pub async fn look(filler: &BackfillJob) -> Result<u64> {
     Ok(set)
 }
 
-/// Checks a table or partition; returns the number of rows that were not filled.
+/// Checks a table or partition; returns the number of rows that still needed filling.
 async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> Result<u64> {
     let filler = pass.filler;
     let (key, from) = (filler.filling.key_columns(), format!("only {leaf}"));
@@ -106,8 +107,7 @@ async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> R
     Ok(found.get())
 }
 
-/// Fills the remaining rows of a range, until only rows that it already filled remain; returns the number of filled
-/// rows.
+/// Fills the rows of a range that still need filling; returns their number.
 async fn one_range(
     pass: &Pass<'_>,
     session: &Session,
@@ -121,7 +121,8 @@ async fn one_range(
         let mut late = meant(pass.filler, session, leaf, range).await?;
         let more = late.len() as u32 == ONE_BY_ONE;
         let again: Vec<&Key> = late.iter().filter(|key| tried.contains(*key)).collect();
-        // What the plan's from reads may have changed meanwhile, so once more is no proof.
+        // A row that needs filling again is not yet an error: tables that the plan's `from` reads may have changed in
+        // the meantime.
         if !again.is_empty() {
             once_more += 1;
             if once_more == ROUNDS {
@@ -129,7 +130,8 @@ async fn one_range(
             }
         }
         found += (late.len() - again.len()) as u64;
-        // Without the trigger, applications may go on leaving rows for the next run.
+        // Without the trigger, applications may continue to write rows that need filling; they are left to the next
+        // run.
         let enough = !pass.filler.filling.keep_filled && (rounds == ROUNDS || rounds > 0 && !more);
         if late.is_empty() || enough {
             return Ok(found);
@@ -157,7 +159,7 @@ fn still_meant(keys: &[&Key]) -> Error {
         )
 }
 
-/// Fills one row, waiting for its lock in short attempts.
+/// Fills one row, with short attempts to acquire its lock.
 async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key: &Key) -> Result<()> {
     let filler = pass.filler;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));

@@ -1,5 +1,5 @@
-//! What event triggers add to the objects that a job creates. What can be removed was removed where the object was
-//! created; this module verifies that nothing is left.
+//! Detects additions by event triggers to the objects that a job creates. Additions that the job can remove are removed
+//! when the object is created; this module verifies that none is left.
 
 use tokio_postgres::Client;
 
@@ -14,7 +14,7 @@ use crate::sql::preflight;
 /// The number of additions that an error names.
 const NAMED: usize = 10;
 
-/// The table before columns are added; none if there is no event trigger that could add anything.
+/// Reads the table before columns are added; none if no event trigger is enabled that could add anything.
 ///
 /// # Errors
 /// The server returned an error.
@@ -25,12 +25,12 @@ pub async fn before(client: &Client, table: &QualifiedName) -> Result<Option<Tab
     catalog::table(client, catalog::must_find(client, table).await?).await.map(Some)
 }
 
-/// Enabled event triggers, by name.
+/// The names of the enabled event triggers.
 async fn event_triggers(client: &Client) -> Result<Vec<String>> {
     Ok(client.query(preflight::EVENT_TRIGGERS, &[]).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// Fails if the table changed by more than these columns: `was` is the table earlier in the same transaction.
+/// Fails if the table has other changes than the new `columns`. `was` is the table earlier in the same transaction.
 ///
 /// # Errors
 /// The changes; or the server returned an error.
@@ -46,7 +46,7 @@ pub async fn none_beside_columns(
     refuse(driver, client, &was.name, &was.name, &drift(was, &now)).await
 }
 
-/// The error for additions to a table that the job created, or to which it added columns.
+/// Fails if `found`, the additions to a table that the job created or to which it added columns, is not empty.
 ///
 /// # Errors
 /// The additions.

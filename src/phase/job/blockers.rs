@@ -1,5 +1,4 @@
-//! Transactions that hold a lock for which the job would have to wait; and how they are cancelled, if the plan allows
-//! it.
+//! Finds transactions that hold a lock for which the job would have to wait, and cancels them if the plan allows it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use crate::model::ident::QualifiedName;
 use crate::pg::catalog;
 use crate::sql::{finish, swap as sql};
 
-/// What a session of another role does not show us.
+/// Replaces a value that the server hides for sessions of other roles.
 const UNKNOWN: &str = "(unknown: requires pg_read_all_stats)";
 
 /// Transactions older than `older_ms` that hold a lock on one of `tables`.
@@ -29,7 +28,7 @@ pub async fn in_the_way(client: &Client, tables: &[QualifiedName], older_ms: f64
     Ok(rows.iter().map(blocker).collect())
 }
 
-/// Those that the session with process number `pid` waits for; none while it does not wait.
+/// Transactions for which the session with process number `pid` waits; none while it does not wait.
 ///
 /// # Errors
 /// The server returned an error.
@@ -51,24 +50,24 @@ pub fn blocker(r: &Row) -> Blocker {
     }
 }
 
-/// Sessions that were already cancelled, by process number and start of the transaction: the second time, they are
-/// terminated.
+/// Sessions whose statement was already cancelled, by process number and start of the transaction. The next time, the
+/// session is terminated.
 #[derive(Debug, Default)]
 pub struct Asked(HashSet<(i32, String)>);
 
 impl Asked {
     /// Cancels the statement of each session that has been blocking the job for longer than `after`; if that did not
-    /// help, terminates the session. Never a superuser session, replication, or a process of the server. A failure to
-    /// do so is reported and is not an error.
+    /// help, terminates the session. Superuser sessions, replication, and server processes are never cancelled. A
+    /// failure to cancel is reported and is not an error.
     pub async fn end(&mut self, client: &Client, events: &Events, blockers: &[Blocker], after: Duration) {
         let old = |b: &&Blocker| b.ordinary && b.age_ms >= after.as_secs_f64() * 1000.0;
         for blocker in blockers.iter().filter(old) {
-            let asked = !self.0.insert((blocker.pid, blocker.transaction_start.clone()));
+            let first = self.0.insert((blocker.pid, blocker.transaction_start.clone()));
             let named = blocker.clone();
-            let (statement, warning) = if asked {
-                (sql::TERMINATE, LockWarning::SessionTerminated { blocker: named })
-            } else {
+            let (statement, warning) = if first {
                 (sql::CANCEL, LockWarning::StatementCanceled { blocker: named })
+            } else {
+                (sql::TERMINATE, LockWarning::SessionTerminated { blocker: named })
             };
             events.warn(warning);
             let sent = client.execute(statement, &[&blocker.pid, &blocker.transaction_start]).await;

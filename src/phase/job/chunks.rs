@@ -1,4 +1,4 @@
-//! Iterates over a range of keys and determines the ends of chunks: the only producer for copy and verify.
+//! Divides a range of keys into chunks, for every phase that reads along the key.
 
 use crate::error::Result;
 use crate::model::ident::QualifiedName;
@@ -10,8 +10,8 @@ use crate::sql::copy as sql;
 use tokio_postgres::Client;
 
 /// Divides `range` over `columns` of `from` (`only "public"."t"`) into contiguous ranges of about `rows()` rows, in
-/// order, and passes each to `send` with its intended number of rows. The last one ends where `range` ends, bounded
-/// or not.
+/// order, and passes each to `send` with its expected number of rows. The last range ends where `range` ends, which may
+/// be unbounded.
 ///
 /// # Errors
 /// The server or `send` returned an error.
@@ -43,7 +43,7 @@ pub async fn walk(
     }
 }
 
-/// The casts of the columns of a key, with their collations: values are sent as text.
+/// The casts for the columns of a key, with their collations, because values are sent as text.
 pub fn key_casts(key: &[&Column]) -> Vec<String> {
     let collate = |c: &Option<String>| c.as_ref().map_or(String::new(), |name| format!(" collate {name}"));
     key.iter().map(|c| format!("::{}{}", c.base_type, collate(&c.collation))).collect()

@@ -28,17 +28,17 @@ use bb8::Pool;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
-/// How often a step that was certainly rolled back is repeated before it counts as failed.
+/// The number of attempts at a step that was certainly rolled back before it counts as failed.
 const TRIES: u32 = 60;
 
 /// What may pause a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pacing {
-    /// Nothing: a user, or applications, wait for it.
+    /// Nothing pauses it: a user or applications wait for it.
     AtOnce,
-    /// The signals.
+    /// The signals pause it.
     Signals,
-    /// The signals; and outside the plan's windows it stops.
+    /// The signals pause it, and it stops outside the plan's windows.
     Windowed,
 }
 
@@ -49,7 +49,7 @@ pub struct Opening<'a> {
     pub plan: Plan,
     /// The job's number.
     pub job: i64,
-    /// Where events go.
+    /// The destination of events.
     pub events: Events,
     /// The stop request.
     pub stop: Stop,
@@ -57,7 +57,7 @@ pub struct Opening<'a> {
     pub holder: &'a str,
     /// Whether this process had the lease and lost it.
     pub again: bool,
-    /// What may pause it.
+    /// What may pause the command.
     pub pacing: Pacing,
 }
 
@@ -68,7 +68,7 @@ pub struct Driver {
     pub plan: Plan,
     /// The job as it was when this driver began; its current state is in [`Driver::state`].
     pub job: Job,
-    /// The driver's own session, for everything except the workers' tasks.
+    /// The driver's own session, for everything except the work of the workers.
     pub control: Session,
     /// The workers' sessions.
     pub pool: Pool<Sessions>,
@@ -76,7 +76,7 @@ pub struct Driver {
     pub gate: Gate,
     /// The settings that overrode the plan when this driver began.
     pub settings: BTreeMap<String, String>,
-    /// Where events go.
+    /// The destination of events.
     pub events: Events,
     /// The request to stop between chunks.
     pub stop: Stop,
@@ -85,9 +85,9 @@ pub struct Driver {
     lease: Lease,
     state: Cell<State>,
     prepared: RefCell<HashMap<String, Statement>>,
-    /// The shortest time that a message and its answer took.
+    /// The shortest observed round trip.
     round_trip: Cell<Option<Duration>>,
-    /// Whether COMMITs of this driver no longer wait for a synchronous standby.
+    /// Whether commits of this driver no longer wait for a synchronous standby.
     pub standby_left: Cell<bool>,
 }
 
@@ -95,7 +95,7 @@ impl Driver {
     /// Acquires the job's lease, as [`Lease::take`] does, and opens its sessions.
     ///
     /// # Errors
-    /// Busy if another process has the lease, or had it since this one lost it.
+    /// Busy if another process has the lease, or has had it since this process lost it.
     pub async fn open(target: &Target, opening: Opening<'_>) -> Result<Self> {
         let Opening { plan, job, events, stop, holder, again, pacing } = opening;
         let lease = Lease::take(target, job, holder, again).await?;
@@ -108,7 +108,7 @@ impl Driver {
         let settings = store::settings(&control, job.id).await?;
         let workers = store::last_workers(&control, job.id).await?;
         let gate = Gate::new(&plan.with(&settings)?, pacing != Pacing::AtOnce, workers);
-        // Sessions are opened when they are first needed, so that the number of workers may grow.
+        // The pool opens sessions on demand, so the number of workers can grow.
         let most = u32::try_from(MOST_WORKERS).unwrap_or(1);
         let pool = pool(target, most, job.id, lease.epoch()).await?;
         Ok(Self {
@@ -130,7 +130,7 @@ impl Driver {
         })
     }
 
-    /// Where the job's database is.
+    /// The database of the job.
     pub fn target(&self) -> &Target {
         &self.target
     }
@@ -143,7 +143,7 @@ impl Driver {
     /// Waits while a signal pauses work that writes.
     ///
     /// # Errors
-    /// As [`Driver::go_on`], immediately.
+    /// As [`Driver::go_on`]; it does not wait in that case.
     pub async fn pass(&self) -> Result<()> {
         tokio::select! {
             biased;
@@ -181,25 +181,25 @@ impl Driver {
         self.state.get()
     }
 
-    /// How to end the job if it cannot continue, for a hint: only commands that its state allows.
+    /// The text of a hint that lists the commands to end a job that cannot continue: only those that its state allows.
     pub fn way_out(&self) -> String {
         commands::way_out(&self.job.name, &self.job.design, self.state())
     }
 
-    /// The epoch that chunks must have.
+    /// The epoch of the lease, which chunks must have.
     pub fn epoch(&self) -> i64 {
         self.lease.epoch()
     }
 
-    /// Records that `step` is done; in the caller's transaction, if `client` has one open.
+    /// Records that `step` is done, in the caller's transaction if `client` has one open.
     ///
     /// # Errors
-    /// The step is not allowed here, or another driver changed the state.
+    /// The state does not allow the step, or another driver changed the state.
     pub async fn advance(&self, client: &Client, step: Step) -> Result<State> {
         store::advance(client, self.job.id, self.state(), step).await
     }
 
-    /// Records a state that was committed.
+    /// Sets the state in memory after it was committed.
     pub fn reached(&self, state: State) {
         self.state.set(state);
     }
@@ -207,7 +207,7 @@ impl Driver {
     /// Fails if a stop was requested or the lease is lost.
     ///
     /// # Errors
-    /// Stopped; or unknown, if the connection of the lease is lost.
+    /// Stopped; or an unknown outcome if the connection of the lease is lost.
     pub fn go_on(&self) -> Result<()> {
         if self.lease.lost().is_cancelled() {
             return Err(
@@ -237,16 +237,17 @@ impl Driver {
         self.lease.lost().is_cancelled()
     }
 
-    /// Waits until the lease is lost, and `grace` longer.
+    /// Waits until the lease is lost, and then for `grace`.
     pub async fn silent(&self, grace: Duration) {
         self.lease.lost().cancelled().await;
         tokio::time::sleep(grace).await;
     }
 
-    /// Repeats a step as long as the server certainly rolled it back (deadlock, lock timeout, serialization failure).
+    /// Repeats a step while it fails with an error after which the server certainly rolled it back (deadlock, lock
+    /// timeout, serialization failure).
     ///
     /// # Errors
-    /// The last one, if repeating does not help.
+    /// The last error, if no attempt succeeds; any other error immediately.
     pub async fn retrying<T>(&self, what: &str, step: impl AsyncFn() -> Result<T>) -> Result<T> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
         let limit = RetryLimit::attempts(TRIES);
@@ -257,7 +258,7 @@ impl Driver {
                 Err(e) if e.retry_class() == Retry::Again => {
                     retries.failed(&e);
                     if backoff.failures() + 1 >= TRIES {
-                        // Tried often enough: taking it up once more would do all of that again.
+                        // Not retryable: otherwise, the engine would repeat all of these attempts.
                         let spent = retries.spent();
                         return Err(e.context(format!("failed to {what} in {spent}")).retry(Retry::Never));
                     }
@@ -270,10 +271,10 @@ impl Driver {
         }
     }
 
-    /// Makes a new driver wait until this transaction ends.
+    /// Makes another driver that takes over the job wait until this transaction ends.
     ///
     /// # Errors
-    /// There already is a new driver.
+    /// Another driver has already taken over the job.
     pub async fn hold_epoch(&self, client: &Client) -> Result<()> {
         let epoch = self.epoch();
         let named = [(&self.job.id as &(dyn ToSql + Sync), Type::INT8), (&epoch, Type::INT8)];
@@ -284,7 +285,8 @@ impl Driver {
         if held.is_some() { Ok(()) } else { Err(lease::taken_over()) }
     }
 
-    /// Whether what the table's owner puts on it would run with rights that the owner lacks.
+    /// Whether code that the table's owner attaches to the table would run with privileges that the owner does not
+    /// have.
     ///
     /// # Errors
     /// The server returned an error.
@@ -293,8 +295,9 @@ impl Driver {
         Ok(lent::untrusted_owner(client, table, self.plan.trust(), Access::Copies).await?.is_some())
     }
 
-    /// Fails if this access to `tables` would run code of roles that are not trusted, and prevents others from altering the
-    /// tables until the transaction ends. To be called in each transaction that reads or writes rows, before its snapshot.
+    /// Fails if this access to `tables` would run code of roles that are not trusted, and prevents others from altering
+    /// the tables until the transaction ends. To be called in each transaction that reads or writes rows, before its
+    /// snapshot.
     ///
     /// # Errors
     /// The code that was found.
@@ -307,7 +310,8 @@ impl Driver {
         lent::nothing(client, tables, self.plan.trust(), access).await
     }
 
-    /// The same for a transaction that reads `source` and writes `target`; trusted owners cost one query for both.
+    /// As [`Self::lend_nothing`], for a transaction that reads `source` and writes `target`. If both owners are
+    /// trusted, this takes one query.
     ///
     /// # Errors
     /// The code that was found.
@@ -342,13 +346,13 @@ impl Driver {
         .await
     }
 
-    /// How long the server worked, of the time that so many messages and their answers took: the network's share does
-    /// not grow with the rows.
+    /// The time that the server worked, out of the time `took` for a number of round trips: the time for the network
+    /// does not grow with the number of rows.
     pub fn work(&self, took: Duration, messages: u32) -> Duration {
         took.saturating_sub(self.round_trip.get().unwrap_or_default() * messages)
     }
 
-    /// Releases the job.
+    /// Closes the sessions and releases the lease.
     pub async fn close(self) {
         drop(self.pool);
         drop(self.control);

@@ -6,21 +6,22 @@ use crate::plan::{Plan, ReplicaLag, Throttle};
 
 /// All observed values.
 pub struct Sources<'a> {
-    /// From the server.
+    /// The values from the server.
     pub seen: &'a Seen,
-    /// The answers of listed standbys, by name; none before the first answer.
+    /// The answers of the standbys that the plan lists, by name; none before the first answer.
     pub listed: &'a [(String, Option<Answer<Standby>>)],
     /// The lag of the standbys.
     pub behind: &'a [Behind],
-    /// The standby that has been gone the longest, and for how many seconds.
+    /// The standby that has been disconnected the longest, and for how many seconds.
     pub gone: Option<(&'a str, f64)>,
-    /// The duration of the job's small transaction, smoothed.
+    /// The smoothed duration of the job's small transaction.
     pub latency_ms: Option<f64>,
-    /// What the user's query said, where there is one; none before its first answer. True is more than any number.
+    /// The answer of the user's query: the outer option is none if there is no query, the inner one before the first
+    /// answer. True counts as infinity.
     pub query: Option<Option<Answer<f64>>>,
 }
 
-/// The standbys that answer: the listed ones, or otherwise those that the server sees.
+/// The standbys whose state is known: those that the plan lists, or otherwise those that the server sees.
 pub fn standbys(seen: &Seen, listed: &[(String, Option<Answer<Standby>>)]) -> Vec<Standby> {
     if !listed.is_empty() {
         return listed.iter().filter_map(|(_, last)| last.clone()?.ok()).collect();
@@ -32,7 +33,7 @@ pub fn standbys(seen: &Seen, listed: &[(String, Option<Answer<Standby>>)]) -> Ve
     visible.filter_map(standby).collect()
 }
 
-/// A reading of every signal that has a limit.
+/// Returns a reading for every signal that has a limit.
 pub fn of(sources: &Sources<'_>, plan: &Plan, job: &str) -> Vec<Reading> {
     let (seen, throttle) = (sources.seen, plan.throttle());
     let mut all = Vec::new();
@@ -87,7 +88,7 @@ pub fn of(sources: &Sources<'_>, plan: &Plan, job: &str) -> Vec<Reading> {
     all
 }
 
-/// Which table it is, and what its next vacuum waits for.
+/// The table with the dead rows, and what prevents its vacuum.
 fn dead_rows(dead: &Dead) -> Cause {
     Cause::DeadRows {
         table: dead.name.clone(),
@@ -106,7 +107,7 @@ fn lag(sources: &Sources<'_>, throttle: &Throttle) -> Vec<Reading> {
         return Vec::new();
     }
     let asked_for = matches!(throttle.max_replica_lag, ReplicaLag::Limit(_)) || by_bytes.is_some();
-    // Without the right, all that is seen of a standby is that it is there, and of one that is not, nothing.
+    // Without the privilege, a connected standby is visible without its lag, and a disconnected one not at all.
     let hidden = seen.replicas.iter().any(|replica| replica.hidden) || asked_for && !seen.sees_all;
     let blind = sources.listed.is_empty() && hidden;
     let worst = |of: fn(&Behind) -> f64| {

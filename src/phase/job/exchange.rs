@@ -1,5 +1,5 @@
-//! Sends an exchange of tables or columns: reads the definition, creates the function without a lock, then sends one
-//! message from BEGIN to COMMIT that calls it.
+//! Sends an exchange of tables or columns: reads the definition, creates the function without a lock, and then sends
+//! one message, from BEGIN to COMMIT, that calls the function.
 
 use std::cell::{Cell, RefCell};
 
@@ -18,10 +18,10 @@ use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::phase::job::driver::Driver;
 use crate::sql::exchange::{self as sql, Call, Exchange, Refused};
 
-/// The definition of the table, and the leaves of the partitioned table of the two, at one moment.
+/// The definition of the table in use, and the leaves of the partitioned table, read in one statement.
 #[derive(Debug)]
 pub struct Definition {
-    /// Shows whether the definition is still the same.
+    /// Detects whether the definition has changed since.
     hash: i64,
     /// The oid of the table that applications use.
     source: u32,
@@ -33,7 +33,7 @@ pub struct Definition {
     pub leaves: Vec<Leaf>,
 }
 
-/// A leaf.
+/// A leaf partition.
 #[derive(Debug, Deserialize)]
 pub struct Leaf {
     /// Schema and name.
@@ -45,7 +45,7 @@ pub struct Leaf {
 /// The cost of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct Swapped {
-    /// Milliseconds from the first exclusive lock to the return of the commit.
+    /// Milliseconds from the first exclusive lock to the end of the commit.
     pub held_ms: f64,
     /// The number of attempts.
     pub tries: u32,
@@ -57,7 +57,7 @@ impl Swapped {
         PhaseOutcome::NamesExchanged { lock_held_ms: self.held_ms, attempt: self.tries }
     }
 
-    /// For the job's history.
+    /// The entry for the job's history.
     pub fn history(&self) -> History {
         History::LockHeld { held_ms: (self.held_ms * 10.0).round() / 10.0, attempt: self.tries }
     }
@@ -69,14 +69,14 @@ pub struct Exchanger<'a> {
     driver: &'a Driver,
     function: QualifiedName,
     definition: QualifiedName,
-    /// The statements that created the current function that returns the definition, and the one that performs the
-    /// exchange.
+    /// The statements that created the two functions in their current form: the one that returns the definition, and
+    /// the one that performs the exchange.
     there: RefCell<[Vec<String>; 2]>,
     in_turn: Cell<bool>,
 }
 
 impl<'a> Exchanger<'a> {
-    /// With functions of these names.
+    /// Creates an exchanger that uses these names for its functions.
     pub fn new(driver: &'a Driver, function: QualifiedName, definition: QualifiedName) -> Self {
         let (there, in_turn) = (RefCell::default(), Cell::default());
         Self { driver, function, definition, there, in_turn }
@@ -96,7 +96,7 @@ impl<'a> Exchanger<'a> {
         Ok(())
     }
 
-    /// Reads the definition of `source`, and the leaves of `partitioned`. It also plans the statement that the
+    /// Reads the definition of `source` and the leaves of `partitioned`. This also plans the statement that the
     /// function runs under the lock.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl<'a> Exchanger<'a> {
         Ok(Definition { hash: row.get(0), source, partitioned, table, leaves: found.leaves })
     }
 
-    /// Creates the function of an exchange, and what `others` create; blocks no session.
+    /// Creates the function of an exchange, and runs the statements `others`; blocks no session.
     ///
     /// # Errors
     /// The server returned an error.
@@ -136,8 +136,8 @@ impl<'a> Exchanger<'a> {
         self.create(1, all).await
     }
 
-    /// Sends the message; returns the new state, and for how many milliseconds the locks were held. After an error
-    /// with [`Retry::Again`], nothing was changed and nothing is locked; [`refused`] returns the reason.
+    /// Sends the message; returns the new state and for how many milliseconds the locks were held. After an error with
+    /// [`Retry::Again`], nothing was changed and no lock is held; [`refused`] returns the reason.
     ///
     /// # Errors
     /// Again if a lock was not granted in time, a change is pending, or the table was altered since `definition` was
@@ -163,11 +163,11 @@ impl<'a> Exchanger<'a> {
         };
         let message = exchange.message(&call);
         failpoint!("swap.ready");
-        // The second is sent right behind the first, and answered by itself.
+        // The second message is sent without waiting for the answer to the first.
         let (exchanged, held) =
             tokio::join!(client.batch_execute(&message), client.query_typed(sql::HELD_MS, &[]));
         if let Err(error) = exchanged {
-            // A session that cannot even roll back is broken, and the next statement will show that.
+            // If this fails, the session is broken and the next statement returns the error.
             let _ = client.batch_execute("rollback").await;
             return Err(explained(error));
         }

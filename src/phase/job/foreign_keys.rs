@@ -1,5 +1,5 @@
-//! Foreign keys that an exchange creates again: violating rows are searched for before it, and the keys are validated
-//! after it.
+//! Foreign keys that an exchange creates again: the job searches for violating rows before the exchange, and validates
+//! the keys after it.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ use super::meter::Meter;
 /// The time limit for the search for violating rows.
 const KEYS: Duration = Duration::from_secs(60);
 
-/// The time limit for the search for violating rows after a validation failed, so that some of them can be named.
+/// The time limit for the search for violating rows after a failed validation; the error names some of them.
 const NAMED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Fails if rows violate one of the valid keys, because that key would not become valid after the swap.
+/// Fails if rows violate a key that is marked as valid, because the key could not be validated after the swap.
 ///
 /// # Errors
 /// The rows; or the server returned an error.
@@ -51,10 +51,10 @@ pub async fn hold<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a Foreig
     ))
 }
 
-/// Ignores a lock that could not be acquired if the job is being rolled back.
+/// Ignores the error for a lock that could not be acquired if the job is being rolled back.
 ///
 /// # Errors
-/// Any other.
+/// Any other error in `settled`.
 pub fn way_back(driver: &Driver, settled: Result<()>) -> Result<()> {
     match settled {
         Err(e) if driver.state() == State::Swapped && e.kind() == Kind::Lock => {
@@ -65,10 +65,10 @@ pub fn way_back(driver: &Driver, settled: Result<()>) -> Result<()> {
     }
 }
 
-/// Whether a step after a swap was done. A permanent failure is reported, with its consequences.
+/// Returns whether a step after a swap was done. A permanent failure is reported with its consequences.
 ///
 /// # Errors
-/// The step may be repeated, or was stopped.
+/// The step can be repeated, or was stopped.
 pub fn reported(driver: &Driver, undone: Undone, done: Result<()>) -> Result<bool> {
     match done {
         Ok(()) => Ok(true),
@@ -86,7 +86,7 @@ pub fn not_valid(key: &ForeignKey, table: &QualifiedName) -> Undone {
     Undone::ForeignKeyNotValid { key: plain(key.name.as_str()), table: table.plain() }
 }
 
-/// Validates a key on one table that has it; if rows violate it, the error names some of them.
+/// Validates a key on one table; if rows violate it, the error names some of them.
 pub async fn validate(
     driver: &Driver,
     client: &Client,
@@ -103,14 +103,14 @@ pub async fn validate(
     }
     match orphans::one(client, key, (table, oid), NAMED_WITHIN, driver.plan.trust()).await {
         Ok(Some(found)) => Err(Error::failed(found.fact()).cause(format!("by key: {}", found.named()))),
-        // The server's own message, without the rows.
+        // The search found no rows, so return the server's error.
         Ok(None) => Err(error),
         Err(e) if e.retry_class() == Retry::Unknown => Err(e),
         Err(_) => Err(error),
     }
 }
 
-/// Reports keys that no command of the job will validate any more, each with the statements that do.
+/// Reports the keys that no command of the job will validate, with the statements that validate them.
 pub fn left(driver: &Driver, keys: &[ForeignKey], on_leaves: bool) {
     for key in keys {
         let (name, table) = (plain(key.name.as_str()), key.table.plain());

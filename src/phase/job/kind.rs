@@ -1,5 +1,5 @@
-//! What every kind of job has in common: its commands, the order of their steps, and the conditions under which they
-//! fail. A kind adds what is specific to it.
+//! The commands that every kind of job shares, the order of their steps, and the conditions under which they fail. Each
+//! kind implements what is specific to it.
 
 use std::ops::Deref;
 
@@ -20,12 +20,12 @@ use crate::plan::Plan;
 use crate::sql::section::Section;
 
 /// A kind of job: how a driver of one job executes commands. The engine drives all kinds through this trait.
-#[expect(async_fn_in_trait, reason = "no future of it is sent to another thread")]
+#[expect(async_fn_in_trait, reason = "its futures are not sent to other threads")]
 pub trait JobKind: Deref<Target = Driver> + Sized {
-    /// What is kept for a rollback after the swap: `table`, `column`.
+    /// The object that is kept for a rollback after the swap: `table` or `column`.
     const KEPT: &'static str = "";
 
-    /// Checks the plan against the live table, and changes nothing.
+    /// Checks the plan against the live table without changing anything.
     ///
     /// # Errors
     /// The server returned an error. Problems with the table or the plan are findings, not errors.
@@ -37,14 +37,13 @@ pub trait JobKind: Deref<Target = Driver> + Sized {
     /// The design is of another kind, or the server returned an error.
     async fn script(session: &Session, plan: &Plan, design: &Design) -> Result<Vec<Section>>;
 
-    /// A description of the result if the plan of a finalized job is already fulfilled; none if something remains to
-    /// be done.
+    /// If the table of a finalized job already has the planned form, returns a note that states this; otherwise none.
     ///
     /// # Errors
     /// The server returned an error.
     async fn done_already(session: &Session, job: &Job) -> Result<Option<JobNote>>;
 
-    /// The disk space that the job uses, and the command that frees it.
+    /// Describes the disk space that the job uses, and the command that frees it.
     ///
     /// # Errors
     /// The server returned an error.
@@ -67,13 +66,13 @@ pub trait JobKind: Deref<Target = Driver> + Sized {
         Ok(())
     }
 
-    /// Runs the next phase of `run`; returns the state after it. None if no phase is left.
+    /// Runs the next phase of `run` and returns the new state; none if no phase is left.
     ///
     /// # Errors
     /// The phase failed.
     async fn next(&self) -> Result<Option<State>>;
 
-    /// What `run` does when no phase is left, and the job is not to be swapped.
+    /// Ends `run` when no phase is left and no swap was requested.
     ///
     /// # Errors
     /// The server returned an error.
@@ -84,10 +83,10 @@ pub trait JobKind: Deref<Target = Driver> + Sized {
     /// Compares both sides, or checks every row again.
     ///
     /// # Errors
-    /// The job is not ready, or the server returned an error. A difference of two sides is in the verdict.
+    /// The job is not ready, or the server returned an error. Mismatches between the two sides are in the verdict.
     async fn verify(&self) -> Result<Verdict>;
 
-    /// Verifies, and brings the new side into use; the job is not swapped.
+    /// Verifies and swaps a job that is not swapped.
     ///
     /// # Errors
     /// The job is not ready; the sides differ; or the lock could not be acquired.
@@ -95,7 +94,7 @@ pub trait JobKind: Deref<Target = Driver> + Sized {
         Err(self.job.of_another_kind())
     }
 
-    /// Verifies, and brings the old side into use again; the job is swapped.
+    /// Verifies a swapped job and rolls the swap back.
     ///
     /// # Errors
     /// The sides differ; or the lock could not be acquired.
@@ -137,7 +136,7 @@ pub trait JobKind: Deref<Target = Driver> + Sized {
 /// The actions that a command can request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Every phase before the swap, and the swap if requested.
+    /// Run every phase before the swap, and the swap if requested.
     Run {
         /// Swap after verification.
         swap: bool,
@@ -146,13 +145,13 @@ pub enum Action {
     Verify,
     /// Swap.
     Swap,
-    /// Swap back.
+    /// Roll the swap back.
     Rollback,
     /// Apply pending changes to the inactive side.
     Sync,
     /// End the rollback window.
     Finalize {
-        /// Even before its time.
+        /// End it before its time.
         now: bool,
     },
     /// Remove everything that the job created.
@@ -160,7 +159,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// What may pause it.
+    /// What may pause the action.
     pub fn pacing(self) -> Pacing {
         match self {
             Self::Run { .. } => Pacing::Windowed,
@@ -187,7 +186,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// With a state that the job already had, or reached without a swap.
+    /// An outcome without a swap.
     pub fn at(state: State) -> Self {
         Self { state, swapped: None, verdict: None }
     }
@@ -234,7 +233,7 @@ pub async fn act<K: JobKind>(kind: &K, action: Action) -> Result<Outcome> {
     Ok(Outcome::at(kind.state()))
 }
 
-/// Phase after phase, and the swap if requested.
+/// Runs all remaining phases, and the swap if requested.
 async fn run<K: JobKind>(kind: &K, swap: bool) -> Result<Outcome> {
     while kind.next().await?.is_some() {
         kind.go_on()?;
@@ -265,7 +264,7 @@ fn no_swap(driver: &Driver, state: State) -> Error {
         .hint(format!("to remove everything that the job created: `pgstrata abort {}`", word(name)))
 }
 
-/// Whether the rollback window may be ended.
+/// Fails if the rollback window cannot be ended.
 fn may_finalize<K: JobKind>(driver: &Driver, now: bool) -> Result<()> {
     let (name, state) = (&driver.job.name, driver.state());
     if state != State::Swapped {
@@ -283,7 +282,7 @@ fn may_finalize<K: JobKind>(driver: &Driver, now: bool) -> Result<()> {
     }
 }
 
-/// Whether the job can be aborted.
+/// Fails if the job cannot be aborted.
 fn may_abort(driver: &Driver) -> Result<()> {
     let (name, state) = (&driver.job.name, driver.state());
     if state.next(Step::Abort).is_some() {
@@ -293,8 +292,8 @@ fn may_abort(driver: &Driver) -> Result<()> {
         .hint(format!("run `pgstrata rollback {}` first; it keeps all writes", word(name))))
 }
 
-/// Reports a change that cannot be carried over instead of failing, if there is no exchange; the next exchange fails
-/// because of it.
+/// Reports a change that cannot be carried over instead of failing, for a command without an exchange. The next
+/// exchange fails because of the change.
 ///
 /// # Errors
 /// A lock could not be acquired; or the connection was lost.
@@ -308,12 +307,12 @@ pub fn reported_only(driver: &Driver, carried: Result<()>) -> Result<()> {
     }
 }
 
-/// The design of the expected kind.
+/// Unwraps a design of the expected kind.
 pub fn of_kind<T>(design: Option<&T>) -> Result<&T> {
     design.ok_or_else(|| Error::failed("the recorded design belongs to another kind of job"))
 }
 
-/// The error for a report with differences.
+/// The error for a report with mismatches.
 pub fn differs(report: &VerifyReport) -> Error {
     let named: Vec<String> =
         report.examples.iter().take(5).map(|e| format!("{} {}", e.kind, e.key)).collect();

@@ -1,4 +1,4 @@
-//! Locks that block applications: each attempt is short, no attempt is made while it is bound to fail, and blockers
+//! Locks that block applications: each attempt is short, no attempt is made while it would certainly fail, and blockers
 //! are reported.
 
 use std::pin::pin;
@@ -24,7 +24,7 @@ use crate::plan::LockBudget;
 use crate::sql::locks as locks_sql;
 use crate::stop::Stop;
 
-/// How long a command waits for a synchronous standby before this is reported.
+/// How long a command waits for a synchronous standby before it reports the wait and stops waiting.
 const STANDBY_WAITS: Duration = Duration::from_secs(10);
 
 /// The tables to lock, how long one attempt may block applications, and the number of attempts.
@@ -36,20 +36,21 @@ pub struct LockRetry<'a> {
     pub events: &'a Events,
     /// Ends a pause early.
     pub stop: &'a Stop,
-    /// The tables to lock; errors name the first.
+    /// The tables to lock; errors name the first one.
     pub tables: Vec<QualifiedName>,
     /// The limits, and whether blockers may be cancelled.
     pub budget: LockBudget,
 }
 
 impl<'a> LockRetry<'a> {
-    /// For locks on some relations.
+    /// Creates a lock retry for `tables` with the limits of the plan.
     pub fn on(driver: &'a Driver, tables: Vec<QualifiedName>) -> Self {
         let budget = driver.plan.lock_budget();
         Self { client: &driver.control, events: &driver.events, stop: &driver.stop, tables, budget }
     }
 
-    /// Fails, to be retried, while a transaction older than the lock budget holds a lock that would block ours.
+    /// Fails with a retryable error while a transaction that is older than the lock timeout holds a lock on one of the
+    /// tables.
     ///
     /// # Errors
     /// The blockers; or the server returned an error.
@@ -71,8 +72,8 @@ impl<'a> LockRetry<'a> {
         Ok(())
     }
 
-    /// Begins the lock requests of a transaction ([`locks_sql::begin`]): `first`, then a short `lock_timeout` for all
-    /// locks that follow, and a time limit in case this process freezes.
+    /// Begins the lock requests of a transaction ([`locks_sql::begin`]): runs `first`, then sets a short `lock_timeout`
+    /// for all locks that follow, and a time limit in case this process freezes.
     ///
     /// # Errors
     /// The server returned an error.
@@ -80,11 +81,11 @@ impl<'a> LockRetry<'a> {
         Ok(client.batch_execute(&locks_sql::begin(first, self.budget.lock_timeout.as_millis())).await?)
     }
 
-    /// Makes attempts, with growing pauses, while the lock cannot be acquired; returns the result and the number of
-    /// the attempt. `go_on` is called before each.
+    /// Repeats `attempt`, with growing pauses, while the lock cannot be acquired; returns the result and the number of
+    /// attempts. It calls `go_on` before each attempt.
     ///
     /// # Errors
-    /// Lock after the last attempt, with the blockers; any other error immediately.
+    /// A lock error after the last attempt, with the blockers; any other error immediately.
     pub async fn run<T>(
         &self,
         what: &str,
@@ -107,7 +108,7 @@ impl<'a> LockRetry<'a> {
                 Err(e) if e.retry_class() == Retry::Again => e,
                 Err(e) => return Err(e.context(format!("failed to {what}"))),
             };
-            // A lock that could not be acquired says nothing of who had it.
+            // The error for a lock timeout does not name the blockers.
             let blockers = blockers::in_the_way(self.client, &self.tables, 0.0).await?;
             if let Some(after) = self.budget.cancel_blockers_after {
                 asked.end(self.client, self.events, &blockers, after).await;
@@ -145,12 +146,12 @@ impl<'a> LockRetry<'a> {
 }
 
 fn blocked(blockers: &[Blocker]) -> Error {
-    let said: Vec<String> = blockers.iter().take(3).map(ToString::to_string).collect();
-    Error::new(Kind::Lock, format!("blocked by {}", said.join("; "))).retry(Retry::Again)
+    let listed: Vec<String> = blockers.iter().take(3).map(ToString::to_string).collect();
+    Error::new(Kind::Lock, format!("blocked by {}", listed.join("; "))).retry(Retry::Again)
 }
 
-/// Waits until a synchronous standby has received what was committed without waiting for it, while locks were held.
-/// If that takes too long, this is reported, and the rest of the command does not wait for it either.
+/// Waits until a synchronous standby has received the commits that did not wait for it because they held locks. If that
+/// takes too long, reports it, and the rest of the command does not wait for the standby either.
 ///
 /// # Errors
 /// The server returned an error.
@@ -166,16 +167,16 @@ pub async fn reach_standby(driver: &Driver) -> Result<()> {
     }
     driver.events.warn(RunWarning::StandbyNotConfirmed { waited_s: STANDBY_WAITS.as_secs() });
     cancel.cancel().await?;
-    // A wait for a standby that is cancelled is no error: the transaction is committed.
+    // Cancelling the wait for a standby is not an error: the transaction is committed.
     reached.await?;
     driver.standby_left.set(true);
     Ok(client.batch_execute(locks_sql::LEAVE_STANDBY).await?)
 }
 
-/// Does `work` in a transaction whose locks on `tables` block applications: each attempt is short.
+/// Does `work` in a transaction whose locks on `tables` block applications, with short attempts.
 ///
 /// # Errors
-/// Lock after the last attempt, with the blockers; or the error of `work`.
+/// A lock error after the last attempt, with the blockers; or the error of `work`.
 pub async fn briefly<T>(
     driver: &Driver,
     tables: Vec<QualifiedName>,
@@ -187,21 +188,21 @@ pub async fn briefly<T>(
         None => false,
     };
     let first = tables.first().map(|t| format!("lock table {t} in share update exclusive mode"));
-    let ladder = LockRetry::on(driver, tables);
+    let lock_retry = LockRetry::on(driver, tables);
     let attempt = async || {
         if there {
-            ladder.look().await?;
+            lock_retry.look().await?;
         }
         transaction(&driver.control, READ_COMMITTED, async |client| {
             driver.hold_epoch(client).await?;
             if let Some(first) = first.as_ref().filter(|_| there) {
-                ladder.begin(client, first).await?;
+                lock_retry.begin(client, first).await?;
             }
             work().await
         })
         .await
     };
-    let done = ladder.run(what, || driver.go_on(), attempt).await?;
+    let done = lock_retry.run(what, || driver.go_on(), attempt).await?;
     reach_standby(driver).await?;
     Ok(done)
 }

@@ -12,15 +12,15 @@ use crate::sql::store as sql;
 use crate::throttle::Progress;
 
 /// How often progress is reported.
-const SAY: Duration = Duration::from_millis(500);
-/// How often it is stored for `status`.
-const KEEP: Duration = Duration::from_secs(2);
-/// The rate is the mean over this time,
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// How often the rate is stored for `status`.
+const STORE_EVERY: Duration = Duration::from_secs(2);
+/// The rate is the mean over this time.
 const WINDOW: Duration = Duration::from_secs(10);
-/// and the remaining time is estimated from the mean over this one, including pauses.
-const LONG: Duration = Duration::from_secs(600);
-/// The distance between the samples for the longer mean.
-const APART: Duration = Duration::from_secs(5);
+/// The remaining time is estimated from the mean over this time, including pauses.
+const LONG_WINDOW: Duration = Duration::from_secs(600);
+/// The time between two samples for the longer mean.
+const LONG_STEP: Duration = Duration::from_secs(5);
 /// How often [`Meter::beat`] reports.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -33,10 +33,10 @@ pub struct Meter<'a> {
     done: Cell<u64>,
     total: Cell<u64>,
     begun: Instant,
-    said: Cell<Option<Instant>>,
-    kept: Cell<Instant>,
+    reported: Cell<Option<Instant>>,
+    stored: Cell<Instant>,
     samples: RefCell<VecDeque<(Instant, u64)>>,
-    places: RefCell<VecDeque<(Instant, u64)>>,
+    long_samples: RefCell<VecDeque<(Instant, u64)>>,
 }
 
 impl<'a> Meter<'a> {
@@ -51,70 +51,70 @@ impl<'a> Meter<'a> {
             done: Cell::new(0),
             total: Cell::new(0),
             begun: now,
-            said: Cell::new(None),
-            kept: Cell::new(now),
+            reported: Cell::new(None),
+            stored: Cell::new(now),
             samples: RefCell::new(VecDeque::from([(now, 0)])),
-            places: RefCell::new(VecDeque::from([(now, 0)])),
+            long_samples: RefCell::new(VecDeque::from([(now, 0)])),
         }
     }
 
-    /// The unit, its total number, and the number that was done before.
+    /// Sets the unit, the total number of units, and the number that an earlier run has done.
     pub fn count(&mut self, unit: &'static str, total: u64, done: u64) {
         self.unit = unit;
         self.total.set(total);
         self.done.set(done);
         *self.samples.borrow_mut() = VecDeque::from([(Instant::now(), done)]);
-        *self.places.borrow_mut() = VecDeque::from([(Instant::now(), done)]);
+        *self.long_samples.borrow_mut() = VecDeque::from([(Instant::now(), done)]);
     }
 
-    /// Corrects the number of units done.
+    /// Sets the number of units done.
     pub fn reached(&self, units: u64) {
         self.done.set(units);
     }
 
-    /// Corrects the number of units left; none if it is not known.
+    /// Sets the number of units left; none if it is not known.
     pub fn left(&self, units: Option<u64>) {
         self.total.set(units.map_or(0, |units| self.done.get() + units));
     }
 
-    /// The phase.
+    /// The name of the phase.
     pub fn phase(&self) -> &'static str {
         self.phase
     }
 
-    /// Units done so far.
+    /// The number of units done.
     pub fn done_units(&self) -> u64 {
         self.done.get()
     }
 
-    /// Adds `units` to those done.
+    /// Adds `units` to the number of units done.
     pub fn add(&self, units: u64) {
         self.done.set(self.done.get() + units);
         let now = Instant::now();
         self.samples.borrow_mut().push_back((now, self.done.get()));
-        let mut places = self.places.borrow_mut();
-        if places.back().is_none_or(|(at, _)| now - *at >= APART) {
-            places.push_back((now, self.done.get()));
+        let mut samples = self.long_samples.borrow_mut();
+        if samples.back().is_none_or(|(at, _)| now - *at >= LONG_STEP) {
+            samples.push_back((now, self.done.get()));
         }
-        drop(places);
+        drop(samples);
         self.report();
-        if self.said.get().is_none_or(|at| now - at >= SAY) {
-            self.said.set(Some(now));
-            self.say();
+        if self.reported.get().is_none_or(|at| now - at >= REPORT_EVERY) {
+            self.reported.set(Some(now));
+            self.send_progress();
         }
     }
 
-    /// Units per second over the last seconds; it falls while nothing is done.
+    /// Units per second over the last seconds. The rate falls while nothing is done.
     fn rate(&self) -> f64 {
         self.mean(&mut self.samples.borrow_mut(), WINDOW)
     }
 
-    fn mean(&self, places: &mut VecDeque<(Instant, u64)>, over: Duration) -> f64 {
+    fn mean(&self, samples: &mut VecDeque<(Instant, u64)>, over: Duration) -> f64 {
         let now = Instant::now();
-        while places.len() > 1 && places.get(1).is_some_and(|(at, _)| now - *at > over) {
-            places.pop_front();
+        while samples.len() > 1 && samples.get(1).is_some_and(|(at, _)| now - *at > over) {
+            samples.pop_front();
         }
-        match places.front() {
+        match samples.front() {
             Some((at, from)) if now > *at => {
                 self.done.get().saturating_sub(*from) as f64 / (now - *at).as_secs_f64()
             }
@@ -123,7 +123,7 @@ impl<'a> Meter<'a> {
     }
 
     fn eta_s(&self) -> Option<u64> {
-        let rate = self.mean(&mut self.places.borrow_mut(), LONG);
+        let rate = self.mean(&mut self.long_samples.borrow_mut(), LONG_WINDOW);
         let left = self.total.get().saturating_sub(self.done.get());
         (rate > 0.0 && self.total.get() > 0).then(|| (left as f64 / rate).ceil() as u64)
     }
@@ -133,7 +133,7 @@ impl<'a> Meter<'a> {
         self.driver.gate.report(Progress { phase, done, per_second });
     }
 
-    /// Continues to report the rate while nothing is done; to be run concurrently with the work.
+    /// Continues to report the rate while nothing is done. Run it concurrently with the work.
     ///
     /// # Errors
     /// The server returned an error.
@@ -145,12 +145,12 @@ impl<'a> Meter<'a> {
         }
     }
 
-    fn say(&self) {
+    fn send_progress(&self) {
         self.driver.events.send(Event::Progress {
             job: self.driver.job.name.clone(),
             phase: self.phase,
             done: self.done.get(),
-            // None known stays none: what is done is no measure of what is left.
+            // 0 means that the total is not known; the number of units done does not replace it.
             total: if self.total.get() == 0 { 0 } else { self.total.get().max(self.done.get()) },
             unit: self.unit,
             per_second: self.rate(),
@@ -158,15 +158,15 @@ impl<'a> Meter<'a> {
         });
     }
 
-    /// Stores rate and remaining time for `status`, from time to time.
+    /// Stores the rate and the remaining time for `status`, unless they were stored recently.
     ///
     /// # Errors
     /// The server returned an error.
     pub async fn keep(&self) -> Result<()> {
-        if self.kept.get().elapsed() < KEEP {
+        if self.stored.get().elapsed() < STORE_EVERY {
             return Ok(());
         }
-        self.kept.set(Instant::now());
+        self.stored.set(Instant::now());
         let eta = self.eta_s().and_then(|s| i64::try_from(s).ok());
         self.driver.control.execute(sql::REPORT_RATE, &[&self.driver.job.id, &self.rate(), &eta]).await?;
         Ok(())
@@ -175,7 +175,7 @@ impl<'a> Meter<'a> {
     /// Ends the phase, and reports its result.
     pub fn end(&self, outcome: PhaseOutcome) {
         if self.total.get() > 0 {
-            self.say();
+            self.send_progress();
         }
         self.driver.events.phase_done(&self.driver.job.name, self.phase, outcome, self.begun.elapsed());
     }

@@ -1,4 +1,4 @@
-//! What every kind of job shares. [`kind`] has the commands; [`driver`] has what a phase uses.
+//! The code that every kind of job shares. [`kind`] contains the commands; [`driver`] contains what the phases use.
 
 pub mod additions;
 pub mod blockers;

@@ -1,6 +1,5 @@
-//! Finds transactions with a snapshot that does not include a given transaction of the job, on the server and on the
-//! standbys that the plan lists. Such a snapshot would read the side that comes into use as it was before that
-//! transaction.
+//! Finds transactions whose snapshot does not include a given transaction of the job, on the server and on the standbys
+//! that the plan lists. After the swap, such a transaction would read the new side as it was before that transaction.
 
 use std::time::{Duration, Instant};
 
@@ -17,23 +16,24 @@ use crate::phase::job::driver::Driver;
 use crate::plan::OldSnapshots;
 use crate::sql::old_snapshots as sql;
 
-/// How often the holders are queried during a short wait; and in a longer wait.
+/// How often holders of old snapshots are queried at first,
 const LOOK: Duration = Duration::from_millis(15);
+/// and how often after [`SHORT`].
 const LOOK_LATER: Duration = Duration::from_millis(200);
-/// How often blockers of locks are queried while the job waits for snapshots.
+/// How often blockers are cancelled while the job waits for snapshots.
 pub const LOCKS: Duration = Duration::from_secs(1);
-/// The number of rounds after which there can be no older snapshot.
+/// The number of rounds after which no older snapshot can exist.
 pub const ENOUGH_ROUNDS: u32 = 2;
-/// How long a wait may last before it is reported.
+/// How long the job waits before it reports the wait.
 const SHORT: Duration = Duration::from_secs(1);
-/// How often it is reported.
+/// How often the wait is reported.
 const REPORTS: Duration = Duration::from_secs(30);
-/// How often holders are cancelled, if the plan allows it: a cancelled statement may need a moment to end.
+/// How often holders are cancelled, if the plan allows it: a cancelled statement may need some time to end.
 const CANCELS: Duration = Duration::from_secs(1);
-/// How old a holder's transaction must be to be cancelled, unless the plan sets `cancel_blockers_after`.
+/// The minimum age of a holder's transaction to be cancelled, unless the plan sets `cancel_blockers_after`.
 const CANCEL_AFTER: Duration = Duration::from_secs(5);
 
-/// A holder, and the identity of its transaction.
+/// A session that holds an old snapshot, and the identity of its transaction.
 #[derive(Debug, Clone)]
 struct Holder {
     who: Blocker,
@@ -55,7 +55,7 @@ impl Holder {
 struct Left(Option<Vec<Holder>>);
 
 impl Left {
-    /// A holder that was not in the first result has a newer snapshot.
+    /// Removes the holders that have ended. A holder that was not in the first result has a newer snapshot.
     fn look(&mut self, now: Vec<Holder>) -> &[Holder] {
         let left = match self.0.take() {
             Some(before) => now.into_iter().filter(|one| before.iter().any(|was| was.is(one))).collect(),
@@ -92,7 +92,7 @@ impl Standby {
         };
     }
 
-    /// Whether the standby has replayed enough to be queried.
+    /// Queries the holders on the standby; returns false if it has not yet replayed the WAL up to the mark.
     async fn ask(&mut self, role: &str, mark: &Mark) -> Result<bool> {
         let session = match self.session.take() {
             Some(session) => session,
@@ -125,7 +125,7 @@ pub struct Older<'a> {
     mark: Option<Mark>,
     here: Left,
     standbys: Vec<Standby>,
-    /// How often the job has waited for all holders of older snapshots.
+    /// The number of completed rounds.
     rounds: u32,
     /// Whether the current round is counted.
     counted: bool,
@@ -136,7 +136,7 @@ pub struct Older<'a> {
 }
 
 impl<'a> Older<'a> {
-    /// Holders are searched for only after [`Older::mark`] or [`Older::since`].
+    /// Opens no session. No holders are searched for before [`Older::mark`] or [`Older::since`].
     ///
     /// # Errors
     /// The connection string of a standby cannot be used.
@@ -161,7 +161,7 @@ impl<'a> Older<'a> {
         })
     }
 
-    /// Every snapshot must include what is committed now.
+    /// Requires that every snapshot includes all transactions that are committed now.
     ///
     /// # Errors
     /// The server returned an error.
@@ -170,7 +170,7 @@ impl<'a> Older<'a> {
         self.since(xid).await
     }
 
-    /// Every snapshot must include what the transaction `xid` committed.
+    /// Requires that every snapshot includes transaction `xid`.
     ///
     /// # Errors
     /// The server returned an error.
@@ -183,7 +183,7 @@ impl<'a> Older<'a> {
         Ok(())
     }
 
-    /// Begins another round, with all current holders of older snapshots.
+    /// Begins another round, which waits for all current holders of older snapshots.
     pub fn again(&mut self) {
         self.counted = false;
         self.here = Left::default();
@@ -192,13 +192,15 @@ impl<'a> Older<'a> {
         }
     }
 
-    /// How often the job has waited for all holders of older snapshots. A snapshot can be imported from a session
-    /// that then ends: the importing session is new in the first round, and the second round waits for it.
+    /// The number of times that the job has waited for all holders of older snapshots. One round is not enough: a
+    /// session can import a snapshot from a session that then ends. The first round does not wait for the importing
+    /// session, because it was not in the first result; the second round does.
     pub fn rounds(&self) -> u32 {
         self.rounds
     }
 
-    /// Whether a session holds an older snapshot. Reports a long wait, and cancels holders if the plan allows it.
+    /// Returns whether a session holds an older snapshot. Also reports a long wait, and cancels holders if the plan
+    /// allows it.
     ///
     /// # Errors
     /// The server returned an error.
@@ -223,7 +225,7 @@ impl<'a> Older<'a> {
         Ok(true)
     }
 
-    /// Waits until the next query. Holders that remain after [`SHORT`] may remain for long.
+    /// Waits until the next query is due. After [`SHORT`], the interval is longer.
     pub async fn nap(&self) {
         tokio::time::sleep(if self.marked.elapsed() < SHORT { LOOK } else { LOOK_LATER }).await;
     }
@@ -236,7 +238,7 @@ impl<'a> Older<'a> {
         }
     }
 
-    /// A description of the holders.
+    /// The remaining holders, and the standbys whose holders are not known.
     pub fn holders(&self) -> SnapshotHolders {
         let holder = |standby: Option<&String>, blocker: Option<&Blocker>, unknown: Option<&String>| {
             let (standby, unknown) = (standby.cloned(), unknown.cloned());
@@ -268,7 +270,7 @@ impl<'a> Older<'a> {
         }
     }
 
-    /// The error after the time limit.
+    /// The error when the time limit is exceeded.
     pub fn gave_up(&self) -> Error {
         let limit = number::duration(self.driver.plan.lock_budget().give_up_after);
         Error::new(
@@ -285,7 +287,7 @@ impl<'a> Older<'a> {
         )
     }
 
-    /// Reports standbys that the plan does not list, and what happens there to transactions with an older snapshot.
+    /// Reports standbys that the plan does not list, and the effect on transactions there that have an older snapshot.
     ///
     /// # Errors
     /// The server returned an error.

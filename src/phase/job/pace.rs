@@ -1,6 +1,6 @@
-//! Runs concurrently with every throttled phase: evaluates the signals twice a second, informs the gate, and reports
-//! in the log and the database why the job is paused. A signal that cannot be read pauses the job; if the server
-//! cannot be read for long, the run ends.
+//! Runs concurrently with every throttled phase: evaluates the signals twice a second, updates the gate, and reports in
+//! the log and the database why the job is throttled. A signal that cannot be read pauses the job. If the server's
+//! signals cannot be read for a long time, the run ends.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::event::{Event, JobNote, RunWarning, ThrottleWarning};
 use crate::model::history::{History, PaceSample};
 use crate::model::number;
 use crate::model::pace::{Behind, Cause, Change, ClosedWindows, Hold, Measured, Reading, Standby, Standbys};
-use crate::model::status::Hold as Said;
+use crate::model::status::Hold as StoredHold;
 use crate::pg::connect::Session;
 use crate::pg::signals::{self, Asked, Seen};
 use crate::pg::{lease, store};
@@ -27,25 +27,25 @@ use crate::plan::{Plan, Throttle};
 use crate::sql::pace as sql;
 use crate::throttle::Progress;
 
-/// How often the signals are evaluated; a notification is processed at once.
+/// How often the signals are evaluated. A notification triggers an evaluation immediately.
 const LOOK: Duration = Duration::from_millis(500);
-/// The time limit for an evaluation, or the small transaction, before the session is given up.
-const SAY: Duration = Duration::from_secs(10);
-/// How long the server may be unreadable before the run ends.
-const BLIND: Duration = Duration::from_secs(300);
+/// The time limit for an evaluation, or for the small transaction. When it expires, the session is closed.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long the signals may be unreadable before the run ends.
+const UNREADABLE_LIMIT: Duration = Duration::from_secs(300);
 /// How long the first evaluation waits for standbys and the user's query.
 const FIRST: Duration = Duration::from_secs(3);
 /// How often a sample is added to the job's history.
 const SAMPLE: Duration = Duration::from_secs(10);
-/// The duration of a measurement for the number of workers,
+/// The duration of one measurement of the throughput, which determines the number of workers.
 const MEASURE: Duration = Duration::from_secs(3);
-/// and the phases in which it is measured: they have many similar units.
+/// The phases with such measurements: they have many similar units.
 const MEASURED: [&str; 2] = ["copy", "fill"];
 /// The weight of a new reading in the smoothed commit latency.
-const NEW: f64 = 0.3;
+const NEW_WEIGHT: f64 = 0.3;
 
-/// Evaluates the signals until it is dropped; to be run concurrently with the work. Returns an error if the server
-/// could not be read for long.
+/// Evaluates the signals until it is dropped. Run it concurrently with the work. Returns an error if the signals could
+/// not be read for a long time.
 pub async fn watch(driver: &Driver) -> Error {
     let mut watch = Watch::new(driver);
     let mut blind: Option<Instant> = None;
@@ -54,7 +54,7 @@ pub async fn watch(driver: &Driver) -> Error {
             Ok(()) => blind = None,
             Err(error) => {
                 let since = blind.get_or_insert_with(Instant::now).elapsed();
-                if since > BLIND {
+                if since > UNREADABLE_LIMIT {
                     return gives_up(error, since);
                 }
             }
@@ -66,7 +66,7 @@ pub async fn watch(driver: &Driver) -> Error {
     }
 }
 
-/// The error of a run that was paused too long because nothing could be read.
+/// The error for a run that was paused too long because the signals could not be read.
 fn gives_up(last: Error, since: Duration) -> Error {
     let hint = last.hint_text().map_or(String::new(), |hint| format!("{hint}; then "));
     last.context(format!("the server's signals could not be read for {}", number::duration(since)))
@@ -88,18 +88,18 @@ struct Watch<'a> {
     span: Span,
 }
 
-/// The session for the queries, with its statements prepared: planning them takes as long as running them.
+/// The session for the queries, with prepared statements: planning them takes as long as running them.
 struct Asking {
     session: Session,
     signals: Statement,
     say: Statement,
 }
 
-/// The period of a measurement for the number of workers.
+/// The period of one measurement of the throughput.
 struct Span {
     since: Instant,
     phase: &'static str,
-    /// Units done before it.
+    /// The number of units done before it.
     done: u64,
     held: bool,
     /// The durations of the small transactions, in milliseconds.
@@ -112,7 +112,7 @@ impl Span {
         Self { since: Instant::now(), phase, done, held: false, took_ms: Vec::new() }
     }
 
-    /// The measurement; none if the job was paused or nothing was done.
+    /// Ends the measurement; returns none if the job was paused or nothing was done.
     fn measured(mut self, now: Progress) -> Option<Measured> {
         if self.held || self.took_ms.is_empty() || self.done == 0 || now.done <= self.done {
             return None;
@@ -155,7 +155,8 @@ impl<'a> Watch<'a> {
                         self.standbys.expect(driver.gate.now_s(), &asked.name);
                         self.listed.push(asked);
                     }
-                    // Refused where it is set; what came in by another way is no freedom either.
+                    // `set` rejects such a value. If it was stored in another way, it counts as a standby that does
+                    // not answer, so that the limit on the replica lag stays in force.
                     Err(e) => {
                         let error = e.message().to_owned();
                         driver.events.warn(ThrottleWarning::StandbyUnusable { error });
@@ -176,16 +177,16 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// One evaluation, and everything that follows from it.
+    /// Evaluates the signals once, and applies and reports the result.
     async fn look(&mut self) -> Result<()> {
         let gate = &self.driver.gate;
-        let seen = timeout(SAY, self.see()).await;
+        let seen = timeout(ANSWER_LIMIT, self.see()).await;
         let seen = match seen.unwrap_or_else(|_| Err(Error::failed("the server does not answer"))) {
             Ok(seen) => seen,
             Err(e) => {
                 self.session = None;
                 let changes = gate.blind(Cause::ServerUnreadable { error: e.message().to_owned() });
-                self.tell(changes).await;
+                self.report(changes).await;
                 return Err(e);
             }
         };
@@ -194,9 +195,9 @@ impl<'a> Watch<'a> {
         gate.wal_at(seen.place);
         let readings = self.readings(&seen);
         let changes = gate.observe(&readings);
-        self.tell(changes).await;
-        if let Err(e) = self.say().await {
-            tracing::debug!(error = %e, "the pace could not be said");
+        self.report(changes).await;
+        if let Err(e) = self.store().await {
+            tracing::debug!(error = %e, "could not store the pace");
             self.session = None;
         }
         self.windows();
@@ -226,7 +227,7 @@ impl<'a> Watch<'a> {
         seen
     }
 
-    /// At the first evaluation, gives the standbys and the query time to answer.
+    /// Before the first evaluation, waits for a limited time until the standbys and the query have answered.
     async fn first_answers(&self) {
         let until = Instant::now() + FIRST;
         let missing = || {
@@ -285,8 +286,8 @@ impl<'a> Watch<'a> {
         evaluate::of(&sources, &plan, &driver.job.name)
     }
 
-    /// Reports changes, here and in the job's history.
-    async fn tell(&self, changes: Vec<Change>) {
+    /// Reports changes as events and in the job's history.
+    async fn report(&self, changes: Vec<Change>) {
         let driver = self.driver;
         for change in changes {
             let job = driver.job.name.clone();
@@ -299,26 +300,27 @@ impl<'a> Watch<'a> {
             };
             driver.events.send(event);
             if let Some(Asking { session, .. }) = &self.session {
-                let _ = timeout(SAY, store::event(session, driver.job.id, &history)).await;
+                let _ = timeout(ANSWER_LIMIT, store::event(session, driver.job.id, &history)).await;
             }
         }
     }
 
-    /// Stores the pauses for `status`: this is the small transaction whose duration is the commit latency.
-    async fn say(&mut self) -> Result<()> {
+    /// Stores the causes of throttling for `status`. This is the small transaction whose duration is the commit
+    /// latency.
+    async fn store(&mut self) -> Result<()> {
         let Some(Asking { session, say, .. }) = &self.session else { return Ok(()) };
         let gate = &self.driver.gate;
         let held = gate.holds();
-        let holds: Vec<Said> = held.iter().map(said).collect();
+        let holds: Vec<StoredHold> = held.iter().map(stored).collect();
         let workers = i32::try_from(gate.workers()).unwrap_or(i32::MAX);
         let (holds_json, behind) = (json!(holds), json!(self.behind));
         let began = Instant::now();
-        timeout(SAY, session.execute(say, &[&self.driver.job.id, &workers, &holds_json, &behind]))
+        timeout(ANSWER_LIMIT, session.execute(say, &[&self.driver.job.id, &workers, &holds_json, &behind]))
             .await
-            .map_err(|_| Error::failed(format!("no answer within {} s", SAY.as_secs())))??;
+            .map_err(|_| Error::failed(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))??;
         let ms = began.elapsed().as_secs_f64() * 1000.0;
         self.span.took_ms.push(ms);
-        self.latency_ms = Some(self.latency_ms.map_or(ms, |was| was + NEW * (ms - was)));
+        self.latency_ms = Some(self.latency_ms.map_or(ms, |was| was + NEW_WEIGHT * (ms - was)));
         if self.sampled.elapsed() >= SAMPLE {
             self.sampled = Instant::now();
             let progress = gate.progress();
@@ -349,7 +351,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Measures the throughput without pauses, and the latency of the server, for the number of workers.
+    /// Measures the throughput without pauses and the latency of the server, which determine the number of workers.
     fn measure(&mut self) {
         let gate = &self.driver.gate;
         let progress = gate.progress();
@@ -368,7 +370,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Why the job may not run now; none if it may.
+/// The closed windows, if the job may not run now; none if it may.
 pub fn closed(plan: &Plan, now: DateTime<Utc>) -> Option<ClosedWindows> {
     let throttle = plan.throttle();
     if throttle.windows.open(now, throttle.timezone) {
@@ -379,8 +381,8 @@ pub fn closed(plan: &Plan, now: DateTime<Utc>) -> Option<ClosedWindows> {
     Some(ClosedWindows { windows: throttle.windows.written(), next })
 }
 
-fn said(hold: &Hold) -> Said {
-    Said {
+fn stored(hold: &Hold) -> StoredHold {
+    StoredHold {
         signal: hold.signal.name().to_owned(),
         value: hold.value,
         limit: hold.limit,
@@ -391,7 +393,7 @@ fn said(hold: &Hold) -> Said {
     }
 }
 
-/// What is set otherwise now.
+/// The settings that differ.
 fn differences(was: &Plan, is: &Plan) -> Vec<JobNote> {
     let (was, is) = (was.tunables(), is.tunables());
     let keys: std::collections::BTreeSet<&str> = was.keys().chain(is.keys()).copied().collect();
@@ -407,7 +409,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_that_gives_up_says_for_how_long_and_what_to_do() {
+    fn the_error_has_the_duration_and_a_hint() {
         let last = Error::failed("too many connections").code("53300").retry(Retry::Again).hint("close some");
         let error = gives_up(last, Duration::from_secs(301));
         assert_eq!(error.retry_class(), Retry::Never);

@@ -1,4 +1,5 @@
-//! One way to report retries: what is retried, which attempt it is, for how long, until when, and the last error.
+//! Reports retries in a uniform way: the step, the number of the attempt, the elapsed time, the limit, and the last
+//! error.
 
 use std::time::{Duration, Instant};
 
@@ -8,22 +9,22 @@ use crate::model::number;
 use crate::model::retry_limit::RetryLimit;
 
 /// How often the same error is reported,
-const AGAIN: Duration = Duration::from_secs(60);
+const SAME_ERROR: Duration = Duration::from_secs(60);
 /// and how often a different one.
-const ANOTHER: Duration = Duration::from_secs(10);
-/// Shorter retries are not reported if they are usual.
+const OTHER_ERROR: Duration = Duration::from_secs(10);
+/// If failures are usual, they are reported only after this time.
 const USUAL: Duration = Duration::from_secs(5);
 
-/// What is attempted.
+/// What is repeated.
 #[derive(Debug, Clone, Copy)]
 pub enum Retried<'a> {
-    /// A step, an infinitive: `copy a chunk`.
+    /// A step, as an infinitive: `copy a chunk`.
     Step(&'a str),
-    /// To drive the job of that name.
+    /// A run of the job with that name.
     Job(&'a str),
 }
 
-/// Attempts at one step.
+/// The failed attempts at one step.
 #[derive(Debug)]
 pub struct Retries<'a> {
     events: &'a Events,
@@ -33,37 +34,37 @@ pub struct Retries<'a> {
     begun: Instant,
     failed: u32,
     /// The last report, and its time.
-    said: Option<(String, Instant)>,
+    last_report: Option<(String, Instant)>,
 }
 
 impl<'a> Retries<'a> {
-    /// Attempts at `what`, which end at `limit`.
+    /// For attempts at `what`, which end at `limit`.
     pub fn of(events: &'a Events, what: Retried<'a>, limit: RetryLimit) -> Self {
-        Self { events, what, limit, usual: false, begun: Instant::now(), failed: 0, said: None }
+        Self { events, what, limit, usual: false, begun: Instant::now(), failed: 0, last_report: None }
     }
 
-    /// The same if a few failures are usual: they are reported only if they continue.
+    /// As [`Retries::of`], for a step in which a few failures are usual: they are reported only if they continue.
     pub fn usual(events: &'a Events, what: Retried<'a>, limit: RetryLimit) -> Self {
         Self { usual: true, ..Self::of(events, what, limit) }
     }
 
-    /// Another attempt has failed. The first failure is reported; later ones every ten seconds if the error is
-    /// different, otherwise every minute.
+    /// Counts another failed attempt. The first failure is reported; later ones at most every ten seconds if the error
+    /// is different, otherwise at most once a minute.
     pub fn failed(&mut self, error: &Error) {
         self.failed += 1;
-        tracing::debug!(what = ?self.what, failed = self.failed, error = %error, "again");
+        tracing::debug!(what = ?self.what, failed = self.failed, error = %error, "attempt failed");
         let brief = error.brief();
         let time = self.begun.elapsed();
-        let pause = |was: &String| if *was == brief { AGAIN } else { ANOTHER };
-        let known = self.said.as_ref().is_some_and(|(was, at)| at.elapsed() < pause(was));
+        let pause = |was: &String| if *was == brief { SAME_ERROR } else { OTHER_ERROR };
+        let known = self.last_report.as_ref().is_some_and(|(was, at)| at.elapsed() < pause(was));
         if known || self.usual && time < USUAL {
             return;
         }
         self.events.warn(self.warning(time, &brief));
-        self.said = Some((brief, Instant::now()));
+        self.last_report = Some((brief, Instant::now()));
     }
 
-    /// The number of failed attempts, and their duration.
+    /// The number of failed attempts and the elapsed time.
     pub fn spent(&self) -> String {
         format!(
             "{} ({})",
@@ -92,18 +93,18 @@ mod tests {
     use crate::event::Event;
 
     #[test]
-    fn the_first_failure_is_reported_and_not_each_of_many() {
-        let (events, mut heard) = Events::channel();
+    fn only_the_first_of_several_failures_is_reported() {
+        let (events, mut receiver) = Events::channel();
         let limit = RetryLimit::attempts(30);
         let mut retries = Retries::of(&events, Retried::Step("swap"), limit);
         for message in ["a", "a", "b"] {
             retries.failed(&Error::failed(message).code("55P03").cause("c"));
         }
-        let mut said = Vec::new();
-        while let Ok(Event::Warning(warning)) = heard.try_recv() {
-            said.push(warning);
+        let mut warnings = Vec::new();
+        while let Ok(Event::Warning(warning)) = receiver.try_recv() {
+            warnings.push(warning);
         }
-        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
         let error = Error::failed("b").code("55P03").cause("c").brief();
         let (step, text) = ("swap".to_owned(), "b (SQLSTATE 55P03): c".to_owned());
         assert_eq!(
@@ -112,7 +113,7 @@ mod tests {
         );
         let mut usual = Retries::usual(&events, Retried::Step("copy a chunk"), RetryLimit::attempts(60));
         usual.failed(&Error::failed("a"));
-        assert!(heard.try_recv().is_err());
+        assert!(receiver.try_recv().is_err());
         assert!(usual.spent().starts_with("1 attempt ("));
     }
 }

@@ -1,4 +1,4 @@
-//! The worker pool: items from one producer, processed concurrently by a number of sessions, each with its own
+//! The worker pool: one producer submits items, and a number of sessions process them concurrently, each with its own
 //! retries.
 
 use std::cell::Cell;
@@ -18,43 +18,43 @@ use crate::phase::job::driver::Driver;
 use crate::plan::Workers;
 use crate::sql::locks;
 
-/// How many items may be queued for each worker.
+/// The number of items that may be queued for each worker.
 const READY: usize = 1;
 
-/// Where a producer submits its items.
+/// The producer's end of the queue.
 pub struct Items<'a, T> {
     driver: &'a Driver,
     sender: mpsc::Sender<T>,
-    /// The number of items that were submitted and are not done.
+    /// The number of items that were submitted and are not yet done.
     under_way: &'a watch::Sender<usize>,
 }
 
 impl<T> Items<'_, T> {
-    /// Submits an item, and returns when the next one should be prepared: with several workers while they work, so
-    /// that none of them waits. Preparing an item takes time on the server. With one worker, which should leave a
-    /// core to the applications, it is therefore not done concurrently with the work.
+    /// Submits an item, and returns when the producer should prepare the next one. With several workers, that is while
+    /// they work, so that none of them waits. With one worker, that is when the item is done: preparing an item takes
+    /// time on the server, and one worker should use only one core.
     ///
     /// # Errors
-    /// A worker stopped, and has reported why.
+    /// The workers have stopped; [`run`] returns the cause.
     pub async fn send(&self, item: T) -> Result<()> {
         self.under_way.send_modify(|n| *n += 1);
         self.sender.send(item).await.map_err(|_| Error::failed("the workers have stopped"))?;
         if self.driver.gate.workers() == 1 {
-            // Only a sender that is gone would be an error.
+            // This fails only if the sender is gone.
             let _ = self.under_way.subscribe().wait_for(|n| *n == 0).await;
         }
         Ok(())
     }
 }
 
-/// Runs `produce`, which submits items, and `work` on each item, as many at a time as the gate permits; each item
-/// passes the gate first. `workers` determines how many items are queued.
+/// Runs `produce`, which submits items, and `work` on each item, concurrently on as many items as the gate permits.
+/// Each item first passes the gate. `workers` determines how many items are queued.
 ///
-/// The first failure stops the others between two items; no transaction is interrupted. `produce` notices it because
-/// submitting fails.
+/// After the first failure, the other workers stop when their current item is done; no transaction is interrupted.
+/// `produce` stops because it can no longer submit items.
 ///
 /// # Errors
-/// The first failure of a worker, otherwise the producer's.
+/// The first failure of a worker, otherwise that of the producer.
 pub async fn run<T>(
     driver: &Driver,
     workers: Workers,
@@ -70,7 +70,7 @@ pub async fn run<T>(
     let one = async |worker| {
         while let Some(item) = next(driver, worker, &receiver, &halt, &over).await {
             taken.set(taken.get() + 1);
-            // By number: what an item is made of are keys.
+            // The span has a number, not the item: items contain keys, which are user data.
             let span = tracing::debug_span!("chunk", n = taken.get());
             let done = attempt(driver, what, &item, &work).instrument(span).await;
             under_way.send_modify(|n| *n -= 1);
@@ -84,8 +84,8 @@ pub async fn run<T>(
     };
     let all = async {
         let results = join_all((0..MOST_WORKERS).map(one)).await;
-        // With nobody left to take items, a producer that waits to send one must fail, and what was not taken is waited for
-        // by nobody.
+        // No worker takes items any longer: make a producer that waits to submit one fail, and let it not wait for
+        // items that no worker has taken.
         receiver.lock().await.close();
         under_way.send_replace(0);
         results.into_iter().find(Result::is_err).unwrap_or(Ok(()))
@@ -97,9 +97,9 @@ pub async fn run<T>(
     produced
 }
 
-/// The next item for the worker of that number, once it may work and the gate is open; none if there are no more, or
-/// if it is time to stop. `over`: a worker found that there are no more items, so none need wait for permission; a
-/// worker with an item keeps it.
+/// Returns the next item for the worker with that number, when the worker may work and the gate is open; none if there
+/// are no more items, or if the worker must stop. `over` is cancelled when a worker found that there are no more items:
+/// then no worker waits for permission any longer, but a worker that has an item keeps it.
 async fn next<T>(
     driver: &Driver,
     worker: usize,
@@ -130,7 +130,7 @@ async fn attempt<T>(
     item: &T,
     work: &impl AsyncFn(&Session, &T) -> Result<()>,
 ) -> Result<()> {
-    tracing::debug!(what, "begins");
+    tracing::debug!(what, "item begins");
     let result = driver
         .retrying(what, async || {
             let session = driver.pool.get().await.map_err(pool_error).inspect_err(|e| fewer(driver, e))?;
@@ -140,12 +140,12 @@ async fn attempt<T>(
             work(&session, item).await
         })
         .await;
-    tracing::debug!(what, ok = result.is_ok(), "ends");
+    tracing::debug!(what, ok = result.is_ok(), "item ends");
     result
 }
 
-/// If the server accepts no more sessions, the job continues with those that it has. One of them is left to the
-/// worker that got none and has an item.
+/// If the server accepts no more sessions, reduces the number of workers to the number of open sessions less one. The
+/// worker that could not open a session uses that one for its item.
 fn fewer(driver: &Driver, error: &Error) {
     let open = usize::try_from(driver.pool.state().connections).unwrap_or(0);
     let most = open.saturating_sub(1).max(1);
@@ -155,7 +155,7 @@ fn fewer(driver: &Driver, error: &Error) {
     }
 }
 
-/// [`run`] if all items are known in advance.
+/// [`run`] for items that are known in advance.
 ///
 /// # Errors
 /// The first failure of a worker.
@@ -174,7 +174,7 @@ pub async fn each<T>(
     run(driver, driver.plan.workers(), what, produce, work).await
 }
 
-/// Converts the error of the pool.
+/// Converts an error of the pool.
 pub fn pool_error(error: bb8::RunError<Error>) -> Error {
     match error {
         bb8::RunError::User(error) => error,

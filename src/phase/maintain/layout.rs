@@ -1,4 +1,4 @@
-//! The partitions of a partitioned table, as in the catalog.
+//! Reads the partitions of a partitioned table from the catalog.
 
 use tokio_postgres::Client;
 
@@ -20,7 +20,7 @@ pub struct Part {
     pub range: Range,
     /// Whether it is a plain table: neither partitioned itself nor foreign.
     pub plain: bool,
-    /// Whether a DETACH CONCURRENTLY of it was interrupted.
+    /// Whether DETACH PARTITION CONCURRENTLY was interrupted for it.
     pub detaching: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct Layout {
     pub by: Ident,
     /// Its type.
     pub kind: ColumnKind,
-    /// Partitions, in order, without any that has no lower bound.
+    /// Partitions, in order, except one without a lower bound.
     pub parts: Vec<Part>,
     /// The default partition.
     pub default: Option<QualifiedName>,
@@ -94,7 +94,7 @@ impl Layout {
     }
 
     async fn read_partitions(&mut self, client: &Client) -> Result<()> {
-        // Any interval reads values of the type.
+        // The interval does not matter: the scheme only parses values.
         let every = if self.is_time() { Every::Days(1) } else { Every::Integers(1) };
         let reader = Scheme::new(self.kind, every, chrono_tz::Tz::UTC).map_err(Error::failed)?;
         for row in client.query(sql::PARTITIONS, &[&self.oid]).await? {

@@ -1,4 +1,4 @@
-//! Creates partitions ahead of time, each like the newest existing one.
+//! Creates partitions ahead of time, each modeled on the newest existing one.
 
 use tokio_postgres::error::SqlState;
 
@@ -20,11 +20,11 @@ use crate::sql::{capture, maintain as sql};
 use super::Upkeep;
 use super::layout::Layout;
 
-/// The time limit for the scan of the default partition under its lock, when a partition is attached; its writers
-/// wait for that time.
-const LOOK_THROUGH_MS: u32 = 1_000;
+/// ATTACH PARTITION scans the default partition while it holds a lock. Writers wait for the duration of the scan, so
+/// this limits it.
+const ATTACH_SCAN_MS: u32 = 1_000;
 
-/// The result for one partition.
+/// The outcome for one partition.
 enum Made {
     Now,
     /// Another session created it.
@@ -34,7 +34,7 @@ enum Made {
 }
 
 impl Upkeep<'_> {
-    /// Creates those of `wanted` in which no row of the default partition belongs.
+    /// Creates the partitions in `wanted`, except those whose range contains a row of the default partition.
     pub(super) async fn make_all(
         &self,
         layout: &Layout,
@@ -70,7 +70,7 @@ impl Upkeep<'_> {
         Ok(())
     }
 
-    /// The table, and the model of a new partition.
+    /// Returns the partitioned table and the model for new partitions.
     async fn family(&self, layout: &Layout) -> Result<(Table, Sibling)> {
         let Some(youngest) = layout.parts.last() else {
             return Err(Error::failed(format!(
@@ -114,17 +114,18 @@ impl Upkeep<'_> {
     ) -> Result<Made> {
         let statements = sql::create(parent, sibling, name);
         let attach = sql::attach(&layout.table, name, range);
-        // Where applications may have to wait: at the default partition, and briefly at tables that a foreign key points to.
+        // Applications may have to wait for the default partition, and briefly for tables that a foreign key
+        // references.
         let referenced =
             parent.foreign_keys.iter().chain(&sibling.table.foreign_keys).map(|key| key.references.clone());
         let default: Vec<QualifiedName> = layout.default.iter().cloned().collect();
         let noticed: Vec<QualifiedName> = default.iter().cloned().chain(referenced).collect();
-        let ladder = self.ladder(if noticed.is_empty() { vec![layout.table.clone()] } else { noticed });
+        let lock_retry = self.ladder(if noticed.is_empty() { vec![layout.table.clone()] } else { noticed });
         let default = self.ladder(default);
         let attempt = async || {
             default.look().await?;
             transaction(self.client, READ_COMMITTED, async |client| {
-                ladder.begin(client, &sql::first_lock(&layout.table)).await?;
+                lock_retry.begin(client, &sql::first_lock(&layout.table)).await?;
                 if catalog::find(client, name).await?.is_some() {
                     return Ok(Made::Before);
                 }
@@ -137,8 +138,8 @@ impl Upkeep<'_> {
                     }
                     None => None,
                 };
-                client.batch_execute(&format!("set local statement_timeout = {LOOK_THROUGH_MS}")).await?;
-                // The server reads the default partition.
+                client.batch_execute(&format!("set local statement_timeout = {ATTACH_SCAN_MS}")).await?;
+                // ATTACH PARTITION reads the default partition.
                 lent::nothing(client, std::slice::from_ref(&layout.table), self.trust, Access::Reads).await?;
                 match client.batch_execute(&attach).await.map_err(Error::from) {
                     Err(e) if e.is(&SqlState::QUERY_CANCELED) => return Err(too_large(layout)),
@@ -152,7 +153,8 @@ impl Upkeep<'_> {
             })
             .await
         };
-        let made = ladder.run(&format!("create partition {}", name.plain()), || self.go_on(), attempt).await;
+        let made =
+            lock_retry.run(&format!("create partition {}", name.plain()), || self.go_on(), attempt).await;
         match made {
             Ok((Made::Before, _)) => self.made_before(layout, name, range).await,
             Ok((made, _)) => {
@@ -167,7 +169,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The job must record every partition that a rollback has to handle.
+    /// The blueprint with the new partition: the job must record every partition that a rollback has to handle.
     fn wider(&self, mut b: Blueprint, name: &QualifiedName, range: &Range) -> Blueprint {
         let (from, to) = (range.from.to_string(), range.to.to_string());
         b.partitions.push(Partition { name: name.clone(), from, to });
@@ -175,7 +177,7 @@ impl Upkeep<'_> {
         b
     }
 
-    /// Whether the object with that name is the wanted partition.
+    /// Fails if the existing object with that name is not the wanted partition.
     async fn made_before(&self, layout: &Layout, name: &QualifiedName, range: &Range) -> Result<Made> {
         let now = Layout::read(self.client, &layout.table).await?;
         let (shown, table) = (name.plain(), layout.table.plain());
@@ -194,7 +196,7 @@ impl Upkeep<'_> {
 fn too_large(layout: &Layout) -> Error {
     let default = layout.default.as_ref().map(QualifiedName::plain).unwrap_or_default();
     Error::failed(format!(
-        "scanning the default partition {default} takes longer than {LOOK_THROUGH_MS} ms, and writes to \
+        "scanning the default partition {default} takes longer than {ATTACH_SCAN_MS} ms, and writes to \
          it would wait for that long"
     ))
     .hint(

@@ -1,5 +1,5 @@
-//! Maintenance of a partitioned table that is in use. For cron: completed work is recognized, and obstacles are
-//! reported. Every lock that could block applications is requested in short attempts.
+//! Maintenance of a partitioned table that is in use. It is meant for cron: it recognizes completed work and reports
+//! obstacles. Every lock that could block applications is requested in short attempts.
 //!
 //! The existing partitions are read from the catalog, even for a table of a job, because users attach and detach
 //! partitions.
@@ -28,9 +28,8 @@ use crate::stop::Stop;
 
 use self::layout::Layout;
 
-/// Statistics of the whole table are considered old after a day, if anything changed: most partitions cover a day or
-/// more, and for a query on the newest values, the histogram ends too early. Sampling the table once a day costs
-/// little.
+/// Statistics of the whole table are stale after a day, if anything changed: most partitions cover a day or more, and
+/// a stale histogram does not include the newest values. Sampling the table once a day costs little.
 const STATISTICS_OLD_S: f64 = 86_400.0;
 
 /// The context of the work on one table.
@@ -71,11 +70,11 @@ pub async fn maintain(context: &PartitionJob) -> Result<Maintained> {
     Ok(Maintained { job: Some(context.job.name.clone()), ..done })
 }
 
-/// Maintains a partitioned table that pgstrata did not create: interval and names are derived from its partitions;
-/// everything else is as in a plan with default settings.
+/// Maintains a partitioned table that pgstrata did not create. The interval and the names are derived from its
+/// partitions; all other settings are the defaults of a plan.
 ///
 /// # Errors
-/// Interval or names cannot be derived with certainty; or as [`maintain`].
+/// The interval or the names cannot be derived with certainty; or as [`maintain`].
 pub async fn maintain_adopted(
     client: &Client,
     table: &QualifiedName,
@@ -121,7 +120,7 @@ impl Upkeep<'_> {
         Ok(done)
     }
 
-    /// The current time, if the column follows the clock.
+    /// The current time, if the partition column has a time or date type.
     async fn now(&self, layout: &Layout) -> Result<Option<Bound>> {
         if !layout.is_time() {
             return Ok(None);
@@ -130,8 +129,8 @@ impl Upkeep<'_> {
         self.scheme.value(&now).map(Some).map_err(Error::failed)
     }
 
-    /// The range with the current time, or a later one that already has rows; for numbers, the last one that has
-    /// rows.
+    /// The range that contains the current time, or a later one that already has rows; for numbers, the last range
+    /// that has rows.
     async fn present(&self, layout: &Layout, now: Option<&Bound>) -> Result<Range> {
         let now = now.map(|now| self.scheme.containing(now)).transpose().map_err(Error::failed)?;
         for part in layout.parts.iter().rev() {
@@ -172,17 +171,17 @@ impl Upkeep<'_> {
         if age_s.is_some_and(|age_s| age_s < STATISTICS_OLD_S || !changed) {
             return Ok(());
         }
-        let ladder = self.ladder(vec![layout.table.clone()]);
+        let lock_retry = self.ladder(vec![layout.table.clone()]);
         let analyze = sql::analyze(&layout.table, layout.server_version);
         let attempt = async || Ok(self.client.batch_execute(&analyze).await?);
-        ladder.run("analyze the table", || self.go_on(), attempt).await?;
+        lock_retry.run("analyze the table", || self.go_on(), attempt).await?;
         self.events.note(MaintainNote::TableAnalyzed { table: layout.table.plain() });
         done.analyzed = true;
         Ok(())
     }
 
     fn ladder(&self, tables: Vec<QualifiedName>) -> LockRetry<'_> {
-        // Nobody's work is ended for the sake of a partition: the plan's word on that is about the swap.
+        // Maintenance never cancels blockers: the setting in the plan applies only to the swap.
         let budget = LockBudget { cancel_blockers_after: None, ..self.budget };
         LockRetry { client: self.client, events: self.events, stop: self.stop, tables, budget }
     }
@@ -196,13 +195,13 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The job, while the old table is kept in sync: a rollback must not lose what was done.
+    /// The job, if the old table is still kept in sync: a rollback must not lose the new partitions.
     fn open_window(&self) -> Option<&PartitionJob> {
         self.job.filter(|context| context.state() == State::Swapped)
     }
 }
 
-/// The only value of the only row, as text.
+/// Runs a statement that returns one row with one text value.
 async fn text(client: &Client, statement: &str) -> Result<Option<String>> {
     Ok(query_text(client, statement, &[]).await?.first().and_then(|row| row.get(0)))
 }

@@ -1,5 +1,5 @@
-//! Detaches or drops partitions beyond the plan's retention. Never while the rollback window is open: the old table
-//! has their rows, and they would return after a rollback.
+//! Detaches or drops partitions that are older than the plan's retention, but not while the rollback window is open:
+//! the old table still has their rows, and a rollback would bring them back.
 
 use crate::error::{Error, Result};
 use crate::event::MaintainNote;
@@ -52,7 +52,7 @@ impl Upkeep<'_> {
         Ok(())
     }
 
-    /// The value from which age is counted: the current time, or the largest number.
+    /// The value from which the age of a partition is counted: the current time, or the largest number.
     async fn newest(&self, layout: &Layout, present: &Range, now: Option<Bound>) -> Result<Option<Bound>> {
         if now.is_some() {
             return Ok(now);
@@ -67,42 +67,42 @@ impl Upkeep<'_> {
     async fn detach(&self, layout: &Layout, part: &Part) -> Result<()> {
         let what = format!("detach partition {}", part.name.plain());
         let tables = [&layout.table, &part.name].into_iter().chain(&layout.default).cloned().collect();
-        let ladder = self.ladder(tables);
+        let lock_retry = self.ladder(tables);
         let go_on = || self.go_on();
         if layout.default.is_some() {
             let detach = sql::detach(&layout.table, &part.name);
             let attempt = async || {
-                ladder.look().await?;
+                lock_retry.look().await?;
                 transaction(self.client, READ_COMMITTED, async |client| {
-                    ladder.begin(client, &sql::first_lock(&layout.table)).await?;
+                    lock_retry.begin(client, &sql::first_lock(&layout.table)).await?;
                     Ok(client.batch_execute(&detach).await?)
                 })
                 .await
             };
-            return ladder.run(&what, go_on, attempt).await.map(drop);
+            return lock_retry.run(&what, go_on, attempt).await.map(drop);
         }
         let attempt = async || {
-            // A try that gave up waiting has begun it.
+            // An earlier attempt that timed out may have left the detach incomplete.
             let now = Layout::read(self.client, &layout.table).await?;
             let Some(part) = now.parts.iter().find(|p| p.oid == part.oid) else { return Ok(()) };
             let statement = sql::detach_concurrently(&layout.table, &part.name, part.detaching);
             Ok(self.client.batch_execute(&statement).await?)
         };
-        ladder.run(&what, go_on, attempt).await.map(drop)
+        lock_retry.run(&what, go_on, attempt).await.map(drop)
     }
 
     async fn drop(&self, name: &QualifiedName, oid: u32) -> Result<()> {
-        let ladder = self.ladder(vec![name.clone()]);
-        // It is detached by now: its name may be another table's.
+        let lock_retry = self.ladder(vec![name.clone()]);
+        // The partition is already detached, so another table may have its name by now.
         let statement = format!("{}; {}", objects::lock(name, oid, "access exclusive"), sql::drop(name));
         let attempt = async || {
             transaction(self.client, READ_COMMITTED, async |client| {
-                ladder.begin(client, &sql::first_lock(name)).await?;
+                lock_retry.begin(client, &sql::first_lock(name)).await?;
                 Ok(client.batch_execute(&statement).await?)
             })
             .await
         };
-        let dropped = ladder.run(&format!("drop {}", name.plain()), || self.go_on(), attempt).await;
+        let dropped = lock_retry.run(&format!("drop {}", name.plain()), || self.go_on(), attempt).await;
         dropped.map(drop).map_err(|e| {
             e.hint(format!("{} is detached and is now a separate table; drop it by hand", name.plain()))
         })

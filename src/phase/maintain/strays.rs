@@ -1,4 +1,5 @@
-//! Rows in the default partition, and the ranges to which they belong: they arrived before their partition existed.
+//! Finds rows in the default partition, and the ranges to which they belong: the rows were written before their
+//! partition existed.
 
 use crate::error::Result;
 use crate::event::RunWarning;
@@ -12,7 +13,7 @@ use super::Upkeep;
 use super::layout::Layout;
 
 impl Upkeep<'_> {
-    /// Counts them by range and reports them; returns the ranges to which rows belong.
+    /// Counts the rows in the default partition by range and reports them; returns the ranges to which they belong.
     pub(super) async fn strays(&self, layout: &Layout, done: &mut Maintained) -> Result<Vec<Range>> {
         let Some(default) = &layout.default else { return Ok(Vec::new()) };
         if !self.has_rows(default).await? {
@@ -27,7 +28,8 @@ impl Upkeep<'_> {
         if let Some((from, to)) = self.ends(row.get(2), row.get(3)) {
             match gaps(&self.scheme, &layout.ranges(), from.clone(), &to) {
                 Ok(ranges) => found = self.by_range(layout, default, ranges, done).await?,
-                // Somebody wrote a year 9999: it is no reason to make no partition. One that is in the way shows when it is.
+                // There are too many ranges, for example because of a row with the year 9999. That must not prevent new
+                // partitions: if such a row is in the range of one, attaching it fails.
                 Err(_) => done.default_ranges.push(Stray {
                     from: Some(from.to_string()),
                     to: Some(to.to_string()),
@@ -35,9 +37,9 @@ impl Upkeep<'_> {
                 }),
             }
         }
-        let told: u64 = done.default_ranges.iter().map(|stray| stray.rows).sum();
-        if told < done.default_rows {
-            done.default_ranges.push(Stray { from: None, to: None, rows: done.default_rows - told });
+        let in_ranges: u64 = done.default_ranges.iter().map(|stray| stray.rows).sum();
+        if in_ranges < done.default_rows {
+            done.default_ranges.push(Stray { from: None, to: None, rows: done.default_rows - in_ranges });
         }
         self.events.warn(RunWarning::RowsInDefaultPartition {
             partition: default.plain(),
@@ -47,7 +49,8 @@ impl Upkeep<'_> {
         Ok(found)
     }
 
-    /// The bounds of the ranges of the smallest and of the largest value; none if there is no such range.
+    /// The lower bound of the range of the smallest value and the upper bound of the range of the largest; none if
+    /// there is no such range.
     fn ends(&self, least: Option<String>, largest: Option<String>) -> Option<(Bound, Bound)> {
         let range = |text: Option<String>| {
             let value = self.scheme.value(&text?).ok()?;
@@ -56,7 +59,7 @@ impl Upkeep<'_> {
         Some((range(least)?.from, range(largest)?.to))
     }
 
-    /// Those of `ranges` to which rows of the default partition belong.
+    /// Returns the ranges in `ranges` to which rows of the default partition belong.
     async fn by_range(
         &self,
         layout: &Layout,

@@ -1,4 +1,4 @@
-//! What event triggers add to the partitioned table.
+//! Detects additions by event triggers to the partitioned table.
 
 use crate::error::Result;
 use crate::model::objects::Role;
@@ -7,8 +7,8 @@ use crate::sql::strip;
 
 use super::{PartitionJob, objects};
 
-/// Fails if the target or one of its partitions has something that the source does not have: an owner, a policy, a
-/// trigger and so on.
+/// Fails if the target or one of its partitions has a property or object that the source does not have, such as an
+/// owner, a policy, or a trigger.
 ///
 /// # Errors
 /// The additions; or the server returned an error.

@@ -1,7 +1,7 @@
-//! The steps after an exchange, in either direction; none of them needs a lock that blocks applications for long. The
-//! foreign keys of the table in use exist, and check every write; they are validated now, so that they are as valid
-//! as before. Materialized views that still read the inactive table are built again. Completed work is recognized, so
-//! that any later command can continue.
+//! The steps after an exchange, in either direction. No step needs a lock that blocks applications for long. The
+//! foreign keys of the table in use already check every write; they are now validated if they were valid before.
+//! Materialized views that still read the inactive table are rebuilt. Completed work is recognized, so any later
+//! command can continue.
 
 use std::cell::RefCell;
 
@@ -29,11 +29,11 @@ use crate::phase::partition::guard::{LATER_GUARD_WAITS, end_guard};
 use crate::phase::partition::{PartitionJob, locks};
 use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
 
-/// Drops the guard if it is no longer needed, makes the foreign keys of the table in use as valid as the source's
-/// were, and makes materialized views read it. Objects that were dropped since remain dropped.
+/// Drops the guard if it is no longer needed, validates the foreign keys of the table in use that were valid before,
+/// and rebuilds materialized views to read that table. Objects that were dropped in the meantime remain dropped.
 ///
-/// A step that fails is reported and skipped: the swap remains, and neither a rollback nor the end of the job waits
-/// for the step. Returns the keys that are not valid.
+/// A step that fails is reported and skipped: the swap remains in effect, and the step delays neither a rollback nor
+/// the end of the job. Returns the keys that could not be validated.
 ///
 /// # Errors
 /// A lock could not be acquired; or the connection was lost.
@@ -49,7 +49,7 @@ pub async fn settle(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
     tasks.extend(child_keys(context, &b, partitioned).await?);
     let mut failed = Vec::new();
     if !tasks.is_empty() {
-        failed = look_through(context, &b, &tasks).await?;
+        failed = validate_all(context, &b, &tasks).await?;
     }
     if partitioned {
         for key in open {
@@ -67,7 +67,7 @@ pub async fn settle(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
     Ok(failed)
 }
 
-/// [`settle`] before the next exchange: a lock that could not be acquired does not delay a rollback.
+/// [`settle`] before the next exchange. A lock that could not be acquired does not prevent a rollback.
 ///
 /// # Errors
 /// As [`settle`].
@@ -75,14 +75,14 @@ pub async fn settle_before_exchange(context: &PartitionJob) -> Result<()> {
     way_back(context, settle(context).await.map(drop))
 }
 
-/// Treats foreign keys and materialized views in `now`, the table in use, as unchanged if only the work of [`settle`]
-/// is missing.
+/// Changes the foreign keys and materialized views in `now`, the table in use, to those that [`settle`] would create,
+/// so that incomplete work of [`settle`] does not count as a change.
 ///
 /// # Errors
 /// The server returned an error.
 pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) -> Result<()> {
     if now.relkind == "p" && b.keys_on_leaves {
-        // A key that could not be tied together stands on the partitions.
+        // A foreign key that could not be added to the parent exists on its partitions.
         let standing = own(&context.control, now.oid).await?;
         let on_leaf = |key: &&&ForeignKey| {
             standing.iter().any(|one| one.table != now.oid && one.name == key.name.as_str())
@@ -95,7 +95,7 @@ pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) ->
         now.foreign_keys.sort_by(|a, b| a.name.cmp(&b.name));
     }
     for key in b.own_keys().into_iter().filter(|key| key.references == b.table.name && key.validated) {
-        // The same of a key to the table itself.
+        // A foreign key that references the table itself.
         if now.referenced_by.iter().all(|one| one.name != key.name || one.table != key.table) {
             let before = now.referenced_by.len();
             now.referenced_by.retain(|one| one.name != key.name || one.references != key.references);
@@ -106,7 +106,7 @@ pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) ->
     }
     remade_keys::as_meant(&b.table, now);
     for m in &b.table.dependents.matviews {
-        // One that could not be made anew still reads the other table.
+        // A view that could not be rebuilt still reads the other table.
         let views = &mut now.dependents.matviews;
         if views.iter().all(|one| one.view.name != m.view.name)
             && catalog::find(&context.control, &m.view.name).await?.is_some()
@@ -117,7 +117,7 @@ pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) ->
     Ok(())
 }
 
-/// Builds the materialized views again that still read the table that went out of use.
+/// Rebuilds the materialized views that still read the inactive table.
 async fn matviews(context: &PartitionJob, b: &Blueprint) -> Result<()> {
     for m in &b.table.dependents.matviews {
         let undone = Undone::MaterializedViewNotRebuilt { view: m.view.name.plain() };
@@ -129,7 +129,7 @@ async fn matviews(context: &PartitionJob, b: &Blueprint) -> Result<()> {
 async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<()> {
     let client = &context.control;
     let table = catalog::must_find(client, &b.table.name).await?;
-    // One that somebody dropped since stays dropped.
+    // A view that was dropped in the meantime remains dropped.
     let Some(oid) = catalog::find(client, &m.view.name).await? else { return Ok(()) };
     if client.query_one(matview::READS, &[&oid, &table]).await?.get(0) {
         return Ok(());
@@ -138,14 +138,14 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
     let meter = Meter::begin(context, TableWork::RebuildMaterializedView { view: view.clone() });
     let made = context.retrying("create a materialized view", async || build(context, m).await).await?;
     failpoint!("settle.matview");
-    let ladder = LockRetry::on(context, vec![m.view.name.clone()]);
-    let exchanged = ladder.run(
+    let lock_retry = LockRetry::on(context, vec![m.view.name.clone()]);
+    let exchanged = lock_retry.run(
         "exchange a materialized view",
         || context.go_on(),
         async || {
-            ladder.look().await?;
+            lock_retry.look().await?;
             transaction(client, READ_COMMITTED, async |client| {
-                ladder.begin(client, &matview::first_lock(m)).await?;
+                lock_retry.begin(client, &matview::first_lock(m)).await?;
                 client.batch_execute(&objects_sql::must_be(&matview::new_name(m), made)).await?;
                 all(client, &matview::exchange(m)).await
             })
@@ -172,7 +172,7 @@ async fn build(context: &PartitionJob, m: &Matview) -> Result<u32> {
     .await
 }
 
-/// Whether an interrupted command left an object with the temporary name of a materialized view.
+/// Whether an interrupted command left behind a materialized view with the temporary name.
 ///
 /// # Errors
 /// The object with that name does not belong to the job.
@@ -195,7 +195,7 @@ struct Task<'a> {
     keys: Vec<&'a ForeignKey>,
 }
 
-/// The table's own keys that are not as before, and the tables on which to validate them.
+/// Returns the table's own keys that are not yet as before the exchange, and the tables on which to validate them.
 async fn own_keys<'a>(
     context: &PartitionJob,
     b: &'a Blueprint,
@@ -204,7 +204,7 @@ async fn own_keys<'a>(
     let client = &context.control;
     let oid = catalog::must_find(client, &b.table.name).await?;
     let own = own(client, oid).await?;
-    // A leaf has one of its own only until the parent has it.
+    // A leaf has its own key only until the parent has the key.
     let unfinished = |key: &Own| if partitioned && b.keys_on_leaves { key.table != oid } else { !key.valid };
     let open: Vec<&ForeignKey> = b
         .own_keys()
@@ -223,7 +223,7 @@ async fn own_keys<'a>(
     Ok((open, tasks))
 }
 
-/// Keys of other tables that exist and must still be validated.
+/// Returns the keys of other tables that must still be validated.
 async fn child_keys<'a>(
     context: &PartitionJob,
     b: &'a Blueprint,
@@ -248,7 +248,7 @@ struct Own {
     valid: bool,
 }
 
-/// Those of a relation and of its leaves.
+/// The foreign keys of a relation and of its leaves.
 async fn own(client: &Client, oid: u32) -> Result<Vec<Own>> {
     keys(client, sql::OWN, oid).await
 }
@@ -259,7 +259,7 @@ async fn keys(client: &Client, statement: &str, oid: u32) -> Result<Vec<Own>> {
 }
 
 /// Validates the keys, table by table; returns those that could not be validated.
-async fn look_through(context: &PartitionJob, b: &Blueprint, tasks: &[Task<'_>]) -> Result<Vec<ForeignKey>> {
+async fn validate_all(context: &PartitionJob, b: &Blueprint, tasks: &[Task<'_>]) -> Result<Vec<ForeignKey>> {
     let work = ConstraintWork::ValidateForeignKeys { table: b.table.name.plain() };
     let mut meter = Meter::begin(context, work);
     meter.count("tables", tasks.len() as u64, 0);
@@ -289,7 +289,7 @@ async fn one_table(
     for key in &task.keys {
         let have = have.iter().find(|o| o.name == key.name.as_str());
         if have.is_none() {
-            // A partition that came after the swap.
+            // The partition was added after the swap.
             session.batch_execute(&sql::on(&task.table, key)).await?;
         }
         if have.is_none_or(|o| !o.valid) {

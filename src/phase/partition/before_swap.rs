@@ -1,5 +1,5 @@
-//! Finds what would make the steps after a swap fail, before the swap: rows that violate a foreign key that is marked
-//! as valid, and materialized views whose query fails. The search blocks no session, and its time is limited.
+//! Before a swap, finds what would make the steps after the swap fail: rows that violate a foreign key that is marked
+//! as valid, and materialized views whose query fails. The search blocks no session and has a time limit.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::sql::{matview, orphans as orphans_sql};
 
 /// The time limit for filling each materialized view.
 const MATVIEW: Duration = Duration::from_secs(30);
-/// Errors that are not evidence about the query: a lock that others hold, the time limit, resources of the server.
+/// Errors that do not mean that the query fails: a lock of another session, the time limit, resources of the server.
 const NOT_OF_THE_QUERY: [&SqlState; 3] =
     [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::QUERY_CANCELED, &SqlState::T_R_DEADLOCK_DETECTED];
 
@@ -31,10 +31,10 @@ pub async fn of_partition(context: &PartitionJob) -> Result<()> {
     Ok(())
 }
 
-/// Builds the materialized view under another name, and rolls that back.
+/// Builds the materialized view under another name in a transaction that is rolled back.
 async fn materialized_view(context: &PartitionJob, view: &Matview) -> Result<()> {
     let client = &context.control;
-    // What an interrupted command left under that name is replaced after the swap, not here.
+    // The step after the swap replaces what an interrupted command left behind under that name.
     if after_exchange::left_behind(context, view).await? {
         return Ok(());
     }

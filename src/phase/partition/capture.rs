@@ -1,4 +1,4 @@
-//! Capture: from its commit on, every committed change of the source is in the log.
+//! Capture: after its commit, every committed change to the source is in the change log.
 
 use crate::error::{Error, Result};
 use crate::event::{PartitionNote, PhaseOutcome, TableWork};
@@ -13,8 +13,8 @@ use crate::phase::job::meter::Meter;
 use crate::phase::partition::{PartitionJob, locks, objects};
 use crate::sql::{capture as sql, locks as locks_sql};
 
-/// Creates log, function and triggers in one transaction. `CREATE TRIGGER` waits for every open writer, so an attempt
-/// ends after the lock budget and is repeated: writers behind it wait no longer than that.
+/// Creates the change log, its function and the capture triggers in one transaction. `CREATE TRIGGER` waits for every
+/// open writer, and other writers wait for it. Each attempt therefore ends after the lock timeout and is repeated.
 ///
 /// # Errors
 /// The lock could not be acquired.
@@ -45,11 +45,11 @@ pub async fn capture(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Fails if the capture is no longer complete (changes would be lost), or if a name that the job uses belongs to
-/// another object.
+/// Fails if not all changes are captured any longer, because changes would be lost, or if a name that the job uses
+/// belongs to another object.
 ///
 /// # Errors
-/// One of our triggers was disabled or dropped, or a table was replaced.
+/// A capture trigger was disabled or dropped, or a table was replaced.
 pub async fn in_force(context: &PartitionJob) -> Result<()> {
     objects::in_place(context).await?;
     let b = context.blueprint();
@@ -66,8 +66,8 @@ pub async fn in_force(context: &PartitionJob) -> Result<()> {
         .hint(context.way_out()))
 }
 
-/// Creates the truncate trigger on leaves that users attached. An earlier TRUNCATE of such a leaf is not in the log;
-/// verification finds it.
+/// Creates the truncate trigger on leaves that users attached. An earlier TRUNCATE of such a leaf is not in the change
+/// log; verification finds the extra rows.
 ///
 /// # Errors
 /// The lock could not be acquired.

@@ -1,6 +1,6 @@
-//! Keeps the change log short in every phase: only the places in it matter, so a log that exceeds its share of the
-//! source is compacted in place to one row for each place. It then has no more rows than the source has, and has had,
-//! however often applications write the same rows.
+//! Keeps the change log short in every phase: a log that exceeds its share of the source is compacted in place to one
+//! row for each key and place, because the number of changes does not matter. However often applications write the same
+//! rows, the log then has no more rows than the source has and had.
 
 use std::time::{Duration, Instant};
 
@@ -19,18 +19,18 @@ use crate::sql::{copy as copy_sql, drain as sql};
 const LOOK: Duration = Duration::from_secs(5);
 /// and the share of the time that counting its rows may take.
 const COUNT_SHARE: u32 = 20;
-/// The share of the source's size at which there is a warning.
+/// The share of the source's size at which the job warns.
 const WARN_SHARE: f64 = 0.05;
 /// The share at which the log is compacted.
 const COMPACT_SHARE: f64 = 0.10;
 /// Smaller logs are ignored, however small the source is.
 const SMALL_BLOCKS: i64 = 1_024;
-/// The number of blocks to compact at once: initially, at least and at most. The larger, the more rows name the same
-/// place.
+/// The number of blocks to compact at once: initially, at least, and at most. The larger the batch, the more of its
+/// rows are for the same place.
 const BATCH_BLOCKS: [u64; 3] = [2_048, 512, 65_536];
 /// The target duration of one batch.
 const BATCH_MS: f64 = 2_000.0;
-/// Another pass over the rows that the batches have left is worthwhile if the batches removed at least this share.
+/// Another pass over the remaining rows is worthwhile if the previous pass removed at least this share of the rows.
 const WORTH_SHARE: f64 = 0.2;
 
 /// The result of a check.
@@ -52,13 +52,13 @@ pub struct Growth {
     /// Rows that the compaction has removed.
     pub removed: u64,
     next: Instant,
-    said: bool,
+    warned: bool,
 }
 
 impl Growth {
-    /// For the blocks of the log from this one on.
+    /// Monitors the log from block `from` on.
     pub fn from_block(from: u64) -> Self {
-        Self { from, compact_at: 0, removed: 0, next: Instant::now() + LOOK, said: false }
+        Self { from, compact_at: 0, removed: 0, next: Instant::now() + LOOK, warned: false }
     }
 
     /// Whether the next check is due.
@@ -74,8 +74,8 @@ impl Growth {
         let b = context.blueprint();
         let (blocks, share) = size(context, client).await?;
         let large = blocks >= SMALL_BLOCKS && share >= WARN_SHARE;
-        if large && self.from == 0 && !self.said {
-            self.said = true;
+        if large && self.from == 0 && !self.warned {
+            self.warned = true;
             let percent_of_source = (share * 100.0).round() as u64;
             context.events.warn(ChangeLogWarning::ChangeLogGrown { percent_of_source });
         }
@@ -89,7 +89,7 @@ impl Growth {
             let removed = self.compact(context, client).await?;
             self.removed += removed;
             found.left = rows.saturating_sub(removed);
-            // What compaction cannot shrink is worth another try only when it has doubled.
+            // Compact the log again only when it has doubled.
             self.compact_at = 2 * found.left;
         }
         self.next = Instant::now() + pause;
@@ -153,7 +153,7 @@ fn number_of(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
-/// The length of the log in blocks, and its share of the plain table's.
+/// The length of the log in blocks, and its ratio to that of the plain table.
 async fn size(context: &PartitionJob, client: &Client) -> Result<(i64, f64)> {
     let b = context.blueprint();
     let sides = b.sides(context.direction());
@@ -165,7 +165,7 @@ async fn size(context: &PartitionJob, client: &Client) -> Result<(i64, f64)> {
 }
 
 /// Does `work` while a separate session monitors the log. The work does not depend on that session: if it cannot be
-/// opened, or is lost, there is a warning and another attempt.
+/// opened or is lost, the job warns and tries again.
 ///
 /// # Errors
 /// The error of `work`.
@@ -178,15 +178,15 @@ pub async fn beside<T>(context: &PartitionJob, work: impl Future<Output = Result
 
 async fn watch(context: &PartitionJob) -> std::convert::Infallible {
     let mut growth = Growth::from_block(0);
-    let mut said = String::new();
+    let mut reported = String::new();
     loop {
         tokio::time::sleep(LOOK).await;
         let error: Error = match looks(context, &mut growth).await {
             Ok(never) => match never {},
             Err(e) => e,
         };
-        if context.go_on().is_ok() && error.message() != said {
-            error.message().clone_into(&mut said);
+        if context.go_on().is_ok() && error.message() != reported {
+            error.message().clone_into(&mut reported);
             let error = error.message().to_owned();
             context.events.warn(ChangeLogWarning::ChangeLogNotWatched { error });
         }

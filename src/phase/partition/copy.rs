@@ -1,5 +1,5 @@
-//! Copy: disjoint chunks that together cover the source up to an end that is fixed first. Later rows, and changes in
-//! the meantime, are in the log.
+//! Copies the source in disjoint chunks, up to an end that is fixed at the start. Rows beyond the end, and changes
+//! during the copy, are in the change log.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -25,19 +25,20 @@ use crate::plan::Order;
 use crate::sql::{copy as sql, from_source};
 use crate::throttle::Gate;
 
-/// The number of messages in the transaction of a chunk.
+/// The number of round trips in the transaction of a chunk.
 const MESSAGES: u32 = 6;
-/// At or above this correlation, in magnitude, the index of the key follows the heap almost in order.
+/// If the absolute value of the correlation is at least this, the order of the key is almost the order of the heap.
 pub(super) const FOLLOWS_HEAP: f32 = 0.9;
-/// The maximum size of the rows in a chunk in bytes, by the mean of the source.
+/// The maximum size of the rows in a chunk, in bytes, estimated from the mean size of a row.
 const MAX_BATCH_BYTES: f64 = 33_554_432.0;
-/// The rows of the first chunk, and the minimum unless a budget requires fewer.
+/// The number of rows of the first chunk.
 const FIRST_ROWS: u64 = 5_000;
+/// The minimum number of rows of a chunk, unless a budget requires fewer.
 const LEAST_ROWS: u64 = 10;
-/// Not a SQLSTATE of the server: the heap to which the fixed end refers has been replaced by another file.
+/// An internal SQLSTATE: the heap to which the fixed end refers has been replaced by another file.
 const REWRITTEN: &str = "PS001";
 
-/// Copies every chunk that is missing in the ledger.
+/// Copies every chunk that is not in the ledger.
 ///
 /// # Errors
 /// Stopped, or the server returned an error.
@@ -79,7 +80,7 @@ pub async fn copy(context: &PartitionJob) -> Result<()> {
     }
 }
 
-/// Decides the order, and fixes the upper end.
+/// Chooses the order of the copy, and fixes its end.
 async fn freeze(context: &PartitionJob) -> Result<Frozen> {
     let b = context.blueprint();
     let client = &context.control;
@@ -102,7 +103,7 @@ async fn freeze(context: &PartitionJob) -> Result<Frozen> {
     Ok(frozen)
 }
 
-/// Whether the copy reads by heap blocks: if the key does not follow the heap, or that is not known.
+/// Whether the copy reads by heap blocks: if the order of the key is not that of the heap, or is not known.
 ///
 /// # Errors
 /// The server returned an error.
@@ -120,7 +121,7 @@ pub async fn reads_by_block(client: &Client, order: Order, b: &Blueprint) -> Res
     Ok(correlation.is_none_or(|c| c.abs() < FOLLOWS_HEAP))
 }
 
-/// The relation between rows and chunks, shared by the producer and the workers.
+/// Determines the size of chunks. The producer and the workers share it.
 struct Pace<'a> {
     gate: &'a Gate,
     sizer: RefCell<ChunkSizer>,
@@ -186,7 +187,7 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
     Ok(())
 }
 
-/// The casts of the text in the ledger, so that the server can order it.
+/// The casts for keys in the ledger, which are stored as text, so that the server can sort them.
 fn casts(b: &Blueprint, frozen: &Frozen) -> Vec<String> {
     if frozen.physical {
         return vec!["::bigint".into()];
@@ -208,7 +209,7 @@ fn pace(context: &PartitionJob, rows: i64, heap_bytes: i64, copied: i64) -> Pace
 }
 
 impl Pace<'_> {
-    /// Uses the current settings, which may have changed, and the learned WAL per row.
+    /// Applies the current settings, which may have changed, and the measured WAL per row.
     fn aim(&self) {
         let target_ms = self.gate.plan().target_batch().as_secs_f64() * 1000.0;
         let most = (MAX_BATCH_BYTES / self.width) as u64;
@@ -234,7 +235,7 @@ impl Pace<'_> {
         (blocks as f64 * *self.rows_per_block.borrow()).ceil() as u64
     }
 
-    /// Rows of the next chunk.
+    /// The number of rows of the next chunk.
     fn next_rows(&self) -> u64 {
         let (rows, left) = (self.sizer.borrow().rows(), self.left.get());
         let rows = even_end(rows, left, self.gate.workers(), FIRST_ROWS);
@@ -247,7 +248,7 @@ impl Pace<'_> {
     }
 }
 
-/// Block numbers of a physical range: `[from, to)`.
+/// The block numbers of a physical range: `[from, to)`.
 fn block_ends(range: &KeyRange) -> (u64, u64) {
     let number = |end: &Option<Vec<String>>| {
         end.as_ref().and_then(|key| key.first()).and_then(|text| text.parse().ok()).unwrap_or(0)
@@ -274,7 +275,7 @@ async fn blocks(
     Ok(())
 }
 
-/// One chunk and its row in the ledger, in one transaction.
+/// Copies one chunk and adds it to the ledger, in one transaction.
 async fn chunk(
     context: &PartitionJob,
     session: &Session,

@@ -1,5 +1,5 @@
-//! Prepares a partition job for an exchange: the change log is empty, and every snapshot includes the last drain.
-//! [`crate::model::cutover`] decides the next step.
+//! Prepares a partition job for an exchange, which requires that the change log is empty and that every snapshot
+//! includes the last drain. [`crate::model::cutover`] chooses each step.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::sql::drain as drain_sql;
 /// A log of this many blocks (8 MiB) is drained in one batch.
 const LITTLE_BLOCKS: i64 = 1_024;
 
-/// The progress of one command toward its exchange.
+/// The progress of a command toward its exchange.
 #[derive(Debug)]
 pub struct Way<'a> {
     context: &'a PartitionJob,
@@ -61,8 +61,9 @@ impl<'a> Way<'a> {
         Ok(way)
     }
 
-    /// Drains until few changes are left, and then those; returns the number of applied changes. If changes are
-    /// written as fast, many are left for the drains with the mirror, which apply a few at a time.
+    /// Drains until few changes are left, and then drains those; returns the number of applied changes. If changes are
+    /// written as fast as they are drained, many changes are left. The drains with the mirror apply them, a few at a
+    /// time.
     async fn level(&self) -> Result<u64> {
         let mut taken = drain::level(self.context, self.meter).await?.changes;
         let b = self.context.blueprint();
@@ -76,13 +77,13 @@ impl<'a> Way<'a> {
     /// Continues until an exchange can be attempted.
     ///
     /// # Errors
-    /// Lock if the time limit of the plan has expired; or the server returned an error.
+    /// A lock error if the time limit of the plan has expired; or the server returned an error.
     pub async fn clear(&mut self) -> Result<()> {
         loop {
             self.context.go_on()?;
             let seen = self.look().await?;
             let next = self.cutover.next(&seen);
-            tracing::trace!(?seen, ?next, "on the way to the exchange");
+            tracing::trace!(?seen, ?next, "next step before the exchange");
             match next {
                 Next::Drain => self.drain().await?,
                 Next::Wait => self.wait().await?,
@@ -98,7 +99,7 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// Also cancels sessions that hold a conflicting lock, if the plan allows it.
+    /// Waits for a short time. Also cancels sessions that hold a conflicting lock, if the plan allows it.
     async fn wait(&mut self) -> Result<()> {
         if self.looked.elapsed() > LOCKS {
             self.looked = Instant::now();
@@ -120,7 +121,7 @@ impl<'a> Way<'a> {
         let taken = if self.cutover.mirrors() {
             let (taken, blocked) = mirror::drain(self.context, self.away).await?;
             if blocked {
-                // It comes back with the next drains.
+                // The mirror is switched on again after the next drains.
                 self.cutover.mirror_ended();
                 mirror::off(self.context).await?;
             }
@@ -134,15 +135,16 @@ impl<'a> Way<'a> {
         Ok(())
     }
 
-    /// From now on, snapshots that do not include this drain count as older.
+    /// Records a drain: from now on, snapshots that do not include it count as older.
     async fn drained(&mut self) -> Result<()> {
         self.proven = false;
         self.older.mark().await
     }
 
-    /// VACUUM removes the last row of the log only if no snapshot of this database is older; and a standby cancels
-    /// older snapshots before it replays that. An open transaction without a snapshot also prevents the removal. It
-    /// reads nothing, so a second round of waiting is sufficient in that case.
+    /// Proves that no older snapshot exists. VACUUM removes the last row of the log only if no snapshot of this
+    /// database is older, and a standby cancels older snapshots before it replays the removal. An open transaction
+    /// without a snapshot also prevents the removal, but it has read nothing, so a second round of waiting is
+    /// sufficient.
     async fn prove(&mut self) -> Result<()> {
         let b = self.context.blueprint();
         let client = &self.context.control;
@@ -157,7 +159,7 @@ impl<'a> Way<'a> {
     }
 
     async fn mirror_on(&mut self) -> Result<()> {
-        // Each drain beside the mirror looks at the whole log.
+        // While the mirror is on, each drain scans the whole log, so make it short.
         let b = self.context.blueprint();
         self.context.control.batch_execute(&drain_sql::vacuum_log(&b, false)).await?;
         match mirror::on(self.context, self.away).await {

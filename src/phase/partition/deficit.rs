@@ -1,4 +1,4 @@
-//! Whether the drain keeps up with the writers, and what is reported if it does not.
+//! Detects and reports that the drain does not keep up with the writers.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -8,31 +8,33 @@ use crate::phase::job::meter::Meter;
 use crate::phase::partition::PartitionJob;
 
 /// How often this is reported.
-const SAY: Duration = Duration::from_secs(60);
-/// If a pass over the log takes at least this share of the time of the previous one, the next one will find no less.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// If a pass over the log takes at least this share of the time of the previous pass, the next pass will find as many
+/// changes.
 const NO_LESS: f64 = 0.8;
-/// After this many of them in a row, another pass would not find less.
+/// After this many such passes in a row, the drain has stalled.
 const STALLED: u32 = 3;
 
-/// The contents of the log.
+/// The size of the change log.
 #[derive(Debug, Clone, Copy)]
 pub struct Pending {
     /// Its number of rows.
     pub changes: u64,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
-/// What is known about the rates of the drain and the writers.
+/// Compares the rates of the drain and the writers.
 #[derive(Debug, Default)]
 pub struct Deficit {
-    said: Cell<Option<Instant>>,
+    reported: Cell<Option<Instant>>,
     before: Cell<Option<Duration>>,
     no_less: Cell<u32>,
 }
 
 impl Deficit {
-    /// In `time`, `written` changes were added and `drained` were applied; `log` is the current content.
+    /// Records that `written` changes were added and `drained` changes were applied in `time`; `log` is the current
+    /// size.
     pub fn measured(
         &self,
         context: &PartitionJob,
@@ -45,14 +47,14 @@ impl Deficit {
         if let Some(meter) = meter {
             meter.left(keeps_up.then_some(log.changes));
         }
-        if keeps_up || self.said.get().is_some_and(|at| at.elapsed() < SAY) {
+        if keeps_up || self.reported.get().is_some_and(|at| at.elapsed() < REPORT_EVERY) {
             return;
         }
-        self.said.set(Some(Instant::now()));
+        self.reported.set(Some(Instant::now()));
         context.events.warn(too_slow(time, [written, drained], log));
     }
 
-    /// Whether passes over the log no longer get shorter, after one that took `time`.
+    /// Records a pass over the log that took `time`; returns whether passes no longer get shorter.
     pub fn stalled(&self, time: Duration) -> bool {
         let no_less = self.before.replace(Some(time)).is_some_and(|before| time >= before.mul_f64(NO_LESS));
         self.no_less.set(if no_less { self.no_less.get() + 1 } else { 0 });
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_are_given() {
+    fn the_warning_has_rates_and_growth() {
         let log = Pending { changes: 2_300_000, bytes: 157_286_400 };
         assert_eq!(
             too_slow(Duration::from_secs(10), [1_140_000, 100_000], log),

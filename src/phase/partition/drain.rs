@@ -1,6 +1,6 @@
-//! Drain: makes the target match the source, batch by batch, each at one snapshot. Safe at any time after the scrub,
-//! in either direction, and again after any crash: it only copies the current rows of the source to the places in the
-//! log.
+//! Drains the change log in batches, each with one snapshot, so that the target matches the source. A drain is safe at
+//! any time after the scrub, in either direction, and can be repeated after a crash: for each place in the log, it only
+//! copies the current rows of the source.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -22,13 +22,13 @@ use crate::phase::partition::{PartitionJob, capture, objects, partitions};
 use crate::sql::drain::Batch;
 use crate::sql::{copy as copy_sql, drain as sql};
 
-/// Blocks of the log in the first batch: about 8,000 changes.
+/// The number of blocks of the log in the first batch: about 8,000 changes.
 const FIRST_BLOCKS: u64 = 64;
 /// The minimum number of blocks in a batch: below this, the fixed cost of a batch exceeds its work.
 const LEAST_BLOCKS: u64 = 16;
-/// A sweep that found no more than this leaves few enough,
+/// After a sweep that found at most this many changes, few changes are left,
 const LITTLE: u64 = 1_000;
-/// and so does one that took no longer than this: the next one takes no longer for what was written meanwhile.
+/// and so they are after a sweep that took at most this time: the next sweep applies only what was written in it.
 const SHORT: Duration = Duration::from_millis(300);
 
 /// The result of a sweep.
@@ -36,9 +36,9 @@ const SHORT: Duration = Duration::from_millis(300);
 pub struct Swept {
     /// Log rows that were applied.
     pub changes: u64,
-    /// Rows that the source had at their places.
+    /// Rows that were copied from the source.
     pub rows: u64,
-    /// How long the server worked.
+    /// The time that the server worked.
     pub work: Duration,
 }
 
@@ -61,9 +61,9 @@ pub async fn drain(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Sweeps until one finds few changes, or until sweeps no longer get shorter because changes are written as fast as
-/// they are applied. Then changes are pending, as at any time: a place without a pending change is the same on both
-/// sides.
+/// Sweeps until a sweep finds few changes, or until sweeps no longer get shorter because changes are written as fast as
+/// they are applied. Pending changes remain in that case, which is correct: a place without pending changes is the same
+/// on both sides.
 ///
 /// # Errors
 /// The server returned an error.
@@ -93,13 +93,13 @@ pub async fn level(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept> {
             return Ok(total);
         }
         last = Some((began, swept.changes));
-        // The rows taken are dead weight at the log's start until they are swept up: without this, the next sweep reads
-        // them all again. Blocks are kept, so nobody waits for a truncation.
+        // The next sweep would otherwise read all applied, dead rows at the start of the log again. VACUUM does not
+        // truncate the log, so no session waits for it.
         context.control.batch_execute(&sql::vacuum_log(&context.blueprint(), false)).await?;
     }
 }
 
-/// One sweep during a phase that counts other units: the log does not grow meanwhile, and few places are pending.
+/// Sweeps once during a phase that counts other units, so that the log does not grow and few changes are pending.
 ///
 /// # Errors
 /// The server returned an error.
@@ -113,7 +113,7 @@ pub async fn once(context: &PartitionJob, deficit: &Deficit) -> Result<Swept> {
     Ok(swept)
 }
 
-/// Drains all visible changes in one batch, for when few are left.
+/// Drains all visible changes in one batch. Use it when few are left.
 ///
 /// # Errors
 /// The server returned an error.
@@ -121,7 +121,7 @@ pub async fn rest(context: &PartitionJob) -> Result<Swept> {
     batch(context, None).await
 }
 
-/// One pass over the current log, which has about `pending`.
+/// Sweeps the current log once; it has about `pending` changes.
 async fn sweep(
     context: &PartitionJob,
     meter: Option<&Meter<'_>>,
@@ -138,7 +138,7 @@ async fn sweep(
     let blocks = u64::try_from(blocks).unwrap_or(0).max(1);
     let target_ms = context.gate.plan().target_batch().as_secs_f64() * 1000.0;
     let sizer = RefCell::new(ChunkSizer::new(FIRST_BLOCKS, LEAST_BLOCKS, 100_000, target_ms));
-    // What is written meanwhile stands behind, and is kept short there.
+    // Changes that are written in the meantime are in later blocks. Compact them there.
     let (mut tail, since) = (Growth::from_block(blocks), Instant::now());
     let mut from = 0;
     while from < blocks {
@@ -169,8 +169,8 @@ async fn sweep(
     Ok(swept)
 }
 
-/// One batch, with all known solutions: for a unique value that moved between rows, a row without a partition, a
-/// referenced row that no longer exists.
+/// Drains one batch. It handles a unique value that moved between rows, a row without a partition, and a referenced row
+/// that no longer exists.
 async fn batch(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept> {
     let mut whole = blocks.is_none();
     let mut stale = 0;
@@ -178,9 +178,9 @@ async fn batch(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swe
         let range = if whole { None } else { blocks };
         let done = context.retrying("drain the change log", async || one(context, range).await).await;
         match done {
-            Err(e) if stands_twice(&e) && !whole => whole = true,
-            Err(e) if stands_twice(&e) => return Err(doubled(context, e)),
-            // The row that ours refers to was deleted after our snapshot; so was ours, and the next snapshot shows it.
+            Err(e) if is_duplicate(&e) && !whole => whole = true,
+            Err(e) if is_duplicate(&e) => return Err(duplicate_error(context, e)),
+            // The referenced row was deleted after the snapshot, and so was the copied row. The next snapshot shows it.
             Err(e) if e.is(&SqlState::FOREIGN_KEY_VIOLATION) && stale < 20 => stale += 1,
             Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
             other => return other,
@@ -189,11 +189,11 @@ async fn batch(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swe
 }
 
 /// Whether a unique key or an exclusion constraint raised the error.
-fn stands_twice(error: &Error) -> bool {
+fn is_duplicate(error: &Error) -> bool {
     error.is_any(&[&SqlState::UNIQUE_VIOLATION, &SqlState::EXCLUSION_VIOLATION])
 }
 
-fn doubled(context: &PartitionJob, error: Error) -> Error {
+fn duplicate_error(context: &PartitionJob, error: Error) -> Error {
     let target = context.blueprint().sides(context.direction()).target;
     error
         .context(format!("pending changes for {} contain a duplicate value", target.plain()))
@@ -207,7 +207,7 @@ fn doubled(context: &PartitionJob, error: Error) -> Error {
 async fn one(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept> {
     let b = context.blueprint();
     transaction(&context.control, REPEATABLE_READ, async |client| {
-        // Before the snapshot, so that no TRUNCATE can lie to it.
+        // Lock the tables before the snapshot is taken: a TRUNCATE in between would make it wrong.
         let sides = b.sides(context.direction());
         client.batch_execute(&copy_sql::hold_still(&sides)).await?;
         context.lend_nothing_between(client, &sides.source, &sides.target).await?;
@@ -219,8 +219,8 @@ async fn one(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept
     .await
 }
 
-/// Drains log rows of `blocks`, or all, at the snapshot of the control session's transaction. After a truncation, it
-/// drains all.
+/// Drains the changes in `blocks` of the log, or all changes, with the snapshot of the control session's transaction.
+/// After a TRUNCATE, it drains all changes.
 ///
 /// # Errors
 /// The server returned an error.
@@ -256,13 +256,14 @@ async fn drain_visible(
     Ok(Swept { changes, rows, work: work.get() })
 }
 
-/// Deletes from the target what a TRUNCATE deleted from the source; returns whether there was one.
+/// Deletes the rows from the target that a TRUNCATE removed from the source; returns whether there was a TRUNCATE.
 ///
-/// A snapshot that includes a key written after a TRUNCATE also includes the TRUNCATE, so checking first is
-/// sufficient.
+/// It is sufficient to check this first: a snapshot that includes a key that was logged after a TRUNCATE also includes
+/// the TRUNCATE.
 ///
-/// For a former leaf, it is not known which rows were deleted: the target keeps them, as it keeps those of every leaf
-/// that is detached or dropped, so that verification finds them and prevents a rollback.
+/// If the truncated leaf is no longer attached, it is not known which rows the TRUNCATE removed. The target keeps them,
+/// as it keeps the rows of every leaf that is detached or dropped. Verification then finds them and prevents a
+/// rollback.
 async fn truncate_as_source_did(context: &PartitionJob, b: &Blueprint, direction: Direction) -> Result<bool> {
     let client = &context.control;
     let relations: Vec<u32> = client.query(&sql::truncated(b), &[]).await?.iter().map(|r| r.get(0)).collect();
@@ -288,7 +289,7 @@ async fn truncate_as_source_did(context: &PartitionJob, b: &Blueprint, direction
             client.execute(&sql::empty_leaf(b, direction, &constraint), &[]).await?;
         }
     }
-    // Truncating the target writes its own leaves' marks: they go as well.
+    // Truncating the target also records the truncation of its own leaves: forget those, too.
     client.execute(&sql::forget_truncations(b), &[]).await?;
     Ok(true)
 }

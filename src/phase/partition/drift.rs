@@ -1,5 +1,5 @@
-//! Changes of the table in use since the plan was made, or since the last exchange: before the next exchange, they
-//! are carried over to the inactive table, or the exchange fails with an error that names them.
+//! Handles changes to the table in use since the plan was made, or since the last exchange. Before the next exchange,
+//! they are carried over to the inactive table, or the exchange fails with an error that names them.
 
 use crate::error::{Error, Result, Retry};
 use crate::event::PartitionNote;
@@ -33,14 +33,15 @@ pub async fn carry(
     without_copies(&b, away, &mut now);
     let known = in_use::read(client, job).await?;
     let Some(mut was) = known.or_else(|| (away == Direction::Forward).then(|| b.table.clone())) else {
-        // An earlier version swapped: what it left was not kept.
+        // An earlier version did the swap, and did not store the definition after it.
         let found = post_swap_diff::unexpected(&b, &now);
         return if found.is_empty() { Ok(false) } else { Err(lost(&b, away, &found)) };
     };
     remade_keys::as_meant(&b.table, &mut was);
     post_swap_diff::with_late_keys(&b, &now, &mut was);
     without_copies(&b, away, &mut was);
-    // A partition keeps a key of its own until the table has it.
+    // A partition has its own foreign key until the parent has the key. If no partition has one, a key that the parent
+    // lacks was dropped.
     if away == Direction::Reverse && definition.leaves.iter().all(|leaf| leaf.keys == 0) {
         let dropped = post_swap_diff::dropped_keys(&b, &definition.table);
         if !dropped.is_empty() {
@@ -63,12 +64,12 @@ pub async fn carry(
         sql::carry(&with, &was, away, &found, &leaves).map_err(|refused| lost(&b, away, &told(&refused)))?;
     let side = b.sides(away).target;
     let done = briefly(context, vec![side.clone()], "carry over changes", async || {
-        // A CHECK is validated with the rights of the job's role.
+        // CHECK constraints are validated with the privileges of the job's role.
         context.lend_nothing(client, &[b.sides(away).source], Access::Copies).await?;
         all(client, &statements).await?;
         store::extend(client, job, &with).await?;
         in_use::keep(client, job, &now).await?;
-        // An event trigger may have done something else.
+        // An event trigger may have undone or changed it.
         let left = post_swap_diff::not_carried(&found, &catalog::table(client, target).await?);
         if left.is_empty() { Ok(()) } else { Err(lost(&b, away, &told(&left))) }
     });
@@ -81,10 +82,10 @@ pub async fn carry(
     Ok(true)
 }
 
-/// Fails if `side`, the table that comes into use, lacks something that the job created on it.
+/// Fails if `side`, the table that the exchange brings into use, lacks an object that the job created on it.
 ///
 /// # Errors
-/// What it lacks.
+/// The missing objects.
 pub fn nothing_is_missing(b: &Blueprint, away: Direction, side: &Table) -> Result<()> {
     let missing = post_swap_diff::missing(b, away, side);
     if missing.is_empty() {
@@ -100,7 +101,7 @@ pub fn nothing_is_missing(b: &Blueprint, away: Direction, side: &Table) -> Resul
         .hint(format!("create it again on {name}, and run the same command again; {or}")))
 }
 
-/// Leaves out the job's own copies of policies, which belong to the inactive table.
+/// Removes the job's own copies of policies, which belong to the inactive table.
 fn without_copies(b: &Blueprint, away: Direction, table: &mut Table) {
     let other = b.sides(away).target;
     table.dependents.policies.retain(|policy| policy.table != other);
@@ -131,7 +132,7 @@ fn failed(b: &Blueprint, away: Direction, found: &[Difference], error: &Error) -
     ))
 }
 
-/// Unexpected changes by the last exchange.
+/// The unexpected changes that the last exchange made.
 pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     told(&differences(&b.table, now, Between::Tables))
 }

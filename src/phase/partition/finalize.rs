@@ -1,8 +1,8 @@
-//! The ends of a job: finalize closes the rollback window, abort removes everything. Both are one transaction.
+//! Ends a job: finalize closes the rollback window, abort removes everything. Each is one transaction.
 //!
-//! Objects to remove are identified by oid, wherever they are now: a user may have renamed a table, moved it to
-//! another schema, or detached a partition that has one of our triggers. An object that has a name of the job's, but
-//! does not belong to the job, remains.
+//! Objects to remove are identified by oid: a user may have renamed a table, moved it to another schema, or detached a
+//! partition that has a trigger of the job. An object that has one of the job's names, but does not belong to the job,
+//! remains.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -24,10 +24,10 @@ use crate::phase::partition::{PartitionJob, after_exchange, objects};
 use crate::sql::finalize::{self as sql, Leaving};
 use crate::sql::store as store_sql;
 
-/// Drops the old table and everything that kept it in sync.
+/// Drops the old table and the objects that kept it in sync.
 ///
 /// # Errors
-/// Something still depends on the old table; it is named and kept.
+/// An object still depends on the old table. The error names the object, and nothing is dropped.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
 pub async fn finalize(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
@@ -35,7 +35,7 @@ pub async fn finalize(context: &PartitionJob) -> Result<State> {
     let failed = if before.in_use_by_name { after_exchange::settle(context).await? } else { Vec::new() };
     let table = before.leaving.table.as_ref().map(|(table, _)| table.plain());
     let meter = Meter::begin(context, EndWork::DropOldTable { table });
-    before.say(context);
+    before.report_kept(context);
     let state = end(context, Step::Finalize).await.map_err(|e| explained(e, &b, &b.old(), "finalize"))?;
     failpoint!("finalize.done");
     meter.end(PhaseOutcome::TablePartitioned { table: b.table.name.plain() });
@@ -55,7 +55,7 @@ pub async fn abort(context: &PartitionJob) -> Result<State> {
     let in_use = before.leaving.in_use.as_ref();
     let table = in_use.unwrap_or(&b.table.name).plain();
     let meter = Meter::begin(context, EndWork::RemoveJob { table, exists: in_use.is_some() });
-    before.say(context);
+    before.report_kept(context);
     let state = end(context, Step::Abort).await.map_err(|e| explained(e, &b, &b.target(), "abort"))?;
     failpoint!("abort.done");
     meter.end(PhaseOutcome::JobRemoved);
@@ -63,7 +63,7 @@ pub async fn abort(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// The error with a hint, if another object depends on a table that is dropped.
+/// Adds a hint to the error if another object depends on the table to drop.
 fn explained(error: Error, b: &Blueprint, goes: &QualifiedName, command: &str) -> Error {
     if !error.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
         return error;
@@ -75,12 +75,12 @@ fn explained(error: Error, b: &Blueprint, goes: &QualifiedName, command: &str) -
     ))
 }
 
-/// What is removed at the end, in its current state.
+/// The objects that the end of the job removes, with their current names.
 struct Ending {
     leaving: Leaving,
-    /// Whether the table that applications use has its name.
+    /// Whether the table in use has the name that applications use.
     in_use_by_name: bool,
-    /// What remains although it has a name of the job's.
+    /// Objects that remain, although the job created them or they have one of its names.
     stays: Vec<KeptWarning>,
 }
 
@@ -101,7 +101,7 @@ impl Ending {
         let functions = vec![b.capture_function(), b.guard_function()];
         let triggers = pg::triggers(client, &functions, in_use.unwrap_or(0)).await?;
         let mut stays = Vec::new();
-        // The old table was the application's own: somebody who renames it means to keep it.
+        // The old table belonged to the application: a user who renamed it intends to keep it.
         let kept =
             direction == Direction::Reverse && goes_now.as_ref().is_some_and(|now| *now != names.target);
         if let Some(now) = goes_now.as_ref().filter(|_| kept) {
@@ -128,14 +128,14 @@ impl Ending {
         })
     }
 
-    /// Reports what remains.
-    fn say(&self, context: &PartitionJob) {
+    /// Reports the objects that remain.
+    fn report_kept(&self, context: &PartitionJob) {
         for one in &self.stays {
             context.events.warn(one.clone());
         }
     }
 
-    /// Every table to lock.
+    /// The tables to lock.
     fn tables(&self) -> Vec<QualifiedName> {
         let leaving = &self.leaving;
         let mut all: Vec<QualifiedName> = leaving.in_use.iter().cloned().collect();
@@ -153,7 +153,7 @@ async fn named(client: &Client, oid: Option<u32>) -> Result<Option<QualifiedName
     }
 }
 
-/// Partitions of the job that users detached: they store rows, and their owner decides about them.
+/// Partitions of the job that users detached. They remain because they store rows.
 async fn detached(client: &Client, recorded: &Objects, target: Option<u32>) -> Result<Vec<KeptWarning>> {
     let Some(target) = target else { return Ok(Vec::new()) };
     let attached = catalog::leaves(client, target).await?;
@@ -166,15 +166,15 @@ async fn end(context: &PartitionJob, step: Step) -> Result<State> {
     let client = &context.control;
     let chunks = History::Chunks(latency::of_chunks(client, context.job.id).await?);
     let tables = Ending::look(context).await?.tables();
-    let ladder = LockRetry::on(context, tables);
+    let lock_retry = LockRetry::on(context, tables);
     let attempt = async || {
-        ladder.look().await?;
+        lock_retry.look().await?;
         transaction(client, READ_COMMITTED, async |client| {
             context.hold_epoch(client).await?;
             let ending = Ending::look(context).await?;
             let first = ending.leaving.in_use.as_ref();
             let first = first.map(|table| format!("lock table {table} in share update exclusive mode"));
-            ladder.begin(client, first.as_deref().unwrap_or("select")).await?;
+            lock_retry.begin(client, first.as_deref().unwrap_or("select")).await?;
             all(client, &sql::end(&ending.leaving)).await?;
             if step == Step::Finalize {
                 client.execute(store_sql::KEEP_ROWS_COPIED, &[&context.job.id]).await?;
@@ -191,7 +191,7 @@ async fn end(context: &PartitionJob, step: Step) -> Result<State> {
         })
         .await
     };
-    let ended = ladder.run("end the job", || context.go_on(), attempt).await;
+    let ended = lock_retry.run("end the job", || context.go_on(), attempt).await;
     let (state, _) = ended?;
     context.reached(state);
     Ok(state)

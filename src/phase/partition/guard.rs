@@ -10,13 +10,13 @@ use crate::sql::{locks as locks_sql, swap as sql};
 
 use super::PartitionJob;
 
-/// How long the end of a swap waits for older snapshots before it leaves the guard to a later command.
+/// How long the end of a swap waits for older snapshots. After that, a later command drops the guard.
 pub(super) const GUARD_WAITS: Duration = Duration::from_secs(5);
-/// How long a later command waits for them: sessions that a previous driver left behind may just be ending.
+/// How long a later command waits for older snapshots: sessions of a previous driver may be about to end.
 pub(super) const LATER_GUARD_WAITS: Duration = Duration::from_secs(1);
 
-/// Drops the guard as soon as no session holds a snapshot older than the swap. If one does for longer than `wait`,
-/// the guard remains.
+/// Drops the guard as soon as no session holds a snapshot older than the swap. If a session holds one for longer than
+/// `wait`, the guard remains.
 ///
 /// # Errors
 /// The server returned an error.
@@ -28,7 +28,7 @@ pub async fn end_guard(context: &PartitionJob, wait: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Drops the guard, if no session holds a snapshot older than the swap; returns whether it is gone.
+/// Drops the guard if no session holds a snapshot older than the swap; returns whether the guard no longer exists.
 async fn drop_guard(context: &PartitionJob) -> Result<bool> {
     let client = &context.control;
     let table = context.blueprint().table.name;
@@ -46,7 +46,7 @@ async fn drop_guard(context: &PartitionJob) -> Result<bool> {
     );
     let dropped = client.batch_execute(&message).await.map_err(Error::from);
     if dropped.is_err() {
-        // A session that cannot even roll back is broken, and the next statement will show that.
+        // If this fails, the session is broken and the next statement returns the error.
         let _ = client.batch_execute("rollback").await;
     }
     failpoint!("guard.dropped");

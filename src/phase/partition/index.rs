@@ -1,5 +1,6 @@
-//! Index: the worker pool builds the indexes of every leaf, each in a separate transaction, so that a crash loses one
-//! build; then the indexes of the parent are created, to which the others are attached.
+//! Builds the indexes: the worker pool builds those of every leaf, each in a separate transaction, so that a crash
+//! loses only the builds in progress. Then the indexes of the parent are created, and those of the leaves are attached
+//! to them.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -32,7 +33,8 @@ pub async fn index(context: &PartitionJob) -> Result<State> {
     let target = catalog::must_find(client, &b.target()).await?;
     let mut leaves = catalog::leaves(client, target).await?;
     let sizes = sizes(context, target).await?;
-    // The largest first: begun last, it would leave all workers but one with nothing to do.
+    // The largest leaf first: otherwise, the other workers would be idle while one worker builds its indexes at the
+    // end.
     leaves.sort_by_key(|leaf| std::cmp::Reverse(sizes.get(&leaf.oid).copied()));
     let indexes: Vec<Index> = b.carried_indexes().into_iter().cloned().collect();
     let (indexes_each, partitions) = (indexes.len() as u64, leaves.len() as u64);
@@ -43,7 +45,8 @@ pub async fn index(context: &PartitionJob) -> Result<State> {
     let refused = RefCell::new(None);
     let mut built = on_leaves(context, &leaves, &indexes, target, meter, &refused).await;
     if built.as_ref().is_err_and(is_repeated) {
-        // Rows that were put right since they were copied are in the log: the drain brings them as they are now.
+        // The duplicates may be rows that were corrected since they were copied. These changes are in the log, so the
+        // scrub deletes such rows, and the drain copies their current versions.
         scrub::again(context).await?;
         built = on_leaves(context, &leaves, &indexes, target, meter, &refused).await;
     }
@@ -62,7 +65,8 @@ pub async fn index(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Builds the missing indexes of leaves with the worker pool; `refused` receives the index whose build failed last.
+/// Builds the missing indexes of leaves with the worker pool. `refused` is set to the last index whose build found
+/// duplicates.
 async fn on_leaves<'i>(
     context: &PartitionJob,
     leaves: &'i [Leaf],
@@ -103,7 +107,7 @@ fn is_repeated(error: &Error) -> bool {
     error.is(&SqlState::UNIQUE_VIOLATION)
 }
 
-/// The source has rows that violate its own unique index.
+/// The error for rows of the source that violate its own unique index.
 async fn repeated(context: &PartitionJob, error: Error, leaf: &Leaf, index: &Index) -> Error {
     let b = context.blueprint();
     let (source, name) = (b.table.name.plain(), plain(index.name.as_str()));
@@ -141,7 +145,7 @@ async fn sizes(context: &PartitionJob, target: u32) -> Result<HashMap<u32, i64>>
     Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
-/// Existing indexes on leaves, attached to a parent's or not.
+/// The existing indexes on leaves, and whether each is attached to an index of the parent.
 async fn built(context: &PartitionJob, target: u32) -> Result<HashMap<QualifiedName, bool>> {
     let rows = context.control.query(sql::LEAF_INDEXES, &[&target]).await?;
     Ok(rows
@@ -151,7 +155,7 @@ async fn built(context: &PartitionJob, target: u32) -> Result<HashMap<QualifiedN
         .collect())
 }
 
-/// What a leaf needs besides indexes: its constraints and the truncate trigger.
+/// Creates what leaves need in addition to indexes: constraints and the truncate trigger.
 async fn finish_leaves(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
     workers::each(context, "finish a partition", leaves, async |session, leaf| {
         finish_leaf(session, b, leaf).await?;
@@ -185,7 +189,7 @@ async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()
     Ok(())
 }
 
-/// Statistics and visibility maps, so that queries after the swap are planned as well as before it.
+/// Analyzes and vacuums the target, so that the server plans queries after the swap as well as before it.
 async fn statistics(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
     let meter = Meter::begin(context, TableWork::Analyze);
     let statements = sql::analyze(b);
@@ -204,7 +208,7 @@ async fn statistics(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> R
     Ok(())
 }
 
-/// The indexes and late constraints of the parent. Each statement is fast: no rows are read.
+/// Creates the indexes and late constraints of the parent. Each statement is fast, because it reads no rows.
 async fn parent(
     context: &PartitionJob,
     b: &Blueprint,

@@ -13,13 +13,13 @@ use crate::sql::swap as sql;
 
 use super::PartitionJob;
 
-/// How long an attempt waits for a moment without blockers,
+/// How long an attempt waits until there are no blockers,
 const LOOKS_FOR: Duration = Duration::from_secs(2);
-/// and how often it checks.
+/// and how often it checks for them.
 const LOOKS_EVERY: Duration = Duration::from_millis(15);
 
-/// The tables that the swap in that direction locks: both sides, what reads them, and the tables that foreign keys
-/// refer to.
+/// The tables that the swap in that direction locks: both sides, the views that read them, and the tables of foreign
+/// keys.
 fn locked(b: &Blueprint, away: Direction) -> Vec<QualifiedName> {
     let sides = b.sides(away);
     let views = b.table.views.iter().map(|v| v.name.clone());
@@ -40,15 +40,15 @@ pub async fn look(context: &PartitionJob, b: &Blueprint, away: Direction) -> Res
     lock_retry(context, b, away).look().await
 }
 
-/// The same, repeated for a short time: the next transaction of an application is often short.
+/// As [`look`], but retries for a short time: transactions of applications are often short.
 ///
 /// # Errors
 /// As [`look`].
 pub async fn look_patiently(context: &PartitionJob, b: &Blueprint, away: Direction) -> Result<()> {
-    let ladder = lock_retry(context, b, away);
+    let lock_retry = lock_retry(context, b, away);
     let begun = Instant::now();
     loop {
-        match ladder.look().await {
+        match lock_retry.look().await {
             Err(e) if e.retry_class() == Retry::Again && begun.elapsed() < LOOKS_FOR => {
                 context.go_on()?;
                 tokio::time::sleep(LOOKS_EVERY).await;
@@ -77,15 +77,15 @@ pub async fn begin(context: &PartitionJob, client: &Client, b: &Blueprint, away:
 /// [`LockRetry::run`] for the locks of the swap in the current direction.
 ///
 /// # Errors
-/// Lock after the last attempt, with the blockers; any other error immediately.
+/// A lock error after the last attempt, with the blockers; any other error immediately.
 pub async fn patiently<T>(
     context: &PartitionJob,
     b: &Blueprint,
     what: &str,
     attempt: impl AsyncFn() -> Result<T>,
 ) -> Result<(T, u32)> {
-    let ladder = lock_retry(context, b, context.direction());
-    let done = ladder.run(what, || context.go_on(), attempt).await.map_err(|e| match e.kind() {
+    let lock_retry = lock_retry(context, b, context.direction());
+    let done = lock_retry.run(what, || context.go_on(), attempt).await.map_err(|e| match e.kind() {
         Kind::Lock => e.hint(
             "nothing was changed, and changes are still logged; end the blocking session, or run the same \
              command again when the server is less busy",

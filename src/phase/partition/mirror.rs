@@ -15,17 +15,17 @@ use crate::pg::transaction::{READ_COMMITTED, REPEATABLE_READ, all, execute_prepa
 use crate::phase::partition::{PartitionJob, partitions};
 use crate::sql::{copy as copy_sql, drain as drain_sql, mirror as sql};
 
-/// How often a batch that timed out, or conflicted with a writer, is repeated before the rest is left to the next
-/// drain.
+/// How often a batch that timed out or conflicted with a writer is repeated. After that, the remaining changes are left
+/// to the next drain.
 const TRIES: u32 = 20;
-/// The pause before a batch that timed out is repeated.
-const GIVES_WAY: Duration = Duration::from_millis(10);
+/// The pause before such a batch is repeated, in which writers can proceed.
+const PAUSE: Duration = Duration::from_millis(10);
 
-/// Switches the mirror on. No lock is needed: a change is either mirrored or logged, whichever version of the
-/// function its session runs.
+/// Switches the mirror on. No lock is needed: whichever version of the function a session runs, each change is either
+/// mirrored or logged.
 ///
 /// # Errors
-/// The table cannot be mirrored; or the server returned an error: then nothing is changed.
+/// The table cannot be mirrored; or the server returned an error. In both cases, nothing is changed.
 pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     let (b, client) = (context.blueprint(), &context.control);
     belongs_to_trusted(context, client).await?;
@@ -46,8 +46,9 @@ pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     Ok(())
 }
 
-/// Fails if a role that is not trusted could alter the mirror's function, or if the function would run the code of
-/// such a role with the privileges of the job's role, in sessions in which the job cannot look for that code.
+/// Fails if a role that is not trusted could alter the mirror's function, or if the function would run code of such a
+/// role with the privileges of the job's role: it runs in sessions of applications, in which the job cannot check for
+/// such code.
 async fn belongs_to_trusted(context: &PartitionJob, client: &Client) -> Result<()> {
     let table = &context.blueprint().table;
     if !context.lends(client).await? {
@@ -70,8 +71,8 @@ async fn belongs_to_trusted(context: &PartitionJob, client: &Client) -> Result<(
     }
 }
 
-/// The deferrable keys of the target. SET CONSTRAINTS applies to every constraint with the name, so that another
-/// constraint with that name would be checked immediately as well.
+/// The deferrable keys of the target. Fails if another deferrable constraint has the name of one of them: SET
+/// CONSTRAINTS applies to every constraint with the name, so it would also make the other constraint immediate.
 async fn deferrable(context: &PartitionJob, away: Direction) -> Result<Vec<QualifiedName>> {
     let client = &context.control;
     let target = catalog::must_find(client, &context.blueprint().sides(away).target).await?;
@@ -89,7 +90,7 @@ async fn deferrable(context: &PartitionJob, away: Direction) -> Result<Vec<Quali
     rows.iter().map(key).collect()
 }
 
-/// Switches the mirror off, if it is on; returns whether it was.
+/// Switches the mirror off if it is on; returns whether it was on.
 ///
 /// # Errors
 /// The server returned an error.
@@ -107,8 +108,9 @@ pub async fn off(context: &PartitionJob) -> Result<bool> {
     Ok(true)
 }
 
-/// Drains the current log, in batches that yield to writers. Returns the number of applied rows, and whether there is
-/// something that only a drain without the mirror can handle: a TRUNCATE, or a unique value that moved.
+/// Drains the current log while the mirror is on, in batches that yield to writers. Returns the number of applied
+/// changes, and whether there is a change that only a drain without the mirror can apply: a TRUNCATE, or a unique value
+/// that moved.
 ///
 /// # Errors
 /// The server returned an error.
@@ -125,7 +127,7 @@ pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool
             Ok(rows) => taken += rows,
             Err(e) if e.retry_class() == Retry::Again => break,
             Err(e) if e.lacks_partition() => partitions::extend(context).await?,
-            Err(e) if stands_in_the_way(&e) => return Ok((taken, true)),
+            Err(e) if is_conflict(&e) => return Ok((taken, true)),
             Err(e) => return Err(e.context("failed to drain the change log while the mirror is on")),
         }
     }
@@ -133,7 +135,7 @@ pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool
 }
 
 /// Whether a unique key, an exclusion constraint or a foreign key raised the error.
-fn stands_in_the_way(error: &Error) -> bool {
+fn is_conflict(error: &Error) -> bool {
     error.is_any(&[
         &SqlState::UNIQUE_VIOLATION,
         &SqlState::EXCLUSION_VIOLATION,
@@ -145,10 +147,10 @@ async fn gently(context: &PartitionJob, b: &Blueprint, away: Direction, block: i
     let mut tries = 0;
     loop {
         match batch(context, b, away, block).await {
-            // A writer that brought the same row over may have been in between.
-            Err(e) if tries < TRIES && (e.retry_class() == Retry::Again || stands_in_the_way(&e)) => {
+            // A writer may have mirrored the same row in the meantime.
+            Err(e) if tries < TRIES && (e.retry_class() == Retry::Again || is_conflict(&e)) => {
                 tries += 1;
-                tokio::time::sleep(GIVES_WAY).await;
+                tokio::time::sleep(PAUSE).await;
             }
             other => return other,
         }

@@ -66,11 +66,11 @@ use verify::Verified;
 #[derive(Debug)]
 pub struct PartitionJob {
     driver: Driver,
-    /// The part of the plan that only partition jobs have.
+    /// The part of the plan that is specific to partition jobs.
     pub partitioning: Partitioning,
-    /// Everything from which statements are rendered; it may get more partitions.
+    /// The parameters of the statements. Partitions may be added during the job.
     pub blueprint: RefCell<Blueprint>,
-    /// The objects that the job created, once they were read; empty before.
+    /// The objects that the job created; empty until they are read.
     pub objects: RefCell<Objects>,
 }
 
@@ -194,7 +194,7 @@ impl PartitionJob {
     }
 
     async fn verify_and_exchange(&self) -> Result<Swapped> {
-        // What the swap before this one left open would look like a change of the table.
+        // Incomplete steps of the previous exchange would look like changes to the table.
         after_exchange::settle_before_exchange(self).await?;
         let (proof, _) = verify_both(self).await?;
         let swapped = exchange(self, proof).await?;
@@ -208,13 +208,13 @@ impl PartitionJob {
         if self.state() == State::Swapped { Direction::Reverse } else { Direction::Forward }
     }
 
-    /// A copy of the blueprint, for rendering.
+    /// A copy of the blueprint, to render statements.
     pub fn blueprint(&self) -> Blueprint {
         self.blueprint.borrow().clone()
     }
 }
 
-/// Runs the next phase before verification; returns the state after it. None if no such phase is left.
+/// Runs the next phase before verification and returns the new state; none if no such phase is left.
 ///
 /// # Errors
 /// The phase failed.
@@ -246,7 +246,7 @@ async fn next(context: &PartitionJob) -> Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Exchanges the two tables, in the direction that is due.
+/// Exchanges the two tables: swaps, or rolls back if the job is swapped.
 ///
 /// # Errors
 /// The lock could not be acquired, or something prevents the exchange.
@@ -265,9 +265,9 @@ async fn sync(context: &PartitionJob) -> Result<()> {
     swap::carry_over(context).await
 }
 
-/// Applies pending changes and compares both sides, as [`verify::verify`]; replica lag does not pause it, because it
-/// only reads. Before a swap, it also searches for what would make the steps after it fail; this does not prevent a
-/// rollback.
+/// Applies pending changes and compares both sides, as [`verify::verify`]. Replica lag does not pause it, because it
+/// only reads. Before a swap, it also searches for what would make the steps after the swap fail; it skips that search
+/// before a rollback.
 ///
 /// # Errors
 /// The server returned an error.
@@ -283,7 +283,7 @@ async fn verify_both(context: &PartitionJob) -> Result<(Verified, VerifyReport)>
     Ok((proof, report))
 }
 
-/// Compares both sides, as [`verify::compare`]; replica lag does not pause it, because it only reads.
+/// Compares both sides, as [`verify::compare`]. Replica lag does not pause it, because it only reads.
 ///
 /// # Errors
 /// The server returned an error.

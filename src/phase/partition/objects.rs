@@ -1,5 +1,5 @@
-//! The objects of a partition job, identified by oid. Nothing is dropped, emptied or renamed because of its name
-//! alone.
+//! The objects of a partition job, identified by oid. No object is dropped, truncated or renamed on the basis of its
+//! name alone.
 
 use tokio_postgres::Client;
 
@@ -13,8 +13,8 @@ use crate::pg::{catalog, objects as pg};
 use crate::phase::partition::PartitionJob;
 use crate::sql::{drain, objects as sql};
 
-/// The objects that the job recorded. For a job of an earlier version without records, objects with its names are
-/// assumed to be its own, if possible.
+/// Reads the objects that the job recorded. A job of an earlier version has no records: objects that have its names are
+/// assumed to belong to it, where that is certain enough.
 ///
 /// # Errors
 /// The server returned an error.
@@ -34,7 +34,7 @@ pub async fn recorded(context: &PartitionJob) -> Result<Objects> {
     Ok(objects)
 }
 
-/// Records what a job of an earlier version created, by its names.
+/// Records the objects that a job of an earlier version created, identified by name.
 async fn adopt(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let (client, job) = (&context.control, context.job.id);
@@ -54,11 +54,11 @@ async fn adopt(context: &PartitionJob) -> Result<()> {
     }
     pg::record(client, job, Role::Log, &b.log()).await?;
     pg::record(client, job, Role::Truncations, &b.truncations()).await?;
-    // Last: it is what says that this was done.
+    // Last, because this record marks the adoption as complete.
     pg::record(client, job, Role::Target, &partitioned).await
 }
 
-/// The oids of the two tables: the one that applications use, and the inactive one.
+/// The oids of the table in use and of the inactive table.
 fn sides(context: &PartitionJob, objects: &Objects, direction: Direction) -> Result<(u32, u32)> {
     let b = context.blueprint();
     let target = objects.only(Role::Target).map(|object| object.oid).ok_or_else(|| {
@@ -79,7 +79,7 @@ fn sides(context: &PartitionJob, objects: &Objects, direction: Direction) -> Res
     })
 }
 
-/// Fails if a name that the job uses belongs to another object now.
+/// Fails if another object now has a name that the job uses.
 ///
 /// # Errors
 /// The name, and the object; or the server returned an error.
@@ -98,7 +98,7 @@ pub async fn in_place(context: &PartitionJob) -> Result<()> {
     }
 }
 
-/// Fails if a name that the swap changes belongs to an object other than the two tables.
+/// Fails if a name that the swap changes is that of an object that does not belong to the two tables.
 ///
 /// # Errors
 /// The name; or the server returned an error.
@@ -126,7 +126,7 @@ pub async fn names_move(context: &PartitionJob, away: Direction) -> Result<()> {
     )))
 }
 
-/// What happened to an object whose name belongs to another one.
+/// The error for a table that no longer has its name: it describes where the table is now.
 async fn elsewhere(context: &PartitionJob, name: &QualifiedName, oid: u32) -> Result<Error> {
     let client = &context.control;
     let there = match catalog::find(client, name).await? {
@@ -153,7 +153,7 @@ async fn elsewhere(context: &PartitionJob, name: &QualifiedName, oid: u32) -> Re
 /// Whether the target exists. In the planned state it may not exist, and another object may have its name.
 ///
 /// # Errors
-/// The name is taken, or the job's own target has another name now.
+/// Another object has the name, or the job's target has another name now.
 pub async fn target_is_there(context: &PartitionJob) -> Result<bool> {
     let target = context.blueprint().target();
     let recorded = pg::recorded(&context.control, context.job.id).await?;
@@ -171,7 +171,7 @@ pub async fn target_is_there(context: &PartitionJob) -> Result<bool> {
     }
 }
 
-/// Statements that lock the inactive table, and fail if it is not the job's own.
+/// Returns statements that lock the inactive table, and fail if it is not the job's own.
 ///
 /// # Errors
 /// The job has no record of it.
@@ -180,7 +180,7 @@ pub async fn lock_target(context: &PartitionJob, direction: Direction, mode: &st
     Ok(sql::lock(&context.blueprint().sides(direction).target, target, mode))
 }
 
-/// Empties the target, in the caller's transaction.
+/// Truncates the target, in the caller's transaction.
 ///
 /// # Errors
 /// The table with its name is not the job's own; or the server returned an error.

@@ -1,5 +1,5 @@
-//! Partitions that turn out to be missing during a job: a row without a partition is a problem for the job, never for
-//! the application.
+//! Creates partitions that are found to be missing during a job. A row without a partition must never make a write of
+//! the application fail.
 
 use crate::error::{Error, Result};
 use crate::event::PartitionNote;
@@ -15,15 +15,15 @@ use crate::plan::partitioning::{scheme, template};
 use crate::sql::{capture, copy, drain, prepare as sql};
 use tokio_postgres::Client;
 
-/// Whether no partition accepts a row, according to the error.
+/// Whether the error means that no partition accepts a row.
 pub fn lacks_partition(error: &Error) -> bool {
     error.lacks_partition()
 }
 
-/// Creates the partitions that pending rows need, with the same interval, adjoining the existing ones.
+/// Creates the partitions that pending rows need, adjoining the existing ones and with the same interval.
 ///
 /// # Errors
-/// The rows need an implausible number of partitions, or none is found that needs one.
+/// The rows need an implausible number of partitions, or no row is found that needs one.
 pub async fn extend(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let missing = missing(context, &b).await?;
@@ -48,7 +48,7 @@ pub async fn extend(context: &PartitionJob) -> Result<()> {
     wider.partitions.extend(missing);
     let scheme = scheme(&context.partitioning, by_type(&wider)?)?;
     wider.partitions.sort_by_key(|p| scheme.value(&p.from).ok());
-    // All at once: a partition that the job does not know of would never get its trigger, nor be looked for again.
+    // In one transaction: a partition that is not recorded would never get its trigger and would not be found again.
     context
         .retrying("create missing partitions", async || {
             transaction(&context.control, READ_COMMITTED, async |client| {
@@ -83,7 +83,7 @@ async fn missing(context: &PartitionJob, b: &Blueprint) -> Result<Vec<Partition>
         return Ok(Vec::new());
     };
     let mut found_ends: Option<(String, String)> = None;
-    // What came after the checks and before capture is in no log: it is in the table that the copy reads.
+    // Rows that were written between the check and the capture are not in the change log, but in the table.
     for table in [drain::outside(b), copy::outside(b)] {
         let Some(statement) = table else { return Ok(Vec::new()) };
         let ends = [first.from.clone(), last.to.clone()];

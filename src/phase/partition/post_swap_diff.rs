@@ -1,4 +1,4 @@
-//! What a swap changed by name: intended and unexpected changes.
+//! The post-swap diff: expected and unexpected changes that a swap made, by name.
 
 use crate::error::Result;
 use crate::event::{PartitionNote, RunWarning};
@@ -9,7 +9,7 @@ use crate::pg::catalog;
 use super::after_exchange::as_meant;
 use super::{PartitionJob, drift};
 
-/// Reports what the last swap changed by name, line by line, with a warning for unexpected changes.
+/// Reports the changes that the last swap made by name, line by line, and warns of unexpected changes.
 ///
 /// # Errors
 /// The server returned an error.

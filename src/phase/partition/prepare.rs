@@ -1,4 +1,4 @@
-//! Prepare: the target and its partitions. No other session uses them, so nothing here blocks any.
+//! Creates the target and its partitions. This blocks no other session, because none uses them yet.
 
 use crate::error::{Error, Result};
 use crate::event::{PhaseOutcome, TableWork};
@@ -11,10 +11,10 @@ use crate::phase::job::meter::Meter;
 use crate::phase::partition::{PartitionJob, additions, objects};
 use crate::sql::prepare as sql;
 
-/// Creates what is missing of the target and its partitions; can be run again.
+/// Creates the target and its partitions, as far as they do not exist; it can be run again.
 ///
 /// # Errors
-/// The definition of the source changed since the plan was made, or a name was taken in the meantime.
+/// The definition of the source has changed since the plan was made, or another object now has one of the names.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
 pub async fn prepare(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();

@@ -1,6 +1,6 @@
-//! Scrub: while no chunk is running, deletes rows from the target that may be duplicate or stale. All such places are
-//! in the log by now, so the remaining rows are unique and the index of the key can be built. The log rows remain;
-//! the drain copies the rows again.
+//! Deletes rows from the target that may be duplicate or stale, after the last chunk. All changes to such rows are in
+//! the change log by now, so the remaining rows are unique, and the index of the key can be built. The log keeps its
+//! rows, and the drain copies the deleted rows again.
 
 use std::cell::Cell;
 
@@ -17,10 +17,10 @@ use crate::phase::job::workers;
 use crate::phase::partition::{PartitionJob, objects};
 use crate::sql::{copy as copy_sql, drain as sql};
 
-/// Blocks of a leaf that one transaction scrubs: 256 MiB.
+/// The number of blocks of a leaf that one transaction scrubs: 256 MiB.
 const STRETCH_BLOCKS: usize = 32_768;
 
-/// Scrubs every leaf for which the log has places.
+/// Scrubs every leaf for which the log has changes.
 ///
 /// # Errors
 /// The server returned an error.
@@ -35,7 +35,7 @@ pub async fn scrub(context: &PartitionJob) -> Result<State> {
         client.query(&sql::truncated(&b), &[]).await?.iter().any(|r| r.get::<_, u32>(0) == source);
     let mut rows = 0;
     if truncated {
-        // Everything that the source holds now came after the TRUNCATE, and is in the log.
+        // All rows that the source has now were written after the TRUNCATE, so they are in the log.
         context
             .retrying("empty the target", async || {
                 transaction(client, READ_COMMITTED, async |client| {
@@ -54,7 +54,7 @@ pub async fn scrub(context: &PartitionJob) -> Result<State> {
     Ok(state)
 }
 
-/// Scrubs again, before the first drain: also deletes rows that were changed since.
+/// Scrubs again before the first drain, to also delete rows that were changed in the meantime.
 ///
 /// # Errors
 /// The server returned an error.
@@ -66,7 +66,7 @@ pub async fn again(context: &PartitionJob) -> Result<()> {
     Ok(())
 }
 
-/// Scrubs the leaves for which the log has places, a number of blocks at a time, so that no transaction is long.
+/// Scrubs the leaves for which the log has changes, a number of blocks at a time, so that no transaction is long.
 async fn stretches(context: &PartitionJob, b: &Blueprint, meter: &mut Meter<'_>) -> Result<u64> {
     let mut tasks = Vec::new();
     for leaf in touched(context, b).await? {
@@ -89,7 +89,7 @@ async fn stretches(context: &PartitionJob, b: &Blueprint, meter: &mut Meter<'_>)
     Ok(rows.get())
 }
 
-/// The leaves that contain the places of the log.
+/// The leaves for which the log has changes.
 async fn touched(context: &PartitionJob, b: &Blueprint) -> Result<Vec<QualifiedName>> {
     let Some(statement) = sql::scrubbed_leaves(b) else { return Ok(Vec::new()) };
     let mut bounds: Vec<String> =

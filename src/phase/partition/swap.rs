@@ -1,6 +1,7 @@
-//! The swap and the rollback: drain until few changes are left, check for blockers, then send one message that locks,
-//! checks and exchanges the names ([`crate::phase::job::exchange`]). The update of the job's row in `pgstrata.jobs`
-//! is committed with it, so that after a lost connection the database shows whether the exchange took place.
+//! Swaps the two tables, or rolls the swap back: drains until few changes are left, checks for blockers, then sends one
+//! message that locks, checks and exchanges the names ([`crate::phase::job::exchange`]). The same transaction updates
+//! the job's row in `pgstrata.jobs`, so that after a lost connection the database shows whether the exchange took
+//! place.
 
 use crate::error::Result;
 use crate::event::{LockWarning, TableWork};
@@ -21,10 +22,11 @@ use crate::sql::exchange::{Exchange, Refused};
 use crate::sql::swap as sql;
 use crate::sql::swap::Guard;
 
-/// Exchanges the names: forward from a verified job, or back from a swapped one.
+/// Exchanges the names: swaps a verified job, or rolls back a swapped one.
 ///
 /// # Errors
-/// Lock if it could not be acquired within the plan's attempts: the source is unchanged, and the capture continues.
+/// A lock error if the lock could not be acquired within the plan's attempts. In that case, the source is unchanged and
+/// changes are still captured.
 pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
     let away = context.direction();
     let b = context.blueprint();
@@ -42,11 +44,11 @@ pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
             let partitions = context.blueprint().partitions.len();
             way.clear().await?;
             if context.blueprint().partitions.len() != partitions {
-                continue; // Pending rows needed others: they are not in what was made ready.
+                continue; // A drain created partitions, which the prepared exchange does not include.
             }
             locks::look_patiently(context, &b, away).await?;
             match exchange(context, &exchanger, away, &ready).await {
-                // A change came in before the lock: it is drained, and no snapshot may be older than that.
+                // A change was logged before the lock was acquired. Drain it, and wait for older snapshots again.
                 Err(e) if refused(&e) == Some(Refused::LogNotEmpty) => {}
                 other => return other,
             }
@@ -61,7 +63,7 @@ pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
     finish(context, &meter, Swapped { held_ms, tries }).await
 }
 
-/// Switches the mirror off. If that fails, the next command does it; the mirror also ends by itself.
+/// Switches the mirror off. If that fails, the next command switches it off; it also expires by itself.
 async fn end_mirror(context: &PartitionJob) {
     if let Err(e) = mirror::off(context).await {
         context.events.warn(LockWarning::MirrorStillOn { error: e.message().to_owned() });
@@ -74,12 +76,12 @@ struct Ready {
     exchange: Exchange,
 }
 
-/// Checks the conditions of an exchange, and creates the function. Nothing is locked.
+/// Checks the conditions of an exchange, and creates its function. Holds no lock.
 async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Direction) -> Result<Ready> {
     let client = &context.control;
     capture::in_force(context).await?;
     objects::names_move(context, away).await?;
-    // After a rollback, what stands on it may have come while it was in use.
+    // Not after a rollback: additions may have been made while the partitioned table was in use.
     if context.state() == State::Verified {
         additions::none_on_target(context).await?;
     }
@@ -97,9 +99,9 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Directio
     Ok(Ready { definition, exchange })
 }
 
-/// Carries over changes of the table in use, without an exchange, so that a privilege that was revoked on it is
-/// revoked on the other table as well. Changes that cannot be carried over are reported; the next exchange fails
-/// because of them.
+/// Carries over changes to the table in use without an exchange, so that a privilege that was revoked on it is also
+/// revoked on the other table. Changes that cannot be carried over are reported; the next exchange fails because of
+/// them.
 ///
 /// # Errors
 /// A lock could not be acquired; or the connection was lost.
@@ -111,7 +113,7 @@ pub async fn carry_over(context: &PartitionJob) -> Result<()> {
     reported_only(context, carried)
 }
 
-/// Carries over changes of the table in use; returns its definition after that, and the oid of the other table.
+/// Carries over changes to the table in use; returns its definition, and the oid of the other table.
 async fn carried_over(
     context: &PartitionJob,
     exchanger: &Exchanger<'_>,
@@ -128,10 +130,10 @@ async fn carried_over(
     Ok((definition, target))
 }
 
-/// Exchanges the names when everything is drained.
+/// Sends the exchange.
 ///
 /// # Errors
-/// Again if a lock was not granted in time or, according to [`refused`], a change is pending.
+/// A retryable error if a lock was not granted in time or, according to [`refused`], a change is pending.
 async fn exchange(
     context: &PartitionJob,
     exchanger: &Exchanger<'_>,

@@ -1,19 +1,19 @@
-//! Verify: at every snapshot after the first complete drain, a place without a pending log row has the same rows on
-//! both sides.
+//! Verifies that the target matches the source. The invariant: with any snapshot taken after the first complete drain,
+//! a place without pending changes has the same rows on both sides.
 //!
-//! The comparison therefore does not need to stop writes. It compares range by range, each at one snapshot of both
-//! sides; the ranges are contiguous and unbounded at both ends, so that rows that should not exist are found too.
+//! Writes can therefore continue during the comparison. It compares range by range, each with one snapshot of both
+//! sides. The ranges are contiguous and unbounded at both ends, so that extra rows are also found.
 //!
-//! - Step 1: count and hash of both sides. If they match, the range is proven.
-//! - Step 2: if they differ, the rows at pending places, for which the invariant does not apply, are removed from the
-//!   sums at the same snapshot. If the sums match now, the range is proven. Under load, this is the usual case; it
-//!   reads only a few keys.
-//! - Step 3: if they still differ, the rows are compared one by one without the pending places, at a new snapshot
-//!   after a drain (after a TRUNCATE, everything is pending), up to three times. What still differs then is a
-//!   difference.
+//! - Step 1: compare the count and hash of both sides. If they match, the range is proven.
+//! - Step 2: if they differ, subtract the rows at places with pending changes from the sums, with the same snapshot:
+//!   the invariant does not apply to these places. If the sums now match, the range is proven. Under load, this is
+//!   the usual case; it reads only a few keys.
+//! - Step 3: if they still differ, compare the rows one by one, without the places with pending changes, with a new
+//!   snapshot after a drain (after a TRUNCATE, everything is pending), up to three times. What still differs is a
+//!   mismatch.
 //!
-//! No conclusion depends on two snapshots together, so each can be short: one range is one transaction of about the
-//! plan's batch time, and vacuum is not held back.
+//! No conclusion depends on more than one snapshot, so each snapshot can be short: a range is one transaction of about
+//! the plan's batch time, and the comparison does not hold back VACUUM.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -40,27 +40,27 @@ use crate::phase::partition::deficit::Deficit;
 use crate::phase::partition::{PartitionJob, capture, drain, verify_chunks};
 use crate::sql::{copy as copy_sql, drain as drain_sql, from_source, store as store_sql, verify as sql};
 
-/// The maximum size of the first ranges in bytes, by the mean of the table, before their duration is known.
+/// The size of the first ranges in bytes, estimated from the mean size of a row.
 const FIRST_BYTES: i64 = 64 << 20;
-/// Rows of the first ranges if the server has no statistics for the table.
+/// The number of rows of the first ranges if the server has no statistics for the table.
 const FIRST_ROWS: u64 = 20_000;
-/// The maximum rows of a range.
+/// The maximum number of rows of a range.
 const MOST_ROWS: u64 = 1_000_000;
 /// The number of rows that are compared one by one at once: the server keeps them in memory.
 const ROWS_ONE_BY_ONE: u64 = 100_000;
-/// How often changes are drained while sums are computed: pending places take time, and the log must not grow.
+/// How often changes are drained while sums are computed: pending changes slow the comparison, and the log must not
+/// grow.
 const DRAIN: Duration = Duration::from_secs(5);
-/// The number of differences of one range that are named.
+/// The maximum number of mismatches that are listed for one range.
 const NAMED: u32 = 100;
-/// How often a range that differs is drained and compared again before the difference counts.
+/// How often a range that differs is drained and compared before a difference counts as a mismatch.
 const LOOKS: u32 = 3;
 
-/// Proof that this process compared both sides and found that they match. It cannot be created in any other way; a
-/// swap requires one.
+/// Proof that this process compared both sides and that they match. Only [`verify`] creates it; a swap requires it.
 #[derive(Debug)]
 pub struct Verified(());
 
-/// One place with a difference.
+/// One place with a mismatch.
 #[derive(Debug, Clone)]
 struct Finding {
     key: Key,
@@ -69,7 +69,7 @@ struct Finding {
     target: i64,
 }
 
-/// The differences in a range, or in total: the named places, and the number of each kind.
+/// The mismatches in a range, or in total: a list of some, and the number of each kind.
 #[derive(Debug, Default)]
 struct Differing {
     named: Vec<Finding>,
@@ -95,10 +95,10 @@ struct Tally {
     suspects: Vec<KeyRange>,
 }
 
-/// The phase: drains, compares, records the result.
+/// The phase: drains, compares, and records the result.
 ///
 /// # Errors
-/// A difference, with the report; or the server returned an error.
+/// The sides do not match; or the server returned an error.
 pub async fn verify(context: &PartitionJob) -> Result<(State, Verified, VerifyReport)> {
     let report = compare(context).await?;
     if !report.verified {
@@ -111,10 +111,10 @@ pub async fn verify(context: &PartitionJob) -> Result<(State, Verified, VerifyRe
     Ok((state, Verified(()), report))
 }
 
-/// Drains and compares both sides, and changes nothing else.
+/// Drains and compares both sides without changing the job's state.
 ///
 /// # Errors
-/// The server returned an error; a difference is not an error here.
+/// The server returned an error. A mismatch is not an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
 pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     capture::in_force(context).await?;
@@ -146,8 +146,8 @@ pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     Ok(report)
 }
 
-/// Ranges as long as the plan's batches, and enough of them that the workers finish at about the same time; few, if
-/// each reads pages all over the heap.
+/// The sizer for ranges. Each takes about the plan's batch time, and there are enough of them that the workers finish
+/// at about the same time. If the ranges are scattered over the heap, there are fewer, because each reads many pages.
 fn sizer(
     context: &PartitionJob,
     dimension: &verify_chunks::Dimension<'_>,
@@ -156,7 +156,7 @@ fn sizer(
 ) -> RefCell<ChunkSizer> {
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
     let first = match rows {
-        // Never analyzed.
+        // The table was never analyzed.
         0 => FIRST_ROWS,
         _ => count(FIRST_BYTES / (bytes / rows).max(1)).clamp(1_000, 100_000),
     };
@@ -169,7 +169,7 @@ fn sizer(
     RefCell::new(ChunkSizer::new(first, 500, most, target_ms))
 }
 
-/// The sums of every range; ranges that they do not prove are suspect.
+/// Computes the sums of every range. A range that they do not prove is suspect.
 async fn sums(
     context: &PartitionJob,
     b: &Blueprint,
@@ -217,7 +217,7 @@ async fn sums(
     Ok(tally.into_inner())
 }
 
-/// Count and hash of rows of each side.
+/// The count and hash of the rows of each side.
 #[derive(Debug, Clone, Copy)]
 struct Sums {
     source: (i64, i64),
@@ -230,14 +230,15 @@ impl Sums {
         Ok(Self { source: (row.get(0), row.get(1)), target: (row.get(2), row.get(3)) })
     }
 
-    /// Whether both sides match without `some` rows, which are included in these.
+    /// Whether both sides match without the rows `some`, which these sums include.
     fn same_without(self, some: Self) -> bool {
         let rest = |all: (i64, i64), some: (i64, i64)| (all.0 - some.0, all.1 ^ some.1);
         rest(self.source, some.source) == rest(self.target, some.target)
     }
 }
 
-/// The sums of a range, and whether they prove that every place in it that is not pending is the same on both sides.
+/// Returns the sums of a range, and whether they prove that every place in it without pending changes has the same rows
+/// on both sides.
 async fn prove(
     context: &PartitionJob,
     client: &Client,
@@ -258,7 +259,7 @@ async fn prove(
     .await
 }
 
-/// Compares suspect ranges row by row. Differences are drained and compared again, and only what still differs
+/// Compares suspect ranges row by row. Ranges that differ are drained and compared again; only what still differs
 /// counts.
 async fn look_again(
     context: &PartitionJob,
@@ -342,7 +343,8 @@ async fn differences(
     })
 }
 
-/// A transaction with one snapshot that no TRUNCATE can invalidate: the lock comes first.
+/// Runs `work` in a transaction with one snapshot. The tables are locked first, so that no TRUNCATE can invalidate the
+/// snapshot.
 async fn at_one_snapshot<T>(
     context: &PartitionJob,
     client: &Client,
@@ -411,13 +413,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_taken_out_of_a_sum_are_gone_from_it() {
+    fn rows_can_be_subtracted_from_sums() {
         let (a, b, c) = (0x1234_5678_i64, -99, i64::MIN);
         let all = Sums { source: (3, a ^ b ^ c), target: (2, a ^ c) };
         assert!(all.same_without(Sums { source: (1, b), target: (0, 0) }));
         assert!(!all.same_without(Sums { source: (0, 0), target: (0, 0) }));
         assert!(!all.same_without(Sums { source: (1, c), target: (0, 0) }));
-        // The hash alone is not enough: two rows of the same hash cancel out.
+        // The hash alone is not enough: two rows with the same hash cancel each other out.
         assert!(!all.same_without(Sums { source: (2, b), target: (3, 0) }));
     }
 }

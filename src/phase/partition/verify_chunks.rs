@@ -1,7 +1,6 @@
-//! How a comparison divides the two tables into ranges: contiguous, unbounded at both ends, and each cheap to read on
-//! both sides. The choice of the bounds only affects speed. Any bounds are correct: every value is in exactly one
-//! range, and there are no NULLs, which would be in none, because `check` requires NOT NULL for the key and the
-//! partition column.
+//! Divides the two tables into ranges for a comparison: contiguous, unbounded at both ends, and cheap to read on both
+//! sides. Any bounds are correct, because every value is in exactly one range; their choice only affects the speed.
+//! NULLs would be in no range, but there are none: `check` requires NOT NULL for the key and the partition column.
 
 use std::collections::HashMap;
 
@@ -20,35 +19,35 @@ use crate::sql::{from_source, verify as sql};
 /// them.
 const MOST_ALIKE: f64 = 5_000.0;
 
-/// The columns along which ranges are divided.
+/// The columns that define the ranges.
 #[derive(Debug)]
 pub(super) struct Dimension<'b> {
     /// An index of the source begins with them.
     pub(super) columns: Vec<&'b Column>,
-    /// Whether that index does not follow the heap in order: the smaller the ranges, the more often each page is
-    /// read.
+    /// Whether the order of that index differs from that of the heap. In that case, smaller ranges read each page more
+    /// often.
     pub(super) scattered: bool,
     partitioned: bool,
 }
 
 /// The distribution of a column in the plain table.
 #[derive(Default)]
-struct Lie {
+struct Distribution {
     follows_heap: bool,
     rows_alike: Option<f64>,
 }
 
-async fn lie(context: &PartitionJob, plain: &QualifiedName, column: &Ident) -> Result<Lie> {
+async fn distribution(context: &PartitionJob, plain: &QualifiedName, column: &Ident) -> Result<Distribution> {
     let names = [plain.schema.as_str(), plain.name.as_str(), column.as_str()];
     let row = context.control.query_opt(sql::LIE, &[&names[0], &names[1], &names[2]]).await?;
-    Ok(row.map_or_else(Lie::default, |row| Lie {
+    Ok(row.map_or_else(Distribution::default, |row| Distribution {
         follows_heap: row.get::<_, Option<f32>>(0).is_some_and(|c| c.abs() >= FOLLOWS_HEAP),
         rows_alike: row.get(1),
     }))
 }
 
-/// The partition column, if an index begins with it: a range is then in few partitions, and their bounds are known.
-/// The key, if only its index follows the heap in order, or if there is no other.
+/// Chooses the columns. The partition column, if an index begins with it: then each range is in few partitions, and
+/// their bounds are known. Otherwise the key; also if only the index of the key has the order of the heap.
 ///
 /// # Errors
 /// The server returned an error.
@@ -56,8 +55,8 @@ pub(super) async fn dimension<'b>(context: &PartitionJob, b: &'b Blueprint) -> R
     let sides = b.sides(context.direction());
     let plain = if sides.plain_source { &sides.source } else { &sides.target };
     let key = match b.key.first() {
-        Some(first) => lie(context, plain, first).await?,
-        None => Lie::default(),
+        Some(first) => distribution(context, plain, first).await?,
+        None => Distribution::default(),
     };
     let indexed = b.table.indexes.iter().any(|i| {
         i.valid
@@ -66,7 +65,7 @@ pub(super) async fn dimension<'b>(context: &PartitionJob, b: &'b Blueprint) -> R
             && i.columns.as_ref().is_some_and(|c| c.first() == Some(&b.by))
     });
     if let Some(column) = b.by_column().filter(|_| indexed) {
-        let by = lie(context, plain, &b.by).await?;
+        let by = distribution(context, plain, &b.by).await?;
         if by.rows_alike.is_some_and(|n| n <= MOST_ALIKE) && (by.follows_heap || !key.follows_heap) {
             return Ok(Dimension { columns: vec![column], scattered: !by.follows_heap, partitioned: true });
         }
@@ -74,9 +73,9 @@ pub(super) async fn dimension<'b>(context: &PartitionJob, b: &'b Blueprint) -> R
     Ok(Dimension { columns: b.key_columns(), scattered: !key.follows_heap, partitioned: false })
 }
 
-/// Divides everything into ranges of about `rows()` rows, and passes them to `send`, in order. Along the partition
-/// column, a range consists of whole partitions if the server knows how many rows they have: finding bounds in the
-/// index takes a seventh of the time of the comparison.
+/// Divides the tables into ranges of about `rows()` rows, and passes them to `send`, in order. If the partition column
+/// defines the ranges, they consist of whole partitions where the server knows their number of rows: otherwise, the
+/// search for bounds in the index takes a seventh of the time of the comparison.
 ///
 /// # Errors
 /// The server or `send` returned an error.
@@ -98,7 +97,7 @@ pub(super) async fn cut(
     }
     let known = leaf_rows(context, &sides).await?;
     let rows_of = |leaf: &QualifiedName| known.get(leaf).copied().flatten().unwrap_or(f64::INFINITY);
-    // The default partition's rows are below the first partition or beyond the last.
+    // The rows of the default partition are below the first partition or above the last.
     let stray = b.default.as_ref().map_or(0.0, rows_of);
     let mut piece = async |range: KeyRange, held: f64| {
         if held <= rows() as f64 {
@@ -130,7 +129,7 @@ pub(super) async fn cut(
     piece(KeyRange { after, through: None }, held + stray).await
 }
 
-/// The estimated number of rows of each partition; none if not known.
+/// The estimated number of rows of each partition; none if it is not known.
 async fn leaf_rows(context: &PartitionJob, sides: &Sides) -> Result<HashMap<QualifiedName, Option<f64>>> {
     let partitioned = match context.direction() {
         Direction::Forward => &sides.target,

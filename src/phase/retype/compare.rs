@@ -1,5 +1,5 @@
-//! The comparison of the two columns, row by row, by ranges of the key. It does not need to stop writes: both columns
-//! are in the same row version.
+//! Compares the two columns row by row, in ranges of the key. Writes can continue: both columns are in the same row
+//! version.
 
 use std::cell::{Cell, RefCell};
 
@@ -20,13 +20,13 @@ use crate::error::Error;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::{chunks, workers};
 
-/// Rows of a range.
+/// The number of rows in a range.
 const RANGE_ROWS: u64 = 20_000;
 
 /// Checks every row, and reports those that are not in sync.
 ///
 /// # Errors
-/// The job is not ready; or the server returned an error. A difference is in the report.
+/// The job is not ready; or the server returned an error. Mismatches are in the report.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
 pub async fn compare(retyper: &RetypeJob) -> Result<VerifyReport> {
     let far =
@@ -94,8 +94,8 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
     })
 }
 
-/// The number of rows of a range, of those that are not in sync, and of those without the old value; and some of
-/// their keys.
+/// Counts the rows of a range, those that are not in sync, and those without the old value; also returns some of the
+/// keys.
 async fn one_range(
     retyper: &RetypeJob,
     session: &Session,

@@ -1,6 +1,6 @@
-//! Changes of the table since the plan was made, or since the last exchange. Most of them remain, whichever column is
-//! in use. Changes of the column itself are repeated on the other column before the next exchange. If an object
-//! depends on the column and cannot be carried over, the exchange fails with an error that names it.
+//! Handles changes to the table since the plan was made, or since the last exchange. Most of them do not depend on
+//! which column is in use. Changes to the column itself are carried over to the other column before the next exchange.
+//! If an object depends on the column and cannot be carried over, the exchange fails with an error that names it.
 
 use crate::error::{Error, Result, Retry};
 use crate::event::PartitionNote;
@@ -17,7 +17,7 @@ use crate::sql::retype as sql;
 
 use super::RetypeJob;
 
-/// Carries over changes of the column itself; returns whether there were any.
+/// Carries over changes to the column itself; returns whether there were any.
 ///
 /// # Errors
 /// Objects that cannot be carried over, by name; or the server returned an error.
@@ -55,8 +55,8 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
     Ok(true)
 }
 
-/// [`carry`] without an exchange, so that a privilege that was revoked on the column in use is revoked on the other
-/// one as well. Changes that cannot be carried over are reported; the next exchange fails because of them.
+/// [`carry`] without an exchange, so that a privilege that was revoked on the column in use is also revoked on the
+/// other column. Changes that cannot be carried over are reported; the next exchange fails because of them.
 ///
 /// # Errors
 /// A lock could not be acquired; or the connection was lost.
@@ -83,10 +83,10 @@ async fn attached(retyper: &RetypeJob, away: Direction) -> Result<Vec<String>> {
         *name == r.proof() || known.contains(&name) || known.iter().any(counterpart)
     };
     let column = plain(r.column.name.as_str());
-    let told = |kind: &str, name: &Ident| format!("{kind} {} is on column {column}", plain(name.as_str()));
-    let indexes = facts.indexes.iter().filter(|name| !own(name)).map(|name| told("index", name));
-    let checks = facts.checks.iter().filter(|name| !own(name)).map(|name| told("check constraint", name));
-    let keys = facts.keys.iter().filter(|key| !own(&key.name)).map(|key| told("foreign key", &key.name));
+    let text = |kind: &str, name: &Ident| format!("{kind} {} is on column {column}", plain(name.as_str()));
+    let indexes = facts.indexes.iter().filter(|name| !own(name)).map(|name| text("index", name));
+    let checks = facts.checks.iter().filter(|name| !own(name)).map(|name| text("check constraint", name));
+    let keys = facts.keys.iter().filter(|key| !own(&key.name)).map(|key| text("foreign key", &key.name));
     let uses = facts.uses.iter().map(|one| format!("{} is on column {column}", one.name));
     Ok(indexes.chain(checks).chain(keys).chain(uses).collect())
 }

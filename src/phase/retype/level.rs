@@ -1,6 +1,6 @@
-//! What the inactive column needs before it can come into use: a counterpart of each index and CHECK of the column in
-//! use, and the proof that every row has its value; and the steps after a swap. None of them needs a lock that blocks
-//! applications for long; completed work is recognized.
+//! Creates what the inactive column needs before a swap: a counterpart of each index and CHECK constraint of the column
+//! in use, and the proof that the column has a value in every row. Also runs the steps after a swap. No step needs a
+//! lock that blocks applications for long, and completed work is recognized.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -27,7 +27,7 @@ use crate::sql::{finish, plan_sql};
 
 use super::{RetypeJob, objects};
 
-/// The phase: fills what the first pass left, builds what is missing.
+/// The phase: fills the rows that the first pass left, and builds the missing indexes and constraints.
 ///
 /// # Errors
 /// A value is a duplicate or violates a CHECK; or the server returned an error.
@@ -46,7 +46,7 @@ pub(super) async fn index(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Builds everything that the inactive column needs and does not have.
+/// Builds the indexes and constraints that the inactive column lacks.
 ///
 /// # Errors
 /// As [`index`].
@@ -56,7 +56,7 @@ pub(super) async fn level(retyper: &RetypeJob, direction: Direction) -> Result<(
     checks(retyper, direction).await
 }
 
-/// A session that may wait, because it blocks no reader or writer.
+/// Opens a session without a lock timeout, for statements that block no reader or writer while they wait.
 async fn builder(retyper: &RetypeJob) -> Result<Session> {
     let session = retyper.session("index").await?;
     session.batch_execute("set lock_timeout = 0; set idle_in_transaction_session_timeout = 0").await?;
@@ -73,7 +73,8 @@ async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     }
     let valid =
         |one: &Counterpart| there.get(name(one).as_str()).filter(|index| index.valid).map(|index| index.oid);
-    // One that was built, but not recorded before a crash, is only known by the last intention: record it before the next.
+    // After a crash, the only record of a finished index may be the intention to build it. The next intention replaces
+    // that one, so record the index first.
     for one in &r.indexes {
         if valid(one).is_some_and(|oid| !objects::is_recorded(&recorded, one, direction, oid)) {
             record(retyper, &retyper.control, one, direction).await?;
@@ -106,7 +107,7 @@ async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
             .await;
         match built {
             Err(e) if e.is(&SqlState::UNIQUE_VIOLATION) => {
-                return Err(twice(retyper, e, one, direction).await);
+                return Err(duplicates_error(retyper, e, one, direction).await);
             }
             other => other?,
         }
@@ -116,7 +117,7 @@ async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     Ok(())
 }
 
-/// Records an index that was just built, and sets the other attributes of its model.
+/// Records an index that was just built, and copies the other properties of the index that it corresponds to.
 async fn record(
     retyper: &RetypeJob,
     session: &Client,
@@ -132,8 +133,13 @@ async fn record(
     .await
 }
 
-/// The plan's expression returns the same value for two values.
-async fn twice(retyper: &RetypeJob, error: Error, one: &Counterpart, direction: Direction) -> Error {
+/// The error if the plan's expression converts different values to the same value.
+async fn duplicates_error(
+    retyper: &RetypeJob,
+    error: Error,
+    one: &Counterpart,
+    direction: Direction,
+) -> Error {
     let r = &retyper.retyping;
     let name = r.counterpart(&one.index.name, direction);
     let beside = |column: &Ident| {
@@ -190,7 +196,7 @@ async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
             failpoint!("retype.check");
         }
         if *valid && !there.get(name.as_str()).is_some_and(|check| check.valid) {
-            // A function that it calls finds names as it does where the application writes.
+            // Functions that the constraint calls must look up names in the application's search path.
             let validated = transaction(&session, READ_COMMITTED, async |client| {
                 retyper.lend_nothing(client, std::slice::from_ref(&r.table.name), Access::Copies).await?;
                 client.batch_execute(&plan_sql::applications(&r.sql)).await?;
@@ -219,8 +225,8 @@ fn violated(error: &Error, name: &Ident) -> Error {
         )
 }
 
-/// Drops the constraints of the inactive column, so that values which it cannot represent do not affect the
-/// application.
+/// Drops the constraints of the inactive column, so that the application can still write values that the inactive
+/// column cannot represent.
 ///
 /// # Errors
 /// The lock could not be acquired.
@@ -235,26 +241,26 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
     if statements.is_empty() {
         return Ok(());
     }
-    let ladder = LockRetry::on(retyper, vec![r.table.name.clone()]);
+    let lock_retry = LockRetry::on(retyper, vec![r.table.name.clone()]);
     let attempt = async || {
         transaction(&retyper.control, READ_COMMITTED, async |client| {
             retyper.hold_epoch(client).await?;
-            ladder.begin(client, &exchange::first_lock(r)).await?;
+            lock_retry.begin(client, &exchange::first_lock(r)).await?;
             all(client, &statements).await
         })
         .await
     };
-    // Also where a stop was asked for: applications would be refused values until the next command.
-    ladder.run("drop constraints", || Ok(()), attempt).await?;
+    // Not interrupted by a stop request: otherwise, values of applications would be rejected until the next command.
+    lock_retry.run("drop constraints", || Ok(()), attempt).await?;
     Ok(())
 }
 
-/// The steps after a swap, in either direction: existing foreign keys, which check every write, are made as valid as
-/// before; after the swap, the indexes for a rollback are built, so that it is fast, and what an interrupted rollback
-/// left is removed.
+/// Runs the steps after a swap or rollback: validates the foreign keys that were valid before; they already check every
+/// write. After a swap, also builds the indexes for a rollback, so that a rollback is fast, and removes constraints
+/// that an interrupted rollback left behind.
 ///
-/// A step that fails is reported and skipped: the swap remains, and neither a rollback nor the end of the job waits
-/// for the step.
+/// A step that fails is reported and skipped: the swap remains in effect, and the step delays neither a rollback nor
+/// the end of the job.
 ///
 /// # Errors
 /// A lock could not be acquired; or the connection was lost.
@@ -271,7 +277,7 @@ pub async fn settle(retyper: &RetypeJob) -> Result<()> {
     Ok(())
 }
 
-/// Makes foreign keys as valid as before the last swap; returns those for which that is not possible.
+/// Validates the foreign keys that were valid before the last swap; returns those that could not be validated.
 ///
 /// # Errors
 /// As [`settle`].

@@ -1,16 +1,19 @@
-//! A retype, from its first lock to the last. Start reading here.
+//! A column type change, from its first lock to the last. Start reading here.
 //!
 //! ```text
 //! planned -prepare-> prepared -capture-> capturing -pass-> filled -index-> indexed -verify-> verified -swap-> swapped
-//!         -finalize-> finalized;  swapped -rollback-> rolled_back -swap-> swapped;  any state before the swap: -abort-> aborted
+//!         -finalize-> finalized
+//! swapped -rollback-> rolled_back -swap-> swapped
+//! any state before the swap: -abort-> aborted
 //! ```
 //!
-//! The new column is in the same rows as the old one: a write of the application sets both in one row version. Only values
-//! from before the trigger have to be computed by the job. The swap exchanges names.
+//! The new column is in the same rows as the old one: a trigger sets both in the same row version whenever the
+//! application writes a row. The job only has to fill rows that were written before the trigger existed. The swap
+//! exchanges the names of the columns.
 //!
-//! A snapshot older than the point from which on every row is in sync sees row versions without a value in the new column.
-//! Under the name of the old column, that would be a wrong result. The swap therefore waits until no such snapshot exists,
-//! as the server does before it uses a new index.
+//! A snapshot that was taken before every row was in sync sees row versions without a value in the new column. After
+//! the swap, such a transaction would read wrong data. The swap therefore waits until no such snapshot exists, as the
+//! server does before it uses a new index.
 
 mod compare;
 mod drift;
@@ -55,11 +58,11 @@ use compare::compare;
 use level::settle;
 use swap::{rollback, swap};
 
-/// One driver of one retype.
+/// One driver of one column type change.
 #[derive(Debug)]
 pub struct RetypeJob {
     filler: BackfillJob,
-    /// Everything from which statements are rendered.
+    /// The parameters of the statements.
     pub retyping: Retyping,
 }
 
@@ -165,13 +168,13 @@ impl JobKind for RetypeJob {
 }
 
 impl RetypeJob {
-    /// Which column is kept in sync with which: after the swap, the old one with the new one.
+    /// The direction in which the columns are kept in sync: after the swap, the old column follows the new one.
     pub fn direction(&self) -> Direction {
         if self.state() == State::Swapped { Direction::Reverse } else { Direction::Forward }
     }
 }
 
-/// Runs the next phase before the swap; returns the state after it. None if no such phase is left.
+/// Runs the next phase before the swap and returns the new state; none if no such phase is left.
 ///
 /// # Errors
 /// The phase failed.
@@ -191,7 +194,7 @@ async fn next(retyper: &RetypeJob) -> Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Adds the new column, without writing any row.
+/// Adds the new column without rewriting the table.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
 async fn prepare(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
@@ -215,8 +218,8 @@ async fn prepare(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Creates the trigger. `CREATE TRIGGER` waits for every open writer, so that the first pass sees all rows that were
-/// written without it.
+/// Creates the trigger. `CREATE TRIGGER` waits for every open writer, so the first pass sees all rows that were written
+/// without the trigger.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
 async fn capture(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
@@ -234,7 +237,7 @@ async fn capture(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Checks every row; from the end of this phase on, every row is in sync.
+/// Checks every row; after this phase, every row is in sync.
 async fn verify(retyper: &RetypeJob) -> Result<State> {
     foreign_keys::hold(retyper, &retyper.retyping.keys).await?;
     let state = backfill::again(&retyper.filler).await?;
@@ -242,7 +245,7 @@ async fn verify(retyper: &RetypeJob) -> Result<State> {
     Ok(state)
 }
 
-/// Drops the old column and what keeps it in sync; a rollback is not possible after that.
+/// Drops the old column and the objects that keep it in sync; after that, a rollback is not possible.
 ///
 /// # Errors
 /// The lock could not be acquired, or something depends on the old column.

@@ -1,5 +1,5 @@
-//! The objects of a retype, identified by oid and column number. Nothing is dropped or exchanged because of its name
-//! alone.
+//! The objects of a column type change, identified by oid and column number. No object is dropped or exchanged on the
+//! basis of its name alone.
 
 use std::collections::HashMap;
 
@@ -27,14 +27,14 @@ pub(super) struct Standing {
     pub valid: bool,
 }
 
-/// Those that a statement finds on the table: [`sql::INDEXES`] or [`sql::CHECKS`].
+/// Indexes or CHECK constraints by name, according to `statement`: [`sql::INDEXES`] or [`sql::CHECKS`].
 pub(super) async fn standing(retyper: &RetypeJob, statement: &str) -> Result<HashMap<String, Standing>> {
     let rows = retyper.control.query(statement, &[&super::table(retyper).await?]).await?;
     let one = |row: &tokio_postgres::Row| Standing { oid: row.get(2), valid: row.get(1) };
     Ok(rows.iter().map(|row| (row.get(0), one(row))).collect())
 }
 
-/// The objects that the job recorded; for a job of an earlier version, those with its names.
+/// The objects that the job recorded. A job of an earlier version has no records, so its objects are found by name.
 ///
 /// # Errors
 /// The server returned an error.
@@ -115,8 +115,8 @@ fn foreign(retyper: &RetypeJob, kind: &str, name: &str) -> Error {
         .hint(format!("rename it back, and run the same command again; or {}", retyper.way_out()))
 }
 
-/// Whether the index with the name of a counterpart is one: the job created it, or it belonged to the column that
-/// went out of use.
+/// Whether the index with the name of a counterpart is the counterpart: the job created it, or it belonged to the
+/// column that is now inactive.
 pub(super) fn is_counterpart(
     retyper: &RetypeJob,
     objects: &Objects,
@@ -127,7 +127,7 @@ pub(super) fn is_counterpart(
     is_recorded(objects, one, direction, oid) || objects.intended(&counterpart(retyper, one, direction))
 }
 
-/// The same, without an index that the job had only recorded as an intention.
+/// As [`is_counterpart`], but an index for which the job only recorded an intention does not count.
 pub(super) fn is_recorded(objects: &Objects, one: &Counterpart, direction: Direction, oid: u32) -> bool {
     let was_in_use = direction == Direction::Reverse && one.index.constraint.is_empty();
     was_in_use || objects.made(Role::Index, oid)
@@ -138,7 +138,7 @@ fn counterpart(retyper: &RetypeJob, one: &Counterpart, direction: Direction) -> 
     r.table.name.sibling(r.counterpart(&one.index.name, direction))
 }
 
-/// Fails if the name for an index belongs to an index of another owner.
+/// Fails if the name for a counterpart belongs to an index that the job did not create.
 ///
 /// # Errors
 /// The name; or the server returned an error.
@@ -155,7 +155,7 @@ pub(super) async fn name_is_free(
     }
 }
 
-/// Fails if an index or a CHECK that the swap uses is not the job's own.
+/// Fails if an index or a CHECK constraint that the swap uses is not the job's own.
 ///
 /// # Errors
 /// The object; or the server returned an error.
@@ -196,15 +196,15 @@ pub(super) fn taken(retyper: &RetypeJob, name: &QualifiedName) -> Error {
     .hint("rename or drop it, and run the same command again")
 }
 
-/// Constraints of the table that the job created, by name.
+/// The names of the constraints that the job created on the table.
 pub(super) async fn own_constraints(retyper: &RetypeJob) -> Result<Vec<Ident>> {
     let objects = recorded(retyper).await?;
     let there = objects.of(Role::Constraint).filter_map(|object| object.now.as_ref()?.part.clone());
     Ok(there.collect())
 }
 
-/// What is removed at the end: the trigger and its function, and the inactive column. Also returns the tables to
-/// lock.
+/// Returns the tables to lock and the statements that end the job: they drop the trigger, its function, and the
+/// inactive column.
 ///
 /// # Errors
 /// The server returned an error.
@@ -232,7 +232,7 @@ pub(super) async fn removal(retyper: &RetypeJob) -> Result<(Vec<QualifiedName>, 
     let now = objects.only(role).and_then(|object| object.now.as_ref());
     let column = now.and_then(|now| Some((&now.relation, now.part.as_ref()?)));
     match column {
-        // The old column was the application's own: somebody who renames it means to keep it.
+        // The old column belonged to the application: a user who renamed it intends to keep it.
         Some((_, name)) if direction == Direction::Reverse && *name != beside => {
             let (column, now) = (plain(beside.as_str()), plain(name.as_str()));
             retyper.events.warn(KeptWarning::ColumnRenamed { column, now });

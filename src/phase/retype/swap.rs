@@ -1,6 +1,6 @@
-//! The swap of the two columns, and the rollback: check for blockers, then send one message that locks, checks and
-//! exchanges the names ([`crate::phase::job::exchange`]). The update of the job's row in `pgstrata.jobs` is committed
-//! with it, so that after a lost connection the database shows whether the exchange took place.
+//! Swaps the two columns, or rolls the swap back: checks for blockers, then sends one message that locks, checks and
+//! exchanges the names ([`crate::phase::job::exchange`]). The same transaction updates the job's row in
+//! `pgstrata.jobs`, so that after a lost connection the database shows whether the exchange took place.
 
 use std::time::Instant;
 
@@ -36,10 +36,11 @@ use super::{RetypeJob, compare, drift, objects, table};
 /// The number of keys that an error names.
 const NAMED: usize = 10;
 
-/// Brings the new column into use: checks every row again, then exchanges the names.
+/// Swaps the columns: checks every row again, then exchanges the names.
 ///
 /// # Errors
-/// The job is not ready; or the lock could not be acquired within the plan's attempts: then nothing was changed.
+/// The job is not ready; or the lock could not be acquired within the plan's attempts. In that case, nothing was
+/// changed.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "swap"))]
 pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
     match retyper.state() {
@@ -71,7 +72,7 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
     exchanged(retyper, Direction::Forward, &since).await
 }
 
-/// Brings the old column into use again; nothing that was written in the meantime is lost.
+/// Rolls the swap back without losing writes.
 ///
 /// # Errors
 /// The job is not swapped; rows have values that the old type cannot represent; or the lock could not be acquired.
@@ -81,7 +82,7 @@ pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
     way_back(retyper, settle(retyper).await)?;
     let report = compare(retyper).await?;
     if report.missing > 0 {
-        return Err(lost(retyper, &report));
+        return Err(not_convertible(retyper, &report));
     }
     if !report.verified {
         return Err(differs(&report));
@@ -93,7 +94,7 @@ pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
     };
     match back.await {
         Err(e) if e.retry_class() == Retry::Never => {
-            // The old type's limits are the application's only if there is a way back.
+            // The rollback is not possible, so the limits of the old type must not apply to the application.
             if let Err(more) = release(retyper, Direction::Reverse).await {
                 let error = more.message().to_owned();
                 retyper.events.warn(LockWarning::RollbackConstraintsLeft { error });
@@ -104,8 +105,8 @@ pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
     }
 }
 
-/// The error for rows that would have no value after a rollback.
-fn lost(retyper: &RetypeJob, report: &VerifyReport) -> Error {
+/// The error for rows that would have no value in the column after a rollback.
+fn not_convertible(retyper: &RetypeJob, report: &VerifyReport) -> Error {
     let r = &retyper.retyping;
     let rows = number::counted(report.missing, "row");
     let column = plain(r.column.name.as_str());
@@ -136,7 +137,7 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
     let (source, target) = (plain(r.column.name.as_str()), plain(r.beside(away).as_str()));
     let work = ColumnWork::ExchangeColumns { table: r.table.name.plain(), source, target, rollback };
     let meter = Meter::begin(retyper, work);
-    let ladder = LockRetry::on(retyper, r.locked());
+    let lock_retry = LockRetry::on(retyper, r.locked());
     let exchanger = Exchanger::new(retyper, r.exchange_function(), r.definition_function());
     let exchange = exchange::exchange(r, away);
     let mut older = Older::new(retyper)?;
@@ -155,14 +156,14 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
         backfill::in_force(&retyper.filler).await?;
         objects::in_place(retyper).await?;
         objects::counterparts(retyper, away).await?;
-        proven(retyper, &retyper.control, away).await?;
+        check_proof(retyper, &retyper.control, away).await?;
         exchanger.ready(&exchange, Vec::new()).await?;
-        none_older(retyper, &ladder, &mut *older.lock().await, begun).await?;
-        ladder.look().await?;
+        wait_for_snapshots(retyper, &lock_retry, &mut *older.lock().await, begun).await?;
+        lock_retry.look().await?;
         exchanger.send(&exchange, &definition, exchange::first_lock(r)).await
     };
     let ((_, held_ms), tries) =
-        ladder.run(what, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
+        lock_retry.run(what, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
     reach_standby(retyper).await?;
     exchanger.drop().await?;
     let swapped = Swapped { held_ms, tries };
@@ -173,10 +174,10 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
     Ok(swapped)
 }
 
-/// Waits, if the plan requires it, until no session holds a snapshot in which a row lacks its second value.
-async fn none_older(
+/// Waits, if the plan requires it, until no session holds a snapshot that was taken before every row was in sync.
+async fn wait_for_snapshots(
     retyper: &RetypeJob,
-    ladder: &LockRetry<'_>,
+    lock_retry: &LockRetry<'_>,
     older: &mut Older<'_>,
     begun: Instant,
 ) -> Result<()> {
@@ -192,7 +193,7 @@ async fn none_older(
             }
             if looked.elapsed() > LOCKS {
                 looked = Instant::now();
-                ladder.cancel(&mut asked).await?;
+                lock_retry.cancel(&mut asked).await?;
             }
             older.nap().await;
         } else {
@@ -202,8 +203,9 @@ async fn none_older(
     Ok(())
 }
 
-/// Fails without the proof that every row has its value: the server would otherwise check every row under the lock.
-async fn proven(retyper: &RetypeJob, client: &Client, away: Direction) -> Result<()> {
+/// Fails if the constraint that proves NOT NULL is missing or not valid: without it, the server would check every row
+/// under the lock.
+async fn check_proof(retyper: &RetypeJob, client: &Client, away: Direction) -> Result<()> {
     let Some((proof, _)) = sql::add_proof(&retyper.retyping, away) else { return Ok(()) };
     let rows = client.query(sql::CHECKS, &[&table(retyper).await?]).await?;
     if rows.iter().any(|row| row.get::<_, &str>(0) == proof.as_str() && row.get(1)) {

@@ -1,5 +1,5 @@
-//! The swap and the rollback of a retype: one transaction each, the same statements with the columns exchanged. None
-//! of them reads a row.
+//! The swap and the rollback of a column type change: one transaction each, with the same statements and the columns
+//! exchanged. No statement reads a row.
 
 use crate::model::blueprint::Direction;
 use crate::model::ident::{Ident, literal};
@@ -12,12 +12,12 @@ use super::super::fill::KEEPS_FILLED;
 use super::super::{carry, foreign_key, prepare};
 use super::{drop_constraint, level_function};
 
-/// Makes autovacuum yield, without blocking any reader or writer.
+/// A weak lock that makes autovacuum cancel itself and blocks no reader or writer.
 pub fn first_lock(r: &Retyping) -> String {
     format!("lock table {} in share update exclusive mode", r.table.name)
 }
 
-/// The exchange in one direction. No changes can be pending: each row has both values.
+/// The exchange in one direction. There are no pending changes: each row has both values.
 pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
     Exchange {
         function: r.exchange_function(),
@@ -37,8 +37,8 @@ pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
     }
 }
 
-/// Acquires the locks: a foreign key requires locks on both of its tables. Writers lock a table and the table that it
-/// refers to in either order, so attempts alternate between the two orders.
+/// Acquires the locks: a foreign key requires locks on both of its tables. Writers lock these two tables in either
+/// order, so attempts alternate between the two orders.
 fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
     let mut tables = r.locked();
     if !table_first {
@@ -47,8 +47,8 @@ fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
     tables.iter().map(|table| format!("lock table {table} in access exclusive mode")).collect()
 }
 
-/// All statements under the lock, in order: objects that depend on the column in use are dropped, the names are
-/// exchanged, and the same objects are created on the column that comes into use. `away` is the direction that ends.
+/// The statements under the lock, in order. They drop objects that depend on the column in use, exchange the names, and
+/// create the same objects on the column that comes into use. `away` is the direction that ends.
 fn statements(r: &Retyping, away: Direction) -> Vec<String> {
     let (table, column) = (&r.table.name, &r.column.name);
     let now = opposite(away);
@@ -91,8 +91,8 @@ pub fn opposite(direction: Direction) -> Direction {
     }
 }
 
-/// Dropping a constraint drops its index; the counterpart for a rollback is built afterwards. Any other index is only
-/// renamed.
+/// Frees the name of an index. The index of a constraint is dropped with the constraint, and its counterpart for a
+/// rollback is built later. Any other index is only renamed.
 fn take_index(r: &Retyping, one: &Counterpart, now: Direction) -> String {
     let name = &one.index.name;
     if one.index.constraint.is_empty() {
@@ -136,15 +136,15 @@ fn give_key(key: &ForeignKey) -> Vec<String> {
     [foreign_key::on(&key.table, key)].into_iter().chain(comment).collect()
 }
 
-/// The setting that stores the current value of an identity's counter until the new sequence exists.
-const STANDS: &str = "pgstrata.counter";
+/// The setting that stores the current value of an identity sequence until the new sequence exists.
+const COUNTER_SETTING: &str = "pgstrata.counter";
 
 fn take_default(r: &Retyping) -> Vec<String> {
     let (table, column) = (&r.table.name, &r.column.name);
     match (&r.counter, r.column.identity.as_str()) {
         (Some(counter), "a" | "d") => vec![
             format!(
-                "select pg_catalog.set_config('{STANDS}', last_value || ' ' || is_called, true) from {}",
+                "select pg_catalog.set_config('{COUNTER_SETTING}', last_value || ' ' || is_called, true) from {}",
                 counter.name
             ),
             format!("alter table {table} alter column {column} drop identity"),
@@ -180,7 +180,7 @@ fn give_default(r: &Retyping, now: Direction) -> Vec<String> {
     all
 }
 
-/// An identity sequence belongs to its column: it is created again under the same name, and continues from its
+/// An identity sequence belongs to its column, so it is created again with the same name, and continues from its
 /// previous value.
 fn identity(r: &Retyping, counter: &Counter, kind: &str) -> Vec<String> {
     let (table, column, name) = (&r.table.name, &r.column.name, &counter.name);
@@ -197,7 +197,7 @@ fn identity(r: &Retyping, counter: &Counter, kind: &str) -> Vec<String> {
         ),
         format!(
             "select pg_catalog.setval({}::regclass, pg_catalog.split_part(v, ' ', 1)::bigint, pg_catalog.split_part(v, ' ', 2)::boolean)
-from pg_catalog.current_setting('{STANDS}') v",
+from pg_catalog.current_setting('{COUNTER_SETTING}') v",
             literal(&name.to_string())
         ),
     ];

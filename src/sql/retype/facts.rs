@@ -1,5 +1,5 @@
-//! Queries of preflight about the column: objects that refer to it by its number, and how its definitions are written
-//! for another column.
+//! Queries of preflight about the column: the objects that refer to it by its number, and their definitions for another
+//! column.
 
 use crate::model::ident::Ident;
 use crate::model::retyping::Retyping;
@@ -7,16 +7,16 @@ use crate::model::table::{Check, Index};
 
 use super::super::differ;
 
-/// A temporary table without rows on which definitions are tried, in a transaction that is rolled back.
+/// An empty temporary table on which definitions are tried, in a transaction that is rolled back.
 pub const SCRATCH: &str = "pg_temp.pgstrata_scratch";
 /// The shadow column of that table.
 pub const BESIDE: &str = "pgstrata_beside";
-/// The name of the part of a probe that the server keeps separate only if it calls volatile functions.
+/// The name of the subquery in a probe. The server keeps the subquery separate only if it calls volatile functions.
 pub const PROBE: &str = super::super::trial::PROBE;
 
 /// The column called `$2` of the relation with oid `$1`: one JSON document ([`crate::plan::check::ColumnFacts`]).
 ///
-/// `uses` lists what the swap cannot carry over: objects that refer to the column by its number, or depend on a
+/// `uses` lists objects that the swap cannot carry over, because they refer to the column by its number, or depend on a
 /// constraint that the swap drops.
 pub const COLUMN: &str = r#"with i as (
   select x.indexrelid, x.indexrelid::regclass::text as name, k.oid as constraint, x.indisexclusion, x.indisreplident
@@ -93,13 +93,13 @@ where a.attrelid = $1 and a.attname = $2 and a.attnum > 0 and not a.attisdropped
 /// The role of the column of the scratch table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The column has its new type, and is named with `_new`.
+    /// The column has the new type, and its name has the suffix `_new`.
     New,
-    /// The column has its old type, and is named with `_old`.
+    /// The column has the old type, and its name has the suffix `_old`.
     Old,
 }
 
-/// Creates the scratch table, with the column in the type of that side, and a shadow column of the other type.
+/// Creates the scratch table: the column has the type of that side, the shadow column the other type.
 pub fn scratch(r: &Retyping, side: Side) -> Vec<String> {
     let (column, old) = (&r.column.name, old_type(r));
     let mut all =
@@ -122,7 +122,7 @@ pub fn old_type(r: &Retyping) -> String {
     }
 }
 
-/// Plans what the first pass or the trigger does with an expression over `t`, without running it.
+/// Plans the use of an expression over `t` in the first pass and in the trigger, without running it.
 pub fn probes(expression: &str) -> [String; 2] {
     let differs = differ(&format!("t.{BESIDE}"), &format!("(\n{expression}\n)"));
     [
@@ -144,7 +144,7 @@ pub fn check(check: &Check, number: usize) -> String {
     format!("alter table {SCRATCH} add constraint pgstrata_check_{number} {}", check.definition)
 }
 
-/// Temporary tables whose columns have these types, and a foreign key from the second to the first.
+/// Creates two temporary tables with columns of these types, and a foreign key from the second to the first.
 pub fn key(referenced: &[String], columns: &[String]) -> [String; 2] {
     let list = |types: &[String]| {
         types
@@ -173,7 +173,7 @@ pub fn default(column: &Ident, default: &str) -> String {
     format!("alter table {SCRATCH} alter column {column} set default {default}")
 }
 
-/// Renames the column, in every definition as well.
+/// Renames the column, which also renames it in every definition.
 pub fn rename(column: &Ident, to: &Ident) -> String {
     format!("alter table {SCRATCH} rename column {column} to {to}")
 }
@@ -187,12 +187,12 @@ union all
 select 'c', substr(k.conname, 16)::integer, 'CHECK (' || pg_get_expr(k.conbin, k.conrelid) || ')'
 from pg_constraint k where k.conrelid = 'pg_temp.pgstrata_scratch'::regclass and k.conname like 'pgstrata_check_%'";
 
-/// Whether values of the type of the shadow column can be compared; only planned.
+/// Plans a comparison of values of the shadow column's type, which fails if they cannot be compared.
 pub const COMPARED: &str = "explain (format json) select t.pgstrata_beside is distinct from t.pgstrata_beside
 from pg_temp.pgstrata_scratch t";
 
-/// The type of the shadow column on the scratch table, as the catalog writes it; whether its values vary in length;
-/// and the type with a collation other than its default.
+/// The type of the shadow column on the scratch table, in the format of the catalog; whether its values vary in length;
+/// and the type with its collation, if that is not the default.
 pub const BESIDE_TYPE: &str = "select format_type(a.atttypid, a.atttypmod), a.attlen = -1,
   format_type(a.atttypid, a.atttypmod) || coalesce((
     select ' collate ' || quote_ident(n.nspname) || '.' || quote_ident(c.collname)

@@ -1,7 +1,7 @@
-//! A retype: the shadow column, the trigger that keeps it in sync, the objects that are built on it, and the
-//! comparison of both columns.
+//! A column type change: the shadow column, the trigger that keeps it in sync, the objects that are built on it, and
+//! the comparison of both columns.
 //!
-//! The plan's SQL is placed on lines of its own, so that a comment in it ends there.
+//! The plan's SQL is on separate lines, so that a comment in it ends with its line.
 
 pub mod exchange;
 pub mod facts;
@@ -19,7 +19,7 @@ use super::exchange::Exchange;
 use super::plan_sql::{applications_path, definers_path, look_up_again, of_function, rights};
 use super::{carry, differ, dollar_quoted, in_range, key_text, prepare, row_types};
 
-/// Adds the new column, without writing any row, with all attributes of the old one except its type.
+/// Adds the new column without rewriting the table, with all attributes of the old column except its type.
 pub fn add_column(r: &Retyping) -> Vec<String> {
     let (table, name) = (&r.table.name, r.beside(Direction::Forward));
     let mut all = vec![format!("alter table {table} add column {name} {}", r.to)];
@@ -43,7 +43,7 @@ pub fn add_column(r: &Retyping) -> Vec<String> {
     all
 }
 
-/// Gives the shadow column the attributes that the column in use has in `now`: comment, statistics, storage and
+/// Sets the attributes of the shadow column to those of the column in use in `now`: comment, statistics, storage and
 /// privileges. `found` lists the changes.
 pub fn carry(r: &Retyping, now: &Table, found: &[Difference], direction: Direction) -> Vec<String> {
     let (table, beside) = (&r.table.name, r.beside(direction));
@@ -102,7 +102,7 @@ end",
     format!("do {}", dollar_quoted(&body))
 }
 
-/// The row as the plan's SQL sees it, `t`, with another value in the column.
+/// The row `t` that the plan's SQL uses, with another value in the column.
 fn row_with(r: &Retyping, record: &str, value: &str) -> String {
     let columns = r.table.columns.iter().map(|c| {
         if c.name == r.column.name {
@@ -114,8 +114,8 @@ fn row_with(r: &Retyping, record: &str, value: &str) -> String {
     format!("(select {}) t", columns.collect::<Vec<_>>().join(", "))
 }
 
-/// Assigns the value of a plan expression over a row to a variable of the function. Functions of the application that
-/// the expression calls look up names as usual; the statements of the function itself do not.
+/// Assigns the value of an expression of the plan for a row to a variable of the function. Functions of the application
+/// that the expression calls use the search path of the application; the statements of the function itself do not.
 fn assign(r: &Retyping, expression: &str, variable: &str, row: &str) -> String {
     let path = if r.sql.names_others { definers_path(&r.sql) } else { String::new() };
     let select = |end: &str| format!("select (\n{expression}\n) into {variable} from {row}{end};");
@@ -125,9 +125,9 @@ fn assign(r: &Retyping, expression: &str, variable: &str, row: &str) -> String {
     }
 }
 
-/// The condition that two values of the new type have a different meaning: by the `=` of the type or, if it has none,
-/// by their binary representation. The old type may have written 1.50 as 1.5.
-fn mean_otherwise(r: &Retyping, left: &str, right: &str) -> String {
+/// A condition that is true if two values of the new type are not equal: according to the `=` operator of the type or,
+/// if there is none, in their binary representation. The old type may have stored 1.50 as 1.5.
+fn not_equal(r: &Retyping, left: &str, right: &str) -> String {
     if r.comparable { format!("{left} is distinct from {right}") } else { differ(left, right) }
 }
 
@@ -142,14 +142,14 @@ fn function(r: &Retyping, body: &str) -> String {
 }
 
 /// The function that keeps the shadow column in sync. An error in the plan's SQL does not abort the application's
-/// transaction: the row then has no value in the shadow column, and the job finds it.
+/// transaction: in that case, the row has no value in the shadow column, and the job finds it later.
 ///
-/// Before the swap, the value is what `using` returns for the row. After the swap, it is the previous value, as long
-/// as `using` returns the current value of the row for it, so that a row that was not changed gets its original value
-/// back; otherwise it is what `back` returns, if `using` returns an equal value for that. The first comparison is of
-/// the binary representation: an application that writes a value that is only equal to the previous one (a citext in
-/// another case, `1.50` for `1.5`) has changed the row. The second uses the type's own `=`: an integer may represent
-/// the numeric `1.00`.
+/// Before the swap, the value of the shadow column is the result of `using` for the row. After the swap, it is its
+/// previous value, as long as `using` converts that to the current value of the row: a row that was not changed keeps
+/// its original value. Otherwise it is the result of `back`, if `using` converts that to an equal value. The first
+/// comparison is of the binary representation: an application that writes a value that is only equal to the previous
+/// value (a citext in another case, `1.50` for `1.5`) has changed the row. The second comparison uses the `=` operator
+/// of the type, because an integer may represent the numeric `1.00`.
 pub fn level_function(r: &Retyping, direction: Direction) -> String {
     let (column, beside) = (&r.column.name, r.beside(direction));
     let new_value = format!("new.{column}");
@@ -215,14 +215,14 @@ end",
                     "pgstrata_again",
                     &row_with(r, "new", &format!("pgstrata_value::{}", r.column.sql_type))
                 ),
-                otherwise = mean_otherwise(r, "pgstrata_again", &new_value),
+                otherwise = not_equal(r, "pgstrata_again", &new_value),
             ),
         ),
     }
 }
 
-/// The trigger, whose name sorts after all others, so that it sees the results of the other triggers; and its
-/// function.
+/// Creates the trigger and its function. The name of the trigger sorts after all others, so that it sees the results of
+/// the other triggers.
 pub fn keep_level(r: &Retyping) -> Vec<String> {
     let mut all = vec![level_function(r, Direction::Forward)];
     all.extend(super::on_writes(&r.table.name, &r.filling().fill_trigger(), &r.function()));
@@ -236,7 +236,7 @@ from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid wh
 /// CHECK constraints on the relation with oid `$1`: name, whether it is validated, oid.
 pub const CHECKS: &str = "select conname::text, convalidated, oid from pg_catalog.pg_constraint where conrelid = $1 and contype = 'c'";
 
-/// Sets the session's tablespace for the next build: that of the corresponding index of the column in use.
+/// Sets the tablespace of the session for the next build to that of the corresponding index of the column in use.
 pub fn tablespace(one: &Counterpart) -> String {
     let space = one.index.tablespace.as_ref().map_or("", Ident::as_str);
     format!("set default_tablespace = {}", literal(space))
@@ -253,7 +253,7 @@ pub fn build(r: &Retyping, one: &Counterpart, direction: Direction) -> String {
     format!("create {unique}index concurrently {name} on {} using {tail}", r.table.name)
 }
 
-/// Attributes of the counterpart beyond its definition.
+/// Sets the properties of the counterpart that are not in its definition.
 pub fn dress(r: &Retyping, one: &Counterpart, direction: Direction) -> Vec<String> {
     let name = r.table.name.sibling(r.counterpart(&one.index.name, direction));
     let statistics = one
@@ -265,12 +265,12 @@ pub fn dress(r: &Retyping, one: &Counterpart, direction: Direction) -> Vec<Strin
     statistics.chain(comment).collect()
 }
 
-/// Drops what a failed build left behind. Not in a transaction.
+/// Drops the index that a failed build left behind. Not in a transaction.
 pub fn drop_index(table: &QualifiedName, name: &Ident) -> String {
     format!("drop index concurrently if exists {}", table.sibling(name.clone()))
 }
 
-/// Adds the counterpart of a CHECK, by its name; no rows are read.
+/// Adds the counterpart of a CHECK constraint without reading rows; also returns its name.
 pub fn add_check(r: &Retyping, one: &CheckPair, direction: Direction) -> (Ident, String) {
     let name = r.counterpart(&one.name, direction);
     let definition = match direction {
@@ -281,8 +281,8 @@ pub fn add_check(r: &Retyping, one: &CheckPair, direction: Direction) -> (Ident,
     (name, sql)
 }
 
-/// The constraint that proves that every row is in sync, if one is needed: for NOT NULL, so that the swap does not
-/// have to read the rows; and for a rollback, where a row may have no value.
+/// The constraint that proves that every row has a value, if one is needed: for NOT NULL, so that the swap does not
+/// have to read the rows; and for a rollback, because rows may have no value in the old column.
 pub fn add_proof(r: &Retyping, direction: Direction) -> Option<(Ident, String)> {
     let (name, beside) = (r.proof(), r.beside(direction));
     let condition = match direction {
@@ -309,10 +309,10 @@ pub fn analyze(r: &Retyping, direction: Direction) -> String {
     format!("analyze {} ({})", r.table.name, r.beside(direction))
 }
 
-/// Rows in `t` that are not in sync. Before the swap: the new column is not identical to what `using` returns for the
-/// old one. After the swap: `using` does not return the new value for the old value, and the old value is not what
-/// `back` returns for the new one; see [`level_function`]. A row without the old value is not a difference, but is
-/// counted separately.
+/// A condition for rows in `t` that are not in sync. Before the swap: the new value is not identical to the result of
+/// `using` for the old value. After the swap: the result of `using` for the old value is not the new value, and the old
+/// value is not the result of `back` for the new value; see [`level_function`]. A row without the old value is not a
+/// mismatch, but is counted separately.
 fn differs(r: &Retyping, direction: Direction) -> (String, String) {
     let (column, beside, to) = (&r.column.name, r.beside(direction), &r.to);
     let made_of = |row: &str| format!("(select (\n{}\n)::{to} as v from {row}) u", r.using);
@@ -323,7 +323,7 @@ fn differs(r: &Retyping, direction: Direction) -> (String, String) {
             let condition = format!(
                 "r.{beside} is not null and {} and case when {} then true else {} end",
                 differ(&format!("r.{column}"), "u.v"),
-                mean_otherwise(r, &format!("r.{column}"), "u.v"),
+                not_equal(r, &format!("r.{column}"), "u.v"),
                 differ(&format!("r.{beside}"), &back)
             );
             (condition, made_of(&row_with(r, "r", &format!("r.{beside}"))))
@@ -336,8 +336,8 @@ fn in_key_range(r: &Retyping, direction: Direction, range: &KeyRange) -> (String
     in_range("r.", &key.iter().collect::<Vec<_>>(), range, 1)
 }
 
-/// For a range: how many rows there are, how many are not in sync, and how many have no value in the shadow column
-/// although that is allowed.
+/// For a range: the number of rows, the number of rows that are not in sync, and the number of rows that have no value
+/// in the shadow column although that is allowed.
 pub fn compare(r: &Retyping, direction: Direction, range: &KeyRange) -> (String, Vec<String>) {
     let (condition, values) = in_key_range(r, direction, range);
     let (differs, row) = differs(r, direction);
@@ -350,7 +350,7 @@ pub fn compare(r: &Retyping, direction: Direction, range: &KeyRange) -> (String,
     (sql, values)
 }
 
-/// The keys of up to `limit` rows of a range that are not in sync in that sense.
+/// The keys of up to `limit` rows of a range with that kind of mismatch.
 pub fn unlevel(
     r: &Retyping,
     direction: Direction,
@@ -371,7 +371,7 @@ pub fn unlevel(
     (sql, values)
 }
 
-/// After the swap: the row has a value that the old type cannot represent.
+/// A condition for rows with a value that the old type cannot represent, after the swap.
 fn without_value(r: &Retyping, direction: Direction) -> String {
     match direction {
         Direction::Forward => "false".to_owned(),
@@ -405,10 +405,10 @@ pub fn drop_column(table: &QualifiedName, column: &Ident) -> String {
     format!("alter table {table} drop column if exists {column}")
 }
 
-/// The current transaction: every snapshot from now on includes the present state.
+/// The ID of the current transaction: every snapshot that includes it also includes the current state.
 pub const NOW: &str = "select pg_catalog.pg_current_xact_id()::text";
 
-/// Stores the transaction from which on every row is in sync.
+/// Stores the ID of the transaction after which every row is in sync.
 pub const LEVEL_SINCE: &str =
     "update pgstrata.jobs set swap_xid = pg_catalog.pg_current_xact_id()::text, updated_at = now()
 where id = $1 and (swap_xid is null or $2)";

@@ -1,4 +1,4 @@
-//! Days on which clocks and calendars behave irregularly, the limits of types, and errors.
+//! Irregular days of clocks and calendars, the limits of types, and errors.
 
 use chrono_tz::Tz;
 
@@ -8,7 +8,7 @@ fn scheme(kind: ColumnKind, every: &str, zone: &str) -> Scheme {
     Scheme::new(kind, every.parse().unwrap(), zone.parse().unwrap()).unwrap()
 }
 
-/// Lines of the form `name: range` that cover `oldest` to `newest`, in the server's format.
+/// Formats the ranges that cover `oldest` to `newest`, in the server's format, as lines of the form `name: range`.
 fn shown(scheme: &Scheme, oldest: &str, newest: &str) -> String {
     let cover = scheme.cover(&scheme.start(oldest).unwrap(), &scheme.start(newest).unwrap(), 0).unwrap();
     let template = Template::parse(Template::default_for(scheme.every())).unwrap();
@@ -61,7 +61,7 @@ fn year_ends_and_leap_days() {
 }
 
 #[test]
-fn clocks_that_jump() {
+fn clock_changes() {
     let of = |every: &str, zone: &str, oldest: &str, newest: &str| {
         let scheme = scheme(ColumnKind::TimestampTz, every, zone);
         format!("{every}, {zone}\n{}", shown(&scheme, oldest, newest))
@@ -217,7 +217,7 @@ fn a_clock_that_goes_back_across_midnight_does_not_go_back_a_day() {
 }
 
 #[test]
-fn a_range_that_is_no_cell_is_joined() {
+fn the_next_range_adjoins_an_irregular_range() {
     let months = scheme(ColumnKind::Date, "1 month", "UTC");
     let odd = Range { from: months.start("2024-01-15").unwrap(), to: months.start("2024-02-10").unwrap() };
     assert_eq!(months.next(&odd).unwrap().to_string(), "[2024-02-10, 2024-03-01)");
@@ -225,7 +225,7 @@ fn a_range_that_is_no_cell_is_joined() {
 }
 
 #[test]
-fn refusals() {
+fn errors_of_schemes() {
     let tz = scheme(ColumnKind::TimestampTz, "1 month", "UTC");
     let day = scheme(ColumnKind::Date, "1 day", "UTC");
     let local = scheme(ColumnKind::Timestamp, "1 day", "UTC");
@@ -293,7 +293,7 @@ fn refusals() {
 }
 
 #[test]
-fn names_that_are_refused() {
+fn errors_of_names() {
     let days = scheme(ColumnKind::Date, "1 day", "UTC");
     let weeks = scheme(ColumnKind::Date, "1 week", "UTC");
     let numbers = scheme(ColumnKind::Integer, "1000", "UTC");

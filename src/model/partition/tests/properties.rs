@@ -25,7 +25,7 @@ fn any_every() -> impl Strategy<Value = Every> {
     ]
 }
 
-/// An instant, often within two days of a change of the zone's clocks.
+/// An instant, often within two days of a clock change in the zone.
 fn any_instant(zone: Tz) -> impl Strategy<Value = NaiveDateTime> {
     // 4714-11-24 BC and 262000-01-01, and the years with clock changes.
     let (first_s, end_s, changes_s) =
@@ -38,7 +38,7 @@ fn any_instant(zone: Tz) -> impl Strategy<Value = NaiveDateTime> {
         let Some(mut day_s) = days.find(|s| offset(*s) != offset(s + 86_400)) else {
             return instant(s);
         };
-        // The change lies within the day: bisect the rest.
+        // The change is within this day: find it by bisection.
         let mut left_s = 86_400;
         while left_s > 1 {
             let half_s = left_s / 2;
@@ -59,7 +59,7 @@ fn any_instant(zone: Tz) -> impl Strategy<Value = NaiveDateTime> {
         .prop_map(|(whole, micros)| whole + TimeDelta::microseconds(micros))
 }
 
-/// A scheme for a time column of one of `kinds`, with three values of it.
+/// A scheme for a time column of one of `kinds`, with three values of that column.
 fn any_times(kinds: &[ColumnKind]) -> impl Strategy<Value = (Scheme, [Bound; 3])> {
     let zone = prop_oneof![
         select(TZ_VARIANTS.to_vec()),
@@ -93,7 +93,7 @@ fn any_times(kinds: &[ColumnKind]) -> impl Strategy<Value = (Scheme, [Bound; 3])
     })
 }
 
-/// A scheme for an integer column, with three values of it.
+/// A scheme for an integer column, with three values of that column.
 fn any_integers() -> impl Strategy<Value = (Scheme, [Bound; 3])> {
     let step = prop_oneof![1..=3_i64, 1..=100_000_i64, 1..=i64::MAX];
     (select(INTEGER_KINDS.to_vec()), step).prop_flat_map(|(kind, step)| {
@@ -122,7 +122,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn text_reads_back((scheme, [value, ..]) in any_scheme()) {
+    fn text_round_trips((scheme, [value, ..]) in any_scheme()) {
         prop_assert_eq!(scheme.value(&value.to_string()), Ok(value.clone()));
         let range = scheme.containing(&value).unwrap();
         for bound in [range.from, range.to] {
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn ranges_join((scheme, [value, ..]) in any_scheme()) {
+    fn ranges_are_contiguous((scheme, [value, ..]) in any_scheme()) {
         let range = scheme.containing(&value).unwrap();
         prop_assert!(holds(&range, &value), "{range} {value}");
         prop_assert_eq!(scheme.containing(&range.from), Ok(range.clone()));
@@ -150,10 +150,10 @@ proptest! {
     }
 
     #[test]
-    fn a_cover_holds_every_value_once((scheme, mut values) in any_scheme(), ahead in 0..4_u32) {
+    fn a_cover_contains_every_value_once((scheme, mut values) in any_scheme(), ahead in 0..4_u32) {
         values.sort();
         let [oldest, between, newest] = values;
-        // A cover that is too long is an error; then use a short one, of the oldest alone.
+        // A cover that is too long is an error. In that case, use a short one for the oldest value.
         let (cover, newest) = match scheme.cover(&oldest, &newest, ahead) {
             Ok(cover) => (cover, newest),
             Err(_) => (scheme.cover(&oldest, &oldest, ahead).unwrap(), oldest.clone()),
@@ -172,7 +172,7 @@ proptest! {
         let template = Template::parse(Template::default_for(scheme.every())).unwrap();
         let short = names(&template, "t", &scheme, &cover).unwrap();
         prop_assert_eq!(short.iter().collect::<HashSet<_>>().len(), cover.len());
-        // Among thousands of truncated names, two may have the same 32-bit hash; that is an error.
+        // Among thousands of truncated names, two may have the same 32-bit hash, which is an error.
         let few = &cover[..cover.len().min(100)];
         let long = "Ein Name mit ü, der für die Endung keinen Platz mehr lassen wird";
         let cut = names(&template, long, &scheme, few).unwrap();
@@ -180,7 +180,7 @@ proptest! {
         prop_assert!(short.iter().chain(&cut).all(|name| name.as_str().len() <= 63));
     }
 
-    /// Against the definition: at the bound, the clock shows the mark or later, and never did so before.
+    /// Checks the definition: at the bound, the clock shows the mark or a later time, and it did not do so before.
     #[test]
     fn a_bound_is_the_first_instant_of_its_mark((scheme, [value, ..]) in any_times(&[ColumnKind::TimestampTz])) {
         let range = scheme.containing(&value).unwrap();
@@ -208,7 +208,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_read_is_refused_in_words_or_reads_back(text in "[0-9TZBC +:.-]{0,34}|\\PC{0,12}") {
+    fn any_text_is_rejected_or_round_trips(text in "[0-9TZBC +:.-]{0,34}|\\PC{0,12}") {
         for kind in TIME_KINDS.into_iter().chain(INTEGER_KINDS) {
             let every = if kind.integers().is_some() { Every::Integers(7) } else { Every::Days(1) };
             let scheme = Scheme::new(kind, every, Tz::America__Sao_Paulo).unwrap();

@@ -1,5 +1,5 @@
-//! Constraints for which rows are checked: added NOT VALID under a short lock, then validated without blocking
-//! writers.
+//! Adds constraints that require a check of all rows: as NOT VALID under a short lock. They are then validated without
+//! blocking writers.
 
 use crate::error::Result;
 use crate::event::{ConstraintWork, PhaseOutcome};
@@ -18,14 +18,14 @@ use crate::sql::{fill, finish as sql, plan_sql};
 use super::super::BackfillJob;
 use super::{Open, Part, constraints_of, told, tree};
 
-/// The lock of a validation blocks no reader or writer, so the job may wait for it: long enough for autovacuum to
-/// yield.
+/// The lock for a validation blocks no reader or writer, so the job can wait for it, long enough for autovacuum to
+/// cancel itself.
 const PATIENT: &str = "set local lock_timeout = '5s'";
 
-/// CHECK and NOT NULL.
+/// Adds the CHECK and NOT NULL constraints.
 ///
 /// # Errors
-/// A row that was written in the meantime violates one; or the server returned an error.
+/// A row that was written in the meantime violates a constraint; or the server returned an error.
 pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     let f = &filler.filling;
     let wanted: Vec<(Ident, String)> = sql::checks(f, &open.not_null)
@@ -69,8 +69,8 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Validates constraints of the table, part by part; that of the whole table last, because it then finds every part
-/// validated.
+/// Validates constraints part by part, and those of the whole table last: by then, those of all parts are valid, and no
+/// rows are read again.
 async fn validate(filler: &BackfillJob, names: &[&Ident]) -> Result<()> {
     let parts = tree(filler).await?;
     let (leaves, above): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| part.leaf);
@@ -103,11 +103,11 @@ async fn one_part(filler: &BackfillJob, session: &Session, part: &Part, names: &
     Ok(())
 }
 
-/// Foreign keys. Before PostgreSQL 18, a partitioned table does not accept one that is NOT VALID: its partitions get
-/// theirs, and the key of the table attaches them once they are valid.
+/// Adds the foreign keys. Before PostgreSQL 18, a partitioned table does not support NOT VALID foreign keys. Therefore,
+/// each partition gets its own foreign key, and the foreign key of the table attaches them when they are valid.
 ///
 /// # Errors
-/// A row that was written in the meantime refers to no row; or the server returned an error.
+/// A row that was written in the meantime violates a foreign key; or the server returned an error.
 pub async fn foreign_keys(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     if open.keys.is_empty() {
         return Ok(());
@@ -148,7 +148,7 @@ async fn add(filler: &BackfillJob, table: &QualifiedName, oid: u32, key: &NewKey
     Ok(())
 }
 
-/// Adds a key to a table with a statement that blocks writers of both tables, for a short time in each attempt.
+/// Adds a foreign key with a statement that blocks writers of both tables, for a short time in each attempt.
 async fn lock_both(
     filler: &BackfillJob,
     (table, oid): (&QualifiedName, u32),

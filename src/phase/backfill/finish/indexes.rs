@@ -1,8 +1,9 @@
-//! Indexes, each built CONCURRENTLY, including those of UNIQUE constraints, which only take over the finished index.
-//! For a partitioned table, the index of each part is built separately, and then attached from the top down.
+//! Builds the indexes, each CONCURRENTLY, including those of UNIQUE constraints, which are then added USING INDEX. For
+//! a partitioned table, the index of each leaf partition is built separately. Then the indexes are attached from the
+//! bottom up.
 //!
-//! An interrupted build leaves an index behind that is not used, but updated by every write. It has the name that the
-//! job chose, so it is found, dropped and built again.
+//! An interrupted build leaves behind an invalid index, which no query uses but every write updates. The job finds it
+//! by name, drops it, and builds it again.
 
 use std::time::{Duration, Instant};
 
@@ -28,13 +29,13 @@ use super::{Open, Part, constraints_of, indexes_of, told, tree};
 
 /// How often the transactions for which a build waits are queried,
 const LOOK: Duration = Duration::from_millis(500);
-/// and how long it waits for them before this is reported.
+/// and how long a build waits for them before the job reports them.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Builds the missing indexes.
 ///
 /// # Errors
-/// A value that was written in the meantime is a duplicate; or the server returned an error.
+/// A duplicate value was written in the meantime; or the server returned an error.
 pub async fn build(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     let f = &filler.filling;
     let unique = f.finish.unique.iter().map(|(name, columns)| (name, Build::Unique(columns)));
@@ -48,7 +49,7 @@ pub async fn build(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     let (table, indexes) = (f.table.name.plain(), missing.len() as u64);
     let mut meter = Meter::begin(filler, ConstraintWork::BuildIndexes { table, indexes });
     meter.count("indexes", (missing.len() * leaves) as u64, 0);
-    // A session of its own: it waits for others as long as it takes, and nobody waits behind it.
+    // A separate session without a lock timeout: the builds may wait for other transactions, and block none.
     let session = filler.session("index").await?;
     session.batch_execute("set lock_timeout = 0").await?;
     session.batch_execute(&fill::names(f).replace("set local", "set")).await?;
@@ -173,7 +174,7 @@ fn not_made(filler: &BackfillJob, index: &QualifiedName) -> Error {
     .hint("wait until the build ends, or drop the index; then run again")
 }
 
-/// Runs a statement that waits for transactions of others, and reports them.
+/// Runs a statement that waits for other transactions, and reports them.
 async fn watched(
     filler: &BackfillJob,
     session: &Session,
@@ -187,10 +188,11 @@ async fn watched(
     }
 }
 
-/// Reports the transactions that are waited for. If a stop is requested, cancels the wait, but not the work.
+/// Reports the transactions for which the session waits. If a stop is requested, cancels the statement while it waits,
+/// but not while it works.
 async fn watch(filler: &BackfillJob, pid: i32, index: &QualifiedName) -> Result<()> {
     let mut since: Option<Instant> = None;
-    let mut said = Vec::new();
+    let mut reported = Vec::new();
     loop {
         tokio::time::sleep(LOOK).await;
         let waited = blockers::waited_for(&filler.control, pid).await?;
@@ -206,9 +208,9 @@ async fn watch(filler: &BackfillJob, pid: i32, index: &QualifiedName) -> Result<
         }
         let blockers: Vec<Blocker> = waited.into_iter().take(3).collect();
         let names: Vec<String> = blockers.iter().map(ToString::to_string).collect();
-        if names != said {
+        if names != reported {
             filler.events.note(BackfillNote::IndexWaits { index: index.plain(), blockers });
-            said = names;
+            reported = names;
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Adds the constraints and indexes of the filled columns, none of them with a long lock, and then ends the job.
+//! Adds the constraints and indexes of the filled columns without a long lock, and then ends the job.
 //!
-//! Violating rows are searched for before anything is added. Objects are identified by name: existing ones are left
-//! alone, so that any later run can continue. The trigger that fills written rows is dropped last.
+//! The job searches for violating rows before it adds anything. Objects are identified by name, and existing ones are
+//! kept, so that a later run can continue. The trigger that fills written rows is dropped last.
 
 mod constraints;
 mod indexes;
@@ -24,7 +24,7 @@ use crate::sql::finish as sql;
 
 use super::{BackfillJob, end, in_force, stop_filling};
 
-/// Builds what is missing, and ends the job.
+/// Adds the missing constraints and indexes, and ends the job.
 ///
 /// # Errors
 /// Rows violate a constraint; or the server returned an error.
@@ -36,7 +36,7 @@ pub async fn finish(filler: &BackfillJob) -> Result<State> {
     let open = Open::of(filler).await?;
     if !open.is_empty() {
         match violations::none(filler, &open).await {
-            // Rows that came since the last look may be all there is.
+            // All violations may be rows that were written since the second pass: fill them, and search again.
             Err(e) if e.kind() == Kind::Differs && super::look(filler).await? > 0 => {
                 violations::none(filler, &open).await?;
             }
@@ -55,7 +55,7 @@ pub async fn finish(filler: &BackfillJob) -> Result<State> {
     Ok(state)
 }
 
-/// Fails if an object that the job did not plan has one of the names: it would be taken for the job's own.
+/// Fails if another object has the name of a planned object: the job would mistake it for its own.
 async fn names_are_free(filler: &BackfillJob) -> Result<()> {
     let f = &filler.filling;
     if f.finish.is_empty() {
@@ -72,8 +72,8 @@ async fn names_are_free(filler: &BackfillJob) -> Result<()> {
     .hint("rename or drop it, then run again"))
 }
 
-/// What an aborted job removes: everything that was begun and not completed. What is complete remains, and is
-/// reported; so does everything that existed before the job.
+/// Returns the statements with which an aborted job removes objects that were begun but not completed. Completed
+/// objects remain and are reported. Objects that existed before the job also remain.
 ///
 /// # Errors
 /// The server returned an error.
@@ -98,7 +98,7 @@ pub async fn leftovers(filler: &BackfillJob) -> Result<Vec<String>> {
     let mut gone = Vec::new();
     let made = pg::recorded(client, filler.job.id).await?;
     let recorded = |role: Role, oid: u32| !filler.job.records || made.made(role, oid);
-    // The whole table's go first, and the parts' with them, but for those that nothing ties together yet.
+    // Dropping an object of the whole table also drops those of the parts, except those that are not yet attached.
     for part in tree(filler).await? {
         let constraints = constraints_of(client, part.oid).await?;
         let made_here = |name: &&Ident| {
@@ -125,7 +125,7 @@ pub async fn leftovers(filler: &BackfillJob) -> Result<Vec<String>> {
     Ok(gone)
 }
 
-/// What the plan requires and the table does not have yet.
+/// Objects that the plan requires and the table does not yet have.
 #[derive(Debug)]
 struct Open<'a> {
     /// Columns that are not NOT NULL.
@@ -162,7 +162,7 @@ impl<'a> Open<'a> {
         self.not_null.is_empty() && self.checks.is_empty() && self.indexes.is_empty() && self.keys.is_empty()
     }
 
-    /// Names of required objects that exist.
+    /// The names of the required objects that exist.
     fn done(&self, filler: &'a BackfillJob) -> Vec<&'a Ident> {
         let wanted = &filler.filling.finish;
         let unique = wanted.unique.iter().map(|(name, _)| name);
@@ -173,7 +173,7 @@ impl<'a> Open<'a> {
     }
 }
 
-/// A part of the table, or the table itself.
+/// A partition of the table, or the table itself.
 #[derive(Debug)]
 struct Part {
     name: QualifiedName,
@@ -184,7 +184,7 @@ struct Part {
     leaf: bool,
 }
 
-/// The table and every part of it, the outermost first.
+/// The table and all its partitions, parents first.
 async fn tree(filler: &BackfillJob) -> Result<Vec<Part>> {
     let oid = catalog::must_find(&filler.control, &filler.filling.table.name).await?;
     let rows = filler.control.query(sql::TREE, &[&oid]).await?;
@@ -208,7 +208,7 @@ struct Constraint {
     oid: u32,
 }
 
-/// Those of a relation, by name.
+/// The constraints of a relation, by name.
 async fn constraints_of(client: &Client, oid: u32) -> Result<HashMap<String, Constraint>> {
     let rows = client.query(sql::CONSTRAINTS, &[&oid]).await?;
     let one = |row: &tokio_postgres::Row| Constraint { valid: row.get(1), oid: row.get(2) };
@@ -230,7 +230,7 @@ async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, Standin
     Ok(rows.iter().map(|row| (row.get(0), standing(row))).collect())
 }
 
-/// A violating row that was written after the search: reported in the same way as by the search.
+/// Converts the error for a violating row that was written after the search to the error that the search returns.
 async fn told(filler: &BackfillJob, open: &Open<'_>, error: Error) -> Error {
     if !error.is_any(&[
         &SqlState::NOT_NULL_VIOLATION,

@@ -1,4 +1,4 @@
-//! Counts rows that would violate new constraints, and names them by key, before anything is added.
+//! Counts the rows that would violate new constraints, and lists some of their keys, before anything is added.
 
 use std::cell::RefCell;
 
@@ -19,9 +19,9 @@ use crate::sql::finish::{self as sql, Rule};
 use super::super::BackfillJob;
 use super::{Open, tree};
 
-/// Rows of a range, which are only read.
+/// The number of rows in a range: this search only reads.
 const ROWS: u64 = 20_000;
-/// The number of keys to name for one constraint.
+/// The maximum number of keys listed for one constraint.
 const NAMED: usize = 5;
 
 /// The violations of one constraint.
@@ -78,7 +78,7 @@ async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
             one_leaf(filler, &part.name, &rules, &found, &meter).await?;
         }
     }
-    let mut said: Vec<String> = rules
+    let mut lines: Vec<String> = rules
         .iter()
         .zip(found.into_inner())
         .filter(|(_, found)| found.count > 0)
@@ -87,13 +87,13 @@ async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
         })
         .collect();
     for (_, columns) in unique {
-        said.extend(repeated(filler, columns).await?);
+        lines.extend(repeated(filler, columns).await?);
     }
-    meter.end(match said.len() {
+    meter.end(match lines.len() {
         0 => PhaseOutcome::NoViolations,
         n => PhaseOutcome::Violations { constraints: n as u64 },
     });
-    Ok(said)
+    Ok(lines)
 }
 
 fn is_open(filler: &BackfillJob, open: &Open<'_>, rule: Rule<'_>) -> bool {
@@ -179,7 +179,8 @@ async fn one_range(
         .await
 }
 
-/// Duplicate values: one scan of the table, because ranges of keys would not find them.
+/// Finds duplicate values with one scan of the table: a search by ranges of keys would not find duplicates in different
+/// ranges.
 async fn repeated(filler: &BackfillJob, of: &[Ident]) -> Result<Option<String>> {
     let f = &filler.filling;
     let rows = filler
