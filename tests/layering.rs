@@ -229,3 +229,13 @@ fn files_stay_under_500_lines() {
         assert!(text.lines().count() < 500, "{} has {} lines", path.display(), text.lines().count());
     }
 }
+
+#[test]
+fn who_is_trusted_is_decided_in_one_place() {
+    let asking: Vec<String> = files("src")
+        .into_iter()
+        .filter(|(_, text)| text.contains("pg_has_role(") && text.contains("'USAGE, SET'"))
+        .map(|(path, _)| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(asking, ["trust.rs"]);
+}

@@ -227,3 +227,22 @@ async fn default_privileges_are_revoked(version: Version) {
 }
 
 crate::support::cluster::on_every_version!(default_privileges_are_revoked);
+
+#[tokio::test]
+async fn a_superuser_that_acts_as_another_role_is_refused() {
+    let mut db = Database::new().await;
+    db.execute(&format!(
+        "create role schema_boss superuser login; create role schema_acted; alter role schema_boss set role = schema_acted;
+         grant create on database {} to schema_acted; create table t (id bigint primary key, at date not null);
+         alter table t owner to schema_acted",
+        db.name()
+    ))
+    .await;
+    let plan = db.plan("table = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n");
+    db.log_in_as("schema_boss");
+    for command in ["check", "run"] {
+        let ran = db.pgstrata(&[command, plan.to_str().unwrap()]).await.exits(3);
+        assert!(ran.stderr.contains("superuser schema_boss acts as another role"), "{ran:?}");
+    }
+    assert_eq!(db.count("select count(*) from pg_namespace where nspname = 'pgstrata'").await, 0);
+}

@@ -209,6 +209,7 @@ pub(super) async fn facts(
     if server.version < check::OLDEST_SERVER {
         return Ok(Facts { server, relation: Relation::Unread, jobs: Vec::new() });
     }
+    store::no_acting_superuser(client).await?;
     let Some(oid) = catalog::find(client, table).await? else {
         let relation = Relation::Missing { name: table.clone(), tables: tables(client).await? };
         return Ok(Facts { server, relation, jobs: Vec::new() });

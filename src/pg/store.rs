@@ -190,6 +190,7 @@ pub async fn installed(client: &Client) -> Result<Option<i32>> {
 /// # Errors
 /// What was found.
 pub async fn trusted(client: &Client) -> Result<()> {
+    no_acting_superuser(client).await?;
     let row = client.query_opt(own_schema::FACTS, &[]).await?;
     let Some(Json(found)) = row.map(|row| row.get::<_, Json<OwnSchema>>(0)) else { return Ok(()) };
     let objections = found.objections();
@@ -202,6 +203,20 @@ pub async fn trusted(client: &Client) -> Result<()> {
         .hint(format!(
             "connect as the role that owns the schema, or correct what the cause lists: only {role}, its \
              members and superusers may own the schema and its objects, or write there; see SECURITY.md"
+        )))
+}
+
+/// Rejects a superuser that acts as another role: the objects in schema `pgstrata` would belong to that role.
+///
+/// # Errors
+/// It is one.
+pub async fn no_acting_superuser(client: &Client) -> Result<()> {
+    let Some(row) = client.query_opt(own_schema::ACTING_SUPERUSER, &[]).await? else { return Ok(()) };
+    let superuser = plain(row.get(0));
+    Err(Error::new(Kind::Preflight, format!("superuser {superuser} acts as another role"))
+        .cause("members of that role could run code in schema pgstrata that resets the role")
+        .hint(format!(
+            "connect as a role that is not a superuser, or run `alter role {superuser} reset role` first"
         )))
 }
 

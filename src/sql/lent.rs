@@ -4,10 +4,13 @@
 use crate::model::ident::QualifiedName;
 use crate::model::lent::Access;
 
+use super::trust::is_trusted;
+
 /// An owner of the relations in schemas `$1` called `$2` that could not act as the role that logged in anyway, and is none of the
 /// roles `$3` that the plan trusts; no row if there is none. Included are partitions and, if `$4`, tables whose foreign keys make
 /// an update write them.
-pub const UNTRUSTED_OWNER: &str = "with recursive tables as (
+pub const UNTRUSTED_OWNER: &str = concat!(
+    "with recursive tables as (
   select c.oid from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) r (schema, name)
     join pg_catalog.pg_namespace n on n.nspname = r.schema
     join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = r.name
@@ -22,26 +25,24 @@ pub const UNTRUSTED_OWNER: &str = "with recursive tables as (
   select distinct c.relowner as oid from tables join pg_catalog.pg_class c using (oid)
 )
 select pg_catalog.pg_get_userbyid(oid)::text from owners
-where not (pg_catalog.pg_has_role(oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
-      then 'USAGE, SET' else 'MEMBER' end)
-  or pg_catalog.pg_get_userbyid(oid)::text = any ($3))
-limit 1";
+where not ",
+    is_trusted!("oid", "session_user", "$3"),
+    "
+limit 1"
+);
 
 /// Code that the server runs when rows of the relations `$1` are read or written, and that belongs to roles that the role that
 /// logged in does not trust: what uses it, the function or domain, its owner. Partitions are included and, if `$4`, tables whose
 /// foreign keys make an update write them.
 ///
-/// Trusted are superusers, roles that could act as the role that logged in anyway, and the roles `$2` of the plan. The session's
-/// present role is not trusted for that alone: a function can reset it. If `$3`, triggers and rules count if they are enabled.
+/// `$2` are the roles that the plan trusts. If `$3`, triggers and rules count if they are enabled.
 /// Indexes and statistics count because the planner evaluates their constant parts. Everything that an expression reaches is
 /// followed: operators, types down to the domains in them and their checks, casts, and SQL bodies. A domain of an untrusted role
 /// counts even without a check, because adding one takes no lock on the table. Of the server's own functions, those count that
 /// run SQL text or reach beyond the row: all that are VOLATILE, except some known ones, and those that read tables into XML.
-pub const CODE: &str = "with recursive trusted as (
-  select r.oid from pg_catalog.pg_roles r
-  where r.rolsuper or r.rolname::text = any ($2)
-    or pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
-      then 'USAGE, SET' else 'MEMBER' end)
+pub const CODE: &str = concat!(
+    "with recursive trusted as (
+  select r.oid from pg_catalog.pg_roles r where ", is_trusted!("r.oid", "session_user", "$2"), "
 ), tables as (
   select pg_catalog.unnest($1::oid[]) as oid
   union
@@ -169,7 +170,8 @@ select pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass,
   pg_catalog.pg_get_userbyid(c.relowner)::text
 from tables join pg_catalog.pg_class c using (oid)
 where c.relkind not in ('r', 'p') and c.relowner not in (select oid from trusted)
-order by 1, 2";
+order by 1, 2"
+);
 
 /// Prevents other sessions from altering the tables until the transaction ends; does not block writers.
 pub fn hold(tables: &[QualifiedName], access: Access) -> String {

@@ -8,6 +8,7 @@ use crate::model::blueprint::{Blueprint, Direction, SCHEMA};
 use crate::model::ident::{Ident, QualifiedName, literal};
 
 use super::drain::{self, Batch};
+use super::trust::is_trusted;
 use super::{capture, close_signature, dollar_quoted, equal, from_source, list, row_types};
 
 /// A transaction that has changed this many rows logs further changes: each mirrored row takes a subtransaction.
@@ -22,13 +23,13 @@ pub const SETTING: &str = "pgstrata.mirror";
 /// A role that has USAGE on schema pgstrata and is the role `$1` or a member of it, directly or not: it could alter the
 /// function that is transferred to `$1`. Roles that could act as the session's role anyway, and the roles `$2` that the
 /// plan trusts, do not count.
-pub const REACHES_SCHEMA: &str = "select r.rolname::text from pg_catalog.pg_roles r
+pub const REACHES_SCHEMA: &str = concat!(
+    "select r.rolname::text from pg_catalog.pg_roles r
 where pg_catalog.pg_has_role(r.oid, (select o.oid from pg_catalog.pg_roles o where o.rolname::text = $1::text), 'MEMBER')
   and pg_catalog.has_schema_privilege(r.oid, 'pgstrata', 'USAGE')
-  and not (r.rolsuper or r.rolname = current_user or r.rolname::text = any ($2::text[])
-    or pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
-      then 'USAGE, SET' else 'MEMBER' end))
-order by 1 limit 1";
+  and not ", is_trusted!("r.oid", "session_user", "$2::text[]"), "
+order by 1 limit 1"
+);
 
 /// The deferrable keys of the relation with oid `$1`: schema, name, and whether another deferrable constraint in that
 /// schema has the same name.

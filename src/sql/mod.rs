@@ -45,6 +45,7 @@ pub mod strip;
 pub mod surroundings;
 pub mod swap;
 pub mod trial;
+mod trust;
 pub mod verify;
 pub mod writing;
 

@@ -1,14 +1,16 @@
 //! Facts about schema `pgstrata`, before anything in it is used.
 
+use super::trust::could_act_as;
+
 /// Schema, tables and functions, as one JSON document ([`crate::model::own_schema::OwnSchema`]); no row if the schema
 /// does not exist.
 ///
-/// Trusted are the roles that can act as the session's role anyway (that role itself, its members, superusers), and
-/// the role that the session acts as. Reading is harmless: the privileges SELECT, USAGE and EXECUTE do not count.
-pub const FACTS: &str = "with trusted as materialized (
+/// The role that the session acts as is trusted as well, so that several roles can share the schema by acting as its
+/// owner. Reading is harmless: the privileges SELECT, USAGE and EXECUTE do not count.
+pub const FACTS: &str = concat!(
+    "with trusted as materialized (
   select r.oid from pg_catalog.pg_roles r
-  where pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
-      then 'USAGE, SET' else 'MEMBER' end) or r.rolname = current_user
+  where ", could_act_as!("r.oid", "session_user"), " or r.rolname = current_user
 ), relations as materialized (
   select c.oid, c.relname, c.relkind, c.relowner, c.relacl, c.relrowsecurity
   from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('pgstrata') and c.relkind <> 'i'
@@ -67,7 +69,12 @@ select pg_catalog.json_build_object(
     where f.pronamespace = n.oid and f.proowner not in (select oid from trusted)
       -- The mirror's runs with the rights of the table's owner, and belongs to that role.
       and not (f.prosecdef and pg_catalog.starts_with(f.proname, 'mirror_')))
-) from pg_catalog.pg_namespace n where n.nspname = 'pgstrata'";
+) from pg_catalog.pg_namespace n where n.nspname = 'pgstrata'"
+);
+
+/// The superuser that logged in, if the session acts as another role; else no row.
+pub const ACTING_SUPERUSER: &str = "select r.rolname::text from pg_catalog.pg_roles r
+where r.rolname = session_user and r.rolsuper and session_user <> current_user";
 
 #[cfg(test)]
 mod tests {

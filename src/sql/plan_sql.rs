@@ -9,6 +9,7 @@ use crate::model::ident::{Ident, literal};
 use crate::model::plan_sql::{Join, PlanSql};
 
 use super::list;
+use super::trust::is_trusted;
 
 /// The settings of the plan's SQL, until the transaction ends.
 pub fn settings(sql: &PlanSql) -> String {
@@ -100,11 +101,12 @@ pub fn definers_path(sql: &PlanSql) -> String {
 
 /// Sets the search path of the application without the schemas in which a role that is not trusted may create
 /// objects: it could create a function there that runs with the job's privileges. Evaluated each time, because the
-/// privilege may be granted later. Trusted are the roles that can become `role`.
+/// privilege may be granted later.
 fn closed(sql: &PlanSql, role: &str) -> String {
     let trust: Vec<String> = sql.trust.iter().map(|role| literal(role)).collect();
     format!(
-        "pg_catalog.set_config('search_path', (
+        concat!(
+            "pg_catalog.set_config('search_path', (
   select pg_catalog.concat_ws(', ', 'pg_catalog', pg_catalog.string_agg(pg_catalog.quote_ident(n.nspname), ', ' order by s.place), 'pg_temp')
   from (select pg_catalog.set_config('search_path', {path}, true) as path offset 0) p
     cross join lateral pg_catalog.unnest(pg_catalog.current_schemas(p.path is null)) with ordinality s (name, place)
@@ -117,9 +119,9 @@ fn closed(sql: &PlanSql, role: &str) -> String {
       left join pg_catalog.pg_roles r on r.oid = case
         when g.oid = (select oid from pg_catalog.pg_roles where rolname = 'pg_database_owner')
         then (select datdba from pg_catalog.pg_database where datname = pg_catalog.current_database()) else g.oid end
-    where not coalesce(r.rolsuper or r.rolname = current_user or r.rolname::text = any (array[{trust}]::text[])
-      or pg_catalog.pg_has_role(r.oid, {role}, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
-      then 'USAGE, SET' else 'MEMBER' end), false))), true)",
+    where not coalesce(", is_trusted!("r.oid", "{role}", "array[{trust}]::text[]"), ", false))), true)"
+        ),
+        role = role,
         path = literal(&sql.search_path),
         trust = trust.join(", "),
     )
@@ -127,10 +129,9 @@ fn closed(sql: &PlanSql, role: &str) -> String {
 
 /// The schemas of the search path `$1` that exist and contain nothing of roles that are not trusted, in the format of
 /// `SHOW search_path`; `$2` are roles that the plan trusts.
-pub const SOUND_PATH: &str = "with lent as (
-  select r.oid from pg_catalog.pg_roles r where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($2)
-    or pg_catalog.pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
-      then 'USAGE, SET' else 'MEMBER' end)
+pub const SOUND_PATH: &str = concat!(
+    "with lent as (
+  select r.oid from pg_catalog.pg_roles r where ", is_trusted!("r.oid", "session_user", "$2"), "
 ), planted as (
   select pronamespace as schema, proowner as owner from pg_catalog.pg_proc
   union all select oprnamespace, oprowner from pg_catalog.pg_operator
@@ -142,7 +143,8 @@ pub const SOUND_PATH: &str = "with lent as (
 select pg_catalog.concat_ws(', ', pg_catalog.string_agg(pg_catalog.quote_ident(n.nspname), ', ' order by s.place), 'pg_temp')
 from path p cross join lateral pg_catalog.unnest(pg_catalog.current_schemas(p.path is null)) with ordinality s (name, place)
   join pg_catalog.pg_namespace n on n.nspname = s.name
-where n.oid <> pg_catalog.pg_my_temp_schema() and n.oid not in (select schema from planted where owner not in (select oid from lent))";
+where n.oid <> pg_catalog.pg_my_temp_schema() and n.oid not in (select schema from planted where owner not in (select oid from lent))"
+);
 
 /// The initial settings of the session: those of the server, the database, the role and the connection.
 pub const SESSION: &str = "select name, reset_val from pg_catalog.pg_settings
@@ -304,10 +306,9 @@ pub fn set_default(mark: &str, column: &Ident, default: &str) -> String {
 ///
 /// Trusted are superusers, the roles that can become ours, and those of the plan, as for code on the table
 /// ([`super::lent::CODE`]); to create in a schema, also those that can become the table's owner or the database's.
-pub const NAMED: &str = r#"with recursive lent as (
-  select r.oid from pg_roles r where r.rolsuper or r.rolname = current_user or r.rolname::text = any ($3)
-    or pg_has_role(r.oid, session_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
-      then 'USAGE, SET' else 'MEMBER' end)
+pub const NAMED: &str = concat!(
+    "with recursive lent as (
+  select r.oid from pg_roles r where ", is_trusted!("r.oid", "session_user", "$3"), "
 ), trusted as (
   select oid from lent
   union
@@ -409,4 +410,5 @@ select json_build_object(
   'path', coalesce((select json_agg(json_build_object('schema', n.nspname, 'creators', coalesce(c.roles, '{}'),
       'planted', coalesce(p.roles, '{}')) order by n.nspname)
     from pg_namespace n left join creators c on c.oid = n.oid left join planted p on p.oid = n.oid
-    where n.nspname::text = any ($4) and (c.oid is not null or p.oid is not null)), '[]'))"#;
+    where n.nspname::text = any ($4) and (c.oid is not null or p.oid is not null)), '[]'))"
+);

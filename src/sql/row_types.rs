@@ -12,6 +12,8 @@ use crate::model::plan_sql::{Join, PlanSql};
 use crate::model::retyping::Retyping;
 use crate::model::table::Column;
 
+use super::trust::is_trusted;
+
 /// The first oid of a type that is not the server's own.
 const FIRST_USER_OID: u32 = 16384;
 
@@ -83,7 +85,8 @@ fn of_plan(sql: &PlanSql, columns: &[&Ident]) -> String {
     let trust: Vec<String> = sql.trust.iter().map(|role| literal(role)).collect();
     let differs: Vec<String> = found.iter().map(|found| format!("{found} >= {FIRST_USER_OID}")).collect();
     format!(
-        "  if ({differs}) and exists (
+        concat!(
+            "  if ({differs}) and exists (
     with recursive types as (
       select pg_catalog.unnest(array[{found}]) as oid
       union
@@ -91,14 +94,15 @@ fn of_plan(sql: &PlanSql, columns: &[&Ident]) -> String {
         cross join lateral (values (t.typbasetype), (t.typelem)) part (oid)
       where part.oid <> 0
     )
-    select from types join pg_catalog.pg_type t on t.oid = types.oid join pg_catalog.pg_roles r on r.oid = t.typowner
-    where not (r.rolsuper or r.rolname = current_user or r.rolname::text = any (array[{trust}]::text[])
-      or pg_catalog.pg_has_role(r.oid, current_user, case when pg_catalog.current_setting('server_version_num')::integer >= 160000
-        then 'USAGE, SET' else 'MEMBER' end))
+    select from types join pg_catalog.pg_type t on t.oid = types.oid
+    where not ",
+            is_trusted!("t.typowner", "current_user", "array[{trust}]::text[]"),
+            "
   ) then
     return new;
   end if;
-",
+"
+        ),
         differs = differs.join(" or "),
         found = found.join(", "),
         trust = trust.join(", "),

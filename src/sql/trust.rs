@@ -1,0 +1,35 @@
+//! Which roles a job trusts: one condition, for all statements that ask for it.
+
+/// A condition of SQL: whether the role with oid `$oid` could act as the role `$role` without the job's help. Superusers
+/// could.
+///
+/// `$role` is `session_user`, the role that logged in. The role that the session acts as (`SET ROLE`) is not trusted for
+/// that alone: code that its members wrote could reset it. In the function of a trigger, `$role` is `current_user`, the
+/// function's owner, because `session_user` is the role that writes the row.
+///
+/// Before PostgreSQL 16, any member can act as the role; since then, if it may SET or inherits.
+macro_rules! could_act_as {
+    ($oid:literal, $role:literal) => {
+        concat!(
+            "pg_catalog.pg_has_role(", $oid, ", ", $role, ",\n      \
+             case when pg_catalog.current_setting('server_version_num')::integer >= 160000 then 'USAGE, SET' else 'MEMBER' end)"
+        )
+    };
+}
+
+/// The same, or the plan trusts the role: `$names` is its list, a `text[]`.
+macro_rules! is_trusted {
+    ($oid:literal, $role:literal, $names:literal) => {
+        concat!(
+            "(pg_catalog.pg_get_userbyid(",
+            $oid,
+            ")::text = any (",
+            $names,
+            ")\n    or ",
+            $crate::sql::trust::could_act_as!($oid, $role),
+            ")"
+        )
+    };
+}
+
+pub(super) use {could_act_as, is_trusted};
