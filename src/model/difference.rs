@@ -31,7 +31,6 @@ pub enum Between {
 const EXEMPT: &[(Between, &[&str], &str)] = &[
     (Between::Times, &["foreign_keys", "*", "validated"], "validated after an exchange"),
     (Between::Times, &["referenced_by", "*", "validated"], "validated after an exchange"),
-    (Between::Times, &["indexes", "*", "clustered"], "CLUSTER sets it as a side effect"),
     (Between::Tables, &["oid"], "another table has that name"),
     (Between::Tables, &["referenced_by", "*", "index"], "the server chooses among equal indexes"),
     (Between::Tables, &["indexes", "*", "clustered"], "is on each partition"),

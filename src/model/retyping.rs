@@ -126,6 +126,15 @@ impl Retyping {
         name.with_suffix(suffix(direction))
     }
 
+    /// The same, with CLUSTER using the index that it uses in `now`.
+    pub fn clustered_as(&self, now: &Table) -> Self {
+        let mut changed = self.clone();
+        for one in &mut changed.indexes {
+            one.index.clustered = now.indexes.iter().any(|i| i.name == one.index.name && i.clustered);
+        }
+        changed
+    }
+
     /// The current columns of the key, which can include the column whose type changes.
     pub fn key_columns(&self, direction: Direction) -> Vec<Column> {
         let now = |name: &Ident| {
@@ -276,6 +285,8 @@ impl Retyping {
                 "looks" | "default" | "statistics" | "options" | "identity" | "not_null",
                 ..,
             ] if *name != column => Follows::Stays,
+            // The exchange reads which index CLUSTER uses.
+            ["indexes", _, "clustered"] => Follows::Stays,
             ["indexes" | "checks", name, ..] if !is_remade(name) => Follows::Stays,
             ["foreign_keys" | "referenced_by", name, ..]
                 if !is_remade(name.split(" of ").next().unwrap_or_default()) =>

@@ -7,7 +7,7 @@ use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Check, Column, ReplicaIdentity, Sequence, Table, Trigger};
 
 use super::prepare::{grant, policy, revoke, trigger};
-use super::suffixes;
+use super::{index, suffixes};
 
 /// The inactive table, and the names of its objects.
 #[derive(Debug)]
@@ -108,6 +108,7 @@ impl Side<'_> {
                 let object = self.own(&now.name.sibling(index.name.clone()));
                 vec![format!("comment on index {object} is {}", or_null(index.comment.as_deref()))]
             }
+            ["indexes", _, "clustered"] => self.clustered(),
             // Objects that depend on the sequence would continue to depend on that of the inactive table.
             ["sequences", _, "uses", ..] if one.has_more() => return None,
             ["sequences", _, "uses", ..] => Vec::new(),
@@ -136,6 +137,13 @@ impl Side<'_> {
         let drop = of(self.was).map(|p| format!("drop policy {} on {}", p.name, self.table));
         let create = of(&self.b.table).map(|p| policy(&self.table, &self.b.table.name.name, &p));
         drop.into_iter().chain(create).chain(self.comment_again("policy", name)).collect()
+    }
+
+    /// The index that CLUSTER uses, on each partition; a partitioned table has none itself.
+    fn clustered(&self) -> Vec<String> {
+        let on = |leaf| index::cluster_on(self.b, leaf);
+        let of = |leaf| on(leaf).unwrap_or_else(|| format!("alter table {leaf} set without cluster"));
+        self.leaves.iter().map(of).collect()
     }
 
     /// The comment on an object that was created again. Only needed for a rollback: a swap creates all comments.
@@ -409,6 +417,7 @@ mod tests {
         now.columns[4].not_null = true;
         now.columns[4].looks.as_mut().unwrap().not_null = Some(Ident::new("raw_there"));
         now.indexes[1].comment = Some("newest first".into());
+        now.indexes[1].clustered = true;
         now.checks.push(Check {
             name: Ident::new("positive"),
             definition: "CHECK ((seq > 0))".into(),

@@ -91,10 +91,13 @@ pub fn replica_identity(
 /// Settings of a leaf that refer to its indexes: the replica identity, and the index that CLUSTER uses.
 pub fn leaf_marks(b: &Blueprint, leaf: &QualifiedName) -> Vec<String> {
     let name = |index: &Ident| b.leaf_index_name(&leaf.name, index);
-    let mut all: Vec<String> = replica_identity(b, leaf, name).into_iter().collect();
-    let clustered = b.carried_indexes().into_iter().find(|i| i.clustered && by_leaf(i));
-    all.extend(clustered.map(|i| format!("alter table {leaf} cluster on {}", name(&i.name))));
-    all
+    replica_identity(b, leaf, name).into_iter().chain(cluster_on(b, leaf)).collect()
+}
+
+/// Sets the index that CLUSTER uses on a leaf; nothing if the source has none.
+pub fn cluster_on(b: &Blueprint, leaf: &QualifiedName) -> Option<String> {
+    let index = b.carried_indexes().into_iter().find(|i| i.clustered && by_leaf(i))?;
+    Some(format!("alter table {leaf} cluster on {}", b.leaf_index_name(&leaf.name, &index.name)))
 }
 
 /// Turns the index of a leaf into a constraint if the source has one. Not in the transaction of the build: it needs an

@@ -263,6 +263,7 @@ async fn a_rollback_carries_over_changes_of_the_partitioned_table(version: Versi
 async fn a_swap_carries_over_changes_of_the_plain_table(version: Version) {
     let db = run(version, PARTITION).await;
     apply(&db, TABLES).await;
+    execute(&db, "alter table t cluster on t_v").await;
     let ran = db.pgstrata(&["swap", "job"]).await.ok();
     assert!(ran.stderr.contains("carried over to public.t_new"), "{}", ran.stderr);
     assert!(ran.stderr.contains("no other difference from the original table"), "{}", ran.stderr);
@@ -271,6 +272,11 @@ async fn a_swap_carries_over_changes_of_the_plain_table(version: Version) {
         "select count(*) from pg_class c join pg_inherits on inhrelid = c.oid and inhparent = 't'::regclass,
       aclexplode(relacl) a where a.grantee <> c.relowner";
     assert_eq!(db.count(leaf).await, 0, "a role has a privilege on a partition");
+    let not_clustered =
+        "select count(*) from pg_inherits i where inhparent = 't'::regclass and not exists (
+           select from pg_index x join pg_inherits p on p.inhrelid = x.indexrelid and p.inhparent = 't_v'::regclass
+           where x.indrelid = i.inhrelid and x.indisclustered)";
+    assert_eq!(db.count(not_clustered).await, 0, "CLUSTER uses the index on each partition");
     db.pgstrata(&["finalize", "job", "--now"]).await.ok();
     assert_eq!(undone(&db, TABLES).await, [""; 0]);
     drop_roles(&db).await;
@@ -362,6 +368,10 @@ const COLUMNS: &[Change] = &[
     (
         "revoke references (name) on t from {app}",
         "not has_column_privilege('{app}', 't', 'name', 'references')",
+    ),
+    (
+        "alter table t cluster on t_by_name",
+        "(select indisclustered from pg_index where indexrelid = 't_by_name'::regclass)",
     ),
 ];
 

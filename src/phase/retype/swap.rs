@@ -139,7 +139,6 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
     let meter = Meter::begin(retyper, work);
     let lock_retry = LockRetry::on(retyper, r.locked());
     let exchanger = Exchanger::new(retyper, r.exchange_function(), r.definition_function());
-    let exchange = exchange::exchange(r, away);
     let mut older = Older::new(retyper)?;
     older.since(since.to_owned()).await?;
     if retyper.plan.old_snapshots() != OldSnapshots::Accept {
@@ -157,6 +156,7 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
         objects::in_place(retyper).await?;
         objects::counterparts(retyper, away).await?;
         check_proof(retyper, &retyper.control, away).await?;
+        let exchange = exchange::exchange(&r.clustered_as(&definition.table), away);
         exchanger.ready(&exchange, Vec::new()).await?;
         wait_for_snapshots(retyper, &lock_retry, &mut *older.lock().await, begun).await?;
         lock_retry.look().await?;
