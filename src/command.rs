@@ -311,9 +311,10 @@ async fn sql(target: &Target, plan: &Path, output: Output) -> Result<()> {
     let preflight = preflight(&session, &plan).await?;
     let Some(design) = preflight.design else {
         report::print_findings(&output, &preflight.findings);
+        let why = if preflight.findings.errors() > 0 { "has errors" } else { "could not be tested" };
         return Err(Error::new(
             Kind::Preflight,
-            "the statements of the plan cannot be printed while it has errors",
+            format!("the statements of the plan cannot be printed, because it {why}"),
         ));
     };
     let sections = script(&session, &plan, &design).await?;

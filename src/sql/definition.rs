@@ -74,7 +74,7 @@ pub fn index_expressions(tail: &str) -> Option<Vec<String>> {
 }
 
 /// The expression of an element of an index: in parentheses, or a function call. A column has no expression. A
-/// collation and an operator class may follow. The outer option is none if the element cannot be parsed.
+/// collation and an operator class may follow, whose parameters are constants. The outer option is none if the element cannot be parsed.
 fn index_element(tokens: &[&str]) -> Option<Option<String>> {
     let rest = tokens.iter().position(|token| !token.trim().is_empty())?;
     let name =
@@ -89,8 +89,8 @@ fn index_element(tokens: &[&str]) -> Option<Option<String>> {
             _ if token.trim().is_empty() && ["(", "."].contains(&next) => {}
             _ if token.trim().is_empty() && !was_name => {}
             token if name(&token) && !was_name => was_name = true,
-            // A column, followed by a collation or an operator class.
-            _ => return (was_name && tokens[end..].iter().all(|token| *token != "(")).then_some(None),
+            // A column, followed by a collation or an operator class. COLLATION FOR is followed by an expression.
+            _ => return (was_name && !tokens[rest].eq_ignore_ascii_case("collation")).then_some(None),
         }
         end += 1;
     }
@@ -99,9 +99,10 @@ fn index_element(tokens: &[&str]) -> Option<Option<String>> {
     }
     let depths = depths(&tokens[end..])?;
     let shut = end + depths.iter().enumerate().position(|(i, depth)| i > 0 && *depth == 0)?;
-    // Parameters of an operator class are constants.
-    let after = tokens[shut + 1..].concat();
-    (!after.contains('(')).then(|| Some(tokens[rest..=shut].concat()))
+    let after: Vec<&&str> = tokens[shut + 1..].iter().filter(|token| !token.trim().is_empty()).collect();
+    let is_class = |pair: &[&&str]| *pair[1] != "(" || name(pair[0]);
+    let followed = after.first().is_none_or(|token| name(token)) && after.windows(2).all(is_class);
+    followed.then(|| Some(tokens[rest..=shut].concat()))
 }
 
 /// Splits the text into tokens; none if it contains syntax that [`tokens`] does not support: comments, dollar quotes,
@@ -222,7 +223,10 @@ mod tests {
                 "((a || 'x,'), c) include (d) where lower('X') = a",
                 Some(vec!["(a || 'x,')", " lower('X') = a"]),
             ),
-            ("(a gist_ops(siglen = 32))", None),
+            ("(a gist_ops(siglen = 32), b x.ops (\"n\"=1) desc)", Some(vec![])),
+            ("(lower(a) collate \"C\" gist_ops(siglen = 32))", Some(vec!["lower(a)"])),
+            ("((a) || f(b))", None),
+            ("(collation for (f(1)))", None),
             ("(f(a) -- (\n)", None),
             ("(f($$)$$))", None),
             ("(f(e'\\')'))", None),

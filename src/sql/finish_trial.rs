@@ -46,7 +46,8 @@ pub fn reading(number: usize) -> String {
 }
 
 /// The error for an index definition that [`definition::index_expressions`] cannot parse.
-pub const NOT_READ: &str = "the expressions of the index could not be separated: write each in parentheses";
+pub const NOT_READ: &str = "the expressions of the index could not be identified: write each in parentheses, without \
+    comments, dollar-quoted strings and escape strings";
 
 /// Temporary views of the conditions and the index expressions: the server looks up all names when it creates them, but
 /// calls no function. None if a definition cannot be parsed.

@@ -418,11 +418,7 @@ impl<'a> Pass<'a> {
         let keys: Vec<Key> = self.filler.reading(session, std::slice::from_ref(leaf), read).await?;
         let mut held = 0;
         for key in keys {
-            tokio::select! {
-                () = self.filler.gate.pass() => {}
-                () = self.filler.interrupted() => {}
-            }
-            self.filler.go_on()?;
+            self.filler.permitted().await?;
             match self.single(session, leaf, &key).await {
                 Ok(()) => {}
                 // Several rows have been locked for a long time, so the remaining ones may be too. The second pass

@@ -169,8 +169,7 @@ async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key
     let mut retries = Retries::usual(&filler.events, Retried::Step(&what), limit);
     let (begun, mut tries) = (Instant::now(), 0);
     while tries < attempts && begun.elapsed() < give_up_after {
-        filler.go_on()?;
-        filler.gate.pass().await;
+        filler.permitted().await?;
         match pass.single(session, leaf, key).await {
             Err(e) if e.retry_class() == Retry::Again => {
                 retries.failed(&e);

@@ -224,6 +224,18 @@ impl Driver {
         Ok(())
     }
 
+    /// Waits while the job is paused or throttled.
+    ///
+    /// # Errors
+    /// As [`Self::go_on`], also during the wait.
+    pub async fn permitted(&self) -> Result<()> {
+        tokio::select! {
+            () = self.gate.pass() => {}
+            () = self.interrupted() => {}
+        }
+        self.go_on()
+    }
+
     /// Waits until a stop is requested or the lease is lost.
     pub async fn interrupted(&self) {
         tokio::select! {

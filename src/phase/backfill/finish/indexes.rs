@@ -72,8 +72,7 @@ async fn one(
     let f = &filler.filling;
     let parts = tree(filler).await?;
     for part in parts.iter().filter(|part| part.leaf) {
-        filler.go_on()?;
-        filler.gate.pass().await;
+        filler.permitted().await?;
         leaf(filler, session, part, &f.index_name(name, &part.name), what).await?;
         meter.add(1);
         meter.keep().await?;
