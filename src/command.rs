@@ -45,7 +45,7 @@ pub fn run(cli: Cli, output: Output) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|e| Error::failed("failed to start the runtime").cause(e.to_string()))?;
+        .map_err(|e| Error::failed("failed to start the runtime").caused_by(e))?;
     runtime.block_on(dispatch(cli, output))
 }
 
@@ -236,7 +236,7 @@ fn read_plan(path: &Path) -> Result<Plan> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| {
         Error::usage(format!("failed to read plan {name}"))
-            .cause(e.to_string())
+            .caused_by(e)
             .hint("`pgstrata plan TABLE --by COLUMN -o FILE` writes a plan")
     })?;
     Plan::parse(&text, &name)
@@ -256,7 +256,7 @@ async fn plan(
     match file {
         None => report::print_text(&text),
         Some(path) => std::fs::write(path, text)
-            .map_err(|e| Error::usage(format!("failed to write {}", path.display())).cause(e.to_string()))?,
+            .map_err(|e| Error::usage(format!("failed to write {}", path.display())).caused_by(e))?,
     }
     Ok(())
 }

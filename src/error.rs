@@ -1,8 +1,10 @@
 //! The error type: a message with names and numbers, the cause, and a hint about what to do.
 //!
-//! Messages never contain connection strings, passwords or values of rows. Of a server's error, only severity, code and
-//! message are kept, because `DETAIL` contains keys.
+//! Messages never contain connection strings, passwords or values of rows. Of a server's error, only code and message
+//! are kept, and the driver's error is not a source of ours, because its `DETAIL` contains keys.
 
+use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::fmt;
 
 use tokio_postgres::error::SqlState;
@@ -46,6 +48,7 @@ pub struct Error {
     lacks_partition: bool,
     message: String,
     cause: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
     hint: Option<String>,
 }
 
@@ -66,6 +69,7 @@ impl Error {
             lacks_partition: false,
             message: message.into(),
             cause: None,
+            source: None,
             hint: None,
         }
     }
@@ -87,10 +91,17 @@ impl Error {
         self
     }
 
-    /// Adds the cause, in one line.
+    /// Adds the cause, in one line. It is reported instead of the source.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds the error that caused this one.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
         self
     }
 
@@ -115,15 +126,19 @@ impl Error {
         self
     }
 
-    /// Makes `context` the message, and the previous message part of the cause.
+    /// An error with the message `context`, of which this one is the source. Everything else stays the same.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {
-        let was = std::mem::replace(&mut self.message, context.into());
-        self.cause = Some(match self.cause.take() {
-            Some(cause) => format!("{was}: {cause}"),
-            None => was,
-        });
-        self
+        Self {
+            kind: self.kind,
+            retry: self.retry,
+            code: self.code.clone(),
+            lacks_partition: self.lacks_partition,
+            message: context.into(),
+            cause: None,
+            hint: self.hint.take(),
+            source: Some(Box::new(self)),
+        }
     }
 
     /// The kind.
@@ -169,9 +184,17 @@ impl Error {
         &self.message
     }
 
-    /// The cause, if known.
-    pub fn cause_text(&self) -> Option<&str> {
-        self.cause.as_deref()
+    /// The cause, if known: as it was given, or the messages of all sources.
+    pub fn cause_text(&self) -> Option<Cow<'_, str>> {
+        if let Some(cause) = &self.cause {
+            return Some(Cow::Borrowed(cause));
+        }
+        let source = self.source.as_deref()?;
+        let Some(inner) = source.downcast_ref::<Self>() else { return Some(Cow::Owned(source.to_string())) };
+        Some(match inner.cause_text() {
+            Some(cause) => Cow::Owned(format!("{}: {cause}", inner.message)),
+            None => Cow::Borrowed(&inner.message),
+        })
     }
 
     /// The hint, if there is one.
@@ -182,7 +205,7 @@ impl Error {
     /// Message, SQLSTATE and cause in one line, for events.
     pub fn brief(&self) -> String {
         let code = self.code.as_ref().map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
-        let cause = self.cause.as_ref().map_or(String::new(), |cause| format!(": {cause}"));
+        let cause = self.cause_text().map_or(String::new(), |cause| format!(": {cause}"));
         format!("{}{code}{cause}", self.message)
     }
 
@@ -206,12 +229,34 @@ impl fmt::Display for Error {
         if let Some(code) = &self.code {
             write!(f, " (SQLSTATE {code})")?;
         }
-        if let Some(cause) = &self.cause {
+        if let Some(cause) = self.cause_text() {
             write!(f, "\ncause: {cause}")?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_chained_and_reported_as_the_cause() {
+        let io = std::io::Error::other("no route to host");
+        let error = Error::failed("failed to connect").caused_by(io).hint("check the host");
+        let error = error.retry(Retry::Unknown).code("08006").context("failed to copy a chunk");
+        assert_eq!(error.cause_text().unwrap(), "failed to connect: no route to host");
+        assert_eq!((error.hint_text(), error.sqlstate()), (Some("check the host"), Some("08006")));
+        assert_eq!(error.retry_class(), Retry::Unknown);
+        let mut messages = Vec::new();
+        let mut next: Option<&dyn StdError> = error.source();
+        while let Some(source) = next {
+            messages.push(source.to_string().lines().next().unwrap_or_default().to_owned());
+            next = source.source();
+        }
+        assert_eq!(messages, ["failed to connect (SQLSTATE 08006)", "no route to host"]);
     }
 }

@@ -283,3 +283,29 @@ async fn a_swap_that_gave_up_succeeds_later() {
         oracle::compare(&db, "t", "truth").await;
     }
 }
+
+/// The end of a job drops what it created; an object that somebody made on it prevents that, and is named.
+#[tokio::test]
+async fn objects_that_depend_on_what_a_job_removes_are_named() {
+    const PARTITION: &str = "name = 'j'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 year'\n";
+    const RETYPE: &str = "name = 'j'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'id'\nto = 'bigint'\n";
+    for (plan, swaps, view, end) in [
+        (PARTITION, false, "select id from t_new", &["abort", "j"][..]),
+        (PARTITION, true, "select id from t_old", &["finalize", "j", "--now"]),
+        (RETYPE, false, "select id_new from t", &["abort", "j"]),
+        (RETYPE, true, "select id_old from t", &["finalize", "j", "--now"]),
+    ] {
+        let db = Database::new().await;
+        db.execute("create table t (id int primary key, at date not null); insert into t values (1, '2024-01-01'); analyze t")
+            .await;
+        let plan = db.plan(plan);
+        let run = ["run", plan.to_str().unwrap(), "--swap"];
+        db.pgstrata(&run[..2 + usize::from(swaps)]).await.ok();
+        db.execute(&format!("create view on_it as {view}")).await;
+        let refused = db.pgstrata(end).await.exits(1).stderr;
+        let again = format!("then run `pgstrata {} j`", end[0]);
+        assert!(refused.contains("on_it depends on") && refused.contains(&again), "{view}: {refused}");
+        db.execute("drop view on_it").await;
+        db.pgstrata(end).await.ok();
+    }
+}

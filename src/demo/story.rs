@@ -73,7 +73,7 @@ async fn start(events: &Events) -> Result<PrivateServer> {
     let phase = events.phase_started(DATABASE, DemoWork::StartServer);
     let server = tokio::task::spawn_blocking(|| PrivateServer::start(SETTINGS))
         .await
-        .map_err(|e| Error::failed("failed to start the server").cause(e.to_string()))??;
+        .map_err(|e| Error::failed("failed to start the server").caused_by(e))??;
     let directory = server.socket_dir().display().to_string();
     events.phase_done(DATABASE, phase, PhaseOutcome::ServerStarted { directory }, began.elapsed());
     Ok(server)

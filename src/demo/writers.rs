@@ -88,7 +88,7 @@ impl Writers {
     /// Starts the writers on the tables in the database at `dsn`.
     pub(super) async fn start(dsn: &str) -> Result<Self> {
         let took_us = Histogram::new_with_bounds(1, 3_600_000_000, 3)
-            .map_err(|e| Error::failed("failed to record the writers' latencies").cause(e.to_string()))?;
+            .map_err(|e| Error::failed("failed to record the writers' latencies").caused_by(e))?;
         let tally = Tally { transactions: 0, failures: 0, first_failure: None, took_us, lap: Lap::default() };
         let (tally, stop) = (Arc::new(Mutex::new(tally)), CancellationToken::new());
         let mut tasks = JoinSet::new();
@@ -108,7 +108,7 @@ impl Writers {
     pub(super) async fn stop(&mut self) -> Result<Tally> {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
-            ended.map_err(|e| Error::failed("a writer failed").cause(e.to_string()))?;
+            ended.map_err(|e| Error::failed("a writer failed").caused_by(e))?;
         }
         Ok(self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }

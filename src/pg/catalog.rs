@@ -65,7 +65,7 @@ pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Resul
             "the result of a catalog query could not be \
             parsed",
         )
-        .cause(e.to_string())
+        .caused_by(e)
     })
 }
 
@@ -83,7 +83,7 @@ pub async fn column(client: &Client, oid: u32, name: &Ident) -> Result<ColumnFac
             "the result of a catalog query could not be \
             parsed",
         )
-        .cause(e.to_string())
+        .caused_by(e)
     })
 }
 

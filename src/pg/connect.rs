@@ -131,7 +131,7 @@ impl Target {
                     "no user name was given, and the name of the operating system user could not \
                     be determined",
                 )
-                .cause(e.to_string())
+                .caused_by(e)
                 .hint("set PGUSER")
             })?,
         };

@@ -16,7 +16,7 @@ use crate::sql::store as sql;
 pub async fn read(client: &Client, job: i64) -> Result<Option<Table>> {
     let stored: Option<Value> = client.query_one(sql::IN_USE, &[&job]).await?.get(0);
     let table = stored.map(serde_json::from_value).transpose();
-    table.map_err(|e| Error::failed("a job's record of its table could not be parsed").cause(e.to_string()))
+    table.map_err(|e| Error::failed("a job's record of its table could not be parsed").caused_by(e))
 }
 
 /// Records the current definition of the table in use.

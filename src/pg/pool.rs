@@ -41,13 +41,15 @@ impl ManageConnection for Sessions {
     }
 }
 
+/// A session that does not open in time is treated like one that was lost: the driver connects again, within its own
+/// limit.
 impl From<RunError<Error>> for Error {
     fn from(e: RunError<Error>) -> Self {
         match e {
             RunError::User(e) => e,
             RunError::TimedOut => {
                 Self::failed(format!("no session became available within {} s", WAIT.as_secs()))
-                    .retry(Retry::Again)
+                    .retry(Retry::Unknown)
             }
         }
     }

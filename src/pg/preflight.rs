@@ -319,7 +319,7 @@ fn understood<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> Result
             "the result of a catalog query could not be \
             parsed",
         )
-        .cause(e.to_string())
+        .caused_by(e)
     })
 }
 

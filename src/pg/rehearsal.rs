@@ -2,6 +2,8 @@
 //! table in a transaction that is rolled back. The server prints each definition for the other column; nothing is
 //! derived from text.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -304,5 +306,5 @@ fn refusal(error: Error) -> Result<String> {
     if error.sqlstate().is_none_or(is_passing) {
         return Err(error);
     }
-    Ok(error.cause_text().map_or_else(|| error.message().to_owned(), |cause| cause.to_owned()))
+    Ok(error.cause_text().map_or_else(|| error.message().to_owned(), Cow::into_owned))
 }

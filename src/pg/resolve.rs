@@ -267,7 +267,7 @@ pub async fn named(
             "the result of a catalog query could not be \
             parsed",
         )
-        .cause(e.to_string())
+        .caused_by(e)
     })
 }
 

@@ -25,14 +25,21 @@ pub fn from_pg(e: tokio_postgres::Error) -> Error {
     if let Some(db) = e.as_db_error() {
         let code = db.code().code();
         let kind = if *db.code() == SqlState::LOCK_NOT_AVAILABLE { Kind::Lock } else { Kind::Failed };
-        return Error::new(kind, without_values(code, db.message()))
+        let error = Error::new(kind, without_values(code, db.message()))
             .code(code)
             .retry(class(code))
             .lacking_partition(lacks_partition(code, db.constraint(), db.routine()));
+        return match db.detail() {
+            // The names of the objects, and no values.
+            Some(detail) if *db.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST => {
+                error.cause(detail.lines().collect::<Vec<_>>().join("; "))
+            }
+            _ => error,
+        };
     }
     let error = Error::failed(e.to_string()).retry(class_without_code(&e));
     match e.into_source() {
-        Some(source) => error.cause(source.to_string()),
+        Some(source) => error.caused_by(source),
         None => error,
     }
 }

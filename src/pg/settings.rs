@@ -255,8 +255,9 @@ fn read_service(service: &str, own_file: Option<&str>, var: Lookup<'_>) -> Resul
             Ok(text) => text,
             Err(_) if own_file.is_none_or(|own| Path::new(own) != file) => continue,
             Err(e) => {
-                return Err(Error::usage(format!("could not read the service file {}", file.display()))
-                    .cause(e.to_string()));
+                return Err(
+                    Error::usage(format!("could not read the service file {}", file.display())).caused_by(e)
+                );
             }
         };
         if let Some(settings) = service_of(&text, service)

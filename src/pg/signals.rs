@@ -128,7 +128,7 @@ pub async fn look(
     let row = timeout(ANSWER, session.query_one(signals, &[&prefix, &job, &table, &least_dead])).await;
     let row = row.map_err(|_| Error::failed(format!("no answer within {} s", ANSWER.as_secs())))??;
     serde_json::from_value(row.get(0))
-        .map_err(|e| Error::failed("the server's answer could not be parsed").cause(e.to_string()))
+        .map_err(|e| Error::failed("the server's answer could not be parsed").caused_by(e))
 }
 
 /// The last answer, and its time.

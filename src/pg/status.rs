@@ -136,7 +136,7 @@ async fn goes(client: &Client, job: &Job, driven: bool) -> Result<Goes> {
                 "the job's recorded progress could not be \
                 parsed",
             )
-            .cause(e.to_string())
+            .caused_by(e)
         };
         goes.holds = serde_json::from_value(row.get(1)).map_err(understood)?;
         goes.replicas = serde_json::from_value(row.get(2)).map_err(understood)?;

@@ -84,7 +84,7 @@ pub(super) fn connector(mode: Mode, root_cert: Option<&str>) -> Result<MakeRustl
     let verifier = Verifier { trust, checks_name: mode == Mode::VerifyFull, provider: Arc::clone(&provider) };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|e| Error::failed("could not set up TLS").cause(e.to_string()))?
+        .map_err(|e| Error::failed("could not set up TLS").caused_by(e))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
@@ -126,8 +126,8 @@ fn roots_of_system() -> Result<Trust> {
     if added == 0 {
         let mut error = Error::failed("the system has no root certificates")
             .hint("install them (ca-certificates), or set sslrootcert to a file");
-        if let Some(e) = found.errors.first() {
-            error = error.cause(e.to_string());
+        if let Some(e) = found.errors.into_iter().next() {
+            error = error.caused_by(e);
         }
         return Err(error);
     }

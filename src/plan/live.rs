@@ -55,9 +55,10 @@ impl Plan {
     /// # Errors
     /// A value is invalid.
     pub fn with(&self, settings: &BTreeMap<String, String>) -> Result<Self> {
-        let mut root: Table = self.to_toml().parse().map_err(|e: toml::de::Error| {
-            Error::failed("the plan could not be read back").cause(e.to_string())
-        })?;
+        let mut root: Table = self
+            .to_toml()
+            .parse()
+            .map_err(|e: toml::de::Error| Error::failed("the plan could not be read back").caused_by(e))?;
         for (section, key) in known() {
             let Some(value) = settings.get(key) else { continue };
             let keys = root.entry(section).or_insert_with(|| Value::Table(Table::new()));

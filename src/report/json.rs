@@ -54,7 +54,7 @@ pub(super) fn error(error: &Error) -> String {
     result(&Outer {
         error: Inner {
             message: error.message(),
-            cause: error.cause_text(),
+            cause: error.cause_text().as_deref(),
             hint: error.hint_text(),
             sqlstate: error.sqlstate(),
             exit_code: error.exit_code(),

@@ -1,6 +1,7 @@
 //! Events as plain lines, for logs and for mail from cron: the start and the end of a phase, and its progress every ten
 //! seconds.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::findings;
@@ -78,9 +79,9 @@ pub(super) fn error(error: &Error, paint: Paint) -> String {
     if let Some(code) = error.sqlstate() {
         text.push_str(&format!(" (SQLSTATE {code})"));
     }
-    for (label, line) in [("cause", error.cause_text()), ("hint", error.hint_text())] {
+    for (label, line) in [("cause", error.cause_text()), ("hint", error.hint_text().map(Cow::from))] {
         if let Some(line) = line {
-            text.push_str(&format!("\n{}: {}", paint.strong(label), harmless(line)));
+            text.push_str(&format!("\n{}: {}", paint.strong(label), harmless(&line)));
         }
     }
     text

@@ -74,7 +74,8 @@ pub fn index_expressions(tail: &str) -> Option<Vec<String>> {
 }
 
 /// The expression of an element of an index: in parentheses, or a function call. A column has no expression. A
-/// collation and an operator class may follow, whose parameters are constants. The outer option is none if the element cannot be parsed.
+/// collation and an operator class may follow, whose parameters are constants. The outer option is none if the element
+/// cannot be parsed.
 fn index_element(tokens: &[&str]) -> Option<Option<String>> {
     let rest = tokens.iter().position(|token| !token.trim().is_empty())?;
     let name =

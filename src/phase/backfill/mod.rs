@@ -42,7 +42,7 @@ use crate::pg::store::Job;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{latency, objects as pg, store};
 use crate::phase::job::driver::Driver;
-use crate::phase::job::kind::{JobKind, Verdict, of_kind};
+use crate::phase::job::kind::{JobKind, Verdict, depended_on, of_kind};
 use crate::phase::job::locks::briefly;
 use crate::phase::job::meter::Meter;
 use crate::plan::Plan;
@@ -241,7 +241,8 @@ pub(super) async fn end(
         }
         Ok(state)
     })
-    .await?;
+    .await
+    .map_err(|e| depended_on(filler, e, step))?;
     filler.reached(state);
     Ok(state)
 }

@@ -115,7 +115,7 @@ impl<'a> Exchanger<'a> {
                 "the result of a catalog query could not be \
                 parsed",
             )
-            .cause(e.to_string())
+            .caused_by(e)
         })?;
         let table = found.table.ok_or_else(|| {
             Error::failed(format!(

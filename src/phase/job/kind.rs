@@ -3,6 +3,8 @@
 
 use std::ops::Deref;
 
+use tokio_postgres::error::SqlState;
+
 use crate::clock;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::{JobNote, RunWarning};
@@ -305,6 +307,18 @@ pub fn reported_only(driver: &Driver, carried: Result<()>) -> Result<()> {
         }
         other => other,
     }
+}
+
+/// The error of the last transaction of a job, with a hint if objects of others depend on what it removes.
+pub fn depended_on(driver: &Driver, error: Error, step: Step) -> Error {
+    if !error.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
+        return error;
+    }
+    let command = if step == Step::Finalize { "finalize" } else { "abort" };
+    error.hint(format!(
+        "drop the objects that depend on it, or change them so that they do not; then run `pgstrata {command} {}`",
+        word(&driver.job.name)
+    ))
 }
 
 /// Unwraps a design of the expected kind.

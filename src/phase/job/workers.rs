@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use tokio_postgres::error::SqlState;
 
-use crate::error::{Error, Result, Retry};
+use crate::error::{Error, Result};
 use crate::event::RunWarning;
 use crate::model::pace::MOST_WORKERS;
 use crate::pg::connect::Session;
@@ -133,7 +133,7 @@ async fn attempt<T>(
     tracing::debug!(what, "item begins");
     let result = driver
         .retrying(what, async || {
-            let session = driver.pool.get().await.map_err(pool_error).inspect_err(|e| fewer(driver, e))?;
+            let session = driver.pool.get().await.map_err(Error::from).inspect_err(|e| fewer(driver, e))?;
             if driver.standby_left.get() {
                 session.batch_execute(locks::LEAVE_STANDBY).await?;
             }
@@ -150,7 +150,8 @@ fn fewer(driver: &Driver, error: &Error) {
     let open = usize::try_from(driver.pool.state().connections).unwrap_or(0);
     let most = open.saturating_sub(1).max(1);
     if error.is(&SqlState::TOO_MANY_CONNECTIONS) && open > 0 && driver.gate.at_most(most) {
-        let (workers, error) = (most as u64, error.cause_text().unwrap_or(error.message()).to_owned());
+        let (workers, error) =
+            (most as u64, error.cause_text().unwrap_or(error.message().into()).into_owned());
         driver.events.warn(RunWarning::FewerWorkers { workers, error });
     }
 }
@@ -172,14 +173,4 @@ pub async fn each<T>(
         Ok(())
     };
     run(driver, driver.plan.workers(), what, produce, work).await
-}
-
-/// Converts an error of the pool.
-pub fn pool_error(error: bb8::RunError<Error>) -> Error {
-    match error {
-        bb8::RunError::User(error) => error,
-        bb8::RunError::TimedOut => {
-            Error::failed("no session could be opened within the pool's time limit").retry(Retry::Unknown)
-        }
-    }
 }

@@ -47,7 +47,7 @@ async fn materialized_view(context: &PartitionJob, view: &Matview) -> Result<()>
         Err(e) if e.retry_class() == Retry::Unknown || e.sqlstate().is_none() => Err(e),
         Err(e) if !e.is_any(&NOT_OF_THE_QUERY) => {
             let name = view.view.name.plain();
-            let said = e.cause_text().unwrap_or(e.message()).to_owned();
+            let said = e.cause_text().unwrap_or(e.message().into()).into_owned();
             Err(Error::failed(format!("materialized view {name} could not be created again after the swap"))
                 .cause(said)
                 .hint(

@@ -55,7 +55,7 @@ pub async fn carry(
     }
     let mut with = b.clone();
     with.table = difference::with(&b.table, &found)
-        .map_err(|e| Error::failed("a change of the table could not be parsed").cause(e.to_string()))?;
+        .map_err(|e| Error::failed("a change of the table could not be parsed").caused_by(e))?;
     let leaves: Vec<QualifiedName> = match away {
         Direction::Forward => definition.leaves.iter().map(|leaf| leaf.name.clone()).collect(),
         Direction::Reverse => Vec::new(),

@@ -5,12 +5,11 @@
 //! remains.
 
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{EndWork, KeptWarning, PhaseOutcome};
 use crate::failpoint;
-use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::blueprint::Direction;
 use crate::model::history::History;
 use crate::model::ident::QualifiedName;
 use crate::model::objects::{Objects, Role};
@@ -18,6 +17,7 @@ use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, latency, objects as pg, store};
 use crate::phase::job::foreign_keys::left;
+use crate::phase::job::kind::depended_on;
 use crate::phase::job::locks::LockRetry;
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::{PartitionJob, after_exchange, objects};
@@ -36,7 +36,7 @@ pub async fn finalize(context: &PartitionJob) -> Result<State> {
     let table = before.leaving.table.as_ref().map(|(table, _)| table.plain());
     let meter = Meter::begin(context, EndWork::DropOldTable { table });
     before.report_kept(context);
-    let state = end(context, Step::Finalize).await.map_err(|e| explained(e, &b, &b.old(), "finalize"))?;
+    let state = end(context, Step::Finalize).await.map_err(|e| depended_on(context, e, Step::Finalize))?;
     failpoint!("finalize.done");
     meter.end(PhaseOutcome::TablePartitioned { table: b.table.name.plain() });
     left(context, &failed, b.keys_on_leaves);
@@ -56,23 +56,11 @@ pub async fn abort(context: &PartitionJob) -> Result<State> {
     let table = in_use.unwrap_or(&b.table.name).plain();
     let meter = Meter::begin(context, EndWork::RemoveJob { table, exists: in_use.is_some() });
     before.report_kept(context);
-    let state = end(context, Step::Abort).await.map_err(|e| explained(e, &b, &b.target(), "abort"))?;
+    let state = end(context, Step::Abort).await.map_err(|e| depended_on(context, e, Step::Abort))?;
     failpoint!("abort.done");
     meter.end(PhaseOutcome::JobRemoved);
     left(context, &failed, false);
     Ok(state)
-}
-
-/// Adds a hint to the error if another object depends on the table to drop.
-fn explained(error: Error, b: &Blueprint, goes: &QualifiedName, command: &str) -> Error {
-    if !error.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
-        return error;
-    }
-    let (goes, in_use) = (goes.plain(), b.table.name.plain());
-    error.hint(format!(
-        "an object outside this job depends on {goes}; drop it, or change it to use {in_use}, then run \
-         {command} again"
-    ))
 }
 
 /// The objects that the end of the job removes, with their current names.

@@ -23,8 +23,6 @@ mod swap;
 
 use std::ops::Deref;
 
-use tokio_postgres::error::SqlState;
-
 use crate::error::Result;
 use crate::event::{ColumnWork, EndWork, JobNote, PhaseOutcome};
 use crate::failpoint;
@@ -253,20 +251,10 @@ async fn verify(retyper: &RetypeJob) -> Result<State> {
 async fn finalize(retyper: &RetypeJob) -> Result<State> {
     let failed = level::keys(retyper).await?;
     let r = &retyper.retyping;
-    let old = format!("{}.{}", r.table.name.plain(), r.beside(Direction::Reverse).as_str());
     let (table, column) = (r.table.name.plain(), plain(r.beside(Direction::Reverse).as_str()));
     let meter = Meter::begin(retyper, EndWork::DropOldColumn { table: table.clone(), column });
     let (tables, statements) = objects::removal(retyper).await?;
-    let state = backfill::end(&retyper.filler, Step::Finalize, tables, &statements).await.map_err(|e| {
-        if e.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
-            e.hint(format!(
-                "an object outside this job depends on {old}; drop it, or change it to use the \
-                column in use, then run finalize again"
-            ))
-        } else {
-            e
-        }
-    })?;
+    let state = backfill::end(&retyper.filler, Step::Finalize, tables, &statements).await?;
     failpoint!("finalize.done");
     let (column, sql_type) = (plain(r.column.name.as_str()), r.new_type.clone());
     meter.end(PhaseOutcome::ColumnTypeChanged { table, column, sql_type });
