@@ -126,9 +126,8 @@ pub enum Command {
     Check {
         /// The plan file
         plan: PathBuf,
-        /// For a backfill: fill about this many rows and roll back; reports rows that still match, rows that fail with
-        /// their
-        /// keys, and how long the whole backfill would take
+        /// For a backfill: fill about this many rows and roll back; reports rows that still match, rows that fail
+        /// (with their keys), and how long the whole backfill would take
         #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
         sample: Option<u32>,
     },

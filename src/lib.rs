@@ -91,7 +91,7 @@
 //! | which transactions have an older snapshot | `sql::old_snapshots`: `HOLDERS` |
 //! | which statements run under the lock of a swap | `sql::swap`: `statements`; for a retype `sql::retype::exchange`: `statements` |
 //! | which checks the exchange repeats under the lock | `sql::exchange`: `Refused` |
-//! | how lock requests are retried; when a blocker is cancelled | `phase::job::locks`: `LockRetry`; `phase::job::blockers` |
+//! | how lock requests are retried; when a blocker is canceled | `phase::job::locks`: `LockRetry`; `phase::job::blockers` |
 //! | which errors are retried | `error`: `Retry`; `pg::retry` |
 //! | how long to reconnect after a lost connection | `engine::drive` |
 //! | that only one process executes a job | `pg::lease` |

@@ -151,7 +151,7 @@ async fn what_each_filled_row_triggers() {
     warning[set_column_pointed_to]: pays_ci_fkey: foreign key pays_ci_fkey of public.pays references column ci of public.s: a referenced row cannot get another value
       hint: exclude such rows with `where`, or make the foreign key ON UPDATE CASCADE first
     warning[index_on_set_column]: public.s: index s_ci_key is on columns that the plan sets: no update can be HOT, and each filled row adds an entry to every index of 2
-      hint: drop an index that nobody needs during the run, and list it under finish: index = [...]
+      hint: drop indexes that are not needed during the run, and list them under finish: index = [...]
     ");
     let db = Database::new().await;
     db.execute(&format!("{TABLES} create publication p for all tables; create publication q for table s with (publish = 'insert')")).await;
@@ -210,7 +210,7 @@ async fn partitions() {
 async fn the_cost_of_a_backfill() {
     insta::assert_snapshot!(findings("create index s_ci on s (ci); create index s_less on s (id) where ci is null; create index s_more on s ((ci + 1))", SET).await, @"
     warning[index_on_set_column]: public.s: indexes s_ci, s_less, s_more are on columns that the plan sets: no update can be HOT, and each filled row adds an entry to every index of 4
-      hint: drop an index that nobody needs during the run, and list it under finish: index = [...]
+      hint: drop indexes that are not needed during the run, and list them under finish: index = [...]
     ");
     insta::assert_snapshot!(findings("alter table s set (autovacuum_enabled = off)", SET).await, @"
     warning[autovacuum_off]: public.s: autovacuum is off for public.s: nothing removes the dead rows that the backfill leaves behind
@@ -273,7 +273,7 @@ async fn missing_privileges_of_a_backfill() {
       hint: grant update on lab.s to fill_guest
     error[missing_privilege]: DATABASE: role fill_guest lacks CREATE on database DATABASE, and schema pgstrata does not exist yet
       hint: grant create on database DATABASE to fill_guest
-    warning[replicas_hidden]: fill_guest: role fill_guest cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job pauses until it can see the lag
+    warning[replicas_hidden]: fill_guest: role fill_guest cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job is throttled until it can see the lag
       hint: grant pg_monitor to fill_guest, or list the standbys under [throttle] replicas
     ");
     db.execute(&format!(

@@ -82,7 +82,7 @@ async fn relations_that_are_not_plain_tables() {
       hint: name the table that the view reads
     ");
     insta::assert_snapshot!(told("create sequence t", MONTHS).await, @"
-    error[not_a_table]: public.t: public.t is no table
+    error[not_a_table]: public.t: public.t is not a table
       hint: name a table
     ");
     let foreign = "create foreign data wrapper w; create server s foreign data wrapper w;
@@ -315,9 +315,9 @@ async fn names_that_are_taken() {
     insta::assert_snapshot!(told(&format!("{GOOD}{taken}"), SPRING).await, @"
     error[rows_outside_bounds]: at: 23 rows lie at or above 2024-04-01 00:00:00+00: no partition accepts them, because default = false
       hint: widen `from` and `to` under [partition], or set default = true
-    error[name_taken]: public.t_new: a table has the name public.t_new, which the partitioned table until the swap needs
+    error[name_taken]: public.t_new: a table has the name public.t_new, which the partitioned table (until the swap) needs
       hint: rename or drop it
-    error[name_taken]: public.t_old: a view has the name public.t_old, which the old table after the swap needs
+    error[name_taken]: public.t_old: a view has the name public.t_old, which the old table (after the swap) needs
       hint: rename or drop it
     error[name_taken]: public.t_y2024m02: a table has the name public.t_y2024m02, which a partition needs
       hint: rename or drop it

@@ -1,4 +1,4 @@
-//! Sessions that block a swap are reported, and are cancelled or terminated only if the plan requests it.
+//! Sessions that block a swap are reported, and are canceled or terminated only if the plan requests it.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -49,10 +49,10 @@ async fn the_total_limit_ends_the_attempts() {
 }
 
 #[tokio::test]
-async fn a_blocking_statement_is_cancelled_if_the_plan_requests_it() {
+async fn a_blocking_statement_is_canceled_if_the_plan_requests_it() {
     let lab = verified("cancel_blockers_after = '0s'\n").await;
     let app = app(&lab).await;
-    let (swapped, cancelled) = tokio::join!(
+    let (swapped, canceled) = tokio::join!(
         async {
             lab.db.until("select count(*) from pg_stat_activity where query like 'select pg_sleep(1000)%' and state = 'active'", 1).await;
             lab.ran("swap").await
@@ -60,7 +60,7 @@ async fn a_blocking_statement_is_cancelled_if_the_plan_requests_it() {
         app.batch_execute("select pg_sleep(1000) from t limit 1")
     );
     swapped.ok();
-    assert_eq!(cancelled.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
+    assert_eq!(canceled.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
     app.batch_execute("insert into t values (1000, '2026-01-05Z')").await.unwrap();
 }
 

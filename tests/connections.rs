@@ -264,7 +264,7 @@ async fn disturbed(function: &'static str) {
 }
 
 #[tokio::test]
-async fn terminated_or_cancelled_sessions_end_no_run() {
+async fn terminated_or_canceled_sessions_end_no_run() {
     side_by_side(vec!["pg_terminate_backend", "pg_cancel_backend"], disturbed).await;
 }
 

@@ -189,7 +189,7 @@ async fn publications_slots_and_statements_that_name_the_table() {
     db.execute("select pg_drop_replication_slot('cdc')").await;
     client.batch_execute("set application_name = 'postgres_fdw'").await.unwrap();
     insta::assert_snapshot!(check(&db, MONTHS).await, @"
-    warning[postgres_fdw]: public.t: 1 session of postgres_fdw from another server are connected: postgres_fdw may update rows of public.t by ctid, which is not unique across partitions
+    warning[postgres_fdw]: public.t: postgres_fdw of another server has 1 session here: postgres_fdw may update rows of public.t by ctid, which is not unique across partitions
       hint: make sure that every UPDATE and DELETE of the foreign table is pushed down to this server as a whole
     ");
     client.batch_execute("reset application_name").await.unwrap();

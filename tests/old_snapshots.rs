@@ -114,7 +114,7 @@ async fn a_retype_terminates_older_snapshots_if_the_plan_requests_it() {
 }
 
 #[tokio::test]
-async fn a_superusers_snapshot_is_never_cancelled() {
+async fn a_superusers_snapshot_is_never_canceled() {
     let swap = "old_snapshots = 'cancel'\ncancel_blockers_after = '0s'\ngive_up_after = '4s'\n";
     let lab = verified(PARTITION, swap).await;
     let root = lab.db.client().await;

@@ -47,7 +47,7 @@ async fn missing_privileges_of_a_stranger() {
       hint: grant create on database DATABASE to "priv Guest"
     warning[sessions_hidden]: "priv Guest": role "priv Guest" cannot see how long transactions of other roles have been open: one of them can block the swap, and applications then wait behind the swap for up to lock_timeout
       hint: grant pg_read_all_stats to "priv Guest"
-    warning[replicas_hidden]: "priv Guest": role "priv Guest" cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job pauses until it can see the lag
+    warning[replicas_hidden]: "priv Guest": role "priv Guest" cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job is throttled until it can see the lag
       hint: grant pg_monitor to "priv Guest", or list the standbys under [throttle] replicas
     "#);
 }
@@ -71,7 +71,7 @@ async fn missing_privileges_of_the_owner() {
       hint: grant create on database DATABASE to priv_owner
     warning[sessions_hidden]: priv_owner: role priv_owner cannot see how long transactions of other roles have been open: one of them can block the swap, and applications then wait behind the swap for up to lock_timeout
       hint: grant pg_read_all_stats to priv_owner
-    warning[replicas_hidden]: priv_owner: role priv_owner cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job pauses until it can see the lag
+    warning[replicas_hidden]: priv_owner: role priv_owner cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job is throttled until it can see the lag
       hint: grant pg_monitor to priv_owner, or list the standbys under [throttle] replicas
     ");
     db.execute(&format!(

@@ -77,7 +77,7 @@ async fn a_second_signal_cancels_running_statements() {
     let ran = ended(run).await;
     insta::assert_snapshot!(refusal(&Ran { stderr: rest, ..ran }), @"
     exit 6
-    error: stopped as requested; the running statements were cancelled
+    error: stopped as requested; the running statements were canceled
     cause: failed to copy a chunk
     hint: run the same command again to continue
     ");
@@ -85,7 +85,7 @@ async fn a_second_signal_cancels_running_statements() {
 }
 
 #[tokio::test]
-async fn statements_that_a_killed_process_left_running_are_cancelled() {
+async fn statements_that_a_killed_process_left_running_are_canceled() {
     let events = events::lab().await;
     let mut run = in_mid_chunk(&events).await;
     run.kill().await.unwrap();

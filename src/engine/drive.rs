@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(30);
 
 impl Engine {
-    /// Acquires the lease and does `work`. After a lost connection, or a statement that was cancelled or timed out,
+    /// Acquires the lease and does `work`. After a lost connection, or a statement that was canceled or timed out,
     /// does the work again, starting from the state in the database.
     pub(super) async fn drive<K: JobKind, T>(
         &self,
@@ -79,7 +79,7 @@ impl Engine {
                 return Err(Error::new(
                     Kind::Stopped,
                     "stopped as requested; the running statements were \
-                    cancelled",
+                    canceled",
                 )
                 .cause(error.message())
                 .hint("run the same command again to continue"));

@@ -58,11 +58,11 @@ impl fmt::Display for Maintained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         for (list, what) in [
-            (&self.created, "made"),
-            (&self.blocked, "missing"),
+            (&self.created, "created"),
+            (&self.blocked, "not created"),
             (&self.detached, "detached"),
             (&self.dropped, "dropped"),
-            (&self.expired, "past retention"),
+            (&self.expired, "older than the retention"),
         ] {
             if !list.is_empty() {
                 parts.push(format!("{} {what}", number::counted(list.len() as u64, "partition")));
@@ -72,7 +72,7 @@ impl fmt::Display for Maintained {
             parts.push(format!("{} in the default partition", number::counted(self.default_rows, "row")));
         }
         if self.analyzed {
-            parts.push("statistics refreshed".to_owned());
+            parts.push("statistics updated".to_owned());
         }
         if parts.is_empty() {
             parts.push("nothing to do".to_owned());
@@ -105,6 +105,6 @@ mod tests {
             ..idle
         };
         assert!(!busy.is_idle());
-        insta::assert_snapshot!(busy, @"public.t: 2 partitions made, 1 partition missing, 1 partition dropped, 1 partition past retention, 1,234 rows in the default partition, statistics refreshed; partitions exist up to 2025-01-01");
+        insta::assert_snapshot!(busy, @"public.t: 2 partitions created, 1 partition not created, 1 partition dropped, 1 partition older than the retention, 1,234 rows in the default partition, statistics updated; partitions exist up to 2025-01-01");
     }
 }

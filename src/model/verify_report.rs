@@ -54,7 +54,7 @@ impl fmt::Display for Looked {
         write!(f, "verified: {}: every row is filled", self.job)?;
         match self.rows_set {
             0 => Ok(()),
-            n => write!(f, "; {} only now", number::counted(n, "row")),
+            n => write!(f, "; {} filled by this command", number::counted(n, "row")),
         }
     }
 }

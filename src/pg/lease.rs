@@ -100,7 +100,7 @@ impl Lease {
         self.epoch
     }
 
-    /// Cancelled when the connection of the lease is lost: another process may have the lease by now.
+    /// Canceled when the connection of the lease is lost: another process may have the lease by now.
     pub fn lost(&self) -> &CancellationToken {
         &self.lost
     }

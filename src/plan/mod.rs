@@ -118,7 +118,7 @@ pub struct LockBudget {
     pub attempts: u32,
     /// No new attempt starts after this time.
     pub give_up_after: Duration,
-    /// Blockers are cancelled, then terminated, after they have blocked for this long; none: never.
+    /// Blockers are canceled, then terminated, after they have blocked for this long; none: never.
     pub cancel_blockers_after: Option<Duration>,
 }
 

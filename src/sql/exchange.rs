@@ -60,9 +60,9 @@ impl Refused {
         match self {
             Self::TakenOver => "another process has taken over this job",
             Self::LogNotEmpty => "changes are pending",
-            Self::DefinitionChanged => "the table was altered a moment ago",
+            Self::DefinitionChanged => "the table was altered after its definition was read",
             Self::NotCaptured => "the triggers of the job are not enabled",
-            Self::Moved => "the job is in another state",
+            Self::Moved => "the job is no longer in the expected state",
             Self::TooLong => "the locks were held for too long",
         }
     }

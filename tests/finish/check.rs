@@ -92,7 +92,7 @@ async fn check_reports_missing_privileges() {
       hint: grant temporary on database DATABASE to ROLE
     error[missing_privilege]: public.kinds: role ROLE lacks SELECT, REFERENCES on public.kinds, which a foreign key references
       hint: grant select, references on public.kinds to ROLE
-    warning[replicas_hidden]: ROLE: role ROLE cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job pauses until it can see the lag
+    warning[replicas_hidden]: ROLE: role ROLE cannot see the replica lag: if the server has standbys, or the plan sets a limit, the job is throttled until it can see the lag
       hint: grant pg_monitor to ROLE, or list the standbys under [throttle] replicas
     warning[finish_untried]: public.suppliers: the constraints and indexes under finish could not be tested: permission denied to create temporary tables in database "DATABASE"
       hint: grant temporary on database DATABASE to ROLE
@@ -128,7 +128,7 @@ async fn check_warns_about_writers_and_recognizes_what_exists() {
     warning[finish_alike]: suppliers_using_hash_code_where_kind_3_idx_103487a9: public.suppliers already has by_code, which is the same as index using hash (code) where kind = 3
       hint: remove it from finish unless you want both: every write maintains both
     warning[index_on_set_column]: public.suppliers: indexes by_code, suppliers_amount_kind_idx, suppliers_code_id_key are on columns that the plan sets: no update can be HOT, and each filled row adds an entry to every index of 4
-      hint: drop an index that nobody needs during the run, and list it under finish: index = [...]
+      hint: drop indexes that are not needed during the run, and list them under finish: index = [...]
     note[finish_there]: suppliers_kind_fkey: suppliers_kind_fkey already exists, but incomplete: the job completes it
     note[finish_there]: suppliers_amount_kind_idx: suppliers_amount_kind_idx already exists, as specified in the plan
     1 error, 5 warnings: the job cannot start
@@ -146,7 +146,7 @@ async fn verify_checks_again_and_commands_of_other_kinds_are_refused() {
         .execute("begin; set local pgstrata.filling = 'on'; update suppliers set code = null where id in (3, 4); commit")
         .await;
     let output = lab.ok("verify").await;
-    assert_eq!(output.stdout, "verified: fill: every row is filled; 2 rows only now\n");
+    assert_eq!(output.stdout, "verified: fill: every row is filled; 2 rows filled by this command\n");
     let output = lab.ok("verify --json").await;
     assert!(output.stdout.ends_with("\n{\"job\":\"fill\",\"rows_set\":0,\"verified\":true}\n"), "{output:?}");
     for command in ["swap", "rollback", "sync", "finalize"] {

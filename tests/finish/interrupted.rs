@@ -55,7 +55,7 @@ async fn a_build_reports_what_it_waits_for_and_a_killed_one_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_build_that_waits_is_cancelled_at_the_deadline() {
+async fn a_build_that_waits_is_canceled_at_the_deadline() {
     let lab = lab_with(Version::System, PLAIN, "finish = { index = ['(amount)'] }").await;
     let other = lab.db.client().await;
     other.batch_execute("begin isolation level repeatable read; select count(*) from kinds").await.unwrap();

@@ -48,7 +48,7 @@ struct ProxyState {
     latency: Duration,
     committed: Mutex<Vec<Committed>>,
     armed: Mutex<Option<Armed>>,
-    /// Cancelled to cut all open connections; then replaced.
+    /// Canceled to cut all open connections; then replaced.
     all: Mutex<CancellationToken>,
     cuts: watch::Sender<usize>,
     /// If true, connections stay open, but nothing passes in either direction.

@@ -125,7 +125,8 @@ pub fn is_refused(e: &tokio_postgres::Error) -> bool {
 
 /// Connects, with retries, because a standby may terminate a session while it begins.
 async fn connected(dsn: &str) -> Client {
-    let dsn = format!("{dsn} options='-c statement_timeout={}s'", LIMIT.as_secs());
+    let timeouts = "-c lock_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0";
+    let dsn = format!("{dsn} options='-c statement_timeout={}s {timeouts}'", LIMIT.as_secs());
     within("a connection", async {
         loop {
             match tokio_postgres::connect(&dsn, NoTls).await {

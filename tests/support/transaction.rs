@@ -92,10 +92,15 @@ const WEIGHTS: [(Step, u32); 15] = [
     (Step::TakeSlot, 5),
 ];
 
+/// A test may set timeouts of the database for the sessions of the job.
+const NO_TIMEOUTS: &str = "options='-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 \
+    -c idle_in_transaction_session_timeout=0'";
+
 impl Writer {
     /// Connects, with an isolation level that depends on the seed.
     pub async fn connect(dsn: &str, spec: &Arc<TableSpec>, seed: u64) -> Result<Self, Trouble> {
-        let (client, connection) = tokio_postgres::connect(dsn, NoTls).await?;
+        let dsn = format!("{dsn} {NO_TIMEOUTS}");
+        let (client, connection) = tokio_postgres::connect(&dsn, NoTls).await?;
         tokio::spawn(connection);
         let isolation =
             ["read committed", "repeatable read", "serializable", "read committed"][seed as usize % 4];

@@ -50,14 +50,14 @@ pub fn blocker(r: &Row) -> Blocker {
     }
 }
 
-/// Sessions whose statement was already cancelled, by process number and start of the transaction. The next time, the
+/// Sessions whose statement was already canceled, by process number and start of the transaction. The next time, the
 /// session is terminated.
 #[derive(Debug, Default)]
 pub struct Asked(HashSet<(i32, String)>);
 
 impl Asked {
     /// Cancels the statement of each session that has been blocking the job for longer than `after`; if that did not
-    /// help, terminates the session. Superuser sessions, replication, and server processes are never cancelled. A
+    /// help, terminates the session. Superuser sessions, replication, and server processes are never canceled. A
     /// failure to cancel is reported and is not an error.
     pub async fn end(&mut self, client: &Client, events: &Events, blockers: &[Blocker], after: Duration) {
         let old = |b: &&Blocker| b.ordinary && b.age_ms >= after.as_secs_f64() * 1000.0;

@@ -38,7 +38,7 @@ pub struct LockRetry<'a> {
     pub stop: &'a Stop,
     /// The tables to lock; errors name the first one.
     pub tables: Vec<QualifiedName>,
-    /// The limits, and whether blockers may be cancelled.
+    /// The limits, and whether blockers may be canceled.
     pub budget: LockBudget,
 }
 
@@ -167,7 +167,7 @@ pub async fn reach_standby(driver: &Driver) -> Result<()> {
     }
     driver.events.warn(RunWarning::StandbyNotConfirmed { waited_s: STANDBY_WAITS.as_secs() });
     cancel.cancel().await?;
-    // Cancelling the wait for a standby is not an error: the transaction is committed.
+    // Canceling the wait for a standby is not an error: the transaction is committed.
     reached.await?;
     driver.standby_left.set(true);
     Ok(client.batch_execute(locks_sql::LEAVE_STANDBY).await?)

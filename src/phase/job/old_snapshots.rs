@@ -20,7 +20,7 @@ use crate::sql::old_snapshots as sql;
 const LOOK: Duration = Duration::from_millis(15);
 /// and how often after [`SHORT`].
 const LOOK_LATER: Duration = Duration::from_millis(200);
-/// How often blockers are cancelled while the job waits for snapshots.
+/// How often blockers are canceled while the job waits for snapshots.
 pub const LOCKS: Duration = Duration::from_secs(1);
 /// The number of rounds after which no older snapshot can exist.
 pub const ENOUGH_ROUNDS: u32 = 2;
@@ -28,9 +28,9 @@ pub const ENOUGH_ROUNDS: u32 = 2;
 const SHORT: Duration = Duration::from_secs(1);
 /// How often the wait is reported.
 const REPORTS: Duration = Duration::from_secs(30);
-/// How often holders are cancelled, if the plan allows it: a cancelled statement may need some time to end.
+/// How often holders are canceled, if the plan allows it: a canceled statement may need some time to end.
 const CANCELS: Duration = Duration::from_secs(1);
-/// The minimum age of a holder's transaction to be cancelled, unless the plan sets `cancel_blockers_after`.
+/// The minimum age of a holder's transaction to be canceled, unless the plan sets `cancel_blockers_after`.
 const CANCEL_AFTER: Duration = Duration::from_secs(5);
 
 /// A session that holds an old snapshot, and the identity of its transaction.
@@ -132,7 +132,7 @@ pub struct Older<'a> {
     marked: Instant,
     reported: Option<Instant>,
     asked: Asked,
-    cancelled: Option<Instant>,
+    canceled: Option<Instant>,
 }
 
 impl<'a> Older<'a> {
@@ -157,7 +157,7 @@ impl<'a> Older<'a> {
             marked: Instant::now(),
             reported: None,
             asked: Asked::default(),
-            cancelled: None,
+            canceled: None,
         })
     }
 
@@ -255,10 +255,10 @@ impl<'a> Older<'a> {
     }
 
     async fn cancel(&mut self) {
-        if self.cancelled.is_some_and(|at| at.elapsed() < CANCELS) {
+        if self.canceled.is_some_and(|at| at.elapsed() < CANCELS) {
             return;
         }
-        self.cancelled = Some(Instant::now());
+        self.canceled = Some(Instant::now());
         let after = self.driver.plan.lock_budget().cancel_blockers_after.unwrap_or(CANCEL_AFTER);
         let (client, events): (&Client, _) = (&self.driver.control, &self.driver.events);
         let who = |left: &Left| left.holders().iter().map(|one| one.who.clone()).collect::<Vec<_>>();

@@ -98,7 +98,7 @@ pub async fn run<T>(
 }
 
 /// Returns the next item for the worker with that number, when the worker may work and the gate is open; none if there
-/// are no more items, or if the worker must stop. `over` is cancelled when a worker found that there are no more items:
+/// are no more items, or if the worker must stop. `over` is canceled when a worker found that there are no more items:
 /// then no worker waits for permission any longer, but a worker that has an item keeps it.
 async fn next<T>(
     driver: &Driver,

@@ -71,8 +71,8 @@ fn connecting_key(table: &Table, other: &str) -> Option<String> {
 /// Every name that the job needs in the table's schema, with its purpose.
 fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
     let mut all = vec![
-        (b.target().name, "the partitioned table until the swap".to_owned()),
-        (b.old().name, "the old table after the swap".to_owned()),
+        (b.target().name, "the partitioned table (until the swap)".to_owned()),
+        (b.old().name, "the old table (after the swap)".to_owned()),
     ];
     let leaves: Vec<&Ident> =
         b.partitions.iter().map(|p| &p.name.name).chain(b.default.as_ref().map(|d| &d.name)).collect();
@@ -80,7 +80,7 @@ fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
     for index in &b.table.indexes {
         all.push((
             index.name.with_suffix("_old"),
-            format!("index {} after the swap", plain(index.name.as_str())),
+            format!("index {} (after the swap)", plain(index.name.as_str())),
         ));
     }
     for index in b.carried_indexes() {

@@ -151,7 +151,7 @@ fn sessions(report: &mut Report, found: &Found) {
             "postgres_fdw",
             &table,
             format!(
-                "{sessions} of postgres_fdw from another server are connected: postgres_fdw may update \
+                "postgres_fdw of another server has {sessions} here: postgres_fdw may update \
                  rows of {table} by ctid, which is not unique across partitions"
             ),
             "make sure that every UPDATE and DELETE of the foreign table is pushed down to this server as \

@@ -151,7 +151,7 @@ fn standbys(report: &mut Report, plan: &Plan, role: &str) {
             role,
             format!(
                 "role {role} cannot see the replica lag: if the server has standbys, or the plan sets a \
-                 limit, the job pauses until it can see the lag"
+                 limit, the job is throttled until it can see the lag"
             ),
             format!("grant pg_monitor to {role}, or list the standbys under [throttle] replicas"),
         );

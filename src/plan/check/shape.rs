@@ -45,7 +45,7 @@ pub(super) fn is_table(report: &mut Report, table: &Table) -> bool {
             "a foreign table: its rows are stored on another server",
             "run the job on that server",
         ),
-        _ => ("not_a_table", "no table", "name a table"),
+        _ => ("not_a_table", "not a table", "name a table"),
     };
     refuse(report, table, code, what, hint)
 }

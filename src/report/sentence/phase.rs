@@ -19,7 +19,7 @@ fn table(work: &TableWork) -> String {
     match work {
         TableWork::CreatePartitionedTable { table, partitions } => {
             format!(
-                "creating {table} with {}; no application uses them yet",
+                "creating {table} with {}; applications do not use them yet",
                 counted(*partitions, "partition")
             )
         }

@@ -28,7 +28,7 @@ fn run(warning: &RunWarning) -> String {
         RunWarning::StopRequested => {
             "stopping after the current chunks; interrupt again to cancel them".to_owned()
         }
-        RunWarning::CancelRequested => "canceling the running statements".to_owned(),
+        RunWarning::CancelRequested => "ending the sessions of the job".to_owned(),
         RunWarning::WindowClosed { windows } => format!("stopping after the current chunks: {windows}"),
         RunWarning::Retrying { step, attempt, elapsed_ms, limit, error } => {
             let time = milliseconds(*elapsed_ms);
@@ -85,7 +85,7 @@ fn undone(undone: &Undone) -> String {
             format!("foreign key {key} of {table} stays NOT VALID, although it checks every new write")
         }
         Undone::MaterializedViewNotRebuilt { view } => {
-            format!("materialized view {view} still reads the table that is not in use")
+            format!("materialized view {view} still reads the inactive table")
         }
         Undone::RollbackConstraints => "constraints of an interrupted rollback still exist".to_owned(),
         Undone::RollbackIndex => {
@@ -133,9 +133,7 @@ fn lock(warning: &LockWarning) -> String {
             format!("terminating the session of the blocker, as the plan requests: {blocker}")
         }
         LockWarning::CancelRefused { error } => {
-            format!(
-                "the blocker could not be canceled: {error}; this needs `grant pg_signal_backend to` our role"
-            )
+            format!("the blocker could not be canceled: {error}; grant pg_signal_backend to the job's role")
         }
         LockWarning::WaitingForSnapshots { holders } => {
             format!("waiting for transactions with an older snapshot: {holders}")
