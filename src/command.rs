@@ -22,7 +22,7 @@ use crate::model::partition::Every;
 use crate::model::shell::word;
 use crate::model::state::State;
 use crate::model::status::Status;
-use crate::model::verify_report::{Looked, VerifyReport};
+use crate::model::verify_report::{RowsChecked, VerifyReport};
 use crate::pg::connect::Target;
 use crate::pg::preflight::Preflight;
 use crate::pg::sample::sample;
@@ -114,7 +114,7 @@ async fn drive(target: &Target, command: &Command, output: Output) -> Result<()>
 enum Answer {
     Nothing,
     Verdict(Box<VerifyReport>),
-    Rows(Looked),
+    Rows(RowsChecked),
     NextStep(String, String, State),
 }
 
@@ -197,7 +197,7 @@ async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: 
             tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
         events.note(JobNote::DeadlineReached);
-        stop.ask("because its time limit was reached");
+        stop.request("because its time limit was reached");
     }
     std::future::pending().await
 }
@@ -206,7 +206,7 @@ async fn watch_deadline(deadline: Option<DateTime<Utc>>, events: &Events, stop: 
 async fn watch_signals(engine: Engine, events: Events, stop: Stop) {
     interrupted().await;
     events.warn(RunWarning::StopRequested);
-    stop.ask("as requested");
+    stop.request("as requested");
     interrupted().await;
     events.warn(RunWarning::CancelRequested);
     let _ = engine.end_sessions().await;

@@ -55,7 +55,7 @@ pub const NAMES: &[&str] = &[
     "mirror.off",
     "swap.ready",
     "swap.done",
-    "swap.told",
+    "swap.recorded",
     "guard.dropped",
     "settle.key",
     "settle.parent",

@@ -68,7 +68,7 @@
 //! | throttling | `pace` | `throttle` | `pace` | `signals` | `job::pace`, `job::evaluate`; and [`throttle`] |
 //! | locks, retries | `backoff` | | `locks` | `retry` | `job::locks`, `job::blockers`, `job::retries` |
 //! | workers | `pace::autoscaler` | | | `pool` | `job::workers` |
-//! | privileges, trust | `lent`, `own_schema` | `check::rights`, `check::named` | `lent`, `own_schema`, `row_types` | `lent`, `lease` | `job::driver` |
+//! | privileges, trust | `untrusted_code`, `own_schema` | `check::rights`, `check::named` | `untrusted_code`, `own_schema`, `row_types` | `untrusted_code`, `lease` | `job::driver` |
 //! | the plan's own SQL | `plan_sql` | `settings` | `plan_sql` | `resolve` | |
 //! | objects that a job created | `objects` | | `objects` | `objects` | `partition::objects`, `retype::objects` |
 //!
@@ -103,7 +103,7 @@
 //! | what an error reports when a disk is full | `engine::space` |
 //! | host, password, TLS and poolers | `pg::settings`, `pg::passfile`, `pg::tls`, `pg::pooler` |
 //! | the settings of every session | `pg::connect` |
-//! | whether code of another role would run | `sql::lent`: `CODE`; of the plan's SQL `sql::plan_sql`: `NAMED` |
+//! | whether code of another role would run | `sql::untrusted_code`: `CODE`; of the plan's SQL `sql::plan_sql`: `NAMED` |
 //! | how a command stops at Ctrl-C or at its deadline | `command`: `watch_signals`, `watch_deadline`; [`stop`] |
 //! | what `status` shows | `pg::status`, `report::status` |
 //! | what is printed for an event | `report::sentence`, `report::lines`; as JSON `report::json` |

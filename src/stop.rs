@@ -13,23 +13,23 @@ pub struct Stop {
 
 impl Stop {
     /// Requests a stop; `why` continues the message "stopped", and the first reason counts.
-    pub fn ask(&self, why: impl Into<String>) {
+    pub fn request(&self, why: impl Into<String>) {
         let _ = self.why.set(why.into());
         self.token.cancel();
     }
 
     /// Whether a stop was requested.
-    pub fn is_asked(&self) -> bool {
+    pub fn is_requested(&self) -> bool {
         self.token.is_cancelled()
     }
 
     /// Waits until a stop is requested.
-    pub async fn asked(&self) {
+    pub async fn requested(&self) {
         self.token.cancelled().await;
     }
 
     /// The reason, as given to [`Stop::ask`].
-    pub fn why(&self) -> &str {
+    pub fn reason(&self) -> &str {
         self.why.get().map_or("as requested", String::as_str)
     }
 }

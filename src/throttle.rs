@@ -166,13 +166,13 @@ impl Gate {
     }
 
     /// The kind of work from now on, unless a step specifies another.
-    pub fn does(&self, work: Work) {
+    pub fn set_work(&self, work: Work) {
         self.work.set(work);
         self.changed.notify_waiters();
     }
 
     /// Waits while a signal throttles the current kind of work.
-    pub async fn pass(&self) {
+    pub async fn wait(&self) {
         self.pass_for(self.work.get()).await;
     }
 
@@ -184,7 +184,7 @@ impl Gate {
     }
 
     /// Waits until the worker with that number, counted from 0, may work.
-    pub async fn seat(&self, worker: usize) {
+    pub async fn wait_for_worker(&self, worker: usize) {
         while worker >= self.workers() {
             self.changed.notified().await;
         }
@@ -215,9 +215,9 @@ impl Gate {
     }
 
     /// Waits until a chunk of about `rows` rows may begin, each of about `width` bytes.
-    pub async fn admit(&self, rows: u64, width: f64) -> Permit<'_> {
+    pub async fn admit_chunk(&self, rows: u64, width: f64) -> Permit<'_> {
         loop {
-            self.pass().await;
+            self.wait().await;
             let now_s = self.now_s();
             let rows_s = self.rows.borrow_mut().as_mut().map_or(0.0, |budget| budget.wait_s(now_s));
             let wal_s = self.wal.borrow_mut().budget.as_mut().map_or(0.0, |budget| budget.wait_s(now_s));
@@ -358,10 +358,10 @@ mod tests {
     async fn an_unused_permit_is_returned() {
         let gate = gate("rows_per_second = 1000\n");
         assert_eq!(gate.most_rows(100.0), 400);
-        drop(gate.admit(1_000_000, 1.0).await);
-        let permit = gate.admit(10_000, 1.0).await;
+        drop(gate.admit_chunk(1_000_000, 1.0).await);
+        let permit = gate.admit_chunk(10_000, 1.0).await;
         permit.done(1);
-        drop(gate.admit(1, 1.0).await);
+        drop(gate.admit_chunk(1, 1.0).await);
         assert_eq!(gate_without_limits().most_rows(100.0), u64::MAX);
     }
 

@@ -109,11 +109,11 @@ async fn relations_that_are_not_plain_tables() {
 
 #[tokio::test]
 async fn inheritance_and_types() {
-    insta::assert_snapshot!(told_after("create table child () inherits (t)").await, @"
+    insta::assert_snapshot!(check_good("create table child () inherits (t)").await, @"
     error[inheritance_children]: public.t: public.t has 1 inheriting table, which a partitioned table cannot have
       hint: detach each child: alter table <child> no inherit public.t
     ");
-    insta::assert_snapshot!(told_after("create table parent (note text); alter table t inherit parent").await, @"
+    insta::assert_snapshot!(check_good("create table parent (note text); alter table t inherit parent").await, @"
     error[inheritance_parents]: public.t: public.t inherits from another table, which a partitioned table cannot
       hint: detach it: alter table public.t no inherit <parent>
     ");
@@ -146,7 +146,7 @@ async fn no_usable_key() {
 
 #[tokio::test]
 async fn the_partition_column() {
-    insta::assert_snapshot!(told_after("alter table t rename at to created_at").await, @"
+    insta::assert_snapshot!(check_good("alter table t rename at to created_at").await, @"
     error[no_such_column]: at: table public.t has no column at
       hint: columns with a usable type: id, created_at
     ");
@@ -174,11 +174,11 @@ async fn the_partition_column() {
 #[tokio::test]
 async fn nulls_and_infinities_are_counted() {
     let nulls = "alter table t alter at drop not null; update t set at = null where id < 3;";
-    insta::assert_snapshot!(told_after(nulls).await, @"
+    insta::assert_snapshot!(check_good(nulls).await, @"
     error[nullable_partition_column]: at: partition column at is nullable (3 rows contain NULL now), but it becomes part of the key
       hint: set a value in these rows, then run: alter table public.t add constraint at_not_null check (at is not null) not valid; alter table public.t validate constraint at_not_null; alter table public.t alter column at set not null; alter table public.t drop constraint at_not_null
     ");
-    insta::assert_snapshot!(told_after("alter table t alter at drop not null; create index on t (at)").await, @"
+    insta::assert_snapshot!(check_good("alter table t alter at drop not null; create index on t (at)").await, @"
     error[nullable_partition_column]: at: partition column at is nullable (0 rows contain NULL now), but it becomes part of the key
       hint: alter table public.t add constraint at_not_null check (at is not null) not valid; alter table public.t validate constraint at_not_null; alter table public.t alter column at set not null; alter table public.t drop constraint at_not_null
     ");
@@ -225,15 +225,15 @@ async fn rows_outside_the_bounds_are_counted() {
 
 #[tokio::test]
 async fn indexes_that_partitions_cannot_have() {
-    insta::assert_snapshot!(told_after("alter table t add constraint t_note_key unique (note)").await, @"
+    insta::assert_snapshot!(check_good("alter table t add constraint t_note_key unique (note)").await, @"
     error[unique_without_partition_column]: t_note_key: unique constraint t_note_key does not contain the partition column at
       hint: add at to it, or give up the guarantee: list it under [partition] drop_unique
     ");
-    insta::assert_snapshot!(told_after("create unique index t_lower on t (lower(note))").await, @"
+    insta::assert_snapshot!(check_good("create unique index t_lower on t (lower(note))").await, @"
     error[unique_on_expression]: t_lower: unique index t_lower is on an expression and cannot be enforced across partitions
       hint: give up the guarantee: list it under [partition] drop_unique
     ");
-    insta::assert_snapshot!(told_after("create index t_at on t (at); update pg_index set indisvalid = false where indexrelid = 't_at'::regclass").await, @"
+    insta::assert_snapshot!(check_good("create index t_at on t (at); update pg_index set indisvalid = false where indexrelid = 't_at'::regclass").await, @"
     error[invalid_index]: t_at: index t_at is invalid: a concurrent build failed or is still running
       hint: run `drop index concurrently public.t_at` or `reindex index concurrently public.t_at`
     ");
@@ -254,26 +254,26 @@ async fn indexes_that_partitions_cannot_have() {
 
 #[tokio::test]
 async fn dependents_that_cannot_be_carried_over() {
-    insta::assert_snapshot!(told_after("create table c (t_id bigint references t); alter table t add parent bigint references t").await, @r#"
+    insta::assert_snapshot!(check_good("create table c (t_id bigint references t); alter table t add parent bigint references t").await, @r#"
     error[incoming_foreign_key]: c_t_id_fkey: foreign key c_t_id_fkey of table public.c references public.t: the partitioned table is not unique on (id) alone
       hint: drop it at the swap with [dependents] incoming_fk = "drop", or drop it by hand: alter table public.c drop constraint c_t_id_fkey; or change it so that it also references at
     error[incoming_foreign_key]: t_parent_fkey: foreign key t_parent_fkey of the table itself references public.t: the partitioned table is not unique on (id) alone
       hint: drop it at the swap with [dependents] incoming_fk = "drop", or drop it by hand: alter table public.t drop constraint t_parent_fkey; or change it so that it also references at
     "#);
-    insta::assert_snapshot!(told_after("create view v as select id, note from t group by id; create view w as select t from t").await, @"
+    insta::assert_snapshot!(check_good("create view v as select id, note from t group by id; create view w as select t from t").await, @"
     error[view_bound_to_key]: public.v: view public.v groups by the primary key alone or has a whole row as a column, so it cannot be redirected to another table
       hint: list the columns explicitly in the view
     error[view_bound_to_key]: public.w: view public.w groups by the primary key alone or has a whole row as a column, so it cannot be redirected to another table
       hint: list the columns explicitly in the view
     ");
-    insta::assert_snapshot!(told_after("create materialized view m as select id, note from t; create materialized view n as select id from m").await, @"
+    insta::assert_snapshot!(check_good("create materialized view m as select id, note from t; create materialized view n as select id from m").await, @"
     error[materialized_view]: public.m: materialized view public.n depends on materialized view public.m, which is created again after the swap
       hint: drop materialized view public.n before the run, and create it again after the swap
     ");
     let triggers = "create function f() returns trigger language plpgsql as 'begin return new; end';
         create trigger before before insert on t for each row execute function f();
         create trigger transition after insert on t referencing new table as n for each row execute function f()";
-    insta::assert_snapshot!(told_after(triggers).await, @"
+    insta::assert_snapshot!(check_good(triggers).await, @"
     error[trigger_with_transition_table]: transition: row trigger transition uses a transition table, which row triggers of a partitioned table do not support
       hint: make it a statement trigger, or rewrite it without the transition table
     warning[trigger_on_move]: public.t: an update that moves a row to another partition fires the row triggers for DELETE and INSERT, but of those for UPDATE only BEFORE triggers: before, transition
@@ -284,7 +284,7 @@ async fn dependents_that_cannot_be_carried_over() {
     let others = "create function g(t) returns int language sql as 'select 1';
         create function h() returns setof t language sql as 'select * from t';
         create table u (whole t, many t[]); create domain d as t check ((value).id > 0)";
-    insta::assert_snapshot!(told_after(others).await, @"
+    insta::assert_snapshot!(check_good(others).await, @"
     error[unclassified_dependent]: constraint d_check: constraint d_check depends on public.t, and this version does not carry it over
       hint: drop it before the run, and create it again after the swap
     error[row_type_function]: function public.g(public.t): function public.g(public.t) takes or returns the row type of public.t, which remains the row type of the old table
@@ -302,7 +302,7 @@ async fn dependents_that_cannot_be_carried_over() {
 async fn event_triggers() {
     let setup = "create function f() returns event_trigger language plpgsql as 'begin end';
         create event trigger watch on ddl_command_end execute function f()";
-    insta::assert_snapshot!(told_after(setup).await, @"
+    insta::assert_snapshot!(check_good(setup).await, @"
     warning[event_triggers]: watch: event triggers are enabled and may fire on statements of the job
       hint: make sure that they neither reject nor change the statements that `pgstrata sql` prints
     ");

@@ -103,7 +103,7 @@ const SOURCES: &[(&str, Source)] = &[
     ("verify.done", Moving),
     ("swap.ready", Moving),
     ("swap.done", Moving),
-    ("swap.told", Moving),
+    ("swap.recorded", Moving),
     ("guard.dropped", Numbered),
     ("settle.key", Moving),
     ("settle.parent", Moving),

@@ -240,7 +240,7 @@ async fn a_synchronous_standby_that_is_gone_blocks_no_reader() {
 /// Swaps and kills the process before the command removes the guard.
 async fn guarded(lab: &Lab) {
     lab.ok("run").await;
-    lab.killed("swap", "swap.told").await;
+    lab.killed("swap", "swap.recorded").await;
 }
 
 const GUARDS: &str =

@@ -3,12 +3,12 @@
 
 use pgstrata::demo::server::PrivateServer;
 
-use crate::support::checks::{GOOD, MONTHS, check, told, told_after, told_on};
+use crate::support::checks::{GOOD, MONTHS, check, check_good, check_on, told};
 use crate::support::cluster::{Database, SETTINGS, Version};
 
 /// Asserts that `check` reports nothing about the table after these statements.
 async fn nothing_after(more: &str) {
-    assert_eq!(told_after(more).await, "", "{more}");
+    assert_eq!(check_good(more).await, "", "{more}");
 }
 
 #[tokio::test]
@@ -19,13 +19,13 @@ async fn a_trigger_that_moves_the_row() {
              create trigger stamp before insert on t for each row execute function f();"
         )
     };
-    insta::assert_snapshot!(told_after(&function("NEW.at := coalesce(new.at, now());")).await, @"
+    insta::assert_snapshot!(check_good(&function("NEW.at := coalesce(new.at, now());")).await, @"
     error[trigger_moves_row]: stamp: row trigger stamp sets column at before an insert, when the partition has already been chosen: the insert fails if the value belongs in another partition
       hint: set the value with a default, in the application, or with a trigger on a view; then drop the trigger: drop trigger stamp on public.t
     warning[trigger_on_move]: public.t: an update that moves a row to another partition fires the row triggers for DELETE and INSERT, but of those for UPDATE only BEFORE triggers: stamp
       hint: check that this is correct if the application updates the partition column
     ");
-    insta::assert_snapshot!(told_after(&function("if new.at = now() then new.note = ''; end if;")).await, @"
+    insta::assert_snapshot!(check_good(&function("if new.at = now() then new.note = ''; end if;")).await, @"
     warning[trigger_on_move]: public.t: an update that moves a row to another partition fires the row triggers for DELETE and INSERT, but of those for UPDATE only BEFORE triggers: stamp
       hint: check that this is correct if the application updates the partition column
     warning[before_insert_trigger]: stamp: row trigger stamp fires before an insert: on a partitioned table, it must not change the partition column so that the row belongs in another partition
@@ -39,7 +39,7 @@ async fn triggers_that_act_on_partitions() {
     let function = "create function f() returns trigger language plpgsql as $$ begin
         raise log '% %', tg_op, TG_TABLE_NAME; return null; end $$;";
     let trigger = |when: &str| format!("{function} create trigger told after {when} execute function f();");
-    insta::assert_snapshot!(told_after(&trigger("update or delete on t for each row")).await, @"
+    insta::assert_snapshot!(check_good(&trigger("update or delete on t for each row")).await, @"
     warning[trigger_on_move]: public.t: an update that moves a row to another partition fires the row triggers for DELETE and INSERT, but of those for UPDATE only BEFORE triggers: told
       hint: check that this is correct if the application updates the partition column
     warning[trigger_names_partition]: told: the function of row trigger told reads TG_TABLE_NAME, which identifies the partition after the swap
@@ -53,16 +53,16 @@ async fn triggers_that_act_on_partitions() {
 
 #[tokio::test]
 async fn constraints_that_change() {
-    insta::assert_snapshot!(told_after("alter table t add constraint t_some check (id > -5) no inherit").await, @"warning[no_inherit]: t_some: constraint t_some is NO INHERIT, which partitioned tables do not support: the partitioned table gets it without NO INHERIT");
+    insta::assert_snapshot!(check_good("alter table t add constraint t_some check (id > -5) no inherit").await, @"warning[no_inherit]: t_some: constraint t_some is NO INHERIT, which partitioned tables do not support: the partitioned table gets it without NO INHERIT");
     nothing_after("alter table t add constraint t_some check (id > -5)").await;
     let key = "create table u (id bigint primary key); alter table t add u bigint;
         alter table t add constraint t_u foreign key (u) references u";
-    insta::assert_snapshot!(told_after(&format!("{key} not valid")).await, @"
+    insta::assert_snapshot!(check_good(&format!("{key} not valid")).await, @"
     warning[foreign_key_not_valid]: t_u: foreign key t_u is NOT VALID: after the swap, each partition has it, but the partitioned table itself does not
       hint: validate it first: alter table public.t validate constraint t_u
     ");
     nothing_after(key).await;
-    insta::assert_snapshot!(told_after("create index t_at on t (at); cluster t using t_at; analyze t").await, @"
+    insta::assert_snapshot!(check_good("create index t_at on t (at); cluster t using t_at; analyze t").await, @"
     warning[cluster_on]: t_at: index t_at is marked for CLUSTER: only partitions can have such a mark, a partitioned table cannot
       hint: after the swap, cluster each partition, or in PostgreSQL 15 and later: cluster public.t using t_at
     ");
@@ -72,7 +72,7 @@ async fn constraints_that_change() {
 #[tokio::test]
 async fn comments_labels_and_statistics_of_the_table() {
     let label = "insert into pg_seclabel select 't'::regclass, 'pg_class'::regclass, n, 'guard', 'secret' from generate_series(0, 1) n";
-    insta::assert_snapshot!(told_after(label).await, @"
+    insta::assert_snapshot!(check_good(label).await, @"
     error[security_label]: public.t: table public.t has a security label for guard, and the partitioned table would not have it
       hint: remove the label and set it again after the swap: security label for guard on table public.t is null
     error[security_label]: public.t.id: column public.t.id has a security label for guard, and the partitioned table would not have it
@@ -80,7 +80,7 @@ async fn comments_labels_and_statistics_of_the_table() {
     ");
     let tied = "create extension btree_gist; create index t_note on t using gist (note);";
     nothing_after(tied).await;
-    insta::assert_snapshot!(told_after(&format!("{tied} alter index t_note depends on extension btree_gist")).await, @"
+    insta::assert_snapshot!(check_good(&format!("{tied} alter index t_note depends on extension btree_gist")).await, @"
     warning[depends_on_extension]: index public.t_note: index public.t_note depends on extension btree_gist; its counterpart on the partitioned table will not depend on it
       hint: after the swap, run: alter index public.t_note depends on extension btree_gist
     ");
@@ -93,7 +93,7 @@ async fn bodies_bound_to_the_key() {
         create function g() returns setof text begin atomic select note from t group by id; end;
         create table u (n int);
         create rule r as on insert to u do also insert into t values (new.n, now()) on conflict (id) do update set note = excluded.note";
-    insta::assert_snapshot!(told_after(bound).await, @"
+    insta::assert_snapshot!(check_good(bound).await, @"
     error[bound_to_key]: function public.f(): function public.f() groups by (id) alone or uses ON CONFLICT (id), but the key of the partitioned table also contains at
       hint: list all columns in its GROUP BY, add at to its ON CONFLICT, or drop it for the run
     error[bound_to_key]: function public.g(): function public.g() groups by (id) alone or uses ON CONFLICT (id), but the key of the partitioned table also contains at
@@ -131,7 +131,7 @@ async fn functions_that_name_the_table() {
         "truncate table only t",
         "perform pg_total_relation_size('public.t')",
     ]);
-    insta::assert_snapshot!(told_after(&reported).await, @"
+    insta::assert_snapshot!(check_good(&reported).await, @"
     warning[on_conflict_key]: public.t: function public.f0(), function public.f1(): ON CONFLICT (id) fails after the swap, because no unique index is on (id) alone
       hint: write ON CONFLICT (id, at), and insert a value for each of these columns
     warning[returning_system_column]: public.t: function public.f2(): INSERT ... RETURNING xmin or xmax fails on a partitioned table
@@ -221,7 +221,7 @@ fn numberless(text: &str) -> String {
 #[tokio::test]
 async fn publications_that_the_swap_touches() {
     let others = "create table p (id int primary key) partition by range (id); create table p1 partition of p default;";
-    insta::assert_snapshot!(told_after(&format!("{others} create publication shared for table t, p")).await, @"
+    insta::assert_snapshot!(check_good(&format!("{others} create publication shared for table t, p")).await, @"
     warning[publication_via_root]: shared: publication shared contains 1 partition of other tables: after the swap of public.t, their changes are published under the name of their root table
       hint: use a separate publication for the table, or make sure that the subscribers have the root tables
     ");
@@ -233,13 +233,13 @@ async fn publications_that_the_swap_touches() {
         "{others} create publication shared for table t, p with (publish_via_partition_root)"
     ))
     .await;
-    insta::assert_snapshot!(told_after("create publication narrow for table t (id, note)").await, @"
+    insta::assert_snapshot!(check_good("create publication narrow for table t (id, note)").await, @"
     error[publication_columns]: narrow: publication narrow publishes only the columns (id, note), without at, which the key will contain: updates and deletes would fail after the swap
       hint: alter publication narrow set table public.t (id, note, at), followed by its other tables
     ");
     nothing_after("create publication narrow for table t (id, at)").await;
     nothing_after("create publication narrow for table t (id) with (publish = 'insert, truncate')").await;
-    insta::assert_snapshot!(told_after("create publication whole for tables in schema public").await, @"
+    insta::assert_snapshot!(check_good("create publication whole for tables in schema public").await, @"
     error[published]: whole: publication whole publishes all tables of the database or of a schema, including public.t: PostgreSQL would reject updates and deletes on the tables that the job creates, until they have a key
       hint: for the job, publish tables by name: drop publication whole; create publication whole for table ...
     ");
@@ -262,7 +262,7 @@ async fn a_table_that_a_subscription_fills() {
     nothing_after(subscription).await;
     let fills = "insert into pg_subscription_rel select oid, 't'::regclass, 'r', null from pg_subscription
         where subdbid = (select oid from pg_database where datname = current_database())";
-    insta::assert_snapshot!(told_after(&format!("{subscription}{fills}")).await, @r#"
+    insta::assert_snapshot!(check_good(&format!("{subscription}{fills}")).await, @r#"
     error[subscribed]: subscription "From": subscription "From" writes to public.t; after the swap it would silently skip the partitioned table until it is refreshed
       hint: remove the table from the publication on the other server, then run: alter subscription "From" refresh publication
     "#);
@@ -291,15 +291,15 @@ async fn exclusion_constraints() {
         "{GOOD} create extension btree_gist;
          alter table t add constraint t_excl exclude using gist (at with =, int8range(id, id + 1) with &&)"
     );
-    insta::assert_snapshot!(told_on(Version::System, &with_column, MONTHS).await, @"
+    insta::assert_snapshot!(check_on(Version::System, &with_column, MONTHS).await, @"
          error[exclusion_constraint]: t_excl: exclusion constraint t_excl cannot be kept on a partitioned table before PostgreSQL 17
            hint: drop it: alter table public.t drop constraint t_excl
          ");
     let without = with_column.replace("at with =", "note with =");
     for version in [Version::V17, Version::V18] {
         if version.is_there() {
-            assert_eq!(told_on(version, &with_column, MONTHS).await, "");
-            let findings = told_on(version, &without, MONTHS).await;
+            assert_eq!(check_on(version, &with_column, MONTHS).await, "");
+            let findings = check_on(version, &without, MONTHS).await;
             insta::allow_duplicates! { insta::assert_snapshot!(findings, @"
             error[exclusion_constraint]: t_excl: exclusion constraint t_excl cannot be kept on a partitioned table because it does not contain at WITH =
               hint: drop it: alter table public.t drop constraint t_excl
@@ -313,7 +313,7 @@ async fn constraints_of_version_18() {
     if !Version::V18.is_there() {
         return;
     }
-    let after = async |more: &str| told_on(Version::V18, &format!("{GOOD}{more}"), MONTHS).await;
+    let after = async |more: &str| check_on(Version::V18, &format!("{GOOD}{more}"), MONTHS).await;
     let period = "create extension btree_gist; alter table t add during tstzrange;
         alter table t add constraint t_during unique (id, during without overlaps)";
     insta::assert_snapshot!(after(period).await, @"

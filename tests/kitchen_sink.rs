@@ -193,7 +193,7 @@ async fn applications(lab: &Lab, n: u64, referenced: bool) -> Writers {
     for seed in 0..n {
         let mut application = Application::new(lab, seed, referenced).await;
         writers.add(|shift| async move {
-            while shift.goes_on() {
+            while shift.is_open() {
                 application.work().await.unwrap();
                 shift.committed();
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -29,7 +29,6 @@ mod keys; // every kind of key, partition column and name through all steps of a
 mod kitchen_sink; // a table with every kind of dependent, under load
 mod layering; // the structure of the source and of the tests: imports, failpoints, file sizes
 mod lease; // which process drives a job
-mod lent; // code of the table's owner never runs with the privileges of the job's role
 mod maintain; // `maintain`: partitions ahead, retention, rows in the default partition
 mod names; // the server reads quoted names as the original names
 mod objects; // objects that do not belong to the job but have names that it uses
@@ -47,6 +46,7 @@ mod races; // statements of every kind that wait for the lock of a swap
 mod reads; // every read is correct, under any isolation level
 mod retype; // column type changes while applications write
 mod rights; // missing privileges are reported with the GRANT that adds them
+mod rollback; // a step after a swap that fails prevents no rollback
 mod scenarios; // the partitioning plans in plans/, while applications write
 mod sequences; // identity columns generate no value twice
 mod silence; // a network that drops all packets
@@ -57,7 +57,7 @@ mod subscriber; // logical replication subscribers through every swap
 mod support; // shared code: servers, databases, labs, writers, a proxy
 mod survey; // `plan` drafts a plan from a live table
 mod trial; // what `check` tries on the server
+mod untrusted_code; // code of the table's owner never runs with the privileges of the job's role
 mod verify; // `verify` finds every mismatch, and reports no false one
-mod way_back; // a step after a swap that fails prevents no rollback
 mod wide; // a table with hundreds of objects
 mod window; // the time between swap and finalize

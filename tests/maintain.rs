@@ -146,7 +146,10 @@ async fn a_new_partition_is_like_its_siblings(version: Version) {
     let ran = adopt(&db).await;
     let created = [month(&db, 1).await, month(&db, 2).await, month(&db, 3).await];
     assert_eq!(partitions(&db, "events").await, [before, created.to_vec()].concat());
-    assert!(ran.stdout.starts_with("public.events: 3 partitions created; partitions exist up to "), "{ran:?}");
+    assert!(
+        ran.stdout.starts_with("public.events: 3 partitions created; partitions exist up to "),
+        "{ran:?}"
+    );
     assert!(ran.stderr.contains("restricts at to that partition"), "{ran:?}");
     // Constraints of a new partition are valid, because it was empty, and it lacks the CHECK on the bounds of its
     // sibling.
@@ -214,7 +217,9 @@ async fn rows_in_the_default_partition_are_reported_and_kept() {
     .await;
     let rows = db.count("select count(*) from events").await;
     let [first, blocked, third] = [month(&db, 1).await, month(&db, 2).await, month(&db, 3).await];
-    for summary in ["2 partitions created, 1 partition not created, 8 rows", "1 partition not created, 8 rows"] {
+    for summary in
+        ["2 partitions created, 1 partition not created, 8 rows", "1 partition not created, 8 rows"]
+    {
         let ran = adopt(&db).await;
         assert!(
             ran.stdout.starts_with(&format!("public.events: {summary} in the default partition")),
@@ -389,7 +394,10 @@ async fn a_row_of_the_year_9999() {
     )
     .await;
     let ran = adopt(&db).await;
-    assert!(ran.stdout.contains("2 partitions created, 1 partition not created, 3 rows in the default"), "{ran:?}");
+    assert!(
+        ran.stdout.contains("2 partitions created, 1 partition not created, 3 rows in the default"),
+        "{ran:?}"
+    );
     assert!(ran.stderr.contains("3 in no range (NULL, infinity, or out of range)"), "{ran:?}");
     db.execute("delete from events where at > '10000-01-01'").await;
     let ran = adopt(&db).await;

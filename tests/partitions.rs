@@ -8,7 +8,7 @@ use crate::support::cluster::{Database, SETTINGS};
 use crate::support::lab::Lab;
 use crate::support::oracle;
 use crate::support::process::{ended, send};
-use crate::support::window::{ON_PURPOSE, goes_back, swapped};
+use crate::support::window::{PERMIT_WRITES, rolls_back_and_swaps, swapped};
 
 const TABLE: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
     insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '6 hours', 'x' from generate_series(0, 300) i;
@@ -72,9 +72,9 @@ async fn a_partition_truncated_and_then_dropped_stops_no_drain() {
         // The drain has applied its changes nevertheless, and does not report this again.
         let again = db.pgstrata(&["verify", "job"]).await.exits(4);
         assert!(!again.stderr.contains("keeps its rows"), "{}", again.stderr);
-        db.execute(ON_PURPOSE).await;
+        db.execute(PERMIT_WRITES).await;
         db.execute("delete from t_old where at >= '2022-01-01 00:00Z' and at < '2023-01-01 00:00Z'").await;
-        goes_back(&db).await;
+        rolls_back_and_swaps(&db).await;
     }
 }
 
@@ -93,7 +93,7 @@ async fn a_truncate_of_a_partition_attached_by_hand_is_logged() {
     db.pgstrata(&["verify", "job"]).await.ok();
     db.execute("truncate by_hand; insert into t values (1001, '1999-04-04', 'x')").await;
     assert_eq!(db.count("select count(*) from pgstrata.truncations_job").await, 1);
-    goes_back(&db).await;
+    rolls_back_and_swaps(&db).await;
 }
 
 /// With one partition per day: changes in all partitions, rows that move to distant partitions, and rows beyond the

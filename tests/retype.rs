@@ -382,7 +382,7 @@ const JOBS: [Steps; 3] = [
     ],
     &[
         ("run", &[]),
-        ("swap", &["swap.told"]),
+        ("swap", &["swap.recorded"]),
         ("rollback", &["retype.check", "retype.proof", "swap.ready", "swap.done", "settle.key"]),
         ("swap", &[]),
         ("finalize --now", &[]),

@@ -77,7 +77,7 @@ struct FieldWorker {
 
 impl FieldWorker {
     async fn work(mut self, shift: Shift) {
-        while shift.goes_on() {
+        while shift.is_open() {
             self.client.batch_execute("begin").await.unwrap();
             for _ in 0..self.rng.random_range(1..=3) {
                 self.step().await;

@@ -48,7 +48,7 @@ async fn application(db: &Database, from: u64) -> Writers {
             );
             client.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{e:?}"));
             shift.committed();
-            if !shift.goes_on() {
+            if !shift.is_open() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;

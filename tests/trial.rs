@@ -1,7 +1,7 @@
 //! A job that `check` allows does not fail later for a reason that already existed: `check` tries the statements of the
 //! job, and evaluates the expressions of the table on rows.
 
-use crate::support::checks::{GOOD, MONTHS, check, check_as, errors, findings, told, told_after};
+use crate::support::checks::{GOOD, MONTHS, check, check_as, check_good, errors, findings, told};
 use crate::support::cluster::{Database, connect};
 
 /// Runs the job from `run` to `finalize`, with the statements in `between` between the steps.
@@ -24,18 +24,18 @@ async fn definitions_that_the_server_does_not_accept_again() {
     let trigger = "create function bump() returns trigger language plpgsql as $$ begin return new; end $$;
         create trigger bump before update on t for each row when (old is distinct from new) execute function bump();
         alter table t add length int generated always as (length(note)) stored";
-    assert_eq!(findings(&told_after(trigger).await), ["error[not_creatable]: trigger bump"]);
+    assert_eq!(findings(&check_good(trigger).await), ["error[not_creatable]: trigger bump"]);
     let index = "create function plain(text) returns text language plpgsql immutable as $$ begin return lower($1); end $$;
         create index t_plain on t (plain(note)); create index t_some on t (id) where plain(note) <> 'x';
         alter function plain(text) stable";
     assert_eq!(
-        findings(&told_after(index).await),
+        findings(&check_good(index).await),
         ["error[not_creatable]: index t_plain", "error[not_creatable]: index t_some"]
     );
     let whole_row = "alter table t add constraint t_row check (hash_record(t) is not null);
         create index t_hash on t (hash_record(t))";
     assert_eq!(
-        findings(&told_after(whole_row).await),
+        findings(&check_good(whole_row).await),
         ["error[not_creatable]: constraint t_row", "error[not_creatable]: index t_hash"]
     );
 }
@@ -50,18 +50,18 @@ async fn functions_that_need_the_search_path_of_their_caller() {
         create function key_of(p text) returns text language plpgsql immutable as $$ begin return slug(p); end $$;";
     assert_eq!(
         findings(
-            &told_after(&format!("{dictionary} alter table t add constraint t_known check (known(note))"))
+            &check_good(&format!("{dictionary} alter table t add constraint t_known check (known(note))"))
                 .await
         ),
         ["error[fails_for_job]: constraint t_known"]
     );
     assert_eq!(
-        findings(&told_after(&format!("{dictionary} create index t_slug on t (key_of(note))")).await),
+        findings(&check_good(&format!("{dictionary} create index t_slug on t (key_of(note))")).await),
         ["error[fails_for_job]: index t_slug"]
     );
     assert_eq!(
         findings(
-            &told_after(&format!(
+            &check_good(&format!(
                 "{dictionary} alter table t add s text generated always as (key_of(note)) stored"
             ))
             .await
@@ -70,14 +70,14 @@ async fn functions_that_need_the_search_path_of_their_caller() {
     );
     assert_eq!(
         findings(
-            &told_after(&format!("{dictionary} create statistics t_keys on (key_of(note)) from t")).await
+            &check_good(&format!("{dictionary} create statistics t_keys on (key_of(note)) from t")).await
         ),
         ["error[fails_for_job]: planner statistics of t, statistics t_keys"]
     );
     let helped = "alter function known(text) set search_path = public; alter function key_of(text) set search_path = public;
         alter table t add constraint t_known check (known(note)); create index t_slug on t (key_of(note))";
     assert_eq!(
-        findings(&told_after(&format!("{dictionary} {helped}")).await),
+        findings(&check_good(&format!("{dictionary} {helped}")).await),
         ["warning[check_may_change]: t_known"]
     );
 }
@@ -87,9 +87,9 @@ async fn checks_that_rows_no_longer_satisfy() {
     // Rows satisfy the constraint only in a session with that setting.
     let expired = "set trial.open = 'on';
         alter table t add constraint t_open check (coalesce(current_setting('trial.open', true), '') = 'on')";
-    assert_eq!(findings(&told_after(expired).await), ["error[check_violated]: t_open"]);
+    assert_eq!(findings(&check_good(expired).await), ["error[check_violated]: t_open"]);
     let past = "alter table t add constraint t_past check (at < now() or at is null)";
-    assert_eq!(findings(&told_after(past).await), ["warning[check_may_change]: t_past"]);
+    assert_eq!(findings(&check_good(past).await), ["warning[check_may_change]: t_past"]);
     let function = |limit: u32| {
         format!(
             "create or replace function small(n bigint) returns boolean language sql immutable as 'select n < {limit}'"
@@ -100,7 +100,7 @@ async fn checks_that_rows_no_longer_satisfy() {
         function(1000),
         function(90)
     );
-    let output = told_after(&changed).await;
+    let output = check_good(&changed).await;
     assert_eq!(findings(&output), ["warning[check_violated]: t_small"]);
     assert!(
         output.contains(
@@ -126,7 +126,7 @@ async fn expressions_that_use_tableoid() {
         alter table t add constraint t_me check (tableoid = 'public.t'::regclass::oid);
         create policy mine on t using (tableoid::regclass::text = 't')";
     assert_eq!(
-        findings(&told_after(oid).await),
+        findings(&check_good(oid).await),
         [
             "error[names_tableoid]: constraint t_me",
             "error[names_tableoid]: constraint t_oid",
@@ -255,7 +255,7 @@ async fn a_table_without_room_for_a_column() {
 async fn values_beyond_every_bound() {
     let far = "insert into t values (200, '9999-12-31Z'), (201, '294276-12-31 23:59:59.999999Z'), (202, '4713-01-01 00:00Z BC'),
         (203, 'infinity')";
-    assert_eq!(errors(&told_after(far).await), ["error[bounds]: at"]);
+    assert_eq!(errors(&check_good(far).await), ["error[bounds]: at"]);
     let db = Database::new().await;
     db.execute(&format!("{GOOD} {far}")).await;
     let ends = format!("{}from = '2024-01-01'\nto = '2024-03-01'\n", months());

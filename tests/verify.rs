@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::support::cluster::Database;
 use crate::support::load::Load;
 use crate::support::tables::TableSpec;
-use crate::support::window::ON_PURPOSE;
+use crate::support::window::PERMIT_WRITES;
 
 const PLAN: &str =
     "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"3 months\"\nahead = 0\n";
@@ -92,7 +92,7 @@ async fn a_doubled_key() {
 async fn the_old_table_is_compared_after_the_swap() {
     let db = verified().await;
     db.pgstrata(&["swap", "job"]).await.ok();
-    db.execute(ON_PURPOSE).await;
+    db.execute(PERMIT_WRITES).await;
     assert_one_mismatch(&found(&db, "delete from t_old where id = 5").await, "missing", "missing", "5");
     // A rollback is refused with the reason.
     let ran = db.pgstrata(&["rollback", "job"]).await.exits(4);
@@ -115,7 +115,7 @@ async fn all_kinds_of_mismatch_in_the_old_table() {
     .await;
     let plan = db.plan(&format!("{PLAN}[copy]\norder = \"physical\"\n"));
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
-    db.execute(ON_PURPOSE).await;
+    db.execute(PERMIT_WRITES).await;
     let id = |n: u32| format!("00000000-0000-0000-0000-{n:012}");
     let report = found(
         &db,
@@ -223,7 +223,7 @@ async fn every_row_is_compared_once() {
     );
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
     for (table, other) in [("t_old", "t"), ("t_new", "t")] {
-        db.execute(&ON_PURPOSE.replace("t_old", table)).await;
+        db.execute(&PERMIT_WRITES.replace("t_old", table)).await;
         // One row from each: below, above, from the middle of the large partition, from a small one.
         let report = found(
             &db,

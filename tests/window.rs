@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::support::cluster::Database;
-use crate::support::window::{goes_back, swapped, verified};
+use crate::support::window::{rolls_back_and_swaps, swapped, verified};
 
 #[tokio::test]
 async fn a_truncated_partition_is_emptied_by_a_rollback() {
@@ -20,7 +20,7 @@ async fn a_truncated_partition_is_emptied_by_a_rollback() {
     )
     .await;
     assert_eq!(db.count("select count(*) from t where at >= '2022-01-01' and at < '2023-01-01'").await, 3);
-    goes_back(&db).await;
+    rolls_back_and_swaps(&db).await;
 }
 
 #[tokio::test]
@@ -30,7 +30,7 @@ async fn a_truncated_table_is_emptied_by_a_rollback() {
         "truncate t; insert into t values (7, '2024-07-07', 'the only one'), (399, '2024-08-08', 'x')",
     )
     .await;
-    goes_back(&db).await;
+    rolls_back_and_swaps(&db).await;
 }
 
 /// Rows that disappear without a DELETE are not in the change log. A rollback would restore them, so it is refused.
@@ -47,7 +47,7 @@ async fn a_detached_or_dropped_partition_prevents_a_rollback() {
     refused().await;
     db.execute("alter table t attach partition t_y2022 for values from ('2022-01-01 00:00+00') to ('2023-01-01 00:00+00')")
         .await;
-    goes_back(&db).await;
+    rolls_back_and_swaps(&db).await;
     db.execute("drop table t_y2022").await;
     refused().await;
 }

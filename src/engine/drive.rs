@@ -57,11 +57,11 @@ impl Engine {
             let result = match open(&self.target, opening).await {
                 Ok(driver) => {
                     drove = true;
-                    let own = K::take_up(driver)?;
+                    let own = K::from_driver(driver)?;
                     let began = Instant::now();
                     let tidied_and_worked = async {
                         own.tidy_up().await?;
-                        beside_pace(&own, &work).await
+                        with_pace(&own, &work).await
                     };
                     let result = while_answered(&own, tidied_and_worked).await;
                     let silence = if own.has_lost_lease() { SILENCE } else { Duration::ZERO };
@@ -75,7 +75,7 @@ impl Engine {
             if error.retry_class() == Retry::Never {
                 return Err(space::explained(&self.target, plan, error).await);
             }
-            if self.stop.is_asked() {
+            if self.stop.is_requested() {
                 return Err(Error::new(
                     Kind::Stopped,
                     "stopped as requested; the running statements were \
@@ -144,7 +144,7 @@ async fn while_answered<K: JobKind, T>(own: &K, work: impl Future<Output = Resul
 }
 
 /// Does `work` and, if signals may pause it, evaluates them concurrently.
-async fn beside_pace<K: JobKind, T>(own: &K, work: &impl AsyncFn(&K) -> Result<T>) -> Result<T> {
+async fn with_pace<K: JobKind, T>(own: &K, work: &impl AsyncFn(&K) -> Result<T>) -> Result<T> {
     if own.pacing() == Pacing::AtOnce {
         return work(own).await;
     }

@@ -200,7 +200,7 @@ impl Blueprint {
     }
 
     /// Tables other than the two sides that the swap alters.
-    pub fn altered_beside(&self) -> Vec<&QualifiedName> {
+    pub fn other_altered_tables(&self) -> Vec<&QualifiedName> {
         let children = self.incoming.iter().chain(&self.incoming_dropped).map(|key| &key.table);
         let mut all = self.table.dependents.tables(&self.table.name);
         all.extend(children.filter(|name| **name != self.table.name));

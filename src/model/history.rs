@@ -75,7 +75,7 @@ impl History {
         match self {
             Self::LockHeld { .. } => "lock held",
             Self::Throttled(_) => "hold",
-            Self::Resumed { .. } => "go_on",
+            Self::Resumed { .. } => "check_stop",
             Self::Sample(_) => "sample",
             Self::Chunks(_) => "chunks",
             Self::RowsSet { .. } => "rows_set",

@@ -132,7 +132,7 @@ pub fn missing(b: &Blueprint, away: Direction, side: &Table) -> Vec<String> {
 
 /// Whether the job itself caused a difference since an exchange: new partitions for rows, foreign keys that the parent
 /// gets after its partitions, materialized views that are built again.
-pub fn comes_after(b: &Blueprint, now: &Table, one: &Difference) -> bool {
+pub fn is_own_change(b: &Blueprint, now: &Table, one: &Difference) -> bool {
     let added = one.was.is_none();
     match one.path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["children"] => now.relkind == "p",

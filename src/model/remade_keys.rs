@@ -4,7 +4,7 @@ use super::table::{ForeignKey, Table};
 
 /// Sets the attributes of the foreign keys of `now` that must not count as a change to those in `was`: which of several
 /// unique indexes on the same columns a key uses, and whether a key that was valid has already been validated again.
-pub fn as_meant(was: &Table, now: &mut Table) {
+pub fn ignore_expected_changes(was: &Table, now: &mut Table) {
     for (was, now) in
         [(&was.foreign_keys, &mut now.foreign_keys), (&was.referenced_by, &mut now.referenced_by)]
     {
@@ -37,11 +37,11 @@ mod tests {
         now.referenced_by[0].index = Some(Ident::new("another"));
         now.referenced_by[0].validated = false;
         assert_eq!(differences(&was, &now, Between::Times).len(), 1);
-        as_meant(&was, &mut now);
+        ignore_expected_changes(&was, &mut now);
         assert_eq!(differences(&was, &now, Between::Times), []);
         now.referenced_by[0].definition.push_str(" ON DELETE CASCADE");
         now.referenced_by[0].validated = false;
-        as_meant(&was, &mut now);
+        ignore_expected_changes(&was, &mut now);
         assert_eq!(differences(&was, &now, Between::Times).len(), 1);
         now.referenced_by[0].table = QualifiedName::new("public", "others");
         assert_eq!(differences(&was, &now, Between::Times).len(), 2);

@@ -117,7 +117,7 @@ const INTEGERS: [&str; 3] = ["smallint", "integer", "bigint"];
 
 impl Retyping {
     /// The name of the inactive column.
-    pub fn beside(&self, direction: Direction) -> Ident {
+    pub fn shadow(&self, direction: Direction) -> Ident {
         self.column.name.with_suffix(suffix(direction))
     }
 
@@ -171,7 +171,7 @@ impl Retyping {
 
     /// The backfill that fills the new column. The trigger has the name of that of a backfill, but another function.
     pub fn filling(&self) -> Filling {
-        let name = self.beside(Direction::Forward);
+        let name = self.shadow(Direction::Forward);
         let column =
             NewColumn { name: name.clone(), sql_type: self.to.clone(), default: None, volatile: false };
         Filling {
@@ -226,19 +226,19 @@ impl Retyping {
     /// the direction.
     pub fn without_own(&self, table: &Table, direction: Direction) -> Table {
         let mut table = table.clone();
-        let beside = self.beside(direction);
+        let shadow = self.shadow(direction);
         let trigger = self.filling().fill_trigger();
         let counterparts: Vec<Ident> =
             self.indexes.iter().map(|one| self.counterpart(&one.index.name, direction)).collect();
         let mut checks: Vec<Ident> =
             self.checks.iter().map(|check| self.counterpart(&check.name, direction)).collect();
         checks.push(self.proof());
-        table.columns.retain(|c| c.name != beside);
-        table.grants.retain(|g| g.column.as_ref() != Some(&beside));
+        table.columns.retain(|c| c.name != shadow);
+        table.grants.retain(|g| g.column.as_ref() != Some(&shadow));
         table.triggers.retain(|t| t.name != trigger);
         table.indexes.retain(|i| !counterparts.contains(&i.name));
         table.checks.retain(|c| !checks.contains(&c.name));
-        remade_keys::as_meant(&self.table, &mut table);
+        remade_keys::ignore_expected_changes(&self.table, &mut table);
         table
     }
 

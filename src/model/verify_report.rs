@@ -40,7 +40,7 @@ pub struct VerifyReport {
 
 /// The result of checking every row of the table of a backfill again. A row that cannot be filled is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Looked {
+pub struct RowsChecked {
     /// The job's name.
     pub job: String,
     /// The number of rows that were not filled before, and are now.
@@ -49,7 +49,7 @@ pub struct Looked {
     pub verified: bool,
 }
 
-impl fmt::Display for Looked {
+impl fmt::Display for RowsChecked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "verified: {}: every row is filled", self.job)?;
         match self.rows_set {

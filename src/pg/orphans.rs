@@ -6,17 +6,17 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, Result, Retry};
 use crate::model::ident::{QualifiedName, plain};
-use crate::model::lent::Access;
 use crate::model::orphans::Orphans;
 use crate::model::table::ForeignKey;
+use crate::model::untrusted_code::Access;
 use crate::sql::orphans as sql;
 
 use super::transaction::{READ_COMMITTED, transaction};
-use super::{catalog, lent};
+use super::{catalog, untrusted_code};
 
 /// The result of the search.
 #[derive(Debug, Default)]
-pub struct Looked {
+pub struct RowsChecked {
     /// Keys with rows that violate them.
     pub found: Vec<Orphans>,
     /// Keys that could not be tested, with the reasons.
@@ -33,8 +33,8 @@ pub async fn look<'a>(
     keys: impl IntoIterator<Item = &'a ForeignKey>,
     budget: Duration,
     trust: &[String],
-) -> Result<Looked> {
-    let (begun, mut looked) = (Instant::now(), Looked::default());
+) -> Result<RowsChecked> {
+    let (begun, mut looked) = (Instant::now(), RowsChecked::default());
     for key in keys {
         let Some(oid) = catalog::find(client, &key.table).await? else { continue };
         let left = budget.saturating_sub(begun.elapsed());
@@ -70,7 +70,7 @@ pub async fn one(
     let statement: String = row.get(0);
     let rows = transaction(client, READ_COMMITTED, async |client| {
         client.batch_execute(&sql::limit(limit.as_millis())).await?;
-        lent::nothing(client, &[table.clone(), key.references.clone()], trust, Access::Reads).await?;
+        untrusted_code::check(client, &[table.clone(), key.references.clone()], trust, Access::Reads).await?;
         client.query(&statement, &[]).await.map_err(Error::from)
     })
     .await?;

@@ -7,15 +7,15 @@ use tokio_postgres::error::SqlState;
 
 use crate::error::Result;
 use crate::model::blueprint::Blueprint;
-use crate::model::lent::Access;
 use crate::model::table::Check;
+use crate::model::untrusted_code::Access;
 use crate::plan::check::{How, TableTrial};
 use crate::sql::partition_trial as sql;
 use crate::sql::prepare::{self, Part};
 
-use super::lent;
 use super::row_trial::{self, Attempt, attempt, blocks, failed, queried};
 use super::transaction::READ_COMMITTED;
+use super::untrusted_code;
 
 /// The responses of the server. `trust` lists the roles that the plan trusts.
 ///
@@ -24,7 +24,7 @@ use super::transaction::READ_COMMITTED;
 pub async fn trial(client: &Client, b: &Blueprint, trust: &[String]) -> Result<TableTrial> {
     client.batch_execute(READ_COMMITTED).await?;
     let tried = async {
-        lent::nothing(client, std::slice::from_ref(&b.table.name), trust, Access::Copies).await?;
+        untrusted_code::check(client, std::slice::from_ref(&b.table.name), trust, Access::Copies).await?;
         rolled_back(client, b).await
     }
     .await;

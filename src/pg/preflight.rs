@@ -13,9 +13,9 @@ use crate::model::blueprint::Direction;
 use crate::model::design::Design;
 use crate::model::finding::{Finding, Findings, Level};
 use crate::model::ident::{Ident, QualifiedName};
-use crate::model::lent::Access;
 use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, ForeignKey, Table};
+use crate::model::untrusted_code::Access;
 use crate::plan::check::{
     self, ColumnFacts, Facts, Found, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings,
     TableTrial, Text, Values, Writes, Writing,
@@ -28,7 +28,7 @@ use crate::sql::{
     writing as writing_sql,
 };
 
-use super::{catalog, lent, orphans, partition_trial, refused, rehearsal, row_trial, store, trial};
+use super::{catalog, orphans, partition_trial, refused, rehearsal, row_trial, store, trial, untrusted_code};
 
 /// The time limit for testing all foreign keys together.
 const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(5);
@@ -65,8 +65,8 @@ pub async fn backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resu
         let trial = trial::trial(client, filling, &writing, plan.trust()).await;
         if let Some(trial) = passed(trial, PLANS_SQL, &filling.table, &mut findings)? {
             findings.extend(check::tried(filling, &trial, &facts.server.user));
-            findings.extend(check::space(plan, filling, &writing, trial.meant));
-            rows_to_fill = trial.meant;
+            findings.extend(check::space(plan, filling, &writing, trial.to_fill));
+            rows_to_fill = trial.to_fill;
         } else {
             complete = false;
         }
@@ -111,7 +111,7 @@ pub async fn retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pre
         let (table, from) = (&retyping.table, format!("only {}", retyping.table.name));
         findings.extend(readable_keys(client, table, &from, &retyping.key).await?);
         // A job that has begun has constraints of its own, which not every row satisfies yet.
-        let begun = |direction| table.column(&retyping.beside(direction)).is_some();
+        let begun = |direction| table.column(&retyping.shadow(direction)).is_some();
         if complete && !has_errors(&findings) && !begun(Direction::Forward) && !begun(Direction::Reverse) {
             let trial = row_trial::of_updates(client, table, &from, &retyping.key, &retyping.sql).await;
             if let Some(trial) = passed(trial, "a row", table, &mut findings)? {
@@ -146,7 +146,7 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
             let trial = partition_trial::trial(client, b, plan.trust()).await;
             if let Some(trial) = passed(trial, "the partitioned table", &b.table, &mut findings)? {
                 findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
-                b.violated_checks = trial.left_to_old_rows();
+                b.violated_checks = trial.violated_by_old_rows();
             } else {
                 complete = false;
             }
@@ -267,14 +267,17 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
         Some(task) if task.purpose().updates_rows() => Access::Updates { cascades: true },
         _ => Access::Copies,
     };
-    if lent::untrusted_owner(client, std::slice::from_ref(&table.name), trust, access).await?.is_some() {
-        rights.lent = lent::code(client, &[oid], trust, access).await?;
+    if untrusted_code::untrusted_owner(client, std::slice::from_ref(&table.name), trust, access)
+        .await?
+        .is_some()
+    {
+        rights.untrusted_code = untrusted_code::code(client, &[oid], trust, access).await?;
     }
     let readable = table.relkind == "r"
         && rights.select
         && !rights.rows_hidden
-        && rights.schemas_closed.is_empty()
-        && rights.lent.is_empty();
+        && rights.schemas_without_usage.is_empty()
+        && rights.untrusted_code.is_empty();
     let column = table.column(&Ident::new(by)).filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
     let values = match column {
         Some(column) if readable => Some(values(client, &table, column).await?),

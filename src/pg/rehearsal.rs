@@ -11,20 +11,20 @@ use tokio_postgres::error::SqlState;
 use crate::error::{Error, Result};
 use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
-use crate::model::lent::Access;
 use crate::model::plan_sql::PlanSql;
 use crate::model::retyping::{Retyping, default_cast};
 use crate::model::table::Check;
+use crate::model::untrusted_code::Access;
 use crate::plan::check::{ColumnFacts, How, Rehearsal};
 use crate::sql::fill as fill_sql;
 use crate::sql::retype::facts::{self as sql, Side};
 use crate::sql::row_trial as row_sql;
 
-use super::lent;
 use super::refused::{is_passing, scans_probe};
 use super::resolve;
 use super::row_trial::{self, Attempt};
 use super::transaction::{READ_COMMITTED, all};
+use super::untrusted_code;
 
 /// The responses of the server; the definitions, and the plan's SQL with its names resolved, are stored in `r`.
 /// `trust` lists the roles that the plan trusts.
@@ -45,7 +45,7 @@ pub async fn rehearse(
         r.sql = asked.clone();
         client.batch_execute(READ_COMMITTED).await?;
         let tried = async {
-            lent::nothing(
+            untrusted_code::check(
                 client,
                 std::slice::from_ref(&r.table.name),
                 trust,
@@ -98,10 +98,10 @@ async fn one_side(
         }
         return Ok(());
     }
-    let beside = client.query_one(sql::BESIDE_TYPE, &[]).await?;
+    let shadow = client.query_one(sql::SHADOW_TYPE, &[]).await?;
     if side == Side::Old {
-        (r.new_type, r.to) = (beside.get(0), beside.get(2));
-        if !beside.get::<_, bool>(1) {
+        (r.new_type, r.to) = (shadow.get(0), shadow.get(2));
+        if !shadow.get::<_, bool>(1) {
             (r.looks.storage, r.looks.compression) = (None, None);
         }
         r.comparable = compared(client).await?;
@@ -133,7 +133,7 @@ async fn one_side(
         defaults(client, r, &default, rehearsal).await?;
     }
     let direction = if side == Side::New { Direction::Forward } else { Direction::Reverse };
-    client.batch_execute(&sql::rename(&r.column.name, &r.beside(direction))).await?;
+    client.batch_execute(&sql::rename(&r.column.name, &r.shadow(direction))).await?;
     for row in client.query(sql::DEFINITIONS, &[]).await? {
         let (kind, number, definition): (&str, i32, String) = (row.get(0), row.get(1), row.get(2));
         let number = usize::try_from(number).unwrap_or(usize::MAX);
@@ -189,7 +189,7 @@ async fn plans_sql(
     let mut settings = r.sql.clone();
     let table = (r.table.oid, trust);
     let resolved =
-        resolve::expression(client, &mut settings, (&to_resolve, &scratch, sql::BESIDE), table).await;
+        resolve::expression(client, &mut settings, (&to_resolve, &scratch, sql::SHADOW), table).await;
     client.batch_execute("rollback to resolve").await?;
     let resolved = match resolved {
         Ok((resolved, named)) => {

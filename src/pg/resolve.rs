@@ -271,7 +271,7 @@ pub async fn named(
     })
 }
 
-/// Resolves one expression over the rows of a temporary table, as a value of its column `beside`: the expression, the
+/// Resolves one expression over the rows of a temporary table, as a value of its column `shadow`: the expression, the
 /// column's type, and the objects that the expression names.
 ///
 /// # Errors
@@ -279,13 +279,13 @@ pub async fn named(
 pub async fn expression(
     client: &Client,
     plan: &mut PlanSql,
-    (expression, rows, beside): (&str, &QualifiedName, &str),
+    (expression, rows, shadow): (&str, &QualifiedName, &str),
     (table, trust): (u32, &[String]),
 ) -> Result<(String, Named)> {
     let relation: u32 = client.query_one(sql::TEMPORARY, &[&rows.name.as_str()]).await?.get(0);
     client.batch_execute(OURS).await?;
     let types = kept(client, relation).await?;
-    let found = types.iter().find(|(name, ..)| name.as_str() == beside);
+    let found = types.iter().find(|(name, ..)| name.as_str() == shadow);
     let value = found.map_or_else(|| expression.to_owned(), |(.., kept)| sql::kept(expression, kept));
     let columns = types.iter().map(|(name, ..)| name.as_str());
     let mark = sql::mark(&columns.chain([expression]));

@@ -7,15 +7,15 @@ use tokio_postgres::{Client, Row};
 use crate::error::{Error, Result};
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::Ident;
-use crate::model::lent::Access;
 use crate::model::plan_sql::PlanSql;
 use crate::model::table::{Check, Column, Table};
+use crate::model::untrusted_code::Access;
 use crate::plan::check::{How, Refused, TableTrial, Violated};
 use crate::sql::{partition_trial as partition_sql, plan_sql, row_trial as sql};
 
-use super::lent;
 use super::refused::{is_passing, passing};
 use super::transaction::{READ_COMMITTED, transaction};
+use super::untrusted_code;
 
 /// The result of some statements.
 pub(super) enum Attempt {
@@ -108,7 +108,7 @@ pub(super) async fn violations(
 ) -> Result<()> {
     let counted = transaction(client, READ_COMMITTED, async |client| {
         client.batch_execute(&sql::limit()).await?;
-        lent::nothing(client, std::slice::from_ref(&b.table.name), trust, Access::Copies).await?;
+        untrusted_code::check(client, std::slice::from_ref(&b.table.name), trust, Access::Copies).await?;
         queried(client, &sql::violations(&partition_sql::source(b), &b.key, check, None)).await
     });
     let what = format!("constraint {}", crate::model::ident::plain(check.name.as_str()));
@@ -142,7 +142,7 @@ pub async fn of_updates(
     let mut trial = TableTrial::default();
     client.batch_execute(READ_COMMITTED).await?;
     let tried = async {
-        lent::nothing(
+        untrusted_code::check(
             client,
             std::slice::from_ref(&table.name),
             &sql.trust,

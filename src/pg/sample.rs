@@ -18,12 +18,12 @@ use crate::error::{Error, Result};
 use crate::model::filling::Filling;
 use crate::model::ident::{Ident, plain};
 use crate::model::key::Key;
-use crate::model::lent::Access;
 use crate::model::sample::{MOST_KEYS, Nulls, RowError, Sample};
+use crate::model::untrusted_code::Access;
 use crate::sql::{fill as fill_sql, plan_sql, row_trial, sample as sql};
 
-use super::lent;
 use super::transaction::READ_COMMITTED;
+use super::untrusted_code;
 
 /// The number of rows that one statement computes or updates.
 const PIECE: usize = 1_000;
@@ -275,19 +275,19 @@ impl<'a> Trier<'a> {
         if self.found.updated {
             return self
                 .rolled_back(limits.update_ms, async |client| {
-                    self.lend_nothing(client).await?;
+                    self.check_untrusted_code(client).await?;
                     let rows = ask(client, &sql::updated(f), piece).await?;
                     client.batch_execute(sql::FIRE_DEFERRED).await?;
                     client.batch_execute(&plan_sql::look_up_again(&f.sql)).await?;
                     *done = rows.first().map(|row| (count(row, 0), count(row, 1), began.elapsed()));
-                    ask(client, &sql::still_meant(f), piece).await
+                    ask(client, &sql::still_matching(f), piece).await
                 })
                 .await;
         }
         if !self.same.is_empty() {
             let touched = self
                 .rolled_back(limits.update_ms, async |client| {
-                    self.lend_nothing(client).await?;
+                    self.check_untrusted_code(client).await?;
                     let rows = ask(client, &sql::touched(f, self.same), piece).await?;
                     client.batch_execute(sql::FIRE_DEFERRED).await?;
                     Ok(rows)
@@ -300,10 +300,10 @@ impl<'a> Trier<'a> {
     }
 
     /// Prevents triggers of roles that are not trusted from running with the rights of the job's role.
-    async fn lend_nothing(&self, client: &Client) -> Result<()> {
+    async fn check_untrusted_code(&self, client: &Client) -> Result<()> {
         let table = std::slice::from_ref(&self.f.table.name);
         let cascades = self.f.changes_unique();
-        lent::nothing(client, table, &self.f.sql.trust, Access::Updates { cascades }).await
+        untrusted_code::check(client, table, &self.f.sql.trust, Access::Updates { cascades }).await
     }
 
     /// Runs `work` in a transaction that is never committed, waits for no lock, and takes no longer than `limit_ms` a statement.

@@ -394,7 +394,7 @@ pub async fn set(client: &Client, job: i64, settings: &[(&str, Option<&str>)]) -
             };
             event(client, job, &entry).await?;
         }
-        client.execute(pace::TELL, &[&job]).await?;
+        client.execute(pace::NOTIFY, &[&job]).await?;
         Ok(())
     })
     .await

@@ -118,7 +118,7 @@ async fn planned(client: &Client, f: &Filling, writing: &Writing, trial: &mut Tr
     if let Some(assigned) = sql::assigned(f) {
         trial.not_assignable = explained(client, f, &assigned).await?.err();
     }
-    trial.meant = explained(client, f, &sql::meant(f))
+    trial.to_fill = explained(client, f, &sql::to_fill(f))
         .await?
         .ok()
         .and_then(|plan| plan[0]["Plan"]["Plan Rows"].as_f64());

@@ -68,7 +68,7 @@ pub(super) fn insert(b: &Blueprint, condition: &str) -> String {
 /// Acquires the lock that prevents a TRUNCATE or a rewrite until the transaction ends. Send it before any statement
 /// that takes a snapshot: with a snapshot older than a TRUNCATE, the table appears empty, although its rows existed
 /// then.
-pub fn hold_still(sides: &Sides) -> String {
+pub fn lock_against_truncate(sides: &Sides) -> String {
     format!("lock table {} in access share mode", from_source(sides))
 }
 

@@ -132,7 +132,7 @@ pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<
     let (source, filter) = (joined(f.from.as_ref(), &format!("only {leaf}")), filter(f));
     // With a join, do not count the rows to fill: that can cost as much as all other work. Rows that other sessions
     // have locked are left to the second pass.
-    let meant = match f.from {
+    let to_fill = match f.from {
         None => format!("count(*) filter (where {filter})"),
         Some(_) => "(select count(*) from batch)".to_owned(),
     };
@@ -147,11 +147,11 @@ pub fn batch(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<
 ), filled as (
   update only {leaf} u set {set} from batch b where {same} and u.ctid = b.place and {of_u} returning 1
 )
-select meant.rows, meant.meant, (select count(*) from batch), (select count(*) from filled),
+select to_fill.rows, to_fill.to_fill, (select count(*) from batch), (select count(*) from filled),
   (extract(epoch from clock_timestamp() - (select min(since) from batch)) * 1000)::double precision,
   case when (select count(*) from batch) > (select count(*) from filled) then (select string_agg(key, '; ') from (
     select pg_catalog.concat_ws(', ', {list}) as key from batch group by place, {list} having count(*) > 1 order by {list} limit 10) twice) end
-from (select count(*) as rows, {meant} as meant from only {leaf} t where {of_t}) meant",
+from (select count(*) as rows, {to_fill} as to_fill from only {leaf} t where {of_t}) to_fill",
         named = each(&|i, c| format!("t.{} as k{i}", c.name), ", "),
         values = values(f),
         order = each(&|_, c| format!("t.{}", c.name), ", "),
@@ -170,7 +170,7 @@ pub fn computed(f: &Filling, leaf: &QualifiedName, key: &Key) -> (String, Vec<St
 }
 
 /// The keys, as text, of up to ten rows that this transaction wrote and that the condition still matches.
-pub fn still_meant(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
+pub fn still_matching(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
     let (condition, values) = condition(f, "t.", rows);
     let sql = format!(
         "select {} from {}  where {condition} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} limit 10",
@@ -182,7 +182,7 @@ pub fn still_meant(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String
 }
 
 /// The keys of up to `limit` rows to fill, in order.
-pub fn meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) -> (String, Vec<String>) {
+pub fn to_fill(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) -> (String, Vec<String>) {
     let key = f.key_columns();
     let (condition, values) = in_range("t.", &key, range, 1);
     let values_of = key.iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
@@ -196,7 +196,7 @@ pub fn meant(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) ->
 }
 
 /// Whether the table has a row to fill.
-pub fn any_meant(f: &Filling) -> String {
+pub fn any_to_fill(f: &Filling) -> String {
     let rows = if f.is_partitioned() { f.table.name.to_string() } else { format!("only {}", f.table.name) };
     format!("select exists (select from {}  where {})", joined(f.from.as_ref(), &rows), filter(f))
 }

@@ -17,7 +17,6 @@ pub mod finish;
 pub mod finish_trial;
 pub mod foreign_key;
 pub mod index;
-pub mod lent;
 pub mod locks;
 pub mod maintain;
 pub mod matview;
@@ -46,6 +45,7 @@ pub mod surroundings;
 pub mod swap;
 pub mod trial;
 mod trust;
+pub mod untrusted_code;
 pub mod verify;
 pub mod writing;
 

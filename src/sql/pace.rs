@@ -103,7 +103,7 @@ on conflict (job_id) do update set read_at = pg_catalog.clock_timestamp(), holds
 
 /// Stores the pace of a job. This is also the small transaction whose duration is the commit latency, and it generates
 /// WAL for the standbys to replay.
-pub const SAY_PACE: &str =
+pub const STORE_PACE: &str =
     "update pgstrata.pace set read_at = pg_catalog.clock_timestamp(), workers = $2, holds = $3, replicas = $4
 where job_id = $1";
 
@@ -125,7 +125,7 @@ pub const FORGET_SETTING: &str = "delete from pgstrata.settings where job_id = $
 pub const SETTINGS: &str = "select key, value from pgstrata.settings where job_id = $1 order by key";
 
 /// Notifies the driver of a job, when the transaction commits, that its settings changed.
-pub const TELL: &str = "select pg_catalog.pg_notify('pgstrata_' || $1::bigint, '')";
+pub const NOTIFY: &str = "select pg_catalog.pg_notify('pgstrata_' || $1::bigint, '')";
 
 /// Subscribes to these notifications.
 pub fn listen(job: i64) -> String {

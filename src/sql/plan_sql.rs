@@ -130,7 +130,7 @@ fn closed(sql: &PlanSql, role: &str) -> String {
 /// The schemas of the search path `$1` that exist and contain nothing of roles that are not trusted, in the format of
 /// `SHOW search_path`; `$2` are roles that the plan trusts.
 pub const SOUND_PATH: &str = concat!(
-    "with lent as (
+    "with trusted_roles as (
   select r.oid from pg_catalog.pg_roles r where ", is_trusted!("r.oid", "session_user", "$2"), "
 ), planted as (
   select pronamespace as schema, proowner as owner from pg_catalog.pg_proc
@@ -143,7 +143,7 @@ pub const SOUND_PATH: &str = concat!(
 select pg_catalog.concat_ws(', ', pg_catalog.string_agg(pg_catalog.quote_ident(n.nspname), ', ' order by s.place), 'pg_temp')
 from path p cross join lateral pg_catalog.unnest(pg_catalog.current_schemas(p.path is null)) with ordinality s (name, place)
   join pg_catalog.pg_namespace n on n.nspname = s.name
-where n.oid <> pg_catalog.pg_my_temp_schema() and n.oid not in (select schema from planted where owner not in (select oid from lent))"
+where n.oid <> pg_catalog.pg_my_temp_schema() and n.oid not in (select schema from planted where owner not in (select oid from trusted_roles))"
 );
 
 /// The initial settings of the session: those of the server, the database, the role and the connection.
@@ -305,15 +305,15 @@ pub fn set_default(mark: &str, column: &Ident, default: &str) -> String {
 /// the schemas of the search path under which functions run that rely on their caller's.
 ///
 /// Trusted are superusers, the roles that can become ours, and those of the plan, as for code on the table
-/// ([`super::lent::CODE`]); to create in a schema, also those that can become the table's owner or the database's.
+/// ([`super::trusted_roles::CODE`]); to create in a schema, also those that can become the table's owner or the database's.
 pub const NAMED: &str = concat!(
-    "with recursive lent as (
+    "with recursive trusted_roles as (
   select r.oid from pg_roles r where ", is_trusted!("r.oid", "session_user", "$3"), "
 ), trusted as (
-  select oid from lent
+  select oid from trusted_roles
   union
   select r.oid from pg_roles r, pg_database b
-  where r.rolname = 'pg_database_owner' and b.datname = current_database() and b.datdba in (select oid from lent)
+  where r.rolname = 'pg_database_owner' and b.datname = current_database() and b.datdba in (select oid from trusted_roles)
 ), creators as (
   select n.oid, array_agg(distinct coalesce(r.rolname::text, 'PUBLIC')) as roles
   from pg_namespace n cross join lateral (
@@ -330,7 +330,7 @@ pub const NAMED: &str = concat!(
       union all select typnamespace, typowner from pg_type
       union all select relnamespace, relowner from pg_class) o (schema, owner)
     join pg_namespace n on n.oid = o.schema
-  where n.nspname::text = any ($4) and o.owner not in (select oid from lent)
+  where n.nspname::text = any ($4) and o.owner not in (select oid from trusted_roles)
   group by o.schema
 ), direct as (
   select distinct d.refclassid, d.refobjid from pg_depend d
@@ -395,7 +395,7 @@ select json_build_object(
   'objects', coalesce((select json_agg(json_build_object(
       'name', pg_describe_object(o.refclassid, o.refobjid, 0),
       'owner', pg_get_userbyid(o.owner),
-      'trusted', o.owner is null or o.owner in (select oid from lent),
+      'trusted', o.owner is null or o.owner in (select oid from trusted_roles),
       'schema', n.nspname,
       'relation', o.refclassid = 'pg_class'::regclass,
       'direct', o.direct,

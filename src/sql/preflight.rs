@@ -61,7 +61,7 @@ pub const RIGHTS: &str = "select json_build_object(
           and not (has_table_privilege(t.oid, 'SELECT') and has_table_privilege(t.oid, 'INSERT')
             and has_table_privilege(t.oid, 'UPDATE') and has_table_privilege(t.oid, 'DELETE'))))
     from pg_namespace o where o.nspname = 'pgstrata'),
-  'schemas_closed', coalesce((
+  'schemas_without_usage', coalesce((
     select json_agg(distinct s.nspname)
     from pg_namespace s
     where not has_schema_privilege(s.oid, 'USAGE') and (
@@ -124,7 +124,7 @@ pub const RIGHTS: &str = "select json_build_object(
       where s.classid = 'pg_class'::regclass and s.refclassid = 'pg_class'::regclass and s.refobjid = c.oid
         and s.deptype = 'i' and s.refobjsubid > 0 and e.oid <> c.oid
     ) o where not pg_has_role(o.owner, 'USAGE')), '[]'),
-  'schemas_fixed', coalesce((
+  'schemas_without_create', coalesce((
     select json_agg(json_build_object('schema', s.nspname, 'name', o.name) order by s.nspname, o.name)
     from (
       select 'extended statistics ' || stxname as name, stxnamespace as namespace from pg_statistic_ext where stxrelid = c.oid

@@ -143,9 +143,9 @@ pub(super) fn of_filling(f: &Filling) -> String {
 }
 
 /// The guard of the trigger of a column type change.
-pub(super) fn of_retyping(r: &Retyping, beside: &Ident) -> String {
+pub(super) fn of_retyping(r: &Retyping, shadow: &Ident) -> String {
     let mut columns = mentioned(r.table.columns.iter(), &[&r.using, &r.back]);
-    for name in [&r.column.name, beside] {
+    for name in [&r.column.name, shadow] {
         if !columns.contains(&name) {
             columns.push(name);
         }

@@ -136,7 +136,7 @@ select (select count(*) from batch), (select count(*) from touched)",
 }
 
 /// The keys of rows that this transaction updated and that would have to be filled again.
-pub fn still_meant(f: &Filling) -> String {
+pub fn still_matching(f: &Filling) -> String {
     format!(
         "select {} from {}  where {} and t.xmin = pg_catalog.pg_current_xact_id()::xid {}",
         key_text("t.", &f.key),
@@ -146,7 +146,7 @@ pub fn still_meant(f: &Filling) -> String {
     )
 }
 
-/// As [`still_meant`], if the columns do not exist yet: for rows with the values that they would have.
+/// As [`still_matching`], if the columns do not exist yet: for rows with the values that they would have.
 pub fn would_be_meant(f: &Filling) -> String {
     let value = |(name, value): &(Ident, String)| {
         let there = f.table.column(name).map(|c| c.sql_type.as_str());

@@ -65,7 +65,7 @@ fn before_the_swap(b: &Blueprint, physical: bool, rows: Rows, leaves: &[Qualifie
             "verify: one range (one REPEATABLE READ transaction; repeated; if the checksums differ, rows \
              with pending changes are excluded; if they still differ, rows are compared one by one)",
             vec![
-                copy::hold_still(&sides),
+                copy::lock_against_truncate(&sides),
                 verify::summary(b, forward, &key, &middle, rows).0,
                 drain::SETTINGS.to_owned(),
                 verify::pending(b, forward, &key, &middle, rows).0,
@@ -126,7 +126,7 @@ pub fn backfill(f: &Filling) -> Vec<Section> {
     let one = vec![String::new(); key.len()];
     all.push(section(
         "verify: one range, and each of its rows that still matches (one transaction each)",
-        vec![fill::meant(f, leaf, &middle, 1_000).0, fill::batch(f, leaf, fill::Rows::One(&one)).0],
+        vec![fill::to_fill(f, leaf, &middle, 1_000).0, fill::batch(f, leaf, fill::Rows::One(&one)).0],
     ));
     all.extend(finish::sections(f));
     let last = if f.keep_filled && !f.stays { fill::stop_filling(f) } else { Vec::new() };
@@ -146,7 +146,7 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         for one in &r.indexes {
             all.extend(one.index.tablespace.is_some().then(|| retype::tablespace(one)));
             all.push(retype::build(r, one, direction));
-            all.extend(retype::dress(r, one, direction));
+            all.extend(retype::set_properties(r, one, direction));
         }
         let checks = r.checks.iter().map(|one| (retype::add_check(r, one, direction), one.validated));
         for ((name, add), valid) in checks.chain(retype::add_proof(r, direction).map(|proof| (proof, true))) {
@@ -167,7 +167,7 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         section(
             "capture: create the trigger that keeps both columns in sync (one transaction, short lock_timeout, \
              retried)",
-            retype::keep_level(r),
+            retype::create_sync_trigger(r),
         ),
     ];
     all.extend(filled(&f, &middle));
@@ -230,12 +230,12 @@ fn captured(b: &Blueprint) -> Vec<String> {
 fn chunk(b: &Blueprint, physical: bool, middle: &KeyRange) -> Vec<String> {
     let sides = b.sides(Direction::Forward);
     if physical {
-        return vec![copy::hold_still(&sides), copy::physical_chunk(b)];
+        return vec![copy::lock_against_truncate(&sides), copy::physical_chunk(b)];
     }
     let key = b.key_columns();
     vec![
         copy::boundary(&super::from_source(&sides), &key, middle, 10_000).0,
-        copy::hold_still(&sides),
+        copy::lock_against_truncate(&sides),
         copy::keyset_chunk(b, middle).0,
     ]
 }
@@ -266,8 +266,11 @@ fn parent_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
 }
 
 fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {
-    let mut all =
-        vec![copy::hold_still(&b.sides(direction)), drain::SETTINGS.to_owned(), drain::truncated(b)];
+    let mut all = vec![
+        copy::lock_against_truncate(&b.sides(direction)),
+        drain::SETTINGS.to_owned(),
+        drain::truncated(b),
+    ];
     all.extend(drained(b, direction, Batch::Blocks));
     all
 }

@@ -31,7 +31,7 @@ fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
     let sides = b.sides(away);
     let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
     let views = b.table.views.iter().map(|v| format!("alter view {} owner to {}", v.name, v.owner));
-    let others = b.altered_beside().into_iter().map(lock);
+    let others = b.other_altered_tables().into_iter().map(lock);
     let dependents = views.chain(others);
     let tables = [lock(&sides.source), lock(&sides.target)];
     match order {

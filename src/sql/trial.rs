@@ -16,13 +16,13 @@ pub const PROBE: &str = "pgstrata_probe";
 pub fn probe(f: &Filling) -> String {
     let (values, filter) = (values(f), filter(f));
     let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
-    kept_apart(&format!("select {values}, {filter} as meant\n  from {source}"))
+    kept_apart(&format!("select {values}, {filter} as to_fill\n  from {source}"))
 }
 
 /// Plans the selection of rows.
 pub fn probe_filter(f: &Filling) -> String {
     let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
-    kept_apart(&format!("select {} as meant\n  from {source}", filter(f)))
+    kept_apart(&format!("select {} as to_fill\n  from {source}", filter(f)))
 }
 
 /// Plans the default of a column to add, in the column's type; none if it has no default.
@@ -88,7 +88,7 @@ select coalesce((select source = target or category = 'S' or exists (
   pg_catalog.format_type($1, null)";
 
 /// Plans the selection of rows of the table. The top node of the plan has their estimated number.
-pub fn meant(f: &Filling) -> String {
+pub fn to_fill(f: &Filling) -> String {
     let source = joined(f.from.as_ref(), &rows_as_they_will_be(f, &whole(f)));
     format!("explain (format json) select from {source}  where {}", filter(f))
 }

@@ -69,7 +69,7 @@ async fn applications(job: &Lab) -> Writers {
         let own = (0..OWN).map(|i| i * (ROWS / OWN) + n + 1).collect();
         let mut writer = ItemWriter { client, rng, own, fresh: ROWS * 1000 + n, holds_long: n == 0 };
         writers.add(|shift| async move {
-            while shift.goes_on() {
+            while shift.is_open() {
                 writer.transaction().await;
                 shift.committed();
             }

@@ -43,7 +43,7 @@ async fn sending(db: &Database, sql: &'static str) -> Writers {
             let sql = sql.replace("$n", &n.to_string());
             client.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
             shift.committed();
-            if !shift.goes_on() {
+            if !shift.is_open() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -88,7 +88,7 @@ async fn applications(db: &Database) -> Writers {
         client.batch_execute("set lock_timeout = '5s'").await.unwrap();
         writers.add(|shift| async move {
             let mut i = n;
-            while shift.goes_on() {
+            while shift.is_open() {
                 i += 2;
                 let sql = format!(
                     "begin; insert into suppliers (amount, kind, code) values ({}, 3, 'new'); update suppliers set amount = amount + 1 where id = {};

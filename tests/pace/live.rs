@@ -28,7 +28,7 @@ async fn pause_and_resume_work_from_another_process_and_across_a_restart() {
     ended(run).await.exits(6);
     let run = job.start(&[]);
     job.ok("resume").await;
-    job.goes_on().await;
+    job.resumes().await;
     job.finish(run).await;
 }
 
@@ -47,7 +47,7 @@ async fn set_takes_effect_within_a_second_and_persists() {
     job.until("select rows <= 120 from pgstrata.chunks order by done_at desc limit 1").await;
     ended_by_interrupt(run).await;
     let run = job.start(&[]);
-    job.goes_on().await;
+    job.resumes().await;
     job.until("select workers = 1 from pgstrata.pace").await;
     job.ok("set workers=3").await;
     job.until("select workers = 3 from pgstrata.pace").await;

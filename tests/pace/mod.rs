@@ -141,7 +141,7 @@ impl Slow {
     }
 
     /// Waits until the job copies again by itself.
-    pub async fn goes_on(&self) {
+    pub async fn resumes(&self) {
         let before = self.chunks().await;
         self.until(&format!("select count(*) > {before} from pgstrata.chunks")).await;
     }

@@ -34,7 +34,7 @@ async fn the_larger_replica_lag_of_two_standbys_pauses_the_job() {
                 && status["replicas"].as_array().unwrap().len() == 2
         );
         standby.replays(true).await;
-        job.goes_on().await;
+        job.resumes().await;
     }
     let output = job.finish(run).await.stderr;
     assert!(
@@ -61,14 +61,14 @@ async fn lag_in_bytes_is_read_from_a_listed_standby() {
     assert!(hold["cause"]["standby"].as_str().unwrap().contains("5503/"), "{hold}");
     job.stands_still().await;
     standby.replays(true).await;
-    job.goes_on().await;
+    job.resumes().await;
     // From now on, the limit is on the replica lag in seconds.
     job.ok("set max_replica_lag_bytes=off max_replica_lag=1s").await;
     standby.replays(false).await;
     job.held("replica_lag_s").await;
     job.stands_still().await;
     standby.replays(true).await;
-    job.goes_on().await;
+    job.resumes().await;
     job.finish(run).await;
 }
 
@@ -86,11 +86,11 @@ async fn a_standby_that_disappears_pauses_the_job_until_it_is_back_or_forgotten(
     assert!(hold["cause"]["code"] == "standby_gone" && hold["cause"]["standby"] == "gone", "{hold}");
     job.stands_still().await;
     let back = Standby::start(&server, "gone", 5504).await;
-    job.goes_on().await;
+    job.resumes().await;
     job.ok("set forget_replica_after=1s").await;
     drop(back);
     job.held("replica_gone_s").await;
-    job.goes_on().await;
+    job.resumes().await;
     let output = job.finish(run).await.stderr;
     assert!(
         output.contains("warning: standby gone has been gone for 1.0 s: ignoring it from now on"),
@@ -108,7 +108,7 @@ async fn a_listed_standby_that_does_not_answer_pauses_the_job_from_the_start() {
     assert!(job.says("replica_gone_s").await["cause"]["standby"].as_str().unwrap().contains("5999"));
     assert_eq!(job.chunks().await, 0);
     job.ok("set replicas=off").await;
-    job.goes_on().await;
+    job.resumes().await;
     job.finish(run).await;
 }
 
@@ -134,7 +134,7 @@ async fn a_role_that_cannot_see_standbys_is_warned_and_paused_by_a_limit() {
     assert!(hold["cause"]["code"] == "not_permitted" && hold["cause"]["role"] == "app", "{hold}");
     assert_eq!(job.chunks().await, 0);
     connect(&server.dsn("postgres")).await.batch_execute("grant pg_monitor to app").await.unwrap();
-    job.goes_on().await;
+    job.resumes().await;
     job.db
         .execute("insert into pgstrata.settings select id, 'rows_per_second', 'off' from pgstrata.jobs")
         .await;
@@ -154,6 +154,6 @@ async fn a_slot_that_nobody_reads_pauses_the_job() {
     assert_eq!(hold["cause"]["slot"], "nobody", "{hold}");
     job.stands_still().await;
     job.db.execute("select pg_drop_replication_slot('nobody')").await;
-    job.goes_on().await;
+    job.resumes().await;
     job.finish(run).await;
 }

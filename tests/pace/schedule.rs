@@ -26,7 +26,7 @@ async fn a_window_that_closes_ends_the_run_and_the_next_run_resumes_when_it_open
     assert_eq!(job.chunks().await, before);
     job.ok("set windows=00:00-24:00").await;
     let run = job.start(&[]);
-    job.goes_on().await;
+    job.resumes().await;
     job.finish(run).await;
 }
 
@@ -50,7 +50,7 @@ async fn a_deadline_ends_the_run_between_chunks() {
         "select count(*) from (select after from pgstrata.chunks group by after having count(*) > 1) twice";
     assert_eq!(job.db.count(twice).await, 0);
     let run = job.start(&["--for", "2h"]);
-    job.goes_on().await;
+    job.resumes().await;
     job.finish(run).await;
 }
 

@@ -22,7 +22,7 @@ async fn a_failing_archiver_pauses_the_job() {
     job.stands_still().await;
     job.db.execute("alter system set archive_command = 'true'").await;
     job.db.execute("select pg_reload_conf()").await;
-    job.goes_on().await;
+    job.resumes().await;
     job.finish(run).await;
 }
 
@@ -95,7 +95,7 @@ async fn an_autovacuum_that_prevents_wraparound_pauses_the_job() {
     job.db
         .execute("select pg_terminate_backend(pid) from pg_stat_activity where query like '%(to prevent wraparound)'")
         .await;
-    job.goes_on().await;
+    job.resumes().await;
     job.finish(run).await;
 }
 
@@ -114,7 +114,7 @@ async fn a_query_of_the_plan_pauses_the_job_while_it_is_true_or_over_its_limit()
         assert_eq!(hold["cause"]["code"], "plan_query", "{hold}");
         job.stands_still().await;
         job.db.execute(&format!("update load set busy = '{resuming}'")).await;
-        job.goes_on().await;
+        job.resumes().await;
     }
     // A query that fails also pauses the job.
     job.db.execute("alter table load rename to loads").await;
@@ -123,7 +123,7 @@ async fn a_query_of_the_plan_pauses_the_job_while_it_is_true_or_over_its_limit()
     assert!(hold["unread"] == true && hold["cause"]["code"] == "plan_query_failed", "{hold}");
     assert!(hold["cause"]["error"].as_str().unwrap().contains("relation \"load\" does not exist"), "{hold}");
     job.db.execute("alter table loads rename to load").await;
-    job.goes_on().await;
+    job.resumes().await;
     job.finish(run).await;
 }
 
@@ -142,12 +142,12 @@ async fn dead_rows_pause_the_job_until_a_vacuum_removes_them() {
     assert_eq!(hold["limit"], 0.4);
     job.stands_still().await;
     job.db.execute("vacuum events").await;
-    job.goes_on().await;
+    job.resumes().await;
     // Removing the limit resumes the job.
     job.db.execute("update events set at = at").await;
     job.held("dead_share").await;
     job.ok("set max_dead_share=off").await;
-    job.goes_on().await;
+    job.resumes().await;
     job.ok("set rows_per_second=off").await;
     super::ended(run).await.ok();
     assert_eq!(job.one("select count(*)::text from events where note = upper(note)").await, "200000");
@@ -174,7 +174,7 @@ async fn active_sessions_pause_the_job() {
     // The number of active sessions varies, so the job may have resumed meanwhile: check the recorded event.
     load.kill().unwrap();
     load.wait().unwrap();
-    job.goes_on().await;
+    job.resumes().await;
     let held = job.one("select detail from pgstrata.events where what = 'hold' order by id limit 1").await;
     let held: serde_json::Value = serde_json::from_str(&held).unwrap();
     assert!(held["limit"] == 6.0 && held["cause"]["code"] == "other_sessions", "{held}");
@@ -197,6 +197,6 @@ async fn commit_latency_of_the_source_pauses_the_job() {
     job.stands_still().await;
     job.db.execute("alter system reset commit_delay").await;
     job.db.execute("select pg_reload_conf()").await;
-    job.goes_on().await;
+    job.resumes().await;
     job.finish(run).await;
 }

@@ -125,7 +125,7 @@ impl ShopWriter {
             self.client.prepare("update truth_orders set note = $1 where id = $2").await.unwrap();
         // A prepared statement keeps the parameter types that it was prepared with.
         let narrow = |id: i64| i32::try_from(id).unwrap();
-        while shift.goes_on() {
+        while shift.is_open() {
             let open: OwnedRwLockReadGuard<()> = self.gate.clone().read_owned().await;
             let strict = self.rng.random_bool(0.2);
             let before = self.mine.clone();

@@ -85,7 +85,7 @@ async fn write(shift: Shift, client: Client, number: i64) {
         [usize::try_from(number).unwrap() % 4];
     let mut open_account = None;
     let mut last = number * 1_000_000;
-    while shift.goes_on() {
+    while shift.is_open() {
         // Each writer has its own accounts, because an update fails if a concurrent transaction moves the row to
         // another partition.
         let mut account = || rng.random_range(0..ACCOUNTS / WRITERS) * WRITERS + number;

@@ -74,7 +74,7 @@ impl Bench {
     }
 
     /// Syncs the inactive table while the writers are paused, and compares it with the truth copy.
-    pub async fn is_level(&self, other: &str) {
+    pub async fn is_in_sync(&self, other: &str) {
         let _quiet = self.load.pause().await;
         self.lab.ok("sync").await;
         oracle::compare(&self.lab.db, other, TRUTH).await;
@@ -83,9 +83,9 @@ impl Bench {
     /// Swaps, rolls back, swaps again and finalizes.
     pub async fn swap_and_back_and_swap(&self) {
         self.then("swap").await;
-        self.is_level("observations_old").await;
+        self.is_in_sync("observations_old").await;
         self.then("rollback").await;
-        self.is_level("observations_new").await;
+        self.is_in_sync("observations_new").await;
         self.then("swap").await;
         self.then("finalize --now").await;
     }

@@ -41,17 +41,17 @@ pub async fn check(db: &Database, plan: &str) -> String {
 
 /// What `check` reports about `plan` in a new database after `setup`.
 pub async fn told(setup: &str, plan: &str) -> String {
-    told_on(Version::System, setup, plan).await
+    check_on(Version::System, setup, plan).await
 }
 
-pub async fn told_on(version: Version, setup: &str, plan: &str) -> String {
+pub async fn check_on(version: Version, setup: &str, plan: &str) -> String {
     let db = Database::of(version).await;
     db.execute(setup).await;
     check(&db, plan).await
 }
 
 /// What `check` reports about the plan [`MONTHS`] on the table [`GOOD`] after the statements in `more`.
-pub async fn told_after(more: &str) -> String {
+pub async fn check_good(more: &str) -> String {
     told(&format!("{GOOD}{more}"), MONTHS).await
 }
 

@@ -144,7 +144,7 @@ impl Load {
 async fn work(state: Arc<LoadState>, shift: Shift, dsn: String, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let (mut writer, mut connection_seed) = (None, seed);
-    while shift.goes_on() {
+    while shift.is_open() {
         let mut connected = match writer.take() {
             Some(writer) => writer,
             None => match Writer::connect(&dsn, &state.spec, connection_seed).await {
@@ -218,7 +218,7 @@ impl LoadState {
 
     /// The keys that have rows, among `of` or among all; retries until the server answers.
     async fn ask(&self, shift: &Shift, dsn: &str, of: Option<&[Key]>) -> Vec<Key> {
-        while shift.goes_on() {
+        while shift.is_open() {
             if let Ok(writer) = Writer::connect(dsn, &self.spec, 0).await
                 && let Ok(alive) = writer.known_keys(of).await
             {

@@ -4,7 +4,7 @@ use super::cluster::Database;
 use super::oracle;
 
 /// The old table rejects all writes except those of the job; this statement permits a test to damage it.
-pub const ON_PURPOSE: &str = "alter table t_old disable trigger pgstrata_guard";
+pub const PERMIT_WRITES: &str = "alter table t_old disable trigger pgstrata_guard";
 
 const PLAN: &str = "name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 year\"\nahead = 0\n\
     [swap]\nlock_timeout = \"190ms\"\nold_snapshots = \"accept\"\n";
@@ -32,7 +32,7 @@ pub async fn swapped() -> Database {
 }
 
 /// Asserts that a rollback loses no row, and swaps again.
-pub async fn goes_back(db: &Database) {
+pub async fn rolls_back_and_swaps(db: &Database) {
     db.execute("create table kept as table t").await;
     db.pgstrata(&["rollback", "job"]).await.ok();
     oracle::compare(db, "t", "kept").await;

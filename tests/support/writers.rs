@@ -16,7 +16,7 @@ pub struct Shift {
 
 impl Shift {
     /// Whether the writer should begin another transaction.
-    pub fn goes_on(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         !self.stopped.load(Ordering::Relaxed)
     }
 

@@ -19,7 +19,7 @@ pub(super) struct Filled {
     /// Rows in the range.
     pub(super) seen: u64,
     /// Rows to fill, at the statement's snapshot.
-    pub(super) meant: u64,
+    pub(super) to_fill: u64,
     /// Rows that were set.
     pub(super) set: u64,
     /// How long rows were locked.
@@ -29,7 +29,7 @@ pub(super) struct Filled {
 impl Filled {
     pub(super) fn add(&mut self, other: Self) {
         self.seen += other.seen;
-        self.meant += other.meant;
+        self.to_fill += other.to_fill;
         self.set += other.set;
         self.held = self.held.max(other.held);
     }
@@ -50,7 +50,7 @@ pub(super) fn counts(rows: &[Row]) -> Result<(Filled, u64)> {
     }
     let number = |i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0);
     let held = Duration::from_secs_f64(row.get::<_, Option<f64>>(4).unwrap_or(0.0).max(0.0) / 1000.0);
-    Ok((Filled { seen: number(0), meant: number(1), set: number(3), held }, number(2)))
+    Ok((Filled { seen: number(0), to_fill: number(1), set: number(3), held }, number(2)))
 }
 
 pub(super) fn key_of(row: &Row) -> Key {

@@ -14,9 +14,9 @@ use crate::failpoint;
 use crate::model::ident::QualifiedName;
 use crate::model::key::{Key, KeyRange};
 use crate::model::ledger_gaps::gaps;
-use crate::model::lent::Access;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
+use crate::model::untrusted_code::Access;
 use crate::pg::connect::Session;
 use crate::pg::store::{self, Chunk};
 use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
@@ -147,16 +147,16 @@ impl<'a> Pass<'a> {
     ) -> Result<Filled> {
         let gate = &self.filler.gate;
         let permit = tokio::select! {
-            permit = gate.admit(expected, 100.0) => permit,
+            permit = gate.admit_chunk(expected, 100.0) => permit,
             () = self.filler.interrupted() => {
-                self.filler.go_on()?;
+                self.filler.check_stop()?;
                 return Ok(Filled::default());
             }
         };
         let filled = self.halving(session, leaf, range, expected, step).await?;
         permit.done(filled.set);
         self.observe(expected, filled.held);
-        if filled.meant > filled.set {
+        if filled.to_fill > filled.set {
             self.one_by_one(session, leaf, range).await?;
         }
         Ok(filled)
@@ -192,7 +192,7 @@ impl<'a> Pass<'a> {
                 Ok(filled) => sum.add(filled),
                 Err(e) if e.retry_class() == Retry::Again || e.is_about_a_row() => {
                     tracing::debug!(rows, error = %e, "the chunk is split");
-                    self.filler.go_on()?;
+                    self.filler.check_stop()?;
                     match self.middle(session, leaf, &range, rows).await? {
                         Some((middle, below)) => {
                             let upper =
@@ -248,7 +248,7 @@ impl<'a> Pass<'a> {
         range: &KeyRange,
         step: &'static str,
     ) -> Result<Filled> {
-        let filled = Filled { seen: 1, meant: 1, ..Filled::default() };
+        let filled = Filled { seen: 1, to_fill: 1, ..Filled::default() };
         transaction(session, READ_COMMITTED, async |client| {
             self.filler.hold_epoch(client).await?;
             self.record(client, leaf, range, step, filled, Instant::now()).await
@@ -282,7 +282,7 @@ impl<'a> Pass<'a> {
                 );
                 let set = set?;
                 names?;
-                Ok(Filled { seen: rows, meant: set, set, held: self.filler.work(began.elapsed(), 1) })
+                Ok(Filled { seen: rows, to_fill: set, set, held: self.filler.work(began.elapsed(), 1) })
             };
             match self.recorded(session, leaf, range, step, &[sql::END_EARLY], fill).await {
                 Err(e) if e.retry_class() == Retry::Again => {
@@ -310,7 +310,9 @@ impl<'a> Pass<'a> {
         transaction(session, READ_COMMITTED, async |client| {
             filler.hold_epoch(client).await?;
             let cascades = f.changes_unique();
-            filler.lend_nothing(client, std::slice::from_ref(leaf), Access::Updates { cascades }).await?;
+            filler
+                .check_untrusted_code(client, std::slice::from_ref(leaf), Access::Updates { cascades })
+                .await?;
             let names = sql::names(f);
             let settings = [&[names.as_str(), sql::OWN_WRITES, sql::WAIT_BRIEFLY], more].concat();
             client.batch_execute(&settings.join("; ")).await?;
@@ -391,7 +393,7 @@ impl<'a> Pass<'a> {
 
     /// Verifies that the plan's condition no longer matches the rows that were filled.
     async fn prove(&self, client: &Client, leaf: &QualifiedName, rows: sql::Rows<'_>) -> Result<()> {
-        let (statement, values) = sql::still_meant(&self.filler.filling, leaf, rows);
+        let (statement, values) = sql::still_matching(&self.filler.filling, leaf, rows);
         let rows = self.asked(client, &statement, &values).await?;
         if rows.is_empty() {
             return Ok(());
@@ -412,7 +414,7 @@ impl<'a> Pass<'a> {
         let f = &self.filler.filling;
         let read = async |client: &Client| {
             client.batch_execute(&sql::names(f)).await?;
-            let (statement, values) = sql::meant(f, leaf, range, ONE_BY_ONE);
+            let (statement, values) = sql::to_fill(f, leaf, range, ONE_BY_ONE);
             Ok(query_text(client, &statement, &values).await?.iter().map(key_of).collect())
         };
         let keys: Vec<Key> = self.filler.reading(session, std::slice::from_ref(leaf), read).await?;
@@ -455,7 +457,9 @@ impl<'a> Pass<'a> {
         let done = transaction(session, READ_COMMITTED, async |client| {
             filler.hold_epoch(client).await?;
             let cascades = f.changes_unique();
-            filler.lend_nothing(client, std::slice::from_ref(leaf), Access::Updates { cascades }).await?;
+            filler
+                .check_untrusted_code(client, std::slice::from_ref(leaf), Access::Updates { cascades })
+                .await?;
             client.batch_execute(&format!("{}; {}", sql::names(f), sql::OWN_WRITES)).await?;
             let (filled, kept) = self.batch(client, leaf, rows).await?;
             if kept > 0 {

@@ -30,16 +30,16 @@ use crate::model::design::Design;
 use crate::model::filling::Filling;
 use crate::model::history::History;
 use crate::model::ident::QualifiedName;
-use crate::model::lent::Access;
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
-use crate::model::verify_report::Looked;
+use crate::model::untrusted_code::Access;
+use crate::model::verify_report::RowsChecked;
 use crate::pg::catalog;
 use crate::pg::connect::Session;
-use crate::pg::lent;
 use crate::pg::preflight::{self, Preflight};
 use crate::pg::store::Job;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::untrusted_code;
 use crate::pg::{latency, objects as pg, store};
 use crate::phase::job::driver::Driver;
 use crate::phase::job::kind::{JobKind, Verdict, depended_on, of_kind};
@@ -92,7 +92,7 @@ impl JobKind for BackfillJob {
 
     async fn done_already(session: &Session, job: &Job) -> Result<Option<JobNote>> {
         let left = catalog::find(session, job.design.table()).await?.is_none()
-            || any_meant(session, job.filling()?).await?;
+            || any_to_fill(session, job.filling()?).await?;
         let (name, table) = (job.name.clone(), job.source.clone());
         Ok((!left).then_some(JobNote::AlreadyFilled { job: name, table }))
     }
@@ -106,7 +106,7 @@ impl JobKind for BackfillJob {
         ))
     }
 
-    fn take_up(driver: Driver) -> Result<Self> {
+    fn from_driver(driver: Driver) -> Result<Self> {
         let filling = driver.job.filling()?.clone();
         Ok(Self { driver, filling })
     }
@@ -149,14 +149,14 @@ async fn next(filler: &BackfillJob) -> Result<Option<State>> {
 ///
 /// # Errors
 /// The server returned an error.
-async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
+async fn any_to_fill(client: &Client, filling: &Filling) -> Result<bool> {
     let asked = transaction(client, READ_COMMITTED, async |client| {
         client
             .batch_execute(&format!("{}; set local statement_timeout = '{LOOK_MS}ms'", sql::names(filling)))
             .await?;
         let table = std::slice::from_ref(&filling.table.name);
-        lent::nothing(client, table, &filling.sql.trust, Access::Reads).await?;
-        Ok(client.query_one(&sql::any_meant(filling), &[]).await?.get(0))
+        untrusted_code::check(client, table, &filling.sql.trust, Access::Reads).await?;
+        Ok(client.query_one(&sql::any_to_fill(filling), &[]).await?.get(0))
     })
     .await;
     match asked {
@@ -173,7 +173,7 @@ async fn any_meant(client: &Client, filling: &Filling) -> Result<bool> {
 ///
 /// # Errors
 /// The job is not ready; there are rows that cannot be filled; or the server returned an error.
-async fn look_again(filler: &BackfillJob) -> Result<Looked> {
+async fn look_again(filler: &BackfillJob) -> Result<RowsChecked> {
     let (name, state) = (filler.job.name.clone(), filler.state());
     if !matches!(state, State::Filled | State::Verified) {
         return Err(Error::usage(format!("job {name} is {state}: the first pass is not complete"))
@@ -182,7 +182,7 @@ async fn look_again(filler: &BackfillJob) -> Result<Looked> {
     in_force(filler).await?;
     let rows_set = second_pass::look(filler).await?;
     in_force(filler).await?;
-    Ok(Looked { job: name, rows_set, verified: true })
+    Ok(RowsChecked { job: name, rows_set, verified: true })
 }
 
 /// Ends the job without completing it: removes the trigger and everything that was begun but not completed. Added

@@ -45,7 +45,7 @@ pub async fn open(filler: &BackfillJob) -> Result<State> {
         let was = additions::before(client, &f.table.name).await?;
         all(client, &statements).await?;
         if let Some(was) = was {
-            additions::none_beside_columns(filler, client, &was, &added).await?;
+            additions::check_only_columns_added(filler, client, &was, &added).await?;
         }
         let state = filler.advance(client, Step::Prepare).await?;
         failpoint!("prepare.before_commit");

@@ -118,7 +118,7 @@ async fn one_range(
     let (mut found, mut rounds, mut once_more) = (0, 0, 0);
     let mut tried: HashSet<Key> = HashSet::new();
     loop {
-        let mut late = meant(pass.filler, session, leaf, range).await?;
+        let mut late = to_fill(pass.filler, session, leaf, range).await?;
         let more = late.len() as u32 == ONE_BY_ONE;
         let again: Vec<&Key> = late.iter().filter(|key| tried.contains(*key)).collect();
         // A row that needs filling again is not yet an error: tables that the plan's `from` reads may have changed in
@@ -126,7 +126,7 @@ async fn one_range(
         if !again.is_empty() {
             once_more += 1;
             if once_more == ROUNDS {
-                return Err(still_meant(&again));
+                return Err(still_matching(&again));
             }
         }
         found += (late.len() - again.len()) as u64;
@@ -139,7 +139,7 @@ async fn one_range(
         rounds += 1;
         if more {
             pass.paced(session, leaf, range, rows, LATE).await?;
-            late = meant(pass.filler, session, leaf, range).await?;
+            late = to_fill(pass.filler, session, leaf, range).await?;
         }
         for key in late {
             patiently(pass, session, leaf, &key).await?;
@@ -148,7 +148,7 @@ async fn one_range(
     }
 }
 
-fn still_meant(keys: &[&Key]) -> Error {
+fn still_matching(keys: &[&Key]) -> Error {
     let named: Vec<String> = keys.iter().take(5).map(|key| key.join(", ")).collect();
     let count = number::counted(keys.len() as u64, "row");
     Error::new(Kind::Differs, format!("{count} still match the plan's `where` after they were filled"))
@@ -187,7 +187,7 @@ async fn patiently(pass: &Pass<'_>, session: &Session, leaf: &QualifiedName, key
     .hint("end the transaction that locks it, or wait until it ends; then run the same command again"))
 }
 
-async fn meant(
+async fn to_fill(
     filler: &BackfillJob,
     session: &Session,
     leaf: &QualifiedName,
@@ -197,7 +197,7 @@ async fn meant(
     filler
         .reading(session, std::slice::from_ref(leaf), async |client| {
             client.batch_execute(&sql::names(f)).await?;
-            let (statement, values) = sql::meant(f, leaf, range, ONE_BY_ONE);
+            let (statement, values) = sql::to_fill(f, leaf, range, ONE_BY_ONE);
             Ok(query_text(client, &statement, &values).await?.iter().map(key_of).collect())
         })
         .await

@@ -34,7 +34,7 @@ async fn event_triggers(client: &Client) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// The changes; or the server returned an error.
-pub async fn none_beside_columns(
+pub async fn check_only_columns_added(
     driver: &Driver,
     client: &Client,
     was: &Table,

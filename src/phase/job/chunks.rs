@@ -24,7 +24,7 @@ pub async fn walk(
     mut send: impl AsyncFnMut(KeyRange, u64) -> Result<()>,
 ) -> Result<()> {
     loop {
-        driver.go_on()?;
+        driver.check_stop()?;
         let wanted = rows();
         let (sql, values) = sql::boundary(from, columns, &range, wanted);
         let found = driver

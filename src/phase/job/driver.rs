@@ -9,16 +9,16 @@ use crate::event::Events;
 use crate::model::backoff::Backoff;
 use crate::model::commands;
 use crate::model::ident::QualifiedName;
-use crate::model::lent::Access;
 use crate::model::pace::{MOST_WORKERS, Work};
 use crate::model::retry_limit::RetryLimit;
 use crate::model::state::{State, Step};
+use crate::model::untrusted_code::Access;
 use crate::pg::connect::{Session, Target};
 use crate::pg::lease::{self, Lease};
-use crate::pg::lent;
 use crate::pg::pool::{Sessions, pool};
 use crate::pg::store::{self, Job};
 use crate::pg::transaction::{READ_COMMITTED, transaction};
+use crate::pg::untrusted_code;
 use crate::phase::job::retries::{Retried, Retries};
 use crate::plan::Plan;
 use crate::sql::store as sql;
@@ -143,14 +143,14 @@ impl Driver {
     /// Waits while a signal pauses work that writes.
     ///
     /// # Errors
-    /// As [`Driver::go_on`]; it does not wait in that case.
+    /// As [`Driver::check_stop`]; it does not wait in that case.
     pub async fn pass(&self) -> Result<()> {
         tokio::select! {
             biased;
             () = self.interrupted() => {}
             () = self.gate.pass_for(Work::Writes) => {}
         }
-        self.go_on()
+        self.check_stop()
     }
 
     /// Opens another session of this driver, for work that must not wait for the others.
@@ -208,16 +208,16 @@ impl Driver {
     ///
     /// # Errors
     /// Stopped; or an unknown outcome if the connection of the lease is lost.
-    pub fn go_on(&self) -> Result<()> {
+    pub fn check_stop(&self) -> Result<()> {
         if self.lease.lost().is_cancelled() {
             return Err(
                 Error::failed("the connection that holds the job's lease was lost").retry(Retry::Unknown)
             );
         }
-        if self.stop.is_asked() {
+        if self.stop.is_requested() {
             return Err(Error::new(
                 Kind::Stopped,
-                format!("stopped {}; job {} is {}", self.stop.why(), self.job.name, self.state()),
+                format!("stopped {}; job {} is {}", self.stop.reason(), self.job.name, self.state()),
             )
             .hint("run the same command again to continue"));
         }
@@ -227,20 +227,20 @@ impl Driver {
     /// Waits while the job is paused or throttled.
     ///
     /// # Errors
-    /// As [`Self::go_on`], also during the wait.
+    /// As [`Self::check_stop`], also during the wait.
     pub async fn permitted(&self) -> Result<()> {
         tokio::select! {
-            () = self.gate.pass() => {}
+            () = self.gate.wait() => {}
             () = self.interrupted() => {}
         }
-        self.go_on()
+        self.check_stop()
     }
 
     /// Waits until a stop is requested or the lease is lost.
     pub async fn interrupted(&self) {
         tokio::select! {
             () = self.lease.lost().cancelled() => {}
-            () = self.stop.asked() => {}
+            () = self.stop.requested() => {}
         }
     }
 
@@ -265,7 +265,7 @@ impl Driver {
         let limit = RetryLimit::attempts(TRIES);
         let mut retries = Retries::usual(&self.events, Retried::Step(what), limit);
         loop {
-            self.go_on()?;
+            self.check_stop()?;
             match step().await {
                 Err(e) if e.retry_class() == Retry::Again => {
                     retries.failed(&e);
@@ -302,9 +302,9 @@ impl Driver {
     ///
     /// # Errors
     /// The server returned an error.
-    pub async fn lends(&self, client: &Client) -> Result<bool> {
+    pub async fn owner_is_untrusted(&self, client: &Client) -> Result<bool> {
         let table = std::slice::from_ref(self.job.design.table());
-        Ok(lent::untrusted_owner(client, table, self.plan.trust(), Access::Copies).await?.is_some())
+        Ok(untrusted_code::untrusted_owner(client, table, self.plan.trust(), Access::Copies).await?.is_some())
     }
 
     /// Fails if this access to `tables` would run code of roles that are not trusted, and prevents others from altering
@@ -313,35 +313,35 @@ impl Driver {
     ///
     /// # Errors
     /// The code that was found.
-    pub async fn lend_nothing(
+    pub async fn check_untrusted_code(
         &self,
         client: &Client,
         tables: &[QualifiedName],
         access: Access,
     ) -> Result<()> {
-        lent::nothing(client, tables, self.plan.trust(), access).await
+        untrusted_code::check(client, tables, self.plan.trust(), access).await
     }
 
-    /// As [`Self::lend_nothing`], for a transaction that reads `source` and writes `target`. If both owners are
+    /// As [`Self::check_untrusted_code`], for a transaction that reads `source` and writes `target`. If both owners are
     /// trusted, this takes one query.
     ///
     /// # Errors
     /// The code that was found.
-    pub async fn lend_nothing_between(
+    pub async fn check_untrusted_code_between(
         &self,
         client: &Client,
         source: &QualifiedName,
         target: &QualifiedName,
     ) -> Result<()> {
         let (both, trust) = ([source.clone(), target.clone()], self.plan.trust());
-        if lent::untrusted_owner(client, &both, trust, Access::Copies).await?.is_none() {
+        if untrusted_code::untrusted_owner(client, &both, trust, Access::Copies).await?.is_none() {
             return Ok(());
         }
-        self.lend_nothing(client, &both[..1], Access::Reads).await?;
-        self.lend_nothing(client, &both[1..], Access::Updates { cascades: false }).await
+        self.check_untrusted_code(client, &both[..1], Access::Reads).await?;
+        self.check_untrusted_code(client, &both[1..], Access::Updates { cascades: false }).await
     }
 
-    /// Reads `tables` in a transaction that runs no code of roles that are not trusted; see [`Self::lend_nothing`].
+    /// Reads `tables` in a transaction that runs no code of roles that are not trusted; see [`Self::check_untrusted_code`].
     ///
     /// # Errors
     /// The code that was found; or `work` failed.
@@ -352,7 +352,7 @@ impl Driver {
         work: impl AsyncFnOnce(&Client) -> Result<T>,
     ) -> Result<T> {
         transaction(client, READ_COMMITTED, async |client| {
-            self.lend_nothing(client, tables, Access::Reads).await?;
+            self.check_untrusted_code(client, tables, Access::Reads).await?;
             work(client).await
         })
         .await

@@ -28,7 +28,10 @@ const NAMED_WITHIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The rows; or the server returned an error.
-pub async fn hold<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a ForeignKey>) -> Result<()> {
+pub async fn check_violations<'a>(
+    driver: &Driver,
+    keys: impl IntoIterator<Item = &'a ForeignKey>,
+) -> Result<()> {
     let keys: Vec<&ForeignKey> = keys.into_iter().filter(|key| key.validated).collect();
     if keys.is_empty() {
         return Ok(());
@@ -55,7 +58,7 @@ pub async fn hold<'a>(driver: &Driver, keys: impl IntoIterator<Item = &'a Foreig
 ///
 /// # Errors
 /// Any other error in `settled`.
-pub fn way_back(driver: &Driver, settled: Result<()>) -> Result<()> {
+pub fn ignore_lock_error_on_rollback(driver: &Driver, settled: Result<()>) -> Result<()> {
     match settled {
         Err(e) if driver.state() == State::Swapped && e.kind() == Kind::Lock => {
             driver.events.warn(RunWarning::StepSkipped { error: e.brief() });
@@ -111,7 +114,7 @@ pub async fn validate(
 }
 
 /// Reports the keys that no command of the job will validate, with the statements that validate them.
-pub fn left(driver: &Driver, keys: &[ForeignKey], on_leaves: bool) {
+pub fn report_unvalidated(driver: &Driver, keys: &[ForeignKey], on_leaves: bool) {
     for key in keys {
         let (name, table) = (plain(key.name.as_str()), key.table.plain());
         let on_partitions = on_leaves && *driver.job.source == *table;

@@ -12,7 +12,7 @@ use crate::model::design::Design;
 use crate::model::number;
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
-use crate::model::verify_report::{Looked, VerifyReport};
+use crate::model::verify_report::{RowsChecked, VerifyReport};
 use crate::pg::connect::Session;
 use crate::pg::preflight::Preflight;
 use crate::pg::store::Job;
@@ -55,7 +55,7 @@ pub trait JobKind: Deref<Target = Driver> + Sized {
     ///
     /// # Errors
     /// The job is of another kind.
-    fn take_up(driver: Driver) -> Result<Self>;
+    fn from_driver(driver: Driver) -> Result<Self>;
 
     /// Returns the driver.
     fn into_driver(self) -> Driver;
@@ -200,7 +200,7 @@ pub enum Verdict {
     /// Two sides were compared.
     Sides(VerifyReport),
     /// Every row was checked again.
-    Rows(Looked),
+    Rows(RowsChecked),
 }
 
 /// Executes an action.
@@ -238,7 +238,7 @@ pub async fn act<K: JobKind>(kind: &K, action: Action) -> Result<Outcome> {
 /// Runs all remaining phases, and the swap if requested.
 async fn run<K: JobKind>(kind: &K, swap: bool) -> Result<Outcome> {
     while kind.next().await?.is_some() {
-        kind.go_on()?;
+        kind.check_stop()?;
     }
     match kind.state() {
         State::Synced | State::Verified | State::RolledBack if swap => {

@@ -82,14 +82,14 @@ impl<'a> LockRetry<'a> {
     }
 
     /// Repeats `attempt`, with growing pauses, while the lock cannot be acquired; returns the result and the number of
-    /// attempts. It calls `go_on` before each attempt.
+    /// attempts. It calls `check_stop` before each attempt.
     ///
     /// # Errors
     /// A lock error after the last attempt, with the blockers; any other error immediately.
     pub async fn run<T>(
         &self,
         what: &str,
-        go_on: impl Fn() -> Result<()>,
+        check_stop: impl Fn() -> Result<()>,
         attempt: impl AsyncFn() -> Result<T>,
     ) -> Result<(T, u32)> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -101,7 +101,7 @@ impl<'a> LockRetry<'a> {
         let mut last = String::new();
         let mut number = 0;
         while number < attempts && (number == 0 || begun.elapsed() < give_up_after) {
-            go_on()?;
+            check_stop()?;
             number += 1;
             let error = match attempt().await {
                 Ok(value) => return Ok((value, number)),
@@ -124,7 +124,7 @@ impl<'a> LockRetry<'a> {
             if number < attempts {
                 tokio::select! {
                     () = tokio::time::sleep(backoff.next(rand::random())) => {}
-                    () = self.stop.asked() => {}
+                    () = self.stop.requested() => {}
                 }
             }
         }
@@ -202,7 +202,7 @@ pub async fn briefly<T>(
         })
         .await
     };
-    let done = lock_retry.run(what, || driver.go_on(), attempt).await?;
+    let done = lock_retry.run(what, || driver.check_stop(), attempt).await?;
     reach_standby(driver).await?;
     Ok(done)
 }

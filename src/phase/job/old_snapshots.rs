@@ -120,7 +120,7 @@ struct Mark {
 
 /// Queries the holders of older snapshots repeatedly.
 #[derive(Debug)]
-pub struct Older<'a> {
+pub struct SnapshotWait<'a> {
     driver: &'a Driver,
     mark: Option<Mark>,
     here: Left,
@@ -135,8 +135,8 @@ pub struct Older<'a> {
     canceled: Option<Instant>,
 }
 
-impl<'a> Older<'a> {
-    /// Opens no session. No holders are searched for before [`Older::mark`] or [`Older::since`].
+impl<'a> SnapshotWait<'a> {
+    /// Opens no session. No holders are searched for before [`SnapshotWait::mark`] or [`SnapshotWait::since`].
     ///
     /// # Errors
     /// The connection string of a standby cannot be used.

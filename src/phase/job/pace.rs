@@ -214,7 +214,7 @@ impl<'a> Watch<'a> {
                 session.batch_execute(&sql::listen(driver.job.id)).await?;
                 session.execute(sql::BEGIN_PACE, &[&driver.job.id]).await?;
                 let (signals, say) =
-                    (session.prepare(sql::SIGNALS).await?, session.prepare(sql::SAY_PACE).await?);
+                    (session.prepare(sql::SIGNALS).await?, session.prepare(sql::STORE_PACE).await?);
                 Asking { session, signals, say }
             }
         };
@@ -343,11 +343,11 @@ impl<'a> Watch<'a> {
     fn windows(&self) {
         let driver = self.driver;
         if driver.pacing() == Pacing::Windowed
-            && !driver.stop.is_asked()
+            && !driver.stop.is_requested()
             && let Some(windows) = closed(&driver.gate.plan(), clock::now())
         {
             driver.events.warn(RunWarning::WindowClosed { windows: windows.clone() });
-            driver.stop.ask(format!("because {windows}"));
+            driver.stop.request(format!("because {windows}"));
         }
     }
 

@@ -93,7 +93,7 @@ pub async fn run<T>(
     let items = Items { driver, sender, under_way: &under_way };
     let (produced, worked) = tokio::join!(produce(items), all);
     worked?;
-    driver.go_on()?;
+    driver.check_stop()?;
     produced
 }
 
@@ -113,11 +113,11 @@ async fn next<T>(
         () = driver.interrupted() => None,
         item = async {
             tokio::select! {
-                () = driver.gate.seat(worker) => {}
+                () = driver.gate.wait_for_worker(worker) => {}
                 () = over.cancelled() => return None,
             }
             let item = receiver.lock().await.recv().await?;
-            driver.gate.pass().await;
+            driver.gate.wait().await;
             Some(item)
         } => item,
     }

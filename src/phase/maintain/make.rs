@@ -6,18 +6,18 @@ use crate::error::{Error, Result};
 use crate::event::{MaintainNote, RunWarning};
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::ident::{Ident, QualifiedName, plain};
-use crate::model::lent::Access;
 use crate::model::maintained::Maintained;
 use crate::model::objects::Role;
 use crate::model::partition::{Range, names};
 use crate::model::table::Table;
-use crate::pg::lent;
+use crate::model::untrusted_code::Access;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::untrusted_code;
 use crate::pg::{catalog, objects, store};
 use crate::sql::maintain::Sibling;
 use crate::sql::{capture, maintain as sql};
 
-use super::Upkeep;
+use super::Maintenance;
 use super::layout::Layout;
 
 /// ATTACH PARTITION scans the default partition while it holds a lock. Writers wait for the duration of the scan, so
@@ -33,7 +33,7 @@ enum Made {
     Blocked,
 }
 
-impl Upkeep<'_> {
+impl Maintenance<'_> {
     /// Creates the partitions in `wanted`, except those whose range contains a row of the default partition.
     pub(super) async fn make_all(
         &self,
@@ -140,7 +140,8 @@ impl Upkeep<'_> {
                 };
                 client.batch_execute(&format!("set local statement_timeout = {ATTACH_SCAN_MS}")).await?;
                 // ATTACH PARTITION reads the default partition.
-                lent::nothing(client, std::slice::from_ref(&layout.table), self.trust, Access::Reads).await?;
+                untrusted_code::check(client, std::slice::from_ref(&layout.table), self.trust, Access::Reads)
+                    .await?;
                 match client.batch_execute(&attach).await.map_err(Error::from) {
                     Err(e) if e.is(&SqlState::QUERY_CANCELED) => return Err(too_large(layout)),
                     other => other?,
@@ -153,8 +154,9 @@ impl Upkeep<'_> {
             })
             .await
         };
-        let made =
-            lock_retry.run(&format!("create partition {}", name.plain()), || self.go_on(), attempt).await;
+        let made = lock_retry
+            .run(&format!("create partition {}", name.plain()), || self.check_stop(), attempt)
+            .await;
         match made {
             Ok((Made::Before, _)) => self.made_before(layout, name, range).await,
             Ok((made, _)) => {

@@ -14,12 +14,12 @@ use tokio_postgres::Client;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Events, MaintainNote};
 use crate::model::ident::QualifiedName;
-use crate::model::lent::Access;
 use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, Scheme, Template, adopted_scheme, missing};
 use crate::model::state::State;
-use crate::pg::lent;
+use crate::model::untrusted_code::Access;
 use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::pg::untrusted_code;
 use crate::phase::job::locks::LockRetry;
 use crate::phase::partition::PartitionJob;
 use crate::plan::{LockBudget, Plan, Retention, partitioning};
@@ -33,7 +33,7 @@ use self::layout::Layout;
 const STATISTICS_OLD_S: f64 = 86_400.0;
 
 /// The context of the work on one table.
-struct Upkeep<'a> {
+struct Maintenance<'a> {
     client: &'a Client,
     events: &'a Events,
     stop: &'a Stop,
@@ -54,7 +54,7 @@ struct Upkeep<'a> {
 /// A lock could not be acquired, or the server returned an error. Work that was completed before remains.
 pub async fn maintain(context: &PartitionJob) -> Result<Maintained> {
     let layout = Layout::read(&context.control, context.plan.table()).await?;
-    let upkeep = Upkeep {
+    let upkeep = Maintenance {
         client: &context.control,
         events: &context.events,
         stop: &context.stop,
@@ -98,12 +98,12 @@ pub async fn maintain_adopted(
     let own = plan.partitioning()?;
     let (ahead, retention, budget) = (own.ahead, own.retention, plan.lock_budget());
     let trust = plan.trust();
-    Upkeep { client, events, stop, ahead, retention, budget, scheme, template, trust, job: None }
+    Maintenance { client, events, stop, ahead, retention, budget, scheme, template, trust, job: None }
         .all(layout)
         .await
 }
 
-impl Upkeep<'_> {
+impl Maintenance<'_> {
     async fn all(&self, mut layout: Layout) -> Result<Maintained> {
         let mut done = Maintained { table: layout.table.plain(), ..Maintained::default() };
         let now = self.now(&layout).await?;
@@ -159,7 +159,7 @@ impl Upkeep<'_> {
         work: impl AsyncFnOnce(&Client) -> Result<T>,
     ) -> Result<T> {
         transaction(self.client, READ_COMMITTED, async |client| {
-            lent::nothing(client, std::slice::from_ref(table), self.trust, Access::Reads).await?;
+            untrusted_code::check(client, std::slice::from_ref(table), self.trust, Access::Reads).await?;
             work(client).await
         })
         .await
@@ -174,7 +174,7 @@ impl Upkeep<'_> {
         let lock_retry = self.ladder(vec![layout.table.clone()]);
         let analyze = sql::analyze(&layout.table, layout.server_version);
         let attempt = async || Ok(self.client.batch_execute(&analyze).await?);
-        lock_retry.run("analyze the table", || self.go_on(), attempt).await?;
+        lock_retry.run("analyze the table", || self.check_stop(), attempt).await?;
         self.events.note(MaintainNote::TableAnalyzed { table: layout.table.plain() });
         done.analyzed = true;
         Ok(())
@@ -186,10 +186,10 @@ impl Upkeep<'_> {
         LockRetry { client: self.client, events: self.events, stop: self.stop, tables, budget }
     }
 
-    fn go_on(&self) -> Result<()> {
+    fn check_stop(&self) -> Result<()> {
         match self.job {
-            Some(context) => context.go_on(),
-            None if self.stop.is_asked() => Err(Error::new(Kind::Stopped, "stopped as requested")
+            Some(context) => context.check_stop(),
+            None if self.stop.is_requested() => Err(Error::new(Kind::Stopped, "stopped as requested")
                 .hint("run the same command again to continue")),
             None => Ok(()),
         }

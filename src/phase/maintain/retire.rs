@@ -12,9 +12,9 @@ use crate::sql::{maintain as sql, objects};
 use tokio_postgres::Client;
 
 use super::layout::{Layout, Part};
-use super::{Upkeep, text};
+use super::{Maintenance, text};
 
-impl Upkeep<'_> {
+impl Maintenance<'_> {
     pub(super) async fn retire(
         &self,
         layout: &Layout,
@@ -68,7 +68,7 @@ impl Upkeep<'_> {
         let what = format!("detach partition {}", part.name.plain());
         let tables = [&layout.table, &part.name].into_iter().chain(&layout.default).cloned().collect();
         let lock_retry = self.ladder(tables);
-        let go_on = || self.go_on();
+        let check_stop = || self.check_stop();
         if layout.default.is_some() {
             let detach = sql::detach(&layout.table, &part.name);
             let attempt = async || {
@@ -79,7 +79,7 @@ impl Upkeep<'_> {
                 })
                 .await
             };
-            return lock_retry.run(&what, go_on, attempt).await.map(drop);
+            return lock_retry.run(&what, check_stop, attempt).await.map(drop);
         }
         let attempt = async || {
             // An earlier attempt that timed out may have left the detach incomplete.
@@ -88,7 +88,7 @@ impl Upkeep<'_> {
             let statement = sql::detach_concurrently(&layout.table, &part.name, part.detaching);
             Ok(self.client.batch_execute(&statement).await?)
         };
-        lock_retry.run(&what, go_on, attempt).await.map(drop)
+        lock_retry.run(&what, check_stop, attempt).await.map(drop)
     }
 
     async fn drop(&self, name: &QualifiedName, oid: u32) -> Result<()> {
@@ -102,7 +102,7 @@ impl Upkeep<'_> {
             })
             .await
         };
-        let dropped = lock_retry.run(&format!("drop {}", name.plain()), || self.go_on(), attempt).await;
+        let dropped = lock_retry.run(&format!("drop {}", name.plain()), || self.check_stop(), attempt).await;
         dropped.map(drop).map_err(|e| {
             e.hint(format!("{} is detached and is now a separate table; drop it by hand", name.plain()))
         })

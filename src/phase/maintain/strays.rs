@@ -9,10 +9,10 @@ use crate::model::partition::{Bound, Range, gaps};
 use crate::sql::maintain as sql;
 use tokio_postgres::Client;
 
-use super::Upkeep;
+use super::Maintenance;
 use super::layout::Layout;
 
-impl Upkeep<'_> {
+impl Maintenance<'_> {
     /// Counts the rows in the default partition by range and reports them; returns the ranges to which they belong.
     pub(super) async fn strays(&self, layout: &Layout, done: &mut Maintained) -> Result<Vec<Range>> {
         let Some(default) = &layout.default else { return Ok(Vec::new()) };

@@ -21,7 +21,7 @@ use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::objects as pg;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
-use crate::phase::job::foreign_keys::{not_valid, reported, validate, way_back};
+use crate::phase::job::foreign_keys::{ignore_lock_error_on_rollback, not_valid, reported, validate};
 use crate::phase::job::locks::LockRetry;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::workers;
@@ -37,7 +37,7 @@ use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
 ///
 /// # Errors
 /// A lock could not be acquired; or the connection was lost.
-pub async fn settle(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
+pub async fn complete(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
     let b = context.blueprint();
     let partitioned = match context.state() {
         State::Swapped => true,
@@ -67,20 +67,20 @@ pub async fn settle(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
     Ok(failed)
 }
 
-/// [`settle`] before the next exchange. A lock that could not be acquired does not prevent a rollback.
+/// [`complete`] before the next exchange. A lock that could not be acquired does not prevent a rollback.
 ///
 /// # Errors
-/// As [`settle`].
+/// As [`complete`].
 pub async fn settle_before_exchange(context: &PartitionJob) -> Result<()> {
-    way_back(context, settle(context).await.map(drop))
+    ignore_lock_error_on_rollback(context, complete(context).await.map(drop))
 }
 
-/// Changes the foreign keys and materialized views in `now`, the table in use, to those that [`settle`] would create,
-/// so that incomplete work of [`settle`] does not count as a change.
+/// Changes the foreign keys and materialized views in `now`, the table in use, to those that [`complete`] would create,
+/// so that incomplete work of [`complete`] does not count as a change.
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) -> Result<()> {
+pub async fn ignore_expected_changes(context: &PartitionJob, b: &Blueprint, now: &mut Table) -> Result<()> {
     if now.relkind == "p" && b.keys_on_leaves {
         // A foreign key that could not be added to the parent exists on its partitions.
         let standing = own(&context.control, now.oid).await?;
@@ -104,7 +104,7 @@ pub async fn as_meant(context: &PartitionJob, b: &Blueprint, now: &mut Table) ->
             }
         }
     }
-    remade_keys::as_meant(&b.table, now);
+    remade_keys::ignore_expected_changes(&b.table, now);
     for m in &b.table.dependents.matviews {
         // A view that could not be rebuilt still reads the other table.
         let views = &mut now.dependents.matviews;
@@ -141,7 +141,7 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
     let lock_retry = LockRetry::on(context, vec![m.view.name.clone()]);
     let exchanged = lock_retry.run(
         "exchange a materialized view",
-        || context.go_on(),
+        || context.check_stop(),
         async || {
             lock_retry.look().await?;
             transaction(client, READ_COMMITTED, async |client| {

@@ -24,7 +24,7 @@ const NOT_OF_THE_QUERY: [&SqlState; 3] =
 /// Rows violate a key, or a materialized view cannot be built; or the server returned an error.
 pub async fn of_partition(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
-    foreign_keys::hold(context, b.own_keys().into_iter().chain(b.child_keys())).await?;
+    foreign_keys::check_violations(context, b.own_keys().into_iter().chain(b.child_keys())).await?;
     for view in b.table.dependents.matviews.iter().filter(|m| m.populated) {
         materialized_view(context, view).await?;
     }

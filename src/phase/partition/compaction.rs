@@ -131,7 +131,7 @@ async fn one_pass(context: &PartitionJob, client: &Client, blocks: std::ops::Ran
     let mut pass = Pass { batches: 0, gone: 0, put: 0 };
     let mut from = blocks.start;
     while from < blocks.end {
-        context.go_on()?;
+        context.check_stop()?;
         let to = blocks.end.min(from + sizer.rows());
         let began = Instant::now();
         let values = [format!("({from},0)"), format!("({to},0)")];
@@ -169,7 +169,7 @@ async fn size(context: &PartitionJob, client: &Client) -> Result<(i64, f64)> {
 ///
 /// # Errors
 /// The error of `work`.
-pub async fn beside<T>(context: &PartitionJob, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub async fn during<T>(context: &PartitionJob, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         done = work => done,
         never = watch(context) => match never {},
@@ -185,7 +185,7 @@ async fn watch(context: &PartitionJob) -> std::convert::Infallible {
             Ok(never) => match never {},
             Err(e) => e,
         };
-        if context.go_on().is_ok() && error.message() != reported {
+        if context.check_stop().is_ok() && error.message() != reported {
             error.message().clone_into(&mut reported);
             let error = error.message().to_owned();
             context.events.warn(ChangeLogWarning::ChangeLogNotWatched { error });

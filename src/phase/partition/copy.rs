@@ -165,8 +165,8 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
         },
         async |session, (range, expected)| {
             let permit = tokio::select! {
-                permit = context.gate.admit(*expected, pace.width) => permit,
-                () = context.interrupted() => return context.go_on(),
+                permit = context.gate.admit_chunk(*expected, pace.width) => permit,
+                () = context.interrupted() => return context.check_stop(),
             };
             let began = Instant::now();
             let rows = chunk(context, session, &b, frozen, oid, range).await?;
@@ -266,7 +266,7 @@ async fn blocks(
     let (mut from, end) = block_ends(gap);
     let mut after = gap.after.clone();
     while from < end {
-        context.go_on()?;
+        context.check_stop()?;
         let to = end.min(from + pace.blocks().max(1));
         let through = Some(vec![to.to_string()]);
         send(KeyRange { after, through: through.clone() }, pace.rows_of(to - from)).await?;
@@ -287,10 +287,10 @@ async fn chunk(
     let began = Instant::now();
     transaction(session, READ_COMMITTED, async |client| {
         context.hold_epoch(client).await?;
-        let hold = sql::hold_still(&b.sides(Direction::Forward));
+        let hold = sql::lock_against_truncate(&b.sides(Direction::Forward));
         let target = objects::lock_target(context, Direction::Forward, "row exclusive").await?;
         client.batch_execute(&format!("{hold}; {target}")).await?;
-        context.lend_nothing_between(client, &b.table.name, &b.target()).await?;
+        context.check_untrusted_code_between(client, &b.table.name, &b.target()).await?;
         let rows = if frozen.physical {
             let now: Option<u32> = client.query_one(sql::HEAP, &[&oid]).await?.get(0);
             if now != Some(frozen.filenode) {

@@ -10,7 +10,7 @@ use crate::model::cutover::{Cutover, Next, Seen};
 use crate::model::number;
 use crate::phase::job::blockers::Asked;
 use crate::phase::job::meter::Meter;
-use crate::phase::job::old_snapshots::{ENOUGH_ROUNDS, LOCKS, Older};
+use crate::phase::job::old_snapshots::{ENOUGH_ROUNDS, LOCKS, SnapshotWait};
 use crate::phase::partition::{PartitionJob, drain, locks, mirror};
 use crate::plan::OldSnapshots;
 use crate::sql::drain as drain_sql;
@@ -20,19 +20,19 @@ const LITTLE_BLOCKS: i64 = 1_024;
 
 /// The progress of a command toward its exchange.
 #[derive(Debug)]
-pub struct Way<'a> {
+pub struct ExchangeProgress<'a> {
     context: &'a PartitionJob,
     meter: &'a Meter<'a>,
     away: Direction,
     cutover: Cutover,
-    older: Older<'a>,
+    older: SnapshotWait<'a>,
     proven: bool,
     begun: Instant,
     looked: Instant,
     blockers: Asked,
 }
 
-impl<'a> Way<'a> {
+impl<'a> ExchangeProgress<'a> {
     /// Drains until few changes are left.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl<'a> Way<'a> {
         let plan = &context.plan;
         let waits = plan.old_snapshots() != OldSnapshots::Accept;
         let cutover = Cutover::new(plan.lock_budget().give_up_after, waits);
-        let older = Older::new(context)?;
+        let older = SnapshotWait::new(context)?;
         if waits {
             older.report_unknown_standbys(StandbyEffect::CanFail).await?;
         }
@@ -80,7 +80,7 @@ impl<'a> Way<'a> {
     /// A lock error if the time limit of the plan has expired; or the server returned an error.
     pub async fn clear(&mut self) -> Result<()> {
         loop {
-            self.context.go_on()?;
+            self.context.check_stop()?;
             let seen = self.look().await?;
             let next = self.cutover.next(&seen);
             tracing::trace!(?seen, ?next, "next step before the exchange");

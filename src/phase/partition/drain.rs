@@ -209,8 +209,8 @@ async fn one(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swept
     transaction(&context.control, REPEATABLE_READ, async |client| {
         // Lock the tables before the snapshot is taken: a TRUNCATE in between would make it wrong.
         let sides = b.sides(context.direction());
-        client.batch_execute(&copy_sql::hold_still(&sides)).await?;
-        context.lend_nothing_between(client, &sides.source, &sides.target).await?;
+        client.batch_execute(&copy_sql::lock_against_truncate(&sides)).await?;
+        context.check_untrusted_code_between(client, &sides.source, &sides.target).await?;
         context.hold_epoch(client).await?;
         let swept = drain_visible(context, &b, context.direction(), blocks).await?;
         failpoint!("drain.before_commit");

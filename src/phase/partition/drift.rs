@@ -6,10 +6,10 @@ use crate::event::PartitionNote;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::difference::{self, Between, Difference, differences, told};
 use crate::model::ident::QualifiedName;
-use crate::model::lent::Access;
 use crate::model::post_swap_diff;
 use crate::model::remade_keys;
 use crate::model::table::Table;
+use crate::model::untrusted_code::Access;
 use crate::pg::transaction::all;
 use crate::pg::{catalog, in_use, store};
 use crate::phase::job::exchange::Definition;
@@ -29,7 +29,7 @@ pub async fn carry(
 ) -> Result<bool> {
     let (client, job, b) = (&context.control, context.job.id, context.blueprint());
     let mut now = definition.table.clone();
-    after_exchange::as_meant(context, &b, &mut now).await?;
+    after_exchange::ignore_expected_changes(context, &b, &mut now).await?;
     without_copies(&b, away, &mut now);
     let known = in_use::read(client, job).await?;
     let Some(mut was) = known.or_else(|| (away == Direction::Forward).then(|| b.table.clone())) else {
@@ -37,7 +37,7 @@ pub async fn carry(
         let found = post_swap_diff::unexpected(&b, &now);
         return if found.is_empty() { Ok(false) } else { Err(lost(&b, away, &found)) };
     };
-    remade_keys::as_meant(&b.table, &mut was);
+    remade_keys::ignore_expected_changes(&b.table, &mut was);
     post_swap_diff::with_late_keys(&b, &now, &mut was);
     without_copies(&b, away, &mut was);
     // A partition has its own foreign key until the parent has the key. If no partition has one, a key that the parent
@@ -49,7 +49,7 @@ pub async fn carry(
         }
     }
     let mut found = differences(&was, &now, Between::Times);
-    found.retain(|one| !post_swap_diff::comes_after(&b, &now, one));
+    found.retain(|one| !post_swap_diff::is_own_change(&b, &now, one));
     if found.is_empty() {
         return Ok(false);
     }
@@ -65,7 +65,7 @@ pub async fn carry(
     let side = b.sides(away).target;
     let done = briefly(context, vec![side.clone()], "carry over changes", async || {
         // CHECK constraints are validated with the privileges of the job's role.
-        context.lend_nothing(client, &[b.sides(away).source], Access::Copies).await?;
+        context.check_untrusted_code(client, &[b.sides(away).source], Access::Copies).await?;
         all(client, &statements).await?;
         store::extend(client, job, &with).await?;
         in_use::keep(client, job, &now).await?;

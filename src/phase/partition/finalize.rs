@@ -16,7 +16,7 @@ use crate::model::objects::{Objects, Role};
 use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, latency, objects as pg, store};
-use crate::phase::job::foreign_keys::left;
+use crate::phase::job::foreign_keys::report_unvalidated;
 use crate::phase::job::kind::depended_on;
 use crate::phase::job::locks::LockRetry;
 use crate::phase::job::meter::Meter;
@@ -32,14 +32,14 @@ use crate::sql::store as store_sql;
 pub async fn finalize(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
     let before = Ending::look(context).await?;
-    let failed = if before.in_use_by_name { after_exchange::settle(context).await? } else { Vec::new() };
+    let failed = if before.in_use_by_name { after_exchange::complete(context).await? } else { Vec::new() };
     let table = before.leaving.table.as_ref().map(|(table, _)| table.plain());
     let meter = Meter::begin(context, EndWork::DropOldTable { table });
     before.report_kept(context);
     let state = end(context, Step::Finalize).await.map_err(|e| depended_on(context, e, Step::Finalize))?;
     failpoint!("finalize.done");
     meter.end(PhaseOutcome::TablePartitioned { table: b.table.name.plain() });
-    left(context, &failed, b.keys_on_leaves);
+    report_unvalidated(context, &failed, b.keys_on_leaves);
     Ok(state)
 }
 
@@ -50,7 +50,7 @@ pub async fn finalize(context: &PartitionJob) -> Result<State> {
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 pub async fn abort(context: &PartitionJob) -> Result<State> {
     let before = Ending::look(context).await?;
-    let failed = if before.in_use_by_name { after_exchange::settle(context).await? } else { Vec::new() };
+    let failed = if before.in_use_by_name { after_exchange::complete(context).await? } else { Vec::new() };
     let b = context.blueprint();
     let in_use = before.leaving.in_use.as_ref();
     let table = in_use.unwrap_or(&b.table.name).plain();
@@ -59,7 +59,7 @@ pub async fn abort(context: &PartitionJob) -> Result<State> {
     let state = end(context, Step::Abort).await.map_err(|e| depended_on(context, e, Step::Abort))?;
     failpoint!("abort.done");
     meter.end(PhaseOutcome::JobRemoved);
-    left(context, &failed, false);
+    report_unvalidated(context, &failed, false);
     Ok(state)
 }
 
@@ -179,7 +179,7 @@ async fn end(context: &PartitionJob, step: Step) -> Result<State> {
         })
         .await
     };
-    let ended = lock_retry.run("end the job", || context.go_on(), attempt).await;
+    let ended = lock_retry.run("end the job", || context.check_stop(), attempt).await;
     let (state, _) = ended?;
     context.reached(state);
     Ok(state)

@@ -24,7 +24,7 @@ fn locked(b: &Blueprint, away: Direction) -> Vec<QualifiedName> {
     let sides = b.sides(away);
     let views = b.table.views.iter().map(|v| v.name.clone());
     let referenced = b.table.foreign_keys.iter().map(|f| f.references.clone());
-    let others = b.altered_beside().into_iter().cloned();
+    let others = b.other_altered_tables().into_iter().cloned();
     [sides.source, sides.target].into_iter().chain(views).chain(referenced).chain(others).collect()
 }
 
@@ -50,7 +50,7 @@ pub async fn look_patiently(context: &PartitionJob, b: &Blueprint, away: Directi
     loop {
         match lock_retry.look().await {
             Err(e) if e.retry_class() == Retry::Again && begun.elapsed() < LOOKS_FOR => {
-                context.go_on()?;
+                context.check_stop()?;
                 tokio::time::sleep(LOOKS_EVERY).await;
             }
             other => return other,
@@ -85,7 +85,7 @@ pub async fn patiently<T>(
     attempt: impl AsyncFn() -> Result<T>,
 ) -> Result<(T, u32)> {
     let lock_retry = lock_retry(context, b, context.direction());
-    let done = lock_retry.run(what, || context.go_on(), attempt).await.map_err(|e| match e.kind() {
+    let done = lock_retry.run(what, || context.check_stop(), attempt).await.map_err(|e| match e.kind() {
         Kind::Lock => e.hint(
             "nothing was changed, and changes are still logged; end the blocking session, or run the same \
              command again when the server is less busy",

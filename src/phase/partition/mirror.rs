@@ -51,7 +51,7 @@ pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
 /// such code.
 async fn belongs_to_trusted(context: &PartitionJob, client: &Client) -> Result<()> {
     let table = &context.blueprint().table;
-    if !context.lends(client).await? {
+    if !context.owner_is_untrusted(client).await? {
         return Ok(());
     }
     if table.force_row_security {
@@ -118,7 +118,7 @@ pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool
     let (b, client) = (context.blueprint(), &context.control);
     let mut taken = 0;
     for row in client.query(&sql::blocks(&b), &[]).await? {
-        context.go_on()?;
+        context.check_stop()?;
         let block: i64 = row.get(0);
         if !client.query(&drain_sql::truncated(&b), &[]).await?.is_empty() {
             return Ok((taken, true));
@@ -162,8 +162,8 @@ async fn batch(context: &PartitionJob, b: &Blueprint, away: Direction, block: i6
     transaction(&context.control, REPEATABLE_READ, async |client| {
         client.batch_execute(sql::DRAIN_SETTINGS).await?;
         let sides = b.sides(away);
-        client.batch_execute(&copy_sql::hold_still(&sides)).await?;
-        context.lend_nothing_between(client, &sides.source, &sides.target).await?;
+        client.batch_execute(&copy_sql::lock_against_truncate(&sides)).await?;
+        context.check_untrusted_code_between(client, &sides.source, &sides.target).await?;
         context.hold_epoch(client).await?;
         client.batch_execute(drain_sql::SETTINGS).await?;
         let mut taken = 0;

@@ -122,7 +122,7 @@ impl JobKind for PartitionJob {
         ))
     }
 
-    fn take_up(driver: Driver) -> Result<Self> {
+    fn from_driver(driver: Driver) -> Result<Self> {
         let partitioning = driver.plan.partitioning()?.clone();
         let blueprint = RefCell::new(driver.job.blueprint()?.clone());
         Ok(Self { driver, partitioning, blueprint, objects: RefCell::default() })
@@ -166,7 +166,7 @@ impl JobKind for PartitionJob {
     }
 
     async fn finish_exchange(&self) -> Result<()> {
-        after_exchange::settle(self).await.map(drop)
+        after_exchange::complete(self).await.map(drop)
     }
 
     async fn sync(&self) -> Result<()> {
@@ -198,7 +198,7 @@ impl PartitionJob {
         after_exchange::settle_before_exchange(self).await?;
         let (proof, _) = verify_both(self).await?;
         let swapped = exchange(self, proof).await?;
-        after_exchange::settle(self).await?;
+        after_exchange::complete(self).await?;
         post_swap_diff::compare_by_name(self).await?;
         Ok(swapped)
     }
@@ -227,11 +227,11 @@ async fn next(context: &PartitionJob) -> Result<Option<State>> {
                 copy::copy(context).await?;
                 scrub::scrub(context).await
             };
-            compaction::beside(context, copied).await?
+            compaction::during(context, copied).await?
         }
         State::Copied => {
             let indexed = index::index(context).instrument(tracing::debug_span!("phase", name = "index"));
-            compaction::beside(context, indexed).await?
+            compaction::during(context, indexed).await?
         }
         State::Indexed => drain::drain(context).await?,
         State::Filled
@@ -261,7 +261,7 @@ async fn exchange(context: &PartitionJob, proof: Verified) -> Result<Swapped> {
 async fn sync(context: &PartitionJob) -> Result<()> {
     let state = drain::drain(context).await?;
     context.reached(state);
-    after_exchange::settle(context).await?;
+    after_exchange::complete(context).await?;
     swap::carry_over(context).await
 }
 
@@ -275,9 +275,9 @@ async fn verify_both(context: &PartitionJob) -> Result<(Verified, VerifyReport)>
     if context.direction() == Direction::Forward {
         before_swap::of_partition(context).await?;
     }
-    context.gate.does(Work::Reads);
+    context.gate.set_work(Work::Reads);
     let verified = verify::verify(context).await;
-    context.gate.does(Work::Writes);
+    context.gate.set_work(Work::Writes);
     let (state, proof, report) = verified?;
     context.reached(state);
     Ok((proof, report))
@@ -289,8 +289,8 @@ async fn verify_both(context: &PartitionJob) -> Result<(Verified, VerifyReport)>
 /// The server returned an error.
 async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     guard::end_guard(context, guard::LATER_GUARD_WAITS).await?;
-    context.gate.does(Work::Reads);
+    context.gate.set_work(Work::Reads);
     let compared = verify::compare(context).await;
-    context.gate.does(Work::Writes);
+    context.gate.set_work(Work::Writes);
     compared
 }

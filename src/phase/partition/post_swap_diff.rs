@@ -6,7 +6,7 @@ use crate::model::post_swap_diff;
 use crate::model::state::State;
 use crate::pg::catalog;
 
-use super::after_exchange::as_meant;
+use super::after_exchange::ignore_expected_changes;
 use super::{PartitionJob, drift};
 
 /// Reports the changes that the last swap made by name, line by line, and warns of unexpected changes.
@@ -17,7 +17,7 @@ pub async fn compare_by_name(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let client = &context.control;
     let mut now = catalog::table(client, catalog::must_find(client, &b.table.name).await?).await?;
-    as_meant(context, &b, &mut now).await?;
+    ignore_expected_changes(context, &b, &mut now).await?;
     let (changes, unexpected) = match context.state() {
         State::Swapped => (post_swap_diff::changes(&b), post_swap_diff::unexpected(&b, &now)),
         State::RolledBack => (Vec::new(), drift::unexpected(&b, &now)),

@@ -13,7 +13,7 @@ use crate::pg::{catalog, store};
 use crate::phase::job::exchange::{Definition, Exchanger, Swapped, refused};
 use crate::phase::job::kind::reported_only;
 use crate::phase::job::meter::Meter;
-use crate::phase::partition::cutover::Way;
+use crate::phase::partition::cutover::ExchangeProgress;
 use crate::phase::partition::guard::{GUARD_WAITS, end_guard};
 use crate::phase::partition::verify::Verified;
 use crate::phase::partition::{PartitionJob, additions, capture, drift, locks, mirror, objects};
@@ -36,7 +36,7 @@ pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
     let mut meter = Meter::begin(context, TableWork::ExchangeTables { source, target, rollback });
     meter.count("changes", 0, 0);
     let exchanger = Exchanger::new(context, b.exchange_function(), b.definition_function());
-    let way = tokio::sync::Mutex::new(Way::begin(context, &meter, away).await?);
+    let way = tokio::sync::Mutex::new(ExchangeProgress::begin(context, &meter, away).await?);
     let exchanged = locks::patiently(context, &b, meter.phase(), async || {
         let mut way = way.lock().await;
         loop {
@@ -146,7 +146,7 @@ async fn exchange(
 
 async fn finish(context: &PartitionJob, meter: &Meter<'_>, swapped: Swapped) -> Result<Swapped> {
     store::event(&context.control, context.job.id, &swapped.history()).await?;
-    failpoint!("swap.told");
+    failpoint!("swap.recorded");
     meter.end(swapped.outcome());
     end_guard(context, GUARD_WAITS).await?;
     Ok(swapped)

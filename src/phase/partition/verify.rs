@@ -26,10 +26,10 @@ use crate::event::{PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::key::{Key, KeyRange};
-use crate::model::lent::Access;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::model::table::Column;
+use crate::model::untrusted_code::Access;
 use crate::model::verify_report::{Difference, EXAMPLES_MAX, Example, VerifyReport};
 use crate::pg::catalog;
 use crate::pg::transaction::{REPEATABLE_READ, query_text, transaction};
@@ -352,9 +352,9 @@ async fn at_one_snapshot<T>(
     work: impl AsyncFnOnce(&Client) -> Result<T>,
 ) -> Result<T> {
     transaction(client, REPEATABLE_READ, async |client| {
-        client.batch_execute(&copy_sql::hold_still(sides)).await?;
+        client.batch_execute(&copy_sql::lock_against_truncate(sides)).await?;
         let both = [sides.source.clone(), sides.target.clone()];
-        context.lend_nothing(client, &both, Access::Reads).await?;
+        context.check_untrusted_code(client, &both, Access::Reads).await?;
         work(client).await
     })
     .await

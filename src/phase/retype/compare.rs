@@ -37,9 +37,9 @@ pub async fn compare(retyper: &RetypeJob) -> Result<VerifyReport> {
             .hint("`pgstrata run PLAN` continues it"));
     }
     objects::in_place(retyper).await?;
-    retyper.gate.does(Work::Reads);
+    retyper.gate.set_work(Work::Reads);
     let report = every_row(retyper).await;
-    retyper.gate.does(Work::Writes);
+    retyper.gate.set_work(Work::Writes);
     report
 }
 
@@ -115,7 +115,7 @@ async fn one_range(
             let mut named = Vec::new();
             for (kind, any) in [(Difference::Different, found[1] > 0), (Difference::Missing, found[2] > 0)] {
                 if any {
-                    let (statement, values) = sql::unlevel(r, direction, kind, range, EXAMPLES_MAX);
+                    let (statement, values) = sql::mismatched_keys(r, direction, kind, range, EXAMPLES_MAX);
                     let rows = query_text(client, &statement, &values).await?;
                     client.batch_execute(&plan_sql::look_up_again(&r.sql)).await?;
                     named.extend(rows.iter().map(|row| Example { kind, key: row.get(0), place: None }));

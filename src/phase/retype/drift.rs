@@ -45,13 +45,13 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
         all(client, &statements).await?;
         in_use::keep(client, job, now).await
     });
-    let beside = format!("column {}", plain(r.beside(away).as_str()));
+    let shadow = format!("column {}", plain(r.shadow(away).as_str()));
     done.await.map_err(|e| match e.retry_class() {
         Retry::Never => refused(retyper, away, &told(&carried))
-            .cause(format!("the same change could not be made to {beside}: {}", e.message())),
+            .cause(format!("the same change could not be made to {shadow}: {}", e.message())),
         _ => e,
     })?;
-    retyper.events.note(PartitionNote::CarriedOver { target: beside, changes: told(&carried) });
+    retyper.events.note(PartitionNote::CarriedOver { target: shadow, changes: told(&carried) });
     Ok(true)
 }
 

@@ -17,7 +17,7 @@
 
 mod compare;
 mod drift;
-mod level;
+mod in_sync;
 mod objects;
 mod swap;
 
@@ -40,7 +40,7 @@ use crate::pg::store::{self, Job};
 use crate::pg::transaction::all;
 use crate::phase::job::driver::Driver;
 use crate::phase::job::exchange::Swapped;
-use crate::phase::job::foreign_keys::left;
+use crate::phase::job::foreign_keys::report_unvalidated;
 use crate::phase::job::kind::{JobKind, Verdict, of_kind};
 use crate::phase::job::locks::briefly;
 use crate::phase::job::meter::Meter;
@@ -53,7 +53,7 @@ use crate::sql::section::Section;
 use crate::sql::space;
 
 use compare::compare;
-use level::settle;
+use in_sync::complete_exchange;
 use swap::{rollback, swap};
 
 /// One driver of one column type change.
@@ -111,11 +111,11 @@ impl JobKind for RetypeJob {
             "`pgstrata {command} {name}` frees {} in indexes of {}, and the space of that column as its \
              rows are updated",
             number::bytes(indexes),
-            r.beside(direction).as_str()
+            r.shadow(direction).as_str()
         ))
     }
 
-    fn take_up(driver: Driver) -> Result<Self> {
+    fn from_driver(driver: Driver) -> Result<Self> {
         let retyping = driver.job.retyping()?.clone();
         Ok(Self { filler: BackfillJob::of(driver, retyping.filling()), retyping })
     }
@@ -129,7 +129,7 @@ impl JobKind for RetypeJob {
     }
 
     async fn complete(&self) -> Result<()> {
-        settle(self).await
+        complete_exchange(self).await
     }
 
     async fn verify(&self) -> Result<Verdict> {
@@ -145,11 +145,11 @@ impl JobKind for RetypeJob {
     }
 
     async fn finish_exchange(&self) -> Result<()> {
-        settle(self).await
+        complete_exchange(self).await
     }
 
     async fn sync(&self) -> Result<()> {
-        settle(self).await?;
+        complete_exchange(self).await?;
         match self.state() {
             State::Verified | State::Swapped | State::RolledBack => drift::carry_over(self).await,
             _ => Ok(()),
@@ -184,7 +184,7 @@ async fn next(retyper: &RetypeJob) -> Result<Option<State>> {
         State::Planned => prepare(retyper).await?,
         State::Prepared => capture(retyper).await?,
         State::Capturing => backfill::pass(&retyper.filler).await?,
-        State::Filled => level::index(retyper).await?,
+        State::Filled => in_sync::index(retyper).await?,
         State::Indexed => verify(retyper).await?,
         _ => return Ok(None),
     };
@@ -196,14 +196,15 @@ async fn next(retyper: &RetypeJob) -> Result<Option<State>> {
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "prepare"))]
 async fn prepare(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
-    let (table, column) = (r.table.name.plain(), plain(r.beside(Direction::Forward).as_str()));
+    let (table, column) = (r.table.name.plain(), plain(r.shadow(Direction::Forward).as_str()));
     let meter = Meter::begin(retyper, ColumnWork::AddColumn { table, column });
     let tables = vec![r.table.name.clone()];
     let (state, _) = briefly(retyper, tables, "add the column", async || {
         let was = additions::before(client, &r.table.name).await?;
         all(client, &sql::add_column(r)).await?;
         if let Some(was) = was {
-            additions::none_beside_columns(retyper, client, &was, &[&r.beside(Direction::Forward)]).await?;
+            additions::check_only_columns_added(retyper, client, &was, &[&r.shadow(Direction::Forward)])
+                .await?;
         }
         objects::record_columns(retyper, client).await?;
         let state = retyper.advance(client, Step::Prepare).await?;
@@ -224,7 +225,7 @@ async fn capture(retyper: &RetypeJob) -> Result<State> {
     let meter = Meter::begin(retyper, ColumnWork::SyncByTrigger { table: r.table.name.plain() });
     let tables = vec![r.table.name.clone()];
     let (state, _) = briefly(retyper, tables, "create the trigger", async || {
-        all(client, &sql::keep_level(r)).await?;
+        all(client, &sql::create_sync_trigger(r)).await?;
         let state = retyper.advance(client, Step::Capture).await?;
         failpoint!("capture.before_commit");
         Ok(state)
@@ -237,9 +238,9 @@ async fn capture(retyper: &RetypeJob) -> Result<State> {
 
 /// Checks every row; after this phase, every row is in sync.
 async fn verify(retyper: &RetypeJob) -> Result<State> {
-    foreign_keys::hold(retyper, &retyper.retyping.keys).await?;
+    foreign_keys::check_violations(retyper, &retyper.retyping.keys).await?;
     let state = backfill::again(&retyper.filler).await?;
-    retyper.control.execute(sql::LEVEL_SINCE, &[&retyper.job.id, &false]).await?;
+    retyper.control.execute(sql::IN_SYNC_SINCE, &[&retyper.job.id, &false]).await?;
     Ok(state)
 }
 
@@ -249,16 +250,16 @@ async fn verify(retyper: &RetypeJob) -> Result<State> {
 /// The lock could not be acquired, or something depends on the old column.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
 async fn finalize(retyper: &RetypeJob) -> Result<State> {
-    let failed = level::keys(retyper).await?;
+    let failed = in_sync::keys(retyper).await?;
     let r = &retyper.retyping;
-    let (table, column) = (r.table.name.plain(), plain(r.beside(Direction::Reverse).as_str()));
+    let (table, column) = (r.table.name.plain(), plain(r.shadow(Direction::Reverse).as_str()));
     let meter = Meter::begin(retyper, EndWork::DropOldColumn { table: table.clone(), column });
     let (tables, statements) = objects::removal(retyper).await?;
     let state = backfill::end(&retyper.filler, Step::Finalize, tables, &statements).await?;
     failpoint!("finalize.done");
     let (column, sql_type) = (plain(r.column.name.as_str()), r.new_type.clone());
     meter.end(PhaseOutcome::ColumnTypeChanged { table, column, sql_type });
-    left(retyper, &failed, false);
+    report_unvalidated(retyper, &failed, false);
     Ok(state)
 }
 
@@ -268,7 +269,7 @@ async fn finalize(retyper: &RetypeJob) -> Result<State> {
 /// The job is past the swap, or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 async fn abort(retyper: &RetypeJob) -> Result<State> {
-    let failed = level::keys(retyper).await?;
+    let failed = in_sync::keys(retyper).await?;
     let r = &retyper.retyping;
     let work = EndWork::RemoveJob { table: r.table.name.plain(), exists: true };
     let meter = Meter::begin(retyper, work);
@@ -276,7 +277,7 @@ async fn abort(retyper: &RetypeJob) -> Result<State> {
     let state = backfill::end(&retyper.filler, Step::Abort, tables, &statements).await?;
     failpoint!("abort.done");
     meter.end(PhaseOutcome::JobRemoved);
-    left(retyper, &failed, false);
+    report_unvalidated(retyper, &failed, false);
     Ok(state)
 }
 

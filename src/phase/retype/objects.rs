@@ -68,10 +68,10 @@ pub(super) async fn recorded(retyper: &RetypeJob) -> Result<Objects> {
 pub(super) async fn record_columns(retyper: &RetypeJob, client: &Client) -> Result<()> {
     let (r, job) = (&retyper.retyping, retyper.job.id);
     let direction = retyper.direction();
-    let beside = r.beside(direction);
+    let shadow = r.shadow(direction);
     let (added, replaced) = match direction {
-        Direction::Forward => (&beside, &r.column.name),
-        Direction::Reverse => (&r.column.name, &beside),
+        Direction::Forward => (&shadow, &r.column.name),
+        Direction::Reverse => (&r.column.name, &shadow),
     };
     pg::record_column(client, job, Role::Replaced, r.table.oid, replaced).await?;
     pg::record_column(client, job, Role::Column, r.table.oid, added).await
@@ -92,10 +92,10 @@ pub(super) async fn in_place(retyper: &RetypeJob) -> Result<()> {
     }
     let objects = recorded(retyper).await?;
     let direction = retyper.direction();
-    let beside = r.beside(direction);
+    let shadow = r.shadow(direction);
     let names = match direction {
-        Direction::Forward => [(Role::Column, &beside), (Role::Replaced, &r.column.name)],
-        Direction::Reverse => [(Role::Column, &r.column.name), (Role::Replaced, &beside)],
+        Direction::Forward => [(Role::Column, &shadow), (Role::Replaced, &r.column.name)],
+        Direction::Reverse => [(Role::Column, &r.column.name), (Role::Replaced, &shadow)],
     };
     for (role, name) in names {
         let now = objects.only(role).and_then(|object| object.now.as_ref()).and_then(|now| now.part.as_ref());
@@ -224,7 +224,7 @@ pub(super) async fn removal(retyper: &RetypeJob) -> Result<(Vec<QualifiedName>, 
         .collect();
     tables.extend(triggers.into_iter().map(|(table, _)| table));
     tables.dedup();
-    let (direction, beside) = (retyper.direction(), r.beside(retyper.direction()));
+    let (direction, shadow) = (retyper.direction(), r.shadow(retyper.direction()));
     let role = match direction {
         Direction::Forward => Role::Column,
         Direction::Reverse => Role::Replaced,
@@ -233,17 +233,17 @@ pub(super) async fn removal(retyper: &RetypeJob) -> Result<(Vec<QualifiedName>, 
     let column = now.and_then(|now| Some((&now.relation, now.part.as_ref()?)));
     match column {
         // The old column belonged to the application: a user who renamed it intends to keep it.
-        Some((_, name)) if direction == Direction::Reverse && *name != beside => {
-            let (column, now) = (plain(beside.as_str()), plain(name.as_str()));
+        Some((_, name)) if direction == Direction::Reverse && *name != shadow => {
+            let (column, now) = (plain(shadow.as_str()), plain(name.as_str()));
             retyper.events.warn(KeptWarning::ColumnRenamed { column, now });
         }
         Some((table, name)) => all.push(sql::drop_column(table, name)),
         None => {}
     }
     let there = pg::name(client, r.table.oid).await?.is_some()
-        && catalog::table(client, r.table.oid).await?.column(&beside).is_some();
-    if there && column.is_none_or(|(_, name)| *name != beside) {
-        retyper.events.warn(KeptWarning::ColumnNotOwn { column: plain(beside.as_str()) });
+        && catalog::table(client, r.table.oid).await?.column(&shadow).is_some();
+    if there && column.is_none_or(|(_, name)| *name != shadow) {
+        retyper.events.warn(KeptWarning::ColumnNotOwn { column: plain(shadow.as_str()) });
     }
     Ok((tables, all))
 }

@@ -21,16 +21,16 @@ use crate::phase::backfill;
 use crate::phase::job::blockers::Asked;
 use crate::phase::job::exchange::{Exchanger, Swapped};
 use crate::phase::job::foreign_keys;
-use crate::phase::job::foreign_keys::way_back;
+use crate::phase::job::foreign_keys::ignore_lock_error_on_rollback;
 use crate::phase::job::kind::differs;
 use crate::phase::job::locks::{LockRetry, reach_standby};
 use crate::phase::job::meter::Meter;
-use crate::phase::job::old_snapshots::{ENOUGH_ROUNDS, LOCKS, Older};
+use crate::phase::job::old_snapshots::{ENOUGH_ROUNDS, LOCKS, SnapshotWait};
 use crate::plan::OldSnapshots;
 use crate::sql::retype as sql;
 use crate::sql::retype::exchange;
 
-use super::level::{level, release, settle};
+use super::in_sync::{complete_exchange, level, release};
 use super::{RetypeJob, compare, drift, objects, table};
 
 /// The number of keys that an error names.
@@ -46,8 +46,8 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
     match retyper.state() {
         State::Verified | State::RolledBack => {
             objects::in_place(retyper).await?;
-            settle(retyper).await?;
-            foreign_keys::hold(retyper, &retyper.retyping.keys).await?;
+            complete_exchange(retyper).await?;
+            foreign_keys::check_violations(retyper, &retyper.retyping.keys).await?;
         }
         state => {
             return Err(Error::usage(format!(
@@ -59,7 +59,7 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
     }
     let client = &retyper.control;
     let set = backfill::look(&retyper.filler).await?;
-    client.execute(sql::LEVEL_SINCE, &[&retyper.job.id, &(set > 0)]).await?;
+    client.execute(sql::IN_SYNC_SINCE, &[&retyper.job.id, &(set > 0)]).await?;
     level(retyper, Direction::Forward).await?;
     let jobs = store::jobs(client, Some(&retyper.job.name)).await?;
     let since = jobs.into_iter().find(|job| job.id == retyper.job.id).and_then(|job| job.swap_xid);
@@ -79,7 +79,7 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "rollback"))]
 pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
     objects::in_place(retyper).await?;
-    way_back(retyper, settle(retyper).await)?;
+    ignore_lock_error_on_rollback(retyper, complete_exchange(retyper).await)?;
     let report = compare(retyper).await?;
     if report.missing > 0 {
         return Err(not_convertible(retyper, &report));
@@ -134,12 +134,12 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
         Direction::Forward => ("swap", false),
         Direction::Reverse => ("roll back", true),
     };
-    let (source, target) = (plain(r.column.name.as_str()), plain(r.beside(away).as_str()));
+    let (source, target) = (plain(r.column.name.as_str()), plain(r.shadow(away).as_str()));
     let work = ColumnWork::ExchangeColumns { table: r.table.name.plain(), source, target, rollback };
     let meter = Meter::begin(retyper, work);
     let lock_retry = LockRetry::on(retyper, r.locked());
     let exchanger = Exchanger::new(retyper, r.exchange_function(), r.definition_function());
-    let mut older = Older::new(retyper)?;
+    let mut older = SnapshotWait::new(retyper)?;
     older.since(since.to_owned()).await?;
     if retyper.plan.old_snapshots() != OldSnapshots::Accept {
         older.report_unknown_standbys(StandbyEffect::CanMissValues).await?;
@@ -162,15 +162,17 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
         lock_retry.look().await?;
         exchanger.send(&exchange, &definition, exchange::first_lock(r)).await
     };
-    let ((_, held_ms), tries) =
-        lock_retry.run(what, || retyper.go_on(), attempt).await.map_err(|e| explained(retyper, away, e))?;
+    let ((_, held_ms), tries) = lock_retry
+        .run(what, || retyper.check_stop(), attempt)
+        .await
+        .map_err(|e| explained(retyper, away, e))?;
     reach_standby(retyper).await?;
     exchanger.drop().await?;
     let swapped = Swapped { held_ms, tries };
     store::event(&retyper.control, retyper.job.id, &swapped.history()).await?;
-    failpoint!("swap.told");
+    failpoint!("swap.recorded");
     meter.end(swapped.outcome());
-    settle(retyper).await?;
+    complete_exchange(retyper).await?;
     Ok(swapped)
 }
 
@@ -178,7 +180,7 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
 async fn wait_for_snapshots(
     retyper: &RetypeJob,
     lock_retry: &LockRetry<'_>,
-    older: &mut Older<'_>,
+    older: &mut SnapshotWait<'_>,
     begun: Instant,
 ) -> Result<()> {
     if retyper.plan.old_snapshots() == OldSnapshots::Accept {
@@ -187,7 +189,7 @@ async fn wait_for_snapshots(
     let (mut looked, mut asked) = (Instant::now(), Asked::default());
     while older.rounds() < ENOUGH_ROUNDS {
         if older.look().await? {
-            retyper.go_on()?;
+            retyper.check_stop()?;
             if begun.elapsed() >= retyper.plan.lock_budget().give_up_after {
                 return Err(older.gave_up());
             }

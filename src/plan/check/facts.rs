@@ -6,9 +6,9 @@ use serde::Deserialize;
 
 use super::surroundings::Surroundings;
 use crate::model::ident::{Ident, QualifiedName};
-use crate::model::lent::Code;
 use crate::model::state::State;
 use crate::model::table::Table;
+use crate::model::untrusted_code::Code;
 
 /// All facts for the check.
 #[derive(Debug, Clone)]
@@ -138,7 +138,7 @@ pub struct Rights {
     /// Code of other roles that would run with the privileges of the job's role. Only queried if the table's owner is
     /// untrusted.
     #[serde(default)]
-    pub lent: Vec<Code>,
+    pub untrusted_code: Vec<Code>,
     /// Whether it can change the owner of its tables to the table's owner.
     pub become_owner: bool,
     /// Whether the table's owner has CREATE on the schema, which the server requires of a new owner.
@@ -158,9 +158,9 @@ pub struct Rights {
     /// The privileges on schema `pgstrata`; none if the schema does not exist.
     pub own_schema: Option<OwnSchema>,
     /// Schemas on which it lacks USAGE, of the table and of all objects that are created again.
-    pub schemas_closed: Vec<Ident>,
+    pub schemas_without_usage: Vec<Ident>,
     /// Objects to create again in a schema other than the table's, on which it lacks CREATE.
-    pub schemas_fixed: Vec<MadeIn>,
+    pub schemas_without_create: Vec<CreatedIn>,
     /// Types of the table's columns on which it lacks USAGE, as SQL.
     pub types_closed: Vec<String>,
     /// Tables that a foreign key references, on which it lacks REFERENCES.
@@ -188,7 +188,7 @@ pub struct OwnSchema {
 
 /// An object that is created again in its schema.
 #[derive(Debug, Clone, Deserialize)]
-pub struct MadeIn {
+pub struct CreatedIn {
     /// The schema.
     pub schema: Ident,
     /// Its kind, and its name as SQL.

@@ -45,7 +45,9 @@ pub use sampled::{sample_untried, sampled};
 pub use server::OLDEST_SERVER;
 pub(super) use shape::no_such_table;
 pub use space::space;
-pub use surroundings::{DecodingSlot, Label, Published, Surroundings, Text, Tied, TriggerFunction};
+pub use surroundings::{
+    DecodingSlot, ExtensionDependent, Label, Published, Surroundings, Text, TriggerFunction,
+};
 pub use table_trial::{
     How, Refused, TableTrial, Violated, Writes, orphaned, table_tried, unmended, unreadable_keys,
 };

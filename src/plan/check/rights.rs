@@ -1,12 +1,12 @@
 //! Reports the privileges that the job's role lacks, each with its GRANT.
 
-use super::facts::MadeIn;
+use super::facts::CreatedIn;
 use super::writing::Writing;
 use super::{Found, Report, Rights, Server};
 use crate::model::blueprint::SCHEMA;
 use crate::model::ident::{Ident, plain};
-use crate::model::lent::{described, hint};
 use crate::model::table::Table;
+use crate::model::untrusted_code::{described, hint};
 use crate::plan::{Backfill, KeepFilled, Plan};
 
 /// The job's role, and the report for the privileges that it lacks.
@@ -28,7 +28,7 @@ pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, rights: &Ri
     on_table(&mut us, table, rights);
     on_dependents(&mut us, rights);
     own_schema(&mut us, rights, &plain(&server.database));
-    lent(report, &role, table, rights);
+    untrusted_code(report, &role, table, rights);
     if rights.rows_hidden {
         hidden(report, &role, &name);
     }
@@ -77,7 +77,7 @@ pub(super) fn of_backfill(
         }
     }
     own_schema(&mut us, rights, &plain(&server.database));
-    lent(report, &role, table, rights);
+    untrusted_code(report, &role, table, rights);
     for table in &writing.hidden {
         hidden(report, &role, &table.plain());
     }
@@ -96,7 +96,7 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
         us.lacks(&name, &what, format!("grant {owner} to {role}"));
     }
     own_schema(&mut us, rights, &plain(&server.database));
-    lent(report, &role, table, rights);
+    untrusted_code(report, &role, table, rights);
     if rights.rows_hidden {
         hidden(report, &role, &name);
     }
@@ -106,17 +106,17 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
 }
 
 /// Reports code of other roles that would run with the privileges of the job's role.
-fn lent(report: &mut Report, role: &str, table: &Table, rights: &Rights) {
-    if !rights.lent.is_empty() {
+fn untrusted_code(report: &mut Report, role: &str, table: &Table, rights: &Rights) {
+    if !rights.untrusted_code.is_empty() {
         let message = format!(
             "the job would run code of other roles with the privileges of role {role}: {}",
-            described(&rights.lent)
+            described(&rights.untrusted_code)
         );
         report.error(
-            "rights_lent",
+            "untrusted_code",
             table.name.plain(),
             message,
-            hint(&rights.lent, &plain(table.owner.as_str())),
+            hint(&rights.untrusted_code, &plain(table.owner.as_str())),
         );
     }
 }
@@ -195,12 +195,12 @@ fn on_table(us: &mut Role<'_>, table: &Table, rights: &Rights) {
 /// Checks the privileges for objects that are created again with the table, or replaced at the swap.
 fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
     let role = us.name.clone();
-    for schema in &rights.schemas_closed {
+    for schema in &rights.schemas_without_usage {
         let schema = plain(schema.as_str());
         let what = format!("lacks USAGE on schema {schema}");
         us.lacks(&schema, &what, format!("grant usage on schema {schema} to {role}"));
     }
-    for MadeIn { schema, name } in &rights.schemas_fixed {
+    for CreatedIn { schema, name } in &rights.schemas_without_create {
         let schema = plain(schema.as_str());
         let what = format!("lacks CREATE on schema {schema}, in which {name} is created again");
         us.lacks(&schema, &what, format!("grant create on schema {schema} to {role}"));

@@ -14,7 +14,7 @@ pub struct Surroundings {
     /// Security labels of the table and its columns.
     pub labels: Vec<Label>,
     /// Indexes and triggers that DEPEND ON an EXTENSION.
-    pub tied_to_extensions: Vec<Tied>,
+    pub tied_to_extensions: Vec<ExtensionDependent>,
     /// Sessions that `postgres_fdw` opened from another server.
     pub foreign_sessions: i64,
     /// The roles and databases with a setting that makes REPEATABLE READ or SERIALIZABLE the default, as text.
@@ -67,7 +67,7 @@ pub struct Label {
 
 /// An object that is dropped when an extension is dropped.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Tied {
+pub struct ExtensionDependent {
     /// `index i` or `trigger g on table t`.
     pub name: String,
     /// The extension.

@@ -31,7 +31,7 @@ impl TableTrial {
     }
 
     /// CHECK constraints that only old rows violate; the server would reject such a row today.
-    pub fn left_to_old_rows(&self) -> Vec<Ident> {
+    pub fn violated_by_old_rows(&self) -> Vec<Ident> {
         let old = self.violated.iter().filter(|check| check.rows > 0 && !check.depends_on_more);
         old.map(|violated| violated.check.name.clone()).collect()
     }

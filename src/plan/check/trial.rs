@@ -31,7 +31,7 @@ pub struct Trial {
     /// The result of testing `finish`, if the plan has one.
     pub finish: Option<FinishTrial>,
     /// The number of rows to fill, according to the statistics.
-    pub meant: Option<f64>,
+    pub to_fill: Option<f64>,
     /// The work that each chunk repeats.
     pub every_chunk: Option<EveryChunk>,
     /// The objects that the SQL uses.

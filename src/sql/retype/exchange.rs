@@ -10,7 +10,7 @@ use crate::model::table::ForeignKey;
 use super::super::exchange::Exchange;
 use super::super::fill::KEEPS_FILLED;
 use super::super::{carry, foreign_key, prepare};
-use super::{drop_constraint, level_function};
+use super::{drop_constraint, sync_function};
 
 /// A weak lock that makes autovacuum cancel itself and blocks no reader or writer.
 pub fn first_lock(r: &Retyping) -> String {
@@ -52,7 +52,7 @@ fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
 fn statements(r: &Retyping, away: Direction) -> Vec<String> {
     let (table, column) = (&r.table.name, &r.column.name);
     let now = opposite(away);
-    let (comes, goes) = (r.beside(away), r.beside(now));
+    let (comes, goes) = (r.shadow(away), r.shadow(now));
     let mut all: Vec<String> =
         r.keys.iter().map(|key| format!("alter table {} drop constraint {}", key.table, key.name)).collect();
     all.extend(r.indexes.iter().map(|one| take_index(r, one, now)));
@@ -78,7 +78,7 @@ fn statements(r: &Retyping, away: Direction) -> Vec<String> {
         all.extend(comment(r, &check.name));
     }
     all.extend(give_default(r, now));
-    all.push(level_function(r, now));
+    all.push(sync_function(r, now));
     all.extend(r.keys.iter().flat_map(give_key));
     all
 }

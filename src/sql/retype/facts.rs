@@ -10,7 +10,7 @@ use super::super::differ;
 /// An empty temporary table on which definitions are tried, in a transaction that is rolled back.
 pub const SCRATCH: &str = "pg_temp.pgstrata_scratch";
 /// The shadow column of that table.
-pub const BESIDE: &str = "pgstrata_beside";
+pub const SHADOW: &str = "pgstrata_shadow";
 /// The name of the subquery in a probe. The server keeps the subquery separate only if it calls volatile functions.
 pub const PROBE: &str = super::super::trial::PROBE;
 
@@ -105,10 +105,10 @@ pub fn scratch(r: &Retyping, side: Side) -> Vec<String> {
     let mut all =
         vec![format!("create temporary table pgstrata_scratch (like {}) on commit drop", r.table.name)];
     match side {
-        Side::Old => all.push(format!("alter table {SCRATCH} add column {BESIDE} {}", r.to)),
+        Side::Old => all.push(format!("alter table {SCRATCH} add column {SHADOW} {}", r.to)),
         Side::New => all.extend([
             format!("alter table {SCRATCH} alter column {column} type {} using null", r.to),
-            format!("alter table {SCRATCH} add column {BESIDE} {old}"),
+            format!("alter table {SCRATCH} add column {SHADOW} {old}"),
         ]),
     }
     all
@@ -124,12 +124,12 @@ pub fn old_type(r: &Retyping) -> String {
 
 /// Plans the use of an expression over `t` in the first pass and in the trigger, without running it.
 pub fn probes(expression: &str) -> [String; 2] {
-    let differs = differ(&format!("t.{BESIDE}"), &format!("(\n{expression}\n)"));
+    let differs = differ(&format!("t.{SHADOW}"), &format!("(\n{expression}\n)"));
     [
         format!(
-            "explain (format json) with {PROBE} as (\n  select (\n{expression}\n) as v, {differs} as meant from {SCRATCH} t) select * from {PROBE}"
+            "explain (format json) with {PROBE} as (\n  select (\n{expression}\n) as v, {differs} as to_fill from {SCRATCH} t) select * from {PROBE}"
         ),
-        format!("explain (format json) update {SCRATCH} t set {BESIDE} = (\n{expression}\n)"),
+        format!("explain (format json) update {SCRATCH} t set {SHADOW} = (\n{expression}\n)"),
     ]
 }
 
@@ -188,14 +188,14 @@ select 'c', substr(k.conname, 16)::integer, 'CHECK (' || pg_get_expr(k.conbin, k
 from pg_constraint k where k.conrelid = 'pg_temp.pgstrata_scratch'::regclass and k.conname like 'pgstrata_check_%'";
 
 /// Plans a comparison of values of the shadow column's type, which fails if they cannot be compared.
-pub const COMPARED: &str = "explain (format json) select t.pgstrata_beside is distinct from t.pgstrata_beside
+pub const COMPARED: &str = "explain (format json) select t.pgstrata_shadow is distinct from t.pgstrata_shadow
 from pg_temp.pgstrata_scratch t";
 
 /// The type of the shadow column on the scratch table, in the format of the catalog; whether its values vary in length;
 /// and the type with its collation, if that is not the default.
-pub const BESIDE_TYPE: &str = "select format_type(a.atttypid, a.atttypmod), a.attlen = -1,
+pub const SHADOW_TYPE: &str = "select format_type(a.atttypid, a.atttypmod), a.attlen = -1,
   format_type(a.atttypid, a.atttypmod) || coalesce((
     select ' collate ' || quote_ident(n.nspname) || '.' || quote_ident(c.collname)
     from pg_collation c join pg_namespace n on n.oid = c.collnamespace join pg_type t on t.oid = a.atttypid
     where c.oid = a.attcollation and c.oid <> t.typcollation), '')
-from pg_attribute a where a.attrelid = 'pg_temp.pgstrata_scratch'::regclass and a.attname = 'pgstrata_beside'";
+from pg_attribute a where a.attrelid = 'pg_temp.pgstrata_scratch'::regclass and a.attname = 'pgstrata_shadow'";

@@ -21,7 +21,7 @@ use super::{carry, differ, dollar_quoted, in_range, key_text, prepare, row_types
 
 /// Adds the new column without rewriting the table, with all attributes of the old column except its type.
 pub fn add_column(r: &Retyping) -> Vec<String> {
-    let (table, name) = (&r.table.name, r.beside(Direction::Forward));
+    let (table, name) = (&r.table.name, r.shadow(Direction::Forward));
     let mut all = vec![format!("alter table {table} add column {name} {}", r.to)];
     let alter = |what: String| format!("alter table {table} alter column {name} {what}");
     all.extend(r.looks.storage.iter().map(|storage| alter(format!("set storage {storage}"))));
@@ -46,16 +46,16 @@ pub fn add_column(r: &Retyping) -> Vec<String> {
 /// Sets the attributes of the shadow column to those of the column in use in `now`: comment, statistics, storage and
 /// privileges. `found` lists the changes.
 pub fn carry(r: &Retyping, now: &Table, found: &[Difference], direction: Direction) -> Vec<String> {
-    let (table, beside) = (&r.table.name, r.beside(direction));
+    let (table, shadow) = (&r.table.name, r.shadow(direction));
     let Some(column) = now.column(&r.column.name) else { return Vec::new() };
     let looks = column.looks.clone().unwrap_or_default();
-    let alter = |what: String| format!("alter table {table} alter column {beside} {what}");
+    let alter = |what: String| format!("alter table {table} alter column {shadow} {what}");
     let changed = |path: &[&str]| found.iter().any(|one| one.is_in(path));
     let name = r.column.name.as_str();
     let mut all = Vec::new();
     if changed(&["columns", name, "looks", "comment"]) {
         all.push(format!(
-            "comment on column {table}.{beside} is {}",
+            "comment on column {table}.{shadow} is {}",
             carry::or_null(looks.comment.as_deref())
         ));
     }
@@ -74,9 +74,9 @@ pub fn carry(r: &Retyping, now: &Table, found: &[Difference], direction: Directi
         all.extend((!options.is_empty()).then(|| alter(format!("set ({})", options.join(", ")))));
     }
     if found.iter().any(|one| one.is_in(&["grants"])) {
-        all.push(revoke_column(table, &beside));
+        all.push(revoke_column(table, &shadow));
         let own = now.grants.iter().filter(|g| g.column.as_ref() == Some(&r.column.name));
-        let own = own.map(|g| Grant { column: Some(beside.clone()), ..g.clone() });
+        let own = own.map(|g| Grant { column: Some(shadow.clone()), ..g.clone() });
         all.extend(own.flat_map(|g| prepare::grant(&now.owner, table, &g)));
     }
     all
@@ -150,10 +150,10 @@ fn function(r: &Retyping, body: &str) -> String {
 /// comparison is of the binary representation: an application that writes a value that is only equal to the previous
 /// value (a citext in another case, `1.50` for `1.5`) has changed the row. The second comparison uses the `=` operator
 /// of the type, because an integer may represent the numeric `1.00`.
-pub fn level_function(r: &Retyping, direction: Direction) -> String {
-    let (column, beside) = (&r.column.name, r.beside(direction));
+pub fn sync_function(r: &Retyping, direction: Direction) -> String {
+    let (column, shadow) = (&r.column.name, r.shadow(direction));
     let new_value = format!("new.{column}");
-    let guard = row_types::of_retyping(r, &beside);
+    let guard = row_types::of_retyping(r, &shadow);
     match direction {
         Direction::Forward => function(
             r,
@@ -163,10 +163,10 @@ declare
   pgstrata_value {to};
 begin
 {guard}  {using}
-  new.{beside} := pgstrata_value;
+  new.{shadow} := pgstrata_value;
   return new;
 exception when others then
-  new.{beside} := null;
+  new.{shadow} := null;
   return new;
 end",
                 to = r.to,
@@ -184,8 +184,8 @@ begin
 {guard}  if tg_op = 'UPDATE' then
     begin
       {as_it_was}
-      if old.{beside} is not null and not {changed} then
-        new.{beside} := old.{beside};
+      if old.{shadow} is not null and not {changed} then
+        new.{shadow} := old.{shadow};
         return new;
       end if;
     exception when others then
@@ -197,16 +197,16 @@ begin
   if {otherwise} then
     pgstrata_value := null;
   end if;
-  new.{beside} := pgstrata_value;
+  new.{shadow} := pgstrata_value;
   return new;
 exception when others then
-  new.{beside} := null;
+  new.{shadow} := null;
   return new;
 end",
                 old = facts::old_type(r),
                 to = r.to,
                 as_it_was =
-                    assign(r, &r.using, "pgstrata_again", &row_with(r, "new", &format!("old.{beside}"))),
+                    assign(r, &r.using, "pgstrata_again", &row_with(r, "new", &format!("old.{shadow}"))),
                 changed = differ("pgstrata_again", &new_value),
                 back = assign(r, &r.back, "pgstrata_value", "(select new.*) t"),
                 there_again = assign(
@@ -223,8 +223,8 @@ end",
 
 /// Creates the trigger and its function. The name of the trigger sorts after all others, so that it sees the results of
 /// the other triggers.
-pub fn keep_level(r: &Retyping) -> Vec<String> {
-    let mut all = vec![level_function(r, Direction::Forward)];
+pub fn create_sync_trigger(r: &Retyping) -> Vec<String> {
+    let mut all = vec![sync_function(r, Direction::Forward)];
     all.extend(super::on_writes(&r.table.name, &r.filling().fill_trigger(), &r.function()));
     all
 }
@@ -254,7 +254,7 @@ pub fn build(r: &Retyping, one: &Counterpart, direction: Direction) -> String {
 }
 
 /// Sets the properties of the counterpart that are not in its definition.
-pub fn dress(r: &Retyping, one: &Counterpart, direction: Direction) -> Vec<String> {
+pub fn set_properties(r: &Retyping, one: &Counterpart, direction: Direction) -> Vec<String> {
     let name = r.table.name.sibling(r.counterpart(&one.index.name, direction));
     let statistics = one
         .index
@@ -284,11 +284,11 @@ pub fn add_check(r: &Retyping, one: &CheckPair, direction: Direction) -> (Ident,
 /// The constraint that proves that every row has a value, if one is needed: for NOT NULL, so that the swap does not
 /// have to read the rows; and for a rollback, because rows may have no value in the old column.
 pub fn add_proof(r: &Retyping, direction: Direction) -> Option<(Ident, String)> {
-    let (name, beside) = (r.proof(), r.beside(direction));
+    let (name, shadow) = (r.proof(), r.shadow(direction));
     let condition = match direction {
-        _ if r.column.not_null => format!("{beside} is not null"),
+        _ if r.column.not_null => format!("{shadow} is not null"),
         Direction::Forward => return None,
-        Direction::Reverse => format!("{beside} is not null or {} is null", r.column.name),
+        Direction::Reverse => format!("{shadow} is not null or {} is null", r.column.name),
     };
     let sql = format!("alter table {} add constraint {name} check ({condition}) not valid", r.table.name);
     Some((name, sql))
@@ -306,27 +306,27 @@ pub fn drop_constraint(table: &QualifiedName, constraint: &Ident) -> String {
 
 /// Updates the statistics of the shadow column.
 pub fn analyze(r: &Retyping, direction: Direction) -> String {
-    format!("analyze {} ({})", r.table.name, r.beside(direction))
+    format!("analyze {} ({})", r.table.name, r.shadow(direction))
 }
 
 /// A condition for rows in `t` that are not in sync. Before the swap: the new value is not identical to the result of
 /// `using` for the old value. After the swap: the result of `using` for the old value is not the new value, and the old
-/// value is not the result of `back` for the new value; see [`level_function`]. A row without the old value is not a
+/// value is not the result of `back` for the new value; see [`sync_function`]. A row without the old value is not a
 /// mismatch, but is counted separately.
 fn differs(r: &Retyping, direction: Direction) -> (String, String) {
-    let (column, beside, to) = (&r.column.name, r.beside(direction), &r.to);
+    let (column, shadow, to) = (&r.column.name, r.shadow(direction), &r.to);
     let made_of = |row: &str| format!("(select (\n{}\n)::{to} as v from {row}) u", r.using);
     match direction {
-        Direction::Forward => (differ(&format!("r.{beside}"), "u.v"), made_of("(select r.*) t")),
+        Direction::Forward => (differ(&format!("r.{shadow}"), "u.v"), made_of("(select r.*) t")),
         Direction::Reverse => {
             let back = format!("(select (\n{}\n)::{} from (select r.*) t)", r.back, r.column.sql_type);
             let condition = format!(
-                "r.{beside} is not null and {} and case when {} then true else {} end",
+                "r.{shadow} is not null and {} and case when {} then true else {} end",
                 differ(&format!("r.{column}"), "u.v"),
                 not_equal(r, &format!("r.{column}"), "u.v"),
-                differ(&format!("r.{beside}"), &back)
+                differ(&format!("r.{shadow}"), &back)
             );
-            (condition, made_of(&row_with(r, "r", &format!("r.{beside}"))))
+            (condition, made_of(&row_with(r, "r", &format!("r.{shadow}"))))
         }
     }
 }
@@ -351,7 +351,7 @@ pub fn compare(r: &Retyping, direction: Direction, range: &KeyRange) -> (String,
 }
 
 /// The keys of up to `limit` rows of a range with that kind of mismatch.
-pub fn unlevel(
+pub fn mismatched_keys(
     r: &Retyping,
     direction: Direction,
     kind: Kind,
@@ -376,7 +376,7 @@ fn without_value(r: &Retyping, direction: Direction) -> String {
     match direction {
         Direction::Forward => "false".to_owned(),
         Direction::Reverse => {
-            format!("r.{} is null and r.{} is not null", r.beside(direction), r.column.name)
+            format!("r.{} is null and r.{} is not null", r.shadow(direction), r.column.name)
         }
     }
 }
@@ -386,7 +386,7 @@ pub fn remove(r: &Retyping, direction: Direction) -> Vec<String> {
     let (table, trigger) = (&r.table.name, r.filling().fill_trigger());
     let mut all = vec![format!("drop trigger if exists {trigger} on {table}"), drop_function(r)];
     all.extend(drop_exchange(r));
-    all.push(drop_column(table, &r.beside(direction)));
+    all.push(drop_column(table, &r.shadow(direction)));
     all
 }
 
@@ -409,7 +409,7 @@ pub fn drop_column(table: &QualifiedName, column: &Ident) -> String {
 pub const NOW: &str = "select pg_catalog.pg_current_xact_id()::text";
 
 /// Stores the ID of the transaction after which every row is in sync.
-pub const LEVEL_SINCE: &str =
+pub const IN_SYNC_SINCE: &str =
     "update pgstrata.jobs set swap_xid = pg_catalog.pg_current_xact_id()::text, updated_at = now()
 where id = $1 and (swap_xid is null or $2)";
 

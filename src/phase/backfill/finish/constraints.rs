@@ -6,7 +6,7 @@ use crate::event::{ConstraintWork, PhaseOutcome};
 use crate::failpoint;
 use crate::model::filling::NewKey;
 use crate::model::ident::{Ident, QualifiedName};
-use crate::model::lent::Access;
+use crate::model::untrusted_code::Access;
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, objects as pg};
@@ -92,7 +92,7 @@ async fn one_part(filler: &BackfillJob, session: &Session, part: &Part, names: &
         if there.get(name.as_str()).is_some_and(|one| !one.valid) {
             transaction(session, READ_COMMITTED, async |client| {
                 client.batch_execute(PATIENT).await?;
-                filler.lend_nothing(client, std::slice::from_ref(&part.name), Access::Copies).await?;
+                filler.check_untrusted_code(client, std::slice::from_ref(&part.name), Access::Copies).await?;
                 client.batch_execute(&plan_sql::applications(&filler.filling.sql)).await?;
                 Ok(client.batch_execute(&sql::validate(&part.name, name)).await?)
             })

@@ -199,7 +199,7 @@ async fn watch(filler: &BackfillJob, pid: i32, index: &QualifiedName) -> Result<
             since = None;
             continue;
         }
-        if filler.go_on().is_err() {
+        if filler.check_stop().is_err() {
             filler.control.execute(sql::CANCEL, &[&pid]).await?;
         }
         if since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {

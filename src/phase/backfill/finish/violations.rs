@@ -36,9 +36,9 @@ struct Found {
 /// # Errors
 /// Differs, with the number of rows for each constraint and some of their keys; or the server returned an error.
 pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
-    filler.gate.does(Work::Reads);
+    filler.gate.set_work(Work::Reads);
     let looked = look(filler, open).await;
-    filler.gate.does(Work::Writes);
+    filler.gate.set_work(Work::Writes);
     let violated = looked?;
     if violated.is_empty() {
         return Ok(());

@@ -162,7 +162,7 @@ pub(super) fn semantics(report: &mut Report, retype: &Retype, r: &Retyping) {
         format!(
             "the new column comes after all other columns, and {} remains in the table until finalize: \
              after the swap, `select *` and an INSERT without a column list have a different column order",
-            plain(r.beside(Direction::Reverse).as_str())
+            plain(r.shadow(Direction::Reverse).as_str())
         ),
         "list the columns explicitly in INSERT, COPY and SELECT; a prepared statement that returns the \
          column, or *, fails once (cached plan must not change result type) after prepare, swap and \

@@ -373,7 +373,7 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
 fn taken(report: &mut Report, r: &Retyping, found: &Found) {
     let table = r.table.name.plain();
     for direction in [Direction::Forward, Direction::Reverse] {
-        let second_column = r.beside(direction);
+        let second_column = r.shadow(direction);
         if r.table.column(&second_column).is_some() {
             let shown = plain(second_column.as_str());
             report.error(

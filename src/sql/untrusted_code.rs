@@ -2,7 +2,7 @@
 //! rows, so a job would lend its privileges to the owner of the code.
 
 use crate::model::ident::QualifiedName;
-use crate::model::lent::Access;
+use crate::model::untrusted_code::Access;
 
 use super::trust::is_trusted;
 
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked() {
+    fn what_is_requested() {
         let tables = [QualifiedName::new("public", "t"), QualifiedName::new("public", "t_new")];
         insta::assert_snapshot!(hold(&tables, Access::Copies), @r#"lock table "public"."t", "public"."t_new" in row exclusive mode"#);
     }

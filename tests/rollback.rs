@@ -1,7 +1,7 @@
 //! A step after a swap that fails prevents neither a rollback nor the end of the job. `check` reports the causes of
 //! such failures before the swap.
 
-use crate::support::checks::{errors, told_on};
+use crate::support::checks::{check_on, errors};
 use crate::support::cluster::{Version, on_every_version};
 use crate::support::lab::Lab;
 
@@ -33,7 +33,7 @@ const CORRECTED: &str = "update t set q_id = 1 where q_id = 999";
 
 /// Swaps and kills the process before the steps after the swap.
 async fn swap_alone(lab: &Lab) {
-    lab.killed("swap", "swap.told").await;
+    lab.killed("swap", "swap.recorded").await;
 }
 
 /// The number of foreign keys that are valid, or NOT VALID. Inherited foreign keys of partitions do not count.
@@ -46,13 +46,13 @@ async fn keys(lab: &Lab, valid: bool) -> i64 {
 }
 
 async fn rows_that_violate_a_key_are_reported_by_check(version: Version) {
-    let output = told_on(version, &format!("{TABLES} {ORPHAN}"), PARTITION).await;
+    let output = check_on(version, &format!("{TABLES} {ORPHAN}"), PARTITION).await;
     assert_eq!(errors(&output), ["error[foreign_key_violated]: t_q"]);
     assert!(output.contains("by key: 7 (q_id 999)"), "{output}");
     let children = "create table c (id int primary key, t_id int constraint c_t references t);
         set session_replication_role = replica; insert into c select i, 1000 + i from generate_series(1, 9) i;
         reset session_replication_role";
-    let output = told_on(version, &format!("{TABLES} {children}"), RETYPE).await;
+    let output = check_on(version, &format!("{TABLES} {children}"), RETYPE).await;
     assert_eq!(errors(&output), ["error[foreign_key_violated]: c_t"]);
     assert!(output.contains("by key: 1 (t_id 1001); "), "{output}");
     // Several columns with NULL values, and MATCH FULL, which rejects some of them.
@@ -61,7 +61,7 @@ async fn rows_that_violate_a_key_are_reported_by_check(version: Version) {
           add constraint t_full foreign key (a, b) references p match full;
         update t set a = 1, b = 'x' where id < 100;
         set session_replication_role = replica; update t set a = 2, b = null where id = 5; reset session_replication_role";
-    let output = told_on(version, &format!("{TABLES} {composite}"), PARTITION).await;
+    let output = check_on(version, &format!("{TABLES} {composite}"), PARTITION).await;
     assert_eq!(errors(&output), ["error[foreign_key_violated]: t_full"]);
     assert!(output.contains("by key: 5 (a 2)"), "{output}");
 }
@@ -261,7 +261,7 @@ async fn uses_of_the_sequence_of_an_identity_are_reported(version: Version) {
         alter table t add other int default currval('t_id_seq')";
     let of_table = "alter table t alter q_id drop not null";
     let errors_of = async |plan: &str| {
-        let output = told_on(version, &format!("{TABLES} {of_table}; {uses}"), plan).await;
+        let output = check_on(version, &format!("{TABLES} {of_table}; {uses}"), plan).await;
         errors(&output)
     };
     let carried = [

@@ -5,8 +5,8 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
 use crate::model::ident::{QualifiedName, plain};
-use crate::model::lent::{self, Access, Code};
-use crate::sql::lent as sql;
+use crate::model::untrusted_code::{self, Access, Code};
+use crate::sql::untrusted_code as sql;
 
 use super::catalog;
 
@@ -49,7 +49,7 @@ pub async fn code(client: &Client, tables: &[u32], trust: &[String], access: Acc
 ///
 /// # Errors
 /// The code that was found; or the server returned an error.
-pub async fn nothing(
+pub async fn check(
     client: &Client,
     tables: &[QualifiedName],
     trust: &[String],
@@ -67,7 +67,7 @@ pub async fn nothing(
     }
     let message = format!(
         "this would run code of other roles with the privileges of the job's role: {}",
-        lent::described(&code)
+        untrusted_code::described(&code)
     );
-    Err(Error::failed(message).hint(lent::hint(&code, &plain(&owner))))
+    Err(Error::failed(message).hint(untrusted_code::hint(&code, &plain(&owner))))
 }

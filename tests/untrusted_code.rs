@@ -132,7 +132,7 @@ async fn code_of_the_owner_is_refused_in_every_kind_of_job(version: Version) {
         for plan in refused {
             let output = ran(&db, "check", &plan).await.exits(3);
             let found = errors(&output.stdout);
-            assert!(found.contains(&"error[rights_lent]: public.t".to_owned()), "{change}: {found:?}");
+            assert!(found.contains(&"error[untrusted_code]: public.t".to_owned()), "{change}: {found:?}");
             assert!(output.stdout.contains(&format!("trust = [\"{role}\"]")), "{change}: {}", output.stdout);
             ran(&db, "run", &plan).await.exits(3);
         }
@@ -141,7 +141,7 @@ async fn code_of_the_owner_is_refused_in_every_kind_of_job(version: Version) {
     }
     for plan in plans(&db, "") {
         let output = ran(&db, "check", &plan).await.ok();
-        assert!(!output.stdout.contains("[rights_lent]"), "{}", output.stdout);
+        assert!(!output.stdout.contains("[untrusted_code]"), "{}", output.stdout);
     }
     owners_code_did_not_run(&db, "all changes are undone").await;
 }
@@ -437,7 +437,7 @@ async fn code_at_the_other_end_of_a_foreign_key_is_not_run() {
     .await;
     let fill = db.plan("name = 'fill'\nkind = 'backfill'\ntable = 'ours'\n[backfill]\nset = { code = \"t.code || 'x'\" }\nwhere = \"t.code not like '%x'\"\n");
     let found = ran(&db, "check", &fill).await.exits(3).stdout;
-    assert!(errors(&found).contains(&"error[rights_lent]: public.ours".to_owned()), "{found}");
+    assert!(errors(&found).contains(&"error[untrusted_code]: public.ours".to_owned()), "{found}");
     ran(&db, "run", &fill).await.exits(3);
     // Either the foreign key is not checked, or the job stops.
     let retype =

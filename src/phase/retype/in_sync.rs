@@ -10,11 +10,11 @@ use crate::event::{ColumnWork, ConstraintWork, PhaseOutcome, Undone};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::ident::{Ident, plain};
-use crate::model::lent::Access;
 use crate::model::objects::Role;
 use crate::model::retyping::Counterpart;
 use crate::model::state::{State, Step};
 use crate::model::table::ForeignKey;
+use crate::model::untrusted_code::Access;
 use crate::pg::connect::Session;
 use crate::pg::objects as pg;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
@@ -84,13 +84,13 @@ async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let (table, column) = (r.table.name.plain(), plain(r.beside(direction).as_str()));
+    let (table, column) = (r.table.name.plain(), plain(r.shadow(direction).as_str()));
     let work = ColumnWork::BuildColumnIndexes { table, column, indexes: missing.len() as u64 };
     let mut meter = Meter::begin(retyper, work);
     meter.count("indexes", missing.len() as u64, 0);
     let session = builder(retyper).await?;
     for one in missing {
-        retyper.go_on()?;
+        retyper.check_stop()?;
         let name = name(one);
         let built = retyper
             .retrying("build an index", async || {
@@ -128,7 +128,7 @@ async fn record(
     transaction(session, READ_COMMITTED, async |client| {
         let index = r.table.name.sibling(r.counterpart(&one.index.name, direction));
         pg::record(client, retyper.job.id, Role::Index, &index).await?;
-        all(client, &sql::dress(r, one, direction)).await
+        all(client, &sql::set_properties(r, one, direction)).await
     })
     .await
 }
@@ -142,11 +142,11 @@ async fn duplicates_error(
 ) -> Error {
     let r = &retyper.retyping;
     let name = r.counterpart(&one.index.name, direction);
-    let beside = |column: &Ident| {
-        if *column == r.column.name { r.beside(direction) } else { column.clone() }
+    let shadow = |column: &Ident| {
+        if *column == r.column.name { r.shadow(direction) } else { column.clone() }
     };
     let columns = one.index.columns.as_ref().filter(|_| !one.index.partial);
-    let columns: Option<Vec<Ident>> = columns.map(|all| all.iter().map(beside).collect());
+    let columns: Option<Vec<Ident>> = columns.map(|all| all.iter().map(shadow).collect());
     let keys: Vec<String> = match columns {
         Some(columns) => {
             let statement = finish::repeated(&r.filling(), &columns);
@@ -198,7 +198,9 @@ async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
         if *valid && !there.get(name.as_str()).is_some_and(|check| check.valid) {
             // Functions that the constraint calls must look up names in the application's search path.
             let validated = transaction(&session, READ_COMMITTED, async |client| {
-                retyper.lend_nothing(client, std::slice::from_ref(&r.table.name), Access::Copies).await?;
+                retyper
+                    .check_untrusted_code(client, std::slice::from_ref(&r.table.name), Access::Copies)
+                    .await?;
                 client.batch_execute(&plan_sql::applications(&r.sql)).await?;
                 Ok(client.batch_execute(&sql::validate(&r.table.name, name)).await?)
             });
@@ -264,7 +266,7 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
 ///
 /// # Errors
 /// A lock could not be acquired; or the connection was lost.
-pub async fn settle(retyper: &RetypeJob) -> Result<()> {
+pub async fn complete_exchange(retyper: &RetypeJob) -> Result<()> {
     if retyper.state() == State::Swapped {
         let released = release(retyper, Direction::Reverse).await;
         reported(retyper, Undone::RollbackConstraints, released)?;
@@ -280,7 +282,7 @@ pub async fn settle(retyper: &RetypeJob) -> Result<()> {
 /// Validates the foreign keys that were valid before the last swap; returns those that could not be validated.
 ///
 /// # Errors
-/// As [`settle`].
+/// As [`complete_exchange`].
 pub(super) async fn keys(retyper: &RetypeJob) -> Result<Vec<ForeignKey>> {
     if !matches!(retyper.state(), State::Swapped | State::RolledBack) {
         return Ok(Vec::new());
@@ -303,7 +305,7 @@ pub(super) async fn keys(retyper: &RetypeJob) -> Result<Vec<ForeignKey>> {
     let session = builder(retyper).await?;
     let mut failed = Vec::new();
     for (key, oid) in open {
-        retyper.go_on()?;
+        retyper.check_stop()?;
         let validated = validate(retyper, &session, key, &key.table, oid).await;
         if !reported(retyper, not_valid(key, &key.table), validated)? {
             failed.push(key.clone());
