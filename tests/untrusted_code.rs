@@ -23,6 +23,9 @@ async fn owned(version: Version) -> Database {
          do $$ begin execute format('grant create on database %I to {role}', current_database()); end $$;
          create table caught (who text); grant insert on caught to public;
          create sequence calls; grant usage on sequence calls to public;
+         create function super_only(n int) returns boolean language sql immutable as 'select true';
+         revoke execute on function super_only(int) from public;
+         create function runs(n int) returns boolean language sql as 'select true';
          set role {role};
          create function app.note() returns void language plpgsql as $$ begin
            if (select rolsuper from pg_roles where rolname = current_user) then
@@ -31,7 +34,10 @@ async fn owned(version: Version) -> Database {
          end $$;
          create function app.evil(n int) returns boolean language plpgsql immutable as $$ begin perform app.note(); return true; end $$;
          create function app.equal(a int, b int) returns boolean language plpgsql immutable as $$ begin perform app.note(); return a = b; end $$;
+         create function app.differ(a int, b int) returns boolean language plpgsql immutable as $$ begin perform app.note(); return a <> b; end $$;
          create operator app.=== (leftarg = int, rightarg = int, function = app.equal);
+         create operator app.=# (leftarg = int, rightarg = int, function = int4eq, negator = operator(app.<>#));
+         create operator app.<># (leftarg = int, rightarg = int, function = app.differ, negator = operator(app.=#));
          create function app.fire() returns trigger language plpgsql as $$ begin perform app.note(); return new; end $$;
          create type app.en as enum ('a', 'b');
          create function app.told(v app.en) returns text language plpgsql as $$ begin perform app.note(); return 'a'; end $$;
@@ -81,6 +87,17 @@ const CODE: &[(&str, &str, bool)] = &[
         "alter table t drop constraint c",
         false,
     ),
+    // The planner replaces an operator by its negator.
+    ("add constraint c check (not (n operator(app.=#) -1))", "alter table t drop constraint c", false),
+    // Functions of trusted roles that the owner cannot call, or that are volatile.
+    ("add constraint c check (public.super_only(n)) not valid", "alter table t drop constraint c", false),
+    ("add constraint c check (public.runs(n))", "alter table t drop constraint c", false),
+    // A function of PostgreSQL that finds a type when it runs.
+    (
+        "add constraint c check (pg_catalog.domain_in('1', 'app.d'::pg_catalog.regtype, n) is not null) not valid",
+        "alter table t drop constraint c",
+        false,
+    ),
     // A cast of the owner's type to text, because key values are read as text.
     (
         "add column e app.en; create cast (app.en as text) with function app.told(app.en)",
@@ -119,11 +136,21 @@ const STATEMENTS: &[(&str, &str, bool)] = &[
     ("create rule r as on update to t do also select app.note()", "drop rule r on t", true),
 ];
 
+/// The server records no dependency on its result type.
+const JSON_VALUE: (&str, &str, bool) = (
+    "add constraint c check (json_value(jsonb_build_object('a', n), '$.a' returning app.d) is not null) not valid",
+    "alter table t drop constraint c",
+    false,
+);
+
 async fn code_of_the_owner_is_refused_in_every_kind_of_job(version: Version) {
     let db = owned(version).await;
+    let json_value = Some(JSON_VALUE).filter(|_| matches!(version, Version::V17 | Version::V18));
     let role = owner(&db);
-    let altered =
-        CODE.iter().map(|(change, undo, allowed)| (format!("alter table t {change}"), *undo, *allowed));
+    let altered = CODE
+        .iter()
+        .chain(&json_value)
+        .map(|(change, undo, allowed)| (format!("alter table t {change}"), *undo, *allowed));
     let others = STATEMENTS.iter().map(|(change, undo, allowed)| ((*change).to_owned(), *undo, *allowed));
     for (change, undo, allowed) in altered.chain(others) {
         db.execute(&format!("set role {role}; {change}")).await;
@@ -144,6 +171,24 @@ async fn code_of_the_owner_is_refused_in_every_kind_of_job(version: Version) {
         assert!(!output.stdout.contains("[untrusted_code]"), "{}", output.stdout);
     }
     owners_code_did_not_run(&db, "all changes are undone").await;
+}
+
+/// A write to a partition checks its bounds with the expressions of the partition key.
+#[tokio::test]
+async fn the_partition_key_of_the_parent_counts_for_a_partition() {
+    let db = owned(Version::System).await;
+    let role = owner(&db);
+    db.execute(&format!(
+        "set role {role};
+         create function app.place(n int) returns int language plpgsql immutable as 'begin perform app.note(); return n; end';
+         create table app.p (id int, note text) partition by range (app.place(id));
+         create table app.p1 (id int primary key, note text); alter table app.p attach partition app.p1 for values from (0) to (9)"
+    ))
+    .await;
+    let plan = "name = 'job'\ntable = 'app.p1'\nkind = 'backfill'\n[backfill]\nset = { note = \"'x'\" }\n";
+    let output = ran(&db, "run", &db.plan(plan)).await.exits(3);
+    assert!(output.stdout.contains("error[untrusted_code]: app.p1"), "{output:?}");
+    owners_code_did_not_run(&db, "the partition").await;
 }
 
 #[tokio::test]
@@ -446,4 +491,38 @@ async fn code_at_the_other_end_of_a_foreign_key_is_not_run() {
     ran(&db, "run", &retype).await;
     db.pgstrata(&["swap", "retype"]).await;
     owners_code_did_not_run(&db, "a table was read by a foreign key").await;
+}
+
+/// The job creates definitions again from their text, in which the server would find a better match for the arguments.
+#[tokio::test]
+async fn definitions_that_others_can_overload_are_refused() {
+    let db = Database::new().await;
+    let role = format!("eve_of_{}", db.name());
+    db.execute(&format!(
+        "create role {role}; create schema open; grant create, usage on schema open to {role};
+         create function open.okay(v anyelement) returns boolean language sql immutable as 'select true';
+         create table t (id int primary key, at timestamptz not null, n int, name varchar(20));
+         insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '1 hour', i, 'n' from generate_series(1, 99) i"
+    ))
+    .await;
+    for (create, drop) in [
+        ("alter table t add constraint c check (open.okay(name))", "alter table t drop constraint c"),
+        ("create index i on t (open.okay(name))", "drop index i"),
+        ("create policy p on t using (open.okay(name))", "drop policy p on t"),
+        ("create view v as select id from t where open.okay(name)", "drop view v"),
+    ] {
+        db.execute(create).await;
+        for plan in plans(&db, "") {
+            let output = ran(&db, "check", &plan).await.exits(3);
+            assert!(
+                errors(&output.stdout).iter().any(|e| e.starts_with("error[untrusted_schema]")),
+                "{create}: {output:?}"
+            );
+        }
+        db.execute(&format!("revoke create on schema open from {role}")).await;
+        let [partition, ..] = plans(&db, "");
+        ran(&db, "check", &partition).await.ok();
+        db.execute(&format!("grant create on schema open to {role}; {drop}")).await;
+    }
+    db.execute(&format!("drop owned by {role}; drop role {role}")).await;
 }

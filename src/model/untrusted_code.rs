@@ -45,6 +45,19 @@ pub struct Code {
     pub owner: String,
 }
 
+/// A call in a definition that could mean another function when the object is created again.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Overload {
+    /// The caller, such as `policy p on table public.t`.
+    pub by: String,
+    /// The function or operator.
+    pub function: String,
+    /// Its schema.
+    pub schema: String,
+    /// The untrusted roles that can create objects in the schema; `PUBLIC` for all roles.
+    pub creators: Vec<String>,
+}
+
 /// A description in one line.
 pub fn described(code: &[Code]) -> String {
     let one = |c: &Code| format!("{} calls {} of {}", c.by, c.function, c.owner);

@@ -273,11 +273,13 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     {
         rights.untrusted_code = untrusted_code::code(client, &[oid], trust, access).await?;
     }
+    rights.overloads = untrusted_code::overloads(client, oid, trust).await?;
     let readable = table.relkind == "r"
         && rights.select
         && !rights.rows_hidden
         && rights.schemas_without_usage.is_empty()
-        && rights.untrusted_code.is_empty();
+        && rights.untrusted_code.is_empty()
+        && rights.overloads.is_empty();
     let column = table.column(&Ident::new(by)).filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
     let values = match column {
         Some(column) if readable => Some(values(client, &table, column).await?),

@@ -5,7 +5,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
 use crate::model::ident::{QualifiedName, plain};
-use crate::model::untrusted_code::{self, Access, Code};
+use crate::model::untrusted_code::{self, Access, Code, Overload};
 use crate::sql::untrusted_code as sql;
 
 use super::catalog;
@@ -41,6 +41,21 @@ pub async fn untrusted_owner(
 pub async fn code(client: &Client, tables: &[u32], trust: &[String], access: Access) -> Result<Vec<Code>> {
     let rows = client.query(sql::CODE, &[&tables, &trust, &access.fires(), &access.cascades()]).await?;
     let one = |row: &Row| Code { by: row.get(0), function: row.get(1), owner: row.get(2) };
+    Ok(rows.iter().map(one).collect())
+}
+
+/// Calls in definitions of the table that could mean another function when a job creates the object again.
+///
+/// # Errors
+/// The server returned an error.
+pub async fn overloads(client: &Client, table: u32, trust: &[String]) -> Result<Vec<Overload>> {
+    let rows = client.query(sql::OVERLOADS, &[&table, &trust]).await?;
+    let one = |row: &Row| Overload {
+        by: row.get(0),
+        function: row.get(1),
+        schema: row.get(2),
+        creators: row.get(3),
+    };
     Ok(rows.iter().map(one).collect())
 }
 

@@ -101,6 +101,9 @@ pub struct Exchange {
     pub statements: Vec<String>,
     /// Statements that must run as late as possible, after the update of the job's row.
     pub last: Vec<String>,
+    /// Functions that the statements replace, as `regprocedure` prints them. The server locks no function: if one is
+    /// dropped in the meantime, CREATE OR REPLACE FUNCTION would create it with the privileges of the job's role.
+    pub functions: Vec<String>,
 }
 
 /// The parameters of the function.
@@ -180,6 +183,7 @@ declare
   left_ms integer;
   waited_ms integer := 0;
   n bigint;
+  functions oid[];
 begin
   -- Make sure that no other process runs the job until this transaction ends.
 "
@@ -199,6 +203,7 @@ begin
             array(&self.locks_in_turn),
             array(&self.locks)
         ));
+        body += &self.found_functions("  functions := (", ");\n");
         body += &self.checks();
         body += "  -- Statements that acquire further locks.\n";
         body += &locking(&array(&self.further_locks));
@@ -208,11 +213,27 @@ begin
         if !self.last.is_empty() {
             body += &running(&self.last);
         }
+        if !self.functions.is_empty() {
+            body += "  -- Make sure that the functions are still those that existed before.\n";
+            body += &Refused::DefinitionChanged
+                .raise_if(&self.found_functions("functions is distinct from (", ")"));
+        }
         body += &Refused::TooLong.raise_if(&format!(
             "clock_timestamp() > asked_at + make_interval(secs => (wait_ms + {BUDGET_MS}) / 1000.0)"
         ));
         body += "end";
         body
+    }
+
+    /// The oids of [`Self::functions`], between `before` and `after`; empty if there are none.
+    fn found_functions(&self, before: &str, after: &str) -> String {
+        if self.functions.is_empty() {
+            return String::new();
+        }
+        format!(
+            "{before}select array_agg(to_regprocedure(f)::oid order by f) from unnest({}) f{after}",
+            array(&self.functions)
+        )
     }
 
     /// Checks the conditions that may have changed before the locks were acquired.

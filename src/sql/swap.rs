@@ -68,6 +68,7 @@ pub fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName], guard:
         further_locks: further_locks(b, away, leaves),
         statements: statements(b, away, leaves, guard),
         last: counters(b, away),
+        functions: b.table.dependents.functions.iter().map(|f| f.name.clone()).collect(),
     }
 }
 

@@ -21,8 +21,18 @@ pub const UNTRUSTED_OWNER: &str = concat!(
     select k.conrelid from pg_catalog.pg_constraint k
     where $4 and k.contype = 'f' and k.confrelid = t.oid and k.confupdtype in ('c', 'n', 'd')
   ) further
+), ancestors as (
+  -- A write to a partition checks the partition constraint, which calls functions of the ancestors' partition keys.
+  select i.inhparent as oid from pg_catalog.pg_inherits i join tables on tables.oid = i.inhrelid
+    join pg_catalog.pg_class c on c.oid = i.inhrelid
+  where c.relispartition
+  union
+  select i.inhparent from pg_catalog.pg_inherits i join ancestors on ancestors.oid = i.inhrelid
+    join pg_catalog.pg_class c on c.oid = i.inhrelid
+  where c.relispartition
 ), owners as (
-  select distinct c.relowner as oid from tables join pg_catalog.pg_class c using (oid)
+  select distinct c.relowner as oid from pg_catalog.pg_class c
+  where c.oid in (select oid from tables union all select oid from ancestors)
 )
 select pg_catalog.pg_get_userbyid(oid)::text from owners
 where not ",
@@ -39,7 +49,8 @@ limit 1"
 /// Indexes and statistics count because the planner evaluates their constant parts. Everything that an expression reaches is
 /// followed: operators, types down to the domains in them and their checks, casts, and SQL bodies. A domain of an untrusted role
 /// counts even without a check, because adding one takes no lock on the table. Of the server's own functions, those count that
-/// run SQL text or reach beyond the row: all that are VOLATILE, except some known ones, and those that read tables into XML.
+/// run SQL text or reach beyond the row: all that are VOLATILE, except some known ones, those that read tables into XML, and
+/// input functions and their like, which find a type when they run.
 pub const CODE: &str = concat!(
     "with recursive trusted as (
   select r.oid from pg_catalog.pg_roles r where ", is_trusted!("r.oid", "session_user", "$2"), "
@@ -52,7 +63,20 @@ pub const CODE: &str = concat!(
     select k.conrelid from pg_catalog.pg_constraint k
     where $3 and $4 and k.contype = 'f' and k.confrelid = t.oid and k.confupdtype in ('c', 'n', 'd')
   ) further
+), ancestors as (
+  select i.inhparent as oid from pg_catalog.pg_inherits i join tables on tables.oid = i.inhrelid
+    join pg_catalog.pg_class c on c.oid = i.inhrelid
+  where c.relispartition
+  union
+  select i.inhparent from pg_catalog.pg_inherits i join ancestors on ancestors.oid = i.inhrelid
+    join pg_catalog.pg_class c on c.oid = i.inhrelid
+  where c.relispartition
 ), parts as (
+  -- The partition keys of a table and of its ancestors, whose functions the partition constraint calls.
+  select 'pg_catalog.pg_class'::pg_catalog.regclass::oid as classid, p.partrelid as objid, 0 as objsubid
+  from pg_catalog.pg_partitioned_table p
+  where p.partrelid in (select oid from tables union select oid from ancestors)
+  union all
   -- Before 15, what a generated column calls depends on the column.
   select x.classid, x.objid, x.objsubid
   from pg_catalog.pg_attrdef d join tables on tables.oid = d.adrelid
@@ -133,6 +157,15 @@ pub const CODE: &str = concat!(
   where k.contype = 'c' and k.contypid in (
     select refobjid from reached where refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass)
   union all
+  select 'pg_catalog.pg_class'::pg_catalog.regclass, x.indexrelid, 0, e.tree, c.relowner
+  from pg_catalog.pg_index x join tables on tables.oid = x.indrelid join pg_catalog.pg_class c on c.oid = x.indrelid
+    cross join lateral (values (x.indexprs), (x.indpred)) e (tree)
+  where e.tree is not null
+  union all
+  select 'pg_catalog.pg_class'::pg_catalog.regclass, p.partrelid, 0, p.partexprs, c.relowner
+  from pg_catalog.pg_partitioned_table p join pg_catalog.pg_class c on c.oid = p.partrelid
+  where p.partrelid in (select oid from tables union select oid from ancestors) and p.partexprs is not null
+  union all
   select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, 0, t.tgqual, c.relowner
   from pg_catalog.pg_trigger t join tables on tables.oid = t.tgrelid join pg_catalog.pg_class c on c.oid = t.tgrelid
   where $3 and not t.tgisinternal and t.tgenabled <> 'D' and t.tgqual is not null
@@ -141,6 +174,23 @@ select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
   pg_catalog.pg_describe_object(r.refclassid, p.oid, 0), pg_catalog.pg_get_userbyid(p.proowner)::text
 from reached r join pg_catalog.pg_proc p on p.oid = r.refobjid
 where r.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.proowner not in (select oid from trusted)
+union
+-- Functions of trusted roles, if the table's owner could not call them, or if they may run what their caller passes. CREATE
+-- TRIGGER, other than CREATE TABLE, requires the privilege to call the function.
+select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
+  pg_catalog.pg_describe_object(r.refclassid, p.oid, 0), pg_catalog.pg_get_userbyid(w.owner)::text
+from reached r join pg_catalog.pg_proc p on p.oid = r.refobjid
+  cross join (select distinct c.relowner as owner from tables join pg_catalog.pg_class c using (oid)) w
+where r.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and w.owner not in (select oid from trusted)
+  and p.proowner in (select oid from trusted) and p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
+  and p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype
+  and (p.provolatile = 'v' or not pg_catalog.has_function_privilege(w.owner, p.oid, 'EXECUTE'))
+union
+-- The planner may replace an operator by its negator or commutator.
+select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
+  pg_catalog.pg_describe_object(r.refclassid, o.oid, 0), pg_catalog.pg_get_userbyid(o.oprowner)::text
+from reached r join pg_catalog.pg_operator o on o.oid = r.refobjid
+where r.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass and o.oprowner not in (select oid from trusted)
 union
 select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
   pg_catalog.pg_describe_object(r.refclassid, y.oid, 0), pg_catalog.pg_get_userbyid(y.typowner)::text
@@ -155,10 +205,18 @@ from trees t cross join lateral (
     select o.oprcode::oid from pg_catalog.regexp_matches(t.tree::text, ':opno ([0-9]+)', 'g') m
       join pg_catalog.pg_operator o on o.oid = m[1]::oid) called
   join pg_catalog.pg_proc p on p.oid = called.oid
-where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
+where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace and t.owner not in (select oid from trusted)
   and (p.provolatile = 'v' and p.proname::text <> all (array['clock_timestamp', 'currval', 'gen_random_uuid', 'lastval', 'nextval',
       'random', 'random_normal', 'timeofday', 'uuidv4', 'uuidv7'])
-    or p.provolatile = 's' and p.proname ~ '_to_xml')
+    or p.provolatile = 's' and p.proname ~ '_to_xml'
+    -- These find a type, or a function, when they run.
+    or array['pg_catalog.cstring', 'pg_catalog.internal']::pg_catalog.regtype[]::oid[] && p.proargtypes::oid[]
+    or p.proname in ('pg_input_is_valid', 'pg_input_error_info'))
+union
+-- The result type of JSON_VALUE and its like, which the server records nowhere else.
+select pg_catalog.pg_describe_object(t.classid, t.objid, t.objsubid), 'SQL/JSON functions',
+  pg_catalog.pg_get_userbyid(t.owner)::text
+from trees t where t.tree::text like '%{JSONEXPR %' and t.owner not in (select oid from trusted)
 union
 select pg_catalog.pg_describe_object('pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid, 0), 'its statements',
   pg_catalog.pg_get_userbyid(c.relowner)::text
@@ -171,6 +229,58 @@ select pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass,
 from tables join pg_catalog.pg_class c using (oid)
 where c.relkind not in ('r', 'p') and c.relowner not in (select oid from trusted)
 order by 1, 2"
+);
+
+/// Calls in definitions of the table with oid `$1`, and of objects that depend on it, that could mean another function when a
+/// job creates the object again from its text: the function or operator accepts arguments of any type, or any number of them,
+/// and untrusted roles can create a better match in its schema. What calls it, the function or operator, its schema, those
+/// roles (`PUBLIC` for all). `$2` are the roles that the plan trusts.
+pub const OVERLOADS: &str = concat!(
+    "with parts as (
+  select 'pg_catalog.pg_attrdef'::pg_catalog.regclass::oid as classid, d.oid as objid from pg_catalog.pg_attrdef d where d.adrelid = $1
+  union all
+  -- Before 15, what a generated column calls depends on the column.
+  select 'pg_catalog.pg_class'::pg_catalog.regclass, $1
+  union all
+  select 'pg_catalog.pg_class'::pg_catalog.regclass, x.indexrelid from pg_catalog.pg_index x where x.indrelid = $1
+  union all
+  select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid from pg_catalog.pg_constraint k where k.conrelid = $1
+  union all
+  select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid from pg_catalog.pg_trigger t where t.tgrelid = $1
+  union all
+  select 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid from pg_catalog.pg_policy p where p.polrelid = $1
+  union all
+  select 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid from pg_catalog.pg_statistic_ext s where s.stxrelid = $1
+  union all
+  select d.classid, d.objid from pg_catalog.pg_depend d
+  where d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = $1
+    and d.classid in ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
+      'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_attrdef'::pg_catalog.regclass)
+), called as (
+  select distinct p.classid, p.objid, d.refclassid, d.refobjid
+  from parts p join pg_catalog.pg_depend d on d.classid = p.classid and d.objid = p.objid
+), loose as (
+  select c.*, f.pronamespace as schema from called c join pg_catalog.pg_proc f on f.oid = c.refobjid
+  where c.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype
+    and (f.provariadic <> 0 or f.pronargdefaults > 0 or exists (
+      select from pg_catalog.unnest(f.proargtypes) a join pg_catalog.pg_type t on t.oid = a where t.typtype = 'p'))
+  union all
+  select c.*, o.oprnamespace from called c join pg_catalog.pg_operator o on o.oid = c.refobjid
+  where c.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass and exists (
+    select from pg_catalog.pg_type t where t.oid in (o.oprleft, o.oprright) and t.typtype = 'p')
+)
+select pg_catalog.pg_describe_object(l.classid, l.objid, 0), pg_catalog.pg_describe_object(l.refclassid, l.refobjid, 0),
+  n.nspname::text, pg_catalog.array_agg(distinct coalesce(r.rolname::text, 'PUBLIC'))
+from loose l join pg_catalog.pg_namespace n on n.oid = l.schema
+  cross join lateral (
+    select x.grantee as role
+    from pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) x where x.privilege_type = 'CREATE'
+    union select n.nspowner) g
+  left join pg_catalog.pg_roles r on r.oid = case
+    when g.role = (select oid from pg_catalog.pg_roles where rolname = 'pg_database_owner')
+    then (select datdba from pg_catalog.pg_database where datname = pg_catalog.current_database()) else g.role end
+where n.nspname <> 'pg_catalog' and not coalesce(", is_trusted!("r.oid", "session_user", "$2"), ", false)
+group by 1, 2, 3 order by 1, 2"
 );
 
 /// Prevents other sessions from altering the tables until the transaction ends; does not block writers.

@@ -8,7 +8,7 @@ use super::surroundings::Surroundings;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::state::State;
 use crate::model::table::Table;
-use crate::model::untrusted_code::Code;
+use crate::model::untrusted_code::{Code, Overload};
 
 /// All facts for the check.
 #[derive(Debug, Clone)]
@@ -139,6 +139,9 @@ pub struct Rights {
     /// untrusted.
     #[serde(default)]
     pub untrusted_code: Vec<Code>,
+    /// Calls in definitions that could mean another function when the job creates the object again.
+    #[serde(default)]
+    pub overloads: Vec<Overload>,
     /// Whether it can change the owner of its tables to the table's owner.
     pub become_owner: bool,
     /// Whether the table's owner has CREATE on the schema, which the server requires of a new owner.

@@ -150,7 +150,7 @@ fn untrusted(report: &mut Report, object: &Object) {
 }
 
 /// The statement that revokes CREATE on a schema.
-fn revoke(creators: &[String], schema: &str) -> String {
+pub(super) fn revoke(creators: &[String], schema: &str) -> String {
     let roles: Vec<String> = creators
         .iter()
         .map(|role| if role == "PUBLIC" { "public".to_owned() } else { plain(role) })

@@ -1,12 +1,13 @@
 //! Reports the privileges that the job's role lacks, each with its GRANT.
 
 use super::facts::CreatedIn;
+use super::named::revoke;
 use super::writing::Writing;
 use super::{Found, Report, Rights, Server};
 use crate::model::blueprint::SCHEMA;
 use crate::model::ident::{Ident, plain};
 use crate::model::table::Table;
-use crate::model::untrusted_code::{described, hint};
+use crate::model::untrusted_code::{Overload, described, hint};
 use crate::plan::{Backfill, KeepFilled, Plan};
 
 /// The job's role, and the report for the privileges that it lacks.
@@ -117,6 +118,19 @@ fn untrusted_code(report: &mut Report, role: &str, table: &Table, rights: &Right
             table.name.plain(),
             message,
             hint(&rights.untrusted_code, &plain(table.owner.as_str())),
+        );
+    }
+    for Overload { by, function, schema, creators } in &rights.overloads {
+        report.error(
+            "untrusted_schema",
+            function,
+            format!(
+                "{by} calls {function}, which takes arguments of any type or number, and {} can create a better \
+                 match in schema {}",
+                creators.join(", "),
+                plain(schema)
+            ),
+            revoke(creators, schema),
         );
     }
 }

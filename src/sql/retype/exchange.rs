@@ -34,6 +34,7 @@ pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
         further_locks: Vec::new(),
         statements: statements(r, away),
         last: Vec::new(),
+        functions: Vec::new(),
     }
 }
 
@@ -143,6 +144,8 @@ fn take_default(r: &Retyping) -> Vec<String> {
     let (table, column) = (&r.table.name, &r.column.name);
     match (&r.counter, r.column.identity.as_str()) {
         (Some(counter), "a" | "d") => vec![
+            // Locks the sequence, so that nobody can put a view in its place before it is read.
+            format!("alter sequence {} {}", counter.name, counter.options.to_lowercase()),
             format!(
                 "select pg_catalog.set_config('{COUNTER_SETTING}', last_value || ' ' || is_called, true) from {}",
                 counter.name
