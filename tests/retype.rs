@@ -420,3 +420,34 @@ async fn killed_at_every_failpoint(steps: Steps) {
 async fn a_retype_killed_at_every_failpoint_resumes_and_loses_nothing() {
     side_by_side(JOBS.to_vec(), killed_at_every_failpoint).await;
 }
+
+/// A privilege on the column that was granted with a grant option belongs to the role that granted it.
+#[tokio::test]
+async fn grantors_of_privileges_on_the_column_stay() {
+    let db = Database::new().await;
+    let [one, other] = ["one", "other"].map(|role| format!("grantor_{role}_{}", db.name()));
+    db.execute(&format!(
+        "create role {one}; create role {other}; grant usage on schema public to {one};
+         create table orders (id int primary key); insert into orders select generate_series(1, 50);
+         grant select (id) on orders to {one} with grant option; set role {one}; grant select (id) on orders to {other}"
+    ))
+    .await;
+    let plan = db.plan(PLAN);
+    run(&db, &plan).await;
+    for command in ["swap", "rollback", "swap"] {
+        db.pgstrata(&[command, "orders_id_bigint"]).await.ok();
+        let columns = "from pg_attribute a, aclexplode(attacl) x where attrelid = 'orders'::regclass";
+        let by_one = format!(
+            "select count(*) {columns} and x.grantor = '{one}'::regrole and x.grantee = '{other}'::regrole"
+        );
+        assert_eq!(db.count(&by_one).await, 2, "{command}: on both columns");
+    }
+    db.execute(&format!("revoke select (id) on orders from {one} cascade")).await;
+    assert_eq!(
+        db.count(&format!("select has_column_privilege('{other}', 'orders', 'id', 'select')::int::bigint"))
+            .await,
+        0
+    );
+    db.pgstrata(&["finalize", "orders_id_bigint", "--now"]).await.ok();
+    db.execute(&format!("drop owned by {one}, {other} cascade; drop role {one}, {other}")).await;
+}

@@ -73,11 +73,11 @@ pub fn look_up_again(sql: &PlanSql) -> String {
     format!("set local search_path = {}", lookup(sql))
 }
 
-/// Sets the search path of the application, for the lookups of its functions and triggers; see [`closed`].
+/// Sets the search path of the application, for the lookups of its functions and triggers; see [`path`].
 pub fn applications(sql: &PlanSql) -> String {
     match sql.search_path.as_str() {
         "" => look_up_again(sql),
-        _ => format!("select {}", closed(sql, "session_user")),
+        _ => format!("select {}", path(sql, "session_user", Unsafe::LeftOut)),
     }
 }
 
@@ -87,31 +87,39 @@ pub fn applications_path(sql: &PlanSql) -> String {
     if !sql.resolved || sql.search_path.is_empty() {
         return String::new();
     }
-    format!("(select {}) is not null and ", closed(sql, "session_user"))
+    format!("(select {}) is not null and ", path(sql, "session_user", Unsafe::LeftOut))
 }
 
 /// The same in the function of a trigger, which runs as its owner: `session_user` is the role that writes the row, and
-/// a schema of that role must not count as trusted.
+/// a schema of that role must not count as trusted. The condition is false, and the path empty, if an untrusted role can
+/// create objects in a schema of the path: without that schema, the writer's temporary objects would be found instead.
 pub fn definers_path(sql: &PlanSql) -> String {
     if !sql.resolved || sql.search_path.is_empty() {
         return String::new();
     }
-    format!("(select {}) is not null and ", closed(sql, "current_user"))
+    format!("(select {}) <> '{UNSAFE_PATH}' and ", path(sql, "current_user", Unsafe::Rejected))
 }
 
-/// Sets the search path of the application without the schemas in which a role that is not trusted may create
-/// objects: it could create a function there that runs with the job's privileges. Evaluated each time, because the
-/// privilege may be granted later.
-fn closed(sql: &PlanSql, role: &str) -> String {
+/// Differs from every path that [`path`] sets otherwise.
+const UNSAFE_PATH: &str = "pg_catalog, pg_temp, pg_catalog";
+
+/// What becomes of schemas in which an untrusted role can create objects.
+#[derive(Debug, Clone, Copy)]
+enum Unsafe {
+    /// They are left out.
+    LeftOut,
+    /// The path is [`UNSAFE_PATH`].
+    Rejected,
+}
+
+/// Sets the search path of the application without the schemas in which an untrusted role can create objects: it could
+/// create a function there that runs with the job's privileges. Evaluated each time, because the privilege may be granted
+/// later.
+fn path(sql: &PlanSql, role: &str, unsafe_schemas: Unsafe) -> String {
     let trust: Vec<String> = sql.trust.iter().map(|role| literal(role)).collect();
-    format!(
+    let is_unsafe = format!(
         concat!(
-            "pg_catalog.set_config('search_path', (
-  select pg_catalog.concat_ws(', ', 'pg_catalog', pg_catalog.string_agg(pg_catalog.quote_ident(n.nspname), ', ' order by s.place), 'pg_temp')
-  from (select pg_catalog.set_config('search_path', {path}, true) as path offset 0) p
-    cross join lateral pg_catalog.unnest(pg_catalog.current_schemas(p.path is null)) with ordinality s (name, place)
-    join pg_catalog.pg_namespace n on n.nspname = s.name
-  where n.nspname <> 'pg_catalog' and not exists (
+            "exists (
     select from (
         select x.grantee as oid from pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) x
         where x.privilege_type = 'CREATE'
@@ -119,11 +127,27 @@ fn closed(sql: &PlanSql, role: &str) -> String {
       left join pg_catalog.pg_roles r on r.oid = case
         when g.oid = (select oid from pg_catalog.pg_roles where rolname = 'pg_database_owner')
         then (select datdba from pg_catalog.pg_database where datname = pg_catalog.current_database()) else g.oid end
-    where not coalesce(", is_trusted!("r.oid", "{role}", "array[{trust}]::text[]"), ", false))), true)"
+    where not coalesce(", is_trusted!("r.oid", "{role}", "array[{trust}]::text[]"), ", false))"
         ),
         role = role,
-        path = literal(&sql.search_path),
         trust = trust.join(", "),
+    );
+    let all = "pg_catalog.concat_ws(', ', 'pg_catalog', pg_catalog.string_agg(pg_catalog.quote_ident(n.nspname), ', ' order by s.place), 'pg_temp')";
+    let (path, filter) = match unsafe_schemas {
+        Unsafe::LeftOut => (all.to_owned(), format!(" and not {is_unsafe}")),
+        Unsafe::Rejected => (
+            format!("case when pg_catalog.bool_or({is_unsafe}) then '{UNSAFE_PATH}' else {all} end"),
+            String::new(),
+        ),
+    };
+    format!(
+        "pg_catalog.set_config('search_path', (
+  select {path}
+  from (select pg_catalog.set_config('search_path', {of_plan}, true) as path offset 0) p
+    cross join lateral pg_catalog.unnest(pg_catalog.current_schemas(p.path is null)) with ordinality s (name, place)
+    join pg_catalog.pg_namespace n on n.nspname = s.name
+  where n.nspname <> 'pg_catalog'{filter}), true)",
+        of_plan = literal(&sql.search_path),
     )
 }
 
@@ -305,7 +329,7 @@ pub fn set_default(mark: &str, column: &Ident, default: &str) -> String {
 /// the schemas of the search path under which functions run that rely on their caller's.
 ///
 /// Trusted are superusers, the roles that can become ours, and those of the plan, as for code on the table
-/// ([`super::trusted_roles::CODE`]); to create in a schema, also those that can become the table's owner or the database's.
+/// ([`super::untrusted_code::CODE`]); to create in a schema, also those that can become the table's owner or the database's.
 pub const NAMED: &str = concat!(
     "with recursive trusted_roles as (
   select r.oid from pg_roles r where ", is_trusted!("r.oid", "session_user", "$3"), "
@@ -338,6 +362,12 @@ pub const NAMED: &str = concat!(
     'pg_class'::regclass) and d.refobjid <> $2 and d.deptype = 'n'
 ), named as (
   select * from direct
+  union
+  -- Functions such as to_json call the casts of the values' types.
+  select 'pg_proc'::regclass::oid, x.castfunc
+  from pg_depend d join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+    join pg_type y on y.oid = a.atttypid join pg_cast x on x.castsource in (y.oid, y.typbasetype, y.typelem)
+  where d.objid = any ($1) and d.refclassid = 'pg_class'::regclass and d.refobjsubid > 0 and x.castfunc >= 16384
   union
   -- What runs with it: the function of an operator, what a view reads, the CHECKs of a domain, and what an SQL body calls.
   select further.* from named m cross join lateral (

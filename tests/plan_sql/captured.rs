@@ -404,3 +404,54 @@ async fn a_schema_that_a_writer_creates_is_not_searched_by_the_trigger() {
     none(&db, "select count(*) from t where id = -1 and twin is distinct from 'New'").await;
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
+
+/// A role that gets CREATE on a schema of the path while the trigger exists: without that schema, the function would find
+/// the writer's temporary view.
+#[tokio::test]
+async fn temporary_objects_of_a_writer_do_not_replace_a_schema_that_is_no_longer_safe() {
+    let role = evil(10);
+    let db = database(&[], &setup(&role)).await;
+    db.execute(&format!(
+        "revoke create on schema public from public, {role}; create table names (id int, name text);
+         insert into names select i, 'One' from generate_series(-1, 4) i;
+         create function twin(int) returns text language plpgsql as 'begin return (select n.name from names n where n.id = $1 limit 1); end';
+         grant insert, select on t to {role}"
+    ))
+    .await;
+    let plan = backfill(
+        &db,
+        "table = 't'\n[backfill]\nset = { twin = 'public.twin(t.id)' }\nwhere = 't.twin is null and t.id < 5'\nkeep_filled = 'always'\n",
+    );
+    ran(&db, "run", &plan).await.ok();
+    db.execute(&format!(
+        "grant create on schema public to {role}; set session authorization {role};
+         create function public.note() returns text language plpgsql as
+            $$ begin insert into public.caught values (current_user); return 'x'; end $$;
+         create temp view names as select i as id, public.note() as name from generate_series(-1, 4) i; grant select on names to public;
+         insert into public.t (id, name) values (-1, 'New'); reset session authorization"
+    ))
+    .await;
+    none(&db, "select count(*) from caught").await;
+    none(&db, "select count(*) from t where id = -1 and twin is not null").await;
+    db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
+}
+
+/// Functions such as to_json call the cast of a value's type.
+#[tokio::test]
+async fn casts_of_the_types_of_columns_belong_to_trusted_roles() {
+    let role = evil(11);
+    let db = database(&[], &setup(&role)).await;
+    db.execute(&format!(
+        "set role {role}; create type public.mood as enum ('a');
+         create function public.told(public.mood) returns json language plpgsql as
+            $$ begin insert into public.caught values (current_user); return '1'; end $$;
+         create cast (public.mood as json) with function public.told(public.mood); reset role;
+         alter table t add mood public.mood default 'a'"
+    ))
+    .await;
+    let plan = backfill(&db, "table = 't'\n[backfill]\nset = { twin = 'to_json(t.mood)::text' }\n");
+    let found = ran(&db, "check", &plan).await.exits(3);
+    assert!(found.stdout.contains("function public.told(public.mood)"), "{found:?}");
+    none(&db, "select count(*) from caught").await;
+    db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
+}

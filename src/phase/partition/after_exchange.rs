@@ -137,6 +137,7 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
     let view = m.view.name.plain();
     let meter = Meter::begin(context, TableWork::RebuildMaterializedView { view: view.clone() });
     let made = context.retrying("create a materialized view", async || build(context, m).await).await?;
+    let (m, readers) = existing_readers(client, m).await?;
     failpoint!("settle.matview");
     let lock_retry = LockRetry::on(context, vec![m.view.name.clone()]);
     let exchanged = lock_retry.run(
@@ -145,9 +146,10 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
         async || {
             lock_retry.look().await?;
             transaction(client, READ_COMMITTED, async |client| {
-                lock_retry.begin(client, &matview::first_lock(m)).await?;
-                client.batch_execute(&objects_sql::must_be(&matview::new_name(m), made)).await?;
-                all(client, &matview::exchange(m)).await
+                lock_retry.begin(client, &matview::first_lock(&m)).await?;
+                client.batch_execute(&objects_sql::must_be(&matview::new_name(&m), made)).await?;
+                all(client, &matview::exchange(&m)).await?;
+                all(client, &readers).await
             })
             .await
         },
@@ -156,6 +158,20 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
     failpoint!("settle.exchanged");
     meter.end(PhaseOutcome::MaterializedViewRebuilt { view });
     Ok(())
+}
+
+/// The materialized view without the views that were dropped in the meantime, and statements that check, once the others
+/// are replaced, that they are still the same: the server would create a view that was dropped as the job's role.
+async fn existing_readers(client: &Client, m: &Matview) -> Result<(Matview, Vec<String>)> {
+    let (mut existing, mut checks) = (m.clone(), Vec::new());
+    existing.readers.clear();
+    for reader in &m.readers {
+        if let Some(oid) = catalog::find(client, &reader.name).await? {
+            checks.push(objects_sql::must_be(&reader.name, oid));
+            existing.readers.push(reader.clone());
+        }
+    }
+    Ok((existing, checks))
 }
 
 /// Builds a materialized view under its temporary name; returns its oid.

@@ -96,6 +96,7 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
         let what = format!("lacks the privileges of role {owner}, which owns {name}");
         us.lacks(&name, &what, format!("grant {owner} to {role}"));
     }
+    grantors(&mut us, rights, &role);
     own_schema(&mut us, rights, &plain(&server.database));
     untrusted_code(report, &role, table, rights);
     if rights.rows_hidden {
@@ -103,6 +104,18 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
     }
     if !rights.sees_sessions {
         standbys(report, plan, &role);
+    }
+}
+
+/// Reports roles as which the job cannot grant.
+fn grantors(us: &mut Role<'_>, rights: &Rights, role: &str) {
+    for grantor in &rights.grantors {
+        let grantor = plain(grantor.as_str());
+        let what = format!(
+            "lacks the privileges of role {grantor}, which granted privileges on it: the job grants them \
+             again as the same role"
+        );
+        us.lacks(&grantor, &what, format!("grant {grantor} to {role}"));
     }
 }
 
@@ -232,14 +245,7 @@ fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
         let what = format!("lacks EXECUTE on {function}, which a trigger calls");
         us.lacks(function, &what, format!("grant execute on function {function} to {role}"));
     }
-    for grantor in &rights.grantors {
-        let grantor = plain(grantor.as_str());
-        let what = format!(
-            "lacks the privileges of role {grantor}, which granted privileges on it: the job grants them \
-             again as the same role"
-        );
-        us.lacks(&grantor, &what, format!("grant {grantor} to {role}"));
-    }
+    grantors(us, rights, &role);
     for thing in &rights.not_owned {
         let (name, owner) = (&thing.name, plain(thing.owner.as_str()));
         let what = format!(

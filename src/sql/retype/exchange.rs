@@ -205,11 +205,7 @@ from pg_catalog.current_setting('{COUNTER_SETTING}') v",
         ),
     ];
     all.push(prepare::revoke(name));
-    all.extend(counter.grants.iter().map(|g| {
-        let role = g.role.as_ref().map_or("public".to_owned(), Ident::to_string);
-        let option = if g.grantable { " with grant option" } else { "" };
-        format!("grant {} on sequence {name} to {role}{option}", g.privilege.to_lowercase())
-    }));
+    all.extend(counter.grants.iter().flat_map(|g| prepare::grant(&r.table.owner, name, g)));
     all.extend(counter.comment.iter().map(|text| format!("comment on sequence {name} is {}", literal(text))));
     all
 }

@@ -35,11 +35,8 @@ pub fn add_column(r: &Retyping) -> Vec<String> {
         r.looks.comment.iter().map(|text| format!("comment on column {table}.{name} is {}", literal(text))),
     );
     let own = r.table.grants.iter().filter(|g| g.column.as_ref() == Some(&r.column.name));
-    all.extend(own.map(|g| {
-        let role = g.role.as_ref().map_or("public".to_owned(), Ident::to_string);
-        let option = if g.grantable { " with grant option" } else { "" };
-        format!("grant {} ({name}) on {table} to {role}{option}", g.privilege.to_lowercase())
-    }));
+    let own = own.map(|g| Grant { column: Some(name.clone()), ..g.clone() });
+    all.extend(own.flat_map(|g| prepare::grant(&r.table.owner, table, &g)));
     all
 }
 
