@@ -68,7 +68,7 @@
 //! | throttling | `pace` | `throttle` | `pace` | `signals` | `job::pace`, `job::evaluate`; and [`throttle`] |
 //! | locks, retries | `backoff` | | `locks` | `retry` | `job::locks`, `job::blockers`, `job::retries` |
 //! | workers | `pace::autoscaler` | | | `pool` | `job::workers` |
-//! | privileges, trust | `untrusted_code`, `own_schema` | `check::rights`, `check::named` | `untrusted_code`, `own_schema`, `row_types` | `untrusted_code`, `lease` | `job::driver` |
+//! | privileges, trust | `untrusted_code`, `own_schema` | `check::rights`, `check::named` | `trust`, `untrusted_code`, `own_schema`, `row_types` | `untrusted_code`, `lease` | `job::driver` |
 //! | the plan's own SQL | `plan_sql` | `settings` | `plan_sql` | `resolve` | |
 //! | objects that a job created | `objects` | | `objects` | `objects` | `partition::objects`, `retype::objects` |
 //!
@@ -76,38 +76,43 @@
 //!
 //! | question | file: item |
 //! |---|---|
-//! | how large the next chunk is; that it shrinks when a session waits for the job | `model::sizer`: `ChunkSizer`; `throttle`: `Gate::must_shrink` |
+//! | how large the next chunk is | `model::sizer`: `ChunkSizer::observe` |
+//! | that a chunk shrinks when a session waits for the job | `throttle`: `Gate::observe`; which signals count: `model::pace::signal`: `Signal::is_ours`; by how much: `model::sizer`: `ChunkSizer::shrink` |
 //! | when a job pauses and resumes | `model::pace`: `Pace`; values and limits of the signals: `phase::job::evaluate` |
 //! | how many workers there are | `model::pace::autoscaler` |
 //! | the default of a plan key | `plan::resolve` |
 //! | which phase comes next | `model::state`: `State::next`; `next` in the `mod.rs` of each kind |
 //! | which commands a state allows | `phase::job::kind`: `act` |
-//! | where a copy continues after a crash | `model::ledger_gaps` |
+//! | what happens after the process was killed during the copy | the next run, from any machine: `engine`: `Engine::resume`; [`pg`]`::lease` ends the former sessions; `phase::partition::copy` copies what `model::ledger_gaps` finds missing |
 //! | which rows a filled chunk contains, and what a locked row causes | `phase::backfill::first_pass`, `phase::backfill::second_pass` |
 //! | what the capture trigger logs | `sql::capture` |
 //! | when the change log is compacted | `phase::partition::compaction` |
 //! | whether two rows are equal | `sql::verify`: `row_hash` |
 //! | whether to drain, to wait, to switch the mirror on or to attempt the exchange | `model::cutover`: `Cutover::next` |
 //! | which transactions have an older snapshot | `sql::old_snapshots`: `HOLDERS` |
-//! | which statements run under the lock of a swap | `sql::swap`: `statements`; for a retype `sql::retype::exchange`: `statements` |
+//! | which statements run under the lock of a swap | `sql::swap`: `statements`; for a retype `sql::retype::exchange`: `statements`; the order of all steps, with the checks: `sql::exchange`: `Exchange::body` |
+//! | how a rollback keeps the writes since the swap | `sql::swap`: `statements` creates the capture triggers on the table that comes into use; `phase::partition::drain` applies the log in the opposite direction |
 //! | which checks the exchange repeats under the lock | `sql::exchange`: `Refused` |
 //! | how lock requests are retried; when a blocker is canceled | `phase::job::locks`: `LockRetry`; `phase::job::blockers` |
-//! | which errors are retried | `error`: `Retry`; `pg::retry` |
+//! | which errors are retried | `pg::retry`: `class`; a step is repeated by `phase::job::driver`: `Driver::retrying`, the job by `engine::drive` |
 //! | how long to reconnect after a lost connection | `engine::drive` |
 //! | that only one process executes a job | `pg::lease` |
 //! | which difference of two definitions is carried over | `model::difference`, `sql::carry` |
 //! | what happens after the swap, such as validating foreign keys | `phase::partition::after_exchange` |
 //! | which objects may be dropped | `pg::objects`, `phase::partition::objects` |
-//! | the bounds and names of partitions | `model::partition::scheme`, `model::partition::name` |
+//! | how `every = "1 month"` is parsed | `model::partition::every`: `Every::from_str` |
+//! | the bounds and names of partitions | one range: `model::partition::scheme`; all of a job: `plan::partitioning`: `ranges`; names: `model::partition::name` |
 //! | which old partitions are dropped | `phase::maintain::retire` |
 //! | what an error reports when a disk is full | `engine::space` |
 //! | host, password, TLS and poolers | `pg::settings`, `pg::passfile`, `pg::tls`, `pg::pooler` |
 //! | the settings of every session | `pg::connect` |
+//! | which roles are trusted | `sql::trust`: `is_trusted` |
 //! | whether code of another role would run | `sql::untrusted_code`: `CODE`; of the plan's SQL `sql::plan_sql`: `NAMED` |
 //! | how a command stops at Ctrl-C or at its deadline | `command`: `watch_signals`, `watch_deadline`; [`stop`] |
 //! | what `status` shows | `pg::status`, `report::status` |
-//! | what is printed for an event | `report::sentence`, `report::lines`; as JSON `report::json` |
-//! | the exit code | `error`: `Kind` |
+//! | the text of a note or warning | of a run: `report::sentence::note`, `report::sentence::warning`; of `check`: `plan::check`, with the explanation in `docs/findings.md` |
+//! | what `--json` prints | [`event`] (a variant is a code, its fields are the keys), `report::json`; documented in `docs/commands.md` |
+//! | the exit code | `error`: `Error::exit_code` |
 //!
 //! # What to change to add ...
 //!
@@ -116,10 +121,14 @@
 //! - a key of the plan: `plan::file`, `plan::resolve`, `docs/plan.md`
 //! - a finding: the query in `sql::preflight`, `pg::preflight`, the decision in `plan::check`, the entry in `docs/findings.md`
 //! - a throttling signal: `model::pace` (`Signal`), `plan::throttle` (its limit), `sql::pace` and `pg::signals` (its value),
-//!   `phase::job::evaluate` (value and limit), `docs/throttling.md`
+//!   `phase::job::evaluate` (value and limit), `docs/throttling.md`; for a new cause, `model::pace::cause` and
+//!   `report::sentence::throttle`
 //! - a kind of job: `plan::task`, `model::design`, a folder in `phase` that implements `JobKind`, `engine::kind`
 //! - a command: `cli`, `command`, `docs/commands.md`
-//! - a version of PostgreSQL: `tests/setup.sh`, `tests/support/cluster.rs`
+//! - an event: `event`, `report::sentence`, `docs/commands.md`
+//! - a failpoint: `failpoint!("phase.place")` in the code, `failpoint::NAMES`, `SOURCES` in `tests/crash.rs`
+//! - a version of PostgreSQL: `tests/setup.sh` and `tests/support/cluster.rs`; then each condition on `server_version_num`, in
+//!   `sql::{catalog, preflight, writing, trust, locks, finish, maintain}` and `pg::connect`, and `plan::check::server`
 //!
 //! `docs/design.md` explains why the data stays correct.
 

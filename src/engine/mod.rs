@@ -1,5 +1,5 @@
-//! Drives a job: acquires its lease, runs one phase after another, and continues after a lost connection or a server
-//! outage.
+//! The commands on jobs, one function each. `kind` selects the type for the kind of job, `drive` acquires the lease and
+//! retries after a lost connection, and `phase::job::kind` runs one phase after another.
 //!
 //! Recovery is always the same, whether a worker's session was terminated, the server restarted, or another machine
 //! failed: the engine acquires the lease again, which terminates all sessions that the previous driver left behind, and

@@ -2,6 +2,7 @@
 //! them.
 //!
 //! With `--json`, the variant names in snake case are the codes, and the field names are the keys. Both are stable.
+//! `docs/commands.md` lists them; a test in `report::sentence` compares.
 
 mod note;
 mod phase;

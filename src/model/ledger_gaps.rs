@@ -1,4 +1,5 @@
-//! Computes the gaps between the ranges in the ledger, which remain to be processed.
+//! Computes the gaps between the ranges in the ledger, which remain to be processed: `phase::partition::copy` and
+//! `phase::backfill::first_pass` continue there after an interruption.
 //!
 //! Ranges are chained by equality of their ends, never by order: only the server knows the order of keys, and it
 //! returns the ledger sorted. An unbounded end is treated like any other end.

@@ -79,7 +79,7 @@ create table pgstrata.jobs (
     updated_at timestamptz not null default now(),
     ended_at timestamptz
 );
-comment on table pgstrata.jobs is 'One row a job; kept as history after finalize and abort.';
+comment on table pgstrata.jobs is 'One row per job. Rows of finished jobs are kept as history.';
 create unique index jobs_one_open on pgstrata.jobs (name) where state not in ('finalized', 'aborted');
 create table pgstrata.leases (
     job_id bigint primary key references pgstrata.jobs on delete cascade,
@@ -87,7 +87,7 @@ create table pgstrata.leases (
     holder text not null default '',
     beat_at timestamptz not null default now()
 );
-comment on table pgstrata.leases is 'Who drives a job; every chunk holds its row in share mode, so that a new driver waits for the last one''s.';
+comment on table pgstrata.leases is 'The driver of each job. Each chunk locks the row of its job in share mode, so that a new driver waits for the chunks of the previous one.';
 create table pgstrata.chunks (
     job_id bigint not null references pgstrata.jobs on delete cascade,
     step text not null,
@@ -98,7 +98,7 @@ create table pgstrata.chunks (
     epoch bigint not null,
     done_at timestamptz not null default now()
 );
-comment on table pgstrata.chunks is 'The ledger: one row a finished chunk, committed with the chunk''s data.';
+comment on table pgstrata.chunks is 'One row per finished chunk, committed in the same transaction as the rows of the chunk.';
 create index chunks_job on pgstrata.chunks (job_id, step);
 create table pgstrata.events (
     id bigint generated always as identity primary key,
@@ -107,7 +107,7 @@ create table pgstrata.events (
     what text not null,
     detail text not null default ''
 );
-comment on table pgstrata.events is 'What happened to a job, for people.';
+comment on table pgstrata.events is 'The history of each job.';
 create table pgstrata.settings (
     job_id bigint not null references pgstrata.jobs on delete cascade,
     key text not null,
@@ -126,21 +126,21 @@ create table pgstrata.pace (
     holds jsonb not null default '[]',
     replicas jsonb not null default '[]'
 ) with (fillfactor = 20);
-comment on table pgstrata.pace is 'How a job goes that is driven now: written twice a second.';
+comment on table pgstrata.pace is 'The current rate and throttling of each running job, written twice a second.';
 create index events_samples on pgstrata.events (job_id, id) where what = 'sample';
 ";
 
 const V3: &str = "
 alter table pgstrata.chunks add column leaf text, add column seen bigint;
-comment on column pgstrata.chunks.leaf is 'The partition that the chunk is of, where each is done by itself.';
-comment on column pgstrata.chunks.seen is 'How many rows a chunk went through that did not set them all.';
+comment on column pgstrata.chunks.leaf is 'The partition that contains the chunk, if the partitions are filled one by one.';
+comment on column pgstrata.chunks.seen is 'The number of rows that the chunk read, if it did not set all of them.';
 ";
 
 const V4: &str = "
 alter table pgstrata.leases add column lock_key bigint, add column driver oid;
-comment on column pgstrata.leases.lock_key is 'The advisory lock that the present driver holds: a random number, a new one for each driver.';
-comment on column pgstrata.leases.driver is 'The role that the present driver logged in as.';
--- What was begun before has no record of what it made: it goes by names.
+comment on column pgstrata.leases.lock_key is 'The key of the advisory lock that the current driver holds: a random number for each driver.';
+comment on column pgstrata.leases.driver is 'The role that the current driver logged in as.';
+-- Jobs of earlier versions have no record of their objects, which are found by name.
 alter table pgstrata.jobs add column records boolean not null default false;
 alter table pgstrata.jobs alter column records set default true;
 create table pgstrata.objects (
@@ -152,7 +152,7 @@ create table pgstrata.objects (
     objsubid integer not null default 0,
     primary key (job_id, classid, objid, objsubid)
 );
-comment on table pgstrata.objects is 'What a job made, by oid: it drops, empties and renames nothing else.';
+comment on table pgstrata.objects is 'The objects that a job created, by oid. A job drops, empties and renames no other objects.';
 ";
 
 /// All open jobs, and all ended jobs with the name `$1`, newest first.
