@@ -216,7 +216,7 @@ pub enum Command {
     Finalize {
         /// The job's name
         job: String,
-        /// Do not wait until the plan's keep_old has passed
+        /// Finalize even if the plan's keep_old has not passed yet
         #[arg(long)]
         now: bool,
     },

@@ -217,7 +217,7 @@ fn what_next(job: &str, keeps_in_sync: &str, state: State) -> String {
     let typed = word(job);
     match state {
         State::Verified => {
-            format!("job {job} is verified; {keeps_in_sync} until you swap: `pgstrata swap {typed}`\n")
+            format!("job {job} is verified; {keeps_in_sync}; to swap: `pgstrata swap {typed}`\n")
         }
         State::Swapped => format!(
             "job {job} is swapped; to roll back without losing writes: `pgstrata rollback {typed}`; to \

@@ -167,7 +167,7 @@ async fn a_plan_edited_during_a_job_is_refused_except_for_throttling() {
     ");
     let faster = events.db.plan(&plan_text("month", "[copy]\nworkers = 3\n"));
     let output = events.run_plan(&faster).await.ok().stderr;
-    insta::assert_snapshot!(output.lines().next().unwrap(), @"note: the plan's settings changed since the job began; the new settings apply from now on");
+    insta::assert_snapshot!(output.lines().next().unwrap(), @"note: the plan's settings have changed since the job began; the new settings apply from now on");
     let output = events.run_plan(&faster).await.ok().stderr;
     assert!(!output.contains("settings changed"), "{output}");
 }

@@ -78,7 +78,7 @@ async fn the_demo_completes() {
     assert_eq!(word_after(&stdout, "of which "), "0", "{stdout}");
     assert!(stdout.contains("of which 0 failed") && stdout.contains("of which 0 differ"), "{stdout}");
     assert!(!stdout.contains("still up"), "{stdout}");
-    nothing_is_left(Path::new(word_after(&story, "it is in ")));
+    nothing_is_left(Path::new(word_after(&story, "server directory ")));
 }
 
 #[tokio::test]

@@ -150,7 +150,7 @@ async fn a_new_partition_is_like_its_siblings(version: Version) {
         ran.stdout.starts_with("public.events: 3 partitions created; partitions exist up to "),
         "{ran:?}"
     );
-    assert!(ran.stderr.contains("restricts at to that partition"), "{ran:?}");
+    assert!(ran.stderr.contains("limits at to the range of partition"), "{ran:?}");
     // Constraints of a new partition are valid, because it was empty, and it lacks the CHECK on the bounds of its
     // sibling.
     let expected: Vec<String> = leaf(&db, &youngest)

@@ -90,8 +90,8 @@ async fn missing_privileges_of_the_owner() {
     ");
     db.execute("create schema pgstrata").await;
     insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
-    error[missing_privilege]: pgstrata: role priv_owner lacks USAGE or CREATE on schema pgstrata
-      hint: grant usage, create on schema pgstrata to priv_owner
+    error[missing_privilege]: pgstrata: role priv_owner lacks USAGE or CREATE on schema pgstrata, which another role created
+      hint: connect as the role that owns schema pgstrata, or act as it; see SECURITY.md
     error[row_security]: public.t: row-level security hides rows of public.t from role priv_owner
       hint: alter role priv_owner bypassrls, or alter table public.t no force row level security for the run
     ");

@@ -77,7 +77,7 @@ async fn a_second_signal_cancels_running_statements() {
     let ran = ended(run).await;
     insta::assert_snapshot!(refusal(&Ran { stderr: rest, ..ran }), @"
     exit 6
-    error: stopped as requested; the running statements were canceled
+    error: stopped as requested; the sessions of the job were ended
     cause: failed to copy a chunk
     hint: run the same command again to continue
     ");

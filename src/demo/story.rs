@@ -181,8 +181,8 @@ impl Stage {
             "5. pgstrata run plan.toml",
             "This command builds the partitioned table next to the table in use. Triggers log the\n\
              keys of changed rows, and the rows are copied in short chunks, each in its own\n\
-             transaction. Then the pending changes are applied, and both tables are compared row\n\
-             by row. The table stays in use all the time. If the job is stopped or killed, the\n\
+             transaction. Then the pending changes are applied, and both tables are compared by\n\
+             count and hash. The table stays in use all the time. If the job is stopped or killed, the\n\
              next run continues where it was.",
         );
         self.writers.lap();
@@ -194,8 +194,8 @@ impl Stage {
     async fn swap(&self, pages_before: u64) -> Result<Compared> {
         self.show(
             &format!("6. pgstrata swap {TABLE}"),
-            "This command verifies the tables once more, then locks both tables for a moment,\n\
-             applies the last changes and exchanges the names. If it cannot acquire the lock\n\
+            "This command applies the last changes, verifies the tables once more, then locks both\n\
+             for a moment and exchanges the names. If it cannot acquire the lock\n\
              within 200 ms, it gives up and retries later, so that no application waits long.",
         );
         self.exchange(self.engine.swap(TABLE)).await?;

@@ -78,8 +78,7 @@ impl Engine {
             if self.stop.is_requested() {
                 return Err(Error::new(
                     Kind::Stopped,
-                    "stopped as requested; the running statements were \
-                    canceled",
+                    "stopped as requested; the sessions of the job were ended",
                 )
                 .cause(error.message())
                 .hint("run the same command again to continue"));

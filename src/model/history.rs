@@ -74,8 +74,8 @@ impl History {
     pub fn what(&self) -> &'static str {
         match self {
             Self::LockHeld { .. } => "lock held",
-            Self::Throttled(_) => "hold",
-            Self::Resumed { .. } => "check_stop",
+            Self::Throttled(_) => "throttled",
+            Self::Resumed { .. } => "resumed",
             Self::Sample(_) => "sample",
             Self::Chunks(_) => "chunks",
             Self::RowsSet { .. } => "rows_set",

@@ -84,10 +84,15 @@ pub fn draft(facts: &Facts) -> String {
         setting("rows", 0, "hash", "compares every row; \"count\": compares only row counts"),
         String::new(),
         "[swap]".to_owned(),
-        setting("when", 12, "manual", "on `pgstrata swap`; \"verified\": right after verification"),
-        setting("lock_timeout", 12, "200ms", "the longest that one attempt blocks applications"),
+        setting("when", 12, "manual", "when you run `pgstrata swap`; \"verified\": right after verification"),
+        setting("lock_timeout", 12, "200ms", "the longest time that one attempt blocks applications"),
         setting("attempts", 12, 100, ""),
-        setting("keep_old", 12, "7 days", "how long a rollback remains possible"),
+        setting(
+            "keep_old",
+            12,
+            "7 days",
+            "until then, `finalize` requires --now; a rollback stays possible until `finalize`",
+        ),
     ]);
     lines.push(String::new());
     lines.join("\n")
@@ -188,7 +193,7 @@ fn partition(facts: &Facts) -> Vec<String> {
         )));
     }
     lines.extend([
-        setting("ahead", 8, 3, "number of partitions to create beyond the newest row"),
+        setting("ahead", 8, 3, "number of partitions to create beyond the newest row, or the current time"),
         setting("names", 8, facts.names.as_str(), ""),
         setting("default", 8, true, "a default partition for rows outside all bounds"),
     ]);
@@ -286,7 +291,7 @@ mod tests {
         every    = "1 month"           # about 3 partitions
         timezone = "UTC"               # time zone in which days and months begin
         # from   = "2024-01-01 00:00:04+00"  # lower bound of the first partition; default: the oldest row
-        ahead    = 3                   # number of partitions to create beyond the newest row
+        ahead    = 3                   # number of partitions to create beyond the newest row, or the current time
         names    = "{table}_y{yyyy}m{mm}"
         default  = true                # a default partition for rows outside all bounds
 
@@ -302,10 +307,10 @@ mod tests {
         rows = "hash"                  # compares every row; "count": compares only row counts
 
         [swap]
-        when         = "manual"        # on `pgstrata swap`; "verified": right after verification
-        lock_timeout = "200ms"         # the longest that one attempt blocks applications
+        when         = "manual"        # when you run `pgstrata swap`; "verified": right after verification
+        lock_timeout = "200ms"         # the longest time that one attempt blocks applications
         attempts     = 100
-        keep_old     = "7 days"        # how long a rollback remains possible
+        keep_old     = "7 days"        # until then, `finalize` requires --now; a rollback stays possible until `finalize`
         "#);
         let plan = Plan::parse(&text, "draft").unwrap();
         let partitioning = plan.partitioning().unwrap();
@@ -359,7 +364,7 @@ mod tests {
         # as requested; suggested: 10000000 (10,000,000 integers contain about 10,000,000 rows, 1.80 GiB)
         every    = 5000000             # about 6 partitions
         # from   = "-5"  # lower bound of the first partition; default: the oldest row
-        ahead    = 3                   # number of partitions to create beyond the newest row
+        ahead    = 3                   # number of partitions to create beyond the newest row, or the current time
         names    = "{table}_{from}"
         default  = true                # a default partition for rows outside all bounds
 
@@ -375,10 +380,10 @@ mod tests {
         rows = "hash"                  # compares every row; "count": compares only row counts
 
         [swap]
-        when         = "manual"        # on `pgstrata swap`; "verified": right after verification
-        lock_timeout = "200ms"         # the longest that one attempt blocks applications
+        when         = "manual"        # when you run `pgstrata swap`; "verified": right after verification
+        lock_timeout = "200ms"         # the longest time that one attempt blocks applications
         attempts     = 100
-        keep_old     = "7 days"        # how long a rollback remains possible
+        keep_old     = "7 days"        # until then, `finalize` requires --now; a rollback stays possible until `finalize`
         "#);
         assert_eq!(
             Plan::parse(&text, "draft").unwrap().partitioning().unwrap().every,

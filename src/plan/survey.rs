@@ -150,7 +150,7 @@ mod tests {
         every    = "1 month"           # about 6 partitions
         timezone = "UTC"               # time zone in which days and months begin
         # from   = "2024-01-15 00:00:00+00"  # lower bound of the first partition; default: the oldest row
-        ahead    = 3                   # number of partitions to create beyond the newest row
+        ahead    = 3                   # number of partitions to create beyond the newest row, or the current time
         names    = "{table}_y{yyyy}m{mm}"
         default  = true                # a default partition for rows outside all bounds
         "#);

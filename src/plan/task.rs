@@ -82,7 +82,7 @@ impl Purpose for Partitioning {
     }
 
     fn keeps_in_sync(&self, job: &str) -> String {
-        format!("`pgstrata sync {job}` keeps both tables in sync")
+        format!("run `pgstrata sync {job}` regularly to keep both tables in sync")
     }
 }
 

@@ -130,7 +130,7 @@ mod tests {
         copy: 6,800,000 of 12,345,678 rows (55 %), 340,000 rows/s, 3m left
         copy: 10,200,000 of 12,345,678 rows (82 %), 340,000 rows/s, 2m 50s left
         warning: cannot query a standby of the plan: the replica\u{1b}[2J is behind
-        note: job j is not paused
+        note: job j is resumed
         copy: complete (36s): 12,345,678 rows copied; 25 chunks of 493,827 rows, p50 480 ms, p99 900 ms, longest 1234 ms
         swap: complete (12 ms)
         "#);

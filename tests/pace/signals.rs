@@ -35,7 +35,7 @@ async fn a_session_that_waits_for_the_job_pauses_it_and_chunks_shrink() {
     let before: i64 = job.db.count("select max(rows) from pgstrata.chunks").await;
     // The ALTER TABLE acquires its lock when the current chunks are complete, because no other chunk begins. If it
     // waits too short a time to be detected, another one follows.
-    let held = "select count(*) from pgstrata.events where what = 'hold'
+    let held = "select count(*) from pgstrata.events where what = 'throttled'
         and detail::jsonb ->> 'signal' = 'blocked_sessions' and (detail::jsonb ->> 'value')::float8 = 1
         and (detail::jsonb -> 'cause' ->> 'pid')::int > 0";
     within("the job is paused because a session waits for it", async {
@@ -175,7 +175,8 @@ async fn active_sessions_pause_the_job() {
     load.kill().unwrap();
     load.wait().unwrap();
     job.resumes().await;
-    let held = job.one("select detail from pgstrata.events where what = 'hold' order by id limit 1").await;
+    let held =
+        job.one("select detail from pgstrata.events where what = 'throttled' order by id limit 1").await;
     let held: serde_json::Value = serde_json::from_str(&held).unwrap();
     assert!(held["limit"] == 6.0 && held["cause"]["code"] == "other_sessions", "{held}");
     job.finish(run).await;

@@ -182,14 +182,14 @@ async fn invalid_plans() {
     error[volatile_expression]: public.orders.code: back returns a different value at each evaluation, so the columns would never be in sync
       hint: write an expression that depends only on the values of the row
     warning[refused_early]: public.orders.code: from the index phase on, writes fail if `using` cannot convert the value, or if the converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column
-      hint: nothing, if applications write no such values; the swap would reject them in any case
+      hint: nothing, if applications write no such values; after the swap, the column would reject them in any case
     error: the check found 2 errors; nothing was changed
     "#);
     insta::assert_snapshot!(findings("create index on orders (code text_pattern_ops)", &plan("column = 'code'\nto = 'date'")).await, @r#"
     error[not_in_new_type]: index orders_code_idx: index orders_code_idx is not possible on date: operator class "text_pattern_ops" does not accept data type date
       hint: drop it before the run, and create a suitable one for the new type after the swap
     warning[refused_early]: public.orders.code: from the index phase on, writes fail if `using` cannot convert the value, or if the converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column
-      hint: nothing, if applications write no such values; the swap would reject them in any case
+      hint: nothing, if applications write no such values; after the swap, the column would reject them in any case
     error: the check found 1 error; nothing was changed
     "#);
 }

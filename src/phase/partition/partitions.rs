@@ -29,7 +29,7 @@ pub async fn extend(context: &PartitionJob) -> Result<()> {
     let missing = missing(context, &b).await?;
     if missing.is_empty() {
         return Err(Error::failed(
-            "no partition accepts a row, and neither the change log nor the table contains such a row now",
+            "a row belonged in no partition, but neither the change log nor the table contains such a row any more",
         )
         .hint("run the same command again"));
     }

@@ -112,8 +112,8 @@ fn grantors(us: &mut Role<'_>, rights: &Rights, role: &str) {
     for grantor in &rights.grantors {
         let grantor = plain(grantor.as_str());
         let what = format!(
-            "lacks the privileges of role {grantor}, which granted privileges on it: the job grants them \
-             again as the same role"
+            "lacks the privileges of role {grantor}, which granted privileges on the table or a column: the job must \
+             grant them again as {grantor}"
         );
         us.lacks(&grantor, &what, format!("grant {grantor} to {role}"));
     }
@@ -283,17 +283,17 @@ fn own_schema(us: &mut Role<'_>, rights: &Rights, database: &str) {
         }
         return;
     };
+    // A GRANT does not suffice: a job rejects a schema in which other roles can create or write.
+    let share = format!("connect as the role that owns schema {SCHEMA}, or act as it; see SECURITY.md");
     if !(own.usage && own.create) {
-        let what = format!("lacks USAGE or CREATE on schema {SCHEMA}");
-        us.lacks(SCHEMA, &what, format!("grant usage, create on schema {SCHEMA} to {role}"));
+        let what = format!("lacks USAGE or CREATE on schema {SCHEMA}, which another role created");
+        us.lacks(SCHEMA, &what, share.clone());
     }
     if !own.tables {
         let what = format!(
             "cannot read and write all tables of schema {SCHEMA}, which another role \
             created"
         );
-        let grant =
-            format!("grant select, insert, update, delete on all tables in schema {SCHEMA} to {role}");
-        us.lacks(SCHEMA, &what, grant);
+        us.lacks(SCHEMA, &what, share);
     }
 }

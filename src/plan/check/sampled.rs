@@ -25,7 +25,7 @@ pub fn sampled(table: &Table, sample: &Sample) -> Vec<Finding> {
             "update_suppressed",
             &name,
             format!(
-                "a BEFORE UPDATE trigger suppresses the update of {} of {name} in the sample: the job would never end",
+                "a BEFORE UPDATE trigger suppresses the update of {} of {name} in the sample: the job would stop at these rows",
                 number::counted(sample.suppressed, "row")
             ),
             format!("find the trigger that returns NULL, and disable it for the run: alter table {name} disable trigger ..."),
@@ -36,11 +36,11 @@ pub fn sampled(table: &Table, sample: &Sample) -> Vec<Finding> {
             "row_still_matches",
             &name,
             format!(
-                "{} of {name} still satisfy the plan's where after the update; by key: {}",
+                "{} of {name} still satisfy the plan's `where` after the update; by key: {}",
                 number::counted(sample.still_matching.rows, "row"),
                 sample.still_matching.keys.join("; ")
             ),
-            "write a where that a filled row does not satisfy, such as where = \"t.column is null\"; see what the table's triggers \
+            "write a `where` that a filled row does not satisfy, such as where = \"t.column is null\"; see what the table's triggers \
              change in the row",
         );
     }
@@ -49,11 +49,11 @@ pub fn sampled(table: &Table, sample: &Sample) -> Vec<Finding> {
             "row_yielded_twice",
             &name,
             format!(
-                "from yields {} of {name} more than once; by key: {}",
+                "the plan's `from` matches {} of {name} more than once; by key: {}",
                 number::counted(sample.yielded_twice.rows, "row"),
                 sample.yielded_twice.keys.join("; ")
             ),
-            "write a from that yields at most one row for each row, such as lateral (select ... limit 1)",
+            "write a `from` that returns at most one row for each row, such as lateral (select ... limit 1)",
         );
     }
     report.0

@@ -22,14 +22,15 @@ fn job(note: &JobNote) -> String {
             "job {job} is paused for every process that runs it; `pgstrata resume {}` resumes it",
             word(job)
         ),
-        JobNote::JobNotPaused { job } => format!("job {job} is not paused"),
+        JobNote::JobNotPaused { job } => format!("job {job} is resumed"),
         JobNote::SettingsStored { job, settings } => {
             format!("job {job}: {} changed, effective now", counted(*settings, "setting"))
         }
         JobNote::SettingChanged { key, value: Some(value) } => format!("{key} is now {value}"),
         JobNote::SettingChanged { key, value: None } => format!("{key} is now not set"),
         JobNote::PlanSettingsChanged => {
-            "the plan's settings changed since the job began; the new settings apply from now on".to_owned()
+            "the plan's settings have changed since the job began; the new settings apply from now on"
+                .to_owned()
         }
         JobNote::DeadlineReached => "deadline reached: stopping after the current chunks".to_owned(),
         JobNote::AlreadyInState { job, state: State::RolledBack } => {
@@ -127,7 +128,7 @@ fn backfill(note: &BackfillNote) -> String {
         BackfillNote::IndexWaits { index, blockers } => {
             let blockers: Vec<String> = blockers.iter().map(ToString::to_string).collect();
             format!(
-                "building index {index} waits for older transactions to end, and blocks no one meanwhile: {}",
+                "the build of index {index} is waiting for older transactions to end (it blocks nobody): {}",
                 blockers.join("; ")
             )
         }
@@ -147,7 +148,7 @@ fn maintain(note: &MaintainNote) -> String {
             format!("created partition {partition} for {range}")
         }
         MaintainNote::ConstraintNotCopied { constraint, partition, column } => format!(
-            "constraint {constraint} of {partition} restricts {column} to that partition; new partitions do not get it"
+            "constraint {constraint} limits {column} to the range of partition {partition}, so new partitions do not get it"
         ),
         MaintainNote::PartitionExpired { partition, range, keep, rollback_possible } => {
             let kept = if *rollback_possible { "; it is kept while a rollback is possible" } else { "" };

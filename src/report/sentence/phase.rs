@@ -29,8 +29,8 @@ fn table(work: &TableWork) -> String {
             format!("copying rows {order} with {}; the table stays in use", counted(*workers, "worker"))
         }
         TableWork::RemoveChangedRows { again } => {
-            let when = if *again { "since" } else { "during the copy" };
-            format!("removing copied rows that changed {when}; the drain adds their current versions")
+            let when = if *again { "after they were copied" } else { "during the copy" };
+            format!("removing rows that changed {when}; the drain adds their current versions")
         }
         TableWork::BuildPartitionIndexes { indexes, partitions } => {
             let partitions = counted(*partitions, "partition");
@@ -193,11 +193,7 @@ pub(super) fn outcome(outcome: &PhaseOutcome) -> String {
         }
         O::RowsComplete => "every row is filled".to_owned(),
         O::RowsIncomplete { rows, rows_set } => {
-            format!(
-                "{} not filled before; {} filled now",
-                plural(*rows, "row was", "rows were"),
-                count(*rows_set)
-            )
+            format!("the first pass left {} unfilled; {} filled now", counted(*rows, "row"), count(*rows_set))
         }
         O::NoViolations => "no violating row found".to_owned(),
         O::Violations { constraints } => {
@@ -219,13 +215,17 @@ pub(super) fn outcome(outcome: &PhaseOutcome) -> String {
             "the job's trigger is removed; the columns and filled values are kept".to_owned()
         }
         O::JobRemoved => "everything that the job created is removed".to_owned(),
-        O::ServerStarted { directory } => format!("it is in {directory}"),
+        O::ServerStarted { directory } => format!("server directory {directory}"),
         O::DemoTableFilled { rows, bytes: size } => {
             let (rows, size) = (counted(*rows, "row"), bytes(*size));
             format!("{rows} of two years, {size}, a uuid key and three more indexes")
         }
         O::WitnessCompared { rows, differing } => {
-            format!("{}, {} differ (except all, both ways)", counted(*rows, "row"), count(*differing))
+            format!(
+                "{}, {} differ (compared with EXCEPT ALL in both directions)",
+                counted(*rows, "row"),
+                count(*differing)
+            )
         }
     }
 }

@@ -48,13 +48,17 @@ fn run(warning: &RunWarning) -> String {
             "the changes are committed, but no synchronous standby has confirmed them for {waited_s} s: a failover now would \
              lose them. Commits of applications wait for the standby as well"
         ),
-        RunWarning::TableNotMaintained { table, error } => format!("{table}: {error}"),
+        RunWarning::TableNotMaintained { table, error } => {
+            format!("{table} could not be maintained: {error}")
+        }
         RunWarning::StepUndone { job, undone, error, hint } => {
             let hint = hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
             let (undone, job) = (self::undone(undone), word(job));
             format!("{undone}: {error}{hint}; when the cause is corrected, `pgstrata sync {job}` tries again")
         }
-        RunWarning::StepSkipped { error } => format!("{error}: continuing without this step"),
+        RunWarning::StepSkipped { error } => {
+            format!("a step before the rollback failed ({error}); continuing without it")
+        }
         RunWarning::ForeignKeyNotValid { key, table, statements, on_partitions } => {
             let statements = statements.join(", then: ");
             let on = if *on_partitions { " on each partition" } else { "" };
@@ -161,8 +165,8 @@ fn lock(warning: &LockWarning) -> String {
 fn change_log(warning: &ChangeLogWarning) -> String {
     match warning {
         ChangeLogWarning::DrainStalled => {
-            "the drain ends with pending changes, because they are written as fast as it applies them. Nothing is lost: the \
-             next drain applies them"
+            "the drain ends with changes still pending, because applications write changes as fast as the drain applies them. \
+             Nothing is lost: the next drain applies them"
                 .to_owned()
         }
         ChangeLogWarning::DrainTooSlow {
@@ -173,8 +177,8 @@ fn change_log(warning: &ChangeLogWarning) -> String {
             growth_per_minute,
         } => format!(
             "changes are written faster than they are drained: {} per second written, {} per second drained; the change log \
-             holds {} ({}) and grows by {} per minute until it is compacted to one entry per row; it does not become empty at \
-             these rates: reduce the writes, or stop the job and run it again at a quieter time",
+             holds {} ({}) and grows by {} per minute until it is compacted to one entry per row. At these rates, it never \
+             becomes empty: reduce the writes, or stop the job and run it again at a quieter time",
             number::rate(*written_per_second),
             number::rate(*drained_per_second),
             counted(*changes, "change"),

@@ -37,7 +37,7 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
                 "from the index phase on, writes fail if `using` cannot convert the value, or if the \
                  converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column"
                     .to_owned(),
-                "nothing, if applications write no such values; the swap would reject them in any case",
+                "nothing, if applications write no such values; after the swap, the column would reject them in any case",
             );
         }
     }
