@@ -126,7 +126,7 @@
 //! - a kind of job: `plan::task`, `model::design`, a folder in `phase` that implements `JobKind`, `engine::kind`
 //! - a command: `cli`, `command`, `docs/commands.md`
 //! - an event: `event`, `report::sentence`, `docs/commands.md`
-//! - a failpoint: `failpoint!("phase.place")` in the code, `failpoint::NAMES`, `SOURCES` in `tests/crash.rs`
+//! - a failpoint: the macro `failpoint!` in the code, `failpoint::NAMES`, `SOURCES` in `tests/crash.rs`
 //! - a version of PostgreSQL: `tests/setup.sh` and `tests/support/cluster.rs`; then each condition on `server_version_num`, in
 //!   `sql::{catalog, preflight, writing, trust, locks, finish, maintain}` and `pg::connect`, and `plan::check::server`
 //!

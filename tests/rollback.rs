@@ -168,7 +168,7 @@ async fn a_materialized_view_that_fails_stops_no_rollback(version: Version) {
     for command in ["sync", "rollback"] {
         let ran = lab.ok(command).await;
         assert!(
-            ran.stderr.contains("materialized view public.mv still reads the table"),
+            ran.stderr.contains("materialized view public.mv still reads the inactive table"),
             "{command}: {ran:?}"
         );
     }
