@@ -6,10 +6,12 @@ mod further;
 use std::path::PathBuf;
 
 use crate::support::checks::errors;
-use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::cluster::{Database, Version, on_every_version, on_oldest_and_newest};
 use crate::support::process::{Ran, ended, frozen, send};
 
-on_every_version!(code_of_the_owner_is_refused_in_every_kind_of_job, a_key_of_another_type_is_not_logged);
+on_every_version!(a_key_of_another_type_is_not_logged);
+// Some 20 changes, each with the check and the run of three kinds of job.
+on_oldest_and_newest!(code_of_the_owner_is_refused_in_every_kind_of_job);
 
 /// The role that owns the table of a database.
 fn owner(db: &Database) -> String {
