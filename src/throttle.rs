@@ -171,13 +171,18 @@ impl Gate {
         self.changed.notify_waiters();
     }
 
+    /// The current kind of work.
+    pub fn work(&self) -> Work {
+        self.work.get()
+    }
+
     /// Waits while a signal throttles the current kind of work.
     pub async fn wait(&self) {
-        self.pass_for(self.work.get()).await;
+        self.wait_for(self.work()).await;
     }
 
     /// Waits while a signal throttles that kind of work.
-    pub async fn pass_for(&self, work: Work) {
+    pub async fn wait_for(&self, work: Work) {
         while self.watched && !self.pace.borrow().goes(work) {
             self.changed.notified().await;
         }

@@ -203,7 +203,9 @@ begin
             array(&self.locks_in_turn),
             array(&self.locks)
         ));
-        body += &self.found_functions("  functions := (", ");\n");
+        if let Some(oids) = self.function_oids() {
+            body += &format!("  functions := {oids};\n");
+        }
         body += &self.checks();
         body += "  -- Statements that acquire further locks.\n";
         body += &locking(&array(&self.further_locks));
@@ -213,10 +215,9 @@ begin
         if !self.last.is_empty() {
             body += &running(&self.last);
         }
-        if !self.functions.is_empty() {
+        if let Some(oids) = self.function_oids() {
             body += "  -- Make sure that the functions are still those that existed before.\n";
-            body += &Refused::DefinitionChanged
-                .raise_if(&self.found_functions("functions is distinct from (", ")"));
+            body += &Refused::DefinitionChanged.raise_if(&format!("functions is distinct from {oids}"));
         }
         body += &Refused::TooLong.raise_if(&format!(
             "clock_timestamp() > asked_at + make_interval(secs => (wait_ms + {BUDGET_MS}) / 1000.0)"
@@ -225,15 +226,12 @@ begin
         body
     }
 
-    /// The oids of [`Self::functions`], between `before` and `after`; empty if there are none.
-    fn found_functions(&self, before: &str, after: &str) -> String {
-        if self.functions.is_empty() {
-            return String::new();
-        }
-        format!(
-            "{before}select array_agg(to_regprocedure(f)::oid order by f) from unnest({}) f{after}",
-            array(&self.functions)
-        )
+    /// The current oids of [`Self::functions`]; none if no function is replaced.
+    fn function_oids(&self) -> Option<String> {
+        let functions = array(&self.functions);
+        let oids =
+            format!("(select array_agg(to_regprocedure(f)::oid order by f) from unnest({functions}) f)");
+        (!self.functions.is_empty()).then_some(oids)
     }
 
     /// Checks the conditions that may have changed before the locks were acquired.

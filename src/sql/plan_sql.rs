@@ -9,7 +9,7 @@ use crate::model::ident::{Ident, literal};
 use crate::model::plan_sql::{Join, PlanSql};
 
 use super::list;
-use super::trust::is_trusted;
+use super::trust::{is_trusted, untrusted_creators};
 
 /// The settings of the plan's SQL, until the transaction ends.
 pub fn settings(sql: &PlanSql) -> String {
@@ -118,17 +118,7 @@ enum Unsafe {
 fn path(sql: &PlanSql, role: &str, unsafe_schemas: Unsafe) -> String {
     let trust: Vec<String> = sql.trust.iter().map(|role| literal(role)).collect();
     let is_unsafe = format!(
-        concat!(
-            "exists (
-    select from (
-        select x.grantee as oid from pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) x
-        where x.privilege_type = 'CREATE'
-        union all select n.nspowner) g
-      left join pg_catalog.pg_roles r on r.oid = case
-        when g.oid = (select oid from pg_catalog.pg_roles where rolname = 'pg_database_owner')
-        then (select datdba from pg_catalog.pg_database where datname = pg_catalog.current_database()) else g.oid end
-    where not coalesce(", is_trusted!("r.oid", "{role}", "array[{trust}]::text[]"), ", false))"
-        ),
+        concat!("exists (select from ", untrusted_creators!("{role}", "array[{trust}]::text[]"), " creator)"),
         role = role,
         trust = trust.join(", "),
     );

@@ -32,4 +32,24 @@ macro_rules! is_trusted {
     };
 }
 
-pub(super) use {could_act_as, is_trusted};
+/// The roles that can create objects in schema `n`, other than trusted ones: a subquery with the oid of each as `oid`, which is 0
+/// for PUBLIC. The role `pg_database_owner` stands for the owner of the database.
+macro_rules! untrusted_creators {
+    ($role:literal, $names:literal) => {
+        concat!(
+            "(
+        select g.oid from (
+            select x.grantee as oid from pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) x
+            where x.privilege_type = 'CREATE'
+            union select n.nspowner) g
+          left join pg_catalog.pg_roles r on r.oid = case
+            when g.oid = (select oid from pg_catalog.pg_roles where rolname = 'pg_database_owner')
+            then (select datdba from pg_catalog.pg_database where datname = pg_catalog.current_database()) else g.oid end
+        where not coalesce(",
+            $crate::sql::trust::is_trusted!("r.oid", $role, $names),
+            ", false))"
+        )
+    };
+}
+
+pub(super) use {could_act_as, is_trusted, untrusted_creators};

@@ -4,7 +4,23 @@
 use crate::model::ident::QualifiedName;
 use crate::model::untrusted_code::Access;
 
-use super::trust::is_trusted;
+use super::trust::{is_trusted, untrusted_creators};
+
+/// A common table expression: the ancestors of partitions among `tables`. A write to a partition checks its partition
+/// constraint, which calls functions of the partition keys of its ancestors.
+macro_rules! ancestors {
+    () => {
+        "ancestors as (
+  select i.inhparent as oid from pg_catalog.pg_inherits i join tables on tables.oid = i.inhrelid
+    join pg_catalog.pg_class c on c.oid = i.inhrelid
+  where c.relispartition
+  union
+  select i.inhparent from pg_catalog.pg_inherits i join ancestors on ancestors.oid = i.inhrelid
+    join pg_catalog.pg_class c on c.oid = i.inhrelid
+  where c.relispartition
+)"
+    };
+}
 
 /// An owner of the relations in schemas `$1` called `$2` that could not act as the role that logged in anyway, and is none of the
 /// roles `$3` that the plan trusts; no row if there is none. Included are partitions and, if `$4`, tables whose foreign keys make
@@ -21,16 +37,9 @@ pub const UNTRUSTED_OWNER: &str = concat!(
     select k.conrelid from pg_catalog.pg_constraint k
     where $4 and k.contype = 'f' and k.confrelid = t.oid and k.confupdtype in ('c', 'n', 'd')
   ) further
-), ancestors as (
-  -- A write to a partition checks the partition constraint, which calls functions of the ancestors' partition keys.
-  select i.inhparent as oid from pg_catalog.pg_inherits i join tables on tables.oid = i.inhrelid
-    join pg_catalog.pg_class c on c.oid = i.inhrelid
-  where c.relispartition
-  union
-  select i.inhparent from pg_catalog.pg_inherits i join ancestors on ancestors.oid = i.inhrelid
-    join pg_catalog.pg_class c on c.oid = i.inhrelid
-  where c.relispartition
-), owners as (
+), ",
+    ancestors!(),
+    ", owners as (
   select distinct c.relowner as oid from pg_catalog.pg_class c
   where c.oid in (select oid from tables union all select oid from ancestors)
 )
@@ -63,15 +72,7 @@ pub const CODE: &str = concat!(
     select k.conrelid from pg_catalog.pg_constraint k
     where $3 and $4 and k.contype = 'f' and k.confrelid = t.oid and k.confupdtype in ('c', 'n', 'd')
   ) further
-), ancestors as (
-  select i.inhparent as oid from pg_catalog.pg_inherits i join tables on tables.oid = i.inhrelid
-    join pg_catalog.pg_class c on c.oid = i.inhrelid
-  where c.relispartition
-  union
-  select i.inhparent from pg_catalog.pg_inherits i join ancestors on ancestors.oid = i.inhrelid
-    join pg_catalog.pg_class c on c.oid = i.inhrelid
-  where c.relispartition
-), parts as (
+), ", ancestors!(), ", parts as (
   -- The partition keys of a table and of its ancestors, whose functions the partition constraint calls.
   select 'pg_catalog.pg_class'::pg_catalog.regclass::oid as classid, p.partrelid as objid, 0 as objsubid
   from pg_catalog.pg_partitioned_table p
@@ -175,8 +176,8 @@ select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
 from reached r join pg_catalog.pg_proc p on p.oid = r.refobjid
 where r.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.proowner not in (select oid from trusted)
 union
--- Functions of trusted roles, if the table's owner could not call them, or if they may run what their caller passes. CREATE
--- TRIGGER, other than CREATE TABLE, requires the privilege to call the function.
+-- Functions of trusted roles, if the table's owner could not call them, or if they may run what their caller passes. Creating a
+-- CHECK does not require the privilege to call its functions; creating a trigger does.
 select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
   pg_catalog.pg_describe_object(r.refclassid, p.oid, 0), pg_catalog.pg_get_userbyid(w.owner)::text
 from reached r join pg_catalog.pg_proc p on p.oid = r.refobjid
@@ -270,16 +271,10 @@ pub const OVERLOADS: &str = concat!(
     select from pg_catalog.pg_type t where t.oid in (o.oprleft, o.oprright) and t.typtype = 'p')
 )
 select pg_catalog.pg_describe_object(l.classid, l.objid, 0), pg_catalog.pg_describe_object(l.refclassid, l.refobjid, 0),
-  n.nspname::text, pg_catalog.array_agg(distinct coalesce(r.rolname::text, 'PUBLIC'))
+  n.nspname::text, pg_catalog.array_agg(distinct case c.oid when 0 then 'PUBLIC' else pg_catalog.pg_get_userbyid(c.oid)::text end)
 from loose l join pg_catalog.pg_namespace n on n.oid = l.schema
-  cross join lateral (
-    select x.grantee as role
-    from pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) x where x.privilege_type = 'CREATE'
-    union select n.nspowner) g
-  left join pg_catalog.pg_roles r on r.oid = case
-    when g.role = (select oid from pg_catalog.pg_roles where rolname = 'pg_database_owner')
-    then (select datdba from pg_catalog.pg_database where datname = pg_catalog.current_database()) else g.role end
-where n.nspname <> 'pg_catalog' and not coalesce(", is_trusted!("r.oid", "session_user", "$2"), ", false)
+  cross join lateral ", untrusted_creators!("session_user", "$2"), " c
+where n.nspname <> 'pg_catalog'
 group by 1, 2, 3 order by 1, 2"
 );
 

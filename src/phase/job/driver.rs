@@ -140,15 +140,23 @@ impl Driver {
         self.pacing
     }
 
-    /// Waits while a signal pauses work that writes.
+    /// Waits while a signal throttles the current kind of work.
     ///
     /// # Errors
     /// As [`Driver::check_stop`]; it does not wait in that case.
-    pub async fn pass(&self) -> Result<()> {
+    pub async fn permitted(&self) -> Result<()> {
+        self.permitted_for(self.gate.work()).await
+    }
+
+    /// The same for another kind of work.
+    ///
+    /// # Errors
+    /// As [`Driver::check_stop`]; it does not wait in that case.
+    pub async fn permitted_for(&self, work: Work) -> Result<()> {
         tokio::select! {
             biased;
             () = self.interrupted() => {}
-            () = self.gate.pass_for(Work::Writes) => {}
+            () = self.gate.wait_for(work) => {}
         }
         self.check_stop()
     }
@@ -222,18 +230,6 @@ impl Driver {
             .hint("run the same command again to continue"));
         }
         Ok(())
-    }
-
-    /// Waits while the job is paused or throttled.
-    ///
-    /// # Errors
-    /// As [`Self::check_stop`], also during the wait.
-    pub async fn permitted(&self) -> Result<()> {
-        tokio::select! {
-            () = self.gate.wait() => {}
-            () = self.interrupted() => {}
-        }
-        self.check_stop()
     }
 
     /// Waits until a stop is requested or the lease is lost.

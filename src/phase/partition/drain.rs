@@ -11,6 +11,7 @@ use crate::error::{Error, Result, Retry};
 use crate::event::{ChangeLogWarning, PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::pace::Work;
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
@@ -142,7 +143,7 @@ async fn sweep(
     let (mut tail, since) = (Growth::from_block(blocks), Instant::now());
     let mut from = 0;
     while from < blocks {
-        context.pass().await?;
+        context.permitted_for(Work::Writes).await?;
         if tail.is_due() {
             let found = tail.look(context, &context.control).await?;
             let written = found.left + tail.removed;

@@ -149,8 +149,19 @@ fn untrusted(report: &mut Report, object: &Object) {
     );
 }
 
+/// Reports a call that could mean another function, which `creators` can create.
+pub(super) fn overload(report: &mut Report, by: &str, function: &str, schema: &str, creators: &[String]) {
+    let message = format!(
+        "{by} calls {function}, which takes arguments of any type or number, and {} can create a better match in \
+         schema {}",
+        creators.join(", "),
+        plain(schema)
+    );
+    report.error("untrusted_schema", function, message, revoke(creators, schema));
+}
+
 /// The statement that revokes CREATE on a schema.
-pub(super) fn revoke(creators: &[String], schema: &str) -> String {
+fn revoke(creators: &[String], schema: &str) -> String {
     let roles: Vec<String> = creators
         .iter()
         .map(|role| if role == "PUBLIC" { "public".to_owned() } else { plain(role) })
@@ -179,17 +190,7 @@ fn owners(report: &mut Report, object: &Object, named: &Named) {
         );
     }
     if object.loose && !object.creators.is_empty() {
-        report.error(
-            "untrusted_schema",
-            name,
-            format!(
-                "the plan's SQL calls {name}, which takes arguments of any type or number, and {} can \
-                 create a better match in schema {}",
-                object.creators.join(", "),
-                plain(schema)
-            ),
-            revoke(&object.creators, schema),
-        );
+        overload(report, "the plan's SQL", name, schema, &object.creators);
     }
     if object.relies {
         searched(report, name, named);

@@ -1,7 +1,7 @@
 //! Reports the privileges that the job's role lacks, each with its GRANT.
 
 use super::facts::CreatedIn;
-use super::named::revoke;
+use super::named::overload;
 use super::writing::Writing;
 use super::{Found, Report, Rights, Server};
 use crate::model::blueprint::SCHEMA;
@@ -134,17 +134,7 @@ fn untrusted_code(report: &mut Report, role: &str, table: &Table, rights: &Right
         );
     }
     for Overload { by, function, schema, creators } in &rights.overloads {
-        report.error(
-            "untrusted_schema",
-            function,
-            format!(
-                "{by} calls {function}, which takes arguments of any type or number, and {} can create a better \
-                 match in schema {}",
-                creators.join(", "),
-                plain(schema)
-            ),
-            revoke(creators, schema),
-        );
+        overload(report, by, function, schema, creators);
     }
 }
 
