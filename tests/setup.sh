@@ -166,7 +166,7 @@ for thing in "$@"; do
     print-versions)
         echo "setup: tests run on:"
         for dir in $(server_dirs | head -n 1) "$(dirname "$0")"/../target/servers/*/bin; do
-            [ -x "$dir/postgres" ] && "$dir/postgres" --version
+            if [ -x "$dir/postgres" ]; then "$dir/postgres" --version; fi
         done
         ;;
     lints)

@@ -25,6 +25,9 @@ pub struct PlanSql {
     pub interval_style: String,
     /// `default_text_search_config`.
     pub text_search: String,
+    /// `lc_monetary`, `lc_numeric` and `lc_time`, each with its value; none in a job of an earlier version.
+    #[serde(default)]
+    pub locale: Vec<(String, String)>,
     /// Roles that the plan trusts with the privileges of the job's role.
     #[serde(default)]
     pub trust: Vec<String>,
@@ -42,6 +45,7 @@ impl Default for PlanSql {
             date_style: "ISO, YMD".into(),
             interval_style: "postgres".into(),
             text_search: "pg_catalog.simple".into(),
+            locale: Vec::new(),
             trust: Vec::new(),
             names_others: true,
         }

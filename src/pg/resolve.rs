@@ -35,7 +35,11 @@ pub async fn settings(
             "DateStyle" => &mut plan.date_style,
             "IntervalStyle" => &mut plan.interval_style,
             "search_path" => &mut plan.search_path,
-            _ => &mut plan.text_search,
+            "default_text_search_config" => &mut plan.text_search,
+            _ => {
+                plan.locale.push((name.to_owned(), value));
+                continue;
+            }
         };
         if field.is_empty() {
             *field = value;

@@ -79,6 +79,7 @@ impl Settings {
             date_style: stated(&self.date_style),
             interval_style: stated(&self.interval_style),
             text_search: String::new(),
+            locale: Vec::new(),
             trust: trust.to_vec(),
             names_others: true,
         }

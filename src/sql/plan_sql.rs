@@ -11,34 +11,34 @@ use crate::model::plan_sql::{Join, PlanSql};
 use super::list;
 use super::trust::{is_trusted, untrusted_creators};
 
+/// The settings of the plan's SQL, each as `name = value`.
+fn assignments(sql: &PlanSql) -> Vec<String> {
+    let PlanSql { time_zone, date_style, interval_style, text_search, locale, .. } = sql;
+    let styles = [
+        ("timezone", time_zone),
+        ("datestyle", date_style),
+        ("intervalstyle", interval_style),
+        ("default_text_search_config", text_search),
+    ];
+    let locale = locale.iter().map(|(name, value)| (name.as_str(), value));
+    let values = styles.into_iter().chain(locale).map(|(name, value)| format!("{name} = {}", literal(value)));
+    [format!("search_path = {}", lookup(sql))].into_iter().chain(values).collect()
+}
+
 /// The settings of the plan's SQL, until the transaction ends.
 pub fn settings(sql: &PlanSql) -> String {
-    let PlanSql { time_zone, date_style, interval_style, text_search, .. } = sql;
-    format!(
-        "set local search_path = {}; set local timezone = {}; set local datestyle = {}; set local intervalstyle = {}; \
-         set local default_text_search_config = {}",
-        lookup(sql),
-        literal(time_zone),
-        literal(date_style),
-        literal(interval_style),
-        literal(text_search),
-    )
+    assignments(sql).iter().map(|one| format!("set local {one}")).collect::<Vec<_>>().join("; ")
 }
 
 /// The same for a function, whatever the settings of the session that calls it. Plans are generic: with the values of
 /// the row, the planner would call an IMMUTABLE function before the statement has set the search path under which the
 /// function looks up names.
 pub fn of_function(sql: &PlanSql) -> String {
-    let PlanSql { time_zone, date_style, interval_style, text_search, .. } = sql;
+    let all: Vec<String> = assignments(sql).iter().map(|one| format!("set {one}")).collect();
     format!(
-        "set search_path = {} set timezone = {} set datestyle = {} set intervalstyle = {} \
-         set default_text_search_config = {} set extra_float_digits = 1 set bytea_output = 'hex' set xmloption = content \
+        "{} set extra_float_digits = 1 set bytea_output = 'hex' set xmloption = content \
          set standard_conforming_strings = on set plan_cache_mode = force_generic_plan",
-        lookup(sql),
-        literal(time_zone),
-        literal(date_style),
-        literal(interval_style),
-        literal(text_search),
+        all.join(" ")
     )
 }
 
@@ -162,7 +162,9 @@ where n.oid <> pg_catalog.pg_my_temp_schema() and n.oid not in (select schema fr
 
 /// The initial settings of the session: those of the server, the database, the role and the connection.
 pub const SESSION: &str = "select name, reset_val from pg_catalog.pg_settings
-where name in ('search_path', 'TimeZone', 'DateStyle', 'IntervalStyle', 'default_text_search_config')";
+where name in ('search_path', 'TimeZone', 'DateStyle', 'IntervalStyle', 'default_text_search_config', 'lc_monetary',
+  'lc_numeric', 'lc_time')
+order by name";
 
 /// The existing schemas of the current search path.
 pub const PATH: &str = "select pg_catalog.current_schemas(false)::text[]";

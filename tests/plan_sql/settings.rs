@@ -21,7 +21,7 @@ keep_filled = 'always'\n",
     let output = ran(&db, "check", &plan).await.ok();
     assert!(
         output.stdout.contains(
-            "the plan's SQL runs with TimeZone Asia/Tokyo, DateStyle SQL, DMY, IntervalStyle iso_8601, also in the trigger"
+            "the plan's SQL runs with TimeZone Asia/Tokyo, DateStyle SQL, DMY, IntervalStyle iso_8601, and the functions that it calls with search_path public, pg_temp, also in the trigger"
         ),
         "{output:?}"
     );
@@ -38,6 +38,35 @@ keep_filled = 'always'\n",
             or spent not like 'PT%'",
     )
     .await;
+}
+
+/// Settings of the locale and of text search change values, too.
+#[tokio::test]
+async fn the_locale_and_the_text_search_configuration_are_those_of_the_job() {
+    let db = database(
+        &[
+            "lc_numeric = 'C'",
+            "lc_time = 'C'",
+            "lc_monetary = 'C'",
+            "default_text_search_config = 'pg_catalog.english'",
+        ],
+        "create table t (id serial primary key, name text default 'running', label text, words text);
+         insert into t (id) select generate_series(1, 500); select setval('t_id_seq', 500); analyze t",
+    )
+    .await;
+    let plan = backfill(
+        &db,
+        "table = 't'\n[backfill]\nset = { label = \"concat_ws(' ', current_setting('lc_numeric'), current_setting('lc_time'), \
+         current_setting('lc_monetary'))\", words = 'to_tsvector(t.name)::text' }\nkeep_filled = 'always'\n",
+    );
+    ran(&db, "run", &plan).await.ok();
+    db.execute(
+        "set lc_numeric = 'C.UTF-8'; set lc_time = 'C.UTF-8'; set lc_monetary = 'C.UTF-8';
+         set default_text_search_config = 'pg_catalog.simple'; insert into t default values",
+    )
+    .await;
+    none(&db, "select count(*) from t where label is distinct from 'C C C' or words not like '%run''%'")
+        .await;
 }
 
 /// Keys are read as text under the settings of the plan, and are sent back as text.

@@ -247,9 +247,9 @@ fn settings(report: &mut Report, sql: &PlanSql, table: &str) {
         "plan_settings",
         table,
         format!(
-            "the plan's SQL runs with TimeZone {}, DateStyle {}, IntervalStyle {}, also in the trigger, \
-             regardless of the settings of the writing session",
-            sql.time_zone, sql.date_style, sql.interval_style
+            "the plan's SQL runs with TimeZone {}, DateStyle {}, IntervalStyle {}, and the functions that it calls with \
+             search_path {}, also in the trigger, regardless of the settings of the writing session",
+            sql.time_zone, sql.date_style, sql.interval_style, sql.search_path
         ),
     );
 }
