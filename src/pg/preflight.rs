@@ -273,7 +273,10 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     {
         rights.untrusted_code = untrusted_code::code(client, &[oid], trust, access).await?;
     }
-    rights.overloads = untrusted_code::overloads(client, oid, trust).await?;
+    let recreates = task.is_none_or(|task| task.purpose().is_swapped());
+    let (code, overloads) = untrusted_code::recreated(client, &[oid], trust, recreates).await?;
+    rights.untrusted_code.extend(code);
+    rights.overloads = overloads;
     let readable = table.relkind == "r"
         && rights.select
         && !rights.rows_hidden

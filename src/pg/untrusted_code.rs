@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Row};
 use crate::error::{Error, Result};
 use crate::model::ident::{QualifiedName, plain};
 use crate::model::untrusted_code::{self, Access, Code, Overload};
-use crate::sql::untrusted_code as sql;
+use crate::sql::{recreated, untrusted_code as sql};
 
 use super::catalog;
 
@@ -40,23 +40,55 @@ pub async fn untrusted_owner(
 /// The server returned an error.
 pub async fn code(client: &Client, tables: &[u32], trust: &[String], access: Access) -> Result<Vec<Code>> {
     let rows = client.query(sql::CODE, &[&tables, &trust, &access.fires(), &access.cascades()]).await?;
-    let one = |row: &Row| Code { by: row.get(0), function: row.get(1), owner: row.get(2) };
-    Ok(rows.iter().map(one).collect())
+    Ok(rows.iter().map(found).collect())
 }
 
-/// Calls in definitions of the table that could mean another function when a job creates the object again.
+/// Code that runs, and calls that could mean another function, when a job creates definitions of the tables again from their
+/// text. Unless `all`, only default values count.
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn overloads(client: &Client, table: u32, trust: &[String]) -> Result<Vec<Overload>> {
-    let rows = client.query(sql::OVERLOADS, &[&table, &trust]).await?;
-    let one = |row: &Row| Overload {
+pub async fn recreated(
+    client: &Client,
+    tables: &[u32],
+    trust: &[String],
+    all: bool,
+) -> Result<(Vec<Code>, Vec<Overload>)> {
+    let rows = client.query(recreated::OVERLOADS, &[&tables, &trust, &all]).await?;
+    let overload = |row: &Row| Overload {
         by: row.get(0),
         function: row.get(1),
         schema: row.get(2),
         creators: row.get(3),
     };
-    Ok(rows.iter().map(one).collect())
+    let overloads = rows.iter().map(overload).collect();
+    let rows = client.query(recreated::DOMAINS, &[&tables, &trust, &all]).await?;
+    Ok((rows.iter().map(found).collect(), overloads))
+}
+
+fn found(row: &Row) -> Code {
+    Code { by: row.get(0), function: row.get(1), owner: row.get(2) }
+}
+
+/// Fails if there is such code, or such a call.
+///
+/// # Errors
+/// What was found; or the server returned an error.
+pub async fn check_recreated(client: &Client, tables: &[u32], trust: &[String]) -> Result<()> {
+    let (code, overloads) = recreated(client, tables, trust, true).await?;
+    if !code.is_empty() {
+        let message = format!(
+            "creating definitions again would run code of other roles with the privileges of the job's role: {}",
+            untrusted_code::described(&code)
+        );
+        return Err(Error::failed(message).hint("drop what refers to the type, or list its owner in `trust`"));
+    }
+    let Some(Overload { by, function, schema, creators }) = overloads.first() else { return Ok(()) };
+    Err(Error::failed(format!(
+        "{by} calls {function}, which takes arguments of any type or number, and {} can create a better match",
+        creators.join(", ")
+    ))
+    .hint(format!("revoke CREATE on schema {} from these roles", plain(schema))))
 }
 
 /// Fails if `tables` have such code, and prevents others from altering them until the transaction ends. Code on tables whose

@@ -32,6 +32,7 @@ pub mod plan_sql;
 pub mod preflight;
 pub mod prepare;
 pub mod printable;
+pub mod recreated;
 pub mod retype;
 pub mod row_trial;
 mod row_types;

@@ -7,12 +7,13 @@
 /// that alone: code that its members wrote could reset it. In the function of a trigger, `$role` is `current_user`, the
 /// function's owner, because `session_user` is the role that writes the row.
 ///
-/// Before PostgreSQL 16, any member can act as the role; since then, if it may SET or inherits.
+/// Before PostgreSQL 16, any member can act as the role; since then, only one that may SET it: a member that inherits its
+/// privileges, and nothing else, has none of those that the role can only SET.
 macro_rules! could_act_as {
     ($oid:literal, $role:literal) => {
         concat!(
             "pg_catalog.pg_has_role(", $oid, ", ", $role, ",\n      \
-             case when pg_catalog.current_setting('server_version_num')::integer >= 160000 then 'USAGE, SET' else 'MEMBER' end)"
+             case when pg_catalog.current_setting('server_version_num')::integer >= 160000 then 'SET' else 'MEMBER' end)"
         )
     };
 }

@@ -4,7 +4,7 @@
 use crate::model::ident::QualifiedName;
 use crate::model::untrusted_code::Access;
 
-use super::trust::{is_trusted, untrusted_creators};
+use super::trust::is_trusted;
 
 /// A common table expression: the ancestors of partitions among `tables`. A write to a partition checks its partition
 /// constraint, which calls functions of the partition keys of its ancestors.
@@ -185,7 +185,15 @@ from reached r join pg_catalog.pg_proc p on p.oid = r.refobjid
 where r.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and w.owner not in (select oid from trusted)
   and p.proowner in (select oid from trusted) and p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
   and p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype
-  and (p.provolatile = 'v' or not pg_catalog.has_function_privilege(w.owner, p.oid, 'EXECUTE'))
+  and (p.provolatile <> 'i' or not pg_catalog.has_function_privilege(w.owner, p.oid, 'EXECUTE'))
+union
+-- Trigger functions of trusted roles to which the owner passes arguments, such as SQL text.
+select pg_catalog.pg_describe_object('pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, 0),
+  pg_catalog.pg_describe_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0), pg_catalog.pg_get_userbyid(c.relowner)::text
+from pg_catalog.pg_trigger t join tables on tables.oid = t.tgrelid join pg_catalog.pg_class c on c.oid = t.tgrelid
+  join pg_catalog.pg_proc p on p.oid = t.tgfoid
+where $3 and not t.tgisinternal and t.tgenabled <> 'D' and t.tgnargs > 0 and c.relowner not in (select oid from trusted)
+  and p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
 union
 -- The planner may replace an operator by its negator or commutator.
 select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
@@ -230,52 +238,6 @@ select pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass,
 from tables join pg_catalog.pg_class c using (oid)
 where c.relkind not in ('r', 'p') and c.relowner not in (select oid from trusted)
 order by 1, 2"
-);
-
-/// Calls in definitions of the table with oid `$1`, and of objects that depend on it, that could mean another function when a
-/// job creates the object again from its text: the function or operator accepts arguments of any type, or any number of them,
-/// and untrusted roles can create a better match in its schema. What calls it, the function or operator, its schema, those
-/// roles (`PUBLIC` for all). `$2` are the roles that the plan trusts.
-pub const OVERLOADS: &str = concat!(
-    "with parts as (
-  select 'pg_catalog.pg_attrdef'::pg_catalog.regclass::oid as classid, d.oid as objid from pg_catalog.pg_attrdef d where d.adrelid = $1
-  union all
-  -- Before 15, what a generated column calls depends on the column.
-  select 'pg_catalog.pg_class'::pg_catalog.regclass, $1
-  union all
-  select 'pg_catalog.pg_class'::pg_catalog.regclass, x.indexrelid from pg_catalog.pg_index x where x.indrelid = $1
-  union all
-  select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid from pg_catalog.pg_constraint k where k.conrelid = $1
-  union all
-  select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid from pg_catalog.pg_trigger t where t.tgrelid = $1
-  union all
-  select 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid from pg_catalog.pg_policy p where p.polrelid = $1
-  union all
-  select 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid from pg_catalog.pg_statistic_ext s where s.stxrelid = $1
-  union all
-  select d.classid, d.objid from pg_catalog.pg_depend d
-  where d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = $1
-    and d.classid in ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
-      'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_attrdef'::pg_catalog.regclass)
-), called as (
-  select distinct p.classid, p.objid, d.refclassid, d.refobjid
-  from parts p join pg_catalog.pg_depend d on d.classid = p.classid and d.objid = p.objid
-), loose as (
-  select c.*, f.pronamespace as schema from called c join pg_catalog.pg_proc f on f.oid = c.refobjid
-  where c.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype
-    and (f.provariadic <> 0 or f.pronargdefaults > 0 or exists (
-      select from pg_catalog.unnest(f.proargtypes) a join pg_catalog.pg_type t on t.oid = a where t.typtype = 'p'))
-  union all
-  select c.*, o.oprnamespace from called c join pg_catalog.pg_operator o on o.oid = c.refobjid
-  where c.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass and exists (
-    select from pg_catalog.pg_type t where t.oid in (o.oprleft, o.oprright) and t.typtype = 'p')
-)
-select pg_catalog.pg_describe_object(l.classid, l.objid, 0), pg_catalog.pg_describe_object(l.refclassid, l.refobjid, 0),
-  n.nspname::text, pg_catalog.array_agg(distinct case c.oid when 0 then 'PUBLIC' else pg_catalog.pg_get_userbyid(c.oid)::text end)
-from loose l join pg_catalog.pg_namespace n on n.oid = l.schema
-  cross join lateral ", untrusted_creators!("session_user", "$2"), " c
-where n.nspname <> 'pg_catalog'
-group by 1, 2, 3 order by 1, 2"
 );
 
 /// Prevents other sessions from altering the tables until the transaction ends; does not block writers.

@@ -40,7 +40,7 @@ async fn a_build_reports_what_it_waits_for_and_a_killed_one_is_repeated() {
     let waits = within("a build that reports what it waits for", async {
         loop {
             let line = lines.next_line().await.unwrap().expect("the run ended without a report");
-            if line.contains("waits for older transactions") {
+            if line.contains("is waiting for older transactions") {
                 return line;
             }
         }

@@ -15,6 +15,7 @@ use crate::model::table::Table;
 use crate::pg::lease;
 use crate::pg::retry::failed_statement;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::untrusted_code;
 use crate::phase::job::driver::Driver;
 use crate::sql::exchange::{self as sql, Call, Exchange, Refused};
 
@@ -100,13 +101,15 @@ impl<'a> Exchanger<'a> {
     /// function runs under the lock.
     ///
     /// # Errors
-    /// The server returned an error.
+    /// A definition cannot be created again safely; or the server returned an error.
     pub async fn look(&self, source: u32, partitioned: u32) -> Result<Definition> {
         #[derive(Deserialize)]
         struct Found {
             table: Option<Table>,
             leaves: Vec<Leaf>,
         }
+        let trust = self.driver.plan.trust();
+        untrusted_code::check_recreated(&self.driver.control, &[source], trust).await?;
         self.create(0, sql::create_definition(&self.definition)).await?;
         let statement = self.driver.prepared(&sql::definition(&self.definition)).await?;
         let row = self.driver.control.query_one(&statement, &[&source, &partitioned]).await?;

@@ -43,6 +43,7 @@ impl Maintenance<'_> {
         done: &mut Maintained,
     ) -> Result<()> {
         let (parent, sibling) = self.family(layout).await?;
+        untrusted_code::check_recreated(self.client, &[layout.oid, sibling.table.oid], self.trust).await?;
         let table = layout.table.name.as_str();
         let names = names(&self.template, table, &self.scheme, wanted).map_err(Error::failed)?;
         for (range, name) in wanted.iter().zip(names) {
