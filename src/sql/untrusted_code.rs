@@ -187,13 +187,13 @@ where r.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and w.owner not i
   and p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype
   and (p.provolatile <> 'i' or not pg_catalog.has_function_privilege(w.owner, p.oid, 'EXECUTE'))
 union
--- Trigger functions of trusted roles to which the owner passes arguments, such as SQL text.
+-- Trigger functions of trusted roles to which the owner passes arguments, such as SQL text. Nobody else may call ours.
 select pg_catalog.pg_describe_object('pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, 0),
   pg_catalog.pg_describe_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0), pg_catalog.pg_get_userbyid(c.relowner)::text
 from pg_catalog.pg_trigger t join tables on tables.oid = t.tgrelid join pg_catalog.pg_class c on c.oid = t.tgrelid
   join pg_catalog.pg_proc p on p.oid = t.tgfoid
 where $3 and not t.tgisinternal and t.tgenabled <> 'D' and t.tgnargs > 0 and c.relowner not in (select oid from trusted)
-  and p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
+  and p.pronamespace not in (select n.oid from pg_catalog.pg_namespace n where n.nspname in ('pg_catalog', 'pgstrata'))
 union
 -- The planner may replace an operator by its negator or commutator.
 select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
