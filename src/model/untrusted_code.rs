@@ -34,12 +34,13 @@ impl Access {
     }
 }
 
-/// A function that the server calls when rows of a table are written.
+/// A function that the server calls when rows of a table are written or a definition is created again, or a domain whose
+/// checks it calls.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Code {
     /// The caller, such as `constraint c on table public.t`.
     pub by: String,
-    /// The function, such as `function app.f(integer)`.
+    /// The function or domain, such as `function app.f(integer)`.
     pub function: String,
     /// Its owner.
     pub owner: String,
@@ -60,7 +61,7 @@ pub struct Overload {
 
 /// A description in one line.
 pub fn described(code: &[Code]) -> String {
-    let one = |c: &Code| format!("{} calls {} of {}", c.by, c.function, c.owner);
+    let one = |c: &Code| format!("{} uses {} of {}", c.by, c.function, c.owner);
     let mut all: Vec<String> = code.iter().take(NAMED).map(one).collect();
     let more = code.len().saturating_sub(NAMED);
     if more > 0 {
@@ -108,7 +109,7 @@ mod tests {
         assert!(described(&all).ends_with("; and 2 others"), "{}", described(&all));
         assert_eq!(
             described(&all[..1]),
-            "constraint c0 on table public.t calls function app.f0(integer) of app"
+            "constraint c0 on table public.t uses function app.f0(integer) of app"
         );
         assert!(hint(&all, "app").contains(r#"trust = ['"The App"', "app"]"#), "{}", hint(&all, "app"));
     }

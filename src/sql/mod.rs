@@ -3,6 +3,7 @@
 //! Identifiers are always [`crate::model::ident::Ident`]s, which are quoted, and every object is schema-qualified.
 //! Snapshot tests contain all statements, so that reviewers read the same SQL as a DBA.
 
+pub mod additions;
 pub mod capture;
 pub mod carry;
 pub mod catalog;

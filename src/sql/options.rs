@@ -36,6 +36,11 @@ pub fn documented(options: &str, kind: &str) -> String {
     )
 }
 
+/// The documented parameters in `options` of a relation of that kind, as an array.
+pub fn kept(options: &str, kind: &str) -> String {
+    format!("array(select po.o from unnest({options}) po (o) where po.o ~ {})", known(kind))
+}
+
 /// A query for the names of the undocumented parameters; `what` is the name of the object that has them.
 pub fn others(options: &str, kind: &str, what: &str) -> String {
     format!(

@@ -215,11 +215,7 @@ pub(super) fn statistics_targets(table: &Table, relation: &QualifiedName, of_all
     for column in &table.columns {
         all.extend(column.statistics.map(|n| alter(column, format!("set statistics {n}"))));
         let mut options: Vec<String> = column.options.iter().map(|o| option(o)).collect();
-        // ANALYZE of a partitioned table includes the rows of all partitions. For that, there is a separate option.
-        if of_all
-            && let Some(n) = column.options.iter().find_map(|o| o.strip_prefix("n_distinct="))
-            && !column.options.iter().any(|o| o.starts_with("n_distinct_inherited="))
-        {
+        if of_all && let Some(n) = n_distinct_inherited(column) {
             options.push(option(&format!("n_distinct_inherited={n}")));
         }
         if !options.is_empty() {
@@ -227,6 +223,13 @@ pub(super) fn statistics_targets(table: &Table, relation: &QualifiedName, of_all
         }
     }
     all
+}
+
+/// The option `n_distinct_inherited` that the column of the target gets in addition to its options: ANALYZE of a
+/// partitioned table includes the rows of all partitions, and ignores `n_distinct`.
+pub(super) fn n_distinct_inherited(column: &Column) -> Option<&str> {
+    let set = column.options.iter().any(|o| o.starts_with("n_distinct_inherited="));
+    column.options.iter().find_map(|o| o.strip_prefix("n_distinct=")).filter(|_| !set)
 }
 
 /// An option `name=value` from the catalog, in SQL syntax.

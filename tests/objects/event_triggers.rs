@@ -172,6 +172,75 @@ async fn objects_that_are_created_before_the_swap_are_reported() {
 }
 
 #[tokio::test]
+async fn properties_that_are_changed_before_the_swap_are_reported() {
+    let db = with(Version::System, "select 1").await;
+    run(&db).await.ok();
+    for (change, undo, reported) in [
+        ("alter column v set not null", "alter column v drop not null", "column v: NOT NULL"),
+        ("alter column at drop default", "alter column at set default '2024-02-02Z'", "column at: default"),
+        (
+            "alter column v set statistics 7",
+            "alter column v set statistics -1",
+            "column v: statistics target",
+        ),
+        ("alter column v set storage external", "alter column v set storage extended", "column v: storage"),
+        (
+            "alter column v set compression pglz",
+            "alter column v set compression default",
+            "column v: compression",
+        ),
+        ("alter column v set (n_distinct = 5)", "alter column v reset (n_distinct)", "column v: options"),
+        ("force row level security", "no force row level security", "row-level security is forced"),
+    ] {
+        for made in ["t_new", "t_y2024m01"] {
+            // A change of the partitioned table alone would not change the partition.
+            let only = if made == "t_new" && !change.starts_with("alter column v set not null") {
+                "only "
+            } else {
+                ""
+            };
+            db.execute(&format!("alter table {only}{made} {change}")).await;
+            let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+            assert!(ran.stderr.contains(&format!("public.{made}: {reported}")), "{}", ran.stderr);
+            db.execute(&format!("alter table {only}{made} {undo}")).await;
+        }
+    }
+    for (change, undo, reported) in [
+        ("set (fillfactor = 70)", "reset (fillfactor)", "storage parameters"),
+        (
+            "set (toast.autovacuum_enabled = off)",
+            "reset (toast.autovacuum_enabled)",
+            "TOAST storage parameters",
+        ),
+        ("replica identity full", "replica identity default", "replica identity"),
+        ("set unlogged", "set logged", "persistence"),
+        ("add exclude (id with =)", "drop constraint t_y2024m01_id_excl", "index t_y2024m01_id_excl"),
+    ] {
+        db.execute(&format!("alter table t_y2024m01 {change}")).await;
+        let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+        assert!(ran.stderr.contains(&format!("public.t_y2024m01: {reported}")), "{}", ran.stderr);
+        db.execute(&format!("alter table t_y2024m01 {undo}")).await;
+    }
+    db.execute("create index more on t_new (v)").await;
+    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+    assert!(ran.stderr.contains("public.t_new: index more"), "{}", ran.stderr);
+    db.execute("drop index more").await;
+    for command in ["swap", "rollback"] {
+        db.pgstrata(&[command, "job"]).await.ok();
+    }
+    // A partition may have had properties of its own while it was in use.
+    db.execute("alter table t_y2024m01 set (fillfactor = 70); create policy p on t_new using (false)").await;
+    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
+    assert!(
+        ran.stderr.contains("public.t_new: policy p") && !ran.stderr.contains("y2024m01"),
+        "{}",
+        ran.stderr
+    );
+    db.execute("drop policy p on t_new").await;
+    db.pgstrata(&["swap", "job"]).await.ok();
+}
+
+#[tokio::test]
 async fn columns_are_carried_over_without_what_belongs_to_others() {
     let plans = [
         "name = 'job'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'varchar(50)'\nusing = 't.v'\n",

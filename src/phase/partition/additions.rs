@@ -2,13 +2,14 @@
 
 use crate::error::Result;
 use crate::model::objects::Role;
+use crate::model::state::State;
 use crate::phase::job::additions::refuse;
-use crate::sql::strip;
+use crate::sql::additions;
 
 use super::{PartitionJob, objects};
 
-/// Fails if the target or one of its partitions has a property or object that the source does not have, such as an
-/// owner, a policy, or a trigger.
+/// Fails if the target or, unless it was in use, one of its partitions has a property or object that the source does not
+/// have, such as an owner, a policy, a trigger or a default.
 ///
 /// # Errors
 /// The additions; or the server returned an error.
@@ -17,7 +18,9 @@ pub async fn none_on_target(context: &PartitionJob) -> Result<()> {
     let Some(target) = objects::recorded(context).await?.only(Role::Target).map(|object| object.oid) else {
         return Ok(());
     };
-    let rows = context.control.query(&strip::additions(&b), &[&target]).await?;
+    // While the partitioned table was in use, its partitions may have been given properties of their own.
+    let partitions = context.state() != State::RolledBack;
+    let rows = context.control.query(&additions::additions(&b), &[&target, &partitions]).await?;
     let found: Vec<String> =
         rows.iter().map(|row| format!("{}: {}", row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
     refuse(context, &context.control, &b.target(), &b.table.name, &found).await

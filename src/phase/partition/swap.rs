@@ -81,8 +81,7 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Directio
     let client = &context.control;
     capture::in_force(context).await?;
     objects::names_move(context, away).await?;
-    // Not after a rollback: additions may have been made while the partitioned table was in use.
-    if context.state() == State::Verified {
+    if away == Direction::Forward {
         additions::none_on_target(context).await?;
     }
     let (definition, target) = carried_over(context, exchanger, away).await?;
