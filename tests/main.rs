@@ -30,6 +30,7 @@ mod kitchen_sink; // a table with every kind of dependent, under load
 mod layering; // the structure of the source and of the tests: imports, failpoints, file sizes
 mod lease; // which process drives a job
 mod maintain; // `maintain`: partitions ahead, retention, rows in the default partition
+mod meaning; // definitions keep their operators and functions when they are created again
 mod names; // the server reads quoted names as the original names
 mod objects; // objects that do not belong to the job but have names that it uses
 mod old_snapshots; // transactions whose snapshot is older than an exchange; the mirror

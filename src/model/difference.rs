@@ -31,6 +31,8 @@ pub enum Between {
 const EXEMPT: &[(Between, &[&str], &str)] = &[
     (Between::Times, &["foreign_keys", "*", "validated"], "validated after an exchange"),
     (Between::Times, &["referenced_by", "*", "validated"], "validated after an exchange"),
+    (Between::Times, &["operator_schemas"], "follows from the definitions"),
+    (Between::Tables, &["operator_schemas"], "follows from the definitions"),
     (Between::Tables, &["oid"], "another table has that name"),
     (Between::Tables, &["referenced_by", "*", "index"], "the server chooses among equal indexes"),
     (Between::Tables, &["indexes", "*", "clustered"], "is on each partition"),

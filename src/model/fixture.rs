@@ -228,6 +228,7 @@ pub(crate) fn petri() -> Table {
             comment: None,
             index: None,
             from_partitioned: false,
+            to_unlogged: false,
         }],
         referenced_by: vec![],
         grants: grants(),
@@ -242,6 +243,7 @@ pub(crate) fn petri() -> Table {
             text: "says when it's changed".into(),
         }],
         dependents: dependents(),
+        operator_schemas: vec![],
         others: vec![],
     }
 }
@@ -281,6 +283,7 @@ pub(crate) fn full() -> Table {
     (table.access_method, table.tablespace) = (name("columnar"), name("fast"));
     table.not_null_no_inherit = vec![Ident::new("there")];
     table.others = vec!["type lab.seen".into()];
+    table.operator_schemas = vec![Ident::new("extensions")];
     table.columns[0] = Column {
         collation: text("pg_catalog.\"C\""),
         default: text("gen_random_uuid()"),

@@ -408,6 +408,7 @@ pub(crate) mod tests {
             comment: None,
             index: Some(key.name.clone()),
             from_partitioned: false,
+            to_unlogged: false,
         };
         Retyping {
             job: "orders_id".into(),

@@ -78,6 +78,11 @@ pub struct Table {
     /// Objects that the swap redirects.
     #[serde(default)]
     pub dependents: Dependents,
+    /// Schemas, other than `pg_catalog`, of the `=` operators in the definitions of these objects and of the table's own. The
+    /// text of IS DISTINCT FROM, NULLIF, CASE and JOIN USING does not contain the schema. Without schemas in which roles that
+    /// are not trusted can create objects.
+    #[serde(default)]
+    pub operator_schemas: Vec<Ident>,
     /// All other objects that depend on the table, as described by `pg_describe_object`.
     pub others: Vec<String>,
 }
@@ -237,6 +242,9 @@ pub struct ForeignKey {
     /// Whether the referencing table is partitioned.
     #[serde(default)]
     pub from_partitioned: bool,
+    /// Whether the referenced table is unlogged.
+    #[serde(default)]
+    pub to_unlogged: bool,
 }
 
 /// A policy of row-level security.

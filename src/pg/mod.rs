@@ -14,6 +14,7 @@ mod passfile;
 pub mod pool;
 mod pooler;
 pub mod preflight;
+pub mod references;
 mod refusal;
 mod refused;
 mod rehearsal;

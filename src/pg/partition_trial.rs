@@ -4,18 +4,22 @@
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 
 use crate::error::Result;
-use crate::model::blueprint::Blueprint;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::{Ident, QualifiedName};
 use crate::model::table::Check;
 use crate::model::untrusted_code::Access;
 use crate::plan::check::{How, TableTrial};
+use crate::sql::matview;
 use crate::sql::partition_trial as sql;
 use crate::sql::prepare::{self, Part};
 
+use super::references;
 use super::row_trial::{self, Attempt, attempt, blocks, failed, queried};
 use super::transaction::READ_COMMITTED;
-use super::untrusted_code;
+use super::{catalog, untrusted_code};
 
 /// The responses of the server. `trust` lists the roles that the plan trusts.
 ///
@@ -63,36 +67,87 @@ async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTria
     for part in sql::leaf_indexes(b).iter().chain(&sql::finish(b)) {
         create(client, part, false, &mut trial).await?;
     }
+    let target = catalog::must_find(client, &b.target()).await?;
+    let changed = references::changed(client, b, Direction::Forward, [b.table.oid, target]).await?;
+    trial.changed.extend(changed);
+    dependents(client, b, &mut trial).await?;
+    Ok((trial, doubtful))
+}
+
+/// Tries the objects that the swap redirects.
+async fn dependents(client: &Client, b: &Blueprint, trial: &mut TableTrial) -> Result<()> {
     for function in &b.table.dependents.functions {
-        let part = sql::function(function);
-        if let Attempt::Refused(refused) = attempt(client, &part.statements, true).await? {
-            failed(&mut trial, How::Created, part.what, refused);
-        }
+        let (part, name) = (sql::function(b, function), &function.name);
+        let copy = (references::OF_FUNCTION, vec![name.clone()]);
+        compared(client, &part, copy.clone(), copy, trial).await?;
     }
     for policy in &b.table.dependents.policies {
-        let part = sql::other_policy(policy);
+        let part = sql::other_policy(b, policy);
         match attempt(client, &[sql::empty_namesake(&policy.table)], false).await? {
             Attempt::Refused(refused) => trial.untried.push((part.what, refused.message)),
             Attempt::Done => {
-                create(client, &part, false, &mut trial).await?;
+                let of = |table: &QualifiedName| {
+                    (references::OF_POLICY, vec![table.to_string(), policy.name.as_str().to_owned()])
+                };
+                let namesake =
+                    QualifiedName { schema: Ident::new("pg_temp"), name: policy.table.name.clone() };
+                compared(client, &part, of(&policy.table), of(&namesake), trial).await?;
                 client.batch_execute(&sql::drop_namesake(&policy.table)).await?;
             }
         }
     }
     for (number, view) in b.table.views.iter().enumerate() {
-        create(client, &sql::view(b, number, view), true, &mut trial).await?;
+        let (name, part) = sql::view(b, number, view);
+        let of = |view: &QualifiedName| (references::OF_VIEW, vec![view.to_string()]);
+        compared(client, &part, of(&view.name), of(&name), trial).await?;
     }
     for view in &b.table.dependents.matviews {
-        let part = sql::materialized_view(view);
+        let part = sql::materialized_view(b, view);
         // A view that is not filled within the time limit is not an error.
-        match attempt(client, &part.statements, true).await? {
+        let query = (references::OF_VIEW, [view.view.name.to_string(), matview::new_name(view).to_string()]);
+        client.batch_execute("savepoint built").await?;
+        match attempt(client, &part.statements, false).await? {
             Attempt::Refused(refused) if refused.code != SqlState::QUERY_CANCELED.code() => {
-                failed(&mut trial, How::Computed, part.what, refused);
+                failed(trial, How::Computed, part.what, refused);
             }
-            Attempt::Refused(_) | Attempt::Done => {}
+            Attempt::Refused(_) => {}
+            Attempt::Done => {
+                let (query, [original, copy]) = query;
+                let original = references::of(client, query, &[&original]).await?;
+                let copy = references::of(client, query, &[&copy]).await?;
+                let changed = references::difference(&original, &copy);
+                trial.changed.extend(changed.map(|difference| (part.what, difference)));
+            }
         }
+        client.batch_execute("rollback to built; release built").await?;
     }
-    Ok((trial, doubtful))
+    Ok(())
+}
+
+/// A query for the references of one object, and its parameters.
+type Query = (&'static str, Vec<String>);
+
+/// Creates one object, compares what it refers to with what the original refers to, and rolls back.
+async fn compared(
+    client: &Client,
+    part: &Part,
+    original: Query,
+    copy: Query,
+    trial: &mut TableTrial,
+) -> Result<()> {
+    let of = async |(query, names): &Query| {
+        let names: Vec<&(dyn ToSql + Sync)> = names.iter().map(|name| name as _).collect();
+        references::of(client, query, &names).await
+    };
+    let before = of(&original).await?;
+    client.batch_execute("savepoint compared").await?;
+    if create(client, part, false, trial).await?
+        && let Some(difference) = references::difference(&before, &of(&copy).await?)
+    {
+        trial.changed.push((part.what.clone(), difference));
+    }
+    client.batch_execute("rollback to compared; release compared").await?;
+    Ok(())
 }
 
 /// Creates the table and the objects on it; returns whether there is a table to continue with.

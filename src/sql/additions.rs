@@ -133,9 +133,9 @@ fn properties(b: &Blueprint) -> String {
   from pg_catalog.pg_attribute a join expected e on e.attname = a.attname
     left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
     cross join lateral (values
-      ('NOT NULL', a.attnotnull <> e.required and not (a.attnotnull and exists (
-        select from pg_catalog.pg_index x where x.indrelid = m.oid and x.indisprimary and a.attnum = any (x.indkey)))),
-      ('default', pg_catalog.pg_get_expr(d.adbin, d.adrelid) is distinct from e.expression),
+      ('NOT NULL', a.attnotnull and not e.required and not exists (
+        select from pg_catalog.pg_index x where x.indrelid = m.oid and x.indisprimary and a.attnum = any (x.indkey))),
+      ('default', pg_catalog.pg_get_expr(d.adbin, d.adrelid) <> coalesce(e.expression, '')),
       ('statistics target', nullif(a.attstattarget, -1) is distinct from e.statistics),
       ('storage', a.attstorage::text <> e.storage),
       ('compression', a.attcompression::text <> e.compression),

@@ -7,7 +7,7 @@ use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Check, Column, ReplicaIdentity, Sequence, Table, Trigger};
 
 use super::prepare::{grant, policy, revoke, trigger};
-use super::{index, suffixes};
+use super::{index, suffixes, with_operators};
 
 /// The inactive table, and the names of its objects.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub fn carry(
     if found.iter().any(|one| of_privileges.iter().any(|field| one.is_in(&[field]))) {
         all.extend(side.privileges());
     }
-    Ok(all)
+    Ok(with_operators(&b.table.operator_schemas, all))
 }
 
 impl Side<'_> {

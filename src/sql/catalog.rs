@@ -1,6 +1,7 @@
 //! Reads the definition of a table from the catalog as one JSON document ([`crate::model::table::Table`]), so that all
 //! of it comes from one snapshot.
 
+use super::trust::untrusted_creators;
 use super::{definition, options};
 
 /// The definition of the relation with oid `$1`, with everything that belongs to it. It omits objects that pgstrata
@@ -13,6 +14,7 @@ use super::{definition, options};
 pub fn table() -> String {
     TABLE
         .replacen("{dependents}", super::dependent::CATALOG, 1)
+        .replacen("{operator_schemas}", OPERATOR_SCHEMAS, 1)
         .replace("{view}", VIEW)
         .replace("{owner_has_all}", OWNER_HAS_ALL)
         .replace("{view_options}", &options::documented("v.reloptions", &options::kind("v")))
@@ -28,6 +30,32 @@ pub fn table() -> String {
 const OWNER_HAS_ALL: &str = "(c.relacl is null or not exists (
     select from aclexplode(acldefault('r', c.relowner)) d where d.grantee = c.relowner and d.privilege_type not in (
       select o.privilege_type from aclexplode(c.relacl) o where o.grantee = c.relowner)))";
+
+/// [`crate::model::table::Table::operator_schemas`] of the relation `c`.
+const OPERATOR_SCHEMAS: &str = concat!(
+    "coalesce((
+    select json_agg(distinct n.nspname)
+    from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
+      join pg_depend d on d.refclassid = 'pg_operator'::regclass and d.refobjid = o.oid
+    where o.oprname = '=' and n.nspname <> 'pg_catalog'
+      and not exists (select from ", untrusted_creators!("session_user", "array[]::text[]"), " creator)
+      and (d.objid in (
+          select oid from pg_constraint where conrelid = c.oid and d.classid = 'pg_constraint'::regclass
+          union all select oid from pg_policy where polrelid = c.oid and d.classid = 'pg_policy'::regclass
+          union all select oid from pg_trigger where tgrelid = c.oid and d.classid = 'pg_trigger'::regclass
+          union all select oid from pg_statistic_ext where stxrelid = c.oid and d.classid = 'pg_statistic_ext'::regclass
+          union all select indexrelid from pg_index where indrelid = c.oid and d.classid = 'pg_class'::regclass)
+        or exists (
+          select from pg_depend u where u.classid = d.classid and u.objid = d.objid and u.refclassid = 'pg_class'::regclass
+            and (u.refobjid = c.oid or exists (
+              select from pg_depend m join pg_rewrite w on m.classid = 'pg_rewrite'::regclass and w.oid = m.objid
+              where m.refclassid = 'pg_class'::regclass and m.refobjid = c.oid and w.ev_class = u.refobjid)))
+        or exists (
+          select from pg_index x join pg_rewrite w on w.ev_class = x.indrelid
+            join pg_depend m on m.classid = 'pg_rewrite'::regclass and m.objid = w.oid
+          where d.classid = 'pg_class'::regclass and x.indexrelid = d.objid and m.refclassid = 'pg_class'::regclass
+            and m.refobjid = c.oid))), '[]')"
+);
 
 /// The view `v` in namespace `vn` ([`crate::model::dependent::View`]).
 const VIEW: &str = "json_build_object(
@@ -162,7 +190,8 @@ select pg_catalog.json_build_object(
       'references', json_build_object('schema', rn.nspname, 'name', r.relname),
       'definition', regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
       'validated', k.convalidated,
-      'comment', obj_description(k.oid, 'pg_constraint')
+      'comment', obj_description(k.oid, 'pg_constraint'),
+      'to_unlogged', r.relpersistence = 'u'
     ) order by k.conname)
     from pg_constraint k join pg_class r on r.oid = k.confrelid join pg_namespace rn on rn.oid = r.relnamespace
     where k.conrelid = c.oid and k.contype = 'f' and k.conparentid = 0 and k.confrelid <> c.oid), '[]'),
@@ -272,6 +301,7 @@ select pg_catalog.json_build_object(
       select 'policy', p.polname, obj_description(p.oid, 'pg_policy') from pg_policy p where p.polrelid = c.oid
     ) x where x.text is not null), '[]'),
   'dependents', {dependents},
+  'operator_schemas', {operator_schemas},
   'others', coalesce((
     select json_agg(o.name order by o.name) from (
       select distinct pg_describe_object(d.classid, d.objid, 0) as name

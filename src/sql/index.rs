@@ -3,9 +3,9 @@
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName, literal};
-use crate::model::table::{Index, ReplicaIdentity};
+use crate::model::table::{Check, Index, ReplicaIdentity};
 
-use super::{in_tablespace, list};
+use super::{in_tablespace, list, with_operators};
 
 /// The part after USING for the target: that of the source, or the key with the partition column added.
 fn tail(b: &Blueprint, index: &Index) -> String {
@@ -51,7 +51,7 @@ pub fn by_leaf(index: &Index) -> bool {
 /// workers of the plan.
 pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String> {
     let name = b.leaf_index_name(&leaf.name, &index.name);
-    let built = vec![create(b, index, &name, &leaf.to_string())];
+    let built = with_operators(&b.table.operator_schemas, vec![create(b, index, &name, &leaf.to_string())]);
     let mut all = vec!["set local max_parallel_maintenance_workers = 0".to_owned()];
     all.extend(in_tablespace(index.tablespace.as_ref(), built));
     all.extend(statistics(index, &leaf.sibling(name)));
@@ -132,6 +132,7 @@ pub fn on_parent(b: &Blueprint, index: &Index) -> Vec<String> {
     } else {
         all.push(create(b, index, &name, &only));
     }
+    let all = with_operators(&b.table.operator_schemas, all);
     let mut all = in_tablespace(index.tablespace.as_ref(), all);
     let name = b.table.name.sibling(name);
     all.extend(statistics(index, &name));
@@ -211,10 +212,9 @@ end",
 /// CHECK constraints that rows may violate. They are added after the copy, without reading the rows.
 pub fn late_checks(b: &Blueprint) -> Vec<String> {
     let target = b.target();
-    b.late_checks()
-        .into_iter()
-        .map(|c| format!("alter table {target} add constraint {} {} not valid", c.name, c.definition))
-        .collect()
+    let add =
+        |c: &Check| format!("alter table {target} add constraint {} {} not valid", c.name, c.definition);
+    with_operators(&b.table.operator_schemas, b.late_checks().into_iter().map(add).collect())
 }
 
 /// Constraints of the leaf with oid `$1`, by name.

@@ -8,9 +8,9 @@ use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::Range;
 use crate::model::table::{Index, ReplicaIdentity, Table};
 
-use super::in_tablespace;
 use super::prepare::{grant, policy, revoke, statistics_targets, with};
 use super::strip::strip;
+use super::{in_tablespace, with_operators};
 
 /// How the relation with oid `$1` is partitioned: strategy, number of columns, name and type of the first column, and
 /// whether it has a default partition. No row if it is not partitioned.
@@ -109,17 +109,15 @@ pub fn create(parent: &Table, sibling: &Sibling, name: &QualifiedName) -> Vec<St
     ];
     all.extend(like.grants.iter().flat_map(|g| grant(&like.owner, name, g)));
     all.extend(statistics_targets(like, name, false));
-    all.extend(
-        like.indexes.iter().filter(|i| i.valid && i.constraint != "x").flat_map(|i| index(like, name, i)),
+    let indexes = like.indexes.iter().filter(|i| i.valid && i.constraint != "x");
+    let mut again: Vec<String> = indexes.flat_map(|i| index(like, name, i)).collect();
+    let constraints = sibling.constraints.iter();
+    again.extend(
+        constraints.map(|(own, definition)| format!("alter table {name} add constraint {own} {definition}")),
     );
-    all.extend(
-        sibling
-            .constraints
-            .iter()
-            .map(|(own, definition)| format!("alter table {name} add constraint {own} {definition}")),
-    );
-    all.extend(row_security(like, name));
-    all.extend(triggers(parent, like, name));
+    again.extend(row_security(like, name));
+    again.extend(triggers(parent, like, name));
+    all.extend(with_operators(&like.operator_schemas, again));
     all.extend(replica_identity(like, name));
     all
 }

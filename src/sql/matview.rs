@@ -7,7 +7,7 @@
 use crate::model::dependent::{Matview, MatviewIndex};
 use crate::model::ident::{Ident, QualifiedName, literal};
 
-use super::{in_tablespace, prepare, search_path, swap};
+use super::{in_tablespace, prepare, search_path, swap, with_operators};
 
 /// The name of the view that is being built.
 pub fn new_name(m: &Matview) -> QualifiedName {
@@ -15,19 +15,21 @@ pub fn new_name(m: &Matview) -> QualifiedName {
 }
 
 /// Builds the view, with its indexes and properties, under another name. One transaction.
-pub fn build(m: &Matview) -> Vec<String> {
+pub fn build(m: &Matview, operator_schemas: &[Ident]) -> Vec<String> {
     let name = new_name(m);
     let using = m.access_method.as_ref().map_or(String::new(), |a| format!(" using {a}"));
     let options: Vec<String> = m.view.options.iter().map(|o| prepare::option(o)).collect();
     let with = if options.is_empty() { String::new() } else { format!(" with ({})", options.join(", ")) };
     let tablespace = m.tablespace.as_ref().map_or(String::new(), |t| format!(" tablespace {t}"));
     let query = m.view.query.trim_end().trim_end_matches(';');
-    let mut all = vec![
-        format!("create materialized view {name}{using}{with}{tablespace} as\n{query}\nwith no data"),
+    let create =
+        format!("create materialized view {name}{using}{with}{tablespace} as\n{query}\nwith no data");
+    let mut all = with_operators(operator_schemas, vec![create]);
+    all.extend([
         format!("alter materialized view {name} owner to {}", m.view.owner),
         prepare::revoke(&name),
         format!("revoke all on {name} from {}", m.view.owner),
-    ];
+    ]);
     all.extend(m.grants.iter().flat_map(|g| prepare::grant(&m.view.owner, &name, g)));
     all.extend(m.comment.iter().map(|c| format!("comment on materialized view {name} is {}", literal(c))));
     for column in &m.columns {
@@ -44,7 +46,7 @@ pub fn build(m: &Matview) -> Vec<String> {
         all.push(format!("refresh materialized view {name}"));
         all.push("set local search_path = pg_catalog".to_owned());
     }
-    all.extend(m.indexes.iter().flat_map(|i| index(&name, i)));
+    all.extend(with_operators(operator_schemas, m.indexes.iter().flat_map(|i| index(&name, i)).collect()));
     all.push(format!("analyze {name}"));
     all
 }

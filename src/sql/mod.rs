@@ -34,6 +34,7 @@ pub mod preflight;
 pub mod prepare;
 pub mod printable;
 pub mod recreated;
+pub mod references;
 pub mod retype;
 pub mod row_trial;
 mod row_types;
@@ -193,6 +194,18 @@ fn in_tablespace(space: Option<&Ident>, statements: Vec<String>) -> Vec<String> 
     all
 }
 
+/// Runs statements that create objects again from their text, which does not contain the schemas of all operators; see
+/// [`crate::model::table::Table::operator_schemas`].
+fn with_operators(schemas: &[Ident], statements: Vec<String>) -> Vec<String> {
+    if schemas.is_empty() || statements.is_empty() {
+        return statements;
+    }
+    let mut all = vec![format!("set local search_path = pg_catalog, {}, pg_temp", list("", schemas))];
+    all.extend(statements);
+    all.push("set local search_path = pg_catalog, pg_temp".to_owned());
+    all
+}
+
 /// A key column as text that represents the same value with any `DateStyle` and `TimeZone`: when keys are read, the
 /// settings for the plan's SQL may be in effect, and when they are sent again, those of the job.
 fn key_value(prefix: &str, column: &Column) -> String {
@@ -217,7 +230,7 @@ fn dollar_quoted(body: &str) -> String {
 /// The suffixes before and after an exchange.
 ///
 /// `away` is the direction that ends: a swap ends `Forward`, a rollback ends `Reverse`.
-fn suffixes(away: Direction) -> (&'static str, &'static str) {
+pub fn suffixes(away: Direction) -> (&'static str, &'static str) {
     match away {
         Direction::Forward => ("_old", "_new"),
         Direction::Reverse => ("_new", "_old"),

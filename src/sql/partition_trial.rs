@@ -8,7 +8,7 @@ use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::table::{Check, Column};
 
 use super::prepare::{self, Part};
-use super::{copy, from_source, index, matview, row_trial};
+use super::{copy, from_source, index, matview, row_trial, with_operators};
 
 /// The partition for the trial, which accepts all rows.
 pub fn leaf(b: &Blueprint) -> QualifiedName {
@@ -72,17 +72,21 @@ pub fn finish(b: &Blueprint) -> Vec<Part> {
     all
 }
 
-/// Creates the view under another name, from the text that the swap uses.
-pub fn view(b: &Blueprint, number: usize, view: &View) -> Part {
-    let name = b.target().name.with_suffix(&format!("_view{number}"));
+/// Creates the view under another name, which is returned too, from the text that the swap uses.
+pub fn view(b: &Blueprint, number: usize, view: &View) -> (QualifiedName, Part) {
+    let name = b.table.name.sibling(b.target().name.with_suffix(&format!("_view{number}")));
     let query = view.query.trim_end().trim_end_matches(';');
-    let create = format!("create view {} as\n{query}", b.table.name.sibling(name));
-    Part::new("view", &view.name.name, [create])
+    let create = format!("create view {name} as\n{query}");
+    (name, Part::new("view", &view.name.name, with_operators(&b.table.operator_schemas, vec![create])))
 }
 
 /// Creates the function again, as the swap does. No session waits for this: a call does not lock the function.
-pub fn function(function: &Function) -> Part {
-    Part { what: format!("function {}", function.name), statements: vec![function.definition.clone()] }
+pub fn function(b: &Blueprint, function: &Function) -> Part {
+    let create = vec![function.definition.clone()];
+    Part {
+        what: format!("function {}", function.name),
+        statements: with_operators(&b.table.operator_schemas, create),
+    }
 }
 
 /// Creates an empty temporary table with the name and the columns of another table: a policy may qualify columns of its
@@ -97,21 +101,19 @@ pub fn drop_namesake(table: &QualifiedName) -> String {
 }
 
 /// Creates the policy of another table on an empty table with that table's name.
-pub fn other_policy(policy: &OtherPolicy) -> Part {
+pub fn other_policy(b: &Blueprint, policy: &OtherPolicy) -> Part {
     let using = policy.using.as_ref().map_or(String::new(), |e| format!(" using ({e})"));
     let check = policy.check.as_ref().map_or(String::new(), |e| format!(" with check ({e})"));
+    let create = format!("create policy {} on pg_temp.{}{using}{check}", policy.name, policy.table.name);
     Part {
         what: format!("policy {} on {}", plain(policy.name.as_str()), policy.table.plain()),
-        statements: vec![format!(
-            "create policy {} on pg_temp.{}{using}{check}",
-            policy.name, policy.table.name
-        )],
+        statements: with_operators(&b.table.operator_schemas, vec![create]),
     }
 }
 
 /// Builds the materialized view as after the swap, within the time limit.
-pub fn materialized_view(m: &Matview) -> Part {
-    let statements = matview::build(m);
+pub fn materialized_view(b: &Blueprint, m: &Matview) -> Part {
+    let statements = matview::build(m, &b.table.operator_schemas);
     let limit = "set local statement_timeout = '1s'".to_owned();
     Part::new("materialized view", &m.view.name.name, std::iter::once(limit).chain(statements))
 }

@@ -8,6 +8,7 @@ use crate::model::table::{Column, Policy, Table, Trigger};
 
 use super::definition::requalified;
 use super::strip::strip;
+use super::with_operators;
 
 /// Creates the target and its objects, except those that take long to build. One transaction.
 pub fn target(b: &Blueprint) -> Vec<String> {
@@ -37,24 +38,27 @@ pub fn parts(b: &Blueprint) -> Vec<Part> {
     let (target, table) = (b.target(), &b.table);
     let name = &table.name.name;
     let mut all = vec![Part::new("table", name, empty_target(b))];
+    let again = |statements: Vec<String>| with_operators(&table.operator_schemas, statements);
     for check in b.early_checks() {
         let add = format!("alter table {target} add constraint {} {}", check.name, check.definition);
-        all.push(Part::new("constraint", &check.name, [add]));
+        all.push(Part::new("constraint", &check.name, again(vec![add])));
     }
     // Otherwise, partitions would accept NULL.
     let inherit = |name: &Ident| format!("alter table {target} alter constraint {name} inherit");
     all.extend(table.not_null_no_inherit.iter().map(|name| Part::new("constraint", name, [inherit(name)])));
     all.push(Part::new("statistics targets of", name, statistics_targets(table, &target, true)));
     for s in &table.dependents.statistics {
-        all.push(Part::new("statistics", &s.name.name, super::dependent::statistics_of(b, s)));
+        all.push(Part::new("statistics", &s.name.name, again(super::dependent::statistics_of(b, s))));
     }
     all.push(Part::new("privileges on", name, grants(b)));
     if table.row_security {
         let enable = format!("alter table {target} enable row level security");
         all.push(Part::new("row-level security of", name, [enable]));
     }
-    all.extend(table.policies.iter().map(|p| Part::new("policy", &p.name, [policy(&target, name, p)])));
-    all.extend(table.triggers.iter().map(|t| Part::new("trigger", &t.name, trigger(&target, t))));
+    let policies = table.policies.iter();
+    all.extend(policies.map(|p| Part::new("policy", &p.name, again(vec![policy(&target, name, p)]))));
+    let triggers = table.triggers.iter();
+    all.extend(triggers.map(|t| Part::new("trigger", &t.name, again(trigger(&target, t).into()))));
     all
 }
 

@@ -8,7 +8,9 @@ use crate::model::table::{Comment, Index, Sequence, Trigger};
 
 use super::exchange::Exchange;
 use super::mirror::{self, SETTING as MIRROR};
-use super::{capture, close_function, dependent, dollar_quoted, foreign_key, prepare, suffixes};
+use super::{
+    capture, close_function, dependent, dollar_quoted, foreign_key, prepare, suffixes, with_operators,
+};
 
 /// The guard's name.
 pub const GUARD: &str = "pgstrata_guard";
@@ -90,12 +92,13 @@ fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against:
     all.extend(renames(b, away));
     all.extend(dependent::renames(b, away));
     all.extend(foreign_key::add(b, away, leaves));
-    all.extend(b.table.views.iter().map(view));
-    all.extend(dependent::bind(b, away));
+    let mut redirected: Vec<String> = b.table.views.iter().map(view).collect();
+    redirected.extend(dependent::bind(b, away));
     if !to_plain {
+        redirected.extend(dependent::own_policies(b));
         all.extend(comments(b));
-        all.extend(dependent::own_policies(b));
     }
+    all.extend(with_operators(&b.table.operator_schemas, redirected));
     all.extend(capture::create_triggers(b, &b.table.name));
     all.extend(guard(b, away, against));
     all.extend(mirror::off(b));

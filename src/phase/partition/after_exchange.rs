@@ -181,7 +181,7 @@ async fn build(context: &PartitionJob, m: &Matview) -> Result<u32> {
         if left_behind(context, m).await? {
             client.batch_execute(&matview::drop(&name)).await?;
         }
-        all(client, &matview::build(m)).await?;
+        all(client, &matview::build(m, &context.blueprint().table.operator_schemas)).await?;
         pg::record(client, job, Role::Matview, &name).await?;
         catalog::must_find(client, &name).await
     })

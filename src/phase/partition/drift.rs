@@ -1,6 +1,8 @@
 //! Handles changes to the table in use since the plan was made, or since the last exchange. Before the next exchange,
 //! they are carried over to the inactive table, or the exchange fails with an error that names them.
 
+use tokio_postgres::Client;
+
 use crate::error::{Error, Result, Retry};
 use crate::event::PartitionNote;
 use crate::model::blueprint::{Blueprint, Direction};
@@ -11,7 +13,7 @@ use crate::model::remade_keys;
 use crate::model::table::Table;
 use crate::model::untrusted_code::Access;
 use crate::pg::transaction::all;
-use crate::pg::{catalog, in_use, store};
+use crate::pg::{catalog, in_use, references, store};
 use crate::phase::job::exchange::Definition;
 use crate::phase::job::locks::briefly;
 use crate::phase::partition::{PartitionJob, after_exchange};
@@ -56,6 +58,7 @@ pub async fn carry(
     let mut with = b.clone();
     with.table = difference::with(&b.table, &found)
         .map_err(|e| Error::failed("a change of the table could not be parsed").caused_by(e))?;
+    with.table.operator_schemas = now.operator_schemas.clone();
     let leaves: Vec<QualifiedName> = match away {
         Direction::Forward => definition.leaves.iter().map(|leaf| leaf.name.clone()).collect(),
         Direction::Reverse => Vec::new(),
@@ -99,6 +102,29 @@ pub fn nothing_is_missing(b: &Blueprint, away: Direction, side: &Table) -> Resul
     Err(Error::failed(format!("{name} no longer has {}", missing.join(", ")))
         .cause("it was dropped there, and the exchange would lose it")
         .hint(format!("create it again on {name}, and run the same command again; {or}")))
+}
+
+/// Fails if a definition of the table that comes into use refers to other functions, operators or types than that of the table
+/// in use; both tables are given by oid. The text of a definition can have another meaning when it is parsed again.
+///
+/// # Errors
+/// The definitions; or the server returned an error.
+pub async fn nothing_changed_its_meaning(
+    client: &Client,
+    b: &Blueprint,
+    away: Direction,
+    tables: [u32; 2],
+) -> Result<()> {
+    let changed = references::changed(client, b, away, tables).await?;
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let name = b.sides(away).target.plain();
+    let described: Vec<String> =
+        changed.iter().map(|(what, difference)| format!("{what}: {difference}")).collect();
+    Err(Error::failed(format!("definitions of {name} differ from those of {}", b.table.name.plain()))
+        .cause(described.join("; "))
+        .hint("write them with explicit operators, and run the same command again; see `pgstrata explain meaning_changes`"))
 }
 
 /// Removes the job's own copies of policies, which belong to the inactive table.

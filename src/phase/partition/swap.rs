@@ -87,6 +87,7 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Directio
     let (definition, target) = carried_over(context, exchanger, away).await?;
     let b = context.blueprint();
     drift::nothing_is_missing(&b, away, &catalog::table(client, target).await?)?;
+    drift::nothing_changed_its_meaning(client, &b, away, [definition.table.oid, target]).await?;
     let moved = definition.leaves.iter().filter(|leaf| away == Direction::Forward || leaf.keys > 0);
     let leaves: Vec<QualifiedName> = moved.map(|leaf| leaf.name.clone()).collect();
     let guard = match context.plan.old_snapshots() {

@@ -13,6 +13,15 @@ pub(super) fn check(report: &mut Report, found: &Found, version: i32) {
         no_inherit(report, name);
     }
     names_tableoid(report, table);
+    for key in table.foreign_keys.iter().filter(|key| key.to_unlogged) {
+        let (name, other) = (plain(key.name.as_str()), key.references.plain());
+        report.error(
+            "foreign_key_to_unlogged",
+            &name,
+            format!("foreign key {name} refers to {other}, which is unlogged; a partitioned table cannot have such a key"),
+            format!("run alter table {other} set logged, which rewrites it and blocks its readers; or drop the key"),
+        );
+    }
     let by_leaf = version < NOT_VALID_ON_PARTITIONED;
     for key in table.foreign_keys.iter().filter(|key| by_leaf && !key.validated) {
         let name = plain(key.name.as_str());

@@ -18,6 +18,8 @@ const UNDEFINED_TABLE: &str = "42P01";
 pub struct TableTrial {
     /// What the server rejects: the action, the object, and the error.
     pub refused: Vec<(How, String, Refused)>,
+    /// Objects that would refer to other functions, operators or types when they are created again, and the difference.
+    pub changed: Vec<(String, String)>,
     /// CHECK constraints that could be tested on rows, each with the number of violating rows.
     pub violated: Vec<Violated>,
     /// What could not be tested, and why.
@@ -81,6 +83,9 @@ pub fn table_tried(table: &Table, trial: &TableTrial, job: Writes) -> Vec<Findin
             How::Computed => fails_for_job(&mut report, table, what, refused),
         }
     }
+    for (what, difference) in &trial.changed {
+        meaning_changes(&mut report, what, difference);
+    }
     for one in &trial.violated {
         if one.rows > 0 {
             violated(&mut report, table, one, job);
@@ -118,6 +123,16 @@ pub enum Writes {
     Copies,
     /// The job updates them in the table itself.
     Updates,
+}
+
+fn meaning_changes(report: &mut Report, what: &str, difference: &str) {
+    report.error(
+        "meaning_changes",
+        what,
+        format!("{what} would change its meaning when it is created again: {difference}"),
+        "write it with an explicit operator, a OPERATOR(schema.=) b in place of IS DISTINCT FROM, NULLIF, CASE or JOIN USING; or \
+         revoke CREATE on the schema of the operator or function from roles that the job does not trust",
+    );
 }
 
 fn not_creatable(report: &mut Report, what: &str, refused: &Refused) {
