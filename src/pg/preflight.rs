@@ -114,7 +114,9 @@ pub async fn retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pre
         let begun = |direction| table.column(&retyping.shadow(direction)).is_some();
         if complete && !has_errors(&findings) && !begun(Direction::Forward) && !begun(Direction::Reverse) {
             let trial = row_trial::of_updates(client, table, &from, &retyping.key, &retyping.sql).await;
-            if let Some(trial) = passed(trial, "a row", table, &mut findings)? {
+            if let Some(mut trial) = passed(trial, "a row", table, &mut findings)? {
+                let analyzed = row_trial::analyzed(client, table, &from, plan.trust(), &mut trial).await;
+                passed(analyzed, "ANALYZE", table, &mut findings)?;
                 findings.extend(check::table_tried(table, &trial, Writes::Updates));
             }
             findings.extend(orphaned(client, &retyping.keys, plan.trust()).await?);

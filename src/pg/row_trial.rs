@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
 use crate::model::blueprint::Blueprint;
-use crate::model::ident::Ident;
+use crate::model::ident::{Ident, plain};
 use crate::model::plan_sql::PlanSql;
 use crate::model::table::{Check, Column, Table};
 use crate::model::untrusted_code::Access;
@@ -111,7 +111,7 @@ pub(super) async fn violations(
         untrusted_code::check(client, std::slice::from_ref(&b.table.name), trust, Access::Copies).await?;
         queried(client, &sql::violations(&partition_sql::source(b), &b.key, check, None)).await
     });
-    let what = format!("constraint {}", crate::model::ident::plain(check.name.as_str()));
+    let what = format!("constraint {}", plain(check.name.as_str()));
     let Some(counted) = passing(counted.await, &what, trial)? else { return Ok(()) };
     match counted {
         Ok(row) => trial.violated.push(Violated {
@@ -171,7 +171,7 @@ async fn updates(
     let sampled = format!("{}({sampled})", plan_sql::applications_path(plan));
     let mut with_checks = Vec::new();
     for check in &table.checks {
-        let what = format!("constraint {}", crate::model::ident::plain(check.name.as_str()));
+        let what = format!("constraint {}", plain(check.name.as_str()));
         match queried(client, &sql::violations(from, key, check, Some(&sampled))).await? {
             Ok(row) if row.get::<_, i64>(0) > 0 => trial.violated.push(Violated {
                 check: check.clone(),
@@ -204,6 +204,45 @@ async fn updates(
     Ok(())
 }
 
+/// Analyzes a temporary table with the extended statistics of the table, as the job will analyze the table.
+///
+/// # Errors
+/// The connection was lost. What the server rejects is in the trial.
+pub async fn analyzed(
+    client: &Client,
+    table: &Table,
+    from: &str,
+    trust: &[String],
+    trial: &mut TableTrial,
+) -> Result<()> {
+    let statistics = &table.dependents.statistics;
+    if statistics.is_empty() {
+        return Ok(());
+    }
+    client.batch_execute(READ_COMMITTED).await?;
+    let tried = async {
+        untrusted_code::check(client, std::slice::from_ref(&table.name), trust, Access::Copies).await?;
+        client.batch_execute(sql::SAMPLE_LIMIT).await?;
+        let sampled = sql::sampled(blocks(client, table.oid).await?);
+        let columns = table.columns.iter().filter(|c| c.generated.is_empty()).map(|c| &c.name);
+        let filled = [sql::with_statistics(&table.name), sql::fill(sql::ROWS, from, columns, &sampled)];
+        // What rows are rejected for has been reported.
+        if let Attempt::Refused(_) = attempt(client, &filled, false).await? {
+            return Ok(());
+        }
+        if let Attempt::Refused(refused) = attempt(client, &[sql::ANALYZE.to_owned()], false).await? {
+            // List all of them, because the server does not report which one failed.
+            let names: Vec<String> =
+                statistics.iter().map(|s| format!("statistics {}", plain(s.name.name.as_str()))).collect();
+            failed(trial, How::Computed, names.join(", "), refused);
+        }
+        Ok(())
+    }
+    .await;
+    client.batch_execute("rollback").await?;
+    tried
+}
+
 /// Finds out whether rows are rejected because of an index, and names it. The table without indexes then accepts the
 /// rows.
 async fn by_index(
@@ -223,7 +262,7 @@ async fn by_index(
     for index in table.indexes.iter().filter(|index| index.columns.is_none() || index.partial) {
         let create = format!("create index on {} using {}", sql::ROWS, index.tail);
         if let Attempt::Refused(refused) = attempt(client, &[create], true).await? {
-            let what = format!("index {}", crate::model::ident::plain(index.name.as_str()));
+            let what = format!("index {}", plain(index.name.as_str()));
             failed(trial, How::Computed, what, refused);
         }
     }

@@ -68,6 +68,16 @@ pub fn without_indexes(table: &QualifiedName) -> String {
     )
 }
 
+/// Creates an empty temporary table with the generated columns and the extended statistics of the table.
+pub fn with_statistics(table: &QualifiedName) -> String {
+    format!(
+        "create temporary table pgstrata_rows (like {table} including generated including statistics) on commit drop"
+    )
+}
+
+/// Computes these statistics.
+pub const ANALYZE: &str = "analyze pg_temp.pgstrata_rows";
+
 /// The name of the temporary table.
 pub const ROWS: &str = "pg_temp.pgstrata_rows";
 
