@@ -46,6 +46,7 @@ pub struct Error {
     retry: Retry,
     code: Option<String>,
     lacks_partition: bool,
+    constraint: Option<String>,
     message: String,
     cause: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -67,6 +68,7 @@ impl Error {
             retry: Retry::Never,
             code: None,
             lacks_partition: false,
+            constraint: None,
             message: message.into(),
             cause: None,
             source: None,
@@ -126,6 +128,13 @@ impl Error {
         self
     }
 
+    /// Sets the name of the constraint that was violated.
+    #[must_use]
+    pub fn violating(mut self, constraint: Option<&str>) -> Self {
+        self.constraint = constraint.map(str::to_owned);
+        self
+    }
+
     /// An error with the message `context`, of which this one is the source. Everything else stays the same.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {
@@ -134,6 +143,7 @@ impl Error {
             retry: self.retry,
             code: self.code.clone(),
             lacks_partition: self.lacks_partition,
+            constraint: self.constraint.clone(),
             message: context.into(),
             cause: None,
             hint: self.hint.take(),
@@ -154,6 +164,11 @@ impl Error {
     /// The server's SQLSTATE, if there is one.
     pub fn sqlstate(&self) -> Option<&str> {
         self.code.as_deref()
+    }
+
+    /// The constraint that was violated, if the server named one.
+    pub fn constraint(&self) -> Option<&str> {
+        self.constraint.as_deref()
     }
 
     /// Whether the error has this SQLSTATE.

@@ -9,6 +9,7 @@ mod backfill_sample; // `check --sample` on rows that a backfill would fail on
 mod bad_input; // plans that do not fit their table or server
 mod benchmark; // the report of the benchmark
 mod blockers; // sessions that block a swap are reported, and canceled only if the plan requests it
+mod checks; // CHECK constraints that rows no longer satisfy when they are copied
 mod commands; // commands in any order: twice, at the same time, in the wrong state
 mod connections; // lost connections, terminated sessions, two drivers of one job
 mod crash; // the process is killed at every failpoint of a partition job, under load

@@ -63,6 +63,8 @@ pub enum PartitionNote {
     AttachedPartitionWatched { partition: String },
     /// Changes of definitions were carried over to the inactive side.
     CarriedOver { target: String, changes: Vec<String> },
+    /// A CHECK constraint rejected a row of the table in use, and was dropped from the inactive table.
+    CheckLeftOut { constraint: String, table: String, source: String },
     /// An earlier version began the job. The table is assumed to be created by the job.
     EarlierVersion { table: String },
     /// An intended change by the swap.

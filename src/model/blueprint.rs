@@ -42,6 +42,10 @@ pub struct Blueprint {
     /// after the copy.
     #[serde(default)]
     pub violated_checks: Vec<Ident>,
+    /// Those that the job dropped from the inactive table, because a row that it copied violated them. An exchange adds them to
+    /// the table that comes into use.
+    #[serde(default)]
+    pub checks_left_out: Vec<Ident>,
 }
 
 fn yes() -> bool {
@@ -264,6 +268,7 @@ pub(crate) mod tests {
             incoming_dropped: vec![],
             keys_on_leaves: true,
             violated_checks: vec![],
+            checks_left_out: vec![],
         }
     }
 

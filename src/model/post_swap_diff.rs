@@ -114,7 +114,7 @@ pub fn missing(b: &Blueprint, away: Direction, side: &Table) -> Vec<String> {
             need(other.default.is_some() || column.default.is_none(), "the default of column", &column.name);
         }
     }
-    for check in &table.checks {
+    for check in table.checks.iter().filter(|check| !b.checks_left_out.contains(&check.name)) {
         need(side.checks.iter().any(|one| one.name == check.name), "check constraint", &check.name);
     }
     for index in indexes {

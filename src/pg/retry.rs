@@ -28,6 +28,7 @@ pub fn from_pg(e: tokio_postgres::Error) -> Error {
         let error = Error::new(kind, without_values(code, db.message()))
             .code(code)
             .retry(class(code))
+            .violating(db.constraint())
             .lacking_partition(lacks_partition(code, db.constraint(), db.routine()));
         return match db.detail() {
             // The names of the objects, and no values.

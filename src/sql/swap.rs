@@ -89,6 +89,7 @@ fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against:
         all.push(format!("alter table {} force row level security", sides.target));
         all.push(format!("alter table {} no force row level security", sides.source));
     }
+    all.extend(with_operators(&b.table.operator_schemas, checks_left_out(b, &sides.target)));
     all.extend(renames(b, away));
     all.extend(dependent::renames(b, away));
     all.extend(foreign_key::add(b, away, leaves));
@@ -105,6 +106,19 @@ fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against:
     // Recorded truncations apply to the direction that ends; the other direction starts without any.
     all.push(format!("delete from {}", b.truncations()));
     all
+}
+
+/// Adds the CHECK constraints that the job dropped from the table that comes into use. No row is read.
+fn checks_left_out(b: &Blueprint, table: &QualifiedName) -> Vec<String> {
+    let left_out = b.table.checks.iter().filter(|check| b.checks_left_out.contains(&check.name));
+    left_out
+        .flat_map(|check| {
+            [
+                format!("alter table {table} drop constraint if exists {}", check.name),
+                format!("alter table {table} add constraint {} {} not valid", check.name, check.definition),
+            ]
+        })
+        .collect()
 }
 
 /// Enables user triggers only on the table that comes into use.

@@ -20,7 +20,7 @@ use crate::pg::{catalog, latency};
 use crate::phase::job::chunks::key_casts;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::{chunks, workers};
-use crate::phase::partition::{PartitionJob, capture, objects, partitions};
+use crate::phase::partition::{PartitionJob, capture, checks, objects, partitions};
 use crate::plan::Order;
 use crate::sql::{copy as sql, from_source};
 use crate::throttle::Gate;
@@ -75,6 +75,7 @@ pub async fn copy(context: &PartitionJob) -> Result<()> {
                     context.retrying("determine the end of the copy", async || freeze(context).await).await?;
             }
             Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
+            Err(e) if checks::leave_out(context, &e).await? => {}
             other => return other,
         }
     }

@@ -19,7 +19,7 @@ use crate::pg::transaction::{REPEATABLE_READ, execute_prepared, transaction};
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::compaction::Growth;
 use crate::phase::partition::deficit::{Deficit, Pending};
-use crate::phase::partition::{PartitionJob, capture, objects, partitions};
+use crate::phase::partition::{PartitionJob, capture, checks, objects, partitions};
 use crate::sql::drain::Batch;
 use crate::sql::{copy as copy_sql, drain as sql};
 
@@ -184,6 +184,7 @@ async fn batch(context: &PartitionJob, blocks: Option<(u64, u64)>) -> Result<Swe
             // The referenced row was deleted after the snapshot, and so was the copied row. The next snapshot shows it.
             Err(e) if e.is(&SqlState::FOREIGN_KEY_VIOLATION) && stale < 20 => stale += 1,
             Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
+            Err(e) if checks::leave_out(context, &e).await? => {}
             other => return other,
         }
     }

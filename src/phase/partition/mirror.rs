@@ -12,7 +12,7 @@ use crate::model::cutover::MIRROR_AT_MOST;
 use crate::model::ident::{QualifiedName, plain};
 use crate::pg::catalog;
 use crate::pg::transaction::{READ_COMMITTED, REPEATABLE_READ, all, execute_prepared, transaction};
-use crate::phase::partition::{PartitionJob, partitions};
+use crate::phase::partition::{PartitionJob, checks, partitions};
 use crate::sql::{copy as copy_sql, drain as drain_sql, mirror as sql};
 
 /// How often a batch that timed out or conflicted with a writer is repeated. After that, the remaining changes are left
@@ -127,6 +127,7 @@ pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool
             Ok(rows) => taken += rows,
             Err(e) if e.retry_class() == Retry::Again => break,
             Err(e) if e.lacks_partition() => partitions::extend(context).await?,
+            Err(e) if checks::leave_out(context, &e).await? => {}
             Err(e) if is_conflict(&e) => return Ok((taken, true)),
             Err(e) => return Err(e.context("failed to drain the change log while the mirror is on")),
         }

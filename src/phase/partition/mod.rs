@@ -13,6 +13,7 @@ mod additions;
 mod after_exchange;
 mod before_swap;
 mod capture;
+mod checks;
 mod compaction;
 mod copy;
 mod cutover;

@@ -159,6 +159,7 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
         incoming_dropped,
         keys_on_leaves: facts.server.version < dependents::NOT_VALID_ON_PARTITIONED,
         violated_checks: Vec::new(),
+        checks_left_out: Vec::new(),
         table: table.clone(),
     };
     names::check(&mut report, &b, (!under_way).then_some(&found.names));

@@ -208,12 +208,12 @@ fn may_change(report: &mut Report, table: &Table, check: &Check) {
         "check_may_change",
         &name,
         format!(
-            "constraint {name} calls functions that are not IMMUTABLE: the job stops if a changed row no \
-             longer satisfies it when the change is applied"
+            "constraint {name} calls functions that are not IMMUTABLE: if a row no longer satisfies it when it is \
+             copied, the next exchange adds the constraint to the table as NOT VALID"
         ),
         format!(
-            "nothing, if a row that once satisfied it always does; otherwise drop it for the run: alter \
-             table {table} drop constraint {name}"
+            "nothing, if a row that once satisfied it always does; otherwise, correct such rows after the swap and run: \
+             alter table {table} validate constraint {name}"
         ),
     );
 }

@@ -191,6 +191,11 @@ pub(super) fn notes() -> Vec<Note> {
             PartitionNote::PartitionAdded { partition: s("public.t_y2026m01") },
             PartitionNote::MirrorSwitchedOff,
             PartitionNote::AttachedPartitionWatched { partition: s("public.by_hand") },
+            PartitionNote::CheckLeftOut {
+                constraint: s("t_amount_check"),
+                table: s("public.t_new"),
+                source: s("public.t"),
+            },
             PartitionNote::CarriedOver { target: s("public.t_new"), changes: vec![s("the owner changed")] },
             PartitionNote::EarlierVersion { table: s("public.t_new") },
             PartitionNote::NothingElseChanged,

@@ -67,6 +67,10 @@ fn partition(note: &PartitionNote) -> String {
         PartitionNote::CarriedOver { target, changes } => {
             format!("carried over to {target}: {}", changes.join("; "))
         }
+        PartitionNote::CheckLeftOut { constraint, table, source } => format!(
+            "dropped constraint {constraint} from {table}: a row of {source} no longer satisfies it; the next swap or \
+             rollback adds it again as NOT VALID"
+        ),
         PartitionNote::EarlierVersion { table } => {
             format!("an earlier version began this job; assuming that the job created {table}")
         }

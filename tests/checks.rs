@@ -1,0 +1,73 @@
+//! A CHECK constraint that calls functions of the application can become false for rows that satisfied it when they were
+//! written. It stops no job, and does not prevent `sync` or `rollback`.
+
+use crate::support::cluster::Database;
+use crate::support::lab::Lab;
+
+const SETUP: &str = "
+    create table most (n int); insert into most values (100);
+    create function most() returns int language sql stable set search_path = public as 'select n from most';
+    create table t (id bigint primary key, at timestamptz not null default '2024-02-02Z', v text,
+      constraint short check (length(v) < most()), constraint positive check (id > 0));
+    insert into t select i, timestamptz '2024-01-01Z' + i * interval '1 hour', 'value ' || i from generate_series(1, 1000) i;
+    analyze t";
+
+const PLAN: &str = "name = 'j'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n";
+
+async fn constraint(db: &Database, table: &str) -> String {
+    let query = format!(
+        "select coalesce(string_agg(conname || case when convalidated then '' else ' not valid' end, ', ' order by conname), '')
+         from pg_constraint where conrelid = '{table}'::regclass and contype = 'c'"
+    );
+    db.client().await.query_one(&query, &[]).await.unwrap().get(0)
+}
+
+async fn rows(db: &Database, table: &str) -> String {
+    let query = format!("select md5(string_agg(r::text, ',' order by id)) from {table} r");
+    db.client().await.query_one(&query, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn rows_that_violate_it_when_they_are_copied() {
+    let lab = Lab::new(SETUP, PLAN).await;
+    lab.killed("run", "prepare.done").await;
+    let db = &lab.db;
+    db.execute("update most set n = 8").await;
+    let ran = lab.ok("run").await;
+    assert!(ran.stderr.contains("dropped constraint short from public.t_new"), "{ran:?}");
+    let before = rows(db, "t").await;
+    let swap = db.pgstrata(&["swap", "j"]).await.ok();
+    assert!(!swap.stderr.contains("unexpected"), "{swap:?}");
+    assert_eq!(rows(db, "t").await, before);
+    assert_eq!(constraint(db, "t").await, "positive, short not valid");
+    let refused =
+        db.client().await.batch_execute("insert into t values (7777, default, 'longer than seven')").await;
+    assert!(refused.is_err(), "the constraint does not apply to new rows");
+    db.pgstrata(&["finalize", "j", "--now"]).await.ok();
+    assert_eq!(constraint(db, "t").await, "positive, short not valid");
+}
+
+#[tokio::test]
+async fn rows_that_violate_it_when_changes_are_applied() {
+    let db = Database::new().await;
+    db.execute(SETUP).await;
+    let plan = db.plan(PLAN);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    db.pgstrata(&["swap", "j"]).await.ok();
+    for (command, inactive, id) in [("sync", "t_old", 1), ("rollback", "t_new", 2), ("swap", "t_old", 3)] {
+        db.execute("update most set n = 100").await;
+        db.execute(&format!("update t set v = 'changed again {id}' where id = {id}; update most set n = 8"))
+            .await;
+        let before = rows(&db, "t").await;
+        let ran = db.pgstrata(&[command, "j"]).await.ok();
+        let dropped = ran.stderr.contains("dropped constraint short from public.t_old");
+        assert_eq!(dropped, command == "sync", "{ran:?}");
+        assert_eq!(rows(&db, "t").await, before, "{command}");
+        assert!(constraint(&db, "t").await.contains("short"), "{command}");
+        db.pgstrata(&["sync", "j"]).await.ok();
+        assert_eq!(rows(&db, inactive).await, before, "{command}");
+    }
+    db.pgstrata(&["verify", "j"]).await.ok();
+    db.pgstrata(&["finalize", "j", "--now"]).await.ok();
+    assert!(constraint(&db, "t").await.starts_with("positive, short"));
+}
