@@ -44,11 +44,11 @@ pub enum Retry {
 pub struct Error {
     kind: Kind,
     retry: Retry,
-    code: Option<String>,
+    code: Option<Box<str>>,
     lacks_partition: bool,
-    constraint: Option<String>,
+    constraint: Option<Box<str>>,
     message: String,
-    cause: Option<String>,
+    cause: Option<Box<str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     hint: Option<String>,
 }
@@ -96,7 +96,7 @@ impl Error {
     /// Adds the cause, in one line. It is reported instead of the source.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
-        self.cause = Some(cause.into());
+        self.cause = Some(cause.into().into_boxed_str());
         self
     }
 
@@ -117,7 +117,7 @@ impl Error {
     /// Sets the server's SQLSTATE.
     #[must_use]
     pub fn code(mut self, code: impl Into<String>) -> Self {
-        self.code = Some(code.into());
+        self.code = Some(code.into().into_boxed_str());
         self
     }
 
@@ -131,7 +131,7 @@ impl Error {
     /// Sets the name of the constraint that was violated.
     #[must_use]
     pub fn violating(mut self, constraint: Option<&str>) -> Self {
-        self.constraint = constraint.map(str::to_owned);
+        self.constraint = constraint.map(Box::from);
         self
     }
 
