@@ -66,6 +66,21 @@ async fn rows_that_violate_a_key_are_reported_by_check(version: Version) {
     assert!(output.contains("by key: 5 (a 2)"), "{output}");
 }
 
+/// Keys that refer to the partitioned table, of another table and of the table itself.
+#[tokio::test]
+async fn rows_that_violate_a_key_to_the_partitioned_table_are_reported_by_check() {
+    let orphans = "alter table t add constraint t_wide unique (id, at), add up_id int, add up_at timestamptz,
+          add constraint t_self foreign key (up_id, up_at) references t (id, at);
+        create table c (id int primary key, t_id int, t_at timestamptz, constraint c_t foreign key (t_id, t_at) references t (id, at));
+        insert into c select 100 + id, id, at from t where id < 9;
+        set session_replication_role = replica;
+        insert into c values (1, 7777, '2025-02-01Z'); update t set up_id = 8888, up_at = at where id = 3;
+        reset session_replication_role";
+    let output = check_on(Version::System, &format!("{TABLES} {orphans}"), PARTITION).await;
+    assert_eq!(errors(&output), ["error[foreign_key_violated]: t_self", "error[foreign_key_violated]: c_t"]);
+    assert!(output.contains("by key: 3 (") && output.contains("by key: 1 ("), "{output}");
+}
+
 async fn a_key_that_cannot_become_valid_stops_nothing_after_a_swap(version: Version) {
     let lab = Lab::of(version, TABLES, PARTITION).await;
     lab.ok("run").await;

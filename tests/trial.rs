@@ -15,6 +15,11 @@ async fn whole_job(db: &Database, plan: &str, between: &str) {
     db.execute(between).await;
 }
 
+/// The output of `check`.
+async fn told_of(db: &Database, plan: &str) -> String {
+    db.pgstrata(&["check", db.plan(plan).to_str().unwrap(), "--color", "never"]).await.stdout
+}
+
 fn months() -> String {
     format!("name = 'j'\n{MONTHS}")
 }
@@ -298,6 +303,51 @@ async fn rows_whose_update_fails() {
     assert!(errors(&told(&corrected, plan).await).is_empty());
     let retype = "kind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'varchar'\n";
     assert_eq!(errors(&told(&corrected, retype).await), ["error[check_violated]: t_new"]);
+}
+
+/// The job works with such functions, or the check names them.
+#[tokio::test]
+async fn functions_that_need_the_search_path_of_their_caller_in_other_jobs() {
+    let table = "create table dict (val int primary key); insert into dict select generate_series(1, 2000);
+        create function in_dict(p bigint) returns boolean language plpgsql stable as
+          $$ begin return exists (select 1 from dict where val = p); end $$;
+        create function least_of(p bigint) returns bigint language plpgsql immutable as
+          $$ begin return (select min(val) from dict where val >= p); end $$;
+        create table t (id int primary key, a int, v text); insert into t select i, i from generate_series(1, 1500) i";
+    let retype = "name = 'j'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'a'\nto = 'bigint'\n";
+    let between = "update t set a = a + 1 where id % 9 = 0 and a < 1900";
+    let db = Database::new().await;
+    db.execute(&format!("{table}; alter table t add constraint a_known check (in_dict(a)); analyze")).await;
+    whole_job(&db, retype, between).await;
+    for (more, named) in [
+        ("create index t_least on t (least_of(a))", "index t_least"),
+        ("create index t_part on t (id) where in_dict2(a)", "index t_part"),
+        ("create statistics t_stat on (least_of(a)), id from t", "t_stat"),
+    ] {
+        let db = Database::new().await;
+        let immutable = "create function in_dict2(p bigint) returns boolean language plpgsql immutable as
+            $$ begin return exists (select 1 from dict where val = p); end $$";
+        db.execute(&format!("{table}; {immutable}; {more}; analyze")).await;
+        let found = errors(&told_of(&db, retype).await);
+        if found.is_empty() {
+            whole_job(&db, retype, between).await;
+        } else {
+            assert!(found.iter().any(|one| one.contains(named)), "{more}: {found:?}");
+        }
+    }
+    let backfill = "name = 'j'\nkind = 'backfill'\ntable = 't'\n[backfill]\nset = { v = \"'b'\" }\nfinish = ";
+    for finish in [
+        "{ check = ['in_dict(a)'] }",
+        "{ index = ['(least_of(a))'] }",
+        "{ unique = [['a']], check = ['in_dict(id)'] }",
+    ] {
+        let db = Database::new().await;
+        db.execute(&format!("{table}; analyze")).await;
+        let plan = format!("{backfill}{finish}\n");
+        if errors(&told_of(&db, &plan).await).is_empty() {
+            db.pgstrata(&["run", db.plan(&plan).to_str().unwrap()]).await.ok();
+        }
+    }
 }
 
 /// If another session holds a lock, `check` reports a warning and no error.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::plan::check::{FinishTrial, Named, Referenced, Refusal, Standing};
-use crate::sql::{fill, finish, finish_trial as sql};
+use crate::sql::{fill, finish, finish_trial as sql, row_trial};
 
 use super::refused::refusal;
 use super::transaction::READ_COMMITTED;
@@ -68,6 +68,7 @@ async fn rolled_back(client: &Client, f: &Filling, trust: &[String]) -> Result<F
     if trial.named.is_refused(&f.sql) {
         return Ok(trial);
     }
+    evaluated(client, f, &mut trial.refused).await?;
     let unread: Vec<Ident> = trial.refused.iter().map(|(name, _)| name.clone()).collect();
     let mut builds = sql::builds(f);
     let order: Vec<Ident> = builds.iter().map(|(name, _)| name.clone()).collect();
@@ -120,6 +121,27 @@ async fn names(
     let named = resolve::named(client, table, &rules, &f.sql).await?;
     client.batch_execute(&fill::names(f)).await?;
     Ok(named)
+}
+
+/// Evaluates the conditions and the index expressions on some rows. Rows that cannot be read, or that violate a constraint, are
+/// not reported here.
+async fn evaluated(client: &Client, f: &Filling, refused: &mut Vec<(Ident, String)>) -> Result<()> {
+    let filled = [row_trial::SAMPLE_LIMIT.to_owned(), sql::some_rows(f)];
+    if attempt(client, &filled).await?.is_err() {
+        return Ok(());
+    }
+    for (n, (name, statement)) in sql::readings(f).into_iter().enumerate() {
+        if statement.is_none() || refused.iter().any(|(one, _)| *one == name) {
+            continue;
+        }
+        if let Err(refusal) = attempt(client, &sql::evaluate(f, n)).await? {
+            refused.push((name, refusal.message));
+        }
+        client.batch_execute(&fill::names(f)).await?;
+    }
+    // The objects are built on an empty table: rows that violate them are found by the job, which fills the rows first.
+    client.batch_execute(&sql::emptied(f)).await?;
+    Ok(())
 }
 
 /// Why an index definition could not be separated into expressions: the server's syntax error, if it has one.

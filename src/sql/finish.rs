@@ -9,6 +9,7 @@ use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::KeyRange;
 
+use super::plan_sql::applications_path;
 use super::section::{Section, section};
 use super::{fill, in_range, key_text, list};
 
@@ -148,7 +149,8 @@ fn broken(f: &Filling, rule: Rule<'_>) -> String {
     let alias = &f.table.name.name;
     match rule {
         Rule::NotNull(column) => format!("{alias}.{column} is null"),
-        Rule::Check(condition) => format!("not (\n{condition}\n)"),
+        // Its functions are called as by the application's writes.
+        Rule::Check(condition) => format!("{}not (\n{condition}\n)", applications_path(&f.sql)),
         Rule::Key(key) => {
             let pairs = key.columns.iter().zip(&key.referenced);
             let same: Vec<String> =

@@ -5,7 +5,7 @@
 use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
 
-use super::{definition, finish, list, trial};
+use super::{definition, finish, list, plan_sql, trial};
 
 /// Creates an empty table with the columns that the table will have. It has the table's name, because conditions may
 /// use it.
@@ -43,6 +43,29 @@ pub fn builds(f: &Filling) -> Vec<(Ident, Vec<String>)> {
 /// The name of the view for the condition or the index with that number.
 pub fn reading(number: usize) -> String {
     format!("pgstrata_reading_{number}")
+}
+
+/// Copies some rows, with the values that the job will set, to the stand-in.
+pub fn some_rows(f: &Filling) -> String {
+    let rows = trial::rows_as_they_will_be(f, &trial::whole(f));
+    format!("insert into {} select * from {rows} r limit 100", temporary(&f.table.name.name))
+}
+
+/// Empties the stand-in.
+pub fn emptied(f: &Filling) -> String {
+    format!("truncate {}", temporary(&f.table.name.name))
+}
+
+/// Evaluates what the view [`reading`] of that number contains, on the rows of the stand-in: an index as the job builds it, a
+/// condition as the application's writes evaluate it.
+pub fn evaluate(f: &Filling, number: usize) -> Vec<String> {
+    let path = if number < f.finish.checks.len() {
+        plan_sql::applications(&f.sql)
+    } else {
+        "set local search_path = pg_catalog, pg_temp".to_owned()
+    };
+    let count = format!("select count(v::text) from pg_temp.{} v", reading(number));
+    vec![path, count]
 }
 
 /// The error for an index definition that [`definition::index_expressions`] cannot parse.

@@ -164,9 +164,10 @@ async fn one_range(
     let f = &filler.filling;
     filler
         .reading(session, std::slice::from_ref(leaf), async |client| {
-            client.batch_execute(&fill::names(f)).await?;
             let mut all = Vec::new();
             for rule in rules {
+                // The search for another rule may have set the application's search path.
+                client.batch_execute(&fill::names(f)).await?;
                 let (statement, values) = sql::violating(f, leaf, range, *rule);
                 let rows = query_text(client, &statement, &values).await?;
                 all.push(Found {
