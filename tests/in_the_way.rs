@@ -9,12 +9,12 @@ use rustix::process::Signal;
 use tokio_postgres::Client;
 
 use crate::support::bench::DEADLOCK_TIMEOUT;
-use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 use crate::support::oracle;
 use crate::support::process::{Ran, ended, frozen, send};
 use crate::support::wait::until;
 
-on_every_version!(an_application_that_locks_in_another_order_is_no_deadlock_victim);
+on_oldest_and_newest!(an_application_that_locks_in_another_order_is_no_deadlock_victim);
 
 const SETUP: &str = "
     create table sites (site_id int primary key, name text);

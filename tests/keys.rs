@@ -6,7 +6,7 @@
 use pgstrata::model::ident::{Ident, MAX_BYTES, QualifiedName};
 use tokio::task::JoinHandle;
 
-use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 use crate::support::oracle;
 
 const ROWS: u32 = 1_200;
@@ -19,7 +19,7 @@ const QUARTERS: &str = "every = \"3 months\"";
 /// A column of the key: its name as in the catalog, its type, and its value in row number `$i`.
 type KeyColumn = (&'static str, &'static str, &'static str);
 
-on_every_version!(keys_that_the_server_generates, keys_of_many_columns);
+on_oldest_and_newest!(keys_that_the_server_generates, keys_of_many_columns);
 
 /// A table, the plan of its job, and the changes during the job.
 struct Case {

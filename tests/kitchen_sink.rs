@@ -9,13 +9,13 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use crate::support::bench::DEADLOCK_TIMEOUT;
-use crate::support::cluster::{Version, on_every_version};
+use crate::support::cluster::{Version, on_oldest_and_newest};
 use crate::support::dependents::{self, differences, fingerprint};
 use crate::support::lab::Lab;
 use crate::support::oracle;
 use crate::support::writers::Writers;
 
-on_every_version!(everything_at_once_under_load);
+on_oldest_and_newest!(everything_at_once_under_load);
 
 /// Foreign keys that reference the table, also from itself, for versions that can carry them over.
 const REFERENCED: &str = "

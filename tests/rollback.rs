@@ -2,10 +2,10 @@
 //! such failures before the swap.
 
 use crate::support::checks::{check_on, errors};
-use crate::support::cluster::{Version, on_every_version};
+use crate::support::cluster::{Version, on_oldest_and_newest};
 use crate::support::lab::Lab;
 
-on_every_version! {
+on_oldest_and_newest! {
     rows_that_violate_a_key_are_reported_by_check,
     a_key_that_cannot_become_valid_stops_nothing_after_a_swap,
     a_key_of_another_table_that_cannot_become_valid_stops_no_retype,

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_postgres::Client;
 
-use crate::support::cluster::{Database, Version, on_every_version};
+use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 
-on_every_version!(
+on_oldest_and_newest!(
     no_value_is_generated_twice_while_the_tables_are_exchanged,
     without_concurrent_writers_no_value_is_skipped
 );
