@@ -174,6 +174,7 @@ fn sequences() -> Vec<Sequence> {
             column: None,
             grantable: false,
         }],
+        default_privileges: true,
         options: Some(SequenceOptions {
             sql_type: "bigint".into(),
             start: 1,

@@ -304,8 +304,11 @@ pub struct Sequence {
     pub column: Ident,
     /// Whether it belongs to an identity column, not to a serial column.
     pub identity: bool,
-    /// Privileges, without those of the owner.
+    /// Privileges, sorted by their dependencies.
     pub grants: Vec<Grant>,
+    /// Whether the owner has all privileges. In that case, `grants` does not contain them.
+    #[serde(default = "yes")]
+    pub default_privileges: bool,
     /// The options; none in a definition that was stored by a version that did not read them.
     #[serde(default)]
     pub options: Option<SequenceOptions>,
@@ -313,6 +316,10 @@ pub struct Sequence {
     /// that was stored by a version that did not read them.
     #[serde(default)]
     pub uses: Option<SequenceUses>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Objects that depend on a sequence.

@@ -6,7 +6,7 @@ use crate::model::difference::Difference;
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Check, Column, ReplicaIdentity, Sequence, Table, Trigger};
 
-use super::prepare::{grant, policy, revoke, trigger};
+use super::prepare::{grant, of_sequence, policy, revoke, trigger};
 use super::{index, suffixes, with_operators};
 
 /// The inactive table, and the names of its objects.
@@ -289,10 +289,7 @@ impl Side<'_> {
                 let comment = or_null(options.comment.as_deref());
                 vec![alter_sequence(&own, sequence)?, format!("comment on sequence {own} is {comment}")]
             }
-            "grants" => {
-                let grants = sequence.grants.iter().flat_map(|g| grant(&self.b.table.owner, &own, g));
-                std::iter::once(revoke(&own)).chain(grants).collect()
-            }
+            "grants" | "default_privileges" => of_sequence(&self.b.table.owner, &own, sequence),
             _ => return None,
         })
     }

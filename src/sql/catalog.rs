@@ -15,8 +15,9 @@ pub fn table() -> String {
     TABLE
         .replacen("{dependents}", super::dependent::CATALOG, 1)
         .replacen("{operator_schemas}", OPERATOR_SCHEMAS, 1)
+        .replace("{sequence_owner_has_all}", &owner_has_all("s", "s"))
         .replace("{view}", VIEW)
-        .replace("{owner_has_all}", OWNER_HAS_ALL)
+        .replace("{owner_has_all}", &owner_has_all("c", "r"))
         .replace("{view_options}", &options::documented("v.reloptions", &options::kind("v")))
         .replace("{options}", &options::documented("c.reloptions", &options::kind("c")))
         .replace("{toast_options}", &options::documented("t.reloptions", "'toast'"))
@@ -26,10 +27,15 @@ pub fn table() -> String {
         .replace("{trigger_tail}", &definition::trigger_tail("t.oid"))
 }
 
-/// Whether the owner of the relation `c` has all privileges on it. The catalog may not contain the default privileges.
-const OWNER_HAS_ALL: &str = "(c.relacl is null or not exists (
-    select from aclexplode(acldefault('r', c.relowner)) d where d.grantee = c.relowner and d.privilege_type not in (
-      select o.privilege_type from aclexplode(c.relacl) o where o.grantee = c.relowner)))";
+/// Whether the owner of the relation, a row of `pg_class`, has all privileges on it. The catalog may not contain the default
+/// privileges, which `kind` selects: `r` for a table, `s` for a sequence.
+fn owner_has_all(relation: &str, kind: &str) -> String {
+    format!(
+        "({relation}.relacl is null or not exists (
+    select from aclexplode(acldefault('{kind}', {relation}.relowner)) d where d.grantee = {relation}.relowner and d.privilege_type not in (
+      select o.privilege_type from aclexplode({relation}.relacl) o where o.grantee = {relation}.relowner)))"
+    )
+}
 
 /// [`crate::model::table::Table::operator_schemas`] of the relation `c`.
 const OPERATOR_SCHEMAS: &str = concat!(
@@ -264,7 +270,8 @@ select pg_catalog.json_build_object(
           'privilege', x.privilege_type, 'column', null, 'grantable', x.is_grantable
         ) order by x.place)
         from aclexplode(s.relacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place)
-        where x.grantee <> s.relowner), '[]'),
+        where x.grantee <> s.relowner or not {sequence_owner_has_all}), '[]'),
+      'default_privileges', {sequence_owner_has_all},
       'options', (
         select json_build_object('sql_type', format_type(q.seqtypid, null), 'start', q.seqstart, 'increment', q.seqincrement,
           'min', q.seqmin, 'max', q.seqmax, 'cache', q.seqcache, 'cycle', q.seqcycle,

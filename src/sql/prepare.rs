@@ -4,7 +4,7 @@
 use crate::model::blueprint::{Blueprint, Partition};
 use crate::model::grant::Grant;
 use crate::model::ident::{Ident, QualifiedName, literal, plain};
-use crate::model::table::{Column, Policy, Table, Trigger};
+use crate::model::table::{Column, Policy, Sequence, Table, Trigger};
 
 use super::definition::requalified;
 use super::strip::strip;
@@ -107,9 +107,18 @@ fn grants(b: &Blueprint) -> Vec<String> {
     all.extend(b.table.grants.iter().flat_map(|g| grant(&b.table.owner, &target, g)));
     for sequence in b.table.sequences.iter().filter(|s| s.identity) {
         let name = sequence.name.sibling(sequence.name.name.with_suffix("_new"));
-        all.push(revoke(&name));
-        all.extend(sequence.grants.iter().flat_map(|g| grant(&b.table.owner, &name, g)));
+        all.extend(of_sequence(&b.table.owner, &name, sequence));
     }
+    all
+}
+
+/// Gives the sequence `name` the privileges of `sequence`.
+pub(super) fn of_sequence(owner: &Ident, name: &QualifiedName, sequence: &Sequence) -> Vec<String> {
+    let mut all = vec![revoke(name)];
+    if !sequence.default_privileges {
+        all.push(format!("revoke all on sequence {name} from {owner}"));
+    }
+    all.extend(sequence.grants.iter().flat_map(|g| grant(owner, name, g)));
     all
 }
 

@@ -458,12 +458,22 @@ async fn an_integer_identity_and_the_owners_privileges_stay(version: Version) {
     let db = run(version, PARTITION).await;
     // The access control list now contains only the owner's privileges, explicitly: the same as an empty list.
     execute(&db, "revoke all on t from {app}; revoke all (v, name) on t from {app}").await;
+    // The owner gives up a privilege on the sequence.
+    db.execute(
+        "do $$ begin execute format('revoke update on sequence %s from %I', pg_get_serial_sequence('t', 'id'),
+           (select pg_get_userbyid(relowner) from pg_class where oid = 't'::regclass)); end $$",
+    )
+    .await;
+    let given_up =
+        "not exists (select from pg_class s, aclexplode(coalesce(s.relacl, acldefault('s', s.relowner))) a
+      where s.oid = pg_get_serial_sequence('t', 'id')::regclass and a.privilege_type = 'UPDATE')";
     let integer = "(select seqtypid = 'integer'::regtype and seqmax = 2147483647 from pg_sequence
       where seqrelid = pg_get_serial_sequence('t', 'id')::regclass)";
     for command in ["swap", "rollback", "swap"] {
         let ran = db.pgstrata(&[command, "job"]).await.ok();
         assert!(!ran.stderr.contains("unexpected difference"), "{}", ran.stderr);
         assert!(holds(&db, integer).await, "after {command}");
+        assert!(holds(&db, given_up).await, "after {command}");
     }
     drop_roles(&db).await;
 }
