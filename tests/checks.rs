@@ -47,6 +47,25 @@ async fn rows_that_violate_it_when_they_are_copied() {
     assert_eq!(constraint(db, "t").await, "positive, short not valid");
 }
 
+/// A constraint that became false before the job.
+#[tokio::test]
+async fn rows_that_violate_it_from_the_start() {
+    let db = Database::new().await;
+    db.execute(SETUP).await;
+    db.execute("update most set n = 8").await;
+    let plan = db.plan(PLAN);
+    let before = rows(&db, "t").await;
+    let ran = db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    assert!(ran.stdout.contains("warning[check_violated]: short") || ran.stderr.contains("short"), "{ran:?}");
+    for command in ["swap", "rollback", "swap"] {
+        db.pgstrata(&[command, "j"]).await.ok();
+        assert_eq!(rows(&db, "t").await, before, "{command}");
+        assert!(constraint(&db, "t").await.contains("short"), "{command}");
+        db.execute("update t set v = 'v' where id = 1000; update t set v = 'value 1000' where id = 1000")
+            .await;
+    }
+}
+
 #[tokio::test]
 async fn rows_that_violate_it_when_changes_are_applied() {
     let db = Database::new().await;

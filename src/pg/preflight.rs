@@ -148,7 +148,7 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
             let trial = partition_trial::trial(client, b, plan.trust()).await;
             if let Some(trial) = passed(trial, "the partitioned table", &b.table, &mut findings)? {
                 findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
-                b.violated_checks = trial.violated_by_old_rows();
+                b.violated_checks = trial.violated_checks();
             } else {
                 complete = false;
             }
