@@ -13,6 +13,7 @@ use super::{definition, options};
 pub fn table() -> String {
     TABLE
         .replacen("{dependents}", super::dependent::CATALOG, 1)
+        .replace("{needs}", super::dependent::NEEDS)
         .replace("{view}", VIEW)
         .replace("{owner_has_all}", OWNER_HAS_ALL)
         .replace("{view_options}", &options::documented("v.reloptions", &options::kind("v")))

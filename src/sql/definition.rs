@@ -2,6 +2,7 @@
 //! from its beginning, name by name, because a name may contain ` ON `, ` USING ` or any other text.
 
 use crate::model::ident::Ident;
+use crate::model::tokens::tokens;
 
 /// A name as the server prints it, quoted or unquoted.
 const NAME: &str = r#"(?:"(?:[^"]|"")*"|[^" .,]+)"#;
@@ -143,50 +144,8 @@ fn names(token: &str, name: &Ident) -> bool {
     token == name.as_str() || token.starts_with('"') && token == name.to_string()
 }
 
-/// Splits the text into names, strings, sequences of spaces, and single other characters (`::` is one token). The
-/// tokens, joined, are the text.
-fn tokens(text: &str) -> Vec<&str> {
-    let is_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let end = if c == '"' || c == '\'' {
-            closed(rest, c, false)
-        } else if rest.starts_with("E'") {
-            1 + closed(&rest[1..], '\'', true)
-        } else if is_of_word(c) {
-            rest.find(|c| !is_of_word(c)).unwrap_or(rest.len())
-        } else if c.is_whitespace() {
-            rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len())
-        } else if rest.starts_with("::") {
-            2
-        } else {
-            c.len_utf8()
-        };
-        tokens.push(&rest[..end]);
-        rest = &rest[end..];
-    }
-    tokens
-}
-
-/// The end of a quoted token. A doubled quote is part of the token and, with `escapes`, so is the character after a
-/// backslash.
-fn closed(text: &str, quote: char, escapes: bool) -> usize {
-    let mut chars = text.char_indices().skip(1).peekable();
-    while let Some((at, c)) = chars.next() {
-        if c == '\\' && escapes {
-            chars.next();
-        } else if c == quote && chars.next_if(|(_, c)| *c == quote).is_none() {
-            return at + 1;
-        }
-    }
-    text.len()
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn moved(expression: &str) -> String {
@@ -236,13 +195,6 @@ mod tests {
             let found = index_expressions(tail);
             let found = found.as_ref().map(|all| all.iter().map(String::as_str).collect::<Vec<_>>());
             assert_eq!(found, expected, "{tail}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn joined_tokens_are_the_text(text in "[-t.:*'\"E\\\\ (é\n]{0,30}") {
-            prop_assert_eq!(tokens(&text).concat(), text);
         }
     }
 }
