@@ -286,7 +286,10 @@ async fn the_mirror_carries_over_equal_values_that_are_not_identical() {
             set_all("t").replace("where id = ", "where id = 40 + ")
         };
         lab.db.execute(&set).await;
-        let logged = lab.db.count("select count(*) from pgstrata.changes_job where coalesce(old_id, new_id) <> 190").await;
+        let logged = lab
+            .db
+            .count("select count(*) from pgstrata.changes_job where coalesce(old_id, new_id) <> 190")
+            .await;
         assert_eq!(logged, 0, "{command}");
         let written = lab.db.count(READ).await;
         send(&frozen, Signal::CONT);

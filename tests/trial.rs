@@ -2,7 +2,7 @@
 //! job, and evaluates the expressions of the table on rows.
 
 use crate::support::checks::{GOOD, MONTHS, check, check_as, check_good, errors, findings, told};
-use crate::support::cluster::{Database, connect};
+use crate::support::cluster::Database;
 
 /// Runs the job from `run` to `finalize`, with the statements in `between` between the steps.
 async fn whole_job(db: &Database, plan: &str, between: &str) {
@@ -216,24 +216,6 @@ async fn foreign_keys_that_the_new_type_cannot_have() {
         errors(&told(&format!("{tables}; {keyed}"), child).await),
         ["error[foreign_key_types]: c_t_id_fkey"]
     );
-}
-
-#[tokio::test]
-async fn a_key_that_is_not_valid_utf8() {
-    let db = Database::new().await;
-    let name = format!("{}_bytes", db.dsn().rsplit_once("dbname=").unwrap().1);
-    db.execute(&format!(
-        "create database {name} encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0"
-    ))
-    .await;
-    let client = connect(&format!("{} dbname={name}", db.dsn())).await;
-    let table = r"create table t (id text primary key, at timestamptz not null);
-        insert into t select 'k' || i, timestamptz '2024-01-15 00:00Z' + i * interval '1 day' from generate_series(0, 99) i; analyze t";
-    client.batch_execute(table).await.unwrap();
-    let user = format!("postgres dbname={name}");
-    assert_eq!(findings(&check_as(&db, &user, MONTHS).await), ["warning[key_not_utf8]: public.t"]);
-    client.batch_execute(r"update t set id = E'caf\351' where id = 'k7'").await.unwrap();
-    assert_eq!(findings(&check_as(&db, &user, MONTHS).await), ["error[key_not_utf8]: public.t"]);
 }
 
 #[tokio::test]
