@@ -295,7 +295,11 @@ async fn defaults(client: &Client, r: &mut Retyping, default: &str, rehearsal: &
 async fn attempt(client: &Client, statement: &str, shown: String, rehearsal: &mut Rehearsal) -> Result<()> {
     client.batch_execute("savepoint attempt").await?;
     if let Err(e) = client.batch_execute(statement).await {
-        rehearsal.refused.push((shown, refusal(e.into())?));
+        // The same definition is tried with each type of the column.
+        let refused = (shown, refusal(e.into())?);
+        if !rehearsal.refused.contains(&refused) {
+            rehearsal.refused.push(refused);
+        }
         client.batch_execute("rollback to attempt").await?;
     }
     Ok(())

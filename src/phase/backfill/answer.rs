@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
+use crate::model::design::Design;
 use crate::model::ident::QualifiedName;
 use crate::model::key::Key;
 use crate::pg::connect::Session;
@@ -80,17 +81,26 @@ pub(super) async fn refused(
     };
     let computed = filler.reading(session, std::slice::from_ref(leaf), compute).await;
     let table = leaf.plain();
+    let filters = matches!(filler.job.design, Design::Backfill(_));
     let (what, hint) = match computed {
         Err(e) if e.sqlstate().is_some() => (
             format!("the plan's SQL fails on a row of {table}"),
-            "correct the row and run again (`pgstrata check PLAN --sample 1000` looks for more such \
-             rows); or abort the job, change the expression or `where` in the plan, and run again: filled \
-             rows stay filled",
+            if filters {
+                "correct the row and run again (`pgstrata check PLAN --sample 1000` looks for more such \
+                 rows); or abort the job, change the expression or `where` in the plan, and run again: \
+                 filled rows stay filled"
+            } else {
+                "correct the row and run again; or abort the job, change the expression in the plan, and run again"
+            },
         ),
         _ => (
             format!("a trigger or constraint of {table} rejects the value that the plan sets in a row"),
-            "correct the row, the trigger or the constraint, and run again; or abort the job, exclude \
-             such rows with `where`, and run again: filled rows stay filled",
+            if filters {
+                "correct the row, the trigger or the constraint, and run again; or abort the job, exclude \
+                 such rows with `where`, and run again: filled rows stay filled"
+            } else {
+                "correct the row, the trigger or the constraint, and run again"
+            },
         ),
     };
     let named =
