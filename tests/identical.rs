@@ -147,7 +147,7 @@ const RETYPED: &[Retyped] = &[
     Retyped { old: "text", new: "numeric[]", original: "{01.5}", written: "{1.50}", restored: "{1.50}" },
     Retyped { old: "text", new: "public.any_case_text", original: "Ab", written: "aB", restored: "aB" },
     Retyped {
-        old: "varchar",
+        old: "text",
         new: "text collate public.any_case",
         original: "Ab",
         written: "aB",
@@ -297,4 +297,36 @@ async fn the_mirror_carries_over_equal_values_that_are_not_identical() {
         assert_eq!(lab.db.count(READ).await, written, "{command}");
         lab.ok("verify").await;
     }
+}
+
+/// The type remains, only its collation changes: values that were different can be equal.
+#[tokio::test]
+async fn a_change_of_the_collation_alone() {
+    let lab = Lab::new(
+        "create collation any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         create table t (id int primary key, v text not null unique);
+         insert into t select i, 'v' || i from generate_series(1, 200) i; update t set v = 'V7' where id = 8; analyze t",
+        "name = 'job'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'text collate public.any_case'\n",
+    )
+    .await;
+    let ran = lab.ran("run").await.exits(4);
+    assert!(ran.stderr.contains("by key: 7 and 8"), "{}", ran.stderr);
+    lab.db.execute("update t set v = 'v8' where id = 8").await;
+    lab.steps(&["run", "swap", "rollback", "swap", "verify"]).await;
+    let found = "select count(*) from t where v = 'V100'";
+    assert_eq!(lab.count(found).await, 1);
+    lab.ok("rollback").await;
+    assert_eq!(lab.count(found).await, 0);
+    lab.steps(&["swap", "finalize --now"]).await;
+    assert_eq!(lab.count(found).await, 1);
+    assert_eq!(
+        lab.count("select count(*) from pg_constraint where conrelid = 't'::regclass and contype = 'u'")
+            .await,
+        1
+    );
+    let again = lab.ok("run").await;
+    assert!(again.stderr.contains("job job is done: column v of public.t has type text"), "{again:?}");
+    let same = lab.with_plan("name = 'again'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'text collate public.any_case'\n");
+    let checked = same.ran("check").await.exits(3);
+    assert!(checked.stdout.contains("error[already_that_type]"), "{}", checked.stdout);
 }

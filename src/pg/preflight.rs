@@ -256,7 +256,7 @@ async fn open_jobs(client: &Client) -> Result<Vec<OpenJob>> {
         .filter(|job| !job.state.is_final())
         .map(|job| OpenJob {
             is_swapped: job.design.planned().is_swapped(),
-            partitions: matches!(job.design, Design::Partition(_)),
+            partitions: job.design.planned().updates().is_none(),
             used_by: job.design.planned().source().dependents.of_other_tables(),
             name: job.name,
             source: job.source,

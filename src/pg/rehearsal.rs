@@ -98,8 +98,9 @@ async fn one_side(
         }
         return Ok(());
     }
-    let shadow = client.query_one(sql::SHADOW_TYPE, &[]).await?;
+    let shadow = client.query_one(sql::SHADOW_TYPE, &[&r.column.name.as_str()]).await?;
     if side == Side::Old {
+        rehearsal.same_type = shadow.get(3);
         (r.new_type, r.to) = (shadow.get(0), shadow.get(2));
         if !shadow.get::<_, bool>(1) {
             (r.looks.storage, r.looks.compression) = (None, None);

@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
-use crate::model::design::Design;
 use crate::model::ident::QualifiedName;
 use crate::model::key::Key;
 use crate::pg::connect::Session;
@@ -81,7 +80,7 @@ pub(super) async fn refused(
     };
     let computed = filler.reading(session, std::slice::from_ref(leaf), compute).await;
     let table = leaf.plain();
-    let filters = matches!(filler.job.design, Design::Backfill(_));
+    let filters = !filler.job.design.planned().is_swapped();
     let (what, hint) = match computed {
         Err(e) if e.sqlstate().is_some() => (
             format!("the plan's SQL fails on a row of {table}"),

@@ -9,7 +9,7 @@ use crate::model::filling::Filling;
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::number;
 use crate::model::table::Table;
-use crate::plan::{Plan, Task};
+use crate::plan::Plan;
 
 /// The maximum number of unavailable names to report individually.
 const MAX_NAMED: u64 = 10;
@@ -70,7 +70,7 @@ pub(super) fn kept_trigger(report: &mut Report, plan: &Plan, table: &Table, fact
         return;
     }
     let trigger = Filling::trigger_of(name);
-    let same = |on: &QualifiedName| *on == table.name && matches!(plan.task(), Task::Backfill(_));
+    let same = |on: &QualifiedName| *on == table.name && !plan.task().purpose().is_swapped();
     let mut kept = facts.fill_triggers.iter().filter(|(one, _)| *one == trigger).map(|(_, on)| on).peekable();
     let Some(first) = kept.peek().copied() else { return };
     if !kept.any(same) {
@@ -101,7 +101,7 @@ fn connection(plan: &Plan, table: &Table, job: &OpenJob) -> Option<String> {
         Some(format!("{} of {other}", object.0))
     };
     let theirs = job.partitions.then(|| on(&table.dependents.of_other_tables(), &job.source)).flatten();
-    let partitions = matches!(plan.task(), Task::Partition(_));
+    let partitions = !plan.task().purpose().updates_rows();
     theirs.or_else(|| partitions.then(|| on(&job.used_by, &source)).flatten())
 }
 
