@@ -24,66 +24,87 @@ async fn shell(db: &Database, line: &str) -> String {
 
 #[tokio::test]
 async fn the_printed_commands_work_for_a_job_with_an_odd_name() {
-    let db = Database::new().await;
-    db.execute(
-        r#"create table "Ünï/ t'x" (id int primary key, v text, at timestamptz not null default now());
-           insert into "Ünï/ t'x" select i from generate_series(1, 100) i"#,
-    )
-    .await;
-    let plan = db.plan("table = \"\\\"Ünï/ t'x\\\"\"\n[partition]\nby = \"at\"\nevery = \"1 month\"\n");
-    let output = db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok().stdout;
-    let output = shell(&db, &hinted(&output, "pgstrata swap")).await;
-    let output = shell(&db, &hinted(&output, "pgstrata rollback")).await;
-    let output = shell(&db, &hinted(&output, "pgstrata swap")).await;
-    // The old table is still kept: the hint shows how to finalize now.
-    let refused = db.pgstrata(&["finalize", "Ünï/ t'x"]).await.exits(6).stderr;
-    assert!(hinted(&output, "pgstrata finalize").contains('\''), "{output}");
-    shell(&db, &hinted(&refused, "pgstrata finalize")).await;
-    assert_eq!(db.count("select count(*) from pgstrata.jobs where state = 'finalized'").await, 1);
+    // Without a name in the plan, the job has the name of the table.
+    for (table, name) in
+        [("Ünï/ t'x", None), ("t", Some("it's \"$(false)\" $HOME \\ *")), ("t", Some("-x; false"))]
+    {
+        let db = Database::new().await;
+        db.execute(&format!(
+            r#"create table "{table}" (id int primary key, v text, at timestamptz not null default now());
+               insert into "{table}" select i from generate_series(1, 100) i"#
+        ))
+        .await;
+        let named = name.map_or(String::new(), |name| format!("name = '''{name}'''\n"));
+        let partition = format!("table = '''\"{table}\"'''\n[partition]\nby = \"at\"\nevery = \"1 month\"\n");
+        let plan = db.plan(&format!("{named}{partition}"));
+        let output = db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok().stdout;
+        // Another job on the table is told how to end this one.
+        let other = db.plan(&format!("name = 'other'\n{partition}"));
+        let told = db.pgstrata(&["run", other.to_str().unwrap()]).await.exits(3).stdout;
+        assert!(hinted(&told, "pgstrata abort").contains('\''), "{told}");
+        let output = shell(&db, &hinted(&output, "pgstrata swap")).await;
+        let output = shell(&db, &hinted(&output, "pgstrata rollback")).await;
+        let output = shell(&db, &hinted(&output, "pgstrata swap")).await;
+        // The old table is still kept: the hint shows how to finalize now.
+        let refused = db.pgstrata(&["finalize", "--", name.unwrap_or(table)]).await.exits(6).stderr;
+        assert!(hinted(&output, "pgstrata finalize").contains('\''), "{output}");
+        shell(&db, &hinted(&refused, "pgstrata finalize")).await;
+        assert_eq!(db.count("select count(*) from pgstrata.jobs where state = 'finalized'").await, 1);
+    }
 }
 
 /// A unique index over rows with duplicate values, as after a change of the operating system's collations.
 #[tokio::test]
 async fn duplicates_from_a_damaged_unique_index_are_reported_and_the_job_resumes_without_them() {
-    let db = Database::new().await;
-    db.execute(
-        "create table t (id bigint generated always as identity primary key, v text, at timestamptz not null default now());
-         insert into t (v, at) select 'v' || i, timestamptz '2025-01-01Z' + i * interval '3 hours' from generate_series(1, 1500) i;
-         analyze t; create index t_v on t (v, at); update t set v = 'same', at = '2025-02-02Z' where id in (500, 501);
-         update pg_index set indisunique = true where indexrelid = 't_v'::regclass",
-    )
-    .await;
-    let plan = db.plan("name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 month\"\n");
-    let plan = plan.to_str().unwrap();
-    let output = db.pgstrata(&["run", plan]).await.exits(4).stderr;
-    for part in
-        ["rows of public.t have duplicate values, although index t_v is unique", "by key (id): 500 and 501"]
-    {
-        assert!(output.contains(part), "{part}: {output}");
+    for definition in ["(v, at)", "(at, v) where v <> 'none'"] {
+        let db = Database::new().await;
+        db.execute(&format!(
+            "create table t (nr bigint generated always as identity primary key, id int, v text, at timestamptz not null default now());
+             insert into t (id, v, at) select i, 'v' || i, timestamptz '2025-01-01Z' + i * interval '3 hours' from generate_series(1, 1500) i;
+             analyze t; create index t_v on t {definition};
+             update t set v = 'same', at = '2025-02-02Z' where nr in (500, 501);
+             update pg_index set indisunique = true where indexrelid = 't_v'::regclass"
+        ))
+        .await;
+        let plan = db.plan("name = \"job\"\ntable = \"t\"\n[partition]\nby = \"at\"\nevery = \"1 month\"\n");
+        let plan = plan.to_str().unwrap();
+        let output = db.pgstrata(&["run", plan]).await.exits(4).stderr;
+        for part in [
+            "rows of public.t have duplicate values, although index t_v is unique",
+            "by key (nr): 500 and 501",
+        ] {
+            assert!(output.contains(part), "{definition}: {part}: {output}");
+        }
+        assert!(!output.contains("same,"), "a value of a row is printed: {output}");
+        db.execute("delete from t where nr = 501").await;
+        db.pgstrata(&["run", plan, "--swap"]).await.ok();
+        assert_eq!(db.count("select count(*) from t").await, 1499);
     }
-    assert!(!output.contains("same,"), "a value of a row is printed: {output}");
-    db.execute("delete from t where id = 501").await;
-    db.pgstrata(&["run", plan, "--swap"]).await.ok();
-    assert_eq!(db.count("select count(*) from t").await, 1499);
 }
 
 #[tokio::test]
 async fn rows_that_a_retype_makes_equal_are_reported() {
-    let db = Database::new().await;
-    db.execute(
-        "create table t (id int primary key, code text not null unique, n int);
-         insert into t select i, i::text from generate_series(1, 1000) i; update t set code = '07' where id = 8; analyze t",
-    )
-    .await;
-    let plan = db.plan(
-        "name = \"job\"\nkind = \"retype\"\ntable = \"t\"\n[retype]\ncolumn = \"code\"\nto = \"integer\"\n",
-    );
-    let plan = plan.to_str().unwrap();
-    let output = db.pgstrata(&["run", plan]).await.exits(4).stderr;
-    assert!(output.contains("rows would have duplicate values in unique index t_code_key_new"), "{output}");
-    assert!(output.contains("by key: 7 and 8"), "{output}");
-    db.execute("update t set code = '08' where id = 8").await;
-    db.pgstrata(&["run", plan]).await.ok();
+    for definition in ["(code)", "(coalesce(code, code), (n + 1)) where n > 0"] {
+        let db = Database::new().await;
+        db.execute(&format!(
+            "create table t (id int primary key, code text not null, n int);
+             insert into t select i, i::text, 1 from generate_series(1, 1000) i; update t set code = '07' where id = 8;
+             create unique index t_code_key on t {definition}; analyze t"
+        ))
+        .await;
+        let plan = db.plan(
+            "name = \"job\"\nkind = \"retype\"\ntable = \"t\"\n[retype]\ncolumn = \"code\"\nto = \"integer\"\n",
+        );
+        let plan = plan.to_str().unwrap();
+        let output = db.pgstrata(&["run", plan]).await.exits(4).stderr;
+        assert!(
+            output.contains("rows would have duplicate values in unique index t_code_key_new"),
+            "{definition}: {output}"
+        );
+        assert!(output.contains("by key: 7 and 8"), "{definition}: {output}");
+        db.execute("update t set code = '08' where id = 8").await;
+        db.pgstrata(&["run", plan]).await.ok();
+    }
 }
 
 /// Before and after the swap, for both kinds of job with a swap.
@@ -133,5 +154,39 @@ async fn a_mismatch_is_explained_differently_before_and_after_the_swap() {
                 "{command}: {output}"
             );
         }
+    }
+}
+
+/// A GRANT while the job is open is reported with exactly the privileges that were granted, before and after a swap.
+#[tokio::test]
+async fn a_privilege_that_is_carried_over_is_reported_by_name() {
+    for kind in [
+        "[partition]\nby = 'at'\nevery = '1 month'\n",
+        "kind = 'retype'\n[retype]\ncolumn = 'v'\nto = 'bigint'\n",
+    ] {
+        let db = Database::new().await;
+        let app = format!("hints_{}", db.name());
+        db.execute(&format!(
+            "create role {app}; create table t (id int primary key, at timestamptz not null, v int not null);
+             insert into t select i, '2024-01-01'::timestamptz + i * interval '6 hours', i from generate_series(1, 500) i; analyze t"
+        ))
+        .await;
+        let plan = db.plan(&format!("name = 'job'\ntable = 't'\n{kind}"));
+        db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+        for (grant, command) in [("select", "swap"), ("update (v)", "rollback")] {
+            db.execute(&format!("grant {grant} on t to {app}")).await;
+            let ran = db.pgstrata(&[command, "job"]).await.ok();
+            let privilege = grant.to_uppercase().replace("(V)", "(v)");
+            let said: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("privilege")).collect();
+            assert!(
+                said.iter()
+                    .all(|line| line
+                        .ends_with(&format!("privilege {privilege} of {app}, by postgres was added"))),
+                "{said:?}"
+            );
+            assert_eq!(db.count(&format!("select count(*) from pg_class where oid = 't'::regclass and has_table_privilege('{app}', oid, 'select')")).await, 1);
+        }
+        assert!(db.count(&format!("select count(*) from pg_class where oid = 't'::regclass and has_column_privilege('{app}', oid, 'v', 'update')")).await == 1);
+        db.execute(&format!("drop owned by {app}; drop role {app}")).await;
     }
 }

@@ -1,10 +1,17 @@
 //! Values that a type considers equal are not always identical to an application. The value written last is kept in
 //! both directions, and `verify` reports the difference.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pgstrata::model::verify_report::EXAMPLES_MAX;
+use rustix::process::Signal;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use crate::support::cluster::Database;
+use crate::support::lab::Lab;
+use crate::support::process::{ended, send};
 
 /// A type, and two of its values that are equal or cannot be compared with `=`, but have different text
 /// representations.
@@ -23,6 +30,11 @@ const PAIRS: &[(&str, &str, &str)] = &[
     ("point", "(0,1)", "(-0,1)"),
     ("box", "(2,2),(0,0)", "(4,1),(0,0)"),
     ("path", "((0,0),(1,1))", "((0,0),(2,2))"),
+    ("circle", "<(0,0),1>", "<(5,5),1>"),
+    ("lseg", "[(0,0),(1,1)]", "[(0,0),(1,1.0000001)]"),
+    ("line", "{1,2,3}", "{2,4,6}"),
+    ("polygon", "((0,0),(1,0),(1,1))", "((1,0),(1,1),(0,0))"),
+    ("circle[]", "{\"<(0,0),1>\"}", "{\"<(5,5),1>\"}"),
     ("numeric[]", "{1.5}", "{1.50}"),
     ("double precision[]", "{0}", "{-0}"),
     ("interval[]", "{1 day}", "{24:00:00}"),
@@ -133,6 +145,50 @@ const RETYPED: &[Retyped] = &[
         restored: "{\"n\": 1.00}",
     },
     Retyped { old: "text", new: "numeric[]", original: "{01.5}", written: "{1.50}", restored: "{1.50}" },
+    Retyped { old: "text", new: "public.any_case_text", original: "Ab", written: "aB", restored: "aB" },
+    Retyped {
+        old: "text",
+        new: "text collate public.any_case",
+        original: "Ab",
+        written: "aB",
+        restored: "aB",
+    },
+    Retyped {
+        old: "text",
+        new: "circle",
+        original: "<(0,0),1>",
+        written: "<(5,5),1>",
+        restored: "<(5,5),1>",
+    },
+    Retyped {
+        old: "text",
+        new: "box",
+        original: "(2,2),(0,0)",
+        written: "(4,1),(0,0)",
+        restored: "(4,1),(0,0)",
+    },
+    Retyped { old: "text", new: "line", original: "{1, 2, 3}", written: "{2,4,6}", restored: "{2,4,6}" },
+    Retyped {
+        old: "text",
+        new: "lseg",
+        original: "[(0,0), (1,1)]",
+        written: "[(0,0),(1,1.0000001)]",
+        restored: "[(0,0),(1,1.0000001)]",
+    },
+    Retyped {
+        old: "text",
+        new: "path",
+        original: "((0,0), (1,1))",
+        written: "((0,0),(2,2))",
+        restored: "((0,0),(2,2))",
+    },
+    Retyped {
+        old: "text",
+        new: "polygon",
+        original: "((0,0), (1,0), (1,1))",
+        written: "((1,0),(1,1),(0,0))",
+        restored: "((1,0),(1,1),(0,0))",
+    },
     // The old type has only one representation of all equal values.
     Retyped { old: "integer", new: "numeric", original: "1", written: "1.00", restored: "1" },
 ];
@@ -140,7 +196,10 @@ const RETYPED: &[Retyped] = &[
 async fn retype(db: &Database, case: &Retyped) {
     let Retyped { old, new, original, .. } = case;
     db.execute(&format!(
-        "create extension if not exists citext; create table t (id int primary key, v {old} not null, n int);
+        "create extension if not exists citext;
+         create collation any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         create domain any_case_text as text collate any_case;
+         create table t (id int primary key, v {old} not null, n int);
          insert into t select i, '{original}' from generate_series(1, 1500) i; analyze t"
     ))
     .await;
@@ -173,7 +232,7 @@ async fn a_rolled_back_column_has_what_was_written_last() {
 /// Writes that bypass the trigger leave values in the two columns that are equal but not identical.
 #[tokio::test]
 async fn verify_of_a_retype_finds_equal_values_that_are_not_identical() {
-    for case in RETYPED.iter().filter(|case| case.old == "text") {
+    for case in RETYPED.iter().filter(|case| case.old != "integer") {
         let db = Database::new().await;
         retype(&db, case).await;
         let bypass_trigger = |column: &str| {
@@ -189,4 +248,85 @@ async fn verify_of_a_retype_finds_equal_values_that_are_not_identical() {
         db.execute(&bypass_trigger("v")).await;
         db.pgstrata(&["verify", "job"]).await.exits(4);
     }
+}
+
+/// Sessions that write to row 190 without a pause, so that the change log is never empty.
+async fn writers(db: &Database, over: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        let (client, over) = (db.client().await, over.clone());
+        all.push(tokio::spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                client.batch_execute("update t set at = at where id = 190").await.unwrap();
+            }
+        }));
+    }
+    all
+}
+
+/// Equal values that are written while the mirror is on, in both directions.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mirror_carries_over_equal_values_that_are_not_identical() {
+    let lab = Lab::on(
+        table_of_pairs().await,
+        "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n[swap]\nattempts = 1000\n",
+    );
+    lab.ok("run").await;
+    for command in ["swap", "rollback"] {
+        let over = Arc::new(AtomicBool::new(false));
+        let writers = writers(&lab.db, &over).await;
+        let frozen = lab.frozen(command, "mirror.on").await;
+        over.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let set = if command == "swap" {
+            set_all("t")
+        } else {
+            set_all("t").replace("where id = ", "where id = 40 + ")
+        };
+        lab.db.execute(&set).await;
+        let logged = lab
+            .db
+            .count("select count(*) from pgstrata.changes_job where coalesce(old_id, new_id) <> 190")
+            .await;
+        assert_eq!(logged, 0, "{command}");
+        let written = lab.db.count(READ).await;
+        send(&frozen, Signal::CONT);
+        ended(frozen).await.ok();
+        assert_eq!(lab.db.count(READ).await, written, "{command}");
+        lab.ok("verify").await;
+    }
+}
+
+/// The type remains, only its collation changes: values that were different can be equal.
+#[tokio::test]
+async fn a_change_of_the_collation_alone() {
+    let lab = Lab::new(
+        "create collation any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         create table t (id int primary key, v text not null unique);
+         insert into t select i, 'v' || i from generate_series(1, 200) i; update t set v = 'V7' where id = 8; analyze t",
+        "name = 'job'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'text collate public.any_case'\n",
+    )
+    .await;
+    let ran = lab.ran("run").await.exits(4);
+    assert!(ran.stderr.contains("by key: 7 and 8"), "{}", ran.stderr);
+    lab.db.execute("update t set v = 'v8' where id = 8").await;
+    lab.steps(&["run", "swap", "rollback", "swap", "verify"]).await;
+    let found = "select count(*) from t where v = 'V100'";
+    assert_eq!(lab.count(found).await, 1);
+    lab.ok("rollback").await;
+    assert_eq!(lab.count(found).await, 0);
+    lab.steps(&["swap", "finalize --now"]).await;
+    assert_eq!(lab.count(found).await, 1);
+    assert_eq!(
+        lab.count("select count(*) from pg_constraint where conrelid = 't'::regclass and contype = 'u'")
+            .await,
+        1
+    );
+    let again = lab.ok("run").await;
+    assert!(again.stderr.contains("job job is done: column v of public.t has type text"), "{again:?}");
+    let same = lab.with_plan("name = 'again'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'text collate public.any_case'\n");
+    let checked = same.ran("check").await.exits(3);
+    assert!(checked.stdout.contains("error[already_that_type]"), "{}", checked.stdout);
 }

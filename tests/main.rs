@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the panic of a failed test reports its location")]
 
 mod allowed; // a job that `check` allows succeeds, with any mix of objects on the table
+mod ascii; // databases whose encoding is SQL_ASCII
 mod backfill; // backfills under writers, killed at every failpoint, resumed on schedules
 mod backfill_check; // what `check` reports about backfills
 mod backfill_sample; // `check --sample` on rows that a backfill would fail on

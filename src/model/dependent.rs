@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::grant::Grant;
-use super::ident::{Ident, QualifiedName};
+use super::ident::{Ident, QualifiedName, plain};
 
 /// All such objects, except views and foreign keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +180,15 @@ pub struct MatviewIndex {
 }
 
 impl Dependents {
+    /// The objects that belong to a table: the kind and name of each, and the table.
+    pub fn of_other_tables(&self) -> Vec<(String, QualifiedName)> {
+        let named = |kind: &str, name: &Ident| format!("{kind} {}", plain(name.as_str()));
+        let rules = self.rules.iter().map(|r| (named("rule", &r.name), r.table.clone()));
+        let policies = self.policies.iter().map(|p| (named("policy", &p.name), p.table.clone()));
+        let defaults = self.defaults.iter().map(|d| (named("default of column", &d.column), d.table.clone()));
+        rules.chain(policies).chain(defaults).collect()
+    }
+
     /// Each object in readable form, with its definition, for comparisons.
     pub fn each(&self) -> Vec<(String, String)> {
         let rules = self

@@ -128,7 +128,12 @@ impl Filling {
 
     /// The name of the trigger. It sorts after those of all other triggers, so that the trigger sees their results.
     pub fn fill_trigger(&self) -> Ident {
-        Ident::derived(&format!("zz_pgstrata_fill_{}", self.job))
+        Self::trigger_of(&self.job)
+    }
+
+    /// The name of the trigger of a job.
+    pub fn trigger_of(job: &str) -> Ident {
+        Ident::derived(&format!("zz_pgstrata_fill_{job}"))
     }
 
     /// The name of the index that belongs to `index` on a partition, or on the table itself (`part`).

@@ -38,5 +38,6 @@ pub mod sizer;
 pub mod state;
 pub mod status;
 pub mod table;
+pub mod tokens;
 pub mod untrusted_code;
 pub mod verify_report;

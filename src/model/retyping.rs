@@ -145,6 +145,12 @@ impl Retyping {
         self.key.iter().filter_map(now).collect()
     }
 
+    /// Whether a column has the new type. If only the collation changes, it has another collation than before.
+    pub fn is_converted(&self, column: &Column) -> bool {
+        let same_type = self.column.sql_type == self.new_type;
+        column.sql_type == self.new_type && (!same_type || column.collation != self.column.collation)
+    }
+
     /// The name of the constraint that proves that every row has a value in the inactive column.
     pub fn proof(&self) -> Ident {
         Ident::derived(&format!("pgstrata_level_{}", self.job))
@@ -248,7 +254,7 @@ impl Retyping {
         let mut now = self.without_own(now, direction);
         let swapped = direction == Direction::Reverse;
         let there = now.columns.iter_mut().find(|c| c.name == self.column.name);
-        if let Some(column) = there.filter(|c| swapped && c.sql_type == self.new_type) {
+        if let Some(column) = there.filter(|c| swapped && self.is_converted(c)) {
             *column = self.column.clone();
         }
         for one in &self.indexes {

@@ -91,7 +91,7 @@ async fn rolled_back(client: &Client, f: &Filling, trust: &[String]) -> Result<F
     trial.alike = alike.iter().map(|row| (ident(row, 0), ident(row, 1))).collect();
     trial.standing = standing(client, f, oid, stand_in, &oids).await?;
     client.batch_execute(resolve::OURS).await?;
-    let resolved = client.query(sql::RESOLVED, &[&stand_in]).await?;
+    let resolved = client.query(&sql::resolved(), &[&stand_in]).await?;
     trial.resolved = resolved.iter().map(|row| (ident(row, 0), row.get(1))).collect();
     let oids: Vec<u32> = resolved.iter().map(|row| row.get(2)).collect();
     trial.named.add(resolve::named(client, (oid, trust), &oids, &f.sql).await?);
@@ -168,7 +168,7 @@ fn led(key: &NewKey, referenced: &Referenced) -> Option<NewKey> {
 
 /// The message with the names of the real tables instead of the stand-ins'.
 fn real_names(f: &Filling, mut message: String) -> String {
-    for (n, key) in f.finish.foreign_keys.iter().enumerate() {
+    for (n, key) in f.finish.foreign_keys.iter().enumerate().rev() {
         message = message.replace(sql::referenced(n).as_str(), key.references.name.as_str());
     }
     message
@@ -229,7 +229,9 @@ async fn standing(
         (true, true) => Standing::Same,
         (true, false) => Standing::Unfinished,
     };
-    for row in client.query(sql::CONSTRAINTS, &[&oid, &stand_in, &constraints, key_names, key_oids]).await? {
+    for row in
+        client.query(&sql::constraints(), &[&oid, &stand_in, &constraints, key_names, key_oids]).await?
+    {
         found.push((row.get(0), of(&row)));
     }
     for row in client.query(&sql::indexes(), &[&oid, &stand_in, &indexes]).await? {

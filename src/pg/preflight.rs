@@ -209,17 +209,23 @@ pub(super) async fn facts(
 ) -> Result<Facts> {
     let server = server(client).await?;
     if server.version < check::OLDEST_SERVER {
-        return Ok(Facts { server, relation: Relation::Unread, jobs: Vec::new() });
+        return Ok(Facts { server, relation: Relation::Unread, jobs: Vec::new(), fill_triggers: Vec::new() });
     }
     store::no_acting_superuser(client).await?;
     let Some(oid) = catalog::find(client, table).await? else {
         let relation = Relation::Missing { name: table.clone(), tables: tables(client).await? };
-        return Ok(Facts { server, relation, jobs: Vec::new() });
+        return Ok(Facts { server, relation, jobs: Vec::new(), fill_triggers: Vec::new() });
     };
     let found = found(client, by, oid, plan).await?;
     let readable = found.rights.own_schema.as_ref().is_some_and(|own| own.usage && own.tables);
     let jobs = if readable { open_jobs(client).await? } else { Vec::new() };
-    Ok(Facts { server, relation: Relation::There(Box::new(found)), jobs })
+    let triggers = client.query(sql::FILL_TRIGGERS, &[]).await?;
+    let trigger = |row: &Row| {
+        let table = QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+        (Ident::new(row.get::<_, String>(0)), table)
+    };
+    let fill_triggers = triggers.iter().map(trigger).collect();
+    Ok(Facts { server, relation: Relation::There(Box::new(found)), jobs, fill_triggers })
 }
 
 async fn server(client: &Client) -> Result<Server> {
@@ -252,6 +258,8 @@ async fn open_jobs(client: &Client) -> Result<Vec<OpenJob>> {
         .filter(|job| !job.state.is_final())
         .map(|job| OpenJob {
             is_swapped: job.design.planned().is_swapped(),
+            partitions: job.design.planned().updates().is_none(),
+            used_by: job.design.planned().source().dependents.of_other_tables(),
             name: job.name,
             source: job.source,
             state: job.state,

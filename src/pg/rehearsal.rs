@@ -98,8 +98,9 @@ async fn one_side(
         }
         return Ok(());
     }
-    let shadow = client.query_one(sql::SHADOW_TYPE, &[]).await?;
+    let shadow = client.query_one(sql::SHADOW_TYPE, &[&r.column.name.as_str()]).await?;
     if side == Side::Old {
+        rehearsal.same_type = shadow.get(3);
         (r.new_type, r.to) = (shadow.get(0), shadow.get(2));
         if !shadow.get::<_, bool>(1) {
             (r.looks.storage, r.looks.compression) = (None, None);
@@ -295,7 +296,11 @@ async fn defaults(client: &Client, r: &mut Retyping, default: &str, rehearsal: &
 async fn attempt(client: &Client, statement: &str, shown: String, rehearsal: &mut Rehearsal) -> Result<()> {
     client.batch_execute("savepoint attempt").await?;
     if let Err(e) = client.batch_execute(statement).await {
-        rehearsal.refused.push((shown, refusal(e.into())?));
+        // The same definition is tried with each type of the column.
+        let refused = (shown, refusal(e.into())?);
+        if !rehearsal.refused.contains(&refused) {
+            rehearsal.refused.push(refused);
+        }
         client.batch_execute("rollback to attempt").await?;
     }
     Ok(())

@@ -10,6 +10,7 @@ use super::file::BackfillSection;
 use super::read::{Problems, Read, column, plain_texts, text, wrong};
 use super::settings::{self, Settings};
 use crate::model::ident::plain;
+use crate::model::tokens::tokens;
 
 /// The part of a plan that only backfills have. Column names are as in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,12 +145,15 @@ fn sorted<T>(mut all: Vec<T>, name: impl Fn(&T) -> &String) -> Read<Vec<T>> {
 
 /// Reads `TYPE [DEFAULT EXPRESSION]`. Constraints belong under `finish`; generated columns are not supported.
 fn definition(name: String, written: &str) -> Read<Added> {
-    let lower = written.to_ascii_lowercase();
-    let (sql_type, default) = match lower.find(" default ") {
-        Some(at) => (&written[..at], Some(written[at + " default ".len()..].trim().to_owned())),
-        None => (written, None),
+    let words = top_words(written);
+    let (sql_type, default) = match words.iter().position(|(_, word)| word == "default") {
+        Some(n) if n > 0 => {
+            let at = words[n].0;
+            (&written[..at], Some(written[at + "default".len()..].trim().to_owned()))
+        }
+        _ => (written, None),
     };
-    let words: Vec<&str> = lower.split_ascii_whitespace().collect();
+    let words: Vec<&str> = words.iter().map(|(_, word)| word.as_str()).collect();
     if words.windows(2).any(|two| two == ["not", "null"]) {
         let fact = format!("column {} cannot be NOT NULL before it is filled", plain(&name));
         return wrong(fact, "list the column under finish: not_null = [...]");
@@ -165,6 +169,22 @@ fn definition(name: String, written: &str) -> Read<Added> {
         ),
         None => Ok(Added { name, sql_type: sql_type.trim().to_owned(), default }),
     }
+}
+
+/// The words outside quotes and parentheses in lower case, each with its position.
+fn top_words(text: &str) -> Vec<(usize, String)> {
+    let (mut depth, mut at) = (0_usize, 0);
+    let mut words = Vec::new();
+    for token in tokens(text) {
+        match token {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            word if depth == 0 && !word.trim().is_empty() => words.push((at, word.to_ascii_lowercase())),
+            _ => {}
+        }
+        at += token.len();
+    }
+    words
 }
 
 fn keep_filled(value: &Value) -> Read<KeepFilled> {

@@ -16,6 +16,7 @@ pub fn table() -> String {
         .replacen("{dependents}", super::dependent::CATALOG, 1)
         .replacen("{operator_schemas}", OPERATOR_SCHEMAS, 1)
         .replace("{sequence_owner_has_all}", &owner_has_all("s", "s"))
+        .replace("{needs}", super::dependent::NEEDS)
         .replace("{view}", VIEW)
         .replace("{owner_has_all}", &owner_has_all("c", "r"))
         .replace("{view_options}", &options::documented("v.reloptions", &options::kind("v")))

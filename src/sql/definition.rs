@@ -2,6 +2,7 @@
 //! from its beginning, name by name, because a name may contain ` ON `, ` USING ` or any other text.
 
 use crate::model::ident::Ident;
+use crate::model::tokens::tokens;
 
 /// A name as the server prints it, quoted or unquoted.
 const NAME: &str = r#"(?:"(?:[^"]|"")*"|[^" .,]+)"#;
@@ -57,20 +58,40 @@ pub fn requalified(expression: &str, from: &Ident, to: &Ident) -> String {
 /// parsed; otherwise, the result contains every function and operator in the text.
 pub fn index_expressions(tail: &str) -> Option<Vec<String>> {
     let tokens = index_tokens(tail)?;
-    let depths = depths(&tokens)?;
+    let (elements, condition) = index_parts(&tokens)?;
+    let mut all = Vec::new();
+    for element in elements {
+        all.extend(index_element(element)?);
+    }
+    all.extend(condition);
+    Some(all)
+}
+
+/// The columns and expressions of a key in the same part of a definition, and the predicate. None if the text cannot be
+/// parsed.
+pub fn index_key(tail: &str) -> Option<(Vec<String>, Option<String>)> {
+    let tokens = index_tokens(tail)?;
+    let (elements, condition) = index_parts(&tokens)?;
+    let column =
+        |element: &[&str]| element.iter().find(|token| !token.trim().is_empty()).map(|t| (*t).to_owned());
+    let one = |element: &[&str]| index_element(element)?.or_else(|| column(element));
+    Some((elements.into_iter().map(one).collect::<Option<_>>()?, condition))
+}
+
+/// The elements of an index, and its predicate.
+fn index_parts<'t, 's>(tokens: &'t [&'s str]) -> Option<(Vec<&'t [&'s str]>, Option<String>)> {
+    let depths = depths(tokens)?;
     let is = |i: usize, word: &str| depths[i] == 0 && tokens[i].eq_ignore_ascii_case(word);
     let open = (0..tokens.len()).find(|i| tokens[*i] == "(")?;
     let shut = (open + 1..tokens.len()).find(|i| tokens[*i] == ")" && depths[*i] == 0)?;
     let mut all = Vec::new();
     let mut start = open + 1;
     for end in (start..=shut).filter(|i| *i == shut || tokens[*i] == "," && depths[*i] == 1) {
-        all.extend(index_element(&tokens[start..end])?);
+        all.push(&tokens[start..end]);
         start = end + 1;
     }
-    if let Some(at) = (shut + 1..tokens.len()).find(|i| is(*i, "where")) {
-        all.push(tokens[at + 1..].concat());
-    }
-    Some(all)
+    let condition = (shut + 1..tokens.len()).find(|i| is(*i, "where")).map(|at| tokens[at + 1..].concat());
+    Some((all, condition))
 }
 
 /// The expression of an element of an index: in parentheses, or a function call. A column has no expression. A
@@ -143,50 +164,8 @@ fn names(token: &str, name: &Ident) -> bool {
     token == name.as_str() || token.starts_with('"') && token == name.to_string()
 }
 
-/// Splits the text into names, strings, sequences of spaces, and single other characters (`::` is one token). The
-/// tokens, joined, are the text.
-fn tokens(text: &str) -> Vec<&str> {
-    let is_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let end = if c == '"' || c == '\'' {
-            closed(rest, c, false)
-        } else if rest.starts_with("E'") {
-            1 + closed(&rest[1..], '\'', true)
-        } else if is_of_word(c) {
-            rest.find(|c| !is_of_word(c)).unwrap_or(rest.len())
-        } else if c.is_whitespace() {
-            rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len())
-        } else if rest.starts_with("::") {
-            2
-        } else {
-            c.len_utf8()
-        };
-        tokens.push(&rest[..end]);
-        rest = &rest[end..];
-    }
-    tokens
-}
-
-/// The end of a quoted token. A doubled quote is part of the token and, with `escapes`, so is the character after a
-/// backslash.
-fn closed(text: &str, quote: char, escapes: bool) -> usize {
-    let mut chars = text.char_indices().skip(1).peekable();
-    while let Some((at, c)) = chars.next() {
-        if c == '\\' && escapes {
-            chars.next();
-        } else if c == quote && chars.next_if(|(_, c)| *c == quote).is_none() {
-            return at + 1;
-        }
-    }
-    text.len()
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn moved(expression: &str) -> String {
@@ -209,6 +188,15 @@ mod tests {
         ] {
             assert_eq!(moved(expression), expected);
         }
+    }
+
+    #[test]
+    fn the_key_of_an_index_is_found() {
+        let (key, condition) =
+            index_key("btree (lower(a) DESC, \"b (\", (c || ','::text)) INCLUDE (d) WHERE (e > 1)").unwrap();
+        assert_eq!(key, ["lower(a)", "\"b (\"", "(c || ','::text)"]);
+        assert_eq!(condition.as_deref(), Some(" (e > 1)"));
+        assert_eq!(index_key("btree (a, b)"), Some((vec!["a".to_owned(), "b".to_owned()], None)));
     }
 
     #[test]
@@ -236,13 +224,6 @@ mod tests {
             let found = index_expressions(tail);
             let found = found.as_ref().map(|all| all.iter().map(String::as_str).collect::<Vec<_>>());
             assert_eq!(found, expected, "{tail}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn joined_tokens_are_the_text(text in "[-t.:*'\"E\\\\ (é\n]{0,30}") {
-            prop_assert_eq!(tokens(&text).concat(), text);
         }
     }
 }

@@ -8,6 +8,10 @@ use crate::model::ident::{Ident, QualifiedName, literal};
 use super::list;
 use super::suffixes;
 
+/// A regular expression for the tree of a query that is only valid because of constraint `k`: it groups by a key. A
+/// query that uses ON CONFLICT ON CONSTRAINT depends on a constraint too, but the table in use has one of that name.
+pub(super) const NEEDS: &str = r#"format(':constraintDeps \(o( [0-9]+)* %s[ )]', k.oid)"#;
+
 /// Part of [`super::catalog::table`]: the objects that depend on the relation `c` in namespace `n`
 /// ([`crate::model::dependent::Dependents`]). Catalog columns that only newer servers have are read through JSON.
 pub const CATALOG: &str = r#"json_build_object(
@@ -18,9 +22,9 @@ pub const CATALOG: &str = r#"json_build_object(
       'relkind', e.relkind,
       'definition', pg_get_ruledef(w.oid),
       'enabled', w.ev_enabled,
-      'needs_key', pg_get_ruledef(w.oid) !~ 'ON CONFLICT ON CONSTRAINT' and exists (
-        select from pg_depend d join pg_constraint k on d.refclassid = 'pg_constraint'::regclass and d.refobjid = k.oid
-        where d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and k.conrelid = c.oid),
+      'needs_key', exists (
+        select from pg_constraint k where k.conrelid = c.oid
+          and (w.ev_action::text ~ {needs} or w.ev_qual::text ~ {needs})),
       'comment', obj_description(w.oid, 'pg_rewrite')
     ) order by en.nspname, e.relname, w.rulename)
     from pg_rewrite w join pg_class e on e.oid = w.ev_class join pg_namespace en on en.oid = e.relnamespace
@@ -51,9 +55,8 @@ pub const CATALOG: &str = r#"json_build_object(
   'functions', coalesce((
     select json_agg(json_build_object(
       'name', f.oid::regprocedure::text, 'definition', pg_get_functiondef(f.oid),
-      'needs_key', pg_get_functiondef(f.oid) !~ 'ON CONFLICT ON CONSTRAINT' and exists (
-        select from pg_depend d join pg_constraint k on d.refclassid = 'pg_constraint'::regclass and d.refobjid = k.oid
-        where d.classid = 'pg_proc'::regclass and d.objid = f.oid and k.conrelid = c.oid)
+      'needs_key', exists (
+        select from pg_constraint k where k.conrelid = c.oid and f.prosqlbody::text ~ {needs})
     ) order by f.oid::regprocedure::text)
     from pg_proc f
     where f.prosqlbody is not null and f.oid in (

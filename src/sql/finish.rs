@@ -174,7 +174,9 @@ fn broken(f: &Filling, rule: Rule<'_>) -> String {
 /// [`super::repeated`] for the whole table.
 pub fn repeated(f: &Filling, columns: &[Ident]) -> String {
     let only = if f.is_partitioned() { "" } else { "only " };
-    super::repeated(&format!("{only}{}", f.table.name), &f.table.name.name, &f.key, columns)
+    let alias = &f.table.name.name;
+    let of: Vec<String> = columns.iter().map(|c| format!("{alias}.{c}")).collect();
+    super::repeated(&format!("{only}{}", f.table.name), alias, &f.key, &of, None)
 }
 
 /// Drops a CHECK constraint or a foreign key when a job is aborted.

@@ -134,15 +134,42 @@ from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamesp
 where c.relname = $2 and (n.nspname = $1 or $3::boolean and n.nspname = 'public') and c.relkind in ('r', 'p')
 order by n.nspname <> $1 limit 1";
 
+/// [`CONSTRAINTS`], with all placeholders replaced.
+pub fn constraints() -> String {
+    CONSTRAINTS.replace("{key}", &key_fields("k")).replace("{trial_key}", &key_fields("t"))
+}
+
+/// Everything that defines a foreign key except the referenced table; `key` is its row in `pg_constraint`. Columns are
+/// compared by name, because their numbers differ on the stand-in. A catalog column that only newer servers have is
+/// read through JSON.
+fn key_fields(key: &str) -> String {
+    let names = |numbers: &str, table: &str| {
+        format!(
+            "(select pg_catalog.array_agg(a.attname order by n.place) from {numbers} n (number, place)
+          join pg_catalog.pg_attribute a on a.attrelid = {key}.{table} and a.attnum = n.number)"
+        )
+    };
+    let listed = |column: &str| format!("pg_catalog.unnest({key}.{column}) with ordinality");
+    let set_columns = format!(
+        "pg_catalog.unnest((select pg_catalog.array_agg(e::int2 order by e) from pg_catalog.jsonb_array_elements_text(
+          coalesce(nullif(pg_catalog.to_jsonb({key}) -> 'confdelsetcols', 'null'), '[]')) e)) with ordinality"
+    );
+    format!(
+        "pg_catalog.jsonb_build_array({}, {}, {}, {key}.confmatchtype, {key}.confupdtype, {key}.confdeltype,
+        {key}.condeferrable, {key}.condeferred)",
+        names(&listed("conkey"), "conrelid"),
+        names(&listed("confkey"), "confrelid"),
+        names(&set_columns, "conrelid"),
+    )
+}
+
 /// Constraints of the table with oid `$1` that have one of the names `$3`: name, whether it is validated, and whether
 /// it is the same as the constraint of that name of the stand-in (oid `$2`); `$4` and `$5` map foreign keys to the
 /// names of the tables that they reference.
-pub const CONSTRAINTS: &str = "select k.conname::text, k.convalidated, coalesce(
+const CONSTRAINTS: &str = "select k.conname::text, k.convalidated, coalesce(
   case when k.contype = 'f'
     then k.confrelid = (select l.oid from unnest($4::text[], $5::oid[]) l (name, oid) where l.name = k.conname)
-      and replace(regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
-            'REFERENCES ' || k.confrelid::regclass::text || '(', '(')
-        = replace(pg_catalog.pg_get_constraintdef(t.oid), 'REFERENCES ' || t.confrelid::regclass::text || '(', '(')
+      and {key} = {trial_key}
     else regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', '') = pg_catalog.pg_get_constraintdef(t.oid)
   end, false)
 from pg_catalog.pg_constraint k
@@ -197,16 +224,19 @@ order by 1, 2";
 pub const STAND_IN: &str = "select oid from pg_catalog.pg_class
 where relnamespace = pg_catalog.pg_my_temp_schema() and relname = $1";
 
+/// [`RESOLVED`], with all placeholders replaced.
+pub fn resolved() -> String {
+    RESOLVED.replace("{index_tail}", &definition::index_tail("i.oid"))
+}
+
 /// CHECK constraints and indexes of the stand-in with oid `$1`, in the server's format: name; the condition, or the
 /// part after the table's name; and oid.
-pub const RESOLVED: &str = "select k.conname::text, pg_catalog.pg_get_expr(k.conbin, k.conrelid), k.oid
+const RESOLVED: &str = "select k.conname::text, pg_catalog.pg_get_expr(k.conbin, k.conrelid), k.oid
 from pg_catalog.pg_constraint k where k.conrelid = $1 and k.contype = 'c'
 union all
-select i.relname::text, substr(d.def, length(d.head) + 1), i.oid
-from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid join pg_catalog.pg_class c on c.oid = x.indrelid,
-  lateral (select pg_catalog.pg_get_indexdef(i.oid) as def,
-    pg_catalog.format('CREATE INDEX %I ON pg_temp.%I ', i.relname, c.relname) as head) d
-where x.indrelid = $1 and i.reltablespace = 0 and d.def like pg_catalog.replace(d.head, '_', '\\_') || 'USING %'";
+select i.relname::text, 'USING ' || {index_tail}, i.oid
+from pg_catalog.pg_index x join pg_catalog.pg_class i on i.oid = x.indexrelid
+where x.indrelid = $1 and i.reltablespace = 0 and not x.indisunique";
 
 /// The names in `$2`, in the schemas `$1`, that an object has other than an index of the relation with the oid in `$3`.
 pub const PARTS_TAKEN: &str = "select c.relname::text

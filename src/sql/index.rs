@@ -5,7 +5,7 @@ use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Check, Index, ReplicaIdentity};
 
-use super::{in_tablespace, list, with_operators};
+use super::{definition, in_tablespace, list, with_operators};
 
 /// The part after USING for the target: that of the source, or the key with the partition column added.
 fn tail(b: &Blueprint, index: &Index) -> String {
@@ -58,11 +58,16 @@ pub fn on_leaf(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Vec<String
     all
 }
 
-/// Keys of rows of a leaf with duplicate values in an index; see [`super::repeated`]. None if the index has expressions
-/// or a WHERE clause, which the query does not support.
+/// Keys of rows of a leaf with duplicate values in an index; see [`super::repeated`]. None if the definition of the index
+/// cannot be parsed. Runs the functions in that definition.
 pub fn repeated(b: &Blueprint, index: &Index, leaf: &QualifiedName) -> Option<String> {
-    let columns = index.columns.as_ref().filter(|_| !index.partial)?;
-    Some(super::repeated(&format!("only {leaf}"), &leaf.name, &b.key, columns))
+    repeated_in(&index.tail, &b.key, leaf)
+}
+
+/// As [`repeated`], for the rows of a table in an index with that definition after `USING`.
+pub fn repeated_in(tail: &str, key: &[Ident], table: &QualifiedName) -> Option<String> {
+    let (of, condition) = definition::index_key(tail)?;
+    Some(super::repeated(&format!("only {table}"), &table.name, key, &of, condition.as_deref()))
 }
 
 /// Statistics targets of the columns of the index. The index of a leaf does not inherit them from that of the parent.

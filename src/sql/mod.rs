@@ -127,10 +127,11 @@ fn as_written(value: &str, column: &Column) -> String {
     }
 }
 
-/// The number of values of the columns that occur in more than one row and, for up to five of them, the keys of two
-/// such rows; no row if all values are unique. NULLs are distinct.
-fn repeated(rows: &str, alias: &Ident, key: &[Ident], columns: &[Ident]) -> String {
-    let present: Vec<String> = columns.iter().map(|c| format!("{alias}.{c} is not null")).collect();
+/// The number of values of the expressions that occur in more than one row that satisfies the condition and, for up to
+/// five of them, the keys of two such rows; no row if all values are unique. NULLs are distinct.
+fn repeated(rows: &str, alias: &Ident, key: &[Ident], of: &[String], condition: Option<&str>) -> String {
+    let condition = condition.map(|condition| format!("({condition})"));
+    let present: Vec<String> = of.iter().map(|one| format!("{one} is not null")).chain(condition).collect();
     let alias_dot = format!("{alias}.");
     format!(
         "select count(*) over (), array_to_string((array_agg({} order by {}))[1:2], ' and ')\n\
@@ -138,7 +139,7 @@ fn repeated(rows: &str, alias: &Ident, key: &[Ident], columns: &[Ident]) -> Stri
         key_text(&alias_dot, key),
         list(&alias_dot, key),
         present.join(" and "),
-        list(&alias_dot, columns)
+        of.join(", ")
     )
 }
 

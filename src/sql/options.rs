@@ -49,10 +49,15 @@ pub fn others(options: &str, kind: &str, what: &str) -> String {
     )
 }
 
-/// `tail`, the end of the definition of the index with that oid, without undocumented parameters.
+/// `tail`, the end of the definition of the index with that oid, without undocumented parameters. The parameters follow
+/// the first `WITH (` outside quotes.
 pub fn documented_tail(tail: &str, oid: &str) -> String {
+    let (name, literal) = (r#""(?:[^"]|"")*""#, r"''(?:[^'']|'''')*''");
     format!(
-        "(select case when px.whole is distinct from px.kept then replace(px.tail, px.whole, coalesce(px.kept, '')) else px.tail end
+        r#"(select case when px.whole is distinct from px.kept
+          then regexp_replace(px.tail, '^((?:{name}|{literal}|[^"''])*?) WITH \((?:{name}|{literal}|[^"'')])*?\)',
+            '\1' || coalesce(replace(px.kept, '\', '\\'), ''))
+          else px.tail end
         from (select {tail} as tail,
             ' WITH (' || string_agg(pp.piece, ', ' order by po.n) || ')' as whole,
             ' WITH (' || string_agg(pp.piece, ', ' order by po.n) filter (where po.o ~ {}) || ')' as kept
@@ -63,7 +68,7 @@ pub fn documented_tail(tail: &str, oid: &str) -> String {
             left join lateral (
               select quote_ident(pv.name) || '=' || case when quote_ident(pv.value) = pv.value then pv.value
                 else quote_literal(pv.value) end as piece) pp on true
-          where pi.oid = {oid}) px)",
+          where pi.oid = {oid}) px)"#,
         known("pa.amname")
     )
 }

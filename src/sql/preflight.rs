@@ -235,3 +235,12 @@ pub fn outside(table: &QualifiedName, by: &Column, time: bool) -> String {
 /// The histogram bounds of column `$3` of table `$1.$2`, as text.
 pub const HISTOGRAM: &str = "select histogram_bounds::text::text[] from pg_catalog.pg_stats
 where schemaname = $1 and tablename = $2 and attname = $3 and not inherited";
+
+/// The triggers that fill rows, except those of partitions: name, and schema and name of the table.
+pub const FILL_TRIGGERS: &str = "select t.tgname::text, n.nspname::text, c.relname::text
+from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  join pg_catalog.pg_proc f on f.oid = t.tgfoid join pg_catalog.pg_namespace s on s.oid = f.pronamespace
+where s.nspname = 'pgstrata' and pg_catalog.starts_with(t.tgname, 'zz_pgstrata_fill_') and not t.tgisinternal
+  and t.tgparentid = 0
+order by 1, 2, 3";

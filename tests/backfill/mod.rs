@@ -5,6 +5,7 @@ mod crash;
 mod halves;
 mod newest;
 mod oracle;
+mod refused;
 mod scenarios;
 mod schedule;
 mod shapes;

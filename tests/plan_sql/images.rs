@@ -30,6 +30,35 @@ late = 't.price * 100'\nd = 't.price * 1.5'\ni = \"t.id * interval '61.7 s'\"\n"
     .await;
 }
 
+/// The trigger stores what the column keeps, and its rows are not filled again.
+#[tokio::test]
+async fn the_trigger_stores_values_as_the_column_keeps_them() {
+    let db = database(
+        &[],
+        "create table t (id serial primary key, price numeric not null, money numeric(12, 2), cents int, ts timestamp(0), v varchar(5), r real);
+         insert into t (price) select i / 7.0 from generate_series(1, 300) i; analyze t",
+    )
+    .await;
+    let plan = backfill(
+        &db,
+        "table = 't'\n[backfill]\nkeep_filled = 'always'\n[backfill.set]\nmoney = 't.price'\ncents = 't.price * 100'\n\
+         ts = \"timestamp '2025-01-01 00:00:00.6' + t.id * interval '1.3 s'\"\nv = \"t.id::text\"\nr = 't.price'\n",
+    );
+    ran(&db, "run", &plan).await.ok();
+    db.execute("insert into t (price) select i / 7.0 from generate_series(301, 400) i; update t set price = price + 1 / 3.0 where id % 5 = 0")
+        .await;
+    let wrong = "money is distinct from round(price, 2) or cents is distinct from round(price * 100) or r is distinct from price::real
+        or ts is distinct from (timestamp '2025-01-01 00:00:00.6' + id * interval '1.3 s')::timestamp(0) or v is distinct from id::text";
+    none(&db, &format!("select count(*) from t where {wrong}")).await;
+    ran(&db, "run", &plan).await.ok();
+    assert_eq!(db.count("select count(*) from pgstrata.jobs").await, 1, "the second run started a job");
+    // A value that the column cannot keep fails no write: the next run reports its row.
+    db.execute("insert into t (id, price) values (1234567, 1)").await;
+    none(&db, "select count(*) from t where id > 1000 and v is not null").await;
+    let output = ran(&db, "run", &plan).await.exits(1);
+    assert!(output.stderr.contains("by key: 1234567: value too long"), "{output:?}");
+}
+
 /// A value that is too long is reported with the key of its row; it is not truncated.
 #[tokio::test]
 async fn a_value_that_is_too_long_is_an_error() {

@@ -1,7 +1,10 @@
 //! Casts use the settings of the database, both in the job and in the trigger, whatever the settings of a writer's
 //! session are.
 
+use std::path::Path;
+
 use super::{backfill, database, none, ran, retype};
+use crate::support::cluster::{Database, connect};
 
 const MOMENTS: &str =
     "create table t (id serial primary key, created_at timestamptz not null, day date, label text, spent text);
@@ -149,4 +152,77 @@ async fn settings_of_the_plan() {
         output.stdout.contains("the server rejects the plan's SQL: invalid value for parameter"),
         "{output:?}"
     );
+}
+
+/// The note of `check` about the settings of the plan's SQL.
+async fn settings_note(db: &Database, plan: &Path) -> Option<String> {
+    let output = ran(db, "check", plan).await.ok();
+    output.stdout.lines().find(|line| line.starts_with("note[plan_settings]")).map(str::to_owned)
+}
+
+/// Settings of the job's role, in all databases or in one, are those of its sessions.
+#[tokio::test]
+async fn settings_of_the_role() {
+    let role = format!("settings_{}", std::process::id());
+    let mut db = database(&["timezone = 'Europe/Berlin'"], MOMENTS).await;
+    db.execute(&format!(
+        "create role {role} login; alter table t add a text not null default '03/02/04'; alter table t owner to {role};
+         grant create on schema public to {role};
+         do $$ begin execute format('grant create, temporary on database %I to {role}', current_database()); end $$"
+    ))
+    .await;
+    let superuser = db.dsn().to_owned();
+    let fill = db.plan(
+        "name = 'a'\nkind = 'backfill'\ntable = 't'\n[backfill]\nset = { day = 't.created_at::date', label = 't.created_at::text' }\nkeep_filled = 'always'\n",
+    );
+    let change =
+        db.plan("name = 'change'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'a'\nto = 'date'\n");
+    db.log_in_as(&role);
+    assert!(
+        settings_note(&db, &fill).await.unwrap().contains("with TimeZone Europe/Berlin, DateStyle ISO, MDY,")
+    );
+    let admin = connect(&superuser).await;
+    admin
+        .batch_execute(&format!(
+            "alter role {role} set timezone = 'Asia/Tokyo'; alter role {role} set datestyle = 'ISO, MDY';
+             alter role {role} in database {} set datestyle = 'SQL, DMY'",
+            db.name()
+        ))
+        .await
+        .unwrap();
+    for plan in [&fill, &change] {
+        let note = settings_note(&db, plan).await.unwrap();
+        assert!(note.contains("with TimeZone Asia/Tokyo, DateStyle SQL, DMY,"), "{note}");
+    }
+    // With the default settings of PostgreSQL, there is no note.
+    let plain = "table = 't'\n[backfill]\nset = { day = 't.created_at::date' }\n\
+        settings = { timezone = 'UTC', datestyle = 'ISO, MDY', intervalstyle = 'postgres' }\n";
+    assert_eq!(settings_note(&db, &backfill(&db, plain)).await, None);
+    ran(&db, "run", &fill).await.ok();
+    ran(&db, "run", &change).await.ok();
+    // A writer has the settings of its own role.
+    admin.batch_execute("insert into t (created_at) values ('2025-03-01 20:00Z')").await.unwrap();
+    none(
+        &db,
+        "select count(*) from t where day is distinct from (created_at at time zone 'Asia/Tokyo')::date
+            or label is distinct from to_char(created_at at time zone 'Asia/Tokyo', 'DD/MM/YYYY HH24:MI:SS \"JST\"')",
+    )
+    .await;
+    db.pgstrata(&["swap", "change"]).await.ok();
+    admin
+        .batch_execute("insert into t (created_at, a) values ('2025-03-01 20:00Z', '2004-02-03')")
+        .await
+        .unwrap();
+    none(&db, "select count(*) from t where a <> date '2004-02-03'").await;
+    db.pgstrata(&["rollback", "change"]).await.ok();
+    none(&db, "select count(*) from t where a <> '03/02/2004' and a <> '03/02/04'").await;
+    drop(admin);
+    let admin = connect(&superuser).await;
+    admin
+        .batch_execute(&format!(
+            "drop schema pgstrata cascade; alter role {role} in database {} reset all; drop owned by {role} cascade; drop role {role}",
+            db.name()
+        ))
+        .await
+        .unwrap();
 }

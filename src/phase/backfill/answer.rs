@@ -80,17 +80,26 @@ pub(super) async fn refused(
     };
     let computed = filler.reading(session, std::slice::from_ref(leaf), compute).await;
     let table = leaf.plain();
+    let filters = !filler.job.design.planned().is_swapped();
     let (what, hint) = match computed {
         Err(e) if e.sqlstate().is_some() => (
             format!("the plan's SQL fails on a row of {table}"),
-            "correct the row and run again (`pgstrata check PLAN --sample 1000` looks for more such \
-             rows); or abort the job, change the expression or `where` in the plan, and run again: filled \
-             rows stay filled",
+            if filters {
+                "correct the row and run again (`pgstrata check PLAN --sample 1000` looks for more such \
+                 rows); or abort the job, change the expression or `where` in the plan, and run again: \
+                 filled rows stay filled"
+            } else {
+                "correct the row and run again; or abort the job, change the expression in the plan, and run again"
+            },
         ),
         _ => (
             format!("a trigger or constraint of {table} rejects the value that the plan sets in a row"),
-            "correct the row, the trigger or the constraint, and run again; or abort the job, exclude \
-             such rows with `where`, and run again: filled rows stay filled",
+            if filters {
+                "correct the row, the trigger or the constraint, and run again; or abort the job, exclude \
+                 such rows with `where`, and run again: filled rows stay filled"
+            } else {
+                "correct the row, the trigger or the constraint, and run again"
+            },
         ),
     };
     let named =

@@ -15,6 +15,7 @@ use crate::model::ident::{QualifiedName, plain};
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::model::table::{Check, Index};
+use crate::model::untrusted_code::Access;
 use crate::pg::catalog::{self, Leaf};
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
@@ -113,7 +114,13 @@ async fn repeated(context: &PartitionJob, error: Error, leaf: &Leaf, index: &Ind
     let (source, name) = (b.table.name.plain(), plain(index.name.as_str()));
     let keys: Vec<String> = match sql::repeated(&b, index, &leaf.name) {
         Some(statement) => {
-            let rows = context.control.query(&statement, &[]).await;
+            // The query runs the functions of the index. They are those of the source.
+            let tables = std::slice::from_ref(&b.table.name);
+            let rows = transaction(&context.control, READ_COMMITTED, async |client| {
+                context.check_untrusted_code(client, tables, Access::Copies).await?;
+                Ok(client.query(&statement, &[]).await?)
+            });
+            let rows = rows.await;
             rows.map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| row.get(1)).collect())
         }
         None => Vec::new(),

@@ -23,7 +23,7 @@ use crate::phase::job::foreign_keys::{not_valid, reported, validate};
 use crate::phase::job::locks::{LockRetry, briefly};
 use crate::phase::job::meter::Meter;
 use crate::sql::retype::{self as sql, exchange};
-use crate::sql::{finish, plan_sql};
+use crate::sql::{index as index_sql, plan_sql};
 
 use super::{RetypeJob, objects};
 
@@ -142,16 +142,16 @@ async fn duplicates_error(
 ) -> Error {
     let r = &retyper.retyping;
     let name = r.counterpart(&one.index.name, direction);
-    let shadow = |column: &Ident| {
-        if *column == r.column.name { r.shadow(direction) } else { column.clone() }
-    };
-    let columns = one.index.columns.as_ref().filter(|_| !one.index.partial);
-    let columns: Option<Vec<Ident>> = columns.map(|all| all.iter().map(shadow).collect());
-    let keys: Vec<String> = match columns {
-        Some(columns) => {
-            let statement = finish::repeated(&r.filling(), &columns);
-            let read = async |client: &Client| Ok(client.query(&statement, &[]).await?);
-            let rows = retyper.reading(&retyper.control, std::slice::from_ref(&r.table.name), read).await;
+    let tail = if direction == Direction::Forward { &one.tail_new } else { &one.tail_old };
+    let keys: Vec<String> = match index_sql::repeated_in(tail, &r.filling().key, &r.table.name) {
+        Some(statement) => {
+            // The query runs the functions of the index.
+            let tables = std::slice::from_ref(&r.table.name);
+            let rows = transaction(&retyper.control, READ_COMMITTED, async |client| {
+                retyper.check_untrusted_code(client, tables, Access::Copies).await?;
+                Ok(client.query(&statement, &[]).await?)
+            });
+            let rows = rows.await;
             rows.map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| row.get(1)).collect())
         }
         None => Vec::new(),

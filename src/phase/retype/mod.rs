@@ -87,7 +87,7 @@ impl JobKind for RetypeJob {
         let r = job.retyping()?;
         let Some(oid) = catalog::find(session, &r.table.name).await? else { return Ok(None) };
         let table = catalog::table(session, oid).await?;
-        let done = table.column(&r.column.name).is_some_and(|column| column.sql_type == r.new_type);
+        let done = table.column(&r.column.name).is_some_and(|column| r.is_converted(column));
         Ok(done.then(|| JobNote::AlreadyOfType {
             job: job.name.clone(),
             table: job.source.clone(),

@@ -23,6 +23,7 @@ pub fn backfill(
         return (report.0, None);
     }
     names::jobs(&mut report, plan, table, &facts.jobs);
+    names::kept_trigger(&mut report, plan, table, facts);
     rights::of_backfill(&mut report, plan, backfill, found, writing, &facts.server);
     let key = key::check(&mut report, table).and_then(|index| index.columns.clone());
     columns(&mut report, backfill, table, key.as_deref().unwrap_or_default());

@@ -33,8 +33,9 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> 
     // If the values could not be read, the missing privilege is a separate finding.
     let values = found.values.as_ref()?;
     contents(report, plan, table, column, values);
-    if let Some(end) = beyond(plan, &scheme, values) {
-        out_of_reach(report, plan, column, end);
+    let ends = beyond(plan, &scheme, values);
+    if !ends.is_empty() {
+        out_of_reach(report, plan, column, &ends);
         return None;
     }
     match ranges(plan, &scheme, values) {
@@ -49,15 +50,24 @@ pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> 
     }
 }
 
-/// `from` or `to`, if the plan does not set it and the value in the rows is too far away to be a bound.
-fn beyond(plan: &Partitioning, scheme: &Scheme, values: &Values) -> Option<&'static str> {
+/// `from` and `to`, if the plan does not set them and the value in the rows is too far away to be a bound. If one of them
+/// is, the other is included if it would be reported next.
+fn beyond(plan: &Partitioning, scheme: &Scheme, values: &Values) -> Vec<&'static str> {
     let ends = [("from", &plan.from, &values.oldest), ("to", &plan.to, &values.newest)];
-    let unreadable = |text: &Option<String>| text.as_ref().is_some_and(|text| scheme.value(text).is_err());
-    ends.into_iter().find(|(_, given, found)| given.is_none() && unreadable(found)).map(|(name, ..)| name)
+    let far = |text: &Option<String>| text.as_ref().is_some_and(|text| scheme.value(text).is_err());
+    let missing = || ends.into_iter().filter(|(_, given, _)| given.is_none());
+    let unreadable: Vec<&str> = missing().filter(|(.., found)| far(found)).map(|(name, ..)| name).collect();
+    let near = |found: &Option<String>| found.clone().filter(|_| !far(found));
+    let rest = Values { oldest: near(&values.oldest), newest: near(&values.newest), ..values.clone() };
+    if !unreadable.is_empty() && ranges(plan, scheme, &rest).is_err() {
+        return missing().map(|(name, ..)| name).collect();
+    }
+    unreadable
 }
 
-fn out_of_reach(report: &mut Report, plan: &Partitioning, column: &Column, end: &str) {
+fn out_of_reach(report: &mut Report, plan: &Partitioning, column: &Column, ends: &[&str]) {
     let name = plain(column.name.as_str());
+    let ends = ends.iter().map(|end| format!("`{end}`")).collect::<Vec<_>>().join(" and ");
     report.error(
         "bounds",
         &name,
@@ -66,9 +76,9 @@ fn out_of_reach(report: &mut Report, plan: &Partitioning, column: &Column, end: 
             many partitions"
         ),
         if plan.default {
-            format!("set `{end}` under [partition]: rows outside the bounds go to the default partition")
+            format!("set {ends} under [partition]: rows outside the bounds go to the default partition")
         } else {
-            format!("set `{end}` under [partition], and `default = true` for the rows outside the bounds")
+            format!("set {ends} under [partition], and `default = true` for the rows outside the bounds")
         },
     );
 }

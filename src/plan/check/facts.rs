@@ -19,6 +19,8 @@ pub struct Facts {
     pub relation: Relation,
     /// Open jobs.
     pub jobs: Vec<OpenJob>,
+    /// Triggers that fill rows: the name of each, and its table.
+    pub fill_triggers: Vec<(Ident, QualifiedName)>,
 }
 
 /// The server, and the session's role and database.
@@ -227,6 +229,10 @@ pub struct OpenJob {
     pub source: String,
     /// Whether it has a swap.
     pub is_swapped: bool,
+    /// Whether it replaces its table by a partitioned one.
+    pub partitions: bool,
+    /// Objects of other tables that use its table: the name of each, and the table that has it.
+    pub used_by: Vec<(String, QualifiedName)>,
     /// Its state.
     pub state: State,
 }

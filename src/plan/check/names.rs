@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{OpenJob, Report};
+use super::{Facts, OpenJob, Report};
 use crate::model::blueprint::Blueprint;
 use crate::model::commands::ending;
-use crate::model::ident::{Ident, plain};
+use crate::model::filling::Filling;
+use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::number;
 use crate::model::table::Table;
 use crate::plan::Plan;
@@ -16,7 +17,7 @@ const MAX_NAMED: u64 = 10;
 /// Reports open jobs that conflict with the plan. Returns whether any job, this one or another, is open on the table.
 pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[OpenJob]) -> bool {
     let source = table.name.plain();
-    for OpenJob { name, source: theirs, state, is_swapped } in jobs {
+    for job @ OpenJob { name, source: theirs, state, is_swapped, .. } in jobs {
         match (name == plan.name(), *theirs == source) {
             (true, true) => {
                 report.note(
@@ -37,19 +38,19 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                 format!("job {name} is open on the same table ({state})"),
                 format!("continue that job, or end it: {}", ending(name, *state)),
             ),
-            // The swap creates foreign keys again.
+            // The swap creates the objects again that connect the tables.
             (false, false) if *is_swapped && plan.task().purpose().is_swapped() => {
-                if let Some(key) = connecting_key(table, theirs) {
+                if let Some(link) = connection(plan, table, job) {
                     report.error(
                         "table_in_other_job",
                         &source,
                         format!(
-                            "job {name} is open on {theirs} ({state}), which foreign key {key} \
-                            connects to {source}"
+                            "job {name} is open on {theirs} ({state}), which {link} connects to {source}"
                         ),
                         format!(
-                            "the swap of either job changes the foreign key on which the other \
-                            relies; finish job {name} first, or end it: {}",
+                            "the swap of either job changes the {} on which the other relies; finish job {name} \
+                            first, or end it: {}",
+                            KINDS.iter().find(|kind| link.starts_with(*kind)).unwrap_or(&"object"),
                             ending(name, *state)
                         ),
                     );
@@ -61,11 +62,47 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
     jobs.iter().any(|job| job.source == source)
 }
 
-/// The name of the first foreign key between the table and another table.
-fn connecting_key(table: &Table, other: &str) -> Option<String> {
-    let to = table.foreign_keys.iter().find(|key| key.references.plain() == other);
-    let from = table.referenced_by.iter().find(|key| key.table.plain() == other);
-    to.or(from).map(|key| plain(key.name.as_str()))
+/// Reports a trigger that a finished backfill with the name of the plan left on a table, because `keep_filled` is
+/// `"always"`: the job would replace the trigger's function. The same backfill of the same table may do so.
+pub(super) fn kept_trigger(report: &mut Report, plan: &Plan, table: &Table, facts: &Facts) {
+    let name = plan.name();
+    if facts.jobs.iter().any(|job| job.name == name) {
+        return;
+    }
+    let trigger = Filling::trigger_of(name);
+    let same = |on: &QualifiedName| *on == table.name && !plan.task().purpose().is_swapped();
+    let mut kept = facts.fill_triggers.iter().filter(|(one, _)| *one == trigger).map(|(_, on)| on).peekable();
+    let Some(first) = kept.peek().copied() else { return };
+    if !kept.any(same) {
+        let (trigger, on) = (plain(trigger.as_str()), first.plain());
+        report.error(
+            "job_name_taken",
+            name,
+            format!("trigger {trigger} on {on}, which an earlier backfill with the name {name} keeps, uses the function that this job would create"),
+            format!("choose another name: name = \"...\" at the top of the plan; or drop the trigger: drop trigger {trigger} on {on}"),
+        );
+    }
+}
+
+/// The kinds of objects that connect tables.
+const KINDS: [&str; 4] = ["foreign key", "rule", "policy", "default"];
+
+/// The first object that connects the table with the table of another job and that a swap creates again: a foreign key
+/// between them, or an object of the one that uses the other, if the one is partitioned.
+fn connection(plan: &Plan, table: &Table, job: &OpenJob) -> Option<String> {
+    let to = table.foreign_keys.iter().find(|key| key.references.plain() == job.source);
+    let from = table.referenced_by.iter().find(|key| key.table.plain() == job.source);
+    if let Some(key) = to.or(from) {
+        return Some(format!("foreign key {}", plain(key.name.as_str())));
+    }
+    let source = table.name.plain();
+    let on = |all: &[(String, QualifiedName)], other: &str| {
+        let object = all.iter().find(|(_, of)| of.plain() == other)?;
+        Some(format!("{} of {other}", object.0))
+    };
+    let theirs = job.partitions.then(|| on(&table.dependents.of_other_tables(), &job.source)).flatten();
+    let partitions = !plan.task().purpose().updates_rows();
+    theirs.or_else(|| partitions.then(|| on(&job.used_by, &source)).flatten())
 }
 
 /// Every name that the job needs in the table's schema, with its purpose.

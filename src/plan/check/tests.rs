@@ -63,6 +63,7 @@ pub(in crate::plan) fn facts() -> Facts {
             around: Surroundings::default(),
         })),
         jobs: Vec::new(),
+        fill_triggers: Vec::new(),
     }
 }
 
@@ -221,6 +222,8 @@ fn all_findings_are_reported_at_once() {
         name: "other".into(),
         source: "public.petri_observations".into(),
         is_swapped: true,
+        partitions: true,
+        used_by: Vec::new(),
         state: crate::model::state::State::Copied,
     }];
     let found = found(&mut facts);

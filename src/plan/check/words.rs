@@ -2,6 +2,7 @@
 //! warning does less harm than a missing one.
 
 use crate::model::ident::{Ident, QualifiedName};
+use crate::model::tokens::quoted;
 
 /// A text as words and punctuation. Unquoted words are in lower case. Comments are omitted. Words in string literals
 /// are included, because a string may contain a statement.
@@ -18,9 +19,10 @@ impl Words {
             } else if rest.starts_with("/*") {
                 rest.find("*/").map_or(rest.len(), |end| end + 2)
             } else if c == '"' {
-                let end = rest[1..].find('"').map_or(rest.len(), |end| end + 1);
-                words.push(rest[1..end].to_owned());
-                (end + 1).min(rest.len())
+                let name = quoted(rest);
+                let inner = name[1..].strip_suffix('"').unwrap_or(&name[1..]);
+                words.push(inner.replace("\"\"", "\""));
+                name.len()
             } else if is_of_word(c) {
                 let end = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len());
                 words.push(rest[..end].to_lowercase());

@@ -192,10 +192,12 @@ pub const COMPARED: &str = "explain (format json) select t.pgstrata_shadow is di
 from pg_temp.pgstrata_scratch t";
 
 /// The type of the shadow column on the scratch table, in the format of the catalog; whether its values vary in length;
-/// and the type with its collation, if that is not the default.
+/// the type with its collation, if that is not the default; and whether column `$1` has the same type and collation.
 pub const SHADOW_TYPE: &str = "select format_type(a.atttypid, a.atttypmod), a.attlen = -1,
   format_type(a.atttypid, a.atttypmod) || coalesce((
     select ' collate ' || quote_ident(n.nspname) || '.' || quote_ident(c.collname)
     from pg_collation c join pg_namespace n on n.oid = c.collnamespace join pg_type t on t.oid = a.atttypid
-    where c.oid = a.attcollation and c.oid <> t.typcollation), '')
+    where c.oid = a.attcollation and c.oid <> t.typcollation), ''),
+  exists (select from pg_attribute o where o.attrelid = a.attrelid and o.attname = $1
+    and (o.atttypid, o.atttypmod, o.attcollation) = (a.atttypid, a.atttypmod, a.attcollation))
 from pg_attribute a where a.attrelid = 'pg_temp.pgstrata_scratch'::regclass and a.attname = 'pgstrata_shadow'";

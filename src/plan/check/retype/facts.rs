@@ -75,6 +75,8 @@ pub struct Use {
 pub struct Rehearsal {
     /// The job's role cannot create the temporary table on which definitions are tested.
     pub no_scratch: bool,
+    /// The column already has the type and the collation in the plan.
+    pub same_type: bool,
     /// The server rejects the type in the plan: its message.
     pub type_refused: Option<String>,
     /// The server rejects `using` or `back`: the name of the setting, and the message.

@@ -42,7 +42,7 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
         }
     }
     report.0.extend(named(&rehearsal.named, &r.sql, &r.table.name.plain()));
-    if r.new_type == r.column.sql_type {
+    if rehearsal.same_type {
         let message = format!("column {column} already has type {}", r.new_type);
         report.error("already_that_type", &column, message, "nothing to do");
     }
