@@ -21,7 +21,7 @@
 //! Each layer imports only from the layers to its right: `main` -> [`command`] -> [`demo`] -> [`engine`] -> [`phase`] -> [`pg`]
 //! -> [`throttle`] -> [`report`] -> [`sql`] -> [`plan`] -> [`model`]. The last three are pure: they import neither the async
 //! runtime nor the database driver. `tests/layering.rs` checks this. All layers may import [`cli`], [`clock`], [`error`],
-//! [`event`], [`failpoint`] and [`stop`].
+//! [`event`], [`mod@failpoint`] and [`stop`].
 //!
 //! - [`command`]: one function for each command. The arguments are defined in [`cli`].
 //! - [`demo`]: the command `demo`, and the private server that it shares with the tests.
