@@ -37,7 +37,7 @@ pub struct Seen {
     /// The end of the server's WAL, as a byte position.
     pub place: u64,
     /// Walsenders whose receivers replay.
-    pub replicas: Vec<Replica>,
+    pub walsenders: Vec<Walsender>,
     /// The slot that retains the most WAL.
     pub slot: Option<Slot>,
     /// The WAL file that could not be archived, if archiving failed.
@@ -58,7 +58,7 @@ pub struct Seen {
 
 /// A walsender.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Replica {
+pub struct Walsender {
     /// Its name in messages.
     pub name: String,
     /// It belongs to another role, and its progress is not visible.

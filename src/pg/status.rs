@@ -39,14 +39,14 @@ pub async fn of(client: &Client, job: &Job) -> Result<Status> {
 }
 
 async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
-    // Before the chunks, so that the number of rows set does not exceed the number of rows processed.
+    // Before the chunks, so that the number of rows filled does not exceed the number of rows processed.
     let planned = job.design.planned();
-    let set = match planned.sets_rows(job.state) {
+    let filled = match planned.fills_rows(job.state) {
         true if job.state.is_final() => {
-            let row = client.query_opt(sql::ROWS_SET_IN_ALL, &[&job.id]).await?;
+            let row = client.query_opt(sql::ROWS_FILLED_IN_ALL, &[&job.id]).await?;
             row.and_then(|row| history::rows_set(row.get(0)))
         }
-        true => Some(store::rows_set(client, job.id).await?),
+        true => Some(store::rows_filled(client, job.id).await?),
         false => None,
     };
     let times = chunk_times(client, job.id).await?;
@@ -81,7 +81,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         phase: driven.then(|| planned.phase(job.state).to_owned()),
         rows_estimated: u64::try_from(rows_estimated).unwrap_or(0),
         rows_copied: u64::try_from(copied).unwrap_or(0),
-        rows_set: set,
+        rows_set: filled,
         rows_per_second: job.rows_per_second.filter(|_| copying),
         eta_s: job.eta_s.filter(|_| copying).and_then(|s| u64::try_from(s).ok()),
         chunks_done: latency.chunks,

@@ -226,13 +226,13 @@ pub(super) async fn end(
 ) -> Result<State> {
     let client = &filler.control;
     let chunks = History::Chunks(latency::of_chunks(client, filler.job.id).await?);
-    let set = History::RowsSet { rows: store::rows_set(client, filler.job.id).await? };
+    let rows_filled = History::RowsSet { rows: store::rows_filled(client, filler.job.id).await? };
     let (state, _) = briefly(filler, tables, "end the job", async || {
         all(client, statements).await?;
         client.execute(store_sql::KEEP_ROWS_COPIED, &[&filler.job.id]).await?;
         client.execute(store_sql::FORGET_CHUNKS, &[&filler.job.id]).await?;
         store::event(client, filler.job.id, &chunks).await?;
-        store::event(client, filler.job.id, &set).await?;
+        store::event(client, filler.job.id, &rows_filled).await?;
         let state = filler.advance(client, step).await?;
         match step {
             Step::Abort => failpoint!("abort.before_commit"),

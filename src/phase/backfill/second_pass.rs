@@ -63,7 +63,7 @@ pub async fn look(filler: &BackfillJob) -> Result<u64> {
     let oid = catalog::must_find(&filler.control, table).await?;
     let (rows, ..) = catalog::size(&filler.control, oid).await?;
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
-    let before = store::rows_set(&filler.control, filler.job.id).await?;
+    let before = store::rows_filled(&filler.control, filler.job.id).await?;
     let found = Cell::new(0_u64);
     let pass = Pass::of(filler);
     let mut looked = HashSet::new();
@@ -73,12 +73,12 @@ pub async fn look(filler: &BackfillJob) -> Result<u64> {
         found.set(found.get() + late);
         looked.insert(leaf);
     }
-    let set = store::rows_set(&filler.control, filler.job.id).await?.saturating_sub(before);
+    let filled = store::rows_filled(&filler.control, filler.job.id).await?.saturating_sub(before);
     meter.end(match found.get() {
         0 => PhaseOutcome::RowsComplete,
-        rows => PhaseOutcome::RowsIncomplete { rows, rows_set: set },
+        rows => PhaseOutcome::RowsIncomplete { rows, rows_set: filled },
     });
-    Ok(set)
+    Ok(filled)
 }
 
 /// Checks a table or partition; returns the number of rows that still needed filling.

@@ -58,8 +58,8 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
         }
     }
     let client = &retyper.control;
-    let set = backfill::look(&retyper.filler).await?;
-    client.execute(sql::IN_SYNC_SINCE, &[&retyper.job.id, &(set > 0)]).await?;
+    let filled = backfill::look(&retyper.filler).await?;
+    client.execute(sql::IN_SYNC_SINCE, &[&retyper.job.id, &(filled > 0)]).await?;
     level(retyper, Direction::Forward).await?;
     let jobs = store::jobs(client, Some(&retyper.job.name)).await?;
     let since = jobs.into_iter().find(|job| job.id == retyper.job.id).and_then(|job| job.swap_xid);
