@@ -30,15 +30,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their exit codes.
-    pub const ALL: [Self; 7] = [
-        Self::Failed,
-        Self::Usage,
-        Self::Preflight,
-        Self::Differs,
-        Self::Lock,
-        Self::Stopped,
-        Self::Busy,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Failed, Self::Usage, Self::Preflight, Self::Differs, Self::Lock, Self::Stopped, Self::Busy];
 
     /// The name in JSON. It is stable.
     pub fn code(self) -> &'static str {

@@ -221,7 +221,7 @@ async fn a_trigger_that_suppresses_the_update_is_named() {
     insta::assert_snapshot!(refused(setup, "set = { n = '1' }\nwhere = 't.n is null'\n").await, @"
     error: failed to fill a chunk
     cause: a trigger suppressed the update of a row of public.items: its key: 1
-    hint: a BEFORE UPDATE trigger that returns NULL prevents the update; disable it for the run
+    hint: a BEFORE UPDATE trigger that returns NULL prevents the update; disable it until the job is finalized
     ");
 }
 

@@ -469,8 +469,8 @@ impl<'a> Pass<'a> {
                 ))
                 .cause(format!("its key: {}", key.join(", ")))
                 .hint(
-                    "a BEFORE UPDATE trigger that returns NULL prevents the update; disable it for the \
-                    run",
+                    "a BEFORE UPDATE trigger that returns NULL prevents the update; disable it until \
+                     the job is finalized",
                 ));
             }
             if counts.filled > 0 {

@@ -27,9 +27,8 @@ pub fn standbys(seen: &Seen, listed: &[(String, Option<Answer<Standby>>)]) -> Ve
         return listed.iter().filter_map(|(_, last)| last.clone()?.ok()).collect();
     }
     let visible = seen.walsenders.iter().filter(|walsender| !walsender.hidden);
-    let standby = |r: &Walsender| {
-        r.place.map(|place| Standby { name: r.name.clone(), place, lag_s: r.lag_s })
-    };
+    let standby =
+        |r: &Walsender| r.place.map(|place| Standby { name: r.name.clone(), place, lag_s: r.lag_s });
     visible.filter_map(standby).collect()
 }
 

@@ -141,7 +141,7 @@ fn untrusted_code(report: &mut Report, role: &str, table: &Table, rights: &Right
 fn hidden(report: &mut Report, role: &str, table: &str) {
     let message = format!("row-level security hides rows of {table} from role {role}");
     let hint = format!(
-        "alter role {role} bypassrls, or alter table {table} no force row level security for the run"
+        "alter role {role} bypassrls, or alter table {table} no force row level security until the job is finalized"
     );
     report.error("row_security", table, message, hint);
 }

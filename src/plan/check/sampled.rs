@@ -28,7 +28,8 @@ pub fn sampled(table: &Table, sample: &Sample) -> Vec<Finding> {
                 "a BEFORE UPDATE trigger suppresses the update of {} of {name} in the sample: the job would stop at these rows",
                 number::counted(sample.suppressed, "row")
             ),
-            format!("find the trigger that returns NULL, and disable it for the run: alter table {name} disable trigger ..."),
+            format!("find the trigger that returns NULL, and disable it until the job is finalized: alter table \
+             {name} disable trigger ..."),
         );
     }
     if sample.still_matching.rows > 0 {

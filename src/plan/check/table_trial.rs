@@ -142,10 +142,10 @@ fn not_creatable(report: &mut Report, what: &str, refused: &Refused) {
         format!("{what} cannot be created again: {}", refused.message),
         match refused.code.as_str() {
             UNDEFINED_TABLE => {
-                "it refers to the whole row, which cannot be carried over to another table: list the \
-                 columns explicitly, or drop it for the run"
+                "it refers to the whole row, which cannot be carried over to another table: list the columns \
+                 explicitly, or drop it before the run"
             }
-            _ => "change it so that the server accepts it, or drop it for the run",
+            _ => "change it so that the server accepts it, or drop it before the run",
         },
     );
 }
@@ -161,9 +161,9 @@ fn fails_for_job(report: &mut Report, table: &Table, what: &str, refused: &Refus
     let hint = match &refused.context {
         Some(_) => {
             "if a function cannot find a name, set its search_path: alter function ... set search_path = \
-             ...; otherwise correct the function, or drop the object that calls it for the run"
+             ...; otherwise correct the function, or drop the object that calls it until the job is finalized"
         }
-        None => "correct it, or drop it for the run",
+        None => "correct it, or drop it until the job is finalized",
     };
     report.error(
         "fails_for_job",
@@ -197,7 +197,7 @@ fn violated(report: &mut Report, table: &Table, one: &Violated, job: Writes) {
         &name,
         format!("{fact}: {then}"),
         format!(
-            "correct the rows, or drop the constraint for the run: alter table {table} drop constraint {name}"
+            "correct the rows, or drop the constraint before the run: alter table {table} drop constraint {name}"
         ),
     );
 }
