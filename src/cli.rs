@@ -205,7 +205,7 @@ pub enum Command {
         /// The job's name
         job: String,
     },
-    /// Apply pending changes to the inactive table, and exit; for use from cron
+    /// Apply pending changes to the inactive table or column, and exit; for use from cron
     #[command(after_help = "Example:\n  */5 * * * *  pgstrata sync events --quiet")]
     Sync {
         /// The job's name

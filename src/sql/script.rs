@@ -95,7 +95,7 @@ fn after_the_swap(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<Section> {
         ),
         section("finalize (one transaction)", finalize::end(&Leaving::planned(b, reverse, leaves))),
         section(
-            "abort: possible at any time before the swap (one transaction)",
+            "abort: before the swap, or after a rollback (one transaction)",
             finalize::end(&Leaving::planned(b, forward, &[])),
         ),
     ]

@@ -106,7 +106,7 @@ pub async fn ignore_expected_changes(context: &PartitionJob, b: &Blueprint, now:
     }
     remade_keys::ignore_expected_changes(&b.table, now);
     for m in &b.table.dependents.matviews {
-        // A view that could not be rebuilt still reads the other table.
+        // A view that could not be rebuilt still reads the inactive table.
         let views = &mut now.dependents.matviews;
         if views.iter().all(|one| one.view.name != m.view.name)
             && catalog::find(&context.control, &m.view.name).await?.is_some()

@@ -100,7 +100,7 @@ pub fn nothing_is_missing(b: &Blueprint, away: Direction, side: &Table) -> Resul
         Direction::Reverse => "or keep the partitioned table and finalize the job",
     };
     Err(Error::failed(format!("{name} no longer has {}", missing.join(", ")))
-        .cause("it was dropped there, and the exchange would lose it")
+        .cause("it was dropped there, and the swap or rollback would lose it")
         .hint(format!("create it again on {name}, and run the same command again; {or}")))
 }
 

@@ -100,7 +100,7 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Directio
 }
 
 /// Carries over changes to the table in use without an exchange, so that a privilege that was revoked on it is also
-/// revoked on the other table. Changes that cannot be carried over are reported; the next exchange fails because of
+/// revoked on the inactive table. Changes that cannot be carried over are reported; the next exchange fails because of
 /// them.
 ///
 /// # Errors
@@ -113,7 +113,7 @@ pub async fn carry_over(context: &PartitionJob) -> Result<()> {
     reported_only(context, carried)
 }
 
-/// Carries over changes to the table in use; returns its definition, and the oid of the other table.
+/// Carries over changes to the table in use; returns its definition, and the oid of the inactive table.
 async fn carried_over(
     context: &PartitionJob,
     exchanger: &Exchanger<'_>,

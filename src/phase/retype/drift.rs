@@ -56,7 +56,7 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
 }
 
 /// [`carry`] without an exchange, so that a privilege that was revoked on the column in use is also revoked on the
-/// other column. Changes that cannot be carried over are reported; the next exchange fails because of them.
+/// inactive column. Changes that cannot be carried over are reported; the next exchange fails because of them.
 ///
 /// # Errors
 /// A lock could not be acquired; or the connection was lost.

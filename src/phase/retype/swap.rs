@@ -115,7 +115,7 @@ fn not_convertible(retyper: &RetypeJob, report: &VerifyReport) -> Error {
     Error::new(
         Kind::Differs,
         format!(
-            "{rows} of {} cannot be converted back: column {column} has no {} for them",
+            "{rows} of {} cannot be converted back to type {} in column {column}",
             r.table.name.plain(),
             r.column.sql_type
         ),

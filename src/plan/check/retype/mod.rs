@@ -233,8 +233,7 @@ fn indexes(report: &mut Report, r: &Retyping) {
         if index.nulls_not_distinct {
             refuse(
                 "nulls_not_distinct",
-                "is NULLS NOT DISTINCT: after the swap, the old column is NULL in rows whose value the \
-                 old type does not have, and these NULLs would violate the index",
+                "is NULLS NOT DISTINCT: after the swap, the old column is NULL in rows whose value the old type cannot represent, and these NULLs would violate the index",
                 "create it as NULLS DISTINCT until the job is finalized, or drop it",
             );
         }
