@@ -92,7 +92,7 @@
 //! | which transactions have an older snapshot | `sql::old_snapshots`: `HOLDERS` |
 //! | which statements run under the lock of a swap | `sql::swap`: `statements`; for a retype `sql::retype::exchange`: `statements`; the order of all steps, with the checks: `sql::exchange`: `Exchange::body` |
 //! | how a rollback keeps the writes since the swap | `sql::swap`: `statements` creates the capture triggers on the table that comes into use; `phase::partition::drain` applies the log in the opposite direction |
-//! | which checks the exchange repeats under the lock | `sql::exchange`: `Refused` |
+//! | which checks the exchange repeats under the lock | `sql::exchange`: `FailedCheck` |
 //! | how lock requests are retried; when a blocker is canceled | `phase::job::locks`: `LockRetry`; `phase::job::blockers` |
 //! | which errors are retried | `pg::retry`: `class`; a step is repeated by `phase::job::driver`: `Driver::retrying`, the job by `engine::drive` |
 //! | how long to reconnect after a lost connection | `engine::drive` |

@@ -22,10 +22,10 @@ use tokio_postgres::{AsyncMessage, Client, Config, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
+    connect_error::{explain, is_about_encryption},
     driver::{self, Server},
     passfile::{self, Login},
     pooler,
-    refusal::{explain, is_about_encryption},
     settings::{self, Lookup, Settings},
     tls::{self, Mode},
 };
