@@ -207,6 +207,26 @@ fn test_modules_import_only_from_support_and_their_own_folder() {
     }
 }
 
+/// A name of a type means one thing in the whole source, except in unit tests.
+#[test]
+fn types_of_the_source_have_unique_names() {
+    let mut places = BTreeMap::new();
+    for (path, text) in files("src").into_iter().filter(|(path, _)| !module("src", path).contains("tests")) {
+        for line in text.split("#[cfg(test)]\nmod ").next().unwrap().lines() {
+            let mut words = line
+                .split([' ', '(', '<', ';', ':'])
+                .filter(|word| !word.is_empty() && *word != "pub" && !word.ends_with(')'));
+            if let (Some("struct" | "enum" | "trait" | "type"), Some(name)) = (words.next(), words.next())
+                && !line.starts_with(' ')
+                && let Some(before) = places.insert(name.to_owned(), path.clone())
+            {
+                panic!("type {name} is defined in {} and in {}", before.display(), path.display());
+            }
+        }
+    }
+    assert!(places.len() > 300, "only {} types were found", places.len());
+}
+
 #[test]
 fn types_of_the_tests_have_unique_names() {
     let mut places = BTreeMap::new();

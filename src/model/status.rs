@@ -48,9 +48,9 @@ pub struct Status {
     /// Whether writes of transactions older than the last swap are rejected. Any later command for the job ends that.
     pub guarded: bool,
     /// The reason for which the job is paused: the most important of [`Status::holds`].
-    pub hold: Option<Hold>,
+    pub hold: Option<StoredHold>,
     /// Every signal that pauses the job.
-    pub holds: Vec<Hold>,
+    pub holds: Vec<StoredHold>,
     /// The lag of each standby.
     pub replicas: Vec<Behind>,
     /// The current number of workers.
@@ -71,7 +71,7 @@ pub struct Status {
 
 /// A signal over its limit, which pauses the job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Hold {
+pub struct StoredHold {
     /// The signal, with its unit: `replica_lag_s`.
     pub signal: String,
     /// Its value.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::history;
 use crate::model::pace::Behind;
 use crate::model::state::State;
-use crate::model::status::{Hold, Status};
+use crate::model::status::{Status, StoredHold};
 use crate::sql::{drain, pace, store as sql, swap};
 
 use super::store::{self, Job, chunk_times, jobs};
@@ -118,7 +118,7 @@ async fn guarded(client: &Client, job: &Job) -> Result<bool> {
 #[derive(Debug, Default)]
 struct Goes {
     workers: Option<u32>,
-    holds: Vec<Hold>,
+    holds: Vec<StoredHold>,
     replicas: Vec<Behind>,
     settings: BTreeMap<String, String>,
     rates: Vec<f64>,

@@ -41,10 +41,10 @@ fn without_control_characters(json: &str) -> String {
 pub(super) fn error(error: &Error) -> String {
     #[derive(Serialize)]
     struct Outer<'a> {
-        error: Inner<'a>,
+        error: ErrorFields<'a>,
     }
     #[derive(Serialize)]
-    struct Inner<'a> {
+    struct ErrorFields<'a> {
         code: &'a str,
         message: &'a str,
         cause: Option<&'a str>,
@@ -53,7 +53,7 @@ pub(super) fn error(error: &Error) -> String {
         exit_code: u8,
     }
     result(&Outer {
-        error: Inner {
+        error: ErrorFields {
             code: error.kind().code(),
             message: error.message(),
             cause: error.cause_text().as_deref(),

@@ -10,7 +10,7 @@ use crate::model::{
     number,
     pace::{Behind, Signal},
     state::State,
-    status::{Hold, Status},
+    status::{Status, StoredHold},
 };
 
 const NAME_WIDTH: usize = 10;
@@ -142,13 +142,13 @@ fn behind(standby: &Behind) -> String {
 /// The status with a sentence for each hold. A hold that an earlier version stored already has a sentence, which is
 /// kept.
 pub(super) fn with_sentences(status: &Status) -> Status {
-    let with_sentence = |hold: &Hold| Hold { about: about(hold), ..hold.clone() };
+    let with_sentence = |hold: &StoredHold| StoredHold { about: about(hold), ..hold.clone() };
     let hold = status.hold.as_ref().map(with_sentence);
     Status { hold, holds: status.holds.iter().map(with_sentence).collect(), ..status.clone() }
 }
 
-fn about(hold: &Hold) -> String {
-    let Hold { signal, value, limit, unread, cause, about, .. } = hold;
+fn about(hold: &StoredHold) -> String {
+    let StoredHold { signal, value, limit, unread, cause, about, .. } = hold;
     match Signal::parse(signal) {
         _ if !about.is_empty() => about.clone(),
         Some(signal) => sentence::throttled(signal, *value, *limit, *unread, cause.as_ref()),
@@ -157,7 +157,7 @@ fn about(hold: &Hold) -> String {
     }
 }
 
-fn hold(hold: &Hold) -> String {
+fn hold(hold: &StoredHold) -> String {
     format!("{} (since {})", harmless(&about(hold)), time(hold.since))
 }
 
@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn busy() -> Status {
-        let held = |signal: &str, value, limit, cause, about: &str| Hold {
+        let held = |signal: &str, value, limit, cause, about: &str| StoredHold {
             signal: signal.to_owned(),
             value,
             limit,

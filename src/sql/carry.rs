@@ -11,7 +11,7 @@ use super::{index, suffixes, with_operators};
 
 /// The inactive table, and the names of its objects.
 #[derive(Debug)]
-struct Side<'a> {
+struct InactiveTable<'a> {
     /// The blueprint, including the changes.
     b: &'a Blueprint,
     /// The table in use before the changes.
@@ -39,7 +39,7 @@ pub fn carry(
 ) -> Result<Vec<String>, Vec<Difference>> {
     let (_, suffix) = suffixes(away);
     let partitioned = away == Direction::Forward;
-    let side = Side { b, was, table: b.sides(away).target, suffix, leaves, partitioned };
+    let side = InactiveTable { b, was, table: b.sides(away).target, suffix, leaves, partitioned };
     let mut all: Vec<String> = Vec::new();
     let mut refused = Vec::new();
     // Create an object before its comment and other attributes.
@@ -70,7 +70,7 @@ pub fn carry(
     Ok(with_operators(&b.table.operator_schemas, all))
 }
 
-impl Side<'_> {
+impl InactiveTable<'_> {
     fn alter(&self, what: &str) -> String {
         format!("alter table {} {what}", self.table)
     }

@@ -6,7 +6,7 @@ use crate::model::ident::QualifiedName;
 use crate::model::key::KeyRange;
 use crate::model::retyping::Retyping;
 use crate::model::table::Index;
-use crate::plan::Rows;
+use crate::plan::RowComparison;
 
 use super::drain::Batch;
 use super::finalize::Leaving;
@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The statements of a partition job. Repeated statements are included once, with their parameters as `$n`.
-pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
+pub fn script(b: &Blueprint, physical: bool, rows: RowComparison) -> Vec<Section> {
     let leaves: Vec<QualifiedName> =
         b.partitions.iter().map(|p| p.name.clone()).chain(b.default.clone()).collect();
     let mut all = before_the_swap(b, physical, rows, &leaves);
@@ -30,7 +30,12 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
     all
 }
 
-fn before_the_swap(b: &Blueprint, physical: bool, rows: Rows, leaves: &[QualifiedName]) -> Vec<Section> {
+fn before_the_swap(
+    b: &Blueprint,
+    physical: bool,
+    rows: RowComparison,
+    leaves: &[QualifiedName],
+) -> Vec<Section> {
     let forward = Direction::Forward;
     let sides = b.sides(forward);
     let key = b.key_columns();
@@ -335,7 +340,7 @@ mod tests {
     /// All statements of a partition job, as a DBA reviews them.
     #[test]
     fn a_whole_run() {
-        insta::assert_snapshot!("run_keyset", text(&script(&blueprint(), false, Rows::Hash)));
+        insta::assert_snapshot!("run_keyset", text(&script(&blueprint(), false, RowComparison::Hash)));
     }
 
     /// A key that contains the partition column, names that need quotes, and a copy by block.
@@ -347,7 +352,7 @@ mod tests {
         b.key = vec![Ident::new("note"), Ident::new("created_at")];
         b.table.columns[3].collation = Some("public.\"any case\"".into());
         b.table.columns[3].deterministic = false;
-        insta::assert_snapshot!("run_physical", text(&script(&b, true, Rows::Count)));
+        insta::assert_snapshot!("run_physical", text(&script(&b, true, RowComparison::Count)));
     }
 
     /// All statements of a column type change, as a DBA reviews them.

@@ -80,7 +80,7 @@ pub enum Change {
 }
 
 #[derive(Debug, Clone, Default)]
-struct State {
+struct SignalState {
     read_s: Option<f64>,
     hold: Option<Hold>,
 }
@@ -88,7 +88,7 @@ struct State {
 /// The state of every signal.
 #[derive(Debug, Clone, Default)]
 pub struct Pace {
-    states: BTreeMap<Signal, State>,
+    states: BTreeMap<Signal, SignalState>,
     observed: bool,
 }
 
@@ -136,7 +136,7 @@ impl Pace {
     }
 }
 
-impl State {
+impl SignalState {
     fn take(&mut self, at_s: f64, reading: &Reading) -> Option<Change> {
         let Reading { signal, limit, .. } = *reading;
         let hold =

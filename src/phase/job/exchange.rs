@@ -31,12 +31,12 @@ pub struct Definition {
     /// The table that applications use.
     pub table: Table,
     /// The leaves of the partitioned table.
-    pub leaves: Vec<Leaf>,
+    pub leaves: Vec<LeafDefinition>,
 }
 
 /// A leaf partition.
 #[derive(Debug, Deserialize)]
-pub struct Leaf {
+pub struct LeafDefinition {
     /// Schema and name.
     pub name: QualifiedName,
     /// The number of its own foreign keys.
@@ -106,7 +106,7 @@ impl<'a> Exchanger<'a> {
         #[derive(Deserialize)]
         struct Found {
             table: Option<Table>,
-            leaves: Vec<Leaf>,
+            leaves: Vec<LeafDefinition>,
         }
         let trust = self.driver.plan.trust();
         untrusted_code::check_recreated(&self.driver.control, &[source], trust).await?;

@@ -35,7 +35,7 @@ const WORTH_SHARE: f64 = 0.2;
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Found {
+pub struct LogSize {
     /// Rows of the log before it was compacted.
     pub rows: u64,
     /// Rows that remain.
@@ -70,7 +70,7 @@ impl Growth {
     ///
     /// # Errors
     /// The server returned an error.
-    pub async fn look(&mut self, context: &PartitionJob, client: &Client) -> Result<Found> {
+    pub async fn look(&mut self, context: &PartitionJob, client: &Client) -> Result<LogSize> {
         let b = context.blueprint();
         let (blocks, share) = size(context, client).await?;
         let large = blocks >= SMALL_BLOCKS && share >= WARN_SHARE;
@@ -84,7 +84,7 @@ impl Growth {
         let counted = query_text(client, &sql::rows_from(&b), &[from]).await?;
         let rows = counted.first().map_or(0, |row| number_of(row.get(0)));
         let pause = LOOK.max(began.elapsed() * COUNT_SHARE);
-        let mut found = Found { rows, left: rows, bytes: number_of(blocks * 8_192) };
+        let mut found = LogSize { rows, left: rows, bytes: number_of(blocks * 8_192) };
         if large && share >= COMPACT_SHARE && rows >= self.compact_at {
             let removed = self.compact(context, client).await?;
             self.removed += removed;
@@ -117,18 +117,22 @@ impl Growth {
     }
 }
 
-struct Pass {
+struct CompactionPass {
     batches: u64,
     gone: u64,
     put: u64,
 }
 
 /// Compacts blocks of the log, batch by batch.
-async fn one_pass(context: &PartitionJob, client: &Client, blocks: std::ops::Range<u64>) -> Result<Pass> {
+async fn one_pass(
+    context: &PartitionJob,
+    client: &Client,
+    blocks: std::ops::Range<u64>,
+) -> Result<CompactionPass> {
     let statement = sql::compact(&context.blueprint());
     let [first, least, most] = BATCH_BLOCKS;
     let mut sizer = ChunkSizer::new(first, least, most, BATCH_MS);
-    let mut pass = Pass { batches: 0, gone: 0, put: 0 };
+    let mut pass = CompactionPass { batches: 0, gone: 0, put: 0 };
     let mut from = blocks.start;
     while from < blocks.end {
         context.check_stop()?;

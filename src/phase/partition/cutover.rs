@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::{LockWarning, StandbyEffect};
 use crate::model::blueprint::Direction;
-use crate::model::cutover::{Cutover, Next, Seen};
+use crate::model::cutover::{Cutover, Next, Observed};
 use crate::model::number;
 use crate::phase::job::blockers::Asked;
 use crate::phase::job::meter::Meter;
@@ -109,12 +109,12 @@ impl<'a> ExchangeProgress<'a> {
         Ok(())
     }
 
-    async fn look(&mut self) -> Result<Seen> {
+    async fn look(&mut self) -> Result<Observed> {
         let b = self.context.blueprint();
         let pending = self.context.control.query_one(&drain_sql::pending(&b), &[]).await?.get(1);
         let waits = self.context.plan.old_snapshots() != OldSnapshots::Accept;
         let older = waits && self.older.look().await?;
-        Ok(Seen { elapsed: self.begun.elapsed(), pending, older, proven: self.proven })
+        Ok(Observed { elapsed: self.begun.elapsed(), pending, older, proven: self.proven })
     }
 
     async fn drain(&mut self) -> Result<()> {
@@ -174,7 +174,7 @@ impl<'a> ExchangeProgress<'a> {
         }
     }
 
-    fn gave_up(&self, seen: &Seen) -> Error {
+    fn gave_up(&self, seen: &Observed) -> Error {
         if seen.older || !seen.pending {
             return self.older.gave_up();
         }

@@ -15,7 +15,7 @@ use crate::model::ident::plain;
 use crate::model::number;
 use crate::model::shell::word;
 use crate::model::state::State;
-use crate::model::verify_report::{Difference, VerifyReport};
+use crate::model::verify_report::{MismatchKind, VerifyReport};
 use crate::pg::store;
 use crate::phase::backfill;
 use crate::phase::job::blockers::Asked;
@@ -110,7 +110,7 @@ fn not_convertible(retyper: &RetypeJob, report: &VerifyReport) -> Error {
     let r = &retyper.retyping;
     let rows = number::counted(report.missing, "row");
     let column = plain(r.column.name.as_str());
-    let missing = report.examples.iter().filter(|one| one.kind == Difference::Missing);
+    let missing = report.examples.iter().filter(|one| one.kind == MismatchKind::Missing);
     let keys: Vec<&str> = missing.take(NAMED).map(|one| one.key.as_str()).collect();
     Error::new(
         Kind::Differs,

@@ -4,7 +4,7 @@
 mod facts;
 mod meaning;
 
-pub use facts::{ColumnFacts, Key, Rehearsal, Use};
+pub use facts::{ColumnFacts, KeyFacts, Rehearsal, Use};
 pub use meaning::rehearsed;
 
 use super::constraints::label;
@@ -240,7 +240,7 @@ fn indexes(report: &mut Report, r: &Retyping) {
     }
 }
 
-fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
+fn keys(report: &mut Report, r: &Retyping, facts: &[KeyFacts], server: &Server) {
     for key in &r.keys {
         let (name, table) = (plain(key.name.as_str()), key.table.plain());
         let Some(fact) = facts.iter().find(|k| k.name == key.name && k.table == key.table) else { continue };
