@@ -292,9 +292,9 @@ impl<'a> Watch<'a> {
         for change in changes {
             let job = driver.job.name.clone();
             let (history, event) = match change {
-                Change::Held(hold) => (History::Throttled(hold.clone()), Event::Throttled { job, hold }),
-                Change::Released { signal, held_s } => {
-                    let throttled_s = (held_s * 10.0).round() / 10.0;
+                Change::Throttled(hold) => (History::Throttled(hold.clone()), Event::Throttled { job, hold }),
+                Change::Resumed { signal, throttled_s } => {
+                    let throttled_s = (throttled_s * 10.0).round() / 10.0;
                     (History::Resumed { signal, throttled_s }, Event::Resumed { job, signal, throttled_s })
                 }
             };
