@@ -28,7 +28,7 @@ pub struct KeysChecked {
 ///
 /// # Errors
 /// The connection was lost. Other errors of the server are in the result.
-pub async fn look<'a>(
+pub async fn find_violations<'a>(
     client: &Client,
     keys: impl IntoIterator<Item = &'a ForeignKey>,
     budget: Duration,

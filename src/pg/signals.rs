@@ -117,7 +117,7 @@ pub struct OldestSnapshot {
 ///
 /// # Errors
 /// The server returned an error, or did not answer.
-pub async fn look(
+pub async fn read(
     session: &Session,
     signals: &Statement,
     prefix: &str,

@@ -401,7 +401,7 @@ fn alter_sequence(name: &QualifiedName, sequence: &Sequence) -> Option<String> {
 mod tests {
     use super::*;
     use crate::model::blueprint::tests::blueprint;
-    use crate::model::difference::{Between, differences, told};
+    use crate::model::difference::{Between, descriptions, differences};
     use crate::model::table::{Check, Comment};
 
     fn changed(table: &Table) -> Table {
@@ -464,7 +464,7 @@ mod tests {
         b.table.dependents.rules.clear();
         let found = differences(&was, &b.table, Between::Times);
         let refused = carry(&b, &was, Direction::Reverse, &found, &[]).unwrap_err();
-        insta::assert_snapshot!(told(&refused).join("\n"), @"
+        insta::assert_snapshot!(descriptions(&refused).join("\n"), @"
         column note changed (sql type)
         rule said of public.petri_observations was dropped
         foreign key petri_submission_fk was dropped

@@ -92,11 +92,14 @@ fn before_the_swap(
 fn after_the_swap(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<Section> {
     let (forward, reverse) = (Direction::Forward, Direction::Reverse);
     vec![
-        section("after the swap: validate foreign keys (one transaction each)", settled(b, forward, leaves)),
+        section(
+            "after the swap: validate foreign keys (one transaction each)",
+            validate_foreign_keys(b, forward, leaves),
+        ),
         section("rollback: create the function for the reverse direction", exchange(b, reverse, leaves)),
         section(
             "after the rollback: validate foreign keys (one transaction each)",
-            settled(b, reverse, leaves),
+            validate_foreign_keys(b, reverse, leaves),
         ),
         section("finalize (one transaction)", finalize::end(&Leaving::planned(b, reverse, leaves))),
         section(
@@ -146,7 +149,7 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         after: Some(vec![String::new(); r.key.len()]),
         through: Some(vec![String::new(); r.key.len()]),
     };
-    let level = |direction: Direction| {
+    let build_missing = |direction: Direction| {
         let mut all = Vec::new();
         for one in &r.indexes {
             all.extend(one.index.tablespace.is_some().then(|| retype::tablespace(one)));
@@ -161,7 +164,8 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         all
     };
     let exchange = |away: Direction| exchange::exchange(r, away).create();
-    let settled = r.keys.iter().filter(|key| key.validated).map(|key| foreign_key::validate(&key.table, key));
+    let validated =
+        r.keys.iter().filter(|key| key.validated).map(|key| foreign_key::validate(&key.table, key));
     let compared = |direction| retype::compare(r, direction, &middle).0;
     let (forward, reverse) = (Direction::Forward, Direction::Reverse);
     let mut all = vec![
@@ -180,16 +184,16 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         section(
             "index: indexes and constraints of the new column (outside a transaction; constraints are \
             added with a short lock_timeout)",
-            level(forward),
+            build_missing(forward),
         ),
         section("verify: one range", vec![compared(forward)]),
         section(
             "swap: create the function that a single message, from BEGIN to COMMIT, calls",
             exchange(forward),
         ),
-        section("after the swap or the rollback: validate foreign keys", settled.collect()),
+        section("after the swap or the rollback: validate foreign keys", validated.collect()),
         section("rollback: check that every row can be converted back, one range", vec![compared(reverse)]),
-        section("rollback: indexes and constraints of the old column", level(reverse)),
+        section("rollback: indexes and constraints of the old column", build_missing(reverse)),
         section("rollback: create the function for the reverse direction", exchange(reverse)),
         section("finalize (one transaction, short lock_timeout, retried)", retype::remove(r, reverse)),
         section("abort (one transaction, short lock_timeout, retried)", retype::remove(r, forward)),
@@ -302,7 +306,7 @@ fn mirrored(b: &Blueprint, direction: Direction) -> Vec<String> {
     mirror::on(b, direction, &Mirrored { heaps: &[], deferrable: &deferrable, until: "-infinity" })
 }
 
-fn settled(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+fn validate_foreign_keys(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let plain = [b.table.name.clone()];
     let tables = if away == Direction::Forward { leaves } else { &plain };
     let own = b.own_keys().into_iter().filter(|key| key.validated).flat_map(|key| {

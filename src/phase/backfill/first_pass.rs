@@ -121,8 +121,15 @@ impl<'a> Pass<'a> {
             async |items| {
                 let send = async |range, rows| items.send((range, rows)).await;
                 for gap in left {
-                    chunks::walk(filler, (leaf, &from), &key, gap, || self.sizer.borrow().rows(), send)
-                        .await?;
+                    chunks::for_each_range(
+                        filler,
+                        (leaf, &from),
+                        &key,
+                        gap,
+                        || self.sizer.borrow().rows(),
+                        send,
+                    )
+                    .await?;
                 }
                 Ok(())
             },

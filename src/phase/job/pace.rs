@@ -222,7 +222,7 @@ impl<'a> Watch<'a> {
         let least_dead = driver.gate.plan().dead_limit().map_or(i64::MAX, |limit| limit.least);
         let prefix = lease::prefix(driver.job.id);
         let Asking { session, signals, .. } = &asking;
-        let seen = signals::look(session, signals, &prefix, driver.job.id, &table, least_dead).await;
+        let seen = signals::read(session, signals, &prefix, driver.job.id, &table, least_dead).await;
         self.session = Some(asking);
         seen
     }

@@ -67,7 +67,7 @@ impl Maintenance<'_> {
     async fn detach(&self, layout: &Layout, part: &BoundedPartition) -> Result<()> {
         let what = format!("detach partition {}", part.name.plain());
         let tables = [&layout.table, &part.name].into_iter().chain(&layout.default).cloned().collect();
-        let lock_retry = self.ladder(tables);
+        let lock_retry = self.lock_retry(tables);
         let check_stop = || self.check_stop();
         if layout.default.is_some() {
             let detach = sql::detach(&layout.table, &part.name);
@@ -92,7 +92,7 @@ impl Maintenance<'_> {
     }
 
     async fn drop(&self, name: &QualifiedName, oid: u32) -> Result<()> {
-        let lock_retry = self.ladder(vec![name.clone()]);
+        let lock_retry = self.lock_retry(vec![name.clone()]);
         // The partition is already detached, so another table may have its name by now.
         let statement = format!("{}; {}", objects::lock(name, oid, "access exclusive"), sql::drop(name));
         let attempt = async || {

@@ -46,7 +46,7 @@ pub struct LogSize {
 
 /// Monitors the log from one block on.
 #[derive(Debug)]
-pub struct Growth {
+pub struct LogWatch {
     from: u64,
     compact_at: u64,
     /// Rows that the compaction has removed.
@@ -55,7 +55,7 @@ pub struct Growth {
     warned: bool,
 }
 
-impl Growth {
+impl LogWatch {
     /// Monitors the log from block `from` on.
     pub fn from_block(from: u64) -> Self {
         Self { from, compact_at: 0, removed: 0, next: Instant::now() + LOOK, warned: false }
@@ -70,7 +70,7 @@ impl Growth {
     ///
     /// # Errors
     /// The server returned an error.
-    pub async fn look(&mut self, context: &PartitionJob, client: &Client) -> Result<LogSize> {
+    pub async fn measure(&mut self, context: &PartitionJob, client: &Client) -> Result<LogSize> {
         let b = context.blueprint();
         let (blocks, share) = size(context, client).await?;
         let large = blocks >= SMALL_BLOCKS && share >= WARN_SHARE;
@@ -181,11 +181,11 @@ pub async fn during<T>(context: &PartitionJob, work: impl Future<Output = Result
 }
 
 async fn watch(context: &PartitionJob) -> std::convert::Infallible {
-    let mut growth = Growth::from_block(0);
+    let mut growth = LogWatch::from_block(0);
     let mut reported = String::new();
     loop {
         tokio::time::sleep(LOOK).await;
-        let error: Error = match looks(context, &mut growth).await {
+        let error: Error = match keep_measuring(context, &mut growth).await {
             Ok(never) => match never {},
             Err(e) => e,
         };
@@ -197,10 +197,10 @@ async fn watch(context: &PartitionJob) -> std::convert::Infallible {
     }
 }
 
-async fn looks(context: &PartitionJob, growth: &mut Growth) -> Result<std::convert::Infallible> {
+async fn keep_measuring(context: &PartitionJob, growth: &mut LogWatch) -> Result<std::convert::Infallible> {
     let session = context.session("log").await?;
     loop {
-        growth.look(context, &session).await?;
+        growth.measure(context, &session).await?;
         tokio::time::sleep_until(growth.next.into()).await;
     }
 }

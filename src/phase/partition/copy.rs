@@ -159,7 +159,15 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
                 } else {
                     let from = from_source(&b.sides(Direction::Forward));
                     let size = || pace.next_rows();
-                    chunks::walk(context, (&b.table.name, &from), &b.key_columns(), gap, size, send).await?;
+                    chunks::for_each_range(
+                        context,
+                        (&b.table.name, &from),
+                        &b.key_columns(),
+                        gap,
+                        size,
+                        send,
+                    )
+                    .await?;
                 }
             }
             Ok(())

@@ -124,7 +124,7 @@ pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     let (source, target) = (sides.source.plain(), sides.target.plain());
     let mut meter = Meter::begin(context, TableWork::CompareTables { source, target });
     meter.count("changes", 0, 0);
-    drain::level(context, &meter).await?;
+    drain::catch_up(context, &meter).await?;
     let dimension = verify_chunks::dimension(context, &b).await?;
     let size = async || {
         let client = &context.control;
@@ -274,7 +274,7 @@ async fn look_again(
         if suspects.is_empty() {
             break;
         }
-        drain::level(context, meter).await?;
+        drain::catch_up(context, meter).await?;
         let results: RefCell<Vec<(KeyRange, Differing)>> = RefCell::default();
         workers::run(
             context,
@@ -283,7 +283,7 @@ async fn look_again(
             async |items| {
                 let send = async |range, _| items.send(range).await;
                 for range in &suspects {
-                    chunks::walk(
+                    chunks::for_each_range(
                         context,
                         (&sides.source, &from_source(&sides)),
                         by,

@@ -61,7 +61,8 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
         "verify a range",
         async |items| {
             let send = async |range, _| items.send(range).await;
-            chunks::walk(retyper, (&r.table.name, &from), &columns, whole, || RANGE_ROWS, send).await
+            chunks::for_each_range(retyper, (&r.table.name, &from), &columns, whole, || RANGE_ROWS, send)
+                .await
         },
         async |session, range| {
             let (found, named) = one_range(retyper, session, direction, range).await?;

@@ -30,7 +30,7 @@ use crate::plan::OldSnapshots;
 use crate::sql::retype as sql;
 use crate::sql::retype::exchange;
 
-use super::in_sync::{complete_exchange, level, release};
+use super::in_sync::{build_missing, complete_exchange, release};
 use super::{RetypeJob, compare, drift, objects, table};
 
 /// The number of keys that an error names.
@@ -58,9 +58,9 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
         }
     }
     let client = &retyper.control;
-    let filled = backfill::look(&retyper.filler).await?;
+    let filled = backfill::check_every_row(&retyper.filler).await?;
     client.execute(sql::IN_SYNC_SINCE, &[&retyper.job.id, &(filled > 0)]).await?;
-    level(retyper, Direction::Forward).await?;
+    build_missing(retyper, Direction::Forward).await?;
     let jobs = store::jobs(client, Some(&retyper.job.name)).await?;
     let since = jobs.into_iter().find(|job| job.id == retyper.job.id).and_then(|job| job.swap_xid);
     let since = since.ok_or_else(|| {
@@ -88,7 +88,7 @@ pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
         return Err(differs(&report));
     }
     let back = async {
-        level(retyper, Direction::Reverse).await?;
+        build_missing(retyper, Direction::Reverse).await?;
         let now: String = retyper.control.query_one(sql::NOW, &[]).await?.get(0);
         exchanged(retyper, Direction::Reverse, &now).await
     };

@@ -16,7 +16,7 @@ use crate::phase::job::workers;
 use crate::sql::{fill, finish as sql, plan_sql};
 
 use super::super::BackfillJob;
-use super::{Open, TablePart, constraints_of, told, tree};
+use super::{Open, TablePart, constraints_of, tree, with_violations};
 
 /// The lock for a validation blocks no reader or writer, so the job can wait for it, long enough for autovacuum to
 /// cancel itself.
@@ -55,7 +55,7 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     }
     let names: Vec<&Ident> = wanted.iter().map(|(name, _)| name).collect();
     if let Err(error) = validate(filler, &names).await {
-        return Err(told(filler, open, error).await);
+        return Err(with_violations(filler, open, error).await);
     }
     if !open.not_null.is_empty() {
         let statements = sql::set_not_null(f, &open.not_null);
@@ -127,7 +127,7 @@ pub async fn foreign_keys(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
             add(filler, &f.table.name, oid, key).await?;
         }
         if let Err(error) = validate(filler, &[&key.name]).await {
-            return Err(told(filler, open, error).await);
+            return Err(with_violations(filler, open, error).await);
         }
         if by_leaf {
             let oid = catalog::must_find(&filler.control, &f.table.name).await?;

@@ -25,7 +25,7 @@ use crate::sql::fill;
 use crate::sql::finish::{self as sql, Build};
 
 use super::super::BackfillJob;
-use super::{Open, TablePart, constraints_of, indexes_of, told, tree};
+use super::{Open, TablePart, constraints_of, indexes_of, tree, with_violations};
 
 /// How often the transactions for which a build waits are queried,
 const LOOK: Duration = Duration::from_millis(500);
@@ -55,7 +55,7 @@ pub async fn build(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     session.batch_execute(&fill::names(f).replace("set local", "set")).await?;
     for (name, what) in missing {
         if let Err(error) = one(filler, &session, name, what, &meter).await {
-            return Err(told(filler, open, error).await);
+            return Err(with_violations(filler, open, error).await);
         }
     }
     meter.end(PhaseOutcome::IndexesValid);

@@ -37,7 +37,7 @@ pub async fn finish(filler: &BackfillJob) -> Result<State> {
     if !open.is_empty() {
         match violations::none(filler, &open).await {
             // All violations may be rows that were written since the second pass: fill them, and search again.
-            Err(e) if e.kind() == Kind::Differs && super::look(filler).await? > 0 => {
+            Err(e) if e.kind() == Kind::Differs && super::check_every_row(filler).await? > 0 => {
                 violations::none(filler, &open).await?;
             }
             other => other?,
@@ -231,7 +231,7 @@ async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, FoundIn
 }
 
 /// Converts the error for a violating row that was written after the search to the error that the search returns.
-async fn told(filler: &BackfillJob, open: &Open<'_>, error: Error) -> Error {
+async fn with_violations(filler: &BackfillJob, open: &Open<'_>, error: Error) -> Error {
     if !error.is_any(&[
         &SqlState::NOT_NULL_VIOLATION,
         &SqlState::FOREIGN_KEY_VIOLATION,

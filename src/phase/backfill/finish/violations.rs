@@ -37,7 +37,7 @@ struct RuleViolations {
 /// Differs, with the number of rows for each constraint and some of their keys; or the server returned an error.
 pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     filler.gate.set_work(Work::Reads);
-    let looked = look(filler, open).await;
+    let looked = find(filler, open).await;
     filler.gate.set_work(Work::Writes);
     let violated = looked?;
     if violated.is_empty() {
@@ -56,7 +56,7 @@ pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
 }
 
 /// One line for each violated constraint.
-async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
+async fn find(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
     let f = &filler.filling;
     let rules: Vec<RowRule<'_>> =
         sql::rules(f).into_iter().filter(|rule| is_open(filler, open, *rule)).collect();
@@ -139,7 +139,7 @@ async fn one_leaf(
         "look for rows that violate a constraint",
         async |items| {
             let send = async |range, rows| items.send((range, rows)).await;
-            chunks::walk(filler, (leaf, &format!("only {leaf}")), &key, whole, || ROWS, send).await
+            chunks::for_each_range(filler, (leaf, &format!("only {leaf}")), &key, whole, || ROWS, send).await
         },
         async |session, (range, rows)| {
             let of_range = one_range(filler, session, leaf, range, rules).await?;
