@@ -209,7 +209,7 @@ fn may_change(report: &mut Report, table: &Table, check: &Check) {
         &name,
         format!(
             "constraint {name} calls functions that are not IMMUTABLE: if a row no longer satisfies it when it is \
-             copied, the next exchange adds the constraint to the table as NOT VALID"
+             copied, the next swap or rollback adds the constraint as NOT VALID"
         ),
         format!(
             "nothing, if a row that once satisfied it always does; otherwise, correct such rows after the swap and run: \
